@@ -1,0 +1,1 @@
+//! Runnable programs, each of which shows one thing; see `README.md`.

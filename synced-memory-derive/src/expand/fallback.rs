@@ -1,0 +1,182 @@
+//! What stands in for the expansion of a mistaken struct, so that its users do not fail as well: the
+//! same items and signatures, with bodies that never run and no bounds to break.
+
+use std::collections::HashSet;
+
+use proc_macro2::{Ident, Span, TokenStream, TokenTree};
+use quote::{ToTokens, format_ident, quote, quote_spanned};
+use syn::ext::IdentExt;
+use syn::{GenericParam, Generics};
+
+use super::declaration;
+use crate::model::{Field, Model};
+use crate::symbol;
+
+pub(crate) fn stubs(model: &Model) -> TokenStream {
+    let krate = &model.krate;
+    let private = quote! { #krate::private };
+    let (vis, schema) = (&model.vis, &model.schema);
+    let handle = handle_name(model);
+    let declared = declaration(&model.generics);
+    let bounds = &model.generics.where_clause;
+    let (_, declared_arguments, _) = model.generics.split_for_impl();
+
+    // A handle is `'static`: the impls are for the struct whose lifetimes are.
+    let owned = without_lifetimes(&model.generics);
+    let (impl_generics, _, where_clause) = owned.split_for_impl();
+    let arguments = make_static(declared_arguments.to_token_stream(), &model.generics);
+    let statics: Vec<_> = model.generics.type_params().map(|p| &p.ident).collect();
+    let predicates = where_clause.iter().flat_map(|clause| clause.predicates.iter());
+    let where_clause = quote! { where #(#predicates,)* #(#statics: 'static,)* };
+    let mut made: HashSet<String> = HashSet::new();
+    let methods = model.shared().map(|field| methods(field, &mut made, model, &private));
+    let methods: TokenStream = methods.collect();
+
+    quote_spanned! {Span::mixed_site()=>
+        #[doc(hidden)]
+        #[allow(dead_code)]
+        #vis struct #handle #declared #bounds {
+            schema: #private::std::marker::PhantomData<fn() -> #schema #declared_arguments>,
+        }
+
+        #[automatically_derived]
+        impl #impl_generics #private::std::clone::Clone for #handle #arguments #where_clause {
+            fn clone(&self) -> Self {
+                loop {}
+            }
+        }
+
+        #[automatically_derived]
+        impl #impl_generics #private::std::fmt::Debug for #handle #arguments #where_clause {
+            fn fmt(&self, _: &mut #private::std::fmt::Formatter<'_>) -> #private::std::fmt::Result {
+                loop {}
+            }
+        }
+
+        #[automatically_derived]
+        #[allow(dead_code, missing_docs)]
+        impl #impl_generics #handle #arguments #where_clause {
+            #methods
+
+            #vis fn snapshot(&self) -> #private::Result<#schema #arguments> {
+                loop {}
+            }
+
+            #vis fn restore(&self, _: #schema #arguments) -> #private::Result<#private::Written> {
+                loop {}
+            }
+
+            #vis fn memory(&self) -> &#private::Memory {
+                loop {}
+            }
+        }
+
+        #[automatically_derived]
+        impl #impl_generics #private::SyncedMemory for #schema #arguments #where_clause {
+            type Handle = #handle #arguments;
+
+            const NAMES: &'static [&'static str] = &[];
+
+            fn attach(_: &#private::Memory) -> Self::Handle {
+                loop {}
+            }
+        }
+
+        #[automatically_derived]
+        impl #impl_generics #private::Handle for #handle #arguments #where_clause {
+            type Schema = #schema #arguments;
+        }
+    }
+}
+
+/// A name that clashes with nothing, where the one that was meant would.
+fn handle_name(model: &Model) -> Ident {
+    if model.handle == model.schema || model.handle == "SyncedMemory" {
+        format_ident!("__{}Handle", model.schema.unraw())
+    } else {
+        model.handle.clone()
+    }
+}
+
+/// The field's methods, but for those whose name is taken.
+fn methods(field: &Field, made: &mut HashSet<String>, model: &Model, private: &TokenStream) -> TokenStream {
+    let vis = &model.vis;
+    let ty = make_static(field.ty.to_token_stream(), &model.generics);
+    let names = &field.names;
+    let (getter, setter, view) = (&names.getter, &names.setter, &names.view);
+    let mut free = |name: &Ident| {
+        let name = name.unraw().to_string();
+        !symbol::RESERVED_METHODS.contains(&name.as_str()) && made.insert(name)
+    };
+    let getter = free(getter).then(|| {
+        quote_spanned! {Span::mixed_site()=>
+            #vis fn #getter(&self) -> #private::Result<#ty> {
+                loop {}
+            }
+        }
+    });
+    let argument = if field.attrs.into.is_some() {
+        quote! { impl #private::std::convert::Into<#ty> }
+    } else {
+        ty.clone()
+    };
+    let setter = free(setter).then(|| {
+        quote_spanned! {Span::mixed_site()=>
+            #vis fn #setter(&self, _: #argument) -> #private::Result<#private::Written> {
+                loop {}
+            }
+        }
+    });
+    let view = free(view).then(|| {
+        quote_spanned! {Span::mixed_site()=>
+            #vis fn #view(&self) -> &#private::Synced<#ty> {
+                loop {}
+            }
+        }
+    });
+    let constant = free(&names.constant).then(|| {
+        let constant = &names.constant;
+        quote_spanned! {Span::mixed_site()=>
+            #vis const #constant: #private::Key<#ty> =
+                #private::Key::with_spec("", #private::Spec::new());
+        }
+    });
+    quote! { #constant #getter #setter #view }
+}
+
+fn without_lifetimes(generics: &Generics) -> Generics {
+    let mut owned = generics.clone();
+    owned.params =
+        (generics.params.iter()).filter(|parameter| !matches!(parameter, GenericParam::Lifetime(_))).cloned().collect();
+    owned.where_clause = None;
+    // Both parse: only the names of lifetimes differ.
+    let mut owned = syn::parse2(make_static(owned.to_token_stream(), generics)).unwrap_or(owned);
+    owned.where_clause = (generics.where_clause.as_ref())
+        .and_then(|clause| syn::parse2(make_static(clause.to_token_stream(), generics)).ok());
+    owned
+}
+
+/// Puts `'static` for each lifetime parameter.
+fn make_static(tokens: TokenStream, generics: &Generics) -> TokenStream {
+    let mut after_tick = false;
+    tokens
+        .into_iter()
+        .map(|token| match token {
+            TokenTree::Punct(tick) if tick.as_char() == '\'' => {
+                after_tick = true;
+                TokenTree::Punct(tick)
+            }
+            TokenTree::Ident(ident) if std::mem::take(&mut after_tick) => {
+                let is_parameter = generics.lifetimes().any(|p| p.lifetime.ident == ident);
+                TokenTree::Ident(if is_parameter { Ident::new("static", ident.span()) } else { ident })
+            }
+            TokenTree::Group(group) => {
+                let inner = make_static(group.stream(), generics);
+                let mut replaced = proc_macro2::Group::new(group.delimiter(), inner);
+                replaced.set_span(group.span());
+                TokenTree::Group(replaced)
+            }
+            other => other,
+        })
+        .collect()
+}

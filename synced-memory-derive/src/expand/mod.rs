@@ -1,0 +1,150 @@
+//! Tokens from a model that [`validate`](crate::validate) has passed. Nothing here can fail.
+//!
+//! Three rules keep the generated code quiet in any crate: every path is absolute; locals have the
+//! hygiene of `macro_rules`; and what needs a field type to be a value is called as
+//! `<T as private::FieldType>::…` at the type's own tokens, so that rustc sees the same mistake each
+//! time and reports it once.
+
+use proc_macro2::{Span, TokenStream};
+use quote::{ToTokens, quote, quote_spanned};
+use syn::spanned::Spanned;
+use syn::{Generics, Type, WhereClause, parse_quote};
+
+use crate::model::{Field, Model};
+
+mod accessors;
+mod docs;
+mod fallback;
+mod handle;
+mod keys;
+mod schema;
+mod whole;
+
+pub(crate) use fallback::stubs;
+
+pub(crate) fn expand(model: &Model) -> TokenStream {
+    let context = Context::new(model);
+    let handle = handle::expand(&context);
+    let keys = keys::expand(&context);
+    let accessors = accessors::expand(&context);
+    let whole = whole::expand(&context);
+    let schema = schema::expand(&context);
+    let name = &model.handle;
+    let (impl_generics, arguments, _) = model.generics.split_for_impl();
+    let where_values = &context.where_values;
+    let allow = context.allow();
+    quote_spanned! {context.site=>
+        #handle
+
+        // Nobody uses every method, and in a private struct rustc would say so.
+        #allow
+        #[automatically_derived]
+        impl #impl_generics #name #arguments #where_values {
+            #keys
+            #accessors
+            #whole
+        }
+
+        #schema
+    }
+}
+
+/// What every part of the expansion needs.
+struct Context<'a> {
+    model: &'a Model,
+    site: Span,
+    /// `::synced_memory::private`.
+    private: TokenStream,
+    /// The user's struct with its arguments.
+    schema: TokenStream,
+    /// The user's bounds, and that what is shared is a value.
+    where_values: WhereClause,
+}
+
+impl<'a> Context<'a> {
+    fn new(model: &'a Model) -> Self {
+        let site = Span::mixed_site();
+        let krate = &model.krate;
+        let private = quote! { #krate::private };
+        let (_, arguments, _) = model.generics.split_for_impl();
+        let schema = &model.schema;
+        Self {
+            model,
+            site,
+            schema: quote! { #schema #arguments },
+            where_values: where_values(model, &private),
+            private,
+        }
+    }
+
+    fn std(&self) -> TokenStream {
+        let private = &self.private;
+        quote! { #private::std }
+    }
+
+    /// `<T as private::FieldType>`, at the type's own tokens.
+    fn value(&self, ty: &Type) -> TokenStream {
+        let private = respan(self.private.clone(), ty.span());
+        quote_spanned! {ty.span()=> <#ty as #private::FieldType> }
+    }
+
+    /// The lints that the user allowed, and those that only generated code could trip.
+    fn allow(&self) -> TokenStream {
+        let allows = &self.model.notes.allows;
+        let deprecated = (self.model.notes.deprecated.is_some()
+            || (self.model.fields.iter()).any(|field| field.notes.deprecated.is_some()))
+        .then(|| quote! { , deprecated });
+        quote_spanned! {self.site=> #(#allows)* #[allow(dead_code #deprecated)] }
+    }
+}
+
+fn where_values(model: &Model, private: &TokenStream) -> WhereClause {
+    let mut clause = match &model.generics.where_clause {
+        Some(clause) => clause.clone(),
+        None => parse_quote! { where },
+    };
+    for parameter in model.generics.type_params() {
+        let ident = &parameter.ident;
+        clause.predicates.push(parse_quote! { #ident: 'static });
+    }
+    let mut seen = Vec::new();
+    for field in model.shared().filter(|field| field.generic) {
+        let ty = &field.ty;
+        let text = ty.to_token_stream().to_string();
+        if !seen.contains(&text) {
+            clause.predicates.push(parse_quote! { #ty: #private::Value });
+            seen.push(text);
+        }
+    }
+    clause
+}
+
+/// The type of the handle's own struct: its generics as declared, with their defaults.
+fn declaration(generics: &Generics) -> TokenStream {
+    let mut generics = generics.clone();
+    generics.where_clause = None;
+    for parameter in generics.type_params_mut() {
+        parameter.attrs.clear();
+    }
+    generics.into_token_stream()
+}
+
+fn respan(tokens: TokenStream, span: Span) -> TokenStream {
+    tokens
+        .into_iter()
+        .map(|mut token| {
+            token.set_span(token.span().located_at(span));
+            token
+        })
+        .collect()
+}
+
+/// The place of a shared field in the handle's tuple; the first is taken by the memory.
+fn place(index: usize) -> syn::Index {
+    syn::Index::from(index + 1)
+}
+
+fn indexed<'a>(context: &Context<'a>) -> impl Iterator<Item = (syn::Index, &'a Field)> {
+    let model = context.model;
+    model.shared().enumerate().map(|(index, field)| (place(index), field))
+}

@@ -1,0 +1,55 @@
+//! `impl SyncedMemory` for the user's struct, and `impl Handle` for its handle.
+
+use proc_macro2::TokenStream;
+use quote::quote_spanned;
+use syn::LitStr;
+
+use super::Context;
+
+pub(super) fn expand(context: &Context<'_>) -> TokenStream {
+    let Context { model, private, schema, where_values, .. } = context;
+    let std = context.std();
+    let handle = &model.handle;
+    let (impl_generics, arguments, _) = model.generics.split_for_impl();
+    let names = model.shared().map(|field| &field.wire.name);
+    let fields = model.shared().map(|field| {
+        let value = context.value(&field.ty);
+        quote_spanned! {context.site=> #value::field() }
+    });
+    let prefix = option(context, model.attrs.prefix.as_ref().map(|prefix| &prefix.value));
+    let scope = option(context, model.attrs.scope.as_ref().map(|scope| &scope.value));
+    let allow = context.allow();
+    quote_spanned! {context.site=>
+        #allow
+        #[automatically_derived]
+        impl #impl_generics #private::SyncedMemory for #schema #where_values {
+            type Handle = #handle #arguments;
+
+            const NAMES: &'static [&'static str] = &[#(#names),*];
+
+            fn attach(memory: &#private::Memory) -> Self::Handle {
+                #handle {
+                    inner: #std::sync::Arc::new((
+                        #private::attach(memory, #prefix, #scope),
+                        #(#fields,)*
+                        #std::marker::PhantomData,
+                    )),
+                }
+            }
+        }
+
+        #allow
+        #[automatically_derived]
+        impl #impl_generics #private::Handle for #handle #arguments #where_values {
+            type Schema = #schema;
+        }
+    }
+}
+
+fn option(context: &Context<'_>, literal: Option<&LitStr>) -> TokenStream {
+    let std = context.std();
+    literal.map_or_else(
+        || quote_spanned! {context.site=> #std::option::Option::None },
+        |literal| quote_spanned! {context.site=> #std::option::Option::Some(#literal) },
+    )
+}

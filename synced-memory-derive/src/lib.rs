@@ -1,0 +1,25 @@
+//! The derive macro of `synced-memory`. Use it through that crate, which re-exports it beside the
+//! trait of the same name; the attributes are described at [`SyncedMemory`](derive@SyncedMemory).
+//!
+//! The stages, each a module: `attr` (syntax to spanned values), `model` (what the user meant),
+//! `validate` (every mistake, at the user's own token), `expand` (tokens; cannot fail).
+
+use proc_macro::TokenStream;
+use syn::{DeriveInput, parse_macro_input};
+
+mod attr;
+mod case;
+mod diag;
+mod expand;
+mod kind;
+mod model;
+mod pipeline;
+mod self_type;
+mod symbol;
+mod validate;
+
+#[doc = include_str!("../attributes.md")]
+#[proc_macro_derive(SyncedMemory, attributes(synced))]
+pub fn synced_memory(input: TokenStream) -> TokenStream {
+    pipeline::derive(&parse_macro_input!(input as DeriveInput)).into()
+}

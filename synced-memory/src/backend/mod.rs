@@ -1,0 +1,69 @@
+//! What carries the state from process to process, and the contract that each backend keeps.
+
+pub(crate) mod process;
+#[cfg(feature = "redis")]
+pub(crate) mod redis;
+
+use crate::commit::{Attempt, Outcome, Writer};
+use crate::fault::Fault;
+use bytes::Bytes;
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+
+/// An answer on its way. The request is made at the call and takes effect from the first poll on; a
+/// reply that is dropped leaves it unknown whether the request took effect.
+pub(crate) type Reply<T> = Pin<Box<dyn Future<Output = Result<T, Fault>> + Send>>;
+
+/// Some names, and where the next ones begin; `None` after the last.
+pub(crate) type Page = (Vec<String>, Option<String>);
+
+/// A place where the state lives. It knows neither types nor JSON paths: it carries bytes and stamps.
+pub(crate) trait Backend: fmt::Debug + Send + Sync + 'static {
+    /// Connects. A fault of kind `Refused` means that trying again makes no sense (a wrong password).
+    fn connect(&self) -> Reply<Box<dyn Session>>;
+
+    /// Where that is, for messages; without a password.
+    fn target(&self) -> &str;
+}
+
+/// A connection to a backend.
+///
+/// # Contract
+///
+/// - Requests take effect in the order in which their replies are first polled, on whatever thread.
+///   `Fault::Lost` is the one fault that leaves open whether a request took effect.
+/// - An attempt is decided on and made in one atomic step, by the rule of [`crate::commit::decide`]: what
+///   it found, the change, the tombstone and the record of its sequence number.
+/// - A change that was answered for is seen by every later read of every session, until another change.
+/// - Records of sequence numbers and tombstones are kept for the sidecar's time to live at the least.
+/// - After one request was answered with `Lost`, or [`Session::ended`] is ready, the session is not used again.
+pub(crate) trait Session: fmt::Debug + Send + Sync {
+    /// What is stored under each key, in their order. A fault of one key is that key's alone.
+    fn read(&self, keys: &[Arc<str>]) -> Reply<Vec<Result<Option<Bytes>, Fault>>>;
+
+    /// Makes attempts, of which each has its own key, and answers for each in their order. `now` is
+    /// the backend's clock as estimated, in ns since 1970.
+    fn commit(&self, batch: &[Attempt], now: u64) -> Reply<Vec<Result<Outcome, Fault>>>;
+
+    /// A page of the full names of the keys that begin with `prefix`, and where the next one begins.
+    /// A name may come twice; one that is there all the time comes at least once.
+    fn names(&self, prefix: &str, cursor: Option<String>) -> Reply<Page>;
+
+    /// Drops the records of a writer that will not write to these keys again.
+    fn forget(&self, writer: Writer, keys: &[Arc<str>]) -> Reply<()>;
+
+    /// The backend's clock, in ns since 1970.
+    fn now(&self) -> Reply<u64>;
+
+    /// How the backend chooses what it throws away when memory is short, where it says so.
+    fn eviction_policy(&self) -> Reply<Option<String>>;
+
+    /// Ready when the connection is known to be gone.
+    fn ended(&self) -> Reply<()>;
+
+    /// Whether every request is done at its first poll, so that a caller may make it on its own thread.
+    fn is_immediate(&self) -> bool {
+        false
+    }
+}

@@ -1,0 +1,133 @@
+//! Attempts as calls of `commit.lua`, and its answers.
+
+use super::reply;
+use crate::commit::{Attempt, Change, Found, Outcome};
+use crate::fault::Fault;
+use crate::{clock::Stamp, key};
+use redis::{Cmd, Pipeline, Script, Value};
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+static SCRIPT: LazyLock<Script> = LazyLock::new(|| Script::new(TEXT));
+const TEXT: &str = include_str!("commit.lua");
+
+/// So many keys go into one call at most: one call for many keys costs the server half of many
+/// calls, and a long one keeps others waiting.
+const KEYS_IN_ONE_CALL: usize = 32;
+
+/// How this session calls the script. It finds out from the server's refusals.
+#[derive(Debug)]
+pub(super) struct Committer {
+    sidecar_ttl: Duration,
+    /// The server may lack the script, which then goes along with the call.
+    sends_text: AtomicBool,
+    /// One key per call, since the server refused a call with many for the sake of one of them.
+    one_by_one: AtomicBool,
+}
+
+pub(super) struct Calls {
+    pub(super) commands: Pipeline,
+    /// How many attempts each call has.
+    pub(super) sizes: Vec<usize>,
+}
+
+impl Committer {
+    pub(super) fn new(sidecar_ttl: Duration) -> Self {
+        Self { sidecar_ttl, sends_text: AtomicBool::new(true), one_by_one: AtomicBool::new(false) }
+    }
+
+    pub(super) fn calls(&self, batch: &[Attempt], now: u64) -> Calls {
+        let most = if self.one_by_one.load(Ordering::Relaxed) { 1 } else { KEYS_IN_ONE_CALL };
+        let chunks = batch.chunks(most);
+        let mut calls = Calls { commands: Pipeline::with_capacity(chunks.len()), sizes: Vec::new() };
+        // Once in a session, and again after the server forgot it: later calls in a pipeline find it there.
+        let mut sends_text = self.sends_text.swap(false, Ordering::Relaxed);
+        for chunk in chunks {
+            calls.sizes.push(chunk.len());
+            calls.commands.add_command(self.call(chunk, now, std::mem::take(&mut sends_text)));
+        }
+        calls
+    }
+
+    fn call(&self, attempts: &[Attempt], now: u64, sends_text: bool) -> Cmd {
+        let bytes = attempts.iter().map(|attempt| 160 + 2 * attempt.key.len() + attempt.size()).sum();
+        let mut call = Cmd::with_capacity(6 + 7 * attempts.len(), bytes);
+        if sends_text {
+            call.arg("EVAL").arg(TEXT);
+        } else {
+            call.arg("EVALSHA").arg(SCRIPT.get_hash());
+        }
+        call.arg(2 * attempts.len());
+        for attempt in attempts {
+            call.arg(&*attempt.key).arg(key::sidecar(&attempt.key));
+        }
+        call.arg(millis(self.sidecar_ttl)).arg(now / 1_000_000_000);
+        for attempt in attempts {
+            call.arg(attempt.writer).arg(attempt.sequence).arg(attempt.stamp.get());
+            match &attempt.change {
+                Change::Put { envelope, ttl: None } => call.arg("keep").arg(&envelope[..]),
+                Change::Put { envelope, ttl: Some(ttl) } => call.arg(millis(*ttl).max(1)).arg(&envelope[..]),
+                Change::Delete => call.arg("delete").arg(""),
+            };
+        }
+        call
+    }
+
+    /// An answer for each attempt, from an answer for each call.
+    pub(super) fn answers(&self, sizes: Vec<usize>, answers: Vec<Value>) -> Vec<Result<Outcome, Fault>> {
+        let mut outcomes = Vec::with_capacity(sizes.iter().sum());
+        for (size, answer) in sizes.into_iter().zip(answers) {
+            match answer {
+                Value::Array(of_each) if of_each.len() == size => outcomes.extend(of_each.into_iter().map(outcome)),
+                Value::ServerError(error) => {
+                    let fault = self.fault_of_call(size, &error);
+                    outcomes.extend(std::iter::repeat_n(Err(fault), size));
+                }
+                other => {
+                    let fault = reply::unexpected(&other);
+                    outcomes.extend(std::iter::repeat_n(Err(fault), size));
+                }
+            }
+        }
+        outcomes
+    }
+
+    /// The server did not run the script at all.
+    fn fault_of_call(&self, size: usize, error: &redis::ServerError) -> Fault {
+        let fault = reply::server_fault(error);
+        if error.code() == "NOSCRIPT" {
+            self.sends_text.store(true, Ordering::Relaxed);
+            return Fault::again(fault);
+        }
+        if fault.is_refused() && size > 1 {
+            self.one_by_one.store(true, Ordering::Relaxed);
+            return Fault::again(fault);
+        }
+        fault
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn outcome(answer: Value) -> Result<Outcome, Fault> {
+    let Value::Array(parts) = answer else {
+        return Err(reply::unexpected(&answer));
+    };
+    let mut parts = parts.into_iter();
+    match (parts.next(), parts.next(), parts.next()) {
+        (Some(Value::Int(1)), Some(Value::Int(existed)), None) => Ok(Outcome::Applied { existed: existed == 1 }),
+        (Some(Value::Int(2)), Some(stored), Some(tombstone)) => Ok(Outcome::Already(found(stored, tombstone)?)),
+        (Some(Value::Int(3)), Some(stored), Some(tombstone)) => Ok(Outcome::Refused(found(stored, tombstone)?)),
+        (Some(Value::Int(0)), Some(message), None) => Err(reply::fault_of_message(&reply::text(message)?)),
+        (Some(other), ..) => Err(reply::unexpected(&other)),
+        (None, ..) => Err(reply::unexpected(&Value::Nil)),
+    }
+}
+
+fn found(stored: Value, tombstone: Value) -> Result<Found, Fault> {
+    let tombstone = reply::text(tombstone)?.parse().map_or(Stamp::ZERO, Stamp::new);
+    Ok(Found { stored: reply::stored(stored)?, tombstone })
+}

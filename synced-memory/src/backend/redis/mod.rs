@@ -1,0 +1,186 @@
+//! Redis, Valkey and Dragonfly: one multiplexed RESP3 connection.
+
+mod commit;
+mod reply;
+
+use super::{Backend, Page, Reply, Session};
+use crate::commit::{Attempt, Outcome, Writer};
+use crate::fault::Fault;
+use crate::key;
+use bytes::Bytes;
+use commit::Committer;
+use redis::aio::MultiplexedConnection;
+use redis::io::tcp::TcpSettings;
+use redis::{AsyncConnectionConfig, Client, Cmd, ConnectionInfo, Pipeline, ProtocolVersion, PushInfo, PushKind, Value};
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// The backend of every `redis://` URL.
+#[derive(Debug)]
+pub(crate) struct RedisBackend {
+    client: Client,
+    target: String,
+    timeout: Duration,
+    sidecar_ttl: Duration,
+}
+
+impl RedisBackend {
+    /// The server that `server` describes; `target` names it in messages.
+    pub(crate) fn new(
+        server: ConnectionInfo,
+        target: String,
+        timeout: Duration,
+        sidecar_ttl: Duration,
+    ) -> Result<Self, Fault> {
+        let settings = server.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
+        // Small requests one by one must not wait for each other's acknowledgements.
+        let server = server.set_redis_settings(settings).set_tcp_settings(TcpSettings::default().set_nodelay(true));
+        let client = Client::open(server).map_err(|error| reply::fault(&error))?;
+        Ok(Self { client, target, timeout, sidecar_ttl })
+    }
+}
+
+impl Backend for RedisBackend {
+    fn connect(&self) -> Reply<Box<dyn Session>> {
+        let (client, timeout, sidecar_ttl) = (self.client.clone(), self.timeout, self.sidecar_ttl);
+        Box::pin(async move {
+            let (tell, ended) = watch::channel(false);
+            let on_push = move |push: PushInfo| {
+                if push.kind == PushKind::Disconnection {
+                    tell.send_replace(true);
+                }
+                Ok::<(), Infallible>(())
+            };
+            // Callers bound their own waits: a timeout in here would need the runtime on their threads.
+            let config = AsyncConnectionConfig::new()
+                .set_connection_timeout(Some(timeout))
+                .set_response_timeout(None)
+                .set_push_sender(on_push);
+            let connection = client
+                .get_multiplexed_async_connection_with_config(&config)
+                .await
+                .map_err(|error| reply::fault_of_connect(&error))?;
+            let committer = Arc::new(Committer::new(sidecar_ttl));
+            let session: Box<dyn Session> = Box::new(RedisSession { connection, ended, committer });
+            Ok(session)
+        })
+    }
+
+    fn target(&self) -> &str {
+        &self.target
+    }
+}
+
+struct RedisSession {
+    connection: MultiplexedConnection,
+    ended: watch::Receiver<bool>,
+    committer: Arc<Committer>,
+}
+
+impl std::fmt::Debug for RedisSession {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RedisSession").finish_non_exhaustive()
+    }
+}
+
+/// Sends commands in one write, and returns an answer for each.
+async fn ask(mut connection: MultiplexedConnection, commands: Pipeline) -> Result<Vec<Value>, Fault> {
+    let count = commands.cmd_iter().count();
+    if count == 0 {
+        return Ok(Vec::new());
+    }
+    connection.send_packed_commands(&commands, 0, count).await.map_err(|error| reply::fault(&error))
+}
+
+/// Sends one command.
+async fn ask_one(connection: MultiplexedConnection, command: Cmd) -> Result<Value, Fault> {
+    let mut commands = Pipeline::new();
+    commands.add_command(command);
+    let answer = ask(connection, commands).await?.pop().unwrap_or_default();
+    reply::checked(answer)
+}
+
+impl Session for RedisSession {
+    fn read(&self, keys: &[Arc<str>]) -> Reply<Vec<Result<Option<Bytes>, Fault>>> {
+        let mut gets = Pipeline::with_capacity(keys.len());
+        for key in keys {
+            gets.cmd("GET").arg(&**key);
+        }
+        let connection = self.connection.clone();
+        Box::pin(async move { Ok(ask(connection, gets).await?.into_iter().map(reply::stored).collect()) })
+    }
+
+    fn commit(&self, batch: &[Attempt], now: u64) -> Reply<Vec<Result<Outcome, Fault>>> {
+        let calls = self.committer.calls(batch, now);
+        let (connection, committer) = (self.connection.clone(), Arc::clone(&self.committer));
+        Box::pin(async move { Ok(committer.answers(calls.sizes, ask(connection, calls.commands).await?)) })
+    }
+
+    fn names(&self, prefix: &str, cursor: Option<String>) -> Reply<Page> {
+        let mut scan = redis::cmd("SCAN");
+        scan.arg(cursor.as_deref().unwrap_or("0")).arg("MATCH").arg(format!("{}*", escaped(prefix)));
+        scan.arg("COUNT").arg(1_000);
+        let (connection, prefix) = (self.connection.clone(), prefix.to_owned());
+        Box::pin(async move {
+            let (next, mut names) = reply::page(ask_one(connection, scan).await?)?;
+            names.retain(|name| name.starts_with(&prefix) && !name.starts_with(key::SIDECARS));
+            Ok((names, Some(next).filter(|next| next != "0")))
+        })
+    }
+
+    fn forget(&self, writer: Writer, keys: &[Arc<str>]) -> Reply<()> {
+        let mut forgets = Pipeline::with_capacity(keys.len());
+        for key in keys {
+            forgets.cmd("HDEL").arg(key::sidecar(key)).arg(writer);
+        }
+        let connection = self.connection.clone();
+        Box::pin(async move { ask(connection, forgets).await.map(drop) })
+    }
+
+    fn now(&self) -> Reply<u64> {
+        let connection = self.connection.clone();
+        Box::pin(async move { reply::time(ask_one(connection, redis::cmd("TIME")).await?) })
+    }
+
+    fn eviction_policy(&self) -> Reply<Option<String>> {
+        let connection = self.connection.clone();
+        Box::pin(async move {
+            let mut info = redis::cmd("INFO");
+            info.arg("memory");
+            let text: String = redis::from_redis_value(ask_one(connection, info).await?).unwrap_or_default();
+            let policy = text.lines().find_map(|line| line.strip_prefix("maxmemory_policy:"));
+            Ok(policy.map(|policy| policy.trim().to_owned()))
+        })
+    }
+
+    fn ended(&self) -> Reply<()> {
+        let mut ended = self.ended.clone();
+        Box::pin(async move {
+            // The sender goes with the connection's own task: that is an end as well.
+            let _ = ended.wait_for(|ended| *ended).await;
+            Ok(())
+        })
+    }
+}
+
+/// A SCAN pattern that matches exactly `literal`.
+fn escaped(literal: &str) -> String {
+    let mut pattern = String::with_capacity(literal.len());
+    for character in literal.chars() {
+        if matches!(character, '*' | '?' | '[' | ']' | '\\' | '^' | '-') {
+            pattern.push('\\');
+        }
+        pattern.push(character);
+    }
+    pattern
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_pattern_matches_its_prefix_literally() {
+        assert_eq!(super::escaped("a*b?[c]\\"), "a\\*b\\?\\[c\\]\\\\");
+    }
+}

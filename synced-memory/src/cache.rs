@@ -1,0 +1,160 @@
+//! The slots: what the backend last answered for each key. No I/O.
+
+use crate::clock::{Mono, Stamp};
+use bytes::Bytes;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// The place of a request in the order in which requests are sent to the backend. An answer to a
+/// later request is never overwritten by one to an earlier request, whichever is handled first.
+pub(crate) type Ticket = u64;
+
+/// The version of what a slot shows. It rises with every local write and every changed answer.
+pub(crate) type Version = Arc<AtomicU64>;
+
+#[derive(Debug, Default)]
+pub(crate) struct Cache {
+    cells: HashMap<Arc<str>, Cell>,
+}
+
+#[derive(Debug, Default)]
+struct Cell {
+    version: Version,
+    base: Base,
+    /// The last stamp that was issued or seen for the key.
+    last: Stamp,
+    /// The scopes and views that hold the slot. It goes when nobody holds it.
+    holders: usize,
+}
+
+/// What the backend last answered for a key.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Base {
+    pub(crate) stored: Option<Bytes>,
+    /// The request that this answers; zero as long as there was no answer.
+    pub(crate) ticket: Ticket,
+    /// When this process's own `ttl` ends it.
+    pub(crate) expires: Option<Mono>,
+}
+
+impl Base {
+    /// What is there at `mono`.
+    pub(crate) fn at(&self, mono: Mono) -> Option<&Bytes> {
+        let expired = self.expires.is_some_and(|expires| expires <= mono);
+        self.stored.as_ref().filter(|_| !expired)
+    }
+}
+
+impl Cache {
+    /// Takes hold of the slot of `key`, which is made at the first call.
+    pub(crate) fn hold(&mut self, key: &Arc<str>) -> Version {
+        let cell = self.cells.entry(Arc::clone(key)).or_default();
+        cell.holders += 1;
+        Arc::clone(&cell.version)
+    }
+
+    /// Lets go of the slot of `key`.
+    pub(crate) fn release(&mut self, key: &str) {
+        if let Some(cell) = self.cells.get_mut(key) {
+            cell.holders -= 1;
+            if cell.holders == 0 {
+                self.cells.remove(key);
+            }
+        }
+    }
+
+    /// What the backend last answered for `key`.
+    pub(crate) fn base(&self, key: &str) -> Option<&Base> {
+        self.cells.get(key).map(|cell| &cell.base)
+    }
+
+    /// Takes in an answer for `key`, unless a later request was answered before.
+    ///
+    /// A slot follows the backend, whatever the stamps say: servers do go backwards.
+    pub(crate) fn answered(&mut self, key: &str, answer: Base) {
+        let Some(cell) = self.cells.get_mut(key) else {
+            return;
+        };
+        if answer.ticket < cell.base.ticket {
+            return;
+        }
+        let same = cell.base.stored == answer.stored && cell.base.ticket != 0;
+        // An answer says nothing of the time to live: the same bytes keep the one that is known.
+        let expires = answer.expires.or(cell.base.expires.filter(|_| same));
+        let changed = !same || expires != cell.base.expires;
+        cell.base = Base { expires, ..answer };
+        if changed {
+            cell.version.fetch_add(1, Ordering::Release);
+        }
+    }
+
+    /// The last stamp that was issued or seen for `key`.
+    pub(crate) fn last(&self, key: &str) -> Stamp {
+        self.cells.get(key).map_or(Stamp::ZERO, |cell| cell.last)
+    }
+
+    /// Takes in that `stamp` was issued or seen for `key`.
+    pub(crate) fn seen(&mut self, key: &str, stamp: Stamp) {
+        if let Some(cell) = self.cells.get_mut(key) {
+            cell.last = cell.last.max(stamp);
+        }
+    }
+
+    /// Moves the stamps that were issued by a clock that turned out to be `by` ns behind.
+    pub(crate) fn shift(&mut self, by: i64) {
+        for cell in self.cells.values_mut() {
+            cell.last = cell.last.shifted(by);
+        }
+    }
+
+    /// Says that what `key` shows has changed, for another reason than an answer.
+    pub(crate) fn touch(&self, key: &str) {
+        if let Some(cell) = self.cells.get(key) {
+            cell.version.fetch_add(1, Ordering::Release);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn base(stored: &'static str, ticket: Ticket) -> Base {
+        Base { stored: Some(Bytes::from_static(stored.as_bytes())), ticket, expires: None }
+    }
+
+    #[test]
+    fn an_answer_to_an_earlier_request_does_not_replace_one_to_a_later_request() {
+        let mut cache = Cache::default();
+        let key: Arc<str> = "k".into();
+        let version = cache.hold(&key);
+        cache.answered(&key, base("new", 2));
+        cache.answered(&key, base("old", 1));
+        assert_eq!(cache.base(&key).unwrap().at(Mono::ZERO).unwrap(), "new");
+        assert_eq!(version.load(Ordering::Relaxed), 1);
+    }
+
+    #[test]
+    fn the_version_stays_while_the_answers_stay_the_same() {
+        let mut cache = Cache::default();
+        let key: Arc<str> = "k".into();
+        let version = cache.hold(&key);
+        for ticket in 1..5 {
+            cache.answered(&key, base("same", ticket));
+        }
+        assert_eq!(version.load(Ordering::Relaxed), 1);
+    }
+
+    #[test]
+    fn a_slot_goes_with_its_last_holder() {
+        let mut cache = Cache::default();
+        let key: Arc<str> = "k".into();
+        cache.hold(&key);
+        cache.hold(&key);
+        cache.release(&key);
+        assert!(cache.base(&key).is_some());
+        cache.release(&key);
+        assert!(cache.base(&key).is_none());
+    }
+}

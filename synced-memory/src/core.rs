@@ -1,0 +1,255 @@
+//! The callers' side of one connection: reads, writes and the end of it, each with a bounded wait.
+
+use crate::backend::Backend;
+use crate::cache::Version;
+use crate::clock::Deadline;
+use crate::error::{Error, ErrorKind, Result};
+use crate::outbox::{Answer, Written};
+use crate::shared::{Live, Settings, Shared};
+use crate::state::{Accepted, Link, Request};
+use crate::wait::block_on;
+use crate::{fault::Fault, flusher, refresher};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::oneshot;
+
+/// One connection with its cache, outbox and I/O thread. Its drop is the drop guard of all handles.
+#[derive(Debug)]
+pub(crate) struct Core {
+    shared: Arc<Shared>,
+    /// Told when the I/O thread has ended.
+    thread: oneshot::Receiver<()>,
+}
+
+impl Core {
+    /// Starts the I/O thread, and waits at most `timeout` for the backend's first answer.
+    ///
+    /// # Errors
+    ///
+    /// `Rejected` where the backend refuses for good; its absence is no error (DESIGN, rule 12).
+    pub(crate) fn open(backend: impl Backend, settings: Settings) -> Result<Self> {
+        let shared = Arc::new(Shared::new(settings, backend.target()));
+        let deadline = Deadline::after(shared.settings.timeout);
+        let (tell_first, first) = oneshot::channel();
+        let (tell_end, thread) = oneshot::channel();
+        let seen = Arc::clone(&shared);
+        let run = move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            match runtime {
+                Ok(runtime) => {
+                    runtime.block_on(flusher::run(&seen, &backend, tell_first));
+                    // A name that is being resolved must not hold up the end.
+                    runtime.shutdown_background();
+                }
+                Err(error) => seen.state().lost(no_thread(&error)),
+            }
+            let _ = tell_end.send(());
+        };
+        let spawned = std::thread::Builder::new().name("synced-memory".to_owned()).spawn(run);
+        spawned.map_err(|error| no_thread(&error))?;
+        let core = Self { shared, thread };
+        match block_on(first, deadline) {
+            Some(Ok(Err(error))) if error.kind() == ErrorKind::Rejected => Err(error),
+            _ => Ok(core),
+        }
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    fn deadline(&self) -> Deadline {
+        Deadline::after(self.shared.settings.timeout)
+    }
+
+    /// Asks the backend for keys, where it is there; else their slots show what is known.
+    ///
+    /// # Errors
+    ///
+    /// The first key that the server refuses for good.
+    pub(crate) fn load(&self, keys: &[Arc<str>]) -> Result<()> {
+        self.shared.check_open()?;
+        match self.ask(|live| async move { refresher::load(&self.shared, &live, keys).await }) {
+            Some(Ok(answers)) => answers.into_iter().collect(),
+            _ => Ok(()),
+        }
+    }
+
+    /// Makes a request on the connection; `None` where there is none, or it is silent.
+    pub(crate) fn ask<T, F: Future<Output = Result<T, Fault>>>(
+        &self,
+        request: impl FnOnce(Arc<Live>) -> F,
+    ) -> Option<Result<T, Fault>> {
+        let live = self.shared.live()?;
+        let answer = block_on(request(Arc::clone(&live)), self.deadline());
+        match &answer {
+            None => {
+                let limit = self.shared.settings.timeout;
+                live.end(Fault::lost(format_args!("no answer to a read within {limit:?}")));
+            }
+            Some(Err(fault)) if !fault.is_refused() => live.end(fault.clone()),
+            Some(_) => {}
+        }
+        answer
+    }
+
+    /// Queues a write, and waits for its answer where the backend is there.
+    pub(crate) fn write(&self, key: &Arc<str>, request: Request) -> Result<Answer> {
+        let deadline = self.deadline();
+        let accepted = self.accept(key, request)?;
+        self.forward();
+        self.answer(key, accepted, deadline)
+    }
+
+    /// Queues several writes, and waits for their answers together. One answer per write.
+    pub(crate) fn write_all(&self, writes: Vec<(Arc<str>, Request)>) -> Result<Vec<Result<Answer>>> {
+        let deadline = self.deadline();
+        let accept = |(key, request)| {
+            let accepted = self.accept(&key, request);
+            (key, accepted)
+        };
+        self.shared.check_open()?;
+        let accepted: Vec<_> = writes.into_iter().map(accept).collect();
+        self.forward();
+        let answer = |(key, accepted): (Arc<str>, Result<_>)| self.answer(&key, accepted?, deadline);
+        Ok(accepted.into_iter().map(answer).collect())
+    }
+
+    fn accept(&self, key: &Arc<str>, request: Request) -> Result<Accepted> {
+        let mut state = self.shared.state();
+        self.shared.check_open()?;
+        state.write(key, request, self.shared.clock.at())
+    }
+
+    /// Sees to it that what is queued is sent.
+    fn forward(&self) {
+        match self.shared.live() {
+            Some(live) if live.session.is_immediate() => {
+                // No request waits in there, but the turn may be another thread's for a moment.
+                let sent = block_on(flusher::drain(&self.shared, &live, || {}), self.deadline());
+                if let Some(Err(fault)) = sent {
+                    live.end(fault);
+                }
+            }
+            _ => self.shared.wake.notify_one(),
+        }
+    }
+
+    fn answer(&self, key: &str, accepted: Accepted, deadline: Deadline) -> Result<Answer> {
+        let Accepted { sequence, mut answer } = accepted;
+        if let Some(Ok(answer)) = block_on(&mut answer, deadline) {
+            return answer;
+        }
+        // From here on it is promised; the answer may have come at the last moment.
+        self.shared.state().outbox.promise(key, sequence);
+        answer.try_recv().unwrap_or(Ok(Answer { written: Written::Queued, existed: false }))
+    }
+
+    /// Waits until what is queued now was answered for.
+    ///
+    /// # Errors
+    ///
+    /// `Timeout`, with what was not delivered.
+    pub(crate) fn flush(&self, limit: Duration) -> Result<()> {
+        self.shared.check_open()?;
+        self.deliver(Deadline::after(limit))
+    }
+
+    fn deliver(&self, deadline: Deadline) -> Result<()> {
+        self.forward();
+        match block_on(self.shared.when_delivered(), deadline) {
+            Some(Ok(())) => Ok(()),
+            _ => Err(self.undelivered()),
+        }
+    }
+
+    /// Refuses all further calls, delivers what is queued, and ends the I/O thread.
+    ///
+    /// # Errors
+    ///
+    /// `Timeout`, with what was not delivered.
+    pub(crate) fn close(&self, limit: Duration) -> Result<()> {
+        if !self.shared.close() {
+            return Ok(());
+        }
+        let deadline = Deadline::after(limit);
+        let delivered = self.deliver(deadline);
+        if delivered.is_ok() {
+            self.forget(deadline);
+        }
+        self.shared.stop();
+        delivered
+    }
+
+    /// Drops this writer's records: nothing of it is under way any more.
+    fn forget(&self, deadline: Deadline) {
+        let (writer, keys) = {
+            let mut state = self.shared.state();
+            (state.writer(), state.take_recorded())
+        };
+        let Some(live) = self.shared.live() else {
+            return;
+        };
+        for keys in keys.chunks(1_000) {
+            // Records that stay behind age out.
+            let forgotten = block_on(live.session.forget(writer, keys), deadline);
+            if !matches!(forgotten, Some(Ok(()))) {
+                return;
+            }
+        }
+    }
+
+    fn undelivered(&self) -> Error {
+        const NAMED: usize = 5;
+        let state = self.shared.state();
+        let mut keys: Vec<_> = state.outbox.entries().map(|(key, _)| format!("`{key}`")).collect();
+        let count = keys.len();
+        keys.sort_unstable();
+        keys.dedup();
+        let more = if keys.len() > NAMED { ", …" } else { "" };
+        keys.truncate(NAMED);
+        let cause = state.last_error.as_ref().filter(|_| state.link != Link::Up);
+        let cause = cause.map(|cause| format!(": {cause}")).unwrap_or_default();
+        let what = format!("{count} writes were not delivered ({}{more}){cause}", keys.join(", "));
+        Error::new(ErrorKind::Timeout, what)
+    }
+}
+
+/// The local cell of one key, held by a scope and by the views of the key.
+#[derive(Debug)]
+pub(crate) struct Slot {
+    pub(crate) key: Arc<str>,
+    pub(crate) version: Version,
+    shared: Arc<Shared>,
+}
+
+impl Slot {
+    pub(crate) fn hold(shared: &Arc<Shared>, key: String) -> Self {
+        let key = key.into();
+        let version = shared.state().cache.hold(&key);
+        Self { key, version, shared: Arc::clone(shared) }
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.shared.state().cache.release(&self.key);
+    }
+}
+
+impl Drop for Core {
+    /// Delivers what is queued for at most `shutdown_timeout`, and ends the I/O thread.
+    fn drop(&mut self) {
+        let limit = self.shared.settings.shutdown_timeout;
+        if let Err(error) = self.close(limit) {
+            tracing::error!(target = self.shared.target, %error, "dropped with undelivered writes");
+        }
+        self.shared.stop();
+        // It ends at once, unless it is in the middle of something: no drop waits for that for long.
+        let _ = block_on(&mut self.thread, Deadline::after(limit.min(Duration::from_millis(100))));
+    }
+}
+
+fn no_thread(error: &std::io::Error) -> Error {
+    Error::new(ErrorKind::Config, format!("the I/O thread could not start: {error}"))
+}

@@ -1,0 +1,81 @@
+//! What can go wrong, in one opaque type.
+
+use std::fmt;
+use std::sync::Arc;
+
+/// A result whose error is this library's [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why a call failed. It is cheap to clone, names the key, and never holds a password or a value.
+#[derive(Clone)]
+pub struct Error {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    kind: ErrorKind,
+    message: String,
+}
+
+/// The classes of [`Error`]; a `match` needs a `_` arm, since versions to come may add one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// Nothing is stored, and there is no default.
+    Unset,
+    /// A value that JSON cannot hold: its `Serialize` failed, or it has a NaN, an infinity or an
+    /// integer beyond 64 bits. Nothing was changed.
+    Serialize,
+    /// What is stored is not a value of this type, or no JSON at all. Other keys are not affected.
+    Decode,
+    /// The backend did not answer, and the call has no local answer.
+    Unavailable,
+    /// What others wrote does not go together with this change.
+    Conflict,
+    /// The writes that wait for the backend have reached `outbox_limit`; this one was refused.
+    OutboxFull,
+    /// The time that the caller gave is over.
+    Timeout,
+    /// A URL, a name or an option that makes no sense.
+    Config,
+    /// The server refused for good: a wrong password, a missing right, a key of another type.
+    Rejected,
+    /// The memory was closed.
+    Closed,
+    /// The journal on disk could not be written or read.
+    Journal,
+}
+
+impl Error {
+    pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self { inner: Arc::new(Inner { kind, message: message.into() }) }
+    }
+
+    /// An error about one key.
+    pub(crate) fn of_key(kind: ErrorKind, key: &str, what: impl fmt::Display) -> Self {
+        Self::new(kind, format!("`{key}`: {what}"))
+    }
+
+    pub(crate) fn closed() -> Self {
+        Self::new(ErrorKind::Closed, "the memory was closed")
+    }
+
+    /// The class of this error, to decide by.
+    pub fn kind(&self) -> ErrorKind {
+        self.inner.kind
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.inner.message)
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}({:?})", self.inner.kind, self.inner.message)
+    }
+}
+
+impl std::error::Error for Error {}

@@ -1,0 +1,238 @@
+//! Outbox → backend: the I/O thread's own loop, with batches, breaker and backoff.
+
+use crate::backend::Backend;
+use crate::commit::Attempt;
+use crate::error::{Error, ErrorKind, Result};
+use crate::fault::{Fault, FaultKind};
+use crate::shared::{Live, Shared};
+use crate::state::Link;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::oneshot;
+use tokio::time::{sleep, timeout};
+
+/// So many writes go out together at most: enough to fill a round trip, few enough to be answered soon.
+const BATCH: usize = 512;
+/// And so many bytes, beyond which no more writes are added.
+const BATCH_BYTES: usize = 1 << 20;
+/// Between two looks at a connection on which nobody asks anything.
+const HEARTBEAT: Duration = Duration::from_secs(1);
+
+/// Runs until the memory stops. `first` is told how the first try to connect ended.
+pub(crate) async fn run(shared: &Shared, backend: &dyn Backend, first: oneshot::Sender<Result<()>>) {
+    tokio::select! {
+        () = shared.stopped() => {}
+        () = keep_connected(shared, backend, first) => {}
+    }
+    shared.set_live(None);
+    shared.state().lost(Error::closed());
+}
+
+async fn keep_connected(shared: &Shared, backend: &dyn Backend, first: oneshot::Sender<Result<()>>) {
+    let mut first = Some(first);
+    let mut backoff = Backoff::new(shared.settings.backoff);
+    let mut was_connected = false;
+    loop {
+        let fault = match connect(shared, backend, &mut was_connected).await {
+            Ok(live) => {
+                tracing::info!(target = shared.target, "connected");
+                backoff.reset();
+                if let Some(first) = first.take() {
+                    let _ = first.send(Ok(()));
+                }
+                let fault = serve(shared, &live, &mut backoff).await;
+                live.end(fault.clone());
+                shared.set_live(None);
+                tracing::warn!(target = shared.target, error = %fault, "connection lost, breaker opened");
+                fault
+            }
+            Err(fault) => {
+                tracing::debug!(target = shared.target, error = %fault, "could not connect");
+                fault
+            }
+        };
+        let kind = if fault.is_refused() { ErrorKind::Rejected } else { ErrorKind::Unavailable };
+        let error = Error::new(kind, format!("{}: {fault}", shared.target));
+        shared.state().lost(error.clone());
+        if let Some(first) = first.take() {
+            let _ = first.send(Err(error));
+        }
+        sleep(backoff.next()).await;
+    }
+}
+
+/// Connects, and learns the backend's clock.
+async fn connect(shared: &Shared, backend: &dyn Backend, was_connected: &mut bool) -> Result<Arc<Live>, Fault> {
+    let limit = shared.settings.timeout;
+    let silent = |_| Fault::lost(format_args!("no answer to a connection attempt within {limit:?}"));
+    let session = timeout(limit, backend.connect()).await.map_err(silent)??;
+    let live = Arc::new(Live::new(session));
+    let shift = ask_time(shared, &live).await?;
+    let first = !std::mem::replace(was_connected, true);
+    shared.state().connected(first.then_some(shift));
+    if let Ok(Ok(policy)) = timeout(limit, live.session.eviction_policy()).await {
+        shared.eviction_policy.store(policy.map(Arc::new));
+    }
+    Ok(live)
+}
+
+/// Asks for the backend's clock, which also shows that the connection is alive. Returns by how much
+/// that moves ours, in ns.
+async fn ask_time(shared: &Shared, live: &Live) -> Result<i64, Fault> {
+    let limit = shared.settings.timeout;
+    let asked = shared.clock.mono();
+    match timeout(limit, live.session.now()).await {
+        Ok(Ok(now)) => Ok(shared.clock.adjust(now, asked, shared.clock.mono())),
+        Ok(Err(fault)) => Err(fault),
+        Err(_) => Err(Fault::lost(format_args!("no answer to a heartbeat within {limit:?}"))),
+    }
+}
+
+/// Uses a connection until it is no good any more, and says why.
+async fn serve(shared: &Shared, live: &Arc<Live>, backoff: &mut Backoff) -> Fault {
+    tokio::select! {
+        fault = live.ended() => fault,
+        ended = live.session.ended() => ended.err().unwrap_or_else(|| Fault::lost("the connection was closed")),
+        fault = heartbeat(shared, live) => fault,
+        fault = flush(shared, live, backoff) => fault,
+    }
+}
+
+async fn heartbeat(shared: &Shared, live: &Live) -> Fault {
+    loop {
+        sleep(HEARTBEAT).await;
+        match ask_time(shared, live).await {
+            Err(fault) if fault.kind == FaultKind::Lost => return fault,
+            _ => {}
+        }
+    }
+}
+
+async fn flush(shared: &Shared, live: &Arc<Live>, backoff: &mut Backoff) -> Fault {
+    // What is in doubt goes first: only then do others see the connection and make requests of their own.
+    let mut progress = drain(shared, live, || shared.set_live(Some(Arc::clone(live)))).await;
+    loop {
+        match progress {
+            Ok(()) => {
+                backoff.reset();
+                shared.wake.notified().await;
+            }
+            Err(fault) if fault.kind == FaultKind::Busy => sleep(backoff.next()).await,
+            Err(fault) if fault.kind == FaultKind::Elsewhere => {
+                sleep(backoff.next()).await;
+                return fault;
+            }
+            Err(fault) => return fault,
+        }
+        progress = drain(shared, live, || {}).await;
+    }
+}
+
+/// Sends what waits, batch by batch, until nothing does. `on_sent` is called once the first batch is
+/// on its way, or there is none.
+pub(crate) async fn drain(shared: &Shared, live: &Live, on_sent: impl FnOnce()) -> Result<(), Fault> {
+    let _turn = shared.turn.lock().await;
+    let mut on_sent = Some(on_sent);
+    loop {
+        let at = shared.clock.at();
+        let batch = shared.state().next_batch(BATCH, BATCH_BYTES, at.mono);
+        let mut sent = || {
+            if let Some(on_sent) = on_sent.take() {
+                on_sent();
+            }
+        };
+        if batch.is_empty() {
+            shared.tell_delivered();
+            sent();
+            return Ok(());
+        }
+        send(shared, live, &batch, at.now, sent).await?;
+        shared.tell_delivered();
+    }
+}
+
+async fn send(shared: &Shared, live: &Live, batch: &[Attempt], now: u64, on_sent: impl FnMut()) -> Result<(), Fault> {
+    let mut on_sent = on_sent;
+    let mut ticket = 0;
+    let request = live.session.commit(batch, now);
+    let request = shared.issue(live, request, |place| {
+        ticket = place;
+        shared.state().sent(batch, place);
+        on_sent();
+    });
+    let answers = if live.session.is_immediate() {
+        request.await?
+    } else {
+        let limit = time_for(shared.settings.timeout, batch);
+        let silent = |_| Fault::lost(format_args!("no answer to {} writes within {limit:?}", batch.len()));
+        timeout(limit, request).await.map_err(silent)??
+    };
+    let mut passing = None;
+    let mut state = shared.state();
+    for (attempt, answer) in batch.iter().zip(answers) {
+        if let Err(fault) = &answer
+            && matches!(fault.kind, FaultKind::Busy | FaultKind::Elsewhere)
+        {
+            passing.get_or_insert_with(|| (fault.clone(), Arc::clone(&attempt.key)));
+        }
+        state.answered(attempt, ticket, answer);
+    }
+    if let Some((fault, key)) = passing {
+        tracing::warn!(target = shared.target, error = %fault, "the backend takes no writes now");
+        state.busy(Error::of_key(ErrorKind::Unavailable, &key, &fault));
+        return Err(fault);
+    }
+    if state.link == Link::Busy {
+        tracing::info!(target = shared.target, "the backend takes writes again");
+        state.link = Link::Up;
+    }
+    tracing::debug!(target = shared.target, writes = batch.len(), "flushed");
+    Ok(())
+}
+
+/// How long a batch may take: longer than one call by what its bytes take on a slow line (1 MB/s).
+fn time_for(limit: Duration, batch: &[Attempt]) -> Duration {
+    let bytes: usize = batch.iter().map(Attempt::size).sum();
+    limit + Duration::from_micros(u64::try_from(bytes).unwrap_or(u64::MAX))
+}
+
+/// Waits that double up to a bound, each drawn between nothing and its full length.
+struct Backoff {
+    least: Duration,
+    most: Duration,
+    current: Duration,
+}
+
+impl Backoff {
+    fn new((least, most): (Duration, Duration)) -> Self {
+        Self { least, most, current: least }
+    }
+
+    fn reset(&mut self) {
+        self.current = self.least;
+    }
+
+    fn next(&mut self) -> Duration {
+        let wait = self.current.mul_f64(fastrand::f64());
+        self.current = (self.current * 2).min(self.most);
+        wait
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_waits_double_up_to_the_bound_and_begin_anew_after_a_success() {
+        let (least, most) = (Duration::from_millis(50), Duration::from_secs(5));
+        let mut backoff = Backoff::new((least, most));
+        for round in 0..12 {
+            let bound = (least * (1 << round)).min(most);
+            assert!(backoff.next() <= bound);
+        }
+        assert_eq!(backoff.current, most);
+        backoff.reset();
+        assert!(backoff.next() <= least);
+    }
+}

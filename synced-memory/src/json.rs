@@ -1,0 +1,221 @@
+//! JSON as this library writes it: `serde_json`, but a number that JSON cannot hold is an error.
+//!
+//! `serde_json` writes a NaN and the infinities as `null`, and knows 128-bit integers that other
+//! readers round; a value that comes back as something else is worse than an error.
+
+use serde::ser::{self, Serialize, Serializer};
+
+/// Appends `value` to `text`.
+pub(crate) fn write<T: Serialize + ?Sized>(text: &mut Vec<u8>, value: &T) -> Result<(), serde_json::Error> {
+    value.serialize(Exact(&mut serde_json::Serializer::new(text)))
+}
+
+/// A serializer, or a part of one, that refuses inexact numbers and hands on everything else.
+struct Exact<S>(S);
+
+/// A value that is serialized through [`Exact`], wherever it is nested.
+struct Checked<'a, T: ?Sized>(&'a T);
+
+impl<T: Serialize + ?Sized> Serialize for Checked<'_, T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.serialize(Exact(serializer))
+    }
+}
+
+/// What an error says of a NaN, an infinity or an integer beyond 64 bits.
+pub(crate) const INEXACT: &str = "JSON has no exact form for a number in it";
+
+fn inexact<E: ser::Error>() -> E {
+    E::custom(INEXACT)
+}
+
+/// Methods that hand on one value without looking at it.
+macro_rules! hand_on {
+    ($($method:ident($type:ty))*) => { $(
+        fn $method(self, value: $type) -> Result<S::Ok, S::Error> {
+            self.0.$method(value)
+        }
+    )* };
+}
+
+impl<S: Serializer> Serializer for Exact<S> {
+    type Ok = S::Ok;
+    type Error = S::Error;
+    type SerializeSeq = Exact<S::SerializeSeq>;
+    type SerializeTuple = Exact<S::SerializeTuple>;
+    type SerializeTupleStruct = Exact<S::SerializeTupleStruct>;
+    type SerializeTupleVariant = Exact<S::SerializeTupleVariant>;
+    type SerializeMap = Exact<S::SerializeMap>;
+    type SerializeStruct = Exact<S::SerializeStruct>;
+    type SerializeStructVariant = Exact<S::SerializeStructVariant>;
+
+    hand_on! {
+        serialize_bool(bool) serialize_i8(i8) serialize_i16(i16) serialize_i32(i32) serialize_i64(i64)
+        serialize_u8(u8) serialize_u16(u16) serialize_u32(u32) serialize_u64(u64)
+        serialize_char(char) serialize_str(&str) serialize_bytes(&[u8]) serialize_unit_struct(&'static str)
+    }
+
+    fn serialize_f32(self, value: f32) -> Result<S::Ok, S::Error> {
+        if value.is_finite() { self.0.serialize_f32(value) } else { Err(inexact()) }
+    }
+
+    fn serialize_f64(self, value: f64) -> Result<S::Ok, S::Error> {
+        if value.is_finite() { self.0.serialize_f64(value) } else { Err(inexact()) }
+    }
+
+    fn serialize_i128(self, value: i128) -> Result<S::Ok, S::Error> {
+        match (i64::try_from(value), u64::try_from(value)) {
+            (Ok(value), _) => self.0.serialize_i64(value),
+            (_, Ok(value)) => self.0.serialize_u64(value),
+            _ => Err(inexact()),
+        }
+    }
+
+    fn serialize_u128(self, value: u128) -> Result<S::Ok, S::Error> {
+        match u64::try_from(value) {
+            Ok(value) => self.0.serialize_u64(value),
+            Err(_) => Err(inexact()),
+        }
+    }
+
+    fn serialize_none(self) -> Result<S::Ok, S::Error> {
+        self.0.serialize_none()
+    }
+
+    fn serialize_some<T: Serialize + ?Sized>(self, value: &T) -> Result<S::Ok, S::Error> {
+        self.0.serialize_some(&Checked(value))
+    }
+
+    fn serialize_unit(self) -> Result<S::Ok, S::Error> {
+        self.0.serialize_unit()
+    }
+
+    fn serialize_unit_variant(self, name: &'static str, index: u32, variant: &'static str) -> Result<S::Ok, S::Error> {
+        self.0.serialize_unit_variant(name, index, variant)
+    }
+
+    fn serialize_newtype_struct<T: Serialize + ?Sized>(self, name: &'static str, value: &T) -> Result<S::Ok, S::Error> {
+        self.0.serialize_newtype_struct(name, &Checked(value))
+    }
+
+    fn serialize_newtype_variant<T: Serialize + ?Sized>(
+        self,
+        name: &'static str,
+        index: u32,
+        variant: &'static str,
+        value: &T,
+    ) -> Result<S::Ok, S::Error> {
+        self.0.serialize_newtype_variant(name, index, variant, &Checked(value))
+    }
+
+    fn serialize_seq(self, len: Option<usize>) -> Result<Self::SerializeSeq, S::Error> {
+        self.0.serialize_seq(len).map(Exact)
+    }
+
+    fn serialize_tuple(self, len: usize) -> Result<Self::SerializeTuple, S::Error> {
+        self.0.serialize_tuple(len).map(Exact)
+    }
+
+    fn serialize_tuple_struct(self, name: &'static str, len: usize) -> Result<Self::SerializeTupleStruct, S::Error> {
+        self.0.serialize_tuple_struct(name, len).map(Exact)
+    }
+
+    fn serialize_tuple_variant(
+        self,
+        name: &'static str,
+        index: u32,
+        variant: &'static str,
+        len: usize,
+    ) -> Result<Self::SerializeTupleVariant, S::Error> {
+        self.0.serialize_tuple_variant(name, index, variant, len).map(Exact)
+    }
+
+    fn serialize_map(self, len: Option<usize>) -> Result<Self::SerializeMap, S::Error> {
+        self.0.serialize_map(len).map(Exact)
+    }
+
+    fn serialize_struct(self, name: &'static str, len: usize) -> Result<Self::SerializeStruct, S::Error> {
+        self.0.serialize_struct(name, len).map(Exact)
+    }
+
+    fn serialize_struct_variant(
+        self,
+        name: &'static str,
+        index: u32,
+        variant: &'static str,
+        len: usize,
+    ) -> Result<Self::SerializeStructVariant, S::Error> {
+        self.0.serialize_struct_variant(name, index, variant, len).map(Exact)
+    }
+
+    fn is_human_readable(&self) -> bool {
+        self.0.is_human_readable()
+    }
+}
+
+/// The parts of a sequence: each element is [`Checked`].
+macro_rules! elements {
+    ($($trait:ident::$method:ident)*) => { $(
+        impl<S: ser::$trait> ser::$trait for Exact<S> {
+            type Ok = S::Ok;
+            type Error = S::Error;
+
+            fn $method<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), S::Error> {
+                self.0.$method(&Checked(value))
+            }
+
+            fn end(self) -> Result<S::Ok, S::Error> {
+                self.0.end()
+            }
+        }
+    )* };
+}
+
+elements! {
+    SerializeSeq::serialize_element
+    SerializeTuple::serialize_element
+    SerializeTupleStruct::serialize_field
+    SerializeTupleVariant::serialize_field
+}
+
+/// The parts of a struct: each field is [`Checked`].
+macro_rules! fields {
+    ($($trait:ident)*) => { $(
+        impl<S: ser::$trait> ser::$trait for Exact<S> {
+            type Ok = S::Ok;
+            type Error = S::Error;
+
+            fn serialize_field<T: Serialize + ?Sized>(&mut self, key: &'static str, value: &T) -> Result<(), S::Error> {
+                self.0.serialize_field(key, &Checked(value))
+            }
+
+            fn skip_field(&mut self, key: &'static str) -> Result<(), S::Error> {
+                self.0.skip_field(key)
+            }
+
+            fn end(self) -> Result<S::Ok, S::Error> {
+                self.0.end()
+            }
+        }
+    )* };
+}
+
+fields! { SerializeStruct SerializeStructVariant }
+
+impl<S: ser::SerializeMap> ser::SerializeMap for Exact<S> {
+    type Ok = S::Ok;
+    type Error = S::Error;
+
+    // A key is no number in JSON: serde_json writes it as a string, and refuses a float that is not finite.
+    fn serialize_key<T: Serialize + ?Sized>(&mut self, key: &T) -> Result<(), S::Error> {
+        self.0.serialize_key(key)
+    }
+
+    fn serialize_value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), S::Error> {
+        self.0.serialize_value(&Checked(value))
+    }
+
+    fn end(self) -> Result<S::Ok, S::Error> {
+        self.0.end()
+    }
+}

@@ -1,0 +1,39 @@
+//! Typed state that many processes share through Redis, and that keeps working when Redis does not.
+#![doc = ""]
+#![doc = include_str!("../../README.md")]
+
+extern crate self as synced_memory;
+
+mod backend;
+mod cache;
+mod clock;
+mod commit;
+mod config;
+mod core;
+mod envelope;
+mod error;
+mod fault;
+mod flusher;
+mod json;
+mod key;
+mod memory;
+mod outbox;
+#[doc(hidden)]
+#[allow(missing_docs, missing_debug_implementations)]
+pub mod private;
+mod refresher;
+mod schema;
+mod shared;
+mod state;
+mod synced;
+mod wait;
+
+pub use crate::config::Builder;
+pub use crate::error::{Error, ErrorKind, Result};
+pub use crate::key::Key;
+pub use crate::memory::{Memory, Status};
+pub use crate::outbox::Written;
+pub use crate::schema::{Handle, SyncedMemory};
+pub use crate::state::SetAside;
+pub use crate::synced::Synced;
+pub use synced_memory_derive::SyncedMemory;

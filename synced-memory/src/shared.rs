@@ -1,0 +1,213 @@
+//! What the callers' threads and the I/O thread share: the state under its lock, the order of
+//! requests, the connection while there is one.
+//!
+//! Order of locks: `wire` before `state`. Neither is held across I/O or a callback.
+
+use crate::backend::{Reply, Session};
+use crate::cache::Ticket;
+use crate::clock::Clock;
+use crate::error::{Error, ErrorKind, Result};
+use crate::fault::Fault;
+use crate::state::State;
+use arc_swap::ArcSwapOption;
+use std::future::poll_fn;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
+use std::time::Duration;
+use tokio::sync::{Notify, oneshot, watch};
+
+/// What can be set about a memory, beside where it is.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Settings {
+    /// How long one call waits at most for a backend that does not answer.
+    pub(crate) timeout: Duration,
+    /// The first and the longest wait between tries to connect.
+    pub(crate) backoff: (Duration, Duration),
+    /// How many bytes wait for the backend at most.
+    pub(crate) outbox_limit: usize,
+    /// How long the last drop waits at most for what is still queued.
+    pub(crate) shutdown_timeout: Duration,
+    /// How long a delete is remembered.
+    pub(crate) tombstone_ttl: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            timeout: Duration::from_millis(500),
+            backoff: (Duration::from_millis(50), Duration::from_secs(5)),
+            outbox_limit: 64 << 20,
+            shutdown_timeout: Duration::from_secs(2),
+            tombstone_ttl: Duration::from_secs(10 * 24 * 3600),
+        }
+    }
+}
+
+/// A connection that is in use.
+#[derive(Debug)]
+pub(crate) struct Live {
+    pub(crate) session: Box<dyn Session>,
+    verdict: watch::Sender<Option<Fault>>,
+}
+
+impl Live {
+    pub(crate) fn new(session: Box<dyn Session>) -> Self {
+        Self { session, verdict: watch::Sender::new(None) }
+    }
+
+    /// Says that the connection is no good: the flusher drops it and connects anew.
+    pub(crate) fn end(&self, fault: Fault) {
+        self.verdict.send_if_modified(|verdict| {
+            let first = verdict.is_none();
+            verdict.get_or_insert(fault);
+            first
+        });
+    }
+
+    /// Ready when somebody found the connection to be no good.
+    pub(crate) async fn ended(&self) -> Fault {
+        let mut verdict = self.verdict.subscribe();
+        // The sender is in `self`: it cannot go while this waits.
+        let fault = verdict.wait_for(Option::is_some).await.ok().and_then(|verdict| verdict.clone());
+        fault.unwrap_or_else(|| Fault::lost("the connection was given up"))
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) settings: Settings,
+    pub(crate) clock: Clock,
+    /// Where the backend is, without a password.
+    pub(crate) target: String,
+    state: Mutex<State>,
+    wire: Mutex<Ticket>,
+    live: ArcSwapOption<Live>,
+    /// There is something to send.
+    pub(crate) wake: Notify,
+    /// Whoever sends from the outbox has the turn: one batch is under way at a time.
+    pub(crate) turn: tokio::sync::Mutex<()>,
+    /// The backend's eviction policy, as it said when last connected.
+    pub(crate) eviction_policy: ArcSwapOption<String>,
+    closed: AtomicBool,
+    stopped: watch::Sender<bool>,
+    delivered: Mutex<Vec<(u64, oneshot::Sender<()>)>>,
+}
+
+impl Shared {
+    pub(crate) fn new(settings: Settings, target: &str) -> Self {
+        let state = State::new(settings.outbox_limit, settings.tombstone_ttl, fastrand::Rng::new());
+        Self {
+            settings,
+            clock: Clock::start(),
+            target: target.to_owned(),
+            state: Mutex::new(state),
+            wire: Mutex::new(0),
+            live: ArcSwapOption::empty(),
+            wake: Notify::new(),
+            turn: tokio::sync::Mutex::new(()),
+            eviction_policy: ArcSwapOption::empty(),
+            closed: AtomicBool::new(false),
+            stopped: watch::Sender::new(false),
+            delivered: Mutex::new(Vec::new()),
+        }
+    }
+
+    /// The state. No code of the user runs under this lock, so a panic cannot have left it half changed.
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The connection, while there is one.
+    pub(crate) fn live(&self) -> Option<Arc<Live>> {
+        self.live.load_full()
+    }
+
+    pub(crate) fn set_live(&self, live: Option<Arc<Live>>) {
+        self.live.store(live);
+    }
+
+    /// Makes a request: its ticket, handed to `on_sent` before it can take effect, is its place in
+    /// the order in which requests take effect.
+    /// A connection that was given up takes no more requests, so that its answers stay older than
+    /// those of the next one.
+    pub(crate) async fn issue<T>(
+        &self,
+        live: &Live,
+        mut request: Reply<T>,
+        on_sent: impl FnOnce(Ticket),
+    ) -> Result<T, Fault> {
+        let mut on_sent = Some(on_sent);
+        let first = poll_fn(|context| {
+            let mut wire = self.wire.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(fault) = &*live.verdict.borrow() {
+                return Poll::Ready(Poll::Ready(Err(fault.clone())));
+            }
+            *wire += 1;
+            if let Some(on_sent) = on_sent.take() {
+                on_sent(*wire);
+            }
+            Poll::Ready(request.as_mut().poll(context))
+        })
+        .await;
+        match first {
+            Poll::Ready(answer) => answer,
+            Poll::Pending => request.await,
+        }
+    }
+
+    pub(crate) fn check_open(&self) -> Result<()> {
+        if self.closed.load(Ordering::Relaxed) { Err(Error::closed()) } else { Ok(()) }
+    }
+
+    /// Refuses everything from now on; whether this call was the first to say so.
+    ///
+    /// Set under the lock of the state: no write is accepted after that.
+    pub(crate) fn close(&self) -> bool {
+        let _state = self.state();
+        !self.closed.swap(true, Ordering::Relaxed)
+    }
+
+    /// Ends the I/O thread.
+    pub(crate) fn stop(&self) {
+        self.stopped.send_replace(true);
+    }
+
+    /// Ready when the I/O thread is to end.
+    pub(crate) async fn stopped(&self) {
+        // The sender is in `self`: it cannot go while this waits.
+        let _ = self.stopped.subscribe().wait_for(|stopped| *stopped).await;
+    }
+
+    /// Ready when everything that is queued now was answered for.
+    pub(crate) fn when_delivered(&self) -> oneshot::Receiver<()> {
+        let (tell, told) = oneshot::channel();
+        let up_to = self.state().outbox.last_sequence();
+        self.waiting_for_delivery().push((up_to, tell));
+        self.tell_delivered();
+        told
+    }
+
+    /// Tells those who wait for everything to be delivered, where it was.
+    pub(crate) fn tell_delivered(&self) {
+        let mut waiting = self.waiting_for_delivery();
+        if waiting.is_empty() {
+            return;
+        }
+        let oldest = self.state().outbox.entries().map(|(_, entry)| entry.sequence).min();
+        for (_, tell) in waiting.extract_if(.., |(up_to, _)| oldest.is_none_or(|oldest| oldest > *up_to)) {
+            let _ = tell.send(());
+        }
+    }
+
+    fn waiting_for_delivery(&self) -> MutexGuard<'_, Vec<(u64, oneshot::Sender<()>)>> {
+        self.delivered.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// An error for a call that only the backend could have answered.
+    pub(crate) fn unavailable(&self) -> Error {
+        let cause = self.state().last_error.clone();
+        let cause = cause.map_or_else(|| "it has not answered yet".to_owned(), |cause| cause.to_string());
+        Error::new(ErrorKind::Unavailable, format!("the backend {} is not available: {cause}", self.target))
+    }
+}

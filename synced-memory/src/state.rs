@@ -1,0 +1,357 @@
+//! One process's share of the state: the slots with the unanswered writes on top. No I/O, no clock.
+//!
+//! This is where rules 1 to 4, 7 and 15 of the design are kept on this side; `commit.rs` and
+//! `commit.lua` keep them on the other. The model test drives exactly this.
+
+use crate::cache::{Base, Cache, Ticket};
+use crate::clock::{Moment, Mono, Stamp};
+use crate::commit::{Attempt, Change, Found, Outcome, Sequence, Writer};
+use crate::envelope::{self, Unsealed};
+use crate::error::{Error, ErrorKind, Result};
+use crate::fault::{Fault, FaultKind};
+use crate::outbox::{Answer, Entry, Outbox, Tried, Waiter, Write, Written};
+use bytes::Bytes;
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::oneshot;
+
+/// Whether writes can be sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Link {
+    Up,
+    /// The backend is there, but takes no writes now (out of memory, read-only, loading).
+    Busy,
+    Down,
+}
+
+/// A write that was set aside: it no longer applies, or the server refused it for good.
+///
+/// It was accepted while the backend could not be asked, so it is handed out and not dropped.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct SetAside {
+    /// The key, with prefix and scope.
+    pub key: String,
+    /// The value as JSON; `None` was a delete.
+    pub value: Option<serde_json::Value>,
+    /// The stamp of the write, in ns since 1970.
+    pub last_modified: u64,
+    /// Why it was set aside.
+    pub reason: Error,
+}
+
+/// What a user asks to be written.
+#[derive(Debug)]
+pub(crate) enum Request {
+    Put { value: Unsealed, ttl: Option<Duration> },
+    Delete,
+}
+
+/// What a read shows.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct View {
+    pub(crate) stored: Option<Bytes>,
+    /// When it ends by its time to live.
+    pub(crate) expires: Option<Mono>,
+}
+
+/// A write that was accepted: its answer comes, or is there.
+#[derive(Debug)]
+pub(crate) struct Accepted {
+    pub(crate) sequence: Sequence,
+    pub(crate) answer: oneshot::Receiver<Result<Answer>>,
+}
+
+#[derive(Debug)]
+pub(crate) struct State {
+    pub(crate) cache: Cache,
+    pub(crate) outbox: Outbox,
+    pub(crate) link: Link,
+    pub(crate) last_error: Option<Error>,
+    pub(crate) set_aside: Vec<SetAside>,
+    /// Queued writes that somebody's newer write has replaced.
+    pub(crate) superseded: u64,
+    /// Queued writes whose time to live ended before they could be sent.
+    pub(crate) expired: u64,
+    /// The keys at which the backend has a record of this writer, and no attempt is in doubt.
+    recorded: HashSet<Arc<str>>,
+    writer: Writer,
+    tombstone_ttl: Duration,
+    random: fastrand::Rng,
+}
+
+impl State {
+    pub(crate) fn new(outbox_limit: usize, tombstone_ttl: Duration, mut random: fastrand::Rng) -> Self {
+        Self {
+            cache: Cache::default(),
+            outbox: Outbox::new(outbox_limit),
+            link: Link::Down,
+            last_error: None,
+            set_aside: Vec::new(),
+            superseded: 0,
+            expired: 0,
+            recorded: HashSet::new(),
+            writer: random.u64(..),
+            tombstone_ttl,
+            random,
+        }
+    }
+
+    pub(crate) fn writer(&self) -> Writer {
+        self.writer
+    }
+
+    /// The keys at which the backend has a record of this writer that it can drop.
+    pub(crate) fn take_recorded(&mut self) -> Vec<Arc<str>> {
+        self.recorded.drain().collect()
+    }
+
+    /// Applies a write locally and queues it. While the link is up, its answer is awaited.
+    ///
+    /// # Errors
+    ///
+    /// `OutboxFull`: nothing was changed.
+    pub(crate) fn write(&mut self, key: &Arc<str>, request: Request, at: Moment) -> Result<Accepted> {
+        let existed = self.view(key, at.mono).stored.is_some();
+        let last = self.outbox.last(key).map_or(Stamp::ZERO, |entry| entry.stamp).max(self.cache.last(key));
+        let stamp = Stamp::issue(at.now, last, &mut self.random);
+        let fresh = self.link == Link::Up;
+        let (tell, answer) = oneshot::channel();
+        let (waiter, promised): (Option<Waiter>, _) = if fresh { (Some(tell), None) } else { (None, Some(tell)) };
+        let (change, expires) = match request {
+            Request::Put { value, ttl } => {
+                (Change::Put { envelope: value.seal(stamp), ttl: None }, ttl.map(|ttl| at.mono + ttl))
+            }
+            Request::Delete => (Change::Delete, None),
+        };
+        let write = Write { change, stamp, expires, written: at.mono, fresh, existed, waiter };
+        let sequence = self.outbox.push(key, write)?;
+        self.cache.seen(key, stamp);
+        self.cache.touch(key);
+        if let Some(tell) = promised {
+            let _ = tell.send(Ok(Answer { written: Written::Queued, existed }));
+        }
+        Ok(Accepted { sequence, answer })
+    }
+
+    /// What a read of `key` shows: the unanswered writes of this process on top of what the backend
+    /// last answered.
+    pub(crate) fn view(&self, key: &str, mono: Mono) -> View {
+        if let Some(entry) = self.outbox.last(key).filter(|entry| !is_over(entry.expires, mono)) {
+            let stored = match &entry.change {
+                Change::Put { envelope, .. } => Some(envelope.clone()),
+                Change::Delete => None,
+            };
+            return View { stored, expires: entry.expires };
+        }
+        let Some(base) = self.cache.base(key) else {
+            return View::default();
+        };
+        View { stored: base.at(mono).cloned(), expires: base.expires }
+    }
+
+    /// Whether anything is known of `key`: the backend answered for it, or this process wrote it.
+    pub(crate) fn is_known(&self, key: &str) -> bool {
+        self.outbox.last(key).is_some() || self.cache.base(key).is_some_and(|base| base.ticket > 0)
+    }
+
+    /// Takes in the answer to a read.
+    pub(crate) fn read(&mut self, key: &str, ticket: Ticket, stored: Option<Bytes>) {
+        if let Some(stored) = &stored {
+            self.cache.seen(key, envelope::stamp_of(stored));
+        }
+        self.cache.answered(key, Base { stored, ticket, expires: None });
+    }
+
+    /// Chooses what is sent next: at most `most` attempts of together about `most_bytes`.
+    pub(crate) fn next_batch(&mut self, most: usize, most_bytes: usize, mono: Mono) -> Vec<Attempt> {
+        let mut batch = Vec::new();
+        let mut bytes = 0;
+        while batch.len() < most && bytes < most_bytes {
+            let Some(key) = self.outbox.next_ready() else {
+                break;
+            };
+            let Some(entry) = self.outbox.head(&key) else {
+                continue;
+            };
+            if is_over(entry.expires, mono) {
+                self.drop_expired(&key);
+                continue;
+            }
+            if entry.written + self.tombstone_ttl <= mono {
+                let reason = "it waited longer than the tombstones of deletes are kept";
+                self.put_aside(&key, Error::of_key(ErrorKind::Conflict, &key, reason));
+                continue;
+            }
+            if entry.tried == Tried::Never {
+                entry.tried = Tried::Sent;
+            }
+            let change = match &entry.change {
+                Change::Put { envelope, .. } => {
+                    bytes += envelope.len();
+                    Change::Put {
+                        envelope: envelope.clone(),
+                        ttl: entry.expires.map(|expires| expires.saturating_sub(mono)),
+                    }
+                }
+                Change::Delete => Change::Delete,
+            };
+            let (sequence, stamp) = (entry.sequence, entry.stamp);
+            batch.push(Attempt { key, writer: self.writer, sequence, stamp, change });
+        }
+        batch
+    }
+
+    /// Takes in that a batch was sent as the request `ticket`.
+    pub(crate) fn sent(&mut self, batch: &[Attempt], ticket: Ticket) {
+        for attempt in batch {
+            if let Some(entry) = self.outbox.head(&attempt.key) {
+                entry.in_flight = Some(ticket);
+            }
+        }
+    }
+
+    /// Takes in the backend's answer to an attempt that was sent as the request `ticket`.
+    pub(crate) fn answered(&mut self, attempt: &Attempt, ticket: Ticket, answer: Result<Outcome, Fault>) {
+        let key = &attempt.key;
+        let under_way = |entry: &&mut Entry| entry.sequence == attempt.sequence && entry.in_flight == Some(ticket);
+        let Some(entry) = self.outbox.head(key).filter(under_way) else {
+            return;
+        };
+        match answer {
+            Ok(Outcome::Applied { existed }) => {
+                let stored = match &attempt.change {
+                    Change::Put { envelope, .. } => Some(envelope.clone()),
+                    Change::Delete => None,
+                };
+                let expires = entry.expires;
+                let kept = self.cache.base(key).and_then(|base| base.expires).filter(|_| stored.is_some());
+                self.cache.answered(key, Base { stored, ticket, expires: expires.or(kept) });
+                self.settle(key, Answer { written: Written::Stored, existed });
+            }
+            Ok(Outcome::Already(found)) => {
+                let newer = found.stamp() > attempt.stamp;
+                self.take_in(key, ticket, &found);
+                self.settle_as(key, newer);
+            }
+            Ok(Outcome::Refused(found)) => {
+                let own = is_own(attempt, &found);
+                let anew = found.stamp().just_above(&mut self.random);
+                if !own && entry.fresh && anew > found.stamp() {
+                    entry.in_flight = None;
+                    entry.restamp(anew);
+                    self.outbox.put_back(Arc::clone(key));
+                    self.take_in(key, ticket, &found);
+                    self.cache.seen(key, anew);
+                    self.cache.touch(key);
+                } else {
+                    self.take_in(key, ticket, &found);
+                    self.settle_as(key, !own);
+                }
+            }
+            Err(fault) => match fault.kind {
+                FaultKind::Refused => {
+                    let reason = Error::of_key(ErrorKind::Rejected, key, &fault);
+                    tracing::warn!(key = &**key, error = %fault, "the server refused a write for good");
+                    self.last_error = Some(reason.clone());
+                    self.put_aside(key, reason);
+                }
+                FaultKind::Busy | FaultKind::Elsewhere | FaultKind::Again | FaultKind::Lost => {
+                    entry.in_flight = None;
+                    self.outbox.put_back(Arc::clone(key));
+                }
+            },
+        }
+    }
+
+    /// Takes in that the backend is there. With the first answer of its clock comes by how much it
+    /// moved ours: stamps issued before are moved as well (DESIGN, rule 8).
+    pub(crate) fn connected(&mut self, shift: Option<i64>) {
+        if let Some(by) = shift {
+            self.outbox.shift(by);
+            self.cache.shift(by);
+        }
+        self.link = Link::Up;
+    }
+
+    /// Takes in that the connection is gone: what was under way has an unknown outcome.
+    pub(crate) fn lost(&mut self, error: Error) {
+        self.link = Link::Down;
+        self.last_error = Some(error);
+        self.outbox.hold_back(true);
+    }
+
+    /// Takes in that the backend is there but takes no writes now.
+    pub(crate) fn busy(&mut self, error: Error) {
+        self.link = Link::Busy;
+        self.last_error = Some(error);
+        self.outbox.hold_back(false);
+    }
+
+    fn take_in(&mut self, key: &str, ticket: Ticket, found: &Found) {
+        self.cache.seen(key, found.stamp());
+        self.cache.answered(key, Base { stored: found.stored.clone(), ticket, expires: None });
+    }
+
+    fn settle_as(&mut self, key: &Arc<str>, superseded: bool) {
+        let written = if superseded { Written::Superseded } else { Written::Stored };
+        let existed = self.outbox.head(key).is_some_and(|entry| entry.existed);
+        if superseded {
+            self.superseded += 1;
+            tracing::info!(key = &**key, "a queued write was superseded by a newer one");
+        }
+        self.settle(key, Answer { written, existed });
+    }
+
+    fn settle(&mut self, key: &Arc<str>, answer: Answer) {
+        if let Some(mut entry) = self.outbox.remove(key) {
+            match entry.tried {
+                Tried::Never => {}
+                Tried::Sent => _ = self.recorded.insert(Arc::clone(key)),
+                // Its other attempt may yet arrive, and must find the record.
+                Tried::InDoubt => _ = self.recorded.remove(key),
+            }
+            entry.tell(&Ok(answer));
+            self.cache.touch(key);
+        }
+    }
+
+    fn drop_expired(&mut self, key: &Arc<str>) {
+        self.expired += 1;
+        tracing::info!(key = &**key, "a queued write was dropped, since its time to live was over");
+        self.settle(key, Answer { written: Written::Superseded, existed: false });
+    }
+
+    /// Withdraws the head of `key`: whoever waits for it gets the reason; with nobody waiting it was
+    /// promised, and is set aside.
+    fn put_aside(&mut self, key: &Arc<str>, reason: Error) {
+        let Some(mut entry) = self.outbox.remove(key) else {
+            return;
+        };
+        self.cache.touch(key);
+        if entry.is_awaited() {
+            entry.tell(&Err(reason));
+            return;
+        }
+        let value = match &entry.change {
+            Change::Put { envelope, .. } => envelope::decode(envelope).ok(),
+            Change::Delete => None,
+        };
+        tracing::warn!(key = &**key, %reason, "a queued write was set aside");
+        self.set_aside.push(SetAside { key: key.to_string(), value, last_modified: entry.stamp.get(), reason });
+    }
+}
+
+/// Whether what was found is what this attempt wants to be there: it was stored by an earlier try.
+fn is_own(attempt: &Attempt, found: &Found) -> bool {
+    found.stamp() == attempt.stamp
+        && match &attempt.change {
+            Change::Put { envelope, .. } => found.stored.as_ref() == Some(envelope),
+            Change::Delete => found.stored.is_none(),
+        }
+}
+
+fn is_over(expires: Option<Mono>, mono: Mono) -> bool {
+    expires.is_some_and(|expires| expires <= mono)
+}

@@ -1,0 +1,23 @@
+//! What the tests stand on: real servers, real faults, other processes, other clocks.
+//!
+//! Everything here panics when it cannot do its work: a fault that did not happen proves nothing.
+
+mod child;
+mod faketime;
+mod logs;
+mod port;
+mod process;
+mod proxy;
+mod python;
+mod server;
+mod venv;
+mod wait;
+
+pub use child::Child;
+pub use faketime::FakeClock;
+pub use logs::{Event, Logs};
+pub use port::Address;
+pub use proxy::{Direction, Proxy};
+pub use python::{Python, python};
+pub use server::{Builder, Server};
+pub use wait::{eventually, eventually_some};

@@ -1,0 +1,50 @@
+use std::net::TcpListener;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixListener};
+use std::process;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// Below the kernel's ephemeral range, so that no outgoing connection takes a stopped server's port.
+const FIRST: u32 = 12_000;
+const COUNT: u32 = 20_000;
+
+/// Something that listens on a port of this host.
+pub trait Address {
+    /// The port on 127.0.0.1.
+    fn port(&self) -> u16;
+}
+
+impl Address for u16 {
+    fn port(&self) -> u16 {
+        *self
+    }
+}
+
+/// A port of 127.0.0.1 that stays ours, among all processes that use this module, until it is dropped,
+/// even while nobody listens on it.
+#[derive(Debug)]
+pub(crate) struct Port {
+    pub(crate) number: u16,
+    /// An abstract socket named for the port is the lock; the kernel frees it with the process.
+    _claim: UnixListener,
+}
+
+impl Port {
+    pub(crate) fn claim() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        for _ in 0..COUNT {
+            let step = NEXT.fetch_add(1, Ordering::Relaxed);
+            let number = FIRST + (process::id().wrapping_mul(97) + step) % COUNT;
+            let number = u16::try_from(number).expect("the range ends below 65536");
+            let name = SocketAddr::from_abstract_name(format!("synced-memory-test-port-{number}"))
+                .expect("a short name is a valid one");
+            let Ok(claim) = UnixListener::bind_addr(&name) else {
+                continue;
+            };
+            if TcpListener::bind(("127.0.0.1", number)).is_ok() {
+                return Self { number, _claim: claim };
+            }
+        }
+        panic!("no free port between {FIRST} and {}", FIRST + COUNT);
+    }
+}

@@ -1,0 +1,15 @@
+use synced_memory::SyncedMemory;
+
+#[derive(SyncedMemory)]
+struct State {
+    memory: u8,
+    snapshot: u8,
+    restore: u8,
+    watch: u8,
+    clone: u8,
+    fields: u8,
+    #[synced(accessor = "memory")]
+    renamed: u8,
+}
+
+fn main() {}

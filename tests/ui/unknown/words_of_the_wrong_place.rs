@@ -1,0 +1,10 @@
+use synced_memory::SyncedMemory;
+
+#[derive(SyncedMemory)]
+#[synced(ttl = "30m")]
+struct State {
+    #[synced(prefix = "app:")]
+    counter: i64,
+}
+
+fn main() {}

@@ -1,0 +1,14 @@
+use synced_memory::SyncedMemory;
+
+#[derive(SyncedMemory)]
+#[synced(near, behind)]
+struct State {
+    #[synced(near)]
+    counter: i64,
+    #[synced(behind)]
+    name: String,
+    #[synced(nested)]
+    user: String,
+}
+
+fn main() {}
