@@ -195,19 +195,13 @@ fn unknown(word: &Ident, here: &str, here_words: &[&str], there: &str, there_wor
     if there_words.contains(&name.as_str()) {
         return error(word, format!("`{name}` is for {there}, not for {here}"));
     }
-    error(
-        word,
-        match symbol::nearest(&name, here_words) {
-            Some(nearest) => {
-                format!("`{name}` is not known here: did you mean `{}`?", symbol::usage(nearest))
-            }
-            None => {
-                let words = here_words.iter().filter(|word| !symbol::LATER.contains(word));
-                let words: Vec<&str> = words.copied().collect();
-                format!("`{name}` is not known here: {here} takes {}", symbol::list(&words))
-            }
-        },
-    )
+    if let Some(nearest) = symbol::nearest(&name, here_words) {
+        let usage = symbol::usage(nearest);
+        return error(word, format!("`{name}` is not known here: did you mean `{usage}`?"));
+    }
+    let words = here_words.iter().filter(|word| !symbol::LATER.contains(word));
+    let words: Vec<&str> = words.copied().collect();
+    error(word, format!("`{name}` is not known here: {here} takes {}", symbol::list(&words)))
 }
 
 fn error(word: &Ident, message: String) -> syn::Error {

@@ -113,16 +113,15 @@ fn conflicts(field: &Field, diag: &Diag) {
     if attrs.value.is_some() {
         diag.error(&collection.word, "`value` and `collection` exclude each other: keep one");
     }
-    match Kind::of(&field.ty) {
-        Kind::Option => diag.error(
+    let syntax = Kind::of(&field.ty);
+    if syntax == Kind::Option {
+        diag.error(
             &collection.word,
             "an `Option` is one value, whatever is in it: remove `collection`, or the `Option` \
              (an unset collection is empty)",
-        ),
-        Kind::Integer | Kind::Float => {
-            diag.error(&collection.word, "a number is not a collection: remove `collection`")
-        }
-        Kind::Plain | Kind::Collection => {}
+        );
+    } else if syntax.is_number() {
+        diag.error(&collection.word, "a number is not a collection: remove `collection`");
     }
 }
 

@@ -28,8 +28,11 @@ pub(crate) async fn run(shared: &Shared, backend: &dyn Backend, first: oneshot::
     shared.state().lost(Error::closed());
 }
 
+/// Whoever waits for how the first try to connect ends.
+type First = Option<oneshot::Sender<Result<()>>>;
+
 async fn keep_connected(shared: &Shared, backend: &dyn Backend, first: oneshot::Sender<Result<()>>) {
-    let mut first = Some(first);
+    let mut first: First = Some(first);
     let mut backoff = Backoff::new(shared.settings.backoff);
     let mut was_connected = false;
     loop {
@@ -37,10 +40,7 @@ async fn keep_connected(shared: &Shared, backend: &dyn Backend, first: oneshot::
             Ok(live) => {
                 tracing::info!(target = shared.target, "connected");
                 backoff.reset();
-                if let Some(first) = first.take() {
-                    let _ = first.send(Ok(()));
-                }
-                let fault = serve(shared, &live, &mut backoff).await;
+                let fault = serve(shared, &live, &mut backoff, &mut first).await;
                 live.end(fault.clone());
                 shared.set_live(None);
                 tracing::warn!(target = shared.target, error = %fault, "connection lost, breaker opened");
@@ -89,12 +89,12 @@ async fn ask_time(shared: &Shared, live: &Live) -> Result<i64, Fault> {
 }
 
 /// Uses a connection until it is no good any more, and says why.
-async fn serve(shared: &Shared, live: &Arc<Live>, backoff: &mut Backoff) -> Fault {
+async fn serve(shared: &Shared, live: &Arc<Live>, backoff: &mut Backoff, first: &mut First) -> Fault {
     tokio::select! {
         fault = live.ended() => fault,
         ended = live.session.ended() => ended.err().unwrap_or_else(|| Fault::lost("the connection was closed")),
         fault = heartbeat(shared, live) => fault,
-        fault = flush(shared, live, backoff) => fault,
+        fault = flush(shared, live, backoff, first) => fault,
     }
 }
 
@@ -108,9 +108,15 @@ async fn heartbeat(shared: &Shared, live: &Live) -> Fault {
     }
 }
 
-async fn flush(shared: &Shared, live: &Arc<Live>, backoff: &mut Backoff) -> Fault {
+async fn flush(shared: &Shared, live: &Arc<Live>, backoff: &mut Backoff, first: &mut First) -> Fault {
     // What is in doubt goes first: only then do others see the connection and make requests of their own.
-    let mut progress = drain(shared, live, || shared.set_live(Some(Arc::clone(live)))).await;
+    let on_sent = || {
+        shared.set_live(Some(Arc::clone(live)));
+        if let Some(first) = first.take() {
+            let _ = first.send(Ok(()));
+        }
+    };
+    let mut progress = drain(shared, live, on_sent).await;
     loop {
         match progress {
             Ok(()) => {

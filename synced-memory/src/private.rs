@@ -13,26 +13,58 @@ use std::sync::{Arc, OnceLock};
 
 pub use crate::schema::Value;
 
+/// What generated code does with a field, as calls on the field's own type: where that is no
+/// [`Value`], rustc sees the same mistake each time and reports it once.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be shared: a field needs `Serialize + DeserializeOwned + Clone + Send + Sync + 'static`",
+    label = "not a value that can be shared",
+    note = "derive `serde::Serialize`, `serde::Deserialize` and `Clone` for it, or leave the field out with `#[synced(skip)]`"
+)]
+pub trait FieldType: Sized {
+    fn field() -> Field<Self>;
+    fn view<'a>(field: &'a Field<Self>, memory: &Memory, key: &Key<Self>) -> &'a Synced<Self>;
+    fn get(view: &Synced<Self>) -> Result<Self>;
+    fn set(view: &Synced<Self>, value: Self) -> Result<Written>;
+    fn as_view(view: &Synced<Self>) -> &dyn View;
+    /// The value that [`load`] brought, or its default.
+    fn loaded(view: &Synced<Self>) -> Result<Self>;
+    fn restore(restore: &mut Restore, view: &Synced<Self>, value: Self) -> Result<()>;
+}
+
+#[diagnostic::do_not_recommend]
+impl<T: Value> FieldType for T {
+    fn field() -> Field<Self> {
+        Field(OnceLock::new())
+    }
+
+    fn view<'a>(field: &'a Field<Self>, memory: &Memory, key: &Key<Self>) -> &'a Synced<Self> {
+        field.0.get_or_init(|| memory.synced(key))
+    }
+
+    fn get(view: &Synced<Self>) -> Result<Self> {
+        view.get()
+    }
+
+    fn set(view: &Synced<Self>, value: Self) -> Result<Written> {
+        view.set(value)
+    }
+
+    fn as_view(view: &Synced<Self>) -> &dyn View {
+        view
+    }
+
+    fn loaded(view: &Synced<Self>) -> Result<Self> {
+        view.shown_or_default().map(Arc::unwrap_or_clone)
+    }
+
+    fn restore(restore: &mut Restore, view: &Synced<Self>, value: Self) -> Result<()> {
+        restore.writes.push(view.assignment(&value)?);
+        Ok(())
+    }
+}
+
 /// The view of a field, made at its first use.
 pub struct Field<T>(OnceLock<Synced<T>>);
-
-impl<T> Default for Field<T> {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl<T> Field<T> {
-    pub const fn new() -> Self {
-        Self(OnceLock::new())
-    }
-}
-
-impl<T: Value> Field<T> {
-    pub fn view(&self, memory: &Memory, key: &Key<T>) -> &Synced<T> {
-        self.0.get_or_init(|| memory.synced(key))
-    }
-}
 
 /// The memory of a handle: under the struct's own prefix and scope.
 pub fn attach(memory: &Memory, prefix: Option<&'static str>, scope: Option<&'static str>) -> Memory {
@@ -46,11 +78,6 @@ pub fn load(memory: &Memory, views: &[&dyn View]) -> Result<()> {
     memory.core().load(&keys)
 }
 
-/// The value that [`load`] brought, or its default.
-pub fn loaded<T: Value>(view: &Synced<T>) -> Result<T> {
-    view.shown_or_default().map(Arc::unwrap_or_clone)
-}
-
 /// A whole struct on its way to the backend: all values are encoded before the first is queued.
 pub struct Restore {
     memory: Memory,
@@ -62,18 +89,9 @@ impl Restore {
         Self { memory: memory.clone(), writes: Vec::new() }
     }
 
-    #[allow(clippy::needless_pass_by_value)] // the struct is taken apart
-    pub fn set<T: Value>(&mut self, view: &Synced<T>, value: T) -> Result<()> {
-        self.writes.push(view.assignment(&value)?);
-        Ok(())
-    }
-
+    /// The weakest of what became of the fields.
     pub fn commit(self) -> Result<Written> {
         let answers = self.memory.core().write_all(self.writes)?;
-        let mut weakest = Written::Stored;
-        for answer in answers {
-            weakest = weakest.min(answer?.written);
-        }
-        Ok(weakest)
+        answers.into_iter().try_fold(Written::Stored, |weakest, answer| Ok(weakest.min(answer?.written)))
     }
 }

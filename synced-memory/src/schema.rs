@@ -49,12 +49,12 @@ pub trait Handle {
     type Schema: SyncedMemory;
 }
 
-/// What a field's type has to be.
+/// What a shared value has to be.
 #[doc(hidden)]
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` cannot be shared: it is not `Serialize + DeserializeOwned + Clone + Send + Sync + 'static`",
-    label = "the type of a synced value",
-    note = "derive `Serialize`, `Deserialize` and `Clone` on it, or mark the field with `#[synced(skip)]`"
+    message = "`{Self}` cannot be shared: a value needs `Serialize + DeserializeOwned + Clone + Send + Sync + 'static`",
+    label = "not a value that can be shared",
+    note = "derive `serde::Serialize`, `serde::Deserialize` and `Clone` for it"
 )]
 pub trait Value: Serialize + DeserializeOwned + Clone + Send + Sync + 'static {}
 

@@ -1,1 +1,4 @@
 //! One module per promise.
+
+mod names_and_scopes;
+mod wire_format;

@@ -14,7 +14,6 @@ pub(super) fn expand(context: &Context<'_>) -> TokenStream {
 fn methods(context: &Context<'_>, place: &Index, field: &Field) -> TokenStream {
     let Context { model, private, .. } = context;
     let site = context.site;
-    let std = context.std();
     let vis = &model.vis;
     let ty = &field.ty;
     let value = context.value(ty);
@@ -28,8 +27,8 @@ fn methods(context: &Context<'_>, place: &Index, field: &Field) -> TokenStream {
     let marks = quote_spanned! {site=> #(#allows)* #deprecated };
     let (argument, given) = if field.attrs.into.is_some() {
         (
-            quote_spanned! {site=> impl #std::convert::Into<#ty> },
-            quote_spanned! {site=> #std::convert::Into::into(value) },
+            quote_spanned! {site=> impl ::std::convert::Into<#ty> },
+            quote_spanned! {site=> ::std::convert::Into::into(value) },
         )
     } else {
         (quote_spanned! {site=> #ty }, quote_spanned! {site=> value })

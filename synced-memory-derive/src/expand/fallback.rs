@@ -36,19 +36,19 @@ pub(crate) fn stubs(model: &Model) -> TokenStream {
         #[doc(hidden)]
         #[allow(dead_code)]
         #vis struct #handle #declared #bounds {
-            schema: #private::std::marker::PhantomData<fn() -> #schema #declared_arguments>,
+            schema: ::std::marker::PhantomData<fn() -> #schema #declared_arguments>,
         }
 
         #[automatically_derived]
-        impl #impl_generics #private::std::clone::Clone for #handle #arguments #where_clause {
+        impl #impl_generics ::std::clone::Clone for #handle #arguments #where_clause {
             fn clone(&self) -> Self {
                 loop {}
             }
         }
 
         #[automatically_derived]
-        impl #impl_generics #private::std::fmt::Debug for #handle #arguments #where_clause {
-            fn fmt(&self, _: &mut #private::std::fmt::Formatter<'_>) -> #private::std::fmt::Result {
+        impl #impl_generics ::std::fmt::Debug for #handle #arguments #where_clause {
+            fn fmt(&self, _: &mut ::std::fmt::Formatter<'_>) -> ::std::fmt::Result {
                 loop {}
             }
         }
@@ -116,7 +116,7 @@ fn methods(field: &Field, made: &mut HashSet<String>, model: &Model, private: &T
         }
     });
     let argument = if field.attrs.into.is_some() {
-        quote! { impl #private::std::convert::Into<#ty> }
+        quote! { impl ::std::convert::Into<#ty> }
     } else {
         ty.clone()
     };

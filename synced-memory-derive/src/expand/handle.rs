@@ -9,7 +9,6 @@ use super::{Context, declaration, docs};
 pub(super) fn expand(context: &Context<'_>) -> TokenStream {
     let Context { model, private, schema, .. } = context;
     let site = context.site;
-    let std = context.std();
     let vis = &model.vis;
     let name = &model.handle;
     let text = name.unraw().to_string();
@@ -25,26 +24,26 @@ pub(super) fn expand(context: &Context<'_>) -> TokenStream {
         #deprecated
         #vis struct #name #declared #bounds {
             // The last place is for parameters that only skipped fields name.
-            inner: #std::sync::Arc<(
+            inner: ::std::sync::Arc<(
                 #private::Memory,
                 #(#private::Field<#types>,)*
-                #std::marker::PhantomData<fn() -> #schema>,
+                ::std::marker::PhantomData<fn() -> #schema>,
             )>,
         }
 
         #allow
         #[automatically_derived]
-        impl #impl_generics #std::clone::Clone for #name #arguments #bounds {
+        impl #impl_generics ::std::clone::Clone for #name #arguments #bounds {
             fn clone(&self) -> Self {
-                Self { inner: #std::sync::Arc::clone(&self.inner) }
+                Self { inner: ::std::sync::Arc::clone(&self.inner) }
             }
         }
 
         #allow
         #[automatically_derived]
-        impl #impl_generics #std::fmt::Debug for #name #arguments #bounds {
-            fn fmt(&self, formatter: &mut #std::fmt::Formatter<'_>) -> #std::fmt::Result {
-                #std::fmt::Formatter::debug_struct(formatter, #text)
+        impl #impl_generics ::std::fmt::Debug for #name #arguments #bounds {
+            fn fmt(&self, formatter: &mut ::std::fmt::Formatter<'_>) -> ::std::fmt::Result {
+                ::std::fmt::Formatter::debug_struct(formatter, #text)
                     .field("memory", &self.inner.0)
                     .finish_non_exhaustive()
             }

@@ -30,12 +30,11 @@ fn key(context: &Context<'_>, field: &Field) -> TokenStream {
 fn spec(context: &Context<'_>, field: &Field) -> TokenStream {
     let Context { private, .. } = context;
     let site = context.site;
-    let std = context.std();
     let ty = &field.ty;
     let default = match &field.unset {
         Unset::Error => None,
         Unset::Default => Some(quote_spanned! {site=>
-            .default(<#ty as #std::default::Default>::default)
+            .default(<#ty as ::std::default::Default>::default)
         }),
         Unset::Expr(expr) => Some(quote_spanned! {site=> .default(|| #expr) }),
     };
@@ -45,7 +44,7 @@ fn spec(context: &Context<'_>, field: &Field) -> TokenStream {
     });
     let ttl = field.ttl.map(|ttl| {
         let (secs, nanos) = (ttl.as_secs(), ttl.subsec_nanos());
-        quote_spanned! {site=> .ttl(#std::time::Duration::new(#secs, #nanos)) }
+        quote_spanned! {site=> .ttl(::std::time::Duration::new(#secs, #nanos)) }
     });
     quote_spanned! {site=> #private::Spec::new() #default #aliases #ttl }
 }

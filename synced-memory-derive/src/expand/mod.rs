@@ -77,11 +77,6 @@ impl<'a> Context<'a> {
         }
     }
 
-    fn std(&self) -> TokenStream {
-        let private = &self.private;
-        quote! { #private::std }
-    }
-
     /// `<T as private::FieldType>`, at the type's own tokens.
     fn value(&self, ty: &Type) -> TokenStream {
         let private = respan(self.private.clone(), ty.span());

@@ -8,7 +8,6 @@ use super::Context;
 
 pub(super) fn expand(context: &Context<'_>) -> TokenStream {
     let Context { model, private, schema, where_values, .. } = context;
-    let std = context.std();
     let handle = &model.handle;
     let (impl_generics, arguments, _) = model.generics.split_for_impl();
     let names = model.shared().map(|field| &field.wire.name);
@@ -29,10 +28,10 @@ pub(super) fn expand(context: &Context<'_>) -> TokenStream {
 
             fn attach(memory: &#private::Memory) -> Self::Handle {
                 #handle {
-                    inner: #std::sync::Arc::new((
+                    inner: ::std::sync::Arc::new((
                         #private::attach(memory, #prefix, #scope),
                         #(#fields,)*
-                        #std::marker::PhantomData,
+                        ::std::marker::PhantomData,
                     )),
                 }
             }
@@ -47,9 +46,8 @@ pub(super) fn expand(context: &Context<'_>) -> TokenStream {
 }
 
 fn option(context: &Context<'_>, literal: Option<&LitStr>) -> TokenStream {
-    let std = context.std();
     literal.map_or_else(
-        || quote_spanned! {context.site=> #std::option::Option::None },
-        |literal| quote_spanned! {context.site=> #std::option::Option::Some(#literal) },
+        || quote_spanned! {context.site=> ::std::option::Option::None },
+        |literal| quote_spanned! {context.site=> ::std::option::Option::Some(#literal) },
     )
 }

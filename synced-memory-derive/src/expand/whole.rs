@@ -25,7 +25,6 @@ pub(super) fn expand(context: &Context<'_>) -> TokenStream {
 
 fn snapshot(context: &Context<'_>) -> TokenStream {
     let Context { model, private, schema, .. } = context;
-    let std = context.std();
     let vis = &model.vis;
     let docs = docs::snapshot();
     let views = model.shared().map(|field| {
@@ -38,7 +37,7 @@ fn snapshot(context: &Context<'_>) -> TokenStream {
         let value = context.value(ty);
         let view = &field.names.view;
         if field.is_skipped() {
-            quote_spanned! {context.site=> #ident: <#ty as #std::default::Default>::default() }
+            quote_spanned! {context.site=> #ident: <#ty as ::std::default::Default>::default() }
         } else {
             quote_spanned! {context.site=> #ident: #value::loaded(self.#view())? }
         }
@@ -48,7 +47,7 @@ fn snapshot(context: &Context<'_>) -> TokenStream {
         #docs
         #vis fn snapshot(&self) -> #private::Result<#schema> {
             #private::load(&self.inner.0, &[#(#views),*])?;
-            #std::result::Result::Ok(#name { #(#fields),* })
+            ::std::result::Result::Ok(#name { #(#fields),* })
         }
     }
 }

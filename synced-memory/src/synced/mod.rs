@@ -6,7 +6,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::key::{Key, Spec};
 use crate::memory::Memory;
 use crate::outbox::Written;
-use crate::private::Value;
+use crate::schema::Value;
 use crate::state::{Request, View};
 use arc_swap::ArcSwapOption;
 use std::fmt;
