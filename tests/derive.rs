@@ -169,8 +169,7 @@ fn a_generic_struct_is_shared_for_every_type_that_is_a_value() -> Result<()> {
     let shelf = Shelf::<String, 2>::open("memory:")?;
     shelf.set_items(vec!["a".to_owned()])?;
     shelf.set_pair(["a".to_owned(), "b".to_owned()])?;
-    let expected =
-        Shelf { items: vec!["a".to_owned()], first: None, pair: ["a".to_owned(), "b".to_owned()] };
+    let expected = Shelf { items: vec!["a".to_owned()], first: None, pair: ["a".to_owned(), "b".to_owned()] };
     assert_eq!(shelf.snapshot()?, expected);
     assert!(Shelf::<u8, 1>::open("memory:")?.items()?.is_empty());
     Ok(())

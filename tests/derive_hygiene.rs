@@ -185,15 +185,9 @@ mod from_macro {
 fn names_are_the_wire_names_in_field_order() {
     assert_eq!(
         public::AgentState::NAMES,
-        [
-            "runCount", "theme", "history", "settings", "tags", "note", "last-seen", "type",
-            "memory"
-        ]
+        ["runCount", "theme", "history", "settings", "tags", "note", "last-seen", "type", "memory"]
     );
-    assert_eq!(
-        <public::Shelf<u8>>::NAMES,
-        ["items", "first", "by_number", "label"]
-    );
+    assert_eq!(<public::Shelf<u8>>::NAMES, ["items", "first", "by_number", "label"]);
     assert!(public::Empty::NAMES.is_empty());
     assert_eq!(private::Visible::NAMES, ["fooBar", "old"]);
     assert_eq!(renamed::State::NAMES, ["counter"]);

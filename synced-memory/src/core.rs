@@ -125,9 +125,7 @@ impl Core {
     fn forward(&self) {
         match self.shared.live() {
             Some(live) if live.session.is_immediate() => {
-                // No request waits in there, but the turn may be another thread's for a moment.
-                let sent = block_on(flusher::drain(&self.shared, &live, || {}), self.deadline());
-                if let Some(Err(fault)) = sent {
+                if let Err(fault) = flusher::drain_now(&self.shared, &live) {
                     live.end(fault);
                 }
             }

@@ -6,7 +6,12 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::fault::{Fault, FaultKind};
 use crate::shared::{Live, Shared};
 use crate::state::Link;
+use futures_util::future::FutureExt;
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use std::future::poll_fn;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
@@ -15,6 +20,8 @@ use tokio::time::{sleep, timeout};
 const BATCH: usize = 512;
 /// And so many bytes, beyond which no more writes are added.
 const BATCH_BYTES: usize = 1 << 20;
+/// So many batches are under way at a time at most: a write need not wait for the answer to others.
+const BATCHES: usize = 8;
 /// Between two looks at a connection on which nobody asks anything.
 const HEARTBEAT: Duration = Duration::from_secs(1);
 
@@ -109,16 +116,14 @@ async fn heartbeat(shared: &Shared, live: &Live) -> Fault {
 }
 
 async fn flush(shared: &Shared, live: &Arc<Live>, backoff: &mut Backoff, first: &mut First) -> Fault {
-    // What is in doubt goes first: only then do others see the connection and make requests of their own.
-    let on_sent = || {
+    let mut on_sent = Some(|| {
         shared.set_live(Some(Arc::clone(live)));
         if let Some(first) = first.take() {
             let _ = first.send(Ok(()));
         }
-    };
-    let mut progress = drain(shared, live, on_sent).await;
+    });
     loop {
-        match progress {
+        match drain(shared, live, &mut on_sent).await {
             Ok(()) => {
                 backoff.reset();
                 shared.wake.notified().await;
@@ -130,41 +135,87 @@ async fn flush(shared: &Shared, live: &Arc<Live>, backoff: &mut Backoff, first: 
             }
             Err(fault) => return fault,
         }
-        progress = drain(shared, live, || {}).await;
     }
 }
 
-/// Sends what waits, batch by batch, until nothing does. `on_sent` is called once the first batch is
-/// on its way, or there is none.
-pub(crate) async fn drain(shared: &Shared, live: &Live, on_sent: impl FnOnce()) -> Result<(), Fault> {
-    let _turn = shared.turn.lock().await;
-    let mut on_sent = Some(on_sent);
+/// Sends what waits until nothing does, several batches at a time. `on_sent` is called once the first
+/// batches are on their way.
+///
+/// What is in doubt goes first: only then do others see the connection and make requests of their own.
+async fn drain(shared: &Shared, live: &Live, on_sent: &mut Option<impl FnOnce()>) -> Result<(), Fault> {
+    let mut under_way = FuturesUnordered::new();
+    // Why nothing more is sent for now. The answers that are on their way are still taken in.
+    let mut held_back = None;
     loop {
-        let at = shared.clock.at();
-        let batch = shared.state().next_batch(BATCH, BATCH_BYTES, at.mono);
-        let mut sent = || {
-            if let Some(on_sent) = on_sent.take() {
-                on_sent();
+        while under_way.len() < BATCHES && held_back.is_none() {
+            let Some(mut batch) = next_batch(shared, live) else { break };
+            // Its first poll sends it.
+            match poll_once(&mut batch).await {
+                Poll::Ready(done) => keep_on(done, &mut held_back)?,
+                Poll::Pending => under_way.push(batch),
             }
-        };
-        if batch.is_empty() {
-            shared.tell_delivered();
-            sent();
-            return Ok(());
         }
-        send(shared, live, &batch, at.now, sent).await?;
-        shared.tell_delivered();
+        if let Some(on_sent) = on_sent.take() {
+            on_sent();
+        }
+        tokio::select! {
+            done = under_way.next() => match done {
+                Some(done) => keep_on(done, &mut held_back)?,
+                None => return held_back.map_or(Ok(()), Err),
+            },
+            () = shared.wake.notified(), if under_way.len() < BATCHES && held_back.is_none() => {}
+        }
     }
 }
 
-async fn send(shared: &Shared, live: &Live, batch: &[Attempt], now: u64, on_sent: impl FnMut()) -> Result<(), Fault> {
-    let mut on_sent = on_sent;
+/// Whether the connection is still good after a batch.
+fn keep_on(done: Result<(), Fault>, held_back: &mut Option<Fault>) -> Result<(), Fault> {
+    match done {
+        Err(fault) if matches!(fault.kind, FaultKind::Busy | FaultKind::Elsewhere) => {
+            *held_back = Some(fault);
+            Ok(())
+        }
+        done => done,
+    }
+}
+
+/// Sends what waits to a backend that answers at once, on the caller's own thread.
+pub(crate) fn drain_now(shared: &Shared, live: &Live) -> Result<(), Fault> {
+    while let Some(batch) = next_batch(shared, live) {
+        if let Some(done) = batch.now_or_never() {
+            done?;
+        }
+    }
+    Ok(())
+}
+
+/// The next batch on its way, if there is anything to send.
+fn next_batch<'a>(shared: &'a Shared, live: &'a Live) -> Option<Sending<'a>> {
+    let at = shared.clock.at();
+    let batch = shared.state().next_batch(BATCH, BATCH_BYTES, at.mono);
+    if batch.is_empty() {
+        shared.tell_delivered();
+        return None;
+    }
+    Some(Box::pin(async move {
+        let done = send(shared, live, &batch, at.now).await;
+        shared.tell_delivered();
+        done
+    }))
+}
+
+type Sending<'a> = Pin<Box<dyn Future<Output = Result<(), Fault>> + Send + 'a>>;
+
+async fn poll_once<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
+    poll_fn(|context| Poll::Ready(Pin::new(&mut *future).poll(context))).await
+}
+
+async fn send(shared: &Shared, live: &Live, batch: &[Attempt], now: u64) -> Result<(), Fault> {
     let mut ticket = 0;
     let request = live.session.commit(batch, now);
     let request = shared.issue(live, request, |place| {
         ticket = place;
         shared.state().sent(batch, place);
-        on_sent();
     });
     let answers = if live.session.is_immediate() {
         request.await?

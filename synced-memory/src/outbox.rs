@@ -224,17 +224,24 @@ impl Outbox {
         Some(entry)
     }
 
-    /// Takes in that the writes wait: whatever is under way has an unknown outcome where `doubtful`,
-    /// and was definitely not made otherwise. Everybody who waits is told that the write is queued.
-    pub(crate) fn hold_back(&mut self, doubtful: bool) {
+    /// Takes in that the connection is gone: whatever is under way has an unknown outcome, and goes first
+    /// over the next one.
+    pub(crate) fn lose(&mut self) {
         for (key, queue) in &mut self.queues {
+            if let Some(head) = queue.front_mut()
+                && head.in_flight.take().is_some()
+            {
+                head.tried = Tried::InDoubt;
+                self.ready.push_front(Arc::clone(key));
+            }
+        }
+        self.hold_back();
+    }
+
+    /// Takes in that the writes wait. Everybody who waits is told that the write is queued.
+    pub(crate) fn hold_back(&mut self) {
+        for queue in self.queues.values_mut() {
             for entry in queue.iter_mut() {
-                if entry.in_flight.take().is_some() {
-                    if doubtful {
-                        entry.tried = Tried::InDoubt;
-                    }
-                    self.ready.push_front(Arc::clone(key));
-                }
                 entry.fresh = false;
                 entry.promise();
             }

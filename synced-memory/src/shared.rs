@@ -85,8 +85,6 @@ pub(crate) struct Shared {
     live: ArcSwapOption<Live>,
     /// There is something to send.
     pub(crate) wake: Notify,
-    /// Whoever sends from the outbox has the turn: one batch is under way at a time.
-    pub(crate) turn: tokio::sync::Mutex<()>,
     /// The backend's eviction policy, as it said when last connected.
     pub(crate) eviction_policy: ArcSwapOption<String>,
     closed: AtomicBool,
@@ -105,7 +103,6 @@ impl Shared {
             wire: Mutex::new(0),
             live: ArcSwapOption::empty(),
             wake: Notify::new(),
-            turn: tokio::sync::Mutex::new(()),
             eviction_policy: ArcSwapOption::empty(),
             closed: AtomicBool::new(false),
             stopped: watch::Sender::new(false),

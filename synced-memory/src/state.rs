@@ -279,14 +279,14 @@ impl State {
     pub(crate) fn lost(&mut self, error: Error) {
         self.link = Link::Down;
         self.last_error = Some(error);
-        self.outbox.hold_back(true);
+        self.outbox.lose();
     }
 
     /// Takes in that the backend is there but takes no writes now.
     pub(crate) fn busy(&mut self, error: Error) {
         self.link = Link::Busy;
         self.last_error = Some(error);
-        self.outbox.hold_back(false);
+        self.outbox.hold_back();
     }
 
     fn take_in(&mut self, key: &str, ticket: Ticket, found: &Found) {

@@ -158,7 +158,8 @@ fn an_entry_that_expired_in_the_outbox_is_dropped_and_counted() {
 #[test]
 fn a_named_memory_is_shared_within_the_process_and_a_nameless_one_is_not() {
     let key = Key::<i32>::new("n");
-    let (first, second) = (Memory::open("memory:shared-by-two").unwrap(), Memory::open("memory:shared-by-two").unwrap());
+    let (first, second) =
+        (Memory::open("memory:shared-by-two").unwrap(), Memory::open("memory:shared-by-two").unwrap());
     first.set(&key, 1).unwrap();
     assert_eq!(second.get(&key).unwrap(), Some(1));
     assert_eq!(Memory::open("memory:").unwrap().get(&key).unwrap(), None);

@@ -134,7 +134,8 @@ fn a_bad_value_in_one_key_breaks_that_key_alone_and_is_not_repeated_in_the_messa
     let server = Server::redis().start();
     let handle = Sample::open(&server.url()).unwrap();
     handle.restore(sample()).unwrap();
-    for garbage in ["s3cret garbage", r#"{"value": "s3cret", "last_modified": 5}"#, "", "{\"value\": 1", "\u{7f}\u{0}"] {
+    for garbage in ["s3cret garbage", r#"{"value": "s3cret", "last_modified": 5}"#, "", "{\"value\": 1", "\u{7f}\u{0}"]
+    {
         server.set_raw("memory:count", garbage);
         let error = handle.count().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Decode, "{garbage}");
@@ -171,7 +172,10 @@ fn a_value_that_json_cannot_hold_is_refused_and_nothing_is_changed() {
         assert_eq!(error.kind(), ErrorKind::Serialize);
         assert!(error.to_string().contains("memory:ratio"), "{error}");
     }
-    assert_eq!(handle.restore(Sample { ratio: f64::NAN, count: 1, ..sample() }).unwrap_err().kind(), ErrorKind::Serialize);
+    assert_eq!(
+        handle.restore(Sample { ratio: f64::NAN, count: 1, ..sample() }).unwrap_err().kind(),
+        ErrorKind::Serialize
+    );
     assert_eq!(handle.snapshot().unwrap(), sample());
 }
 

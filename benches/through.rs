@@ -1,0 +1,191 @@
+//! Through reads and writes against bare redis-rs and against the Python package, on one server.
+//!
+//! `cargo bench -p synced-memory-benches --bench through`
+
+use std::sync::Mutex;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use redis::{AsyncCommands, Commands};
+use support::{Server, python};
+use synced_memory::{Key, Memory};
+use synced_memory_benches::{Side, medians, ratio, report};
+
+const ROUNDS: usize = 15;
+const COUNT: u32 = 2_000;
+const THREADS: u32 = 8;
+
+fn main() {
+    let server = Server::redis().start();
+    let memory = Memory::open(&server.url()).expect("the server is there");
+    let key = Key::<u64>::new("number");
+    memory.set(&key, 1).expect("the server takes writes");
+    one_thread(&server, &memory, &key);
+    if std::env::var_os("STATS").is_some() {
+        println!("{}", server.info("commandstats"));
+    }
+    many_threads(&server, &memory);
+    against_python(&server, &memory, &key);
+}
+
+fn one_thread(server: &Server, memory: &Memory, key: &Key<u64>) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let multiplexed = |runtime: &tokio::runtime::Runtime| {
+        let info: redis::ConnectionInfo = redis::IntoConnectionInfo::into_connection_info(server.url()).expect("a URL");
+        let info = info.set_tcp_settings(redis::io::tcp::TcpSettings::default().set_nodelay(true));
+        let client = redis::Client::open(info).expect("a URL");
+        let config = redis::AsyncConnectionConfig::new().set_response_timeout(None);
+        let connection = client.get_multiplexed_async_connection_with_config(&config);
+        runtime.block_on(connection).expect("the server is there")
+    };
+    let connection = multiplexed(&runtime);
+    let elsewhere =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
+    let other = multiplexed(&elsewhere);
+    let envelope = r#"{"value": 12345,"last_modified": 1719400000000000000}"#;
+    let view = memory.synced(key);
+
+    let mut reads: Vec<Side<'_>> = vec![
+        ("through read", Box::new(|count| (0..count).for_each(|_| drop(view.get().expect("it is set"))))),
+        ("bare GET", {
+            let (runtime, mut connection) = (&runtime, connection.clone());
+            Box::new(move |count| {
+                for _ in 0..count {
+                    let _: String = runtime.block_on(connection.get("memory:number")).expect("it is set");
+                }
+            })
+        }),
+        ("bare GET, connection on another thread", {
+            let mut other = other.clone();
+            Box::new(move |count| {
+                for _ in 0..count {
+                    let _: String = pollster(other.get("memory:number")).expect("it is set");
+                }
+            })
+        }),
+    ];
+    let figures = medians(ROUNDS, COUNT, &mut reads);
+    print(&reads, &figures);
+    report("through read / bare multiplexed GET, one thread", ratio(figures[0], figures[1]), "<= 1.3");
+    report("  … where the connection is another thread's", ratio(figures[0], figures[2]), "");
+    drop(reads);
+
+    let mut writes: Vec<Side<'_>> = vec![
+        (
+            "through write",
+            Box::new(|count| (0..count).for_each(|n| drop(view.set(u64::from(n)).expect("it is there")))),
+        ),
+        ("bare SET", {
+            let (runtime, mut connection) = (&runtime, connection.clone());
+            Box::new(move |count| {
+                for _ in 0..count {
+                    let () = runtime.block_on(connection.set("bare", envelope)).expect("it is there");
+                }
+            })
+        }),
+        ("bare SET, connection on another thread", {
+            let mut other = other.clone();
+            Box::new(move |count| {
+                for _ in 0..count {
+                    let () = pollster(other.set("bare", envelope)).expect("it is there");
+                }
+            })
+        }),
+    ];
+    let figures = medians(ROUNDS, COUNT, &mut writes);
+    print(&writes, &figures);
+    report("through write / bare multiplexed SET, one thread", ratio(figures[0], figures[1]), "<= 1.5");
+    report("  … where the connection is another thread's", ratio(figures[0], figures[2]), "");
+}
+
+fn many_threads(server: &Server, memory: &Memory) {
+    let client = redis::Client::open(server.url()).expect("a URL");
+    let locked = Mutex::new(client.get_connection().expect("the server is there"));
+    let views: Vec<_> = (0..THREADS).map(|n| memory.synced(&Key::<u64>::named(format!("of_{n}")))).collect();
+    views.iter().for_each(|view| drop(view.set(0).expect("the server takes writes")));
+    let get = |thread: usize| drop(views[thread].get().expect("it is set"));
+    let set = |thread: usize| drop(views[thread].set(5).expect("it is there"));
+    let bare_get = |thread: usize| {
+        let _: String = locked.lock().expect("nobody panics").get(format!("memory:of_{thread}")).expect("it is set");
+    };
+    let bare_set = |thread: usize| {
+        let () = locked.lock().expect("nobody panics").set(format!("bare_{thread}"), 5).expect("it is there");
+    };
+    let mut sides: Vec<Side<'_>> = vec![
+        ("through read, 8 threads", in_threads(&get)),
+        ("Mutex<Connection> GET, 8 threads", in_threads(&bare_get)),
+        ("through write, 8 threads", in_threads(&set)),
+        ("Mutex<Connection> SET, 8 threads", in_threads(&bare_set)),
+    ];
+    let figures = medians(ROUNDS, 4 * COUNT, &mut sides);
+    print(&sides, &figures);
+    report("8 threads: through reads per Mutex<Connection> GET", ratio(figures[1], figures[0]), ">= 3");
+    report("8 threads: through writes per Mutex<Connection> SET", ratio(figures[3], figures[2]), ">= 3");
+}
+
+/// An operation that is done by 8 threads at once, each with its own number, `count` times in all.
+fn in_threads<'a>(operate: &'a (dyn Fn(usize) + Sync)) -> Box<dyn FnMut(u32) + 'a> {
+    Box::new(move |count| {
+        thread::scope(|scope| {
+            for thread in 0..THREADS as usize {
+                scope.spawn(move || (0..count / THREADS).for_each(|_| operate(thread)));
+            }
+        });
+    })
+}
+
+fn against_python(server: &Server, memory: &Memory, key: &Key<u64>) {
+    let times = python(
+        server,
+        "
+import time
+from synced_memory import Memory
+m = Memory()
+m.number = 1
+def median(operate):
+    times = []
+    for _ in range(7):
+        start = time.perf_counter()
+        for _ in range(100): operate()
+        times.append((time.perf_counter() - start) / 100)
+    return sorted(times)[3]
+print(median(lambda: m.number), median(lambda: setattr(m, 'number', 2)))
+",
+    );
+    let times: Vec<f64> = times.split_whitespace().map(|time| time.parse().expect("a number")).collect();
+    let mut ours: Vec<Side<'_>> = vec![
+        ("through read", Box::new(|count| (0..count).for_each(|_| drop(memory.get(key).expect("it is set"))))),
+        ("through write", Box::new(|count| (0..count).for_each(|_| drop(memory.set(key, 7).expect("it is there"))))),
+    ];
+    let figures = medians(ROUNDS, COUNT, &mut ours);
+    println!("the Python package: read {:.0} us, write {:.0} us", times[0] * 1e6, times[1] * 1e6);
+    report("the Python package's read / ours", times[0] / figures[0].as_secs_f64(), ">= 10");
+    report("the Python package's write / ours", times[1] / figures[1].as_secs_f64(), ">= 10");
+}
+
+fn print(sides: &[Side<'_>], figures: &[Duration]) {
+    for ((name, _), figure) in sides.iter().zip(figures) {
+        println!("{name:<62} {:>8.1} us", figure.as_secs_f64() * 1e6);
+    }
+}
+
+/// Waits on this thread for a future of another thread's runtime.
+fn pollster<F: Future>(future: F) -> F::Output {
+    struct Unpark(thread::Thread);
+    impl std::task::Wake for Unpark {
+        fn wake(self: std::sync::Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let waker = std::sync::Arc::new(Unpark(thread::current())).into();
+    let mut context = std::task::Context::from_waker(&waker);
+    let mut future = std::pin::pin!(future);
+    let start = Instant::now();
+    loop {
+        if let std::task::Poll::Ready(output) = future.as_mut().poll(&mut context) {
+            return output;
+        }
+        assert!(start.elapsed() < Duration::from_secs(10), "no answer");
+        thread::park_timeout(Duration::from_secs(1));
+    }
+}

@@ -1,0 +1,69 @@
+//! A server behind a line that a test takes down and up.
+
+use std::time::Duration;
+
+use support::{Proxy, Server, eventually};
+use synced_memory::{Builder, Memory};
+
+pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
+
+pub(crate) struct Line {
+    pub(crate) server: Server,
+    pub(crate) proxy: Proxy,
+}
+
+impl Line {
+    pub(crate) fn new() -> Self {
+        let server = Server::redis().start();
+        let proxy = Proxy::to(&server);
+        Self { server, proxy }
+    }
+
+    /// A memory on this line that is quick to come back.
+    pub(crate) fn builder(&self) -> Builder {
+        quick(self.proxy.url())
+    }
+
+    pub(crate) fn open(&self) -> Memory {
+        self.builder().build().unwrap()
+    }
+
+    /// A memory beside the line.
+    pub(crate) fn open_directly(&self) -> Memory {
+        quick(self.server.url()).build().unwrap()
+    }
+
+    /// Takes the line down, and returns once the memory on it has noticed.
+    pub(crate) fn down(&self, memory: &Memory) {
+        self.proxy.refuse(true);
+        self.proxy.cut();
+        lost(memory);
+    }
+
+    /// Takes the line up again. The memories on it come back by themselves.
+    pub(crate) fn up(&self) {
+        self.proxy.refuse(false);
+    }
+}
+
+/// A memory that tries to reconnect so often that a test does not wait for it.
+pub(crate) fn quick(url: impl Into<String>) -> Builder {
+    Memory::builder().url(url).backoff(Duration::from_millis(1), Duration::from_millis(10))
+}
+
+pub(crate) fn lost(memory: &Memory) {
+    eventually(DEADLINE, "the loss is noticed", || !memory.status().connected);
+}
+
+pub(crate) fn connected(memory: &Memory) {
+    eventually(DEADLINE, "the memory is connected", || memory.status().connected);
+}
+
+/// Whether requests hold a call of the commit script, which is sent as EVAL once and then as EVALSHA.
+pub(crate) fn commits(requests: &[u8]) -> bool {
+    commit_count(requests) > 0
+}
+
+pub(crate) fn commit_count(requests: &[u8]) -> usize {
+    requests.windows(b"\r\nEVAL".len()).filter(|window| window == b"\r\nEVAL").count()
+}
