@@ -23,6 +23,16 @@ pub(crate) enum Change {
     Delete,
 }
 
+impl Change {
+    /// How many bytes it carries.
+    pub(crate) fn size(&self) -> usize {
+        match self {
+            Self::Put { envelope, .. } => envelope.len(),
+            Self::Delete => 0,
+        }
+    }
+}
+
 /// One try to bring a write to the backend.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Attempt {
@@ -36,10 +46,7 @@ pub(crate) struct Attempt {
 impl Attempt {
     /// How many bytes it carries.
     pub(crate) fn size(&self) -> usize {
-        match &self.change {
-            Change::Put { envelope, .. } => envelope.len(),
-            Change::Delete => 0,
-        }
+        self.change.size()
     }
 }
 

@@ -204,6 +204,9 @@ fn parse(url: &str) -> Result<(Place, Options)> {
     match url.scheme() {
         "memory" => {
             let options = options(&url, &mut |_, _| Ok(false))?;
+            if url.has_authority() {
+                return Err(config_error("a place in this process is given as memory: or memory:name, without `//`"));
+            }
             Ok((Place::Process(decoded(url.path())?), options))
         }
         #[cfg(feature = "redis")]
@@ -350,9 +353,15 @@ mod tests {
 
     #[test]
     fn unknown_schemes_and_options_are_errors() {
-        for url in
-            ["http://x", "memory:?color=red", "memory:?timeout=soon", "memory:?timeout=0s", "nonsense", "memory:#x"]
-        {
+        for url in [
+            "http://x",
+            "memory:?color=red",
+            "memory:?timeout=soon",
+            "memory:?timeout=0s",
+            "nonsense",
+            "memory:#x",
+            "memory://x",
+        ] {
             let error = resolve(Builder::default().url(url), &[]).err().unwrap_or_else(|| panic!("{url} was taken"));
             assert_eq!(error.kind(), ErrorKind::Config, "{url}");
         }

@@ -13,6 +13,13 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
 
+/// So long the last drop waits at most for the I/O thread, after everything else was done.
+const THREAD_END: Duration = Duration::from_millis(500);
+
+/// A write of at most so many bytes is sent by its caller. A longer one may take longer than the caller
+/// waits, and is the flusher's.
+const SENT_BY_ITS_CALLER: usize = 64 << 10;
+
 /// One connection with its cache, outbox and I/O thread. Its drop is the drop guard of all handles.
 #[derive(Debug)]
 pub(crate) struct Core {
@@ -41,8 +48,9 @@ impl Core {
                     // A name that is being resolved must not hold up the end.
                     runtime.shutdown_background();
                 }
-                Err(error) => seen.state().lost(no_thread(&error)),
+                Err(error) => seen.state().lost(no_thread(&error), seen.clock.mono()),
             }
+            drop((backend, seen));
             let _ = tell_end.send(());
         };
         let spawned = std::thread::Builder::new().name("synced-memory".to_owned()).spawn(run);
@@ -69,10 +77,23 @@ impl Core {
     /// The first key that the server refuses for good.
     pub(crate) fn load(&self, keys: &[Arc<str>]) -> Result<()> {
         self.shared.check_open()?;
+        self.wait_for_the_unknown(keys);
         match self.ask(|live| async move { refresher::load(&self.shared, &live, keys).await }) {
             Some(Ok(answers)) => answers.into_iter().collect(),
             _ => Ok(()),
         }
+    }
+
+    /// Waits for the connection to come back where nothing is known of a key: an unset value would be a
+    /// guess. Only so shortly after the loss that the breaker is not open yet.
+    fn wait_for_the_unknown(&self, keys: &[Arc<str>]) {
+        let grace = {
+            let state = self.shared.state();
+            let known = || keys.iter().all(|key| state.is_known(key));
+            let Some(lost) = state.lost_at.filter(|_| state.link == Link::Down && !known()) else { return };
+            (lost + self.shared.settings.timeout).saturating_sub(self.shared.clock.mono())
+        };
+        block_on(self.shared.connected(), Deadline::after(grace));
     }
 
     /// Makes a request on the connection; `None` where there is none, or it is silent.
@@ -83,20 +104,41 @@ impl Core {
         let live = self.shared.live()?;
         let answer = block_on(request(Arc::clone(&live)), self.deadline());
         match &answer {
-            None => {
-                let limit = self.shared.settings.timeout;
-                live.end(Fault::lost(format_args!("no answer to a read within {limit:?}")));
-            }
-            Some(Err(fault)) if !fault.is_refused() => live.end(fault.clone()),
+            None => live.end(self.silent("a read")),
+            Some(Err(fault)) if fault.is_lost() => live.end(fault.clone()),
             Some(_) => {}
         }
         answer
     }
 
+    fn silent(&self, request: &str) -> Fault {
+        let limit = self.shared.settings.timeout;
+        Fault::lost(format_args!("no answer to {request} within {limit:?}"))
+    }
+
     /// Queues a write, and waits for its answer where the backend is there.
+    ///
+    /// Where it is the only thing to send for its key, it is sent from this thread, which is then the one
+    /// that the answer wakes; the flusher sends everything else.
     pub(crate) fn write(&self, key: &Arc<str>, request: Request) -> Result<Answer> {
         let deadline = self.deadline();
-        let accepted = self.accept(key, request)?;
+        let at = self.shared.clock.at();
+        let live = self.shared.live();
+        let (accepted, own) = {
+            let mut state = self.shared.state();
+            self.shared.check_open()?;
+            let accepted = state.write(key, request, at)?;
+            let own = live.as_ref().and_then(|_| state.take_small(key, SENT_BY_ITS_CALLER, at.mono));
+            (accepted, own)
+        };
+        if let Some((live, own)) = live.zip(own) {
+            match block_on(flusher::send(&self.shared, &live, &[own]), deadline) {
+                Some(Err(fault)) if fault.is_lost() => live.end(fault),
+                None => live.end(self.silent("a write")),
+                // What was not done is the flusher's, which finds out when to try again.
+                Some(_) => {}
+            }
+        }
         self.forward();
         self.answer(key, accepted, deadline)
     }
@@ -123,13 +165,8 @@ impl Core {
 
     /// Sees to it that what is queued is sent.
     fn forward(&self) {
-        match self.shared.live() {
-            Some(live) if live.session.is_immediate() => {
-                if let Err(fault) = flusher::drain_now(&self.shared, &live) {
-                    live.end(fault);
-                }
-            }
-            _ => self.shared.wake.notify_one(),
+        if self.shared.state().outbox.is_anything_ready() {
+            self.shared.wake.notify_one();
         }
     }
 
@@ -244,7 +281,7 @@ impl Drop for Core {
         }
         self.shared.stop();
         // It ends at once, unless it is in the middle of something: no drop waits for that for long.
-        let _ = block_on(&mut self.thread, Deadline::after(limit.min(Duration::from_millis(100))));
+        let _ = block_on(&mut self.thread, Deadline::after(limit.min(THREAD_END)));
     }
 }
 

@@ -40,6 +40,10 @@ impl Fault {
         Self { kind: FaultKind::Again, ..cause }
     }
 
+    pub(crate) fn is_lost(&self) -> bool {
+        self.kind == FaultKind::Lost
+    }
+
     pub(crate) fn is_refused(&self) -> bool {
         self.kind == FaultKind::Refused
     }

@@ -1,12 +1,12 @@
 //! Outbox → backend: the I/O thread's own loop, with batches, breaker and backoff.
 
 use crate::backend::Backend;
-use crate::commit::Attempt;
+use crate::cache::Ticket;
+use crate::commit::{Attempt, Outcome};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fault::{Fault, FaultKind};
 use crate::shared::{Live, Shared};
 use crate::state::Link;
-use futures_util::future::FutureExt;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -32,7 +32,7 @@ pub(crate) async fn run(shared: &Shared, backend: &dyn Backend, first: oneshot::
         () = keep_connected(shared, backend, first) => {}
     }
     shared.set_live(None);
-    shared.state().lost(Error::closed());
+    shared.state().lost(Error::closed(), shared.clock.mono());
 }
 
 /// Whoever waits for how the first try to connect ends.
@@ -60,7 +60,7 @@ async fn keep_connected(shared: &Shared, backend: &dyn Backend, first: oneshot::
         };
         let kind = if fault.is_refused() { ErrorKind::Rejected } else { ErrorKind::Unavailable };
         let error = Error::new(kind, format!("{}: {fault}", shared.target));
-        shared.state().lost(error.clone());
+        shared.state().lost(error.clone(), shared.clock.mono());
         if let Some(first) = first.take() {
             let _ = first.send(Err(error));
         }
@@ -179,28 +179,18 @@ fn keep_on(done: Result<(), Fault>, held_back: &mut Option<Fault>) -> Result<(),
     }
 }
 
-/// Sends what waits to a backend that answers at once, on the caller's own thread.
-pub(crate) fn drain_now(shared: &Shared, live: &Live) -> Result<(), Fault> {
-    while let Some(batch) = next_batch(shared, live) {
-        if let Some(done) = batch.now_or_never() {
-            done?;
-        }
-    }
-    Ok(())
-}
-
 /// The next batch on its way, if there is anything to send.
 fn next_batch<'a>(shared: &'a Shared, live: &'a Live) -> Option<Sending<'a>> {
-    let at = shared.clock.at();
-    let batch = shared.state().next_batch(BATCH, BATCH_BYTES, at.mono);
+    let mono = shared.clock.mono();
+    let batch = shared.state().next_batch(BATCH, BATCH_BYTES, mono);
     if batch.is_empty() {
         shared.tell_delivered();
         return None;
     }
+    let limit = time_for(shared.settings.timeout, &batch);
     Some(Box::pin(async move {
-        let done = send(shared, live, &batch, at.now).await;
-        shared.tell_delivered();
-        done
+        let silent = |_| Fault::lost(format_args!("no answer to {} writes within {limit:?}", batch.len()));
+        timeout(limit, send(shared, live, &batch)).await.map_err(silent)?
     }))
 }
 
@@ -210,20 +200,31 @@ async fn poll_once<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
     poll_fn(|context| Poll::Ready(Pin::new(&mut *future).poll(context))).await
 }
 
-async fn send(shared: &Shared, live: &Live, batch: &[Attempt], now: u64) -> Result<(), Fault> {
+/// Sends attempts that were taken from the outbox, and takes in what became of them.
+pub(crate) async fn send(shared: &Shared, live: &Live, batch: &[Attempt]) -> Result<(), Fault> {
     let mut ticket = 0;
-    let request = live.session.commit(batch, now);
+    let request = live.session.commit(batch, shared.clock.at().now);
     let request = shared.issue(live, request, |place| {
         ticket = place;
         shared.state().sent(batch, place);
     });
-    let answers = if live.session.is_immediate() {
-        request.await?
-    } else {
-        let limit = time_for(shared.settings.timeout, batch);
-        let silent = |_| Fault::lost(format_args!("no answer to {} writes within {limit:?}", batch.len()));
-        timeout(limit, request).await.map_err(silent)??
-    };
+    let answers = request.await;
+    if ticket == 0 {
+        // The connection was given up before: nothing was sent.
+        shared.state().put_back(batch);
+    }
+    let answers = answers?;
+    let held_back = take_in(shared, batch, ticket, answers);
+    shared.tell_delivered();
+    held_back
+}
+
+fn take_in(
+    shared: &Shared,
+    batch: &[Attempt],
+    ticket: Ticket,
+    answers: Vec<Result<Outcome, Fault>>,
+) -> Result<(), Fault> {
     let mut passing = None;
     let mut state = shared.state();
     for (attempt, answer) in batch.iter().zip(answers) {

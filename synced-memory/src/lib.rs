@@ -33,7 +33,7 @@ pub use crate::error::{Error, ErrorKind, Result};
 pub use crate::key::Key;
 pub use crate::memory::{Memory, Status};
 pub use crate::outbox::Written;
-pub use crate::schema::{Handle, SyncedMemory};
+pub use crate::schema::{Handle, SyncedMemory, Value};
 pub use crate::state::SetAside;
 pub use crate::synced::Synced;
 pub use synced_memory_derive::SyncedMemory;

@@ -79,6 +79,11 @@ impl Entry {
         cost(key, &self.change)
     }
 
+    /// How many bytes it sends.
+    pub(crate) fn size(&self) -> usize {
+        self.change.size()
+    }
+
     /// Tells everybody who waits; from then on nobody does.
     pub(crate) fn tell(&mut self, answer: &Result<Answer>) {
         for waiter in self.waiters.drain(..) {
@@ -105,11 +110,7 @@ impl Entry {
 /// What an entry takes of `outbox_limit`, in bytes: the key, the value and the bookkeeping.
 fn cost(key: &str, change: &Change) -> usize {
     const BOOKKEEPING: usize = 256;
-    let value = match change {
-        Change::Put { envelope, .. } => envelope.len(),
-        Change::Delete => 0,
-    };
-    BOOKKEEPING + key.len() + value
+    BOOKKEEPING + key.len() + change.size()
 }
 
 /// A write on its way into the outbox.
@@ -194,6 +195,20 @@ impl Outbox {
     /// The next key whose head waits to be sent. It is the caller's to send, drop or put back.
     pub(crate) fn next_ready(&mut self) -> Option<Arc<str>> {
         self.ready.pop_front()
+    }
+
+    /// Takes `key` where it is the next one whose head waits to be sent.
+    pub(crate) fn take_first(&mut self, key: &str) -> bool {
+        let first = self.ready.front().is_some_and(|first| **first == *key);
+        if first {
+            self.ready.pop_front();
+        }
+        first
+    }
+
+    /// Whether anything waits to be sent.
+    pub(crate) fn is_anything_ready(&self) -> bool {
+        !self.ready.is_empty()
     }
 
     /// Puts a key back: its head is to be sent before those of other keys.

@@ -4,14 +4,12 @@ pub use crate::error::{Error, Result};
 pub use crate::key::{Key, Spec};
 pub use crate::memory::Memory;
 pub use crate::outbox::Written;
-pub use crate::schema::{Handle, SyncedMemory};
+pub use crate::schema::{Handle, SyncedMemory, Value};
 pub use crate::synced::{AnyView as View, Synced};
 pub use std;
 
 use crate::state::Request;
 use std::sync::{Arc, OnceLock};
-
-pub use crate::schema::Value;
 
 /// What generated code does with a field, as calls on the field's own type: where that is no
 /// [`Value`], rustc sees the same mistake each time and reports it once.

@@ -49,8 +49,7 @@ pub trait Handle {
     type Schema: SyncedMemory;
 }
 
-/// What a shared value has to be.
-#[doc(hidden)]
+/// What a shared value has to be; everything that is all of this has it.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be shared: a value needs `Serialize + DeserializeOwned + Clone + Send + Sync + 'static`",
     label = "not a value that can be shared",

@@ -83,6 +83,7 @@ pub(crate) struct Shared {
     state: Mutex<State>,
     wire: Mutex<Ticket>,
     live: ArcSwapOption<Live>,
+    connected: watch::Sender<bool>,
     /// There is something to send.
     pub(crate) wake: Notify,
     /// The backend's eviction policy, as it said when last connected.
@@ -102,6 +103,7 @@ impl Shared {
             state: Mutex::new(state),
             wire: Mutex::new(0),
             live: ArcSwapOption::empty(),
+            connected: watch::Sender::new(false),
             wake: Notify::new(),
             eviction_policy: ArcSwapOption::empty(),
             closed: AtomicBool::new(false),
@@ -121,7 +123,15 @@ impl Shared {
     }
 
     pub(crate) fn set_live(&self, live: Option<Arc<Live>>) {
+        let connected = live.is_some();
         self.live.store(live);
+        self.connected.send_replace(connected);
+    }
+
+    /// Ready while there is a connection.
+    pub(crate) async fn connected(&self) {
+        // The sender is in `self`: it cannot go while this waits.
+        let _ = self.connected.subscribe().wait_for(|connected| *connected).await;
     }
 
     /// Makes a request: its ticket, handed to `on_sent` before it can take effect, is its place in

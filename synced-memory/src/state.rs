@@ -68,6 +68,8 @@ pub(crate) struct State {
     pub(crate) cache: Cache,
     pub(crate) outbox: Outbox,
     pub(crate) link: Link,
+    /// When a connection was lost that is not back yet.
+    pub(crate) lost_at: Option<Mono>,
     pub(crate) last_error: Option<Error>,
     pub(crate) set_aside: Vec<SetAside>,
     /// Queued writes that somebody's newer write has replaced.
@@ -87,6 +89,7 @@ impl State {
             cache: Cache::default(),
             outbox: Outbox::new(outbox_limit),
             link: Link::Down,
+            lost_at: None,
             last_error: None,
             set_aside: Vec::new(),
             superseded: 0,
@@ -169,38 +172,56 @@ impl State {
         let mut batch = Vec::new();
         let mut bytes = 0;
         while batch.len() < most && bytes < most_bytes {
-            let Some(key) = self.outbox.next_ready() else {
-                break;
-            };
-            let Some(entry) = self.outbox.head(&key) else {
-                continue;
-            };
-            if is_over(entry.expires, mono) {
-                self.drop_expired(&key);
-                continue;
+            let Some(key) = self.outbox.next_ready() else { break };
+            if let Some(attempt) = self.attempt(key, mono) {
+                bytes += attempt.size();
+                batch.push(attempt);
             }
-            if entry.written + self.tombstone_ttl <= mono {
-                let reason = "it waited longer than the tombstones of deletes are kept";
-                self.put_aside(&key, Error::of_key(ErrorKind::Conflict, &key, reason));
-                continue;
-            }
-            if entry.tried == Tried::Never {
-                entry.tried = Tried::Sent;
-            }
-            let change = match &entry.change {
-                Change::Put { envelope, .. } => {
-                    bytes += envelope.len();
-                    Change::Put {
-                        envelope: envelope.clone(),
-                        ttl: entry.expires.map(|expires| expires.saturating_sub(mono)),
-                    }
-                }
-                Change::Delete => Change::Delete,
-            };
-            let (sequence, stamp) = (entry.sequence, entry.stamp);
-            batch.push(Attempt { key, writer: self.writer, sequence, stamp, change });
         }
         batch
+    }
+
+    /// Takes the head of `key` out to be sent at once, where somebody waits for it, nothing is before it and
+    /// it is at most `most_bytes` long.
+    pub(crate) fn take_small(&mut self, key: &Arc<str>, most_bytes: usize, mono: Mono) -> Option<Attempt> {
+        let head = self.outbox.head(key)?;
+        if !head.is_awaited() || head.size() > most_bytes || !self.outbox.take_first(key) {
+            return None;
+        }
+        self.attempt(Arc::clone(key), mono)
+    }
+
+    /// The next attempt to write `key`; nothing where its head was dropped or set aside instead.
+    fn attempt(&mut self, key: Arc<str>, mono: Mono) -> Option<Attempt> {
+        let entry = self.outbox.head(&key)?;
+        if is_over(entry.expires, mono) {
+            self.drop_expired(&key);
+            return None;
+        }
+        if entry.written + self.tombstone_ttl <= mono {
+            let reason = "it waited longer than the tombstones of deletes are kept";
+            self.put_aside(&key, Error::of_key(ErrorKind::Conflict, &key, reason));
+            return None;
+        }
+        if entry.tried == Tried::Never {
+            entry.tried = Tried::Sent;
+        }
+        let change = match &entry.change {
+            Change::Put { envelope, .. } => {
+                let ttl = entry.expires.map(|expires| expires.saturating_sub(mono));
+                Change::Put { envelope: envelope.clone(), ttl }
+            }
+            Change::Delete => Change::Delete,
+        };
+        let (sequence, stamp) = (entry.sequence, entry.stamp);
+        Some(Attempt { key, writer: self.writer, sequence, stamp, change })
+    }
+
+    /// Takes back a batch that was not sent.
+    pub(crate) fn put_back(&mut self, batch: &[Attempt]) {
+        for attempt in batch {
+            self.outbox.put_back(Arc::clone(&attempt.key));
+        }
     }
 
     /// Takes in that a batch was sent as the request `ticket`.
@@ -276,7 +297,10 @@ impl State {
     }
 
     /// Takes in that the connection is gone: what was under way has an unknown outcome.
-    pub(crate) fn lost(&mut self, error: Error) {
+    pub(crate) fn lost(&mut self, error: Error, mono: Mono) {
+        if self.link != Link::Down {
+            self.lost_at = Some(mono);
+        }
         self.link = Link::Down;
         self.last_error = Some(error);
         self.outbox.lose();

@@ -1,7 +1,11 @@
 //! One module per promise.
 
+mod clocks;
+mod commands;
 mod line;
 mod names_and_scopes;
+mod operations;
 mod outages;
 mod refusals;
+mod runtimes;
 mod wire_format;

@@ -44,8 +44,7 @@ struct Writers {
 impl Writers {
     /// Runs `outages` under the writers; returns all their writes, and how long each call took.
     fn under(memory: &Memory, outages: impl FnOnce(&Self)) -> (Vec<Write>, Vec<Took>, Duration) {
-        let writers =
-            Self { stop: AtomicBool::new(false), rounds: Default::default(), lateness: AtomicU64::new(0) };
+        let writers = Self { stop: AtomicBool::new(false), rounds: Default::default(), lateness: AtomicU64::new(0) };
         let (mut writes, mut took) = (Vec::new(), Vec::new());
         thread::scope(|scope| {
             let stop = StopOnDrop(&writers.stop);
@@ -135,9 +134,8 @@ fn since_1970() -> u128 {
 fn assert_bounded(what: &str, took: &[Took], lateness: Duration, open: &[(Instant, Instant)]) {
     let longest = took.iter().map(|took| took.time).max().expect("there were calls");
     let slow = took.iter().filter(|took| took.time > Duration::from_millis(50) + lateness).count();
-    let within = |took: &&Took| {
-        open.iter().any(|(opened, ends)| took.started > *opened && took.started + took.time < *ends)
-    };
+    let within =
+        |took: &&Took| open.iter().any(|(opened, ends)| took.started > *opened && took.started + took.time < *ends);
     let while_open: Vec<&Took> = took.iter().filter(within).collect();
     let longest_open = while_open.iter().map(|took| took.time).max().expect("there were calls in the outage");
     eprintln!(

@@ -11,8 +11,10 @@ const DEADLINE: Duration = Duration::from_secs(10);
 
 /// The rights that are enough for the prefix `memory:`; the README states them.
 const KEYS: &str = "~memory:* ~synced-memory/{memory:*";
-const COMMANDS: &str = "+eval +evalsha +get +getrange +set +del +exists +hget +hmget +hset +hdel +pttl +pexpire \
-                        +scan +time +info +client|setinfo";
+const COMMANDS: &str =
+    "+time +get +eval +evalsha +getrange +exists +hmget +set +del +hset +pttl +pexpire +hdel +scan +info";
+/// Needed for nothing; the ACL log is quieter with it, on servers that know the subcommand.
+const QUIET: &str = "+client|setinfo";
 
 fn number(name: &str) -> Key<i64> {
     Key::named(name.to_owned())
@@ -75,7 +77,8 @@ fn the_password_the_user_the_database_and_the_socket_are_those_of_the_url() {
 fn no_password_is_in_any_message_log_line_or_debug_output() {
     const SECRET: &str = "tr0ub4dor-and-3";
     let logs = Logs::capture();
-    let server = Server::redis().password(SECRET).user("alice", &format!("on >{SECRET}-alice {KEYS} +get")).start();
+    let server =
+        Server::redis().password(SECRET).user("alice", &format!("on >{SECRET}-alice {KEYS} +get +info")).start();
     let proxy = Proxy::to(&server);
     let through = server.url().replace(&format!(":{}", server.port()), &format!(":{}", proxy.port()));
     let mut said = String::new();
@@ -276,20 +279,19 @@ fn while_a_server_takes_no_writes_it_is_not_asked_without_a_pause() {
     dead.stop();
     let server = Server::redis().start();
     let proxy = Proxy::to(&server);
-    let least = Duration::from_millis(100);
+    let least = Duration::from_millis(20);
     let memory = Memory::builder().url(proxy.url()).backoff(least, Duration::from_secs(60)).build().unwrap();
     assert_eq!(memory.set(&number("n"), 1).unwrap(), Written::Stored);
     server.cli(&["REPLICAOF", "127.0.0.1", &dead.port().to_string()]);
     assert_eq!(memory.set(&number("n"), 2).unwrap(), Written::Queued);
-    // The waits double: after six tries the next is 50 ms × 2^6 away on average, so that ten within
-    // this time would mean that they do not.
+    // The n-th wait is 10 ms × 2^n on average: thirty tries in a row that do not take much longer than
+    // the first one, again and again, are waits that do not grow.
     let (before, started) = (proxy.connections(), Instant::now());
-    while started.elapsed() < Duration::from_secs(3) && proxy.connections() - before < 12 {
-        thread::yield_now();
+    while started.elapsed() < Duration::from_secs(4) && proxy.connections() - before < 30 {
         thread::park_timeout(Duration::from_millis(5));
     }
     let tries = proxy.connections() - before;
-    assert!(tries < 12, "{tries} connections in {:?}", started.elapsed());
+    assert!(tries < 30, "{tries} connections in {:?}", started.elapsed());
 }
 
 // --- rights
@@ -305,20 +307,9 @@ struct Sample {
 fn the_rights_that_the_readme_names_are_enough_for_everything() {
     for builder in [Server::redis(), Server::redis_6(), Server::valkey()] {
         let server = builder.start();
-        let commands = if server.info("server").contains("redis_version:6") {
-            COMMANDS.replace(" +client|setinfo", "")
-        } else {
-            COMMANDS.to_owned()
-        };
-        // Redis 7.0 does not know the subcommand, and takes no rule about it.
-        let rules = format!("on >pw {KEYS} {commands}");
-        let mut rules: Vec<&str> = rules.split(' ').filter(|rule| !rule.is_empty()).collect();
-        if server.try_cli(&["COMMAND", "INFO", "client|setinfo"]).is_ok_and(|info| info == Value::Array(vec![Value::Nil])) {
-            rules.retain(|rule| *rule != "+client|setinfo");
-        }
-        let mut order = vec!["ACL", "SETUSER", "minimal"];
-        order.extend(rules);
-        server.cli(&order);
+        let order = format!("ACL SETUSER minimal on >pw {KEYS} {COMMANDS}");
+        server.cli(&order.split(' ').collect::<Vec<_>>());
+        let _ = server.try_cli(&["ACL", "SETUSER", "minimal", QUIET]);
         server.cli(&["ACL", "LOG", "RESET"]);
         let handle = Sample::open(&server.url_as("minimal", "pw")).unwrap();
         let memory = handle.memory();
@@ -343,40 +334,41 @@ fn the_rights_that_the_readme_names_are_enough_for_everything() {
 }
 
 #[test]
-fn without_a_right_a_write_is_rejected_and_was_never_made() {
+fn without_one_of_those_rights_a_write_is_rejected_and_was_never_made() {
     let server = Server::redis().start();
     let mut half_made = Vec::new();
-    for missing in COMMANDS.split_whitespace().filter(|rule| !rule.contains('|')) {
-        let name = missing.trim_start_matches('+');
-        let user = format!("no-{name}");
-        let order = format!("ACL SETUSER {user} on >pw {KEYS} {COMMANDS} -{name}").replace("+client|setinfo ", "");
-        server.cli(&order.split_whitespace().collect::<Vec<_>>());
-        server.cli(&["DEL", "memory:set", "memory:ttl", "memory:del"]);
-        let Ok(memory) = Memory::open(&server.url_as(&user, "pw")) else {
-            assert_eq!(name, "time", "{name} is needed to connect");
+    for missing in COMMANDS.split(' ').map(|rule| rule.trim_start_matches('+')) {
+        server.cli(&["FLUSHALL"]);
+        let order = format!("ACL SETUSER without-{missing} on >pw {KEYS} {COMMANDS} -{missing}");
+        server.cli(&order.split(' ').collect::<Vec<_>>());
+        let open = || Memory::open(&server.url_as(&format!("without-{missing}"), "pw"));
+        let Ok(memory) = open() else {
+            assert_eq!(missing, "time", "only this one is needed to connect");
             continue;
         };
-        let admin = Memory::open(&server.url()).unwrap();
-        admin.set(&number("del"), 1).unwrap();
-        let ttl = Memory::open(&server.url_as(&user, "pw")).map(|memory| Sample::attach(&memory)).unwrap();
-        let refused = [
-            ("memory:set", memory.set(&number("set"), 5).err()),
-            ("memory:two", ttl.set_two(5).err()),
-            ("memory:del", memory.delete(&number("del")).err()),
+        Memory::open(&server.url()).unwrap().set(&number("del"), 1).unwrap();
+        server.cli(&["DEL", "synced-memory/{memory:del}"]);
+        let handle = Sample::attach(&memory);
+        let errors = [
+            ("memory:one", None, handle.set_one(5).err()),
+            ("memory:two", None, handle.set_two(5).err()),
+            ("memory:del", Some(1), memory.delete(&number("del")).err()),
         ];
-        for (key, error) in refused {
+        let mut refused = memory.names().is_err();
+        for (key, before, error) in errors {
             let Some(error) = error else { continue };
-            assert_eq!(error.kind(), ErrorKind::Rejected, "{name}: {error}");
-            assert!(error.to_string().contains(key), "{name}: {error}");
-            let untouched = if key == "memory:del" { Some(1) } else { None };
-            if stored(&server, key) != untouched {
-                half_made.push(format!("{key} without {name}"));
+            refused = true;
+            assert_eq!(error.kind(), ErrorKind::Rejected, "{missing}: {error}");
+            assert!(error.to_string().contains(key), "{missing}: {error}");
+            if stored(&server, key) != before {
+                half_made.push(format!("{key} without {missing}"));
             }
         }
-        server.cli(&["DEL", "memory:two"]);
-        for memory in [&memory, ttl.memory()] {
-            assert_eq!((memory.status().pending, memory.status().set_aside), (0, 0), "{name}");
-        }
+        refused |= memory.get(&number("one")).is_err();
+        // EVAL is needed to bring the script, and EVALSHA from the second call on; without these two, only
+        // records stay behind until they age out, and the policy is not shown.
+        assert!(refused || ["hdel", "info"].contains(&missing), "{missing} is not needed");
+        assert_eq!((memory.status().pending, memory.status().set_aside), (0, 0), "{missing}");
     }
     assert_eq!(half_made, [""; 0], "rejected, and made all the same");
 }

@@ -61,9 +61,4 @@ pub(crate) trait Session: fmt::Debug + Send + Sync {
 
     /// Ready when the connection is known to be gone.
     fn ended(&self) -> Reply<()>;
-
-    /// Whether every request is done at its first poll, so that a caller may make it on its own thread.
-    fn is_immediate(&self) -> bool {
-        false
-    }
 }

@@ -98,10 +98,6 @@ impl Session for ProcessBackend {
     fn ended(&self) -> Reply<()> {
         Box::pin(std::future::pending())
     }
-
-    fn is_immediate(&self) -> bool {
-        true
-    }
 }
 
 /// Keys and sidecars, by the rule of `commit.rs`.

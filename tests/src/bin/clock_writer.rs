@@ -1,9 +1,15 @@
 //! A process with a memory, for tests of clocks: it is spoken to in lines, and runs under a clock of its own.
 //!
 //! `set <name> <value>`, `get <name>`, `stamp <name>`, `wall`, `connected`, `flush`; each is answered with a line.
+//! `spam <threads>` says `spamming` and writes key after key until it is connected and a while longer; then it
+//! delivers them, and says the stamps that are stored.
+//! `keep <name> <value>` writes on a thread that keeps its own memory in a thread-local, and says `ended` when that has.
 
+use std::cell::RefCell;
 use std::env::args;
 use std::io::stdin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use synced_memory::{Key, Memory};
@@ -11,7 +17,7 @@ use synced_memory::{Key, Memory};
 fn main() {
     let url = args().nth(1).expect("the URL is the argument");
     let memory = Memory::builder()
-        .url(url)
+        .url(&url)
         .backoff(Duration::from_millis(5), Duration::from_millis(50))
         .build()
         .expect("the memory opens");
@@ -26,7 +32,45 @@ fn main() {
             ["wall"] => println!("{}", SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_nanos())),
             ["connected"] => println!("{}", memory.status().connected),
             ["flush"] => println!("{:?}", memory.flush(Duration::from_secs(10))),
+            ["spam", threads] => println!("{}", spam(&memory, threads.parse().expect("a number of threads"))),
+            ["keep", name, value] => {
+                let (url, key, value) = (url.clone(), key(name), value.to_owned());
+                thread::spawn(move || keep(&url, &key, value)).join().expect("the thread ends in good order");
+                println!("ended");
+            }
             _ => panic!("not understood: {line}"),
         }
     }
+}
+
+fn keep(url: &str, key: &Key<String>, value: String) {
+    thread_local! {
+        static KEPT: RefCell<Option<Memory>> = const { RefCell::new(None) };
+    }
+    // The thread's own local comes first, and so goes last: after whatever the library keeps there.
+    KEPT.with_borrow_mut(|kept| {
+        let memory = kept.insert(Memory::open(url).expect("the memory opens"));
+        memory.set(key, value).expect("the write is taken");
+    });
+}
+
+fn spam(memory: &Memory, threads: usize) -> String {
+    let next = AtomicU64::new(0);
+    let key = |n: u64| Key::<u64>::named(format!("k{n}"));
+    println!("spamming");
+    thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                while !memory.status().connected {
+                    let n = next.fetch_add(1, Ordering::Relaxed);
+                    memory.set(&key(n), n).expect("a write is queued");
+                }
+            });
+        }
+    });
+    memory.flush(Duration::from_secs(20)).expect("all is delivered");
+    let newest = next.load(Ordering::Relaxed);
+    let stamps = (newest.saturating_sub(1_000)..newest).map(|n| memory.synced(&key(n)).last_modified());
+    let stamps = stamps.map(|stamp| stamp.expect("the key is read").expect("the key is set").to_string());
+    stamps.collect::<Vec<_>>().join(" ")
 }

@@ -1,0 +1,91 @@
+//! The server is killed and started again under a writer: what the writer sees, and that nothing is lost.
+//!
+//! ```text
+//! cargo run --example outage
+//! ```
+//!
+//! It starts a redis-server of its own (which must be installed).
+
+use std::error::Error;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use synced_memory::{Memory, SyncedMemory, Written};
+use synced_memory_examples::{RedisServer, wait_until};
+
+#[derive(SyncedMemory)]
+struct Job {
+    #[synced(default)]
+    step: u64,
+    #[synced(default)]
+    message: String,
+}
+
+/// What became of some calls.
+#[derive(Debug, Default)]
+struct Seen {
+    stored: u32,
+    queued: u32,
+    longest: Duration,
+}
+
+/// Works for a hundred steps: sets a field, and reads it back.
+fn work(job: &SyncedJob) -> synced_memory::Result<Seen> {
+    let mut seen = Seen::default();
+    for _ in 0..100 {
+        let started = Instant::now();
+        let step = job.step()? + 1;
+        match job.set_step(step)? {
+            Written::Stored => seen.stored += 1,
+            Written::Queued => seen.queued += 1,
+            Written::Superseded => panic!("nobody else writes here"),
+        }
+        assert_eq!(job.step()?, step, "reads go on, and show this process's own writes");
+        seen.longest = seen.longest.max(started.elapsed());
+        thread::sleep(Duration::from_millis(1));
+    }
+    Ok(seen)
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let mut server = RedisServer::on_free_port();
+    let job = Job::open(&server.url())?;
+
+    println!("the server is there");
+    let seen = work(&job)?;
+    println!("  {seen:?}");
+    assert!(seen.stored > 0, "the server answers");
+
+    println!("the server is killed");
+    server.kill();
+    let seen = work(&job)?;
+    println!("  {seen:?}");
+    assert!(seen.queued > 0 && seen.longest < Duration::from_secs(1), "no call waits for long, and none fails");
+    job.set_message("written during the outage".to_string())?;
+
+    let status = job.memory().status();
+    println!("  connected: {}, {} keys pending for {:?}", status.connected, status.pending, status.oldest_pending);
+    println!("  last error: {}", status.last_error.as_ref().map_or_else(String::new, ToString::to_string));
+    assert!(!status.connected);
+    assert_eq!(status.pending, 2, "a hundred writes to one key are one, so there are `step` and `message`");
+    let undelivered = job.memory().flush(Duration::from_millis(100)).unwrap_err();
+    println!("  flush: {undelivered}");
+
+    println!("the server is started again");
+    server.start();
+    job.memory().flush(Duration::from_secs(10))?;
+    wait_until("the memory says so", || job.memory().status().connected);
+    let status = job.memory().status();
+    println!("  connected: {}, {} keys pending", status.connected, status.pending);
+    assert_eq!(status.pending, 0);
+
+    // Another process, or a memory of its own as here, finds everything on the server.
+    let other = Job::attach(&Memory::open(&server.url())?).snapshot()?;
+    println!("  on the server: step {}, message {:?}", other.step, other.message);
+    assert_eq!((other.step, other.message.as_str()), (200, "written during the outage"));
+
+    let seen = work(&job)?;
+    println!("  {seen:?}");
+    assert!(seen.stored > 0, "the server answers");
+    Ok(())
+}

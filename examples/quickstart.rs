@@ -1,0 +1,92 @@
+//! The first steps: derive, open, set, get, snapshot.
+//!
+//! Without a server, on the backend `memory:` (this process alone):
+//!
+//! ```text
+//! cargo run --example quickstart
+//! ```
+//!
+//! On a server; run it twice, and it counts on. Stop the server, and it still runs:
+//!
+//! ```text
+//! SYNCED_MEMORY_URL=redis://localhost cargo run --example quickstart
+//! ```
+
+use std::collections::HashMap;
+use std::error::Error;
+use std::time::Duration;
+
+use serde_json::json;
+use synced_memory::{ErrorKind, Key, Memory, SyncedMemory};
+
+/// A plain struct: the schema of what is shared, and the type of a snapshot.
+#[derive(SyncedMemory, Debug)]
+#[synced(prefix = "quickstart:")]
+struct AgentState {
+    /// How often this example has run.
+    #[synced(default)]
+    runs: u64,
+    #[synced(default = "dark".to_string(), into)]
+    theme: String,
+    /// A collection is one value: it is read and set as a whole.
+    settings: HashMap<String, serde_json::Value>,
+    note: Option<String>,
+    #[synced(rename = "step-size")]
+    step: f64,
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let url = std::env::var("SYNCED_MEMORY_URL").ok().filter(|url| !url.is_empty());
+    let url = url.unwrap_or_else(|| "memory:".to_string());
+    let memory = Memory::open(&url)?;
+    println!("opened {memory:?}, connected: {}", memory.status().connected);
+
+    // The handle has a getter and a setter for each field. Clone it, send it to a thread: it stays live.
+    let state = AgentState::attach(&memory);
+
+    let runs = state.runs()? + 1;
+    let written = state.set_runs(runs)?;
+    assert_eq!(state.runs()?, runs, "a process always reads its own writes");
+    println!("run {runs}: {written:?}");
+
+    // An unset field reads as its default; a collection as empty; an `Option` as `None`.
+    state.synced_theme().delete()?;
+    assert_eq!(state.theme()?, "dark");
+    state.set_theme("light")?;
+    assert_eq!(state.theme()?, "light");
+
+    state.set_settings(HashMap::from([("lang".to_string(), json!("en"))]))?;
+    state.set_note(Some(format!("written in run {runs}")))?;
+
+    // A field without a default has to be set before it is read.
+    state.synced_step().delete()?;
+    let error = state.step().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unset);
+    println!("before it is set: {error}");
+    state.set_step(0.25)?;
+
+    // The whole struct, in one round trip.
+    let snapshot = state.snapshot()?;
+    println!("{snapshot:#?}");
+    assert_eq!(snapshot.theme, "light");
+    assert_eq!(snapshot.settings["lang"], "en");
+
+    // A scope is a namespace of its own: here, one for each session.
+    let session = AgentState::attach(&memory.scope("session_abc"));
+    session.set_theme("blue")?;
+    assert_eq!((state.theme()?, session.theme()?), ("light".to_string(), "blue".to_string()));
+
+    // A key whose name is known only at run time, beside the fields.
+    let user = "ada";
+    let visits = Key::<u32>::named(format!("visits_{user}"));
+    state.memory().set(&visits, 7)?;
+    assert_eq!(state.memory().get(&visits)?, Some(7));
+    state.memory().delete(&visits)?;
+    assert_eq!(state.memory().get(&visits)?, None);
+
+    // A drop delivers what is queued, too; `close` says what could not be delivered.
+    if let Err(error) = memory.close(Duration::from_secs(2)) {
+        println!("the server was away to the end: {error}");
+    }
+    Ok(())
+}

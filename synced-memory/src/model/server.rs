@@ -1,0 +1,223 @@
+//! The server: a `Store` as the library has it, and beside it what the rules say that is there.
+
+use super::{Check, hold};
+use crate::backend::process::Store;
+use crate::clock::{Mono, Stamp};
+use crate::commit::{Attempt, Change, Outcome, Sequence, Writer};
+use bytes::Bytes;
+use std::time::Duration;
+
+pub(super) const KEY: &str = "k";
+
+/// How long deletes are remembered, and a day longer the sidecars.
+pub(super) const TOMBSTONE_TTL: Duration = Duration::from_secs(10 * 24 * 3600);
+const SIDECAR_TTL: Duration = Duration::from_secs(11 * 24 * 3600);
+
+/// A value that is stored.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Held {
+    pub(super) bytes: Bytes,
+    pub(super) stamp: u64,
+    /// When its time to live is over, counted from the write.
+    pub(super) over: Option<Mono>,
+    /// When the server removes it: later than that by what the write took to get there.
+    gone: Option<Mono>,
+}
+
+impl Held {
+    pub(super) fn is_over(&self, mono: Mono) -> bool {
+        self.over.is_some_and(|over| over <= mono)
+    }
+}
+
+/// What the rules say that the server holds and knows.
+#[derive(Debug, Clone, Default)]
+struct Truth {
+    held: Option<Held>,
+    tombstone: u64,
+    applied: Vec<(Writer, Sequence)>,
+}
+
+impl Truth {
+    /// The stamp that a write has to beat: a key that exists ignores its tombstone.
+    fn standing(&self) -> u64 {
+        self.held.as_ref().map_or(self.tombstone, |held| held.stamp)
+    }
+}
+
+/// What took effect, for a replica that has not seen all of it.
+#[derive(Debug, Clone)]
+enum Effect {
+    Applied(Attempt),
+    Raw(Option<Bytes>),
+    Flushed,
+}
+
+#[derive(Debug)]
+pub(super) struct Server {
+    store: Store,
+    truth: Truth,
+    effects: Vec<(Mono, Effect)>,
+    /// How much of it the replica has, and what that comes to.
+    replica: (usize, Truth),
+    /// Writes that ended in an error: they must not take effect any more.
+    withdrawn: Vec<(Writer, Sequence)>,
+    /// All that ever took effect.
+    made: Vec<(Writer, Sequence)>,
+    raws: Writer,
+}
+
+impl Server {
+    pub(super) fn new() -> Self {
+        Self {
+            store: Store::new(SIDECAR_TTL),
+            truth: Truth::default(),
+            effects: Vec::new(),
+            replica: (0, Truth::default()),
+            withdrawn: Vec::new(),
+            made: Vec::new(),
+            raws: 0,
+        }
+    }
+
+    pub(super) fn held(&mut self, mono: Mono) -> Option<Held> {
+        if self.truth.held.as_ref().and_then(|held| held.gone).is_some_and(|gone| gone <= mono) {
+            self.truth.held = None;
+        }
+        self.truth.held.clone()
+    }
+
+    pub(super) fn standing(&self) -> u64 {
+        self.truth.standing()
+    }
+
+    /// Whether the write ever took effect.
+    pub(super) fn made(&self, writer: Writer, sequence: Sequence) -> bool {
+        self.made.contains(&(writer, sequence))
+    }
+
+    /// Lets an attempt take effect, or not. `over` is when its value's time to live ends.
+    pub(super) fn commit(&mut self, attempt: &Attempt, over: Option<Mono>, mono: Mono) -> Check<Outcome> {
+        let held = self.held(mono);
+        let standing = self.standing();
+        let write = (attempt.writer, attempt.sequence);
+        let stamp = attempt.stamp.get();
+        let of_writer = || self.truth.applied.iter().filter(|(writer, _)| *writer == attempt.writer);
+        let outcome = self.store.commit(attempt, mono);
+        match &outcome {
+            Outcome::Applied { existed } => {
+                hold!(!of_writer().any(|applied| *applied == write), "rule 4: {write:?} was applied twice");
+                hold!(of_writer().all(|applied| *applied < write), "rule 3: {write:?} was applied after a later write");
+                hold!(stamp > standing, "rules 4 and 7: {stamp} was applied over {standing}");
+                hold!(!self.withdrawn.contains(&write), "rule 2: {write:?} was withdrawn, and yet applied");
+                hold!(*existed == held.is_some(), "it was {} there before", if *existed { "not" } else { "" });
+                self.made.push(write);
+                self.truth.applied.push(write);
+                self.effects.push((mono, Effect::Applied(attempt.clone())));
+                self.truth.held = match &attempt.change {
+                    Change::Delete => {
+                        self.truth.tombstone = self.truth.tombstone.max(stamp);
+                        None
+                    }
+                    Change::Put { envelope, ttl } => {
+                        let kept = held.map(|held| (held.over, held.gone)).filter(|_| ttl.is_none());
+                        let (over, gone) = kept.unwrap_or((over, ttl.map(|ttl| mono + ttl)));
+                        Some(Held { bytes: envelope.clone(), stamp, over, gone })
+                    }
+                };
+            }
+            Outcome::Already(found) | Outcome::Refused(found) => {
+                let before = of_writer().any(|applied| *applied >= write);
+                if matches!(outcome, Outcome::Already(_)) {
+                    hold!(before, "rule 6: {write:?} was never applied before");
+                } else {
+                    hold!(stamp <= standing, "rule 4: {stamp} was refused for the sake of {standing}");
+                }
+                hold!(found.stored == held.as_ref().map(|held| held.bytes.clone()), "it found something else: {found:?}");
+                hold!(found.stamp().get() == standing, "it found another stamp than {standing}: {found:?}");
+            }
+        }
+        self.agrees(mono)?;
+        Ok(outcome)
+    }
+
+    /// Stores bytes as they are, or removes the key without a trace, as the Python package does.
+    pub(super) fn raw(&mut self, stored: Option<(Bytes, u64)>, mono: Mono) -> Check {
+        let bytes = stored.as_ref().map(|(bytes, _)| bytes.clone());
+        self.store_raw(bytes.clone(), mono);
+        self.truth.held = stored.map(|(bytes, stamp)| Held { bytes, stamp, over: None, gone: None });
+        self.effects.push((mono, Effect::Raw(bytes)));
+        self.agrees(mono)
+    }
+
+    /// Drops the records of a writer: it is as if somebody else had made its writes.
+    pub(super) fn forget(&mut self, writer: Writer, mono: Mono) -> Check {
+        for (_, effect) in &mut self.effects {
+            if let Effect::Applied(attempt) = effect
+                && attempt.writer == writer
+            {
+                attempt.writer = !writer;
+            }
+        }
+        self.replay();
+        self.agrees(mono)
+    }
+
+    /// FLUSHALL.
+    pub(super) fn flush(&mut self, mono: Mono) {
+        self.store = Store::new(SIDECAR_TTL);
+        self.truth = Truth::default();
+        self.effects.push((mono, Effect::Flushed));
+    }
+
+    /// The replica catches up.
+    pub(super) fn replicate(&mut self) {
+        self.replica = (self.effects.len(), self.truth.clone());
+    }
+
+    /// The replica takes over, without what it has not seen.
+    pub(super) fn fail_over(&mut self, mono: Mono) -> Check {
+        self.effects.truncate(self.replica.0);
+        self.truth = self.replica.1.clone();
+        self.replay();
+        self.agrees(mono)
+    }
+
+    fn replay(&mut self) {
+        self.store = Store::new(SIDECAR_TTL);
+        for (mono, effect) in self.effects.clone() {
+            match effect {
+                Effect::Applied(attempt) => _ = self.store.commit(&attempt, mono),
+                Effect::Raw(stored) => self.store_raw(stored, mono),
+                Effect::Flushed => self.store = Store::new(SIDECAR_TTL),
+            }
+        }
+    }
+
+    pub(super) fn withdraw(&mut self, writer: Writer, sequence: Sequence) -> Check {
+        hold!(!self.made(writer, sequence), "rule 2: {writer}/{sequence} ended in an error, and yet it was applied");
+        self.withdrawn.push((writer, sequence));
+        Ok(())
+    }
+
+    /// By means of attempts that beat everything: the first leaves nothing and no tombstone.
+    fn store_raw(&mut self, stored: Option<Bytes>, mono: Mono) {
+        let mut put = |envelope: Bytes, ttl| {
+            self.raws += 1;
+            let change = Change::Put { envelope, ttl };
+            let attempt = Attempt { key: KEY.into(), writer: self.raws, sequence: 1, stamp: Stamp::MAX, change };
+            self.store.commit(&attempt, mono);
+        };
+        put(Bytes::new(), Some(Duration::ZERO));
+        if let Some(stored) = stored {
+            put(stored, None);
+        }
+    }
+
+    fn agrees(&mut self, mono: Mono) -> Check {
+        let held = self.held(mono).map(|held| held.bytes);
+        let stored = self.store.read(KEY, mono);
+        hold!(stored == held, "the server holds {stored:?} instead of {held:?}");
+        Ok(())
+    }
+}
