@@ -1,4 +1,4 @@
-//! A Rust process and a Python process (the package `synced-memory` 0.1.3 of PyPI) on one state.
+//! A Rust process and a Python process (the package `synced-memory` 0.1.3) on one state.
 //!
 //! ```text
 //! .ci/test --no-run                    # once: it makes the Python environment `.venv`

@@ -26,6 +26,7 @@ mod schema;
 mod shared;
 mod state;
 mod synced;
+mod value;
 mod wait;
 
 pub use crate::config::Builder;
@@ -33,7 +34,8 @@ pub use crate::error::{Error, ErrorKind, Result};
 pub use crate::key::Key;
 pub use crate::memory::{Memory, Status};
 pub use crate::outbox::Written;
-pub use crate::schema::{Handle, SyncedMemory, Value};
+pub use crate::schema::{Handle, SyncedMemory};
 pub use crate::state::SetAside;
 pub use crate::synced::Synced;
+pub use crate::value::Value;
 pub use synced_memory_derive::SyncedMemory;

@@ -143,7 +143,7 @@ impl Memory {
     /// # Errors
     ///
     /// `Decode` where something else than a `T` is stored, `Rejected` where the server refuses this key.
-    pub fn get<T: crate::schema::Value>(&self, key: &Key<T>) -> Result<Option<T>> {
+    pub fn get<T: crate::value::Value>(&self, key: &Key<T>) -> Result<Option<T>> {
         let view = self.synced(key);
         Ok(view.find()?.or_else(|| key.spec().default.map(|default| default())))
     }
@@ -154,7 +154,7 @@ impl Memory {
     ///
     /// `Serialize` for a value that JSON cannot hold, `OutboxFull`, `Rejected` where the server
     /// refuses. After an error nothing is changed.
-    pub fn set<T: crate::schema::Value>(&self, key: &Key<T>, value: T) -> Result<Written> {
+    pub fn set<T: crate::value::Value>(&self, key: &Key<T>, value: T) -> Result<Written> {
         self.synced(key).set(value)
     }
 
@@ -163,7 +163,7 @@ impl Memory {
     /// # Errors
     ///
     /// `OutboxFull`, `Rejected` where the server refuses. After an error nothing is changed.
-    pub fn delete<T: crate::schema::Value>(&self, key: &Key<T>) -> Result<bool> {
+    pub fn delete<T: crate::value::Value>(&self, key: &Key<T>) -> Result<bool> {
         self.synced(key).delete()
     }
 
@@ -173,7 +173,7 @@ impl Memory {
     ///
     /// `Unavailable` where the backend is away and this process never knew; `Rejected` where the
     /// server refuses.
-    pub fn contains<T: crate::schema::Value>(&self, key: &Key<T>) -> Result<bool> {
+    pub fn contains<T: crate::value::Value>(&self, key: &Key<T>) -> Result<bool> {
         self.synced(key).is_set()
     }
 

@@ -4,8 +4,9 @@ pub use crate::error::{Error, Result};
 pub use crate::key::{Key, Spec};
 pub use crate::memory::Memory;
 pub use crate::outbox::Written;
-pub use crate::schema::{Handle, SyncedMemory, Value};
+pub use crate::schema::{Handle, SyncedMemory};
 pub use crate::synced::{AnyView as View, Synced};
+pub use crate::value::Value;
 pub use std;
 
 use crate::state::Request;

@@ -1,9 +1,7 @@
-//! What a struct is that derives `SyncedMemory`, and what a value has to be.
+//! What a struct is that derives `SyncedMemory`, and its live handle.
 
 use crate::error::Result;
 use crate::memory::Memory;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 use std::fmt::Debug;
 
 /// A struct whose fields are shared; derive it.
@@ -48,13 +46,3 @@ pub trait Handle {
     /// The struct.
     type Schema: SyncedMemory;
 }
-
-/// What a shared value has to be; everything that is all of this has it.
-#[diagnostic::on_unimplemented(
-    message = "`{Self}` cannot be shared: a value needs `Serialize + DeserializeOwned + Clone + Send + Sync + 'static`",
-    label = "not a value that can be shared",
-    note = "derive `serde::Serialize`, `serde::Deserialize` and `Clone` for it"
-)]
-pub trait Value: Serialize + DeserializeOwned + Clone + Send + Sync + 'static {}
-
-impl<T: Serialize + DeserializeOwned + Clone + Send + Sync + 'static> Value for T {}

@@ -2,6 +2,7 @@
 
 mod clocks;
 mod commands;
+mod flushes;
 mod line;
 mod names_and_scopes;
 mod operations;

@@ -18,6 +18,8 @@ use tokio::sync::oneshot::Receiver;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fate {
     Stored,
+    /// What it writes was there before: two deletes may draw the same stamp.
+    Found,
     Superseded,
     Expired,
     SetAside,
@@ -264,7 +266,8 @@ impl Ledger {
             Ok(Outcome::Already(found)) if found.stamp().get() <= line.stamp => Fate::Stored,
             Ok(Outcome::Already(_)) => Fate::Superseded,
             Ok(Outcome::Refused(found)) if found.stamp().get() == line.stamp && found.stored == line.stored() => {
-                Fate::Stored
+                line.tells(Ok(Written::Stored), None)?;
+                Fate::Found
             }
             Ok(Outcome::Refused(found)) if line.online => {
                 let found = found.stamp().get();

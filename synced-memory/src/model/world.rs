@@ -162,6 +162,16 @@ struct Wire {
     dead: bool,
     /// Its answers still arrive.
     heard: bool,
+    /// Nothing reaches the server any more.
+    cut: bool,
+}
+
+impl Wire {
+    fn ask(&mut self, asked: Asked) {
+        if !self.cut {
+            self.requests.push_back(asked);
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -359,7 +369,7 @@ impl World {
         process.wire = Some(self.wires.len());
         let (requests, answers) = (VecDeque::new(), VecDeque::new());
         let writer = process.state.writer();
-        self.wires.push(Wire { process: at, writer, requests, answers, dead: false, heard: true });
+        self.wires.push(Wire { process: at, writer, requests, answers, dead: false, heard: true, cut: false });
         self.tell(|| format!("{at} connects"));
         Ok(())
     }
@@ -401,7 +411,7 @@ impl World {
         process.under_way = true;
         let over = process.ledger.over(attempt.sequence);
         self.tell(|| format!("{at} sends {}, stamped {} (ticket {ticket})", attempt.sequence, attempt.stamp));
-        self.wires[wire].requests.push_back(Asked::Commit { attempt, over, ticket });
+        self.wires[wire].ask(Asked::Commit { attempt, over, ticket });
         Ok(())
     }
 
@@ -432,7 +442,7 @@ impl World {
         let process = &mut self.processes[at];
         if let Some(wire) = process.wire.filter(|_| process.live) {
             let ticket = process.ticket();
-            self.wires[wire].requests.push_back(Asked::Read(ticket));
+            self.wires[wire].ask(Asked::Read(ticket));
             self.tell(|| format!("{at} reads (ticket {ticket})"));
         }
         Ok(())
@@ -599,6 +609,7 @@ impl World {
         for wire in &mut self.wires {
             if random.bool() {
                 wire.requests.clear();
+                wire.cut = true;
             }
         }
         self.tell(|| "the server is away".to_owned());
@@ -632,7 +643,7 @@ impl World {
             return Ok(());
         };
         if !process.state.take_recorded().is_empty() {
-            self.wires[wire].requests.push_back(Asked::Forget);
+            self.wires[wire].ask(Asked::Forget);
         }
         (self.wires[wire].dead, self.wires[wire].heard) = (true, false);
         self.ended(at)?;
@@ -651,7 +662,7 @@ impl World {
                 None => return Err(format!("rule 2: {at}/{sequence} never came to an end")),
                 Some(Fate::Stored) => hold!(made, "{at}/{sequence} was called stored, and was never applied"),
                 Some(Fate::Withdrawn) => hold!(!made, "{at}/{sequence} was called withdrawn, and was applied"),
-                Some(Fate::Superseded | Fate::Expired | Fate::SetAside) => {}
+                Some(Fate::Found | Fate::Superseded | Fate::Expired | Fate::SetAside) => {}
             }
         }
         Ok(())
@@ -662,6 +673,11 @@ impl World {
         (self.up, self.mood) = (true, Mood::Well);
         let mut random = self.random.fork();
         self.tell(|| "all heals".to_owned());
+        for at in 0..3 {
+            if self.processes[at].wire.is_some_and(|wire| self.wires[wire].cut) {
+                self.lose(at, &mut random)?;
+            }
+        }
         for _ in 0..20 {
             for at in 0..3 {
                 self.connect(at, &mut random)?;
@@ -673,6 +689,9 @@ impl World {
             }
             while self.wires.iter().any(|wire| !wire.answers.is_empty()) {
                 self.deliver_any(&mut random)?;
+            }
+            if self.processes.iter().all(|process| process.live && process.state.outbox.len() == 0) {
+                break;
             }
         }
         let ever = 3_600_000_000_000;

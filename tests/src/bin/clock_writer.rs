@@ -1,8 +1,8 @@
 //! A process with a memory, for tests of clocks: it is spoken to in lines, and runs under a clock of its own.
 //!
 //! `set <name> <value>`, `get <name>`, `stamp <name>`, `wall`, `connected`, `flush`; each is answered with a line.
-//! `spam <threads>` says `spamming` and writes key after key until it is connected and a while longer; then it
-//! delivers them, and says the stamps that are stored.
+//! `spam <threads>` writes key after key until it is connected, and says `spamming` when it is well under way; then
+//! it delivers them, and says the stamps of the last thousand.
 //! `keep <name> <value>` writes on a thread that keeps its own memory in a thread-local, and says `ended` when that has.
 
 use std::cell::RefCell;
@@ -57,13 +57,15 @@ fn keep(url: &str, key: &Key<String>, value: String) {
 fn spam(memory: &Memory, threads: usize) -> String {
     let next = AtomicU64::new(0);
     let key = |n: u64| Key::<u64>::named(format!("k{n}"));
-    println!("spamming");
     thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {
                 while !memory.status().connected {
                     let n = next.fetch_add(1, Ordering::Relaxed);
                     memory.set(&key(n), n).expect("a write is queued");
+                    if n == 200 {
+                        println!("spamming");
+                    }
                 }
             });
         }

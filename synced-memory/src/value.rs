@@ -1,0 +1,14 @@
+//! What a value has to be.
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// What a shared value has to be; everything that is all of this has it.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be shared: a value needs `Serialize + DeserializeOwned + Clone + Send + Sync + 'static`",
+    label = "not a value that can be shared",
+    note = "derive `serde::Serialize`, `serde::Deserialize` and `Clone` for it"
+)]
+pub trait Value: Serialize + DeserializeOwned + Clone + Send + Sync + 'static {}
+
+impl<T: Serialize + DeserializeOwned + Clone + Send + Sync + 'static> Value for T {}

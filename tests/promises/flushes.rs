@@ -1,0 +1,477 @@
+//! DESIGN, rules 2, 3, 4, 6 and 10: what a flush survives, and what it never does.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use support::Direction::{self, ToClient, ToServer};
+use support::{Server, eventually};
+use synced_memory::{ErrorKind, Key, Memory, SyncedMemory, Written};
+
+use crate::line::{DEADLINE, Line, commit_count, commits, connected, lost, quick};
+
+const HOUR: u64 = 3_600_000_000_000;
+
+/// The number that is stored at `memory:<name>`.
+fn stored(server: &Server, name: &str) -> Option<u64> {
+    let text = server.get_text(&format!("memory:{name}"))?;
+    let stored: serde_json::Value = serde_json::from_str(&text).unwrap();
+    Some(stored.get("value").unwrap_or(&stored).as_u64().unwrap())
+}
+
+fn key(name: &'static str) -> Key<u64> {
+    Key::new(name)
+}
+
+/// Cuts the connection that brings back queued writes after each of its bytes in turn, from the first of its
+/// handshake to the last answer; the server counts what it did.
+fn cut_at_every_byte(direction: Direction) {
+    let line = Line::new();
+    let memory = line.open();
+    let mut round = 0;
+    loop {
+        line.down(&memory);
+        assert_eq!(memory.set(&key("a"), round).unwrap(), Written::Queued);
+        assert_eq!(memory.set(&key("b"), 2 * round).unwrap(), Written::Queued);
+        let deletes = round % 2 == 1;
+        if deletes {
+            assert!(memory.delete(&key("c")).unwrap());
+        } else {
+            assert_eq!(memory.set(&key("c"), round).unwrap(), Written::Queued);
+        }
+        line.server.reset_stats();
+        let cuts = line.proxy.cuts();
+        line.proxy.cut_after_bytes(direction, round);
+        line.up();
+        memory.flush(DEADLINE).unwrap_or_else(|error| panic!("cut after {round}: {error}"));
+        line.proxy.do_not_cut();
+        let now = ["a", "b", "c"].map(|name| stored(&line.server, name));
+        assert_eq!(now, [Some(round), Some(2 * round), (!deletes).then_some(round)], "cut after {round}");
+        let done = (line.server.command_count("set"), line.server.command_count("del"));
+        assert_eq!(done, if deletes { (2, 1) } else { (3, 0) }, "cut after {round}: done as often as asked for");
+        if line.proxy.cuts() == cuts {
+            break;
+        }
+        round += 1;
+    }
+    eprintln!("{direction:?}: a flush has {round} bytes");
+    assert!(round > 200, "the cut did happen");
+    let status = memory.status();
+    assert_eq!((status.pending, status.superseded, status.set_aside), (0, 0, 0), "{status:?}");
+}
+
+#[test]
+fn a_flush_whose_requests_are_cut_at_any_byte_loses_nothing_and_doubles_nothing() {
+    cut_at_every_byte(ToServer);
+}
+
+#[test]
+fn a_flush_whose_answers_are_cut_at_any_byte_loses_nothing_and_doubles_nothing() {
+    cut_at_every_byte(ToClient);
+}
+
+/// What another process does between an attempt and its retry, and what it leaves.
+type Foreign = (&'static str, fn(&Line, &Memory), Option<u64>, bool);
+
+/// The last says whether a write of ours that had not arrived loses to it by its stamp.
+const FOREIGN: [Foreign; 5] = [
+    ("SET of a bare value", |line, _| line.server.set_raw("memory:n", "99"), Some(99), false),
+    (
+        "SET of an older stamp",
+        |line, _| line.server.set_raw("memory:n", r#"{"value": 98, "last_modified": 5}"#),
+        Some(98),
+        false,
+    ),
+    ("DEL", |line, _| _ = line.server.cli(&["DEL", "memory:n"]), None, false),
+    ("a newer write", |_, other| _ = other.set(&key("n"), 97).unwrap(), Some(97), true),
+    ("a newer delete", |_, other| _ = other.delete(&key("n")).unwrap(), None, true),
+];
+
+/// Our own write or delete, whose attempt or answer is cut.
+fn write(memory: &Memory, value: Option<u64>) {
+    match value {
+        Some(value) => _ = memory.set(&key("n"), value).unwrap(),
+        None => _ = memory.delete(&key("n")).unwrap(),
+    }
+}
+
+/// Waits until the server has handled what it got from connections that are gone.
+fn settled(line: &Line) {
+    eventually(DEADLINE, "the server has only the connections of the test", || {
+        line.proxy.open() == 0 && line.server.info("clients").contains("connected_clients:2\r\n")
+    });
+}
+
+fn a_foreign_write_between_the_cut_and_the_retry_stays(direction: Direction) {
+    let line = Line::new();
+    let memory = line.open();
+    let other = line.open_directly();
+    let (mut arrived, mut missed) = (0, 0);
+    for mine in [Some(1), None] {
+        for bytes in 0.. {
+            let mut cut = false;
+            for (what, foreign, leaves, is_newer) in FOREIGN {
+                let what = format!("{mine:?}, cut after {bytes}, then {what}");
+                connected(&memory);
+                memory.set(&key("n"), 50).unwrap();
+                memory.flush(DEADLINE).unwrap();
+                line.proxy.refuse(true);
+                let cuts = line.proxy.cuts();
+                line.proxy.cut_after_bytes(direction, bytes);
+                write(&memory, mine);
+                cut = line.proxy.cuts() > cuts;
+                if !cut {
+                    break;
+                }
+                lost(&memory);
+                settled(&line);
+                let now = stored(&line.server, "n");
+                let had_arrived = now == mine;
+                assert!(had_arrived || now == Some(50), "{what}: {now:?}");
+                *if had_arrived { &mut arrived } else { &mut missed } += 1;
+                foreign(&line, &other);
+                line.up();
+                memory.flush(DEADLINE).unwrap();
+                let expected = if had_arrived || is_newer { leaves } else { mine };
+                assert_eq!(stored(&line.server, "n"), expected, "{what}; it had arrived: {had_arrived}");
+                assert_eq!(memory.get(&key("n")).unwrap(), expected, "{what}: the slot follows");
+            }
+            line.proxy.do_not_cut();
+            line.up();
+            if !cut {
+                break;
+            }
+        }
+    }
+    eprintln!("{direction:?}: {arrived} attempts had arrived, {missed} had not");
+    assert!(arrived >= 10 && (direction == ToClient || missed > 1_000), "{arrived} {missed}");
+}
+
+#[test]
+fn a_retry_never_erases_what_another_process_stored_after_a_cut_at_any_byte_of_the_request() {
+    a_foreign_write_between_the_cut_and_the_retry_stays(ToServer);
+}
+
+#[test]
+fn a_retry_never_erases_what_another_process_stored_after_a_cut_at_any_byte_of_the_answer() {
+    a_foreign_write_between_the_cut_and_the_retry_stays(ToClient);
+}
+
+#[test]
+fn a_retry_whose_first_answer_was_lost_is_stored_and_erases_nothing() {
+    let line = Line::new();
+    let memory = line.open();
+    let other = line.open_directly();
+    for (what, foreign, leaves, _) in FOREIGN {
+        connected(&memory);
+        memory.set(&key("n"), 50).unwrap();
+        line.proxy.refuse(true);
+        line.proxy.lose_answer_to(commits);
+        assert_eq!(memory.set(&key("n"), 51).unwrap(), Written::Queued, "{what}");
+        assert_eq!(stored(&line.server, "n"), Some(51), "{what}: it has arrived");
+        foreign(&line, &other);
+        assert_eq!(memory.get(&key("n")).unwrap(), Some(51), "{what}: a process reads its own writes");
+        line.up();
+        memory.flush(DEADLINE).unwrap();
+        assert_eq!(stored(&line.server, "n"), leaves, "{what}");
+        assert_eq!(memory.get(&key("n")).unwrap(), leaves, "{what}");
+    }
+}
+
+/// Makes a write that stays on its way, on a connection that is gone.
+fn leave_on_the_way(line: &Line, memory: &Memory, mine: Option<u64>) {
+    line.proxy.hold_requests();
+    thread::scope(|scope| {
+        let writing = scope.spawn(|| write(memory, mine));
+        eventually(DEADLINE, "the attempt is on its way", || line.proxy.held() > 0);
+        line.proxy.cut();
+        writing.join().expect("the write is queued");
+    });
+}
+
+/// Lets the attempt arrive that [`leave_on_the_way`] left.
+fn let_it_arrive(line: &Line) {
+    let calls = || line.server.command_count("evalsha") + line.server.command_count("eval");
+    let before = calls();
+    line.proxy.release();
+    eventually(DEADLINE, "the late attempt arrives", || calls() > before);
+}
+
+#[test]
+fn a_late_attempt_of_a_dead_connection_erases_nothing() {
+    let line = Line::new();
+    let memory = line.open();
+    let other = line.open_directly();
+    for mine in [Some(51), None] {
+        for (what, foreign, leaves, _) in FOREIGN {
+            connected(&memory);
+            memory.set(&key("n"), 50).unwrap();
+            leave_on_the_way(&line, &memory, mine);
+            memory.flush(DEADLINE).unwrap();
+            assert_eq!(stored(&line.server, "n"), mine, "{what}: the retry was faster");
+            foreign(&line, &other);
+            let_it_arrive(&line);
+            assert_eq!(stored(&line.server, "n"), leaves, "{what}");
+            assert_eq!(memory.get(&key("n")).unwrap(), leaves, "{what}");
+        }
+    }
+}
+
+#[test]
+fn a_late_attempt_of_a_memory_that_was_closed_erases_nothing() {
+    for mine in [Some(51), None] {
+        let line = Line::new();
+        let memory = line.open();
+        memory.set(&key("n"), 50).unwrap();
+        leave_on_the_way(&line, &memory, mine);
+        memory.close(DEADLINE).unwrap();
+        assert_eq!(stored(&line.server, "n"), mine);
+        line.server.set_raw("memory:n", "99");
+        let_it_arrive(&line);
+        assert_eq!(stored(&line.server, "n"), Some(99));
+    }
+}
+
+#[test]
+fn a_late_attempt_of_a_write_that_was_superseded_erases_nothing() {
+    for (what, foreign, leaves, _) in FOREIGN {
+        let line = Line::new();
+        let memory = line.open();
+        let other = line.open_directly();
+        memory.set(&key("n"), 50).unwrap();
+        line.proxy.refuse(true);
+        leave_on_the_way(&line, &memory, Some(51));
+        other.set(&key("n"), 60).unwrap();
+        line.up();
+        memory.flush(DEADLINE).unwrap();
+        assert_eq!((stored(&line.server, "n"), memory.status().superseded), (Some(60), 1), "{what}");
+        foreign(&line, &other);
+        let_it_arrive(&line);
+        assert_eq!(stored(&line.server, "n"), leaves, "{what}");
+    }
+}
+
+/// Two fields that are written in this order by one call, so that the second is there when the first is.
+#[derive(SyncedMemory, Clone, Copy)]
+struct Pair {
+    n: u64,
+    marker: u64,
+}
+
+/// Writes 1, and 2 while the attempt of 1 is under way; `then` comes when both wait.
+fn write_behind_an_attempt(line: &Line, memory: &Memory, then: impl FnOnce()) -> [Written; 2] {
+    let pair = Pair::attach(memory);
+    thread::scope(|scope| {
+        let first = scope.spawn(|| pair.set_n(1).unwrap());
+        eventually(DEADLINE, "the attempt is under way", || {
+            line.proxy.held() > 0 || stored(&line.server, "n") == Some(1)
+        });
+        let second = scope.spawn(|| pair.restore(Pair { n: 2, marker: 1 }).unwrap());
+        eventually(DEADLINE, "the second write waits too", || memory.status().pending == 2);
+        then();
+        [first.join().unwrap(), second.join().unwrap()]
+    })
+}
+
+#[test]
+fn a_write_made_while_an_attempt_is_under_way_is_neither_lost_nor_doubled() {
+    let line = Line::new();
+    let memory = line.open();
+    memory.set(&key("other"), 1).unwrap();
+    line.server.reset_stats();
+    line.proxy.delay(ToClient, Duration::from_millis(100));
+    let written = write_behind_an_attempt(&line, &memory, || ());
+    assert_eq!(written, [Written::Stored, Written::Stored]);
+    assert_eq!(stored(&line.server, "n"), Some(2));
+    assert_eq!(line.server.command_count("set"), 3, "n twice, and the marker");
+}
+
+#[test]
+fn from_its_first_attempt_a_write_is_frozen_and_a_later_one_is_not_taken_for_it() {
+    // Its answer is lost, or it never arrives.
+    for arrives in [true, false] {
+        let line = Line::new();
+        let memory = line.open();
+        memory.set(&key("other"), 1).unwrap();
+        line.server.reset_stats();
+        line.proxy.refuse(true);
+        if arrives {
+            line.proxy.swallow_answers(true);
+        } else {
+            line.proxy.hold_requests();
+        }
+        let written = write_behind_an_attempt(&line, &memory, || line.proxy.cut());
+        line.proxy.swallow_answers(false);
+        assert_eq!(written, [Written::Queued, Written::Queued]);
+        lost(&memory);
+        assert_eq!(memory.set(&key("n"), 3).unwrap(), Written::Queued);
+        assert_eq!(memory.get(&key("n")).unwrap(), Some(3));
+        line.up();
+        memory.flush(DEADLINE).unwrap();
+        assert_eq!(stored(&line.server, "n"), Some(3));
+        // 1, which was sent; 2 became 3 on the way, if it had not been sent; the marker.
+        let sets = line.server.command_count("set");
+        assert!((3..=4).contains(&sets), "{sets}");
+        assert_eq!(memory.status().superseded, 0);
+    }
+}
+
+#[test]
+fn a_write_behind_one_that_was_stamped_anew_stays_behind_it() {
+    let line = Line::new();
+    let memory = line.open();
+    memory.set(&key("other"), 1).unwrap();
+    let ahead = memory.synced(&key("other")).last_modified().unwrap().unwrap() + HOUR;
+    line.server.set_raw("memory:n", format!(r#"{{"value": 9, "last_modified": {ahead}}}"#));
+    // The refusal of 1 comes late, when 2 waits behind it; the answer to its next attempt never comes.
+    line.proxy.delay(ToClient, Duration::from_millis(100));
+    line.proxy.lose_answer_to(|requests| commit_count(requests) == 3);
+    let pair = Pair::attach(&memory);
+    thread::scope(|scope| {
+        let before = line.server.command_count("evalsha");
+        scope.spawn(|| pair.set_n(1).unwrap());
+        eventually(DEADLINE, "the attempt was refused", || line.server.command_count("evalsha") > before);
+        scope.spawn(|| pair.restore(Pair { n: 2, marker: 1 }).unwrap());
+        eventually(DEADLINE, "the connection is lost", || line.proxy.cuts() == 1);
+    });
+    line.proxy.delay(ToClient, Duration::ZERO);
+    memory.flush(DEADLINE).unwrap();
+    assert_eq!(stored(&line.server, "n"), Some(2));
+    assert_eq!(memory.status().superseded, 0);
+}
+
+#[test]
+fn scripts_that_the_server_forgets_cost_nothing() {
+    let line = Line::new();
+    let memory = line.open();
+    for n in 1..=20 {
+        assert_eq!(memory.set(&key("n"), n).unwrap(), Written::Stored);
+        line.server.cli(&["SCRIPT", "FLUSH"]);
+    }
+    line.down(&memory);
+    for n in 0..5_000 {
+        memory.set(&Key::<u64>::named(format!("k{n}")), n).unwrap();
+    }
+    line.server.reset_stats();
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                line.server.cli(&["SCRIPT", "FLUSH"]);
+            }
+        });
+        line.up();
+        let flushed = memory.flush(DEADLINE);
+        done.store(true, Ordering::Relaxed);
+        flushed.unwrap();
+    });
+    assert_eq!(line.server.command_count("set"), 5_000);
+    for n in 0..5_000 {
+        let stored = line.server.get_text(&format!("memory:k{n}")).unwrap();
+        assert!(stored.starts_with(&format!(r#"{{"value": {n},"#)), "k{n} holds {stored}");
+    }
+    assert_eq!(line.proxy.connections(), 2, "no connection was given up for it");
+}
+
+#[test]
+fn a_full_outbox_refuses_a_write_and_keeps_what_is_queued() {
+    let line = Line::new();
+    let memory = line.builder().outbox_limit(4_096).build().unwrap();
+    let text = |name: &str| Key::<String>::named(name.to_owned());
+    memory.set(&text("first"), "known".to_owned()).unwrap();
+    line.down(&memory);
+    let mut queued = 0;
+    let refusal = loop {
+        match memory.set(&text(&format!("k{queued}")), "x".repeat(100)) {
+            Ok(written) => assert_eq!(written, Written::Queued),
+            Err(error) => break error,
+        }
+        queued += 1;
+    };
+    eprintln!("4,096 bytes hold {queued} writes of 100 bytes");
+    assert_eq!(refusal.kind(), ErrorKind::OutboxFull);
+    assert!(refusal.to_string().contains(&format!("memory:k{queued}")), "{refusal}");
+    assert!(queued >= 5, "{queued}");
+    assert_eq!(memory.status().pending, queued);
+
+    // Nothing has changed for those that were refused, whatever was there before.
+    let full = |answer: synced_memory::Result<Written>| assert_eq!(answer.unwrap_err().kind(), ErrorKind::OutboxFull);
+    full(memory.set(&text("first"), "y".repeat(500)));
+    full(memory.set(&text("k0"), "y".repeat(1_000)));
+    assert_eq!(memory.get(&text("first")).unwrap().as_deref(), Some("known"));
+    assert_eq!(memory.get(&text("k0")).unwrap(), Some("x".repeat(100)));
+    assert_eq!(memory.get(&text(&format!("k{queued}"))).unwrap(), None);
+    assert_eq!(memory.status().pending, queued);
+    // What takes no more room than what it replaces is no burden.
+    assert_eq!(memory.set(&text("k1"), "z".repeat(100)).unwrap(), Written::Queued);
+
+    line.up();
+    memory.flush(DEADLINE).unwrap();
+    for n in 0..queued {
+        let letter = if n == 1 { "z" } else { "x" };
+        assert_eq!(memory.get(&text(&format!("k{n}"))).unwrap(), Some(letter.repeat(100)));
+    }
+    assert_eq!(memory.set(&text("first"), "y".repeat(500)).unwrap(), Written::Stored);
+    assert_eq!(line.server.get_raw(&format!("memory:k{queued}")), None, "what was refused is never applied");
+}
+
+#[test]
+fn a_queued_write_that_meets_a_newer_one_is_superseded_and_counted() {
+    let line = Line::new();
+    let memory = line.open();
+    let other = line.open_directly();
+    memory.set(&key("n"), 1).unwrap();
+    line.down(&memory);
+    memory.set(&key("n"), 2).unwrap();
+    memory.set(&key("m"), 2).unwrap();
+    other.set(&key("n"), 3).unwrap();
+    assert_eq!(memory.get(&key("n")).unwrap(), Some(2), "as far as this process knows");
+    line.up();
+    memory.flush(DEADLINE).unwrap();
+    assert_eq!((memory.get(&key("n")).unwrap(), stored(&line.server, "n")), (Some(3), Some(3)));
+    assert_eq!(memory.get(&key("m")).unwrap(), Some(2));
+    assert_eq!(memory.status().superseded, 1);
+    // From then on it is online again, and the latest.
+    assert_eq!(memory.set(&key("n"), 4).unwrap(), Written::Stored);
+    assert_eq!(other.get(&key("n")).unwrap(), Some(4));
+}
+
+#[test]
+fn an_online_write_that_meets_a_stamp_an_hour_ahead_is_stored_above_it() {
+    let line = Line::new();
+    let memory = line.open();
+    let view = memory.synced(&key("n"));
+    view.set(1).unwrap();
+    let ahead = view.last_modified().unwrap().unwrap() + HOUR;
+    for n in 2..10 {
+        let ahead = ahead + n * HOUR;
+        line.server.set_raw("memory:n", format!(r#"{{"value": 0, "last_modified": {ahead}}}"#));
+        assert_eq!(view.set(n).unwrap(), Written::Stored);
+        assert_eq!(stored(&line.server, "n"), Some(n));
+        let stamp = view.last_modified().unwrap().unwrap();
+        assert!((ahead + 1..ahead + 1_000).contains(&stamp), "just above: {ahead}, {stamp}");
+    }
+    // One that waited out an outage does not know that it is the latest.
+    line.down(&memory);
+    memory.set(&key("m"), 1).unwrap();
+    line.server.set_raw("memory:m", format!(r#"{{"value": 0, "last_modified": {ahead}}}"#));
+    line.up();
+    memory.flush(DEADLINE).unwrap();
+    assert_eq!((stored(&line.server, "m"), memory.status().superseded), (Some(0), 1));
+}
+
+#[test]
+fn a_write_that_no_attempt_was_made_of_can_wait_for_a_server_that_never_was() {
+    let server = Server::redis().start();
+    server.kill();
+    let memory = quick(server.url()).build().unwrap();
+    for n in 0..100 {
+        assert_eq!(memory.set(&key("n"), n).unwrap(), Written::Queued);
+        assert_eq!(memory.delete(&key("m")).unwrap(), n > 0);
+        assert_eq!(memory.set(&key("m"), n).unwrap(), Written::Queued);
+    }
+    server.start();
+    memory.flush(DEADLINE).unwrap();
+    assert_eq!((stored(&server, "n"), stored(&server, "m")), (Some(99), Some(99)));
+    assert_eq!(server.command_count("set"), 2);
+}
