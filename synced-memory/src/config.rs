@@ -8,6 +8,13 @@ use percent_encoding::percent_decode_str;
 use std::time::Duration;
 use url::Url;
 
+/// What a URL may look like, for messages.
+const SCHEMES: &str = "write redis://host:port, valkey://, dragonfly://, redis+unix:///path, memory: or memory:name";
+
+/// The options of every URL, for messages.
+const OPTIONS: &str = "known are prefix, scope, timeout, shutdown_timeout, tombstone_ttl and outbox_limit; \
+                       the database of a server is a path, as in redis://host/2";
+
 /// What the keys begin with unless it is set: as in the Python package.
 const DEFAULT_PREFIX: &str = "memory:";
 
@@ -200,7 +207,10 @@ fn url_of_host(env: &dyn Fn(&str) -> Option<String>) -> Result<String> {
 
 /// A URL's place and options. No message repeats the URL, which may hold a password.
 fn parse(url: &str) -> Result<(Place, Options)> {
-    let url = Url::parse(url).map_err(|error| config_error(format!("the URL cannot be read: {error}")))?;
+    let url = Url::parse(url).map_err(|error| match error {
+        url::ParseError::RelativeUrlWithoutBase => config_error(format!("the URL has no scheme: {SCHEMES}")),
+        error => config_error(format!("the URL cannot be read: {error}")),
+    })?;
     match url.scheme() {
         "memory" => {
             let options = options(&url, &mut |_, _| Ok(false))?;
@@ -216,9 +226,7 @@ fn parse(url: &str) -> Result<(Place, Options)> {
         "rediss" | "sqlite" | "redis-cluster" | "redis-sentinel" => {
             Err(config_error(format!("`{}:` is not supported by this version", url.scheme())))
         }
-        other => Err(config_error(format!(
-            "the scheme `{other}:` is unknown; known are redis://, valkey://, dragonfly://, redis+unix:// and memory:"
-        ))),
+        other => Err(config_error(format!("the scheme `{other}:` is unknown: {SCHEMES}"))),
     }
 }
 
@@ -243,7 +251,8 @@ fn options(url: &Url, more: &mut dyn FnMut(&str, &str) -> Result<bool>) -> Resul
             }
             _ if more(&name, &value)? => {}
             _ => {
-                return Err(config_error(format!("the option `{name}` is unknown in a `{}:` URL", url.scheme())));
+                let scheme = url.scheme();
+                return Err(config_error(format!("the option `{name}` is unknown in a `{scheme}:` URL: {OPTIONS}")));
             }
         }
     }

@@ -54,7 +54,11 @@ async fn keep_connected(shared: &Shared, backend: &dyn Backend, first: oneshot::
                 fault
             }
             Err(fault) => {
-                tracing::debug!(target = shared.target, error = %fault, "could not connect");
+                if first.is_some() {
+                    tracing::warn!(target = shared.target, error = %fault, "could not connect, breaker opened");
+                } else {
+                    tracing::debug!(target = shared.target, error = %fault, "could not connect");
+                }
                 fault
             }
         };

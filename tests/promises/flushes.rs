@@ -119,10 +119,12 @@ fn a_foreign_write_between_the_cut_and_the_retry_stays(direction: Direction) {
                 let cuts = line.proxy.cuts();
                 line.proxy.cut_after_bytes(direction, bytes);
                 write(&memory, mine);
-                cut = line.proxy.cuts() > cuts;
+                cut = memory.status().pending > 0;
                 if !cut {
+                    // The answer had fewer bytes, or all of them had passed.
                     break;
                 }
+                eventually(DEADLINE, "it was the proxy", || line.proxy.cuts() > cuts);
                 lost(&memory);
                 settled(&line);
                 let now = stored(&line.server, "n");
@@ -136,6 +138,8 @@ fn a_foreign_write_between_the_cut_and_the_retry_stays(direction: Direction) {
                 assert_eq!(stored(&line.server, "n"), expected, "{what}; it had arrived: {had_arrived}");
                 assert_eq!(memory.get(&key("n")).unwrap(), expected, "{what}: the slot follows");
             }
+            // Of all bytes at least one was cut.
+            assert!(cut || bytes > 10, "{mine:?}: {bytes}");
             line.proxy.do_not_cut();
             line.up();
             if !cut {
@@ -144,7 +148,7 @@ fn a_foreign_write_between_the_cut_and_the_retry_stays(direction: Direction) {
         }
     }
     eprintln!("{direction:?}: {arrived} attempts had arrived, {missed} had not");
-    assert!(arrived >= 10 && (direction == ToClient || missed > 1_000), "{arrived} {missed}");
+    assert!(arrived >= 10 && (direction == ToClient || missed > 2_000), "{arrived} {missed}");
 }
 
 #[test]

@@ -7,6 +7,8 @@ mod line;
 mod names_and_scopes;
 mod operations;
 mod outages;
+mod python_defects;
 mod refusals;
 mod runtimes;
+mod shutdown;
 mod wire_format;

@@ -203,7 +203,7 @@ impl<T: Value> Synced<T> {
     fn decode(&self, stored: &[u8]) -> Result<T> {
         envelope::decode(stored).map_err(|error| {
             let expected = std::any::type_name::<T>();
-            let what = format_args!("what is stored is no {expected}: {}", envelope::describe(&error));
+            let what = format_args!("what is stored is no `{expected}`: {}", envelope::describe(&error));
             self.error(ErrorKind::Decode, what)
         })
     }
@@ -218,10 +218,11 @@ impl<T: Value> Synced<T> {
         if known {
             self.error(
                 ErrorKind::Unset,
-                format_args!("expected a {expected}, but nothing is stored, and there is no default"),
+                format_args!("expected a value of type `{expected}`, but nothing is stored, and there is no default"),
             )
         } else {
-            let what = format_args!("expected a {expected}, but nothing is known: {}", shared.unavailable());
+            let what =
+                format_args!("expected a value of type `{expected}`, but nothing is known: {}", shared.unavailable());
             self.error(ErrorKind::Unset, what)
         }
     }
