@@ -26,6 +26,7 @@ doc *args:
 bench *args:
     cargo bench -p synced-memory-benches {{args}}
 
-# The property tests with many more cases than usual.
-soak cases="1000000":
-    PROPTEST_CASES={{cases}} cargo test --release -p synced-memory-tests --test promises
+# The long forms of the tests: millions of model schedules, and the faults over and over.
+soak schedules="3000000" rounds="20":
+    SYNCED_MEMORY_SCHEDULES={{schedules}} cargo test --release -p synced-memory --lib model
+    for round in $(seq {{rounds}}); do .ci/test --release -p synced-memory-tests --test promises || exit 1; done
