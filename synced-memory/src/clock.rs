@@ -46,8 +46,14 @@ impl Clock {
     /// Takes in that the server's clock stood at `server` (ns since 1970) somewhere between `asked`
     /// and `answered`. Returns by how much that moves `now`, in ns.
     pub(crate) fn adjust(&self, server: u64, asked: Mono, answered: Mono) -> i64 {
-        let middle = asked + answered.saturating_sub(asked) / 2;
-        let ahead = server.cast_signed().wrapping_sub(self.unadjusted(middle).cast_signed());
+        let ahead_at = |mono| server.cast_signed().wrapping_sub(self.unadjusted(mono).cast_signed());
+        // TIME is in microseconds.
+        let (least, most) = (ahead_at(answered), ahead_at(asked).saturating_add(1_000));
+        if (least..=most).contains(&self.ahead.load(Ordering::Relaxed)) {
+            // The answer says nothing against what is known, and the middle of a slow round trip is a guess.
+            return 0;
+        }
+        let ahead = ahead_at(asked + answered.saturating_sub(asked) / 2);
         ahead.wrapping_sub(self.ahead.swap(ahead, Ordering::Relaxed))
     }
 
@@ -107,12 +113,12 @@ impl Stamp {
     /// stamp issued or seen for the key where that is not below it.
     pub(crate) fn issue(now: u64, last: Self, random: &mut fastrand::Rng) -> Self {
         let fresh = Self::new((now / 1_000).saturating_mul(1_000) + random.u64(0..1_000));
-        if last < fresh { fresh } else { last.just_above(random) }
+        if last < fresh || last > Self::MAX { fresh } else { last.just_above(random) }
     }
 
     /// This stamp plus 1 to 999 at random.
     pub(crate) fn just_above(self, random: &mut fastrand::Rng) -> Self {
-        Self((self.0 + random.u64(1..1_000)).min(Self::MAX.0))
+        Self(self.0.saturating_add(random.u64(1..1_000)))
     }
 
     /// This stamp on a clock that is `by` ns ahead.

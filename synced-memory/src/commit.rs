@@ -41,6 +41,8 @@ pub(crate) struct Attempt {
     pub(crate) sequence: Sequence,
     pub(crate) stamp: Stamp,
     pub(crate) change: Change,
+    /// An earlier attempt is in doubt, and may yet arrive.
+    pub(crate) retry: bool,
 }
 
 impl Attempt {
@@ -85,6 +87,9 @@ pub(crate) enum Verdict {
 
 /// Decides on an attempt, given what is at its key and the last sequence number that was recorded
 /// for its writer there (zero where there is no record).
+///
+/// A retry that is refused is recorded all the same: what was superseded stays so, also when the attempt in
+/// doubt arrives at last.
 ///
 /// The sequence number comes first: an attempt that was applied once is never applied again, not even
 /// where somebody has since stored an older stamp (DESIGN, rules 4 and 6).

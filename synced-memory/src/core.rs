@@ -122,11 +122,12 @@ impl Core {
     /// that the answer wakes; the flusher sends everything else.
     pub(crate) fn write(&self, key: &Arc<str>, request: Request) -> Result<Answer> {
         let deadline = self.deadline();
-        let at = self.shared.clock.at();
         let live = self.shared.live();
         let (accepted, own) = {
             let mut state = self.shared.state();
             self.shared.check_open()?;
+            // Under the lock: the clock and what it has stamped move in one step.
+            let at = self.shared.clock.at();
             let accepted = state.write(key, request, at)?;
             let own = live.as_ref().and_then(|_| state.take_small(key, SENT_BY_ITS_CALLER, at.mono));
             (accepted, own)

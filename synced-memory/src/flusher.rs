@@ -2,6 +2,7 @@
 
 use crate::backend::Backend;
 use crate::cache::Ticket;
+use crate::clock::Mono;
 use crate::commit::{Attempt, Outcome};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fault::{Fault, FaultKind};
@@ -45,9 +46,12 @@ async fn keep_connected(shared: &Shared, backend: &dyn Backend, first: oneshot::
     loop {
         let fault = match connect(shared, backend, &mut was_connected).await {
             Ok(live) => {
-                tracing::info!(target = shared.target, "connected");
-                backoff.reset();
+                tracing::info!(target = shared.target, "connected, breaker closed");
                 let fault = serve(shared, &live, &mut backoff, &mut first).await;
+                // One that takes no writes is asked less and less often, however often it can be reached.
+                if fault.kind != FaultKind::Elsewhere {
+                    backoff.reset();
+                }
                 live.end(fault.clone());
                 shared.set_live(None);
                 tracing::warn!(target = shared.target, error = %fault, "connection lost, breaker opened");
@@ -68,7 +72,10 @@ async fn keep_connected(shared: &Shared, backend: &dyn Backend, first: oneshot::
         if let Some(first) = first.take() {
             let _ = first.send(Err(error));
         }
-        sleep(backoff.next()).await;
+        // Where another server may have taken over, the wait is over already: reads went on in it.
+        if fault.kind != FaultKind::Elsewhere {
+            sleep(backoff.next()).await;
+        }
     }
 }
 
@@ -78,22 +85,27 @@ async fn connect(shared: &Shared, backend: &dyn Backend, was_connected: &mut boo
     let silent = |_| Fault::lost(format_args!("no answer to a connection attempt within {limit:?}"));
     let session = timeout(limit, backend.connect()).await.map_err(silent)??;
     let live = Arc::new(Live::new(session));
-    let shift = ask_time(shared, &live).await?;
+    let (now, asked, answered) = ask_time(shared, &live).await?;
     let first = !std::mem::replace(was_connected, true);
-    shared.state().connected(first.then_some(shift));
+    {
+        // In one step: a stamp that is issued in between would be moved twice.
+        let mut state = shared.state();
+        let shift = shared.clock.adjust(now, asked, answered);
+        state.connected(first.then_some(shift));
+    }
     if let Ok(Ok(policy)) = timeout(limit, live.session.eviction_policy()).await {
         shared.eviction_policy.store(policy.map(Arc::new));
     }
     Ok(live)
 }
 
-/// Asks for the backend's clock, which also shows that the connection is alive. Returns by how much
-/// that moves ours, in ns.
-async fn ask_time(shared: &Shared, live: &Live) -> Result<i64, Fault> {
+/// Asks for the backend's clock, which also shows that the connection is alive. Returns what it
+/// stood at, in ns since 1970, and when that was asked and answered.
+async fn ask_time(shared: &Shared, live: &Live) -> Result<(u64, Mono, Mono), Fault> {
     let limit = shared.settings.timeout;
     let asked = shared.clock.mono();
     match timeout(limit, live.session.now()).await {
-        Ok(Ok(now)) => Ok(shared.clock.adjust(now, asked, shared.clock.mono())),
+        Ok(Ok(now)) => Ok((now, asked, shared.clock.mono())),
         Ok(Err(fault)) => Err(fault),
         Err(_) => Err(Fault::lost(format_args!("no answer to a heartbeat within {limit:?}"))),
     }
@@ -113,8 +125,9 @@ async fn heartbeat(shared: &Shared, live: &Live) -> Fault {
     loop {
         sleep(HEARTBEAT).await;
         match ask_time(shared, live).await {
+            Ok((now, asked, answered)) => _ = shared.clock.adjust(now, asked, answered),
             Err(fault) if fault.kind == FaultKind::Lost => return fault,
-            _ => {}
+            Err(_) => {}
         }
     }
 }

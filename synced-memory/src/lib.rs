@@ -17,6 +17,8 @@ mod flusher;
 mod json;
 mod key;
 mod memory;
+#[cfg(test)]
+mod model;
 mod outbox;
 #[doc(hidden)]
 #[allow(missing_docs, missing_debug_implementations)]

@@ -226,6 +226,11 @@ impl Outbox {
         self.queues.get(key)?.back()
     }
 
+    /// The writes to `key` that wait, in their order.
+    pub(crate) fn of(&self, key: &str) -> impl DoubleEndedIterator<Item = &Entry> {
+        self.queues.get(key).into_iter().flatten()
+    }
+
     /// Takes the head of `key` out; the one behind it is to be sent.
     pub(crate) fn remove(&mut self, key: &Arc<str>) -> Option<Entry> {
         let queue = self.queues.get_mut(key)?;
@@ -273,9 +278,28 @@ impl Outbox {
 
     /// Moves the stamps of what was never sent, since the clock that issued them was `by` ns behind.
     pub(crate) fn shift(&mut self, by: i64) {
-        for entry in self.queues.values_mut().flatten().filter(|entry| entry.tried == Tried::Never) {
-            entry.restamp(entry.stamp.shifted(by));
+        for (key, queue) in &mut self.queues {
+            for entry in queue.iter_mut().filter(|entry| entry.tried == Tried::Never) {
+                self.bytes -= entry.cost(key);
+                entry.restamp(entry.stamp.shifted(by));
+                self.bytes += entry.cost(key);
+            }
         }
+    }
+
+    /// Stamps the head of `key` anew, just above `found`, and those behind it above that: a later write
+    /// is never older than an earlier one. Returns the last stamp.
+    pub(crate) fn restamp_above(&mut self, key: &str, found: Stamp, random: &mut fastrand::Rng) -> Stamp {
+        let mut last = found;
+        for entry in self.queues.get_mut(key).into_iter().flatten() {
+            if entry.stamp <= last {
+                self.bytes -= entry.cost(key);
+                entry.restamp(last.just_above(random));
+                self.bytes += entry.cost(key);
+            }
+            last = entry.stamp;
+        }
+        last
     }
 
     /// How many keys have writes that wait.

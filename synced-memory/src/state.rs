@@ -11,7 +11,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::fault::{Fault, FaultKind};
 use crate::outbox::{Answer, Entry, Outbox, Tried, Waiter, Write, Written};
 use bytes::Bytes;
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
@@ -76,8 +76,9 @@ pub(crate) struct State {
     pub(crate) superseded: u64,
     /// Queued writes whose time to live ended before they could be sent.
     pub(crate) expired: u64,
-    /// The keys at which the backend has a record of this writer, and no attempt is in doubt.
-    recorded: HashSet<Arc<str>>,
+    /// The keys at which the backend has a record of this writer, and whether it can be dropped: not where
+    /// an attempt in doubt may yet arrive, which must find it.
+    recorded: HashMap<Arc<str>, bool>,
     writer: Writer,
     tombstone_ttl: Duration,
     random: fastrand::Rng,
@@ -94,7 +95,7 @@ impl State {
             set_aside: Vec::new(),
             superseded: 0,
             expired: 0,
-            recorded: HashSet::new(),
+            recorded: HashMap::new(),
             writer: random.u64(..),
             tombstone_ttl,
             random,
@@ -107,7 +108,7 @@ impl State {
 
     /// The keys at which the backend has a record of this writer that it can drop.
     pub(crate) fn take_recorded(&mut self) -> Vec<Arc<str>> {
-        self.recorded.drain().collect()
+        self.recorded.drain().filter_map(|(key, is_droppable)| is_droppable.then_some(key)).collect()
     }
 
     /// Applies a write locally and queues it. While the link is up, its answer is awaited.
@@ -141,7 +142,7 @@ impl State {
     /// What a read of `key` shows: the unanswered writes of this process on top of what the backend
     /// last answered.
     pub(crate) fn view(&self, key: &str, mono: Mono) -> View {
-        if let Some(entry) = self.outbox.last(key).filter(|entry| !is_over(entry.expires, mono)) {
+        if let Some(entry) = self.outbox.of(key).rev().find(|entry| !is_over(entry.expires, mono)) {
             let stored = match &entry.change {
                 Change::Put { envelope, .. } => Some(envelope.clone()),
                 Change::Delete => None,
@@ -213,8 +214,8 @@ impl State {
             }
             Change::Delete => Change::Delete,
         };
-        let (sequence, stamp) = (entry.sequence, entry.stamp);
-        Some(Attempt { key, writer: self.writer, sequence, stamp, change })
+        let (sequence, stamp, retry) = (entry.sequence, entry.stamp, entry.tried == Tried::InDoubt);
+        Some(Attempt { key, writer: self.writer, sequence, stamp, change, retry })
     }
 
     /// Takes back a batch that was not sent.
@@ -247,8 +248,7 @@ impl State {
                     Change::Delete => None,
                 };
                 let expires = entry.expires;
-                let kept = self.cache.base(key).and_then(|base| base.expires).filter(|_| stored.is_some());
-                self.cache.answered(key, Base { stored, ticket, expires: expires.or(kept) });
+                self.cache.answered(key, Base { stored, ticket, expires });
                 self.settle(key, Answer { written: Written::Stored, existed });
             }
             Ok(Outcome::Already(found)) => {
@@ -258,13 +258,12 @@ impl State {
             }
             Ok(Outcome::Refused(found)) => {
                 let own = is_own(attempt, &found);
-                let anew = found.stamp().just_above(&mut self.random);
-                if !own && entry.fresh && anew > found.stamp() {
+                if !own && entry.fresh {
                     entry.in_flight = None;
-                    entry.restamp(anew);
+                    let last = self.outbox.restamp_above(key, found.stamp(), &mut self.random);
                     self.outbox.put_back(Arc::clone(key));
                     self.take_in(key, ticket, &found);
-                    self.cache.seen(key, anew);
+                    self.cache.seen(key, last);
                     self.cache.touch(key);
                 } else {
                     self.take_in(key, ticket, &found);
@@ -332,9 +331,8 @@ impl State {
         if let Some(mut entry) = self.outbox.remove(key) {
             match entry.tried {
                 Tried::Never => {}
-                Tried::Sent => _ = self.recorded.insert(Arc::clone(key)),
-                // Its other attempt may yet arrive, and must find the record.
-                Tried::InDoubt => _ = self.recorded.remove(key),
+                Tried::Sent => _ = self.recorded.entry(Arc::clone(key)).or_insert(true),
+                Tried::InDoubt => _ = self.recorded.insert(Arc::clone(key), false),
             }
             entry.tell(&Ok(answer));
             self.cache.touch(key);
@@ -354,6 +352,9 @@ impl State {
             return;
         };
         self.cache.touch(key);
+        if entry.tried == Tried::InDoubt {
+            self.recorded.insert(Arc::clone(key), false);
+        }
         if entry.is_awaited() {
             entry.tell(&Err(reason));
             return;

@@ -7,16 +7,19 @@ use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
 thread_local! {
-    static PARKING: (parking::Parker, Waker) = {
-        let (parker, unparker) = parking::pair();
-        (parker, unparker.into())
-    };
+    static PARKING: (parking::Parker, Waker) = pair();
+}
+
+fn pair() -> (parking::Parker, Waker) {
+    let (parker, unparker) = parking::pair();
+    (parker, unparker.into())
 }
 
 /// Runs `future` on this thread; `None` when it is not done at the deadline.
 pub(crate) fn block_on<F: Future>(future: F, deadline: Deadline) -> Option<F::Output> {
-    let mut future = pin!(future);
-    PARKING.with(|(parker, waker)| {
+    // Inside a task, tokio's primitives would ask to be polled again once the task has yielded, which it cannot.
+    let mut future = pin!(tokio::task::unconstrained(future));
+    let mut wait = |(parker, waker): &(parking::Parker, Waker)| {
         let mut context = Context::from_waker(waker);
         loop {
             if let Poll::Ready(output) = future.as_mut().poll(&mut context) {
@@ -28,7 +31,9 @@ pub(crate) fn block_on<F: Future>(future: F, deadline: Deadline) -> Option<F::Ou
             }
             parker.park_timeout(remaining);
         }
-    })
+    };
+    // At the end of a thread its locals go one by one, and a memory that is kept in one may be the last.
+    PARKING.try_with(&mut wait).unwrap_or_else(|_| wait(&pair()))
 }
 
 #[cfg(test)]

@@ -13,10 +13,8 @@ const DEADLINE: Duration = Duration::from_secs(10);
 
 /// What Redis from 6.2 on, Valkey and Dragonfly all have, and no more than this library needs.
 /// `CLIENT SETINFO` is the redis crate's own; it ignores the answer.
-const ALLOWED: &[&str] = &[
-    "auth", "hello", "select", "client|setinfo", "client", "time", "info", "get", "mget", "getrange", "exists", "set",
-    "del", "unlink", "pttl", "pexpire", "scan", "hget", "hmget", "hset", "hdel", "eval", "evalsha", "script|load",
-];
+const ALLOWED: &str = "auth hello select client|setinfo client time info \
+    get mget getrange exists set del unlink pttl pexpire scan hget hmget hset hdel eval evalsha script|load";
 
 #[derive(SyncedMemory, Debug, Clone, PartialEq)]
 struct Sample {
@@ -39,11 +37,8 @@ fn sample() -> Sample {
 
 /// Everything that a session does.
 fn session(url: &str, proxy: &Proxy) {
-    let memory = Memory::builder()
-        .url(url)
-        .backoff(Duration::from_millis(5), Duration::from_millis(50))
-        .build()
-        .unwrap();
+    let memory =
+        Memory::builder().url(url).backoff(Duration::from_millis(5), Duration::from_millis(50)).build().unwrap();
     let handle = Sample::attach(&memory);
     assert_eq!(handle.restore(sample()).unwrap(), Written::Stored);
     assert_eq!(handle.snapshot().unwrap(), sample());
@@ -83,7 +78,8 @@ fn only_commands_that_every_server_has_are_sent() {
         let stats = server.info("commandstats");
         let called: BTreeSet<&str> =
             stats.lines().filter_map(|line| line.strip_prefix("cmdstat_")?.split(':').next()).collect();
-        let known: BTreeSet<&str> = ALLOWED.iter().copied().chain(["config|resetstat", "config"]).collect();
+        let known: BTreeSet<&str> =
+            ALLOWED.split(' ').filter(|name| !name.is_empty()).chain(["config|resetstat", "config"]).collect();
         let foreign: Vec<_> = called.difference(&known).collect();
         assert!(foreign.is_empty(), "{foreign:?} are not on the list");
         for needed in ["hello", "select", "time", "info", "get", "set", "del", "scan", "evalsha", "hset", "hdel"] {

@@ -465,6 +465,26 @@ fn an_online_write_that_meets_a_stamp_an_hour_ahead_is_stored_above_it() {
 }
 
 #[test]
+fn of_two_writes_the_later_wins_also_where_one_line_is_slow_one_way() {
+    // Half of the round trip is no good guess at when the server looked at its clock.
+    for direction in [ToServer, ToClient] {
+        let line = Line::new();
+        line.proxy.delay(direction, Duration::from_millis(200));
+        let memory = line.builder().timeout(Duration::from_secs(2)).build().unwrap();
+        let other = line.open_directly();
+        memory.set(&key("n"), 1).unwrap();
+        line.down(&memory);
+        memory.set(&key("n"), 2).unwrap();
+        other.set(&key("n"), 3).unwrap();
+        other.set(&key("m"), 3).unwrap();
+        memory.set(&key("m"), 4).unwrap();
+        line.up();
+        memory.flush(DEADLINE).unwrap();
+        assert_eq!((stored(&line.server, "n"), stored(&line.server, "m")), (Some(3), Some(4)), "{direction:?}");
+    }
+}
+
+#[test]
 fn a_write_that_no_attempt_was_made_of_can_wait_for_a_server_that_never_was() {
     let server = Server::redis().start();
     server.kill();

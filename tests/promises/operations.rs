@@ -58,7 +58,10 @@ fn an_outage_is_told_from_its_beginning_to_its_end() {
     memory.flush(DEADLINE).unwrap();
     logged(&end, &[&at, "connected"]);
     logged(&end, &[&at, "breaker closed"]);
-    let writes = logs_of(&end, &at, "flushed").iter().map(|event| event.field("writes").unwrap().parse::<u32>().unwrap()).sum::<u32>();
+    let writes = logs_of(&end, &at, "flushed")
+        .iter()
+        .map(|event| event.field("writes").unwrap().parse::<u32>().unwrap())
+        .sum::<u32>();
     assert_eq!(writes, 3);
     // One outage is one opening and one closing, whatever the tries in between.
     assert_eq!(logs_of(&outage, &at, "breaker opened").len(), 1);

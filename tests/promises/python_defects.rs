@@ -5,12 +5,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use support::Direction::{ToClient, ToServer};
-use support::{Child, Python, Server, eventually};
+use support::{Child, Python, Server};
 use synced_memory::{ErrorKind, Key, Memory, SyncedMemory, Written};
 
 use crate::line::{DEADLINE, Line, commits, connected, lost, quick};
 
-#[derive(SyncedMemory)]
+#[derive(SyncedMemory, Debug)]
 struct State {
     count: u64,
     #[synced(default = "dark".to_owned())]

@@ -1,5 +1,6 @@
 //! DESIGN, rules 2, 12 and 13, and section 3.5: what a server refuses, for now and for good.
 
+use std::fmt::{Debug, Write};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -82,7 +83,7 @@ fn no_password_is_in_any_message_log_line_or_debug_output() {
     let proxy = Proxy::to(&server);
     let through = server.url().replace(&format!(":{}", server.port()), &format!(":{}", proxy.port()));
     let mut said = String::new();
-    let mut say = |what: &dyn std::fmt::Debug| said += &format!("{what:?} {what:#?}\n");
+    let mut say = |what: &dyn Debug| writeln!(said, "{what:?} {what:#?}").unwrap();
 
     let builder = Memory::builder().url(&through).backoff(Duration::from_millis(5), Duration::from_millis(50));
     say(&builder);

@@ -139,13 +139,17 @@ impl Store {
         let sidecar = self.sidecars.entry(Arc::clone(&attempt.key)).or_default();
         let found = Found { stored, tombstone: sidecar.tombstone };
         let recorded = sidecar.records.get(&attempt.writer).copied().unwrap_or(0);
-        match commit::decide(attempt.sequence, attempt.stamp, found.stamp(), recorded) {
+        let verdict = commit::decide(attempt.sequence, attempt.stamp, found.stamp(), recorded);
+        match verdict {
             Verdict::Already => return Outcome::Already(found),
-            Verdict::Refuse => return Outcome::Refused(found),
-            Verdict::Apply => {}
+            Verdict::Refuse if !attempt.retry => return Outcome::Refused(found),
+            Verdict::Refuse | Verdict::Apply => {}
         }
         sidecar.records.insert(attempt.writer, attempt.sequence);
         sidecar.expires = mono + self.sidecar_ttl;
+        if verdict == Verdict::Refuse {
+            return Outcome::Refused(found);
+        }
         match &attempt.change {
             Change::Put { envelope, ttl } => {
                 let kept = self.keys.get(&attempt.key).and_then(|stored| stored.expires);

@@ -7,7 +7,7 @@ use super::{Check, hold};
 use crate::cache::Ticket;
 use crate::clock::{Moment, Mono};
 use crate::commit::{Attempt, Change, Outcome, Sequence};
-use crate::error::{ErrorKind, Result as Told};
+use crate::error::{Error, ErrorKind, Result as Told};
 use crate::fault::{Fault, FaultKind};
 use crate::outbox::{Answer, Written};
 use crate::state::{Accepted, Link, State};
@@ -57,7 +57,7 @@ impl Line {
     fn tells(&mut self, expected: Result<Written, ErrorKind>, existed: Option<bool>) -> Check {
         for mut waiting in self.waiting.drain(..) {
             let answer = waiting.try_recv();
-            let told = answer.as_ref().map(|told| told.as_ref().map(|answer| answer.written).map_err(|e| e.kind()));
+            let told = answer.as_ref().map(|told| told.as_ref().map(|answer| answer.written).map_err(Error::kind));
             hold!(told == Ok(expected), "{} was told {answer:?} instead of {expected:?}", self.sequence);
             if let (Some(existed), Ok(Ok(answer))) = (existed.filter(|_| !self.merged), answer) {
                 hold!(answer.existed == existed, "{} was told existed: {}", self.sequence, answer.existed);
@@ -205,9 +205,7 @@ impl Ledger {
             return Err(format!("rule 2: {} is not sent, but {batch:?}", line.sequence));
         };
         let change = match line.stored() {
-            Some(envelope) => {
-                Change::Put { envelope, ttl: line.expires.map(|expires| expires.saturating_sub(mono)) }
-            }
+            Some(envelope) => Change::Put { envelope, ttl: line.expires.map(|expires| expires.saturating_sub(mono)) },
             None => Change::Delete,
         };
         let same = attempt.sequence == line.sequence && attempt.stamp.get() == line.stamp && attempt.change == change;
@@ -264,7 +262,6 @@ impl Ledger {
                 Fate::Stored
             }
             Ok(Outcome::Already(found)) if found.stamp().get() <= line.stamp => Fate::Stored,
-            Ok(Outcome::Already(_)) => Fate::Superseded,
             Ok(Outcome::Refused(found)) if found.stamp().get() == line.stamp && found.stored == line.stored() => {
                 line.tells(Ok(Written::Stored), None)?;
                 Fate::Found
@@ -282,13 +279,17 @@ impl Ledger {
                 self.answered_with(slot);
                 return Ok(None);
             }
-            Ok(Outcome::Refused(_)) => Fate::Superseded,
+            Ok(Outcome::Already(_) | Outcome::Refused(_)) => Fate::Superseded,
             Err(fault) if fault.kind == FaultKind::Refused => {
                 return give_up(line, ErrorKind::Rejected);
             }
             Err(_) => return Ok(None),
         };
-        hold!(line.waiting.is_empty(), "rule 4: {} met something newer online, and was not stamped anew", line.sequence);
+        hold!(
+            line.waiting.is_empty(),
+            "rule 4: {} met something newer online, and was not stamped anew",
+            line.sequence
+        );
         line.fate = Some(fate);
         if let Ok(Outcome::Already(found) | Outcome::Refused(found)) = answer {
             self.seen = self.seen.max(found.stamp().get());

@@ -372,3 +372,51 @@ fn a_queued_write_that_is_over_does_not_hide_the_one_before_it() {
     process.mono += Duration::from_secs(2);
     assert_eq!(process.shows().as_deref(), Some("first"));
 }
+
+/// Rules 4 and 6: an attempt is applied once. A process that closes leaves its record where an attempt
+/// in doubt may yet arrive, also when a later write was answered for without any doubt.
+#[test]
+fn a_record_that_a_late_attempt_must_find_outlives_its_process() {
+    let (mut server, mut process) = (Server::new(), Process::connected(1));
+    let _first = process.set("first");
+    let (_late, _) = process.send().unwrap();
+    process.lose_the_connection();
+    process.state.connected(None);
+    process.deliver(&mut server);
+    let _second = process.set("second");
+    process.deliver(&mut server);
+    assert!(process.is_done());
+    assert!(process.state.take_recorded().is_empty());
+}
+
+/// Rules 3 and 15: merged or not, the writes of one process come to the same. A value that is set after
+/// a delete is a new one, without the time to live of the one that was deleted.
+#[test]
+fn a_write_after_a_queued_delete_has_no_time_to_live_of_before() {
+    let (mut server, mut process, mut other) = (Server::new(), Process::connected(1), Process::connected(2));
+    let _for_a_while = other.put("for a while", Some(Duration::from_secs(10)));
+    other.deliver(&mut server);
+    process.lose_the_connection();
+    process.now += 5_000_000;
+    let _delete = process.delete();
+    let _for_ever = process.set("for ever");
+    process.state.connected(None);
+    process.deliver(&mut server);
+    assert_eq!(server.value().as_deref(), Some("for ever"));
+    assert_eq!(value(server.store.read(KEY, Duration::from_secs(20))).as_deref(), Some("for ever"));
+}
+
+/// Rule 10: the bound of the outbox counts what is in it, also when the first connect moved the stamps
+/// of a host that was never told the time, and they have become longer.
+#[test]
+fn what_the_outbox_holds_is_counted_also_after_the_stamps_were_shifted() {
+    let (mut server, mut process) = (Server::new(), Process::offline(1));
+    process.now = 0;
+    let _first = process.set("first");
+    process.state.connected(Some(NOW.cast_signed()));
+    process.now += NOW;
+    process.deliver(&mut server);
+    let mut second = process.set("second");
+    process.deliver(&mut server);
+    assert_eq!(told(&mut second), Some(Ok(Written::Stored)));
+}

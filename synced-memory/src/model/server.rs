@@ -133,7 +133,10 @@ impl Server {
                 } else {
                     hold!(stamp <= standing, "rule 4: {stamp} was refused for the sake of {standing}");
                 }
-                hold!(found.stored == held.as_ref().map(|held| held.bytes.clone()), "it found something else: {found:?}");
+                hold!(
+                    found.stored == held.as_ref().map(|held| held.bytes.clone()),
+                    "it found something else: {found:?}"
+                );
                 hold!(found.stamp().get() == standing, "it found another stamp than {standing}: {found:?}");
             }
         }

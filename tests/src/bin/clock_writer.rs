@@ -1,14 +1,11 @@
 //! A process with a memory, for tests of clocks: it is spoken to in lines, and runs under a clock of its own.
 //!
 //! `set <name> <value>`, `get <name>`, `stamp <name>`, `wall`, `connected`, `flush`; each is answered with a line.
-//! `spam <threads>` writes key after key until it is connected, and says `spamming` when it is well under way; then
-//! it delivers them, and says the stamps of the last thousand.
 //! `keep <name> <value>` writes on a thread that keeps its own memory in a thread-local, and says `ended` when that has.
 
 use std::cell::RefCell;
 use std::env::args;
 use std::io::stdin;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -32,7 +29,6 @@ fn main() {
             ["wall"] => println!("{}", SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_nanos())),
             ["connected"] => println!("{}", memory.status().connected),
             ["flush"] => println!("{:?}", memory.flush(Duration::from_secs(10))),
-            ["spam", threads] => println!("{}", spam(&memory, threads.parse().expect("a number of threads"))),
             ["keep", name, value] => {
                 let (url, key, value) = (url.clone(), key(name), value.to_owned());
                 thread::spawn(move || keep(&url, &key, value)).join().expect("the thread ends in good order");
@@ -52,27 +48,4 @@ fn keep(url: &str, key: &Key<String>, value: String) {
         let memory = kept.insert(Memory::open(url).expect("the memory opens"));
         memory.set(key, value).expect("the write is taken");
     });
-}
-
-fn spam(memory: &Memory, threads: usize) -> String {
-    let next = AtomicU64::new(0);
-    let key = |n: u64| Key::<u64>::named(format!("k{n}"));
-    thread::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(|| {
-                while !memory.status().connected {
-                    let n = next.fetch_add(1, Ordering::Relaxed);
-                    memory.set(&key(n), n).expect("a write is queued");
-                    if n == 200 {
-                        println!("spamming");
-                    }
-                }
-            });
-        }
-    });
-    memory.flush(Duration::from_secs(20)).expect("all is delivered");
-    let newest = next.load(Ordering::Relaxed);
-    let stamps = (newest.saturating_sub(1_000)..newest).map(|n| memory.synced(&key(n)).last_modified());
-    let stamps = stamps.map(|stamp| stamp.expect("the key is read").expect("the key is set").to_string());
-    stamps.collect::<Vec<_>>().join(" ")
 }

@@ -7,6 +7,7 @@ mod faults;
 mod link;
 
 use std::future::pending;
+use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -14,6 +15,7 @@ use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
 
 use self::faults::{Both, Faults, LinkFaults, Shared, Trigger};
 use self::link::Link;
@@ -246,7 +248,7 @@ async fn listen(shared: Arc<Shared>, here: SocketAddr, there: SocketAddr) {
         }
         match (refuse, &listener) {
             (true, Some(_)) => listener = None,
-            (false, None) => listener = Some(TcpListener::bind(here).await.expect("the port is claimed")),
+            (false, None) => listener = Some(rebind(here).await),
             _ => {}
         }
         shared.faults().listening = listener.is_some();
@@ -281,4 +283,18 @@ async fn accept(listener: Option<&TcpListener>) -> TcpStream {
         Some(listener) => listener.accept().await.expect("connections can be accepted").0,
         None => pending().await,
     }
+}
+
+/// Listens again. A process that is being started by another test holds what this one has closed until it has
+/// become its program.
+async fn rebind(here: SocketAddr) -> TcpListener {
+    let bound = timeout(PATIENCE, async {
+        loop {
+            match TcpListener::bind(here).await {
+                Err(error) if error.kind() == ErrorKind::AddrInUse => sleep(Duration::from_millis(1)).await,
+                bound => return bound.expect("the port is claimed"),
+            }
+        }
+    });
+    bound.await.expect("the port is free again")
 }

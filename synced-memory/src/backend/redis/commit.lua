@@ -6,7 +6,8 @@
 -- ARGV: the sidecars' time to live in ms, the time in seconds since 1970, then for each attempt
 --         writer, sequence number, stamp,
 --         "delete", "keep" (store, keep the time to live) or the time to live in ms,
---         the envelope
+--         the envelope,
+--         "1" where an earlier attempt is in doubt, else "0"
 -- Returns for each attempt
 --         {1, existed}             applied
 --         {2, stored, tombstone}   applied by an earlier attempt
@@ -31,37 +32,59 @@ local function stamp_of(tail)
   return stamp
 end
 
-local function commit(key, sidecar, writer, sequence, stamp, change, envelope)
+local function refusal(answer)
+  return type(answer) == 'table' and answer.err
+end
+
+-- Records that the writer's attempt was decided on; returns the server's refusal, if it refuses that.
+local function record(sidecar, writer, note)
+  local refused = refusal(redis.pcall('HSET', sidecar, writer, note))
+  if refused then return refused end
+  local left = redis.pcall('PTTL', sidecar)
+  refused = refusal(left)
+  if refused or left >= sidecar_ttl then return refused end
+  -- A tenth more than asked for, so that not every write has to set it.
+  return refusal(redis.pcall('PEXPIRE', sidecar, string.format('%.0f', sidecar_ttl * 1.1)))
+end
+
+local function commit(key, sidecar, writer, sequence, stamp, change, envelope, retry)
   local tail = redis.pcall('GETRANGE', key, -64, -1)
   if type(tail) == 'table' then return {0, tail.err} end
   local exists = tail ~= '' or redis.call('EXISTS', key) == 1
   local beside = redis.call('HMGET', sidecar, 'deleted', writer)
   local tombstone = beside[1] or '0'
   local recorded = beside[2] and string.match(beside[2], '^%d+') or '0'
+  local note = sequence .. ' ' .. now
 
   if not above(sequence, recorded) then return {2, redis.call('GET', key), tombstone} end
-  if not above(stamp, exists and stamp_of(tail) or tombstone) then return {3, redis.call('GET', key), tombstone} end
+  if not above(stamp, exists and stamp_of(tail) or tombstone) then
+    -- What was superseded stays so: the attempt in doubt must find the record when it arrives at last.
+    local refused = retry == '1' and record(sidecar, writer, note)
+    if refused then return {0, refused} end
+    return {3, redis.call('GET', key), tombstone}
+  end
 
-  local done
-  if change == 'delete' then
-    done = redis.pcall('DEL', key)
+  -- The record first: where the server refuses any of this, nothing was made.
+  local refused = record(sidecar, writer, note)
+  if refused and change == 'delete' and string.find(refused, 'OOM ', 1, true) then
+    -- But a delete needs no memory: once it is made, the script may write.
+    redis.call('DEL', key)
+    refused = record(sidecar, writer, note)
+  end
+  if refused then
+    -- The change is not even tried.
+  elseif change == 'delete' then
+    refused = refusal(redis.pcall('DEL', key))
   elseif change == 'keep' then
-    done = redis.pcall('SET', key, envelope, 'KEEPTTL')
+    refused = refusal(redis.pcall('SET', key, envelope, 'KEEPTTL'))
   else
-    done = redis.pcall('SET', key, envelope, 'PX', change)
+    refused = refusal(redis.pcall('SET', key, envelope, 'PX', change))
   end
-  if type(done) == 'table' and done.err then return {0, done.err} end
-
-  local record = sequence .. ' ' .. now
-  if change == 'delete' and above(stamp, tombstone) then
-    redis.call('HSET', sidecar, writer, record, 'deleted', stamp)
-  else
-    redis.call('HSET', sidecar, writer, record)
+  if refused then
+    redis.pcall('HSET', sidecar, writer, beside[2] or '0 ' .. now) -- as good as no record
+    return {0, refused}
   end
-  -- A tenth more than asked for, so that not every write has to set it.
-  if redis.call('PTTL', sidecar) < sidecar_ttl then
-    redis.call('PEXPIRE', sidecar, string.format('%.0f', sidecar_ttl * 1.1))
-  end
+  if change == 'delete' and above(stamp, tombstone) then redis.call('HSET', sidecar, 'deleted', stamp) end
   return {1, exists and 1 or 0}
 end
 
@@ -69,7 +92,7 @@ local answers = {}
 local argument = 3
 for i = 1, #KEYS, 2 do
   answers[#answers + 1] = commit(KEYS[i], KEYS[i + 1], ARGV[argument], ARGV[argument + 1],
-    ARGV[argument + 2], ARGV[argument + 3], ARGV[argument + 4])
-  argument = argument + 5
+    ARGV[argument + 2], ARGV[argument + 3], ARGV[argument + 4], ARGV[argument + 5])
+  argument = argument + 6
 end
 return answers

@@ -70,6 +70,7 @@ impl Committer {
                 Change::Put { envelope, ttl: Some(ttl) } => call.arg(millis(*ttl).max(1)).arg(&envelope[..]),
                 Change::Delete => call.arg("delete").arg(""),
             };
+            call.arg(u8::from(attempt.retry));
         }
         call
     }

@@ -97,8 +97,10 @@ const PASSING: &[(&str, FaultKind)] = &[
 
 fn kind_of(message: &str) -> FaultKind {
     let code = message.split(' ').next().unwrap_or_default();
-    // Redis 6 wraps what a command within a script answered: "ERR Error running script ... -OOM ...".
-    let says = |passing: &str| code == passing || code == "ERR" && message.contains(&format!("-{passing} "));
+    // Redis 6 wraps what a command within a script answered: "ERR Error running script ... -OOM ..." where the
+    // script ended by it, "@user_script: 49: -OOM ..." where it caught it.
+    let wraps = code == "ERR" || code == "@user_script:";
+    let says = |passing: &str| code == passing || wraps && message.contains(&format!("-{passing} "));
     PASSING.iter().find(|(passing, _)| says(passing)).map_or(FaultKind::Refused, |(_, kind)| *kind)
 }
 

@@ -1,0 +1,58 @@
+//! One of the processes: its state, what the rules say of that, and its clock.
+
+use super::Check;
+use super::ledger::Ledger;
+use super::server::{Held, KEY, TOMBSTONE_TTL};
+use crate::cache::{Ticket, Version};
+use crate::clock::Mono;
+use crate::error::{Error, ErrorKind};
+use crate::state::{Link, State};
+
+#[derive(Debug)]
+pub(super) struct Process {
+    pub(super) state: State,
+    pub(super) version: Version,
+    pub(super) ledger: Ledger,
+    /// Its clock without the server's.
+    pub(super) ahead: i64,
+    pub(super) was_connected: bool,
+    pub(super) wire: Option<usize>,
+    /// Callers may use the connection: what was in doubt has been sent.
+    pub(super) live: bool,
+    pub(super) under_way: bool,
+    pub(super) tickets: Ticket,
+    pub(super) late: Vec<(Ticket, Option<Held>)>,
+}
+
+impl Process {
+    pub(super) fn new(ahead: i64, random: &mut fastrand::Rng) -> Self {
+        let limit = if random.u8(0..8) == 0 { 700 } else { 1 << 20 };
+        let mut state = State::new(limit, TOMBSTONE_TTL, random.fork());
+        let version = state.cache.hold(&KEY.into());
+        Self {
+            state,
+            version,
+            ledger: Ledger::new(),
+            ahead,
+            was_connected: false,
+            wire: None,
+            live: false,
+            under_way: false,
+            tickets: 0,
+            late: Vec::new(),
+        }
+    }
+
+    pub(super) fn ticket(&mut self) -> Ticket {
+        self.tickets += 1;
+        self.tickets
+    }
+
+    pub(super) fn lost(&mut self, mono: Mono) -> Check {
+        self.live = false;
+        self.under_way = false;
+        self.wire = None;
+        self.state.lost(Error::new(ErrorKind::Unavailable, "lost"), mono);
+        self.ledger.interrupted(Link::Down)
+    }
+}
