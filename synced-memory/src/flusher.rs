@@ -43,10 +43,12 @@ async fn keep_connected(shared: &Shared, backend: &dyn Backend, first: oneshot::
     let mut first: First = Some(first);
     let mut backoff = Backoff::new(shared.settings.backoff);
     let mut was_connected = false;
+    let mut said = None;
     loop {
         let fault = match connect(shared, backend, &mut was_connected).await {
             Ok(live) => {
                 tracing::info!(target = shared.target, "connected, breaker closed");
+                said = None;
                 let fault = serve(shared, &live, &mut backoff, &mut first).await;
                 // One that takes no writes is asked less and less often, however often it can be reached.
                 if fault.kind != FaultKind::Elsewhere {
@@ -58,10 +60,12 @@ async fn keep_connected(shared: &Shared, backend: &dyn Backend, first: oneshot::
                 fault
             }
             Err(fault) => {
-                if first.is_some() {
-                    tracing::warn!(target = shared.target, error = %fault, "could not connect, breaker opened");
-                } else {
+                // Once for each cause: an outage must not fill the log.
+                if said.as_ref() == Some(&fault.to_string()) {
                     tracing::debug!(target = shared.target, error = %fault, "could not connect");
+                } else {
+                    tracing::warn!(target = shared.target, error = %fault, "could not connect, breaker open");
+                    said = Some(fault.to_string());
                 }
                 fault
             }
