@@ -297,7 +297,9 @@ fn item_10_the_compare_and_set_is_atomic_among_writes_that_come_back_together() 
 #[test]
 fn item_10_the_compare_and_set_is_atomic_among_online_writers() {
     let server = Server::redis().start();
-    let memories: Vec<Memory> = (0..4).map(|_| quick(server.url()).build().unwrap()).collect();
+    // None of them is to be late, whatever else this machine does.
+    let open = || quick(server.url()).timeout(DEADLINE).build().unwrap();
+    let memories: Vec<Memory> = (0..4).map(|_| open()).collect();
     let (done, seen) = (AtomicBool::new(false), AtomicU64::new(0));
     thread::scope(|scope| {
         let watching = scope.spawn(|| {

@@ -2,7 +2,7 @@
 //!
 //! It is told what is asked of the state and what is answered, and says what must have come of it.
 
-use super::server::{Held, KEY, TOMBSTONE_TTL};
+use super::server::{Held, KEY, TOMBSTONE_TTL, counted};
 use super::{Check, hold};
 use crate::cache::Ticket;
 use crate::clock::{Moment, Mono};
@@ -28,6 +28,7 @@ pub(super) enum Fate {
 
 /// A write, or several that were merged before they were sent.
 #[derive(Debug)]
+#[allow(clippy::struct_excessive_bools)] // facts that have nothing to do with each other
 struct Line {
     sequence: Sequence,
     /// The value of the newest write in it; `None` is a delete.
@@ -38,6 +39,8 @@ struct Line {
     /// The server was there when it was written, and has not been away since.
     online: bool,
     sent: bool,
+    /// An attempt was under way when the connection was lost.
+    in_doubt: bool,
     merged: bool,
     waiting: Vec<Receiver<Told<Answer>>>,
     fate: Option<Fate>,
@@ -166,15 +169,16 @@ impl Ledger {
             return Ok(());
         }
         hold!(sequence == count + 1, "rule 3: {sequence} was merged into what is frozen");
-        let (written, sent, merged, fate) = (at.mono, false, false, None);
-        self.lines.push(Line { sequence, value, stamp, expires, written, online, sent, merged, waiting, fate });
+        let (written, sent, in_doubt, merged, fate) = (at.mono, false, false, false, None);
+        let line = Line { sequence, value, stamp, expires, written, online, sent, in_doubt, merged, waiting, fate };
+        self.lines.push(line);
         Ok(())
     }
 
     /// Rule 8: microseconds of `now` with three random digits, or just above what is known.
     fn check_issued(&self, stamp: u64, now: u64) -> Check {
         let fresh = now / 1_000 * 1_000;
-        let seen = self.seen;
+        let seen = counted(self.seen);
         hold!(stamp > seen, "rule 8: {stamp} does not rise above {seen}");
         let is_fresh = (fresh..fresh + 1_000).contains(&stamp);
         let is_above = seen >= fresh && stamp < seen + 1_000;
@@ -210,9 +214,10 @@ impl Ledger {
         };
         let same = attempt.sequence == line.sequence && attempt.stamp.get() == line.stamp && attempt.change == change;
         hold!(same, "rule 3: it sends {attempt:?} instead of {line:?}");
-        hold!(line.sent || line.stamp > sent, "rule 8: {} is sent after {sent}", line.stamp);
+        hold!(attempt.retry == line.in_doubt, "rule 4: whether {attempt:?} is a retry");
+        hold!(line.sent || line.stamp > counted(sent), "rule 8: {} is sent after {sent}", line.stamp);
         line.sent = true;
-        self.sent = sent.max(attempt.stamp.get());
+        self.sent = counted(sent).max(attempt.stamp.get());
         Ok(withdrawn)
     }
 
@@ -324,9 +329,10 @@ impl Ledger {
     /// The server is away, or takes no writes: everybody is told that the write is queued.
     pub(super) fn interrupted(&mut self, link: Link) -> Check {
         self.link = link;
-        self.under_way = None;
+        let under_way = self.under_way.take().map(|(sequence, _)| sequence);
         for line in self.pending_mut() {
             line.online = false;
+            line.in_doubt |= under_way == Some(line.sequence);
             line.tells(Ok(Written::Queued), None)?;
         }
         Ok(())
@@ -368,7 +374,7 @@ impl Ledger {
                 hold!(told.is_err(), "{sequence} is not answered, and was told {told:?}");
                 hold!(entry.is_awaited(), "{sequence} is awaited, but is told nothing any more");
             }
-            above = Some(stamp);
+            above = Some(counted(stamp));
         }
         hold!(entries.next().is_none(), "there is more in the outbox than is pending");
         let ended = |fate| self.lines.iter().filter(|line| line.fate == Some(fate)).count();

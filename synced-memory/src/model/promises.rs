@@ -46,7 +46,7 @@ impl Server {
         self.foreigners += 1;
         let change = Change::Put { envelope: Bytes::from_static(text.as_bytes()), ttl: None };
         let (writer, stamp) = (self.foreigners, Stamp::MAX);
-        let outcome = self.commit(&Attempt { key: KEY.into(), writer, sequence: 1, stamp, change });
+        let outcome = self.commit(&Attempt { key: KEY.into(), writer, sequence: 1, stamp, change, retry: false });
         assert!(matches!(outcome, Outcome::Applied { .. }));
     }
 }
@@ -419,4 +419,22 @@ fn what_the_outbox_holds_is_counted_also_after_the_stamps_were_shifted() {
     let mut second = process.set("second");
     process.deliver(&mut server);
     assert_eq!(told(&mut second), Some(Ok(Written::Stored)));
+}
+
+/// Rule 8: stamps above 2^62 count as 0, those of tombstones too: a write that is refused for the sake of
+/// a stamp that nobody counts could be stamped anew for ever.
+#[test]
+fn a_tombstone_beyond_2_to_62_counts_as_zero() {
+    let (mut server, mut process) = (Server::new(), Process::connected(1));
+    server.set(r#"{"value": "theirs", "last_modified": 4611686018427387904}"#);
+    let _delete = process.delete();
+    process.deliver(&mut server);
+    assert_eq!(server.stored(), None);
+    let mut other = Process::connected(2);
+    let mut accepted = other.set("ours");
+    let (attempt, ticket) = other.send().unwrap();
+    let outcome = server.commit(&attempt);
+    assert!(matches!(outcome, Outcome::Applied { .. }), "{outcome:?}");
+    other.state.answered(&attempt, ticket, Ok(outcome));
+    assert_eq!(told(&mut accepted), Some(Ok(Written::Stored)));
 }

@@ -13,6 +13,11 @@ pub(super) const KEY: &str = "k";
 pub(super) const TOMBSTONE_TTL: Duration = Duration::from_secs(10 * 24 * 3600);
 const SIDECAR_TTL: Duration = Duration::from_secs(11 * 24 * 3600);
 
+/// Rule 8: stamps above 2^62 count as 0.
+pub(super) fn counted(stamp: u64) -> u64 {
+    if stamp > 1 << 62 { 0 } else { stamp }
+}
+
 /// A value that is stored.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Held {
@@ -36,6 +41,8 @@ struct Truth {
     held: Option<Held>,
     tombstone: u64,
     applied: Vec<(Writer, Sequence)>,
+    /// What was superseded, and stays so.
+    superseded: Vec<(Writer, Sequence)>,
 }
 
 impl Truth {
@@ -48,7 +55,7 @@ impl Truth {
 /// What took effect, for a replica that has not seen all of it.
 #[derive(Debug, Clone)]
 enum Effect {
-    Applied(Attempt),
+    Recorded(Attempt),
     Raw(Option<Bytes>),
     Flushed,
 }
@@ -64,6 +71,8 @@ pub(super) struct Server {
     withdrawn: Vec<(Writer, Sequence)>,
     /// All that ever took effect.
     made: Vec<(Writer, Sequence)>,
+    /// All that was ever recorded as superseded.
+    superseded: Vec<(Writer, Sequence)>,
     raws: Writer,
 }
 
@@ -76,6 +85,7 @@ impl Server {
             replica: (0, Truth::default()),
             withdrawn: Vec::new(),
             made: Vec::new(),
+            superseded: Vec::new(),
             raws: 0,
         }
     }
@@ -96,42 +106,54 @@ impl Server {
         self.made.contains(&(writer, sequence))
     }
 
+    /// Whether the write was ever recorded as superseded.
+    pub(super) fn is_superseded(&self, writer: Writer, sequence: Sequence) -> bool {
+        self.superseded.contains(&(writer, sequence))
+    }
+
     /// Lets an attempt take effect, or not. `over` is when its value's time to live ends.
     pub(super) fn commit(&mut self, attempt: &Attempt, over: Option<Mono>, mono: Mono) -> Check<Outcome> {
         let held = self.held(mono);
         let standing = self.standing();
         let write = (attempt.writer, attempt.sequence);
         let stamp = attempt.stamp.get();
+        let is_superseded = self.truth.superseded.contains(&write);
         let of_writer = || self.truth.applied.iter().filter(|(writer, _)| *writer == attempt.writer);
         let outcome = self.store.commit(attempt, mono);
         match &outcome {
             Outcome::Applied { existed } => {
                 hold!(!of_writer().any(|applied| *applied == write), "rule 4: {write:?} was applied twice");
                 hold!(of_writer().all(|applied| *applied < write), "rule 3: {write:?} was applied after a later write");
+                hold!(!is_superseded, "rule 4: {write:?} was superseded, and yet applied");
                 hold!(stamp > standing, "rules 4 and 7: {stamp} was applied over {standing}");
                 hold!(!self.withdrawn.contains(&write), "rule 2: {write:?} was withdrawn, and yet applied");
                 hold!(*existed == held.is_some(), "it was {} there before", if *existed { "not" } else { "" });
                 self.made.push(write);
                 self.truth.applied.push(write);
-                self.effects.push((mono, Effect::Applied(attempt.clone())));
+                self.effects.push((mono, Effect::Recorded(attempt.clone())));
                 self.truth.held = match &attempt.change {
                     Change::Delete => {
-                        self.truth.tombstone = self.truth.tombstone.max(stamp);
+                        self.truth.tombstone = self.truth.tombstone.max(counted(stamp));
                         None
                     }
                     Change::Put { envelope, ttl } => {
                         let kept = held.map(|held| (held.over, held.gone)).filter(|_| ttl.is_none());
                         let (over, gone) = kept.unwrap_or((over, ttl.map(|ttl| mono + ttl)));
-                        Some(Held { bytes: envelope.clone(), stamp, over, gone })
+                        Some(Held { bytes: envelope.clone(), stamp: counted(stamp), over, gone })
                     }
                 };
             }
             Outcome::Already(found) | Outcome::Refused(found) => {
-                let before = of_writer().any(|applied| *applied >= write);
+                let before = is_superseded || of_writer().any(|applied| *applied >= write);
                 if matches!(outcome, Outcome::Already(_)) {
                     hold!(before, "rule 6: {write:?} was never applied before");
                 } else {
                     hold!(stamp <= standing, "rule 4: {stamp} was refused for the sake of {standing}");
+                    if attempt.retry {
+                        self.superseded.push(write);
+                        self.truth.superseded.push(write);
+                        self.effects.push((mono, Effect::Recorded(attempt.clone())));
+                    }
                 }
                 hold!(
                     found.stored == held.as_ref().map(|held| held.bytes.clone()),
@@ -148,7 +170,7 @@ impl Server {
     pub(super) fn raw(&mut self, stored: Option<(Bytes, u64)>, mono: Mono) -> Check {
         let bytes = stored.as_ref().map(|(bytes, _)| bytes.clone());
         self.store_raw(bytes.clone(), mono);
-        self.truth.held = stored.map(|(bytes, stamp)| Held { bytes, stamp, over: None, gone: None });
+        self.truth.held = stored.map(|(bytes, stamp)| Held { bytes, stamp: counted(stamp), over: None, gone: None });
         self.effects.push((mono, Effect::Raw(bytes)));
         self.agrees(mono)
     }
@@ -156,7 +178,7 @@ impl Server {
     /// Drops the records of a writer: it is as if somebody else had made its writes.
     pub(super) fn forget(&mut self, writer: Writer, mono: Mono) -> Check {
         for (_, effect) in &mut self.effects {
-            if let Effect::Applied(attempt) = effect
+            if let Effect::Recorded(attempt) = effect
                 && attempt.writer == writer
             {
                 attempt.writer = !writer;
@@ -190,7 +212,7 @@ impl Server {
         self.store = Store::new(SIDECAR_TTL);
         for (mono, effect) in self.effects.clone() {
             match effect {
-                Effect::Applied(attempt) => _ = self.store.commit(&attempt, mono),
+                Effect::Recorded(attempt) => _ = self.store.commit(&attempt, mono),
                 Effect::Raw(stored) => self.store_raw(stored, mono),
                 Effect::Flushed => self.store = Store::new(SIDECAR_TTL),
             }
@@ -208,7 +230,8 @@ impl Server {
         let mut put = |envelope: Bytes, ttl| {
             self.raws += 1;
             let change = Change::Put { envelope, ttl };
-            let attempt = Attempt { key: KEY.into(), writer: self.raws, sequence: 1, stamp: Stamp::MAX, change };
+            let attempt =
+                Attempt { key: KEY.into(), writer: self.raws, sequence: 1, stamp: Stamp::MAX, change, retry: false };
             self.store.commit(&attempt, mono);
         };
         put(Bytes::new(), Some(Duration::ZERO));
