@@ -97,7 +97,7 @@ impl Cache {
     /// Takes in that `stamp` was issued or seen for `key`.
     pub(crate) fn seen(&mut self, key: &str, stamp: Stamp) {
         if let Some(cell) = self.cells.get_mut(key) {
-            cell.last = cell.last.max(stamp);
+            cell.last = cell.last.max(Stamp::new(stamp.get()));
         }
     }
 

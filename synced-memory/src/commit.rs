@@ -14,11 +14,22 @@ pub(crate) type Writer = u64;
 /// A writer's own count of its writes; it rises from write to write.
 pub(crate) type Sequence = u64;
 
+/// What a write does about the time to live of its key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum TimeToLive {
+    /// The key keeps the one that it has.
+    Keep,
+    /// The key has none.
+    Never,
+    /// The key ends after this time.
+    For(Duration),
+}
+
 /// What a write does to its key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Change {
-    /// Stores this envelope. Without a time to live, the key keeps the one that it has.
-    Put { envelope: Bytes, ttl: Option<Duration> },
+    /// Stores this envelope.
+    Put { envelope: Bytes, ttl: TimeToLive },
     /// Removes the key and leaves a tombstone.
     Delete,
 }

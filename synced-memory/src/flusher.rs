@@ -7,7 +7,7 @@ use crate::commit::{Attempt, Outcome};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fault::{Fault, FaultKind};
 use crate::shared::{Live, Shared};
-use crate::state::Link;
+use crate::state::{Link, State};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -147,6 +147,8 @@ async fn flush(shared: &Shared, live: &Arc<Live>, backoff: &mut Backoff, first: 
         match drain(shared, live, &mut on_sent).await {
             Ok(()) => {
                 backoff.reset();
+                // What it did not take may have been dropped since, and nothing is left to try it with.
+                take_writes_again(shared, &mut shared.state());
                 shared.wake.notified().await;
             }
             Err(fault) if fault.kind == FaultKind::Busy => sleep(backoff.next()).await,
@@ -247,26 +249,37 @@ fn take_in(
     answers: Vec<Result<Outcome, Fault>>,
 ) -> Result<(), Fault> {
     let mut passing = None;
+    let mut taken = 0;
     let mut state = shared.state();
     for (attempt, answer) in batch.iter().zip(answers) {
-        if let Err(fault) = &answer
-            && matches!(fault.kind, FaultKind::Busy | FaultKind::Elsewhere)
-        {
-            passing.get_or_insert_with(|| (fault.clone(), Arc::clone(&attempt.key)));
+        let fault = answer.as_ref().err().cloned();
+        if !state.answered(attempt, ticket, answer) {
+            continue;
         }
-        state.answered(attempt, ticket, answer);
+        match fault {
+            Some(fault) if matches!(fault.kind, FaultKind::Busy | FaultKind::Elsewhere) => {
+                passing.get_or_insert((fault, &attempt.key));
+            }
+            _ => taken += 1,
+        }
     }
     if let Some((fault, key)) = passing {
         tracing::warn!(target = shared.target, error = %fault, "the backend takes no writes now");
-        state.busy(Error::of_key(ErrorKind::Unavailable, &key, &fault));
+        state.busy(Error::of_key(ErrorKind::Unavailable, key, &fault));
         return Err(fault);
     }
+    if taken > 0 {
+        take_writes_again(shared, &mut state);
+    }
+    tracing::debug!(target = shared.target, writes = batch.len(), "flushed");
+    Ok(())
+}
+
+fn take_writes_again(shared: &Shared, state: &mut State) {
     if state.link == Link::Busy {
         tracing::info!(target = shared.target, "the backend takes writes again");
         state.link = Link::Up;
     }
-    tracing::debug!(target = shared.target, writes = batch.len(), "flushed");
-    Ok(())
 }
 
 /// How long a batch may take: longer than one call by what its bytes take on a slow line (1 MB/s).

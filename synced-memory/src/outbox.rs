@@ -55,6 +55,9 @@ pub(crate) struct Entry {
     pub(crate) stamp: Stamp,
     /// When its time to live is over.
     pub(crate) expires: Option<Mono>,
+    /// It took the place of a delete that was not sent, or of a value whose time was over: the key keeps no
+    /// time to live of before, and when its own is over the key is gone.
+    pub(crate) replaces_nothing: bool,
     /// When the newest write in it was made.
     pub(crate) written: Mono,
     /// When the oldest write in it was made.
@@ -156,6 +159,8 @@ impl Outbox {
         }
         self.bytes = bytes;
         if let Some(last) = merges {
+            let over = last.expires.is_some_and(|expires| expires <= write.written);
+            last.replaces_nothing |= over || matches!(last.change, Change::Delete);
             last.expires = write.expires.or(inherited_expiry(last, &write));
             last.change = write.change;
             last.stamp = write.stamp;
@@ -170,6 +175,7 @@ impl Outbox {
             change: write.change,
             stamp: write.stamp,
             expires: write.expires,
+            replaces_nothing: false,
             written: write.written,
             since: write.written,
             fresh: write.fresh,
@@ -229,6 +235,16 @@ impl Outbox {
     /// The writes to `key` that wait, in their order.
     pub(crate) fn of(&self, key: &str) -> impl DoubleEndedIterator<Item = &Entry> {
         self.queues.get(key).into_iter().flatten()
+    }
+
+    /// Takes in that the time to live of the head of `key` is over: it removes the key.
+    pub(crate) fn end(&mut self, key: &str) {
+        if let Some(entry) = self.queues.get_mut(key).and_then(VecDeque::front_mut) {
+            self.bytes -= entry.cost(key);
+            entry.change = Change::Delete;
+            entry.expires = None;
+            self.bytes += entry.cost(key);
+        }
     }
 
     /// Takes the head of `key` out; the one behind it is to be sent.

@@ -5,7 +5,7 @@
 
 use crate::cache::{Base, Cache, Ticket};
 use crate::clock::{Moment, Mono, Stamp};
-use crate::commit::{Attempt, Change, Found, Outcome, Sequence, Writer};
+use crate::commit::{Attempt, Change, Found, Outcome, Sequence, TimeToLive, Writer};
 use crate::envelope::{self, Unsealed};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fault::{Fault, FaultKind};
@@ -125,7 +125,7 @@ impl State {
         let (waiter, promised): (Option<Waiter>, _) = if fresh { (Some(tell), None) } else { (None, Some(tell)) };
         let (change, expires) = match request {
             Request::Put { value, ttl } => {
-                (Change::Put { envelope: value.seal(stamp), ttl: None }, ttl.map(|ttl| at.mono + ttl))
+                (Change::Put { envelope: value.seal(stamp), ttl: TimeToLive::Keep }, ttl.map(|ttl| at.mono + ttl))
             }
             Request::Delete => (Change::Delete, None),
         };
@@ -142,10 +142,11 @@ impl State {
     /// What a read of `key` shows: the unanswered writes of this process on top of what the backend
     /// last answered.
     pub(crate) fn view(&self, key: &str, mono: Mono) -> View {
-        if let Some(entry) = self.outbox.of(key).rev().find(|entry| !is_over(entry.expires, mono)) {
+        let shows = |entry: &&Entry| !is_over(entry.expires, mono) || entry.replaces_nothing;
+        if let Some(entry) = self.outbox.of(key).rev().find(shows) {
             let stored = match &entry.change {
-                Change::Put { envelope, .. } => Some(envelope.clone()),
-                Change::Delete => None,
+                Change::Put { envelope, .. } if !is_over(entry.expires, mono) => Some(envelope.clone()),
+                _ => None,
             };
             return View { stored, expires: entry.expires };
         }
@@ -196,9 +197,14 @@ impl State {
     fn attempt(&mut self, key: Arc<str>, mono: Mono) -> Option<Attempt> {
         let entry = self.outbox.head(&key)?;
         if is_over(entry.expires, mono) {
-            self.drop_expired(&key);
-            return None;
+            if !entry.replaces_nothing {
+                self.drop_expired(&key);
+                return None;
+            }
+            self.expired += 1;
+            self.outbox.end(&key);
         }
+        let entry = self.outbox.head(&key)?;
         if entry.written + self.tombstone_ttl <= mono {
             let reason = "it waited longer than the tombstones of deletes are kept";
             self.put_aside(&key, Error::of_key(ErrorKind::Conflict, &key, reason));
@@ -209,7 +215,11 @@ impl State {
         }
         let change = match &entry.change {
             Change::Put { envelope, .. } => {
-                let ttl = entry.expires.map(|expires| expires.saturating_sub(mono));
+                let ttl = match entry.expires {
+                    Some(expires) => TimeToLive::For(expires.saturating_sub(mono)),
+                    None if entry.replaces_nothing => TimeToLive::Never,
+                    None => TimeToLive::Keep,
+                };
                 Change::Put { envelope: envelope.clone(), ttl }
             }
             Change::Delete => Change::Delete,
@@ -234,13 +244,12 @@ impl State {
         }
     }
 
-    /// Takes in the backend's answer to an attempt that was sent as the request `ticket`.
-    pub(crate) fn answered(&mut self, attempt: &Attempt, ticket: Ticket, answer: Result<Outcome, Fault>) {
+    /// Takes in the backend's answer to an attempt that was sent as the request `ticket`. Returns whether
+    /// that was still under way: an answer over a connection that was given up says nothing any more.
+    pub(crate) fn answered(&mut self, attempt: &Attempt, ticket: Ticket, answer: Result<Outcome, Fault>) -> bool {
         let key = &attempt.key;
         let under_way = |entry: &&mut Entry| entry.sequence == attempt.sequence && entry.in_flight == Some(ticket);
-        let Some(entry) = self.outbox.head(key).filter(under_way) else {
-            return;
-        };
+        let Some(entry) = self.outbox.head(key).filter(under_way) else { return false };
         match answer {
             Ok(Outcome::Applied { existed }) => {
                 let stored = match &attempt.change {
@@ -258,7 +267,7 @@ impl State {
             }
             Ok(Outcome::Refused(found)) => {
                 let own = is_own(attempt, &found);
-                if !own && entry.fresh {
+                if !own && entry.fresh && found.stamp() >= entry.stamp {
                     entry.in_flight = None;
                     let last = self.outbox.restamp_above(key, found.stamp(), &mut self.random);
                     self.outbox.put_back(Arc::clone(key));
@@ -283,6 +292,7 @@ impl State {
                 }
             },
         }
+        true
     }
 
     /// Takes in that the backend is there. With the first answer of its clock comes by how much it

@@ -2,7 +2,7 @@
 
 use super::{Backend, Page, Reply, Session};
 use crate::clock::{self, Clock, Mono, Stamp};
-use crate::commit::{self, Attempt, Change, Found, Outcome, Sequence, Verdict, Writer};
+use crate::commit::{self, Attempt, Change, Found, Outcome, Sequence, TimeToLive, Verdict, Writer};
 use crate::fault::Fault;
 use bytes::Bytes;
 use std::collections::{BTreeMap, HashMap};
@@ -152,12 +152,15 @@ impl Store {
         }
         match &attempt.change {
             Change::Put { envelope, ttl } => {
-                let kept = self.keys.get(&attempt.key).and_then(|stored| stored.expires);
-                let expires = ttl.map(|ttl| mono + ttl).or(kept);
+                let expires = match ttl {
+                    TimeToLive::Keep => self.keys.get(&attempt.key).and_then(|stored| stored.expires),
+                    TimeToLive::Never => None,
+                    TimeToLive::For(ttl) => Some(mono + *ttl),
+                };
                 self.keys.insert(Arc::clone(&attempt.key), Stored { bytes: envelope.clone(), expires });
             }
             Change::Delete => {
-                sidecar.tombstone = sidecar.tombstone.max(attempt.stamp);
+                sidecar.tombstone = sidecar.tombstone.max(Stamp::new(attempt.stamp.get()));
                 self.keys.remove(&attempt.key);
             }
         }

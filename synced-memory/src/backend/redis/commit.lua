@@ -5,7 +5,7 @@
 --         <writer>   "<last sequence number> <seconds since 1970>": what was applied, and when
 -- ARGV: the sidecars' time to live in ms, the time in seconds since 1970, then for each attempt
 --         writer, sequence number, stamp,
---         "delete", "keep" (store, keep the time to live) or the time to live in ms,
+--         "delete", or to store: "keep" (the time to live), "never" (to end) or the time to live in ms,
 --         the envelope,
 --         "1" where an earlier attempt is in doubt, else "0"
 -- Returns for each attempt
@@ -77,6 +77,8 @@ local function commit(key, sidecar, writer, sequence, stamp, change, envelope, r
     refused = refusal(redis.pcall('DEL', key))
   elseif change == 'keep' then
     refused = refusal(redis.pcall('SET', key, envelope, 'KEEPTTL'))
+  elseif change == 'never' then
+    refused = refusal(redis.pcall('SET', key, envelope))
   else
     refused = refusal(redis.pcall('SET', key, envelope, 'PX', change))
   end
@@ -84,7 +86,9 @@ local function commit(key, sidecar, writer, sequence, stamp, change, envelope, r
     redis.pcall('HSET', sidecar, writer, beside[2] or '0 ' .. now) -- as good as no record
     return {0, refused}
   end
-  if change == 'delete' and above(stamp, tombstone) then redis.call('HSET', sidecar, 'deleted', stamp) end
+  if change == 'delete' and above(stamp, tombstone) and not above(stamp, LARGEST) then
+    redis.call('HSET', sidecar, 'deleted', stamp)
+  end
   return {1, exists and 1 or 0}
 end
 

@@ -1,7 +1,7 @@
 //! Attempts as calls of `commit.lua`, and its answers.
 
 use super::reply;
-use crate::commit::{Attempt, Change, Found, Outcome};
+use crate::commit::{Attempt, Change, Found, Outcome, TimeToLive};
 use crate::fault::Fault;
 use crate::{clock::Stamp, key};
 use redis::{Cmd, Pipeline, Script, Value};
@@ -66,8 +66,14 @@ impl Committer {
         for attempt in attempts {
             call.arg(attempt.writer).arg(attempt.sequence).arg(attempt.stamp.get());
             match &attempt.change {
-                Change::Put { envelope, ttl: None } => call.arg("keep").arg(&envelope[..]),
-                Change::Put { envelope, ttl: Some(ttl) } => call.arg(millis(*ttl).max(1)).arg(&envelope[..]),
+                Change::Put { envelope, ttl } => {
+                    match ttl {
+                        TimeToLive::Keep => call.arg("keep"),
+                        TimeToLive::Never => call.arg("never"),
+                        TimeToLive::For(ttl) => call.arg(millis(*ttl).max(1)),
+                    };
+                    call.arg(&envelope[..])
+                }
                 Change::Delete => call.arg("delete").arg(""),
             };
             call.arg(u8::from(attempt.retry));
