@@ -6,7 +6,7 @@ use super::server::{Held, KEY, TOMBSTONE_TTL, counted};
 use super::{Check, hold};
 use crate::cache::Ticket;
 use crate::clock::{Moment, Mono};
-use crate::commit::{Attempt, Change, Outcome, Sequence};
+use crate::commit::{Attempt, Change, Outcome, Sequence, TimeToLive};
 use crate::error::{Error, ErrorKind, Result as Told};
 use crate::fault::{Fault, FaultKind};
 use crate::outbox::{Answer, Written};
@@ -35,6 +35,10 @@ struct Line {
     value: Option<u64>,
     stamp: u64,
     expires: Option<Mono>,
+    /// It took the place of a delete, or of a value that was over: nothing of before is to stay.
+    replaces_nothing: bool,
+    /// It was over, and removes the key instead.
+    ended: bool,
     written: Mono,
     /// The server was there when it was written, and has not been away since.
     online: bool,
@@ -54,6 +58,24 @@ impl Line {
 
     fn is_over(&self, mono: Mono) -> bool {
         self.expires.is_some_and(|expires| expires <= mono)
+    }
+
+    /// Its time to live is over before it was sent: it is dropped, or removes the key.
+    fn end(&mut self) -> Check {
+        if self.replaces_nothing {
+            (self.value, self.expires, self.ended) = (None, None, true);
+            return Ok(());
+        }
+        self.fate = Some(Fate::Expired);
+        self.tells(Ok(Written::Superseded), None)
+    }
+
+    fn time_to_live(&self, mono: Mono) -> TimeToLive {
+        match self.expires {
+            Some(expires) => TimeToLive::For(expires.saturating_sub(mono)),
+            None if self.replaces_nothing => TimeToLive::Never,
+            None => TimeToLive::Keep,
+        }
     }
 
     /// Everybody who waits must just have been told this.
@@ -163,15 +185,28 @@ impl Ledger {
             if value.is_some() && expires.is_none() {
                 expires = last.expires.filter(|_| !last.is_over(at.mono));
             }
+            last.replaces_nothing |= last.value.is_none() || last.is_over(at.mono);
             last.waiting.extend(waiting);
             (last.value, last.stamp, last.expires, last.written) = (value, stamp, expires, at.mono);
             (last.online, last.merged) = (online, true);
             return Ok(());
         }
         hold!(sequence == count + 1, "rule 3: {sequence} was merged into what is frozen");
-        let (written, sent, in_doubt, merged, fate) = (at.mono, false, false, false, None);
-        let line = Line { sequence, value, stamp, expires, written, online, sent, in_doubt, merged, waiting, fate };
-        self.lines.push(line);
+        self.lines.push(Line {
+            sequence,
+            value,
+            stamp,
+            expires,
+            replaces_nothing: false,
+            ended: false,
+            written: at.mono,
+            online,
+            sent: false,
+            in_doubt: false,
+            merged: false,
+            waiting,
+            fate: None,
+        });
         Ok(())
     }
 
@@ -192,9 +227,12 @@ impl Ledger {
         let mut withdrawn = Vec::new();
         for line in self.lines.iter_mut().filter(|line| line.fate.is_none()) {
             if line.is_over(mono) {
-                line.fate = Some(Fate::Expired);
-                line.tells(Ok(Written::Superseded), None)?;
-            } else if line.written + TOMBSTONE_TTL <= mono {
+                line.end()?;
+            }
+            if line.fate.is_some() {
+                continue;
+            }
+            if line.written + TOMBSTONE_TTL <= mono {
                 withdrawn.extend(give_up(line, ErrorKind::Conflict)?);
             } else {
                 break;
@@ -209,7 +247,7 @@ impl Ledger {
             return Err(format!("rule 2: {} is not sent, but {batch:?}", line.sequence));
         };
         let change = match line.stored() {
-            Some(envelope) => Change::Put { envelope, ttl: line.expires.map(|expires| expires.saturating_sub(mono)) },
+            Some(envelope) => Change::Put { envelope, ttl: line.time_to_live(mono) },
             None => Change::Delete,
         };
         let same = attempt.sequence == line.sequence && attempt.stamp.get() == line.stamp && attempt.change == change;
@@ -227,11 +265,7 @@ impl Ledger {
         let is_under_way = self.under_way.is_some();
         let line = self.pending_mut().next().filter(|line| !is_under_way && !line.waiting.is_empty());
         match line {
-            Some(line) if line.is_over(mono) => {
-                line.fate = Some(Fate::Expired);
-                line.tells(Ok(Written::Superseded), None)?;
-                Ok(None)
-            }
+            Some(line) if line.is_over(mono) && !line.replaces_nothing => line.end().map(|()| None),
             Some(line) if line.written + TOMBSTONE_TTL <= mono => give_up(line, ErrorKind::Conflict),
             Some(_) => self.drawn(batch, mono).map(|_| None),
             None => {
@@ -378,7 +412,9 @@ impl Ledger {
         }
         hold!(entries.next().is_none(), "there is more in the outbox than is pending");
         let ended = |fate| self.lines.iter().filter(|line| line.fate == Some(fate)).count();
-        let counts = (ended(Fate::Superseded) as u64, ended(Fate::Expired) as u64, ended(Fate::SetAside));
+        let removed = self.lines.iter().filter(|line| line.ended).count();
+        let expired = ended(Fate::Expired) + removed;
+        let counts = (ended(Fate::Superseded) as u64, expired as u64, ended(Fate::SetAside));
         let counted = (state.superseded, state.expired, state.set_aside.len());
         hold!(counts == counted, "superseded, expired, set aside: counted {counted:?} instead of {counts:?}");
         self.audit_view(state, version, mono)
@@ -387,9 +423,9 @@ impl Ledger {
     /// Rule 1: a read shows the last unanswered write, or else what the server answered last.
     fn audit_view(&mut self, state: &State, version: u64, mono: Mono) -> Check {
         let view = state.view(KEY, mono);
-        let last = self.pending().rev().find(|line| !line.is_over(mono));
+        let last = self.pending().rev().find(|line| !line.is_over(mono) || line.replaces_nothing);
         let expected = match (last, &self.slot.held) {
-            (Some(line), _) => line.stored(),
+            (Some(line), _) => line.stored().filter(|_| !line.is_over(mono)),
             (None, Some(_)) if self.slot.over.is_some_and(|over| over <= mono) => None,
             // Another process cannot know the time to live before it reads again.
             (None, Some(held)) if held.is_over(mono) => view.stored.clone().map(|_| held.bytes.clone()),

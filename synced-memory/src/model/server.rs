@@ -3,7 +3,7 @@
 use super::{Check, hold};
 use crate::backend::process::Store;
 use crate::clock::{Mono, Stamp};
-use crate::commit::{Attempt, Change, Outcome, Sequence, Writer};
+use crate::commit::{Attempt, Change, Outcome, Sequence, TimeToLive, Writer};
 use bytes::Bytes;
 use std::time::Duration;
 
@@ -137,8 +137,12 @@ impl Server {
                         None
                     }
                     Change::Put { envelope, ttl } => {
-                        let kept = held.map(|held| (held.over, held.gone)).filter(|_| ttl.is_none());
-                        let (over, gone) = kept.unwrap_or((over, ttl.map(|ttl| mono + ttl)));
+                        let kept = held.map(|held| (held.over, held.gone));
+                        let (over, gone) = match ttl {
+                            TimeToLive::Keep => kept.unwrap_or((over, None)),
+                            TimeToLive::Never => (over, None),
+                            TimeToLive::For(ttl) => (over, Some(mono + *ttl)),
+                        };
                         Some(Held { bytes: envelope.clone(), stamp: counted(stamp), over, gone })
                     }
                 };
@@ -234,9 +238,9 @@ impl Server {
                 Attempt { key: KEY.into(), writer: self.raws, sequence: 1, stamp: Stamp::MAX, change, retry: false };
             self.store.commit(&attempt, mono);
         };
-        put(Bytes::new(), Some(Duration::ZERO));
+        put(Bytes::new(), TimeToLive::For(Duration::ZERO));
         if let Some(stored) = stored {
-            put(stored, None);
+            put(stored, TimeToLive::Never);
         }
     }
 
