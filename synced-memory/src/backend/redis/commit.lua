@@ -2,7 +2,8 @@
 --
 -- KEYS: for each attempt the key and its sidecar, a hash of
 --         deleted    the stamp of the last delete: the tombstone
---         <writer>   "<last sequence number> <seconds since 1970>": what was applied, and when
+--         <writer>   "<last sequence number> <when> <until>": what was decided on last, when that was, and until
+--                    when the sidecar is kept at least, in seconds since 1970
 -- ARGV: the sidecars' time to live in ms, the time in seconds since 1970, then for each attempt
 --         writer, sequence number, stamp,
 --         "delete", or to store: "keep" (the time to live), "never" (to end) or the time to live in ms,
@@ -17,7 +18,8 @@
 -- The value is never decoded: its stamp is in the last bytes. Stamps and sequence numbers compare as
 -- decimal strings, since Lua numbers cannot hold them. Valid in Lua 5.1 and 5.4.
 
-local sidecar_ttl, now = tonumber(ARGV[1]), ARGV[2]
+local lifetime, now = tonumber(ARGV[1]), ARGV[2]
+local needed = now + lifetime / 1000
 local LARGEST = '4611686018427387904' -- 2^62: a larger stamp counts as 0
 
 local function above(a, b)
@@ -37,14 +39,17 @@ local function refusal(answer)
 end
 
 -- Records that the writer's attempt was decided on; returns the server's refusal, if it refuses that.
-local function record(sidecar, writer, note)
-  local refused = refusal(redis.pcall('HSET', sidecar, writer, note))
-  if refused then return refused end
+-- `ends`: when the sidecar expires at the earliest, as the writer's record before says.
+local function record(sidecar, writer, sequence, ends)
+  local note = sequence .. ' ' .. now .. ' '
+  if ends and tonumber(ends) >= needed then return refusal(redis.pcall('HSET', sidecar, writer, note .. ends)) end
   local left = redis.pcall('PTTL', sidecar)
-  refused = refusal(left)
-  if refused or left >= sidecar_ttl then return refused end
-  -- A tenth more than asked for, so that not every write has to set it.
-  return refusal(redis.pcall('PEXPIRE', sidecar, string.format('%.0f', sidecar_ttl * 1.1)))
+  if refusal(left) then return left.err end
+  -- A tenth more than asked for, so that not every write has to set it. Never less than it is.
+  local longer = math.max(left, lifetime * 1.1)
+  note = note .. string.format('%.0f', math.floor(now + longer / 1000))
+  local refused = refusal(redis.pcall('HSET', sidecar, writer, note))
+  return refused or refusal(redis.pcall('PEXPIRE', sidecar, string.format('%.0f', longer)))
 end
 
 local function commit(key, sidecar, writer, sequence, stamp, change, envelope, retry)
@@ -52,24 +57,24 @@ local function commit(key, sidecar, writer, sequence, stamp, change, envelope, r
   if type(tail) == 'table' then return {0, tail.err} end
   local exists = tail ~= '' or redis.call('EXISTS', key) == 1
   local beside = redis.call('HMGET', sidecar, 'deleted', writer)
-  local tombstone = beside[1] or '0'
-  local recorded = beside[2] and string.match(beside[2], '^%d+') or '0'
-  local note = sequence .. ' ' .. now
+  local tombstone, before = beside[1] or '0', beside[2] or '0'
+  local recorded, ends = string.match(before, '^(%d+) %d+ (%d+)$')
+  recorded = recorded or '0'
 
   if not above(sequence, recorded) then return {2, redis.call('GET', key), tombstone} end
   if not above(stamp, exists and stamp_of(tail) or tombstone) then
     -- What was superseded stays so: the attempt in doubt must find the record when it arrives at last.
-    local refused = retry == '1' and record(sidecar, writer, note)
+    local refused = retry == '1' and record(sidecar, writer, sequence, ends)
     if refused then return {0, refused} end
     return {3, redis.call('GET', key), tombstone}
   end
 
   -- The record first: where the server refuses any of this, nothing was made.
-  local refused = record(sidecar, writer, note)
+  local refused = record(sidecar, writer, sequence, ends)
   if refused and change == 'delete' and string.find(refused, 'OOM ', 1, true) then
     -- But a delete needs no memory: once it is made, the script may write.
     redis.call('DEL', key)
-    refused = record(sidecar, writer, note)
+    refused = record(sidecar, writer, sequence, ends)
   end
   if refused then
     -- The change is not even tried.
@@ -83,7 +88,7 @@ local function commit(key, sidecar, writer, sequence, stamp, change, envelope, r
     refused = refusal(redis.pcall('SET', key, envelope, 'PX', change))
   end
   if refused then
-    redis.pcall('HSET', sidecar, writer, beside[2] or '0 ' .. now) -- as good as no record
+    redis.pcall('HSET', sidecar, writer, before) -- as it was, or as good as no record
     return {0, refused}
   end
   if change == 'delete' and above(stamp, tombstone) and not above(stamp, LARGEST) then
