@@ -17,6 +17,8 @@ mod flusher;
 mod json;
 mod key;
 mod memory;
+#[allow(dead_code, unused_imports, reason = "not wired in yet")]
+mod mutation;
 mod outbox;
 #[doc(hidden)]
 #[allow(missing_docs, missing_debug_implementations)]
