@@ -154,16 +154,17 @@ fn removes_at(operation: &Operation, depth: usize) -> bool {
 fn replaces(operation: &Operation) -> bool {
     match &operation.action {
         Action::Set { .. } => true,
-        // What is removed again leaves its parents behind, if it has made them.
-        Action::Remove { .. } => !makes_parents(operation),
+        Action::Remove { .. } => !leaves_traces(operation),
         _ => false,
     }
 }
 
-/// Whether an assignment there may make the objects that it is in.
-fn makes_parents(operation: &Operation) -> bool {
-    let parents = operation.path.split_last().map_or(&[][..], |(_, parents)| parents);
-    parents.iter().any(|step| matches!(step, Step::Member(member) if member.origin.is_some()))
+/// Whether an assignment at the place and a removal of it are more than the removal: the parents that
+/// it made stay, and an element is only removed with the content that it has been given.
+fn leaves_traces(operation: &Operation) -> bool {
+    let Some((last, parents)) = operation.path.split_last() else { return true };
+    let is_made = |step: &Step| matches!(step, Step::Member(member) if member.origin.is_some());
+    matches!(last, Step::Element(_)) || parents.iter().any(is_made)
 }
 
 /// The same assignment or removal, recorded on what is there without the calls that it replaces.
@@ -195,7 +196,7 @@ enum Merged {
 fn merge(earlier: &mut Operation, later: Operation, since: Since<'_>) -> Merged {
     use Action::{Add, Append, Exclude, Include, Remove, Set, SetIfAbsent};
     const DONE: Merged = Merged::Done { grown: None };
-    let leaves_parents = makes_parents(earlier);
+    let leaves_traces = leaves_traces(earlier);
     match (&mut earlier.action, later.action) {
         (Append { items }, Append { items: more }) => {
             let grown = size_of_json(&more);
@@ -210,7 +211,7 @@ fn merge(earlier: &mut Operation, later: Operation, since: Since<'_>) -> Merged 
             *value = new;
             DONE
         }
-        (Set { value, seen: first }, Remove { seen }) if has_seen(seen, value, since) && !leaves_parents => {
+        (Set { value, seen: first }, Remove { seen }) if has_seen(seen, value, since) && !leaves_traces => {
             earlier.action = Remove { seen: *first };
             DONE
         }

@@ -5,8 +5,8 @@ use super::text::{self, elements, is_space, kind, members};
 use super::{Action, Content, Element, Json, Member, Operation, Seen, Step};
 use std::collections::{HashMap, HashSet};
 
-/// As deep as `serde_json` reads; what differs deeper is replaced as a whole.
-const DEPTH: usize = 128;
+/// What differs deeper is replaced as a whole.
+const DEPTH: usize = 32;
 
 /// What changed from `before` to `after`, as operations on `stored`.
 ///

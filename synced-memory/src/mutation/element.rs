@@ -82,8 +82,11 @@ impl Element {
     }
 
     fn find_beside(&self, list: &[Content]) -> Option<Found> {
+        if list.contains(&self.content) {
+            return None;
+        }
         let fits = |at: &usize| {
-            let known = [Some(self.content), self.previous, self.next].contains(&Some(list[*at]));
+            let known = [self.previous, self.next].contains(&Some(list[*at]));
             let behind = self.previous.is_some() && at.checked_sub(1).map(|previous| list[previous]) == self.previous;
             let before = self.next.is_some() && list.get(at + 1).copied() == self.next;
             !known && (behind || before)
