@@ -160,8 +160,8 @@ fn assign<'a>(
                     return Ok(Some(Effect::Keep));
                 }
                 // What is missing was seen as what it is taken for, or as missing.
-                let taken_for = || origin.map(|origin| Content::of(origin.as_str()));
-                if !seen.is(found) && !(found.is_none() && seen.is(taken_for())) {
+                let taken_for = || found.or(origin.map(|origin| Content::of(origin.as_str())));
+                if !(seen.is(found) || seen.is(taken_for())) {
                     return Err(Refusal::Superseded);
                 }
             }

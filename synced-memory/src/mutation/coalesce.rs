@@ -32,7 +32,7 @@ pub(crate) fn coalesce(earlier: &mut Mutation, later: Mutation, since: Since<'_>
         if let [_] = call[..] {
             let operation = call.remove(0);
             add(earlier, operation, since);
-        } else {
+        } else if !call.is_empty() {
             push(earlier, call);
         }
     }
@@ -49,6 +49,13 @@ fn remove(earlier: &mut Mutation, index: usize) {
     earlier.calls.remove(index);
 }
 
+/// From the last to the first.
+fn remove_all(earlier: &mut Mutation, indexes: &[usize]) {
+    for index in indexes {
+        remove(earlier, *index);
+    }
+}
+
 fn add(earlier: &mut Mutation, mut later: Operation, since: Since<'_>) {
     // What is replaced as a whole: the calls that changed something in it.
     let mut replaced = Vec::new();
@@ -58,33 +65,19 @@ fn add(earlier: &mut Mutation, mut later: Operation, since: Since<'_>) {
         index -= 1;
         match relation(&earlier.calls[index], &later, since) {
             Relation::Apart => {}
-            Relation::Same => {
-                let first = &mut earlier.calls[index][0];
-                let before = first.size();
-                match merge(first, later, since) {
-                    Merged::Done { grown } => {
-                        earlier.size = match grown {
-                            Some(by) => earlier.size + by,
-                            None => earlier.size - before + earlier.calls[index][0].size(),
-                        };
-                        replaced.into_iter().for_each(|index| remove(earlier, index));
-                        return;
-                    }
-                    Merged::Emptied(rest) => {
-                        remove(earlier, index);
-                        later = rest;
-                    }
-                    Merged::Beside(rest) => {
-                        earlier.size = earlier.size - before + earlier.calls[index][0].size();
-                        later = rest;
-                    }
-                    Merged::Not(rest) if replaces(&rest) && since != Since::Moved => {
-                        replaced.push(index);
-                        later = rest;
-                    }
-                    Merged::Not(rest) => return push(earlier, vec![rest]),
+            Relation::Same => match merge(&mut earlier.calls[index][0], later, since, &mut earlier.size) {
+                Merged::Done => return remove_all(earlier, &replaced),
+                Merged::Emptied(rest) => {
+                    remove(earlier, index);
+                    later = rest;
                 }
-            }
+                Merged::Beside(rest) => later = rest,
+                Merged::Not(rest) if replaces(&rest) && since != Since::Moved => {
+                    replaced.push(index);
+                    later = rest;
+                }
+                Merged::Not(rest) => return push(earlier, vec![rest]),
+            },
             Relation::Inside if replaces(&later) && since != Since::Moved => replaced.push(index),
             Relation::Inside | Relation::Tangled => return push(earlier, vec![later]),
         }
@@ -93,7 +86,7 @@ fn add(earlier: &mut Mutation, mut later: Operation, since: Since<'_>) {
         && !replaced.is_empty()
         && let Some(anew) = recorded_anew(&later, earlier.origin.as_ref(), since)
     {
-        replaced.into_iter().for_each(|index| remove(earlier, index));
+        remove_all(earlier, &replaced);
         later = anew;
     }
     push(earlier, vec![later]);
@@ -120,24 +113,22 @@ fn relation(call: &[Operation], later: &Operation, since: Since<'_>) -> Relation
 }
 
 fn relation_of(earlier: &Operation, later: &Operation, since: Since<'_>) -> Relation {
+    // Below an element nothing is apart: the element is named by its content, which each call changes,
+    // and equal ones by occurrence.
+    let mut below_element = false;
     for depth in 0.. {
         match (earlier.path.get(depth), later.path.get(depth)) {
-            (Some(Step::Member(one)), Some(Step::Member(other))) => {
-                if !one.overlaps(other) {
-                    return Relation::Apart;
-                }
-                if one.name != other.name {
-                    return Relation::Tangled;
-                }
+            (Some(Step::Member(one)), Some(Step::Member(other))) if one.name == other.name => {}
+            (Some(Step::Member(one)), Some(Step::Member(other))) if !one.overlaps(other) && !below_element => {
+                return Relation::Apart;
             }
             (Some(Step::Element(one)), Some(Step::Element(other))) if since != Since::Moved => {
                 // A removed element moves those behind it.
-                if removes_at(earlier, depth) {
+                let is_removal = earlier.path.len() == depth + 1 && matches!(earlier.action, Action::Remove { .. });
+                if is_removal || one.index != other.index {
                     return Relation::Tangled;
                 }
-                if one.index != other.index {
-                    return if removes_at(later, depth) { Relation::Tangled } else { Relation::Apart };
-                }
+                below_element = true;
             }
             (None, None) => return Relation::Same,
             (Some(_), None) => return Relation::Inside,
@@ -145,10 +136,6 @@ fn relation_of(earlier: &Operation, later: &Operation, since: Since<'_>) -> Rela
         }
     }
     Relation::Tangled
-}
-
-fn removes_at(operation: &Operation, depth: usize) -> bool {
-    operation.path.len() == depth + 1 && matches!(operation.action, Action::Remove { .. })
 }
 
 fn replaces(operation: &Operation) -> bool {
@@ -181,10 +168,8 @@ fn recorded_anew(operation: &Operation, origin: Option<&Json>, since: Since<'_>)
 }
 
 enum Merged {
-    /// The later one is in the earlier one, which has grown by so much, where that is known.
-    Done {
-        grown: Option<usize>,
-    },
+    /// The later one is in the earlier one.
+    Done,
     /// There is nothing left of the earlier one.
     Emptied(Operation),
     /// Now either may be done first.
@@ -192,47 +177,50 @@ enum Merged {
     Not(Operation),
 }
 
-/// Merges two operations at the same place.
-fn merge(earlier: &mut Operation, later: Operation, since: Since<'_>) -> Merged {
+/// Merges two operations at the same place, and adjusts `size` by what that adds and frees: counted
+/// anew each time, 10,000 pushes would be slow.
+fn merge(earlier: &mut Operation, later: Operation, since: Since<'_>, size: &mut usize) -> Merged {
     use Action::{Add, Append, Exclude, Include, Remove, Set, SetIfAbsent};
-    const DONE: Merged = Merged::Done { grown: None };
     let leaves_traces = leaves_traces(earlier);
     match (&mut earlier.action, later.action) {
         (Append { items }, Append { items: more }) => {
-            let grown = size_of_json(&more);
+            *size += size_of_json(&more);
             items.extend(more);
-            Merged::Done { grown: Some(grown) }
         }
         (Add { amount }, Add { amount: more }) if sum(amount, &more).is_some() => {
             *amount = sum(amount, &more).unwrap_or(*amount);
-            DONE
         }
         (Set { value, .. }, Set { value: new, seen }) if has_seen(seen, value, since) => {
+            *size = *size + new.as_str().len() - value.as_str().len();
             *value = new;
-            DONE
         }
         (Set { value, seen: first }, Remove { seen }) if has_seen(seen, value, since) && !leaves_traces => {
+            *size -= value.as_str().len();
             earlier.action = Remove { seen: *first };
-            DONE
         }
-        (Remove { .. }, Remove { seen: Seen::Absent }) | (SetIfAbsent { .. }, SetIfAbsent { .. }) => DONE,
+        (Remove { .. }, Remove { seen: Seen::Absent }) | (SetIfAbsent { .. }, SetIfAbsent { .. }) => {}
         (Include { items }, Include { items: more }) | (Exclude { items }, Exclude { items: more }) => {
-            let new: Vec<Json> = more.into_iter().filter(|item| !items.contains(item)).collect();
-            let grown = size_of_json(&new);
-            items.extend(new);
-            Merged::Done { grown: Some(grown) }
+            for item in more {
+                if !items.contains(&item) {
+                    *size += size_of_json(std::slice::from_ref(&item));
+                    items.push(item);
+                }
+            }
         }
         // Sets have no order: what is taken in last is in, what is taken out last is out.
         (Include { items }, action @ Exclude { .. }) | (Exclude { items }, action @ Include { .. }) => {
+            *size -= size_of_json(items);
             if let Include { items: other } | Exclude { items: other } = &action {
                 let other: Vec<Content> = other.iter().map(|item| Content::of(item.as_str())).collect();
                 items.retain(|item| !other.contains(&Content::of(item.as_str())));
             }
+            *size += size_of_json(items);
             let later = Operation { path: later.path, action };
-            if items.is_empty() { Merged::Emptied(later) } else { Merged::Beside(later) }
+            return if items.is_empty() { Merged::Emptied(later) } else { Merged::Beside(later) };
         }
-        (_, action) => Merged::Not(Operation { path: later.path, action }),
+        (_, action) => return Merged::Not(Operation { path: later.path, action }),
     }
+    Merged::Done
 }
 
 /// Whether the later operation was recorded on what the earlier one has set.

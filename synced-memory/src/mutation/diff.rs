@@ -185,7 +185,7 @@ impl Editor {
         let mut now = stored.to_owned();
         let first = self.operations.len();
         for change in changes {
-            let Some(changed) = apply_one(&now, &change) else {
+            let Some(result) = apply_one(&now, &change) else {
                 // The type writes it in a way that its text does not follow: replaced as a whole.
                 self.operations.truncate(first);
                 self.contents[at] = Content::of(stored);
@@ -194,8 +194,8 @@ impl Editor {
             if let Some(element) = self.element(at) {
                 self.operations.extend(below(&Step::Element(element), vec![change]));
             }
-            self.contents[at] = Content::of(&changed);
-            now = changed;
+            self.contents[at] = Content::of(&result);
+            now = result;
         }
     }
 

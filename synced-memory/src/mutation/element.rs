@@ -7,12 +7,14 @@ use serde::{Deserialize, Serialize};
 ///
 /// Equal elements are told apart by occurrence: the second of them is the second one still, wherever
 /// it is now, and is gone when there is only one left. So of two equal elements two processes remove
-/// one each where both name the first, and the same one where both name the second.
+/// one each where both name the first, and the same one where both name the second. Where there are
+/// more equal ones than there were, it is the one with the same neighbours, if there is one. Away from
+/// both, with another between them, it is taken for gone.
 ///
-/// An element that is found nowhere was removed, or was changed inside, and only its neighbours say
-/// which. Where both are there with one element in between, it is that one; else the element beside
-/// one of them; where neither is there any more, the one at the index. Where a neighbour is there and
-/// has only known elements beside it, or the list is too short, the element is gone.
+/// An element whose content is found nowhere was removed, or was changed inside, and only its
+/// neighbours say which. Where both are there with one element in between, it is that one; else the
+/// one beside one of them; where neither is there any more, the one at the index. Where a neighbour
+/// is there with only known elements beside it, or the list is too short, the element is gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Element {
     pub(crate) index: usize,
@@ -59,38 +61,48 @@ impl Element {
     }
 
     pub(super) fn find(&self, list: &[Content]) -> Option<Found> {
-        let is_same = |at: &usize| list[*at] == self.content;
-        let same = (0..list.len()).filter(is_same).nth(self.occurrence);
-        if same.is_some() && (self.others == 0 || (0..list.len()).filter(is_same).count() > self.others) {
-            return same.map(Found::Same);
+        let same: Vec<usize> = (0..list.len()).filter(|at| list[*at] == self.content).collect();
+        let named = same.get(self.occurrence).copied();
+        if same.len() <= self.others {
+            // One of the equal ones is gone, or was changed; where it was this one, its neighbours say so.
+            let same = || named.map(Found::Same);
+            let beside = || self.find_beside(list).or_else(|| self.find_by_index(list));
+            return self.find_between(list).or_else(same).or_else(beside);
         }
-        // One of the equal ones is gone, or was changed; where it was this one, its neighbours say so.
-        self.find_between(list)
-            .or(same.map(Found::Same))
-            .or_else(|| self.find_beside(list))
-            .or_else(|| self.find_by_index(list))
+        // Where one of several equal ones is new, it is the one beside what was beside it.
+        let is_equal_in_number = same.len() == self.others + 1;
+        let closeness = |at: &usize| (self.closeness(list, *at), Some(*at) == named);
+        let found = if is_equal_in_number { named } else { same.into_iter().rev().max_by_key(closeness) }?;
+        // Away from its neighbours, while another is between them, it may be one that became equal.
+        let is_away = self.closeness(list, found) == 0 && self.find_between(list).is_some();
+        (!is_away).then_some(Found::Same(found))
+    }
+
+    /// Whether what is before and behind `at` is what was beside it; an end of the list is too.
+    fn neighbours_at(&self, list: &[Content], at: usize) -> (bool, bool) {
+        let previous = at.checked_sub(1).map(|previous| list[previous]);
+        (previous == self.previous, list.get(at + 1).copied() == self.next)
+    }
+
+    /// A neighbour says more than an end of the list, which many elements have been at.
+    fn closeness(&self, list: &[Content], at: usize) -> usize {
+        let (previous, next) = self.neighbours_at(list, at);
+        let weight = |neighbour: Option<Content>| if neighbour.is_some() { 2 } else { 1 };
+        usize::from(previous) * weight(self.previous) + usize::from(next) * weight(self.next)
     }
 
     fn find_between(&self, list: &[Content]) -> Option<Found> {
-        let neighbours = usize::from(self.previous.is_some()) + usize::from(self.next.is_some());
-        let fits = |at: &usize| {
-            (at.checked_sub(1).map(|previous| list[previous]), list.get(at + 1).copied()) == (self.previous, self.next)
-        };
-        self.nearest((0..list.len()).filter(fits))
-            .filter(|at| neighbours > 0 && list[*at] != self.content)
-            .map(Found::Changed)
+        let has_neighbours = self.previous.is_some() || self.next.is_some();
+        let fits = |at: &usize| list[*at] != self.content && self.neighbours_at(list, *at) == (true, true);
+        self.nearest((0..list.len()).filter(fits)).filter(|_| has_neighbours).map(Found::Changed)
     }
 
     fn find_beside(&self, list: &[Content]) -> Option<Found> {
         if list.contains(&self.content) {
             return None;
         }
-        let fits = |at: &usize| {
-            let known = [self.previous, self.next].contains(&Some(list[*at]));
-            let behind = self.previous.is_some() && at.checked_sub(1).map(|previous| list[previous]) == self.previous;
-            let before = self.next.is_some() && list.get(at + 1).copied() == self.next;
-            !known && (behind || before)
-        };
+        let is_known = |at: usize| [self.previous, self.next].contains(&Some(list[at]));
+        let fits = |at: &usize| self.closeness(list, *at) > 1 && !is_known(*at);
         self.nearest((0..list.len()).filter(fits)).map(Found::Changed)
     }
 
@@ -140,6 +152,11 @@ mod tests {
             ("a b a", 2, "b x a", None),
             ("a b a", 2, "a x b a", Some(Same(3))),
             ("a a", 1, "x a a", Some(Same(2))),
+            ("a x", 0, "a a x", Some(Same(1))),
+            ("a x", 0, "a y a", Some(Same(0))),
+            // Moved away and replaced, or changed while another became equal: nobody knows.
+            ("a b c", 1, "a x c b", None),
+            ("a b c", 1, "a x b y c", Some(Same(2))),
             // The first of two equal ones was changed, and the second is another.
             ("a a", 0, "A a", Some(Changed(0))),
             ("a a b", 1, "a A b", Some(Changed(1))),

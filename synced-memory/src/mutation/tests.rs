@@ -1,8 +1,6 @@
 //! The promises of mutations, one by one.
 
 use super::*;
-use serde::Serialize;
-use std::time::Duration;
 
 fn json(text: &str) -> Json {
     Json::parse(text.to_owned()).unwrap()
@@ -449,7 +447,7 @@ fn the_journals_form_stays_what_it_is() {
         Some(json("null")),
         vec![set(base, "a?.b", "1.50"), append(base, "l.0", "[1]"), add(base, "n", 1), remove(base, "n")],
     );
-    mutation.calls.push(vec![insert_at(r#"[1,2]"#, "", 1, "[5]")]);
+    mutation.calls.push(vec![insert_at("[1,2]", "", 1, "[5]")]);
     let text = concat!(
         r#"{"origin":[null],"calls":[[{"path":[{"member":{"name":"a","origin":[{}]}},{"member":{"name":"b"}}],"#,
         r#""do":{"set":{"value":1.50,"seen":null}}},"#,
@@ -487,22 +485,48 @@ fn deep_values_do_not_overflow_the_stack() {
 }
 
 #[test]
-fn a_push_does_not_read_the_list() {
-    #[derive(Serialize)]
-    struct Message {
-        role: &'static str,
-        content: String,
+fn a_push_looks_at_the_ends_of_a_list_only() {
+    // Whatever is in it: it was not read.
+    assert_eq!(applied("[1, nonsense]", append("[]", "", "[2]")), "[1, nonsense,2]");
+}
+
+/// Measures; run it with `--release -- --ignored --nocapture`.
+#[test]
+#[ignore = "prints times, and asserts nothing"]
+fn times() {
+    let clock = crate::clock::Clock::start();
+    let message = |number: usize| format!(r#"{{"role":"user","content":"message {number}: {}"}}"#, "x".repeat(100));
+    let list = format!("[{}]", (0..10_000).map(message).collect::<Vec<_>>().join(","));
+    let map = format!("{{{}}}", (0..10_000).map(|n| format!(r#""key{n}":{n}"#)).collect::<Vec<_>>().join(","));
+    let state = format!(r#"{{"list":{list},"n":1}}"#);
+    let time = |what: &str, text: &str, work: &dyn Fn()| {
+        let started = clock.mono();
+        (0..20).for_each(|_| work());
+        println!("{what}, {} bytes: {:?}", text.len(), clock.mono().saturating_sub(started) / 20);
+    };
+    for (what, text, operation) in [
+        ("push at the root", &list, append("[]", "", "[1]")),
+        ("push below a member", &state, append(&state, "list", "[1]")),
+        ("set a member of an element", &list, set(&list, "5000.role", "1")),
+        ("remove an element", &list, remove(&list, "9999")),
+        ("insert into a map", &map, set(&map, "new", "1")),
+    ] {
+        let mutation = one(operation);
+        time(what, text, &|| assert!(apply(Some(text), &mutation, Rule::Latest).text.is_some()));
     }
-    let message = |number: usize| Message { role: "user", content: format!("message {number}: {}", "x".repeat(200)) };
-    let list = Json::encode(&(0..10_000).map(message).collect::<Vec<_>>()).unwrap();
-    let push =
-        one(Operation { path: Vec::new(), action: Action::Append { items: vec![Json::encode(&message(1)).unwrap()] } });
-    let started = crate::clock::Clock::start();
-    let times = 20;
-    for _ in 0..times {
-        assert!(apply(Some(list.as_str()), &push, Rule::NewerWins).text.is_some());
+    time("decode, for comparison", &list, &|| _ = serde_json::from_str::<serde_json::Value>(&list).unwrap());
+    time("locate an element", &list, &|| _ = locate(Some(&list), None, &places("9999")).unwrap());
+    let after = list.replace("message 77:", "other:");
+    time("diff", &list, &|| assert_eq!(diff(&list, &list, &after).len(), 1));
+    let mut calls = one(set(&map, "key0", "0"));
+    for number in 1..10_000 {
+        coalesce(&mut calls, one(set("{}", &format!("new{number}"), "1")), Since::Moved).unwrap();
     }
-    let each = started.mono() / times;
-    // One copy and one comparison of 2.5 MB; even this build takes less than a decode would.
-    assert!(each < Duration::from_millis(50), "{each:?}");
+    time("10,000 inserts into a map", &map, &|| assert!(apply(Some(&map), &calls, Rule::Latest).text.is_some()));
+    let started = clock.mono();
+    let mut pushes = one(append("[]", "", "[0]"));
+    for _ in 1..1_000_000 {
+        coalesce(&mut pushes, one(append("[]", "", "[1]")), Since::Moved).unwrap();
+    }
+    println!("a push, coalesced: {:?}", clock.mono().saturating_sub(started) / 1_000_000);
 }

@@ -5,6 +5,7 @@ use crate::json;
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde::{Serialize, ser};
 use serde_json::value::RawValue;
+use std::borrow::Cow;
 use std::fmt;
 
 /// A JSON value as text, valid and without white space around it.
@@ -47,6 +48,7 @@ pub(super) mod maybe {
     use super::Json;
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+    #[allow(clippy::ref_option, reason = "serde calls it")]
     pub(in super::super) fn serialize<S: Serializer>(value: &Option<Json>, serializer: S) -> Result<S::Ok, S::Error> {
         value.as_slice().serialize(serializer)
     }
@@ -126,10 +128,15 @@ impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
 
 /// Whether a name with its quotes, as it is in the text, reads as `name`.
 pub(super) fn reads_as(quoted: &str, name: &str) -> bool {
+    read_name(quoted) == name
+}
+
+/// A name with its quotes, as it is in the text, without quotes and escapes. One that Rust cannot
+/// read, of a lone surrogate, keeps its quotes: it is nobody's.
+pub(super) fn read_name(quoted: &str) -> Cow<'_, str> {
     let inner = quoted.get(1..quoted.len() - 1).unwrap_or_default();
     if inner.contains('\\') {
-        serde_json::from_str::<String>(quoted).is_ok_and(|read| read == name)
-    } else {
-        inner == name
+        return serde_json::from_str(quoted).map_or(Cow::Borrowed(quoted), Cow::Owned);
     }
+    Cow::Borrowed(inner)
 }

@@ -4,9 +4,10 @@
 //! kept too: written out again without a change, the text is the same byte for byte.
 
 use super::element::Found;
-use super::text::{self, is_space, kind, mismatch, reads_as};
+use super::text::{self, is_space, kind, mismatch, read_name, reads_as};
 use super::{Content, Element, Json, Member, Misfit};
 use std::borrow::Cow;
+use std::collections::HashMap;
 
 #[derive(Debug, Clone)]
 pub(super) enum Node<'a> {
@@ -36,6 +37,15 @@ struct Slot<'a> {
 pub(super) struct Object<'a> {
     members: Vec<Entry<'a>>,
     inner: &'a str,
+    index: Index<'a>,
+}
+
+/// Where the members are, by name: what many operations look for.
+#[derive(Debug, Clone)]
+enum Index<'a> {
+    /// Looked for so many times without one.
+    Unmade(usize),
+    Made(HashMap<Cow<'a, str>, usize>),
 }
 
 #[derive(Debug, Clone)]
@@ -117,14 +127,12 @@ impl<'a> Node<'a> {
     }
 
     pub(super) fn to_text(&self) -> Cow<'_, str> {
-        match self {
-            Self::Text(text) => Cow::Borrowed(text),
-            _ => {
-                let mut text = String::new();
-                self.write(&mut text);
-                Cow::Owned(text)
-            }
+        if let Self::Text(text) = self {
+            return Cow::Borrowed(text);
         }
+        let mut text = String::new();
+        self.write(&mut text);
+        Cow::Owned(text)
     }
 
     pub(super) fn write(&self, out: &mut String) {
@@ -147,7 +155,7 @@ impl<'a> Node<'a> {
                 slot.node.write(out);
                 out.push_str(slot.space.1);
             }),
-            Self::Object(Object { members, inner }) => write_all(out, ['{', '}'], inner, members, |member, out| {
+            Self::Object(Object { members, inner, .. }) => write_all(out, ['{', '}'], inner, members, |member, out| {
                 out.push_str(member.space.0);
                 out.push_str(&member.name);
                 out.push_str(member.colon);
@@ -244,12 +252,27 @@ impl<'a> Object<'a> {
             })
             .collect::<Vec<_>>();
         let inner = if members.is_empty() { &text[1..text.len() - 1] } else { "" };
-        Ok(Self { members, inner })
+        Ok(Self { members, inner, index: Index::Unmade(0) })
     }
 
     /// Where the member is; of several with its name it is the last one.
-    pub(super) fn find(&self, member: &Member) -> Option<usize> {
-        member.names().find_map(|name| self.members.iter().rposition(|entry| reads_as(&entry.name, name)))
+    pub(super) fn find(&mut self, member: &Member) -> Option<usize> {
+        if let Index::Unmade(times) = &mut self.index {
+            *times += 1;
+            if *times < 8 {
+                let last = |name: &str| self.members.iter().rposition(|entry| reads_as(&entry.name, name));
+                return member.names().find_map(last);
+            }
+            let names = self.members.iter().map(|entry| match &entry.name {
+                Cow::Borrowed(name) => read_name(name),
+                Cow::Owned(name) => Cow::Owned(read_name(name).into_owned()),
+            });
+            self.index = Index::Made(names.zip(0..).collect());
+        }
+        match &self.index {
+            Index::Made(index) => member.names().find_map(|name| index.get(name).copied()),
+            Index::Unmade(_) => None,
+        }
     }
 
     pub(super) fn node(&mut self, at: usize) -> &mut Node<'a> {
@@ -263,11 +286,15 @@ impl<'a> Object<'a> {
             (Effect::Replace(node), Some(at)) => self.members[at].node = node,
             (Effect::Replace(node), None) => {
                 let name = serde_json::Value::from(&*member.name).to_string();
+                if let Index::Made(index) = &mut self.index {
+                    index.insert(Cow::Owned(member.name.to_string()), self.members.len());
+                }
                 self.members.push(Entry { space: ("", ""), name: Cow::Owned(name), colon: ":", node });
             }
             // All that have its name: an earlier one would count as soon as the last one is gone.
             (Effect::Remove, _) => {
                 self.members.retain(|entry| !member.names().any(|name| reads_as(&entry.name, name)));
+                self.index = Index::Unmade(0);
             }
         }
     }
