@@ -19,7 +19,8 @@ const REACH: usize = 256;
 ///
 /// Only calls of one operation are merged: the others must apply together or not at all. Merged calls
 /// share their fate. Sums of integers apply wherever the single ones would, and also where only the
-/// way there leaves the range; sums of floats are rounded once and not at each step.
+/// way there leaves the range; sums of floats are rounded once and not at each step. Where others
+/// changed the same element of a list, or where the newer wins, fewer merged calls may apply.
 ///
 /// # Errors
 ///
