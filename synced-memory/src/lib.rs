@@ -19,6 +19,10 @@ mod key;
 mod memory;
 #[cfg(test)]
 mod model;
+// Pure, whole and tested; it becomes part of the library with the first call that records a mutation.
+#[cfg(test)]
+#[allow(dead_code, unused_imports)]
+mod mutation;
 mod outbox;
 #[doc(hidden)]
 #[allow(missing_docs, missing_debug_implementations)]

@@ -1,0 +1,253 @@
+//! Applying a mutation to what others have made of a value.
+
+use super::element::Found;
+use super::text::{self, is_space, mismatch};
+use super::tree::{Effect, Node};
+use super::{Action, Amount, Content, Json, Misfit, Mutation, Operation, Seen, Step};
+use std::borrow::Cow;
+use std::collections::HashSet;
+
+/// Who wins where an assignment or a removal finds something else than it saw.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Rule {
+    /// The mutation is the latest: what it finds does not matter.
+    Latest,
+    /// What is there is newer than the mutation, which is superseded at such a place. Where it finds
+    /// what it would write, it is done.
+    NewerWins,
+}
+
+/// What a mutation made of a value.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Applied {
+    /// The value as it is now; `None` where nothing was changed.
+    pub(crate) text: Option<String>,
+    /// So many calls met something newer, and were skipped.
+    pub(crate) superseded: usize,
+    /// The calls that do not apply, by index, and were skipped.
+    pub(crate) misfits: Vec<(usize, Misfit)>,
+}
+
+/// Applies the calls of a mutation one by one to a value; `None` is an unset key.
+pub(crate) fn apply(value: Option<&str>, mutation: &Mutation, rule: Rule) -> Applied {
+    let mut applied = Applied::default();
+    let whole = value.unwrap_or_default();
+    let trimmed = whole.trim_matches(is_space);
+    let mut root = value.is_some().then(|| Node::from(trimmed));
+    for (index, call) in mutation.calls.iter().enumerate() {
+        // One operation alone changes nothing when it fails.
+        let before = (call.len() > 1).then(|| root.clone());
+        let result = call.iter().try_for_each(|operation| perform(&mut root, mutation, operation, rule));
+        if let Err(refusal) = result {
+            root = before.unwrap_or(root);
+            match refusal {
+                Refusal::Superseded => applied.superseded += 1,
+                Refusal::Misfit(misfit) => applied.misfits.push((index, misfit)),
+            }
+        }
+    }
+    let Some(root) = root else { return applied };
+    let start = whole.len() - whole.trim_start_matches(is_space).len();
+    let mut text = String::with_capacity(whole.len() + 256);
+    text.push_str(&whole[..start]);
+    root.write(&mut text);
+    text.push_str(&whole[start + trimmed.len()..]);
+    applied.text = (value != Some(&text)).then_some(text);
+    applied
+}
+
+/// Applies one operation to a text; `None` where it does not apply.
+pub(super) fn apply_one(text: &str, operation: &Operation) -> Option<String> {
+    let mut root = Node::from(text);
+    match edit(Some(&mut root), None, &operation.path, &operation.action, Rule::Latest).ok()? {
+        Effect::Keep => {}
+        Effect::Replace(node) => return Some(node.to_text().into_owned()),
+        Effect::Remove => return None,
+    }
+    Some(root.to_text().into_owned())
+}
+
+enum Refusal {
+    Superseded,
+    Misfit(Misfit),
+}
+
+impl From<Misfit> for Refusal {
+    fn from(misfit: Misfit) -> Self {
+        Self::Misfit(misfit)
+    }
+}
+
+fn perform<'a>(
+    root: &mut Option<Node<'a>>,
+    mutation: &'a Mutation,
+    operation: &'a Operation,
+    rule: Rule,
+) -> Result<(), Refusal> {
+    let Operation { path, action } = operation;
+    match edit(root.as_mut(), mutation.origin.as_ref(), path, action, rule)? {
+        Effect::Keep => {}
+        Effect::Replace(node) => *root = Some(node),
+        // Removing a key is no mutation.
+        Effect::Remove => return Err(Misfit::Unset.into()),
+    }
+    Ok(())
+}
+
+/// Applies an action below `node`; where that is missing, below what it is taken for. What fails has
+/// changed nothing.
+fn edit<'a>(
+    node: Option<&mut Node<'a>>,
+    origin: Option<&'a Json>,
+    path: &'a [Step],
+    action: &'a Action,
+    rule: Rule,
+) -> Result<Effect<'a>, Refusal> {
+    let is_removal = matches!(action, Action::Remove { .. });
+    if path.is_empty()
+        && let Some(effect) = assign(node.as_deref(), origin, action, rule)?
+    {
+        return Ok(effect);
+    }
+    let mut fresh = None;
+    let node = match (node, origin) {
+        (Some(node), _) => node,
+        (None, _) if is_removal => return Ok(Effect::Keep),
+        (None, origin) => fresh.insert(Node::from(origin.ok_or(Misfit::Unset)?)),
+    };
+    match path.split_first() {
+        None => merge(node, action)?,
+        Some((Step::Member(member), rest)) => {
+            let object = node.object()?;
+            let at = object.find(member);
+            let effect = edit(at.map(|at| object.node(at)), member.origin.as_ref(), rest, action, rule)?;
+            object.perform(at, member, effect);
+        }
+        Some((Step::Element(element), rest)) => {
+            let list = node.list()?;
+            match list.find(element) {
+                // An element is removed as it was seen; with another content it is another's.
+                None | Some(Found::Changed(_)) if is_removal && rest.is_empty() => {}
+                None if is_removal => {}
+                None => return Err(Misfit::Gone.into()),
+                Some(Found::Same(at) | Found::Changed(at)) => {
+                    let effect = edit(Some(list.node(at)), None, rest, action, rule)?;
+                    list.perform(at, effect);
+                }
+            }
+        }
+    }
+    Ok(match fresh {
+        // What changes nothing writes nothing.
+        Some(fresh) if origin.is_none_or(|origin| fresh.to_text() != origin.as_str()) => Effect::Replace(fresh),
+        _ => Effect::Keep,
+    })
+}
+
+/// What an assignment or a removal does to `node`; `None` for the other actions.
+fn assign<'a>(
+    node: Option<&Node<'a>>,
+    origin: Option<&'a Json>,
+    action: &'a Action,
+    rule: Rule,
+) -> Result<Option<Effect<'a>>, Refusal> {
+    let found = || node.map(Node::content);
+    Ok(Some(match action {
+        Action::Set { value, seen } => {
+            if rule == Rule::NewerWins {
+                let found = found();
+                if found == Some(Content::of(value.as_str())) {
+                    return Ok(Some(Effect::Keep));
+                }
+                // What is missing was seen as what it is taken for, or as missing.
+                let taken_for = || found.or(origin.map(|origin| Content::of(origin.as_str())));
+                if !(seen.is(found) || seen.is(taken_for())) {
+                    return Err(Refusal::Superseded);
+                }
+            }
+            Effect::Replace(value.into())
+        }
+        Action::SetIfAbsent { value } if node.is_none() => Effect::Replace(value.into()),
+        Action::SetIfAbsent { .. } => Effect::Keep,
+        Action::Remove { seen } => {
+            if node.is_none() {
+                Effect::Keep
+            } else if rule == Rule::NewerWins && !seen.is(found()) {
+                return Err(Refusal::Superseded);
+            } else {
+                Effect::Remove
+            }
+        }
+        _ => return Ok(None),
+    }))
+}
+
+impl Seen {
+    fn is(self, found: Option<Content>) -> bool {
+        self == Self::from(found)
+    }
+}
+
+/// Changes `node` where it is.
+fn merge<'a>(node: &mut Node<'a>, action: &'a Action) -> Result<(), Misfit> {
+    match action {
+        Action::Add { amount } => {
+            let sum = add(&node.to_text(), amount)?;
+            *node = Node::Text(Cow::Owned(sum));
+        }
+        Action::Append { items } => node.append(items)?,
+        Action::InsertAt { before, items } => {
+            let list = node.list()?;
+            let at = match list.find(before) {
+                Some(Found::Same(at) | Found::Changed(at)) => at,
+                None => before.index,
+            };
+            list.insert(at, items);
+        }
+        Action::Include { items } => {
+            let list = node.list()?;
+            let mut present: HashSet<Content> = list.contents().into_iter().collect();
+            for item in items {
+                if present.insert(Content::of(item.as_str())) {
+                    list.insert(usize::MAX, std::slice::from_ref(item));
+                }
+            }
+        }
+        Action::Exclude { items } => {
+            let out: HashSet<Content> = items.iter().map(|item| Content::of(item.as_str())).collect();
+            node.list()?.retain(|content| !out.contains(&content));
+        }
+        Action::Set { .. } | Action::SetIfAbsent { .. } | Action::Remove { .. } => {}
+    }
+    Ok(())
+}
+
+/// The text of a sum. Integers are added exactly, floats as floats.
+fn add(text: &str, amount: &Amount) -> Result<String, Misfit> {
+    if text::kind(text) != text::NUMBER {
+        return Err(mismatch(text, text::NUMBER));
+    }
+    serde_json::from_str::<serde::de::IgnoredAny>(text).map_err(|_| Misfit::Invalid)?;
+    match *amount {
+        Amount::Integer { by, min, max } => {
+            if text.contains(['.', 'e', 'E']) {
+                return Err(Misfit::Type { expected: "an integer", found: "a float" });
+            }
+            // More digits than an i128 has are out of every range.
+            let sum = text.parse::<i128>().ok().and_then(|number| number.checked_add(by));
+            let range = min.max(i64::MIN.into())..=max.min(u64::MAX.into());
+            sum.filter(|sum| range.contains(sum)).map(|sum| sum.to_string()).ok_or(Misfit::Overflow)
+        }
+        Amount::Float { by, single } => {
+            let sum = if single {
+                #[allow(clippy::cast_possible_truncation, reason = "the sum of two f32, rounded once")]
+                let sum = (f64::from(text.parse::<f32>().map_err(|_| Misfit::Invalid)?) + by) as f32;
+                sum.is_finite().then(|| serde_json::to_string(&sum))
+            } else {
+                let sum = text.parse::<f64>().map_err(|_| Misfit::Invalid)? + by;
+                sum.is_finite().then(|| serde_json::to_string(&sum))
+            };
+            sum.ok_or(Misfit::Overflow)?.map_err(|_| Misfit::Overflow)
+        }
+    }
+}

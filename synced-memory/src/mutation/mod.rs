@@ -1,0 +1,252 @@
+//! Mutations: operations on a JSON path, as data. No types, no I/O, no clock: text in, text out.
+//!
+//! A mutation is recorded against what its writer sees, and applied, maybe much later, to what others
+//! have made of it (DESIGN, rule 5). [`apply`] does that, [`coalesce`] keeps a queue of them short,
+//! [`diff`] makes one of what a closure did, [`locate`] makes the path of one.
+//!
+//! Serialized, which the journal does, a mutation is JSON: `{"origin": [<json>], "calls":
+//! [[<operation>, …], …]}`, without `origin` where there is none, and an operation is
+//! `{"path": [<step>, …], "do": {"<action>": {…}}}`. The names of the fields are those below. Values are
+//! embedded as the JSON that they are, so this needs `serde_json`, and no `flatten` or `tag` around it.
+
+mod apply;
+mod coalesce;
+mod content;
+mod diff;
+mod element;
+mod locate;
+mod text;
+mod tree;
+
+#[cfg(test)]
+mod properties;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use apply::{Applied, Rule, apply};
+pub(crate) use coalesce::{Since, coalesce};
+pub(crate) use content::Content;
+pub(crate) use diff::{diff, diff_of_sets};
+pub(crate) use element::Element;
+pub(crate) use locate::{Place, Spot, element, locate};
+pub(crate) use text::Json;
+
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// Changes to one value, in order.
+///
+/// Each call is what one call of a user did. Its operations apply together or not at all; calls do
+/// not depend on each other.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(from = "Journalled")]
+pub(crate) struct Mutation {
+    #[serde(with = "text::maybe", skip_serializing_if = "Option::is_none")]
+    origin: Option<Json>,
+    calls: Vec<Vec<Operation>>,
+    #[serde(skip)]
+    size: usize,
+}
+
+/// One change at one place of a value.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Operation {
+    /// The steps from the root.
+    pub(crate) path: Vec<Step>,
+    #[serde(rename = "do")]
+    pub(crate) action: Action,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Step {
+    /// A member of an object.
+    Member(Member),
+    /// An element of a list.
+    Element(Element),
+}
+
+/// A member of an object: a field of a struct, or an entry of a map.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Member {
+    pub(crate) name: Box<str>,
+    /// Other names that it may have, tried in this order; what is found keeps its name.
+    #[serde(default, skip_serializing_if = "<[_]>::is_empty")]
+    pub(crate) also: Box<[Box<str>]>,
+    /// What it is taken for where it is missing. Without one, what is below it is unset.
+    #[serde(default, with = "text::maybe", skip_serializing_if = "Option::is_none")]
+    pub(crate) origin: Option<Json>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Action {
+    /// Assigns a member (which may be new), an element, or the root.
+    Set { value: Json, seen: Seen },
+    /// Assigns a member that is not there yet.
+    SetIfAbsent { value: Json },
+    /// Removes a member, or the element with the content that the path names. What is gone already
+    /// is done.
+    Remove { seen: Seen },
+    /// Adds to a number.
+    Add { amount: Amount },
+    /// Adds to the end of a list.
+    Append { items: Vec<Json> },
+    /// Adds to a list before the element that is named; where that is gone, at its index.
+    InsertAt { before: Element, items: Vec<Json> },
+    /// Adds those to a list that it does not have.
+    Include { items: Vec<Json> },
+    /// Takes every element with such a content out of a list.
+    Exclude { items: Vec<Json> },
+}
+
+/// What a writer saw at a path when it recorded an assignment or a removal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "Option<Content>", into = "Option<Content>")]
+pub(crate) enum Seen {
+    Absent,
+    Content(Content),
+}
+
+impl From<Option<Content>> for Seen {
+    fn from(content: Option<Content>) -> Self {
+        content.map_or(Self::Absent, Self::Content)
+    }
+}
+
+impl From<Seen> for Option<Content> {
+    fn from(seen: Seen) -> Self {
+        match seen {
+            Seen::Absent => None,
+            Seen::Content(content) => Some(content),
+        }
+    }
+}
+
+/// What is added to a number.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Amount {
+    /// The sum must be within `min` and `max`, and within what JSON holds exactly: `i64::MIN` to
+    /// `u64::MAX`.
+    Integer { by: i128, min: i128, max: i128 },
+    /// Must be finite. With `single` the number is an `f32`.
+    Float { by: f64, single: bool },
+}
+
+/// Why operations cannot be applied to what is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Misfit {
+    /// There is nothing yet, and nothing that it is taken for.
+    Unset,
+    /// The list element on the path is gone.
+    Gone,
+    /// Something of another type is there.
+    Type { expected: &'static str, found: &'static str },
+    /// The number would leave its range.
+    Overflow,
+    /// What is there is no JSON.
+    Invalid,
+}
+
+impl fmt::Display for Misfit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unset => f.write_str("nothing is there that it could change"),
+            Self::Gone => f.write_str("the list element that it changes is gone"),
+            Self::Type { expected, found } => write!(f, "found {found} where {expected} was expected"),
+            Self::Overflow => f.write_str("the number would leave its range"),
+            Self::Invalid => f.write_str("found no valid JSON"),
+        }
+    }
+}
+
+impl Mutation {
+    /// What one call did. `origin` is what the value is taken for where the key is unset; without
+    /// one, only an assignment of the root applies there.
+    pub(crate) fn new(origin: Option<Json>, call: Vec<Operation>) -> Self {
+        Journalled { origin, calls: vec![call] }.into()
+    }
+
+    pub(crate) fn calls(&self) -> &[Vec<Operation>] {
+        &self.calls
+    }
+
+    /// So many bytes it takes in memory, about.
+    pub(crate) fn size(&self) -> usize {
+        self.size
+    }
+
+    /// The calls with these indexes, as a mutation: what is set aside.
+    pub(crate) fn only(&self, calls: impl IntoIterator<Item = usize>) -> Self {
+        let calls = calls.into_iter().filter_map(|call| self.calls.get(call).cloned()).collect();
+        Journalled { origin: self.origin.clone(), calls }.into()
+    }
+}
+
+#[derive(Deserialize)]
+struct Journalled {
+    #[serde(default, with = "text::maybe")]
+    origin: Option<Json>,
+    calls: Vec<Vec<Operation>>,
+}
+
+impl From<Journalled> for Mutation {
+    fn from(Journalled { origin, calls }: Journalled) -> Self {
+        let size = size_of::<Self>()
+            + size_of_json(origin.as_slice())
+            + calls.iter().map(|call| size_of_call(call)).sum::<usize>();
+        Self { origin, calls, size }
+    }
+}
+
+fn size_of_call(call: &[Operation]) -> usize {
+    size_of::<Vec<Operation>>() + call.iter().map(Operation::size).sum::<usize>()
+}
+
+fn size_of_json(items: &[Json]) -> usize {
+    items.iter().map(|item| size_of::<Json>() + item.as_str().len()).sum()
+}
+
+impl Operation {
+    fn size(&self) -> usize {
+        let path = self.path.iter().map(Step::size).sum::<usize>();
+        let values = match &self.action {
+            Action::Set { value, .. } | Action::SetIfAbsent { value } => value.as_str().len(),
+            Action::Remove { .. } | Action::Add { .. } => 0,
+            Action::Append { items }
+            | Action::InsertAt { items, .. }
+            | Action::Include { items }
+            | Action::Exclude { items } => size_of_json(items),
+        };
+        size_of::<Self>() + path + values
+    }
+}
+
+impl Step {
+    fn size(&self) -> usize {
+        let owned = match self {
+            Self::Member(Member { name, also, origin }) => {
+                let also = also.iter().map(|name| size_of::<Box<str>>() + name.len()).sum::<usize>();
+                name.len() + also + size_of_json(origin.as_slice())
+            }
+            Self::Element(_) => 0,
+        };
+        size_of::<Self>() + owned
+    }
+}
+
+impl Member {
+    /// A member that has one name, and that is unset where it is missing.
+    pub(crate) fn new(name: &str) -> Self {
+        Self { name: name.into(), also: Box::default(), origin: None }
+    }
+
+    fn overlaps(&self, other: &Self) -> bool {
+        self.names().any(|name| other.names().any(|other| name == other))
+    }
+
+    fn names(&self) -> impl Iterator<Item = &str> {
+        std::iter::once(&*self.name).chain(self.also.iter().map(|name| &**name))
+    }
+}
