@@ -38,6 +38,7 @@ pub fn report(what: &str, figure: f64, bar: &str) {
 }
 
 /// `a / b`.
+#[must_use]
 pub fn ratio(a: Duration, b: Duration) -> f64 {
     a.as_secs_f64() / b.as_secs_f64()
 }

@@ -21,9 +21,6 @@ fn main() {
     let key = Key::<u64>::new("number");
     memory.set(&key, 1).expect("the server takes writes");
     one_thread(&server, &memory, &key);
-    if std::env::var_os("STATS").is_some() {
-        println!("{}", server.info("commandstats"));
-    }
     many_threads(&server, &memory);
     against_python(&server, &memory, &key);
 }
@@ -46,7 +43,7 @@ fn one_thread(server: &Server, memory: &Memory, key: &Key<u64>) {
     let view = memory.synced(key);
 
     let mut reads: Vec<Side<'_>> = vec![
-        ("through read", Box::new(|count| (0..count).for_each(|_| drop(view.get().expect("it is set"))))),
+        ("through read", Box::new(|count| (0..count).for_each(|_| _ = view.get().expect("it is set")))),
         ("bare GET", {
             let (runtime, mut connection) = (&runtime, connection.clone());
             Box::new(move |count| {
@@ -71,10 +68,7 @@ fn one_thread(server: &Server, memory: &Memory, key: &Key<u64>) {
     drop(reads);
 
     let mut writes: Vec<Side<'_>> = vec![
-        (
-            "through write",
-            Box::new(|count| (0..count).for_each(|n| drop(view.set(u64::from(n)).expect("it is there")))),
-        ),
+        ("through write", Box::new(|count| (0..count).for_each(|n| _ = view.set(u64::from(n)).expect("it is there")))),
         ("bare SET", {
             let (runtime, mut connection) = (&runtime, connection.clone());
             Box::new(move |count| {
@@ -102,9 +96,11 @@ fn many_threads(server: &Server, memory: &Memory) {
     let client = redis::Client::open(server.url()).expect("a URL");
     let locked = Mutex::new(client.get_connection().expect("the server is there"));
     let views: Vec<_> = (0..THREADS).map(|n| memory.synced(&Key::<u64>::named(format!("of_{n}")))).collect();
-    views.iter().for_each(|view| drop(view.set(0).expect("the server takes writes")));
-    let get = |thread: usize| drop(views[thread].get().expect("it is set"));
-    let set = |thread: usize| drop(views[thread].set(5).expect("it is there"));
+    for view in &views {
+        view.set(0).expect("the server takes writes");
+    }
+    let get = |thread: usize| _ = views[thread].get().expect("it is set");
+    let set = |thread: usize| _ = views[thread].set(5).expect("it is there");
     let bare_get = |thread: usize| {
         let _: String = locked.lock().expect("nobody panics").get(format!("memory:of_{thread}")).expect("it is set");
     };
@@ -154,8 +150,8 @@ print(median(lambda: m.number), median(lambda: setattr(m, 'number', 2)))
     );
     let times: Vec<f64> = times.split_whitespace().map(|time| time.parse().expect("a number")).collect();
     let mut ours: Vec<Side<'_>> = vec![
-        ("through read", Box::new(|count| (0..count).for_each(|_| drop(memory.get(key).expect("it is set"))))),
-        ("through write", Box::new(|count| (0..count).for_each(|_| drop(memory.set(key, 7).expect("it is there"))))),
+        ("through read", Box::new(|count| (0..count).for_each(|_| _ = memory.get(key).expect("it is set")))),
+        ("through write", Box::new(|count| (0..count).for_each(|_| _ = memory.set(key, 7).expect("it is there")))),
     ];
     let figures = medians(ROUNDS, COUNT, &mut ours);
     println!("the Python package: read {:.0} us, write {:.0} us", times[0] * 1e6, times[1] * 1e6);

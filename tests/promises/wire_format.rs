@@ -189,7 +189,7 @@ fn the_wire_form_is_the_same_on_valkey_and_on_redis_6() {
         let (value, stamp) = stored.split_once(r#","last_modified": "#).unwrap();
         assert_eq!(value, r#"{"value": true"#);
         assert_eq!(stamp.len(), "1719400000000000000}".len());
-        assert_eq!(handle.memory().delete(&SyncedSample::FLAG).unwrap(), true);
+        assert!(handle.memory().delete(&SyncedSample::FLAG).unwrap());
         assert_eq!(server.get_raw("memory:flag"), None);
     }
 }
