@@ -77,23 +77,39 @@ impl Core {
     /// The first key that the server refuses for good.
     pub(crate) fn load(&self, keys: &[Arc<str>]) -> Result<()> {
         self.shared.check_open()?;
-        self.wait_for_the_unknown(keys);
-        match self.ask(|live| async move { refresher::load(&self.shared, &live, keys).await }) {
-            Some(Ok(answers)) => answers.into_iter().collect(),
-            _ => Ok(()),
+        let deadline = self.deadline();
+        let mut given_up = None;
+        loop {
+            let Some(live) = self.shared.live_but(given_up.as_ref()) else {
+                let limit = self.grace(keys, given_up.is_some()).min(deadline.remaining());
+                let back = self.shared.connected_but(given_up.as_ref());
+                match block_on(back, Deadline::after(limit)) {
+                    Some(()) => continue,
+                    None => return Ok(()),
+                }
+            };
+            match self.ask_on(&live, refresher::load(&self.shared, &live, keys), deadline) {
+                Some(Ok(answers)) => return answers.into_iter().collect(),
+                Some(Err(_)) => given_up = Some(live),
+                None => return Ok(()),
+            }
         }
     }
 
-    /// Waits for the connection to come back where nothing is known of a key: an unset value would be a
-    /// guess. Only so shortly after the loss that the breaker is not open yet.
-    fn wait_for_the_unknown(&self, keys: &[Arc<str>]) {
-        let grace = {
-            let state = self.shared.state();
-            let known = || keys.iter().all(|key| state.is_known(key));
-            let Some(lost) = state.lost_at.filter(|_| state.link == Link::Down && !known()) else { return };
-            (lost + self.shared.settings.timeout).saturating_sub(self.shared.clock.mono())
-        };
-        block_on(self.shared.connected(), Deadline::after(grace));
+    /// How long a read waits for a connection. Where something is known of each key, not at all. Else an
+    /// unset value would be a guess, and shortly after a loss, while the breaker is not open yet, the
+    /// connection may be about to come back.
+    fn grace(&self, keys: &[Arc<str>], just_lost: bool) -> Duration {
+        let limit = self.shared.settings.timeout;
+        let state = self.shared.state();
+        if keys.iter().all(|key| state.is_known(key)) {
+            return Duration::ZERO;
+        }
+        if just_lost {
+            return limit;
+        }
+        let mono = self.shared.clock.mono();
+        state.lost_at.map_or(Duration::ZERO, |lost| (lost + limit).saturating_sub(mono))
     }
 
     /// Makes a request on the connection; `None` where there is none, or it is silent.
@@ -102,7 +118,17 @@ impl Core {
         request: impl FnOnce(Arc<Live>) -> F,
     ) -> Option<Result<T, Fault>> {
         let live = self.shared.live()?;
-        let answer = block_on(request(Arc::clone(&live)), self.deadline());
+        self.ask_on(&live, request(Arc::clone(&live)), self.deadline())
+    }
+
+    /// Waits for a request on this connection, which is given up when it is lost or silent.
+    fn ask_on<T>(
+        &self,
+        live: &Live,
+        request: impl Future<Output = Result<T, Fault>>,
+        deadline: Deadline,
+    ) -> Option<Result<T, Fault>> {
+        let answer = block_on(request, deadline);
         match &answer {
             None => live.end(self.silent("a read")),
             Some(Err(fault)) if fault.is_lost() => live.end(fault.clone()),

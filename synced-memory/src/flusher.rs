@@ -89,6 +89,9 @@ async fn connect(shared: &Shared, backend: &dyn Backend, was_connected: &mut boo
     let silent = |_| Fault::lost(format_args!("no answer to a connection attempt within {limit:?}"));
     let session = timeout(limit, backend.connect()).await.map_err(silent)??;
     let live = Arc::new(Live::new(session));
+    if let Ok(Ok(policy)) = timeout(limit, live.session.eviction_policy()).await {
+        shared.eviction_policy.store(policy.map(Arc::new));
+    }
     let (now, asked, answered) = ask_time(shared, &live).await?;
     let first = !std::mem::replace(was_connected, true);
     {
@@ -96,9 +99,6 @@ async fn connect(shared: &Shared, backend: &dyn Backend, was_connected: &mut boo
         let mut state = shared.state();
         let shift = shared.clock.adjust(now, asked, answered);
         state.connected(first.then_some(shift));
-    }
-    if let Ok(Ok(policy)) = timeout(limit, live.session.eviction_policy()).await {
-        shared.eviction_policy.store(policy.map(Arc::new));
     }
     Ok(live)
 }

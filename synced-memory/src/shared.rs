@@ -128,10 +128,16 @@ impl Shared {
         self.connected.send_replace(connected);
     }
 
-    /// Ready while there is a connection.
-    pub(crate) async fn connected(&self) {
+    /// The connection, while there is one other than this.
+    pub(crate) fn live_but(&self, given_up: Option<&Arc<Live>>) -> Option<Arc<Live>> {
+        self.live().filter(|live| given_up.is_none_or(|given_up| !Arc::ptr_eq(live, given_up)))
+    }
+
+    /// Ready while there is a connection other than this.
+    pub(crate) async fn connected_but(&self, given_up: Option<&Arc<Live>>) {
+        let mut changes = self.connected.subscribe();
         // The sender is in `self`: it cannot go while this waits.
-        let _ = self.connected.subscribe().wait_for(|connected| *connected).await;
+        let _ = changes.wait_for(|_| self.live_but(given_up).is_some()).await;
     }
 
     /// Makes a request: its ticket, handed to `on_sent` before it can take effect, is its place in
