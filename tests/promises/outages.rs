@@ -38,10 +38,11 @@ struct Took {
 #[test]
 fn a_read_of_what_was_never_read_waits_for_a_quick_reconnect() {
     let line = Line::new();
-    let (memory, beside) = (line.builder().timeout(DEADLINE).build().unwrap(), line.open_directly());
+    let (memory, beside) = (line.builder(), quick(line.server.url()));
+    let (memory, beside) = (memory.timeout(DEADLINE).build().unwrap(), beside.timeout(DEADLINE).build().unwrap());
     for round in 0..200_u64 {
         let key = Key::<u64>::named(format!("never_read_{round}"));
-        beside.set(&key, round).unwrap();
+        assert_eq!(beside.set(&key, round).unwrap(), Written::Stored);
         line.proxy.cut();
         assert_eq!(memory.get(&key).unwrap(), Some(round));
     }
