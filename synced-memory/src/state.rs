@@ -196,20 +196,21 @@ impl State {
     /// The next attempt to write `key`; nothing where its head was dropped or set aside instead.
     fn attempt(&mut self, key: Arc<str>, mono: Mono) -> Option<Attempt> {
         let entry = self.outbox.head(&key)?;
-        if is_over(entry.expires, mono) {
-            if !entry.replaces_nothing {
-                self.drop_expired(&key);
-                return None;
-            }
-            self.expired += 1;
-            self.outbox.end(&key);
+        let over = is_over(entry.expires, mono);
+        if over && !entry.replaces_nothing {
+            self.drop_expired(&key);
+            return None;
         }
-        let entry = self.outbox.head(&key)?;
         if entry.written + self.tombstone_ttl <= mono {
             let reason = "it waited longer than the tombstones of deletes are kept";
             self.put_aside(&key, Error::of_key(ErrorKind::Conflict, &key, reason));
             return None;
         }
+        if over {
+            self.expired += 1;
+            self.outbox.end(&key);
+        }
+        let entry = self.outbox.head(&key)?;
         if entry.tried == Tried::Never {
             entry.tried = Tried::Sent;
         }

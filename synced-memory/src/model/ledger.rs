@@ -226,15 +226,15 @@ impl Ledger {
     pub(super) fn drawn(&mut self, batch: &[Attempt], mono: Mono) -> Check<Vec<Sequence>> {
         let mut withdrawn = Vec::new();
         for line in self.lines.iter_mut().filter(|line| line.fate.is_none()) {
-            if line.is_over(mono) {
+            let over = line.is_over(mono);
+            if over && !line.replaces_nothing {
                 line.end()?;
-            }
-            if line.fate.is_some() {
-                continue;
-            }
-            if line.written + TOMBSTONE_TTL <= mono {
+            } else if line.written + TOMBSTONE_TTL <= mono {
                 withdrawn.extend(give_up(line, ErrorKind::Conflict)?);
             } else {
+                if over {
+                    line.end()?;
+                }
                 break;
             }
         }
