@@ -35,19 +35,6 @@ struct Took {
     time: Duration,
 }
 
-#[test]
-fn a_read_of_what_was_never_read_waits_for_a_quick_reconnect() {
-    let line = Line::new();
-    let (memory, beside) = (line.builder(), quick(line.server.url()));
-    let (memory, beside) = (memory.timeout(DEADLINE).build().unwrap(), beside.timeout(DEADLINE).build().unwrap());
-    for round in 0..200_u64 {
-        let key = Key::<u64>::named(format!("never_read_{round}"));
-        assert_eq!(beside.set(&key, round).unwrap(), Written::Stored);
-        line.proxy.cut();
-        assert_eq!(memory.get(&key).unwrap(), Some(round));
-    }
-}
-
 /// A watch for the calls of one thread.
 struct Watch(Option<File>);
 
