@@ -23,6 +23,7 @@ fn main() {
     one_thread(&server, &memory, &key);
     many_threads(&server, &memory);
     against_python(&server, &memory, &key);
+    pushes(&server, &memory);
 }
 
 fn one_thread(server: &Server, memory: &Memory, key: &Key<u64>) {
@@ -41,6 +42,7 @@ fn one_thread(server: &Server, memory: &Memory, key: &Key<u64>) {
     let other = multiplexed(&elsewhere);
     let envelope = r#"{"value": 12345,"last_modified": 1719400000000000000}"#;
     let view = memory.synced(key);
+    let counter = memory.synced(&Key::<i64>::new("counter"));
 
     let mut reads: Vec<Side<'_>> = vec![
         ("through read", Box::new(|count| (0..count).for_each(|_| _ = view.get().expect("it is set")))),
@@ -77,6 +79,7 @@ fn one_thread(server: &Server, memory: &Memory, key: &Key<u64>) {
                 }
             })
         }),
+        ("through add", Box::new(|count| (0..count).for_each(|_| _ = counter.add(1).expect("it is there")))),
         ("bare SET, connection on another thread", {
             let mut other = other.clone();
             Box::new(move |count| {
@@ -89,7 +92,8 @@ fn one_thread(server: &Server, memory: &Memory, key: &Key<u64>) {
     let figures = medians(ROUNDS, COUNT, &mut writes);
     print(&writes, &figures);
     report("through write / bare multiplexed SET, one thread", ratio(figures[0], figures[1]), "<= 1.5");
-    report("  … where the connection is another thread's", ratio(figures[0], figures[2]), "");
+    report("  … where the connection is another thread's", ratio(figures[0], figures[3]), "");
+    report("through add / bare multiplexed SET, one thread", ratio(figures[2], figures[1]), "<= 1.8");
 }
 
 fn many_threads(server: &Server, memory: &Memory) {
@@ -157,6 +161,41 @@ print(median(lambda: m.number), median(lambda: setattr(m, 'number', 2)))
     println!("the Python package: read {:.0} us, write {:.0} us", times[0] * 1e6, times[1] * 1e6);
     report("the Python package's read / ours", times[0] / figures[0].as_secs_f64(), ">= 10");
     report("the Python package's write / ours", times[1] / figures[1].as_secs_f64(), ">= 10");
+}
+
+/// A push onto a list of 10,000 messages, about 1 MB.
+fn pushes(server: &Server, memory: &Memory) {
+    const MESSAGES: usize = 10_000;
+    let text = "m".repeat(60);
+    let message = || serde_json::json!({"role": "user", "text": text});
+    let history = memory.synced(&Key::<Vec<serde_json::Value>>::new("history"));
+    history.set((0..MESSAGES).map(|_| message()).collect()).expect("it is there");
+    let mut ours: Vec<Side<'_>> = vec![(
+        "push onto 10,000 messages",
+        Box::new(|count| (0..count).for_each(|_| _ = history.push(message()).expect("it is there"))),
+    )];
+    let figures = medians(5, 40, &mut ours);
+    print(&ours, &figures);
+    let theirs: f64 = python(
+        server,
+        "
+import time
+from synced_memory import Memory
+m = Memory()
+m.theirs = [{'role': 'user', 'text': 'm' * 60} for _ in range(10_000)]
+held = m.theirs
+times = []
+for _ in range(15):
+    start = time.perf_counter()
+    m.theirs.append({'role': 'user', 'text': 'm' * 60})
+    times.append(time.perf_counter() - start)
+print(sorted(times)[7])
+",
+    )
+    .parse()
+    .expect("a number");
+    println!("{:<62} {:>8.1} us", "the Python package's append to 10,000 messages", theirs * 1e6);
+    report("the Python package's append / our push", theirs / figures[0].as_secs_f64(), "");
 }
 
 fn print(sides: &[Side<'_>], figures: &[Duration]) {

@@ -1,9 +1,11 @@
-//! What the examples share: a redis-server of their own, and waiting for something to come true.
+//! What the examples share: a redis-server of their own, a line to it that can be cut, and waiting for something to
+//! come true.
 
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
-use std::thread::sleep;
+use std::sync::{Arc, Mutex};
+use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
@@ -71,6 +73,70 @@ impl Drop for RedisServer {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// A line to a server on this host, which can be cut and mended.
+#[derive(Debug)]
+pub struct Line {
+    port: u16,
+    state: Arc<Mutex<LineState>>,
+}
+
+#[derive(Debug, Default)]
+struct LineState {
+    is_cut: bool,
+    streams: Vec<TcpStream>,
+}
+
+impl Line {
+    /// A line to this port. It goes on until the process ends.
+    pub fn to(server: u16) -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port is free");
+        let port = listener.local_addr().expect("it is bound").port();
+        let state = Arc::<Mutex<LineState>>::default();
+        let line = Self { port, state: Arc::clone(&state) };
+        thread::spawn(move || {
+            for client in listener.incoming().flatten() {
+                let mut state = state.lock().expect("nobody panics with it");
+                let Some(server) = TcpStream::connect(("127.0.0.1", server)).ok().filter(|_| !state.is_cut) else {
+                    continue;
+                };
+                for (from, to) in [(&client, &server), (&server, &client)] {
+                    let (mut from, mut to) = (copy_of(from), copy_of(to));
+                    thread::spawn(move || {
+                        let _ = std::io::copy(&mut from, &mut to);
+                        let _ = to.shutdown(Shutdown::Both);
+                    });
+                }
+                state.streams.extend([client, server]);
+            }
+        });
+        line
+    }
+
+    /// Where to reach the server by this line.
+    pub fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    /// Ends all connections, and refuses new ones.
+    pub fn cut(&self) {
+        let mut state = self.state.lock().expect("nobody panics with it");
+        state.is_cut = true;
+        for stream in state.streams.drain(..) {
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+    }
+
+    /// Lets connections through again.
+    pub fn mend(&self) {
+        self.state.lock().expect("nobody panics with it").is_cut = false;
+    }
+}
+
+fn copy_of(stream: &TcpStream) -> TcpStream {
+    stream.set_nodelay(true).expect("a connection can be set up");
+    stream.try_clone().expect("a connection can be shared")
 }
 
 /// Waits until `condition` holds; panics with `what` where it does not within ten seconds.

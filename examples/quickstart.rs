@@ -16,6 +16,7 @@ use std::collections::HashMap;
 use std::error::Error;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 use synced_memory::{ErrorKind, Key, Memory, SyncedMemory};
 
@@ -28,11 +29,20 @@ struct AgentState {
     runs: u64,
     #[synced(default = "dark".to_string(), into)]
     theme: String,
-    /// A collection is one value: it is read and set as a whole.
+    /// A collection is changed part by part: the changes of many processes all survive.
     settings: HashMap<String, serde_json::Value>,
     note: Option<String>,
     #[synced(rename = "step-size")]
     step: f64,
+    #[synced(nested, default)]
+    user: User,
+}
+
+/// What is stored as one value is serde's, and `nested` gives its fields their own methods.
+#[derive(SyncedMemory, Serialize, Deserialize, Clone, Debug, Default)]
+struct User {
+    name: String,
+    visits: u64,
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -44,9 +54,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     // The handle has a getter and a setter for each field. Clone it, send it to a thread: it stays live.
     let state = AgentState::attach(&memory);
 
-    let runs = state.runs()? + 1;
-    let written = state.set_runs(runs)?;
-    assert_eq!(state.runs()?, runs, "a process always reads its own writes");
+    // Adds of many processes all count.
+    let before = state.runs()?;
+    let written = state.add_runs(1)?;
+    let runs = state.runs()?;
+    assert!(runs > before, "a process always reads its own writes");
     println!("run {runs}: {written:?}");
 
     // An unset field reads as its default; a collection as empty; an `Option` as `None`.
@@ -55,7 +67,15 @@ fn main() -> Result<(), Box<dyn Error>> {
     state.set_theme("light")?;
     assert_eq!(state.theme()?, "light");
 
-    state.set_settings(HashMap::from([("lang".to_string(), json!("en"))]))?;
+    state.settings().insert("lang".to_string(), json!("en"))?;
+    assert_eq!(state.settings().at("lang").get()?, "en");
+
+    // What belongs together is one struct: each of its fields is a part of one value.
+    state.user().set_name("Ada".to_string())?;
+    state.user().add_visits(1)?;
+    state.update_user(|user| user.name.push_str(" Lovelace"))?;
+    assert_eq!(state.user().name()?, "Ada Lovelace");
+
     state.set_note(Some(format!("written in run {runs}")))?;
 
     // A field without a default has to be set before it is read.

@@ -70,8 +70,8 @@ fn an_unset_field_reads_as_its_default_or_none_or_empty_or_is_an_error() -> Resu
     assert_eq!(state.stored_memory()?, 512);
     assert_eq!(state.ratio()?.to_bits(), 0);
     assert_eq!(state.note()?, None);
-    assert_eq!(state.history()?, []);
-    assert!(state.settings()?.is_empty());
+    assert_eq!(state.history().get()?, []);
+    assert!(state.settings().get()?.is_empty());
     let error = state.counter().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unset);
     assert!(error.to_string().contains("counter"), "{error}");
@@ -98,6 +98,44 @@ fn an_older_name_is_read_where_the_new_one_is_unset() -> Result<()> {
     state.set_last_seen(3)?;
     assert_eq!(state.last_seen()?, 3);
     assert_eq!(state.memory().get(&Key::<u64>::new("last-seen"))?, Some(3));
+    Ok(())
+}
+
+#[test]
+fn an_update_gives_what_its_closure_gives() -> Result<()> {
+    let state = AgentState::open("memory:")?;
+    let length = state.update_theme(|theme| {
+        theme.push_str("er");
+        theme.len()
+    })?;
+    assert_eq!((length, state.theme()?.as_str()), (6, "darker"), "an unset field starts from its default");
+    state.update_history(|history| history.push(Message { text: "hello".to_owned() }))?;
+    assert_eq!(state.history().get()?, [Message { text: "hello".to_owned() }]);
+    assert_eq!(state.update_counter(|counter| *counter).unwrap_err().kind(), ErrorKind::Unset);
+    Ok(())
+}
+
+#[test]
+fn numbers_are_added_to_and_subtracted_from() -> Result<()> {
+    let state = AgentState::open("memory:")?;
+    state.add_counter(5)?;
+    assert_eq!(state.sub_counter(7)?, Written::Stored);
+    assert_eq!(state.counter()?, -2, "an unset number without a default is zero to an addition");
+    state.add_ratio(0.5)?;
+    assert_eq!(state.ratio()?.to_bits(), 0.5_f64.to_bits());
+    state.set_stored_memory(1)?;
+    state.sub_stored_memory(1)?;
+    assert_eq!(state.stored_memory()?, 0);
+    Ok(())
+}
+
+#[test]
+fn a_collection_is_the_view_of_it() -> Result<()> {
+    let state = AgentState::open("memory:")?;
+    let history = state.history().clone();
+    history.push(Message { text: "hello".to_owned() })?;
+    assert_eq!(state.snapshot().unwrap_err().kind(), ErrorKind::Unset, "of the counter");
+    assert_eq!(state.history().with(Vec::len)?, 1);
     Ok(())
 }
 
@@ -171,7 +209,7 @@ fn a_generic_struct_is_shared_for_every_type_that_is_a_value() -> Result<()> {
     shelf.set_pair(["a".to_owned(), "b".to_owned()])?;
     let expected = Shelf { items: vec!["a".to_owned()], first: None, pair: ["a".to_owned(), "b".to_owned()] };
     assert_eq!(shelf.snapshot()?, expected);
-    assert!(Shelf::<u8, 1>::open("memory:")?.items()?.is_empty());
+    assert!(Shelf::<u8, 1>::open("memory:")?.items().get()?.is_empty());
     Ok(())
 }
 

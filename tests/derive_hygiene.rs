@@ -45,6 +45,104 @@ pub mod public {
         pub cached: Vec<u8>,
     }
 
+    /// Who it works for.
+    #[derive(Debug, Clone, Default, PartialEq, SyncedMemory, serde::Serialize, serde::Deserialize)]
+    #[serde(default, rename_all = "camelCase", deny_unknown_fields, bound = "")]
+    #[synced(prefix = "ignored:", rename_all = "UPPERCASE")]
+    pub struct User {
+        /// In full.
+        #[synced(into)]
+        pub full_name: String,
+        /// In years.
+        #[serde(rename = "years", alias = "age", alias = "years", default)]
+        pub age: u128,
+        /// Where.
+        #[synced(nested, default = Address { street: "-".to_owned(), number: 1 }, into)]
+        #[serde(default = "Address::nowhere")]
+        pub address: Address,
+        /// Only here.
+        #[synced(skip)]
+        #[serde(skip)]
+        pub cached: Option<u8>,
+    }
+
+    /// A place.
+    #[derive(Debug, Clone, Default, PartialEq, SyncedMemory, serde::Serialize, serde::Deserialize)]
+    #[serde(default = "Address::nowhere")]
+    pub struct Address {
+        /// The street.
+        pub street: String,
+        /// The house.
+        #[serde(default = "Default::default", skip_serializing_if = "is_zero")]
+        pub number: u8,
+    }
+
+    impl Address {
+        /// No place.
+        #[must_use]
+        pub fn nowhere() -> Self {
+            Self { street: String::new(), number: 0 }
+        }
+    }
+
+    impl From<u8> for Address {
+        fn from(number: u8) -> Self {
+            Self { street: String::new(), number }
+        }
+    }
+
+    #[allow(clippy::trivially_copy_pass_by_ref)]
+    fn is_zero(number: &u8) -> bool {
+        *number == 0
+    }
+
+    /// Of every shape.
+    #[derive(Debug, Clone, PartialEq, SyncedMemory)]
+    pub struct Shapes<A: SyncedMemory, B, R = u8>
+    where
+        R: std::fmt::Debug,
+    {
+        /// One.
+        #[synced(nested)]
+        pub user: User,
+        /// Of a parameter with a bound.
+        #[synced(nested)]
+        pub one: A,
+        /// Of a parameter without one.
+        #[synced(nested, ttl = "1h")]
+        pub two: B,
+        /// Of a type with a parameter.
+        #[synced(nested)]
+        pub wrapped: Wrapped<B>,
+        /// Of any type.
+        #[serde(default)]
+        pub any: R,
+        /// An alias.
+        #[synced(collection, default = vec!["a".to_owned()])]
+        pub names: Names,
+        /// Any JSON.
+        pub json: serde_json::Value,
+        /// One value.
+        #[synced(value)]
+        pub one_json: serde_json::Value,
+        /// A ratio.
+        #[synced(default, ttl = "1s")]
+        pub ratio: f32,
+    }
+
+    type Names = Vec<String>;
+
+    /// Around another.
+    #[derive(Debug, Clone, Default, PartialEq, SyncedMemory, serde::Serialize, serde::Deserialize)]
+    #[serde(default)]
+    pub struct Wrapped<T> {
+        /// What it is around.
+        #[synced(nested)]
+        pub inner: T,
+        /// By name.
+        pub by_name: HashMap<String, T>,
+    }
+
     /// With parameters.
     #[derive(Debug, Clone, PartialEq, SyncedMemory)]
     #[synced(handle = LiveShelf)]
@@ -107,6 +205,17 @@ mod private {
         pub(super) fooBar: u8,
         #[deprecated = "use fooBar"]
         old: u8,
+        #[synced(nested)]
+        #[deprecated = "use fooBar"]
+        inner: Inner,
+        #[deprecated]
+        list: Vec<u8>,
+    }
+
+    #[derive(Clone, SyncedMemory, serde::Serialize, serde::Deserialize)]
+    struct Inner {
+        #[serde(rename = "type")]
+        kind: u8,
     }
 }
 
@@ -126,6 +235,13 @@ mod shadowed {
     struct Written;
     struct Value;
     struct Error;
+    struct Place;
+    struct Part;
+    struct OnceLock;
+    struct R;
+    trait FnMut {}
+    trait Number {}
+    trait Integer {}
     trait Clone {}
     trait Debug {}
     trait Default {}
@@ -153,6 +269,45 @@ mod shadowed {
         inner: u8,
         note: ::std::option::Option<u8>,
         list: ::std::vec::Vec<u8>,
+        #[synced(nested)]
+        nested: Nested,
+        #[synced(value)]
+        json: ::serde_json::Value,
+        #[synced(nested, accessor = "own")]
+        own: user::Value,
+    }
+
+    #[derive(
+        ::synced_memory::SyncedMemory,
+        ::std::clone::Clone,
+        ::std::default::Default,
+        ::serde::Serialize,
+        ::serde::Deserialize,
+    )]
+    #[serde(default)]
+    struct Nested {
+        change: i64,
+        amount: f64,
+        part: u8,
+        place: u8,
+        #[synced(into)]
+        value: ::std::string::String,
+    }
+
+    mod user {
+        // A `Value` of the user's own.
+        #[derive(::synced_memory::SyncedMemory, ::std::clone::Clone, ::serde::Serialize, ::serde::Deserialize)]
+        pub(super) struct Value {
+            pub(super) number: u8,
+        }
+
+        #[derive(::synced_memory::SyncedMemory)]
+        pub(super) struct Holder {
+            #[synced(nested)]
+            nested: Value,
+            #[synced(value)]
+            value: Value,
+        }
     }
 }
 
@@ -164,6 +319,16 @@ mod renamed {
     #[synced(crate = storage)]
     pub(super) struct State {
         pub(super) counter: i64,
+        list: Vec<u8>,
+        #[synced(nested)]
+        nested: Nested,
+    }
+
+    #[derive(Clone, storage::SyncedMemory, serde::Serialize, serde::Deserialize)]
+    #[synced(crate = storage)]
+    #[serde(crate = "serde")]
+    struct Nested {
+        counter: i64,
     }
 }
 
@@ -179,6 +344,26 @@ mod from_macro {
     }
 
     state!(State { counter: i64 = 1 + 1, "count", list: Vec<u8> = vec![1], "items" });
+
+    macro_rules! nested {
+        ($name:ident { $($field:ident: $ty:ty, $wire:literal, $default:literal),* }) => {
+            #[derive(Clone, SyncedMemory, serde::Serialize, serde::Deserialize)]
+            pub(super) struct $name {
+                $(#[synced(nested)] #[serde(rename = $wire, default = $default)] pub(super) $field: $ty),*
+            }
+        };
+    }
+
+    nested!(Outer { inner: Inner, "in", "inner" });
+
+    #[derive(Clone, SyncedMemory, serde::Serialize, serde::Deserialize)]
+    pub(super) struct Inner {
+        number: u8,
+    }
+
+    fn inner() -> Inner {
+        Inner { number: 0 }
+    }
 }
 
 #[test]
@@ -189,12 +374,14 @@ fn names_are_the_wire_names_in_field_order() {
     );
     assert_eq!(<public::Shelf<u8>>::NAMES, ["items", "first", "by_number", "label"]);
     assert!(public::Empty::NAMES.is_empty());
-    assert_eq!(private::Visible::NAMES, ["fooBar", "old"]);
-    assert_eq!(renamed::State::NAMES, ["counter"]);
+    assert_eq!(private::Visible::NAMES, ["fooBar", "old", "inner", "list"]);
+    assert_eq!(renamed::State::NAMES, ["counter", "list", "nested"]);
+    assert_eq!(public::User::NAMES, ["FULL_NAME", "AGE", "ADDRESS"]);
+    assert_eq!(from_macro::Outer::NAMES, ["inner"]);
     assert_eq!(from_macro::State::NAMES, ["count", "items"]);
     assert_eq!(
         <shadowed::State as synced_memory::SyncedMemory>::NAMES,
-        ["counter", "value", "restore", "note", "list"]
+        ["counter", "value", "restore", "note", "list", "nested", "json", "own"]
     );
 }
 
@@ -203,4 +390,38 @@ fn a_handle_is_cloned_and_printed_without_bounds_on_the_values() {
     fn is_a_handle<H: Clone + std::fmt::Debug + Send + Sync + 'static>() {}
     is_a_handle::<public::SyncedAgentState>();
     is_a_handle::<public::LiveShelf<u8, u8, 2>>();
+    is_a_handle::<public::SyncedShapes<public::User, public::Address, [(); 2]>>();
+}
+
+#[test]
+fn every_shape_has_its_methods() -> synced_memory::Result<()> {
+    use public::{Address, Shapes, SyncedAddress, SyncedUser, User};
+    use synced_memory::Synced;
+
+    let shapes = Shapes::<User, Address, f64>::open("memory:")?;
+    let user: &SyncedUser = shapes.user();
+    let address: &SyncedAddress = user.address();
+    let _: &SyncedAddress = shapes.wrapped().inner();
+    let _: (&SyncedUser, &SyncedAddress) = (shapes.one(), shapes.two());
+    let _: (&Synced<User>, &Synced<Address>, &Synced<u8>) =
+        (shapes.synced_user(), user.synced_address(), address.synced_number());
+    let _: (&Synced<Vec<String>>, &Synced<serde_json::Value>) = (shapes.names(), shapes.json());
+    let _: (synced_memory::Result<serde_json::Value>, &Synced<serde_json::Value>) =
+        (shapes.one_json(), shapes.synced_one_json());
+    let _ = |user: User, address: u8, names: Vec<String>| -> synced_memory::Result<()> {
+        shapes.set_user(user)?;
+        shapes.user().set_address(address)?;
+        shapes.user().set_full_name("Ada")?;
+        shapes.set_names(names)?;
+        shapes.user().add_age(1)?;
+        shapes.user().sub_age(1)?;
+        shapes.add_ratio(0.5)?;
+        let lengths: (usize, usize) = (shapes.update_names(|names| names.len())?, shapes.update_json(|_| 1)?);
+        let text: String = shapes.update_user(|user| std::mem::take(&mut user.full_name))?;
+        shapes.update_any(|any| *any += 1.0)?;
+        shapes.update_names(|names| names.push(text.clone()))?;
+        let _ = (lengths, shapes.user().snapshot()?, shapes.user().memory());
+        Ok(())
+    };
+    Ok(())
 }

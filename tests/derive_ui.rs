@@ -26,6 +26,16 @@ fn words_that_exclude_each_other_are_refused() {
 }
 
 #[test]
+fn nested_is_for_structs_that_are_synced() {
+    refused("nested");
+}
+
+#[test]
+fn what_serde_does_and_a_handle_cannot_follow_is_refused() {
+    refused("serde");
+}
+
+#[test]
 fn what_cannot_be_shared_is_told_what_to_write_instead() {
     refused("unsupported");
 }

@@ -3,7 +3,7 @@
 
 use proc_macro2::{TokenStream, TokenTree};
 use quote::ToTokens;
-use syn::{GenericArgument, PathArguments, Type, TypePath};
+use syn::{GenericArgument, Ident, PathArguments, Type, TypePath};
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Kind {
@@ -13,7 +13,6 @@ pub(crate) enum Kind {
     Option,
     /// A float: JSON numbers that can be added to.
     Float,
-    /// An integer of at most 64 bits.
     Integer,
     /// A list, map, set or JSON tree; empty when unset.
     Collection,
@@ -39,13 +38,16 @@ impl Kind {
             _ => 0,
         };
         match (last.ident.to_string().as_str(), arguments) {
-            ("i8" | "i16" | "i32" | "i64" | "isize" | "u8" | "u16" | "u32" | "u64" | "usize", 0)
+            ("i8" | "i16" | "i32" | "i64" | "i128" | "isize" | "u8" | "u16" | "u32" | "u64" | "u128" | "usize", 0)
                 if in_modules(&["std", "core", "primitive"]) =>
             {
                 Self::Integer
             }
             ("f32" | "f64", 0) if in_modules(&["std", "core", "primitive"]) => Self::Float,
             ("Option", 1) if in_modules(&["std", "core", "option"]) => Self::Option,
+            // The `Value` of another crate, as `toml::Value`, is none of ours; a bare one is serde_json's
+            // until the user says `value`.
+            ("Value", 0) if modules.is_empty() || is_of_serde_json(&modules) => Self::Collection,
             (name, arguments) if is_collection(name, arguments, in_modules) => Self::Collection,
             _ => Self::Plain,
         }
@@ -58,7 +60,15 @@ fn is_collection(name: &str, arguments: usize, in_modules: impl Fn(&[&str]) -> b
         ("Vec" | "VecDeque" | "BTreeSet", 1) | ("BTreeMap", 2) | ("HashSet", 1 | 2) | ("HashMap", 2 | 3) => {
             in_modules(STD_COLLECTIONS)
         }
-        ("Value", 0) => in_modules(&["serde_json", "value"]),
+        _ => false,
+    }
+}
+
+/// The modules are those before the name, the nearest first.
+fn is_of_serde_json(modules: &[String]) -> bool {
+    match modules {
+        [serde_json, ..] if serde_json == "serde_json" => true,
+        [value, serde_json, ..] => value == "value" && serde_json == "serde_json",
         _ => false,
     }
 }
@@ -68,14 +78,72 @@ const STD_COLLECTIONS: &[&str] =
 
 /// The `T` of a field that was declared as `Synced<T>`.
 pub(crate) fn inside_synced(ty: &Type) -> Option<&Type> {
+    inside(ty).filter(|(name, _)| *name == "Synced").map(|(_, inner)| inner)
+}
+
+/// The name and the first argument of a `Name<T>`.
+fn inside(ty: &Type) -> Option<(&Ident, &Type)> {
     let last = path_of(ty)?.path.segments.last()?;
     let PathArguments::AngleBracketed(arguments) = &last.arguments else {
         return None;
     };
-    match arguments.args.first() {
-        Some(GenericArgument::Type(inner)) if last.ident == "Synced" => Some(inner),
+    let mut types = arguments.args.iter().filter_map(|argument| match argument {
+        GenericArgument::Type(inner) => Some(inner),
         _ => None,
+    });
+    types.next().map(|inner| (&last.ident, inner))
+}
+
+/// What has no fields to look into, or only behind something else.
+pub(crate) enum Opaque<'a> {
+    Option(&'a Type),
+    /// A `Box` or one of its kind.
+    Pointer(&'a Ident, &'a Type),
+    Collection,
+    Tuple,
+    Array,
+    /// What one value is for sure: a number, a text, a function.
+    Primitive,
+    /// What cannot be shared at all, and is refused as that.
+    Refused,
+}
+
+/// Why a type is no struct with fields, where its syntax says so.
+pub(crate) fn opaque(ty: &Type) -> Option<Opaque<'_>> {
+    if inside_synced(ty).is_some() {
+        return Some(Opaque::Refused);
     }
+    match (Kind::of(ty), inside(ty)) {
+        (Kind::Option, Some((_, inner))) => return Some(Opaque::Option(inner)),
+        (Kind::Plain, Some((name, inner))) if POINTERS.iter().any(|pointer| name == pointer) => {
+            return Some(Opaque::Pointer(name, inner));
+        }
+        (Kind::Float | Kind::Integer, _) => return Some(Opaque::Primitive),
+        (Kind::Collection, _) => return Some(Opaque::Collection),
+        _ => {}
+    }
+    match ty {
+        Type::Group(group) => opaque(&group.elem),
+        Type::Paren(paren) => opaque(&paren.elem),
+        Type::Path(path) => {
+            let name = path.path.get_ident()?;
+            PRIMITIVES.iter().any(|primitive| name == primitive).then_some(Opaque::Primitive)
+        }
+        Type::Tuple(_) => Some(Opaque::Tuple),
+        Type::Array(_) | Type::Slice(_) => Some(Opaque::Array),
+        Type::Reference(_) => Some(Opaque::Refused),
+        Type::Macro(_) => None,
+        _ => Some(Opaque::Primitive),
+    }
+}
+
+const POINTERS: &[&str] = &["Box", "Rc", "Arc", "Cow", "RefCell", "Cell", "Mutex", "RwLock"];
+
+const PRIMITIVES: &[&str] = &["bool", "char", "str", "String"];
+
+/// Whether the type is a `Value` without a path, which may be that of JSON or the user's own.
+pub(crate) fn is_bare_value(ty: &Type) -> bool {
+    path_of(ty).is_some_and(|path| path.path.is_ident("Value"))
 }
 
 fn path_of(ty: &Type) -> Option<&TypePath> {
@@ -88,8 +156,8 @@ fn path_of(ty: &Type) -> Option<&TypePath> {
     }
 }
 
-/// Whether one of `names` stands somewhere in the type.
-pub(crate) fn mentions(ty: &Type, names: &[String]) -> bool {
+/// Whether one of `names` stands somewhere in the syntax.
+pub(crate) fn mentions(syntax: &impl ToTokens, names: &[String]) -> bool {
     fn any(tokens: TokenStream, names: &[String]) -> bool {
         tokens.into_iter().any(|token| match token {
             TokenTree::Ident(ident) => names.iter().any(|name| ident == name),
@@ -97,7 +165,7 @@ pub(crate) fn mentions(ty: &Type, names: &[String]) -> bool {
             _ => false,
         })
     }
-    !names.is_empty() && any(ty.to_token_stream(), names)
+    !names.is_empty() && any(syntax.to_token_stream(), names)
 }
 
 #[cfg(test)]
@@ -111,7 +179,7 @@ mod tests {
     #[test]
     fn kinds_are_read_from_the_syntax() {
         for (kind_expected, types) in [
-            (Kind::Integer, &["i64", "u8", "usize", "std::primitive::i32", "(i64)"][..]),
+            (Kind::Integer, &["i64", "u8", "usize", "u128", "i128", "std::primitive::i32", "(i64)"][..]),
             (Kind::Float, &["f64", "f32", "core::primitive::f64"]),
             (Kind::Option, &["Option<i64>", "std::option::Option<Vec<u8>>"]),
             (
@@ -127,17 +195,18 @@ mod tests {
                     "BTreeSet<u8>",
                     "Value",
                     "serde_json::Value",
+                    "::serde_json::value::Value",
+                    "crate::json::serde_json::Value",
                 ],
             ),
             (
                 Kind::Plain,
                 &[
                     "String",
-                    "u128",
-                    "i128",
                     "bool",
                     "im::Vec<u8>",
                     "toml::Value",
+                    "value::Value",
                     "Value<T>",
                     "[u8; 4]",
                     "(u8, u8)",
@@ -149,6 +218,16 @@ mod tests {
             for ty in types {
                 assert_eq!(kind(ty), kind_expected, "{ty}");
             }
+        }
+    }
+
+    #[test]
+    fn what_has_no_fields_to_look_into_is_known_by_its_syntax() {
+        for ty in ["Option<U>", "Box<U>", "Vec<U>", "u8", "bool", "String", "(U, U)", "[U; 2]", "Value", "(Arc<U>)"] {
+            assert!(opaque(&syn::parse_str(ty).unwrap()).is_some(), "{ty}");
+        }
+        for ty in ["User", "users::User<T>", "T", "<T as Trait>::User", "mine::String"] {
+            assert!(opaque(&syn::parse_str(ty).unwrap()).is_none(), "{ty}");
         }
     }
 

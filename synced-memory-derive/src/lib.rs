@@ -1,7 +1,7 @@
 //! The derive macro of `synced-memory`. Use it through that crate, which re-exports it beside the
 //! trait of the same name; the attributes are described at [`SyncedMemory`](derive@SyncedMemory).
 //!
-//! The stages, each a module: `attr` (syntax to spanned values), `model` (what the user meant),
+//! The stages, each a module: `attr` and `serde_attr` (syntax to spanned values), `model` (what the user meant),
 //! `validate` (every mistake, at the user's own token), `expand` (tokens; cannot fail).
 
 use proc_macro::TokenStream;
@@ -15,11 +15,12 @@ mod kind;
 mod model;
 mod pipeline;
 mod self_type;
+mod serde_attr;
 mod symbol;
 mod validate;
 
 #[doc = include_str!("../attributes.md")]
-#[proc_macro_derive(SyncedMemory, attributes(synced))]
+#[proc_macro_derive(SyncedMemory, attributes(synced, serde))]
 pub fn synced_memory(input: TokenStream) -> TokenStream {
     pipeline::derive(&parse_macro_input!(input as DeriveInput)).into()
 }

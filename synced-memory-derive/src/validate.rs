@@ -1,19 +1,21 @@
 //! Every rule that a model can break. No tokens are made here: each mistake is put at the user's own.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use proc_macro2::Span;
 use quote::ToTokens;
 use syn::ext::IdentExt;
 use syn::visit::Visit;
-use syn::{Lifetime, LitStr, Type, TypeReference};
+use syn::{Lifetime, Type, TypeReference};
 
 use crate::attr::Arg;
 use crate::diag::Diag;
-use crate::kind::{self, Kind};
+use crate::kind;
 use crate::model::{Field, Model};
 use crate::symbol;
+
+mod names;
+mod shape;
 
 pub(crate) fn model(model: &Model, diag: &Diag) {
     structure(model, diag);
@@ -22,14 +24,16 @@ pub(crate) fn model(model: &Model, diag: &Diag) {
             skipped(field, diag);
         } else {
             not_yet(field, diag);
-            conflicts(field, diag);
+            shape::check(field, diag);
             field_type(field, diag);
-            wire_names(field, diag);
+            serde_field(field, diag);
+            names::wire_names(field, diag);
             ttl(field, diag);
         }
     }
-    unique_wire_names(model, diag);
-    unique_methods(model, diag);
+    names::unique_wire_names(model, diag);
+    names::unique_members(model, diag);
+    names::unique_methods(model, diag);
 }
 
 fn structure(model: &Model, diag: &Diag) {
@@ -44,11 +48,12 @@ fn structure(model: &Model, diag: &Diag) {
         later(word, diag);
     }
     if let Some(given) = &model.attrs.prefix {
-        prefix(&given.value, diag);
+        names::prefix(&given.value, diag);
     }
     if let Some(given) = &model.attrs.scope {
-        scope(&given.value, diag);
+        names::scope(&given.value, diag);
     }
+    serde_struct(model, diag);
     let handle = model.handle.unraw().to_string();
     let given = model.attrs.handle.is_some();
     if model.handle == model.schema {
@@ -71,7 +76,7 @@ fn later<T>(word: &Arg<T>, diag: &Diag) {
 
 fn not_yet(field: &Field, diag: &Diag) {
     let attrs = &field.attrs;
-    for word in [&attrs.nested, &attrs.near, &attrs.behind].into_iter().flatten() {
+    for word in [&attrs.near, &attrs.behind].into_iter().flatten() {
         later(word, diag);
     }
 }
@@ -105,23 +110,54 @@ fn words(field: &Field) -> impl Iterator<Item = &syn::Ident> {
     single.into_iter().flatten().chain(aliases)
 }
 
-fn conflicts(field: &Field, diag: &Diag) {
-    let attrs = &field.attrs;
-    let Some(collection) = &attrs.collection else {
-        return;
-    };
-    if attrs.value.is_some() {
-        diag.error(&collection.word, "`value` and `collection` exclude each other: keep one");
-    }
-    let syntax = Kind::of(&field.ty);
-    if syntax == Kind::Option {
+/// Inside a key the struct is what serde makes of it: an object whose members are the fields.
+fn serde_struct(model: &Model, diag: &Diag) {
+    for word in &model.serde.refused {
+        let name = word.to_string();
         diag.error(
-            &collection.word,
-            "an `Option` is one value, whatever is in it: remove `collection`, or the `Option` \
-             (an unset collection is empty)",
+            word,
+            match name.as_str() {
+                symbol::RENAME_ALL => {
+                    "a field is written and read under one name: write `rename_all = \"…\"`".to_owned()
+                }
+                symbol::TAG => "`tag` adds a member that is no field: remove it, and write it as a field".to_owned(),
+                symbol::TRANSPARENT => "a transparent struct has no members to set one by one: remove `transparent`, \
+                     or share the type inside"
+                    .to_owned(),
+                _ => format!(
+                    "`{name}` gives the struct another form than its fields: remove it, or derive `SyncedMemory` for \
+                     a struct that has that form"
+                ),
+            },
         );
-    } else if syntax.is_number() {
-        diag.error(&collection.word, "a number is not a collection: remove `collection`");
+    }
+}
+
+fn serde_field(field: &Field, diag: &Diag) {
+    for word in &field.serde.refused {
+        let name = word.to_string();
+        diag.error(
+            word,
+            match name.as_str() {
+                symbol::RENAME => "a field is written and read under one name: write `rename = \"…\"`, with the other \
+                     name as an `alias`"
+                    .to_owned(),
+                symbol::FLATTEN => "a field is one member, and `flatten` makes it many: remove `flatten`, or write \
+                     `#[synced(skip)]` beside it"
+                    .to_owned(),
+                _ => format!(
+                    "`{name}` gives the field another form than its type: give it a type with that form, or write \
+                     `#[synced(skip)]` beside it"
+                ),
+            },
+        );
+    }
+    // One mistake a field: they all need the same.
+    if let Some(word) = field.serde.skips.first() {
+        diag.error(
+            word,
+            format!("what serde leaves out cannot be shared: write `#[synced(skip)]` beside it, or remove `{word}`"),
+        );
     }
 }
 
@@ -175,46 +211,6 @@ impl<'ast> Visit<'ast> for Borrow {
     }
 }
 
-fn wire_names(field: &Field, diag: &Diag) {
-    let aliases = field.attrs.aliases.iter();
-    for arg in field.attrs.rename.iter().chain(aliases) {
-        let name = arg.value.value();
-        if name.is_empty() {
-            diag.error(&arg.value, "a name in the backend cannot be empty");
-        } else if let Some(c) = name.chars().find(|c| matches!(c, ':' | '{' | '}')) {
-            diag.error(
-                &arg.value,
-                format!("a name in the backend cannot contain `{c}`: colons separate scopes, and braces choose cluster slots"),
-            );
-        }
-    }
-}
-
-/// Scopes may nest, with colons; every part has a name.
-fn scope(literal: &LitStr, diag: &Diag) {
-    let text = literal.value();
-    if text.is_empty() {
-        diag.error(literal, "a scope needs a name: leave `scope` out for none");
-    } else if text.split(':').any(str::is_empty) {
-        diag.error(literal, "a part of this scope has no name: write one between, before and after the colons");
-    }
-    if text.contains(['{', '}']) {
-        diag.error(literal, "a scope cannot contain braces: they choose cluster slots, and belong in the prefix");
-    }
-}
-
-/// A prefix may hold one hash tag, so that all keys are in one cluster slot.
-fn prefix(literal: &LitStr, diag: &Diag) {
-    let text = literal.value();
-    let braces = text.matches(['{', '}']).collect::<String>();
-    if !braces.is_empty() && (braces != "{}" || text.contains("{}")) {
-        diag.error(literal, "a prefix can contain one hash tag and no other braces, as in `prefix = \"{myapp}:\"`");
-    }
-    if text.starts_with("synced-memory/") {
-        diag.error(literal, "prefixes that start with `synced-memory/` are the library's own: choose another");
-    }
-}
-
 fn ttl(field: &Field, diag: &Diag) {
     // Redis counts in milliseconds, and what passes its clock's end is refused there.
     const LONGEST: Duration = Duration::from_secs(1_000 * 365 * 24 * 60 * 60);
@@ -226,74 +222,4 @@ fn ttl(field: &Field, diag: &Diag) {
     } else if ttl > LONGEST {
         diag.error(&arg.value, "more than a thousand years: remove `ttl`, and the value stays");
     }
-}
-
-fn unique_wire_names(model: &Model, diag: &Diag) {
-    let mut owners: HashMap<String, String> = HashMap::new();
-    // Names before aliases, so that the alias is at fault wherever it stands.
-    let names = model.shared().map(|f| (f, f.wire.name.clone(), f.wire.span));
-    let aliases = model
-        .shared()
-        .flat_map(|field| (field.attrs.aliases.iter()).map(move |a| (field, a.value.value(), a.value.span())));
-    for (field, name, span) in names.chain(aliases) {
-        let ident = field.ident.unraw().to_string();
-        match owners.get(&name) {
-            Some(owner) => diag.push(syn::Error::new(
-                span,
-                if *owner == ident {
-                    format!("`{name}` is a name of this field already: remove one")
-                } else {
-                    format!("`{name}` is the name of the field `{owner}` in the backend already: give each its own")
-                },
-            )),
-            None => {
-                owners.insert(name, ident);
-            }
-        }
-    }
-}
-
-/// One mistake a field at most: `accessor` mends all of them.
-fn unique_methods(model: &Model, diag: &Diag) {
-    let mut owners: HashMap<String, (String, &str)> = HashMap::new();
-    for field in model.shared() {
-        let ident = field.ident.unraw().to_string();
-        let taken = made_for(field).into_iter().find_map(|(name, role)| {
-            if symbol::RESERVED_METHODS.contains(&name.as_str()) {
-                return Some(format!("`{name}` is a method that every handle has"));
-            }
-            let previous = owners.get(&name).map(|(owner, their_role)| {
-                if *owner == ident {
-                    format!("`{name}` would be both {their_role} and {role} of this field")
-                } else {
-                    format!("`{name}` would be both {their_role} of `{owner}` and {role} of `{ident}`")
-                }
-            });
-            if previous.is_none() {
-                owners.insert(name, (ident.clone(), role));
-            }
-            previous
-        });
-        if let Some(taken) = taken {
-            match &field.attrs.accessor {
-                Some(given) => diag.error(&given.value, format!("{taken}: choose another accessor")),
-                None => diag.error(
-                    &field.ident,
-                    format!("{taken}: name this field's methods with `#[synced(accessor = \"…\")]`"),
-                ),
-            }
-        }
-    }
-}
-
-fn made_for(field: &Field) -> Vec<(String, &'static str)> {
-    let names = &field.names;
-    let mut made = vec![
-        (names.getter.unraw().to_string(), "the getter"),
-        (names.setter.unraw().to_string(), "the setter"),
-        (names.view.unraw().to_string(), "the view"),
-        (names.constant.unraw().to_string(), "the constant"),
-    ];
-    made.extend(names.kept.iter().map(|name| (name.clone(), "a method")));
-    made
 }

@@ -1,10 +1,11 @@
 //! The slots: what the backend last answered for each key. No I/O.
 
 use crate::clock::{Mono, Stamp};
+use crate::envelope::{self, Text};
 use bytes::Bytes;
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 /// The place of a request in the order in which requests are sent to the backend. An answer to a
 /// later request is never overwritten by one to an earlier request, whichever is handled first.
@@ -36,9 +37,39 @@ pub(crate) struct Base {
     pub(crate) ticket: Ticket,
     /// When this process's own `ttl` ends it.
     pub(crate) expires: Option<Mono>,
+    value: OnceLock<Text>,
 }
 
+/// Nothing was answered yet.
+static UNKNOWN: Base = Base { stored: None, ticket: 0, expires: None, value: OnceLock::new() };
+
 impl Base {
+    pub(crate) fn new(stored: Option<Bytes>, ticket: Ticket, expires: Option<Mono>) -> Self {
+        Self { stored, ticket, expires, value: OnceLock::new() }
+    }
+
+    /// What this process itself has stored.
+    pub(crate) fn own(sealed: Bytes, ticket: Ticket, expires: Option<Mono>) -> Self {
+        let value = OnceLock::from(envelope::own_value_of(&sealed));
+        Self { stored: Some(sealed), ticket, expires, value }
+    }
+
+    /// The value that is there at `mono`, as JSON text.
+    pub(crate) fn value_at(&self, mono: Mono) -> Option<&str> {
+        let stored = self.at(mono)?;
+        Some(self.value.get_or_init(|| envelope::value_of(stored)).as_str())
+    }
+
+    /// The same where nobody has to look for it any more.
+    pub(crate) fn known_value(&self, mono: Mono) -> Option<Text> {
+        self.at(mono).and_then(|_| self.value.get().cloned())
+    }
+
+    /// Whether the backend ever answered.
+    pub(crate) fn is_known(&self) -> bool {
+        self.ticket > 0
+    }
+
     /// What is there at `mono`.
     pub(crate) fn at(&self, mono: Mono) -> Option<&Bytes> {
         let expired = self.expires.is_some_and(|expires| expires <= mono);
@@ -65,8 +96,8 @@ impl Cache {
     }
 
     /// What the backend last answered for `key`.
-    pub(crate) fn base(&self, key: &str) -> Option<&Base> {
-        self.cells.get(key).map(|cell| &cell.base)
+    pub(crate) fn base(&self, key: &str) -> &Base {
+        self.cells.get(key).map_or(&UNKNOWN, |cell| &cell.base)
     }
 
     /// Takes in an answer for `key`, unless a later request was answered before.
@@ -121,7 +152,7 @@ mod tests {
     use super::*;
 
     fn base(stored: &'static str, ticket: Ticket) -> Base {
-        Base { stored: Some(Bytes::from_static(stored.as_bytes())), ticket, expires: None }
+        Base::new(Some(Bytes::from_static(stored.as_bytes())), ticket, None)
     }
 
     #[test]
@@ -131,7 +162,7 @@ mod tests {
         let version = cache.hold(&key);
         cache.answered(&key, base("new", 2));
         cache.answered(&key, base("old", 1));
-        assert_eq!(cache.base(&key).unwrap().at(Mono::ZERO).unwrap(), "new");
+        assert_eq!(cache.base(&key).at(Mono::ZERO).unwrap(), "new");
         assert_eq!(version.load(Ordering::Relaxed), 1);
     }
 
@@ -152,9 +183,10 @@ mod tests {
         let key: Arc<str> = "k".into();
         cache.hold(&key);
         cache.hold(&key);
+        cache.answered(&key, base("a", 1));
         cache.release(&key);
-        assert!(cache.base(&key).is_some());
+        assert!(cache.base(&key).is_known());
         cache.release(&key);
-        assert!(cache.base(&key).is_none());
+        assert!(!cache.base(&key).is_known());
     }
 }

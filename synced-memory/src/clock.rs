@@ -2,12 +2,17 @@
 //!
 //! The only file that asks the system for the time; everything else has it passed in.
 
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// Monotonic time since the memory was opened.
+/// Monotonic time. It begins long before the memory was opened, so that what another process left behind has a
+/// time as well.
 pub(crate) type Mono = Duration;
+
+/// When the memory was opened.
+const OPENED: Mono = Duration::from_secs(20 * 365 * 24 * 3600);
 
 /// A point in time, on both clocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,7 +40,12 @@ impl Clock {
     }
 
     pub(crate) fn mono(&self) -> Mono {
-        self.origin.elapsed()
+        OPENED + self.origin.elapsed()
+    }
+
+    /// This host's wall clock when the monotonic time was zero, in ns since 1970.
+    pub(crate) fn zero(&self) -> u64 {
+        self.wall.saturating_sub(nanos(OPENED))
     }
 
     pub(crate) fn at(&self) -> Moment {
@@ -58,7 +68,7 @@ impl Clock {
     }
 
     fn unadjusted(&self, mono: Mono) -> u64 {
-        self.wall.saturating_add(nanos(mono))
+        self.zero().saturating_add(nanos(mono))
     }
 }
 
@@ -91,7 +101,8 @@ impl Deadline {
 }
 
 /// The `last_modified` of an envelope: ns since 1970.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[serde(transparent)]
 pub(crate) struct Stamp(u64);
 
 impl Stamp {
@@ -114,6 +125,11 @@ impl Stamp {
     pub(crate) fn issue(now: u64, last: Self, random: &mut fastrand::Rng) -> Self {
         let fresh = Self::new((now / 1_000).saturating_mul(1_000) + random.u64(0..1_000));
         if last < fresh || last > Self::MAX { fresh } else { last.just_above(random) }
+    }
+
+    /// The least stamp above this one.
+    pub(crate) fn next(self) -> Self {
+        Self(self.0.saturating_add(1))
     }
 
     /// This stamp plus 1 to 999 at random.

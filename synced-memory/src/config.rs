@@ -2,9 +2,11 @@
 
 use crate::backend::process::ProcessBackend;
 use crate::error::{Error, ErrorKind, Result};
+use crate::journal::Durability;
 use crate::key::{check_prefix, check_scope};
 use crate::shared::Settings;
 use percent_encoding::percent_decode_str;
+use std::path::PathBuf;
 use std::time::Duration;
 use url::Url;
 
@@ -12,7 +14,7 @@ use url::Url;
 const SCHEMES: &str = "write redis://host:port, valkey://, dragonfly://, redis+unix:///path, memory: or memory:name";
 
 /// The options of every URL, for messages.
-const OPTIONS: &str = "known are prefix, scope, timeout, shutdown_timeout, tombstone_ttl and outbox_limit; \
+const OPTIONS: &str = "known are prefix, scope, timeout, shutdown_timeout, tombstone_ttl, outbox_limit, journal and durability; \
                        the database of a server is a path, as in redis://host/2";
 
 /// What the keys begin with unless it is set: as in the Python package.
@@ -51,6 +53,8 @@ struct Options {
     outbox_limit: Option<usize>,
     shutdown_timeout: Option<Duration>,
     tombstone_ttl: Option<Duration>,
+    journal: Option<PathBuf>,
+    durability: Option<Durability>,
 }
 
 impl std::fmt::Debug for Builder {
@@ -115,6 +119,20 @@ impl Builder {
         self
     }
 
+    /// Keeps what is queued on disk, in this directory, which is made where it is missing: `Queued` then means that
+    /// the write survives a crash of this process. The next memory that is opened with the same directory, backend and
+    /// prefix delivers it. Several processes may share a directory. Default: none.
+    pub fn journal(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.options.journal = Some(directory.into());
+        self
+    }
+
+    /// What the journal survives. Default: [`Durability::Process`].
+    pub fn durability(mut self, durability: Durability) -> Self {
+        self.options.durability = Some(durability);
+        self
+    }
+
     pub(crate) fn resolve(self) -> Result<Config> {
         self.resolve_with(&|name| std::env::var(name).ok().filter(|value| !value.is_empty()))
     }
@@ -143,6 +161,8 @@ impl Builder {
                     .unwrap_or(defaults.shutdown_timeout),
                 tombstone_ttl: over.tombstone_ttl.or(of_url.tombstone_ttl).unwrap_or(defaults.tombstone_ttl),
             },
+            journal: over.journal.or(of_url.journal),
+            durability: over.durability.or(of_url.durability).unwrap_or_default(),
         };
         check_prefix(&config.prefix)?;
         config.scope.as_deref().map_or(Ok(()), check_scope)?;
@@ -157,6 +177,8 @@ pub(crate) struct Config {
     pub(crate) prefix: String,
     pub(crate) scope: Option<String>,
     pub(crate) settings: Settings,
+    pub(crate) journal: Option<PathBuf>,
+    pub(crate) durability: Durability,
 }
 
 impl Config {
@@ -248,6 +270,14 @@ fn options(url: &Url, more: &mut dyn FnMut(&str, &str) -> Result<bool>) -> Resul
                 let bytes = value.parse();
                 options.outbox_limit =
                     Some(bytes.map_err(|_| config_error("the option `outbox_limit` is no number of bytes"))?);
+            }
+            "journal" => options.journal = Some(value.into_owned().into()),
+            "durability" => {
+                options.durability = Some(match &*value {
+                    "process" => Durability::Process,
+                    "fsync" => Durability::Fsync,
+                    _ => return Err(config_error("the option `durability` is `process` or `fsync`")),
+                });
             }
             _ if more(&name, &value)? => {}
             _ => {

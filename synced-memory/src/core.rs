@@ -4,11 +4,12 @@ use crate::backend::Backend;
 use crate::cache::Version;
 use crate::clock::Deadline;
 use crate::error::{Error, ErrorKind, Result};
+use crate::journal;
 use crate::outbox::{Answer, Written};
 use crate::shared::{Live, Settings, Shared};
 use crate::state::{Accepted, Link, Request};
 use crate::wait::block_on;
-use crate::{fault::Fault, flusher, refresher};
+use crate::{fault::Fault, flusher, refresher, updating};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
@@ -19,6 +20,9 @@ const THREAD_END: Duration = Duration::from_millis(500);
 /// A write of at most so many bytes is sent by its caller. A longer one may take longer than the caller
 /// waits, and is the flusher's.
 const SENT_BY_ITS_CALLER: usize = 64 << 10;
+
+/// So long a writer lets others have their turn at most, where many change one key.
+const A_TURN: Duration = Duration::from_millis(10);
 
 /// One connection with its cache, outbox and I/O thread. Its drop is the drop guard of all handles.
 #[derive(Debug)]
@@ -33,9 +37,10 @@ impl Core {
     ///
     /// # Errors
     ///
-    /// `Rejected` where the backend refuses for good; its absence is no error (DESIGN, rule 12).
-    pub(crate) fn open(backend: impl Backend, settings: Settings) -> Result<Self> {
-        let shared = Arc::new(Shared::new(settings, backend.target()));
+    /// `Rejected` where the backend refuses for good, `Journal` where the journal cannot be used; the backend's
+    /// absence is no error (DESIGN, rule 12).
+    pub(crate) fn open(backend: impl Backend, settings: Settings, journal: Option<journal::Place>) -> Result<Self> {
+        let shared = Arc::new(Shared::new(settings, backend.target(), journal)?);
         let deadline = Deadline::after(shared.settings.timeout);
         let (tell_first, first) = oneshot::channel();
         let (tell_end, thread) = oneshot::channel();
@@ -147,9 +152,21 @@ impl Core {
     /// Where it is the only thing to send for its key, it is sent from this thread, which is then the one
     /// that the answer wakes; the flusher sends everything else.
     pub(crate) fn write(&self, key: &Arc<str>, request: Request) -> Result<Answer> {
+        let began = self.shared.clock.mono();
+        let answer = self.send(key, request)?;
+        if answer.contended {
+            // Whoever was refused has to fetch what is there first, and would lose again and again.
+            let turn = self.shared.clock.mono().saturating_sub(began).mul_f64(0.5 + fastrand::f64());
+            std::thread::sleep(turn.min(A_TURN));
+        }
+        Ok(answer)
+    }
+
+    fn send(&self, key: &Arc<str>, request: Request) -> Result<Answer> {
         let deadline = self.deadline();
+        updating::check(&self.shared, key)?;
         let live = self.shared.live();
-        let (accepted, own) = {
+        let (mut accepted, mut own) = {
             let mut state = self.shared.state();
             self.shared.check_open()?;
             // Under the lock: the clock and what it has stamped move in one step.
@@ -158,12 +175,23 @@ impl Core {
             let own = live.as_ref().and_then(|_| state.take_small(key, SENT_BY_ITS_CALLER, at.mono));
             (accepted, own)
         };
-        if let Some((live, own)) = live.zip(own) {
-            match block_on(flusher::send(&self.shared, &live, &[own]), deadline) {
+        while let Some((live, attempt)) = live.as_ref().zip(own.take()) {
+            match block_on(flusher::send(&self.shared, live, &[attempt]), deadline) {
                 Some(Err(fault)) if fault.is_lost() => live.end(fault),
                 None => live.end(self.silent("a write")),
+                Some(Ok(())) => {
+                    if let Ok(answer) = accepted.answer.try_recv() {
+                        self.forward();
+                        return answer;
+                    }
+                    // Something else was there: it goes out again, on that. Not in the end of the time, in which a
+                    // connection that is only slow would be taken for a silent one.
+                    if deadline.remaining() > self.shared.settings.timeout / 2 {
+                        own = self.shared.state().take_small(key, SENT_BY_ITS_CALLER, self.shared.clock.mono());
+                    }
+                }
                 // What was not done is the flusher's, which finds out when to try again.
-                Some(_) => {}
+                Some(Err(_)) => {}
             }
         }
         self.forward();
@@ -185,6 +213,7 @@ impl Core {
     }
 
     fn accept(&self, key: &Arc<str>, request: Request) -> Result<Accepted> {
+        updating::check(&self.shared, key)?;
         let mut state = self.shared.state();
         self.shared.check_open()?;
         state.write(key, request, self.shared.clock.at())
@@ -195,6 +224,8 @@ impl Core {
         if self.shared.state().outbox.is_anything_ready() {
             self.shared.wake.notify_one();
         }
+        // What was taken out to be sent may have been settled without.
+        self.shared.tell_delivered();
     }
 
     fn answer(&self, key: &str, accepted: Accepted, deadline: Deadline) -> Result<Answer> {
@@ -203,8 +234,8 @@ impl Core {
             return answer;
         }
         // From here on it is promised; the answer may have come at the last moment.
-        self.shared.state().outbox.promise(key, sequence);
-        answer.try_recv().unwrap_or(Ok(Answer { written: Written::Queued, existed: false }))
+        self.shared.state().promise(key, sequence);
+        answer.try_recv().unwrap_or(Ok(Answer::new(Written::Queued, false)))
     }
 
     /// Waits until what is queued now was answered for.
@@ -238,6 +269,7 @@ impl Core {
         let delivered = self.deliver(deadline);
         if delivered.is_ok() {
             self.forget(deadline);
+            self.shared.state().end_journal();
         }
         self.shared.stop();
         delivered

@@ -8,6 +8,7 @@ use crate::json;
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
 /// So many bytes from the end are looked at, here and in `commit.lua`.
 const TAIL: usize = 64;
@@ -23,6 +24,14 @@ impl Unsealed {
         text.extend_from_slice(br#"{"value": "#);
         json::write(&mut text, value)?;
         Ok(Self(text))
+    }
+
+    /// A value that is JSON already.
+    pub(crate) fn of_text(value: &str) -> Self {
+        let mut text = Vec::with_capacity(value.len() + 48);
+        text.extend_from_slice(br#"{"value": "#);
+        text.extend_from_slice(value.as_bytes());
+        Self(text)
     }
 
     pub(crate) fn seal(mut self, stamp: Stamp) -> Bytes {
@@ -42,6 +51,38 @@ pub(crate) fn restamped(envelope: &[u8], stamp: Stamp) -> Bytes {
 /// The stamp of what is stored; a JSON value without an envelope has the stamp zero.
 pub(crate) fn stamp_of(stored: &[u8]) -> Stamp {
     find_tail(stored).map_or(Stamp::ZERO, |tail| tail.stamp)
+}
+
+/// The value as JSON text, byte for byte: a part of what is stored. Empty where that is no JSON.
+pub(crate) fn value_of(stored: &Bytes) -> Text {
+    #[derive(Deserialize)]
+    struct Envelope<'a> {
+        #[serde(borrow)]
+        value: &'a RawValue,
+    }
+    let value = if find_tail(stored).is_some() {
+        serde_json::from_slice::<Envelope<'_>>(stored).map(|envelope| envelope.value.get())
+    } else {
+        serde_json::from_slice::<&RawValue>(stored).map(RawValue::get)
+    };
+    Text(value.map_or_else(|_| Bytes::new(), |value| stored.slice_ref(value.as_bytes())))
+}
+
+/// The same for an envelope that [`Unsealed::seal`] made, without a look at the value.
+pub(crate) fn own_value_of(sealed: &Bytes) -> Text {
+    let prefix = br#"{"value": "#.len();
+    let end = find_tail(sealed).map_or(sealed.len(), |tail| tail.start);
+    Text(sealed.slice(prefix.min(end)..end.saturating_sub(1).max(prefix.min(end))))
+}
+
+/// JSON text that shares its bytes with what is stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Text(Bytes);
+
+impl Text {
+    pub(crate) fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).unwrap_or_default()
+    }
 }
 
 /// Reads the value out of what is stored: an envelope, or any other JSON as it is.
@@ -150,6 +191,23 @@ mod tests {
         let stored = br#"{"value": {"a": 1}, "last_modified": 1719400000000000000}"#;
         assert_eq!(decode::<Value>(stored).unwrap(), json!({"a": 1}));
         assert_eq!(stamp_of(stored).get(), 1_719_400_000_000_000_000);
+    }
+
+    #[test]
+    fn the_value_is_a_part_of_what_is_stored_byte_for_byte() {
+        for (stored, value) in [
+            (r#"{"value": {"b" :1e2,"a": [ ]}, "last_modified": 5}"#, r#"{"b" :1e2,"a": [ ]}"#),
+            (r#"{"other": 1, "value":1180591620717411303424 ,"last_modified": 5}"#, "1180591620717411303424"),
+            (r#" {"a": 1} "#, r#"{"a": 1}"#),
+            ("garbage", ""),
+            (r#"{"value": garbage, "last_modified": 5}"#, ""),
+        ] {
+            assert_eq!(value_of(&Bytes::from_static(stored.as_bytes())).as_str(), value, "{stored}");
+        }
+        for value in [json!("x"), json!({"value": 1, "last_modified": 5}), json!([",", "\"last_modified\": 9}"])] {
+            let sealed = sealed(&value, 17);
+            assert_eq!(own_value_of(&sealed), value_of(&sealed));
+        }
     }
 
     #[test]

@@ -50,12 +50,11 @@ async fn keep_connected(shared: &Shared, backend: &dyn Backend, first: oneshot::
                 tracing::info!(target = shared.target, "connected, breaker closed");
                 said = None;
                 let fault = serve(shared, &live, &mut backoff, &mut first).await;
+                live.end(fault.clone());
                 // One that takes no writes is asked less and less often, however often it can be reached.
                 if fault.kind != FaultKind::Elsewhere {
                     backoff.reset();
                 }
-                live.end(fault.clone());
-                shared.set_live(None);
                 tracing::warn!(target = shared.target, error = %fault, "connection lost, breaker opened");
                 fault
             }
@@ -72,7 +71,9 @@ async fn keep_connected(shared: &Shared, backend: &dyn Backend, first: oneshot::
         };
         let kind = if fault.is_refused() { ErrorKind::Rejected } else { ErrorKind::Unavailable };
         let error = Error::new(kind, format!("{}: {fault}", shared.target));
+        // Before anybody can see that there is no connection: a read of what is unknown asks since when.
         shared.state().lost(error.clone(), shared.clock.mono());
+        shared.set_live(None);
         if let Some(first) = first.take() {
             let _ = first.send(Err(error));
         }

@@ -46,6 +46,10 @@ impl<T> Key<T> {
         &self.name
     }
 
+    pub(crate) fn without_default(&self) -> Self {
+        Self { name: self.name.clone(), spec: Spec { default: None, nested: false, ..self.spec } }
+    }
+
     pub(crate) fn spec(&self) -> Spec<T> {
         self.spec
     }
@@ -70,11 +74,13 @@ pub struct Spec<T> {
     pub(crate) default: Option<fn() -> T>,
     pub(crate) aliases: &'static [&'static str],
     pub(crate) ttl: Option<Duration>,
+    /// It has members of its own, which may be set before the whole is.
+    pub(crate) nested: bool,
 }
 
 impl<T> Spec<T> {
     pub const fn new() -> Self {
-        Self { default: None, aliases: &[], ttl: None }
+        Self { default: None, aliases: &[], ttl: None, nested: false }
     }
 
     /// What an unset key reads as.
@@ -85,6 +91,11 @@ impl<T> Spec<T> {
     /// Older names, read in this order when the key is unset.
     pub const fn aliases(self, aliases: &'static [&'static str]) -> Self {
         Self { aliases, ..self }
+    }
+
+    /// Setters below an unset value start from an empty object.
+    pub const fn nested(self) -> Self {
+        Self { nested: true, ..self }
     }
 
     /// How long a value lives, from its write.

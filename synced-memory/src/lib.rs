@@ -14,34 +14,36 @@ mod envelope;
 mod error;
 mod fault;
 mod flusher;
+mod journal;
 mod json;
 mod key;
 mod memory;
 #[cfg(test)]
 mod model;
-// Pure, whole and tested; it becomes part of the library with the first call that records a mutation.
-#[cfg(test)]
-#[allow(dead_code, unused_imports)]
 mod mutation;
 mod outbox;
+mod part;
 #[doc(hidden)]
 #[allow(missing_docs, missing_debug_implementations)]
 pub mod private;
+mod rebase;
 mod refresher;
 mod schema;
 mod shared;
 mod state;
 mod synced;
+mod updating;
 mod value;
 mod wait;
 
 pub use crate::config::Builder;
 pub use crate::error::{Error, ErrorKind, Result};
+pub use crate::journal::Durability;
 pub use crate::key::Key;
 pub use crate::memory::{Memory, Status};
 pub use crate::outbox::Written;
 pub use crate::schema::{Handle, SyncedMemory};
 pub use crate::state::SetAside;
-pub use crate::synced::Synced;
+pub use crate::synced::{Integer, Number, Synced, ValueIndex};
 pub use crate::value::Value;
 pub use synced_memory_derive::SyncedMemory;

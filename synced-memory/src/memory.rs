@@ -1,8 +1,10 @@
 //! `Memory`: the connection, its scopes, and access by key.
 
+use crate::backend::Backend;
 use crate::config::{Builder, Config, Place};
 use crate::core::{Core, Slot};
 use crate::error::{Error, ErrorKind, Result};
+use crate::journal;
 use crate::key::{Key, check_name, check_prefix, check_scope};
 use crate::outbox::Written;
 use crate::shared::Shared;
@@ -97,15 +99,24 @@ impl Memory {
     }
 
     fn connect(config: Config) -> Result<Self> {
-        let Config { place, prefix, scope, settings } = config;
+        let Config { place, prefix, scope, settings, journal, durability } = config;
+        let journal = |target: &str| {
+            let target = format!("{target} {prefix}");
+            journal.map(|directory| journal::Place { directory, target, durability })
+        };
         let core = match place {
-            Place::Process(name) => Core::open(Place::process(&name, &settings), settings)?,
+            Place::Process(name) => {
+                let backend = Place::process(&name, &settings);
+                let journal = journal(backend.target());
+                Core::open(backend, settings, journal)?
+            }
             #[cfg(feature = "redis")]
             Place::Redis { server, target } => {
                 use crate::backend::redis::RedisBackend;
                 let backend = RedisBackend::new(server, target, settings.timeout, settings.tombstone_ttl);
                 let backend = backend.map_err(|fault| Error::new(ErrorKind::Config, fault.to_string()))?;
-                Core::open(backend, settings)?
+                let journal = journal(backend.target());
+                Core::open(backend, settings, journal)?
             }
         };
         let path = scope.map(|scope| format!("{scope}:")).unwrap_or_default();

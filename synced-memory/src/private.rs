@@ -4,13 +4,41 @@ pub use crate::error::{Error, Result};
 pub use crate::key::{Key, Spec};
 pub use crate::memory::Memory;
 pub use crate::outbox::Written;
-pub use crate::schema::{Handle, SyncedMemory};
+pub use crate::part::Part;
+pub use crate::schema::{Handle, Nested, SyncedMemory};
 pub use crate::synced::{AnyView as View, Synced};
 pub use crate::value::Value;
 pub use std;
 
 use crate::state::Request;
+use crate::synced;
 use std::sync::{Arc, OnceLock};
+
+/// Where the fields of a handle are: each under its own key, or all of them as members inside one.
+#[derive(Debug, Clone)]
+pub enum Place {
+    Root(Memory),
+    Inside(Part),
+}
+
+impl Place {
+    /// Under the struct's own prefix and scope.
+    pub fn root(memory: &Memory, prefix: Option<&'static str>, scope: Option<&'static str>) -> Self {
+        let memory = prefix.map_or_else(|| memory.clone(), |prefix| memory.under_prefix(prefix));
+        Self::Root(scope.map_or_else(|| memory.clone(), |scope| memory.scope(scope)))
+    }
+
+    pub fn inside(part: &Part) -> Self {
+        Self::Inside(part.clone())
+    }
+
+    pub fn memory(&self) -> &Memory {
+        match self {
+            Self::Root(memory) => memory,
+            Self::Inside(part) => part.memory(),
+        }
+    }
+}
 
 /// What generated code does with a field, as calls on the field's own type: where that is no
 /// [`Value`], rustc sees the same mistake each time and reports it once.
@@ -21,9 +49,12 @@ use std::sync::{Arc, OnceLock};
 )]
 pub trait FieldType: Sized {
     fn field() -> Field<Self>;
-    fn view<'a>(field: &'a Field<Self>, memory: &Memory, key: &Key<Self>) -> &'a Synced<Self>;
+    /// The view of a field, under `key`, or inside another key as the member `inside`.
+    fn view<'a>(field: &'a Field<Self>, place: &Place, key: &Key<Self>, inside: &Key<Self>) -> &'a Synced<Self>;
     fn get(view: &Synced<Self>) -> Result<Self>;
     fn set(view: &Synced<Self>, value: Self) -> Result<Written>;
+    fn update<R>(view: &Synced<Self>, change: impl FnMut(&mut Self) -> R) -> Result<R>;
+    fn part(view: &Synced<Self>) -> Part;
     fn as_view(view: &Synced<Self>) -> &dyn View;
     /// The value that [`load`] brought, or its default.
     fn loaded(view: &Synced<Self>) -> Result<Self>;
@@ -36,8 +67,11 @@ impl<T: Value> FieldType for T {
         Field(OnceLock::new())
     }
 
-    fn view<'a>(field: &'a Field<Self>, memory: &Memory, key: &Key<Self>) -> &'a Synced<Self> {
-        field.0.get_or_init(|| memory.synced(key))
+    fn view<'a>(field: &'a Field<Self>, place: &Place, key: &Key<Self>, inside: &Key<Self>) -> &'a Synced<Self> {
+        field.0.get_or_init(|| match place {
+            Place::Root(memory) => memory.synced(key),
+            Place::Inside(part) => part.member(inside),
+        })
     }
 
     fn get(view: &Synced<Self>) -> Result<Self> {
@@ -46,6 +80,14 @@ impl<T: Value> FieldType for T {
 
     fn set(view: &Synced<Self>, value: Self) -> Result<Written> {
         view.set(value)
+    }
+
+    fn update<R>(view: &Synced<Self>, change: impl FnMut(&mut Self) -> R) -> Result<R> {
+        view.update(change)
+    }
+
+    fn part(view: &Synced<Self>) -> Part {
+        view.part().clone()
     }
 
     fn as_view(view: &Synced<Self>) -> &dyn View {
@@ -57,24 +99,57 @@ impl<T: Value> FieldType for T {
     }
 
     fn restore(restore: &mut Restore, view: &Synced<Self>, value: Self) -> Result<()> {
-        restore.writes.push(view.assignment(&value)?);
+        let (key, request) = view.request(&value)?;
+        match (restore.writes.last_mut(), request) {
+            // Inside a key it is one change.
+            (Some((last, Request::Mutate { mutation, .. })), Request::Mutate { mutation: more, .. })
+                if *last == key =>
+            {
+                mutation.join(more);
+            }
+            (_, request) => restore.writes.push((key, request)),
+        }
         Ok(())
+    }
+}
+
+/// A field that can be added to.
+#[diagnostic::on_unimplemented(message = "`{Self}` is no number that can be added to")]
+pub trait Number: FieldType {
+    fn add(view: &Synced<Self>, amount: Self) -> Result<Written>;
+}
+
+#[diagnostic::do_not_recommend]
+impl<T: synced::Number> Number for T {
+    fn add(view: &Synced<Self>, amount: Self) -> Result<Written> {
+        view.add(amount)
+    }
+}
+
+/// A field that can be subtracted from.
+#[diagnostic::on_unimplemented(message = "`{Self}` is no integer")]
+pub trait Integer: Number {
+    fn sub(view: &Synced<Self>, amount: Self) -> Result<Written>;
+}
+
+#[diagnostic::do_not_recommend]
+impl<T: synced::Integer> Integer for T {
+    fn sub(view: &Synced<Self>, amount: Self) -> Result<Written> {
+        view.sub(amount)
     }
 }
 
 /// The view of a field, made at its first use.
 pub struct Field<T>(OnceLock<Synced<T>>);
 
-/// The memory of a handle: under the struct's own prefix and scope.
-pub fn attach(memory: &Memory, prefix: Option<&'static str>, scope: Option<&'static str>) -> Memory {
-    let memory = prefix.map_or_else(|| memory.clone(), |prefix| memory.under_prefix(prefix));
-    scope.map_or_else(|| memory.clone(), |scope| memory.scope(scope))
-}
-
 /// Asks the backend for all of these in one round trip.
-pub fn load(memory: &Memory, views: &[&dyn View]) -> Result<()> {
-    let keys: Vec<_> = views.iter().map(|view| view.keys()).collect::<Result<Vec<_>>>()?.concat();
-    memory.core().load(&keys)
+pub fn load(place: &Place, views: &[&dyn View]) -> Result<()> {
+    let mut keys = views.iter().map(|view| view.keys()).collect::<Result<Vec<_>>>()?.concat();
+    if let Place::Inside(_) = place {
+        keys.sort_unstable();
+        keys.dedup();
+    }
+    place.memory().core().load(&keys)
 }
 
 /// A whole struct on its way to the backend: all values are encoded before the first is queued.
@@ -84,8 +159,8 @@ pub struct Restore {
 }
 
 impl Restore {
-    pub fn new(memory: &Memory) -> Self {
-        Self { memory: memory.clone(), writes: Vec::new() }
+    pub fn new(place: &Place) -> Self {
+        Self { memory: place.memory().clone(), writes: Vec::new() }
     }
 
     /// The weakest of what became of the fields.

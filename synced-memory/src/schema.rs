@@ -2,7 +2,10 @@
 
 use crate::error::Result;
 use crate::memory::Memory;
+use crate::part::Part;
+use std::any::Any;
 use std::fmt::Debug;
+use std::sync::OnceLock;
 
 /// A struct whose fields are shared; derive it.
 ///
@@ -10,6 +13,7 @@ use std::fmt::Debug;
 /// handle that [`attach`](SyncedMemory::attach) returns.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a synced struct",
+    label = "does not derive `SyncedMemory`",
     note = "write `#[derive(SyncedMemory)]` on it"
 )]
 pub trait SyncedMemory: Sized {
@@ -21,6 +25,16 @@ pub trait SyncedMemory: Sized {
 
     /// The handle of this struct on an open memory.
     fn attach(memory: &Memory) -> Self::Handle;
+
+    /// The handle of this struct where it is a part of a value.
+    #[doc(hidden)]
+    fn inside(part: &Part) -> Self::Handle;
+
+    /// The handle of a nested field, made at its first use.
+    #[doc(hidden)]
+    fn nested(nested: &Nested, part: impl FnOnce() -> Part) -> &Self::Handle {
+        nested.handle(|| Self::inside(&part()))
+    }
 
     /// Opens a URL; see [`Memory::open`].
     ///
@@ -45,4 +59,24 @@ pub trait SyncedMemory: Sized {
 pub trait Handle {
     /// The struct.
     type Schema: SyncedMemory;
+}
+
+/// The handle of a nested field, made at its first use. It does not name the field's type: where that derives
+/// nothing, this is no second mistake.
+#[doc(hidden)]
+#[derive(Debug)]
+pub struct Nested(OnceLock<Box<dyn Any + Send + Sync>>);
+
+impl Nested {
+    #[allow(clippy::new_without_default)] // only generated code makes one
+    pub const fn new() -> Self {
+        Self(OnceLock::new())
+    }
+
+    /// The handle; `make` gives the same type at each call.
+    #[allow(clippy::missing_panics_doc, reason = "only generated code calls it")]
+    pub fn handle<H: Send + Sync + 'static>(&self, make: impl FnOnce() -> H) -> &H {
+        let handle = self.0.get_or_init(|| Box::new(make()));
+        handle.downcast_ref().expect("a field has one type")
+    }
 }

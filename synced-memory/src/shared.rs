@@ -8,9 +8,12 @@ use crate::cache::Ticket;
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fault::Fault;
+use crate::journal;
 use crate::state::State;
 use arc_swap::ArcSwapOption;
+use futures_util::future::{Either, select};
 use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
@@ -94,11 +97,18 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(crate) fn new(settings: Settings, target: &str) -> Self {
-        let state = State::new(settings.outbox_limit, settings.tombstone_ttl, fastrand::Rng::new());
-        Self {
+    /// # Errors
+    ///
+    /// `Journal` where there is to be one and cannot be.
+    pub(crate) fn new(settings: Settings, target: &str, journal: Option<journal::Place>) -> Result<Self> {
+        let clock = Clock::start();
+        let mut state = State::new(settings.outbox_limit, settings.tombstone_ttl, fastrand::Rng::new());
+        if let Some(place) = journal {
+            state.keep_a_journal(place, journal::Origin(clock.zero()))?;
+        }
+        Ok(Self {
             settings,
-            clock: Clock::start(),
+            clock,
             target: target.to_owned(),
             state: Mutex::new(state),
             wire: Mutex::new(0),
@@ -109,7 +119,7 @@ impl Shared {
             closed: AtomicBool::new(false),
             stopped: watch::Sender::new(false),
             delivered: Mutex::new(Vec::new()),
-        }
+        })
     }
 
     /// The state. No code of the user runs under this lock, so a panic cannot have left it half changed.
@@ -165,7 +175,12 @@ impl Shared {
         .await;
         match first {
             Poll::Ready(answer) => answer,
-            Poll::Pending => request.await,
+            // A request that is made while the connection ends may be answered by nobody, not even with an
+            // error: the channel to redis's driver keeps what is pushed into it while its receiver is dropped.
+            Poll::Pending => match select(request, pin!(live.ended())).await {
+                Either::Left((answer, _)) => answer,
+                Either::Right((fault, _)) => Err(fault),
+            },
         }
     }
 
@@ -207,7 +222,7 @@ impl Shared {
         if waiting.is_empty() {
             return;
         }
-        let oldest = self.state().outbox.entries().map(|(_, entry)| entry.sequence).min();
+        let oldest = self.state().outbox.entries().map(|(_, entry)| entry.id).min();
         for (_, tell) in waiting.extract_if(.., |(up_to, _)| oldest.is_none_or(|oldest| oldest > *up_to)) {
             let _ = tell.send(());
         }

@@ -3,11 +3,13 @@
 mod clocks;
 mod commands;
 mod flushes;
+mod journal;
 mod line;
 mod names_and_scopes;
 mod operations;
 mod outages;
 mod python_defects;
+mod python_tables;
 mod refusals;
 mod runtimes;
 mod shutdown;

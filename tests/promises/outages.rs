@@ -368,7 +368,7 @@ fn without_a_server_fields_read_as_unset_or_default_and_writes_wait_until_it_app
     assert_eq!(settings.counter().unwrap_err().kind(), ErrorKind::Unset);
     assert_eq!(settings.theme().unwrap(), "dark");
     assert_eq!(settings.note().unwrap(), None);
-    assert_eq!(settings.tags().unwrap(), [""; 0]);
+    assert_eq!(settings.tags().get().unwrap(), [""; 0]);
 
     let status = memory.status();
     assert!(!status.connected && status.pending == 0 && status.oldest_pending.is_none(), "{status:?}");

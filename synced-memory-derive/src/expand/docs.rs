@@ -5,7 +5,7 @@ use proc_macro2::TokenStream;
 use quote::quote;
 use syn::ext::IdentExt;
 
-use crate::model::{Field, Notes};
+use crate::model::{Field, Notes, Shape};
 
 const READ: &str = "\n# Errors\n\n\
     `Unset` if the field has no value and no default; `Decode` if what is stored is not of this \
@@ -15,14 +15,33 @@ const WRITE: &str = "\n# Errors\n\n\
     `Serialize` if the value has no JSON form; `Rejected` if the server refuses it for good; \
     `OutboxFull` if it can be neither sent nor queued. After an error nothing is changed.";
 
+const UPDATE: &str = "\nThe closure runs on this thread, and again where somebody wrote in between; one that panics \
+    changes nothing.\n\
+    \n# Errors\n\n\
+    `Unset` if the field has no value and no default; `Decode` if what is stored is not of this \
+    type; `Conflict` if the closure writes to the same key; `Serialize`, `Rejected` and \
+    `OutboxFull` as for a write. After an error nothing is changed.";
+
+const ADD: &str = "\n# Errors\n\n\
+    `Conflict` if the number would overflow, or if what is stored is none; `Serialize` if the \
+    amount is no JSON number; `Rejected` if the server refuses it for good; `OutboxFull` if it can \
+    be neither sent nor queued. After an error nothing is changed.";
+
 const SNAPSHOT: &str = "\n# Errors\n\n\
     The first error that the getter of a field would give.";
 
 /// The field's own text, or one that names it.
 pub(super) fn getter(field: &Field) -> TokenStream {
-    let text = format!("The value of `{}`.", field.ident.unraw());
-    let own = own_or(&field.notes, &text);
-    lines(&own, READ)
+    let name = field.ident.unraw();
+    match field.shape {
+        Shape::Value | Shape::Float | Shape::Integer => {
+            lines(&own_or(&field.notes, &format!("The value of `{name}`.")), READ)
+        }
+        Shape::Nested => own_or(&field.notes, &format!("The fields of `{name}`, each to read and set alone.")),
+        Shape::Collection => {
+            own_or(&field.notes, &format!("A live view of `{name}`, to read and change part by part."))
+        }
+    }
 }
 
 pub(super) fn setter(field: &Field) -> TokenStream {
@@ -30,13 +49,35 @@ pub(super) fn setter(field: &Field) -> TokenStream {
     lines(&after(&text, &field.notes), WRITE)
 }
 
+pub(super) fn update(field: &Field) -> TokenStream {
+    let text = format!("Changes `{}` by a closure, and loses no change that others make.", field.ident.unraw());
+    lines(&after(&text, &field.notes), UPDATE)
+}
+
+pub(super) fn add(field: &Field) -> TokenStream {
+    let text = format!("Adds to `{}`, together with what others add.", field.ident.unraw());
+    lines(&after(&text, &field.notes), ADD)
+}
+
+pub(super) fn sub(field: &Field) -> TokenStream {
+    let text = format!("Subtracts from `{}`, together with what others add and subtract.", field.ident.unraw());
+    lines(&after(&text, &field.notes), ADD)
+}
+
+/// Of a collection, the view is the getter.
 pub(super) fn view(field: &Field) -> TokenStream {
+    if field.shape == Shape::Collection {
+        return getter(field);
+    }
     let text = format!("A live view of `{}`, to clone, keep and send to other threads.", field.ident.unraw());
     after(&text, &field.notes)
 }
 
 pub(super) fn constant(field: &Field) -> TokenStream {
-    let text = format!("The key of `{}` in this handle's memory.", field.ident.unraw());
+    let text = format!(
+        "The key of `{}` where the struct is at the root of a memory, and not inside a key.",
+        field.ident.unraw()
+    );
     quote! { #[doc = #text] }
 }
 

@@ -9,7 +9,7 @@ use syn::ext::IdentExt;
 use syn::{GenericParam, Generics};
 
 use super::declaration;
-use crate::model::{Field, Model};
+use crate::model::{Field, Model, Shape};
 use crate::symbol;
 
 pub(crate) fn stubs(model: &Model) -> TokenStream {
@@ -27,7 +27,11 @@ pub(crate) fn stubs(model: &Model) -> TokenStream {
     let arguments = make_static(declared_arguments.to_token_stream(), &model.generics);
     let statics: Vec<_> = model.generics.type_params().map(|p| &p.ident).collect();
     let predicates = where_clause.iter().flat_map(|clause| clause.predicates.iter());
-    let where_clause = quote! { where #(#predicates,)* #(#statics: 'static,)* };
+    let nested = model.shared().filter(|field| field.generic && field.shape == Shape::Nested).map(|field| {
+        let ty = make_static(field.ty.to_token_stream(), &model.generics);
+        quote! { #ty: #private::SyncedMemory }
+    });
+    let where_clause = quote! { where #(#predicates,)* #(#nested,)* #(#statics: 'static,)* };
     let mut made: HashSet<String> = HashSet::new();
     let methods = model.shared().map(|field| methods(field, &mut made, model, &private));
     let methods: TokenStream = methods.collect();
@@ -80,6 +84,10 @@ pub(crate) fn stubs(model: &Model) -> TokenStream {
             fn attach(_: &#private::Memory) -> Self::Handle {
                 loop {}
             }
+
+            fn inside(_: &#private::Part) -> Self::Handle {
+                loop {}
+            }
         }
 
         #[automatically_derived]
@@ -103,37 +111,44 @@ fn methods(field: &Field, made: &mut HashSet<String>, model: &Model, private: &T
     let vis = &model.vis;
     let ty = make_static(field.ty.to_token_stream(), &model.generics);
     let names = &field.names;
-    let (getter, setter, view) = (&names.getter, &names.setter, &names.view);
     let mut free = |name: &Ident| {
         let name = name.unraw().to_string();
         !symbol::RESERVED_METHODS.contains(&name.as_str()) && made.insert(name)
     };
-    let getter = free(getter).then(|| {
-        quote_spanned! {Span::mixed_site()=>
-            #vis fn #getter(&self) -> #private::Result<#ty> {
-                loop {}
+    let mut method = |name: &Ident, signature: TokenStream| {
+        free(name).then(|| {
+            quote_spanned! {Span::mixed_site()=>
+                #vis fn #name #signature {
+                    loop {}
+                }
             }
-        }
-    });
+        })
+    };
+    let written = quote! { #private::Result<#private::Written> };
+    let getter = match field.shape {
+        Shape::Value | Shape::Float | Shape::Integer => quote! { (&self) -> #private::Result<#ty> },
+        Shape::Nested => quote! { (&self) -> &<#ty as #private::SyncedMemory>::Handle },
+        Shape::Collection => quote! { (&self) -> &#private::Synced<#ty> },
+    };
     let argument = if field.attrs.into.is_some() {
         quote! { impl ::std::convert::Into<#ty> }
     } else {
         ty.clone()
     };
-    let setter = free(setter).then(|| {
-        quote_spanned! {Span::mixed_site()=>
-            #vis fn #setter(&self, _: #argument) -> #private::Result<#private::Written> {
-                loop {}
-            }
-        }
-    });
-    let view = free(view).then(|| {
-        quote_spanned! {Span::mixed_site()=>
-            #vis fn #view(&self) -> &#private::Synced<#ty> {
-                loop {}
-            }
-        }
-    });
+    let answer = &model.answer;
+    let update = quote! {
+        <#answer>(&self, _: impl ::std::ops::FnMut(&mut #ty) -> #answer) -> #private::Result<#answer>
+    };
+    let mut methods = vec![
+        method(&names.getter, getter),
+        method(&names.setter, quote! { (&self, _: #argument) -> #written }),
+        method(&names.update, update),
+        // That of a collection is its getter, which has the name.
+        method(&names.view, quote! { (&self) -> &#private::Synced<#ty> }),
+    ];
+    for name in [&names.add, &names.sub].into_iter().flatten() {
+        methods.push(method(name, quote! { (&self, _: #ty) -> #written }));
+    }
     let constant = free(&names.constant).then(|| {
         let constant = &names.constant;
         quote_spanned! {Span::mixed_site()=>
@@ -141,7 +156,7 @@ fn methods(field: &Field, made: &mut HashSet<String>, model: &Model, private: &T
                 #private::Key::with_spec("", #private::Spec::new());
         }
     });
-    quote! { #constant #getter #setter #view }
+    quote! { #constant #(#methods)* }
 }
 
 fn without_lifetimes(generics: &Generics) -> Generics {

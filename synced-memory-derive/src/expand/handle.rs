@@ -1,10 +1,11 @@
-//! The handle: a memory and a place for each field's view, behind one `Arc`.
+//! The handle: where its fields are, and a place for each one's view, behind one `Arc`.
 
 use proc_macro2::TokenStream;
 use quote::quote_spanned;
 use syn::ext::IdentExt;
 
 use super::{Context, declaration, docs};
+use crate::model::Shape;
 
 pub(super) fn expand(context: &Context<'_>) -> TokenStream {
     let Context { model, private, schema, .. } = context;
@@ -17,7 +18,11 @@ pub(super) fn expand(context: &Context<'_>) -> TokenStream {
     let docs = docs::handle(&model.schema, &model.notes);
     let allow = context.allow();
     let deprecated = &model.notes.deprecated;
-    let types = model.shared().map(|field| &field.ty);
+    let fields = model.shared().map(|field| {
+        let ty = &field.ty;
+        let handle = (field.shape == Shape::Nested).then(|| quote_spanned! {site=> #private::Nested, });
+        quote_spanned! {site=> #private::Field<#ty>, #handle }
+    });
     quote_spanned! {site=>
         #docs
         #allow
@@ -25,8 +30,8 @@ pub(super) fn expand(context: &Context<'_>) -> TokenStream {
         #vis struct #name #declared #bounds {
             // The last place is for parameters that only skipped fields name.
             inner: ::std::sync::Arc<(
-                #private::Memory,
-                #(#private::Field<#types>,)*
+                #private::Place,
+                #(#fields)*
                 ::std::marker::PhantomData<fn() -> #schema>,
             )>,
         }
@@ -44,7 +49,7 @@ pub(super) fn expand(context: &Context<'_>) -> TokenStream {
         impl #impl_generics ::std::fmt::Debug for #name #arguments #bounds {
             fn fmt(&self, formatter: &mut ::std::fmt::Formatter<'_>) -> ::std::fmt::Result {
                 ::std::fmt::Formatter::debug_struct(formatter, #text)
-                    .field("memory", &self.inner.0)
+                    .field("memory", self.inner.0.memory())
                     .finish_non_exhaustive()
             }
         }

@@ -2,9 +2,11 @@
 
 use proc_macro2::TokenStream;
 use quote::quote_spanned;
+use syn::spanned::Spanned;
+use syn::{ExprPath, LitStr};
 
 use super::{Context, docs};
-use crate::model::{Field, Unset};
+use crate::model::{Field, Shape, Unset};
 
 pub(super) fn expand(context: &Context<'_>) -> TokenStream {
     context.model.shared().map(|field| key(context, field)).collect()
@@ -18,33 +20,59 @@ fn key(context: &Context<'_>, field: &Field) -> TokenStream {
     let ty = &field.ty;
     let wire = &field.wire.name;
     let docs = docs::constant(field);
-    let spec = spec(context, field);
+    let aliases: Vec<_> = field.attrs.aliases.iter().map(|alias| alias.value.value()).collect();
+    let spec = spec(context, field, &field.unset, &aliases);
+    let ttl = field.ttl.map(|ttl| {
+        let (secs, nanos) = (ttl.as_secs(), ttl.subsec_nanos());
+        quote_spanned! {site=> .ttl(::std::time::Duration::new(#secs, #nanos)) }
+    });
     let allows = &field.notes.allows;
     quote_spanned! {site=>
         #docs
         #(#allows)*
-        #vis const #constant: #private::Key<#ty> = #private::Key::with_spec(#wire, #spec);
+        #vis const #constant: #private::Key<#ty> = #private::Key::with_spec(#wire, #spec #ttl);
     }
 }
 
-fn spec(context: &Context<'_>, field: &Field) -> TokenStream {
-    let Context { private, .. } = context;
-    let site = context.site;
-    let ty = &field.ty;
-    let default = match &field.unset {
+/// The key of the field as a member of the object in a handle inside a key.
+pub(super) fn inside(context: &Context<'_>, field: &Field) -> TokenStream {
+    let private = &context.private;
+    let inside = &field.inside;
+    let name = &inside.wire.name;
+    let unset = inside.unset.as_ref().unwrap_or(&field.unset);
+    let aliases: Vec<_> = inside.aliases.iter().map(LitStr::value).collect();
+    let spec = spec(context, field, unset, &aliases);
+    quote_spanned! {context.site=> #private::Key::with_spec(#name, #spec) }
+}
+
+fn spec(context: &Context<'_>, field: &Field, unset: &Unset, aliases: &[String]) -> TokenStream {
+    let Context { private, schema, site, .. } = context;
+    let site = *site;
+    let (ty, ident) = (&field.ty, &field.ident);
+    let default = match unset {
         Unset::Error => None,
         Unset::Default => Some(quote_spanned! {site=>
             .default(<#ty as ::std::default::Default>::default)
         }),
         Unset::Expr(expr) => Some(quote_spanned! {site=> .default(|| #expr) }),
+        Unset::Call(path) => {
+            let call = call(path);
+            Some(quote_spanned! {site=> .default(|| #call) })
+        }
+        Unset::OfStruct(None) => Some(quote_spanned! {site=>
+            .default(|| <#schema as ::std::default::Default>::default().#ident)
+        }),
+        Unset::OfStruct(Some(path)) => {
+            let call = call(path);
+            Some(quote_spanned! {site=> .default(|| #call.#ident) })
+        }
     };
-    let aliases = (!field.attrs.aliases.is_empty()).then(|| {
-        let names = field.attrs.aliases.iter().map(|alias| &alias.value);
-        quote_spanned! {site=> .aliases(&[#(#names),*]) }
-    });
-    let ttl = field.ttl.map(|ttl| {
-        let (secs, nanos) = (ttl.as_secs(), ttl.subsec_nanos());
-        quote_spanned! {site=> .ttl(::std::time::Duration::new(#secs, #nanos)) }
-    });
-    quote_spanned! {site=> #private::Spec::new() #default #aliases #ttl }
+    let aliases = (!aliases.is_empty()).then(|| quote_spanned! {site=> .aliases(&[#(#aliases),*]) });
+    let nested = (field.shape == Shape::Nested).then(|| quote_spanned! {site=> .nested() });
+    quote_spanned! {site=> #private::Spec::new() #default #aliases #nested }
+}
+
+/// At the path, so that a function of another type is a mistake there.
+fn call(path: &ExprPath) -> TokenStream {
+    quote_spanned! {path.span()=> #path() }
 }

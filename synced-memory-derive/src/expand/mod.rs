@@ -5,12 +5,12 @@
 //! `<T as private::FieldType>::…` at the type's own tokens, so that rustc sees the same mistake each
 //! time and reports it once.
 
-use proc_macro2::{Span, TokenStream};
+use proc_macro2::{Ident, Span, TokenStream};
 use quote::{ToTokens, quote, quote_spanned};
 use syn::spanned::Spanned;
-use syn::{Generics, Type, WhereClause, parse_quote};
+use syn::{Generics, Index, Type, WhereClause, WherePredicate, parse_quote};
 
-use crate::model::{Field, Model};
+use crate::model::{Field, Model, Shape, Unset};
 
 mod accessors;
 mod docs;
@@ -83,6 +83,14 @@ impl<'a> Context<'a> {
         quote_spanned! {ty.span()=> <#ty as #private::FieldType> }
     }
 
+    /// `<T as private::SyncedMemory>::item`, at the place of the type.
+    fn nested(&self, ty: &Type, item: &str) -> TokenStream {
+        let span = self.site.located_at(ty.span());
+        let private = respan(self.private.clone(), span);
+        let item = Ident::new(item, span);
+        quote_spanned! {span=> <#ty as #private::SyncedMemory>::#item }
+    }
+
     /// The lints that the user allowed, and those that only generated code could trip.
     fn allow(&self) -> TokenStream {
         let allows = &self.model.notes.allows;
@@ -94,20 +102,40 @@ impl<'a> Context<'a> {
 }
 
 fn where_values(model: &Model, private: &TokenStream) -> WhereClause {
+    let mut predicates: Vec<WherePredicate> = Vec::new();
+    for parameter in model.generics.type_params() {
+        let ident = &parameter.ident;
+        predicates.push(parse_quote! { #ident: 'static });
+    }
+    for field in model.shared().filter(|field| field.generic) {
+        let ty = &field.ty;
+        predicates.push(parse_quote! { #ty: #private::Value });
+        if field.shape == Shape::Nested {
+            predicates.push(parse_quote! { #ty: #private::SyncedMemory });
+        }
+        // serde infers this bound, and so can `#[synced(default)]`.
+        if field.attrs.default.as_ref().is_some_and(|default| default.value.is_none())
+            || matches!(field.inside.unset, Some(Unset::Default))
+        {
+            predicates.push(parse_quote! { #ty: ::std::default::Default });
+        }
+    }
+    if model.generics.type_params().next().is_some()
+        && model.shared().any(|field| matches!(field.inside.unset, Some(Unset::OfStruct(None))))
+    {
+        let schema = &model.schema;
+        let (_, arguments, _) = model.generics.split_for_impl();
+        predicates.push(parse_quote! { #schema #arguments: ::std::default::Default });
+    }
     let mut clause = match &model.generics.where_clause {
         Some(clause) => clause.clone(),
         None => parse_quote! { where },
     };
-    for parameter in model.generics.type_params() {
-        let ident = &parameter.ident;
-        clause.predicates.push(parse_quote! { #ident: 'static });
-    }
     let mut seen = Vec::new();
-    for field in model.shared().filter(|field| field.generic) {
-        let ty = &field.ty;
-        let text = ty.to_token_stream().to_string();
+    for predicate in predicates {
+        let text = predicate.to_token_stream().to_string();
         if !seen.contains(&text) {
-            clause.predicates.push(parse_quote! { #ty: #private::Value });
+            clause.predicates.push(predicate);
             seen.push(text);
         }
     }
@@ -134,12 +162,20 @@ fn respan(tokens: TokenStream, span: Span) -> TokenStream {
         .collect()
 }
 
-/// The place of a shared field in the handle's tuple; the first is taken by the memory.
-fn place(index: usize) -> syn::Index {
-    syn::Index::from(index + 1)
+/// Where a field is in the handle's tuple.
+struct Place {
+    view: Index,
+    /// Of a nested field: the handle of its own fields.
+    handle: Option<Index>,
 }
 
-fn indexed<'a>(context: &Context<'a>) -> impl Iterator<Item = (syn::Index, &'a Field)> {
+/// The shared fields with their places; the first is taken by the place of the handle itself.
+fn placed<'a>(context: &Context<'a>) -> impl Iterator<Item = (Place, &'a Field)> {
+    let mut places = (1..).map(Index::from);
     let model = context.model;
-    model.shared().enumerate().map(|(index, field)| (place(index), field))
+    model.shared().map(move |field| {
+        let view = places.next().expect("there is always one more");
+        let handle = if field.shape == Shape::Nested { places.next() } else { None };
+        (Place { view, handle }, field)
+    })
 }

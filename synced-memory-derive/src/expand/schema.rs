@@ -5,16 +5,23 @@ use quote::quote_spanned;
 use syn::LitStr;
 
 use super::Context;
+use crate::model::Shape;
 
 pub(super) fn expand(context: &Context<'_>) -> TokenStream {
     let Context { model, private, schema, where_values, .. } = context;
     let handle = &model.handle;
     let (impl_generics, arguments, _) = model.generics.split_for_impl();
     let names = model.shared().map(|field| &field.wire.name);
-    let fields = model.shared().map(|field| {
-        let value = context.value(&field.ty);
-        quote_spanned! {context.site=> #value::field() }
-    });
+    let fields: Vec<_> = model
+        .shared()
+        .map(|field| {
+            let value = context.value(&field.ty);
+            let handle = (field.shape == Shape::Nested).then(|| {
+                quote_spanned! {context.site=> #private::Nested::new(), }
+            });
+            quote_spanned! {context.site=> #value::field(), #handle }
+        })
+        .collect();
     let prefix = option(context, model.attrs.prefix.as_ref().map(|prefix| &prefix.value));
     let scope = option(context, model.attrs.scope.as_ref().map(|scope| &scope.value));
     let allow = context.allow();
@@ -29,8 +36,18 @@ pub(super) fn expand(context: &Context<'_>) -> TokenStream {
             fn attach(memory: &#private::Memory) -> Self::Handle {
                 #handle {
                     inner: ::std::sync::Arc::new((
-                        #private::attach(memory, #prefix, #scope),
-                        #(#fields,)*
+                        #private::Place::root(memory, #prefix, #scope),
+                        #(#fields)*
+                        ::std::marker::PhantomData,
+                    )),
+                }
+            }
+
+            fn inside(part: &#private::Part) -> Self::Handle {
+                #handle {
+                    inner: ::std::sync::Arc::new((
+                        #private::Place::inside(part),
+                        #(#fields)*
                         ::std::marker::PhantomData,
                     )),
                 }

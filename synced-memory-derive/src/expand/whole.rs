@@ -18,7 +18,7 @@ pub(super) fn expand(context: &Context<'_>) -> TokenStream {
         #docs
         #[must_use]
         #vis fn memory(&self) -> &#private::Memory {
-            &self.inner.0
+            self.inner.0.memory()
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{Backend, Page, Reply, Session};
 use crate::clock::{self, Clock, Mono, Stamp};
-use crate::commit::{self, Attempt, Change, Found, Outcome, Sequence, TimeToLive, Verdict, Writer};
+use crate::commit::{self, Attempt, Change, Found, Outcome, RECORDS, Record, TimeToLive, Verdict, Writer};
 use crate::fault::Fault;
 use bytes::Bytes;
 use std::collections::{BTreeMap, HashMap};
@@ -117,8 +117,25 @@ struct Stored {
 #[derive(Debug, Default)]
 struct Sidecar {
     tombstone: Stamp,
-    records: HashMap<Writer, Sequence>,
+    /// What is on record about each writer, and since when.
+    records: HashMap<Writer, (Record, Mono)>,
+    /// Records of until then may have been dropped.
+    horizon: Option<Mono>,
     expires: Mono,
+}
+
+impl Sidecar {
+    /// Records that a writer's attempt was decided on. Where there are too many, the older half goes.
+    fn record(&mut self, writer: Writer, record: Record, mono: Mono) {
+        self.records.insert(writer, (record, mono));
+        if self.records.len() > RECORDS {
+            let mut times: Vec<Mono> = self.records.values().map(|(_, when)| *when).collect();
+            times.sort_unstable();
+            let horizon = times[RECORDS / 2];
+            self.records.retain(|own, (_, when)| *own == writer || *when > horizon);
+            self.horizon = Some(horizon);
+        }
+    }
 }
 
 impl Store {
@@ -138,17 +155,20 @@ impl Store {
         let stored = self.read(&attempt.key, mono);
         let sidecar = self.sidecars.entry(Arc::clone(&attempt.key)).or_default();
         let found = Found { stored, tombstone: sidecar.tombstone };
-        let recorded = sidecar.records.get(&attempt.writer).copied().unwrap_or(0);
-        let verdict = commit::decide(attempt.sequence, attempt.stamp, found.stamp(), recorded);
+        let record = sidecar.records.get(&attempt.writer).map(|(record, _)| *record);
+        let first_tried = mono.saturating_sub(attempt.retry.unwrap_or_default());
+        let forgets = sidecar.horizon.is_some_and(|horizon| first_tried <= horizon);
+        let verdict = commit::decide(attempt, &found, record, forgets);
+        if verdict.is_recorded(attempt) {
+            let record = Record { sequence: attempt.sequence, refused: verdict == Verdict::Refuse };
+            sidecar.record(attempt.writer, record, mono);
+            sidecar.expires = mono + self.sidecar_ttl;
+        }
         match verdict {
             Verdict::Already => return Outcome::Already(found),
-            Verdict::Refuse if !attempt.retry => return Outcome::Refused(found),
-            Verdict::Refuse | Verdict::Apply => {}
-        }
-        sidecar.records.insert(attempt.writer, attempt.sequence);
-        sidecar.expires = mono + self.sidecar_ttl;
-        if verdict == Verdict::Refuse {
-            return Outcome::Refused(found);
+            Verdict::Refuse => return Outcome::Refused(found),
+            Verdict::Forgotten => return Outcome::Forgotten(found),
+            Verdict::Apply => {}
         }
         match &attempt.change {
             Change::Put { envelope, ttl } => {
@@ -164,7 +184,7 @@ impl Store {
                 self.keys.remove(&attempt.key);
             }
         }
-        Outcome::Applied { existed: found.stored.is_some() }
+        Outcome::Applied { existed: found.stored.is_some(), contended: false }
     }
 
     fn names(&self, prefix: &str, mono: Mono) -> Vec<String> {

@@ -9,7 +9,7 @@ use crate::clock::{Moment, Mono};
 use crate::commit::{Attempt, Change, Outcome, Sequence, TimeToLive};
 use crate::error::{Error, ErrorKind, Result as Told};
 use crate::fault::{Fault, FaultKind};
-use crate::outbox::{Answer, Written};
+use crate::outbox::{Answer, NUMBERS, Written};
 use crate::state::{Accepted, Link, State};
 use bytes::Bytes;
 use tokio::sync::oneshot::Receiver;
@@ -173,7 +173,8 @@ impl Ledger {
             waiting.push(answer);
         } else {
             let told = answer.try_recv().ok().and_then(Result::ok);
-            hold!(told == Some(Answer { written: Written::Queued, existed }), "rule 9: queued, but told {told:?}");
+            let existed = existed && value.is_none();
+            hold!(told == Some(Answer::new(Written::Queued, existed)), "rule 9: queued, but told {told:?}");
         }
         let count = self.lines.len() as u64;
         let mut expires = ttl.map(|ttl| at.mono + ttl);
@@ -191,7 +192,7 @@ impl Ledger {
             (last.online, last.merged) = (online, true);
             return Ok(());
         }
-        hold!(sequence == count + 1, "rule 3: {sequence} was merged into what is frozen");
+        hold!(sequence == (count + 1) * NUMBERS, "rule 3: {sequence} was merged into what is frozen");
         self.lines.push(Line {
             sequence,
             value,
@@ -252,7 +253,7 @@ impl Ledger {
         };
         let same = attempt.sequence == line.sequence && attempt.stamp.get() == line.stamp && attempt.change == change;
         hold!(same, "rule 3: it sends {attempt:?} instead of {line:?}");
-        hold!(attempt.retry == line.in_doubt, "rule 4: whether {attempt:?} is a retry");
+        hold!(attempt.retry.is_some() == line.in_doubt, "rule 4: whether {attempt:?} is a retry");
         hold!(line.sent || line.stamp > counted(sent), "rule 8: {} is sent after {sent}", line.stamp);
         line.sent = true;
         self.sent = counted(sent).max(attempt.stamp.get());
@@ -295,7 +296,7 @@ impl Ledger {
         let line = &mut *pending[0];
         let mut slot = Slot { ticket, held, over: None };
         let fate = match answer {
-            Ok(Outcome::Applied { existed }) => {
+            Ok(Outcome::Applied { existed, .. }) => {
                 line.tells(Ok(Written::Stored), Some(*existed))?;
                 slot.over = line.expires;
                 Fate::Stored
@@ -319,6 +320,7 @@ impl Ledger {
                 return Ok(None);
             }
             Ok(Outcome::Already(_) | Outcome::Refused(_)) => Fate::Superseded,
+            Ok(Outcome::Forgotten(_)) => return Err(format!("rule 6: {} was forgotten", line.sequence)),
             Err(fault) if fault.kind == FaultKind::Refused => {
                 return give_up(line, ErrorKind::Rejected);
             }
@@ -398,9 +400,9 @@ impl Ledger {
             hold!(sequence == line.sequence, "rule 3: {sequence} stands in the place of {}", line.sequence);
             hold!(stamp == line.stamp, "rule 4: {sequence} was stamped {stamp} instead of {}", line.stamp);
             hold!(Some(stamp) > above, "rule 8: {sequence} is stamped {stamp}, the one before it {above:?}");
-            let stored = match &entry.change {
-                Change::Put { envelope, .. } => Some(envelope.clone()),
-                Change::Delete => None,
+            let stored = match &entry.assignment {
+                Some(Change::Put { envelope, .. }) => Some(envelope.clone()),
+                Some(Change::Delete) | None => None,
             };
             hold!(stored == line.stored(), "rule 3: {sequence} writes {stored:?} instead of {:?}", line.value);
             for waiting in &mut line.waiting {

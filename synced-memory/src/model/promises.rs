@@ -6,7 +6,7 @@ use super::server::{KEY, TOMBSTONE_TTL};
 use crate::backend::process::Store;
 use crate::cache::Ticket;
 use crate::clock::{Moment, Mono, Stamp};
-use crate::commit::{Attempt, Change, Outcome, TimeToLive};
+use crate::commit::{Attempt, Change, Expects, Outcome, TimeToLive};
 use crate::envelope::{self, Unsealed};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fault::Fault;
@@ -46,7 +46,8 @@ impl Server {
         self.foreigners += 1;
         let change = Change::Put { envelope: Bytes::from_static(text.as_bytes()), ttl: TimeToLive::Keep };
         let (writer, stamp) = (self.foreigners, Stamp::MAX);
-        let outcome = self.commit(&Attempt { key: KEY.into(), writer, sequence: 1, stamp, change, retry: false });
+        let (key, expects) = (KEY.into(), Expects::Anything);
+        let outcome = self.commit(&Attempt { key, writer, sequence: 1, stamp, change, expects, retry: None });
         assert!(matches!(outcome, Outcome::Applied { .. }));
     }
 }

@@ -3,7 +3,7 @@
 use super::{Check, hold};
 use crate::backend::process::Store;
 use crate::clock::{Mono, Stamp};
-use crate::commit::{Attempt, Change, Outcome, Sequence, TimeToLive, Writer};
+use crate::commit::{Attempt, Change, Expects, Outcome, Sequence, TimeToLive, Writer};
 use bytes::Bytes;
 use std::time::Duration;
 
@@ -121,7 +121,7 @@ impl Server {
         let of_writer = || self.truth.applied.iter().filter(|(writer, _)| *writer == attempt.writer);
         let outcome = self.store.commit(attempt, mono);
         match &outcome {
-            Outcome::Applied { existed } => {
+            Outcome::Applied { existed, .. } => {
                 hold!(!of_writer().any(|applied| *applied == write), "rule 4: {write:?} was applied twice");
                 hold!(of_writer().all(|applied| *applied < write), "rule 3: {write:?} was applied after a later write");
                 hold!(!is_superseded, "rule 4: {write:?} was superseded, and yet applied");
@@ -147,13 +147,17 @@ impl Server {
                     }
                 };
             }
+            Outcome::Forgotten(_) => return Err(format!("rule 6: {write:?} was forgotten")),
             Outcome::Already(found) | Outcome::Refused(found) => {
-                let before = is_superseded || of_writer().any(|applied| *applied >= write);
+                let before = of_writer()
+                    .chain(&self.truth.superseded)
+                    .any(|decided| decided.0 == attempt.writer && *decided > write)
+                    || of_writer().any(|applied| *applied == write);
                 if matches!(outcome, Outcome::Already(_)) {
                     hold!(before, "rule 6: {write:?} was never applied before");
                 } else {
-                    hold!(stamp <= standing, "rule 4: {stamp} was refused for the sake of {standing}");
-                    if attempt.retry {
+                    hold!(stamp <= standing || is_superseded, "rule 4: {stamp} was refused for the sake of {standing}");
+                    if attempt.retry.is_some() {
                         self.superseded.push(write);
                         self.truth.superseded.push(write);
                         self.effects.push((mono, Effect::Recorded(attempt.clone())));
@@ -234,8 +238,15 @@ impl Server {
         let mut put = |envelope: Bytes, ttl| {
             self.raws += 1;
             let change = Change::Put { envelope, ttl };
-            let attempt =
-                Attempt { key: KEY.into(), writer: self.raws, sequence: 1, stamp: Stamp::MAX, change, retry: false };
+            let attempt = Attempt {
+                key: KEY.into(),
+                writer: self.raws,
+                sequence: 1,
+                stamp: Stamp::MAX,
+                change,
+                expects: Expects::Anything,
+                retry: None,
+            };
             self.store.commit(&attempt, mono);
         };
         put(Bytes::new(), TimeToLive::For(Duration::ZERO));

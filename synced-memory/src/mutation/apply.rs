@@ -3,7 +3,8 @@
 use super::element::Found;
 use super::text::{self, is_space, mismatch};
 use super::tree::{Effect, Node};
-use super::{Action, Amount, Content, Json, Misfit, Mutation, Operation, Seen, Step};
+use super::{Action, Amount, Call, Content, Json, Misfit, Mutation, Operation, Seen, Step};
+use crate::clock::Stamp;
 use std::borrow::Cow;
 use std::collections::HashSet;
 
@@ -12,9 +13,31 @@ use std::collections::HashSet;
 pub(crate) enum Rule {
     /// The mutation is the latest: what it finds does not matter.
     Latest,
-    /// What is there is newer than the mutation, which is superseded at such a place. Where it finds
-    /// what it would write, it is done.
-    NewerWins,
+    /// What is there has this stamp, and a call that is older than that is superseded at such a place.
+    /// Where it finds what it would write, it is done.
+    NewerWins(Stamp),
+    /// The mutation is for what it saw: a call that finds something else at its place, or finds done what
+    /// it would do, is superseded.
+    Exact,
+}
+
+impl Rule {
+    fn of(self, call: &Call) -> There {
+        match self {
+            Self::NewerWins(found) if found > call.stamp => There::Newer,
+            Self::Latest | Self::NewerWins(_) => There::Older,
+            Self::Exact => There::AsSeen,
+        }
+    }
+}
+
+/// What is at the place of a call, compared with the call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum There {
+    Older,
+    Newer,
+    /// Or the call is superseded.
+    AsSeen,
 }
 
 /// What a mutation made of a value.
@@ -36,8 +59,9 @@ pub(crate) fn apply(value: Option<&str>, mutation: &Mutation, rule: Rule) -> App
     let mut root = value.is_some().then(|| Node::from(trimmed));
     for (index, call) in mutation.calls.iter().enumerate() {
         // One operation alone changes nothing when it fails.
-        let before = (call.len() > 1).then(|| root.clone());
-        let result = call.iter().try_for_each(|operation| perform(&mut root, mutation, operation, rule));
+        let before = (call.operations.len() > 1).then(|| root.clone());
+        let there = rule.of(call);
+        let result = call.operations.iter().try_for_each(|operation| perform(&mut root, mutation, operation, there));
         if let Err(refusal) = result {
             root = before.unwrap_or(root);
             match refusal {
@@ -59,7 +83,7 @@ pub(crate) fn apply(value: Option<&str>, mutation: &Mutation, rule: Rule) -> App
 /// Applies one operation to a text; `None` where it does not apply.
 pub(super) fn apply_one(text: &str, operation: &Operation) -> Option<String> {
     let mut root = Node::from(text);
-    match edit(Some(&mut root), None, &operation.path, &operation.action, Rule::Latest).ok()? {
+    match edit(Some(&mut root), None, &operation.path, &operation.action, There::Older).ok()? {
         Effect::Keep => {}
         Effect::Replace(node) => return Some(node.to_text().into_owned()),
         Effect::Remove => return None,
@@ -82,10 +106,10 @@ fn perform<'a>(
     root: &mut Option<Node<'a>>,
     mutation: &'a Mutation,
     operation: &'a Operation,
-    rule: Rule,
+    there: There,
 ) -> Result<(), Refusal> {
     let Operation { path, action } = operation;
-    match edit(root.as_mut(), mutation.origin.as_ref(), path, action, rule)? {
+    match edit(root.as_mut(), mutation.origin.as_ref(), path, action, there)? {
         Effect::Keep => {}
         Effect::Replace(node) => *root = Some(node),
         // Removing a key is no mutation.
@@ -95,17 +119,17 @@ fn perform<'a>(
 }
 
 /// Applies an action below `node`; where that is missing, below what it is taken for. What fails has
-/// changed nothing.
+/// changed nothing. `there`: what is there, compared with the action.
 fn edit<'a>(
     node: Option<&mut Node<'a>>,
     origin: Option<&'a Json>,
     path: &'a [Step],
     action: &'a Action,
-    rule: Rule,
+    there: There,
 ) -> Result<Effect<'a>, Refusal> {
     let is_removal = matches!(action, Action::Remove { .. });
     if path.is_empty()
-        && let Some(effect) = assign(node.as_deref(), origin, action, rule)?
+        && let Some(effect) = assign(node.as_deref(), origin, action, there)?
     {
         return Ok(effect);
     }
@@ -116,22 +140,25 @@ fn edit<'a>(
         (None, origin) => fresh.insert(Node::from(origin.ok_or(Misfit::Unset)?)),
     };
     match path.split_first() {
-        None => merge(node, action)?,
+        None => merge(node, action, there)?,
         Some((Step::Member(member), rest)) => {
             let object = node.object()?;
             let at = object.find(member);
-            let effect = edit(at.map(|at| object.node(at)), member.origin.as_ref(), rest, action, rule)?;
+            let effect = edit(at.map(|at| object.node(at)), member.origin.as_ref(), rest, action, there)?;
             object.perform(at, member, effect);
         }
         Some((Step::Element(element), rest)) => {
             let list = node.list()?;
             match list.find(element) {
                 // An element is removed as it was seen; with another content it is another's.
+                None | Some(Found::Changed(_)) if is_removal && rest.is_empty() && there == There::AsSeen => {
+                    return Err(Refusal::Superseded);
+                }
                 None | Some(Found::Changed(_)) if is_removal && rest.is_empty() => {}
                 None if is_removal => {}
                 None => return Err(Misfit::Gone.into()),
                 Some(Found::Same(at) | Found::Changed(at)) => {
-                    let effect = edit(Some(list.node(at)), None, rest, action, rule)?;
+                    let effect = edit(Some(list.node(at)), None, rest, action, there)?;
                     list.perform(at, effect);
                 }
             }
@@ -149,14 +176,14 @@ fn assign<'a>(
     node: Option<&Node<'a>>,
     origin: Option<&'a Json>,
     action: &'a Action,
-    rule: Rule,
+    there: There,
 ) -> Result<Option<Effect<'a>>, Refusal> {
     let found = || node.map(Node::content);
     Ok(Some(match action {
         Action::Set { value, seen } => {
-            if rule == Rule::NewerWins {
+            if there != There::Older {
                 let found = found();
-                if found == Some(Content::of(value.as_str())) {
+                if there == There::Newer && found == Some(Content::of(value.as_str())) {
                     return Ok(Some(Effect::Keep));
                 }
                 // What is missing was seen as what it is taken for, or as missing.
@@ -168,11 +195,14 @@ fn assign<'a>(
             Effect::Replace(value.into())
         }
         Action::SetIfAbsent { value } if node.is_none() => Effect::Replace(value.into()),
+        Action::SetIfAbsent { .. } | Action::Remove { .. } if there == There::AsSeen && is_other(action, found()) => {
+            return Err(Refusal::Superseded);
+        }
         Action::SetIfAbsent { .. } => Effect::Keep,
         Action::Remove { seen } => {
             if node.is_none() {
                 Effect::Keep
-            } else if rule == Rule::NewerWins && !seen.is(found()) {
+            } else if there == There::Newer && !seen.is(found()) {
                 return Err(Refusal::Superseded);
             } else {
                 Effect::Remove
@@ -182,6 +212,14 @@ fn assign<'a>(
     }))
 }
 
+/// Whether a removal or an insertion finds something else than it saw.
+fn is_other(action: &Action, found: Option<Content>) -> bool {
+    match action {
+        Action::Remove { seen } => !seen.is(found),
+        _ => found.is_some(),
+    }
+}
+
 impl Seen {
     fn is(self, found: Option<Content>) -> bool {
         self == Self::from(found)
@@ -189,7 +227,7 @@ impl Seen {
 }
 
 /// Changes `node` where it is.
-fn merge<'a>(node: &mut Node<'a>, action: &'a Action) -> Result<(), Misfit> {
+fn merge<'a>(node: &mut Node<'a>, action: &'a Action, there: There) -> Result<(), Refusal> {
     match action {
         Action::Add { amount } => {
             let sum = add(&node.to_text(), amount)?;
@@ -210,12 +248,18 @@ fn merge<'a>(node: &mut Node<'a>, action: &'a Action) -> Result<(), Misfit> {
             for item in items {
                 if present.insert(Content::of(item.as_str())) {
                     list.insert(usize::MAX, std::slice::from_ref(item));
+                } else if there == There::AsSeen {
+                    return Err(Refusal::Superseded);
                 }
             }
         }
         Action::Exclude { items } => {
             let out: HashSet<Content> = items.iter().map(|item| Content::of(item.as_str())).collect();
-            node.list()?.retain(|content| !out.contains(&content));
+            let list = node.list()?;
+            if there == There::AsSeen && !list.contents().iter().any(|content| out.contains(content)) {
+                return Err(Refusal::Superseded);
+            }
+            list.retain(|content| !out.contains(&content));
         }
         Action::Set { .. } | Action::SetIfAbsent { .. } | Action::Remove { .. } => {}
     }

@@ -1,7 +1,8 @@
 //! Keeping the operations that wait few: 10,000 pushes are one.
 
 use super::locate::{Place, locate};
-use super::{Action, Amount, Content, Json, Mutation, Operation, Seen, Step, size_of_call, size_of_json};
+use super::{Action, Amount, Call, Content, Json, Mutation, Operation, Seen, Step, size_of_json};
+use crate::clock::Stamp;
 
 /// What happened to the value since the earlier mutation was recorded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,23 +31,22 @@ pub(crate) fn coalesce(earlier: &mut Mutation, later: Mutation, since: Since<'_>
         return Err(later);
     }
     for mut call in later.calls {
-        if let [_] = call[..] {
-            let operation = call.remove(0);
-            add(earlier, operation, since);
-        } else if !call.is_empty() {
-            push(earlier, call);
+        match call.operations.len() {
+            0 => {}
+            1 => add(earlier, call.operations.remove(0), call.stamp, since),
+            _ => push(earlier, call),
         }
     }
     Ok(())
 }
 
-fn push(earlier: &mut Mutation, call: Vec<Operation>) {
-    earlier.size += size_of_call(&call);
+fn push(earlier: &mut Mutation, call: Call) {
+    earlier.size += call.size();
     earlier.calls.push(call);
 }
 
 fn remove(earlier: &mut Mutation, index: usize) {
-    earlier.size -= size_of_call(&earlier.calls[index]);
+    earlier.size -= earlier.calls[index].size();
     earlier.calls.remove(index);
 }
 
@@ -57,17 +57,22 @@ fn remove_all(earlier: &mut Mutation, indexes: &[usize]) {
     }
 }
 
-fn add(earlier: &mut Mutation, mut later: Operation, since: Since<'_>) {
+fn add(earlier: &mut Mutation, mut later: Operation, stamp: Stamp, since: Since<'_>) {
+    let alone = |operation| Call { stamp, operations: vec![operation] };
     // What is replaced as a whole: the calls that changed something in it.
     let mut replaced = Vec::new();
     let mut index = earlier.calls.len();
     let reach = index.saturating_sub(REACH);
     while index > reach {
         index -= 1;
-        match relation(&earlier.calls[index], &later, since) {
+        match relation(&earlier.calls[index].operations, &later, since) {
             Relation::Apart => {}
-            Relation::Same => match merge(&mut earlier.calls[index][0], later, since, &mut earlier.size) {
-                Merged::Done => return remove_all(earlier, &replaced),
+            Relation::Same => match merge(&mut earlier.calls[index].operations[0], later, since, &mut earlier.size) {
+                Merged::Done => {
+                    let call = &mut earlier.calls[index];
+                    call.stamp = call.stamp.max(stamp);
+                    return remove_all(earlier, &replaced);
+                }
                 Merged::Emptied(rest) => {
                     remove(earlier, index);
                     later = rest;
@@ -77,10 +82,10 @@ fn add(earlier: &mut Mutation, mut later: Operation, since: Since<'_>) {
                     replaced.push(index);
                     later = rest;
                 }
-                Merged::Not(rest) => return push(earlier, vec![rest]),
+                Merged::Not(rest) => return push(earlier, alone(rest)),
             },
             Relation::Inside if replaces(&later) && since != Since::Moved => replaced.push(index),
-            Relation::Inside | Relation::Tangled => return push(earlier, vec![later]),
+            Relation::Inside | Relation::Tangled => return push(earlier, alone(later)),
         }
     }
     if index == 0
@@ -90,7 +95,7 @@ fn add(earlier: &mut Mutation, mut later: Operation, since: Since<'_>) {
         remove_all(earlier, &replaced);
         later = anew;
     }
-    push(earlier, vec![later]);
+    push(earlier, alone(later));
 }
 
 /// How the operations of an earlier call stand to a later operation.

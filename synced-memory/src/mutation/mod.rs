@@ -5,8 +5,8 @@
 //! [`diff`] makes one of what a closure did, [`locate`] makes the path of one.
 //!
 //! Serialized, which the journal does, a mutation is JSON: `{"origin": [<json>], "calls":
-//! [[<operation>, …], …]}`, without `origin` where there is none, and an operation is
-//! `{"path": [<step>, …], "do": {"<action>": {…}}}`. The names of the fields are those below. Values are
+//! [{"stamp": <ns>, "operations": [<operation>, …]}, …]}`, without `origin` where there is none, and an
+//! operation is `{"path": [<step>, …], "do": {"<action>": {…}}}`. The names of the fields are those below. Values are
 //! embedded as the JSON that they are, so this needs `serde_json`, and no `flatten` or `tag` around it.
 
 mod apply;
@@ -28,9 +28,10 @@ pub(crate) use coalesce::{Since, coalesce};
 pub(crate) use content::Content;
 pub(crate) use diff::{diff, diff_of_sets};
 pub(crate) use element::Element;
-pub(crate) use locate::{Place, Spot, element, locate};
+pub(crate) use locate::{Place, Spot, element, elements, locate, look, member, members};
 pub(crate) use text::Json;
 
+use crate::clock::Stamp;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -43,9 +44,17 @@ use std::fmt;
 pub(crate) struct Mutation {
     #[serde(with = "text::maybe", skip_serializing_if = "Option::is_none")]
     origin: Option<Json>,
-    calls: Vec<Vec<Operation>>,
+    calls: Vec<Call>,
     #[serde(skip)]
     size: usize,
+}
+
+/// What one call of a user did.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Call {
+    /// When it was made; of merged ones, the last of them.
+    pub(crate) stamp: Stamp,
+    pub(crate) operations: Vec<Operation>,
 }
 
 /// One change at one place of a value.
@@ -164,12 +173,44 @@ impl fmt::Display for Misfit {
 impl Mutation {
     /// What one call did. `origin` is what the value is taken for where the key is unset; without
     /// one, only an assignment of the root applies there.
-    pub(crate) fn new(origin: Option<Json>, call: Vec<Operation>) -> Self {
-        Journalled { origin, calls: vec![call] }.into()
+    pub(crate) fn new(origin: Option<Json>, operations: Vec<Operation>) -> Self {
+        Journalled { origin, calls: vec![Call { stamp: Stamp::ZERO, operations }] }.into()
     }
 
-    pub(crate) fn calls(&self) -> &[Vec<Operation>] {
+    pub(crate) fn calls(&self) -> &[Call] {
         &self.calls
+    }
+
+    /// Whether it is merged with one like it wherever that was recorded: nothing in it names what it saw.
+    pub(crate) fn merges_anywhere(&self) -> bool {
+        let is_named = |step: &Step| matches!(step, Step::Member(_));
+        let is_plain = |action: &Action| {
+            use Action::{Add, Append, Exclude, Include};
+            matches!(action, Add { .. } | Append { .. } | Include { .. } | Exclude { .. })
+        };
+        let mut operations = self.calls.iter().flat_map(|call| &call.operations);
+        operations.all(|operation| is_plain(&operation.action) && operation.path.iter().all(is_named))
+    }
+
+    /// Makes one call of this and another mutation of the same value.
+    pub(crate) fn join(&mut self, other: Self) {
+        let calls = std::mem::take(&mut self.calls).into_iter().chain(other.calls);
+        let operations = calls.flat_map(|call| call.operations).collect();
+        *self = Self::new(self.origin.take(), operations);
+    }
+
+    /// Says when it was made.
+    pub(crate) fn stamp(&mut self, stamp: Stamp) {
+        for call in &mut self.calls {
+            call.stamp = stamp;
+        }
+    }
+
+    /// Moves its stamps, since the clock that issued them was `by` ns behind.
+    pub(crate) fn shift(&mut self, by: i64) {
+        for call in &mut self.calls {
+            call.stamp = call.stamp.shifted(by);
+        }
     }
 
     /// So many bytes it takes in memory, about.
@@ -177,10 +218,15 @@ impl Mutation {
         self.size
     }
 
-    /// The calls with these indexes, as a mutation: what is set aside.
-    pub(crate) fn only(&self, calls: impl IntoIterator<Item = usize>) -> Self {
-        let calls = calls.into_iter().filter_map(|call| self.calls.get(call).cloned()).collect();
-        Journalled { origin: self.origin.clone(), calls }.into()
+    /// Takes out the calls with these indexes, as a mutation: what is set aside.
+    pub(crate) fn take(&mut self, indexes: &[usize]) -> Self {
+        let (mut taken, mut left) = (Vec::new(), Vec::new());
+        for (index, call) in std::mem::take(&mut self.calls).into_iter().enumerate() {
+            if indexes.contains(&index) { taken.push(call) } else { left.push(call) }
+        }
+        let origin = self.origin.clone();
+        *self = Journalled { origin: origin.clone(), calls: left }.into();
+        Journalled { origin, calls: taken }.into()
     }
 }
 
@@ -188,20 +234,20 @@ impl Mutation {
 struct Journalled {
     #[serde(default, with = "text::maybe")]
     origin: Option<Json>,
-    calls: Vec<Vec<Operation>>,
+    calls: Vec<Call>,
 }
 
 impl From<Journalled> for Mutation {
     fn from(Journalled { origin, calls }: Journalled) -> Self {
-        let size = size_of::<Self>()
-            + size_of_json(origin.as_slice())
-            + calls.iter().map(|call| size_of_call(call)).sum::<usize>();
+        let size = size_of::<Self>() + size_of_json(origin.as_slice()) + calls.iter().map(Call::size).sum::<usize>();
         Self { origin, calls, size }
     }
 }
 
-fn size_of_call(call: &[Operation]) -> usize {
-    size_of::<Vec<Operation>>() + call.iter().map(Operation::size).sum::<usize>()
+impl Call {
+    fn size(&self) -> usize {
+        size_of::<Self>() + self.operations.iter().map(Operation::size).sum::<usize>()
+    }
 }
 
 fn size_of_json(items: &[Json]) -> usize {

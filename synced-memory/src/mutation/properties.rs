@@ -115,7 +115,8 @@ fn record(seen: &str, choice: &Choice) -> Operation {
         (Some(text::LIST), 0 | 1) => Action::Append { items },
         (Some(text::LIST), 2) => {
             let list = found.unwrap();
-            match element(list, choice.by.unsigned_abs().into()).unwrap().or(element(list, 0).unwrap()) {
+            let list = elements(list).unwrap();
+            match element(&list, choice.by.unsigned_abs().into()).or(element(&list, 0)) {
                 Some(before) => Action::InsertAt { before, items },
                 None => Action::Append { items },
             }
@@ -190,7 +191,7 @@ proptest! {
     #[test]
     fn diff_then_apply_gives_the_target((before, after) in prop_oneof![pair(), list_pair()]) {
         let mutation = Mutation::new(None, diff(&before, &before, &after));
-        for rule in [Rule::Latest, Rule::NewerWins] {
+        for rule in [Rule::Latest, Rule::NewerWins(Stamp::MAX)] {
             let (text, all) = one_by_one(&before, std::slice::from_ref(&mutation), rule);
             prop_assert!(all, "{mutation:?}");
             prop_assert_eq!(Content::as_read(&text), Content::as_read(&after), "{}\n{:?}", text, mutation);
@@ -203,7 +204,7 @@ proptest! {
             return Ok(());
         };
         let mutation = Mutation::new(None, diff(&stored, &read.to_string(), &after.to_string()));
-        let (text, all) = one_by_one(&stored, &[mutation], Rule::NewerWins);
+        let (text, all) = one_by_one(&stored, &[mutation], Rule::NewerWins(Stamp::MAX));
         prop_assert!(all);
         prop_assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), after);
     }
@@ -213,7 +214,7 @@ proptest! {
         let (mutations, view) = record_all(&base, &calls);
         let together = coalesced(mutations.clone(), Since::Unchanged(Some(&base)));
         let moved = coalesced(mutations.clone(), Since::Moved);
-        for rule in [Rule::Latest, Rule::NewerWins] {
+        for rule in [Rule::Latest, Rule::NewerWins(Stamp::MAX)] {
             for mutation in [&together, &moved] {
                 let (text, all) = one_by_one(&base, std::slice::from_ref(mutation), rule);
                 prop_assert!(all, "{base}\n{mutations:?}\n{mutation:?}");
@@ -240,8 +241,8 @@ proptest! {
             prop_assert!(Content::of(&text) == Content::of(&expected), "{theirs}: {text}\n{expected}\n{mutations:?}\n{together:?}");
         }
         // Where calls that are superseded are merged with others, they share their fate.
-        let (expected, all) = one_by_one(&theirs, &mutations, Rule::NewerWins);
-        let applied = apply(Some(&theirs), &together, Rule::NewerWins);
+        let (expected, all) = one_by_one(&theirs, &mutations, Rule::NewerWins(Stamp::MAX));
+        let applied = apply(Some(&theirs), &together, Rule::NewerWins(Stamp::MAX));
         if all && applied.superseded == 0 {
             let text = applied.text.unwrap_or_else(|| theirs.clone());
             prop_assert_eq!(applied.misfits, []);
@@ -268,7 +269,7 @@ proptest! {
         // Each call is undone by its last operation, which does not apply.
         let (mutations, _) = record_all(&base, &calls);
         for mutation in mutations {
-            let mut call = mutation.calls()[0].clone();
+            let mut call = mutation.calls()[0].operations.clone();
             let nowhere = Step::Member(Member::new("nowhere"));
             call.push(Operation { path: vec![nowhere.clone(), nowhere], action: Action::Append { items: Vec::new() } });
             let applied = apply(Some(&base), &Mutation::new(None, call), Rule::Latest);
@@ -285,7 +286,7 @@ proptest! {
         let mutation = coalesced(mutations, Since::Unchanged(Some(&noise)));
         let cut: String = base.chars().take(cut).collect();
         for text in [noise.clone(), cut.clone(), format!("{cut}{noise}")] {
-            for rule in [Rule::Latest, Rule::NewerWins] {
+            for rule in [Rule::Latest, Rule::NewerWins(Stamp::MAX)] {
                 apply(Some(&text), &mutation, rule);
             }
             diff(&text, &text, &text);

@@ -1,20 +1,33 @@
-//! `Synced<T>`: a live view of a value.
+//! `Synced<T>`: a live view of a value, or of a part of it.
 
-use crate::core::Slot;
+mod map;
+mod number;
+mod set;
+mod update;
+mod value;
+mod vec;
+
+pub use number::{Integer, Number};
+
+pub use value::ValueIndex;
+
 use crate::envelope::{self, Unsealed};
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::{Key, Spec};
 use crate::memory::Memory;
+use crate::mutation::{Action, Json, Member, Place};
 use crate::outbox::Written;
-use crate::state::{Request, View};
+use crate::part::{Change, How, Part, Shown, seen};
+use crate::schema::SyncedMemory;
+use crate::state::Request;
 use crate::value::Value;
 use arc_swap::ArcSwapOption;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-/// A live view of the value under a key. Clone it, keep it, send it to a thread: it never goes stale.
+/// A live view of the value under a key, or of a part of it. Clone it, keep it, send it to a thread: it never
+/// goes stale, and never loses a write.
 ///
 /// ```
 /// use synced_memory::{Key, Memory};
@@ -23,25 +36,36 @@ use std::time::Duration;
 /// let theme = memory.synced(&Key::<String>::new("theme"));
 /// theme.set("dark".to_string())?;
 /// assert_eq!(theme.with(|theme| theme.len())?, 4);
+///
+/// let history = memory.synced(&Key::<Vec<String>>::new("history"));
+/// history.push("hello".to_string())?;
+/// history.at(0).update(|first| first.push('!'))?;
+/// assert_eq!(history.to_vec()?, ["hello!"]);
 /// # Ok::<(), synced_memory::Error>(())
 /// ```
+///
+/// # Changing a part
+///
+#[doc = include_str!("../../collections.md")]
 pub struct Synced<T> {
-    shown: Arc<Shown<T>>,
+    inner: Arc<Inner<T>>,
 }
 
-struct Shown<T> {
-    memory: Memory,
-    /// The slot of the key, then those of its older names; or why there are none.
-    slots: Result<Vec<Arc<Slot>>>,
-    spec: Spec<T>,
+struct Inner<T> {
+    part: Part,
+    default: Option<fn() -> T>,
+    /// It may have some of its members only.
+    nested: bool,
     memo: ArcSwapOption<Memo<T>>,
 }
 
-/// What a slot showed, decoded once for each change.
+/// What was shown, decoded once for each change.
 struct Memo<T> {
     version: u64,
     expires: Option<Duration>,
     value: Option<Arc<T>>,
+    /// It is there, and not only taken to be there.
+    exists: bool,
 }
 
 impl Memory {
@@ -50,7 +74,43 @@ impl Memory {
         let spec = key.spec();
         let names = std::iter::once(key.name()).chain(spec.aliases.iter().copied());
         let slots = names.map(|name| self.slot(name)).collect();
-        Synced { shown: Arc::new(Shown { memory: self.clone(), slots, spec, memo: ArcSwapOption::empty() }) }
+        Synced::with_spec(Part::root(self, slots, move || spec.origin(), spec.ttl), spec)
+    }
+}
+
+impl<T: Value> Spec<T> {
+    /// What an unset value is taken for.
+    fn origin(&self) -> Option<Json> {
+        match self.default {
+            Some(default) => Json::encode(&default()).ok(),
+            None => self.nested.then(|| Json::parse("{}".to_owned()).ok()).flatten(),
+        }
+    }
+}
+
+impl Part {
+    /// The member that `key` names, as serde writes it.
+    pub(crate) fn member<T: Value>(&self, key: &Key<T>) -> Synced<T> {
+        let spec = key.spec();
+        let also = spec.aliases.iter().map(|alias| Box::from(*alias)).collect();
+        let member = Member { name: key.name().into(), also, origin: spec.origin() };
+        Synced::with_spec(self.at(Place::Member(member)), spec)
+    }
+}
+
+impl<T> Synced<T> {
+    /// A part that has no default.
+    fn of(part: Part) -> Self {
+        Self::with_spec(part, Spec::new())
+    }
+
+    fn with_spec(part: Part, spec: Spec<T>) -> Self {
+        let Spec { default, nested, .. } = spec;
+        Self { inner: Arc::new(Inner { part, default, nested, memo: ArcSwapOption::empty() }) }
+    }
+
+    pub(crate) fn part(&self) -> &Part {
+        &self.inner.part
     }
 }
 
@@ -71,8 +131,9 @@ impl<T: Value> Synced<T> {
     ///
     /// `Decode` and `Rejected`, as [`get`](Synced::get).
     pub fn find(&self) -> Result<Option<T>> {
-        self.load()?;
-        Ok(self.shown()?.map(Arc::unwrap_or_clone))
+        self.part().load()?;
+        let memo = self.shown()?;
+        Ok(memo.value.clone().filter(|_| memo.exists).map(Arc::unwrap_or_clone))
     }
 
     /// The value, shared and not cloned.
@@ -81,7 +142,7 @@ impl<T: Value> Synced<T> {
     ///
     /// As [`get`](Synced::get).
     pub fn read(&self) -> Result<Arc<T>> {
-        self.load()?;
+        self.part().load()?;
         self.shown_or_default()
     }
 
@@ -99,145 +160,143 @@ impl<T: Value> Synced<T> {
     /// # Errors
     ///
     /// `Serialize` for a value that JSON cannot hold, `OutboxFull`, `Rejected` where the server
-    /// refuses. After an error nothing is changed.
+    /// refuses; of a part, `Unset` where what it is a part of is missing. After an error nothing is changed.
     #[allow(clippy::needless_pass_by_value)] // the value is given away, as to a field
     pub fn set(&self, value: T) -> Result<Written> {
-        let (key, request) = self.assignment(&value)?;
-        Ok(self.core().write(&key, request)?.written)
+        if self.part().is_root() {
+            let (key, request) = self.assignment(&value)?;
+            return Ok(self.part().core().write(&key, request)?.written);
+        }
+        let value = self.part().encode(&value)?;
+        self.part().act(How::Blind, None, |spot| Action::Set { value: value.clone(), seen: seen(spot) })
     }
 
-    /// Removes what is stored under the key and its older names; whether there was anything.
+    /// Removes what is stored under the key and its older names, or the part; whether there was anything.
     ///
     /// # Errors
     ///
     /// `OutboxFull`, `Rejected` where the server refuses. After an error nothing is changed.
     pub fn delete(&self) -> Result<bool> {
+        if !self.part().is_root() {
+            let remove = |spot: &crate::mutation::Spot<'_>| match seen(spot) {
+                _ if !spot.exists => Ok((Change::Nothing, false)),
+                seen => Ok((Change::one(Action::Remove { seen }), true)),
+            };
+            return match self.part().record(How::Exact, None, remove) {
+                Ok((existed, _)) => Ok(existed),
+                Err(error) if error.kind() == ErrorKind::Unset => Ok(false),
+                Err(error) => Err(error),
+            };
+        }
         // The older names first: the key must not fall back to them in between.
-        let deletes = self.slots()?.iter().rev().map(|slot| (Arc::clone(&slot.key), Request::Delete)).collect();
-        let answers: Vec<_> = self.core().write_all(deletes)?.into_iter().collect::<Result<_>>()?;
+        let deletes = self.part().keys()?.into_iter().rev().map(|key| (key, Request::Delete)).collect();
+        let answers: Vec<_> = self.part().core().write_all(deletes)?.into_iter().collect::<Result<_>>()?;
         Ok(answers.iter().any(|answer| answer.existed))
     }
 
-    /// When the value was last written, in ns since 1970; zero where that is not known, `None` where
-    /// nothing is stored.
+    /// When the value, with all its parts, was last written, in ns since 1970; zero where that is not known,
+    /// `None` where nothing is stored.
     ///
     /// # Errors
     ///
     /// `Rejected` where the server refuses this key.
     pub fn last_modified(&self) -> Result<Option<u64>> {
-        self.load()?;
-        Ok(self.view()?.1.stored.map(|stored| envelope::stamp_of(&stored).get()))
+        self.part().load()?;
+        Ok(self.part().shown()?.view.stored.map(|stored| envelope::stamp_of(&stored).get()))
     }
 
     pub(crate) fn is_set(&self) -> Result<bool> {
-        self.load()?;
-        let set = self.view()?.1.stored.is_some();
-        let slots = self.slots()?;
-        let shared = self.shown.memory.shared();
-        let known = set || {
-            let state = shared.state();
-            slots.iter().all(|slot| state.is_known(&slot.key))
-        };
-        if known { Ok(set) } else { Err(shared.unavailable()) }
+        self.part().load()?;
+        let set = self.part().shown()?.view.stored.is_some();
+        if set || self.part().is_known() { Ok(set) } else { Err(self.part().memory().shared().unavailable()) }
     }
 
     /// The value that the last answers show, or the default.
     pub(crate) fn shown_or_default(&self) -> Result<Arc<T>> {
-        if let Some(value) = self.shown()? {
-            return Ok(value);
+        self.shown_or(self.inner.default)
+    }
+
+    /// The value; where nothing is there, its default, or what a value of this type is without one.
+    fn read_or(&self, empty: fn() -> T) -> Result<Arc<T>> {
+        self.part().load()?;
+        self.shown_or(self.inner.default.or(Some(empty)))
+    }
+
+    fn shown_or(&self, default: Option<fn() -> T>) -> Result<Arc<T>> {
+        if let Some(value) = &self.shown()?.value {
+            return Ok(Arc::clone(value));
         }
-        match self.shown.spec.default {
-            Some(default) => Ok(Arc::new(default())),
-            None => Err(self.unset()),
-        }
+        default.map(|default| Arc::new(default())).ok_or_else(|| self.unset())
     }
 
     /// The full key and the request that stores `value` there.
-    pub(crate) fn assignment(&self, value: &T) -> Result<(Arc<str>, Request)> {
-        let key = &self.slots()?[0].key;
+    fn assignment(&self, value: &T) -> Result<(Arc<str>, Request)> {
         let encoded = Unsealed::encode(value);
         let value =
-            encoded.map_err(|error| Error::of_key(ErrorKind::Serialize, key, envelope::describe_refusal(&error)))?;
-        Ok((Arc::clone(key), Request::Put { value, ttl: self.shown.spec.ttl }))
+            encoded.map_err(|error| self.part().error(ErrorKind::Serialize, envelope::describe_refusal(&error)))?;
+        Ok((Arc::clone(self.part().key()?), Request::Put { value, ttl: self.part().ttl() }))
     }
 
-    fn core(&self) -> &crate::core::Core {
-        self.shown.memory.core()
+    /// The request that stores `value`, for many at a time.
+    pub(crate) fn request(&self, value: &T) -> Result<(Arc<str>, Request)> {
+        if self.part().is_root() { self.assignment(value) } else { self.part().assignment(self.part().encode(value)?) }
     }
 
-    fn slots(&self) -> Result<&[Arc<Slot>]> {
-        self.shown.slots.as_deref().map_err(Clone::clone)
-    }
-
-    fn load(&self) -> Result<()> {
-        self.core().load(&self.keys()?)
-    }
-
-    /// What the slots show together, under which version.
-    fn view(&self) -> Result<(u64, View)> {
-        let slots = self.slots()?;
-        let shared = self.shown.memory.shared();
-        let mono = shared.clock.mono();
-        // Versions change under this lock alone: the view is the one of this version.
-        let state = shared.state();
-        let views = slots.iter().map(|slot| state.view(&slot.key, mono));
-        let view = views.into_iter().find(|view| view.stored.is_some()).unwrap_or_default();
-        Ok((version(slots), view))
-    }
-
-    fn shown(&self) -> Result<Option<Arc<T>>> {
-        let slots = self.slots()?;
-        let memo = self.shown.memo.load();
-        if let Some(memo) = memo.as_ref().filter(|memo| memo.version == version(slots)) {
-            let over = memo.expires.is_some_and(|expires| expires <= self.shown.memory.shared().clock.mono());
-            if !over {
-                return Ok(memo.value.clone());
-            }
+    fn shown(&self) -> Result<Arc<Memo<T>>> {
+        let part = self.part();
+        if let Some(memo) = &*self.inner.memo.load()
+            && memo.version == part.version()?
+            && memo.expires.is_none_or(|expires| expires > part.memory().shared().clock.mono())
+        {
+            return Ok(Arc::clone(memo));
         }
-        let (version, View { stored, expires }) = self.view()?;
-        let value = stored.map(|stored| self.decode(&stored)).transpose()?.map(Arc::new);
-        self.shown.memo.store(Some(Arc::new(Memo { version, expires, value: value.clone() })));
-        Ok(value)
+        let Shown { version, view, .. } = part.shown()?;
+        let (value, exists) = match &view.stored {
+            stored if part.is_root() => {
+                let decode = |stored| envelope::decode(stored).map_err(|error| self.undecoded(&error));
+                (stored.as_ref().map(|stored| decode(stored)).transpose()?, stored.is_some())
+            }
+            _ => part.look_at(&view, |found, exists| {
+                let decode = |text| serde_json::from_str(text).map_err(|error| self.undecoded(&error));
+                Ok((found.map(decode).transpose()?, exists))
+            })?,
+        };
+        let memo = Arc::new(Memo { version, expires: view.expires, value: value.map(Arc::new), exists });
+        self.inner.memo.store(Some(Arc::clone(&memo)));
+        Ok(memo)
     }
 
-    fn decode(&self, stored: &[u8]) -> Result<T> {
-        envelope::decode(stored).map_err(|error| {
-            let expected = std::any::type_name::<T>();
-            let what = format_args!("what is stored is no `{expected}`: {}", envelope::describe(&error));
-            self.error(ErrorKind::Decode, what)
-        })
+    fn undecoded(&self, error: &serde_json::Error) -> Error {
+        let text = error.to_string();
+        let missing = text.strip_prefix("missing field `").and_then(|rest| rest.split('`').next());
+        match missing.filter(|_| self.inner.nested) {
+            Some(missing) => {
+                let what = format_args!("only a part of it is set: `{missing}` is missing, and has no default");
+                self.part().error(ErrorKind::Unset, what)
+            }
+            None => self.part().undecoded::<T>(error),
+        }
     }
 
     fn unset(&self) -> Error {
-        let shared = self.shown.memory.shared();
-        let known = self.slots().is_ok_and(|slots| {
-            let state = shared.state();
-            slots.iter().all(|slot| state.is_known(&slot.key))
-        });
         let expected = std::any::type_name::<T>();
-        if known {
-            self.error(
-                ErrorKind::Unset,
-                format_args!("expected a value of type `{expected}`, but nothing is stored, and there is no default"),
-            )
-        } else {
+        if self.part().is_known() {
             let what =
-                format_args!("expected a value of type `{expected}`, but nothing is known: {}", shared.unavailable());
-            self.error(ErrorKind::Unset, what)
-        }
-    }
-
-    fn error(&self, kind: ErrorKind, what: impl fmt::Display) -> Error {
-        match self.slots() {
-            Ok(slots) => Error::of_key(kind, &slots[0].key, what),
-            Err(error) => error,
+                format_args!("expected a value of type `{expected}`, but nothing is stored, and there is no default");
+            self.part().error(ErrorKind::Unset, what)
+        } else {
+            let cause = self.part().memory().shared().unavailable();
+            let what = format_args!("expected a value of type `{expected}`, but nothing is known: {cause}");
+            self.part().error(ErrorKind::Unset, what)
         }
     }
 }
 
-/// Versions only rise, and so does their sum: it stands for all of them.
-fn version(slots: &[Arc<Slot>]) -> u64 {
-    slots.iter().map(|slot| slot.version.load(Ordering::Acquire)).sum()
+impl<T: SyncedMemory> Synced<T> {
+    /// The handle of the struct that is stored here: each of its fields is a part of the value.
+    pub fn fields(&self) -> T::Handle {
+        T::inside(self.part())
+    }
 }
 
 /// A view whatever its type, for reading many in one round trip.
@@ -248,19 +307,18 @@ pub trait AnyView {
 
 impl<T: Value> AnyView for Synced<T> {
     fn keys(&self) -> Result<Vec<Arc<str>>> {
-        Ok(self.slots()?.iter().map(|slot| Arc::clone(&slot.key)).collect())
+        self.part().keys()
     }
 }
 
 impl<T> Clone for Synced<T> {
     fn clone(&self) -> Self {
-        Self { shown: Arc::clone(&self.shown) }
+        Self { inner: Arc::clone(&self.inner) }
     }
 }
 
 impl<T> fmt::Debug for Synced<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let key = self.shown.slots.as_ref().map(|slots| &slots[0].key);
-        f.debug_struct("Synced").field("key", &key).finish_non_exhaustive()
+        f.debug_struct("Synced").field("part", self.part()).finish_non_exhaustive()
     }
 }

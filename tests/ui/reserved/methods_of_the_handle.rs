@@ -7,7 +7,7 @@ struct State {
     restore: u8,
     watch: u8,
     clone: u8,
-    fields: u8,
+    fields: Vec<u8>,
     #[synced(accessor = "memory")]
     renamed: u8,
 }

@@ -7,8 +7,6 @@ struct State {
     counter: i64,
     #[synced(behind)]
     name: String,
-    #[synced(nested)]
-    user: String,
 }
 
 fn main() {}

@@ -18,7 +18,9 @@ fn main() -> synced_memory::Result<()> {
     let state = State::open("memory:")?;
     state.set_plain(Plain)?;
     state.set_fine(state.fine()?)?;
-    let _: Vec<Plain> = state.list()?;
+    state.set_list(vec![Plain])?;
+    state.update_list(Vec::clear)?;
+    let _ = state.list();
     state.restore(state.snapshot()?)?;
     Ok(())
 }

@@ -3,24 +3,32 @@
 -- KEYS: for each attempt the key and its sidecar, a hash of
 --         deleted    the stamp of the last delete: the tombstone
 --         <writer>   "<last sequence number> <when> <until>": what was decided on last, when that was, and until
---                    when the sidecar is kept at least, in seconds since 1970
--- ARGV: the sidecars' time to live in ms, the time in seconds since 1970, then for each attempt
+--                    when the sidecar is kept at least, in seconds since 1970; a "-" behind the number says that
+--                    it was refused
+--         horizon    records of until then may have been dropped, in seconds since 1970
+--         waiting    the writer that was refused since the last change, and tries again
+-- ARGV: the sidecars' time to live in ms, the time in seconds since 1970, how many records a sidecar has at most,
+--         then for each attempt
 --         writer, sequence number, stamp,
 --         "delete", or to store: "keep" (the time to live), "never" (to end) or the time to live in ms,
 --         the envelope,
---         "1" where an earlier attempt is in doubt, else "0"
+--         where an earlier attempt is in doubt, how many seconds ago the first one was, else "",
+--         what is expected: "" anything, "absent", "nothing" (refuse in any case), "<length> <stamp>", or
+--         "=" and the bytes
 -- Returns for each attempt
---         {1, existed}             applied
+--         {1, existed, contended}  applied; contended where another writer was refused before, and tries again
 --         {2, stored, tombstone}   applied by an earlier attempt
---         {3, stored, tombstone}   refused: as new or newer
+--         {3, stored, tombstone}   refused: as new or newer, or not what was expected
+--         {4, stored, tombstone}   whether it was applied by an earlier attempt is forgotten
 --         {0, message}             the server's own refusal
 --
 -- The value is never decoded: its stamp is in the last bytes. Stamps and sequence numbers compare as
 -- decimal strings, since Lua numbers cannot hold them. Valid in Lua 5.1 and 5.4.
 
-local lifetime, now = tonumber(ARGV[1]), ARGV[2]
+local lifetime, now, most = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3])
 local needed = now + lifetime / 1000
 local LARGEST = '4611686018427387904' -- 2^62: a larger stamp counts as 0
+local TAIL = 64
 
 local function above(a, b)
   if #a ~= #b then return #a > #b end
@@ -38,10 +46,29 @@ local function refusal(answer)
   return type(answer) == 'table' and answer.err
 end
 
+-- Drops the older half of the records, where there are too many. A server that refuses that keeps them.
+local function prune(sidecar, writer)
+  local held = redis.pcall('HLEN', sidecar)
+  if refusal(held) or held <= most then return end
+  local all, times = redis.pcall('HGETALL', sidecar), {}
+  if refusal(all) then return end
+  local function when(i) return tonumber((string.match(all[i + 1], '^%d+%-? (%d+) %d+$'))) end
+  for i = 1, #all, 2 do
+    if when(i) then times[#times + 1] = when(i) end
+  end
+  if #times == 0 then return end
+  table.sort(times)
+  local horizon = times[math.floor((#times + 1) / 2)]
+  if refusal(redis.pcall('HSET', sidecar, 'horizon', string.format('%.0f', horizon))) then return end
+  for i = 1, #all, 2 do
+    if when(i) and when(i) <= horizon and all[i] ~= writer then redis.pcall('HDEL', sidecar, all[i]) end
+  end
+end
+
 -- Records that the writer's attempt was decided on; returns the server's refusal, if it refuses that.
 -- `ends`: when the sidecar expires at the earliest, as the writer's record before says.
-local function record(sidecar, writer, sequence, ends)
-  local note = sequence .. ' ' .. now .. ' '
+local function record(sidecar, writer, note, ends)
+  note = note .. ' ' .. now .. ' '
   if ends and tonumber(ends) >= needed then return refusal(redis.pcall('HSET', sidecar, writer, note .. ends)) end
   local left = redis.pcall('PTTL', sidecar)
   if refusal(left) then return left.err end
@@ -49,23 +76,43 @@ local function record(sidecar, writer, sequence, ends)
   local longer = math.max(left, lifetime * 1.1)
   note = note .. string.format('%.0f', math.floor(now + longer / 1000))
   local refused = refusal(redis.pcall('HSET', sidecar, writer, note))
+  if not refused and not ends then prune(sidecar, writer) end
   return refused or refusal(redis.pcall('PEXPIRE', sidecar, string.format('%.0f', longer)))
 end
 
-local function commit(key, sidecar, writer, sequence, stamp, change, envelope, retry)
-  local tail = redis.pcall('GETRANGE', key, -64, -1)
+local function commit(key, sidecar, writer, sequence, stamp, change, envelope, retry, expects)
+  local length, seen, start = nil, nil, -TAIL
+  if expects ~= '' then
+    -- Where a length is expected, no more and no less comes back only if it is right.
+    length, seen = string.match(expects, '^(%d+) (%d+)$')
+    length = tonumber(length)
+    if length then start = string.format('%.0f', math.max(length - TAIL, 0)) end
+  end
+  local tail = redis.pcall('GETRANGE', key, start, -1)
   if type(tail) == 'table' then return {0, tail.err} end
   local exists = tail ~= '' or redis.call('EXISTS', key) == 1
-  local beside = redis.call('HMGET', sidecar, 'deleted', writer)
+  local beside = redis.call('HMGET', sidecar, 'deleted', writer, 'horizon', 'waiting')
   local tombstone, before = beside[1] or '0', beside[2] or '0'
-  local recorded, ends = string.match(before, '^(%d+) %d+ (%d+)$')
-  recorded = recorded or '0'
+  local recorded, refused_before, ends = string.match(before, '^(%d+)(%-?) %d+ (%d+)$')
 
-  if not above(sequence, recorded) then return {2, redis.call('GET', key), tombstone} end
-  if not above(stamp, exists and stamp_of(tail) or tombstone) then
-    -- What was superseded stays so: the attempt in doubt must find the record when it arrives at last.
-    local refused = retry == '1' and record(sidecar, writer, sequence, ends)
+  local refuse = false
+  if recorded and not above(sequence, recorded) then
+    refuse = recorded == sequence and refused_before == '-'
+    if not refuse then return {2, redis.call('GET', key), tombstone} end
+  elseif not recorded and retry ~= '' and beside[3] and now - retry <= tonumber(beside[3]) then
+    return {4, redis.call('GET', key), tombstone}
+  elseif length then
+    refuse = #tail ~= math.min(length, TAIL) or stamp_of(tail) ~= seen
+  elseif expects == 'absent' then
+    refuse = exists
+  elseif expects ~= '' then
+    refuse = expects == 'nothing' or not exists or redis.call('GET', key) ~= string.sub(expects, 2)
+  end
+  if refuse or not above(stamp, exists and stamp_of(tail) or tombstone) then
+    -- What was refused stays so: the attempt in doubt must find the record when it arrives at last.
+    local refused = retry ~= '' and record(sidecar, writer, sequence .. '-', ends)
     if refused then return {0, refused} end
+    if length and beside[4] ~= writer then redis.pcall('HSET', sidecar, 'waiting', writer) end
     return {3, redis.call('GET', key), tombstone}
   end
 
@@ -94,14 +141,15 @@ local function commit(key, sidecar, writer, sequence, stamp, change, envelope, r
   if change == 'delete' and above(stamp, tombstone) and not above(stamp, LARGEST) then
     redis.call('HSET', sidecar, 'deleted', stamp)
   end
-  return {1, exists and 1 or 0}
+  if beside[4] then redis.pcall('HDEL', sidecar, 'waiting') end
+  return {1, exists and 1 or 0, beside[4] and beside[4] ~= writer and 1 or 0}
 end
 
 local answers = {}
-local argument = 3
+local argument = 4
 for i = 1, #KEYS, 2 do
-  answers[#answers + 1] = commit(KEYS[i], KEYS[i + 1], ARGV[argument], ARGV[argument + 1],
-    ARGV[argument + 2], ARGV[argument + 3], ARGV[argument + 4], ARGV[argument + 5])
-  argument = argument + 6
+  answers[#answers + 1] = commit(KEYS[i], KEYS[i + 1], ARGV[argument], ARGV[argument + 1], ARGV[argument + 2],
+    ARGV[argument + 3], ARGV[argument + 4], ARGV[argument + 5], ARGV[argument + 6])
+  argument = argument + 7
 end
 return answers

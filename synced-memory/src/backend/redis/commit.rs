@@ -1,7 +1,7 @@
 //! Attempts as calls of `commit.lua`, and its answers.
 
 use super::reply;
-use crate::commit::{Attempt, Change, Found, Outcome, TimeToLive};
+use crate::commit::{Attempt, Change, Expects, Found, Outcome, RECORDS, TimeToLive};
 use crate::fault::Fault;
 use crate::{clock::Stamp, key};
 use redis::{Cmd, Pipeline, Script, Value};
@@ -52,7 +52,7 @@ impl Committer {
 
     fn call(&self, attempts: &[Attempt], now: u64, sends_text: bool) -> Cmd {
         let bytes = attempts.iter().map(|attempt| 160 + 2 * attempt.key.len() + attempt.size()).sum();
-        let mut call = Cmd::with_capacity(6 + 7 * attempts.len(), bytes);
+        let mut call = Cmd::with_capacity(6 + 9 * attempts.len(), bytes);
         if sends_text {
             call.arg("EVAL").arg(TEXT);
         } else {
@@ -62,7 +62,7 @@ impl Committer {
         for attempt in attempts {
             call.arg(&*attempt.key).arg(key::sidecar(&attempt.key));
         }
-        call.arg(millis(self.sidecar_ttl)).arg(now / 1_000_000_000);
+        call.arg(millis(self.sidecar_ttl)).arg(now / 1_000_000_000).arg(RECORDS);
         for attempt in attempts {
             call.arg(attempt.writer).arg(attempt.sequence).arg(attempt.stamp.get());
             match &attempt.change {
@@ -76,7 +76,11 @@ impl Committer {
                 }
                 Change::Delete => call.arg("delete").arg(""),
             };
-            call.arg(u8::from(attempt.retry));
+            match attempt.retry {
+                Some(ago) => call.arg(ago.as_secs()),
+                None => call.arg(""),
+            };
+            expectation(&mut call, &attempt.expects);
         }
         call
     }
@@ -115,6 +119,16 @@ impl Committer {
     }
 }
 
+fn expectation(call: &mut Cmd, expects: &Expects) {
+    match expects {
+        Expects::Anything => call.arg(""),
+        Expects::Absent => call.arg("absent"),
+        Expects::Nothing => call.arg("nothing"),
+        Expects::Stamped { stamp, length } => call.arg(format!("{length} {stamp}")),
+        Expects::Unstamped(bytes) => call.arg([b"=", &bytes[..]].concat()),
+    };
+}
+
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
@@ -125,9 +139,12 @@ fn outcome(answer: Value) -> Result<Outcome, Fault> {
     };
     let mut parts = parts.into_iter();
     match (parts.next(), parts.next(), parts.next()) {
-        (Some(Value::Int(1)), Some(Value::Int(existed)), None) => Ok(Outcome::Applied { existed: existed == 1 }),
+        (Some(Value::Int(1)), Some(Value::Int(existed)), Some(Value::Int(contended))) => {
+            Ok(Outcome::Applied { existed: existed == 1, contended: contended == 1 })
+        }
         (Some(Value::Int(2)), Some(stored), Some(tombstone)) => Ok(Outcome::Already(found(stored, tombstone)?)),
         (Some(Value::Int(3)), Some(stored), Some(tombstone)) => Ok(Outcome::Refused(found(stored, tombstone)?)),
+        (Some(Value::Int(4)), Some(stored), Some(tombstone)) => Ok(Outcome::Forgotten(found(stored, tombstone)?)),
         (Some(Value::Int(0)), Some(message), None) => Err(reply::fault_of_message(&reply::text(message)?)),
         (Some(other), ..) => Err(reply::unexpected(&other)),
         (None, ..) => Err(reply::unexpected(&Value::Nil)),

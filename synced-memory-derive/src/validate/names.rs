@@ -1,0 +1,134 @@
+//! Names in the backend, in JSON and of methods: what they may be, and that each is of one field.
+
+use std::collections::HashMap;
+
+use proc_macro2::Span;
+use syn::LitStr;
+use syn::ext::IdentExt;
+
+use crate::diag::Diag;
+use crate::model::{Field, Model};
+use crate::symbol;
+
+pub(super) fn wire_names(field: &Field, diag: &Diag) {
+    let aliases = field.attrs.aliases.iter();
+    for arg in field.attrs.rename.iter().chain(aliases) {
+        let name = arg.value.value();
+        if name.is_empty() {
+            diag.error(&arg.value, "a name in the backend cannot be empty");
+        } else if let Some(c) = name.chars().find(|c| matches!(c, ':' | '{' | '}')) {
+            diag.error(
+                &arg.value,
+                format!("a name in the backend cannot contain `{c}`: colons separate scopes, and braces choose cluster slots"),
+            );
+        }
+    }
+}
+
+/// Scopes may nest, with colons; every part has a name.
+pub(super) fn scope(literal: &LitStr, diag: &Diag) {
+    let text = literal.value();
+    if text.is_empty() {
+        diag.error(literal, "a scope needs a name: leave `scope` out for none");
+    } else if text.split(':').any(str::is_empty) {
+        diag.error(literal, "a part of this scope has no name: write one between, before and after the colons");
+    }
+    if text.contains(['{', '}']) {
+        diag.error(literal, "a scope cannot contain braces: they choose cluster slots, and belong in the prefix");
+    }
+}
+
+/// A prefix may hold one hash tag, so that all keys are in one cluster slot.
+pub(super) fn prefix(literal: &LitStr, diag: &Diag) {
+    let text = literal.value();
+    let braces = text.matches(['{', '}']).collect::<String>();
+    if !braces.is_empty() && (braces != "{}" || text.contains("{}")) {
+        diag.error(literal, "a prefix can contain one hash tag and no other braces, as in `prefix = \"{myapp}:\"`");
+    }
+    if text.starts_with("synced-memory/") {
+        diag.error(literal, "prefixes that start with `synced-memory/` are the library's own: choose another");
+    }
+}
+
+pub(super) fn unique_wire_names(model: &Model, diag: &Diag) {
+    // Names before aliases, so that the alias is at fault wherever it stands.
+    let names = model.shared().map(|f| (f, f.wire.name.clone(), f.wire.span));
+    let aliases = model
+        .shared()
+        .flat_map(|field| (field.attrs.aliases.iter()).map(move |a| (field, a.value.value(), a.value.span())));
+    unique(names.chain(aliases), "in the backend", diag);
+}
+
+/// serde would write both fields under the name, and read neither.
+pub(super) fn unique_members(model: &Model, diag: &Diag) {
+    let names = model.shared().map(|f| (f, f.inside.wire.name.clone(), f.inside.wire.span));
+    let aliases = model
+        .shared()
+        .flat_map(|field| (field.inside.aliases.iter()).map(move |alias| (field, alias.value(), alias.span())));
+    unique(names.chain(aliases), "in JSON", diag);
+}
+
+fn unique<'a>(names: impl Iterator<Item = (&'a Field, String, Span)>, place: &str, diag: &Diag) {
+    let mut owners: HashMap<String, String> = HashMap::new();
+    for (field, name, span) in names {
+        let ident = field.ident.unraw().to_string();
+        match owners.get(&name) {
+            Some(owner) => diag.push(syn::Error::new(
+                span,
+                if *owner == ident {
+                    format!("`{name}` is a name of this field already: remove one")
+                } else {
+                    format!("`{name}` is the name of the field `{owner}` {place} already: give each its own")
+                },
+            )),
+            None => {
+                owners.insert(name, ident);
+            }
+        }
+    }
+}
+
+/// One mistake a field at most: `accessor` mends all of them.
+pub(super) fn unique_methods(model: &Model, diag: &Diag) {
+    let mut owners: HashMap<String, (String, &str)> = HashMap::new();
+    for field in model.shared() {
+        let ident = field.ident.unraw().to_string();
+        let taken = made_for(field).into_iter().find_map(|(name, role)| {
+            if symbol::RESERVED_METHODS.contains(&name.as_str()) {
+                return Some(format!("`{name}` is a method that every handle has"));
+            }
+            let previous = owners.get(&name).map(|(owner, their_role)| {
+                if *owner == ident {
+                    format!("`{name}` would be both {their_role} and {role} of this field")
+                } else {
+                    format!("`{name}` would be both {their_role} of `{owner}` and {role} of `{ident}`")
+                }
+            });
+            if previous.is_none() {
+                owners.insert(name, (ident.clone(), role));
+            }
+            previous
+        });
+        if let Some(taken) = taken {
+            match &field.attrs.accessor {
+                Some(given) => diag.error(&given.value, format!("{taken}: choose another accessor")),
+                None => diag.error(
+                    &field.ident,
+                    format!("{taken}: name this field's methods with `#[synced(accessor = \"…\")]`"),
+                ),
+            }
+        }
+    }
+}
+
+fn made_for(field: &Field) -> Vec<(String, &'static str)> {
+    let names = &field.names;
+    let mut made = vec![(&names.getter, "the getter"), (&names.setter, "the setter"), (&names.update, "the update")];
+    if names.view != names.getter {
+        made.push((&names.view, "the view"));
+    }
+    made.extend(names.add.iter().map(|add| (add, "the addition")));
+    made.extend(names.sub.iter().map(|sub| (sub, "the subtraction")));
+    made.push((&names.constant, "the constant"));
+    made.into_iter().map(|(name, role)| (name.unraw().to_string(), role)).collect()
+}

@@ -1,0 +1,227 @@
+//! What is written into a journal, and how it is read back.
+//!
+//! A record is JSON. Times are ns since 1970 by this host's clock: only hosts that share the disk read them.
+
+use super::Name;
+use crate::clock::{Mono, Stamp};
+use crate::commit::{Change, Sequence, TimeToLive, Writer};
+use crate::mutation::Mutation;
+use crate::outbox::{Entry, Outbox, Promised, Tried, What, Write};
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The form of the records.
+const VERSION: u32 = 1;
+
+/// What happened to a write.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Record<'a> {
+    /// It was queued: behind the earlier ones to its key, or made part of the last of them.
+    Wrote { after: Sequence, writer: Writer, write: Written<'a> },
+    /// So it stands now.
+    Stands(Standing<'a>),
+    /// It is about to be sent for the first time.
+    Sent(Name),
+    /// It was answered for, or handed out.
+    Done(Name),
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Written<'a> {
+    key: Cow<'a, str>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    assign: Option<Assigned<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    mutate: Option<Cow<'a, Mutation>>,
+    stamp: Stamp,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    expires: Option<u64>,
+    at: u64,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Assigned<'a> {
+    Envelope(Cow<'a, str>),
+    Delete,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Standing<'a> {
+    name: Name,
+    refused_retries: u64,
+    write: Written<'a>,
+    latest: Stamp,
+    replaces_nothing: bool,
+    since: u64,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    first_tried: Option<u64>,
+}
+
+#[derive(Serialize, Deserialize, PartialEq)]
+struct Header<'a> {
+    synced_memory_journal: u32,
+    target: Cow<'a, str>,
+}
+
+/// When this process's monotonic clock was at zero, in ns since 1970.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Origin(pub(crate) u64);
+
+impl Origin {
+    fn wall(self, mono: Mono) -> u64 {
+        self.0.saturating_add(u64::try_from(mono.as_nanos()).unwrap_or(u64::MAX))
+    }
+
+    fn mono(self, wall: u64) -> Mono {
+        Duration::from_nanos(wall.saturating_sub(self.0))
+    }
+}
+
+/// A write that a process has left behind.
+#[derive(Debug)]
+pub(crate) struct Kept {
+    pub(crate) key: Arc<str>,
+    pub(crate) entry: Entry,
+}
+
+impl<'a> Record<'a> {
+    pub(super) fn header(target: &str) -> Vec<u8> {
+        encoded(&Header { synced_memory_journal: VERSION, target: target.into() })
+    }
+
+    /// That `write` is queued behind what the outbox has.
+    pub(crate) fn wrote(outbox: &Outbox, key: &'a str, write: &'a Write, origin: Origin) -> Self {
+        let (assign, mutate) = match &write.what {
+            What::Assign(change) => (Some(Assigned::of(change)), None),
+            What::Mutate(mutation) => (None, Some(Cow::Borrowed(mutation))),
+        };
+        let (expires, at) = (write.expires.map(|expires| origin.wall(expires)), origin.wall(write.written));
+        let write = Written { key: key.into(), assign, mutate, stamp: write.stamp, expires, at };
+        Self::Wrote { after: outbox.last_sequence(), writer: outbox.writer(), write }
+    }
+
+    /// How a write stands.
+    pub(crate) fn stands(key: &'a str, entry: &'a Entry, origin: Origin) -> Self {
+        Self::Stands(Standing {
+            name: entry.name(),
+            refused_retries: entry.refused_retries(),
+            write: Written {
+                key: key.into(),
+                assign: entry.assignment.as_ref().map(Assigned::of),
+                mutate: entry.mutation.as_ref().map(Cow::Borrowed),
+                stamp: entry.stamp,
+                expires: entry.expires.map(|expires| origin.wall(expires)),
+                at: origin.wall(entry.written),
+            },
+            latest: entry.latest,
+            replaces_nothing: entry.replaces_nothing,
+            since: origin.wall(entry.since),
+            first_tried: entry.first_tried.map(|tried| origin.wall(tried)),
+        })
+    }
+
+    /// Whether something is promised that has to survive.
+    pub(super) fn is_promise(&self) -> bool {
+        matches!(self, Self::Wrote { .. } | Self::Stands(_))
+    }
+
+    pub(super) fn encoded(&self) -> Vec<u8> {
+        encoded(self)
+    }
+}
+
+fn encoded<T: Serialize>(value: &T) -> Vec<u8> {
+    serde_json::to_vec(value).expect("records have string keys and finite numbers")
+}
+
+impl<'a> Assigned<'a> {
+    fn of(change: &'a Change) -> Self {
+        match change {
+            Change::Put { envelope, .. } => Self::Envelope(String::from_utf8_lossy(envelope)),
+            Change::Delete => Self::Delete,
+        }
+    }
+
+    fn change(self) -> Change {
+        match self {
+            Self::Envelope(envelope) => {
+                Change::Put { envelope: Bytes::from(envelope.into_owned()), ttl: TimeToLive::Keep }
+            }
+            Self::Delete => Change::Delete,
+        }
+    }
+}
+
+/// What is left to be sent after these records, in order; and how many of them could not be read.
+pub(super) fn replay(records: &[Vec<u8>], origin: Origin) -> (Vec<Kept>, usize) {
+    let mut outbox = Outbox::new(usize::MAX, 0);
+    let mut unread = 0;
+    for record in records {
+        match serde_json::from_slice::<Record<'_>>(record) {
+            Ok(record) => take_in(&mut outbox, record, origin),
+            Err(_) => unread += 1,
+        }
+    }
+    (outbox.into_entries().map(|(key, entry)| Kept { key, entry }).collect(), unread)
+}
+
+fn take_in(outbox: &mut Outbox, record: Record<'_>, origin: Origin) {
+    match record {
+        Record::Wrote { after, writer, write } => {
+            outbox.go_on_after(writer, after);
+            let key = Arc::from(&*write.key);
+            if let Some(write) = written(write, origin) {
+                let _ = outbox.push(&key, write, &crate::cache::Base::default());
+            }
+        }
+        Record::Stands(standing) => {
+            let Standing { name, refused_retries, write, latest, replaces_nothing, since, first_tried } = standing;
+            let key: Arc<str> = Arc::from(&*write.key);
+            let (assign, mutate) = (write.assign, write.mutate);
+            let (since, first_tried) = (origin.mono(since), first_tried.map(|tried| origin.mono(tried)));
+            let entry = Promised {
+                name,
+                refused_retries,
+                assignment: assign.map(Assigned::change),
+                mutation: mutate.map(Cow::into_owned),
+                stamp: write.stamp,
+                latest,
+                expires: write.expires.map(|expires| origin.mono(expires)),
+                replaces_nothing,
+                written: origin.mono(write.at),
+                since,
+                first_tried,
+            };
+            outbox.put_in_place(&key, entry.into());
+        }
+        Record::Sent(name) => {
+            if let Some(entry) = outbox.named(name) {
+                entry.tried = Tried::Sent;
+            }
+        }
+        Record::Done(name) => outbox.drop_named(name),
+    }
+}
+
+fn written(write: Written<'_>, origin: Origin) -> Option<Write> {
+    let what = match (write.assign, write.mutate) {
+        (Some(assigned), _) => What::Assign(assigned.change()),
+        (None, Some(mutation)) => What::Mutate(mutation.into_owned()),
+        (None, None) => return None,
+    };
+    Some(Write {
+        what,
+        stamp: write.stamp,
+        exact: None,
+        expires: write.expires.map(|expires| origin.mono(expires)),
+        written: origin.mono(write.at),
+        fresh: false,
+        existed: false,
+        waiter: None,
+    })
+}

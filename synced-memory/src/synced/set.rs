@@ -1,0 +1,125 @@
+//! Sets: `HashSet` with any hasher, and `BTreeSet`. Stored as lists, in which order does not count.
+
+use super::Synced;
+use crate::error::Result;
+use crate::mutation::{Action, Content, Json, elements};
+use crate::outbox::Written;
+use crate::part::{Change, How, Part};
+use crate::value::Value;
+use std::collections::{BTreeSet, HashSet};
+use std::hash::{BuildHasher, Hash};
+
+const EMPTY: &str = "[]";
+
+impl Part {
+    /// Takes an element in or out; whether that made a difference.
+    fn hold(&self, item: &Json, is_in: bool) -> Result<bool> {
+        let content = Content::of(item.as_str());
+        let changed = self.record(How::Exact, Some(EMPTY), |spot| {
+            let list = elements(spot.found.unwrap_or(EMPTY)).map_err(|misfit| self.misfit(misfit))?;
+            if list.iter().any(|element| Content::of(element) == content) == is_in {
+                return Ok((Change::Nothing, false));
+            }
+            let items = vec![item.clone()];
+            let action = if is_in { Action::Include { items } } else { Action::Exclude { items } };
+            Ok((Change::one(action), true))
+        })?;
+        Ok(changed.0)
+    }
+
+    fn include(&self, items: &[Json]) -> Result<Written> {
+        if items.is_empty() {
+            return Ok(Written::Stored);
+        }
+        self.act(How::Plain, Some(EMPTY), |_| Action::Include { items: items.to_vec() })
+    }
+}
+
+/// The methods of a set. Each is a change on its own: those of many processes to one set all survive.
+macro_rules! sets {
+    ($set:ident<T $(, $hasher:ident)?> where $($bounds:tt)*) => {
+        impl<T: Value + $($bounds)* $(, $hasher)?> Synced<$set<T $(, $hasher)?>>
+        where
+            $set<T $(, $hasher)?>: Value,
+            $($hasher: BuildHasher + Default + 'static,)?
+        {
+            /// How many elements there are; none while the set is unset.
+            ///
+            /// # Errors
+            ///
+            /// `Decode` and `Rejected`, as [`get`](Synced::get).
+            pub fn len(&self) -> Result<usize> {
+                Ok(self.read_or($set::default)?.len())
+            }
+
+            /// Whether there is no element.
+            ///
+            /// # Errors
+            ///
+            /// As [`len`](Self::len).
+            pub fn is_empty(&self) -> Result<bool> {
+                Ok(self.read_or($set::default)?.is_empty())
+            }
+
+            /// Whether the set has this element.
+            ///
+            /// # Errors
+            ///
+            /// As [`len`](Self::len).
+            pub fn contains(&self, item: &T) -> Result<bool> {
+                Ok(self.read_or($set::default)?.contains(item))
+            }
+
+            /// The whole set, empty while it is unset.
+            ///
+            /// # Errors
+            ///
+            /// As [`len`](Self::len).
+            pub fn to_set(&self) -> Result<$set<T $(, $hasher)?>> {
+                self.read_or($set::default).map(std::sync::Arc::unwrap_or_clone)
+            }
+
+            /// Takes an element in; whether it was not there. Of many processes that do so at once while the
+            /// backend is there, one is told so.
+            ///
+            /// # Errors
+            ///
+            /// `Serialize` for what JSON cannot hold, `Conflict` where something else than a list is there,
+            /// `OutboxFull`, `Rejected`. After an error nothing is changed.
+            #[allow(clippy::needless_pass_by_value)] // it is given away, as to a set
+            pub fn insert(&self, item: T) -> Result<bool> {
+                self.part().hold(&self.part().encode(&item)?, true)
+            }
+
+            /// Takes an element out; whether it was there.
+            ///
+            /// # Errors
+            ///
+            /// As [`insert`](Self::insert).
+            pub fn remove(&self, item: &T) -> Result<bool> {
+                self.part().hold(&self.part().encode(item)?, false)
+            }
+
+            /// Takes elements in, all of them or none.
+            ///
+            /// # Errors
+            ///
+            /// As [`insert`](Self::insert).
+            pub fn extend(&self, items: impl IntoIterator<Item = T>) -> Result<Written> {
+                self.part().include(&self.part().encode_all(items)?)
+            }
+
+            /// Assigns an empty set.
+            ///
+            /// # Errors
+            ///
+            /// As [`set`](Synced::set).
+            pub fn clear(&self) -> Result<Written> {
+                self.set($set::default())
+            }
+        }
+    };
+}
+
+sets!(HashSet<T, S> where Eq + Hash);
+sets!(BTreeSet<T> where Ord);

@@ -1,0 +1,281 @@
+//! DESIGN, rules 2, 3, 6 and 11, and the end of section 5: what is queued survives the process.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use support::{Child, Proxy, Server};
+use synced_memory::{Builder, Durability, ErrorKind, Key, Memory, Written};
+use tempfile::TempDir;
+
+use crate::line::{Line, lost, quick};
+
+const DEADLINE: Duration = Duration::from_secs(20);
+
+fn items() -> Key<Vec<String>> {
+    Key::new("items")
+}
+
+/// A memory on this line that keeps its journal there.
+fn journalling(line: &Line, directory: &Path) -> Builder {
+    line.builder().journal(directory)
+}
+
+/// Ends a memory as a crash would: nothing is delivered, and its journal stays.
+fn crash(memory: Memory, line: &Line) {
+    line.down(&memory);
+    // A close that delivers nothing leaves everything where it is.
+    assert_eq!(memory.close(Duration::ZERO).unwrap_err().kind(), ErrorKind::Timeout);
+    drop(memory);
+}
+
+fn files(directory: &Path) -> usize {
+    fs::read_dir(directory).unwrap().count()
+}
+
+#[test]
+fn what_was_queued_is_delivered_by_the_next_memory_in_order_and_once() {
+    let (line, directory) = (Line::new(), TempDir::new().unwrap());
+    let memory = journalling(&line, directory.path()).build().unwrap();
+    memory.set(&Key::new("stays"), 1).unwrap();
+    line.down(&memory);
+    for item in ["a", "b", "c"] {
+        assert_eq!(memory.synced(&items()).push(item.to_owned()).unwrap(), Written::Queued);
+    }
+    memory.set(&Key::new("theme"), "old".to_owned()).unwrap();
+    memory.set(&Key::new("theme"), "dark".to_owned()).unwrap();
+    memory.add(&Key::<i64>::new("count"), 5).unwrap();
+    memory.delete(&Key::<i64>::new("stays")).unwrap();
+    crash(memory, &line);
+
+    line.up();
+    for _ in 0..2 {
+        let memory = journalling(&line, directory.path()).build().unwrap();
+        memory.flush(DEADLINE).unwrap();
+        assert_eq!(memory.get(&items()).unwrap().unwrap(), ["a", "b", "c"]);
+        assert_eq!(memory.get(&Key::<String>::new("theme")).unwrap().unwrap(), "dark");
+        assert_eq!(memory.get(&Key::<i64>::new("count")).unwrap(), Some(5));
+        assert_eq!(memory.get(&Key::<i64>::new("stays")).unwrap(), None);
+        memory.close(DEADLINE).unwrap();
+        assert_eq!(files(directory.path()), 0, "nothing is left once everything is delivered");
+    }
+}
+
+#[test]
+fn a_write_whose_answer_was_lost_is_not_doubled_by_the_process_that_adopts_it() {
+    let (line, directory) = (Line::new(), TempDir::new().unwrap());
+    let memory = journalling(&line, directory.path()).build().unwrap();
+    let list = memory.synced(&items());
+    list.push("a".to_owned()).unwrap();
+    // The server makes it, and its answer never arrives.
+    line.proxy.lose_answer_to(crate::line::commits);
+    line.proxy.refuse(true);
+    assert_eq!(list.push("b".to_owned()).unwrap(), Written::Queued);
+    assert_eq!(list.push("c".to_owned()).unwrap(), Written::Queued);
+    assert_eq!(line.open_directly().get(&items()).unwrap().unwrap(), ["a", "b"]);
+    drop(list);
+    crash(memory, &line);
+
+    line.up();
+    let memory = journalling(&line, directory.path()).build().unwrap();
+    memory.flush(DEADLINE).unwrap();
+    assert_eq!(memory.get(&items()).unwrap().unwrap(), ["a", "b", "c"]);
+}
+
+#[test]
+fn a_journal_that_is_in_use_or_for_another_target_is_left_alone() {
+    let (line, directory) = (Line::new(), TempDir::new().unwrap());
+    let memory = journalling(&line, directory.path()).build().unwrap();
+    line.down(&memory);
+    memory.synced(&items()).push("mine".to_owned()).unwrap();
+
+    let beside = quick(line.server.url()).journal(directory.path()).build().unwrap();
+    beside.flush(DEADLINE).unwrap();
+    assert_eq!(beside.get(&items()).unwrap(), None, "it is in use, and for another target");
+    crash(memory, &line);
+    let other = quick(line.server.url()).journal(directory.path()).build().unwrap();
+    other.flush(DEADLINE).unwrap();
+    assert_eq!(other.get(&items()).unwrap(), None, "it is for another target");
+
+    line.up();
+    let prefixed = journalling(&line, directory.path()).prefix("other:").build().unwrap();
+    prefixed.flush(DEADLINE).unwrap();
+    assert_eq!(other.get(&items()).unwrap(), None, "it is for another prefix");
+    let next = journalling(&line, directory.path()).build().unwrap();
+    next.flush(DEADLINE).unwrap();
+    assert_eq!(other.get(&items()).unwrap().unwrap(), ["mine"]);
+}
+
+#[test]
+fn many_sets_of_one_key_do_not_grow_the_journal() {
+    let (line, directory) = (Line::new(), TempDir::new().unwrap());
+    let memory = journalling(&line, directory.path()).build().unwrap();
+    line.down(&memory);
+    let mut most = 0;
+    for round in 0..100_000_u64 {
+        memory.set(&Key::new("number"), round).unwrap();
+        if round % 1_000 == 0 {
+            let size = |entry: fs::DirEntry| entry.metadata().unwrap().len();
+            most = most.max(fs::read_dir(directory.path()).unwrap().map(|entry| size(entry.unwrap())).sum());
+        }
+    }
+    assert!(most < 2 << 20, "{most} bytes");
+    crash(memory, &line);
+    line.up();
+    let memory = journalling(&line, directory.path()).build().unwrap();
+    memory.flush(DEADLINE).unwrap();
+    assert_eq!(memory.get(&Key::<u64>::new("number")).unwrap(), Some(99_999));
+}
+
+#[test]
+fn what_is_damaged_is_kept_aside_and_reported_and_the_rest_is_delivered() {
+    let (line, directory) = (Line::new(), TempDir::new().unwrap());
+    let memory = journalling(&line, directory.path()).build().unwrap();
+    line.down(&memory);
+    for item in ["a", "b", "c"] {
+        memory.synced(&items()).push(item.to_owned()).unwrap();
+    }
+    crash(memory, &line);
+    // The last record is torn, as by a loss of power.
+    let journal = fs::read_dir(directory.path()).unwrap().next().unwrap().unwrap().path();
+    let whole = fs::read(&journal).unwrap();
+    fs::write(&journal, &whole[..whole.len() - 3]).unwrap();
+
+    line.up();
+    let memory = journalling(&line, directory.path()).build().unwrap();
+    memory.flush(DEADLINE).unwrap();
+    assert_eq!(memory.get(&items()).unwrap().unwrap(), ["a", "b"]);
+    let error = memory.status().last_error.expect("the damage is reported");
+    assert_eq!(error.kind(), ErrorKind::Journal, "{error}");
+    memory.close(DEADLINE).unwrap();
+    let left: Vec<_> = fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert_eq!(left.len(), 1, "{left:?}");
+    assert_eq!(fs::read(&left[0]).unwrap(), &whole[..whole.len() - 3], "the damaged file is kept aside");
+}
+
+/// A crash image after every byte of a journal.
+#[test]
+fn a_journal_that_ends_anywhere_never_fails_to_open_and_keeps_what_was_whole() {
+    let (line, directory) = (Line::new(), TempDir::new().unwrap());
+    let memory = journalling(&line, directory.path()).durability(Durability::Fsync).build().unwrap();
+    line.down(&memory);
+    let read = || {
+        let journal = fs::read_dir(directory.path()).unwrap().next().unwrap().unwrap().path();
+        (fs::read(&journal).unwrap(), journal)
+    };
+    // After each write: everything that had returned by then is in there.
+    let mut lengths = vec![read().0.len()];
+    for item in ["a", "b", "c", "d"] {
+        memory.synced(&items()).push(item.to_owned()).unwrap();
+        lengths.push(read().0.len());
+    }
+    let (whole, path) = read();
+    crash(memory, &line);
+    let image = TempDir::new().unwrap();
+    for end in 0..=whole.len() {
+        for entry in fs::read_dir(image.path()).unwrap() {
+            fs::remove_file(entry.unwrap().path()).unwrap();
+        }
+        fs::write(image.path().join(path.file_name().unwrap()), &whole[..end]).unwrap();
+        // Nobody is there: what it shows is what it has adopted.
+        let memory = journalling(&line, image.path()).timeout(Duration::from_millis(1)).build().unwrap();
+        let returned = lengths.iter().filter(|length| **length <= end).count().saturating_sub(1);
+        let shown = memory.synced(&items()).to_vec().unwrap();
+        assert_eq!(shown, ["a", "b", "c", "d"][..returned], "after {end} bytes");
+        let _ = memory.close(Duration::ZERO);
+    }
+}
+
+#[test]
+fn a_journal_that_cannot_be_written_is_an_error_of_that_call_alone() {
+    let (line, directory) = (Line::new(), TempDir::new().unwrap());
+    let file = directory.path().join("a_file");
+    fs::write(&file, "").unwrap();
+    let error = journalling(&line, &file).build().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Journal, "{error}");
+}
+
+/// Random enough for the moments of kills, and the same in every run.
+fn draw(state: &mut u64, below: u64) -> u64 {
+    *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+    (*state >> 33) % below
+}
+
+#[test]
+fn every_write_that_returned_is_on_the_server_once_however_often_the_process_is_killed() {
+    let rounds = if std::env::var_os("SYNCED_MEMORY_SOAK").is_some() { 200 } else { 30 };
+    let server = Server::redis().arg("appendonly", "yes").arg("appendfsync", "always").start();
+    let (proxy, directory) = (Proxy::to(&server), TempDir::new().unwrap());
+    let path = directory.path().to_str().unwrap();
+    let url = format!("{}?timeout=50ms&journal={path}", proxy.url());
+    let mut random = 7;
+    let mut returned: Vec<Vec<u64>> = Vec::new();
+    for round in 0..rounds {
+        // Down, up, or flapping.
+        let mood = draw(&mut random, 3);
+        proxy.refuse(mood == 0);
+        let mut child = Child::spawn(env!("CARGO_BIN_EXE_journalist"), [url.as_str(), &format!("r{round}")]);
+        assert_eq!(child.recv(), "opened");
+        let mut said = Vec::new();
+        for _ in 0..=draw(&mut random, 60) {
+            said.push(child.recv().parse().unwrap());
+            match draw(&mut random, 8) {
+                0 if mood == 2 => proxy.cut(),
+                1 if mood == 2 => proxy.refuse(true),
+                2 if mood == 2 => proxy.refuse(false),
+                _ => {}
+            }
+        }
+        child.kill();
+        // What it said before it was killed has returned as well.
+        while let Some(line) = last_words(&mut child) {
+            said.push(line);
+        }
+        returned.push(said);
+    }
+    proxy.refuse(false);
+    let memory = quick(url).build().unwrap();
+    memory.flush(DEADLINE).unwrap();
+    let status = memory.status();
+    assert_eq!((status.set_aside, status.superseded), (0, 0), "{status:?}");
+    let items = memory.get(&items()).unwrap().unwrap_or_default();
+    let mut total = 0;
+    for (round, said) in returned.iter().enumerate() {
+        let prefix = format!("r{round}/");
+        let there: Vec<u64> = items.iter().filter_map(|item| item.strip_prefix(&prefix)?.parse().ok()).collect();
+        // One more may have been pushed and not said.
+        let expected: Vec<u64> = (0..there.len() as u64).collect();
+        assert_eq!(there, expected, "each item of round {round} once, in order");
+        assert!(there.len() >= said.len(), "round {round}: {} of {} are there", there.len(), said.len());
+        let last = memory.get(&Key::<u64>::named(format!("last_r{round}"))).unwrap();
+        assert!(last >= said.last().copied(), "round {round}: {last:?} of {:?}", said.last());
+        total += there.len();
+    }
+    let count: usize = memory.get(&Key::new("count")).unwrap().unwrap_or(0);
+    let said: usize = returned.iter().map(Vec::len).sum();
+    println!("{rounds} kills: {said} writes of each kind had returned; {total} pushes and {count} adds are there");
+    assert!(count >= said && count <= total + rounds, "{count} adds, {total} pushes, {said} said");
+    assert_eq!(items.len(), total);
+    memory.close(DEADLINE).unwrap();
+    assert_eq!(files(directory.path()), 0);
+}
+
+fn last_words(child: &mut Child) -> Option<u64> {
+    // The process is gone: its output ends, and the channel with it.
+    let words = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| child.recv_within(DEADLINE)));
+    words.ok().flatten()?.parse().ok()
+}
+
+#[test]
+fn a_memory_without_a_backend_that_ever_was_there_keeps_its_journal() {
+    let (line, directory) = (Line::new(), TempDir::new().unwrap());
+    line.proxy.refuse(true);
+    let memory = journalling(&line, directory.path()).build().unwrap();
+    lost(&memory);
+    assert_eq!(memory.synced(&items()).push("early".to_owned()).unwrap(), Written::Queued);
+    drop(memory);
+    line.up();
+    let memory = journalling(&line, directory.path()).build().unwrap();
+    memory.flush(DEADLINE).unwrap();
+    assert_eq!(memory.get(&items()).unwrap().unwrap(), ["early"]);
+}
