@@ -26,6 +26,7 @@ const FLOORS: &[&[&str]] = &[
     &["cache"],
     &["backend"],
     &["mutation", "commit"],
+    &["set_aside"],
     &["envelope", "key", "clock", "error", "fault", "json", "value", "wait"],
 ];
 

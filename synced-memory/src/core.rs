@@ -304,7 +304,8 @@ impl Core {
         keys.truncate(NAMED);
         let cause = state.last_error.as_ref().filter(|_| state.link != Link::Up);
         let cause = cause.map(|cause| format!(": {cause}")).unwrap_or_default();
-        let what = format!("{count} writes were not delivered ({}{more}){cause}", keys.join(", "));
+        let kept = if state.is_journalled() { "; they are kept in the journal" } else { "" };
+        let what = format!("{count} writes were not delivered ({}{more}){cause}{kept}", keys.join(", "));
         Error::new(ErrorKind::Timeout, what)
     }
 }
@@ -335,8 +336,12 @@ impl Drop for Core {
     /// Delivers what is queued for at most `shutdown_timeout`, and ends the I/O thread.
     fn drop(&mut self) {
         let limit = self.shared.settings.shutdown_timeout;
-        if let Err(error) = self.close(limit) {
-            tracing::error!(target = self.shared.target, %error, "dropped with undelivered writes");
+        match self.close(limit) {
+            Err(error) if self.shared.state().is_journalled() => {
+                tracing::warn!(target = self.shared.target, %error, "dropped with writes that the next process delivers");
+            }
+            Err(error) => tracing::error!(target = self.shared.target, %error, "dropped with undelivered writes"),
+            Ok(()) => {}
         }
         self.shared.stop();
         // It ends at once, unless it is in the middle of something: no drop waits for that for long.

@@ -7,8 +7,9 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::journal;
 use crate::key::{Key, check_name, check_prefix, check_scope};
 use crate::outbox::Written;
+use crate::set_aside::SetAside;
 use crate::shared::Shared;
-use crate::state::{Link, Request, SetAside};
+use crate::state::{Link, Request};
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -278,7 +279,7 @@ impl Memory {
 
     /// Hands out the writes that were set aside, oldest first; they are no longer counted.
     pub fn set_aside(&self) -> Vec<SetAside> {
-        std::mem::take(&mut self.shared().state().set_aside)
+        self.shared().state().hand_out()
     }
 
     /// Waits until the backend has answered for everything that is queued now.
@@ -295,7 +296,8 @@ impl Memory {
     ///
     /// # Errors
     ///
-    /// `Timeout` after `timeout`, naming what was not delivered; that is lost.
+    /// `Timeout` after `timeout`, naming what was not delivered. With a [journal](crate::Builder::journal) the next
+    /// memory that opens it delivers that; without one it is lost.
     pub fn close(&self, timeout: Duration) -> Result<()> {
         self.scope.core.close(timeout)
     }

@@ -104,7 +104,7 @@ impl Shared {
         let clock = Clock::start();
         let mut state = State::new(settings.outbox_limit, settings.tombstone_ttl, fastrand::Rng::new());
         if let Some(place) = journal {
-            state.keep_a_journal(place, journal::Origin(clock.zero()))?;
+            state.keep_a_journal(place, journal::Origin(clock.zero()), clock.mono())?;
         }
         Ok(Self {
             settings,

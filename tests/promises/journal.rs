@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use support::{Child, Proxy, Server};
+use support::{Child, Proxy, Server, Tmpfs};
 use synced_memory::{Builder, Durability, ErrorKind, Key, Memory, Written};
 use tempfile::TempDir;
 
@@ -176,7 +176,10 @@ fn a_journal_that_ends_anywhere_never_fails_to_open_and_keeps_what_was_whole() {
         for entry in fs::read_dir(image.path()).unwrap() {
             fs::remove_file(entry.unwrap().path()).unwrap();
         }
-        fs::write(image.path().join(path.file_name().unwrap()), &whole[..end]).unwrap();
+        let journal = image.path().join(path.file_name().unwrap());
+        fs::write(&journal, &whole[..end]).unwrap();
+        // And it was just being rewritten.
+        fs::write(journal.with_extension("new"), &whole[..end / 2]).unwrap();
         // Nobody is there: what it shows is what it has adopted.
         let memory = journalling(&line, image.path()).timeout(Duration::from_millis(1)).build().unwrap();
         let returned = lengths.iter().filter(|length| **length <= end).count().saturating_sub(1);
@@ -278,4 +281,94 @@ fn a_memory_without_a_backend_that_ever_was_there_keeps_its_journal() {
     let memory = journalling(&line, directory.path()).build().unwrap();
     memory.flush(DEADLINE).unwrap();
     assert_eq!(memory.get(&items()).unwrap().unwrap(), ["early"]);
+}
+
+#[test]
+fn a_full_disk_is_an_error_of_that_call_and_what_was_journalled_before_is_delivered() {
+    let (line, disk) = (Line::new(), Tmpfs::of(256));
+    let memory = journalling(&line, disk.path()).build().unwrap();
+    line.down(&memory);
+    let list = memory.synced(&items());
+    let long = |n: u32| format!("{n}{}", "x".repeat(2_000));
+    list.push(long(0)).unwrap();
+    let filler = disk.fill();
+    // What is left of the page that the last record ends in may take some more.
+    let mut pushed = 1;
+    let error = loop {
+        match list.push(long(pushed)) {
+            Ok(_) => pushed += 1,
+            Err(error) => break error,
+        }
+        assert!(pushed < 100, "the disk is full");
+    };
+    assert_eq!(error.kind(), ErrorKind::Journal, "{error}");
+    assert_eq!(list.len().unwrap(), pushed as usize, "what is an error was withdrawn");
+    assert_eq!(memory.set(&Key::new("other"), long(0)).unwrap_err().kind(), ErrorKind::Journal);
+    assert_eq!(memory.get(&Key::<String>::new("other")).unwrap(), None);
+
+    fs::remove_file(filler).unwrap();
+    list.push("after".to_owned()).unwrap();
+    memory.set(&Key::new("other"), "after".to_owned()).unwrap();
+    drop(list);
+    crash(memory, &line);
+    line.up();
+    let memory = journalling(&line, disk.path()).build().unwrap();
+    memory.flush(DEADLINE).unwrap();
+    let expected: Vec<String> = (0..pushed).map(long).chain(["after".to_owned()]).collect();
+    assert_eq!(memory.get(&items()).unwrap().unwrap(), expected);
+    assert_eq!(memory.get(&Key::<String>::new("other")).unwrap().unwrap(), "after");
+}
+
+#[test]
+fn what_was_set_aside_stays_in_the_journal_until_it_is_handed_out() {
+    let (line, directory) = (Line::new(), TempDir::new().unwrap());
+    let memory = journalling(&line, directory.path()).build().unwrap();
+    memory.synced(&items()).push("a".to_owned()).unwrap();
+    line.down(&memory);
+    memory.synced(&items()).push("b".to_owned()).unwrap();
+    // It is no list any more.
+    line.open_directly().set(&Key::new("items"), 5).unwrap();
+    line.up();
+    memory.flush(DEADLINE).unwrap();
+    assert_eq!(memory.status().set_aside, 1);
+    memory.close(DEADLINE).unwrap();
+    drop(memory);
+
+    // Whoever opens it next can be told, also after yet another process that did not ask.
+    drop(journalling(&line, directory.path()).build().unwrap());
+    let memory = journalling(&line, directory.path()).build().unwrap();
+    assert_eq!(memory.status().set_aside, 1);
+    let set_aside = memory.set_aside();
+    assert_eq!((&*set_aside[0].key, set_aside[0].reason.kind()), ("memory:items", ErrorKind::Conflict));
+    assert_eq!(set_aside[0].changes.len(), 1, "{set_aside:?}");
+    memory.close(DEADLINE).unwrap();
+    assert_eq!(files(directory.path()), 0);
+}
+
+/// The process that adopts a journal ends after it has taken everything over, and before the old file is gone.
+#[test]
+fn what_two_journals_hold_is_delivered_once() {
+    let (line, directory) = (Line::new(), TempDir::new().unwrap());
+    let memory = journalling(&line, directory.path()).build().unwrap();
+    line.down(&memory);
+    for item in ["a", "b"] {
+        memory.synced(&items()).push(item.to_owned()).unwrap();
+    }
+    memory.add(&Key::<i64>::new("count"), 5).unwrap();
+    let first = fs::read_dir(directory.path()).unwrap().next().unwrap().unwrap().path();
+    let content = fs::read(&first).unwrap();
+    crash(memory, &line);
+
+    let memory = journalling(&line, directory.path()).build().unwrap();
+    memory.synced(&items()).push("c".to_owned()).unwrap();
+    crash(memory, &line);
+    fs::write(&first, content).unwrap();
+    assert_eq!(files(directory.path()), 2);
+
+    line.up();
+    let memory = journalling(&line, directory.path()).build().unwrap();
+    memory.flush(DEADLINE).unwrap();
+    assert_eq!(memory.get(&items()).unwrap().unwrap(), ["a", "b", "c"]);
+    assert_eq!(memory.get(&Key::<i64>::new("count")).unwrap(), Some(5));
+    assert_eq!(memory.status().set_aside, 0);
 }

@@ -10,6 +10,7 @@ mod process;
 mod proxy;
 mod python;
 mod server;
+mod tmpfs;
 mod venv;
 mod wait;
 
@@ -20,4 +21,5 @@ pub use port::Address;
 pub use proxy::{Direction, Proxy};
 pub use python::{Python, python};
 pub use server::{Builder, Server};
+pub use tmpfs::Tmpfs;
 pub use wait::{eventually, eventually_some};

@@ -8,6 +8,9 @@ use std::path::{Path, PathBuf};
 /// Length and checksum, as little-endian `u32`s.
 const HEAD: usize = 8;
 
+/// The extension of what is about to take the place of a journal.
+const REWRITTEN: &str = "new";
+
 /// A journal's file, locked for as long as it is open.
 #[derive(Debug)]
 pub(super) struct JournalFile {
@@ -71,7 +74,7 @@ impl JournalFile {
 
     /// Replaces all frames, in one step.
     pub(super) fn rewrite(&mut self, payloads: impl Iterator<Item = Vec<u8>>, durable: bool) -> io::Result<()> {
-        let beside = self.path.with_extension("new");
+        let beside = self.path.with_extension(REWRITTEN);
         let written = (|| {
             let file = OpenOptions::new().create(true).truncate(true).read(true).write(true).open(&beside)?;
             let mut new = Self::locked(file, &beside)?.ok_or(io::ErrorKind::WouldBlock)?;
@@ -125,6 +128,11 @@ impl JournalFile {
         let copy = self.path.with_extension("damaged");
         std::fs::copy(&self.path, &copy)?;
         Ok(copy)
+    }
+
+    /// Removes what a process left beside it that ended while it rewrote it.
+    pub(super) fn tidy(&self) {
+        let _ = std::fs::remove_file(self.path.with_extension(REWRITTEN));
     }
 
     pub(super) fn remove(self) {

@@ -15,7 +15,9 @@ pub(crate) use record::{Kept, Origin, Record};
 
 use crate::commit::{Sequence, Writer};
 use crate::error::{Error, ErrorKind, Result};
+use crate::set_aside::SetAside;
 use file::{Frames, JournalFile};
+use record::Replayed;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -59,6 +61,7 @@ impl fmt::Debug for Journal {
 #[derive(Debug, Default)]
 pub(crate) struct Adopted {
     pub(crate) kept: Vec<Kept>,
+    pub(crate) set_aside: Vec<SetAside>,
     /// The files that are to go once everything in them is in this memory's own journal.
     files: Vec<JournalFile>,
     /// What was wrong with them.
@@ -140,7 +143,7 @@ impl Adopted {
             }
             return;
         }
-        let (kept, unread) = record::replay(&whole, origin);
+        let Replayed { kept, mut set_aside, unread } = record::replay(&whole, origin);
         if damaged > 0 || unread > 0 {
             let aside = file.keep_a_copy();
             let copy = aside.map_or_else(
@@ -150,7 +153,9 @@ impl Adopted {
             let what = format!("{}: {damaged} bytes and {unread} records could not be read; {copy}", path.display());
             self.report(Error::new(ErrorKind::Journal, what));
         }
+        file.tidy();
         self.kept.extend(kept);
+        self.set_aside.append(&mut set_aside);
         self.files.push(file);
     }
 

@@ -5,8 +5,10 @@
 use super::Name;
 use crate::clock::{Mono, Stamp};
 use crate::commit::{Change, Sequence, TimeToLive, Writer};
+use crate::error::{Error, ErrorKind};
 use crate::mutation::Mutation;
 use crate::outbox::{Entry, Outbox, Promised, Tried, What, Write};
+use crate::set_aside::SetAside;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
@@ -26,8 +28,12 @@ pub(crate) enum Record<'a> {
     Stands(Standing<'a>),
     /// It is about to be sent for the first time.
     Sent(Name),
-    /// It was answered for, or handed out.
+    /// It was answered for, or set aside.
     Done(Name),
+    /// It was set aside, and waits to be handed out.
+    Aside(Aside<'a>),
+    /// Everything that was set aside until now was handed out.
+    HandedOut,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -60,6 +66,17 @@ pub(crate) struct Standing<'a> {
     since: u64,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     first_tried: Option<u64>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Aside<'a> {
+    key: Cow<'a, str>,
+    value: Option<serde_json::Value>,
+    changes: Vec<serde_json::Value>,
+    stamp: u64,
+    /// The server refused it; otherwise it was in conflict with what others wrote.
+    rejected: bool,
+    reason: String,
 }
 
 #[derive(Serialize, Deserialize, PartialEq)]
@@ -125,9 +142,16 @@ impl<'a> Record<'a> {
         })
     }
 
+    pub(crate) fn aside(set_aside: &'a SetAside) -> Self {
+        let SetAside { key, value, changes, last_modified, reason } = set_aside;
+        let rejected = reason.kind() == ErrorKind::Rejected;
+        let (value, changes, reason) = (value.clone(), changes.clone(), reason.to_string());
+        Self::Aside(Aside { key: key.into(), value, changes, stamp: *last_modified, rejected, reason })
+    }
+
     /// Whether something is promised that has to survive.
     pub(super) fn is_promise(&self) -> bool {
-        matches!(self, Self::Wrote { .. } | Self::Stands(_))
+        matches!(self, Self::Wrote { .. } | Self::Stands(_) | Self::Aside(_))
     }
 
     pub(super) fn encoded(&self) -> Vec<u8> {
@@ -157,17 +181,39 @@ impl<'a> Assigned<'a> {
     }
 }
 
-/// What is left to be sent after these records, in order; and how many of them could not be read.
-pub(super) fn replay(records: &[Vec<u8>], origin: Origin) -> (Vec<Kept>, usize) {
+/// What a journal says.
+#[derive(Debug, Default)]
+pub(super) struct Replayed {
+    /// What is left to be sent, in order.
+    pub(super) kept: Vec<Kept>,
+    /// What was set aside and handed out to nobody.
+    pub(super) set_aside: Vec<SetAside>,
+    /// How many of its records could not be read.
+    pub(super) unread: usize,
+}
+
+/// What is left after these records.
+pub(super) fn replay(records: &[Vec<u8>], origin: Origin) -> Replayed {
     let mut outbox = Outbox::new(usize::MAX, 0);
-    let mut unread = 0;
+    let mut replayed = Replayed::default();
     for record in records {
         match serde_json::from_slice::<Record<'_>>(record) {
+            Ok(Record::Aside(aside)) => replayed.set_aside.push(aside.into()),
+            Ok(Record::HandedOut) => replayed.set_aside.clear(),
             Ok(record) => take_in(&mut outbox, record, origin),
-            Err(_) => unread += 1,
+            Err(_) => replayed.unread += 1,
         }
     }
-    (outbox.into_entries().map(|(key, entry)| Kept { key, entry }).collect(), unread)
+    replayed.kept = outbox.into_entries().map(|(key, entry)| Kept { key, entry }).collect();
+    replayed
+}
+
+impl From<Aside<'_>> for SetAside {
+    fn from(aside: Aside<'_>) -> Self {
+        let Aside { key, value, changes, stamp, rejected, reason } = aside;
+        let kind = if rejected { ErrorKind::Rejected } else { ErrorKind::Conflict };
+        Self { key: key.into_owned(), value, changes, last_modified: stamp, reason: Error::new(kind, reason) }
+    }
 }
 
 fn take_in(outbox: &mut Outbox, record: Record<'_>, origin: Origin) {
@@ -202,9 +248,12 @@ fn take_in(outbox: &mut Outbox, record: Record<'_>, origin: Origin) {
         Record::Sent(name) => {
             if let Some(entry) = outbox.named(name) {
                 entry.tried = Tried::Sent;
+                // Not before its last change.
+                entry.first_tried.get_or_insert(entry.written);
             }
         }
         Record::Done(name) => outbox.drop_named(name),
+        Record::Aside(_) | Record::HandedOut => {}
     }
 }
 

@@ -1,0 +1,153 @@
+//! What the backend answered: settled, superseded, tried again on what was found.
+
+use super::State;
+use crate::cache::{Base, Ticket};
+use crate::commit::{Attempt, Change, Expects, Found, Outcome};
+use crate::error::{Error, ErrorKind};
+use crate::fault::{Fault, FaultKind};
+use crate::journal::Record;
+use crate::outbox::{Answer, Entry, Tried, Written};
+use std::sync::Arc;
+
+impl State {
+    /// Takes in the backend's answer to an attempt that was sent as the request `ticket`. Returns whether
+    /// that was still under way: an answer over a connection that was given up says nothing any more.
+    pub(crate) fn answered(&mut self, attempt: &Attempt, ticket: Ticket, answer: Result<Outcome, Fault>) -> bool {
+        let key = &attempt.key;
+        let under_way = |entry: &&mut Entry| entry.number() == attempt.sequence && entry.in_flight == Some(ticket);
+        let Some(entry) = self.outbox.head(key).filter(under_way) else { return false };
+        entry.landed();
+        match answer {
+            Ok(Outcome::Applied { existed, contended }) => {
+                let expires = entry.expires;
+                self.cache.answered(
+                    key,
+                    match &attempt.change {
+                        Change::Put { envelope, .. } => Base::own(envelope.clone(), ticket, expires),
+                        Change::Delete => Base::new(None, ticket, expires),
+                    },
+                );
+                self.settle(key, Answer { contended, ..Answer::new(Written::Stored, existed) });
+            }
+            Ok(Outcome::Already(found)) => {
+                let newer = entry.mutation.is_none() && found.stamp() > attempt.stamp;
+                self.take_in(key, ticket, &found);
+                self.settle_as(key, newer);
+            }
+            Ok(Outcome::Forgotten(found)) => {
+                self.take_in(key, ticket, &found);
+                let reason = "its answer was lost, and it was tried so long ago that nobody knows whether it was made";
+                self.put_aside(key, Error::of_key(ErrorKind::Conflict, key, reason));
+            }
+            Ok(Outcome::Refused(found)) => self.refused(attempt, ticket, &found),
+            Err(fault) => match fault.kind {
+                FaultKind::Refused => {
+                    let reason = Error::of_key(ErrorKind::Rejected, key, &fault);
+                    tracing::warn!(key = &**key, error = %fault, "the server refused a write for good");
+                    self.last_error = Some(reason.clone());
+                    self.put_aside(key, reason);
+                }
+                FaultKind::Busy | FaultKind::Elsewhere | FaultKind::Again | FaultKind::Lost => {
+                    self.outbox.put_back(Arc::clone(key));
+                }
+            },
+        }
+        true
+    }
+
+    /// Takes in that the head of the key met something as new or newer, or something else than it expected.
+    fn refused(&mut self, attempt: &Attempt, ticket: Ticket, found: &Found) {
+        let key = &attempt.key;
+        self.take_in(key, ticket, found);
+        let Some(entry) = self.outbox.head(key) else { return };
+        entry.is_confirmed = true;
+        if attempt.retry.is_some() {
+            entry.retry_refused();
+        }
+        let is_beaten = found.stamp() >= attempt.stamp;
+        let fresh = entry.fresh;
+        if attempt.expects == Expects::Anything {
+            let is_own = is_own(attempt, found);
+            if is_own || !(fresh || entry.mutation.is_some()) {
+                return self.settle_as(key, !is_own);
+            }
+            if !fresh {
+                // The assignment is superseded; what was changed since goes on without it.
+                self.superseded += 1;
+                tracing::info!(key = &**key, "a queued write was superseded by a newer one");
+                self.outbox.change(key, Entry::drop_assignment);
+            }
+        } else if entry.assignment.is_none() && found.stored.is_none() && is_beaten && !fresh {
+            let reason = "the key was deleted after the change was made";
+            return self.put_aside(key, Error::of_key(ErrorKind::Conflict, key, reason));
+        }
+        let competes = entry_competes(self.outbox.head(key), found);
+        if is_beaten && fresh && competes {
+            let last = self.outbox.restamp_above(key, found.stamp(), &mut self.random);
+            self.cache.seen(key, last);
+        }
+        self.outbox.put_back(Arc::clone(key));
+        self.cache.touch(key);
+        self.journal_again(key);
+    }
+
+    fn take_in(&mut self, key: &str, ticket: Ticket, found: &Found) {
+        self.cache.seen(key, found.stamp());
+        self.cache.answered(key, Base::new(found.stored.clone(), ticket, None));
+    }
+
+    fn settle_as(&mut self, key: &Arc<str>, superseded: bool) {
+        let written = if superseded { Written::Superseded } else { Written::Stored };
+        let existed = self.outbox.head(key).is_some_and(|entry| entry.existed);
+        if superseded {
+            self.superseded += 1;
+            tracing::info!(key = &**key, "a queued write was superseded by a newer one");
+        }
+        self.settle(key, Answer::new(written, existed));
+    }
+
+    pub(super) fn settle(&mut self, key: &Arc<str>, answer: Answer) {
+        if let Some(mut entry) = self.take_out(key) {
+            self.superseded += entry.superseded;
+            entry.tell(&Ok(answer));
+        }
+    }
+
+    /// Takes the head of `key` out of the outbox: it was answered for, or withdrawn.
+    pub(super) fn take_out(&mut self, key: &Arc<str>) -> Option<Entry> {
+        let entry = self.outbox.remove(key)?;
+        if entry.journalled {
+            self.note(&Record::Done(entry.name()));
+        }
+        if entry.was_in_doubt {
+            self.recorded.insert(Arc::clone(key), false);
+        } else if entry.tried == Tried::Sent {
+            self.recorded.entry(Arc::clone(key)).or_insert(true);
+        }
+        self.cache.touch(key);
+        if !self.outbox.has(key) {
+            self.cache.release(key);
+        }
+        Some(entry)
+    }
+
+    pub(super) fn drop_expired(&mut self, key: &Arc<str>) {
+        self.expired += 1;
+        tracing::info!(key = &**key, "a queued write was dropped, since its time to live was over");
+        self.settle(key, Answer::new(Written::Superseded, false));
+    }
+}
+
+/// Whether the stamp decides: of a change to what is there it is chosen above that anyway.
+fn entry_competes(entry: Option<&mut Entry>, found: &Found) -> bool {
+    found.stored.is_none() || entry.is_some_and(|entry| entry.assignment.is_some())
+}
+
+/// Whether what was found is what this attempt wants to be there: it was stored by an earlier try.
+fn is_own(attempt: &Attempt, found: &Found) -> bool {
+    found.stamp() == attempt.stamp
+        && match &attempt.change {
+            Change::Put { envelope, .. } => found.stored.as_ref() == Some(envelope),
+            Change::Delete => found.stored.is_none(),
+        }
+}

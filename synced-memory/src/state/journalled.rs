@@ -1,0 +1,118 @@
+//! What of the outbox is in the journal: everything that is promised, before it is promised.
+
+use super::State;
+use crate::clock::Mono;
+use crate::error::Error;
+use crate::error::Result;
+use crate::journal::{self, Journal, Kept, Origin, Record};
+use crate::outbox::{Outbox, Write};
+use crate::set_aside::SetAside;
+use std::sync::Arc;
+
+impl State {
+    /// Keeps a journal from now on, and takes over what processes that are gone have left in its directory.
+    ///
+    /// # Errors
+    ///
+    /// `Journal`: it cannot be kept.
+    pub(crate) fn keep_a_journal(&mut self, place: journal::Place, origin: Origin, mono: Mono) -> Result<()> {
+        let (mut journal, mut adopted) = Journal::open(place, self.writer(), origin)?;
+        for Kept { key, mut entry } in std::mem::take(&mut adopted.kept) {
+            entry.journalled = true;
+            // It counts as attempted from here on at the latest, also for whoever adopts it next.
+            entry.first_tried.get_or_insert(mono);
+            if !self.outbox.has(&key) {
+                self.cache.hold(&key);
+            }
+            self.cache.seen(&key, entry.latest);
+            self.outbox.adopt(&key, entry);
+        }
+        self.set_aside.append(&mut adopted.set_aside);
+        journal.rewrite(standing(&self.outbox, &self.set_aside, origin))?;
+        self.last_error = adopted.damage.take();
+        adopted.release();
+        self.journal = Some(journal);
+        Ok(())
+    }
+
+    /// Everything was delivered, and nothing comes any more: the journal goes, unless something is in it that
+    /// was set aside and handed out to nobody.
+    pub(crate) fn end_journal(&mut self) {
+        if let Some(journal) = self.journal.take_if(|_| self.set_aside.is_empty()) {
+            journal.remove();
+        }
+    }
+
+    /// Whether what is not delivered now is still there after the end of this process.
+    pub(crate) fn is_journalled(&self) -> bool {
+        self.journal.is_some()
+    }
+
+    /// Journals a write before it is queued.
+    pub(super) fn journal_write(&mut self, key: &Arc<str>, write: &Write) -> Result<()> {
+        // What it may be made part of has to be there before it.
+        self.journal_the_rest();
+        let Some(journal) = &mut self.journal else { return Ok(()) };
+        journal.append(&Record::wrote(&self.outbox, key, write, journal.origin))?;
+        if journal.is_worth_rewriting(self.outbox.bytes()) {
+            self.rewrite_journal();
+        }
+        Ok(())
+    }
+
+    /// Journals everything that waits and is not in the journal yet: it is about to be promised.
+    pub(super) fn journal_the_rest(&mut self) {
+        let Some(journal) = &mut self.journal else { return };
+        let mut failed = None;
+        for (key, entry) in self.outbox.not_journalled() {
+            match journal.append(&Record::stands(key, entry, journal.origin)) {
+                Ok(()) => entry.journalled = true,
+                // It was sent, or may have been: it cannot be withdrawn any more.
+                Err(error) => failed = Some(error),
+            }
+        }
+        self.tell_of(failed);
+    }
+
+    /// Journals how the writes to `key` stand now.
+    pub(super) fn journal_again(&mut self, key: &Arc<str>) {
+        let Some(journal) = &mut self.journal else { return };
+        let entries = self.outbox.of(key).filter(|entry| entry.journalled);
+        let failed =
+            entries.map(|entry| journal.append(&Record::stands(key, entry, journal.origin))).find_map(Result::err);
+        self.tell_of(failed);
+    }
+
+    /// Journals what was set aside last: it was promised.
+    pub(super) fn journal_aside(&mut self) {
+        let Some((journal, last)) = self.journal.as_mut().zip(self.set_aside.last()) else { return };
+        let failed = journal.append(&Record::aside(last)).err();
+        self.tell_of(failed);
+    }
+
+    /// Journals what need not be there: without it more is tried again, and found to be done.
+    pub(super) fn note(&mut self, record: &Record<'_>) {
+        let failed = self.journal.as_mut().and_then(|journal| journal.append(record).err());
+        self.tell_of(failed);
+    }
+
+    pub(super) fn rewrite_journal(&mut self) {
+        let Some(journal) = &mut self.journal else { return };
+        let failed = journal.rewrite(standing(&self.outbox, &self.set_aside, journal.origin)).err();
+        self.tell_of(failed);
+    }
+
+    fn tell_of(&mut self, failed: Option<Error>) {
+        if let Some(error) = failed {
+            tracing::error!(%error, "the journal cannot be written");
+            self.last_error = Some(error);
+        }
+    }
+}
+
+/// What a journal has to hold.
+fn standing<'a>(outbox: &'a Outbox, set_aside: &'a [SetAside], origin: Origin) -> impl Iterator<Item = Record<'a>> {
+    let entries = outbox.entries().filter(|(_, entry)| entry.journalled);
+    let entries = entries.map(move |(key, entry)| Record::stands(key, entry, origin));
+    entries.chain(set_aside.iter().map(Record::aside))
+}

@@ -1,0 +1,279 @@
+//! One process's share of the state: the slots with the unanswered writes on top. No clock, and no I/O but the journal's.
+//!
+//! This is where rules 1 to 4, 7 and 15 of the design are kept on this side; `commit.rs` and
+//! `commit.lua` keep them on the other. The model test drives exactly this.
+//!
+//! - `sending.rs`: from the outbox to the backend
+//! - `answers.rs`: what the backend answered
+//! - `aside.rs`: what no longer applies
+//! - `journalled.rs`: what of it is on disk
+
+mod answers;
+mod aside;
+mod journalled;
+mod sending;
+
+use crate::cache::{Base, Cache, Ticket};
+use crate::clock::{Moment, Mono, Stamp};
+use crate::commit::{Change, Sequence, TimeToLive, Writer};
+use crate::envelope::{self, Text, Unsealed};
+use crate::error::{Error, Result};
+use crate::journal::Journal;
+use crate::mutation::Mutation;
+use crate::outbox::{Again, Answer, Entry, Exact, Outbox, Tried, Waiter, What, Write, Written};
+use crate::rebase;
+use crate::set_aside::SetAside;
+use bytes::Bytes;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::oneshot;
+
+/// Whether writes can be sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Link {
+    Up,
+    /// The backend is there, but takes no writes now (out of memory, read-only, loading).
+    Busy,
+    Down,
+}
+
+/// What a user asks to be written.
+#[derive(Debug)]
+pub(crate) enum Request {
+    Put {
+        value: Unsealed,
+        ttl: Option<Duration>,
+    },
+    Delete,
+    /// `exact`: what it was recorded on, where its caller records it anew on anything else.
+    Mutate {
+        mutation: Mutation,
+        ttl: Option<Duration>,
+        exact: Option<Exact>,
+    },
+    /// A delete of exactly this.
+    Withdraw(Option<Bytes>),
+}
+
+/// What a read shows.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct View {
+    pub(crate) stored: Option<Bytes>,
+    /// The value in it as JSON text, where that is known already.
+    value: Option<Text>,
+    /// When it ends by its time to live.
+    pub(crate) expires: Option<Mono>,
+}
+
+impl View {
+    /// The value as JSON text.
+    pub(crate) fn value(&self) -> Option<Text> {
+        self.value.clone().or_else(|| self.stored.as_ref().map(envelope::value_of))
+    }
+}
+
+/// A write that was accepted: its answer comes, or is there.
+#[derive(Debug)]
+pub(crate) struct Accepted {
+    pub(crate) sequence: Sequence,
+    pub(crate) answer: oneshot::Receiver<Result<Answer>>,
+}
+
+#[derive(Debug)]
+pub(crate) struct State {
+    pub(crate) cache: Cache,
+    pub(crate) outbox: Outbox,
+    pub(crate) link: Link,
+    /// When a connection was lost that is not back yet.
+    pub(crate) lost_at: Option<Mono>,
+    pub(crate) last_error: Option<Error>,
+    pub(crate) set_aside: Vec<SetAside>,
+    /// Queued writes that somebody's newer write has replaced.
+    pub(crate) superseded: u64,
+    /// Queued writes whose time to live ended before they could be sent.
+    pub(crate) expired: u64,
+    /// The keys at which the backend has a record of this writer, and whether it can be dropped: not where
+    /// an attempt in doubt may yet arrive, which must find it.
+    recorded: HashMap<Arc<str>, bool>,
+    journal: Option<Journal>,
+    tombstone_ttl: Duration,
+    random: fastrand::Rng,
+}
+
+impl State {
+    pub(crate) fn new(outbox_limit: usize, tombstone_ttl: Duration, mut random: fastrand::Rng) -> Self {
+        Self {
+            cache: Cache::default(),
+            outbox: Outbox::new(outbox_limit, random.u64(..)),
+            link: Link::Down,
+            lost_at: None,
+            last_error: None,
+            set_aside: Vec::new(),
+            superseded: 0,
+            expired: 0,
+            recorded: HashMap::new(),
+            journal: None,
+            tombstone_ttl,
+            random,
+        }
+    }
+
+    pub(crate) fn writer(&self) -> Writer {
+        self.outbox.writer()
+    }
+
+    /// The keys at which the backend has a record of this writer that it can drop.
+    pub(crate) fn take_recorded(&mut self) -> Vec<Arc<str>> {
+        self.recorded.drain().filter_map(|(key, is_droppable)| is_droppable.then_some(key)).collect()
+    }
+
+    /// Applies a write locally and queues it. While the link is up, its answer is awaited.
+    ///
+    /// # Errors
+    ///
+    /// `OutboxFull`: nothing was changed.
+    pub(crate) fn write(&mut self, key: &Arc<str>, request: Request, at: Moment) -> Result<Accepted> {
+        let (tell, answer) = oneshot::channel();
+        let (what, exact, ttl) = match request {
+            Request::Put { value, ttl } => (Err(value), None, ttl),
+            Request::Delete => (Ok(What::Assign(Change::Delete)), None, None),
+            Request::Mutate { mutation, ttl, exact } => (Ok(What::Mutate(mutation)), exact, ttl),
+            Request::Withdraw(seen) => (Ok(What::Assign(Change::Delete)), Some(Exact::Whole(seen)), None),
+        };
+        if let Some(Exact::Whole(seen)) = &exact
+            && !rebase::is_same_value(seen.as_ref(), self.view(key, at.mono).stored.as_ref())
+        {
+            let _ = tell.send(Ok(Answer::again(Again::Shown)));
+            return Ok(Accepted { sequence: self.outbox.last_sequence(), answer });
+        }
+        let is_delete = matches!(what, Ok(What::Assign(Change::Delete)));
+        let existed = is_delete && self.view(key, at.mono).stored.is_some();
+        let last = self.outbox.last(key).map_or(Stamp::ZERO, |entry| entry.latest).max(self.cache.last(key));
+        let stamp = Stamp::issue(at.now, last, &mut self.random);
+        let fresh = self.link == Link::Up;
+        let (waiter, promised): (Option<Waiter>, _) = if fresh { (Some(tell), None) } else { (None, Some(tell)) };
+        let what = match what {
+            Err(value) => What::Assign(Change::Put { envelope: value.seal(stamp), ttl: TimeToLive::Keep }),
+            Ok(What::Mutate(mut mutation)) => {
+                mutation.stamp(stamp);
+                What::Mutate(mutation)
+            }
+            Ok(delete) => delete,
+        };
+        let exact = exact.filter(|_| fresh);
+        let expires = ttl.map(|ttl| at.mono + ttl);
+        let write = Write { what, stamp, exact, expires, written: at.mono, fresh, existed, waiter };
+        let is_first = !self.outbox.has(key);
+        if !fresh {
+            self.outbox.check(key, &write)?;
+            self.journal_write(key, &write)?;
+        }
+        let sequence = self.outbox.push(key, write, self.cache.base(key))?;
+        if !fresh && self.journal.is_some() {
+            self.outbox.of_mut(key).for_each(|entry| entry.journalled = true);
+        }
+        if is_first {
+            // What waits is applied to what is there: its slot stays for so long.
+            self.cache.hold(key);
+        }
+        self.cache.seen(key, stamp);
+        self.cache.touch(key);
+        if let Some(tell) = promised {
+            let _ = tell.send(Ok(Answer::new(Written::Queued, existed)));
+        }
+        Ok(Accepted { sequence, answer })
+    }
+
+    /// What a read of `key` shows: the unanswered writes of this process on top of what the backend
+    /// last answered.
+    pub(crate) fn view(&self, key: &str, mono: Mono) -> View {
+        let shows = |entry: &&Entry| !is_over(entry.expires, mono) || entry.replaces_nothing;
+        let is_whole = |entry: &Entry| entry.assignment.is_some() || is_over(entry.expires, mono);
+        let mut on_top: Vec<&Entry> = Vec::new();
+        for entry in self.outbox.of(key).rev().filter(shows) {
+            on_top.push(entry);
+            if is_whole(entry) {
+                break;
+            }
+        }
+        let base = self.cache.base(key);
+        let mut view = View { stored: base.at(mono).cloned(), value: base.known_value(mono), expires: base.expires };
+        for entry in on_top.into_iter().rev() {
+            let is_over = is_over(entry.expires, mono);
+            let expires = entry.expires.or(view.expires.filter(|_| !is_whole(entry)));
+            view = if is_over {
+                View { expires, ..View::default() }
+            } else {
+                let (stored, value) = rebase::shown(entry, || (view.stored.clone(), view.value()));
+                View { stored, value, expires }
+            };
+        }
+        view
+    }
+
+    /// Whether anything is known of `key`: the backend answered for it, or this process assigned it.
+    pub(crate) fn is_known(&self, key: &str) -> bool {
+        self.outbox.of(key).any(|entry| entry.assignment.is_some()) || self.cache.base(key).is_known()
+    }
+
+    /// Ready when the answer to a read that was sent as the request `ticket` says what is there with or
+    /// without the mutations that are under way; `None` where it does already.
+    pub(crate) fn when_settled(&mut self, key: &str, ticket: Ticket) -> Option<oneshot::Receiver<()>> {
+        let head = self.outbox.head(key)?;
+        let is_earlier = head.mutation.is_some() && head.in_flight.is_some_and(|sent| sent < ticket);
+        is_earlier.then(|| head.when_answered())
+    }
+
+    /// Takes in the answer to a read.
+    pub(crate) fn read(&mut self, key: &str, ticket: Ticket, stored: Option<Bytes>) {
+        // With a mutation in doubt nobody knows whether it is in there; its retry will tell.
+        if self.outbox.head(key).is_some_and(|head| head.mutation.is_some() && head.tried == Tried::InDoubt) {
+            return;
+        }
+        if let Some(stored) = &stored {
+            self.cache.seen(key, envelope::stamp_of(stored));
+        }
+        self.cache.answered(key, Base::new(stored, ticket, None));
+    }
+
+    /// Takes in that the backend is there. With the first answer of its clock comes by how much it
+    /// moved ours: stamps issued before are moved as well (DESIGN, rule 8).
+    pub(crate) fn connected(&mut self, shift: Option<i64>) {
+        if let Some(by) = shift {
+            self.outbox.shift(by);
+            self.cache.shift(by);
+            self.rewrite_journal();
+        }
+        self.link = Link::Up;
+    }
+
+    /// Takes in that the connection is gone: what was under way has an unknown outcome.
+    pub(crate) fn lost(&mut self, error: Error, mono: Mono) {
+        if self.link != Link::Down {
+            self.lost_at = Some(mono);
+        }
+        self.link = Link::Down;
+        self.last_error = Some(error);
+        self.journal_the_rest();
+        self.outbox.lose();
+    }
+
+    /// Takes in that the backend is there but takes no writes now.
+    pub(crate) fn busy(&mut self, error: Error) {
+        self.link = Link::Busy;
+        self.last_error = Some(error);
+        self.journal_the_rest();
+        self.outbox.hold_back();
+    }
+
+    /// Tells those who wait for the entry of `key` with this id that it stays queued.
+    pub(crate) fn promise(&mut self, key: &str, id: Sequence) {
+        self.journal_the_rest();
+        self.outbox.promise(key, id);
+    }
+}
+
+fn is_over(expires: Option<Mono>, mono: Mono) -> bool {
+    expires.is_some_and(|expires| expires <= mono)
+}

@@ -1,0 +1,126 @@
+//! From the outbox to the backend: what is sent next, and as what.
+
+use super::{State, is_over};
+use crate::cache::Ticket;
+use crate::clock::{Mono, Stamp};
+use crate::commit::{Attempt, Change, Expects, TimeToLive};
+use crate::error::{Error, ErrorKind};
+use crate::journal::Record;
+use crate::outbox::{Again, Answer, Tried, Written};
+use crate::rebase::{self, Plan};
+use bytes::Bytes;
+use std::sync::Arc;
+
+impl State {
+    /// Chooses what is sent next: at most `most` attempts of together about `most_bytes`.
+    pub(crate) fn next_batch(&mut self, most: usize, most_bytes: usize, mono: Mono) -> Vec<Attempt> {
+        let mut batch = Vec::new();
+        let mut bytes = 0;
+        while batch.len() < most && bytes < most_bytes {
+            let Some(key) = self.outbox.next_ready() else { break };
+            if let Some(attempt) = self.attempt(key, mono) {
+                bytes += attempt.size();
+                batch.push(attempt);
+            }
+        }
+        batch
+    }
+
+    /// Takes the head of `key` out to be sent at once, where somebody waits for it, nothing is before it and
+    /// it is at most `most_bytes` long.
+    pub(crate) fn take_small(&mut self, key: &Arc<str>, most_bytes: usize, mono: Mono) -> Option<Attempt> {
+        let base = self.cache.base(key).stored.as_ref().map_or(0, Bytes::len);
+        let head = self.outbox.head(key)?;
+        let size = head.size() + if head.mutation.is_some() { base } else { 0 };
+        if !head.is_awaited() || size > most_bytes || !self.outbox.take_first(key) {
+            return None;
+        }
+        self.attempt(Arc::clone(key), mono)
+    }
+
+    /// The next attempt to write `key`; nothing where its head was settled, dropped or set aside instead.
+    fn attempt(&mut self, key: Arc<str>, mono: Mono) -> Option<Attempt> {
+        let entry = self.outbox.head(&key)?;
+        let over = is_over(entry.expires, mono);
+        if over && !entry.replaces_nothing {
+            self.drop_expired(&key);
+            return None;
+        }
+        if entry.written + self.tombstone_ttl <= mono {
+            let reason = "it waited longer than the tombstones of deletes are kept";
+            self.put_aside(&key, Error::of_key(ErrorKind::Conflict, &key, reason));
+            return None;
+        }
+        if over {
+            self.expired += 1;
+            self.outbox.end(&key);
+        }
+        let (change, stamp, expects) = self.planned(&key, mono)?;
+        let entry = self.outbox.head(&key)?;
+        let name = entry.name();
+        if entry.tried == Tried::Never {
+            entry.tried = Tried::Sent;
+            if entry.journalled {
+                self.note(&Record::Sent(name));
+            }
+        }
+        let entry = self.outbox.head(&key)?;
+        let first_tried = *entry.first_tried.get_or_insert(mono);
+        let retry = (entry.tried == Tried::InDoubt).then(|| mono.saturating_sub(first_tried));
+        let change = match change {
+            Change::Put { envelope, .. } => {
+                let ttl = match entry.expires {
+                    Some(expires) => TimeToLive::For(expires.saturating_sub(mono)),
+                    None if entry.replaces_nothing => TimeToLive::Never,
+                    None => TimeToLive::Keep,
+                };
+                Change::Put { envelope, ttl }
+            }
+            Change::Delete => Change::Delete,
+        };
+        Some(Attempt { key, writer: entry.writer, sequence: entry.number(), stamp, change, expects, retry })
+    }
+
+    /// What the head of `key` is sent as; nothing where it was settled instead.
+    fn planned(&mut self, key: &Arc<str>, mono: Mono) -> Option<(Change, Stamp, Expects)> {
+        loop {
+            let base = self.cache.base(key);
+            let entry = self.outbox.head(key)?;
+            match rebase::plan(entry, base, mono) {
+                Plan::Send { change, stamp, expects, superseded } => {
+                    entry.superseded = superseded;
+                    return Some((change, stamp, expects));
+                }
+                Plan::Ask => return Some((Change::Delete, entry.latest, Expects::Nothing)),
+                Plan::Again => {
+                    let how = if entry.is_confirmed { Again::Answered } else { Again::Shown };
+                    self.settle(key, Answer::again(how));
+                    return None;
+                }
+                Plan::Done { superseded } => {
+                    entry.superseded = superseded;
+                    let written = if superseded > 0 { Written::Superseded } else { Written::Stored };
+                    self.settle(key, Answer::new(written, true));
+                    return None;
+                }
+                Plan::Misfits(misfits) => self.put_calls_aside(key, &misfits)?,
+            }
+        }
+    }
+
+    /// Takes back a batch that was not sent.
+    pub(crate) fn put_back(&mut self, batch: &[Attempt]) {
+        for attempt in batch {
+            self.outbox.put_back(Arc::clone(&attempt.key));
+        }
+    }
+
+    /// Takes in that a batch was sent as the request `ticket`.
+    pub(crate) fn sent(&mut self, batch: &[Attempt], ticket: Ticket) {
+        for attempt in batch {
+            if let Some(entry) = self.outbox.head(&attempt.key) {
+                entry.in_flight = Some(ticket);
+            }
+        }
+    }
+}
