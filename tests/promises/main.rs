@@ -13,4 +13,5 @@ mod python_tables;
 mod refusals;
 mod runtimes;
 mod shutdown;
+mod together;
 mod wire_format;

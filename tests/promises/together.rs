@@ -1,0 +1,170 @@
+//! DESIGN, rules 5 and 6: eight processes change one list, one counter and one map at once, and nothing is lost or
+//! doubled, whatever happens to the server and the line.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use support::Direction::{ToClient, ToServer};
+use support::{Child, Proxy, Server, eventually};
+use synced_memory::{Key, Memory};
+
+const DEADLINE: Duration = Duration::from_secs(120);
+const PROCESSES: usize = 8;
+
+/// So many pushes, adds and inserts each process makes.
+fn rounds() -> usize {
+    if std::env::var_os("SYNCED_MEMORY_SOAK").is_some() { 1_000 } else { 120 }
+}
+
+/// Random enough for faults, and the same in every run.
+fn draw(state: &mut u64, below: u64) -> u64 {
+    *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+    (*state >> 33) % below
+}
+
+fn durable() -> Server {
+    Server::redis().arg("appendonly", "yes").arg("appendfsync", "always").start()
+}
+
+/// So many adds the server has.
+fn count(server: &Server) -> usize {
+    let stored: Option<serde_json::Value> =
+        server.get_text("memory:count").map(|text| serde_json::from_str(&text).unwrap());
+    stored.map_or(0, |stored| usize::try_from(stored["value"].as_u64().unwrap()).unwrap())
+}
+
+struct Crew {
+    children: Vec<Child>,
+    began: Instant,
+}
+
+impl Crew {
+    fn at(url: &str) -> Self {
+        let spawn = |number| Child::spawn(env!("CARGO_BIN_EXE_contributor"), [url, &format!("w{number}")]);
+        let mut children: Vec<Child> = (0..PROCESSES).map(spawn).collect();
+        for child in &mut children {
+            assert_eq!(child.recv(), "opened");
+        }
+        Self { children, began: Instant::now() }
+    }
+
+    fn tell(&mut self, what: &str) {
+        self.children.iter_mut().for_each(|child| child.send(what));
+    }
+
+    fn hear(&mut self) -> Vec<String> {
+        let hear = |child: &mut Child| child.recv_within(DEADLINE).expect("it answers in time");
+        self.children.iter_mut().map(hear).collect()
+    }
+
+    fn race(&mut self, server: &Server, kind: &str, until: u64) -> Vec<u64> {
+        self.tell(&format!("race {kind}"));
+        self.hear();
+        server.reset_stats();
+        eventually(DEADLINE, "they have come far enough", || server.command_count("set") >= until);
+        self.tell("stop");
+        self.hear().iter().map(|done| done.parse().unwrap()).collect()
+    }
+
+    /// Everything that they did is there: each item once, and each process's in its order.
+    fn assert_exact(mut self, what: &str, server: &Server) {
+        let (each, all) = (rounds(), PROCESSES * rounds());
+        self.tell("flush");
+        self.hear();
+        let took = self.began.elapsed();
+        // Once all have delivered, all see the same.
+        self.tell("see");
+        for seen in self.hear() {
+            assert_eq!(seen, format!("0 0 {all} {all} {all}"), "set aside, superseded, and what it sees");
+        }
+        let memory = Memory::open(&server.url()).unwrap();
+        let items = memory.get(&Key::<Vec<String>>::new("items")).unwrap().unwrap();
+        let entries = memory.get(&Key::<HashMap<String, usize>>::new("entries")).unwrap().unwrap();
+        assert_eq!((items.len(), count(server), entries.len()), (all, all, all));
+        for process in 0..PROCESSES {
+            let prefix = format!("w{process}/");
+            let own: Vec<usize> = items.iter().filter_map(|item| item.strip_prefix(&prefix)?.parse().ok()).collect();
+            assert!(own.iter().copied().eq(0..each), "each item of {prefix} once, in order: {own:?}");
+            assert!((0..each).all(|n| entries.get(&format!("{prefix}{n}")) == Some(&n)), "the inserts of {prefix}");
+        }
+        println!("{what}: {PROCESSES} x {each} of each kind in {took:?}");
+    }
+}
+
+#[test]
+fn pushes_adds_and_inserts_of_eight_processes_at_once_are_all_there() {
+    let server = Server::redis().start();
+    let mut crew = Crew::at(&server.url());
+    crew.tell(&format!("go {}", rounds()));
+    crew.hear();
+    crew.assert_exact("undisturbed", &server);
+}
+
+/// Three outages under all of them. Each lasts until all have gone on for a while without the server.
+fn three_outages(what: &str, begin: impl Fn(&Server), end: impl Fn(&Server)) {
+    let server = durable();
+    let mut crew = Crew::at(&format!("{}?timeout=100ms", server.url()));
+    let part = rounds() / 6;
+    for _ in 0..3 {
+        // In the middle of what they do.
+        let before = count(&server);
+        crew.tell(&format!("go {part}"));
+        eventually(DEADLINE, "they are at it", || count(&server) >= before + part * PROCESSES / 4);
+        begin(&server);
+        assert_eq!(crew.hear(), ["did"; PROCESSES]);
+        // And while all of them come back.
+        crew.tell(&format!("go {part}"));
+        end(&server);
+        assert_eq!(crew.hear(), ["did"; PROCESSES]);
+    }
+    crew.tell(&format!("go {}", rounds() - 6 * part));
+    crew.hear();
+    crew.assert_exact(what, &server);
+}
+
+#[test]
+fn they_are_all_there_when_the_server_is_killed_and_restarted() {
+    three_outages("killed", Server::kill, Server::start);
+}
+
+#[test]
+fn they_are_all_there_when_the_server_is_frozen() {
+    three_outages("frozen", Server::freeze, Server::thaw);
+}
+
+#[test]
+fn they_are_all_there_when_connections_are_cut_at_random_bytes() {
+    let server = Server::redis().start();
+    let proxy = Proxy::to(&server);
+    let mut crew = Crew::at(&format!("{}?timeout=100ms", proxy.url()));
+    let mut random = 3;
+    let parts = 10;
+    for part in 0..parts {
+        let rounds = rounds() / parts + if part == 0 { rounds() % parts } else { 0 };
+        crew.tell(&format!("go {rounds}"));
+        let cuts = proxy.cuts();
+        for n in 1..=3 {
+            let direction = if draw(&mut random, 2) == 0 { ToServer } else { ToClient };
+            proxy.cut_after_bytes(direction, draw(&mut random, 3_000));
+            // Those who were not cut go on until the server is told something, by one that comes back at the latest.
+            eventually(DEADLINE, "a connection is cut", || proxy.cuts() >= cuts + n);
+        }
+        assert_eq!(crew.hear(), vec!["did".to_owned(); PROCESSES]);
+    }
+    proxy.do_not_cut();
+    println!("{} cuts", proxy.cuts());
+    crew.assert_exact("cut at random bytes", &server);
+}
+
+#[test]
+fn of_eight_processes_at_one_key_the_slowest_makes_a_quarter_of_the_fastest() {
+    let server = Server::redis().start();
+    let mut crew = Crew::at(&server.url());
+    let until = if std::env::var_os("SYNCED_MEMORY_SOAK").is_some() { 8_000 } else { 2_000 };
+    for kind in ["add", "push"] {
+        let done = crew.race(&server, kind, until);
+        let (slowest, fastest) = (done.iter().min().unwrap(), done.iter().max().unwrap());
+        println!("{kind}: {done:?}, slowest / fastest = {slowest} / {fastest}");
+        assert!(slowest * 4 >= *fastest, "{kind}: {done:?}");
+    }
+}

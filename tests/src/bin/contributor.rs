@@ -1,0 +1,106 @@
+//! Another process that works on what many share. It is told in lines what to do, and answers each with one.
+//!
+//! `contributor <url> <name>` says `opened`. `go <n>`: `n` times, it pushes `<name>/<i>` onto the list `items`, adds 1
+//! to `count` and inserts `<name>/<i>` into the map `entries`; answered with `did`. `race <kind>`: pushes or adds
+//! without end, until `stop`, which is answered with how many those were. `flush`: delivers all. `see`:
+//! how many writes were set aside, how many superseded, and how much it sees in `items`, `count` and `entries`.
+//! `come <n>`: `n` memories of their own add 1 to `count` each, and stay. `leave`: all of those are closed.
+
+use std::collections::HashMap;
+use std::io::stdin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use synced_memory::{Key, Memory, Synced, SyncedMemory, Written};
+
+const DEADLINE: Duration = Duration::from_secs(120);
+
+#[derive(SyncedMemory)]
+struct Work {
+    items: Vec<String>,
+    #[synced(default)]
+    count: u64,
+    entries: HashMap<String, u64>,
+}
+
+fn main() {
+    let mut arguments = std::env::args().skip(1);
+    let (Some(url), Some(name)) = (arguments.next(), arguments.next()) else { panic!("contributor <url> <name>") };
+    let memory = Memory::open(&url).expect("it opens");
+    let work = Work::attach(&memory);
+    println!("opened");
+    let (mut done, mut race, mut others) = (0, None, Vec::new());
+    for line in stdin().lines().map_while(Result::ok) {
+        let words: Vec<&str> = line.split(' ').collect();
+        match words[..] {
+            ["go", rounds] => {
+                for _ in 0..rounds.parse::<u64>().expect("a number") {
+                    let item = format!("{name}/{done}");
+                    work.items().push(item.clone()).expect("a push is stored or queued");
+                    work.add_count(1).expect("an add is stored or queued");
+                    work.entries().insert(item, done).expect("an insert is stored or queued");
+                    done += 1;
+                }
+                println!("did");
+            }
+            ["race", kind] => {
+                race = Some(Race::start(work.items().clone(), work.synced_count().clone(), kind == "push"));
+                println!("started");
+            }
+            ["stop"] => println!("{}", race.take().expect("it races").stop()),
+            ["flush"] => {
+                memory.flush(DEADLINE).expect("the server is there at the end");
+                println!("flushed");
+            }
+            ["see"] => {
+                let status = memory.status();
+                let seen = [work.items().len(), work.entries().len()].map(|len| len.expect("it reads"));
+                let count = work.count().expect("it reads");
+                println!("{} {} {} {count} {}", status.set_aside, status.superseded, seen[0], seen[1]);
+            }
+            ["come", count] => {
+                for _ in 0..count.parse::<usize>().expect("a number") {
+                    let memory = Memory::open(&url).expect("it opens");
+                    let written = memory.add(&Key::<u64>::new("count"), 1).expect("an add is stored or queued");
+                    assert_eq!(written, Written::Stored);
+                    others.push(memory);
+                }
+                println!("came");
+            }
+            ["leave"] => {
+                others.drain(..).for_each(|memory| memory.close(DEADLINE).expect("all is delivered"));
+                println!("left");
+            }
+            _ => panic!("unknown command: {line}"),
+        }
+    }
+}
+
+struct Race {
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<u64>,
+}
+
+impl Race {
+    fn start(items: Synced<Vec<String>>, count: Synced<u64>, pushes: bool) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let told = Arc::clone(&stop);
+        let thread = thread::spawn(move || {
+            let mut done = 0;
+            while !told.load(Ordering::Relaxed) {
+                let written = if pushes { items.push("item".to_owned()) } else { count.add(1) };
+                written.expect("it is stored or queued");
+                done += 1;
+            }
+            done
+        });
+        Self { stop, thread }
+    }
+
+    fn stop(self) -> u64 {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().expect("it writes")
+    }
+}
