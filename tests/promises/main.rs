@@ -2,6 +2,7 @@
 
 mod clocks;
 mod commands;
+mod exactly_once;
 mod flushes;
 mod journal;
 mod line;
