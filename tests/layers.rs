@@ -18,7 +18,7 @@ const FLOORS: &[&[&str]] = &[
     &["memory"],
     &["config"],
     &["core"], // the callers' side of a connection
-    &["flusher", "refresher", "updating"],
+    &["flusher", "refresher", "turns", "updating"],
     &["shared"],            // what callers and the I/O thread share
     &["state"],             // slots with the unanswered writes on top
     &["rebase", "journal"], // what to do with a write, given what is there

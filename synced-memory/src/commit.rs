@@ -107,9 +107,9 @@ impl Attempt {
 /// What the backend did with an attempt that it looked at.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    /// The change was made now. `existed` says whether the key was there before, `contended` whether another
-    /// writer's change was refused since the change before, which is now being made anew.
-    Applied { existed: bool, contended: bool },
+    /// The change was made now. `existed` says whether the key was there before, `contended` by whom
+    /// another change was refused that has not been made since.
+    Applied { existed: bool, contended: Option<Writer> },
     /// An earlier attempt with this sequence number had made it; nothing was done now.
     Already(Found),
     /// Something as new or newer is there, or something else than expected; nothing was done.

@@ -2,12 +2,13 @@
 
 use crate::backend::Backend;
 use crate::cache::Version;
-use crate::clock::Deadline;
+use crate::clock::{Deadline, Mono};
 use crate::error::{Error, ErrorKind, Result};
 use crate::journal;
 use crate::outbox::{Answer, Written};
 use crate::shared::{Live, Settings, Shared};
 use crate::state::{Accepted, Link, Request};
+use crate::turns::Turns;
 use crate::wait::block_on;
 use crate::{fault::Fault, flusher, refresher, updating};
 use std::sync::Arc;
@@ -21,13 +22,11 @@ const THREAD_END: Duration = Duration::from_millis(500);
 /// waits, and is the flusher's.
 const SENT_BY_ITS_CALLER: usize = 64 << 10;
 
-/// So long a writer lets others have their turn at most, where many change one key.
-const A_TURN: Duration = Duration::from_millis(10);
-
 /// One connection with its cache, outbox and I/O thread. Its drop is the drop guard of all handles.
 #[derive(Debug)]
 pub(crate) struct Core {
     shared: Arc<Shared>,
+    turns: Turns,
     /// Told when the I/O thread has ended.
     thread: oneshot::Receiver<()>,
 }
@@ -60,7 +59,7 @@ impl Core {
         };
         let spawned = std::thread::Builder::new().name("synced-memory".to_owned()).spawn(run);
         spawned.map_err(|error| no_thread(&error))?;
-        let core = Self { shared, thread };
+        let core = Self { shared, turns: Turns::default(), thread };
         match block_on(first, deadline) {
             Some(Ok(Err(error))) if error.kind() == ErrorKind::Rejected => Err(error),
             _ => Ok(core),
@@ -152,17 +151,17 @@ impl Core {
     /// Where it is the only thing to send for its key, it is sent from this thread, which is then the one
     /// that the answer wakes; the flusher sends everything else.
     pub(crate) fn write(&self, key: &Arc<str>, request: Request) -> Result<Answer> {
-        let began = self.shared.clock.mono();
-        let answer = self.send(key, request)?;
-        if answer.contended {
-            // Whoever was refused has to fetch what is there first, and would lose again and again.
-            let turn = self.shared.clock.mono().saturating_sub(began).mul_f64(0.5 + fastrand::f64());
-            std::thread::sleep(turn.min(A_TURN));
+        let mut last_try = self.shared.clock.mono();
+        let answer = self.send(key, request, &mut last_try)?;
+        if let Some(waiting) = answer.contended {
+            let took = self.shared.clock.mono().saturating_sub(last_try);
+            std::thread::sleep(self.turns.wait(waiting, took));
         }
         Ok(answer)
     }
 
-    fn send(&self, key: &Arc<str>, request: Request) -> Result<Answer> {
+    /// `last_try` becomes when it was tried last from here.
+    fn send(&self, key: &Arc<str>, request: Request, last_try: &mut Mono) -> Result<Answer> {
         let deadline = self.deadline();
         updating::check(&self.shared, key)?;
         let live = self.shared.live();
@@ -176,6 +175,7 @@ impl Core {
             (accepted, own)
         };
         while let Some((live, attempt)) = live.as_ref().zip(own.take()) {
+            *last_try = self.shared.clock.mono();
             match block_on(flusher::send(&self.shared, live, &[attempt]), deadline) {
                 Some(Err(fault)) if fault.is_lost() => live.end(fault),
                 None => live.end(self.silent("a write")),

@@ -33,6 +33,7 @@ mod set_aside;
 mod shared;
 mod state;
 mod synced;
+mod turns;
 mod updating;
 mod value;
 mod wait;

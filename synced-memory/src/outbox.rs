@@ -37,7 +37,7 @@ pub(crate) struct Answer {
     /// It was withdrawn, since it was recorded on something else than is there: it is to be recorded anew.
     pub(crate) again: Option<Again>,
     /// Others try to change the same key.
-    pub(crate) contended: bool,
+    pub(crate) contended: Option<Writer>,
 }
 
 /// How it turned out that a write was recorded on something else than is there.
@@ -51,11 +51,11 @@ pub(crate) enum Again {
 
 impl Answer {
     pub(crate) fn new(written: Written, existed: bool) -> Self {
-        Self { written, existed, again: None, contended: false }
+        Self { written, existed, again: None, contended: None }
     }
 
     pub(crate) fn again(how: Again) -> Self {
-        Self { written: Written::Superseded, existed: false, again: Some(how), contended: false }
+        Self { written: Written::Superseded, existed: false, again: Some(how), contended: None }
     }
 }
 

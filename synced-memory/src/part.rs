@@ -180,7 +180,9 @@ impl Part {
         let empty = empty.and_then(|empty| Json::parse(empty.to_owned()).ok());
         let places = self.places_with(empty.as_ref());
         let names_elements = places.iter().any(|place| matches!(place, Place::Index(_)));
-        let mut is_current = names_elements || matches!(how, How::Current | How::CurrentExact);
+        // Where nothing is under the key, it starts from what is under an older name by now.
+        let may_be_older = self.slots()?.len() > 1 && self.shown()?.own.stored.is_none();
+        let mut is_current = names_elements || may_be_older || matches!(how, How::Current | How::CurrentExact);
         if is_current {
             self.load()?;
         }

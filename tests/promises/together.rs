@@ -60,10 +60,19 @@ impl Crew {
     fn race(&mut self, server: &Server, kind: &str, until: u64) -> Vec<u64> {
         self.tell(&format!("race {kind}"));
         self.hear();
+        // From when all are at it: whoever began first was alone.
+        let before = self.counts();
         server.reset_stats();
         eventually(DEADLINE, "they have come far enough", || server.command_count("set") >= until);
+        let after = self.counts();
         self.tell("stop");
-        self.hear().iter().map(|done| done.parse().unwrap()).collect()
+        self.hear();
+        after.iter().zip(before).map(|(after, before)| after - before).collect()
+    }
+
+    fn counts(&mut self) -> Vec<u64> {
+        self.tell("count");
+        self.hear().iter().map(|count| count.parse().unwrap()).collect()
     }
 
     /// Everything that they did is there: each item once, and each process's in its order.

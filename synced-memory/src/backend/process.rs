@@ -184,7 +184,7 @@ impl Store {
                 self.keys.remove(&attempt.key);
             }
         }
-        Outcome::Applied { existed: found.stored.is_some(), contended: false }
+        Outcome::Applied { existed: found.stored.is_some(), contended: None }
     }
 
     fn names(&self, prefix: &str, mono: Mono) -> Vec<String> {

@@ -2,14 +2,14 @@
 //!
 //! `contributor <url> <name>` says `opened`. `go <n>`: `n` times, it pushes `<name>/<i>` onto the list `items`, adds 1
 //! to `count` and inserts `<name>/<i>` into the map `entries`; answered with `did`. `race <kind>`: pushes or adds
-//! without end, until `stop`, which is answered with how many those were. `flush`: delivers all. `see`:
+//! without end, until `stop`; `count`: how many those were by now. `flush`: delivers all. `see`:
 //! how many writes were set aside, how many superseded, and how much it sees in `items`, `count` and `entries`.
 //! `come <n>`: `n` memories of their own add 1 to `count` each, and stay. `leave`: all of those are closed.
 
 use std::collections::HashMap;
 use std::io::stdin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -31,7 +31,7 @@ fn main() {
     let memory = Memory::open(&url).expect("it opens");
     let work = Work::attach(&memory);
     println!("opened");
-    let (mut done, mut race, mut others) = (0, None, Vec::new());
+    let (mut done, mut race, mut others) = (0, None::<Race>, Vec::new());
     for line in stdin().lines().map_while(Result::ok) {
         let words: Vec<&str> = line.split(' ').collect();
         match words[..] {
@@ -49,7 +49,11 @@ fn main() {
                 race = Some(Race::start(work.items().clone(), work.synced_count().clone(), kind == "push"));
                 println!("started");
             }
-            ["stop"] => println!("{}", race.take().expect("it races").stop()),
+            ["count"] => println!("{}", race.as_ref().expect("it races").count()),
+            ["stop"] => {
+                race.take().expect("it races").stop();
+                println!("stopped");
+            }
             ["flush"] => {
                 memory.flush(DEADLINE).expect("the server is there at the end");
                 println!("flushed");
@@ -80,27 +84,30 @@ fn main() {
 
 struct Race {
     stop: Arc<AtomicBool>,
-    thread: JoinHandle<u64>,
+    count: Arc<AtomicU64>,
+    thread: JoinHandle<()>,
 }
 
 impl Race {
-    fn start(items: Synced<Vec<String>>, count: Synced<u64>, pushes: bool) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
-        let told = Arc::clone(&stop);
-        let thread = thread::spawn(move || {
-            let mut done = 0;
+    fn start(items: Synced<Vec<String>>, number: Synced<u64>, pushes: bool) -> Self {
+        let (stop, done) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let (told, count) = (Arc::clone(&stop), Arc::clone(&done));
+        let work = move || {
             while !told.load(Ordering::Relaxed) {
-                let written = if pushes { items.push("item".to_owned()) } else { count.add(1) };
+                let written = if pushes { items.push("item".to_owned()) } else { number.add(1) };
                 written.expect("it is stored or queued");
-                done += 1;
+                done.fetch_add(1, Ordering::Relaxed);
             }
-            done
-        });
-        Self { stop, thread }
+        };
+        Self { stop, count, thread: thread::spawn(work) }
     }
 
-    fn stop(self) -> u64 {
+    fn count(&self) -> u64 {
+        self.count.load(Ordering::Relaxed)
+    }
+
+    fn stop(self) {
         self.stop.store(true, Ordering::Relaxed);
-        self.thread.join().expect("it writes")
+        self.thread.join().expect("it writes");
     }
 }

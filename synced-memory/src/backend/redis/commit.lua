@@ -6,7 +6,7 @@
 --                    when the sidecar is kept at least, in seconds since 1970; a "-" behind the number says that
 --                    it was refused
 --         horizon    records of until then may have been dropped, in seconds since 1970
---         waiting    the writer that was refused since the last change, and tries again
+--         waiting    "<writer> <when>": who was refused first and waits for its turn, and when it last tried
 -- ARGV: the sidecars' time to live in ms, the time in seconds since 1970, how many records a sidecar has at most,
 --         then for each attempt
 --         writer, sequence number, stamp,
@@ -16,7 +16,7 @@
 --         what is expected: "" anything, "absent", "nothing" (refuse in any case), "<length> <stamp>", or
 --         "=" and the bytes
 -- Returns for each attempt
---         {1, existed, contended}  applied; contended where another writer was refused before, and tries again
+--         {1, existed, waiting}    applied; and which other writer was refused before, and waits for its turn
 --         {2, stored, tombstone}   applied by an earlier attempt
 --         {3, stored, tombstone}   refused: as new or newer, or not what was expected
 --         {4, stored, tombstone}   whether it was applied by an earlier attempt is forgotten
@@ -29,6 +29,7 @@ local lifetime, now, most = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3])
 local needed = now + lifetime / 1000
 local LARGEST = '4611686018427387904' -- 2^62: a larger stamp counts as 0
 local TAIL = 64
+local PATIENCE = 2
 
 local function above(a, b)
   if #a ~= #b then return #a > #b end
@@ -80,6 +81,12 @@ local function record(sidecar, writer, note, ends)
   return refused or refusal(redis.pcall('PEXPIRE', sidecar, string.format('%.0f', longer)))
 end
 
+-- Who waits for a turn. It does until it has had it, or has not tried for so long that it may be gone.
+local function who_waits(waiting)
+  local who, when = string.match(waiting or '', '^(%d+) (%d+)$')
+  return who and now - when <= PATIENCE and who
+end
+
 local function commit(key, sidecar, writer, sequence, stamp, change, envelope, retry, expects)
   local length, seen, start = nil, nil, -TAIL
   if expects ~= '' then
@@ -112,7 +119,10 @@ local function commit(key, sidecar, writer, sequence, stamp, change, envelope, r
     -- What was refused stays so: the attempt in doubt must find the record when it arrives at last.
     local refused = retry ~= '' and record(sidecar, writer, sequence .. '-', ends)
     if refused then return {0, refused} end
-    if length and beside[4] ~= writer then redis.pcall('HSET', sidecar, 'waiting', writer) end
+    if length then
+      local first, waits = who_waits(beside[4]), writer .. ' ' .. now
+      if (not first or first == writer) and beside[4] ~= waits then redis.pcall('HSET', sidecar, 'waiting', waits) end
+    end
     return {3, redis.call('GET', key), tombstone}
   end
 
@@ -141,8 +151,9 @@ local function commit(key, sidecar, writer, sequence, stamp, change, envelope, r
   if change == 'delete' and above(stamp, tombstone) and not above(stamp, LARGEST) then
     redis.call('HSET', sidecar, 'deleted', stamp)
   end
-  if beside[4] then redis.pcall('HDEL', sidecar, 'waiting') end
-  return {1, exists and 1 or 0, beside[4] and beside[4] ~= writer and 1 or 0}
+  local waits = who_waits(beside[4])
+  if waits == writer or (beside[4] and not waits) then redis.pcall('HDEL', sidecar, 'waiting') end
+  return {1, exists and 1 or 0, waits ~= writer and waits or ''}
 end
 
 local answers = {}

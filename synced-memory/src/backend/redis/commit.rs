@@ -139,8 +139,8 @@ fn outcome(answer: Value) -> Result<Outcome, Fault> {
     };
     let mut parts = parts.into_iter();
     match (parts.next(), parts.next(), parts.next()) {
-        (Some(Value::Int(1)), Some(Value::Int(existed)), Some(Value::Int(contended))) => {
-            Ok(Outcome::Applied { existed: existed == 1, contended: contended == 1 })
+        (Some(Value::Int(1)), Some(Value::Int(existed)), Some(contended)) => {
+            Ok(Outcome::Applied { existed: existed == 1, contended: reply::text(contended)?.parse().ok() })
         }
         (Some(Value::Int(2)), Some(stored), Some(tombstone)) => Ok(Outcome::Already(found(stored, tombstone)?)),
         (Some(Value::Int(3)), Some(stored), Some(tombstone)) => Ok(Outcome::Refused(found(stored, tombstone)?)),
