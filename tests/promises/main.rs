@@ -6,6 +6,7 @@ mod exactly_once;
 mod flushes;
 mod journal;
 mod line;
+mod mutations;
 mod names_and_scopes;
 mod operations;
 mod outages;

@@ -57,22 +57,24 @@ impl Crew {
         self.children.iter_mut().map(hear).collect()
     }
 
-    fn race(&mut self, server: &Server, kind: &str, until: u64) -> Vec<u64> {
+    fn laps(&mut self) -> Vec<u64> {
+        self.tell("laps");
+        self.hear().iter().map(|laps| laps.parse().unwrap()).collect()
+    }
+
+    /// How far each comes while all of them are at it.
+    fn race(&mut self, server: &Server, kind: &str, length: u64) -> Vec<u64> {
         self.tell(&format!("race {kind}"));
         self.hear();
-        // From when all are at it: whoever began first was alone.
-        let before = self.counts();
+        // Whoever starts first is alone for a while, and does not count before the others have started too.
+        eventually(DEADLINE, "all of them run", || self.laps().iter().all(|laps| *laps > 0));
         server.reset_stats();
-        eventually(DEADLINE, "they have come far enough", || server.command_count("set") >= until);
-        let after = self.counts();
+        let before = self.laps();
+        eventually(DEADLINE, "they have come far enough", || server.command_count("set") >= length);
+        let after = self.laps();
         self.tell("stop");
         self.hear();
         after.iter().zip(before).map(|(after, before)| after - before).collect()
-    }
-
-    fn counts(&mut self) -> Vec<u64> {
-        self.tell("count");
-        self.hear().iter().map(|count| count.parse().unwrap()).collect()
     }
 
     /// Everything that they did is there: each item once, and each process's in its order.
@@ -169,9 +171,9 @@ fn they_are_all_there_when_connections_are_cut_at_random_bytes() {
 fn of_eight_processes_at_one_key_the_slowest_makes_a_quarter_of_the_fastest() {
     let server = Server::redis().start();
     let mut crew = Crew::at(&server.url());
-    let until = if std::env::var_os("SYNCED_MEMORY_SOAK").is_some() { 8_000 } else { 2_000 };
+    let length = if std::env::var_os("SYNCED_MEMORY_SOAK").is_some() { 8_000 } else { 2_000 };
     for kind in ["add", "push"] {
-        let done = crew.race(&server, kind, until);
+        let done = crew.race(&server, kind, length);
         let (slowest, fastest) = (done.iter().min().unwrap(), done.iter().max().unwrap());
         println!("{kind}: {done:?}, slowest / fastest = {slowest} / {fastest}");
         assert!(slowest * 4 >= *fastest, "{kind}: {done:?}");

@@ -2,7 +2,7 @@
 //!
 //! `contributor <url> <name>` says `opened`. `go <n>`: `n` times, it pushes `<name>/<i>` onto the list `items`, adds 1
 //! to `count` and inserts `<name>/<i>` into the map `entries`; answered with `did`. `race <kind>`: pushes or adds
-//! without end, until `stop`; `count`: how many those were by now. `flush`: delivers all. `see`:
+//! without end, until `stop`; `laps` says how many those are so far. `flush`: delivers all. `see`:
 //! how many writes were set aside, how many superseded, and how much it sees in `items`, `count` and `entries`.
 //! `come <n>`: `n` memories of their own add 1 to `count` each, and stay. `leave`: all of those are closed.
 
@@ -31,7 +31,7 @@ fn main() {
     let memory = Memory::open(&url).expect("it opens");
     let work = Work::attach(&memory);
     println!("opened");
-    let (mut done, mut race, mut others) = (0, None::<Race>, Vec::new());
+    let (mut done, mut race, mut others) = (0, None, Vec::new());
     for line in stdin().lines().map_while(Result::ok) {
         let words: Vec<&str> = line.split(' ').collect();
         match words[..] {
@@ -49,7 +49,7 @@ fn main() {
                 race = Some(Race::start(work.items().clone(), work.synced_count().clone(), kind == "push"));
                 println!("started");
             }
-            ["count"] => println!("{}", race.as_ref().expect("it races").count()),
+            ["laps"] => println!("{}", race.as_ref().map_or(0, |race: &Race| race.laps.load(Ordering::Relaxed))),
             ["stop"] => {
                 race.take().expect("it races").stop();
                 println!("stopped");
@@ -84,26 +84,22 @@ fn main() {
 
 struct Race {
     stop: Arc<AtomicBool>,
-    count: Arc<AtomicU64>,
+    laps: Arc<AtomicU64>,
     thread: JoinHandle<()>,
 }
 
 impl Race {
-    fn start(items: Synced<Vec<String>>, number: Synced<u64>, pushes: bool) -> Self {
-        let (stop, done) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-        let (told, count) = (Arc::clone(&stop), Arc::clone(&done));
-        let work = move || {
+    fn start(items: Synced<Vec<String>>, count: Synced<u64>, pushes: bool) -> Self {
+        let (stop, laps) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let (told, done) = (Arc::clone(&stop), Arc::clone(&laps));
+        let thread = thread::spawn(move || {
             while !told.load(Ordering::Relaxed) {
-                let written = if pushes { items.push("item".to_owned()) } else { number.add(1) };
+                let written = if pushes { items.push("item".to_owned()) } else { count.add(1) };
                 written.expect("it is stored or queued");
                 done.fetch_add(1, Ordering::Relaxed);
             }
-        };
-        Self { stop, count, thread: thread::spawn(work) }
-    }
-
-    fn count(&self) -> u64 {
-        self.count.load(Ordering::Relaxed)
+        });
+        Self { stop, laps, thread }
     }
 
     fn stop(self) {
