@@ -124,6 +124,31 @@ fn a_setter_under_an_unset_parent_starts_from_an_object_with_only_that() -> Resu
 }
 
 #[test]
+fn what_is_missing_deep_inside_is_named_with_its_path() -> Result<()> {
+    #[derive(SyncedMemory, Serialize, Deserialize, Clone, Debug)]
+    struct Inner {
+        first: u8,
+        second: u8,
+    }
+    #[derive(SyncedMemory, Serialize, Deserialize, Clone, Debug)]
+    struct Outer {
+        #[synced(nested)]
+        inner: Inner,
+    }
+    #[derive(SyncedMemory)]
+    struct Whole {
+        #[synced(nested)]
+        outer: Outer,
+    }
+    let whole = Whole::open("memory:")?;
+    whole.outer().inner().set_first(1)?;
+    let error = whole.synced_outer().get().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unset);
+    assert!(error.to_string().contains("`inner.second` is missing"), "{error}");
+    Ok(())
+}
+
+#[test]
 fn a_setter_under_an_unset_parent_starts_from_its_default() -> Result<()> {
     let state = State::open("memory:")?;
     state.plan().set_seats(5)?;

@@ -119,6 +119,15 @@ pub(crate) fn describe(error: &serde_json::Error) -> String {
     }
 }
 
+/// Where in it this JSON is no `T`: nothing, or names of members and a dot behind them.
+pub(crate) fn path_of_error<T: DeserializeOwned>(json: &str) -> String {
+    let mut deserializer = serde_json::Deserializer::from_str(json);
+    match serde_path_to_error::deserialize::<_, T>(&mut deserializer) {
+        Err(error) if error.path().iter().next().is_some() => format!("{}.", error.path()),
+        _ => String::new(),
+    }
+}
+
 /// Why a value cannot be written, without any of the value.
 pub(crate) fn describe_refusal(error: &serde_json::Error) -> String {
     const KNOWN: [&str; 3] = [json::INEXACT, "key must be a string", "float key must be finite"];

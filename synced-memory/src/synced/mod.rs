@@ -22,6 +22,7 @@ use crate::schema::SyncedMemory;
 use crate::state::Request;
 use crate::value::Value;
 use arc_swap::ArcSwapOption;
+use bytes::Bytes;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -253,11 +254,14 @@ impl<T: Value> Synced<T> {
         let Shown { version, view, .. } = part.shown()?;
         let (value, exists) = match &view.stored {
             stored if part.is_root() => {
-                let decode = |stored| envelope::decode(stored).map_err(|error| self.undecoded(&error));
-                (stored.as_ref().map(|stored| decode(stored)).transpose()?, stored.is_some())
+                let decode = |stored: &Bytes| {
+                    envelope::decode(stored)
+                        .map_err(|error| self.undecoded(&error, envelope::value_of(stored).as_str()))
+                };
+                (stored.as_ref().map(decode).transpose()?, stored.is_some())
             }
             _ => part.look_at(&view, |found, exists| {
-                let decode = |text| serde_json::from_str(text).map_err(|error| self.undecoded(&error));
+                let decode = |text| self.decode(text);
                 Ok((found.map(decode).transpose()?, exists))
             })?,
         };
@@ -266,12 +270,17 @@ impl<T: Value> Synced<T> {
         Ok(memo)
     }
 
-    fn undecoded(&self, error: &serde_json::Error) -> Error {
-        let text = error.to_string();
-        let missing = text.strip_prefix("missing field `").and_then(|rest| rest.split('`').next());
+    fn decode(&self, text: &str) -> Result<T> {
+        serde_json::from_str(text).map_err(|error| self.undecoded(&error, text))
+    }
+
+    fn undecoded(&self, error: &serde_json::Error, text: &str) -> Error {
+        let said = error.to_string();
+        let missing = said.strip_prefix("missing field `").and_then(|rest| rest.split('`').next());
         match missing.filter(|_| self.inner.nested) {
             Some(missing) => {
-                let what = format_args!("only a part of it is set: `{missing}` is missing, and has no default");
+                let path = envelope::path_of_error::<T>(text);
+                let what = format_args!("only a part of it is set: `{path}{missing}` is missing, and has no default");
                 self.part().error(ErrorKind::Unset, what)
             }
             None => self.part().undecoded::<T>(error),

@@ -48,7 +48,7 @@ impl<T: Value> Synced<T> {
     ) -> Result<(Result<R, E>, Written)> {
         self.part().record(How::CurrentExact, None, |spot| {
             let mut value = match (spot.found, default) {
-                (Some(text), _) => serde_json::from_str(text).map_err(|error| self.undecoded(&error))?,
+                (Some(text), _) => self.decode(text)?,
                 (None, Some(default)) => default(),
                 (None, None) => return Err(self.unset()),
             };

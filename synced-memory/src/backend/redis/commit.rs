@@ -77,7 +77,8 @@ impl Committer {
                 Change::Delete => call.arg("delete").arg(""),
             };
             match attempt.retry {
-                Some(ago) => call.arg(ago.as_secs()),
+                // Rounded up: the record of it may have the second before, and is gone with that.
+                Some(ago) => call.arg(ago.as_secs() + 1),
                 None => call.arg(""),
             };
             expectation(&mut call, &attempt.expects);
