@@ -9,7 +9,7 @@ use crate::outbox::{Answer, Written};
 use crate::shared::{Live, Settings, Shared};
 use crate::state::{Accepted, Link, Request};
 use crate::turns::Turns;
-use crate::wait::block_on;
+use crate::wait::{block_on, is_blocking, pause, until};
 use crate::{fault::Fault, flusher, refresher, updating};
 use std::sync::Arc;
 use std::time::Duration;
@@ -60,7 +60,7 @@ impl Core {
         let spawned = std::thread::Builder::new().name("synced-memory".to_owned()).spawn(run);
         spawned.map_err(|error| no_thread(&error))?;
         let core = Self { shared, turns: Turns::default(), thread };
-        match block_on(first, deadline) {
+        match block_on(until(first, deadline)) {
             Some(Ok(Err(error))) if error.kind() == ErrorKind::Rejected => Err(error),
             _ => Ok(core),
         }
@@ -79,7 +79,7 @@ impl Core {
     /// # Errors
     ///
     /// The first key that the server refuses for good.
-    pub(crate) fn load(&self, keys: &[Arc<str>]) -> Result<()> {
+    pub(crate) async fn load(&self, keys: &[Arc<str>]) -> Result<()> {
         self.shared.check_open()?;
         let deadline = self.deadline();
         let mut given_up = None;
@@ -87,12 +87,12 @@ impl Core {
             let Some(live) = self.shared.live_but(given_up.as_ref()) else {
                 let limit = self.grace(keys, given_up.is_some()).min(deadline.remaining());
                 let back = self.shared.connected_but(given_up.as_ref());
-                match block_on(back, Deadline::after(limit)) {
+                match until(back, Deadline::after(limit)).await {
                     Some(()) => continue,
                     None => return Ok(()),
                 }
             };
-            match self.ask_on(&live, refresher::load(&self.shared, &live, keys), deadline) {
+            match self.ask_on(&live, refresher::load(&self.shared, &live, keys), deadline).await {
                 Some(Ok(answers)) => return answers.into_iter().collect(),
                 Some(Err(_)) => given_up = Some(live),
                 None => return Ok(()),
@@ -117,22 +117,22 @@ impl Core {
     }
 
     /// Makes a request on the connection; `None` where there is none, or it is silent.
-    pub(crate) fn ask<T, F: Future<Output = Result<T, Fault>>>(
+    pub(crate) async fn ask<T, F: Future<Output = Result<T, Fault>>>(
         &self,
         request: impl FnOnce(Arc<Live>) -> F,
     ) -> Option<Result<T, Fault>> {
         let live = self.shared.live()?;
-        self.ask_on(&live, request(Arc::clone(&live)), self.deadline())
+        self.ask_on(&live, request(Arc::clone(&live)), self.deadline()).await
     }
 
     /// Waits for a request on this connection, which is given up when it is lost or silent.
-    fn ask_on<T>(
+    async fn ask_on<T>(
         &self,
         live: &Live,
         request: impl Future<Output = Result<T, Fault>>,
         deadline: Deadline,
     ) -> Option<Result<T, Fault>> {
-        let answer = block_on(request, deadline);
+        let answer = until(request, deadline).await;
         match &answer {
             None => live.end(self.silent("a read")),
             Some(Err(fault)) if fault.is_lost() => live.end(fault.clone()),
@@ -150,21 +150,22 @@ impl Core {
     ///
     /// Where it is the only thing to send for its key, it is sent from this thread, which is then the one
     /// that the answer wakes; the flusher sends everything else.
-    pub(crate) fn write(&self, key: &Arc<str>, request: Request) -> Result<Answer> {
+    pub(crate) async fn write(&self, key: &Arc<str>, request: Request) -> Result<Answer> {
         let mut last_try = self.shared.clock.mono();
-        let answer = self.send(key, request, &mut last_try)?;
+        let answer = self.send(key, request, &mut last_try).await?;
         if let Some(waiting) = answer.contended {
             let took = self.shared.clock.mono().saturating_sub(last_try);
-            std::thread::sleep(self.turns.wait(waiting, took));
+            pause(Deadline::after(self.turns.wait(waiting, took))).await;
         }
         Ok(answer)
     }
 
     /// `last_try` becomes when it was tried last from here.
-    fn send(&self, key: &Arc<str>, request: Request, last_try: &mut Mono) -> Result<Answer> {
+    async fn send(&self, key: &Arc<str>, request: Request, last_try: &mut Mono) -> Result<Answer> {
         let deadline = self.deadline();
         updating::check(&self.shared, key)?;
-        let live = self.shared.live();
+        // A future that is dropped half done would leave nobody to take in the answer.
+        let live = if is_blocking().await { self.shared.live() } else { None };
         let (mut accepted, mut own) = {
             let mut state = self.shared.state();
             self.shared.check_open()?;
@@ -176,7 +177,7 @@ impl Core {
         };
         while let Some((live, attempt)) = live.as_ref().zip(own.take()) {
             *last_try = self.shared.clock.mono();
-            match block_on(flusher::send(&self.shared, live, &[attempt]), deadline) {
+            match until(flusher::send(&self.shared, live, &[attempt]), deadline).await {
                 Some(Err(fault)) if fault.is_lost() => live.end(fault),
                 None => live.end(self.silent("a write")),
                 Some(Ok(())) => {
@@ -195,11 +196,11 @@ impl Core {
             }
         }
         self.forward();
-        self.answer(key, accepted, deadline)
+        self.answer(key, accepted, deadline).await
     }
 
     /// Queues several writes, and waits for their answers together. One answer per write.
-    pub(crate) fn write_all(&self, writes: Vec<(Arc<str>, Request)>) -> Result<Vec<Result<Answer>>> {
+    pub(crate) async fn write_all(&self, writes: Vec<(Arc<str>, Request)>) -> Result<Vec<Result<Answer>>> {
         let deadline = self.deadline();
         let accept = |(key, request)| {
             let accepted = self.accept(&key, request);
@@ -208,8 +209,14 @@ impl Core {
         self.shared.check_open()?;
         let accepted: Vec<_> = writes.into_iter().map(accept).collect();
         self.forward();
-        let answer = |(key, accepted): (Arc<str>, Result<_>)| self.answer(&key, accepted?, deadline);
-        Ok(accepted.into_iter().map(answer).collect())
+        let mut answers = Vec::with_capacity(accepted.len());
+        for (key, accepted) in accepted {
+            answers.push(match accepted {
+                Ok(accepted) => self.answer(&key, accepted, deadline).await,
+                Err(error) => Err(error),
+            });
+        }
+        Ok(answers)
     }
 
     fn accept(&self, key: &Arc<str>, request: Request) -> Result<Accepted> {
@@ -228,9 +235,9 @@ impl Core {
         self.shared.tell_delivered();
     }
 
-    fn answer(&self, key: &str, accepted: Accepted, deadline: Deadline) -> Result<Answer> {
+    async fn answer(&self, key: &str, accepted: Accepted, deadline: Deadline) -> Result<Answer> {
         let Accepted { sequence, mut answer } = accepted;
-        if let Some(Ok(answer)) = block_on(&mut answer, deadline) {
+        if let Some(Ok(answer)) = until(&mut answer, deadline).await {
             return answer;
         }
         // From here on it is promised; the answer may have come at the last moment.
@@ -243,14 +250,14 @@ impl Core {
     /// # Errors
     ///
     /// `Timeout`, with what was not delivered.
-    pub(crate) fn flush(&self, limit: Duration) -> Result<()> {
+    pub(crate) async fn flush(&self, limit: Duration) -> Result<()> {
         self.shared.check_open()?;
-        self.deliver(Deadline::after(limit))
+        self.deliver(Deadline::after(limit)).await
     }
 
-    fn deliver(&self, deadline: Deadline) -> Result<()> {
+    async fn deliver(&self, deadline: Deadline) -> Result<()> {
         self.forward();
-        match block_on(self.shared.when_delivered(), deadline) {
+        match until(self.shared.when_delivered(), deadline).await {
             Some(Ok(())) => Ok(()),
             _ => Err(self.undelivered()),
         }
@@ -261,14 +268,16 @@ impl Core {
     /// # Errors
     ///
     /// `Timeout`, with what was not delivered.
-    pub(crate) fn close(&self, limit: Duration) -> Result<()> {
-        if !self.shared.close() {
+    pub(crate) async fn close(&self, limit: Duration) -> Result<()> {
+        self.shared.close();
+        // One that was begun and dropped is gone on with.
+        if self.shared.is_stopped() {
             return Ok(());
         }
         let deadline = Deadline::after(limit);
-        let delivered = self.deliver(deadline);
+        let delivered = self.deliver(deadline).await;
         if delivered.is_ok() {
-            self.forget(deadline);
+            self.forget(deadline).await;
             self.shared.state().end_journal();
         }
         self.shared.stop();
@@ -276,7 +285,7 @@ impl Core {
     }
 
     /// Drops this writer's records: nothing of it is under way any more.
-    fn forget(&self, deadline: Deadline) {
+    async fn forget(&self, deadline: Deadline) {
         let (writer, keys) = {
             let mut state = self.shared.state();
             (state.writer(), state.take_recorded())
@@ -286,7 +295,7 @@ impl Core {
         };
         for keys in keys.chunks(1_000) {
             // Records that stay behind age out.
-            let forgotten = block_on(live.session.forget(writer, keys), deadline);
+            let forgotten = until(live.session.forget(writer, keys), deadline).await;
             if !matches!(forgotten, Some(Ok(()))) {
                 return;
             }
@@ -336,7 +345,7 @@ impl Drop for Core {
     /// Delivers what is queued for at most `shutdown_timeout`, and ends the I/O thread.
     fn drop(&mut self) {
         let limit = self.shared.settings.shutdown_timeout;
-        match self.close(limit) {
+        match block_on(self.close(limit)) {
             Err(error) if self.shared.state().is_journalled() => {
                 tracing::warn!(target = self.shared.target, %error, "dropped with writes that the next process delivers");
             }
@@ -345,7 +354,7 @@ impl Drop for Core {
         }
         self.shared.stop();
         // It ends at once, unless it is in the middle of something: no drop waits for that for long.
-        let _ = block_on(&mut self.thread, Deadline::after(limit.min(THREAD_END)));
+        let _ = block_on(until(&mut self.thread, Deadline::after(limit.min(THREAD_END))));
     }
 }
 

@@ -10,6 +10,7 @@ use crate::outbox::Written;
 use crate::set_aside::SetAside;
 use crate::shared::Shared;
 use crate::state::{Link, Request};
+use crate::wait::block_on;
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -215,7 +216,7 @@ impl Memory {
         let keys: Vec<Arc<str>> = self.keys_below()?.into_iter().map(Into::into).collect();
         for some in keys.chunks(1_000) {
             let deletes = some.iter().map(|key| (Arc::clone(key), Request::Delete)).collect();
-            for answer in self.scope.core.write_all(deletes)? {
+            for answer in block_on(self.scope.core.write_all(deletes))? {
                 purged += u64::from(answer?.existed);
             }
         }
@@ -231,7 +232,7 @@ impl Memory {
         let mut keys = BTreeSet::new();
         let mut cursor = None;
         loop {
-            let page = self.scope.core.ask(|live| live.session.names(&stem, cursor.take()));
+            let page = block_on(self.scope.core.ask(|live| live.session.names(&stem, cursor.take())));
             let (names, next) = match page {
                 Some(Ok(page)) => page,
                 Some(Err(fault)) if fault.is_refused() => {
@@ -288,7 +289,16 @@ impl Memory {
     ///
     /// `Timeout` after `timeout`, naming what was not delivered; it stays queued.
     pub fn flush(&self, timeout: Duration) -> Result<()> {
-        self.scope.core.flush(timeout)
+        block_on(self.flush_async(timeout))
+    }
+
+    /// As [`flush`](Memory::flush), in async code: it runs on any executor.
+    ///
+    /// # Errors
+    ///
+    /// As [`flush`](Memory::flush).
+    pub async fn flush_async(&self, timeout: Duration) -> Result<()> {
+        self.scope.core.flush(timeout).await
     }
 
     /// Delivers what is queued and closes the connection for every clone and scope; later calls are
@@ -299,7 +309,17 @@ impl Memory {
     /// `Timeout` after `timeout`, naming what was not delivered. With a [journal](crate::Builder::journal) the next
     /// memory that opens it delivers that; without one it is lost.
     pub fn close(&self, timeout: Duration) -> Result<()> {
-        self.scope.core.close(timeout)
+        block_on(self.close_async(timeout))
+    }
+
+    /// As [`close`](Memory::close), in async code. Where the future is dropped, the last drop of a handle goes on
+    /// with it.
+    ///
+    /// # Errors
+    ///
+    /// As [`close`](Memory::close).
+    pub async fn close_async(&self, timeout: Duration) -> Result<()> {
+        self.scope.core.close(timeout).await
     }
 
     pub(crate) fn core(&self) -> &Arc<Core> {

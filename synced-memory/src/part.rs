@@ -10,6 +10,7 @@ use crate::mutation::{
 };
 use crate::outbox::{Again, Exact, Written};
 use crate::state::{Request, View};
+use crate::wait::block_on;
 use serde::Serialize;
 use std::fmt;
 use std::sync::Arc;
@@ -125,7 +126,11 @@ impl Part {
 
     /// Asks the backend, where it is there.
     pub(crate) fn load(&self) -> Result<()> {
-        self.core().load(&self.keys()?)
+        block_on(self.load_async())
+    }
+
+    pub(crate) async fn load_async(&self) -> Result<()> {
+        self.core().load(&self.keys()?).await
     }
 
     /// Versions only rise, and so does their sum: it stands for all of them.
@@ -172,6 +177,15 @@ impl Part {
         &self,
         how: How,
         empty: Option<&str>,
+        record: impl FnMut(&Spot<'_>) -> Result<(Change, R)>,
+    ) -> Result<(R, Written)> {
+        block_on(self.record_async(how, empty, record))
+    }
+
+    pub(crate) async fn record_async<R>(
+        &self,
+        how: How,
+        empty: Option<&str>,
         mut record: impl FnMut(&Spot<'_>) -> Result<(Change, R)>,
     ) -> Result<(R, Written)> {
         let timeout = self.root.memory.shared().settings.timeout;
@@ -184,7 +198,7 @@ impl Part {
         let may_be_older = self.slots()?.len() > 1 && self.shown()?.own.stored.is_none();
         let mut is_current = names_elements || may_be_older || matches!(how, How::Current | How::CurrentExact);
         if is_current {
-            self.load()?;
+            self.load_async().await?;
         }
         loop {
             // Of many pushes in a row that wait, none has to look at those before it.
@@ -208,7 +222,7 @@ impl Part {
                 Err(error) if is_current => return Err(error),
                 // What is known may be out of date.
                 Ok(_) | Err(_) => {
-                    self.load()?;
+                    self.load_async().await?;
                     is_current = true;
                     continue;
                 }
@@ -226,7 +240,7 @@ impl Part {
                     },
                 },
             };
-            let answer = self.core().write(key, request)?;
+            let answer = self.core().write(key, request).await?;
             match answer.again {
                 None => return Ok((result, answer.written)),
                 Some(_) if deadline.remaining().is_zero() => {
@@ -244,9 +258,18 @@ impl Part {
         &self,
         how: How,
         empty: Option<&str>,
+        action: impl FnMut(&Spot<'_>) -> mutation::Action,
+    ) -> Result<Written> {
+        block_on(self.act_async(how, empty, action))
+    }
+
+    pub(crate) async fn act_async(
+        &self,
+        how: How,
+        empty: Option<&str>,
         mut action: impl FnMut(&Spot<'_>) -> mutation::Action,
     ) -> Result<Written> {
-        Ok(self.record(how, empty, |spot| Ok((Change::one(action(spot)), ())))?.1)
+        Ok(self.record_async(how, empty, |spot| Ok((Change::one(action(spot)), ()))).await?.1)
     }
 
     /// The request that stores `value` here, as a mutation of its own.

@@ -12,6 +12,7 @@ pub use std;
 
 use crate::state::Request;
 use crate::synced;
+use crate::wait::block_on;
 use std::sync::{Arc, OnceLock};
 
 /// Where the fields of a handle are: each under its own key, or all of them as members inside one.
@@ -149,7 +150,7 @@ pub fn load(place: &Place, views: &[&dyn View]) -> Result<()> {
         keys.sort_unstable();
         keys.dedup();
     }
-    place.memory().core().load(&keys)
+    block_on(place.memory().core().load(&keys))
 }
 
 /// A whole struct on its way to the backend: all values are encoded before the first is queued.
@@ -165,7 +166,7 @@ impl Restore {
 
     /// The weakest of what became of the fields.
     pub fn commit(self) -> Result<Written> {
-        let answers = self.memory.core().write_all(self.writes)?;
+        let answers = block_on(self.memory.core().write_all(self.writes))?;
         answers.into_iter().try_fold(Written::Stored, |weakest, answer| Ok(weakest.min(answer?.written)))
     }
 }

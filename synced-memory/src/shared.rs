@@ -188,17 +188,21 @@ impl Shared {
         if self.closed.load(Ordering::Relaxed) { Err(Error::closed()) } else { Ok(()) }
     }
 
-    /// Refuses everything from now on; whether this call was the first to say so.
+    /// Refuses everything from now on.
     ///
     /// Set under the lock of the state: no write is accepted after that.
-    pub(crate) fn close(&self) -> bool {
+    pub(crate) fn close(&self) {
         let _state = self.state();
-        !self.closed.swap(true, Ordering::Relaxed)
+        self.closed.store(true, Ordering::Relaxed);
     }
 
     /// Ends the I/O thread.
     pub(crate) fn stop(&self) {
         self.stopped.send_replace(true);
+    }
+
+    pub(crate) fn is_stopped(&self) -> bool {
+        *self.stopped.borrow()
     }
 
     /// Ready when the I/O thread is to end.

@@ -1,13 +1,20 @@
-//! Waiting for a future on the caller's own thread, with a deadline and without a runtime.
+//! Waiting with a deadline and without a runtime: on the caller's own thread, or in a task of any executor.
 //!
 //! A blocking call must not panic inside an async runtime, so nothing here is tokio's.
 
 use crate::clock::Deadline;
-use std::pin::pin;
-use std::task::{Context, Poll, Waker};
+use futures_timer::Delay;
+use std::cell::Cell;
+use std::future::{pending, poll_fn};
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, Waker, ready};
 
 thread_local! {
     static PARKING: (parking::Parker, Waker) = pair();
+    /// When the future that is being polled has to be polled again at the latest.
+    static AGAIN: Cell<Option<Deadline>> = const { Cell::new(None) };
+    /// How many `block_on` run on this thread, each in a poll of the one before.
+    static DEPTH: Cell<u32> = const { Cell::new(0) };
 }
 
 fn pair() -> (parking::Parker, Waker) {
@@ -15,25 +22,90 @@ fn pair() -> (parking::Parker, Waker) {
     (parker, unparker.into())
 }
 
-/// Runs `future` on this thread; `None` when it is not done at the deadline.
-pub(crate) fn block_on<F: Future>(future: F, deadline: Deadline) -> Option<F::Output> {
+/// Runs `future` on this thread.
+pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
     // Inside a task, tokio's primitives would ask to be polled again once the task has yielded, which it cannot.
     let mut future = pin!(tokio::task::unconstrained(future));
-    let mut wait = |(parker, waker): &(parking::Parker, Waker)| {
+    let mut run = |(parker, waker): &(parking::Parker, Waker)| {
+        let _nested = Nested::new(waker);
         let mut context = Context::from_waker(waker);
         loop {
+            AGAIN.set(None);
             if let Poll::Ready(output) = future.as_mut().poll(&mut context) {
-                return Some(output);
+                return output;
             }
-            let remaining = deadline.remaining();
-            if remaining.is_zero() {
-                return None;
+            match AGAIN.take() {
+                Some(deadline) => _ = parker.park_timeout(deadline.remaining()),
+                None => parker.park(),
             }
-            parker.park_timeout(remaining);
         }
     };
     // At the end of a thread its locals go one by one, and a memory that is kept in one may be the last.
-    PARKING.try_with(&mut wait).unwrap_or_else(|_| wait(&pair()))
+    PARKING.try_with(&mut run).unwrap_or_else(|_| run(&pair()))
+}
+
+/// A run inside the poll of another one, as of a closure of the user that reads: what it waited for says nothing
+/// of the outer one, whose wake-ups it may have taken.
+struct Nested<'a> {
+    waker: &'a Waker,
+    outer: Option<Deadline>,
+}
+
+impl<'a> Nested<'a> {
+    fn new(waker: &'a Waker) -> Self {
+        DEPTH.set(DEPTH.get() + 1);
+        Self { waker, outer: AGAIN.get() }
+    }
+}
+
+impl Drop for Nested<'_> {
+    fn drop(&mut self) {
+        DEPTH.set(DEPTH.get() - 1);
+        if DEPTH.get() > 0 {
+            AGAIN.set(self.outer);
+            self.waker.wake_by_ref();
+        }
+    }
+}
+
+/// Whether a poll with this context is one of `block_on`, on this thread.
+fn is_parking(context: &Context<'_>) -> bool {
+    PARKING.try_with(|(_, waker)| context.waker().will_wake(waker)) == Ok(true)
+}
+
+/// Whether whoever runs this waits on its own thread, and for that alone: it cannot drop it half done.
+pub(crate) async fn is_blocking() -> bool {
+    poll_fn(|context| Poll::Ready(is_parking(context))).await
+}
+
+/// What `future` gives; `None` when it is not done at the deadline.
+pub(crate) async fn until<F: Future>(future: F, deadline: Deadline) -> Option<F::Output> {
+    let mut future = pin!(future);
+    let mut timer: Option<Delay> = None;
+    poll_fn(|context| {
+        if let Poll::Ready(output) = future.as_mut().poll(context) {
+            return Poll::Ready(Some(output));
+        }
+        loop {
+            let remaining = deadline.remaining();
+            if remaining.is_zero() {
+                return Poll::Ready(None);
+            }
+            if is_parking(context) {
+                let earlier = AGAIN.get().filter(|other| other.remaining() < remaining);
+                AGAIN.set(earlier.or(Some(deadline)));
+                return Poll::Pending;
+            }
+            ready!(Pin::new(timer.get_or_insert_with(|| Delay::new(remaining))).poll(context));
+            timer = None;
+        }
+    })
+    .await
+}
+
+/// Waits until the deadline.
+pub(crate) async fn pause(deadline: Deadline) {
+    until(pending::<()>(), deadline).await;
 }
 
 #[cfg(test)]
@@ -41,20 +113,59 @@ mod tests {
     use super::*;
     use std::time::Duration;
 
+    fn after(millis: u64) -> Deadline {
+        Deadline::after(Duration::from_millis(millis))
+    }
+
     #[test]
     fn a_future_that_is_done_is_returned_even_when_the_time_is_over() {
-        assert_eq!(block_on(std::future::ready(5), Deadline::after(Duration::ZERO)), Some(5));
+        assert_eq!(block_on(until(std::future::ready(5), after(0))), Some(5));
     }
 
     #[test]
     fn a_wait_ends_at_its_deadline() {
-        assert_eq!(block_on(std::future::pending::<()>(), Deadline::after(Duration::from_millis(20))), None);
+        assert_eq!(block_on(until(pending::<()>(), after(20))), None);
+    }
+
+    #[test]
+    fn a_wait_ends_at_its_deadline_in_any_executor() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        assert_eq!(runtime.block_on(until(pending::<()>(), after(20))), None);
+        // One inside a blocking call: its deadline is not that of the thread.
+        block_on(async { assert_eq!(runtime.block_on(until(pending::<()>(), after(20))), None) });
+    }
+
+    #[test]
+    fn the_earliest_deadline_ends_first() {
+        let (late, early) = (pin!(pause(after(10_000))), pin!(pause(after(20))));
+        let first = block_on(futures_util::future::select(late, early));
+        assert!(matches!(first, futures_util::future::Either::Right(_)));
     }
 
     #[test]
     fn an_answer_from_another_thread_ends_the_wait() {
         let (tell, answer) = tokio::sync::oneshot::channel();
         std::thread::spawn(move || tell.send(7));
-        assert_eq!(block_on(answer, Deadline::after(Duration::MAX)), Some(Ok(7)));
+        assert_eq!(block_on(until(answer, Deadline::after(Duration::MAX))), Some(Ok(7)));
+    }
+
+    #[test]
+    fn what_waits_inside_a_poll_takes_no_wake_up_from_what_waits_outside() {
+        let (tell, mut answer) = tokio::sync::oneshot::channel();
+        let mut tell = Some(tell);
+        let outer = poll_fn(|context| {
+            let seen = Pin::new(&mut answer).poll(context);
+            if let Some(tell) = tell.take() {
+                let (tell_inner, inner) = tokio::sync::oneshot::channel();
+                // Both are told while the inner one waits.
+                std::thread::spawn(move || {
+                    let _ = tell.send(7);
+                    let _ = tell_inner.send(8);
+                });
+                assert_eq!(block_on(inner), Ok(8));
+            }
+            seen
+        });
+        assert_eq!(block_on(outer), Ok(7));
     }
 }

@@ -1,5 +1,6 @@
 //! One module per promise.
 
+mod asynchronous;
 mod clocks;
 mod commands;
 mod exactly_once;

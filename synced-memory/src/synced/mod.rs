@@ -15,12 +15,13 @@ use crate::envelope::{self, Unsealed};
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::{Key, Spec};
 use crate::memory::Memory;
-use crate::mutation::{Action, Json, Member, Place};
+use crate::mutation::{Action, Json, Member, Place, Spot};
 use crate::outbox::Written;
 use crate::part::{Change, How, Part, Shown, seen};
 use crate::schema::SyncedMemory;
 use crate::state::Request;
 use crate::value::Value;
+use crate::wait::block_on;
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use std::fmt;
@@ -126,6 +127,16 @@ impl<T: Value> Synced<T> {
         self.read().map(Arc::unwrap_or_clone)
     }
 
+    /// As [`get`](Synced::get), in async code: it runs on any executor.
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](Synced::get).
+    pub async fn get_async(&self) -> Result<T> {
+        self.part().load_async().await?;
+        self.shown_or_default().map(Arc::unwrap_or_clone)
+    }
+
     /// The value, or `None` where nothing is stored, whatever the default.
     ///
     /// # Errors
@@ -162,14 +173,24 @@ impl<T: Value> Synced<T> {
     ///
     /// `Serialize` for a value that JSON cannot hold, `OutboxFull`, `Rejected` where the server
     /// refuses; of a part, `Unset` where what it is a part of is missing. After an error nothing is changed.
-    #[allow(clippy::needless_pass_by_value)] // the value is given away, as to a field
     pub fn set(&self, value: T) -> Result<Written> {
+        block_on(self.set_async(value))
+    }
+
+    /// As [`set`](Synced::set), in async code: it runs on any executor. To drop the future does not take back a
+    /// write that was queued.
+    ///
+    /// # Errors
+    ///
+    /// As [`set`](Synced::set).
+    pub async fn set_async(&self, value: T) -> Result<Written> {
         if self.part().is_root() {
             let (key, request) = self.assignment(&value)?;
-            return Ok(self.part().core().write(&key, request)?.written);
+            return Ok(self.part().core().write(&key, request).await?.written);
         }
         let value = self.part().encode(&value)?;
-        self.part().act(How::Blind, None, |spot| Action::Set { value: value.clone(), seen: seen(spot) })
+        let set = |spot: &Spot<'_>| Action::Set { value: value.clone(), seen: seen(spot) };
+        self.part().act_async(How::Blind, None, set).await
     }
 
     /// Removes what is stored under the key and its older names, or the part; whether there was anything.
@@ -179,7 +200,7 @@ impl<T: Value> Synced<T> {
     /// `OutboxFull`, `Rejected` where the server refuses. After an error nothing is changed.
     pub fn delete(&self) -> Result<bool> {
         if !self.part().is_root() {
-            let remove = |spot: &crate::mutation::Spot<'_>| match seen(spot) {
+            let remove = |spot: &Spot<'_>| match seen(spot) {
                 _ if !spot.exists => Ok((Change::Nothing, false)),
                 seen => Ok((Change::one(Action::Remove { seen }), true)),
             };
@@ -191,7 +212,7 @@ impl<T: Value> Synced<T> {
         }
         // The older names first: the key must not fall back to them in between.
         let deletes = self.part().keys()?.into_iter().rev().map(|key| (key, Request::Delete)).collect();
-        let answers: Vec<_> = self.part().core().write_all(deletes)?.into_iter().collect::<Result<_>>()?;
+        let answers: Vec<_> = block_on(self.part().core().write_all(deletes))?.into_iter().collect::<Result<_>>()?;
         Ok(answers.iter().any(|answer| answer.existed))
     }
 

@@ -9,6 +9,7 @@ use crate::outbox::Written;
 use crate::part::{Change, How, seen};
 use crate::updating::Updating;
 use crate::value::Value;
+use crate::wait::block_on;
 use std::convert::Infallible;
 
 impl<T: Value> Synced<T> {
@@ -31,6 +32,19 @@ impl<T: Value> Synced<T> {
         })
     }
 
+    /// As [`update`](Synced::update), in async code: it runs on any executor. The closure runs while the future is
+    /// polled; where the future is dropped, what the closure did is written or not, and never in part.
+    ///
+    /// # Errors
+    ///
+    /// As [`update`](Synced::update).
+    pub async fn update_async<R>(&self, mut change: impl FnMut(&mut T) -> R) -> Result<R> {
+        let change = |value: &mut T| Ok::<R, Infallible>(change(value));
+        Ok(match self.change_async(self.inner.default, change).await?.0 {
+            Ok(result) => result,
+        })
+    }
+
     /// As [`update`](Synced::update), for a closure that may fail: its `Err` is returned, and commits nothing.
     ///
     /// # Errors
@@ -44,9 +58,17 @@ impl<T: Value> Synced<T> {
     pub(super) fn change<R, E>(
         &self,
         default: Option<fn() -> T>,
+        change: impl FnMut(&mut T) -> Result<R, E>,
+    ) -> Result<(Result<R, E>, Written)> {
+        block_on(self.change_async(default, change))
+    }
+
+    async fn change_async<R, E>(
+        &self,
+        default: Option<fn() -> T>,
         mut change: impl FnMut(&mut T) -> Result<R, E>,
     ) -> Result<(Result<R, E>, Written)> {
-        self.part().record(How::CurrentExact, None, |spot| {
+        let record = |spot: &Spot<'_>| {
             let mut value = match (spot.found, default) {
                 (Some(text), _) => self.decode(text)?,
                 (None, Some(default)) => default(),
@@ -59,7 +81,8 @@ impl<T: Value> Synced<T> {
             }
             let after = self.part().encode(&value)?;
             Ok((difference::<T>(spot, &before, after), result))
-        })
+        };
+        self.part().record_async(How::CurrentExact, None, record).await
     }
 
     /// Runs a closure of the user, which may not write to this key.
