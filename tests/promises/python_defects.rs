@@ -16,6 +16,7 @@ struct State {
     #[synced(default = "dark".to_owned())]
     theme: String,
     note: Option<String>,
+    items: Vec<i64>,
 }
 
 fn key(name: &str) -> Key<u64> {
@@ -56,6 +57,33 @@ fn item_1_one_connection_serves_every_operation() {
 }
 
 #[test]
+fn item_2_a_held_list_loses_no_update() {
+    let server = Server::redis().start();
+    let state = State::open(&server.url()).unwrap();
+    let other = State::open(&server.url()).unwrap();
+    let held = state.items().clone();
+    held.set(vec![1, 2, 3]).unwrap();
+    // What the package loses: `h = m.items; m.items; h.append(4)`.
+    state.items().to_vec().unwrap();
+    held.push(4).unwrap();
+    assert_eq!(other.items().to_vec().unwrap(), [1, 2, 3, 4]);
+    // Whatever becomes of the list meanwhile, here or elsewhere.
+    other.items().insert(0, 0).unwrap();
+    held.push(5).unwrap();
+    state.set_items(vec![7]).unwrap();
+    held.push(8).unwrap();
+    other.items().delete().unwrap();
+    held.push(9).unwrap();
+    let mut python = Python::against(&server);
+    python.run("from synced_memory import Memory; m = Memory(); m.items.append(10)");
+    assert_eq!(held.to_vec().unwrap(), [9, 10]);
+    held.push(11).unwrap();
+    assert_eq!(python.run("m = Memory(); h = m.items; print(h[:])"), "[9, 10, 11]");
+    // And the package does lose it, so that this shows what it is to show.
+    assert_eq!(python.run("m.items; h.append(12); print(Memory().items[:])"), "[9, 10, 11]");
+}
+
+#[test]
 fn item_3_a_remote_delete_is_seen_by_a_process_that_has_read_the_key() {
     let server = Server::redis().start();
     let state = State::open(&server.url()).unwrap();
@@ -74,6 +102,29 @@ fn item_3_a_remote_delete_is_seen_by_a_process_that_has_read_the_key() {
         delete();
         assert_eq!((state.theme().unwrap(), view.find().unwrap()), ("dark".to_owned(), None));
         assert_eq!(view.last_modified().unwrap(), None);
+    }
+}
+
+#[test]
+fn item_4_two_writers_with_50_appends_each_leave_100_items() {
+    let server = Server::redis().start();
+    let state = State::open(&server.url()).unwrap();
+    let mut writers: Vec<Child> =
+        (0..2).map(|n| Child::spawn(env!("CARGO_BIN_EXE_contributor"), [server.url(), format!("w{n}")])).collect();
+    for writer in &mut writers {
+        assert_eq!(writer.recv(), "opened");
+    }
+    for writer in &mut writers {
+        writer.send("go 50");
+    }
+    for writer in &mut writers {
+        assert_eq!(writer.recv(), "did");
+    }
+    let items = state.memory().get(&Key::<Vec<String>>::new("items")).unwrap().unwrap();
+    assert_eq!(items.len(), 100);
+    for writer in ["w0/", "w1/"] {
+        let own = items.iter().filter_map(|item| item.strip_prefix(writer)?.parse::<u32>().ok());
+        assert!(own.eq(0..50), "{items:?}");
     }
 }
 
@@ -200,7 +251,7 @@ fn item_9_a_scope_loads_nothing_of_other_scopes() {
     let filler = Memory::open(&server.url()).unwrap();
     for scope in 0..50 {
         State::attach(&filler.scope(&format!("other{scope}")))
-            .restore(State { count: 1, theme: "x".repeat(1_000), note: None })
+            .restore(State { count: 1, theme: "x".repeat(1_000), note: None, items: vec![] })
             .unwrap();
     }
     filler.close(DEADLINE).unwrap();

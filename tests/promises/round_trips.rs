@@ -1,0 +1,120 @@
+//! DESIGN, rules 5 and 10, and section 8: what a change costs, counted by the server.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
+
+use serde::{Deserialize, Serialize};
+use support::Server;
+use synced_memory::{SyncedMemory, Written};
+
+use crate::line::{DEADLINE, Line, connected};
+
+#[derive(SyncedMemory)]
+struct State {
+    list: Vec<u64>,
+    map: BTreeMap<String, u64>,
+    set: BTreeSet<u64>,
+    #[synced(default)]
+    count: u64,
+    #[synced(default)]
+    share: f64,
+    #[synced(nested, default)]
+    user: User,
+}
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize, SyncedMemory)]
+struct User {
+    name: String,
+    tags: Vec<String>,
+}
+
+/// How often the script was called, and a key read and written.
+fn counted(server: &Server) -> (u64, u64, u64) {
+    let calls = server.command_count("eval") + server.command_count("evalsha");
+    (calls, server.command_count("get") + server.command_count("mget"), server.command_count("set"))
+}
+
+#[test]
+fn a_change_is_one_round_trip_where_nobody_interfered_and_two_where_somebody_did() {
+    type Change = fn(&SyncedState, u64);
+    const CHANGES: &[(&str, Change)] = &[
+        ("push", |s, n| _ = s.list().push(n).unwrap()),
+        ("extend", |s, n| _ = s.list().extend([n, 1]).unwrap()),
+        ("pop", |s, _| assert!(s.list().pop().unwrap().is_some())),
+        ("remove item", |s, n| assert!(s.list().remove_item(&n).unwrap())),
+        ("insert into a map", |s, n| _ = s.map().insert("a".to_owned(), n).unwrap()),
+        ("get or insert", |s, n| _ = s.map().get_or_insert("b".to_owned(), n).unwrap()),
+        ("remove from a map", |s, n| assert_eq!(s.map().remove("b").unwrap(), Some(n))),
+        ("insert into a set", |s, n| assert!(s.set().insert(n).unwrap())),
+        ("remove from a set", |s, n| assert!(s.set().remove(&n).unwrap())),
+        ("add", |s, _| _ = s.add_count(1).unwrap()),
+        ("sub", |s, _| _ = s.sub_count(1).unwrap()),
+        ("add to a float", |s, _| _ = s.add_share(0.5).unwrap()),
+        ("set of a field", |s, n| _ = s.user().set_name(n.to_string()).unwrap()),
+        ("push below a field", |s, n| _ = s.user().tags().push(n.to_string()).unwrap()),
+    ];
+    let line = Line::new();
+    let (mine, theirs) = (State::attach(&line.open()), State::attach(&line.open_directly()));
+    // Once, so that everything is there, and the script.
+    for (_, change) in CHANGES {
+        change(&mine, 1);
+    }
+    mine.add_count(5).unwrap();
+    for (name, change) in CHANGES {
+        line.server.reset_stats();
+        change(&mine, 2);
+        assert_eq!(counted(&line.server), (1, 0, 1), "{name}");
+    }
+    // A refusal brings what is there, which the script reads: nobody asks for it.
+    for (_, change) in CHANGES {
+        change(&theirs, 3);
+    }
+    for (name, change) in [CHANGES[0], CHANGES[4], CHANGES[9], CHANGES[12]] {
+        change(&theirs, 4);
+        line.server.reset_stats();
+        change(&mine, 5);
+        assert_eq!(counted(&line.server), (2, 1, 1), "{name}");
+    }
+    // A closure gets what is there, which is asked for.
+    line.server.reset_stats();
+    mine.update_list(|list| list.push(7)).unwrap();
+    assert_eq!(counted(&line.server), (1, 1, 1), "update");
+}
+
+#[test]
+fn ten_thousand_changes_while_offline_are_one_command_on_reconnect() {
+    const CHANGES: u64 = 10_000;
+    type Change = fn(&SyncedState, u64) -> Written;
+    const KINDS: &[(&str, Change)] = &[
+        ("pushes", |s, n| s.list().push(n).unwrap()),
+        ("adds", |s, _| s.add_count(1).unwrap()),
+        ("members", |s, n| s.set().extend([n]).unwrap()),
+        ("pushes below a field", |s, n| s.user().tags().push(n.to_string()).unwrap()),
+    ];
+    for (name, change) in KINDS {
+        let line = Line::new();
+        let (mine, theirs) = (State::attach(&line.open()), State::attach(&line.open_directly()));
+        change(&mine, 0);
+        line.down(mine.memory());
+        // Each of these looks at all of those before it: the short form does fewer.
+        let is_short = name.contains("below") && std::env::var_os("SYNCED_MEMORY_SOAK").is_none();
+        let changes = if is_short { CHANGES / 5 } else { CHANGES };
+        let began = Instant::now();
+        for n in 1..=changes {
+            assert_eq!(change(&mine, n), Written::Queued, "{name}");
+        }
+        println!("{changes} {name} while offline took {:?}", began.elapsed());
+        line.server.reset_stats();
+        line.up();
+        mine.memory().flush(DEADLINE).unwrap();
+        connected(mine.memory());
+        assert_eq!(counted(&line.server), (1, 0, 1), "{name}");
+        assert_eq!(line.server.command_count("hset"), 1, "{name}: one record of it");
+        match *name {
+            "pushes" => assert!(theirs.list().to_vec().unwrap().into_iter().eq(0..=changes)),
+            "adds" => assert_eq!(theirs.count().unwrap(), changes + 1),
+            "members" => assert!(theirs.set().to_set().unwrap().into_iter().eq(0..=changes)),
+            _ => assert!(theirs.user().tags().to_vec().unwrap().into_iter().eq((0..=changes).map(|n| n.to_string()))),
+        }
+    }
+}

@@ -1,0 +1,260 @@
+//! DESIGN, rule 13: what no longer applies is set aside, never dropped; what is superseded is counted.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use synced_memory::{ErrorKind, Key, SyncedMemory, Written};
+
+use crate::line::{DEADLINE, Line, connected};
+
+#[derive(SyncedMemory)]
+struct State {
+    list: Vec<i64>,
+    #[synced(default)]
+    small: u8,
+    users: BTreeMap<String, User>,
+    team: Vec<User>,
+    any: Value,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, SyncedMemory)]
+struct User {
+    name: String,
+    age: u32,
+}
+
+fn user(name: &str) -> User {
+    User { name: name.to_owned(), age: 30 }
+}
+
+struct Two {
+    line: Line,
+    mine: SyncedState,
+    theirs: SyncedState,
+}
+
+impl Two {
+    /// Both know the same users, and a list.
+    fn new() -> Self {
+        let line = Line::new();
+        let (mine, theirs) = (State::attach(&line.open()), State::attach(&line.open_directly()));
+        theirs.list().set(vec![1]).unwrap();
+        theirs.set_small(100).unwrap();
+        theirs.users().extend(["ada", "bob"].map(|name| (name.to_owned(), user(name)))).unwrap();
+        theirs.team().extend([user("ada"), user("bob")]).unwrap();
+        theirs.any().set(json!({"list": [], "object": {}})).unwrap();
+        assert_eq!((mine.list().len().unwrap(), mine.users().len().unwrap(), mine.team().len().unwrap()), (1, 2, 2));
+        assert_eq!((mine.any().len().unwrap(), mine.small().unwrap()), (2, 100));
+        Self { line, mine, theirs }
+    }
+
+    fn down(&self) {
+        self.line.down(self.mine.memory());
+    }
+
+    fn up(&self) {
+        self.line.up();
+        self.mine.memory().flush(DEADLINE).unwrap();
+        connected(self.mine.memory());
+    }
+
+    /// One write was set aside: it is counted until it is handed out, and says what it was and why. Returns that.
+    #[track_caller]
+    fn one_aside(&self, key: &str, why: &str) -> Value {
+        let memory = self.mine.memory();
+        let status = memory.status();
+        assert_eq!((status.pending, status.set_aside, status.superseded), (0, 1, 0), "{status:?}");
+        let aside = memory.set_aside();
+        assert_eq!((aside.len(), memory.status().set_aside, memory.set_aside().len()), (1, 0, 0));
+        assert_eq!((aside[0].key.as_str(), aside[0].reason.kind()), (key, ErrorKind::Conflict));
+        assert!(aside[0].reason.to_string().contains(why), "{}", aside[0].reason);
+        assert!(aside[0].last_modified > 1_600_000_000_000_000_000 && aside[0].value.is_none());
+        Value::Array(aside[0].changes.clone())
+    }
+
+    fn replace<T: synced_memory::Value>(&self, name: &'static str, value: T) {
+        self.theirs.memory().set(&Key::<T>::new(name), value).unwrap();
+    }
+}
+
+#[test]
+fn a_queued_change_of_what_has_another_type_by_then_is_set_aside() {
+    let two = Two::new();
+    two.down();
+    assert_eq!(two.mine.list().push(2).unwrap(), Written::Queued);
+    assert_eq!(two.mine.list().push(3).unwrap(), Written::Queued);
+    two.replace("list", "text".to_owned());
+    two.up();
+    let changes = two.one_aside("memory:list", "found a string where a list was expected");
+    assert_eq!(changes[0][0]["do"]["append"]["items"], json!([2, 3]), "{changes}");
+    assert_eq!(two.theirs.memory().get(&Key::<String>::new("list")).unwrap().unwrap(), "text");
+    // Nothing is broken: of this key the type is wrong, and all else goes on.
+    assert_eq!(two.mine.list().get().unwrap_err().kind(), ErrorKind::Decode);
+    assert_eq!(two.mine.list().push(4).unwrap_err().kind(), ErrorKind::Conflict, "to a caller that waits");
+    assert_eq!(two.mine.add_small(1).unwrap(), Written::Stored);
+    two.replace("list", vec![1]);
+    assert_eq!(two.mine.list().push(4).unwrap(), Written::Stored);
+    assert_eq!(two.theirs.list().to_vec().unwrap(), [1, 4]);
+}
+
+#[test]
+fn each_kind_of_change_is_set_aside_where_the_type_changed() {
+    type Change = fn(&SyncedState) -> synced_memory::Result<()>;
+    const CHANGES: &[(&str, Change)] = &[
+        ("memory:list", |s| s.list().push(2).map(drop)),
+        ("memory:list", |s| s.list().insert(0, 2).map(drop)),
+        ("memory:list", |s| s.list().remove(0).map(drop)),
+        ("memory:list", |s| s.list().at(0).add(1).map(drop)),
+        ("memory:list", |s| s.update_list(|list| list.push(3))),
+        ("memory:small", |s| s.add_small(1).map(drop)),
+        ("memory:users", |s| s.users().insert("eve".to_owned(), user("eve")).map(drop)),
+        ("memory:users", |s| s.users().remove("ada").map(drop)),
+        ("memory:users", |s| s.users().at("ada").fields().set_name("eve".to_owned()).map(drop)),
+        ("memory:team", |s| s.team().at(0).fields().add_age(1).map(drop)),
+        ("memory:any", |s| s.any().at("object").insert("x", 1).map(drop)),
+        ("memory:any", |s| s.any().at("list").push(1).map(drop)),
+    ];
+    for (key, change) in CHANGES {
+        let two = Two::new();
+        two.down();
+        change(&two.mine).unwrap();
+        let name: &'static str = key.strip_prefix("memory:").unwrap();
+        two.replace(name, true);
+        two.up();
+        let changes = two.one_aside(key, "found a boolean");
+        assert_eq!(changes.as_array().unwrap().len(), 1, "{changes}");
+        assert_eq!(two.theirs.memory().get(&Key::<bool>::new(name)).unwrap(), Some(true));
+    }
+}
+
+#[test]
+fn a_queued_change_below_what_is_gone_by_then_is_set_aside() {
+    let two = Two::new();
+    two.down();
+    two.mine.users().at("ada").fields().set_name("Ada".to_owned()).unwrap();
+    assert_eq!(two.mine.users().at("ada").get().unwrap().name, "Ada");
+    two.theirs.users().remove("ada").unwrap();
+    two.up();
+    two.one_aside("memory:users", "does not apply any more");
+    assert_eq!(two.mine.users().keys().unwrap(), ["bob"]);
+
+    two.down();
+    two.mine.team().at(1).fields().add_age(1).unwrap();
+    two.theirs.team().remove(1).unwrap();
+    two.up();
+    two.one_aside("memory:team", "the list element that it changes is gone");
+    assert_eq!(two.theirs.team().to_vec().unwrap(), [user("ada")]);
+}
+
+#[test]
+fn a_caller_that_waits_is_told_of_a_vanished_path_and_nothing_is_changed() {
+    let two = Two::new();
+    two.theirs.users().remove("ada").unwrap();
+    let before = two.line.server.get_raw("memory:users");
+    // It knows of nothing yet, and is told by the refusal.
+    let error = two.mine.users().at("ada").fields().add_age(1).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Conflict, "{error}");
+    assert!(error.to_string().contains("memory:users"), "{error}");
+    let error = two.mine.users().at("ada").fields().add_age(1).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unset, "now it knows: {error}");
+    assert_eq!(two.line.server.get_raw("memory:users"), before);
+    assert_eq!((two.mine.memory().status().pending, two.mine.memory().status().set_aside), (0, 0));
+    assert_eq!(two.mine.users().keys().unwrap(), ["bob"]);
+}
+
+#[test]
+fn an_overflow_is_a_conflict_to_a_caller_that_waits_and_is_set_aside_where_it_was_queued() {
+    let two = Two::new();
+    let too_much = [two.mine.add_small(156), two.mine.sub_small(101), two.mine.synced_small().add(255)];
+    for refused in too_much {
+        assert_eq!(refused.unwrap_err().kind(), ErrorKind::Conflict);
+    }
+    assert_eq!((two.mine.small().unwrap(), two.theirs.small().unwrap()), (100, 100));
+    two.down();
+    // Each of them alone is in the range.
+    assert_eq!(two.mine.add_small(100).unwrap(), Written::Queued);
+    assert_eq!(two.mine.small().unwrap(), 200);
+    two.theirs.add_small(90).unwrap();
+    two.up();
+    let changes = two.one_aside("memory:small", "the number would leave its range");
+    assert_eq!(changes[0][0]["do"]["add"]["amount"]["integer"]["by"], json!(100), "{changes}");
+    assert_eq!((two.mine.small().unwrap(), two.theirs.small().unwrap()), (190, 190));
+    two.down();
+    assert_eq!(two.mine.sub_small(150).unwrap(), Written::Queued);
+    two.theirs.sub_small(100).unwrap();
+    two.up();
+    two.one_aside("memory:small", "the number would leave its range");
+    assert_eq!((two.mine.small().unwrap(), two.theirs.small().unwrap()), (90, 90));
+    let float = Key::<f64>::new("float");
+    two.mine.memory().set(&float, f64::MAX).unwrap();
+    assert_eq!(two.mine.memory().add(&float, f64::MAX).unwrap_err().kind(), ErrorKind::Conflict);
+    assert_eq!(two.mine.memory().get(&float).unwrap().unwrap().to_bits(), f64::MAX.to_bits());
+}
+
+#[test]
+fn one_calls_changes_are_set_aside_together() {
+    let two = Two::new();
+    two.down();
+    let birthday = |users: &mut BTreeMap<String, User>| users.values_mut().for_each(|user| user.age += 1);
+    two.mine.update_users(birthday).unwrap();
+    two.theirs.users().remove("bob").unwrap();
+    two.up();
+    let changes = two.one_aside("memory:users", "does not apply any more");
+    assert_eq!((changes.as_array().unwrap().len(), changes[0].as_array().unwrap().len()), (1, 2), "{changes}");
+    assert_eq!(two.theirs.users().at("ada").get().unwrap(), user("ada"), "it is not made for one of them alone");
+}
+
+#[test]
+fn the_calls_that_apply_are_made_beside_those_that_are_set_aside() {
+    let two = Two::new();
+    two.down();
+    two.mine.any().at("list").push(1).unwrap();
+    two.mine.any().at("object").insert("x", 1).unwrap();
+    two.mine.any().insert("new", true).unwrap();
+    two.theirs.any().at("object").set(json!(5)).unwrap();
+    two.up();
+    let changes = two.one_aside("memory:any", "where an object was expected");
+    assert_eq!(changes.as_array().unwrap().len(), 1, "{changes}");
+    assert_eq!(two.theirs.any().get().unwrap(), json!({"list": [1], "object": 5, "new": true}));
+    assert_eq!(two.mine.any().get().unwrap(), json!({"list": [1], "object": 5, "new": true}));
+}
+
+#[test]
+fn a_queued_change_that_the_server_refuses_for_good_is_set_aside() {
+    let two = Two::new();
+    two.down();
+    two.mine.list().push(2).unwrap();
+    two.mine.add_small(1).unwrap();
+    two.line.server.cli(&["ACL", "SETUSER", "default", "resetkeys", "~memory:small", "~synced-memory/{memory:small}"]);
+    two.up();
+    let aside = two.mine.memory().set_aside();
+    assert_eq!((aside.len(), aside[0].key.as_str(), aside[0].reason.kind()), (1, "memory:list", ErrorKind::Rejected));
+    assert_eq!(aside[0].changes[0][0]["do"]["append"]["items"], json!([2]), "{aside:?}");
+    assert_eq!(two.theirs.small().unwrap(), 101, "the rest is delivered");
+    two.line.server.cli(&["ACL", "SETUSER", "default", "allkeys"]);
+    assert_eq!(two.mine.list().to_vec().unwrap(), [1]);
+}
+
+#[test]
+fn queued_writes_that_are_superseded_are_counted_and_not_set_aside() {
+    let two = Two::new();
+    two.down();
+    two.mine.set_small(1).unwrap();
+    two.mine.users().at("ada").fields().set_name("mine".to_owned()).unwrap();
+    two.mine.team().at(0).fields().set_age(1).unwrap();
+    // Later than those, by as much as two clocks may differ.
+    let queued = two.mine.team().last_modified().unwrap();
+    support::eventually(DEADLINE, "the clock has moved on", || {
+        two.theirs.set_small(2).unwrap();
+        two.theirs.synced_small().last_modified().unwrap() > queued
+    });
+    two.theirs.users().at("ada").fields().set_name("theirs".to_owned()).unwrap();
+    two.theirs.team().at(0).fields().set_age(2).unwrap();
+    two.up();
+    let status = two.mine.memory().status();
+    assert_eq!((status.superseded, status.set_aside), (3, 0), "{status:?}");
+    assert_eq!(two.mine.small().unwrap(), 2);
+    assert_eq!(two.mine.users().at("ada").get().unwrap().name, "theirs");
+    assert_eq!(two.mine.team().at(0).get().unwrap().age, 2);
+}
