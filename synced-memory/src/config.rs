@@ -11,7 +11,8 @@ use std::time::Duration;
 use url::Url;
 
 /// What a URL may look like, for messages.
-const SCHEMES: &str = "write redis://host:port, valkey://, dragonfly://, redis+unix:///path, memory: or memory:name";
+const SCHEMES: &str = "write redis://host:port, valkey://, dragonfly://, redis+unix:///path, sqlite:path, \
+                       memory: or memory:name";
 
 /// The options of every URL, for messages.
 const OPTIONS: &str = "known are prefix, scope, timeout, shutdown_timeout, tombstone_ttl, outbox_limit, journal and durability; \
@@ -127,7 +128,8 @@ impl Builder {
         self
     }
 
-    /// What the journal survives. Default: [`Durability::Process`].
+    /// What the journal, and what is stored in the file of `sqlite:path`, survives. Default:
+    /// [`Durability::Process`].
     pub fn durability(mut self, durability: Durability) -> Self {
         self.options.durability = Some(durability);
         self
@@ -206,6 +208,9 @@ pub(crate) enum Place {
         server: redis::ConnectionInfo,
         target: String,
     },
+    /// The file at an absolute path.
+    #[cfg(feature = "sqlite")]
+    Sqlite(PathBuf),
 }
 
 impl Place {
@@ -245,7 +250,11 @@ fn parse(url: &str) -> Result<(Place, Options)> {
         "redis" | "valkey" | "dragonfly" | "redis+unix" => server(&url),
         #[cfg(not(feature = "redis"))]
         "redis" | "valkey" | "dragonfly" | "redis+unix" => Err(config_error("a server needs the feature `redis`")),
-        "rediss" | "sqlite" | "redis-cluster" | "redis-sentinel" => {
+        #[cfg(feature = "sqlite")]
+        "sqlite" => file(&url),
+        #[cfg(not(feature = "sqlite"))]
+        "sqlite" => Err(config_error("an embedded file needs the feature `sqlite`")),
+        "rediss" | "redis-cluster" | "redis-sentinel" => {
             Err(config_error(format!("`{}:` is not supported by this version", url.scheme())))
         }
         other => Err(config_error(format!("the scheme `{other}:` is unknown: {SCHEMES}"))),
@@ -287,7 +296,7 @@ fn options(url: &Url, more: &mut dyn FnMut(&str, &str) -> Result<bool>) -> Resul
         }
     }
     if url.fragment().is_some() {
-        return Err(config_error("a `#` in the URL makes no sense; in a password it is written `%23`"));
+        return Err(config_error("a `#` in the URL makes no sense; in a password or a path it is written `%23`"));
     }
     Ok(options)
 }
@@ -344,6 +353,25 @@ fn parse_database(text: &str) -> Result<i64> {
     number.ok_or_else(|| config_error("the database in the URL is no number"))
 }
 
+/// `sqlite:path`, relative or absolute. The path is made absolute here: the process may change its directory, and SQLite
+/// gives a meaning of their own to names such as `:memory:`.
+#[cfg(feature = "sqlite")]
+fn file(url: &Url) -> Result<(Place, Options)> {
+    let options = options(url, &mut |_, _| Ok(false))?;
+    if url.host_str().is_some_and(|host| !host.is_empty()) {
+        return Err(config_error("a file is given as sqlite:path or sqlite:/absolute/path, without `//`"));
+    }
+    let path = decoded(url.path())?;
+    if path.is_empty() || path.ends_with('/') {
+        return Err(config_error("a file is given as sqlite:path; the URL has none"));
+    }
+    if path == ":memory:" {
+        return Err(config_error("what lives in this process alone is given as memory: or memory:name"));
+    }
+    let path = std::path::absolute(&path).map_err(|error| config_error(format!("the path `{path}`: {error}")))?;
+    Ok((Place::Sqlite(path), options))
+}
+
 fn decoded(text: &str) -> Result<String> {
     let text = percent_decode_str(text).decode_utf8();
     text.map(Into::into).map_err(|_| config_error("the URL is not UTF-8 once its `%` are resolved"))
@@ -363,6 +391,8 @@ mod tests {
             Place::Process(name) => format!("memory:{name}"),
             #[cfg(feature = "redis")]
             Place::Redis { target, .. } => target.clone(),
+            #[cfg(feature = "sqlite")]
+            Place::Sqlite(path) => format!("sqlite:{}", path.display()),
         }
     }
 
@@ -404,6 +434,41 @@ mod tests {
             let error = resolve(Builder::default().url(url), &[]).err().unwrap_or_else(|| panic!("{url} was taken"));
             assert_eq!(error.kind(), ErrorKind::Config, "{url}");
         }
+    }
+
+    #[cfg(feature = "sqlite")]
+    #[test]
+    fn a_file_has_a_path_of_any_form_and_options() {
+        let here = std::env::current_dir().unwrap();
+        for (url, path) in [
+            ("sqlite:state.db", here.join("state.db")),
+            ("sqlite:./a/state.db?prefix=app:", here.join("a/state.db")),
+            ("sqlite:../state.db", here.join("../state.db")),
+            ("sqlite:/var/lib/state.db", "/var/lib/state.db".into()),
+            ("sqlite:///var/lib/state.db", "/var/lib/state.db".into()),
+            ("sqlite:/a%20b/%C3%A9%23%3F%25.db", "/a b/é#?%.db".into()),
+            ("sqlite:/a b/é.db", "/a b/é.db".into()),
+            ("sqlite:file:x", here.join("file:x")),
+        ] {
+            let config = resolve(Builder::default().url(url), &[]).unwrap_or_else(|error| panic!("{url}: {error}"));
+            assert_eq!(target(&config), format!("sqlite:{}", path.display()), "{url}");
+        }
+        let url = "sqlite:x?prefix=app:&durability=fsync";
+        let config = resolve(Builder::default().url(url), &[]).unwrap();
+        assert_eq!((config.prefix.as_str(), config.durability), ("app:", Durability::Fsync));
+        for url in
+            ["sqlite:", "sqlite:?prefix=x", "sqlite::memory:", "sqlite://state.db", "sqlite:dir/", "sqlite:x?mode=ro"]
+        {
+            let error = resolve(Builder::default().url(url), &[]).err().unwrap_or_else(|| panic!("{url} was taken"));
+            assert_eq!(error.kind(), ErrorKind::Config, "{url}");
+        }
+    }
+
+    #[cfg(not(feature = "sqlite"))]
+    #[test]
+    fn a_scheme_whose_feature_is_off_is_refused_by_its_name() {
+        let error = resolve(Builder::default().url("sqlite:state.db"), &[]).err().unwrap();
+        assert!(error.kind() == ErrorKind::Config && error.to_string().contains("the feature `sqlite`"), "{error}");
     }
 
     #[cfg(feature = "redis")]

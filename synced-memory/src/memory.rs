@@ -1,10 +1,14 @@
 //! `Memory`: the connection, its scopes, and access by key.
 
 use crate::backend::Backend;
+#[cfg(feature = "sqlite")]
+use crate::backend::sqlite::SqliteBackend;
 use crate::config::{Builder, Config, Place};
 use crate::core::{Core, Slot};
 use crate::error::{Error, ErrorKind, Result};
 use crate::journal;
+#[cfg(feature = "sqlite")]
+use crate::journal::Durability;
 use crate::key::{Key, check_name, check_prefix, check_scope};
 use crate::outbox::Written;
 use crate::set_aside::SetAside;
@@ -31,6 +35,7 @@ use std::time::Duration;
 ///
 /// The drop of the last `Memory`, handle or [`Synced`](crate::Synced) delivers what is queued for at
 /// most `shutdown_timeout`. What lives in a `static` is never dropped and must call [`close`](Memory::close).
+#[cfg_attr(feature = "sqlite", doc = "", doc = include_str!("../sqlite.md"))]
 #[derive(Clone)]
 pub struct Memory {
     scope: Arc<Scope>,
@@ -72,15 +77,17 @@ pub struct Status {
 
 impl Memory {
     /// Opens a URL: `redis://user:password@host:6379/0`, `valkey://`, `dragonfly://`,
-    /// `redis+unix:///path`, `memory:` (this process alone, fresh at each open) or `memory:name`
-    /// (shared within the process while anybody has it open).
+    /// `redis+unix:///path`, `sqlite:path` (a file that the processes of one machine share; the feature
+    /// `sqlite`), `memory:` (this process alone, fresh at each open) or `memory:name` (shared within the process
+    /// while anybody has it open).
     ///
     /// Waits at most `timeout` for the first answer. A backend that is not there is no error: reads
     /// show what is unset or default, and writes are queued.
     ///
     /// # Errors
     ///
-    /// `Config` for a URL that makes no sense, `Rejected` for a wrong password.
+    /// `Config` for a URL that makes no sense, `Rejected` for a wrong password, or for a file that is no
+    /// database of this library or cannot be written.
     pub fn open(url: &str) -> Result<Self> {
         Self::builder().url(url).build()
     }
@@ -117,6 +124,13 @@ impl Memory {
                 use crate::backend::redis::RedisBackend;
                 let backend = RedisBackend::new(server, target, settings.timeout, settings.tombstone_ttl);
                 let backend = backend.map_err(|fault| Error::new(ErrorKind::Config, fault.to_string()))?;
+                let journal = journal(backend.target());
+                Core::open(backend, settings, journal)?
+            }
+            #[cfg(feature = "sqlite")]
+            Place::Sqlite(path) => {
+                let synced = durability == Durability::Fsync;
+                let backend = SqliteBackend::new(path, synced, settings.timeout, settings.tombstone_ttl);
                 let journal = journal(backend.target());
                 Core::open(backend, settings, journal)?
             }

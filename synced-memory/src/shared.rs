@@ -1,7 +1,8 @@
 //! What the callers' threads and the I/O thread share: the state under its lock, the order of
 //! requests, the connection while there is one.
 //!
-//! Order of locks: `wire` before `state`. Neither is held across I/O or a callback.
+//! Order of locks: `wire` before `state`. Neither is held across I/O or a callback, but for `wire` across the first
+//! poll of a request, in which the embedded backend does all of it.
 
 use crate::backend::{Reply, Session};
 use crate::cache::Ticket;

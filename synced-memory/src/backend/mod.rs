@@ -1,8 +1,13 @@
 //! What carries the state from process to process, and the contract that each backend keeps.
 
+#[cfg(test)]
+mod contract;
 pub(crate) mod process;
 #[cfg(feature = "redis")]
 pub(crate) mod redis;
+#[cfg(feature = "sqlite")]
+pub(crate) mod sqlite;
+mod step;
 
 use crate::commit::{Attempt, Outcome, Writer};
 use crate::fault::Fault;

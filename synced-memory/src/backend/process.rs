@@ -1,8 +1,9 @@
 //! `memory:`: a backend within this process.
 
+use super::step::{Seen, end_of, horizon, step};
 use super::{Backend, Page, Reply, Session};
 use crate::clock::{self, Clock, Mono, Stamp};
-use crate::commit::{self, Attempt, Change, Found, Outcome, RECORDS, Record, TimeToLive, Verdict, Writer};
+use crate::commit::{Attempt, Change, Found, Outcome, RECORDS, Record, Writer};
 use crate::fault::Fault;
 use bytes::Bytes;
 use std::collections::{BTreeMap, HashMap};
@@ -129,9 +130,7 @@ impl Sidecar {
     fn record(&mut self, writer: Writer, record: Record, mono: Mono) {
         self.records.insert(writer, (record, mono));
         if self.records.len() > RECORDS {
-            let mut times: Vec<Mono> = self.records.values().map(|(_, when)| *when).collect();
-            times.sort_unstable();
-            let horizon = times[RECORDS / 2];
+            let horizon = horizon(self.records.values().map(|(_, when)| *when).collect());
             self.records.retain(|own, (_, when)| *own == writer || *when > horizon);
             self.horizon = Some(horizon);
         }
@@ -156,35 +155,24 @@ impl Store {
         let sidecar = self.sidecars.entry(Arc::clone(&attempt.key)).or_default();
         let found = Found { stored, tombstone: sidecar.tombstone };
         let record = sidecar.records.get(&attempt.writer).map(|(record, _)| *record);
-        let first_tried = mono.saturating_sub(attempt.retry.unwrap_or_default());
-        let forgets = sidecar.horizon.is_some_and(|horizon| first_tried <= horizon);
-        let verdict = commit::decide(attempt, &found, record, forgets);
-        if verdict.is_recorded(attempt) {
-            let record = Record { sequence: attempt.sequence, refused: verdict == Verdict::Refuse };
+        let step = step(attempt, Seen { found, record, horizon: sidecar.horizon }, mono);
+        if let Some(record) = step.record {
             sidecar.record(attempt.writer, record, mono);
             sidecar.expires = mono + self.sidecar_ttl;
         }
-        match verdict {
-            Verdict::Already => return Outcome::Already(found),
-            Verdict::Refuse => return Outcome::Refused(found),
-            Verdict::Forgotten => return Outcome::Forgotten(found),
-            Verdict::Apply => {}
-        }
         match &attempt.change {
+            _ if !step.applies => {}
             Change::Put { envelope, ttl } => {
-                let expires = match ttl {
-                    TimeToLive::Keep => self.keys.get(&attempt.key).and_then(|stored| stored.expires),
-                    TimeToLive::Never => None,
-                    TimeToLive::For(ttl) => Some(mono + *ttl),
-                };
-                self.keys.insert(Arc::clone(&attempt.key), Stored { bytes: envelope.clone(), expires });
+                let kept = self.keys.get(&attempt.key).and_then(|stored| stored.expires);
+                let stored = Stored { bytes: envelope.clone(), expires: end_of(*ttl, kept, mono) };
+                self.keys.insert(Arc::clone(&attempt.key), stored);
             }
             Change::Delete => {
                 sidecar.tombstone = sidecar.tombstone.max(Stamp::new(attempt.stamp.get()));
                 self.keys.remove(&attempt.key);
             }
         }
-        Outcome::Applied { existed: found.stored.is_some(), contended: None }
+        step.outcome
     }
 
     fn names(&self, prefix: &str, mono: Mono) -> Vec<String> {

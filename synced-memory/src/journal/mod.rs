@@ -21,7 +21,7 @@ use record::Replayed;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-/// How safe what is journalled is.
+/// How safe what is on the disk of this machine is: a journal, and the file of `sqlite:path`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Durability {

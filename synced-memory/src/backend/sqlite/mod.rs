@@ -1,0 +1,202 @@
+//! `sqlite:path`: a file that the processes of one machine share.
+//!
+//! - `file.rs`: opening it, and what makes it ours
+//! - `tables.rs`: the statements, around the step that all backends without Lua share
+//! - `patience.rs`: waiting for a lock that another process holds
+//! - `fault.rs`: what an error means for what was asked
+
+mod fault;
+mod file;
+mod patience;
+mod tables;
+
+use super::{Backend, Page, Reply, Session};
+use crate::clock::{self, Mono};
+use crate::commit::{Attempt, Outcome, Writer};
+use crate::fault::Fault;
+use bytes::Bytes;
+use file::Identity;
+use patience::Patience;
+use rusqlite::{Connection, Error};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+/// So many names are looked up at a time.
+const PAGE: u32 = 1_000;
+
+/// Between two looks for what is over.
+const CLEANED_EVERY: Duration = Duration::from_secs(10);
+const CLEANED_SOON: Duration = Duration::from_millis(100);
+
+/// The backend of `sqlite:path`.
+#[derive(Debug)]
+pub(crate) struct SqliteBackend {
+    target: String,
+    path: PathBuf,
+    /// Whether what is answered for has to be on the disk.
+    synced: bool,
+    /// How long a request waits at most for a lock: its caller has half of the time left.
+    patience: Duration,
+    sidecar_ttl: Duration,
+}
+
+impl SqliteBackend {
+    /// The file at an absolute path.
+    pub(crate) fn new(path: PathBuf, synced: bool, timeout: Duration, sidecar_ttl: Duration) -> Self {
+        let target = format!("sqlite:{}", path.display());
+        Self { target, path, synced, patience: timeout / 2, sidecar_ttl }
+    }
+}
+
+impl Backend for SqliteBackend {
+    fn connect(&self) -> Reply<Box<dyn Session>> {
+        let (path, synced, patience, sidecar_ttl) = (self.path.clone(), self.synced, self.patience, self.sidecar_ttl);
+        Box::pin(async move {
+            let (connection, identity) = file::open(&path, synced, patience)?;
+            let held = Held { connection, next_clean: Duration::ZERO };
+            let patience = Patience::new(patience);
+            let session: Box<dyn Session> =
+                Box::new(SqliteSession(Arc::new(Opened { held: Mutex::new(held), patience, identity, sidecar_ttl })));
+            Ok(session)
+        })
+    }
+
+    fn target(&self) -> &str {
+        &self.target
+    }
+}
+
+/// An open file. A request is made and done at the first poll, on the thread that polls: what takes some
+/// microseconds is not worth a change of threads.
+#[derive(Debug)]
+struct SqliteSession(Arc<Opened>);
+
+#[derive(Debug)]
+struct Opened {
+    held: Mutex<Held>,
+    patience: Patience,
+    identity: Identity,
+    sidecar_ttl: Duration,
+}
+
+#[derive(Debug)]
+struct Held {
+    connection: Connection,
+    /// When to look again for what is over.
+    next_clean: Mono,
+}
+
+impl Opened {
+    /// Reads in one transaction, or makes changes that need not be awaited.
+    fn ask<T>(&self, ask: impl Fn(&Connection, Mono) -> Result<T, Error>) -> Result<T, Fault> {
+        let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let answer = self.patience.wait(|| ask(&held.connection, now()));
+        answer.map_err(|error| fault::of_read(&error))
+    }
+
+    fn commit(&self, batch: &[Attempt]) -> Result<Vec<Result<Outcome, Fault>>, Fault> {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let Held { connection, next_clean } = &mut *held;
+        let nothing_done = |fault: Fault| Ok(vec![Err(fault); batch.len()]);
+        if let Err(error) = self.patience.wait(|| execute(connection, "BEGIN IMMEDIATE")) {
+            return nothing_done(fault::of_write(&error));
+        }
+        let made = self.make(connection, batch, next_clean);
+        let ended = match made {
+            Ok(answers) => match execute(connection, "COMMIT") {
+                Ok(()) => return Ok(answers),
+                Err(error) => fault::of_end(&error),
+            },
+            Err(error) => fault::of_write(&error),
+        };
+        // Some errors have rolled it back already.
+        if !connection.is_autocommit()
+            && let Err(error) = execute(connection, "ROLLBACK")
+        {
+            return Err(Fault::lost(error));
+        }
+        if ended.is_lost() { Err(ended) } else { nothing_done(ended) }
+    }
+
+    fn make(
+        &self,
+        connection: &Connection,
+        batch: &[Attempt],
+        next_clean: &mut Mono,
+    ) -> Result<Vec<Result<Outcome, Fault>>, Error> {
+        let now = now();
+        if now >= *next_clean {
+            let is_more = tables::clean(connection, now)?;
+            *next_clean = now + if is_more { CLEANED_SOON } else { CLEANED_EVERY };
+        }
+        batch.iter().map(|attempt| tables::commit(connection, attempt, now, self.sidecar_ttl)).collect()
+    }
+}
+
+impl Session for SqliteSession {
+    fn read(&self, keys: &[Arc<str>]) -> Reply<Vec<Result<Option<Bytes>, Fault>>> {
+        let keys = keys.to_vec();
+        self.reply(move |opened| {
+            opened.ask(|connection, now| {
+                // Several statements in one transaction take the locks once.
+                let several = (keys.len() > 1).then(|| connection.unchecked_transaction()).transpose()?;
+                let read = keys.iter().map(|key| tables::read(connection, key, now).map(Ok)).collect();
+                several.map_or(Ok(()), rusqlite::Transaction::finish)?;
+                read
+            })
+        })
+    }
+
+    fn commit(&self, batch: &[Attempt], _now: u64) -> Reply<Vec<Result<Outcome, Fault>>> {
+        let batch = batch.to_vec();
+        self.reply(move |opened| opened.commit(&batch))
+    }
+
+    fn names(&self, prefix: &str, cursor: Option<String>) -> Reply<Page> {
+        let prefix = prefix.to_owned();
+        self.reply(move |opened| {
+            opened.ask(|connection, now| tables::names(connection, &prefix, cursor.as_deref(), PAGE, now))
+        })
+    }
+
+    fn forget(&self, writer: Writer, keys: &[Arc<str>]) -> Reply<()> {
+        let keys = keys.to_vec();
+        self.reply(move |opened| {
+            opened.ask(|connection, _| {
+                let all = rusqlite::Transaction::new_unchecked(connection, rusqlite::TransactionBehavior::Immediate)?;
+                keys.iter().try_for_each(|key| tables::forget(connection, writer, key))?;
+                all.commit()
+            })
+        })
+    }
+
+    /// The wall clock of the machine, on which the file is.
+    fn now(&self) -> Reply<u64> {
+        self.reply(|opened| opened.identity.check().map(|()| clock::wall()))
+    }
+
+    fn eviction_policy(&self) -> Reply<Option<String>> {
+        Box::pin(std::future::ready(Ok(None)))
+    }
+
+    fn ended(&self) -> Reply<()> {
+        Box::pin(std::future::pending())
+    }
+}
+
+impl SqliteSession {
+    fn reply<T: Send + 'static>(&self, answer: impl FnOnce(&Opened) -> Result<T, Fault> + Send + 'static) -> Reply<T> {
+        let opened = Arc::clone(&self.0);
+        Box::pin(async move { answer(&opened) })
+    }
+}
+
+fn execute(connection: &Connection, statement: &str) -> Result<(), Error> {
+    connection.prepare_cached(statement)?.execute([]).map(drop)
+}
+
+/// The time by which ends are counted: several processes have to agree on it.
+fn now() -> Mono {
+    Duration::from_nanos(clock::wall())
+}

@@ -1,0 +1,57 @@
+//! Waiting for a lock that another process holds.
+
+use super::fault::is_busy;
+use crate::clock::Deadline;
+use rusqlite::Error;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::sleep;
+use std::time::Duration;
+
+/// How long it is waited for a lock while it was last had in vain.
+const BRIEFLY: Duration = Duration::from_millis(5);
+
+/// Between two tries to get a lock: drawn between the half and the whole of that, and doubled up to the most.
+const LEAST: Duration = Duration::from_micros(50);
+const MOST: Duration = Duration::from_millis(1);
+
+/// How long to wait for a lock.
+///
+/// SQLite's own busy handler sleeps for up to 100 ms at a time, in steps that are the same in each process.
+#[derive(Debug)]
+pub(super) struct Patience {
+    limit: Duration,
+    /// Somebody holds the lock for longer than anybody should: what waits behind this thread (reads, too) must not
+    /// wait for that again and again.
+    is_lost: AtomicBool,
+}
+
+impl Patience {
+    pub(super) fn new(limit: Duration) -> Self {
+        Self { limit, is_lost: AtomicBool::new(false) }
+    }
+
+    /// Asks until the answer is another than that somebody else has the lock, or the time is over.
+    pub(super) fn wait<T>(&self, mut ask: impl FnMut() -> Result<T, Error>) -> Result<T, Error> {
+        let mut waited: Option<(Deadline, Duration)> = None;
+        loop {
+            let answer = ask();
+            if !answer.as_ref().is_err_and(is_busy) {
+                if waited.is_some() {
+                    self.is_lost.store(false, Ordering::Relaxed);
+                }
+                return answer;
+            }
+            let (deadline, pause) = waited.get_or_insert_with(|| {
+                let limit = if self.is_lost.load(Ordering::Relaxed) { BRIEFLY.min(self.limit) } else { self.limit };
+                (Deadline::after(limit), LEAST)
+            });
+            let left = deadline.remaining();
+            if left.is_zero() {
+                self.is_lost.store(true, Ordering::Relaxed);
+                return answer;
+            }
+            sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0).min(left));
+            *pause = (*pause * 2).min(MOST);
+        }
+    }
+}

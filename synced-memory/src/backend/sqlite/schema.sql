@@ -1,0 +1,25 @@
+CREATE TABLE keys (
+    key      TEXT    NOT NULL PRIMARY KEY,
+    envelope TEXT    NOT NULL,
+    expires  INTEGER
+);
+CREATE INDEX keys_by_end ON keys (expires) WHERE expires IS NOT NULL;
+
+CREATE TABLE sidecars (
+    key       TEXT    NOT NULL PRIMARY KEY,
+    tombstone INTEGER NOT NULL DEFAULT 0,
+    horizon   INTEGER,
+    expires   INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX sidecars_by_end ON sidecars (expires);
+
+CREATE TABLE records (
+    key      TEXT    NOT NULL,
+    writer   INTEGER NOT NULL,
+    sequence INTEGER NOT NULL,
+    refused  INTEGER NOT NULL,
+    decided  INTEGER NOT NULL,
+    expires  INTEGER NOT NULL,
+    PRIMARY KEY (key, writer)
+) WITHOUT ROWID;
+CREATE INDEX records_by_end ON records (expires);

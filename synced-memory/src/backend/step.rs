@@ -1,0 +1,59 @@
+//! What backends without Lua do with an attempt, as data: `commit.rs` decides, and this says what then is to be
+//! stored, recorded and dropped. `backend/redis/commit.lua` is the same for servers.
+
+use crate::clock::Mono;
+use crate::commit::{self, Attempt, Found, Outcome, Record, TimeToLive, Verdict};
+
+/// What there is at a key when an attempt arrives.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Seen {
+    pub(crate) found: Found,
+    /// What is on record for the attempt's writer.
+    pub(crate) record: Option<Record>,
+    /// Records of until then may have been dropped.
+    pub(crate) horizon: Option<Mono>,
+}
+
+/// What is to be done about an attempt, all of it or nothing.
+#[derive(Debug)]
+pub(crate) struct Step {
+    /// Make the change.
+    pub(crate) applies: bool,
+    /// Put this on record for the attempt's writer.
+    pub(crate) record: Option<Record>,
+    /// What the attempt is answered once that is done.
+    pub(crate) outcome: Outcome,
+}
+
+/// What is to be done about `attempt` at the time `now`, where this is what there is.
+pub(crate) fn step(attempt: &Attempt, seen: Seen, now: Mono) -> Step {
+    let Seen { found, record, horizon } = seen;
+    let first_tried = now.saturating_sub(attempt.retry.unwrap_or_default());
+    let forgets = horizon.is_some_and(|horizon| first_tried <= horizon);
+    let verdict = commit::decide(attempt, &found, record, forgets);
+    let refused = verdict == Verdict::Refuse;
+    let record = verdict.is_recorded(attempt).then_some(Record { sequence: attempt.sequence, refused });
+    let outcome = match verdict {
+        Verdict::Apply => Outcome::Applied { existed: found.stored.is_some(), contended: false },
+        Verdict::Already => Outcome::Already(found),
+        Verdict::Refuse => Outcome::Refused(found),
+        Verdict::Forgotten => Outcome::Forgotten(found),
+    };
+    Step { applies: verdict == Verdict::Apply, record, outcome }
+}
+
+/// When a key ends that is stored now; `kept`: when what is there ends.
+pub(crate) fn end_of(ttl: TimeToLive, kept: Option<Mono>, now: Mono) -> Option<Mono> {
+    match ttl {
+        TimeToLive::Keep => kept,
+        TimeToLive::Never => None,
+        TimeToLive::For(ttl) => Some(now.saturating_add(ttl)),
+    }
+}
+
+/// Where a key has more than [`RECORDS`](crate::commit::RECORDS) records, of these times: the horizon. Those of until
+/// then go, but for the one that was just made.
+pub(crate) fn horizon(mut times: Vec<Mono>) -> Mono {
+    times.sort_unstable();
+    times.get(times.len() / 2).copied().unwrap_or_default()
+}
