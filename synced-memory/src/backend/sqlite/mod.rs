@@ -127,7 +127,7 @@ impl Opened {
     ) -> Result<Vec<Result<Outcome, Fault>>, Error> {
         let now = now();
         if now >= *next_clean {
-            let is_more = tables::clean(connection, now)?;
+            let is_more = tables::clean(connection, now, self.sidecar_ttl)?;
             *next_clean = now + if is_more { CLEANED_SOON } else { CLEANED_EVERY };
         }
         batch.iter().map(|attempt| tables::commit(connection, attempt, now, self.sidecar_ttl)).collect()

@@ -1,7 +1,10 @@
 CREATE TABLE keys (
     key      TEXT    NOT NULL PRIMARY KEY,
     envelope TEXT    NOT NULL,
-    expires  INTEGER
+    expires  INTEGER,
+    writer   INTEGER,
+    sequence INTEGER,
+    decided  INTEGER
 );
 CREATE INDEX keys_by_end ON keys (expires) WHERE expires IS NOT NULL;
 

@@ -18,12 +18,17 @@ use std::time::Duration;
 const CLEANED: u32 = 200;
 
 const READ: &str = "SELECT envelope, expires FROM keys WHERE key = ?1";
-const LOOK: &str = "SELECT k.rowid, k.envelope, k.expires, s.tombstone, s.horizon, r.sequence, r.refused, r.expires \
+const LOOK: &str = "SELECT k.rowid, k.envelope, k.expires, s.tombstone, s.horizon, k.writer, k.sequence, k.decided, \
+                    l.expires, r.sequence, r.refused, r.expires \
                     FROM (SELECT 1) LEFT JOIN keys k ON k.key = ?1 LEFT JOIN sidecars s ON s.key = ?1 \
+                    LEFT JOIN records l ON l.key = ?1 AND l.writer = k.writer \
                     LEFT JOIN records r ON r.key = ?1 AND r.writer = ?2";
-const INSERT: &str = "INSERT INTO keys (key, envelope, expires) VALUES (?1, ?2, ?3)";
-const UPDATE: &str = "UPDATE keys SET envelope = ?2 WHERE rowid = ?1";
-const UPDATE_WITH_END: &str = "UPDATE keys SET envelope = ?2, expires = ?3 WHERE rowid = ?1";
+const INSERT: &str =
+    "INSERT INTO keys (key, envelope, expires, writer, sequence, decided) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+const UPDATE: &str = "UPDATE keys SET envelope = ?2, writer = ?3, sequence = ?4, decided = ?5 WHERE rowid = ?1";
+const UPDATE_WITH_END: &str =
+    "UPDATE keys SET envelope = ?2, writer = ?3, sequence = ?4, decided = ?5, expires = ?6 WHERE rowid = ?1";
+const DISOWN: &str = "UPDATE keys SET writer = NULL, sequence = NULL, decided = NULL WHERE rowid = ?1";
 const REMOVE: &str = "DELETE FROM keys WHERE rowid = ?1";
 const BURY: &str = "INSERT INTO sidecars (key, tombstone, expires) VALUES (?1, ?2, ?3) ON CONFLICT (key) DO UPDATE \
                     SET tombstone = max(tombstone, excluded.tombstone), expires = max(expires, excluded.expires)";
@@ -37,16 +42,22 @@ const TIMES: &str = "SELECT decided FROM records WHERE key = ?1";
 const PRUNE: &str = "DELETE FROM records WHERE key = ?1 AND decided <= ?3 AND writer <> ?2";
 const HORIZON: &str = "INSERT INTO sidecars (key, horizon, expires) VALUES (?1, ?2, ?3) ON CONFLICT (key) DO UPDATE \
                        SET horizon = ?2, expires = max(expires, ?3)";
-const FORGET: &str = "DELETE FROM records WHERE key = ?1 AND writer = ?2";
+const FORGET: [&str; 2] = [
+    "DELETE FROM records WHERE key = ?1 AND writer = ?2",
+    "UPDATE keys SET writer = NULL, sequence = NULL, decided = NULL WHERE key = ?1 AND writer = ?2",
+];
 const NAMES_FROM: &str =
     "SELECT key FROM keys WHERE key >= ?1 AND (expires IS NULL OR expires > ?2) ORDER BY key LIMIT ?3";
 const NAMES_AFTER: &str =
     "SELECT key FROM keys WHERE key > ?1 AND (expires IS NULL OR expires > ?2) ORDER BY key LIMIT ?3";
+/// What is over, but for keys whose last writer's record has to be kept yet.
 const CLEAN: [&str; 3] = [
-    "DELETE FROM keys WHERE rowid IN (SELECT rowid FROM keys WHERE expires <= ?1 LIMIT ?2)",
+    "DELETE FROM keys WHERE rowid IN (SELECT rowid FROM keys WHERE expires <= ?1 AND writer IS NULL LIMIT ?2)",
     "DELETE FROM sidecars WHERE key IN (SELECT key FROM sidecars WHERE expires <= ?1 LIMIT ?2)",
     "DELETE FROM records WHERE (key, writer) IN (SELECT key, writer FROM records WHERE expires <= ?1 LIMIT ?2)",
 ];
+const OVER: &str = "SELECT rowid, key, writer, sequence, decided FROM keys \
+                    WHERE expires <= ?1 AND writer IS NOT NULL LIMIT ?2";
 
 /// Whether the file has the tables that the statements speak of.
 pub(super) fn check(connection: &Connection) -> Result<(), Error> {
@@ -56,6 +67,7 @@ pub(super) fn check(connection: &Connection) -> Result<(), Error> {
         INSERT,
         UPDATE,
         UPDATE_WITH_END,
+        DISOWN,
         REMOVE,
         BURY,
         RECORD,
@@ -64,11 +76,12 @@ pub(super) fn check(connection: &Connection) -> Result<(), Error> {
         TIMES,
         PRUNE,
         HORIZON,
-        FORGET,
         NAMES_FROM,
         NAMES_AFTER,
+        OVER,
     ];
-    all.iter().chain(&CLEAN).try_for_each(|statement| connection.prepare_cached(statement).map(drop))
+    let all = all.iter().chain(&FORGET).chain(&CLEAN);
+    all.into_iter().try_for_each(|statement| connection.prepare_cached(statement).map(drop))
 }
 
 /// What is stored under `key`. What is over is not there.
@@ -86,25 +99,46 @@ struct Place {
     end: Option<Mono>,
     /// There is an end, which may be over.
     has_end: bool,
-    /// When the writer's record ends.
-    record_end: Option<Mono>,
+    /// What is on record in the key's own row about the last writer, and when its row in `records` ends, where it
+    /// has an older one there.
+    last: Option<(Note, Option<Mono>)>,
+    /// When the row of this writer in `records` ends.
+    own_end: Option<Mono>,
+}
+
+/// What is on record about a writer.
+struct Note {
+    /// As it is stored.
+    writer: i64,
+    record: Record,
+    decided: Mono,
 }
 
 fn look(connection: &Connection, attempt: &Attempt, now: Mono) -> Result<(Seen, Place), Error> {
-    connection.prepare_cached(LOOK)?.query_row(params![&*attempt.key, attempt.writer.cast_signed()], |row| {
+    let writer = attempt.writer.cast_signed();
+    connection.prepare_cached(LOOK)?.query_row(params![&*attempt.key, writer], |row| {
+        let at = |column| row.get::<_, Option<i64>>(column).map(|nanos| nanos.map(time));
         let end: Option<i64> = row.get(2)?;
         let stored = if is_over(end, now) { None } else { bytes(row, 1)? };
         let tombstone = row.get::<_, Option<i64>>(3)?.map_or(Stamp::ZERO, |stamp| Stamp::new(stamp.cast_unsigned()));
-        let record = match row.get::<_, Option<i64>>(5)? {
-            Some(sequence) => Some(Record { sequence: sequence.cast_unsigned(), refused: row.get(6)? }),
-            None => None,
+        let last = match (row.get(5)?, row.get::<_, Option<i64>>(6)?, at(7)?) {
+            (Some(writer), Some(sequence), Some(decided)) => {
+                Some(Note { writer, record: Record { sequence: sequence.cast_unsigned(), refused: false }, decided })
+            }
+            _ => None,
         };
-        let horizon = row.get::<_, Option<i64>>(4)?.map(time);
+        let record = match (&last, row.get::<_, Option<i64>>(9)?) {
+            (Some(last), _) if last.writer == writer => Some(last.record),
+            (_, Some(sequence)) => Some(Record { sequence: sequence.cast_unsigned(), refused: row.get(10)? }),
+            _ => None,
+        };
+        let horizon = at(4)?;
         let place = Place {
             row: row.get(0)?,
             end: end.filter(|_| stored.is_some()).map(time),
             has_end: end.is_some(),
-            record_end: row.get::<_, Option<i64>>(7)?.map(time),
+            last: last.zip(Some(at(8)?)),
+            own_end: at(11)?,
         };
         Ok((Seen { found: Found { stored, tombstone }, record, horizon }, place))
     })
@@ -112,6 +146,8 @@ fn look(connection: &Connection, attempt: &Attempt, now: Mono) -> Result<(Seen, 
 
 /// Makes an attempt, within a transaction. A fault is of this attempt alone, of which nothing was made; after an
 /// error nothing of the transaction must stay.
+///
+/// What is on record about the last writer is in the row of the key, so that a writer that is alone changes one page.
 pub(super) fn commit(
     connection: &Connection,
     attempt: &Attempt,
@@ -120,75 +156,107 @@ pub(super) fn commit(
 ) -> Result<Result<Outcome, Fault>, Error> {
     let (seen, place) = look(connection, attempt, now)?;
     let step = step(attempt, seen, now);
-    if step.applies {
-        // First, since this is what may be refused.
-        match change(connection, attempt, &place, now) {
-            Err(error) if is_refusal(&error) => return Ok(Err(fault::of_write(&error))),
-            made => made?,
+    let Some(record) = step.record else { return Ok(Ok(step.outcome)) };
+    let note = Note { writer: attempt.writer.cast_signed(), record, decided: now };
+    let records = Records { connection, key: &attempt.key, sidecar_ttl };
+    let is_own = |(last, _): &(Note, _)| last.writer == note.writer;
+    match (&attempt.change, step.applies) {
+        (Change::Put { envelope, ttl }, true) => {
+            let end = end_of(*ttl, place.end, now);
+            // First, since this is what may be refused.
+            match put(connection, &attempt.key, &place, &note, envelope, end) {
+                Err(error) if is_refusal(&error) => return Ok(Err(fault::of_write(&error))),
+                made => made?,
+            }
+            if let Some((last, end)) = place.last.filter(|last| !is_own(last)) {
+                records.keep(&last, end, now)?;
+            }
         }
-        if attempt.change == Change::Delete {
+        (Change::Delete, true) => {
+            if let Some(row) = place.row {
+                execute(connection, REMOVE, [row])?;
+            }
             let stamp = Stamp::new(attempt.stamp.get()).get().cast_signed();
-            let until = nanos(now.saturating_add(sidecar_ttl));
-            execute(connection, BURY, params![&*attempt.key, stamp, until])?;
+            execute(connection, BURY, params![&*attempt.key, stamp, nanos(now.saturating_add(sidecar_ttl))])?;
+            records.keep(&note, place.own_end, now)?;
+            if let Some((last, end)) = place.last.filter(|last| !is_own(last)) {
+                records.keep(&last, end, now)?;
+            }
         }
-    }
-    if let Some(made) = step.record {
-        record(connection, attempt, made, place.record_end, now, sidecar_ttl)?;
+        (_, false) => {
+            if let Some(row) = place.row.filter(|_| place.last.as_ref().is_some_and(is_own)) {
+                execute(connection, DISOWN, [row])?;
+            }
+            records.keep(&note, place.own_end, now)?;
+        }
     }
     Ok(Ok(step.outcome))
 }
 
-fn change(connection: &Connection, attempt: &Attempt, place: &Place, now: Mono) -> Result<(), Error> {
-    match (&attempt.change, place.row) {
-        (Change::Put { envelope, ttl }, row) => {
-            let end = end_of(*ttl, place.end, now).map(nanos);
-            // Text, so that whoever looks into the file can read it. Not everything that is stored was written here.
-            let text = std::str::from_utf8(envelope);
-            let envelope: &dyn ToSql = match &text {
-                Ok(text) => text,
-                Err(_) => &&envelope[..],
-            };
-            match row {
-                Some(row) if end.is_none() && !place.has_end => execute(connection, UPDATE, params![row, envelope]),
-                Some(row) => execute(connection, UPDATE_WITH_END, params![row, envelope, end]),
-                None => execute(connection, INSERT, params![&*attempt.key, envelope, end]),
-            }
+fn put(
+    connection: &Connection,
+    key: &str,
+    place: &Place,
+    note: &Note,
+    envelope: &Bytes,
+    end: Option<Mono>,
+) -> Result<(), Error> {
+    // Text, so that whoever looks into the file can read it. Not everything that is stored was written here.
+    let text = std::str::from_utf8(envelope);
+    let envelope: &dyn ToSql = match &text {
+        Ok(text) => text,
+        Err(_) => &&envelope[..],
+    };
+    let (writer, sequence, decided) = (note.writer, note.record.sequence.cast_signed(), nanos(note.decided));
+    match (place.row, end.map(nanos)) {
+        (Some(row), None) if !place.has_end => {
+            execute(connection, UPDATE, params![row, envelope, writer, sequence, decided])
         }
-        (Change::Delete, Some(row)) => execute(connection, REMOVE, [row]),
-        (Change::Delete, None) => Ok(()),
+        (Some(row), end) => {
+            execute(connection, UPDATE_WITH_END, params![row, envelope, writer, sequence, decided, end])
+        }
+        (None, end) => execute(connection, INSERT, params![key, envelope, end, writer, sequence, decided]),
     }
 }
 
-/// Records that an attempt was decided on. Where its key has too many records, the older half goes.
-fn record(
-    connection: &Connection,
-    attempt: &Attempt,
-    record: Record,
-    end: Option<Mono>,
-    now: Mono,
+/// What is on record about the writers to a key, but for the last one.
+struct Records<'a> {
+    connection: &'a Connection,
+    key: &'a str,
     sidecar_ttl: Duration,
-) -> Result<(), Error> {
-    let (key, writer) = (&*attempt.key, attempt.writer.cast_signed());
-    let (sequence, decided) = (record.sequence.cast_signed(), nanos(now));
-    let needed = now.saturating_add(sidecar_ttl);
-    if end.is_some_and(|end| end >= needed) {
-        return execute(connection, RECORD_AGAIN, params![key, writer, sequence, record.refused, decided]);
+}
+
+impl Records<'_> {
+    /// Keeps a note, where `end` is when the row that its writer has here ends. Where the key has too many, the
+    /// older half goes.
+    fn keep(&self, note: &Note, end: Option<Mono>, now: Mono) -> Result<(), Error> {
+        let (connection, key) = (self.connection, self.key);
+        let (sequence, refused, decided) =
+            (note.record.sequence.cast_signed(), note.record.refused, nanos(note.decided));
+        let needed = note.decided.saturating_add(self.sidecar_ttl);
+        if needed <= now {
+            return Ok(());
+        }
+        if end.is_some_and(|end| end >= needed) {
+            return execute(connection, RECORD_AGAIN, params![key, note.writer, sequence, refused, decided]);
+        }
+        // A tenth more than asked for, so that not every write has to move it in its index.
+        let until = nanos(needed.saturating_add(self.sidecar_ttl / 10));
+        execute(connection, RECORD, params![key, note.writer, sequence, refused, decided, until])?;
+        if end.is_some() {
+            return Ok(());
+        }
+        let count: i64 = connection.prepare_cached(COUNT)?.query_row([key], |row| row.get(0))?;
+        // The last writer has one, too.
+        if usize::try_from(count).is_ok_and(|count| count < RECORDS) {
+            return Ok(());
+        }
+        let mut times = connection.prepare_cached(TIMES)?;
+        let times = times.query_map([key], |row| row.get(0).map(time))?.collect::<Result<_, _>>()?;
+        let horizon = nanos(horizon(times));
+        execute(connection, PRUNE, params![key, note.writer, horizon])?;
+        execute(connection, HORIZON, params![key, horizon, until])
     }
-    // A tenth more than asked for, so that not every write has to move it in its index.
-    let until = nanos(needed.saturating_add(sidecar_ttl / 10));
-    execute(connection, RECORD, params![key, writer, sequence, record.refused, decided, until])?;
-    if end.is_some() {
-        return Ok(());
-    }
-    let count: i64 = connection.prepare_cached(COUNT)?.query_row([key], |row| row.get(0))?;
-    if usize::try_from(count).is_ok_and(|count| count <= RECORDS) {
-        return Ok(());
-    }
-    let mut times = connection.prepare_cached(TIMES)?;
-    let times = times.query_map([key], |row| row.get(0).map(time))?.collect::<Result<_, _>>()?;
-    let horizon = nanos(horizon(times));
-    execute(connection, PRUNE, params![key, writer, horizon])?;
-    execute(connection, HORIZON, params![key, horizon, until])
 }
 
 /// The names that begin with `prefix`, from there or after `cursor`, and where the next ones begin.
@@ -213,12 +281,23 @@ pub(super) fn names(
 
 /// Drops the record of a writer.
 pub(super) fn forget(connection: &Connection, writer: Writer, key: &str) -> Result<(), Error> {
-    execute(connection, FORGET, params![key, writer.cast_signed()])
+    FORGET.iter().try_for_each(|statement| execute(connection, statement, params![key, writer.cast_signed()]))
 }
 
 /// Removes some of what is over; whether there may be more.
-pub(super) fn clean(connection: &Connection, now: Mono) -> Result<bool, Error> {
-    let mut is_more = false;
+pub(super) fn clean(connection: &Connection, now: Mono, sidecar_ttl: Duration) -> Result<bool, Error> {
+    let mut over = connection.prepare_cached(OVER)?;
+    let over = over.query_map(params![nanos(now), CLEANED], |row| {
+        let record = Record { sequence: row.get::<_, i64>(3)?.cast_unsigned(), refused: false };
+        let note = Note { writer: row.get(2)?, record, decided: time(row.get(4)?) };
+        Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?, note))
+    })?;
+    let over = over.collect::<Result<Vec<_>, _>>()?;
+    let mut is_more = over.len() >= CLEANED as usize;
+    for (row, key, note) in over {
+        Records { connection, key: &key, sidecar_ttl }.keep(&note, None, now)?;
+        execute(connection, REMOVE, [row])?;
+    }
     for statement in CLEAN {
         is_more |= connection.prepare_cached(statement)?.execute(params![nanos(now), CLEANED])? >= CLEANED as usize;
     }
