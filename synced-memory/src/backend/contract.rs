@@ -78,13 +78,13 @@ impl Asked<'_> {
 /// Who else was refused before is not part of the rule: it is told where it is known.
 fn uncontended(outcome: Outcome) -> Outcome {
     match outcome {
-        Outcome::Applied { existed, .. } => Outcome::Applied { existed, contended: false },
+        Outcome::Applied { existed, .. } => Outcome::Applied { existed, contended: None },
         other => other,
     }
 }
 
-const NEW: Outcome = Outcome::Applied { existed: false, contended: false };
-const REPLACED: Outcome = Outcome::Applied { existed: true, contended: false };
+const NEW: Outcome = Outcome::Applied { existed: false, contended: None };
+const REPLACED: Outcome = Outcome::Applied { existed: true, contended: None };
 
 fn envelope(value: &str, stamp: u64) -> Bytes {
     Bytes::from(format!(r#"{{"value": {value},"last_modified": {stamp}}}"#))
@@ -241,7 +241,7 @@ fn what_is_recorded_is_not_made_again_and_what_was_dropped_is_not_guessed(place:
     let most = RECORDS as u64;
     for writer in 1..=most + 1 {
         let existed = writer > 1;
-        assert_eq!(asked.commit(&put("busy", writer, 1, writer)), Outcome::Applied { existed, contended: false });
+        assert_eq!(asked.commit(&put("busy", writer, 1, writer)), Outcome::Applied { existed, contended: None });
     }
     let last = put("busy", most + 1, 1, most + 1);
     let found = || Found { stored: asked.read("busy"), tombstone: Stamp::ZERO };

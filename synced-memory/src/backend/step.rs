@@ -34,7 +34,7 @@ pub(crate) fn step(attempt: &Attempt, seen: Seen, now: Mono) -> Step {
     let refused = verdict == Verdict::Refuse;
     let record = verdict.is_recorded(attempt).then_some(Record { sequence: attempt.sequence, refused });
     let outcome = match verdict {
-        Verdict::Apply => Outcome::Applied { existed: found.stored.is_some(), contended: false },
+        Verdict::Apply => Outcome::Applied { existed: found.stored.is_some(), contended: None },
         Verdict::Already => Outcome::Already(found),
         Verdict::Refuse => Outcome::Refused(found),
         Verdict::Forgotten => Outcome::Forgotten(found),
