@@ -344,6 +344,17 @@ fn a_change_starts_from_what_a_read_of_the_unset_key_shows() {
 }
 
 #[test]
+fn a_change_of_a_key_that_was_not_read_yet_starts_from_its_older_name() {
+    let two = Two::new();
+    two.theirs.memory().set(&Key::new("older"), vec![7_i64]).unwrap();
+    two.theirs.memory().set(&Key::new("older_count"), 40_i64).unwrap();
+    two.mine.newer().push(8).unwrap();
+    two.mine.add_count(2).unwrap();
+    assert_eq!(two.theirs.newer().to_vec().unwrap(), [7, 8]);
+    assert_eq!(two.theirs.count().unwrap(), 42);
+}
+
+#[test]
 fn get_or_insert_is_insert_if_absent() {
     let two = Two::with_map(&[("a", 0)]);
     let get_or_insert = |state: &SyncedState, name: &str, n| state.map().get_or_insert(name.to_owned(), n).unwrap();

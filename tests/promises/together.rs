@@ -57,6 +57,26 @@ impl Crew {
         self.children.iter_mut().map(hear).collect()
     }
 
+    fn laps(&mut self) -> Vec<u64> {
+        self.tell("laps");
+        self.hear().iter().map(|laps| laps.parse().unwrap()).collect()
+    }
+
+    /// How far each comes while all of them are at it.
+    fn race(&mut self, server: &Server, kind: &str, length: u64) -> Vec<u64> {
+        self.tell(&format!("race {kind}"));
+        self.hear();
+        // Whoever starts first is alone for a while, and does not count before the others have started too.
+        eventually(DEADLINE, "all of them run", || self.laps().iter().all(|laps| *laps > 0));
+        server.reset_stats();
+        let before = self.laps();
+        eventually(DEADLINE, "they have come far enough", || server.command_count("set") >= length);
+        let after = self.laps();
+        self.tell("stop");
+        self.hear();
+        after.iter().zip(before).map(|(after, before)| after - before).collect()
+    }
+
     /// Everything that they did is there: each item once, and each process's in its order.
     fn assert_exact(mut self, what: &str, server: &Server) {
         let (each, all) = (rounds(), PROCESSES * rounds());
@@ -145,4 +165,17 @@ fn they_are_all_there_when_connections_are_cut_at_random_bytes() {
     proxy.do_not_cut();
     println!("{} cuts", proxy.cuts());
     crew.assert_exact("cut at random bytes", &server);
+}
+
+#[test]
+fn of_eight_processes_at_one_key_the_slowest_makes_a_quarter_of_the_fastest() {
+    let server = Server::redis().start();
+    let mut crew = Crew::at(&server.url());
+    let length = if std::env::var_os("SYNCED_MEMORY_SOAK").is_some() { 8_000 } else { 2_000 };
+    for kind in ["add", "push"] {
+        let done = crew.race(&server, kind, length);
+        let (slowest, fastest) = (done.iter().min().unwrap(), done.iter().max().unwrap());
+        println!("{kind}: {done:?}, slowest / fastest = {slowest} / {fastest}");
+        assert!(slowest * 4 >= *fastest, "{kind}: {done:?}");
+    }
 }
