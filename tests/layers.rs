@@ -27,7 +27,7 @@ const FLOORS: &[&[&str]] = &[
     &["backend"],
     &["mutation", "commit"],
     &["set_aside"],
-    &["envelope", "key", "clock", "error", "fault", "json", "value", "wait"],
+    &["envelope", "key", "clock", "error", "fault", "json", "policy", "value", "wait"],
 ];
 
 /// Re-exports everything, and belongs to no floor. To name something by way of it is to name its room.

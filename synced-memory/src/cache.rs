@@ -3,9 +3,10 @@
 use crate::clock::{Mono, Stamp};
 use crate::envelope::{self, Text};
 use bytes::Bytes;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 /// The place of a request in the order in which requests are sent to the backend. An answer to a
 /// later request is never overwritten by one to an earlier request, whichever is handled first.
@@ -17,6 +18,10 @@ pub(crate) type Version = Arc<AtomicU64>;
 #[derive(Debug, Default)]
 pub(crate) struct Cache {
     cells: HashMap<Arc<str>, Cell>,
+    /// The backend tells what changes.
+    is_told: bool,
+    /// The slots that are to be read again.
+    stale: VecDeque<Arc<str>>,
 }
 
 #[derive(Debug, Default)]
@@ -27,7 +32,27 @@ struct Cell {
     last: Stamp,
     /// The scopes and views that hold the slot. It goes when nobody holds it.
     holders: usize,
+    near: Near,
 }
+
+/// How a slot that is read locally is kept current.
+#[derive(Debug, Default)]
+struct Near {
+    is_wanted: bool,
+    /// Rises with each change that the backend tells of. A read that was sent under another one says nothing of
+    /// what is there now (DESIGN, rule 14).
+    generation: Generation,
+    /// Nothing was told since it was read.
+    is_current: bool,
+    /// When it was last known to be current.
+    current_until: Option<Mono>,
+    /// It waits to be read again.
+    is_queued: bool,
+}
+
+/// What was told of a key before a read of it was sent.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Generation(u64);
 
 /// What the backend last answered for a key.
 #[derive(Debug, Clone, Default)]
@@ -117,6 +142,106 @@ impl Cache {
         cell.base = Base { expires, ..answer };
         if changed {
             cell.version.fetch_add(1, Ordering::Release);
+        }
+    }
+
+    /// Keeps the slot of `key` current from now on: it is read locally.
+    pub(crate) fn keep_near(&mut self, key: &Arc<str>) {
+        if let Some(cell) = self.cells.get_mut(key) {
+            cell.near.is_wanted = true;
+            cell.version.fetch_add(1, Ordering::Release);
+        }
+    }
+
+    /// Whether a read of `key` needs not ask the backend: what is known is kept current, or nobody can be asked.
+    pub(crate) fn is_local(&self, key: &str, is_connected: bool) -> bool {
+        let is_kept = |cell: &Cell| cell.near.is_wanted && cell.base.is_known() && (self.is_told || !is_connected);
+        self.cells.get(key).is_some_and(is_kept)
+    }
+
+    /// How old what `key` shows may be: nothing where it is current, `None` where it is not known how old.
+    pub(crate) fn staleness(&self, key: &str, mono: Mono) -> Option<Duration> {
+        let near = &self.cells.get(key)?.near;
+        if near.is_current { Some(Duration::ZERO) } else { near.current_until.map(|until| mono.saturating_sub(until)) }
+    }
+
+    /// Takes in that the backend tells of changes from now on, or no longer. What was read before may have changed.
+    pub(crate) fn told(&mut self, is_told: bool, mono: Mono) {
+        self.is_told = is_told;
+        self.all_changed(mono);
+        self.touch_near();
+    }
+
+    /// Says of all slots that are read locally that how they are to be read may have changed.
+    pub(crate) fn touch_near(&self) {
+        for cell in self.cells.values().filter(|cell| cell.near.is_wanted) {
+            cell.version.fetch_add(1, Ordering::Release);
+        }
+    }
+
+    /// How many slots are read locally and not known to be current.
+    pub(crate) fn not_current(&self) -> usize {
+        self.cells.values().filter(|cell| cell.near.is_wanted && !cell.near.is_current).count()
+    }
+
+    /// Takes in that everything may have changed.
+    pub(crate) fn all_changed(&mut self, mono: Mono) {
+        let near: Vec<_> = self.cells.iter().filter(|(_, cell)| cell.near.is_wanted).map(|(key, _)| key).collect();
+        for key in near.into_iter().cloned().collect::<Vec<_>>() {
+            self.changed(&key, mono);
+        }
+    }
+
+    /// Takes in that an answer for `key` said nothing: it has to be read again.
+    pub(crate) fn was_not_read(&mut self, key: &Arc<str>) {
+        if let Some(cell) = self.cells.get_mut(key).filter(|cell| cell.near.is_wanted && self.is_told)
+            && !std::mem::replace(&mut cell.near.is_queued, true)
+        {
+            self.stale.push_back(Arc::clone(key));
+        }
+    }
+
+    /// Takes in that `key` may have changed.
+    pub(crate) fn changed(&mut self, key: &str, mono: Mono) {
+        let Some((key, cell)) = self.cells.get_key_value(key).map(|(key, _)| Arc::clone(key)).and_then(|key| {
+            let cell = self.cells.get_mut(&key)?;
+            Some((key, cell))
+        }) else {
+            return;
+        };
+        cell.near.generation.0 += 1;
+        if std::mem::take(&mut cell.near.is_current) {
+            cell.near.current_until = Some(mono);
+        }
+        if cell.near.is_wanted && self.is_told && !std::mem::replace(&mut cell.near.is_queued, true) {
+            self.stale.push_back(key);
+        }
+    }
+
+    /// How many slots are to be read again.
+    pub(crate) fn stale(&self) -> usize {
+        self.stale.len()
+    }
+
+    /// Takes out what is to be read again now, at most `most`.
+    pub(crate) fn take_stale(&mut self, most: usize) -> Vec<Arc<str>> {
+        let keys: Vec<_> = self.stale.drain(..most.min(self.stale.len())).collect();
+        let still_there = |key: &Arc<str>| {
+            let cell = self.cells.get_mut(key);
+            cell.map(|cell| cell.near.is_queued = false).is_some()
+        };
+        keys.into_iter().filter(still_there).collect()
+    }
+
+    /// What was told of `key` by now.
+    pub(crate) fn generation(&self, key: &str) -> Generation {
+        self.cells.get(key).map(|cell| cell.near.generation).unwrap_or_default()
+    }
+
+    /// Takes in that an answer for `key` was taken in, to a read that was sent under `generation`.
+    pub(crate) fn was_read(&mut self, key: &str, generation: Generation) {
+        if let Some(cell) = self.cells.get_mut(key).filter(|_| self.is_told) {
+            cell.near.is_current = cell.near.generation == generation;
         }
     }
 

@@ -4,6 +4,7 @@ use crate::backend::process::ProcessBackend;
 use crate::error::{Error, ErrorKind, Result};
 use crate::journal::Durability;
 use crate::key::{check_prefix, check_scope};
+use crate::policy::{ReadPolicy, WritePolicy};
 use crate::shared::Settings;
 use percent_encoding::percent_decode_str;
 use std::path::PathBuf;
@@ -56,6 +57,8 @@ struct Options {
     tombstone_ttl: Option<Duration>,
     journal: Option<PathBuf>,
     durability: Option<Durability>,
+    read_policy: Option<ReadPolicy>,
+    write_policy: Option<WritePolicy>,
 }
 
 impl std::fmt::Debug for Builder {
@@ -135,6 +138,18 @@ impl Builder {
         self
     }
 
+    /// What reads ask, unless a key or a field says `near`. Default: [`ReadPolicy::Through`].
+    pub fn read_policy(mut self, policy: ReadPolicy) -> Self {
+        self.options.read_policy = Some(policy);
+        self
+    }
+
+    /// What writes wait for, unless a key or a field says `behind`. Default: [`WritePolicy::Through`].
+    pub fn write_policy(mut self, policy: WritePolicy) -> Self {
+        self.options.write_policy = Some(policy);
+        self
+    }
+
     pub(crate) fn resolve(self) -> Result<Config> {
         self.resolve_with(&|name| std::env::var(name).ok().filter(|value| !value.is_empty()))
     }
@@ -162,6 +177,8 @@ impl Builder {
                     .or(of_url.shutdown_timeout)
                     .unwrap_or(defaults.shutdown_timeout),
                 tombstone_ttl: over.tombstone_ttl.or(of_url.tombstone_ttl).unwrap_or(defaults.tombstone_ttl),
+                read_policy: over.read_policy.or(of_url.read_policy).unwrap_or_default(),
+                write_policy: over.write_policy.or(of_url.write_policy).unwrap_or_default(),
             },
             journal: over.journal.or(of_url.journal),
             durability: over.durability.or(of_url.durability).unwrap_or_default(),
@@ -286,6 +303,20 @@ fn options(url: &Url, more: &mut dyn FnMut(&str, &str) -> Result<bool>) -> Resul
                     "process" => Durability::Process,
                     "fsync" => Durability::Fsync,
                     _ => return Err(config_error("the option `durability` is `process` or `fsync`")),
+                });
+            }
+            "read_policy" => {
+                options.read_policy = Some(match &*value {
+                    "through" => ReadPolicy::Through,
+                    "near" => ReadPolicy::Near,
+                    _ => return Err(config_error("the option `read_policy` is `through` or `near`")),
+                });
+            }
+            "write_policy" => {
+                options.write_policy = Some(match &*value {
+                    "through" => WritePolicy::Through,
+                    "behind" => WritePolicy::Behind,
+                    _ => return Err(config_error("the option `write_policy` is `through` or `behind`")),
                 });
             }
             _ if more(&name, &value)? => {}

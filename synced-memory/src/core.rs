@@ -6,12 +6,14 @@ use crate::clock::{Deadline, Mono};
 use crate::error::{Error, ErrorKind, Result};
 use crate::journal;
 use crate::outbox::{Answer, Written};
+use crate::policy::WritePolicy;
 use crate::shared::{Live, Settings, Shared};
 use crate::state::{Accepted, Link, Request};
 use crate::turns::Turns;
 use crate::wait::{block_on, is_blocking, pause, until};
 use crate::{fault::Fault, flusher, refresher, updating};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::oneshot;
 
@@ -150,7 +152,12 @@ impl Core {
     ///
     /// Where it is the only thing to send for its key, it is sent from this thread, which is then the one
     /// that the answer wakes; the flusher sends everything else.
-    pub(crate) async fn write(&self, key: &Arc<str>, request: Request) -> Result<Answer> {
+    pub(crate) async fn write(&self, key: &Arc<str>, request: Request, policy: WritePolicy) -> Result<Answer> {
+        if policy == WritePolicy::Behind {
+            let mut accepted = self.accept(key, request, policy)?;
+            self.forward();
+            return accepted.answer.try_recv().unwrap_or(Ok(Answer::new(Written::Queued, false)));
+        }
         let mut last_try = self.shared.clock.mono();
         let answer = self.send(key, request, &mut last_try).await?;
         if let Some(waiting) = answer.contended {
@@ -171,7 +178,7 @@ impl Core {
             self.shared.check_open()?;
             // Under the lock: the clock and what it has stamped move in one step.
             let at = self.shared.clock.at();
-            let accepted = state.write(key, request, at)?;
+            let accepted = state.write(key, request, WritePolicy::Through, at)?;
             let own = live.as_ref().and_then(|_| state.take_small(key, SENT_BY_ITS_CALLER, at.mono));
             (accepted, own)
         };
@@ -200,10 +207,14 @@ impl Core {
     }
 
     /// Queues several writes, and waits for their answers together. One answer per write.
-    pub(crate) async fn write_all(&self, writes: Vec<(Arc<str>, Request)>) -> Result<Vec<Result<Answer>>> {
+    pub(crate) async fn write_all(
+        &self,
+        writes: Vec<(Arc<str>, Request)>,
+        policy: WritePolicy,
+    ) -> Result<Vec<Result<Answer>>> {
         let deadline = self.deadline();
         let accept = |(key, request)| {
-            let accepted = self.accept(&key, request);
+            let accepted = self.accept(&key, request, policy);
             (key, accepted)
         };
         self.shared.check_open()?;
@@ -219,11 +230,11 @@ impl Core {
         Ok(answers)
     }
 
-    fn accept(&self, key: &Arc<str>, request: Request) -> Result<Accepted> {
+    fn accept(&self, key: &Arc<str>, request: Request, policy: WritePolicy) -> Result<Accepted> {
         updating::check(&self.shared, key)?;
         let mut state = self.shared.state();
         self.shared.check_open()?;
-        state.write(key, request, self.shared.clock.at())
+        state.write(key, request, policy, self.shared.clock.at())
     }
 
     /// Sees to it that what is queued is sent.
@@ -324,6 +335,7 @@ impl Core {
 pub(crate) struct Slot {
     pub(crate) key: Arc<str>,
     pub(crate) version: Version,
+    is_near: AtomicBool,
     shared: Arc<Shared>,
 }
 
@@ -331,7 +343,17 @@ impl Slot {
     pub(crate) fn hold(shared: &Arc<Shared>, key: String) -> Self {
         let key = key.into();
         let version = shared.state().cache.hold(&key);
-        Self { key, version, shared: Arc::clone(shared) }
+        Self { key, version, is_near: AtomicBool::new(false), shared: Arc::clone(shared) }
+    }
+}
+
+impl Slot {
+    /// Has the slot kept current from now on; `prefix`: what its key begins with, as many others.
+    pub(crate) fn keep_near(&self, prefix: &str) {
+        if !self.is_near.swap(true, Ordering::Relaxed) {
+            self.shared.want_near(prefix);
+            self.shared.state().cache.keep_near(&self.key);
+        }
     }
 }
 

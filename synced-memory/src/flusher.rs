@@ -6,6 +6,7 @@ use crate::clock::Mono;
 use crate::commit::{Attempt, Outcome};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fault::{Fault, FaultKind};
+use crate::refresher;
 use crate::shared::{Live, Shared};
 use crate::state::{Link, State};
 use futures_util::stream::{FuturesUnordered, StreamExt};
@@ -101,6 +102,8 @@ async fn connect(shared: &Shared, backend: &dyn Backend, was_connected: &mut boo
         let shift = shared.clock.adjust(now, asked, answered);
         state.connected(first.then_some(shift));
     }
+    // Before anybody reads over this connection.
+    timeout(limit, refresher::track(shared, &live)).await.map_err(silent)??;
     Ok(live)
 }
 
@@ -123,6 +126,7 @@ async fn serve(shared: &Shared, live: &Arc<Live>, backoff: &mut Backoff, first: 
         ended = live.session.ended() => ended.err().unwrap_or_else(|| Fault::lost("the connection was closed")),
         fault = heartbeat(shared, live) => fault,
         fault = flush(shared, live, backoff, first) => fault,
+        fault = refresher::run(shared, live) => fault,
     }
 }
 

@@ -76,11 +76,23 @@ pub struct Spec<T> {
     pub(crate) ttl: Option<Duration>,
     /// It has members of its own, which may be set before the whole is.
     pub(crate) nested: bool,
+    pub(crate) near: bool,
+    pub(crate) behind: bool,
 }
 
 impl<T> Spec<T> {
     pub const fn new() -> Self {
-        Self { default: None, aliases: &[], ttl: None, nested: false }
+        Self { default: None, aliases: &[], ttl: None, nested: false, near: false, behind: false }
+    }
+
+    /// It is read locally.
+    pub const fn near(self) -> Self {
+        Self { near: true, ..self }
+    }
+
+    /// Its writes return once they are queued.
+    pub const fn behind(self) -> Self {
+        Self { behind: true, ..self }
     }
 
     /// What an unset key reads as.

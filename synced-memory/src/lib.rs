@@ -23,6 +23,7 @@ mod model;
 mod mutation;
 mod outbox;
 mod part;
+mod policy;
 #[doc(hidden)]
 #[allow(missing_docs, missing_debug_implementations)]
 pub mod private;
@@ -44,6 +45,7 @@ pub use crate::journal::Durability;
 pub use crate::key::Key;
 pub use crate::memory::{Memory, Status};
 pub use crate::outbox::Written;
+pub use crate::policy::{ReadPolicy, WritePolicy};
 pub use crate::schema::{Handle, SyncedMemory};
 pub use crate::set_aside::SetAside;
 pub use crate::synced::{Integer, Number, Synced, ValueIndex};

@@ -11,6 +11,7 @@ use crate::journal;
 use crate::journal::Durability;
 use crate::key::{Key, check_name, check_prefix, check_scope};
 use crate::outbox::Written;
+use crate::policy::WritePolicy;
 use crate::set_aside::SetAside;
 use crate::shared::Shared;
 use crate::state::{Link, Request};
@@ -70,6 +71,9 @@ pub struct Status {
     pub superseded: u64,
     /// How many queued writes were dropped, since their `ttl` was over before they could be sent.
     pub expired: u64,
+    /// How many keys are read near whose slots are not known to be current: the backend is away, or they are being
+    /// read again. [`Synced::staleness`](crate::Synced::staleness) says since when.
+    pub not_current: usize,
     /// How the server chooses what it throws away when memory is short, where it says so. Anything but
     /// `noeviction` loses state; `volatile-*` loses the sidecars first, and with them the memory of deletes.
     pub eviction_policy: Option<String>,
@@ -230,7 +234,7 @@ impl Memory {
         let keys: Vec<Arc<str>> = self.keys_below()?.into_iter().map(Into::into).collect();
         for some in keys.chunks(1_000) {
             let deletes = some.iter().map(|key| (Arc::clone(key), Request::Delete)).collect();
-            for answer in block_on(self.scope.core.write_all(deletes))? {
+            for answer in block_on(self.scope.core.write_all(deletes, WritePolicy::Through))? {
                 purged += u64::from(answer?.existed);
             }
         }
@@ -288,6 +292,7 @@ impl Memory {
             set_aside: state.set_aside.len(),
             superseded: state.superseded,
             expired: state.expired,
+            not_current: state.cache.not_current(),
             eviction_policy: shared.eviction_policy.load().as_deref().cloned(),
         }
     }
@@ -355,6 +360,11 @@ impl Memory {
 
     fn slots(&self) -> MutexGuard<'_, HashMap<String, Arc<Slot>>> {
         self.scope.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What the keys of all its scopes begin with.
+    pub(crate) fn prefix(&self) -> &str {
+        &self.scope.prefix
     }
 
     /// The slot of `name`. The scope holds it from its first use on, so that it is still known when

@@ -9,7 +9,9 @@ use crate::mutation::{
     self, Content, Json, Member, Misfit, Mutation, Operation, Place, Seen, Spot, Step, locate, look,
 };
 use crate::outbox::{Again, Exact, Written};
-use crate::state::{Request, View};
+use crate::policy::WritePolicy;
+use crate::shared::Shared;
+use crate::state::{Request, State, View};
 use crate::wait::block_on;
 use serde::Serialize;
 use std::fmt;
@@ -30,7 +32,17 @@ struct Root {
     slots: Result<Vec<Arc<Slot>>>,
     /// What the whole is taken for while it is unset.
     origin: Box<dyn Fn() -> Option<Json> + Send + Sync>,
-    ttl: Option<Duration>,
+    how: Policies,
+}
+
+/// How what is under a key is read and written.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Policies {
+    /// How long a value lives, from its write.
+    pub(crate) ttl: Option<Duration>,
+    /// It is read from its slots, which are kept current.
+    pub(crate) near: bool,
+    pub(crate) write: WritePolicy,
 }
 
 /// On what a change is recorded.
@@ -67,6 +79,8 @@ impl Change {
 pub(crate) struct Shown {
     /// Under which version.
     pub(crate) version: u64,
+    /// Nobody has to be asked for it.
+    pub(crate) is_local: bool,
     /// What is stored under the key itself.
     own: View,
     /// What a read shows: that, or what is stored under an older name.
@@ -78,9 +92,12 @@ impl Part {
         memory: &Memory,
         slots: Result<Vec<Arc<Slot>>>,
         origin: impl Fn() -> Option<Json> + Send + Sync + 'static,
-        ttl: Option<Duration>,
+        how: Policies,
     ) -> Self {
-        let root = Root { memory: memory.clone(), slots, origin: Box::new(origin), ttl };
+        if let (true, Ok(slots)) = (how.near, &slots) {
+            slots.iter().for_each(|slot| slot.keep_near(memory.prefix()));
+        }
+        let root = Root { memory: memory.clone(), slots, origin: Box::new(origin), how };
         Self { root: Arc::new(root), places: Arc::default() }
     }
 
@@ -92,7 +109,7 @@ impl Part {
 
     /// A place of which nothing can be read or written, since its name made no sense.
     pub(crate) fn broken(&self, error: Error) -> Self {
-        Self::root(self.memory(), Err(error), || None, None)
+        Self::root(self.memory(), Err(error), || None, Policies::default())
     }
 
     pub(crate) fn memory(&self) -> &Memory {
@@ -108,7 +125,7 @@ impl Part {
     }
 
     pub(crate) fn ttl(&self) -> Option<Duration> {
-        self.root.ttl
+        self.root.how.ttl
     }
 
     pub(crate) fn slots(&self) -> Result<&[Arc<Slot>]> {
@@ -124,18 +141,48 @@ impl Part {
         Ok(self.slots()?.iter().map(|slot| Arc::clone(&slot.key)).collect())
     }
 
-    /// Asks the backend, where it is there.
+    /// Asks the backend, where it is there and has to be asked.
     pub(crate) fn load(&self) -> Result<()> {
         block_on(self.load_async())
     }
 
     pub(crate) async fn load_async(&self) -> Result<()> {
+        if self.is_local() { Ok(()) } else { self.refresh().await }
+    }
+
+    /// Asks the backend, where it is there.
+    async fn refresh(&self) -> Result<()> {
         self.core().load(&self.keys()?).await
+    }
+
+    pub(crate) fn is_near(&self) -> bool {
+        self.root.how.near
+    }
+
+    /// Whether the slots show what is there without anybody being asked.
+    pub(crate) fn is_local(&self) -> bool {
+        let shared = self.root.memory.shared();
+        self.root.how.near && self.slots().is_ok_and(|slots| is_local(shared, &shared.state(), slots))
+    }
+
+    /// How old what the slots show may be.
+    pub(crate) fn staleness(&self) -> Option<Duration> {
+        let shared = self.root.memory.shared();
+        let mono = shared.clock.mono();
+        let state = shared.state();
+        let slots = self.slots().ok()?.iter();
+        slots
+            .map(|slot| state.cache.staleness(&slot.key, mono))
+            .try_fold(Duration::ZERO, |most, one| Some(most.max(one?)))
     }
 
     /// Versions only rise, and so does their sum: it stands for all of them.
     pub(crate) fn version(&self) -> Result<u64> {
         Ok(self.slots()?.iter().map(|slot| slot.version.load(Ordering::Acquire)).sum())
+    }
+
+    pub(crate) fn write_policy(&self) -> WritePolicy {
+        self.root.how.write
     }
 
     /// Whether anything is known of the key and its older names.
@@ -159,7 +206,8 @@ impl Part {
         let own = first.clone();
         let is_set = |view: &View| view.stored.is_some();
         let view = if is_set(&own) { first } else { views.find(is_set).unwrap_or_default() };
-        Ok(Shown { version: self.version()?, own, view })
+        let is_local = self.root.how.near && is_local(shared, &state, slots);
+        Ok(Shown { version: self.version()?, is_local, own, view })
     }
 
     /// Hands the text at the place to `look`: what is there, or taken to be there, and whether it is.
@@ -197,8 +245,11 @@ impl Part {
         // Where nothing is under the key, it starts from what is under an older name by now.
         let may_be_older = self.slots()?.len() > 1 && self.shown()?.own.stored.is_none();
         let mut is_current = names_elements || may_be_older || matches!(how, How::Current | How::CurrentExact);
-        if is_current {
-            self.load_async().await?;
+        if self.write_policy() == WritePolicy::Behind && self.is_known() {
+            // It does not ask: as when nobody can be asked.
+            is_current = true;
+        } else if is_current {
+            self.refresh().await?;
         }
         loop {
             // Of many pushes in a row that wait, none has to look at those before it.
@@ -222,7 +273,7 @@ impl Part {
                 Err(error) if is_current => return Err(error),
                 // What is known may be out of date.
                 Ok(_) | Err(_) => {
-                    self.load_async().await?;
+                    self.refresh().await?;
                     is_current = true;
                     continue;
                 }
@@ -232,7 +283,7 @@ impl Part {
                 Change::Withdraw => Request::Withdraw(own.stored),
                 Change::Do(operations) => Request::Mutate {
                     mutation: Mutation::new(origin, operations),
-                    ttl: self.root.ttl,
+                    ttl: self.root.how.ttl,
                     exact: match how {
                         How::Exact => Some(Exact::Places),
                         How::CurrentExact => Some(Exact::Whole(own.stored)),
@@ -240,7 +291,7 @@ impl Part {
                     },
                 },
             };
-            let answer = self.core().write(key, request).await?;
+            let answer = self.core().write(key, request, self.write_policy()).await?;
             match answer.again {
                 None => return Ok((result, answer.written)),
                 Some(_) if deadline.remaining().is_zero() => {
@@ -281,7 +332,7 @@ impl Part {
         let set = mutation::Action::Set { value, seen: seen(&spot) };
         let operations = vec![Operation { path: spot.path, action: set }];
         let mutation = Mutation::new(origin, operations);
-        Ok((Arc::clone(self.key()?), Request::Mutate { mutation, ttl: self.root.ttl, exact: None }))
+        Ok((Arc::clone(self.key()?), Request::Mutate { mutation, ttl: self.root.how.ttl, exact: None }))
     }
 
     /// The places, where the last one is taken for `empty` if nothing else is said.
@@ -325,6 +376,10 @@ impl Part {
             Err(error) => error,
         }
     }
+}
+
+fn is_local(shared: &Shared, state: &State, slots: &[Arc<Slot>]) -> bool {
+    shared.check_open().is_ok() && state.is_local(slots.iter().map(|slot| &*slot.key))
 }
 
 /// The same change, with paths from the root.

@@ -10,6 +10,7 @@ pub use crate::synced::{AnyView as View, Synced};
 pub use crate::value::Value;
 pub use std;
 
+use crate::policy::WritePolicy;
 use crate::state::Request;
 use crate::synced;
 use crate::wait::block_on;
@@ -101,6 +102,9 @@ impl<T: Value> FieldType for T {
 
     fn restore(restore: &mut Restore, view: &Synced<Self>, value: Self) -> Result<()> {
         let (key, request) = view.request(&value)?;
+        if view.part().write_policy() == WritePolicy::Through {
+            restore.policy = WritePolicy::Through;
+        }
         match (restore.writes.last_mut(), request) {
             // Inside a key it is one change.
             (Some((last, Request::Mutate { mutation, .. })), Request::Mutate { mutation: more, .. })
@@ -157,16 +161,18 @@ pub fn load(place: &Place, views: &[&dyn View]) -> Result<()> {
 pub struct Restore {
     memory: Memory,
     writes: Vec<(Arc<str>, Request)>,
+    /// Its answers are awaited, unless none of the fields waits for its own.
+    policy: WritePolicy,
 }
 
 impl Restore {
     pub fn new(place: &Place) -> Self {
-        Self { memory: place.memory().clone(), writes: Vec::new() }
+        Self { memory: place.memory().clone(), writes: Vec::new(), policy: WritePolicy::Behind }
     }
 
     /// The weakest of what became of the fields.
     pub fn commit(self) -> Result<Written> {
-        let answers = block_on(self.memory.core().write_all(self.writes))?;
+        let answers = block_on(self.memory.core().write_all(self.writes, self.policy))?;
         answers.into_iter().try_fold(Written::Stored, |weakest, answer| Ok(weakest.min(answer?.written)))
     }
 }

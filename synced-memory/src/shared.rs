@@ -10,6 +10,7 @@ use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fault::Fault;
 use crate::journal;
+use crate::policy::{ReadPolicy, WritePolicy};
 use crate::state::State;
 use arc_swap::ArcSwapOption;
 use futures_util::future::{Either, select};
@@ -34,6 +35,8 @@ pub(crate) struct Settings {
     pub(crate) shutdown_timeout: Duration,
     /// How long a delete is remembered.
     pub(crate) tombstone_ttl: Duration,
+    pub(crate) read_policy: ReadPolicy,
+    pub(crate) write_policy: WritePolicy,
 }
 
 impl Default for Settings {
@@ -44,6 +47,8 @@ impl Default for Settings {
             outbox_limit: 64 << 20,
             shutdown_timeout: Duration::from_secs(2),
             tombstone_ttl: Duration::from_secs(10 * 24 * 3600),
+            read_policy: ReadPolicy::default(),
+            write_policy: WritePolicy::default(),
         }
     }
 }
@@ -92,6 +97,9 @@ pub(crate) struct Shared {
     pub(crate) wake: Notify,
     /// The backend's eviction policy, as it said when last connected.
     pub(crate) eviction_policy: ArcSwapOption<String>,
+    /// What the keys begin with that are read locally, none of them the beginning of another.
+    near: Mutex<Vec<String>>,
+    near_wanted: Notify,
     closed: AtomicBool,
     stopped: watch::Sender<bool>,
     delivered: Mutex<Vec<(u64, oneshot::Sender<()>)>>,
@@ -117,6 +125,8 @@ impl Shared {
             connected: watch::Sender::new(false),
             wake: Notify::new(),
             eviction_policy: ArcSwapOption::empty(),
+            near: Mutex::default(),
+            near_wanted: Notify::new(),
             closed: AtomicBool::new(false),
             stopped: watch::Sender::new(false),
             delivered: Mutex::new(Vec::new()),
@@ -185,6 +195,25 @@ impl Shared {
         }
     }
 
+    /// Has changes told of keys that begin with `prefix`.
+    pub(crate) fn want_near(&self, prefix: &str) {
+        let mut near = self.near.lock().unwrap_or_else(PoisonError::into_inner);
+        if !near.iter().any(|other| prefix.starts_with(other)) {
+            near.retain(|other| !other.starts_with(prefix));
+            near.push(prefix.to_owned());
+            self.near_wanted.notify_one();
+        }
+    }
+
+    pub(crate) fn near_prefixes(&self) -> Vec<String> {
+        self.near.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Ready when a prefix was added.
+    pub(crate) async fn near_wanted(&self) {
+        self.near_wanted.notified().await;
+    }
+
     pub(crate) fn check_open(&self) -> Result<()> {
         if self.closed.load(Ordering::Relaxed) { Err(Error::closed()) } else { Ok(()) }
     }
@@ -193,8 +222,9 @@ impl Shared {
     ///
     /// Set under the lock of the state: no write is accepted after that.
     pub(crate) fn close(&self) {
-        let _state = self.state();
+        let state = self.state();
         self.closed.store(true, Ordering::Relaxed);
+        state.cache.touch_near();
     }
 
     /// Ends the I/O thread.

@@ -23,6 +23,14 @@ pub(crate) type Reply<T> = Pin<Box<dyn Future<Output = Result<T, Fault>> + Send>
 /// Some names, and where the next ones begin; `None` after the last.
 pub(crate) type Page = (Vec<String>, Option<String>);
 
+/// What has changed, by whomever.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Changed {
+    Keys(Vec<Arc<str>>),
+    /// Perhaps everything.
+    All,
+}
+
 /// A place where the state lives. It knows neither types nor JSON paths: it carries bytes and stamps.
 pub(crate) trait Backend: fmt::Debug + Send + Sync + 'static {
     /// Connects. A fault of kind `Refused` means that trying again makes no sense (a wrong password).
@@ -42,6 +50,8 @@ pub(crate) trait Backend: fmt::Debug + Send + Sync + 'static {
 ///   it found, the change, the tombstone and the record of its sequence number.
 /// - A change that was answered for is seen by every later read of every session, until another change.
 /// - Records of sequence numbers and tombstones are kept for the sidecar's time to live at the least.
+/// - A change by another session that takes effect after [`Session::track`] was answered is told by
+///   [`Session::changed`], sooner or later; so is the end of a time to live. More may be told than that.
 /// - After one request was answered with `Lost`, or [`Session::ended`] is ready, the session is not used again.
 pub(crate) trait Session: fmt::Debug + Send + Sync {
     /// What is stored under each key, in their order. A fault of one key is that key's alone.
@@ -63,6 +73,14 @@ pub(crate) trait Session: fmt::Debug + Send + Sync {
 
     /// How the backend chooses what it throws away when memory is short, where it says so.
     fn eviction_policy(&self) -> Reply<Option<String>>;
+
+    /// From the answer on, changes of keys that begin with one of these prefixes are told. Each call replaces
+    /// the prefixes of the one before. A fault of kind `Refused`: they cannot be told here.
+    fn track(&self, prefixes: &[String]) -> Reply<()>;
+
+    /// What has changed since the last call; ready when something has. It is polled on the I/O thread alone, one
+    /// call at a time.
+    fn changed(&self) -> Reply<Changed>;
 
     /// Ready when the connection is known to be gone.
     fn ended(&self) -> Reply<()>;

@@ -1,26 +1,50 @@
 //! `memory:`: a backend within this process.
 
 use super::step::{Seen, end_of, horizon, step};
-use super::{Backend, Page, Reply, Session};
+use super::{Backend, Changed, Page, Reply, Session};
 use crate::clock::{self, Clock, Mono, Stamp};
 use crate::commit::{Attempt, Change, Found, Outcome, RECORDS, Record, Writer};
 use crate::fault::Fault;
 use bytes::Bytes;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
+use tokio::sync::mpsc;
+
+/// So long a wait for changes goes on at most, before it looks again for what has ended.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// What every session on the same `memory:` shares.
 #[derive(Debug)]
 struct Place {
     store: Mutex<Store>,
     clock: Clock,
+    trackers: Mutex<Vec<Tracker>>,
+}
+
+/// A session that is told of changes.
+#[derive(Debug)]
+struct Tracker {
+    session: u64,
+    prefixes: Vec<String>,
+    tell: mpsc::UnboundedSender<Arc<str>>,
 }
 
 impl Place {
     fn store(&self) -> MutexGuard<'_, Store> {
         self.store.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn trackers(&self) -> MutexGuard<'_, Vec<Tracker>> {
+        self.trackers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tell(&self, key: &Arc<str>) {
+        self.trackers().retain(|tracker| {
+            let is_meant = tracker.prefixes.iter().any(|prefix| key.starts_with(&**prefix));
+            if is_meant { tracker.tell.send(Arc::clone(key)).is_ok() } else { !tracker.tell.is_closed() }
+        });
     }
 }
 
@@ -35,7 +59,13 @@ impl ProcessBackend {
     /// A fresh place, or the one that other memories of this process hold under `name`.
     pub(crate) fn open(name: &str, sidecar_ttl: Duration) -> Self {
         static NAMED: Mutex<BTreeMap<String, Weak<Place>>> = Mutex::new(BTreeMap::new());
-        let fresh = || Arc::new(Place { store: Mutex::new(Store::new(sidecar_ttl)), clock: Clock::start() });
+        let fresh = || {
+            Arc::new(Place {
+                store: Mutex::new(Store::new(sidecar_ttl)),
+                clock: Clock::start(),
+                trackers: Mutex::default(),
+            })
+        };
         let target = format!("memory:{name}");
         if name.is_empty() {
             return Self { target, place: fresh() };
@@ -46,7 +76,18 @@ impl ProcessBackend {
         named.insert(name.to_owned(), Arc::downgrade(&place));
         Self { target, place }
     }
+}
 
+/// A connection to a place in this process.
+#[derive(Debug)]
+struct ProcessSession {
+    place: Arc<Place>,
+    id: u64,
+    changes: Arc<tokio::sync::Mutex<mpsc::UnboundedReceiver<Arc<str>>>>,
+    tell: mpsc::UnboundedSender<Arc<str>>,
+}
+
+impl ProcessSession {
     fn reply<T: Send + 'static>(&self, answer: impl FnOnce(&mut Store, Mono) -> T + Send + 'static) -> Reply<T> {
         let place = Arc::clone(&self.place);
         Box::pin(async move {
@@ -58,7 +99,10 @@ impl ProcessBackend {
 
 impl Backend for ProcessBackend {
     fn connect(&self) -> Reply<Box<dyn Session>> {
-        let session: Box<dyn Session> = Box::new(self.clone());
+        let (tell, changes) = mpsc::unbounded_channel();
+        let changes = Arc::new(tokio::sync::Mutex::new(changes));
+        let place = Arc::clone(&self.place);
+        let session: Box<dyn Session> = Box::new(ProcessSession { place, id: fastrand::u64(..), changes, tell });
         Box::pin(std::future::ready(Ok(session)))
     }
 
@@ -67,7 +111,13 @@ impl Backend for ProcessBackend {
     }
 }
 
-impl Session for ProcessBackend {
+impl Drop for ProcessSession {
+    fn drop(&mut self) {
+        self.place.trackers().retain(|tracker| tracker.session != self.id);
+    }
+}
+
+impl Session for ProcessSession {
     fn read(&self, keys: &[Arc<str>]) -> Reply<Vec<Result<Option<Bytes>, Fault>>> {
         let keys = keys.to_vec();
         self.reply(move |store, mono| keys.iter().map(|key| Ok(store.read(key, mono))).collect())
@@ -75,7 +125,17 @@ impl Session for ProcessBackend {
 
     fn commit(&self, batch: &[Attempt], _now: u64) -> Reply<Vec<Result<Outcome, Fault>>> {
         let batch = batch.to_vec();
-        self.reply(move |store, mono| batch.iter().map(|attempt| Ok(store.commit(attempt, mono))).collect())
+        let place = Arc::clone(&self.place);
+        self.reply(move |store, mono| {
+            let commit = |attempt: &Attempt| {
+                let outcome = store.commit(attempt, mono);
+                if matches!(outcome, Outcome::Applied { .. }) {
+                    place.tell(&attempt.key);
+                }
+                Ok(outcome)
+            };
+            batch.iter().map(commit).collect()
+        })
     }
 
     fn names(&self, prefix: &str, _cursor: Option<String>) -> Reply<Page> {
@@ -96,6 +156,35 @@ impl Session for ProcessBackend {
         Box::pin(std::future::ready(Ok(None)))
     }
 
+    fn track(&self, prefixes: &[String]) -> Reply<()> {
+        let (place, session) = (Arc::clone(&self.place), self.id);
+        let tracker = Tracker { session, prefixes: prefixes.to_vec(), tell: self.tell.clone() };
+        Box::pin(async move {
+            let mut trackers = place.trackers();
+            trackers.retain(|tracker| tracker.session != session);
+            trackers.push(tracker);
+            Ok(())
+        })
+    }
+
+    fn changed(&self) -> Reply<Changed> {
+        let (place, changes) = (Arc::clone(&self.place), Arc::clone(&self.changes));
+        Box::pin(async move {
+            let mut changes = changes.lock().await;
+            loop {
+                let mut changed = Vec::new();
+                let now = place.clock.mono();
+                let (over, next) = place.store().ended(now);
+                over.iter().for_each(|key| place.tell(key));
+                let wait = next.map_or(LOOK_AGAIN, |next| next.saturating_sub(now)).min(LOOK_AGAIN);
+                tokio::select! {
+                    _ = changes.recv_many(&mut changed, usize::MAX) => return Ok(Changed::Keys(changed)),
+                    () = tokio::time::sleep(wait) => {}
+                }
+            }
+        })
+    }
+
     fn ended(&self) -> Reply<()> {
         Box::pin(std::future::pending())
     }
@@ -107,6 +196,8 @@ pub(crate) struct Store {
     keys: BTreeMap<Arc<str>, Stored>,
     sidecars: HashMap<Arc<str>, Sidecar>,
     sidecar_ttl: Duration,
+    /// When which key ends, unless it was written since.
+    ends: BTreeSet<(Mono, Arc<str>)>,
 }
 
 #[derive(Debug)]
@@ -139,7 +230,7 @@ impl Sidecar {
 
 impl Store {
     pub(crate) fn new(sidecar_ttl: Duration) -> Self {
-        Self { keys: BTreeMap::new(), sidecars: HashMap::new(), sidecar_ttl }
+        Self { keys: BTreeMap::new(), sidecars: HashMap::new(), sidecar_ttl, ends: BTreeSet::new() }
     }
 
     pub(crate) fn read(&mut self, key: &str, mono: Mono) -> Option<Bytes> {
@@ -164,8 +255,12 @@ impl Store {
             _ if !step.applies => {}
             Change::Put { envelope, ttl } => {
                 let kept = self.keys.get(&attempt.key).and_then(|stored| stored.expires);
-                let stored = Stored { bytes: envelope.clone(), expires: end_of(*ttl, kept, mono) };
-                self.keys.insert(Arc::clone(&attempt.key), stored);
+                let expires = end_of(*ttl, kept, mono);
+                if kept != expires {
+                    kept.map(|end| self.ends.remove(&(end, Arc::clone(&attempt.key))));
+                    expires.map(|end| self.ends.insert((end, Arc::clone(&attempt.key))));
+                }
+                self.keys.insert(Arc::clone(&attempt.key), Stored { bytes: envelope.clone(), expires });
             }
             Change::Delete => {
                 sidecar.tombstone = sidecar.tombstone.max(Stamp::new(attempt.stamp.get()));
@@ -173,6 +268,13 @@ impl Store {
             }
         }
         step.outcome
+    }
+
+    /// The keys that may have ended, and when the next one does.
+    fn ended(&mut self, mono: Mono) -> (Vec<Arc<str>>, Option<Mono>) {
+        let later = self.ends.split_off(&(mono + Duration::from_nanos(1), Arc::from("")));
+        let over = std::mem::replace(&mut self.ends, later);
+        (over.into_iter().map(|(_, key)| key).collect(), self.ends.first().map(|(end, _)| *end))
     }
 
     fn names(&self, prefix: &str, mono: Mono) -> Vec<String> {

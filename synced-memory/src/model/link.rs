@@ -5,7 +5,7 @@ use super::Check;
 use super::process::Process;
 use super::server::{Held, KEY};
 use super::world::{Mood, World, one_of};
-use crate::cache::Ticket;
+use crate::cache::{Generation, Ticket};
 use crate::clock::Mono;
 use crate::commit::{Attempt, Outcome, Writer};
 use crate::error::{Error, ErrorKind};
@@ -246,7 +246,12 @@ impl World {
     fn take_in(&mut self, at: usize, ticket: Ticket, held: Option<Held>) -> Check {
         self.tell(|| format!("{at} takes in the answer to the read {ticket}"));
         let process = &mut self.processes[at];
-        process.state.read(KEY, ticket, held.as_ref().map(|held| held.bytes.clone()));
+        process.state.read(
+            &std::sync::Arc::from(KEY),
+            ticket,
+            Generation::default(),
+            held.as_ref().map(|held| held.bytes.clone()),
+        );
         process.ledger.read(ticket, held);
         self.audit(at)
     }

@@ -4,13 +4,14 @@
 
 use super::server::{KEY, TOMBSTONE_TTL};
 use crate::backend::process::Store;
-use crate::cache::Ticket;
+use crate::cache::{Generation, Ticket};
 use crate::clock::{Moment, Mono, Stamp};
 use crate::commit::{Attempt, Change, Expects, Outcome, TimeToLive};
 use crate::envelope::{self, Unsealed};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fault::Fault;
 use crate::outbox::{Answer, Written};
+use crate::policy::WritePolicy;
 use crate::state::{Accepted, Request, State};
 use bytes::Bytes;
 use std::sync::Arc;
@@ -78,7 +79,7 @@ impl Process {
     fn write(&mut self, request: Request) -> Accepted {
         self.now += 1_000_000;
         let at = Moment { mono: self.mono, now: self.now };
-        self.state.write(&self.key, request, at).expect("there is room in the outbox")
+        self.state.write(&self.key, request, WritePolicy::Through, at).expect("there is room in the outbox")
     }
 
     fn put(&mut self, value: &str, ttl: Option<Duration>) -> Accepted {
@@ -116,7 +117,7 @@ impl Process {
 
     fn read(&mut self, server: &mut Server) {
         self.tickets += 1;
-        self.state.read(KEY, self.tickets, server.store.read(KEY, self.mono));
+        self.state.read(&self.key, self.tickets, Generation::default(), server.store.read(KEY, self.mono));
     }
 
     fn shows(&self) -> Option<String> {

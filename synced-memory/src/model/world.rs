@@ -9,6 +9,7 @@ use super::{Check, hold};
 use crate::clock::{Moment, Mono};
 use crate::envelope::Unsealed;
 use crate::error::ErrorKind;
+use crate::policy::WritePolicy;
 use crate::state::Request;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -163,7 +164,7 @@ impl World {
             Request::Delete
         };
         let existed = process.state.view(KEY, mono).stored.is_some();
-        match process.state.write(&self.key, request, moment) {
+        match process.state.write(&self.key, request, WritePolicy::Through, moment) {
             Ok(accepted) => {
                 let sequence = accepted.sequence;
                 let asked = (puts.then_some(value), ttl);

@@ -13,7 +13,7 @@ mod aside;
 mod journalled;
 mod sending;
 
-use crate::cache::{Base, Cache, Ticket};
+use crate::cache::{Base, Cache, Generation, Ticket};
 use crate::clock::{Moment, Mono, Stamp};
 use crate::commit::{Change, Sequence, TimeToLive, Writer};
 use crate::envelope::{self, Text, Unsealed};
@@ -21,6 +21,7 @@ use crate::error::{Error, Result};
 use crate::journal::Journal;
 use crate::mutation::Mutation;
 use crate::outbox::{Again, Answer, Entry, Exact, Outbox, Tried, Waiter, What, Write, Written};
+use crate::policy::WritePolicy;
 use crate::rebase;
 use crate::set_aside::SetAside;
 use bytes::Bytes;
@@ -128,12 +129,19 @@ impl State {
         self.recorded.drain().filter_map(|(key, is_droppable)| is_droppable.then_some(key)).collect()
     }
 
-    /// Applies a write locally and queues it. While the link is up, its answer is awaited.
+    /// Applies a write locally and queues it. While the link is up, its answer is awaited, unless the policy is not
+    /// to.
     ///
     /// # Errors
     ///
     /// `OutboxFull`: nothing was changed.
-    pub(crate) fn write(&mut self, key: &Arc<str>, request: Request, at: Moment) -> Result<Accepted> {
+    pub(crate) fn write(
+        &mut self,
+        key: &Arc<str>,
+        request: Request,
+        policy: WritePolicy,
+        at: Moment,
+    ) -> Result<Accepted> {
         let (tell, answer) = oneshot::channel();
         let (what, exact, ttl) = match request {
             Request::Put { value, ttl } => (Err(value), None, ttl),
@@ -152,7 +160,8 @@ impl State {
         let last = self.outbox.last(key).map_or(Stamp::ZERO, |entry| entry.latest).max(self.cache.last(key));
         let stamp = Stamp::issue(at.now, last, &mut self.random);
         let fresh = self.link == Link::Up;
-        let (waiter, promised): (Option<Waiter>, _) = if fresh { (Some(tell), None) } else { (None, Some(tell)) };
+        let awaited = fresh && policy == WritePolicy::Through;
+        let (waiter, promised): (Option<Waiter>, _) = if awaited { (Some(tell), None) } else { (None, Some(tell)) };
         let what = match what {
             Err(value) => What::Assign(Change::Put { envelope: value.seal(stamp), ttl: TimeToLive::Keep }),
             Ok(What::Mutate(mut mutation)) => {
@@ -161,16 +170,16 @@ impl State {
             }
             Ok(delete) => delete,
         };
-        let exact = exact.filter(|_| fresh);
+        let exact = exact.filter(|_| awaited);
         let expires = ttl.map(|ttl| at.mono + ttl);
         let write = Write { what, stamp, exact, expires, written: at.mono, fresh, existed, waiter };
         let is_first = !self.outbox.has(key);
-        if !fresh {
+        if !awaited {
             self.outbox.check(key, &write)?;
             self.journal_write(key, &write)?;
         }
         let sequence = self.outbox.push(key, write, self.cache.base(key))?;
-        if !fresh && self.journal.is_some() {
+        if !awaited && self.journal.is_some() {
             self.outbox.of_mut(key).for_each(|entry| entry.journalled = true);
         }
         if is_first {
@@ -212,6 +221,11 @@ impl State {
         view
     }
 
+    /// Whether a read of these keys needs not ask the backend.
+    pub(crate) fn is_local<'a>(&self, mut keys: impl Iterator<Item = &'a str>) -> bool {
+        keys.all(|key| self.cache.is_local(key, self.link != Link::Down))
+    }
+
     /// Whether anything is known of `key`: the backend answered for it, or this process assigned it.
     pub(crate) fn is_known(&self, key: &str) -> bool {
         self.outbox.of(key).any(|entry| entry.assignment.is_some()) || self.cache.base(key).is_known()
@@ -226,15 +240,19 @@ impl State {
     }
 
     /// Takes in the answer to a read.
-    pub(crate) fn read(&mut self, key: &str, ticket: Ticket, stored: Option<Bytes>) {
+    ///
+    /// `generation`: what was told of the key before the read was sent.
+    pub(crate) fn read(&mut self, key: &Arc<str>, ticket: Ticket, generation: Generation, stored: Option<Bytes>) {
         // With a mutation in doubt nobody knows whether it is in there; its retry will tell.
         if self.outbox.head(key).is_some_and(|head| head.mutation.is_some() && head.tried == Tried::InDoubt) {
+            self.cache.was_not_read(key);
             return;
         }
         if let Some(stored) = &stored {
             self.cache.seen(key, envelope::stamp_of(stored));
         }
         self.cache.answered(key, Base::new(stored, ticket, None));
+        self.cache.was_read(key, generation);
     }
 
     /// Takes in that the backend is there. With the first answer of its clock comes by how much it
@@ -255,6 +273,7 @@ impl State {
         }
         self.link = Link::Down;
         self.last_error = Some(error);
+        self.cache.told(false, mono);
         self.journal_the_rest();
         self.outbox.lose();
     }

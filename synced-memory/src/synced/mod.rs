@@ -17,7 +17,8 @@ use crate::key::{Key, Spec};
 use crate::memory::Memory;
 use crate::mutation::{Action, Json, Member, Place, Spot};
 use crate::outbox::Written;
-use crate::part::{Change, How, Part, Shown, seen};
+use crate::part::{Change, How, Part, Policies, Shown, seen};
+use crate::policy::{ReadPolicy, WritePolicy};
 use crate::schema::SyncedMemory;
 use crate::state::Request;
 use crate::value::Value;
@@ -64,6 +65,8 @@ struct Inner<T> {
 /// What was shown, decoded once for each change.
 struct Memo<T> {
     version: u64,
+    /// Nobody has to be asked for it while it is of this version.
+    is_local: bool,
     expires: Option<Duration>,
     value: Option<Arc<T>>,
     /// It is there, and not only taken to be there.
@@ -76,7 +79,11 @@ impl Memory {
         let spec = key.spec();
         let names = std::iter::once(key.name()).chain(spec.aliases.iter().copied());
         let slots = names.map(|name| self.slot(name)).collect();
-        Synced::with_spec(Part::root(self, slots, move || spec.origin(), spec.ttl), spec)
+        let near = spec.near || self.shared().settings.read_policy == ReadPolicy::Near;
+        let behind = spec.behind || self.shared().settings.write_policy == WritePolicy::Behind;
+        let how =
+            Policies { ttl: spec.ttl, near, write: if behind { WritePolicy::Behind } else { WritePolicy::Through } };
+        Synced::with_spec(Part::root(self, slots, move || spec.origin(), how), spec)
     }
 }
 
@@ -124,7 +131,10 @@ impl<T: Value> Synced<T> {
     /// `Unset` where nothing is stored and there is no default, `Decode` where something else than a
     /// `T` is stored, `Rejected` where the server refuses this key.
     pub fn get(&self) -> Result<T> {
-        self.read().map(Arc::unwrap_or_clone)
+        match self.local(T::clone) {
+            Some(value) => Ok(value),
+            None => self.read().map(Arc::unwrap_or_clone),
+        }
     }
 
     /// As [`get`](Synced::get), in async code: it runs on any executor.
@@ -167,6 +177,25 @@ impl<T: Value> Synced<T> {
         self.read().map(|value| look(&value))
     }
 
+    /// How old what a near read shows may be: zero while the backend keeps it current, the time since then while it
+    /// is away; `None` for what is not read near, or was not yet.
+    pub fn staleness(&self) -> Option<Duration> {
+        self.part().staleness().filter(|_| self.part().is_near())
+    }
+
+    /// What `take` makes of the value, where nobody has to be asked and nothing be decoded.
+    fn local<R>(&self, take: impl FnOnce(&T) -> R) -> Option<R> {
+        let memo = self.inner.memo.load();
+        let memo = memo.as_ref().filter(|memo| memo.is_local && self.is_of_now(memo))?;
+        memo.value.as_deref().map(take)
+    }
+
+    fn is_of_now(&self, memo: &Memo<T>) -> bool {
+        let shared = self.part().memory().shared();
+        self.part().version().is_ok_and(|version| version == memo.version)
+            && memo.expires.is_none_or(|expires| expires > shared.clock.mono())
+    }
+
     /// Stores a value, whatever is there.
     ///
     /// # Errors
@@ -186,7 +215,7 @@ impl<T: Value> Synced<T> {
     pub async fn set_async(&self, value: T) -> Result<Written> {
         if self.part().is_root() {
             let (key, request) = self.assignment(&value)?;
-            return Ok(self.part().core().write(&key, request).await?.written);
+            return Ok(self.part().core().write(&key, request, self.part().write_policy()).await?.written);
         }
         let value = self.part().encode(&value)?;
         let set = |spot: &Spot<'_>| Action::Set { value: value.clone(), seen: seen(spot) };
@@ -212,7 +241,9 @@ impl<T: Value> Synced<T> {
         }
         // The older names first: the key must not fall back to them in between.
         let deletes = self.part().keys()?.into_iter().rev().map(|key| (key, Request::Delete)).collect();
-        let answers: Vec<_> = block_on(self.part().core().write_all(deletes))?.into_iter().collect::<Result<_>>()?;
+        let answers: Vec<_> = block_on(self.part().core().write_all(deletes, self.part().write_policy()))?
+            .into_iter()
+            .collect::<Result<_>>()?;
         Ok(answers.iter().any(|answer| answer.existed))
     }
 
@@ -267,12 +298,11 @@ impl<T: Value> Synced<T> {
     fn shown(&self) -> Result<Arc<Memo<T>>> {
         let part = self.part();
         if let Some(memo) = &*self.inner.memo.load()
-            && memo.version == part.version()?
-            && memo.expires.is_none_or(|expires| expires > part.memory().shared().clock.mono())
+            && self.is_of_now(memo)
         {
             return Ok(Arc::clone(memo));
         }
-        let Shown { version, view, .. } = part.shown()?;
+        let Shown { version, is_local, view, .. } = part.shown()?;
         let (value, exists) = match &view.stored {
             stored if part.is_root() => {
                 let decode = |stored: &Bytes| {
@@ -286,7 +316,7 @@ impl<T: Value> Synced<T> {
                 Ok((found.map(decode).transpose()?, exists))
             })?,
         };
-        let memo = Arc::new(Memo { version, expires: view.expires, value: value.map(Arc::new), exists });
+        let memo = Arc::new(Memo { version, is_local, expires: view.expires, value: value.map(Arc::new), exists });
         self.inner.memo.store(Some(Arc::clone(&memo)));
         Ok(memo)
     }
@@ -332,12 +362,13 @@ impl<T: SyncedMemory> Synced<T> {
 /// A view whatever its type, for reading many in one round trip.
 pub trait AnyView {
     #[doc(hidden)]
+    /// Those of which the backend has to be asked.
     fn keys(&self) -> Result<Vec<Arc<str>>>;
 }
 
 impl<T: Value> AnyView for Synced<T> {
     fn keys(&self) -> Result<Vec<Arc<str>>> {
-        self.part().keys()
+        if self.part().is_local() { Ok(Vec::new()) } else { self.part().keys() }
     }
 }
 

@@ -2,8 +2,9 @@
 
 mod commit;
 mod reply;
+mod tracking;
 
-use super::{Backend, Page, Reply, Session};
+use super::{Backend, Changed, Page, Reply, Session};
 use crate::commit::{Attempt, Outcome, Writer};
 use crate::fault::Fault;
 use crate::key;
@@ -47,9 +48,12 @@ impl Backend for RedisBackend {
         let (client, timeout, sidecar_ttl) = (self.client.clone(), self.timeout, self.sidecar_ttl);
         Box::pin(async move {
             let (tell, ended) = watch::channel(false);
+            let (told, changes) = tracking::channel();
             let on_push = move |push: PushInfo| {
-                if push.kind == PushKind::Disconnection {
-                    tell.send_replace(true);
+                match push.kind {
+                    PushKind::Disconnection => _ = tell.send_replace(true),
+                    PushKind::Invalidate => told.take_in(push.data),
+                    _ => {}
                 }
                 Ok::<(), Infallible>(())
             };
@@ -63,7 +67,7 @@ impl Backend for RedisBackend {
                 .await
                 .map_err(|error| reply::fault_of_connect(&error))?;
             let committer = Arc::new(Committer::new(sidecar_ttl));
-            let session: Box<dyn Session> = Box::new(RedisSession { connection, ended, committer });
+            let session: Box<dyn Session> = Box::new(RedisSession { connection, ended, committer, changes });
             Ok(session)
         })
     }
@@ -77,6 +81,7 @@ struct RedisSession {
     connection: MultiplexedConnection,
     ended: watch::Receiver<bool>,
     committer: Arc<Committer>,
+    changes: tracking::Changes,
 }
 
 impl std::fmt::Debug for RedisSession {
@@ -153,6 +158,14 @@ impl Session for RedisSession {
             let policy = text.lines().find_map(|line| line.strip_prefix("maxmemory_policy:"));
             Ok(policy.map(|policy| policy.trim().to_owned()))
         })
+    }
+
+    fn track(&self, prefixes: &[String]) -> Reply<()> {
+        Box::pin(tracking::track(self.connection.clone(), prefixes.to_vec()))
+    }
+
+    fn changed(&self) -> Reply<Changed> {
+        Box::pin(self.changes.clone().next())
     }
 
     fn ended(&self) -> Reply<()> {

@@ -10,7 +10,7 @@ mod file;
 mod patience;
 mod tables;
 
-use super::{Backend, Page, Reply, Session};
+use super::{Backend, Changed, Page, Reply, Session};
 use crate::clock::{self, Mono};
 use crate::commit::{Attempt, Outcome, Writer};
 use crate::fault::Fault;
@@ -24,6 +24,9 @@ use std::time::Duration;
 
 /// So many names are looked up at a time.
 const PAGE: u32 = 1_000;
+
+/// Between two looks at whether another process has changed the file: it takes some microseconds.
+const LOOK: Duration = Duration::from_millis(5);
 
 /// Between two looks for what is over.
 const CLEANED_EVERY: Duration = Duration::from_secs(10);
@@ -54,7 +57,7 @@ impl Backend for SqliteBackend {
         let (path, synced, patience, sidecar_ttl) = (self.path.clone(), self.synced, self.patience, self.sidecar_ttl);
         Box::pin(async move {
             let (connection, identity) = file::open(&path, synced, patience)?;
-            let held = Held { connection, next_clean: Duration::ZERO };
+            let held = Held { connection, next_clean: Duration::ZERO, seen: (0, Duration::ZERO) };
             let patience = Patience::new(patience);
             let session: Box<dyn Session> =
                 Box::new(SqliteSession(Arc::new(Opened { held: Mutex::new(held), patience, identity, sidecar_ttl })));
@@ -85,6 +88,8 @@ struct Held {
     connection: Connection,
     /// When to look again for what is over.
     next_clean: Mono,
+    /// The version that others had made of the file at the last look, and when that was.
+    seen: (i64, Mono),
 }
 
 impl Opened {
@@ -95,9 +100,20 @@ impl Opened {
         answer.map_err(|error| fault::of_read(&error))
     }
 
+    /// Looks whether another connection has changed the file since the last look, or a key has ended.
+    fn looked_at(&self, now: Mono) -> Result<bool, Fault> {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let Held { connection, seen, .. } = &mut *held;
+        let version = execute_and_read(connection, "PRAGMA data_version");
+        let version = version.map_err(|error| fault::of_read(&error))?;
+        let (before, since) = std::mem::replace(seen, (version, now));
+        let has_ended = tables::has_ended(connection, since, now).map_err(|error| fault::of_read(&error))?;
+        Ok(version != before || has_ended)
+    }
+
     fn commit(&self, batch: &[Attempt]) -> Result<Vec<Result<Outcome, Fault>>, Fault> {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        let Held { connection, next_clean } = &mut *held;
+        let Held { connection, next_clean, .. } = &mut *held;
         let nothing_done = |fault: Fault| Ok(vec![Err(fault); batch.len()]);
         if let Err(error) = self.patience.wait(|| execute(connection, "BEGIN IMMEDIATE")) {
             return nothing_done(fault::of_write(&error));
@@ -180,6 +196,22 @@ impl Session for SqliteSession {
         Box::pin(std::future::ready(Ok(None)))
     }
 
+    fn track(&self, _: &[String]) -> Reply<()> {
+        self.reply(|opened| opened.looked_at(now()).map(drop))
+    }
+
+    fn changed(&self) -> Reply<Changed> {
+        let opened = Arc::clone(&self.0);
+        Box::pin(async move {
+            loop {
+                tokio::time::sleep(LOOK).await;
+                if opened.looked_at(now())? {
+                    return Ok(Changed::All);
+                }
+            }
+        })
+    }
+
     fn ended(&self) -> Reply<()> {
         Box::pin(std::future::pending())
     }
@@ -190,6 +222,10 @@ impl SqliteSession {
         let opened = Arc::clone(&self.0);
         Box::pin(async move { answer(&opened) })
     }
+}
+
+fn execute_and_read(connection: &Connection, statement: &str) -> Result<i64, Error> {
+    connection.prepare_cached(statement)?.query_row([], |row| row.get(0))
 }
 
 fn execute(connection: &Connection, statement: &str) -> Result<(), Error> {

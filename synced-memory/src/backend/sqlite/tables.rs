@@ -46,6 +46,7 @@ const FORGET: [&str; 2] = [
     "DELETE FROM records WHERE key = ?1 AND writer = ?2",
     "UPDATE keys SET writer = NULL, sequence = NULL, decided = NULL WHERE key = ?1 AND writer = ?2",
 ];
+const ENDED: &str = "SELECT 1 FROM keys WHERE expires > ?1 AND expires <= ?2";
 const NAMES_FROM: &str =
     "SELECT key FROM keys WHERE key >= ?1 AND (expires IS NULL OR expires > ?2) ORDER BY key LIMIT ?3";
 const NAMES_AFTER: &str =
@@ -76,6 +77,7 @@ pub(super) fn check(connection: &Connection) -> Result<(), Error> {
         TIMES,
         PRUNE,
         HORIZON,
+        ENDED,
         NAMES_FROM,
         NAMES_AFTER,
         OVER,
@@ -277,6 +279,11 @@ pub(super) fn names(
     // In order, so that those with this prefix are over where one page has another.
     let next = names.last().filter(|_| names.len() == most as usize).cloned();
     Ok((names, next))
+}
+
+/// Whether a key has ended after `since`, and until `now`.
+pub(super) fn has_ended(connection: &Connection, since: Mono, now: Mono) -> Result<bool, Error> {
+    connection.prepare_cached(ENDED)?.exists([nanos(since), nanos(now)])
 }
 
 /// Drops the record of a writer.
