@@ -1,12 +1,13 @@
 //! The first steps: derive, open, set, get, snapshot.
 //!
-//! Without a server, on the backend `memory:` (this process alone):
+//! Without a server, on a file beside the program (in `target/`), which any number of processes may share. Run it twice,
+//! and it goes on where it was:
 //!
 //! ```text
 //! cargo run --example quickstart
 //! ```
 //!
-//! On a server; run it twice, and it counts on. Stop the server, and it still runs:
+//! The same on a server. Stop the server, and it still runs:
 //!
 //! ```text
 //! SYNCED_MEMORY_URL=redis://localhost cargo run --example quickstart
@@ -47,15 +48,21 @@ struct User {
 
 fn main() -> Result<(), Box<dyn Error>> {
     let url = std::env::var("SYNCED_MEMORY_URL").ok().filter(|url| !url.is_empty());
-    let url = url.unwrap_or_else(|| "memory:".to_string());
+    let url = url.map_or_else(file_beside_the_program, Ok)?;
     let memory = Memory::open(&url)?;
     println!("opened {memory:?}, connected: {}", memory.status().connected);
 
     // The handle has a getter and a setter for each field. Clone it, send it to a thread: it stays live.
     let state = AgentState::attach(&memory);
 
-    // Adds of many processes all count.
+    // What earlier runs have left behind.
     let before = state.runs()?;
+    if let Some(note) = state.note()? {
+        assert!(before > 0, "a run writes its note after it was counted");
+        println!("found after {before} runs: {note:?}");
+    }
+
+    // Adds of many processes all count.
     let written = state.add_runs(1)?;
     let runs = state.runs()?;
     assert!(runs > before, "a process always reads its own writes");
@@ -104,9 +111,23 @@ fn main() -> Result<(), Box<dyn Error>> {
     state.memory().delete(&visits)?;
     assert_eq!(state.memory().get(&visits)?, None);
 
+    // Whatever opens the same URL finds all of it, in this process or another: now, or in the next run.
+    if memory.status().connected && url != "memory:" {
+        let elsewhere = AgentState::open(&url)?;
+        assert!(elsewhere.runs()? >= runs);
+        assert_eq!(elsewhere.theme()?, "light");
+    }
+
     // A drop delivers what is queued, too; `close` says what could not be delivered.
     if let Err(error) = memory.close(Duration::from_secs(2)) {
         println!("the server was away to the end: {error}");
     }
     Ok(())
+}
+
+fn file_beside_the_program() -> Result<String, Box<dyn Error>> {
+    let path = std::env::current_exe()?.with_extension("db");
+    // In a URL these three have a meaning.
+    let path = path.display().to_string().replace('%', "%25").replace('#', "%23").replace('?', "%3F");
+    Ok(format!("sqlite:{path}"))
 }

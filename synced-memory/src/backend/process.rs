@@ -213,6 +213,8 @@ struct Sidecar {
     records: HashMap<Writer, (Record, Mono)>,
     /// Records of until then may have been dropped.
     horizon: Option<Mono>,
+    /// Who was refused since the last change, and tries again.
+    waiting: Option<Writer>,
     expires: Mono,
 }
 
@@ -246,10 +248,13 @@ impl Store {
         let sidecar = self.sidecars.entry(Arc::clone(&attempt.key)).or_default();
         let found = Found { stored, tombstone: sidecar.tombstone };
         let record = sidecar.records.get(&attempt.writer).map(|(record, _)| *record);
-        let step = step(attempt, Seen { found, record, horizon: sidecar.horizon }, mono);
+        let step = step(attempt, Seen { found, record, horizon: sidecar.horizon, waiting: sidecar.waiting }, mono);
         if let Some(record) = step.record {
             sidecar.record(attempt.writer, record, mono);
             sidecar.expires = mono + self.sidecar_ttl;
+        }
+        if step.applies || step.waits {
+            sidecar.waiting = step.waits.then_some(attempt.writer);
         }
         match &attempt.change {
             _ if !step.applies => {}

@@ -2,7 +2,7 @@
 //! stored, recorded and dropped. `backend/redis/commit.lua` is the same for servers.
 
 use crate::clock::Mono;
-use crate::commit::{self, Attempt, Found, Outcome, Record, TimeToLive, Verdict};
+use crate::commit::{self, Attempt, Expects, Found, Outcome, Record, TimeToLive, Verdict, Writer};
 
 /// What there is at a key when an attempt arrives.
 #[derive(Debug, Clone, Default)]
@@ -12,6 +12,8 @@ pub(crate) struct Seen {
     pub(crate) record: Option<Record>,
     /// Records of until then may have been dropped.
     pub(crate) horizon: Option<Mono>,
+    /// The writer that was refused since the last change, and tries again.
+    pub(crate) waiting: Option<Writer>,
 }
 
 /// What is to be done about an attempt, all of it or nothing.
@@ -21,25 +23,32 @@ pub(crate) struct Step {
     pub(crate) applies: bool,
     /// Put this on record for the attempt's writer.
     pub(crate) record: Option<Record>,
+    /// The attempt's writer is the one that waits now. A change that is made ends that of any.
+    pub(crate) waits: bool,
     /// What the attempt is answered once that is done.
     pub(crate) outcome: Outcome,
 }
 
 /// What is to be done about `attempt` at the time `now`, where this is what there is.
 pub(crate) fn step(attempt: &Attempt, seen: Seen, now: Mono) -> Step {
-    let Seen { found, record, horizon } = seen;
+    let Seen { found, record, horizon, waiting } = seen;
     let first_tried = now.saturating_sub(attempt.retry.unwrap_or_default());
     let forgets = horizon.is_some_and(|horizon| first_tried <= horizon);
     let verdict = commit::decide(attempt, &found, record, forgets);
     let refused = verdict == Verdict::Refuse;
     let record = verdict.is_recorded(attempt).then_some(Record { sequence: attempt.sequence, refused });
     let outcome = match verdict {
-        Verdict::Apply => Outcome::Applied { existed: found.stored.is_some(), contended: None },
+        Verdict::Apply => {
+            let contended = waiting.is_some_and(|waiting| waiting != attempt.writer);
+            Outcome::Applied { existed: found.stored.is_some(), contended }
+        }
         Verdict::Already => Outcome::Already(found),
         Verdict::Refuse => Outcome::Refused(found),
         Verdict::Forgotten => Outcome::Forgotten(found),
     };
-    Step { applies: verdict == Verdict::Apply, record, outcome }
+    let is_change = matches!(attempt.expects, Expects::Stamped { .. });
+    let waits = verdict == Verdict::Refuse && is_change && waiting != Some(attempt.writer);
+    Step { applies: verdict == Verdict::Apply, record, waits, outcome }
 }
 
 /// When a key ends that is stored now; `kept`: when what is there ends.

@@ -4,7 +4,8 @@ CREATE TABLE keys (
     expires  INTEGER,
     writer   INTEGER,
     sequence INTEGER,
-    decided  INTEGER
+    decided  INTEGER,
+    waiting  INTEGER
 );
 CREATE INDEX keys_by_end ON keys (expires) WHERE expires IS NOT NULL;
 

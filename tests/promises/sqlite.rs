@@ -1,0 +1,435 @@
+//! `sqlite:path`: several processes on one file, what can be wrong with it, and that nothing is lost with it.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use support::{Child, eventually, eventually_some};
+use synced_memory::{ErrorKind, Key, Memory, Written};
+use tempfile::TempDir;
+
+const DEADLINE: Duration = Duration::from_secs(30);
+const PROCESSES: usize = 8;
+
+/// A directory with a file in it, which is made at its first use.
+struct Place(TempDir);
+
+impl Place {
+    fn new() -> Self {
+        Self(TempDir::new().unwrap())
+    }
+
+    fn path(&self) -> PathBuf {
+        self.0.path().join("state.db")
+    }
+
+    fn url(&self) -> String {
+        url(&self.path())
+    }
+
+    fn open(&self) -> Memory {
+        let builder = Memory::builder().url(self.url());
+        builder.backoff(Duration::from_millis(5), Duration::from_millis(50)).build().unwrap()
+    }
+
+    /// Another process that runs this in Python, with `db` connected to the file; each line that it is sent is run, too,
+    /// and answered with its last value.
+    fn python(&self) -> Child {
+        const DRIVER: &str = "
+import json, sqlite3, sys
+db = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=10)
+for line in sys.stdin:
+    print(json.dumps(db.execute(line).fetchall()), flush=True)
+";
+        Child::spawn("python3", ["-c", DRIVER, self.path().to_str().unwrap()])
+    }
+
+    fn sharer(&self) -> Child {
+        opened(Child::spawn(env!("CARGO_BIN_EXE_sharer"), [self.url()]))
+    }
+}
+
+fn url(path: &Path) -> String {
+    format!("sqlite:{}", path.display())
+}
+
+fn opened(mut child: Child) -> Child {
+    assert_eq!(child.recv(), "opened");
+    child
+}
+
+fn number(name: &str) -> Key<u64> {
+    Key::named(name.to_owned())
+}
+
+fn items() -> Key<Vec<String>> {
+    Key::new("items")
+}
+
+/// What this environment variable asks for is the long form, which takes minutes.
+fn rounds() -> usize {
+    if std::env::var_os("SYNCED_MEMORY_SOAK").is_some() { 1_000 } else { 200 }
+}
+
+#[test]
+fn eight_processes_on_one_file_lose_nothing_and_double_nothing() {
+    let (place, rounds) = (Place::new(), rounds());
+    let mut sharers: Vec<Child> = (0..PROCESSES).map(|_| place.sharer()).collect();
+    for (own, sharer) in sharers.iter_mut().enumerate() {
+        sharer.send(format!("push {rounds} {own}"));
+    }
+    let took: Vec<String> = sharers
+        .iter_mut()
+        .map(|sharer| sharer.recv_within(Duration::from_secs(300)).expect("the rounds come to an end"))
+        .collect();
+    println!("{PROCESSES} x {rounds} pushes, adds and inserts took these processes {took:?} ms");
+    let memory = place.open();
+    let items = memory.get(&items()).unwrap().unwrap();
+    assert_eq!(items.len(), PROCESSES * rounds);
+    let mut next: HashMap<&str, usize> = HashMap::new();
+    for item in &items {
+        let (own, at) = item.split_once('/').unwrap();
+        let next = next.entry(own).or_default();
+        assert_eq!(at.parse(), Ok(*next), "the pushes of {own} are all there, once and in order");
+        *next += 1;
+    }
+    assert_eq!(memory.get(&number("count")).unwrap(), u64::try_from(PROCESSES * rounds).ok());
+    let map = memory.get(&Key::<BTreeMap<String, u64>>::new("map")).unwrap().unwrap();
+    assert_eq!(map.keys().collect::<Vec<_>>(), {
+        let mut sorted: Vec<_> = items.iter().collect();
+        sorted.sort_unstable();
+        sorted
+    });
+}
+
+#[test]
+fn eight_processes_on_one_key_all_have_their_turn() {
+    let place = Place::new();
+    let mut sharers: Vec<Child> = (0..PROCESSES).map(|_| place.sharer()).collect();
+    for sharer in &mut sharers {
+        assert_eq!(sharer.ask("add"), "started");
+    }
+    let count = |sharer: &mut Child, how: &str| sharer.ask(how).parse::<u64>().unwrap();
+    // From when all of them are at it.
+    let (before, began): (Vec<u64>, _) =
+        (sharers.iter_mut().map(|sharer| count(sharer, "added")).collect(), Instant::now());
+    let mut made = Vec::new();
+    eventually(Duration::from_secs(120), "there were 8,000 adds", || {
+        let counts = sharers.iter_mut().map(|sharer| count(sharer, "added"));
+        made = counts.zip(&before).map(|(count, before)| count - before).collect();
+        made.iter().sum::<u64>() >= 8_000
+    });
+    let took = began.elapsed();
+    let stopped: u64 = sharers.iter_mut().map(|sharer| count(sharer, "stop")).sum();
+    println!("{PROCESSES} processes on one key made {made:?} adds in {took:?}");
+    let (slowest, fastest) = (made.iter().min().unwrap(), made.iter().max().unwrap());
+    assert!(4 * slowest >= *fastest, "{made:?}");
+    let memory = place.open();
+    eventually(DEADLINE, "what was still under way is there", || memory.get(&number("fair")).unwrap() == Some(stopped));
+}
+
+#[test]
+fn a_process_that_is_killed_in_mid_write_loses_nothing_and_leaves_the_others_working() {
+    let place = Place::new();
+    let name = |round: usize| format!("j{round}");
+    let journalist = |round: usize| opened(Child::spawn(env!("CARGO_BIN_EXE_journalist"), [place.url(), name(round)]));
+    let memory = place.open();
+    let mut survivor = journalist(0);
+    let mut said: Vec<usize> = vec![0];
+    let mut said_by_survivor = 0;
+    for round in 1..=10 {
+        let mut victim = journalist(round);
+        let mut last = 0;
+        while last < 3 * round {
+            last = victim.recv().parse().unwrap();
+        }
+        victim.kill();
+        said.push(last);
+        // The lock of the one that was killed went with it.
+        let before = said_by_survivor;
+        while said_by_survivor < before + 20 {
+            said_by_survivor = survivor.recv().parse().unwrap();
+        }
+        assert_eq!(memory.set(&number("after"), round as u64).unwrap(), Written::Stored);
+    }
+    survivor.kill();
+    said[0] = said_by_survivor;
+    drop(memory);
+
+    let memory = place.open();
+    let items = memory.get(&items()).unwrap().unwrap();
+    let mut in_doubt = 0;
+    for (round, said) in said.iter().enumerate() {
+        let prefix = format!("{}/", name(round));
+        let there: Vec<usize> = items.iter().filter_map(|item| item.strip_prefix(&prefix)?.parse().ok()).collect();
+        assert_eq!(there, (0..there.len()).collect::<Vec<_>>(), "{prefix}: each once, in order");
+        assert!(there.len() > *said, "{prefix}: {said} was answered for, {} are there", there.len());
+        // Between its push and its add it may have been killed.
+        in_doubt += 1;
+        let last = memory.get(&number(&format!("last_{}", name(round)))).unwrap().unwrap();
+        assert!((there.len() - 2..there.len()).contains(&usize::try_from(last).unwrap()) && last >= *said as u64);
+    }
+    let count = usize::try_from(memory.get(&number("count")).unwrap().unwrap()).unwrap();
+    assert!(count <= items.len() && count + in_doubt >= items.len(), "{count} of {}", items.len());
+}
+
+#[test]
+fn python_reads_the_envelopes_while_rust_writes_and_rust_reads_what_python_writes() {
+    let place = Place::new();
+    let mut sharer = place.sharer();
+    let memory = place.open();
+    memory.set(&Key::new("text"), "Grüße 😀 \u{0} \"quoted\"".to_owned()).unwrap();
+    let mut python = place.python();
+    sharer.ask("add");
+    let mut seen = 0;
+    eventually(DEADLINE, "python sees the value grow", || {
+        let rows: Vec<(String, String)> =
+            serde_json::from_str(&python.ask("SELECT key, envelope FROM keys ORDER BY key")).unwrap();
+        for (key, envelope) in &rows {
+            let envelope: BTreeMap<String, serde_json::Value> = serde_json::from_str(envelope).unwrap();
+            assert_eq!(envelope.keys().collect::<Vec<_>>(), ["last_modified", "value"]);
+            match key.as_str() {
+                "memory:text" => assert_eq!(envelope["value"], "Grüße 😀 \u{0} \"quoted\""),
+                "memory:fair" => seen = envelope["value"].as_u64().unwrap().max(seen),
+                other => panic!("{other}"),
+            }
+        }
+        seen > 50
+    });
+    sharer.ask("stop");
+    assert_eq!(python.ask("PRAGMA user_version"), "[[1]]");
+    assert_eq!(python.ask("PRAGMA application_id"), format!("[[{}]]", 0x5379_4d65));
+    assert_eq!(python.ask("PRAGMA integrity_check"), "[[\"ok\"]]");
+
+    for (value, read) in
+        [("'{\"value\": 7,\"last_modified\": 5}'", 7), ("'8'", 8), ("9", 9), ("CAST('10' AS BLOB)", 10)]
+    {
+        let upsert = format!(
+            "INSERT INTO keys (key, envelope) VALUES ('memory:n', {value}) \
+             ON CONFLICT (key) DO UPDATE SET envelope = excluded.envelope"
+        );
+        assert_eq!(python.ask(upsert), "[]");
+        assert_eq!(memory.get(&number("n")).unwrap(), Some(read));
+        memory.add(&number("n"), 10).unwrap();
+        assert_eq!(memory.get(&number("n")).unwrap(), Some(read + 10));
+    }
+    assert_eq!(python.ask("DELETE FROM keys WHERE key = 'memory:n'"), "[]");
+    assert_eq!(memory.get(&number("n")).unwrap(), None);
+}
+
+/// Asserts that a file cannot be opened, and that the error names it and says why.
+#[track_caller]
+fn refused(path: &Path, why: &str) {
+    let error = Memory::open(&url(path)).expect_err(why);
+    assert_eq!(error.kind(), ErrorKind::Rejected, "{error}");
+    let text = error.to_string();
+    assert!(text.contains(path.to_str().unwrap()) && text.contains(why), "{text}");
+}
+
+#[test]
+fn a_file_that_cannot_be_used_is_an_error_that_names_it_and_is_left_as_it_is() {
+    let place = Place::new();
+    let path = place.path();
+    refused(place.0.path(), "it is a directory");
+    refused(&place.0.path().join("missing/state.db"), "the directory of the file does not exist");
+    fs::write(&path, "no database at all ".repeat(1_000)).unwrap();
+    refused(&path, "no SQLite database");
+    assert!(fs::read_to_string(&path).unwrap().starts_with("no database at all "));
+
+    let foreign = Place::new();
+    let mut python = foreign.python();
+    python.ask("CREATE TABLE mine (x)");
+    refused(&foreign.path(), "another application");
+    assert_eq!(python.ask("PRAGMA journal_mode"), "[[\"delete\"]]", "nothing of it was changed");
+    assert_eq!(python.ask("SELECT name FROM sqlite_master"), "[[\"mine\"]]");
+
+    let later = Place::new();
+    later.open().set(&number("n"), 1).unwrap();
+    let mut python = later.python();
+    python.ask("PRAGMA user_version = 2");
+    refused(&later.path(), "schema version 2; this version of the library knows 1");
+    python.ask("PRAGMA user_version = 1");
+    python.ask("DROP TABLE records");
+    refused(&later.path(), "no such table: records");
+}
+
+/// A process with a directory that nobody else sees: a file system of its own, set up by a line of shell, in which `$1` is
+/// the directory.
+fn sharer_in(directory: &Path, set_up: &str) -> Child {
+    let script = format!("{set_up} && exec \"$0\" \"sqlite:$1/state.db\"");
+    let args = ["-m", "sh", "-c", &script, env!("CARGO_BIN_EXE_sharer"), directory.to_str().unwrap()];
+    Child::spawn("unshare", args)
+}
+
+/// What such a process sees at a path.
+fn seen_by(child: &Child, path: &Path) -> PathBuf {
+    PathBuf::from(format!("/proc/{}/root{}", child.pid(), path.display()))
+}
+
+#[test]
+fn a_directory_that_cannot_be_written_is_an_error_that_names_the_file() {
+    let place = Place::new();
+    let read_only = "mount -t tmpfs -o size=1m tmpfs \"$1\"";
+    let empty = sharer_in(place.0.path(), &format!("{read_only} && mount -o remount,ro \"$1\"")).recv();
+    assert!(empty.starts_with("failed Rejected: ") && empty.contains(place.path().to_str().unwrap()), "{empty}");
+    assert!(empty.contains("cannot be written"), "{empty}");
+
+    // The same with a file that is there.
+    place.open().set(&number("n"), 1).unwrap();
+    let there = "mount --bind \"$1\" \"$1\" && mount -o remount,bind,ro \"$1\"";
+    let there = sharer_in(place.0.path(), there).recv();
+    assert!(there.starts_with("failed Rejected: ") && there.contains(place.path().to_str().unwrap()), "{there}");
+}
+
+#[test]
+fn on_a_full_disk_writes_wait_and_nothing_earlier_is_lost() {
+    let place = Place::new();
+    let directory = place.0.path();
+    let mut sharer = opened(sharer_in(directory, "mount -t tmpfs -o size=4m tmpfs \"$1\""));
+    assert_eq!(sharer.ask("set early 1"), "Stored");
+    assert_eq!(sharer.ask("fill big 100000"), "Stored");
+    let filler = seen_by(&sharer, directory).join("filler");
+    // As much as there is room for.
+    let full = fs::write(&filler, vec![0; 8 << 20]).unwrap_err();
+    assert_eq!(full.kind(), std::io::ErrorKind::StorageFull, "{full}");
+
+    // What fits into what SQLite has already is stored, until that is full as well.
+    let mut queued = 0;
+    eventually(DEADLINE, "there is no room", || {
+        queued += 1;
+        sharer.ask(format!("fill more{queued} 50000")) == "Queued"
+    });
+    assert_eq!(sharer.ask("set late 2"), "Queued");
+    let status = sharer.ask("status");
+    assert!(status.contains("full"), "{status}");
+    assert_eq!((sharer.ask("get early"), sharer.ask("get late")), ("1".to_owned(), "2".to_owned()));
+
+    fs::remove_file(&filler).unwrap();
+    eventually(DEADLINE, "what waited is delivered", || sharer.ask("status").starts_with("true 0 "));
+    assert_eq!(sharer.ask("set last 3"), "Stored");
+    // The file system ends with the process.
+    for file in fs::read_dir(seen_by(&sharer, directory)).unwrap() {
+        let file = file.unwrap();
+        fs::copy(file.path(), directory.join(file.file_name())).unwrap();
+    }
+    sharer.kill();
+    let memory = place.open();
+    for (name, value) in [("early", 1), ("late", 2), ("last", 3)] {
+        assert_eq!(memory.get(&number(name)).unwrap(), Some(value), "{name}");
+    }
+    for name in (1..=queued).map(|more| format!("more{more}")) {
+        assert_eq!(memory.get(&Key::<String>::named(name)).unwrap().unwrap().len(), 50_000);
+    }
+}
+
+#[test]
+fn a_lock_that_somebody_keeps_holds_up_writes_for_a_bounded_time_and_no_reads() {
+    let place = Place::new();
+    let memory = place.open();
+    memory.set(&number("n"), 1).unwrap();
+    let mut python = place.python();
+    assert_eq!(python.ask("BEGIN IMMEDIATE"), "[]");
+    let began = Instant::now();
+    assert_eq!(memory.set(&number("n"), 2).unwrap(), Written::Queued);
+    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+    let status = memory.status();
+    assert!(status.connected && status.pending == 1, "{status:?}");
+    assert!(status.last_error.is_some_and(|error| error.to_string().contains("locked")));
+    // What it wrote itself, and what others wrote.
+    let began = Instant::now();
+    for _ in 0..20 {
+        assert_eq!(memory.get(&number("n")).unwrap(), Some(2));
+        assert_eq!(memory.get(&number("other")).unwrap(), None);
+        assert_eq!(memory.set(&number("n"), 2).unwrap(), Written::Queued);
+    }
+    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+    // A memory that opens now finds what is stored.
+    assert_eq!(place.open().get(&number("n")).unwrap(), Some(1));
+    assert_eq!(python.ask("COMMIT"), "[]");
+    memory.flush(DEADLINE).unwrap();
+    assert_eq!(place.open().get(&number("n")).unwrap(), Some(2));
+    assert_eq!(memory.set(&number("n"), 3).unwrap(), Written::Stored);
+}
+
+#[test]
+fn a_file_that_is_replaced_is_noticed_and_what_is_there_then_is_opened() {
+    let place = Place::new();
+    let memory = place.open();
+    memory.set(&number("n"), 1).unwrap();
+    let other = Place::new();
+    other.open().set(&number("n"), 5).unwrap();
+    for file in fs::read_dir(place.0.path()).unwrap() {
+        fs::remove_file(file.unwrap().path()).unwrap();
+    }
+    fs::rename(other.path(), place.path()).unwrap();
+    eventually(DEADLINE, "the new file is opened", || memory.get(&number("n")).unwrap() == Some(5));
+    let told = memory.status().last_error.unwrap().to_string();
+    assert!(told.contains("removed or replaced"), "{told}");
+    assert_eq!(memory.set(&number("n"), 6).unwrap(), Written::Stored);
+    assert_eq!(place.open().get(&number("n")).unwrap(), Some(6));
+}
+
+#[test]
+fn what_is_over_leaves_the_file_and_a_writer_that_closes_leaves_no_record() {
+    #[derive(synced_memory::SyncedMemory)]
+    struct Lease {
+        #[synced(ttl = "50ms")]
+        holder: String,
+    }
+    use synced_memory::SyncedMemory;
+
+    let place = Place::new();
+    let open = || Memory::builder().url(place.url()).tombstone_ttl(Duration::from_millis(100)).build().unwrap();
+    let mut python = place.python();
+    let mut rows = |table: &str| {
+        let rows: Vec<Vec<serde_json::Value>> =
+            serde_json::from_str(&python.ask(format!("SELECT * FROM {table}"))).unwrap();
+        rows.len()
+    };
+    let memory = open();
+    Lease::attach(&memory).set_holder("me".to_owned()).unwrap();
+    memory.set(&number("gone"), 1).unwrap();
+    memory.delete(&number("gone")).unwrap();
+    assert_eq!((rows("keys"), rows("sidecars"), rows("records")), (1, 1, 1));
+    eventually(DEADLINE, "all of it is removed", || {
+        // The first write of a memory looks for what is over.
+        open().set(&number("stays"), 1).unwrap();
+        (rows("keys"), rows("sidecars"), rows("records")) == (1, 0, 0)
+    });
+
+    let (one, other) = (place.open(), place.open());
+    for memory in [&one, &other, &one] {
+        memory.add(&number("stays"), 1).unwrap();
+    }
+    assert_eq!(rows("records"), 2, "one has an older one of its own");
+    drop((one, other));
+    assert_eq!((rows("records"), rows("keys WHERE writer IS NOT NULL")), (0, 0));
+}
+
+#[test]
+fn a_file_with_any_path_is_shared_by_relative_and_absolute_names() {
+    let place = Place::new();
+    let odd = place.0.path().join("a b#c?d%e é");
+    fs::create_dir(&odd).unwrap();
+    let encoded = odd.display().to_string().replace('%', "%25").replace('#', "%23").replace('?', "%3F");
+    let memory = Memory::open(&format!("sqlite:{encoded}/state.db")).unwrap();
+    memory.set(&number("n"), 1).unwrap();
+    assert!(odd.join("state.db").is_file());
+    let relative = Child::spawn_with(env!("CARGO_BIN_EXE_sharer"), ["sqlite:state.db"], |command| {
+        command.current_dir(&odd);
+    });
+    assert_eq!(opened(relative).ask("get n"), "1");
+}
+
+#[test]
+fn what_is_synced_is_stored_the_same_way() {
+    let place = Place::new();
+    let memory = Memory::open(&format!("{}?durability=fsync&prefix=app:", place.url())).unwrap();
+    assert_eq!(memory.set(&number("n"), 1).unwrap(), Written::Stored);
+    memory.synced(&items()).push("a".to_owned()).unwrap();
+    let found = eventually_some(DEADLINE, "another memory sees it", || {
+        Memory::builder().url(place.url()).prefix("app:").build().unwrap().get(&items()).unwrap()
+    });
+    assert_eq!(found, ["a"]);
+}
