@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use support::{Child, eventually, eventually_some};
-use synced_memory::{ErrorKind, Key, Memory, Written};
+use synced_memory::{Builder, ErrorKind, Key, Memory, Written};
 use tempfile::TempDir;
 
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -28,9 +28,13 @@ impl Place {
         url(&self.path())
     }
 
+    fn builder(&self) -> Builder {
+        Memory::builder().url(self.url()).backoff(Duration::from_millis(5), Duration::from_millis(50))
+    }
+
+    /// A memory that waits for longer than a machine that does many things at once keeps it waiting.
     fn open(&self) -> Memory {
-        let builder = Memory::builder().url(self.url());
-        builder.backoff(Duration::from_millis(5), Duration::from_millis(50)).build().unwrap()
+        self.builder().timeout(Duration::from_secs(10)).build().unwrap()
     }
 
     /// Another process that runs this in Python, with `db` connected to the file; each line that it is sent is run, too,
@@ -114,17 +118,15 @@ fn eight_processes_on_one_key_all_have_their_turn() {
     // From when all of them are at it.
     let (before, began): (Vec<u64>, _) =
         (sharers.iter_mut().map(|sharer| count(sharer, "added")).collect(), Instant::now());
-    let mut made = Vec::new();
-    eventually(Duration::from_secs(120), "there were 8,000 adds", || {
+    let mut made: Vec<u64> = Vec::new();
+    // For as long as it takes the machine to be fair to eight processes in what it gives them of its time.
+    eventually(Duration::from_secs(60), "the slowest has made a quarter of what the fastest has", || {
         let counts = sharers.iter_mut().map(|sharer| count(sharer, "added"));
         made = counts.zip(&before).map(|(count, before)| count - before).collect();
-        made.iter().sum::<u64>() >= 8_000
+        made.iter().sum::<u64>() >= 16_000 && 4 * made.iter().min().unwrap() >= *made.iter().max().unwrap()
     });
-    let took = began.elapsed();
+    println!("{PROCESSES} processes on one key made {made:?} adds in {:?}", began.elapsed());
     let stopped: u64 = sharers.iter_mut().map(|sharer| count(sharer, "stop")).sum();
-    println!("{PROCESSES} processes on one key made {made:?} adds in {took:?}");
-    let (slowest, fastest) = (made.iter().min().unwrap(), made.iter().max().unwrap());
-    assert!(4 * slowest >= *fastest, "{made:?}");
     let memory = place.open();
     eventually(DEADLINE, "what was still under way is there", || memory.get(&number("fair")).unwrap() == Some(stopped));
 }
@@ -324,9 +326,23 @@ fn on_a_full_disk_writes_wait_and_nothing_earlier_is_lost() {
 }
 
 #[test]
+fn a_memory_that_opens_on_a_full_disk_is_there_once_there_is_room() {
+    let place = Place::new();
+    let directory = place.0.path();
+    let full = "mount -t tmpfs -o size=1m tmpfs \"$1\" && { head -c 2m /dev/zero > \"$1\"/filler; true; }";
+    let mut sharer = opened(sharer_in(directory, full));
+    assert_eq!(sharer.ask("set early 1"), "Queued");
+    let status = sharer.ask("status");
+    assert!(status.starts_with("false 1 ") && status.contains("full"), "{status}");
+    fs::remove_file(seen_by(&sharer, directory).join("filler")).unwrap();
+    eventually(DEADLINE, "what waited is delivered", || sharer.ask("status").starts_with("true 0 "));
+    assert_eq!(sharer.ask("set late 2"), "Stored");
+}
+
+#[test]
 fn a_lock_that_somebody_keeps_holds_up_writes_for_a_bounded_time_and_no_reads() {
     let place = Place::new();
-    let memory = place.open();
+    let memory = place.builder().build().unwrap();
     memory.set(&number("n"), 1).unwrap();
     let mut python = place.python();
     assert_eq!(python.ask("BEGIN IMMEDIATE"), "[]");
@@ -380,7 +396,10 @@ fn what_is_over_leaves_the_file_and_a_writer_that_closes_leaves_no_record() {
     use synced_memory::SyncedMemory;
 
     let place = Place::new();
-    let open = || Memory::builder().url(place.url()).tombstone_ttl(Duration::from_millis(100)).build().unwrap();
+    let open = || {
+        let builder = place.builder().timeout(Duration::from_secs(10));
+        builder.tombstone_ttl(Duration::from_millis(100)).build().unwrap()
+    };
     let mut python = place.python();
     let mut rows = |table: &str| {
         let rows: Vec<Vec<serde_json::Value>> =
@@ -400,7 +419,7 @@ fn what_is_over_leaves_the_file_and_a_writer_that_closes_leaves_no_record() {
 
     let (one, other) = (place.open(), place.open());
     for memory in [&one, &other, &one] {
-        memory.add(&number("stays"), 1).unwrap();
+        assert_eq!(memory.add(&number("stays"), 1).unwrap(), Written::Stored);
     }
     assert_eq!(rows("records"), 2, "one has an older one of its own");
     drop((one, other));

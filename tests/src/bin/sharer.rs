@@ -16,7 +16,9 @@ use synced_memory::{Key, Memory, Written};
 
 fn main() {
     let url = std::env::args().nth(1).expect("the URL is the argument");
-    let memory = Memory::builder().url(url).backoff(Duration::from_millis(5), Duration::from_millis(50)).build();
+    // It waits for its turn, also where the machine has no time for it: what is queued would be counted at once.
+    let builder = Memory::builder().url(url).timeout(Duration::from_secs(10));
+    let memory = builder.backoff(Duration::from_millis(5), Duration::from_millis(50)).build();
     let memory = match memory {
         Ok(memory) => memory,
         Err(error) => return println!("failed {:?}: {error}", error.kind()),

@@ -58,9 +58,9 @@ impl Backend for SqliteBackend {
         Box::pin(async move {
             let (connection, identity) = file::open(&path, synced, patience)?;
             let held = Held { connection, next_clean: Duration::ZERO, seen: (0, Duration::ZERO) };
-            let patience = Patience::new(patience);
-            let session: Box<dyn Session> =
-                Box::new(SqliteSession(Arc::new(Opened { held: Mutex::new(held), patience, identity, sidecar_ttl })));
+            let (reads, writes) = (Patience::new(patience), Patience::new(patience));
+            let opened = Opened { held: Mutex::new(held), reads, writes, identity, sidecar_ttl };
+            let session: Box<dyn Session> = Box::new(SqliteSession(Arc::new(opened)));
             Ok(session)
         })
     }
@@ -78,7 +78,9 @@ struct SqliteSession(Arc<Opened>);
 #[derive(Debug)]
 struct Opened {
     held: Mutex<Held>,
-    patience: Patience,
+    /// A write is held up by any other write, a read by next to nothing.
+    reads: Patience,
+    writes: Patience,
     identity: Identity,
     sidecar_ttl: Duration,
 }
@@ -93,10 +95,10 @@ struct Held {
 }
 
 impl Opened {
-    /// Reads in one transaction, or makes changes that need not be awaited.
-    fn ask<T>(&self, ask: impl Fn(&Connection, Mono) -> Result<T, Error>) -> Result<T, Fault> {
+    /// Asks something of which it does not matter whether it was done where it fails.
+    fn ask<T>(&self, patience: &Patience, ask: impl Fn(&Connection, Mono) -> Result<T, Error>) -> Result<T, Fault> {
         let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        let answer = self.patience.wait(|| ask(&held.connection, now()));
+        let answer = patience.wait(|| ask(&held.connection, now()));
         answer.map_err(|error| fault::of_read(&error))
     }
 
@@ -115,7 +117,7 @@ impl Opened {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         let Held { connection, next_clean, .. } = &mut *held;
         let nothing_done = |fault: Fault| Ok(vec![Err(fault); batch.len()]);
-        if let Err(error) = self.patience.wait(|| execute(connection, "BEGIN IMMEDIATE")) {
+        if let Err(error) = self.writes.wait(|| execute(connection, "BEGIN IMMEDIATE")) {
             return nothing_done(fault::of_write(&error));
         }
         let made = self.make(connection, batch, next_clean);
@@ -154,7 +156,7 @@ impl Session for SqliteSession {
     fn read(&self, keys: &[Arc<str>]) -> Reply<Vec<Result<Option<Bytes>, Fault>>> {
         let keys = keys.to_vec();
         self.reply(move |opened| {
-            opened.ask(|connection, now| {
+            opened.ask(&opened.reads, |connection, now| {
                 // Several statements in one transaction take the locks once.
                 let several = (keys.len() > 1).then(|| connection.unchecked_transaction()).transpose()?;
                 let read = keys.iter().map(|key| tables::read(connection, key, now).map(Ok)).collect();
@@ -172,14 +174,15 @@ impl Session for SqliteSession {
     fn names(&self, prefix: &str, cursor: Option<String>) -> Reply<Page> {
         let prefix = prefix.to_owned();
         self.reply(move |opened| {
-            opened.ask(|connection, now| tables::names(connection, &prefix, cursor.as_deref(), PAGE, now))
+            opened
+                .ask(&opened.reads, |connection, now| tables::names(connection, &prefix, cursor.as_deref(), PAGE, now))
         })
     }
 
     fn forget(&self, writer: Writer, keys: &[Arc<str>]) -> Reply<()> {
         let keys = keys.to_vec();
         self.reply(move |opened| {
-            opened.ask(|connection, _| {
+            opened.ask(&opened.writes, |connection, _| {
                 let all = rusqlite::Transaction::new_unchecked(connection, rusqlite::TransactionBehavior::Immediate)?;
                 keys.iter().try_for_each(|key| tables::forget(connection, writer, key))?;
                 all.commit()

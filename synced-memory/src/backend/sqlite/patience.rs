@@ -8,13 +8,13 @@ use std::thread::sleep;
 use std::time::Duration;
 
 /// How long it is waited for a lock while it was last had in vain.
-const BRIEFLY: Duration = Duration::from_millis(5);
+const BRIEFLY: Duration = Duration::from_millis(20);
 
-/// Between two tries to get a lock: drawn between the half and the whole of that, and doubled up to the most.
-const LEAST: Duration = Duration::from_micros(50);
-const MOST: Duration = Duration::from_millis(1);
+/// Between two tries to get a lock: drawn between the half and the whole of that. Always the same, since waits that
+/// grow would leave the lock to those who have just come.
+const PAUSE: Duration = Duration::from_micros(100);
 
-/// How long to wait for a lock.
+/// How long to wait for one kind of lock.
 ///
 /// SQLite's own busy handler sleeps for up to 100 ms at a time, in steps that are the same in each process.
 #[derive(Debug)]
@@ -32,26 +32,23 @@ impl Patience {
 
     /// Asks until the answer is another than that somebody else has the lock, or the time is over.
     pub(super) fn wait<T>(&self, mut ask: impl FnMut() -> Result<T, Error>) -> Result<T, Error> {
-        let mut waited: Option<(Deadline, Duration)> = None;
+        let mut end = None;
         loop {
             let answer = ask();
             if !answer.as_ref().is_err_and(is_busy) {
-                if waited.is_some() {
-                    self.is_lost.store(false, Ordering::Relaxed);
-                }
+                self.is_lost.store(false, Ordering::Relaxed);
                 return answer;
             }
-            let (deadline, pause) = waited.get_or_insert_with(|| {
-                let limit = if self.is_lost.load(Ordering::Relaxed) { BRIEFLY.min(self.limit) } else { self.limit };
-                (Deadline::after(limit), LEAST)
+            let end = end.get_or_insert_with(|| {
+                let is_lost = self.is_lost.load(Ordering::Relaxed);
+                Deadline::after(if is_lost { BRIEFLY.min(self.limit) } else { self.limit })
             });
-            let left = deadline.remaining();
+            let left = end.remaining();
             if left.is_zero() {
                 self.is_lost.store(true, Ordering::Relaxed);
                 return answer;
             }
-            sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0).min(left));
-            *pause = (*pause * 2).min(MOST);
+            sleep(PAUSE.mul_f64(0.5 + fastrand::f64() / 2.0).min(left));
         }
     }
 }
