@@ -23,7 +23,6 @@ pub(crate) fn model(model: &Model, diag: &Diag) {
         if field.is_skipped() {
             skipped(field, diag);
         } else {
-            not_yet(field, diag);
             shape::check(field, diag);
             field_type(field, diag);
             serde_field(field, diag);
@@ -44,9 +43,6 @@ fn structure(model: &Model, diag: &Diag) {
              remove the lifetime",
         );
     }
-    for word in [&model.attrs.near, &model.attrs.behind].into_iter().flatten() {
-        later(word, diag);
-    }
     if let Some(given) = &model.attrs.prefix {
         names::prefix(&given.value, diag);
     }
@@ -66,18 +62,6 @@ fn structure(model: &Model, diag: &Diag) {
                 if given { "give it another name" } else { "name it, as in `#[synced(handle = MyHandle)]`" }
             ),
         );
-    }
-}
-
-fn later<T>(word: &Arg<T>, diag: &Diag) {
-    let name = &word.word;
-    diag.error(name, format!("this version of synced-memory does not have `{name}` yet: remove it"));
-}
-
-fn not_yet(field: &Field, diag: &Diag) {
-    let attrs = &field.attrs;
-    for word in [&attrs.near, &attrs.behind].into_iter().flatten() {
-        later(word, diag);
     }
 }
 

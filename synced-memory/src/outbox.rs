@@ -386,7 +386,7 @@ impl Outbox {
         let bytes = self.bytes - replaced + write.size();
         let with_entry = bytes + if replaced == 0 { BOOKKEEPING + key.len() } else { 0 };
         if with_entry > self.limit && with_entry > self.bytes {
-            let what = format_args!("refused, since the outbox holds {} of {} bytes", self.bytes, self.limit);
+            let what = format!("refused, since the outbox holds {} of {} bytes", self.bytes, self.limit);
             return Err(Error::of_key(ErrorKind::OutboxFull, key, what));
         }
         Ok(())

@@ -95,7 +95,9 @@ impl Part {
         how: Policies,
     ) -> Self {
         if let (true, Ok(slots)) = (how.near, &slots) {
-            slots.iter().for_each(|slot| slot.keep_near(memory.prefix()));
+            for slot in slots {
+                slot.keep_near(memory.prefix());
+            }
         }
         let root = Root { memory: memory.clone(), slots, origin: Box::new(origin), how };
         Self { root: Arc::new(root), places: Arc::default() }
@@ -295,7 +297,7 @@ impl Part {
             match answer.again {
                 None => return Ok((result, answer.written)),
                 Some(_) if deadline.remaining().is_zero() => {
-                    let what = format_args!("others have changed it again and again, for {timeout:?}");
+                    let what = format!("others have changed it again and again, for {timeout:?}");
                     return Err(Error::of_key(ErrorKind::Conflict, key, what));
                 }
                 Some(Again::Answered) => is_current = true,
@@ -356,7 +358,7 @@ impl Part {
 
     pub(crate) fn undecoded<T>(&self, error: &serde_json::Error) -> Error {
         let expected = std::any::type_name::<T>();
-        let what = format_args!("what is stored is no `{expected}`: {}", envelope::describe(error));
+        let what = format!("what is stored is no `{expected}`: {}", envelope::describe(error));
         self.error(ErrorKind::Decode, what)
     }
 

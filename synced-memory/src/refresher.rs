@@ -24,7 +24,7 @@ pub(crate) async fn load(shared: &Shared, live: &Live, keys: &[Arc<str>]) -> Res
     let answers = request.await?;
     settled(shared, keys, ticket).await;
     let mut state = shared.state();
-    let take_in = |((key, answer), generation): ((&Arc<str>, Result<Option<Bytes>, Fault>), _)| match answer {
+    let mut take_in = |key: &Arc<str>, answer: Result<Option<Bytes>, Fault>, generation| match answer {
         Ok(stored) => {
             state.read(key, ticket, generation, stored);
             Ok(())
@@ -35,7 +35,8 @@ pub(crate) async fn load(shared: &Shared, live: &Live, keys: &[Arc<str>]) -> Res
             Ok(())
         }
     };
-    Ok(keys.iter().zip(answers).zip(generations).map(take_in).collect())
+    let answers = keys.iter().zip(answers).zip(generations);
+    Ok(answers.map(|((key, answer), generation)| take_in(key, answer, generation)).collect())
 }
 
 /// Ready when no mutation of these keys is under way that was sent before this request: its answer says

@@ -26,11 +26,14 @@ fn key(context: &Context<'_>, field: &Field) -> TokenStream {
         let (secs, nanos) = (ttl.as_secs(), ttl.subsec_nanos());
         quote_spanned! {site=> .ttl(::std::time::Duration::new(#secs, #nanos)) }
     });
+    let near = (model.attrs.near.is_some() || field.attrs.near.is_some()).then(|| quote_spanned! {site=> .near() });
+    let behind =
+        (model.attrs.behind.is_some() || field.attrs.behind.is_some()).then(|| quote_spanned! {site=> .behind() });
     let allows = &field.notes.allows;
     quote_spanned! {site=>
         #docs
         #(#allows)*
-        #vis const #constant: #private::Key<#ty> = #private::Key::with_spec(#wire, #spec #ttl);
+        #vis const #constant: #private::Key<#ty> = #private::Key::with_spec(#wire, #spec #ttl #near #behind);
     }
 }
 

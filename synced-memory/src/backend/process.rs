@@ -1,6 +1,6 @@
 //! `memory:`: a backend within this process.
 
-use super::step::{Seen, end_of, horizon, step};
+use super::step::{Seen, Waiting, end_of, horizon, step};
 use super::{Backend, Changed, Page, Reply, Session};
 use crate::clock::{self, Clock, Mono, Stamp};
 use crate::commit::{Attempt, Change, Found, Outcome, RECORDS, Record, Writer};
@@ -172,13 +172,15 @@ impl Session for ProcessSession {
         Box::pin(async move {
             let mut changes = changes.lock().await;
             loop {
-                let mut changed = Vec::new();
+                let mut told = Vec::new();
                 let now = place.clock.mono();
                 let (over, next) = place.store().ended(now);
-                over.iter().for_each(|key| place.tell(key));
+                for key in &over {
+                    place.tell(key);
+                }
                 let wait = next.map_or(LOOK_AGAIN, |next| next.saturating_sub(now)).min(LOOK_AGAIN);
                 tokio::select! {
-                    _ = changes.recv_many(&mut changed, usize::MAX) => return Ok(Changed::Keys(changed)),
+                    _ = changes.recv_many(&mut told, usize::MAX) => return Ok(Changed::Keys(told)),
                     () = tokio::time::sleep(wait) => {}
                 }
             }
@@ -213,8 +215,7 @@ struct Sidecar {
     records: HashMap<Writer, (Record, Mono)>,
     /// Records of until then may have been dropped.
     horizon: Option<Mono>,
-    /// Who was refused since the last change, and tries again.
-    waiting: Option<Writer>,
+    waiting: Option<Waiting>,
     expires: Mono,
 }
 
@@ -253,9 +254,7 @@ impl Store {
             sidecar.record(attempt.writer, record, mono);
             sidecar.expires = mono + self.sidecar_ttl;
         }
-        if step.applies || step.waits {
-            sidecar.waiting = step.waits.then_some(attempt.writer);
-        }
+        sidecar.waiting = step.waiting;
         match &attempt.change {
             _ if !step.applies => {}
             Change::Put { envelope, ttl } => {

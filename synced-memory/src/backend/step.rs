@@ -3,6 +3,7 @@
 
 use crate::clock::Mono;
 use crate::commit::{self, Attempt, Expects, Found, Outcome, Record, TimeToLive, Verdict, Writer};
+use std::time::Duration;
 
 /// What there is at a key when an attempt arrives.
 #[derive(Debug, Clone, Default)]
@@ -12,9 +13,18 @@ pub(crate) struct Seen {
     pub(crate) record: Option<Record>,
     /// Records of until then may have been dropped.
     pub(crate) horizon: Option<Mono>,
-    /// The writer that was refused since the last change, and tries again.
-    pub(crate) waiting: Option<Writer>,
+    pub(crate) waiting: Option<Waiting>,
 }
+
+/// The writer that was refused first and waits for its turn, and when it last tried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Waiting {
+    pub(crate) writer: Writer,
+    pub(crate) when: Mono,
+}
+
+/// Whoever has not tried for so long may be gone, and waits no longer.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// What is to be done about an attempt, all of it or nothing.
 #[derive(Debug)]
@@ -23,8 +33,8 @@ pub(crate) struct Step {
     pub(crate) applies: bool,
     /// Put this on record for the attempt's writer.
     pub(crate) record: Option<Record>,
-    /// The attempt's writer is the one that waits now. A change that is made ends that of any.
-    pub(crate) waits: bool,
+    /// Who waits for a turn from then on.
+    pub(crate) waiting: Option<Waiting>,
     /// What the attempt is answered once that is done.
     pub(crate) outcome: Outcome,
 }
@@ -32,6 +42,8 @@ pub(crate) struct Step {
 /// What is to be done about `attempt` at the time `now`, where this is what there is.
 pub(crate) fn step(attempt: &Attempt, seen: Seen, now: Mono) -> Step {
     let Seen { found, record, horizon, waiting } = seen;
+    let first = waiting.filter(|waiting| now.saturating_sub(waiting.when) <= PATIENCE);
+    let other = first.filter(|first| first.writer != attempt.writer);
     let first_tried = now.saturating_sub(attempt.retry.unwrap_or_default());
     let forgets = horizon.is_some_and(|horizon| first_tried <= horizon);
     let verdict = commit::decide(attempt, &found, record, forgets);
@@ -39,16 +51,21 @@ pub(crate) fn step(attempt: &Attempt, seen: Seen, now: Mono) -> Step {
     let record = verdict.is_recorded(attempt).then_some(Record { sequence: attempt.sequence, refused });
     let outcome = match verdict {
         Verdict::Apply => {
-            let contended = waiting.is_some_and(|waiting| waiting != attempt.writer);
-            Outcome::Applied { existed: found.stored.is_some(), contended }
+            Outcome::Applied { existed: found.stored.is_some(), contended: other.map(|other| other.writer) }
         }
         Verdict::Already => Outcome::Already(found),
         Verdict::Refuse => Outcome::Refused(found),
         Verdict::Forgotten => Outcome::Forgotten(found),
     };
     let is_change = matches!(attempt.expects, Expects::Stamped { .. });
-    let waits = verdict == Verdict::Refuse && is_change && waiting != Some(attempt.writer);
-    Step { applies: verdict == Verdict::Apply, record, waits, outcome }
+    let own = Waiting { writer: attempt.writer, when: now };
+    let waiting = match verdict {
+        // It has had its turn, where it was the one that waited.
+        Verdict::Apply => other,
+        Verdict::Refuse if is_change => other.or(Some(own)),
+        _ => first,
+    };
+    Step { applies: verdict == Verdict::Apply, record, waiting, outcome }
 }
 
 /// When a key ends that is stored now; `kept`: when what is there ends.

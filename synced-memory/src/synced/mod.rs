@@ -331,7 +331,7 @@ impl<T: Value> Synced<T> {
         match missing.filter(|_| self.inner.nested) {
             Some(missing) => {
                 let path = envelope::path_of_error::<T>(text);
-                let what = format_args!("only a part of it is set: `{path}{missing}` is missing, and has no default");
+                let what = format!("only a part of it is set: `{path}{missing}` is missing, and has no default");
                 self.part().error(ErrorKind::Unset, what)
             }
             None => self.part().undecoded::<T>(error),
@@ -341,12 +341,11 @@ impl<T: Value> Synced<T> {
     fn unset(&self) -> Error {
         let expected = std::any::type_name::<T>();
         if self.part().is_known() {
-            let what =
-                format_args!("expected a value of type `{expected}`, but nothing is stored, and there is no default");
+            let what = format!("expected a value of type `{expected}`, but nothing is stored, and there is no default");
             self.part().error(ErrorKind::Unset, what)
         } else {
             let cause = self.part().memory().shared().unavailable();
-            let what = format_args!("expected a value of type `{expected}`, but nothing is known: {cause}");
+            let what = format!("expected a value of type `{expected}`, but nothing is known: {cause}");
             self.part().error(ErrorKind::Unset, what)
         }
     }

@@ -5,7 +5,8 @@ CREATE TABLE keys (
     writer   INTEGER,
     sequence INTEGER,
     decided  INTEGER,
-    waiting  INTEGER
+    waiting  INTEGER,
+    waited   INTEGER
 );
 CREATE INDEX keys_by_end ON keys (expires) WHERE expires IS NOT NULL;
 

@@ -5,7 +5,7 @@
 
 use super::fault::{self, is_refusal};
 use crate::backend::Page;
-use crate::backend::step::{Seen, end_of, horizon, step};
+use crate::backend::step::{Seen, Waiting, end_of, horizon, step};
 use crate::clock::{Mono, Stamp};
 use crate::commit::{Attempt, Change, Found, Outcome, RECORDS, Record, Writer};
 use crate::fault::Fault;
@@ -19,17 +19,16 @@ const CLEANED: u32 = 200;
 
 const READ: &str = "SELECT envelope, expires FROM keys WHERE key = ?1";
 const LOOK: &str = "SELECT k.rowid, k.envelope, k.expires, s.tombstone, s.horizon, k.writer, k.sequence, k.decided, \
-                    l.expires, r.sequence, r.refused, r.expires, k.waiting \
+                    l.expires, r.sequence, r.refused, r.expires, k.waiting, k.waited \
                     FROM (SELECT 1) LEFT JOIN keys k ON k.key = ?1 LEFT JOIN sidecars s ON s.key = ?1 \
                     LEFT JOIN records l ON l.key = ?1 AND l.writer = k.writer \
                     LEFT JOIN records r ON r.key = ?1 AND r.writer = ?2";
 const INSERT: &str =
     "INSERT INTO keys (key, envelope, expires, writer, sequence, decided) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
-const UPDATE: &str = "UPDATE keys SET envelope = ?2, writer = ?3, sequence = ?4, decided = ?5, waiting = NULL \
-                      WHERE rowid = ?1";
-const UPDATE_WITH_END: &str = "UPDATE keys SET envelope = ?2, writer = ?3, sequence = ?4, decided = ?5, \
-                               waiting = NULL, expires = ?6 WHERE rowid = ?1";
-const WAIT: &str = "UPDATE keys SET waiting = ?2 WHERE rowid = ?1";
+const UPDATE: &str = "UPDATE keys SET envelope = ?2, writer = ?3, sequence = ?4, decided = ?5 WHERE rowid = ?1";
+const UPDATE_WITH_END: &str = "UPDATE keys SET envelope = ?2, writer = ?3, sequence = ?4, decided = ?5, expires = ?6 \
+                               WHERE rowid = ?1";
+const WAIT: &str = "UPDATE keys SET waiting = ?2, waited = ?3 WHERE rowid = ?1";
 const DISOWN: &str = "UPDATE keys SET writer = NULL, sequence = NULL, decided = NULL WHERE rowid = ?1";
 const REMOVE: &str = "DELETE FROM keys WHERE rowid = ?1";
 const BURY: &str = "INSERT INTO sidecars (key, tombstone, expires) VALUES (?1, ?2, ?3) ON CONFLICT (key) DO UPDATE \
@@ -137,7 +136,9 @@ fn look(connection: &Connection, attempt: &Attempt, now: Mono) -> Result<(Seen, 
             (_, Some(sequence)) => Some(Record { sequence: sequence.cast_unsigned(), refused: row.get(10)? }),
             _ => None,
         };
-        let (horizon, waiting) = (at(4)?, row.get::<_, Option<i64>>(12)?.map(i64::cast_unsigned));
+        let waiting = row.get::<_, Option<i64>>(12)?.zip(at(13)?);
+        let waiting = waiting.map(|(writer, when)| Waiting { writer: writer.cast_unsigned(), when });
+        let horizon = at(4)?;
         let place = Place {
             row: row.get(0)?,
             end: end.filter(|_| stored.is_some()).map(time),
@@ -160,9 +161,12 @@ pub(super) fn commit(
     sidecar_ttl: Duration,
 ) -> Result<Result<Outcome, Fault>, Error> {
     let (seen, place) = look(connection, attempt, now)?;
+    let waiting = seen.waiting;
     let step = step(attempt, seen, now);
-    if let Some(row) = place.row.filter(|_| step.waits) {
-        execute(connection, WAIT, params![row, attempt.writer.cast_signed()])?;
+    if let Some(row) = place.row.filter(|_| step.waiting != waiting) {
+        let (writer, when) =
+            (step.waiting.map(|one| one.writer.cast_signed()), step.waiting.map(|one| nanos(one.when)));
+        execute(connection, WAIT, params![row, writer, when])?;
     }
     let Some(record) = step.record else { return Ok(Ok(step.outcome)) };
     let note = Note { writer: attempt.writer.cast_signed(), record, decided: now };
