@@ -397,9 +397,9 @@ fn below(path: &[Step], change: Change) -> Change {
     }
 }
 
-/// What is at a place, as an assignment or a removal remembers it.
+/// What is at a place, or is taken to be there, as an assignment or a removal remembers it.
 pub(crate) fn seen(spot: &Spot<'_>) -> Seen {
-    spot.found.filter(|_| spot.exists).map(Content::of).into()
+    spot.found.map(Content::of).into()
 }
 
 /// Places in messages: `.name` for a member, `[1]` for an element.

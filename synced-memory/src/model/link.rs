@@ -3,10 +3,10 @@
 
 use super::Check;
 use super::process::Process;
+use super::rules::Rules;
 use super::server::{Held, KEY};
 use super::world::{Mood, World, one_of};
 use crate::cache::{Generation, Ticket};
-use crate::clock::Mono;
 use crate::commit::{Attempt, Outcome, Writer};
 use crate::error::{Error, ErrorKind};
 use crate::fault::{Fault, FaultKind};
@@ -16,10 +16,10 @@ use std::time::Duration;
 
 /// A connection. Requests are handled in their order, answers arrive in theirs.
 #[derive(Debug)]
-pub(super) struct Wire {
+pub(super) struct Wire<S> {
     pub(super) process: usize,
     pub(super) writer: Writer,
-    pub(super) requests: VecDeque<Asked>,
+    pub(super) requests: VecDeque<Asked<S>>,
     pub(super) answers: VecDeque<Answered>,
     /// The process has given it up; what the server still gets is late.
     pub(super) dead: bool,
@@ -29,8 +29,8 @@ pub(super) struct Wire {
     pub(super) cut: bool,
 }
 
-impl Wire {
-    pub(super) fn ask(&mut self, asked: Asked) {
+impl<S> Wire<S> {
+    pub(super) fn ask(&mut self, asked: Asked<S>) {
         if !self.cut {
             self.requests.push_back(asked);
         }
@@ -38,8 +38,8 @@ impl Wire {
 }
 
 #[derive(Debug)]
-pub(super) enum Asked {
-    Commit { attempt: Attempt, over: Option<Mono>, ticket: Ticket },
+pub(super) enum Asked<S> {
+    Commit { attempt: Attempt, sent: S, ticket: Ticket },
     Read(Ticket),
     Forget,
 }
@@ -50,7 +50,7 @@ pub(super) enum Answered {
     Read(Ticket, Option<Held>),
 }
 
-impl World {
+impl<R: Rules> World<R> {
     pub(super) fn connect(&mut self, at: usize, random: &mut fastrand::Rng) {
         let process = &mut self.processes[at];
         if !self.up || process.wire.is_some() {
@@ -89,8 +89,8 @@ impl World {
             return Ok(());
         }
         let attempt = process.state.take_small(&self.key, 1 << 10, mono);
-        let withdrawn = process.ledger.drawn_by_its_caller(attempt.as_slice(), mono);
-        if let Some(sequence) = withdrawn.map_err(|broken| format!("process {at}: {broken}"))? {
+        let withdrawn = process.ledger.drawn_by_its_caller(&process.state, attempt.as_slice(), mono);
+        for sequence in withdrawn.map_err(|broken| format!("process {at}: {broken}"))? {
             self.server.withdraw(process.state.writer(), sequence)?;
         }
         self.put_on_the_wire(at, attempt.as_slice());
@@ -104,18 +104,18 @@ impl World {
         };
         let ticket = process.ticket();
         process.state.sent(batch, ticket);
-        process.ledger.sent(attempt.sequence, ticket);
+        let sent = process.ledger.sent(&attempt, ticket);
         process.under_way = true;
-        let over = process.ledger.over(attempt.sequence);
         self.tell(|| format!("{at} sends {}, stamped {} (ticket {ticket})", attempt.sequence, attempt.stamp));
-        self.wires[wire].ask(Asked::Commit { attempt, over, ticket });
+        self.wires[wire].ask(Asked::Commit { attempt, sent, ticket });
     }
 
     fn draw(&mut self, at: usize) -> Check<Vec<Attempt>> {
         let mono = self.mono();
         let process = &mut self.processes[at];
         let batch = process.state.next_batch(512, 1 << 20, mono);
-        let withdrawn = process.ledger.drawn(&batch, mono).map_err(|broken| format!("process {at}: {broken}"))?;
+        let withdrawn =
+            process.ledger.drawn(&process.state, &batch, mono).map_err(|broken| format!("process {at}: {broken}"))?;
         for sequence in withdrawn {
             self.server.withdraw(process.state.writer(), sequence)?;
         }
@@ -156,9 +156,9 @@ impl World {
             return Ok(());
         };
         let answered = match asked {
-            Asked::Commit { attempt, over, ticket } => {
+            Asked::Commit { attempt, sent, ticket } => {
                 let answer = match self.mood {
-                    Mood::Well => Ok(self.server.commit(&attempt, over, mono)?),
+                    Mood::Well => Ok(R::commit(&mut self.server, &mut self.log, &attempt, &sent, mono)?),
                     Mood::Busy => Err(Fault::busy("OOM")),
                     Mood::Elsewhere => Err(Fault::elsewhere("READONLY")),
                     Mood::Refusing => Err(Fault::refused("NOPERM")),
@@ -209,7 +209,7 @@ impl World {
             Answered::Commit { attempt, ticket, answer, held } => {
                 process.state.answered(&attempt, ticket, answer.clone());
                 let withdrawn = process.ledger.answered(&process.state, (&attempt, ticket), &answer, held);
-                if let Some(sequence) = withdrawn.map_err(|broken| format!("process {at}: {broken}"))? {
+                for sequence in withdrawn.map_err(|broken| format!("process {at}: {broken}"))? {
                     self.server.withdraw(writer, sequence)?;
                 }
                 if !dead {
@@ -316,7 +316,7 @@ impl World {
         while at_once && self.up && !self.wires[wire].requests.is_empty() {
             self.serve(wire)?;
         }
-        self.ended(at)?;
+        R::ended(self, at)?;
         let ahead = self.processes[at].ahead;
         self.processes[at] = Process::new(ahead, &mut self.random);
         self.tell(|| format!("{at} closes, and another one takes its place"));

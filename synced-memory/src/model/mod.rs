@@ -1,21 +1,28 @@
-//! Rules 1 to 4, 7 and 8 of the design, held against random histories: three processes on one key,
-//! with everything that can happen between them and the server.
+//! The rules of the design, held against random histories: three processes on one key, with everything that
+//! can happen between them and the server.
 //!
+//! - `rules.rs`: what can be held against histories. `assignments.rs`: rules 1 to 4, 7 and 8, for processes that
+//!   assign whole values; `ledger.rs`: what these say of one process. `mutations/`: rules 5, 6 and 13, for processes
+//!   that change parts
 //! - `schedule.rs`: what may happen, drawn from a seed; a schedule that fails is shortened
 //! - `world.rs`: what happens in each step, and in the end
 //! - `process.rs`, `link.rs`: the processes with their wrong clocks, their connections, and what goes wrong there
 //! - `server.rs`: the server, and beside it what the rules say that it holds
-//! - `ledger.rs`: what the rules say of one process
-//! - `promises.rs`: the promises by name, each as the shortest history that can break it
+//! - `promises.rs`: the promises of assignments by name, each as the shortest history that can break it
 
+mod assignments;
 mod ledger;
 mod link;
+mod mutations;
 mod process;
 mod promises;
+mod rules;
 mod schedule;
 mod server;
 mod world;
 
+use ledger::Ledger;
+use rules::Rules;
 use schedule::Schedule;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -37,8 +44,13 @@ const SCHEDULES: u64 = 100_000;
 
 #[test]
 fn the_rules_hold_in_every_schedule() {
+    hold_in_every_schedule::<Ledger>("the", SCHEDULES);
+}
+
+/// Runs so many schedules. `name`: where the test is, for running one of them again.
+fn hold_in_every_schedule<R: Rules>(name: &'static str, schedules: u64) {
     let first = number("SYNCED_MEMORY_SEED").unwrap_or(0);
-    let count = number("SYNCED_MEMORY_SCHEDULES").unwrap_or(SCHEDULES);
+    let count = number("SYNCED_MEMORY_SCHEDULES").unwrap_or(schedules);
     let next = AtomicU64::new(first);
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     std::thread::scope(|scope| {
@@ -49,8 +61,8 @@ fn the_rules_hold_in_every_schedule() {
                     if seed - first >= count {
                         return;
                     }
-                    let _named = Named(seed);
-                    let schedule = Schedule::drawn(seed);
+                    let _named = Named(seed, name);
+                    let schedule = Schedule::<R>::drawn(seed);
                     if let Err(broken) = schedule.run() {
                         // The others need not look any further.
                         next.store(first + count, Ordering::Relaxed);
@@ -67,14 +79,14 @@ fn number(variable: &str) -> Option<u64> {
 }
 
 /// Says on a panic which seed it was and how to run it again.
-struct Named(u64);
+struct Named(u64, &'static str);
 
 impl Drop for Named {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            let seed = self.0;
+            let Self(seed, name) = self;
             eprintln!(
-                "again: SYNCED_MEMORY_SEED={seed} SYNCED_MEMORY_SCHEDULES=1 cargo test -p synced-memory --lib model::the"
+                "again: SYNCED_MEMORY_SEED={seed} SYNCED_MEMORY_SCHEDULES=1 cargo test -p synced-memory --lib model::{name}"
             );
         }
     }

@@ -1,7 +1,7 @@
 //! One of the processes: its state, what the rules say of that, and its clock.
 
 use super::Check;
-use super::ledger::Ledger;
+use super::rules::Rules;
 use super::server::{Held, KEY, TOMBSTONE_TTL};
 use crate::cache::{Ticket, Version};
 use crate::clock::Mono;
@@ -9,10 +9,10 @@ use crate::error::{Error, ErrorKind};
 use crate::state::{Link, State};
 
 #[derive(Debug)]
-pub(super) struct Process {
+pub(super) struct Process<R> {
     pub(super) state: State,
     pub(super) version: Version,
-    pub(super) ledger: Ledger,
+    pub(super) ledger: R,
     /// Its clock without the server's.
     pub(super) ahead: i64,
     pub(super) was_connected: bool,
@@ -24,7 +24,7 @@ pub(super) struct Process {
     pub(super) late: Vec<(Ticket, Option<Held>)>,
 }
 
-impl Process {
+impl<R: Rules> Process<R> {
     pub(super) fn new(ahead: i64, random: &mut fastrand::Rng) -> Self {
         let limit = if random.u8(0..8) == 0 { 700 } else { 1 << 20 };
         let mut state = State::new(limit, TOMBSTONE_TTL, random.fork());
@@ -32,7 +32,7 @@ impl Process {
         Self {
             state,
             version,
-            ledger: Ledger::new(),
+            ledger: R::new(),
             ahead,
             was_connected: false,
             wire: None,

@@ -20,13 +20,13 @@ use std::time::Duration;
 const NOW: u64 = 1_700_000_000_000_000_000;
 const AN_HOUR: u64 = 3_600_000_000_000;
 
-struct Server {
+pub(super) struct Server {
     store: Store,
     foreigners: u64,
 }
 
 impl Server {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self { store: Store::new(2 * TOMBSTONE_TTL), foreigners: 0 }
     }
 
@@ -34,7 +34,7 @@ impl Server {
         self.store.commit(attempt, Mono::ZERO)
     }
 
-    fn stored(&mut self) -> Option<Bytes> {
+    pub(super) fn stored(&mut self) -> Option<Bytes> {
         self.store.read(KEY, Mono::ZERO)
     }
 
@@ -43,7 +43,7 @@ impl Server {
     }
 
     /// A SET by somebody who knows nothing of stamps.
-    fn set(&mut self, text: &'static str) {
+    pub(super) fn set(&mut self, text: &'static str) {
         self.foreigners += 1;
         let change = Change::Put { envelope: Bytes::from_static(text.as_bytes()), ttl: TimeToLive::Keep };
         let (writer, stamp) = (self.foreigners, Stamp::MAX);
@@ -53,30 +53,30 @@ impl Server {
     }
 }
 
-struct Process {
-    state: State,
+pub(super) struct Process {
+    pub(super) state: State,
     key: Arc<str>,
     tickets: Ticket,
     mono: Mono,
-    now: u64,
+    pub(super) now: u64,
 }
 
 impl Process {
     /// A process that has not met the server yet.
-    fn offline(seed: u64) -> Self {
+    pub(super) fn offline(seed: u64) -> Self {
         let mut state = State::new(1 << 20, TOMBSTONE_TTL, fastrand::Rng::with_seed(seed));
         let key: Arc<str> = KEY.into();
         state.cache.hold(&key);
         Self { state, key, tickets: 0, mono: Mono::ZERO, now: NOW }
     }
 
-    fn connected(seed: u64) -> Self {
+    pub(super) fn connected(seed: u64) -> Self {
         let mut process = Self::offline(seed);
         process.state.connected(None);
         process
     }
 
-    fn write(&mut self, request: Request) -> Accepted {
+    pub(super) fn write(&mut self, request: Request) -> Accepted {
         self.now += 1_000_000;
         let at = Moment { mono: self.mono, now: self.now };
         self.state.write(&self.key, request, WritePolicy::Through, at).expect("there is room in the outbox")
@@ -104,14 +104,14 @@ impl Process {
     }
 
     /// Sends all that waits, and takes in the answers.
-    fn deliver(&mut self, server: &mut Server) {
+    pub(super) fn deliver(&mut self, server: &mut Server) {
         while let Some((attempt, ticket)) = self.send() {
             let outcome = server.store.commit(&attempt, self.mono);
             self.state.answered(&attempt, ticket, Ok(outcome));
         }
     }
 
-    fn lose_the_connection(&mut self) {
+    pub(super) fn lose_the_connection(&mut self) {
         self.state.lost(Error::new(ErrorKind::Unavailable, "lost"), self.mono);
     }
 

@@ -2,8 +2,10 @@
 //! be shortened step by step.
 
 use super::Check;
+use super::rules::Rules;
 use super::world::World;
 use std::fmt::Write as _;
+use std::marker::PhantomData;
 
 /// One thing that happens.
 #[derive(Debug, Clone)]
@@ -52,8 +54,6 @@ pub(super) enum Act {
 impl Act {
     /// With how often they come.
     pub(super) const USUAL: &[(Self, u32)] = &[
-        (Self::Put, 14),
-        (Self::Delete, 6),
         (Self::Connect, 10),
         (Self::Send, 12),
         (Self::Serve, 16),
@@ -62,7 +62,6 @@ impl Act {
         (Self::Read, 6),
     ];
     pub(super) const FAULTS: &[(Self, u32)] = &[
-        (Self::PutForAWhile, 6),
         (Self::GiveUp, 6),
         (Self::HandleLate, 4),
         (Self::Lose, 10),
@@ -82,18 +81,19 @@ impl Act {
 }
 
 #[derive(Debug, Clone)]
-pub(super) struct Schedule {
+pub(super) struct Schedule<R> {
     seed: u64,
     steps: Vec<Step>,
+    rules: PhantomData<R>,
 }
 
-impl Schedule {
+impl<R: Rules> Schedule<R> {
     /// Ten to forty steps. Each schedule knows only some of the things that can go wrong, so that
     /// these come often enough together.
     pub(super) fn drawn(seed: u64) -> Self {
         let mut random = fastrand::Rng::with_seed(seed);
-        let mut acts: Vec<(Act, u32)> = Act::USUAL.to_vec();
-        acts.extend(Act::FAULTS.iter().filter(|_| random.u8(0..3) == 0));
+        let mut acts: Vec<(Act, u32)> = [R::WRITES, Act::USUAL].concat();
+        acts.extend(R::RARE.iter().chain(Act::FAULTS).filter(|_| random.u8(0..3) == 0));
         let total: u32 = acts.iter().map(|(_, weight)| weight).sum();
         let mut steps = Vec::new();
         for process in 0..3 {
@@ -112,14 +112,14 @@ impl Schedule {
             let (act, _) = drawn.expect("the place is below the sum of the weights");
             steps.push(Step { act: *act, process: random.usize(0..3), roll: random.u64(..) });
         }
-        Self { seed, steps }
+        Self { seed, steps, rules: PhantomData }
     }
 
     pub(super) fn run(&self) -> Check {
-        self.run_in(&mut World::new(self.seed, false))
+        self.run_in(&mut World::<R>::new(self.seed, false))
     }
 
-    fn run_in(&self, world: &mut World) -> Check {
+    fn run_in(&self, world: &mut World<R>) -> Check {
         for step in &self.steps {
             world.step(step)?;
         }
@@ -143,7 +143,7 @@ impl Schedule {
 
     /// What happens in it, and what is wrong with that.
     pub(super) fn told(&self) -> String {
-        let mut world = World::new(self.seed, true);
+        let mut world = World::<R>::new(self.seed, true);
         let broken = self.run_in(&mut world).err();
         let mut text = String::from("in short:\n");
         for line in world.tale() {

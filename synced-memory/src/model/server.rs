@@ -4,6 +4,8 @@ use super::{Check, hold};
 use crate::backend::process::Store;
 use crate::clock::{Mono, Stamp};
 use crate::commit::{Attempt, Change, Expects, Outcome, Sequence, TimeToLive, Writer};
+use crate::envelope;
+use crate::outbox::NUMBERS;
 use bytes::Bytes;
 use std::time::Duration;
 
@@ -16,6 +18,11 @@ const SIDECAR_TTL: Duration = Duration::from_secs(11 * 24 * 3600);
 /// Rule 8: stamps above 2^62 count as 0.
 pub(super) fn counted(stamp: u64) -> u64 {
     if stamp > 1 << 62 { 0 } else { stamp }
+}
+
+/// The write that an attempt with this number is of.
+pub(super) fn write_of(number: Sequence) -> Sequence {
+    number - number % NUMBERS
 }
 
 /// A value that is stored.
@@ -54,8 +61,9 @@ impl Truth {
 
 /// What took effect, for a replica that has not seen all of it.
 #[derive(Debug, Clone)]
-enum Effect {
-    Recorded(Attempt),
+pub(super) enum Effect {
+    /// An attempt was decided on; whether it was made.
+    Recorded(Attempt, bool),
     Raw(Option<Bytes>),
     Flushed,
 }
@@ -101,9 +109,14 @@ impl Server {
         self.truth.standing()
     }
 
+    /// What took effect, in its order, as far as no server has forgotten it.
+    pub(super) fn effects(&self) -> impl Iterator<Item = &Effect> {
+        self.effects.iter().map(|(_, effect)| effect)
+    }
+
     /// Whether the write ever took effect.
     pub(super) fn made(&self, writer: Writer, sequence: Sequence) -> bool {
-        self.made.contains(&(writer, sequence))
+        self.made.iter().any(|made| (made.0, write_of(made.1)) == (writer, sequence))
     }
 
     /// Whether the write was ever recorded as superseded.
@@ -118,19 +131,28 @@ impl Server {
         let write = (attempt.writer, attempt.sequence);
         let stamp = attempt.stamp.get();
         let is_superseded = self.truth.superseded.contains(&write);
+        let is_met = attempt.expects == Expects::Anything
+            || attempt.expects == Expects::of(held.as_ref().map(|held| &held.bytes));
         let of_writer = || self.truth.applied.iter().filter(|(writer, _)| *writer == attempt.writer);
         let outcome = self.store.commit(attempt, mono);
         match &outcome {
             Outcome::Applied { existed, .. } => {
-                hold!(!of_writer().any(|applied| *applied == write), "rule 4: {write:?} was applied twice");
+                hold!(
+                    !of_writer().any(|applied| write_of(applied.1) == write_of(write.1)),
+                    "rules 4 and 6: {write:?} was applied twice"
+                );
+                hold!(is_met, "rule 5: {write:?} was applied to something else than it was made for");
                 hold!(of_writer().all(|applied| *applied < write), "rule 3: {write:?} was applied after a later write");
                 hold!(!is_superseded, "rule 4: {write:?} was superseded, and yet applied");
                 hold!(stamp > standing, "rules 4 and 7: {stamp} was applied over {standing}");
-                hold!(!self.withdrawn.contains(&write), "rule 2: {write:?} was withdrawn, and yet applied");
+                hold!(
+                    !self.withdrawn.contains(&(write.0, write_of(write.1))),
+                    "rule 2: {write:?} was withdrawn, and yet applied"
+                );
                 hold!(*existed == held.is_some(), "it was {} there before", if *existed { "not" } else { "" });
                 self.made.push(write);
                 self.truth.applied.push(write);
-                self.effects.push((mono, Effect::Recorded(attempt.clone())));
+                self.effects.push((mono, Effect::Recorded(attempt.clone(), true)));
                 self.truth.held = match &attempt.change {
                     Change::Delete => {
                         self.truth.tombstone = self.truth.tombstone.max(counted(stamp));
@@ -143,7 +165,9 @@ impl Server {
                             TimeToLive::Never => (over, None),
                             TimeToLive::For(ttl) => (over, Some(mono + *ttl)),
                         };
-                        Some(Held { bytes: envelope.clone(), stamp: counted(stamp), over, gone })
+                        // With changes on top of an assignment the envelope is newer than what competes.
+                        let stamp = counted(envelope::stamp_of(envelope).get());
+                        Some(Held { bytes: envelope.clone(), stamp, over, gone })
                     }
                 };
             }
@@ -156,11 +180,14 @@ impl Server {
                 if matches!(outcome, Outcome::Already(_)) {
                     hold!(before, "rule 6: {write:?} was never applied before");
                 } else {
-                    hold!(stamp <= standing || is_superseded, "rule 4: {stamp} was refused for the sake of {standing}");
+                    hold!(
+                        !is_met || stamp <= standing || is_superseded,
+                        "rule 4: {stamp} was refused for the sake of {standing}"
+                    );
                     if attempt.retry.is_some() {
                         self.superseded.push(write);
                         self.truth.superseded.push(write);
-                        self.effects.push((mono, Effect::Recorded(attempt.clone())));
+                        self.effects.push((mono, Effect::Recorded(attempt.clone(), false)));
                     }
                 }
                 hold!(
@@ -186,7 +213,7 @@ impl Server {
     /// Drops the records of a writer: it is as if somebody else had made its writes.
     pub(super) fn forget(&mut self, writer: Writer, mono: Mono) -> Check {
         for (_, effect) in &mut self.effects {
-            if let Effect::Recorded(attempt) = effect
+            if let Effect::Recorded(attempt, _) = effect
                 && attempt.writer == writer
             {
                 attempt.writer = !writer;
@@ -220,7 +247,7 @@ impl Server {
         self.store = Store::new(SIDECAR_TTL);
         for (mono, effect) in self.effects.clone() {
             match effect {
-                Effect::Recorded(attempt) => _ = self.store.commit(&attempt, mono),
+                Effect::Recorded(attempt, _) => _ = self.store.commit(&attempt, mono),
                 Effect::Raw(stored) => self.store_raw(stored, mono),
                 Effect::Flushed => self.store = Store::new(SIDECAR_TTL),
             }

@@ -1,16 +1,12 @@
 //! Three processes, their connections to one server, and what happens to them.
 
-use super::ledger::Fate;
 use super::link::Wire;
 use super::process::Process;
+use super::rules::Rules;
 use super::schedule::{Act, Step};
 use super::server::{KEY, Server};
 use super::{Check, hold};
 use crate::clock::{Moment, Mono};
-use crate::envelope::Unsealed;
-use crate::error::ErrorKind;
-use crate::policy::WritePolicy;
-use crate::state::Request;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -28,14 +24,15 @@ pub(super) enum Mood {
 }
 
 #[derive(Debug)]
-pub(super) struct World {
+pub(super) struct World<R: Rules> {
     /// The server's clock, since the beginning.
     pub(super) nanos: u64,
     pub(super) server: Server,
+    pub(super) log: R::Log,
     pub(super) mood: Mood,
     pub(super) up: bool,
-    pub(super) processes: Vec<Process>,
-    pub(super) wires: Vec<Wire>,
+    pub(super) processes: Vec<Process<R>>,
+    pub(super) wires: Vec<Wire<R::Sent>>,
     pub(super) values: u64,
     pub(super) key: Arc<str>,
     pub(super) random: fastrand::Rng,
@@ -52,7 +49,7 @@ pub(super) fn one_of<T: Copy>(random: &mut fastrand::Rng, of: &[T]) -> T {
     of[random.usize(0..of.len())]
 }
 
-impl World {
+impl<R: Rules> World<R> {
     pub(super) fn new(seed: u64, tells: bool) -> Self {
         let mut random = fastrand::Rng::with_seed(!seed);
         let mut process = || {
@@ -63,6 +60,7 @@ impl World {
         Self {
             nanos: 0,
             server: Server::new(),
+            log: R::log(seed),
             mood: Mood::Well,
             up: true,
             processes,
@@ -93,17 +91,12 @@ impl World {
         self.nanos += one_of(&mut random, &[0, 300, 5_000, 1_000_000]);
         let at = step.process;
         match step.act {
-            Act::Put => {
-                self.write(at, true, None)?;
-                if random.bool() {
+            Act::Put | Act::PutForAWhile | Act::Delete => {
+                R::write(self, at, step.act, &mut random)?;
+                if step.act == Act::Put && random.bool() {
                     self.send_own(at)?;
                 }
             }
-            Act::PutForAWhile => {
-                let ttl = Duration::from_millis(one_of(&mut random, &[1, 2_000, 20_000]));
-                self.write(at, true, Some(ttl))?;
-            }
-            Act::Delete => self.write(at, false, None)?,
             Act::GiveUp => self.give_up(at, &mut random)?,
             Act::Connect => self.connect(at, &mut random),
             Act::Send if random.u8(0..16) == 0 => self.lose_before_sending(at)?,
@@ -121,7 +114,7 @@ impl World {
                 self.mood = one_of(&mut random, &moods);
             }
             Act::Thaw => self.mood = Mood::Well,
-            Act::ForeignSet if self.up => self.set_raw(&mut random)?,
+            Act::ForeignSet if self.up => R::foreign_set(self, &mut random)?,
             Act::ForeignDelete if self.up => {
                 self.tell(|| "a foreign DEL".to_owned());
                 self.server.raw(None, Duration::from_nanos(self.nanos))?;
@@ -144,6 +137,7 @@ impl World {
     }
 
     pub(super) fn audit(&mut self, at: usize) -> Check {
+        R::go_on(self, at)?;
         let mono = self.mono();
         let process = &mut self.processes[at];
         process
@@ -152,41 +146,9 @@ impl World {
             .map_err(|broken| format!("process {at}: {broken}"))
     }
 
-    fn write(&mut self, at: usize, puts: bool, ttl: Option<Duration>) -> Check {
-        self.values += 1;
-        let (value, mono) = (self.values, self.mono());
-        let process = &mut self.processes[at];
-        let moment = Moment { mono, now: (BEGINNING + self.nanos).saturating_add_signed(process.ahead) };
-        let request = if puts {
-            let value = Unsealed::encode(&value).expect("a number is JSON");
-            Request::Put { value, ttl }
-        } else {
-            Request::Delete
-        };
-        let existed = process.state.view(KEY, mono).stored.is_some();
-        match process.state.write(&self.key, request, WritePolicy::Through, moment) {
-            Ok(accepted) => {
-                let sequence = accepted.sequence;
-                let asked = (puts.then_some(value), ttl);
-                process.ledger.accepted(&process.state, asked, moment, existed, accepted)?;
-                let stamp = process.ledger.last_stamp();
-                self.tell(|| {
-                    let what = if puts { format!("puts {value}") } else { "deletes".to_owned() };
-                    format!("{at} {what} for {ttl:?} as {sequence}, stamped {stamp:?}")
-                });
-                Ok(())
-            }
-            Err(error) => {
-                let full = error.kind() == ErrorKind::OutboxFull && process.ledger.last_stamp().is_some();
-                hold!(full, "rule 2: a write was refused: {error}");
-                Ok(())
-            }
-        }
-    }
-
     fn give_up(&mut self, at: usize, random: &mut fastrand::Rng) -> Check {
         let process = &mut self.processes[at];
-        let awaited: Vec<_> = process.ledger.awaited().collect();
+        let awaited = process.ledger.awaited();
         if awaited.is_empty() {
             return Ok(());
         }
@@ -195,6 +157,25 @@ impl World {
         process.ledger.promised(sequence)?;
         self.tell(|| format!("{at} waits for {sequence} no longer"));
         Ok(())
+    }
+
+    /// What the clocks of a process say.
+    pub(super) fn moment(&self, at: usize) -> Moment {
+        let now = (BEGINNING + self.nanos).saturating_add_signed(self.processes[at].ahead);
+        Moment { mono: self.mono(), now }
+    }
+
+    /// The stamp that a stranger writes, if any. `pending`: that of a write that waits.
+    pub(super) fn foreign_stamp(&self, pending: Option<u64>, random: &mut fastrand::Rng) -> Option<u64> {
+        let now = BEGINNING + self.nanos;
+        match random.u8(0..6) {
+            0 => None,
+            1 => Some(now),
+            2 => Some(now.saturating_add_signed(random.i64(-HOUR..HOUR))),
+            3 => Some(self.server.standing().saturating_add_signed(random.i64(-2..2))),
+            4 => Some(pending.unwrap_or(now)),
+            _ => Some(now.saturating_add_signed(random.i64(-5_000..5_000))),
+        }
     }
 
     /// The server goes away with what it was asked, and keeps what it holds.
@@ -207,45 +188,6 @@ impl World {
             }
         }
         self.tell(|| "the server is away".to_owned());
-    }
-
-    /// Somebody else stores bytes, without a stamp or with any.
-    fn set_raw(&mut self, random: &mut fastrand::Rng) -> Check {
-        self.values += 1;
-        let (value, now) = (self.values, BEGINNING + self.nanos);
-        let pending = self.processes[random.usize(0..3)].ledger.last_stamp();
-        let stamp = match random.u8(0..6) {
-            0 => None,
-            1 => Some(now),
-            2 => Some(now.saturating_add_signed(random.i64(-HOUR..HOUR))),
-            3 => Some(self.server.standing().saturating_add_signed(random.i64(-2..2))),
-            4 => Some(pending.unwrap_or(now)),
-            _ => Some(now.saturating_add_signed(random.i64(-5_000..5_000))),
-        };
-        let stored = match stamp {
-            Some(stamp) => format!(r#"{{"value": {value}, "last_modified": {stamp}}}"#),
-            None => value.to_string(),
-        };
-        self.tell(|| format!("a foreign SET {stored}"));
-        self.server.raw(Some((stored.into(), stamp.unwrap_or(0))), self.mono())
-    }
-
-    /// Every write has come to an end that the rules know.
-    pub(super) fn ended(&self, at: usize) -> Check {
-        let process = &self.processes[at];
-        for (sequence, fate) in process.ledger.fates() {
-            let made = self.server.made(process.state.writer(), sequence);
-            // It was never applied, and is superseded for good; but the answer to that was lost, and so it is not counted.
-            let made =
-                made || fate == Some(Fate::Stored) && self.server.is_superseded(process.state.writer(), sequence);
-            match fate {
-                None => return Err(format!("rule 2: {at}/{sequence} never came to an end")),
-                Some(Fate::Stored) => hold!(made, "{at}/{sequence} was called stored, and was never applied"),
-                Some(Fate::Withdrawn) => hold!(!made, "{at}/{sequence} was called withdrawn, and was applied"),
-                Some(Fate::Found | Fate::Superseded | Fate::Expired | Fate::SetAside) => {}
-            }
-        }
-        Ok(())
     }
 
     /// Everything heals and everybody reads: all is delivered, and all see what the server holds.
@@ -267,10 +209,12 @@ impl World {
                 }
             }
         }
-        for _ in 0..20 {
+        for _ in 0..200 {
             for at in 0..3 {
                 self.connect(at, &mut random);
+                self.audit(at)?;
                 self.send(at)?;
+                self.audit(at)?;
                 self.nanos += 1_000;
             }
             while self.wires.iter().any(|wire| !wire.requests.is_empty()) {
@@ -295,11 +239,14 @@ impl World {
                 self.audit(at)?;
             }
         }
-        let held = self.server.held(self.mono()).map(|held| held.bytes);
+        let held = self.server.held(self.mono());
+        R::finished(self, held.as_ref())?;
+        let held = held.map(|held| held.bytes);
         for at in 0..3 {
-            self.ended(at)?;
             let process = &self.processes[at];
             hold!(process.state.outbox.len() == 0, "rule 2: {at} still has something to deliver");
+            R::ended(self, at)?;
+            let process = &self.processes[at];
             let shown = process.state.view(KEY, self.mono()).stored;
             hold!(shown == held, "rule 1: {at} shows {shown:?}, and the server holds {held:?}");
         }

@@ -136,7 +136,7 @@ fn edit<'a>(
     let mut fresh = None;
     let node = match (node, origin) {
         (Some(node), _) => node,
-        (None, _) if is_removal => return Ok(Effect::Keep),
+        (None, None) if is_removal => return Ok(Effect::Keep),
         (None, origin) => fresh.insert(Node::from(origin.ok_or(Misfit::Unset)?)),
     };
     match path.split_first() {

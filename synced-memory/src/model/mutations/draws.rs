@@ -1,0 +1,297 @@
+//! What is taken from the outbox to be sent must be what the rules say; and what ends there.
+
+use super::super::server::{KEY, TOMBSTONE_TTL, write_of};
+use super::super::{Check, hold};
+use super::book::{Assigned, Book, Drawn, Fate, Line, value_of};
+use super::calls::On;
+use super::document::read_same;
+use super::kinds::Kind;
+use super::reference::Way;
+use crate::clock::Mono;
+use crate::commit::{Attempt, Change, Expects, Sequence};
+use crate::envelope::{self, Text};
+use crate::error::{Error, ErrorKind};
+use crate::outbox::Written;
+use crate::set_aside::SetAside;
+use crate::state::State;
+use serde_json::{Value, json};
+use std::rc::Rc;
+
+impl Book {
+    /// A batch was taken from the outbox. Returns what was withdrawn.
+    pub(super) fn take_drawn(&mut self, state: &State, batch: &[Attempt], mono: Mono) -> Check<Vec<Sequence>> {
+        let mut withdrawn = Vec::new();
+        let mut superseded = Some(false);
+        while let Some(line) = self.lines.front()
+            && !state.outbox.of(KEY).any(|entry| entry.id == line.id)
+        {
+            let line = self.lines.pop_front().ok_or("there is one")?;
+            self.ended_unsent(line, state, mono, (&mut withdrawn, &mut superseded))?;
+        }
+        self.count(state, superseded)?;
+        self.drawn = None;
+        if let [attempt] = batch {
+            self.drawn = Some(Rc::new(self.expected(attempt, state)?));
+        }
+        hold!(batch.len() < 2, "rule 3: it sends {batch:?} at once");
+        Ok(withdrawn)
+    }
+
+    /// An entry came to an end without being sent, on what the server answered last.
+    fn ended_unsent(
+        &mut self,
+        mut line: Line,
+        state: &State,
+        mono: Mono,
+        (withdrawn, superseded): (&mut Vec<Sequence>, &mut Option<bool>),
+    ) -> Check {
+        let is_too_old = line.written + TOMBSTONE_TTL <= mono;
+        let ways = self.ways_here(&line);
+        let is_possible = |possible: &dyn Fn(&Way) -> bool| ways.as_ref().is_none_or(|ways| ways.iter().any(possible));
+        let has_misfits = |way: &Way| !way.misfits.is_empty();
+        match self.told(&line)? {
+            Some(Ok(answer)) if answer.again.is_some() => {
+                let is_other = match line.on {
+                    On::Anything => false,
+                    On::Places => is_possible(&|way| way.superseded),
+                    On::Whole => line.seen != self.slot_text(),
+                };
+                hold!(is_other, "rule 5: {} is to be recorded anew on {:?}", self.names(&line), self.slot.value);
+                self.again.extend(line.all_calls());
+                withdrawn.push(line.id);
+                self.end(&line, Fate::Again);
+            }
+            Some(Err(error)) => {
+                let is_right = error.kind() == ErrorKind::Conflict && (is_too_old || is_possible(&has_misfits));
+                hold!(is_right, "rule 2: {} ended in {error}, on {:?}", self.names(&line), self.slot.value);
+                withdrawn.push(line.id);
+                self.end(&line, Fate::Withdrawn);
+            }
+            told if is_too_old => {
+                hold!(told.is_none(), "rule 7: what waited too long is {told:?}");
+                self.set_aside(&line, state, &line.all_calls().collect::<Vec<_>>())?;
+                self.end(&line, Fate::SetAside);
+            }
+            told => {
+                let is_stored = told.is_none_or(|told| told.is_ok_and(|answer| answer.written == Written::Stored));
+                hold!(is_stored, "rule 5: {} changes nothing, and was not told so", self.names(&line));
+                self.part_set_aside(&mut line, state)?;
+                if line.is_vague {
+                    self.end(&line, Fate::SetAside);
+                    *superseded = None;
+                }
+                if line.is_vague || line.assignment.is_none() && line.calls.is_empty() {
+                    return Ok(());
+                }
+                let here = self.slot.value.clone();
+                let ways = self.ways_here(&line);
+                let is_here = |way: &&Way| read_same(way.value.as_ref(), here.as_deref()) && !has_misfits(way);
+                let mut done = ways.iter().flatten().filter(is_here).peekable();
+                let is_done = ways.is_none() || done.peek().is_some() && line.assignment.is_none();
+                hold!(is_done, "(5) {} is gone, and was to change {here:?}", self.names(&line));
+                *superseded = together(*superseded, of_all(done.map(|way| way.superseded)));
+                self.end(&line, Fate::Done);
+            }
+        }
+        Ok(())
+    }
+
+    fn ways_here(&self, line: &Line) -> Option<Vec<Way>> {
+        self.ways(line, (self.slot.value.as_deref(), self.slot.stamp))
+    }
+
+    pub(super) fn names(&self, line: &Line) -> String {
+        let kinds: Vec<_> = line.all_calls().map(|call| &self.calls[call].kind).collect();
+        format!("{} ({kinds:?})", line.id)
+    }
+
+    /// The counter of what is superseded must have moved, or not.
+    pub(super) fn count(&mut self, state: &State, superseded: Option<bool>) -> Check {
+        let counted = state.superseded > self.superseded;
+        hold!(superseded.is_none_or(|superseded| superseded == counted), "(5) what is superseded: counted {counted}");
+        self.superseded = state.superseded;
+        Ok(())
+    }
+
+    /// Calls of this entry that do not apply are set aside, where nobody waits for them; the others go on.
+    fn part_set_aside(&mut self, line: &mut Line, state: &State) -> Check {
+        let of_line = |record: &&SetAside| record.last_modified == line.latest;
+        let Some(record) = state.set_aside.get(self.aside).filter(of_line) else { return Ok(()) };
+        let Some(ways) = self.ways_here(line) else {
+            self.aside += 1;
+            line.is_vague = true;
+            return Ok(());
+        };
+        // Those that were merged with none say which way it went.
+        let entry = state.outbox.of(KEY).find(|entry| entry.id == line.id);
+        let left: Vec<_> =
+            entry.and_then(|entry| entry.mutation.as_ref()).iter().flat_map(|left| left.calls()).collect();
+        let is_right = |way: &&Way| {
+            line.calls.iter().enumerate().all(|(index, call)| {
+                let operations = &self.calls[*call].edits.operations;
+                let is_same = |call: &&usize| self.calls[**call].edits.operations == *operations;
+                if line.calls.iter().filter(is_same).count() > 1 {
+                    return true;
+                }
+                let is_left = left.iter().any(|left| left.operations == *operations);
+                let is_aside = || record.changes.contains(&json!(operations));
+                is_left != way.misfits.contains(&index) || !is_left && !is_aside()
+            })
+        };
+        // A call that is gone into a later one goes along with that.
+        let edits = |index: usize| &self.calls[line.calls[index]].edits;
+        let aside_on = |way: &Way| -> Vec<usize> {
+            let goes_along = |index: &usize| {
+                let is_later = |later: &usize| later > index && edits(*later).replaces(edits(*index));
+                way.misfits.contains(index) || way.replaced.contains(index) && way.misfits.iter().any(is_later)
+            };
+            (0..line.calls.len()).filter(goes_along).map(|index| line.calls[index]).collect()
+        };
+        // As many as are handed out, or more, where some were merged.
+        let closeness = |way: &&Way| (way.misfits.len() == record.changes.len(), aside_on(way).len());
+        let is_aside = |way: &&Way| !way.misfits.is_empty() && is_right(way);
+        let way = ways.iter().filter(is_aside).max_by_key(closeness).ok_or_else(|| {
+            format!("rule 13: {} is set aside ({record:?}), and applies to {:?}", self.names(line), self.slot.value)
+        })?;
+        let aside = aside_on(way);
+        line.is_vague = ways.iter().filter(is_aside).any(|other| aside_on(other) != aside);
+        self.set_aside(line, state, &aside)?;
+        for call in &aside {
+            self.calls[*call].fate = Some(Fate::SetAside);
+        }
+        line.calls.retain(|call| !aside.contains(call));
+        self.is_changed = true;
+        Ok(())
+    }
+
+    /// These calls must have been handed out.
+    pub(super) fn set_aside(&mut self, line: &Line, state: &State, calls: &[usize]) -> Check {
+        let record = state.set_aside.get(self.aside).ok_or_else(|| format!("(5) {} is gone", self.names(line)))?;
+        self.aside += 1;
+        let text = json!(record.changes).to_string();
+        for call in calls {
+            let Kind::Log(items) = &self.calls[*call].kind else { continue };
+            let handed_out = items.iter().all(|item| text.contains(&item.to_string()));
+            hold!(handed_out, "(5) {items:?} is set aside, and not handed out: {record:?}");
+        }
+        if let Some((assigned, _)) = line.assignment.as_ref().filter(|(_, call)| calls.contains(call)) {
+            hold!(*assigned == record.value, "(5) what was assigned is not handed out: {record:?}");
+        }
+        Ok(())
+    }
+
+    /// The attempt must be what comes of the first entry where it is made on what the server answered last.
+    fn expected(&mut self, attempt: &Attempt, state: &State) -> Check<Drawn> {
+        let mut line = self.lines.pop_front().ok_or("(5) nothing is pending, but it sends")?;
+        let first = line.id == write_of(attempt.sequence);
+        hold!(first, "rule 3: it sends {} instead of {}", attempt.sequence, self.names(&line));
+        hold!(attempt.retry.is_some() == line.in_doubt, "rule 4: whether {attempt:?} is a retry");
+        self.part_set_aside(&mut line, state)?;
+        line.tried = true;
+        let drawn = self.drawn_of(&line, attempt);
+        self.lines.push_front(line);
+        drawn
+    }
+
+    fn drawn_of(&self, line: &Line, attempt: &Attempt) -> Check<Drawn> {
+        let after = match &attempt.change {
+            Change::Put { envelope, .. } => value_of(Some(envelope)),
+            Change::Delete => None,
+        };
+        let before = self.slot.value.clone();
+        let mut drawn = Drawn {
+            id: line.id,
+            asks: attempt.expects == Expects::Nothing,
+            assigns: line.assignment.as_ref().map(|(assigned, _)| Assigned(assigned.clone())),
+            before,
+            after,
+            superseded: Some(false),
+            items: Vec::new(),
+            added: 0,
+        };
+        if drawn.asks {
+            hold!(drawn.assigns.is_none() || line.on == On::Whole, "rule 4: {} needs not ask", self.names(line));
+            return Ok(drawn);
+        }
+        let expects =
+            if line.assignment.is_some() && line.on == On::Anything { Expects::Anything } else { self.slot_is_there() };
+        hold!(attempt.expects == expects, "rule 5: {} expects {:?}", self.names(line), attempt.expects);
+        if line.on == On::Whole {
+            hold!(line.seen == self.slot_text(), "rule 5: {} is made on {:?}", self.names(line), drawn.before);
+        }
+        if let Some(ways) = self.ways_here(line) {
+            let is_whole = |way: &&Way| way.misfits.is_empty() && (line.on == On::Anything || !way.superseded);
+            let mut fitting = ways
+                .iter()
+                .filter(is_whole)
+                .filter(|way| read_same(way.value.as_ref(), drawn.after.as_deref()))
+                .peekable();
+            hold!(
+                fitting.peek().is_some(),
+                "(4) {} sends {:?} instead of {:?}, on {:?} stamped {}",
+                self.names(line),
+                drawn.after,
+                ways.iter().map(|way| (&way.value, &way.misfits)).collect::<Vec<_>>(),
+                drawn.before,
+                self.slot.stamp
+            );
+            drawn.superseded = of_all(fitting.map(|way| way.superseded));
+        } else {
+            drawn.superseded = None;
+        }
+        for call in &line.calls {
+            match &self.calls[*call].kind {
+                Kind::Log(items) => drawn.items.extend(items.iter().cloned()),
+                Kind::LogAndAdd(item, by) => {
+                    drawn.items.push(item.clone());
+                    drawn.added += by;
+                }
+                Kind::Add(by) => drawn.added += by,
+                _ => {}
+            }
+        }
+        Ok(drawn)
+    }
+
+    fn slot_text(&self) -> Option<Text> {
+        self.slot.stored.as_ref().map(envelope::value_of)
+    }
+
+    fn slot_is_there(&self) -> Expects {
+        Expects::of(self.slot.stored.as_ref())
+    }
+
+    /// An entry is set aside as a whole, or its callers get an error.
+    pub(super) fn given_up(&mut self, line: &Line, state: &State, kind: ErrorKind) -> Check<Vec<Sequence>> {
+        if let Some(told) = self.told(line)? {
+            let told = told.map(|answer| answer.written).map_err(|error: Error| error.kind());
+            hold!(told == Err(kind), "{} was told {told:?} instead of {kind:?}", self.names(line));
+            self.end(line, Fate::Withdrawn);
+            return Ok(vec![line.id]);
+        }
+        self.set_aside(line, state, &line.all_calls().collect::<Vec<_>>())?;
+        self.end(line, Fate::SetAside);
+        Ok(Vec::new())
+    }
+}
+
+/// What all of them say; `None` where they differ.
+fn of_all(mut all: impl Iterator<Item = bool>) -> Option<bool> {
+    let first = all.next()?;
+    all.all(|other| other == first).then_some(first)
+}
+
+/// Whether any of both is so.
+fn together(one: Option<bool>, other: Option<bool>) -> Option<bool> {
+    match (one, other) {
+        (Some(true), _) | (_, Some(true)) => Some(true),
+        (Some(false), Some(false)) => Some(false),
+        _ => None,
+    }
+}
+
+/// The number of the purse that a document has, where it has one.
+pub(super) fn purse(document: Option<&Value>) -> Option<(Option<i64>, Option<i64>)> {
+    let purse = document?.get("purse")?;
+    Some((purse.get("a")?.as_i64(), purse.get("b")?.as_i64()))
+}

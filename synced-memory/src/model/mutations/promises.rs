@@ -1,0 +1,92 @@
+//! What the model found, each as the shortest history that shows it.
+
+use super::super::promises::{Process, Server};
+use crate::envelope;
+use crate::mutation::{
+    Action, Content, Json, Member, Mutation, Operation, Place, Seen, Step, element, elements, locate,
+};
+use crate::outbox::Exact;
+use crate::state::Request;
+
+fn json(text: &str) -> Json {
+    Json::parse(text.to_owned()).unwrap()
+}
+
+/// A process calls something that is recorded on what it is shown.
+fn call(process: &mut Process, origin: &str, places: &[Place], exact: Option<Exact>, action: Action) {
+    let shown = value(process);
+    let spot = locate(shown.as_deref(), Some(&json(origin)), places).unwrap().path;
+    let operations = vec![Operation { path: spot, action }];
+    let mutation = Mutation::new(Some(json(origin)), operations);
+    let _accepted = process.write(Request::Mutate { mutation, ttl: None, exact });
+}
+
+fn value(process: &Process) -> Option<String> {
+    let value = process.state.view("k", std::time::Duration::ZERO).value();
+    value.map(|value| value.as_str().to_owned())
+}
+
+fn member(name: &str) -> Place {
+    Place::Member(Member::new(name))
+}
+
+/// Rule 5: a mutation starts from what a read of an unset key returns, and so does a removal.
+#[test]
+fn an_element_of_the_default_can_be_removed() {
+    let (mut server, mut process) = (Server::new(), Process::connected(1));
+    let default = "[1,2]";
+    let first = element(&elements(default).unwrap(), 0).unwrap();
+    let operations = vec![Operation {
+        path: vec![Step::Element(first)],
+        action: Action::Remove { seen: Seen::Content(first.content) },
+    }];
+    let mutation = Mutation::new(Some(json(default)), operations);
+    let _accepted = process.write(Request::Mutate { mutation, ttl: None, exact: Some(Exact::Places) });
+    assert_eq!(value(&process).as_deref(), Some("[2]"));
+    process.deliver(&mut server);
+    assert_eq!(envelope::value_of(&server.stored().unwrap()).as_str(), "[2]");
+}
+
+/// Of two that remove one entry, one did: also where the other removed it with everything around it.
+#[test]
+fn an_entry_that_went_with_its_key_was_removed_by_nobody_else() {
+    let (mut server, mut process, mut other) = (Server::new(), Process::connected(1), Process::connected(2));
+    let set = Action::Set { value: json("1"), seen: Seen::Absent };
+    call(&mut process, "{}", &[member("a")], None, set);
+    process.deliver(&mut server);
+    let _delete = other.write(Request::Delete);
+    other.deliver(&mut server);
+    let remove = Action::Remove { seen: Seen::Content(Content::of("1")) };
+    let operations = vec![Operation { path: vec![Step::Member(Member::new("a"))], action: remove }];
+    let mutation = Mutation::new(Some(json("{}")), operations);
+    let mut accepted = process.write(Request::Mutate { mutation, ttl: None, exact: Some(Exact::Places) });
+    process.deliver(&mut server);
+    let answer = accepted.answer.try_recv().unwrap().unwrap();
+    assert!(answer.again.is_some(), "it returns an entry that it did not remove: {answer:?}");
+}
+
+/// Rule 5: the newer one wins where it wrote; nobody wrote here.
+#[test]
+fn a_queued_assignment_that_finds_the_default_that_it_saw_is_not_superseded() {
+    let (mut server, mut process, mut other) = (Server::new(), Process::offline(1), Process::connected(2));
+    let origin = r#"{"age":1,"name":"ada"}"#;
+    let set = Action::Set { value: json("\"bob\""), seen: Some(Content::of("\"ada\"")).into() };
+    call(&mut process, origin, &[member("name")], None, set);
+    other.now += 3_600_000_000_000;
+    let add = Action::Add { amount: crate::mutation::Amount::Integer { by: 1, min: 0, max: 99 } };
+    call(&mut other, origin, &[member("age")], None, add);
+    other.deliver(&mut server);
+    process.state.connected(None);
+    process.deliver(&mut server);
+    assert_eq!(process.state.superseded, 0);
+    assert_eq!(envelope::value_of(&server.stored().unwrap()).as_str(), r#"{"age":2,"name":"bob"}"#);
+}
+
+/// `update` writes what differs afterwards, also where that is gone from what was the default.
+#[test]
+fn what_a_closure_removes_from_a_default_is_removed() {
+    let (stored, before, after) = ("{}", r#"{"user":{"age":1,"name":"ada"}}"#, r#"{"user":{"age":1}}"#);
+    let mutation = Mutation::new(None, crate::mutation::diff(stored, before, after));
+    let applied = crate::mutation::apply(Some(stored), &mutation, crate::mutation::Rule::Latest);
+    assert_eq!(applied.text.as_deref(), Some(after));
+}

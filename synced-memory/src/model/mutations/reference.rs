@@ -1,0 +1,407 @@
+//! What operations come to, in plain Rust on a tree of values: no text, no hashes, nothing of the library.
+//!
+//! Which element an operation on a list means is left open where the rules leave it open: `aims.rs` says
+//! which it may be, and all that may come of it is told.
+
+use super::aims::{Aim, aims};
+use crate::mutation::{Action, Amount, Operation, Seen};
+use serde_json::Value;
+use std::rc::Rc;
+
+#[derive(Debug, Clone)]
+pub(super) enum Step {
+    /// A member of an object, and what it is taken for where it is missing.
+    Member(String, Option<Value>),
+    Element(Mark),
+}
+
+/// An element as it was seen: the list, and the index in it.
+#[derive(Debug, Clone)]
+pub(super) struct Mark {
+    pub(super) list: Vec<Value>,
+    pub(super) index: usize,
+}
+
+#[derive(Debug, Clone)]
+pub(super) enum Act {
+    Set { value: Value, seen: Option<Value> },
+    SetIfAbsent(Value),
+    Remove { seen: Option<Value> },
+    Add { by: i128, min: i128, max: i128 },
+    Append(Vec<Value>),
+    Insert(Mark, Vec<Value>),
+    Include(Vec<Value>),
+    Exclude(Vec<Value>),
+}
+
+/// One operation.
+#[derive(Debug, Clone)]
+pub(super) struct Edit {
+    pub(super) path: Vec<Step>,
+    pub(super) act: Act,
+}
+
+/// Who wins at a place where something else is than was seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Rule {
+    Latest,
+    /// What is there has this stamp.
+    NewerWins(u64),
+    Exact,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum There {
+    Older,
+    Newer,
+    AsSeen,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Refusal {
+    Superseded,
+    Misfit,
+}
+
+enum Effect {
+    Keep,
+    Replace(Value),
+    Remove,
+}
+
+/// The operations of one call.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Edits {
+    pub(super) stamp: u64,
+    pub(super) all: Vec<Edit>,
+    /// What was shown when it was recorded.
+    pub(super) shown: Option<Rc<Value>>,
+    /// The same as the library has it.
+    pub(super) operations: Vec<Operation>,
+}
+
+/// What may have come of some calls.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Way {
+    pub(super) value: Option<Value>,
+    /// Calls met something newer, and were skipped.
+    pub(super) superseded: bool,
+    /// The calls that do not apply, by index.
+    pub(super) misfits: Vec<usize>,
+    /// Those that are gone into later ones.
+    pub(super) replaced: Vec<usize>,
+}
+
+/// So many ways are followed. Where there are more, nothing is said.
+const WAYS: usize = 400;
+
+/// All that may come of calls made one by one; `None` where that is too much to tell.
+pub(super) fn ways(value: Option<Value>, origin: Option<&Value>, calls: &[&Edits], rule: Rule) -> Option<Vec<Way>> {
+    let mut ways = vec![Way { value, superseded: false, misfits: Vec::new(), replaced: Vec::new() }];
+    for (index, call) in calls.iter().enumerate() {
+        // An earlier call may be gone into a later one of the same process that replaces what it changed.
+        let is_replaced = rule != Rule::Latest && calls[index + 1..].iter().any(|later| later.replaces(call));
+        let there = match rule {
+            Rule::NewerWins(found) if found > call.stamp => There::Newer,
+            Rule::Exact => There::AsSeen,
+            Rule::Latest | Rule::NewerWins(_) => There::Older,
+        };
+        let mut next: Vec<Way> = Vec::new();
+        for way in ways {
+            if is_replaced {
+                let mut way = way.clone();
+                way.replaced.push(index);
+                add(&mut next, way);
+            }
+            let Way { value, superseded, misfits, replaced } = way;
+            // And the later one saw what the first of them did; or, of a default, that nothing is there.
+            let is_gone = |earlier: usize| {
+                let is_before = |at: usize| !replaced.contains(&at) && calls[at].replaces(calls[earlier]);
+                call.replaces(calls[earlier]) && !(earlier + 1..index).any(is_before)
+            };
+            let first = replaced.iter().find(|earlier| is_gone(**earlier));
+            let shown = first.map(|earlier| [calls[*earlier].shown.as_deref(), None]);
+            let anew: Vec<Edits> = shown.iter().flatten().map(|shown| call.as_recorded_on(*shown)).collect();
+            let made = match &anew[..] {
+                [] => call.made_on(value, origin, there),
+                anew => anew.iter().flat_map(|call| call.made_on(value.clone(), origin, there)).collect(),
+            };
+            for (result, value) in made {
+                let mut way = Way { value, superseded, misfits: misfits.clone(), replaced: replaced.clone() };
+                match result {
+                    Ok(()) => {}
+                    // One that is gone into the later call is not counted.
+                    Err(Refusal::Superseded) => way.superseded = true,
+                    Err(Refusal::Misfit) => way.misfits.push(index),
+                }
+                add(&mut next, way);
+            }
+        }
+        if next.len() > WAYS {
+            return None;
+        }
+        ways = next;
+    }
+    Some(ways)
+}
+
+fn add(ways: &mut Vec<Way>, way: Way) {
+    if !ways.contains(&way) {
+        ways.push(way);
+    }
+}
+
+impl Edits {
+    /// Whether it assigns or removes, alone, all that the other call changes.
+    pub(super) fn replaces(&self, other: &Self) -> bool {
+        let ([Edit { path, act }], [earlier]) = (&self.all[..], &other.all[..]) else { return false };
+        let is_element = |edit: &[Step]| matches!(edit.last(), Some(Step::Element(_)));
+        // An element is only removed as it is, and one that is removed makes room for another.
+        let is_whole = match act {
+            Act::Set { .. } => path.len() < earlier.path.len() || !earlier.is_removal() || !is_element(path),
+            Act::Remove { .. } => !is_element(path),
+            _ => false,
+        };
+        let is_same = |one: &Step, other: &Step| match (one, other) {
+            (Step::Member(one, _), Step::Member(other, _)) => one == other,
+            (Step::Element(one), Step::Element(other)) => one.index == other.index,
+            _ => false,
+        };
+        is_whole
+            && path.len() <= earlier.path.len()
+            && path.iter().zip(&earlier.path).all(|(one, other)| is_same(one, other))
+    }
+
+    /// The same assignment or removal by somebody who was shown this.
+    fn as_recorded_on(&self, shown: Option<&Value>) -> Self {
+        let mut call = self.clone();
+        for Edit { path, act } in &mut call.all {
+            let mut here = shown;
+            for step in path {
+                match (step, here.and_then(Value::as_array)) {
+                    (Step::Member(name, _), _) => here = here.and_then(|here| here.get(&**name)),
+                    (Step::Element(mark), Some(list)) if mark.index < list.len() => {
+                        mark.list.clone_from(list);
+                        here = list.get(mark.index);
+                    }
+                    (Step::Element(_), _) => here = None,
+                }
+            }
+            if let Act::Set { seen, .. } | Act::Remove { seen } = act {
+                *seen = here.cloned();
+            }
+        }
+        call
+    }
+
+    /// All its operations, or none.
+    fn made_on(
+        &self,
+        value: Option<Value>,
+        origin: Option<&Value>,
+        there: There,
+    ) -> Vec<(Result<(), Refusal>, Option<Value>)> {
+        let before = if self.all.len() > 1 { value.clone() } else { None };
+        let mut refused = Vec::new();
+        let mut made = vec![value];
+        for edit in &self.all {
+            let mut next = Vec::new();
+            for value in made {
+                let mut aims = aims(value.as_ref(), origin, edit);
+                let last = aims.pop();
+                let tries = aims.into_iter().map(|aim| (value.clone(), aim)).collect::<Vec<_>>();
+                for (mut value, aim) in tries.into_iter().chain(last.map(|aim| (value, aim))) {
+                    match edit.perform(&mut value, origin, aim, there) {
+                        Ok(()) => next.push(value),
+                        Err(refusal) => {
+                            let before = if self.all.len() > 1 { before.clone() } else { value };
+                            refused.push((Err(refusal), before));
+                        }
+                    }
+                }
+            }
+            made = next;
+        }
+        refused.into_iter().chain(made.into_iter().map(|value| (Ok(()), value))).collect()
+    }
+}
+
+impl Edit {
+    /// What an operation says, which was recorded on `now`.
+    pub(super) fn of(operation: &Operation, now: Option<&Value>, origin: Option<&Value>) -> Self {
+        use crate::mutation::Step as Said;
+        let parse = |json: &crate::mutation::Json| serde_json::from_str::<Value>(json.as_str()).expect("it is JSON");
+        let all = |items: &[crate::mutation::Json]| items.iter().map(parse).collect::<Vec<_>>();
+        let mut here = now.or(origin).cloned();
+        let mark = |here: &Option<Value>, index| {
+            let list = here.as_ref().and_then(Value::as_array).cloned().unwrap_or_default();
+            Mark { list, index }
+        };
+        let mut path = Vec::new();
+        for step in &operation.path {
+            match step {
+                Said::Member(member) => {
+                    let origin = member.origin.as_ref().map(parse);
+                    let found = here.as_ref().and_then(|here| here.get(&*member.name)).cloned();
+                    here = found.or_else(|| origin.clone());
+                    path.push(Step::Member(member.name.to_string(), origin));
+                }
+                Said::Element(element) => {
+                    let mark = mark(&here, element.index);
+                    here = mark.list.get(mark.index).cloned();
+                    path.push(Step::Element(mark));
+                }
+            }
+        }
+        // Whether something was there says the operation: what a default holds may count as seen or not.
+        let seen = |seen: &Seen| here.clone().filter(|_| *seen != Seen::Absent);
+        let act = match &operation.action {
+            Action::Set { value, seen: saw } => Act::Set { value: parse(value), seen: seen(saw) },
+            Action::SetIfAbsent { value } => Act::SetIfAbsent(parse(value)),
+            Action::Remove { seen: saw } => Act::Remove { seen: seen(saw) },
+            Action::Add { amount: Amount::Integer { by, min, max } } => Act::Add { by: *by, min: *min, max: *max },
+            Action::Add { amount: Amount::Float { .. } } => unreachable!("no float is added here"),
+            Action::Append { items } => Act::Append(all(items)),
+            Action::InsertAt { before, items } => Act::Insert(mark(&here, before.index), all(items)),
+            Action::Include { items } => Act::Include(all(items)),
+            Action::Exclude { items } => Act::Exclude(all(items)),
+        };
+        Self { path, act }
+    }
+
+    fn is_removal(&self) -> bool {
+        matches!(self.act, Act::Remove { .. })
+    }
+
+    fn perform(&self, root: &mut Option<Value>, origin: Option<&Value>, aim: Aim, there: There) -> Result<(), Refusal> {
+        match self.edit(root.as_mut(), origin, &self.path, aim, there)? {
+            Effect::Keep => {}
+            Effect::Replace(value) => *root = Some(value),
+            Effect::Remove => return Err(Refusal::Misfit),
+        }
+        Ok(())
+    }
+
+    fn edit(
+        &self,
+        node: Option<&mut Value>,
+        origin: Option<&Value>,
+        path: &[Step],
+        aim: Aim,
+        there: There,
+    ) -> Result<Effect, Refusal> {
+        if path.is_empty()
+            && let Some(effect) = self.assign(node.as_deref(), origin, there)?
+        {
+            return Ok(effect);
+        }
+        let Some(node) = node else {
+            let Some(origin) = origin else {
+                return match self.act {
+                    // What is gone already is done; but nobody took out what he saw.
+                    Act::Remove { seen: Some(_) } if there == There::AsSeen => Err(Refusal::Superseded),
+                    Act::Remove { .. } => Ok(Effect::Keep),
+                    _ => Err(Refusal::Misfit),
+                };
+            };
+            let mut fresh = origin.clone();
+            self.edit_in(&mut fresh, path, aim, there)?;
+            return Ok(if fresh == *origin { Effect::Keep } else { Effect::Replace(fresh) });
+        };
+        self.edit_in(node, path, aim, there)?;
+        Ok(Effect::Keep)
+    }
+
+    fn edit_in(&self, node: &mut Value, path: &[Step], aim: Aim, there: There) -> Result<(), Refusal> {
+        match path.split_first() {
+            None => self.merge(node, aim, there),
+            Some((Step::Member(name, origin), rest)) => {
+                let object = node.as_object_mut().ok_or(Refusal::Misfit)?;
+                match self.edit(object.get_mut(name), origin.as_ref(), rest, aim, there)? {
+                    Effect::Keep => {}
+                    Effect::Replace(value) => _ = object.insert(name.clone(), value),
+                    Effect::Remove => _ = object.remove(name),
+                }
+                Ok(())
+            }
+            Some((Step::Element(_), rest)) => {
+                let list = node.as_array_mut().ok_or(Refusal::Misfit)?;
+                let Aim::At(at) = aim else {
+                    return match there {
+                        There::AsSeen if self.is_removal() => Err(Refusal::Superseded),
+                        _ if self.is_removal() => Ok(()),
+                        _ => Err(Refusal::Misfit),
+                    };
+                };
+                match self.edit(list.get_mut(at), None, rest, aim, there)? {
+                    Effect::Keep => {}
+                    Effect::Replace(value) => list[at] = value,
+                    Effect::Remove => _ = list.remove(at),
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn assign(&self, node: Option<&Value>, origin: Option<&Value>, there: There) -> Result<Option<Effect>, Refusal> {
+        Ok(Some(match &self.act {
+            Act::Set { value, seen } => {
+                if there == There::Newer && node == Some(value) {
+                    Effect::Keep
+                } else if there != There::Older && seen.as_ref() != node && seen.as_ref() != node.or(origin) {
+                    return Err(Refusal::Superseded);
+                } else {
+                    Effect::Replace(value.clone())
+                }
+            }
+            Act::SetIfAbsent(value) if node.is_none() => Effect::Replace(value.clone()),
+            Act::SetIfAbsent(_) if there == There::AsSeen => return Err(Refusal::Superseded),
+            Act::SetIfAbsent(_) => Effect::Keep,
+            Act::Remove { seen } if there == There::AsSeen && seen.as_ref() != node => {
+                return Err(Refusal::Superseded);
+            }
+            Act::Remove { .. } if node.is_none() => Effect::Keep,
+            Act::Remove { seen } if there == There::Newer && seen.as_ref() != node => return Err(Refusal::Superseded),
+            Act::Remove { .. } => Effect::Remove,
+            _ => return Ok(None),
+        }))
+    }
+
+    fn merge(&self, node: &mut Value, aim: Aim, there: There) -> Result<(), Refusal> {
+        if let Act::Add { by, min, max } = &self.act {
+            let number = node.as_i64().ok_or(Refusal::Misfit)?;
+            let sum = i128::from(number) + by;
+            if sum < *min || sum > *max {
+                return Err(Refusal::Misfit);
+            }
+            *node = i64::try_from(sum).map_err(|_| Refusal::Misfit)?.into();
+            return Ok(());
+        }
+        let list = node.as_array_mut().ok_or(Refusal::Misfit)?;
+        match &self.act {
+            Act::Append(items) => list.extend(items.iter().cloned()),
+            Act::Insert(mark, items) => {
+                let at = if let Aim::At(at) = aim { at } else { mark.index };
+                let at = at.min(list.len());
+                list.splice(at..at, items.iter().cloned());
+            }
+            Act::Include(items) => {
+                for item in items {
+                    if !list.contains(item) {
+                        list.push(item.clone());
+                    } else if there == There::AsSeen {
+                        return Err(Refusal::Superseded);
+                    }
+                }
+            }
+            Act::Exclude(items) => {
+                if there == There::AsSeen && !list.iter().any(|item| items.contains(item)) {
+                    return Err(Refusal::Superseded);
+                }
+                list.retain(|item| !items.contains(item));
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}
