@@ -11,6 +11,7 @@ mod journal;
 mod line;
 mod mutations;
 mod names_and_scopes;
+mod near;
 mod nested_names;
 mod operations;
 mod outages;

@@ -68,7 +68,7 @@ fn value(stored: Option<&str>, before: &str, after: &str, depth: usize) -> Vec<O
 }
 
 fn object(stored: Option<&str>, before: &str, after: &str, depth: usize) -> Option<Vec<Operation>> {
-    let is_stored = stored.is_some();
+    let has_stored = stored.is_some();
     let stored = stored.map_or(Some(Vec::new()), read_members)?;
     let (before, after) = (read_members(before)?, read_members(after)?);
     let [in_stored, in_before, in_after] = [&stored, &before, &after].map(|members| by_name(members));
@@ -83,7 +83,7 @@ fn object(stored: Option<&str>, before: &str, after: &str, depth: usize) -> Opti
                 member.origin = found.is_none().then(|| json(old));
                 operations.extend(below(&Step::Member(member), changes));
             }
-            None if found.is_none() && is_stored => {}
+            None if found.is_none() && has_stored => {}
             // Where the whole is only taken to be there, so is what goes from it.
             None => {
                 let removal = here(Action::Remove { seen: Some(Content::of(found.unwrap_or(old))).into() });
