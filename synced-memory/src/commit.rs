@@ -95,6 +95,9 @@ pub(crate) struct Attempt {
     pub(crate) expects: Expects,
     /// An earlier attempt is in doubt, and may yet arrive: the first one was made so long ago.
     pub(crate) retry: Option<Duration>,
+    /// The sequence number that is on record for the writer, where that is known and was not long ago. It changes
+    /// nothing of what is done, but for how much there is to look at.
+    pub(crate) recorded: Option<Sequence>,
 }
 
 impl Attempt {
@@ -182,6 +185,13 @@ pub(crate) fn decide(attempt: &Attempt, found: &Found, record: Option<Record>, f
 /// So many records a key has at most: writers come and go.
 pub(crate) const RECORDS: usize = 256;
 
+/// For so long after a record was put down with its time, later ones of its writer may take its place without.
+/// Sidecars are kept for that much longer.
+pub(crate) fn recent(sidecar_ttl: Duration) -> Duration {
+    const MOST: Duration = Duration::from_secs(60);
+    MOST.min(sidecar_ttl / 20)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -196,6 +206,7 @@ mod tests {
             change: Change::Delete,
             expects,
             retry,
+            recorded: None,
         }
     }
 

@@ -14,7 +14,7 @@ const DEADLINE: Duration = Duration::from_secs(10);
 /// What Redis from 6.2 on, Valkey and Dragonfly all have, and no more than this library needs.
 /// `CLIENT SETINFO` is the redis crate's own; it ignores the answer.
 const ALLOWED: &str = "auth hello select client|setinfo client time info \
-    get mget getrange exists set del unlink pttl pexpire scan hget hmget hset hdel hlen hgetall eval evalsha script|load";
+    get mget getrange exists set del unlink pttl pexpire scan hget hmget hset hincrby hdel hlen hgetall eval evalsha script|load";
 
 #[derive(SyncedMemory, Debug, Clone, PartialEq)]
 struct Sample {

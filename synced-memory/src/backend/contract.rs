@@ -100,6 +100,7 @@ fn put(key: &str, writer: Writer, sequence: Sequence, stamp: u64) -> Attempt {
         change: Change::Put { envelope, ttl: TimeToLive::Keep },
         expects: Expects::Anything,
         retry: None,
+        recorded: None,
     }
 }
 
@@ -141,6 +142,8 @@ fn any_history_is_answered_as_in_this_process(place: &Place) {
                 _ => Expects::Anything,
             };
             attempt.retry = (!is_new || random.u8(0..8) == 0).then_some(Duration::ZERO);
+            // Right or wrong, it changes nothing.
+            attempt.recorded = random.bool().then(|| sequences[writer].saturating_sub(random.u64(0..3)));
             // On one session or the other: they are of one place.
             let session = if random.bool() { &asked } else { &other };
             assert_eq!(session.commit(&attempt), expected.commit(&attempt), "{seed}/{round}: {attempt:?}");

@@ -273,6 +273,7 @@ impl Server {
                 change,
                 expects: Expects::Anything,
                 retry: None,
+                recorded: None,
             };
             self.store.commit(&attempt, mono);
         };

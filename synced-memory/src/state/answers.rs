@@ -2,6 +2,7 @@
 
 use super::State;
 use crate::cache::{Base, Ticket};
+use crate::clock::Mono;
 use crate::commit::{Attempt, Change, Expects, Found, Outcome};
 use crate::error::{Error, ErrorKind};
 use crate::fault::{Fault, FaultKind};
@@ -17,9 +18,10 @@ impl State {
         let under_way = |entry: &&mut Entry| entry.number() == attempt.sequence && entry.in_flight == Some(ticket);
         let Some(entry) = self.outbox.head(key).filter(under_way) else { return false };
         entry.landed();
+        let (expires, first_tried, is_plain) = (entry.expires, entry.first_tried, entry.mutation.is_none());
+        self.note_record(attempt, first_tried.filter(|_| matches!(answer, Ok(Outcome::Applied { .. }))));
         match answer {
             Ok(Outcome::Applied { existed, contended }) => {
-                let expires = entry.expires;
                 self.cache.answered(
                     key,
                     match &attempt.change {
@@ -30,7 +32,7 @@ impl State {
                 self.settle(key, Answer { contended, ..Answer::new(Written::Stored, existed) });
             }
             Ok(Outcome::Already(found)) => {
-                let newer = entry.mutation.is_none() && found.stamp() > attempt.stamp;
+                let newer = is_plain && found.stamp() > attempt.stamp;
                 self.take_in(key, ticket, &found);
                 self.settle_as(key, newer);
             }
@@ -91,6 +93,18 @@ impl State {
         self.journal_again(key);
     }
 
+    /// Takes in that the backend has the attempt on record since `applied` at the least, or that nobody knows what it has.
+    fn note_record(&mut self, attempt: &Attempt, applied: Option<Mono>) {
+        let is_own = attempt.writer == self.writer();
+        if let Some(first_tried) = applied.filter(|_| is_own) {
+            let recorded = self.recorded.entry(Arc::clone(&attempt.key)).or_default();
+            let before = recorded.number.filter(|_| attempt.recorded.is_some());
+            recorded.number = Some((attempt.sequence, before.map_or(first_tried, |(_, at)| at)));
+        } else if let Some(recorded) = self.recorded.get_mut(&attempt.key).filter(|_| is_own) {
+            recorded.number = None;
+        }
+    }
+
     fn take_in(&mut self, key: &str, ticket: Ticket, found: &Found) {
         self.cache.seen(key, found.stamp());
         self.cache.answered(key, Base::new(found.stored.clone(), ticket, None));
@@ -119,10 +133,8 @@ impl State {
         if entry.journalled {
             self.note(&Record::Done(entry.name()));
         }
-        if entry.was_in_doubt {
-            self.recorded.insert(Arc::clone(key), false);
-        } else if entry.tried == Tried::Sent {
-            self.recorded.entry(Arc::clone(key)).or_insert(true);
+        if entry.was_in_doubt || entry.tried == Tried::Sent {
+            self.recorded.entry(Arc::clone(key)).or_default().must_stay |= entry.was_in_doubt;
         }
         self.cache.touch(key);
         if !self.outbox.has(key) {

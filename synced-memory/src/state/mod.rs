@@ -81,6 +81,16 @@ pub(crate) struct Accepted {
     pub(crate) answer: oneshot::Receiver<Result<Answer>>,
 }
 
+/// A record of this writer that the backend has.
+#[derive(Debug, Default)]
+struct Recorded {
+    /// It cannot be dropped: an attempt in doubt may yet arrive, and must find it.
+    must_stay: bool,
+    /// The number that it has, where that was told over the connection that is in use, and when it was put down with
+    /// its time.
+    number: Option<(Sequence, Mono)>,
+}
+
 #[derive(Debug)]
 pub(crate) struct State {
     pub(crate) cache: Cache,
@@ -94,9 +104,8 @@ pub(crate) struct State {
     pub(crate) superseded: u64,
     /// Queued writes whose time to live ended before they could be sent.
     pub(crate) expired: u64,
-    /// The keys at which the backend has a record of this writer, and whether it can be dropped: not where
-    /// an attempt in doubt may yet arrive, which must find it.
-    recorded: HashMap<Arc<str>, bool>,
+    /// The keys at which the backend has a record of this writer.
+    recorded: HashMap<Arc<str>, Recorded>,
     journal: Option<Journal>,
     tombstone_ttl: Duration,
     random: fastrand::Rng,
@@ -126,7 +135,7 @@ impl State {
 
     /// The keys at which the backend has a record of this writer that it can drop.
     pub(crate) fn take_recorded(&mut self) -> Vec<Arc<str>> {
-        self.recorded.drain().filter_map(|(key, is_droppable)| is_droppable.then_some(key)).collect()
+        self.recorded.drain().filter(|(_, recorded)| !recorded.must_stay).map(|(key, _)| key).collect()
     }
 
     /// Applies a write locally and queues it. While the link is up, its answer is awaited, unless the policy is not
@@ -273,6 +282,9 @@ impl State {
         }
         self.link = Link::Down;
         self.last_error = Some(error);
+        for recorded in self.recorded.values_mut() {
+            recorded.number = None;
+        }
         self.cache.told(false, mono);
         self.journal_the_rest();
         self.outbox.lose();

@@ -3,7 +3,7 @@
 use super::{State, is_over};
 use crate::cache::Ticket;
 use crate::clock::{Mono, Stamp};
-use crate::commit::{Attempt, Change, Expects, TimeToLive};
+use crate::commit::{self, Attempt, Change, Expects, Sequence, TimeToLive, Writer};
 use crate::error::{Error, ErrorKind};
 use crate::journal::Record;
 use crate::outbox::{Again, Answer, Tried, Written};
@@ -78,7 +78,15 @@ impl State {
             }
             Change::Delete => Change::Delete,
         };
-        Some(Attempt { key, writer: entry.writer, sequence: entry.number(), stamp, change, expects, retry })
+        let (writer, sequence) = (entry.writer, entry.number());
+        let recorded = self.recorded_lately(&key, writer, mono);
+        Some(Attempt { key, writer, sequence, stamp, change, expects, retry, recorded })
+    }
+
+    /// The number that is on record for the writer at `key`, where that is known and was put down lately.
+    fn recorded_lately(&self, key: &str, writer: Writer, mono: Mono) -> Option<Sequence> {
+        let (number, at) = self.recorded.get(key).filter(|_| writer == self.writer())?.number?;
+        (mono.saturating_sub(at) < commit::recent(self.tombstone_ttl)).then_some(number)
     }
 
     /// What the head of `key` is sent as; nothing where it was settled instead.

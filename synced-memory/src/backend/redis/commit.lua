@@ -2,33 +2,70 @@
 --
 -- KEYS: for each attempt the key and its sidecar, a hash of
 --         deleted    the stamp of the last delete: the tombstone
---         <writer>   "<last sequence number> <when> <until>": what was decided on last, when that was, and until
---                    when the sidecar is kept at least, in seconds since 1970; a "-" behind the number says that
---                    it was refused
+--         <writer>   the number of its attempt that was decided on last; a "-" behind it says that it was refused,
+--                    and 0 is as good as nothing
+--         <writer>@  when that was put down, in seconds since 1970; later numbers may be there for STEPS seconds
 --         horizon    records of until then may have been dropped, in seconds since 1970
 --         waiting    "<writer> <when>": who was refused first and waits for its turn, and when it last tried
--- ARGV: the sidecars' time to live in ms, the time in seconds since 1970, how many records a sidecar has at most,
---         then for each attempt
---         writer, sequence number, stamp,
---         "delete", or to store: "keep" (the time to live), "never" (to end) or the time to live in ms,
---         the envelope,
---         where an earlier attempt is in doubt, how many seconds ago the first one was, else "",
---         what is expected: "" anything, "absent", "nothing" (refuse in any case), "<length> <stamp>", or
---         "=" and the bytes
+-- ARGV: "<how long a sidecar is kept at least, in ms> <STEPS> <the time in seconds since 1970> <how many records a
+--       sidecar has at most>", then for each attempt
+--         writer, number,
+--         how far the number is above the one that is on record, where that is known and was put down less than STEPS
+--         seconds ago, and nothing but "keep" is asked for, on what the first two rows here expect; else "",
+--         stamp, envelope,
+--         "keep"                                    store, with the time to live that the key has; on anything
+--         "keep  <start> <count> <stamp>"           … on what has so many bytes from `start` to its end, and this stamp
+--         "<change> <in doubt> <what is expected>"  with
+--           change      "delete", or to store: "keep", "never" (to end) or the time to live in ms
+--           in doubt    where an earlier attempt is: how many seconds ago the first one was; else ""
+--           expected    "" anything, "absent", "nothing" (refuse in any case), as above, or "=" and the bytes
 -- Returns for each attempt
+--         1                        applied to what was there
 --         {1, existed, waiting}    applied; and which other writer was refused before, and waits for its turn
 --         {2, stored, tombstone}   applied by an earlier attempt
 --         {3, stored, tombstone}   refused: as new or newer, or not what was expected
 --         {4, stored, tombstone}   whether it was applied by an earlier attempt is forgotten
 --         {0, message}             the server's own refusal
 --
--- The value is never decoded: its stamp is in the last bytes. Stamps and sequence numbers compare as
--- decimal strings, since Lua numbers cannot hold them. Valid in Lua 5.1 and 5.4.
+-- The value is never decoded: its stamp is in the last bytes. Stamps and numbers compare as decimal strings, since Lua
+-- numbers cannot hold all of them. Valid in Lua 5.1 and 5.4.
 
-local lifetime, now, most = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3])
-local needed = now + lifetime / 1000
+local LAST = '"last_modified":%s*(%d+)%s*}%s*$'
+local TAIL = '-64'
+
+-- What most attempts find: a value, nobody in between, and their writer's last number on record. Without a function and
+-- with as few strings as can be, since those are what a script costs.
+local answers, is_more, at = {}, false, 1
+for i = 1, #KEYS, 2 do
+  local key, sidecar, writer, number = KEYS[i], KEYS[i + 1], ARGV[at + 1], ARGV[at + 2]
+  local step, stamp, envelope, how = ARGV[at + 3], ARGV[at + 4], ARGV[at + 5], ARGV[at + 6]
+  local is_done = false
+  if step ~= '' then
+    local start, count, seen = TAIL, nil, nil
+    if how ~= 'keep' then start, count, seen = string.match(how, '^keep  (%d+) (%d+) (%d+)$') end
+    local tail = redis.pcall('GETRANGE', key, start, '-1')
+    local there = type(tail) == 'string' and string.match(tail, LAST)
+    if there and (#there < #stamp or #there == #stamp and there < stamp)
+        and (not seen or there == seen and #tail == tonumber(count) and not redis.pcall('HGET', sidecar, 'waiting')) then
+      local now = redis.pcall('HINCRBY', sidecar, writer, step)
+      if now == tonumber(number) then
+        local stored = redis.pcall('SET', key, envelope, 'KEEPTTL')
+        is_done = not stored.err
+      end
+      if not is_done and type(now) == 'number' and redis.pcall('HINCRBY', sidecar, writer, '-' .. step) == 0 then
+        redis.pcall('HDEL', sidecar, writer)
+      end
+    end
+  end
+  answers[(i + 1) / 2] = is_done and 1
+  is_more = is_more or not is_done
+  at = at + 6
+end
+if not is_more then return answers end
+
+local kept, steps, now, most = string.match(ARGV[1], '^(%d+) (%d+) (%d+) (%d+)$')
+kept, steps, most = tonumber(kept), tonumber(steps), tonumber(most)
 local LARGEST = '4611686018427387904' -- 2^62: a larger stamp counts as 0
-local TAIL = 64
 local PATIENCE = 2
 
 local function above(a, b)
@@ -37,7 +74,7 @@ local function above(a, b)
 end
 
 local function stamp_of(tail)
-  local stamp = string.match(tail, '"last_modified":%s*(%d+)%s*}%s*$')
+  local stamp = string.match(tail, LAST)
   stamp = stamp and string.gsub(stamp, '^0+', '') or ''
   if stamp == '' or above(stamp, LARGEST) then return '0' end
   return stamp
@@ -50,35 +87,33 @@ end
 -- Drops the older half of the records, where there are too many. A server that refuses that keeps them.
 local function prune(sidecar, writer)
   local held = redis.pcall('HLEN', sidecar)
-  if refusal(held) or held <= most then return end
-  local all, times = redis.pcall('HGETALL', sidecar), {}
+  if refusal(held) or held <= 2 * most then return end
+  local all, whens, times = redis.pcall('HGETALL', sidecar), {}, {}
   if refusal(all) then return end
-  local function when(i) return tonumber((string.match(all[i + 1], '^%d+%-? (%d+) %d+$'))) end
   for i = 1, #all, 2 do
-    if when(i) then times[#times + 1] = when(i) end
+    local who = string.match(all[i], '^(%d+)@$')
+    if who then
+      whens[who] = tonumber(all[i + 1])
+      times[#times + 1] = whens[who]
+    end
   end
-  if #times == 0 then return end
+  if #times <= most then return end
   table.sort(times)
   local horizon = times[math.floor((#times + 1) / 2)]
-  if refusal(redis.pcall('HSET', sidecar, 'horizon', string.format('%.0f', horizon))) then return end
-  for i = 1, #all, 2 do
-    if when(i) and when(i) <= horizon and all[i] ~= writer then redis.pcall('HDEL', sidecar, all[i]) end
+  if refusal(redis.pcall('HSET', sidecar, 'horizon', string.format('%.0f', horizon + steps))) then return end
+  for who, when in pairs(whens) do
+    if when <= horizon and who ~= writer then redis.pcall('HDEL', sidecar, who, who .. '@') end
   end
 end
 
 -- Records that the writer's attempt was decided on; returns the server's refusal, if it refuses that.
--- `ends`: when the sidecar expires at the earliest, as the writer's record before says.
-local function record(sidecar, writer, note, ends)
-  note = note .. ' ' .. now .. ' '
-  if ends and tonumber(ends) >= needed then return refusal(redis.pcall('HSET', sidecar, writer, note .. ends)) end
+local function record(sidecar, writer, number, is_new)
   local left = redis.pcall('PTTL', sidecar)
-  if refusal(left) then return left.err end
+  local refused = refusal(left) or refusal(redis.pcall('HSET', sidecar, writer, number, writer .. '@', now))
+  if refused then return refused end
+  if is_new then prune(sidecar, writer) end
   -- A tenth more than asked for, so that not every write has to set it. Never less than it is.
-  local longer = math.max(left, lifetime * 1.1)
-  note = note .. string.format('%.0f', math.floor(now + longer / 1000))
-  local refused = refusal(redis.pcall('HSET', sidecar, writer, note))
-  if not refused and not ends then prune(sidecar, writer) end
-  return refused or refusal(redis.pcall('PEXPIRE', sidecar, string.format('%.0f', longer)))
+  return left < kept and refusal(redis.pcall('PEXPIRE', sidecar, string.format('%.0f', kept * 1.1)))
 end
 
 -- Who waits for a turn. It does until it has had it, or has not tried for so long that it may be gone.
@@ -87,29 +122,27 @@ local function who_waits(waiting)
   return who and now - when <= PATIENCE and who
 end
 
-local function commit(key, sidecar, writer, sequence, stamp, change, envelope, retry, expects)
-  local length, seen, start = nil, nil, -TAIL
-  if expects ~= '' then
-    -- Where a length is expected, no more and no less comes back only if it is right.
-    length, seen = string.match(expects, '^(%d+) (%d+)$')
-    length = tonumber(length)
-    if length then start = string.format('%.0f', math.max(length - TAIL, 0)) end
-  end
-  local tail = redis.pcall('GETRANGE', key, start, -1)
+local function commit(key, sidecar, writer, number, stamp, envelope, how)
+  local change, retry, expects = how, '', ''
+  if how ~= 'keep' then change, retry, expects = string.match(how, '^(%S+) (%d*) (.*)$') end
+  -- No more and no less than `count` bytes come back only if the length is right.
+  local start, count, seen = string.match(expects, '^(%d+) (%d+) (%d+)$')
+  local tail = redis.pcall('GETRANGE', key, start or TAIL, '-1')
   if type(tail) == 'table' then return {0, tail.err} end
   local exists = tail ~= '' or redis.call('EXISTS', key) == 1
   local beside = redis.call('HMGET', sidecar, 'deleted', writer, 'horizon', 'waiting')
-  local tombstone, before = beside[1] or '0', beside[2] or '0'
-  local recorded, refused_before, ends = string.match(before, '^(%d+)(%-?) %d+ (%d+)$')
+  local tombstone, before, waiting = beside[1] or '0', beside[2] or '0', beside[4]
+  local recorded, refused_before = string.match(before, '^(%d+)(%-?)$')
+  local is_new = not recorded or recorded == '0'
 
   local refuse = false
-  if recorded and not above(sequence, recorded) then
-    refuse = recorded == sequence and refused_before == '-'
+  if not is_new and not above(number, recorded) then
+    refuse = recorded == number and refused_before == '-'
     if not refuse then return {2, redis.call('GET', key), tombstone} end
-  elseif not recorded and retry ~= '' and beside[3] and now - retry <= tonumber(beside[3]) then
+  elseif is_new and retry ~= '' and beside[3] and now - retry <= tonumber(beside[3]) then
     return {4, redis.call('GET', key), tombstone}
-  elseif length then
-    refuse = #tail ~= math.min(length, TAIL) or stamp_of(tail) ~= seen
+  elseif seen then
+    refuse = #tail ~= tonumber(count) or stamp_of(tail) ~= seen
   elseif expects == 'absent' then
     refuse = exists
   elseif expects ~= '' then
@@ -117,21 +150,21 @@ local function commit(key, sidecar, writer, sequence, stamp, change, envelope, r
   end
   if refuse or not above(stamp, exists and stamp_of(tail) or tombstone) then
     -- What was refused stays so: the attempt in doubt must find the record when it arrives at last.
-    local refused = retry ~= '' and record(sidecar, writer, sequence .. '-', ends)
+    local refused = retry ~= '' and record(sidecar, writer, number .. '-', is_new)
     if refused then return {0, refused} end
-    if length then
-      local first, waits = who_waits(beside[4]), writer .. ' ' .. now
-      if (not first or first == writer) and beside[4] ~= waits then redis.pcall('HSET', sidecar, 'waiting', waits) end
+    if seen then
+      local first, waits = who_waits(waiting), writer .. ' ' .. now
+      if (not first or first == writer) and waiting ~= waits then redis.pcall('HSET', sidecar, 'waiting', waits) end
     end
     return {3, redis.call('GET', key), tombstone}
   end
 
   -- The record first: where the server refuses any of this, nothing was made.
-  local refused = record(sidecar, writer, sequence, ends)
+  local refused = record(sidecar, writer, number, is_new)
   if refused and change == 'delete' and string.find(refused, 'OOM ', 1, true) then
     -- But a delete needs no memory: once it is made, the script may write.
     redis.call('DEL', key)
-    refused = record(sidecar, writer, sequence, ends)
+    refused = record(sidecar, writer, number, is_new)
   end
   if refused then
     -- The change is not even tried.
@@ -151,16 +184,16 @@ local function commit(key, sidecar, writer, sequence, stamp, change, envelope, r
   if change == 'delete' and above(stamp, tombstone) and not above(stamp, LARGEST) then
     redis.call('HSET', sidecar, 'deleted', stamp)
   end
-  local waits = who_waits(beside[4])
-  if waits == writer or (beside[4] and not waits) then redis.pcall('HDEL', sidecar, 'waiting') end
+  local waits = who_waits(waiting)
+  if waits == writer or (waiting and not waits) then redis.pcall('HDEL', sidecar, 'waiting') end
   return {1, exists and 1 or 0, waits ~= writer and waits or ''}
 end
 
-local answers = {}
-local argument = 4
+at = 1
 for i = 1, #KEYS, 2 do
-  answers[#answers + 1] = commit(KEYS[i], KEYS[i + 1], ARGV[argument], ARGV[argument + 1], ARGV[argument + 2],
-    ARGV[argument + 3], ARGV[argument + 4], ARGV[argument + 5], ARGV[argument + 6])
-  argument = argument + 7
+  local done = (i + 1) / 2
+  answers[done] = answers[done]
+    or commit(KEYS[i], KEYS[i + 1], ARGV[at + 1], ARGV[at + 2], ARGV[at + 4], ARGV[at + 5], ARGV[at + 6])
+  at = at + 6
 end
 return answers

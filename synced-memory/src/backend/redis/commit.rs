@@ -1,10 +1,11 @@
 //! Attempts as calls of `commit.lua`, and its answers.
 
 use super::reply;
-use crate::commit::{Attempt, Change, Expects, Found, Outcome, RECORDS, TimeToLive};
+use crate::commit::{self, Attempt, Change, Expects, Found, Outcome, RECORDS, TimeToLive};
 use crate::fault::Fault;
 use crate::{clock::Stamp, key};
 use redis::{Cmd, Pipeline, Script, Value};
+use std::borrow::Cow;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -15,6 +16,9 @@ const TEXT: &str = include_str!("commit.lua");
 /// So many keys go into one call at most: one call for many keys costs the server half of many
 /// calls, and a long one keeps others waiting.
 const KEYS_IN_ONE_CALL: usize = 32;
+
+/// The stamp of an envelope is in so many bytes at its end.
+const TAIL: usize = 64;
 
 /// How this session calls the script. It finds out from the server's refusals.
 #[derive(Debug)]
@@ -52,7 +56,7 @@ impl Committer {
 
     fn call(&self, attempts: &[Attempt], now: u64, sends_text: bool) -> Cmd {
         let bytes = attempts.iter().map(|attempt| 160 + 2 * attempt.key.len() + attempt.size()).sum();
-        let mut call = Cmd::with_capacity(6 + 9 * attempts.len(), bytes);
+        let mut call = Cmd::with_capacity(4 + 8 * attempts.len(), bytes);
         if sends_text {
             call.arg("EVAL").arg(TEXT);
         } else {
@@ -62,26 +66,21 @@ impl Committer {
         for attempt in attempts {
             call.arg(&*attempt.key).arg(key::sidecar(&attempt.key));
         }
-        call.arg(millis(self.sidecar_ttl)).arg(now / 1_000_000_000).arg(RECORDS);
+        let recent = commit::recent(self.sidecar_ttl);
+        let (kept, steps, now) = (millis(self.sidecar_ttl + recent), recent.as_secs() + 1, now / 1_000_000_000);
+        call.arg(format!("{kept} {steps} {now} {RECORDS}"));
         for attempt in attempts {
-            call.arg(attempt.writer).arg(attempt.sequence).arg(attempt.stamp.get());
-            match &attempt.change {
-                Change::Put { envelope, ttl } => {
-                    match ttl {
-                        TimeToLive::Keep => call.arg("keep"),
-                        TimeToLive::Never => call.arg("never"),
-                        TimeToLive::For(ttl) => call.arg(millis(*ttl).max(1)),
-                    };
-                    call.arg(&envelope[..])
-                }
-                Change::Delete => call.arg("delete").arg(""),
-            };
-            match attempt.retry {
-                // Rounded up: the record of it may have the second before, and is gone with that.
-                Some(ago) => call.arg(ago.as_secs() + 1),
+            call.arg(attempt.writer).arg(attempt.sequence);
+            match step(attempt) {
+                Some(step) => call.arg(step),
                 None => call.arg(""),
             };
-            expectation(&mut call, &attempt.expects);
+            call.arg(attempt.stamp.get());
+            match &attempt.change {
+                Change::Put { envelope, .. } => call.arg(&envelope[..]),
+                Change::Delete => call.arg(""),
+            };
+            call.arg(how(attempt));
         }
         call
     }
@@ -120,14 +119,44 @@ impl Committer {
     }
 }
 
-fn expectation(call: &mut Cmd, expects: &Expects) {
-    match expects {
-        Expects::Anything => call.arg(""),
-        Expects::Absent => call.arg("absent"),
-        Expects::Nothing => call.arg("nothing"),
-        Expects::Stamped { stamp, length } => call.arg(format!("{length} {stamp}")),
-        Expects::Unstamped(bytes) => call.arg([b"=", &bytes[..]].concat()),
+/// How far the attempt's number is above the one on record, where the script can go by that.
+fn step(attempt: &Attempt) -> Option<u64> {
+    /// Lua's numbers are whole up to here.
+    const WHOLE: u64 = 1 << 53;
+    let keeps = matches!(attempt.change, Change::Put { ttl: TimeToLive::Keep, .. });
+    let is_common = matches!(attempt.expects, Expects::Anything | Expects::Stamped { .. });
+    let recorded = attempt.recorded.filter(|_| keeps && is_common && attempt.retry.is_none())?;
+    attempt.sequence.checked_sub(recorded).filter(|step| *step > 0 && attempt.sequence < WHOLE)
+}
+
+/// What is to be done, and on what.
+fn how(attempt: &Attempt) -> Cow<'static, [u8]> {
+    let change = match &attempt.change {
+        Change::Put { ttl: TimeToLive::Keep, .. } => "keep".into(),
+        Change::Put { ttl: TimeToLive::Never, .. } => "never".into(),
+        Change::Put { ttl: TimeToLive::For(ttl), .. } => millis(*ttl).max(1).to_string().into(),
+        Change::Delete => Cow::Borrowed("delete"),
     };
+    if (&*change, &attempt.expects, attempt.retry) == ("keep", &Expects::Anything, None) {
+        return b"keep"[..].into();
+    }
+    // Rounded up: the record of it may have the second before, and is gone with that.
+    let retry = attempt.retry.map(|ago| (ago.as_secs() + 1).to_string()).unwrap_or_default();
+    let mut how = format!("{change} {retry} ").into_bytes();
+    match &attempt.expects {
+        Expects::Anything => {}
+        Expects::Absent => how.extend(b"absent"),
+        Expects::Nothing => how.extend(b"nothing"),
+        Expects::Stamped { stamp, length } => {
+            let start = length.saturating_sub(TAIL);
+            how.extend(format!("{start} {} {stamp}", length - start).into_bytes());
+        }
+        Expects::Unstamped(bytes) => {
+            how.push(b'=');
+            how.extend(&bytes[..]);
+        }
+    }
+    how.into()
 }
 
 fn millis(duration: Duration) -> u64 {
@@ -135,8 +164,10 @@ fn millis(duration: Duration) -> u64 {
 }
 
 fn outcome(answer: Value) -> Result<Outcome, Fault> {
-    let Value::Array(parts) = answer else {
-        return Err(reply::unexpected(&answer));
+    let parts = match answer {
+        Value::Array(parts) => parts,
+        Value::Int(1) => return Ok(Outcome::Applied { existed: true, contended: None }),
+        other => return Err(reply::unexpected(&other)),
     };
     let mut parts = parts.into_iter();
     match (parts.next(), parts.next(), parts.next()) {

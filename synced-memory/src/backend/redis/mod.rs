@@ -138,7 +138,7 @@ impl Session for RedisSession {
     fn forget(&self, writer: Writer, keys: &[Arc<str>]) -> Reply<()> {
         let mut forgets = Pipeline::with_capacity(keys.len());
         for key in keys {
-            forgets.cmd("HDEL").arg(key::sidecar(key)).arg(writer);
+            forgets.cmd("HDEL").arg(key::sidecar(key)).arg(writer).arg(format!("{writer}@"));
         }
         let connection = self.connection.clone();
         Box::pin(async move { ask(connection, forgets).await.map(drop) })
