@@ -397,6 +397,19 @@ fn without_a_server_fields_read_as_unset_or_default_and_writes_wait_until_it_app
 }
 
 #[test]
+fn a_read_of_what_was_never_read_waits_for_a_quick_reconnect() {
+    let line = Line::new();
+    let (memory, beside) = (line.builder(), quick(line.server.url()));
+    let (memory, beside) = (memory.timeout(DEADLINE).build().unwrap(), beside.timeout(DEADLINE).build().unwrap());
+    for round in 0..200_u64 {
+        let key = Key::<u64>::named(format!("never_read_{round}"));
+        assert_eq!(beside.set(&key, round).unwrap(), Written::Stored);
+        line.proxy.cut();
+        assert_eq!(memory.get(&key).unwrap(), Some(round), "round {round}: {:?}", memory.status());
+    }
+}
+
+#[test]
 fn open_waits_for_a_silent_server_for_no_longer_than_timeout() {
     let server = Server::redis().start();
     let proxy = Proxy::to(&server);

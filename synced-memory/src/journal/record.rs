@@ -3,6 +3,7 @@
 //! A record is JSON. Times are ns since 1970 by this host's clock: only hosts that share the disk read them.
 
 use super::Name;
+use crate::cache::{Base, Ticket};
 use crate::clock::{Mono, Stamp};
 use crate::commit::{Change, Sequence, TimeToLive, Writer};
 use crate::error::{Error, ErrorKind};
@@ -196,11 +197,11 @@ pub(super) struct Replayed {
 pub(super) fn replay(records: &[Vec<u8>], origin: Origin) -> Replayed {
     let mut outbox = Outbox::new(usize::MAX, 0);
     let mut replayed = Replayed::default();
-    for record in records {
+    for (place, record) in (1..).zip(records) {
         match serde_json::from_slice::<Record<'_>>(record) {
             Ok(Record::Aside(aside)) => replayed.set_aside.push(aside.into()),
             Ok(Record::HandedOut) => replayed.set_aside.clear(),
-            Ok(record) => take_in(&mut outbox, record, origin),
+            Ok(record) => take_in(&mut outbox, record, place, origin),
             Err(_) => replayed.unread += 1,
         }
     }
@@ -216,13 +217,14 @@ impl From<Aside<'_>> for SetAside {
     }
 }
 
-fn take_in(outbox: &mut Outbox, record: Record<'_>, origin: Origin) {
+fn take_in(outbox: &mut Outbox, record: Record<'_>, place: Ticket, origin: Origin) {
     match record {
         Record::Wrote { after, writer, write } => {
             outbox.go_on_after(writer, after);
             let key = Arc::from(&*write.key);
             if let Some(write) = written(write, origin) {
-                let _ = outbox.push(&key, write, &crate::cache::Base::default());
+                // On what it was recorded is not in the journal: nothing says that it was the same for any two.
+                let _ = outbox.push(&key, write, &Base::new(None, place, None));
             }
         }
         Record::Stands(standing) => {

@@ -52,12 +52,12 @@ impl State {
     pub(super) fn journal_write(&mut self, key: &Arc<str>, write: &Write) -> Result<()> {
         // What it may be made part of has to be there before it.
         self.journal_the_rest();
-        let Some(journal) = &mut self.journal else { return Ok(()) };
-        journal.append(&Record::wrote(&self.outbox, key, write, journal.origin))?;
-        if journal.is_worth_rewriting(self.outbox.bytes()) {
+        // Before it is there: what is rewritten is how the outbox stands, which does not have it yet.
+        if self.journal.as_ref().is_some_and(|journal| journal.is_worth_rewriting(self.outbox.bytes())) {
             self.rewrite_journal();
         }
-        Ok(())
+        let Some(journal) = &mut self.journal else { return Ok(()) };
+        journal.append(&Record::wrote(&self.outbox, key, write, journal.origin))
     }
 
     /// Journals everything that waits and is not in the journal yet: it is about to be promised.
