@@ -37,16 +37,15 @@ impl Outbox {
         queue.push_back(entry);
     }
 
-    /// The entry with this name.
-    pub(crate) fn named(&mut self, name: (Writer, Sequence)) -> Option<&mut Entry> {
-        self.queues.values_mut().flatten().find(|entry| entry.name() == name)
+    /// The entry of `key` with this name.
+    pub(crate) fn named(&mut self, key: &str, name: (Writer, Sequence)) -> Option<&mut Entry> {
+        self.of_mut(key).find(|entry| entry.name() == name)
     }
 
-    pub(crate) fn drop_named(&mut self, name: (Writer, Sequence)) {
-        for (key, queue) in &mut self.queues {
-            if let Some(entry) = queue.iter().position(|entry| entry.name() == name).and_then(|at| queue.remove(at)) {
-                self.bytes -= entry.cost(key);
-            }
+    pub(crate) fn drop_named(&mut self, key: &str, name: (Writer, Sequence)) {
+        let Some(queue) = self.queues.get_mut(key) else { return };
+        if let Some(entry) = queue.iter().position(|entry| entry.name() == name).and_then(|at| queue.remove(at)) {
+            self.bytes -= entry.cost(key);
         }
     }
 
