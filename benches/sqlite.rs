@@ -1,4 +1,5 @@
-//! Through reads and writes on `sqlite:` against the bare statements, in files of the same form with the same settings.
+//! Through reads and writes on `sqlite:`, and writes that are journalled while the backend is away, against the bare
+//! statements, in files of the same form with the same settings.
 //!
 //! `cargo bench -p synced-memory-benches --bench sqlite`
 
@@ -6,7 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use rusqlite::Connection;
-use synced_memory::{Key, Memory};
+use synced_memory::{Durability, Key, Memory};
 use synced_memory_benches::{Side, medians, ratio, report};
 
 const ROUNDS: usize = 15;
@@ -27,10 +28,43 @@ fn main() {
     drop(open("bare.db", ""));
     let bare = Bare::open(&directory.path().join("bare.db"), "NORMAL");
     compare(&open("memory.db", ""), &bare, COUNTS, "");
+    let away = |name: &str, durability: Durability| {
+        // Nobody is at this port.
+        let builder = Memory::builder().url("redis://127.0.0.1:1").journal(directory.path().join(name));
+        builder.durability(durability).shutdown_timeout(Duration::ZERO).build().expect("the journal can be made")
+    };
+    journalled(&away("journal", Durability::Process), &bare, COUNTS.1, "");
 
     drop(open("bare_synced.db", ""));
     let bare = Bare::open(&directory.path().join("bare_synced.db"), "FULL");
     compare(&open("synced.db", "?durability=fsync"), &bare, SYNCED_COUNTS, ", durability=fsync");
+    journalled(&away("synced_journal", Durability::Fsync), &bare, SYNCED_COUNTS.1, ", durability=fsync");
+}
+
+fn journalled(memory: &Memory, bare: &Bare, count: u32, mode: &str) {
+    assert!(!memory.status().connected);
+    let number = memory.synced(&Key::<u64>::new("number"));
+    let mut inserted = 0..;
+    let mut queued = 0..;
+    let mut sides: Vec<Side<'_>> = vec![
+        (
+            "journalled set of one key, offline",
+            Box::new(|count| (0..count).for_each(|n| _ = number.set(u64::from(n)).expect("it is queued"))),
+        ),
+        (
+            "journalled set of a new key, offline",
+            Box::new(|count| {
+                for n in queued.by_ref().take(count as usize) {
+                    memory.set(&Key::<u64>::named(format!("n{n}")), n).expect("it is queued");
+                }
+            }),
+        ),
+        ("bare INSERT", Box::new(|count| inserted.by_ref().take(count as usize).for_each(|n| bare.insert(n)))),
+    ];
+    let figures = medians(ROUNDS, count, &mut sides);
+    print(&sides, &figures, mode);
+    report(&format!("journalled set of one key / bare INSERT{mode}"), ratio(figures[0], figures[2]), "<= 3");
+    report(&format!("journalled set of a new key / bare INSERT{mode}"), ratio(figures[1], figures[2]), "<= 3");
 }
 
 fn compare(memory: &Memory, bare: &Bare, (read, written): (u32, u32), mode: &str) {
@@ -82,6 +116,13 @@ impl Bare {
     fn get(&self) -> String {
         let mut select = self.0.prepare_cached("SELECT envelope FROM keys WHERE key = ?1").expect("it is a statement");
         select.query_row(["memory:number"], |row| row.get(0)).expect("it is set")
+    }
+
+    fn insert(&self, n: u64) {
+        let envelope = format!(r#"{{"value": {n},"last_modified": 1719400000000000000}}"#);
+        let insert = "INSERT INTO keys (key, envelope) VALUES (?1, ?2)";
+        let mut insert = self.0.prepare_cached(insert).expect("it is a statement");
+        insert.execute([&format!("memory:inserted{n}"), &envelope]).expect("the file takes writes");
     }
 
     fn set(&self, value: u32) {

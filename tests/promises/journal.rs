@@ -1,16 +1,23 @@
 //! DESIGN, rules 2, 3, 6 and 11, and the end of section 5: what is queued survives the process.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use support::{Child, Proxy, Server, Tmpfs};
-use synced_memory::{Builder, Durability, ErrorKind, Key, Memory, Written};
+use support::{Child, CrashingDisk, Image, Proxy, Server, Tmpfs, eventually};
+use synced_memory::{Builder, Durability, ErrorKind, Key, Memory, SyncedMemory, Written};
 use tempfile::TempDir;
 
 use crate::line::{Line, lost, quick};
 
 const DEADLINE: Duration = Duration::from_secs(20);
+
+#[derive(SyncedMemory)]
+struct Lists {
+    #[synced(default)]
+    lists: BTreeMap<String, Vec<i64>>,
+}
 
 fn items() -> Key<Vec<String>> {
     Key::new("items")
@@ -107,6 +114,31 @@ fn a_journal_that_is_in_use_or_for_another_target_is_left_alone() {
 }
 
 #[test]
+fn memories_of_one_target_share_a_directory_and_only_what_is_left_behind_is_adopted() {
+    let (line, directory) = (Line::new(), TempDir::new().unwrap());
+    let open = || journalling(&line, directory.path()).build().unwrap();
+    let (ends, lives) = (open(), open());
+    line.down(&ends);
+    lost(&lives);
+    ends.synced(&items()).push("of the one that ends".to_owned()).unwrap();
+    lives.synced(&items()).push("of the one that lives".to_owned()).unwrap();
+    assert_eq!(files(directory.path()), 2, "each has its own");
+    crash(ends, &line);
+    let next = open();
+    assert_eq!(next.get(&items()).unwrap().unwrap(), ["of the one that ends"], "it has adopted this alone");
+    assert_eq!(files(directory.path()), 2, "and the old one is gone");
+    line.up();
+    next.flush(DEADLINE).unwrap();
+    lives.flush(DEADLINE).unwrap();
+    let mut all = lives.get(&items()).unwrap().unwrap();
+    all.sort_unstable();
+    assert_eq!(all, ["of the one that ends", "of the one that lives"]);
+    next.close(DEADLINE).unwrap();
+    lives.close(DEADLINE).unwrap();
+    assert_eq!(files(directory.path()), 0);
+}
+
+#[test]
 fn many_sets_of_one_key_do_not_grow_the_journal() {
     let (line, directory) = (Line::new(), TempDir::new().unwrap());
     let memory = journalling(&line, directory.path()).build().unwrap();
@@ -125,6 +157,31 @@ fn many_sets_of_one_key_do_not_grow_the_journal() {
     let memory = journalling(&line, directory.path()).build().unwrap();
     memory.flush(DEADLINE).unwrap();
     assert_eq!(memory.get(&Key::<u64>::new("number")).unwrap(), Some(99_999));
+}
+
+#[test]
+fn a_journal_of_many_keys_is_adopted_in_no_time() {
+    const KEYS: u64 = 20_000;
+    let (line, directory) = (Line::new(), TempDir::new().unwrap());
+    let memory = journalling(&line, directory.path()).build().unwrap();
+    line.down(&memory);
+    let began = Instant::now();
+    let key = |n: u64| Key::<u64>::named(format!("n{n}"));
+    (0..KEYS).for_each(|n| _ = memory.set(&key(n), n).unwrap());
+    let queued = began.elapsed();
+    // Some of them are delivered.
+    line.up();
+    eventually(DEADLINE, "a part is delivered", || memory.status().pending < 15_000);
+    crash(memory, &line);
+    let began = Instant::now();
+    let memory = journalling(&line, directory.path()).timeout(Duration::from_millis(1)).build().unwrap();
+    let adopted = began.elapsed();
+    println!("{KEYS} keys were queued in {queued:?}; {} adopted in {adopted:?}", memory.status().pending);
+    assert!(queued < Duration::from_secs(10) && adopted < Duration::from_secs(5), "{queued:?}, {adopted:?}");
+    line.up();
+    memory.flush(DEADLINE).unwrap();
+    let direct = line.open_directly();
+    assert!((0..KEYS).step_by(97).all(|n| direct.get(&key(n)).unwrap() == Some(n)));
 }
 
 #[test]
@@ -189,6 +246,63 @@ fn a_journal_that_ends_anywhere_never_fails_to_open_and_keeps_what_was_whole() {
     }
 }
 
+/// A process that opens a journal, adopts another one, and goes on until its own was rewritten, ends at each step; or
+/// the machine does.
+fn wherever_it_ends(durability: &str) {
+    const LEFT: u64 = 3;
+    const ALL: u64 = 20;
+    let (server, directory, disk) = (Server::redis().start(), TempDir::new().unwrap(), CrashingDisk::new());
+    let proxy = Proxy::to(&server);
+    proxy.refuse(true);
+    let url = |directory: &Path| format!("{}?timeout=50ms&journal={}", proxy.url(), directory.display());
+    let run = |from: u64, to: u64, watch: bool| {
+        let arguments = [&url(directory.path()), &from.to_string(), &to.to_string(), durability];
+        let mut child = Child::spawn_with(env!("CARGO_BIN_EXE_hoarder"), arguments, |command| {
+            if watch {
+                disk.watch(directory.path(), command);
+            }
+        });
+        assert_eq!(child.recv(), "opened");
+        (from..to).for_each(|n| assert_eq!(child.recv(), n.to_string()));
+        child.kill();
+    };
+    run(0, LEFT, false);
+    run(LEFT, ALL, true);
+    proxy.refuse(false);
+    let (images, mut rewritten) = (disk.images(), 0);
+    let checked = images.iter().filter(|image| !image.is_loss_of_power || durability == "fsync");
+    for Image { path, lines, is_loss_of_power } in checked.clone() {
+        rewritten += usize::from(fs::read_dir(path).unwrap().any(|entry| {
+            let path = entry.unwrap().path();
+            path.extension().is_some_and(|extension| extension == "new")
+        }));
+        server.cli(&["FLUSHALL"]);
+        let memory = quick(url(path)).timeout(DEADLINE).build().unwrap_or_else(|error| panic!("{path:?}: {error}"));
+        memory.flush(DEADLINE).unwrap();
+        let items = memory.get(&Key::<Vec<u64>>::new("items")).unwrap().unwrap();
+        // One line is not of a write.
+        let returned = LEFT + (*lines as u64).saturating_sub(1);
+        let is_whole = (returned..=returned + 1).any(|count| items.iter().copied().eq(0..count));
+        assert!(is_whole, "{path:?} (power lost: {is_loss_of_power}): {items:?} of {returned} that had returned");
+        let big = memory.get(&Key::<String>::new("big")).unwrap().unwrap();
+        let last: u64 = big.split(':').next().unwrap().parse().unwrap();
+        assert!((returned - 1..=returned).contains(&last), "{path:?}: {last} of {returned}");
+        memory.close(DEADLINE).unwrap();
+    }
+    println!("{durability}: {} images, {rewritten} of them with a journal that was being rewritten", checked.count());
+    assert!(rewritten > 3, "{rewritten}");
+}
+
+#[test]
+fn wherever_a_process_ends_its_journal_is_whole() {
+    wherever_it_ends("process");
+}
+
+#[test]
+fn wherever_the_machine_loses_its_power_a_synced_journal_is_whole() {
+    wherever_it_ends("fsync");
+}
+
 #[test]
 fn a_journal_that_cannot_be_written_is_an_error_of_that_call_alone() {
     let (line, directory) = (Line::new(), TempDir::new().unwrap());
@@ -231,9 +345,7 @@ fn every_write_that_returned_is_on_the_server_once_however_often_the_process_is_
         }
         child.kill();
         // What it said before it was killed has returned as well.
-        while let Some(line) = last_words(&mut child) {
-            said.push(line);
-        }
+        said.extend(child.last_words().iter().filter_map(|word| word.parse::<u64>().ok()));
         returned.push(said);
     }
     proxy.refuse(false);
@@ -261,12 +373,6 @@ fn every_write_that_returned_is_on_the_server_once_however_often_the_process_is_
     assert_eq!(items.len(), total);
     memory.close(DEADLINE).unwrap();
     assert_eq!(files(directory.path()), 0);
-}
-
-fn last_words(child: &mut Child) -> Option<u64> {
-    // The process is gone: its output ends, and the channel with it.
-    let words = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| child.recv_within(DEADLINE)));
-    words.ok().flatten()?.parse().ok()
 }
 
 #[test]
@@ -343,6 +449,35 @@ fn what_was_set_aside_stays_in_the_journal_until_it_is_handed_out() {
     assert_eq!(set_aside[0].changes.len(), 1, "{set_aside:?}");
     memory.close(DEADLINE).unwrap();
     assert_eq!(files(directory.path()), 0);
+}
+
+/// What a change was recorded on is not in the journal, and whoever adopts it must not guess.
+#[test]
+fn an_adopted_assignment_gives_way_to_nothing_that_was_there_when_it_was_made() {
+    let (line, directory) = (Line::new(), TempDir::new().unwrap());
+    let state = Lists::attach(&journalling(&line, directory.path()).build().unwrap());
+    let theirs = Lists::attach(&line.open_directly());
+    theirs.lists().insert("a".to_owned(), vec![1]).unwrap();
+    assert_eq!(state.lists().at("a").to_vec().unwrap(), [1]);
+    line.down(state.memory());
+    // The assignment takes the place of the push in the queue.
+    state.lists().at("a").push(2).unwrap();
+    state.lists().at("a").set(vec![9]).unwrap();
+    let queued = state.lists().last_modified().unwrap();
+    let memory = state.memory().clone();
+    drop(state);
+    crash(memory, &line);
+    eventually(DEADLINE, "theirs is the later one", || {
+        theirs.lists().insert("b".to_owned(), vec![3]).unwrap();
+        theirs.lists().last_modified().unwrap() > queued
+    });
+
+    line.up();
+    let state = Lists::attach(&journalling(&line, directory.path()).build().unwrap());
+    state.memory().flush(DEADLINE).unwrap();
+    let expected = [("a", vec![9]), ("b", vec![3])].map(|(name, list)| (name.to_owned(), list));
+    assert_eq!(theirs.lists().to_map().unwrap(), expected.into());
+    assert_eq!((state.memory().status().superseded, state.memory().status().set_aside), (0, 0));
 }
 
 /// The process that adopts a journal ends after it has taken everything over, and before the old file is gone.

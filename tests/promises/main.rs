@@ -7,6 +7,7 @@ mod commands;
 mod contract;
 mod exactly_once;
 mod flushes;
+mod interface;
 mod journal;
 mod line;
 mod mutations;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::thread;
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 use support::{Python, eventually};
 use synced_memory::{ErrorKind, Key, Memory, Synced, SyncedMemory, Written};
 
@@ -426,4 +426,40 @@ fn while_offline_a_call_returns_what_this_process_saw() {
     two.up();
     two.assert_list(&[9], 0);
     two.assert_map(&[("a", 8)], 0);
+}
+
+#[test]
+fn what_cannot_be_returned_stays_where_it_is() {
+    let two = Two::new();
+    for is_down in [false, true] {
+        two.theirs.memory().set(&Key::new("map"), json!({"a": "text"})).unwrap();
+        two.theirs.memory().set(&Key::new("list"), json!([1, "text"])).unwrap();
+        let before = ["memory:map", "memory:list"].map(|key| two.line.server.get_text(key));
+        // It knows what is there.
+        two.mine.map().get().unwrap_err();
+        two.mine.list().get().unwrap_err();
+        if is_down {
+            two.down();
+        }
+        let refused = [
+            two.mine.map().insert("a".to_owned(), 1).map(drop),
+            two.mine.map().remove("a").map(drop),
+            two.mine.map().pop().map(drop),
+            two.mine.map().get_or_insert("a".to_owned(), 1).map(drop),
+            two.mine.list().pop().map(drop),
+            two.mine.list().remove(1).map(drop),
+            two.mine.list().splice(1..2, [2]).map(drop),
+        ];
+        for refused in refused {
+            assert_eq!(refused.unwrap_err().kind(), ErrorKind::Decode);
+        }
+        assert_eq!(two.mine.memory().status().pending, 0);
+        two.up();
+        assert_eq!(["memory:map", "memory:list"].map(|key| two.line.server.get_text(key)), before);
+    }
+    // What returns nothing of it goes on.
+    two.mine.map().extend(entries(&[("a", 1)])).unwrap();
+    two.mine.list().at(1).delete().unwrap();
+    two.assert_map(&[("a", 1)], 0);
+    two.assert_list(&[1], 0);
 }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use support::{Child, Proxy, Server, eventually};
+use support::{Child, Logs, Proxy, Server, eventually};
 use synced_memory::{ErrorKind, Key, Memory, Synced, SyncedMemory, Written};
 
 use crate::line::{DEADLINE, Line, connected, lost, quick};
@@ -394,6 +394,24 @@ fn without_a_server_fields_read_as_unset_or_default_and_writes_wait_until_it_app
     assert_eq!(server.get_raw("memory:tags"), None);
     let other = Settings::open(&server.url()).unwrap();
     assert_eq!((other.counter().unwrap(), other.theme().unwrap()), (3, "light".to_owned()));
+}
+
+#[test]
+fn a_read_of_what_was_never_read_waits_for_a_quick_reconnect() {
+    // What is logged takes time, in which a read finds out that the connection is gone.
+    let _logs = Logs::capture();
+    let line = Line::new();
+    let beside = quick(line.server.url()).timeout(DEADLINE).build().unwrap();
+    for round in 0..100_u64 {
+        // Each has never lost a connection before, and then has.
+        let memory = line.builder().timeout(DEADLINE).build().unwrap();
+        for loss in 0..2 {
+            let key = Key::<u64>::named(format!("never_read_{round}_{loss}"));
+            assert_eq!(beside.set(&key, round).unwrap(), Written::Stored);
+            line.proxy.cut();
+            assert_eq!(memory.get(&key).unwrap(), Some(round), "{round}, {loss}: {:?}", memory.status());
+        }
+    }
 }
 
 #[test]

@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use support::{Child, eventually, eventually_some};
-use synced_memory::{Builder, ErrorKind, Key, Memory, Written};
+use synced_memory::{Builder, ErrorKind, Key, Memory, ReadPolicy, Written};
 use tempfile::TempDir;
 
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -451,4 +452,44 @@ fn what_is_synced_is_stored_the_same_way() {
         Memory::builder().url(place.url()).prefix("app:").build().unwrap().get(&items()).unwrap()
     });
     assert_eq!(found, ["a"]);
+}
+
+/// How long a process has been on a CPU so far, all threads together.
+fn time_on_cpu(child: &Child) -> Duration {
+    let tasks = fs::read_dir(format!("/proc/{}/task", child.pid())).unwrap();
+    let of_task = |path: PathBuf| -> u64 {
+        let times = fs::read_to_string(path.join("schedstat")).unwrap_or_default();
+        times.split(' ').next().and_then(|time| time.parse().ok()).unwrap_or(0)
+    };
+    Duration::from_nanos(tasks.map(|task| of_task(task.unwrap().path())).sum())
+}
+
+#[test]
+fn what_another_process_changes_is_seen_within_10_ms_and_nobody_is_busy_with_looking() {
+    const ROUNDS: u64 = 50;
+    let place = Place::new();
+    let mut other = place.sharer();
+    let memory = place.builder().read_policy(ReadPolicy::Near).build().unwrap();
+    let near = memory.synced(&number("n"));
+    near.set(0).unwrap();
+    let mut took: Vec<Duration> = Vec::new();
+    for n in 1..=ROUNDS {
+        eventually(DEADLINE, "it is current", || near.staleness() == Some(Duration::ZERO));
+        assert_eq!(other.ask(format!("set n {n}")), "Stored");
+        let began = Instant::now();
+        while near.get().unwrap() != n {
+            thread::sleep(Duration::from_micros(200));
+            assert!(began.elapsed() < DEADLINE, "{n} is seen");
+        }
+        took.push(began.elapsed());
+    }
+    took.sort_unstable();
+    let (median, most) = (took[took.len() / 2], took[took.len() - 1]);
+    // One that does nothing, for a while.
+    let before = (Instant::now(), time_on_cpu(&other));
+    eventually(DEADLINE, "a second has passed", || before.0.elapsed() >= Duration::from_secs(1));
+    let share = (time_on_cpu(&other) - before.1).as_secs_f64() / before.0.elapsed().as_secs_f64();
+    println!("seen after {median:?} in the median, {most:?} at most; idle it takes {:.1} % of a CPU", share * 100.0);
+    assert!(median <= Duration::from_millis(10), "{median:?}, at most {most:?}");
+    assert!(share < 0.1, "{:.1} % of a CPU", share * 100.0);
 }

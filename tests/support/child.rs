@@ -77,6 +77,11 @@ impl Child {
         }
     }
 
+    /// What it has said and nobody has read, up to the end of its stdout.
+    pub fn last_words(&mut self) -> Vec<String> {
+        self.lines.iter().collect()
+    }
+
     /// Sends a line and returns the next one.
     #[track_caller]
     pub fn ask(&mut self, line: impl AsRef<str>) -> String {

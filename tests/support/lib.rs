@@ -3,6 +3,7 @@
 //! Everything here panics when it cannot do its work: a fault that did not happen proves nothing.
 
 mod child;
+mod disk;
 mod faketime;
 mod logs;
 mod port;
@@ -15,6 +16,7 @@ mod venv;
 mod wait;
 
 pub use child::Child;
+pub use disk::{CrashingDisk, Image};
 pub use faketime::FakeClock;
 pub use logs::{Event, Logs};
 pub use port::Address;

@@ -72,10 +72,11 @@ impl JournalFile {
         result
     }
 
-    /// Replaces all frames, in one step.
+    /// Replaces all frames, in one step; where that fails they are as they were.
     pub(super) fn rewrite(&mut self, payloads: impl Iterator<Item = Vec<u8>>, durable: bool) -> io::Result<()> {
         let beside = self.path.with_extension(REWRITTEN);
         let written = (|| {
+            let directory = File::open(self.path.parent().unwrap_or(Path::new(".")))?;
             let file = OpenOptions::new().create(true).truncate(true).read(true).write(true).open(&beside)?;
             let mut new = Self::locked(file, &beside)?.ok_or(io::ErrorKind::WouldBlock)?;
             let mut bytes = Vec::new();
@@ -88,17 +89,15 @@ impl JournalFile {
                 new.file.sync_all()?;
             }
             std::fs::rename(&beside, &self.path)?;
-            if durable {
-                // The name is in the directory, which has to be on disk as well.
-                File::open(self.path.parent().unwrap_or(Path::new(".")))?.sync_all()?;
-            }
-            Ok(new)
+            Ok((new, directory))
         })();
         match written {
-            Ok(mut new) => {
+            Ok((mut new, directory)) => {
+                // From here on it is the one that others find, whatever else goes wrong.
                 std::mem::swap(&mut self.file, &mut new.file);
                 self.len = new.len;
-                Ok(())
+                // Its name is in the directory, which has to be on disk as well.
+                if durable { directory.sync_all() } else { Ok(()) }
             }
             Err(error) => {
                 let _ = std::fs::remove_file(&beside);

@@ -3,6 +3,7 @@
 //! A record is JSON. Times are ns since 1970 by this host's clock: only hosts that share the disk read them.
 
 use super::Name;
+use crate::cache::{Base, Ticket};
 use crate::clock::{Mono, Stamp};
 use crate::commit::{Change, Sequence, TimeToLive, Writer};
 use crate::error::{Error, ErrorKind};
@@ -12,6 +13,7 @@ use crate::set_aside::SetAside;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -195,12 +197,13 @@ pub(super) struct Replayed {
 /// What is left after these records.
 pub(super) fn replay(records: &[Vec<u8>], origin: Origin) -> Replayed {
     let mut outbox = Outbox::new(usize::MAX, 0);
+    let mut keys = HashMap::new();
     let mut replayed = Replayed::default();
-    for record in records {
+    for (place, record) in (1..).zip(records) {
         match serde_json::from_slice::<Record<'_>>(record) {
             Ok(Record::Aside(aside)) => replayed.set_aside.push(aside.into()),
             Ok(Record::HandedOut) => replayed.set_aside.clear(),
-            Ok(record) => take_in(&mut outbox, record, origin),
+            Ok(record) => take_in(&mut outbox, &mut keys, record, place, origin),
             Err(_) => replayed.unread += 1,
         }
     }
@@ -216,13 +219,18 @@ impl From<Aside<'_>> for SetAside {
     }
 }
 
-fn take_in(outbox: &mut Outbox, record: Record<'_>, origin: Origin) {
+/// `keys`: where each write is. `place`: that of the record.
+fn take_in(outbox: &mut Outbox, keys: &mut HashMap<Name, Arc<str>>, record: Record<'_>, place: Ticket, origin: Origin) {
     match record {
         Record::Wrote { after, writer, write } => {
             outbox.go_on_after(writer, after);
-            let key = Arc::from(&*write.key);
+            let key: Arc<str> = Arc::from(&*write.key);
             if let Some(write) = written(write, origin) {
-                let _ = outbox.push(&key, write, &crate::cache::Base::default());
+                // On what it was recorded is not in the journal: nothing says that it was the same for any two.
+                let _ = outbox.push(&key, write, &Base::new(None, place, None));
+                if let Some(name) = outbox.last(&key).map(Entry::name) {
+                    keys.insert(name, key);
+                }
             }
         }
         Record::Stands(standing) => {
@@ -244,15 +252,20 @@ fn take_in(outbox: &mut Outbox, record: Record<'_>, origin: Origin) {
                 first_tried,
             };
             outbox.put_in_place(&key, entry.into());
+            keys.insert(name, key);
         }
         Record::Sent(name) => {
-            if let Some(entry) = outbox.named(name) {
+            if let Some(entry) = keys.get(&name).and_then(|key| outbox.named(key, name)) {
                 entry.tried = Tried::Sent;
                 // Not before its last change.
                 entry.first_tried.get_or_insert(entry.written);
             }
         }
-        Record::Done(name) => outbox.drop_named(name),
+        Record::Done(name) => {
+            if let Some(key) = keys.remove(&name) {
+                outbox.drop_named(&key, name);
+            }
+        }
         Record::Aside(_) | Record::HandedOut => {}
     }
 }

@@ -48,7 +48,8 @@ impl Server {
         let change = Change::Put { envelope: Bytes::from_static(text.as_bytes()), ttl: TimeToLive::Keep };
         let (writer, stamp) = (self.foreigners, Stamp::MAX);
         let (key, expects) = (KEY.into(), Expects::Anything);
-        let outcome = self.commit(&Attempt { key, writer, sequence: 1, stamp, change, expects, retry: None, recorded: None });
+        let outcome =
+            self.commit(&Attempt { key, writer, sequence: 1, stamp, change, expects, retry: None, recorded: None });
         assert!(matches!(outcome, Outcome::Applied { .. }));
     }
 }

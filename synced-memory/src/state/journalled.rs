@@ -5,7 +5,7 @@ use crate::clock::Mono;
 use crate::error::Error;
 use crate::error::Result;
 use crate::journal::{self, Journal, Kept, Origin, Record};
-use crate::outbox::{Outbox, Write};
+use crate::outbox::{Entry, Outbox, Write};
 use crate::set_aside::SetAside;
 use std::sync::Arc;
 
@@ -51,26 +51,27 @@ impl State {
     /// Journals a write before it is queued.
     pub(super) fn journal_write(&mut self, key: &Arc<str>, write: &Write) -> Result<()> {
         // What it may be made part of has to be there before it.
-        self.journal_the_rest();
-        let Some(journal) = &mut self.journal else { return Ok(()) };
-        journal.append(&Record::wrote(&self.outbox, key, write, journal.origin))?;
-        if journal.is_worth_rewriting(self.outbox.bytes()) {
+        self.journal_the_rest_of(key);
+        // Before it is there: what is rewritten is how the outbox stands, which does not have it yet.
+        if self.journal.as_ref().is_some_and(|journal| journal.is_worth_rewriting(self.outbox.bytes())) {
             self.rewrite_journal();
         }
-        Ok(())
+        let Some(journal) = &mut self.journal else { return Ok(()) };
+        journal.append(&Record::wrote(&self.outbox, key, write, journal.origin))
     }
 
     /// Journals everything that waits and is not in the journal yet: it is about to be promised.
     pub(super) fn journal_the_rest(&mut self) {
         let Some(journal) = &mut self.journal else { return };
-        let mut failed = None;
-        for (key, entry) in self.outbox.not_journalled() {
-            match journal.append(&Record::stands(key, entry, journal.origin)) {
-                Ok(()) => entry.journalled = true,
-                // It was sent, or may have been: it cannot be withdrawn any more.
-                Err(error) => failed = Some(error),
-            }
-        }
+        let failed = journal_all(journal, self.outbox.not_journalled().map(|(key, entry)| (&**key, entry)));
+        self.tell_of(failed);
+    }
+
+    /// The same of one key. With many that wait, the others are not looked at.
+    pub(super) fn journal_the_rest_of(&mut self, key: &str) {
+        let Some(journal) = &mut self.journal else { return };
+        let entries = self.outbox.of_mut(key).filter(|entry| !entry.journalled);
+        let failed = journal_all(journal, entries.map(|entry| (key, entry)));
         self.tell_of(failed);
     }
 
@@ -108,6 +109,18 @@ impl State {
             self.last_error = Some(error);
         }
     }
+}
+
+/// What could not be journalled was sent, or may have been: it cannot be withdrawn any more.
+fn journal_all<'a>(journal: &mut Journal, entries: impl Iterator<Item = (&'a str, &'a mut Entry)>) -> Option<Error> {
+    let mut failed = None;
+    for (key, entry) in entries {
+        match journal.append(&Record::stands(key, entry, journal.origin)) {
+            Ok(()) => entry.journalled = true,
+            Err(error) => failed = Some(error),
+        }
+    }
+    failed
 }
 
 /// What a journal has to hold.

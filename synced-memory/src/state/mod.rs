@@ -300,7 +300,7 @@ impl State {
 
     /// Tells those who wait for the entry of `key` with this id that it stays queued.
     pub(crate) fn promise(&mut self, key: &str, id: Sequence) {
-        self.journal_the_rest();
+        self.journal_the_rest_of(key);
         self.outbox.promise(key, id);
     }
 }

@@ -6,6 +6,7 @@ use crate::mutation::{Action, Content, Json, Member, Operation, Place, Seen, Ste
 use crate::outbox::Written;
 use crate::part::{Change, How, Part};
 use crate::value::Value;
+use serde::de::DeserializeOwned;
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 use std::borrow::{Borrow, Cow};
@@ -16,11 +17,11 @@ use std::hash::{BuildHasher, Hash};
 const EMPTY: &str = "{}";
 
 impl Part {
-    /// Stores a member, and returns what was there.
-    pub(super) fn put(&self, name: &str, value: &Json) -> Result<Option<String>> {
+    /// Stores a member, and returns what was there; what is no `V` stays.
+    pub(super) fn put<V: DeserializeOwned>(&self, name: &str, value: &Json) -> Result<Option<V>> {
         let before = self.record(How::Exact, Some(EMPTY), |spot| {
             let before = self.member_of(spot.found, name)?;
-            Ok((set(name, value.clone(), before), before.map(str::to_owned)))
+            Ok((set(name, value.clone(), before), before.map(|before| self.decode(before)).transpose()?))
         })?;
         Ok(before.0)
     }
@@ -50,18 +51,21 @@ impl Part {
         Ok(there.0)
     }
 
-    /// Removes the member that `pick` chooses, and returns its name and what was there.
-    pub(super) fn take_member(
+    /// Removes the member that `pick` chooses, and returns what `read` makes of its name and what was there; where
+    /// that fails it stays.
+    pub(super) fn take_member<R>(
         &self,
         pick: impl Fn(&[(Cow<'_, str>, &str)]) -> Option<usize>,
-    ) -> Result<Option<(String, String)>> {
+        read: impl Fn(&str, &str) -> Result<R>,
+    ) -> Result<Option<R>> {
         let taken = self.record(How::Exact, Some(EMPTY), |spot| {
             let members = self.members(spot.found)?;
             let Some((name, value)) = pick(&members).and_then(|index| members.get(index)) else {
                 return Ok((Change::Nothing, None));
             };
+            let taken = read(name, value)?;
             let remove = on(name, Action::Remove { seen: Seen::Content(Content::of(value)) });
-            Ok((Change::Do(vec![remove]), Some((name.to_string(), (*value).to_owned()))))
+            Ok((Change::Do(vec![remove]), Some(taken)))
         })?;
         Ok(taken.0)
     }
@@ -183,8 +187,7 @@ macro_rules! maps {
             #[allow(clippy::needless_pass_by_value)] // they are given away, as to a map
             pub fn insert(&self, key: K, value: V) -> Result<Option<V>> {
                 let part = self.part();
-                let before = part.put(&part.name_of(&key)?, &part.encode(&value)?)?;
-                before.map(|before| part.decode(&before)).transpose()
+                part.put(&part.name_of(&key)?, &part.encode(&value)?)
             }
 
             /// Removes the value under `key` and returns it.
@@ -198,8 +201,8 @@ macro_rules! maps {
             {
                 let part = self.part();
                 let name = part.name_of(key)?;
-                let taken = part.take_member(|members| members.iter().position(|(other, _)| **other == *name))?;
-                taken.map(|(_, value)| part.decode(&value)).transpose()
+                let find = |members: &[(Cow<'_, str>, &str)]| members.iter().position(|(other, _)| **other == *name);
+                part.take_member(find, |_, value| part.decode(value))
             }
 
             /// Removes the entry that is stored last and returns it.
@@ -209,12 +212,12 @@ macro_rules! maps {
             /// As [`insert`](Self::insert).
             pub fn pop(&self) -> Result<Option<(K, V)>> {
                 let part = self.part();
-                let Some((name, value)) = part.take_member(|members| members.len().checked_sub(1))? else {
-                    return Ok(None);
-                };
                 // A map of this one entry: its key is written as a name, and read from one.
-                let entry = format!("{{{}:{value}}}", part.encode(&name)?.as_str());
-                Ok(part.decode::<$map<K, V $(, $hasher)?>>(&entry)?.into_iter().next())
+                let read = |name: &str, value: &str| {
+                    let entry = format!("{{{}:{value}}}", part.encode(name)?.as_str());
+                    Ok(part.decode::<$map<K, V $(, $hasher)?>>(&entry)?.into_iter().next())
+                };
+                Ok(part.take_member(|members| members.len().checked_sub(1), read)?.flatten())
             }
 
             /// The value under `key`; where there is none, stores `value`. Of many processes that do so at

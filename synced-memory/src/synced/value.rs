@@ -6,6 +6,7 @@ use crate::mutation::{Member, Place};
 use crate::outbox::Written;
 use crate::part::Part;
 use serde_json::Value;
+use std::borrow::Cow;
 use std::fmt;
 
 mod sealed {
@@ -130,8 +131,7 @@ impl Synced<Value> {
     /// `Decode` where something else than an object is there, `OutboxFull`, `Rejected`. After an error nothing is
     /// changed.
     pub fn insert(&self, name: impl Into<String>, value: impl Into<Value>) -> Result<Option<Value>> {
-        let before = self.part().put(&name.into(), &self.part().encode(&value.into())?)?;
-        before.map(|before| self.part().decode(&before)).transpose()
+        self.part().put(&name.into(), &self.part().encode(&value.into())?)
     }
 
     /// Removes the element or member at `index` and returns it.
@@ -141,16 +141,14 @@ impl Synced<Value> {
     /// As [`insert`](Self::insert).
     pub fn remove(&self, index: impl ValueIndex) -> Result<Option<Value>> {
         let part: &Part = self.part();
-        let taken = match index.into_place().0 {
+        match index.into_place().0 {
             Place::Index(index) => part.take_element(|list| (index < list.len()).then_some(index)),
             Place::Member(member) => {
-                let find = |members: &[(std::borrow::Cow<'_, str>, &str)]| {
-                    members.iter().position(|(name, _)| **name == *member.name)
-                };
-                Ok(part.take_member(find)?.map(|(_, value)| value))
+                let find =
+                    |members: &[(Cow<'_, str>, &str)]| members.iter().position(|(name, _)| **name == *member.name);
+                part.take_member(find, |_, value| part.decode(value))
             }
-        };
-        taken?.map(|taken| part.decode(&taken)).transpose()
+        }
     }
 
     /// Removes the last element of the list that this is and returns it.
@@ -159,7 +157,6 @@ impl Synced<Value> {
     ///
     /// As [`insert`](Self::insert).
     pub fn pop(&self) -> Result<Option<Value>> {
-        let taken = self.part().take_element(|list| list.len().checked_sub(1))?;
-        taken.map(|taken| self.part().decode(&taken)).transpose()
+        self.part().take_element(|list| list.len().checked_sub(1))
     }
 }

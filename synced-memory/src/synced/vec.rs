@@ -6,6 +6,7 @@ use crate::mutation::{Action, Content, Json, Operation, Place, Seen, Step, eleme
 use crate::outbox::Written;
 use crate::part::{Change, How, Part};
 use crate::value::Value;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::ops::RangeBounds;
@@ -37,15 +38,19 @@ impl Part {
         Ok(self.record(How::Current, Some(EMPTY), |spot| insert(spot.found))?.1)
     }
 
-    /// Removes the element that `pick` chooses, and returns it as text.
-    pub(super) fn take_element(&self, pick: impl Fn(&[&str]) -> Option<usize>) -> Result<Option<String>> {
+    /// Removes the element that `pick` chooses, and returns it; one that is no `T` stays.
+    pub(super) fn take_element<T: DeserializeOwned>(
+        &self,
+        pick: impl Fn(&[&str]) -> Option<usize>,
+    ) -> Result<Option<T>> {
         let taken = self.record(How::Exact, Some(EMPTY), |spot| {
             let list = self.elements(spot.found)?;
             let picked = pick(&list).and_then(|index| element(&list, index).zip(list.get(index)));
             let Some((element, text)) = picked else { return Ok((Change::Nothing, None)) };
+            let taken = self.decode(text)?;
             let seen = Seen::Content(element.content);
             let remove = Operation { path: vec![Step::Element(element)], action: Action::Remove { seen } };
-            Ok((Change::Do(vec![remove]), Some((*text).to_owned())))
+            Ok((Change::Do(vec![remove]), Some(taken)))
         })?;
         Ok(taken.0)
     }
@@ -133,7 +138,7 @@ macro_rules! lists {
             ///
             /// `Decode`, `OutboxFull`, `Rejected`. After an error nothing is changed.
             pub fn remove(&self, index: usize) -> Result<Option<T>> {
-                self.taken(self.part().take_element(|list| (index < list.len()).then_some(index))?)
+                self.part().take_element(|list| (index < list.len()).then_some(index))
             }
 
             /// Removes the first element that equals `item`; whether there was one.
@@ -144,7 +149,7 @@ macro_rules! lists {
             pub fn remove_item(&self, item: &T) -> Result<bool> {
                 let item = Content::of(self.part().encode(item)?.as_str());
                 let first = |list: &[&str]| list.iter().position(|element| Content::of(element) == item);
-                Ok(self.part().take_element(first)?.is_some())
+                Ok(self.part().take_element::<IgnoredAny>(first)?.is_some())
             }
 
             /// Removes the last element and returns it; `None` where there is none.
@@ -153,7 +158,7 @@ macro_rules! lists {
             ///
             /// As [`remove`](Self::remove).
             pub fn pop(&self) -> Result<Option<T>> {
-                self.taken(self.part().take_element(|list| list.len().checked_sub(1))?)
+                self.part().take_element(|list| list.len().checked_sub(1))
             }
 
             /// Removes all elements behind the first `len`.
@@ -231,10 +236,6 @@ macro_rules! lists {
             fn edit(&self, mut edit: impl FnMut(&mut $list<T>)) -> Result<Written> {
                 let default = self.inner.default.or(Some($list::new));
                 Ok(self.change(default, |list| Ok::<(), Infallible>(edit(list)))?.1)
-            }
-
-            fn taken(&self, text: Option<String>) -> Result<Option<T>> {
-                text.map(|text| self.part().decode(&text)).transpose()
             }
         }
     )* };
