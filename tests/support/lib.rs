@@ -2,6 +2,7 @@
 //!
 //! Everything here panics when it cannot do its work: a fault that did not happen proves nothing.
 
+mod canary;
 mod child;
 mod faketime;
 mod logs;
@@ -14,6 +15,7 @@ mod tmpfs;
 mod venv;
 mod wait;
 
+pub use canary::Canary;
 pub use child::Child;
 pub use faketime::FakeClock;
 pub use logs::{Event, Logs};
