@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use support::{Canary, Direction, Server, eventually};
+use support::{Canary, Direction, Dragonfly, Server, eventually};
 use synced_memory::{ErrorKind, Key, Memory, ReadPolicy, SyncedMemory, WritePolicy, Written};
 use tempfile::TempDir;
 
@@ -27,7 +27,9 @@ fn on_every_backend(check: impl Fn(&Memory, &Memory)) {
     let (server, directory) = (Server::redis().start(), TempDir::new().unwrap());
     let file = format!("sqlite:{}", directory.path().join("near.db").display());
     let valkey = Server::valkey().start();
-    for url in [server.url(), valkey.url(), "memory:near".to_owned(), file] {
+    let redis = Server::redis().start();
+    let dragonfly = Dragonfly::over(&redis);
+    for url in [server.url(), valkey.url(), dragonfly.url(), "memory:near".to_owned(), file] {
         let (one, other) = (quick(url.clone()).build().unwrap(), quick(url).build().unwrap());
         check(&one, &other);
     }

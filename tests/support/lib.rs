@@ -4,6 +4,7 @@
 
 mod canary;
 mod child;
+mod dragonfly;
 mod faketime;
 mod logs;
 mod port;
@@ -17,6 +18,7 @@ mod wait;
 
 pub use canary::Canary;
 pub use child::Child;
+pub use dragonfly::Dragonfly;
 pub use faketime::FakeClock;
 pub use logs::{Event, Logs};
 pub use port::Address;

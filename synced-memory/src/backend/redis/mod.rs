@@ -18,6 +18,9 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 
+/// So many requests may wait for the driver to take them: more than there will ever be.
+const MOST_AT_ONCE: usize = 1 << 24;
+
 /// The backend of every `redis://` URL.
 #[derive(Debug)]
 pub(crate) struct RedisBackend {
@@ -61,6 +64,8 @@ impl Backend for RedisBackend {
             let config = AsyncConnectionConfig::new()
                 .set_connection_timeout(Some(timeout))
                 .set_response_timeout(None)
+                // A request that found the way to the driver full would be sent in another place than its ticket says.
+                .set_pipeline_buffer_size(MOST_AT_ONCE)
                 .set_push_sender(on_push);
             let connection = client
                 .get_multiplexed_async_connection_with_config(&config)
