@@ -13,6 +13,7 @@ mod mutations;
 mod names_and_scopes;
 mod near;
 mod nested_names;
+mod never_stale;
 mod operations;
 mod outages;
 mod python_collections;

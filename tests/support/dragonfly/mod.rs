@@ -132,7 +132,7 @@ impl Late {
     }
 
     fn leaves(&mut self, now: Instant) -> Option<Vec<u8>> {
-        self.0.pop_front_if(|(due, _)| *due <= now).map(|(_, bytes)| bytes)
+        self.0.front().is_some_and(|(due, _)| *due <= now).then(|| self.0.pop_front()).flatten().map(|(_, bytes)| bytes)
     }
 }
 
@@ -207,8 +207,9 @@ impl Link {
 
     /// Answers what is answered here and not by the server, up to the next one that is.
     fn answer_here(&mut self) {
-        while let Some(Asked::Here(answer)) = self.asked.pop_front_if(|asked| matches!(asked, Asked::Here(_))) {
-            self.answers.push(&answer);
+        while let Some(Asked::Here(answer)) = self.asked.front() {
+            self.answers.push(answer);
+            self.asked.pop_front();
         }
     }
 }
