@@ -12,6 +12,7 @@ mod line;
 mod mutations;
 mod names_and_scopes;
 mod near;
+mod near_races;
 mod nested_names;
 mod never_stale;
 mod operations;

@@ -131,6 +131,10 @@ fn while_the_server_is_away_near_reads_and_behind_writes_never_wait() {
         let call = Instant::now();
         assert_eq!(count.set(n).unwrap(), Written::Queued);
         assert_eq!(count.get().unwrap(), n);
+        // One of which the server was never asked.
+        let fresh = memory.synced(&Key::<i64>::named(format!("fresh{}", n % 100)));
+        assert_eq!(fresh.set(n).unwrap(), Written::Queued);
+        assert_eq!(fresh.get().unwrap(), n);
         longest = longest.max(call.elapsed());
     }
     // Nothing waits for the network; a busy machine may keep a thread waiting.
