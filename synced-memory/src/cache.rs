@@ -15,6 +15,9 @@ pub(crate) type Ticket = u64;
 /// The version of what a slot shows. It rises with every local write and every changed answer.
 pub(crate) type Version = Arc<AtomicU64>;
 
+/// Two ends that are told so shortly after each other are the same.
+const ANSWER: Duration = Duration::from_millis(20);
+
 #[derive(Debug, Default)]
 pub(crate) struct Cache {
     cells: HashMap<Arc<str>, Cell>,
@@ -22,6 +25,8 @@ pub(crate) struct Cache {
     is_told: bool,
     /// The slots that are to be read again.
     stale: VecDeque<Arc<str>>,
+    /// Those that could not be read just now, and are to be read again a little later.
+    later: Vec<Arc<str>>,
 }
 
 #[derive(Debug, Default)]
@@ -42,6 +47,11 @@ struct Near {
     /// Rises with each change that the backend tells of. A read that was sent under another one says nothing of
     /// what is there now (DESIGN, rule 14).
     generation: Generation,
+    /// The generation from which on a read may be shown to others without their asking: the slot was not read
+    /// locally before, and nobody cared for what was told.
+    since: Generation,
+    /// It was read under such a generation, and may be: what is known is what the backend keeps current.
+    is_kept: bool,
     /// Nothing was told since it was read.
     is_current: bool,
     /// When it was last known to be current.
@@ -51,7 +61,7 @@ struct Near {
 }
 
 /// What was told of a key before a read of it was sent.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Generation(u64);
 
 /// What the backend last answered for a key.
@@ -145,18 +155,44 @@ impl Cache {
         }
     }
 
-    /// Keeps the slot of `key` current from now on: it is read locally.
-    pub(crate) fn keep_near(&mut self, key: &Arc<str>) {
-        if let Some(cell) = self.cells.get_mut(key) {
-            cell.near.is_wanted = true;
+    /// Takes in when what the request `ticket` was answered with ends: `None` for never.
+    pub(crate) fn ends(&mut self, key: &str, ticket: Ticket, end: Option<Mono>) {
+        let Some(cell) = self.cells.get_mut(key).filter(|cell| cell.base.ticket == ticket) else { return };
+        let known = cell.base.expires;
+        // Each answer tells it as later than it is, by the time that the answer took.
+        if let (Some(known), Some(end)) = (known, end)
+            && known <= end
+            && end - known < ANSWER
+        {
+            return;
+        }
+        cell.base.expires = end;
+        if end.is_some_and(|end| known.is_none_or(|known| end < known)) {
             cell.version.fetch_add(1, Ordering::Release);
         }
     }
 
+    /// Keeps the slot of `key` current from its next read on: it is read locally.
+    pub(crate) fn keep_near(&mut self, key: &Arc<str>) {
+        if let Some(cell) = self.cells.get_mut(key)
+            && !std::mem::replace(&mut cell.near.is_wanted, true)
+        {
+            // What is known, or is being read, may have changed with nobody listening.
+            cell.near.generation.0 += 1;
+            cell.near.since = cell.near.generation;
+            cell.version.fetch_add(1, Ordering::Release);
+        }
+    }
+
+    /// Whether `key` is read locally.
+    pub(crate) fn is_near(&self, key: &str) -> bool {
+        self.cells.get(key).is_some_and(|cell| cell.near.is_wanted)
+    }
+
     /// Whether a read of `key` needs not ask the backend: what is known is kept current, or nobody can be asked.
     pub(crate) fn is_local(&self, key: &str, is_connected: bool) -> bool {
-        let is_kept = |cell: &Cell| cell.near.is_wanted && cell.base.is_known() && (self.is_told || !is_connected);
-        self.cells.get(key).is_some_and(is_kept)
+        let is_kept = |near: &Near| near.is_wanted && (!is_connected || self.is_told && near.is_kept);
+        self.cells.get(key).is_some_and(|cell| cell.base.is_known() && is_kept(&cell.near))
     }
 
     /// How old what `key` shows may be: nothing where it is current, `None` where it is not known how old.
@@ -186,35 +222,49 @@ impl Cache {
 
     /// Takes in that everything may have changed.
     pub(crate) fn all_changed(&mut self, mono: Mono) {
-        let near: Vec<_> = self.cells.iter().filter(|(_, cell)| cell.near.is_wanted).map(|(key, _)| key).collect();
-        for key in near.into_iter().cloned().collect::<Vec<_>>() {
+        let near = self.cells.iter().filter(|(_, cell)| cell.near.is_wanted);
+        for key in near.map(|(key, _)| Arc::clone(key)).collect::<Vec<_>>() {
             self.changed(&key, mono);
         }
     }
 
-    /// Takes in that an answer for `key` said nothing: it has to be read again.
+    /// Takes in that `key` could not be read just now: it is to be read again a little later.
     pub(crate) fn was_not_read(&mut self, key: &Arc<str>) {
         if let Some(cell) = self.cells.get_mut(key).filter(|cell| cell.near.is_wanted && self.is_told)
             && !std::mem::replace(&mut cell.near.is_queued, true)
         {
-            self.stale.push_back(Arc::clone(key));
+            self.later.push(Arc::clone(key));
+        }
+    }
+
+    /// Whether anything could not be read just now.
+    pub(crate) fn is_any_for_later(&self) -> bool {
+        !self.later.is_empty()
+    }
+
+    /// What could not be read before is to be read now.
+    pub(crate) fn now_is_later(&mut self) {
+        self.stale.extend(self.later.drain(..));
+    }
+
+    /// Takes in that the backend refuses to let `key` be read: whoever reads it asks, and is told why.
+    pub(crate) fn was_refused(&mut self, key: &str) {
+        if let Some(cell) = self.cells.get_mut(key)
+            && std::mem::take(&mut cell.near.is_kept)
+        {
+            cell.version.fetch_add(1, Ordering::Release);
         }
     }
 
     /// Takes in that `key` may have changed.
-    pub(crate) fn changed(&mut self, key: &str, mono: Mono) {
-        let Some((key, cell)) = self.cells.get_key_value(key).map(|(key, _)| Arc::clone(key)).and_then(|key| {
-            let cell = self.cells.get_mut(&key)?;
-            Some((key, cell))
-        }) else {
-            return;
-        };
+    pub(crate) fn changed(&mut self, key: &Arc<str>, mono: Mono) {
+        let Some(cell) = self.cells.get_mut(key) else { return };
         cell.near.generation.0 += 1;
         if std::mem::take(&mut cell.near.is_current) {
             cell.near.current_until = Some(mono);
         }
         if cell.near.is_wanted && self.is_told && !std::mem::replace(&mut cell.near.is_queued, true) {
-            self.stale.push_back(key);
+            self.stale.push_back(Arc::clone(key));
         }
     }
 
@@ -240,8 +290,13 @@ impl Cache {
 
     /// Takes in that an answer for `key` was taken in, to a read that was sent under `generation`.
     pub(crate) fn was_read(&mut self, key: &str, generation: Generation) {
-        if let Some(cell) = self.cells.get_mut(key).filter(|_| self.is_told) {
-            cell.near.is_current = cell.near.generation == generation;
+        let Some(cell) = self.cells.get_mut(key).filter(|cell| cell.near.is_wanted && self.is_told) else {
+            return;
+        };
+        // A late answer says nothing against an earlier one to a later read.
+        cell.near.is_current |= cell.near.generation == generation;
+        if generation >= cell.near.since && !std::mem::replace(&mut cell.near.is_kept, true) {
+            cell.version.fetch_add(1, Ordering::Release);
         }
     }
 
@@ -313,5 +368,126 @@ mod tests {
         assert!(cache.base(&key).is_known());
         cache.release(&key);
         assert!(!cache.base(&key).is_known());
+    }
+
+    /// A cache that is told of changes, with a slot that is read locally.
+    fn near() -> (Cache, Arc<str>) {
+        let (mut cache, key) = (Cache::default(), Arc::from("k"));
+        cache.hold(&key);
+        cache.told(true, Mono::ZERO);
+        cache.keep_near(&key);
+        (cache, key)
+    }
+
+    fn read(cache: &mut Cache, key: &str, stored: &'static str, ticket: Ticket, generation: Generation) {
+        cache.answered(key, base(stored, ticket));
+        cache.was_read(key, generation);
+    }
+
+    fn is_current(cache: &Cache, key: &str) -> bool {
+        cache.staleness(key, Duration::from_secs(9)) == Some(Duration::ZERO)
+    }
+
+    #[test]
+    fn what_was_read_before_a_slot_became_near_is_asked_for_again() {
+        let (mut cache, key) = (Cache::default(), Arc::from("k"));
+        cache.hold(&key);
+        cache.told(true, Mono::ZERO);
+        let before = cache.generation(&key);
+        read(&mut cache, &key, "old", 1, before);
+        cache.keep_near(&key);
+        assert!(!cache.is_local(&key, true) && !is_current(&cache, &key));
+        // One that was under way.
+        read(&mut cache, &key, "older", 2, before);
+        assert!(!cache.is_local(&key, true) && !is_current(&cache, &key));
+        assert!(cache.is_local(&key, false), "while nobody can be asked it is all there is");
+        let now = cache.generation(&key);
+        read(&mut cache, &key, "new", 3, now);
+        assert!(cache.is_local(&key, true) && is_current(&cache, &key));
+    }
+
+    #[test]
+    fn a_reply_during_which_the_key_changed_is_shown_but_is_not_current() {
+        let (mut cache, key) = near();
+        let sent = cache.generation(&key);
+        cache.changed(&key, Mono::ZERO);
+        cache.changed(&key, Mono::ZERO);
+        read(&mut cache, &key, "shown", 1, sent);
+        assert_eq!(cache.base(&key).at(Mono::ZERO).unwrap(), "shown");
+        assert!(cache.is_local(&key, true) && !is_current(&cache, &key));
+        assert_eq!(cache.take_stale(9), [Arc::clone(&key)], "it is read again, once");
+        let sent = cache.generation(&key);
+        read(&mut cache, &key, "new", 2, sent);
+        assert!(is_current(&cache, &key) && cache.take_stale(9).is_empty());
+    }
+
+    #[test]
+    fn a_late_reply_to_an_earlier_read_says_nothing_against_a_later_one() {
+        let (mut cache, key) = near();
+        let early = cache.generation(&key);
+        cache.changed(&key, Mono::ZERO);
+        cache.take_stale(9);
+        let late = cache.generation(&key);
+        read(&mut cache, &key, "new", 2, late);
+        read(&mut cache, &key, "old", 1, early);
+        assert_eq!(cache.base(&key).at(Mono::ZERO).unwrap(), "new");
+        assert!(is_current(&cache, &key));
+    }
+
+    #[test]
+    fn after_a_reconnect_every_slot_is_read_again_before_it_is_current() {
+        let (mut cache, key) = near();
+        let before = cache.generation(&key);
+        read(&mut cache, &key, "old", 1, before);
+        cache.told(false, Mono::ZERO);
+        assert!(!is_current(&cache, &key) && cache.is_local(&key, false));
+        assert_eq!(cache.not_current(), 1);
+        cache.told(true, Mono::ZERO);
+        // A reply over the connection that was lost.
+        read(&mut cache, &key, "late", 2, before);
+        assert!(!is_current(&cache, &key) && cache.is_local(&key, true));
+        assert_eq!(cache.take_stale(9), [Arc::clone(&key)]);
+        let now = cache.generation(&key);
+        read(&mut cache, &key, "new", 3, now);
+        assert!(is_current(&cache, &key) && cache.not_current() == 0);
+    }
+
+    #[test]
+    fn what_could_not_be_read_is_read_again_later_and_what_is_refused_is_asked_for_by_its_readers() {
+        let (mut cache, key) = near();
+        let now = cache.generation(&key);
+        read(&mut cache, &key, "value", 1, now);
+        cache.changed(&key, Mono::ZERO);
+        cache.take_stale(9);
+        cache.was_not_read(&key);
+        cache.was_not_read(&key);
+        assert!(cache.take_stale(9).is_empty() && cache.is_any_for_later());
+        cache.now_is_later();
+        assert_eq!(cache.take_stale(9), [Arc::clone(&key)]);
+        cache.was_refused(&key);
+        assert!(!cache.is_local(&key, true));
+        let now = cache.generation(&key);
+        read(&mut cache, &key, "again", 2, now);
+        assert!(cache.is_local(&key, true) && is_current(&cache, &key));
+    }
+
+    #[test]
+    fn an_end_is_shown_when_it_has_come_and_its_estimates_do_not_move_it() {
+        let (mut cache, key) = near();
+        let version = cache.hold(&key);
+        let now = cache.generation(&key);
+        read(&mut cache, &key, "value", 1, now);
+        let before = version.load(Ordering::Relaxed);
+        let second = Duration::from_secs(1);
+        cache.ends(&key, 1, Some(second));
+        assert!(version.load(Ordering::Relaxed) > before, "whoever has it shown learns of its end");
+        let before = version.load(Ordering::Relaxed);
+        cache.ends(&key, 1, Some(second + ANSWER / 2));
+        assert_eq!((version.load(Ordering::Relaxed), cache.base(&key).expires), (before, Some(second)));
+        assert!(cache.base(&key).at(second).is_none());
+        cache.ends(&key, 0, Some(2 * second));
+        assert!(cache.base(&key).at(second).is_none(), "that was said of something else");
+        cache.ends(&key, 1, None);
+        assert!(cache.base(&key).at(second).is_some());
     }
 }

@@ -6,7 +6,7 @@ use crate::clock::Mono;
 use crate::commit::{Attempt, Outcome};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fault::{Fault, FaultKind};
-use crate::refresher;
+use crate::refresher::{self, Tracked};
 use crate::shared::{Live, Shared};
 use crate::state::{Link, State};
 use futures_util::stream::{FuturesUnordered, StreamExt};
@@ -47,10 +47,10 @@ async fn keep_connected(shared: &Shared, backend: &dyn Backend, first: oneshot::
     let mut said = None;
     loop {
         let fault = match connect(shared, backend, &mut was_connected).await {
-            Ok(live) => {
+            Ok((live, tracked)) => {
                 tracing::info!(target = shared.target, "connected, breaker closed");
                 said = None;
-                let fault = serve(shared, &live, &mut backoff, &mut first).await;
+                let fault = serve(shared, &live, tracked, &mut backoff, &mut first).await;
                 live.end(fault.clone());
                 // One that takes no writes is asked less and less often, however often it can be reached.
                 if fault.kind != FaultKind::Elsewhere {
@@ -85,8 +85,12 @@ async fn keep_connected(shared: &Shared, backend: &dyn Backend, first: oneshot::
     }
 }
 
-/// Connects, and learns the backend's clock.
-async fn connect(shared: &Shared, backend: &dyn Backend, was_connected: &mut bool) -> Result<Arc<Live>, Fault> {
+/// Connects, and learns the backend's clock. Returns also of which keys changes are told from now on.
+async fn connect(
+    shared: &Shared,
+    backend: &dyn Backend,
+    was_connected: &mut bool,
+) -> Result<(Arc<Live>, Tracked), Fault> {
     let limit = shared.settings.timeout;
     let silent = |_| Fault::lost(format_args!("no answer to a connection attempt within {limit:?}"));
     let session = timeout(limit, backend.connect()).await.map_err(silent)??;
@@ -103,8 +107,8 @@ async fn connect(shared: &Shared, backend: &dyn Backend, was_connected: &mut boo
         state.connected(first.then_some(shift));
     }
     // Before anybody reads over this connection.
-    timeout(limit, refresher::track(shared, &live)).await.map_err(silent)??;
-    Ok(live)
+    let tracked = timeout(limit, refresher::track(shared, &live)).await.map_err(silent)??;
+    Ok((live, tracked))
 }
 
 /// Asks for the backend's clock, which also shows that the connection is alive. Returns what it
@@ -120,13 +124,13 @@ async fn ask_time(shared: &Shared, live: &Live) -> Result<(u64, Mono, Mono), Fau
 }
 
 /// Uses a connection until it is no good any more, and says why.
-async fn serve(shared: &Shared, live: &Arc<Live>, backoff: &mut Backoff, first: &mut First) -> Fault {
+async fn serve(shared: &Shared, live: &Arc<Live>, tracked: Tracked, backoff: &mut Backoff, first: &mut First) -> Fault {
     tokio::select! {
         fault = live.ended() => fault,
         ended = live.session.ended() => ended.err().unwrap_or_else(|| Fault::lost("the connection was closed")),
         fault = heartbeat(shared, live) => fault,
         fault = flush(shared, live, backoff, first) => fault,
-        fault = refresher::run(shared, live) => fault,
+        fault = refresher::run(shared, live, tracked) => fault,
     }
 }
 

@@ -1,42 +1,62 @@
 //! Backend → cache: reads that ask the backend, and slots that are kept current.
 
-use crate::backend::Changed;
+use crate::backend::{Changed, Left, Living, told};
 use crate::cache::Ticket;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fault::Fault;
 use crate::shared::{Live, Shared};
-use bytes::Bytes;
 use std::convert::Infallible;
+use std::future::pending;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::sleep;
+use tokio::time::{Sleep, sleep};
 
 /// Asks the backend for keys in one round trip, and keeps the answers in their slots. One answer per key:
 /// `Err` where the server refuses this key for good.
 pub(crate) async fn load(shared: &Shared, live: &Live, keys: &[Arc<str>]) -> Result<Vec<Result<()>>, Fault> {
+    let is_any_near = {
+        let state = shared.state();
+        keys.iter().any(|key| state.cache.is_near(key))
+    };
+    let read = if is_any_near { live.session.read_living(keys) } else { told(live.session.read(keys)) };
     let mut ticket = 0;
     let mut generations = Vec::new();
-    let request = shared.issue(live, live.session.read(keys), |place| {
+    let request = shared.issue(live, read, |place| {
         ticket = place;
         let state = shared.state();
         generations = keys.iter().map(|key| state.cache.generation(key)).collect();
     });
     let answers = request.await?;
+    let mono = shared.clock.mono();
     settled(shared, keys, ticket).await;
     let mut state = shared.state();
-    let mut take_in = |key: &Arc<str>, answer: Result<Option<Bytes>, Fault>, generation| match answer {
-        Ok(stored) => {
+    let mut take_in = |key: &Arc<str>, answer: Result<Living, Fault>, generation| match answer {
+        Ok((stored, left)) => {
             state.read(key, ticket, generation, stored);
+            match left {
+                Left::Told => {}
+                Left::Forever => state.cache.ends(key, ticket, None),
+                Left::For(left) => state.cache.ends(key, ticket, Some(mono + left)),
+            }
             Ok(())
         }
-        Err(fault) if fault.is_refused() => Err(Error::of_key(ErrorKind::Rejected, key, fault)),
+        Err(fault) if fault.is_refused() => {
+            state.cache.was_refused(key);
+            Err(Error::of_key(ErrorKind::Rejected, key, fault))
+        }
         Err(fault) => {
+            state.cache.was_not_read(key);
             state.last_error = Some(Error::of_key(ErrorKind::Unavailable, key, fault));
             Ok(())
         }
     };
     let answers = keys.iter().zip(answers).zip(generations);
-    Ok(answers.map(|((key, answer), generation)| take_in(key, answer, generation)).collect())
+    let answers = answers.map(|((key, answer), generation)| take_in(key, answer, generation)).collect();
+    if state.cache.is_any_for_later() {
+        shared.wake_refresher();
+    }
+    Ok(answers)
 }
 
 /// Ready when no mutation of these keys is under way that was sent before this request: its answer says
@@ -60,68 +80,91 @@ const BATCH: usize = 256;
 const SPREAD: Duration = Duration::from_micros(20);
 const LONGEST_SPREAD: Duration = Duration::from_millis(200);
 
+/// So much later a slot is read again that could not be read (the server is loading, or a change of its value in doubt).
+const AGAIN: Duration = Duration::from_millis(20);
+
+/// What the keys begin with whose changes the backend was asked to tell.
+pub(crate) type Tracked = Vec<String>;
+
 /// Has the backend tell of changes, where slots are read locally.
 ///
 /// # Errors
 ///
 /// The connection is no good. Where the backend refuses, reads go on asking it.
-pub(crate) async fn track(shared: &Shared, live: &Live) -> Result<(), Fault> {
+pub(crate) async fn track(shared: &Shared, live: &Live) -> Result<Tracked, Fault> {
     let prefixes = shared.near_prefixes();
     if prefixes.is_empty() {
-        return Ok(());
+        return Ok(prefixes);
     }
     let is_told = match live.session.track(&prefixes).await {
         Ok(()) => true,
-        Err(fault) if fault.is_lost() => return Err(fault),
-        Err(fault) => {
+        Err(fault) if fault.is_refused() => {
             tracing::warn!(target = shared.target, error = %fault, "the backend tells of no changes: near reads ask it");
             false
         }
+        Err(fault) => return Err(fault),
     };
     shared.state().cache.told(is_told, shared.clock.mono());
-    Ok(())
+    Ok(prefixes)
 }
 
 /// Keeps the slots current that are read locally, until the connection is no good any more.
-pub(crate) async fn run(shared: &Shared, live: &Live) -> Fault {
-    match keep_current(shared, live).await {
+pub(crate) async fn run(shared: &Shared, live: &Live, tracked: Tracked) -> Fault {
+    match keep_current(shared, live, tracked).await {
         Err(fault) => fault,
         Ok(never) => match never {},
     }
 }
 
-async fn keep_current(shared: &Shared, live: &Live) -> Result<Infallible, Fault> {
+/// One read is under way at a time, and with it one read of each key: what changes meanwhile is read again after it.
+async fn keep_current(shared: &Shared, live: &Live, mut tracked: Tracked) -> Result<Infallible, Fault> {
     // Nothing is told before there is something to track, and then all of that is read.
-    let mut tracked = shared.near_prefixes();
     let waiting = u32::try_from(shared.state().cache.stale()).unwrap_or(u32::MAX);
-    sleep((SPREAD * waiting).min(LONGEST_SPREAD).mul_f64(fastrand::f64())).await;
+    let spread = (SPREAD * waiting).min(LONGEST_SPREAD).mul_f64(fastrand::f64());
+    let mut spread = (waiting > 0).then(|| Box::pin(sleep(spread)));
+    let mut again: Option<Pin<Box<Sleep>>> = None;
+    let mut reading = None;
     loop {
-        let prefixes = shared.near_prefixes();
-        if prefixes != tracked {
-            track(shared, live).await?;
-            tracked = prefixes;
+        if shared.near_prefixes() != tracked {
+            tracked = track(shared, live).await?;
         }
-        let stale = shared.state().cache.take_stale(BATCH);
-        if !stale.is_empty() {
-            let reading = load(shared, live, &stale);
-            tokio::pin!(reading);
-            loop {
-                tokio::select! {
-                    // What is told goes first: it may say that the answer is old.
-                    biased;
-                    changed = live.session.changed() => take_in(shared, changed?),
-                    read = &mut reading => {
-                        read?;
-                        break;
-                    }
-                }
-            }
-            continue;
+        if reading.is_none() && spread.is_none() {
+            let stale = shared.state().cache.take_stale(BATCH);
+            reading = (!stale.is_empty()).then(|| Box::pin(read_again(shared, live, stale)));
+        }
+        if again.is_none() && shared.state().cache.is_any_for_later() {
+            again = Some(Box::pin(sleep(AGAIN)));
         }
         tokio::select! {
+            // What is told goes first: it may say that an answer is old.
+            biased;
             changed = live.session.changed() => take_in(shared, changed?),
+            read = done(&mut reading) => read?,
+            () = done(&mut spread) => {}
+            () = done(&mut again) => shared.state().cache.now_is_later(),
             () = shared.near_wanted() => {}
         }
+    }
+}
+
+/// Ready with what comes of it, which is then gone; never where there is nothing.
+async fn done<F: Future>(waits: &mut Option<Pin<Box<F>>>) -> F::Output {
+    let Some(future) = waits else { return pending().await };
+    let output = future.await;
+    *waits = None;
+    output
+}
+
+async fn read_again(shared: &Shared, live: &Live, keys: Vec<Arc<str>>) -> Result<(), Fault> {
+    match load(shared, live, &keys).await {
+        Err(fault) if fault.is_lost() => Err(fault),
+        Err(_) => {
+            let mut state = shared.state();
+            keys.iter().for_each(|key| state.cache.was_not_read(key));
+            Ok(())
+        }
+        // Where one is refused, whoever reads it is told.
+        Ok(_) => Ok(()),
     }
 }
 

@@ -99,6 +99,7 @@ pub(crate) struct Shared {
     pub(crate) eviction_policy: ArcSwapOption<String>,
     /// What the keys begin with that are read locally, none of them the beginning of another.
     near: Mutex<Vec<String>>,
+    /// The refresher has something new to do.
     near_wanted: Notify,
     closed: AtomicBool,
     stopped: watch::Sender<bool>,
@@ -209,7 +210,12 @@ impl Shared {
         self.near.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Ready when a prefix was added.
+    /// Has the refresher look again for what there is to do.
+    pub(crate) fn wake_refresher(&self) {
+        self.near_wanted.notify_one();
+    }
+
+    /// Ready when a prefix was added, or a slot could not be read.
     pub(crate) async fn near_wanted(&self) {
         self.near_wanted.notified().await;
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use support::{Server, eventually};
+use support::{Dragonfly, Server, eventually};
 use synced_memory::{ErrorKind, Key, Memory, SyncedMemory, Written};
 use tempfile::TempDir;
 
@@ -25,6 +25,7 @@ enum Keeps {
     Memory(Memory),
     Directory(TempDir),
     Server(Server),
+    Dragonfly(Dragonfly, Server),
 }
 
 impl Place {
@@ -43,6 +44,13 @@ impl Place {
 
     fn on(server: Server) -> Self {
         Self { url: server.url(), _keeps: Keeps::Server(server) }
+    }
+
+    /// A Redis behind Dragonfly's rules.
+    fn dragonfly() -> Self {
+        let server = Server::redis().start();
+        let dragonfly = Dragonfly::over(&server);
+        Self { url: dragonfly.url(), _keeps: Keeps::Dragonfly(dragonfly, server) }
     }
 
     fn open(&self) -> Memory {
@@ -345,3 +353,4 @@ on!(sqlite, Place::sqlite());
 on!(redis, Place::on(Server::redis().start()));
 on!(redis_6, Place::on(Server::redis_6().start()));
 on!(valkey, Place::on(Server::valkey().start()));
+on!(dragonfly, Place::dragonfly());

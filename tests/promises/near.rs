@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use support::{Server, eventually};
-use synced_memory::{Key, Memory, ReadPolicy, SyncedMemory, WritePolicy, Written};
+use support::{Canary, Direction, Dragonfly, Server, eventually};
+use synced_memory::{ErrorKind, Key, Memory, ReadPolicy, SyncedMemory, WritePolicy, Written};
 use tempfile::TempDir;
 
 use crate::line::{DEADLINE, Line, connected, lost, quick};
@@ -27,7 +27,9 @@ fn on_every_backend(check: impl Fn(&Memory, &Memory)) {
     let (server, directory) = (Server::redis().start(), TempDir::new().unwrap());
     let file = format!("sqlite:{}", directory.path().join("near.db").display());
     let valkey = Server::valkey().start();
-    for url in [server.url(), valkey.url(), "memory:near".to_owned(), file] {
+    let redis = Server::redis().start();
+    let dragonfly = Dragonfly::over(&redis);
+    for url in [server.url(), valkey.url(), dragonfly.url(), "memory:near".to_owned(), file] {
         let (one, other) = (quick(url.clone()).build().unwrap(), quick(url).build().unwrap());
         check(&one, &other);
     }
@@ -46,8 +48,8 @@ fn a_near_read_sees_what_others_write_and_delete() {
         eventually(DEADLINE, "the push is seen", || mine.items().to_vec().unwrap() == ["a"]);
         other.delete(&key()).unwrap();
         eventually(DEADLINE, "the delete is seen", || mine.synced_count().find().unwrap().is_none());
-        let near = one.synced(&key());
-        eventually(DEADLINE, "it is current", || near.staleness() == Some(Duration::ZERO));
+        eventually(DEADLINE, "it is current", || mine.synced_count().staleness() == Some(Duration::ZERO));
+        assert_eq!(one.synced(&key()).staleness(), None, "which is for what is read near");
         assert_eq!(one.status().not_current, 0);
     });
 }
@@ -129,6 +131,10 @@ fn while_the_server_is_away_near_reads_and_behind_writes_never_wait() {
         let call = Instant::now();
         assert_eq!(count.set(n).unwrap(), Written::Queued);
         assert_eq!(count.get().unwrap(), n);
+        // One of which the server was never asked.
+        let fresh = memory.synced(&Key::<i64>::named(format!("fresh{}", n % 100)));
+        assert_eq!(fresh.set(n).unwrap(), Written::Queued);
+        assert_eq!(fresh.get().unwrap(), n);
         longest = longest.max(call.elapsed());
     }
     // Nothing waits for the network; a busy machine may keep a thread waiting.
@@ -152,4 +158,203 @@ fn a_server_that_may_not_tell_is_asked_each_time() {
         assert_eq!(count.get().unwrap(), n);
     }
     assert_eq!(count.staleness(), None);
+}
+
+#[test]
+fn a_value_that_was_known_before_is_asked_for_when_its_key_is_read_near() {
+    let server = Server::redis().start();
+    let memory = quick(server.url()).build().unwrap();
+    let mine = Sample::attach(&memory);
+    mine.count().unwrap();
+    let near = Key::<i64>::new("plain");
+    for n in 0..20 {
+        // Another scope has a slot of its own; changes of its keys are told already, and nobody reads them near.
+        let scope = memory.scope(&format!("s{n}"));
+        let known = format!("memory:s{n}:plain");
+        server.set_raw(&known, "1");
+        assert_eq!(scope.get(&near).unwrap(), Some(1));
+        server.set_raw(&known, "2");
+        #[derive(SyncedMemory)]
+        #[synced(near)]
+        struct Plain {
+            plain: i64,
+        }
+        let plain = Plain::attach(&scope);
+        assert_eq!(plain.plain().unwrap(), 2);
+        server.set_raw(&known, "3");
+        eventually(DEADLINE, "the change is seen", || plain.plain().unwrap() == 3);
+    }
+}
+
+#[test]
+fn whatever_its_prefix_and_whenever_it_is_asked_for_a_near_key_is_told_of() {
+    let server = Server::redis().start();
+    for round in 0..100 {
+        let prefix = format!("p{}:", round % 7);
+        let memory = quick(format!("{}?prefix={prefix}", server.url())).build().unwrap();
+        // At once: the connection has only just been made.
+        let sample = Sample::attach(&memory);
+        let before = sample.count().unwrap();
+        server.set_raw(&format!("{prefix}count"), (before + 1).to_string());
+        eventually(DEADLINE, "the change is seen", || sample.count().unwrap() == before + 1);
+        if round % 10 == 0 {
+            // Others, while the first ones are in use; one is the beginning of all.
+            for other in ["q:", "q:r:", "p", "x:"] {
+                let memory = under(&memory, other);
+                let key = format!("{other}other");
+                server.set_raw(&key, "1");
+                assert_eq!(memory.other().unwrap(), 1);
+                server.set_raw(&key, "2");
+                eventually(DEADLINE, "the change is seen", || memory.other().unwrap() == 2);
+            }
+            let now = sample.count().unwrap();
+            server.set_raw(&format!("{prefix}count"), (now + 1).to_string());
+            eventually(DEADLINE, "the change is seen", || sample.count().unwrap() == now + 1);
+        }
+    }
+}
+
+/// A near field under one of a few prefixes.
+enum Other {
+    Q(SyncedUnderQ),
+    R(SyncedUnderR),
+    P(SyncedUnderP),
+    X(SyncedUnderX),
+}
+
+impl Other {
+    fn other(&self) -> synced_memory::Result<i64> {
+        match self {
+            Self::Q(handle) => handle.other(),
+            Self::R(handle) => handle.other(),
+            Self::P(handle) => handle.other(),
+            Self::X(handle) => handle.other(),
+        }
+    }
+}
+
+fn under(memory: &Memory, prefix: &str) -> Other {
+    match prefix {
+        "q:" => Other::Q(UnderQ::attach(memory)),
+        "q:r:" => Other::R(UnderR::attach(memory)),
+        "p" => Other::P(UnderP::attach(memory)),
+        "x:" => Other::X(UnderX::attach(memory)),
+        _ => panic!("{prefix} is none of them"),
+    }
+}
+
+macro_rules! under {
+    ($($name:ident $prefix:literal),+) => {
+        $(#[derive(SyncedMemory)] #[synced(near, prefix = $prefix)] struct $name { other: i64 })+
+    };
+}
+
+under!(UnderQ "q:", UnderR "q:r:", UnderP "p", UnderX "x:");
+
+#[test]
+fn a_slot_that_a_loading_server_would_not_read_is_read_when_it_has_loaded() {
+    let server = Server::redis().slow_loading(Duration::from_millis(2)).start();
+    let sample = Sample::attach(&quick(server.url()).build().unwrap());
+    server.set_raw("memory:count", "1");
+    eventually(DEADLINE, "the change is seen", || sample.count().unwrap() == 1);
+    server.set_raw("memory:count", "2");
+    for n in 0..300 {
+        server.set_raw(&format!("filler{n}"), [b'x'; 2_000]);
+    }
+    eventually(DEADLINE, "the change is seen", || sample.count().unwrap() == 2);
+    server.stop();
+    lost(sample.memory());
+    server.launch();
+    let cause = || sample.memory().status().last_error.map(|error| error.to_string()).unwrap_or_default();
+    eventually(DEADLINE, "it would not read", || cause().contains("LOADING"));
+    assert_eq!(sample.count().unwrap(), 2, "meanwhile it shows what is known");
+    server.wait_ready();
+    eventually(DEADLINE, "it is current", || {
+        sample.synced_count().staleness() == Some(Duration::ZERO) && sample.memory().status().not_current == 0
+    });
+    assert_eq!(sample.count().unwrap(), 2);
+}
+
+#[test]
+fn a_near_read_of_what_has_become_of_another_type_says_so_as_any_read_does() {
+    let server = Server::redis().start();
+    let sample = Sample::attach(&quick(server.url()).build().unwrap());
+    for n in 0..20 {
+        sample.set_count(n).unwrap();
+        assert_eq!(sample.count().unwrap(), n);
+        server.cli(&["DEL", "memory:count"]);
+        server.cli(&["HSET", "memory:count", "a", "1"]);
+        let kind = || sample.count().map_err(|error| error.kind());
+        eventually(DEADLINE, "it is refused", || kind() == Err(ErrorKind::Rejected));
+        server.cli(&["DEL", "memory:count"]);
+        server.set_raw("memory:count", "7");
+        eventually(DEADLINE, "it is read again", || kind() == Ok(7));
+        server.set_raw("memory:count", "8");
+        eventually(DEADLINE, "it is told of again", || kind() == Ok(8));
+        eventually(DEADLINE, "it is current", || {
+            sample.synced_count().staleness() == Some(Duration::ZERO) && sample.memory().status().not_current == 0
+        });
+    }
+}
+
+#[test]
+fn what_others_gave_a_time_to_live_ends_in_time_though_the_server_says_nothing() {
+    const TTL: Duration = Duration::from_millis(150);
+    let server = Server::redis().arg("enable-debug-command", "yes").start();
+    // Nobody looks for what has ended until it is asked for.
+    server.cli(&["DEBUG", "SET-ACTIVE-EXPIRE", "0"]);
+    let sample = Sample::attach(&quick(server.url()).build().unwrap());
+    let (count, canary) = (sample.synced_count(), Canary::start());
+    for n in 1..10 {
+        server.cli(&["SET", "memory:count", &n.to_string()]);
+        eventually(DEADLINE, "the change is seen", || count.find().unwrap() == Some(n));
+        let before = Instant::now();
+        server.cli(&["PEXPIRE", "memory:count", &TTL.as_millis().to_string()]);
+        eventually(DEADLINE, "the value ends", || count.find().unwrap().is_none());
+        let (took, lateness) = (before.elapsed(), canary.lateness());
+        // The server counts in whole milliseconds.
+        assert!(took + Duration::from_millis(2) >= TTL, "it ended after {took:?}");
+        assert!(
+            took <= TTL + Duration::from_millis(50) + 3 * lateness,
+            "{took:?}; the machine was late by {lateness:?}"
+        );
+        // One that is taken back, and one that is put off.
+        server.cli(&["SET", "memory:count", "70", "PX", "100000"]);
+        eventually(DEADLINE, "the change is seen", || count.find().unwrap() == Some(70));
+        server.cli(&["PEXPIRE", "memory:count", "60"]);
+        server.cli(&["PERSIST", "memory:count"]);
+        let before = Instant::now();
+        while before.elapsed() < Duration::from_millis(80) {
+            assert!(count.find().unwrap().is_some() || before.elapsed() < Duration::from_millis(60));
+        }
+        eventually(DEADLINE, "it lives", || count.find().unwrap() == Some(70));
+    }
+}
+
+#[test]
+fn a_slot_whose_change_is_in_doubt_is_not_read_without_a_pause() {
+    let line = Line::new();
+    let sample = Sample::attach(&line.open());
+    sample.items().push("a".to_owned()).unwrap();
+    sample.memory().flush(DEADLINE).unwrap();
+    eventually(DEADLINE, "it is known", || sample.items().to_vec().unwrap() == ["a"]);
+    line.proxy.refuse(true);
+    line.proxy.cut_after_bytes(Direction::ToServer, 0);
+    sample.items().push("b".to_owned()).unwrap();
+    lost(sample.memory());
+    line.server.cli(&["CONFIG", "SET", "maxmemory", "1"]);
+    line.server.reset_stats();
+    line.proxy.refuse(false);
+    let cause = || sample.memory().status().last_error.map(|error| error.to_string()).unwrap_or_default();
+    eventually(DEADLINE, "no write is taken", || cause().contains("OOM"));
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_millis(500) {
+        assert_eq!(sample.items().to_vec().unwrap(), ["a", "b"]);
+    }
+    let reads = line.server.command_count("get");
+    assert!(reads < 100, "{reads} reads in {:?}", began.elapsed());
+    line.server.cli(&["CONFIG", "SET", "maxmemory", "0"]);
+    sample.memory().flush(DEADLINE).unwrap();
+    eventually(DEADLINE, "it is current", || sample.memory().status().not_current == 0);
+    assert_eq!(sample.items().to_vec().unwrap(), ["a", "b"]);
 }

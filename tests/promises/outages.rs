@@ -28,22 +28,22 @@ struct Write {
 
 /// How long a call took, and when it began and ended.
 #[derive(Debug, Clone, Copy)]
-struct Took {
+pub(crate) struct Took {
     started: Instant,
     ended: Instant,
     /// Without what the thread, ready to run, waited for a CPU: other tests run beside this one.
-    time: Duration,
+    pub(crate) time: Duration,
 }
 
 /// A watch for the calls of one thread.
-struct Watch(Option<File>);
+pub(crate) struct Watch(Option<File>);
 
 impl Watch {
-    fn of_this_thread() -> Self {
+    pub(crate) fn of_this_thread() -> Self {
         Self(File::open("/proc/thread-self/schedstat").ok())
     }
 
-    fn time(&self, call: impl FnOnce()) -> Took {
+    pub(crate) fn time(&self, call: impl FnOnce()) -> Took {
         let (queued, started) = (self.queued(), Instant::now());
         call();
         let ended = Instant::now();

@@ -2,8 +2,10 @@
 //!
 //! Everything here panics when it cannot do its work: a fault that did not happen proves nothing.
 
+mod canary;
 mod child;
 mod disk;
+mod dragonfly;
 mod faketime;
 mod logs;
 mod port;
@@ -15,8 +17,10 @@ mod tmpfs;
 mod venv;
 mod wait;
 
+pub use canary::Canary;
 pub use child::Child;
 pub use disk::{CrashingDisk, Image};
+pub use dragonfly::Dragonfly;
 pub use faketime::FakeClock;
 pub use logs::{Event, Logs};
 pub use port::Address;

@@ -15,6 +15,7 @@ use bytes::Bytes;
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// An answer on its way. The request is made at the call and takes effect from the first poll on; a
 /// reply that is dropped leaves it unknown whether the request took effect.
@@ -30,6 +31,18 @@ pub(crate) enum Changed {
     /// Perhaps everything.
     All,
 }
+
+/// How long what is stored lives yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Left {
+    /// Its end is told in time, as other changes are.
+    Told,
+    For(Duration),
+    Forever,
+}
+
+/// What is stored under a key, and how long it lives yet.
+pub(crate) type Living = (Option<Bytes>, Left);
 
 /// A place where the state lives. It knows neither types nor JSON paths: it carries bytes and stamps.
 pub(crate) trait Backend: fmt::Debug + Send + Sync + 'static {
@@ -56,6 +69,11 @@ pub(crate) trait Backend: fmt::Debug + Send + Sync + 'static {
 pub(crate) trait Session: fmt::Debug + Send + Sync {
     /// What is stored under each key, in their order. A fault of one key is that key's alone.
     fn read(&self, keys: &[Arc<str>]) -> Reply<Vec<Result<Option<Bytes>, Fault>>>;
+
+    /// As [`read`](Session::read), with how long each lives yet where its end is told late.
+    fn read_living(&self, keys: &[Arc<str>]) -> Reply<Vec<Result<Living, Fault>>> {
+        told(self.read(keys))
+    }
 
     /// Makes attempts, of which each has its own key, and answers for each in their order. `now` is
     /// the backend's clock as estimated, in ns since 1970.
@@ -84,4 +102,10 @@ pub(crate) trait Session: fmt::Debug + Send + Sync {
 
     /// Ready when the connection is known to be gone.
     fn ended(&self) -> Reply<()>;
+}
+
+/// A read that says nothing of ends.
+pub(crate) fn told(read: Reply<Vec<Result<Option<Bytes>, Fault>>>) -> Reply<Vec<Result<Living, Fault>>> {
+    let living = |answer: Result<_, Fault>| answer.map(|stored| (stored, Left::Told));
+    Box::pin(async move { Ok(read.await?.into_iter().map(living).collect()) })
 }

@@ -230,9 +230,11 @@ impl State {
         view
     }
 
-    /// Whether a read of these keys needs not ask the backend.
+    /// Whether a read of these keys needs not ask the backend. What this process assigned and has no answer for is
+    /// what it reads, whatever the backend says.
     pub(crate) fn is_local<'a>(&self, mut keys: impl Iterator<Item = &'a str>) -> bool {
-        keys.all(|key| self.cache.is_local(key, self.link != Link::Down))
+        let is_assigned = |key| self.outbox.of(key).any(|entry| entry.assignment.is_some());
+        keys.all(|key| self.cache.is_local(key, self.link != Link::Down) || self.cache.is_near(key) && is_assigned(key))
     }
 
     /// Whether anything is known of `key`: the backend answered for it, or this process assigned it.

@@ -4,7 +4,7 @@ mod commit;
 mod reply;
 mod tracking;
 
-use super::{Backend, Changed, Page, Reply, Session};
+use super::{Backend, Changed, Living, Page, Reply, Session};
 use crate::commit::{Attempt, Outcome, Writer};
 use crate::fault::Fault;
 use crate::key;
@@ -17,6 +17,9 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
+
+/// So many requests may wait for the driver to take them: more than there will ever be.
+const MOST_AT_ONCE: usize = 1 << 24;
 
 /// The backend of every `redis://` URL.
 #[derive(Debug)]
@@ -61,6 +64,8 @@ impl Backend for RedisBackend {
             let config = AsyncConnectionConfig::new()
                 .set_connection_timeout(Some(timeout))
                 .set_response_timeout(None)
+                // A request that found the way to the driver full would be sent in another place than its ticket says.
+                .set_pipeline_buffer_size(MOST_AT_ONCE)
                 .set_push_sender(on_push);
             let connection = client
                 .get_multiplexed_async_connection_with_config(&config)
@@ -115,6 +120,20 @@ impl Session for RedisSession {
         }
         let connection = self.connection.clone();
         Box::pin(async move { Ok(ask(connection, gets).await?.into_iter().map(reply::stored).collect()) })
+    }
+
+    /// The end of a time to live is told when the server happens to notice it.
+    fn read_living(&self, keys: &[Arc<str>]) -> Reply<Vec<Result<Living, Fault>>> {
+        let mut commands = Pipeline::with_capacity(2 * keys.len());
+        for key in keys {
+            commands.cmd("GET").arg(&**key).cmd("PTTL").arg(&**key);
+        }
+        let connection = self.connection.clone();
+        Box::pin(async move {
+            let mut answers = ask(connection, commands).await?.into_iter();
+            let pairs = std::iter::from_fn(|| Some((answers.next()?, answers.next()?)));
+            Ok(pairs.map(|(stored, left)| Ok((reply::stored(stored)?, reply::left(&left)))).collect())
+        })
     }
 
     fn commit(&self, batch: &[Attempt], now: u64) -> Reply<Vec<Result<Outcome, Fault>>> {

@@ -1,8 +1,10 @@
 //! What servers answer: values, and errors by what is to be done about them.
 
+use crate::backend::Left;
 use crate::fault::{Fault, FaultKind};
 use bytes::Bytes;
 use redis::{ErrorKind, RedisError, ServerError, Value};
+use std::time::Duration;
 
 /// The text that GET answers with.
 pub(super) fn stored(answer: Value) -> Result<Option<Bytes>, Fault> {
@@ -13,6 +15,19 @@ pub(super) fn stored(answer: Value) -> Result<Option<Bytes>, Fault> {
         Value::Okay => Ok(Some(Bytes::from_static(b"OK"))),
         Value::ServerError(error) => Err(server_fault(&error)),
         other => Err(unexpected(&other)),
+    }
+}
+
+/// How long a key lives yet, as PTTL answers.
+pub(super) fn left(answer: &Value) -> Left {
+    match answer {
+        Value::Int(-1) => Left::Forever,
+        // It has ended since it was read.
+        Value::Int(-2) => Left::For(Duration::ZERO),
+        Value::Int(millis) => {
+            u64::try_from(*millis).map_or(Left::Told, |millis| Left::For(Duration::from_millis(millis)))
+        }
+        _ => Left::Told,
     }
 }
 

@@ -108,8 +108,9 @@ impl Opened {
         let Held { connection, seen, .. } = &mut *held;
         let version = execute_and_read(connection, "PRAGMA data_version");
         let version = version.map_err(|error| fault::of_read(&error))?;
-        let (before, since) = std::mem::replace(seen, (version, now));
-        let has_ended = tables::has_ended(connection, since, now).map_err(|error| fault::of_read(&error))?;
+        let has_ended = tables::has_ended(connection, seen.1, now).map_err(|error| fault::of_read(&error))?;
+        // Only now: what was seen is told, and no error comes in between.
+        let (before, _) = std::mem::replace(seen, (version, now));
         Ok(version != before || has_ended)
     }
 
@@ -208,8 +209,11 @@ impl Session for SqliteSession {
         Box::pin(async move {
             loop {
                 tokio::time::sleep(LOOK).await;
-                if opened.looked_at(now())? {
-                    return Ok(Changed::All);
+                match opened.looked_at(now()) {
+                    Ok(true) => return Ok(Changed::All),
+                    Err(fault) if fault.is_lost() => return Err(fault),
+                    // Where somebody has the lock, the next look will tell.
+                    Ok(false) | Err(_) => {}
                 }
             }
         })

@@ -1,0 +1,123 @@
+//! DESIGN, section 8: what near reads and scopes cost in memory. The allocator of this program counts, so its tests
+//! run one after the other. `SYNCED_MEMORY_SOAK=1` is the long form.
+
+use std::alloc::System;
+use std::fs;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use cap::Cap;
+use support::{Server, eventually};
+use synced_memory::{Key, Memory, ReadPolicy, SyncedMemory};
+
+#[global_allocator]
+static ALLOCATOR: Cap<System> = Cap::new(System, usize::MAX);
+
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// What is left of a scope, and of everything that it made others keep.
+const NOTHING: usize = 64 << 10;
+
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[derive(SyncedMemory)]
+struct Session {
+    #[synced(near, default)]
+    count: u64,
+    #[synced(near)]
+    items: Vec<String>,
+    name: Option<String>,
+}
+
+fn threads() -> usize {
+    fs::read_dir("/proc/self/task").unwrap().count()
+}
+
+fn connections(server: &Server) -> usize {
+    let listed: String = redis::from_redis_value(server.cli(&["CLIENT", "LIST", "TYPE", "normal"])).unwrap();
+    // One is this program's own.
+    listed.lines().count() - 1
+}
+
+/// Opens so many scopes, uses one field of each, and drops them all.
+fn come_and_go(what: &str, memory: &Memory, scopes: usize, use_it: impl Fn(&SyncedSession)) {
+    let open = |scopes: usize| -> Vec<SyncedSession> {
+        let open = |number| {
+            let session = Session::attach(&memory.scope(&format!("session{number}")));
+            use_it(&session);
+            session
+        };
+        (0..scopes).map(open).collect()
+    };
+    drop(open(100));
+    let (before, threads_before) = (ALLOCATOR.allocated(), threads());
+    let opened = open(scopes);
+    let each = ALLOCATOR.allocated().saturating_sub(before) / scopes;
+    assert_eq!(threads(), threads_before, "a scope has no thread");
+    drop(opened);
+    let left = || ALLOCATOR.allocated().saturating_sub(before);
+    let mut least = left();
+    // What is told meanwhile comes and goes.
+    eventually(DEADLINE, "the memory is as it was", || {
+        least = least.min(left());
+        least < NOTHING
+    });
+    println!("{scopes} scopes, {what}: {each} bytes each, {least} bytes left");
+    assert!(each <= 2 << 10, "{each} bytes for a scope");
+}
+
+#[test]
+fn a_hundred_thousand_scopes_take_2_kb_each_and_leave_nothing() {
+    let _alone = alone();
+    let memory = Memory::open("memory:").unwrap();
+    come_and_go("one field read", &memory, 100_000, |session| assert_eq!(session.count().unwrap(), 0));
+}
+
+#[test]
+fn scopes_share_one_connection_that_tells_of_all_of_them() {
+    let _alone = alone();
+    let scopes = if std::env::var_os("SYNCED_MEMORY_SOAK").is_some() { 100_000 } else { 10_000 };
+    let server = Server::redis().start();
+    let memory = Memory::open(&server.url()).unwrap();
+    come_and_go("one field read", &memory, scopes, |session| assert_eq!(session.count().unwrap(), 0));
+    assert_eq!(connections(&server), 1);
+    come_and_go("one field written", &memory, scopes, |session| _ = session.set_count(1).unwrap());
+    come_and_go("one field written and read", &memory, scopes, |session| {
+        session.set_count(2).unwrap();
+        assert_eq!(session.count().unwrap(), 2);
+    });
+    assert_eq!(connections(&server), 1);
+    let session = Session::attach(&memory.scope("session7"));
+    assert_eq!(session.count().unwrap(), 2);
+    server.set_raw("memory:session7:count", "9");
+    eventually(DEADLINE, "it is told of", || session.count().unwrap() == 9);
+}
+
+#[test]
+fn a_near_read_of_a_number_allocates_nothing() {
+    const READS: u64 = 1_000;
+    let _alone = alone();
+    let server = Server::redis().start();
+    for url in [server.url(), "memory:".to_owned()] {
+        let memory = Memory::builder().url(url).read_policy(ReadPolicy::Near).build().unwrap();
+        let session = Session::attach(&memory);
+        session.set_count(5).unwrap();
+        let held = memory.synced(&Key::<u64>::new("count"));
+        let is_current = || session.count().is_ok() && held.get().is_ok() && memory.status().not_current == 0;
+        eventually(DEADLINE, "it is current", is_current);
+        let reads: [(&str, &dyn Fn() -> u64); 2] =
+            [("the getter", &|| session.count().unwrap()), ("a held view", &|| held.get().unwrap())];
+        for (what, read) in reads {
+            // Others allocate at times: the heartbeat, and what runs the tests. A read that did would do so each time.
+            let allocated = |_| {
+                let before = ALLOCATOR.total_allocated();
+                (0..READS).for_each(|_| assert_eq!(read(), 5));
+                ALLOCATOR.total_allocated() - before
+            };
+            assert_eq!((0..20).map(allocated).min(), Some(0), "{what} allocates");
+        }
+    }
+}

@@ -1,0 +1,58 @@
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+const NAP: Duration = Duration::from_millis(1);
+
+/// How late this machine is: a thread that asks to be woken every millisecond, and notes by how much it was not.
+///
+/// A bound on what this library does is one on top of that: other tests run beside this one, and whatever hands
+/// something to another thread or process waits for a CPU.
+#[derive(Debug)]
+pub struct Canary {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    stop: AtomicBool,
+    latest: AtomicU64,
+    naps: AtomicU64,
+}
+
+impl Canary {
+    pub fn start() -> Self {
+        let shared = Arc::new(Shared::default());
+        let seen = Arc::clone(&shared);
+        let watch = move || {
+            while !seen.stop.load(Ordering::Relaxed) {
+                let began = Instant::now();
+                thread::sleep(NAP);
+                let late = began.elapsed().saturating_sub(NAP);
+                seen.latest.fetch_max(u64::try_from(late.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+                seen.naps.fetch_add(1, Ordering::Release);
+            }
+        };
+        Self { shared, thread: Some(thread::spawn(watch)) }
+    }
+
+    /// By how much it was late at most since this was last asked. Waits for the nap that is under way.
+    pub fn lateness(&self) -> Duration {
+        let before = self.shared.naps.load(Ordering::Acquire);
+        while self.shared.naps.load(Ordering::Acquire) == before {
+            thread::sleep(NAP / 4);
+        }
+        Duration::from_micros(self.shared.latest.swap(0, Ordering::Relaxed))
+    }
+}
+
+impl Drop for Canary {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! What Dragonfly does with a request that Redis does otherwise. Read in its sources, v1.14 to v1.40.1.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
+use super::resp::Resp;
+
+/// Put before each script: it lets no command touch a key that was not declared.
+const GUARD: &str = include_str!("guard.lua");
+
+/// What becomes of a request.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// The server gets this, and its answer is changed.
+    Passed(Vec<Vec<u8>>, Answer),
+    /// The server does not see it.
+    Answered(Resp),
+}
+
+/// What becomes of the answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Answer {
+    AsItIs,
+    /// It says that this is Dragonfly.
+    Named,
+    /// Names come twice.
+    Doubled,
+}
+
+/// The guarded forms of scripts by the hashes of the plain ones.
+#[derive(Debug, Default)]
+pub(super) struct Scripts(Mutex<HashMap<String, String>>);
+
+impl Scripts {
+    fn guarded(&self, text: &str) -> String {
+        let guarded = format!("{GUARD}{text}");
+        let (plain, hash) = (hash(text), hash(&guarded));
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(plain, hash);
+        guarded
+    }
+
+    fn guarded_hash(&self, plain: &str) -> Option<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(plain).cloned()
+    }
+}
+
+fn hash(text: &str) -> String {
+    redis::Script::new(text).get_hash().to_owned()
+}
+
+fn error(text: &str) -> Fate {
+    Fate::Answered(Resp::Line(format!("-ERR {text}").into_bytes()))
+}
+
+/// What becomes of a request on a connection that speaks RESP3, or does not.
+pub(super) fn fate(mut words: Vec<Vec<u8>>, is_resp3: bool, scripts: &Scripts) -> Fate {
+    let text = |word: &Vec<u8>| String::from_utf8_lossy(word).into_owned();
+    let upper: Vec<String> = words.iter().take(8).map(|word| text(word).to_uppercase()).collect();
+    let upper: Vec<&str> = upper.iter().map(String::as_str).collect();
+    match upper[..] {
+        ["CLIENT", "TRACKING", ..] if !is_resp3 => {
+            error("Client tracking is currently not supported for RESP2. Please use RESP3.")
+        }
+        ["CLIENT", "TRACKING", _, ref options @ ..] => match options {
+            // It answers, and tracks nothing.
+            ["NOLOOP"] => Fate::Passed(["CLIENT", "TRACKING", "OFF"].map(Vec::from).to_vec(), Answer::AsItIs),
+            [] | ["OPTIN" | "OPTOUT"] => Fate::Passed(words, Answer::AsItIs),
+            _ => error("syntax error"),
+        },
+        ["CLIENT", subcommand @ ("TRACKINGINFO" | "NO-EVICT" | "NO-TOUCH" | "REPLY"), ..] => {
+            error(&format!("Unknown subcommand or wrong number of arguments for '{subcommand}'. Try CLIENT HELP."))
+        }
+        [name @ ("FUNCTION" | "FCALL" | "FCALL_RO" | "SCRIPT"), ..] => error(&format!("unknown command `{name}`")),
+        ["EVAL", ..] => {
+            words[1] = scripts.guarded(&text(&words[1])).into_bytes();
+            Fate::Passed(words, Answer::AsItIs)
+        }
+        ["EVALSHA", ..] => {
+            if let Some(hash) = scripts.guarded_hash(&text(&words[1])) {
+                words[1] = hash.into_bytes();
+            }
+            Fate::Passed(words, Answer::AsItIs)
+        }
+        ["SCAN", _, ref options @ ..] => {
+            if let Some(count) = options.iter().position(|option| *option == "COUNT") {
+                words[2 + count + 1] = b"7".to_vec();
+            }
+            Fate::Passed(words, Answer::Doubled)
+        }
+        ["HELLO", ..] => Fate::Passed(words, Answer::Named),
+        _ => Fate::Passed(words, Answer::AsItIs),
+    }
+}
+
+/// The answer as the client gets it.
+pub(super) fn changed(answer: Resp, how: Answer) -> Resp {
+    match (how, answer) {
+        (Answer::Named, Resp::Many(kind, mut pairs)) => {
+            pairs.extend(["dragonfly_version", "df-v1.40.1"].map(Resp::bulk));
+            Resp::Many(kind, pairs)
+        }
+        (Answer::Doubled, Resp::Many(kind, mut page)) => {
+            if let Some(Resp::Many(_, names)) = page.get_mut(1) {
+                names.extend_from_within(..names.len().div_ceil(2));
+            }
+            Resp::Many(kind, page)
+        }
+        (_, answer) => answer,
+    }
+}
+
+/// Pushes of one key each.
+pub(super) fn one_by_one(push: Vec<Resp>) -> Vec<Resp> {
+    let of = |what: Resp| Resp::Many(b'>', vec![Resp::bulk("invalidate"), what]);
+    match &push[..] {
+        [Resp::Bulk(_, kind), Resp::Many(array, keys)] if kind == b"invalidate" => {
+            keys.iter().map(|key| of(Resp::Many(*array, vec![key.clone()]))).collect()
+        }
+        _ => vec![Resp::Many(b'>', push)],
+    }
+}
