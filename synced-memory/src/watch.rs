@@ -132,12 +132,12 @@ impl<T: Value> Watch<T> {
 impl Watch<Vec<&'static str>> {
     /// The names of those parts that have changed; at first all of them.
     pub(crate) fn of_parts(memory: &Memory, parts: &[&Part], names: &'static [&'static str]) -> Self {
-        let named = move |_: &[Watching], changes: Vec<Change>| {
+        let item = move |_: &[Watching], changes: Vec<Change>| {
             let name = |change: &Change| names.get(change.place).copied();
             Ok(Some(changes.iter().filter_map(name).collect()))
         };
         let watched = Watched::begin(memory, parts.iter().map(|part| part.source()));
-        Self { watched, item: Box::new(named) }
+        Self { watched, item: Box::new(item) }
     }
 }
 

@@ -29,10 +29,13 @@ fn is_closed<T>(item: Result<T, Error>) -> bool {
     item.is_err_and(|error| error.kind() == ErrorKind::Closed)
 }
 
+/// What is held, and a watch that was made with it.
+type Hold = fn(&Memory) -> (Box<dyn Send>, Watch<i64>);
+
 #[test]
 fn a_watch_does_not_keep_the_memory_alive() {
     let server = Server::redis().start();
-    let holds: [fn(&Memory) -> (Box<dyn Send>, Watch<i64>); 3] = [
+    let holds: [Hold; 3] = [
         |memory| (Box::new(memory.clone()), memory.watch(&key())),
         |memory| {
             let view = memory.synced(&key());
@@ -182,18 +185,18 @@ async fn by_recv(mut watch: Watch<i64>, memory: Memory) {
     }
 }
 
+type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
+
 #[test]
 fn a_watch_waits_in_any_executor() {
     let server = Server::redis().start();
     let memory = Memory::open(&server.url()).unwrap();
-    let runs: [fn(Pin<Box<dyn Future<Output = ()> + Send>>); 4] = [
+    let runs: [fn(Task); 4] = [
         |task| pollster::block_on(task),
         |task| futures_executor::block_on(task),
         |task| {
-            runtime::Builder::new_current_thread()
-                .build()
-                .unwrap()
-                .block_on(async { tokio::spawn(task).await.unwrap() })
+            let thread = runtime::Builder::new_current_thread().build().unwrap();
+            thread.block_on(async { tokio::spawn(task).await.unwrap() });
         },
         |task| {
             let threads = runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap();

@@ -23,18 +23,19 @@ struct Sample {
 
 /// What a thread that does nothing but watch was last told.
 struct Follower<T> {
-    last: Arc<Mutex<Option<Option<T>>>>,
+    /// Nothing yet, or one item.
+    last: Arc<Mutex<Vec<Option<T>>>>,
     thread: JoinHandle<()>,
 }
 
 impl<T: Clone + PartialEq + std::fmt::Debug + Send + 'static> Follower<T> {
     fn of(watch: Watch<T>) -> Self {
-        let last = Arc::new(Mutex::new(None));
+        let last = Arc::new(Mutex::new(Vec::new()));
         let seen = Arc::clone(&last);
         let thread = thread::spawn(move || {
             for item in watch {
                 match item {
-                    Ok(value) => *seen.lock().unwrap() = Some(value),
+                    Ok(value) => *seen.lock().unwrap() = vec![value],
                     Err(error) => assert_eq!(error.kind(), ErrorKind::Closed, "{error}"),
                 }
             }
@@ -45,9 +46,9 @@ impl<T: Clone + PartialEq + std::fmt::Debug + Send + 'static> Follower<T> {
     #[track_caller]
     fn agrees(&self, expected: Option<T>, when: &str) {
         let what = format!("{when}: the last item is {expected:?}");
-        let expected = Some(expected);
+        let expected = [expected];
         let began = Instant::now();
-        while *self.last.lock().unwrap() != expected {
+        while self.last.lock().unwrap()[..] != expected {
             assert!(began.elapsed() < DEADLINE, "not within {DEADLINE:?}: {what}, but {:?}", self.last.lock().unwrap());
             thread::sleep(Duration::from_millis(1));
         }
