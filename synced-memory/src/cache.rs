@@ -573,4 +573,70 @@ mod tests {
         cache.ends(&key, 1, None);
         assert!(cache.base(&key).at(second).is_some());
     }
+
+    #[test]
+    fn whoever_watches_a_slot_is_woken_once_until_it_looks() {
+        let ((mut cache, key), watch) = (near(), Arc::new(Signal::default()));
+        cache.take_raised();
+        cache.watch(&key, &watch);
+        assert_eq!(cache.take_stale(9), [Arc::clone(&key)], "it is read, though nobody else asks");
+        let now = cache.generation(&key);
+        read(&mut cache, &key, "value", 1, now);
+        cache.touch(&key);
+        assert_eq!(cache.take_raised().len(), 1);
+        cache.touch(&key);
+        assert!(cache.take_raised().is_empty(), "it knows already");
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        assert!(watch.poll(&mut context).is_ready());
+        cache.answered(&key, base("other", 2));
+        assert_eq!(cache.take_raised().len(), 1);
+        cache.unwatch(&key, &watch);
+        assert!(watch.poll(&mut context).is_ready());
+        cache.touch(&key);
+        assert!(cache.take_raised().is_empty());
+        assert_eq!(Arc::strong_count(&watch), 1, "nothing of it is left");
+    }
+
+    #[test]
+    fn a_slot_is_kept_current_until_the_last_one_that_wanted_it_is_gone() {
+        let (mut cache, key) = near();
+        cache.hold(&key);
+        cache.keep_near(&key);
+        let now = cache.generation(&key);
+        read(&mut cache, &key, "value", 1, now);
+        cache.let_go(&key);
+        cache.changed(&key, Mono::ZERO);
+        assert_eq!(cache.take_stale(9), [Arc::clone(&key)]);
+        cache.changed(&key, Mono::ZERO);
+        cache.let_go(&key);
+        assert!(cache.take_stale(9).is_empty(), "nobody wants it any more");
+        cache.changed(&key, Mono::ZERO);
+        assert!(cache.take_stale(9).is_empty() && !cache.is_local(&key, true) && cache.not_current() == 0);
+        // One that comes later begins anew.
+        cache.keep_near(&key);
+        assert!(!cache.is_local(&key, true) && !cache.is_shown(&key, true));
+        read(&mut cache, &key, "late", 2, now);
+        assert!(!cache.is_local(&key, true) && !cache.is_shown(&key, true));
+        let now = cache.generation(&key);
+        read(&mut cache, &key, "new", 3, now);
+        assert!(cache.is_local(&key, true) && cache.is_shown(&key, true));
+    }
+
+    #[test]
+    fn where_changes_are_not_told_what_is_watched_is_looked_at_again_and_nothing_else() {
+        let ((mut cache, key), watch, unwatched) = (near(), Arc::new(Signal::default()), Arc::from("other"));
+        cache.hold(&unwatched);
+        cache.keep_near(&unwatched);
+        cache.watch(&key, &watch);
+        cache.take_stale(9);
+        cache.look_again();
+        assert!(cache.take_stale(9).is_empty());
+        cache.told(false, Mono::ZERO);
+        cache.look_again();
+        cache.look_again();
+        assert_eq!(cache.take_stale(9), [Arc::clone(&key)]);
+        let now = cache.generation(&key);
+        read(&mut cache, &key, "value", 1, now);
+        assert!(cache.is_shown(&key, true) && !cache.is_local(&key, true));
+    }
 }
