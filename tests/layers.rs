@@ -14,11 +14,12 @@ const FLOORS: &[&[&str]] = &[
     &["private", "model"], // what generated code may name, and the model test: everything
     &["synced", "watch"],
     &["schema"],
-    &["part"], // a place in what is stored under a key
+    &["part"], // a place in what is stored under a key, to read and to change
     &["memory"],
     &["config"],
-    &["core"], // the callers' side of a connection
-    &["flusher", "refresher", "turns", "updating"],
+    &["core"],   // the callers' side of a connection
+    &["source"], // where a value is read from: slots, and a place in what they show
+    &["flusher", "refresher", "slot", "turns", "updating"],
     &["shared"],            // what callers and the I/O thread share
     &["state"],             // slots with the unanswered writes on top
     &["rebase", "journal"], // what to do with a write, given what is there

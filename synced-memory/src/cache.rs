@@ -2,6 +2,8 @@
 
 use crate::clock::{Mono, Stamp};
 use crate::envelope::{self, Text};
+use crate::error::Error;
+use crate::wait::Signal;
 use bytes::Bytes;
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -27,6 +29,8 @@ pub(crate) struct Cache {
     stale: VecDeque<Arc<str>>,
     /// Those that could not be read just now, and are to be read again a little later.
     later: Vec<Arc<str>>,
+    /// The watches that are to be woken once nobody is in here.
+    raised: Vec<Arc<Signal>>,
 }
 
 #[derive(Debug, Default)]
@@ -35,22 +39,28 @@ struct Cell {
     base: Base,
     /// The last stamp that was issued or seen for the key.
     last: Stamp,
-    /// The scopes and views that hold the slot. It goes when nobody holds it.
+    /// The scopes, views and watches that hold the slot. It goes when nobody holds it.
     holders: usize,
     near: Near,
+    watches: Vec<Arc<Signal>>,
 }
 
 /// How a slot that is read locally is kept current.
 #[derive(Debug, Default)]
 struct Near {
-    is_wanted: bool,
+    /// How many of the holders want it.
+    wanted: usize,
+    /// Why the backend gives nothing, and the request that was answered so.
+    refused: Option<(Ticket, Error)>,
     /// Rises with each change that the backend tells of. A read that was sent under another one says nothing of
     /// what is there now (DESIGN, rule 14).
     generation: Generation,
     /// The generation from which on a read may be shown to others without their asking: the slot was not read
     /// locally before, and nobody cared for what was told.
     since: Generation,
-    /// It was read under such a generation, and may be: what is known is what the backend keeps current.
+    /// It was read under such a generation.
+    is_read: bool,
+    /// It was, while changes were told: what is known is what the backend keeps current.
     is_kept: bool,
     /// Nothing was told since it was read.
     is_current: bool,
@@ -112,6 +122,18 @@ impl Base {
     }
 }
 
+impl Cell {
+    /// Says that what it shows has changed. What watches it is woken when the lock around all this is free.
+    fn bump(&mut self, raised: &mut Vec<Arc<Signal>>) {
+        self.version.fetch_add(1, Ordering::Release);
+        raised.extend(self.watches.iter().filter(|watch| watch.raise()).cloned());
+    }
+
+    fn is_near(&self) -> bool {
+        self.near.wanted > 0
+    }
+}
+
 impl Cache {
     /// Takes hold of the slot of `key`, which is made at the first call.
     pub(crate) fn hold(&mut self, key: &Arc<str>) -> Version {
@@ -148,10 +170,11 @@ impl Cache {
         let same = cell.base.stored == answer.stored && cell.base.ticket != 0;
         // An answer says nothing of the time to live: the same bytes keep the one that is known.
         let expires = answer.expires.or(cell.base.expires.filter(|_| same));
-        let changed = !same || expires != cell.base.expires;
+        let was_refused = cell.near.refused.take_if(|(ticket, _)| *ticket <= answer.ticket).is_some();
+        let changed = !same || expires != cell.base.expires || was_refused;
         cell.base = Base { expires, ..answer };
         if changed {
-            cell.version.fetch_add(1, Ordering::Release);
+            cell.bump(&mut self.raised);
         }
     }
 
@@ -168,31 +191,95 @@ impl Cache {
         }
         cell.base.expires = end;
         if end.is_some_and(|end| known.is_none_or(|known| end < known)) {
-            cell.version.fetch_add(1, Ordering::Release);
+            cell.bump(&mut self.raised);
         }
     }
 
-    /// Keeps the slot of `key` current from its next read on: it is read locally.
+    /// Takes in that the backend refuses to let `key` be read: whoever reads it asks, and is told why.
+    pub(crate) fn was_refused(&mut self, key: &str, ticket: Ticket, error: Error) {
+        if let Some(cell) = self.cells.get_mut(key).filter(|cell| cell.is_near() && cell.base.ticket <= ticket) {
+            cell.near.refused = Some((ticket, error));
+            cell.near.is_kept = false;
+            cell.bump(&mut self.raised);
+        }
+    }
+
+    /// Why the backend gives nothing for `key`.
+    pub(crate) fn refusal(&self, key: &str) -> Option<&Error> {
+        self.cells.get(key)?.near.refused.as_ref().map(|(_, error)| error)
+    }
+
+    /// Keeps the slot of `key` current from its next read on, for one more of its holders.
     pub(crate) fn keep_near(&mut self, key: &Arc<str>) {
-        if let Some(cell) = self.cells.get_mut(key)
-            && !std::mem::replace(&mut cell.near.is_wanted, true)
-        {
+        let Some(cell) = self.cells.get_mut(key) else { return };
+        cell.near.wanted += 1;
+        if cell.near.wanted == 1 {
             // What is known, or is being read, may have changed with nobody listening.
             cell.near.generation.0 += 1;
             cell.near.since = cell.near.generation;
-            cell.version.fetch_add(1, Ordering::Release);
+            cell.bump(&mut self.raised);
         }
     }
 
-    /// Whether `key` is read locally.
+    /// Takes in that one of the holders that wanted the slot kept current has no more use for that.
+    pub(crate) fn let_go(&mut self, key: &str) {
+        let Some(cell) = self.cells.get_mut(key) else { return };
+        cell.near.wanted -= 1;
+        if !cell.is_near() {
+            let Near { generation, is_queued, .. } = cell.near;
+            cell.near = Near { generation, is_queued, ..Near::default() };
+        }
+    }
+
+    /// Has `watch` woken from now on whenever what `key` shows has changed, and the slot read where it may be old.
+    pub(crate) fn watch(&mut self, key: &Arc<str>, watch: &Arc<Signal>) {
+        if let Some(cell) = self.cells.get_mut(key) {
+            cell.watches.push(Arc::clone(watch));
+            if cell.is_near() && !cell.near.is_current && !std::mem::replace(&mut cell.near.is_queued, true) {
+                self.stale.push_back(Arc::clone(key));
+            }
+        }
+    }
+
+    pub(crate) fn unwatch(&mut self, key: &str, watch: &Arc<Signal>) {
+        if let Some(cell) = self.cells.get_mut(key) {
+            cell.watches.retain(|other| !Arc::ptr_eq(other, watch));
+        }
+    }
+
+    /// Takes out the watches that are to be woken.
+    pub(crate) fn take_raised(&mut self) -> Vec<Arc<Signal>> {
+        std::mem::take(&mut self.raised)
+    }
+
+    /// Where the backend tells of no changes: has the slots read again that are watched.
+    pub(crate) fn look_again(&mut self) {
+        if self.is_told {
+            return;
+        }
+        for (key, cell) in self.cells.iter_mut().filter(|(_, cell)| cell.is_near() && !cell.watches.is_empty()) {
+            if !std::mem::replace(&mut cell.near.is_queued, true) {
+                self.stale.push_back(Arc::clone(key));
+            }
+        }
+    }
+
+    /// Whether the slot of `key` is kept current.
     pub(crate) fn is_near(&self, key: &str) -> bool {
-        self.cells.get(key).is_some_and(|cell| cell.near.is_wanted)
+        self.cells.get(key).is_some_and(Cell::is_near)
     }
 
     /// Whether a read of `key` needs not ask the backend: what is known is kept current, or nobody can be asked.
     pub(crate) fn is_local(&self, key: &str, is_connected: bool) -> bool {
-        let is_kept = |near: &Near| near.is_wanted && (!is_connected || self.is_told && near.is_kept);
-        self.cells.get(key).is_some_and(|cell| cell.base.is_known() && is_kept(&cell.near))
+        let is_kept = |cell: &Cell| cell.is_near() && (!is_connected || self.is_told && cell.near.is_kept);
+        self.cells.get(key).is_some_and(|cell| cell.base.is_known() && is_kept(cell))
+    }
+
+    /// Whether what `key` shows is no older than the first read of those that want it kept current, or nobody can be
+    /// asked.
+    pub(crate) fn is_shown(&self, key: &str, is_connected: bool) -> bool {
+        let is_shown = |cell: &Cell| cell.base.is_known() && (cell.near.is_read || !is_connected);
+        self.cells.get(key).is_some_and(is_shown)
     }
 
     /// How old what `key` shows may be: nothing where it is current, `None` where it is not known how old.
@@ -209,20 +296,20 @@ impl Cache {
     }
 
     /// Says of all slots that are read locally that how they are to be read may have changed.
-    pub(crate) fn touch_near(&self) {
-        for cell in self.cells.values().filter(|cell| cell.near.is_wanted) {
-            cell.version.fetch_add(1, Ordering::Release);
+    pub(crate) fn touch_near(&mut self) {
+        for cell in self.cells.values_mut().filter(|cell| cell.is_near() || !cell.watches.is_empty()) {
+            cell.bump(&mut self.raised);
         }
     }
 
     /// How many slots are read locally and not known to be current.
     pub(crate) fn not_current(&self) -> usize {
-        self.cells.values().filter(|cell| cell.near.is_wanted && !cell.near.is_current).count()
+        self.cells.values().filter(|cell| cell.is_near() && !cell.near.is_current).count()
     }
 
     /// Takes in that everything may have changed.
     pub(crate) fn all_changed(&mut self, mono: Mono) {
-        let near = self.cells.iter().filter(|(_, cell)| cell.near.is_wanted);
+        let near = self.cells.iter().filter(|(_, cell)| cell.is_near());
         for key in near.map(|(key, _)| Arc::clone(key)).collect::<Vec<_>>() {
             self.changed(&key, mono);
         }
@@ -230,7 +317,7 @@ impl Cache {
 
     /// Takes in that `key` could not be read just now: it is to be read again a little later.
     pub(crate) fn was_not_read(&mut self, key: &Arc<str>) {
-        if let Some(cell) = self.cells.get_mut(key).filter(|cell| cell.near.is_wanted && self.is_told)
+        if let Some(cell) = self.cells.get_mut(key).filter(|cell| cell.is_near() && self.is_told)
             && !std::mem::replace(&mut cell.near.is_queued, true)
         {
             self.later.push(Arc::clone(key));
@@ -247,15 +334,6 @@ impl Cache {
         self.stale.extend(self.later.drain(..));
     }
 
-    /// Takes in that the backend refuses to let `key` be read: whoever reads it asks, and is told why.
-    pub(crate) fn was_refused(&mut self, key: &str) {
-        if let Some(cell) = self.cells.get_mut(key)
-            && std::mem::take(&mut cell.near.is_kept)
-        {
-            cell.version.fetch_add(1, Ordering::Release);
-        }
-    }
-
     /// Takes in that `key` may have changed.
     pub(crate) fn changed(&mut self, key: &Arc<str>, mono: Mono) {
         let Some(cell) = self.cells.get_mut(key) else { return };
@@ -263,7 +341,7 @@ impl Cache {
         if std::mem::take(&mut cell.near.is_current) {
             cell.near.current_until = Some(mono);
         }
-        if cell.near.is_wanted && self.is_told && !std::mem::replace(&mut cell.near.is_queued, true) {
+        if cell.is_near() && self.is_told && !std::mem::replace(&mut cell.near.is_queued, true) {
             self.stale.push_back(Arc::clone(key));
         }
     }
@@ -277,8 +355,10 @@ impl Cache {
     pub(crate) fn take_stale(&mut self, most: usize) -> Vec<Arc<str>> {
         let keys: Vec<_> = self.stale.drain(..most.min(self.stale.len())).collect();
         let still_there = |key: &Arc<str>| {
-            let cell = self.cells.get_mut(key);
-            cell.map(|cell| cell.near.is_queued = false).is_some()
+            self.cells.get_mut(key).is_some_and(|cell| {
+                cell.near.is_queued = false;
+                cell.is_near()
+            })
         };
         keys.into_iter().filter(still_there).collect()
     }
@@ -290,13 +370,16 @@ impl Cache {
 
     /// Takes in that an answer for `key` was taken in, to a read that was sent under `generation`.
     pub(crate) fn was_read(&mut self, key: &str, generation: Generation) {
-        let Some(cell) = self.cells.get_mut(key).filter(|cell| cell.near.is_wanted && self.is_told) else {
-            return;
-        };
-        // A late answer says nothing against an earlier one to a later read.
-        cell.near.is_current |= cell.near.generation == generation;
-        if generation >= cell.near.since && !std::mem::replace(&mut cell.near.is_kept, true) {
-            cell.version.fetch_add(1, Ordering::Release);
+        let Some(cell) = self.cells.get_mut(key).filter(|cell| cell.is_near()) else { return };
+        let (was_read, was_kept) = (cell.near.is_read, cell.near.is_kept);
+        cell.near.is_read |= generation >= cell.near.since;
+        if self.is_told {
+            // A late answer says nothing against an earlier one to a later read.
+            cell.near.is_current |= cell.near.generation == generation;
+            cell.near.is_kept |= generation >= cell.near.since;
+        }
+        if (cell.near.is_read, cell.near.is_kept) != (was_read, was_kept) {
+            cell.bump(&mut self.raised);
         }
     }
 
@@ -320,9 +403,9 @@ impl Cache {
     }
 
     /// Says that what `key` shows has changed, for another reason than an answer.
-    pub(crate) fn touch(&self, key: &str) {
-        if let Some(cell) = self.cells.get(key) {
-            cell.version.fetch_add(1, Ordering::Release);
+    pub(crate) fn touch(&mut self, key: &str) {
+        if let Some(cell) = self.cells.get_mut(key) {
+            cell.bump(&mut self.raised);
         }
     }
 }
@@ -464,7 +547,7 @@ mod tests {
         assert!(cache.take_stale(9).is_empty() && cache.is_any_for_later());
         cache.now_is_later();
         assert_eq!(cache.take_stale(9), [Arc::clone(&key)]);
-        cache.was_refused(&key);
+        cache.was_refused(&key, 1, Error::closed());
         assert!(!cache.is_local(&key, true));
         let now = cache.generation(&key);
         read(&mut cache, &key, "again", 2, now);
@@ -489,5 +572,71 @@ mod tests {
         assert!(cache.base(&key).at(second).is_none(), "that was said of something else");
         cache.ends(&key, 1, None);
         assert!(cache.base(&key).at(second).is_some());
+    }
+
+    #[test]
+    fn whoever_watches_a_slot_is_woken_once_until_it_looks() {
+        let ((mut cache, key), watch) = (near(), Arc::new(Signal::default()));
+        cache.take_raised();
+        cache.watch(&key, &watch);
+        assert_eq!(cache.take_stale(9), [Arc::clone(&key)], "it is read, though nobody else asks");
+        let now = cache.generation(&key);
+        read(&mut cache, &key, "value", 1, now);
+        cache.touch(&key);
+        assert_eq!(cache.take_raised().len(), 1);
+        cache.touch(&key);
+        assert!(cache.take_raised().is_empty(), "it knows already");
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        assert!(watch.poll(&mut context).is_ready());
+        cache.answered(&key, base("other", 2));
+        assert_eq!(cache.take_raised().len(), 1);
+        cache.unwatch(&key, &watch);
+        assert!(watch.poll(&mut context).is_ready());
+        cache.touch(&key);
+        assert!(cache.take_raised().is_empty());
+        assert_eq!(Arc::strong_count(&watch), 1, "nothing of it is left");
+    }
+
+    #[test]
+    fn a_slot_is_kept_current_until_the_last_one_that_wanted_it_is_gone() {
+        let (mut cache, key) = near();
+        cache.hold(&key);
+        cache.keep_near(&key);
+        let now = cache.generation(&key);
+        read(&mut cache, &key, "value", 1, now);
+        cache.let_go(&key);
+        cache.changed(&key, Mono::ZERO);
+        assert_eq!(cache.take_stale(9), [Arc::clone(&key)]);
+        cache.changed(&key, Mono::ZERO);
+        cache.let_go(&key);
+        assert!(cache.take_stale(9).is_empty(), "nobody wants it any more");
+        cache.changed(&key, Mono::ZERO);
+        assert!(cache.take_stale(9).is_empty() && !cache.is_local(&key, true) && cache.not_current() == 0);
+        // One that comes later begins anew.
+        cache.keep_near(&key);
+        assert!(!cache.is_local(&key, true) && !cache.is_shown(&key, true));
+        read(&mut cache, &key, "late", 2, now);
+        assert!(!cache.is_local(&key, true) && !cache.is_shown(&key, true));
+        let now = cache.generation(&key);
+        read(&mut cache, &key, "new", 3, now);
+        assert!(cache.is_local(&key, true) && cache.is_shown(&key, true));
+    }
+
+    #[test]
+    fn where_changes_are_not_told_what_is_watched_is_looked_at_again_and_nothing_else() {
+        let ((mut cache, key), watch, unwatched) = (near(), Arc::new(Signal::default()), Arc::from("other"));
+        cache.hold(&unwatched);
+        cache.keep_near(&unwatched);
+        cache.watch(&key, &watch);
+        cache.take_stale(9);
+        cache.look_again();
+        assert!(cache.take_stale(9).is_empty());
+        cache.told(false, Mono::ZERO);
+        cache.look_again();
+        cache.look_again();
+        assert_eq!(cache.take_stale(9), [Arc::clone(&key)]);
+        let now = cache.generation(&key);
+        read(&mut cache, &key, "value", 1, now);
+        assert!(cache.is_shown(&key, true) && !cache.is_local(&key, true));
     }
 }

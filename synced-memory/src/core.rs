@@ -1,7 +1,6 @@
 //! The callers' side of one connection: reads, writes and the end of it, each with a bounded wait.
 
 use crate::backend::Backend;
-use crate::cache::Version;
 use crate::clock::{Deadline, Mono};
 use crate::error::{Error, ErrorKind, Result};
 use crate::journal;
@@ -13,7 +12,6 @@ use crate::turns::Turns;
 use crate::wait::{block_on, is_blocking, pause, until};
 use crate::{fault::Fault, flusher, refresher, updating};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::oneshot;
 
@@ -327,39 +325,6 @@ impl Core {
         let kept = if state.is_journalled() { "; they are kept in the journal" } else { "" };
         let what = format!("{count} writes were not delivered ({}{more}){cause}{kept}", keys.join(", "));
         Error::new(ErrorKind::Timeout, what)
-    }
-}
-
-/// The local cell of one key, held by a scope and by the views of the key.
-#[derive(Debug)]
-pub(crate) struct Slot {
-    pub(crate) key: Arc<str>,
-    pub(crate) version: Version,
-    is_near: AtomicBool,
-    shared: Arc<Shared>,
-}
-
-impl Slot {
-    pub(crate) fn hold(shared: &Arc<Shared>, key: String) -> Self {
-        let key = key.into();
-        let version = shared.state().cache.hold(&key);
-        Self { key, version, is_near: AtomicBool::new(false), shared: Arc::clone(shared) }
-    }
-}
-
-impl Slot {
-    /// Has the slot kept current from now on; `prefix`: what its key begins with, as many others.
-    pub(crate) fn keep_near(&self, prefix: &str) {
-        if !self.is_near.swap(true, Ordering::Relaxed) {
-            self.shared.want_near(prefix);
-            self.shared.state().cache.keep_near(&self.key);
-        }
-    }
-}
-
-impl Drop for Slot {
-    fn drop(&mut self) {
-        self.shared.state().cache.release(&self.key);
     }
 }
 

@@ -83,6 +83,11 @@ impl Text {
     pub(crate) fn as_str(&self) -> &str {
         std::str::from_utf8(&self.0).unwrap_or_default()
     }
+
+    /// A part of this text, which has to be a part of it.
+    pub(crate) fn part(&self, part: &str) -> Self {
+        Self(self.0.slice_ref(part.as_bytes()))
+    }
 }
 
 /// Reads the value out of what is stored: an envelope, or any other JSON as it is.

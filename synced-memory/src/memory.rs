@@ -4,7 +4,7 @@ use crate::backend::Backend;
 #[cfg(feature = "sqlite")]
 use crate::backend::sqlite::SqliteBackend;
 use crate::config::{Builder, Config, Place};
-use crate::core::{Core, Slot};
+use crate::core::Core;
 use crate::error::{Error, ErrorKind, Result};
 use crate::journal;
 #[cfg(feature = "sqlite")]
@@ -14,6 +14,7 @@ use crate::outbox::Written;
 use crate::policy::WritePolicy;
 use crate::set_aside::SetAside;
 use crate::shared::Shared;
+use crate::slot::Slot;
 use crate::state::{Link, Request};
 use crate::wait::block_on;
 use std::collections::{BTreeSet, HashMap};
@@ -375,10 +376,16 @@ impl Memory {
         if let Some(slot) = slots.get(name) {
             return Ok(Arc::clone(slot));
         }
-        check_name(name)?;
-        let slot = Arc::new(Slot::hold(self.shared(), format!("{}{name}", self.stem())));
+        let slot = self.lone_slot(name)?;
         slots.insert(name.to_owned(), Arc::clone(&slot));
         Ok(slot)
+    }
+
+    /// A slot of `name` that the scope does not hold.
+    pub(crate) fn lone_slot(&self, name: &str) -> Result<Arc<Slot>> {
+        self.check()?;
+        check_name(name)?;
+        Ok(Arc::new(Slot::hold(self.shared(), format!("{}{name}", self.stem()))))
     }
 }
 

@@ -1,7 +1,7 @@
 //! A place in what is stored under a key, whatever its type: reading it, and recording changes to it.
 
 use crate::clock::Deadline;
-use crate::core::{Core, Slot};
+use crate::core::Core;
 use crate::envelope::{self, Text};
 use crate::error::{Error, ErrorKind, Result};
 use crate::memory::Memory;
@@ -10,26 +10,25 @@ use crate::mutation::{
 };
 use crate::outbox::{Again, Exact, Written};
 use crate::policy::WritePolicy;
-use crate::shared::Shared;
-use crate::state::{Request, State, View};
+use crate::slot::Slot;
+use crate::source::{Shown, Source};
+use crate::state::{Request, View};
 use crate::wait::block_on;
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// A place in what is stored under a key.
 #[derive(Clone)]
 pub struct Part {
     root: Arc<Root>,
-    places: Arc<[Place]>,
+    source: Source,
 }
 
 struct Root {
     memory: Memory,
-    /// The slot of the key, then those of its older names; or why there are none.
-    slots: Result<Vec<Arc<Slot>>>,
     /// What the whole is taken for while it is unset.
     origin: Box<dyn Fn() -> Option<Json> + Send + Sync>,
     how: Policies,
@@ -74,19 +73,6 @@ impl Change {
     }
 }
 
-/// What the slots of a place show.
-#[derive(Default)]
-pub(crate) struct Shown {
-    /// Under which version.
-    pub(crate) version: u64,
-    /// Nobody has to be asked for it.
-    pub(crate) is_local: bool,
-    /// What is stored under the key itself.
-    own: View,
-    /// What a read shows: that, or what is stored under an older name.
-    pub(crate) view: View,
-}
-
 impl Part {
     pub(crate) fn root(
         memory: &Memory,
@@ -99,14 +85,13 @@ impl Part {
                 slot.keep_near(memory.prefix());
             }
         }
-        let root = Root { memory: memory.clone(), slots, origin: Box::new(origin), how };
-        Self { root: Arc::new(root), places: Arc::default() }
+        let root = Root { memory: memory.clone(), origin: Box::new(origin), how };
+        Self { root: Arc::new(root), source: Source::root(memory.shared(), slots) }
     }
 
     /// A place in this one.
     pub(crate) fn at(&self, place: Place) -> Self {
-        let places = self.places.iter().cloned().chain([place]).collect();
-        Self { root: Arc::clone(&self.root), places }
+        Self { root: Arc::clone(&self.root), source: self.source.at(place) }
     }
 
     /// A place of which nothing can be read or written, since its name made no sense.
@@ -123,24 +108,25 @@ impl Part {
     }
 
     pub(crate) fn is_root(&self) -> bool {
-        self.places.is_empty()
+        self.source.is_root()
     }
 
     pub(crate) fn ttl(&self) -> Option<Duration> {
         self.root.how.ttl
     }
 
-    pub(crate) fn slots(&self) -> Result<&[Arc<Slot>]> {
-        self.root.slots.as_deref().map_err(Clone::clone)
+    /// Where it is read from.
+    pub(crate) fn source(&self) -> &Source {
+        &self.source
     }
 
     /// The full key.
     pub(crate) fn key(&self) -> Result<&Arc<str>> {
-        Ok(&self.slots()?[0].key)
+        self.source.key()
     }
 
     pub(crate) fn keys(&self) -> Result<Vec<Arc<str>>> {
-        Ok(self.slots()?.iter().map(|slot| Arc::clone(&slot.key)).collect())
+        self.source.keys()
     }
 
     /// Asks the backend, where it is there and has to be asked.
@@ -163,60 +149,32 @@ impl Part {
 
     /// Whether the slots show what is there without anybody being asked.
     pub(crate) fn is_local(&self) -> bool {
-        let shared = self.root.memory.shared();
-        self.root.how.near && self.slots().is_ok_and(|slots| is_local(shared, &shared.state(), slots))
+        self.root.how.near && self.source.is_local()
     }
 
-    /// How old what the slots show may be.
-    pub(crate) fn staleness(&self) -> Option<Duration> {
-        let shared = self.root.memory.shared();
-        let mono = shared.clock.mono();
-        let state = shared.state();
-        let slots = self.slots().ok()?.iter();
-        slots
-            .map(|slot| state.cache.staleness(&slot.key, mono))
-            .try_fold(Duration::ZERO, |most, one| Some(most.max(one?)))
-    }
-
-    /// Versions only rise, and so does their sum: it stands for all of them.
     pub(crate) fn version(&self) -> Result<u64> {
-        Ok(self.slots()?.iter().map(|slot| slot.version.load(Ordering::Acquire)).sum())
+        self.source.version()
     }
 
     pub(crate) fn write_policy(&self) -> WritePolicy {
         self.root.how.write
     }
 
-    /// Whether anything is known of the key and its older names.
     pub(crate) fn is_known(&self) -> bool {
-        let shared = self.root.memory.shared();
-        self.slots().is_ok_and(|slots| {
-            let state = shared.state();
-            slots.iter().all(|slot| state.is_known(&slot.key))
-        })
+        self.source.is_known()
     }
 
     /// What the slots show together.
     pub(crate) fn shown(&self) -> Result<Shown> {
-        let slots = self.slots()?;
-        let shared = self.root.memory.shared();
-        let mono = shared.clock.mono();
-        // Versions change under this lock alone: the view is the one of this version.
-        let state = shared.state();
-        let mut views = slots.iter().map(|slot| state.view(&slot.key, mono));
-        let first = views.next().unwrap_or_default();
-        let own = first.clone();
-        let is_set = |view: &View| view.stored.is_some();
-        let view = if is_set(&own) { first } else { views.find(is_set).unwrap_or_default() };
-        let is_local = self.root.how.near && is_local(shared, &state, slots);
-        Ok(Shown { version: self.version()?, is_local, own, view })
+        let shown = self.source.shown()?;
+        Ok(Shown { is_local: shown.is_local && self.root.how.near, ..shown })
     }
 
     /// Hands the text at the place to `look`: what is there, or taken to be there, and whether it is.
     pub(crate) fn look_at<R>(&self, view: &View, look_at: impl FnOnce(Option<&str>, bool) -> Result<R>) -> Result<R> {
         let text = view.value();
         let origin = if text.is_none() { (self.root.origin)() } else { None };
-        let found = look(text.as_ref().map(Text::as_str), origin.as_ref(), &self.places);
+        let found = look(text.as_ref().map(Text::as_str), origin.as_ref(), self.source.places());
         let (found, exists) = found.map_err(|misfit| self.misfit(misfit))?;
         look_at(found, exists)
     }
@@ -245,7 +203,7 @@ impl Part {
         let places = self.places_with(empty.as_ref());
         let names_elements = places.iter().any(|place| matches!(place, Place::Index(_)));
         // Where nothing is under the key, it starts from what is under an older name by now.
-        let may_be_older = self.slots()?.len() > 1 && self.shown()?.own.stored.is_none();
+        let may_be_older = self.source.slots()?.len() > 1 && self.shown()?.own.stored.is_none();
         let mut is_current = names_elements || may_be_older || matches!(how, How::Current | How::CurrentExact);
         if self.write_policy() == WritePolicy::Behind && self.is_known() {
             // It does not ask: as when nobody can be asked.
@@ -255,7 +213,7 @@ impl Part {
         }
         loop {
             // Of many pushes in a row that wait, none has to look at those before it.
-            let is_anything = how == How::Plain && self.is_root() && self.slots()?.len() == 1;
+            let is_anything = how == How::Plain && self.is_root() && self.source.slots()?.len() == 1;
             let Shown { own, view, .. } = if is_anything { Shown::default() } else { self.shown()? };
             let text = own.value();
             let origin = match &own.stored {
@@ -329,7 +287,7 @@ impl Part {
     pub(crate) fn assignment(&self, value: Json) -> Result<(Arc<str>, Request)> {
         let text = self.shown()?.view.value();
         let origin = (self.root.origin)();
-        let spot = locate(text.as_ref().map(Text::as_str), origin.as_ref(), &self.places);
+        let spot = locate(text.as_ref().map(Text::as_str), origin.as_ref(), self.source.places());
         let spot = spot.map_err(|misfit| self.misfit(misfit))?;
         let set = mutation::Action::Set { value, seen: seen(&spot) };
         let operations = vec![Operation { path: spot.path, action: set }];
@@ -339,12 +297,12 @@ impl Part {
 
     /// The places, where the last one is taken for `empty` if nothing else is said.
     fn places_with(&self, empty: Option<&Json>) -> Arc<[Place]> {
-        match (self.places.split_last(), empty) {
+        match (self.source.places().split_last(), empty) {
             (Some((Place::Member(last), before)), Some(empty)) if last.origin.is_none() => {
                 let last = Member { origin: Some(empty.clone()), ..last.clone() };
                 before.iter().cloned().chain([Place::Member(last)]).collect()
             }
-            _ => Arc::clone(&self.places),
+            _ => Arc::clone(self.source.places()),
         }
     }
 
@@ -352,36 +310,18 @@ impl Part {
         Json::encode(value).map_err(|error| self.error(ErrorKind::Serialize, envelope::describe_refusal(&error)))
     }
 
-    pub(crate) fn decode<'a, T: serde::Deserialize<'a>>(&self, text: &'a str) -> Result<T> {
-        serde_json::from_str(text).map_err(|error| self.undecoded::<T>(&error))
-    }
-
-    pub(crate) fn undecoded<T>(&self, error: &serde_json::Error) -> Error {
-        let expected = std::any::type_name::<T>();
-        let what = format!("what is stored is no `{expected}`: {}", envelope::describe(error));
-        self.error(ErrorKind::Decode, what)
+    pub(crate) fn decode<T: DeserializeOwned>(&self, text: &str) -> Result<T> {
+        self.source.decode(text, false)
     }
 
     pub(crate) fn misfit(&self, misfit: Misfit) -> Error {
-        let kind = match misfit {
-            Misfit::Unset | Misfit::Gone => ErrorKind::Unset,
-            Misfit::Type { .. } | Misfit::Invalid => ErrorKind::Decode,
-            Misfit::Overflow => ErrorKind::Conflict,
-        };
-        self.error(kind, misfit)
+        self.source.misfit(misfit)
     }
 
     /// An error that names the place.
     pub(crate) fn error(&self, kind: ErrorKind, what: impl fmt::Display) -> Error {
-        match self.key() {
-            Ok(key) => Error::of_key(kind, &format!("{key}{}", Path(&self.places)), what),
-            Err(error) => error,
-        }
+        self.source.error(kind, what)
     }
-}
-
-fn is_local(shared: &Shared, state: &State, slots: &[Arc<Slot>]) -> bool {
-    shared.check_open().is_ok() && state.is_local(slots.iter().map(|slot| &*slot.key))
 }
 
 /// The same change, with paths from the root.
@@ -402,23 +342,8 @@ pub(crate) fn seen(spot: &Spot<'_>) -> Seen {
     spot.found.map(Content::of).into()
 }
 
-/// Places in messages: `.name` for a member, `[1]` for an element.
-struct Path<'a>(&'a [Place]);
-
-impl fmt::Display for Path<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|place| match place {
-            Place::Member(member) => write!(f, ".{}", member.name),
-            Place::Index(index) => write!(f, "[{index}]"),
-        })
-    }
-}
-
 impl fmt::Debug for Part {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.key() {
-            Ok(key) => write!(f, "Part(\"{key}{}\")", Path(&self.places)),
-            Err(error) => write!(f, "Part({error})"),
-        }
+        f.debug_tuple("Part").field(&self.source).finish()
     }
 }

@@ -8,6 +8,7 @@ pub use crate::part::Part;
 pub use crate::schema::{Handle, Nested, SyncedMemory};
 pub use crate::synced::{AnyView as View, Synced};
 pub use crate::value::Value;
+pub use crate::watch::Watch;
 pub use std;
 
 use crate::policy::WritePolicy;
@@ -155,6 +156,12 @@ pub fn load(place: &Place, views: &[&dyn View]) -> Result<()> {
         keys.dedup();
     }
     block_on(place.memory().core().load(&keys))
+}
+
+/// Watches all of these, which have these names.
+pub fn watch(place: &Place, views: &[&dyn View], names: &'static [&'static str]) -> Watch<Vec<&'static str>> {
+    let parts: Vec<&Part> = views.iter().map(|view| view.as_part()).collect();
+    Watch::of_parts(place.memory(), &parts, names)
 }
 
 /// A whole struct on its way to the backend: all values are encoded before the first is queued.

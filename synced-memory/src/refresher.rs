@@ -10,7 +10,7 @@ use std::future::pending;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::{Sleep, sleep};
+use tokio::time::{MissedTickBehavior, Sleep, interval, sleep};
 
 /// Asks the backend for keys in one round trip, and keeps the answers in their slots. One answer per key:
 /// `Err` where the server refuses this key for good.
@@ -42,8 +42,9 @@ pub(crate) async fn load(shared: &Shared, live: &Live, keys: &[Arc<str>]) -> Res
             Ok(())
         }
         Err(fault) if fault.is_refused() => {
-            state.cache.was_refused(key);
-            Err(Error::of_key(ErrorKind::Rejected, key, fault))
+            let error = Error::of_key(ErrorKind::Rejected, key, fault);
+            state.cache.was_refused(key, ticket, error.clone());
+            Err(error)
         }
         Err(fault) => {
             state.cache.was_not_read(key);
@@ -79,6 +80,9 @@ const BATCH: usize = 256;
 /// not ask at the same time.
 const SPREAD: Duration = Duration::from_micros(20);
 const LONGEST_SPREAD: Duration = Duration::from_millis(200);
+
+/// Between two looks at what is watched, where the backend tells of no changes.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// So much later a slot is read again that could not be read (the server is loading, or a change of its value in doubt).
 const AGAIN: Duration = Duration::from_millis(20);
@@ -124,6 +128,8 @@ async fn keep_current(shared: &Shared, live: &Live, mut tracked: Tracked) -> Res
     let mut spread = (waiting > 0).then(|| Box::pin(sleep(spread)));
     let mut again: Option<Pin<Box<Sleep>>> = None;
     let mut reading = None;
+    let mut look_again = interval(LOOK);
+    look_again.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         if shared.near_prefixes() != tracked {
             tracked = track(shared, live).await?;
@@ -143,6 +149,7 @@ async fn keep_current(shared: &Shared, live: &Live, mut tracked: Tracked) -> Res
             () = done(&mut spread) => {}
             () = done(&mut again) => shared.state().cache.now_is_later(),
             () = shared.near_wanted() => {}
+            _ = look_again.tick() => shared.state().cache.look_again(),
         }
     }
 }

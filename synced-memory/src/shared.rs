@@ -12,9 +12,11 @@ use crate::fault::Fault;
 use crate::journal;
 use crate::policy::{ReadPolicy, WritePolicy};
 use crate::state::State;
+use crate::wait::Signal;
 use arc_swap::ArcSwapOption;
 use futures_util::future::{Either, select};
 use std::future::poll_fn;
+use std::ops::{Deref, DerefMut};
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -106,6 +108,45 @@ pub(crate) struct Shared {
     delivered: Mutex<Vec<(u64, oneshot::Sender<()>)>>,
 }
 
+/// The state under its lock. The watches of what was changed are woken when the lock is free again: to wake one
+/// runs code of its executor.
+#[derive(Debug)]
+pub(crate) struct Locked<'a> {
+    // In this order: fields are dropped as they are declared.
+    state: MutexGuard<'a, State>,
+    raised: Raised,
+}
+
+/// Wakes these watches when it is dropped.
+#[derive(Debug)]
+struct Raised(Vec<Arc<Signal>>);
+
+impl Drop for Locked<'_> {
+    fn drop(&mut self) {
+        self.raised.0 = self.state.cache.take_raised();
+    }
+}
+
+impl Drop for Raised {
+    fn drop(&mut self) {
+        self.0.iter().for_each(|watch| watch.wake());
+    }
+}
+
+impl Deref for Locked<'_> {
+    type Target = State;
+
+    fn deref(&self) -> &State {
+        &self.state
+    }
+}
+
+impl DerefMut for Locked<'_> {
+    fn deref_mut(&mut self) -> &mut State {
+        &mut self.state
+    }
+}
+
 impl Shared {
     /// # Errors
     ///
@@ -135,8 +176,9 @@ impl Shared {
     }
 
     /// The state. No code of the user runs under this lock, so a panic cannot have left it half changed.
-    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn state(&self) -> Locked<'_> {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        Locked { state, raised: Raised(Vec::new()) }
     }
 
     /// The connection, while there is one.
@@ -215,7 +257,7 @@ impl Shared {
         self.near_wanted.notify_one();
     }
 
-    /// Ready when a prefix was added, or a slot could not be read.
+    /// Ready when a prefix was added, a slot is watched that is to be read, or one could not be read.
     pub(crate) async fn near_wanted(&self) {
         self.near_wanted.notified().await;
     }
@@ -228,7 +270,7 @@ impl Shared {
     ///
     /// Set under the lock of the state: no write is accepted after that.
     pub(crate) fn close(&self) {
-        let state = self.state();
+        let mut state = self.state();
         self.closed.store(true, Ordering::Relaxed);
         state.cache.touch_near();
     }

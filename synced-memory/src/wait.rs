@@ -4,9 +4,11 @@
 
 use crate::clock::Deadline;
 use futures_timer::Delay;
+use futures_util::task::AtomicWaker;
 use std::cell::Cell;
 use std::future::{pending, poll_fn};
 use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker, ready};
 
 thread_local! {
@@ -81,26 +83,70 @@ pub(crate) async fn is_blocking() -> bool {
 /// What `future` gives; `None` when it is not done at the deadline.
 pub(crate) async fn until<F: Future>(future: F, deadline: Deadline) -> Option<F::Output> {
     let mut future = pin!(future);
-    let mut timer: Option<Delay> = None;
-    poll_fn(|context| {
-        if let Poll::Ready(output) = future.as_mut().poll(context) {
-            return Poll::Ready(Some(output));
-        }
+    let mut alarm = Alarm::at(deadline);
+    poll_fn(|context| match future.as_mut().poll(context) {
+        Poll::Ready(output) => Poll::Ready(Some(output)),
+        Poll::Pending => alarm.poll(context).map(|()| None),
+    })
+    .await
+}
+
+/// Wakes whoever polls it once its time has come.
+#[derive(Debug)]
+pub(crate) struct Alarm {
+    deadline: Deadline,
+    timer: Option<Delay>,
+}
+
+impl Alarm {
+    pub(crate) fn at(deadline: Deadline) -> Self {
+        Self { deadline, timer: None }
+    }
+
+    /// Ready from the deadline on.
+    pub(crate) fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
         loop {
-            let remaining = deadline.remaining();
+            let remaining = self.deadline.remaining();
             if remaining.is_zero() {
-                return Poll::Ready(None);
+                return Poll::Ready(());
             }
             if is_parking(context) {
                 let earlier = AGAIN.get().filter(|other| other.remaining() < remaining);
-                AGAIN.set(earlier.or(Some(deadline)));
+                AGAIN.set(earlier.or(Some(self.deadline)));
                 return Poll::Pending;
             }
-            ready!(Pin::new(timer.get_or_insert_with(|| Delay::new(remaining))).poll(context));
-            timer = None;
+            ready!(Pin::new(self.timer.get_or_insert_with(|| Delay::new(remaining))).poll(context));
+            self.timer = None;
         }
-    })
-    .await
+    }
+}
+
+/// Tells one waiter that there is something new to see. However often it is raised before the waiter looks, it looks
+/// once.
+#[derive(Debug, Default)]
+pub(crate) struct Signal {
+    is_raised: AtomicBool,
+    waiter: AtomicWaker,
+}
+
+impl Signal {
+    /// Whether whoever raises it has to [`wake`](Signal::wake) the waiter: it does not know yet.
+    ///
+    /// To be called under the lock of what the waiter looks at, so that it sees what it was raised for.
+    pub(crate) fn raise(&self) -> bool {
+        !self.is_raised.swap(true, Ordering::AcqRel)
+    }
+
+    /// To be called under no lock: it runs code of whatever executor the waiter is in, which may drop anything.
+    pub(crate) fn wake(&self) {
+        self.waiter.wake();
+    }
+
+    /// Ready when it was raised since it was last ready.
+    pub(crate) fn poll(&self, context: &Context<'_>) -> Poll<()> {
+        self.waiter.register(context.waker());
+        if self.is_raised.swap(false, Ordering::AcqRel) { Poll::Ready(()) } else { Poll::Pending }
+    }
 }
 
 /// Waits until the deadline.
@@ -140,6 +186,19 @@ mod tests {
         let (late, early) = (pin!(pause(after(10_000))), pin!(pause(after(20))));
         let first = block_on(futures_util::future::select(late, early));
         assert!(matches!(first, futures_util::future::Either::Right(_)));
+    }
+
+    #[test]
+    fn a_signal_that_is_raised_many_times_is_seen_once() {
+        let signal = Signal::default();
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(signal.poll(&context).is_pending());
+        assert!(signal.raise());
+        assert!(!signal.raise());
+        assert!(signal.poll(&context).is_ready());
+        assert!(signal.poll(&context).is_pending());
+        let mut alarm = Alarm::at(after(0));
+        assert!(alarm.poll(&mut context).is_ready());
     }
 
     #[test]

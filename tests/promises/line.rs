@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use support::{Proxy, Server, eventually};
 use synced_memory::{Builder, Memory};
+use tempfile::TempDir;
 
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 
@@ -49,6 +50,16 @@ impl Line {
 /// A memory that tries to reconnect so often that a test does not wait for it.
 pub(crate) fn quick(url: impl Into<String>) -> Builder {
     Memory::builder().url(url).backoff(Duration::from_millis(1), Duration::from_millis(10))
+}
+
+/// Runs a check with two memories on each backend, one after the other. `name`: of nobody else's.
+pub(crate) fn on_every_backend(name: &str, check: impl Fn(&Memory, &Memory)) {
+    let (server, valkey, directory) = (Server::redis().start(), Server::valkey().start(), TempDir::new().unwrap());
+    let file = format!("sqlite:{}", directory.path().join("shared.db").display());
+    for url in [server.url(), valkey.url(), format!("memory:{name}"), file] {
+        let (one, other) = (quick(url.clone()).build().unwrap(), quick(url).build().unwrap());
+        check(&one, &other);
+    }
 }
 
 pub(crate) fn lost(memory: &Memory) {

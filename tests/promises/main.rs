@@ -29,4 +29,7 @@ mod shutdown;
 mod sidecars;
 mod sqlite;
 mod together;
+mod watch_ends;
+mod watched_faults;
+mod watches;
 mod wire_format;

@@ -94,6 +94,10 @@ pub(super) fn restore() -> TokenStream {
     lines(&quote! { #[doc = "Sets all fields, in one round trip, and answers for the one that fared worst."] }, WRITE)
 }
 
+pub(super) fn watch() -> TokenStream {
+    quote! { #[doc = "Tells which fields have changed, by their names in `NAMES`; at first all of them."] }
+}
+
 pub(super) fn memory() -> TokenStream {
     quote! { #[doc = "The memory that the fields are in, with this struct's prefix and scope applied."] }
 }

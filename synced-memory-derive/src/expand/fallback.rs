@@ -70,6 +70,10 @@ pub(crate) fn stubs(model: &Model) -> TokenStream {
                 loop {}
             }
 
+            #vis fn watch(&self) -> #private::Watch<::std::vec::Vec<&'static str>> {
+                loop {}
+            }
+
             #vis fn memory(&self) -> &#private::Memory {
                 loop {}
             }

@@ -8,12 +8,14 @@ use super::{Context, docs};
 pub(super) fn expand(context: &Context<'_>) -> TokenStream {
     let snapshot = snapshot(context);
     let restore = restore(context);
+    let watch = watch(context);
     let Context { model, private, .. } = context;
     let vis = &model.vis;
     let docs = docs::memory();
     quote_spanned! {context.site=>
         #snapshot
         #restore
+        #watch
 
         #docs
         #[must_use]
@@ -27,11 +29,7 @@ fn snapshot(context: &Context<'_>) -> TokenStream {
     let Context { model, private, schema, .. } = context;
     let vis = &model.vis;
     let docs = docs::snapshot();
-    let views = model.shared().map(|field| {
-        let value = context.value(&field.ty);
-        let view = &field.names.view;
-        quote_spanned! {context.site=> #value::as_view(self.#view()) }
-    });
+    let views = views(context);
     let fields = model.fields.iter().map(|field| {
         let (ident, ty) = (&field.ident, &field.ty);
         let value = context.value(ty);
@@ -50,6 +48,32 @@ fn snapshot(context: &Context<'_>) -> TokenStream {
             ::std::result::Result::Ok(#name { #(#fields),* })
         }
     }
+}
+
+fn watch(context: &Context<'_>) -> TokenStream {
+    let Context { model, private, schema, .. } = context;
+    let vis = &model.vis;
+    let docs = docs::watch();
+    let views = views(context);
+    quote_spanned! {context.site=>
+        #docs
+        #vis fn watch(&self) -> #private::Watch<::std::vec::Vec<&'static str>> {
+            #private::watch(
+                &self.inner.0,
+                &[#(#views),*],
+                <#schema as #private::SyncedMemory>::NAMES,
+            )
+        }
+    }
+}
+
+/// The views of all fields, whatever their types.
+fn views(context: &Context<'_>) -> impl Iterator<Item = TokenStream> {
+    context.model.shared().map(|field| {
+        let value = context.value(&field.ty);
+        let view = &field.names.view;
+        quote_spanned! {context.site=> #value::as_view(self.#view()) }
+    })
 }
 
 fn restore(context: &Context<'_>) -> TokenStream {

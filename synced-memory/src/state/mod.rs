@@ -237,6 +237,12 @@ impl State {
         keys.all(|key| self.cache.is_local(key, self.link != Link::Down) || self.cache.is_near(key) && is_assigned(key))
     }
 
+    /// Whether what is shown of `key`, whose slot is kept current, is what somebody who has just begun to look may be
+    /// told.
+    pub(crate) fn is_shown(&self, key: &str) -> bool {
+        self.outbox.of(key).any(|entry| entry.assignment.is_some()) || self.cache.is_shown(key, self.link != Link::Down)
+    }
+
     /// Whether anything is known of `key`: the backend answered for it, or this process assigned it.
     pub(crate) fn is_known(&self, key: &str) -> bool {
         self.outbox.of(key).any(|entry| entry.assignment.is_some()) || self.cache.base(key).is_known()

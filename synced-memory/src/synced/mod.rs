@@ -17,9 +17,10 @@ use crate::key::{Key, Spec};
 use crate::memory::Memory;
 use crate::mutation::{Action, Json, Member, Place, Spot};
 use crate::outbox::Written;
-use crate::part::{Change, How, Part, Policies, Shown, seen};
+use crate::part::{Change, How, Part, Policies, seen};
 use crate::policy::{ReadPolicy, WritePolicy};
 use crate::schema::SyncedMemory;
+use crate::source::Shown;
 use crate::state::Request;
 use crate::value::Value;
 use crate::wait::block_on;
@@ -121,6 +122,11 @@ impl<T> Synced<T> {
     pub(crate) fn part(&self) -> &Part {
         &self.inner.part
     }
+
+    /// Whether it may have some of its members only.
+    pub(crate) fn is_nested(&self) -> bool {
+        self.inner.nested
+    }
 }
 
 impl<T: Value> Synced<T> {
@@ -180,7 +186,7 @@ impl<T: Value> Synced<T> {
     /// How old what a near read shows may be: zero while the backend keeps it current, the time since then while it
     /// is away; `None` for what is not read near, or was not yet.
     pub fn staleness(&self) -> Option<Duration> {
-        self.part().staleness().filter(|_| self.part().is_near())
+        self.part().source().staleness().filter(|_| self.part().is_near())
     }
 
     /// What `take` makes of the value, where nobody has to be asked and nothing be decoded.
@@ -322,20 +328,11 @@ impl<T: Value> Synced<T> {
     }
 
     fn decode(&self, text: &str) -> Result<T> {
-        serde_json::from_str(text).map_err(|error| self.undecoded(&error, text))
+        self.part().source().decode(text, self.inner.nested)
     }
 
     fn undecoded(&self, error: &serde_json::Error, text: &str) -> Error {
-        let said = error.to_string();
-        let missing = said.strip_prefix("missing field `").and_then(|rest| rest.split('`').next());
-        match missing.filter(|_| self.inner.nested) {
-            Some(missing) => {
-                let path = envelope::path_of_error::<T>(text);
-                let what = format!("only a part of it is set: `{path}{missing}` is missing, and has no default");
-                self.part().error(ErrorKind::Unset, what)
-            }
-            None => self.part().undecoded::<T>(error),
-        }
+        self.part().source().undecoded::<T>(error, text, self.inner.nested)
     }
 
     fn unset(&self) -> Error {
@@ -363,11 +360,17 @@ pub trait AnyView {
     #[doc(hidden)]
     /// Those of which the backend has to be asked.
     fn keys(&self) -> Result<Vec<Arc<str>>>;
+    #[doc(hidden)]
+    fn as_part(&self) -> &Part;
 }
 
 impl<T: Value> AnyView for Synced<T> {
     fn keys(&self) -> Result<Vec<Arc<str>>> {
         if self.part().is_local() { Ok(Vec::new()) } else { self.part().keys() }
+    }
+
+    fn as_part(&self) -> &Part {
+        self.part()
     }
 }
 

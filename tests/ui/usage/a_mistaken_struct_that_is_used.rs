@@ -36,6 +36,7 @@ fn main() -> synced_memory::Result<()> {
     state.other().name().set_first("Ada".to_owned())?;
     state.synced_user().get()?;
     state.clone().restore(state.snapshot()?)?;
+    state.watch().recv()?;
     state.memory().get(&SyncedState::<u8, User>::COUNTER)?;
     Ok(())
 }

@@ -1,0 +1,54 @@
+//! The local cell of one key, as somebody who holds it sees it.
+
+use crate::cache::Version;
+use crate::shared::Shared;
+use crate::wait::Signal;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// The local cell of one key, held by a scope and by the views of the key, or by a watch.
+#[derive(Debug)]
+pub(crate) struct Slot {
+    pub(crate) key: Arc<str>,
+    pub(crate) version: Version,
+    is_near: AtomicBool,
+    watch: Option<Arc<Signal>>,
+    shared: Arc<Shared>,
+}
+
+impl Slot {
+    pub(crate) fn hold(shared: &Arc<Shared>, key: impl Into<Arc<str>>) -> Self {
+        let key = key.into();
+        let version = shared.state().cache.hold(&key);
+        Self { key, version, is_near: AtomicBool::new(false), watch: None, shared: Arc::clone(shared) }
+    }
+
+    /// One of its own for a watch, which is woken whenever what it shows has changed.
+    pub(crate) fn watched(mut self, watch: &Arc<Signal>) -> Self {
+        self.shared.state().cache.watch(&self.key, watch);
+        self.shared.wake_refresher();
+        self.watch = Some(Arc::clone(watch));
+        self
+    }
+
+    /// Has the slot kept current from now on; `prefix`: what its key begins with, as many others.
+    pub(crate) fn keep_near(&self, prefix: &str) {
+        if !self.is_near.swap(true, Ordering::Relaxed) {
+            self.shared.want_near(prefix);
+            self.shared.state().cache.keep_near(&self.key);
+        }
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        let mut state = self.shared.state();
+        if let Some(watch) = &self.watch {
+            state.cache.unwatch(&self.key, watch);
+        }
+        if *self.is_near.get_mut() {
+            state.cache.let_go(&self.key);
+        }
+        state.cache.release(&self.key);
+    }
+}

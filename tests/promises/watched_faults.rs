@@ -1,0 +1,216 @@
+//! DESIGN, section 3.3 and rule 14: whatever happens to the server, the listener and the line, the last item of a watch is
+//! what the server has.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use support::{Direction, Server, eventually};
+use synced_memory::{ErrorKind, Memory, SyncedMemory, Watch, WritePolicy};
+
+use crate::line::{DEADLINE, Line, on_every_backend, quick};
+use crate::together::draw;
+
+#[derive(SyncedMemory, Debug)]
+struct Sample {
+    #[synced(default)]
+    count: i64,
+    items: Vec<i64>,
+    map: BTreeMap<String, i64>,
+}
+
+/// What a thread that does nothing but watch was last told.
+struct Follower<T> {
+    /// Nothing yet, or one item.
+    last: Arc<Mutex<Vec<Option<T>>>>,
+    thread: JoinHandle<()>,
+}
+
+impl<T: Clone + PartialEq + std::fmt::Debug + Send + 'static> Follower<T> {
+    fn of(watch: Watch<T>) -> Self {
+        let last = Arc::new(Mutex::new(Vec::new()));
+        let seen = Arc::clone(&last);
+        let thread = thread::spawn(move || {
+            for item in watch {
+                match item {
+                    Ok(value) => *seen.lock().unwrap() = vec![value],
+                    Err(error) => assert_eq!(error.kind(), ErrorKind::Closed, "{error}"),
+                }
+            }
+        });
+        Self { last, thread }
+    }
+
+    #[track_caller]
+    fn agrees(&self, expected: Option<T>, when: &str) {
+        let what = format!("{when}: the last item is {expected:?}");
+        let expected = [expected];
+        let began = Instant::now();
+        while self.last.lock().unwrap()[..] != expected {
+            assert!(began.elapsed() < DEADLINE, "not within {DEADLINE:?}: {what}, but {:?}", self.last.lock().unwrap());
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+/// Watches of every kind, on one memory.
+struct Followers {
+    count: Follower<i64>,
+    first: Follower<i64>,
+    map: Follower<BTreeMap<String, i64>>,
+    /// Of the whole handle: the fields of which it has told since the last quiet point.
+    told: Arc<Mutex<BTreeSet<&'static str>>>,
+    handle: JoinHandle<()>,
+    before: [Option<Value>; 3],
+}
+
+impl Followers {
+    fn of(memory: &Memory) -> Self {
+        let state = Sample::attach(memory);
+        let told = Arc::<Mutex<BTreeSet<&'static str>>>::default();
+        let (telling, watch) = (Arc::clone(&told), state.watch());
+        let handle = thread::spawn(move || {
+            // The last one is `Closed`.
+            watch.into_iter().map_while(Result::ok).for_each(|names| telling.lock().unwrap().extend(names.unwrap()));
+        });
+        Self {
+            count: Follower::of(state.synced_count().watch()),
+            first: Follower::of(state.items().at(0).watch()),
+            map: Follower::of(state.map().watch()),
+            told,
+            handle,
+            before: [None, None, None],
+        }
+    }
+
+    /// Nobody writes any more: the last items are what there is.
+    fn agree(&mut self, count: Option<Value>, items: Option<Value>, map: Option<Value>, when: &str) {
+        let as_value = |value: &Value| serde_json::from_value(value.clone()).unwrap();
+        self.count.agrees(count.as_ref().map(|count| count.as_i64().unwrap()), when);
+        self.first.agrees(items.as_ref().and_then(|items| items[0].as_i64()), when);
+        self.map.agrees(map.as_ref().map(as_value), when);
+        let now = [count, items, map];
+        for ((name, before), now) in Sample::NAMES.iter().zip(&self.before).zip(&now) {
+            let is_told = || before == now || self.told.lock().unwrap().contains(name);
+            eventually(DEADLINE, &format!("{when}: the change of {name} is told"), is_told);
+        }
+        self.told.lock().unwrap().clear();
+        self.before = now;
+    }
+
+    fn end(self) {
+        for thread in [self.count.thread, self.first.thread, self.map.thread, self.handle] {
+            thread.join().expect("it ends by itself");
+        }
+    }
+}
+
+fn change_at_random(state: &SyncedSample, random: &mut u64) {
+    let n = i64::try_from(draw(random, 1_000)).unwrap();
+    let name = (n % 7).to_string();
+    match draw(random, 12) {
+        0..=2 => state.set_count(n).map(drop),
+        3 => state.add_count(n).map(drop),
+        4 => state.synced_count().delete().map(drop),
+        5 => state.items().push(n).map(drop),
+        6 => state.items().insert(0, n).map(drop),
+        7 => state.items().pop().map(drop),
+        8 => state.items().clear().map(drop),
+        9..=10 => state.map().insert(name, n).map(drop),
+        _ => state.map().remove(&name).map(drop),
+    }
+    // What it was recorded on may be gone; it is withdrawn then.
+    .or_else(|error| if error.kind() == ErrorKind::Conflict { Ok(()) } else { Err(error) })
+    .unwrap();
+}
+
+/// What the server has under a name, whoever wrote it.
+fn stored(server: &Server, name: &str) -> Option<Value> {
+    let stored: Value = serde_json::from_str(&server.get_text(&format!("memory:{name}"))?).unwrap();
+    Some(stored.get("last_modified").map_or(&stored, |_| &stored["value"]).clone())
+}
+
+#[test]
+fn no_last_value_is_lost_over_ten_thousand_changes_and_whatever_happens_meanwhile() {
+    const ROUNDS: usize = 100;
+    const WRITERS: usize = 4;
+    const CHANGES: usize = 25;
+
+    let line = Line::new();
+    let (server, proxy) = (&line.server, &line.proxy);
+    let watched = line.open();
+    let mut followers = Followers::of(&watched);
+    let behind = || quick(server.url()).write_policy(WritePolicy::Behind).build().unwrap();
+    let writers: Vec<_> = (0..WRITERS).map(|_| Sample::attach(&behind())).collect();
+    let mut random = 5;
+    for round in 0..ROUNDS {
+        let fault = draw(&mut random, 10);
+        thread::scope(|scope| {
+            for (n, writer) in writers.iter().enumerate() {
+                let mut random = (round * WRITERS + n) as u64;
+                scope.spawn(move || {
+                    for _ in 0..CHANGES {
+                        change_at_random(writer, &mut random);
+                        thread::sleep(Duration::from_micros(draw(&mut random, 400)));
+                    }
+                    writer.memory().flush(DEADLINE).unwrap();
+                });
+            }
+            thread::sleep(Duration::from_micros(draw(&mut random, 10_000)));
+            match fault {
+                0 => proxy.cut(),
+                1 => _ = server.cli(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]),
+                2 => proxy.cut_after_bytes(Direction::ToClient, draw(&mut random, 3_000)),
+                3 => proxy.cut_after_bytes(Direction::ToServer, draw(&mut random, 500)),
+                4 => {
+                    line.down(&watched);
+                    thread::sleep(Duration::from_micros(draw(&mut random, 20_000)));
+                    line.up();
+                }
+                5 => {
+                    server.kill();
+                    server.start();
+                }
+                6 => proxy.delay(Direction::ToClient, Duration::from_millis(draw(&mut random, 20))),
+                7 => _ = server.cli(&["FLUSHALL"]),
+                8 => server.set_raw("memory:count", draw(&mut random, 1_000).to_string()),
+                _ => {}
+            }
+        });
+        proxy.do_not_cut();
+        proxy.delay(Direction::ToClient, Duration::ZERO);
+        let [count, items, map] = Sample::NAMES else { panic!("these are all") };
+        let [count, items, map] = [count, items, map].map(|name| stored(server, name));
+        followers.agree(count, items, map, &format!("round {round}, fault {fault}"));
+    }
+    drop(watched);
+    followers.end();
+}
+
+#[test]
+fn no_last_value_is_lost_on_any_backend() {
+    on_every_backend("watched", |one, other| {
+        let mut followers = Followers::of(one);
+        let writers = [Sample::attach(one), Sample::attach(other)];
+        for round in 0..10 {
+            thread::scope(|scope| {
+                for (n, writer) in (0..).zip(&writers) {
+                    let mut random = round * 2 + n;
+                    scope.spawn(move || (0..50).for_each(|_| change_at_random(writer, &mut random)));
+                }
+            });
+            let json = |value: Value| Some(value).filter(|value| !value.is_null());
+            let (count, items, map) = (
+                json(json!(writers[1].synced_count().find().unwrap())),
+                json(json!(writers[1].items().find().unwrap())),
+                json(json!(writers[1].map().find().unwrap())),
+            );
+            followers.agree(count, items, map, &format!("round {round}"));
+        }
+        // Its clone goes with the check; this ends it now.
+        one.close(DEADLINE).unwrap();
+        followers.end();
+    });
+}
