@@ -3,20 +3,20 @@
 //! A ratio is of medians of rounds that alternate between the two sides, so that a machine whose speed
 //! drifts does not favour one.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// One side of a comparison: a name, and what is done so many times.
 pub type Side<'a> = (&'a str, Box<dyn FnMut(u32) + 'a>);
 
 /// Runs the sides in turn for `rounds`, `count` times each, and returns the median time of one
-/// operation for each side.
-pub fn medians(rounds: usize, count: u32, sides: &mut [Side<'_>]) -> Vec<Duration> {
+/// operation for each side, in seconds.
+pub fn medians(rounds: usize, count: u32, sides: &mut [Side<'_>]) -> Vec<f64> {
     let mut times = vec![Vec::with_capacity(rounds); sides.len()];
     for round in 0..=rounds {
         for ((_, operate), times) in sides.iter_mut().zip(&mut times) {
             let start = Instant::now();
             operate(count);
-            let elapsed = start.elapsed() / count;
+            let elapsed = start.elapsed().as_secs_f64() / f64::from(count);
             // The first round warms up.
             if round > 0 {
                 times.push(elapsed);
@@ -26,19 +26,24 @@ pub fn medians(rounds: usize, count: u32, sides: &mut [Side<'_>]) -> Vec<Duratio
     times
         .into_iter()
         .map(|mut times| {
-            times.sort_unstable();
+            times.sort_unstable_by(f64::total_cmp);
             times[times.len() / 2]
         })
         .collect()
 }
 
+/// Prints how long one operation takes on each side.
+pub fn print(sides: &[Side<'_>], figures: &[f64]) {
+    for ((name, _), figure) in sides.iter().zip(figures) {
+        let (time, unit) = match *figure {
+            short if short < 1e-6 => (1e9 * short, "ns"),
+            long => (1e6 * long, "us"),
+        };
+        println!("{name:<62} {time:>8.1} {unit}");
+    }
+}
+
 /// Prints a figure as a ratio, with its bar.
 pub fn report(what: &str, figure: f64, bar: &str) {
     println!("{what:<62} {figure:>8.2} x   (bar: {bar})");
-}
-
-/// `a / b`.
-#[must_use]
-pub fn ratio(a: Duration, b: Duration) -> f64 {
-    a.as_secs_f64() / b.as_secs_f64()
 }

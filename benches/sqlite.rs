@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 use synced_memory::{Durability, Key, Memory};
-use synced_memory_benches::{Side, medians, ratio, report};
+use synced_memory_benches::{Side, medians, report};
 
 const ROUNDS: usize = 15;
 
@@ -63,8 +63,8 @@ fn journalled(memory: &Memory, bare: &Bare, count: u32, mode: &str) {
     ];
     let figures = medians(ROUNDS, count, &mut sides);
     print(&sides, &figures, mode);
-    report(&format!("journalled set of one key / bare INSERT{mode}"), ratio(figures[0], figures[2]), "<= 3");
-    report(&format!("journalled set of a new key / bare INSERT{mode}"), ratio(figures[1], figures[2]), "<= 3");
+    report(&format!("journalled set of one key / bare INSERT{mode}"), figures[0] / figures[2], "<= 3");
+    report(&format!("journalled set of a new key / bare INSERT{mode}"), figures[1] / figures[2], "<= 3");
 }
 
 fn compare(memory: &Memory, bare: &Bare, (read, written): (u32, u32), mode: &str) {
@@ -78,7 +78,7 @@ fn compare(memory: &Memory, bare: &Bare, (read, written): (u32, u32), mode: &str
     let figures = medians(ROUNDS, read, &mut reads);
     print(&reads, &figures, mode);
     let bar = if mode.is_empty() { "<= 2, and 15 µs" } else { "" };
-    report(&format!("through read / bare SELECT{mode}"), ratio(figures[0], figures[1]), bar);
+    report(&format!("through read / bare SELECT{mode}"), figures[0] / figures[1], bar);
     drop(reads);
 
     let counter = memory.synced(&Key::<i64>::new("counter"));
@@ -93,13 +93,13 @@ fn compare(memory: &Memory, bare: &Bare, (read, written): (u32, u32), mode: &str
     let figures = medians(ROUNDS, written, &mut writes);
     print(&writes, &figures, mode);
     let bar = if mode.is_empty() { "<= 2, and 60 µs" } else { "" };
-    report(&format!("through write / bare upsert{mode}"), ratio(figures[0], figures[1]), bar);
-    report(&format!("through add / bare upsert{mode}"), ratio(figures[2], figures[1]), "");
+    report(&format!("through write / bare upsert{mode}"), figures[0] / figures[1], bar);
+    report(&format!("through add / bare upsert{mode}"), figures[2] / figures[1], "");
 }
 
-fn print(sides: &[Side<'_>], figures: &[Duration], mode: &str) {
+fn print(sides: &[Side<'_>], figures: &[f64], mode: &str) {
     for ((name, _), figure) in sides.iter().zip(figures) {
-        println!("{:<62} {figure:>10.2?}", format!("{name}{mode}"));
+        println!("{:<62} {:>8.1} us", format!("{name}{mode}"), figure * 1e6);
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use redis::{AsyncCommands, Commands};
 use support::{Server, python};
 use synced_memory::{Key, Memory};
-use synced_memory_benches::{Side, medians, ratio, report};
+use synced_memory_benches::{Side, medians, print, report};
 
 const ROUNDS: usize = 15;
 const COUNT: u32 = 2_000;
@@ -65,8 +65,8 @@ fn one_thread(server: &Server, memory: &Memory, key: &Key<u64>) {
     ];
     let figures = medians(ROUNDS, COUNT, &mut reads);
     print(&reads, &figures);
-    report("through read / bare multiplexed GET, one thread", ratio(figures[0], figures[1]), "<= 1.3");
-    report("  … where the connection is another thread's", ratio(figures[0], figures[2]), "");
+    report("through read / bare multiplexed GET, one thread", figures[0] / figures[1], "<= 1.3");
+    report("  … where the connection is another thread's", figures[0] / figures[2], "");
     drop(reads);
 
     let mut writes: Vec<Side<'_>> = vec![
@@ -91,9 +91,9 @@ fn one_thread(server: &Server, memory: &Memory, key: &Key<u64>) {
     ];
     let figures = medians(ROUNDS, COUNT, &mut writes);
     print(&writes, &figures);
-    report("through write / bare multiplexed SET, one thread", ratio(figures[0], figures[1]), "<= 1.5");
-    report("  … where the connection is another thread's", ratio(figures[0], figures[3]), "");
-    report("through add / bare multiplexed SET, one thread", ratio(figures[2], figures[1]), "<= 1.8");
+    report("through write / bare multiplexed SET, one thread", figures[0] / figures[1], "<= 1.5");
+    report("  … where the connection is another thread's", figures[0] / figures[3], "");
+    report("through add / bare multiplexed SET, one thread", figures[2] / figures[1], "<= 1.8");
 }
 
 fn many_threads(server: &Server, memory: &Memory) {
@@ -119,8 +119,8 @@ fn many_threads(server: &Server, memory: &Memory) {
     ];
     let figures = medians(ROUNDS, 4 * COUNT, &mut sides);
     print(&sides, &figures);
-    report("8 threads: through reads per Mutex<Connection> GET", ratio(figures[1], figures[0]), ">= 3");
-    report("8 threads: through writes per Mutex<Connection> SET", ratio(figures[3], figures[2]), ">= 3");
+    report("8 threads: through reads per Mutex<Connection> GET", figures[1] / figures[0], ">= 3");
+    report("8 threads: through writes per Mutex<Connection> SET", figures[3] / figures[2], ">= 3");
 }
 
 /// An operation that is done by 8 threads at once, each with its own number, `count` times in all.
@@ -159,8 +159,8 @@ print(median(lambda: m.number), median(lambda: setattr(m, 'number', 2)))
     ];
     let figures = medians(ROUNDS, COUNT, &mut ours);
     println!("the Python package: read {:.0} us, write {:.0} us", times[0] * 1e6, times[1] * 1e6);
-    report("the Python package's read / ours", times[0] / figures[0].as_secs_f64(), ">= 10");
-    report("the Python package's write / ours", times[1] / figures[1].as_secs_f64(), ">= 10");
+    report("the Python package's read / ours", times[0] / figures[0], ">= 10");
+    report("the Python package's write / ours", times[1] / figures[1], ">= 10");
 }
 
 /// A push onto a list of 10,000 messages, about 1 MB.
@@ -195,13 +195,7 @@ print(sorted(times)[7])
     .parse()
     .expect("a number");
     println!("{:<62} {:>8.1} us", "the Python package's append to 10,000 messages", theirs * 1e6);
-    report("the Python package's append / our push", theirs / figures[0].as_secs_f64(), "");
-}
-
-fn print(sides: &[Side<'_>], figures: &[Duration]) {
-    for ((name, _), figure) in sides.iter().zip(figures) {
-        println!("{name:<62} {:>8.1} us", figure.as_secs_f64() * 1e6);
-    }
+    report("the Python package's append / our push", theirs / figures[0], "");
 }
 
 /// Waits on this thread for a future of another thread's runtime.
