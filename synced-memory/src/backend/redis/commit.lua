@@ -19,7 +19,7 @@
 --           change      "delete", or to store: "keep", "never" (to end) or the time to live in ms
 --           in doubt    where an earlier attempt is: how many seconds ago the first one was; else ""
 --           expected    "" anything, "absent", "nothing" (refuse in any case), as above, or "=" and the bytes
--- Returns for each attempt
+-- Returns 1 where all were applied to what was there, or for each attempt
 --         1                        applied to what was there
 --         {1, existed, waiting}    applied; and which other writer was refused before, and waits for its turn
 --         {2, stored, tombstone}   applied by an earlier attempt
@@ -61,7 +61,7 @@ for i = 1, #KEYS, 2 do
   is_more = is_more or not is_done
   at = at + 6
 end
-if not is_more then return answers end
+if not is_more then return 1 end
 
 local kept, steps, now, most = string.match(ARGV[1], '^(%d+) (%d+) (%d+) (%d+)$')
 kept, steps, most = tonumber(kept), tonumber(steps), tonumber(most)

@@ -90,6 +90,7 @@ impl Committer {
         let mut outcomes = Vec::with_capacity(sizes.iter().sum());
         for (size, answer) in sizes.into_iter().zip(answers) {
             match answer {
+                Value::Int(1) => outcomes.extend(std::iter::repeat_n(Ok(REPLACED), size)),
                 Value::Array(of_each) if of_each.len() == size => outcomes.extend(of_each.into_iter().map(outcome)),
                 Value::ServerError(error) => {
                     let fault = self.fault_of_call(size, &error);
@@ -159,6 +160,9 @@ fn how(attempt: &Attempt) -> Cow<'static, [u8]> {
     how.into()
 }
 
+/// What the script says of an attempt that took its short way.
+const REPLACED: Outcome = Outcome::Applied { existed: true, contended: None };
+
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
@@ -166,7 +170,7 @@ fn millis(duration: Duration) -> u64 {
 fn outcome(answer: Value) -> Result<Outcome, Fault> {
     let parts = match answer {
         Value::Array(parts) => parts,
-        Value::Int(1) => return Ok(Outcome::Applied { existed: true, contended: None }),
+        Value::Int(1) => return Ok(REPLACED),
         other => return Err(reply::unexpected(&other)),
     };
     let mut parts = parts.into_iter();
