@@ -136,7 +136,7 @@ fn a_queued_change_below_what_is_gone_by_then_is_set_aside() {
     assert_eq!(two.mine.users().at("ada").get().unwrap().name, "Ada");
     two.theirs.users().remove("ada").unwrap();
     two.up();
-    two.one_aside("memory:users", "does not apply any more");
+    two.one_aside("memory:users", "does not apply to what is there");
     assert_eq!(two.mine.users().keys().unwrap(), ["bob"]);
 
     two.down();
@@ -171,6 +171,8 @@ fn an_overflow_is_a_conflict_to_a_caller_that_waits_and_is_set_aside_where_it_wa
         assert_eq!(refused.unwrap_err().kind(), ErrorKind::Conflict);
     }
     assert_eq!((two.mine.small().unwrap(), two.theirs.small().unwrap()), (100, 100));
+    let deep = two.mine.users().at("ada").fields().sub_age(31).unwrap_err().to_string();
+    assert!(deep.contains("`memory:users.ada.age`") && deep.contains("leave its range"), "{deep}");
     two.down();
     // Each of them alone is in the range.
     assert_eq!(two.mine.add_small(100).unwrap(), Written::Queued);
@@ -200,7 +202,7 @@ fn one_calls_changes_are_set_aside_together() {
     two.mine.update_users(birthday).unwrap();
     two.theirs.users().remove("bob").unwrap();
     two.up();
-    let changes = two.one_aside("memory:users", "does not apply any more");
+    let changes = two.one_aside("memory:users", "does not apply to what is there");
     assert_eq!((changes.as_array().unwrap().len(), changes[0].as_array().unwrap().len()), (1, 2), "{changes}");
     assert_eq!(two.theirs.users().at("ada").get().unwrap(), user("ada"), "it is not made for one of them alone");
 }
