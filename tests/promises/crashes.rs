@@ -163,7 +163,7 @@ fn story(line: &Line, journal: &Path, seed: u64, crashes: bool) -> Story {
     calls(&theirs, seed, 12);
     mine.snapshot().unwrap();
     line.down(mine.memory());
-    let theirs_first = seed % 3 == 0;
+    let theirs_first = seed.is_multiple_of(3);
     if theirs_first {
         calls_beside(&theirs, seed + 1);
         // Mine are later, though they know nothing of it.
