@@ -51,9 +51,7 @@ macro_rules! list {
             let last: Option<i64> = list.pop()?;
             assert_eq!(last, model.pop());
             same(&model);
-            for (range, items) in
-                [(1..2, vec![5, 5, 4]), (0..0, vec![9]), (3..99, vec![]), (7..9, vec![6, 6]), (2..1, vec![])]
-            {
+            for (range, items) in [(1..2, vec![5, 5, 4]), (0..0, vec![9]), (3..99, vec![]), (7..9, vec![6, 6])] {
                 let replaced: Vec<i64> = list.splice(range.clone(), items.clone())?;
                 let end = range.end.min(model.len());
                 let range = range.start.min(end)..end;

@@ -277,16 +277,18 @@ fn wherever_it_ends(durability: &str) {
             path.extension().is_some_and(|extension| extension == "new")
         }));
         server.cli(&["FLUSHALL"]);
-        let memory = quick(url(path)).timeout(DEADLINE).build().unwrap_or_else(|error| panic!("{path:?}: {error}"));
+        let memory =
+            quick(url(path)).timeout(DEADLINE).build().unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         memory.flush(DEADLINE).unwrap();
         let items = memory.get(&Key::<Vec<u64>>::new("items")).unwrap().unwrap();
+        let image = format!("{}, power lost: {is_loss_of_power}", path.display());
         // One line is not of a write.
         let returned = LEFT + (*lines as u64).saturating_sub(1);
         let is_whole = (returned..=returned + 1).any(|count| items.iter().copied().eq(0..count));
-        assert!(is_whole, "{path:?} (power lost: {is_loss_of_power}): {items:?} of {returned} that had returned");
+        assert!(is_whole, "{image}: {items:?} of {returned} that had returned");
         let big = memory.get(&Key::<String>::new("big")).unwrap().unwrap();
         let last: u64 = big.split(':').next().unwrap().parse().unwrap();
-        assert!((returned - 1..=returned).contains(&last), "{path:?}: {last} of {returned}");
+        assert!((returned - 1..=returned).contains(&last), "{image}: {last} of {returned}");
         memory.close(DEADLINE).unwrap();
     }
     println!("{durability}: {} images, {rewritten} of them with a journal that was being rewritten", checked.count());

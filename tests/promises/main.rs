@@ -5,6 +5,7 @@ mod clocks;
 mod closures;
 mod commands;
 mod contract;
+mod crashes;
 mod exactly_once;
 mod flushes;
 mod interface;

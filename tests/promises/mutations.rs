@@ -463,3 +463,23 @@ fn what_cannot_be_returned_stays_where_it_is() {
     two.assert_map(&[("a", 1)], 0);
     two.assert_list(&[1], 0);
 }
+
+#[test]
+fn a_value_without_a_stamp_is_compared_byte_by_byte() {
+    let two = Two::new();
+    // What it knows, and what another program has made of it since: of the same length, and without a stamp.
+    for (known, since, added) in [("5", "6", "7"), ("[1, 2]", "[3, 2]", "[3, 2,9]")] {
+        two.line.server.set_raw("memory:raw", known);
+        let raw = two.mine.memory().synced(&Key::<Value>::new("raw"));
+        assert_eq!(raw.get().unwrap(), serde_json::from_str::<Value>(known).unwrap());
+        two.line.server.set_raw("memory:raw", since);
+        if known == "5" {
+            two.mine.memory().add(&Key::<i64>::new("raw"), 1).unwrap();
+        } else {
+            raw.push(9).unwrap();
+        }
+        let stored = two.line.server.get_text("memory:raw").unwrap();
+        assert!(stored.starts_with(&format!(r#"{{"value": {added},"#)), "{stored}");
+        two.line.server.cli(&["DEL", "memory:raw"]);
+    }
+}

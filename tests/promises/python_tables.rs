@@ -33,10 +33,17 @@ const ROWS: &[Row] = &[
     ("del m.items[0]", |m| m.items().remove(0).map(drop)),
     ("m.items[1:3] = [6, 6, 6]", |m| m.items().splice(1..3, [6, 6, 6]).map(drop)),
     ("del m.items[0:2]", |m| m.items().splice(0..2, []).map(drop)),
+    ("m.items[-1] = 5", |m| m.update_items(|items| *items.last_mut().unwrap() = 5)),
+    ("m.items[::2] = [8, 9]", |m| {
+        m.update_items(|items| items.iter_mut().step_by(2).zip([8, 9]).for_each(|(item, new)| *item = new))
+    }),
+    ("del m.items[::2]", |m| m.update_items(|items| *items = items.iter().skip(1).step_by(2).copied().collect())),
     ("m.items.clear()", |m| m.items().clear().map(drop)),
     ("m.items.sort()", |m| m.items().sort().map(drop)),
     ("m.items.reverse()", |m| m.items().reverse().map(drop)),
     ("m.items.sort(key=lambda item: -item)", |m| m.update_items(|items| items.sort_by_key(|item| -item))),
+    ("m.items.sort(reverse=True)", |m| m.update_items(|items| items.sort_by(|one, other| other.cmp(one)))),
+    ("m.data['a'] += 1\nm.sync('data')", |m| m.data().at("a").add(1).map(drop)),
     ("m.items *= 3", |m| m.update_items(|items| *items = items.repeat(3))),
     ("m.lists[0].append(4)", |m| m.lists().at(0).push(4).map(drop)),
     ("m.data['a'] = 7", |m| m.data().insert("a".to_owned(), 7).map(drop)),

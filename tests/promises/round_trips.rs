@@ -1,11 +1,12 @@
 //! DESIGN, rules 5 and 10, and section 8: what a change costs, counted by the server.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use support::Server;
-use synced_memory::{SyncedMemory, Written};
+use synced_memory::{Key, SyncedMemory, Written};
 
 use crate::line::{DEADLINE, Line, connected};
 
@@ -117,4 +118,55 @@ fn ten_thousand_changes_while_offline_are_one_command_on_reconnect() {
             _ => assert!(theirs.user().tags().to_vec().unwrap().into_iter().eq((0..=changes).map(|n| n.to_string()))),
         }
     }
+}
+
+thread_local! {
+    static ENCODED: Cell<u32> = const { Cell::new(0) };
+    static DECODED: Cell<u32> = const { Cell::new(0) };
+}
+
+/// Counts how often it is encoded and decoded.
+#[derive(Debug, Clone, PartialEq)]
+struct Counted(u64);
+
+impl Serialize for Counted {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        ENCODED.set(ENCODED.get() + 1);
+        serializer.serialize_u64(self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Counted {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        DECODED.set(DECODED.get() + 1);
+        u64::deserialize(deserializer).map(Self)
+    }
+}
+
+#[test]
+fn a_push_encodes_what_is_pushed_and_decodes_nothing_and_a_read_decodes_once_for_each_change() {
+    const ALREADY: u32 = 100;
+    let line = Line::new();
+    let (memory, other) = (line.open(), line.open_directly());
+    let key = Key::<Vec<Counted>>::new("list");
+    let (list, theirs) = (memory.synced(&key), other.synced(&key));
+    list.extend((0..ALREADY).map(|n| Counted(n.into()))).unwrap();
+    let counts = || (ENCODED.take(), DECODED.take());
+    assert_eq!(counts(), (ALREADY, 0));
+    list.push(Counted(1)).unwrap();
+    assert_eq!(counts(), (1, 0));
+    assert_eq!(list.len().unwrap(), 101);
+    assert_eq!(counts(), (0, 101));
+    // Nothing has changed, and it is asked for.
+    assert_eq!((list.len().unwrap(), list.with(|list| list[100].clone()).unwrap()), (101, Counted(1)));
+    assert_eq!(counts(), (0, 0));
+    theirs.push(Counted(2)).unwrap();
+    list.push(Counted(3)).unwrap();
+    assert_eq!(counts(), (2, 0), "also where somebody interfered");
+    list.insert(1, Counted(4)).unwrap();
+    assert_eq!(counts(), (1, 0));
+    assert_eq!(list.pop().unwrap(), Some(Counted(3)));
+    assert_eq!(counts(), (0, 1), "what is returned is decoded");
+    assert_eq!(list.len().unwrap(), 103);
+    assert_eq!(counts(), (0, 103));
 }

@@ -1,10 +1,13 @@
 //! DESIGN, rule 13: what no longer applies is set aside, never dropped; what is superseded is counted.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use support::eventually;
 use synced_memory::{ErrorKind, Key, SyncedMemory, Written};
+use tempfile::TempDir;
 
 use crate::line::{DEADLINE, Line, connected};
 
@@ -136,7 +139,7 @@ fn a_queued_change_below_what_is_gone_by_then_is_set_aside() {
     assert_eq!(two.mine.users().at("ada").get().unwrap().name, "Ada");
     two.theirs.users().remove("ada").unwrap();
     two.up();
-    two.one_aside("memory:users", "does not apply any more");
+    two.one_aside("memory:users", "does not apply to what is there");
     assert_eq!(two.mine.users().keys().unwrap(), ["bob"]);
 
     two.down();
@@ -171,6 +174,8 @@ fn an_overflow_is_a_conflict_to_a_caller_that_waits_and_is_set_aside_where_it_wa
         assert_eq!(refused.unwrap_err().kind(), ErrorKind::Conflict);
     }
     assert_eq!((two.mine.small().unwrap(), two.theirs.small().unwrap()), (100, 100));
+    let deep = two.mine.users().at("ada").fields().sub_age(31).unwrap_err().to_string();
+    assert!(deep.contains("`memory:users.ada.age`") && deep.contains("leave its range"), "{deep}");
     two.down();
     // Each of them alone is in the range.
     assert_eq!(two.mine.add_small(100).unwrap(), Written::Queued);
@@ -200,7 +205,7 @@ fn one_calls_changes_are_set_aside_together() {
     two.mine.update_users(birthday).unwrap();
     two.theirs.users().remove("bob").unwrap();
     two.up();
-    let changes = two.one_aside("memory:users", "does not apply any more");
+    let changes = two.one_aside("memory:users", "does not apply to what is there");
     assert_eq!((changes.as_array().unwrap().len(), changes[0].as_array().unwrap().len()), (1, 2), "{changes}");
     assert_eq!(two.theirs.users().at("ada").get().unwrap(), user("ada"), "it is not made for one of them alone");
 }
@@ -245,7 +250,7 @@ fn queued_writes_that_are_superseded_are_counted_and_not_set_aside() {
     two.mine.team().at(0).fields().set_age(1).unwrap();
     // Later than those, by as much as two clocks may differ.
     let queued = two.mine.team().last_modified().unwrap();
-    support::eventually(DEADLINE, "the clock has moved on", || {
+    eventually(DEADLINE, "the clock has moved on", || {
         two.theirs.set_small(2).unwrap();
         two.theirs.synced_small().last_modified().unwrap() > queued
     });
@@ -257,4 +262,45 @@ fn queued_writes_that_are_superseded_are_counted_and_not_set_aside() {
     assert_eq!(two.mine.small().unwrap(), 2);
     assert_eq!(two.mine.users().at("ada").get().unwrap().name, "theirs");
     assert_eq!(two.mine.team().at(0).get().unwrap().age, 2);
+}
+
+#[test]
+fn what_waited_for_longer_than_deletes_are_remembered_is_set_aside_and_not_applied() {
+    const REMEMBERED: Duration = Duration::from_millis(500);
+    for is_journalled in [false, true] {
+        let (line, directory) = (Line::new(), TempDir::new().unwrap());
+        let open = || {
+            let builder = line.builder().tombstone_ttl(REMEMBERED);
+            let builder = if is_journalled { builder.journal(directory.path()) } else { builder };
+            builder.build().unwrap()
+        };
+        let (early, late) = (Key::<i64>::new("early"), Key::<i64>::new("late"));
+        let (memory, direct) = (open(), line.open_directly());
+        memory.set(&early, 1).unwrap();
+        line.down(&memory);
+        assert_eq!(memory.set(&early, 2).unwrap(), Written::Queued);
+        assert_eq!(memory.add(&Key::<i64>::new("count"), 5).unwrap(), Written::Queued);
+        let began = Instant::now();
+        direct.delete(&early).unwrap();
+        eventually(DEADLINE, "it has waited for too long", || began.elapsed() > REMEMBERED);
+        // Of this one a delete would still be known.
+        assert_eq!(memory.set(&late, 3).unwrap(), Written::Queued);
+        let memory = if is_journalled {
+            memory.close(Duration::ZERO).unwrap_err();
+            drop(memory);
+            line.up();
+            open()
+        } else {
+            line.up();
+            memory
+        };
+        memory.flush(DEADLINE).unwrap();
+        assert_eq!((memory.get(&early).unwrap(), memory.get(&late).unwrap()), (None, Some(3)));
+        let mut aside = memory.set_aside();
+        aside.sort_by(|one, other| one.key.cmp(&other.key));
+        let told: Vec<_> = aside.iter().map(|aside| (aside.key.as_str(), aside.reason.kind())).collect();
+        assert_eq!(told, [("memory:count", ErrorKind::Conflict), ("memory:early", ErrorKind::Conflict)]);
+        assert_eq!((aside[0].changes.len(), aside[1].value.clone()), (1, Some(json!(2))));
+        assert!(aside[1].reason.to_string().contains("waited longer"), "{}", aside[1].reason);
+    }
 }

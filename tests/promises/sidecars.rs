@@ -102,3 +102,25 @@ fn an_attempt_in_doubt_whose_record_may_be_gone_is_set_aside_and_never_doubled()
     assert_eq!(memory.get(&count).unwrap(), Some(302), "it was made once: {aside:?}");
     assert_eq!((aside.len(), aside[0].reason.kind()), (1, ErrorKind::Conflict));
 }
+
+#[test]
+fn the_expiry_of_a_sidecar_is_never_shortened() {
+    let server = Server::redis().start();
+    let (count, day) = (Key::<usize>::new("count"), Duration::from_secs(24 * 3600));
+    let open = |ttl: Duration| Memory::builder().url(server.url()).tombstone_ttl(ttl).build().unwrap();
+    let (long, short) = (open(10 * day), open(day));
+    let left = || -> u128 { redis::from_redis_value(server.cli(&["PTTL", SIDECAR])).unwrap() };
+    let changes: [fn(&Memory, &Key<usize>); 3] = [
+        |memory, key| _ = memory.set(key, 1).unwrap(),
+        |memory, key| _ = memory.add(key, 1).unwrap(),
+        |memory, key| _ = memory.delete(key).unwrap(),
+    ];
+    for change in changes {
+        change(&short, &count);
+        assert!(left() > (day / 2).as_millis());
+        change(&long, &count);
+        assert!(left() > (9 * day).as_millis(), "{}", left());
+        change(&short, &count);
+        assert!(left() > (9 * day).as_millis(), "{}", left());
+    }
+}

@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
-use support::{Python, Server};
+use support::{Proxy, Python, Server};
 use synced_memory::{ErrorKind, Key, Memory, SyncedMemory, Written};
+
+use crate::line::{DEADLINE, lost, quick};
 
 #[derive(SyncedMemory, Debug, PartialEq)]
 struct Sample {
@@ -191,5 +193,59 @@ fn the_wire_form_is_the_same_on_valkey_and_on_redis_6() {
         assert_eq!(stamp.len(), "1719400000000000000}".len());
         assert!(handle.memory().delete(&SyncedSample::FLAG).unwrap());
         assert_eq!(server.get_raw("memory:flag"), None);
+    }
+}
+
+/// Beyond the stamps of today and of the next years.
+const LATER: u64 = 3_000_000_000_000_000_000;
+
+#[test]
+fn the_last_bytes_alone_decide_what_an_envelope_is_here_and_in_the_script() {
+    let stamped = |text: &str| text.replace('@', &LATER.to_string());
+    // What is stored, and whether that is a stamp.
+    let table = [
+        (r#"{"value": 1, "last_modified": @}"#, true),
+        (r#"{"value":1,"last_modified":@}"#, true),
+        ("{\"value\": 1,\n \"last_modified\"\u{b}:\t@ }\r\n\u{c}", false),
+        ("{\"value\": 1,\n \"last_modified\":\t@ }\r\n\u{b}", true),
+        (r#"{"value": {"value": 2, "last_modified": 5}, "last_modified": @}"#, true),
+        (r#"{"other": true, "last_modified": @}"#, true),
+        (r#"{"last_modified": @, "value": 1}"#, false),
+        (r#"{"a": {"value": 1, "last_modified": @}}"#, false),
+        (r#"[{"value": 1, "last_modified": @}]"#, false),
+        (r#"{"value": "\"last_modified\": @}"}"#, false),
+        (r#""{\"value\": 1, \"last_modified\": @}""#, false),
+        (r#"{"value": 1, "last_modified": -@}"#, false),
+        (r#"{"value": 1, "last_modified": @.0}"#, false),
+        (r#"{"value": 1, "last_modified": "@"}"#, false),
+        (r#"{"value": 1, "last_modified": @e0}"#, false),
+        (r#"{"value": 1, "last_modified": 9999@}"#, false),
+        (r#"{"value": 1, "last_modified": 4611686018427387905}"#, false),
+        ("@", false),
+        ("7", false),
+    ];
+    for server in [Server::redis(), Server::redis_6(), Server::valkey()] {
+        let server = server.start();
+        let proxy = Proxy::to(&server);
+        let memory = quick(proxy.url()).build().unwrap();
+        let beside = Memory::open(&server.url()).unwrap();
+        proxy.refuse(true);
+        proxy.cut();
+        lost(&memory);
+        let key = |row: usize| Key::<Value>::named(format!("row{row}"));
+        for (row, (text, is_stamp)) in table.iter().enumerate() {
+            server.set_raw(&format!("memory:row{row}"), stamped(text));
+            let read = beside.synced(&key(row)).last_modified().unwrap();
+            assert_eq!(read, Some(if *is_stamp { LATER } else { 0 }), "{text:?} here");
+            memory.set(&key(row), Value::from("queued")).unwrap();
+        }
+        proxy.refuse(false);
+        memory.flush(DEADLINE).unwrap();
+        // A queued write gives way to a later stamp, and to nothing else.
+        for (row, (text, is_stamp)) in table.iter().enumerate() {
+            let stored = server.get_text(&format!("memory:row{row}")).unwrap();
+            let is_kept = stored == stamped(text);
+            assert_eq!(is_kept, *is_stamp, "{text:?} in the script: {stored:?}");
+        }
     }
 }

@@ -245,6 +245,13 @@ impl From<Journalled> for Mutation {
 }
 
 impl Call {
+    /// The place that it changes, as messages name it: `.name` for a member, `[1]` for an element. The root where
+    /// it changes several.
+    pub(crate) fn place(&self) -> String {
+        let [operation] = &self.operations[..] else { return String::new() };
+        operation.path.iter().map(ToString::to_string).collect()
+    }
+
     fn size(&self) -> usize {
         size_of::<Self>() + self.operations.iter().map(Operation::size).sum::<usize>()
     }
@@ -252,6 +259,15 @@ impl Call {
 
 fn size_of_json(items: &[Json]) -> usize {
     items.iter().map(|item| size_of::<Json>() + item.as_str().len()).sum()
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Member(member) => write!(f, ".{}", member.name),
+            Self::Element(element) => write!(f, "[{}]", element.index),
+        }
+    }
 }
 
 impl Operation {

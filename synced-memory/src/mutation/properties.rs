@@ -224,6 +224,23 @@ proptest! {
     }
 
     #[test]
+    fn coalesced_calls_apply_as_one_by_one_to_what_is_unset(origin in json_text(), calls in choices()) {
+        // Each is recorded on what the unset value is taken for, and on what those before it made of that.
+        let (mut mutations, view) = record_all(&origin, &calls);
+        for mutation in &mut mutations {
+            mutation.origin = Some(json(&origin));
+        }
+        for since in [Since::Unchanged(None), Since::Moved] {
+            let together = coalesced(mutations.clone(), since);
+            let applied = apply(None, &together, Rule::Latest);
+            prop_assert!(applied.misfits.is_empty() && applied.superseded == 0, "{origin}\n{mutations:?}\n{together:?}");
+            // Where nothing differs in the end it may stay unset.
+            let text = applied.text.as_ref().unwrap_or(&origin);
+            prop_assert!(Content::of(text) == Content::of(&view), "{origin}: {text}\n{view}\n{mutations:?}\n{together:?}");
+        }
+    }
+
+    #[test]
     fn coalesced_calls_apply_as_one_by_one_to_what_others_wrote(
         base in json_text(), others in choices(), calls in choices()
     ) {

@@ -13,10 +13,12 @@ use std::sync::Arc;
 impl State {
     /// Withdraws the calls that do not apply. Nothing where that was all.
     pub(super) fn put_calls_aside(&mut self, key: &Arc<str>, misfits: &[(usize, Misfit)]) -> Option<()> {
-        let (_, misfit) = misfits.first()?;
-        let reason =
-            Error::of_key(ErrorKind::Conflict, key, format_args!("a change does not apply any more: {misfit}"));
+        let (index, misfit) = misfits.first()?;
         let entry = self.outbox.head(key)?;
+        let call = entry.mutation.as_ref().and_then(|mutation| mutation.calls().get(*index));
+        let place = format!("{key}{}", call.map(Call::place).unwrap_or_default());
+        let what = format_args!("a change does not apply to what is there: {misfit}");
+        let reason = Error::of_key(ErrorKind::Conflict, &place, what);
         if entry.is_awaited() {
             self.put_aside(key, reason);
             return None;
