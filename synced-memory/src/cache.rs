@@ -6,6 +6,7 @@ use crate::error::Error;
 use crate::wait::Signal;
 use bytes::Bytes;
 use std::collections::{HashMap, VecDeque};
+use std::hash::Hash;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -47,6 +48,7 @@ struct Cell {
 
 /// How a slot that is read locally is kept current.
 #[derive(Debug, Default)]
+#[allow(clippy::struct_excessive_bools)] // each is asked for by itself
 struct Near {
     /// How many of the holders want it.
     wanted: usize,
@@ -134,6 +136,14 @@ impl Cell {
     }
 }
 
+/// Gives back the room of what has gone: as many may never come again.
+pub(crate) fn give_back<K: Eq + Hash, V>(map: &mut HashMap<K, V>) {
+    const FEW: usize = 64;
+    if map.capacity() > 4 * map.len() + FEW {
+        map.shrink_to(2 * map.len());
+    }
+}
+
 impl Cache {
     /// Takes hold of the slot of `key`, which is made at the first call.
     pub(crate) fn hold(&mut self, key: &Arc<str>) -> Version {
@@ -142,14 +152,16 @@ impl Cache {
         Arc::clone(&cell.version)
     }
 
-    /// Lets go of the slot of `key`.
-    pub(crate) fn release(&mut self, key: &str) {
-        if let Some(cell) = self.cells.get_mut(key) {
-            cell.holders -= 1;
-            if cell.holders == 0 {
-                self.cells.remove(key);
-            }
+    /// Lets go of the slot of `key`; whether nobody holds it any more.
+    pub(crate) fn release(&mut self, key: &str) -> bool {
+        let Some(cell) = self.cells.get_mut(key) else { return false };
+        cell.holders -= 1;
+        let is_last = cell.holders == 0;
+        if is_last {
+            self.cells.remove(key);
+            give_back(&mut self.cells);
         }
+        is_last
     }
 
     /// What the backend last answered for `key`.
@@ -185,7 +197,7 @@ impl Cache {
         // Each answer tells it as later than it is, by the time that the answer took.
         if let (Some(known), Some(end)) = (known, end)
             && known <= end
-            && end - known < ANSWER
+            && end.saturating_sub(known) < ANSWER
         {
             return;
         }
@@ -331,7 +343,7 @@ impl Cache {
 
     /// What could not be read before is to be read now.
     pub(crate) fn now_is_later(&mut self) {
-        self.stale.extend(self.later.drain(..));
+        self.stale.extend(std::mem::take(&mut self.later));
     }
 
     /// Takes in that `key` may have changed.
@@ -354,6 +366,9 @@ impl Cache {
     /// Takes out what is to be read again now, at most `most`.
     pub(crate) fn take_stale(&mut self, most: usize) -> Vec<Arc<str>> {
         let keys: Vec<_> = self.stale.drain(..most.min(self.stale.len())).collect();
+        if self.stale.is_empty() {
+            self.stale = VecDeque::new();
+        }
         let still_there = |key: &Arc<str>| {
             self.cells.get_mut(key).is_some_and(|cell| {
                 cell.near.is_queued = false;
