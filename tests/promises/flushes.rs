@@ -139,7 +139,7 @@ fn a_foreign_write_between_the_cut_and_the_retry_stays(direction: Direction) {
                 assert_eq!(memory.get(&key("n")).unwrap(), expected, "{what}: the slot follows");
             }
             // All bytes of the shortest answer were cut.
-            assert!(cut || bytes >= "*1\r\n:1\r\n".len(), "{mine:?}: {bytes}");
+            assert!(cut || bytes >= b"*1\r\n:1\r\n".len() as u64, "{mine:?}: {bytes}");
             line.proxy.do_not_cut();
             line.up();
             if !cut {

@@ -160,6 +160,12 @@ fn a_server_that_may_not_tell_is_asked_each_time() {
     assert_eq!(count.staleness(), None);
 }
 
+#[derive(SyncedMemory)]
+#[synced(near)]
+struct Plain {
+    plain: i64,
+}
+
 #[test]
 fn a_value_that_was_known_before_is_asked_for_when_its_key_is_read_near() {
     let server = Server::redis().start();
@@ -174,11 +180,6 @@ fn a_value_that_was_known_before_is_asked_for_when_its_key_is_read_near() {
         server.set_raw(&known, "1");
         assert_eq!(scope.get(&near).unwrap(), Some(1));
         server.set_raw(&known, "2");
-        #[derive(SyncedMemory)]
-        #[synced(near)]
-        struct Plain {
-            plain: i64,
-        }
         let plain = Plain::attach(&scope);
         assert_eq!(plain.plain().unwrap(), 2);
         server.set_raw(&known, "3");
