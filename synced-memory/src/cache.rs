@@ -134,6 +134,15 @@ impl Cell {
     fn is_near(&self) -> bool {
         self.near.wanted > 0
     }
+
+    /// Takes in that what is there may have changed; whether it is to be read again now.
+    fn may_have_changed(&mut self, mono: Mono, is_told: bool) -> bool {
+        self.near.generation.0 += 1;
+        if std::mem::take(&mut self.near.is_current) {
+            self.near.current_until = Some(mono);
+        }
+        self.is_near() && is_told && !std::mem::replace(&mut self.near.is_queued, true)
+    }
 }
 
 /// Gives back the room of what has gone: as many may never come again.
@@ -321,9 +330,10 @@ impl Cache {
 
     /// Takes in that everything may have changed.
     pub(crate) fn all_changed(&mut self, mono: Mono) {
-        let near = self.cells.iter().filter(|(_, cell)| cell.is_near());
-        for key in near.map(|(key, _)| Arc::clone(key)).collect::<Vec<_>>() {
-            self.changed(&key, mono);
+        for (key, cell) in self.cells.iter_mut().filter(|(_, cell)| cell.is_near()) {
+            if cell.may_have_changed(mono, self.is_told) {
+                self.stale.push_back(Arc::clone(key));
+            }
         }
     }
 
@@ -349,11 +359,7 @@ impl Cache {
     /// Takes in that `key` may have changed.
     pub(crate) fn changed(&mut self, key: &Arc<str>, mono: Mono) {
         let Some(cell) = self.cells.get_mut(key) else { return };
-        cell.near.generation.0 += 1;
-        if std::mem::take(&mut cell.near.is_current) {
-            cell.near.current_until = Some(mono);
-        }
-        if cell.is_near() && self.is_told && !std::mem::replace(&mut cell.near.is_queued, true) {
+        if cell.may_have_changed(mono, self.is_told) {
             self.stale.push_back(Arc::clone(key));
         }
     }

@@ -114,6 +114,42 @@ fn after_whatever_happened_to_the_server_every_slot_is_read_again() {
 }
 
 #[test]
+fn after_an_outage_a_large_state_is_read_again_in_batches_and_each_slot_once() {
+    const SLOTS: usize = 5_000;
+    let line = Line::new();
+    let (memory, direct) = (line.builder().read_policy(ReadPolicy::Near).build().unwrap(), line.open_directly());
+    let name = |n: usize| Key::<usize>::named(format!("k{n}"));
+    let mut sets = redis::pipe();
+    (0..SLOTS).for_each(|n| _ = sets.set(format!("memory:k{n}"), n).ignore());
+    let mut connection = redis::Client::open(line.server.url()).unwrap().get_connection().unwrap();
+    let () = sets.query(&mut connection).unwrap();
+    let views: Vec<_> = (0..SLOTS).map(|n| memory.synced(&name(n))).collect();
+    assert!(views.iter().enumerate().all(|(n, view)| view.get().unwrap() == n));
+    eventually(DEADLINE, "all are current", || memory.status().not_current == 0);
+    line.down(&memory);
+    assert_eq!(memory.status().not_current, SLOTS);
+    direct.set(&name(7), 70).unwrap();
+    for direction in [Direction::ToServer, Direction::ToClient] {
+        line.proxy.delay(direction, Duration::from_millis(5));
+    }
+    line.server.reset_stats();
+    line.up();
+    let mut steps = vec![SLOTS];
+    eventually(DEADLINE, "all are current again", || {
+        let left = memory.status().not_current;
+        if steps.last() != Some(&left) {
+            steps.push(left);
+        }
+        left == 0
+    });
+    assert!(steps.is_sorted_by(|one, next| one > next) && steps.len() > 10, "{steps:?}");
+    let reads = line.server.command_count("get");
+    // The write's script has read its key.
+    assert!((SLOTS as u64..SLOTS as u64 + 10).contains(&reads), "{reads} reads of {SLOTS} slots");
+    assert_eq!(views[7].get().unwrap(), 70);
+}
+
+#[test]
 fn while_the_server_is_away_near_reads_and_behind_writes_never_wait() {
     let line = Line::new();
     let memory = line.builder().read_policy(ReadPolicy::Near).write_policy(WritePolicy::Behind).build().unwrap();
