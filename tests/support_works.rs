@@ -4,12 +4,13 @@ use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use redis::Value;
 use support::Direction::{ToClient, ToServer};
-use support::{Address, Child, FakeClock, Logs, Proxy, Python, Server, eventually, eventually_some, python};
+use support::{Address, Child, Dragonfly, FakeClock, Logs, Proxy, Python, Server, eventually, eventually_some, python};
 
 const SOON: Duration = Duration::from_secs(5);
 
@@ -543,4 +544,72 @@ fn waiting_ends_with_the_condition_or_with_its_message() {
     let failed = std::panic::catch_unwind(|| eventually(Duration::from_millis(5), "pigs fly", || false));
     let message = failed.expect_err("they do not").downcast::<String>().expect("a message");
     assert!(message.contains("pigs fly"), "{message}");
+}
+
+fn speak(address: &impl Address, protocol: &str) -> redis::Connection {
+    let url = format!("redis://127.0.0.1:{}?protocol={protocol}", address.port());
+    redis::Client::open(url).unwrap().get_connection().unwrap()
+}
+
+fn say(connection: &mut redis::Connection, words: &[&str]) -> redis::RedisResult<redis::Value> {
+    redis::cmd(words[0]).arg(&words[1..]).query(connection)
+}
+
+#[test]
+fn behind_dragonflys_rules_what_dragonfly_does_not_know_is_refused() {
+    let server = Server::redis().start();
+    let dragonfly = Dragonfly::over(&server);
+    let mut wire = speak(&dragonfly, "resp3");
+    let tracking = ["CLIENT", "TRACKING", "ON"];
+    let options = [&["BCAST"][..], &["BCAST", "PREFIX", "a"], &["REDIRECT", "1"], &["OPTIN", "NOLOOP"]];
+    let mut refused: Vec<Vec<&str>> = options.iter().map(|options| [&tracking[..], options].concat()).collect();
+    refused.extend([vec!["CLIENT", "TRACKINGINFO"], vec!["CLIENT", "NO-EVICT", "ON"], vec!["FUNCTION", "LIST"]]);
+    refused.extend([vec!["FCALL", "f", "0"], vec!["EVAL", "return redis.call('GET', 'k')", "1", "other"]]);
+    refused.push(vec!["EVAL", "return redis.pcall('GET', 'k')", "0"]);
+    for words in refused {
+        assert!(say(&mut wire, &words).is_err(), "{words:?} is not refused");
+        // Answers come in their order all the same.
+        assert_eq!(say(&mut wire, &["PING"]).unwrap(), redis::Value::SimpleString("PONG".to_owned()));
+    }
+    let get = redis::Script::new("return redis.call('GET', KEYS[1])");
+    server.set_raw("k", "5");
+    for _ in 0..2 {
+        assert_eq!(get.key("k").invoke::<i64>(&mut wire).unwrap(), 5);
+        server.cli(&["SCRIPT", "FLUSH"]);
+    }
+    let hello = format!("{:?}", say(&mut wire, &["HELLO", "3"]).unwrap());
+    assert!(hello.contains("dragonfly_version"), "{hello}");
+    for n in 0..30 {
+        server.set_raw(&format!("scanned{n}"), "1");
+    }
+    let page = say(&mut wire, &["SCAN", "0", "MATCH", "scanned*", "COUNT", "1000"]).unwrap();
+    let (next, mut names): (String, Vec<String>) = redis::from_redis_value(page).unwrap();
+    let all = names.len();
+    names.sort_unstable();
+    names.dedup();
+    assert!(next != "0" && names.len() < 30 && names.len() < all, "{names:?}");
+    let mut old = speak(&dragonfly, "resp2");
+    assert!(say(&mut old, &tracking).is_err());
+}
+
+#[test]
+fn behind_dragonflys_rules_each_push_is_of_one_key_and_noloop_tracks_nothing() {
+    let server = Server::redis().start();
+    let dragonfly = Dragonfly::over(&server);
+    let mut wire = speak(&dragonfly, "resp3");
+    let (tell, told) = mpsc::channel();
+    wire.set_push_sender(tell);
+    for (options, expected) in [(&["NOLOOP"][..], 0), (&[][..], 2)] {
+        say(&mut wire, &[&["CLIENT", "TRACKING", "ON"][..], options].concat()).unwrap();
+        say(&mut wire, &["MGET", "a", "b"]).unwrap();
+        server.cli(&["MSET", "a", "1", "b", "2"]);
+        let mut keys = Vec::new();
+        // Pushes may be behind the answers; those of the next round would be too many.
+        for _ in 0..20 {
+            say(&mut wire, &["PING"]).unwrap();
+            keys.extend(told.try_iter().map(|push: redis::PushInfo| push.data[0].clone()));
+        }
+        let of_one = |keys: &redis::Value| matches!(keys, redis::Value::Array(keys) if keys.len() == 1);
+        assert!(keys.len() == expected && keys.iter().all(of_one), "{keys:?}");
+    }
 }

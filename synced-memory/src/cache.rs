@@ -6,6 +6,7 @@ use crate::error::Error;
 use crate::wait::Signal;
 use bytes::Bytes;
 use std::collections::{HashMap, VecDeque};
+use std::hash::Hash;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -47,6 +48,7 @@ struct Cell {
 
 /// How a slot that is read locally is kept current.
 #[derive(Debug, Default)]
+#[allow(clippy::struct_excessive_bools)] // each is asked for by itself
 struct Near {
     /// How many of the holders want it.
     wanted: usize,
@@ -132,6 +134,23 @@ impl Cell {
     fn is_near(&self) -> bool {
         self.near.wanted > 0
     }
+
+    /// Takes in that what is there may have changed; whether it is to be read again now.
+    fn may_have_changed(&mut self, mono: Mono, is_told: bool) -> bool {
+        self.near.generation.0 += 1;
+        if std::mem::take(&mut self.near.is_current) {
+            self.near.current_until = Some(mono);
+        }
+        self.is_near() && is_told && !std::mem::replace(&mut self.near.is_queued, true)
+    }
+}
+
+/// Gives back the room of what has gone: as many may never come again.
+pub(crate) fn give_back<K: Eq + Hash, V>(map: &mut HashMap<K, V>) {
+    const FEW: usize = 64;
+    if map.capacity() > 4 * map.len() + FEW {
+        map.shrink_to(2 * map.len());
+    }
 }
 
 impl Cache {
@@ -142,14 +161,16 @@ impl Cache {
         Arc::clone(&cell.version)
     }
 
-    /// Lets go of the slot of `key`.
-    pub(crate) fn release(&mut self, key: &str) {
-        if let Some(cell) = self.cells.get_mut(key) {
-            cell.holders -= 1;
-            if cell.holders == 0 {
-                self.cells.remove(key);
-            }
+    /// Lets go of the slot of `key`; whether nobody holds it any more.
+    pub(crate) fn release(&mut self, key: &str) -> bool {
+        let Some(cell) = self.cells.get_mut(key) else { return false };
+        cell.holders -= 1;
+        let is_last = cell.holders == 0;
+        if is_last {
+            self.cells.remove(key);
+            give_back(&mut self.cells);
         }
+        is_last
     }
 
     /// What the backend last answered for `key`.
@@ -185,7 +206,7 @@ impl Cache {
         // Each answer tells it as later than it is, by the time that the answer took.
         if let (Some(known), Some(end)) = (known, end)
             && known <= end
-            && end - known < ANSWER
+            && end.saturating_sub(known) < ANSWER
         {
             return;
         }
@@ -309,9 +330,10 @@ impl Cache {
 
     /// Takes in that everything may have changed.
     pub(crate) fn all_changed(&mut self, mono: Mono) {
-        let near = self.cells.iter().filter(|(_, cell)| cell.is_near());
-        for key in near.map(|(key, _)| Arc::clone(key)).collect::<Vec<_>>() {
-            self.changed(&key, mono);
+        for (key, cell) in self.cells.iter_mut().filter(|(_, cell)| cell.is_near()) {
+            if cell.may_have_changed(mono, self.is_told) {
+                self.stale.push_back(Arc::clone(key));
+            }
         }
     }
 
@@ -331,17 +353,13 @@ impl Cache {
 
     /// What could not be read before is to be read now.
     pub(crate) fn now_is_later(&mut self) {
-        self.stale.extend(self.later.drain(..));
+        self.stale.extend(std::mem::take(&mut self.later));
     }
 
     /// Takes in that `key` may have changed.
     pub(crate) fn changed(&mut self, key: &Arc<str>, mono: Mono) {
         let Some(cell) = self.cells.get_mut(key) else { return };
-        cell.near.generation.0 += 1;
-        if std::mem::take(&mut cell.near.is_current) {
-            cell.near.current_until = Some(mono);
-        }
-        if cell.is_near() && self.is_told && !std::mem::replace(&mut cell.near.is_queued, true) {
+        if cell.may_have_changed(mono, self.is_told) {
             self.stale.push_back(Arc::clone(key));
         }
     }
@@ -354,6 +372,9 @@ impl Cache {
     /// Takes out what is to be read again now, at most `most`.
     pub(crate) fn take_stale(&mut self, most: usize) -> Vec<Arc<str>> {
         let keys: Vec<_> = self.stale.drain(..most.min(self.stale.len())).collect();
+        if self.stale.is_empty() {
+            self.stale = VecDeque::new();
+        }
         let still_there = |key: &Arc<str>| {
             self.cells.get_mut(key).is_some_and(|cell| {
                 cell.near.is_queued = false;

@@ -237,7 +237,11 @@ impl Core {
 
     /// Sees to it that what is queued is sent.
     fn forward(&self) {
-        if self.shared.state().outbox.is_anything_ready() {
+        let is_anything_to_do = {
+            let state = self.shared.state();
+            state.outbox.is_anything_ready() || state.is_any_unused()
+        };
+        if is_anything_to_do {
             self.shared.wake.notify_one();
         }
         // What was taken out to be sent may have been settled without.

@@ -158,6 +158,12 @@ async fn flush(shared: &Shared, live: &Arc<Live>, backoff: &mut Backoff, first: 
                 backoff.reset();
                 // What it did not take may have been dropped since, and nothing is left to try it with.
                 take_writes_again(shared, &mut shared.state());
+                if shared.state().is_any_unused() {
+                    if let Err(fault) = forget_unused(shared, live).await {
+                        return fault;
+                    }
+                    continue;
+                }
                 shared.wake.notified().await;
             }
             Err(fault) if fault.kind == FaultKind::Busy => sleep(backoff.next()).await,
@@ -167,6 +173,18 @@ async fn flush(shared: &Shared, live: &Arc<Live>, backoff: &mut Backoff, first: 
             }
             Err(fault) => return fault,
         }
+    }
+}
+
+/// Drops this writer's records at keys that nobody here uses any more. Those that stay behind age out.
+async fn forget_unused(shared: &Shared, live: &Live) -> Result<(), Fault> {
+    let forget = |_| {
+        let mut state = shared.state();
+        live.session.forget(state.writer(), &state.take_unused())
+    };
+    match timeout(shared.settings.timeout, shared.issue_made(live, forget)).await {
+        Ok(Err(fault)) if fault.is_lost() => Err(fault),
+        _ => Ok(()),
     }
 }
 

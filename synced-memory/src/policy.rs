@@ -1,6 +1,10 @@
 //! What reads ask, and what writes wait for.
 
 /// What a read asks, unless the key says otherwise.
+///
+/// # Near and behind
+///
+#[doc = include_str!("../near.md")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum ReadPolicy {

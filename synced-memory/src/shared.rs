@@ -211,27 +211,41 @@ impl Shared {
     pub(crate) async fn issue<T>(
         &self,
         live: &Live,
-        mut request: Reply<T>,
+        request: Reply<T>,
         on_sent: impl FnOnce(Ticket),
     ) -> Result<T, Fault> {
-        let mut on_sent = Some(on_sent);
+        let make = |ticket| {
+            on_sent(ticket);
+            request
+        };
+        self.issue_made(live, make).await
+    }
+
+    /// As [`issue`](Shared::issue), of a request that is made when nothing else can be sent before it.
+    pub(crate) async fn issue_made<T>(&self, live: &Live, make: impl FnOnce(Ticket) -> Reply<T>) -> Result<T, Fault> {
+        let mut make = Some(make);
         let first = poll_fn(|context| {
             let mut wire = self.wire.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(fault) = &*live.verdict.borrow() {
-                return Poll::Ready(Poll::Ready(Err(fault.clone())));
-            }
-            *wire += 1;
-            if let Some(on_sent) = on_sent.take() {
-                on_sent(*wire);
-            }
-            Poll::Ready(request.as_mut().poll(context))
+            let sent = match (&*live.verdict.borrow(), make.take()) {
+                (None, Some(make)) => {
+                    *wire += 1;
+                    let mut request = make(*wire);
+                    match request.as_mut().poll(context) {
+                        Poll::Ready(answer) => Err(answer),
+                        Poll::Pending => Ok(request),
+                    }
+                }
+                (Some(fault), _) => Err(Err(fault.clone())),
+                (None, None) => Err(Err(Fault::lost("the request was made before"))),
+            };
+            Poll::Ready(sent)
         })
         .await;
         match first {
-            Poll::Ready(answer) => answer,
+            Err(answer) => answer,
             // A request that is made while the connection ends may be answered by nobody, not even with an
             // error: the channel to redis's driver keeps what is pushed into it while its receiver is dropped.
-            Poll::Pending => match select(request, pin!(live.ended())).await {
+            Ok(request) => match select(request, pin!(live.ended())).await {
                 Either::Left((answer, _)) => answer,
                 Either::Right((fault, _)) => Err(fault),
             },

@@ -49,6 +49,9 @@ impl Drop for Slot {
         if *self.is_near.get_mut() {
             state.cache.let_go(&self.key);
         }
-        state.cache.release(&self.key);
+        state.release(&self.key);
+        if state.is_any_unused() {
+            self.shared.wake.notify_one();
+        }
     }
 }

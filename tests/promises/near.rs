@@ -114,6 +114,42 @@ fn after_whatever_happened_to_the_server_every_slot_is_read_again() {
 }
 
 #[test]
+fn after_an_outage_a_large_state_is_read_again_in_batches_and_each_slot_once() {
+    const SLOTS: usize = 5_000;
+    let line = Line::new();
+    let (memory, direct) = (line.builder().read_policy(ReadPolicy::Near).build().unwrap(), line.open_directly());
+    let name = |n: usize| Key::<usize>::named(format!("k{n}"));
+    let mut sets = redis::pipe();
+    (0..SLOTS).for_each(|n| _ = sets.set(format!("memory:k{n}"), n).ignore());
+    let mut connection = redis::Client::open(line.server.url()).unwrap().get_connection().unwrap();
+    let () = sets.query(&mut connection).unwrap();
+    let views: Vec<_> = (0..SLOTS).map(|n| memory.synced(&name(n))).collect();
+    assert!(views.iter().enumerate().all(|(n, view)| view.get().unwrap() == n));
+    eventually(DEADLINE, "all are current", || memory.status().not_current == 0);
+    line.down(&memory);
+    assert_eq!(memory.status().not_current, SLOTS);
+    direct.set(&name(7), 70).unwrap();
+    for direction in [Direction::ToServer, Direction::ToClient] {
+        line.proxy.delay(direction, Duration::from_millis(5));
+    }
+    line.server.reset_stats();
+    line.up();
+    let mut steps = vec![SLOTS];
+    eventually(DEADLINE, "all are current again", || {
+        let left = memory.status().not_current;
+        if steps.last() != Some(&left) {
+            steps.push(left);
+        }
+        left == 0
+    });
+    assert!(steps.is_sorted_by(|one, next| one > next) && steps.len() > 10, "{steps:?}");
+    let reads = line.server.command_count("get");
+    // The write's script has read its key.
+    assert!((SLOTS as u64..SLOTS as u64 + 10).contains(&reads), "{reads} reads of {SLOTS} slots");
+    assert_eq!(views[7].get().unwrap(), 70);
+}
+
+#[test]
 fn while_the_server_is_away_near_reads_and_behind_writes_never_wait() {
     let line = Line::new();
     let memory = line.builder().read_policy(ReadPolicy::Near).write_policy(WritePolicy::Behind).build().unwrap();
@@ -160,6 +196,12 @@ fn a_server_that_may_not_tell_is_asked_each_time() {
     assert_eq!(count.staleness(), None);
 }
 
+#[derive(SyncedMemory)]
+#[synced(near)]
+struct Plain {
+    plain: i64,
+}
+
 #[test]
 fn a_value_that_was_known_before_is_asked_for_when_its_key_is_read_near() {
     let server = Server::redis().start();
@@ -174,11 +216,6 @@ fn a_value_that_was_known_before_is_asked_for_when_its_key_is_read_near() {
         server.set_raw(&known, "1");
         assert_eq!(scope.get(&near).unwrap(), Some(1));
         server.set_raw(&known, "2");
-        #[derive(SyncedMemory)]
-        #[synced(near)]
-        struct Plain {
-            plain: i64,
-        }
         let plain = Plain::attach(&scope);
         assert_eq!(plain.plain().unwrap(), 2);
         server.set_raw(&known, "3");

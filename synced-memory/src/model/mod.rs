@@ -8,12 +8,14 @@
 //! - `world.rs`: what happens in each step, and in the end
 //! - `process.rs`, `link.rs`: the processes with their wrong clocks, their connections, and what goes wrong there
 //! - `server.rs`: the server, and beside it what the rules say that it holds
+//! - `near.rs`: rule 14, in every order of threads
 //! - `promises.rs`: the promises of assignments by name, each as the shortest history that can break it
 
 mod assignments;
 mod ledger;
 mod link;
 mod mutations;
+mod near;
 mod process;
 mod promises;
 mod rules;

@@ -392,6 +392,40 @@ fn a_record_that_a_late_attempt_must_find_outlives_its_process() {
     assert!(process.state.take_recorded().is_empty());
 }
 
+/// Rule 6: a record goes with the last use of its key, but not under a write that came since, and not where an attempt
+/// in doubt may yet arrive.
+#[test]
+fn a_record_is_dropped_with_the_last_use_of_its_key_and_not_under_a_write_that_came_since() {
+    let (mut server, mut process) = (Server::new(), Process::connected(1));
+    let _first = process.set("first");
+    process.deliver(&mut server);
+    process.state.release(KEY);
+    assert_eq!(process.state.take_unused(), [Arc::from(KEY)]);
+    for is_sent in [false, true] {
+        process.state.cache.hold(&process.key);
+        let _second = process.set("second");
+        process.deliver(&mut server);
+        process.state.release(KEY);
+        process.state.cache.hold(&process.key);
+        let _third = process.set("third");
+        if is_sent {
+            process.deliver(&mut server);
+        }
+        assert!(process.state.take_unused().is_empty());
+        process.deliver(&mut server);
+        process.state.release(KEY);
+        assert_eq!(process.state.take_unused(), [Arc::from(KEY)]);
+    }
+    process.state.cache.hold(&process.key);
+    let _fourth = process.set("fourth");
+    let _late = process.send().unwrap();
+    process.lose_the_connection();
+    process.state.connected(None);
+    process.deliver(&mut server);
+    process.state.release(KEY);
+    assert!(process.state.take_unused().is_empty());
+}
+
 /// Rules 3 and 15: merged or not, the writes of one process come to the same. A value that is set after
 /// a delete is a new one, without the time to live of the one that was deleted.
 #[test]

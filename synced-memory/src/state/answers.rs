@@ -138,7 +138,7 @@ impl State {
         }
         self.cache.touch(key);
         if !self.outbox.has(key) {
-            self.cache.release(key);
+            self.release(key);
         }
         Some(entry)
     }

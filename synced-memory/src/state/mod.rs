@@ -13,7 +13,7 @@ mod aside;
 mod journalled;
 mod sending;
 
-use crate::cache::{Base, Cache, Generation, Ticket};
+use crate::cache::{Base, Cache, Generation, Ticket, give_back};
 use crate::clock::{Moment, Mono, Stamp};
 use crate::commit::{Change, Sequence, TimeToLive, Writer};
 use crate::envelope::{self, Text, Unsealed};
@@ -91,6 +91,9 @@ struct Recorded {
     number: Option<(Sequence, Mono)>,
 }
 
+/// So many records that are of no use any more are dropped together.
+const UNUSED: usize = 128;
+
 #[derive(Debug)]
 pub(crate) struct State {
     pub(crate) cache: Cache,
@@ -106,6 +109,8 @@ pub(crate) struct State {
     pub(crate) expired: u64,
     /// The keys at which the backend has a record of this writer.
     recorded: HashMap<Arc<str>, Recorded>,
+    /// Those that can be dropped, and whose keys nobody here uses any more.
+    unused: Vec<Arc<str>>,
     journal: Option<Journal>,
     tombstone_ttl: Duration,
     random: fastrand::Rng,
@@ -123,6 +128,7 @@ impl State {
             superseded: 0,
             expired: 0,
             recorded: HashMap::new(),
+            unused: Vec::new(),
             journal: None,
             tombstone_ttl,
             random,
@@ -135,7 +141,33 @@ impl State {
 
     /// The keys at which the backend has a record of this writer that it can drop.
     pub(crate) fn take_recorded(&mut self) -> Vec<Arc<str>> {
-        self.recorded.drain().filter(|(_, recorded)| !recorded.must_stay).map(|(key, _)| key).collect()
+        let recorded = self.recorded.drain().filter(|(_, recorded)| !recorded.must_stay).map(|(key, _)| key);
+        recorded.chain(std::mem::take(&mut self.unused)).collect()
+    }
+
+    /// Lets go of the slot of `key`, and with the last hold of what else is kept about the key.
+    pub(crate) fn release(&mut self, key: &str) {
+        // The record of an attempt in doubt stays.
+        if self.cache.release(key) && self.recorded.get(key).is_some_and(|recorded| !recorded.must_stay) {
+            self.unused.extend(self.recorded.remove_entry(key).map(|(key, _)| key));
+            give_back(&mut self.recorded);
+        }
+    }
+
+    /// Whether so many records are of no use any more that they are worth a request.
+    pub(crate) fn is_any_unused(&self) -> bool {
+        self.unused.len() >= UNUSED
+    }
+
+    /// Some records that are of no use any more, but for those of keys that are used again. A request to drop them has to
+    /// be sent before anything else is.
+    pub(crate) fn take_unused(&mut self) -> Vec<Arc<str>> {
+        let mut unused = self.unused.split_off(self.unused.len().saturating_sub(2 * UNUSED));
+        if self.unused.capacity() > 4 * (self.unused.len() + UNUSED) {
+            self.unused.shrink_to(2 * self.unused.len());
+        }
+        unused.retain(|key| !self.outbox.has(key) && !self.recorded.contains_key(key));
+        unused
     }
 
     /// Applies a write locally and queues it. While the link is up, its answer is awaited, unless the policy is not

@@ -18,13 +18,15 @@ pub(super) enum Fate {
 }
 
 /// What becomes of the answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 pub(super) enum Answer {
     AsItIs,
     /// It says that this is Dragonfly.
     Named,
     /// Names come twice.
     Doubled,
+    /// The script has this hash.
+    Hashed(String),
 }
 
 /// The guarded forms of scripts by the hashes of the plain ones.
@@ -70,7 +72,12 @@ pub(super) fn fate(mut words: Vec<Vec<u8>>, is_resp3: bool, scripts: &Scripts) -
         ["CLIENT", subcommand @ ("TRACKINGINFO" | "NO-EVICT" | "NO-TOUCH" | "REPLY"), ..] => {
             error(&format!("Unknown subcommand or wrong number of arguments for '{subcommand}'. Try CLIENT HELP."))
         }
-        [name @ ("FUNCTION" | "FCALL" | "FCALL_RO" | "SCRIPT"), ..] => error(&format!("unknown command `{name}`")),
+        [name @ ("FUNCTION" | "FCALL" | "FCALL_RO"), ..] => error(&format!("unknown command `{name}`")),
+        ["SCRIPT", "LOAD", _] => {
+            let plain = text(&words[2]);
+            words[2] = scripts.guarded(&plain).into_bytes();
+            Fate::Passed(words, Answer::Hashed(hash(&plain)))
+        }
         ["EVAL", ..] => {
             words[1] = scripts.guarded(&text(&words[1])).into_bytes();
             Fate::Passed(words, Answer::AsItIs)
@@ -105,6 +112,7 @@ pub(super) fn changed(answer: Resp, how: Answer) -> Resp {
             }
             Resp::Many(kind, page)
         }
+        (Answer::Hashed(hash), Resp::Bulk(..)) => Resp::bulk(hash),
         (_, answer) => answer,
     }
 }
