@@ -194,7 +194,7 @@ impl Cache {
         // Each answer tells it as later than it is, by the time that the answer took.
         if let (Some(known), Some(end)) = (known, end)
             && known <= end
-            && end - known < ANSWER
+            && end.saturating_sub(known) < ANSWER
         {
             return;
         }

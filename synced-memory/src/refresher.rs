@@ -167,7 +167,9 @@ async fn read_again(shared: &Shared, live: &Live, keys: Vec<Arc<str>>) -> Result
         Err(fault) if fault.is_lost() => Err(fault),
         Err(_) => {
             let mut state = shared.state();
-            keys.iter().for_each(|key| state.cache.was_not_read(key));
+            for key in &keys {
+                state.cache.was_not_read(key);
+            }
             Ok(())
         }
         // Where one is refused, whoever reads it is told.

@@ -54,7 +54,9 @@ impl Resp {
             }
             Self::Many(kind, values) => {
                 head(*kind, if *kind == b'%' { values.len() / 2 } else { values.len() });
-                values.iter().for_each(|value| value.write(to));
+                for value in values {
+                    value.write(to);
+                }
             }
             Self::Line(line) => {
                 to.extend_from_slice(line);
