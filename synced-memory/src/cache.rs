@@ -592,12 +592,12 @@ mod tests {
         assert_eq!(cache.take_raised().len(), 1);
         cache.touch(&key);
         assert!(cache.take_raised().is_empty(), "it knows already");
-        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
-        assert!(watch.poll(&mut context).is_ready());
+        let context = std::task::Context::from_waker(std::task::Waker::noop());
+        assert!(watch.poll(&context).is_ready());
         cache.answered(&key, base("other", 2));
         assert_eq!(cache.take_raised().len(), 1);
         cache.unwatch(&key, &watch);
-        assert!(watch.poll(&mut context).is_ready());
+        assert!(watch.poll(&context).is_ready());
         cache.touch(&key);
         assert!(cache.take_raised().is_empty());
         assert_eq!(Arc::strong_count(&watch), 1, "nothing of it is left");
