@@ -17,6 +17,7 @@ use std::time::Duration;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::sse::{Event, Sse};
+use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
 use axum::{Json, Router};
 use futures_util::{Stream, StreamExt};
@@ -42,28 +43,28 @@ struct Site {
 }
 
 /// Local memory: no handler of this kind has to be `async`.
-async fn visits(State(site): State<SyncedSite>) -> Result<Json<u64>, StatusCode> {
-    site.visits().map(Json).map_err(status)
+async fn visits(State(site): State<SyncedSite>) -> Result<Json<u64>, Failure> {
+    Ok(Json(site.visits()?))
 }
 
 /// Returns at once: the count goes to the backend when it can.
-async fn visit(State(site): State<SyncedSite>, Path(page): Path<String>) -> Result<StatusCode, StatusCode> {
-    site.add_visits(1).map_err(status)?;
-    site.update_pages(|pages| *pages.entry(page.clone()).or_default() += 1).map_err(status)?;
+async fn visit(State(site): State<SyncedSite>, Path(page): Path<String>) -> Result<StatusCode, Failure> {
+    site.add_visits(1)?;
+    site.update_pages(|pages| *pages.entry(page.clone()).or_default() += 1)?;
     Ok(StatusCode::ACCEPTED)
 }
 
-async fn pages(State(site): State<SyncedSite>) -> Result<Json<BTreeMap<String, u64>>, StatusCode> {
-    site.pages().to_map().map(Json).map_err(status)
+async fn pages(State(site): State<SyncedSite>) -> Result<Json<BTreeMap<String, u64>>, Failure> {
+    Ok(Json(site.pages().to_map()?))
 }
 
-async fn motto(State(site): State<SyncedSite>) -> Result<String, StatusCode> {
-    site.synced_motto().get_async().await.map_err(status)
+async fn motto(State(site): State<SyncedSite>) -> Result<String, Failure> {
+    Ok(site.synced_motto().get_async().await?)
 }
 
 /// Waits for the backend's answer, and the thread serves others meanwhile.
-async fn set_motto(State(site): State<SyncedSite>, motto: String) -> Result<StatusCode, StatusCode> {
-    match site.synced_motto().set_async(motto).await.map_err(status)? {
+async fn set_motto(State(site): State<SyncedSite>, motto: String) -> Result<StatusCode, Failure> {
+    match site.synced_motto().set_async(motto).await? {
         Written::Stored => Ok(StatusCode::OK),
         _ => Ok(StatusCode::ACCEPTED), // the backend is away: it is queued
     }
@@ -75,11 +76,23 @@ async fn follow(State(site): State<SyncedSite>) -> Sse<impl Stream<Item = Result
     Sse::new(mottos.map(|motto| Ok(Event::default().data(motto.as_deref().unwrap_or("not set")))))
 }
 
-fn status(error: synced_memory::Error) -> StatusCode {
-    match error.kind() {
-        ErrorKind::Unset => StatusCode::NOT_FOUND,
-        ErrorKind::Unavailable | ErrorKind::OutboxFull | ErrorKind::Closed => StatusCode::SERVICE_UNAVAILABLE,
-        _ => StatusCode::INTERNAL_SERVER_ERROR,
+/// An error as an answer: what a handler may return with `?`.
+struct Failure(synced_memory::Error);
+
+impl From<synced_memory::Error> for Failure {
+    fn from(error: synced_memory::Error) -> Self {
+        Self(error)
+    }
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        let status = match self.0.kind() {
+            ErrorKind::Unset => StatusCode::NOT_FOUND,
+            ErrorKind::Unavailable | ErrorKind::OutboxFull | ErrorKind::Closed => StatusCode::SERVICE_UNAVAILABLE,
+            _ => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        (status, self.0.to_string()).into_response()
     }
 }
 

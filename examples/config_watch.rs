@@ -62,7 +62,7 @@ fn server() -> Result<(), Box<dyn Error>> {
     println!("{}", listener.local_addr()?.port());
     let requests = {
         let (config, filter) = (config.clone(), Arc::clone(&filter));
-        move || listener.incoming().flatten().for_each(|client| _ = answer(client, &config, &filter))
+        move || listener.incoming().flatten().for_each(|client| _ = answer(&client, &config, &filter))
     };
     thread::spawn(requests);
 
@@ -82,14 +82,14 @@ fn server() -> Result<(), Box<dyn Error>> {
 }
 
 /// One request: a line with a name.
-fn answer(client: TcpStream, config: &SyncedConfig, filter: &RwLock<Filter>) -> Result<(), Box<dyn Error>> {
+fn answer(mut client: &TcpStream, config: &SyncedConfig, filter: &RwLock<Filter>) -> Result<(), Box<dyn Error>> {
     let mut name = String::new();
-    BufReader::new(&client).read_line(&mut name)?;
+    BufReader::new(client).read_line(&mut name)?;
     let name = name.trim();
     if filter.read().expect("nobody panics with it").blocks(name) {
-        writeln!(&client, "no")?;
+        writeln!(client, "no")?;
     } else {
-        writeln!(&client, "{}, {name}!", config.greeting()?)?;
+        writeln!(client, "{}, {name}!", config.greeting()?)?;
     }
     Ok(())
 }

@@ -60,16 +60,25 @@ struct Near {
     /// The generation from which on a read may be shown to others without their asking: the slot was not read
     /// locally before, and nobody cared for what was told.
     since: Generation,
-    /// It was read under such a generation.
-    is_read: bool,
-    /// It was, while changes were told: what is known is what the backend keeps current.
-    is_kept: bool,
+    /// What was read of it under such a generation.
+    read: Read,
     /// Nothing was told since it was read.
     is_current: bool,
     /// When it was last known to be current.
     current_until: Option<Mono>,
     /// It waits to be read again.
     is_queued: bool,
+}
+
+/// Whether a slot was read that is to be kept current.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+enum Read {
+    #[default]
+    Never,
+    /// While nothing was told of changes, or before it was refused.
+    Once,
+    /// While changes were told: what is known is what the backend keeps current.
+    Kept,
 }
 
 /// What was told of a key before a read of it was sent.
@@ -220,7 +229,7 @@ impl Cache {
     pub(crate) fn was_refused(&mut self, key: &str, ticket: Ticket, error: Error) {
         if let Some(cell) = self.cells.get_mut(key).filter(|cell| cell.is_near() && cell.base.ticket <= ticket) {
             cell.near.refused = Some((ticket, error));
-            cell.near.is_kept = false;
+            cell.near.read = cell.near.read.min(Read::Once);
             cell.bump(&mut self.raised);
         }
     }
@@ -292,14 +301,14 @@ impl Cache {
 
     /// Whether a read of `key` needs not ask the backend: what is known is kept current, or nobody can be asked.
     pub(crate) fn is_local(&self, key: &str, is_connected: bool) -> bool {
-        let is_kept = |cell: &Cell| cell.is_near() && (!is_connected || self.is_told && cell.near.is_kept);
+        let is_kept = |cell: &Cell| cell.is_near() && (!is_connected || self.is_told && cell.near.read == Read::Kept);
         self.cells.get(key).is_some_and(|cell| cell.base.is_known() && is_kept(cell))
     }
 
     /// Whether what `key` shows is no older than the first read of those that want it kept current, or nobody can be
     /// asked.
     pub(crate) fn is_shown(&self, key: &str, is_connected: bool) -> bool {
-        let is_shown = |cell: &Cell| cell.base.is_known() && (cell.near.is_read || !is_connected);
+        let is_shown = |cell: &Cell| cell.base.is_known() && (cell.near.read > Read::Never || !is_connected);
         self.cells.get(key).is_some_and(is_shown)
     }
 
@@ -392,14 +401,11 @@ impl Cache {
     /// Takes in that an answer for `key` was taken in, to a read that was sent under `generation`.
     pub(crate) fn was_read(&mut self, key: &str, generation: Generation) {
         let Some(cell) = self.cells.get_mut(key).filter(|cell| cell.is_near()) else { return };
-        let (was_read, was_kept) = (cell.near.is_read, cell.near.is_kept);
-        cell.near.is_read |= generation >= cell.near.since;
-        if self.is_told {
-            // A late answer says nothing against an earlier one to a later read.
-            cell.near.is_current |= cell.near.generation == generation;
-            cell.near.is_kept |= generation >= cell.near.since;
-        }
-        if (cell.near.is_read, cell.near.is_kept) != (was_read, was_kept) {
+        // A late answer says nothing against an earlier one to a later read.
+        cell.near.is_current |= self.is_told && cell.near.generation == generation;
+        let read = if self.is_told { Read::Kept } else { Read::Once };
+        if generation >= cell.near.since && cell.near.read < read {
+            cell.near.read = read;
             cell.bump(&mut self.raised);
         }
     }
@@ -607,12 +613,12 @@ mod tests {
         assert_eq!(cache.take_raised().len(), 1);
         cache.touch(&key);
         assert!(cache.take_raised().is_empty(), "it knows already");
-        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
-        assert!(watch.poll(&mut context).is_ready());
+        let context = std::task::Context::from_waker(std::task::Waker::noop());
+        assert!(watch.poll(&context).is_ready());
         cache.answered(&key, base("other", 2));
         assert_eq!(cache.take_raised().len(), 1);
         cache.unwatch(&key, &watch);
-        assert!(watch.poll(&mut context).is_ready());
+        assert!(watch.poll(&context).is_ready());
         cache.touch(&key);
         assert!(cache.take_raised().is_empty());
         assert_eq!(Arc::strong_count(&watch), 1, "nothing of it is left");

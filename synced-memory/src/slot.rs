@@ -55,3 +55,26 @@ impl Drop for Slot {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shared::Settings;
+
+    #[test]
+    fn a_watch_leaves_nothing_in_a_slot_that_others_hold() {
+        let shared = Arc::new(Shared::new(Settings::default(), "nowhere", None).unwrap());
+        let (held, watch) = (Slot::hold(&shared, "k"), Arc::<Signal>::default());
+        for _ in 0..3 {
+            let slot = Slot::hold(&shared, "k");
+            slot.keep_near("");
+            let slot = slot.watched(&watch);
+            assert_eq!((shared.state().cache.not_current(), Arc::strong_count(&watch)), (1, 3));
+            drop(slot);
+            assert_eq!((shared.state().cache.not_current(), Arc::strong_count(&watch)), (0, 1));
+        }
+        let version = held.version.load(Ordering::Relaxed);
+        shared.state().cache.touch("k");
+        assert!(held.version.load(Ordering::Relaxed) > version, "the slot is still there");
+    }
+}

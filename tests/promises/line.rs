@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use support::{Proxy, Server, eventually};
+use support::{Dragonfly, Proxy, Server, eventually};
 use synced_memory::{Builder, Memory};
 use tempfile::TempDir;
 
@@ -54,9 +54,10 @@ pub(crate) fn quick(url: impl Into<String>) -> Builder {
 
 /// Runs a check with two memories on each backend, one after the other. `name`: of nobody else's.
 pub(crate) fn on_every_backend(name: &str, check: impl Fn(&Memory, &Memory)) {
-    let (server, valkey, directory) = (Server::redis().start(), Server::valkey().start(), TempDir::new().unwrap());
+    let (redis, valkey, another) = (Server::redis().start(), Server::valkey().start(), Server::redis().start());
+    let (dragonfly, directory) = (Dragonfly::over(&another), TempDir::new().unwrap());
     let file = format!("sqlite:{}", directory.path().join("shared.db").display());
-    for url in [server.url(), valkey.url(), format!("memory:{name}"), file] {
+    for url in [redis.url(), valkey.url(), dragonfly.url(), format!("memory:{name}"), file] {
         let (one, other) = (quick(url.clone()).build().unwrap(), quick(url).build().unwrap());
         check(&one, &other);
     }

@@ -2,11 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use support::{Canary, Direction, Dragonfly, Server, eventually};
+use support::{Canary, Direction, Server, eventually};
 use synced_memory::{ErrorKind, Key, Memory, ReadPolicy, SyncedMemory, WritePolicy, Written};
-use tempfile::TempDir;
 
-use crate::line::{DEADLINE, Line, connected, lost, quick};
+use crate::line::{DEADLINE, Line, connected, lost, on_every_backend, quick};
 
 #[derive(SyncedMemory, Debug)]
 struct Sample {
@@ -22,22 +21,9 @@ fn key() -> Key<i64> {
     Key::new("count")
 }
 
-/// Runs a check with two memories on each backend.
-fn on_every_backend(check: impl Fn(&Memory, &Memory)) {
-    let (server, directory) = (Server::redis().start(), TempDir::new().unwrap());
-    let file = format!("sqlite:{}", directory.path().join("near.db").display());
-    let valkey = Server::valkey().start();
-    let redis = Server::redis().start();
-    let dragonfly = Dragonfly::over(&redis);
-    for url in [server.url(), valkey.url(), dragonfly.url(), "memory:near".to_owned(), file] {
-        let (one, other) = (quick(url.clone()).build().unwrap(), quick(url).build().unwrap());
-        check(&one, &other);
-    }
-}
-
 #[test]
 fn a_near_read_sees_what_others_write_and_delete() {
-    on_every_backend(|one, other| {
+    on_every_backend("near-others", |one, other| {
         let mine = Sample::attach(one);
         assert_eq!(mine.count().unwrap(), 0);
         for n in 1..50 {
@@ -56,7 +42,7 @@ fn a_near_read_sees_what_others_write_and_delete() {
 
 #[test]
 fn a_near_read_shows_this_processs_own_writes_at_once() {
-    on_every_backend(|one, other| {
+    on_every_backend("near-own", |one, other| {
         let mine = Sample::attach(one);
         for n in 0..200_u8 {
             mine.set_count(n.into()).unwrap();

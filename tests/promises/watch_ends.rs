@@ -314,4 +314,15 @@ fn a_watch_reads_each_change_once_and_leaves_other_reads_as_they_are() {
         server.set_raw("memory:count", n.to_string());
         assert_eq!(count.get().unwrap(), n, "it is read through, as before");
     }
+    drop(watch);
+    let mut later = memory.watch(&Key::<i64>::new("later"));
+    assert_eq!(next(&mut later), None);
+    server.reset_stats();
+    for n in 0..50 {
+        other.set(&key(), n).unwrap();
+    }
+    other.set(&Key::new("later"), 1).unwrap();
+    assert_eq!(next(&mut later), Some(1));
+    assert_eq!(server.command_count("get"), 1, "the view that is left reads when it is asked");
+    assert_eq!(count.get().unwrap(), 49);
 }

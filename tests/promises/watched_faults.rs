@@ -7,7 +7,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use support::{Direction, Server, eventually};
+use support::{Direction, Dragonfly, Server, eventually};
 use synced_memory::{ErrorKind, Memory, SyncedMemory, Watch, WritePolicy};
 
 use crate::line::{DEADLINE, Line, on_every_backend, quick};
@@ -134,18 +134,28 @@ fn stored(server: &Server, name: &str) -> Option<Value> {
 
 #[test]
 fn no_last_value_is_lost_over_ten_thousand_changes_and_whatever_happens_meanwhile() {
-    const ROUNDS: usize = 100;
+    let line = Line::new();
+    whatever_happens(&line, line.open(), 100);
+}
+
+#[test]
+fn so_it_is_by_dragonflys_rules() {
+    let line = Line::new();
+    let dragonfly = Dragonfly::over(&line.proxy);
+    whatever_happens(&line, quick(dragonfly.url()).build().unwrap(), 50);
+}
+
+/// So many rounds of changes and a fault, and a quiet point after each. `watched`: a memory on this line.
+fn whatever_happens(line: &Line, watched: Memory, rounds: usize) {
     const WRITERS: usize = 4;
     const CHANGES: usize = 25;
 
-    let line = Line::new();
     let (server, proxy) = (&line.server, &line.proxy);
-    let watched = line.open();
     let mut followers = Followers::of(&watched);
     let behind = || quick(server.url()).write_policy(WritePolicy::Behind).build().unwrap();
     let writers: Vec<_> = (0..WRITERS).map(|_| Sample::attach(&behind())).collect();
     let mut random = 5;
-    for round in 0..ROUNDS {
+    for round in 0..rounds {
         let fault = draw(&mut random, 10);
         thread::scope(|scope| {
             for (n, writer) in writers.iter().enumerate() {
