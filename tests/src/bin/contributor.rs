@@ -66,7 +66,8 @@ fn main() {
             }
             ["come", count] => {
                 for _ in 0..count.parse::<usize>().expect("a number") {
-                    let memory = Memory::open(&url).expect("it opens");
+                    // It waits for its answer however busy the machine is: what is queued goes with the process.
+                    let memory = Memory::builder().url(&url).timeout(DEADLINE).build().expect("it opens");
                     let written = memory.add(&Key::<u64>::new("count"), 1).expect("an add is stored or queued");
                     assert_eq!(written, Written::Stored);
                     others.push(memory);
