@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use support::{Child, CrashingDisk, Image, Proxy, Server, Tmpfs, eventually};
 use synced_memory::{Builder, Durability, ErrorKind, Key, Memory, SyncedMemory, Written};
@@ -159,27 +159,36 @@ fn many_sets_of_one_key_do_not_grow_the_journal() {
     assert_eq!(memory.get(&Key::<u64>::new("number")).unwrap(), Some(99_999));
 }
 
+/// How long this thread has been on a CPU so far: other tests run beside this one.
+fn time_on_cpu() -> Duration {
+    let times = fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+    Duration::from_nanos(times.split(' ').next().unwrap().parse().unwrap())
+}
+
 #[test]
 fn a_journal_of_many_keys_is_adopted_in_no_time() {
     const KEYS: u64 = 20_000;
     let (line, directory) = (Line::new(), TempDir::new().unwrap());
-    let memory = journalling(&line, directory.path()).build().unwrap();
+    let open = || journalling(&line, directory.path()).build().unwrap();
+    let memory = open();
     line.down(&memory);
-    let began = Instant::now();
+    let began = time_on_cpu();
     let key = |n: u64| Key::<u64>::named(format!("n{n}"));
     (0..KEYS).for_each(|n| _ = memory.set(&key(n), n).unwrap());
-    let queued = began.elapsed();
+    let queued = time_on_cpu().saturating_sub(began);
     // Some of them are delivered.
     line.up();
     eventually(DEADLINE, "a part is delivered", || memory.status().pending < 15_000);
     crash(memory, &line);
-    let began = Instant::now();
-    let memory = journalling(&line, directory.path()).timeout(Duration::from_millis(1)).build().unwrap();
-    let adopted = began.elapsed();
-    println!("{KEYS} keys were queued in {queued:?}; {} adopted in {adopted:?}", memory.status().pending);
-    assert!(queued < Duration::from_secs(10) && adopted < Duration::from_secs(5), "{queued:?}, {adopted:?}");
+    let began = time_on_cpu();
+    let memory = open();
+    let adopted = time_on_cpu().saturating_sub(began);
+    let left = memory.status().pending;
+    println!("{KEYS} keys were queued in {queued:?}; {left} adopted in {adopted:?}");
+    // Looking at all that wait for each of them takes ten times as long.
+    assert!(queued < Duration::from_secs(8) && adopted < Duration::from_secs(4), "{queued:?}, {adopted:?}");
     line.up();
-    memory.flush(DEADLINE).unwrap();
+    memory.flush(3 * DEADLINE).unwrap();
     let direct = line.open_directly();
     assert!((0..KEYS).step_by(97).all(|n| direct.get(&key(n)).unwrap() == Some(n)));
 }
