@@ -46,7 +46,7 @@ pub(super) enum Asked<S> {
 
 #[derive(Debug)]
 pub(super) enum Answered {
-    Commit { attempt: Attempt, ticket: Ticket, answer: Result<Outcome, Fault>, held: Option<Held> },
+    Commit { attempt: Box<Attempt>, ticket: Ticket, answer: Result<Outcome, Fault>, held: Option<Held> },
     Read(Ticket, Option<Held>),
 }
 
@@ -168,7 +168,7 @@ impl<R: Rules> World<R> {
                     self.mood = Mood::Well;
                 }
                 self.tell(|| format!("    the server on {}/{}: {answer:?}", at, attempt.sequence));
-                Answered::Commit { attempt, ticket, answer, held: self.server.held(mono) }
+                Answered::Commit { attempt: Box::new(attempt), ticket, answer, held: self.server.held(mono) }
             }
             Asked::Read(ticket) => {
                 let held = self.server.held(mono);
