@@ -214,7 +214,9 @@ fn no_last_value_is_lost_on_any_backend() {
                 }
             });
             // On a busy machine one may have been queued.
-            writers.iter().for_each(|writer| writer.memory().flush(DEADLINE).unwrap());
+            for writer in &writers {
+                writer.memory().flush(DEADLINE).unwrap();
+            }
             let json = |value: Value| Some(value).filter(|value| !value.is_null());
             let what_is_there = || {
                 let state = &writers[1];
