@@ -72,8 +72,8 @@ pub struct Status {
     pub superseded: u64,
     /// How many queued writes were dropped, since their `ttl` was over before they could be sent.
     pub expired: u64,
-    /// How many keys are read near whose slots are not known to be current: the backend is away, or they are being
-    /// read again. [`Synced::staleness`](crate::Synced::staleness) says since when.
+    /// How many keys are read near or watched whose slots are not known to be current: the backend is away or may not
+    /// tell of changes, or they are being read again. [`Synced::staleness`](crate::Synced::staleness) says since when.
     pub not_current: usize,
     /// How the server chooses what it throws away when memory is short, where it says so. Anything but
     /// `noeviction` loses state; `volatile-*` loses the sidecars first, and with them the memory of deletes.

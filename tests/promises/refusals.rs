@@ -13,6 +13,8 @@ const DEADLINE: Duration = Duration::from_secs(10);
 /// The rights that are enough for the prefix `memory:`; the README states them.
 const KEYS: &str = "~memory:* ~synced-memory/{memory:*";
 const COMMANDS: &str = "+time +get +eval +evalsha +getrange +exists +hget +hmget +hincrby +set +del +hset +hlen +hgetall +pttl +pexpire +hdel +scan +info";
+/// Needed to be told of changes; without it what is read near or watched is asked for.
+const TOLD: &str = "+client|tracking";
 /// Needed for nothing; the ACL log is quieter with it, on servers that know the subcommand.
 const QUIET: &str = "+client|setinfo";
 
@@ -307,7 +309,7 @@ struct Sample {
 fn the_rights_that_the_readme_names_are_enough_for_everything() {
     for builder in [Server::redis(), Server::redis_6(), Server::valkey()] {
         let server = builder.start();
-        let order = format!("ACL SETUSER minimal on >pw {KEYS} {COMMANDS}");
+        let order = format!("ACL SETUSER minimal on >pw {KEYS} {COMMANDS} {TOLD}");
         server.cli(&order.split(' ').collect::<Vec<_>>());
         let _ = server.try_cli(&["ACL", "SETUSER", "minimal", QUIET]);
         server.cli(&["ACL", "LOG", "RESET"]);
@@ -323,6 +325,11 @@ fn the_rights_that_the_readme_names_are_enough_for_everything() {
         assert_eq!(memory.names().unwrap(), ["two"]);
         assert!(memory.contains(&number("two")).unwrap());
         assert_eq!(memory.purge().unwrap(), 2);
+        let mut watch = memory.watch(&number("one"));
+        assert_eq!(watch.recv().unwrap(), None);
+        server.set_raw("memory:one", "7");
+        assert_eq!(watch.recv_timeout(DEADLINE).unwrap(), Some(7));
+        assert_eq!(memory.status().not_current, 0, "it is told");
         assert_eq!(memory.status().eviction_policy.as_deref(), Some("noeviction"));
         let status = memory.status();
         assert_eq!((status.pending, status.set_aside), (0, 0));

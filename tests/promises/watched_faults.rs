@@ -22,6 +22,7 @@ struct Sample {
 }
 
 /// What a thread that does nothing but watch was last told.
+#[derive(Debug)]
 struct Follower<T> {
     /// Nothing yet, or one item.
     last: Arc<Mutex<Vec<Option<T>>>>,
@@ -43,15 +44,8 @@ impl<T: Clone + PartialEq + std::fmt::Debug + Send + 'static> Follower<T> {
         Self { last, thread }
     }
 
-    #[track_caller]
-    fn agrees(&self, expected: Option<T>, when: &str) {
-        let what = format!("{when}: the last item is {expected:?}");
-        let expected = [expected];
-        let began = Instant::now();
-        while self.last.lock().unwrap()[..] != expected {
-            assert!(began.elapsed() < DEADLINE, "not within {DEADLINE:?}: {what}, but {:?}", self.last.lock().unwrap());
-            thread::sleep(Duration::from_millis(1));
-        }
+    fn is_at(&self, expected: Option<T>) -> bool {
+        self.last.lock().unwrap()[..] == [expected]
     }
 }
 
@@ -86,12 +80,21 @@ impl Followers {
     }
 
     /// Nobody writes any more: the last items are what there is.
-    fn agree(&mut self, count: Option<Value>, items: Option<Value>, map: Option<Value>, when: &str) {
-        let as_value = |value: &Value| serde_json::from_value(value.clone()).unwrap();
-        self.count.agrees(count.as_ref().map(|count| count.as_i64().unwrap()), when);
-        self.first.agrees(items.as_ref().and_then(|items| items[0].as_i64()), when);
-        self.map.agrees(map.as_ref().map(as_value), when);
-        let now = [count, items, map];
+    fn agree(&mut self, what_is_there: impl Fn() -> [Option<Value>; 3], when: &str) {
+        let deadline = Instant::now() + DEADLINE;
+        let now = loop {
+            let [count, items, map] = what_is_there();
+            let as_map = |map: &Value| serde_json::from_value(map.clone()).unwrap();
+            if self.count.is_at(count.as_ref().map(|count| count.as_i64().unwrap()))
+                && self.first.is_at(items.as_ref().and_then(|items| items[0].as_i64()))
+                && self.map.is_at(map.as_ref().map(as_map))
+            {
+                break [count, items, map];
+            }
+            let Self { count: seen, first, map: all, .. } = self;
+            assert!(Instant::now() < deadline, "{when}: {count:?} {items:?} {map:?}, but {seen:?} {first:?} {all:?}");
+            thread::sleep(Duration::from_millis(1));
+        };
         for ((name, before), now) in Sample::NAMES.iter().zip(&self.before).zip(&now) {
             let is_told = || before == now || self.told.lock().unwrap().contains(name);
             eventually(DEADLINE, &format!("{when}: the change of {name} is told"), is_told);
@@ -191,9 +194,8 @@ fn whatever_happens(line: &Line, watched: Memory, rounds: usize) {
         });
         proxy.do_not_cut();
         proxy.delay(Direction::ToClient, Duration::ZERO);
-        let [count, items, map] = Sample::NAMES else { panic!("these are all") };
-        let [count, items, map] = [count, items, map].map(|name| stored(server, name));
-        followers.agree(count, items, map, &format!("round {round}, fault {fault}"));
+        let what_is_there = || ["count", "items", "map"].map(|name| stored(server, name));
+        followers.agree(what_is_there, &format!("round {round}, fault {fault}"));
     }
     drop(watched);
     followers.end();
@@ -211,13 +213,17 @@ fn no_last_value_is_lost_on_any_backend() {
                     scope.spawn(move || (0..50).for_each(|_| change_at_random(writer, &mut random)));
                 }
             });
+            // On a busy machine one may have been queued.
+            for writer in &writers {
+                writer.memory().flush(DEADLINE).unwrap();
+            }
             let json = |value: Value| Some(value).filter(|value| !value.is_null());
-            let (count, items, map) = (
-                json(json!(writers[1].synced_count().find().unwrap())),
-                json(json!(writers[1].items().find().unwrap())),
-                json(json!(writers[1].map().find().unwrap())),
-            );
-            followers.agree(count, items, map, &format!("round {round}"));
+            let what_is_there = || {
+                let state = &writers[1];
+                let (count, items, map) = (state.synced_count().find(), state.items().find(), state.map().find());
+                [json!(count.unwrap()), json!(items.unwrap()), json!(map.unwrap())].map(json)
+            };
+            followers.agree(what_is_there, &format!("round {round}"));
         }
         // Its clone goes with the check; this ends it now.
         one.close(DEADLINE).unwrap();
