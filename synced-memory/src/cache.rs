@@ -156,7 +156,7 @@ impl Cell {
 
 /// Gives back the room of what has gone: as many may never come again.
 pub(crate) fn give_back<K: Eq + Hash, V>(map: &mut HashMap<K, V>) {
-    const FEW: usize = 64;
+    const FEW: usize = 16;
     if map.capacity() > 4 * map.len() + FEW {
         map.shrink_to(2 * map.len());
     }

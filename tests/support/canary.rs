@@ -1,3 +1,4 @@
+use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
@@ -55,4 +56,18 @@ impl Drop for Canary {
             let _ = thread.join();
         }
     }
+}
+
+/// How long threads of a process were ready to run and had no CPU, all together since they began. `is_meant` sees their
+/// names. What takes several processes is late by what each of them has waited: a canary, which needs next to no time,
+/// hardly waits where others do.
+pub fn time_without_cpu(pid: u32, is_meant: impl Fn(&str) -> bool) -> Duration {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().filter_map(Result::ok);
+    let waited = |task: fs::DirEntry| {
+        let name = fs::read_to_string(task.path().join("comm")).ok()?;
+        let numbers = fs::read_to_string(task.path().join("schedstat")).ok()?;
+        let waited = numbers.split(' ').nth(1)?.parse().ok()?;
+        is_meant(name.trim_end()).then(|| Duration::from_nanos(waited))
+    };
+    tasks.filter_map(waited).sum()
 }

@@ -17,7 +17,7 @@ mod tmpfs;
 mod venv;
 mod wait;
 
-pub use canary::Canary;
+pub use canary::{Canary, time_without_cpu};
 pub use child::Child;
 pub use disk::{CrashingDisk, Image};
 pub use dragonfly::Dragonfly;

@@ -45,6 +45,7 @@ pub(super) enum Asked<S> {
 }
 
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant)] // a few at a time, and soon gone
 pub(super) enum Answered {
     Commit { attempt: Box<Attempt>, ticket: Ticket, answer: Result<Outcome, Fault>, held: Option<Held> },
     Read(Ticket, Option<Held>),

@@ -92,7 +92,7 @@ struct Recorded {
 }
 
 /// So many records that are of no use any more are dropped together.
-const UNUSED: usize = 128;
+const UNUSED: usize = 64;
 
 #[derive(Debug)]
 pub(crate) struct State {
