@@ -144,7 +144,8 @@ async fn keep_current(shared: &Shared, live: &Live, mut tracked: Tracked) -> Res
         tokio::select! {
             // What is told goes first: it may say that an answer is old.
             biased;
-            changed = live.session.changed() => take_in(shared, changed?),
+            // Nobody has to look for what is not tracked.
+            changed = live.session.changed(), if !tracked.is_empty() => take_in(shared, changed?),
             read = done(&mut reading) => read?,
             () = done(&mut spread) => {}
             () = done(&mut again) => shared.state().cache.now_is_later(),

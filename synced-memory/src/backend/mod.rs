@@ -96,7 +96,8 @@ pub(crate) trait Session: fmt::Debug + Send + Sync {
     /// the prefixes of the one before. A fault of kind `Refused`: they cannot be told here.
     fn track(&self, prefixes: &[String]) -> Reply<()>;
 
-    /// What has changed since the last call; ready when something has. It is polled on the I/O thread alone, one
+    /// What has changed since the last call; ready when something has. It may cost something, and is asked only while
+    /// something is tracked. It is polled on the I/O thread alone, one
     /// call at a time.
     fn changed(&self) -> Reply<Changed>;
 
