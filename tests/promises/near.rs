@@ -94,6 +94,8 @@ fn after_whatever_happened_to_the_server_every_slot_is_read_again() {
         line.server.cli(&["RENAME", "memory:count", "elsewhere"]);
         agrees(None);
         line.server.cli(&["SET", "memory:count", "8", "PX", "30"]);
+        // Not before: a write without a time to live would keep this one.
+        eventually(DEADLINE, "it ends", || line.server.get_raw("memory:count").is_none());
         agrees(None);
         connected(&direct);
     }

@@ -25,6 +25,16 @@ const APART: Duration = Duration::from_micros(200);
 struct Racer {
     go: AtomicUsize,
     done: AtomicUsize,
+    is_over: AtomicBool,
+}
+
+/// Ends the writer also where a read fails.
+struct EndOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for EndOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 impl Racer {
@@ -34,15 +44,19 @@ impl Racer {
 
     /// Runs `read` for each race while its key is set from 1 to 2 (and on to 3, where it `goes_on`).
     fn run(server: &Server, races: usize, goes_on: bool, mut read: impl FnMut(usize)) {
-        let all = Self { go: AtomicUsize::new(0), done: AtomicUsize::new(0) };
+        let all = Self { go: AtomicUsize::new(0), done: AtomicUsize::new(0), is_over: AtomicBool::new(false) };
         let mut connection = redis::Client::open(server.url()).unwrap().get_connection().unwrap();
         for race in 0..races {
             let () = connection.set(format!("memory:{}", Self::name(race)), 1).unwrap();
         }
         thread::scope(|scope| {
+            let _over = EndOnDrop(&all.is_over);
             scope.spawn(|| {
                 for race in 0..races {
                     while all.go.load(Ordering::Acquire) <= race {
+                        if all.is_over.load(Ordering::Relaxed) {
+                            return;
+                        }
                         std::hint::spin_loop();
                     }
                     for value in if goes_on { 2..=3 } else { 2..=2 } {
@@ -88,7 +102,8 @@ fn stuck_in_redis_rs(server: &Server) -> usize {
 }
 
 fn none_is_stuck(server: &Server, url: &str, goes_on: bool) {
-    let memory = quick(url).read_policy(ReadPolicy::Near).build().unwrap();
+    // The writer and what it writes to may have both CPUs for a while.
+    let memory = quick(url).timeout(Duration::from_secs(5)).read_policy(ReadPolicy::Near).build().unwrap();
     connected(&memory);
     let views: Vec<Synced<u32>> =
         (0..races()).map(|race| memory.synced(&Key::<u32>::named(Racer::name(race)))).collect();
