@@ -17,7 +17,7 @@ impl State {
         let entry = self.outbox.head(key)?;
         let call = entry.mutation.as_ref().and_then(|mutation| mutation.calls().get(*index));
         let place = format!("{key}{}", call.map(Call::place).unwrap_or_default());
-        let what = format_args!("a change does not apply to what is there: {misfit}");
+        let what = format!("a change does not apply to what is there: {misfit}");
         let reason = Error::of_key(ErrorKind::Conflict, &place, what);
         if entry.is_awaited() {
             self.put_aside(key, reason);
