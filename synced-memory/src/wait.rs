@@ -10,6 +10,7 @@ use std::future::{pending, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
 
 thread_local! {
     static PARKING: (parking::Parker, Waker) = pair();
@@ -17,6 +18,7 @@ thread_local! {
     static AGAIN: Cell<Option<Deadline>> = const { Cell::new(None) };
     /// How many `block_on` run on this thread, each in a poll of the one before.
     static DEPTH: Cell<u32> = const { Cell::new(0) };
+    static SPIN: Spin = const { Spin { in_vain: Cell::new(0), skip: Cell::new(0) } };
 }
 
 fn pair() -> (parking::Parker, Waker) {
@@ -36,7 +38,11 @@ pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
             if let Poll::Ready(output) = future.as_mut().poll(&mut context) {
                 return output;
             }
-            match AGAIN.take() {
+            let again = AGAIN.take();
+            if SPIN.try_with(|spin| spin.until_woken(parker)) == Ok(true) {
+                continue;
+            }
+            match again {
                 Some(deadline) => _ = parker.park_timeout(deadline.remaining()),
                 None => parker.park(),
             }
@@ -44,6 +50,46 @@ pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
     };
     // At the end of a thread its locals go one by one, and a memory that is kept in one may be the last.
     PARKING.try_with(&mut run).unwrap_or_else(|_| run(&pair()))
+}
+
+/// Adaptive spinning: before its thread goes to sleep, a wait looks for its wake-up for a moment, in which it lets
+/// others run. A server on the same host answers in less time than it takes to wake a thread that sleeps.
+#[derive(Debug)]
+struct Spin {
+    /// So many times in a row nothing came.
+    in_vain: Cell<u32>,
+    /// So many waits go without. Where the server is far away, nearly all of them.
+    skip: Cell<u32>,
+}
+
+impl Spin {
+    const LONGEST: Duration = Duration::from_micros(100);
+    /// After so many in vain, the waits that go without do not double any more.
+    const DOUBLINGS: u32 = 8;
+
+    /// Whether the wake-up came.
+    fn until_woken(&self, parker: &parking::Parker) -> bool {
+        /// One thread at a time in the process: others have better use for the processors.
+        static IS_TAKEN: AtomicBool = AtomicBool::new(false);
+        if self.skip.get() > 0 {
+            self.skip.set(self.skip.get() - 1);
+            return false;
+        }
+        if IS_TAKEN.swap(true, Ordering::Acquire) {
+            return false;
+        }
+        let end = Deadline::after(Self::LONGEST);
+        let mut woken = parker.park_timeout(Duration::ZERO);
+        while !woken && !end.remaining().is_zero() {
+            std::thread::yield_now();
+            woken = parker.park_timeout(Duration::ZERO);
+        }
+        IS_TAKEN.store(false, Ordering::Release);
+        let in_vain = if woken { 0 } else { (self.in_vain.get() + 1).min(Self::DOUBLINGS) };
+        self.in_vain.set(in_vain);
+        self.skip.set((1 << in_vain) - 1);
+        woken
+    }
 }
 
 /// A run inside the poll of another one, as of a closure of the user that reads: what it waited for says nothing
@@ -179,6 +225,25 @@ mod tests {
         assert_eq!(runtime.block_on(until(pending::<()>(), after(20))), None);
         // One inside a blocking call: its deadline is not that of the thread.
         block_on(async { assert_eq!(runtime.block_on(until(pending::<()>(), after(20))), None) });
+    }
+
+    #[test]
+    fn waits_that_spin_in_vain_soon_go_without_and_one_that_is_answered_at_once_spins_again() {
+        let (spin, (parker, unparker)) = (Spin { in_vain: Cell::new(0), skip: Cell::new(0) }, parking::pair());
+        // Where another thread of the tests spins, this one goes without, and nothing changes.
+        let spin_through = |waits: u32| {
+            let is_spun = |_: &u32| {
+                let before = spin.skip.get();
+                assert!(!spin.until_woken(&parker));
+                before == 0 && spin.skip.get() > 0
+            };
+            (0..waits).filter(is_spun).count()
+        };
+        assert!(spin_through(1_000) <= 11);
+        spin_through(spin.skip.get());
+        unparker.unpark();
+        while !spin.until_woken(&parker) {}
+        assert_eq!(spin.skip.get(), 0);
     }
 
     #[test]
