@@ -1,0 +1,228 @@
+use super::*;
+use crate::error::Error;
+
+fn base(stored: &'static str, ticket: Ticket) -> Base {
+    Base::new(Some(Bytes::from_static(stored.as_bytes())), ticket, None)
+}
+
+#[test]
+fn an_answer_to_an_earlier_request_does_not_replace_one_to_a_later_request() {
+    let mut cache = Cache::default();
+    let key: Arc<str> = "k".into();
+    let version = cache.hold(&key);
+    cache.answered(&key, base("new", 2));
+    cache.answered(&key, base("old", 1));
+    assert_eq!(cache.base(&key).at(Mono::ZERO).unwrap(), "new");
+    assert_eq!(version.load(Ordering::Relaxed), 1);
+}
+
+#[test]
+fn the_version_stays_while_the_answers_stay_the_same() {
+    let mut cache = Cache::default();
+    let key: Arc<str> = "k".into();
+    let version = cache.hold(&key);
+    for ticket in 1..5 {
+        cache.answered(&key, base("same", ticket));
+    }
+    assert_eq!(version.load(Ordering::Relaxed), 1);
+}
+
+#[test]
+fn a_slot_goes_with_its_last_holder() {
+    let mut cache = Cache::default();
+    let key: Arc<str> = "k".into();
+    cache.hold(&key);
+    cache.hold(&key);
+    cache.answered(&key, base("a", 1));
+    cache.release(&key);
+    assert!(cache.base(&key).is_known());
+    cache.release(&key);
+    assert!(!cache.base(&key).is_known());
+}
+
+/// A cache that is told of changes, with a slot that is read locally.
+fn near() -> (Cache, Arc<str>) {
+    let (mut cache, key) = (Cache::default(), Arc::from("k"));
+    cache.hold(&key);
+    cache.told(true, Mono::ZERO);
+    cache.keep_near(&key);
+    (cache, key)
+}
+
+fn read(cache: &mut Cache, key: &str, stored: &'static str, ticket: Ticket, generation: Generation) {
+    cache.answered(key, base(stored, ticket));
+    cache.was_read(key, generation);
+}
+
+fn is_current(cache: &Cache, key: &str) -> bool {
+    cache.staleness(key, Duration::from_secs(9)) == Some(Duration::ZERO)
+}
+
+#[test]
+fn what_was_read_before_a_slot_became_near_is_asked_for_again() {
+    let (mut cache, key) = (Cache::default(), Arc::from("k"));
+    cache.hold(&key);
+    cache.told(true, Mono::ZERO);
+    let before = cache.generation(&key);
+    read(&mut cache, &key, "old", 1, before);
+    cache.keep_near(&key);
+    assert!(!cache.is_local(&key, true) && !is_current(&cache, &key));
+    // One that was under way.
+    read(&mut cache, &key, "older", 2, before);
+    assert!(!cache.is_local(&key, true) && !is_current(&cache, &key));
+    assert!(cache.is_local(&key, false), "while nobody can be asked it is all there is");
+    let now = cache.generation(&key);
+    read(&mut cache, &key, "new", 3, now);
+    assert!(cache.is_local(&key, true) && is_current(&cache, &key));
+}
+
+#[test]
+fn a_reply_during_which_the_key_changed_is_shown_but_is_not_current() {
+    let (mut cache, key) = near();
+    let sent = cache.generation(&key);
+    cache.changed(&key, Mono::ZERO);
+    cache.changed(&key, Mono::ZERO);
+    read(&mut cache, &key, "shown", 1, sent);
+    assert_eq!(cache.base(&key).at(Mono::ZERO).unwrap(), "shown");
+    assert!(cache.is_local(&key, true) && !is_current(&cache, &key));
+    assert_eq!(cache.take_stale(9), [Arc::clone(&key)], "it is read again, once");
+    let sent = cache.generation(&key);
+    read(&mut cache, &key, "new", 2, sent);
+    assert!(is_current(&cache, &key) && cache.take_stale(9).is_empty());
+}
+
+#[test]
+fn a_late_reply_to_an_earlier_read_says_nothing_against_a_later_one() {
+    let (mut cache, key) = near();
+    let early = cache.generation(&key);
+    cache.changed(&key, Mono::ZERO);
+    cache.take_stale(9);
+    let late = cache.generation(&key);
+    read(&mut cache, &key, "new", 2, late);
+    read(&mut cache, &key, "old", 1, early);
+    assert_eq!(cache.base(&key).at(Mono::ZERO).unwrap(), "new");
+    assert!(is_current(&cache, &key));
+}
+
+#[test]
+fn after_a_reconnect_every_slot_is_read_again_before_it_is_current() {
+    let (mut cache, key) = near();
+    let before = cache.generation(&key);
+    read(&mut cache, &key, "old", 1, before);
+    cache.told(false, Mono::ZERO);
+    assert!(!is_current(&cache, &key) && cache.is_local(&key, false));
+    assert_eq!(cache.not_current(), 1);
+    cache.told(true, Mono::ZERO);
+    // A reply over the connection that was lost.
+    read(&mut cache, &key, "late", 2, before);
+    assert!(!is_current(&cache, &key) && cache.is_local(&key, true));
+    assert_eq!(cache.take_stale(9), [Arc::clone(&key)]);
+    let now = cache.generation(&key);
+    read(&mut cache, &key, "new", 3, now);
+    assert!(is_current(&cache, &key) && cache.not_current() == 0);
+}
+
+#[test]
+fn what_could_not_be_read_is_read_again_later_and_what_is_refused_is_asked_for_by_its_readers() {
+    let (mut cache, key) = near();
+    let now = cache.generation(&key);
+    read(&mut cache, &key, "value", 1, now);
+    cache.changed(&key, Mono::ZERO);
+    cache.take_stale(9);
+    cache.was_not_read(&key);
+    cache.was_not_read(&key);
+    assert!(cache.take_stale(9).is_empty() && cache.is_any_for_later());
+    cache.now_is_later();
+    assert_eq!(cache.take_stale(9), [Arc::clone(&key)]);
+    cache.was_refused(&key, 1, Error::closed());
+    assert!(!cache.is_local(&key, true));
+    let now = cache.generation(&key);
+    read(&mut cache, &key, "again", 2, now);
+    assert!(cache.is_local(&key, true) && is_current(&cache, &key));
+}
+
+#[test]
+fn an_end_is_shown_when_it_has_come_and_its_estimates_do_not_move_it() {
+    let (mut cache, key) = near();
+    let version = cache.hold(&key);
+    let now = cache.generation(&key);
+    read(&mut cache, &key, "value", 1, now);
+    let before = version.load(Ordering::Relaxed);
+    let second = Duration::from_secs(1);
+    cache.ends(&key, 1, Some(second));
+    assert!(version.load(Ordering::Relaxed) > before, "whoever has it shown learns of its end");
+    let before = version.load(Ordering::Relaxed);
+    cache.ends(&key, 1, Some(second + ANSWER / 2));
+    assert_eq!((version.load(Ordering::Relaxed), cache.base(&key).expires), (before, Some(second)));
+    assert!(cache.base(&key).at(second).is_none());
+    cache.ends(&key, 0, Some(2 * second));
+    assert!(cache.base(&key).at(second).is_none(), "that was said of something else");
+    cache.ends(&key, 1, None);
+    assert!(cache.base(&key).at(second).is_some());
+}
+
+#[test]
+fn whoever_watches_a_slot_is_woken_once_until_it_looks() {
+    let ((mut cache, key), watch) = (near(), Arc::new(Signal::default()));
+    cache.take_raised();
+    cache.watch(&key, &watch);
+    assert_eq!(cache.take_stale(9), [Arc::clone(&key)], "it is read, though nobody else asks");
+    let now = cache.generation(&key);
+    read(&mut cache, &key, "value", 1, now);
+    cache.touch(&key);
+    assert_eq!(cache.take_raised().len(), 1);
+    cache.touch(&key);
+    assert!(cache.take_raised().is_empty(), "it knows already");
+    let context = std::task::Context::from_waker(std::task::Waker::noop());
+    assert!(watch.poll(&context).is_ready());
+    cache.answered(&key, base("other", 2));
+    assert_eq!(cache.take_raised().len(), 1);
+    cache.unwatch(&key, &watch);
+    assert!(watch.poll(&context).is_ready());
+    cache.touch(&key);
+    assert!(cache.take_raised().is_empty());
+    assert_eq!(Arc::strong_count(&watch), 1, "nothing of it is left");
+}
+
+#[test]
+fn a_slot_is_kept_current_until_the_last_one_that_wanted_it_is_gone() {
+    let (mut cache, key) = near();
+    cache.hold(&key);
+    cache.keep_near(&key);
+    let now = cache.generation(&key);
+    read(&mut cache, &key, "value", 1, now);
+    cache.let_go(&key);
+    cache.changed(&key, Mono::ZERO);
+    assert_eq!(cache.take_stale(9), [Arc::clone(&key)]);
+    cache.changed(&key, Mono::ZERO);
+    cache.let_go(&key);
+    assert!(cache.take_stale(9).is_empty(), "nobody wants it any more");
+    cache.changed(&key, Mono::ZERO);
+    assert!(cache.take_stale(9).is_empty() && !cache.is_local(&key, true) && cache.not_current() == 0);
+    // One that comes later begins anew.
+    cache.keep_near(&key);
+    assert!(!cache.is_local(&key, true) && !cache.is_shown(&key, true));
+    read(&mut cache, &key, "late", 2, now);
+    assert!(!cache.is_local(&key, true) && !cache.is_shown(&key, true));
+    let now = cache.generation(&key);
+    read(&mut cache, &key, "new", 3, now);
+    assert!(cache.is_local(&key, true) && cache.is_shown(&key, true));
+}
+
+#[test]
+fn where_changes_are_not_told_what_is_watched_is_looked_at_again_and_nothing_else() {
+    let ((mut cache, key), watch, unwatched) = (near(), Arc::new(Signal::default()), Arc::from("other"));
+    cache.hold(&unwatched);
+    cache.keep_near(&unwatched);
+    cache.watch(&key, &watch);
+    cache.take_stale(9);
+    cache.look_again();
+    assert!(cache.take_stale(9).is_empty());
+    cache.told(false, Mono::ZERO);
+    cache.look_again();
+    cache.look_again();
+    assert_eq!(cache.take_stale(9), [Arc::clone(&key)]);
+    let now = cache.generation(&key);
+    read(&mut cache, &key, "value", 1, now);
+    assert!(cache.is_shown(&key, true) && !cache.is_local(&key, true));
+}
