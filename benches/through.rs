@@ -10,6 +10,7 @@ use redis::{AsyncCommands, Commands};
 use support::{Server, python};
 use synced_memory::{Key, Memory};
 use synced_memory_benches::{Side, medians, print, report};
+use tokio::runtime::Runtime;
 
 const ROUNDS: usize = 15;
 const COUNT: u32 = 2_000;
@@ -26,20 +27,24 @@ fn main() {
     pushes(&server, &memory);
 }
 
+fn multiplexed(server: &Server, runtime: &Runtime) -> redis::aio::MultiplexedConnection {
+    let info: redis::ConnectionInfo = redis::IntoConnectionInfo::into_connection_info(server.url()).expect("a URL");
+    let info = info.set_tcp_settings(redis::io::tcp::TcpSettings::default().set_nodelay(true));
+    let client = redis::Client::open(info).expect("a URL");
+    let config = redis::AsyncConnectionConfig::new().set_response_timeout(None);
+    let connection = client.get_multiplexed_async_connection_with_config(&config);
+    runtime.block_on(connection).expect("the server is there")
+}
+
+fn another_threads_runtime() -> Runtime {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime")
+}
+
 fn one_thread(server: &Server, memory: &Memory, key: &Key<u64>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    let multiplexed = |runtime: &tokio::runtime::Runtime| {
-        let info: redis::ConnectionInfo = redis::IntoConnectionInfo::into_connection_info(server.url()).expect("a URL");
-        let info = info.set_tcp_settings(redis::io::tcp::TcpSettings::default().set_nodelay(true));
-        let client = redis::Client::open(info).expect("a URL");
-        let config = redis::AsyncConnectionConfig::new().set_response_timeout(None);
-        let connection = client.get_multiplexed_async_connection_with_config(&config);
-        runtime.block_on(connection).expect("the server is there")
-    };
-    let connection = multiplexed(&runtime);
-    let elsewhere =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
-    let other = multiplexed(&elsewhere);
+    let connection = multiplexed(server, &runtime);
+    let elsewhere = another_threads_runtime();
+    let other = multiplexed(server, &elsewhere);
     let envelope = r#"{"value": 12345,"last_modified": 1719400000000000000}"#;
     let view = memory.synced(key);
     let counter = memory.synced(&Key::<i64>::new("counter"));
@@ -111,16 +116,29 @@ fn many_threads(server: &Server, memory: &Memory) {
     let bare_set = |thread: usize| {
         let () = locked.lock().expect("nobody panics").set(format!("bare_{thread}"), 5).expect("it is there");
     };
+    // What redis-rs itself makes of 8 threads that wait.
+    let elsewhere = another_threads_runtime();
+    let connection = multiplexed(server, &elsewhere);
+    let shared_get = |thread: usize| {
+        let _: String = pollster(connection.clone().get(format!("memory:of_{thread}"))).expect("it is set");
+    };
+    let shared_set = |thread: usize| {
+        let () = pollster(connection.clone().set(format!("bare_{thread}"), 5)).expect("it is there");
+    };
     let mut sides: Vec<Side<'_>> = vec![
         ("through read, 8 threads", in_threads(&get)),
         ("Mutex<Connection> GET, 8 threads", in_threads(&bare_get)),
         ("through write, 8 threads", in_threads(&set)),
         ("Mutex<Connection> SET, 8 threads", in_threads(&bare_set)),
+        ("bare multiplexed GET, 8 threads", in_threads(&shared_get)),
+        ("bare multiplexed SET, 8 threads", in_threads(&shared_set)),
     ];
     let figures = medians(ROUNDS, 4 * COUNT, &mut sides);
     print(&sides, &figures);
     report("8 threads: through reads per Mutex<Connection> GET", figures[1] / figures[0], ">= 3");
     report("8 threads: through writes per Mutex<Connection> SET", figures[3] / figures[2], ">= 3");
+    report("  … reads per bare multiplexed GET", figures[4] / figures[0], "");
+    report("  … writes per bare multiplexed SET", figures[5] / figures[2], "");
 }
 
 /// An operation that is done by 8 threads at once, each with its own number, `count` times in all.
