@@ -47,6 +47,25 @@ fn an_element_of_the_default_can_be_removed() {
     assert_eq!(envelope::value_of(&server.stored().unwrap()).as_str(), "[2]");
 }
 
+/// Of two assignments to one element that wait, the later one is left, and is of the element that the first one saw: also
+/// where that was in a default, and somebody has stored what the first one assigned elsewhere.
+#[test]
+fn of_two_assignments_to_an_element_of_the_default_the_later_one_follows_that_element() {
+    let (mut server, mut process, mut other) = (Server::new(), Process::connected(1), Process::connected(2));
+    let set = |value: &str, saw: &str| Action::Set { value: json(value), seen: Seen::Content(Content::of(saw)) };
+    let default = r#"["a","b","a"]"#;
+    process.lose_the_connection();
+    call(&mut process, default, &[Place::Index(0)], None, set(r#""b""#, r#""a""#));
+    call(&mut process, default, &[Place::Index(0)], None, set(r#""c""#, r#""b""#));
+    assert_eq!(value(&process).as_deref(), Some(r#"["c","b","a"]"#));
+    let theirs = Action::Set { value: json(r#"["b",30,"a","a"]"#), seen: Seen::Absent };
+    call(&mut other, "[]", &[], None, theirs);
+    other.deliver(&mut server);
+    process.state.connected(None);
+    process.deliver(&mut server);
+    assert_eq!(envelope::value_of(&server.stored().unwrap()).as_str(), r#"["b",30,"c","a"]"#);
+}
+
 /// Of two that remove one entry, one did: also where the other removed it with everything around it.
 #[test]
 fn an_entry_that_went_with_its_key_was_removed_by_nobody_else() {

@@ -114,13 +114,14 @@ pub(super) fn ways(value: Option<Value>, origin: Option<&Value>, calls: &[&Edits
                 add(&mut next, way);
             }
             let Way { value, superseded, misfits, replaced } = way;
-            // And the later one saw what the first of them did; or, of a default, that nothing is there.
+            // And the later one saw what the first of them did (where nothing was there, what it was taken for); or, of a
+            // default, that nothing is there.
             let is_gone = |earlier: usize| {
                 let is_before = |at: usize| !replaced.contains(&at) && calls[at].replaces(calls[earlier]);
                 call.replaces(calls[earlier]) && !(earlier + 1..index).any(is_before)
             };
             let first = replaced.iter().find(|earlier| is_gone(**earlier));
-            let shown = first.map(|earlier| [calls[*earlier].shown.as_deref(), None]);
+            let shown = first.map(|earlier| [calls[*earlier].shown.as_deref().or(origin), None]);
             let anew: Vec<Edits> = shown.iter().flatten().map(|shown| call.as_recorded_on(*shown)).collect();
             let made = match &anew[..] {
                 [] => call.made_on(value, origin, there),
