@@ -78,13 +78,19 @@ fn add(earlier: &mut Mutation, mut later: Operation, stamp: Stamp, since: Since<
                     later = rest;
                 }
                 Merged::Beside(rest) => later = rest,
-                Merged::Not(rest) if replaces(&rest) && since != Since::Moved => {
+                Merged::Not(rest)
+                    if replaces(&rest) && since != Since::Moved && !is_rested_on(&earlier.calls, index, &replaced) =>
+                {
                     replaced.push(index);
                     later = rest;
                 }
                 Merged::Not(rest) => return push(earlier, alone(rest)),
             },
-            Relation::Inside if replaces(&later) && since != Since::Moved => replaced.push(index),
+            Relation::Inside
+                if replaces(&later) && since != Since::Moved && !is_rested_on(&earlier.calls, index, &replaced) =>
+            {
+                replaced.push(index);
+            }
             Relation::Inside | Relation::Tangled => return push(earlier, alone(later)),
         }
     }
@@ -96,6 +102,25 @@ fn add(earlier: &mut Mutation, mut later: Operation, stamp: Stamp, since: Since<
         later = anew;
     }
     push(earlier, alone(later));
+}
+
+/// Whether a later call that stays may need what the one at `index` has made on its way: it goes the same way.
+fn is_rested_on(calls: &[Call], index: usize, replaced: &[usize]) -> bool {
+    let way = |operation: &Operation| operation.path.first().cloned();
+    let Some(first) = calls[index].operations.first().and_then(way) else { return false };
+    let stays = |(at, call): &(usize, &Call)| !replaced.contains(at) && !call.operations.is_empty();
+    let later = calls.iter().enumerate().skip(index + 1).filter(stays);
+    later
+        .flat_map(|(_, call)| &call.operations)
+        .any(|operation| way(operation).is_some_and(|way| is_same(&way, &first)))
+}
+
+fn is_same(one: &Step, other: &Step) -> bool {
+    match (one, other) {
+        (Step::Member(one), Step::Member(other)) => one.name == other.name,
+        (Step::Element(one), Step::Element(other)) => one == other,
+        _ => false,
+    }
 }
 
 /// How the operations of an earlier call stand to a later operation.

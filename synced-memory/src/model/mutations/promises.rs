@@ -66,6 +66,24 @@ fn of_two_assignments_to_an_element_of_the_default_the_later_one_follows_that_el
     assert_eq!(envelope::value_of(&server.stored().unwrap()).as_str(), r#"["b",30,"c","a"]"#);
 }
 
+/// What a later call of the process replaces is not made, unless one in between rests on it: it changes the map that
+/// the first one has made.
+#[test]
+fn a_change_that_made_what_another_one_changes_is_not_replaced() {
+    let mut process = Process::connected(1);
+    process.lose_the_connection();
+    let map = || Place::Member(Member { origin: Some(json("{}")), ..Member::new("map") });
+    call(&mut process, "{}", &[map(), member("l")], None, Action::SetIfAbsent { value: json("1") });
+    let path = ["map", "k"].map(|name| Step::Member(Member::new(name))).to_vec();
+    let update = Operation { path, action: Action::Set { value: json("2"), seen: Seen::Absent } };
+    let mutation = Mutation::new(Some(json("{}")), vec![update]);
+    let _accepted = process.write(Request::Mutate { mutation, ttl: None, exact: None });
+    let seen = Seen::Content(Content::of("1"));
+    call(&mut process, "{}", &[map(), member("l")], None, Action::Set { value: json("3"), seen });
+    let shown: serde_json::Value = serde_json::from_str(&value(&process).unwrap()).unwrap();
+    assert_eq!(shown, serde_json::json!({"map": {"k": 2, "l": 3}}));
+}
+
 /// Of two that remove one entry, one did: also where the other removed it with everything around it.
 #[test]
 fn an_entry_that_went_with_its_key_was_removed_by_nobody_else() {
