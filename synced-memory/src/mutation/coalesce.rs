@@ -106,21 +106,15 @@ fn add(earlier: &mut Mutation, mut later: Operation, stamp: Stamp, since: Since<
 
 /// Whether a later call that stays may need what the one at `index` has made on its way: it goes the same way.
 fn is_rested_on(calls: &[Call], index: usize, replaced: &[usize]) -> bool {
-    let way = |operation: &Operation| operation.path.first().cloned();
-    let Some(first) = calls[index].operations.first().and_then(way) else { return false };
-    let stays = |(at, call): &(usize, &Call)| !replaced.contains(at) && !call.operations.is_empty();
-    let later = calls.iter().enumerate().skip(index + 1).filter(stays);
-    later
-        .flat_map(|(_, call)| &call.operations)
-        .any(|operation| way(operation).is_some_and(|way| is_same(&way, &first)))
-}
-
-fn is_same(one: &Step, other: &Step) -> bool {
-    match (one, other) {
-        (Step::Member(one), Step::Member(other)) => one.name == other.name,
-        (Step::Element(one), Step::Element(other)) => one == other,
-        _ => false,
-    }
+    let Some(first) = calls[index].operations.first().and_then(|operation| operation.path.first()) else {
+        return false;
+    };
+    let is_same = |step: &Step| match (step, first) {
+        (Step::Member(one), Step::Member(other)) => one.overlaps(other),
+        (one, other) => one == other,
+    };
+    let stays = calls.iter().enumerate().skip(index + 1).filter(|(at, _)| !replaced.contains(at));
+    stays.flat_map(|(_, call)| &call.operations).any(|operation| operation.path.first().is_some_and(is_same))
 }
 
 /// How the operations of an earlier call stand to a later operation.
