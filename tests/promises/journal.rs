@@ -9,7 +9,7 @@ use support::{Child, CrashingDisk, Image, Proxy, Server, Tmpfs, eventually};
 use synced_memory::{Builder, Durability, ErrorKind, Key, Memory, SyncedMemory, Written};
 use tempfile::TempDir;
 
-use crate::line::{Line, lost, quick};
+use crate::line::{Line, durable, lost, quick};
 
 const DEADLINE: Duration = Duration::from_secs(20);
 
@@ -332,7 +332,7 @@ fn draw(state: &mut u64, below: u64) -> u64 {
 #[test]
 fn every_write_that_returned_is_on_the_server_once_however_often_the_process_is_killed() {
     let rounds = if std::env::var_os("SYNCED_MEMORY_SOAK").is_some() { 200 } else { 30 };
-    let server = Server::redis().arg("appendonly", "yes").arg("appendfsync", "always").start();
+    let server = durable();
     let (proxy, directory) = (Proxy::to(&server), TempDir::new().unwrap());
     let path = directory.path().to_str().unwrap();
     let url = format!("{}?timeout=50ms&journal={path}", proxy.url());

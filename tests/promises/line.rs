@@ -15,7 +15,15 @@ pub(crate) struct Line {
 
 impl Line {
     pub(crate) fn new() -> Self {
-        let server = Server::redis().start();
+        Self::to(Server::redis().start())
+    }
+
+    /// Whose server has, after a restart, all that it has answered.
+    pub(crate) fn durable() -> Self {
+        Self::to(durable())
+    }
+
+    fn to(server: Server) -> Self {
         let proxy = Proxy::to(&server);
         Self { server, proxy }
     }
@@ -45,6 +53,10 @@ impl Line {
     pub(crate) fn up(&self) {
         self.proxy.refuse(false);
     }
+}
+
+pub(crate) fn durable() -> Server {
+    Server::redis().arg("appendonly", "yes").arg("appendfsync", "always").start()
 }
 
 /// A memory that tries to reconnect so often that a test does not wait for it.

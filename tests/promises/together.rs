@@ -8,6 +8,8 @@ use support::Direction::{ToClient, ToServer};
 use support::{Child, Proxy, Server, eventually};
 use synced_memory::{Key, Memory};
 
+use crate::line::durable;
+
 const DEADLINE: Duration = Duration::from_secs(120);
 const PROCESSES: usize = 8;
 
@@ -20,10 +22,6 @@ fn rounds() -> usize {
 pub(crate) fn draw(state: &mut u64, below: u64) -> u64 {
     *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
     (*state >> 33) % below
-}
-
-fn durable() -> Server {
-    Server::redis().arg("appendonly", "yes").arg("appendfsync", "always").start()
 }
 
 /// So many adds the server has.

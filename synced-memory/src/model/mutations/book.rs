@@ -4,7 +4,7 @@ use super::super::server::KEY;
 use super::super::{Check, hold};
 use super::calls::On;
 use super::kinds::Kind;
-use super::reference::{Edits, Rule, Way, ways};
+use super::reference::{Edits, Rule, WAYS, Way, ways};
 use crate::cache::Ticket;
 use crate::clock::{Mono, Stamp};
 use crate::commit::Sequence;
@@ -267,6 +267,9 @@ impl Book {
                     if !next.contains(&(way.value.clone(), stamp)) {
                         next.push((way.value, stamp));
                     }
+                }
+                if next.len() > WAYS {
+                    return None;
                 }
             }
             shown = next;

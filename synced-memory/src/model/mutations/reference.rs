@@ -93,7 +93,7 @@ pub(super) struct Way {
 }
 
 /// So many ways are followed. Where there are more, nothing is said.
-const WAYS: usize = 400;
+pub(super) const WAYS: usize = 400;
 
 /// All that may come of calls made one by one; `None` where that is too much to tell.
 pub(super) fn ways(value: Option<Value>, origin: Option<&Value>, calls: &[&Edits], rule: Rule) -> Option<Vec<Way>> {
