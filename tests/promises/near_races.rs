@@ -1,14 +1,13 @@
 //! DESIGN, rules 1, 9 and 14: near reads while somebody writes at the worst moment, very often, or nobody can be asked.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use redis::aio::MultiplexedConnection;
 use redis::caching::CacheConfig;
 use redis::{AsyncConnectionConfig, Commands};
-use support::{Canary, Direction, Dragonfly, Server, eventually};
+use support::{Canary, Direction, Dragonfly, Server, Stop, eventually};
 use synced_memory::{Key, Memory, ReadPolicy, Synced, WritePolicy, Written};
 
 use crate::line::{DEADLINE, Line, connected, lost, quick};
@@ -25,16 +24,8 @@ const APART: Duration = Duration::from_micros(200);
 struct Racer {
     go: AtomicUsize,
     done: AtomicUsize,
-    is_over: AtomicBool,
-}
-
-/// Ends the writer also where a read fails.
-struct EndOnDrop<'a>(&'a AtomicBool);
-
-impl Drop for EndOnDrop<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
+    /// Either of the two has failed, or all is done.
+    over: Stop,
 }
 
 impl Racer {
@@ -44,17 +35,18 @@ impl Racer {
 
     /// Runs `read` for each race while its key is set from 1 to 2 (and on to 3, where it `goes_on`).
     fn run(server: &Server, races: usize, goes_on: bool, mut read: impl FnMut(usize)) {
-        let all = Self { go: AtomicUsize::new(0), done: AtomicUsize::new(0), is_over: AtomicBool::new(false) };
+        let all = Self { go: AtomicUsize::new(0), done: AtomicUsize::new(0), over: Stop::default() };
         let mut connection = redis::Client::open(server.url()).unwrap().get_connection().unwrap();
         for race in 0..races {
             let () = connection.set(format!("memory:{}", Self::name(race)), 1).unwrap();
         }
         thread::scope(|scope| {
-            let _over = EndOnDrop(&all.is_over);
+            let over = all.over.on_drop();
             scope.spawn(|| {
+                let _over = all.over.on_drop();
                 for race in 0..races {
                     while all.go.load(Ordering::Acquire) <= race {
-                        if all.is_over.load(Ordering::Relaxed) {
+                        if all.over.is_told() {
                             return;
                         }
                         std::hint::spin_loop();
@@ -72,10 +64,13 @@ impl Racer {
             for race in 0..races {
                 all.go.store(race + 1, Ordering::Release);
                 read(race);
-                while all.done.load(Ordering::Acquire) <= race {
+                let is_done = || all.done.load(Ordering::Acquire) > race;
+                while !is_done() {
+                    assert!(!all.over.is_told() || is_done(), "the writer goes on");
                     thread::yield_now();
                 }
             }
+            drop(over);
         });
     }
 }
@@ -138,12 +133,13 @@ fn a_key_that_others_write_every_30_us_is_read_on_and_asked_for_once_at_a_time()
     }
     let memory = line.builder().read_policy(ReadPolicy::Near).build().unwrap();
     let (hot, calm) = (memory.synced(&Key::<u64>::new("hot")), memory.synced(&Key::<u64>::new("calm")));
-    let (canary, stop) = (Canary::start(), AtomicBool::new(false));
+    let (canary, stop) = (Canary::start(), Stop::default());
     thread::scope(|scope| {
+        let stop_writing = stop.on_drop();
         let writes = scope.spawn(|| {
             let mut connection = redis::Client::open(line.server.url()).unwrap().get_connection().unwrap();
             let (began, mut written) = (Instant::now(), 0_u32);
-            while !stop.load(Ordering::Relaxed) {
+            while !stop.is_told() {
                 written += 1;
                 // Ten at a time, so that none waits for the answer to the one before.
                 let mut ten = redis::pipe();
@@ -179,7 +175,7 @@ fn a_key_that_others_write_every_30_us_is_read_on_and_asked_for_once_at_a_time()
         line.server.set_raw("memory:calm", "6");
         eventually(DEADLINE, "another key is told of", || calm.find().unwrap() == Some(6));
         let asked = line.server.command_count("get");
-        stop.store(true, Ordering::Relaxed);
+        drop(stop_writing);
         let written = writes.join().unwrap();
         eprintln!(
             "{written} writes; {reads} reads in {took:?} saw {changes} values, the longest took {longest:?} on a machine \
@@ -198,11 +194,11 @@ fn a_key_that_others_write_every_30_us_is_read_on_and_asked_for_once_at_a_time()
 }
 
 /// Reads and writes all the time; returns how many reads there were, and the longest.
-fn read_and_write_on(memory: &Memory, own: &str, stop: &AtomicBool) -> (u64, Duration) {
+fn read_and_write_on(memory: &Memory, own: &str, stop: &Stop) -> (u64, Duration) {
     let (own, shared) = (memory.synced(&Key::<u64>::named(own.to_owned())), memory.synced(&Key::<u64>::new("shared")));
     let watch = Watch::of_this_thread();
     let (mut reads, mut longest) = (0, Duration::ZERO);
-    while !stop.load(Ordering::Relaxed) {
+    while !stop.is_told() {
         reads += 1;
         if reads % 16 == 1 {
             assert_eq!(own.set(reads).unwrap(), Written::Queued);
@@ -234,40 +230,37 @@ fn in_outages_no_near_read_fails_or_takes_longer_than_1_ms_and_each_shows_ones_o
         // The first read of a key asks.
         eventually(DEADLINE, "it is kept current", || own.get().is_ok() && own.staleness() == Some(Duration::ZERO));
     }
-    let (stop, canary) = (Arc::new(AtomicBool::new(false)), Canary::start());
-    let threads: Vec<_> = ["own0", "own1"]
-        .map(|own| {
-            let (memory, stop) = (memory.clone(), Arc::clone(&stop));
-            thread::spawn(move || read_and_write_on(&memory, own, &stop))
-        })
-        .into();
-    let mut lateness = Duration::ZERO;
-    let mut outage = |begin: &dyn Fn(), end: &dyn Fn()| {
-        begin();
-        lost(&memory);
-        end();
-        connected(&memory);
-        memory.flush(DEADLINE).unwrap();
-        lateness = lateness.max(canary.lateness());
-    };
-    for round in 2..=4 {
-        outage(&|| line.server.freeze(), &|| line.server.thaw());
-        outage(&|| line.down(&memory), &|| line.up());
-        outage(&|| line.proxy.stall(true), &|| line.proxy.stall(false));
-        outage(&|| line.server.kill(), &|| {
-            line.server.start();
-            line.server.set_raw("memory:shared", round.to_string());
-        });
-        let shared = || memory.get(&Key::<u64>::new("shared")).unwrap();
-        eventually(DEADLINE, "it is told again", || shared() == Some(round));
-    }
-    stop.store(true, Ordering::Relaxed);
-    let (mut reads, mut longest) = (0, Duration::ZERO);
-    for thread in threads {
-        let (read, took) = thread.join().expect("no near read fails, and each shows what was written");
-        reads += read;
-        longest = longest.max(took);
-    }
+    let (stop, canary) = (Stop::default(), Canary::start());
+    let (mut reads, mut longest, mut lateness) = (0, Duration::ZERO, Duration::ZERO);
+    thread::scope(|scope| {
+        let stop_reading = stop.on_drop();
+        let threads = ["own0", "own1"].map(|own| scope.spawn(|| read_and_write_on(&memory, own, &stop)));
+        let mut outage = |begin: &dyn Fn(), end: &dyn Fn()| {
+            begin();
+            lost(&memory);
+            end();
+            connected(&memory);
+            memory.flush(DEADLINE).unwrap();
+            lateness = lateness.max(canary.lateness());
+        };
+        for round in 2..=4 {
+            outage(&|| line.server.freeze(), &|| line.server.thaw());
+            outage(&|| line.down(&memory), &|| line.up());
+            outage(&|| line.proxy.stall(true), &|| line.proxy.stall(false));
+            outage(&|| line.server.kill(), &|| {
+                line.server.start();
+                line.server.set_raw("memory:shared", round.to_string());
+            });
+            let shared = || memory.get(&Key::<u64>::new("shared")).unwrap();
+            eventually(DEADLINE, "it is told again", || shared() == Some(round));
+        }
+        drop(stop_reading);
+        for thread in threads {
+            let (read, took) = thread.join().expect("no near read fails, and each shows what was written");
+            reads += read;
+            longest = longest.max(took);
+        }
+    });
     eprintln!(
         "{reads} rounds in twelve outages; the longest read took {longest:?}; this machine was late by {lateness:?}"
     );

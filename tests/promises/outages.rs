@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use support::{Child, Logs, Proxy, Server, eventually};
+use support::{Child, Logs, Proxy, Server, Stop, eventually};
 use synced_memory::{ErrorKind, Key, Memory, Synced, SyncedMemory, Written};
 
 use crate::line::{DEADLINE, Line, connected, durable, lost, quick};
@@ -70,7 +70,7 @@ impl Watch {
 
 /// Eight threads that write to a key of their own and to shared keys, and read them, busily.
 struct Writers {
-    stop: AtomicBool,
+    stop: Stop,
     rounds: [AtomicU64; THREADS],
     /// How late this machine wakes a thread at most. A call waits for others' threads too (the I/O thread,
     /// whoever holds a lock), which may wait for a CPU.
@@ -80,10 +80,10 @@ struct Writers {
 impl Writers {
     /// Runs `outages` under the writers; returns all their writes, and how long each call took.
     fn under(memory: &Memory, outages: impl FnOnce(&Self)) -> (Vec<Write>, Vec<Took>, Duration) {
-        let all = Self { stop: AtomicBool::new(false), rounds: Default::default(), lateness: AtomicU64::new(0) };
+        let all = Self { stop: Stop::default(), rounds: Default::default(), lateness: AtomicU64::new(0) };
         let (mut writes, mut took) = (Vec::new(), Vec::new());
         thread::scope(|scope| {
-            let stop = StopOnDrop(&all.stop);
+            let stop = all.stop.on_drop();
             let threads: Vec<_> = (0..THREADS)
                 .map(|thread| {
                     let all = &all;
@@ -108,7 +108,7 @@ impl Writers {
         let own = memory.synced(&Key::<u64>::named(format!("own{thread}")));
         let shared = SHARED.map(|name| memory.synced(&Key::<u64>::new(name)));
         let mut n = 0;
-        while !self.stop.load(Ordering::Relaxed) {
+        while !self.stop.is_told() {
             n += 1;
             // The pace of busy threads, not of threads that take the CPUs from each other.
             thread::sleep(Duration::from_micros(100));
@@ -145,21 +145,12 @@ impl Writers {
 
     fn watch_the_machine(&self) {
         const NAP: Duration = Duration::from_millis(1);
-        while !self.stop.load(Ordering::Relaxed) {
+        while !self.stop.is_told() {
             let started = Instant::now();
             thread::sleep(NAP);
             let late = started.elapsed().saturating_sub(NAP);
             self.lateness.fetch_max(u64::try_from(late.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
         }
-    }
-}
-
-/// Stops the writers also where the outages fail.
-struct StopOnDrop<'a>(&'a AtomicBool);
-
-impl Drop for StopOnDrop<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
     }
 }
 

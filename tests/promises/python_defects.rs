@@ -1,11 +1,11 @@
 //! DESIGN, section 9: what the Python package gets wrong, each item by its number.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use support::Direction::{ToClient, ToServer};
-use support::{Child, Python, Server};
+use support::{Child, Python, Server, Stop};
 use synced_memory::{ErrorKind, Key, Memory, SyncedMemory, Written};
 
 use crate::line::{DEADLINE, Line, commits, connected, lost, quick};
@@ -353,10 +353,11 @@ fn item_10_the_compare_and_set_is_atomic_among_online_writers() {
     // None of them is to be late, whatever else this machine does.
     let open = || quick(server.url()).timeout(DEADLINE).build().unwrap();
     let memories: Vec<Memory> = (0..4).map(|_| open()).collect();
-    let (done, seen) = (AtomicBool::new(false), AtomicU64::new(0));
+    let (done, seen) = (Stop::default(), AtomicU64::new(0));
     thread::scope(|scope| {
+        let all_done = done.on_drop();
         let watching = scope.spawn(|| {
-            while !done.load(Ordering::Relaxed) {
+            while !done.is_told() {
                 let now = stamp(&server, "memory:n").unwrap_or(0);
                 let before = seen.fetch_max(now, Ordering::Relaxed);
                 assert!(now >= before, "the stamp went from {before} to {now}");
@@ -380,7 +381,7 @@ fn item_10_the_compare_and_set_is_atomic_among_online_writers() {
             })
             .collect();
         let newest = writers.into_iter().map(|writer| writer.join().unwrap()).max().unwrap();
-        done.store(true, Ordering::Relaxed);
+        drop(all_done);
         watching.join().unwrap();
         assert_eq!(stamp(&server, "memory:n"), Some(newest), "the largest stamp is there at the end");
     });
