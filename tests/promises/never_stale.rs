@@ -55,6 +55,9 @@ impl Bare<'_> {
             if self.connection.is_none() {
                 let client = redis::Client::open(self.server.url()).unwrap();
                 self.connection = client.get_connection_with_timeout(DEADLINE).ok();
+                if let Some(connection) = &self.connection {
+                    connection.set_read_timeout(Some(DEADLINE)).unwrap();
+                }
             }
             let words = (self.next)();
             let mut command = redis::cmd(&words[0]);
