@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use support::{Child, FakeClock, Proxy, Python, Server, eventually};
+use support::{Child, FakeClock, Proxy, Python, Server, Stop, eventually};
 use synced_memory::{Key, Memory, Written};
 
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -188,7 +188,7 @@ fn an_online_write_and_a_python_peer_whose_clock_is_an_hour_ahead_win_in_turn() 
     python.run(&format!("import os, subprocess, sys\nenv = {{**os.environ, **{}}}", serde_json::json!(faked)));
     for n in 0..3 {
         let code = format!("from synced_memory import Memory; Memory().n = 'python{n}'");
-        python.run(&format!("subprocess.run([sys.executable, '-c', {code:?}], env=env, check=True)"));
+        python.run(&format!("subprocess.run([sys.executable, '-c', {code:?}], env=env, check=True, timeout=15)"));
         assert_eq!(value(&server), format!("python{n}"));
         let ahead = stamp(&server);
         assert!(ahead > time(&server) + HOUR_NS / 2, "its clock was right");
@@ -296,12 +296,13 @@ fn a_write_while_the_first_connection_is_made_has_the_servers_time_too() {
                 .backoff(Duration::from_millis(5), Duration::from_millis(20))
                 .build()
                 .unwrap();
-            let next = AtomicU64::new(0);
+            let (next, stop) = (AtomicU64::new(0), Stop::default());
             let key = |n: u64| Key::<u64>::named(format!("k{n}"));
             thread::scope(|scope| {
+                let stop_writing = stop.on_drop();
                 for _ in 0..4 {
                     scope.spawn(|| {
-                        while !memory.status().connected {
+                        while !stop.is_told() && !memory.status().connected {
                             let n = next.fetch_add(1, Ordering::Relaxed);
                             memory.set(&key(n), n).unwrap();
                         }
@@ -309,6 +310,8 @@ fn a_write_while_the_first_connection_is_made_has_the_servers_time_too() {
                 }
                 eventually(DEADLINE, "the writers are well under way", || next.load(Ordering::Relaxed) > 100);
                 proxy.refuse(false);
+                eventually(DEADLINE, "it is connected", || memory.status().connected);
+                drop(stop_writing);
             });
             memory.flush(DEADLINE).unwrap();
             let (newest, now) = (next.load(Ordering::Relaxed), time(&server));

@@ -102,9 +102,9 @@ fn changes_of_many_memories_to_one_value_all_survive(place: &Place) {
     let barrier = Barrier::new(MEMORIES);
     thread::scope(|scope| {
         for own in 0..MEMORIES {
-            let barrier = &barrier;
+            // Here: a thread that fails leaves the others at the barrier.
+            let (memory, barrier) = (place.open(), &barrier);
             scope.spawn(move || {
-                let memory = place.open();
                 let items = memory.synced(&Key::<Vec<String>>::new("items"));
                 let seen = memory.synced(&Key::<BTreeMap<String, usize>>::new("map"));
                 let set = memory.synced(&Key::<HashSet<usize>>::new("set"));
@@ -142,9 +142,9 @@ fn one_of_many_inserts_the_value_that_all_then_have(place: &Place) {
     let got: HashSet<usize> = thread::scope(|scope| {
         let racers: Vec<_> = (0..4)
             .map(|own| {
+                let map = place.open().synced(&Key::<HashMap<String, usize>>::new("map"));
                 let barrier = &barrier;
                 scope.spawn(move || {
-                    let map = place.open().synced(&Key::<HashMap<String, usize>>::new("map"));
                     barrier.wait();
                     map.get_or_insert("leader".to_owned(), own).unwrap()
                 })

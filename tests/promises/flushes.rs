@@ -1,11 +1,10 @@
 //! DESIGN, rules 2, 3, 4, 6 and 10: what a flush survives, and what it never does.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use support::Direction::{self, ToClient, ToServer};
-use support::{Server, eventually};
+use support::{Server, Stop, eventually};
 use synced_memory::{ErrorKind, Key, Memory, SyncedMemory, Written};
 
 use crate::line::{DEADLINE, Line, commit_count, commits, connected, lost, quick};
@@ -357,17 +356,16 @@ fn scripts_that_the_server_forgets_cost_nothing() {
         memory.set(&Key::<u64>::named(format!("k{n}")), n).unwrap();
     }
     line.server.reset_stats();
-    let done = AtomicBool::new(false);
+    let stop = Stop::default();
     thread::scope(|scope| {
+        let _stop = stop.on_drop();
         scope.spawn(|| {
-            while !done.load(Ordering::Relaxed) {
+            while !stop.is_told() {
                 line.server.cli(&["SCRIPT", "FLUSH"]);
             }
         });
         line.up();
-        let flushed = memory.flush(DEADLINE);
-        done.store(true, Ordering::Relaxed);
-        flushed.unwrap();
+        memory.flush(DEADLINE).unwrap();
     });
     assert_eq!(line.server.command_count("set"), 5_000);
     for n in 0..5_000 {

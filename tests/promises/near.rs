@@ -61,6 +61,8 @@ fn near_reads_ask_nobody() {
     let memory = Memory::builder().url(server.url()).read_policy(ReadPolicy::Near).build().unwrap();
     let count = memory.synced(&key());
     count.set(5).unwrap();
+    // What the server tells of that write comes before the answer to this.
+    assert_eq!(memory.names().unwrap(), ["count"]);
     eventually(DEADLINE, "it is current", || count.get().is_ok() && count.staleness() == Some(Duration::ZERO));
     server.reset_stats();
     for _ in 0..10_000 {

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Barrier;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -106,6 +107,27 @@ fn eight_processes_on_one_file_lose_nothing_and_double_nothing() {
         sorted.sort_unstable();
         sorted
     });
+}
+
+#[test]
+fn many_open_a_file_at_once_that_is_not_there_yet() {
+    let directory = TempDir::new().unwrap();
+    for round in 0..rounds() {
+        let barrier = Barrier::new(8);
+        let path = directory.path().join(format!("{round}.db"));
+        let open = || {
+            barrier.wait();
+            let memory = Memory::builder().url(url(&path)).timeout(Duration::from_secs(5)).build();
+            memory.map(|memory| (memory.status().connected, memory.add(&number("opened"), 1)))
+        };
+        thread::scope(|scope| {
+            for opened in (0..8).map(|_| scope.spawn(open)).collect::<Vec<_>>() {
+                let opened = opened.join().expect("it ends");
+                assert!(matches!(opened, Ok((true, Ok(Written::Stored)))), "round {round}: {opened:?}");
+            }
+        });
+        assert_eq!(Memory::open(&url(&path)).unwrap().get(&number("opened")).unwrap(), Some(8), "round {round}");
+    }
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 
 use crate::process::{freeze, guarded, signal, spawn, thaw};
-use crate::wait::eventually_some;
+use crate::wait::{eventually_some, poll};
 
 const DEADLINE: Duration = Duration::from_secs(20);
 
@@ -72,7 +72,8 @@ impl Child {
             Ok(line) => Some(line),
             Err(RecvTimeoutError::Timeout) => None,
             Err(RecvTimeoutError::Disconnected) => {
-                panic!("the process closed its stdout: {:?}", self.process.wait())
+                let ended = poll(DEADLINE, || self.process.try_wait().expect("a child can be waited for"));
+                panic!("the process closed its stdout: {ended:?}")
             }
         }
     }

@@ -113,7 +113,7 @@ fn set_up(path: &Path, synced: bool, patience: &Patience) -> Result<Connection, 
     if connection.is_readonly("main")? {
         return refused("the file is read-only");
     }
-    let is_new = patience.wait(|| state_of(&connection))?.is_new()?;
+    let is_new = patience.wait(|| state_at_once(&connection))?.is_new()?;
     // Before anything is created: within a transaction it cannot be changed.
     let mode: String = patience.wait(|| connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0)))?;
     if mode != "wal" {
@@ -140,6 +140,14 @@ struct Header {
     application: i32,
     version: i32,
     is_empty: bool,
+}
+
+/// What it says at one moment: somebody else may be creating the tables.
+fn state_at_once(connection: &Connection) -> Result<Header, Error> {
+    let moment = connection.unchecked_transaction()?;
+    let state = state_of(connection)?;
+    moment.finish()?;
+    Ok(state)
 }
 
 fn state_of(connection: &Connection) -> Result<Header, Error> {
