@@ -66,6 +66,24 @@ fn of_two_assignments_to_an_element_of_the_default_the_later_one_follows_that_el
     assert_eq!(envelope::value_of(&server.stored().unwrap()).as_str(), r#"["b",30,"c","a"]"#);
 }
 
+/// And where that element is gone by then, the one call that is left of both is set aside.
+#[test]
+fn of_two_assignments_to_an_element_that_is_gone_by_then_the_later_one_is_set_aside() {
+    let (mut server, mut process, mut other) = (Server::new(), Process::connected(1), Process::connected(2));
+    let set = |value: &str, saw: &str| Action::Set { value: json(value), seen: Seen::Content(Content::of(saw)) };
+    let list = || Place::Member(Member { origin: Some(json(r#"["a","b","a"]"#)), ..Member::new("list") });
+    process.lose_the_connection();
+    call(&mut process, "{}", &[list(), Place::Index(2)], None, set(r#""c""#, r#""a""#));
+    call(&mut process, "{}", &[list(), Place::Index(2)], None, set(r#""d""#, r#""c""#));
+    let theirs = Action::Set { value: json(r#"["x","c","b","a","c"]"#), seen: Seen::Absent };
+    call(&mut other, "{}", &[member("list")], None, theirs);
+    other.deliver(&mut server);
+    process.state.connected(None);
+    process.deliver(&mut server);
+    assert_eq!(process.state.set_aside.iter().map(|record| record.changes.len()).sum::<usize>(), 1);
+    assert_eq!(envelope::value_of(&server.stored().unwrap()).as_str(), r#"{"list":["x","c","b","a","c"]}"#);
+}
+
 /// What a later call of the process replaces is not made, unless one in between rests on it: it changes the map that
 /// the first one has made.
 #[test]

@@ -121,8 +121,10 @@ pub(super) fn ways(value: Option<Value>, origin: Option<&Value>, calls: &[&Edits
                 call.replaces(calls[earlier]) && !(earlier + 1..index).any(is_before)
             };
             let first = replaced.iter().find(|earlier| is_gone(**earlier));
-            let shown = first.map(|earlier| [calls[*earlier].shown.as_deref().or(origin), None]);
-            let anew: Vec<Edits> = shown.iter().flatten().map(|shown| call.as_recorded_on(*shown)).collect();
+            let anew: Vec<Edits> = first.map_or_else(Vec::new, |earlier| {
+                let shown = calls[*earlier].shown.as_deref().or(origin);
+                vec![call.as_recorded_on(shown), call.as_recorded_on_nothing()]
+            });
             let made = match &anew[..] {
                 [] => call.made_on(value, origin, there),
                 anew => anew.iter().flat_map(|call| call.made_on(value.clone(), origin, there)).collect(),
@@ -173,23 +175,36 @@ impl Edits {
             && path.iter().zip(&earlier.path).all(|(one, other)| is_same(one, other))
     }
 
-    /// The same assignment or removal by somebody who was shown this.
+    /// The same assignment or removal by somebody who was shown this, and took what is missing in it for its default.
     fn as_recorded_on(&self, shown: Option<&Value>) -> Self {
         let mut call = self.clone();
         for Edit { path, act } in &mut call.all {
-            let mut here = shown;
+            let mut here = shown.cloned();
             for step in path {
-                match (step, here.and_then(Value::as_array)) {
-                    (Step::Member(name, _), _) => here = here.and_then(|here| here.get(&**name)),
-                    (Step::Element(mark), Some(list)) if mark.index < list.len() => {
-                        mark.list.clone_from(list);
-                        here = list.get(mark.index);
+                here = match (step, here) {
+                    (Step::Member(name, origin), here) => {
+                        here.and_then(|mut here| here.get_mut(&**name).map(Value::take)).or_else(|| origin.clone())
                     }
-                    (Step::Element(_), _) => here = None,
-                }
+                    (Step::Element(mark), Some(Value::Array(list))) if mark.index < list.len() => {
+                        mark.list = list;
+                        mark.list.get(mark.index).cloned()
+                    }
+                    (Step::Element(_), _) => None,
+                };
             }
             if let Act::Set { seen, .. } | Act::Remove { seen } = act {
-                *seen = here.cloned();
+                *seen = here;
+            }
+        }
+        call
+    }
+
+    /// By somebody who saw that nothing is there.
+    fn as_recorded_on_nothing(&self) -> Self {
+        let mut call = self.clone();
+        for edit in &mut call.all {
+            if let Act::Set { seen, .. } | Act::Remove { seen } = &mut edit.act {
+                *seen = None;
             }
         }
         call
