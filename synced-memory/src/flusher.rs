@@ -256,7 +256,7 @@ pub(crate) async fn send(shared: &Shared, live: &Live, batch: &[Attempt]) -> Res
     let request = live.session.commit(batch, shared.clock.at().now);
     let request = shared.issue(live, request, |place| {
         ticket = place;
-        shared.state().sent(batch, place);
+        shared.state().sent(batch, place, shared.clock.mono());
     });
     let answers = request.await;
     if ticket == 0 {

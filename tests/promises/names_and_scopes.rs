@@ -1,6 +1,6 @@
 //! DESIGN, sections 3.3 and 5: prefixes, scopes, names, purge, time to live, older names.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use support::{Server, eventually};
 use synced_memory::{ErrorKind, Key, Memory, SyncedMemory, Written};
@@ -127,6 +127,25 @@ fn a_time_to_live_counts_from_the_write_and_a_write_without_one_keeps_it() {
         assert_eq!(cart.hold().unwrap().as_deref(), Some("still"));
         eventually(DEADLINE, "the value expires", || cart.synced_hold().find().unwrap().is_none());
     }
+}
+
+/// Its end is known here, and the server knows better.
+#[test]
+fn what_somebody_gave_more_time_is_there_and_is_changed_as_before() {
+    let server = Server::redis().start();
+    let cart = Cart::open(&server.url()).unwrap();
+    let give_more_time = || {
+        cart.set_hold(Some("mine".to_owned())).unwrap();
+        let end = Instant::now() + Duration::from_millis(300);
+        server.cli(&["PERSIST", "shop:cart:hold"]);
+        eventually(DEADLINE, "the end that it had is over", || Instant::now() > end);
+    };
+    give_more_time();
+    assert_eq!(cart.hold().unwrap().as_deref(), Some("mine"));
+    give_more_time();
+    cart.synced_hold().update(|hold| *hold = hold.take().map(|hold| hold + " still")).unwrap();
+    cart.memory().flush(DEADLINE).unwrap();
+    assert_eq!(cart.hold().unwrap().as_deref(), Some("mine still"));
 }
 
 #[test]

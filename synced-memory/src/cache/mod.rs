@@ -58,21 +58,23 @@ pub(crate) struct Base {
     pub(crate) ticket: Ticket,
     /// When this process's own `ttl` ends it.
     pub(crate) expires: Option<Mono>,
+    /// The first request that was made after that.
+    asked_after: Option<Ticket>,
     value: OnceLock<Text>,
 }
 
 /// Nothing was answered yet.
-static UNKNOWN: Base = Base { stored: None, ticket: 0, expires: None, value: OnceLock::new() };
+static UNKNOWN: Base = Base { stored: None, ticket: 0, expires: None, asked_after: None, value: OnceLock::new() };
 
 impl Base {
     pub(crate) fn new(stored: Option<Bytes>, ticket: Ticket, expires: Option<Mono>) -> Self {
-        Self { stored, ticket, expires, value: OnceLock::new() }
+        Self { stored, ticket, expires, asked_after: None, value: OnceLock::new() }
     }
 
     /// What this process itself has stored.
     pub(crate) fn own(sealed: Bytes, ticket: Ticket, expires: Option<Mono>) -> Self {
         let value = OnceLock::from(envelope::own_value_of(&sealed));
-        Self { stored: Some(sealed), ticket, expires, value }
+        Self { stored: Some(sealed), ticket, expires, asked_after: None, value }
     }
 
     /// The value that is there at `mono`, as JSON text.
@@ -139,6 +141,14 @@ impl Cache {
         self.cells.get(key).map_or(&UNKNOWN, |cell| &cell.base)
     }
 
+    /// Takes in that the request `ticket` asks for `key` at `mono`.
+    pub(crate) fn asked(&mut self, key: &str, ticket: Ticket, mono: Mono) {
+        let Some(base) = self.cells.get_mut(key).map(|cell| &mut cell.base) else { return };
+        if base.expires.is_some_and(|expires| expires <= mono) {
+            base.asked_after.get_or_insert(ticket);
+        }
+    }
+
     /// Takes in an answer for `key`, unless a later request was answered before.
     ///
     /// A slot follows the backend, whatever the stamps say: servers do go backwards.
@@ -150,11 +160,14 @@ impl Cache {
             return;
         }
         let same = cell.base.stored == answer.stored && cell.base.ticket != 0;
-        // An answer says nothing of the time to live: the same bytes keep the one that is known.
-        let expires = answer.expires.or(cell.base.expires.filter(|_| same));
+        // An answer says nothing of the time to live: the same bytes keep the one that is known. Where they are there
+        // after their end, somebody has given them more time.
+        let asked_after = cell.base.asked_after.filter(|first| same && answer.ticket < *first);
+        let keeps = same && cell.base.asked_after == asked_after;
+        let expires = answer.expires.or(cell.base.expires.filter(|_| keeps));
         let was_refused = cell.near.refused.take_if(|(ticket, _)| *ticket <= answer.ticket).is_some();
         let changed = !same || expires != cell.base.expires || was_refused;
-        cell.base = Base { expires, ..answer };
+        cell.base = Base { expires, asked_after, ..answer };
         if changed {
             cell.bump(&mut self.raised);
         }
@@ -171,7 +184,7 @@ impl Cache {
         {
             return;
         }
-        cell.base.expires = end;
+        (cell.base.expires, cell.base.asked_after) = (end, None);
         if end.is_some_and(|end| known.is_none_or(|known| end < known)) {
             cell.bump(&mut self.raised);
         }

@@ -104,7 +104,7 @@ impl<R: Rules> World<R> {
             return;
         };
         let ticket = process.ticket();
-        process.state.sent(batch, ticket);
+        process.state.sent(batch, ticket, Duration::from_nanos(self.nanos));
         let sent = process.ledger.sent(&attempt, ticket);
         process.under_way = true;
         self.tell(|| format!("{at} sends {}, stamped {} (ticket {ticket})", attempt.sequence, attempt.stamp));
@@ -139,6 +139,7 @@ impl<R: Rules> World<R> {
         let process = &mut self.processes[at];
         if let Some(wire) = process.wire.filter(|_| process.live) {
             let ticket = process.ticket();
+            process.state.cache.asked(KEY, ticket, Duration::from_nanos(self.nanos));
             self.wires[wire].ask(Asked::Read(ticket));
             self.tell(|| format!("{at} reads (ticket {ticket})"));
         }

@@ -100,7 +100,7 @@ impl Process {
         let batch = self.state.next_batch(512, 1 << 20, self.mono);
         assert!(batch.len() < 2, "one attempt per key");
         self.tickets += 1;
-        self.state.sent(&batch, self.tickets);
+        self.state.sent(&batch, self.tickets, self.mono);
         Some((batch.into_iter().next()?, self.tickets))
     }
 
@@ -118,6 +118,7 @@ impl Process {
 
     fn read(&mut self, server: &mut Server) {
         self.tickets += 1;
+        self.state.cache.asked(KEY, self.tickets, self.mono);
         self.state.read(&self.key, self.tickets, Generation::default(), server.store.read(KEY, self.mono));
     }
 

@@ -124,8 +124,9 @@ impl State {
     }
 
     /// Takes in that a batch was sent as the request `ticket`.
-    pub(crate) fn sent(&mut self, batch: &[Attempt], ticket: Ticket) {
+    pub(crate) fn sent(&mut self, batch: &[Attempt], ticket: Ticket, mono: Mono) {
         for attempt in batch {
+            self.cache.asked(&attempt.key, ticket, mono);
             if let Some(entry) = self.outbox.head(&attempt.key) {
                 entry.in_flight = Some(ticket);
             }
