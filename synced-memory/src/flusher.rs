@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 use tokio::sync::oneshot;
+use tokio::task::yield_now;
 use tokio::time::{sleep, timeout};
 
 /// So many writes go out together at most: enough to fill a round trip, few enough to be answered soon.
@@ -29,12 +30,28 @@ const HEARTBEAT: Duration = Duration::from_secs(1);
 
 /// Runs until the memory stops. `first` is told how the first try to connect ended.
 pub(crate) async fn run(shared: &Shared, backend: &dyn Backend, first: oneshot::Sender<Result<()>>) {
+    let _ended = Ended(shared);
     tokio::select! {
         () = shared.stopped() => {}
         () = keep_connected(shared, backend, first) => {}
     }
-    shared.set_live(None);
-    shared.state().lost(Error::closed(), shared.clock.mono());
+}
+
+/// Nothing is sent any more once it is dropped; also where that is a panic, so that nobody waits for what never comes.
+struct Ended<'a>(&'a Shared);
+
+impl Drop for Ended<'_> {
+    fn drop(&mut self) {
+        let Self(shared) = self;
+        let has_panicked = std::thread::panicking();
+        let why = if has_panicked { Error::new(ErrorKind::Closed, "the I/O thread panicked") } else { Error::closed() };
+        shared.state().lost(why.clone(), shared.clock.mono());
+        shared.set_live(None);
+        if has_panicked {
+            tracing::error!(target = shared.target, error = %why, "the memory is closed");
+            shared.close();
+        }
+    }
 }
 
 /// Whoever waits for how the first try to connect ends.
@@ -201,7 +218,11 @@ async fn drain(shared: &Shared, live: &Live, on_sent: &mut Option<impl FnOnce()>
             let Some(mut batch) = next_batch(shared, live) else { break };
             // Its first poll sends it.
             match poll_once(&mut batch).await {
-                Poll::Ready(done) => keep_on(done, &mut held_back)?,
+                Poll::Ready(done) => {
+                    keep_on(done, &mut held_back)?;
+                    // The embedded backends never let anything else run by themselves.
+                    yield_now().await;
+                }
                 Poll::Pending => under_way.push(batch),
             }
         }
@@ -341,6 +362,69 @@ impl Backoff {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::backend::process::ProcessBackend;
+    use crate::backend::{Reply, Session};
+    use crate::core::Core;
+    use crate::envelope::Unsealed;
+    use crate::policy::WritePolicy;
+    use crate::shared::Settings;
+    use crate::state::Request;
+    use crate::wait::block_on;
+    use std::cell::Cell;
+
+    #[derive(Debug)]
+    struct Panicking;
+
+    impl Backend for Panicking {
+        fn connect(&self) -> Reply<Box<dyn Session>> {
+            panic!("it does on purpose")
+        }
+
+        fn target(&self) -> &'static str {
+            "nowhere:"
+        }
+    }
+
+    #[test]
+    fn a_panic_of_the_io_thread_closes_the_memory_and_leaves_nobody_waiting() {
+        let core = Core::open(Panicking, Settings::default(), None).unwrap();
+        // It may have been opened just before.
+        while core.shared().check_open().is_ok() {
+            std::thread::yield_now();
+        }
+        let read = block_on(core.load(&["k".into()]));
+        assert_eq!(read.unwrap_err().kind(), ErrorKind::Closed);
+        let last = core.shared().state().last_error.clone();
+        assert!(last.is_some_and(|error| error.to_string().contains("panicked")));
+    }
+
+    #[test]
+    fn whatever_else_runs_on_the_io_thread_has_its_turn_after_each_batch() {
+        let backend = ProcessBackend::open("", Duration::from_secs(1));
+        let shared = Shared::new(Settings::default(), backend.target(), None).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        runtime.block_on(async {
+            let live = Live::new(backend.connect().await.unwrap());
+            for n in 0..4 * BATCH {
+                let value = Unsealed::encode(&n).unwrap();
+                let write = Request::Put { value, ttl: None };
+                shared.state().write(&n.to_string().into(), write, WritePolicy::Behind, shared.clock.at()).unwrap();
+            }
+            let (turns, mut on_sent) = (Cell::new(0), None::<fn()>);
+            let others = async {
+                loop {
+                    turns.set(turns.get() + 1);
+                    yield_now().await;
+                }
+            };
+            tokio::select! {
+                drained = drain(&shared, &live, &mut on_sent) => drained.unwrap(),
+                () = others => {}
+            }
+            assert_eq!(shared.state().outbox.entries().count(), 0);
+            assert!(turns.get() >= 4, "{} turns", turns.get());
+        });
+    }
 
     #[test]
     fn the_waits_double_up_to_the_bound_and_begin_anew_after_a_success() {

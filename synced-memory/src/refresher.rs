@@ -128,12 +128,16 @@ async fn keep_current(shared: &Shared, live: &Live, mut tracked: Tracked) -> Res
     let spread = (SPREAD * waiting).min(LONGEST_SPREAD).mul_f64(fastrand::f64());
     let mut spread = (waiting > 0).then(|| Box::pin(sleep(spread)));
     let mut again: Option<Pin<Box<Sleep>>> = None;
-    let mut reading = None;
+    let (mut changed, mut reading) = (None, None);
     let mut look_again = interval(LOOK);
     look_again.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         if shared.near_prefixes() != tracked {
             tracked = track(shared, live).await?;
+        }
+        // Nobody has to look for what is not tracked.
+        if changed.is_none() && !tracked.is_empty() {
+            changed = Some(live.session.changed());
         }
         if reading.is_none() && spread.is_none() {
             let stale = shared.state().cache.take_stale(BATCH);
@@ -145,8 +149,7 @@ async fn keep_current(shared: &Shared, live: &Live, mut tracked: Tracked) -> Res
         tokio::select! {
             // What is told goes first: it may say that an answer is old.
             biased;
-            // Nobody has to look for what is not tracked.
-            changed = live.session.changed(), if !tracked.is_empty() => take_in(shared, changed?),
+            told = done(&mut changed) => take_in(shared, told?),
             read = done(&mut reading) => read?,
             () = done(&mut spread) => {}
             () = done(&mut again) => shared.state().cache.now_is_later(),
@@ -157,9 +160,9 @@ async fn keep_current(shared: &Shared, live: &Live, mut tracked: Tracked) -> Res
 }
 
 /// Ready with what comes of it, which is then gone; never where there is nothing.
-async fn done<F: Future>(waits: &mut Option<Pin<Box<F>>>) -> F::Output {
+async fn done<F: Future + ?Sized>(waits: &mut Option<Pin<Box<F>>>) -> F::Output {
     let Some(future) = waits else { return pending().await };
-    let output = future.await;
+    let output = future.as_mut().await;
     *waits = None;
     output
 }

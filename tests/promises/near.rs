@@ -1,8 +1,9 @@
 //! DESIGN, rules 1, 9 and 14: near reads are local and never stale for good, behind writes never wait.
 
+use std::thread;
 use std::time::{Duration, Instant};
 
-use support::{Canary, Direction, Server, eventually};
+use support::{Canary, Direction, Server, Stop, eventually};
 use synced_memory::{ErrorKind, Key, Memory, ReadPolicy, SyncedMemory, WritePolicy, Written};
 
 use crate::line::{DEADLINE, Line, connected, lost, on_every_backend, quick};
@@ -171,6 +172,40 @@ fn while_the_server_is_away_near_reads_and_behind_writes_never_wait() {
     memory.flush(DEADLINE).unwrap();
     assert_eq!(line.open_directly().get(&key()).unwrap(), Some(n));
     eventually(DEADLINE, "it is current again", || count.staleness() == Some(Duration::ZERO));
+}
+
+#[derive(SyncedMemory, Debug)]
+#[synced(behind)]
+struct Busy {
+    a: i64,
+    b: i64,
+    c: i64,
+}
+
+#[test]
+fn however_busy_a_process_is_it_sees_what_others_change() {
+    on_every_backend("near-busy", |one, other| {
+        let (count, stop) = (Sample::attach(one).synced_count().clone(), Stop::default());
+        let busy = Busy::attach(one);
+        count.set(0).unwrap();
+        eventually(DEADLINE, "it is current", || count.get().is_ok() && count.staleness() == Some(Duration::ZERO));
+        thread::scope(|scope| {
+            let _stop = stop.on_drop();
+            for field in [busy.synced_a(), busy.synced_b(), busy.synced_c()] {
+                let stop = &stop;
+                scope.spawn(move || (0..).take_while(|_| !stop.is_told()).for_each(|n| _ = field.set(n).unwrap()));
+            }
+            // Each opens the look for changes anew, or would.
+            scope.spawn(|| {
+                let names = (0..).map(|n| Key::<i64>::named(format!("watched{}", n % 100)));
+                names.take_while(|_| !stop.is_told()).for_each(|key| drop(one.watch(&key)));
+            });
+            for n in 1..=5 {
+                other.set(&key(), n).unwrap();
+                eventually(DEADLINE, "it is seen", || count.get().unwrap() == n);
+            }
+        });
+    });
 }
 
 #[test]
