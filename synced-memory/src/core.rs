@@ -6,7 +6,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::journal;
 use crate::outbox::{Answer, Written};
 use crate::policy::WritePolicy;
-use crate::shared::{Live, Settings, Shared};
+use crate::shared::{LARGE, Live, Settings, Shared};
 use crate::state::{Accepted, Link, Request};
 use crate::turns::Turns;
 use crate::wait::{block_on, is_blocking, pause, until};
@@ -17,10 +17,6 @@ use tokio::sync::oneshot;
 
 /// So long the last drop waits at most for the I/O thread, after everything else was done.
 const THREAD_END: Duration = Duration::from_millis(500);
-
-/// A write of at most so many bytes is sent by its caller. A longer one may take longer than the caller
-/// waits, and is the flusher's.
-const SENT_BY_ITS_CALLER: usize = 64 << 10;
 
 /// One connection with its cache, outbox and I/O thread. Its drop is the drop guard of all handles.
 #[derive(Debug)]
@@ -134,9 +130,10 @@ impl Core {
     ) -> Option<Result<T, Fault>> {
         let answer = until(request, deadline).await;
         match &answer {
-            None => live.end(self.silent("a read")),
+            // Behind a large write there is no telling; the flusher ends it where that takes too long.
+            None if !self.shared.is_uploading() => live.end(self.silent("a read")),
             Some(Err(fault)) if fault.is_lost() => live.end(fault.clone()),
-            Some(_) => {}
+            None | Some(_) => {}
         }
         answer
     }
@@ -170,14 +167,15 @@ impl Core {
         let deadline = self.deadline();
         updating::check(&self.shared, key)?;
         // A future that is dropped half done would leave nobody to take in the answer.
-        let live = if is_blocking().await { self.shared.live() } else { None };
+        let is_free = is_blocking().await && !self.shared.is_uploading();
+        let live = if is_free { self.shared.live() } else { None };
         let (mut accepted, mut own) = {
             let mut state = self.shared.state();
             self.shared.check_open()?;
             // Under the lock: the clock and what it has stamped move in one step.
             let at = self.shared.clock.at();
             let accepted = state.write(key, request, WritePolicy::Through, at)?;
-            let own = live.as_ref().and_then(|_| state.take_small(key, SENT_BY_ITS_CALLER, at.mono));
+            let own = live.as_ref().and_then(|_| state.take_small(key, LARGE, at.mono));
             (accepted, own)
         };
         while let Some((live, attempt)) = live.as_ref().zip(own.take()) {
@@ -193,7 +191,7 @@ impl Core {
                     // Something else was there: it goes out again, on that. Not in the end of the time, in which a
                     // connection that is only slow would be taken for a silent one.
                     if deadline.remaining() > self.shared.settings.timeout / 2 {
-                        own = self.shared.state().take_small(key, SENT_BY_ITS_CALLER, self.shared.clock.mono());
+                        own = self.shared.state().take_small(key, LARGE, self.shared.clock.mono());
                     }
                 }
                 // What was not done is the flusher's, which finds out when to try again.

@@ -131,7 +131,7 @@ async fn connect(
 /// Asks for the backend's clock, which also shows that the connection is alive. Returns what it
 /// stood at, in ns since 1970, and when that was asked and answered.
 async fn ask_time(shared: &Shared, live: &Live) -> Result<(u64, Mono, Mono), Fault> {
-    let limit = shared.settings.timeout;
+    let limit = shared.patience();
     let asked = shared.clock.mono();
     match timeout(limit, live.session.now()).await {
         Ok(Ok(now)) => Ok((now, asked, shared.clock.mono())),
@@ -258,8 +258,10 @@ fn next_batch<'a>(shared: &'a Shared, live: &'a Live) -> Option<Sending<'a>> {
         shared.tell_delivered();
         return None;
     }
-    let limit = time_for(shared.settings.timeout, &batch);
+    let uploading = shared.uploads(batch.iter().map(Attempt::size).sum());
+    let limit = shared.patience();
     Some(Box::pin(async move {
+        let _uploading = uploading;
         let silent = |_| Fault::lost(format_args!("no answer to {} writes within {limit:?}", batch.len()));
         timeout(limit, send(shared, live, &batch)).await.map_err(silent)?
     }))
@@ -328,12 +330,6 @@ fn take_writes_again(shared: &Shared, state: &mut State) {
         tracing::info!(target = shared.target, "the backend takes writes again");
         state.link = Link::Up;
     }
-}
-
-/// How long a batch may take: longer than one call by what its bytes take on a slow line (1 MB/s).
-fn time_for(limit: Duration, batch: &[Attempt]) -> Duration {
-    let bytes: usize = batch.iter().map(Attempt::size).sum();
-    limit + Duration::from_micros(u64::try_from(bytes).unwrap_or(u64::MAX))
 }
 
 /// Waits that double up to a bound, each drawn between nothing and its full length.

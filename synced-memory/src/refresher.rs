@@ -25,7 +25,9 @@ pub(crate) async fn load(shared: &Shared, live: &Live, keys: &[Arc<str>]) -> Res
     let request = shared.issue(live, read, |place| {
         ticket = place;
         let (mut state, mono) = (shared.state(), shared.clock.mono());
-        keys.iter().for_each(|key| state.cache.asked(key, place, mono));
+        for key in keys {
+            state.cache.asked(key, place, mono);
+        }
         generations = keys.iter().map(|key| state.cache.generation(key)).collect();
     });
     let answers = request.await?;

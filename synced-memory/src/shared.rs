@@ -18,7 +18,7 @@ use futures_util::future::{Either, select};
 use std::future::poll_fn;
 use std::ops::{Deref, DerefMut};
 use std::pin::pin;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
@@ -105,7 +105,25 @@ pub(crate) struct Shared {
     near_wanted: Notify,
     closed: AtomicBool,
     stopped: watch::Sender<bool>,
+    /// How many bytes are on their way in large writes.
+    uploading: AtomicUsize,
     delivered: Mutex<Vec<(u64, oneshot::Sender<()>)>>,
+}
+
+/// A write of more bytes may take longer than its caller waits.
+pub(crate) const LARGE: usize = 64 << 10;
+
+/// A large write on its way.
+#[derive(Debug)]
+pub(crate) struct Uploading<'a> {
+    uploading: &'a AtomicUsize,
+    bytes: usize,
+}
+
+impl Drop for Uploading<'_> {
+    fn drop(&mut self) {
+        self.uploading.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
 }
 
 /// The state under its lock. The watches of what was changed are woken when the lock is free again: to wake one
@@ -171,6 +189,7 @@ impl Shared {
             near_wanted: Notify::new(),
             closed: AtomicBool::new(false),
             stopped: watch::Sender::new(false),
+            uploading: AtomicUsize::new(0),
             delivered: Mutex::new(Vec::new()),
         })
     }
@@ -250,6 +269,25 @@ impl Shared {
                 Either::Right((fault, _)) => Err(fault),
             },
         }
+    }
+
+    /// Counts a write of so many bytes as long as the answer lives.
+    pub(crate) fn uploads(&self, bytes: usize) -> Uploading<'_> {
+        let bytes = if bytes > LARGE { bytes } else { 0 };
+        self.uploading.fetch_add(bytes, Ordering::Relaxed);
+        Uploading { uploading: &self.uploading, bytes }
+    }
+
+    /// Whether the connection is busy with a large write, behind which everything else waits: silence means nothing.
+    pub(crate) fn is_uploading(&self) -> bool {
+        self.uploading.load(Ordering::Relaxed) > 0
+    }
+
+    /// How long the backend may take for an answer: longer than one call by what the bytes before it take on a slow
+    /// line (1 MB/s).
+    pub(crate) fn patience(&self) -> Duration {
+        let bytes = u64::try_from(self.uploading.load(Ordering::Relaxed)).unwrap_or(u64::MAX);
+        self.settings.timeout.saturating_add(Duration::from_micros(bytes))
     }
 
     /// Has changes told of keys that begin with `prefix`.

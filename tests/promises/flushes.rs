@@ -375,6 +375,26 @@ fn scripts_that_the_server_forgets_cost_nothing() {
     assert_eq!(line.proxy.connections(), 2, "no connection was given up for it");
 }
 
+/// It takes longer than a heartbeat and a call may take, and everything else waits behind it.
+#[test]
+fn a_large_value_is_delivered_over_a_slow_line_beside_reads() {
+    let line = Line::new();
+    let memory = line.open();
+    memory.set(&key("n"), 5).unwrap();
+    line.proxy.pace(ToServer, Some(1_500_000));
+    let (text, large) = ("x".repeat(4_000_000), Key::<String>::new("large"));
+    assert_eq!(memory.set(&large, text.clone()).unwrap(), Written::Queued);
+    eventually(DEADLINE, "it is delivered", || {
+        assert_eq!(memory.get(&key("n")).unwrap(), Some(5));
+        memory.set(&key("m"), 6).unwrap();
+        memory.status().pending == 0
+    });
+    assert_eq!(line.proxy.connections(), 1, "it was not begun anew");
+    line.proxy.pace(ToServer, None);
+    assert!(line.open_directly().get(&large).unwrap() == Some(text));
+    assert_eq!(line.open_directly().get(&key("m")).unwrap(), Some(6));
+}
+
 #[test]
 fn a_full_outbox_refuses_a_write_and_keeps_what_is_queued() {
     let line = Line::new();

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -462,6 +463,35 @@ fn what_was_set_aside_stays_in_the_journal_until_it_is_handed_out() {
     assert_eq!(set_aside[0].changes.len(), 1, "{set_aside:?}");
     memory.close(DEADLINE).unwrap();
     assert_eq!(files(directory.path()), 0);
+}
+
+/// Rewriting is for what is not needed any more; it costs as much as all that is.
+#[test]
+fn what_was_set_aside_does_not_have_the_journal_rewritten_at_each_write() {
+    let (line, directory) = (Line::new(), TempDir::new().unwrap());
+    let memory = journalling(&line, directory.path()).build().unwrap();
+    memory.synced(&items()).push("a".to_owned()).unwrap();
+    line.down(&memory);
+    memory.synced(&items()).push("x".repeat(2 << 20)).unwrap();
+    line.open_directly().set(&Key::new("items"), 5).unwrap();
+    line.up();
+    memory.flush(DEADLINE).unwrap();
+    assert_eq!(memory.status().set_aside, 1);
+    line.down(&memory);
+    let file = || {
+        let file = fs::read_dir(directory.path()).unwrap().next().unwrap().unwrap();
+        file.metadata().unwrap().ino()
+    };
+    let before = file();
+    for n in 0..100 {
+        memory.set(&Key::new("n"), n).unwrap();
+    }
+    assert_eq!(file(), before, "it was rewritten");
+    // But it is once enough has come together.
+    for n in 0..10 {
+        memory.set(&Key::new("long"), n.to_string().repeat(1 << 20)).unwrap();
+    }
+    assert_ne!(file(), before);
 }
 
 /// What a change was recorded on is not in the journal, and whoever adopts it must not guess.

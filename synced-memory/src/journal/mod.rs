@@ -41,6 +41,8 @@ pub(crate) struct Journal {
     target: String,
     durability: Durability,
     pub(crate) origin: Origin,
+    /// So many bytes in it are of what was set aside, and was handed out to nobody.
+    aside: u64,
 }
 
 /// Where a journal is to be, and how safe.
@@ -85,7 +87,7 @@ impl Journal {
         }
         let path = directory.join(format!("{writer:016x}.{EXTENSION}"));
         let file = JournalFile::create(&path, &Record::header(&target)).map_err(|error| failed(&path, &error))?;
-        Ok((Self { file, target, durability, origin }, adopted))
+        Ok((Self { file, target, durability, origin, aside: 0 }, adopted))
     }
 
     /// Adds a record, before what it says is promised to anybody.
@@ -95,12 +97,19 @@ impl Journal {
     /// `Journal`: it is not there, and what was there before is.
     pub(crate) fn append(&mut self, record: &Record<'_>) -> Result<()> {
         let is_durable = self.durability == Durability::Fsync && record.is_promise();
-        self.file.append(&record.encoded(), is_durable).map_err(|error| failed(self.file.path(), &error))
+        let frame = record.encoded();
+        self.file.append(&frame, is_durable).map_err(|error| failed(self.file.path(), &error))?;
+        match record {
+            Record::Aside(_) => self.aside += frame.len() as u64,
+            Record::HandedOut => self.aside = 0,
+            _ => {}
+        }
+        Ok(())
     }
 
-    /// Whether it has grown far beyond the `live` bytes that it stands for.
+    /// Whether it has grown far beyond what it stands for: what waits, in `live` bytes, and what was set aside.
     pub(crate) fn is_worth_rewriting(&self, live: usize) -> bool {
-        self.file.len() > SLACK + 4 * live as u64
+        self.file.len() > SLACK + 4 * (live as u64 + self.aside)
     }
 
     /// Begins anew with these records.
@@ -109,9 +118,17 @@ impl Journal {
     ///
     /// `Journal`: it is as it was.
     pub(crate) fn rewrite<'a>(&mut self, records: impl Iterator<Item = Record<'a>>) -> Result<()> {
-        let frames = std::iter::once(Record::header(&self.target)).chain(records.map(|record| record.encoded()));
+        let mut aside = 0;
+        let records = records.map(|record| {
+            let frame = record.encoded();
+            aside += if matches!(record, Record::Aside(_)) { frame.len() as u64 } else { 0 };
+            frame
+        });
+        let frames = std::iter::once(Record::header(&self.target)).chain(records);
         let durable = self.durability == Durability::Fsync;
-        self.file.rewrite(frames, durable).map_err(|error| failed(self.file.path(), &error))
+        self.file.rewrite(frames, durable).map_err(|error| failed(self.file.path(), &error))?;
+        self.aside = aside;
+        Ok(())
     }
 
     /// Nothing in it is needed any more.

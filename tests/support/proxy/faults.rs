@@ -31,6 +31,8 @@ pub(super) struct Faults {
     pub(super) stall: bool,
     pub(super) swallow: bool,
     pub(super) delay: Both<Duration>,
+    /// Bytes in a second.
+    pub(super) pace: Both<Option<u32>>,
     pub(super) cut_after: Both<Option<u64>>,
     pub(super) trigger: Option<Trigger>,
     pub(super) links: BTreeMap<u64, LinkFaults>,

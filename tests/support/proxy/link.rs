@@ -2,7 +2,7 @@ use std::collections::VecDeque;
 use std::future::pending;
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::net::{RecvFlags, Shutdown};
 use tokio::io::{AsyncReadExt, Interest};
@@ -24,6 +24,8 @@ pub(super) struct Link {
     queue: Both<VecDeque<Chunk>>,
     /// The sender of that direction has ended, and its end is in the queue.
     ended: Both<bool>,
+    /// When the next bytes may pass where that has a pace.
+    next: Both<Option<Instant>>,
 }
 
 #[derive(Debug)]
@@ -63,7 +65,8 @@ enum Cut {
 impl Link {
     pub(super) fn new(id: u64, shared: Arc<Shared>, client: TcpStream, server: TcpStream) -> Self {
         let _ = (client.set_nodelay(true), server.set_nodelay(true));
-        Self { id, shared, client: Some(client), server, queue: Both::default(), ended: Both::default() }
+        let (queue, ended, next) = (Both::default(), Both::default(), Both::default());
+        Self { id, shared, client: Some(client), server, queue, ended, next }
     }
 
     pub(super) async fn run(mut self) {
@@ -136,7 +139,7 @@ impl Link {
         if faults.stall || direction == ToServer && faults.links[&self.id].hold {
             return May::Wait;
         }
-        let due = head.arrived + faults.delay[direction];
+        let due = (head.arrived + faults.delay[direction]).max(self.next[direction].unwrap_or(head.arrived));
         if due > Instant::now() { May::WaitUntil(due) } else { May::Pass }
     }
 
@@ -174,6 +177,9 @@ impl Link {
             Some(left) => rest.len().min(usize::try_from(left).unwrap_or(usize::MAX)),
             None => rest.len(),
         };
+        let pace = faults.pace[direction];
+        // What passes in 10 ms.
+        let allowed = pace.map_or(allowed, |pace| allowed.min((pace as usize / 100).max(1)));
         let to = match direction {
             ToServer => Some(&self.server),
             ToClient => self.client.as_ref(),
@@ -185,6 +191,8 @@ impl Link {
             // Nobody is there any more: what they would have got is gone.
             None | Some(Err(_)) => (rest.len(), 0),
         };
+        let time_for = |pace: u32| Duration::from_secs(1) * u32::try_from(done).unwrap_or(u32::MAX) / pace;
+        self.next[direction] = pace.map(|pace| Instant::now() + time_for(pace));
         head.passed += done;
         if head.passed == head.bytes.len() {
             self.queue[direction].pop_front();

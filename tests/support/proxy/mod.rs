@@ -130,6 +130,11 @@ impl Proxy {
         self.change(|faults| faults.delay[direction] = delay);
     }
 
+    /// Lets so many bytes pass in a second in a direction, on each connection.
+    pub fn pace(&self, direction: Direction, pace: Option<u32>) {
+        self.change(|faults| faults.pace[direction] = pace);
+    }
+
     /// Whether nothing passes in either direction, on connections old and new, which stay open.
     pub fn stall(&self, stall: bool) {
         self.change(|faults| faults.stall = stall);
