@@ -193,12 +193,17 @@ fn however_busy_a_process_is_it_sees_what_others_change() {
             let _stop = stop.on_drop();
             for field in [busy.synced_a(), busy.synced_b(), busy.synced_c()] {
                 let stop = &stop;
-                scope.spawn(move || (0..).take_while(|_| !stop.is_told()).for_each(|n| _ = field.set(n).unwrap()));
+                scope.spawn(move || {
+                    while !stop.is_told() {
+                        field.set(7).unwrap();
+                    }
+                });
             }
             // Each opens the look for changes anew, or would.
             scope.spawn(|| {
-                let names = (0..).map(|n| Key::<i64>::named(format!("watched{}", n % 100)));
-                names.take_while(|_| !stop.is_told()).for_each(|key| drop(one.watch(&key)));
+                while !stop.is_told() {
+                    drop(one.watch(&Key::<i64>::named(format!("watched{}", fastrand::u8(..100)))));
+                }
             });
             for n in 1..=5 {
                 other.set(&key(), n).unwrap();
