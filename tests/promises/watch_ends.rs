@@ -214,7 +214,7 @@ fn a_watch_waits_in_any_executor() {
 fn a_stream_ends_after_closed_and_a_time_to_live_ends_in_any_executor() {
     #[derive(SyncedMemory, Debug)]
     struct Brief {
-        #[synced(ttl = "50ms")]
+        #[synced(ttl = "500ms")]
         count: i64,
     }
     let state = Brief::open("memory:").unwrap();
