@@ -87,6 +87,9 @@ impl Builder {
     }
 
     /// How long one call waits at most for a backend that does not answer. Default: 0.5 s.
+    ///
+    /// To be longer than the largest value takes to arrive: a read that takes longer is taken for the silence of the
+    /// backend, and the connection is made anew. A large write may take longer; it is queued then, and delivered.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.options.timeout = Some(timeout);
         self
