@@ -248,7 +248,7 @@ impl Core {
 
     async fn answer(&self, key: &str, accepted: Accepted, deadline: Deadline) -> Result<Answer> {
         let Accepted { sequence, mut answer } = accepted;
-        if let Some(Ok(answer)) = until(&mut answer, deadline).await {
+        if let Some(Ok(answer)) = until(self.shared.told.wakes(&mut answer), deadline).await {
             return answer;
         }
         // From here on it is promised; the answer may have come at the last moment.

@@ -72,7 +72,7 @@ async fn settled(shared: &Shared, keys: &[Arc<str>], ticket: Ticket) {
     };
     for wait in waits {
         // One that ends without an answer is over as well.
-        let _ = wait.await;
+        let _ = shared.told.wakes(wait).await;
     }
 }
 

@@ -12,7 +12,7 @@ use crate::fault::Fault;
 use crate::journal;
 use crate::policy::{ReadPolicy, WritePolicy};
 use crate::state::State;
-use crate::wait::Signal;
+use crate::wait::{Deferred, Signal};
 use arc_swap::ArcSwapOption;
 use futures_util::future::{Either, select};
 use std::future::poll_fn;
@@ -92,6 +92,8 @@ pub(crate) struct Shared {
     /// Where the backend is, without a password.
     pub(crate) target: String,
     state: Mutex<State>,
+    /// Those who wait for what is told under the lock of the state.
+    pub(crate) told: Arc<Deferred>,
     wire: Mutex<Ticket>,
     live: ArcSwapOption<Live>,
     connected: watch::Sender<bool>,
@@ -126,28 +128,32 @@ impl Drop for Uploading<'_> {
     }
 }
 
-/// The state under its lock. The watches of what was changed are woken when the lock is free again: to wake one
-/// runs code of its executor.
+/// The state under its lock. The watches of what was changed, and the tasks that were told something, are woken when
+/// the lock is free again: to wake one runs code of its executor.
 #[derive(Debug)]
 pub(crate) struct Locked<'a> {
     // In this order: fields are dropped as they are declared.
     state: MutexGuard<'a, State>,
-    raised: Raised,
+    raised: Raised<'a>,
 }
 
-/// Wakes these watches when it is dropped.
+/// Wakes all these when it is dropped.
 #[derive(Debug)]
-struct Raised(Vec<Arc<Signal>>);
+struct Raised<'a> {
+    watches: Vec<Arc<Signal>>,
+    told: &'a Deferred,
+}
 
 impl Drop for Locked<'_> {
     fn drop(&mut self) {
-        self.raised.0 = self.state.cache.take_raised();
+        self.raised.watches = self.state.cache.take_raised();
     }
 }
 
-impl Drop for Raised {
+impl Drop for Raised<'_> {
     fn drop(&mut self) {
-        self.0.iter().for_each(|watch| watch.wake());
+        self.watches.iter().for_each(|watch| watch.wake());
+        self.told.wake();
     }
 }
 
@@ -180,6 +186,7 @@ impl Shared {
             clock,
             target: target.to_owned(),
             state: Mutex::new(state),
+            told: Arc::default(),
             wire: Mutex::new(0),
             live: ArcSwapOption::empty(),
             connected: watch::Sender::new(false),
@@ -197,7 +204,7 @@ impl Shared {
     /// The state. No code of the user runs under this lock, so a panic cannot have left it half changed.
     pub(crate) fn state(&self) -> Locked<'_> {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        Locked { state, raised: Raised(Vec::new()) }
+        Locked { state, raised: Raised { watches: Vec::new(), told: &self.told } }
     }
 
     /// The connection, while there is one.
@@ -358,7 +365,10 @@ impl Shared {
             return;
         }
         let oldest = self.state().outbox.entries().map(|(_, entry)| entry.id).min();
-        for (_, tell) in waiting.extract_if(.., |(up_to, _)| oldest.is_none_or(|oldest| oldest > *up_to)) {
+        let told: Vec<_> = waiting.extract_if(.., |(up_to, _)| oldest.is_none_or(|oldest| oldest > *up_to)).collect();
+        // To tell one runs code of its executor.
+        drop(waiting);
+        for (_, tell) in told {
             let _ = tell.send(());
         }
     }

@@ -9,7 +9,8 @@ use std::cell::Cell;
 use std::future::{pending, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll, Waker, ready};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Wake, Waker, ready};
 use std::time::Duration;
 
 thread_local! {
@@ -192,6 +193,51 @@ impl Signal {
     pub(crate) fn poll(&self, context: &Context<'_>) -> Poll<()> {
         self.waiter.register(context.waker());
         if self.is_raised.swap(false, Ordering::AcqRel) { Poll::Ready(()) } else { Poll::Pending }
+    }
+}
+
+/// Wake-ups that wait until a lock is free: to wake a task runs code of its executor.
+#[derive(Debug, Default)]
+pub(crate) struct Deferred {
+    is_any: AtomicBool,
+    all: Mutex<Vec<Arc<Defers>>>,
+}
+
+impl Deferred {
+    /// Runs `future`, which is woken by [`wake`](Deferred::wake) alone. What waits on its own thread is woken at once:
+    /// that runs nobody's code.
+    pub(crate) async fn wakes<F: Future>(self: &Arc<Self>, future: F) -> F::Output {
+        let mut future = pin!(future);
+        poll_fn(|context| {
+            if is_parking(context) {
+                return future.as_mut().poll(context);
+            }
+            let waker = Waker::from(Arc::new(Defers { to: Arc::clone(self), waker: context.waker().clone() }));
+            future.as_mut().poll(&mut Context::from_waker(&waker))
+        })
+        .await
+    }
+
+    /// To be called when the lock is free under which something may have been told.
+    pub(crate) fn wake(&self) {
+        if self.is_any.load(Ordering::Acquire) && self.is_any.swap(false, Ordering::AcqRel) {
+            let all = std::mem::take(&mut *self.all.lock().unwrap_or_else(PoisonError::into_inner));
+            all.iter().for_each(|defers| defers.waker.wake_by_ref());
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Defers {
+    to: Arc<Deferred>,
+    waker: Waker,
+}
+
+impl Wake for Defers {
+    fn wake(self: Arc<Self>) {
+        let to = Arc::clone(&self.to);
+        to.all.lock().unwrap_or_else(PoisonError::into_inner).push(self);
+        to.is_any.store(true, Ordering::Release);
     }
 }
 

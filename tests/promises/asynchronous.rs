@@ -2,8 +2,8 @@
 
 use std::future::Future;
 use std::pin::pin;
-use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::sync::{Arc, mpsc};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
 use support::Server;
@@ -137,5 +137,39 @@ fn an_async_call_waits_no_longer_than_the_timeout_on_any_executor() {
         server.thaw();
         memory.flush(DEADLINE).unwrap();
         assert_eq!(memory.get(&Key::<i64>::new("count")).unwrap(), Some(2));
+    }
+}
+
+/// As an executor may that polls at once, or that has given the task up.
+#[test]
+fn a_wake_up_by_an_answer_may_use_the_memory() {
+    struct Using(Memory, mpsc::Sender<Written>);
+    impl Wake for Using {
+        fn wake(self: Arc<Self>) {
+            let key = Key::<i64>::new("count");
+            assert!(self.0.get(&key).unwrap().is_some());
+            // The first one ends the wait; others may follow it.
+            let _ = self.1.send(self.0.set(&key, 2).unwrap());
+        }
+    }
+
+    let line = Line::new();
+    let memory = line.open();
+    let count = memory.synced(&Key::<i64>::new("count"));
+    count.set(0).unwrap();
+    for is_answered in [true, false] {
+        let (tell, told) = mpsc::channel();
+        let waker = Waker::from(Arc::new(Using(memory.clone(), tell)));
+        line.proxy.stall(true);
+        let mut set = Box::pin(count.set_async(1));
+        assert!(set.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+        if !is_answered {
+            line.down(&memory);
+        }
+        line.proxy.stall(false);
+        told.recv_timeout(DEADLINE).expect("it is woken, and nobody holds a lock");
+        line.up();
+        memory.flush(DEADLINE).unwrap();
+        assert!(set.as_mut().poll(&mut Context::from_waker(&waker)).is_ready());
     }
 }
