@@ -222,7 +222,9 @@ impl Deferred {
     pub(crate) fn wake(&self) {
         if self.is_any.load(Ordering::Acquire) && self.is_any.swap(false, Ordering::AcqRel) {
             let all = std::mem::take(&mut *self.all.lock().unwrap_or_else(PoisonError::into_inner));
-            all.iter().for_each(|defers| defers.waker.wake_by_ref());
+            for defers in all {
+                defers.waker.wake_by_ref();
+            }
         }
     }
 }

@@ -484,7 +484,9 @@ fn an_online_write_that_meets_a_stamp_an_hour_ahead_is_stored_above_it() {
 
 #[test]
 fn of_two_writes_the_later_wins_also_where_one_line_is_slow_one_way() {
-    // Half of the round trip is no good guess at when the server looked at its clock.
+    // Half of the round trip is no good guess at when the server looked at its clock: 100 ms off. A busy machine makes
+    // every guess a little worse.
+    let apart = Duration::from_millis(50);
     for direction in [ToServer, ToClient] {
         let line = Line::new();
         line.proxy.delay(direction, Duration::from_millis(200));
@@ -493,8 +495,10 @@ fn of_two_writes_the_later_wins_also_where_one_line_is_slow_one_way() {
         memory.set(&key("n"), 1).unwrap();
         line.down(&memory);
         memory.set(&key("n"), 2).unwrap();
+        thread::sleep(apart);
         other.set(&key("n"), 3).unwrap();
         other.set(&key("m"), 3).unwrap();
+        thread::sleep(apart);
         memory.set(&key("m"), 4).unwrap();
         line.up();
         memory.flush(DEADLINE).unwrap();

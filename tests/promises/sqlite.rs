@@ -126,7 +126,8 @@ fn many_open_a_file_at_once_that_is_not_there_yet() {
                 assert!(matches!(opened, Ok((true, Ok(Written::Stored)))), "round {round}: {opened:?}");
             }
         });
-        assert_eq!(Memory::open(&url(&path)).unwrap().get(&number("opened")).unwrap(), Some(8), "round {round}");
+        let memory = Memory::builder().url(url(&path)).timeout(Duration::from_secs(5)).build().unwrap();
+        assert_eq!(memory.get(&number("opened")).unwrap(), Some(8), "round {round}");
     }
 }
 
@@ -467,7 +468,7 @@ fn a_file_with_any_path_is_shared_by_relative_and_absolute_names() {
 #[test]
 fn what_is_synced_is_stored_the_same_way() {
     let place = Place::new();
-    let memory = Memory::open(&format!("{}?durability=fsync&prefix=app:", place.url())).unwrap();
+    let memory = Memory::open(&format!("{}?durability=fsync&prefix=app:&timeout=20s", place.url())).unwrap();
     assert_eq!(memory.set(&number("n"), 1).unwrap(), Written::Stored);
     memory.synced(&items()).push("a".to_owned()).unwrap();
     let found = eventually_some(DEADLINE, "another memory sees it", || {
