@@ -12,7 +12,7 @@ use crate::fault::Fault;
 use crate::journal;
 use crate::policy::{ReadPolicy, WritePolicy};
 use crate::state::State;
-use crate::wait::{Deferred, Signal};
+use crate::wait::{Deferred, Defers, Signal};
 use arc_swap::ArcSwapOption;
 use futures_util::future::{Either, select};
 use std::future::poll_fn;
@@ -134,26 +134,28 @@ impl Drop for Uploading<'_> {
 pub(crate) struct Locked<'a> {
     // In this order: fields are dropped as they are declared.
     state: MutexGuard<'a, State>,
-    raised: Raised<'a>,
+    raised: Raised,
+    told: &'a Deferred,
 }
 
 /// Wakes all these when it is dropped.
-#[derive(Debug)]
-struct Raised<'a> {
+#[derive(Debug, Default)]
+struct Raised {
     watches: Vec<Arc<Signal>>,
-    told: &'a Deferred,
+    tasks: Vec<Arc<Defers>>,
 }
 
 impl Drop for Locked<'_> {
     fn drop(&mut self) {
         self.raised.watches = self.state.cache.take_raised();
+        self.raised.tasks = self.told.take();
     }
 }
 
-impl Drop for Raised<'_> {
+impl Drop for Raised {
     fn drop(&mut self) {
         self.watches.iter().for_each(|watch| watch.wake());
-        self.told.wake();
+        self.tasks.iter().for_each(|task| task.wake_now());
     }
 }
 
@@ -204,7 +206,7 @@ impl Shared {
     /// The state. No code of the user runs under this lock, so a panic cannot have left it half changed.
     pub(crate) fn state(&self) -> Locked<'_> {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        Locked { state, raised: Raised { watches: Vec::new(), told: &self.told } }
+        Locked { state, raised: Raised::default(), told: &self.told }
     }
 
     /// The connection, while there is one.

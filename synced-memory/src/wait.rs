@@ -196,7 +196,7 @@ impl Signal {
     }
 }
 
-/// Wake-ups that wait until a lock is free: to wake a task runs code of its executor.
+/// The wake-ups of tasks that are told something under a lock: they wait until it is free.
 #[derive(Debug, Default)]
 pub(crate) struct Deferred {
     is_any: AtomicBool,
@@ -204,8 +204,8 @@ pub(crate) struct Deferred {
 }
 
 impl Deferred {
-    /// Runs `future`, which is woken by [`wake`](Deferred::wake) alone. What waits on its own thread is woken at once:
-    /// that runs nobody's code.
+    /// Runs `future`, whose wake-up comes out of [`take`](Deferred::take). What waits on its own thread is woken at
+    /// once: that runs nobody's code.
     pub(crate) async fn wakes<F: Future>(self: &Arc<Self>, future: F) -> F::Output {
         let mut future = pin!(future);
         poll_fn(|context| {
@@ -218,21 +218,27 @@ impl Deferred {
         .await
     }
 
-    /// To be called when the lock is free under which something may have been told.
-    pub(crate) fn wake(&self) {
+    /// Those of who was told by now: to be taken under the lock, and woken when it is free.
+    pub(crate) fn take(&self) -> Vec<Arc<Defers>> {
         if self.is_any.load(Ordering::Acquire) && self.is_any.swap(false, Ordering::AcqRel) {
-            let all = std::mem::take(&mut *self.all.lock().unwrap_or_else(PoisonError::into_inner));
-            for defers in all {
-                defers.waker.wake_by_ref();
-            }
+            return std::mem::take(&mut *self.all.lock().unwrap_or_else(PoisonError::into_inner));
         }
+        Vec::new()
     }
 }
 
+/// A task that was told something.
 #[derive(Debug)]
-struct Defers {
+pub(crate) struct Defers {
     to: Arc<Deferred>,
     waker: Waker,
+}
+
+impl Defers {
+    /// Wakes it, which runs code of its executor.
+    pub(crate) fn wake_now(&self) {
+        self.waker.wake_by_ref();
+    }
 }
 
 impl Wake for Defers {
