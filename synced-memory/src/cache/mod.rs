@@ -30,6 +30,8 @@ pub(crate) struct Cache {
     cells: HashMap<Arc<str>, Cell>,
     /// The backend tells what changes.
     is_told: bool,
+    /// The last generation of any slot: none comes twice, also where a slot goes and is made anew.
+    generation: Generation,
     /// The slots that are to be read again.
     stale: VecDeque<Arc<str>>,
     /// Those that could not be read just now, and are to be read again a little later.

@@ -15,7 +15,7 @@ pub(super) struct Near {
     wanted: usize,
     /// Why the backend gives nothing, and the request that was answered so.
     pub(super) refused: Option<(Ticket, Error)>,
-    /// Rises with each change that the backend tells of. A read that was sent under another one says nothing of
+    /// Another one with each change that the backend tells of. A read that was sent under another one says nothing of
     /// what is there now (DESIGN, rule 14).
     pub(super) generation: Generation,
     /// The generation from which on a read may be shown to others without their asking: the slot was not read
@@ -42,9 +42,16 @@ enum Read {
     Kept,
 }
 
-/// What was told of a key before a read of it was sent.
+/// What was told of a key before a read of it was sent. Later ones are larger, whatever slot they are of.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Generation(u64);
+
+impl Generation {
+    fn next(&mut self) -> Self {
+        self.0 += 1;
+        *self
+    }
+}
 
 impl Cell {
     pub(super) fn is_near(&self) -> bool {
@@ -52,8 +59,8 @@ impl Cell {
     }
 
     /// Takes in that what is there may have changed; whether it is to be read again now.
-    fn may_have_changed(&mut self, mono: Mono, is_told: bool) -> bool {
-        self.near.generation.0 += 1;
+    fn may_have_changed(&mut self, mono: Mono, is_told: bool, generation: Generation) -> bool {
+        self.near.generation = generation;
         if std::mem::take(&mut self.near.is_current) {
             self.near.current_until = Some(mono);
         }
@@ -82,7 +89,7 @@ impl Cache {
         cell.near.wanted += 1;
         if cell.near.wanted == 1 {
             // What is known, or is being read, may have changed with nobody listening.
-            cell.near.generation.0 += 1;
+            cell.near.generation = self.generation.next();
             cell.near.since = cell.near.generation;
             cell.bump(&mut self.raised);
         }
@@ -156,7 +163,7 @@ impl Cache {
     /// Takes in that everything may have changed.
     pub(crate) fn all_changed(&mut self, mono: Mono) {
         for (key, cell) in self.cells.iter_mut().filter(|(_, cell)| cell.is_near()) {
-            if cell.may_have_changed(mono, self.is_told) {
+            if cell.may_have_changed(mono, self.is_told, self.generation.next()) {
                 self.stale.push_back(Arc::clone(key));
             }
         }
@@ -184,7 +191,7 @@ impl Cache {
     /// Takes in that `key` may have changed.
     pub(crate) fn changed(&mut self, key: &Arc<str>, mono: Mono) {
         let Some(cell) = self.cells.get_mut(key) else { return };
-        if cell.may_have_changed(mono, self.is_told) {
+        if cell.may_have_changed(mono, self.is_told, self.generation.next()) {
             self.stale.push_back(Arc::clone(key));
         }
     }

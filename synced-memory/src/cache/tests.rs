@@ -104,6 +104,25 @@ fn a_late_reply_to_an_earlier_read_says_nothing_against_a_later_one() {
     assert!(is_current(&cache, &key));
 }
 
+/// What was told in between was of nobody's interest.
+#[test]
+fn a_reply_to_a_read_of_a_slot_that_is_gone_says_nothing_of_one_that_was_made_since() {
+    let (mut cache, key) = near();
+    cache.changed(&key, Mono::ZERO);
+    cache.take_stale(9);
+    let sent = cache.generation(&key);
+    cache.let_go(&key);
+    assert!(cache.release(&key));
+    cache.changed(&key, Mono::ZERO);
+    cache.hold(&key);
+    cache.keep_near(&key);
+    read(&mut cache, &key, "old", 1, sent);
+    assert!(!cache.is_local(&key, true) && !is_current(&cache, &key), "whoever reads it asks");
+    // However often it has changed by then.
+    cache.changed(&key, Mono::ZERO);
+    assert_ne!(cache.generation(&key), sent);
+}
+
 #[test]
 fn after_a_reconnect_every_slot_is_read_again_before_it_is_current() {
     let (mut cache, key) = near();
