@@ -20,7 +20,7 @@ fn key() -> Key<String> {
 }
 
 /// The server's clock, in ns since 1970.
-fn time(server: &Server) -> u64 {
+pub(crate) fn time(server: &Server) -> u64 {
     let (seconds, micros): (u64, u64) = redis::from_redis_value(server.cli(&["TIME"])).unwrap();
     seconds * 1_000_000_000 + micros * 1_000
 }

@@ -7,6 +7,7 @@ use support::Direction::{self, ToClient, ToServer};
 use support::{Server, Stop, eventually};
 use synced_memory::{ErrorKind, Key, Memory, SyncedMemory, Written};
 
+use crate::clocks::time;
 use crate::line::{DEADLINE, Line, commit_count, commits, connected, lost, quick};
 
 const HOUR: u64 = 3_600_000_000_000;
@@ -486,7 +487,11 @@ fn an_online_write_that_meets_a_stamp_an_hour_ahead_is_stored_above_it() {
 fn of_two_writes_the_later_wins_also_where_one_line_is_slow_one_way() {
     // Half of the round trip is no good guess at when the server looked at its clock: 100 ms off. A busy machine makes
     // every guess a little worse.
-    let apart = Duration::from_millis(50);
+    const APART: u64 = 50_000_000;
+    let later = |server: &Server| {
+        let before = time(server);
+        eventually(DEADLINE, "the server's clock has gone on", || time(server) > before + APART);
+    };
     for direction in [ToServer, ToClient] {
         let line = Line::new();
         line.proxy.delay(direction, Duration::from_millis(200));
@@ -495,10 +500,10 @@ fn of_two_writes_the_later_wins_also_where_one_line_is_slow_one_way() {
         memory.set(&key("n"), 1).unwrap();
         line.down(&memory);
         memory.set(&key("n"), 2).unwrap();
-        thread::sleep(apart);
+        later(&line.server);
         other.set(&key("n"), 3).unwrap();
         other.set(&key("m"), 3).unwrap();
-        thread::sleep(apart);
+        later(&line.server);
         memory.set(&key("m"), 4).unwrap();
         line.up();
         memory.flush(DEADLINE).unwrap();

@@ -439,18 +439,24 @@ fn a_full_disk_is_an_error_of_that_call_and_what_was_journalled_before_is_delive
     assert_eq!(memory.get(&Key::<String>::new("other")).unwrap().unwrap(), "after");
 }
 
-#[test]
-fn what_was_set_aside_stays_in_the_journal_until_it_is_handed_out() {
-    let (line, directory) = (Line::new(), TempDir::new().unwrap());
-    let memory = journalling(&line, directory.path()).build().unwrap();
+/// A memory with a journal in which the push of this item was set aside.
+fn with_a_push_set_aside(line: &Line, directory: &Path, item: &str) -> Memory {
+    let memory = journalling(line, directory).build().unwrap();
     memory.synced(&items()).push("a".to_owned()).unwrap();
     line.down(&memory);
-    memory.synced(&items()).push("b".to_owned()).unwrap();
+    memory.synced(&items()).push(item.to_owned()).unwrap();
     // It is no list any more.
     line.open_directly().set(&Key::new("items"), 5).unwrap();
     line.up();
     memory.flush(DEADLINE).unwrap();
     assert_eq!(memory.status().set_aside, 1);
+    memory
+}
+
+#[test]
+fn what_was_set_aside_stays_in_the_journal_until_it_is_handed_out() {
+    let (line, directory) = (Line::new(), TempDir::new().unwrap());
+    let memory = with_a_push_set_aside(&line, directory.path(), "b");
     memory.close(DEADLINE).unwrap();
     drop(memory);
 
@@ -469,14 +475,7 @@ fn what_was_set_aside_stays_in_the_journal_until_it_is_handed_out() {
 #[test]
 fn what_was_set_aside_does_not_have_the_journal_rewritten_at_each_write() {
     let (line, directory) = (Line::new(), TempDir::new().unwrap());
-    let memory = journalling(&line, directory.path()).build().unwrap();
-    memory.synced(&items()).push("a".to_owned()).unwrap();
-    line.down(&memory);
-    memory.synced(&items()).push("x".repeat(2 << 20)).unwrap();
-    line.open_directly().set(&Key::new("items"), 5).unwrap();
-    line.up();
-    memory.flush(DEADLINE).unwrap();
-    assert_eq!(memory.status().set_aside, 1);
+    let memory = with_a_push_set_aside(&line, directory.path(), &"x".repeat(2 << 20));
     line.down(&memory);
     let file = || {
         let file = fs::read_dir(directory.path()).unwrap().next().unwrap().unwrap();

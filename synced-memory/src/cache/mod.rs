@@ -164,9 +164,9 @@ impl Cache {
         let same = cell.base.stored == answer.stored && cell.base.ticket != 0;
         // An answer says nothing of the time to live: the same bytes keep the one that is known. Where they are there
         // after their end, somebody has given them more time.
-        let asked_after = cell.base.asked_after.filter(|first| same && answer.ticket < *first);
-        let keeps = same && cell.base.asked_after == asked_after;
+        let keeps = same && cell.base.asked_after.is_none_or(|first| answer.ticket < first);
         let expires = answer.expires.or(cell.base.expires.filter(|_| keeps));
+        let asked_after = cell.base.asked_after.filter(|_| keeps);
         let was_refused = cell.near.refused.take_if(|(ticket, _)| *ticket <= answer.ticket).is_some();
         let changed = !same || expires != cell.base.expires || was_refused;
         cell.base = Base { expires, asked_after, ..answer };
