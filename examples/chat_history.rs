@@ -108,7 +108,7 @@ fn cut_off(author: &str) -> Result<(), Box<dyn Error>> {
     for number in ONLINE..ONLINE + OFFLINE {
         assert_eq!(say(&chat, author, number)?, Written::Queued);
     }
-    // Her own messages are there for her, on top of what she knows.
+    // While she is cut off a call returns what is known here: her own messages, on top of what the server told her last.
     println!("I am alone and see {} messages", chat.history().len()?);
     Ok(memory.close(Duration::from_secs(10))?)
 }

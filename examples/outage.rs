@@ -1,4 +1,5 @@
-//! The server is killed and started again under a writer: what the writer sees, and that nothing is lost.
+//! The server is killed and started again under a writer: what the writer sees, that nothing is lost, and which calls
+//! say that nobody can answer them now.
 //!
 //! ```text
 //! cargo run --example outage
@@ -10,7 +11,7 @@ use std::error::Error;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use synced_memory::{Memory, SyncedMemory, Written};
+use synced_memory::{ErrorKind, Memory, SyncedMemory, Written};
 use synced_memory_examples::{RedisServer, wait_until};
 
 #[derive(SyncedMemory)]
@@ -19,6 +20,9 @@ struct Job {
     step: u64,
     #[synced(default)]
     message: String,
+    /// Nobody reads it before the outage.
+    owner: Option<String>,
+    todo: Vec<String>,
 }
 
 /// What became of some calls.
@@ -50,6 +54,7 @@ fn work(job: &SyncedJob) -> synced_memory::Result<Seen> {
 fn main() -> Result<(), Box<dyn Error>> {
     let mut server = RedisServer::on_free_port();
     let job = Job::open(&server.url())?;
+    job.todo().push("tidy up".to_string())?;
 
     println!("the server is there");
     let seen = work(&job)?;
@@ -68,6 +73,14 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("  last error: {}", status.last_error.as_ref().map_or_else(String::new, ToString::to_string));
     assert!(!status.connected);
     assert_eq!(status.pending, 2, "a hundred writes to one key are one, so there are `step` and `message`");
+
+    // What only the server can answer is an error, and changes nothing: a value that was never read, a fact, and an
+    // element that is to be handed to one caller alone.
+    let unanswered =
+        [job.owner().unwrap_err(), job.synced_step().confirmed().set(0).unwrap_err(), job.todo().pop().unwrap_err()];
+    assert!(unanswered.iter().all(|error| error.kind() == ErrorKind::Unavailable), "{unanswered:?}");
+    println!("  not now: {}", unanswered[2]);
+    assert_eq!(job.memory().status().pending, 2, "nothing of that waits");
     let undelivered = job.memory().flush(Duration::from_millis(100)).unwrap_err();
     println!("  flush: {undelivered}");
 
@@ -83,6 +96,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let other = Job::attach(&Memory::open(&server.url())?).snapshot()?;
     println!("  on the server: step {}, message {:?}", other.step, other.message);
     assert_eq!((other.step, other.message.as_str()), (200, "written during the outage"));
+    assert_eq!((other.owner, other.todo), (None, vec!["tidy up".to_string()]));
+    assert_eq!(job.memory().status().dead_letters, 0, "every queued write was made");
+    assert_eq!(job.todo().pop()?.as_deref(), Some("tidy up"), "and now it is ours alone");
 
     let seen = work(&job)?;
     println!("  {seen:?}");

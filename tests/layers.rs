@@ -16,7 +16,7 @@ const FLOORS: &[&[&str]] = &[
     &["schema"],
     &["part"], // a place in what is stored under a key, to read and to change
     &["memory"],
-    &["config"],
+    &["config", "dead_letter"],
     &["core"],   // the callers' side of a connection
     &["source"], // where a value is read from: slots, and a place in what they show
     &["flusher", "refresher", "slot", "turns", "updating"],
@@ -27,8 +27,7 @@ const FLOORS: &[&[&str]] = &[
     &["cache"],
     &["backend"],
     &["mutation", "commit"],
-    &["set_aside"],
-    &["envelope", "key", "clock", "error", "fault", "json", "policy", "value", "wait"],
+    &["envelope", "key", "clock", "error", "fault", "json", "policy", "shape", "value", "wait"],
 ];
 
 /// Re-exports everything, and belongs to no floor. To name something by way of it is to name its room.

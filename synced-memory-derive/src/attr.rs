@@ -27,6 +27,7 @@ pub(crate) struct StructAttrs {
     pub(crate) krate: Option<Arg<Path>>,
     pub(crate) near: Flag,
     pub(crate) behind: Flag,
+    pub(crate) confirmed: Flag,
 }
 
 #[derive(Default)]
@@ -43,6 +44,7 @@ pub(crate) struct FieldAttrs {
     pub(crate) nested: Flag,
     pub(crate) near: Flag,
     pub(crate) behind: Flag,
+    pub(crate) confirmed: Flag,
 }
 
 impl StructAttrs {
@@ -56,6 +58,7 @@ impl StructAttrs {
             symbol::CRATE => set(&mut this.krate, word, path(word, input)?),
             symbol::NEAR => set(&mut this.near, word, flag(word, input)?),
             symbol::BEHIND => set(&mut this.behind, word, flag(word, input)?),
+            symbol::CONFIRMED => set(&mut this.confirmed, word, flag(word, input)?),
             _ => Err(unknown(word, "a struct", symbol::STRUCT_WORDS, "a field", symbol::FIELD_WORDS)),
         });
         this
@@ -82,6 +85,7 @@ impl FieldAttrs {
             symbol::NESTED => set(&mut this.nested, word, flag(word, input)?),
             symbol::NEAR => set(&mut this.near, word, flag(word, input)?),
             symbol::BEHIND => set(&mut this.behind, word, flag(word, input)?),
+            symbol::CONFIRMED => set(&mut this.confirmed, word, flag(word, input)?),
             _ => Err(unknown(word, "a field", symbol::FIELD_WORDS, "a struct", symbol::STRUCT_WORDS)),
         });
         this

@@ -80,6 +80,8 @@ pub(crate) struct Wire {
 /// What a read of an unset field gives.
 pub(crate) enum Unset {
     Error,
+    /// What its type is while it is empty, though no attribute says so.
+    Empty,
     Default,
     Expr(Expr),
     /// What this function gives.
@@ -184,7 +186,7 @@ impl Field {
         let unset = match &attrs.default {
             Some(Arg { value: Some(expr), .. }) => Unset::Expr(spell_out(expr)),
             Some(Arg { value: None, .. }) => Unset::Default,
-            None if is_empty_unset(&field.ty, shape) => Unset::Default,
+            None if is_empty_unset(&field.ty, shape) => Unset::Empty,
             None => Unset::Error,
         };
         let spell_out_path = |path: &ExprPath| self_type::spell_out(path, &input.ident, &input.generics);

@@ -6,6 +6,7 @@ pub(crate) const ACCESSOR: &str = "accessor";
 pub(crate) const ALIAS: &str = "alias";
 pub(crate) const BEHIND: &str = "behind";
 pub(crate) const COLLECTION: &str = "collection";
+pub(crate) const CONFIRMED: &str = "confirmed";
 pub(crate) const CRATE: &str = "crate";
 pub(crate) const DEFAULT: &str = "default";
 pub(crate) const HANDLE: &str = "handle";
@@ -20,12 +21,12 @@ pub(crate) const SKIP: &str = "skip";
 pub(crate) const TTL: &str = "ttl";
 pub(crate) const VALUE: &str = "value";
 
-pub(crate) const STRUCT_WORDS: &[&str] = &[PREFIX, SCOPE, RENAME_ALL, HANDLE, CRATE, NEAR, BEHIND];
+pub(crate) const STRUCT_WORDS: &[&str] = &[PREFIX, SCOPE, RENAME_ALL, HANDLE, CRATE, NEAR, BEHIND, CONFIRMED];
 pub(crate) const FIELD_WORDS: &[&str] =
-    &[RENAME, ALIAS, DEFAULT, TTL, INTO, ACCESSOR, SKIP, VALUE, COLLECTION, NESTED, NEAR, BEHIND];
+    &[RENAME, ALIAS, DEFAULT, TTL, INTO, ACCESSOR, SKIP, VALUE, COLLECTION, NESTED, NEAR, BEHIND, CONFIRMED];
 
 /// Words of the language that this version does not have: known, so that they are refused by name.
-pub(crate) const LATER: &[&str] = &[NEAR, BEHIND];
+pub(crate) const LATER: &[&str] = &[NEAR, BEHIND, CONFIRMED];
 
 pub(crate) const SERDE: &str = "serde";
 

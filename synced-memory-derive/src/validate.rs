@@ -8,7 +8,7 @@ use syn::ext::IdentExt;
 use syn::visit::Visit;
 use syn::{Lifetime, Type, TypeReference};
 
-use crate::attr::Arg;
+use crate::attr::{Arg, Flag};
 use crate::diag::Diag;
 use crate::kind;
 use crate::model::{Field, Model};
@@ -25,6 +25,7 @@ pub(crate) fn model(model: &Model, diag: &Diag) {
         } else {
             shape::check(field, diag);
             field_type(field, diag);
+            one_write_policy(&field.attrs.behind, &field.attrs.confirmed, diag);
             serde_field(field, diag);
             names::wire_names(field, diag);
             ttl(field, diag);
@@ -49,6 +50,7 @@ fn structure(model: &Model, diag: &Diag) {
     if let Some(given) = &model.attrs.scope {
         names::scope(&given.value, diag);
     }
+    one_write_policy(&model.attrs.behind, &model.attrs.confirmed, diag);
     serde_struct(model, diag);
     let handle = model.handle.unraw().to_string();
     let given = model.attrs.handle.is_some();
@@ -61,6 +63,16 @@ fn structure(model: &Model, diag: &Diag) {
                 "the handle would hide the trait `SyncedMemory`: {}",
                 if given { "give it another name" } else { "name it, as in `#[synced(handle = MyHandle)]`" }
             ),
+        );
+    }
+}
+
+/// A write returns once it is queued, or with what has come of it.
+fn one_write_policy(behind: &Flag, confirmed: &Flag, diag: &Diag) {
+    if let (Some(_), Some(confirmed)) = (behind, confirmed) {
+        diag.error(
+            &confirmed.word,
+            "a write returns once it is queued (`behind`), or once the backend has answered (`confirmed`): remove one",
         );
     }
 }
@@ -89,6 +101,7 @@ fn words(field: &Field) -> impl Iterator<Item = &syn::Ident> {
         word(attrs.nested.as_ref()),
         word(attrs.near.as_ref()),
         word(attrs.behind.as_ref()),
+        word(attrs.confirmed.as_ref()),
     ];
     let aliases = attrs.aliases.iter().map(|alias| &alias.word);
     single.into_iter().flatten().chain(aliases)

@@ -172,8 +172,17 @@ async fn flush(shared: &Shared, live: &Arc<Live>, backoff: &mut Backoff, first: 
     loop {
         match drain(shared, live, &mut on_sent).await {
             Ok(()) => {
-                backoff.reset();
-                // What it did not take may have been dropped since, and nothing is left to try it with.
+                let refusal = shared.state().refusal.take();
+                match refusal {
+                    None => backoff.reset(),
+                    // What it did not take was withdrawn, and nothing is left to try it with.
+                    Some(fault) => {
+                        sleep(backoff.next()).await;
+                        if fault.kind == FaultKind::Elsewhere {
+                            return fault;
+                        }
+                    }
+                }
                 take_writes_again(shared, &mut shared.state());
                 if shared.state().is_any_unused() {
                     if let Err(fault) = forget_unused(shared, live).await {
@@ -181,7 +190,12 @@ async fn flush(shared: &Shared, live: &Arc<Live>, backoff: &mut Backoff, first: 
                     }
                     continue;
                 }
-                shared.wake.notified().await;
+                let mono = shared.clock.mono();
+                let held = shared.state().held_until(mono);
+                match held {
+                    Some(until) => _ = timeout(until.saturating_sub(mono), shared.wake.notified()).await,
+                    None => shared.wake.notified().await,
+                }
             }
             Err(fault) if fault.kind == FaultKind::Busy => sleep(backoff.next()).await,
             Err(fault) if fault.kind == FaultKind::Elsewhere => {
@@ -303,8 +317,12 @@ fn take_in(
     let mut state = shared.state();
     for (attempt, answer) in batch.iter().zip(answers) {
         let fault = answer.as_ref().err().cloned();
+        let is_contended = matches!(answer, Ok(Outcome::Applied { contended: Some(_), .. }));
         if !state.answered(attempt, ticket, answer) {
             continue;
+        }
+        if is_contended {
+            state.hold(&attempt.key, shared.clock.mono());
         }
         match fault {
             Some(fault) if matches!(fault.kind, FaultKind::Busy | FaultKind::Elsewhere) => {
@@ -316,6 +334,7 @@ fn take_in(
     if let Some((fault, key)) = passing {
         tracing::warn!(target = shared.target, error = %fault, "the backend takes no writes now");
         state.busy(Error::of_key(ErrorKind::Unavailable, key, &fault));
+        state.refusal = Some(fault.clone());
         return Err(fault);
     }
     if taken > 0 {
@@ -326,6 +345,7 @@ fn take_in(
 }
 
 fn take_writes_again(shared: &Shared, state: &mut State) {
+    state.refusal = None;
     if state.link == Link::Busy {
         tracing::info!(target = shared.target, "the backend takes writes again");
         state.link = Link::Up;

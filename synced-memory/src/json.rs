@@ -10,8 +10,19 @@ pub(crate) fn write<T: Serialize + ?Sized>(text: &mut Vec<u8>, value: &T) -> Res
     value.serialize(Exact(&mut serde_json::Serializer::new(text)))
 }
 
+/// What was written, as text.
+pub(crate) fn into_text(written: Vec<u8>) -> Result<String, serde_json::Error> {
+    String::from_utf8(written).map_err(ser::Error::custom)
+}
+
 /// A serializer, or a part of one, that refuses inexact numbers and hands on everything else.
-struct Exact<S>(S);
+pub(crate) struct Exact<S>(S);
+
+impl<S> Exact<S> {
+    pub(crate) fn new(serializer: S) -> Self {
+        Self(serializer)
+    }
+}
 
 /// A value that is serialized through [`Exact`], wherever it is nested.
 struct Checked<'a, T: ?Sized>(&'a T);

@@ -1,6 +1,8 @@
 //! Names: a typed key, and what a prefix, a scope and a name may look like.
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::policy::WritePolicy;
+use crate::shape::Members;
 use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
@@ -47,7 +49,7 @@ impl<T> Key<T> {
     }
 
     pub(crate) fn without_default(&self) -> Self {
-        Self { name: self.name.clone(), spec: Spec { default: None, nested: false, ..self.spec } }
+        Self { name: self.name.clone(), spec: Spec { default: None, is_optional: true, ..self.spec } }
     }
 
     pub(crate) fn spec(&self) -> Spec<T> {
@@ -74,15 +76,30 @@ pub struct Spec<T> {
     pub(crate) default: Option<fn() -> T>,
     pub(crate) aliases: &'static [&'static str],
     pub(crate) ttl: Option<Duration>,
-    /// It has members of its own, which may be set before the whole is.
-    pub(crate) nested: bool,
+    /// It has these members of its own, which may be set before the whole is.
+    pub(crate) nested: Option<Members>,
+    /// Its default is what its type is while it is empty, and nobody has asked for that: of what is not known it says
+    /// nothing.
+    pub(crate) is_implied: bool,
+    /// An unset value is taken for nothing.
+    pub(crate) is_optional: bool,
     pub(crate) near: bool,
-    pub(crate) behind: bool,
+    /// What its writes wait for, where that is not what the memory says.
+    pub(crate) write: Option<WritePolicy>,
 }
 
 impl<T> Spec<T> {
     pub const fn new() -> Self {
-        Self { default: None, aliases: &[], ttl: None, nested: false, near: false, behind: false }
+        Self {
+            default: None,
+            aliases: &[],
+            ttl: None,
+            nested: None,
+            is_implied: false,
+            is_optional: false,
+            near: false,
+            write: None,
+        }
     }
 
     /// It is read locally.
@@ -92,7 +109,12 @@ impl<T> Spec<T> {
 
     /// Its writes return once they are queued.
     pub const fn behind(self) -> Self {
-        Self { behind: true, ..self }
+        Self { write: Some(WritePolicy::Behind), ..self }
+    }
+
+    /// Its writes return what has come of them.
+    pub const fn confirmed(self) -> Self {
+        Self { write: Some(WritePolicy::Confirmed), ..self }
     }
 
     /// What an unset key reads as.
@@ -100,14 +122,19 @@ impl<T> Spec<T> {
         Self { default: Some(default), ..self }
     }
 
+    /// What an unset key of an option or a collection reads as, though nothing says so.
+    pub const fn empty(self, empty: fn() -> T) -> Self {
+        Self { default: Some(empty), is_implied: true, ..self }
+    }
+
     /// Older names, read in this order when the key is unset.
     pub const fn aliases(self, aliases: &'static [&'static str]) -> Self {
         Self { aliases, ..self }
     }
 
-    /// Setters below an unset value start from an empty object.
-    pub const fn nested(self) -> Self {
-        Self { nested: true, ..self }
+    /// It is a struct that is merged by field. Setters below an unset value start from an empty object.
+    pub const fn nested(self, members: Members) -> Self {
+        Self { nested: Some(members), ..self }
     }
 
     /// How long a value lives, from its write.

@@ -5,14 +5,14 @@ use crate::backend::Backend;
 use crate::backend::sqlite::SqliteBackend;
 use crate::config::{Builder, Config, Place};
 use crate::core::Core;
+use crate::dead_letter::DeadLetter;
 use crate::error::{Error, ErrorKind, Result};
 use crate::journal;
 #[cfg(feature = "sqlite")]
 use crate::journal::Durability;
 use crate::key::{Key, check_name, check_prefix, check_scope};
-use crate::outbox::Written;
+use crate::outbox::{Letter, Written};
 use crate::policy::WritePolicy;
-use crate::set_aside::SetAside;
 use crate::shared::Shared;
 use crate::slot::Slot;
 use crate::state::{Link, Request};
@@ -66,8 +66,11 @@ pub struct Status {
     pub oldest_pending: Option<Duration>,
     /// What last went wrong between this process and the backend; it may be long over.
     pub last_error: Option<Error>,
-    /// How many writes were set aside; [`Memory::set_aside`] hands them out.
-    pub set_aside: usize,
+    /// How many queued writes were not made, or may have been, and how many taken elements could not go back;
+    /// [`Memory::dead_letters`] shows them.
+    pub dead_letters: usize,
+    /// How many of them were dropped, since there were too many.
+    pub dropped_dead_letters: u64,
     /// How many writes were replaced by somebody's newer one.
     pub superseded: u64,
     /// How many queued writes were dropped, since their `ttl` was over before they could be sent.
@@ -87,7 +90,7 @@ impl Memory {
     /// while anybody has it open).
     ///
     /// Waits at most `timeout` for the first answer. A backend that is not there is no error: reads
-    /// show what is unset or default, and writes are queued.
+    /// show what this process knows or an explicit `default`, and are `Unavailable` otherwise; writes are queued.
     ///
     /// # Errors
     ///
@@ -176,8 +179,7 @@ impl Memory {
     ///
     /// `Decode` where something else than a `T` is stored, `Rejected` where the server refuses this key.
     pub fn get<T: crate::value::Value>(&self, key: &Key<T>) -> Result<Option<T>> {
-        let view = self.synced(key);
-        Ok(view.find()?.or_else(|| key.spec().default.map(|default| default())))
+        self.synced(key).find_or_default()
     }
 
     /// Stores a value under `key`, whatever is there.
@@ -290,7 +292,8 @@ impl Memory {
             pending: state.outbox.len(),
             oldest_pending: oldest.map(|oldest| mono.saturating_sub(oldest)),
             last_error: state.last_error.clone(),
-            set_aside: state.set_aside.len(),
+            dead_letters: state.letters.len(),
+            dropped_dead_letters: state.dropped_letters,
             superseded: state.superseded,
             expired: state.expired,
             not_current: state.cache.not_current(),
@@ -298,9 +301,16 @@ impl Memory {
         }
     }
 
-    /// Hands out the writes that were set aside, oldest first; they are no longer counted.
-    pub fn set_aside(&self) -> Vec<SetAside> {
-        self.shared().state().hand_out()
+    /// The queued writes of this scope and those below that were not made, or may have been, and the taken elements that could
+    /// not go back, oldest first; without a scope those of the whole connection. They are kept until each is retried or
+    /// forgotten.
+    pub fn dead_letters(&self) -> Vec<DeadLetter> {
+        let letters = self.shared().state().letters.clone();
+        let stem = self.stem();
+        // Without a scope it sees those of the whole connection, whatever their prefix.
+        let is_own = |letter: &Letter| self.scope.path.is_empty() || letter.key.starts_with(&stem);
+        let own = letters.into_iter().filter(is_own);
+        own.map(|letter| DeadLetter::new(self.core(), letter)).collect()
     }
 
     /// Waits until the backend has answered for everything that is queued now.

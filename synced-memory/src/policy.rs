@@ -22,6 +22,10 @@ pub enum WritePolicy {
     /// The backend's answer, for at most `timeout`. The default.
     #[default]
     Through,
-    /// Nothing: it returns once it is queued, and journalled where there is a journal.
+    /// Nothing: it returns once it is queued, and journalled where there is a journal. Closures and what takes an element
+    /// wait all the same.
     Behind,
+    /// The backend's answer: what it returns is a fact. Where there is no answer within `timeout` it is an `Err`, of kind
+    /// `Unavailable` where it was not made and never will be, and `InDoubt` where nobody knows.
+    Confirmed,
 }

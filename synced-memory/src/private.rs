@@ -6,13 +6,14 @@ pub use crate::memory::Memory;
 pub use crate::outbox::Written;
 pub use crate::part::Part;
 pub use crate::schema::{Handle, Nested, SyncedMemory};
+pub use crate::shape::Member;
 pub use crate::synced::{AnyView as View, Synced};
 pub use crate::value::Value;
 pub use crate::watch::Watch;
 pub use std;
 
 use crate::policy::WritePolicy;
-use crate::state::Request;
+use crate::state::{self, Request};
 use crate::synced;
 use crate::wait::block_on;
 use std::sync::{Arc, OnceLock};
@@ -60,7 +61,7 @@ pub trait FieldType: Sized {
     fn part(view: &Synced<Self>) -> Part;
     fn as_view(view: &Synced<Self>) -> &dyn View;
     /// The value that [`load`] brought, or its default.
-    fn loaded(view: &Synced<Self>) -> Result<Self>;
+    fn loaded(loaded: &Loaded, view: &Synced<Self>) -> Result<Self>;
     fn restore(restore: &mut Restore, view: &Synced<Self>, value: Self) -> Result<()>;
 }
 
@@ -97,15 +98,21 @@ impl<T: Value> FieldType for T {
         view
     }
 
-    fn loaded(view: &Synced<Self>) -> Result<Self> {
-        view.shown_or_default().map(Arc::unwrap_or_clone)
+    fn loaded(loaded: &Loaded, view: &Synced<Self>) -> Result<Self> {
+        match &loaded.0 {
+            Some(stored) => view.value_in(stored),
+            None => view.shown_or_default(),
+        }
+        .map(Arc::unwrap_or_clone)
     }
 
     fn restore(restore: &mut Restore, view: &Synced<Self>, value: Self) -> Result<()> {
         let (key, request) = view.request(&value)?;
-        if view.part().write_policy() == WritePolicy::Through {
-            restore.policy = WritePolicy::Through;
-        }
+        restore.policy = match (view.part().write_policy(), restore.policy) {
+            (WritePolicy::Confirmed, _) | (_, WritePolicy::Confirmed) => WritePolicy::Confirmed,
+            (WritePolicy::Through, _) | (_, WritePolicy::Through) => WritePolicy::Through,
+            (WritePolicy::Behind, WritePolicy::Behind) => WritePolicy::Behind,
+        };
         match (restore.writes.last_mut(), request) {
             // Inside a key it is one change.
             (Some((last, Request::Mutate { mutation, .. })), Request::Mutate { mutation: more, .. })
@@ -148,14 +155,23 @@ impl<T: synced::Integer> Integer for T {
 /// The view of a field, made at its first use.
 pub struct Field<T>(OnceLock<Synced<T>>);
 
+/// What was asked for: in the slots, or of a confirmed place what the backend has under its key, with nothing on top.
+#[derive(Debug)]
+pub struct Loaded(Option<state::View>);
+
 /// Asks the backend for all of these in one round trip.
-pub fn load(place: &Place, views: &[&dyn View]) -> Result<()> {
+pub fn load(place: &Place, views: &[&dyn View]) -> Result<Loaded> {
+    if let Place::Inside(part) = place
+        && part.is_confirmed()
+    {
+        return block_on(part.view_now()).map(|stored| Loaded(Some(stored)));
+    }
     let mut keys = views.iter().map(|view| view.keys()).collect::<Result<Vec<_>>>()?.concat();
     if let Place::Inside(_) = place {
         keys.sort_unstable();
         keys.dedup();
     }
-    block_on(place.memory().core().load(&keys))
+    block_on(place.memory().core().load(&keys)).map(|_| Loaded(None))
 }
 
 /// Watches all of these, which have these names.
@@ -168,7 +184,7 @@ pub fn watch(place: &Place, views: &[&dyn View], names: &'static [&'static str])
 pub struct Restore {
     memory: Memory,
     writes: Vec<(Arc<str>, Request)>,
-    /// Its answers are awaited, unless none of the fields waits for its own.
+    /// The strictest of the fields.
     policy: WritePolicy,
 }
 
@@ -179,7 +195,7 @@ impl Restore {
 
     /// The weakest of what became of the fields.
     pub fn commit(self) -> Result<Written> {
-        let answers = block_on(self.memory.core().write_all(self.writes, self.policy))?;
-        answers.into_iter().try_fold(Written::Stored, |weakest, answer| Ok(weakest.min(answer?.written)))
+        let answers = block_on(self.memory.core().write_together(self.writes, self.policy))?;
+        Ok(answers.into_iter().map(|answer| answer.written).fold(Written::Stored, Written::min))
     }
 }

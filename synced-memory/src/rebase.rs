@@ -7,30 +7,34 @@ use crate::cache::Base;
 use crate::clock::{Mono, Stamp};
 use crate::commit::{Change, Expects, TimeToLive};
 use crate::envelope::{self, Text, Unsealed};
-use crate::mutation::{Applied, Misfit, Rule, apply};
-use crate::outbox::{Entry, Exact};
+use crate::mutation::{Applied, Made, Misfit, Rule, apply};
+use crate::outbox::{Entry, Exact, Tried};
 use bytes::Bytes;
 
 /// What is to be done with a write.
 #[derive(Debug)]
 pub(crate) enum Plan {
-    /// It is sent like this; so many of its calls are superseded.
-    Send { change: Change, stamp: Stamp, expects: Expects, superseded: u64 },
+    /// It is sent like this; these of its calls are superseded.
+    Send { change: Change, stamp: Stamp, expects: Expects, superseded: Vec<usize> },
     /// What is there has to be asked for first.
     Ask,
     /// It was recorded on something else than is there: its caller is to record it anew.
     Again,
     /// These calls do not apply to what is there.
     Misfits(Vec<(usize, Misfit)>),
-    /// It changes nothing; so many of its calls are superseded.
-    Done { superseded: u64 },
+    /// It changes nothing; these of its calls are superseded.
+    Done { superseded: Vec<usize> },
 }
 
 /// Plans the next attempt of a write, given what the backend last answered for its key.
 pub(crate) fn plan(entry: &Entry, base: &Base, mono: Mono) -> Plan {
     let stored = base.at(mono);
+    // What is in doubt is asked for, and never made again.
+    if entry.is_confirmed && entry.tried == Tried::InDoubt {
+        return Plan::Ask;
+    }
     // Nothing but a clean change is decided on what may be out of date.
-    let is_current = entry.is_confirmed;
+    let is_current = entry.base_is_current;
     if let Some(Exact::Whole(seen)) = &entry.exact {
         if !base.is_known() && !is_current {
             return Plan::Ask;
@@ -40,9 +44,9 @@ pub(crate) fn plan(entry: &Entry, base: &Base, mono: Mono) -> Plan {
         }
     }
     let Some(mutation) = &entry.mutation else {
-        let Some(change) = entry.assignment.clone() else { return Plan::Done { superseded: 0 } };
+        let Some(change) = entry.assignment.clone() else { return Plan::Done { superseded: Vec::new() } };
         let expects = if entry.exact.is_some() { Expects::of(stored) } else { Expects::Anything };
-        return Plan::Send { change, stamp: entry.stamp, expects, superseded: 0 };
+        return Plan::Send { change, stamp: entry.stamp, expects, superseded: Vec::new() };
     };
     if let Some(assignment) = &entry.assignment {
         let own = assignment.own_value();
@@ -50,27 +54,43 @@ pub(crate) fn plan(entry: &Entry, base: &Base, mono: Mono) -> Plan {
         if !applied.misfits.is_empty() {
             return Plan::Misfits(applied.misfits);
         }
-        let change = applied.text.map_or_else(|| assignment.clone(), |text| put(&text, entry.latest));
-        return Plan::Send { change, stamp: entry.stamp, expects: Expects::Anything, superseded: 0 };
+        let change = match applied.made {
+            Made::Nothing => assignment.clone(),
+            Made::Text(text) => put(&text, entry.latest),
+            Made::Removed => Change::Delete,
+        };
+        return Plan::Send { change, stamp: entry.stamp, expects: Expects::Anything, superseded: Vec::new() };
     }
     if !base.is_known() && !is_current {
         return Plan::Ask;
     }
     let found = stored.map_or(Stamp::ZERO, |stored| envelope::stamp_of(stored));
-    let Applied { text, superseded, misfits } = apply(base.value_at(mono), mutation, rule(entry, found));
-    let superseded = superseded as u64;
-    if superseded > 0 && entry.exact.is_some() {
+    let Applied { made, superseded, misfits } = apply(base.value_at(mono), mutation, rule(entry, found));
+    if !superseded.is_empty() && entry.exact.is_some() {
         return Plan::Again;
     }
-    if !is_current && (text.is_none() || superseded > 0 || !misfits.is_empty()) {
+    if !is_current && (made == Made::Nothing || !superseded.is_empty() || !misfits.is_empty()) {
         return Plan::Ask;
     }
     if !misfits.is_empty() {
         return Plan::Misfits(misfits);
     }
-    let Some(text) = text else { return Plan::Done { superseded } };
     let stamp = entry.latest.max(found.next());
-    Plan::Send { change: put(&text, stamp), stamp, expects: Expects::of(stored), superseded }
+    let change = match made {
+        Made::Nothing => return Plan::Done { superseded },
+        Made::Text(text) => put(&text, stamp),
+        Made::Removed => Change::Delete,
+    };
+    Plan::Send { change, stamp, expects: Expects::of(stored), superseded }
+}
+
+/// Whether a write has nothing left to do where nothing is: it only removes.
+pub(crate) fn is_done_where_nothing_is(entry: &Entry) -> bool {
+    let is_done = |mutation| {
+        let Applied { made, misfits, .. } = apply(None, mutation, rule(entry, Stamp::ZERO));
+        made == Made::Nothing && misfits.is_empty()
+    };
+    entry.assignment.is_none() && entry.mutation.as_ref().is_some_and(is_done)
 }
 
 /// What is stored, and the value in it as text.
@@ -87,13 +107,14 @@ pub(crate) fn shown(entry: &Entry, below: impl FnOnce() -> Stored) -> Stored {
     let found = stored.as_deref().map_or(Stamp::ZERO, envelope::stamp_of);
     let is_latest = entry.assignment.is_some() || entry.fresh;
     let rule = if is_latest { Rule::Latest } else { Rule::NewerWins(found) };
-    match apply(value.as_ref().map(Text::as_str), mutation, rule).text {
-        Some(text) => {
+    match apply(value.as_ref().map(Text::as_str), mutation, rule).made {
+        Made::Text(text) => {
             let sealed = Unsealed::of_text(&text).seal(entry.latest.max(found.next()));
             let value = envelope::own_value_of(&sealed);
             (Some(sealed), Some(value))
         }
-        None => (stored, value),
+        Made::Removed => (None, None),
+        Made::Nothing => (stored, value),
     }
 }
 

@@ -3,6 +3,7 @@
 use crate::error::Result;
 use crate::memory::Memory;
 use crate::part::Part;
+use crate::shape::Member;
 use std::any::Any;
 use std::fmt::Debug;
 use std::sync::OnceLock;
@@ -29,6 +30,10 @@ pub trait SyncedMemory: Sized {
     /// The handle of this struct where it is a part of a value.
     #[doc(hidden)]
     fn inside(part: &Part) -> Self::Handle;
+
+    /// The members of this struct, as serde writes them where it is a part of a value.
+    #[doc(hidden)]
+    fn members() -> &'static [Member];
 
     /// The handle of a nested field, made at its first use.
     #[doc(hidden)]

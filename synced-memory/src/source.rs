@@ -7,6 +7,7 @@ use crate::mutation::{Misfit, Place, look};
 use crate::shared::Shared;
 use crate::slot::Slot;
 use crate::state::{State, View};
+use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use std::fmt;
 use std::sync::Arc;
@@ -29,6 +30,8 @@ pub(crate) struct Shown {
     pub(crate) version: u64,
     /// Nobody has to be asked for it, where it is read locally at all.
     pub(crate) is_local: bool,
+    /// The backend has answered for it, or this process has assigned it.
+    pub(crate) is_known: bool,
     /// What is stored under the key itself.
     pub(crate) own: View,
     /// What a read shows: that, or what is stored under an older name.
@@ -122,7 +125,16 @@ impl Source {
         let is_set = |view: &View| view.stored.is_some();
         let view = if is_set(&own) { first } else { views.find(is_set).unwrap_or_default() };
         let is_local = is_local(&self.shared, &state, slots);
-        Ok(Shown { version: version(slots), is_local, own, view })
+        let is_known = slots.iter().all(|slot| state.is_known(&slot.key));
+        Ok(Shown { version: version(slots), is_local, is_known, own, view })
+    }
+
+    /// What is stored under the key and each of its older names.
+    pub(crate) fn stored(&self) -> Result<Vec<(Arc<str>, Option<Bytes>)>> {
+        let mono = self.shared.clock.mono();
+        let state = self.shared.state();
+        let stored = |slot: &Arc<Slot>| (Arc::clone(&slot.key), state.view(&slot.key, mono).stored);
+        Ok(self.slots()?.iter().map(stored).collect())
     }
 
     /// What is at the place, and whether that is known yet.
@@ -167,7 +179,7 @@ impl Source {
         let kind = match misfit {
             Misfit::Unset | Misfit::Gone => ErrorKind::Unset,
             Misfit::Type { .. } | Misfit::Invalid => ErrorKind::Decode,
-            Misfit::Overflow => ErrorKind::Conflict,
+            Misfit::Changed | Misfit::Overflow => ErrorKind::Conflict,
         };
         self.error(kind, misfit)
     }
@@ -217,7 +229,7 @@ struct Path<'a>(&'a [Place]);
 impl fmt::Display for Path<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().try_for_each(|place| match place {
-            Place::Member(member) => write!(f, ".{}", member.name),
+            Place::Member(member) | Place::Entry(member, _) => write!(f, ".{}", member.name),
             Place::Index(index) => write!(f, "[{index}]"),
         })
     }

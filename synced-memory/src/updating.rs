@@ -1,9 +1,16 @@
-//! Which keys the closures of this thread are changing: one that writes to its own key would never end.
+//! Which keys the closures of this thread are changing: one that writes to its own key would never end. And one
+//! closure at a time for each key.
 
+use crate::clock::Deadline;
 use crate::error::{Error, ErrorKind, Result};
 use crate::shared::Shared;
+use crate::wait::until;
 use std::cell::RefCell;
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::{Mutex as Turn, OwnedMutexGuard};
 
 thread_local! {
     static UPDATING: RefCell<Vec<Update>> = const { RefCell::new(Vec::new()) };
@@ -56,4 +63,55 @@ pub(crate) fn check(shared: &Arc<Shared>, key: &str) -> Result<()> {
 
 fn refusal(key: &str) -> Error {
     Error::of_key(ErrorKind::Conflict, key, "a closure that updates the key cannot write to it by another way")
+}
+
+/// The closures of a memory, one at a time for each key, in the order of the calls.
+#[derive(Debug, Default)]
+pub(crate) struct Closures {
+    keys: Mutex<HashMap<Arc<str>, Arc<Turn<()>>>>,
+}
+
+/// A closure that is the only one for its key until this is dropped.
+pub(crate) struct Entered<'a> {
+    closures: &'a Closures,
+    key: Arc<str>,
+    turn: Option<OwnedMutexGuard<()>>,
+}
+
+impl Closures {
+    /// Waits until no other closure changes the key, for at most `limit`. A closure inside another one does not wait: two
+    /// that wait for each other's key would never end.
+    pub(crate) async fn enter(&self, key: &Arc<str>, limit: Duration) -> Option<Entered<'_>> {
+        if UPDATING.try_with(|updating| updating.borrow().is_empty()) != Ok(true) {
+            return None;
+        }
+        let turn = Arc::clone(self.keys().entry(Arc::clone(key)).or_default());
+        let mut entered = Entered { closures: self, key: Arc::clone(key), turn: None };
+        entered.turn = match Arc::clone(&turn).try_lock_owned() {
+            Ok(turn) => Some(turn),
+            Err(_) => until(turn.lock_owned(), Deadline::after(limit)).await,
+        };
+        Some(entered)
+    }
+
+    fn keys(&self) -> MutexGuard<'_, HashMap<Arc<str>, Arc<Turn<()>>>> {
+        self.keys.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Entered<'_> {
+    fn drop(&mut self) {
+        // It wakes the next one, which runs code of its executor: under no lock.
+        drop(self.turn.take());
+        let mut keys = self.closures.keys();
+        if keys.get(&self.key).is_some_and(|turn| Arc::strong_count(turn) == 1) {
+            keys.remove(&self.key);
+        }
+    }
+}
+
+impl fmt::Debug for Entered<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Entered").field(&self.key).finish()
+    }
 }

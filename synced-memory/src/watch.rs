@@ -93,7 +93,7 @@ impl Memory {
         let spec = key.spec();
         let names = std::iter::once(key.name()).chain(spec.aliases.iter().copied());
         let slots = names.map(|name| self.lone_slot(name)).collect();
-        Watch::of_value(self, &Source::root(self.shared(), slots), spec.nested)
+        Watch::of_value(self, &Source::root(self.shared(), slots), spec.nested.is_some())
     }
 }
 

@@ -169,7 +169,7 @@ fn a_change_that_does_not_fit_is_a_conflict_and_changes_nothing(place: &Place) {
     assert_eq!(other.add(&number("most"), 1).unwrap_err().kind(), ErrorKind::Conflict);
     assert_eq!(one.get(&number("most")).unwrap(), Some(i64::MAX));
     let status = other.status();
-    assert_eq!((status.pending, status.set_aside), (0, 0));
+    assert_eq!((status.pending, status.dead_letters), (0, 0));
 }
 
 fn threads_that_share_a_memory_see_their_writes_in_order(place: &Place) {

@@ -188,7 +188,7 @@ fn story(line: &Line, journal: &Path, seed: u64, crashes: bool) -> Story {
     memory.flush(DEADLINE).unwrap();
     let superseded = memory.status().superseded;
     let mut set_aside: Vec<_> =
-        memory.set_aside().into_iter().map(|aside| (aside.key.replacen(&prefix, "", 1), aside.changes)).collect();
+        memory.dead_letters().into_iter().map(|aside| (aside.key.replacen(&prefix, "", 1), aside.changes())).collect();
     set_aside.sort_by(|one, other| one.0.cmp(&other.0));
     let read = theirs.snapshot().unwrap();
     memory.close(DEADLINE).unwrap();

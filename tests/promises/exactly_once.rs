@@ -114,6 +114,11 @@ const ROWS: &[Row] = &[
     ("insert in any JSON", |s| s.any().at("map").insert("n", 1).map(drop), |s| s.any().at("map").remove("n").map(drop)),
 ];
 
+/// What hands out an element goes back where its answer is lost: that is for the tests of takes.
+fn is_take(name: &str) -> bool {
+    ["remove at", "pop of a list", "splice", "pop of a map", "remove in any JSON"].contains(&name)
+}
+
 /// Each change in a scope of its own.
 fn scoped(memory: &Memory, index: usize) -> SyncedState {
     State::attach(&memory.scope(&format!("row{index}")))
@@ -144,7 +149,7 @@ fn expected((name, change, meanwhile): &Row) -> (State, State) {
 fn a_change_whose_answer_is_lost_is_made_once_whatever_its_kind() {
     let line = Line::new();
     let (memory, other) = (line.open(), line.open_directly());
-    for (index, row @ (name, change, meanwhile)) in ROWS.iter().enumerate() {
+    for (index, row @ (name, change, meanwhile)) in ROWS.iter().enumerate().filter(|(_, row)| !is_take(row.0)) {
         let (changed, both) = expected(row);
         let (mine, theirs) = (scoped(&memory, index), scoped(&other, index));
         theirs.restore(initial()).unwrap();
@@ -171,13 +176,14 @@ fn a_change_whose_answer_is_lost_is_made_once_whatever_its_kind() {
         assert_eq!(theirs.snapshot().unwrap(), expected, "{name}");
         assert_eq!(mine.snapshot().unwrap(), expected, "{name}");
     }
-    assert_eq!(memory.status().set_aside, 0, "{:?}", memory.set_aside());
+    assert_eq!(memory.status().dead_letters, 0, "{:?}", memory.dead_letters());
 }
 
 #[test]
 fn a_change_that_was_queued_and_whose_answer_is_lost_is_made_once_whatever_its_kind() {
     // So many keys go in one call, which the server makes as one.
-    for (part, rows) in ROWS.chunks(30).enumerate() {
+    let rows: Vec<Row> = ROWS.iter().filter(|row| !is_take(row.0)).copied().collect();
+    for (part, rows) in rows.chunks(30).enumerate() {
         let line = Line::new();
         let (memory, other) = (line.open(), line.open_directly());
         let handles: Vec<_> = (0..rows.len()).map(|index| (scoped(&memory, index), scoped(&other, index))).collect();
@@ -211,7 +217,7 @@ fn a_change_that_was_queued_and_whose_answer_is_lost_is_made_once_whatever_its_k
             assert_eq!(theirs.snapshot().unwrap(), both, "{}", row.0);
             assert_eq!(mine.snapshot().unwrap(), both, "{}", row.0);
         }
-        assert_eq!(memory.status().set_aside, 0, "{:?}", memory.set_aside());
+        assert_eq!(memory.status().dead_letters, 0, "{:?}", memory.dead_letters());
     }
 }
 

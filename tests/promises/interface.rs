@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use synced_memory::{ErrorKind, Key, Memory, Result, SetAside, Status, Synced, SyncedMemory, Written};
+use synced_memory::{DeadLetter, ErrorKind, Key, Memory, Result, Status, Synced, SyncedMemory, Written};
 
 /// A hasher that is not the usual one.
 type Hasher = BuildHasherDefault<DefaultHasher>;
@@ -345,9 +345,9 @@ fn a_memory_does_by_key_what_a_view_does() -> Result<()> {
     assert_eq!((memory.purge()?, memory.names()?), (1, vec![]));
     let status: Status = memory.status();
     assert!(status.connected && status.pending == 0 && status.oldest_pending.is_none() && status.last_error.is_none());
-    assert_eq!((status.set_aside, status.superseded, status.expired), (0, 0, 0));
-    let aside: Vec<SetAside> = memory.set_aside();
-    assert!(aside.is_empty());
+    assert_eq!((status.dead_letters, status.superseded, status.expired), (0, 0, 0));
+    let letters: Vec<DeadLetter> = memory.dead_letters();
+    assert!(letters.is_empty());
     memory.flush(Duration::from_secs(5))?;
     memory.close(Duration::from_secs(5))
 }

@@ -10,7 +10,7 @@ use support::{Child, CrashingDisk, Image, Proxy, Server, Tmpfs, eventually};
 use synced_memory::{Builder, Durability, ErrorKind, Key, Memory, SyncedMemory, Written};
 use tempfile::TempDir;
 
-use crate::line::{Line, durable, lost, quick};
+use crate::line::{Line, durable, ended_letters, lost, quick};
 
 const DEADLINE: Duration = Duration::from_secs(20);
 
@@ -250,8 +250,10 @@ fn a_journal_that_ends_anywhere_never_fails_to_open_and_keeps_what_was_whole() {
         // Nobody is there: what it shows is what it has adopted.
         let memory = journalling(&line, image.path()).timeout(Duration::from_millis(1)).build().unwrap();
         let returned = lengths.iter().filter(|length| **length <= end).count().saturating_sub(1);
-        let shown = memory.synced(&items()).to_vec().unwrap();
-        assert_eq!(shown, ["a", "b", "c", "d"][..returned], "after {end} bytes");
+        match memory.synced(&items()).to_vec() {
+            Ok(shown) => assert_eq!(shown, ["a", "b", "c", "d"][..returned], "after {end} bytes"),
+            Err(error) => assert_eq!((error.kind(), returned), (ErrorKind::Unavailable, 0), "after {end} bytes"),
+        }
         let _ = memory.close(Duration::ZERO);
     }
 }
@@ -364,7 +366,7 @@ fn every_write_that_returned_is_on_the_server_once_however_often_the_process_is_
     let memory = quick(url).build().unwrap();
     memory.flush(DEADLINE).unwrap();
     let status = memory.status();
-    assert_eq!((status.set_aside, status.superseded), (0, 0), "{status:?}");
+    assert_eq!((status.dead_letters, status.superseded), (0, 0), "{status:?}");
     // However busy this machine is, what is read is what is there.
     let reader = quick(server.url()).timeout(DEADLINE).build().unwrap();
     let items = reader.get(&items()).unwrap().unwrap_or_default();
@@ -424,7 +426,8 @@ fn a_full_disk_is_an_error_of_that_call_and_what_was_journalled_before_is_delive
     assert_eq!(error.kind(), ErrorKind::Journal, "{error}");
     assert_eq!(list.len().unwrap(), pushed as usize, "what is an error was withdrawn");
     assert_eq!(memory.set(&Key::new("other"), long(0)).unwrap_err().kind(), ErrorKind::Journal);
-    assert_eq!(memory.get(&Key::<String>::new("other")).unwrap(), None);
+    let other = memory.get(&Key::<String>::new("other"));
+    assert_eq!(other.unwrap_err().kind(), ErrorKind::Unavailable, "nothing is known of it");
 
     fs::remove_file(filler).unwrap();
     list.push("after".to_owned()).unwrap();
@@ -439,8 +442,8 @@ fn a_full_disk_is_an_error_of_that_call_and_what_was_journalled_before_is_delive
     assert_eq!(memory.get(&Key::<String>::new("other")).unwrap().unwrap(), "after");
 }
 
-/// A memory with a journal in which the push of this item was set aside.
-fn with_a_push_set_aside(line: &Line, directory: &Path, item: &str) -> Memory {
+/// A memory with a journal in which the push of this item is a dead letter.
+fn with_a_dead_push(line: &Line, directory: &Path, item: &str) -> Memory {
     let memory = journalling(line, directory).build().unwrap();
     memory.synced(&items()).push("a".to_owned()).unwrap();
     line.down(&memory);
@@ -449,33 +452,33 @@ fn with_a_push_set_aside(line: &Line, directory: &Path, item: &str) -> Memory {
     line.open_directly().set(&Key::new("items"), 5).unwrap();
     line.up();
     memory.flush(DEADLINE).unwrap();
-    assert_eq!(memory.status().set_aside, 1);
+    assert_eq!(memory.status().dead_letters, 1);
     memory
 }
 
 #[test]
-fn what_was_set_aside_stays_in_the_journal_until_it_is_handed_out() {
+fn a_dead_letter_stays_in_the_journal_until_it_is_ended() {
     let (line, directory) = (Line::new(), TempDir::new().unwrap());
-    let memory = with_a_push_set_aside(&line, directory.path(), "b");
+    let memory = with_a_dead_push(&line, directory.path(), "b");
     memory.close(DEADLINE).unwrap();
     drop(memory);
 
     // Whoever opens it next can be told, also after yet another process that did not ask.
     drop(journalling(&line, directory.path()).build().unwrap());
     let memory = journalling(&line, directory.path()).build().unwrap();
-    assert_eq!(memory.status().set_aside, 1);
-    let set_aside = memory.set_aside();
+    assert_eq!(memory.status().dead_letters, 1);
+    let set_aside = ended_letters(&memory);
     assert_eq!((&*set_aside[0].key, set_aside[0].reason.kind()), ("memory:items", ErrorKind::Conflict));
-    assert_eq!(set_aside[0].changes.len(), 1, "{set_aside:?}");
+    assert_eq!(set_aside[0].changes().len(), 1, "{set_aside:?}");
     memory.close(DEADLINE).unwrap();
     assert_eq!(files(directory.path()), 0);
 }
 
 /// Rewriting is for what is not needed any more; it costs as much as all that is.
 #[test]
-fn what_was_set_aside_does_not_have_the_journal_rewritten_at_each_write() {
+fn a_dead_letter_does_not_have_the_journal_rewritten_at_each_write() {
     let (line, directory) = (Line::new(), TempDir::new().unwrap());
-    let memory = with_a_push_set_aside(&line, directory.path(), &"x".repeat(2 << 20));
+    let memory = with_a_dead_push(&line, directory.path(), &"x".repeat(2 << 20));
     line.down(&memory);
     let file = || {
         let file = fs::read_dir(directory.path()).unwrap().next().unwrap().unwrap();
@@ -519,7 +522,7 @@ fn an_adopted_assignment_gives_way_to_nothing_that_was_there_when_it_was_made() 
     state.memory().flush(DEADLINE).unwrap();
     let expected = [("a", vec![9]), ("b", vec![3])].map(|(name, list)| (name.to_owned(), list));
     assert_eq!(theirs.lists().to_map().unwrap(), expected.into());
-    assert_eq!((state.memory().status().superseded, state.memory().status().set_aside), (0, 0));
+    assert_eq!((state.memory().status().superseded, state.memory().status().dead_letters), (0, 0));
 }
 
 /// The process that adopts a journal ends after it has taken everything over, and before the old file is gone.
@@ -547,5 +550,5 @@ fn what_two_journals_hold_is_delivered_once() {
     memory.flush(DEADLINE).unwrap();
     assert_eq!(memory.get(&items()).unwrap().unwrap(), ["a", "b", "c"]);
     assert_eq!(memory.get(&Key::<i64>::new("count")).unwrap(), Some(5));
-    assert_eq!(memory.status().set_aside, 0);
+    assert_eq!(memory.status().dead_letters, 0);
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use support::{Dragonfly, Proxy, Server, eventually};
-use synced_memory::{Builder, Memory};
+use synced_memory::{Builder, DeadLetter, Memory};
 use tempfile::TempDir;
 
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
@@ -74,6 +74,15 @@ pub(crate) fn on_every_backend(name: &str, check: impl Fn(&Memory, &Memory)) {
         let open = || quick(url.clone()).timeout(DEADLINE).build().unwrap();
         check(&open(), &open());
     }
+}
+
+/// The dead letters of a memory, which are over with that.
+pub(crate) fn ended_letters(memory: &Memory) -> Vec<DeadLetter> {
+    let letters = memory.dead_letters();
+    for letter in &letters {
+        letter.forget().unwrap();
+    }
+    letters
 }
 
 pub(crate) fn lost(memory: &Memory) {

@@ -139,7 +139,7 @@ fn what_two_change_in_one_element_is_both_there_wherever_it_has_moved() {
     let robert = User { full_name: "Robert".to_owned(), age: 50, logged_in: vec![1, 3, 2], ..ada() };
     assert_eq!(state.team().to_vec().unwrap(), [User { full_name: "Eve".to_owned(), ..ada() }, ada(), robert]);
     let status = state.memory().status();
-    assert_eq!((status.superseded, status.set_aside), (0, 0), "{status:?}");
+    assert_eq!((status.superseded, status.dead_letters), (0, 0), "{status:?}");
 }
 
 #[test]

@@ -114,7 +114,7 @@ fn a_superseded_write_is_told_and_counted() {
     assert_eq!(memory.status().superseded, 1);
     let event = logged(&logs, &["superseded by", &format!("superseded{}:n", server.port())]);
     assert_eq!(event.field("key"), Some(format!("superseded{}:n", server.port()).as_str()));
-    assert_eq!(memory.set_aside().len(), 0);
+    assert_eq!(memory.dead_letters().len(), 0);
 }
 
 #[test]
@@ -141,12 +141,12 @@ fn a_refused_write_is_told_with_its_key_and_the_reason_and_without_its_value() {
     assert_eq!(memory.set(&number("queued"), VALUE).unwrap(), Written::Queued);
     proxy.refuse(false);
     memory.flush(DEADLINE).unwrap();
-    let aside = logged(&logs, &["set aside", &format!("{prefix}queued")]);
+    let aside = logged(&logs, &["dead letter", &format!("{prefix}queued")]);
     assert!(is_loud(&aside) && aside.to_string().contains("NOPERM"), "{aside}");
-    assert_eq!(memory.status().set_aside, 1);
+    assert_eq!(memory.status().dead_letters, 1);
     assert_eq!(logs.containing(&VALUE.to_string()).len(), 0);
     // A write that was refused to its caller's face is not set aside, and not told as if it were.
-    assert_eq!(logs_of(&logs, &format!("{prefix}online"), "set aside").len(), 0);
+    assert_eq!(logs_of(&logs, &format!("{prefix}online"), "dead letter").len(), 0);
 }
 
 #[test]
@@ -186,7 +186,7 @@ fn status_tells_an_outage() {
     memory.set(&number("a"), 1).unwrap();
     let status = memory.status();
     assert!(status.connected && status.last_error.is_none() && status.oldest_pending.is_none(), "{status:?}");
-    assert_eq!((status.pending, status.set_aside, status.superseded, status.expired), (0, 0, 0, 0));
+    assert_eq!((status.pending, status.dead_letters, status.superseded, status.expired), (0, 0, 0, 0));
 
     proxy.refuse(true);
     proxy.cut();
@@ -208,7 +208,7 @@ fn status_tells_an_outage() {
     memory.flush(DEADLINE).unwrap();
     let status = memory.status();
     assert!(status.connected && status.oldest_pending.is_none(), "{status:?}");
-    assert_eq!((status.pending, status.set_aside, status.superseded, status.expired), (0, 0, 0, 0));
+    assert_eq!((status.pending, status.dead_letters, status.superseded, status.expired), (0, 0, 0, 0));
     assert!(status.last_error.is_some(), "it stays to be read");
     assert_eq!(memory.set(&number("a"), 5).unwrap(), Written::Stored);
 }

@@ -230,7 +230,7 @@ fn three_outages(what: &str, server: &Server, begin: impl Fn(), end: impl Fn()) 
     assert_bounded(what, &took, lateness, &outages);
     assert_the_last_write_won(server, &writes, Duration::ZERO);
     let status = memory.status();
-    assert_eq!((status.pending, status.set_aside, status.superseded), (0, 0, 0), "{status:?}");
+    assert_eq!((status.pending, status.dead_letters, status.superseded), (0, 0, 0), "{status:?}");
 }
 
 #[test]
@@ -360,15 +360,20 @@ struct Settings {
 }
 
 #[test]
-fn without_a_server_fields_read_as_unset_or_default_and_writes_wait_until_it_appears() {
+fn without_a_server_fields_read_as_unavailable_or_default_and_writes_wait_until_it_appears() {
     let server = Server::redis().start();
     server.kill();
     let memory = quick(server.url()).build().unwrap();
     let settings = Settings::attach(&memory);
-    assert_eq!(settings.counter().unwrap_err().kind(), ErrorKind::Unset);
     assert_eq!(settings.theme().unwrap(), "dark");
-    assert_eq!(settings.note().unwrap(), None);
-    assert_eq!(settings.tags().get().unwrap(), [""; 0]);
+    let unknown = [
+        settings.counter().unwrap_err(),
+        settings.note().unwrap_err(),
+        settings.tags().get().unwrap_err(),
+        settings.tags().len().unwrap_err(),
+        settings.snapshot().map(drop).unwrap_err(),
+    ];
+    assert!(unknown.iter().all(|error| error.kind() == ErrorKind::Unavailable), "{unknown:?}");
 
     let status = memory.status();
     assert!(!status.connected && status.pending == 0 && status.oldest_pending.is_none(), "{status:?}");
@@ -428,7 +433,7 @@ fn open_waits_for_a_silent_server_for_no_longer_than_timeout() {
     assert!(took >= limit * 9 / 10 && took <= limit + Duration::from_millis(150), "{took:?}");
     let key = Key::<i32>::new("n");
     let started = Instant::now();
-    assert_eq!(memory.get(&key).unwrap(), None);
+    assert_eq!(memory.get(&key).unwrap_err().kind(), ErrorKind::Unavailable);
     assert_eq!(memory.set(&key, 1).unwrap(), Written::Queued);
     assert!(started.elapsed() < limit / 2, "the breaker is open from the start");
     proxy.stall(false);

@@ -98,9 +98,10 @@ fn an_attempt_in_doubt_whose_record_may_be_gone_is_set_aside_and_never_doubled()
     eventually(DEADLINE, "the next second has begun", || time(&line.server).0 > second);
     line.up();
     memory.flush(DEADLINE).unwrap();
-    let aside = memory.set_aside();
+    let aside = memory.dead_letters();
     assert_eq!(memory.get(&count).unwrap(), Some(302), "it was made once: {aside:?}");
     assert_eq!((aside.len(), aside[0].reason.kind()), (1, ErrorKind::Conflict));
+    assert!(aside[0].may_have_been_made(), "its answer was lost");
 }
 
 #[test]

@@ -293,8 +293,8 @@ fn a_dropped_watch_frees_its_slot() {
     // Nor is anything known of it any more.
     server.kill();
     lost(&memory);
-    assert_eq!(memory.get(&key()).unwrap(), None);
-    assert_eq!(memory.synced(&key()).get().unwrap_err().kind(), ErrorKind::Unset);
+    assert_eq!(memory.get(&key()).unwrap_err().kind(), ErrorKind::Unavailable);
+    assert_eq!(memory.synced(&key()).get().unwrap_err().kind(), ErrorKind::Unavailable);
 }
 
 #[test]

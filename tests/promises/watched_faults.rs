@@ -131,8 +131,11 @@ fn change_at_random(state: &SyncedSample, random: &mut u64) {
         9..=10 => state.map().insert(name, n).map(drop),
         _ => state.map().remove(&name).map(drop),
     }
-    // What it was recorded on may be gone; it is withdrawn then.
-    .or_else(|error| if error.kind() == ErrorKind::Conflict { Ok(()) } else { Err(error) })
+    // What it was recorded on may be gone; and what takes an element is not made while the server is away.
+    .or_else(|error| match error.kind() {
+        ErrorKind::Conflict | ErrorKind::Unavailable | ErrorKind::InDoubt => Ok(()),
+        _ => Err(error),
+    })
     .unwrap();
 }
 

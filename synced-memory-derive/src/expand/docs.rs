@@ -18,8 +18,9 @@ const WRITE: &str = "\n# Errors\n\n\
 const UPDATE: &str = "\nThe closure runs on this thread, and again where somebody wrote in between; one that panics \
     changes nothing.\n\
     \n# Errors\n\n\
-    `Unset` if the field has no value and no default; `Decode` if what is stored is not of this \
-    type; `Conflict` if the closure writes to the same key; `Serialize`, `Rejected` and \
+    `Unset` if the field has no value and no default; `Unavailable` if nothing is known of the field \
+    and the backend cannot be asked; `Decode` if what is stored is not of this type; `Conflict` if \
+    the closure writes to the same key, or others change it again and again; `Serialize`, `Rejected` and \
     `OutboxFull` as for a write. After an error nothing is changed.";
 
 const ADD: &str = "\n# Errors\n\n\
@@ -50,7 +51,7 @@ pub(super) fn setter(field: &Field) -> TokenStream {
 }
 
 pub(super) fn update(field: &Field) -> TokenStream {
-    let text = format!("Changes `{}` by a closure, and loses no change that others make.", field.ident.unraw());
+    let text = format!("Changes `{}` by a closure; see `Synced::update`.", field.ident.unraw());
     lines(&after(&text, &field.notes), UPDATE)
 }
 

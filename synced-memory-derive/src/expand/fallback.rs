@@ -85,6 +85,10 @@ pub(crate) fn stubs(model: &Model) -> TokenStream {
 
             const NAMES: &'static [&'static str] = &[];
 
+            fn members() -> &'static [#private::Member] {
+                loop {}
+            }
+
             fn attach(_: &#private::Memory) -> Self::Handle {
                 loop {}
             }

@@ -27,13 +27,19 @@ fn key(context: &Context<'_>, field: &Field) -> TokenStream {
         quote_spanned! {site=> .ttl(::std::time::Duration::new(#secs, #nanos)) }
     });
     let near = (model.attrs.near.is_some() || field.attrs.near.is_some()).then(|| quote_spanned! {site=> .near() });
-    let behind =
-        (model.attrs.behind.is_some() || field.attrs.behind.is_some()).then(|| quote_spanned! {site=> .behind() });
+    let (of_field, of_struct) = (&field.attrs, &model.attrs);
+    // What the field says goes before what the struct says.
+    let write = match (of_field.confirmed.is_some(), of_field.behind.is_some()) {
+        (true, _) => Some(quote_spanned! {site=> .confirmed() }),
+        (false, true) => Some(quote_spanned! {site=> .behind() }),
+        (false, false) if of_struct.confirmed.is_some() => Some(quote_spanned! {site=> .confirmed() }),
+        (false, false) => of_struct.behind.is_some().then(|| quote_spanned! {site=> .behind() }),
+    };
     let allows = &field.notes.allows;
     quote_spanned! {site=>
         #docs
         #(#allows)*
-        #vis const #constant: #private::Key<#ty> = #private::Key::with_spec(#wire, #spec #ttl #near #behind);
+        #vis const #constant: #private::Key<#ty> = #private::Key::with_spec(#wire, #spec #ttl #near #write);
     }
 }
 
@@ -54,6 +60,9 @@ fn spec(context: &Context<'_>, field: &Field, unset: &Unset, aliases: &[String])
     let (ty, ident) = (&field.ty, &field.ident);
     let default = match unset {
         Unset::Error => None,
+        Unset::Empty => Some(quote_spanned! {site=>
+            .empty(<#ty as ::std::default::Default>::default)
+        }),
         Unset::Default => Some(quote_spanned! {site=>
             .default(<#ty as ::std::default::Default>::default)
         }),
@@ -71,7 +80,10 @@ fn spec(context: &Context<'_>, field: &Field, unset: &Unset, aliases: &[String])
         }
     };
     let aliases = (!aliases.is_empty()).then(|| quote_spanned! {site=> .aliases(&[#(#aliases),*]) });
-    let nested = (field.shape == Shape::Nested).then(|| quote_spanned! {site=> .nested() });
+    let nested = (field.shape == Shape::Nested).then(|| {
+        let members = context.members(ty);
+        quote_spanned! {site=> .nested(#members) }
+    });
     quote_spanned! {site=> #private::Spec::new() #default #aliases #nested }
 }
 

@@ -5,7 +5,7 @@
 //! `<T as private::FieldType>::…` at the type's own tokens, so that rustc sees the same mistake each
 //! time and reports it once.
 
-use proc_macro2::{Ident, Span, TokenStream};
+use proc_macro2::{Ident, Span, TokenStream, TokenTree};
 use quote::{ToTokens, quote, quote_spanned};
 use syn::spanned::Spanned;
 use syn::{Generics, Index, Type, WhereClause, WherePredicate, parse_quote};
@@ -89,6 +89,17 @@ impl<'a> Context<'a> {
         let private = respan(self.private.clone(), span);
         let item = Ident::new(item, span);
         quote_spanned! {span=> <#ty as #private::SyncedMemory>::#item }
+    }
+
+    /// What tells the members of a nested field's type. All of it is generated, the type too, so that a type that is not
+    /// synced is the same mistake as in the getter.
+    fn members(&self, ty: &Type) -> TokenStream {
+        let span = self.site.located_at(ty.span());
+        let spanned = |mut token: TokenTree| {
+            token.set_span(span);
+            token
+        };
+        self.nested(ty, "members").into_iter().map(spanned).collect()
     }
 
     /// The lints that the user allowed, and those that only generated code could trip.

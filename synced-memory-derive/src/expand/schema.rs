@@ -5,7 +5,7 @@ use quote::quote_spanned;
 use syn::LitStr;
 
 use super::Context;
-use crate::model::Shape;
+use crate::model::{Field, Shape};
 
 pub(super) fn expand(context: &Context<'_>) -> TokenStream {
     let Context { model, private, schema, where_values, .. } = context;
@@ -22,6 +22,7 @@ pub(super) fn expand(context: &Context<'_>) -> TokenStream {
             quote_spanned! {context.site=> #value::field(), #handle }
         })
         .collect();
+    let members: Vec<_> = model.shared().map(|field| member(context, field)).collect();
     let prefix = option(context, model.attrs.prefix.as_ref().map(|prefix| &prefix.value));
     let scope = option(context, model.attrs.scope.as_ref().map(|scope| &scope.value));
     let allow = context.allow();
@@ -32,6 +33,10 @@ pub(super) fn expand(context: &Context<'_>) -> TokenStream {
             type Handle = #handle #arguments;
 
             const NAMES: &'static [&'static str] = &[#(#names),*];
+
+            fn members() -> &'static [#private::Member] {
+                const { &[#(#members),*] }
+            }
 
             fn attach(memory: &#private::Memory) -> Self::Handle {
                 #handle {
@@ -59,6 +64,22 @@ pub(super) fn expand(context: &Context<'_>) -> TokenStream {
         impl #impl_generics #private::Handle for #handle #arguments #where_values {
             type Schema = #schema;
         }
+    }
+}
+
+/// What a field is as a member of the object that serde writes.
+fn member(context: &Context<'_>, field: &Field) -> TokenStream {
+    let private = &context.private;
+    let name = &field.inside.wire.name;
+    let aliases = field.inside.aliases.iter().map(LitStr::value);
+    let nested = if field.shape == Shape::Nested {
+        let members = context.members(&field.ty);
+        quote_spanned! {context.site=> ::std::option::Option::Some(#members) }
+    } else {
+        quote_spanned! {context.site=> ::std::option::Option::None }
+    };
+    quote_spanned! {context.site=>
+        #private::Member { name: #name, aliases: &[#(#aliases),*], nested: #nested }
     }
 }
 

@@ -37,14 +37,15 @@ fn snapshot(context: &Context<'_>) -> TokenStream {
         if field.is_skipped() {
             quote_spanned! {context.site=> #ident: <#ty as ::std::default::Default>::default() }
         } else {
-            quote_spanned! {context.site=> #ident: #value::loaded(self.#view())? }
+            quote_spanned! {context.site=> #ident: #value::loaded(&loaded, self.#view())? }
         }
     });
     let name = &model.schema;
     quote_spanned! {context.site=>
         #docs
         #vis fn snapshot(&self) -> #private::Result<#schema> {
-            #private::load(&self.inner.0, &[#(#views),*])?;
+            #[allow(unused_variables)]
+            let loaded = #private::load(&self.inner.0, &[#(#views),*])?;
             ::std::result::Result::Ok(#name { #(#fields),* })
         }
     }

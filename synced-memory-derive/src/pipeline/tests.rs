@@ -130,12 +130,14 @@ fn inside_a_key_a_member_is_what_serde_makes_of_it() {
                 r#""firstOne",{new}.default(||1).aliases(&["rootOld"]).ttl(::std::time::Duration::new(1u64,0u32))"#
             ),
             format!(r#""second",{new}"#),
-            format!(r#""third",{new}.nested()"#),
+            format!(r#""third",{new}.nested(<Thirdas::synced_memory::private::SyncedMemory>::members)"#),
             format!(
                 r#""first-one",{new}.default(||<Stateas::std::default::Default>::default().first_one).aliases(&["old","older"])"#
             ),
             format!(r#""a:b",{new}.default(<Stringas::std::default::Default>::default)"#),
-            format!(r#""third",{new}.default(||some::path()).nested()"#),
+            format!(
+                r#""third",{new}.default(||some::path()).nested(<Thirdas::synced_memory::private::SyncedMemory>::members)"#
+            ),
         ]
     );
 }

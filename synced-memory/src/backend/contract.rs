@@ -185,9 +185,9 @@ fn a_delete_stays_and_an_older_write_does_not_bring_the_key_back(place: &Place) 
 
 fn a_time_to_live_is_kept_set_and_taken_away(place: &Place) {
     let asked = place.connect();
-    let short = TimeToLive::For(Duration::from_millis(80));
+    let short = TimeToLive::For(Duration::from_millis(300));
     for (key, sequence, then) in [("kept", 1, TimeToLive::Keep), ("shortened", 2, short)] {
-        let first = TimeToLive::For(if key == "kept" { Duration::from_millis(80) } else { DAY });
+        let first = TimeToLive::For(if key == "kept" { Duration::from_millis(300) } else { DAY });
         assert_eq!(asked.commit(&living(put(key, 1, 10 * sequence, 5), first)), NEW);
         assert_eq!(asked.commit(&living(put(key, 1, 10 * sequence + 1, 6), then)), REPLACED);
         let end = clock::Deadline::after(DEADLINE);
@@ -200,7 +200,7 @@ fn a_time_to_live_is_kept_set_and_taken_away(place: &Place) {
         assert_eq!(asked.commit(&put(key, 1, 10 * sequence + 2, 7)), NEW);
         assert!(asked.read(key).is_some());
     }
-    let ends = clock::Deadline::after(Duration::from_millis(90));
+    let ends = clock::Deadline::after(Duration::from_millis(310));
     assert_eq!(asked.commit(&living(put("freed", 1, 1, 5), short)), NEW);
     assert_eq!(asked.commit(&living(put("freed", 1, 2, 6), TimeToLive::Never)), REPLACED);
     while !ends.remaining().is_zero() {

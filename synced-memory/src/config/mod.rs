@@ -116,7 +116,7 @@ impl Builder {
     }
 
     /// How long a delete is remembered, so that an older queued write does not undo it; a write that
-    /// waits for longer is set aside. Default: 10 days.
+    /// waits for longer becomes a dead letter. Default: 10 days.
     pub fn tombstone_ttl(mut self, ttl: Duration) -> Self {
         self.options.tombstone_ttl = Some(ttl);
         self
@@ -143,7 +143,7 @@ impl Builder {
         self
     }
 
-    /// What writes wait for, unless a key or a field says `behind`. Default: [`WritePolicy::Through`].
+    /// What writes wait for, unless a key or a field says `behind` or `confirmed`. Default: [`WritePolicy::Through`].
     pub fn write_policy(mut self, policy: WritePolicy) -> Self {
         self.options.write_policy = Some(policy);
         self

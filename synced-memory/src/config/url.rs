@@ -91,7 +91,11 @@ fn options(url: &Url, more: &mut dyn FnMut(&str, &str) -> Result<bool>) -> Resul
                 options.write_policy = Some(match &*value {
                     "through" => WritePolicy::Through,
                     "behind" => WritePolicy::Behind,
-                    _ => return Err(config_error("the option `write_policy` is `through` or `behind`")),
+                    "confirmed" => WritePolicy::Confirmed,
+                    _ => {
+                        let what = "the option `write_policy` is `through`, `behind` or `confirmed`";
+                        return Err(config_error(what));
+                    }
                 });
             }
             _ if more(&name, &value)? => {}

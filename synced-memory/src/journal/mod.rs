@@ -11,11 +11,11 @@
 mod file;
 mod record;
 
-pub(crate) use record::{Kept, Origin, Record};
+pub(crate) use record::{Ends, Kept, Origin, Record};
 
 use crate::commit::{Sequence, Writer};
 use crate::error::{Error, ErrorKind, Result};
-use crate::set_aside::SetAside;
+use crate::outbox::Letter;
 use file::{Frames, JournalFile};
 use record::Replayed;
 use std::fmt;
@@ -41,8 +41,8 @@ pub(crate) struct Journal {
     target: String,
     durability: Durability,
     pub(crate) origin: Origin,
-    /// So many bytes in it are of what was set aside, and was handed out to nobody.
-    aside: u64,
+    /// So many bytes in it are of dead letters.
+    letters: u64,
 }
 
 /// Where a journal is to be, and how safe.
@@ -63,7 +63,7 @@ impl fmt::Debug for Journal {
 #[derive(Debug, Default)]
 pub(crate) struct Adopted {
     pub(crate) kept: Vec<Kept>,
-    pub(crate) set_aside: Vec<SetAside>,
+    pub(crate) letters: Vec<Letter>,
     /// The files that are to go once everything in them is in this memory's own journal.
     files: Vec<JournalFile>,
     /// What was wrong with them.
@@ -87,7 +87,7 @@ impl Journal {
         }
         let path = directory.join(format!("{writer:016x}.{EXTENSION}"));
         let file = JournalFile::create(&path, &Record::header(&target)).map_err(|error| failed(&path, &error))?;
-        Ok((Self { file, target, durability, origin, aside: 0 }, adopted))
+        Ok((Self { file, target, durability, origin, letters: 0 }, adopted))
     }
 
     /// Adds a record, before what it says is promised to anybody.
@@ -99,17 +99,15 @@ impl Journal {
         let is_durable = self.durability == Durability::Fsync && record.is_promise();
         let frame = record.encoded();
         self.file.append(&frame, is_durable).map_err(|error| failed(self.file.path(), &error))?;
-        match record {
-            Record::Aside(_) => self.aside += frame.len() as u64,
-            Record::HandedOut => self.aside = 0,
-            _ => {}
+        if matches!(record, Record::Aside(_)) {
+            self.letters += frame.len() as u64;
         }
         Ok(())
     }
 
-    /// Whether it has grown far beyond what it stands for: what waits, in `live` bytes, and what was set aside.
+    /// Whether it has grown far beyond what it stands for: what waits, in `live` bytes, and dead letters.
     pub(crate) fn is_worth_rewriting(&self, live: usize) -> bool {
-        self.file.len() > SLACK + 4 * (live as u64 + self.aside)
+        self.file.len() > SLACK + 4 * (live as u64 + self.letters)
     }
 
     /// Begins anew with these records.
@@ -118,16 +116,16 @@ impl Journal {
     ///
     /// `Journal`: it is as it was.
     pub(crate) fn rewrite<'a>(&mut self, records: impl Iterator<Item = Record<'a>>) -> Result<()> {
-        let mut aside = 0;
+        let mut letters = 0;
         let records = records.map(|record| {
             let frame = record.encoded();
-            aside += if matches!(record, Record::Aside(_)) { frame.len() as u64 } else { 0 };
+            letters += if matches!(record, Record::Aside(_)) { frame.len() as u64 } else { 0 };
             frame
         });
         let frames = std::iter::once(Record::header(&self.target)).chain(records);
         let durable = self.durability == Durability::Fsync;
         self.file.rewrite(frames, durable).map_err(|error| failed(self.file.path(), &error))?;
-        self.aside = aside;
+        self.letters = letters;
         Ok(())
     }
 
@@ -153,14 +151,14 @@ impl Adopted {
             Err(error) => return self.report(failed(path, &error)),
         };
         let Frames { mut whole, damaged } = frames;
-        if whole.is_empty() || whole.remove(0) != Record::header(target) {
+        if whole.is_empty() || !Record::is_header(&whole.remove(0), target) {
             if damaged == 0 && whole.is_empty() && file.len() == 0 {
                 // Its process ended before it wrote anything.
                 file.remove();
             }
             return;
         }
-        let Replayed { kept, mut set_aside, unread } = record::replay(&whole, origin);
+        let Replayed { kept, mut letters, unread } = record::replay(&whole, origin);
         if damaged > 0 || unread > 0 {
             let aside = file.keep_a_copy();
             let copy = aside.map_or_else(
@@ -172,7 +170,7 @@ impl Adopted {
         }
         file.tidy();
         self.kept.extend(kept);
-        self.set_aside.append(&mut set_aside);
+        self.letters.append(&mut letters);
         self.files.push(file);
     }
 

@@ -417,7 +417,7 @@ impl Ledger {
         let removed = self.lines.iter().filter(|line| line.ended).count();
         let expired = ended(Fate::Expired) + removed;
         let counts = (ended(Fate::Superseded) as u64, expired as u64, ended(Fate::SetAside));
-        let counted = (state.superseded, state.expired, state.set_aside.len());
+        let counted = (state.superseded, state.expired, state.letters.len());
         hold!(counts == counted, "superseded, expired, set aside: counted {counted:?} instead of {counts:?}");
         self.audit_view(state, version, mono)
     }

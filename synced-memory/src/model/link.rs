@@ -308,7 +308,7 @@ impl<R: Rules> World<R> {
     /// A process that has delivered everything drops its records and ends; another one begins.
     pub(super) fn close(&mut self, at: usize, at_once: bool) -> Check {
         let process = &mut self.processes[at];
-        let Some(wire) = process.wire.filter(|_| process.live && process.state.outbox.len() == 0) else {
+        let Some(wire) = process.wire.filter(|_| process.live && process.is_done()) else {
             return Ok(());
         };
         if !process.state.take_recorded().is_empty() {

@@ -28,6 +28,7 @@ impl<R: Rules> Process<R> {
     pub(super) fn new(ahead: i64, random: &mut fastrand::Rng) -> Self {
         let limit = if random.u8(0..8) == 0 { 700 } else { 1 << 20 };
         let mut state = State::new(limit, TOMBSTONE_TTL, random.fork());
+        state.letters_limit = usize::MAX;
         let version = state.cache.hold(&KEY.into());
         Self {
             state,
@@ -41,6 +42,11 @@ impl<R: Rules> Process<R> {
             tickets: 0,
             late: Vec::new(),
         }
+    }
+
+    /// Whether everything is delivered, and handed out.
+    pub(super) fn is_done(&self) -> bool {
+        self.state.outbox.len() == 0 && self.ledger.is_idle()
     }
 
     pub(super) fn ticket(&mut self) -> Ticket {

@@ -58,7 +58,7 @@ pub(super) struct Process {
     pub(super) state: State,
     key: Arc<str>,
     tickets: Ticket,
-    mono: Mono,
+    pub(super) mono: Mono,
     pub(super) now: u64,
 }
 
@@ -96,7 +96,7 @@ impl Process {
     }
 
     /// The next attempt, on its way under the ticket.
-    fn send(&mut self) -> Option<(Attempt, Ticket)> {
+    pub(super) fn send(&mut self) -> Option<(Attempt, Ticket)> {
         let batch = self.state.next_batch(512, 1 << 20, self.mono);
         assert!(batch.len() < 2, "one attempt per key");
         self.tickets += 1;
@@ -116,7 +116,7 @@ impl Process {
         self.state.lost(Error::new(ErrorKind::Unavailable, "lost"), self.mono);
     }
 
-    fn read(&mut self, server: &mut Server) {
+    pub(super) fn read(&mut self, server: &mut Server) {
         self.tickets += 1;
         self.state.cache.asked(KEY, self.tickets, self.mono);
         self.state.read(&self.key, self.tickets, Generation::default(), server.store.read(KEY, self.mono));

@@ -2,7 +2,7 @@
 
 use super::Check;
 use super::schedule::Act;
-use super::server::{Held, Server};
+use super::server::{Held, KEY, Server};
 use super::world::World;
 use crate::cache::Ticket;
 use crate::clock::Mono;
@@ -57,6 +57,17 @@ pub(super) trait Rules: Debug + Sized {
 
     /// The writes that somebody waits for.
     fn awaited(&self) -> Vec<Sequence>;
+
+    /// The time of whoever waits for this write is over.
+    fn give_up(&mut self, state: &mut State, sequence: Sequence) -> Check {
+        state.outbox.promise(KEY, sequence);
+        self.promised(sequence)
+    }
+
+    /// Whether nobody has anything in hand yet.
+    fn is_idle(&self) -> bool {
+        true
+    }
 
     /// Nobody waits for this write any more.
     fn promised(&mut self, sequence: Sequence) -> Check;

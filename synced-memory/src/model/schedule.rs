@@ -21,7 +21,7 @@ pub(super) enum Act {
     Put,
     PutForAWhile,
     Delete,
-    /// A caller's time is over: its write is promised.
+    /// A caller's time is over: its write is promised; one that is confirmed is withdrawn, or in doubt.
     GiveUp,
     Connect,
     /// The flusher sends the next batch.

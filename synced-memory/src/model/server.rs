@@ -82,6 +82,7 @@ pub(super) struct Server {
     /// All that was ever recorded as superseded.
     superseded: Vec<(Writer, Sequence)>,
     raws: Writer,
+    has_forgotten: bool,
 }
 
 impl Server {
@@ -95,6 +96,7 @@ impl Server {
             made: Vec::new(),
             superseded: Vec::new(),
             raws: 0,
+            has_forgotten: false,
         }
     }
 
@@ -117,6 +119,11 @@ impl Server {
     /// Whether the write ever took effect.
     pub(super) fn made(&self, writer: Writer, sequence: Sequence) -> bool {
         self.made.iter().any(|made| (made.0, write_of(made.1)) == (writer, sequence))
+    }
+
+    /// Whether it ever lost what it had made.
+    pub(super) fn has_forgotten(&self) -> bool {
+        self.has_forgotten
     }
 
     /// Whether the write was ever recorded as superseded.
@@ -225,6 +232,7 @@ impl Server {
 
     /// FLUSHALL.
     pub(super) fn flush(&mut self, mono: Mono) {
+        self.has_forgotten = true;
         self.store = Store::new(SIDECAR_TTL);
         self.truth = Truth::default();
         self.effects.push((mono, Effect::Flushed));
@@ -237,6 +245,7 @@ impl Server {
 
     /// The replica takes over, without what it has not seen.
     pub(super) fn fail_over(&mut self, mono: Mono) -> Check {
+        self.has_forgotten = true;
         self.effects.truncate(self.replica.0);
         self.truth = self.replica.1.clone();
         self.replay();

@@ -153,8 +153,7 @@ impl<R: Rules> World<R> {
             return Ok(());
         }
         let sequence = one_of(random, &awaited);
-        process.state.outbox.promise(KEY, sequence);
-        process.ledger.promised(sequence)?;
+        process.ledger.give_up(&mut process.state, sequence)?;
         self.tell(|| format!("{at} waits for {sequence} no longer"));
         Ok(())
     }
@@ -223,7 +222,7 @@ impl<R: Rules> World<R> {
             while self.wires.iter().any(|wire| !wire.answers.is_empty()) {
                 self.deliver_any(&mut random)?;
             }
-            if self.processes.iter().all(|process| process.live && process.state.outbox.len() == 0) {
+            if self.processes.iter().all(|process| process.live && process.is_done()) {
                 break;
             }
         }

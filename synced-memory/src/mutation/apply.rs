@@ -24,6 +24,7 @@ pub(crate) enum Rule {
 impl Rule {
     fn of(self, call: &Call) -> There {
         match self {
+            _ if call.is_compared => There::Compared { only_removes: call.only_removes() },
             Self::NewerWins(found) if found > call.stamp => There::Newer,
             Self::Latest | Self::NewerWins(_) => There::Older,
             Self::Exact => There::AsSeen,
@@ -38,17 +39,49 @@ enum There {
     Newer,
     /// Or the call is superseded.
     AsSeen,
+    /// Or the call does not apply, whoever is newer. What is gone is removed by a call that does nothing but remove.
+    Compared {
+        only_removes: bool,
+    },
 }
 
 /// What a mutation made of a value.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Applied {
-    /// The value as it is now; `None` where nothing was changed.
-    pub(crate) text: Option<String>,
-    /// So many calls met something newer, and were skipped.
-    pub(crate) superseded: usize,
+    pub(crate) made: Made,
+    /// The calls that met something newer, by index, and were skipped.
+    pub(crate) superseded: Vec<usize>,
     /// The calls that do not apply, by index, and were skipped.
     pub(crate) misfits: Vec<(usize, Misfit)>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) enum Made {
+    /// Nothing was changed.
+    #[default]
+    Nothing,
+    Text(String),
+    /// The whole is removed.
+    Removed,
+}
+
+impl Applied {
+    /// The value as it is now; `None` where nothing was changed, or nothing is left.
+    #[cfg(test)]
+    pub(crate) fn text(&self) -> Option<&str> {
+        match &self.made {
+            Made::Text(text) => Some(text),
+            Made::Nothing | Made::Removed => None,
+        }
+    }
+
+    /// Why the call that `later` rests on was skipped, if it was.
+    fn shared_fate(&self, calls: &[Call], later: &Call) -> Option<Refusal> {
+        let rests = |index: &usize| later.rests_on(&calls[*index]);
+        let superseded = self.superseded.iter().find(|index| rests(index)).map(|_| Refusal::Superseded);
+        let misfit = || self.misfits.iter().find(|(index, _)| rests(index)).map(|_| Refusal::Misfit(Misfit::Changed));
+        superseded.or_else(misfit)
+    }
 }
 
 /// Applies the calls of a mutation one by one to a value; `None` is an unset key.
@@ -61,22 +94,30 @@ pub(crate) fn apply(value: Option<&str>, mutation: &Mutation, rule: Rule) -> App
         // One operation alone changes nothing when it fails.
         let before = (call.operations.len() > 1).then(|| root.clone());
         let there = rule.of(call);
-        let result = call.operations.iter().try_for_each(|operation| perform(&mut root, mutation, operation, there));
+        let fate = applied.shared_fate(&mutation.calls, call).map_or(Ok(()), Err);
+        let mut operations = call.operations.iter();
+        let result =
+            fate.and_then(|()| operations.try_for_each(|operation| perform(&mut root, mutation, operation, there)));
         if let Err(refusal) = result {
             root = before.unwrap_or(root);
             match refusal {
-                Refusal::Superseded => applied.superseded += 1,
+                Refusal::Superseded => applied.superseded.push(index),
                 Refusal::Misfit(misfit) => applied.misfits.push((index, misfit)),
             }
         }
     }
-    let Some(root) = root else { return applied };
+    let Some(root) = root else {
+        applied.made = if value.is_some() { Made::Removed } else { Made::Nothing };
+        return applied;
+    };
     let start = whole.len() - whole.trim_start_matches(is_space).len();
     let mut text = String::with_capacity(whole.len() + 256);
     text.push_str(&whole[..start]);
     root.write(&mut text);
     text.push_str(&whole[start + trimmed.len()..]);
-    applied.text = (value != Some(&text)).then_some(text);
+    if value != Some(&text) {
+        applied.made = Made::Text(text);
+    }
     applied
 }
 
@@ -112,8 +153,7 @@ fn perform<'a>(
     match edit(root.as_mut(), mutation.origin.as_ref(), path, action, there)? {
         Effect::Keep => {}
         Effect::Replace(node) => *root = Some(node),
-        // Removing a key is no mutation.
-        Effect::Remove => return Err(Misfit::Unset.into()),
+        Effect::Remove => *root = None,
     }
     Ok(())
 }
@@ -136,7 +176,7 @@ fn edit<'a>(
     let mut fresh = None;
     let node = match (node, origin) {
         (Some(node), _) => node,
-        (None, None) if is_removal => return Ok(Effect::Keep),
+        (None, None) if is_removal => return there.gone(),
         (None, origin) => fresh.insert(Node::from(origin.ok_or(Misfit::Unset)?)),
     };
     match path.split_first() {
@@ -151,11 +191,8 @@ fn edit<'a>(
             let list = node.list()?;
             match list.find(element) {
                 // An element is removed as it was seen; with another content it is another's.
-                None | Some(Found::Changed(_)) if is_removal && rest.is_empty() && there == There::AsSeen => {
-                    return Err(Refusal::Superseded);
-                }
-                None | Some(Found::Changed(_)) if is_removal && rest.is_empty() => {}
-                None if is_removal => {}
+                Some(Found::Changed(_)) if is_removal && rest.is_empty() => there.other()?,
+                None if is_removal => return there.gone(),
                 None => return Err(Misfit::Gone.into()),
                 Some(Found::Same(at) | Found::Changed(at)) => {
                     let effect = edit(Some(list.node(at)), None, rest, action, there)?;
@@ -171,6 +208,45 @@ fn edit<'a>(
     })
 }
 
+impl There {
+    /// What becomes of a removal of what is gone already.
+    fn gone<'a>(self) -> Result<Effect<'a>, Refusal> {
+        match self {
+            Self::Older | Self::Newer | Self::Compared { only_removes: true } => Ok(Effect::Keep),
+            Self::AsSeen => Err(Refusal::Superseded),
+            Self::Compared { only_removes: false } => Err(Misfit::Changed.into()),
+        }
+    }
+
+    /// What becomes of the removal of an element that is another by now: it stays.
+    fn other(self) -> Result<(), Refusal> {
+        match self {
+            Self::Older | Self::Newer => Ok(()),
+            Self::AsSeen => Err(Refusal::Superseded),
+            Self::Compared { .. } => Err(Misfit::Changed.into()),
+        }
+    }
+
+    /// What becomes of a change that finds something else than it saw, where that decides.
+    fn differs(self) -> Refusal {
+        match self {
+            Self::Compared { .. } => Misfit::Changed.into(),
+            Self::Older | Self::Newer | Self::AsSeen => Refusal::Superseded,
+        }
+    }
+
+    /// Whether what is found need not be what was seen, for a change that leaves `value`.
+    fn is_done(self, found: Option<&str>, value: &Json) -> bool {
+        let is_found = || found.is_some_and(|found| Content::of(found) == Content::of(value.as_str()));
+        match self {
+            Self::Newer => is_found(),
+            // A number that two have changed to the same is wrong all the same.
+            Self::Compared { .. } => matches!(value.as_str().as_bytes()[0], b'"' | b't' | b'f' | b'n') && is_found(),
+            Self::Older | Self::AsSeen => false,
+        }
+    }
+}
+
 /// What an assignment or a removal does to `node`; `None` for the other actions.
 fn assign<'a>(
     node: Option<&Node<'a>>,
@@ -178,52 +254,35 @@ fn assign<'a>(
     action: &'a Action,
     there: There,
 ) -> Result<Option<Effect<'a>>, Refusal> {
-    let found = || node.map(Node::content);
     Ok(Some(match action {
+        Action::Set { value, .. } if there == There::Older => Effect::Replace(value.into()),
         Action::Set { value, seen } => {
-            if there != There::Older {
-                let found = found();
-                if there == There::Newer && found == Some(Content::of(value.as_str())) {
-                    return Ok(Some(Effect::Keep));
-                }
-                // What is missing was seen as what it is taken for, or as missing.
-                let taken_for = || found.or(origin.map(|origin| Content::of(origin.as_str())));
-                if !(seen.is(found) || seen.is(taken_for())) {
-                    return Err(Refusal::Superseded);
-                }
+            let found = node.map(Node::to_text);
+            let found = found.as_deref();
+            // What is missing was seen as what it is taken for, or as missing.
+            let taken_for = found.or(origin.map(Json::as_str));
+            if there == There::Newer && there.is_done(found, value) {
+                Effect::Keep
+            } else if seen.is(found) || seen.is(taken_for) {
+                Effect::Replace(value.into())
+            } else if there.is_done(found, value) {
+                Effect::Keep
+            } else {
+                return Err(there.differs());
             }
-            Effect::Replace(value.into())
         }
         Action::SetIfAbsent { value } if node.is_none() => Effect::Replace(value.into()),
-        Action::SetIfAbsent { .. } | Action::Remove { .. } if there == There::AsSeen && is_other(action, found()) => {
-            return Err(Refusal::Superseded);
-        }
+        Action::SetIfAbsent { .. } if there == There::AsSeen => return Err(Refusal::Superseded),
         Action::SetIfAbsent { .. } => Effect::Keep,
-        Action::Remove { seen } => {
-            if node.is_none() {
-                Effect::Keep
-            } else if there == There::Newer && !seen.is(found()) {
-                return Err(Refusal::Superseded);
-            } else {
-                Effect::Remove
-            }
-        }
+        Action::Remove { seen } => match (node, there) {
+            (None, There::AsSeen | There::Compared { .. }) if *seen == Seen::Absent => Effect::Keep,
+            (None, _) => there.gone()?,
+            (Some(_), There::Older) => Effect::Remove,
+            (Some(node), _) if seen.is(Some(&node.to_text())) => Effect::Remove,
+            (Some(_), _) => return Err(there.differs()),
+        },
         _ => return Ok(None),
     }))
-}
-
-/// Whether a removal or an insertion finds something else than it saw.
-fn is_other(action: &Action, found: Option<Content>) -> bool {
-    match action {
-        Action::Remove { seen } => !seen.is(found),
-        _ => found.is_some(),
-    }
-}
-
-impl Seen {
-    fn is(self, found: Option<Content>) -> bool {
-        self == Self::from(found)
-    }
 }
 
 /// Changes `node` where it is.
@@ -256,8 +315,14 @@ fn merge<'a>(node: &mut Node<'a>, action: &'a Action, there: There) -> Result<()
         Action::Exclude { items } => {
             let out: HashSet<Content> = items.iter().map(|item| Content::of(item.as_str())).collect();
             let list = node.list()?;
-            if there == There::AsSeen && !list.contents().iter().any(|content| out.contains(content)) {
-                return Err(Refusal::Superseded);
+            let present: HashSet<Content> =
+                list.contents().into_iter().filter(|content| out.contains(content)).collect();
+            let is_any_gone = match there {
+                There::AsSeen => present.is_empty(),
+                There::Older | There::Newer | There::Compared { .. } => present.len() < out.len(),
+            };
+            if is_any_gone {
+                there.gone()?;
             }
             list.retain(|content| !out.contains(&content));
         }

@@ -1,7 +1,7 @@
 //! Keeping the operations that wait few: 10,000 pushes are one.
 
 use super::locate::{Place, locate};
-use super::{Action, Amount, Call, Content, Json, Mutation, Operation, Seen, Step, size_of_json};
+use super::{Action, Amount, Call, Content, Element, Json, Mutation, Operation, Seen, Step, size_of_json};
 use crate::clock::Stamp;
 
 /// What happened to the value since the earlier mutation was recorded.
@@ -33,11 +33,170 @@ pub(crate) fn coalesce(earlier: &mut Mutation, later: Mutation, since: Since<'_>
     for mut call in later.calls {
         match call.operations.len() {
             0 => {}
+            _ if call.is_compared => add_compared(earlier, call),
             1 => add(earlier, call.operations.remove(0), call.stamp, since),
             _ => push(earlier, call),
         }
     }
     Ok(())
+}
+
+/// Makes one call of those that were compared and have a part in common; nothing else is merged with them.
+fn add_compared(earlier: &mut Mutation, call: Call) {
+    let mut index = earlier.calls.len();
+    let reach = index.saturating_sub(REACH);
+    push(earlier, call);
+    let mut last = index;
+    while index > reach {
+        index -= 1;
+        let (before, merged) = (&earlier.calls[index], &earlier.calls[last]);
+        if !merged.meets(before) {
+            continue;
+        }
+        if !before.is_compared {
+            return;
+        }
+        // Nothing between the two meets the later one: it may as well be made there.
+        let merged = earlier.calls.remove(last);
+        earlier.size -= merged.size();
+        let before = &mut earlier.calls[index];
+        earlier.size -= before.size();
+        before.go_on(merged);
+        earlier.size += before.size();
+        last = index;
+    }
+}
+
+impl Call {
+    /// Whether it compares a part that the other one writes, or one in or around it.
+    pub(super) fn rests_on(&self, earlier: &Self) -> bool {
+        self.is_compared
+            && self.operations.iter().filter(|later| later.compares()).any(|later| later.meets_any(earlier))
+    }
+
+    /// Whether it applies only where something is as it was seen.
+    pub(super) fn compares(&self) -> bool {
+        self.is_compared && self.operations.iter().any(Operation::compares)
+    }
+
+    /// Whether the two have a part in common, or one has a part in one of the other.
+    fn meets(&self, earlier: &Self) -> bool {
+        self.operations.iter().any(|later| later.meets_any(earlier))
+    }
+
+    /// Goes on with what a later call did to what this one left.
+    fn go_on(&mut self, later: Self) {
+        self.stamp = self.stamp.max(later.stamp);
+        for operation in later.operations {
+            let last = self.operations.iter().rposition(|earlier| operation.meets(earlier));
+            let is_next = |last: &usize| {
+                let mut between = self.operations[last + 1..].iter();
+                self.operations[*last].is_followed_by(&operation)
+                    && !between.any(|other| other.is_in_list_of(&operation))
+            };
+            match last.filter(is_next) {
+                Some(last) => self.operations[last].follow(operation.action),
+                None => self.operations.push(operation),
+            }
+        }
+    }
+}
+
+impl Operation {
+    /// Whether it applies only where something is as it was seen.
+    fn compares(&self) -> bool {
+        !matches!(self.action, Action::Append { .. } | Action::InsertAt { .. } | Action::Include { .. })
+    }
+
+    /// Whether it changes the list that a later operation changes: its elements were named when that was not made yet.
+    fn is_in_list_of(&self, later: &Self) -> bool {
+        let first = later.path.iter().position(|step| matches!(step, Step::Element(_)));
+        let adds = matches!(later.action, Action::Append { .. } | Action::InsertAt { .. });
+        let Some(list) = first.or(adds.then_some(later.path.len())) else { return false };
+        let is_same = |(one, other): (&Step, &Step)| match (one, other) {
+            (Step::Member(one), Step::Member(other)) => one.overlaps(other),
+            _ => false,
+        };
+        self.path.len() >= list && self.path.iter().zip(&later.path[..list]).all(is_same)
+    }
+
+    fn meets_any(&self, call: &Call) -> bool {
+        call.operations.iter().any(|earlier| self.meets(earlier))
+    }
+
+    /// Whether an earlier operation wrote a part that this one is about, or one in or around it.
+    fn meets(&self, earlier: &Self) -> bool {
+        let depth = self.path.len().min(earlier.path.len());
+        let is_on_the_way = self.path.iter().zip(&earlier.path).all(|(one, other)| match (one, other) {
+            (Step::Member(one), Step::Member(other)) => one.overlaps(other),
+            (Step::Element(one), Step::Element(other)) => one.index == other.index || one.content == other.content,
+            _ => true,
+        });
+        // What is added to a list is no part of its other elements.
+        let is_among_them = match (self.path.get(depth), earlier.path.get(depth)) {
+            (Some(Step::Element(element)), None) => earlier.adds(element),
+            (None, Some(Step::Element(element))) => self.is_before(element),
+            _ => true,
+        };
+        is_on_the_way && is_among_them
+    }
+
+    fn adds(&self, element: &Element) -> bool {
+        match &self.action {
+            Action::Append { items } | Action::InsertAt { items, .. } => {
+                items.iter().any(|item| Content::of(item.as_str()) == element.content)
+            }
+            _ => true,
+        }
+    }
+
+    fn is_before(&self, element: &Element) -> bool {
+        match &self.action {
+            Action::Append { .. } => false,
+            Action::InsertAt { before, .. } => before.index == element.index || before.content == element.content,
+            _ => true,
+        }
+    }
+
+    /// Whether a later operation, of the same process and on what this one left, is at the same place and can be made in one.
+    fn is_followed_by(&self, later: &Self) -> bool {
+        let is_same_place = match (&self.action, &later.action) {
+            (Action::Set { value, .. }, Action::Set { seen, .. }) => seen.is(Some(value.as_str())),
+            (Action::Append { .. }, Action::Append { .. }) | (Action::Include { .. }, Action::Include { .. }) => true,
+            _ => return false,
+        };
+        let Some((last, way)) = self.path.split_last() else { return is_same_place && later.path.is_empty() };
+        let Some((later_last, later_way)) = later.path.split_last() else { return false };
+        let is_same_step = |one: &Step, other: &Step| match (one, other) {
+            (Step::Member(one), Step::Member(other)) => one.name == other.name,
+            (one, other) => one == other,
+        };
+        let is_same_last = match (last, later_last, &self.action) {
+            // It is named by what this one has made of it.
+            (Step::Element(_), Step::Element(later), Action::Set { value, .. }) => {
+                later.is_the_only(Content::of(value.as_str()))
+            }
+            (last, later_last, _) => is_same_step(last, later_last),
+        };
+        let is_same_way =
+            way.len() == later_way.len() && way.iter().zip(later_way).all(|(one, other)| is_same_step(one, other));
+        is_same_place && is_same_last && is_same_way
+    }
+
+    fn follow(&mut self, later: Action) {
+        match (&mut self.action, later) {
+            (Action::Set { value, .. }, Action::Set { value: new, .. }) => *value = new,
+            (Action::Append { items }, Action::Append { items: more }) => items.extend(more),
+            (Action::Include { items }, Action::Include { items: more }) => {
+                for item in more {
+                    if !items.contains(&item) {
+                        items.push(item);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
 }
 
 fn push(earlier: &mut Mutation, call: Call) {
@@ -58,14 +217,14 @@ fn remove_all(earlier: &mut Mutation, indexes: &[usize]) {
 }
 
 fn add(earlier: &mut Mutation, mut later: Operation, stamp: Stamp, since: Since<'_>) {
-    let alone = |operation| Call { stamp, operations: vec![operation] };
+    let alone = |operation| Call { stamp, is_compared: false, operations: vec![operation] };
     // What is replaced as a whole: the calls that changed something in it.
     let mut replaced = Vec::new();
     let mut index = earlier.calls.len();
     let reach = index.saturating_sub(REACH);
     while index > reach {
         index -= 1;
-        match relation(&earlier.calls[index].operations, &later, since) {
+        match relation(&earlier.calls[index], &later, since) {
             Relation::Apart => {}
             Relation::Same => match merge(&mut earlier.calls[index].operations[0], later, since, &mut earlier.size) {
                 Merged::Done => {
@@ -129,11 +288,11 @@ enum Relation {
     Tangled,
 }
 
-fn relation(call: &[Operation], later: &Operation, since: Since<'_>) -> Relation {
-    if let [operation] = call {
+fn relation(call: &Call, later: &Operation, since: Since<'_>) -> Relation {
+    if let ([operation], false) = (&call.operations[..], call.is_compared) {
         return relation_of(operation, later, since);
     }
-    let apart = call.iter().all(|operation| relation_of(operation, later, since) == Relation::Apart);
+    let apart = call.operations.iter().all(|operation| relation_of(operation, later, since) == Relation::Apart);
     if apart { Relation::Apart } else { Relation::Tangled }
 }
 
@@ -250,7 +409,7 @@ fn merge(earlier: &mut Operation, later: Operation, since: Since<'_>, size: &mut
 
 /// Whether the later operation was recorded on what the earlier one has set.
 fn has_seen(seen: Seen, value: &Json, since: Since<'_>) -> bool {
-    since != Since::Moved || seen == Seen::Content(Content::of(value.as_str()))
+    since != Since::Moved || seen.is(Some(value.as_str()))
 }
 
 fn sum(one: &Amount, other: &Amount) -> Option<Amount> {

@@ -5,6 +5,7 @@
 //! counts. Integers are compared exactly, of whatever length. The number is on disk (in journals) and
 //! must not change from version to version.
 
+use crate::shape::{Children, PLAIN, Shape};
 use serde::{Deserialize, Serialize};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -14,12 +15,23 @@ pub(crate) struct Content(u64);
 impl Content {
     /// The content of a valid text.
     pub(crate) fn of(text: &str) -> Self {
-        Self(Walk { text, at: 0, exact: true }.value(0))
+        Self(Walk { text, at: 0 }.value(0))
     }
 
-    /// The same, but an integer beyond 64 bits counts as the float that Rust reads it as.
-    pub(super) fn as_read(text: &str) -> Self {
-        Self(Walk { text, at: 0, exact: false }.value(0))
+    /// The same where the order of members counts.
+    pub(super) fn with_order(text: &str) -> Self {
+        Self::of_value(text, &PLAIN)
+    }
+
+    /// The content of a value that its type has written so: order counts but in maps and sets.
+    pub(super) fn of_value(text: &str, shape: &Shape) -> Self {
+        Self(Walk { text, at: 0 }.shaped(shape, false, 0))
+    }
+
+    /// The same where also within what is one part order does not count: a type that hides a set in it writes its
+    /// members in another order each time.
+    pub(super) fn of_members(text: &str, shape: &Shape) -> Self {
+        Self(Walk { text, at: 0 }.shaped(shape, true, 0))
     }
 }
 
@@ -36,7 +48,6 @@ const OTHER: u64 = 5;
 struct Walk<'a> {
     text: &'a str,
     at: usize,
-    exact: bool,
 }
 
 impl<'a> Walk<'a> {
@@ -48,6 +59,62 @@ impl<'a> Walk<'a> {
             Some(b'"') => string(self.quoted()),
             _ => self.scalar(),
         }
+    }
+
+    /// `hides_order`: within a part no order counts.
+    fn shaped(&mut self, shape: &Shape, hides_order: bool, depth: usize) -> u64 {
+        let (is_ordered, children) = match shape {
+            Shape::Part(children) => (!hides_order, children),
+            Shape::List(children) => (true, children),
+            Shape::Unordered(children) | Shape::Set(children) | Shape::Map(children) => (false, children),
+            Shape::Json => return self.value(depth),
+            Shape::Fields(fields) => {
+                return self.shaped_members(true, depth, hides_order, |at| {
+                    // A text that is not of this shape has others.
+                    fields.get(at).map_or(&PLAIN, |(_, shape)| shape)
+                });
+            }
+        };
+        match self.peek() {
+            Some(b'{') if depth < DEPTH => self.shaped_members(is_ordered, depth, hides_order, |at| children.at(at)),
+            Some(b'[') if depth < DEPTH => self.shaped_elements(is_ordered, depth, hides_order, children),
+            _ => self.value(depth),
+        }
+    }
+
+    fn shaped_elements(&mut self, is_ordered: bool, depth: usize, hides_order: bool, children: &Children) -> u64 {
+        self.at += 1;
+        let mut elements = Vec::new();
+        while self.goes_on(b']') {
+            elements.push(self.shaped(children.at(elements.len()), hides_order, depth + 1));
+        }
+        if !is_ordered {
+            elements.sort_unstable();
+        }
+        elements.into_iter().fold(mix(LIST), join)
+    }
+
+    fn shaped_members<'s>(
+        &mut self,
+        is_ordered: bool,
+        depth: usize,
+        hides_order: bool,
+        child: impl Fn(usize) -> &'s Shape,
+    ) -> u64 {
+        if self.peek() != Some(b'{') {
+            return self.value(depth);
+        }
+        self.at += 1;
+        let mut members = Vec::new();
+        while self.goes_on(b'}') {
+            let name = if self.peek() == Some(b'"') { string(self.quoted()) } else { self.scalar() };
+            self.skip(b':');
+            members.push((name, self.shaped(child(members.len()), hides_order, depth + 1)));
+        }
+        if !is_ordered {
+            members.sort_unstable();
+        }
+        members.into_iter().fold(mix(OBJECT), |hash, (name, value)| join(join(hash, name), value))
     }
 
     fn list(&mut self, depth: usize) -> u64 {
@@ -83,7 +150,7 @@ impl<'a> Walk<'a> {
         // At least one byte, so that the walk always goes on.
         let length = rest.iter().position(ends).unwrap_or(rest.len()).max(1).min(rest.len());
         self.at += length;
-        number(&rest[..length], self.exact)
+        number(&rest[..length])
     }
 
     /// A string with its quotes.
@@ -159,13 +226,12 @@ fn string(quoted: &str) -> u64 {
     bytes(STRING, inner.get(1..inner.len().saturating_sub(1)).unwrap_or_default())
 }
 
-fn number(text: &[u8], exact: bool) -> u64 {
+fn number(text: &[u8]) -> u64 {
     let integer = text != b"-0" && !text.iter().any(|byte| matches!(byte, b'.' | b'e' | b'E'));
     let starts = text.first().is_some_and(|byte| matches!(byte, b'-' | b'0'..=b'9'));
     let read = std::str::from_utf8(text).ok().filter(|_| starts);
-    let fits = |text: &str| text.parse::<i64>().is_ok() || text.parse::<u64>().is_ok();
     match read {
-        Some(read) if !integer || !(exact || fits(read)) => match read.parse::<f64>() {
+        Some(read) if !integer => match read.parse::<f64>() {
             Ok(float) if float.is_finite() => mix(mix(FLOAT) ^ float.to_bits()),
             _ => bytes(OTHER, text),
         },
@@ -267,10 +333,26 @@ mod tests {
     }
 
     #[test]
-    fn an_integer_beyond_64_bits_reads_as_a_float_but_counts_exactly() {
-        assert_eq!(Content::as_read("1180591620717411303424"), Content::as_read("1.1805916207174113e21"));
+    fn an_integer_beyond_64_bits_counts_exactly() {
         assert_ne!(Content::of("1180591620717411303424"), Content::of("1.1805916207174113e21"));
-        assert_ne!(Content::as_read("18446744073709551615"), Content::as_read("18446744073709551614"));
+        assert_ne!(Content::of("18446744073709551615"), Content::of("18446744073709551614"));
+    }
+
+    #[test]
+    fn order_counts_but_in_maps_and_sets() {
+        let of = |text: &str, shape: &Shape| Content::of_value(text, shape);
+        let (list, set) = (Shape::List(Children::default()), Shape::Set(Children::default()));
+        assert_eq!(of("[1,2]", &set), of("[2, 1]", &set));
+        assert_ne!(of("[1,2]", &list), of("[2,1]", &list));
+        let (part, unordered) = (Shape::default(), Shape::Unordered(Children::default()));
+        let (one, other) = (r#"{"a":[1,2],"b":0}"#, r#"{"b":0,"a":[1,2]}"#);
+        assert_ne!(of(one, &part), of(other, &part));
+        assert_eq!(of(one, &unordered), of(other, &unordered));
+        assert_eq!(of(one, &Shape::Json), of(other, &Shape::Json));
+        let hidden = r#"{"b":0,"a":[2,1]}"#;
+        assert_ne!(of(one, &unordered), of(hidden, &unordered));
+        assert_eq!(Content::of_members(one, &part), Content::of_members(hidden, &part));
+        assert_ne!(Content::of_members("[[1,2]]", &list), Content::of_members("[[1,1]]", &list));
     }
 
     #[test]

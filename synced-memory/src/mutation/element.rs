@@ -60,6 +60,11 @@ impl Element {
         })
     }
 
+    /// Whether it is the one element with this content.
+    pub(super) fn is_the_only(&self, content: Content) -> bool {
+        self.content == content && self.others == 0
+    }
+
     pub(super) fn find(&self, list: &[Content]) -> Option<Found> {
         let same: Vec<usize> = (0..list.len()).filter(|at| list[*at] == self.content).collect();
         let named = same.get(self.occurrence).copied();

@@ -9,7 +9,22 @@ use std::collections::hash_map::Entry::{Occupied, Vacant};
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Place {
     Member(Member),
+    /// An entry of a map whose keys have more than one spelling.
+    Entry(Member, OwnSpelling),
     Index(usize),
+}
+
+/// Whether the type of a key reads the same one from two names.
+pub(crate) type Spelling = fn(&str, &str) -> bool;
+
+/// A [`Spelling`]. Two are never told apart: those at one place are of one type.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct OwnSpelling(pub(crate) Spelling);
+
+impl PartialEq for OwnSpelling {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
 }
 
 /// A place in a value.
@@ -21,6 +36,8 @@ pub(crate) struct Spot<'a> {
     pub(crate) found: Option<&'a str>,
     /// Whether it is there, and not only taken for something.
     pub(crate) exists: bool,
+    /// Whoever records on it was told what is there now.
+    pub(crate) is_current: bool,
 }
 
 /// Goes to a place in what a read shows; `None` is an unset key, and `origin` what it is taken for.
@@ -37,13 +54,22 @@ pub(crate) fn locate<'a>(
         path: Vec::with_capacity(places.len()),
         found: value.map(|value| value.trim_matches(text::is_space)).or(origin.map(Json::as_str)),
         exists: value.is_some(),
+        is_current: false,
     };
     for place in places {
         let parent = spot.found.ok_or(Misfit::Unset)?;
         match place {
             Place::Member(member) => {
-                spot.step_into(parent, member)?;
+                spot.step_into(parent, member, None)?;
                 spot.path.push(Step::Member(member.clone()));
+            }
+            Place::Entry(member, OwnSpelling(spelling)) => {
+                let mut member_there = member.clone();
+                if let Some(name) = spot.step_into(parent, member, Some(*spelling))? {
+                    // Where it is looked for again, it is under the one name or the other.
+                    member_there.also = member_there.also.iter().cloned().chain([name]).collect();
+                }
+                spot.path.push(Step::Member(member_there));
             }
             Place::Index(index) => {
                 let elements = text::elements(parent)?;
@@ -71,7 +97,8 @@ pub(crate) fn look<'a>(
     for place in places {
         let Some(parent) = spot.found else { return Ok((None, false)) };
         match place {
-            Place::Member(member) => spot.step_into(parent, member)?,
+            Place::Member(member) => _ = spot.step_into(parent, member, None)?,
+            Place::Entry(member, OwnSpelling(spelling)) => _ = spot.step_into(parent, member, Some(*spelling))?,
             Place::Index(index) => {
                 spot.found = text::elements(parent)?.get(*index).copied();
                 spot.exists &= spot.found.is_some();
@@ -82,18 +109,25 @@ pub(crate) fn look<'a>(
 }
 
 impl<'a> Spot<'a> {
-    fn step_into(&mut self, parent: &'a str, member: &'a Member) -> Result<(), Misfit> {
-        let found = member_of(parent, member)?;
+    /// Returns the name under which it was found, where that is none of its own.
+    fn step_into(
+        &mut self,
+        parent: &'a str,
+        member: &'a Member,
+        spelling: Option<Spelling>,
+    ) -> Result<Option<Box<str>>, Misfit> {
+        let members = text::members(parent)?;
+        let by_name = |name: &str| members.iter().rfind(|(quoted, _)| text::reads_as(quoted, name));
+        let is_it = |quoted: &str, spelling: Spelling| spelling(&member.name, &text::read_name(quoted));
+        let by_value = || members.iter().rfind(|(quoted, _)| spelling.is_some_and(|spelling| is_it(quoted, spelling)));
+        let (found, spelled) = match member.names().find_map(by_name) {
+            Some(found) => (Some(found), None),
+            None => by_value().map_or((None, None), |found| (Some(found), Some(text::read_name(found.0).into()))),
+        };
         self.exists &= found.is_some();
-        self.found = found.or(member.origin.as_ref().map(Json::as_str));
-        Ok(())
+        self.found = found.map(|(_, value)| *value).or(member.origin.as_ref().map(Json::as_str));
+        Ok(spelled)
     }
-}
-
-fn member_of<'a>(object: &'a str, member: &Member) -> Result<Option<&'a str>, Misfit> {
-    let members = text::members(object)?;
-    let find = |name: &str| members.iter().rev().find(|(quoted, _)| text::reads_as(quoted, name));
-    Ok(member.names().find_map(find).map(|(_, value)| *value))
 }
 
 impl Step {

@@ -14,6 +14,8 @@ mod coalesce;
 mod content;
 mod diff;
 mod element;
+mod encoded;
+mod list;
 mod locate;
 mod text;
 mod tree;
@@ -23,12 +25,13 @@ mod properties;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use apply::{Applied, Rule, apply};
+pub(crate) use apply::{Applied, Made, Rule, apply};
 pub(crate) use coalesce::{Since, coalesce};
 pub(crate) use content::Content;
-pub(crate) use diff::{diff, diff_of_sets};
+pub(crate) use diff::{Location, diff, first_difference, within};
 pub(crate) use element::Element;
-pub(crate) use locate::{Place, Spot, element, elements, locate, look, member, members};
+pub(crate) use encoded::Encoded;
+pub(crate) use locate::{OwnSpelling, Place, Spelling, Spot, element, elements, locate, look, member, members};
 pub(crate) use text::Json;
 
 use crate::clock::Stamp;
@@ -54,6 +57,9 @@ pub(crate) struct Mutation {
 pub(crate) struct Call {
     /// When it was made; of merged ones, the last of them.
     pub(crate) stamp: Stamp,
+    /// It is what a closure made of what it saw, and applies where that is there still, whoever is newer.
+    #[serde(rename = "compared", default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) is_compared: bool,
     pub(crate) operations: Vec<Operation>,
 }
 
@@ -111,10 +117,39 @@ pub(crate) enum Action {
 
 /// What a writer saw at a path when it recorded an assignment or a removal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(from = "Option<Content>", into = "Option<Content>")]
+#[serde(from = "SeenForm", into = "SeenForm")]
 pub(crate) enum Seen {
     Absent,
     Content(Content),
+    /// With the order of its members, which counts.
+    Ordered(Content),
+}
+
+/// In a journal: `null`, a number, or `{"ordered": <number>}`.
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum SeenForm {
+    Content(Option<Content>),
+    Ordered { ordered: Content },
+}
+
+impl From<SeenForm> for Seen {
+    fn from(form: SeenForm) -> Self {
+        match form {
+            SeenForm::Content(content) => content.into(),
+            SeenForm::Ordered { ordered } => Self::Ordered(ordered),
+        }
+    }
+}
+
+impl From<Seen> for SeenForm {
+    fn from(seen: Seen) -> Self {
+        match seen {
+            Seen::Absent => Self::Content(None),
+            Seen::Content(content) => Self::Content(Some(content)),
+            Seen::Ordered(ordered) => Self::Ordered { ordered },
+        }
+    }
 }
 
 impl From<Option<Content>> for Seen {
@@ -123,11 +158,14 @@ impl From<Option<Content>> for Seen {
     }
 }
 
-impl From<Seen> for Option<Content> {
-    fn from(seen: Seen) -> Self {
-        match seen {
-            Seen::Absent => None,
-            Seen::Content(content) => Some(content),
+impl Seen {
+    /// Whether this is what was seen; `None` where nothing is.
+    fn is(self, text: Option<&str>) -> bool {
+        match (self, text) {
+            (Self::Absent, None) => true,
+            (Self::Content(content), Some(text)) => content == Content::of(text),
+            (Self::Ordered(content), Some(text)) => content == Content::with_order(text),
+            _ => false,
         }
     }
 }
@@ -152,6 +190,8 @@ pub(crate) enum Misfit {
     Gone,
     /// Something of another type is there.
     Type { expected: &'static str, found: &'static str },
+    /// Others have changed what it was made on.
+    Changed,
     /// The number would leave its range.
     Overflow,
     /// What is there is no JSON.
@@ -164,6 +204,7 @@ impl fmt::Display for Misfit {
             Self::Unset => f.write_str("nothing is there that it could change"),
             Self::Gone => f.write_str("the list element that it changes is gone"),
             Self::Type { expected, found } => write!(f, "found {found} where {expected} was expected"),
+            Self::Changed => f.write_str("others have changed what it was made on"),
             Self::Overflow => f.write_str("the number would leave its range"),
             Self::Invalid => f.write_str("found no valid JSON"),
         }
@@ -174,7 +215,12 @@ impl Mutation {
     /// What one call did. `origin` is what the value is taken for where the key is unset; without
     /// one, only an assignment of the root applies there.
     pub(crate) fn new(origin: Option<Json>, operations: Vec<Operation>) -> Self {
-        Journalled { origin, calls: vec![Call { stamp: Stamp::ZERO, operations }] }.into()
+        Journalled { origin, calls: vec![Call { stamp: Stamp::ZERO, is_compared: false, operations }] }.into()
+    }
+
+    /// What a closure made of what it saw.
+    pub(crate) fn compared(origin: Option<Json>, operations: Vec<Operation>) -> Self {
+        Journalled { origin, calls: vec![Call { stamp: Stamp::ZERO, is_compared: true, operations }] }.into()
     }
 
     pub(crate) fn calls(&self) -> &[Call] {
@@ -189,7 +235,15 @@ impl Mutation {
             matches!(action, Add { .. } | Append { .. } | Include { .. } | Exclude { .. })
         };
         let mut operations = self.calls.iter().flat_map(|call| &call.operations);
-        operations.all(|operation| is_plain(&operation.action) && operation.path.iter().all(is_named))
+        let is_any_compared = self.calls.iter().any(|call| call.is_compared);
+        !is_any_compared
+            && operations.all(|operation| is_plain(&operation.action) && operation.path.iter().all(is_named))
+    }
+
+    /// The same, whatever is there.
+    pub(crate) fn without_comparison(&self) -> Self {
+        let calls = self.calls.iter().map(|call| Call { is_compared: false, ..call.clone() }).collect();
+        Journalled { origin: self.origin.clone(), calls }.into()
     }
 
     /// Makes one call of this and another mutation of the same value.
@@ -218,15 +272,56 @@ impl Mutation {
         self.size
     }
 
-    /// Takes out the calls with these indexes, as a mutation: what is set aside.
+    /// Takes out the calls with these indexes, as a mutation: what becomes a dead letter.
     pub(crate) fn take(&mut self, indexes: &[usize]) -> Self {
+        self.take_if(|index, _| indexes.contains(&index))
+    }
+
+    /// Takes out the calls that were made on what is `gone`, which they are from then on too.
+    pub(crate) fn take_resting_on(&mut self, gone: &mut Gone) -> Option<Self> {
+        if !self.calls.iter().any(|call| gone.has_base_of(call)) {
+            return None;
+        }
+        Some(self.take_if(|_, call| {
+            let is_gone = gone.has_base_of(call);
+            gone.calls.extend(is_gone.then(|| call.clone()));
+            is_gone
+        }))
+    }
+
+    fn take_if(&mut self, mut is_taken: impl FnMut(usize, &Call) -> bool) -> Self {
         let (mut taken, mut left) = (Vec::new(), Vec::new());
         for (index, call) in std::mem::take(&mut self.calls).into_iter().enumerate() {
-            if indexes.contains(&index) { taken.push(call) } else { left.push(call) }
+            if is_taken(index, &call) { taken.push(call) } else { left.push(call) }
         }
         let origin = self.origin.clone();
         *self = Journalled { origin: origin.clone(), calls: left }.into();
         Journalled { origin, calls: taken }.into()
+    }
+}
+
+/// What was not made, and that later calls may have been made on.
+#[derive(Debug, Default)]
+pub(crate) struct Gone {
+    calls: Vec<Call>,
+    /// The whole value was assigned.
+    is_everything: bool,
+}
+
+impl Gone {
+    pub(crate) fn new(is_everything: bool, mutation: Option<&Mutation>) -> Self {
+        Self { calls: mutation.map(|mutation| mutation.calls.clone()).unwrap_or_default(), is_everything }
+    }
+
+    /// These calls of a mutation.
+    pub(crate) fn calls(mutation: Option<&Mutation>, indexes: &[usize]) -> Self {
+        let calls = mutation.map(Mutation::calls).unwrap_or_default();
+        let calls = indexes.iter().filter_map(|index| calls.get(*index)).cloned().collect();
+        Self { calls, is_everything: false }
+    }
+
+    fn has_base_of(&self, call: &Call) -> bool {
+        self.is_everything && call.compares() || self.calls.iter().any(|gone| call.rests_on(gone))
     }
 }
 
@@ -250,6 +345,12 @@ impl Call {
     pub(crate) fn place(&self) -> String {
         let [operation] = &self.operations[..] else { return String::new() };
         operation.path.iter().map(ToString::to_string).collect()
+    }
+
+    /// Whether it does nothing but remove.
+    fn only_removes(&self) -> bool {
+        let mut actions = self.operations.iter().map(|operation| &operation.action);
+        actions.all(|action| matches!(action, Action::Remove { .. } | Action::Exclude { .. }))
     }
 
     fn size(&self) -> usize {
@@ -301,7 +402,12 @@ impl Step {
 impl Member {
     /// A member that has one name, and that is unset where it is missing.
     pub(crate) fn new(name: &str) -> Self {
-        Self { name: name.into(), also: Box::default(), origin: None }
+        Self::aliased(name, &[])
+    }
+
+    /// One with older names.
+    pub(crate) fn aliased(name: &str, aliases: &[&str]) -> Self {
+        Self { name: name.into(), also: aliases.iter().map(|alias| Box::from(*alias)).collect(), origin: None }
     }
 
     fn overlaps(&self, other: &Self) -> bool {

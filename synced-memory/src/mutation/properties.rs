@@ -1,6 +1,8 @@
 //! What holds for every value, every operation and every history.
 
+use super::tests::diff_of;
 use super::*;
+use crate::shape::Shape;
 use proptest::prelude::*;
 use serde_json::Value;
 
@@ -142,7 +144,7 @@ fn record_all(base: &str, calls: &[Vec<Choice>]) -> (Vec<Mutation>, String) {
             let operation = record(&now, choice);
             let one = apply(Some(&now), &Mutation::new(None, vec![operation.clone()]), Rule::Latest);
             if one.misfits.is_empty() {
-                now = one.text.unwrap_or(now);
+                now = one.text().map_or(now, str::to_owned);
                 operations.push(operation);
             }
         }
@@ -158,8 +160,8 @@ fn one_by_one(base: &str, mutations: &[Mutation], rule: Rule) -> (String, bool) 
     let mut all = true;
     for mutation in mutations {
         let applied = apply(Some(&text), mutation, rule);
-        all &= applied.misfits.is_empty() && applied.superseded == 0;
-        text = applied.text.unwrap_or(text);
+        all &= applied.misfits.is_empty() && applied.superseded.is_empty();
+        text = applied.text().map_or(text, str::to_owned);
     }
     (text, all)
 }
@@ -190,11 +192,11 @@ proptest! {
 
     #[test]
     fn diff_then_apply_gives_the_target((before, after) in prop_oneof![pair(), list_pair()]) {
-        let mutation = Mutation::new(None, diff(&before, &before, &after));
+        let mutation = Mutation::new(None, diff_of(&before, &before, &after));
         for rule in [Rule::Latest, Rule::NewerWins(Stamp::MAX)] {
             let (text, all) = one_by_one(&before, std::slice::from_ref(&mutation), rule);
             prop_assert!(all, "{mutation:?}");
-            prop_assert_eq!(Content::as_read(&text), Content::as_read(&after), "{}\n{:?}", text, mutation);
+            prop_assert_eq!(Content::of(&text), Content::of(&after), "{}\n{:?}", text, mutation);
         }
     }
 
@@ -203,7 +205,7 @@ proptest! {
         let (Ok(read), Ok(after)) = (serde_json::from_str::<Value>(&stored), serde_json::from_str::<Value>(&after)) else {
             return Ok(());
         };
-        let mutation = Mutation::new(None, diff(&stored, &read.to_string(), &after.to_string()));
+        let mutation = Mutation::new(None, diff_of(&stored, &read.to_string(), &after.to_string()));
         let (text, all) = one_by_one(&stored, &[mutation], Rule::NewerWins(Stamp::MAX));
         prop_assert!(all);
         prop_assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), after);
@@ -233,9 +235,9 @@ proptest! {
         for since in [Since::Unchanged(None), Since::Moved] {
             let together = coalesced(mutations.clone(), since);
             let applied = apply(None, &together, Rule::Latest);
-            prop_assert!(applied.misfits.is_empty() && applied.superseded == 0, "{origin}\n{mutations:?}\n{together:?}");
+            prop_assert!(applied.misfits.is_empty() && applied.superseded.is_empty(), "{origin}\n{mutations:?}\n{together:?}");
             // Where nothing differs in the end it may stay unset.
-            let text = applied.text.as_ref().unwrap_or(&origin);
+            let text = applied.text().unwrap_or(&origin);
             prop_assert!(Content::of(text) == Content::of(&view), "{origin}: {text}\n{view}\n{mutations:?}\n{together:?}");
         }
     }
@@ -260,9 +262,9 @@ proptest! {
         // Where calls that are superseded are merged with others, they share their fate.
         let (expected, all) = one_by_one(&theirs, &mutations, Rule::NewerWins(Stamp::MAX));
         let applied = apply(Some(&theirs), &together, Rule::NewerWins(Stamp::MAX));
-        if all && applied.superseded == 0 {
-            let text = applied.text.unwrap_or_else(|| theirs.clone());
-            prop_assert_eq!(applied.misfits, []);
+        if all && applied.superseded.is_empty() {
+            let text = applied.text().unwrap_or(&theirs).to_owned();
+            prop_assert_eq!(&applied.misfits[..], &[]);
             prop_assert!(Content::of(&text) == Content::of(&expected), "{theirs}: {text}\n{expected}\n{mutations:?}\n{together:?}");
         }
     }
@@ -290,7 +292,7 @@ proptest! {
             let nowhere = Step::Member(Member::new("nowhere"));
             call.push(Operation { path: vec![nowhere.clone(), nowhere], action: Action::Append { items: Vec::new() } });
             let applied = apply(Some(&base), &Mutation::new(None, call), Rule::Latest);
-            prop_assert_eq!(applied.text, None);
+            prop_assert_eq!(applied.text(), None);
             prop_assert_eq!(applied.misfits.len(), 1);
         }
     }
@@ -306,7 +308,7 @@ proptest! {
             for rule in [Rule::Latest, Rule::NewerWins(Stamp::MAX)] {
                 apply(Some(&text), &mutation, rule);
             }
-            diff(&text, &text, &text);
+            diff(&text, &Encoded::shaped(json(&base), Shape::Json), &Encoded::shaped(json("[1]"), Shape::Json), &[]);
             let _ = Content::of(&text);
             let _ = locate(Some(&text), None, &[Place::Index(0)]);
             let _ = locate(Some(&text), None, &[Place::Member(Member::new("a"))]);

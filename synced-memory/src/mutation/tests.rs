@@ -1,6 +1,7 @@
 //! The promises of mutations, one by one.
 
 use super::*;
+use crate::shape::{Children, Field, Shape};
 
 fn json(text: &str) -> Json {
     Json::parse(text.to_owned()).unwrap()
@@ -61,6 +62,12 @@ fn insert_at(seen: &str, at: &str, index: usize, list: &str) -> Operation {
     operation(seen, at, Action::InsertAt { before, items: items(list) })
 }
 
+/// What a closure makes of a `serde_json::Value` that was read from this text.
+pub(super) fn diff_of(stored: &str, before: &str, after: &str) -> Vec<Operation> {
+    let [before, after] = [before, after].map(|text| Encoded::shaped(json(text), Shape::Json));
+    diff(stored, &before, &after, &[])
+}
+
 fn one(operation: Operation) -> Mutation {
     Mutation::new(None, vec![operation])
 }
@@ -68,20 +75,20 @@ fn one(operation: Operation) -> Mutation {
 /// What becomes of a value; nothing may be skipped.
 fn applied(value: &str, operation: Operation) -> String {
     let applied = apply(Some(value), &one(operation), Rule::Latest);
-    assert_eq!((applied.superseded, &applied.misfits[..]), (0, &[][..]));
-    applied.text.unwrap_or_else(|| value.to_owned())
+    assert_eq!((&applied.superseded[..], &applied.misfits[..]), (&[][..], &[][..]));
+    applied.text().unwrap_or(value).to_owned()
 }
 
 fn misfit(value: &str, operation: Operation) -> Misfit {
     let applied = apply(Some(value), &one(operation), Rule::Latest);
-    assert_eq!((applied.text, applied.superseded), (None, 0));
+    assert_eq!((&applied.made, &applied.superseded[..]), (&Made::Nothing, &[][..]));
     applied.misfits[0].1
 }
 
 fn superseded(value: &str, operation: Operation) -> bool {
     let applied = apply(Some(value), &one(operation), Rule::NewerWins(Stamp::MAX));
     assert_eq!(applied.misfits, []);
-    applied.superseded == 1
+    applied.superseded == [0]
 }
 
 #[test]
@@ -164,15 +171,15 @@ fn an_unset_key_is_taken_for_its_origin() {
     let on_unset = |origin: Option<&str>, operation: Operation| {
         apply(None, &Mutation::new(origin.map(json), vec![operation]), Rule::NewerWins(Stamp::MAX))
     };
-    assert_eq!(on_unset(Some("[]"), append("[]", "", "[1]")).text.unwrap(), "[1]");
-    assert_eq!(on_unset(Some("0"), add("0", "", 5)).text.unwrap(), "5");
-    assert_eq!(on_unset(Some(r#"{"a": 1}"#), set(r#"{"a": 1}"#, "a", "2")).text.unwrap(), r#"{"a": 2}"#);
-    assert_eq!(on_unset(Some("5"), set("5", "", "6")).text.unwrap(), "6");
+    assert_eq!(on_unset(Some("[]"), append("[]", "", "[1]")).text().unwrap(), "[1]");
+    assert_eq!(on_unset(Some("0"), add("0", "", 5)).text().unwrap(), "5");
+    assert_eq!(on_unset(Some(r#"{"a": 1}"#), set(r#"{"a": 1}"#, "a", "2")).text().unwrap(), r#"{"a": 2}"#);
+    assert_eq!(on_unset(Some("5"), set("5", "", "6")).text().unwrap(), "6");
     assert_eq!(on_unset(None, append("[]", "", "[1]")).misfits, [(0, Misfit::Unset)]);
     // What changes nothing stores nothing.
     assert_eq!(on_unset(Some("{}"), remove(r#"{"a":1}"#, "a")), Applied::default());
     let root = Operation { path: Vec::new(), action: Action::Set { value: json("1"), seen: Seen::Absent } };
-    assert_eq!(on_unset(None, root).text.unwrap(), "1");
+    assert_eq!(on_unset(None, root).text().unwrap(), "1");
 }
 
 #[test]
@@ -297,24 +304,24 @@ fn an_integer_of_2_to_70_and_the_key_order_survive_a_push_beside_them() {
 fn one_calls_operations_apply_together_or_not_at_all() {
     let state = r#"{"a": 10, "b": 0}"#;
     let transfer = Mutation::new(None, vec![add(state, "a", -5), add(state, "b", 5)]);
-    assert_eq!(apply(Some(state), &transfer, Rule::NewerWins(Stamp::MAX)).text.unwrap(), r#"{"a": 5, "b": 5}"#);
+    assert_eq!(apply(Some(state), &transfer, Rule::NewerWins(Stamp::MAX)).text().unwrap(), r#"{"a": 5, "b": 5}"#);
     for broken in [r#"{"a": 10}"#, r#"{"a": 10, "b": "x"}"#, r#"{"a": 10, "b": 9223372036854775807}"#] {
         let applied = apply(Some(broken), &transfer, Rule::Latest);
-        assert_eq!((applied.text, applied.misfits.len()), (None, 1));
+        assert_eq!((applied.text(), applied.misfits.len()), (None, 1));
     }
     // As an update records it: the one path in conflict takes the other with it.
-    let update = Mutation::new(None, diff(state, state, r#"{"a": 5, "b": 5}"#));
+    let update = Mutation::new(None, diff_of(state, state, r#"{"a": 5, "b": 5}"#));
     let newer = r#"{"a": 10, "b": 1}"#;
     assert_eq!(
         apply(Some(newer), &update, Rule::NewerWins(Stamp::MAX)),
-        Applied { superseded: 1, ..Applied::default() }
+        Applied { superseded: vec![0], ..Applied::default() }
     );
-    assert_eq!(apply(Some(newer), &update, Rule::Latest).text.unwrap(), r#"{"a": 5, "b": 5}"#);
+    assert_eq!(apply(Some(newer), &update, Rule::Latest).text().unwrap(), r#"{"a": 5, "b": 5}"#);
     // Calls do not depend on each other.
     let mut calls = transfer.clone();
     coalesce(&mut calls, one(set(state, "c", "1")), Since::Moved).unwrap();
     let applied = apply(Some(r#"{"a": 10}"#), &calls, Rule::Latest);
-    assert_eq!((applied.text.as_deref(), applied.misfits), (Some(r#"{"a": 10,"c":1}"#), vec![(0, Misfit::Unset)]));
+    assert_eq!((applied.text(), applied.misfits.clone()), (Some(r#"{"a": 10,"c":1}"#), vec![(0, Misfit::Unset)]));
     assert_eq!(calls.take(&[0]), transfer);
     assert_eq!(calls.calls().len(), 1);
 }
@@ -360,7 +367,7 @@ fn ten_thousand_writes_to_one_place_are_one_operation() {
     }
     let queue = queue.unwrap();
     assert_eq!(queue.calls().len(), 5);
-    let text = apply(Some(base), &queue, Rule::NewerWins(Stamp::MAX)).text.unwrap();
+    let text = apply(Some(base), &queue, Rule::NewerWins(Stamp::MAX)).text().unwrap().to_owned();
     let value: serde_json::Value = serde_json::from_str(&text).unwrap();
     assert_eq!(value["list"].as_array().unwrap().len(), 10_000);
     assert_eq!((&value["n"], &value["last"]), (&9_998.into(), &9_999.into()));
@@ -407,7 +414,7 @@ fn a_difference_is_as_small_as_it_can_be() {
             let action = serde_json::to_value(&operation.action).unwrap();
             format!("{}:{}", operation.path.len(), action.as_object().unwrap().keys().next().unwrap())
         };
-        diff(before, before, after).iter().map(name).collect()
+        diff_of(before, before, after).iter().map(name).collect()
     };
     for (before, after, expected) in [
         ("1", "2", &["0:set"][..]),
@@ -429,19 +436,25 @@ fn a_difference_is_as_small_as_it_can_be() {
     ] {
         assert_eq!(kinds(before, after), expected, "{before} to {after}");
     }
-    let sets = |before: &str, after: &str| diff_of_sets(before, after).len();
+    let sets = |before: &str, after: &str| {
+        let [old, new] = [before, after].map(|text| Encoded::shaped(json(text), Shape::Set(Children::default())));
+        diff(before, &old, &new, &[]).len()
+    };
     assert_eq!([sets("[1,2]", "[2,1]"), sets("[1]", "[2]"), sets("[1]", "[2,1]")], [0, 2, 1]);
 }
 
 #[test]
 fn what_the_type_does_not_know_is_left_alone() {
     let stored = r#"{"theirs": 1180591620717411303424, "users": [{"name": "a", "extra": 1}], "n": 1}"#;
-    let before = r#"{"users":[{"name":"a","age":0}],"n":1}"#;
-    let after = r#"{"users":[{"name":"b","age":5}],"n":1}"#;
-    let mutation = Mutation::new(None, diff(stored, before, after));
+    let field = |name| Field { name, aliases: &[] };
+    let fields =
+        || Shape::Fields(vec![(field("users"), Shape::List(Children::default())), (field("n"), Shape::default())]);
+    let before = Encoded::shaped(json(r#"{"users":[{"name":"a","age":0}],"n":1}"#), fields());
+    let after = Encoded::shaped(json(r#"{"users":[{"name":"a","age":0},{"name":"b","age":5}],"n":2}"#), fields());
+    let mutation = Mutation::new(None, diff(stored, &before, &after, &[]));
     assert_eq!(
-        apply(Some(stored), &mutation, Rule::NewerWins(Stamp::MAX)).text.unwrap(),
-        r#"{"theirs": 1180591620717411303424, "users": [{"name": "b", "extra": 1,"age":5}], "n": 1}"#
+        apply(Some(stored), &mutation, Rule::NewerWins(Stamp::MAX)).text().unwrap(),
+        r#"{"theirs": 1180591620717411303424, "users": [{"name": "a", "extra": 1},{"name":"b","age":5}], "n": 2}"#
     );
 }
 
@@ -452,14 +465,18 @@ fn the_journals_form_stays_what_it_is() {
         Some(json("null")),
         vec![set(base, "a?.b", "1.50"), append(base, "l.0", "[1]"), add(base, "n", 1), remove(base, "n")],
     );
-    mutation.calls.push(Call { stamp: Stamp::new(7), operations: vec![insert_at("[1,2]", "", 1, "[5]")] });
+    mutation.calls.push(Call {
+        stamp: Stamp::new(7),
+        is_compared: true,
+        operations: vec![insert_at("[1,2]", "", 1, "[5]")],
+    });
     let text = concat!(
         r#"{"origin":[null],"calls":[{"stamp":0,"operations":[{"path":[{"member":{"name":"a","origin":[{}]}},{"member":{"name":"b"}}],"#,
         r#""do":{"set":{"value":1.50,"seen":null}}},"#,
         r#"{"path":[{"member":{"name":"l"}},{"element":{"index":0,"content":CONTENT}}],"do":{"append":{"items":[1]}}},"#,
         r#"{"path":[{"member":{"name":"n"}}],"#,
         r#""do":{"add":{"amount":{"integer":{"by":1,"min":-9223372036854775808,"max":9223372036854775807}}}}},"#,
-        r#"{"path":[{"member":{"name":"n"}}],"do":{"remove":{"seen":NULL}}}]},{"stamp":7,"operations":"#,
+        r#"{"path":[{"member":{"name":"n"}}],"do":{"remove":{"seen":NULL}}}]},{"stamp":7,"compared":true,"operations":"#,
         r#"[{"path":[],"do":{"insert_at":{"before":{"index":1,"content":TWO,"previous":ONE},"items":[5]}}}]}]}"#
     );
     let number = |text: &str| serde_json::to_string(&Content::of(text)).unwrap();
@@ -476,8 +493,8 @@ fn deep_values_do_not_overflow_the_stack() {
     let stack = std::thread::Builder::new().stack_size(1024 * 1024);
     let walk = move || {
         assert_ne!(Content::of(&one), Content::of(&two));
-        let mutation = Mutation::new(None, diff(&one, &one, &two));
-        assert!(apply(Some(&one), &mutation, Rule::NewerWins(Stamp::MAX)).text.is_some());
+        let mutation = Mutation::new(None, diff_of(&one, &one, &two));
+        assert!(apply(Some(&one), &mutation, Rule::NewerWins(Stamp::MAX)).text().is_some());
         // A path as deep as `serde_json` reads.
         let nested = format!("{}1{}", "[".repeat(127), "]".repeat(127));
         let step = |index| locate(Some(&nested), None, index).unwrap();

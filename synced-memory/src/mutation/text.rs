@@ -2,8 +2,8 @@
 
 use super::Misfit;
 use crate::json;
+use serde::Serialize;
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
-use serde::{Serialize, ser};
 use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::fmt;
@@ -18,7 +18,7 @@ impl Json {
     pub(crate) fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Self, serde_json::Error> {
         let mut text = Vec::new();
         json::write(&mut text, value)?;
-        Self::parse(String::from_utf8(text).map_err(ser::Error::custom)?)
+        json::into_text(text).and_then(Self::parse)
     }
 
     /// The text as it is, where it is valid JSON.

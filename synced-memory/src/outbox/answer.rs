@@ -1,6 +1,6 @@
 //! What became of a write, and how those who wait for it are told.
 
-use crate::commit::Writer;
+use crate::commit::{Sequence, Writer};
 use crate::error::Result;
 use tokio::sync::oneshot;
 
@@ -27,6 +27,8 @@ pub(crate) struct Answer {
     pub(crate) again: Option<Again>,
     /// Others try to change the same key.
     pub(crate) contended: Option<Writer>,
+    /// What it has taken is to be handed out, under this name.
+    pub(crate) taken: Option<(Writer, Sequence)>,
 }
 
 /// How it turned out that a write was recorded on something else than is there.
@@ -40,11 +42,11 @@ pub(crate) enum Again {
 
 impl Answer {
     pub(crate) fn new(written: Written, existed: bool) -> Self {
-        Self { written, existed, again: None, contended: None }
+        Self { written, existed, again: None, contended: None, taken: None }
     }
 
     pub(crate) fn again(how: Again) -> Self {
-        Self { written: Written::Superseded, existed: false, again: Some(how), contended: None }
+        Self { again: Some(how), ..Self::new(Written::Superseded, false) }
     }
 }
 

@@ -6,8 +6,10 @@ use crate::clock::{Mono, Stamp};
 use crate::commit::{Change, Sequence, Writer};
 use crate::envelope;
 use crate::error::Result;
-use crate::mutation::Mutation;
+use crate::mutation::{Json, Mutation};
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
 use tokio::sync::oneshot;
 
 /// What an entry takes of `outbox_limit` beside its key and value, in bytes.
@@ -30,6 +32,22 @@ pub(crate) enum Exact {
     Whole(Option<Bytes>),
     /// What its operations have seen at their places.
     Places,
+}
+
+/// An element that a call takes out of a collection and hands to its caller, who has not named it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Take {
+    /// The element, or the elements in a list, or the entry in an object.
+    pub(crate) item: Json,
+    /// What brings it back; nothing where it has no place to go to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) back: Option<Mutation>,
+}
+
+impl Take {
+    pub(super) fn size(&self) -> usize {
+        size_of::<Self>() + self.item.as_str().len() + self.back.as_ref().map_or(0, Mutation::size)
+    }
 }
 
 /// So many sequence numbers each entry has: from a retry that was refused on, it goes on under the next one.
@@ -59,8 +77,19 @@ pub(crate) struct Entry {
     pub(crate) latest: Stamp,
     /// What its caller recorded it on, and waits to record it anew where something else is there.
     pub(crate) exact: Option<Exact>,
-    /// What is there was told by a refusal, over the connection that is in use.
+    /// Its caller is told what has come of it, or that it was not made: it is never promised, and others see it once it was
+    /// made.
     pub(crate) is_confirmed: bool,
+    /// The element that it hands to its caller; of what is not confirmed, the one that it brings back.
+    pub(crate) take: Option<Take>,
+    /// It is the retry of a dead letter.
+    pub(crate) is_retry: bool,
+    /// The stamp that it was sent with last.
+    pub(crate) sent: Option<Stamp>,
+    /// It was chosen to be sent, and was not answered for since.
+    pub(crate) is_drawn: bool,
+    /// What is there was told by a refusal, over the connection that is in use.
+    pub(crate) base_is_current: bool,
     /// What the backend had answered last when its mutation was recorded.
     pub(super) recorded_at: Ticket,
     /// When its time to live is over.
@@ -81,8 +110,8 @@ pub(crate) struct Entry {
     pub(crate) was_in_doubt: bool,
     /// The attempt that is under way.
     pub(crate) in_flight: Option<Ticket>,
-    /// So many of the calls in the attempt that is under way are superseded.
-    pub(crate) superseded: u64,
+    /// The calls in the attempt that is under way that are superseded, by index.
+    pub(crate) superseded: Vec<usize>,
     /// Whether the key was there before, as far as this process knew.
     pub(crate) existed: bool,
     /// Those who wait for the answer; they share its fate. With nobody waiting it was promised.
@@ -94,6 +123,11 @@ pub(crate) struct Entry {
 impl Entry {
     pub(crate) fn is_awaited(&self) -> bool {
         !self.waiters.is_empty()
+    }
+
+    /// How long what it stores is to live, from its newest write.
+    pub(crate) fn ttl(&self) -> Option<Duration> {
+        self.expires.map(|expires| expires.saturating_sub(self.written))
     }
 
     /// What stays the same when another process takes it over.
@@ -124,15 +158,31 @@ impl Entry {
 
     /// How many bytes it holds.
     pub(crate) fn size(&self) -> usize {
-        self.assignment.as_ref().map_or(0, Change::size) + self.mutation.as_ref().map_or(0, Mutation::size)
+        let take = self.take.as_ref().map_or(0, Take::size);
+        self.assignment.as_ref().map_or(0, Change::size) + self.mutation.as_ref().map_or(0, Mutation::size) + take
     }
 
-    /// Tells everybody who waits; from then on nobody does.
-    pub(crate) fn tell(&mut self, answer: &Result<Answer>) {
-        for waiter in self.waiters.drain(..) {
-            // Whoever no longer listens has been told otherwise.
-            let _ = waiter.send(answer.clone());
-        }
+    /// Whether it has to survive the process: it is promised, or has taken something.
+    pub(crate) fn is_to_survive(&self) -> bool {
+        !self.is_confirmed || self.take.is_some()
+    }
+
+    /// Tells everybody who waits; from then on nobody does. Returns whether anybody still listened: whoever does not has
+    /// been told otherwise.
+    pub(crate) fn tell(&mut self, answer: &Result<Answer>) -> bool {
+        self.waiters.drain(..).filter_map(|waiter| waiter.send(answer.clone()).ok()).count() > 0
+    }
+
+    /// Takes in that nobody waits for it any more.
+    pub(crate) fn leave_alone(&mut self) {
+        self.waiters.clear();
+    }
+
+    /// Whether it can be withdrawn: no attempt is under way, or in doubt but for such that only asked what is there. What was
+    /// sent by another process is not known, and nobody waits for it.
+    pub(crate) fn is_withdrawable(&self) -> bool {
+        let has_only_asked = self.sent.is_none() && self.is_awaited();
+        !self.is_drawn && (self.tried != Tried::InDoubt || has_only_asked)
     }
 
     /// Ready when the attempt that is under way was answered for, or is lost.
@@ -145,6 +195,7 @@ impl Entry {
     /// Takes in that the attempt that was under way is not any more.
     pub(crate) fn landed(&mut self) -> Option<Ticket> {
         self.followers.clear();
+        self.is_drawn = false;
         self.in_flight.take()
     }
 
@@ -174,8 +225,10 @@ impl Entry {
 
     /// Tells everybody who waits that the write stays queued.
     pub(super) fn promise(&mut self) {
-        self.exact = None;
-        self.tell(&Ok(Answer::new(Written::Queued, self.existed)));
+        if !self.is_confirmed {
+            self.exact = None;
+            self.tell(&Ok(Answer::new(Written::Queued, self.existed)));
+        }
     }
 }
 
@@ -186,6 +239,9 @@ pub(crate) struct Promised {
     pub(crate) refused_retries: u64,
     pub(crate) assignment: Option<Change>,
     pub(crate) mutation: Option<Mutation>,
+    pub(crate) is_confirmed: bool,
+    pub(crate) take: Option<Take>,
+    pub(crate) is_retry: bool,
     pub(crate) stamp: Stamp,
     pub(crate) latest: Stamp,
     pub(crate) expires: Option<Mono>,
@@ -209,7 +265,12 @@ impl From<Promised> for Entry {
             stamp: promised.stamp,
             latest: promised.latest,
             exact: None,
-            is_confirmed: false,
+            is_confirmed: promised.is_confirmed,
+            take: promised.take,
+            is_retry: promised.is_retry,
+            sent: None,
+            is_drawn: false,
+            base_is_current: false,
             recorded_at: 0,
             expires: promised.expires,
             replaces_nothing: promised.replaces_nothing,
@@ -220,7 +281,7 @@ impl From<Promised> for Entry {
             first_tried: promised.first_tried,
             was_in_doubt: false,
             in_flight: None,
-            superseded: 0,
+            superseded: Vec::new(),
             existed: false,
             waiters: Vec::new(),
             followers: Vec::new(),

@@ -68,6 +68,6 @@ impl Outbox {
             let queue: &mut VecDeque<Entry> = queue;
             queue.iter_mut().map(move |entry| (key, entry))
         };
-        self.queues.iter_mut().flat_map(of_key).filter(|(_, entry)| !entry.journalled)
+        self.queues.iter_mut().flat_map(of_key).filter(|(_, entry)| !entry.journalled && entry.is_to_survive())
     }
 }

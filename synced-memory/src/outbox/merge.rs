@@ -1,7 +1,7 @@
 //! A write on its way into the outbox, and when it is made part of the one before it.
 
 use super::answer::Waiter;
-use super::entry::{Entry, Exact, Tried};
+use super::entry::{Entry, Exact, Take, Tried};
 use crate::cache::Base;
 use crate::clock::{Mono, Stamp};
 use crate::commit::Change;
@@ -17,10 +17,16 @@ pub(crate) enum What {
 
 /// A write on its way into the outbox.
 #[derive(Debug)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub(crate) struct Write {
     pub(crate) what: What,
     pub(crate) stamp: Stamp,
     pub(crate) exact: Option<Exact>,
+    pub(crate) is_confirmed: bool,
+    pub(crate) take: Option<Take>,
+    /// It is the retry of a dead letter, and stays apart from other writes: whether it can be made part of one depends on
+    /// who waits, which a journal does not know.
+    pub(crate) is_retry: bool,
     pub(crate) expires: Option<Mono>,
     pub(crate) written: Mono,
     pub(crate) fresh: bool,
@@ -30,7 +36,8 @@ pub(crate) struct Write {
 
 impl Write {
     pub(super) fn size(&self) -> usize {
-        match &self.what {
+        let take = self.take.as_ref().map_or(0, Take::size);
+        take + match &self.what {
             What::Assign(change) => change.size(),
             What::Mutate(mutation) => mutation.size(),
         }
@@ -44,6 +51,10 @@ impl Entry {
             && self.is_awaited() == write.waiter.is_some()
             && self.exact.is_none()
             && write.exact.is_none()
+            && !(self.is_confirmed || write.is_confirmed)
+            && self.take.is_none()
+            && write.take.is_none()
+            && !(self.is_retry || write.is_retry)
     }
 
     /// Takes a later mutation in; hands it back where it has to stay apart.

@@ -4,19 +4,21 @@
 //! attempt an entry is frozen: later writes form a new entry behind it (DESIGN, rule 3).
 //!
 //! - `answer.rs`: what a writer is told
-//! - `entry.rs`: one write that waits
+//! - `entry.rs`: one write that waits; `letter.rs`: one that does no longer
 //! - `merge.rs`: when a later write is made part of it
 //! - `journalled.rs`: what a journal asks of the outbox
 
 mod answer;
 mod entry;
 mod journalled;
+mod letter;
 mod merge;
 
 pub use answer::Written;
 pub(crate) use answer::{Again, Answer, Waiter};
 use entry::BOOKKEEPING;
-pub(crate) use entry::{Entry, Exact, NUMBERS, Promised, Tried};
+pub(crate) use entry::{Entry, Exact, NUMBERS, Promised, Take, Tried};
+pub(crate) use letter::Letter;
 use merge::merge;
 pub(crate) use merge::{What, Write};
 
@@ -24,9 +26,22 @@ use crate::cache::Base;
 use crate::clock::Stamp;
 use crate::commit::{Change, Sequence, Writer};
 use crate::error::{Error, ErrorKind, Result};
+use crate::mutation::{Gone, Mutation};
 use std::collections::hash_map::Entry as Place;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
+
+/// What has become of a write that is to be withdrawn.
+#[derive(Debug)]
+pub(crate) enum Withdrawal {
+    /// It will never be made.
+    Withdrawn(Box<Entry>),
+    /// It was made, or never will be.
+    InDoubt,
+    /// It was answered for before.
+    Settled,
+}
 
 #[derive(Debug)]
 pub(crate) struct Outbox {
@@ -106,7 +121,12 @@ impl Outbox {
             stamp: write.stamp,
             latest: write.stamp,
             exact: write.exact,
-            is_confirmed: false,
+            is_confirmed: write.is_confirmed,
+            take: write.take,
+            is_retry: write.is_retry,
+            sent: None,
+            is_drawn: false,
+            base_is_current: false,
             recorded_at: base.ticket,
             expires: write.expires,
             replaces_nothing: false,
@@ -117,7 +137,7 @@ impl Outbox {
             first_tried: None,
             was_in_doubt: false,
             in_flight: None,
-            superseded: 0,
+            superseded: Vec::new(),
             existed: write.existed,
             waiters: write.waiter.into_iter().collect(),
             followers: Vec::new(),
@@ -158,7 +178,15 @@ impl Outbox {
 
     /// Puts a key back: its head is to be sent before those of other keys.
     pub(crate) fn put_back(&mut self, key: Arc<str>) {
+        if let Some(head) = self.head(&key) {
+            head.is_drawn = false;
+        }
         self.ready.push_front(key);
+    }
+
+    /// Puts a key back: its head is to be sent after those of other keys.
+    pub(crate) fn put_behind(&mut self, key: Arc<str>) {
+        self.ready.push_back(key);
     }
 
     /// The entry of `key` that is sent next, or is being sent.
@@ -196,6 +224,31 @@ impl Outbox {
         Some(changed)
     }
 
+    /// Takes the calls out that were made on what is `gone`, of the entries for `key` from the one at `first` on. Whoever
+    /// waits for such an entry records it anew.
+    pub(crate) fn take_resting_on(
+        &mut self,
+        key: &str,
+        first: usize,
+        gone: &mut Gone,
+    ) -> Vec<(Mutation, Stamp, Option<Duration>)> {
+        let mut taken = Vec::new();
+        for entry in self.queues.get_mut(key).into_iter().flatten().skip(first) {
+            if entry.assignment.is_some() {
+                // What is behind it was made on that.
+                break;
+            }
+            let (before, ttl) = (entry.cost(key), entry.ttl());
+            let mutation = entry.mutation.as_mut().filter(|_| entry.waiters.is_empty());
+            taken.extend(
+                mutation.and_then(|mutation| mutation.take_resting_on(gone)).map(|calls| (calls, entry.latest, ttl)),
+            );
+            entry.mutation.take_if(|mutation| mutation.calls().is_empty());
+            self.bytes = self.bytes - before + entry.cost(key);
+        }
+        taken
+    }
+
     /// Whether anything waits to be sent for `key`.
     pub(crate) fn has(&self, key: &str) -> bool {
         self.queues.contains_key(key)
@@ -223,7 +276,7 @@ impl Outbox {
             {
                 head.tried = Tried::InDoubt;
                 head.was_in_doubt = true;
-                head.is_confirmed = false;
+                head.base_is_current = false;
                 self.ready.push_front(Arc::clone(key));
             }
         }
@@ -233,11 +286,35 @@ impl Outbox {
     /// Takes in that the writes wait. Everybody who waits is told that the write is queued.
     pub(crate) fn hold_back(&mut self) {
         for queue in self.queues.values_mut() {
-            for entry in queue.iter_mut() {
+            for entry in queue.iter_mut().filter(|entry| !entry.is_confirmed) {
                 entry.fresh = false;
                 entry.promise();
             }
         }
+    }
+
+    /// Takes the entry of `key` out that has this id, from whatever place, where nothing of it is under way or in doubt. What
+    /// is in doubt stays, and nobody waits for it any more.
+    pub(crate) fn withdraw(&mut self, key: &Arc<str>, id: Sequence) -> Withdrawal {
+        let Some(queue) = self.queues.get_mut(key) else { return Withdrawal::Settled };
+        let Some(at) = queue.iter().position(|entry| entry.id == id) else { return Withdrawal::Settled };
+        if !queue[at].is_withdrawable() {
+            queue[at].leave_alone();
+            return Withdrawal::InDoubt;
+        }
+        let Some(entry) = queue.remove(at) else { return Withdrawal::Settled };
+        self.bytes -= entry.cost(key);
+        if queue.is_empty() {
+            self.queues.remove(key);
+            self.ready.retain(|ready| ready != key);
+        }
+        Withdrawal::Withdrawn(Box::new(entry))
+    }
+
+    /// The confirmed writes of which nothing is under way or in doubt.
+    pub(crate) fn withdrawable(&self) -> Vec<(Arc<str>, Sequence)> {
+        let entries = self.entries().filter(|(_, entry)| entry.is_confirmed && entry.is_withdrawable());
+        entries.map(|(key, entry)| (Arc::clone(key), entry.id)).collect()
     }
 
     /// Tells those who wait for the entry of `key` with this sequence number that it stays queued.

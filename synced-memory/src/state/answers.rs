@@ -7,7 +7,9 @@ use crate::commit::{Attempt, Change, Expects, Found, Outcome};
 use crate::error::{Error, ErrorKind};
 use crate::fault::{Fault, FaultKind};
 use crate::journal::Record;
+use crate::mutation::Gone;
 use crate::outbox::{Answer, Entry, Tried, Written};
+use crate::rebase;
 use std::sync::Arc;
 
 impl State {
@@ -19,6 +21,7 @@ impl State {
         let Some(entry) = self.outbox.head(key).filter(under_way) else { return false };
         entry.landed();
         let (expires, first_tried, is_plain) = (entry.expires, entry.first_tried, entry.mutation.is_none());
+        let (is_confirmed, existed) = (entry.is_confirmed, entry.existed);
         self.note_record(attempt, first_tried.filter(|_| matches!(answer, Ok(Outcome::Applied { .. }))));
         match answer {
             Ok(Outcome::Applied { existed, contended }) => {
@@ -29,17 +32,23 @@ impl State {
                         Change::Delete => Base::new(None, ticket, expires),
                     },
                 );
-                self.settle(key, Answer { contended, ..Answer::new(Written::Stored, existed) });
+                let answer = Answer { contended, ..Answer::new(Written::Stored, existed) };
+                if is_confirmed { self.confirm(key, answer) } else { self.settle(key, answer) }
             }
             Ok(Outcome::Already(found)) => {
                 let newer = is_plain && found.stamp() > attempt.stamp;
                 self.take_in(key, ticket, &found);
-                self.settle_as(key, newer);
+                if is_confirmed {
+                    self.confirm(key, Answer::new(Written::Stored, existed));
+                } else {
+                    self.settle_as(key, newer);
+                }
             }
             Ok(Outcome::Forgotten(found)) => {
                 self.take_in(key, ticket, &found);
                 let reason = "its answer was lost, and it was tried so long ago that nobody knows whether it was made";
-                self.put_aside(key, Error::of_key(ErrorKind::Conflict, key, reason));
+                let reason = Error::of_key(ErrorKind::Conflict, key, reason);
+                if is_confirmed { self.stays_in_doubt(key, &reason) } else { self.put_aside(key, reason, true) }
             }
             Ok(Outcome::Refused(found)) => self.refused(attempt, ticket, &found),
             Err(fault) => match fault.kind {
@@ -47,7 +56,13 @@ impl State {
                     let reason = Error::of_key(ErrorKind::Rejected, key, &fault);
                     tracing::warn!(key = &**key, error = %fault, "the server refused a write for good");
                     self.last_error = Some(reason.clone());
-                    self.put_aside(key, reason);
+                    // One that is asked for was sent before.
+                    let is_doubtful = attempt.retry.is_some();
+                    if is_confirmed && is_doubtful {
+                        self.stays_in_doubt(key, &reason);
+                    } else {
+                        self.put_aside(key, reason, is_doubtful);
+                    }
                 }
                 FaultKind::Busy | FaultKind::Elsewhere | FaultKind::Again | FaultKind::Lost => {
                     self.outbox.put_back(Arc::clone(key));
@@ -62,26 +77,49 @@ impl State {
         let key = &attempt.key;
         self.take_in(key, ticket, found);
         let Some(entry) = self.outbox.head(key) else { return };
-        entry.is_confirmed = true;
+        entry.base_is_current = true;
         if attempt.retry.is_some() {
+            if entry.is_confirmed && entry.sent == Some(found.stamp()) {
+                let answer = Answer::new(Written::Stored, entry.existed);
+                return self.confirm(key, answer);
+            }
             entry.retry_refused();
+        }
+        if entry.is_confirmed && !entry.is_awaited() {
+            // It was not made, and never will be.
+            self.take_out(key);
+            return;
         }
         let is_beaten = found.stamp() >= attempt.stamp;
         let fresh = entry.fresh;
         if attempt.expects == Expects::Anything {
             let is_own = is_own(attempt, found);
             if is_own || !(fresh || entry.mutation.is_some()) {
-                return self.settle_as(key, !is_own);
+                if entry.is_confirmed {
+                    let answer = Answer::new(Written::Stored, entry.existed);
+                    return self.confirm(key, answer);
+                }
+                self.settle_as(key, !is_own);
+                if !is_own {
+                    self.share_fate(key, 0, Gone::new(true, None), None);
+                }
+                return;
             }
             if !fresh {
                 // The assignment is superseded; what was changed since goes on without it.
                 self.superseded += 1;
                 tracing::info!(key = &**key, "a queued write was superseded by a newer one");
                 self.outbox.change(key, Entry::drop_assignment);
+                self.share_fate(key, 0, Gone::new(true, None), None);
             }
-        } else if entry.assignment.is_none() && found.stored.is_none() && is_beaten && !fresh {
+        } else if entry.assignment.is_none()
+            && found.stored.is_none()
+            && is_beaten
+            && !fresh
+            && !rebase::is_done_where_nothing_is(entry)
+        {
             let reason = "the key was deleted after the change was made";
-            return self.put_aside(key, Error::of_key(ErrorKind::Conflict, key, reason));
+            return self.put_aside(key, Error::of_key(ErrorKind::Conflict, key, reason), false);
         }
         let competes = entry_competes(self.outbox.head(key), found);
         if is_beaten && fresh && competes {
@@ -122,17 +160,26 @@ impl State {
 
     pub(super) fn settle(&mut self, key: &Arc<str>, answer: Answer) {
         if let Some(mut entry) = self.take_out(key) {
-            self.superseded += entry.superseded;
+            if !entry.superseded.is_empty() {
+                self.superseded += entry.superseded.len() as u64;
+                self.share_fate(key, 0, Gone::calls(entry.mutation.as_ref(), &entry.superseded), None);
+            }
             entry.tell(&Ok(answer));
         }
     }
 
     /// Takes the head of `key` out of the outbox: it was answered for, or withdrawn.
     pub(super) fn take_out(&mut self, key: &Arc<str>) -> Option<Entry> {
-        let entry = self.outbox.remove(key)?;
+        let entry = self.take_out_unnoted(key)?;
         if entry.journalled {
             self.note(&Record::Done(entry.name()));
         }
+        Some(entry)
+    }
+
+    /// The same while it stays in the journal.
+    pub(super) fn take_out_unnoted(&mut self, key: &Arc<str>) -> Option<Entry> {
+        let entry = self.outbox.remove(key)?;
         if entry.was_in_doubt || entry.tried == Tried::Sent {
             self.recorded.entry(Arc::clone(key)).or_default().must_stay |= entry.was_in_doubt;
         }
@@ -144,6 +191,10 @@ impl State {
     }
 
     pub(super) fn drop_expired(&mut self, key: &Arc<str>) {
+        if self.outbox.head(key).is_some_and(|entry| entry.is_confirmed) {
+            let what = "not made: its time to live was over before it could be";
+            return self.put_aside(key, Error::of_key(ErrorKind::Unavailable, key, what), false);
+        }
         self.expired += 1;
         tracing::info!(key = &**key, "a queued write was dropped, since its time to live was over");
         self.settle(key, Answer::new(Written::Superseded, false));

@@ -2,11 +2,11 @@
 
 use super::State;
 use crate::clock::Mono;
+use crate::commit::Sequence;
 use crate::error::Error;
 use crate::error::Result;
-use crate::journal::{self, Journal, Kept, Origin, Record};
-use crate::outbox::{Entry, Outbox, Write};
-use crate::set_aside::SetAside;
+use crate::journal::{self, Ends, Journal, Kept, Origin, Record};
+use crate::outbox::{Entry, Write};
 use std::sync::Arc;
 
 impl State {
@@ -27,8 +27,8 @@ impl State {
             self.cache.seen(&key, entry.latest);
             self.outbox.adopt(&key, entry);
         }
-        self.set_aside.append(&mut adopted.set_aside);
-        journal.rewrite(standing(&self.outbox, &self.set_aside, origin))?;
+        self.letters.append(&mut adopted.letters);
+        journal.rewrite(self.standing(origin))?;
         self.last_error = adopted.damage.take();
         adopted.release();
         self.journal = Some(journal);
@@ -36,9 +36,9 @@ impl State {
     }
 
     /// Everything was delivered, and nothing comes any more: the journal goes, unless something is in it that
-    /// was set aside and handed out to nobody.
+    /// became a dead letter.
     pub(crate) fn end_journal(&mut self) {
-        if let Some(journal) = self.journal.take_if(|_| self.set_aside.is_empty()) {
+        if let Some(journal) = self.journal.take_if(|_| self.letters.is_empty()) {
             journal.remove();
         }
     }
@@ -49,7 +49,7 @@ impl State {
     }
 
     /// Journals a write before it is queued.
-    pub(super) fn journal_write(&mut self, key: &Arc<str>, write: &Write) -> Result<()> {
+    pub(super) fn journal_write(&mut self, key: &Arc<str>, write: &Write, ends: Option<Ends>) -> Result<()> {
         // What it may be made part of has to be there before it.
         self.journal_the_rest_of(key);
         // Before it is there: what is rewritten is how the outbox stands, which does not have it yet.
@@ -57,7 +57,17 @@ impl State {
             self.rewrite_journal();
         }
         let Some(journal) = &mut self.journal else { return Ok(()) };
-        journal.append(&Record::wrote(&self.outbox, key, write, journal.origin))
+        journal.append(&Record::wrote(&self.outbox, key, write, ends, journal.origin))
+    }
+
+    /// Journals one entry as it stands, before it is sent.
+    pub(super) fn journal_standing(&mut self, key: &Arc<str>, id: Sequence, ends: Option<Ends>) -> Result<()> {
+        let Some(journal) = &mut self.journal else { return Ok(()) };
+        if let Some(entry) = self.outbox.of_mut(key).find(|entry| entry.id == id) {
+            journal.append(&Record::stands(key, entry, journal.origin).ending(ends))?;
+            entry.journalled = true;
+        }
+        Ok(())
     }
 
     /// Journals everything that waits and is not in the journal yet: it is about to be promised.
@@ -70,7 +80,7 @@ impl State {
     /// The same of one key. With many that wait, the others are not looked at.
     pub(super) fn journal_the_rest_of(&mut self, key: &str) {
         let Some(journal) = &mut self.journal else { return };
-        let entries = self.outbox.of_mut(key).filter(|entry| !entry.journalled);
+        let entries = self.outbox.of_mut(key).filter(|entry| !entry.journalled && entry.is_to_survive());
         let failed = journal_all(journal, entries.map(|entry| (key, entry)));
         self.tell_of(failed);
     }
@@ -84,10 +94,10 @@ impl State {
         self.tell_of(failed);
     }
 
-    /// Journals what was set aside last: it was promised.
-    pub(super) fn journal_aside(&mut self) {
-        let Some((journal, last)) = self.journal.as_mut().zip(self.set_aside.last()) else { return };
-        let failed = journal.append(&Record::aside(last)).err();
+    /// Journals the dead letter at this place: it was promised.
+    pub(super) fn journal_letter(&mut self, place: usize) {
+        let Some((journal, letter)) = self.journal.as_mut().zip(self.letters.get(place)) else { return };
+        let failed = journal.append(&Record::letter(letter)).err();
         self.tell_of(failed);
     }
 
@@ -98,12 +108,20 @@ impl State {
     }
 
     pub(super) fn rewrite_journal(&mut self) {
-        let Some(journal) = &mut self.journal else { return };
-        let failed = journal.rewrite(standing(&self.outbox, &self.set_aside, journal.origin)).err();
+        let Some(mut journal) = self.journal.take() else { return };
+        let failed = journal.rewrite(self.standing(journal.origin)).err();
+        self.journal = Some(journal);
         self.tell_of(failed);
     }
 
-    fn tell_of(&mut self, failed: Option<Error>) {
+    /// What a journal has to hold.
+    fn standing(&self, origin: Origin) -> impl Iterator<Item = Record<'_>> {
+        let entries = self.outbox.entries().filter(|(_, entry)| entry.journalled).chain(self.being_handed());
+        let entries = entries.map(move |(key, entry)| Record::stands(key, entry, origin));
+        entries.chain(self.letters.iter().map(Record::letter))
+    }
+
+    pub(super) fn tell_of(&mut self, failed: Option<Error>) {
         if let Some(error) = failed {
             tracing::error!(%error, "the journal cannot be written");
             self.last_error = Some(error);
@@ -121,11 +139,4 @@ fn journal_all<'a>(journal: &mut Journal, entries: impl Iterator<Item = (&'a str
         }
     }
     failed
-}
-
-/// What a journal has to hold.
-fn standing<'a>(outbox: &'a Outbox, set_aside: &'a [SetAside], origin: Origin) -> impl Iterator<Item = Record<'a>> {
-    let entries = outbox.entries().filter(|(_, entry)| entry.journalled);
-    let entries = entries.map(move |(key, entry)| Record::stands(key, entry, origin));
-    entries.chain(set_aside.iter().map(Record::aside))
 }

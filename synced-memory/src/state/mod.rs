@@ -5,25 +5,27 @@
 //!
 //! - `sending.rs`: from the outbox to the backend
 //! - `answers.rs`: what the backend answered
-//! - `aside.rs`: what no longer applies
+//! - `letters.rs`: what no longer applies
+//! - `confirmed.rs`: what is withdrawn, or stays in doubt, and what was taken
 //! - `journalled.rs`: what of it is on disk
 
 mod answers;
-mod aside;
+mod confirmed;
 mod journalled;
+mod letters;
 mod sending;
 
 use crate::cache::{Base, Cache, Generation, Ticket, give_back};
 use crate::clock::{Moment, Mono, Stamp};
 use crate::commit::{Change, Sequence, TimeToLive, Writer};
 use crate::envelope::{self, Text, Unsealed};
-use crate::error::{Error, Result};
-use crate::journal::Journal;
+use crate::error::{Error, ErrorKind, Result};
+use crate::fault::Fault;
+use crate::journal::{Ends, Journal, Name};
 use crate::mutation::Mutation;
-use crate::outbox::{Again, Answer, Entry, Exact, Outbox, Tried, Waiter, What, Write, Written};
+use crate::outbox::{Again, Answer, Entry, Exact, Letter, Outbox, Take, Tried, Waiter, What, Write, Written};
 use crate::policy::WritePolicy;
 use crate::rebase;
-use crate::set_aside::SetAside;
 use bytes::Bytes;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -47,14 +49,16 @@ pub(crate) enum Request {
         ttl: Option<Duration>,
     },
     Delete,
+    /// Of this, which is stored; its caller asks anew where anything else is.
+    DeleteOf(Option<Bytes>),
     /// `exact`: what it was recorded on, where its caller records it anew on anything else.
     Mutate {
         mutation: Mutation,
         ttl: Option<Duration>,
         exact: Option<Exact>,
+        /// What it hands to its caller.
+        take: Option<Take>,
     },
-    /// A delete of exactly this.
-    Withdraw(Option<Bytes>),
 }
 
 /// What a read shows.
@@ -68,6 +72,11 @@ pub(crate) struct View {
 }
 
 impl View {
+    /// Of what is stored, with nothing on top.
+    pub(crate) fn of(stored: Option<Bytes>) -> Self {
+        Self { stored, value: None, expires: None }
+    }
+
     /// The value as JSON text.
     pub(crate) fn value(&self) -> Option<Text> {
         self.value.clone().or_else(|| self.stored.as_ref().map(envelope::value_of))
@@ -91,6 +100,9 @@ struct Recorded {
     number: Option<(Sequence, Mono)>,
 }
 
+/// Dead letters take at most this part of the outbox's limit.
+const LETTERS: usize = 4;
+
 /// So many records that are of no use any more are dropped together.
 const UNUSED: usize = 64;
 
@@ -102,7 +114,15 @@ pub(crate) struct State {
     /// When a connection was lost that is not back yet.
     pub(crate) lost_at: Option<Mono>,
     pub(crate) last_error: Option<Error>,
-    pub(crate) set_aside: Vec<SetAside>,
+    /// Why the backend takes no writes now, until somebody has waited for it.
+    pub(crate) refusal: Option<Fault>,
+    pub(crate) letters: Vec<Letter>,
+    /// Those that are being retried, by the id of the write, with their places among the others.
+    retried: HashMap<Sequence, (usize, Letter)>,
+    /// So many bytes they take at most, but for what was taken.
+    pub(crate) letters_limit: usize,
+    /// How many of them were dropped, since there were too many.
+    pub(crate) dropped_letters: u64,
     /// Queued writes that somebody's newer write has replaced.
     pub(crate) superseded: u64,
     /// Queued writes whose time to live ended before they could be sent.
@@ -111,7 +131,11 @@ pub(crate) struct State {
     recorded: HashMap<Arc<str>, Recorded>,
     /// Those that can be dropped, and whose keys nobody here uses any more.
     unused: Vec<Arc<str>>,
+    /// The keys that are not sent for a while, since another writer waits for its turn there: until when, and for how long.
+    held: HashMap<Arc<str>, (Mono, Duration)>,
     journal: Option<Journal>,
+    /// What was taken, and is being handed to its caller.
+    handing: HashMap<Name, (Arc<str>, Entry)>,
     tombstone_ttl: Duration,
     random: fastrand::Rng,
 }
@@ -124,12 +148,18 @@ impl State {
             link: Link::Down,
             lost_at: None,
             last_error: None,
-            set_aside: Vec::new(),
+            refusal: None,
+            letters: Vec::new(),
+            retried: HashMap::new(),
+            letters_limit: outbox_limit / LETTERS,
+            dropped_letters: 0,
             superseded: 0,
             expired: 0,
             recorded: HashMap::new(),
             unused: Vec::new(),
+            held: HashMap::new(),
             journal: None,
+            handing: HashMap::new(),
             tombstone_ttl,
             random,
         }
@@ -183,12 +213,28 @@ impl State {
         policy: WritePolicy,
         at: Moment,
     ) -> Result<Accepted> {
+        self.write_as(key, request, policy, at, None)
+    }
+
+    /// The same of a write with which something `ends`, which is in the journal from the beginning.
+    fn write_as(
+        &mut self,
+        key: &Arc<str>,
+        request: Request,
+        policy: WritePolicy,
+        at: Moment,
+        ends: Option<Ends>,
+    ) -> Result<Accepted> {
         let (tell, answer) = oneshot::channel();
-        let (what, exact, ttl) = match request {
-            Request::Put { value, ttl } => (Err(value), None, ttl),
-            Request::Delete => (Ok(What::Assign(Change::Delete)), None, None),
-            Request::Mutate { mutation, ttl, exact } => (Ok(What::Mutate(mutation)), exact, ttl),
-            Request::Withdraw(seen) => (Ok(What::Assign(Change::Delete)), Some(Exact::Whole(seen)), None),
+        let is_confirmed = policy == WritePolicy::Confirmed;
+        if is_confirmed && self.link != Link::Up {
+            return Err(self.unavailable(key));
+        }
+        let (what, exact, ttl, mut take) = match request {
+            Request::Put { value, ttl } => (Err(value), None, ttl, None),
+            Request::Delete => (Ok(What::Assign(Change::Delete)), None, None, None),
+            Request::DeleteOf(seen) => (Ok(What::Assign(Change::Delete)), Some(Exact::Whole(seen)), None, None),
+            Request::Mutate { mutation, ttl, exact, take } => (Ok(What::Mutate(mutation)), exact, ttl, take),
         };
         if let Some(Exact::Whole(seen)) = &exact
             && !rebase::is_same_value(seen.as_ref(), self.view(key, at.mono).stored.as_ref())
@@ -201,7 +247,7 @@ impl State {
         let last = self.outbox.last(key).map_or(Stamp::ZERO, |entry| entry.latest).max(self.cache.last(key));
         let stamp = Stamp::issue(at.now, last, &mut self.random);
         let fresh = self.link == Link::Up;
-        let awaited = fresh && policy == WritePolicy::Through;
+        let awaited = fresh && policy != WritePolicy::Behind;
         let (waiter, promised): (Option<Waiter>, _) = if awaited { (Some(tell), None) } else { (None, Some(tell)) };
         let what = match what {
             Err(value) => What::Assign(Change::Put { envelope: value.seal(stamp), ttl: TimeToLive::Keep }),
@@ -213,15 +259,38 @@ impl State {
         };
         let exact = exact.filter(|_| awaited);
         let expires = ttl.map(|ttl| at.mono + ttl);
-        let write = Write { what, stamp, exact, expires, written: at.mono, fresh, existed, waiter };
-        let is_first = !self.outbox.has(key);
-        if !awaited {
+        if let Some(back) = take.as_mut().and_then(|take| take.back.as_mut()) {
+            back.stamp(stamp);
+        }
+        let is_take = take.is_some();
+        let (written, is_retry) = (at.mono, matches!(ends, Some(Ends::Letter(_))));
+        let write =
+            Write { what, stamp, exact, is_confirmed, take, is_retry, expires, written, fresh, existed, waiter };
+        let sequence = self.enqueue(key, write, !awaited, None)?;
+        if ends.is_some() {
+            let failed = self.journal_standing(key, sequence, ends).err();
+            self.tell_of(failed);
+        }
+        if is_take && let Err(error) = self.journal_standing(key, sequence, None) {
+            self.outbox.withdraw(key, sequence);
+            return Err(error);
+        }
+        if let Some(tell) = promised {
+            let _ = tell.send(Ok(Answer::new(Written::Queued, existed)));
+        }
+        Ok(Accepted { sequence, answer })
+    }
+
+    /// Queues a write. `promised`: whoever made it is told that it will be sent. `ends`: what is over with that.
+    fn enqueue(&mut self, key: &Arc<str>, write: Write, promised: bool, ends: Option<Ends>) -> Result<Sequence> {
+        let (is_first, stamp) = (!self.outbox.has(key), write.stamp);
+        if promised {
             self.outbox.check(key, &write)?;
-            self.journal_write(key, &write)?;
+            self.journal_write(key, &write, ends)?;
         }
         let sequence = self.outbox.push(key, write, self.cache.base(key))?;
-        if !awaited && self.journal.is_some() {
-            self.outbox.of_mut(key).for_each(|entry| entry.journalled = true);
+        if promised && self.journal.is_some() {
+            self.outbox.of_mut(key).for_each(|entry| entry.journalled = entry.is_to_survive());
         }
         if is_first {
             // What waits is applied to what is there: its slot stays for so long.
@@ -229,16 +298,23 @@ impl State {
         }
         self.cache.seen(key, stamp);
         self.cache.touch(key);
-        if let Some(tell) = promised {
-            let _ = tell.send(Ok(Answer::new(Written::Queued, existed)));
-        }
-        Ok(Accepted { sequence, answer })
+        Ok(sequence)
+    }
+
+    /// Why a call of `key` that only the backend can answer is not answered.
+    pub(crate) fn unavailable(&self, key: &str) -> Error {
+        let cause = self.last_error.as_ref().map_or_else(|| "it has not answered yet".to_owned(), Error::to_string);
+        Error::of_key(
+            ErrorKind::Unavailable,
+            key,
+            format_args!("not made, since the backend is not available: {cause}"),
+        )
     }
 
     /// What a read of `key` shows: the unanswered writes of this process on top of what the backend
     /// last answered.
     pub(crate) fn view(&self, key: &str, mono: Mono) -> View {
-        let shows = |entry: &&Entry| !is_over(entry.expires, mono) || entry.replaces_nothing;
+        let shows = |entry: &&Entry| !entry.is_confirmed && (!is_over(entry.expires, mono) || entry.replaces_nothing);
         let is_whole = |entry: &Entry| entry.assignment.is_some() || is_over(entry.expires, mono);
         let mut on_top: Vec<&Entry> = Vec::new();
         for entry in self.outbox.of(key).rev().filter(shows) {
@@ -265,19 +341,25 @@ impl State {
     /// Whether a read of these keys needs not ask the backend. What this process assigned and has no answer for is
     /// what it reads, whatever the backend says.
     pub(crate) fn is_local<'a>(&self, mut keys: impl Iterator<Item = &'a str>) -> bool {
-        let is_assigned = |key| self.outbox.of(key).any(|entry| entry.assignment.is_some());
-        keys.all(|key| self.cache.is_local(key, self.link != Link::Down) || self.cache.is_near(key) && is_assigned(key))
+        keys.all(|key| {
+            self.cache.is_local(key, self.link != Link::Down) || self.cache.is_near(key) && self.is_assigned(key)
+        })
+    }
+
+    /// Whether a write that waits says what `key` is.
+    fn is_assigned(&self, key: &str) -> bool {
+        self.outbox.of(key).any(|entry| entry.assignment.is_some() && !entry.is_confirmed)
     }
 
     /// Whether what is shown of `key`, whose slot is kept current, is what somebody who has just begun to look may be
     /// told.
     pub(crate) fn is_shown(&self, key: &str) -> bool {
-        self.outbox.of(key).any(|entry| entry.assignment.is_some()) || self.cache.is_shown(key, self.link != Link::Down)
+        self.is_assigned(key) || self.cache.is_shown(key, self.link != Link::Down)
     }
 
     /// Whether anything is known of `key`: the backend answered for it, or this process assigned it.
     pub(crate) fn is_known(&self, key: &str) -> bool {
-        self.outbox.of(key).any(|entry| entry.assignment.is_some()) || self.cache.base(key).is_known()
+        self.is_assigned(key) || self.cache.base(key).is_known()
     }
 
     /// Ready when the answer to a read that was sent as the request `ticket` says what is there with or
@@ -336,6 +418,10 @@ impl State {
         self.last_error = Some(error);
         self.journal_the_rest();
         self.outbox.hold_back();
+        for (key, id) in self.outbox.withdrawable() {
+            let error = self.unavailable(&key);
+            self.withdraw(&key, id, error);
+        }
     }
 
     /// Tells those who wait for the entry of `key` with this id that it stays queued.

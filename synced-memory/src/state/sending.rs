@@ -4,26 +4,57 @@ use super::{State, is_over};
 use crate::cache::Ticket;
 use crate::clock::{Mono, Stamp};
 use crate::commit::{self, Attempt, Change, Expects, Sequence, TimeToLive, Writer};
+use crate::envelope;
 use crate::error::{Error, ErrorKind};
 use crate::journal::Record;
 use crate::outbox::{Again, Answer, Tried, Written};
 use crate::rebase::{self, Plan};
 use bytes::Bytes;
 use std::sync::Arc;
+use std::time::Duration;
+
+/// So long a key is held at first, and at most.
+const HELD: Duration = Duration::from_millis(1);
+const LONGEST_HELD: Duration = Duration::from_millis(64);
+
+/// For so long after that, the next time counts as the next in a row.
+const HELD_LATELY: Duration = Duration::from_millis(200);
 
 impl State {
     /// Chooses what is sent next: at most `most` attempts of together about `most_bytes`.
     pub(crate) fn next_batch(&mut self, most: usize, most_bytes: usize, mono: Mono) -> Vec<Attempt> {
         let mut batch = Vec::new();
         let mut bytes = 0;
+        let mut held = Vec::new();
         while batch.len() < most && bytes < most_bytes {
             let Some(key) = self.outbox.next_ready() else { break };
+            if self.held.get(&key).is_some_and(|(until, _)| *until > mono) {
+                held.push(key);
+                continue;
+            }
             if let Some(attempt) = self.attempt(key, mono) {
                 bytes += attempt.size();
                 batch.push(attempt);
             }
         }
+        self.held.retain(|_, (until, _)| *until + HELD_LATELY > mono);
+        for key in held {
+            self.outbox.put_behind(key);
+        }
         batch
+    }
+
+    /// Sends nothing of this key for a while: another writer waits for its turn. Longer from time to time, while that one
+    /// does not get on: its line may be slower.
+    pub(crate) fn hold(&mut self, key: &Arc<str>, mono: Mono) {
+        let length = self.held.get(key).map_or(HELD, |(_, length)| (*length * 2).min(LONGEST_HELD));
+        self.held.insert(Arc::clone(key), (mono + length, length));
+    }
+
+    /// When the first key that is held may be sent.
+    pub(crate) fn held_until(&self, mono: Mono) -> Option<Mono> {
+        let held = self.held.iter().filter(|(key, (until, _))| *until > mono && self.outbox.has(key));
+        held.map(|(_, (until, _))| *until).min()
     }
 
     /// Takes the head of `key` out to be sent at once, where somebody waits for it, nothing is before it and
@@ -38,17 +69,35 @@ impl State {
         self.attempt(Arc::clone(key), mono)
     }
 
-    /// The next attempt to write `key`; nothing where its head was settled, dropped or set aside instead.
+    /// The next attempt to write `key`; nothing where its head was settled, dropped or became a dead letter instead.
     fn attempt(&mut self, key: Arc<str>, mono: Mono) -> Option<Attempt> {
         let entry = self.outbox.head(&key)?;
-        let over = is_over(entry.expires, mono);
+        if entry.assignment.is_none() && entry.mutation.is_none() {
+            // All of it shared the fate of what it was made on.
+            self.settle(&key, Answer::new(Written::Stored, true));
+            return None;
+        }
+        if entry.is_confirmed && !entry.is_awaited() && entry.tried != Tried::InDoubt {
+            // Nobody waits for it any more, and it was not made.
+            self.take_out(&key);
+            return None;
+        }
+        let is_doubtful = entry.tried == Tried::InDoubt;
+        // Nobody can say that it was not made.
+        let stays = entry.is_confirmed && is_doubtful;
+        let over = is_over(entry.expires, mono) && !stays;
         if over && !entry.replaces_nothing {
             self.drop_expired(&key);
             return None;
         }
         if entry.written + self.tombstone_ttl <= mono {
             let reason = "it waited longer than the tombstones of deletes are kept";
-            self.put_aside(&key, Error::of_key(ErrorKind::Conflict, &key, reason));
+            let reason = Error::of_key(ErrorKind::Conflict, &key, reason);
+            if stays {
+                self.stays_in_doubt(&key, &reason);
+            } else {
+                self.put_aside(&key, reason, is_doubtful);
+            }
             return None;
         }
         if over {
@@ -78,6 +127,13 @@ impl State {
             }
             Change::Delete => Change::Delete,
         };
+        entry.is_drawn = true;
+        if expects != Expects::Nothing {
+            entry.sent = Some(match &change {
+                Change::Put { envelope, .. } => envelope::stamp_of(envelope),
+                Change::Delete => stamp,
+            });
+        }
         let (writer, sequence) = (entry.writer, entry.number());
         let recorded = self.recorded_lately(&key, writer, mono);
         Some(Attempt { key, writer, sequence, stamp, change, expects, retry, recorded })
@@ -101,13 +157,13 @@ impl State {
                 }
                 Plan::Ask => return Some((Change::Delete, entry.latest, Expects::Nothing)),
                 Plan::Again => {
-                    let how = if entry.is_confirmed { Again::Answered } else { Again::Shown };
+                    let how = if entry.base_is_current { Again::Answered } else { Again::Shown };
                     self.settle(key, Answer::again(how));
                     return None;
                 }
                 Plan::Done { superseded } => {
                     entry.superseded = superseded;
-                    let written = if superseded > 0 { Written::Superseded } else { Written::Stored };
+                    let written = if entry.superseded.is_empty() { Written::Stored } else { Written::Superseded };
                     self.settle(key, Answer::new(written, true));
                     return None;
                 }

@@ -1,14 +1,14 @@
 //! Maps: `HashMap` with any hasher, and `BTreeMap`.
 
 use super::Synced;
-use crate::error::{ErrorKind, Result};
-use crate::mutation::{Action, Content, Json, Member, Operation, Place, Seen, Step, member, members};
+use super::lookup::Name;
+use crate::error::Result;
+use crate::mutation::{Action, Content, Json, Member, Operation, Seen, Spot, Step, member, members};
 use crate::outbox::Written;
-use crate::part::{Change, How, Part};
+use crate::part::{Back, Change, How, Part};
 use crate::value::Value;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde::ser::SerializeMap;
-use serde::{Serialize, Serializer};
 use std::borrow::{Borrow, Cow};
 use std::collections::{BTreeMap, HashMap};
 use std::convert::Infallible;
@@ -18,100 +18,111 @@ const EMPTY: &str = "{}";
 
 impl Part {
     /// Stores a member, and returns what was there; what is no `V` stays.
-    pub(super) fn put<V: DeserializeOwned>(&self, name: &str, value: &Json) -> Result<Option<V>> {
+    pub(super) fn put<V: DeserializeOwned>(&self, name: &Name, value: &Json) -> Result<Option<V>> {
         let before = self.record(How::Exact, Some(EMPTY), |spot| {
-            let before = self.member_of(spot.found, name)?;
-            Ok((set(name, value.clone(), before), before.map(|before| self.decode(before)).transpose()?))
+            let (member, before) = self.entry_of(spot.found, name)?;
+            if before.is_none() && name.may_be_missed(spot) {
+                return Ok((Change::Nothing, None));
+            }
+            let seen = before.map(Content::of).into();
+            let set = on(member, Action::Set { value: value.clone(), seen });
+            Ok((Change::Do(vec![set]), before.map(|before| self.decode(before)).transpose()?))
         })?;
         Ok(before.0)
     }
 
     /// Stores members, all of them or none.
-    fn put_all(&self, entries: &[(Box<str>, Json)]) -> Result<Written> {
-        let put = |found: Option<&str>| {
-            let mut operations = Vec::with_capacity(entries.len());
-            let there: HashMap<_, _> = self.members(found)?.into_iter().collect();
-            for (name, value) in entries {
-                let seen = there.get(&**name).map(|before| Content::of(before)).into();
-                operations.push(on(name, Action::Set { value: value.clone(), seen }));
+    fn put_all(&self, entries: &[(Name, Json)]) -> Result<Written> {
+        let put = |spot: &Spot<'_>| {
+            let members = self.members(spot.found)?;
+            let by_name: HashMap<&str, usize> =
+                members.iter().enumerate().map(|(at, (name, _))| (&**name, at)).collect();
+            let is_missing = |name: &Name| name.may_be_missed(spot) && name.find(&members).0.is_none();
+            if entries.iter().any(|(name, _)| is_missing(name)) {
+                return Ok((Change::Nothing, ()));
             }
+            let operations = entries.iter().map(|(name, value)| {
+                let (at, member) = match by_name.get(&*name.own) {
+                    Some(at) => (Some(*at), name.member()),
+                    None => name.find(&members),
+                };
+                let seen = at.map(|at| Content::of(members[at].1)).into();
+                on(member, Action::Set { value: value.clone(), seen })
+            });
+            let operations: Vec<_> = operations.collect();
             Ok((if operations.is_empty() { Change::Nothing } else { Change::Do(operations) }, ()))
         };
-        Ok(self.record(How::Blind, Some(EMPTY), |spot| put(spot.found))?.1)
+        Ok(self.record(How::Blind, Some(EMPTY), put)?.1)
     }
 
     /// Stores a member that is not there yet; returns what is there else.
-    fn put_if_absent(&self, name: &str, value: &Json) -> Result<Option<String>> {
+    fn put_if_absent(&self, name: &Name, value: &Json) -> Result<Option<String>> {
         let there = self.record(How::Exact, Some(EMPTY), |spot| {
-            Ok(match self.member_of(spot.found, name)? {
-                Some(there) => (Change::Nothing, Some(there.to_owned())),
-                None => (Change::Do(vec![on(name, Action::SetIfAbsent { value: value.clone() })]), None),
+            Ok(match self.entry_of(spot.found, name)? {
+                (_, Some(there)) => (Change::Nothing, Some(there.to_owned())),
+                (_, None) if name.may_be_missed(spot) => (Change::Nothing, None),
+                (member, None) => (Change::Do(vec![on(member, Action::SetIfAbsent { value: value.clone() })]), None),
             })
         })?;
         Ok(there.0)
     }
 
-    /// Removes the member that `pick` chooses, and returns what `read` makes of its name and what was there; where
-    /// that fails it stays.
-    pub(super) fn take_member<R>(
-        &self,
-        pick: impl Fn(&[(Cow<'_, str>, &str)]) -> Option<usize>,
-        read: impl Fn(&str, &str) -> Result<R>,
-    ) -> Result<Option<R>> {
-        let taken = self.record(How::Exact, Some(EMPTY), |spot| {
+    /// Removes the member with this name, and returns what was there; what is no `V` stays.
+    pub(super) fn remove_named<V: DeserializeOwned>(&self, name: &Name) -> Result<Option<V>> {
+        let removed = self.record(How::Exact, Some(EMPTY), |spot| {
             let members = self.members(spot.found)?;
-            let Some((name, value)) = pick(&members).and_then(|index| members.get(index)) else {
+            let Some((name, value)) = name.find(&members).0.map(|at| &members[at]) else {
                 return Ok((Change::Nothing, None));
             };
-            let taken = read(name, value)?;
-            let remove = on(name, Action::Remove { seen: Seen::Content(Content::of(value)) });
-            Ok((Change::Do(vec![remove]), Some(taken)))
+            Ok((Change::Do(vec![removal(name, value)]), Some(self.decode(value)?)))
+        })?;
+        Ok(removed.0)
+    }
+
+    /// Takes out the member that is stored last, and hands what `read` makes of its name and value to its caller alone; where
+    /// that fails it stays.
+    fn take_last<R>(&self, read: impl Fn(&str, &str) -> Result<R>) -> Result<Option<R>> {
+        let taken = self.record(How::Take, Some(EMPTY), |spot| {
+            let members = self.members(spot.found)?;
+            let Some((name, value)) = members.last() else { return Ok((Change::Nothing, None)) };
+            let entry = self.item(&format!("{{{}:{value}}}", self.encode(&**name)?.as_str()))?;
+            let set = Action::Set { value: self.item(value)?, seen: Seen::Absent };
+            let back = Back::WhereFree(on(Member::new(name), set));
+            let change = Change::Take { operations: vec![removal(name, value)], item: entry, back };
+            Ok((change, Some(read(name, value)?)))
         })?;
         Ok(taken.0)
     }
 
-    fn member_of<'a>(&self, found: Option<&'a str>, name: &str) -> Result<Option<&'a str>> {
-        member(found.unwrap_or(EMPTY), name).map_err(|misfit| self.misfit(misfit))
+    /// What is at the entry with this name, and as which member it is changed.
+    fn entry_of<'a>(&self, found: Option<&'a str>, name: &Name) -> Result<(Member, Option<&'a str>)> {
+        let there = member(found.unwrap_or(EMPTY), &name.own).map_err(|misfit| self.misfit(misfit))?;
+        if there.is_some() || name.spelling.is_none() {
+            return Ok((name.member(), there));
+        }
+        let members = self.members(found)?;
+        let (at, member) = name.find(&members);
+        Ok((member, at.map(|at| members[at].1)))
     }
 
     fn members<'a>(&self, found: Option<&'a str>) -> Result<Vec<(Cow<'a, str>, &'a str)>> {
         members(found.unwrap_or(EMPTY)).map_err(|misfit| self.misfit(misfit))
     }
 
-    /// The name of the member that a map stores under this key.
-    fn name_of<K: Serialize + ?Sized>(&self, key: &K) -> Result<Box<str>> {
-        let object = self.encode(&Entry(key, ()))?;
-        let name = members(object.as_str()).ok().and_then(|members| members.into_iter().next());
-        let name = name.map(|(name, _)| Box::from(&*name));
-        name.ok_or_else(|| self.error(ErrorKind::Serialize, "the key of a map cannot be written as JSON"))
-    }
-
-    fn entry_at<K: Serialize + ?Sized>(&self, key: &K) -> Self {
-        match self.name_of(key) {
-            Ok(name) => self.at(Place::Member(Member { name, also: Box::default(), origin: None })),
+    fn entry_at<K: Value + PartialEq, Q: Serialize + ?Sized>(&self, key: &Q) -> Self {
+        match self.name_of::<K, Q>(key) {
+            Ok(name) => self.at(name.place()),
             Err(error) => self.broken(error),
         }
     }
 }
 
-fn on(name: &str, action: Action) -> Operation {
-    Operation { path: vec![Step::Member(Member::new(name))], action }
+fn removal(name: &str, value: &str) -> Operation {
+    on(Member::new(name), Action::Remove { seen: Seen::Content(Content::of(value)) })
 }
 
-fn set(name: &str, value: Json, before: Option<&str>) -> Change {
-    let seen = before.map(Content::of).into();
-    Change::Do(vec![on(name, Action::Set { value, seen })])
-}
-
-/// A map of one entry.
-struct Entry<'a, K: ?Sized, V>(&'a K, V);
-
-impl<K: Serialize + ?Sized, V: Serialize> Serialize for Entry<'_, K, V> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(Some(1))?;
-        map.serialize_entry(self.0, &self.1)?;
-        map.end()
-    }
+fn on(member: Member, action: Action) -> Operation {
+    Operation { path: vec![Step::Member(member)], action }
 }
 
 /// The methods of a map. Each is a change on its own: those of many processes to one map all survive.
@@ -126,7 +137,7 @@ macro_rules! maps {
             ///
             /// # Errors
             ///
-            /// `Decode` and `Rejected`, as [`get`](Synced::get).
+            /// `Unavailable`, `Decode` and `Rejected`, as [`get`](Synced::get).
             pub fn len(&self) -> Result<usize> {
                 Ok(self.read_or($map::default)?.len())
             }
@@ -175,7 +186,7 @@ macro_rules! maps {
             where
                 K: Borrow<Q>,
             {
-                Synced::of(self.part().entry_at(key))
+                Synced::of(self.part().entry_at::<K, Q>(key))
             }
 
             /// Stores a value under `key`, and returns what was there.
@@ -187,7 +198,7 @@ macro_rules! maps {
             #[allow(clippy::needless_pass_by_value)] // they are given away, as to a map
             pub fn insert(&self, key: K, value: V) -> Result<Option<V>> {
                 let part = self.part();
-                part.put(&part.name_of(&key)?, &part.encode(&value)?)
+                part.put(&part.name_of::<K, K>(&key)?, &part.encode(&value)?)
             }
 
             /// Removes the value under `key` and returns it.
@@ -199,17 +210,17 @@ macro_rules! maps {
             where
                 K: Borrow<Q>,
             {
-                let part = self.part();
-                let name = part.name_of(key)?;
-                let find = |members: &[(Cow<'_, str>, &str)]| members.iter().position(|(other, _)| **other == *name);
-                part.take_member(find, |_, value| part.decode(value))
+                self.part().remove_named(&self.part().name_of::<K, Q>(key)?)
             }
 
-            /// Removes the entry that is stored last and returns it.
+            /// Removes the entry that is stored last and returns it. It is handed to this caller alone, whatever happens to
+            /// the backend: what was taken and handed to nobody goes back by itself, where its key is free.
             ///
             /// # Errors
             ///
-            /// As [`insert`](Self::insert).
+            /// `Unavailable` where the backend does not answer within `timeout` and nothing was taken, `InDoubt` where nobody
+            /// knows (it goes back by itself then), `Conflict` where others changed the map again and again, `Decode`,
+            /// `OutboxFull`, `Rejected`.
             pub fn pop(&self) -> Result<Option<(K, V)>> {
                 let part = self.part();
                 // A map of this one entry: its key is written as a name, and read from one.
@@ -217,7 +228,7 @@ macro_rules! maps {
                     let entry = format!("{{{}:{value}}}", part.encode(name)?.as_str());
                     Ok(part.decode::<$map<K, V $(, $hasher)?>>(&entry)?.into_iter().next())
                 };
-                Ok(part.take_member(|members| members.len().checked_sub(1), read)?.flatten())
+                Ok(part.take_last(read)?.flatten())
             }
 
             /// The value under `key`; where there is none, stores `value`. Of many processes that do so at
@@ -228,7 +239,7 @@ macro_rules! maps {
             /// As [`insert`](Self::insert).
             pub fn get_or_insert(&self, key: K, value: V) -> Result<V> {
                 let part = self.part();
-                match part.put_if_absent(&part.name_of(&key)?, &part.encode(&value)?)? {
+                match part.put_if_absent(&part.name_of::<K, K>(&key)?, &part.encode(&value)?)? {
                     Some(there) => part.decode(&there),
                     None => Ok(value),
                 }
@@ -241,7 +252,7 @@ macro_rules! maps {
             /// As [`insert`](Self::insert).
             pub fn extend(&self, entries: impl IntoIterator<Item = (K, V)>) -> Result<Written> {
                 let part = self.part();
-                let encoded = entries.into_iter().map(|(key, value)| Ok((part.name_of(&key)?, part.encode(&value)?)));
+                let encoded = entries.into_iter().map(|(key, value)| Ok((part.name_of::<K, K>(&key)?, part.encode(&value)?)));
                 part.put_all(&encoded.collect::<Result<Vec<_>>>()?)
             }
 

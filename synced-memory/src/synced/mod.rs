@@ -1,5 +1,6 @@
 //! `Synced<T>`: a live view of a value, or of a part of it.
 
+mod lookup;
 mod map;
 mod number;
 mod set;
@@ -20,8 +21,9 @@ use crate::outbox::Written;
 use crate::part::{Change, How, Part, Policies, seen};
 use crate::policy::{ReadPolicy, WritePolicy};
 use crate::schema::SyncedMemory;
+use crate::shape::Members;
 use crate::source::Shown;
-use crate::state::Request;
+use crate::state::{Request, View};
 use crate::value::Value;
 use crate::wait::block_on;
 use arc_swap::ArcSwapOption;
@@ -58,8 +60,10 @@ pub struct Synced<T> {
 struct Inner<T> {
     part: Part,
     default: Option<fn() -> T>,
-    /// It may have some of its members only.
-    nested: bool,
+    /// Of what is not known the default says nothing.
+    is_implied: bool,
+    /// It is merged by field, and may have some of these members only.
+    nested: Option<Members>,
     memo: ArcSwapOption<Memo<T>>,
 }
 
@@ -72,6 +76,8 @@ struct Memo<T> {
     value: Option<Arc<T>>,
     /// It is there, and not only taken to be there.
     exists: bool,
+    /// The backend has answered for it, or this process has assigned it.
+    is_known: bool,
 }
 
 impl Memory {
@@ -81,10 +87,9 @@ impl Memory {
         let names = std::iter::once(key.name()).chain(spec.aliases.iter().copied());
         let slots = names.map(|name| self.slot(name)).collect();
         let near = spec.near || self.shared().settings.read_policy == ReadPolicy::Near;
-        let behind = spec.behind || self.shared().settings.write_policy == WritePolicy::Behind;
-        let how =
-            Policies { ttl: spec.ttl, near, write: if behind { WritePolicy::Behind } else { WritePolicy::Through } };
-        Synced::with_spec(Part::root(self, slots, move || spec.origin(), how), spec)
+        let how = Policies { ttl: spec.ttl, near, write: spec.write.unwrap_or(self.shared().settings.write_policy) };
+        let has_default = spec.default.is_some() && !spec.is_implied;
+        Synced::with_spec(Part::root(self, slots, (move || spec.origin(), has_default), how), spec)
     }
 }
 
@@ -93,7 +98,8 @@ impl<T: Value> Spec<T> {
     fn origin(&self) -> Option<Json> {
         match self.default {
             Some(default) => Json::encode(&default()).ok(),
-            None => self.nested.then(|| Json::parse("{}".to_owned()).ok()).flatten(),
+            None if self.is_optional => None,
+            None => self.nested.and_then(|_| Json::parse("{}".to_owned()).ok()),
         }
     }
 }
@@ -109,14 +115,41 @@ impl Part {
 }
 
 impl<T> Synced<T> {
+    /// The same value, whose calls return facts: a write returns what has come of it, and a read what the backend has when
+    /// it is asked, with nothing on top. See [`WritePolicy::Confirmed`](crate::WritePolicy::Confirmed).
+    ///
+    /// ```
+    /// use synced_memory::{Key, Memory};
+    /// use std::collections::HashSet;
+    ///
+    /// let memory = Memory::open("memory:")?;
+    /// let claims = memory.synced(&Key::<HashSet<u64>>::new("claims"));
+    /// if claims.confirmed().insert(17)? {
+    ///     // Nobody else was told `true` for 17: it is ours.
+    /// }
+    /// # Ok::<(), synced_memory::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// The calls of the view: also `Unavailable` where the backend does not answer within `timeout` (it was not made, and never
+    /// will be), and `InDoubt` where it was made once, or never.
+    #[must_use]
+    pub fn confirmed(&self) -> Self {
+        let Inner { part, default, is_implied, nested, .. } = &*self.inner;
+        let (default, is_implied, nested) = (*default, *is_implied, *nested);
+        let inner = Inner { part: part.confirmed(), default, is_implied, nested, memo: ArcSwapOption::empty() };
+        Self { inner: Arc::new(inner) }
+    }
+
     /// A part that has no default.
     fn of(part: Part) -> Self {
         Self::with_spec(part, Spec::new())
     }
 
     fn with_spec(part: Part, spec: Spec<T>) -> Self {
-        let Spec { default, nested, .. } = spec;
-        Self { inner: Arc::new(Inner { part, default, nested, memo: ArcSwapOption::empty() }) }
+        let Spec { default, is_implied, nested, .. } = spec;
+        Self { inner: Arc::new(Inner { part, default, is_implied, nested, memo: ArcSwapOption::empty() }) }
     }
 
     pub(crate) fn part(&self) -> &Part {
@@ -125,7 +158,7 @@ impl<T> Synced<T> {
 
     /// Whether it may have some of its members only.
     pub(crate) fn is_nested(&self) -> bool {
-        self.inner.nested
+        self.inner.nested.is_some()
     }
 }
 
@@ -134,8 +167,9 @@ impl<T: Value> Synced<T> {
     ///
     /// # Errors
     ///
-    /// `Unset` where nothing is stored and there is no default, `Decode` where something else than a
-    /// `T` is stored, `Rejected` where the server refuses this key.
+    /// `Unset` where nothing is stored and there is no default, `Unavailable` where the backend is away and nothing is known
+    /// of the key (an explicit `default` is read then), `Decode` where something else than a `T` is stored, `Rejected`
+    /// where the server refuses this key.
     pub fn get(&self) -> Result<T> {
         match self.local(T::clone) {
             Some(value) => Ok(value),
@@ -149,6 +183,9 @@ impl<T: Value> Synced<T> {
     ///
     /// As [`get`](Synced::get).
     pub async fn get_async(&self) -> Result<T> {
+        if self.part().is_confirmed() {
+            return self.memo_or(&*self.memo_now().await?, None).map(Arc::unwrap_or_clone);
+        }
         self.part().load_async().await?;
         self.shown_or_default().map(Arc::unwrap_or_clone)
     }
@@ -157,11 +194,54 @@ impl<T: Value> Synced<T> {
     ///
     /// # Errors
     ///
-    /// `Decode` and `Rejected`, as [`get`](Synced::get).
+    /// `Unavailable`, `Decode` and `Rejected`, as [`get`](Synced::get).
     pub fn find(&self) -> Result<Option<T>> {
+        Ok(self.found()?.map(Arc::unwrap_or_clone))
+    }
+
+    /// What is there by what a read of it says.
+    fn current(&self) -> Result<Arc<Memo<T>>> {
+        if self.part().is_confirmed() {
+            return block_on(self.memo_now());
+        }
         self.part().load()?;
-        let memo = self.shown()?;
-        Ok(memo.value.clone().filter(|_| memo.exists).map(Arc::unwrap_or_clone))
+        self.shown()
+    }
+
+    /// What the backend has now, with nothing on top.
+    async fn memo_now(&self) -> Result<Arc<Memo<T>>> {
+        self.memo_of(&self.part().view_now().await?)
+    }
+
+    /// What the backend has answered.
+    fn memo_of(&self, view: &View) -> Result<Arc<Memo<T>>> {
+        let (value, exists) = self.decoded(view)?;
+        let value = value.map(Arc::new);
+        Ok(Arc::new(Memo { version: 0, is_local: false, expires: None, value, exists, is_known: true }))
+    }
+
+    /// The value in what the backend has answered, or the default.
+    pub(crate) fn value_in(&self, view: &View) -> Result<Arc<T>> {
+        self.memo_or(&*self.memo_of(view)?, None)
+    }
+
+    fn found(&self) -> Result<Option<Arc<T>>> {
+        let memo = self.current()?;
+        match memo.value.clone().filter(|_| memo.exists) {
+            None if !memo.is_known => Err(self.part().unknown()),
+            found => Ok(found),
+        }
+    }
+
+    /// The value; where nothing is stored, its default.
+    pub(crate) fn find_or_default(&self) -> Result<Option<T>> {
+        let default = self.inner.default;
+        match self.found() {
+            Err(error) if error.kind() == ErrorKind::Unavailable && !self.inner.is_implied && default.is_some() => {
+                Ok(default.map(|default| default()))
+            }
+            found => Ok(found?.map(Arc::unwrap_or_clone).or_else(|| default.map(|default| default()))),
+        }
     }
 
     /// The value, shared and not cloned.
@@ -170,8 +250,7 @@ impl<T: Value> Synced<T> {
     ///
     /// As [`get`](Synced::get).
     pub fn read(&self) -> Result<Arc<T>> {
-        self.part().load()?;
-        self.shown_or_default()
+        self.memo_or(&*self.current()?, None)
     }
 
     /// What `look` makes of the value, which is not cloned for it.
@@ -245,11 +324,12 @@ impl<T: Value> Synced<T> {
                 Err(error) => Err(error),
             };
         }
+        if self.part().write_policy() == WritePolicy::Confirmed {
+            return block_on(self.part().delete_now());
+        }
         // The older names first: the key must not fall back to them in between.
         let deletes = self.part().keys()?.into_iter().rev().map(|key| (key, Request::Delete)).collect();
-        let answers: Vec<_> = block_on(self.part().core().write_all(deletes, self.part().write_policy()))?
-            .into_iter()
-            .collect::<Result<_>>()?;
+        let answers = block_on(self.part().core().write_together(deletes, self.part().write_policy()))?;
         Ok(answers.iter().any(|answer| answer.existed))
     }
 
@@ -258,34 +338,47 @@ impl<T: Value> Synced<T> {
     ///
     /// # Errors
     ///
-    /// `Rejected` where the server refuses this key.
+    /// `Unavailable` where the backend is away and nothing is known of the key, `Rejected` where the server refuses it.
     pub fn last_modified(&self) -> Result<Option<u64>> {
-        self.part().load()?;
-        Ok(self.part().shown()?.view.stored.map(|stored| envelope::stamp_of(&stored).get()))
+        let (view, is_known) = if self.part().is_confirmed() {
+            (block_on(self.part().view_now())?, true)
+        } else {
+            self.part().load()?;
+            let Shown { view, is_known, .. } = self.part().shown()?;
+            (view, is_known)
+        };
+        match view.stored {
+            None if !is_known => Err(self.part().unknown()),
+            stored => Ok(stored.map(|stored| envelope::stamp_of(&stored).get())),
+        }
     }
 
     pub(crate) fn is_set(&self) -> Result<bool> {
-        self.part().load()?;
-        let set = self.part().shown()?.view.stored.is_some();
-        if set || self.part().is_known() { Ok(set) } else { Err(self.part().memory().shared().unavailable()) }
+        Ok(self.last_modified()?.is_some())
     }
 
     /// The value that the last answers show, or the default.
     pub(crate) fn shown_or_default(&self) -> Result<Arc<T>> {
-        self.shown_or(self.inner.default)
+        self.memo_or(&*self.shown()?, None)
     }
 
     /// The value; where nothing is there, its default, or what a value of this type is without one.
     fn read_or(&self, empty: fn() -> T) -> Result<Arc<T>> {
-        self.part().load()?;
-        self.shown_or(self.inner.default.or(Some(empty)))
+        self.memo_or(&*self.current()?, Some(empty))
     }
 
-    fn shown_or(&self, default: Option<fn() -> T>) -> Result<Arc<T>> {
-        if let Some(value) = &self.shown()?.value {
-            return Ok(Arc::clone(value));
+    fn memo_or(&self, memo: &Memo<T>, empty: Option<fn() -> T>) -> Result<Arc<T>> {
+        let explicit = self.inner.default.filter(|_| !self.inner.is_implied);
+        match (&memo.value, explicit, self.inner.default.or(empty)) {
+            // What is only taken to be there is an implied default.
+            (Some(value), _, _) if memo.is_known || memo.exists || explicit.is_some() || self.part().has_default() => {
+                Ok(Arc::clone(value))
+            }
+            (None, Some(default), _) => Ok(Arc::new(default())),
+            _ if !memo.is_known => Err(self.part().unknown()),
+            (None, None, Some(default)) => Ok(Arc::new(default())),
+            (None | Some(_), None | Some(_), _) => Err(self.unset()),
         }
-        default.map(|default| Arc::new(default())).ok_or_else(|| self.unset())
     }
 
     /// The full key and the request that stores `value` there.
@@ -308,43 +401,45 @@ impl<T: Value> Synced<T> {
         {
             return Ok(Arc::clone(memo));
         }
-        let Shown { version, is_local, view, .. } = part.shown()?;
-        let (value, exists) = match &view.stored {
+        let Shown { version, is_local, is_known, view, .. } = part.shown()?;
+        let is_unknown = !is_known && !part.has_default() && view.stored.is_none();
+        let (value, exists) = if is_unknown { (None, false) } else { self.decoded(&view)? };
+        let memo =
+            Arc::new(Memo { version, is_local, expires: view.expires, value: value.map(Arc::new), exists, is_known });
+        self.inner.memo.store(Some(Arc::clone(&memo)));
+        Ok(memo)
+    }
+
+    /// The value in this, and whether it is there and not only taken to be there.
+    fn decoded(&self, view: &View) -> Result<(Option<T>, bool)> {
+        let part = self.part();
+        match &view.stored {
             stored if part.is_root() => {
                 let decode = |stored: &Bytes| {
                     envelope::decode(stored)
                         .map_err(|error| self.undecoded(&error, envelope::value_of(stored).as_str()))
                 };
-                (stored.as_ref().map(decode).transpose()?, stored.is_some())
+                Ok((stored.as_ref().map(decode).transpose()?, stored.is_some()))
             }
-            _ => part.look_at(&view, |found, exists| {
+            _ => part.look_at(view, |found, exists| {
                 let decode = |text| self.decode(text);
                 Ok((found.map(decode).transpose()?, exists))
-            })?,
-        };
-        let memo = Arc::new(Memo { version, is_local, expires: view.expires, value: value.map(Arc::new), exists });
-        self.inner.memo.store(Some(Arc::clone(&memo)));
-        Ok(memo)
+            }),
+        }
     }
 
     fn decode(&self, text: &str) -> Result<T> {
-        self.part().source().decode(text, self.inner.nested)
+        self.part().source().decode(text, self.is_nested())
     }
 
     fn undecoded(&self, error: &serde_json::Error, text: &str) -> Error {
-        self.part().source().undecoded::<T>(error, text, self.inner.nested)
+        self.part().source().undecoded::<T>(error, text, self.is_nested())
     }
 
     fn unset(&self) -> Error {
         let expected = std::any::type_name::<T>();
-        if self.part().is_known() {
-            let what = format!("expected a value of type `{expected}`, but nothing is stored, and there is no default");
-            self.part().error(ErrorKind::Unset, what)
-        } else {
-            let cause = self.part().memory().shared().unavailable();
-            let what = format!("expected a value of type `{expected}`, but nothing is known: {cause}");
-            self.part().error(ErrorKind::Unset, what)
-        }
+        let what = format!("expected a value of type `{expected}`, but nothing is stored, and there is no default");
+        self.part().error(ErrorKind::Unset, what)
     }
 }
 

@@ -1,8 +1,9 @@
 //! Sets: `HashSet` with any hasher, and `BTreeSet`. Stored as lists, in which order does not count.
 
 use super::Synced;
+use super::lookup::Item;
 use crate::error::Result;
-use crate::mutation::{Action, Content, Json, elements};
+use crate::mutation::{Action, Json, elements};
 use crate::outbox::Written;
 use crate::part::{Change, How, Part};
 use crate::value::Value;
@@ -13,25 +14,40 @@ const EMPTY: &str = "[]";
 
 impl Part {
     /// Takes an element in or out; whether that made a difference.
-    fn hold(&self, item: &Json, is_in: bool) -> Result<bool> {
-        let content = Content::of(item.as_str());
+    fn hold(&self, item: &Item, is_in: bool) -> Result<bool> {
         let changed = self.record(How::Exact, Some(EMPTY), |spot| {
-            let list = elements(spot.found.unwrap_or(EMPTY)).map_err(|misfit| self.misfit(misfit))?;
-            if list.iter().any(|element| Content::of(element) == content) == is_in {
-                return Ok((Change::Nothing, false));
-            }
-            let items = vec![item.clone()];
-            let action = if is_in { Action::Include { items } } else { Action::Exclude { items } };
+            let there = item.spellings(&self.items(spot.found)?);
+            let action = match (is_in, there.is_empty()) {
+                // It may be there in another spelling, and this process does not know it yet.
+                (_, true) if !item.has_one_spelling() && !spot.is_current => return Ok((Change::Nothing, false)),
+                (true, true) => Action::Include { items: vec![item.text.clone()] },
+                (false, false) => Action::Exclude { items: there },
+                (true, false) | (false, true) => return Ok((Change::Nothing, false)),
+            };
             Ok((Change::one(action), true))
         })?;
         Ok(changed.0)
     }
 
-    fn include(&self, items: &[Json]) -> Result<Written> {
+    fn include(&self, items: &[Item]) -> Result<Written> {
         if items.is_empty() {
             return Ok(Written::Stored);
         }
-        self.act(How::Plain, Some(EMPTY), |_| Action::Include { items: items.to_vec() })
+        if items.iter().all(Item::has_one_spelling) {
+            let items: Vec<Json> = items.iter().map(|item| item.text.clone()).collect();
+            return self.act(How::Plain, Some(EMPTY), |_| Action::Include { items: items.clone() });
+        }
+        let include = |found: Option<&str>| {
+            let there = self.items(found)?;
+            let new = items.iter().filter(|item| item.spellings(&there).is_empty());
+            let items: Vec<Json> = new.map(|item| item.text.clone()).collect();
+            Ok((if items.is_empty() { Change::Nothing } else { Change::one(Action::Include { items }) }, ()))
+        };
+        Ok(self.record(How::Current, Some(EMPTY), |spot| include(spot.found))?.1)
+    }
+
+    fn items<'a>(&self, found: Option<&'a str>) -> Result<Vec<&'a str>> {
+        elements(found.unwrap_or(EMPTY)).map_err(|misfit| self.misfit(misfit))
     }
 }
 
@@ -47,7 +63,7 @@ macro_rules! sets {
             ///
             /// # Errors
             ///
-            /// `Decode` and `Rejected`, as [`get`](Synced::get).
+            /// `Unavailable`, `Decode` and `Rejected`, as [`get`](Synced::get).
             pub fn len(&self) -> Result<usize> {
                 Ok(self.read_or($set::default)?.len())
             }
@@ -88,7 +104,7 @@ macro_rules! sets {
             /// `OutboxFull`, `Rejected`. After an error nothing is changed.
             #[allow(clippy::needless_pass_by_value)] // it is given away, as to a set
             pub fn insert(&self, item: T) -> Result<bool> {
-                self.part().hold(&self.part().encode(&item)?, true)
+                self.part().hold(&Item::of(self.part(), &item)?, true)
             }
 
             /// Takes an element out; whether it was there.
@@ -97,7 +113,7 @@ macro_rules! sets {
             ///
             /// As [`insert`](Self::insert).
             pub fn remove(&self, item: &T) -> Result<bool> {
-                self.part().hold(&self.part().encode(item)?, false)
+                self.part().hold(&Item::of(self.part(), item)?, false)
             }
 
             /// Takes elements in, all of them or none.
@@ -106,7 +122,8 @@ macro_rules! sets {
             ///
             /// As [`insert`](Self::insert).
             pub fn extend(&self, items: impl IntoIterator<Item = T>) -> Result<Written> {
-                self.part().include(&self.part().encode_all(items)?)
+                let items = items.into_iter().map(|item| Item::of(self.part(), &item));
+                self.part().include(&items.collect::<Result<Vec<_>>>()?)
             }
 
             /// Assigns an empty set.

@@ -1,12 +1,16 @@
 //! Closures that change a value: run on the caller's thread, and recorded as the difference that they made.
 
 use super::Synced;
-use crate::error::{Error, Result};
+use crate::envelope;
+use crate::error::{Error, ErrorKind, Result};
 use crate::key::Key;
 use crate::memory::Memory;
-use crate::mutation::{Action, Json, Operation, Spot, diff, diff_of_sets, elements};
+use crate::mutation::{
+    Action, Encoded, Location, Made, Mutation, Operation, Rule, Spot, apply, diff, first_difference,
+};
 use crate::outbox::Written;
-use crate::part::{Change, How, seen};
+use crate::part::{Back, Change, How, seen};
+use crate::shape::Members;
 use crate::updating::Updating;
 use crate::value::Value;
 use crate::wait::block_on;
@@ -16,15 +20,22 @@ impl<T: Value> Synced<T> {
     /// Changes the value by a closure, which gets what the backend has now, and returns what it returns.
     ///
     /// Only what differs afterwards is written. Where somebody else writes at the same time, the closure runs
-    /// again on what they wrote. It holds no lock, may borrow from the caller, and may run more than once;
-    /// one that panics changes nothing. While the backend is away it runs once, on what this process knows,
-    /// and each path that it changed is compared when it is sent: what others have changed there since stays.
+    /// again on what they wrote. It blocks no other process, may borrow from the caller, and may run more than once;
+    /// one that panics changes nothing. It waits for the backend under every write policy, also `Behind`.
+    ///
+    /// While the backend is away it runs once, on what this process knows, and what it changed is queued: by element, entry
+    /// or member of std's collections, and by field of `nested` structs; everything else, a plain struct too, is one part.
+    /// If a part that it changed is something else when that is sent, the whole call becomes a
+    /// [dead letter](Memory::dead_letters). It does not tell which of the two it was: who has to know, say to take a job,
+    /// calls it on the [`confirmed`](Synced::confirmed) view. Numbers that several processes change are counted by
+    /// [`add`](Synced::add).
     ///
     /// # Errors
     ///
-    /// `Unset` where nothing is stored and there is no default; `Conflict` for a closure that writes to its own
-    /// key, and where others change it again and again for as long as `timeout`; `Serialize`, `Decode`,
-    /// `OutboxFull`, `Rejected`. After an error nothing is changed.
+    /// `Unset` where nothing is stored and there is no default; `Unavailable` where the backend is away and nothing is
+    /// known of the value; `Conflict` for a closure that writes to its own key, and where others change it again and again
+    /// for as long as `timeout`; `Serialize`, `Decode`, `OutboxFull`, `Rejected`. After an error nothing is changed, but
+    /// for `InDoubt`, which only [`confirmed`](Synced::confirmed) calls return.
     pub fn update<R>(&self, mut change: impl FnMut(&mut T) -> R) -> Result<R> {
         let changed = self.change(self.inner.default, |value| Ok::<R, Infallible>(change(value)))?;
         Ok(match changed.0 {
@@ -74,15 +85,55 @@ impl<T: Value> Synced<T> {
                 (None, Some(default)) => default(),
                 (None, None) => return Err(self.unset()),
             };
-            let before = self.part().encode(&value)?;
+            let before = self.encoded(&value)?;
             let result = self.run(|| change(&mut value))?;
             if result.is_err() {
                 return Ok((Change::Nothing, result));
             }
-            let after = self.part().encode(&value)?;
-            Ok((difference::<T>(spot, &before, after), result))
+            Ok((self.changed(spot, Some(&before), Some(self.encoded(&value)?)), result))
         };
-        self.part().record_async(How::CurrentExact, None, record).await
+        self.part().record_async(How::Closure, None, record).await
+    }
+
+    /// Changes the value by a closure of ours that takes elements out of it, and hands them to its caller alone.
+    pub(super) fn take_by<I: Value>(
+        &self,
+        default: Option<fn() -> T>,
+        mut take: impl FnMut(&mut T) -> Vec<I>,
+    ) -> Result<Vec<I>> {
+        let record = |spot: &Spot<'_>| {
+            let mut value = match (spot.found, default) {
+                (Some(text), _) => self.decode(text)?,
+                (None, Some(default)) => default(),
+                (None, None) => return Err(self.unset()),
+            };
+            let before = self.encoded(&value)?;
+            let taken = take(&mut value);
+            let item = self.part().encode(&taken)?;
+            let change = match self.changed(spot, Some(&before), Some(self.encoded(&value)?)) {
+                Change::Do(operations) if !taken.is_empty() => Change::Take { operations, item, back: Back::Nowhere },
+                change => change,
+            };
+            Ok((change, taken))
+        };
+        Ok(self.part().record(How::Take, None, record)?.0)
+    }
+
+    fn encoded(&self, value: &T) -> Result<Encoded> {
+        let encoded = Encoded::of(value, self.inner.nested);
+        encoded.map_err(|error| self.part().error(ErrorKind::Serialize, envelope::describe_refusal(&error)))
+    }
+
+    /// What a closure changed at a place; `None` is what is not there.
+    fn changed(&self, spot: &Spot<'_>, before: Option<&Encoded>, after: Option<Encoded>) -> Change {
+        let seen = seen(spot);
+        match (before, after, spot.found) {
+            (None, None, _) => Change::Nothing,
+            (Some(before), Some(after), Some(found)) => difference::<T>(found, before, &after, self.inner.nested),
+            (Some(before), Some(after), None) if before.content() == after.content() => Change::Nothing,
+            (_, Some(after), _) => Change::one(Action::Set { value: after.into_text(), seen }),
+            (Some(_), None, _) => Change::one(Action::Remove { seen }),
+        }
     }
 
     /// Runs a closure of the user, which may not write to this key.
@@ -116,19 +167,13 @@ impl Memory {
         let view = self.synced(&key.without_default());
         let part = view.part();
         let mut is_deleted = false;
-        let (result, _) = part.record(How::CurrentExact, None, |spot| {
+        let (result, _) = part.record(How::Closure, None, |spot| {
             let mut value: Option<T> = spot.found.map(|text| part.decode(text)).transpose()?;
-            let before = value.as_ref().map(|value| part.encode(value)).transpose()?;
+            let before = value.as_ref().map(|value| view.encoded(value)).transpose()?;
             let result = view.run(|| change(&mut value))?;
-            let after = value.as_ref().map(|value| part.encode(value)).transpose()?;
+            let after = value.as_ref().map(|value| view.encoded(value)).transpose()?;
             is_deleted = before.is_some() && after.is_none();
-            let change = match (before, after) {
-                (None, None) => Change::Nothing,
-                (Some(_), None) => Change::Withdraw,
-                (Some(before), Some(after)) => difference::<T>(spot, &before, after),
-                (None, Some(value)) => Change::one(Action::Set { value, seen: seen(spot) }),
-            };
-            Ok((change, result))
+            Ok((view.changed(spot, before.as_ref(), after), result))
         })?;
         if is_deleted && !key.spec().aliases.is_empty() {
             view.delete()?;
@@ -137,21 +182,43 @@ impl Memory {
     }
 }
 
-/// What a closure changed at a place.
-fn difference<T: Value>(spot: &Spot<'_>, before: &Json, after: Json) -> Change {
-    let operations: Vec<Operation> = match spot.found {
-        Some(_) if is_set::<T>(before) || is_set::<T>(&after) => diff_of_sets(before.as_str(), after.as_str()),
-        Some(found) => diff(found, before.as_str(), after.as_str()),
-        None if *before == after => Vec::new(),
-        None => return Change::one(Action::Set { value: after, seen: seen(spot) }),
-    };
-    if operations.is_empty() { Change::Nothing } else { Change::Do(operations) }
+/// So many times a difference is cut more coarsely; then it is the whole.
+const CUTS: usize = 8;
+
+/// What a closure changed at a place, which has read `before` from what is `found` there.
+fn difference<T: Value>(found: &str, before: &Encoded, after: &Encoded, nested: Option<Members>) -> Change {
+    let mut whole = Vec::new();
+    let is_as_written = before.is_as_written_in(found);
+    for _ in 0..CUTS {
+        let operations = diff(found, before, after, &whole);
+        if operations.is_empty() {
+            return Change::Nothing;
+        }
+        if is_as_written {
+            return Change::Do(operations);
+        }
+        // What is stored may be another text for the same value: what comes of it has to be what the closure left.
+        let Some(applied) = applied::<T>(found, &operations, nested) else { break };
+        let Some(mut location) = first_difference(&applied, after) else { return Change::Do(operations) };
+        // Around what goes as a whole already.
+        while let Some(at) = whole.iter().position(|whole: &Location| location.starts_with(whole)) {
+            location = whole.swap_remove(at);
+            location.pop();
+        }
+        if location.is_empty() {
+            break;
+        }
+        whole.push(location);
+    }
+    Change::Do(diff(found, before, after, &[Location::new()]))
 }
 
-/// Whether `T` is a set, as far as a value of it tells: it holds equal elements once.
-fn is_set<T: Value>(value: &Json) -> bool {
-    let first = elements(value.as_str()).ok().and_then(|elements| elements.first().copied());
-    let Some(twice) = first.map(|first| format!("[{first},{first}]")) else { return false };
-    let once = serde_json::from_str::<T>(&twice).ok().and_then(|value| Json::encode(&value).ok());
-    once.is_some_and(|once| elements(once.as_str()).is_ok_and(|elements| elements.len() == 1))
+/// What the type reads where these operations are made.
+fn applied<T: Value>(found: &str, operations: &[Operation], nested: Option<Members>) -> Option<Encoded> {
+    let applied = apply(Some(found), &Mutation::new(None, operations.to_vec()), Rule::Latest);
+    let text = match &applied.made {
+        Made::Text(text) => text,
+        Made::Nothing | Made::Removed => found,
+    };
+    Encoded::of(&serde_json::from_str::<T>(text).ok()?, nested).ok()
 }

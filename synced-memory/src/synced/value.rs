@@ -1,12 +1,12 @@
 //! `serde_json::Value`: any JSON, with the methods of lists and of maps.
 
 use super::Synced;
+use super::lookup::Name;
 use crate::error::Result;
 use crate::mutation::{Member, Place};
 use crate::outbox::Written;
 use crate::part::Part;
 use serde_json::Value;
-use std::borrow::Cow;
 use std::fmt;
 
 mod sealed {
@@ -68,7 +68,7 @@ impl Synced<Value> {
     ///
     /// # Errors
     ///
-    /// `Decode` and `Rejected`, as [`get`](Synced::get).
+    /// `Unavailable`, `Decode` and `Rejected`, as [`get`](Synced::get).
     pub fn len(&self) -> Result<usize> {
         Ok(match &*self.read_or(Value::default)? {
             Value::Array(list) => list.len(),
@@ -131,23 +131,22 @@ impl Synced<Value> {
     /// `Decode` where something else than an object is there, `OutboxFull`, `Rejected`. After an error nothing is
     /// changed.
     pub fn insert(&self, name: impl Into<String>, value: impl Into<Value>) -> Result<Option<Value>> {
-        self.part().put(&name.into(), &self.part().encode(&value.into())?)
+        self.part().put(&Name::plain(&name.into()), &self.part().encode(&value.into())?)
     }
 
-    /// Removes the element or member at `index` and returns it.
+    /// Removes the element or member at `index` and returns it: of an element a fact, as of `Vec`'s
+    /// [`remove`](Synced::<Vec<Value>>::remove); of a member what this process knows.
     ///
     /// # Errors
     ///
-    /// As [`insert`](Self::insert).
+    /// As [`insert`](Self::insert); of an element also `Unavailable` where the backend does not answer within `timeout`
+    /// and nothing was taken, `InDoubt` where nobody knows (it goes back by itself then), `Conflict` where others changed
+    /// the list again and again.
     pub fn remove(&self, index: impl ValueIndex) -> Result<Option<Value>> {
         let part: &Part = self.part();
         match index.into_place().0 {
             Place::Index(index) => part.take_element(|list| (index < list.len()).then_some(index)),
-            Place::Member(member) => {
-                let find =
-                    |members: &[(Cow<'_, str>, &str)]| members.iter().position(|(name, _)| **name == *member.name);
-                part.take_member(find, |_, value| part.decode(value))
-            }
+            Place::Member(member) | Place::Entry(member, _) => part.remove_named(&Name::plain(&member.name)),
         }
     }
 
@@ -155,7 +154,7 @@ impl Synced<Value> {
     ///
     /// # Errors
     ///
-    /// As [`insert`](Self::insert).
+    /// As [`remove`](Self::remove) of an element.
     pub fn pop(&self) -> Result<Option<Value>> {
         self.part().take_element(|list| list.len().checked_sub(1))
     }

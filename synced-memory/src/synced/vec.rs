@@ -1,17 +1,23 @@
 //! Lists: `Vec` and `VecDeque`.
 
 use super::Synced;
+use super::lookup::Item;
 use crate::error::Result;
-use crate::mutation::{Action, Content, Json, Operation, Place, Seen, Step, element, elements};
+use crate::mutation::{Action, Element, Json, Misfit, Operation, Place, Seen, Step, element, elements};
 use crate::outbox::Written;
-use crate::part::{Change, How, Part};
+use crate::part::{Back, Change, How, Part};
 use crate::value::Value;
-use serde::de::{DeserializeOwned, IgnoredAny};
+use serde::de::DeserializeOwned;
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::ops::RangeBounds;
 
 const EMPTY: &str = "[]";
+
+fn removal(element: Element) -> Operation {
+    let seen = Seen::Content(element.content);
+    Operation { path: vec![Step::Element(element)], action: Action::Remove { seen } }
+}
 
 impl Part {
     /// Adds to the end of the list.
@@ -38,21 +44,45 @@ impl Part {
         Ok(self.record(How::Current, Some(EMPTY), |spot| insert(spot.found))?.1)
     }
 
-    /// Removes the element that `pick` chooses, and returns it; one that is no `T` stays.
+    /// Removes the element that `pick` chooses, which its caller has named; whether there was one.
+    pub(super) fn remove_element(&self, pick: impl Fn(&[&str]) -> Option<usize>) -> Result<bool> {
+        let removed = self.record(How::Exact, Some(EMPTY), |spot| {
+            let list = self.elements(spot.found)?;
+            let Some(element) = pick(&list).and_then(|index| element(&list, index)) else {
+                return Ok((Change::Nothing, false));
+            };
+            Ok((Change::Do(vec![removal(element)]), true))
+        })?;
+        Ok(removed.0)
+    }
+
+    /// Takes out the element that `pick` chooses, which its caller has not named, and hands it to it alone; one that is no
+    /// `T` stays.
     pub(super) fn take_element<T: DeserializeOwned>(
         &self,
         pick: impl Fn(&[&str]) -> Option<usize>,
     ) -> Result<Option<T>> {
-        let taken = self.record(How::Exact, Some(EMPTY), |spot| {
-            let list = self.elements(spot.found)?;
-            let picked = pick(&list).and_then(|index| element(&list, index).zip(list.get(index)));
-            let Some((element, text)) = picked else { return Ok((Change::Nothing, None)) };
-            let taken = self.decode(text)?;
-            let seen = Seen::Content(element.content);
-            let remove = Operation { path: vec![Step::Element(element)], action: Action::Remove { seen } };
-            Ok((Change::Do(vec![remove]), Some(taken)))
+        let taken = self.record(How::Take, Some(EMPTY), |spot| {
+            let mut list = self.elements(spot.found)?;
+            let picked = pick(&list).and_then(|index| element(&list, index));
+            let Some(picked) = picked else { return Ok((Change::Nothing, None)) };
+            let text = list.remove(picked.index);
+            let (taken, item) = (self.decode(text)?, self.item(text)?);
+            // Before what was behind it, wherever that is by then.
+            let items = vec![item.clone()];
+            let action = match element(&list, picked.index) {
+                Some(before) => Action::InsertAt { before, items },
+                None => Action::Append { items },
+            };
+            let back = Back::Anyway(Operation { path: Vec::new(), action });
+            Ok((Change::Take { operations: vec![removal(picked)], item, back }, Some(taken)))
         })?;
         Ok(taken.0)
+    }
+
+    /// A part of what is stored, as it is there.
+    pub(super) fn item(&self, text: &str) -> Result<Json> {
+        Json::parse(text.to_owned()).map_err(|_| self.misfit(Misfit::Invalid))
     }
 
     fn elements<'a>(&self, found: Option<&'a str>) -> Result<Vec<&'a str>> {
@@ -72,7 +102,7 @@ macro_rules! lists {
             ///
             /// # Errors
             ///
-            /// `Decode` and `Rejected`, as [`get`](Synced::get).
+            /// `Unavailable`, `Decode` and `Rejected`, as [`get`](Synced::get).
             pub fn len(&self) -> Result<usize> {
                 Ok(self.read_or($list::new)?.len())
             }
@@ -132,24 +162,30 @@ macro_rules! lists {
                 self.part().insert(index, &self.part().encode(&item)?)
             }
 
-            /// Removes the element at `index` and returns it; `None` where the list is shorter.
+            /// Removes the element at `index` and returns it; `None` where the list is shorter. It is handed to this caller
+            /// alone, whatever happens to the backend: what was taken and handed to nobody goes back by itself.
             ///
             /// # Errors
             ///
-            /// `Decode`, `OutboxFull`, `Rejected`. After an error nothing is changed.
+            /// `Unavailable` where the backend does not answer within `timeout` and nothing was taken, `InDoubt` where nobody
+            /// knows (it goes back by itself then), `Conflict` where others changed the list again and again, `Decode`,
+            /// `OutboxFull`, `Rejected`.
             pub fn remove(&self, index: usize) -> Result<Option<T>> {
                 self.part().take_element(|list| (index < list.len()).then_some(index))
             }
 
-            /// Removes the first element that equals `item`; whether there was one.
+            /// Removes the first element that equals `item`, in whatever spelling it is stored; whether there was one, as far
+            /// as this process knows.
             ///
             /// # Errors
             ///
-            /// As [`remove`](Self::remove), and `Serialize`.
-            pub fn remove_item(&self, item: &T) -> Result<bool> {
-                let item = Content::of(self.part().encode(item)?.as_str());
-                let first = |list: &[&str]| list.iter().position(|element| Content::of(element) == item);
-                Ok(self.part().take_element::<IgnoredAny>(first)?.is_some())
+            /// `Serialize`, `Decode`, `OutboxFull`, `Rejected`. After an error nothing is changed.
+            pub fn remove_item(&self, item: &T) -> Result<bool>
+            where
+                T: PartialEq,
+            {
+                let item = Item::of(self.part(), item)?;
+                self.part().remove_element(|list| item.position(list))
             }
 
             /// Removes the last element and returns it; `None` where there is none.
@@ -210,11 +246,12 @@ macro_rules! lists {
             }
 
             /// Replaces the elements in `range` (as far as they exist) by `items`, and returns those that were
-            /// there.
+            /// there, as [`remove`](Self::remove) does. What was taken and handed to nobody is a
+            /// [dead letter](crate::DeadLetter).
             ///
             /// # Errors
             ///
-            /// As [`update`](Synced::update).
+            /// As [`remove`](Self::remove), and `Serialize`.
             pub fn splice(
                 &self,
                 range: impl RangeBounds<usize>,
@@ -227,10 +264,9 @@ macro_rules! lists {
                     let behind = rest.split_off(end - start);
                     list.extend(items.iter().cloned());
                     list.extend(behind);
-                    Ok::<_, Infallible>(rest.into_iter().collect())
+                    rest.into_iter().collect::<Vec<T>>()
                 };
-                let Ok(removed) = self.change(self.inner.default.or(Some($list::new)), splice)?.0;
-                Ok(removed)
+                self.take_by(self.inner.default.or(Some($list::new)), splice)
             }
 
             fn edit(&self, mut edit: impl FnMut(&mut $list<T>)) -> Result<Written> {

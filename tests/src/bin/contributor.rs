@@ -62,7 +62,7 @@ fn main() {
                 let status = memory.status();
                 let seen = [work.items().len(), work.entries().len()].map(|len| len.expect("it reads"));
                 let count = work.count().expect("it reads");
-                println!("{} {} {} {count} {}", status.set_aside, status.superseded, seen[0], seen[1]);
+                println!("{} {} {} {count} {}", status.dead_letters, status.superseded, seen[0], seen[1]);
             }
             ["come", count] => {
                 for _ in 0..count.parse::<usize>().expect("a number") {

@@ -12,6 +12,8 @@ pub(super) enum Aim {
     At(usize),
     /// It is gone; or there is none to look for.
     Gone,
+    /// Something else is in its place.
+    Other,
 }
 
 /// What an operation may aim at.
@@ -34,7 +36,7 @@ pub(super) fn aims(root: Option<&Value>, origin: Option<&Value>, edit: &Edit) ->
 }
 
 impl Mark {
-    fn content(&self) -> &Value {
+    pub(super) fn content(&self) -> &Value {
         &self.list[self.index]
     }
 
@@ -80,7 +82,10 @@ impl Mark {
             return vec![Aim::At(self.index)];
         }
         let (places, may_be_gone) = self.same_in(list);
-        places.into_iter().map(Aim::At).chain(may_be_gone.then_some(Aim::Gone)).collect()
+        // Where there is nothing else, nothing else is in its place.
+        let may_be_other = may_be_gone && !list.is_empty();
+        let gone = may_be_gone.then_some(Aim::Gone).into_iter().chain(may_be_other.then_some(Aim::Other));
+        places.into_iter().map(Aim::At).chain(gone).collect()
     }
 
     fn changed_in(&self, list: &[Value]) -> Vec<Aim> {

@@ -5,12 +5,15 @@ use super::super::schedule::Act;
 use super::super::server::{Held, KEY, Server};
 use super::super::world::World;
 use super::super::{Check, hold};
-use super::book::{Asked, Book, Drawn, Fate, Slot, value_of};
+use super::book::{Asked, Book, Drawn, Fate, Line, Slot, value_of};
 use super::calls::{On, Recorded};
 use super::checks::{self, Made};
-use super::document::{DEFAULT, as_json, foreign};
+use super::confirmed::{self, Confirmed, Taken};
+use super::document::{DEFAULT, as_json, completed, foreign};
+use super::draws::together;
 use super::kinds::Kind;
-use super::reference::Edits;
+use super::plainly::plainly;
+use super::reference::{Edit, Edits};
 use crate::cache::Ticket;
 use crate::clock::Mono;
 use crate::commit::{Attempt, Expects, Outcome, Sequence};
@@ -18,8 +21,8 @@ use crate::envelope::{Text, Unsealed};
 use crate::error::{ErrorKind, Result as Told};
 use crate::fault::{Fault, FaultKind};
 use crate::mutation::Mutation;
-use crate::outbox::Written;
-use crate::outbox::{Exact, Tried};
+use crate::outbox::{Exact, Take, Tried, Written};
+use crate::policy::WritePolicy;
 use crate::state::{Link, Request, State};
 use serde_json::{Value, json};
 use std::collections::VecDeque;
@@ -38,7 +41,7 @@ pub(in super::super) struct Log {
 }
 
 impl Rules for Book {
-    const WRITES: &'static [(Act, u32)] = &[(Act::Put, 26)];
+    const WRITES: &'static [(Act, u32)] = &[(Act::Put, 26), (Act::GiveUp, 6)];
     const RARE: &'static [(Act, u32)] = &[];
     type Sent = Rc<Drawn>;
     type Log = Log;
@@ -59,6 +62,7 @@ impl Rules for Book {
             aside: 0,
             superseded: 0,
             again: Vec::new(),
+            withdrawn: Vec::new(),
             origin: None,
             is_changed: false,
         }
@@ -67,7 +71,11 @@ impl Rules for Book {
     fn write(world: &mut World<Self>, at: usize, _act: Act, random: &mut fastrand::Rng) -> Check {
         world.values += 10;
         let kind = Kind::drawn((at, world.values), world.log.theme, random);
-        write(world, at, kind, 0)
+        // Where there are many of them, few calls wait while the server is away.
+        let are_many = world.log.theme.is_multiple_of(4);
+        let is_confirmed = random.u8(0..if are_many { 2 } else { 8 }) == 0;
+        let kind = if is_confirmed && are_many && random.bool() { Kind::taking(random) } else { kind };
+        write(world, at, (kind, 0, is_confirmed))
     }
 
     fn foreign_set(world: &mut World<Self>, random: &mut fastrand::Rng) -> Check {
@@ -98,6 +106,8 @@ impl Rules for Book {
             if attempt.expects != Expects::Anything {
                 let before = value_of(before.as_ref().map(|held| &held.bytes));
                 hold!(before == drawn.before, "(4) it was made on {before:?} instead of {:?}", drawn.before);
+                let other = drawn.saw.iter().find(|saw| !saw.is_there(before.as_deref()));
+                hold!(other.is_none(), "(8) a closure that saw {other:?} was made on {before:?}");
             }
             let after = value_of(server.held(mono).as_ref().map(|held| &held.bytes));
             hold!(after == drawn.after, "(4) the server has {after:?} instead of {:?}", drawn.after);
@@ -116,18 +126,37 @@ impl Rules for Book {
     }
 
     fn go_on(world: &mut World<Self>, at: usize) -> Check {
+        confirmed::go_on(world, at)?;
         for call in std::mem::take(&mut world.processes[at].ledger.again) {
             let call = &world.processes[at].ledger.calls[call];
-            let (kind, tries) = (call.kind.clone(), call.tries + 1);
+            let (kind, tries, is_confirmed) = (call.kind.clone(), call.tries + 1, call.confirmed.is_some());
             if tries < TRIES {
-                write(world, at, kind, tries)?;
+                write(world, at, (kind, tries, is_confirmed))?;
             }
         }
         Ok(())
     }
 
     fn awaited(&self) -> Vec<Sequence> {
-        self.lines.iter().filter(|line| self.is_awaited(line)).map(|line| line.id).collect()
+        // Those in doubt come first: there are few of them.
+        let is_rare = |line: &&Line| line.in_doubt && self.is_awaited(line);
+        let all = || self.lines.iter().filter(|line| self.is_awaited(line));
+        let rare: Vec<_> = all().filter(is_rare).map(|line| line.id).collect();
+        if rare.is_empty() { all().map(|line| line.id).collect() } else { rare }
+    }
+
+    fn give_up(&mut self, state: &mut State, sequence: Sequence) -> Check {
+        match self.lines.iter().position(|line| line.id == sequence) {
+            Some(line) if self.lines[line].is_confirmed => self.give_up_confirmed(state, line),
+            _ => {
+                state.outbox.promise(KEY, sequence);
+                self.promised(sequence)
+            }
+        }
+    }
+
+    fn is_idle(&self) -> bool {
+        self.handing().next().is_none()
     }
 
     fn promised(&mut self, sequence: Sequence) -> Check {
@@ -168,18 +197,25 @@ impl Rules for Book {
             self.slot_follows(ticket, held.map(|held| held.bytes));
         }
         let mut line = self.lines.pop_front().ok_or("(5) what was sent is not pending")?;
-        let is_assigned = line.assignment.is_some() && line.on == On::Anything;
+        if line.is_confirmed {
+            self.is_changed = true;
+            self.confirmed_answered(line, state, (attempt, &drawn), answer)?;
+            return Ok(Vec::new());
+        }
+        let is_assigned = line.assignment.is_some();
         match answer {
             Ok(Outcome::Applied { .. }) => {
                 self.stored(&line)?;
-                self.count(state, drawn.superseded)?;
                 self.end(&line, Fate::Made);
+                let shared = self.share_superseded(state, &line.skipped)?;
+                self.count(state, together(drawn.superseded, shared))?;
             }
             Ok(Outcome::Already(found)) => {
                 let newer = line.calls.is_empty() && found.stamp() > attempt.stamp;
                 self.stored(&line)?;
                 self.count(state, if newer { Some(true) } else { None })?;
                 self.end(&line, if newer { Fate::Superseded } else { Fate::Made });
+                self.share_superseded(state, &line.skipped)?;
             }
             Ok(Outcome::Refused(found)) => {
                 let is_own = is_assigned && found.stamp() == attempt.stamp && self.slot.value == drawn.after;
@@ -195,15 +231,15 @@ impl Rules for Book {
                 } else if is_assigned && !line.fresh {
                     self.count(state, Some(true))?;
                     self.stored(&line)?;
-                    if line.calls.is_empty() {
-                        self.end(&line, Fate::Superseded);
-                        return Ok(Vec::new());
-                    }
                     if let Some((_, call)) = line.assignment.take() {
                         self.calls[call].fate = Some(Fate::Superseded);
                     }
-                    self.lines.push_front(line);
-                } else if is_deleted && !line.fresh && line.assignment.is_none() {
+                    // The changes of parts go on without it, but for closures that were made on it.
+                    if !line.calls.is_empty() {
+                        self.lines.push_front(line);
+                    }
+                    self.share(state, Self::everything_is_gone(), Fate::Superseded)?;
+                } else if is_deleted && !line.fresh && !self.is_done_where_nothing_is(&line, state) {
                     return self.given_up(&line, state, ErrorKind::Conflict);
                 } else {
                     self.lines.push_front(line);
@@ -242,11 +278,13 @@ impl Rules for Book {
         self.link = link;
         let under_way = self.under_way.take().map(|(_, _, drawn)| drawn.id);
         for line in 0..self.lines.len() {
-            self.lines[line].fresh = false;
             self.lines[line].in_doubt |= under_way == Some(self.lines[line].id);
-            self.promise(line)?;
+            if !self.lines[line].is_confirmed {
+                self.lines[line].fresh = false;
+                self.promise(line)?;
+            }
         }
-        Ok(())
+        self.confirmed_interrupted(link == Link::Busy)
     }
 
     fn thawed(&mut self) {
@@ -262,7 +300,10 @@ impl Rules for Book {
         for (line, entry) in self.lines.iter_mut().zip(state.outbox.of(KEY)) {
             line.latest = entry.latest.get();
         }
-        hold!(state.set_aside.len() == self.aside, "(5) {:?} is set aside", state.set_aside.last());
+        for (line, entry) in self.lines.iter().zip(state.outbox.of(KEY)) {
+            self.audit_compared(line, entry)?;
+        }
+        hold!(state.letters.len() == self.aside, "(5) {:?} is set aside", state.letters.last());
         hold!(state.superseded == self.superseded, "(5) {} are superseded", state.superseded);
         if std::mem::take(&mut self.is_changed) {
             let shown = value_of(state.view(KEY, mono).stored.as_ref());
@@ -275,7 +316,7 @@ impl Rules for Book {
 
 impl Book {
     /// Whoever waits must have been told that it is stored.
-    fn stored(&mut self, line: &super::book::Line) -> Check {
+    pub(super) fn stored(&mut self, line: &Line) -> Check {
         let told: Option<Told<_>> = self.told(line)?;
         let is_stored = told.as_ref().is_none_or(|told| {
             told.as_ref().is_ok_and(|answer| answer.written == Written::Stored && answer.again.is_none())
@@ -286,7 +327,7 @@ impl Book {
 }
 
 /// A process calls something.
-fn write(world: &mut World<Book>, at: usize, kind: Kind, tries: u8) -> Check {
+fn write(world: &mut World<Book>, at: usize, (kind, tries, is_confirmed): (Kind, u8, bool)) -> Check {
     let (mono, moment) = (world.mono(), world.moment(at));
     let origin = Rc::clone(&world.log.origin);
     let process = &mut world.processes[at];
@@ -299,6 +340,7 @@ fn write(world: &mut World<Book>, at: usize, kind: Kind, tries: u8) -> Check {
         world.tell(|| format!("{at} cannot call {kind:?}"));
         return Ok(());
     };
+    let mut confirmed = is_confirmed.then(Confirmed::default);
     let (request, asked, on) = match recorded {
         Recorded::Nothing => return Ok(()),
         Recorded::Assign(value) => {
@@ -306,29 +348,51 @@ fn write(world: &mut World<Book>, at: usize, kind: Kind, tries: u8) -> Check {
             (request, Asked::Assign(Some(value)), On::Anything)
         }
         Recorded::Delete => (Request::Delete, Asked::Assign(None), On::Anything),
-        Recorded::Withdraw => (Request::Withdraw(view.stored.clone()), Asked::Assign(None), On::Whole),
         Recorded::Change(operations, on) => {
             let edits = kind.edits(&operations, shown.as_deref(), &origin)?;
+            let taken = if is_confirmed { kind.taken(text.as_ref().map(Text::as_str), &json) } else { None };
+            let (on, take) = match taken.zip(confirmed.as_mut()) {
+                None => (on, None),
+                Some(((item, back), confirmed)) => {
+                    let mut left = completed(shown.as_deref());
+                    plainly(&kind, &mut left);
+                    let all = vec![Edit::of(&back, Some(&left), Some(&origin))];
+                    let operations = vec![back.clone()];
+                    let edits = Edits { all, operations, ..Edits::default() };
+                    confirmed.take = Some(Taken::new(item.clone(), edits, mono));
+                    let back = Some(Mutation::new(Some(json.clone()), vec![back]));
+                    (On::Whole, Some(Take { item, back }))
+                }
+            };
             let exact = match on {
                 On::Anything => None,
                 On::Places => Some(Exact::Places),
                 On::Whole => Some(Exact::Whole(view.stored.clone())),
             };
-            let mutation = Mutation::new(Some(json), operations.clone());
-            let request = Request::Mutate { mutation, ttl: None, exact };
-            (request, Asked::Change(Edits { all: edits, operations, shown, stamp: 0 }), on)
+            let is_compared = kind.is_closure();
+            let record = if is_compared { Mutation::compared } else { Mutation::new };
+            let mutation = record(Some(json), operations.clone());
+            let request = Request::Mutate { mutation, ttl: None, exact, take };
+            (request, Asked::Change(Edits { stamp: 0, is_compared, all: edits, operations, shown }), on)
         }
     };
     let said = kind.clone();
-    match process.state.write(&world.key, request, crate::policy::WritePolicy::Through, moment) {
+    let policy = if is_confirmed { WritePolicy::Confirmed } else { WritePolicy::Through };
+    match process.state.write(&world.key, request, policy, moment) {
         Ok(accepted) => {
+            let is_away = is_confirmed && process.state.link != Link::Up;
+            hold!(!is_away, "{said:?} is confirmed, and was accepted without the server");
             let sequence = accepted.sequence;
-            process.ledger.accepted(&process.state, (kind, tries), asked, (on, text), (accepted, mono))?;
-            world.tell(|| format!("{at} calls {said:?}, as {sequence}"));
+            process.ledger.accepted(&process.state, (kind, tries, confirmed), asked, (on, text), (accepted, mono))?;
+            world.tell(|| {
+                format!("{at} calls {said:?}, as {sequence}{}", if is_confirmed { ", confirmed" } else { "" })
+            });
         }
         Err(error) => {
-            hold!(error.kind() == ErrorKind::OutboxFull, "rule 2: {said:?} was refused: {error}");
-            world.tell(|| format!("{at} calls {said:?}, and has no room"));
+            let is_away = is_confirmed && process.state.link != Link::Up;
+            let expected = if is_away { ErrorKind::Unavailable } else { ErrorKind::OutboxFull };
+            hold!(error.kind() == expected, "rule 2: {said:?} was refused: {error}");
+            world.tell(|| format!("{at} calls {said:?}, and is refused: {error}"));
         }
     }
     Ok(())

@@ -3,13 +3,19 @@
 use super::super::server::KEY;
 use super::super::{Check, hold};
 use super::calls::On;
+use super::checks::Counted;
+use super::compared::Saw;
+use super::confirmed::Confirmed;
+use super::fates::Skipped;
 use super::kinds::Kind;
-use super::reference::{Edits, Rule, WAYS, Way, ways};
+use super::reference::Edits;
+use super::ways::{Rule, WAYS, Way, ways};
 use crate::cache::Ticket;
 use crate::clock::{Mono, Stamp};
 use crate::commit::Sequence;
 use crate::envelope::{self, Text};
 use crate::error::{Error, Result as Told};
+use crate::mutation::Json;
 use crate::outbox::{Answer, Written};
 use crate::state::{Accepted, Link, State};
 use bytes::Bytes;
@@ -34,6 +40,10 @@ pub(super) enum Fate {
     Replaced,
     /// It was recorded anew, as another call here.
     Again,
+    /// Its caller was told that it is in doubt, and it was not made.
+    Never,
+    /// Nobody knows whether it was made.
+    Unknown,
 }
 
 #[derive(Debug)]
@@ -45,7 +55,10 @@ pub(super) struct Call {
     pub(super) edits: Edits,
     pub(super) waiting: Option<Receiver<Told<Answer>>>,
     pub(super) told: Option<Written>,
+    pub(super) confirmed: Option<Confirmed>,
     pub(super) fate: Option<Fate>,
+    /// Those that are one call with it, and share its fate.
+    pub(super) joined: Vec<usize>,
     /// The entry that it was queued in.
     pub(super) line: Sequence,
 }
@@ -62,13 +75,18 @@ pub(super) enum Asked {
 #[derive(Debug)]
 #[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub(super) struct Line {
+    /// Who waits for it knows it by this; what goes back has that of its take.
     pub(super) id: Sequence,
+    /// The server knows it by this.
+    pub(super) number: Sequence,
     /// What is assigned, if anything, and by which call.
     pub(super) assignment: Option<(Option<Value>, usize)>,
     /// The calls that change a part, in their order.
     pub(super) calls: Vec<usize>,
     /// The calls that are gone into a later assignment.
     pub(super) replaced: Vec<usize>,
+    /// Which of them were superseded in the last attempt.
+    pub(super) skipped: Skipped,
     /// Which of them were set aside cannot be told.
     pub(super) is_vague: bool,
     /// On what it is recorded, whose caller records it anew elsewhere.
@@ -77,7 +95,12 @@ pub(super) struct Line {
     /// No outage since it was written.
     pub(super) fresh: bool,
     pub(super) tried: bool,
+    /// An attempt was sent that does more than to ask what is there.
+    pub(super) may_be_made: bool,
     pub(super) in_doubt: bool,
+    pub(super) is_confirmed: bool,
+    /// What was taken, and is put back by it.
+    pub(super) returns: Option<Json>,
     /// The stamp of the newest write in it.
     pub(super) latest: u64,
     pub(super) written: Mono,
@@ -109,9 +132,10 @@ pub(super) struct Drawn {
     pub(super) after: Option<Rc<Value>>,
     /// Whether calls in it are superseded; `None` where that cannot be told.
     pub(super) superseded: Option<bool>,
-    /// What is added to the log, and to the counter.
-    pub(super) items: Vec<Value>,
-    pub(super) added: i64,
+    /// What its closures saw where they change something.
+    pub(super) saw: Vec<Saw>,
+    /// What it does to what is counted; `None` where that cannot be told.
+    pub(super) counted: Option<Vec<Counted>>,
 }
 
 #[derive(Debug)]
@@ -127,6 +151,8 @@ pub(super) struct Book {
     pub(super) superseded: u64,
     /// The calls that are to be recorded anew.
     pub(super) again: Vec<usize>,
+    /// The confirmed entries that were withdrawn since the last step.
+    pub(super) withdrawn: Vec<Sequence>,
     pub(super) origin: Option<Rc<Value>>,
     /// Something has changed since the last audit.
     pub(super) is_changed: bool,
@@ -171,7 +197,7 @@ impl Book {
     pub(super) fn accepted(
         &mut self,
         state: &State,
-        (kind, tries): (Kind, u8),
+        (kind, tries, confirmed): (Kind, u8, Option<Confirmed>),
         asked: Asked,
         (on, shown): (On, Option<Text>),
         (accepted, mono): (Accepted, Mono),
@@ -189,24 +215,40 @@ impl Book {
             hold!(written == Some(Written::Queued), "rule 4: {kind:?} was told {told:?} while the link is not up");
             (None, written)
         };
+        let is_confirmed = confirmed.is_some();
+        hold!(last.is_confirmed == is_confirmed, "whether {kind:?} is confirmed");
         let index = self.calls.len();
+        let is_compared = matches!(&asked, Asked::Change(edits) if edits.is_compared);
         let (assignment, edits) = match asked {
             Asked::Assign(value) => (Some((value, index)), Edits { stamp: latest, ..Edits::default() }),
             Asked::Change(edits) => (None, Edits { stamp: latest, ..edits }),
         };
-        self.calls.push(Call { kind, tries, edits, waiting, told, fate: None, line: id });
+        self.calls.push(Call {
+            kind,
+            tries,
+            edits,
+            waiting,
+            told,
+            confirmed,
+            fate: None,
+            joined: Vec::new(),
+            line: id,
+        });
         self.is_changed = true;
         let on = if fresh { on } else { On::Anything };
+        let mut replaced = Vec::new();
         match self.lines.back_mut().filter(|line| line.id == id) {
             Some(line) => {
                 hold!(!line.tried, "rule 3: {id} was sent, and takes more in");
+                let is_apart = is_confirmed || line.is_confirmed || line.returns.is_some();
+                hold!(!is_apart, "{id} has to stay apart, and takes more in");
                 let merges = on == On::Anything && line.on == On::Anything;
                 hold!(merges, "rule 5: {id} is for what was seen, and takes more in");
                 if assignment.is_some() {
                     for earlier in line.assignment.iter().map(|(_, call)| *call).chain(line.calls.drain(..)) {
-                        let call = &mut self.calls[earlier];
+                        let call = &self.calls[earlier];
                         hold!(call.waiting.is_none() || fresh, "{:?} shares another fate", call.kind);
-                        call.fate = Some(Fate::Replaced);
+                        replaced.push(earlier);
                         line.replaced.push(earlier);
                     }
                     line.assignment = assignment;
@@ -217,20 +259,28 @@ impl Book {
             }
             None => self.lines.push_back(Line {
                 id,
+                number: id,
                 calls: if assignment.is_some() { Vec::new() } else { vec![index] },
                 replaced: Vec::new(),
+                skipped: Skipped::default(),
                 is_vague: false,
                 assignment,
                 on,
                 seen: shown.filter(|_| on == On::Whole),
                 fresh,
                 tried: false,
+                may_be_made: false,
                 in_doubt: false,
+                is_confirmed,
+                returns: None,
                 latest,
                 written: mono,
             }),
         }
-        Ok(())
+        for call in replaced {
+            self.set_fate(call, Fate::Replaced);
+        }
+        if is_compared { self.take_compared(state, index) } else { Ok(()) }
     }
 
     /// All that may come of an entry where it is made on this.
@@ -253,7 +303,7 @@ impl Book {
     /// All that a read may show; `None` where that is too much to tell.
     pub(super) fn shown(&self) -> Option<Vec<Option<Value>>> {
         let mut shown = vec![(self.slot.value.as_deref().cloned(), self.slot.stamp)];
-        for line in &self.lines {
+        for line in self.lines.iter().filter(|line| !line.is_confirmed) {
             let mut next = Vec::new();
             for (value, stamp) in shown {
                 let is_latest = line.assignment.is_some() || line.fresh;
@@ -301,6 +351,9 @@ impl Book {
             }
             self.calls[call].told =
                 answer.as_ref().ok().filter(|answer| answer.again.is_none()).map(|told| told.written);
+            if let (Some(confirmed), Err(error)) = (&mut self.calls[call].confirmed, &answer) {
+                confirmed.error = Some(error.kind());
+            }
             told = Some(answer);
         }
         Ok(told)
@@ -336,8 +389,8 @@ impl Book {
     }
 
     pub(super) fn end(&mut self, line: &Line, fate: Fate) {
-        for call in line.all_calls() {
-            self.calls[call].fate = Some(fate);
+        for call in line.all_calls().collect::<Vec<_>>() {
+            self.set_fate(call, fate);
         }
         self.is_changed = true;
     }

@@ -1,8 +1,10 @@
 //! The calls of users: what each is to do to the document, in plain Rust, and how it is recorded.
 
-use super::document::{assigned, completed, places};
-use super::kinds::{Kind, plainly};
-use super::reference::{Edit, Edits, Rule, ways};
+use super::document::{assigned, completed, encoded, places};
+use super::kinds::Kind;
+use super::plainly::plainly;
+use super::reference::{Edit, Edits};
+use super::ways::{Rule, ways};
 use crate::mutation::{
     Action, Amount, Content, Json, Operation, Place, Seen, Step, diff, element, elements, locate, member, members,
 };
@@ -16,8 +18,6 @@ pub(super) enum Recorded {
     Nothing,
     Assign(Value),
     Delete,
-    /// A delete of exactly what is shown.
-    Withdraw,
     Change(Vec<Operation>, On),
 }
 
@@ -105,8 +105,6 @@ impl Kind {
             }
             Self::Clear(name) => on.set(&at(&[name]), &Value::Array(Vec::new()), On::Anything),
             Self::ClearMap => on.set(&at(&["map"]), &Value::Object(serde_json::Map::new()), On::Anything),
-            Self::Truncate(_) | Self::Splice(..) | Self::Sort => on.difference(&at(&["list"]), "list", self),
-            Self::Update(..) => on.difference(&[], "", self),
             Self::MapInsert(name, value) => {
                 let map = on.spot(&at(&["map"]))?;
                 let before = member(map.text.as_deref()?, name).ok()?.map(Content::of);
@@ -136,8 +134,26 @@ impl Kind {
             Self::NoUser => on.removed(&at(&["deep", "user"])),
             Self::Assign(mark) => Some(Recorded::Assign(assigned(*mark))),
             Self::Delete => Some(Recorded::Delete),
-            Self::Withdraw => Some(if shown.is_some() { Recorded::Withdraw } else { Recorded::Nothing }),
+            _ => on.closure(self),
         }
+    }
+
+    /// The element that it takes out of the list, and what brings that back, as `Synced` has it; nothing where it takes none.
+    pub(super) fn taken(&self, shown: Option<&str>, origin: &Json) -> Option<(Json, Operation)> {
+        let spot = Recorder { shown, origin }.spot(&places(&["list"]))?;
+        let mut list = elements(spot.text.as_deref()?).ok()?;
+        let index = match self {
+            Self::RemoveAt(index) => *index,
+            Self::Pop => list.len().checked_sub(1)?,
+            _ => return None,
+        };
+        let item = Json::parse(list.remove(index).to_owned()).ok()?;
+        let items = vec![item.clone()];
+        let action = match element(&list, index) {
+            Some(before) => Action::InsertAt { before, items },
+            None => Action::Append { items },
+        };
+        Some((item, below(&spot, action)))
     }
 
     /// What the operations say, in the terms of the reference; and whether they come to what the call is to do,
@@ -219,6 +235,24 @@ impl Recorder<'_> {
         Some(Recorded::Change(vec![Operation { path, action: Action::Remove { seen } }], On::Places))
     }
 
+    fn closure(&self, kind: &Kind) -> Option<Recorded> {
+        match kind {
+            Kind::Truncate(_) | Kind::Splice(..) | Kind::Sort | Kind::Swap(..) => {
+                self.difference(&places(&["list"]), "list", kind)
+            }
+            Kind::Retain(name, _) => self.difference(&places(&[name]), name, kind),
+            Kind::Count(..) | Kind::Move(..) => self.difference(&places(&["map"]), "map", kind),
+            Kind::Tag(..) => self.difference(&places(&["tags"]), "tags", kind),
+            Kind::EditRow(..) => self.difference(&places(&["rows"]), "rows", kind),
+            Kind::Update(..) | Kind::Person(..) | Kind::Spend(_) => self.difference(&[], "", kind),
+            Kind::Withdraw => Some(self.shown.map_or(Recorded::Nothing, |shown| {
+                let seen = Seen::Content(Content::of(shown));
+                Recorded::Change(vec![Operation { path: Vec::new(), action: Action::Remove { seen } }], On::Whole)
+            })),
+            _ => None,
+        }
+    }
+
     /// What a closure makes of a place.
     fn difference(&self, places: &[Place], name: &str, kind: &Kind) -> Option<Recorded> {
         let spot = self.spot(places)?;
@@ -234,7 +268,7 @@ impl Recorder<'_> {
             return None;
         }
         let [before, after] = [&before, &whole].map(|whole| if name.is_empty() { whole } else { &whole[name] });
-        let operations = diff(found, &before.to_string(), &after.to_string());
+        let operations = diff(found, &encoded(name, before), &encoded(name, after), &[]);
         let operations: Vec<Operation> = operations
             .into_iter()
             .map(|Operation { path, action }| Operation { path: [&spot.path[..], &path].concat(), action })

@@ -3,19 +3,22 @@
 //! 1. In the end all replicas and the server agree (`world.rs` holds that for every kind of process).
 //! 2. Every push is there once and never twice, unless it was withdrawn, set aside, or overwritten; each
 //!    writer's are in its order.
-//! 3. A counter is the sum of all adds.
+//! 3. A counter is the sum of all adds; a number of the map is that of all adds and closures.
 //! 4. A reference in plain Rust gives what the server has.
 //! 5. Nothing disappears silently.
 //! 6. The operations of one call are made together or not at all.
 //! 7. A process reads its own writes.
+//! 8. A closure is made where what it changes is as it saw it, and nowhere else.
 
 use super::super::server::{Effect, Held, write_of};
 use super::super::world::World;
 use super::super::{Check, hold};
 use super::book::{Book, Drawn, Fate, value_of};
+use super::confirmed;
 use super::document::{PURSE, completed, read_same};
 use super::draws::purse;
-use crate::commit::{Attempt, Change, Sequence, Writer};
+use super::kinds::{COUNTED, Kind};
+use crate::commit::{Attempt, Sequence, Writer};
 use crate::outbox::Written;
 use serde_json::Value;
 use std::collections::HashMap;
@@ -37,37 +40,85 @@ impl Made {
     }
 }
 
-/// (2) and (3): the log and the counter, by the history of the server alone.
-pub(super) fn pushes_and_sums(world: &World<Book>, held: Option<&Held>) -> Check {
-    // Nothing where they are something else than a list and a number.
-    let start = |document: Option<&Value>| {
+/// What a call does to the log and to what is counted.
+#[derive(Debug)]
+pub(super) enum Counted {
+    Pushed(Vec<Value>),
+    Added(i64),
+    AddedInMap(i64),
+    NoMap,
+    Nothing,
+}
+
+impl Counted {
+    pub(super) fn of(kind: &Kind) -> Vec<Self> {
+        match kind {
+            Kind::Log(items) => vec![Self::Pushed(items.clone())],
+            Kind::Add(by) => vec![Self::Added(*by)],
+            Kind::LogAndAdd(item, by) => vec![Self::Pushed(vec![item.clone()]), Self::Added(*by)],
+            Kind::AddInMap(COUNTED, by) | Kind::Count(COUNTED, by) => vec![Self::AddedInMap(*by)],
+            Kind::Move(COUNTED, _, by) => vec![Self::AddedInMap(-by)],
+            Kind::ClearMap => vec![Self::NoMap],
+            Kind::Withdraw => vec![Self::Nothing],
+            _ => Vec::new(),
+        }
+    }
+}
+
+/// The log and what is counted. Nothing where they are something else than a list and numbers.
+#[derive(Debug, PartialEq)]
+struct Sums {
+    log: Option<Vec<Value>>,
+    number: Option<i64>,
+    in_map: Option<i64>,
+}
+
+impl Sums {
+    fn of(document: Option<&Value>) -> Self {
         let document = completed(document);
-        (document.get("log").and_then(Value::as_array).cloned(), document.get("n").and_then(Value::as_i64))
-    };
-    let (mut log, mut sum) = start(None);
+        let map = document.get("map").and_then(Value::as_object);
+        Self {
+            log: document.get("log").and_then(Value::as_array).cloned(),
+            number: document.get("n").and_then(Value::as_i64),
+            in_map: map.and_then(|map| map.get(COUNTED).map_or(Some(0), Value::as_i64)),
+        }
+    }
+
+    fn take_in(&mut self, counted: &Counted) {
+        match counted {
+            Counted::Pushed(items) => self.log.iter_mut().for_each(|log| log.extend(items.iter().cloned())),
+            Counted::Added(by) => self.number = self.number.map(|number| number + by),
+            Counted::AddedInMap(by) => self.in_map = self.in_map.map(|number| number + by),
+            Counted::NoMap => self.in_map = Some(0),
+            Counted::Nothing => *self = Self::of(None),
+        }
+    }
+}
+
+/// (2) and (3): the log and what is counted, by the history of the server alone.
+pub(super) fn pushes_and_sums(world: &World<Book>, held: Option<&Held>) -> Check {
+    let mut sums = Sums::of(None);
     for effect in world.server.effects() {
         match effect {
-            Effect::Flushed | Effect::Raw(None) => (log, sum) = start(None),
-            Effect::Raw(stored) => (log, sum) = start(value_of(stored.as_ref()).as_deref()),
+            Effect::Flushed | Effect::Raw(None) => sums = Sums::of(None),
+            Effect::Raw(stored) => sums = Sums::of(value_of(stored.as_ref()).as_deref()),
             Effect::Recorded(_, false) => {}
             Effect::Recorded(attempt, true) => {
                 let drawn = world.log.made.of(attempt).ok_or("(5) something was made that nobody has sent")?;
                 if let Some(assigned) = &drawn.assigns {
-                    (log, sum) = start(assigned.0.as_ref());
+                    sums = Sums::of(assigned.0.as_ref());
                 }
-                if matches!(attempt.change, Change::Delete) {
-                    (log, sum) = start(None);
+                match &drawn.counted {
+                    Some(counted) => counted.iter().for_each(|counted| sums.take_in(counted)),
+                    None => sums = Sums::of(drawn.after.as_deref()),
                 }
-                if let Some(log) = &mut log {
-                    log.extend(drawn.items.iter().cloned());
-                }
-                sum = sum.map(|sum| sum + drawn.added);
             }
         }
     }
-    let (there, counted) = start(value_of(held.map(|held| &held.bytes)).as_deref());
-    hold!(log == there, "(2) the log is {there:?} instead of {log:?}");
-    hold!(sum == counted, "(3) the counter is {counted:?} instead of {sum:?}");
+    let there = Sums::of(value_of(held.map(|held| &held.bytes)).as_deref());
+    hold!(sums.log == there.log, "(2) the log is {:?} instead of {:?}", there.log, sums.log);
+    hold!(sums == there, "(3) {there:?} is counted instead of {sums:?}");
+    let there = there.log;
     let mut last = [0; 3];
     for item in there.iter().flatten().filter_map(Value::as_str) {
         let Some((at, mark)) =
@@ -89,15 +140,20 @@ pub(super) fn ends(world: &World<Book>, at: usize) -> Check {
     for call in &process.ledger.calls {
         let made = world.server.made(writer, call.line);
         let kind = &call.kind;
+        confirmed::ends(world, call, &process.ledger.calls, made)?;
         match call.fate {
             None => return Err(format!("(5) {kind:?} never came to an end")),
             Some(Fate::Made) => {
                 // It was superseded for good, and the answer to that was lost.
-                let is_lost = world.server.is_superseded(writer, call.line) && call.edits.all.is_empty();
+                let is_lost = call.confirmed.is_none()
+                    && world.server.is_superseded(writer, call.line)
+                    && call.edits.all.is_empty();
                 hold!(made || is_lost, "(5) {kind:?} was answered for, and was never made");
             }
-            Some(Fate::Withdrawn | Fate::Again) => hold!(!made, "(5) {kind:?} was withdrawn, and was made"),
-            Some(Fate::Done | Fate::Superseded | Fate::SetAside | Fate::Replaced) => {}
+            Some(Fate::Withdrawn | Fate::Again) if call.confirmed.is_none() => {
+                hold!(!made, "(5) {kind:?} was withdrawn, and was made");
+            }
+            Some(_) => {}
         }
         let is_stored = matches!(call.fate, Some(Fate::Made | Fate::Done | Fate::Replaced));
         hold!(call.told != Some(Written::Stored) || is_stored, "(5) {kind:?} was told stored, and is {:?}", call.fate);

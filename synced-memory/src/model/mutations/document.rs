@@ -5,7 +5,8 @@
 //! - `purse`: two numbers, of which one gives what the other gets, all in one call
 //! - `list` with equal elements, `tags` as a set, `map` by name, `rows` of which the parts change, `deep` two levels down
 
-use crate::mutation::{Json, Member, Place};
+use crate::mutation::{Encoded, Json, Member, Place};
+use crate::shape::{Children, Field, Shape};
 use serde_json::{Value, json};
 use std::sync::LazyLock;
 
@@ -42,6 +43,39 @@ pub(super) fn places(names: &[&str]) -> Vec<Place> {
             Place::Member(Member { origin, ..Member::new(name) })
         })
         .collect()
+}
+
+/// A part of the document as its type writes it, by the name of the part; the whole has none. What is of another type
+/// is one part.
+pub(super) fn encoded(name: &str, value: &Value) -> Encoded {
+    let (text, shape) = written(name, value);
+    Encoded::shaped(Json::parse(text).expect("a value is JSON"), shape)
+}
+
+fn written(name: &str, value: &Value) -> (String, Shape) {
+    let fields: &[&'static str] = match name {
+        "" => &["log", "n", "purse", "list", "tags", "map", "rows", "deep"],
+        "deep" => &["user", "roles"],
+        "user" => &["name", "age"],
+        _ => &[],
+    };
+    let shape = match (name, value) {
+        ("" | "deep" | "user", Value::Object(members)) => {
+            let there = fields.iter().filter_map(|name| Some((*name, members.get(*name)?)));
+            let (texts, shapes): (Vec<_>, Vec<_>) = there
+                .map(|(name, member)| {
+                    let (text, shape) = written(name, member);
+                    (format!("\"{name}\":{text}"), (Field { name, aliases: &[] }, shape))
+                })
+                .unzip();
+            return (format!("{{{}}}", texts.join(",")), Shape::Fields(shapes));
+        }
+        ("log" | "list" | "rows" | "roles", Value::Array(_)) => Shape::List(Children::default()),
+        ("tags", Value::Array(_)) => Shape::Set(Children::default()),
+        ("map", Value::Object(_)) => Shape::Map(Children::default()),
+        _ => Shape::default(),
+    };
+    (value.to_string(), shape)
 }
 
 /// The same document with what its missing members are taken for.

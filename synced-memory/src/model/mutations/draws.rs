@@ -4,15 +4,18 @@ use super::super::server::{KEY, TOMBSTONE_TTL, write_of};
 use super::super::{Check, hold};
 use super::book::{Assigned, Book, Drawn, Fate, Line, value_of};
 use super::calls::On;
+use super::checks::Counted;
+use super::compared::Saw;
 use super::document::read_same;
+use super::fates::Skipped;
 use super::kinds::Kind;
-use super::reference::Way;
+use super::ways::Way;
 use crate::clock::Mono;
 use crate::commit::{Attempt, Change, Expects, Sequence};
 use crate::envelope::{self, Text};
 use crate::error::{Error, ErrorKind};
+use crate::outbox::Letter;
 use crate::outbox::Written;
-use crate::set_aside::SetAside;
 use crate::state::State;
 use serde_json::{Value, json};
 use std::rc::Rc;
@@ -45,6 +48,12 @@ impl Book {
         mono: Mono,
         (withdrawn, superseded): (&mut Vec<Sequence>, &mut Option<bool>),
     ) -> Check {
+        if line.assignment.is_none() && line.calls.is_empty() && !line.is_vague {
+            return Ok(());
+        }
+        if line.is_confirmed && self.confirmed_ended_unsent(&line, state, mono)? {
+            return Ok(());
+        }
         let is_too_old = line.written + TOMBSTONE_TTL <= mono;
         let ways = self.ways_here(&line);
         let is_possible = |possible: &dyn Fn(&Way) -> bool| ways.as_ref().is_none_or(|ways| ways.iter().any(possible));
@@ -53,24 +62,31 @@ impl Book {
             Some(Ok(answer)) if answer.again.is_some() => {
                 let is_other = match line.on {
                     On::Anything => false,
-                    On::Places => is_possible(&|way| way.superseded),
+                    On::Places => is_possible(&|way| !way.superseded.is_empty()),
                     On::Whole => line.seen != self.slot_text(),
                 };
                 hold!(is_other, "rule 5: {} is to be recorded anew on {:?}", self.names(&line), self.slot.value);
                 self.again.extend(line.all_calls());
-                withdrawn.push(line.id);
+                if line.is_confirmed {
+                    return self.never_made(&line, Fate::Again);
+                }
+                withdrawn.push(line.number);
                 self.end(&line, Fate::Again);
             }
             Some(Err(error)) => {
                 let is_right = error.kind() == ErrorKind::Conflict && (is_too_old || is_possible(&has_misfits));
                 hold!(is_right, "rule 2: {} ended in {error}, on {:?}", self.names(&line), self.slot.value);
-                withdrawn.push(line.id);
+                if line.is_confirmed {
+                    return self.never_made(&line, Fate::Withdrawn);
+                }
+                withdrawn.push(line.number);
                 self.end(&line, Fate::Withdrawn);
             }
             told if is_too_old => {
                 hold!(told.is_none(), "rule 7: what waited too long is {told:?}");
                 self.set_aside(&line, state, &line.all_calls().collect::<Vec<_>>())?;
                 self.end(&line, Fate::SetAside);
+                self.share(state, self.all_gone(&line), Fate::SetAside)?;
             }
             told => {
                 let is_stored = told.is_none_or(|told| told.is_ok_and(|answer| answer.written == Written::Stored));
@@ -79,6 +95,8 @@ impl Book {
                 if line.is_vague {
                     self.end(&line, Fate::SetAside);
                     *superseded = None;
+                    let possible = line.calls.clone();
+                    self.share(state, self.gone(&Skipped { sure: Vec::new(), possible }), Fate::Superseded)?;
                 }
                 if line.is_vague || line.assignment.is_none() && line.calls.is_empty() {
                     return Ok(());
@@ -89,8 +107,15 @@ impl Book {
                 let mut done = ways.iter().flatten().filter(is_here).peekable();
                 let is_done = ways.is_none() || done.peek().is_some() && line.assignment.is_none();
                 hold!(is_done, "(5) {} is gone, and was to change {here:?}", self.names(&line));
-                *superseded = together(*superseded, of_all(done.map(|way| way.superseded)));
+                let done: Vec<&Way> = done.collect();
+                *superseded = together(*superseded, of_all(done.iter().map(|way| !way.superseded.is_empty())));
+                let skipped = match &ways {
+                    Some(_) => Skipped::superseded(&line, done.into_iter()),
+                    None => Skipped { sure: Vec::new(), possible: line.calls.clone() },
+                };
                 self.end(&line, Fate::Done);
+                let shared = self.share_superseded(state, &skipped)?;
+                *superseded = together(*superseded, shared);
             }
         }
         Ok(())
@@ -98,6 +123,18 @@ impl Book {
 
     fn ways_here(&self, line: &Line) -> Option<Vec<Way>> {
         self.ways(line, (self.slot.value.as_deref(), self.slot.stamp))
+    }
+
+    /// Whether it has nothing left to do where nothing is: it only removes.
+    pub(super) fn is_done_where_nothing_is(&self, line: &Line, state: &State) -> bool {
+        let Some(ways) = self.ways(line, (None, 0)) else {
+            return state.outbox.of(KEY).any(|entry| entry.id == line.id);
+        };
+        let is_done = |way: &Way| way.value.is_none() && way.misfits.is_empty();
+        if ways.iter().all(is_done) {
+            return true;
+        }
+        ways.iter().any(is_done) && state.outbox.of(KEY).any(|entry| entry.id == line.id)
     }
 
     pub(super) fn names(&self, line: &Line) -> String {
@@ -115,8 +152,8 @@ impl Book {
 
     /// Calls of this entry that do not apply are set aside, where nobody waits for them; the others go on.
     fn part_set_aside(&mut self, line: &mut Line, state: &State) -> Check {
-        let of_line = |record: &&SetAside| record.last_modified == line.latest;
-        let Some(record) = state.set_aside.get(self.aside).filter(of_line) else { return Ok(()) };
+        let of_line = |record: &&Letter| record.stamp.get() == line.latest;
+        let Some(record) = state.letters.get(self.aside).filter(of_line) else { return Ok(()) };
         let Some(ways) = self.ways_here(line) else {
             self.aside += 1;
             line.is_vague = true;
@@ -134,7 +171,7 @@ impl Book {
                     return true;
                 }
                 let is_left = left.iter().any(|left| left.operations == *operations);
-                let is_aside = || record.changes.contains(&json!(operations));
+                let is_aside = || record.changes().contains(&json!(operations));
                 is_left != way.misfits.contains(&index) || !is_left && !is_aside()
             })
         };
@@ -148,7 +185,7 @@ impl Book {
             (0..line.calls.len()).filter(goes_along).map(|index| line.calls[index]).collect()
         };
         // As many as are handed out, or more, where some were merged.
-        let closeness = |way: &&Way| (way.misfits.len() == record.changes.len(), aside_on(way).len());
+        let closeness = |way: &&Way| (way.misfits.len() == record.changes().len(), aside_on(way).len());
         let is_aside = |way: &&Way| !way.misfits.is_empty() && is_right(way);
         let way = ways.iter().filter(is_aside).max_by_key(closeness).ok_or_else(|| {
             format!("rule 13: {} is set aside ({record:?}), and applies to {:?}", self.names(line), self.slot.value)
@@ -157,25 +194,31 @@ impl Book {
         line.is_vague = ways.iter().filter(is_aside).any(|other| aside_on(other) != aside);
         self.set_aside(line, state, &aside)?;
         for call in &aside {
-            self.calls[*call].fate = Some(Fate::SetAside);
+            self.set_fate(*call, Fate::SetAside);
         }
         line.calls.retain(|call| !aside.contains(call));
         self.is_changed = true;
+        let possible = if line.is_vague { line.calls.clone() } else { Vec::new() };
+        self.share(state, self.gone(&Skipped { sure: aside, possible }), Fate::SetAside)?;
         Ok(())
     }
 
     /// These calls must have been handed out.
     pub(super) fn set_aside(&mut self, line: &Line, state: &State, calls: &[usize]) -> Check {
-        let record = state.set_aside.get(self.aside).ok_or_else(|| format!("(5) {} is gone", self.names(line)))?;
+        let record = state.letters.get(self.aside).ok_or_else(|| format!("(5) {} is gone", self.names(line)))?;
         self.aside += 1;
-        let text = json!(record.changes).to_string();
+        let is_told = line.returns.is_none() || record.taken == line.returns;
+        hold!(is_told, "(5) what was taken is not handed out: {record:?}");
+        let text = json!(record.changes()).to_string();
         for call in calls {
             let Kind::Log(items) = &self.calls[*call].kind else { continue };
             let handed_out = items.iter().all(|item| text.contains(&item.to_string()));
             hold!(handed_out, "(5) {items:?} is set aside, and not handed out: {record:?}");
         }
         if let Some((assigned, _)) = line.assignment.as_ref().filter(|(_, call)| calls.contains(call)) {
-            hold!(*assigned == record.value, "(5) what was assigned is not handed out: {record:?}");
+            let own = record.assignment.as_ref().and_then(Change::own_value);
+            let own = own.map(|own| serde_json::from_str::<Value>(own.as_str()).expect("it is JSON"));
+            hold!(*assigned == own, "(5) what was assigned is not handed out: {record:?}");
         }
         Ok(())
     }
@@ -183,17 +226,17 @@ impl Book {
     /// The attempt must be what comes of the first entry where it is made on what the server answered last.
     fn expected(&mut self, attempt: &Attempt, state: &State) -> Check<Drawn> {
         let mut line = self.lines.pop_front().ok_or("(5) nothing is pending, but it sends")?;
-        let first = line.id == write_of(attempt.sequence);
+        let first = line.number == write_of(attempt.sequence);
         hold!(first, "rule 3: it sends {} instead of {}", attempt.sequence, self.names(&line));
         hold!(attempt.retry.is_some() == line.in_doubt, "rule 4: whether {attempt:?} is a retry");
         self.part_set_aside(&mut line, state)?;
         line.tried = true;
-        let drawn = self.drawn_of(&line, attempt);
+        let drawn = self.drawn_of(&mut line, attempt);
         self.lines.push_front(line);
         drawn
     }
 
-    fn drawn_of(&self, line: &Line, attempt: &Attempt) -> Check<Drawn> {
+    fn drawn_of(&self, line: &mut Line, attempt: &Attempt) -> Check<Drawn> {
         let after = match &attempt.change {
             Change::Put { envelope, .. } => value_of(Some(envelope)),
             Change::Delete => None,
@@ -206,21 +249,26 @@ impl Book {
             before,
             after,
             superseded: Some(false),
-            items: Vec::new(),
-            added: 0,
+            saw: Vec::new(),
+            counted: None,
         };
+        let is_doubtful = line.is_confirmed && line.in_doubt;
+        let is_for_nobody = line.is_confirmed && !line.in_doubt && !self.is_awaited(line);
+        hold!(!is_for_nobody, "{} is sent, and nobody waits for it", self.names(line));
+        hold!(drawn.asks || !is_doubtful, "{} is in doubt, and is made again", self.names(line));
         if drawn.asks {
-            hold!(drawn.assigns.is_none() || line.on == On::Whole, "rule 4: {} needs not ask", self.names(line));
+            hold!(drawn.assigns.is_none() || is_doubtful, "rule 4: {} needs not ask", self.names(line));
             return Ok(drawn);
         }
-        let expects =
-            if line.assignment.is_some() && line.on == On::Anything { Expects::Anything } else { self.slot_is_there() };
+        line.may_be_made = true;
+        let expects = if line.assignment.is_some() { Expects::Anything } else { self.slot_is_there() };
         hold!(attempt.expects == expects, "rule 5: {} expects {:?}", self.names(line), attempt.expects);
         if line.on == On::Whole {
             hold!(line.seen == self.slot_text(), "rule 5: {} is made on {:?}", self.names(line), drawn.before);
         }
         if let Some(ways) = self.ways_here(line) {
-            let is_whole = |way: &&Way| way.misfits.is_empty() && (line.on == On::Anything || !way.superseded);
+            let is_whole =
+                |way: &&Way| way.misfits.is_empty() && (line.on == On::Anything || way.superseded.is_empty());
             let mut fitting = ways
                 .iter()
                 .filter(is_whole)
@@ -235,22 +283,38 @@ impl Book {
                 drawn.before,
                 self.slot.stamp
             );
-            drawn.superseded = of_all(fitting.map(|way| way.superseded));
+            let fitting: Vec<&Way> = fitting.collect();
+            drawn.superseded = of_all(fitting.iter().map(|way| !way.superseded.is_empty()));
+            line.skipped = Skipped::superseded(line, fitting.into_iter());
         } else {
             drawn.superseded = None;
+            line.skipped = Skipped { sure: Vec::new(), possible: line.calls.clone() };
         }
-        for call in &line.calls {
-            match &self.calls[*call].kind {
-                Kind::Log(items) => drawn.items.extend(items.iter().cloned()),
-                Kind::LogAndAdd(item, by) => {
-                    drawn.items.push(item.clone());
-                    drawn.added += by;
-                }
-                Kind::Add(by) => drawn.added += by,
-                _ => {}
-            }
-        }
+        drawn.saw = self.saw(line);
+        drawn.counted = self.counted(line);
         Ok(drawn)
+    }
+
+    /// What the closures in it saw of what it is made on.
+    fn saw(&self, line: &Line) -> Vec<Saw> {
+        let edits: Vec<_> = line.calls.iter().map(|call| &self.calls[*call].edits).collect();
+        let is_made = |index: &usize| !line.skipped.possible.contains(&line.calls[*index]);
+        let made = (0..edits.len()).filter(|index| line.assignment.is_none() && !line.is_vague && is_made(index));
+        made.flat_map(|index| Saw::all(edits[index], &edits[..index])).collect()
+    }
+
+    /// What its calls do to what is counted.
+    fn counted(&self, line: &Line) -> Option<Vec<Counted>> {
+        let mut all = Vec::new();
+        for call in line.calls.iter().filter(|call| !line.skipped.sure.contains(call)) {
+            let joined = self.all_joined(*call);
+            let counted: Vec<_> = joined.iter().flat_map(|call| Counted::of(&self.calls[*call].kind)).collect();
+            if !counted.is_empty() && line.skipped.possible.contains(call) {
+                return None;
+            }
+            all.extend(counted);
+        }
+        Some(all).filter(|_| !line.is_vague)
     }
 
     fn slot_text(&self) -> Option<Text> {
@@ -261,16 +325,25 @@ impl Book {
         Expects::of(self.slot.stored.as_ref())
     }
 
+    /// Calls of an entry were superseded, and what was made on them is too.
+    pub(super) fn share_superseded(&mut self, state: &State, skipped: &Skipped) -> Check<Option<bool>> {
+        for call in &skipped.sure {
+            self.set_fate(*call, Fate::Superseded);
+        }
+        self.share(state, self.gone(skipped), Fate::Superseded)
+    }
+
     /// An entry is set aside as a whole, or its callers get an error.
     pub(super) fn given_up(&mut self, line: &Line, state: &State, kind: ErrorKind) -> Check<Vec<Sequence>> {
         if let Some(told) = self.told(line)? {
             let told = told.map(|answer| answer.written).map_err(|error: Error| error.kind());
             hold!(told == Err(kind), "{} was told {told:?} instead of {kind:?}", self.names(line));
             self.end(line, Fate::Withdrawn);
-            return Ok(vec![line.id]);
+            return Ok(vec![line.number]);
         }
         self.set_aside(line, state, &line.all_calls().collect::<Vec<_>>())?;
         self.end(line, Fate::SetAside);
+        self.share(state, self.all_gone(line), Fate::SetAside)?;
         Ok(Vec::new())
     }
 }
@@ -282,7 +355,7 @@ fn of_all(mut all: impl Iterator<Item = bool>) -> Option<bool> {
 }
 
 /// Whether any of both is so.
-fn together(one: Option<bool>, other: Option<bool>) -> Option<bool> {
+pub(super) fn together(one: Option<bool>, other: Option<bool>) -> Option<bool> {
     match (one, other) {
         (Some(true), _) | (_, Some(true)) => Some(true),
         (Some(false), Some(false)) => Some(false),

@@ -4,6 +4,7 @@
 //! which it may be, and all that may come of it is told.
 
 use super::aims::{Aim, aims};
+use super::compared::is_state;
 use crate::mutation::{Action, Amount, Operation, Seen};
 use serde_json::Value;
 use std::rc::Rc;
@@ -41,20 +42,16 @@ pub(super) struct Edit {
     pub(super) act: Act,
 }
 
-/// Who wins at a place where something else is than was seen.
+/// What is at the place of a call, compared with the call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Rule {
-    Latest,
-    /// What is there has this stamp.
-    NewerWins(u64),
-    Exact,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum There {
+pub(super) enum There {
     Older,
     Newer,
     AsSeen,
+    /// It is compared with what was seen, whoever is newer.
+    Compared {
+        only_removes: bool,
+    },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,6 +70,8 @@ enum Effect {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Edits {
     pub(super) stamp: u64,
+    /// They are what a closure made of what it saw.
+    pub(super) is_compared: bool,
     pub(super) all: Vec<Edit>,
     /// What was shown when it was recorded.
     pub(super) shown: Option<Rc<Value>>,
@@ -80,138 +79,9 @@ pub(super) struct Edits {
     pub(super) operations: Vec<Operation>,
 }
 
-/// What may have come of some calls.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct Way {
-    pub(super) value: Option<Value>,
-    /// Calls met something newer, and were skipped.
-    pub(super) superseded: bool,
-    /// The calls that do not apply, by index.
-    pub(super) misfits: Vec<usize>,
-    /// Those that are gone into later ones.
-    pub(super) replaced: Vec<usize>,
-}
-
-/// So many ways are followed. Where there are more, nothing is said.
-pub(super) const WAYS: usize = 400;
-
-/// All that may come of calls made one by one; `None` where that is too much to tell.
-pub(super) fn ways(value: Option<Value>, origin: Option<&Value>, calls: &[&Edits], rule: Rule) -> Option<Vec<Way>> {
-    let mut ways = vec![Way { value, superseded: false, misfits: Vec::new(), replaced: Vec::new() }];
-    for (index, call) in calls.iter().enumerate() {
-        // An earlier call may be gone into a later one of the same process that replaces what it changed.
-        let is_replaced = rule != Rule::Latest && calls[index + 1..].iter().any(|later| later.replaces(call));
-        let there = match rule {
-            Rule::NewerWins(found) if found > call.stamp => There::Newer,
-            Rule::Exact => There::AsSeen,
-            Rule::Latest | Rule::NewerWins(_) => There::Older,
-        };
-        let mut next: Vec<Way> = Vec::new();
-        for way in ways {
-            if is_replaced {
-                let mut way = way.clone();
-                way.replaced.push(index);
-                add(&mut next, way);
-            }
-            let Way { value, superseded, misfits, replaced } = way;
-            // And the later one saw what the first of them did (where nothing was there, what it was taken for); or, of a
-            // default, that nothing is there.
-            let is_gone = |earlier: usize| {
-                let is_before = |at: usize| !replaced.contains(&at) && calls[at].replaces(calls[earlier]);
-                call.replaces(calls[earlier]) && !(earlier + 1..index).any(is_before)
-            };
-            let first = replaced.iter().find(|earlier| is_gone(**earlier));
-            let anew: Vec<Edits> = first.map_or_else(Vec::new, |earlier| {
-                let shown = calls[*earlier].shown.as_deref().or(origin);
-                vec![call.as_recorded_on(shown), call.as_recorded_on_nothing()]
-            });
-            let made = match &anew[..] {
-                [] => call.made_on(value, origin, there),
-                anew => anew.iter().flat_map(|call| call.made_on(value.clone(), origin, there)).collect(),
-            };
-            for (result, value) in made {
-                let mut way = Way { value, superseded, misfits: misfits.clone(), replaced: replaced.clone() };
-                match result {
-                    Ok(()) => {}
-                    // One that is gone into the later call is not counted.
-                    Err(Refusal::Superseded) => way.superseded = true,
-                    Err(Refusal::Misfit) => way.misfits.push(index),
-                }
-                add(&mut next, way);
-            }
-        }
-        if next.len() > WAYS {
-            return None;
-        }
-        ways = next;
-    }
-    Some(ways)
-}
-
-fn add(ways: &mut Vec<Way>, way: Way) {
-    if !ways.contains(&way) {
-        ways.push(way);
-    }
-}
-
 impl Edits {
-    /// Whether it assigns or removes, alone, all that the other call changes.
-    pub(super) fn replaces(&self, other: &Self) -> bool {
-        let ([Edit { path, act }], [earlier]) = (&self.all[..], &other.all[..]) else { return false };
-        let is_element = |edit: &[Step]| matches!(edit.last(), Some(Step::Element(_)));
-        // An element is only removed as it is, and one that is removed makes room for another.
-        let is_whole = match act {
-            Act::Set { .. } => path.len() < earlier.path.len() || !earlier.is_removal() || !is_element(path),
-            Act::Remove { .. } => !is_element(path),
-            _ => false,
-        };
-        let is_same = |one: &Step, other: &Step| match (one, other) {
-            (Step::Member(one, _), Step::Member(other, _)) => one == other,
-            (Step::Element(one), Step::Element(other)) => one.index == other.index,
-            _ => false,
-        };
-        is_whole
-            && path.len() <= earlier.path.len()
-            && path.iter().zip(&earlier.path).all(|(one, other)| is_same(one, other))
-    }
-
-    /// The same assignment or removal by somebody who was shown this, and took what is missing in it for its default.
-    fn as_recorded_on(&self, shown: Option<&Value>) -> Self {
-        let mut call = self.clone();
-        for Edit { path, act } in &mut call.all {
-            let mut here = shown.cloned();
-            for step in path {
-                here = match (step, here) {
-                    (Step::Member(name, origin), here) => {
-                        here.and_then(|mut here| here.get_mut(&**name).map(Value::take)).or_else(|| origin.clone())
-                    }
-                    (Step::Element(mark), Some(Value::Array(list))) if mark.index < list.len() => {
-                        mark.list = list;
-                        mark.list.get(mark.index).cloned()
-                    }
-                    (Step::Element(_), _) => None,
-                };
-            }
-            if let Act::Set { seen, .. } | Act::Remove { seen } = act {
-                *seen = here;
-            }
-        }
-        call
-    }
-
-    /// By somebody who saw that nothing is there.
-    fn as_recorded_on_nothing(&self) -> Self {
-        let mut call = self.clone();
-        for edit in &mut call.all {
-            if let Act::Set { seen, .. } | Act::Remove { seen } = &mut edit.act {
-                *seen = None;
-            }
-        }
-        call
-    }
-
     /// All its operations, or none.
-    fn made_on(
+    pub(super) fn made_on(
         &self,
         value: Option<Value>,
         origin: Option<&Value>,
@@ -239,6 +109,18 @@ impl Edits {
             made = next;
         }
         refused.into_iter().chain(made.into_iter().map(|value| (Ok(()), value))).collect()
+    }
+}
+
+impl There {
+    /// What becomes of a removal of what is gone already: it is done.
+    fn gone(self) -> Result<(), Refusal> {
+        if self == (Self::Compared { only_removes: false }) { Err(Refusal::Misfit) } else { Ok(()) }
+    }
+
+    /// What becomes of a change that finds something else than it saw.
+    fn differs(self) -> Refusal {
+        if matches!(self, Self::Compared { .. }) { Refusal::Misfit } else { Refusal::Superseded }
     }
 }
 
@@ -285,7 +167,7 @@ impl Edit {
         Self { path, act }
     }
 
-    fn is_removal(&self) -> bool {
+    pub(super) fn is_removal(&self) -> bool {
         matches!(self.act, Act::Remove { .. })
     }
 
@@ -293,7 +175,7 @@ impl Edit {
         match self.edit(root.as_mut(), origin, &self.path, aim, there)? {
             Effect::Keep => {}
             Effect::Replace(value) => *root = Some(value),
-            Effect::Remove => return Err(Refusal::Misfit),
+            Effect::Remove => *root = None,
         }
         Ok(())
     }
@@ -316,7 +198,7 @@ impl Edit {
                 return match self.act {
                     // What is gone already is done; but nobody took out what he saw.
                     Act::Remove { seen: Some(_) } if there == There::AsSeen => Err(Refusal::Superseded),
-                    Act::Remove { .. } => Ok(Effect::Keep),
+                    Act::Remove { .. } => there.gone().map(|()| Effect::Keep),
                     _ => Err(Refusal::Misfit),
                 };
             };
@@ -345,7 +227,8 @@ impl Edit {
                 let Aim::At(at) = aim else {
                     return match there {
                         There::AsSeen if self.is_removal() => Err(Refusal::Superseded),
-                        _ if self.is_removal() => Ok(()),
+                        There::Compared { .. } if self.is_removal() && aim == Aim::Other => Err(Refusal::Misfit),
+                        _ if self.is_removal() => there.gone(),
                         _ => Err(Refusal::Misfit),
                     };
                 };
@@ -362,12 +245,14 @@ impl Edit {
     fn assign(&self, node: Option<&Value>, origin: Option<&Value>, there: There) -> Result<Option<Effect>, Refusal> {
         Ok(Some(match &self.act {
             Act::Set { value, seen } => {
-                if there == There::Newer && node == Some(value) {
-                    Effect::Keep
-                } else if there != There::Older && seen.as_ref() != node && seen.as_ref() != node.or(origin) {
-                    return Err(Refusal::Superseded);
-                } else {
-                    Effect::Replace(value.clone())
+                let is_as_seen = seen.as_ref() == node || seen.as_ref() == node.or(origin);
+                let is_there = node == Some(value);
+                match there {
+                    There::Newer if is_there => Effect::Keep,
+                    There::Older => Effect::Replace(value.clone()),
+                    _ if is_as_seen => Effect::Replace(value.clone()),
+                    There::Compared { .. } if is_there && is_state(value) => Effect::Keep,
+                    _ => return Err(there.differs()),
                 }
             }
             Act::SetIfAbsent(value) if node.is_none() => Effect::Replace(value.clone()),
@@ -376,8 +261,8 @@ impl Edit {
             Act::Remove { seen } if there == There::AsSeen && seen.as_ref() != node => {
                 return Err(Refusal::Superseded);
             }
-            Act::Remove { .. } if node.is_none() => Effect::Keep,
-            Act::Remove { seen } if there == There::Newer && seen.as_ref() != node => return Err(Refusal::Superseded),
+            Act::Remove { .. } if node.is_none() => there.gone().map(|()| Effect::Keep)?,
+            Act::Remove { seen } if there != There::Older && seen.as_ref() != node => return Err(there.differs()),
             Act::Remove { .. } => Effect::Remove,
             _ => return Ok(None),
         }))
@@ -413,6 +298,9 @@ impl Edit {
             Act::Exclude(items) => {
                 if there == There::AsSeen && !list.iter().any(|item| items.contains(item)) {
                     return Err(Refusal::Superseded);
+                }
+                if items.iter().any(|item| !list.contains(item)) {
+                    there.gone()?;
                 }
                 list.retain(|item| !items.contains(item));
             }

@@ -1,4 +1,8 @@
 //! The callers' side of one connection: reads, writes and the end of it, each with a bounded wait.
+//!
+//! - `pending.rs`: a write whose caller waits for what comes of it
+
+mod pending;
 
 use crate::backend::Backend;
 use crate::clock::{Deadline, Mono};
@@ -9,8 +13,11 @@ use crate::policy::WritePolicy;
 use crate::shared::{LARGE, Live, Settings, Shared};
 use crate::state::{Accepted, Link, Request};
 use crate::turns::Turns;
+use crate::updating::Closures;
 use crate::wait::{block_on, is_blocking, pause, until};
 use crate::{fault::Fault, flusher, refresher, updating};
+use bytes::Bytes;
+use pending::Pending;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
@@ -23,6 +30,7 @@ const THREAD_END: Duration = Duration::from_millis(500);
 pub(crate) struct Core {
     shared: Arc<Shared>,
     turns: Turns,
+    closures: Closures,
     /// Told when the I/O thread has ended.
     thread: oneshot::Receiver<()>,
 }
@@ -55,7 +63,7 @@ impl Core {
         };
         let spawned = std::thread::Builder::new().name("synced-memory".to_owned()).spawn(run);
         spawned.map_err(|error| no_thread(&error))?;
-        let core = Self { shared, turns: Turns::default(), thread };
+        let core = Self { shared, turns: Turns::default(), closures: Closures::default(), thread };
         match block_on(until(first, deadline)) {
             Some(Ok(Err(error))) if error.kind() == ErrorKind::Rejected => Err(error),
             _ => Ok(core),
@@ -66,34 +74,100 @@ impl Core {
         &self.shared
     }
 
+    pub(crate) fn closures(&self) -> &Closures {
+        &self.closures
+    }
+
     fn deadline(&self) -> Deadline {
         Deadline::after(self.shared.settings.timeout)
     }
 
-    /// Asks the backend for keys, where it is there; else their slots show what is known.
+    /// Asks the backend for keys, where it is there; else their slots show what is known. Returns whether it has answered.
     ///
     /// # Errors
     ///
     /// The first key that the server refuses for good.
-    pub(crate) async fn load(&self, keys: &[Arc<str>]) -> Result<()> {
+    pub(crate) async fn load(&self, keys: &[Arc<str>]) -> Result<bool> {
+        self.load_with(keys, |just_lost| self.grace(keys, just_lost)).await
+    }
+
+    /// The same for a call that only the backend can answer: after a loss it waits for the connection.
+    ///
+    /// # Errors
+    ///
+    /// As [`load`](Self::load), and `Unavailable`, at once where the backend is away.
+    pub(crate) async fn load_now(&self, keys: &[Arc<str>]) -> Result<bool> {
+        self.check_connected(&keys[0])?;
+        self.load_with(keys, |_| self.shared.settings.timeout).await
+    }
+
+    /// `grace`: how long it waits for a connection, given whether that was just lost.
+    async fn load_with(&self, keys: &[Arc<str>], grace: impl Fn(bool) -> Duration) -> Result<bool> {
         self.shared.check_open()?;
         let deadline = self.deadline();
         let mut given_up = None;
         loop {
             let Some(live) = self.shared.live_but(given_up.as_ref()) else {
-                let limit = self.grace(keys, given_up.is_some()).min(deadline.remaining());
+                let limit = grace(given_up.is_some()).min(deadline.remaining());
                 let back = self.shared.connected_but(given_up.as_ref());
                 match until(back, Deadline::after(limit)).await {
                     Some(()) => continue,
-                    None => return Ok(()),
+                    None => return Ok(false),
                 }
             };
             match self.ask_on(&live, refresher::load(&self.shared, &live, keys), deadline).await {
-                Some(Ok(answers)) => return answers.into_iter().collect(),
+                Some(Ok(answers)) => return answers.into_iter().collect::<Result<()>>().map(|()| true),
                 Some(Err(_)) => given_up = Some(live),
-                None => return Ok(()),
+                None => return Ok(false),
             }
         }
+    }
+
+    /// What the backend has under these keys, whatever waits here.
+    ///
+    /// # Errors
+    ///
+    /// `Unavailable` where it does not answer; the first key that the server refuses for good.
+    pub(crate) async fn read_now(&self, keys: &[Arc<str>]) -> Result<Vec<Option<Bytes>>> {
+        let (key, deadline) = (&keys[0], self.deadline());
+        self.check_connected(key)?;
+        let unavailable = |fault: Fault| {
+            let kind = if fault.is_refused() { ErrorKind::Rejected } else { ErrorKind::Unavailable };
+            Error::of_key(kind, key, fault)
+        };
+        let mut given_up = None;
+        loop {
+            let Some(live) = self.shared.live_but(given_up.as_ref()) else {
+                match until(self.shared.connected_but(given_up.as_ref()), deadline).await {
+                    Some(()) => continue,
+                    None => return Err(self.shared.state().unavailable(key)),
+                }
+            };
+            let read = self.shared.issue(&live, live.session.read(keys), |_| ());
+            match self.ask_on(&live, read, deadline).await {
+                Some(Ok(answers)) => return answers.into_iter().map(|answer| answer.map_err(unavailable)).collect(),
+                Some(Err(fault)) if fault.is_lost() => given_up = Some(live),
+                Some(Err(fault)) => return Err(unavailable(fault)),
+                None => return Err(unavailable(self.silent("a read"))),
+            }
+        }
+    }
+
+    /// Whether the backend is there, for a call that only it can answer. It may answer, and take no writes.
+    ///
+    /// # Errors
+    ///
+    /// `Unavailable`, `Closed`.
+    fn check_connected(&self, key: &str) -> Result<()> {
+        self.shared.check_open()?;
+        let state = self.shared.state();
+        if state.link == Link::Down { Err(state.unavailable(key)) } else { Ok(()) }
+    }
+
+    /// Whether so little is left of the time of a call that a connection that is only slow would be taken for a silent
+    /// one.
+    fn is_late(&self, deadline: Deadline) -> bool {
+        deadline.remaining() <= self.shared.settings.timeout / 2
     }
 
     /// How long a read waits for a connection. Where something is known of each key, not at all. Else an
@@ -105,7 +179,8 @@ impl Core {
         if keys.iter().all(|key| state.is_known(key)) {
             return Duration::ZERO;
         }
-        if just_lost {
+        // It is there already, and is about to be used.
+        if just_lost || state.link != Link::Down {
             return limit;
         }
         let mono = self.shared.clock.mono();
@@ -128,10 +203,11 @@ impl Core {
         request: impl Future<Output = Result<T, Fault>>,
         deadline: Deadline,
     ) -> Option<Result<T, Fault>> {
+        let is_late = self.is_late(deadline);
         let answer = until(request, deadline).await;
         match &answer {
             // Behind a large write there is no telling; the flusher ends it where that takes too long.
-            None if !self.shared.is_uploading() => live.end(self.silent("a read")),
+            None if !is_late && !self.shared.is_uploading() => live.end(self.silent("a read")),
             Some(Err(fault)) if fault.is_lost() => live.end(fault.clone()),
             None | Some(_) => {}
         }
@@ -153,9 +229,22 @@ impl Core {
             self.forward();
             return accepted.answer.try_recv().unwrap_or(Ok(Answer::new(Written::Queued, false)));
         }
+        self.write_within(key, request, policy, self.deadline()).await
+    }
+
+    /// The same of a write whose answer is waited for, until the deadline.
+    pub(crate) async fn write_within(
+        &self,
+        key: &Arc<str>,
+        request: Request,
+        policy: WritePolicy,
+        deadline: Deadline,
+    ) -> Result<Answer> {
         let mut last_try = self.shared.clock.mono();
-        let answer = self.send(key, request, &mut last_try).await?;
-        if let Some(waiting) = answer.contended {
+        let answer = self.send(key, request, policy, deadline, &mut last_try).await?;
+        // What was taken is lost with a future that is dropped from here on.
+        let may_wait = answer.taken.is_none() || is_blocking().await;
+        if let Some(waiting) = answer.contended.filter(|_| may_wait) {
             let took = self.shared.clock.mono().saturating_sub(last_try);
             pause(Deadline::after(self.turns.wait(waiting, took))).await;
         }
@@ -163,20 +252,26 @@ impl Core {
     }
 
     /// `last_try` becomes when it was tried last from here.
-    async fn send(&self, key: &Arc<str>, request: Request, last_try: &mut Mono) -> Result<Answer> {
-        let deadline = self.deadline();
+    async fn send(
+        &self,
+        key: &Arc<str>,
+        request: Request,
+        policy: WritePolicy,
+        deadline: Deadline,
+        last_try: &mut Mono,
+    ) -> Result<Answer> {
         updating::check(&self.shared, key)?;
         // A future that is dropped half done would leave nobody to take in the answer.
-        let is_free = is_blocking().await && !self.shared.is_uploading();
+        let is_free = is_blocking().await && !self.shared.is_uploading() && !self.is_late(deadline);
         let live = if is_free { self.shared.live() } else { None };
         let (mut accepted, mut own) = {
             let mut state = self.shared.state();
             self.shared.check_open()?;
             // Under the lock: the clock and what it has stamped move in one step.
             let at = self.shared.clock.at();
-            let accepted = state.write(key, request, WritePolicy::Through, at)?;
+            let accepted = state.write(key, request, policy, at)?;
             let own = live.as_ref().and_then(|_| state.take_small(key, LARGE, at.mono));
-            (accepted, own)
+            (Pending::new(&self.shared, key, accepted, policy), own)
         };
         while let Some((live, attempt)) = live.as_ref().zip(own.take()) {
             *last_try = self.shared.clock.mono();
@@ -184,22 +279,51 @@ impl Core {
                 Some(Err(fault)) if fault.is_lost() => live.end(fault),
                 None => live.end(self.silent("a write")),
                 Some(Ok(())) => {
-                    if let Ok(answer) = accepted.answer.try_recv() {
+                    if let Some(answer) = accepted.answer() {
                         self.forward();
                         return answer;
                     }
-                    // Something else was there: it goes out again, on that. Not in the end of the time, in which a
-                    // connection that is only slow would be taken for a silent one.
-                    if deadline.remaining() > self.shared.settings.timeout / 2 {
+                    // Something else was there: it goes out again, on that.
+                    if !self.is_late(deadline) {
                         own = self.shared.state().take_small(key, LARGE, self.shared.clock.mono());
                     }
                 }
-                // What was not done is the flusher's, which finds out when to try again.
-                Some(Err(_)) => {}
+                // What was not done is the flusher's, which finds out when to try again, also where it was withdrawn.
+                Some(Err(_)) => self.shared.wake.notify_one(),
             }
         }
         self.forward();
-        self.answer(key, accepted, deadline).await
+        accepted.wait(deadline).await
+    }
+
+    /// Queues several writes, and waits for their answers together, which are those of one call.
+    ///
+    /// # Errors
+    ///
+    /// The first one; of confirmed writes `InDoubt` where others of them were made.
+    pub(crate) async fn write_together(
+        &self,
+        writes: Vec<(Arc<str>, Request)>,
+        policy: WritePolicy,
+    ) -> Result<Vec<Answer>> {
+        let keys: Vec<Arc<str>> = writes.iter().map(|(key, _)| Arc::clone(key)).collect();
+        let answers = self.write_all(writes, policy).await?;
+        let is_any_made = answers.iter().any(|answer| match answer {
+            Ok(_) => true,
+            Err(error) => error.kind() == ErrorKind::InDoubt,
+        });
+        let first = answers.iter().find_map(|answer| answer.as_ref().err()).cloned();
+        match first {
+            Some(first) if policy == WritePolicy::Confirmed && keys.len() > 1 => {
+                let kind = if is_any_made { ErrorKind::InDoubt } else { first.kind() };
+                let became = answers.iter().map(|answer| answer.as_ref().err().map(Error::kind));
+                let keys: Vec<_> = keys.iter().map(ToString::to_string).zip(became).collect();
+                let missing = keys.iter().filter(|(_, error)| error.is_some()).count();
+                let what = format!("{missing} of {} keys were not confirmed, the first of them {first}", keys.len());
+                Err(Error::of_keys(kind, what, keys))
+            }
+            _ => answers.into_iter().collect(),
+        }
     }
 
     /// Queues several writes, and waits for their answers together. One answer per write.
@@ -214,16 +338,36 @@ impl Core {
             (key, accepted)
         };
         self.shared.check_open()?;
-        let accepted: Vec<_> = writes.into_iter().map(accept).collect();
+        let mut accepted: Vec<_> = writes.into_iter().map(accept).collect();
         self.forward();
-        let mut answers = Vec::with_capacity(accepted.len());
-        for (key, accepted) in accepted {
-            answers.push(match accepted {
-                Ok(accepted) => self.answer(&key, accepted, deadline).await,
+        let mut pending = Vec::with_capacity(accepted.len());
+        for (key, accepted) in &mut accepted {
+            let accepted = std::mem::replace(accepted, Err(Error::closed()));
+            pending.push(accepted.map(|accepted| Pending::new(&self.shared, key, accepted, policy)));
+        }
+        let mut answers = Vec::with_capacity(pending.len());
+        for pending in pending {
+            answers.push(match pending {
+                Ok(pending) => pending.wait(deadline).await,
                 Err(error) => Err(error),
             });
         }
         Ok(answers)
+    }
+
+    /// Makes a new write of a dead letter.
+    pub(crate) async fn retry(&self, id: u64) -> Result<Written> {
+        let deadline = self.deadline();
+        let (key, accepted) = {
+            let mut state = self.shared.state();
+            self.shared.check_open()?;
+            state.retry_letter(id, self.shared.clock.at())?
+        };
+        self.forward();
+        let id = accepted.sequence;
+        let answer = Pending::new(&self.shared, &key, accepted, WritePolicy::Through).wait(deadline).await;
+        self.shared.state().letter_is_over(id);
+        Ok(answer?.written)
     }
 
     fn accept(&self, key: &Arc<str>, request: Request, policy: WritePolicy) -> Result<Accepted> {
@@ -244,16 +388,6 @@ impl Core {
         }
         // What was taken out to be sent may have been settled without.
         self.shared.tell_delivered();
-    }
-
-    async fn answer(&self, key: &str, accepted: Accepted, deadline: Deadline) -> Result<Answer> {
-        let Accepted { sequence, mut answer } = accepted;
-        if let Some(Ok(answer)) = until(self.shared.told.wakes(&mut answer), deadline).await {
-            return answer;
-        }
-        // From here on it is promised; the answer may have come at the last moment.
-        self.shared.state().promise(key, sequence);
-        answer.try_recv().unwrap_or(Ok(Answer::new(Written::Queued, false)))
     }
 
     /// Waits until what is queued now was answered for.

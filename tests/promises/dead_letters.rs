@@ -9,7 +9,7 @@ use support::eventually;
 use synced_memory::{ErrorKind, Key, SyncedMemory, Written};
 use tempfile::TempDir;
 
-use crate::line::{DEADLINE, Line, connected};
+use crate::line::{DEADLINE, Line, connected, ended_letters};
 
 #[derive(SyncedMemory)]
 struct State {
@@ -62,18 +62,20 @@ impl Two {
         connected(self.mine.memory());
     }
 
-    /// One write was set aside: it is counted until it is handed out, and says what it was and why. Returns that.
+    /// One write became a dead letter: it is kept until it is forgotten, and says what it was and why. Returns that.
     #[track_caller]
     fn one_aside(&self, key: &str, why: &str) -> Value {
         let memory = self.mine.memory();
         let status = memory.status();
-        assert_eq!((status.pending, status.set_aside, status.superseded), (0, 1, 0), "{status:?}");
-        let aside = memory.set_aside();
-        assert_eq!((aside.len(), memory.status().set_aside, memory.set_aside().len()), (1, 0, 0));
+        assert_eq!((status.pending, status.dead_letters, status.superseded), (0, 1, 0), "{status:?}");
+        let aside = memory.dead_letters();
+        assert_eq!((aside.len(), memory.status().dead_letters, memory.dead_letters().len()), (1, 1, 1));
+        aside[0].forget().unwrap();
+        assert_eq!((memory.status().dead_letters, memory.dead_letters().len()), (0, 0));
         assert_eq!((aside[0].key.as_str(), aside[0].reason.kind()), (key, ErrorKind::Conflict));
         assert!(aside[0].reason.to_string().contains(why), "{}", aside[0].reason);
-        assert!(aside[0].last_modified > 1_600_000_000_000_000_000 && aside[0].value.is_none());
-        Value::Array(aside[0].changes.clone())
+        assert!(aside[0].last_modified > 1_600_000_000_000_000_000 && aside[0].value().is_none());
+        Value::Array(aside[0].changes())
     }
 
     fn replace<T: synced_memory::Value>(&self, name: &'static str, value: T) {
@@ -107,7 +109,7 @@ fn each_kind_of_change_is_set_aside_where_the_type_changed() {
     const CHANGES: &[(&str, Change)] = &[
         ("memory:list", |s| s.list().push(2).map(drop)),
         ("memory:list", |s| s.list().insert(0, 2).map(drop)),
-        ("memory:list", |s| s.list().remove(0).map(drop)),
+        ("memory:list", |s| s.list().remove_item(&1).map(drop)),
         ("memory:list", |s| s.list().at(0).add(1).map(drop)),
         ("memory:list", |s| s.update_list(|list| list.push(3))),
         ("memory:small", |s| s.add_small(1).map(drop)),
@@ -162,7 +164,7 @@ fn a_caller_that_waits_is_told_of_a_vanished_path_and_nothing_is_changed() {
     let error = two.mine.users().at("ada").fields().add_age(1).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unset, "now it knows: {error}");
     assert_eq!(two.line.server.get_raw("memory:users"), before);
-    assert_eq!((two.mine.memory().status().pending, two.mine.memory().status().set_aside), (0, 0));
+    assert_eq!((two.mine.memory().status().pending, two.mine.memory().status().dead_letters), (0, 0));
     assert_eq!(two.mine.users().keys().unwrap(), ["bob"]);
 }
 
@@ -233,9 +235,9 @@ fn a_queued_change_that_the_server_refuses_for_good_is_set_aside() {
     two.mine.add_small(1).unwrap();
     two.line.server.cli(&["ACL", "SETUSER", "default", "resetkeys", "~memory:small", "~synced-memory/{memory:small}"]);
     two.up();
-    let aside = two.mine.memory().set_aside();
+    let aside = ended_letters(two.mine.memory());
     assert_eq!((aside.len(), aside[0].key.as_str(), aside[0].reason.kind()), (1, "memory:list", ErrorKind::Rejected));
-    assert_eq!(aside[0].changes[0][0]["do"]["append"]["items"], json!([2]), "{aside:?}");
+    assert_eq!(aside[0].changes()[0][0]["do"]["append"]["items"], json!([2]), "{aside:?}");
     assert_eq!(two.theirs.small().unwrap(), 101, "the rest is delivered");
     two.line.server.cli(&["ACL", "SETUSER", "default", "allkeys"]);
     assert_eq!(two.mine.list().to_vec().unwrap(), [1]);
@@ -258,7 +260,7 @@ fn queued_writes_that_are_superseded_are_counted_and_not_set_aside() {
     two.theirs.team().at(0).fields().set_age(2).unwrap();
     two.up();
     let status = two.mine.memory().status();
-    assert_eq!((status.superseded, status.set_aside), (3, 0), "{status:?}");
+    assert_eq!((status.superseded, status.dead_letters), (3, 0), "{status:?}");
     assert_eq!(two.mine.small().unwrap(), 2);
     assert_eq!(two.mine.users().at("ada").get().unwrap().name, "theirs");
     assert_eq!(two.mine.team().at(0).get().unwrap().age, 2);
@@ -296,11 +298,11 @@ fn what_waited_for_longer_than_deletes_are_remembered_is_set_aside_and_not_appli
         };
         memory.flush(DEADLINE).unwrap();
         assert_eq!((memory.get(&early).unwrap(), memory.get(&late).unwrap()), (None, Some(3)));
-        let mut aside = memory.set_aside();
+        let mut aside = ended_letters(&memory);
         aside.sort_by(|one, other| one.key.cmp(&other.key));
         let told: Vec<_> = aside.iter().map(|aside| (aside.key.as_str(), aside.reason.kind())).collect();
         assert_eq!(told, [("memory:count", ErrorKind::Conflict), ("memory:early", ErrorKind::Conflict)]);
-        assert_eq!((aside[0].changes.len(), aside[1].value.clone()), (1, Some(json!(2))));
+        assert_eq!((aside[0].changes().len(), aside[1].value()), (1, Some(json!(2))));
         assert!(aside[1].reason.to_string().contains("waited longer"), "{}", aside[1].reason);
     }
 }

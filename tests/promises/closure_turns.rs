@@ -1,0 +1,208 @@
+//! While the backend is there a closure waits for its answer, under every policy: none of many is lost.
+
+use std::collections::HashMap;
+use std::sync::Barrier;
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use support::{Canary, Direction, Server};
+use synced_memory::{Key, Memory, ReadPolicy, SyncedMemory, WritePolicy, Written};
+use tempfile::TempDir;
+
+use crate::line::{DEADLINE, Line, connected, ended_letters, on_every_backend, quick};
+
+#[derive(SyncedMemory)]
+struct Counters {
+    #[synced(default)]
+    hits: u64,
+    pages: HashMap<String, u64>,
+    list: Vec<u64>,
+}
+
+/// How many queued writes were not made; each is over with that.
+fn take_dead_letters(memory: &Memory) -> usize {
+    ended_letters(memory).len()
+}
+
+/// However busy this machine is, no closure gives up.
+fn near_and_behind(url: &str) -> Memory {
+    let builder = quick(url).timeout(DEADLINE).read_policy(ReadPolicy::Near);
+    builder.write_policy(WritePolicy::Behind).build().unwrap()
+}
+
+fn a_thousand_of_two(memories: [Memory; 2]) {
+    const EACH: u64 = 500;
+    let [one, other] = &memories.map(|memory| Counters::attach(&memory));
+    let barrier = Barrier::new(2);
+    thread::scope(|scope| {
+        for counters in [one, other] {
+            scope.spawn(|| {
+                barrier.wait();
+                for _ in 0..EACH {
+                    counters.update_hits(|hits| *hits += 1).unwrap();
+                    counters.update_pages(|pages| *pages.entry("/".to_owned()).or_default() += 1).unwrap();
+                }
+            });
+        }
+    });
+    for counters in [one, other] {
+        counters.memory().flush(DEADLINE).unwrap();
+        let status = counters.memory().status();
+        assert_eq!((take_dead_letters(counters.memory()), status.superseded, status.pending), (0, 0, 0));
+    }
+    support::eventually(DEADLINE, "both read all of them", || {
+        [one, other].iter().all(|counters| {
+            counters.hits().unwrap() == 2 * EACH && counters.pages().at("/").find().unwrap() == Some(2 * EACH)
+        })
+    });
+}
+
+#[test]
+fn of_a_thousand_closures_of_two_processes_near_and_behind_none_is_lost_on_redis() {
+    let server = Server::redis().start();
+    a_thousand_of_two([near_and_behind(&server.url()), near_and_behind(&server.url())]);
+    let beside = Counters::open(&server.url()).unwrap();
+    assert_eq!((beside.hits().unwrap(), beside.pages().at("/").get().unwrap()), (1_000, 1_000));
+}
+
+#[test]
+fn of_a_thousand_closures_of_two_processes_near_and_behind_none_is_lost_on_sqlite() {
+    let directory = TempDir::new().unwrap();
+    let url = format!("sqlite:{}", directory.path().join("shared.db").display());
+    a_thousand_of_two([near_and_behind(&url), near_and_behind(&url)]);
+    let beside = Counters::open(&url).unwrap();
+    assert_eq!((beside.hits().unwrap(), beside.pages().at("/").get().unwrap()), (1_000, 1_000));
+}
+
+#[test]
+fn an_earlier_behind_write_goes_before_a_closure_of_the_same_key() {
+    let line = Line::new();
+    let builder = line.builder().timeout(DEADLINE).write_policy(WritePolicy::Behind);
+    let counters = Counters::attach(&builder.build().unwrap());
+    connected(counters.memory());
+    counters.update_hits(|hits| *hits = 5).unwrap();
+    line.proxy.delay(Direction::ToServer, Duration::from_millis(20));
+    for n in 1..=10 {
+        assert_eq!(counters.set_hits(10 * n).unwrap(), Written::Queued);
+        assert_eq!(counters.add_hits(1).unwrap(), Written::Queued);
+        counters.update_hits(|hits| *hits *= 2).unwrap();
+        let stored = line.server.get_text("memory:hits").unwrap();
+        assert!(stored.starts_with(&format!(r#"{{"value": {},"#, 20 * n + 2)), "{stored}");
+        assert_eq!(counters.list().push(n).unwrap(), Written::Queued);
+        assert_eq!(counters.update_list(|list| list.len()).unwrap(), usize::try_from(n).unwrap());
+        counters.update_list(|list| list.last_mut().map(|last| *last += 100)).unwrap();
+    }
+    assert_eq!(counters.memory().status().pending, 0);
+    let beside = Counters::attach(&line.open_directly());
+    assert_eq!(beside.list().to_vec().unwrap(), (101..=110).collect::<Vec<u64>>());
+}
+
+#[test]
+fn a_closure_that_is_written_behind_returns_once_it_is_stored() {
+    let line = Line::new();
+    for read in [ReadPolicy::Through, ReadPolicy::Near] {
+        let builder = line.builder().timeout(DEADLINE).write_policy(WritePolicy::Behind).read_policy(read);
+        let counters = Counters::attach(&builder.build().unwrap());
+        connected(counters.memory());
+        counters.update_hits(|hits| *hits = 0).unwrap();
+        counters.update_list(Vec::clear).unwrap();
+        line.proxy.delay(Direction::ToServer, Duration::from_millis(10));
+        for n in 1..=20_u64 {
+            assert_eq!(
+                counters
+                    .update_hits(|hits| {
+                        *hits += 1;
+                        *hits
+                    })
+                    .unwrap(),
+                n
+            );
+            let stored = line.server.get_text("memory:hits").unwrap();
+            assert!(stored.starts_with(&format!(r#"{{"value": {n},"#)), "{stored}");
+            counters.list().retain(|item| *item > n).unwrap();
+            counters.update_list(|list| list.push(n)).unwrap();
+            let stored = line.server.get_text("memory:list").unwrap();
+            assert!(stored.starts_with(&format!(r#"{{"value": [{n}],"#)), "{stored}");
+            assert_eq!(counters.memory().status().pending, 0);
+        }
+        line.proxy.delay(Direction::ToServer, Duration::ZERO);
+    }
+}
+
+#[test]
+fn closures_of_one_process_on_one_key_take_turns_and_none_waits_for_long() {
+    const THREADS: u64 = 8;
+    const EACH: u64 = 200;
+    let server = Server::redis().start();
+    let memory = quick(server.url()).timeout(DEADLINE).build().unwrap();
+    let counters = Counters::attach(&memory);
+    counters.set_hits(0).unwrap();
+    server.reset_stats();
+    let (barrier, canary) = (Barrier::new(8), Canary::start());
+    let began = Instant::now();
+    let longest = thread::scope(|scope| {
+        let count = || {
+            barrier.wait();
+            let calls = (0..EACH).map(|_| {
+                let called = Instant::now();
+                counters.update_hits(|hits| *hits += 1).unwrap();
+                called.elapsed()
+            });
+            calls.max().unwrap()
+        };
+        let threads: Vec<_> = (0..THREADS).map(|_| scope.spawn(count)).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).max().unwrap()
+    });
+    let all = began.elapsed();
+    let beside = Counters::open(&server.url()).unwrap();
+    assert_eq!(beside.hits().unwrap(), THREADS * EACH);
+    let calls = server.command_count("eval") + server.command_count("evalsha");
+    assert_eq!(calls, THREADS * EACH, "none of them was refused and ran again");
+    // Were the turns not fair, one would wait for many of the others.
+    let fair = all / u32::try_from(EACH).unwrap() * 10 + Duration::from_millis(100) + canary.lateness();
+    assert!(longest <= fair, "one waited for {longest:?} of {all:?}, and not for {fair:?} at most");
+}
+
+#[test]
+fn two_closures_that_update_each_others_key_from_inside_come_to_an_end() {
+    let count = std::cell::Cell::new(0);
+    on_every_backend("turns-crossed", |one, other| {
+        // By one memory, and by two.
+        for memories in [[one.clone(), one.clone()], [one.clone(), other.clone()]] {
+            count.set(count.get() + 1);
+            let names = [0, 1].map(|n| format!("crossed{}-{n}", count.get()));
+            let (ended, ends) = mpsc::channel();
+            let barrier = std::sync::Arc::new(Barrier::new(2));
+            for (at, memory) in memories.iter().enumerate() {
+                let (memory, ended, barrier) = (memory.clone(), ended.clone(), barrier.clone());
+                let [own, others] = [at, 1 - at].map(|at| Key::<Vec<usize>>::named(names[at].clone()));
+                memory.set(&own, vec![]).unwrap();
+                // They are not joined: where they wait for each other they never end.
+                thread::spawn(move || {
+                    let mut runs = 0;
+                    let updated = memory.synced(&own).update(|list| {
+                        runs += 1;
+                        if runs == 1 {
+                            barrier.wait();
+                            let inner = memory.update(&others, |list| list.get_or_insert_default().push(10 + at));
+                            inner.unwrap();
+                        }
+                        list.push(at);
+                    });
+                    ended.send((at, updated)).unwrap();
+                });
+            }
+            for _ in 0..2 {
+                let (at, updated) = ends.recv_timeout(DEADLINE).expect("it comes to an end");
+                updated.unwrap();
+                assert!(at < 2);
+            }
+            for (at, name) in names.iter().enumerate() {
+                let mut list = other.get(&Key::<Vec<usize>>::named(name.clone())).unwrap().unwrap();
+                list.sort_unstable();
+                assert_eq!(list, [at, 10 + 1 - at], "each of both closures was made once");
+            }
+        }
+    });
+}

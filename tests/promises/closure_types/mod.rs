@@ -1,0 +1,101 @@
+//! What a closure leaves, of very many types, however they are stored: by one writer, and by two at a time.
+//!
+//! Each case has a seed. `SYNCED_MEMORY_SOAK=1` is the long form; `SYNCED_MEMORY_SEED=<seed>` runs one case, and that
+//! again and again, as the order of a `HashMap` or `HashSet` is another each time.
+
+use std::collections::BTreeMap;
+use std::env;
+use std::fmt::Write as _;
+use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use self::table::AnyKind;
+
+mod any;
+mod calls;
+mod collection_calls;
+mod collections;
+mod enums;
+mod foreign;
+mod forms;
+mod newtypes;
+mod older;
+mod one_writer;
+mod people;
+mod structs;
+mod table;
+mod two_writers;
+
+/// How often a case is run whose seed is given.
+const AGAIN: u64 = 100;
+
+/// What a case answers; one that panics has failed too.
+fn caught(case: impl FnOnce() -> Result<(), String>) -> Result<(), String> {
+    let caught = catch_unwind(AssertUnwindSafe(case));
+    caught.unwrap_or_else(|_| Err("it panicked: see above".to_owned()))
+}
+
+/// The cases of a test, and what became of them.
+struct Cases {
+    test: &'static str,
+    seeds: Vec<u64>,
+    kinds: Vec<Box<dyn AnyKind>>,
+    failed: BTreeMap<String, (usize, String)>,
+}
+
+impl Cases {
+    fn of(test: &'static str, count: u64) -> Self {
+        let seeds: Vec<u64> = match env::var("SYNCED_MEMORY_SEED") {
+            Ok(seed) => vec![seed.parse().expect("SYNCED_MEMORY_SEED is a number"); AGAIN.try_into().expect("it fits")],
+            Err(_) => Self::range(count).collect(),
+        };
+        Self { test, seeds, kinds: table::kinds(), failed: BTreeMap::new() }
+    }
+
+    /// The same in each short run, and others in each long one.
+    fn range(count: u64) -> Range<u64> {
+        if env::var_os("SYNCED_MEMORY_SOAK").is_some() {
+            let first = u64::from(fastrand::u32(..)) << 16;
+            first..first + count * 100
+        } else {
+            0..count
+        }
+    }
+
+    fn kind(&self, seed: u64) -> &dyn AnyKind {
+        let kinds = u64::try_from(self.kinds.len()).expect("it fits");
+        &*self.kinds[usize::try_from(seed % kinds).expect("it fits")]
+    }
+
+    fn failed(&mut self, seed: u64, what: &str) {
+        let name = self.kind(seed).name().to_owned();
+        let how = format!("SYNCED_MEMORY_SEED={seed} cargo test -p synced-memory-tests --test promises {}", self.test);
+        let (count, _) =
+            self.failed.entry(name).or_insert_with(|| (0, format!("{what}\n  seed:    {seed}\n  again:   {how}")));
+        *count += 1;
+    }
+
+    /// Fails where a case has.
+    fn end(self) {
+        if self.failed.is_empty() {
+            return;
+        }
+        let mut all = String::new();
+        for (name, (count, first)) in &self.failed {
+            writeln!(all, "{name}: {count} failed, the first of them:\n  {first}\n").expect("there is room");
+        }
+        let count: usize = self.failed.values().map(|(count, _)| count).sum();
+        let (cases, types) = (self.seeds.len(), self.failed.len());
+        panic!("{all}{count} of {cases} cases failed, of {types} of {} types", self.kinds.len());
+    }
+}
+
+#[test]
+fn there_are_very_many_types_and_each_has_a_name_of_its_own() {
+    let kinds = table::kinds();
+    let mut names: Vec<&str> = kinds.iter().map(|kind| kind.name()).collect();
+    names.sort_unstable();
+    names.dedup();
+    assert_eq!(names.len(), kinds.len());
+    assert!(names.len() >= 60, "{}", names.len());
+}

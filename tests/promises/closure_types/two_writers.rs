@@ -1,0 +1,306 @@
+//! Two writers: what is stored decodes, and is what one of them left, or what both did; what is not made is a dead letter.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Barrier;
+use std::thread;
+
+use fastrand::Rng;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use synced_memory::{Memory, WritePolicy};
+
+use super::calls::{Call, NAME, Tested, change, view};
+use super::collections::is_all_that_went_gone;
+use super::table::{Kind, normal};
+use super::{Cases, caught};
+use crate::line::{DEADLINE, Line, quick};
+
+/// As many as are written in one outage.
+const AT_ONCE: usize = 500;
+
+/// What became of a case.
+pub(super) enum Verdict {
+    Fine,
+    Wrong(String),
+}
+
+/// Two closures on one value, of whatever type.
+pub(super) trait Pair: Send + Sync {
+    /// What is there before, as it is stored.
+    fn stored(&self) -> &str;
+
+    /// Lets a memory know what is there.
+    fn look(&self, memory: &Memory) -> Result<(), String>;
+
+    fn mine(&self, memory: &Memory) -> Result<(), String>;
+
+    fn theirs(&self, memory: &Memory) -> Result<(), String>;
+
+    /// Runs `update`, whichever calls were chosen: the first of both, or the second.
+    fn update(&self, memory: &Memory, is_first: bool) -> Result<(), String>;
+
+    /// Judges what is `stored` after the first closure was recorded while cut off, and the second made meanwhile.
+    fn judge(&self, stored: &str, is_dead: bool, memory: &Memory) -> Verdict;
+
+    /// Judges what is `stored` after both have run `update` at once.
+    fn judge_updates(&self, stored: &str, dead: [bool; 2], memory: &Memory) -> Verdict;
+}
+
+/// A case of a type.
+pub(super) struct TwoWriters<'a, T> {
+    kind: &'a Kind<T>,
+    start: T,
+    stored: String,
+    is_plain: bool,
+    calls: [&'a Call<T>; 2],
+    seeds: [u64; 2],
+}
+
+impl<'a, T: Tested> TwoWriters<'a, T> {
+    pub(super) fn new(kind: &'a Kind<T>, seed: u64) -> Self {
+        let mut rng = Rng::with_seed(seed);
+        let (start, stored, is_plain) = kind.start(&mut rng);
+        let closures: Vec<_> = kind.calls.iter().filter(|call| call.is_closure).collect();
+        let calls = [0, 1].map(|_| closures[rng.usize(..closures.len())]);
+        Self { kind, start, stored, is_plain, calls, seeds: [rng.u64(..), rng.u64(..)] }
+    }
+
+    fn left(&self, at: usize) -> T {
+        let mut left = self.start.clone();
+        (self.calls[at].by_value)(&mut left, self.seeds[at]);
+        normal(&left)
+    }
+
+    fn updated(&self, order: &[usize]) -> T {
+        let mut left = self.start.clone();
+        for at in order {
+            change(&mut left, self.seeds[*at]);
+            left = normal(&left);
+        }
+        left
+    }
+
+    fn tell(&self, what: &str, calls: [&str; 2], left: [&T; 2], then: &str) -> String {
+        let ([mine, theirs], [my_call, their_call], start) = (left, calls, &self.start);
+        format!(
+            "{what}\n  stored:  {}\n  before:  {start:?}\n  first:   {my_call}: {mine:?}\n  second:  \
+             {their_call}: {theirs:?}\n  then:    {then}",
+            self.stored
+        )
+    }
+
+    /// What is stored, which the memory reads too.
+    fn end(stored: &str, memory: &Memory) -> Result<T, String> {
+        let end: T =
+            serde_json::from_str(stored).map_err(|error| format!("what is stored does not decode: {error}"))?;
+        match view::<T>(memory).get() {
+            Ok(read) if read.same(&end) => Ok(end),
+            Ok(read) => Err(format!("the first reads something else: {read:?}")),
+            Err(error) => Err(format!("the first cannot read it: {error}")),
+        }
+    }
+}
+
+impl<T: Tested> Pair for TwoWriters<'_, T> {
+    fn stored(&self) -> &str {
+        &self.stored
+    }
+
+    fn look(&self, memory: &Memory) -> Result<(), String> {
+        view::<T>(memory).get().map(drop).map_err(|error| format!("it is not read: {error}"))
+    }
+
+    fn mine(&self, memory: &Memory) -> Result<(), String> {
+        (self.calls[0].by_view)(memory, &self.start, self.seeds[0])
+    }
+
+    fn theirs(&self, memory: &Memory) -> Result<(), String> {
+        (self.calls[1].by_view)(memory, &self.start, self.seeds[1])
+    }
+
+    fn update(&self, memory: &Memory, is_first: bool) -> Result<(), String> {
+        let seed = self.seeds[usize::from(!is_first)];
+        view::<T>(memory).update(|value| change(value, seed)).map_err(|error| error.to_string())
+    }
+
+    fn judge(&self, stored: &str, is_dead: bool, memory: &Memory) -> Verdict {
+        let (start, mine, theirs) = (&self.start, &self.left(0), &self.left(1));
+        let tell = |what: &str| self.tell(what, self.calls.map(|call| call.name), [mine, theirs], stored);
+        let end = match Self::end(stored, memory) {
+            Ok(end) => end,
+            Err(what) => return Verdict::Wrong(tell(&what)),
+        };
+        if is_dead {
+            return if theirs.same(start) {
+                Verdict::Wrong(tell("set aside, though nobody else has changed anything"))
+            } else if self.is_plain && !start.same(mine) && (self.kind.apart)(start, mine, theirs) {
+                Verdict::Wrong(tell("set aside, though nobody else has changed what it changed"))
+            } else if end.same(theirs) {
+                Verdict::Fine
+            } else {
+                Verdict::Wrong(tell("set aside, and yet something was changed"))
+            };
+        }
+        let is_all_gone = || end.same(theirs) && is_all_that_went_gone(start, mine, Some(theirs));
+        if (self.kind.merged)(start, mine, theirs, &end) || is_all_gone() {
+            Verdict::Fine
+        } else if end.same(theirs) {
+            Verdict::Wrong(tell("the first is gone, and not set aside"))
+        } else if end.same(mine) {
+            Verdict::Wrong(tell("the second is overwritten"))
+        } else {
+            Verdict::Wrong(tell("neither what one of them left, nor what both did"))
+        }
+    }
+
+    fn judge_updates(&self, stored: &str, dead: [bool; 2], memory: &Memory) -> Verdict {
+        let (mine, theirs) = (&self.updated(&[0]), &self.updated(&[1]));
+        let tell = |what: &str| self.tell(what, ["update"; 2], [mine, theirs], stored);
+        let end = match Self::end(stored, memory) {
+            Ok(end) => end,
+            Err(what) => return Verdict::Wrong(tell(&what)),
+        };
+        let is_sound = match dead {
+            [true, true] => end.same(&self.start),
+            [true, false] => end.same(theirs),
+            [false, true] => end.same(mine),
+            [false, false] => {
+                let is_in_turn = [[0, 1], [1, 0]].iter().any(|order| end.same(&self.updated(order)));
+                let merged = |one: &T, other: &T| (self.kind.merged)(&self.start, one, other, &end);
+                is_in_turn || merged(mine, theirs) || merged(theirs, mine)
+            }
+        };
+        if is_sound {
+            Verdict::Fine
+        } else if end.same(mine) || end.same(theirs) {
+            Verdict::Wrong(tell(&format!("one of both is gone, and not set aside ({dead:?})")))
+        } else {
+            Verdict::Wrong(tell(&format!("neither what one of them left, nor what both did ({dead:?})")))
+        }
+    }
+}
+
+/// Where a queued write was not made: the keys.
+fn dead_letters(memory: &Memory) -> HashSet<String> {
+    memory.dead_letters().into_iter().map(|letter| letter.key).collect()
+}
+
+#[derive(Deserialize)]
+struct Envelope<'a> {
+    #[serde(borrow)]
+    value: &'a RawValue,
+}
+
+/// The cases of one outage, each with a key of its own, which both have read.
+struct Batch<'a> {
+    pairs: Vec<(u64, Box<dyn Pair + 'a>)>,
+    places: Vec<[Memory; 2]>,
+    line: &'a Line,
+    memories: [&'a Memory; 2],
+    /// By case: what went wrong already.
+    wrong: BTreeMap<usize, String>,
+}
+
+impl<'a> Batch<'a> {
+    fn new(cases: &'a Cases, seeds: &[u64], line: &'a Line, memories: [&'a Memory; 2]) -> Self {
+        let pairs: Vec<_> = seeds.iter().map(|seed| (*seed, cases.kind(*seed).two_writers(*seed))).collect();
+        let mut batch = Self { pairs, places: Vec::new(), line, memories, wrong: BTreeMap::new() };
+        for (at, (_, pair)) in batch.pairs.iter().enumerate() {
+            let envelope = format!("{{\"value\": {}, \"last_modified\": 1700000000000000000}}", pair.stored());
+            batch.line.server.set_raw(&Self::key(at), envelope);
+            batch.places.push(batch.memories.map(|memory| memory.scope(&Self::scope(at))));
+        }
+        for who in [0, 1] {
+            batch.each(|pair, places| pair.look(&places[who]));
+        }
+        batch
+    }
+
+    fn scope(at: usize) -> String {
+        format!("case{at}")
+    }
+
+    fn key(at: usize) -> String {
+        format!("memory:{}:{NAME}", Self::scope(at))
+    }
+
+    fn each(&mut self, act: impl Fn(&dyn Pair, &[Memory; 2]) -> Result<(), String>) {
+        for (at, ((_, pair), places)) in self.pairs.iter().zip(&self.places).enumerate() {
+            if let Err(what) = caught(|| act(&**pair, places)) {
+                self.wrong.entry(at).or_insert_with(|| format!("{what}\n  stored:  {}", pair.stored()));
+            }
+        }
+    }
+
+    /// What became of them all, once all is delivered.
+    fn end(mut self, judge: impl Fn(&dyn Pair, &str, [bool; 2], &Memory) -> Verdict) -> Vec<(u64, String)> {
+        let dead = self.memories.map(dead_letters);
+        for (at, ((_, pair), places)) in self.pairs.iter().zip(&self.places).enumerate() {
+            let key = Self::key(at);
+            let text = self.line.server.get_text(&key).expect("it is there");
+            let envelope: Envelope = serde_json::from_str(&text).expect("an envelope is stored");
+            let is_dead = [0, 1].map(|who| dead[who].contains(&key));
+            match judge(&**pair, envelope.value.get(), is_dead, &places[0]) {
+                Verdict::Fine => {}
+                Verdict::Wrong(what) => _ = self.wrong.entry(at).or_insert(what),
+            }
+        }
+        self.wrong.iter().map(|(at, what)| (self.pairs[*at].0, what.clone())).collect()
+    }
+}
+
+#[test]
+fn of_two_closures_one_of_them_cut_off_nothing_is_mixed_and_nothing_is_lost_unseen() {
+    let mut cases = Cases::of("of_two_closures_one_of_them_cut_off", 2_500);
+    for seeds in cases.seeds.clone().chunks(AT_ONCE) {
+        let line = Line::new();
+        // However busy this machine is, what is there is read.
+        let mine = line.builder().timeout(DEADLINE).build().unwrap();
+        let theirs = quick(line.server.url()).timeout(DEADLINE).build().unwrap();
+        let mut batch = Batch::new(&cases, seeds, &line, [&mine, &theirs]);
+        line.down(&mine);
+        batch.each(|pair, [mine, _]| pair.mine(mine));
+        batch.each(|pair, [_, theirs]| pair.theirs(theirs));
+        line.up();
+        mine.flush(DEADLINE).unwrap();
+        let failed = batch.end(|pair, stored, [is_dead, _], memory| pair.judge(stored, is_dead, memory));
+        for (seed, what) in failed {
+            cases.failed(seed, &what);
+        }
+    }
+    cases.end();
+}
+
+#[test]
+fn of_two_closures_at_once_that_are_written_behind_nothing_is_mixed_and_nothing_is_lost_unseen() {
+    let mut cases = Cases::of("of_two_closures_at_once", 1_000);
+    for seeds in cases.seeds.clone().chunks(AT_ONCE) {
+        let line = Line::new();
+        let open = || {
+            let builder = quick(line.server.url()).timeout(DEADLINE);
+            builder.write_policy(WritePolicy::Behind).build().unwrap()
+        };
+        let memories = [&open(), &open()];
+        let mut batch = Batch::new(&cases, seeds, &line, memories);
+        let start = Barrier::new(2);
+        batch.each(|pair, places| {
+            let update = |is_first: bool| {
+                start.wait();
+                pair.update(&places[usize::from(!is_first)], is_first)
+            };
+            thread::scope(|scope| {
+                let first = scope.spawn(|| update(true));
+                let second = update(false);
+                first.join().expect("it does not panic").and(second)
+            })
+        });
+        for memory in memories {
+            memory.flush(DEADLINE).unwrap();
+        }
+        let failed = batch.end(|pair, stored, dead, memory| pair.judge_updates(stored, dead, memory));
+        for (seed, what) in failed {
+            cases.failed(seed, &what);
+        }
+    }
+    cases.end();
+}
