@@ -111,6 +111,21 @@ fn a_retry_that_waits_behind_another_write_survives_a_crash() {
 }
 
 #[test]
+fn a_retry_that_is_queued_behind_another_write_is_made_once_after_a_crash() {
+    let (directory, mut two) = journalled();
+    let letter = two.letter_of_a_push(9);
+    two.replace("list", vec![1]);
+    assert_eq!(two.mine.list().to_vec().unwrap(), [1]);
+    two.down();
+    assert_eq!(two.mine.list().push(2).unwrap(), Written::Queued);
+    assert_eq!(letter.retry().unwrap(), Written::Queued);
+    drop(letter);
+    reopen(&mut two, &directory);
+    two.memory.flush(DEADLINE).unwrap();
+    assert_eq!((two.theirs.list().to_vec().unwrap(), ids(&two.memory)), (vec![1, 2, 9], vec![]));
+}
+
+#[test]
 fn what_was_dropped_for_room_is_on_disk_still() {
     let directory = TempDir::new().unwrap();
     let open = |line: &Line| line.builder().outbox_limit(64_000).journal(directory.path()).build().unwrap();

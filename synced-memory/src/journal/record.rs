@@ -98,8 +98,6 @@ pub(crate) struct Standing<'a> {
     since: u64,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     first_tried: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    ends: Option<Ends>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -198,16 +196,7 @@ impl<'a> Record<'a> {
             replaces_nothing: entry.replaces_nothing,
             since: origin.wall(entry.since),
             first_tried: entry.first_tried.map(|tried| origin.wall(tried)),
-            ends: None,
         })
-    }
-
-    /// The same, and with it something ends.
-    pub(crate) fn ending(mut self, with: Option<Ends>) -> Self {
-        if let Self::Wrote { ends, .. } | Self::Stands(Standing { ends, .. }) = &mut self {
-            *ends = with;
-        }
-        self
     }
 
     pub(crate) fn letter(letter: &'a Letter) -> Self {
@@ -281,9 +270,7 @@ pub(super) fn replay(records: &[Vec<u8>], origin: Origin) -> Replayed {
             Ok(Record::HandedOut) => replayed.letters.clear(),
             Ok(Record::Ended(id)) => replayed.letters.retain(|letter| letter.id != id),
             Ok(record) => {
-                if let Record::Wrote { ends: Some(Ends::Letter(id)), .. }
-                | Record::Stands(Standing { ends: Some(Ends::Letter(id)), .. }) = &record
-                {
+                if let Record::Wrote { ends: Some(Ends::Letter(id)), .. } = &record {
                     replayed.letters.retain(|letter| letter.id != *id);
                 }
                 take_in(&mut outbox, &mut keys, record, place, origin);
@@ -352,7 +339,6 @@ fn take_in(outbox: &mut Outbox, keys: &mut HashMap<Name, Arc<str>>, record: Reco
                 replaces_nothing,
                 since,
                 first_tried,
-                ..
             } = standing;
             let key: Arc<str> = Arc::from(&*write.key);
             let (assign, mutate, take) = (write.assign, write.mutate, write.take);

@@ -61,10 +61,10 @@ impl State {
     }
 
     /// Journals one entry as it stands, before it is sent.
-    pub(super) fn journal_standing(&mut self, key: &Arc<str>, id: Sequence, ends: Option<Ends>) -> Result<()> {
+    pub(super) fn journal_standing(&mut self, key: &Arc<str>, id: Sequence) -> Result<()> {
         let Some(journal) = &mut self.journal else { return Ok(()) };
         if let Some(entry) = self.outbox.of_mut(key).find(|entry| entry.id == id) {
-            journal.append(&Record::stands(key, entry, journal.origin).ending(ends))?;
+            journal.append(&Record::stands(key, entry, journal.origin))?;
             entry.journalled = true;
         }
         Ok(())
@@ -121,7 +121,7 @@ impl State {
         entries.chain(self.letters.iter().map(Record::letter))
     }
 
-    pub(super) fn tell_of(&mut self, failed: Option<Error>) {
+    fn tell_of(&mut self, failed: Option<Error>) {
         if let Some(error) = failed {
             tracing::error!(%error, "the journal cannot be written");
             self.last_error = Some(error);

@@ -21,11 +21,7 @@ impl State {
         let place = format!("{key}{}", call.map(Call::place).unwrap_or_default());
         let what = format!("a change does not apply to what is there: {misfit}");
         let reason = Error::of_key(ErrorKind::Conflict, &place, what);
-        if entry.is_awaited() {
-            self.put_aside(key, reason, false);
-            return None;
-        }
-        if entry.take.is_some() {
+        if entry.is_awaited() || entry.take.is_some() {
             self.put_aside(key, reason, false);
             return None;
         }

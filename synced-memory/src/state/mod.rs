@@ -266,12 +266,8 @@ impl State {
         let (written, is_retry) = (at.mono, matches!(ends, Some(Ends::Letter(_))));
         let write =
             Write { what, stamp, exact, is_confirmed, take, is_retry, expires, written, fresh, existed, waiter };
-        let sequence = self.enqueue(key, write, !awaited, None)?;
-        if ends.is_some() {
-            let failed = self.journal_standing(key, sequence, ends).err();
-            self.tell_of(failed);
-        }
-        if is_take && let Err(error) = self.journal_standing(key, sequence, None) {
+        let sequence = self.enqueue(key, write, !awaited || ends.is_some(), ends)?;
+        if is_take && let Err(error) = self.journal_standing(key, sequence) {
             self.outbox.withdraw(key, sequence);
             return Err(error);
         }
