@@ -107,19 +107,24 @@ impl Core {
         let deadline = self.deadline();
         let mut given_up = None;
         loop {
-            let Some(live) = self.shared.live_but(given_up.as_ref()) else {
-                let limit = grace(given_up.is_some()).min(deadline.remaining());
-                let back = self.shared.connected_but(given_up.as_ref());
-                match until(back, Deadline::after(limit)).await {
-                    Some(()) => continue,
-                    None => return Ok(false),
-                }
-            };
+            let limit = || Deadline::after(grace(given_up.is_some()).min(deadline.remaining()));
+            let Some(live) = self.live_within(given_up.as_ref(), limit).await else { return Ok(false) };
             match self.ask_on(&live, refresher::load(&self.shared, &live, keys), deadline).await {
                 Some(Ok(answers)) => return answers.into_iter().collect::<Result<()>>().map(|()| true),
                 Some(Err(_)) => given_up = Some(live),
                 None => return Ok(false),
             }
+        }
+    }
+
+    /// A connection that was not given up: the one that is there, or that comes until the deadline, which is asked for where
+    /// none is.
+    async fn live_within(&self, given_up: Option<&Arc<Live>>, deadline: impl Fn() -> Deadline) -> Option<Arc<Live>> {
+        loop {
+            if let Some(live) = self.shared.live_but(given_up) {
+                return Some(live);
+            }
+            until(self.shared.connected_but(given_up), deadline()).await?;
         }
     }
 
@@ -137,11 +142,8 @@ impl Core {
         };
         let mut given_up = None;
         loop {
-            let Some(live) = self.shared.live_but(given_up.as_ref()) else {
-                match until(self.shared.connected_but(given_up.as_ref()), deadline).await {
-                    Some(()) => continue,
-                    None => return Err(self.shared.state().unavailable(key)),
-                }
+            let Some(live) = self.live_within(given_up.as_ref(), || deadline).await else {
+                return Err(self.shared.state().unavailable(key));
             };
             let read = self.shared.issue(&live, live.session.read(keys), |_| ());
             match self.ask_on(&live, read, deadline).await {
@@ -338,13 +340,12 @@ impl Core {
             (key, accepted)
         };
         self.shared.check_open()?;
-        let mut accepted: Vec<_> = writes.into_iter().map(accept).collect();
+        let (keys, accepted): (Vec<_>, Vec<_>) = writes.into_iter().map(accept).unzip();
         self.forward();
-        let mut pending = Vec::with_capacity(accepted.len());
-        for (key, accepted) in &mut accepted {
-            let accepted = std::mem::replace(accepted, Err(Error::closed()));
-            pending.push(accepted.map(|accepted| Pending::new(&self.shared, key, accepted, policy)));
-        }
+        let waits = |(key, accepted): (_, Result<_>)| {
+            accepted.map(|accepted| Pending::new(&self.shared, key, accepted, policy))
+        };
+        let pending: Vec<_> = keys.iter().zip(accepted).map(waits).collect();
         let mut answers = Vec::with_capacity(pending.len());
         for pending in pending {
             answers.push(match pending {

@@ -6,7 +6,7 @@ use crate::error::Result;
 use crate::outbox::{Answer, Written};
 use crate::policy::WritePolicy;
 use crate::shared::Shared;
-use crate::state::{Accepted, State};
+use crate::state::Accepted;
 use crate::wait::until;
 use std::sync::Arc;
 use tokio::sync::oneshot;
@@ -30,31 +30,23 @@ impl<'a> Pending<'a> {
     /// What has come of it, if that is known. What was taken is the caller's from then on.
     pub(super) fn answer(&mut self) -> Option<Result<Answer>> {
         let answer = self.answer.try_recv().ok()?;
-        self.is_over = true;
-        if matches!(answer, Ok(Answer { taken: Some(_), .. })) {
-            let shared = self.shared;
-            self.hand_out(&mut shared.state(), &answer);
-        }
-        Some(answer)
+        Some(self.hand_out(answer))
     }
 
     /// Takes in that its caller gets the answer.
-    fn hand_out(&mut self, state: &mut State, answer: &Result<Answer>) {
+    fn hand_out(&mut self, answer: Result<Answer>) -> Result<Answer> {
         self.is_over = true;
-        if let Ok(Answer { taken: Some(name), .. }) = answer {
-            state.handed(*name);
+        if let Ok(Answer { taken: Some(name), .. }) = &answer {
+            self.shared.state().handed(*name);
         }
+        answer
     }
 
     /// Waits for what comes of it until the deadline; then it is promised, or withdrawn, or in doubt.
     pub(super) async fn wait(mut self, deadline: Deadline) -> Result<Answer> {
         let shared = self.shared;
         if let Some(Ok(answer)) = until(shared.told.wakes(&mut self.answer), deadline).await {
-            self.is_over = true;
-            if matches!(answer, Ok(Answer { taken: Some(_), .. })) {
-                self.hand_out(&mut shared.state(), &answer);
-            }
-            return answer;
+            return self.hand_out(answer);
         }
         if self.policy == WritePolicy::Confirmed {
             return self.give_up();
@@ -70,8 +62,8 @@ impl<'a> Pending<'a> {
         let mut state = self.shared.state();
         self.answer.close();
         if let Ok(answer) = self.answer.try_recv() {
-            self.hand_out(&mut state, &answer);
-            return answer;
+            drop(state);
+            return self.hand_out(answer);
         }
         self.is_over = true;
         let error = match self.shared.check_open() {

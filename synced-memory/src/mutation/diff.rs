@@ -41,10 +41,7 @@ pub(crate) fn first_difference(applied: &Encoded, expected: &Encoded) -> Option<
 pub(crate) fn within(text: &str, path: &[Step], operations: Vec<Operation>) -> Vec<Operation> {
     let to_element = path.iter().position(|step| matches!(step, Step::Element(_)));
     let named = to_element.filter(|_| operations.len() > 1).and_then(|at| within_element(text, path, at, &operations));
-    named.unwrap_or_else(|| {
-        let below = |operation: Operation| Operation { path: [path, &operation.path[..]].concat(), ..operation };
-        operations.into_iter().map(below).collect()
-    })
+    named.unwrap_or_else(|| operations.into_iter().map(|operation| operation.below(path)).collect())
 }
 
 /// The same where the step `at` of the path is the first to an element.

@@ -372,6 +372,11 @@ impl fmt::Display for Step {
 }
 
 impl Operation {
+    /// The same, with its path from where this one begins.
+    pub(crate) fn below(self, path: &[Step]) -> Self {
+        Self { path: [path, &self.path[..]].concat(), ..self }
+    }
+
     fn size(&self) -> usize {
         let path = self.path.iter().map(Step::size).sum::<usize>();
         let values = match &self.action {

@@ -347,11 +347,10 @@ fn below(text: &str, path: &[Step], change: Change) -> Change {
     match change {
         Change::Do(operations) => Change::Do(within(text, path, operations)),
         Change::Take { operations, item, back } => {
-            let below = |operation: Operation| Operation { path: [path, &operation.path[..]].concat(), ..operation };
             let back = match back {
                 Back::Nowhere => Back::Nowhere,
-                Back::Anyway(operation) => Back::Anyway(below(operation)),
-                Back::WhereFree(operation) => Back::WhereFree(below(operation)),
+                Back::Anyway(operation) => Back::Anyway(operation.below(path)),
+                Back::WhereFree(operation) => Back::WhereFree(operation.below(path)),
             };
             Change::Take { operations: within(text, path, operations), item, back }
         }

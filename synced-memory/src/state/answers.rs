@@ -21,7 +21,7 @@ impl State {
         let Some(entry) = self.outbox.head(key).filter(under_way) else { return false };
         entry.landed();
         let (expires, first_tried, is_plain) = (entry.expires, entry.first_tried, entry.mutation.is_none());
-        let (is_confirmed, existed) = (entry.is_confirmed, entry.existed);
+        let is_confirmed = entry.is_confirmed;
         self.note_record(attempt, first_tried.filter(|_| matches!(answer, Ok(Outcome::Applied { .. }))));
         match answer {
             Ok(Outcome::Applied { existed, contended }) => {
@@ -38,17 +38,13 @@ impl State {
             Ok(Outcome::Already(found)) => {
                 let newer = is_plain && found.stamp() > attempt.stamp;
                 self.take_in(key, ticket, &found);
-                if is_confirmed {
-                    self.confirm(key, Answer::new(Written::Stored, existed));
-                } else {
-                    self.settle_as(key, newer);
-                }
+                self.settle_as(key, newer);
             }
             Ok(Outcome::Forgotten(found)) => {
                 self.take_in(key, ticket, &found);
                 let reason = "its answer was lost, and it was tried so long ago that nobody knows whether it was made";
                 let reason = Error::of_key(ErrorKind::Conflict, key, reason);
-                if is_confirmed { self.stays_in_doubt(key, &reason) } else { self.put_aside(key, reason, true) }
+                self.put_aside(key, reason, true);
             }
             Ok(Outcome::Refused(found)) => self.refused(attempt, ticket, &found),
             Err(fault) => match fault.kind {
@@ -57,12 +53,7 @@ impl State {
                     tracing::warn!(key = &**key, error = %fault, "the server refused a write for good");
                     self.last_error = Some(reason.clone());
                     // One that is asked for was sent before.
-                    let is_doubtful = attempt.retry.is_some();
-                    if is_confirmed && is_doubtful {
-                        self.stays_in_doubt(key, &reason);
-                    } else {
-                        self.put_aside(key, reason, is_doubtful);
-                    }
+                    self.put_aside(key, reason, attempt.retry.is_some());
                 }
                 FaultKind::Busy | FaultKind::Elsewhere | FaultKind::Again | FaultKind::Lost => {
                     self.outbox.put_back(Arc::clone(key));
@@ -80,8 +71,7 @@ impl State {
         entry.base_is_current = true;
         if attempt.retry.is_some() {
             if entry.is_confirmed && entry.sent == Some(found.stamp()) {
-                let answer = Answer::new(Written::Stored, entry.existed);
-                return self.confirm(key, answer);
+                return self.settle_as(key, false);
             }
             entry.retry_refused();
         }
@@ -95,12 +85,9 @@ impl State {
         if attempt.expects == Expects::Anything {
             let is_own = is_own(attempt, found);
             if is_own || !(fresh || entry.mutation.is_some()) {
-                if entry.is_confirmed {
-                    let answer = Answer::new(Written::Stored, entry.existed);
-                    return self.confirm(key, answer);
-                }
-                self.settle_as(key, !is_own);
-                if !is_own {
+                let is_superseded = !is_own && !entry.is_confirmed;
+                self.settle_as(key, is_superseded);
+                if is_superseded {
                     self.share_fate(key, 0, Gone::new(true, None), None);
                 }
                 return;
@@ -149,8 +136,13 @@ impl State {
     }
 
     fn settle_as(&mut self, key: &Arc<str>, superseded: bool) {
+        let Some(entry) = self.outbox.head(key) else { return };
+        let (is_confirmed, existed) = (entry.is_confirmed, entry.existed);
+        if is_confirmed {
+            // It was made, whatever was made on top of it since.
+            return self.confirm(key, Answer::new(Written::Stored, existed));
+        }
         let written = if superseded { Written::Superseded } else { Written::Stored };
-        let existed = self.outbox.head(key).is_some_and(|entry| entry.existed);
         if superseded {
             self.superseded += 1;
             tracing::info!(key = &**key, "a queued write was superseded by a newer one");

@@ -59,9 +59,12 @@ impl State {
     }
 
     /// Withdraws the head of `key`: whoever waits for it gets the reason; with nobody waiting it was
-    /// promised, and becomes a dead letter; what is confirmed never was.
+    /// promised, and becomes a dead letter; what is confirmed never was. `is_doubtful`: it may have been made.
     pub(super) fn put_aside(&mut self, key: &Arc<str>, reason: Error, is_doubtful: bool) {
         let Some(entry) = self.outbox.head(key) else { return };
+        if entry.is_confirmed && is_doubtful {
+            return self.stays_in_doubt(key, &reason);
+        }
         if entry.is_awaited() || entry.is_confirmed {
             let id = entry.id;
             // Before it goes, as below.
@@ -73,53 +76,50 @@ impl State {
         }
         let (assignment, mutation, stamp) = (entry.assignment.clone(), entry.mutation.clone(), entry.latest);
         let (take, ttl) = (entry.take.clone(), entry.ttl());
-        // Before it goes: a crash in between finds it in the journal twice, and not nowhere.
-        let id = self.random.u64(..);
-        self.lay_down(Letter {
-            id,
-            key: Arc::clone(key),
+        let letter = Letter {
             assignment: assignment.clone(),
             mutation: mutation.clone(),
             taken: take.map(|take| take.item),
-            stamp,
             ttl,
             may_have_been_made: is_doubtful,
-            reason: reason.clone(),
-        });
+            ..self.letter(key, stamp, reason.clone())
+        };
+        // Before it goes: a crash in between finds it in the journal twice, and not nowhere.
+        self.lay_down(letter);
         self.take_out(key);
         self.share_fate(key, 0, Gone::new(assignment.is_some(), mutation.as_ref()), Some(&reason));
     }
 
     fn lay_aside(&mut self, key: &Arc<str>, calls: &Mutation, stamp: Stamp, ttl: Option<Duration>, reason: Error) {
-        let id = self.random.u64(..);
-        self.lay_down(Letter {
-            id,
-            key: Arc::clone(key),
-            assignment: None,
-            mutation: Some(calls.clone()),
-            taken: None,
-            stamp,
-            ttl,
-            reason,
-            may_have_been_made: false,
-        });
+        let letter = Letter { mutation: Some(calls.clone()), ttl, ..self.letter(key, stamp, reason) };
+        self.lay_down(letter);
     }
 
     /// Keeps what was taken and could not go back.
     pub(super) fn lay_taken_aside(&mut self, key: &Arc<str>, entry: &Entry, reason: Error, may_have_been_made: bool) {
         let Some(take) = &entry.take else { return };
-        let id = self.random.u64(..);
-        self.lay_down(Letter {
-            id,
-            key: Arc::clone(key),
-            assignment: None,
+        let letter = Letter {
             mutation: if entry.is_confirmed { take.back.clone() } else { entry.mutation.clone() },
             taken: Some(take.item.clone()),
-            stamp: entry.latest,
+            may_have_been_made,
+            ..self.letter(key, entry.latest, reason)
+        };
+        self.lay_down(letter);
+    }
+
+    /// A dead letter in which there is nothing yet.
+    fn letter(&mut self, key: &Arc<str>, stamp: Stamp, reason: Error) -> Letter {
+        Letter {
+            id: self.random.u64(..),
+            key: Arc::clone(key),
+            assignment: None,
+            mutation: None,
+            taken: None,
+            stamp,
             ttl: None,
             reason,
-            may_have_been_made,
-        });
+            may_have_been_made: false,
+        }
     }
 
     /// Keeps a dead letter. They have a budget of their own, so that they never keep a write from being queued.

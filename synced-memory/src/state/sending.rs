@@ -93,11 +93,7 @@ impl State {
         if entry.written + self.tombstone_ttl <= mono {
             let reason = "it waited longer than the tombstones of deletes are kept";
             let reason = Error::of_key(ErrorKind::Conflict, &key, reason);
-            if stays {
-                self.stays_in_doubt(&key, &reason);
-            } else {
-                self.put_aside(&key, reason, is_doubtful);
-            }
+            self.put_aside(&key, reason, is_doubtful);
             return None;
         }
         if over {

@@ -37,19 +37,18 @@ impl Part {
             let members = self.members(spot.found)?;
             let by_name: HashMap<&str, usize> =
                 members.iter().enumerate().map(|(at, (name, _))| (&**name, at)).collect();
-            let is_missing = |name: &Name| name.may_be_missed(spot) && name.find(&members).0.is_none();
-            if entries.iter().any(|(name, _)| is_missing(name)) {
-                return Ok((Change::Nothing, ()));
-            }
-            let operations = entries.iter().map(|(name, value)| {
+            let mut operations = Vec::with_capacity(entries.len());
+            for (name, value) in entries {
                 let (at, member) = match by_name.get(&*name.own) {
                     Some(at) => (Some(*at), name.member()),
                     None => name.find(&members),
                 };
+                if at.is_none() && name.may_be_missed(spot) {
+                    return Ok((Change::Nothing, ()));
+                }
                 let seen = at.map(|at| Content::of(members[at].1)).into();
-                on(member, Action::Set { value: value.clone(), seen })
-            });
-            let operations: Vec<_> = operations.collect();
+                operations.push(on(member, Action::Set { value: value.clone(), seen }));
+            }
             Ok((if operations.is_empty() { Change::Nothing } else { Change::Do(operations) }, ()))
         };
         Ok(self.record(How::Blind, Some(EMPTY), put)?.1)

@@ -108,8 +108,7 @@ impl Part {
     /// The member that `key` names, as serde writes it.
     pub(crate) fn member<T: Value>(&self, key: &Key<T>) -> Synced<T> {
         let spec = key.spec();
-        let also = spec.aliases.iter().map(|alias| Box::from(*alias)).collect();
-        let member = Member { name: key.name().into(), also, origin: spec.origin() };
+        let member = Member { origin: spec.origin(), ..Member::aliased(key.name(), spec.aliases) };
         Synced::with_spec(self.at(Place::Member(member)), spec)
     }
 }
@@ -136,10 +135,8 @@ impl<T> Synced<T> {
     /// will be), and `InDoubt` where it was made once, or never.
     #[must_use]
     pub fn confirmed(&self) -> Self {
-        let Inner { part, default, is_implied, nested, .. } = &*self.inner;
-        let (default, is_implied, nested) = (*default, *is_implied, *nested);
-        let inner = Inner { part: part.confirmed(), default, is_implied, nested, memo: ArcSwapOption::empty() };
-        Self { inner: Arc::new(inner) }
+        let Inner { default, nested, is_implied, .. } = *self.inner;
+        Self::with_spec(self.part().confirmed(), Spec { default, nested, is_implied, ..Spec::new() })
     }
 
     /// A part that has no default.
@@ -233,14 +230,19 @@ impl<T: Value> Synced<T> {
         }
     }
 
+    /// The default that somebody has asked for: what is not known is taken for it too.
+    fn explicit_default(&self) -> Option<fn() -> T> {
+        self.inner.default.filter(|_| !self.inner.is_implied)
+    }
+
     /// The value; where nothing is stored, its default.
     pub(crate) fn find_or_default(&self) -> Result<Option<T>> {
-        let default = self.inner.default;
-        match self.found() {
-            Err(error) if error.kind() == ErrorKind::Unavailable && !self.inner.is_implied && default.is_some() => {
-                Ok(default.map(|default| default()))
+        match (self.found(), self.explicit_default()) {
+            (Err(error), Some(default)) if error.kind() == ErrorKind::Unavailable => Ok(Some(default())),
+            (found, _) => {
+                let default = || self.inner.default.map(|default| default());
+                Ok(found?.map(Arc::unwrap_or_clone).or_else(default))
             }
-            found => Ok(found?.map(Arc::unwrap_or_clone).or_else(|| default.map(|default| default()))),
         }
     }
 
@@ -368,7 +370,7 @@ impl<T: Value> Synced<T> {
     }
 
     fn memo_or(&self, memo: &Memo<T>, empty: Option<fn() -> T>) -> Result<Arc<T>> {
-        let explicit = self.inner.default.filter(|_| !self.inner.is_implied);
+        let explicit = self.explicit_default();
         match (&memo.value, explicit, self.inner.default.or(empty)) {
             // What is only taken to be there is an implied default.
             (Some(value), _, _) if memo.is_known || memo.exists || explicit.is_some() || self.part().has_default() => {

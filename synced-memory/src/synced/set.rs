@@ -3,7 +3,7 @@
 use super::Synced;
 use super::lookup::Item;
 use crate::error::Result;
-use crate::mutation::{Action, Json, elements};
+use crate::mutation::{Action, Json};
 use crate::outbox::Written;
 use crate::part::{Change, How, Part};
 use crate::value::Value;
@@ -16,7 +16,7 @@ impl Part {
     /// Takes an element in or out; whether that made a difference.
     fn hold(&self, item: &Item, is_in: bool) -> Result<bool> {
         let changed = self.record(How::Exact, Some(EMPTY), |spot| {
-            let there = item.spellings(&self.items(spot.found)?);
+            let there = item.spellings(&self.elements(spot.found)?);
             let action = match (is_in, there.is_empty()) {
                 // It may be there in another spelling, and this process does not know it yet.
                 (_, true) if !item.has_one_spelling() && !spot.is_current => return Ok((Change::Nothing, false)),
@@ -38,16 +38,12 @@ impl Part {
             return self.act(How::Plain, Some(EMPTY), |_| Action::Include { items: items.clone() });
         }
         let include = |found: Option<&str>| {
-            let there = self.items(found)?;
+            let there = self.elements(found)?;
             let new = items.iter().filter(|item| item.spellings(&there).is_empty());
             let items: Vec<Json> = new.map(|item| item.text.clone()).collect();
             Ok((if items.is_empty() { Change::Nothing } else { Change::one(Action::Include { items }) }, ()))
         };
         Ok(self.record(How::Current, Some(EMPTY), |spot| include(spot.found))?.1)
-    }
-
-    fn items<'a>(&self, found: Option<&'a str>) -> Result<Vec<&'a str>> {
-        elements(found.unwrap_or(EMPTY)).map_err(|misfit| self.misfit(misfit))
     }
 }
 

@@ -80,11 +80,7 @@ impl<T: Value> Synced<T> {
         mut change: impl FnMut(&mut T) -> Result<R, E>,
     ) -> Result<(Result<R, E>, Written)> {
         let record = |spot: &Spot<'_>| {
-            let mut value = match (spot.found, default) {
-                (Some(text), _) => self.decode(text)?,
-                (None, Some(default)) => default(),
-                (None, None) => return Err(self.unset()),
-            };
+            let mut value = self.value_at(spot, default)?;
             let before = self.encoded(&value)?;
             let result = self.run(|| change(&mut value))?;
             if result.is_err() {
@@ -102,11 +98,7 @@ impl<T: Value> Synced<T> {
         mut take: impl FnMut(&mut T) -> Vec<I>,
     ) -> Result<Vec<I>> {
         let record = |spot: &Spot<'_>| {
-            let mut value = match (spot.found, default) {
-                (Some(text), _) => self.decode(text)?,
-                (None, Some(default)) => default(),
-                (None, None) => return Err(self.unset()),
-            };
+            let mut value = self.value_at(spot, default)?;
             let before = self.encoded(&value)?;
             let taken = take(&mut value);
             let item = self.part().encode(&taken)?;
@@ -117,6 +109,15 @@ impl<T: Value> Synced<T> {
             Ok((change, taken))
         };
         Ok(self.part().record(How::Take, None, record)?.0)
+    }
+
+    /// What a closure gets.
+    fn value_at(&self, spot: &Spot<'_>, default: Option<fn() -> T>) -> Result<T> {
+        match (spot.found, default) {
+            (Some(text), _) => self.decode(text),
+            (None, Some(default)) => Ok(default()),
+            (None, None) => Err(self.unset()),
+        }
     }
 
     fn encoded(&self, value: &T) -> Result<Encoded> {

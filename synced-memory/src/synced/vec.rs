@@ -85,7 +85,7 @@ impl Part {
         Json::parse(text.to_owned()).map_err(|_| self.misfit(Misfit::Invalid))
     }
 
-    fn elements<'a>(&self, found: Option<&'a str>) -> Result<Vec<&'a str>> {
+    pub(super) fn elements<'a>(&self, found: Option<&'a str>) -> Result<Vec<&'a str>> {
         elements(found.unwrap_or(EMPTY)).map_err(|misfit| self.misfit(misfit))
     }
 
