@@ -4,10 +4,9 @@ use std::collections::{BTreeMap, HashSet};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use support::eventually;
 use synced_memory::{Key, Memory, Synced, SyncedMemory, Written};
 
-use crate::line::{DEADLINE, Line, connected, ended_letters};
+use crate::line::{DEADLINE, Line, ended_letters, passes};
 
 /// The keys of the queued writes that were not made; each is over with that.
 fn take_dead_letters(memory: &Memory) -> Vec<String> {
@@ -84,7 +83,7 @@ impl Two {
     /// Both know the same.
     fn new() -> Self {
         let line = Line::new();
-        let (mine, theirs) = (State::attach(&line.open()), State::attach(&line.open_directly()));
+        let (mine, theirs) = line.attach::<State>();
         theirs.restore(state()).unwrap();
         assert_eq!(mine.snapshot().unwrap(), state());
         Self { line, mine, theirs }
@@ -96,18 +95,11 @@ impl Two {
 
     /// Lets what this process writes be earlier than what others write from now on.
     fn then_theirs<T: synced_memory::Value>(&self, view: &Synced<T>) {
-        let (written, probe) = (view.last_modified().unwrap(), Key::<u64>::new("probe"));
-        let probe = self.theirs.memory().synced(&probe);
-        eventually(DEADLINE, "the clock has moved on", || {
-            probe.set(1).unwrap();
-            probe.last_modified().unwrap() > written
-        });
+        passes(self.theirs.memory(), view.last_modified().unwrap());
     }
 
     fn up(&self) {
-        self.line.up();
-        self.mine.memory().flush(DEADLINE).unwrap();
-        connected(self.mine.memory());
+        self.line.deliver(self.mine.memory());
         assert_eq!(self.mine.snapshot().unwrap(), self.theirs.snapshot().unwrap());
     }
 

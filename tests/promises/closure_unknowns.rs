@@ -323,7 +323,7 @@ fn what_was_never_read_and_has_queued_changes_reads_as_those() {
 #[test]
 fn what_was_read_before_an_outage_is_known_and_what_was_not_there_is_unset() {
     let line = Line::new();
-    let (mine, theirs) = (State::attach(&line.open()), State::attach(&line.open_directly()));
+    let (mine, theirs) = line.attach::<State>();
     theirs.list().push(1).unwrap();
     assert_eq!((mine.list().len().unwrap(), mine.option().unwrap(), mine.map().len().unwrap()), (1, None, 0));
     assert_eq!(mine.text().unwrap_err().kind(), ErrorKind::Unset);

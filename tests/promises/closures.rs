@@ -61,16 +61,14 @@ struct Two {
 impl Two {
     fn new() -> Self {
         let line = Line::new();
-        let (mine, theirs) = (State::attach(&line.open()), State::attach(&line.open_directly()));
+        let (mine, theirs) = line.attach::<State>();
         theirs.list().set(vec![3, 1, 2]).unwrap();
         assert_eq!(mine.list().len().unwrap(), 3);
         Self { line, mine, theirs }
     }
 
     fn up(&self) {
-        self.line.up();
-        self.mine.memory().flush(DEADLINE).unwrap();
-        connected(self.mine.memory());
+        self.line.deliver(self.mine.memory());
     }
 
     /// What is stored, what is shown and what is queued, all of it.

@@ -9,7 +9,7 @@ use support::eventually;
 use synced_memory::{ErrorKind, Key, SyncedMemory, Written};
 use tempfile::TempDir;
 
-use crate::line::{DEADLINE, Line, connected, ended_letters};
+use crate::line::{DEADLINE, Line, ended_letters};
 
 #[derive(SyncedMemory)]
 struct State {
@@ -41,7 +41,7 @@ impl Two {
     /// Both know the same users, and a list.
     fn new() -> Self {
         let line = Line::new();
-        let (mine, theirs) = (State::attach(&line.open()), State::attach(&line.open_directly()));
+        let (mine, theirs) = line.attach::<State>();
         theirs.list().set(vec![1]).unwrap();
         theirs.set_small(100).unwrap();
         theirs.users().extend(["ada", "bob"].map(|name| (name.to_owned(), user(name)))).unwrap();
@@ -57,9 +57,7 @@ impl Two {
     }
 
     fn up(&self) {
-        self.line.up();
-        self.mine.memory().flush(DEADLINE).unwrap();
-        connected(self.mine.memory());
+        self.line.deliver(self.mine.memory());
     }
 
     /// One write became a dead letter: it is kept until it is forgotten, and says what it was and why. Returns that.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::json;
 use synced_memory::{DeadLetter, ErrorKind, Key, Memory, SyncedMemory, Written};
 
-use crate::line::{DEADLINE, Line, commits, connected, lost};
+use crate::line::{Line, commits, lost};
 
 #[derive(SyncedMemory)]
 pub(crate) struct State {
@@ -48,9 +48,7 @@ impl Two {
     }
 
     pub(crate) fn up(&self) {
-        self.line.up();
-        self.memory.flush(DEADLINE).unwrap();
-        connected(&self.memory);
+        self.line.deliver(&self.memory);
     }
 
     pub(crate) fn replace<T: synced_memory::Value>(&self, name: &'static str, value: T) {

@@ -65,9 +65,7 @@ impl Two {
     }
 
     fn up(&self) {
-        self.line.up();
-        self.memory.flush(DEADLINE).unwrap();
-        connected(&self.memory);
+        self.line.deliver(&self.memory);
         let status = self.memory.status();
         assert_eq!((status.pending, status.dead_letters, status.superseded), (0, 0, 0), "{status:?}");
     }
@@ -284,9 +282,7 @@ fn a_line_that_is_cut_at_any_byte_makes_a_confirmed_push_once_or_never_and_a_fac
             }
         }
         two.line.proxy.do_not_cut();
-        two.line.up();
-        two.memory.flush(DEADLINE).unwrap();
-        connected(&two.memory);
+        two.line.deliver(&two.memory);
         let made = two.theirs.get().unwrap().iter().filter(|made| **made == number).count();
         assert!(made <= 1, "byte {byte}");
     }

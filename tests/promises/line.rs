@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use support::{Dragonfly, Proxy, Server, eventually};
-use synced_memory::{Builder, DeadLetter, Memory};
+use synced_memory::{Builder, DeadLetter, Key, Memory, SyncedMemory};
 use tempfile::TempDir;
 
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
@@ -42,6 +42,11 @@ impl Line {
         quick(self.server.url()).build().unwrap()
     }
 
+    /// A state in a memory on this line, and the same one in a memory beside it.
+    pub(crate) fn attach<S: SyncedMemory>(&self) -> (S::Handle, S::Handle) {
+        (S::attach(&self.open()), S::attach(&self.open_directly()))
+    }
+
     /// Takes the line down, and returns once the memory on it has noticed.
     pub(crate) fn down(&self, memory: &Memory) {
         self.proxy.refuse(true);
@@ -52,6 +57,13 @@ impl Line {
     /// Takes the line up again. The memories on it come back by themselves.
     pub(crate) fn up(&self) {
         self.proxy.refuse(false);
+    }
+
+    /// Takes the line up again, and returns once this memory is back and all that it had queued was answered for.
+    pub(crate) fn deliver(&self, memory: &Memory) {
+        self.up();
+        memory.flush(DEADLINE).unwrap();
+        connected(memory);
     }
 }
 
@@ -100,4 +112,14 @@ pub(crate) fn commits(requests: &[u8]) -> bool {
 
 pub(crate) fn commit_count(requests: &[u8]) -> usize {
     requests.windows(b"\r\nEVAL".len()).filter(|window| window == b"\r\nEVAL").count()
+}
+
+/// Waits until what this memory writes has a later stamp.
+pub(crate) fn passes(memory: &Memory, stamp: Option<u64>) {
+    let probe = memory.synced(&Key::<u64>::new("probe"));
+    eventually(DEADLINE, "the clock has moved on", || {
+        probe.set(1).unwrap();
+        probe.last_modified().unwrap() > stamp
+    });
+    probe.delete().unwrap();
 }

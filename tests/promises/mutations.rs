@@ -5,10 +5,10 @@ use std::thread;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use support::{Python, eventually};
-use synced_memory::{ErrorKind, Key, Memory, Synced, SyncedMemory, Written};
+use support::Python;
+use synced_memory::{ErrorKind, Key, Synced, SyncedMemory, Written};
 
-use crate::line::{DEADLINE, Line, connected, ended_letters};
+use crate::line::{Line, ended_letters, passes};
 
 #[derive(Debug, Clone, PartialEq, SyncedMemory)]
 struct State {
@@ -43,7 +43,7 @@ struct Two {
 impl Two {
     fn new() -> Self {
         let line = Line::new();
-        let (mine, theirs) = (State::attach(&line.open()), State::attach(&line.open_directly()));
+        let (mine, theirs) = line.attach::<State>();
         Self { line, mine, theirs }
     }
 
@@ -78,9 +78,7 @@ impl Two {
     }
 
     fn up(&self) {
-        self.line.up();
-        self.mine.memory().flush(DEADLINE).unwrap();
-        connected(self.mine.memory());
+        self.line.deliver(self.mine.memory());
     }
 
     /// Both see this list, and so many writes of mine were superseded; none was set aside.
@@ -107,16 +105,6 @@ impl Two {
 
 fn entries(map: &[(&str, i64)]) -> BTreeMap<String, i64> {
     map.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect()
-}
-
-/// Waits until what this memory writes has a later stamp.
-fn passes(memory: &Memory, stamp: Option<u64>) {
-    let probe = memory.synced(&Key::<u64>::new("probe"));
-    eventually(DEADLINE, "the clock has moved on", || {
-        probe.set(1).unwrap();
-        probe.last_modified().unwrap() > stamp
-    });
-    probe.delete().unwrap();
 }
 
 #[test]

@@ -9,7 +9,7 @@ use support::Direction::{ToClient, ToServer};
 use support::eventually;
 use synced_memory::{ErrorKind, Key, Memory, Result, SyncedMemory, Written};
 
-use crate::line::{DEADLINE, Line, commits, connected, lost};
+use crate::line::{DEADLINE, Line, commits, lost};
 
 #[derive(Debug, PartialEq, SyncedMemory)]
 struct State {
@@ -90,9 +90,7 @@ impl Two {
     }
 
     fn up(&self) {
-        self.line.up();
-        self.memory.flush(DEADLINE).unwrap();
-        connected(&self.memory);
+        self.line.deliver(&self.memory);
     }
 
     /// What was taken, and has become a dead letter.
