@@ -68,7 +68,7 @@ impl<'a> Pending<'a> {
         self.is_over = true;
         let error = match self.shared.check_open() {
             Err(closed) => closed,
-            Ok(()) => state.unavailable(self.key),
+            Ok(()) => state.not_made(self.key, self.id),
         };
         let error = state.withdraw(self.key, self.id, error.clone()).unwrap_or(error);
         drop(state);
@@ -98,7 +98,7 @@ impl Drop for Pending<'_> {
             Ok(Ok(Answer { taken: Some(name), .. })) => state.not_handed(name),
             Ok(_) => {}
             Err(_) => {
-                let error = state.unavailable(self.key);
+                let error = state.not_made(self.key, self.id);
                 state.withdraw(self.key, self.id, error);
             }
         }

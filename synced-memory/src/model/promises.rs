@@ -30,7 +30,7 @@ impl Server {
         Self { store: Store::new(2 * TOMBSTONE_TTL), foreigners: 0 }
     }
 
-    fn commit(&mut self, attempt: &Attempt) -> Outcome {
+    pub(super) fn commit(&mut self, attempt: &Attempt) -> Outcome {
         self.store.commit(attempt, Mono::ZERO)
     }
 
@@ -78,9 +78,13 @@ impl Process {
     }
 
     pub(super) fn write(&mut self, request: Request) -> Accepted {
+        self.write_as(request, WritePolicy::Through)
+    }
+
+    pub(super) fn write_as(&mut self, request: Request, policy: WritePolicy) -> Accepted {
         self.now += 1_000_000;
         let at = Moment { mono: self.mono, now: self.now };
-        self.state.write(&self.key, request, WritePolicy::Through, at).expect("there is room in the outbox")
+        self.state.write(&self.key, request, policy, at).expect("there is room in the outbox")
     }
 
     fn put(&mut self, value: &str, ttl: Option<Duration>) -> Accepted {

@@ -84,8 +84,8 @@ pub(crate) struct Entry {
     pub(crate) take: Option<Take>,
     /// It is the retry of a dead letter.
     pub(crate) is_retry: bool,
-    /// The stamp that it was sent with last.
-    pub(crate) sent: Option<Stamp>,
+    /// It was sent as itself, and did not only ask what is there.
+    pub(crate) was_sent: bool,
     /// It was chosen to be sent, and was not answered for since.
     pub(crate) is_drawn: bool,
     /// What is there was told by a refusal, over the connection that is in use.
@@ -181,7 +181,7 @@ impl Entry {
     /// Whether it can be withdrawn: no attempt is under way, or in doubt but for such that only asked what is there. What was
     /// sent by another process is not known, and nobody waits for it.
     pub(crate) fn is_withdrawable(&self) -> bool {
-        let has_only_asked = self.sent.is_none() && self.is_awaited();
+        let has_only_asked = !self.was_sent && self.is_awaited();
         !self.is_drawn && (self.tried != Tried::InDoubt || has_only_asked)
     }
 
@@ -268,7 +268,7 @@ impl From<Promised> for Entry {
             is_confirmed: promised.is_confirmed,
             take: promised.take,
             is_retry: promised.is_retry,
-            sent: None,
+            was_sent: false,
             is_drawn: false,
             base_is_current: false,
             recorded_at: 0,

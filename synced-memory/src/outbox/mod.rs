@@ -124,7 +124,7 @@ impl Outbox {
             is_confirmed: write.is_confirmed,
             take: write.take,
             is_retry: write.is_retry,
-            sent: None,
+            was_sent: false,
             is_drawn: false,
             base_is_current: false,
             recorded_at: base.ticket,

@@ -70,9 +70,6 @@ impl State {
         let Some(entry) = self.outbox.head(key) else { return };
         entry.base_is_current = true;
         if attempt.retry.is_some() {
-            if entry.is_confirmed && entry.sent == Some(found.stamp()) {
-                return self.settle_as(key, false);
-            }
             entry.retry_refused();
         }
         if entry.is_confirmed && !entry.is_awaited() {

@@ -1,7 +1,7 @@
 //! Confirmed writes: withdrawn, or in doubt until the backend has said what has become of them; and elements that were
 //! taken, until they are handed out.
 
-use super::State;
+use super::{Link, State};
 use crate::commit::Sequence;
 use crate::error::{Error, ErrorKind};
 use crate::journal::{Ends, Name, Record};
@@ -32,6 +32,16 @@ impl State {
             }
             Withdrawal::Settled => None,
         }
+    }
+
+    /// Why a confirmed write is withdrawn when its time is over.
+    pub(crate) fn not_made(&self, key: &str, id: Sequence) -> Error {
+        let was_refused = |entry: &Entry| entry.id == id && entry.base_is_current;
+        if self.link == Link::Up && self.outbox.of(key).any(was_refused) {
+            let what = "not made: others changed it before each attempt, until the time was over";
+            return Error::of_key(ErrorKind::Conflict, key, what);
+        }
+        self.unavailable(key)
     }
 
     /// Takes in that the confirmed write at the head of `key` was made.

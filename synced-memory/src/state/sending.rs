@@ -4,7 +4,6 @@ use super::{State, is_over};
 use crate::cache::Ticket;
 use crate::clock::{Mono, Stamp};
 use crate::commit::{self, Attempt, Change, Expects, Sequence, TimeToLive, Writer};
-use crate::envelope;
 use crate::error::{Error, ErrorKind};
 use crate::journal::Record;
 use crate::outbox::{Again, Answer, Tried, Written};
@@ -124,12 +123,7 @@ impl State {
             Change::Delete => Change::Delete,
         };
         entry.is_drawn = true;
-        if expects != Expects::Nothing {
-            entry.sent = Some(match &change {
-                Change::Put { envelope, .. } => envelope::stamp_of(envelope),
-                Change::Delete => stamp,
-            });
-        }
+        entry.was_sent |= expects != Expects::Nothing;
         let (writer, sequence) = (entry.writer, entry.number());
         let recorded = self.recorded_lately(&key, writer, mono);
         Some(Attempt { key, writer, sequence, stamp, change, expects, retry, recorded })

@@ -1,14 +1,17 @@
 //! What the model found, each as the shortest history that shows it.
 
 use super::super::promises::{Process, Server};
-use super::super::server::TOMBSTONE_TTL;
+use super::super::server::{KEY, TOMBSTONE_TTL};
 use super::document::encoded;
+use crate::commit::Outcome;
 use crate::envelope;
+use crate::error::ErrorKind;
 use crate::mutation::{
     Action, Content, Json, Made, Member, Mutation, Operation, Place, Seen, Step, diff, element, elements, locate,
 };
-use crate::outbox::Exact;
-use crate::state::Request;
+use crate::outbox::{Exact, Written};
+use crate::policy::WritePolicy;
+use crate::state::{Accepted, Request};
 use serde_json::{Value, json};
 
 fn text(text: &str) -> Json {
@@ -267,4 +270,61 @@ fn of_two_closures_on_a_list_each_names_its_elements_in_what_it_saw() {
     process.state.connected(None);
     process.deliver(&mut server);
     assert_eq!(stored(&mut server).as_deref(), Some(r#"{"list":[20,"a","a","b","b"]}"#));
+}
+
+/// A process adds to a list whose latest value it does not know, and is refused by that.
+fn push(process: &mut Process, server: &mut Server, policy: WritePolicy) -> Accepted {
+    let path = locate(Some(r#"{"list":[1]}"#), Some(&text("{}")), &[member("list")]).unwrap().path;
+    let operations = vec![Operation { path, action: Action::Append { items: vec![text("3")] } }];
+    let mutation = Mutation::new(Some(text("{}")), operations);
+    let accepted = process.write_as(Request::Mutate { mutation, ttl: None, exact: None, take: None }, policy);
+    let (first, ticket) = process.send().unwrap();
+    let refused = server.commit(&first);
+    assert!(matches!(refused, Outcome::Refused(_)), "{refused:?}");
+    process.state.answered(&first, ticket, Ok(refused));
+    accepted
+}
+
+/// Two processes know a list, and a third one, whose clock is ahead, has added 2 to it since.
+fn a_newer_list() -> (Server, Process, Process) {
+    let (mut server, process, other) = both_know(r#"{"list":[1]}"#);
+    let mut ahead = Process::connected(3);
+    ahead.now += 1_000_000_000_000;
+    ahead.read(&mut server);
+    let theirs = Action::Append { items: vec![text("2")] };
+    call(&mut ahead, "{}", &[member("list")], None, theirs);
+    ahead.deliver(&mut server);
+    (server, process, other)
+}
+
+/// The stamp says nothing of a confirmed call in doubt: of two processes that are refused by the same newer value each
+/// sends the next stamp, and both may write the same. The server's record says what has become of it.
+#[test]
+fn a_confirmed_call_in_doubt_was_not_made_by_another_one_that_stored_the_same() {
+    let (mut server, mut process, mut other) = a_newer_list();
+    let mut accepted = push(&mut process, &mut server, WritePolicy::Confirmed);
+    let (lost, _) = process.send().unwrap();
+    process.lose_the_connection();
+    let _accepted = push(&mut other, &mut server, WritePolicy::Through);
+    let (theirs, ticket) = other.send().unwrap();
+    assert_eq!((lost.stamp, &lost.change), (theirs.stamp, &theirs.change), "both are to store the same");
+    let made = server.commit(&theirs);
+    other.state.answered(&theirs, ticket, Ok(made));
+
+    process.state.connected(None);
+    process.deliver(&mut server);
+    assert_eq!(stored(&mut server).as_deref(), Some(r#"{"list":[1,2,3,3]}"#));
+    let answer = accepted.answer.try_recv().unwrap().unwrap();
+    assert!(answer.written == Written::Stored && answer.again.is_none(), "{answer:?}");
+}
+
+/// Rule 4.2.3: the time of a confirmed call is over, and why it was not made is that others were always ahead of it.
+#[test]
+fn a_confirmed_call_that_was_refused_until_its_time_was_over_is_a_conflict() {
+    let (mut server, mut process, _other) = a_newer_list();
+    let accepted = push(&mut process, &mut server, WritePolicy::Confirmed);
+    let not_made = |process: &Process| process.state.not_made(KEY, accepted.sequence).kind();
+    assert_eq!(not_made(&process), ErrorKind::Conflict);
+    process.lose_the_connection();
+    assert_eq!(not_made(&process), ErrorKind::Unavailable);
 }
