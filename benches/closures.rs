@@ -1,8 +1,9 @@
-//! What a closure costs, by what it changes: a number, a short struct, one element of a list of 10,000 structs, one entry of
-//! a map of 1,000; in a memory of this process, so that nothing but the closure is measured.
+//! What a closure costs, by what it changes: a number, a short struct, one element of a list of
+//! 10,000 structs, one entry of a map of 1,000; in a memory of this process, so that nothing but
+//! the closure is measured.
 //!
-//! `cargo bench -p synced-memory-benches --bench closures`. Its bars are of a version against the one before: build both, and
-//! run them in turn.
+//! `cargo bench -p synced-memory-benches --bench closures`. Its bars are of a version against the
+//! one before: build both, and run them in turn.
 
 use std::collections::BTreeMap;
 
@@ -21,7 +22,12 @@ struct Visitor {
 }
 
 fn visitor(n: u64) -> Visitor {
-    Visitor { name: format!("visitor {n}"), age: 30, visits: n, mail: Some(format!("{n}@example.org")) }
+    Visitor {
+        name: format!("visitor {n}"),
+        age: 30,
+        visits: n,
+        mail: Some(format!("{n}@example.org")),
+    }
 }
 
 fn main() {
@@ -31,18 +37,25 @@ fn main() {
     let short = memory.synced(&Key::<Visitor>::new("short"));
     short.set(visitor(1)).expect("it is stored");
     let list = memory.synced(&Key::<Vec<Visitor>>::new("list"));
-    list.set((0..10_000).map(visitor).collect()).expect("it is stored");
+    list.set((0..10_000).map(visitor).collect())
+        .expect("it is stored");
     let map = memory.synced(&Key::<BTreeMap<String, u64>>::new("map"));
-    map.set((0..1_000).map(|n| (format!("page {n}"), n)).collect()).expect("it is stored");
+    map.set((0..1_000).map(|n| (format!("page {n}"), n)).collect())
+        .expect("it is stored");
 
     let mut quick: Vec<Side<'_>> = vec![
         (
             "update of a number",
-            Box::new(|count| (0..count).for_each(|_| number.update(|number| *number += 1).expect("it is made"))),
+            Box::new(|count| {
+                (0..count).for_each(|_| number.update(|number| *number += 1).expect("it is made"))
+            }),
         ),
         (
             "update of a short struct",
-            Box::new(|count| (0..count).for_each(|_| short.update(|short| short.visits += 1).expect("it is made"))),
+            Box::new(|count| {
+                (0..count)
+                    .for_each(|_| short.update(|short| short.visits += 1).expect("it is made"))
+            }),
         ),
     ];
     let figures = medians(ROUNDS, 2_000, &mut quick);
@@ -50,13 +63,19 @@ fn main() {
     let mut slow: Vec<Side<'_>> = vec![
         (
             "update of one of 10,000 structs in a list",
-            Box::new(|count| (0..count).for_each(|_| list.update(|list| list[5_000].visits += 1).expect("it is made"))),
+            Box::new(|count| {
+                (0..count).for_each(|_| {
+                    list.update(|list| list[5_000].visits += 1)
+                        .expect("it is made")
+                })
+            }),
         ),
         (
             "update of one of 1,000 entries of a map",
             Box::new(|count| {
                 (0..count).for_each(|_| {
-                    map.update(|map| *map.get_mut("page 500").expect("it is there") += 1).expect("it is made");
+                    map.update(|map| *map.get_mut("page 500").expect("it is there") += 1)
+                        .expect("it is made");
                 });
             }),
         ),

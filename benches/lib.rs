@@ -1,7 +1,7 @@
 //! What the measurements share: interleaved rounds and their medians.
 //!
-//! A ratio is of medians of rounds that alternate between the two sides, so that a machine whose speed
-//! drifts does not favour one.
+//! A ratio is of medians of rounds that alternate between the two sides, so that a machine whose
+//! speed drifts does not favour one.
 
 use std::time::Instant;
 

@@ -47,30 +47,55 @@ fn one_thread(server: &Server, state: &SyncedState) {
     let view = state.synced_count().clone();
     let mut sides: Vec<Side<'_>> = vec![
         ("ArcSwap::load_full", each(|| *black_box(&swap).load_full())),
-        ("near read, by getter", each(|| black_box(state).count().expect("it is set"))),
-        ("near read, by held view", each(|| black_box(&view).get().expect("it is set"))),
-        ("moka", each(|| black_box(&moka).get("count").expect("it is there"))),
+        (
+            "near read, by getter",
+            each(|| black_box(state).count().expect("it is set")),
+        ),
+        (
+            "near read, by held view",
+            each(|| black_box(&view).get().expect("it is set")),
+        ),
+        (
+            "moka",
+            each(|| black_box(&moka).get("count").expect("it is there")),
+        ),
     ];
     let figures = medians(ROUNDS, READS, &mut sides);
     print(&sides, &figures);
-    report("near read by getter / ArcSwap::load_full, one thread", figures[1] / figures[0], "<= 1");
-    report("near read by held view / ArcSwap::load_full, one thread", figures[2] / figures[0], "<= 1");
+    report(
+        "near read by getter / ArcSwap::load_full, one thread",
+        figures[1] / figures[0],
+        "<= 1",
+    );
+    report(
+        "near read by held view / ArcSwap::load_full, one thread",
+        figures[2] / figures[0],
+        "<= 1",
+    );
     report("moka / near read", figures[3] / figures[1], ">= 4");
 
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .expect("a runtime");
     let client = redis::Client::open(format!("{}?protocol=resp3", server.url())).expect("a URL");
-    let config = redis::AsyncConnectionConfig::new().set_cache_config(redis::caching::CacheConfig::new());
+    let config =
+        redis::AsyncConnectionConfig::new().set_cache_config(redis::caching::CacheConfig::new());
     let connection = runtime.block_on(client.get_multiplexed_async_connection_with_config(&config));
     let mut connection = connection.expect("the server is there");
     let mut sides: Vec<Side<'_>> = vec![
-        ("near read, by getter", each(|| black_box(state).count().expect("it is set"))),
+        (
+            "near read, by getter",
+            each(|| black_box(state).count().expect("it is set")),
+        ),
         (
             "redis-rs, client-side cache",
             Box::new(|count| {
                 runtime.block_on(async {
                     for _ in 0..count {
-                        let _: String = black_box(connection.get("memory:count").await.expect("it is set"));
+                        let _: String =
+                            black_box(connection.get("memory:count").await.expect("it is set"));
                     }
                 });
             }),
@@ -78,7 +103,11 @@ fn one_thread(server: &Server, state: &SyncedState) {
     ];
     let figures = medians(ROUNDS, READS / 10, &mut sides);
     print(&sides, &figures);
-    report("redis-rs, client-side cache / near read", figures[1] / figures[0], ">= 8");
+    report(
+        "redis-rs, client-side cache / near read",
+        figures[1] / figures[0],
+        ">= 8",
+    );
     let theirs = python(
         server,
         "
@@ -93,7 +122,11 @@ print(sorted(read() for _ in range(5))[2])
 ",
     );
     let theirs: f64 = theirs.trim().parse().expect("a number");
-    report("the Python package's read / near read", theirs / figures[0], ">= 10000");
+    report(
+        "the Python package's read / near read",
+        theirs / figures[0],
+        ">= 10000",
+    );
 }
 
 /// An operation that is done so many times.
@@ -123,19 +156,33 @@ fn many_threads(state: &SyncedState) {
         };
         thread::scope(|scope| {
             let running: Vec<_> = (0..threads).map(|_| scope.spawn(reads)).collect();
-            running.into_iter().map(|thread| thread.join().expect("nobody panics")).fold(0.0, f64::max)
+            running
+                .into_iter()
+                .map(|thread| thread.join().expect("nobody panics"))
+                .fold(0.0, f64::max)
         })
     };
-    let (mut alone, mut together): (Vec<_>, Vec<_>) = (0..ROUNDS).map(|_| (cost(1), cost(THREADS))).unzip();
+    let (mut alone, mut together): (Vec<_>, Vec<_>) =
+        (0..ROUNDS).map(|_| (cost(1), cost(THREADS))).unzip();
     alone.sort_unstable_by(f64::total_cmp);
     together.sort_unstable_by(f64::total_cmp);
     let (alone, together) = (alone[ROUNDS / 2], together[ROUNDS / 2]);
-    println!("near read, CPU time: one thread {alone:.1} ns, the slowest of {THREADS} threads {together:.1} ns");
-    report("near read, each of 8 threads / one thread, CPU time", together / alone, "<= 1.2");
+    println!(
+        "near read, CPU time: one thread {alone:.1} ns, the slowest of {THREADS} threads {together:.1} ns"
+    );
+    report(
+        "near read, each of 8 threads / one thread, CPU time",
+        together / alone,
+        "<= 1.2",
+    );
 }
 
 fn behind(server: &Server) {
-    let memory = Memory::builder().url(server.url()).write_policy(WritePolicy::Behind).build().expect("a memory");
+    let memory = Memory::builder()
+        .url(server.url())
+        .write_policy(WritePolicy::Behind)
+        .build()
+        .expect("a memory");
     let same = memory.synced(&Key::<u64>::new("same"));
     let mut sides: Vec<Side<'_>> = vec![(
         "behind set of one key",
@@ -143,13 +190,20 @@ fn behind(server: &Server) {
     )];
     let figures = medians(ROUNDS, READS / 10, &mut sides);
     print(&sides, &figures);
-    println!("behind sets of one key: {:.2} M/s   (bar: >= 1)", 1e-6 / figures[0]);
+    println!(
+        "behind sets of one key: {:.2} M/s   (bar: >= 1)",
+        1e-6 / figures[0]
+    );
     memory.flush(DEADLINE).expect("all is delivered");
 
     // Until the server has them all, against bare pipelined SETs of the same bytes.
-    let views: Vec<_> = (0..KEYS).map(|n| memory.synced(&Key::<u64>::named(format!("distinct{n}")))).collect();
+    let views: Vec<_> = (0..KEYS)
+        .map(|n| memory.synced(&Key::<u64>::named(format!("distinct{n}"))))
+        .collect();
     let envelope = r#"{"value": 12345,"last_modified": 1719400000000000000}"#;
-    let mut bare = redis::Client::open(server.url()).and_then(|client| client.get_connection()).expect("a connection");
+    let mut bare = redis::Client::open(server.url())
+        .and_then(|client| client.get_connection())
+        .expect("a connection");
     let mut sides: Vec<Side<'_>> = vec![
         (
             "behind sets of distinct keys, until delivered",
@@ -168,7 +222,9 @@ fn behind(server: &Server) {
                     for key in keys {
                         pipeline.set(format!("memory:bare{key}"), envelope).ignore();
                     }
-                    pipeline.query::<()>(&mut bare).expect("the server is there");
+                    pipeline
+                        .query::<()>(&mut bare)
+                        .expect("the server is there");
                 }
             }),
         ),
@@ -177,7 +233,11 @@ fn behind(server: &Server) {
     for ((name, _), figure) in sides.iter().zip(&figures) {
         println!("{name:<62} {:>8.1} K/s", 1e-3 * f64::from(KEYS) / figure);
     }
-    report("behind, distinct keys / bare pipelined SETs", figures[1] / figures[0], ">= 0.2");
+    report(
+        "behind, distinct keys / bare pipelined SETs",
+        figures[1] / figures[0],
+        ">= 0.2",
+    );
 }
 
 /// How long after a write the watch of another connection fires.
@@ -208,6 +268,12 @@ fn watches(server: &Server) {
     fired.sort_unstable();
     round_trips.sort_unstable();
     let (fired, round_trip) = (fired[fired.len() / 2], round_trips[round_trips.len() / 2]);
-    println!("a watch of another connection fires after {fired:?}, a round trip takes {round_trip:?}");
-    report("watch / one round trip", fired.as_secs_f64() / round_trip.as_secs_f64(), "<= 3");
+    println!(
+        "a watch of another connection fires after {fired:?}, a round trip takes {round_trip:?}"
+    );
+    report(
+        "watch / one round trip",
+        fired.as_secs_f64() / round_trip.as_secs_f64(),
+        "<= 3",
+    );
 }

@@ -1,5 +1,5 @@
-//! Through reads and writes on `sqlite:`, and writes that are journalled while the backend is away, against the bare
-//! statements, in files of the same form with the same settings.
+//! Through reads and writes on `sqlite:`, and writes that are journalled while the backend is away,
+//! against the bare statements, in files of the same form with the same settings.
 //!
 //! `cargo bench -p synced-memory-benches --bench sqlite`
 
@@ -30,15 +30,31 @@ fn main() {
     compare(&open("memory.db", ""), &bare, COUNTS, "");
     let away = |name: &str, durability: Durability| {
         // Nobody is at this port.
-        let builder = Memory::builder().url("redis://127.0.0.1:1").journal(directory.path().join(name));
-        builder.durability(durability).shutdown_timeout(Duration::ZERO).build().expect("the journal can be made")
+        let builder = Memory::builder()
+            .url("redis://127.0.0.1:1")
+            .journal(directory.path().join(name));
+        builder
+            .durability(durability)
+            .shutdown_timeout(Duration::ZERO)
+            .build()
+            .expect("the journal can be made")
     };
     journalled(&away("journal", Durability::Process), &bare, COUNTS.1, "");
 
     drop(open("bare_synced.db", ""));
     let bare = Bare::open(&directory.path().join("bare_synced.db"), "FULL");
-    compare(&open("synced.db", "?durability=fsync"), &bare, SYNCED_COUNTS, ", durability=fsync");
-    journalled(&away("synced_journal", Durability::Fsync), &bare, SYNCED_COUNTS.1, ", durability=fsync");
+    compare(
+        &open("synced.db", "?durability=fsync"),
+        &bare,
+        SYNCED_COUNTS,
+        ", durability=fsync",
+    );
+    journalled(
+        &away("synced_journal", Durability::Fsync),
+        &bare,
+        SYNCED_COUNTS.1,
+        ", durability=fsync",
+    );
 }
 
 fn journalled(memory: &Memory, bare: &Bare, count: u32, mode: &str) {
@@ -49,22 +65,42 @@ fn journalled(memory: &Memory, bare: &Bare, count: u32, mode: &str) {
     let mut sides: Vec<Side<'_>> = vec![
         (
             "journalled set of one key, offline",
-            Box::new(|count| (0..count).for_each(|n| _ = number.set(u64::from(n)).expect("it is queued"))),
+            Box::new(|count| {
+                (0..count).for_each(|n| _ = number.set(u64::from(n)).expect("it is queued"))
+            }),
         ),
         (
             "journalled set of a new key, offline",
             Box::new(|count| {
                 for n in queued.by_ref().take(count as usize) {
-                    memory.set(&Key::<u64>::named(format!("n{n}")), n).expect("it is queued");
+                    memory
+                        .set(&Key::<u64>::named(format!("n{n}")), n)
+                        .expect("it is queued");
                 }
             }),
         ),
-        ("bare INSERT", Box::new(|count| inserted.by_ref().take(count as usize).for_each(|n| bare.insert(n)))),
+        (
+            "bare INSERT",
+            Box::new(|count| {
+                inserted
+                    .by_ref()
+                    .take(count as usize)
+                    .for_each(|n| bare.insert(n))
+            }),
+        ),
     ];
     let figures = medians(ROUNDS, count, &mut sides);
     print(&sides, &figures, mode);
-    report(&format!("journalled set of one key / bare INSERT{mode}"), figures[0] / figures[2], "<= 3");
-    report(&format!("journalled set of a new key / bare INSERT{mode}"), figures[1] / figures[2], "<= 3");
+    report(
+        &format!("journalled set of one key / bare INSERT{mode}"),
+        figures[0] / figures[2],
+        "<= 3",
+    );
+    report(
+        &format!("journalled set of a new key / bare INSERT{mode}"),
+        figures[1] / figures[2],
+        "<= 3",
+    );
 }
 
 fn compare(memory: &Memory, bare: &Bare, (read, written): (u32, u32), mode: &str) {
@@ -72,29 +108,63 @@ fn compare(memory: &Memory, bare: &Bare, (read, written): (u32, u32), mode: &str
     number.set(1).expect("the file takes writes");
     bare.set(1);
     let mut reads: Vec<Side<'_>> = vec![
-        ("through read", Box::new(|count| (0..count).for_each(|_| _ = number.get().expect("it is set")))),
-        ("bare SELECT", Box::new(|count| (0..count).for_each(|_| _ = bare.get()))),
+        (
+            "through read",
+            Box::new(|count| (0..count).for_each(|_| _ = number.get().expect("it is set"))),
+        ),
+        (
+            "bare SELECT",
+            Box::new(|count| (0..count).for_each(|_| _ = bare.get())),
+        ),
     ];
     let figures = medians(ROUNDS, read, &mut reads);
     print(&reads, &figures, mode);
-    let bar = if mode.is_empty() { "<= 2, and 15 µs" } else { "" };
-    report(&format!("through read / bare SELECT{mode}"), figures[0] / figures[1], bar);
+    let bar = if mode.is_empty() {
+        "<= 2, and 15 µs"
+    } else {
+        ""
+    };
+    report(
+        &format!("through read / bare SELECT{mode}"),
+        figures[0] / figures[1],
+        bar,
+    );
     drop(reads);
 
     let counter = memory.synced(&Key::<i64>::new("counter"));
     let mut writes: Vec<Side<'_>> = vec![
         (
             "through write",
-            Box::new(|count| (0..count).for_each(|n| _ = number.set(u64::from(n)).expect("it is there"))),
+            Box::new(|count| {
+                (0..count).for_each(|n| _ = number.set(u64::from(n)).expect("it is there"))
+            }),
         ),
-        ("bare upsert", Box::new(|count| (0..count).for_each(|n| bare.set(n)))),
-        ("through add", Box::new(|count| (0..count).for_each(|_| _ = counter.add(1).expect("it is there")))),
+        (
+            "bare upsert",
+            Box::new(|count| (0..count).for_each(|n| bare.set(n))),
+        ),
+        (
+            "through add",
+            Box::new(|count| (0..count).for_each(|_| _ = counter.add(1).expect("it is there"))),
+        ),
     ];
     let figures = medians(ROUNDS, written, &mut writes);
     print(&writes, &figures, mode);
-    let bar = if mode.is_empty() { "<= 2, and 60 µs" } else { "" };
-    report(&format!("through write / bare upsert{mode}"), figures[0] / figures[1], bar);
-    report(&format!("through add / bare upsert{mode}"), figures[2] / figures[1], "");
+    let bar = if mode.is_empty() {
+        "<= 2, and 60 µs"
+    } else {
+        ""
+    };
+    report(
+        &format!("through write / bare upsert{mode}"),
+        figures[0] / figures[1],
+        bar,
+    );
+    report(
+        &format!("through add / bare upsert{mode}"),
+        figures[2] / figures[1],
+        "",
+    );
 }
 
 fn print(sides: &[Side<'_>], figures: &[f64], mode: &str) {
@@ -109,20 +179,29 @@ struct Bare(Connection);
 impl Bare {
     fn open(path: &Path, synchronous: &str) -> Self {
         let connection = Connection::open(path).expect("the file is there");
-        connection.pragma_update(None, "synchronous", synchronous).expect("it can be set");
+        connection
+            .pragma_update(None, "synchronous", synchronous)
+            .expect("it can be set");
         Self(connection)
     }
 
     fn get(&self) -> String {
-        let mut select = self.0.prepare_cached("SELECT envelope FROM keys WHERE key = ?1").expect("it is a statement");
-        select.query_row(["memory:number"], |row| row.get(0)).expect("it is set")
+        let mut select = self
+            .0
+            .prepare_cached("SELECT envelope FROM keys WHERE key = ?1")
+            .expect("it is a statement");
+        select
+            .query_row(["memory:number"], |row| row.get(0))
+            .expect("it is set")
     }
 
     fn insert(&self, n: u64) {
         let envelope = format!(r#"{{"value": {n},"last_modified": 1719400000000000000}}"#);
         let insert = "INSERT INTO keys (key, envelope) VALUES (?1, ?2)";
         let mut insert = self.0.prepare_cached(insert).expect("it is a statement");
-        insert.execute([&format!("memory:inserted{n}"), &envelope]).expect("the file takes writes");
+        insert
+            .execute([&format!("memory:inserted{n}"), &envelope])
+            .expect("the file takes writes");
     }
 
     fn set(&self, value: u32) {
@@ -130,6 +209,8 @@ impl Bare {
         let upsert = "INSERT INTO keys (key, envelope) VALUES (?1, ?2) \
                       ON CONFLICT (key) DO UPDATE SET envelope = excluded.envelope";
         let mut upsert = self.0.prepare_cached(upsert).expect("it is a statement");
-        upsert.execute(["memory:number", &envelope]).expect("the file takes writes");
+        upsert
+            .execute(["memory:number", &envelope])
+            .expect("the file takes writes");
     }
 }

@@ -28,7 +28,8 @@ fn main() {
 }
 
 fn multiplexed(server: &Server, runtime: &Runtime) -> redis::aio::MultiplexedConnection {
-    let info: redis::ConnectionInfo = redis::IntoConnectionInfo::into_connection_info(server.url()).expect("a URL");
+    let info: redis::ConnectionInfo =
+        redis::IntoConnectionInfo::into_connection_info(server.url()).expect("a URL");
     let info = info.set_tcp_settings(redis::io::tcp::TcpSettings::default().set_nodelay(true));
     let client = redis::Client::open(info).expect("a URL");
     let config = redis::AsyncConnectionConfig::new().set_response_timeout(None);
@@ -37,11 +38,18 @@ fn multiplexed(server: &Server, runtime: &Runtime) -> redis::aio::MultiplexedCon
 }
 
 fn another_threads_runtime() -> Runtime {
-    tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime")
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .expect("a runtime")
 }
 
 fn one_thread(server: &Server, memory: &Memory, key: &Key<u64>) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
     let connection = multiplexed(server, &runtime);
     let elsewhere = another_threads_runtime();
     let other = multiplexed(server, &elsewhere);
@@ -50,12 +58,17 @@ fn one_thread(server: &Server, memory: &Memory, key: &Key<u64>) {
     let counter = memory.synced(&Key::<i64>::new("counter"));
 
     let mut reads: Vec<Side<'_>> = vec![
-        ("through read", Box::new(|count| (0..count).for_each(|_| _ = view.get().expect("it is set")))),
+        (
+            "through read",
+            Box::new(|count| (0..count).for_each(|_| _ = view.get().expect("it is set"))),
+        ),
         ("bare GET", {
             let (runtime, mut connection) = (&runtime, connection.clone());
             Box::new(move |count| {
                 for _ in 0..count {
-                    let _: String = runtime.block_on(connection.get("memory:number")).expect("it is set");
+                    let _: String = runtime
+                        .block_on(connection.get("memory:number"))
+                        .expect("it is set");
                 }
             })
         }),
@@ -70,21 +83,39 @@ fn one_thread(server: &Server, memory: &Memory, key: &Key<u64>) {
     ];
     let figures = medians(ROUNDS, COUNT, &mut reads);
     print(&reads, &figures);
-    report("through read / bare multiplexed GET, one thread", figures[0] / figures[1], "<= 1.3");
-    report("  … where the connection is another thread's", figures[0] / figures[2], "");
+    report(
+        "through read / bare multiplexed GET, one thread",
+        figures[0] / figures[1],
+        "<= 1.3",
+    );
+    report(
+        "  … where the connection is another thread's",
+        figures[0] / figures[2],
+        "",
+    );
     drop(reads);
 
     let mut writes: Vec<Side<'_>> = vec![
-        ("through write", Box::new(|count| (0..count).for_each(|n| _ = view.set(u64::from(n)).expect("it is there")))),
+        (
+            "through write",
+            Box::new(|count| {
+                (0..count).for_each(|n| _ = view.set(u64::from(n)).expect("it is there"))
+            }),
+        ),
         ("bare SET", {
             let (runtime, mut connection) = (&runtime, connection.clone());
             Box::new(move |count| {
                 for _ in 0..count {
-                    let () = runtime.block_on(connection.set("bare", envelope)).expect("it is there");
+                    let () = runtime
+                        .block_on(connection.set("bare", envelope))
+                        .expect("it is there");
                 }
             })
         }),
-        ("through add", Box::new(|count| (0..count).for_each(|_| _ = counter.add(1).expect("it is there")))),
+        (
+            "through add",
+            Box::new(|count| (0..count).for_each(|_| _ = counter.add(1).expect("it is there"))),
+        ),
         ("bare SET, connection on another thread", {
             let mut other = other.clone();
             Box::new(move |count| {
@@ -96,34 +127,58 @@ fn one_thread(server: &Server, memory: &Memory, key: &Key<u64>) {
     ];
     let figures = medians(ROUNDS, COUNT, &mut writes);
     print(&writes, &figures);
-    report("through write / bare multiplexed SET, one thread", figures[0] / figures[1], "<= 1.5");
-    report("  … where the connection is another thread's", figures[0] / figures[3], "");
-    report("through add / bare multiplexed SET, one thread", figures[2] / figures[1], "<= 1.8");
+    report(
+        "through write / bare multiplexed SET, one thread",
+        figures[0] / figures[1],
+        "<= 1.5",
+    );
+    report(
+        "  … where the connection is another thread's",
+        figures[0] / figures[3],
+        "",
+    );
+    report(
+        "through add / bare multiplexed SET, one thread",
+        figures[2] / figures[1],
+        "<= 1.8",
+    );
 }
 
 fn many_threads(server: &Server, memory: &Memory) {
     let client = redis::Client::open(server.url()).expect("a URL");
     let locked = Mutex::new(client.get_connection().expect("the server is there"));
-    let views: Vec<_> = (0..THREADS).map(|n| memory.synced(&Key::<u64>::named(format!("of_{n}")))).collect();
+    let views: Vec<_> = (0..THREADS)
+        .map(|n| memory.synced(&Key::<u64>::named(format!("of_{n}"))))
+        .collect();
     for view in &views {
         view.set(0).expect("the server takes writes");
     }
     let get = |thread: usize| _ = views[thread].get().expect("it is set");
     let set = |thread: usize| _ = views[thread].set(5).expect("it is there");
     let bare_get = |thread: usize| {
-        let _: String = locked.lock().expect("nobody panics").get(format!("memory:of_{thread}")).expect("it is set");
+        let _: String = locked
+            .lock()
+            .expect("nobody panics")
+            .get(format!("memory:of_{thread}"))
+            .expect("it is set");
     };
     let bare_set = |thread: usize| {
-        let () = locked.lock().expect("nobody panics").set(format!("bare_{thread}"), 5).expect("it is there");
+        let () = locked
+            .lock()
+            .expect("nobody panics")
+            .set(format!("bare_{thread}"), 5)
+            .expect("it is there");
     };
     // What redis-rs itself makes of 8 threads that wait.
     let elsewhere = another_threads_runtime();
     let connection = multiplexed(server, &elsewhere);
     let shared_get = |thread: usize| {
-        let _: String = pollster(connection.clone().get(format!("memory:of_{thread}"))).expect("it is set");
+        let _: String =
+            pollster(connection.clone().get(format!("memory:of_{thread}"))).expect("it is set");
     };
     let shared_set = |thread: usize| {
-        let () = pollster(connection.clone().set(format!("bare_{thread}"), 5)).expect("it is there");
+        let () =
+            pollster(connection.clone().set(format!("bare_{thread}"), 5)).expect("it is there");
     };
     let mut sides: Vec<Side<'_>> = vec![
         ("through read, 8 threads", in_threads(&get)),
@@ -135,10 +190,26 @@ fn many_threads(server: &Server, memory: &Memory) {
     ];
     let figures = medians(ROUNDS, 4 * COUNT, &mut sides);
     print(&sides, &figures);
-    report("8 threads: through reads per Mutex<Connection> GET", figures[1] / figures[0], ">= 3");
-    report("8 threads: through writes per Mutex<Connection> SET", figures[3] / figures[2], ">= 3");
-    report("  … reads per bare multiplexed GET", figures[4] / figures[0], "");
-    report("  … writes per bare multiplexed SET", figures[5] / figures[2], "");
+    report(
+        "8 threads: through reads per Mutex<Connection> GET",
+        figures[1] / figures[0],
+        ">= 3",
+    );
+    report(
+        "8 threads: through writes per Mutex<Connection> SET",
+        figures[3] / figures[2],
+        ">= 3",
+    );
+    report(
+        "  … reads per bare multiplexed GET",
+        figures[4] / figures[0],
+        "",
+    );
+    report(
+        "  … writes per bare multiplexed SET",
+        figures[5] / figures[2],
+        "",
+    );
 }
 
 /// An operation that is done by 8 threads at once, each with its own number, `count` times in all.
@@ -170,15 +241,36 @@ def median(operate):
 print(median(lambda: m.number), median(lambda: setattr(m, 'number', 2)))
 ",
     );
-    let times: Vec<f64> = times.split_whitespace().map(|time| time.parse().expect("a number")).collect();
+    let times: Vec<f64> = times
+        .split_whitespace()
+        .map(|time| time.parse().expect("a number"))
+        .collect();
     let mut ours: Vec<Side<'_>> = vec![
-        ("through read", Box::new(|count| (0..count).for_each(|_| _ = memory.get(key).expect("it is set")))),
-        ("through write", Box::new(|count| (0..count).for_each(|_| _ = memory.set(key, 7).expect("it is there")))),
+        (
+            "through read",
+            Box::new(|count| (0..count).for_each(|_| _ = memory.get(key).expect("it is set"))),
+        ),
+        (
+            "through write",
+            Box::new(|count| (0..count).for_each(|_| _ = memory.set(key, 7).expect("it is there"))),
+        ),
     ];
     let figures = medians(ROUNDS, COUNT, &mut ours);
-    println!("the Python package: read {:.0} us, write {:.0} us", times[0] * 1e6, times[1] * 1e6);
-    report("the Python package's read / ours", times[0] / figures[0], ">= 10");
-    report("the Python package's write / ours", times[1] / figures[1], ">= 10");
+    println!(
+        "the Python package: read {:.0} us, write {:.0} us",
+        times[0] * 1e6,
+        times[1] * 1e6
+    );
+    report(
+        "the Python package's read / ours",
+        times[0] / figures[0],
+        ">= 10",
+    );
+    report(
+        "the Python package's write / ours",
+        times[1] / figures[1],
+        ">= 10",
+    );
 }
 
 /// A push onto a list of 10,000 messages, about 1 MB.
@@ -187,10 +279,14 @@ fn pushes(server: &Server, memory: &Memory) {
     let text = "m".repeat(60);
     let message = || serde_json::json!({"role": "user", "text": text});
     let history = memory.synced(&Key::<Vec<serde_json::Value>>::new("history"));
-    history.set((0..MESSAGES).map(|_| message()).collect()).expect("it is there");
+    history
+        .set((0..MESSAGES).map(|_| message()).collect())
+        .expect("it is there");
     let mut ours: Vec<Side<'_>> = vec![(
         "push onto 10,000 messages",
-        Box::new(|count| (0..count).for_each(|_| _ = history.push(message()).expect("it is there"))),
+        Box::new(|count| {
+            (0..count).for_each(|_| _ = history.push(message()).expect("it is there"))
+        }),
     )];
     let figures = medians(5, 40, &mut ours);
     print(&ours, &figures);
@@ -212,8 +308,16 @@ print(sorted(times)[7])
     )
     .parse()
     .expect("a number");
-    println!("{:<62} {:>8.1} us", "the Python package's append to 10,000 messages", theirs * 1e6);
-    report("the Python package's append / our push", theirs / figures[0], "");
+    println!(
+        "{:<62} {:>8.1} us",
+        "the Python package's append to 10,000 messages",
+        theirs * 1e6
+    );
+    report(
+        "the Python package's append / our push",
+        theirs / figures[0],
+        "",
+    );
 }
 
 /// Waits on this thread for a future of another thread's runtime.

@@ -1,12 +1,14 @@
-//! Two instances of a web service share a state, and no handler ever waits for it: near reads look at local memory,
-//! behind writes are queued, what has to wait is awaited, and a watch is a stream of events.
+//! Two instances of a web service share a state, and no handler ever waits for it: near reads look
+//! at local memory, behind writes are queued, what has to wait is awaited, and a watch is a stream
+//! of events.
 //!
 //! ```text
 //! cargo run --example axum_state
 //! ```
 //!
-//! Needs no server: both instances are in this process, with a memory of their own each, and share a SQLite file in a
-//! temporary directory; or what `SYNCED_MEMORY_URL` names. It makes requests to itself over the loopback, and ends.
+//! Needs no server: both instances are in this process, with a memory of their own each, and share
+//! a SQLite file in a temporary directory; or what `SYNCED_MEMORY_URL` names. It makes requests to
+//! itself over the loopback, and ends.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -48,10 +50,13 @@ async fn visits(State(site): State<SyncedSite>) -> Result<Json<u64>, Failure> {
 }
 
 /// Returns at once: the count goes to the backend when it can.
-async fn visit(State(site): State<SyncedSite>, Path(page): Path<String>) -> Result<StatusCode, Failure> {
+async fn visit(
+    State(site): State<SyncedSite>,
+    Path(page): Path<String>,
+) -> Result<StatusCode, Failure> {
     site.add_visits(1)?;
-    // Never `update_pages(|pages| …  += 1)`: a closure waits for the answer, and is compared with what it saw. Adds of all
-    // instances count, also those that were queued.
+    // Never `update_pages(|pages| …  += 1)`: a closure waits for the answer, and is compared with
+    // what it saw. Adds of all instances count, also those that were queued.
     site.pages().at(&page).add(1)?;
     Ok(StatusCode::ACCEPTED)
 }
@@ -73,8 +78,13 @@ async fn set_motto(State(site): State<SyncedSite>, motto: String) -> Result<Stat
 }
 
 /// The motto, and what it becomes, as server-sent events.
-async fn follow(State(site): State<SyncedSite>) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
-    let mottos = site.synced_motto().watch().filter_map(|motto| async { motto.ok() });
+async fn follow(
+    State(site): State<SyncedSite>,
+) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
+    let mottos = site
+        .synced_motto()
+        .watch()
+        .filter_map(|motto| async { motto.ok() });
     Sse::new(mottos.map(|motto| Ok(Event::default().data(motto.as_deref().unwrap_or("not set")))))
 }
 
@@ -91,7 +101,9 @@ impl IntoResponse for Failure {
     fn into_response(self) -> Response {
         let status = match self.0.kind() {
             ErrorKind::Unset => StatusCode::NOT_FOUND,
-            ErrorKind::Unavailable | ErrorKind::OutboxFull | ErrorKind::Closed => StatusCode::SERVICE_UNAVAILABLE,
+            ErrorKind::Unavailable | ErrorKind::OutboxFull | ErrorKind::Closed => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             _ => StatusCode::INTERNAL_SERVER_ERROR,
         };
         (status, self.0.to_string()).into_response()
@@ -118,22 +130,35 @@ async fn start(url: &str) -> Result<(u16, SyncedSite), Box<dyn Error>> {
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn Error>> {
     let directory = TempDir::new()?;
-    let url = env::var("SYNCED_MEMORY_URL").ok().filter(|url| !url.is_empty());
-    let url = url.unwrap_or_else(|| format!("sqlite:{}", directory.path().join("site.db").display()));
+    let url = env::var("SYNCED_MEMORY_URL")
+        .ok()
+        .filter(|url| !url.is_empty());
+    let url =
+        url.unwrap_or_else(|| format!("sqlite:{}", directory.path().join("site.db").display()));
     let (one, site) = start(&url).await?;
     let (other, _) = start(&url).await?;
     site.memory().purge()?; // what an earlier run may have left behind
 
     let mut events = Events::of(other).await?;
     assert_eq!(events.next().await?, "not set");
-    assert_eq!(request(other, "GET", "/motto", "").await?, (200, "hello".to_string()));
+    assert_eq!(
+        request(other, "GET", "/motto", "").await?,
+        (200, "hello".to_string())
+    );
     assert_eq!(request(one, "PUT", "/motto", "good evening").await?.0, 200);
     assert_eq!(events.next().await?, "good evening");
-    assert_eq!(request(other, "GET", "/motto", "").await?, (200, "good evening".to_string()));
+    assert_eq!(
+        request(other, "GET", "/motto", "").await?,
+        (200, "good evening".to_string())
+    );
     println!("what one instance sets is told by the other, which was asked once");
 
     for n in 0..20 {
-        let (port, page) = if n % 2 == 0 { (one, "/visits/home") } else { (other, "/visits/about") };
+        let (port, page) = if n % 2 == 0 {
+            (one, "/visits/home")
+        } else {
+            (other, "/visits/about")
+        };
         assert_eq!(request(port, "POST", page, "").await?.0, 202);
     }
     for port in [one, other] {
@@ -159,13 +184,23 @@ async fn until(port: u16, path: &str, expected: &str) -> Result<(), Box<dyn Erro
 }
 
 /// One request of HTTP/1.0, so that the answer ends with the connection: its status and its body.
-async fn request(port: u16, method: &str, path: &str, body: &str) -> Result<(u16, String), Box<dyn Error>> {
+async fn request(
+    port: u16,
+    method: &str,
+    path: &str,
+    body: &str,
+) -> Result<(u16, String), Box<dyn Error>> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
-    let request = format!("{method} {path} HTTP/1.0\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+    let request = format!(
+        "{method} {path} HTTP/1.0\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
     stream.write_all(request.as_bytes()).await?;
     let mut answer = String::new();
     timeout(DEADLINE, stream.read_to_string(&mut answer)).await??;
-    let (head, body) = answer.split_once("\r\n\r\n").ok_or("an answer has a head and a body")?;
+    let (head, body) = answer
+        .split_once("\r\n\r\n")
+        .ok_or("an answer has a head and a body")?;
     let status = head.split(' ').nth(1).ok_or("a head has a status")?;
     Ok((status.parse()?, body.to_owned()))
 }

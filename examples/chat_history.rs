@@ -1,5 +1,6 @@
-//! Three people write into one conversation, each in a process of their own. One of them is cut off for a
-//! while and writes on; in the end every message is there, once, and each person's in their order.
+//! Three people write into one conversation, each in a process of their own. One of them is cut off
+//! for a while and writes on; in the end every message is there, once, and each person's in their
+//! order.
 //!
 //! ```text
 //! cargo run --example chat_history
@@ -53,16 +54,25 @@ fn watch() -> Result<(), Box<dyn Error>> {
 
     let mut carol = start("cut-off", "carol", &line.url())?;
     let mut said = BufReader::new(carol.stdout.take().ok_or("carol's output is piped")?).lines();
-    wait_until("carol has written", || chat.history().len().is_ok_and(|count| count == ONLINE));
+    wait_until("carol has written", || {
+        chat.history().len().is_ok_and(|count| count == ONLINE)
+    });
     line.cut();
     println!("carol is cut off");
 
-    let mut others = [start("online", "alice", &server.url())?, start("online", "bob", &server.url())?];
+    let mut others = [
+        start("online", "alice", &server.url())?,
+        start("online", "bob", &server.url())?,
+    ];
     println!("carol: {}", said.next().ok_or("carol ended")??);
     for other in &mut others {
         assert!(other.wait()?.success());
     }
-    assert_eq!(chat.history().len()?, ONLINE + 2 * (ONLINE + OFFLINE), "carol's are not there yet");
+    assert_eq!(
+        chat.history().len()?,
+        ONLINE + 2 * (ONLINE + OFFLINE),
+        "carol's are not there yet"
+    );
 
     line.mend();
     println!("carol is back");
@@ -70,24 +80,47 @@ fn watch() -> Result<(), Box<dyn Error>> {
 
     let history = chat.history().get()?;
     for author in ["alice", "bob", "carol"] {
-        let texts: Vec<_> =
-            history.iter().filter(|message| message.author == author).map(|m| m.text.as_str()).collect();
-        let expected: Vec<String> = (0..ONLINE + OFFLINE).map(|number| format!("message {number}")).collect();
-        assert_eq!(texts, expected, "every message of {author} once, and in order");
+        let texts: Vec<_> = history
+            .iter()
+            .filter(|message| message.author == author)
+            .map(|m| m.text.as_str())
+            .collect();
+        let expected: Vec<String> = (0..ONLINE + OFFLINE)
+            .map(|number| format!("message {number}"))
+            .collect();
+        assert_eq!(
+            texts, expected,
+            "every message of {author} once, and in order"
+        );
     }
-    assert_eq!(chat.count()?, history.len() as u64, "and every add was counted");
+    assert_eq!(
+        chat.count()?,
+        history.len() as u64,
+        "and every add was counted"
+    );
     println!("{} messages of three people, each once", history.len());
     Ok(())
 }
 
 fn start(how: &str, author: &str, url: &str) -> std::io::Result<Child> {
-    let output = if how == "cut-off" { Stdio::piped() } else { Stdio::inherit() };
-    Command::new(env::current_exe()?).args([how, author]).env("SYNCED_MEMORY_URL", url).stdout(output).spawn()
+    let output = if how == "cut-off" {
+        Stdio::piped()
+    } else {
+        Stdio::inherit()
+    };
+    Command::new(env::current_exe()?)
+        .args([how, author])
+        .env("SYNCED_MEMORY_URL", url)
+        .stdout(output)
+        .spawn()
 }
 
 fn say(chat: &SyncedChat, author: &str, number: usize) -> synced_memory::Result<Written> {
     chat.add_count(1)?;
-    chat.history().push(Message { author: author.to_owned(), text: format!("message {number}") })
+    chat.history().push(Message {
+        author: author.to_owned(),
+        text: format!("message {number}"),
+    })
 }
 
 fn online(author: &str) -> Result<(), Box<dyn Error>> {
@@ -99,7 +132,9 @@ fn online(author: &str) -> Result<(), Box<dyn Error>> {
 }
 
 fn cut_off(author: &str) -> Result<(), Box<dyn Error>> {
-    let memory = Memory::builder().backoff(Duration::from_millis(10), Duration::from_millis(100)).build()?;
+    let memory = Memory::builder()
+        .backoff(Duration::from_millis(10), Duration::from_millis(100))
+        .build()?;
     let chat = Chat::attach(&memory);
     for number in 0..ONLINE {
         say(&chat, author, number)?;
@@ -108,7 +143,8 @@ fn cut_off(author: &str) -> Result<(), Box<dyn Error>> {
     for number in ONLINE..ONLINE + OFFLINE {
         assert_eq!(say(&chat, author, number)?, Written::Queued);
     }
-    // While she is cut off a call returns what is known here: her own messages, on top of what the server told her last.
+    // While she is cut off a call returns what is known here: her own messages, on top of what the
+    // server told her last.
     println!("I am alone and see {} messages", chat.history().len()?);
     Ok(memory.close(Duration::from_secs(10))?)
 }

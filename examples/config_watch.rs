@@ -1,12 +1,12 @@
-//! A server that is told of its configuration: it is never restarted, reads no file again, and no request waits for
-//! what the configuration is.
+//! A server that is told of its configuration: it is never restarted, reads no file again, and no
+//! request waits for what the configuration is.
 //!
 //! ```text
 //! cargo run --example config_watch
 //! ```
 //!
-//! Needs no server: this process, the operator, and the server, which is this program started a second time, share a
-//! SQLite file in a temporary directory; or what `SYNCED_MEMORY_URL` names.
+//! Needs no server: this process, the operator, and the server, which is this program started a
+//! second time, share a SQLite file in a temporary directory; or what `SYNCED_MEMORY_URL` names.
 
 use std::env;
 use std::error::Error;
@@ -32,7 +32,8 @@ struct Config {
     shut_down: bool,
 }
 
-/// What the server makes of `blocked`. To make it takes time: not for each request, but when the rules have changed.
+/// What the server makes of `blocked`. To make it takes time: not for each request, but when the
+/// rules have changed.
 #[derive(Default)]
 struct Filter {
     names: Vec<String>,
@@ -41,18 +42,30 @@ struct Filter {
 
 impl Filter {
     fn of(rules: &[String]) -> Self {
-        let (beginnings, names): (Vec<_>, Vec<_>) = rules.iter().partition(|rule| rule.ends_with('*'));
-        let beginnings = beginnings.iter().map(|rule| rule.trim_end_matches('*').to_owned()).collect();
-        Self { names: names.into_iter().cloned().collect(), beginnings }
+        let (beginnings, names): (Vec<_>, Vec<_>) =
+            rules.iter().partition(|rule| rule.ends_with('*'));
+        let beginnings = beginnings
+            .iter()
+            .map(|rule| rule.trim_end_matches('*').to_owned())
+            .collect();
+        Self {
+            names: names.into_iter().cloned().collect(),
+            beginnings,
+        }
     }
 
     fn blocks(&self, name: &str) -> bool {
-        self.names.iter().any(|other| other == name) || self.beginnings.iter().any(|begin| name.starts_with(begin))
+        self.names.iter().any(|other| other == name)
+            || self.beginnings.iter().any(|begin| name.starts_with(begin))
     }
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
-    if env::args().nth(1).as_deref() == Some("server") { server() } else { operator() }
+    if env::args().nth(1).as_deref() == Some("server") {
+        server()
+    } else {
+        operator()
+    }
 }
 
 fn server() -> Result<(), Box<dyn Error>> {
@@ -62,7 +75,12 @@ fn server() -> Result<(), Box<dyn Error>> {
     println!("{}", listener.local_addr()?.port());
     let requests = {
         let (config, filter) = (config.clone(), Arc::clone(&filter));
-        move || listener.incoming().flatten().for_each(|client| _ = answer(&client, &config, &filter))
+        move || {
+            listener
+                .incoming()
+                .flatten()
+                .for_each(|client| _ = answer(&client, &config, &filter))
+        }
     };
     thread::spawn(requests);
 
@@ -82,7 +100,11 @@ fn server() -> Result<(), Box<dyn Error>> {
 }
 
 /// One request: a line with a name.
-fn answer(mut client: &TcpStream, config: &SyncedConfig, filter: &RwLock<Filter>) -> Result<(), Box<dyn Error>> {
+fn answer(
+    mut client: &TcpStream,
+    config: &SyncedConfig,
+    filter: &RwLock<Filter>,
+) -> Result<(), Box<dyn Error>> {
     let mut name = String::new();
     BufReader::new(client).read_line(&mut name)?;
     let name = name.trim();
@@ -96,25 +118,36 @@ fn answer(mut client: &TcpStream, config: &SyncedConfig, filter: &RwLock<Filter>
 
 fn operator() -> Result<(), Box<dyn Error>> {
     let directory = TempDir::new()?;
-    let url = env::var("SYNCED_MEMORY_URL").ok().filter(|url| !url.is_empty());
-    let url = url.unwrap_or_else(|| format!("sqlite:{}", directory.path().join("config.db").display()));
+    let url = env::var("SYNCED_MEMORY_URL")
+        .ok()
+        .filter(|url| !url.is_empty());
+    let url =
+        url.unwrap_or_else(|| format!("sqlite:{}", directory.path().join("config.db").display()));
     let config = Config::open(&url)?;
     config.memory().purge()?; // what an earlier run may have left behind
 
     let mut server = Command::new(env::current_exe()?);
-    let mut server = server.arg("server").env("SYNCED_MEMORY_URL", &url).stdout(Stdio::piped()).spawn()?;
+    let mut server = server
+        .arg("server")
+        .env("SYNCED_MEMORY_URL", &url)
+        .stdout(Stdio::piped())
+        .spawn()?;
     let mut port = String::new();
     BufReader::new(server.stdout.take().expect("it is a pipe")).read_line(&mut port)?;
     let port = port.trim().parse()?;
     let greets = |name: &str, expected: &str| {
-        wait_until(&format!("{name} is told `{expected}`"), || ask(port, name).is_ok_and(|answer| answer == expected));
+        wait_until(&format!("{name} is told `{expected}`"), || {
+            ask(port, name).is_ok_and(|answer| answer == expected)
+        });
         println!("operator: {name} is told `{expected}`");
     };
 
     greets("Ada", "Hello, Ada!"); // nothing is set yet: the default
     config.set_greeting("Good evening")?;
     greets("Ada", "Good evening, Ada!");
-    config.blocked().extend(["Mallory".to_string(), "bot-*".to_string()])?;
+    config
+        .blocked()
+        .extend(["Mallory".to_string(), "bot-*".to_string()])?;
     greets("Mallory", "no");
     greets("bot-7", "no");
     greets("Ada", "Good evening, Ada!");
@@ -124,7 +157,10 @@ fn operator() -> Result<(), Box<dyn Error>> {
     greets("Mallory", "Hello, Mallory!");
 
     config.set_shut_down(true)?;
-    assert!(server.wait()?.success(), "it is the same process as in the beginning");
+    assert!(
+        server.wait()?.success(),
+        "it is the same process as in the beginning"
+    );
     config.memory().purge()?;
     Ok(())
 }

@@ -1,5 +1,5 @@
-//! What the examples share: a redis-server of their own, a line to it that can be cut, and waiting for something to
-//! come true.
+//! What the examples share: a redis-server of their own, a line to it that can be cut, and waiting
+//! for something to come true.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -24,7 +24,11 @@ impl RedisServer {
     /// Starts one, and waits until it answers.
     pub fn on_free_port() -> Self {
         let dir = TempDir::new().expect("a temporary directory can be made");
-        let mut server = Self { dir, port: free_port(), process: None };
+        let mut server = Self {
+            dir,
+            port: free_port(),
+            process: None,
+        };
         server.start();
         server
     }
@@ -32,10 +36,25 @@ impl RedisServer {
     /// Starts it again, with the data that it had.
     pub fn start(&mut self) {
         let process = Command::new("redis-server")
-            .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--logfile", "redis.log", "--dir"])
+            .args([
+                "--port",
+                &self.port.to_string(),
+                "--bind",
+                "127.0.0.1",
+                "--logfile",
+                "redis.log",
+                "--dir",
+            ])
             .arg(self.dir.path())
             // So that what it has answered for is on disk.
-            .args(["--appendonly", "yes", "--appendfsync", "always", "--save", ""])
+            .args([
+                "--appendonly",
+                "yes",
+                "--appendfsync",
+                "always",
+                "--save",
+                "",
+            ])
             // So that a full memory refuses writes instead of throwing state away.
             .args(["--maxmemory-policy", "noeviction"])
             .stdin(Stdio::null())
@@ -44,8 +63,14 @@ impl RedisServer {
             .expect("redis-server can be started (Debian: apt-get install redis-server)");
         let process = self.process.insert(process);
         wait_until("redis-server answers", || {
-            let ended = process.try_wait().expect("a child can be asked whether it ended");
-            assert!(ended.is_none(), "redis-server ended at once: is port {} taken?", self.port);
+            let ended = process
+                .try_wait()
+                .expect("a child can be asked whether it ended");
+            assert!(
+                ended.is_none(),
+                "redis-server ended at once: is port {} taken?",
+                self.port
+            );
             answers(self.port)
         });
     }
@@ -94,11 +119,17 @@ impl Line {
         let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port is free");
         let port = listener.local_addr().expect("it is bound").port();
         let state = Arc::<Mutex<LineState>>::default();
-        let line = Self { port, state: Arc::clone(&state) };
+        let line = Self {
+            port,
+            state: Arc::clone(&state),
+        };
         thread::spawn(move || {
             for client in listener.incoming().flatten() {
                 let mut state = state.lock().expect("nobody panics with it");
-                let Some(server) = TcpStream::connect(("127.0.0.1", server)).ok().filter(|_| !state.is_cut) else {
+                let Some(server) = TcpStream::connect(("127.0.0.1", server))
+                    .ok()
+                    .filter(|_| !state.is_cut)
+                else {
                     continue;
                 };
                 for (from, to) in [(&client, &server), (&server, &client)] {
@@ -135,7 +166,9 @@ impl Line {
 }
 
 fn copy_of(stream: &TcpStream) -> TcpStream {
-    stream.set_nodelay(true).expect("a connection can be set up");
+    stream
+        .set_nodelay(true)
+        .expect("a connection can be set up");
     stream.try_clone().expect("a connection can be shared")
 }
 
@@ -144,7 +177,10 @@ fn copy_of(stream: &TcpStream) -> TcpStream {
 pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     let started = Instant::now();
     while !condition() {
-        assert!(started.elapsed() < DEADLINE, "not within {DEADLINE:?}: {what}");
+        assert!(
+            started.elapsed() < DEADLINE,
+            "not within {DEADLINE:?}: {what}"
+        );
         sleep(Duration::from_millis(5));
     }
 }
@@ -166,5 +202,7 @@ fn answers(port: u16) -> bool {
 fn free_port() -> u16 {
     let first = u16::try_from(std::process::id() % 4_000).expect("it is below 4000");
     let mut ports = (0..4_000).map(|step| 7_000 + (first + step) % 4_000);
-    ports.find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).expect("one of 4000 ports is free")
+    ports
+        .find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
+        .expect("one of 4000 ports is free")
 }

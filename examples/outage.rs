@@ -1,5 +1,5 @@
-//! The server is killed and started again under a writer: what the writer sees, that nothing is lost, and which calls
-//! say that nobody can answer them now.
+//! The server is killed and started again under a writer: what the writer sees, that nothing is
+//! lost, and which calls say that nobody can answer them now.
 //!
 //! ```text
 //! cargo run --example outage
@@ -44,7 +44,11 @@ fn work(job: &SyncedJob) -> synced_memory::Result<Seen> {
             Written::Queued => seen.queued += 1,
             Written::Superseded => panic!("nobody else writes here"),
         }
-        assert_eq!(job.step()?, step, "reads go on, and show this process's own writes");
+        assert_eq!(
+            job.step()?,
+            step,
+            "reads go on, and show this process's own writes"
+        );
         seen.longest = seen.longest.max(started.elapsed());
         thread::sleep(Duration::from_millis(1));
     }
@@ -65,20 +69,43 @@ fn main() -> Result<(), Box<dyn Error>> {
     server.kill();
     let seen = work(&job)?;
     println!("  {seen:?}");
-    assert!(seen.queued > 0 && seen.longest < Duration::from_secs(1), "no call waits for long, and none fails");
+    assert!(
+        seen.queued > 0 && seen.longest < Duration::from_secs(1),
+        "no call waits for long, and none fails"
+    );
     job.set_message("written during the outage".to_string())?;
 
     let status = job.memory().status();
-    println!("  connected: {}, {} keys pending for {:?}", status.connected, status.pending, status.oldest_pending);
-    println!("  last error: {}", status.last_error.as_ref().map_or_else(String::new, ToString::to_string));
+    println!(
+        "  connected: {}, {} keys pending for {:?}",
+        status.connected, status.pending, status.oldest_pending
+    );
+    println!(
+        "  last error: {}",
+        status
+            .last_error
+            .as_ref()
+            .map_or_else(String::new, ToString::to_string)
+    );
     assert!(!status.connected);
-    assert_eq!(status.pending, 2, "a hundred writes to one key are one, so there are `step` and `message`");
+    assert_eq!(
+        status.pending, 2,
+        "a hundred writes to one key are one, so there are `step` and `message`"
+    );
 
-    // What only the server can answer is an error, and changes nothing: a value that was never read, a fact, and an
-    // element that is to be handed to one caller alone.
-    let unanswered =
-        [job.owner().unwrap_err(), job.synced_step().confirmed().set(0).unwrap_err(), job.todo().pop().unwrap_err()];
-    assert!(unanswered.iter().all(|error| error.kind() == ErrorKind::Unavailable), "{unanswered:?}");
+    // What only the server can answer is an error, and changes nothing: a value that was never
+    // read, a fact, and an element that is to be handed to one caller alone.
+    let unanswered = [
+        job.owner().unwrap_err(),
+        job.synced_step().confirmed().set(0).unwrap_err(),
+        job.todo().pop().unwrap_err(),
+    ];
+    assert!(
+        unanswered
+            .iter()
+            .all(|error| error.kind() == ErrorKind::Unavailable),
+        "{unanswered:?}"
+    );
     println!("  not now: {}", unanswered[2]);
     assert_eq!(job.memory().status().pending, 2, "nothing of that waits");
     let undelivered = job.memory().flush(Duration::from_millis(100)).unwrap_err();
@@ -89,16 +116,36 @@ fn main() -> Result<(), Box<dyn Error>> {
     job.memory().flush(Duration::from_secs(10))?;
     wait_until("the memory says so", || job.memory().status().connected);
     let status = job.memory().status();
-    println!("  connected: {}, {} keys pending", status.connected, status.pending);
+    println!(
+        "  connected: {}, {} keys pending",
+        status.connected, status.pending
+    );
     assert_eq!(status.pending, 0);
 
     // Another process, or a memory of its own as here, finds everything on the server.
     let other = Job::attach(&Memory::open(&server.url())?).snapshot()?;
-    println!("  on the server: step {}, message {:?}", other.step, other.message);
-    assert_eq!((other.step, other.message.as_str()), (200, "written during the outage"));
-    assert_eq!((other.owner, other.todo), (None, vec!["tidy up".to_string()]));
-    assert_eq!(job.memory().status().dead_letters, 0, "every queued write was made");
-    assert_eq!(job.todo().pop()?.as_deref(), Some("tidy up"), "and now it is ours alone");
+    println!(
+        "  on the server: step {}, message {:?}",
+        other.step, other.message
+    );
+    assert_eq!(
+        (other.step, other.message.as_str()),
+        (200, "written during the outage")
+    );
+    assert_eq!(
+        (other.owner, other.todo),
+        (None, vec!["tidy up".to_string()])
+    );
+    assert_eq!(
+        job.memory().status().dead_letters,
+        0,
+        "every queued write was made"
+    );
+    assert_eq!(
+        job.todo().pop()?.as_deref(),
+        Some("tidy up"),
+        "and now it is ours alone"
+    );
 
     let seen = work(&job)?;
     println!("  {seen:?}");

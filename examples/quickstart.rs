@@ -1,7 +1,7 @@
 //! The first steps: derive, open, set, get, snapshot.
 //!
-//! Without a server, on a file beside the program (in `target/`), which any number of processes may share. Run it twice,
-//! and it goes on where it was:
+//! Without a server, on a file beside the program (in `target/`), which any number of processes may
+//! share. Run it twice, and it goes on where it was:
 //!
 //! ```text
 //! cargo run --example quickstart
@@ -47,16 +47,22 @@ struct User {
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let url = std::env::var("SYNCED_MEMORY_URL").ok().filter(|url| !url.is_empty());
+    let url = std::env::var("SYNCED_MEMORY_URL")
+        .ok()
+        .filter(|url| !url.is_empty());
     let url = url.map_or_else(file_beside_the_program, Ok)?;
     let memory = Memory::open(&url)?;
-    println!("opened {memory:?}, connected: {}", memory.status().connected);
+    println!(
+        "opened {memory:?}, connected: {}",
+        memory.status().connected
+    );
 
-    // The handle has a getter and a setter for each field. Clone it, send it to a thread: it stays live.
+    // The handle has a getter and a setter for each field. Clone it, send it to a thread: it stays
+    // live.
     let state = AgentState::attach(&memory);
 
-    // What earlier runs have left behind. A field with a `default` reads as that while nothing is known of it; of any
-    // other, a server that was never reached leaves no guess.
+    // What earlier runs have left behind. A field with a `default` reads as that while nothing is
+    // known of it; of any other, a server that was never reached leaves no guess.
     let before = state.runs()?;
     match state.note() {
         Ok(Some(note)) => {
@@ -86,9 +92,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     // What belongs together is one struct: each of its fields is a part of one value.
     state.user().set_name("Ada".to_string())?;
     state.user().add_visits(1)?;
-    // A closure changes what it sees, so somebody has to know that. (Numbers are counted by `add`, as above.)
+    // A closure changes what it sees, so somebody has to know that. (Numbers are counted by `add`,
+    // as above.)
     match state.update_user(|user| user.name.push_str(" Lovelace")) {
-        Err(error) if error.kind() == ErrorKind::Unavailable => assert_eq!(state.user().name()?, "Ada"),
+        Err(error) if error.kind() == ErrorKind::Unavailable => {
+            assert_eq!(state.user().name()?, "Ada")
+        }
         updated => {
             updated?;
             assert_eq!(state.user().name()?, "Ada Lovelace");
@@ -113,7 +122,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     // A scope is a namespace of its own: here, one for each session.
     let session = AgentState::attach(&memory.scope("session_abc"));
     session.set_theme("blue")?;
-    assert_eq!((state.theme()?, session.theme()?), ("light".to_string(), "blue".to_string()));
+    assert_eq!(
+        (state.theme()?, session.theme()?),
+        ("light".to_string(), "blue".to_string())
+    );
 
     // A key whose name is known only at run time, beside the fields.
     let user = "ada";
@@ -123,7 +135,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     state.memory().delete(&visits)?;
     assert_eq!(state.memory().get(&visits)?, None);
 
-    // Whatever opens the same URL finds all of it, in this process or another: now, or in the next run.
+    // Whatever opens the same URL finds all of it, in this process or another: now, or in the next
+    // run.
     if memory.status().connected && !url.starts_with("memory:") {
         let elsewhere = AgentState::open(&url)?;
         assert!(elsewhere.runs()? >= runs);
@@ -140,6 +153,11 @@ fn main() -> Result<(), Box<dyn Error>> {
 fn file_beside_the_program() -> Result<String, Box<dyn Error>> {
     let path = std::env::current_exe()?.with_extension("db");
     // In a URL these three have a meaning.
-    let path = path.display().to_string().replace('%', "%25").replace('#', "%23").replace('?', "%3F");
+    let path = path
+        .display()
+        .to_string()
+        .replace('%', "%25")
+        .replace('#', "%23")
+        .replace('?', "%3F");
     Ok(format!("sqlite:{path}"))
 }

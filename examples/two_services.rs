@@ -35,7 +35,11 @@ struct Report {
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
-    if env::args().nth(1).as_deref() == Some("worker") { worker() } else { control() }
+    if env::args().nth(1).as_deref() == Some("worker") {
+        worker()
+    } else {
+        control()
+    }
 }
 
 fn control() -> Result<(), Box<dyn Error>> {
@@ -51,25 +55,48 @@ fn control() -> Result<(), Box<dyn Error>> {
     let fleet = Fleet::open(&url)?;
     fleet.memory().purge()?; // what an earlier run may have left behind
 
-    let mut worker = Command::new(env::current_exe()?).arg("worker").env("SYNCED_MEMORY_URL", &url).spawn()?;
-    let has_running = |count| fleet.report().is_ok_and(|report| report.is_some_and(|report| report.running == count));
+    let mut worker = Command::new(env::current_exe()?)
+        .arg("worker")
+        .env("SYNCED_MEMORY_URL", &url)
+        .spawn()?;
+    let has_running = |count| {
+        fleet
+            .report()
+            .is_ok_and(|report| report.is_some_and(|report| report.running == count))
+    };
 
     for wanted in [3, 1] {
         println!("control: {wanted} wanted");
-        assert_eq!(fleet.set_wanted(wanted)?, Written::Stored, "the server is there");
+        assert_eq!(
+            fleet.set_wanted(wanted)?,
+            Written::Stored,
+            "the server is there"
+        );
         wait_until("the worker service has followed", || has_running(wanted));
         println!("control: {wanted} running");
     }
-    assert_eq!(fleet.report()?, Some(Report { running: 1, pid: worker.id() }));
+    assert_eq!(
+        fleet.report()?,
+        Some(Report {
+            running: 1,
+            pid: worker.id()
+        })
+    );
 
     // A delete is seen as well: `wanted` is unset again, there too, and reads as its default.
     println!("control: nothing wanted any more");
     fleet.synced_wanted().delete()?;
-    wait_until("the worker service has stopped everything", || has_running(0));
+    wait_until("the worker service has stopped everything", || {
+        has_running(0)
+    });
 
     fleet.set_shut_down(true)?;
     assert!(worker.wait()?.success());
-    assert_eq!(fleet.memory().purge()?, 2, "what is left are `report` and `shut_down`");
+    assert_eq!(
+        fleet.memory().purge()?,
+        2,
+        "what is left are `report` and `shut_down`"
+    );
     Ok(())
 }
 
@@ -81,7 +108,12 @@ fn worker() -> Result<(), Box<dyn Error>> {
         if wanted != running {
             println!("worker:  from {running} to {wanted}");
             running = wanted;
-            fleet.set_report(Some(Report { running, pid: process::id() })).expect("it is stored or queued");
+            fleet
+                .set_report(Some(Report {
+                    running,
+                    pid: process::id(),
+                }))
+                .expect("it is stored or queued");
         }
         fleet.shut_down().expect("it has a default")
     });

@@ -1,13 +1,13 @@
-//! Several workers share a pool of jobs, and each job is handed to one of them. First by `pop`, for work that may be lost
-//! with its worker; then for work that must be done: a job is in the state until it is done, and a worker that died in
-//! the middle of one is given it again.
+//! Several workers share a pool of jobs, and each job is handed to one of them. First by `pop`, for
+//! work that may be lost with its worker; then for work that must be done: a job is in the state
+//! until it is done, and a worker that died in the middle of one is given it again.
 //!
 //! ```text
 //! cargo run --example worker_pool
 //! ```
 //!
-//! Needs no server: the workers are threads with a memory of their own each, as processes would have, and share what is in
-//! this process; or what `SYNCED_MEMORY_URL` names.
+//! Needs no server: the workers are threads with a memory of their own each, as processes would
+//! have, and share what is in this process; or what `SYNCED_MEMORY_URL` names.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -41,12 +41,13 @@ struct Work {
 }
 
 fn run(pool: &SyncedPool, job: u32) -> Result<()> {
-    // Added, and not written by a closure: the adds of all workers count, also those that wait for the backend.
+    // Added, and not written by a closure: the adds of all workers count, also those that wait for
+    // the backend.
     pool.done().at(&job).add(1).map(drop)
 }
 
-/// Asks until there is an answer. A `pop` without one took nothing, or it goes back by itself; `begin` finds again what it
-/// may have moved.
+/// Asks until there is an answer. A `pop` without one took nothing, or it goes back by itself;
+/// `begin` finds again what it may have moved.
 fn next(mut take: impl FnMut() -> Result<Option<u32>>) -> Result<Option<u32>> {
     loop {
         match take() {
@@ -71,7 +72,8 @@ fn work_by_pop(pool: &SyncedPool) -> Result<u32> {
     Ok(count)
 }
 
-/// Moves a job from `jobs` to `running`, in one call whose result is a fact: nobody else has moved it.
+/// Moves a job from `jobs` to `running`, in one call whose result is a fact: nobody else has moved
+/// it.
 fn begin(pool: &SyncedPool, me: &str) -> Result<Option<u32>> {
     pool.synced_work().confirmed().update(|work| {
         if let Some(begun) = work.running.get(me) {
@@ -94,19 +96,29 @@ fn work_that_must_be_done(pool: &SyncedPool, me: &str) -> Result<u32> {
 }
 
 fn main() -> std::result::Result<(), Box<dyn Error>> {
-    let url = env::var("SYNCED_MEMORY_URL").ok().filter(|url| !url.is_empty());
+    let url = env::var("SYNCED_MEMORY_URL")
+        .ok()
+        .filter(|url| !url.is_empty());
     let url = url.unwrap_or_else(|| "memory:worker-pool".to_owned());
     let pool = Pool::open(&url)?;
     pool.memory().purge()?; // what an earlier run may have left behind
 
     pool.jobs().set((0..JOBS).collect())?;
-    println!("{JOBS} jobs by pop: {:?}", all_workers(&url, |pool, _| work_by_pop(pool))?);
+    println!(
+        "{JOBS} jobs by pop: {:?}",
+        all_workers(&url, |pool, _| work_by_pop(pool))?
+    );
     assert_each_was_done_once(&pool)?;
 
     pool.work().jobs().set((0..JOBS).collect())?;
     let lost = begin(&pool, "worker-0")?;
-    println!("worker-0 dies while it is at job {:?}", lost.ok_or("there are jobs")?);
-    let counts = all_workers(&url, |pool, number| work_that_must_be_done(pool, &format!("worker-{number}")))?;
+    println!(
+        "worker-0 dies while it is at job {:?}",
+        lost.ok_or("there are jobs")?
+    );
+    let counts = all_workers(&url, |pool, number| {
+        work_that_must_be_done(pool, &format!("worker-{number}"))
+    })?;
     println!("{JOBS} jobs that must be done: {counts:?}");
     assert_each_was_done_once(&pool)?;
     assert!(pool.work().running().is_empty()?, "nothing is left over");
@@ -115,14 +127,20 @@ fn main() -> std::result::Result<(), Box<dyn Error>> {
 }
 
 /// Starts the workers and waits for them; how many jobs each of them has done.
-fn all_workers(url: &str, work: impl Fn(&SyncedPool, u32) -> Result<u32> + Sync) -> Result<Vec<u32>> {
+fn all_workers(
+    url: &str,
+    work: impl Fn(&SyncedPool, u32) -> Result<u32> + Sync,
+) -> Result<Vec<u32>> {
     thread::scope(|scope| {
         let start = |number| {
             let work = &work;
             scope.spawn(move || work(&Pool::open(url)?, number))
         };
         let workers: Vec<_> = (0..WORKERS).map(start).collect();
-        workers.into_iter().map(|worker| worker.join().expect("no worker panics")).collect()
+        workers
+            .into_iter()
+            .map(|worker| worker.join().expect("no worker panics"))
+            .collect()
     })
 }
 

@@ -35,7 +35,9 @@ fn full() -> AgentState {
     AgentState {
         counter: -3,
         theme: "light".to_owned(),
-        history: vec![Message { text: "hello".to_owned() }],
+        history: vec![Message {
+            text: "hello".to_owned(),
+        }],
         settings: HashMap::from([("lang".to_owned(), serde_json::json!("en"))]),
         note: Some("n".to_owned()),
         ratio: 0.1 + 0.2,
@@ -82,9 +84,16 @@ fn an_unset_field_reads_as_its_default_or_none_or_empty_or_is_an_error() -> Resu
 #[test]
 fn a_restored_struct_is_the_snapshot() -> Result<()> {
     let state = AgentState::open("memory:")?;
-    let restored = AgentState { cached: vec![1], ..full() };
+    let restored = AgentState {
+        cached: vec![1],
+        ..full()
+    };
     assert_eq!(state.restore(restored)?, Written::Stored);
-    assert_eq!(state.snapshot()?, full(), "and what is skipped is the default");
+    assert_eq!(
+        state.snapshot()?,
+        full(),
+        "and what is skipped is the default"
+    );
     Ok(())
 }
 
@@ -108,10 +117,26 @@ fn an_update_gives_what_its_closure_gives() -> Result<()> {
         theme.push_str("er");
         theme.len()
     })?;
-    assert_eq!((length, state.theme()?.as_str()), (6, "darker"), "an unset field starts from its default");
-    state.update_history(|history| history.push(Message { text: "hello".to_owned() }))?;
-    assert_eq!(state.history().get()?, [Message { text: "hello".to_owned() }]);
-    assert_eq!(state.update_counter(|counter| *counter).unwrap_err().kind(), ErrorKind::Unset);
+    assert_eq!(
+        (length, state.theme()?.as_str()),
+        (6, "darker"),
+        "an unset field starts from its default"
+    );
+    state.update_history(|history| {
+        history.push(Message {
+            text: "hello".to_owned(),
+        })
+    })?;
+    assert_eq!(
+        state.history().get()?,
+        [Message {
+            text: "hello".to_owned()
+        }]
+    );
+    assert_eq!(
+        state.update_counter(|counter| *counter).unwrap_err().kind(),
+        ErrorKind::Unset
+    );
     Ok(())
 }
 
@@ -120,7 +145,11 @@ fn numbers_are_added_to_and_subtracted_from() -> Result<()> {
     let state = AgentState::open("memory:")?;
     state.add_counter(5)?;
     assert_eq!(state.sub_counter(7)?, Written::Stored);
-    assert_eq!(state.counter()?, -2, "an unset number without a default is zero to an addition");
+    assert_eq!(
+        state.counter()?,
+        -2,
+        "an unset number without a default is zero to an addition"
+    );
     state.add_ratio(0.5)?;
     assert_eq!(state.ratio()?.to_bits(), 0.5_f64.to_bits());
     state.set_stored_memory(1)?;
@@ -133,8 +162,14 @@ fn numbers_are_added_to_and_subtracted_from() -> Result<()> {
 fn a_collection_is_the_view_of_it() -> Result<()> {
     let state = AgentState::open("memory:")?;
     let history = state.history().clone();
-    history.push(Message { text: "hello".to_owned() })?;
-    assert_eq!(state.snapshot().unwrap_err().kind(), ErrorKind::Unset, "of the counter");
+    history.push(Message {
+        text: "hello".to_owned(),
+    })?;
+    assert_eq!(
+        state.snapshot().unwrap_err().kind(),
+        ErrorKind::Unset,
+        "of the counter"
+    );
     assert_eq!(state.history().with(Vec::len)?, 1);
     Ok(())
 }
@@ -155,7 +190,10 @@ fn the_names_in_the_backend_are_the_wire_names() -> Result<()> {
     let state = AgentState::open("memory:")?;
     state.restore(full())?;
     let stored: BTreeSet<_> = state.memory().names()?.into_iter().collect();
-    let declared = AgentState::NAMES.iter().map(|name| (*name).to_owned()).collect();
+    let declared = AgentState::NAMES
+        .iter()
+        .map(|name| (*name).to_owned())
+        .collect();
     assert_eq!(stored, declared);
     Ok(())
 }
@@ -172,7 +210,10 @@ fn a_scope_on_the_struct_is_under_the_scope_of_the_memory() -> Result<()> {
     let session = Session::attach(&memory.scope("tenant"));
     session.set_user_name("Ada".to_owned())?;
     let key = Key::<String>::new("userName");
-    assert_eq!(memory.scope("tenant:sessions:one").get(&key)?, Some("Ada".to_owned()));
+    assert_eq!(
+        memory.scope("tenant:sessions:one").get(&key)?,
+        Some("Ada".to_owned())
+    );
     assert_eq!(memory.get(&key)?, None);
     Ok(())
 }
@@ -207,7 +248,11 @@ fn a_generic_struct_is_shared_for_every_type_that_is_a_value() -> Result<()> {
     let shelf = Shelf::<String, 2>::open("memory:")?;
     shelf.set_items(vec!["a".to_owned()])?;
     shelf.set_pair(["a".to_owned(), "b".to_owned()])?;
-    let expected = Shelf { items: vec!["a".to_owned()], first: None, pair: ["a".to_owned(), "b".to_owned()] };
+    let expected = Shelf {
+        items: vec!["a".to_owned()],
+        first: None,
+        pair: ["a".to_owned(), "b".to_owned()],
+    };
     assert_eq!(shelf.snapshot()?, expected);
     assert!(Shelf::<u8, 1>::open("memory:")?.items().get()?.is_empty());
     Ok(())

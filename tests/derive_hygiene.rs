@@ -32,7 +32,12 @@ pub mod public {
         /// Not always there.
         pub note: Option<String>,
         /// Renamed twice.
-        #[synced(rename = "last-seen", alias = "last_seen", alias = "seen", ttl = "1h 30m")]
+        #[synced(
+            rename = "last-seen",
+            alias = "last_seen",
+            alias = "seen",
+            ttl = "1h 30m"
+        )]
         pub last_seen: u64,
         /// `r#type` is a field like any other.
         #[synced(default)]
@@ -46,7 +51,9 @@ pub mod public {
     }
 
     /// Who it works for.
-    #[derive(Debug, Clone, Default, PartialEq, SyncedMemory, serde::Serialize, serde::Deserialize)]
+    #[derive(
+        Debug, Clone, Default, PartialEq, SyncedMemory, serde::Serialize, serde::Deserialize,
+    )]
     #[serde(default, rename_all = "camelCase", deny_unknown_fields, bound = "")]
     #[synced(prefix = "ignored:", rename_all = "UPPERCASE")]
     pub struct User {
@@ -67,7 +74,9 @@ pub mod public {
     }
 
     /// A place.
-    #[derive(Debug, Clone, Default, PartialEq, SyncedMemory, serde::Serialize, serde::Deserialize)]
+    #[derive(
+        Debug, Clone, Default, PartialEq, SyncedMemory, serde::Serialize, serde::Deserialize,
+    )]
     #[serde(default = "Address::nowhere")]
     pub struct Address {
         /// The street.
@@ -81,13 +90,19 @@ pub mod public {
         /// No place.
         #[must_use]
         pub fn nowhere() -> Self {
-            Self { street: String::new(), number: 0 }
+            Self {
+                street: String::new(),
+                number: 0,
+            }
         }
     }
 
     impl From<u8> for Address {
         fn from(number: u8) -> Self {
-            Self { street: String::new(), number }
+            Self {
+                street: String::new(),
+                number,
+            }
         }
     }
 
@@ -133,7 +148,9 @@ pub mod public {
     type Names = Vec<String>;
 
     /// Around another.
-    #[derive(Debug, Clone, Default, PartialEq, SyncedMemory, serde::Serialize, serde::Deserialize)]
+    #[derive(
+        Debug, Clone, Default, PartialEq, SyncedMemory, serde::Serialize, serde::Deserialize,
+    )]
     #[serde(default)]
     pub struct Wrapped<T> {
         /// What it is around.
@@ -296,7 +313,12 @@ mod shadowed {
 
     mod user {
         // A `Value` of the user's own.
-        #[derive(::synced_memory::SyncedMemory, ::std::clone::Clone, ::serde::Serialize, ::serde::Deserialize)]
+        #[derive(
+            ::synced_memory::SyncedMemory,
+            ::std::clone::Clone,
+            ::serde::Serialize,
+            ::serde::Deserialize,
+        )]
         pub(super) struct Value {
             pub(super) number: u8,
         }
@@ -370,9 +392,22 @@ mod from_macro {
 fn names_are_the_wire_names_in_field_order() {
     assert_eq!(
         public::AgentState::NAMES,
-        ["runCount", "theme", "history", "settings", "tags", "note", "last-seen", "type", "memory"]
+        [
+            "runCount",
+            "theme",
+            "history",
+            "settings",
+            "tags",
+            "note",
+            "last-seen",
+            "type",
+            "memory"
+        ]
     );
-    assert_eq!(<public::Shelf<u8>>::NAMES, ["items", "first", "by_number", "label"]);
+    assert_eq!(
+        <public::Shelf<u8>>::NAMES,
+        ["items", "first", "by_number", "label"]
+    );
     assert!(public::Empty::NAMES.is_empty());
     assert_eq!(private::Visible::NAMES, ["fooBar", "old", "inner", "list"]);
     assert_eq!(renamed::State::NAMES, ["counter", "list", "nested"]);
@@ -381,7 +416,9 @@ fn names_are_the_wire_names_in_field_order() {
     assert_eq!(from_macro::State::NAMES, ["count", "items"]);
     assert_eq!(
         <shadowed::State as synced_memory::SyncedMemory>::NAMES,
-        ["counter", "value", "restore", "note", "list", "nested", "json", "own"]
+        [
+            "counter", "value", "restore", "note", "list", "nested", "json", "own"
+        ]
     );
 }
 
@@ -403,11 +440,16 @@ fn every_shape_has_its_methods() -> synced_memory::Result<()> {
     let address: &SyncedAddress = user.address();
     let _: &SyncedAddress = shapes.wrapped().inner();
     let _: (&SyncedUser, &SyncedAddress) = (shapes.one(), shapes.two());
-    let _: (&Synced<User>, &Synced<Address>, &Synced<u8>) =
-        (shapes.synced_user(), user.synced_address(), address.synced_number());
+    let _: (&Synced<User>, &Synced<Address>, &Synced<u8>) = (
+        shapes.synced_user(),
+        user.synced_address(),
+        address.synced_number(),
+    );
     let _: (&Synced<Vec<String>>, &Synced<serde_json::Value>) = (shapes.names(), shapes.json());
-    let _: (synced_memory::Result<serde_json::Value>, &Synced<serde_json::Value>) =
-        (shapes.one_json(), shapes.synced_one_json());
+    let _: (
+        synced_memory::Result<serde_json::Value>,
+        &Synced<serde_json::Value>,
+    ) = (shapes.one_json(), shapes.synced_one_json());
     let _ = |user: User, address: u8, names: Vec<String>| -> synced_memory::Result<()> {
         shapes.set_user(user)?;
         shapes.user().set_address(address)?;
@@ -416,7 +458,10 @@ fn every_shape_has_its_methods() -> synced_memory::Result<()> {
         shapes.user().add_age(1)?;
         shapes.user().sub_age(1)?;
         shapes.add_ratio(0.5)?;
-        let lengths: (usize, usize) = (shapes.update_names(|names| names.len())?, shapes.update_json(|_| 1)?);
+        let lengths: (usize, usize) = (
+            shapes.update_names(|names| names.len())?,
+            shapes.update_json(|_| 1)?,
+        );
         let text: String = shapes.update_user(|user| std::mem::take(&mut user.full_name))?;
         shapes.update_any(|any| *any += 1.0)?;
         shapes.update_names(|names| names.push(text.clone()))?;

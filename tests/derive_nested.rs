@@ -1,4 +1,5 @@
-//! Handles inside a key: each field is a member of the JSON object, under the name that serde gives it.
+//! Handles inside a key: each field is a member of the JSON object, under the name that serde gives
+//! it.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -16,7 +17,11 @@ struct State {
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, SyncedMemory)]
 #[serde(rename_all = "camelCase")]
-#[synced(prefix = "elsewhere:", scope = "elsewhere", rename_all = "SCREAMING_SNAKE_CASE")]
+#[synced(
+    prefix = "elsewhere:",
+    scope = "elsewhere",
+    rename_all = "SCREAMING_SNAKE_CASE"
+)]
 struct User {
     #[synced(into)]
     full_name: String,
@@ -55,7 +60,10 @@ struct Plan {
 
 impl Default for Address {
     fn default() -> Self {
-        Self { street: "-".to_owned(), number: 7 }
+        Self {
+            street: "-".to_owned(),
+            number: 7,
+        }
     }
 }
 
@@ -72,13 +80,20 @@ fn ada() -> User {
         visits: 2,
         r#type: Some("human".to_owned()),
         logged_in: vec![1],
-        address: Address { street: "St James".to_owned(), number: 12 },
+        address: Address {
+            street: "St James".to_owned(),
+            number: 12,
+        },
         cached: Vec::new(),
     }
 }
 
 fn stored(state: &SyncedState, key: &'static str) -> Value {
-    state.memory().get(&Key::<Value>::new(key)).expect("the key reads").expect("the key is set")
+    state
+        .memory()
+        .get(&Key::<Value>::new(key))
+        .expect("the key reads")
+        .expect("the key is set")
 }
 
 #[test]
@@ -98,7 +113,11 @@ fn a_renamed_member_that_is_set_by_handle_and_by_update_stays_one() -> Result<()
     let mut expected = before;
     expected["fullName"] = json!("Grace Hopper");
     expected["years"] = json!(87);
-    assert_eq!(stored(&state, "user"), expected, "no member has come, and none has gone");
+    assert_eq!(
+        stored(&state, "user"),
+        expected,
+        "no member has come, and none has gone"
+    );
     Ok(())
 }
 
@@ -106,8 +125,15 @@ fn a_renamed_member_that_is_set_by_handle_and_by_update_stays_one() -> Result<()
 fn the_members_have_the_names_of_serde_and_none_of_the_root() -> Result<()> {
     let state = State::open("memory:")?;
     state.user().restore(ada())?;
-    assert_eq!(stored(&state, "user"), serde_json::to_value(ada()).expect("a user has a JSON form"));
-    assert_eq!(state.memory().names()?, ["user"], "nor has the nested struct a prefix or scope");
+    assert_eq!(
+        stored(&state, "user"),
+        serde_json::to_value(ada()).expect("a user has a JSON form")
+    );
+    assert_eq!(
+        state.memory().names()?,
+        ["user"],
+        "nor has the nested struct a prefix or scope"
+    );
     Ok(())
 }
 
@@ -144,7 +170,10 @@ fn what_is_missing_deep_inside_is_named_with_its_path() -> Result<()> {
     whole.outer().inner().set_first(1)?;
     let error = whole.synced_outer().get().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unset);
-    assert!(error.to_string().contains("`inner.second` is missing"), "{error}");
+    assert!(
+        error.to_string().contains("`inner.second` is missing"),
+        "{error}"
+    );
     Ok(())
 }
 
@@ -152,9 +181,15 @@ fn what_is_missing_deep_inside_is_named_with_its_path() -> Result<()> {
 fn a_setter_under_an_unset_parent_starts_from_its_default() -> Result<()> {
     let state = State::open("memory:")?;
     state.plan().set_seats(5)?;
-    assert_eq!(stored(&state, "plan"), json!({ "name": "free", "seats": 5 }));
+    assert_eq!(
+        stored(&state, "plan"),
+        json!({ "name": "free", "seats": 5 })
+    );
     state.user().address().set_street("Main".to_owned())?;
-    assert_eq!(stored(&state, "user"), json!({ "address": { "street": "Main", "no": 7 } }));
+    assert_eq!(
+        stored(&state, "user"),
+        json!({ "address": { "street": "Main", "no": 7 } })
+    );
     Ok(())
 }
 
@@ -163,14 +198,20 @@ fn a_missing_member_reads_as_serde_says_then_as_the_field_says() -> Result<()> {
     let state = State::open("memory:")?;
     state.user().set_full_name("Ada")?;
     let user = state.user();
-    assert_eq!(user.share()?.to_bits(), 0.5_f64.to_bits(), "the function of serde(default = …)");
+    assert_eq!(
+        user.share()?.to_bits(),
+        0.5_f64.to_bits(),
+        "the function of serde(default = …)"
+    );
     assert_eq!(user.level()?, 3, "the expression of synced(default = …)");
     assert_eq!(user.visits()?, 0, "serde(default)");
     assert_eq!(user.r#type()?, None);
     assert!(user.logged_in().get()?.is_empty());
     assert_eq!(user.age().unwrap_err().kind(), ErrorKind::Unset);
     // Of a struct with serde(default), a missing member is that of its default.
-    state.memory().set(&Key::<Value>::new("user"), json!({ "address": {} }))?;
+    state
+        .memory()
+        .set(&Key::<Value>::new("user"), json!({ "address": {} }))?;
     assert_eq!(user.address().street()?, "-");
     assert_eq!(user.address().number()?, 7);
     Ok(())
@@ -187,7 +228,11 @@ fn an_older_name_of_a_member_is_read_and_is_not_left_beside_the_new_one() -> Res
     assert_eq!(state.user().age()?, 36);
     state.user().set_age(37)?;
     assert_eq!(state.user().age()?, 37);
-    assert_eq!(state.synced_user().get()?.age, 37, "serde refuses a member that is there twice");
+    assert_eq!(
+        state.synced_user().get()?.age,
+        37,
+        "serde refuses a member that is there twice"
+    );
     Ok(())
 }
 
@@ -212,7 +257,10 @@ fn snapshot_and_restore_are_of_the_part_that_the_handle_is_of() -> Result<()> {
     let state = State::open("memory:")?;
     state.set_user(ada())?;
     state.set_counter(1)?;
-    let address = Address { street: "Main".to_owned(), number: 1 };
+    let address = Address {
+        street: "Main".to_owned(),
+        number: 1,
+    };
     state.user().address().restore(address.clone())?;
     assert_eq!(state.user().address().snapshot()?, address);
     assert_eq!(state.snapshot()?.user, User { address, ..ada() });
@@ -231,10 +279,26 @@ fn a_nested_handle_is_made_once_and_has_the_memory_of_the_outer_one() -> Result<
 
 #[test]
 fn the_same_struct_at_the_root_has_the_names_of_the_attributes() -> Result<()> {
-    assert_eq!(User::NAMES, ["FULL_NAME", "root-age", "SHARE", "LEVEL", "VISITS", "TYPE", "LOGGED_IN", "ADDRESS"]);
+    assert_eq!(
+        User::NAMES,
+        [
+            "FULL_NAME",
+            "root-age",
+            "SHARE",
+            "LEVEL",
+            "VISITS",
+            "TYPE",
+            "LOGGED_IN",
+            "ADDRESS"
+        ]
+    );
     let memory = Memory::open("memory:")?;
     let user = User::attach(&memory);
-    assert_eq!(user.share()?.to_bits(), 0.25_f64.to_bits(), "at the root serde has no say");
+    assert_eq!(
+        user.share()?.to_bits(),
+        0.25_f64.to_bits(),
+        "at the root serde has no say"
+    );
     user.set_full_name("Ada")?;
     assert_eq!(user.memory().names()?, ["FULL_NAME"]);
     assert!(memory.names()?.is_empty(), "it is under its own prefix");

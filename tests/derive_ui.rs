@@ -1,5 +1,5 @@
-//! What the derive says to mistaken code: every message in `ui/` is at the user's own token and says
-//! what to write instead.
+//! What the derive says to mistaken code: every message in `ui/` is at the user's own token and
+//! says what to write instead.
 
 fn refused(class: &str) {
     trybuild::TestCases::new().compile_fail(format!("ui/{class}/*.rs"));

@@ -1,5 +1,5 @@
-//! DESIGN, section 8: what near reads and scopes cost in memory. The allocator of this program counts, so its tests
-//! run one after the other. `SYNCED_MEMORY_SOAK=1` is the long form.
+//! DESIGN, section 8: what near reads and scopes cost in memory. The allocator of this program
+//! counts, so its tests run one after the other. `SYNCED_MEMORY_SOAK=1` is the long form.
 
 use std::alloc::System;
 use std::fs;
@@ -37,11 +37,14 @@ struct Session {
 fn threads() -> usize {
     let tasks = fs::read_dir("/proc/self/task").unwrap();
     let names = tasks.filter_map(|task| fs::read_to_string(task.ok()?.path().join("comm")).ok());
-    names.filter(|name| name.starts_with("synced-memory")).count()
+    names
+        .filter(|name| name.starts_with("synced-memory"))
+        .count()
 }
 
 fn connections(server: &Server) -> usize {
-    let listed: String = redis::from_redis_value(server.cli(&["CLIENT", "LIST", "TYPE", "normal"])).unwrap();
+    let listed: String =
+        redis::from_redis_value(server.cli(&["CLIENT", "LIST", "TYPE", "normal"])).unwrap();
     // One is this program's own.
     listed.lines().count() - 1
 }
@@ -67,7 +70,10 @@ fn come_and_go(what: &str, memory: &Memory, scopes: usize, use_it: impl Fn(&Sync
     // What is told meanwhile comes and goes.
     let began = Instant::now();
     while least >= NOTHING {
-        assert!(began.elapsed() < DEADLINE, "{what}: {least} bytes are left, of {each} for each of {scopes} scopes");
+        assert!(
+            began.elapsed() < DEADLINE,
+            "{what}: {least} bytes are left, of {each} for each of {scopes} scopes"
+        );
         thread::sleep(Duration::from_millis(1));
         least = least.min(left());
     }
@@ -79,18 +85,28 @@ fn come_and_go(what: &str, memory: &Memory, scopes: usize, use_it: impl Fn(&Sync
 fn a_hundred_thousand_scopes_take_2_kb_each_and_leave_nothing() {
     let _alone = alone();
     let memory = Memory::open("memory:").unwrap();
-    come_and_go("one field read", &memory, 100_000, |session| assert_eq!(session.count().unwrap(), 0));
+    come_and_go("one field read", &memory, 100_000, |session| {
+        assert_eq!(session.count().unwrap(), 0)
+    });
 }
 
 #[test]
 fn scopes_share_one_connection_that_tells_of_all_of_them() {
     let _alone = alone();
-    let scopes = if std::env::var_os("SYNCED_MEMORY_SOAK").is_some() { 100_000 } else { 10_000 };
+    let scopes = if std::env::var_os("SYNCED_MEMORY_SOAK").is_some() {
+        100_000
+    } else {
+        10_000
+    };
     let server = Server::redis().start();
     let memory = Memory::open(&server.url()).unwrap();
-    come_and_go("one field read", &memory, scopes, |session| assert_eq!(session.count().unwrap(), 0));
+    come_and_go("one field read", &memory, scopes, |session| {
+        assert_eq!(session.count().unwrap(), 0)
+    });
     assert_eq!(connections(&server), 1);
-    come_and_go("one field written", &memory, scopes, |session| _ = session.set_count(1).unwrap());
+    come_and_go("one field written", &memory, scopes, |session| {
+        _ = session.set_count(1).unwrap()
+    });
     come_and_go("one field written and read", &memory, scopes, |session| {
         session.set_count(2).unwrap();
         assert_eq!(session.count().unwrap(), 2);
@@ -98,8 +114,16 @@ fn scopes_share_one_connection_that_tells_of_all_of_them() {
     assert_eq!(connections(&server), 1);
     // What the server remembers of this writer goes with the scopes that it wrote to.
     let sidecars = || {
-        let fields = |n: &usize| server.cli(&["HLEN", &format!("synced-memory/{{memory:session{n}:count}}")]);
-        (0..scopes).step_by(97).filter(|n| fields(n) != redis::Value::Int(0)).count()
+        let fields = |n: &usize| {
+            server.cli(&[
+                "HLEN",
+                &format!("synced-memory/{{memory:session{n}:count}}"),
+            ])
+        };
+        (0..scopes)
+            .step_by(97)
+            .filter(|n| fields(n) != redis::Value::Int(0))
+            .count()
     };
     eventually(DEADLINE, "the records are dropped", || sidecars() <= 2);
     let session = Session::attach(&memory.scope("session7"));
@@ -114,16 +138,24 @@ fn a_near_read_of_a_number_allocates_nothing() {
     let _alone = alone();
     let server = Server::redis().start();
     for url in [server.url(), "memory:".to_owned()] {
-        let memory = Memory::builder().url(url).read_policy(ReadPolicy::Near).build().unwrap();
+        let memory = Memory::builder()
+            .url(url)
+            .read_policy(ReadPolicy::Near)
+            .build()
+            .unwrap();
         let session = Session::attach(&memory);
         session.set_count(5).unwrap();
         let held = memory.synced(&Key::<u64>::new("count"));
-        let is_current = || session.count().is_ok() && held.get().is_ok() && memory.status().not_current == 0;
+        let is_current =
+            || session.count().is_ok() && held.get().is_ok() && memory.status().not_current == 0;
         eventually(DEADLINE, "it is current", is_current);
-        let reads: [(&str, &dyn Fn() -> u64); 2] =
-            [("the getter", &|| session.count().unwrap()), ("a held view", &|| held.get().unwrap())];
+        let reads: [(&str, &dyn Fn() -> u64); 2] = [
+            ("the getter", &|| session.count().unwrap()),
+            ("a held view", &|| held.get().unwrap()),
+        ];
         for (what, read) in reads {
-            // Others allocate at times: the heartbeat, and what runs the tests. A read that did would do so each time.
+            // Others allocate at times: the heartbeat, and what runs the tests. A read that did
+            // would do so each time.
             let allocated = |_| {
                 let before = ALLOCATOR.total_allocated();
                 (0..READS).for_each(|_| assert_eq!(read(), 5));

@@ -8,8 +8,8 @@ use proc_macro2::{Span, TokenStream, TokenTree};
 use syn::spanned::Spanned;
 use syn::visit::{self, Visit};
 
-/// The house, from the top. A room is a file of `synced-memory/src`, or a folder; it may name itself, the
-/// rooms of its own floor, and all that is below.
+/// The house, from the top. A room is a file of `synced-memory/src`, or a folder; it may name
+/// itself, the rooms of its own floor, and all that is below.
 const FLOORS: &[&[&str]] = &[
     &["private", "model"], // what generated code may name, and the model test: everything
     &["synced", "watch"],
@@ -27,10 +27,13 @@ const FLOORS: &[&[&str]] = &[
     &["cache"],
     &["backend"],
     &["mutation", "commit"],
-    &["envelope", "key", "clock", "error", "fault", "json", "policy", "shape", "value", "wait"],
+    &[
+        "envelope", "key", "clock", "error", "fault", "json", "policy", "shape", "value", "wait",
+    ],
 ];
 
-/// Re-exports everything, and belongs to no floor. To name something by way of it is to name its room.
+/// Re-exports everything, and belongs to no floor. To name something by way of it is to name its
+/// room.
 const ROOF: &str = "lib";
 
 #[test]
@@ -63,13 +66,24 @@ struct SourceFile {
 
 impl House {
     fn of_the_library() -> Self {
-        let src = Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("synced-memory").join("src");
+        let src = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .with_file_name("synced-memory")
+            .join("src");
         let mut paths = Vec::new();
         sources(&src, &mut paths);
-        assert!(paths.iter().any(|path| path.ends_with("lib.rs")), "no library in {}", src.display());
+        assert!(
+            paths.iter().any(|path| path.ends_with("lib.rs")),
+            "no library in {}",
+            src.display()
+        );
         Self::new(paths.into_iter().map(|path| {
             let source = fs::read_to_string(&path).expect("a source can be read");
-            (path.strip_prefix(&src).expect("it was found in src").to_owned(), source)
+            (
+                path.strip_prefix(&src)
+                    .expect("it was found in src")
+                    .to_owned(),
+                source,
+            )
         }))
     }
 
@@ -77,8 +91,14 @@ impl House {
         let files: Vec<SourceFile> = sources
             .into_iter()
             .map(|(name, source)| {
-                let syntax = syn::parse_file(&source).unwrap_or_else(|error| panic!("{}: {error}", name.display()));
-                SourceFile { module: module(&name), name, syntax, source }
+                let syntax = syn::parse_file(&source)
+                    .unwrap_or_else(|error| panic!("{}: {error}", name.display()));
+                SourceFile {
+                    module: module(&name),
+                    name,
+                    syntax,
+                    source,
+                }
             })
             .collect();
         let mut re_exports = BTreeMap::new();
@@ -86,7 +106,10 @@ impl House {
             for item in &file.syntax.items {
                 let syn::Item::Use(item) = item else { continue };
                 flatten(&item.tree, &mut Vec::new(), &mut |leaf| {
-                    let room = leaf.path.iter().find(|part| !matches!(part.as_str(), "crate" | "self"));
+                    let room = leaf
+                        .path
+                        .iter()
+                        .find(|part| !matches!(part.as_str(), "crate" | "self"));
                     if let Some(room) = room.filter(|room| floor(room).is_some()) {
                         re_exports.insert(leaf.alias, room.clone());
                     }
@@ -98,8 +121,13 @@ impl House {
 
     /// The room that a name in the root of the crate stands for.
     fn room_of(&self, name: &str) -> Option<&str> {
-        let found = FLOORS.iter().flat_map(|rooms| rooms.iter()).find(|room| **room == name);
-        found.copied().or_else(|| self.re_exports.get(name).map(String::as_str))
+        let found = FLOORS
+            .iter()
+            .flat_map(|rooms| rooms.iter())
+            .find(|room| **room == name);
+        found
+            .copied()
+            .or_else(|| self.re_exports.get(name).map(String::as_str))
     }
 }
 
@@ -119,9 +147,15 @@ fn sources(dir: &Path, found: &mut Vec<PathBuf>) {
 }
 
 fn module(file: &Path) -> Vec<String> {
-    let mut module: Vec<String> =
-        file.with_extension("").components().map(|part| part.as_os_str().to_string_lossy().into_owned()).collect();
-    if module.last().is_some_and(|last| last == "mod" || last == ROOF && module.len() == 1) {
+    let mut module: Vec<String> = file
+        .with_extension("")
+        .components()
+        .map(|part| part.as_os_str().to_string_lossy().into_owned())
+        .collect();
+    if module
+        .last()
+        .is_some_and(|last| last == "mod" || last == ROOF && module.len() == 1)
+    {
         module.pop();
     }
     module
@@ -138,10 +172,16 @@ fn imports(house: &House) -> Vec<String> {
             continue;
         };
         let Some(own) = floor(room) else {
-            offences.push(format!("src/{}: the room `{room}` has no floor: add it to FLOORS", file.name.display()));
+            offences.push(format!(
+                "src/{}: the room `{room}` has no floor: add it to FLOORS",
+                file.name.display()
+            ));
             continue;
         };
-        let mut names = Names { module: file.module.clone(), found: Vec::new() };
+        let mut names = Names {
+            module: file.module.clone(),
+            found: Vec::new(),
+        };
         names.visit_file(&file.syntax);
         for (name, span) in names.found {
             let line = span.start().line;
@@ -163,16 +203,26 @@ fn imports(house: &House) -> Vec<String> {
 
 fn questions_of_time(house: &House) -> Vec<String> {
     let mut offences = Vec::new();
-    for file in house.files.iter().filter(|file| file.module.first().is_none_or(|room| room != "clock")) {
+    for file in house
+        .files
+        .iter()
+        .filter(|file| file.module.first().is_none_or(|room| room != "clock"))
+    {
         let tokens: TokenStream = file.source.parse().expect("it was parsed before");
         words(tokens, &mut |words| {
             for window in words.windows(3) {
                 let [(clock, span), (colons, _), (now, _)] = window else {
                     continue;
                 };
-                if matches!(clock.as_str(), "Instant" | "SystemTime") && colons == "::" && now == "now" {
+                if matches!(clock.as_str(), "Instant" | "SystemTime")
+                    && colons == "::"
+                    && now == "now"
+                {
                     let line = span.start().line;
-                    offences.push(format!("src/{}:{line}: `{clock}::now`: time is passed in", file.name.display()));
+                    offences.push(format!(
+                        "src/{}:{line}: `{clock}::now`: time is passed in",
+                        file.name.display()
+                    ));
                 }
             }
         });
@@ -180,8 +230,8 @@ fn questions_of_time(house: &House) -> Vec<String> {
     offences
 }
 
-/// Collects what a file names in the root of its crate: `crate::name::…`, in `use` and anywhere else,
-/// macros included, `self` and `super` resolved.
+/// Collects what a file names in the root of its crate: `crate::name::…`, in `use` and anywhere
+/// else, macros included, `self` and `super` resolved.
 struct Names {
     module: Vec<String>,
     found: Vec<(String, Span)>,
@@ -225,7 +275,11 @@ impl<'ast> Visit<'ast> for Names {
     }
 
     fn visit_path(&mut self, path: &'ast syn::Path) {
-        let parts: Vec<String> = path.segments.iter().map(|segment| segment.ident.to_string()).collect();
+        let parts: Vec<String> = path
+            .segments
+            .iter()
+            .map(|segment| segment.ident.to_string())
+            .collect();
         self.path(&parts, path.span());
         visit::visit_path(self, path);
     }
@@ -280,7 +334,12 @@ fn flatten(tree: &syn::UseTree, path: &mut Vec<String>, show: &mut impl FnMut(Le
         syn::UseTree::Rename(tree) => (tree.ident.to_string(), tree.rename.to_string()),
         syn::UseTree::Glob(_) => ("*".to_owned(), "*".to_owned()),
     };
-    show(Leaf { path, name, alias, span: tree.span() });
+    show(Leaf {
+        path,
+        name,
+        alias,
+        span: tree.span(),
+    });
 }
 
 /// Shows the words of each group of tokens, with `::` as one word.
@@ -293,7 +352,9 @@ fn words(tokens: TokenStream, show: &mut impl FnMut(&[(String, Span)])) {
                 self::words(group.stream(), show);
             }
             TokenTree::Ident(word) => words.push((word.to_string(), word.span())),
-            TokenTree::Punct(sign) if sign.as_char() == ':' && words.last().is_some_and(|(last, _)| last == ":") => {
+            TokenTree::Punct(sign)
+                if sign.as_char() == ':' && words.last().is_some_and(|(last, _)| last == ":") =>
+            {
                 let (_, span) = words.pop().expect("it was just looked at");
                 words.push(("::".to_owned(), span));
             }
@@ -308,10 +369,14 @@ fn words(tokens: TokenStream, show: &mut impl FnMut(&[(String, Span)])) {
 mod finds {
     use super::{House, imports, questions_of_time};
 
-    const LIB: &str = "pub use crate::error::{Error, Result}; pub use memory::Memory; mod cache; mod memory;";
+    const LIB: &str =
+        "pub use crate::error::{Error, Result}; pub use memory::Memory; mod cache; mod memory;";
 
     fn house(file: &str, source: &str) -> House {
-        House::new([("lib.rs".into(), LIB.to_owned()), (file.into(), source.to_owned())])
+        House::new([
+            ("lib.rs".into(), LIB.to_owned()),
+            (file.into(), source.to_owned()),
+        ])
     }
 
     fn offends(file: &str, source: &str) -> bool {
@@ -332,9 +397,18 @@ mod finds {
         ] {
             assert!(!offends("rebase.rs", source), "{source}");
         }
-        assert!(!offends("memory.rs", "use crate::config::Builder; use crate::core::Core;"));
-        assert!(!offends("backend/redis/mod.rs", "use super::{Backend, process::P}; use super::super::clock::Clock;"));
-        assert!(!offends("private.rs", "pub use crate::memory::Memory; pub use crate::Error;"));
+        assert!(!offends(
+            "memory.rs",
+            "use crate::config::Builder; use crate::core::Core;"
+        ));
+        assert!(!offends(
+            "backend/redis/mod.rs",
+            "use super::{Backend, process::P}; use super::super::clock::Clock;"
+        ));
+        assert!(!offends(
+            "private.rs",
+            "pub use crate::memory::Memory; pub use crate::Error;"
+        ));
     }
 
     #[test]
@@ -360,7 +434,10 @@ mod finds {
         ] {
             assert!(offends("cache.rs", source), "{source}");
         }
-        assert!(offends("backend/redis/mod.rs", "use super::super::outbox::Entry;"));
+        assert!(offends(
+            "backend/redis/mod.rs",
+            "use super::super::outbox::Entry;"
+        ));
         assert!(offends("commit.rs", "use crate::backend::Backend;"));
         assert!(offends("outbox.rs", "use crate::state::State;"));
     }
@@ -373,10 +450,22 @@ mod finds {
     #[test]
     fn a_question_of_time_outside_the_clock() {
         let asks = |file, source| !questions_of_time(&house(file, source)).is_empty();
-        assert!(asks("cache.rs", "fn f() { let now = std::time::Instant::now(); }"));
-        assert!(asks("lib.rs", "fn f() { assert!(SystemTime :: now() > x); }"));
-        assert!(asks("backend/mod.rs", "fn f() { xs.map_or_else(Instant::now, g) }"));
+        assert!(asks(
+            "cache.rs",
+            "fn f() { let now = std::time::Instant::now(); }"
+        ));
+        assert!(asks(
+            "lib.rs",
+            "fn f() { assert!(SystemTime :: now() > x); }"
+        ));
+        assert!(asks(
+            "backend/mod.rs",
+            "fn f() { xs.map_or_else(Instant::now, g) }"
+        ));
         assert!(!asks("clock.rs", "fn f() { Instant::now(); }"));
-        assert!(!asks("cache.rs", "/// Not `Instant::now()`.\nfn f(clock: &Clock) { clock.now(); \"Instant::now\"; }"));
+        assert!(!asks(
+            "cache.rs",
+            "/// Not `Instant::now()`.\nfn f(clock: &Clock) { clock.now(); \"Instant::now\"; }"
+        ));
     }
 }

@@ -10,7 +10,10 @@ use std::time::{Duration, Instant};
 
 use redis::Value;
 use support::Direction::{ToClient, ToServer};
-use support::{Address, Child, Dragonfly, FakeClock, Logs, Proxy, Python, Server, eventually, eventually_some, python};
+use support::{
+    Address, Child, Dragonfly, FakeClock, Logs, Proxy, Python, Server, eventually, eventually_some,
+    python,
+};
 
 const SOON: Duration = Duration::from_secs(5);
 
@@ -20,12 +23,16 @@ struct Wire(TcpStream);
 impl Wire {
     fn to(address: &impl Address) -> Self {
         let stream = TcpStream::connect(("127.0.0.1", address.port())).expect("somebody listens");
-        stream.set_read_timeout(Some(SOON)).expect("a timeout can be set");
+        stream
+            .set_read_timeout(Some(SOON))
+            .expect("a timeout can be set");
         Self(stream)
     }
 
     fn send(&mut self, line: &str) {
-        self.0.write_all(format!("{line}\r\n").as_bytes()).expect("the connection is open");
+        self.0
+            .write_all(format!("{line}\r\n").as_bytes())
+            .expect("the connection is open");
     }
 
     /// The next answer, which is one line.
@@ -46,9 +53,16 @@ impl Wire {
     }
 
     fn is_silent_for(&mut self, time: Duration) -> bool {
-        self.0.set_read_timeout(Some(time)).expect("a timeout can be set");
-        let silent = self.0.read(&mut [0]).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
-        self.0.set_read_timeout(Some(SOON)).expect("a timeout can be set");
+        self.0
+            .set_read_timeout(Some(time))
+            .expect("a timeout can be set");
+        let silent = self
+            .0
+            .read(&mut [0])
+            .is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
+        self.0
+            .set_read_timeout(Some(SOON))
+            .expect("a timeout can be set");
         silent
     }
 
@@ -66,7 +80,9 @@ impl Wire {
 }
 
 fn contains(bytes: &[u8], part: &str) -> bool {
-    bytes.windows(part.len()).any(|window| window == part.as_bytes())
+    bytes
+        .windows(part.len())
+        .any(|window| window == part.as_bytes())
 }
 
 #[test]
@@ -84,7 +100,10 @@ fn all_three_servers_start_and_say_their_versions() {
 
 #[test]
 fn a_stopped_or_killed_server_comes_back_at_its_port_with_what_it_saved() {
-    let server = Server::redis().arg("appendonly", "yes").arg("appendfsync", "always").start();
+    let server = Server::redis()
+        .arg("appendonly", "yes")
+        .arg("appendfsync", "always")
+        .start();
     let port = server.port();
     server.set_raw("k", "1");
     server.stop();
@@ -121,14 +140,18 @@ fn a_frozen_server_keeps_connections_and_answers_after_the_thaw() {
 
 #[test]
 fn a_loading_server_can_be_met() {
-    let server = Server::redis().slow_loading(Duration::from_millis(5)).start();
+    let server = Server::redis()
+        .slow_loading(Duration::from_millis(5))
+        .start();
     for n in 0..100 {
         server.set_raw(&format!("k{n}"), [b'x'; 2_000]);
     }
     server.stop();
     server.launch();
     eventually(SOON, "somebody is told LOADING", || {
-        server.try_cli(&["GET", "k1"]).is_err_and(|error| error.to_string().contains("loading"))
+        server
+            .try_cli(&["GET", "k1"])
+            .is_err_and(|error| error.to_string().contains("loading"))
     });
     server.wait_ready();
     assert_eq!(server.get_raw("k1").map(|value| value.len()), Some(2_000));
@@ -149,8 +172,14 @@ fn passwords_users_and_the_unix_socket_are_those_asked_for() {
     assert!(connect(&server.url_as("alice", "wrong")).is_err());
     assert!(server.socket().exists() && connect(&socket).is_ok());
     let mut alice = connect(&server.url_as("alice", "secret")).expect("alice may connect");
-    assert_eq!(redis::cmd("GET").arg("memory:k").query(&mut alice), Ok(None::<String>));
-    let refused = redis::cmd("GET").arg("other").query::<Value>(&mut alice).expect_err("not alice's key");
+    assert_eq!(
+        redis::cmd("GET").arg("memory:k").query(&mut alice),
+        Ok(None::<String>)
+    );
+    let refused = redis::cmd("GET")
+        .arg("other")
+        .query::<Value>(&mut alice)
+        .expect_err("not alice's key");
     assert_eq!(refused.code(), Some("NOPERM"));
 }
 
@@ -183,8 +212,9 @@ fn servers_and_helpers_die_with_a_test_process_that_is_killed() {
     let mut inner = Child::spawn_with(program, ["--exact", name, "--nocapture"], |command| {
         command.env("SUPPORT_WORKS_INNER", "1");
     });
-    let server: u32 =
-        eventually_some(SOON, "the inner test has a server", || inner.recv().rsplit_once("server ")?.1.parse().ok());
+    let server: u32 = eventually_some(SOON, "the inner test has a server", || {
+        inner.recv().rsplit_once("server ")?.1.parse().ok()
+    });
     let alive = || {
         let stat = std::fs::read_to_string(format!("/proc/{server}/stat")).unwrap_or_default();
         stat.contains("redis-server") && !stat.contains(") Z ")
@@ -196,7 +226,9 @@ fn servers_and_helpers_die_with_a_test_process_that_is_killed() {
 
 #[test]
 fn a_server_outlives_the_thread_that_started_it() {
-    let server = thread::spawn(|| Server::redis().start()).join().expect("it starts");
+    let server = thread::spawn(|| Server::redis().start())
+        .join()
+        .expect("it starts");
     server.set_raw("k", "1");
     assert!(Wire::to(&server).is_silent_for(Duration::from_millis(100)));
     assert_eq!(server.get_text("k").as_deref(), Some("1"));
@@ -211,11 +243,16 @@ fn a_proxy_without_faults_changes_nothing_and_counts() {
     assert_eq!((proxy.bytes(ToServer), proxy.bytes(ToClient)), (6, 7));
     assert_eq!((proxy.connections(), proxy.open()), (1, 1));
     let long = "x".repeat(3_000_000);
-    assert_eq!(wire.ask(&format!("*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$3000000\r\n{long}")), "+OK");
+    assert_eq!(
+        wire.ask(&format!("*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$3000000\r\n{long}")),
+        "+OK"
+    );
     assert_eq!(wire.ask("GET k"), "$3000000");
     assert_eq!(wire.line().expect("the value follows").len(), long.len());
     drop(wire);
-    eventually(SOON, "the connection is closed on both sides", || proxy.open() == 0);
+    eventually(SOON, "the connection is closed on both sides", || {
+        proxy.open() == 0
+    });
 }
 
 #[test]
@@ -236,9 +273,13 @@ fn a_cut_of_requests_lets_exactly_n_bytes_reach_the_server() {
             let _ = wire.0.write_all(b"more");
         }
         let mut got = Vec::new();
-        server.read_to_end(&mut got).expect("the server sees an orderly end");
+        server
+            .read_to_end(&mut got)
+            .expect("the server sees an orderly end");
         assert_eq!(got, request[..n], "cut after {n}");
-        eventually(SOON, "the client sees the cut", || wire.0.write_all(b"x").is_err());
+        eventually(SOON, "the client sees the cut", || {
+            wire.0.write_all(b"x").is_err()
+        });
         assert_eq!(proxy.cuts(), n as u64 + 1);
         assert_eq!(proxy.open(), 0);
     }
@@ -276,7 +317,9 @@ fn requests_that_passed_before_a_cut_are_carried_out() {
         proxy.cut_after_bytes(ToServer, 8);
         wire.send("INCR n");
         assert!(wire.rest().1, "the client sees a reset");
-        eventually(SOON, "the server counts", || server.get_text("n") == Some(n.to_string()));
+        eventually(SOON, "the server counts", || {
+            server.get_text("n") == Some(n.to_string())
+        });
     }
 }
 
@@ -351,7 +394,11 @@ fn the_answer_to_a_chosen_request_is_swallowed_until_the_cut() {
     wire.send("INCR n");
     eventually(SOON, "the answer is swallowed", || proxy.swallowed() == 4);
     assert_eq!(server.get_text("n").as_deref(), Some("1"));
-    assert_eq!(Wire::to(&proxy).ask("INCR n"), ":2", "other connections are not concerned");
+    assert_eq!(
+        Wire::to(&proxy).ask("INCR n"),
+        ":2",
+        "other connections are not concerned"
+    );
     proxy.cut();
     assert_eq!(wire.rest(), (Vec::new(), true));
 }
@@ -366,7 +413,11 @@ fn the_answer_to_a_chosen_request_is_lost_with_its_connection() {
         assert_eq!(wire.ask("PING"), "+PONG");
         wire.send("INCR n");
         assert_eq!(wire.rest(), (Vec::new(), true));
-        assert_eq!(server.get_text("n"), Some(n.to_string()), "the cut comes after the answer");
+        assert_eq!(
+            server.get_text("n"),
+            Some(n.to_string()),
+            "the cut comes after the answer"
+        );
     }
 }
 
@@ -387,7 +438,10 @@ fn a_delay_holds_in_its_direction_and_keeps_the_order() {
             assert_eq!(wire.line().expect("an answer"), n.to_string());
         }
         let took = started.elapsed();
-        assert!(took >= delay && took < delay * 5, "{took:?}: once for all, not once for each");
+        assert!(
+            took >= delay && took < delay * 5,
+            "{took:?}: once for all, not once for each"
+        );
         proxy.delay(direction, Duration::ZERO);
     }
 }
@@ -427,9 +481,14 @@ fn held_requests_reach_the_server_after_their_client_has_gone() {
         drop(old);
         let mut new = Wire::to(&proxy);
         assert_eq!(new.ask("SET k new"), "+OK");
-        assert_eq!((server.get_text("k").as_deref(), proxy.open()), (Some("new"), 2));
+        assert_eq!(
+            (server.get_text("k").as_deref(), proxy.open()),
+            (Some("new"), 2)
+        );
         proxy.release();
-        eventually(SOON, "the late request arrives", || server.get_text("k").as_deref() == Some("late"));
+        eventually(SOON, "the late request arrives", || {
+            server.get_text("k").as_deref() == Some("late")
+        });
         assert_eq!(new.ask("PING"), "+PONG");
         drop(new);
         eventually(SOON, "the connections are closed", || proxy.open() == 0);
@@ -439,10 +498,14 @@ fn held_requests_reach_the_server_after_their_client_has_gone() {
 #[test]
 fn a_program_sees_its_clock_step_while_it_runs_and_its_monotonic_clock_go_on() {
     let clock = FakeClock::new();
-    let mut peer = Child::spawn_with(env!("CARGO_BIN_EXE_support_peer"), [""; 0], |command| clock.apply(command));
+    let mut peer = Child::spawn_with(env!("CARGO_BIN_EXE_support_peer"), [""; 0], |command| {
+        clock.apply(command)
+    });
     let mut wall = || {
         let shown: i128 = peer.ask("wall").parse().expect("a number");
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("it is past 1970");
+        let now = std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .expect("it is past 1970");
         let off = shown - i128::try_from(now.as_millis()).expect("a time in ms is small");
         (off, peer.ask("mono").parse::<u64>().expect("a number"))
     };
@@ -467,13 +530,17 @@ fn a_server_can_have_a_clock_of_its_own() {
     let off = || {
         let (seconds, _): (i64, i64) =
             redis::from_redis_value(server.cli(&["TIME"])).expect("TIME answers two numbers");
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("it is past 1970");
+        let now = std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .expect("it is past 1970");
         seconds - i64::try_from(now.as_secs()).expect("a time in s is small")
     };
     assert!(off().abs() < 3);
     clock.ahead(Duration::from_secs(3_600));
     // A server asks for the time once in a while, not for each command.
-    eventually(SOON, "the server's clock has stepped", || (off() - 3_600).abs() < 3);
+    eventually(SOON, "the server's clock has stepped", || {
+        (off() - 3_600).abs() < 3
+    });
 }
 
 #[test]
@@ -501,14 +568,21 @@ print(m.greeting)
 ";
     assert_eq!(python(&server, code), "grüß dich");
     let stored = server.get_text("memory:greeting").expect("it is stored");
-    assert!(stored.starts_with("{\"value\": ") && stored.contains("\"last_modified\": "), "{stored}");
+    assert!(
+        stored.starts_with("{\"value\": ") && stored.contains("\"last_modified\": "),
+        "{stored}"
+    );
 
     let mut peer = Python::against(&server);
     peer.run(code);
     server.cli(&["DEL", "memory:greeting"]);
     peer.run("m.counter = 1");
     assert_eq!(peer.run("m.counter += 1\nprint(m.counter)"), "2");
-    assert!(peer.try_run("m.nothing").expect_err("it is unset").contains("AttributeError"));
+    assert!(
+        peer.try_run("m.nothing")
+            .expect_err("it is unset")
+            .contains("AttributeError")
+    );
 }
 
 #[test]
@@ -528,7 +602,10 @@ fn the_librarys_events_are_captured_from_all_threads() {
     .expect("it logs");
     let events = logs.containing("memory:k");
     assert_eq!(events.len(), 1);
-    assert_eq!(events[0].to_string(), "WARN synced_memory::flusher: superseded by a peer key=memory:k n=3");
+    assert_eq!(
+        events[0].to_string(),
+        "WARN synced_memory::flusher: superseded by a peer key=memory:k n=3"
+    );
     assert_eq!(events[0].field("n"), Some("3"));
 }
 
@@ -541,8 +618,12 @@ fn waiting_ends_with_the_condition_or_with_its_message() {
     });
     eventually(SOON, "the flag is set", || flag.load(Ordering::Acquire));
     setter.join().expect("it sets");
-    let failed = std::panic::catch_unwind(|| eventually(Duration::from_millis(5), "pigs fly", || false));
-    let message = failed.expect_err("they do not").downcast::<String>().expect("a message");
+    let failed =
+        std::panic::catch_unwind(|| eventually(Duration::from_millis(5), "pigs fly", || false));
+    let message = failed
+        .expect_err("they do not")
+        .downcast::<String>()
+        .expect("a message");
     assert!(message.contains("pigs fly"), "{message}");
 }
 
@@ -561,15 +642,33 @@ fn behind_dragonflys_rules_what_dragonfly_does_not_know_is_refused() {
     let dragonfly = Dragonfly::over(&server);
     let mut wire = speak(&dragonfly, "resp3");
     let tracking = ["CLIENT", "TRACKING", "ON"];
-    let options = [&["BCAST"][..], &["BCAST", "PREFIX", "a"], &["REDIRECT", "1"], &["OPTIN", "NOLOOP"]];
-    let mut refused: Vec<Vec<&str>> = options.iter().map(|options| [&tracking[..], options].concat()).collect();
-    refused.extend([vec!["CLIENT", "TRACKINGINFO"], vec!["CLIENT", "NO-EVICT", "ON"], vec!["FUNCTION", "LIST"]]);
-    refused.extend([vec!["FCALL", "f", "0"], vec!["EVAL", "return redis.call('GET', 'k')", "1", "other"]]);
+    let options = [
+        &["BCAST"][..],
+        &["BCAST", "PREFIX", "a"],
+        &["REDIRECT", "1"],
+        &["OPTIN", "NOLOOP"],
+    ];
+    let mut refused: Vec<Vec<&str>> = options
+        .iter()
+        .map(|options| [&tracking[..], options].concat())
+        .collect();
+    refused.extend([
+        vec!["CLIENT", "TRACKINGINFO"],
+        vec!["CLIENT", "NO-EVICT", "ON"],
+        vec!["FUNCTION", "LIST"],
+    ]);
+    refused.extend([
+        vec!["FCALL", "f", "0"],
+        vec!["EVAL", "return redis.call('GET', 'k')", "1", "other"],
+    ]);
     refused.push(vec!["EVAL", "return redis.pcall('GET', 'k')", "0"]);
     for words in refused {
         assert!(say(&mut wire, &words).is_err(), "{words:?} is not refused");
         // Answers come in their order all the same.
-        assert_eq!(say(&mut wire, &["PING"]).unwrap(), redis::Value::SimpleString("PONG".to_owned()));
+        assert_eq!(
+            say(&mut wire, &["PING"]).unwrap(),
+            redis::Value::SimpleString("PONG".to_owned())
+        );
     }
     let get = redis::Script::new("return redis.call('GET', KEYS[1])");
     server.set_raw("k", "5");
@@ -582,12 +681,19 @@ fn behind_dragonflys_rules_what_dragonfly_does_not_know_is_refused() {
     for n in 0..30 {
         server.set_raw(&format!("scanned{n}"), "1");
     }
-    let page = say(&mut wire, &["SCAN", "0", "MATCH", "scanned*", "COUNT", "1000"]).unwrap();
+    let page = say(
+        &mut wire,
+        &["SCAN", "0", "MATCH", "scanned*", "COUNT", "1000"],
+    )
+    .unwrap();
     let (next, mut names): (String, Vec<String>) = redis::from_redis_value(page).unwrap();
     let all = names.len();
     names.sort_unstable();
     names.dedup();
-    assert!(next != "0" && names.len() < 30 && names.len() < all, "{names:?}");
+    assert!(
+        next != "0" && names.len() < 30 && names.len() < all,
+        "{names:?}"
+    );
     let mut old = speak(&dragonfly, "resp2");
     assert!(say(&mut old, &tracking).is_err());
 }
@@ -600,16 +706,27 @@ fn behind_dragonflys_rules_each_push_is_of_one_key_and_noloop_tracks_nothing() {
     let (tell, told) = mpsc::channel();
     wire.set_push_sender(tell);
     for (options, expected) in [(&["NOLOOP"][..], 0), (&[][..], 2)] {
-        say(&mut wire, &[&["CLIENT", "TRACKING", "ON"][..], options].concat()).unwrap();
+        say(
+            &mut wire,
+            &[&["CLIENT", "TRACKING", "ON"][..], options].concat(),
+        )
+        .unwrap();
         say(&mut wire, &["MGET", "a", "b"]).unwrap();
         server.cli(&["MSET", "a", "1", "b", "2"]);
         let mut keys = Vec::new();
         // Pushes may be behind the answers; those of the next round would be too many.
         for _ in 0..20 {
             say(&mut wire, &["PING"]).unwrap();
-            keys.extend(told.try_iter().map(|push: redis::PushInfo| push.data[0].clone()));
+            keys.extend(
+                told.try_iter()
+                    .map(|push: redis::PushInfo| push.data[0].clone()),
+            );
         }
-        let of_one = |keys: &redis::Value| matches!(keys, redis::Value::Array(keys) if keys.len() == 1);
-        assert!(keys.len() == expected && keys.iter().all(of_one), "{keys:?}");
+        let of_one =
+            |keys: &redis::Value| matches!(keys, redis::Value::Array(keys) if keys.len() == 1);
+        assert!(
+            keys.len() == expected && keys.iter().all(of_one),
+            "{keys:?}"
+        );
     }
 }

@@ -17,8 +17,8 @@ use serde::{Deserialize, Serialize};
 use synced_memory::{Memory, SyncedMemory};
 use synced_memory_examples::RedisServer;
 
-/// The prefix `memory:` and the names are those of the Python package, where these are attributes of
-/// its `Memory`.
+/// The prefix `memory:` and the names are those of the Python package, where these are attributes
+/// of its `Memory`.
 #[derive(SyncedMemory)]
 struct Chat {
     turns: u64,
@@ -35,7 +35,10 @@ struct Message {
 }
 
 fn message(role: &str, text: &str) -> Message {
-    Message { role: role.to_string(), text: text.to_string() }
+    Message {
+        role: role.to_string(),
+        text: text.to_string(),
+    }
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -65,8 +68,15 @@ fn main() -> Result<(), Box<dyn Error>> {
     let snapshot = chat.snapshot()?;
     println!("rust:   turns {}, {:?}", snapshot.turns, snapshot.history);
     assert_eq!(snapshot.turns, 2);
-    assert_eq!(snapshot.temperature.to_bits(), (0.1_f64 + 0.2).to_bits(), "floats survive bit for bit");
-    assert_eq!(snapshot.history, [message("user", "Grüße!"), message("assistant", "Hello.")]);
+    assert_eq!(
+        snapshot.temperature.to_bits(),
+        (0.1_f64 + 0.2).to_bits(),
+        "floats survive bit for bit"
+    );
+    assert_eq!(
+        snapshot.history,
+        [message("user", "Grüße!"), message("assistant", "Hello.")]
+    );
     assert_eq!(snapshot.settings["model"], "small");
     assert_eq!(snapshot.note, None, "it was deleted there");
     Ok(())
@@ -74,11 +84,17 @@ fn main() -> Result<(), Box<dyn Error>> {
 
 /// The Python of the environment that `.ci/test` makes.
 fn python() -> Result<PathBuf, String> {
-    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."));
-    let venv = env::var_os("SYNCED_MEMORY_VENV").map_or_else(|| workspace.join(".venv"), PathBuf::from);
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .unwrap_or(Path::new("."));
+    let venv =
+        env::var_os("SYNCED_MEMORY_VENV").map_or_else(|| workspace.join(".venv"), PathBuf::from);
     let python = venv.join("bin/python3");
     if python.is_file() {
         return Ok(python);
     }
-    Err(format!("no Python environment at {}: run `.ci/test --no-run` once, which makes it", venv.display()))
+    Err(format!(
+        "no Python environment at {}: run `.ci/test --no-run` once, which makes it",
+        venv.display()
+    ))
 }

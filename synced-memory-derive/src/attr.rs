@@ -59,7 +59,13 @@ impl StructAttrs {
             symbol::NEAR => set(&mut this.near, word, flag(word, input)?),
             symbol::BEHIND => set(&mut this.behind, word, flag(word, input)?),
             symbol::CONFIRMED => set(&mut this.confirmed, word, flag(word, input)?),
-            _ => Err(unknown(word, "a struct", symbol::STRUCT_WORDS, "a field", symbol::FIELD_WORDS)),
+            _ => Err(unknown(
+                word,
+                "a struct",
+                symbol::STRUCT_WORDS,
+                "a field",
+                symbol::FIELD_WORDS,
+            )),
         });
         this
     }
@@ -72,7 +78,10 @@ impl FieldAttrs {
             symbol::RENAME => set(&mut this.rename, word, string(word, input)?),
             symbol::ALIAS => {
                 let value = string(word, input)?;
-                this.aliases.push(Arg { word: word.clone(), value });
+                this.aliases.push(Arg {
+                    word: word.clone(),
+                    value,
+                });
                 Ok(())
             }
             symbol::DEFAULT => set(&mut this.default, word, optional_expr(word, input)?),
@@ -86,14 +95,24 @@ impl FieldAttrs {
             symbol::NEAR => set(&mut this.near, word, flag(word, input)?),
             symbol::BEHIND => set(&mut this.behind, word, flag(word, input)?),
             symbol::CONFIRMED => set(&mut this.confirmed, word, flag(word, input)?),
-            _ => Err(unknown(word, "a field", symbol::FIELD_WORDS, "a struct", symbol::STRUCT_WORDS)),
+            _ => Err(unknown(
+                word,
+                "a field",
+                symbol::FIELD_WORDS,
+                "a struct",
+                symbol::STRUCT_WORDS,
+            )),
         });
         this
     }
 }
 
 /// Calls `read` at each word of each `#[synced(…)]`; `read` consumes the word's value.
-fn each_word(attrs: &[Attribute], diag: &Diag, mut read: impl FnMut(&Ident, ParseStream<'_>) -> syn::Result<()>) {
+fn each_word(
+    attrs: &[Attribute],
+    diag: &Diag,
+    mut read: impl FnMut(&Ident, ParseStream<'_>) -> syn::Result<()>,
+) {
     for attr in attrs {
         if !attr.path().is_ident(symbol::SYNCED) {
             continue;
@@ -141,13 +160,19 @@ fn set<T>(slot: &mut Option<Arg<T>>, word: &Ident, value: T) -> syn::Result<()> 
     if slot.is_some() {
         return Err(error(word, format!("`{word}` is given twice: keep one")));
     }
-    *slot = Some(Arg { word: word.clone(), value });
+    *slot = Some(Arg {
+        word: word.clone(),
+        value,
+    });
     Ok(())
 }
 
 fn flag(word: &Ident, input: ParseStream<'_>) -> syn::Result<()> {
     if input.peek(Token![=]) || input.peek(token::Paren) {
-        return Err(error(word, format!("`{word}` takes no value: write `{word}` alone")));
+        return Err(error(
+            word,
+            format!("`{word}` takes no value: write `{word}` alone"),
+        ));
     }
     Ok(())
 }
@@ -160,14 +185,20 @@ fn equals(word: &Ident, input: ParseStream<'_>) -> syn::Result<()> {
         }
     }
     let usage = symbol::usage(&word.to_string()).to_owned();
-    Err(error(word, format!("`{word}` needs a value: write `{usage}`")))
+    Err(error(
+        word,
+        format!("`{word}` needs a value: write `{usage}`"),
+    ))
 }
 
 fn string(word: &Ident, input: ParseStream<'_>) -> syn::Result<LitStr> {
     equals(word, input)?;
     input.parse().map_err(|error| {
         let usage = symbol::usage(&word.to_string()).to_owned();
-        syn::Error::new(error.span(), format!("expected a string in quotes: write `{usage}`"))
+        syn::Error::new(
+            error.span(),
+            format!("expected a string in quotes: write `{usage}`"),
+        )
     })
 }
 
@@ -178,12 +209,17 @@ fn bare(word: &Ident, input: ParseStream<'_>) -> syn::Result<Ident> {
 
 fn path(word: &Ident, input: ParseStream<'_>) -> syn::Result<Path> {
     equals(word, input)?;
-    input.call(Path::parse_mod_style).map_err(|error| without_quotes(word, &error))
+    input
+        .call(Path::parse_mod_style)
+        .map_err(|error| without_quotes(word, &error))
 }
 
 fn without_quotes(word: &Ident, error: &syn::Error) -> syn::Error {
     let usage = symbol::usage(&word.to_string()).to_owned();
-    syn::Error::new(error.span(), format!("expected a name without quotes: write `{usage}`"))
+    syn::Error::new(
+        error.span(),
+        format!("expected a name without quotes: write `{usage}`"),
+    )
 }
 
 fn optional_expr(word: &Ident, input: ParseStream<'_>) -> syn::Result<Option<Expr>> {
@@ -194,18 +230,35 @@ fn optional_expr(word: &Ident, input: ParseStream<'_>) -> syn::Result<Option<Exp
     input.parse().map(Some)
 }
 
-fn unknown(word: &Ident, here: &str, here_words: &[&str], there: &str, there_words: &[&str]) -> syn::Error {
+fn unknown(
+    word: &Ident,
+    here: &str,
+    here_words: &[&str],
+    there: &str,
+    there_words: &[&str],
+) -> syn::Error {
     let name = word.to_string();
     if there_words.contains(&name.as_str()) {
         return error(word, format!("`{name}` is for {there}, not for {here}"));
     }
     if let Some(nearest) = symbol::nearest(&name, here_words) {
         let usage = symbol::usage(nearest);
-        return error(word, format!("`{name}` is not known here: did you mean `{usage}`?"));
+        return error(
+            word,
+            format!("`{name}` is not known here: did you mean `{usage}`?"),
+        );
     }
-    let words = here_words.iter().filter(|word| !symbol::LATER.contains(word));
+    let words = here_words
+        .iter()
+        .filter(|word| !symbol::LATER.contains(word));
     let words: Vec<&str> = words.copied().collect();
-    error(word, format!("`{name}` is not known here: {here} takes {}", symbol::list(&words)))
+    error(
+        word,
+        format!(
+            "`{name}` is not known here: {here} takes {}",
+            symbol::list(&words)
+        ),
+    )
 }
 
 fn error(word: &Ident, message: String) -> syn::Error {

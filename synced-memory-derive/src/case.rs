@@ -48,7 +48,9 @@ impl Case {
             Self::Camel => {
                 let pascal = pascal(field);
                 let mut chars = pascal.chars();
-                chars.next().map_or_else(String::new, |first| first.to_ascii_lowercase().to_string() + chars.as_str())
+                chars.next().map_or_else(String::new, |first| {
+                    first.to_ascii_lowercase().to_string() + chars.as_str()
+                })
             }
             Self::Kebab => field.replace('_', "-"),
             Self::ScreamingKebab => field.to_ascii_uppercase().replace('_', "-"),
@@ -94,7 +96,13 @@ mod tests {
     fn fields_are_renamed_as_serde_does() {
         // The table of serde_derive's own test of `apply_to_field`.
         for (field, expected) in [
-            ("outcome", ["outcome", "OUTCOME", "Outcome", "outcome", "outcome", "OUTCOME", "outcome", "OUTCOME"]),
+            (
+                "outcome",
+                [
+                    "outcome", "OUTCOME", "Outcome", "outcome", "outcome", "OUTCOME", "outcome",
+                    "OUTCOME",
+                ],
+            ),
             (
                 "very_tasty",
                 [
@@ -109,7 +117,10 @@ mod tests {
                 ],
             ),
             ("a", ["a", "A", "A", "a", "a", "A", "a", "A"]),
-            ("z42", ["z42", "Z42", "Z42", "z42", "z42", "Z42", "z42", "Z42"]),
+            (
+                "z42",
+                ["z42", "Z42", "Z42", "z42", "z42", "Z42", "z42", "Z42"],
+            ),
         ] {
             for (name, expected) in NAMES.iter().zip(expected) {
                 let case = Case::named(name).unwrap();

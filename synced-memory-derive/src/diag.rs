@@ -13,7 +13,9 @@ pub(crate) struct Diag {
 
 impl Diag {
     pub(crate) fn new() -> Self {
-        Self { errors: RefCell::new(Some(Vec::new())) }
+        Self {
+            errors: RefCell::new(Some(Vec::new())),
+        }
     }
 
     /// Records a mistake that underlines `tokens`.
@@ -22,7 +24,11 @@ impl Diag {
     }
 
     pub(crate) fn push(&self, error: syn::Error) {
-        self.errors.borrow_mut().as_mut().expect("a mistake was recorded after the check").push(error);
+        self.errors
+            .borrow_mut()
+            .as_mut()
+            .expect("a mistake was recorded after the check")
+            .push(error);
     }
 
     /// All mistakes as one error.
@@ -61,7 +67,12 @@ mod tests {
         let diag = Diag::new();
         diag.error(quote::quote!(a), "first");
         diag.error(quote::quote!(b), "second");
-        let messages: Vec<_> = diag.check().unwrap_err().into_iter().map(|error| error.to_string()).collect();
+        let messages: Vec<_> = diag
+            .check()
+            .unwrap_err()
+            .into_iter()
+            .map(|error| error.to_string())
+            .collect();
         assert_eq!(messages, ["first", "second"]);
     }
 }

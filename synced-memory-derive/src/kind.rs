@@ -38,15 +38,15 @@ impl Kind {
             _ => 0,
         };
         match (last.ident.to_string().as_str(), arguments) {
-            ("i8" | "i16" | "i32" | "i64" | "i128" | "isize" | "u8" | "u16" | "u32" | "u64" | "u128" | "usize", 0)
-                if in_modules(&["std", "core", "primitive"]) =>
-            {
-                Self::Integer
-            }
+            (
+                "i8" | "i16" | "i32" | "i64" | "i128" | "isize" | "u8" | "u16" | "u32" | "u64"
+                | "u128" | "usize",
+                0,
+            ) if in_modules(&["std", "core", "primitive"]) => Self::Integer,
             ("f32" | "f64", 0) if in_modules(&["std", "core", "primitive"]) => Self::Float,
             ("Option", 1) if in_modules(&["std", "core", "option"]) => Self::Option,
-            // The `Value` of another crate, as `toml::Value`, is none of ours; a bare one is serde_json's
-            // until the user says `value`.
+            // The `Value` of another crate, as `toml::Value`, is none of ours; a bare one is
+            // serde_json's until the user says `value`.
             ("Value", 0) if modules.is_empty() || is_of_serde_json(&modules) => Self::Collection,
             (name, arguments) if is_collection(name, arguments, in_modules) => Self::Collection,
             _ => Self::Plain,
@@ -57,9 +57,10 @@ impl Kind {
 fn is_collection(name: &str, arguments: usize, in_modules: impl Fn(&[&str]) -> bool) -> bool {
     match (name, arguments) {
         // What hashes may name its hasher.
-        ("Vec" | "VecDeque" | "BTreeSet", 1) | ("BTreeMap", 2) | ("HashSet", 1 | 2) | ("HashMap", 2 | 3) => {
-            in_modules(STD_COLLECTIONS)
-        }
+        ("Vec" | "VecDeque" | "BTreeSet", 1)
+        | ("BTreeMap", 2)
+        | ("HashSet", 1 | 2)
+        | ("HashMap", 2 | 3) => in_modules(STD_COLLECTIONS),
         _ => false,
     }
 }
@@ -73,12 +74,23 @@ fn is_of_serde_json(modules: &[String]) -> bool {
     }
 }
 
-const STD_COLLECTIONS: &[&str] =
-    &["std", "alloc", "collections", "vec", "vec_deque", "hash_map", "hash_set", "btree_map", "btree_set"];
+const STD_COLLECTIONS: &[&str] = &[
+    "std",
+    "alloc",
+    "collections",
+    "vec",
+    "vec_deque",
+    "hash_map",
+    "hash_set",
+    "btree_map",
+    "btree_set",
+];
 
 /// The `T` of a field that was declared as `Synced<T>`.
 pub(crate) fn inside_synced(ty: &Type) -> Option<&Type> {
-    inside(ty).filter(|(name, _)| *name == "Synced").map(|(_, inner)| inner)
+    inside(ty)
+        .filter(|(name, _)| *name == "Synced")
+        .map(|(_, inner)| inner)
 }
 
 /// The name and the first argument of a `Name<T>`.
@@ -127,7 +139,10 @@ pub(crate) fn opaque(ty: &Type) -> Option<Opaque<'_>> {
         Type::Paren(paren) => opaque(&paren.elem),
         Type::Path(path) => {
             let name = path.path.get_ident()?;
-            PRIMITIVES.iter().any(|primitive| name == primitive).then_some(Opaque::Primitive)
+            PRIMITIVES
+                .iter()
+                .any(|primitive| name == primitive)
+                .then_some(Opaque::Primitive)
         }
         Type::Tuple(_) => Some(Opaque::Tuple),
         Type::Array(_) | Type::Slice(_) => Some(Opaque::Array),
@@ -137,7 +152,9 @@ pub(crate) fn opaque(ty: &Type) -> Option<Opaque<'_>> {
     }
 }
 
-const POINTERS: &[&str] = &["Box", "Rc", "Arc", "Cow", "RefCell", "Cell", "Mutex", "RwLock"];
+const POINTERS: &[&str] = &[
+    "Box", "Rc", "Arc", "Cow", "RefCell", "Cell", "Mutex", "RwLock",
+];
 
 const PRIMITIVES: &[&str] = &["bool", "char", "str", "String"];
 
@@ -179,9 +196,23 @@ mod tests {
     #[test]
     fn kinds_are_read_from_the_syntax() {
         for (kind_expected, types) in [
-            (Kind::Integer, &["i64", "u8", "usize", "u128", "i128", "std::primitive::i32", "(i64)"][..]),
+            (
+                Kind::Integer,
+                &[
+                    "i64",
+                    "u8",
+                    "usize",
+                    "u128",
+                    "i128",
+                    "std::primitive::i32",
+                    "(i64)",
+                ][..],
+            ),
             (Kind::Float, &["f64", "f32", "core::primitive::f64"]),
-            (Kind::Option, &["Option<i64>", "std::option::Option<Vec<u8>>"]),
+            (
+                Kind::Option,
+                &["Option<i64>", "std::option::Option<Vec<u8>>"],
+            ),
             (
                 Kind::Collection,
                 &[
@@ -223,10 +254,27 @@ mod tests {
 
     #[test]
     fn what_has_no_fields_to_look_into_is_known_by_its_syntax() {
-        for ty in ["Option<U>", "Box<U>", "Vec<U>", "u8", "bool", "String", "(U, U)", "[U; 2]", "Value", "(Arc<U>)"] {
+        for ty in [
+            "Option<U>",
+            "Box<U>",
+            "Vec<U>",
+            "u8",
+            "bool",
+            "String",
+            "(U, U)",
+            "[U; 2]",
+            "Value",
+            "(Arc<U>)",
+        ] {
             assert!(opaque(&syn::parse_str(ty).unwrap()).is_some(), "{ty}");
         }
-        for ty in ["User", "users::User<T>", "T", "<T as Trait>::User", "mine::String"] {
+        for ty in [
+            "User",
+            "users::User<T>",
+            "T",
+            "<T as Trait>::User",
+            "mine::String",
+        ] {
             assert!(opaque(&syn::parse_str(ty).unwrap()).is_none(), "{ty}");
         }
     }

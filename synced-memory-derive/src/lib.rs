@@ -1,8 +1,9 @@
 //! The derive macro of `synced-memory`. Use it through that crate, which re-exports it beside the
 //! trait of the same name; the attributes are described at [`SyncedMemory`](derive@SyncedMemory).
 //!
-//! The stages, each a module: `attr` and `serde_attr` (syntax to spanned values), `model` (what the user meant),
-//! `validate` (every mistake, at the user's own token), `expand` (tokens; cannot fail).
+//! The stages, each a module: `attr` and `serde_attr` (syntax to spanned values), `model` (what the
+//! user meant), `validate` (every mistake, at the user's own token), `expand` (tokens; cannot
+//! fail).
 
 use proc_macro::TokenStream;
 use syn::{DeriveInput, parse_macro_input};

@@ -9,8 +9,8 @@ use quote::format_ident;
 use syn::ext::IdentExt;
 use syn::spanned::Spanned;
 use syn::{
-    Attribute, Data, DeriveInput, Expr, ExprPath, Fields, Generics, Ident, LitStr, Meta, Path, Type, Visibility,
-    parse_quote,
+    Attribute, Data, DeriveInput, Expr, ExprPath, Fields, Generics, Ident, LitStr, Meta, Path,
+    Type, Visibility, parse_quote,
 };
 
 use crate::attr::{Arg, FieldAttrs, StructAttrs};
@@ -170,12 +170,19 @@ impl Field {
         let ident = field.ident.clone().expect("only named fields are read");
         let plain = ident.unraw().to_string();
         let named = |rename: Option<&LitStr>, rename_all: Option<Case>| match rename {
-            Some(rename) => Wire { name: rename.value(), span: rename.span() },
-            None => {
-                Wire { name: rename_all.map_or_else(|| plain.clone(), |case| case.apply(&plain)), span: ident.span() }
-            }
+            Some(rename) => Wire {
+                name: rename.value(),
+                span: rename.span(),
+            },
+            None => Wire {
+                name: rename_all.map_or_else(|| plain.clone(), |case| case.apply(&plain)),
+                span: ident.span(),
+            },
         };
-        let wire = named(attrs.rename.as_ref().map(|rename| &rename.value), rename_all);
+        let wire = named(
+            attrs.rename.as_ref().map(|rename| &rename.value),
+            rename_all,
+        );
         let shape = Shape::of(&field.ty, &attrs);
         let accessor = attrs
             .accessor
@@ -184,27 +191,42 @@ impl Field {
             .unwrap_or_else(|| plain.clone());
         let spell_out = |expr: &Expr| self_type::spell_out(expr, &input.ident, &input.generics);
         let unset = match &attrs.default {
-            Some(Arg { value: Some(expr), .. }) => Unset::Expr(spell_out(expr)),
+            Some(Arg {
+                value: Some(expr), ..
+            }) => Unset::Expr(spell_out(expr)),
             Some(Arg { value: None, .. }) => Unset::Default,
             None if is_empty_unset(&field.ty, shape) => Unset::Empty,
             None => Unset::Error,
         };
-        let spell_out_path = |path: &ExprPath| self_type::spell_out(path, &input.ident, &input.generics);
+        let spell_out_path =
+            |path: &ExprPath| self_type::spell_out(path, &input.ident, &input.generics);
         let inside_unset = match (&serde.default, &serde_struct.default) {
             (Some(SerdeDefault::Trait), _) => Some(Unset::Default),
             (Some(SerdeDefault::Path(path)), _) => Some(Unset::Call(spell_out_path(path))),
             (None, Some(SerdeDefault::Trait)) => Some(Unset::OfStruct(None)),
-            (None, Some(SerdeDefault::Path(path))) => Some(Unset::OfStruct(Some(spell_out_path(path)))),
+            (None, Some(SerdeDefault::Path(path))) => {
+                Some(Unset::OfStruct(Some(spell_out_path(path))))
+            }
             (None, None) => None,
         };
         let member = named(serde.rename.as_ref(), serde_struct.rename_all);
         // serde takes the name itself as an alias, too.
-        let older = serde.aliases().into_iter().filter(|alias| alias.value() != member.name);
-        let inside = Inside { aliases: older.cloned().collect(), wire: member, unset: inside_unset };
+        let older = serde
+            .aliases()
+            .into_iter()
+            .filter(|alias| alias.value() != member.name);
+        let inside = Inside {
+            aliases: older.cloned().collect(),
+            wire: member,
+            unset: inside_unset,
+        };
         Self {
             names: Names::of(&accessor, shape, &ident),
             ty: self_type::spell_out(&field.ty, &input.ident, &input.generics),
-            ttl: attrs.ttl.as_ref().and_then(|ttl| read_ttl(&ttl.value, diag)),
+            ttl: attrs
+                .ttl
+                .as_ref()
+                .and_then(|ttl| read_ttl(&ttl.value, diag)),
             generic: kind::mentions(&field.ty, parameters) || has_self(field, parameters),
             notes: Notes::read(&field.attrs),
             ident,
@@ -226,7 +248,10 @@ impl Shape {
     /// What the attributes say, where they can be right, else what the type looks like.
     fn of(ty: &Type, attrs: &FieldAttrs) -> Self {
         let alone = attrs.value.is_none() && attrs.collection.is_none();
-        if attrs.nested.is_some() && alone && (kind::opaque(ty).is_none() || kind::is_bare_value(ty)) {
+        if attrs.nested.is_some()
+            && alone
+            && (kind::opaque(ty).is_none() || kind::is_bare_value(ty))
+        {
             return Self::Nested;
         }
         if attrs.collection.is_some() {
@@ -259,7 +284,8 @@ impl Names {
             getter,
             setter: method(&format!("set_{accessor}")),
             update: method(&format!("update_{accessor}")),
-            add: matches!(shape, Shape::Float | Shape::Integer).then(|| method(&format!("add_{accessor}"))),
+            add: matches!(shape, Shape::Float | Shape::Integer)
+                .then(|| method(&format!("add_{accessor}"))),
             sub: (shape == Shape::Integer).then(|| method(&format!("sub_{accessor}"))),
             view,
             constant: method(&case::constant(accessor)),
@@ -289,20 +315,30 @@ impl Notes {
 }
 
 /// The fields of a struct with named fields; for all else a mistake, and no fields.
-fn named_fields<'a>(input: &'a DeriveInput, diag: &Diag) -> impl Iterator<Item = &'a syn::Field> + use<'a> {
+fn named_fields<'a>(
+    input: &'a DeriveInput,
+    diag: &Diag,
+) -> impl Iterator<Item = &'a syn::Field> + use<'a> {
     let name = &input.ident;
     let fields = match &input.data {
-        Data::Struct(data) => match &data.fields {
-            Fields::Named(fields) => Some(&fields.named),
-            Fields::Unnamed(fields) => {
-                diag.error(fields, format!("fields are shared by name: write `struct {name} {{ name: Type }}`"));
-                None
+        Data::Struct(data) => {
+            match &data.fields {
+                Fields::Named(fields) => Some(&fields.named),
+                Fields::Unnamed(fields) => {
+                    diag.error(
+                        fields,
+                        format!(
+                            "fields are shared by name: write `struct {name} {{ name: Type }}`"
+                        ),
+                    );
+                    None
+                }
+                Fields::Unit => {
+                    diag.error(name, format!("a unit struct has nothing to share: write `struct {name} {{ name: Type }}`"));
+                    None
+                }
             }
-            Fields::Unit => {
-                diag.error(name, format!("a unit struct has nothing to share: write `struct {name} {{ name: Type }}`"));
-                None
-            }
-        },
+        }
         Data::Enum(data) => {
             diag.push(syn::Error::new(
                 data.enum_token.span(),
@@ -331,7 +367,8 @@ fn is_empty_unset(ty: &Type, shape: Shape) -> bool {
     }
 }
 
-/// `R`, or a name like it that neither the parameters of the struct nor the types of its fields use.
+/// `R`, or a name like it that neither the parameters of the struct nor the types of its fields
+/// use.
 fn unused_parameter(input: &DeriveInput) -> Ident {
     let Data::Struct(data) = &input.data else {
         return format_ident!("R");
@@ -340,7 +377,10 @@ fn unused_parameter(input: &DeriveInput) -> Ident {
         let name = std::slice::from_ref(name);
         kind::mentions(&input.ident, name)
             || kind::mentions(&input.generics, name)
-            || data.fields.iter().any(|field| kind::mentions(&field.ty, name))
+            || data
+                .fields
+                .iter()
+                .any(|field| kind::mentions(&field.ty, name))
     };
     let mut name = "R".to_owned();
     while used(&name) {
@@ -357,10 +397,15 @@ fn has_self(field: &syn::Field, parameters: &[String]) -> bool {
 fn read_accessor(literal: &LitStr, diag: &Diag) -> Option<String> {
     let text = literal.value();
     let plain = text.strip_prefix("r#").unwrap_or(&text);
-    let is_name =
-        syn::parse_str::<Ident>(&format!("set_{plain}")).is_ok() && plain.starts_with(|c: char| !c.is_ascii_digit());
+    let is_name = syn::parse_str::<Ident>(&format!("set_{plain}")).is_ok()
+        && plain.starts_with(|c: char| !c.is_ascii_digit());
     if !is_name || matches!(plain, "_" | "self" | "Self" | "super" | "crate") {
-        diag.error(literal, format!("`{text}` cannot name a method: write an identifier, as in `accessor = \"name\"`"));
+        diag.error(
+            literal,
+            format!(
+                "`{text}` cannot name a method: write an identifier, as in `accessor = \"name\"`"
+            ),
+        );
         return None;
     }
     Some(plain.to_owned())
@@ -382,6 +427,9 @@ fn read_ttl(literal: &LitStr, diag: &Diag) -> Option<Duration> {
 fn unknown_case(rule: &str) -> String {
     match symbol::nearest(rule, case::NAMES) {
         Some(nearest) => format!("`{rule}` is not a rule: did you mean `{nearest}`?"),
-        None => format!("`{rule}` is not a rule: the rules are {}", symbol::list(case::NAMES)),
+        None => format!(
+            "`{rule}` is not a rule: the rules are {}",
+            symbol::list(case::NAMES)
+        ),
     }
 }

@@ -7,7 +7,11 @@ use syn::parse::Parse;
 use syn::{Generics, parse2};
 
 /// `node` with each `Self` replaced by `schema` with its parameters.
-pub(crate) fn spell_out<N: ToTokens + Parse + Clone>(node: &N, schema: &Ident, generics: &Generics) -> N {
+pub(crate) fn spell_out<N: ToTokens + Parse + Clone>(
+    node: &N,
+    schema: &Ident,
+    generics: &Generics,
+) -> N {
     let mut found = false;
     let tokens = replace(node.to_token_stream(), schema, generics, &mut found);
     if !found {
@@ -17,7 +21,12 @@ pub(crate) fn spell_out<N: ToTokens + Parse + Clone>(node: &N, schema: &Ident, g
     parse2(tokens).unwrap_or_else(|_| node.clone())
 }
 
-fn replace(tokens: TokenStream, schema: &Ident, generics: &Generics, found: &mut bool) -> TokenStream {
+fn replace(
+    tokens: TokenStream,
+    schema: &Ident,
+    generics: &Generics,
+    found: &mut bool,
+) -> TokenStream {
     let mut tokens = tokens.into_iter().peekable();
     let mut out = TokenStream::new();
     while let Some(token) = tokens.next() {
@@ -68,6 +77,9 @@ mod tests {
 
         let expr: Expr = parse_quote!(vec(Self::first(), Self { value: 1 }));
         let expr = spell_out(&expr, &input.ident, &input.generics);
-        assert_eq!(expr, parse_quote!(vec(<Tree::<T>>::first(), Tree::<T> { value: 1 })));
+        assert_eq!(
+            expr,
+            parse_quote!(vec(<Tree::<T>>::first(), Tree::<T> { value: 1 }))
+        );
     }
 }

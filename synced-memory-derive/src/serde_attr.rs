@@ -1,5 +1,5 @@
-//! `#[serde(…)]`: inside a key the members have serde's names, and its derive must be followed. What is
-//! malformed is passed over: serde's own derive says so.
+//! `#[serde(…)]`: inside a key the members have serde's names, and its derive must be followed.
+//! What is malformed is passed over: serde's own derive says so.
 
 use proc_macro2::{Delimiter, TokenStream, TokenTree};
 use syn::{Attribute, ExprPath, Ident, LitStr, Meta};
@@ -39,10 +39,16 @@ impl SerdeStruct {
         let mut this = Self::default();
         for Word { word, given } in words(attrs) {
             match (word.to_string().as_str(), given) {
-                (symbol::RENAME_ALL, Given::String(rule)) => this.rename_all = Case::named(&rule.value()),
+                (symbol::RENAME_ALL, Given::String(rule)) => {
+                    this.rename_all = Case::named(&rule.value())
+                }
                 (symbol::RENAME_ALL, Given::List) => this.refused.push(word),
-                (symbol::DEFAULT, given) => this.default = SerdeDefault::of(&given).or(this.default),
-                (name, _) if symbol::SERDE_STRUCT_REFUSED.contains(&name) => this.refused.push(word),
+                (symbol::DEFAULT, given) => {
+                    this.default = SerdeDefault::of(&given).or(this.default)
+                }
+                (name, _) if symbol::SERDE_STRUCT_REFUSED.contains(&name) => {
+                    this.refused.push(word)
+                }
                 _ => {}
             }
         }
@@ -58,7 +64,9 @@ impl SerdeField {
                 (symbol::RENAME, Given::String(name)) => this.rename = Some(name),
                 (symbol::RENAME, Given::List) => this.refused.push(word),
                 (symbol::ALIAS, Given::String(name)) => this.aliases.push(name),
-                (symbol::DEFAULT, given) => this.default = SerdeDefault::of(&given).or(this.default),
+                (symbol::DEFAULT, given) => {
+                    this.default = SerdeDefault::of(&given).or(this.default)
+                }
                 (name, _) if symbol::SERDE_SKIPS.contains(&name) => this.skips.push(word),
                 (name, _) if symbol::SERDE_FIELD_REFUSED.contains(&name) => this.refused.push(word),
                 _ => {}
@@ -106,10 +114,13 @@ enum Given {
 }
 
 fn words(attrs: &[Attribute]) -> Vec<Word> {
-    let lists = attrs.iter().filter(|attr| attr.path().is_ident(symbol::SERDE)).filter_map(|attr| match &attr.meta {
-        Meta::List(list) => Some(list.tokens.clone()),
-        _ => None,
-    });
+    let lists = attrs
+        .iter()
+        .filter(|attr| attr.path().is_ident(symbol::SERDE))
+        .filter_map(|attr| match &attr.meta {
+            Meta::List(list) => Some(list.tokens.clone()),
+            _ => None,
+        });
     lists.flat_map(split).filter_map(word).collect()
 }
 
@@ -119,7 +130,10 @@ fn split(tokens: TokenStream) -> Vec<TokenStream> {
     for token in tokens {
         match &token {
             TokenTree::Punct(comma) if comma.as_char() == ',' => parts.push(TokenStream::new()),
-            _ => parts.last_mut().expect("there is always one").extend([token]),
+            _ => parts
+                .last_mut()
+                .expect("there is always one")
+                .extend([token]),
         }
     }
     parts
@@ -156,7 +170,14 @@ mod tests {
         ];
         let field = SerdeField::read(&attrs);
         assert_eq!(field.rename.as_ref().unwrap().value(), "a");
-        assert_eq!(field.aliases().into_iter().map(LitStr::value).collect::<Vec<_>>(), ["b", "c"]);
+        assert_eq!(
+            field
+                .aliases()
+                .into_iter()
+                .map(LitStr::value)
+                .collect::<Vec<_>>(),
+            ["b", "c"]
+        );
         assert!(matches!(field.default, Some(SerdeDefault::Path(_))));
         assert!(field.refused.is_empty() && field.skips.is_empty());
     }

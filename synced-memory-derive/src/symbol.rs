@@ -21,9 +21,13 @@ pub(crate) const SKIP: &str = "skip";
 pub(crate) const TTL: &str = "ttl";
 pub(crate) const VALUE: &str = "value";
 
-pub(crate) const STRUCT_WORDS: &[&str] = &[PREFIX, SCOPE, RENAME_ALL, HANDLE, CRATE, NEAR, BEHIND, CONFIRMED];
-pub(crate) const FIELD_WORDS: &[&str] =
-    &[RENAME, ALIAS, DEFAULT, TTL, INTO, ACCESSOR, SKIP, VALUE, COLLECTION, NESTED, NEAR, BEHIND, CONFIRMED];
+pub(crate) const STRUCT_WORDS: &[&str] = &[
+    PREFIX, SCOPE, RENAME_ALL, HANDLE, CRATE, NEAR, BEHIND, CONFIRMED,
+];
+pub(crate) const FIELD_WORDS: &[&str] = &[
+    RENAME, ALIAS, DEFAULT, TTL, INTO, ACCESSOR, SKIP, VALUE, COLLECTION, NESTED, NEAR, BEHIND,
+    CONFIRMED,
+];
 
 /// Words of the language that this version does not have: known, so that they are refused by name.
 pub(crate) const LATER: &[&str] = &[NEAR, BEHIND, CONFIRMED];
@@ -35,17 +39,27 @@ pub(crate) const TAG: &str = "tag";
 pub(crate) const TRANSPARENT: &str = "transparent";
 
 /// serde's words by which a struct is no object, or one with other members.
-pub(crate) const SERDE_STRUCT_REFUSED: &[&str] =
-    &[TAG, "content", "untagged", TRANSPARENT, "from", INTO, "try_from", "remote"];
+pub(crate) const SERDE_STRUCT_REFUSED: &[&str] = &[
+    TAG,
+    "content",
+    "untagged",
+    TRANSPARENT,
+    "from",
+    INTO,
+    "try_from",
+    "remote",
+];
 
 /// serde's words by which a member has another form than its type.
-pub(crate) const SERDE_FIELD_REFUSED: &[&str] = &[FLATTEN, "with", "serialize_with", "deserialize_with"];
+pub(crate) const SERDE_FIELD_REFUSED: &[&str] =
+    &[FLATTEN, "with", "serialize_with", "deserialize_with"];
 
 /// serde's words by which a field is no member, or none in one direction.
 pub(crate) const SERDE_SKIPS: &[&str] = &["skip", "skip_serializing", "skip_deserializing"];
 
 /// Names of the handle's own methods, which no field's method may take.
-pub(crate) const RESERVED_METHODS: &[&str] = &["memory", "snapshot", "restore", "watch", "clone", "fields"];
+pub(crate) const RESERVED_METHODS: &[&str] =
+    &["memory", "snapshot", "restore", "watch", "clone", "fields"];
 
 /// How a word is written.
 pub(crate) fn usage(word: &str) -> &str {

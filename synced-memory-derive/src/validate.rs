@@ -1,4 +1,5 @@
-//! Every rule that a model can break. No tokens are made here: each mistake is put at the user's own.
+//! Every rule that a model can break. No tokens are made here: each mistake is put at the user's
+//! own.
 
 use std::time::Duration;
 
@@ -55,13 +56,20 @@ fn structure(model: &Model, diag: &Diag) {
     let handle = model.handle.unraw().to_string();
     let given = model.attrs.handle.is_some();
     if model.handle == model.schema {
-        diag.error(&model.handle, "the handle is a struct of its own: give it another name than the struct's");
+        diag.error(
+            &model.handle,
+            "the handle is a struct of its own: give it another name than the struct's",
+        );
     } else if handle == "SyncedMemory" {
         diag.error(
             &model.handle,
             format!(
                 "the handle would hide the trait `SyncedMemory`: {}",
-                if given { "give it another name" } else { "name it, as in `#[synced(handle = MyHandle)]`" }
+                if given {
+                    "give it another name"
+                } else {
+                    "name it, as in `#[synced(handle = MyHandle)]`"
+                }
             ),
         );
     }
@@ -80,7 +88,10 @@ fn one_write_policy(behind: &Flag, confirmed: &Flag, diag: &Diag) {
 /// A skipped field is not shared, so all other words are without effect.
 fn skipped(field: &Field, diag: &Diag) {
     for word in words(field) {
-        diag.error(word, format!("a skipped field is not shared: remove `{word}` or `skip`"));
+        diag.error(
+            word,
+            format!("a skipped field is not shared: remove `{word}` or `skip`"),
+        );
     }
 }
 
@@ -163,7 +174,9 @@ fn field_type(field: &Field, diag: &Diag) {
         let inner = spelling(inner);
         diag.error(
             &field.ty,
-            format!("the struct holds plain values, and the handle makes the `Synced`: write `{inner}`"),
+            format!(
+                "the struct holds plain values, and the handle makes the `Synced`: write `{inner}`"
+            ),
         );
     }
     // One mistake a field, at the first borrow.
@@ -178,7 +191,13 @@ fn field_type(field: &Field, diag: &Diag) {
 /// The type as a user would write it: without the blanks between tokens.
 fn spelling(ty: &Type) -> String {
     let mut text = ty.to_token_stream().to_string();
-    for (spaced, written) in [(" :: ", "::"), (" <", "<"), ("< ", "<"), (" >", ">"), (" ,", ",")] {
+    for (spaced, written) in [
+        (" :: ", "::"),
+        (" <", "<"),
+        ("< ", "<"),
+        (" >", ">"),
+        (" ,", ","),
+    ] {
         text = text.replace(spaced, written);
     }
     text
@@ -215,8 +234,14 @@ fn ttl(field: &Field, diag: &Diag) {
         return;
     };
     if ttl < Duration::from_millis(1) {
-        diag.error(&arg.value, "a value lives for at least a millisecond: `1ms`");
+        diag.error(
+            &arg.value,
+            "a value lives for at least a millisecond: `1ms`",
+        );
     } else if ttl > LONGEST {
-        diag.error(&arg.value, "more than a thousand years: remove `ttl`, and the value stays");
+        diag.error(
+            &arg.value,
+            "more than a thousand years: remove `ttl`, and the value stays",
+        );
     }
 }

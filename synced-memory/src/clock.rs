@@ -7,8 +7,8 @@ use std::fmt;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// Monotonic time. It begins long before the memory was opened, so that what another process left behind has a
-/// time as well.
+/// Monotonic time. It begins long before the memory was opened, so that what another process left
+/// behind has a time as well.
 pub(crate) type Mono = Duration;
 
 /// When the memory was opened.
@@ -36,7 +36,11 @@ pub(crate) struct Clock {
 impl Clock {
     #[allow(clippy::disallowed_methods)]
     pub(crate) fn start() -> Self {
-        Self { origin: Instant::now(), wall: wall(), ahead: AtomicI64::new(0) }
+        Self {
+            origin: Instant::now(),
+            wall: wall(),
+            ahead: AtomicI64::new(0),
+        }
     }
 
     pub(crate) fn mono(&self) -> Mono {
@@ -50,17 +54,27 @@ impl Clock {
 
     pub(crate) fn at(&self) -> Moment {
         let mono = self.mono();
-        Moment { mono, now: self.unadjusted(mono).saturating_add_signed(self.ahead.load(Ordering::Relaxed)) }
+        Moment {
+            mono,
+            now: self
+                .unadjusted(mono)
+                .saturating_add_signed(self.ahead.load(Ordering::Relaxed)),
+        }
     }
 
     /// Takes in that the server's clock stood at `server` (ns since 1970) somewhere between `asked`
     /// and `answered`. Returns by how much that moves `now`, in ns.
     pub(crate) fn adjust(&self, server: u64, asked: Mono, answered: Mono) -> i64 {
-        let ahead_at = |mono| server.cast_signed().wrapping_sub(self.unadjusted(mono).cast_signed());
+        let ahead_at = |mono| {
+            server
+                .cast_signed()
+                .wrapping_sub(self.unadjusted(mono).cast_signed())
+        };
         // TIME is in microseconds.
         let (least, most) = (ahead_at(answered), ahead_at(asked).saturating_add(1_000));
         if (least..=most).contains(&self.ahead.load(Ordering::Relaxed)) {
-            // The answer says nothing against what is known, and the middle of a slow round trip is a guess.
+            // The answer says nothing against what is known, and the middle of a slow round trip is
+            // a guess.
             return 0;
         }
         let ahead = ahead_at(asked + answered.saturating_sub(asked) / 2);
@@ -75,7 +89,11 @@ impl Clock {
 /// This host's wall clock, in ns since 1970.
 #[allow(clippy::disallowed_methods)]
 pub(crate) fn wall() -> u64 {
-    nanos(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
+    nanos(
+        SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default(),
+    )
 }
 
 fn nanos(duration: Duration) -> u64 {
@@ -96,12 +114,16 @@ impl Deadline {
     /// What is left of the wait; zero when it is over.
     #[allow(clippy::disallowed_methods)]
     pub(crate) fn remaining(self) -> Duration {
-        self.0.map_or(Duration::MAX, |end| end.saturating_duration_since(Instant::now()))
+        self.0.map_or(Duration::MAX, |end| {
+            end.saturating_duration_since(Instant::now())
+        })
     }
 }
 
 /// The `last_modified` of an envelope: ns since 1970.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
+)]
 #[serde(transparent)]
 pub(crate) struct Stamp(u64);
 
@@ -113,7 +135,11 @@ impl Stamp {
 
     /// The stamp that stands for `ns`.
     pub(crate) fn new(ns: u64) -> Self {
-        if ns > Self::MAX.0 { Self::ZERO } else { Self(ns) }
+        if ns > Self::MAX.0 {
+            Self::ZERO
+        } else {
+            Self(ns)
+        }
     }
 
     pub(crate) fn get(self) -> u64 {
@@ -124,7 +150,11 @@ impl Stamp {
     /// stamp issued or seen for the key where that is not below it.
     pub(crate) fn issue(now: u64, last: Self, random: &mut fastrand::Rng) -> Self {
         let fresh = Self::new((now / 1_000).saturating_mul(1_000) + random.u64(0..1_000));
-        if last < fresh || last > Self::MAX { fresh } else { last.just_above(random) }
+        if last < fresh || last > Self::MAX {
+            fresh
+        } else {
+            last.just_above(random)
+        }
     }
 
     /// The least stamp above this one.
@@ -167,9 +197,14 @@ mod tests {
     #[test]
     fn a_stamp_is_the_microsecond_with_three_random_digits() {
         let mut random = fastrand::Rng::with_seed(2);
-        let digits: std::collections::HashSet<u64> =
-            (0..100).map(|_| Stamp::issue(7_000_999, Stamp::ZERO, &mut random).get()).collect();
-        assert!(digits.iter().all(|stamp| (7_000_000..7_001_000).contains(stamp)));
+        let digits: std::collections::HashSet<u64> = (0..100)
+            .map(|_| Stamp::issue(7_000_999, Stamp::ZERO, &mut random).get())
+            .collect();
+        assert!(
+            digits
+                .iter()
+                .all(|stamp| (7_000_000..7_001_000).contains(stamp))
+        );
         assert!(digits.len() > 50);
     }
 
@@ -187,6 +222,9 @@ mod tests {
         let by = clock.adjust(clock.unadjusted(mono) + hour, mono, mono);
         assert_eq!(by, hour.cast_signed());
         assert!(clock.at().now >= clock.unadjusted(mono) + hour);
-        assert_eq!(clock.adjust(clock.unadjusted(mono), mono, mono), -hour.cast_signed());
+        assert_eq!(
+            clock.adjust(clock.unadjusted(mono), mono, mono),
+            -hour.cast_signed()
+        );
     }
 }

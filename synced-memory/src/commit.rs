@@ -1,6 +1,7 @@
 //! The accept-or-refuse rule: what a backend does with an attempt to write one key.
 //!
-//! `backend/redis/commit.lua` is the same rule for servers; the contract tests hold the two together.
+//! `backend/redis/commit.lua` is the same rule for servers; the contract tests hold the two
+//! together.
 
 use crate::clock::Stamp;
 use crate::envelope::{self, Text};
@@ -52,8 +53,8 @@ impl Change {
     }
 }
 
-/// What an attempt was made on: a compare-and-set is on the stamp and the length, and on the bytes where a
-/// value has no stamp (DESIGN, section 5).
+/// What an attempt was made on: a compare-and-set is on the stamp and the length, and on the bytes
+/// where a value has no stamp (DESIGN, section 5).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Expects {
     /// Whatever is there: the stamps decide.
@@ -71,10 +72,15 @@ pub(crate) enum Expects {
 impl Expects {
     /// Exactly what is stored.
     pub(crate) fn of(stored: Option<&Bytes>) -> Self {
-        let Some(stored) = stored else { return Self::Absent };
+        let Some(stored) = stored else {
+            return Self::Absent;
+        };
         match envelope::stamp_of(stored) {
             Stamp::ZERO => Self::Unstamped(stored.clone()),
-            stamp => Self::Stamped { stamp, length: stored.len() },
+            stamp => Self::Stamped {
+                stamp,
+                length: stored.len(),
+            },
         }
     }
 
@@ -95,8 +101,8 @@ pub(crate) struct Attempt {
     pub(crate) expects: Expects,
     /// An earlier attempt is in doubt, and may yet arrive: the first one was made so long ago.
     pub(crate) retry: Option<Duration>,
-    /// The sequence number that is on record for the writer, where that is known and was not long ago. It changes
-    /// nothing of what is done, but for how much there is to look at.
+    /// The sequence number that is on record for the writer, where that is known and was not long
+    /// ago. It changes nothing of what is done, but for how much there is to look at.
     pub(crate) recorded: Option<Sequence>,
 }
 
@@ -110,9 +116,12 @@ impl Attempt {
 /// What the backend did with an attempt that it looked at.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    /// The change was made now. `existed` says whether the key was there before, `contended` by whom
-    /// another change was refused that has not been made since.
-    Applied { existed: bool, contended: Option<Writer> },
+    /// The change was made now. `existed` says whether the key was there before, `contended` by
+    /// whom another change was refused that has not been made since.
+    Applied {
+        existed: bool,
+        contended: Option<Writer>,
+    },
     /// An earlier attempt with this sequence number had made it; nothing was done now.
     Already(Found),
     /// Something as new or newer is there, or something else than expected; nothing was done.
@@ -131,7 +140,9 @@ pub(crate) struct Found {
 impl Found {
     /// The stamp that a write has to beat. A key that exists ignores its tombstone.
     pub(crate) fn stamp(&self) -> Stamp {
-        self.stored.as_deref().map_or(self.tombstone, envelope::stamp_of)
+        self.stored
+            .as_deref()
+            .map_or(self.tombstone, envelope::stamp_of)
     }
 }
 
@@ -154,23 +165,32 @@ pub(crate) enum Verdict {
 }
 
 impl Verdict {
-    /// Whether it goes on record. A retry that is refused does: what was refused stays so, also when the
-    /// attempt in doubt arrives at last.
+    /// Whether it goes on record. A retry that is refused does: what was refused stays so, also
+    /// when the attempt in doubt arrives at last.
     pub(crate) fn is_recorded(self, attempt: &Attempt) -> bool {
         self == Self::Apply || (self == Self::Refuse && attempt.retry.is_some())
     }
 }
 
-/// Decides on an attempt, given what is at its key, and what is on record for its writer there. `forgets`:
-/// records that are as old as its first try may have been dropped.
+/// Decides on an attempt, given what is at its key, and what is on record for its writer there.
+/// `forgets`: records that are as old as its first try may have been dropped.
 ///
-/// The sequence number comes first: an attempt that was applied once is never applied again, not even
-/// where somebody has since stored an older stamp (DESIGN, rules 4 and 6).
-pub(crate) fn decide(attempt: &Attempt, found: &Found, record: Option<Record>, forgets: bool) -> Verdict {
+/// The sequence number comes first: an attempt that was applied once is never applied again, not
+/// even where somebody has since stored an older stamp (DESIGN, rules 4 and 6).
+pub(crate) fn decide(
+    attempt: &Attempt,
+    found: &Found,
+    record: Option<Record>,
+    forgets: bool,
+) -> Verdict {
     match record {
         Some(record) if attempt.sequence < record.sequence => return Verdict::Already,
         Some(record) if attempt.sequence == record.sequence => {
-            return if record.refused { Verdict::Refuse } else { Verdict::Already };
+            return if record.refused {
+                Verdict::Refuse
+            } else {
+                Verdict::Already
+            };
         }
         None if forgets && attempt.retry.is_some() => return Verdict::Forgotten,
         _ => {}
@@ -185,8 +205,8 @@ pub(crate) fn decide(attempt: &Attempt, found: &Found, record: Option<Record>, f
 /// So many records a key has at most: writers come and go.
 pub(crate) const RECORDS: usize = 256;
 
-/// For so long after a record was put down with its time, later ones of its writer may take its place without.
-/// Sidecars are kept for that much longer.
+/// For so long after a record was put down with its time, later ones of its writer may take its
+/// place without. Sidecars are kept for that much longer.
 pub(crate) fn recent(sidecar_ttl: Duration) -> Duration {
     const MOST: Duration = Duration::from_secs(60);
     MOST.min(sidecar_ttl / 20)
@@ -212,11 +232,20 @@ mod tests {
 
     fn found(stored: &'static str, tombstone: u64) -> Found {
         let stored = (!stored.is_empty()).then(|| Bytes::from_static(stored.as_bytes()));
-        Found { stored, tombstone: Stamp::new(tombstone) }
+        Found {
+            stored,
+            tombstone: Stamp::new(tombstone),
+        }
     }
 
-    const APPLIED: Option<Record> = Some(Record { sequence: 1, refused: false });
-    const REFUSED: Option<Record> = Some(Record { sequence: 1, refused: true });
+    const APPLIED: Option<Record> = Some(Record {
+        sequence: 1,
+        refused: false,
+    });
+    const REFUSED: Option<Record> = Some(Record {
+        sequence: 1,
+        refused: true,
+    });
 
     #[test]
     fn the_newest_stamp_wins_strictly_and_a_recorded_attempt_is_never_applied_again() {
@@ -233,7 +262,10 @@ mod tests {
             (2, 5, 0, REFUSED, Verdict::Apply),
         ] {
             let attempt = attempt(sequence, stamp, Expects::Anything, false);
-            assert_eq!(decide(&attempt, &found("", tombstone), recorded, false), verdict);
+            assert_eq!(
+                decide(&attempt, &found("", tombstone), recorded, false),
+                verdict
+            );
         }
     }
 
@@ -245,26 +277,61 @@ mod tests {
         for seen in ["", "1", STAMPED] {
             let expects = Expects::of(found(seen, 0).stored.as_ref());
             for there in ["", "1", "2", STAMPED, LONGER, NEWER] {
-                let expected = if there == seen { Verdict::Apply } else { Verdict::Refuse };
-                assert_eq!(decide(&attempt(1, 9, expects.clone(), false), &found(there, 0), None, false), expected);
+                let expected = if there == seen {
+                    Verdict::Apply
+                } else {
+                    Verdict::Refuse
+                };
                 assert_eq!(
-                    decide(&attempt(1, 9, Expects::Nothing, false), &found(there, 0), None, false),
+                    decide(
+                        &attempt(1, 9, expects.clone(), false),
+                        &found(there, 0),
+                        None,
+                        false
+                    ),
+                    expected
+                );
+                assert_eq!(
+                    decide(
+                        &attempt(1, 9, Expects::Nothing, false),
+                        &found(there, 0),
+                        None,
+                        false
+                    ),
                     Verdict::Refuse
                 );
             }
             // What is deleted stays deleted.
-            let expected = if seen.is_empty() { Verdict::Refuse } else { Verdict::Apply };
-            assert_eq!(decide(&attempt(1, 9, expects, false), &found(seen, 9), None, false), expected);
+            let expected = if seen.is_empty() {
+                Verdict::Refuse
+            } else {
+                Verdict::Apply
+            };
+            assert_eq!(
+                decide(&attempt(1, 9, expects, false), &found(seen, 9), None, false),
+                expected
+            );
         }
     }
 
     #[test]
     fn a_retry_of_which_no_record_may_be_left_is_not_tried() {
         let retry = attempt(3, 9, Expects::Anything, true);
-        assert_eq!(decide(&retry, &found("", 0), None, true), Verdict::Forgotten);
+        assert_eq!(
+            decide(&retry, &found("", 0), None, true),
+            Verdict::Forgotten
+        );
         assert_eq!(decide(&retry, &found("", 0), None, false), Verdict::Apply);
         assert_eq!(decide(&retry, &found("", 0), APPLIED, true), Verdict::Apply);
-        assert_eq!(decide(&attempt(3, 9, Expects::Anything, false), &found("", 0), None, true), Verdict::Apply);
+        assert_eq!(
+            decide(
+                &attempt(3, 9, Expects::Anything, false),
+                &found("", 0),
+                None,
+                true
+            ),
+            Verdict::Apply
+        );
     }
 
     #[test]

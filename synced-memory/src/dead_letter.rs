@@ -12,9 +12,10 @@ use std::time::Duration;
 
 /// A queued write that was refused or is in doubt, or a taken element that could not go back.
 ///
-/// It is kept, and counted in [`Status::dead_letters`](crate::Status::dead_letters), until it is [retried](Self::retry) or
-/// [forgotten](Self::forget), or beyond a quarter of [`outbox_limit`](crate::Builder::outbox_limit) the oldest is dropped
-/// and counted. With a [journal](crate::Builder::journal) it outlives the process.
+/// It is kept, and counted in [`Status::dead_letters`](crate::Status::dead_letters), until it is
+/// [retried](Self::retry) or [forgotten](Self::forget), or beyond a quarter of
+/// [`outbox_limit`](crate::Builder::outbox_limit) the oldest is dropped and counted. With a
+/// [journal](crate::Builder::journal) it outlives the process.
 ///
 /// ```
 /// # let memory = synced_memory::Memory::open("memory:")?;
@@ -61,30 +62,41 @@ impl DeadLetter {
         self.letter.may_have_been_made
     }
 
-    /// The value that was assigned, as JSON; `None` for a delete, and where only a part was changed.
+    /// The value that was assigned, as JSON; `None` for a delete, and where only a part was
+    /// changed.
     pub fn value(&self) -> Option<Value> {
         serde_json::from_str(&self.letter.value()?).ok()
     }
 
-    /// The changes to a part of the value as JSON, one element for each call: a list of operations, each with its `path` and
-    /// what it was to `do` there. Nothing where a value was assigned.
+    /// The changes to a part of the value as JSON, one element for each call: a list of operations,
+    /// each with its `path` and what it was to `do` there. Nothing where a value was assigned.
     pub fn changes(&self) -> Vec<Value> {
-        if self.letter.assignment.is_some() { Vec::new() } else { self.letter.changes() }
+        if self.letter.assignment.is_some() {
+            Vec::new()
+        } else {
+            self.letter.changes()
+        }
     }
 
-    /// The element that was taken and handed to nobody, as JSON: of a map an object with the entry, of `splice` a list.
+    /// The element that was taken and handed to nobody, as JSON: of a map an object with the entry,
+    /// of `splice` a list.
     pub fn taken(&self) -> Option<Value> {
-        self.letter.taken.as_ref().and_then(|taken: &Json| serde_json::from_str(taken.as_str()).ok())
+        self.letter
+            .taken
+            .as_ref()
+            .and_then(|taken: &Json| serde_json::from_str(taken.as_str()).ok())
     }
 
-    /// Makes the write now, as a new one: parts are assigned whatever is there, what was appended is appended, what was
-    /// taken goes back (an entry of a map only where its key is absent). The letter is over with that.
+    /// Makes the write now, as a new one: parts are assigned whatever is there, what was appended
+    /// is appended, what was taken goes back (an entry of a map only where its key is absent). The
+    /// letter is over with that.
     ///
     /// # Errors
     ///
-    /// The letter stays: `InDoubt` where it may have been made already ([`retry_anyway`](Self::retry_anyway) does it all the
-    /// same), `Conflict` where it still does not apply, and where it was retried or forgotten before; `OutboxFull`,
-    /// `Rejected`, `Journal`, `Closed`.
+    /// The letter stays: `InDoubt` where it may have been made already
+    /// ([`retry_anyway`](Self::retry_anyway) does it all the same), `Conflict` where it still does
+    /// not apply, and where it was retried or forgotten before; `OutboxFull`, `Rejected`,
+    /// `Journal`, `Closed`.
     pub fn retry(&self) -> Result<Written> {
         if self.may_have_been_made() {
             let what = "it may have been made already: `retry_anyway` makes it, then perhaps for the second time";
@@ -93,7 +105,8 @@ impl DeadLetter {
         self.retry_anyway()
     }
 
-    /// As [`retry`](Self::retry), also where it may have been made already: then what it appends or adds is there twice.
+    /// As [`retry`](Self::retry), also where it may have been made already: then what it appends or
+    /// adds is there twice.
     ///
     /// # Errors
     ///

@@ -117,7 +117,11 @@ pub(crate) fn describe(error: &serde_json::Error) -> String {
     let parts = text.split_once(": ").zip(text.rsplit_once(", expected "));
     match parts {
         Some((("invalid type" | "invalid value" | "invalid length", found), (_, expected))) => {
-            let kind = found.split(['`', '"', ',']).next().unwrap_or_default().trim();
+            let kind = found
+                .split(['`', '"', ','])
+                .next()
+                .unwrap_or_default()
+                .trim();
             format!("found {kind} where {expected} was expected, at {place}")
         }
         _ => format!("found JSON that does not fit, at {place}"),
@@ -135,10 +139,17 @@ pub(crate) fn path_of_error<T: DeserializeOwned>(json: &str) -> String {
 
 /// Why a value cannot be written, without any of the value.
 pub(crate) fn describe_refusal(error: &serde_json::Error) -> String {
-    const KNOWN: [&str; 3] = [json::INEXACT, "key must be a string", "float key must be finite"];
+    const KNOWN: [&str; 3] = [
+        json::INEXACT,
+        "key must be a string",
+        "float key must be finite",
+    ];
     let text = error.to_string();
     let known = KNOWN.into_iter().find(|known| text.contains(known));
-    format!("the value cannot be written as JSON: {}", known.unwrap_or("its `Serialize` failed"))
+    format!(
+        "the value cannot be written as JSON: {}",
+        known.unwrap_or("its `Serialize` failed")
+    )
 }
 
 struct Tail {
@@ -153,7 +164,11 @@ fn find_tail(stored: &[u8]) -> Option<Tail> {
     let first = stored.len().saturating_sub(TAIL);
     let rest = trim_end(&stored[first..]).strip_suffix(b"}")?;
     let rest = trim_end(rest);
-    let digits = rest.iter().rev().take_while(|byte| byte.is_ascii_digit()).count();
+    let digits = rest
+        .iter()
+        .rev()
+        .take_while(|byte| byte.is_ascii_digit())
+        .count();
     let (rest, number) = rest.split_at(rest.len() - digits);
     let rest = trim_end(rest).strip_suffix(NAME)?;
     if digits == 0 {
@@ -162,12 +177,18 @@ fn find_tail(stored: &[u8]) -> Option<Tail> {
     let number = std::str::from_utf8(number).ok()?;
     // More digits than a u64 has are a stamp beyond 2^62, which counts as zero.
     let stamp = number.parse().map_or(Stamp::ZERO, Stamp::new);
-    Some(Tail { start: first + rest.len(), stamp })
+    Some(Tail {
+        start: first + rest.len(),
+        stamp,
+    })
 }
 
 fn trim_end(text: &[u8]) -> &[u8] {
     // Lua's %s: the ASCII white space, vertical tab included.
-    let end = text.iter().rposition(|byte| !matches!(byte, b'\t'..=b'\r' | b' ')).map_or(0, |last| last + 1);
+    let end = text
+        .iter()
+        .rposition(|byte| !matches!(byte, b'\t'..=b'\r' | b' '))
+        .map_or(0, |last| last + 1);
     &text[..end]
 }
 
@@ -182,7 +203,10 @@ mod tests {
 
     #[test]
     fn an_envelope_has_its_value_first_and_its_stamp_last() {
-        assert_eq!(&sealed(&"a", 17)[..], br#"{"value": "a","last_modified": 17}"#);
+        assert_eq!(
+            &sealed(&"a", 17)[..],
+            br#"{"value": "a","last_modified": 17}"#
+        );
     }
 
     #[test]
@@ -195,8 +219,15 @@ mod tests {
 
     #[test]
     fn a_new_stamp_leaves_the_value_as_it_was() {
-        for value in [json!("x"), json!({"value": 1, "last_modified": 5}), json!([",", "\"last_modified\": 9}"])] {
-            assert_eq!(restamped(&sealed(&value, 1_000_000_000_000_000_000), Stamp::new(7)), sealed(&value, 7));
+        for value in [
+            json!("x"),
+            json!({"value": 1, "last_modified": 5}),
+            json!([",", "\"last_modified\": 9}"]),
+        ] {
+            assert_eq!(
+                restamped(&sealed(&value, 1_000_000_000_000_000_000), Stamp::new(7)),
+                sealed(&value, 7)
+            );
         }
     }
 
@@ -210,15 +241,29 @@ mod tests {
     #[test]
     fn the_value_is_a_part_of_what_is_stored_byte_for_byte() {
         for (stored, value) in [
-            (r#"{"value": {"b" :1e2,"a": [ ]}, "last_modified": 5}"#, r#"{"b" :1e2,"a": [ ]}"#),
-            (r#"{"other": 1, "value":1180591620717411303424 ,"last_modified": 5}"#, "1180591620717411303424"),
+            (
+                r#"{"value": {"b" :1e2,"a": [ ]}, "last_modified": 5}"#,
+                r#"{"b" :1e2,"a": [ ]}"#,
+            ),
+            (
+                r#"{"other": 1, "value":1180591620717411303424 ,"last_modified": 5}"#,
+                "1180591620717411303424",
+            ),
             (r#" {"a": 1} "#, r#"{"a": 1}"#),
             ("garbage", ""),
             (r#"{"value": garbage, "last_modified": 5}"#, ""),
         ] {
-            assert_eq!(value_of(&Bytes::from_static(stored.as_bytes())).as_str(), value, "{stored}");
+            assert_eq!(
+                value_of(&Bytes::from_static(stored.as_bytes())).as_str(),
+                value,
+                "{stored}"
+            );
         }
-        for value in [json!("x"), json!({"value": 1, "last_modified": 5}), json!([",", "\"last_modified\": 9}"])] {
+        for value in [
+            json!("x"),
+            json!({"value": 1, "last_modified": 5}),
+            json!([",", "\"last_modified\": 9}"]),
+        ] {
             let sealed = sealed(&value, 17);
             assert_eq!(own_value_of(&sealed), value_of(&sealed));
         }
@@ -233,9 +278,15 @@ mod tests {
             (r#"{"value": "\"last_modified\": 5}"}"#, 0),
             (r#"{"value": 1, "last_modified": -5}"#, 0),
             (r#"{"value": 1, "last_modified": 5.0}"#, 0),
-            (r#"{"value": 1, "last_modified": 99999999999999999999999}"#, 0),
+            (
+                r#"{"value": 1, "last_modified": 99999999999999999999999}"#,
+                0,
+            ),
             (r#"{"value": 1, "last_modified": 4611686018427387905}"#, 0),
-            (r#"{"value": 1, "last_modified": 4611686018427387904}"#, 1 << 62),
+            (
+                r#"{"value": 1, "last_modified": 4611686018427387904}"#,
+                1 << 62,
+            ),
             ("5", 0),
             ("", 0),
             ("}", 0),
@@ -256,8 +307,19 @@ mod tests {
 
     #[test]
     fn every_number_survives_exactly() {
-        for float in [0.1, -0.0, f64::MIN_POSITIVE, 5e-324, f64::MAX, 1.0 / 3.0, 123_456_789.123_456_79] {
-            assert_eq!(decode::<f64>(&sealed(&float, 1)).unwrap().to_bits(), float.to_bits());
+        for float in [
+            0.1,
+            -0.0,
+            f64::MIN_POSITIVE,
+            5e-324,
+            f64::MAX,
+            1.0 / 3.0,
+            123_456_789.123_456_79,
+        ] {
+            assert_eq!(
+                decode::<f64>(&sealed(&float, 1)).unwrap().to_bits(),
+                float.to_bits()
+            );
         }
         assert_eq!(decode::<u64>(&sealed(&u64::MAX, 1)).unwrap(), u64::MAX);
         assert_eq!(decode::<i64>(&sealed(&i64::MIN, 1)).unwrap(), i64::MIN);
@@ -270,21 +332,34 @@ mod tests {
             #[allow(dead_code)]
             age: u8,
         }
-        let describe = |stored: &str| super::describe(&decode::<Age>(stored.as_bytes()).unwrap_err());
+        let describe =
+            |stored: &str| super::describe(&decode::<Age>(stored.as_bytes()).unwrap_err());
         assert_eq!(
             describe(r#"{"age": "secret, expected 5"}"#),
             "found string where u8 was expected, at line 1 column 28"
         );
-        assert_eq!(describe(r#"{"age": 300}"#), "found integer where u8 was expected, at line 1 column 11");
+        assert_eq!(
+            describe(r#"{"age": 300}"#),
+            "found integer where u8 was expected, at line 1 column 11"
+        );
         assert_eq!(describe("{}"), "missing field `age`, at line 1 column 2");
-        assert_eq!(describe("nonsense"), "found no valid JSON, at line 1 column 2");
+        assert_eq!(
+            describe("nonsense"),
+            "found no valid JSON, at line 1 column 2"
+        );
     }
 
     #[test]
     fn what_json_cannot_hold_is_refused() {
         assert!(Unsealed::encode(&f64::NAN).is_err());
         assert!(Unsealed::encode(&vec![Some(f32::INFINITY)]).is_err());
-        assert!(Unsealed::encode(&std::collections::HashMap::from([("a", (1, f64::NEG_INFINITY))])).is_err());
+        assert!(
+            Unsealed::encode(&std::collections::HashMap::from([(
+                "a",
+                (1, f64::NEG_INFINITY)
+            )]))
+            .is_err()
+        );
         assert!(Unsealed::encode(&u128::MAX).is_err());
         assert!(Unsealed::encode(&(i128::from(i64::MIN) - 1)).is_err());
     }

@@ -23,15 +23,16 @@ struct Inner {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// Nothing is stored, and there is no default. The backend has said so; where it was never asked, it is `Unavailable`.
+    /// Nothing is stored, and there is no default. The backend has said so; where it was never
+    /// asked, it is `Unavailable`.
     Unset,
     /// A value that JSON cannot hold: its `Serialize` failed, or it has a NaN, an infinity or an
     /// integer beyond 64 bits. Nothing was changed.
     Serialize,
     /// What is stored is not a value of this type, or no JSON at all. Other keys are not affected.
     Decode,
-    /// The backend did not answer, and this process does not know: of a read, nothing is known of the key; a confirmed call
-    /// was not made, and never will be.
+    /// The backend did not answer, and this process does not know: of a read, nothing is known of
+    /// the key; a confirmed call was not made, and never will be.
     Unavailable,
     /// What others wrote does not go together with this change.
     Conflict,
@@ -47,19 +48,35 @@ pub enum ErrorKind {
     Closed,
     /// The journal on disk could not be written or read.
     Journal,
-    /// A confirmed call was sent, and no answer came in time: it was made once, or never. It is the one error after
-    /// which something may have been changed.
+    /// A confirmed call was sent, and no answer came in time: it was made once, or never. It is the
+    /// one error after which something may have been changed.
     InDoubt,
 }
 
 impl Error {
     pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { inner: Arc::new(Inner { kind, message: message.into(), keys: Vec::new() }) }
+        Self {
+            inner: Arc::new(Inner {
+                kind,
+                message: message.into(),
+                keys: Vec::new(),
+            }),
+        }
     }
 
     /// An error about a call of several keys, with what became of each.
-    pub(crate) fn of_keys(kind: ErrorKind, message: impl Into<String>, keys: Vec<(String, Option<ErrorKind>)>) -> Self {
-        Self { inner: Arc::new(Inner { kind, message: message.into(), keys }) }
+    pub(crate) fn of_keys(
+        kind: ErrorKind,
+        message: impl Into<String>,
+        keys: Vec<(String, Option<ErrorKind>)>,
+    ) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                kind,
+                message: message.into(),
+                keys,
+            }),
+        }
     }
 
     /// An error about one key.
@@ -71,8 +88,9 @@ impl Error {
         Self::new(ErrorKind::Closed, "the memory was closed")
     }
 
-    /// What became of each key, of a confirmed call of several keys (`restore`, a delete of a key that has older names):
-    /// `None` where it was made, else why it was not. Empty for every other error.
+    /// What became of each key, of a confirmed call of several keys (`restore`, a delete of a key
+    /// that has older names): `None` where it was made, else why it was not. Empty for every other
+    /// error.
     pub fn keys(&self) -> &[(String, Option<ErrorKind>)] {
         &self.inner.keys
     }

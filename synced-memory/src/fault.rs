@@ -25,19 +25,31 @@ pub(crate) enum FaultKind {
 
 impl Fault {
     pub(crate) fn lost(message: impl fmt::Display) -> Self {
-        Self { kind: FaultKind::Lost, message: message.to_string() }
+        Self {
+            kind: FaultKind::Lost,
+            message: message.to_string(),
+        }
     }
 
     pub(crate) fn busy(message: impl fmt::Display) -> Self {
-        Self { kind: FaultKind::Busy, message: message.to_string() }
+        Self {
+            kind: FaultKind::Busy,
+            message: message.to_string(),
+        }
     }
 
     pub(crate) fn elsewhere(message: impl fmt::Display) -> Self {
-        Self { kind: FaultKind::Elsewhere, message: message.to_string() }
+        Self {
+            kind: FaultKind::Elsewhere,
+            message: message.to_string(),
+        }
     }
 
     pub(crate) fn again(cause: Self) -> Self {
-        Self { kind: FaultKind::Again, ..cause }
+        Self {
+            kind: FaultKind::Again,
+            ..cause
+        }
     }
 
     pub(crate) fn is_lost(&self) -> bool {
@@ -49,7 +61,10 @@ impl Fault {
     }
 
     pub(crate) fn refused(message: impl fmt::Display) -> Self {
-        Self { kind: FaultKind::Refused, message: message.to_string() }
+        Self {
+            kind: FaultKind::Refused,
+            message: message.to_string(),
+        }
     }
 }
 

@@ -19,7 +19,8 @@ use tokio::sync::oneshot;
 use tokio::task::yield_now;
 use tokio::time::{sleep, timeout};
 
-/// So many writes go out together at most: enough to fill a round trip, few enough to be answered soon.
+/// So many writes go out together at most: enough to fill a round trip, few enough to be answered
+/// soon.
 const BATCH: usize = 512;
 /// And so many bytes, beyond which no more writes are added.
 const BATCH_BYTES: usize = 1 << 20;
@@ -29,7 +30,11 @@ const BATCHES: usize = 8;
 const HEARTBEAT: Duration = Duration::from_secs(1);
 
 /// Runs until the memory stops. `first` is told how the first try to connect ended.
-pub(crate) async fn run(shared: &Shared, backend: &dyn Backend, first: oneshot::Sender<Result<()>>) {
+pub(crate) async fn run(
+    shared: &Shared,
+    backend: &dyn Backend,
+    first: oneshot::Sender<Result<()>>,
+) {
     let _ended = Ended(shared);
     tokio::select! {
         () = shared.stopped() => {}
@@ -37,14 +42,19 @@ pub(crate) async fn run(shared: &Shared, backend: &dyn Backend, first: oneshot::
     }
 }
 
-/// Nothing is sent any more once it is dropped; also where that is a panic, so that nobody waits for what never comes.
+/// Nothing is sent any more once it is dropped; also where that is a panic, so that nobody waits
+/// for what never comes.
 struct Ended<'a>(&'a Shared);
 
 impl Drop for Ended<'_> {
     fn drop(&mut self) {
         let Self(shared) = self;
         let has_panicked = std::thread::panicking();
-        let why = if has_panicked { Error::new(ErrorKind::Closed, "the I/O thread panicked") } else { Error::closed() };
+        let why = if has_panicked {
+            Error::new(ErrorKind::Closed, "the I/O thread panicked")
+        } else {
+            Error::closed()
+        };
         shared.state().lost(why.clone(), shared.clock.mono());
         shared.set_live(None);
         if has_panicked {
@@ -57,7 +67,11 @@ impl Drop for Ended<'_> {
 /// Whoever waits for how the first try to connect ends.
 type First = Option<oneshot::Sender<Result<()>>>;
 
-async fn keep_connected(shared: &Shared, backend: &dyn Backend, first: oneshot::Sender<Result<()>>) {
+async fn keep_connected(
+    shared: &Shared,
+    backend: &dyn Backend,
+    first: oneshot::Sender<Result<()>>,
+) {
     let mut first: First = Some(first);
     let mut backoff = Backoff::new(shared.settings.backoff);
     let mut was_connected = false;
@@ -69,7 +83,8 @@ async fn keep_connected(shared: &Shared, backend: &dyn Backend, first: oneshot::
                 said = None;
                 let fault = serve(shared, &live, tracked, &mut backoff, &mut first).await;
                 live.end(fault.clone());
-                // One that takes no writes is asked less and less often, however often it can be reached.
+                // One that takes no writes is asked less and less often, however often it can be
+                // reached.
                 if fault.kind != FaultKind::Elsewhere {
                     backoff.reset();
                 }
@@ -87,9 +102,14 @@ async fn keep_connected(shared: &Shared, backend: &dyn Backend, first: oneshot::
                 fault
             }
         };
-        let kind = if fault.is_refused() { ErrorKind::Rejected } else { ErrorKind::Unavailable };
+        let kind = if fault.is_refused() {
+            ErrorKind::Rejected
+        } else {
+            ErrorKind::Unavailable
+        };
         let error = Error::new(kind, format!("{}: {fault}", shared.target));
-        // Before anybody can see that there is no connection: a read of what is unknown asks since when.
+        // Before anybody can see that there is no connection: a read of what is unknown asks since
+        // when.
         shared.state().lost(error.clone(), shared.clock.mono());
         shared.set_live(None);
         if let Some(first) = first.take() {
@@ -102,14 +122,19 @@ async fn keep_connected(shared: &Shared, backend: &dyn Backend, first: oneshot::
     }
 }
 
-/// Connects, and learns the backend's clock. Returns also of which keys changes are told from now on.
+/// Connects, and learns the backend's clock. Returns also of which keys changes are told from now
+/// on.
 async fn connect(
     shared: &Shared,
     backend: &dyn Backend,
     was_connected: &mut bool,
 ) -> Result<(Arc<Live>, Tracked), Fault> {
     let limit = shared.settings.timeout;
-    let silent = |_| Fault::lost(format_args!("no answer to a connection attempt within {limit:?}"));
+    let silent = |_| {
+        Fault::lost(format_args!(
+            "no answer to a connection attempt within {limit:?}"
+        ))
+    };
     let session = timeout(limit, backend.connect()).await.map_err(silent)??;
     let live = Arc::new(Live::new(session));
     if let Ok(Ok(policy)) = timeout(limit, live.session.eviction_policy()).await {
@@ -124,7 +149,9 @@ async fn connect(
         state.connected(first.then_some(shift));
     }
     // Before anybody reads over this connection.
-    let tracked = timeout(limit, refresher::track(shared, &live)).await.map_err(silent)??;
+    let tracked = timeout(limit, refresher::track(shared, &live))
+        .await
+        .map_err(silent)??;
     Ok((live, tracked))
 }
 
@@ -136,12 +163,20 @@ async fn ask_time(shared: &Shared, live: &Live) -> Result<(u64, Mono, Mono), Fau
     match timeout(limit, live.session.now()).await {
         Ok(Ok(now)) => Ok((now, asked, shared.clock.mono())),
         Ok(Err(fault)) => Err(fault),
-        Err(_) => Err(Fault::lost(format_args!("no answer to a heartbeat within {limit:?}"))),
+        Err(_) => Err(Fault::lost(format_args!(
+            "no answer to a heartbeat within {limit:?}"
+        ))),
     }
 }
 
 /// Uses a connection until it is no good any more, and says why.
-async fn serve(shared: &Shared, live: &Arc<Live>, tracked: Tracked, backoff: &mut Backoff, first: &mut First) -> Fault {
+async fn serve(
+    shared: &Shared,
+    live: &Arc<Live>,
+    tracked: Tracked,
+    backoff: &mut Backoff,
+    first: &mut First,
+) -> Fault {
     tokio::select! {
         fault = live.ended() => fault,
         ended = live.session.ended() => ended.err().unwrap_or_else(|| Fault::lost("the connection was closed")),
@@ -162,7 +197,12 @@ async fn heartbeat(shared: &Shared, live: &Live) -> Fault {
     }
 }
 
-async fn flush(shared: &Shared, live: &Arc<Live>, backoff: &mut Backoff, first: &mut First) -> Fault {
+async fn flush(
+    shared: &Shared,
+    live: &Arc<Live>,
+    backoff: &mut Backoff,
+    first: &mut First,
+) -> Fault {
     let mut on_sent = Some(|| {
         shared.set_live(Some(Arc::clone(live)));
         if let Some(first) = first.take() {
@@ -193,7 +233,9 @@ async fn flush(shared: &Shared, live: &Arc<Live>, backoff: &mut Backoff, first: 
                 let mono = shared.clock.mono();
                 let held = shared.state().held_until(mono);
                 match held {
-                    Some(until) => _ = timeout(until.saturating_sub(mono), shared.wake.notified()).await,
+                    Some(until) => {
+                        _ = timeout(until.saturating_sub(mono), shared.wake.notified()).await
+                    }
                     None => shared.wake.notified().await,
                 }
             }
@@ -207,7 +249,8 @@ async fn flush(shared: &Shared, live: &Arc<Live>, backoff: &mut Backoff, first: 
     }
 }
 
-/// Drops this writer's records at keys that nobody here uses any more. Those that stay behind age out.
+/// Drops this writer's records at keys that nobody here uses any more. Those that stay behind age
+/// out.
 async fn forget_unused(shared: &Shared, live: &Live) -> Result<(), Fault> {
     let forget = |_| {
         let mut state = shared.state();
@@ -219,17 +262,24 @@ async fn forget_unused(shared: &Shared, live: &Live) -> Result<(), Fault> {
     }
 }
 
-/// Sends what waits until nothing does, several batches at a time. `on_sent` is called once the first
-/// batches are on their way.
+/// Sends what waits until nothing does, several batches at a time. `on_sent` is called once the
+/// first batches are on their way.
 ///
-/// What is in doubt goes first: only then do others see the connection and make requests of their own.
-async fn drain(shared: &Shared, live: &Live, on_sent: &mut Option<impl FnOnce()>) -> Result<(), Fault> {
+/// What is in doubt goes first: only then do others see the connection and make requests of their
+/// own.
+async fn drain(
+    shared: &Shared,
+    live: &Live,
+    on_sent: &mut Option<impl FnOnce()>,
+) -> Result<(), Fault> {
     let mut under_way = FuturesUnordered::new();
     // Why nothing more is sent for now. The answers that are on their way are still taken in.
     let mut held_back = None;
     loop {
         while under_way.len() < BATCHES && held_back.is_none() {
-            let Some(mut batch) = next_batch(shared, live) else { break };
+            let Some(mut batch) = next_batch(shared, live) else {
+                break;
+            };
             // Its first poll sends it.
             match poll_once(&mut batch).await {
                 Poll::Ready(done) => {
@@ -276,8 +326,15 @@ fn next_batch<'a>(shared: &'a Shared, live: &'a Live) -> Option<Sending<'a>> {
     let limit = shared.patience();
     Some(Box::pin(async move {
         let _uploading = uploading;
-        let silent = |_| Fault::lost(format_args!("no answer to {} writes within {limit:?}", batch.len()));
-        timeout(limit, send(shared, live, &batch)).await.map_err(silent)?
+        let silent = |_| {
+            Fault::lost(format_args!(
+                "no answer to {} writes within {limit:?}",
+                batch.len()
+            ))
+        };
+        timeout(limit, send(shared, live, &batch))
+            .await
+            .map_err(silent)?
     }))
 }
 
@@ -317,7 +374,13 @@ fn take_in(
     let mut state = shared.state();
     for (attempt, answer) in batch.iter().zip(answers) {
         let fault = answer.as_ref().err().cloned();
-        let is_contended = matches!(answer, Ok(Outcome::Applied { contended: Some(_), .. }));
+        let is_contended = matches!(
+            answer,
+            Ok(Outcome::Applied {
+                contended: Some(_),
+                ..
+            })
+        );
         if !state.answered(attempt, ticket, answer) {
             continue;
         }
@@ -361,7 +424,11 @@ struct Backoff {
 
 impl Backoff {
     fn new((least, most): (Duration, Duration)) -> Self {
-        Self { least, most, current: least }
+        Self {
+            least,
+            most,
+            current: least,
+        }
     }
 
     fn reset(&mut self) {
@@ -389,13 +456,24 @@ mod tests {
     fn whatever_else_runs_on_the_io_thread_has_its_turn_after_each_batch() {
         let backend = ProcessBackend::open("", Duration::from_secs(1));
         let shared = Shared::new(Settings::default(), backend.target(), None).unwrap();
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()
+            .unwrap();
         runtime.block_on(async {
             let live = Live::new(backend.connect().await.unwrap());
             for n in 0..4 * BATCH {
                 let value = Unsealed::encode(&n).unwrap();
                 let write = Request::Put { value, ttl: None };
-                shared.state().write(&n.to_string().into(), write, WritePolicy::Behind, shared.clock.at()).unwrap();
+                shared
+                    .state()
+                    .write(
+                        &n.to_string().into(),
+                        write,
+                        WritePolicy::Behind,
+                        shared.clock.at(),
+                    )
+                    .unwrap();
             }
             let (turns, mut on_sent) = (Cell::new(0), None::<fn()>);
             let others = async {

@@ -6,7 +6,10 @@
 use serde::ser::{self, Serialize, Serializer};
 
 /// Appends `value` to `text`.
-pub(crate) fn write<T: Serialize + ?Sized>(text: &mut Vec<u8>, value: &T) -> Result<(), serde_json::Error> {
+pub(crate) fn write<T: Serialize + ?Sized>(
+    text: &mut Vec<u8>,
+    value: &T,
+) -> Result<(), serde_json::Error> {
     value.serialize(Exact(&mut serde_json::Serializer::new(text)))
 }
 
@@ -67,11 +70,19 @@ impl<S: Serializer> Serializer for Exact<S> {
     }
 
     fn serialize_f32(self, value: f32) -> Result<S::Ok, S::Error> {
-        if value.is_finite() { self.0.serialize_f32(value) } else { Err(inexact()) }
+        if value.is_finite() {
+            self.0.serialize_f32(value)
+        } else {
+            Err(inexact())
+        }
     }
 
     fn serialize_f64(self, value: f64) -> Result<S::Ok, S::Error> {
-        if value.is_finite() { self.0.serialize_f64(value) } else { Err(inexact()) }
+        if value.is_finite() {
+            self.0.serialize_f64(value)
+        } else {
+            Err(inexact())
+        }
     }
 
     fn serialize_i128(self, value: i128) -> Result<S::Ok, S::Error> {
@@ -101,11 +112,20 @@ impl<S: Serializer> Serializer for Exact<S> {
         self.0.serialize_unit()
     }
 
-    fn serialize_unit_variant(self, name: &'static str, index: u32, variant: &'static str) -> Result<S::Ok, S::Error> {
+    fn serialize_unit_variant(
+        self,
+        name: &'static str,
+        index: u32,
+        variant: &'static str,
+    ) -> Result<S::Ok, S::Error> {
         self.0.serialize_unit_variant(name, index, variant)
     }
 
-    fn serialize_newtype_struct<T: Serialize + ?Sized>(self, name: &'static str, value: &T) -> Result<S::Ok, S::Error> {
+    fn serialize_newtype_struct<T: Serialize + ?Sized>(
+        self,
+        name: &'static str,
+        value: &T,
+    ) -> Result<S::Ok, S::Error> {
         self.0.serialize_newtype_struct(name, &Checked(value))
     }
 
@@ -116,7 +136,8 @@ impl<S: Serializer> Serializer for Exact<S> {
         variant: &'static str,
         value: &T,
     ) -> Result<S::Ok, S::Error> {
-        self.0.serialize_newtype_variant(name, index, variant, &Checked(value))
+        self.0
+            .serialize_newtype_variant(name, index, variant, &Checked(value))
     }
 
     fn serialize_seq(self, len: Option<usize>) -> Result<Self::SerializeSeq, S::Error> {
@@ -127,7 +148,11 @@ impl<S: Serializer> Serializer for Exact<S> {
         self.0.serialize_tuple(len).map(Exact)
     }
 
-    fn serialize_tuple_struct(self, name: &'static str, len: usize) -> Result<Self::SerializeTupleStruct, S::Error> {
+    fn serialize_tuple_struct(
+        self,
+        name: &'static str,
+        len: usize,
+    ) -> Result<Self::SerializeTupleStruct, S::Error> {
         self.0.serialize_tuple_struct(name, len).map(Exact)
     }
 
@@ -138,14 +163,20 @@ impl<S: Serializer> Serializer for Exact<S> {
         variant: &'static str,
         len: usize,
     ) -> Result<Self::SerializeTupleVariant, S::Error> {
-        self.0.serialize_tuple_variant(name, index, variant, len).map(Exact)
+        self.0
+            .serialize_tuple_variant(name, index, variant, len)
+            .map(Exact)
     }
 
     fn serialize_map(self, len: Option<usize>) -> Result<Self::SerializeMap, S::Error> {
         self.0.serialize_map(len).map(Exact)
     }
 
-    fn serialize_struct(self, name: &'static str, len: usize) -> Result<Self::SerializeStruct, S::Error> {
+    fn serialize_struct(
+        self,
+        name: &'static str,
+        len: usize,
+    ) -> Result<Self::SerializeStruct, S::Error> {
         self.0.serialize_struct(name, len).map(Exact)
     }
 
@@ -156,7 +187,9 @@ impl<S: Serializer> Serializer for Exact<S> {
         variant: &'static str,
         len: usize,
     ) -> Result<Self::SerializeStructVariant, S::Error> {
-        self.0.serialize_struct_variant(name, index, variant, len).map(Exact)
+        self.0
+            .serialize_struct_variant(name, index, variant, len)
+            .map(Exact)
     }
 
     fn is_human_readable(&self) -> bool {
@@ -217,7 +250,8 @@ impl<S: ser::SerializeMap> ser::SerializeMap for Exact<S> {
     type Ok = S::Ok;
     type Error = S::Error;
 
-    // A key is no number in JSON: serde_json writes it as a string, and refuses a float that is not finite.
+    // A key is no number in JSON: serde_json writes it as a string, and refuses a float that is not
+    // finite.
     fn serialize_key<T: Serialize + ?Sized>(&mut self, key: &T) -> Result<(), S::Error> {
         self.0.serialize_key(key)
     }

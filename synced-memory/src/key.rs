@@ -35,12 +35,18 @@ impl<T> Key<T> {
     /// A name that is empty or contains a `:` or a brace is an error of kind
     /// [`ErrorKind::Config`](crate::ErrorKind::Config) at each use.
     pub const fn named(name: String) -> Self {
-        Self { name: Cow::Owned(name), spec: Spec::new() }
+        Self {
+            name: Cow::Owned(name),
+            spec: Spec::new(),
+        }
     }
 
     #[doc(hidden)]
     pub const fn with_spec(name: &'static str, spec: Spec<T>) -> Self {
-        Self { name: Cow::Borrowed(name), spec }
+        Self {
+            name: Cow::Borrowed(name),
+            spec,
+        }
     }
 
     /// The name, without prefix and scope.
@@ -49,7 +55,14 @@ impl<T> Key<T> {
     }
 
     pub(crate) fn without_default(&self) -> Self {
-        Self { name: self.name.clone(), spec: Spec { default: None, is_optional: true, ..self.spec } }
+        Self {
+            name: self.name.clone(),
+            spec: Spec {
+                default: None,
+                is_optional: true,
+                ..self.spec
+            },
+        }
     }
 
     pub(crate) fn spec(&self) -> Spec<T> {
@@ -59,7 +72,10 @@ impl<T> Key<T> {
 
 impl<T> Clone for Key<T> {
     fn clone(&self) -> Self {
-        Self { name: self.name.clone(), spec: self.spec }
+        Self {
+            name: self.name.clone(),
+            spec: self.spec,
+        }
     }
 }
 
@@ -78,8 +94,8 @@ pub struct Spec<T> {
     pub(crate) ttl: Option<Duration>,
     /// It has these members of its own, which may be set before the whole is.
     pub(crate) nested: Option<Members>,
-    /// Its default is what its type is while it is empty, and nobody has asked for that: of what is not known it says
-    /// nothing.
+    /// Its default is what its type is while it is empty, and nobody has asked for that: of what is
+    /// not known it says nothing.
     pub(crate) is_implied: bool,
     /// An unset value is taken for nothing.
     pub(crate) is_optional: bool,
@@ -109,22 +125,35 @@ impl<T> Spec<T> {
 
     /// Its writes return once they are queued.
     pub const fn behind(self) -> Self {
-        Self { write: Some(WritePolicy::Behind), ..self }
+        Self {
+            write: Some(WritePolicy::Behind),
+            ..self
+        }
     }
 
     /// Its writes return what has come of them.
     pub const fn confirmed(self) -> Self {
-        Self { write: Some(WritePolicy::Confirmed), ..self }
+        Self {
+            write: Some(WritePolicy::Confirmed),
+            ..self
+        }
     }
 
     /// What an unset key reads as.
     pub const fn default(self, default: fn() -> T) -> Self {
-        Self { default: Some(default), ..self }
+        Self {
+            default: Some(default),
+            ..self
+        }
     }
 
     /// What an unset key of an option or a collection reads as, though nothing says so.
     pub const fn empty(self, empty: fn() -> T) -> Self {
-        Self { default: Some(empty), is_implied: true, ..self }
+        Self {
+            default: Some(empty),
+            is_implied: true,
+            ..self
+        }
     }
 
     /// Older names, read in this order when the key is unset.
@@ -132,14 +161,21 @@ impl<T> Spec<T> {
         Self { aliases, ..self }
     }
 
-    /// It is a struct that is merged by field. Setters below an unset value start from an empty object.
+    /// It is a struct that is merged by field. Setters below an unset value start from an empty
+    /// object.
     pub const fn nested(self, members: Members) -> Self {
-        Self { nested: Some(members), ..self }
+        Self {
+            nested: Some(members),
+            ..self
+        }
     }
 
     /// How long a value lives, from its write.
     pub const fn ttl(self, ttl: Duration) -> Self {
-        Self { ttl: Some(ttl), ..self }
+        Self {
+            ttl: Some(ttl),
+            ..self
+        }
     }
 }
 
@@ -159,17 +195,25 @@ impl<T> Copy for Spec<T> {}
 
 impl<T> fmt::Debug for Spec<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Spec").field("aliases", &self.aliases).field("ttl", &self.ttl).finish_non_exhaustive()
+        f.debug_struct("Spec")
+            .field("aliases", &self.aliases)
+            .field("ttl", &self.ttl)
+            .finish_non_exhaustive()
     }
 }
 
-/// Refuses a name that would not be told from a scope, or would move the key to another cluster slot.
+/// Refuses a name that would not be told from a scope, or would move the key to another cluster
+/// slot.
 pub(crate) fn check_name(name: &str) -> Result<()> {
     if name.is_empty() {
         return Err(Error::new(ErrorKind::Config, "the name of a key is empty"));
     }
     if name.contains([':', '{', '}']) {
-        return Err(Error::of_key(ErrorKind::Config, name, "the name of a key contains no `:` and no braces"));
+        return Err(Error::of_key(
+            ErrorKind::Config,
+            name,
+            "the name of a key contains no `:` and no braces",
+        ));
     }
     Ok(())
 }
@@ -177,17 +221,28 @@ pub(crate) fn check_name(name: &str) -> Result<()> {
 /// Refuses a scope that is empty or has braces; a `:` nests.
 pub(crate) fn check_scope(scope: &str) -> Result<()> {
     if scope.is_empty() || scope.split(':').any(str::is_empty) {
-        return Err(Error::new(ErrorKind::Config, format!("the scope `{scope}` has an empty part")));
+        return Err(Error::new(
+            ErrorKind::Config,
+            format!("the scope `{scope}` has an empty part"),
+        ));
     }
     if scope.contains(['{', '}']) {
-        return Err(Error::new(ErrorKind::Config, format!("the scope `{scope}` has braces")));
+        return Err(Error::new(
+            ErrorKind::Config,
+            format!("the scope `{scope}` has braces"),
+        ));
     }
     Ok(())
 }
 
 /// Refuses a prefix with braces other than one hash tag, and one that would cover the sidecars.
 pub(crate) fn check_prefix(prefix: &str) -> Result<()> {
-    let refuse = |why: &str| Err(Error::new(ErrorKind::Config, format!("the prefix `{prefix}` {why}")));
+    let refuse = |why: &str| {
+        Err(Error::new(
+            ErrorKind::Config,
+            format!("the prefix `{prefix}` {why}"),
+        ))
+    };
     match prefix.matches(['{', '}']).collect::<String>().as_str() {
         "" => {}
         "{}" if !prefix.contains("{}") => {}
@@ -205,7 +260,11 @@ pub(crate) const SIDECARS: &str = "synced-memory/";
 /// The sidecar of a key, in the key's own cluster slot: under the key's hash tag where it has one,
 /// else with the whole key as the tag.
 pub(crate) fn sidecar(key: &str) -> String {
-    if key.contains('{') { format!("{SIDECARS}{key}") } else { format!("{SIDECARS}{{{key}}}") }
+    if key.contains('{') {
+        format!("{SIDECARS}{key}")
+    } else {
+        format!("{SIDECARS}{{{key}}}")
+    }
 }
 
 #[cfg(test)]
@@ -216,7 +275,11 @@ mod tests {
     fn names_contain_no_colon_and_no_braces() {
         assert!(check_name("counter").is_ok());
         for name in ["", "a:b", "a{b", "a}b"] {
-            assert_eq!(check_name(name).unwrap_err().kind(), ErrorKind::Config, "{name}");
+            assert_eq!(
+                check_name(name).unwrap_err().kind(),
+                ErrorKind::Config,
+                "{name}"
+            );
         }
     }
 
@@ -233,7 +296,10 @@ mod tests {
     #[test]
     fn a_sidecar_has_the_hash_tag_of_its_key() {
         assert_eq!(sidecar("memory:counter"), "synced-memory/{memory:counter}");
-        assert_eq!(sidecar("app{tag}:counter"), "synced-memory/app{tag}:counter");
+        assert_eq!(
+            sidecar("app{tag}:counter"),
+            "synced-memory/app{tag}:counter"
+        );
     }
 
     #[test]

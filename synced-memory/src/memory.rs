@@ -22,8 +22,8 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// One connection to one backend, with its cache and the writes that wait. Cheap to clone; clones and
-/// scopes share everything.
+/// One connection to one backend, with its cache and the writes that wait. Cheap to clone; clones
+/// and scopes share everything.
 ///
 /// ```
 /// use synced_memory::{Key, Memory};
@@ -35,8 +35,9 @@ use std::time::Duration;
 /// # Ok::<(), synced_memory::Error>(())
 /// ```
 ///
-/// The drop of the last `Memory`, handle or [`Synced`](crate::Synced) delivers what is queued for at
-/// most `shutdown_timeout`. What lives in a `static` is never dropped and must call [`close`](Memory::close).
+/// The drop of the last `Memory`, handle or [`Synced`](crate::Synced) delivers what is queued for
+/// at most `shutdown_timeout`. What lives in a `static` is never dropped and must call
+/// [`close`](Memory::close).
 #[cfg_attr(feature = "sqlite", doc = "", doc = include_str!("../sqlite.md"))]
 #[derive(Clone)]
 pub struct Memory {
@@ -66,8 +67,8 @@ pub struct Status {
     pub oldest_pending: Option<Duration>,
     /// What last went wrong between this process and the backend; it may be long over.
     pub last_error: Option<Error>,
-    /// How many queued writes were not made, or may have been, and how many taken elements could not go back;
-    /// [`Memory::dead_letters`] shows them.
+    /// How many queued writes were not made, or may have been, and how many taken elements could
+    /// not go back; [`Memory::dead_letters`] shows them.
     pub dead_letters: usize,
     /// How many of them were dropped, since there were too many.
     pub dropped_dead_letters: u64,
@@ -75,27 +76,30 @@ pub struct Status {
     pub superseded: u64,
     /// How many queued writes were dropped, since their `ttl` was over before they could be sent.
     pub expired: u64,
-    /// How many keys are read near or watched whose slots are not known to be current: the backend is away or may not
-    /// tell of changes, or they are being read again. [`Synced::staleness`](crate::Synced::staleness) says since when.
+    /// How many keys are read near or watched whose slots are not known to be current: the backend
+    /// is away or may not tell of changes, or they are being read again.
+    /// [`Synced::staleness`](crate::Synced::staleness) says since when.
     pub not_current: usize,
-    /// How the server chooses what it throws away when memory is short, where it says so. Anything but
-    /// `noeviction` loses state; `volatile-*` loses the sidecars first, and with them the memory of deletes.
+    /// How the server chooses what it throws away when memory is short, where it says so. Anything
+    /// but `noeviction` loses state; `volatile-*` loses the sidecars first, and with them the
+    /// memory of deletes.
     pub eviction_policy: Option<String>,
 }
 
 impl Memory {
     /// Opens a URL: `redis://user:password@host:6379/0`, `valkey://`, `dragonfly://`,
-    /// `redis+unix:///path`, `sqlite:path` (a file that the processes of one machine share; the feature
-    /// `sqlite`), `memory:` (this process alone, fresh at each open) or `memory:name` (shared within the process
-    /// while anybody has it open).
+    /// `redis+unix:///path`, `sqlite:path` (a file that the processes of one machine share; the
+    /// feature `sqlite`), `memory:` (this process alone, fresh at each open) or `memory:name`
+    /// (shared within the process while anybody has it open).
     ///
     /// Waits at most `timeout` for the first answer. A backend that is not there is no error: reads
-    /// show what this process knows or an explicit `default`, and are `Unavailable` otherwise; writes are queued.
+    /// show what this process knows or an explicit `default`, and are `Unavailable` otherwise;
+    /// writes are queued.
     ///
     /// # Errors
     ///
-    /// `Config` for a URL that makes no sense, `Rejected` for a wrong password, or for a file that is no
-    /// database of this library or cannot be written.
+    /// `Config` for a URL that makes no sense, `Rejected` for a wrong password, or for a file that
+    /// is no database of this library or cannot be written.
     pub fn open(url: &str) -> Result<Self> {
         Self::builder().url(url).build()
     }
@@ -116,10 +120,21 @@ impl Memory {
     }
 
     fn connect(config: Config) -> Result<Self> {
-        let Config { place, prefix, scope, settings, journal, durability } = config;
+        let Config {
+            place,
+            prefix,
+            scope,
+            settings,
+            journal,
+            durability,
+        } = config;
         let journal = |target: &str| {
             let target = format!("{target} {prefix}");
-            journal.map(|directory| journal::Place { directory, target, durability })
+            journal.map(|directory| journal::Place {
+                directory,
+                target,
+                durability,
+            })
         };
         let core = match place {
             Place::Process(name) => {
@@ -130,15 +145,18 @@ impl Memory {
             #[cfg(feature = "redis")]
             Place::Redis { server, target } => {
                 use crate::backend::redis::RedisBackend;
-                let backend = RedisBackend::new(server, target, settings.timeout, settings.tombstone_ttl);
-                let backend = backend.map_err(|fault| Error::new(ErrorKind::Config, fault.to_string()))?;
+                let backend =
+                    RedisBackend::new(server, target, settings.timeout, settings.tombstone_ttl);
+                let backend =
+                    backend.map_err(|fault| Error::new(ErrorKind::Config, fault.to_string()))?;
                 let journal = journal(backend.target());
                 Core::open(backend, settings, journal)?
             }
             #[cfg(feature = "sqlite")]
             Place::Sqlite(path) => {
                 let synced = durability == Durability::Fsync;
-                let backend = SqliteBackend::new(path, synced, settings.timeout, settings.tombstone_ttl);
+                let backend =
+                    SqliteBackend::new(path, synced, settings.timeout, settings.tombstone_ttl);
                 let journal = journal(backend.target());
                 Core::open(backend, settings, journal)?
             }
@@ -149,7 +167,15 @@ impl Memory {
 
     fn with(core: Arc<Core>, prefix: String, path: String, invalid: Option<Error>) -> Self {
         let slots = Mutex::default();
-        Self { scope: Arc::new(Scope { core, prefix, path, invalid, slots }) }
+        Self {
+            scope: Arc::new(Scope {
+                core,
+                prefix,
+                path,
+                invalid,
+                slots,
+            }),
+        }
     }
 
     /// The namespace `scope` below this one: its keys are `<prefix><scope>:<name>`. It shares the
@@ -165,7 +191,11 @@ impl Memory {
 
     /// The same scope under another prefix.
     pub(crate) fn under_prefix(&self, prefix: &str) -> Self {
-        self.derived(prefix.to_owned(), self.scope.path.clone(), check_prefix(prefix).err())
+        self.derived(
+            prefix.to_owned(),
+            self.scope.path.clone(),
+            check_prefix(prefix).err(),
+        )
     }
 
     fn derived(&self, prefix: String, path: String, invalid: Option<Error>) -> Self {
@@ -177,7 +207,8 @@ impl Memory {
     ///
     /// # Errors
     ///
-    /// `Decode` where something else than a `T` is stored, `Rejected` where the server refuses this key.
+    /// `Decode` where something else than a `T` is stored, `Rejected` where the server refuses this
+    /// key.
     pub fn get<T: crate::value::Value>(&self, key: &Key<T>) -> Result<Option<T>> {
         self.synced(key).find_or_default()
     }
@@ -218,7 +249,10 @@ impl Memory {
     /// `Unavailable` where the backend is away.
     pub fn names(&self) -> Result<Vec<String>> {
         let own = self.stem().len();
-        let names = self.keys_below()?.into_iter().map(|mut key| key.split_off(own));
+        let names = self
+            .keys_below()?
+            .into_iter()
+            .map(|mut key| key.split_off(own));
         Ok(names.filter(|name| !name.contains(':')).collect())
     }
 
@@ -231,12 +265,18 @@ impl Memory {
     /// in the database need be this library's).
     pub fn purge(&self) -> Result<u64> {
         if self.stem().is_empty() {
-            return Err(Error::new(ErrorKind::Config, "a purge needs a prefix or a scope"));
+            return Err(Error::new(
+                ErrorKind::Config,
+                "a purge needs a prefix or a scope",
+            ));
         }
         let mut purged = 0;
         let keys: Vec<Arc<str>> = self.keys_below()?.into_iter().map(Into::into).collect();
         for some in keys.chunks(1_000) {
-            let deletes = some.iter().map(|key| (Arc::clone(key), Request::Delete)).collect();
+            let deletes = some
+                .iter()
+                .map(|key| (Arc::clone(key), Request::Delete))
+                .collect();
             for answer in block_on(self.scope.core.write_all(deletes, WritePolicy::Through))? {
                 purged += u64::from(answer?.existed);
             }
@@ -253,11 +293,18 @@ impl Memory {
         let mut keys = BTreeSet::new();
         let mut cursor = None;
         loop {
-            let page = block_on(self.scope.core.ask(|live| live.session.names(&stem, cursor.take())));
+            let page = block_on(
+                self.scope
+                    .core
+                    .ask(|live| live.session.names(&stem, cursor.take())),
+            );
             let (names, next) = match page {
                 Some(Ok(page)) => page,
                 Some(Err(fault)) if fault.is_refused() => {
-                    return Err(Error::new(ErrorKind::Rejected, format!("the names below `{stem}`: {fault}")));
+                    return Err(Error::new(
+                        ErrorKind::Rejected,
+                        format!("the names below `{stem}`: {fault}"),
+                    ));
                 }
                 _ => return Err(shared.unavailable()),
             };
@@ -269,8 +316,12 @@ impl Memory {
         }
         let mono = shared.clock.mono();
         let state = shared.state();
-        let pending: BTreeSet<_> =
-            state.outbox.entries().map(|(key, _)| key).filter(|key| key.starts_with(&stem)).collect();
+        let pending: BTreeSet<_> = state
+            .outbox
+            .entries()
+            .map(|(key, _)| key)
+            .filter(|key| key.starts_with(&stem))
+            .collect();
         for key in pending {
             if state.view(key, mono).stored.is_some() {
                 keys.insert(key.to_string());
@@ -301,16 +352,17 @@ impl Memory {
         }
     }
 
-    /// The queued writes of this scope and those below that were not made, or may have been, and the taken elements that could
-    /// not go back, oldest first; without a scope those of the whole connection. They are kept until each is retried or
-    /// forgotten.
+    /// The queued writes of this scope and those below that were not made, or may have been, and
+    /// the taken elements that could not go back, oldest first; without a scope those of the whole
+    /// connection. They are kept until each is retried or forgotten.
     pub fn dead_letters(&self) -> Vec<DeadLetter> {
         let letters = self.shared().state().letters.clone();
         let stem = self.stem();
         // Without a scope it sees those of the whole connection, whatever their prefix.
         let is_own = |letter: &Letter| self.scope.path.is_empty() || letter.key.starts_with(&stem);
         let own = letters.into_iter().filter(is_own);
-        own.map(|letter| DeadLetter::new(self.core(), letter)).collect()
+        own.map(|letter| DeadLetter::new(self.core(), letter))
+            .collect()
     }
 
     /// Waits until the backend has answered for everything that is queued now.
@@ -336,14 +388,15 @@ impl Memory {
     ///
     /// # Errors
     ///
-    /// `Timeout` after `timeout`, naming what was not delivered. With a [journal](crate::Builder::journal) the next
-    /// memory that opens it delivers that; without one it is lost.
+    /// `Timeout` after `timeout`, naming what was not delivered. With a
+    /// [journal](crate::Builder::journal) the next memory that opens it delivers that; without one
+    /// it is lost.
     pub fn close(&self, timeout: Duration) -> Result<()> {
         block_on(self.close_async(timeout))
     }
 
-    /// As [`close`](Memory::close), in async code. Where the future is dropped, the last drop of a handle goes on
-    /// with it.
+    /// As [`close`](Memory::close), in async code. Where the future is dropped, the last drop of a
+    /// handle goes on with it.
     ///
     /// # Errors
     ///
@@ -370,7 +423,10 @@ impl Memory {
     }
 
     fn slots(&self) -> MutexGuard<'_, HashMap<String, Arc<Slot>>> {
-        self.scope.slots.lock().unwrap_or_else(PoisonError::into_inner)
+        self.scope
+            .slots
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What the keys of all its scopes begin with.
@@ -395,7 +451,10 @@ impl Memory {
     pub(crate) fn lone_slot(&self, name: &str) -> Result<Arc<Slot>> {
         self.check()?;
         check_name(name)?;
-        Ok(Arc::new(Slot::hold(self.shared(), format!("{}{name}", self.stem()))))
+        Ok(Arc::new(Slot::hold(
+            self.shared(),
+            format!("{}{name}", self.stem()),
+        )))
     }
 }
 

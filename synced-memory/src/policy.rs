@@ -11,7 +11,8 @@ pub enum ReadPolicy {
     /// The backend, each time; while it is away, what this process knows. The default.
     #[default]
     Through,
-    /// A local slot, which the backend keeps current: it tells what changes. Only the first read of a key asks.
+    /// A local slot, which the backend keeps current: it tells what changes. Only the first read of
+    /// a key asks.
     Near,
 }
 
@@ -22,10 +23,11 @@ pub enum WritePolicy {
     /// The backend's answer, for at most `timeout`. The default.
     #[default]
     Through,
-    /// Nothing: it returns once it is queued, and journalled where there is a journal. Closures and what takes an element
-    /// wait all the same.
+    /// Nothing: it returns once it is queued, and journalled where there is a journal. Closures and
+    /// what takes an element wait all the same.
     Behind,
-    /// The backend's answer: what it returns is a fact. Where there is no answer within `timeout` it is an `Err`, of kind
-    /// `Unavailable` where it was not made and never will be, and `InDoubt` where nobody knows.
+    /// The backend's answer: what it returns is a fact. Where there is no answer within `timeout`
+    /// it is an `Err`, of kind `Unavailable` where it was not made and never will be, and `InDoubt`
+    /// where nobody knows.
     Confirmed,
 }

@@ -27,7 +27,11 @@ pub enum Place {
 
 impl Place {
     /// Under the struct's own prefix and scope.
-    pub fn root(memory: &Memory, prefix: Option<&'static str>, scope: Option<&'static str>) -> Self {
+    pub fn root(
+        memory: &Memory,
+        prefix: Option<&'static str>,
+        scope: Option<&'static str>,
+    ) -> Self {
         let memory = prefix.map_or_else(|| memory.clone(), |prefix| memory.under_prefix(prefix));
         Self::Root(scope.map_or_else(|| memory.clone(), |scope| memory.scope(scope)))
     }
@@ -54,7 +58,12 @@ impl Place {
 pub trait FieldType: Sized {
     fn field() -> Field<Self>;
     /// The view of a field, under `key`, or inside another key as the member `inside`.
-    fn view<'a>(field: &'a Field<Self>, place: &Place, key: &Key<Self>, inside: &Key<Self>) -> &'a Synced<Self>;
+    fn view<'a>(
+        field: &'a Field<Self>,
+        place: &Place,
+        key: &Key<Self>,
+        inside: &Key<Self>,
+    ) -> &'a Synced<Self>;
     fn get(view: &Synced<Self>) -> Result<Self>;
     fn set(view: &Synced<Self>, value: Self) -> Result<Written>;
     fn update<R>(view: &Synced<Self>, change: impl FnMut(&mut Self) -> R) -> Result<R>;
@@ -71,7 +80,12 @@ impl<T: Value> FieldType for T {
         Field(OnceLock::new())
     }
 
-    fn view<'a>(field: &'a Field<Self>, place: &Place, key: &Key<Self>, inside: &Key<Self>) -> &'a Synced<Self> {
+    fn view<'a>(
+        field: &'a Field<Self>,
+        place: &Place,
+        key: &Key<Self>,
+        inside: &Key<Self>,
+    ) -> &'a Synced<Self> {
         field.0.get_or_init(|| match place {
             Place::Root(memory) => memory.synced(key),
             Place::Inside(part) => part.member(inside),
@@ -115,9 +129,10 @@ impl<T: Value> FieldType for T {
         };
         match (restore.writes.last_mut(), request) {
             // Inside a key it is one change.
-            (Some((last, Request::Mutate { mutation, .. })), Request::Mutate { mutation: more, .. })
-                if *last == key =>
-            {
+            (
+                Some((last, Request::Mutate { mutation, .. })),
+                Request::Mutate { mutation: more, .. },
+            ) if *last == key => {
                 mutation.join(more);
             }
             (_, request) => restore.writes.push((key, request)),
@@ -155,7 +170,8 @@ impl<T: synced::Integer> Integer for T {
 /// The view of a field, made at its first use.
 pub struct Field<T>(OnceLock<Synced<T>>);
 
-/// What was asked for: in the slots, or of a confirmed place what the backend has under its key, with nothing on top.
+/// What was asked for: in the slots, or of a confirmed place what the backend has under its key,
+/// with nothing on top.
 #[derive(Debug)]
 pub struct Loaded(Option<state::View>);
 
@@ -166,7 +182,11 @@ pub fn load(place: &Place, views: &[&dyn View]) -> Result<Loaded> {
     {
         return block_on(part.view_now()).map(|stored| Loaded(Some(stored)));
     }
-    let mut keys = views.iter().map(|view| view.keys()).collect::<Result<Vec<_>>>()?.concat();
+    let mut keys = views
+        .iter()
+        .map(|view| view.keys())
+        .collect::<Result<Vec<_>>>()?
+        .concat();
     if let Place::Inside(_) = place {
         keys.sort_unstable();
         keys.dedup();
@@ -175,7 +195,11 @@ pub fn load(place: &Place, views: &[&dyn View]) -> Result<Loaded> {
 }
 
 /// Watches all of these, which have these names.
-pub fn watch(place: &Place, views: &[&dyn View], names: &'static [&'static str]) -> Watch<Vec<&'static str>> {
+pub fn watch(
+    place: &Place,
+    views: &[&dyn View],
+    names: &'static [&'static str],
+) -> Watch<Vec<&'static str>> {
     let parts: Vec<&Part> = views.iter().map(|view| view.as_part()).collect();
     Watch::of_parts(place.memory(), &parts, names)
 }
@@ -190,12 +214,19 @@ pub struct Restore {
 
 impl Restore {
     pub fn new(place: &Place) -> Self {
-        Self { memory: place.memory().clone(), writes: Vec::new(), policy: WritePolicy::Behind }
+        Self {
+            memory: place.memory().clone(),
+            writes: Vec::new(),
+            policy: WritePolicy::Behind,
+        }
     }
 
     /// The weakest of what became of the fields.
     pub fn commit(self) -> Result<Written> {
         let answers = block_on(self.memory.core().write_together(self.writes, self.policy))?;
-        Ok(answers.into_iter().map(|answer| answer.written).fold(Written::Stored, Written::min))
+        Ok(answers
+            .into_iter()
+            .map(|answer| answer.written)
+            .fold(Written::Stored, Written::min))
     }
 }

@@ -1,7 +1,8 @@
 //! What to do with a write, given what is there: pure rules between the outbox and what is sent.
 //!
 //! An assignment competes with its stamp. A mutation is applied to what is there, and sent on the
-//! condition that it is still there; where it is not, on what the refusal brought back (DESIGN, rule 5).
+//! condition that it is still there; where it is not, on what the refusal brought back (DESIGN,
+//! rule 5).
 
 use crate::cache::Base;
 use crate::clock::{Mono, Stamp};
@@ -15,7 +16,12 @@ use bytes::Bytes;
 #[derive(Debug)]
 pub(crate) enum Plan {
     /// It is sent like this; these of its calls are superseded.
-    Send { change: Change, stamp: Stamp, expects: Expects, superseded: Vec<usize> },
+    Send {
+        change: Change,
+        stamp: Stamp,
+        expects: Expects,
+        superseded: Vec<usize>,
+    },
     /// What is there has to be asked for first.
     Ask,
     /// It was recorded on something else than is there: its caller is to record it anew.
@@ -44,9 +50,22 @@ pub(crate) fn plan(entry: &Entry, base: &Base, mono: Mono) -> Plan {
         }
     }
     let Some(mutation) = &entry.mutation else {
-        let Some(change) = entry.assignment.clone() else { return Plan::Done { superseded: Vec::new() } };
-        let expects = if entry.exact.is_some() { Expects::of(stored) } else { Expects::Anything };
-        return Plan::Send { change, stamp: entry.stamp, expects, superseded: Vec::new() };
+        let Some(change) = entry.assignment.clone() else {
+            return Plan::Done {
+                superseded: Vec::new(),
+            };
+        };
+        let expects = if entry.exact.is_some() {
+            Expects::of(stored)
+        } else {
+            Expects::Anything
+        };
+        return Plan::Send {
+            change,
+            stamp: entry.stamp,
+            expects,
+            superseded: Vec::new(),
+        };
     };
     if let Some(assignment) = &entry.assignment {
         let own = assignment.own_value();
@@ -59,13 +78,22 @@ pub(crate) fn plan(entry: &Entry, base: &Base, mono: Mono) -> Plan {
             Made::Text(text) => put(&text, entry.latest),
             Made::Removed => Change::Delete,
         };
-        return Plan::Send { change, stamp: entry.stamp, expects: Expects::Anything, superseded: Vec::new() };
+        return Plan::Send {
+            change,
+            stamp: entry.stamp,
+            expects: Expects::Anything,
+            superseded: Vec::new(),
+        };
     }
     if !base.is_known() && !is_current {
         return Plan::Ask;
     }
     let found = stored.map_or(Stamp::ZERO, |stored| envelope::stamp_of(stored));
-    let Applied { made, superseded, misfits } = apply(base.value_at(mono), mutation, rule(entry, found));
+    let Applied {
+        made,
+        superseded,
+        misfits,
+    } = apply(base.value_at(mono), mutation, rule(entry, found));
     if !superseded.is_empty() && entry.exact.is_some() {
         return Plan::Again;
     }
@@ -81,7 +109,12 @@ pub(crate) fn plan(entry: &Entry, base: &Base, mono: Mono) -> Plan {
         Made::Text(text) => put(&text, stamp),
         Made::Removed => Change::Delete,
     };
-    Plan::Send { change, stamp, expects: Expects::of(stored), superseded }
+    Plan::Send {
+        change,
+        stamp,
+        expects: Expects::of(stored),
+        superseded,
+    }
 }
 
 /// Whether a write has nothing left to do where nothing is: it only removes.
@@ -99,14 +132,23 @@ pub(crate) type Stored = (Option<Bytes>, Option<Text>);
 /// What a read shows where this write waits on top of what is below.
 pub(crate) fn shown(entry: &Entry, below: impl FnOnce() -> Stored) -> Stored {
     let (stored, value) = match &entry.assignment {
-        Some(Change::Put { envelope, .. }) => (Some(envelope.clone()), Some(envelope::own_value_of(envelope))),
+        Some(Change::Put { envelope, .. }) => (
+            Some(envelope.clone()),
+            Some(envelope::own_value_of(envelope)),
+        ),
         Some(Change::Delete) => (None, None),
         None => below(),
     };
-    let Some(mutation) = &entry.mutation else { return (stored, value) };
+    let Some(mutation) = &entry.mutation else {
+        return (stored, value);
+    };
     let found = stored.as_deref().map_or(Stamp::ZERO, envelope::stamp_of);
     let is_latest = entry.assignment.is_some() || entry.fresh;
-    let rule = if is_latest { Rule::Latest } else { Rule::NewerWins(found) };
+    let rule = if is_latest {
+        Rule::Latest
+    } else {
+        Rule::NewerWins(found)
+    };
     match apply(value.as_ref().map(Text::as_str), mutation, rule).made {
         Made::Text(text) => {
             let sealed = Unsealed::of_text(&text).seal(entry.latest.max(found.next()));
@@ -121,7 +163,9 @@ pub(crate) fn shown(entry: &Entry, below: impl FnOnce() -> Stored) -> Stored {
 /// Whether two stored forms hold the same value, whatever their stamps.
 pub(crate) fn is_same_value(one: Option<&Bytes>, other: Option<&Bytes>) -> bool {
     match (one, other) {
-        (Some(one), Some(other)) => one == other || envelope::value_of(one) == envelope::value_of(other),
+        (Some(one), Some(other)) => {
+            one == other || envelope::value_of(one) == envelope::value_of(other)
+        }
         (one, other) => one.is_none() && other.is_none(),
     }
 }
@@ -136,5 +180,8 @@ fn rule(entry: &Entry, found: Stamp) -> Rule {
 }
 
 fn put(text: &str, stamp: Stamp) -> Change {
-    Change::Put { envelope: Unsealed::of_text(text).seal(stamp), ttl: TimeToLive::Keep }
+    Change::Put {
+        envelope: Unsealed::of_text(text).seal(stamp),
+        ttl: TimeToLive::Keep,
+    }
 }

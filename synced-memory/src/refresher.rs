@@ -12,14 +12,22 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{MissedTickBehavior, Sleep, interval, sleep};
 
-/// Asks the backend for keys in one round trip, and keeps the answers in their slots. One answer per key:
-/// `Err` where the server refuses this key for good.
-pub(crate) async fn load(shared: &Shared, live: &Live, keys: &[Arc<str>]) -> Result<Vec<Result<()>>, Fault> {
+/// Asks the backend for keys in one round trip, and keeps the answers in their slots. One answer
+/// per key: `Err` where the server refuses this key for good.
+pub(crate) async fn load(
+    shared: &Shared,
+    live: &Live,
+    keys: &[Arc<str>],
+) -> Result<Vec<Result<()>>, Fault> {
     let is_any_near = {
         let state = shared.state();
         keys.iter().any(|key| state.cache.is_near(key))
     };
-    let read = if is_any_near { live.session.read_living(keys) } else { told(live.session.read(keys)) };
+    let read = if is_any_near {
+        live.session.read_living(keys)
+    } else {
+        told(live.session.read(keys))
+    };
     let mut ticket = 0;
     let mut generations = Vec::new();
     let request = shared.issue(live, read, |place| {
@@ -56,19 +64,23 @@ pub(crate) async fn load(shared: &Shared, live: &Live, keys: &[Arc<str>]) -> Res
         }
     };
     let answers = keys.iter().zip(answers).zip(generations);
-    let answers = answers.map(|((key, answer), generation)| take_in(key, answer, generation)).collect();
+    let answers = answers
+        .map(|((key, answer), generation)| take_in(key, answer, generation))
+        .collect();
     if state.cache.is_any_for_later() {
         shared.wake_refresher();
     }
     Ok(answers)
 }
 
-/// Ready when no mutation of these keys is under way that was sent before this request: its answer says
-/// whether it is in there.
+/// Ready when no mutation of these keys is under way that was sent before this request: its answer
+/// says whether it is in there.
 async fn settled(shared: &Shared, keys: &[Arc<str>], ticket: Ticket) {
     let waits: Vec<_> = {
         let mut state = shared.state();
-        keys.iter().filter_map(|key| state.when_settled(key, ticket)).collect()
+        keys.iter()
+            .filter_map(|key| state.when_settled(key, ticket))
+            .collect()
     };
     for wait in waits {
         // One that ends without an answer is over as well.
@@ -79,15 +91,16 @@ async fn settled(shared: &Shared, keys: &[Arc<str>], ticket: Ticket) {
 /// So many slots are read again at a time.
 const BATCH: usize = 256;
 
-/// After a reconnect each slot puts the first batch off by so long at most, so that many processes with many slots do
-/// not ask at the same time.
+/// After a reconnect each slot puts the first batch off by so long at most, so that many processes
+/// with many slots do not ask at the same time.
 const SPREAD: Duration = Duration::from_micros(20);
 const LONGEST_SPREAD: Duration = Duration::from_millis(200);
 
 /// Between two looks at what is watched, where the backend tells of no changes.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// So much later a slot is read again that could not be read (the server is loading, or a change of its value in doubt).
+/// So much later a slot is read again that could not be read (the server is loading, or a change of
+/// its value in doubt).
 const AGAIN: Duration = Duration::from_millis(20);
 
 /// What the keys begin with whose changes the backend was asked to tell.
@@ -123,11 +136,18 @@ pub(crate) async fn run(shared: &Shared, live: &Live, tracked: Tracked) -> Fault
     }
 }
 
-/// One read is under way at a time, and with it one read of each key: what changes meanwhile is read again after it.
-async fn keep_current(shared: &Shared, live: &Live, mut tracked: Tracked) -> Result<Infallible, Fault> {
+/// One read is under way at a time, and with it one read of each key: what changes meanwhile is
+/// read again after it.
+async fn keep_current(
+    shared: &Shared,
+    live: &Live,
+    mut tracked: Tracked,
+) -> Result<Infallible, Fault> {
     // Nothing is told before there is something to track, and then all of that is read.
     let waiting = u32::try_from(shared.state().cache.stale()).unwrap_or(u32::MAX);
-    let spread = (SPREAD * waiting).min(LONGEST_SPREAD).mul_f64(fastrand::f64());
+    let spread = (SPREAD * waiting)
+        .min(LONGEST_SPREAD)
+        .mul_f64(fastrand::f64());
     let mut spread = (waiting > 0).then(|| Box::pin(sleep(spread)));
     let mut again: Option<Pin<Box<Sleep>>> = None;
     let (mut changed, mut reading) = (None, None);
@@ -163,7 +183,9 @@ async fn keep_current(shared: &Shared, live: &Live, mut tracked: Tracked) -> Res
 
 /// Ready with what comes of it, which is then gone; never where there is nothing.
 async fn done<F: Future + ?Sized>(waits: &mut Option<Pin<Box<F>>>) -> F::Output {
-    let Some(future) = waits else { return pending().await };
+    let Some(future) = waits else {
+        return pending().await;
+    };
     let output = future.as_mut().await;
     *waits = None;
     output

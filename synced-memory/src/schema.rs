@@ -66,8 +66,8 @@ pub trait Handle {
     type Schema: SyncedMemory;
 }
 
-/// The handle of a nested field, made at its first use. It does not name the field's type: where that derives
-/// nothing, this is no second mistake.
+/// The handle of a nested field, made at its first use. It does not name the field's type: where
+/// that derives nothing, this is no second mistake.
 #[doc(hidden)]
 #[derive(Debug)]
 pub struct Nested(OnceLock<Box<dyn Any + Send + Sync>>);

@@ -1,8 +1,9 @@
 //! What of a value is merged part by part, noted while the value is written.
 //!
-//! Neither a JSON text nor the calls of serde tell a `HashSet` from a `Vec`, or a struct with `flatten` from a map.
-//! The type does: serde's generic methods are handed each part under its own type, whose name says what it is. A type
-//! that is not known here is one part, whatever it looks like inside.
+//! Neither a JSON text nor the calls of serde tell a `HashSet` from a `Vec`, or a struct with
+//! `flatten` from a map. The type does: serde's generic methods are handed each part under its own
+//! type, whose name says what it is. A type that is not known here is one part, whatever it looks
+//! like inside.
 
 use crate::json::Exact;
 use serde::ser::{self, Serialize, Serializer};
@@ -28,7 +29,8 @@ pub(crate) enum Shape {
     Fields(Vec<(Field, Shape)>),
 }
 
-/// The children that are not plain parts without anything to know below, by their place in the text.
+/// The children that are not plain parts without anything to know below, by their place in the
+/// text.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(crate) struct Children(Vec<(usize, Shape)>);
 
@@ -93,12 +95,16 @@ impl Shape {
     /// What is left to know of it inside a plain part: where order does not count.
     fn inside_a_part(self) -> Self {
         let inside = |Children(children): Children| {
-            let known = children.into_iter().map(|(at, shape)| (at, shape.inside_a_part()));
+            let known = children
+                .into_iter()
+                .map(|(at, shape)| (at, shape.inside_a_part()));
             Children(known.filter(|(_, shape)| !shape.is_plain()).collect())
         };
         match self {
             Self::Part(children) | Self::List(children) => Self::Part(inside(children)),
-            Self::Unordered(children) | Self::Set(children) | Self::Map(children) => Self::Unordered(inside(children)),
+            Self::Unordered(children) | Self::Set(children) | Self::Map(children) => {
+                Self::Unordered(inside(children))
+            }
             Self::Json | Self::Fields(_) => Self::default(),
         }
     }
@@ -114,17 +120,30 @@ enum Kind {
     Part,
 }
 
-/// By the name of the type, which the standard library does not promise: a test holds it to what it is taken for.
+/// By the name of the type, which the standard library does not promise: a test holds it to what it
+/// is taken for.
 fn kind_of<T: ?Sized>() -> Kind {
-    const WRAPPERS: [&str; 4] = ["alloc::boxed::Box<", "alloc::sync::Arc<", "alloc::rc::Rc<", "core::option::Option<"];
+    const WRAPPERS: [&str; 4] = [
+        "alloc::boxed::Box<",
+        "alloc::sync::Arc<",
+        "alloc::rc::Rc<",
+        "core::option::Option<",
+    ];
     let mut name = type_name::<T>().trim_start_matches('&');
-    while let Some(inner) = WRAPPERS.iter().find_map(|wrapper| name.strip_prefix(wrapper)) {
+    while let Some(inner) = WRAPPERS
+        .iter()
+        .find_map(|wrapper| name.strip_prefix(wrapper))
+    {
         name = inner.trim_start_matches('&');
     }
     match name.split_once('<').map_or(name, |(path, _)| path) {
         "alloc::vec::Vec" | "alloc::collections::vec_deque::VecDeque" => Kind::List,
-        "std::collections::hash::set::HashSet" | "alloc::collections::btree::set::BTreeSet" => Kind::Set,
-        "std::collections::hash::map::HashMap" | "alloc::collections::btree::map::BTreeMap" => Kind::Map,
+        "std::collections::hash::set::HashSet" | "alloc::collections::btree::set::BTreeSet" => {
+            Kind::Set
+        }
+        "std::collections::hash::map::HashMap" | "alloc::collections::btree::map::BTreeMap" => {
+            Kind::Map
+        }
         "serde_json::value::Value" => Kind::Json,
         _ => Kind::Part,
     }
@@ -172,14 +191,24 @@ struct Noted<'a, T: ?Sized> {
 
 impl<'a, T: Serialize + ?Sized> Noted<'a, T> {
     fn new(value: &'a T, nested: Option<Members>) -> Self {
-        Self { value, kind: kind_of::<T>(), nested, shape: RefCell::default() }
+        Self {
+            value,
+            kind: kind_of::<T>(),
+            nested,
+            shape: RefCell::default(),
+        }
     }
 }
 
 impl<T: Serialize + ?Sized> Serialize for Noted<'_, T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let Self { kind, nested, .. } = *self;
-        self.value.serialize(Noting { serializer, kind, nested, shape: &self.shape })
+        self.value.serialize(Noting {
+            serializer,
+            kind,
+            nested,
+            shape: &self.shape,
+        })
     }
 }
 
@@ -203,7 +232,13 @@ struct Compound<'a, S> {
 
 impl<'a, S> Compound<'a, S> {
     fn new(parts: S, whole: fn(Children) -> Shape, shape: &'a RefCell<Shape>) -> Self {
-        Self { parts, whole, children: Children::default(), count: 0, shape }
+        Self {
+            parts,
+            whole,
+            children: Children::default(),
+            count: 0,
+            shape,
+        }
     }
 
     fn note(&mut self, shape: Shape) {
@@ -264,7 +299,11 @@ impl<'a, S: Serializer> Serializer for Noting<'a, S> {
         let done = self.serializer.serialize_some(&noted)?;
         let shape = noted.shape.into_inner();
         // A type that is not known and writes itself as an option of something is one part.
-        self.shape.replace(if self.kind == noted.kind { shape } else { shape.inside_a_part() });
+        self.shape.replace(if self.kind == noted.kind {
+            shape
+        } else {
+            shape.inside_a_part()
+        });
         Ok(done)
     }
 
@@ -272,11 +311,20 @@ impl<'a, S: Serializer> Serializer for Noting<'a, S> {
         self.serializer.serialize_unit()
     }
 
-    fn serialize_unit_variant(self, name: &'static str, index: u32, variant: &'static str) -> Result<S::Ok, S::Error> {
+    fn serialize_unit_variant(
+        self,
+        name: &'static str,
+        index: u32,
+        variant: &'static str,
+    ) -> Result<S::Ok, S::Error> {
         self.serializer.serialize_unit_variant(name, index, variant)
     }
 
-    fn serialize_newtype_struct<T: Serialize + ?Sized>(self, name: &'static str, value: &T) -> Result<S::Ok, S::Error> {
+    fn serialize_newtype_struct<T: Serialize + ?Sized>(
+        self,
+        name: &'static str,
+        value: &T,
+    ) -> Result<S::Ok, S::Error> {
         let noted = Noted::new(value, None);
         let done = self.serializer.serialize_newtype_struct(name, &noted)?;
         self.shape.replace(noted.shape.into_inner().inside_a_part());
@@ -291,7 +339,9 @@ impl<'a, S: Serializer> Serializer for Noting<'a, S> {
         value: &T,
     ) -> Result<S::Ok, S::Error> {
         let noted = Noted::new(value, None);
-        let done = self.serializer.serialize_newtype_variant(name, index, variant, &noted)?;
+        let done = self
+            .serializer
+            .serialize_newtype_variant(name, index, variant, &noted)?;
         let mut children = Children::default();
         children.push(0, noted.shape.into_inner());
         self.shape.replace(Shape::part(children));
@@ -305,15 +355,31 @@ impl<'a, S: Serializer> Serializer for Noting<'a, S> {
             Kind::Json => json,
             Kind::Map | Kind::Part => Shape::part,
         };
-        Ok(Compound::new(self.serializer.serialize_seq(len)?, whole, self.shape))
+        Ok(Compound::new(
+            self.serializer.serialize_seq(len)?,
+            whole,
+            self.shape,
+        ))
     }
 
     fn serialize_tuple(self, len: usize) -> Result<Self::SerializeTuple, S::Error> {
-        Ok(Compound::new(self.serializer.serialize_tuple(len)?, Shape::part, self.shape))
+        Ok(Compound::new(
+            self.serializer.serialize_tuple(len)?,
+            Shape::part,
+            self.shape,
+        ))
     }
 
-    fn serialize_tuple_struct(self, name: &'static str, len: usize) -> Result<Self::SerializeTupleStruct, S::Error> {
-        Ok(Compound::new(self.serializer.serialize_tuple_struct(name, len)?, Shape::part, self.shape))
+    fn serialize_tuple_struct(
+        self,
+        name: &'static str,
+        len: usize,
+    ) -> Result<Self::SerializeTupleStruct, S::Error> {
+        Ok(Compound::new(
+            self.serializer.serialize_tuple_struct(name, len)?,
+            Shape::part,
+            self.shape,
+        ))
     }
 
     fn serialize_tuple_variant(
@@ -323,7 +389,12 @@ impl<'a, S: Serializer> Serializer for Noting<'a, S> {
         of: &'static str,
         len: usize,
     ) -> Result<Self::SerializeTupleVariant, S::Error> {
-        Ok(Compound::new(self.serializer.serialize_tuple_variant(name, index, of, len)?, variant, self.shape))
+        Ok(Compound::new(
+            self.serializer
+                .serialize_tuple_variant(name, index, of, len)?,
+            variant,
+            self.shape,
+        ))
     }
 
     fn serialize_map(self, len: Option<usize>) -> Result<Self::SerializeMap, S::Error> {
@@ -332,12 +403,28 @@ impl<'a, S: Serializer> Serializer for Noting<'a, S> {
             Kind::Json => json,
             Kind::List | Kind::Set | Kind::Part => Shape::part,
         };
-        Ok(Compound::new(self.serializer.serialize_map(len)?, whole, self.shape))
+        Ok(Compound::new(
+            self.serializer.serialize_map(len)?,
+            whole,
+            self.shape,
+        ))
     }
 
-    fn serialize_struct(self, name: &'static str, len: usize) -> Result<Self::SerializeStruct, S::Error> {
-        let compound = Compound::new(self.serializer.serialize_struct(name, len)?, Shape::part, self.shape);
-        Ok(Struct { compound, members: self.nested.map(|members| members()), fields: Vec::new() })
+    fn serialize_struct(
+        self,
+        name: &'static str,
+        len: usize,
+    ) -> Result<Self::SerializeStruct, S::Error> {
+        let compound = Compound::new(
+            self.serializer.serialize_struct(name, len)?,
+            Shape::part,
+            self.shape,
+        );
+        Ok(Struct {
+            compound,
+            members: self.nested.map(|members| members()),
+            fields: Vec::new(),
+        })
     }
 
     fn serialize_struct_variant(
@@ -347,7 +434,12 @@ impl<'a, S: Serializer> Serializer for Noting<'a, S> {
         of: &'static str,
         len: usize,
     ) -> Result<Self::SerializeStructVariant, S::Error> {
-        Ok(Compound::new(self.serializer.serialize_struct_variant(name, index, of, len)?, variant, self.shape))
+        Ok(Compound::new(
+            self.serializer
+                .serialize_struct_variant(name, index, of, len)?,
+            variant,
+            self.shape,
+        ))
     }
 
     fn is_human_readable(&self) -> bool {
@@ -407,7 +499,11 @@ impl<S: ser::SerializeStructVariant> ser::SerializeStructVariant for Compound<'_
     type Ok = S::Ok;
     type Error = S::Error;
 
-    fn serialize_field<T: Serialize + ?Sized>(&mut self, key: &'static str, value: &T) -> Result<(), S::Error> {
+    fn serialize_field<T: Serialize + ?Sized>(
+        &mut self,
+        key: &'static str,
+        value: &T,
+    ) -> Result<(), S::Error> {
         let noted = Noted::new(value, None);
         self.parts.serialize_field(key, &noted)?;
         self.note(noted.shape.into_inner());
@@ -434,8 +530,14 @@ impl<S: ser::SerializeStruct> ser::SerializeStruct for Struct<'_, S> {
     type Ok = S::Ok;
     type Error = S::Error;
 
-    fn serialize_field<T: Serialize + ?Sized>(&mut self, key: &'static str, value: &T) -> Result<(), S::Error> {
-        let member = self.members.and_then(|members| members.iter().find(|member| member.name == key));
+    fn serialize_field<T: Serialize + ?Sized>(
+        &mut self,
+        key: &'static str,
+        value: &T,
+    ) -> Result<(), S::Error> {
+        let member = self
+            .members
+            .and_then(|members| members.iter().find(|member| member.name == key));
         let noted = Noted::new(value, member.and_then(|member| member.nested));
         self.compound.parts.serialize_field(key, &noted)?;
         let shape = noted.shape.into_inner();
@@ -453,7 +555,11 @@ impl<S: ser::SerializeStruct> ser::SerializeStruct for Struct<'_, S> {
     }
 
     fn end(self) -> Result<S::Ok, S::Error> {
-        let Self { compound, members, fields } = self;
+        let Self {
+            compound,
+            members,
+            fields,
+        } = self;
         let shape = compound.shape;
         let parts = compound.end();
         if members.is_some() {
@@ -467,15 +573,20 @@ impl<S: ser::SerializeStruct> ser::SerializeStruct for Struct<'_, S> {
 mod tests {
     use super::*;
     use serde::Serialize;
-    use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, HashSet, LinkedList, VecDeque};
+    use std::collections::{
+        BTreeMap, BTreeSet, BinaryHeap, HashMap, HashSet, LinkedList, VecDeque,
+    };
     use std::sync::Arc;
     use std::time::Duration;
 
-    /// How it is cut: `[list]`, `{set}`, `<map>`, `json`, `=` for one part, `(…)` for one with something to know below,
-    /// `~(…)` for one without order.
+    /// How it is cut: `[list]`, `{set}`, `<map>`, `json`, `=` for one part, `(…)` for one with
+    /// something to know below, `~(…)` for one without order.
     fn cut(shape: &Shape) -> String {
         let all = |Children(children): &Children| -> Vec<String> {
-            children.iter().map(|(at, shape)| format!("{at}{}", cut(shape))).collect()
+            children
+                .iter()
+                .map(|(at, shape)| format!("{at}{}", cut(shape)))
+                .collect()
         };
         match shape {
             Shape::Part(children) if children.0.is_empty() => "=".to_owned(),
@@ -486,8 +597,10 @@ mod tests {
             Shape::Map(children) => format!("<{}>", all(children).join(" ")),
             Shape::Json => "json".to_owned(),
             Shape::Fields(fields) => {
-                let fields: Vec<_> =
-                    fields.iter().map(|(field, shape)| format!("{}:{}", field.name, cut(shape))).collect();
+                let fields: Vec<_> = fields
+                    .iter()
+                    .map(|(field, shape)| format!("{}:{}", field.name, cut(shape)))
+                    .collect();
                 format!("fields({})", fields.join(" "))
             }
         }
@@ -515,7 +628,10 @@ mod tests {
         assert_eq!(cut_of(vec![&set()]), "[0{}]");
         assert_eq!(cut_of(Some(&Some(Box::new(set())))), "{}");
         assert_eq!(cut_of(serde_json::json!({"a": [1]})), "json");
-        assert_eq!(cut_of(vec![serde_json::json!([1]), serde_json::json!(1)]), "[0json]");
+        assert_eq!(
+            cut_of(vec![serde_json::json!([1]), serde_json::json!(1)]),
+            "[0json]"
+        );
         let hasher = std::hash::BuildHasherDefault::<std::hash::DefaultHasher>::default();
         assert_eq!(cut_of(HashSet::<u8, _>::with_hasher(hasher)), "{}");
     }
@@ -546,15 +662,34 @@ mod tests {
             rest: BTreeMap<String, Vec<u8>>,
         }
         let set = one::<HashSet<u8>>;
-        assert_eq!(cut_of(Doc { n: 1, tags: set(), list: vec![1] }), "(1~())");
-        assert_eq!(cut_of(vec![Doc { n: 1, tags: set(), list: vec![1] }]), "[0(1~())]");
+        assert_eq!(
+            cut_of(Doc {
+                n: 1,
+                tags: set(),
+                list: vec![1]
+            }),
+            "(1~())"
+        );
+        assert_eq!(
+            cut_of(vec![Doc {
+                n: 1,
+                tags: set(),
+                list: vec![1]
+            }]),
+            "[0(1~())]"
+        );
         assert_eq!(cut_of(Form::Unit), "=");
         assert_eq!(cut_of(Form::Newtype(set())), "(0~())");
         assert_eq!(cut_of(Form::Tuple(1, set())), "(0(1~()))");
         assert_eq!(cut_of(Form::Struct { n: 1, set: set() }), "(0(1~()))");
         assert_eq!(cut_of(Bag(set())), "~()");
         assert_eq!(cut_of(Clear(set())), "=");
-        assert_eq!(cut_of(Flat { rest: BTreeMap::from([("a".to_owned(), vec![1])]) }), "=");
+        assert_eq!(
+            cut_of(Flat {
+                rest: BTreeMap::from([("a".to_owned(), vec![1])])
+            }),
+            "="
+        );
         assert_eq!(cut_of([1.5_f64; 3]), "=");
         assert_eq!(cut_of((1_u8, vec![1_u8])), "=");
         assert_eq!(cut_of((1_u8, set())), "(1~())");
@@ -578,17 +713,34 @@ mod tests {
         }
         fn user() -> &'static [Member] {
             &[
-                Member { name: "name", aliases: &["old"], nested: None },
-                Member { name: "plan", aliases: &[], nested: Some(plan) },
+                Member {
+                    name: "name",
+                    aliases: &["old"],
+                    nested: None,
+                },
+                Member {
+                    name: "plan",
+                    aliases: &[],
+                    nested: Some(plan),
+                },
             ]
         }
         fn plan() -> &'static [Member] {
-            &[Member { name: "seats", aliases: &[], nested: None }]
+            &[Member {
+                name: "seats",
+                aliases: &[],
+                nested: None,
+            }]
         }
-        let value = User { name: "ada", plan: Plan { seats: vec![1] } };
+        let value = User {
+            name: "ada",
+            plan: Plan { seats: vec![1] },
+        };
         let shape = write(&mut Vec::new(), &value, Some(user)).unwrap();
         assert_eq!(cut(&shape), "fields(name:= plan:fields(seats:[]))");
-        let Shape::Fields(fields) = shape else { panic!("it is merged by field") };
+        let Shape::Fields(fields) = shape else {
+            panic!("it is merged by field")
+        };
         assert_eq!(fields[0].0.aliases, ["old"]);
         assert_eq!(cut_of(value), "=");
     }

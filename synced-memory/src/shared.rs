@@ -1,8 +1,8 @@
 //! What the callers' threads and the I/O thread share: the state under its lock, the order of
 //! requests, the connection while there is one.
 //!
-//! Order of locks: `wire` before `state`. Neither is held across I/O or a callback, but for `wire` across the first
-//! poll of a request, in which the embedded backend does all of it.
+//! Order of locks: `wire` before `state`. Neither is held across I/O or a callback, but for `wire`
+//! across the first poll of a request, in which the embedded backend does all of it.
 
 use crate::backend::{Reply, Session};
 use crate::cache::Ticket;
@@ -64,7 +64,10 @@ pub(crate) struct Live {
 
 impl Live {
     pub(crate) fn new(session: Box<dyn Session>) -> Self {
-        Self { session, verdict: watch::Sender::new(None) }
+        Self {
+            session,
+            verdict: watch::Sender::new(None),
+        }
     }
 
     /// Says that the connection is no good: the flusher drops it and connects anew.
@@ -80,7 +83,11 @@ impl Live {
     pub(crate) async fn ended(&self) -> Fault {
         let mut verdict = self.verdict.subscribe();
         // The sender is in `self`: it cannot go while this waits.
-        let fault = verdict.wait_for(Option::is_some).await.ok().and_then(|verdict| verdict.clone());
+        let fault = verdict
+            .wait_for(Option::is_some)
+            .await
+            .ok()
+            .and_then(|verdict| verdict.clone());
         fault.unwrap_or_else(|| Fault::lost("the connection was given up"))
     }
 }
@@ -128,8 +135,8 @@ impl Drop for Uploading<'_> {
     }
 }
 
-/// The state under its lock. The watches of what was changed, and the tasks that were told something, are woken when
-/// the lock is free again: to wake one runs code of its executor.
+/// The state under its lock. The watches of what was changed, and the tasks that were told
+/// something, are woken when the lock is free again: to wake one runs code of its executor.
 #[derive(Debug)]
 pub(crate) struct Locked<'a> {
     // In this order: fields are dropped as they are declared.
@@ -177,9 +184,17 @@ impl Shared {
     /// # Errors
     ///
     /// `Journal` where there is to be one and cannot be.
-    pub(crate) fn new(settings: Settings, target: &str, journal: Option<journal::Place>) -> Result<Self> {
+    pub(crate) fn new(
+        settings: Settings,
+        target: &str,
+        journal: Option<journal::Place>,
+    ) -> Result<Self> {
         let clock = Clock::start();
-        let mut state = State::new(settings.outbox_limit, settings.tombstone_ttl, fastrand::Rng::new());
+        let mut state = State::new(
+            settings.outbox_limit,
+            settings.tombstone_ttl,
+            fastrand::Rng::new(),
+        );
         if let Some(place) = journal {
             state.keep_a_journal(place, journal::Origin(clock.zero()), clock.mono())?;
         }
@@ -203,10 +218,15 @@ impl Shared {
         })
     }
 
-    /// The state. No code of the user runs under this lock, so a panic cannot have left it half changed.
+    /// The state. No code of the user runs under this lock, so a panic cannot have left it half
+    /// changed.
     pub(crate) fn state(&self) -> Locked<'_> {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        Locked { state, raised: Raised::default(), told: &self.told }
+        Locked {
+            state,
+            raised: Raised::default(),
+            told: &self.told,
+        }
     }
 
     /// The connection, while there is one.
@@ -222,14 +242,17 @@ impl Shared {
 
     /// The connection, while there is one other than this.
     pub(crate) fn live_but(&self, given_up: Option<&Arc<Live>>) -> Option<Arc<Live>> {
-        self.live().filter(|live| given_up.is_none_or(|given_up| !Arc::ptr_eq(live, given_up)))
+        self.live()
+            .filter(|live| given_up.is_none_or(|given_up| !Arc::ptr_eq(live, given_up)))
     }
 
     /// Ready while there is a connection other than this.
     pub(crate) async fn connected_but(&self, given_up: Option<&Arc<Live>>) {
         let mut changes = self.connected.subscribe();
         // The sender is in `self`: it cannot go while this waits.
-        let _ = changes.wait_for(|_| self.live_but(given_up).is_some()).await;
+        let _ = changes
+            .wait_for(|_| self.live_but(given_up).is_some())
+            .await;
     }
 
     /// Makes a request: its ticket, handed to `on_sent` before it can take effect, is its place in
@@ -249,8 +272,13 @@ impl Shared {
         self.issue_made(live, make).await
     }
 
-    /// As [`issue`](Shared::issue), of a request that is made when nothing else can be sent before it.
-    pub(crate) async fn issue_made<T>(&self, live: &Live, make: impl FnOnce(Ticket) -> Reply<T>) -> Result<T, Fault> {
+    /// As [`issue`](Shared::issue), of a request that is made when nothing else can be sent before
+    /// it.
+    pub(crate) async fn issue_made<T>(
+        &self,
+        live: &Live,
+        make: impl FnOnce(Ticket) -> Reply<T>,
+    ) -> Result<T, Fault> {
         let mut make = Some(make);
         let first = poll_fn(|context| {
             let mut wire = self.wire.lock().unwrap_or_else(PoisonError::into_inner);
@@ -271,8 +299,9 @@ impl Shared {
         .await;
         match first {
             Err(answer) => answer,
-            // A request that is made while the connection ends may be answered by nobody, not even with an
-            // error: the channel to redis's driver keeps what is pushed into it while its receiver is dropped.
+            // A request that is made while the connection ends may be answered by nobody, not even
+            // with an error: the channel to redis's driver keeps what is pushed into it while its
+            // receiver is dropped.
             Ok(request) => match select(request, pin!(live.ended())).await {
                 Either::Left((answer, _)) => answer,
                 Either::Right((fault, _)) => Err(fault),
@@ -284,19 +313,25 @@ impl Shared {
     pub(crate) fn uploads(&self, bytes: usize) -> Uploading<'_> {
         let bytes = if bytes > LARGE { bytes } else { 0 };
         self.uploading.fetch_add(bytes, Ordering::Relaxed);
-        Uploading { uploading: &self.uploading, bytes }
+        Uploading {
+            uploading: &self.uploading,
+            bytes,
+        }
     }
 
-    /// Whether the connection is busy with a large write, behind which everything else waits: silence means nothing.
+    /// Whether the connection is busy with a large write, behind which everything else waits:
+    /// silence means nothing.
     pub(crate) fn is_uploading(&self) -> bool {
         self.uploading.load(Ordering::Relaxed) > 0
     }
 
-    /// How long the backend may take for an answer: longer than one call by what the bytes before it take on a slow
-    /// line (1 MB/s).
+    /// How long the backend may take for an answer: longer than one call by what the bytes before
+    /// it take on a slow line (1 MB/s).
     pub(crate) fn patience(&self) -> Duration {
         let bytes = u64::try_from(self.uploading.load(Ordering::Relaxed)).unwrap_or(u64::MAX);
-        self.settings.timeout.saturating_add(Duration::from_micros(bytes))
+        self.settings
+            .timeout
+            .saturating_add(Duration::from_micros(bytes))
     }
 
     /// Has changes told of keys that begin with `prefix`.
@@ -310,7 +345,10 @@ impl Shared {
     }
 
     pub(crate) fn near_prefixes(&self) -> Vec<String> {
-        self.near.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.near
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// Has the refresher look again for what there is to do.
@@ -318,13 +356,18 @@ impl Shared {
         self.near_wanted.notify_one();
     }
 
-    /// Ready when a prefix was added, a slot is watched that is to be read, or one could not be read.
+    /// Ready when a prefix was added, a slot is watched that is to be read, or one could not be
+    /// read.
     pub(crate) async fn near_wanted(&self) {
         self.near_wanted.notified().await;
     }
 
     pub(crate) fn check_open(&self) -> Result<()> {
-        if self.closed.load(Ordering::Relaxed) { Err(Error::closed()) } else { Ok(()) }
+        if self.closed.load(Ordering::Relaxed) {
+            Err(Error::closed())
+        } else {
+            Ok(())
+        }
     }
 
     /// Refuses everything from now on.
@@ -366,8 +409,15 @@ impl Shared {
         if waiting.is_empty() {
             return;
         }
-        let oldest = self.state().outbox.entries().map(|(_, entry)| entry.id).min();
-        let told: Vec<_> = waiting.extract_if(.., |(up_to, _)| oldest.is_none_or(|oldest| oldest > *up_to)).collect();
+        let oldest = self
+            .state()
+            .outbox
+            .entries()
+            .map(|(_, entry)| entry.id)
+            .min();
+        let told: Vec<_> = waiting
+            .extract_if(.., |(up_to, _)| oldest.is_none_or(|oldest| oldest > *up_to))
+            .collect();
         // To tell one runs code of its executor.
         drop(waiting);
         for (_, tell) in told {
@@ -376,13 +426,21 @@ impl Shared {
     }
 
     fn waiting_for_delivery(&self) -> MutexGuard<'_, Vec<(u64, oneshot::Sender<()>)>> {
-        self.delivered.lock().unwrap_or_else(PoisonError::into_inner)
+        self.delivered
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// An error for a call that only the backend could have answered.
     pub(crate) fn unavailable(&self) -> Error {
         let cause = self.state().last_error.clone();
-        let cause = cause.map_or_else(|| "it has not answered yet".to_owned(), |cause| cause.to_string());
-        Error::new(ErrorKind::Unavailable, format!("the backend {} is not available: {cause}", self.target))
+        let cause = cause.map_or_else(
+            || "it has not answered yet".to_owned(),
+            |cause| cause.to_string(),
+        );
+        Error::new(
+            ErrorKind::Unavailable,
+            format!("the backend {} is not available: {cause}", self.target),
+        )
     }
 }

@@ -20,7 +20,13 @@ impl Slot {
     pub(crate) fn hold(shared: &Arc<Shared>, key: impl Into<Arc<str>>) -> Self {
         let key = key.into();
         let version = shared.state().cache.hold(&key);
-        Self { key, version, is_near: AtomicBool::new(false), watch: None, shared: Arc::clone(shared) }
+        Self {
+            key,
+            version,
+            is_near: AtomicBool::new(false),
+            watch: None,
+            shared: Arc::clone(shared),
+        }
     }
 
     /// One of its own for a watch, which is woken whenever what it shows has changed.
@@ -69,12 +75,27 @@ mod tests {
             let slot = Slot::hold(&shared, "k");
             slot.keep_near("");
             let slot = slot.watched(&watch);
-            assert_eq!((shared.state().cache.not_current(), Arc::strong_count(&watch)), (1, 3));
+            assert_eq!(
+                (
+                    shared.state().cache.not_current(),
+                    Arc::strong_count(&watch)
+                ),
+                (1, 3)
+            );
             drop(slot);
-            assert_eq!((shared.state().cache.not_current(), Arc::strong_count(&watch)), (0, 1));
+            assert_eq!(
+                (
+                    shared.state().cache.not_current(),
+                    Arc::strong_count(&watch)
+                ),
+                (0, 1)
+            );
         }
         let version = held.version.load(Ordering::Relaxed);
         shared.state().cache.touch("k");
-        assert!(held.version.load(Ordering::Relaxed) > version, "the slot is still there");
+        assert!(
+            held.version.load(Ordering::Relaxed) > version,
+            "the slot is still there"
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! Where a value is read from, whatever its type: the slots of a key, and a place in what they show.
+//! Where a value is read from, whatever its type: the slots of a key, and a place in what they
+//! show.
 
 use crate::clock::Mono;
 use crate::envelope::{self, Text};
@@ -49,19 +50,29 @@ pub(crate) struct Sight {
 
 impl Source {
     pub(crate) fn root(shared: &Arc<Shared>, slots: Result<Vec<Arc<Slot>>>) -> Self {
-        Self { shared: Arc::clone(shared), slots: slots.map(Into::into), places: Arc::default() }
+        Self {
+            shared: Arc::clone(shared),
+            slots: slots.map(Into::into),
+            places: Arc::default(),
+        }
     }
 
     /// A place in this one.
     pub(crate) fn at(&self, place: Place) -> Self {
         let places = self.places.iter().cloned().chain([place]).collect();
-        Self { places, ..self.clone() }
+        Self {
+            places,
+            ..self.clone()
+        }
     }
 
     /// The same place in other slots of the same keys.
     pub(crate) fn in_slots(&self, hold: impl FnMut(&Arc<str>) -> Arc<Slot>) -> Self {
         let slots = self.keys().map(|keys| keys.iter().map(hold).collect());
-        Self { slots, ..self.clone() }
+        Self {
+            slots,
+            ..self.clone()
+        }
     }
 
     pub(crate) fn is_root(&self) -> bool {
@@ -82,7 +93,11 @@ impl Source {
     }
 
     pub(crate) fn keys(&self) -> Result<Vec<Arc<str>>> {
-        Ok(self.slots()?.iter().map(|slot| Arc::clone(&slot.key)).collect())
+        Ok(self
+            .slots()?
+            .iter()
+            .map(|slot| Arc::clone(&slot.key))
+            .collect())
     }
 
     /// Versions only rise, and so does their sum: it stands for all of them.
@@ -90,9 +105,11 @@ impl Source {
         Ok(version(self.slots()?))
     }
 
-    /// Whether the slots show what is there without anybody being asked, where they are kept current.
+    /// Whether the slots show what is there without anybody being asked, where they are kept
+    /// current.
     pub(crate) fn is_local(&self) -> bool {
-        self.slots().is_ok_and(|slots| is_local(&self.shared, &self.shared.state(), slots))
+        self.slots()
+            .is_ok_and(|slots| is_local(&self.shared, &self.shared.state(), slots))
     }
 
     /// Whether anything is known of the key and its older names.
@@ -123,10 +140,20 @@ impl Source {
         let first = views.next().unwrap_or_default();
         let own = first.clone();
         let is_set = |view: &View| view.stored.is_some();
-        let view = if is_set(&own) { first } else { views.find(is_set).unwrap_or_default() };
+        let view = if is_set(&own) {
+            first
+        } else {
+            views.find(is_set).unwrap_or_default()
+        };
         let is_local = is_local(&self.shared, &state, slots);
         let is_known = slots.iter().all(|slot| state.is_known(&slot.key));
-        Ok(Shown { version: version(slots), is_local, is_known, own, view })
+        Ok(Shown {
+            version: version(slots),
+            is_local,
+            is_known,
+            own,
+            view,
+        })
     }
 
     /// What is stored under the key and each of its older names.
@@ -145,16 +172,26 @@ impl Source {
             let state = self.shared.state();
             (version(slots), known(&state, slots, mono))
         };
-        let expires = view.as_ref().and_then(|view| view.as_ref().ok()?.expires).filter(|expires| *expires > mono);
+        let expires = view
+            .as_ref()
+            .and_then(|view| view.as_ref().ok()?.expires)
+            .filter(|expires| *expires > mono);
         let found = view.map(|view| self.find(view?.value().as_ref()));
-        Ok(Sight { version, expires, found })
+        Ok(Sight {
+            version,
+            expires,
+            found,
+        })
     }
 
     /// What is at the place in this text.
     fn find(&self, text: Option<&Text>) -> Result<Option<Text>> {
         let found = look(text.map(Text::as_str), None, &self.places);
         let (found, exists) = found.map_err(|misfit| self.misfit(misfit))?;
-        Ok(text.zip(found).filter(|_| exists).map(|(text, found)| text.part(found)))
+        Ok(text
+            .zip(found)
+            .filter(|_| exists)
+            .map(|(text, found)| text.part(found)))
     }
 
     /// Reads what is at the place. `nested`: it may have some of its members only.
@@ -162,16 +199,28 @@ impl Source {
         serde_json::from_str(text).map_err(|error| self.undecoded::<T>(&error, text, nested))
     }
 
-    pub(crate) fn undecoded<T: DeserializeOwned>(&self, error: &serde_json::Error, text: &str, nested: bool) -> Error {
+    pub(crate) fn undecoded<T: DeserializeOwned>(
+        &self,
+        error: &serde_json::Error,
+        text: &str,
+        nested: bool,
+    ) -> Error {
         let said = error.to_string();
-        let missing = said.strip_prefix("missing field `").and_then(|rest| rest.split('`').next());
+        let missing = said
+            .strip_prefix("missing field `")
+            .and_then(|rest| rest.split('`').next());
         if let Some(missing) = missing.filter(|_| nested) {
             let path = envelope::path_of_error::<T>(text);
-            let what = format!("only a part of it is set: `{path}{missing}` is missing, and has no default");
+            let what = format!(
+                "only a part of it is set: `{path}{missing}` is missing, and has no default"
+            );
             return self.error(ErrorKind::Unset, what);
         }
         let expected = std::any::type_name::<T>();
-        let what = format!("what is stored is no `{expected}`: {}", envelope::describe(error));
+        let what = format!(
+            "what is stored is no `{expected}`: {}",
+            envelope::describe(error)
+        );
         self.error(ErrorKind::Decode, what)
     }
 
@@ -206,7 +255,8 @@ fn is_local(shared: &Shared, state: &State, slots: &[Arc<Slot>]) -> bool {
     shared.check_open().is_ok() && state.is_local(slots.iter().map(|slot| &*slot.key))
 }
 
-/// What slots that are kept current show together, or why the backend gives nothing; `None` while that is not known.
+/// What slots that are kept current show together, or why the backend gives nothing; `None` while
+/// that is not known.
 fn known(state: &State, slots: &[Arc<Slot>], mono: Mono) -> Option<Result<View>> {
     for slot in slots {
         if let Some(refusal) = state.cache.refusal(&slot.key) {

@@ -1,7 +1,8 @@
-//! Turns, where many processes change one key: whoever wins lets the one have its turn that was refused.
+//! Turns, where many processes change one key: whoever wins lets the one have its turn that was
+//! refused.
 //!
-//! A refused writer has to try again on what is there by then. One that wins and goes on at once would win again
-//! and again, since it knows what is there.
+//! A refused writer has to try again on what is there by then. One that wins and goes on at once
+//! would win again and again, since it knows what is there.
 
 use crate::commit::Writer;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -22,12 +23,16 @@ pub(crate) struct Turns {
 }
 
 impl Turns {
-    /// How long to wait after a write, of which the last try took `took`, for the writer that waits. Longer from
-    /// turn to turn, while it does not get on: it may be slower.
+    /// How long to wait after a write, of which the last try took `took`, for the writer that
+    /// waits. Longer from turn to turn, while it does not get on: it may be slower.
     pub(crate) fn wait(&self, waiting: Writer, took: Duration) -> Duration {
         // Threads that mix up each other's counts wait a little too long or too short.
         let is_same = self.waiting.swap(waiting, Ordering::Relaxed) == waiting;
-        let count = if is_same { self.count.fetch_add(1, Ordering::Relaxed) + 1 } else { 0 };
+        let count = if is_same {
+            self.count.fetch_add(1, Ordering::Relaxed) + 1
+        } else {
+            0
+        };
         if !is_same {
             self.count.store(0, Ordering::Relaxed);
         }

@@ -1,4 +1,5 @@
-//! Waiting with a deadline and without a runtime: on the caller's own thread, or in a task of any executor.
+//! Waiting with a deadline and without a runtime: on the caller's own thread, or in a task of any
+//! executor.
 //!
 //! A blocking call must not panic inside an async runtime, so nothing here is tokio's.
 
@@ -29,7 +30,8 @@ fn pair() -> (parking::Parker, Waker) {
 
 /// Runs `future` on this thread.
 pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
-    // Inside a task, tokio's primitives would ask to be polled again once the task has yielded, which it cannot.
+    // Inside a task, tokio's primitives would ask to be polled again once the task has yielded,
+    // which it cannot.
     let mut future = pin!(tokio::task::unconstrained(future));
     let mut run = |(parker, waker): &(parking::Parker, Waker)| {
         let _nested = Nested::new(waker);
@@ -49,12 +51,14 @@ pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
             }
         }
     };
-    // At the end of a thread its locals go one by one, and a memory that is kept in one may be the last.
+    // At the end of a thread its locals go one by one, and a memory that is kept in one may be the
+    // last.
     PARKING.try_with(&mut run).unwrap_or_else(|_| run(&pair()))
 }
 
-/// Adaptive spinning: before its thread goes to sleep, a wait looks for its wake-up for a moment, in which it lets
-/// others run. A server on the same host answers in less time than it takes to wake a thread that sleeps.
+/// Adaptive spinning: before its thread goes to sleep, a wait looks for its wake-up for a moment,
+/// in which it lets others run. A server on the same host answers in less time than it takes to
+/// wake a thread that sleeps.
 #[derive(Debug)]
 struct Spin {
     /// So many times in a row nothing came.
@@ -86,15 +90,19 @@ impl Spin {
             woken = parker.park_timeout(Duration::ZERO);
         }
         IS_TAKEN.store(false, Ordering::Release);
-        let in_vain = if woken { 0 } else { (self.in_vain.get() + 1).min(Self::DOUBLINGS) };
+        let in_vain = if woken {
+            0
+        } else {
+            (self.in_vain.get() + 1).min(Self::DOUBLINGS)
+        };
         self.in_vain.set(in_vain);
         self.skip.set((1 << in_vain) - 1);
         woken
     }
 }
 
-/// A run inside the poll of another one, as of a closure of the user that reads: what it waited for says nothing
-/// of the outer one, whose wake-ups it may have taken.
+/// A run inside the poll of another one, as of a closure of the user that reads: what it waited for
+/// says nothing of the outer one, whose wake-ups it may have taken.
 struct Nested<'a> {
     waker: &'a Waker,
     outer: Option<Deadline>,
@@ -103,7 +111,10 @@ struct Nested<'a> {
 impl<'a> Nested<'a> {
     fn new(waker: &'a Waker) -> Self {
         DEPTH.set(DEPTH.get() + 1);
-        Self { waker, outer: AGAIN.get() }
+        Self {
+            waker,
+            outer: AGAIN.get(),
+        }
     }
 }
 
@@ -122,7 +133,8 @@ fn is_parking(context: &Context<'_>) -> bool {
     PARKING.try_with(|(_, waker)| context.waker().will_wake(waker)) == Ok(true)
 }
 
-/// Whether whoever runs this waits on its own thread, and for that alone: it cannot drop it half done.
+/// Whether whoever runs this waits on its own thread, and for that alone: it cannot drop it half
+/// done.
 pub(crate) async fn is_blocking() -> bool {
     poll_fn(|context| Poll::Ready(is_parking(context))).await
 }
@@ -147,7 +159,10 @@ pub(crate) struct Alarm {
 
 impl Alarm {
     pub(crate) fn at(deadline: Deadline) -> Self {
-        Self { deadline, timer: None }
+        Self {
+            deadline,
+            timer: None,
+        }
     }
 
     /// Ready from the deadline on.
@@ -168,8 +183,8 @@ impl Alarm {
     }
 }
 
-/// Tells one waiter that there is something new to see. However often it is raised before the waiter looks, it looks
-/// once.
+/// Tells one waiter that there is something new to see. However often it is raised before the
+/// waiter looks, it looks once.
 #[derive(Debug, Default)]
 pub(crate) struct Signal {
     is_raised: AtomicBool,
@@ -179,12 +194,14 @@ pub(crate) struct Signal {
 impl Signal {
     /// Whether whoever raises it has to [`wake`](Signal::wake) the waiter: it does not know yet.
     ///
-    /// To be called under the lock of what the waiter looks at, so that it sees what it was raised for.
+    /// To be called under the lock of what the waiter looks at, so that it sees what it was raised
+    /// for.
     pub(crate) fn raise(&self) -> bool {
         !self.is_raised.swap(true, Ordering::AcqRel)
     }
 
-    /// To be called under no lock: it runs code of whatever executor the waiter is in, which may drop anything.
+    /// To be called under no lock: it runs code of whatever executor the waiter is in, which may
+    /// drop anything.
     pub(crate) fn wake(&self) {
         self.waiter.wake();
     }
@@ -192,7 +209,11 @@ impl Signal {
     /// Ready when it was raised since it was last ready.
     pub(crate) fn poll(&self, context: &Context<'_>) -> Poll<()> {
         self.waiter.register(context.waker());
-        if self.is_raised.swap(false, Ordering::AcqRel) { Poll::Ready(()) } else { Poll::Pending }
+        if self.is_raised.swap(false, Ordering::AcqRel) {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
     }
 }
 
@@ -204,15 +225,18 @@ pub(crate) struct Deferred {
 }
 
 impl Deferred {
-    /// Runs `future`, whose wake-up comes out of [`take`](Deferred::take). What waits on its own thread is woken at
-    /// once: that runs nobody's code.
+    /// Runs `future`, whose wake-up comes out of [`take`](Deferred::take). What waits on its own
+    /// thread is woken at once: that runs nobody's code.
     pub(crate) async fn wakes<F: Future>(self: &Arc<Self>, future: F) -> F::Output {
         let mut future = pin!(future);
         poll_fn(|context| {
             if is_parking(context) {
                 return future.as_mut().poll(context);
             }
-            let waker = Waker::from(Arc::new(Defers { to: Arc::clone(self), waker: context.waker().clone() }));
+            let waker = Waker::from(Arc::new(Defers {
+                to: Arc::clone(self),
+                waker: context.waker().clone(),
+            }));
             future.as_mut().poll(&mut Context::from_waker(&waker))
         })
         .await
@@ -244,7 +268,10 @@ impl Defers {
 impl Wake for Defers {
     fn wake(self: Arc<Self>) {
         let to = Arc::clone(&self.to);
-        to.all.lock().unwrap_or_else(PoisonError::into_inner).push(self);
+        to.all
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(self);
         to.is_any.store(true, Ordering::Release);
     }
 }
@@ -275,7 +302,9 @@ mod tests {
 
     #[test]
     fn a_wait_ends_at_its_deadline_in_any_executor() {
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap();
         assert_eq!(runtime.block_on(until(pending::<()>(), after(20))), None);
         // One inside a blocking call: its deadline is not that of the thread.
         block_on(async { assert_eq!(runtime.block_on(until(pending::<()>(), after(20))), None) });
@@ -283,7 +312,13 @@ mod tests {
 
     #[test]
     fn waits_that_spin_in_vain_soon_go_without_and_one_that_is_answered_at_once_spins_again() {
-        let (spin, (parker, unparker)) = (Spin { in_vain: Cell::new(0), skip: Cell::new(0) }, parking::pair());
+        let (spin, (parker, unparker)) = (
+            Spin {
+                in_vain: Cell::new(0),
+                skip: Cell::new(0),
+            },
+            parking::pair(),
+        );
         // Where another thread of the tests spins, this one goes without, and nothing changes.
         let spin_through = |waits: u32| {
             let is_spun = |_: &u32| {
@@ -324,7 +359,10 @@ mod tests {
     fn an_answer_from_another_thread_ends_the_wait() {
         let (tell, answer) = tokio::sync::oneshot::channel();
         std::thread::spawn(move || tell.send(7));
-        assert_eq!(block_on(until(answer, Deadline::after(Duration::MAX))), Some(Ok(7)));
+        assert_eq!(
+            block_on(until(answer, Deadline::after(Duration::MAX))),
+            Some(Ok(7))
+        );
     }
 
     #[test]

@@ -34,8 +34,8 @@ pub struct Watch<T> {
 /// What a watch makes of what has changed.
 type Item<T> = Box<dyn Fn(&[Watching], Vec<Change>) -> Result<Option<T>> + Send + Sync>;
 
-/// The places that are watched, with what was last seen there. It holds the slots, but nothing that keeps the memory
-/// open.
+/// The places that are watched, with what was last seen there. It holds the slots, but nothing that
+/// keeps the memory open.
 struct Watched {
     shared: Arc<Shared>,
     signal: Arc<Signal>,
@@ -93,7 +93,11 @@ impl Memory {
         let spec = key.spec();
         let names = std::iter::once(key.name()).chain(spec.aliases.iter().copied());
         let slots = names.map(|name| self.lone_slot(name)).collect();
-        Watch::of_value(self, &Source::root(self.shared(), slots), spec.nested.is_some())
+        Watch::of_value(
+            self,
+            &Source::root(self.shared(), slots),
+            spec.nested.is_some(),
+        )
     }
 }
 
@@ -121,35 +125,47 @@ impl<T: Value> Synced<T> {
 impl<T: Value> Watch<T> {
     fn of_value(memory: &Memory, source: &Source, nested: bool) -> Self {
         let decode = move |places: &[Watching], mut changes: Vec<Change>| {
-            let Some(Change { place, found }) = changes.pop() else { return Ok(None) };
+            let Some(Change { place, found }) = changes.pop() else {
+                return Ok(None);
+            };
             let decode = |text: Text| places[place].source.decode(text.as_str(), nested);
             found?.map(decode).transpose()
         };
-        Self { watched: Watched::begin(memory, [source]), item: Box::new(decode) }
+        Self {
+            watched: Watched::begin(memory, [source]),
+            item: Box::new(decode),
+        }
     }
 }
 
 impl Watch<Vec<&'static str>> {
     /// The names of those parts that have changed; at first all of them.
-    pub(crate) fn of_parts(memory: &Memory, parts: &[&Part], names: &'static [&'static str]) -> Self {
+    pub(crate) fn of_parts(
+        memory: &Memory,
+        parts: &[&Part],
+        names: &'static [&'static str],
+    ) -> Self {
         let item = move |_: &[Watching], changes: Vec<Change>| {
             let name = |change: &Change| names.get(change.place).copied();
             Ok(Some(changes.iter().filter_map(name).collect()))
         };
         let watched = Watched::begin(memory, parts.iter().map(|part| part.source()));
-        Self { watched, item: Box::new(item) }
+        Self {
+            watched,
+            item: Box::new(item),
+        }
     }
 }
 
 impl<T> Watch<T> {
-    /// Waits for the next value, and returns it; the first time the current one, as soon as that is known. `None`: it
-    /// is not set, or was deleted.
+    /// Waits for the next value, and returns it; the first time the current one, as soon as that is
+    /// known. `None`: it is not set, or was deleted.
     ///
     /// # Errors
     ///
-    /// `Closed` once the memory is closed, or its last handle was dropped: from then on always. `Config` where a name
-    /// makes no sense: always. `Decode` where something else than a `T` is stored, `Rejected` where the server refuses
-    /// the key: once, and the watch goes on.
+    /// `Closed` once the memory is closed, or its last handle was dropped: from then on always.
+    /// `Config` where a name makes no sense: always. `Decode` where something else than a `T` is
+    /// stored, `Rejected` where the server refuses the key: once, and the watch goes on.
     pub fn recv(&mut self) -> Result<Option<T>> {
         block_on(self.changed())
     }
@@ -160,11 +176,17 @@ impl<T> Watch<T> {
     ///
     /// `Timeout` where there is nothing new by then; the others of [`recv`](Watch::recv).
     pub fn recv_timeout(&mut self, timeout: Duration) -> Result<Option<T>> {
-        let nothing = || Error::new(ErrorKind::Timeout, format!("nothing has changed within {timeout:?}"));
+        let nothing = || {
+            Error::new(
+                ErrorKind::Timeout,
+                format!("nothing has changed within {timeout:?}"),
+            )
+        };
         block_on(until(self.changed(), Deadline::after(timeout))).unwrap_or_else(|| Err(nothing()))
     }
 
-    /// As [`recv`](Watch::recv), in async code: it runs on any executor. To drop the future loses nothing.
+    /// As [`recv`](Watch::recv), in async code: it runs on any executor. To drop the future loses
+    /// nothing.
     ///
     /// # Errors
     ///
@@ -201,9 +223,14 @@ impl Watched {
             });
             Arc::clone(slot)
         };
-        let places: Vec<_> = sources.into_iter().map(|source| Watching::of(source.in_slots(&mut hold))).collect();
+        let places: Vec<_> = sources
+            .into_iter()
+            .map(|source| Watching::of(source.in_slots(&mut hold)))
+            .collect();
         let over = places.iter().find_map(|place| place.source.slots().err());
-        let end = places.is_empty().then(|| Slot::hold(shared, memory.prefix()).watched(&signal));
+        let end = places
+            .is_empty()
+            .then(|| Slot::hold(shared, memory.prefix()).watched(&signal));
         let shared = Arc::clone(shared);
         Self {
             shared,
@@ -218,15 +245,18 @@ impl Watched {
         }
     }
 
-    /// Ready with what has changed: at first everything, once all of it is known; or with the reason why nothing more
-    /// comes.
+    /// Ready with what has changed: at first everything, once all of it is known; or with the
+    /// reason why nothing more comes.
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<Vec<Change>>> {
         loop {
             if let Some(over) = &self.over {
                 return Poll::Ready(Err(over.clone()));
             }
             let is_raised = self.signal.poll(context).is_ready();
-            let is_due = self.alarm.as_mut().is_some_and(|alarm| alarm.poll(context).is_ready());
+            let is_due = self
+                .alarm
+                .as_mut()
+                .is_some_and(|alarm| alarm.poll(context).is_ready());
             if !(is_raised || is_due || self.look_again) {
                 return Poll::Pending;
             }
@@ -243,10 +273,21 @@ impl Watched {
 
     fn look(&mut self) -> Option<Vec<Change>> {
         let mono = self.shared.clock.mono();
-        let look = |(place, watching): (usize, &mut Watching)| Some(Change { place, found: watching.look(mono)? });
-        let changes: Vec<_> = self.places.iter_mut().enumerate().filter_map(look).collect();
+        let look = |(place, watching): (usize, &mut Watching)| {
+            Some(Change {
+                place,
+                found: watching.look(mono)?,
+            })
+        };
+        let changes: Vec<_> = self
+            .places
+            .iter_mut()
+            .enumerate()
+            .filter_map(look)
+            .collect();
         let expires = self.places.iter().filter_map(|place| place.expires).min();
-        self.alarm = expires.map(|expires| Alarm::at(Deadline::after(expires.saturating_sub(mono))));
+        self.alarm =
+            expires.map(|expires| Alarm::at(Deadline::after(expires.saturating_sub(mono))));
         if self.has_begun {
             return Some(changes).filter(|changes| !changes.is_empty());
         }
@@ -262,7 +303,12 @@ impl Watched {
 
 impl Watching {
     fn of(source: Source) -> Self {
-        Self { source, version: None, expires: None, seen: None }
+        Self {
+            source,
+            version: None,
+            expires: None,
+            seen: None,
+        }
     }
 
     /// What is there, where that has changed.
@@ -271,7 +317,11 @@ impl Watching {
         if self.version == self.source.version().ok() && !is_over {
             return None;
         }
-        let Sight { version, expires, found } = self.source.sight().ok()?;
+        let Sight {
+            version,
+            expires,
+            found,
+        } = self.source.sight().ok()?;
         (self.version, self.expires) = (Some(version), expires);
         let found = found?;
         let seen = Some(match &found {

@@ -1,4 +1,5 @@
-//! DESIGN, section 3.3: what waits has an async form, which runs on any executor and loses nothing when it is dropped.
+//! DESIGN, section 3.3: what waits has an async form, which runs on any executor and loses nothing
+//! when it is dropped.
 
 use std::future::Future;
 use std::pin::pin;
@@ -28,15 +29,39 @@ async fn every_form(url: String) {
         assert_eq!(count.set_async(n).await.unwrap(), Written::Stored);
         assert_eq!(count.get_async().await.unwrap(), n);
     }
-    assert_eq!(count.update_async(|count| std::mem::replace(count, 7)).await.unwrap(), 299);
-    sample.items().update_async(|items| items.push("a".to_owned())).await.unwrap();
-    assert_eq!(sample.items().at(0).set_async("b".to_owned()).await.unwrap(), Written::Stored);
+    assert_eq!(
+        count
+            .update_async(|count| std::mem::replace(count, 7))
+            .await
+            .unwrap(),
+        299
+    );
+    sample
+        .items()
+        .update_async(|items| items.push("a".to_owned()))
+        .await
+        .unwrap();
+    assert_eq!(
+        sample
+            .items()
+            .at(0)
+            .set_async("b".to_owned())
+            .await
+            .unwrap(),
+        Written::Stored
+    );
     assert_eq!(sample.items().get_async().await.unwrap(), ["b"]);
-    assert_eq!(sample.items().at(5).get_async().await.unwrap_err().kind(), ErrorKind::Unset);
+    assert_eq!(
+        sample.items().at(5).get_async().await.unwrap_err().kind(),
+        ErrorKind::Unset
+    );
     let memory = sample.memory().clone();
     memory.flush_async(DEADLINE).await.unwrap();
     memory.close_async(DEADLINE).await.unwrap();
-    assert_eq!(count.get_async().await.unwrap_err().kind(), ErrorKind::Closed);
+    assert_eq!(
+        count.get_async().await.unwrap_err().kind(),
+        ErrorKind::Closed
+    );
 }
 
 /// Polls a future once, and drops it.
@@ -48,13 +73,23 @@ fn dropped_after_a_poll<F: Future>(future: F) {
 fn the_async_forms_run_on_any_executor() {
     let server = Server::redis().start();
     for url in [server.url(), "memory:".to_owned()] {
-        runtime::Builder::new_current_thread().build().unwrap().block_on(every_form(url.clone()));
+        runtime::Builder::new_current_thread()
+            .build()
+            .unwrap()
+            .block_on(every_form(url.clone()));
         // A task that may move from thread to thread: the futures are `Send`.
-        let threads = runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap();
-        threads.block_on(threads.spawn(every_form(url.clone()))).unwrap();
+        let threads = runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .build()
+            .unwrap();
+        threads
+            .block_on(threads.spawn(every_form(url.clone())))
+            .unwrap();
         pollster::block_on(every_form(url.clone()));
         // As a future inside one that is not tokio's, among others.
-        futures_executor::block_on(async { futures_util::join!(every_form(url.clone() + "?prefix=other:"), async {}) });
+        futures_executor::block_on(async {
+            futures_util::join!(every_form(url.clone() + "?prefix=other:"), async {})
+        });
     }
 }
 
@@ -62,14 +97,25 @@ fn the_async_forms_run_on_any_executor() {
 fn many_tasks_write_and_read_at_once() {
     let server = Server::redis().start();
     let sample = Arc::new(Sample::open(&server.url()).unwrap());
-    let threads = runtime::Builder::new_multi_thread().worker_threads(4).build().unwrap();
+    let threads = runtime::Builder::new_multi_thread()
+        .worker_threads(4)
+        .build()
+        .unwrap();
     threads.block_on(async {
         let task = |n: usize| {
             let sample = Arc::clone(&sample);
             tokio::spawn(async move {
                 for i in 0..20 {
-                    sample.items().update_async(|items| items.push(format!("{n}/{i}"))).await.unwrap();
-                    sample.synced_count().update_async(|count| *count += 1).await.unwrap();
+                    sample
+                        .items()
+                        .update_async(|items| items.push(format!("{n}/{i}")))
+                        .await
+                        .unwrap();
+                    sample
+                        .synced_count()
+                        .update_async(|count| *count += 1)
+                        .await
+                        .unwrap();
                 }
             })
         };
@@ -81,7 +127,10 @@ fn many_tasks_write_and_read_at_once() {
         let items = sample.items().get_async().await.unwrap();
         for n in 0..8 {
             let prefix = format!("{n}/");
-            let own: Vec<_> = items.iter().filter_map(|item| item.strip_prefix(&prefix)).collect();
+            let own: Vec<_> = items
+                .iter()
+                .filter_map(|item| item.strip_prefix(&prefix))
+                .collect();
             assert_eq!(own, (0..20).map(|i| i.to_string()).collect::<Vec<_>>());
         }
     });
@@ -96,7 +145,11 @@ fn dropping_a_future_never_loses_a_write() {
     let key = Key::<i64>::new("count");
     for n in 0..200_i64 {
         dropped_after_a_poll(sample.synced_count().set_async(n));
-        assert_eq!(sample.synced_count().get().unwrap(), n, "this process reads it at once");
+        assert_eq!(
+            sample.synced_count().get().unwrap(),
+            n,
+            "this process reads it at once"
+        );
         if n % 10 == 0 {
             line.proxy.cut();
         }
@@ -109,17 +162,31 @@ fn dropping_a_future_never_loses_a_write() {
     dropped_after_a_poll(sample.synced_count().set_async(200));
     dropped_after_a_poll(memory.close_async(DEADLINE));
     drop((sample, memory));
-    assert_eq!(line.open_directly().get(&key).unwrap(), Some(200), "the last drop has delivered it");
+    assert_eq!(
+        line.open_directly().get(&key).unwrap(),
+        Some(200),
+        "the last drop has delivered it"
+    );
 }
 
 #[test]
 fn an_async_call_waits_no_longer_than_the_timeout_on_any_executor() {
     let server = Server::redis().start();
     let limit = Duration::from_millis(100);
-    for run in [(|future| pollster::block_on(future)) as fn(std::pin::Pin<Box<dyn Future<Output = ()>>>), |future| {
-        runtime::Builder::new_current_thread().build().unwrap().block_on(future);
-    }] {
-        let memory = Memory::builder().url(server.url()).timeout(limit).build().unwrap();
+    for run in [
+        (|future| pollster::block_on(future)) as fn(std::pin::Pin<Box<dyn Future<Output = ()>>>),
+        |future| {
+            runtime::Builder::new_current_thread()
+                .build()
+                .unwrap()
+                .block_on(future);
+        },
+    ] {
+        let memory = Memory::builder()
+            .url(server.url())
+            .timeout(limit)
+            .build()
+            .unwrap();
         let count = memory.synced(&Key::<i64>::new("count"));
         count.set(1).unwrap();
         server.freeze();
@@ -162,14 +229,23 @@ fn a_wake_up_by_an_answer_may_use_the_memory() {
         let waker = Waker::from(Arc::new(Using(memory.clone(), tell)));
         line.proxy.stall(true);
         let mut set = Box::pin(count.set_async(1));
-        assert!(set.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+        assert!(
+            set.as_mut()
+                .poll(&mut Context::from_waker(&waker))
+                .is_pending()
+        );
         if !is_answered {
             line.down(&memory);
         }
         line.proxy.stall(false);
-        told.recv_timeout(DEADLINE).expect("it is woken, and nobody holds a lock");
+        told.recv_timeout(DEADLINE)
+            .expect("it is woken, and nobody holds a lock");
         line.up();
         memory.flush(DEADLINE).unwrap();
-        assert!(set.as_mut().poll(&mut Context::from_waker(&waker)).is_ready());
+        assert!(
+            set.as_mut()
+                .poll(&mut Context::from_waker(&waker))
+                .is_ready()
+        );
     }
 }

@@ -29,23 +29,33 @@ pub(crate) fn time(server: &Server) -> u64 {
 fn stamp(server: &Server) -> u64 {
     let stored = server.get_text("memory:n").unwrap();
     let envelope: serde_json::Value = serde_json::from_str(&stored).unwrap();
-    envelope["last_modified"].as_u64().unwrap_or_else(|| panic!("{stored}"))
+    envelope["last_modified"]
+        .as_u64()
+        .unwrap_or_else(|| panic!("{stored}"))
 }
 
 fn value(server: &Server) -> String {
     let stored = server.get_text("memory:n").unwrap();
     let envelope: serde_json::Value = serde_json::from_str(&stored).unwrap();
-    envelope["value"].as_str().unwrap_or_else(|| panic!("{stored}")).to_owned()
+    envelope["value"]
+        .as_str()
+        .unwrap_or_else(|| panic!("{stored}"))
+        .to_owned()
 }
 
 /// A foreign program's value, with its stamp.
 fn put(server: &Server, text: &str, stamp: impl std::fmt::Display) {
-    server.set_raw("memory:n", format!(r#"{{"value": "{text}", "last_modified": {stamp}}}"#));
+    server.set_raw(
+        "memory:n",
+        format!(r#"{{"value": "{text}", "last_modified": {stamp}}}"#),
+    );
 }
 
 /// A process with a memory, whose clock is `clock`.
 fn writer(url: &str, clock: &FakeClock) -> Child {
-    let mut child = Child::spawn_with(env!("CARGO_BIN_EXE_clock_writer"), [url], |command| clock.apply(command));
+    let mut child = Child::spawn_with(env!("CARGO_BIN_EXE_clock_writer"), [url], |command| {
+        clock.apply(command)
+    });
     assert_eq!(child.recv(), "ready");
     child
 }
@@ -69,7 +79,11 @@ enum Off {
 
 #[track_caller]
 fn assert_near(stamp: u64, now: u64) {
-    assert!(stamp.abs_diff(now) < SLACK_NS, "a stamp is {} s off", stamp.abs_diff(now) / 1_000_000_000);
+    assert!(
+        stamp.abs_diff(now) < SLACK_NS,
+        "a stamp is {} s off",
+        stamp.abs_diff(now) / 1_000_000_000
+    );
 }
 
 #[test]
@@ -81,7 +95,10 @@ fn a_clock_that_steps_back_by_a_day_changes_nothing() {
     assert_eq!(process.ask("set n before"), "Ok(Stored)");
     let mut last = stamp(&server);
     clock.behind(DAY);
-    assert!(wall(&mut process) + 23 * HOUR_NS < time(&server), "the clock did not step");
+    assert!(
+        wall(&mut process) + 23 * HOUR_NS < time(&server),
+        "the clock did not step"
+    );
     for n in 0..20 {
         assert_eq!(process.ask(format!("set n after{n}")), "Ok(Stored)");
         assert_eq!(value(&server), format!("after{n}"));
@@ -90,14 +107,20 @@ fn a_clock_that_steps_back_by_a_day_changes_nothing() {
         assert_near(last, time(&server));
     }
     clock.ahead(DAY);
-    assert!(wall(&mut process) > time(&server) + 23 * HOUR_NS, "the clock did not step");
+    assert!(
+        wall(&mut process) > time(&server) + 23 * HOUR_NS,
+        "the clock did not step"
+    );
     assert_eq!(process.ask("set n ahead"), "Ok(Stored)");
     assert_near(stamp(&server), time(&server));
 }
 
 #[test]
 fn a_clock_that_steps_during_an_outage_changes_no_order() {
-    for step in [|clock: &FakeClock| clock.behind(DAY), |clock: &FakeClock| clock.ahead(DAY)] {
+    for step in [
+        |clock: &FakeClock| clock.behind(DAY),
+        |clock: &FakeClock| clock.ahead(DAY),
+    ] {
         let server = Server::redis().start();
         let proxy = Proxy::to(&server);
         let clock = FakeClock::new();
@@ -105,10 +128,17 @@ fn a_clock_that_steps_during_an_outage_changes_no_order() {
         assert_eq!(process.ask("set n before"), "Ok(Stored)");
         proxy.refuse(true);
         proxy.cut();
-        eventually(DEADLINE, "the loss is noticed", || process.ask("connected") == "false");
+        eventually(DEADLINE, "the loss is noticed", || {
+            process.ask("connected") == "false"
+        });
         step(&clock);
         assert_eq!(process.ask("set n during"), "Ok(Queued)");
-        let queued: u64 = process.ask("stamp n").trim_start_matches("Ok(Some(").trim_end_matches("))").parse().unwrap();
+        let queued: u64 = process
+            .ask("stamp n")
+            .trim_start_matches("Ok(Some(")
+            .trim_end_matches("))")
+            .parse()
+            .unwrap();
         assert_near(queued, time(&server));
         proxy.refuse(false);
         assert_eq!(process.ask("flush"), "Ok(())");
@@ -122,25 +152,42 @@ fn a_server_whose_clock_steps_back_by_a_day_takes_every_write() {
     let server = Server::valkey().clock(&clock).start();
     let memory = Memory::open(&server.url()).unwrap();
     let true_time = time(&server);
-    assert_eq!(memory.set(&key(), "before".to_owned()).unwrap(), Written::Stored);
+    assert_eq!(
+        memory.set(&key(), "before".to_owned()).unwrap(),
+        Written::Stored
+    );
     let mut last = stamp(&server);
     clock.behind(DAY);
-    eventually(DEADLINE, "the server's clock has stepped", || time(&server) + 23 * HOUR_NS < true_time);
+    eventually(DEADLINE, "the server's clock has stepped", || {
+        time(&server) + 23 * HOUR_NS < true_time
+    });
     let fresh = |n: u32| Key::<String>::named(format!("n{n}"));
     let mut n = 0;
     eventually(DEADLINE, "the memory follows the server's clock", || {
         n += 1;
-        assert_eq!(memory.set(&key(), format!("after{n}")).unwrap(), Written::Stored);
+        assert_eq!(
+            memory.set(&key(), format!("after{n}")).unwrap(),
+            Written::Stored
+        );
         assert_eq!(value(&server), format!("after{n}"));
         assert!(stamp(&server) > last);
         last = stamp(&server);
-        assert_eq!(memory.set(&fresh(n), String::new()).unwrap(), Written::Stored);
+        assert_eq!(
+            memory.set(&fresh(n), String::new()).unwrap(),
+            Written::Stored
+        );
         let stamp = memory.synced(&fresh(n)).last_modified().unwrap().unwrap();
         stamp + 23 * HOUR_NS < true_time
     });
     let other = Memory::open(&server.url()).unwrap();
-    assert_eq!(other.set(&key(), "other".to_owned()).unwrap(), Written::Stored);
-    assert_eq!(memory.set(&key(), "again".to_owned()).unwrap(), Written::Stored);
+    assert_eq!(
+        other.set(&key(), "other".to_owned()).unwrap(),
+        Written::Stored
+    );
+    assert_eq!(
+        memory.set(&key(), "again".to_owned()).unwrap(),
+        Written::Stored
+    );
     assert_eq!(value(&server), "again");
 }
 
@@ -157,16 +204,25 @@ fn an_online_write_wins_over_a_stamp_that_is_an_hour_ahead() {
             }
             let mut last = ahead;
             for n in 0..5 {
-                assert_eq!(memory.set(&key(), format!("ours{n}")).unwrap(), Written::Stored);
+                assert_eq!(
+                    memory.set(&key(), format!("ours{n}")).unwrap(),
+                    Written::Stored
+                );
                 assert_eq!(value(&server), format!("ours{n}"));
                 assert_eq!(memory.get(&key()).unwrap(), Some(format!("ours{n}")));
                 let now = stamp(&server);
-                assert!((last + 1..last + 1_000).contains(&now), "just above: {last} {now}");
+                assert!(
+                    (last + 1..last + 1_000).contains(&now),
+                    "just above: {last} {now}"
+                );
                 last = now;
             }
             assert!(memory.delete(&key()).unwrap());
             assert_eq!(server.get_raw("memory:n"), None);
-            assert_eq!(memory.set(&key(), "again".to_owned()).unwrap(), Written::Stored);
+            assert_eq!(
+                memory.set(&key(), "again".to_owned()).unwrap(),
+                Written::Stored
+            );
             assert!(stamp(&server) > last);
             assert_eq!(memory.status().superseded, 0);
         }
@@ -182,17 +238,30 @@ fn an_online_write_and_a_python_peer_whose_clock_is_an_hour_ahead_win_in_turn() 
     clock.apply(&mut faked);
     let faked: std::collections::BTreeMap<_, _> = faked
         .get_envs()
-        .map(|(name, value)| (name.to_str().unwrap(), value.and_then(|v| v.to_str()).unwrap()))
+        .map(|(name, value)| {
+            (
+                name.to_str().unwrap(),
+                value.and_then(|v| v.to_str()).unwrap(),
+            )
+        })
         .collect();
     let mut python = Python::against(&server);
-    python.run(&format!("import os, subprocess, sys\nenv = {{**os.environ, **{}}}", serde_json::json!(faked)));
+    python.run(&format!(
+        "import os, subprocess, sys\nenv = {{**os.environ, **{}}}",
+        serde_json::json!(faked)
+    ));
     for n in 0..3 {
         let code = format!("from synced_memory import Memory; Memory().n = 'python{n}'");
-        python.run(&format!("subprocess.run([sys.executable, '-c', {code:?}], env=env, check=True, timeout=15)"));
+        python.run(&format!(
+            "subprocess.run([sys.executable, '-c', {code:?}], env=env, check=True, timeout=15)"
+        ));
         assert_eq!(value(&server), format!("python{n}"));
         let ahead = stamp(&server);
         assert!(ahead > time(&server) + HOUR_NS / 2, "its clock was right");
-        assert_eq!(memory.set(&key(), format!("rust{n}")).unwrap(), Written::Stored);
+        assert_eq!(
+            memory.set(&key(), format!("rust{n}")).unwrap(),
+            Written::Stored
+        );
         assert_eq!(value(&server), format!("rust{n}"));
         assert!(stamp(&server) > ahead);
     }
@@ -210,7 +279,10 @@ fn a_host_whose_clock_is_an_hour_off_writes_with_the_servers_time() {
         assert_near(stamp(&server), time(&server));
         assert_eq!(process.ask("set other ours"), "Ok(Stored)");
         let wall: u64 = process.ask("wall").parse().unwrap();
-        assert!(wall.abs_diff(time(&server)) > HOUR_NS / 2, "its clock was right");
+        assert!(
+            wall.abs_diff(time(&server)) > HOUR_NS / 2,
+            "its clock was right"
+        );
     }
 }
 
@@ -234,22 +306,34 @@ impl Two {
         let mut processes = [process(0), process(1)];
         if connected {
             for n in 0..2 {
-                eventually(DEADLINE, "both have connected", || processes[n].ask("connected") == "true");
+                eventually(DEADLINE, "both have connected", || {
+                    processes[n].ask("connected") == "true"
+                });
                 lines[n].refuse(true);
                 lines[n].cut();
             }
         }
         for process in &mut processes {
-            eventually(DEADLINE, "both are cut off", || process.ask("connected") == "false");
+            eventually(DEADLINE, "both are cut off", || {
+                process.ask("connected") == "false"
+            });
         }
-        Self { server, lines, processes, _clocks: clocks }
+        Self {
+            server,
+            lines,
+            processes,
+            _clocks: clocks,
+        }
     }
 
-    /// The process `first` writes before the other; the process `delivers` is back before the other.
+    /// The process `first` writes before the other; the process `delivers` is back before the
+    /// other.
     fn write_and_deliver(&mut self, first: usize, delivers: usize) {
         assert_eq!(self.processes[first].ask("set n earlier"), "Ok(Queued)");
         let written = time(&self.server);
-        eventually(DEADLINE, "the second write is a later one", || time(&self.server) > written + SLACK_NS / 10);
+        eventually(DEADLINE, "the second write is a later one", || {
+            time(&self.server) > written + SLACK_NS / 10
+        });
         assert_eq!(self.processes[1 - first].ask("set n later"), "Ok(Queued)");
         for n in [delivers, 1 - delivers] {
             self.lines[n].refuse(false);
@@ -261,7 +345,11 @@ impl Two {
         for (first, delivers) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
             let mut two = Self::start(off, connected);
             two.write_and_deliver(first, delivers);
-            assert_eq!(value(&two.server), "later", "{off:?}, {first} wrote first, {delivers} delivered first");
+            assert_eq!(
+                value(&two.server),
+                "later",
+                "{off:?}, {first} wrote first, {delivers} delivered first"
+            );
             assert_near(stamp(&two.server), time(&two.server));
             for process in &mut two.processes {
                 assert_eq!(process.ask("get n"), r#"Ok(Some("later"))"#);
@@ -283,8 +371,9 @@ fn a_write_before_the_first_connect_counts_from_its_true_time() {
 
 #[test]
 fn a_write_while_the_first_connection_is_made_has_the_servers_time_too() {
-    // The clock and what it has stamped move in one step: a stamp from in between would be moved twice. The wrong
-    // clock is the server's here: libfaketime is not to be trusted on many threads.
+    // The clock and what it has stamped move in one step: a stamp from in between would be moved
+    // twice. The wrong clock is the server's here: libfaketime is not to be trusted on many
+    // threads.
     for off in [Off::Ahead, Off::Behind] {
         let clock = clock(off);
         let server = Server::valkey().clock(&clock).start();
@@ -308,7 +397,9 @@ fn a_write_while_the_first_connection_is_made_has_the_servers_time_too() {
                         }
                     });
                 }
-                eventually(DEADLINE, "the writers are well under way", || next.load(Ordering::Relaxed) > 100);
+                eventually(DEADLINE, "the writers are well under way", || {
+                    next.load(Ordering::Relaxed) > 100
+                });
                 proxy.refuse(false);
                 eventually(DEADLINE, "it is connected", || memory.status().connected);
                 drop(stop_writing);
@@ -332,16 +423,33 @@ fn a_stamp_beyond_2_to_62_counts_as_zero() {
     for builder in [Server::redis(), Server::redis_6(), Server::valkey()] {
         let server = builder.start();
         let memory = Memory::open(&server.url()).unwrap();
-        for beyond in ["4611686018427387905", "9223372036854775807", "18446744073709551615", "99999999999999999999999"]
-        {
+        for beyond in [
+            "4611686018427387905",
+            "9223372036854775807",
+            "18446744073709551615",
+            "99999999999999999999999",
+        ] {
             put(&server, "peer", beyond);
             assert_eq!(memory.get(&key()).unwrap().as_deref(), Some("peer"));
-            assert_eq!(memory.synced(&key()).last_modified().unwrap(), Some(0), "{beyond}");
-            assert_eq!(memory.set(&key(), "ours".to_owned()).unwrap(), Written::Stored);
+            assert_eq!(
+                memory.synced(&key()).last_modified().unwrap(),
+                Some(0),
+                "{beyond}"
+            );
+            assert_eq!(
+                memory.set(&key(), "ours".to_owned()).unwrap(),
+                Written::Stored
+            );
             assert_near(stamp(&server), time(&server));
             // Also where this process never read it.
             put(&server, "peer", beyond);
-            assert_eq!(Memory::open(&server.url()).unwrap().set(&key(), "fresh".to_owned()).unwrap(), Written::Stored);
+            assert_eq!(
+                Memory::open(&server.url())
+                    .unwrap()
+                    .set(&key(), "fresh".to_owned())
+                    .unwrap(),
+                Written::Stored
+            );
             assert_eq!(value(&server), "fresh");
             assert_near(stamp(&server), time(&server));
         }
@@ -355,7 +463,11 @@ fn the_largest_stamp_does_not_shut_out_an_online_write() {
         put(&server, "peer", largest);
         let memory = Memory::open(&server.url()).unwrap();
         for n in 0..3 {
-            assert_eq!(memory.set(&key(), format!("ours{n}")).unwrap(), Written::Stored, "{largest}");
+            assert_eq!(
+                memory.set(&key(), format!("ours{n}")).unwrap(),
+                Written::Stored,
+                "{largest}"
+            );
             assert_eq!(value(&server), format!("ours{n}"), "{largest}");
         }
     }
@@ -387,5 +499,9 @@ fn the_stamps_of_a_key_rise_strictly() {
         }
     });
     assert!(stamp(&server) > last);
-    assert!(memories.iter().all(|memory| memory.status().superseded == 0));
+    assert!(
+        memories
+            .iter()
+            .all(|memory| memory.status().superseded == 0)
+    );
 }

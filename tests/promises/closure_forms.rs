@@ -1,4 +1,5 @@
-//! What a closure leaves is what is read afterwards, by whatever names and in whatever older form it was stored.
+//! What a closure leaves is what is read afterwards, by whatever names and in whatever older form
+//! it was stored.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -58,9 +59,21 @@ fn move_out(user: &mut User) {
 type Change = (&'static str, fn(&SyncedPeople), fn(&mut People));
 
 const CHANGES: &[Change] = &[
-    ("another field", |s| s.update_plain(|plain| plain.age += 1).unwrap(), |people| people.plain.age += 1),
-    ("the field", |s| s.update_plain(grace).unwrap(), |people| grace(&mut people.plain)),
-    ("an element of a list", |s| s.all().at(1).update(grace).unwrap(), |people| grace(&mut people.all[1])),
+    (
+        "another field",
+        |s| s.update_plain(|plain| plain.age += 1).unwrap(),
+        |people| people.plain.age += 1,
+    ),
+    (
+        "the field",
+        |s| s.update_plain(grace).unwrap(),
+        |people| grace(&mut people.plain),
+    ),
+    (
+        "an element of a list",
+        |s| s.all().at(1).update(grace).unwrap(),
+        |people| grace(&mut people.all[1]),
+    ),
     (
         "elements of a list",
         |s| s.update_all(|all| all.iter_mut().for_each(grace)).unwrap(),
@@ -77,7 +90,10 @@ const CHANGES: &[Change] = &[
     ),
     (
         "a map",
-        |s| s.update_by_name(|map| grace(map.get_mut("a").unwrap())).unwrap(),
+        |s| {
+            s.update_by_name(|map| grace(map.get_mut("a").unwrap()))
+                .unwrap()
+        },
         |people| {
             grace(people.by_name.get_mut("a").unwrap());
         },
@@ -93,7 +109,11 @@ const CHANGES: &[Change] = &[
         },
         |people| people.by_name.values_mut().for_each(grace),
     ),
-    ("a nested struct", |s| s.update_user(move_out).unwrap(), |people| move_out(&mut people.user)),
+    (
+        "a nested struct",
+        |s| s.update_user(move_out).unwrap(),
+        |people| move_out(&mut people.user),
+    ),
     (
         "another field of a nested struct",
         |s| s.update_user(|user| user.age += 1).unwrap(),
@@ -106,7 +126,10 @@ const CHANGES: &[Change] = &[
         |s| {
             s.user().set_full_name("Grace".to_owned()).unwrap();
             s.user().update_age(|age| *age += 1).unwrap();
-            s.user().home().update_number(|number| *number += 1).unwrap();
+            s.user()
+                .home()
+                .update_number(|number| *number += 1)
+                .unwrap();
             s.user().home().add_number(1).unwrap();
         },
         |people| {
@@ -117,7 +140,10 @@ const CHANGES: &[Change] = &[
     ),
     (
         "nested structs of a map",
-        |s| s.update_users(|users| users.values_mut().for_each(move_out)).unwrap(),
+        |s| {
+            s.update_users(|users| users.values_mut().for_each(move_out))
+                .unwrap()
+        },
         |people| {
             people.users.values_mut().for_each(move_out);
         },
@@ -142,12 +168,18 @@ fn a_field_that_was_stored_under_an_older_name_is_changed_and_not_doubled() {
             store(other, "user", OLD_USER);
             store(other, "by_name", &format!(r#"{{"a": {OLD}, "b": {OLD}}}"#));
             store(other, "all", &format!("[{OLD}, {OLD}]"));
-            store(other, "users", &format!(r#"{{"a": {OLD_USER}, "b": {OLD_USER}}}"#));
+            store(
+                other,
+                "users",
+                &format!(r#"{{"a": {OLD_USER}, "b": {OLD_USER}}}"#),
+            );
             let mut left = theirs.snapshot().unwrap();
             by_value(&mut left);
             by_handle(&mine);
             for state in [&theirs, &mine] {
-                let read = state.snapshot().unwrap_or_else(|error| panic!("{what}: {error}"));
+                let read = state
+                    .snapshot()
+                    .unwrap_or_else(|error| panic!("{what}: {error}"));
                 assert_eq!(read, left, "{what}");
             }
         }
@@ -174,7 +206,10 @@ enum Versions {
 impl Person {
     fn named(name: &str) -> Self {
         let (first, last) = name.split_once(' ').unwrap_or((name, ""));
-        Self { first: first.to_owned(), last: last.to_owned() }
+        Self {
+            first: first.to_owned(),
+            last: last.to_owned(),
+        }
     }
 }
 
@@ -233,7 +268,13 @@ struct SecondsOrMs {
 
 impl From<SecondsOrMs> for Settings {
     fn from(it: SecondsOrMs) -> Self {
-        Self { timeout_ms: it.timeout.map(|seconds| seconds * 1000).or(it.timeout_ms).unwrap_or(0) }
+        Self {
+            timeout_ms: it
+                .timeout
+                .map(|seconds| seconds * 1000)
+                .or(it.timeout_ms)
+                .unwrap_or(0),
+        }
     }
 }
 
@@ -250,30 +291,61 @@ fn what_was_stored_in_an_older_form_is_what_a_closure_left() {
     let quicker = |settings: &mut Settings| settings.timeout_ms = 250;
     on_every_backend("forms-older", |one, other| {
         leaves(one, other, ADA, grace);
-        leaves(one, other, r#"{"name": "Ada Lovelace"}"#, |it: &mut Untagged| it.first = "Grace".to_owned());
+        leaves(
+            one,
+            other,
+            r#"{"name": "Ada Lovelace"}"#,
+            |it: &mut Untagged| it.first = "Grace".to_owned(),
+        );
         leaves(one, other, r#"{"timeout": 3}"#, quicker);
         leaves(one, other, r#"{"timeout": 3, "timeout_ms": 5}"#, quicker);
-        leaves(one, other, &format!("[{ADA}, {ADA}]"), |it: &mut Vec<Person>| grace(&mut it[1]));
-        leaves(one, other, &format!(r#"{{"a": {ADA}}}"#), |it: &mut HashMap<String, Person>| {
-            it.values_mut().for_each(grace);
-        });
-        leaves(one, other, &format!("[null, {ADA}]"), |it: &mut Vec<Option<Person>>| {
-            it.iter_mut().flatten().for_each(grace);
-        });
-        leaves(one, other, &format!(r#"[{ADA}, {{"timeout": 3}}]"#), |it: &mut (Person, Settings)| {
-            grace(&mut it.0);
-            quicker(&mut it.1);
-        });
+        leaves(
+            one,
+            other,
+            &format!("[{ADA}, {ADA}]"),
+            |it: &mut Vec<Person>| grace(&mut it[1]),
+        );
+        leaves(
+            one,
+            other,
+            &format!(r#"{{"a": {ADA}}}"#),
+            |it: &mut HashMap<String, Person>| {
+                it.values_mut().for_each(grace);
+            },
+        );
+        leaves(
+            one,
+            other,
+            &format!("[null, {ADA}]"),
+            |it: &mut Vec<Option<Person>>| {
+                it.iter_mut().flatten().for_each(grace);
+            },
+        );
+        leaves(
+            one,
+            other,
+            &format!(r#"[{ADA}, {{"timeout": 3}}]"#),
+            |it: &mut (Person, Settings)| {
+                grace(&mut it.0);
+                quicker(&mut it.1);
+            },
+        );
         let group = format!(r#"{{"people": [{ADA}], "settings": {{"a": {{"timeout": 3}}}}}}"#);
         leaves(one, other, &group, |it: &mut Group| {
             it.people.iter_mut().for_each(grace);
             it.settings.values_mut().for_each(quicker);
         });
         // By a view of the part.
-        let (people, settings) = (Key::<Vec<Person>>::new("value"), Key::<BTreeMap<String, Settings>>::new("value"));
+        let (people, settings) = (
+            Key::<Vec<Person>>::new("value"),
+            Key::<BTreeMap<String, Settings>>::new("value"),
+        );
         store(other, "value", &format!("[{ADA}]"));
         one.synced(&people).at(0).update(grace).unwrap();
-        assert_eq!(other.get(&people).unwrap().unwrap(), [Person::named("Grace Lovelace")]);
+        assert_eq!(
+            other.get(&people).unwrap().unwrap(),
+            [Person::named("Grace Lovelace")]
+        );
         store(other, "value", r#"{"a": {"timeout": 3}}"#);
         one.synced(&settings).at("a").update(quicker).unwrap();
         assert_eq!(other.get(&settings).unwrap().unwrap()["a"].timeout_ms, 250);
@@ -328,7 +400,11 @@ fn sorted<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<i64>, D::Err
 }
 
 fn defaults(one: &Memory, other: &Memory) {
-    for text in ["{}", r#"{"note": null, "tags": [], "extra": 1}"#, r#"{"note": "a", "count": 1, "tags": ["b"]}"#] {
+    for text in [
+        "{}",
+        r#"{"note": null, "tags": [], "extra": 1}"#,
+        r#"{"note": "a", "count": 1, "tags": ["b"]}"#,
+    ] {
         let changes: [fn(&mut Defaults); 6] = [
             |it| it.count += 1,
             |it| it.note = Some("new".to_owned()),
@@ -339,7 +415,12 @@ fn defaults(one: &Memory, other: &Memory) {
         ];
         for change in changes {
             leaves(one, other, text, change);
-            leaves(one, other, &format!("[{text}, {text}]"), |list: &mut Vec<Defaults>| change(&mut list[1]));
+            leaves(
+                one,
+                other,
+                &format!("[{text}, {text}]"),
+                |list: &mut Vec<Defaults>| change(&mut list[1]),
+            );
         }
     }
 }
@@ -353,13 +434,19 @@ fn flattened(one: &Memory, other: &Memory) {
         |it| (it.name, it.rest) = ("Grace".to_owned(), BTreeMap::new()),
     ];
     for change in changes {
-        for text in
-            [r#"{"x": 1, "name": "Ada", "height": 2, "width": 3}"#, r#"{"w": 3, "x": 1, "height": 2, "name": "Ada"}"#]
-        {
+        for text in [
+            r#"{"x": 1, "name": "Ada", "height": 2, "width": 3}"#,
+            r#"{"w": 3, "x": 1, "height": 2, "name": "Ada"}"#,
+        ] {
             leaves(one, other, text, change);
-            leaves(one, other, &format!(r#"{{"a": {text}}}"#), |map: &mut BTreeMap<String, Flat>| {
-                change(map.get_mut("a").unwrap());
-            });
+            leaves(
+                one,
+                other,
+                &format!(r#"{{"a": {text}}}"#),
+                |map: &mut BTreeMap<String, Flat>| {
+                    change(map.get_mut("a").unwrap());
+                },
+            );
         }
     }
 }
@@ -373,8 +460,18 @@ fn normalised(one: &Memory, other: &Memory) {
         |it| it.list.retain(|item| item % 2 == 0),
     ];
     for change in changes {
-        leaves(one, other, r#"{"name": "ADA", "list": [3, 1, 2, 4]}"#, change);
-        leaves(one, other, r#"[{"name": "ADA", "list": [3, 1, 2, 4]}]"#, |list: &mut Vec<Normal>| change(&mut list[0]));
+        leaves(
+            one,
+            other,
+            r#"{"name": "ADA", "list": [3, 1, 2, 4]}"#,
+            change,
+        );
+        leaves(
+            one,
+            other,
+            r#"[{"name": "ADA", "list": [3, 1, 2, 4]}]"#,
+            |list: &mut Vec<Normal>| change(&mut list[0]),
+        );
     }
 }
 

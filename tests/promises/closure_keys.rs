@@ -21,7 +21,10 @@ fn map_calls<K: Spelled>() -> Vec<MapCall<K>> {
     vec![
         (
             "contains_key",
-            |map, key, new| Some(map.contains_key(key).unwrap().into()).filter(|_| !map.contains_key(new).unwrap()),
+            |map, key, new| {
+                Some(map.contains_key(key).unwrap().into())
+                    .filter(|_| !map.contains_key(new).unwrap())
+            },
             |_, _, _| Some(1),
         ),
         (
@@ -77,8 +80,16 @@ fn map_calls<K: Spelled>() -> Vec<MapCall<K>> {
                 None
             },
         ),
-        ("insert", |map, key, _| map.insert(key.clone(), 9).unwrap(), |map, key, _| map.insert(key.clone(), 9)),
-        ("remove", |map, key, _| map.remove(key).unwrap(), |map, key, _| map.remove(key)),
+        (
+            "insert",
+            |map, key, _| map.insert(key.clone(), 9).unwrap(),
+            |map, key, _| map.insert(key.clone(), 9),
+        ),
+        (
+            "remove",
+            |map, key, _| map.remove(key).unwrap(),
+            |map, key, _| map.remove(key),
+        ),
         (
             "get_or_insert",
             |map, key, _| Some(map.get_or_insert(key.clone(), 9).unwrap()),
@@ -133,7 +144,8 @@ fn map_closures<K: Spelled>() -> Vec<MapCall<K>> {
         (
             "a closure that counts",
             |map, key, _| {
-                map.update(|map| *map.entry(key.clone()).or_default() += 1).unwrap();
+                map.update(|map| *map.entry(key.clone()).or_default() += 1)
+                    .unwrap();
                 None
             },
             |map, key, _| {
@@ -157,7 +169,11 @@ impl WithEach for Maps<'_> {
         for (what, by_view, by_value) in map_calls::<T>().into_iter().chain(map_closures()) {
             self.other.set(&key, HashMap::new()).unwrap();
             assert_eq!(self.one.get(&key).unwrap(), Some(HashMap::new()));
-            store(self.other, "map", &format!("{{{}: 7, {}: 8}}", texts[0], texts[1]));
+            store(
+                self.other,
+                "map",
+                &format!("{{{}: 7, {}: 8}}", texts[0], texts[1]),
+            );
             if self.is_known {
                 self.one.get(&key).unwrap();
             }
@@ -177,12 +193,24 @@ impl WithEach for Maps<'_> {
 
 #[test]
 fn a_map_finds_a_key_that_another_program_spelled_otherwise() {
-    on_every_backend("keys-known", |one, other| each_kind(&Maps { one, other, is_known: true }));
+    on_every_backend("keys-known", |one, other| {
+        each_kind(&Maps {
+            one,
+            other,
+            is_known: true,
+        })
+    });
 }
 
 #[test]
 fn a_map_finds_a_key_that_another_program_spelled_otherwise_since_this_one_has_read_it() {
-    on_every_backend("keys-unknown", |one, other| each_kind(&Maps { one, other, is_known: false }));
+    on_every_backend("keys-unknown", |one, other| {
+        each_kind(&Maps {
+            one,
+            other,
+            is_known: false,
+        })
+    });
 }
 
 #[test]
@@ -191,8 +219,18 @@ fn a_sorted_map_finds_a_key_that_another_program_spelled_otherwise() {
         let map = one.synced(&Key::<BTreeMap<Ipv6Addr, i64>>::new("map"));
         store(other, "map", r#"{"0:0:0:0:0:0:0:1": 7, "2001:DB8::5": 8}"#);
         let [first, second] = ["::1", "2001:db8::5"].map(address);
-        assert_eq!((map.len().unwrap(), map.insert(first, 9).unwrap(), map.len().unwrap()), (2, Some(7), 2));
-        assert_eq!((map.remove(&first).unwrap(), map.remove(&second).unwrap()), (Some(9), Some(8)));
+        assert_eq!(
+            (
+                map.len().unwrap(),
+                map.insert(first, 9).unwrap(),
+                map.len().unwrap()
+            ),
+            (2, Some(7), 2)
+        );
+        assert_eq!(
+            (map.remove(&first).unwrap(), map.remove(&second).unwrap()),
+            (Some(9), Some(8))
+        );
         assert!(map.is_empty().unwrap());
     });
 }
@@ -203,7 +241,8 @@ fn a_queued_change_of_a_key_finds_the_spelling_that_it_found_when_it_was_made() 
     let (mine, theirs) = (line.open(), line.open_directly());
     let key = Key::<HashMap<Ipv6Addr, i64>>::new("map");
     let item = address("::1");
-    // Another process goes on with the spelling that is there, or writes all anew in that of the type.
+    // Another process goes on with the spelling that is there, or writes all anew in that of the
+    // type.
     for is_anew in [false, true] {
         store(&theirs, "map", r#"{"0:0:0:0:0:0:0:1": 7}"#);
         assert_eq!(mine.get(&key).unwrap(), Some(HashMap::from([(item, 7)])));
@@ -217,7 +256,11 @@ fn a_queued_change_of_a_key_finds_the_spelling_that_it_found_when_it_was_made() 
         line.up();
         mine.flush(DEADLINE).unwrap();
         let stored = theirs.get(&Key::<Value>::new("map")).unwrap().unwrap();
-        assert_eq!(theirs.get(&key).unwrap(), Some(HashMap::from([(item, 18)])), "{stored}");
+        assert_eq!(
+            theirs.get(&key).unwrap(),
+            Some(HashMap::from([(item, 18)])),
+            "{stored}"
+        );
         assert_eq!(stored.as_object().unwrap().len(), 1, "{stored}");
     }
 }

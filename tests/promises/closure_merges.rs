@@ -1,5 +1,5 @@
-//! What a closure changes is all that changes: the order of a set or a map tells nothing, and an enum, an array or a
-//! tuple is one part.
+//! What a closure changes is all that changes: the order of a set or a map tells nothing, and an
+//! enum, an array or a tuple is one part.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fmt::Debug;
@@ -51,17 +51,30 @@ fn members() -> HashSet<String> {
 }
 
 fn doc(n: usize) -> Doc {
-    Doc { tags: members(), counts: members().into_iter().map(|name| (name, n)).collect(), n }
+    Doc {
+        tags: members(),
+        counts: members().into_iter().map(|name| (name, n)).collect(),
+        n,
+    }
 }
 
 fn app() -> App {
     App {
         doc: doc(0),
         maybe: Some(doc(1)),
-        profile: Profile { name: "ada".to_owned(), roles: members(), team: Team { members: members(), doc: doc(2) } },
+        profile: Profile {
+            name: "ada".to_owned(),
+            roles: members(),
+            team: Team {
+                members: members(),
+                doc: doc(2),
+            },
+        },
         groups: ["a", "b"].map(|name| (name.to_owned(), members())).into(),
         docs: (0..5).map(doc).collect(),
-        deep: ["a", "b"].map(|name| (name.to_owned(), vec![doc(3), doc(4)])).into(),
+        deep: ["a", "b"]
+            .map(|name| (name.to_owned(), vec![doc(3), doc(4)]))
+            .into(),
     }
 }
 
@@ -81,11 +94,20 @@ where
     store(other, "value", text);
     let mut left: T = serde_json::from_str(text).unwrap();
     closure(&mut left);
-    one.synced(&key).update(&closure).unwrap_or_else(|error| panic!("{text}: {error}"));
+    one.synced(&key)
+        .update(&closure)
+        .unwrap_or_else(|error| panic!("{text}: {error}"));
     let stored = |memory: &Memory| memory.get(&Key::<Box<RawValue>>::new("value")).unwrap();
     for memory in [one, other] {
-        let read = memory.get(&key).unwrap_or_else(|error| panic!("{text} became {:?}: {error}", stored(memory)));
-        assert_eq!(read.as_ref(), Some(&left), "{text} became {:?}", stored(memory));
+        let read = memory
+            .get(&key)
+            .unwrap_or_else(|error| panic!("{text} became {:?}: {error}", stored(memory)));
+        assert_eq!(
+            read.as_ref(),
+            Some(&left),
+            "{text} became {:?}",
+            stored(memory)
+        );
     }
 }
 
@@ -105,7 +127,11 @@ fn replace(doc: &mut Doc, gone: &str) {
 type Removal = (&'static str, fn(&SyncedApp, &str), fn(&mut App, &str));
 
 const REMOVALS: &[Removal] = &[
-    ("in a struct", |s, gone| s.update_doc(|doc| remove(doc, gone)).unwrap(), |app, gone| remove(&mut app.doc, gone)),
+    (
+        "in a struct",
+        |s, gone| s.update_doc(|doc| remove(doc, gone)).unwrap(),
+        |app, gone| remove(&mut app.doc, gone),
+    ),
     (
         "with an insert",
         |s, gone| s.update_doc(|doc| replace(doc, gone)).unwrap(),
@@ -126,17 +152,29 @@ const REMOVALS: &[Removal] = &[
     ),
     (
         "in an option",
-        |s, gone| s.update_maybe(|doc| remove(doc.as_mut().unwrap(), gone)).unwrap(),
+        |s, gone| {
+            s.update_maybe(|doc| remove(doc.as_mut().unwrap(), gone))
+                .unwrap()
+        },
         |app, gone| remove(app.maybe.as_mut().unwrap(), gone),
     ),
     (
         "in a nested struct",
-        |s, gone| _ = s.update_profile(|profile| profile.roles.remove(gone)).unwrap(),
+        |s, gone| {
+            _ = s
+                .update_profile(|profile| profile.roles.remove(gone))
+                .unwrap()
+        },
         |app, gone| _ = app.profile.roles.remove(gone),
     ),
     (
         "in a field of a nested struct",
-        |s, gone| _ = s.profile().update_roles(|roles| roles.remove(gone)).unwrap(),
+        |s, gone| {
+            _ = s
+                .profile()
+                .update_roles(|roles| roles.remove(gone))
+                .unwrap()
+        },
         |app, gone| _ = app.profile.roles.remove(gone),
     ),
     (
@@ -155,18 +193,36 @@ const REMOVALS: &[Removal] = &[
     ),
     (
         "in a map of sets",
-        |s, gone| _ = s.update_groups(|groups| groups.get_mut("a").unwrap().remove(gone)).unwrap(),
+        |s, gone| {
+            _ = s
+                .update_groups(|groups| groups.get_mut("a").unwrap().remove(gone))
+                .unwrap()
+        },
         |app, gone| _ = app.groups.get_mut("a").unwrap().remove(gone),
     ),
     (
         "in a set of a map of sets",
-        |s, gone| _ = s.groups().at("a").update(|group| group.remove(gone)).unwrap(),
+        |s, gone| {
+            _ = s
+                .groups()
+                .at("a")
+                .update(|group| group.remove(gone))
+                .unwrap()
+        },
         |app, gone| _ = app.groups.get_mut("a").unwrap().remove(gone),
     ),
     (
         "in all sets of a map, by `retain`",
-        |s, gone| _ = s.groups().retain(|name, group| group.remove(gone) && name == "a").unwrap(),
-        |app, gone| app.groups.retain(|name, group| group.remove(gone) && name == "a"),
+        |s, gone| {
+            _ = s
+                .groups()
+                .retain(|name, group| group.remove(gone) && name == "a")
+                .unwrap()
+        },
+        |app, gone| {
+            app.groups
+                .retain(|name, group| group.remove(gone) && name == "a")
+        },
     ),
     (
         "in an element of a list",
@@ -175,17 +231,29 @@ const REMOVALS: &[Removal] = &[
     ),
     (
         "in two elements of a list",
-        |s, gone| s.update_docs(|docs| docs[1..3].iter_mut().for_each(|doc| replace(doc, gone))).unwrap(),
+        |s, gone| {
+            s.update_docs(|docs| docs[1..3].iter_mut().for_each(|doc| replace(doc, gone)))
+                .unwrap()
+        },
         |app, gone| app.docs[1..3].iter_mut().for_each(|doc| replace(doc, gone)),
     ),
     (
         "in a list of a map",
-        |s, gone| s.update_deep(|deep| replace(&mut deep.get_mut("b").unwrap()[0], gone)).unwrap(),
+        |s, gone| {
+            s.update_deep(|deep| replace(&mut deep.get_mut("b").unwrap()[0], gone))
+                .unwrap()
+        },
         |app, gone| replace(&mut app.deep.get_mut("b").unwrap()[0], gone),
     ),
     (
         "in an element of a list of a map",
-        |s, gone| s.deep().at("b").at(1).update(|doc| remove(doc, gone)).unwrap(),
+        |s, gone| {
+            s.deep()
+                .at("b")
+                .at(1)
+                .update(|doc| remove(doc, gone))
+                .unwrap()
+        },
         |app, gone| remove(&mut app.deep.get_mut("b").unwrap()[1], gone),
     ),
 ];
@@ -201,7 +269,11 @@ fn a_closure_that_removes_one_member_of_a_set_removes_that_alone_wherever_the_se
                 let mut left = app();
                 by_value(&mut left, &gone);
                 by_handle(&mine, &gone);
-                assert_eq!(theirs.snapshot().unwrap(), left, "{gone} {what}, round {round}");
+                assert_eq!(
+                    theirs.snapshot().unwrap(),
+                    left,
+                    "{gone} {what}, round {round}"
+                );
             }
         }
     });
@@ -215,16 +287,28 @@ fn elements_that_a_closure_moves_keep_the_sets_that_they_hold() {
     on_every_backend("merges-moves", |one, other| {
         let (mine, theirs) = (App::attach(one), App::attach(other));
         let moves: [Move; 5] = [
-            (|s| s.update_docs(|docs| docs.swap(0, 3)).unwrap(), |docs| docs.swap(0, 3)),
-            (|s| s.update_docs(|docs| docs.rotate_left(2)).unwrap(), |docs| docs.rotate_left(2)),
             (
-                |s| s.update_docs(|docs| docs.sort_by_key(|doc| doc.n % 3)).unwrap(),
+                |s| s.update_docs(|docs| docs.swap(0, 3)).unwrap(),
+                |docs| docs.swap(0, 3),
+            ),
+            (
+                |s| s.update_docs(|docs| docs.rotate_left(2)).unwrap(),
+                |docs| docs.rotate_left(2),
+            ),
+            (
+                |s| {
+                    s.update_docs(|docs| docs.sort_by_key(|doc| doc.n % 3))
+                        .unwrap()
+                },
                 |docs| {
                     docs.sort_by_key(|doc| doc.n % 3);
                 },
             ),
             (|s| _ = s.docs().reverse().unwrap(), |docs| docs.reverse()),
-            (|s| _ = s.docs().retain(|doc| doc.n != 2).unwrap(), |docs| docs.retain(|doc| doc.n != 2)),
+            (
+                |s| _ = s.docs().retain(|doc| doc.n != 2).unwrap(),
+                |docs| docs.retain(|doc| doc.n != 2),
+            ),
         ];
         for (at, (by_handle, by_value)) in moves.iter().enumerate() {
             for round in 0..ROUNDS {
@@ -232,7 +316,11 @@ fn elements_that_a_closure_moves_keep_the_sets_that_they_hold() {
                 let mut left: Vec<Doc> = (0..5).map(doc).collect();
                 by_value(&mut left);
                 by_handle(&mine);
-                assert_eq!(theirs.docs().to_vec().unwrap(), left, "move {at}, round {round}");
+                assert_eq!(
+                    theirs.docs().to_vec().unwrap(),
+                    left,
+                    "move {at}, round {round}"
+                );
             }
         }
     });
@@ -260,11 +348,23 @@ fn a_sorted_set_that_another_program_stored_unsorted_loses_only_what_a_closure_r
                 }
             };
             leaves::<BTreeSet<u32>>(one, other, &text, change);
-            leaves::<Sorted>(one, other, &format!(r#"{{"set": {text}, "n": 1}}"#), |sorted| change(&mut sorted.set));
-            leaves::<BTreeMap<u32, BTreeSet<u32>>>(one, other, &format!(r#"{{"7": {text}}}"#), |map| {
-                change(map.get_mut(&7).unwrap());
+            leaves::<Sorted>(
+                one,
+                other,
+                &format!(r#"{{"set": {text}, "n": 1}}"#),
+                |sorted| change(&mut sorted.set),
+            );
+            leaves::<BTreeMap<u32, BTreeSet<u32>>>(
+                one,
+                other,
+                &format!(r#"{{"7": {text}}}"#),
+                |map| {
+                    change(map.get_mut(&7).unwrap());
+                },
+            );
+            leaves::<Vec<BTreeSet<u32>>>(one, other, &format!("[[3, 1, 2], {text}]"), |list| {
+                change(&mut list[1])
             });
-            leaves::<Vec<BTreeSet<u32>>>(one, other, &format!("[[3, 1, 2], {text}]"), |list| change(&mut list[1]));
         }
     });
 }
@@ -277,7 +377,10 @@ struct Ordered {
 
 fn ordered() -> Ordered {
     let names = || ["c", "a", "b"].map(str::to_owned).into_iter();
-    Ordered { set: names().collect(), map: names().zip(1..).collect() }
+    Ordered {
+        set: names().collect(),
+        map: names().zip(1..).collect(),
+    }
 }
 
 #[test]
@@ -313,28 +416,44 @@ fn an_order_that_a_closure_changes_is_stored_where_the_order_is_part_of_the_type
         // Two are equal whatever their order: their texts are compared.
         let text = |it: &Ordered| serde_json::to_string(it).unwrap();
         for (at, change) in changes.iter().enumerate() {
-            let Ordered { set: members, map: entries } = ordered();
+            let Ordered {
+                set: members,
+                map: entries,
+            } = ordered();
             other.set(&set, members).unwrap();
             other.set(&map, entries).unwrap();
             other.set(&both, ordered()).unwrap();
             let mut left = ordered();
             change(&mut left);
             let with_set = |members: &mut IndexSet<String>| {
-                let mut it = Ordered { set: members.clone(), map: ordered().map };
+                let mut it = Ordered {
+                    set: members.clone(),
+                    map: ordered().map,
+                };
                 change(&mut it);
                 *members = it.set;
             };
             let with_map = |entries: &mut IndexMap<String, i64>| {
-                let mut it = Ordered { set: ordered().set, map: entries.clone() };
+                let mut it = Ordered {
+                    set: ordered().set,
+                    map: entries.clone(),
+                };
                 change(&mut it);
                 *entries = it.map;
             };
             one.synced(&set).update(with_set).unwrap();
             one.synced(&map).update(with_map).unwrap();
             one.synced(&both).update(change).unwrap();
-            let read = Ordered { set: other.get(&set).unwrap().unwrap(), map: other.get(&map).unwrap().unwrap() };
+            let read = Ordered {
+                set: other.get(&set).unwrap().unwrap(),
+                map: other.get(&map).unwrap().unwrap(),
+            };
             assert_eq!(text(&read), text(&left), "change {at}, each alone");
-            assert_eq!(text(&other.get(&both).unwrap().unwrap()), text(&left), "change {at}, both in a struct");
+            assert_eq!(
+                text(&other.get(&both).unwrap().unwrap()),
+                text(&left),
+                "change {at}, both in a struct"
+            );
         }
     });
 }

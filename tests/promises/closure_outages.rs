@@ -1,4 +1,5 @@
-//! A closure made while cut off: what fits what is there by then is made, what does not is a dead letter.
+//! A closure made while cut off: what fits what is there by then is made, what does not is a dead
+//! letter.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -10,7 +11,10 @@ use crate::line::{DEADLINE, Line, ended_letters, passes};
 
 /// The keys of the queued writes that were not made; each is over with that.
 fn take_dead_letters(memory: &Memory) -> Vec<String> {
-    ended_letters(memory).into_iter().map(|letter| letter.key).collect()
+    ended_letters(memory)
+        .into_iter()
+        .map(|letter| letter.key)
+        .collect()
 }
 
 #[derive(Debug, Clone, PartialEq, SyncedMemory)]
@@ -47,7 +51,10 @@ struct Home {
 }
 
 fn entries<T: Clone>(entries: &[(&str, T)]) -> BTreeMap<String, T> {
-    entries.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect()
+    entries
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), value.clone()))
+        .collect()
 }
 
 fn set(members: &[&str]) -> HashSet<String> {
@@ -58,7 +65,14 @@ fn state() -> State {
     State {
         map: entries(&[("a", 1), ("b", 2)]),
         lists: entries(&[("a", vec![1]), ("b", vec![2])]),
-        user: User { name: "Ada".to_owned(), age: 36, home: Home { street: "Main".to_owned(), number: 1 } },
+        user: User {
+            name: "Ada".to_owned(),
+            age: 36,
+            home: Home {
+                street: "Main".to_owned(),
+                number: 1,
+            },
+        },
         list: vec![1, 2, 3],
         tags: set(&["a", "b"]),
         any: json!({"a": 1, "list": [1], "object": {"x": 1, "y": 2}}),
@@ -100,7 +114,10 @@ impl Two {
 
     fn up(&self) {
         self.line.deliver(self.mine.memory());
-        assert_eq!(self.mine.snapshot().unwrap(), self.theirs.snapshot().unwrap());
+        assert_eq!(
+            self.mine.snapshot().unwrap(),
+            self.theirs.snapshot().unwrap()
+        );
     }
 
     #[track_caller]
@@ -131,8 +148,17 @@ fn closures_that_change_different_parts_are_both_made_though_one_of_them_was_cut
     // Different fields, to any depth.
     let change = |user: &mut User| (user.name, user.home.number) = ("Grace".to_owned(), 2);
     mine.update_user(change).unwrap();
-    theirs.update_user(|user| (user.age, user.home.street) = (37, "Side".to_owned())).unwrap();
-    left.user = User { name: "Grace".to_owned(), age: 37, home: Home { street: "Side".to_owned(), number: 2 } };
+    theirs
+        .update_user(|user| (user.age, user.home.street) = (37, "Side".to_owned()))
+        .unwrap();
+    left.user = User {
+        name: "Grace".to_owned(),
+        age: 37,
+        home: Home {
+            street: "Side".to_owned(),
+            number: 2,
+        },
+    };
     // Appends, also to one list in a map, and other changes of one list.
     mine.update_list(|list| list.push(8)).unwrap();
     mine.list().retain(|item| *item != 2).unwrap();
@@ -142,17 +168,25 @@ fn closures_that_change_different_parts_are_both_made_though_one_of_them_was_cut
     };
     theirs.update_list(change).unwrap();
     left.list = vec![10, 3, 7, 8];
-    mine.update_lists(|lists| lists.get_mut("a").unwrap().push(8)).unwrap();
-    theirs.update_lists(|lists| lists.get_mut("a").unwrap().extend([6, 7])).unwrap();
+    mine.update_lists(|lists| lists.get_mut("a").unwrap().push(8))
+        .unwrap();
+    theirs
+        .update_lists(|lists| lists.get_mut("a").unwrap().extend([6, 7]))
+        .unwrap();
     left.lists = entries(&[("a", vec![1, 6, 7, 8]), ("b", vec![2])]);
     // Members of a set.
-    mine.update_tags(|tags| tags.insert("mine".to_owned()) && tags.remove("a")).unwrap();
-    theirs.update_tags(|tags| tags.extend(["theirs".to_owned(), "mine".to_owned()])).unwrap();
+    mine.update_tags(|tags| tags.insert("mine".to_owned()) && tags.remove("a"))
+        .unwrap();
+    theirs
+        .update_tags(|tags| tags.extend(["theirs".to_owned(), "mine".to_owned()]))
+        .unwrap();
     left.tags = set(&["b", "mine", "theirs"]);
     // Members of an object.
     let change = |any: &mut Value| (any["object"]["x"], any["new"]) = (json!(10), json!([1]));
     mine.update_any(change).unwrap();
-    theirs.update_any(|any| (any["object"]["y"], any["a"]) = (json!(20), json!("text"))).unwrap();
+    theirs
+        .update_any(|any| (any["object"]["y"], any["a"]) = (json!(20), json!("text")))
+        .unwrap();
     left.any = json!({"a": "text", "list": [1], "object": {"x": 10, "y": 20}, "new": [1]});
     two.up();
     assert_eq!(theirs.snapshot().unwrap(), left);
@@ -165,12 +199,16 @@ fn a_closure_that_does_nothing_but_remove_what_is_gone_already_is_done() {
     let (mine, theirs) = (&two.mine, &two.theirs);
     two.down();
     for state in [mine, theirs] {
-        state.update_map(|map| map.retain(|name, _| name != "a")).unwrap();
+        state
+            .update_map(|map| map.retain(|name, _| name != "a"))
+            .unwrap();
         state.map().retain(|name, _| name != "b").unwrap();
         state.update_list(|list| list.remove(1)).unwrap();
         state.list().retain(|item| *item != 3).unwrap();
         state.update_tags(|tags| tags.remove("a")).unwrap();
-        state.update_any(|any| any.as_object_mut().unwrap().remove("a")).unwrap();
+        state
+            .update_any(|any| any.as_object_mut().unwrap().remove("a"))
+            .unwrap();
     }
     two.up();
     let left = State {
@@ -189,12 +227,20 @@ fn a_closure_that_deletes_what_is_deleted_already_is_done() {
     let two = Two::new();
     two.down();
     for state in [&two.mine, &two.theirs] {
-        let was_there = state.memory().update(&Key::<i64>::new("count"), |count| count.take().is_some());
+        let was_there = state
+            .memory()
+            .update(&Key::<i64>::new("count"), |count| count.take().is_some());
         assert!(was_there.unwrap());
     }
     two.line.up();
     two.mine.memory().flush(DEADLINE).unwrap();
-    assert_eq!((two.mine.synced_count().find().unwrap(), two.theirs.synced_count().find().unwrap()), (None, None));
+    assert_eq!(
+        (
+            two.mine.synced_count().find().unwrap(),
+            two.theirs.synced_count().find().unwrap()
+        ),
+        (None, None)
+    );
     two.assert_counts(&[], 0);
 }
 
@@ -221,9 +267,13 @@ fn what_is_already_as_a_closure_left_it_is_done_unless_it_is_a_number() {
         state.update_flag(|flag| *flag = true).unwrap();
         state.update_text(|text| text.push_str(" and new")).unwrap();
         state.update_option(|option| *option = None).unwrap();
-        state.update_flags(|flags| flags.insert("a".to_owned(), true)).unwrap();
+        state
+            .update_flags(|flags| flags.insert("a".to_owned(), true))
+            .unwrap();
         state.update_count(|count| *count += 1).unwrap();
-        state.update_map(|map| *map.get_mut("a").unwrap() += 1).unwrap();
+        state
+            .update_map(|map| *map.get_mut("a").unwrap() += 1)
+            .unwrap();
     }
     two.up();
     let left = State {
@@ -238,15 +288,23 @@ fn what_is_already_as_a_closure_left_it_is_done_unless_it_is_a_number() {
     assert_eq!(two.theirs.snapshot().unwrap(), left);
     let mut dead = take_dead_letters(two.mine.memory());
     dead.sort_unstable();
-    assert_eq!(dead, ["memory:count", "memory:map"], "only `add` says that a number is to be added to");
+    assert_eq!(
+        dead,
+        ["memory:count", "memory:map"],
+        "only `add` says that a number is to be added to"
+    );
 }
 
 #[test]
 fn a_new_entry_that_another_has_made_meanwhile_is_not_replaced() {
     let two = Two::new();
     two.down();
-    two.mine.update_map(|map| *map.entry("new".to_owned()).or_default() += 1).unwrap();
-    two.theirs.update_map(|map| *map.entry("new".to_owned()).or_default() += 7).unwrap();
+    two.mine
+        .update_map(|map| *map.entry("new".to_owned()).or_default() += 1)
+        .unwrap();
+    two.theirs
+        .update_map(|map| *map.entry("new".to_owned()).or_default() += 7)
+        .unwrap();
     two.up();
     assert_eq!(two.theirs.map().at("new").get().unwrap(), 7);
     two.assert_counts(&["memory:map"], 0);
@@ -255,25 +313,40 @@ fn a_new_entry_that_another_has_made_meanwhile_is_not_replaced() {
 #[test]
 fn a_dead_letter_takes_the_later_calls_with_it_that_build_on_it_and_none_beside_it() {
     let two = Two::new();
-    two.theirs.map().extend(entries(&[("c", 3), ("d", 4)])).unwrap();
+    two.theirs
+        .map()
+        .extend(entries(&[("c", 3), ("d", 4)]))
+        .unwrap();
     two.mine.map().len().unwrap();
     two.down();
-    two.mine.update_map(|map| *map.get_mut("a").unwrap() += 10).unwrap();
+    two.mine
+        .update_map(|map| *map.get_mut("a").unwrap() += 10)
+        .unwrap();
     let builds_on_it = |map: &mut BTreeMap<String, i64>| {
         *map.get_mut("a").unwrap() -= 5;
         *map.get_mut("b").unwrap() += 5;
     };
     two.mine.update_map(builds_on_it).unwrap();
     // On what that one wrote.
-    two.mine.update_map(|map| *map.get_mut("b").unwrap() += 100).unwrap();
+    two.mine
+        .update_map(|map| *map.get_mut("b").unwrap() += 100)
+        .unwrap();
     two.mine.map().at("b").update(|b| *b += 100).unwrap();
     // Beside them.
-    two.mine.update_map(|map| *map.get_mut("c").unwrap() += 1).unwrap();
+    two.mine
+        .update_map(|map| *map.get_mut("c").unwrap() += 1)
+        .unwrap();
     two.mine.map().at("d").add(1).unwrap();
-    assert_eq!(two.mine.map().to_map().unwrap(), entries(&[("a", 6), ("b", 207), ("c", 4), ("d", 5)]));
+    assert_eq!(
+        two.mine.map().to_map().unwrap(),
+        entries(&[("a", 6), ("b", 207), ("c", 4), ("d", 5)])
+    );
     two.theirs.map().at("a").add(1).unwrap();
     two.up();
-    assert_eq!(two.theirs.map().to_map().unwrap(), entries(&[("a", 2), ("b", 2), ("c", 4), ("d", 5)]));
+    assert_eq!(
+        two.theirs.map().to_map().unwrap(),
+        entries(&[("a", 2), ("b", 2), ("c", 4), ("d", 5)])
+    );
     two.assert_counts(&["memory:map"], 0);
 }
 
@@ -287,12 +360,24 @@ fn a_closure_on_an_assignment_that_is_superseded_goes_with_it() {
     two.then_theirs(two.mine.synced_count());
     two.theirs.set_count(7).unwrap();
     two.mine.map().at("a").set(100).unwrap();
-    two.mine.update_map(|map| *map.get_mut("a").unwrap() += 1).unwrap();
+    two.mine
+        .update_map(|map| *map.get_mut("a").unwrap() += 1)
+        .unwrap();
     two.then_theirs(two.mine.map());
     two.theirs.map().at("a").set(7).unwrap();
     two.up();
-    assert_eq!((two.theirs.count().unwrap(), two.theirs.map().at("a").get().unwrap()), (7, 7));
-    assert_eq!(take_dead_letters(two.mine.memory()), [""; 0], "it is superseded");
+    assert_eq!(
+        (
+            two.theirs.count().unwrap(),
+            two.theirs.map().at("a").get().unwrap()
+        ),
+        (7, 7)
+    );
+    assert_eq!(
+        take_dead_letters(two.mine.memory()),
+        [""; 0],
+        "it is superseded"
+    );
     // Two assignments, and the closures with them or by themselves.
     let superseded = two.mine.memory().status().superseded;
     assert!((2..=4).contains(&superseded), "{superseded}");
@@ -306,25 +391,53 @@ fn a_closure_that_deletes_while_cut_off_deletes_nothing_that_another_wrote_meanw
     two.down();
     // Before it or after it: this process has seen neither.
     two.theirs.add_count(1).unwrap();
-    two.mine.memory().update(&count, |count| *count = None).unwrap();
-    two.mine.memory().update(&option, |option| *option = None).unwrap();
-    assert_eq!((two.mine.memory().get(&count).unwrap(), two.mine.memory().get(&option).unwrap()), (None, None));
-    two.theirs.update_option(|option| option.as_mut().map(|option| *option += 1)).unwrap();
+    two.mine
+        .memory()
+        .update(&count, |count| *count = None)
+        .unwrap();
+    two.mine
+        .memory()
+        .update(&option, |option| *option = None)
+        .unwrap();
+    assert_eq!(
+        (
+            two.mine.memory().get(&count).unwrap(),
+            two.mine.memory().get(&option).unwrap()
+        ),
+        (None, None)
+    );
+    two.theirs
+        .update_option(|option| option.as_mut().map(|option| *option += 1))
+        .unwrap();
     // What nobody else has changed is deleted.
-    two.mine.memory().update(&text, |text| *text = None).unwrap();
+    two.mine
+        .memory()
+        .update(&text, |text| *text = None)
+        .unwrap();
     // Of this one nothing is known.
-    two.mine.memory().update(&Key::<i64>::new("made"), |made| *made = Some(1)).unwrap_err();
+    two.mine
+        .memory()
+        .update(&Key::<i64>::new("made"), |made| *made = Some(1))
+        .unwrap_err();
     two.line.up();
     two.mine.memory().flush(DEADLINE).unwrap();
     for state in [&two.theirs, &two.mine] {
-        assert_eq!((state.count().unwrap(), state.synced_text().find().unwrap()), (6, None));
+        assert_eq!(
+            (state.count().unwrap(), state.synced_text().find().unwrap()),
+            (6, None)
+        );
     }
     assert_eq!(two.theirs.option().unwrap(), Some(2));
     let mut dead = take_dead_letters(two.mine.memory());
     dead.sort_unstable();
     assert_eq!(
         (dead, two.mine.memory().status().superseded),
-        (["memory:count", "memory:option"].map(str::to_owned).to_vec(), 0)
+        (
+            ["memory:count", "memory:option"]
+                .map(str::to_owned)
+                .to_vec(),
+            0
+        )
     );
 }
 
@@ -334,16 +447,23 @@ fn a_hundred_thousand_closures_on_one_counter_while_offline_are_one_command_on_r
     let line = Line::new();
     let memory = line.builder().outbox_limit(2_000).build().unwrap();
     let theirs = line.open_directly();
-    let (count, map) = (Key::<i64>::new("count"), Key::<BTreeMap<String, i64>>::new("map"));
+    let (count, map) = (
+        Key::<i64>::new("count"),
+        Key::<BTreeMap<String, i64>>::new("map"),
+    );
     for is_in_a_map in [false, true] {
         theirs.set(&count, 5).unwrap();
-        theirs.set(&map, entries(&[("hits", 5), ("other", 1)])).unwrap();
+        theirs
+            .set(&map, entries(&[("hits", 5), ("other", 1)]))
+            .unwrap();
         assert!(memory.get(&count).unwrap().is_some() && memory.get(&map).unwrap().is_some());
         line.down(&memory);
         let (number, entry) = (memory.synced(&count), memory.synced(&map));
         for _ in 0..CALLS {
             if is_in_a_map {
-                entry.update(|map| *map.entry("hits".to_owned()).or_default() += 1).unwrap();
+                entry
+                    .update(|map| *map.entry("hits".to_owned()).or_default() += 1)
+                    .unwrap();
             } else {
                 number.update(|count| *count += 1).unwrap();
             }
@@ -354,8 +474,18 @@ fn a_hundred_thousand_closures_on_one_counter_while_offline_are_one_command_on_r
         memory.flush(DEADLINE).unwrap();
         let calls = line.server.command_count("eval") + line.server.command_count("evalsha");
         assert_eq!((line.server.command_count("set"), calls), (1, 1));
-        let read = (theirs.get(&count).unwrap().unwrap(), theirs.synced(&map).at("hits").get().unwrap());
-        assert_eq!(read, if is_in_a_map { (5, 5 + CALLS) } else { (5 + CALLS, 5) });
+        let read = (
+            theirs.get(&count).unwrap().unwrap(),
+            theirs.synced(&map).at("hits").get().unwrap(),
+        );
+        assert_eq!(
+            read,
+            if is_in_a_map {
+                (5, 5 + CALLS)
+            } else {
+                (5 + CALLS, 5)
+            }
+        );
         assert_eq!(take_dead_letters(&memory), [""; 0]);
     }
     // All of them are one dead letter.
@@ -366,5 +496,11 @@ fn a_hundred_thousand_closures_on_one_counter_while_offline_are_one_command_on_r
     theirs.set(&count, 7).unwrap();
     line.up();
     memory.flush(DEADLINE).unwrap();
-    assert_eq!((theirs.get(&count).unwrap(), take_dead_letters(&memory).len()), (Some(7), 1));
+    assert_eq!(
+        (
+            theirs.get(&count).unwrap(),
+            take_dead_letters(&memory).len()
+        ),
+        (Some(7), 1)
+    );
 }

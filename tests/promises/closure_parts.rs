@@ -1,4 +1,5 @@
-//! What is one part is never a mixture of what two closures left: an enum, an array, a tuple, a plain struct.
+//! What is one part is never a mixture of what two closures left: an enum, an array, a tuple, a
+//! plain struct.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -63,12 +64,22 @@ trait TwoClosures {
 
 /// All the types that are one part, or hold what is.
 fn each_type(of: &impl TwoClosures) {
-    of.run(&Job::Idle, |job| *job = Job::Running { pid: 7, since: 1 }, |job| *job = Job::Failed("x".to_owned()));
-    of.run(&Job::Waiting { since: 1 }, |job| *job = Job::Pair(1, 2), |job| *job = Job::Waiting { since: 2 });
+    of.run(
+        &Job::Idle,
+        |job| *job = Job::Running { pid: 7, since: 1 },
+        |job| *job = Job::Failed("x".to_owned()),
+    );
+    of.run(
+        &Job::Waiting { since: 1 },
+        |job| *job = Job::Pair(1, 2),
+        |job| *job = Job::Waiting { since: 2 },
+    );
     of.run(
         &Job::Running { pid: 1, since: 1 },
         |job| {
-            let Job::Running { pid, .. } = job else { return };
+            let Job::Running { pid, .. } = job else {
+                return;
+            };
             *pid = 7;
         },
         |job| *job = Job::Waiting { since: 9 },
@@ -99,11 +110,23 @@ fn each_type(of: &impl TwoClosures) {
         |it| *it = Untagged::Span { from: 1, to: 2 },
         |it| *it = Untagged::Of { since: 2 },
     );
-    of.run(&[0.0_f64; 3], |it| (it[0], it[2]) = (1.0, 2.0), |it| it[1] = 3.0);
+    of.run(
+        &[0.0_f64; 3],
+        |it| (it[0], it[2]) = (1.0, 2.0),
+        |it| it[1] = 3.0,
+    );
     of.run(&[[0_u8; 2]; 2], |it| it[0][1] = 1, |it| it[1][0] = 2);
-    of.run(&(1_u64, "a".to_owned(), 2_u64), |it| it.0 = 7, |it| (it.1, it.2) = ("b".to_owned(), 8));
+    of.run(
+        &(1_u64, "a".to_owned(), 2_u64),
+        |it| it.0 = 7,
+        |it| (it.1, it.2) = ("b".to_owned(), 8),
+    );
     of.run(&Span { from: 1, to: 5 }, |it| it.from += 2, |it| it.to -= 3);
-    of.run(&Duration::new(1, 5), |it| *it += Duration::from_secs(1), |it| *it += Duration::from_nanos(1));
+    of.run(
+        &Duration::new(1, 5),
+        |it| *it += Duration::from_secs(1),
+        |it| *it += Duration::from_nanos(1),
+    );
     of.run(
         &Some(Job::Idle),
         |it| *it = Some(Job::Waiting { since: 1 }),
@@ -119,7 +142,11 @@ fn each_type(of: &impl TwoClosures) {
         |it| it[1] = Job::Running { pid: 1, since: 1 },
         |it| it[1] = Job::Failed("x".to_owned()),
     );
-    of.run(&vec![(1_u64, 2_u64), (3, 4)], |it| it[1].0 = 7, |it| it[1].1 = 8);
+    of.run(
+        &vec![(1_u64, 2_u64), (3, 4)],
+        |it| it[1].0 = 7,
+        |it| it[1].1 = 8,
+    );
 }
 
 /// What closures leave, one after the other.
@@ -134,7 +161,9 @@ fn left<T: Clone>(start: &T, closures: &[fn(&mut T)]) -> T {
 #[track_caller]
 fn read<T: synced_memory::Value + Debug>(memory: &Memory, key: &Key<T>) -> T {
     let raw = || memory.get(&Key::<serde_json::Value>::new("value")).unwrap();
-    let read = memory.get(key).unwrap_or_else(|error| panic!("{error}: {:?}", raw()));
+    let read = memory
+        .get(key)
+        .unwrap_or_else(|error| panic!("{error}: {:?}", raw()));
     read.expect("it is there")
 }
 
@@ -197,7 +226,9 @@ impl TwoClosures for AtOnce {
             self.0[0].set(&key, start.clone()).unwrap();
             self.0[0].flush(DEADLINE).unwrap();
             support::eventually(DEADLINE, "both know it", || {
-                self.0.iter().all(|memory| memory.get(&key).unwrap().as_ref() == Some(start))
+                self.0
+                    .iter()
+                    .all(|memory| memory.get(&key).unwrap().as_ref() == Some(start))
             });
             thread::scope(|scope| {
                 for (memory, closure) in self.0.iter().zip([one, other]) {
@@ -210,10 +241,17 @@ impl TwoClosures for AtOnce {
             });
             for memory in &self.0 {
                 memory.flush(DEADLINE).unwrap();
-                assert_eq!((take_dead_letters(memory), memory.status().superseded), (0, 0), "{start:?}");
+                assert_eq!(
+                    (take_dead_letters(memory), memory.status().superseded),
+                    (0, 0),
+                    "{start:?}"
+                );
             }
             let stored = read(&self.0[0], &key);
-            assert!(in_turn.contains(&stored), "{start:?} became {stored:?}, and not one of {in_turn:?}");
+            assert!(
+                in_turn.contains(&stored),
+                "{start:?} became {stored:?}, and not one of {in_turn:?}"
+            );
         }
     }
 }
@@ -223,7 +261,9 @@ fn two_closures_on_one_part_at_once_are_made_one_after_the_other_under_every_pol
     let server = Server::redis().start();
     for write in [WritePolicy::Through, WritePolicy::Behind] {
         let open = || {
-            let builder = quick(server.url()).timeout(DEADLINE).read_policy(ReadPolicy::Through);
+            let builder = quick(server.url())
+                .timeout(DEADLINE)
+                .read_policy(ReadPolicy::Through);
             builder.write_policy(write).build().unwrap()
         };
         each_type(&AtOnce([open(), open()]));

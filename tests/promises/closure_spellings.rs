@@ -1,4 +1,5 @@
-//! One value has several spellings: elements of sets and lists are found by what they are, not by how they were written.
+//! One value has several spellings: elements of sets and lists are found by what they are, not by
+//! how they were written.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fmt::Debug;
@@ -35,25 +36,45 @@ pub(crate) trait Spelled:
 {
 }
 
-impl<T: Debug + Clone + Eq + Hash + Ord + Serialize + DeserializeOwned + Send + Sync + 'static> Spelled for T {}
+impl<T: Debug + Clone + Eq + Hash + Ord + Serialize + DeserializeOwned + Send + Sync + 'static>
+    Spelled for T
+{
+}
 
-/// What is done with three of a kind: one that is stored in another spelling, one that is stored, and one that is not.
+/// What is done with three of a kind: one that is stored in another spelling, one that is stored,
+/// and one that is not.
 pub(crate) trait WithEach {
     /// `texts`: how the first two are spelled in JSON.
     fn with<T: Spelled>(&self, texts: [&str; 2], items: [T; 3]);
 }
 
 pub(crate) fn each_kind(of: &impl WithEach) {
-    of.with([r#""0:0:0:0:0:0:0:1""#, r#""2001:DB8::5""#], ["::1", "2001:db8::5", "::2"].map(address));
     of.with(
-        [r#""ABCDEF00-0000-4000-8000-0000000000A0""#, r#""abcdef00000040008000000000000001""#],
+        [r#""0:0:0:0:0:0:0:1""#, r#""2001:DB8::5""#],
+        ["::1", "2001:db8::5", "::2"].map(address),
+    );
+    of.with(
+        [
+            r#""ABCDEF00-0000-4000-8000-0000000000A0""#,
+            r#""abcdef00000040008000000000000001""#,
+        ],
         [0xa0, 0x01, 0x02].map(|n| Uuid::from_u128(0xabcd_ef00_0000_4000_8000_0000_0000_0000 + n)),
     );
     of.with(
-        [r#""2001-09-09T03:46:40+02:00""#, r#""2001-09-09T01:46:41.000Z""#],
-        [moment(1_000_000_000), moment(1_000_000_001), moment(1_000_000_002)],
+        [
+            r#""2001-09-09T03:46:40+02:00""#,
+            r#""2001-09-09T01:46:41.000Z""#,
+        ],
+        [
+            moment(1_000_000_000),
+            moment(1_000_000_001),
+            moment(1_000_000_002),
+        ],
     );
-    of.with([r#""\u00e9\u0074\u00e9""#, r#""a\/b""#], ["été", "a/b", "c"].map(str::to_owned));
+    of.with(
+        [r#""\u00e9\u0074\u00e9""#, r#""a\/b""#],
+        ["été", "a/b", "c"].map(str::to_owned),
+    );
     of.with([r#""\u00e9""#, r#""\n""#], ['é', '\n', 'c']);
 }
 
@@ -76,8 +97,13 @@ impl WithEach for Sets<'_> {
                 assert!(set.contains(&item).unwrap() && !set.contains(&new).unwrap());
                 assert!(!set.insert(item.clone()).unwrap(), "it is there");
                 set.extend([item.clone(), beside.clone()]).unwrap();
-                assert_eq!((set.len().unwrap(), count(other)), (2, 2), "none is doubled");
-                set.update(|set| set.extend([item.clone(), new.clone()])).unwrap();
+                assert_eq!(
+                    (set.len().unwrap(), count(other)),
+                    (2, 2),
+                    "none is doubled"
+                );
+                set.update(|set| set.extend([item.clone(), new.clone()]))
+                    .unwrap();
                 assert_eq!((set.len().unwrap(), count(other)), (3, 3));
                 assert!(set.remove(&item).unwrap() && !set.contains(&item).unwrap());
                 assert!(!set.remove(&item).unwrap(), "it is gone");
@@ -93,7 +119,9 @@ impl WithEach for Sets<'_> {
 
 #[test]
 fn a_set_finds_a_member_that_another_program_spelled_otherwise() {
-    on_every_backend("spellings-sets", |one, other| each_kind(&Sets([one, other])));
+    on_every_backend("spellings-sets", |one, other| {
+        each_kind(&Sets([one, other]))
+    });
 }
 
 /// A call on a set, given the member that is spelled otherwise, and one that is not there.
@@ -107,12 +135,30 @@ fn a_set_finds_a_member_that_another_program_spelled_otherwise_since_this_one_ha
         let calls: [(&str, SetCall, bool, usize); 6] = [
             ("insert", |set, item, _| set.insert(item).unwrap(), false, 1),
             ("remove", |set, item, _| set.remove(&item).unwrap(), true, 0),
-            ("extend", |set, item, new| set.extend([item, new]).is_ok(), true, 2),
-            ("contains", |set, item, _| set.contains(&item).unwrap(), true, 1),
-            ("a closure that removes", |set, item, _| set.update(|set| set.remove(&item)).unwrap(), true, 0),
+            (
+                "extend",
+                |set, item, new| set.extend([item, new]).is_ok(),
+                true,
+                2,
+            ),
+            (
+                "contains",
+                |set, item, _| set.contains(&item).unwrap(),
+                true,
+                1,
+            ),
+            (
+                "a closure that removes",
+                |set, item, _| set.update(|set| set.remove(&item)).unwrap(),
+                true,
+                0,
+            ),
             (
                 "a closure that inserts",
-                |set, item, new| set.update(|set| set.insert(item) || set.insert(new)).unwrap(),
+                |set, item, new| {
+                    set.update(|set| set.insert(item) || set.insert(new))
+                        .unwrap()
+                },
                 true,
                 2,
             ),
@@ -137,14 +183,26 @@ impl WithEach for Lists<'_> {
         let (key, [first, second]) = (Key::<Vec<T>>::new("list"), texts);
         let list = one.synced(&key);
         store(other, "list", &format!("[{first}, {second}, {first}]"));
-        assert!(list.remove_item(&item).unwrap() && list.remove_item(&item).unwrap(), "{item:?}");
+        assert!(
+            list.remove_item(&item).unwrap() && list.remove_item(&item).unwrap(),
+            "{item:?}"
+        );
         assert!(!list.remove_item(&item).unwrap() && !list.remove_item(&new).unwrap());
-        assert_eq!(other.get(&key).unwrap().unwrap(), std::slice::from_ref(&beside));
+        assert_eq!(
+            other.get(&key).unwrap().unwrap(),
+            std::slice::from_ref(&beside)
+        );
         let text = format!("[{first}, {second}]");
-        leaves(one, other, &text, |list: &mut Vec<T>| list.retain(|it| *it != item));
-        leaves(one, other, &text, |list: &mut Vec<T>| list.insert(1, new.clone()));
+        leaves(one, other, &text, |list: &mut Vec<T>| {
+            list.retain(|it| *it != item)
+        });
+        leaves(one, other, &text, |list: &mut Vec<T>| {
+            list.insert(1, new.clone())
+        });
         leaves(one, other, &text, |list: &mut Vec<T>| list.reverse());
-        leaves(one, other, &text, |list: &mut Vec<T>| list[1] = item.clone());
+        leaves(one, other, &text, |list: &mut Vec<T>| {
+            list[1] = item.clone()
+        });
     }
 }
 
@@ -155,12 +213,17 @@ struct Doc {
 }
 
 fn doc() -> Doc {
-    Doc { tags: (0..6).collect(), counts: (0..6).map(|n| (format!("k{n}"), n)).collect() }
+    Doc {
+        tags: (0..6).collect(),
+        counts: (0..6).map(|n| (format!("k{n}"), n)).collect(),
+    }
 }
 
 #[test]
 fn a_list_finds_an_element_that_another_program_spelled_otherwise() {
-    on_every_backend("spellings-lists", |one, other| each_kind(&Lists([one, other])));
+    on_every_backend("spellings-lists", |one, other| {
+        each_kind(&Lists([one, other]))
+    });
 }
 
 #[test]
@@ -169,7 +232,11 @@ fn a_list_of_floats_finds_the_integers_that_another_program_wrote() {
         let key = Key::<Vec<f64>>::new("floats");
         let floats = one.synced(&key);
         store(other, "floats", "[1, 2, 3, 1e1, 2.50]");
-        assert!([1.0, 10.0, 2.5].iter().all(|item| floats.remove_item(item).unwrap()));
+        assert!(
+            [1.0, 10.0, 2.5]
+                .iter()
+                .all(|item| floats.remove_item(item).unwrap())
+        );
         assert!(!floats.remove_item(&1.0).unwrap());
         floats.at(0).add(0.5).unwrap();
         assert_eq!(other.get(&key).unwrap().unwrap(), [2.5, 3.0]);
@@ -191,16 +258,25 @@ fn a_list_of_floats_finds_the_integers_that_another_program_wrote() {
         let set = one.synced(&ordered);
         assert_eq!(set.len().unwrap(), 2);
         assert!(!set.insert(OrderedFloat(1.0)).unwrap() && set.remove(&OrderedFloat(2.5)).unwrap());
-        assert_eq!(other.get(&ordered).unwrap(), Some(HashSet::from([OrderedFloat(1.0)])));
+        assert_eq!(
+            other.get(&ordered).unwrap(),
+            Some(HashSet::from([OrderedFloat(1.0)]))
+        );
         let by_float = Key::<BTreeMap<OrderedFloat<f64>, i64>>::new("by_float");
         store(other, "by_float", r#"{"1": 1, "2.50": 2}"#);
         let map = one.synced(&by_float);
         assert_eq!(map.len().unwrap(), 2);
         assert_eq!(
-            (map.insert(OrderedFloat(1.0), 5).unwrap(), map.remove(&OrderedFloat(2.5)).unwrap()),
+            (
+                map.insert(OrderedFloat(1.0), 5).unwrap(),
+                map.remove(&OrderedFloat(2.5)).unwrap()
+            ),
             (Some(1), Some(2))
         );
-        assert_eq!(other.get(&by_float).unwrap(), Some(BTreeMap::from([(OrderedFloat(1.0), 5)])));
+        assert_eq!(
+            other.get(&by_float).unwrap(),
+            Some(BTreeMap::from([(OrderedFloat(1.0), 5)]))
+        );
     });
 }
 
@@ -208,17 +284,25 @@ fn a_list_of_floats_finds_the_integers_that_another_program_wrote() {
 fn a_list_finds_elements_that_hold_sets_and_maps_whatever_their_order() {
     const ROUNDS: usize = 20;
     on_every_backend("spellings-holders", |one, other| {
-        let (sets, maps) = (Key::<Vec<HashSet<u32>>>::new("sets"), Key::<Vec<HashMap<String, i64>>>::new("maps"));
+        let (sets, maps) = (
+            Key::<Vec<HashSet<u32>>>::new("sets"),
+            Key::<Vec<HashMap<String, i64>>>::new("maps"),
+        );
         let docs = Key::<Vec<Doc>>::new("docs");
         for _ in 0..ROUNDS {
             other.set(&sets, vec![doc().tags, HashSet::new()]).unwrap();
-            other.set(&maps, vec![HashMap::new(), doc().counts]).unwrap();
+            other
+                .set(&maps, vec![HashMap::new(), doc().counts])
+                .unwrap();
             other.set(&docs, vec![doc(), doc()]).unwrap();
             let read = one.get(&docs).unwrap().unwrap();
             assert!(one.synced(&sets).remove_item(&doc().tags).unwrap());
             assert!(one.synced(&maps).remove_item(&doc().counts).unwrap());
             assert!(one.synced(&docs).remove_item(&doc()).unwrap());
-            assert!(one.synced(&docs).remove_item(&read[0]).unwrap(), "one that was just read");
+            assert!(
+                one.synced(&docs).remove_item(&read[0]).unwrap(),
+                "one that was just read"
+            );
             assert!(!one.synced(&docs).remove_item(&doc()).unwrap());
             assert_eq!(other.get(&sets).unwrap().unwrap(), [HashSet::new()]);
             assert_eq!(other.get(&maps).unwrap().unwrap(), [HashMap::new()]);

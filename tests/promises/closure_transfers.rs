@@ -1,4 +1,5 @@
-//! A closure made while cut off is compared with what it saw: it is made as it was meant, or it is a dead letter.
+//! A closure made while cut off is compared with what it saw: it is made as it was meant, or it is
+//! a dead letter.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::thread;
@@ -31,7 +32,14 @@ struct Accounts {
     z: i64,
 }
 
-const KEYS: [&str; 6] = ["memory:map", "memory:members", "memory:plain", "memory:list", "memory:array", "memory:any"];
+const KEYS: [&str; 6] = [
+    "memory:map",
+    "memory:members",
+    "memory:plain",
+    "memory:list",
+    "memory:array",
+    "memory:any",
+];
 
 impl Accounts {
     fn each(&mut self) -> [&mut i64; 3] {
@@ -42,7 +50,11 @@ impl Accounts {
 /// The same balances in every way.
 fn bank([x, y, z]: [i64; 3]) -> Bank {
     Bank {
-        map: NAMES.map(str::to_owned).into_iter().zip([x, y, z]).collect(),
+        map: NAMES
+            .map(str::to_owned)
+            .into_iter()
+            .zip([x, y, z])
+            .collect(),
         members: Accounts { x, y, z },
         plain: Accounts { x, y, z },
         list: vec![x, y, z],
@@ -80,34 +92,64 @@ fn transfer(bank: &SyncedBank, [from, to]: [usize; 2], amount: i64) {
 /// The keys of the queued writes that were not made; each is over with that.
 fn take_dead_letters(memory: &Memory) -> Vec<String> {
     let letters = ended_letters(memory);
-    assert!(letters.iter().all(|letter| letter.reason.kind() == ErrorKind::Conflict), "{letters:?}");
+    assert!(
+        letters
+            .iter()
+            .all(|letter| letter.reason.kind() == ErrorKind::Conflict),
+        "{letters:?}"
+    );
     letters.into_iter().map(|letter| letter.key).collect()
 }
 
 /// Both are written in the same way, and know what is there.
 fn two_banks(line: &Line, write: WritePolicy, read: ReadPolicy) -> [SyncedBank; 2] {
-    let open = |url: String| quick(url).write_policy(write).read_policy(read).build().unwrap();
+    let open = |url: String| {
+        quick(url)
+            .write_policy(write)
+            .read_policy(read)
+            .build()
+            .unwrap()
+    };
     let banks = [line.proxy.url(), line.server.url()].map(|url| Bank::attach(&open(url)));
     banks[1].restore(bank([1_000, 2_000, 3_000])).unwrap();
     banks[1].memory().flush(DEADLINE).unwrap();
-    eventually(DEADLINE, "it is known", || banks[0].snapshot().is_ok_and(|known| known == bank([1_000, 2_000, 3_000])));
+    eventually(DEADLINE, "it is known", || {
+        banks[0]
+            .snapshot()
+            .is_ok_and(|known| known == bank([1_000, 2_000, 3_000]))
+    });
     banks
 }
 
 /// The other's transfer is made, this one is not, and each call is one dead letter.
 #[track_caller]
 fn assert_one_of_both([mine, theirs]: &[SyncedBank; 2]) {
-    assert_eq!(theirs.snapshot().unwrap(), bank([900, 2_100, 3_000]), "the sum is what it was");
+    assert_eq!(
+        theirs.snapshot().unwrap(),
+        bank([900, 2_100, 3_000]),
+        "the sum is what it was"
+    );
     assert_eq!(mine.snapshot().unwrap(), bank([900, 2_100, 3_000]));
     let dead: BTreeSet<String> = take_dead_letters(mine.memory()).into_iter().collect();
     assert_eq!(dead, KEYS.map(str::to_owned).into());
-    assert_eq!((mine.memory().status().superseded, mine.memory().status().pending), (0, 0));
+    assert_eq!(
+        (
+            mine.memory().status().superseded,
+            mine.memory().status().pending
+        ),
+        (0, 0)
+    );
 }
 
 #[test]
-fn a_transfer_made_while_cut_off_from_an_account_that_another_changed_is_a_dead_letter_and_no_sum_is_wrong() {
+fn a_transfer_made_while_cut_off_from_an_account_that_another_changed_is_a_dead_letter_and_no_sum_is_wrong()
+ {
     for write in [WritePolicy::Through, WritePolicy::Behind] {
-        for (read, is_before) in [(ReadPolicy::Through, true), (ReadPolicy::Through, false), (ReadPolicy::Near, true)] {
+        for (read, is_before) in [
+            (ReadPolicy::Through, true),
+            (ReadPolicy::Through, false),
+            (ReadPolicy::Near, true),
+        ] {
             let line = Line::new();
             let banks = two_banks(&line, write, read);
             let [mine, theirs] = &banks;
@@ -116,7 +158,11 @@ fn a_transfer_made_while_cut_off_from_an_account_that_another_changed_is_a_dead_
                 transfer(theirs, [0, 1], 100);
             }
             transfer(mine, [0, 2], 10);
-            assert_eq!(mine.snapshot().unwrap(), bank([990, 2_000, 3_010]), "it reads what it wrote");
+            assert_eq!(
+                mine.snapshot().unwrap(),
+                bank([990, 2_000, 3_010]),
+                "it reads what it wrote"
+            );
             if !is_before {
                 transfer(theirs, [0, 1], 100);
             }
@@ -149,7 +195,9 @@ fn transfers_of_two_processes_that_write_behind_are_all_made_and_no_sum_is_wrong
     const TRANSFERS: i64 = 20;
     let line = Line::new();
     let open = || {
-        let builder = quick(line.server.url()).timeout(DEADLINE).write_policy(WritePolicy::Behind);
+        let builder = quick(line.server.url())
+            .timeout(DEADLINE)
+            .write_policy(WritePolicy::Behind);
         Bank::attach(&builder.read_policy(ReadPolicy::Near).build().unwrap())
     };
     let banks = [open(), open()];
@@ -162,6 +210,13 @@ fn transfers_of_two_processes_that_write_behind_are_all_made_and_no_sum_is_wrong
         }
     });
     let beside = Bank::attach(&line.open_directly());
-    assert_eq!(beside.snapshot().unwrap(), bank([1_000 - 2 * TRANSFERS, 2_000 + TRANSFERS, 3_000 + TRANSFERS]));
-    assert!(banks.iter().all(|bank| take_dead_letters(bank.memory()).is_empty()));
+    assert_eq!(
+        beside.snapshot().unwrap(),
+        bank([1_000 - 2 * TRANSFERS, 2_000 + TRANSFERS, 3_000 + TRANSFERS])
+    );
+    assert!(
+        banks
+            .iter()
+            .all(|bank| take_dead_letters(bank.memory()).is_empty())
+    );
 }

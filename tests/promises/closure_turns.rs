@@ -1,4 +1,5 @@
-//! While the backend is there a closure waits for its answer, under every policy: none of many is lost.
+//! While the backend is there a closure waits for its answer, under every policy: none of many is
+//! lost.
 
 use std::collections::HashMap;
 use std::sync::Barrier;
@@ -41,7 +42,9 @@ fn a_thousand_of_two(memories: [Memory; 2]) {
                 barrier.wait();
                 for _ in 0..EACH {
                     counters.update_hits(|hits| *hits += 1).unwrap();
-                    counters.update_pages(|pages| *pages.entry("/".to_owned()).or_default() += 1).unwrap();
+                    counters
+                        .update_pages(|pages| *pages.entry("/".to_owned()).or_default() += 1)
+                        .unwrap();
                 }
             });
         }
@@ -49,11 +52,19 @@ fn a_thousand_of_two(memories: [Memory; 2]) {
     for counters in [one, other] {
         counters.memory().flush(DEADLINE).unwrap();
         let status = counters.memory().status();
-        assert_eq!((take_dead_letters(counters.memory()), status.superseded, status.pending), (0, 0, 0));
+        assert_eq!(
+            (
+                take_dead_letters(counters.memory()),
+                status.superseded,
+                status.pending
+            ),
+            (0, 0, 0)
+        );
     }
     support::eventually(DEADLINE, "both read all of them", || {
         [one, other].iter().all(|counters| {
-            counters.hits().unwrap() == 2 * EACH && counters.pages().at("/").find().unwrap() == Some(2 * EACH)
+            counters.hits().unwrap() == 2 * EACH
+                && counters.pages().at("/").find().unwrap() == Some(2 * EACH)
         })
     });
 }
@@ -61,9 +72,18 @@ fn a_thousand_of_two(memories: [Memory; 2]) {
 #[test]
 fn of_a_thousand_closures_of_two_processes_near_and_behind_none_is_lost_on_redis() {
     let server = Server::redis().start();
-    a_thousand_of_two([near_and_behind(&server.url()), near_and_behind(&server.url())]);
+    a_thousand_of_two([
+        near_and_behind(&server.url()),
+        near_and_behind(&server.url()),
+    ]);
     let beside = Counters::open(&server.url()).unwrap();
-    assert_eq!((beside.hits().unwrap(), beside.pages().at("/").get().unwrap()), (1_000, 1_000));
+    assert_eq!(
+        (
+            beside.hits().unwrap(),
+            beside.pages().at("/").get().unwrap()
+        ),
+        (1_000, 1_000)
+    );
 }
 
 #[test]
@@ -72,42 +92,68 @@ fn of_a_thousand_closures_of_two_processes_near_and_behind_none_is_lost_on_sqlit
     let url = format!("sqlite:{}", directory.path().join("shared.db").display());
     a_thousand_of_two([near_and_behind(&url), near_and_behind(&url)]);
     let beside = Counters::open(&url).unwrap();
-    assert_eq!((beside.hits().unwrap(), beside.pages().at("/").get().unwrap()), (1_000, 1_000));
+    assert_eq!(
+        (
+            beside.hits().unwrap(),
+            beside.pages().at("/").get().unwrap()
+        ),
+        (1_000, 1_000)
+    );
 }
 
 #[test]
 fn an_earlier_behind_write_goes_before_a_closure_of_the_same_key() {
     let line = Line::new();
-    let builder = line.builder().timeout(DEADLINE).write_policy(WritePolicy::Behind);
+    let builder = line
+        .builder()
+        .timeout(DEADLINE)
+        .write_policy(WritePolicy::Behind);
     let counters = Counters::attach(&builder.build().unwrap());
     connected(counters.memory());
     counters.update_hits(|hits| *hits = 5).unwrap();
-    line.proxy.delay(Direction::ToServer, Duration::from_millis(20));
+    line.proxy
+        .delay(Direction::ToServer, Duration::from_millis(20));
     for n in 1..=10 {
         assert_eq!(counters.set_hits(10 * n).unwrap(), Written::Queued);
         assert_eq!(counters.add_hits(1).unwrap(), Written::Queued);
         counters.update_hits(|hits| *hits *= 2).unwrap();
         let stored = line.server.get_text("memory:hits").unwrap();
-        assert!(stored.starts_with(&format!(r#"{{"value": {},"#, 20 * n + 2)), "{stored}");
+        assert!(
+            stored.starts_with(&format!(r#"{{"value": {},"#, 20 * n + 2)),
+            "{stored}"
+        );
         assert_eq!(counters.list().push(n).unwrap(), Written::Queued);
-        assert_eq!(counters.update_list(|list| list.len()).unwrap(), usize::try_from(n).unwrap());
-        counters.update_list(|list| list.last_mut().map(|last| *last += 100)).unwrap();
+        assert_eq!(
+            counters.update_list(|list| list.len()).unwrap(),
+            usize::try_from(n).unwrap()
+        );
+        counters
+            .update_list(|list| list.last_mut().map(|last| *last += 100))
+            .unwrap();
     }
     assert_eq!(counters.memory().status().pending, 0);
     let beside = Counters::attach(&line.open_directly());
-    assert_eq!(beside.list().to_vec().unwrap(), (101..=110).collect::<Vec<u64>>());
+    assert_eq!(
+        beside.list().to_vec().unwrap(),
+        (101..=110).collect::<Vec<u64>>()
+    );
 }
 
 #[test]
 fn a_closure_that_is_written_behind_returns_once_it_is_stored() {
     let line = Line::new();
     for read in [ReadPolicy::Through, ReadPolicy::Near] {
-        let builder = line.builder().timeout(DEADLINE).write_policy(WritePolicy::Behind).read_policy(read);
+        let builder = line
+            .builder()
+            .timeout(DEADLINE)
+            .write_policy(WritePolicy::Behind)
+            .read_policy(read);
         let counters = Counters::attach(&builder.build().unwrap());
         connected(counters.memory());
         counters.update_hits(|hits| *hits = 0).unwrap();
         counters.update_list(Vec::clear).unwrap();
-        line.proxy.delay(Direction::ToServer, Duration::from_millis(10));
+        line.proxy
+            .delay(Direction::ToServer, Duration::from_millis(10));
         for n in 1..=20_u64 {
             assert_eq!(
                 counters
@@ -119,11 +165,17 @@ fn a_closure_that_is_written_behind_returns_once_it_is_stored() {
                 n
             );
             let stored = line.server.get_text("memory:hits").unwrap();
-            assert!(stored.starts_with(&format!(r#"{{"value": {n},"#)), "{stored}");
+            assert!(
+                stored.starts_with(&format!(r#"{{"value": {n},"#)),
+                "{stored}"
+            );
             counters.list().retain(|item| *item > n).unwrap();
             counters.update_list(|list| list.push(n)).unwrap();
             let stored = line.server.get_text("memory:list").unwrap();
-            assert!(stored.starts_with(&format!(r#"{{"value": [{n}],"#)), "{stored}");
+            assert!(
+                stored.starts_with(&format!(r#"{{"value": [{n}],"#)),
+                "{stored}"
+            );
             assert_eq!(counters.memory().status().pending, 0);
         }
         line.proxy.delay(Direction::ToServer, Duration::ZERO);
@@ -152,16 +204,28 @@ fn closures_of_one_process_on_one_key_take_turns_and_none_waits_for_long() {
             calls.max().unwrap()
         };
         let threads: Vec<_> = (0..THREADS).map(|_| scope.spawn(count)).collect();
-        threads.into_iter().map(|thread| thread.join().unwrap()).max().unwrap()
+        threads
+            .into_iter()
+            .map(|thread| thread.join().unwrap())
+            .max()
+            .unwrap()
     });
     let all = began.elapsed();
     let beside = Counters::open(&server.url()).unwrap();
     assert_eq!(beside.hits().unwrap(), THREADS * EACH);
     let calls = server.command_count("eval") + server.command_count("evalsha");
-    assert_eq!(calls, THREADS * EACH, "none of them was refused and ran again");
+    assert_eq!(
+        calls,
+        THREADS * EACH,
+        "none of them was refused and ran again"
+    );
     // Were the turns not fair, one would wait for many of the others.
-    let fair = all / u32::try_from(EACH).unwrap() * 10 + Duration::from_millis(100) + canary.lateness();
-    assert!(longest <= fair, "one waited for {longest:?} of {all:?}, and not for {fair:?} at most");
+    let fair =
+        all / u32::try_from(EACH).unwrap() * 10 + Duration::from_millis(100) + canary.lateness();
+    assert!(
+        longest <= fair,
+        "one waited for {longest:?} of {all:?}, and not for {fair:?} at most"
+    );
 }
 
 #[test]
@@ -176,7 +240,8 @@ fn two_closures_that_update_each_others_key_from_inside_come_to_an_end() {
             let barrier = std::sync::Arc::new(Barrier::new(2));
             for (at, memory) in memories.iter().enumerate() {
                 let (memory, ended, barrier) = (memory.clone(), ended.clone(), barrier.clone());
-                let [own, others] = [at, 1 - at].map(|at| Key::<Vec<usize>>::named(names[at].clone()));
+                let [own, others] =
+                    [at, 1 - at].map(|at| Key::<Vec<usize>>::named(names[at].clone()));
                 memory.set(&own, vec![]).unwrap();
                 // They are not joined: where they wait for each other they never end.
                 thread::spawn(move || {
@@ -185,7 +250,8 @@ fn two_closures_that_update_each_others_key_from_inside_come_to_an_end() {
                         runs += 1;
                         if runs == 1 {
                             barrier.wait();
-                            let inner = memory.update(&others, |list| list.get_or_insert_default().push(10 + at));
+                            let inner = memory
+                                .update(&others, |list| list.get_or_insert_default().push(10 + at));
                             inner.unwrap();
                         }
                         list.push(at);
@@ -199,9 +265,16 @@ fn two_closures_that_update_each_others_key_from_inside_come_to_an_end() {
                 assert!(at < 2);
             }
             for (at, name) in names.iter().enumerate() {
-                let mut list = other.get(&Key::<Vec<usize>>::named(name.clone())).unwrap().unwrap();
+                let mut list = other
+                    .get(&Key::<Vec<usize>>::named(name.clone()))
+                    .unwrap()
+                    .unwrap();
                 list.sort_unstable();
-                assert_eq!(list, [at, 10 + 1 - at], "each of both closures was made once");
+                assert_eq!(
+                    list,
+                    [at, 10 + 1 - at],
+                    "each of both closures was made once"
+                );
             }
         }
     });

@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use support::eventually;
-use synced_memory::{Error, ErrorKind, Key, Memory, ReadPolicy, SyncedMemory, WritePolicy, Written};
+use synced_memory::{
+    Error, ErrorKind, Key, Memory, ReadPolicy, SyncedMemory, WritePolicy, Written,
+};
 
 use crate::line::{DEADLINE, Line, connected, ended_letters, lost};
 
@@ -50,7 +52,10 @@ struct User {
 }
 
 fn user(name: &str) -> User {
-    User { name: name.to_owned(), age: 30 }
+    User {
+        name: name.to_owned(),
+        age: 30,
+    }
 }
 
 fn stored() -> State {
@@ -117,7 +122,11 @@ impl Unread {
         if let Outage::Never = outage {
             line.proxy.refuse(true);
         }
-        let memory = line.builder().timeout(TIMEOUT).read_policy(read).write_policy(write);
+        let memory = line
+            .builder()
+            .timeout(TIMEOUT)
+            .read_policy(read)
+            .write_policy(write);
         let memory = memory.build().unwrap();
         match outage {
             Outage::Never => {}
@@ -130,7 +139,12 @@ impl Unread {
                 line.proxy.stall(true);
             }
         }
-        Self { line, mine: State::attach(&memory), theirs, outage }
+        Self {
+            line,
+            mine: State::attach(&memory),
+            theirs,
+            outage,
+        }
     }
 
     fn end(&self) {
@@ -145,7 +159,9 @@ impl Unread {
     #[track_caller]
     fn assert_unavailable<const N: usize>(&self, calls: [(&str, Result<(), Error>); N]) {
         let is_unavailable = |error: &Error| error.kind() == ErrorKind::Unavailable;
-        let wrong = calls.into_iter().filter(|(_, result)| !result.as_ref().is_err_and(is_unavailable));
+        let wrong = calls
+            .into_iter()
+            .filter(|(_, result)| !result.as_ref().is_err_and(is_unavailable));
         let wrong: Vec<_> = wrong.collect();
         assert!(wrong.is_empty(), "{:?}: {wrong:#?}", self.outage);
         assert_eq!(self.mine.memory().status().pending, 0, "nothing is queued");
@@ -159,19 +175,40 @@ fn a_closure_on_what_was_never_read_is_unavailable_and_changes_nothing() {
         let names = |map: &mut BTreeMap<String, u64>| _ = map.insert("new".to_owned(), 2);
         unread.assert_unavailable([
             ("a number with a default", s.update_number(|n| *n += 1)),
-            ("a number with the default of its type", s.update_zero(|n| *n += 1)),
+            (
+                "a number with the default of its type",
+                s.update_zero(|n| *n += 1),
+            ),
             ("a list", s.update_list(|list| list.push(4))),
             ("a map", s.update_map(names)),
-            ("a nested struct with a default", s.update_user(|user| user.age += 1)),
-            ("a nested field with a default", s.user().update_age(|age| *age += 1)),
+            (
+                "a nested struct with a default",
+                s.update_user(|user| user.age += 1),
+            ),
+            (
+                "a nested field with a default",
+                s.user().update_age(|age| *age += 1),
+            ),
             ("a nested struct", s.update_boss(|user| user.age += 1)),
             ("a nested field", s.boss().update_age(|age| *age += 1)),
-            ("an option", s.update_option(|option| option.get_or_insert_default().push(4))),
+            (
+                "an option",
+                s.update_option(|option| option.get_or_insert_default().push(4)),
+            ),
             ("a text", s.update_text(|text| text.push('!'))),
-            ("a list that is one value, with a default", s.update_log(|log| log.push("c".to_owned()))),
-            ("a set", s.update_tags(|tags| _ = tags.insert("b".to_owned()))),
+            (
+                "a list that is one value, with a default",
+                s.update_log(|log| log.push("c".to_owned())),
+            ),
+            (
+                "a set",
+                s.update_tags(|tags| _ = tags.insert("b".to_owned())),
+            ),
             ("any value", s.update_any(|any| any["n"] = json!(2))),
-            ("a list with an older name", s.update_newer(|list| list.push(2))),
+            (
+                "a list with an older name",
+                s.update_newer(|list| list.push(2)),
+            ),
             (
                 "a closure that may fail",
                 s.synced_zero().try_update(|n| {
@@ -188,15 +225,27 @@ fn a_closure_on_what_was_never_read_is_unavailable_and_changes_nothing() {
         ]);
         let (list, unset) = (Key::<Vec<u64>>::new("list"), Key::<u64>::new("unset"));
         unread.assert_unavailable([
-            ("a list by its key", memory.update(&list, |list| list.get_or_insert_default().push(4))),
-            ("one that is made where there is none", memory.update(&unset, |n| _ = n.get_or_insert(1))),
-            ("one that is deleted", memory.update(&list, |list| *list = None)),
+            (
+                "a list by its key",
+                memory.update(&list, |list| list.get_or_insert_default().push(4)),
+            ),
+            (
+                "one that is made where there is none",
+                memory.update(&unset, |n| _ = n.get_or_insert(1)),
+            ),
+            (
+                "one that is deleted",
+                memory.update(&list, |list| *list = None),
+            ),
             ("one that is left alone", memory.update(&list, |_| ())),
         ]);
         unread.end();
         assert_eq!(unread.theirs.snapshot().unwrap(), stored());
         assert_eq!(unread.theirs.memory().get(&unset).unwrap(), None);
-        assert_eq!((take_dead_letters(memory), memory.status().superseded), (0, 0));
+        assert_eq!(
+            (take_dead_letters(memory), memory.status().superseded),
+            (0, 0)
+        );
         // Now it is known.
         s.update_number(|n| *n += 1).unwrap();
         assert_eq!(unread.theirs.number().unwrap(), 101);
@@ -211,9 +260,18 @@ fn a_closure_on_what_this_process_has_assigned_is_queued_also_where_it_was_never
         s.update_number(|n| *n += 1).unwrap();
         assert_eq!(s.set_list(vec![9]).unwrap(), Written::Queued);
         s.update_list(|list| list.push(10)).unwrap();
-        assert_eq!((s.number().unwrap(), s.list().to_vec().unwrap()), (11, vec![9, 10]));
+        assert_eq!(
+            (s.number().unwrap(), s.list().to_vec().unwrap()),
+            (11, vec![9, 10])
+        );
         unread.end();
-        assert_eq!((unread.theirs.number().unwrap(), unread.theirs.list().to_vec().unwrap()), (11, vec![9, 10]));
+        assert_eq!(
+            (
+                unread.theirs.number().unwrap(),
+                unread.theirs.list().to_vec().unwrap()
+            ),
+            (11, vec![9, 10])
+        );
         assert_eq!(take_dead_letters(s.memory()), 0);
     });
 }
@@ -228,7 +286,10 @@ fn a_read_of_what_was_never_read_is_unavailable_and_neither_none_nor_empty_nor_u
             ("find of an option", s.synced_option().find().map(drop)),
             ("find with a default", s.synced_number().find().map(drop)),
             ("last_modified", s.synced_text().last_modified().map(drop)),
-            ("last_modified with a default", s.synced_number().last_modified().map(drop)),
+            (
+                "last_modified with a default",
+                s.synced_number().last_modified().map(drop),
+            ),
             ("a list", s.list().get().map(drop)),
             ("find of a list", s.list().find().map(drop)),
             ("read", s.list().read().map(drop)),
@@ -244,10 +305,16 @@ fn a_read_of_what_was_never_read_is_unavailable_and_neither_none_nor_empty_nor_u
             ("contains_key", s.map().contains_key("k").map(drop)),
             ("an entry", s.map().at("k").get().map(drop)),
             ("find of an entry", s.map().at("k").find().map(drop)),
-            ("last_modified of an entry", s.map().at("k").last_modified().map(drop)),
+            (
+                "last_modified of an entry",
+                s.map().at("k").last_modified().map(drop),
+            ),
             ("a set", s.tags().to_set().map(drop)),
             ("len of a set", s.tags().len().map(drop)),
-            ("contains of a set", s.tags().contains(&"a".to_owned()).map(drop)),
+            (
+                "contains of a set",
+                s.tags().contains(&"a".to_owned()).map(drop),
+            ),
             ("any value", s.any().get().map(drop)),
             ("len of any value", s.any().len().map(drop)),
             ("a nested field", s.boss().name().map(drop)),
@@ -257,21 +324,50 @@ fn a_read_of_what_was_never_read_is_unavailable_and_neither_none_nor_empty_nor_u
             ("snapshot", s.snapshot().map(drop)),
         ]);
         unread.assert_unavailable([
-            ("get by key", memory.get(&Key::<String>::new("text")).map(drop)),
-            ("get by key of what is not there", memory.get(&Key::<u64>::new("unset")).map(drop)),
-            ("contains", memory.contains(&Key::<String>::new("text")).map(drop)),
-            ("a view of a key", memory.synced(&Key::<String>::new("text")).get().map(drop)),
-            ("find by a view of a key", memory.synced(&Key::<String>::new("text")).find().map(drop)),
+            (
+                "get by key",
+                memory.get(&Key::<String>::new("text")).map(drop),
+            ),
+            (
+                "get by key of what is not there",
+                memory.get(&Key::<u64>::new("unset")).map(drop),
+            ),
+            (
+                "contains",
+                memory.contains(&Key::<String>::new("text")).map(drop),
+            ),
+            (
+                "a view of a key",
+                memory.synced(&Key::<String>::new("text")).get().map(drop),
+            ),
+            (
+                "find by a view of a key",
+                memory.synced(&Key::<String>::new("text")).find().map(drop),
+            ),
         ]);
         // Somebody has said what these read as.
-        assert_eq!((s.number().unwrap(), s.zero().unwrap(), s.log().unwrap()), (7, 0, vec![]));
+        assert_eq!(
+            (s.number().unwrap(), s.zero().unwrap(), s.log().unwrap()),
+            (7, 0, vec![])
+        );
         assert_eq!(memory.get(&SyncedState::NUMBER).unwrap(), Some(7));
-        assert_eq!((s.user().name().unwrap(), s.user().snapshot().unwrap()), (String::new(), User::default()));
-        let defaults = Defaults { number: 7, user: User::default(), log: vec![] };
+        assert_eq!(
+            (s.user().name().unwrap(), s.user().snapshot().unwrap()),
+            (String::new(), User::default())
+        );
+        let defaults = Defaults {
+            number: 7,
+            user: User::default(),
+            log: vec![],
+        };
         assert_eq!(Defaults::attach(memory).snapshot().unwrap(), defaults);
         unread.end();
         assert_eq!(s.snapshot().unwrap(), stored());
-        assert_eq!(memory.get(&Key::<u64>::new("unset")).unwrap(), None, "this is known");
+        assert_eq!(
+            memory.get(&Key::<u64>::new("unset")).unwrap(),
+            None,
+            "this is known"
+        );
     });
 }
 
@@ -282,7 +378,10 @@ fn a_member_of_any_value_that_was_never_read_is_unavailable() {
         unread.assert_unavailable([
             ("find of a member", any.at("list").find().map(drop)),
             ("a member", any.at("n").get().map(drop)),
-            ("find of an element of a member", any.at("list").at(0).find().map(drop)),
+            (
+                "find of an element of a member",
+                any.at("list").at(0).find().map(drop),
+            ),
             ("len of a member", any.at("list").len().map(drop)),
             ("keys", any.keys().map(drop)),
             ("contains_key", any.contains_key("n").map(drop)),
@@ -302,16 +401,38 @@ fn what_was_never_read_and_has_queued_changes_reads_as_those() {
         s.user().set_age(31).unwrap();
         s.set_option(None).unwrap();
         assert_eq!(
-            (s.list().to_vec().unwrap(), s.list().len().unwrap(), s.list().at(0).get().unwrap()),
+            (
+                s.list().to_vec().unwrap(),
+                s.list().len().unwrap(),
+                s.list().at(0).get().unwrap()
+            ),
             (vec![4], 1, 4)
         );
-        assert_eq!((s.map().keys().unwrap(), s.map().at("new").get().unwrap()), (vec!["new".to_owned()], 2));
+        assert_eq!(
+            (s.map().keys().unwrap(), s.map().at("new").get().unwrap()),
+            (vec!["new".to_owned()], 2)
+        );
         assert!(s.tags().contains(&"new".to_owned()).unwrap());
         assert_eq!((s.number().unwrap(), s.option().unwrap()), (8, None));
-        assert_eq!(s.user().snapshot().unwrap(), User { name: String::new(), age: 31 });
-        assert_eq!(s.text().unwrap_err().kind(), ErrorKind::Unavailable, "beside them nothing is known");
+        assert_eq!(
+            s.user().snapshot().unwrap(),
+            User {
+                name: String::new(),
+                age: 31
+            }
+        );
+        assert_eq!(
+            s.text().unwrap_err().kind(),
+            ErrorKind::Unavailable,
+            "beside them nothing is known"
+        );
         unread.end();
-        let mut left = State { list: vec![1, 2, 3, 4], number: 101, option: None, ..stored() };
+        let mut left = State {
+            list: vec![1, 2, 3, 4],
+            number: 101,
+            option: None,
+            ..stored()
+        };
         left.map.insert("new".to_owned(), 2);
         left.tags.insert("new".to_owned());
         left.user.age = 31;
@@ -325,18 +446,44 @@ fn what_was_read_before_an_outage_is_known_and_what_was_not_there_is_unset() {
     let line = Line::new();
     let (mine, theirs) = line.attach::<State>();
     theirs.list().push(1).unwrap();
-    assert_eq!((mine.list().len().unwrap(), mine.option().unwrap(), mine.map().len().unwrap()), (1, None, 0));
+    assert_eq!(
+        (
+            mine.list().len().unwrap(),
+            mine.option().unwrap(),
+            mine.map().len().unwrap()
+        ),
+        (1, None, 0)
+    );
     assert_eq!(mine.text().unwrap_err().kind(), ErrorKind::Unset);
     line.proxy.stall(true);
-    assert_eq!((mine.list().to_vec().unwrap(), mine.option().unwrap(), mine.map().len().unwrap()), (vec![1], None, 0));
+    assert_eq!(
+        (
+            mine.list().to_vec().unwrap(),
+            mine.option().unwrap(),
+            mine.map().len().unwrap()
+        ),
+        (vec![1], None, 0)
+    );
     lost(mine.memory());
-    assert_eq!((mine.list().to_vec().unwrap(), mine.option().unwrap(), mine.map().len().unwrap()), (vec![1], None, 0));
+    assert_eq!(
+        (
+            mine.list().to_vec().unwrap(),
+            mine.option().unwrap(),
+            mine.map().len().unwrap()
+        ),
+        (vec![1], None, 0)
+    );
     assert_eq!(mine.text().unwrap_err().kind(), ErrorKind::Unset);
-    mine.update_map(|map| map.insert("a".to_owned(), 1)).unwrap();
-    mine.update_option(|option| option.get_or_insert_default().push(1)).unwrap();
+    mine.update_map(|map| map.insert("a".to_owned(), 1))
+        .unwrap();
+    mine.update_option(|option| option.get_or_insert_default().push(1))
+        .unwrap();
     line.proxy.stall(false);
     mine.memory().flush(DEADLINE).unwrap();
-    assert_eq!((theirs.map().len().unwrap(), theirs.option().unwrap()), (1, Some(vec![1])));
+    assert_eq!(
+        (theirs.map().len().unwrap(), theirs.option().unwrap()),
+        (1, Some(vec![1]))
+    );
 }
 
 #[test]
@@ -347,14 +494,19 @@ fn what_was_never_read_is_read_as_soon_as_the_memory_says_that_it_is_connected()
             let unread = Unread::new(Outage::Never, read, WritePolicy::Through);
             // A loss that was just noticed is waited out; this one is long over.
             let began = Instant::now();
-            eventually(DEADLINE, "no read waits any more", || began.elapsed() > TIMEOUT);
+            eventually(DEADLINE, "no read waits any more", || {
+                began.elapsed() > TIMEOUT
+            });
             unread.line.up();
             // In the very moment.
             while !unread.mine.memory().status().connected {
                 assert!(began.elapsed() < DEADLINE, "it comes back");
                 std::hint::spin_loop();
             }
-            let snapshot = unread.mine.snapshot().map_err(|error| format!("{read:?}, round {round}: {error}"));
+            let snapshot = unread
+                .mine
+                .snapshot()
+                .map_err(|error| format!("{read:?}, round {round}: {error}"));
             assert_eq!(snapshot, Ok(stored()));
         }
     }
@@ -363,18 +515,32 @@ fn what_was_never_read_is_read_as_soon_as_the_memory_says_that_it_is_connected()
 #[test]
 fn a_watch_says_nothing_of_what_is_unknown() {
     Unread::each(|unread| {
-        let (mut list, mut option) = (unread.mine.list().watch(), unread.mine.synced_option().watch());
+        let (mut list, mut option) = (
+            unread.mine.list().watch(),
+            unread.mine.synced_option().watch(),
+        );
         let mut by_key = unread.mine.memory().watch(&Key::<String>::new("text"));
         // For longer than a read waits for its answer.
         let early = list.recv_timeout(2 * TIMEOUT).map_err(|error| error.kind());
         assert_eq!(early, Err(ErrorKind::Timeout));
-        let early = option.recv_timeout(Duration::ZERO).map_err(|error| error.kind());
+        let early = option
+            .recv_timeout(Duration::ZERO)
+            .map_err(|error| error.kind());
         assert_eq!(early, Err(ErrorKind::Timeout));
-        let early = by_key.recv_timeout(Duration::ZERO).map_err(|error| error.kind());
+        let early = by_key
+            .recv_timeout(Duration::ZERO)
+            .map_err(|error| error.kind());
         assert_eq!(early, Err(ErrorKind::Timeout));
         unread.end();
-        assert_eq!(list.recv_timeout(DEADLINE).unwrap(), Some(stored().list), "the first that it says");
-        assert_eq!(option.recv_timeout(DEADLINE).unwrap(), Some(stored().option));
+        assert_eq!(
+            list.recv_timeout(DEADLINE).unwrap(),
+            Some(stored().list),
+            "the first that it says"
+        );
+        assert_eq!(
+            option.recv_timeout(DEADLINE).unwrap(),
+            Some(stored().option)
+        );
         assert_eq!(by_key.recv_timeout(DEADLINE).unwrap(), Some(stored().text));
     });
 }

@@ -75,7 +75,12 @@ impl Two {
     fn everything(&self) -> (Option<String>, Vec<i64>, Option<u64>, usize) {
         let shown = self.mine.list().to_vec().unwrap();
         let stamp = self.mine.list().last_modified().unwrap();
-        (self.line.server.get_text("memory:list"), shown, stamp, self.mine.memory().status().pending)
+        (
+            self.line.server.get_text("memory:list"),
+            shown,
+            stamp,
+            self.mine.memory().status().pending,
+        )
     }
 }
 
@@ -100,13 +105,20 @@ fn a_closure_that_fails_commits_nothing() {
     connected(two.mine.memory());
     two.line.server.reset_stats();
     failing().unwrap_err();
-    assert_eq!(two.line.server.command_count("evalsha") + two.line.server.command_count("eval"), 0, "nothing is sent");
+    assert_eq!(
+        two.line.server.command_count("evalsha") + two.line.server.command_count("eval"),
+        0,
+        "nothing is sent"
+    );
     // The same way, where it does not fail.
     let pushed = two.mine.list().try_update(|list| {
         list.push(4);
         Ok::<_, Error>(list.len())
     });
-    assert_eq!((pushed.unwrap(), two.theirs.list().to_vec().unwrap()), (4, vec![3, 1, 2, 4]));
+    assert_eq!(
+        (pushed.unwrap(), two.theirs.list().to_vec().unwrap()),
+        (4, vec![3, 1, 2, 4])
+    );
 }
 
 #[test]
@@ -145,7 +157,12 @@ fn a_closure_that_panics_leaves_everything_as_it_was() {
         }
         // Neither this thread nor another is shut out of the key.
         two.mine.list().push(5).unwrap();
-        thread::scope(|scope| scope.spawn(|| assert!(two.mine.list().remove_item(&5).unwrap())).join().unwrap());
+        thread::scope(|scope| {
+            scope
+                .spawn(|| assert!(two.mine.list().remove_item(&5).unwrap()))
+                .join()
+                .unwrap()
+        });
         two.mine.update_list(|list| list.push(6)).unwrap();
         assert!(two.mine.list().remove_item(&6).unwrap());
     }
@@ -157,7 +174,12 @@ fn a_closure_that_panics_leaves_everything_as_it_was() {
 fn a_closure_that_writes_to_its_own_key_is_a_conflict_and_changes_nothing() {
     let two = Two::new();
     two.mine
-        .restore(State { list: vec![3], items: vec![], user: two.mine.user().snapshot().unwrap(), count: 0 })
+        .restore(State {
+            list: vec![3],
+            items: vec![],
+            user: two.mine.user().snapshot().unwrap(),
+            count: 0,
+        })
         .unwrap();
     for is_down in [false, true] {
         if is_down {
@@ -169,7 +191,12 @@ fn a_closure_that_writes_to_its_own_key_is_a_conflict_and_changes_nothing() {
             &|| two.mine.list().push(4).map(drop),
             &|| two.mine.set_list(vec![]).map(drop),
             &|| two.mine.list().delete().map(drop),
-            &|| two.mine.memory().set(&Key::<Vec<i64>>::new("list"), vec![]).map(drop),
+            &|| {
+                two.mine
+                    .memory()
+                    .set(&Key::<Vec<i64>>::new("list"), vec![])
+                    .map(drop)
+            },
             &|| two.mine.update_list(|list| list.push(4)),
         ];
         for write in writes {
@@ -180,7 +207,10 @@ fn a_closure_that_writes_to_its_own_key_is_a_conflict_and_changes_nothing() {
                 // Whether it heeds the error or not.
                 let _ = write();
             });
-            assert_eq!((error.unwrap_err().kind(), runs.get()), (ErrorKind::Conflict, 1));
+            assert_eq!(
+                (error.unwrap_err().kind(), runs.get()),
+                (ErrorKind::Conflict, 1)
+            );
             let error = two.mine.list().try_update(|_| write());
             assert_eq!(error.unwrap_err().kind(), ErrorKind::Conflict);
             assert_eq!(two.everything(), before);
@@ -215,10 +245,24 @@ fn a_closure_that_writes_to_its_own_key_by_another_memory_ends_as_a_conflict() {
     assert_eq!(error.unwrap_err().kind(), ErrorKind::Conflict);
     println!("{} runs in {took:?}", runs.get());
     // The time in the closure, which is the other memory's, does not count.
-    assert!(runs.get() > 1 && took < DEADLINE, "{} runs in {took:?}", runs.get());
+    assert!(
+        runs.get() > 1 && took < DEADLINE,
+        "{} runs in {took:?}",
+        runs.get()
+    );
     let list = two.theirs.list().to_vec().unwrap();
-    assert_eq!((list.len(), list.contains(&4)), (3 + runs.get(), false), "its own change was never made");
-    assert_eq!((two.mine.list().to_vec().unwrap(), two.mine.memory().status().pending), (list, 0));
+    assert_eq!(
+        (list.len(), list.contains(&4)),
+        (3 + runs.get(), false),
+        "its own change was never made"
+    );
+    assert_eq!(
+        (
+            two.mine.list().to_vec().unwrap(),
+            two.mine.memory().status().pending
+        ),
+        (list, 0)
+    );
 }
 
 #[test]
@@ -250,15 +294,25 @@ fn closures_run_again_on_what_another_process_wrote_meanwhile() {
         seen.push(*item);
         *item != 2
     });
-    assert_eq!((kept.unwrap(), seen), (Written::Stored, vec![6, 2, 4, 20, 6, 2, 4, 20, 2]));
+    assert_eq!(
+        (kept.unwrap(), seen),
+        (Written::Stored, vec![6, 2, 4, 20, 6, 2, 4, 20, 2])
+    );
     assert_eq!(two.theirs.list().to_vec().unwrap(), [6, 4, 20]);
 
-    two.theirs.items().set([3, 1, 2].map(Item).to_vec()).unwrap();
+    two.theirs
+        .items()
+        .set([3, 1, 2].map(Item).to_vec())
+        .unwrap();
     assert_eq!(two.mine.items().len().unwrap(), 3);
     let items = two.theirs.items().clone();
     COMPARING.set(Some(Box::new(move || _ = items.push(Item(0)).unwrap())));
     two.mine.items().sort().unwrap();
-    assert_eq!(two.theirs.items().to_vec().unwrap(), [0, 1, 2, 3].map(Item), "sorted with what came meanwhile");
+    assert_eq!(
+        two.theirs.items().to_vec().unwrap(),
+        [0, 1, 2, 3].map(Item),
+        "sorted with what came meanwhile"
+    );
 
     runs.set(0);
     let error = two.mine.list().try_update(|list| {
@@ -269,7 +323,11 @@ fn closures_run_again_on_what_another_process_wrote_meanwhile() {
         list.clear();
         Ok(())
     });
-    assert_eq!((error.unwrap_err().to_string().as_str(), runs.get()), ("negative", 2), "judged on what is there");
+    assert_eq!(
+        (error.unwrap_err().to_string().as_str(), runs.get()),
+        ("negative", 2),
+        "judged on what is there"
+    );
     assert_eq!(two.theirs.list().to_vec().unwrap(), [6, 4, 20, -1]);
 }
 
@@ -298,7 +356,10 @@ fn a_closure_never_runs_again_after_an_unknown_outcome() {
         two.mine.update_list(double).unwrap();
         lost(two.mine.memory());
         assert_eq!(two.mine.memory().status().pending, 1);
-        assert_eq!(two.theirs.list().to_vec().unwrap(), if is_made { [30, 10, 20] } else { [3, 1, 2] });
+        assert_eq!(
+            two.theirs.list().to_vec().unwrap(),
+            if is_made { [30, 10, 20] } else { [3, 1, 2] }
+        );
         assert_eq!(two.mine.list().to_vec().unwrap(), [30, 10, 20]);
         two.theirs.list().push(99).unwrap();
         two.up();
@@ -309,7 +370,11 @@ fn a_closure_never_runs_again_after_an_unknown_outcome() {
             eventually(DEADLINE, "it has arrived", || two.line.proxy.open() == 1);
         }
         assert_eq!(runs.get(), 1);
-        assert_eq!(two.theirs.list().to_vec().unwrap(), [30, 10, 20, 99], "made once, and not of what came after");
+        assert_eq!(
+            two.theirs.list().to_vec().unwrap(),
+            [30, 10, 20, 99],
+            "made once, and not of what came after"
+        );
         assert_eq!(two.mine.list().to_vec().unwrap(), [30, 10, 20, 99]);
     }
 }
@@ -317,7 +382,10 @@ fn a_closure_never_runs_again_after_an_unknown_outcome() {
 #[test]
 fn a_closure_gets_its_turn_while_another_process_writes_behind_all_the_time() {
     let line = Line::new();
-    let behind = quick(line.server.url()).write_policy(WritePolicy::Behind).build().unwrap();
+    let behind = quick(line.server.url())
+        .write_policy(WritePolicy::Behind)
+        .build()
+        .unwrap();
     let (state, count) = (State::attach(&line.open()), Key::<i64>::new("count"));
     // Its line is the slower one.
     line.proxy.delay(ToClient, Duration::from_millis(5));

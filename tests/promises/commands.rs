@@ -32,13 +32,25 @@ struct Sample {
 
 fn sample() -> Sample {
     let (b, g) = ("text".to_owned(), BTreeMap::from([("x".to_owned(), 1)]));
-    Sample { a: 1, b, c: vec![1, 2], d: None, e: 5, f: 6, g, h: 0.5 }
+    Sample {
+        a: 1,
+        b,
+        c: vec![1, 2],
+        d: None,
+        e: 5,
+        f: 6,
+        g,
+        h: 0.5,
+    }
 }
 
 /// Everything that a session does.
 fn session(url: &str, proxy: &Proxy) {
-    let memory =
-        Memory::builder().url(url).backoff(Duration::from_millis(5), Duration::from_millis(50)).build().unwrap();
+    let memory = Memory::builder()
+        .url(url)
+        .backoff(Duration::from_millis(5), Duration::from_millis(50))
+        .build()
+        .unwrap();
     let handle = Sample::attach(&memory);
     assert_eq!(handle.restore(sample()).unwrap(), Written::Stored);
     assert_eq!(handle.snapshot().unwrap(), sample());
@@ -51,7 +63,9 @@ fn session(url: &str, proxy: &Proxy) {
     assert_eq!(handle.synced_f().find().unwrap(), None);
     proxy.refuse(true);
     proxy.cut();
-    eventually(DEADLINE, "the loss is noticed", || !memory.status().connected);
+    eventually(DEADLINE, "the loss is noticed", || {
+        !memory.status().connected
+    });
     assert_eq!(handle.set_a(7).unwrap(), Written::Queued);
     assert!(handle.synced_b().delete().unwrap());
     proxy.refuse(false);
@@ -76,13 +90,21 @@ fn only_commands_that_every_server_has_are_sent() {
         server.reset_stats();
         session(&format!("redis://:pw@127.0.0.1:{}/3", proxy.port()), &proxy);
         let stats = server.info("commandstats");
-        let called: BTreeSet<&str> =
-            stats.lines().filter_map(|line| line.strip_prefix("cmdstat_")?.split(':').next()).collect();
-        let known: BTreeSet<&str> =
-            ALLOWED.split(' ').filter(|name| !name.is_empty()).chain(["config|resetstat", "config"]).collect();
+        let called: BTreeSet<&str> = stats
+            .lines()
+            .filter_map(|line| line.strip_prefix("cmdstat_")?.split(':').next())
+            .collect();
+        let known: BTreeSet<&str> = ALLOWED
+            .split(' ')
+            .filter(|name| !name.is_empty())
+            .chain(["config|resetstat", "config"])
+            .collect();
         let foreign: Vec<_> = called.difference(&known).collect();
         assert!(foreign.is_empty(), "{foreign:?} are not on the list");
-        for needed in ["hello", "select", "time", "info", "get", "set", "del", "scan", "evalsha", "hset", "hdel"] {
+        for needed in [
+            "hello", "select", "time", "info", "get", "set", "del", "scan", "evalsha", "hset",
+            "hdel",
+        ] {
             assert!(called.contains(needed), "{needed} was not sent: {called:?}");
         }
     }
@@ -114,7 +136,8 @@ impl Monitor {
         line.trim_end().to_owned()
     }
 
-    /// Everything up to now. Expects words without quotes in them, but for the script and the envelopes.
+    /// Everything up to now. Expects words without quotes in them, but for the script and the
+    /// envelopes.
     fn seen(mut self, server: &Server) -> Vec<Seen> {
         server.cli(&["ECHO", "the end of the session"]);
         let mut seen = Vec::new();
@@ -124,8 +147,15 @@ impl Monitor {
                 return seen;
             }
             let (head, words) = line.split_once("] ").unwrap();
-            let words = words.trim_matches('"').split("\" \"").map(str::to_owned).collect();
-            seen.push(Seen { by_script: head.ends_with("lua"), words });
+            let words = words
+                .trim_matches('"')
+                .split("\" \"")
+                .map(str::to_owned)
+                .collect();
+            seen.push(Seen {
+                by_script: head.ends_with("lua"),
+                words,
+            });
         }
     }
 }
@@ -145,15 +175,25 @@ fn every_key_that_the_script_touches_is_declared_and_on_one_hash_tag() {
                 let count: usize = seen.words[2].parse().unwrap();
                 declared = seen.words[3..3 + count].to_vec();
                 for pair in declared.chunks(2) {
-                    assert_eq!(pair[1], format!("synced-memory/{{{}}}", pair[0]), "the key and its sidecar");
+                    assert_eq!(
+                        pair[1],
+                        format!("synced-memory/{{{}}}", pair[0]),
+                        "the key and its sidecar"
+                    );
                 }
                 scripts += 1;
             } else if seen.by_script {
-                assert!(declared.contains(&seen.words[1]), "{seen:?} is not declared in {declared:?}");
+                assert!(
+                    declared.contains(&seen.words[1]),
+                    "{seen:?} is not declared in {declared:?}"
+                );
                 touches += 1;
             }
         }
-        assert!(scripts > 10 && touches > 5 * scripts, "{scripts} calls, {touches} commands");
+        assert!(
+            scripts > 10 && touches > 5 * scripts,
+            "{scripts} calls, {touches} commands"
+        );
     }
 }
 
@@ -161,18 +201,33 @@ fn every_key_that_the_script_touches_is_declared_and_on_one_hash_tag() {
 fn a_server_in_cluster_mode_takes_every_call() {
     let bus = Server::redis().start();
     bus.stop();
-    let server = Server::redis().arg("cluster-enabled", "yes").arg("cluster-port", &bus.port().to_string()).start();
+    let server = Server::redis()
+        .arg("cluster-enabled", "yes")
+        .arg("cluster-port", &bus.port().to_string())
+        .start();
     server.cli(&["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]);
     eventually(DEADLINE, "the cluster is up", || {
         let info: String = redis::from_redis_value(server.cli(&["CLUSTER", "INFO"])).unwrap();
         info.contains("cluster_state:ok")
     });
-    let refused = server.try_cli(&["EVAL", "return 1", "2", "a", "b"]).unwrap_err();
-    assert!(refused.to_string().contains("CROSSSLOT") || refused.code() == Some("CROSSSLOT"), "{refused}");
+    let refused = server
+        .try_cli(&["EVAL", "return 1", "2", "a", "b"])
+        .unwrap_err();
+    assert!(
+        refused.to_string().contains("CROSSSLOT") || refused.code() == Some("CROSSSLOT"),
+        "{refused}"
+    );
     let proxy = Proxy::to(&server);
     // All keys in one slot, and each key in a slot of its own.
     for prefix in ["app{tag}:", "{t}", "memory:"] {
-        session(&format!("{}?prefix={}", proxy.url(), prefix.replace('{', "%7B").replace('}', "%7D")), &proxy);
+        session(
+            &format!(
+                "{}?prefix={}",
+                proxy.url(),
+                prefix.replace('{', "%7B").replace('}', "%7D")
+            ),
+            &proxy,
+        );
         server.cli(&["FLUSHALL"]);
     }
 }
@@ -187,7 +242,11 @@ fn a_snapshot_is_one_round_trip() {
     let before = proxy.bytes(ToServer);
     // No answer comes: what reaches the server all the same is sent without waiting for one.
     proxy.swallow_answers(true);
-    assert_eq!(handle.snapshot().unwrap(), sample(), "what is known is shown");
+    assert_eq!(
+        handle.snapshot().unwrap(),
+        sample(),
+        "what is known is shown"
+    );
     // Eight fields and an older name.
     assert_eq!(server.command_count("get"), 9);
     assert!(proxy.bytes(ToServer) > before);
@@ -208,7 +267,10 @@ fn a_restore_is_one_round_trip() {
         proxy.swallow_answers(true);
         assert_eq!(handle.restore(sample()).unwrap(), Written::Queued);
         for name in Sample::NAMES {
-            assert!(server.get_raw(&format!("memory:{name}")).is_some(), "{name} waited for an answer");
+            assert!(
+                server.get_raw(&format!("memory:{name}")).is_some(),
+                "{name} waited for an answer"
+            );
         }
         let calls = server.command_count("evalsha") + server.command_count("eval");
         assert_eq!(calls, 1);
@@ -226,7 +288,15 @@ fn a_server_that_forgot_the_script_is_given_it_again() {
         for n in 0..5 {
             assert_eq!(handle.set_a(n).unwrap(), Written::Stored);
             server.cli(&["SCRIPT", "FLUSH"]);
-            assert_eq!(handle.restore(Sample { a: 10 + n, ..sample() }).unwrap(), Written::Stored);
+            assert_eq!(
+                handle
+                    .restore(Sample {
+                        a: 10 + n,
+                        ..sample()
+                    })
+                    .unwrap(),
+                Written::Stored
+            );
             server.cli(&["SCRIPT", "FLUSH"]);
         }
         assert_eq!(handle.memory().status().pending, 0);
@@ -234,7 +304,10 @@ fn a_server_that_forgot_the_script_is_given_it_again() {
         for n in 0..10 {
             handle.set_a(n).unwrap();
         }
-        assert!(server.command_count("eval") <= 1, "the script's text goes along with every call");
+        assert!(
+            server.command_count("eval") <= 1,
+            "the script's text goes along with every call"
+        );
         assert!(handle.memory().status().last_error.is_none());
     }
 }

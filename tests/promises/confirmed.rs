@@ -43,7 +43,13 @@ fn initial() -> State {
         ordered: BTreeSet::from([1]),
         number: 10,
         text: "text".to_owned(),
-        users: HashMap::from([("ada".to_owned(), User { name: "Ada".to_owned(), age: 36 })]),
+        users: HashMap::from([(
+            "ada".to_owned(),
+            User {
+                name: "Ada".to_owned(),
+                age: 36,
+            },
+        )]),
         any: json!({"list": [1], "map": {"a": 1}}),
     }
 }
@@ -77,7 +83,17 @@ impl Views {
     }
 
     fn confirmed(state: &SyncedState) -> Self {
-        let Self { list, map, sorted, set, ordered, number, text, users, any } = Self::of(state);
+        let Self {
+            list,
+            map,
+            sorted,
+            set,
+            ordered,
+            number,
+            text,
+            users,
+            any,
+        } = Self::of(state);
         Self {
             list: list.confirmed(),
             map: map.confirmed(),
@@ -102,34 +118,102 @@ type Call = (&'static str, fn(&Views) -> Result<String>, &'static str);
 const CALLS: &[Call] = &[
     ("push", |v| said(v.list.push(9)), "Stored"),
     ("extend", |v| said(v.list.extend([8, 9])), "Stored"),
-    ("insert into a list", |v| said(v.list.insert(1, 9)), "Stored"),
+    (
+        "insert into a list",
+        |v| said(v.list.insert(1, 9)),
+        "Stored",
+    ),
     ("remove by index", |v| said(v.list.remove(0)), "Some(1)"),
-    ("remove of what is there", |v| said(v.list.remove_item(&2)), "true"),
-    ("remove of what is not there", |v| said(v.list.remove_item(&7)), "false"),
+    (
+        "remove of what is there",
+        |v| said(v.list.remove_item(&2)),
+        "true",
+    ),
+    (
+        "remove of what is not there",
+        |v| said(v.list.remove_item(&7)),
+        "false",
+    ),
     ("pop", |v| said(v.list.pop()), "Some(3)"),
     ("truncate", |v| said(v.list.truncate(1)), "Stored"),
     ("clear", |v| said(v.list.clear()), "Stored"),
     ("reverse", |v| said(v.list.reverse()), "Stored"),
-    ("retain of a list", |v| said(v.list.retain(|item| *item != 2)), "Stored"),
+    (
+        "retain of a list",
+        |v| said(v.list.retain(|item| *item != 2)),
+        "Stored",
+    ),
     ("splice", |v| said(v.list.splice(1.., [9])), "[2, 3]"),
     ("set of an element", |v| said(v.list.at(0).set(9)), "Stored"),
     ("add to an element", |v| said(v.list.at(0).add(9)), "Stored"),
-    ("insert of a new key", |v| said(v.map.insert("new".to_owned(), 9)), "None"),
-    ("insert of a known key", |v| said(v.map.insert("a".to_owned(), 9)), "Some(1)"),
-    ("insert into a sorted map", |v| said(v.sorted.insert(1, 9)), "Some(1)"),
-    ("get or insert of a new key", |v| said(v.map.get_or_insert("new".to_owned(), 9)), "9"),
-    ("get or insert of a known key", |v| said(v.map.get_or_insert("a".to_owned(), 9)), "1"),
+    (
+        "insert of a new key",
+        |v| said(v.map.insert("new".to_owned(), 9)),
+        "None",
+    ),
+    (
+        "insert of a known key",
+        |v| said(v.map.insert("a".to_owned(), 9)),
+        "Some(1)",
+    ),
+    (
+        "insert into a sorted map",
+        |v| said(v.sorted.insert(1, 9)),
+        "Some(1)",
+    ),
+    (
+        "get or insert of a new key",
+        |v| said(v.map.get_or_insert("new".to_owned(), 9)),
+        "9",
+    ),
+    (
+        "get or insert of a known key",
+        |v| said(v.map.get_or_insert("a".to_owned(), 9)),
+        "1",
+    ),
     ("remove of a key", |v| said(v.map.remove("a")), "Some(1)"),
-    ("remove of an unknown key", |v| said(v.map.remove("new")), "None"),
+    (
+        "remove of an unknown key",
+        |v| said(v.map.remove("new")),
+        "None",
+    ),
     ("pop of a map", |v| said(v.sorted.pop()), "Some((1, 1))"),
-    ("extend of a map", |v| said(v.map.extend([("new".to_owned(), 9)])), "Stored"),
-    ("retain of a map", |v| said(v.map.retain(|_, value| *value != 1)), "Stored"),
-    ("set of an entry", |v| said(v.map.at("new").set(9)), "Stored"),
-    ("delete of an entry", |v| said(v.map.at("a").delete()), "true"),
-    ("delete of no entry", |v| said(v.map.at("new").delete()), "false"),
+    (
+        "extend of a map",
+        |v| said(v.map.extend([("new".to_owned(), 9)])),
+        "Stored",
+    ),
+    (
+        "retain of a map",
+        |v| said(v.map.retain(|_, value| *value != 1)),
+        "Stored",
+    ),
+    (
+        "set of an entry",
+        |v| said(v.map.at("new").set(9)),
+        "Stored",
+    ),
+    (
+        "delete of an entry",
+        |v| said(v.map.at("a").delete()),
+        "true",
+    ),
+    (
+        "delete of no entry",
+        |v| said(v.map.at("new").delete()),
+        "false",
+    ),
     ("insert of a new member", |v| said(v.set.insert(9)), "true"),
-    ("insert of a known member", |v| said(v.set.insert(1)), "false"),
-    ("insert into an ordered set", |v| said(v.ordered.insert(9)), "true"),
+    (
+        "insert of a known member",
+        |v| said(v.set.insert(1)),
+        "false",
+    ),
+    (
+        "insert into an ordered set",
+        |v| said(v.ordered.insert(9)),
+        "true",
+    ),
     ("remove of a member", |v| said(v.set.remove(&1)), "true"),
     ("remove of no member", |v| said(v.set.remove(&9)), "false"),
     ("extend of a set", |v| said(v.set.extend([1, 9])), "Stored"),
@@ -137,14 +221,49 @@ const CALLS: &[Call] = &[
     ("sub", |v| said(v.number.sub(5)), "Stored"),
     ("set", |v| said(v.text.set("other".to_owned())), "Stored"),
     ("delete", |v| said(v.text.delete()), "true"),
-    ("update", |v| said(v.number.update(|number| std::mem::replace(number, 7))), "10"),
-    ("try_update", |v| v.number.try_update(|number| said(Ok(std::mem::replace(number, 7)))), "10"),
-    ("set of a field", |v| said(v.users.at("ada").fields().set_age(37)), "Stored"),
-    ("add to a field", |v| said(v.users.at("ada").fields().add_age(1)), "Stored"),
-    ("update of a field", |v| said(v.users.at("ada").fields().update_age(|age| *age)), "36"),
-    ("push in any JSON", |v| said(v.any.at("list").push(9)), "Stored"),
-    ("insert in any JSON", |v| said(v.any.at("map").insert("a", 9)), "Some(Number(1))"),
-    ("pop in any JSON", |v| said(v.any.at("list").pop()), "Some(Number(1))"),
+    (
+        "update",
+        |v| said(v.number.update(|number| std::mem::replace(number, 7))),
+        "10",
+    ),
+    (
+        "try_update",
+        |v| {
+            v.number
+                .try_update(|number| said(Ok(std::mem::replace(number, 7))))
+        },
+        "10",
+    ),
+    (
+        "set of a field",
+        |v| said(v.users.at("ada").fields().set_age(37)),
+        "Stored",
+    ),
+    (
+        "add to a field",
+        |v| said(v.users.at("ada").fields().add_age(1)),
+        "Stored",
+    ),
+    (
+        "update of a field",
+        |v| said(v.users.at("ada").fields().update_age(|age| *age)),
+        "36",
+    ),
+    (
+        "push in any JSON",
+        |v| said(v.any.at("list").push(9)),
+        "Stored",
+    ),
+    (
+        "insert in any JSON",
+        |v| said(v.any.at("map").insert("a", 9)),
+        "Some(Number(1))",
+    ),
+    (
+        "pop in any JSON",
+        |v| said(v.any.at("list").pop()),
+        "Some(Number(1))",
+    ),
 ];
 
 type Way = (Memory, fn(&SyncedState) -> Views);
@@ -154,7 +273,13 @@ fn ways(line: &Line) -> Vec<Way> {
     let by_url = crate::line::quick(format!("{}?write_policy=confirmed", line.proxy.url()));
     vec![
         (line.open(), Views::confirmed),
-        (line.builder().write_policy(WritePolicy::Confirmed).build().unwrap(), Views::of),
+        (
+            line.builder()
+                .write_policy(WritePolicy::Confirmed)
+                .build()
+                .unwrap(),
+            Views::of,
+        ),
         (by_url.build().unwrap(), Views::of),
     ]
 }
@@ -166,7 +291,9 @@ fn with_the_server_there_a_confirmed_call_returns_a_fact() {
     for (way, (memory, views)) in ways(&line).into_iter().enumerate() {
         for (index, (name, call, fact)) in CALLS.iter().enumerate() {
             let scope = format!("scope{way}_{index}");
-            State::attach(&other.scope(&scope)).restore(initial()).unwrap();
+            State::attach(&other.scope(&scope))
+                .restore(initial())
+                .unwrap();
             let state = State::attach(&memory.scope(&scope));
             let got = call(&views(&state)).unwrap_or_else(|error| panic!("{name}: {error}"));
             assert_eq!(got, *fact, "{name}, way {way}");
@@ -180,11 +307,19 @@ fn on_every_backend_a_confirmed_call_returns_a_fact() {
     on_every_backend("confirmed", |memory, other| {
         for (index, (name, call, fact)) in CALLS.iter().enumerate() {
             let scope = format!("scope{index}");
-            let (mine, theirs) = (State::attach(&memory.scope(&scope)), State::attach(&other.scope(&scope)));
+            let (mine, theirs) = (
+                State::attach(&memory.scope(&scope)),
+                State::attach(&other.scope(&scope)),
+            );
             theirs.restore(initial()).unwrap();
-            let got = call(&Views::confirmed(&mine)).unwrap_or_else(|error| panic!("{name}: {error}, {memory:?}"));
+            let got = call(&Views::confirmed(&mine))
+                .unwrap_or_else(|error| panic!("{name}: {error}, {memory:?}"));
             assert_eq!(got, *fact, "{name}, {memory:?}");
-            assert_eq!(theirs.snapshot().unwrap(), mine.snapshot().unwrap(), "{name}: it was made");
+            assert_eq!(
+                theirs.snapshot().unwrap(),
+                mine.snapshot().unwrap(),
+                "{name}: it was made"
+            );
         }
         assert_eq!(memory.status().pending, 0);
     });
@@ -203,16 +338,28 @@ fn while_the_line_is_down_a_confirmed_call_is_unavailable_at_once_and_is_never_m
             let began = Instant::now();
             let error = call(&views(&state)).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Unavailable, "{name}: {error}");
-            assert!(began.elapsed() < Duration::from_millis(250), "{name} took {:?}", began.elapsed());
+            assert!(
+                began.elapsed() < Duration::from_millis(250),
+                "{name} took {:?}",
+                began.elapsed()
+            );
             assert_eq!(memory.status().pending, 0, "{name}");
-            assert_eq!(state.snapshot().unwrap(), initial(), "{name}: it is not shown");
+            assert_eq!(
+                state.snapshot().unwrap(),
+                initial(),
+                "{name}: it is not shown"
+            );
         }
         line.up();
         connected(&memory);
         memory.flush(DEADLINE).unwrap();
         assert_eq!(other.snapshot().unwrap(), initial());
         let status = memory.status();
-        assert_eq!((status.pending, status.dead_letters, status.superseded), (0, 0, 0), "{status:?}");
+        assert_eq!(
+            (status.pending, status.dead_letters, status.superseded),
+            (0, 0, 0),
+            "{status:?}"
+        );
     }
 }
 
@@ -247,9 +394,19 @@ struct Behind {
 fn a_struct_and_a_field_are_confirmed_where_they_say_so() {
     let line = Line::new();
     let memory = line.open();
-    let (sure, partly) = (Sure::attach(&memory), Partly::attach(&memory.scope("partly")));
+    let (sure, partly) = (
+        Sure::attach(&memory),
+        Partly::attach(&memory.scope("partly")),
+    );
     assert_eq!(sure.list().push(1).unwrap(), Written::Stored);
-    assert_eq!(sure.set_user(User { name: "Ada".to_owned(), age: 36 }).unwrap(), Written::Stored);
+    assert_eq!(
+        sure.set_user(User {
+            name: "Ada".to_owned(),
+            age: 36
+        })
+        .unwrap(),
+        Written::Stored
+    );
     assert_eq!(partly.list().push(1).unwrap(), Written::Stored);
     line.down(&memory);
     let refused = [
@@ -261,20 +418,37 @@ fn a_struct_and_a_field_are_confirmed_where_they_say_so() {
         partly.list().at(0).set(2),
         memory.set(&SyncedSure::NUMBER, 5),
         memory.add(&SyncedSure::NUMBER, 5),
-        partly.restore(Partly { list: vec![], number: 3 }),
+        partly.restore(Partly {
+            list: vec![],
+            number: 3,
+        }),
     ];
     for refused in refused {
         assert_eq!(refused.unwrap_err().kind(), ErrorKind::Unavailable);
     }
-    assert_eq!(memory.delete(&SyncedSure::NUMBER).unwrap_err().kind(), ErrorKind::Unavailable);
+    assert_eq!(
+        memory.delete(&SyncedSure::NUMBER).unwrap_err().kind(),
+        ErrorKind::Unavailable
+    );
     assert_eq!(memory.status().pending, 0);
-    assert_eq!(sure.behind().push(1).unwrap(), Written::Queued, "a field decides for itself");
-    assert_eq!(partly.set_number(1).unwrap(), Written::Queued, "no other field is confirmed");
+    assert_eq!(
+        sure.behind().push(1).unwrap(),
+        Written::Queued,
+        "a field decides for itself"
+    );
+    assert_eq!(
+        partly.set_number(1).unwrap(),
+        Written::Queued,
+        "no other field is confirmed"
+    );
     assert_eq!(memory.status().pending, 2);
     line.up();
     memory.flush(DEADLINE).unwrap();
     let other = Partly::attach(&line.open_directly().scope("partly"));
-    assert_eq!((other.list().to_vec().unwrap(), other.number().unwrap()), (vec![1], 1));
+    assert_eq!(
+        (other.list().to_vec().unwrap(), other.number().unwrap()),
+        (vec![1], 1)
+    );
 }
 
 #[test]
@@ -289,7 +463,9 @@ fn a_confirmed_view_reads_what_the_backend_has_with_nothing_on_top() {
     state.snapshot().unwrap();
     line.proxy.delay(ToClient, Duration::from_millis(300));
     assert_eq!(behind.push(4).unwrap(), Written::Queued);
-    eventually(DEADLINE, "the first one is under way", || other.list().len().unwrap() == 4);
+    eventually(DEADLINE, "the first one is under way", || {
+        other.list().len().unwrap() == 4
+    });
     // It waits for the answer to the first one.
     assert_eq!(behind.push(5).unwrap(), Written::Queued);
     assert_eq!(state.list().confirmed().to_vec().unwrap(), [1, 2, 3, 4]);
@@ -308,7 +484,13 @@ fn a_confirmed_view_reads_nothing_while_the_line_is_down() {
     state.restore(initial()).unwrap();
     assert_eq!(state.snapshot().unwrap(), initial());
     let ada = state.users().confirmed().at("ada");
-    assert_eq!((ada.fields().name().unwrap(), ada.fields().snapshot().unwrap().age), ("Ada".to_owned(), 36));
+    assert_eq!(
+        (
+            ada.fields().name().unwrap(),
+            ada.fields().snapshot().unwrap().age
+        ),
+        ("Ada".to_owned(), 36)
+    );
     line.down(&memory);
     let v = Views::confirmed(&state);
     let reads = [
@@ -329,9 +511,17 @@ fn a_confirmed_view_reads_nothing_while_the_line_is_down() {
         ada.fields().snapshot().map(drop),
     ];
     for (index, read) in reads.into_iter().enumerate() {
-        assert_eq!(read.map_err(|error| error.kind()), Err(ErrorKind::Unavailable), "{index}");
+        assert_eq!(
+            read.map_err(|error| error.kind()),
+            Err(ErrorKind::Unavailable),
+            "{index}"
+        );
     }
-    assert_eq!(state.snapshot().unwrap(), initial(), "other reads show what is known");
+    assert_eq!(
+        state.snapshot().unwrap(),
+        initial(),
+        "other reads show what is known"
+    );
 }
 
 #[test]
@@ -354,7 +544,9 @@ fn what_a_confirmed_call_finds_is_no_write_of_this_process_that_may_yet_be_super
     connected(&memory);
     let fact = thread::scope(|scope| {
         let call = scope.spawn(|| mine.map().confirmed().get_or_insert("b".to_owned(), 3));
-        eventually(DEADLINE, "it has asked, behind the first one", || reads() >= before + 2);
+        eventually(DEADLINE, "it has asked, behind the first one", || {
+            reads() >= before + 2
+        });
         // Newer than what waits.
         theirs.map().insert("b".to_owned(), 2).unwrap();
         call.join().unwrap().unwrap()

@@ -1,4 +1,5 @@
-//! A confirmed call that the server refuses, or that others are always ahead of, was not made, and its caller is told why.
+//! A confirmed call that the server refuses, or that others are always ahead of, was not made, and
+//! its caller is told why.
 
 use std::collections::HashSet;
 use std::thread;
@@ -27,9 +28,14 @@ const CALLS: &[Call] = &[
     |list| list.pop().map(drop),
 ];
 
-/// The server refuses everything for now. No call is queued, and once it is mended calls are made again, though nobody
-/// but confirmed calls has anything for it.
-fn refused_until_mended(server: &Server, code: &str, mut begin: impl FnMut(), mut end: impl FnMut()) {
+/// The server refuses everything for now. No call is queued, and once it is mended calls are made
+/// again, though nobody but confirmed calls has anything for it.
+fn refused_until_mended(
+    server: &Server,
+    code: &str,
+    mut begin: impl FnMut(),
+    mut end: impl FnMut(),
+) {
     let memory = quick(server.url()).build().unwrap();
     let list = memory.synced(&list());
     for call in CALLS {
@@ -38,19 +44,40 @@ fn refused_until_mended(server: &Server, code: &str, mut begin: impl FnMut(), mu
         let error = call(&list.confirmed()).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unavailable, "{code}: {error}");
         assert!(error.to_string().contains(code), "{error}");
-        assert_eq!((memory.status().pending, list.get().unwrap()), (0, vec![1, 2]), "{code}");
+        assert_eq!(
+            (memory.status().pending, list.get().unwrap()),
+            (0, vec![1, 2]),
+            "{code}"
+        );
         end();
-        eventually_some(DEADLINE, "it takes writes again", || call(&list.confirmed()).ok());
+        eventually_some(DEADLINE, "it takes writes again", || {
+            call(&list.confirmed()).ok()
+        });
         assert_ne!(list.confirmed().get().unwrap(), [1, 2], "it was made");
-        assert_eq!(list.get().unwrap().iter().filter(|item| **item == 9).count() / 2, 0, "and once");
+        assert_eq!(
+            list.get()
+                .unwrap()
+                .iter()
+                .filter(|item| **item == 9)
+                .count()
+                / 2,
+            0,
+            "and once"
+        );
     }
     let status = memory.status();
-    assert_eq!((status.pending, status.dead_letters, status.superseded), (0, 0, 0), "{code}: {status:?}");
+    assert_eq!(
+        (status.pending, status.dead_letters, status.superseded),
+        (0, 0, 0),
+        "{code}: {status:?}"
+    );
 }
 
 #[test]
 fn a_server_without_room_makes_no_confirmed_call_and_later_ones_again() {
-    let server = Server::redis().arg("maxmemory-policy", "noeviction").start();
+    let server = Server::redis()
+        .arg("maxmemory-policy", "noeviction")
+        .start();
     let limit = |bytes: &str| drop(server.cli(&["CONFIG", "SET", "maxmemory", bytes]));
     refused_until_mended(&server, "OOM", || limit("1"), || limit("0"));
 }
@@ -61,7 +88,12 @@ fn a_replica_makes_no_confirmed_call_and_later_ones_when_it_is_a_master() {
     dead.stop();
     let port = dead.port().to_string();
     let follow = |host: &str, port: &str| drop(server.cli(&["REPLICAOF", host, port]));
-    refused_until_mended(&server, "READONLY", || follow("127.0.0.1", &port), || follow("NO", "ONE"));
+    refused_until_mended(
+        &server,
+        "READONLY",
+        || follow("127.0.0.1", &port),
+        || follow("NO", "ONE"),
+    );
 }
 
 #[test]
@@ -73,13 +105,20 @@ fn after_a_confirmed_call_was_refused_by_a_replica_another_server_is_looked_for(
     list.set(vec![1]).unwrap();
     let before = proxy.connections();
     server.cli(&["REPLICAOF", "127.0.0.1", &dead.port().to_string()]);
-    assert_eq!(list.confirmed().push(2).unwrap_err().kind(), ErrorKind::Unavailable);
-    eventually(DEADLINE, "it connects anew", || proxy.connections() > before);
+    assert_eq!(
+        list.confirmed().push(2).unwrap_err().kind(),
+        ErrorKind::Unavailable
+    );
+    eventually(DEADLINE, "it connects anew", || {
+        proxy.connections() > before
+    });
 }
 
 #[test]
 fn a_server_that_is_loading_makes_no_confirmed_call() {
-    let server = Server::redis().slow_loading(Duration::from_millis(10)).start();
+    let server = Server::redis()
+        .slow_loading(Duration::from_millis(10))
+        .start();
     let memory = quick(server.url()).build().unwrap();
     let list = memory.synced(&list());
     list.set(vec![1, 2]).unwrap();
@@ -91,11 +130,23 @@ fn a_server_that_is_loading_makes_no_confirmed_call() {
     server.launch();
     connected(&memory);
     for call in CALLS {
-        assert_eq!(call(&list.confirmed()).unwrap_err().kind(), ErrorKind::Unavailable);
+        assert_eq!(
+            call(&list.confirmed()).unwrap_err().kind(),
+            ErrorKind::Unavailable
+        );
     }
-    assert_eq!(list.confirmed().get().unwrap_err().kind(), ErrorKind::Unavailable);
-    assert!(server.info("persistence").contains("loading:1"), "the server had loaded before the test was through");
-    assert_eq!((memory.status().pending, list.get().unwrap()), (0, vec![1, 2]));
+    assert_eq!(
+        list.confirmed().get().unwrap_err().kind(),
+        ErrorKind::Unavailable
+    );
+    assert!(
+        server.info("persistence").contains("loading:1"),
+        "the server had loaded before the test was through"
+    );
+    assert_eq!(
+        (memory.status().pending, list.get().unwrap()),
+        (0, vec![1, 2])
+    );
     server.wait_ready();
     connected(&memory);
     assert_eq!(list.confirmed().get().unwrap(), [1, 2], "nothing was made");
@@ -104,7 +155,9 @@ fn a_server_that_is_loading_makes_no_confirmed_call() {
 
 #[test]
 fn a_server_without_room_still_answers_confirmed_reads() {
-    let server = Server::redis().arg("maxmemory-policy", "noeviction").start();
+    let server = Server::redis()
+        .arg("maxmemory-policy", "noeviction")
+        .start();
     let memory = quick(server.url()).build().unwrap();
     let list = memory.synced(&list());
     list.set(vec![1]).unwrap();
@@ -112,7 +165,11 @@ fn a_server_without_room_still_answers_confirmed_reads() {
     assert_eq!(list.push(2).unwrap(), Written::Queued);
     assert_eq!(list.get().unwrap(), [1, 2]);
     for _ in 0..100 {
-        assert_eq!(list.confirmed().get().unwrap(), [1], "what waits is not there");
+        assert_eq!(
+            list.confirmed().get().unwrap(),
+            [1],
+            "what waits is not there"
+        );
     }
     server.cli(&["CONFIG", "SET", "maxmemory", "0"]);
     memory.flush(DEADLINE).unwrap();
@@ -125,18 +182,33 @@ fn what_the_server_refuses_for_good_is_rejected_and_withdrawn() {
     let memory = line.open();
     let (mine, theirs) = (memory.synced(&list()), Key::<u64>::new("other"));
     mine.set(vec![1, 2]).unwrap();
-    line.server.cli(&["ACL", "SETUSER", "default", "resetkeys", "%R~*", "~*other*"]);
+    line.server
+        .cli(&["ACL", "SETUSER", "default", "resetkeys", "%R~*", "~*other*"]);
     for call in CALLS {
         let error = call(&mine.confirmed()).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Rejected, "{error}");
-        assert_eq!((memory.status().pending, mine.get().unwrap()), (0, vec![1, 2]));
+        assert_eq!(
+            (memory.status().pending, mine.get().unwrap()),
+            (0, vec![1, 2])
+        );
     }
-    assert_eq!(memory.synced(&theirs).confirmed().set(1).unwrap(), Written::Stored);
+    assert_eq!(
+        memory.synced(&theirs).confirmed().set(1).unwrap(),
+        Written::Stored
+    );
     line.server.cli(&["ACL", "SETUSER", "default", "resetkeys"]);
-    assert_eq!(mine.confirmed().get().unwrap_err().kind(), ErrorKind::Rejected);
+    assert_eq!(
+        mine.confirmed().get().unwrap_err().kind(),
+        ErrorKind::Rejected
+    );
     line.server.cli(&["ACL", "SETUSER", "default", "allkeys"]);
     assert_eq!(mine.confirmed().get().unwrap(), [1, 2]);
-    assert_eq!(memory.status().dead_letters, 0, "{:?}", memory.dead_letters());
+    assert_eq!(
+        memory.status().dead_letters,
+        0,
+        "{:?}",
+        memory.dead_letters()
+    );
 }
 
 #[test]
@@ -145,15 +217,28 @@ fn a_refusal_that_comes_after_its_caller_has_gone_is_no_dead_letter() {
     line.open_directly().set(&list(), vec![1, 2]).unwrap();
     for call in CALLS {
         line.proxy.delay(ToClient, Duration::ZERO);
-        let memory = line.builder().timeout(Duration::from_millis(500)).build().unwrap();
+        let memory = line
+            .builder()
+            .timeout(Duration::from_millis(500))
+            .build()
+            .unwrap();
         line.proxy.delay(ToClient, Duration::from_millis(300));
-        line.server.cli(&["ACL", "SETUSER", "default", "resetkeys", "%R~*"]);
+        line.server
+            .cli(&["ACL", "SETUSER", "default", "resetkeys", "%R~*"]);
         // It has to ask what is there, and the answer to the write comes when its time is over.
         let error = call(&memory.synced(&list()).confirmed()).unwrap_err();
-        assert!(matches!(error.kind(), ErrorKind::InDoubt | ErrorKind::Rejected), "{error}");
+        assert!(
+            matches!(error.kind(), ErrorKind::InDoubt | ErrorKind::Rejected),
+            "{error}"
+        );
         memory.flush(DEADLINE).unwrap();
         line.server.cli(&["ACL", "SETUSER", "default", "allkeys"]);
-        assert_eq!(memory.status().dead_letters, 0, "{:?}", memory.dead_letters());
+        assert_eq!(
+            memory.status().dead_letters,
+            0,
+            "{:?}",
+            memory.dead_letters()
+        );
     }
     assert_eq!(line.open_directly().get(&list()).unwrap().unwrap(), [1, 2]);
 }
@@ -166,13 +251,23 @@ fn under_contention_a_confirmed_call_succeeds_or_is_a_conflict() {
     let number = Key::<u64>::new("number");
     let kinds = thread::scope(|scope| {
         let calls = |(n, memory): (usize, &Memory)| {
-            let (list, set) = (memory.synced(&list()), memory.synced(&Key::<HashSet<u64>>::new("set")));
-            let (list, set, number) = (list.confirmed(), set.confirmed(), memory.synced(&number).confirmed());
+            let (list, set) = (
+                memory.synced(&list()),
+                memory.synced(&Key::<HashSet<u64>>::new("set")),
+            );
+            let (list, set, number) = (
+                list.confirmed(),
+                set.confirmed(),
+                memory.synced(&number).confirmed(),
+            );
             let mut made = [0_u64; 3];
             for round in 0..60 {
                 let value = n as u64 * 1_000 + round;
-                let said =
-                    [list.push(value).map(drop), set.insert(value).map(drop), number.update(|number| *number += 1)];
+                let said = [
+                    list.push(value).map(drop),
+                    set.insert(value).map(drop),
+                    number.update(|number| *number += 1),
+                ];
                 for (said, made) in said.into_iter().zip(&mut made) {
                     match said {
                         Ok(()) => *made += 1,
@@ -192,12 +287,25 @@ fn under_contention_a_confirmed_call_succeeds_or_is_a_conflict() {
         threads
             .into_iter()
             .map(|thread| thread.join().unwrap())
-            .fold([0; 3], |sum: [u64; 3], made| [0, 1, 2].map(|at| sum[at] + made[at]))
+            .fold([0; 3], |sum: [u64; 3], made| {
+                [0, 1, 2].map(|at| sum[at] + made[at])
+            })
     });
     let other = line.open_directly();
     assert_eq!(other.get(&list()).unwrap().unwrap().len() as u64, kinds[0]);
-    assert_eq!(other.get(&Key::<HashSet<u64>>::new("set")).unwrap().unwrap().len() as u64, kinds[1]);
+    assert_eq!(
+        other
+            .get(&Key::<HashSet<u64>>::new("set"))
+            .unwrap()
+            .unwrap()
+            .len() as u64,
+        kinds[1]
+    );
     assert_eq!(other.get(&number).unwrap(), Some(kinds[2]));
-    assert_eq!(line.proxy.connections(), 4, "no connection was taken for a silent one");
+    assert_eq!(
+        line.proxy.connections(),
+        4,
+        "no connection was taken for a silent one"
+    );
     eprintln!("of 480 calls each {kinds:?} were made");
 }

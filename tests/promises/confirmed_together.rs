@@ -1,4 +1,5 @@
-//! Confirmed calls of several keys say what became of each; one whose future is dropped is withdrawn, or settled by itself.
+//! Confirmed calls of several keys say what became of each; one whose future is dropped is
+//! withdrawn, or settled by itself.
 
 use std::future::Future;
 use std::pin::pin;
@@ -28,19 +29,27 @@ struct Renamed {
 }
 
 fn settings(n: u64) -> Settings {
-    Settings { first: n, sure: n, last: n }
+    Settings {
+        first: n,
+        sure: n,
+        last: n,
+    }
 }
 
 /// What the server lets this memory write.
 fn allow(line: &Line, keys: &[&str]) {
-    line.server.cli(&[&["ACL", "SETUSER", "default", "resetkeys", "%R~*"], keys].concat());
+    line.server
+        .cli(&[&["ACL", "SETUSER", "default", "resetkeys", "%R~*"], keys].concat());
 }
 
 #[test]
 fn a_restore_with_a_confirmed_field_is_confirmed_as_a_whole_and_says_what_became_of_each() {
     let line = Line::new();
     let memory = line.open();
-    let (mine, theirs) = (Settings::attach(&memory), Settings::attach(&line.open_directly()));
+    let (mine, theirs) = (
+        Settings::attach(&memory),
+        Settings::attach(&line.open_directly()),
+    );
     assert_eq!(mine.restore(settings(1)).unwrap(), Written::Stored);
     assert_eq!(theirs.snapshot().unwrap(), settings(1));
 
@@ -48,19 +57,42 @@ fn a_restore_with_a_confirmed_field_is_confirmed_as_a_whole_and_says_what_became
     let error = mine.restore(settings(2)).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
     let unavailable = |key: &str| (key.to_owned(), Some(ErrorKind::Unavailable));
-    assert_eq!(error.keys(), ["memory:first", "memory:sure", "memory:last"].map(unavailable));
-    assert_eq!((memory.status().pending, mine.snapshot().unwrap()), (0, settings(1)));
+    assert_eq!(
+        error.keys(),
+        ["memory:first", "memory:sure", "memory:last"].map(unavailable)
+    );
+    assert_eq!(
+        (memory.status().pending, mine.snapshot().unwrap()),
+        (0, settings(1))
+    );
     line.up();
     connected(&memory);
 
     allow(&line, &["~*memory:first*"]);
     let error = mine.restore(settings(3)).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::InDoubt, "one of them was made: {error}");
+    assert_eq!(
+        error.kind(),
+        ErrorKind::InDoubt,
+        "one of them was made: {error}"
+    );
     let rejected = Some(ErrorKind::Rejected);
-    let became = [("memory:first", None), ("memory:sure", rejected), ("memory:last", rejected)];
-    assert_eq!(error.keys(), became.map(|(key, error)| (key.to_owned(), error)));
+    let became = [
+        ("memory:first", None),
+        ("memory:sure", rejected),
+        ("memory:last", rejected),
+    ];
+    assert_eq!(
+        error.keys(),
+        became.map(|(key, error)| (key.to_owned(), error))
+    );
     allow(&line, &["~*"]);
-    assert_eq!(theirs.snapshot().unwrap(), Settings { first: 3, ..settings(1) });
+    assert_eq!(
+        theirs.snapshot().unwrap(),
+        Settings {
+            first: 3,
+            ..settings(1)
+        }
+    );
     let status = memory.status();
     assert_eq!((status.pending, status.dead_letters), (0, 0), "{status:?}");
 }
@@ -74,25 +106,44 @@ fn a_confirmed_delete_of_a_key_with_an_older_name_says_what_became_of_each() {
     direct.set(&old, 1).unwrap();
     assert!(renamed.synced_new().delete().unwrap());
     assert!(!renamed.synced_new().delete().unwrap());
-    assert_eq!((direct.get(&old).unwrap(), direct.get(&new).unwrap()), (None, None));
+    assert_eq!(
+        (direct.get(&old).unwrap(), direct.get(&new).unwrap()),
+        (None, None)
+    );
 
     direct.set(&old, 1).unwrap();
     direct.set(&new, 2).unwrap();
     allow(&line, &["~*memory:old*"]);
     let error = renamed.synced_new().delete().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InDoubt, "{error}");
-    assert_eq!(error.keys(), [("memory:old".to_owned(), None), ("memory:new".to_owned(), Some(ErrorKind::Rejected))]);
+    assert_eq!(
+        error.keys(),
+        [
+            ("memory:old".to_owned(), None),
+            ("memory:new".to_owned(), Some(ErrorKind::Rejected))
+        ]
+    );
     allow(&line, &["~*"]);
-    assert_eq!((direct.get(&old).unwrap(), direct.get(&new).unwrap()), (None, Some(2)));
+    assert_eq!(
+        (direct.get(&old).unwrap(), direct.get(&new).unwrap()),
+        (None, Some(2))
+    );
     line.down(&memory);
-    assert_eq!(renamed.synced_new().delete().unwrap_err().kind(), ErrorKind::Unavailable);
+    assert_eq!(
+        renamed.synced_new().delete().unwrap_err().kind(),
+        ErrorKind::Unavailable
+    );
     assert_eq!(memory.status().pending, 0);
 }
 
 #[test]
 fn a_confirmed_call_whose_future_is_dropped_is_made_once_or_never_and_holds_up_nobody() {
     let line = Line::new();
-    let memory = line.builder().timeout(Duration::from_secs(2)).build().unwrap();
+    let memory = line
+        .builder()
+        .timeout(Duration::from_secs(2))
+        .build()
+        .unwrap();
     let key = Key::<Vec<u64>>::new("list");
     let (mine, theirs) = (memory.synced(&key), line.open_directly().synced(&key));
     mine.set(vec![0]).unwrap();
@@ -112,19 +163,34 @@ fn a_confirmed_call_whose_future_is_dropped_is_made_once_or_never_and_holds_up_n
             }
         }
         memory.flush(DEADLINE).unwrap();
-        assert_eq!(mine.confirmed().push(5).unwrap(), Written::Stored, "round {round}");
+        assert_eq!(
+            mine.confirmed().push(5).unwrap(),
+            Written::Stored,
+            "round {round}"
+        );
         let list = theirs.get().unwrap();
         assert_eq!(list.last(), Some(&5));
-        assert!(list.iter().filter(|item| **item == 1_000 + round).count() <= 1, "{list:?}");
+        assert!(
+            list.iter().filter(|item| **item == 1_000 + round).count() <= 1,
+            "{list:?}"
+        );
     }
     let status = memory.status();
-    assert_eq!((status.pending, status.dead_letters, status.superseded), (0, 0, 0), "{status:?}");
+    assert_eq!(
+        (status.pending, status.dead_letters, status.superseded),
+        (0, 0, 0),
+        "{status:?}"
+    );
 }
 
 #[test]
 fn a_confirmed_call_whose_future_is_dropped_before_it_was_sent_is_never_made() {
     let line = Line::new();
-    let memory = line.builder().timeout(Duration::from_secs(2)).build().unwrap();
+    let memory = line
+        .builder()
+        .timeout(Duration::from_secs(2))
+        .build()
+        .unwrap();
     let key = Key::<u64>::new("number");
     let (mine, theirs) = (memory.synced(&key), line.open_directly().synced(&key));
     mine.set(1).unwrap();
@@ -143,5 +209,8 @@ fn a_confirmed_call_whose_future_is_dropped_before_it_was_sent_is_never_made() {
     memory.flush(DEADLINE).unwrap();
     eventually(DEADLINE, "nothing waits", || memory.status().pending == 0);
     let there = theirs.get().unwrap();
-    assert!(there == 1 || there == 2, "{there}: the second one waited behind the first one");
+    assert!(
+        there == 1 || there == 2,
+        "{there}: the second one waited behind the first one"
+    );
 }

@@ -33,29 +33,45 @@ impl Place {
         static NUMBER: AtomicUsize = AtomicUsize::new(0);
         let url = format!("memory:contract{}", NUMBER.fetch_add(1, Ordering::Relaxed));
         let memory = Memory::open(&url).unwrap();
-        Self { url, _keeps: Keeps::Memory(memory) }
+        Self {
+            url,
+            _keeps: Keeps::Memory(memory),
+        }
     }
 
     fn sqlite() -> Self {
         let directory = TempDir::new().unwrap();
         let url = format!("sqlite:{}", directory.path().join("state.db").display());
-        Self { url, _keeps: Keeps::Directory(directory) }
+        Self {
+            url,
+            _keeps: Keeps::Directory(directory),
+        }
     }
 
     fn on(server: Server) -> Self {
-        Self { url: server.url(), _keeps: Keeps::Server(server) }
+        Self {
+            url: server.url(),
+            _keeps: Keeps::Server(server),
+        }
     }
 
     /// A Redis behind Dragonfly's rules.
     fn dragonfly() -> Self {
         let server = Server::redis().start();
         let dragonfly = Dragonfly::over(&server);
-        Self { url: dragonfly.url(), _keeps: Keeps::Dragonfly(dragonfly, server) }
+        Self {
+            url: dragonfly.url(),
+            _keeps: Keeps::Dragonfly(dragonfly, server),
+        }
     }
 
     fn open(&self) -> Memory {
         // Some of these tests have more threads than the machine has time for.
-        let memory = Memory::builder().url(&self.url).timeout(Duration::from_secs(5)).build().unwrap();
+        let memory = Memory::builder()
+            .url(&self.url)
+            .timeout(Duration::from_secs(5))
+            .build()
+            .unwrap();
         assert!(memory.status().connected, "{:?}", memory.status());
         memory
     }
@@ -69,7 +85,11 @@ fn what_one_memory_writes_every_other_one_reads(place: &Place) {
     let (one, other) = (place.open(), place.open());
     let key = Key::<String>::new("theme");
     assert_eq!(other.get(&key).unwrap(), None);
-    for (writer, reader, value) in [(&one, &other, "dark"), (&other, &one, "light"), (&one, &other, "blue")] {
+    for (writer, reader, value) in [
+        (&one, &other, "dark"),
+        (&other, &one, "light"),
+        (&one, &other, "blue"),
+    ] {
         assert_eq!(writer.set(&key, value.to_owned()).unwrap(), Written::Stored);
         assert_eq!(reader.get(&key).unwrap().as_deref(), Some(value));
         assert!(reader.contains(&key).unwrap());
@@ -77,7 +97,10 @@ fn what_one_memory_writes_every_other_one_reads(place: &Place) {
     let stamps = [&one, &other].map(|memory| memory.synced(&key).last_modified().unwrap());
     assert!(stamps[0].is_some() && stamps[0] == stamps[1]);
     one.set(&key, "last".to_owned()).unwrap();
-    assert!(other.synced(&key).last_modified().unwrap() > stamps[0], "stamps rise");
+    assert!(
+        other.synced(&key).last_modified().unwrap() > stamps[0],
+        "stamps rise"
+    );
 }
 
 fn what_is_deleted_stays_deleted(place: &Place) {
@@ -88,12 +111,18 @@ fn what_is_deleted_stays_deleted(place: &Place) {
     held.push(1).unwrap();
     assert_eq!(other.get(&key).unwrap(), Some(5));
     assert!(one.delete(&key).unwrap() && one.delete(&items).unwrap());
-    assert_eq!((other.get(&key).unwrap(), held.find().unwrap()), (None, None));
+    assert_eq!(
+        (other.get(&key).unwrap(), held.find().unwrap()),
+        (None, None)
+    );
     assert!(!other.delete(&key).unwrap() && !other.contains(&key).unwrap());
     // What changes it then begins anew.
     other.add(&key, 2).unwrap();
     held.push(2).unwrap();
-    assert_eq!((one.get(&key).unwrap(), one.get(&items).unwrap()), (Some(2), Some(vec![2])));
+    assert_eq!(
+        (one.get(&key).unwrap(), one.get(&items).unwrap()),
+        (Some(2), Some(vec![2]))
+    );
 }
 
 fn changes_of_many_memories_to_one_value_all_survive(place: &Place) {
@@ -114,27 +143,59 @@ fn changes_of_many_memories_to_one_value_all_survive(place: &Place) {
                     memory.add(&number("count"), 1).unwrap();
                     seen.insert(format!("{own}/{step}"), step).unwrap();
                     set.insert(step).unwrap();
-                    memory.update(&number("updates"), |value| *value = Some(value.unwrap_or(0) + 1)).unwrap();
+                    memory
+                        .update(&number("updates"), |value| {
+                            *value = Some(value.unwrap_or(0) + 1)
+                        })
+                        .unwrap();
                 }
                 memory.close(DEADLINE).unwrap();
             });
         }
     });
     let memory = place.open();
-    let items = memory.get(&Key::<Vec<String>>::new("items")).unwrap().unwrap();
+    let items = memory
+        .get(&Key::<Vec<String>>::new("items"))
+        .unwrap()
+        .unwrap();
     for own in 0..MEMORIES {
-        let of_own: Vec<_> = items.iter().filter(|item| item.starts_with(&format!("{own}/"))).collect();
+        let of_own: Vec<_> = items
+            .iter()
+            .filter(|item| item.starts_with(&format!("{own}/")))
+            .collect();
         assert_eq!(
             of_own,
-            (0..EACH).map(|step| format!("{own}/{step}")).collect::<Vec<_>>().iter().collect::<Vec<_>>()
+            (0..EACH)
+                .map(|step| format!("{own}/{step}"))
+                .collect::<Vec<_>>()
+                .iter()
+                .collect::<Vec<_>>()
         );
     }
     assert_eq!(items.len(), MEMORIES * EACH);
     for name in ["count", "updates"] {
-        assert_eq!(memory.get(&number(name)).unwrap(), Some((MEMORIES * EACH).try_into().unwrap()), "{name}");
+        assert_eq!(
+            memory.get(&number(name)).unwrap(),
+            Some((MEMORIES * EACH).try_into().unwrap()),
+            "{name}"
+        );
     }
-    assert_eq!(memory.get(&Key::<BTreeMap<String, usize>>::new("map")).unwrap().unwrap().len(), MEMORIES * EACH);
-    assert_eq!(memory.get(&Key::<HashSet<usize>>::new("set")).unwrap().unwrap().len(), EACH);
+    assert_eq!(
+        memory
+            .get(&Key::<BTreeMap<String, usize>>::new("map"))
+            .unwrap()
+            .unwrap()
+            .len(),
+        MEMORIES * EACH
+    );
+    assert_eq!(
+        memory
+            .get(&Key::<HashSet<usize>>::new("set"))
+            .unwrap()
+            .unwrap()
+            .len(),
+        EACH
+    );
 }
 
 fn one_of_many_inserts_the_value_that_all_then_have(place: &Place) {
@@ -142,7 +203,9 @@ fn one_of_many_inserts_the_value_that_all_then_have(place: &Place) {
     let got: HashSet<usize> = thread::scope(|scope| {
         let racers: Vec<_> = (0..4)
             .map(|own| {
-                let map = place.open().synced(&Key::<HashMap<String, usize>>::new("map"));
+                let map = place
+                    .open()
+                    .synced(&Key::<HashMap<String, usize>>::new("map"));
                 let barrier = &barrier;
                 scope.spawn(move || {
                     barrier.wait();
@@ -150,7 +213,10 @@ fn one_of_many_inserts_the_value_that_all_then_have(place: &Place) {
                 })
             })
             .collect();
-        racers.into_iter().map(|racer| racer.join().unwrap()).collect()
+        racers
+            .into_iter()
+            .map(|racer| racer.join().unwrap())
+            .collect()
     });
     assert_eq!(got.len(), 1, "{got:?}");
 }
@@ -158,15 +224,29 @@ fn one_of_many_inserts_the_value_that_all_then_have(place: &Place) {
 fn a_change_that_does_not_fit_is_a_conflict_and_changes_nothing(place: &Place) {
     let (one, other) = (place.open(), place.open());
     let value = Key::<Value>::new("value");
-    one.set(&value, json!({"a": [1, 2], "n": i64::MAX})).unwrap();
+    one.set(&value, json!({"a": [1, 2], "n": i64::MAX}))
+        .unwrap();
     let fields = other.synced(&value);
     assert_eq!(fields.at("n").get().unwrap(), json!(i64::MAX));
     one.set(&value, json!("text")).unwrap();
-    assert_eq!(other.synced(&Key::<Vec<i64>>::new("value")).push(1).unwrap_err().kind(), ErrorKind::Conflict);
+    assert_eq!(
+        other
+            .synced(&Key::<Vec<i64>>::new("value"))
+            .push(1)
+            .unwrap_err()
+            .kind(),
+        ErrorKind::Conflict
+    );
     assert_eq!(other.get(&value).unwrap(), Some(json!("text")));
-    assert_eq!(other.get(&Key::<i64>::new("value")).unwrap_err().kind(), ErrorKind::Decode);
+    assert_eq!(
+        other.get(&Key::<i64>::new("value")).unwrap_err().kind(),
+        ErrorKind::Decode
+    );
     one.set(&number("most"), i64::MAX).unwrap();
-    assert_eq!(other.add(&number("most"), 1).unwrap_err().kind(), ErrorKind::Conflict);
+    assert_eq!(
+        other.add(&number("most"), 1).unwrap_err().kind(),
+        ErrorKind::Conflict
+    );
     assert_eq!(one.get(&number("most")).unwrap(), Some(i64::MAX));
     let status = other.status();
     assert_eq!((status.pending, status.dead_letters), (0, 0));
@@ -193,13 +273,22 @@ fn threads_that_share_a_memory_see_their_writes_in_order(place: &Place) {
 
 fn names_and_purge_keep_to_their_scope_whatever_it_is_called(place: &Place) {
     let under = |prefix: &str| {
-        Memory::builder().url(&place.url).prefix(prefix).timeout(Duration::from_secs(5)).build().unwrap()
+        Memory::builder()
+            .url(&place.url)
+            .prefix(prefix)
+            .timeout(Duration::from_secs(5))
+            .build()
+            .unwrap()
     };
     let prefixes = ["a*[b]?:", "a%_:", "é'\"\\:", "a:"];
     for prefix in prefixes {
         let memory = under(prefix);
         for scope in ["", "s", "s:t", "s%", "ü"] {
-            let scoped = if scope.is_empty() { memory.clone() } else { memory.scope(scope) };
+            let scoped = if scope.is_empty() {
+                memory.clone()
+            } else {
+                memory.scope(scope)
+            };
             for name in ["one", "two", "drei ß", "%", "_"] {
                 scoped.set(&number(name), 1).unwrap();
             }
@@ -211,7 +300,11 @@ fn names_and_purge_keep_to_their_scope_whatever_it_is_called(place: &Place) {
         memory.scope("s").delete(&number("two")).unwrap();
         assert_eq!(memory.names().unwrap(), all);
         assert_eq!(memory.scope("s").names().unwrap(), all[..4]);
-        assert_eq!(memory.scope("s").purge().unwrap(), 9, "with the scope below it");
+        assert_eq!(
+            memory.scope("s").purge().unwrap(),
+            9,
+            "with the scope below it"
+        );
         assert_eq!(memory.scope("s").scope("t").names().unwrap(), [""; 0]);
         assert_eq!(memory.scope("s%").names().unwrap(), all);
         assert_eq!(memory.names().unwrap(), all);
@@ -227,7 +320,10 @@ fn many_names_are_listed_and_purged(place: &Place) {
     let names: Vec<String> = (0..2_300).map(|number| format!("{number:05}")).collect();
     thread::scope(|threads| {
         for some in names.chunks(300) {
-            threads.spawn(|| some.iter().for_each(|name| _ = scope.set(&number(name), 1).unwrap()));
+            threads.spawn(|| {
+                some.iter()
+                    .for_each(|name| _ = scope.set(&number(name), 1).unwrap())
+            });
         }
     });
     assert_eq!(scope.names().unwrap(), names);
@@ -241,16 +337,27 @@ fn values_come_back_as_they_were_whatever_their_size(place: &Place) {
     let text = Key::<String>::new("text");
     for value in ["", "\0", "\u{10ffff}'\"\\", &"é\n".repeat(1_500_000)] {
         assert_eq!(one.set(&text, value.to_owned()).unwrap(), Written::Stored);
-        assert!(other.get(&text).unwrap().as_deref() == Some(value), "{} bytes", value.len());
+        assert!(
+            other.get(&text).unwrap().as_deref() == Some(value),
+            "{} bytes",
+            value.len()
+        );
     }
     let numbers = Key::<(i64, u64, f64, f64)>::new("numbers");
     let exact = (i64::MIN, u64::MAX, f64::MIN_POSITIVE, 0.1 + 0.2);
     one.set(&numbers, exact).unwrap();
     assert_eq!(other.get(&numbers).unwrap(), Some(exact));
     let list = other.synced(&Key::<Vec<String>>::new("list"));
-    one.set(&Key::new("list"), vec!["x".repeat(400_000); 3]).unwrap();
+    one.set(&Key::new("list"), vec!["x".repeat(400_000); 3])
+        .unwrap();
     list.push("last".to_owned()).unwrap();
-    assert_eq!(one.synced(&Key::<Vec<String>>::new("list")).at(3).get().unwrap(), "last");
+    assert_eq!(
+        one.synced(&Key::<Vec<String>>::new("list"))
+            .at(3)
+            .get()
+            .unwrap(),
+        "last"
+    );
 }
 
 #[derive(SyncedMemory, Debug, PartialEq)]
@@ -273,54 +380,99 @@ struct Owner {
 }
 
 fn a_struct_is_taken_and_put_back_whole(place: &Place) {
-    let (one, other) = (Cart::open(&place.url).unwrap(), Cart::open(&place.url).unwrap());
+    let (one, other) = (
+        Cart::open(&place.url).unwrap(),
+        Cart::open(&place.url).unwrap(),
+    );
     let cart = |count| Cart {
         count,
         title: "Friday".to_owned(),
         items: vec!["tea".to_owned()],
         hold: None,
-        owner: Owner { name: "Ada".to_owned(), visits: 1 },
+        owner: Owner {
+            name: "Ada".to_owned(),
+            visits: 1,
+        },
     };
     assert_eq!(one.restore(cart(3)).unwrap(), Written::Stored);
     assert_eq!(other.snapshot().unwrap(), cart(3));
     other.owner().add_visits(1).unwrap();
     one.owner().set_name("Grace".to_owned()).unwrap();
     other.items().push("milk".to_owned()).unwrap();
-    assert_eq!(one.snapshot().unwrap().owner, Owner { name: "Grace".to_owned(), visits: 2 });
+    assert_eq!(
+        one.snapshot().unwrap().owner,
+        Owner {
+            name: "Grace".to_owned(),
+            visits: 2
+        }
+    );
     assert_eq!(one.items().len().unwrap(), 2);
-    other.memory().set(&Key::new("name"), "older".to_owned()).unwrap();
+    other
+        .memory()
+        .set(&Key::new("name"), "older".to_owned())
+        .unwrap();
     one.synced_title().delete().unwrap();
-    assert_eq!(other.title().unwrap(), "none", "a delete covers the older name");
-    assert_eq!(other.memory().names().unwrap(), ["count", "hold", "items", "owner"]);
+    assert_eq!(
+        other.title().unwrap(),
+        "none",
+        "a delete covers the older name"
+    );
+    assert_eq!(
+        other.memory().names().unwrap(),
+        ["count", "hold", "items", "owner"]
+    );
 }
 
 fn a_time_to_live_ends_and_a_write_without_one_keeps_it(place: &Place) {
-    let (one, other) = (Cart::open(&place.url).unwrap(), Cart::open(&place.url).unwrap());
+    let (one, other) = (
+        Cart::open(&place.url).unwrap(),
+        Cart::open(&place.url).unwrap(),
+    );
     one.set_hold(Some("mine".to_owned())).unwrap();
     // The same key, without its attributes.
-    other.memory().set(&Key::<Option<String>>::new("hold"), Some("still".to_owned())).unwrap();
+    other
+        .memory()
+        .set(
+            &Key::<Option<String>>::new("hold"),
+            Some("still".to_owned()),
+        )
+        .unwrap();
     eventually(DEADLINE, "the value expires", || {
         let held = one.hold().unwrap();
-        assert!(held.as_deref().is_none_or(|held| held == "still"), "{held:?}");
+        assert!(
+            held.as_deref().is_none_or(|held| held == "still"),
+            "{held:?}"
+        );
         held.is_none()
     });
     assert_eq!(other.synced_hold().find().unwrap(), None);
     assert_eq!(other.memory().names().unwrap(), [""; 0]);
     // It is over for good: what is written then lives on its own terms.
-    other.memory().set(&Key::<Option<String>>::new("hold"), Some("new".to_owned())).unwrap();
+    other
+        .memory()
+        .set(&Key::<Option<String>>::new("hold"), Some("new".to_owned()))
+        .unwrap();
     assert_eq!(one.hold().unwrap().as_deref(), Some("new"));
 }
 
 fn after_a_close_others_go_on_and_a_later_memory_finds_everything(place: &Place) {
     let (one, other) = (place.open(), place.open());
     one.set(&number("n"), 1).unwrap();
-    one.synced(&Key::<Vec<i64>>::new("items")).extend([1, 2]).unwrap();
+    one.synced(&Key::<Vec<i64>>::new("items"))
+        .extend([1, 2])
+        .unwrap();
     one.close(DEADLINE).unwrap();
-    assert_eq!(one.set(&number("n"), 2).unwrap_err().kind(), ErrorKind::Closed);
+    assert_eq!(
+        one.set(&number("n"), 2).unwrap_err().kind(),
+        ErrorKind::Closed
+    );
     other.add(&number("n"), 1).unwrap();
     let later = place.open();
     assert_eq!(later.get(&number("n")).unwrap(), Some(2));
-    assert_eq!(later.get(&Key::<Vec<i64>>::new("items")).unwrap(), Some(vec![1, 2]));
+    assert_eq!(
+        later.get(&Key::<Vec<i64>>::new("items")).unwrap(),
+        Some(vec![1, 2])
+    );
     assert_eq!(later.status().pending, 0);
 }
 

@@ -1,5 +1,6 @@
-//! DESIGN, rules 3, 5 and 6, and the end of section 5: a crash in between changes nothing. Whatever was queued comes to the
-//! same whether the process that queued it delivers it, or the next one does from its journal.
+//! DESIGN, rules 3, 5 and 6, and the end of section 5: a crash in between changes nothing. Whatever
+//! was queued comes to the same whether the process that queued it delivers it, or the next one
+//! does from its journal.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -40,7 +41,10 @@ struct Draws(u64);
 
 impl Draws {
     fn below(&mut self, below: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) % below
     }
 
@@ -60,7 +64,13 @@ impl Draws {
 /// A call, whatever comes of it: what does not apply is an error, and changes nothing.
 fn call(state: &SyncedState, draws: &mut Draws) -> String {
     let (n, index, name) = (draws.number(), draws.index(), draws.name());
-    let (list, map, set, any, user) = (state.list(), state.map(), state.set(), state.any(), state.user());
+    let (list, map, set, any, user) = (
+        state.list(),
+        state.map(),
+        state.set(),
+        state.any(),
+        state.user(),
+    );
     let done = match draws.below(38) {
         0..4 => list.push(n).map(drop),
         4 => list.insert(index, n).map(drop),
@@ -79,7 +89,9 @@ fn call(state: &SyncedState, draws: &mut Draws) -> String {
         19 => map.at(&name).set(vec![n, n]).map(drop),
         20 => map.at(&name).delete().map(drop),
         21 => map.get_or_insert(name, vec![n]).map(drop),
-        22 => map.extend([("a".to_owned(), vec![n]), ("b".to_owned(), vec![])]).map(drop),
+        22 => map
+            .extend([("a".to_owned(), vec![n]), ("b".to_owned(), vec![])])
+            .map(drop),
         23 => map.at(&name).at(index).add(n).map(drop),
         24 => map.set(BTreeMap::new()).map(drop),
         25 => set.insert(n).map(drop),
@@ -96,7 +108,8 @@ fn call(state: &SyncedState, draws: &mut Draws) -> String {
         36 => any.insert(name, serde_json::json!([n])).map(drop),
         _ => any.at(name.as_str()).push(n).map(drop),
     };
-    done.err().map_or_else(String::new, |error| format!("{:?}", error.kind()))
+    done.err()
+        .map_or_else(String::new, |error| format!("{:?}", error.kind()))
 }
 
 fn calls(state: &SyncedState, seed: u64, most: u64) -> Vec<String> {
@@ -105,8 +118,8 @@ fn calls(state: &SyncedState, seed: u64, most: u64) -> Vec<String> {
     (0..count).map(|_| call(state, &mut draws)).collect()
 }
 
-/// What somebody else does beside it. Of the same part either may be superseded, and which calls that takes along depends on
-/// how they were merged.
+/// What somebody else does beside it. Of the same part either may be superseded, and which calls
+/// that takes along depends on how they were merged.
 fn calls_beside(state: &SyncedState, seed: u64) {
     let mut draws = Draws(seed);
     for _ in 0..draws.below(5) {
@@ -122,7 +135,8 @@ fn calls_beside(state: &SyncedState, seed: u64) {
     }
 }
 
-/// What comes of it all: what each call said, what is read in the end, and how much was superseded and set aside.
+/// What comes of it all: what each call said, what is read in the end, and how much was superseded
+/// and set aside.
 #[derive(Debug, PartialEq)]
 struct Story {
     said: Vec<String>,
@@ -156,9 +170,20 @@ fn passes(later: &Memory, stamps: &[u64]) {
 
 fn story(line: &Line, journal: &Path, seed: u64, crashes: bool) -> Story {
     let prefix = format!("{seed}{}:", if crashes { "crash" } else { "" });
-    let open = || line.builder().prefix(&prefix).journal(journal).build().unwrap();
+    let open = || {
+        line.builder()
+            .prefix(&prefix)
+            .journal(journal)
+            .build()
+            .unwrap()
+    };
     let mine = State::attach(&open());
-    let theirs = Memory::builder().url(line.server.url()).prefix(&prefix).timeout(DEADLINE).build().unwrap();
+    let theirs = Memory::builder()
+        .url(line.server.url())
+        .prefix(&prefix)
+        .timeout(DEADLINE)
+        .build()
+        .unwrap();
     let theirs = State::attach(&theirs);
     calls(&theirs, seed, 12);
     mine.snapshot().unwrap();
@@ -187,24 +212,44 @@ fn story(line: &Line, journal: &Path, seed: u64, crashes: bool) -> Story {
     };
     memory.flush(DEADLINE).unwrap();
     let superseded = memory.status().superseded;
-    let mut set_aside: Vec<_> =
-        memory.dead_letters().into_iter().map(|aside| (aside.key.replacen(&prefix, "", 1), aside.changes())).collect();
+    let mut set_aside: Vec<_> = memory
+        .dead_letters()
+        .into_iter()
+        .map(|aside| (aside.key.replacen(&prefix, "", 1), aside.changes()))
+        .collect();
     set_aside.sort_by(|one, other| one.0.cmp(&other.0));
     let read = theirs.snapshot().unwrap();
     memory.close(DEADLINE).unwrap();
-    Story { said, read, superseded, set_aside }
+    Story {
+        said,
+        read,
+        superseded,
+        set_aside,
+    }
 }
 
 #[test]
 fn a_crash_changes_nothing_of_what_comes_of_queued_changes() {
-    let seeds = if std::env::var_os("SYNCED_MEMORY_SOAK").is_some() { 3_000 } else { 60 };
+    let seeds = if std::env::var_os("SYNCED_MEMORY_SOAK").is_some() {
+        3_000
+    } else {
+        60
+    };
     let (line, directory) = (Line::new(), TempDir::new().unwrap());
     let mut told = (0, 0, 0);
     for seed in (0..seeds).map(|n| 1_000 * n) {
-        let [plain, crashed] = [false, true].map(|crashes| story(&line, directory.path(), seed, crashes));
+        let [plain, crashed] =
+            [false, true].map(|crashes| story(&line, directory.path(), seed, crashes));
         assert_eq!(crashed, plain, "seed {seed}");
-        told = (told.0 + plain.said.len(), told.1 + plain.superseded, told.2 + plain.set_aside.len());
+        told = (
+            told.0 + plain.said.len(),
+            told.1 + plain.superseded,
+            told.2 + plain.set_aside.len(),
+        );
     }
-    println!("{seeds} seeds: {} calls, {} superseded, {} set aside", told.0, told.1, told.2);
+    println!(
+        "{seeds} seeds: {} calls, {} superseded, {} set aside",
+        told.0, told.1, told.2
+    );
     assert!(told.0 > 100 && told.1 > 0, "{told:?}");
 }

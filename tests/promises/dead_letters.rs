@@ -1,4 +1,5 @@
-//! DESIGN, rule 13: what no longer applies is set aside, never dropped; what is superseded is counted.
+//! DESIGN, rule 13: what no longer applies is set aside, never dropped; what is superseded is
+//! counted.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -28,7 +29,10 @@ struct User {
 }
 
 fn user(name: &str) -> User {
-    User { name: name.to_owned(), age: 30 }
+    User {
+        name: name.to_owned(),
+        age: 30,
+    }
 }
 
 struct Two {
@@ -44,10 +48,20 @@ impl Two {
         let (mine, theirs) = line.attach::<State>();
         theirs.list().set(vec![1]).unwrap();
         theirs.set_small(100).unwrap();
-        theirs.users().extend(["ada", "bob"].map(|name| (name.to_owned(), user(name)))).unwrap();
+        theirs
+            .users()
+            .extend(["ada", "bob"].map(|name| (name.to_owned(), user(name))))
+            .unwrap();
         theirs.team().extend([user("ada"), user("bob")]).unwrap();
         theirs.any().set(json!({"list": [], "object": {}})).unwrap();
-        assert_eq!((mine.list().len().unwrap(), mine.users().len().unwrap(), mine.team().len().unwrap()), (1, 2, 2));
+        assert_eq!(
+            (
+                mine.list().len().unwrap(),
+                mine.users().len().unwrap(),
+                mine.team().len().unwrap()
+            ),
+            (1, 2, 2)
+        );
         assert_eq!((mine.any().len().unwrap(), mine.small().unwrap()), (2, 100));
         Self { line, mine, theirs }
     }
@@ -60,24 +74,49 @@ impl Two {
         self.line.deliver(self.mine.memory());
     }
 
-    /// One write became a dead letter: it is kept until it is forgotten, and says what it was and why. Returns that.
+    /// One write became a dead letter: it is kept until it is forgotten, and says what it was and
+    /// why. Returns that.
     #[track_caller]
     fn one_aside(&self, key: &str, why: &str) -> Value {
         let memory = self.mine.memory();
         let status = memory.status();
-        assert_eq!((status.pending, status.dead_letters, status.superseded), (0, 1, 0), "{status:?}");
+        assert_eq!(
+            (status.pending, status.dead_letters, status.superseded),
+            (0, 1, 0),
+            "{status:?}"
+        );
         let aside = memory.dead_letters();
-        assert_eq!((aside.len(), memory.status().dead_letters, memory.dead_letters().len()), (1, 1, 1));
+        assert_eq!(
+            (
+                aside.len(),
+                memory.status().dead_letters,
+                memory.dead_letters().len()
+            ),
+            (1, 1, 1)
+        );
         aside[0].forget().unwrap();
-        assert_eq!((memory.status().dead_letters, memory.dead_letters().len()), (0, 0));
-        assert_eq!((aside[0].key.as_str(), aside[0].reason.kind()), (key, ErrorKind::Conflict));
-        assert!(aside[0].reason.to_string().contains(why), "{}", aside[0].reason);
+        assert_eq!(
+            (memory.status().dead_letters, memory.dead_letters().len()),
+            (0, 0)
+        );
+        assert_eq!(
+            (aside[0].key.as_str(), aside[0].reason.kind()),
+            (key, ErrorKind::Conflict)
+        );
+        assert!(
+            aside[0].reason.to_string().contains(why),
+            "{}",
+            aside[0].reason
+        );
         assert!(aside[0].last_modified > 1_600_000_000_000_000_000 && aside[0].value().is_none());
         Value::Array(aside[0].changes())
     }
 
     fn replace<T: synced_memory::Value>(&self, name: &'static str, value: T) {
-        self.theirs.memory().set(&Key::<T>::new(name), value).unwrap();
+        self.theirs
+            .memory()
+            .set(&Key::<T>::new(name), value)
+            .unwrap();
     }
 }
 
@@ -90,11 +129,26 @@ fn a_queued_change_of_what_has_another_type_by_then_is_set_aside() {
     two.replace("list", "text".to_owned());
     two.up();
     let changes = two.one_aside("memory:list", "found a string where a list was expected");
-    assert_eq!(changes[0][0]["do"]["append"]["items"], json!([2, 3]), "{changes}");
-    assert_eq!(two.theirs.memory().get(&Key::<String>::new("list")).unwrap().unwrap(), "text");
+    assert_eq!(
+        changes[0][0]["do"]["append"]["items"],
+        json!([2, 3]),
+        "{changes}"
+    );
+    assert_eq!(
+        two.theirs
+            .memory()
+            .get(&Key::<String>::new("list"))
+            .unwrap()
+            .unwrap(),
+        "text"
+    );
     // Nothing is broken: of this key the type is wrong, and all else goes on.
     assert_eq!(two.mine.list().get().unwrap_err().kind(), ErrorKind::Decode);
-    assert_eq!(two.mine.list().push(4).unwrap_err().kind(), ErrorKind::Conflict, "to a caller that waits");
+    assert_eq!(
+        two.mine.list().push(4).unwrap_err().kind(),
+        ErrorKind::Conflict,
+        "to a caller that waits"
+    );
     assert_eq!(two.mine.add_small(1).unwrap(), Written::Stored);
     two.replace("list", vec![1]);
     assert_eq!(two.mine.list().push(4).unwrap(), Written::Stored);
@@ -111,11 +165,23 @@ fn each_kind_of_change_is_set_aside_where_the_type_changed() {
         ("memory:list", |s| s.list().at(0).add(1).map(drop)),
         ("memory:list", |s| s.update_list(|list| list.push(3))),
         ("memory:small", |s| s.add_small(1).map(drop)),
-        ("memory:users", |s| s.users().insert("eve".to_owned(), user("eve")).map(drop)),
+        ("memory:users", |s| {
+            s.users().insert("eve".to_owned(), user("eve")).map(drop)
+        }),
         ("memory:users", |s| s.users().remove("ada").map(drop)),
-        ("memory:users", |s| s.users().at("ada").fields().set_name("eve".to_owned()).map(drop)),
-        ("memory:team", |s| s.team().at(0).fields().add_age(1).map(drop)),
-        ("memory:any", |s| s.any().at("object").insert("x", 1).map(drop)),
+        ("memory:users", |s| {
+            s.users()
+                .at("ada")
+                .fields()
+                .set_name("eve".to_owned())
+                .map(drop)
+        }),
+        ("memory:team", |s| {
+            s.team().at(0).fields().add_age(1).map(drop)
+        }),
+        ("memory:any", |s| {
+            s.any().at("object").insert("x", 1).map(drop)
+        }),
         ("memory:any", |s| s.any().at("list").push(1).map(drop)),
     ];
     for (key, change) in CHANGES {
@@ -127,7 +193,10 @@ fn each_kind_of_change_is_set_aside_where_the_type_changed() {
         two.up();
         let changes = two.one_aside(key, "found a boolean");
         assert_eq!(changes.as_array().unwrap().len(), 1, "{changes}");
-        assert_eq!(two.theirs.memory().get(&Key::<bool>::new(name)).unwrap(), Some(true));
+        assert_eq!(
+            two.theirs.memory().get(&Key::<bool>::new(name)).unwrap(),
+            Some(true)
+        );
     }
 }
 
@@ -135,7 +204,12 @@ fn each_kind_of_change_is_set_aside_where_the_type_changed() {
 fn a_queued_change_below_what_is_gone_by_then_is_set_aside() {
     let two = Two::new();
     two.down();
-    two.mine.users().at("ada").fields().set_name("Ada".to_owned()).unwrap();
+    two.mine
+        .users()
+        .at("ada")
+        .fields()
+        .set_name("Ada".to_owned())
+        .unwrap();
     assert_eq!(two.mine.users().at("ada").get().unwrap().name, "Ada");
     two.theirs.users().remove("ada").unwrap();
     two.up();
@@ -162,20 +236,43 @@ fn a_caller_that_waits_is_told_of_a_vanished_path_and_nothing_is_changed() {
     let error = two.mine.users().at("ada").fields().add_age(1).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unset, "now it knows: {error}");
     assert_eq!(two.line.server.get_raw("memory:users"), before);
-    assert_eq!((two.mine.memory().status().pending, two.mine.memory().status().dead_letters), (0, 0));
+    assert_eq!(
+        (
+            two.mine.memory().status().pending,
+            two.mine.memory().status().dead_letters
+        ),
+        (0, 0)
+    );
     assert_eq!(two.mine.users().keys().unwrap(), ["bob"]);
 }
 
 #[test]
 fn an_overflow_is_a_conflict_to_a_caller_that_waits_and_is_set_aside_where_it_was_queued() {
     let two = Two::new();
-    let too_much = [two.mine.add_small(156), two.mine.sub_small(101), two.mine.synced_small().add(255)];
+    let too_much = [
+        two.mine.add_small(156),
+        two.mine.sub_small(101),
+        two.mine.synced_small().add(255),
+    ];
     for refused in too_much {
         assert_eq!(refused.unwrap_err().kind(), ErrorKind::Conflict);
     }
-    assert_eq!((two.mine.small().unwrap(), two.theirs.small().unwrap()), (100, 100));
-    let deep = two.mine.users().at("ada").fields().sub_age(31).unwrap_err().to_string();
-    assert!(deep.contains("`memory:users.ada.age`") && deep.contains("leave its range"), "{deep}");
+    assert_eq!(
+        (two.mine.small().unwrap(), two.theirs.small().unwrap()),
+        (100, 100)
+    );
+    let deep = two
+        .mine
+        .users()
+        .at("ada")
+        .fields()
+        .sub_age(31)
+        .unwrap_err()
+        .to_string();
+    assert!(
+        deep.contains("`memory:users.ada.age`") && deep.contains("leave its range"),
+        "{deep}"
+    );
     two.down();
     // Each of them alone is in the range.
     assert_eq!(two.mine.add_small(100).unwrap(), Written::Queued);
@@ -183,31 +280,59 @@ fn an_overflow_is_a_conflict_to_a_caller_that_waits_and_is_set_aside_where_it_wa
     two.theirs.add_small(90).unwrap();
     two.up();
     let changes = two.one_aside("memory:small", "the number would leave its range");
-    assert_eq!(changes[0][0]["do"]["add"]["amount"]["integer"]["by"], json!(100), "{changes}");
-    assert_eq!((two.mine.small().unwrap(), two.theirs.small().unwrap()), (190, 190));
+    assert_eq!(
+        changes[0][0]["do"]["add"]["amount"]["integer"]["by"],
+        json!(100),
+        "{changes}"
+    );
+    assert_eq!(
+        (two.mine.small().unwrap(), two.theirs.small().unwrap()),
+        (190, 190)
+    );
     two.down();
     assert_eq!(two.mine.sub_small(150).unwrap(), Written::Queued);
     two.theirs.sub_small(100).unwrap();
     two.up();
     two.one_aside("memory:small", "the number would leave its range");
-    assert_eq!((two.mine.small().unwrap(), two.theirs.small().unwrap()), (90, 90));
+    assert_eq!(
+        (two.mine.small().unwrap(), two.theirs.small().unwrap()),
+        (90, 90)
+    );
     let float = Key::<f64>::new("float");
     two.mine.memory().set(&float, f64::MAX).unwrap();
-    assert_eq!(two.mine.memory().add(&float, f64::MAX).unwrap_err().kind(), ErrorKind::Conflict);
-    assert_eq!(two.mine.memory().get(&float).unwrap().unwrap().to_bits(), f64::MAX.to_bits());
+    assert_eq!(
+        two.mine.memory().add(&float, f64::MAX).unwrap_err().kind(),
+        ErrorKind::Conflict
+    );
+    assert_eq!(
+        two.mine.memory().get(&float).unwrap().unwrap().to_bits(),
+        f64::MAX.to_bits()
+    );
 }
 
 #[test]
 fn one_calls_changes_are_set_aside_together() {
     let two = Two::new();
     two.down();
-    let birthday = |users: &mut BTreeMap<String, User>| users.values_mut().for_each(|user| user.age += 1);
+    let birthday =
+        |users: &mut BTreeMap<String, User>| users.values_mut().for_each(|user| user.age += 1);
     two.mine.update_users(birthday).unwrap();
     two.theirs.users().remove("bob").unwrap();
     two.up();
     let changes = two.one_aside("memory:users", "does not apply to what is there");
-    assert_eq!((changes.as_array().unwrap().len(), changes[0].as_array().unwrap().len()), (1, 2), "{changes}");
-    assert_eq!(two.theirs.users().at("ada").get().unwrap(), user("ada"), "it is not made for one of them alone");
+    assert_eq!(
+        (
+            changes.as_array().unwrap().len(),
+            changes[0].as_array().unwrap().len()
+        ),
+        (1, 2),
+        "{changes}"
+    );
+    assert_eq!(
+        two.theirs.users().at("ada").get().unwrap(),
+        user("ada"),
+        "it is not made for one of them alone"
+    );
 }
 
 #[test]
@@ -221,8 +346,14 @@ fn the_calls_that_apply_are_made_beside_those_that_are_set_aside() {
     two.up();
     let changes = two.one_aside("memory:any", "where an object was expected");
     assert_eq!(changes.as_array().unwrap().len(), 1, "{changes}");
-    assert_eq!(two.theirs.any().get().unwrap(), json!({"list": [1], "object": 5, "new": true}));
-    assert_eq!(two.mine.any().get().unwrap(), json!({"list": [1], "object": 5, "new": true}));
+    assert_eq!(
+        two.theirs.any().get().unwrap(),
+        json!({"list": [1], "object": 5, "new": true})
+    );
+    assert_eq!(
+        two.mine.any().get().unwrap(),
+        json!({"list": [1], "object": 5, "new": true})
+    );
 }
 
 #[test]
@@ -231,13 +362,29 @@ fn a_queued_change_that_the_server_refuses_for_good_is_set_aside() {
     two.down();
     two.mine.list().push(2).unwrap();
     two.mine.add_small(1).unwrap();
-    two.line.server.cli(&["ACL", "SETUSER", "default", "resetkeys", "~memory:small", "~synced-memory/{memory:small}"]);
+    two.line.server.cli(&[
+        "ACL",
+        "SETUSER",
+        "default",
+        "resetkeys",
+        "~memory:small",
+        "~synced-memory/{memory:small}",
+    ]);
     two.up();
     let aside = ended_letters(two.mine.memory());
-    assert_eq!((aside.len(), aside[0].key.as_str(), aside[0].reason.kind()), (1, "memory:list", ErrorKind::Rejected));
-    assert_eq!(aside[0].changes()[0][0]["do"]["append"]["items"], json!([2]), "{aside:?}");
+    assert_eq!(
+        (aside.len(), aside[0].key.as_str(), aside[0].reason.kind()),
+        (1, "memory:list", ErrorKind::Rejected)
+    );
+    assert_eq!(
+        aside[0].changes()[0][0]["do"]["append"]["items"],
+        json!([2]),
+        "{aside:?}"
+    );
     assert_eq!(two.theirs.small().unwrap(), 101, "the rest is delivered");
-    two.line.server.cli(&["ACL", "SETUSER", "default", "allkeys"]);
+    two.line
+        .server
+        .cli(&["ACL", "SETUSER", "default", "allkeys"]);
     assert_eq!(two.mine.list().to_vec().unwrap(), [1]);
 }
 
@@ -246,7 +393,12 @@ fn queued_writes_that_are_superseded_are_counted_and_not_set_aside() {
     let two = Two::new();
     two.down();
     two.mine.set_small(1).unwrap();
-    two.mine.users().at("ada").fields().set_name("mine".to_owned()).unwrap();
+    two.mine
+        .users()
+        .at("ada")
+        .fields()
+        .set_name("mine".to_owned())
+        .unwrap();
     two.mine.team().at(0).fields().set_age(1).unwrap();
     // Later than those, by as much as two clocks may differ.
     let queued = two.mine.team().last_modified().unwrap();
@@ -254,11 +406,20 @@ fn queued_writes_that_are_superseded_are_counted_and_not_set_aside() {
         two.theirs.set_small(2).unwrap();
         two.theirs.synced_small().last_modified().unwrap() > queued
     });
-    two.theirs.users().at("ada").fields().set_name("theirs".to_owned()).unwrap();
+    two.theirs
+        .users()
+        .at("ada")
+        .fields()
+        .set_name("theirs".to_owned())
+        .unwrap();
     two.theirs.team().at(0).fields().set_age(2).unwrap();
     two.up();
     let status = two.mine.memory().status();
-    assert_eq!((status.superseded, status.dead_letters), (3, 0), "{status:?}");
+    assert_eq!(
+        (status.superseded, status.dead_letters),
+        (3, 0),
+        "{status:?}"
+    );
     assert_eq!(two.mine.small().unwrap(), 2);
     assert_eq!(two.mine.users().at("ada").get().unwrap().name, "theirs");
     assert_eq!(two.mine.team().at(0).get().unwrap().age, 2);
@@ -271,7 +432,11 @@ fn what_waited_for_longer_than_deletes_are_remembered_is_set_aside_and_not_appli
         let (line, directory) = (Line::new(), TempDir::new().unwrap());
         let open = || {
             let builder = line.builder().tombstone_ttl(REMEMBERED);
-            let builder = if is_journalled { builder.journal(directory.path()) } else { builder };
+            let builder = if is_journalled {
+                builder.journal(directory.path())
+            } else {
+                builder
+            };
             builder.build().unwrap()
         };
         let (early, late) = (Key::<i64>::new("early"), Key::<i64>::new("late"));
@@ -279,10 +444,15 @@ fn what_waited_for_longer_than_deletes_are_remembered_is_set_aside_and_not_appli
         memory.set(&early, 1).unwrap();
         line.down(&memory);
         assert_eq!(memory.set(&early, 2).unwrap(), Written::Queued);
-        assert_eq!(memory.add(&Key::<i64>::new("count"), 5).unwrap(), Written::Queued);
+        assert_eq!(
+            memory.add(&Key::<i64>::new("count"), 5).unwrap(),
+            Written::Queued
+        );
         let began = Instant::now();
         direct.delete(&early).unwrap();
-        eventually(DEADLINE, "it has waited for too long", || began.elapsed() > REMEMBERED);
+        eventually(DEADLINE, "it has waited for too long", || {
+            began.elapsed() > REMEMBERED
+        });
         // Of this one a delete would still be known.
         assert_eq!(memory.set(&late, 3).unwrap(), Written::Queued);
         let memory = if is_journalled {
@@ -295,12 +465,31 @@ fn what_waited_for_longer_than_deletes_are_remembered_is_set_aside_and_not_appli
             memory
         };
         memory.flush(DEADLINE).unwrap();
-        assert_eq!((memory.get(&early).unwrap(), memory.get(&late).unwrap()), (None, Some(3)));
+        assert_eq!(
+            (memory.get(&early).unwrap(), memory.get(&late).unwrap()),
+            (None, Some(3))
+        );
         let mut aside = ended_letters(&memory);
         aside.sort_by(|one, other| one.key.cmp(&other.key));
-        let told: Vec<_> = aside.iter().map(|aside| (aside.key.as_str(), aside.reason.kind())).collect();
-        assert_eq!(told, [("memory:count", ErrorKind::Conflict), ("memory:early", ErrorKind::Conflict)]);
-        assert_eq!((aside[0].changes().len(), aside[1].value()), (1, Some(json!(2))));
-        assert!(aside[1].reason.to_string().contains("waited longer"), "{}", aside[1].reason);
+        let told: Vec<_> = aside
+            .iter()
+            .map(|aside| (aside.key.as_str(), aside.reason.kind()))
+            .collect();
+        assert_eq!(
+            told,
+            [
+                ("memory:count", ErrorKind::Conflict),
+                ("memory:early", ErrorKind::Conflict)
+            ]
+        );
+        assert_eq!(
+            (aside[0].changes().len(), aside[1].value()),
+            (1, Some(json!(2)))
+        );
+        assert!(
+            aside[1].reason.to_string().contains("waited longer"),
+            "{}",
+            aside[1].reason
+        );
     }
 }

@@ -23,7 +23,9 @@ struct Behind {
 
 fn journalled() -> (TempDir, Two) {
     let directory = TempDir::new().unwrap();
-    let two = Two::on(Line::new(), |line| line.builder().journal(directory.path()).build().unwrap());
+    let two = Two::on(Line::new(), |line| {
+        line.builder().journal(directory.path()).build().unwrap()
+    });
     (directory, two)
 }
 
@@ -33,7 +35,12 @@ fn reopen(two: &mut Two, directory: &TempDir) {
     two.memory = Memory::open("memory:").unwrap();
     two.mine = State::attach(&two.memory);
     two.line.up();
-    two.memory = two.line.builder().journal(directory.path()).build().unwrap();
+    two.memory = two
+        .line
+        .builder()
+        .journal(directory.path())
+        .build()
+        .unwrap();
     two.mine = State::attach(&two.memory);
 }
 
@@ -46,13 +53,24 @@ fn with_a_journal_letters_and_their_ends_outlive_the_process() {
     two.mine.set_brief("brief".to_owned()).unwrap();
     two.allow("%R~*");
     two.up();
-    two.line.server.cli(&["ACL", "SETUSER", "default", "allkeys"]);
+    two.line
+        .server
+        .cli(&["ACL", "SETUSER", "default", "allkeys"]);
     let told = |memory: &Memory| {
         let tell = |letter: DeadLetter| {
-            let what = (letter.changes(), letter.value(), letter.ttl, letter.last_modified);
+            let what = (
+                letter.changes(),
+                letter.value(),
+                letter.ttl,
+                letter.last_modified,
+            );
             (letter.id, (letter.key, what))
         };
-        memory.dead_letters().into_iter().map(tell).collect::<BTreeMap<_, _>>()
+        memory
+            .dead_letters()
+            .into_iter()
+            .map(tell)
+            .collect::<BTreeMap<_, _>>()
     };
     let before = told(&two.memory);
     assert_eq!(before.len(), 3);
@@ -61,14 +79,25 @@ fn with_a_journal_letters_and_their_ends_outlive_the_process() {
         reopen(&mut two, &directory);
         assert_eq!(told(&two.memory), before);
     }
-    let by_key =
-        |memory: &Memory, key: &str| memory.dead_letters().into_iter().find(|letter| letter.key == key).unwrap();
+    let by_key = |memory: &Memory, key: &str| {
+        memory
+            .dead_letters()
+            .into_iter()
+            .find(|letter| letter.key == key)
+            .unwrap()
+    };
     by_key(&two.memory, "memory:list").forget().unwrap();
-    assert_eq!(by_key(&two.memory, "memory:number").retry().unwrap(), Written::Stored);
+    assert_eq!(
+        by_key(&two.memory, "memory:number").retry().unwrap(),
+        Written::Stored
+    );
     reopen(&mut two, &directory);
     assert_eq!(two.memory.dead_letters().len(), 1);
     let last = two.one_letter();
-    assert_eq!((last.key.as_str(), last.value()), ("memory:brief", Some(json!("brief"))));
+    assert_eq!(
+        (last.key.as_str(), last.value()),
+        ("memory:brief", Some(json!("brief")))
+    );
     // Its retry waits when the process ends, and is delivered by the next one.
     two.down();
     assert_eq!(last.retry().unwrap(), Written::Queued);
@@ -76,7 +105,10 @@ fn with_a_journal_letters_and_their_ends_outlive_the_process() {
     reopen(&mut two, &directory);
     assert_eq!(ids(&two.memory), [0; 0]);
     two.memory.flush(DEADLINE).unwrap();
-    assert_eq!((two.theirs.number().unwrap(), two.theirs.brief().unwrap()), (101, "brief".to_owned()));
+    assert_eq!(
+        (two.theirs.number().unwrap(), two.theirs.brief().unwrap()),
+        (101, "brief".to_owned())
+    );
     assert_eq!(two.theirs.list().to_vec().unwrap(), [1]);
     two.memory.close(DEADLINE).unwrap();
     assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
@@ -91,14 +123,20 @@ fn a_retry_that_waits_behind_another_write_survives_a_crash() {
     two.mine.list().get().unwrap();
     two.line.proxy.delay(ToClient, Duration::from_millis(300));
     assert_eq!(behind.list().push(2).unwrap(), Written::Queued);
-    eventually(DEADLINE, "the first one is under way", || two.theirs.list().len().unwrap() == 2);
+    eventually(DEADLINE, "the first one is under way", || {
+        two.theirs.list().len().unwrap() == 2
+    });
     assert_eq!(behind.list().push(3).unwrap(), Written::Queued);
     thread::scope(|scope| {
         let retry = scope.spawn(|| letter.retry());
-        eventually(DEADLINE, "the second one is made", || two.theirs.list().len().unwrap() == 3);
+        eventually(DEADLINE, "the second one is made", || {
+            two.theirs.list().len().unwrap() == 3
+        });
         // The second one is answered for, and the retry is not made.
         two.line.proxy.hold_requests();
-        eventually(DEADLINE, "the retry is on its way", || two.line.proxy.held() > 0);
+        eventually(DEADLINE, "the retry is on its way", || {
+            two.line.proxy.held() > 0
+        });
         two.line.proxy.refuse(true);
         two.line.proxy.cut();
         assert_eq!(retry.join().unwrap().unwrap(), Written::Queued);
@@ -107,7 +145,10 @@ fn a_retry_that_waits_behind_another_write_survives_a_crash() {
     drop((letter, behind));
     reopen(&mut two, &directory);
     two.memory.flush(DEADLINE).unwrap();
-    assert_eq!((two.theirs.list().to_vec().unwrap(), ids(&two.memory)), (vec![1, 2, 3, 9], vec![]));
+    assert_eq!(
+        (two.theirs.list().to_vec().unwrap(), ids(&two.memory)),
+        (vec![1, 2, 3, 9], vec![])
+    );
 }
 
 #[test]
@@ -122,17 +163,31 @@ fn a_retry_that_is_queued_behind_another_write_is_made_once_after_a_crash() {
     drop(letter);
     reopen(&mut two, &directory);
     two.memory.flush(DEADLINE).unwrap();
-    assert_eq!((two.theirs.list().to_vec().unwrap(), ids(&two.memory)), (vec![1, 2, 9], vec![]));
+    assert_eq!(
+        (two.theirs.list().to_vec().unwrap(), ids(&two.memory)),
+        (vec![1, 2, 9], vec![])
+    );
 }
 
 #[test]
 fn what_was_dropped_for_room_is_on_disk_still() {
     let directory = TempDir::new().unwrap();
-    let open = |line: &Line| line.builder().outbox_limit(64_000).journal(directory.path()).build().unwrap();
+    let open = |line: &Line| {
+        line.builder()
+            .outbox_limit(64_000)
+            .journal(directory.path())
+            .build()
+            .unwrap()
+    };
     let mut two = Two::on(Line::new(), open);
     two.down();
     for number in 0..30 {
-        two.memory.set(&Key::<String>::named(format!("key{number}")), "x".repeat(1_000)).unwrap();
+        two.memory
+            .set(
+                &Key::<String>::named(format!("key{number}")),
+                "x".repeat(1_000),
+            )
+            .unwrap();
     }
     two.allow("%R~*");
     two.up();

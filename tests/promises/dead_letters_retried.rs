@@ -39,8 +39,20 @@ impl Two {
         theirs.list().set(vec![1]).unwrap();
         theirs.set_number(100).unwrap();
         theirs.map().insert("a".to_owned(), 1).unwrap();
-        assert_eq!((mine.list().len().unwrap(), mine.number().unwrap(), mine.map().len().unwrap()), (1, 100, 1));
-        Self { line, memory, mine, theirs }
+        assert_eq!(
+            (
+                mine.list().len().unwrap(),
+                mine.number().unwrap(),
+                mine.map().len().unwrap()
+            ),
+            (1, 100, 1)
+        );
+        Self {
+            line,
+            memory,
+            mine,
+            theirs,
+        }
     }
 
     pub(crate) fn down(&self) {
@@ -52,12 +64,22 @@ impl Two {
     }
 
     pub(crate) fn replace<T: synced_memory::Value>(&self, name: &'static str, value: T) {
-        self.theirs.memory().set(&Key::<T>::new(name), value).unwrap();
+        self.theirs
+            .memory()
+            .set(&Key::<T>::new(name), value)
+            .unwrap();
     }
 
     /// What the server lets this memory write.
     pub(crate) fn allow(&self, keys: &str) {
-        self.line.server.cli(&["ACL", "SETUSER", "default", "resetkeys", keys, "~synced-memory/*"]);
+        self.line.server.cli(&[
+            "ACL",
+            "SETUSER",
+            "default",
+            "resetkeys",
+            keys,
+            "~synced-memory/*",
+        ]);
     }
 
     /// A push of this onto the list that finds a text there.
@@ -72,13 +94,19 @@ impl Two {
     #[track_caller]
     pub(crate) fn one_letter(&self) -> DeadLetter {
         let letters = self.memory.dead_letters();
-        let [letter] = &letters[..] else { panic!("{letters:?}") };
+        let [letter] = &letters[..] else {
+            panic!("{letters:?}")
+        };
         letter.clone()
     }
 }
 
 pub(crate) fn ids(memory: &Memory) -> Vec<u64> {
-    memory.dead_letters().iter().map(|letter| letter.id).collect()
+    memory
+        .dead_letters()
+        .iter()
+        .map(|letter| letter.id)
+        .collect()
 }
 
 #[test]
@@ -86,13 +114,25 @@ fn to_look_at_a_dead_letter_keeps_it() {
     let two = Two::new();
     let letter = two.letter_of_a_push(2);
     for _ in 0..3 {
-        assert_eq!((ids(&two.memory), two.memory.status().dead_letters), (vec![letter.id], 1));
+        assert_eq!(
+            (ids(&two.memory), two.memory.status().dead_letters),
+            (vec![letter.id], 1)
+        );
     }
-    assert_eq!((letter.key.as_str(), letter.reason.kind()), ("memory:list", ErrorKind::Conflict));
+    assert_eq!(
+        (letter.key.as_str(), letter.reason.kind()),
+        ("memory:list", ErrorKind::Conflict)
+    );
     assert_eq!(letter.changes()[0][0]["do"]["append"]["items"], json!([2]));
-    assert_eq!((letter.value(), letter.taken(), letter.ttl), (None, None, None));
+    assert_eq!(
+        (letter.value(), letter.taken(), letter.ttl),
+        (None, None, None)
+    );
     assert!(!letter.may_have_been_made() && letter.last_modified > 1_600_000_000_000_000_000);
-    assert!(!format!("{letter:?}").contains("append"), "no value is in what is logged");
+    assert!(
+        !format!("{letter:?}").contains("append"),
+        "no value is in what is logged"
+    );
     assert_eq!(letter.clone().id, letter.id);
 }
 
@@ -105,12 +145,23 @@ fn a_retry_makes_it_as_a_new_write_and_ends_it() {
     assert_eq!(letter.retry().unwrap(), Written::Stored);
     assert_eq!(two.theirs.list().to_vec().unwrap(), [1, 2]);
     assert!(two.theirs.list().last_modified().unwrap() > before);
-    assert_eq!((ids(&two.memory), two.memory.status().dead_letters), (vec![], 0));
-    let second = [letter.retry().map(drop), letter.retry_anyway().map(drop), letter.forget()];
+    assert_eq!(
+        (ids(&two.memory), two.memory.status().dead_letters),
+        (vec![], 0)
+    );
+    let second = [
+        letter.retry().map(drop),
+        letter.retry_anyway().map(drop),
+        letter.forget(),
+    ];
     for second in second {
         assert_eq!(second.unwrap_err().kind(), ErrorKind::Conflict);
     }
-    assert_eq!(two.theirs.list().to_vec().unwrap(), [1, 2], "a second end does nothing");
+    assert_eq!(
+        two.theirs.list().to_vec().unwrap(),
+        [1, 2],
+        "a second end does nothing"
+    );
 }
 
 #[test]
@@ -118,7 +169,10 @@ fn a_letter_that_is_forgotten_is_gone() {
     let two = Two::new();
     let letter = two.letter_of_a_push(2);
     letter.forget().unwrap();
-    assert_eq!((ids(&two.memory), two.memory.status().dead_letters), (vec![], 0));
+    assert_eq!(
+        (ids(&two.memory), two.memory.status().dead_letters),
+        (vec![], 0)
+    );
     two.replace("list", vec![1]);
     assert_eq!(letter.forget().unwrap_err().kind(), ErrorKind::Conflict);
     assert_eq!(letter.retry().unwrap_err().kind(), ErrorKind::Conflict);
@@ -141,10 +195,18 @@ fn a_retry_that_fails_keeps_the_letter_in_its_place() {
     two.allow("%R~*");
     assert_eq!(first.retry().unwrap_err().kind(), ErrorKind::Rejected);
     assert_eq!((ids(&two.memory), two.memory.status().pending), (both, 0));
-    two.line.server.cli(&["ACL", "SETUSER", "default", "allkeys"]);
+    two.line
+        .server
+        .cli(&["ACL", "SETUSER", "default", "allkeys"]);
     two.replace("list", vec![1]);
     assert_eq!(first.retry().unwrap(), Written::Stored);
-    assert_eq!((two.theirs.list().to_vec().unwrap(), two.memory.status().dead_letters), (vec![1, 2], 1));
+    assert_eq!(
+        (
+            two.theirs.list().to_vec().unwrap(),
+            two.memory.status().dead_letters
+        ),
+        (vec![1, 2], 1)
+    );
 }
 
 #[test]
@@ -161,7 +223,10 @@ fn a_retry_while_the_line_is_down_waits_as_any_write_and_may_become_another_lett
     assert_eq!(another.retry().unwrap(), Written::Queued);
     two.replace("list", vec![1]);
     two.up();
-    assert_eq!((two.theirs.list().to_vec().unwrap(), ids(&two.memory)), (vec![1, 2], vec![]));
+    assert_eq!(
+        (two.theirs.list().to_vec().unwrap(), ids(&two.memory)),
+        (vec![1, 2], vec![])
+    );
 }
 
 #[test]
@@ -173,13 +238,21 @@ fn what_may_have_been_made_is_made_again_only_by_who_says_so() {
     lost(&two.memory);
     two.allow("%R~*");
     two.up();
-    two.line.server.cli(&["ACL", "SETUSER", "default", "allkeys"]);
+    two.line
+        .server
+        .cli(&["ACL", "SETUSER", "default", "allkeys"]);
     let letter = two.one_letter();
     assert!(letter.may_have_been_made());
     assert_eq!(letter.retry().unwrap_err().kind(), ErrorKind::InDoubt);
-    assert_eq!((two.theirs.list().to_vec().unwrap(), ids(&two.memory)), (vec![1, 2], vec![letter.id]));
+    assert_eq!(
+        (two.theirs.list().to_vec().unwrap(), ids(&two.memory)),
+        (vec![1, 2], vec![letter.id])
+    );
     assert_eq!(letter.retry_anyway().unwrap(), Written::Stored);
-    assert_eq!((two.theirs.list().to_vec().unwrap(), ids(&two.memory)), (vec![1, 2, 2], vec![]));
+    assert_eq!(
+        (two.theirs.list().to_vec().unwrap(), ids(&two.memory)),
+        (vec![1, 2, 2], vec![])
+    );
 }
 
 #[test]
@@ -189,9 +262,18 @@ fn of_many_that_end_one_letter_one_does() {
         let letter = two.letter_of_a_push(2);
         two.replace("list", vec![1]);
         let done: usize = thread::scope(|scope| {
-            let end = |n: u32| if n == 0 { letter.forget().map(|()| 0) } else { letter.retry().map(|_| 1) };
+            let end = |n: u32| {
+                if n == 0 {
+                    letter.forget().map(|()| 0)
+                } else {
+                    letter.retry().map(|_| 1)
+                }
+            };
             let threads: Vec<_> = (0..4).map(|n| scope.spawn(move || end(n))).collect();
-            let ended: Vec<_> = threads.into_iter().filter_map(|thread| thread.join().unwrap().ok()).collect();
+            let ended: Vec<_> = threads
+                .into_iter()
+                .filter_map(|thread| thread.join().unwrap().ok())
+                .collect();
             assert_eq!(ended.len(), 1, "round {round}");
             ended[0]
         });
@@ -212,7 +294,8 @@ fn a_scope_sees_its_own_letters_and_the_connection_all() {
     let (one, other) = (two.memory.scope("one"), two.memory.scope("other"));
     let elsewhere = Elsewhere::attach(&two.memory);
     elsewhere.list().push(1).unwrap();
-    let lists = [&one, &other, &one.scope("below")].map(|memory| memory.synced(&Key::<Vec<i64>>::new("list")));
+    let lists = [&one, &other, &one.scope("below")]
+        .map(|memory| memory.synced(&Key::<Vec<i64>>::new("list")));
     two.down();
     for list in &lists {
         list.push(1).unwrap();
@@ -221,13 +304,25 @@ fn a_scope_sees_its_own_letters_and_the_connection_all() {
     two.allow("%R~*");
     two.up();
     let keys = |memory: &Memory| {
-        let mut keys: Vec<String> = memory.dead_letters().iter().map(|letter| letter.key.clone()).collect();
+        let mut keys: Vec<String> = memory
+            .dead_letters()
+            .iter()
+            .map(|letter| letter.key.clone())
+            .collect();
         keys.sort_unstable();
         keys
     };
     assert_eq!(keys(&one), ["memory:one:below:list", "memory:one:list"]);
     assert_eq!(keys(&other), ["memory:other:list"]);
-    assert_eq!(keys(&two.memory), ["elsewhere:list", "memory:one:below:list", "memory:one:list", "memory:other:list"]);
+    assert_eq!(
+        keys(&two.memory),
+        [
+            "elsewhere:list",
+            "memory:one:below:list",
+            "memory:one:list",
+            "memory:other:list"
+        ]
+    );
     assert_eq!(two.memory.status().dead_letters, 4);
 }
 
@@ -237,39 +332,77 @@ fn each_kind_of_letter_is_retried_as_what_it_was() {
     two.down();
     two.mine.set_number(7).unwrap();
     two.mine.list().delete().unwrap();
-    two.mine.update_map(|map| *map.get_mut("a").unwrap() += 1).unwrap();
+    two.mine
+        .update_map(|map| *map.get_mut("a").unwrap() += 1)
+        .unwrap();
     two.mine.set_brief("text".to_owned()).unwrap();
     two.mine.briefs().push(1).unwrap();
     // A part that was compared is another one by then, and the rest is refused.
     two.theirs.map().insert("a".to_owned(), 5).unwrap();
-    two.line.server.cli(&["ACL", "SETUSER", "default", "resetkeys", "~memory:map", "%R~*", "~synced-memory/*"]);
+    two.line.server.cli(&[
+        "ACL",
+        "SETUSER",
+        "default",
+        "resetkeys",
+        "~memory:map",
+        "%R~*",
+        "~synced-memory/*",
+    ]);
     two.up();
     let letters = two.memory.dead_letters();
     assert_eq!(letters.len(), 5, "{letters:?}");
-    two.line.server.cli(&["ACL", "SETUSER", "default", "allkeys"]);
+    two.line
+        .server
+        .cli(&["ACL", "SETUSER", "default", "allkeys"]);
     for letter in letters {
         let said = letter.retry();
         assert_eq!(said.unwrap(), Written::Stored, "{letter:?}");
     }
     assert_eq!(ids(&two.memory), [0; 0]);
-    assert_eq!((two.theirs.number().unwrap(), two.theirs.list().find().unwrap()), (7, None));
-    assert_eq!(two.theirs.map().at("a").get().unwrap(), 2, "it is assigned, whatever is there");
-    assert_eq!((two.theirs.brief().unwrap(), two.theirs.briefs().to_vec().unwrap()), ("text".to_owned(), vec![1]));
+    assert_eq!(
+        (
+            two.theirs.number().unwrap(),
+            two.theirs.list().find().unwrap()
+        ),
+        (7, None)
+    );
+    assert_eq!(
+        two.theirs.map().at("a").get().unwrap(),
+        2,
+        "it is assigned, whatever is there"
+    );
+    assert_eq!(
+        (
+            two.theirs.brief().unwrap(),
+            two.theirs.briefs().to_vec().unwrap()
+        ),
+        ("text".to_owned(), vec![1])
+    );
 }
 
 #[test]
 fn the_time_to_live_of_a_letter_counts_from_its_retry() {
     let two = Two::new();
-    let left = |key: &str| redis::from_redis_value::<i64>(two.line.server.cli(&["PTTL", key])).unwrap();
+    let left =
+        |key: &str| redis::from_redis_value::<i64>(two.line.server.cli(&["PTTL", key])).unwrap();
     two.theirs.briefs().push(0).unwrap();
     two.mine.briefs().len().unwrap();
     two.down();
     two.mine.set_brief("text".to_owned()).unwrap();
     two.mine.briefs().push(1).unwrap();
     two.replace("briefs", "text".to_owned());
-    two.line.server.cli(&["ACL", "SETUSER", "default", "resetkeys", "~memory:briefs", "~synced-memory/*"]);
+    two.line.server.cli(&[
+        "ACL",
+        "SETUSER",
+        "default",
+        "resetkeys",
+        "~memory:briefs",
+        "~synced-memory/*",
+    ]);
     two.up();
-    two.line.server.cli(&["ACL", "SETUSER", "default", "allkeys"]);
+    two.line
+        .server
+        .cli(&["ACL", "SETUSER", "default", "allkeys"]);
     let letters = two.memory.dead_letters();
     assert_eq!(letters.len(), 2, "{letters:?}");
     two.theirs.briefs().delete().unwrap();
@@ -278,37 +411,65 @@ fn the_time_to_live_of_a_letter_counts_from_its_retry() {
         letter.retry().unwrap();
     }
     for key in ["memory:brief", "memory:briefs"] {
-        assert!((30_000..=60_000).contains(&left(key)), "{key}: {}", left(key));
+        assert!(
+            (30_000..=60_000).contains(&left(key)),
+            "{key}: {}",
+            left(key)
+        );
     }
 }
 
 #[test]
 fn letters_have_a_budget_of_their_own_and_what_was_taken_is_never_dropped() {
     const LIMIT: usize = 64_000;
-    let two = Two::on(Line::new(), |line| line.builder().outbox_limit(LIMIT).build().unwrap());
+    let two = Two::on(Line::new(), |line| {
+        line.builder().outbox_limit(LIMIT).build().unwrap()
+    });
     two.theirs.list().set(vec![1, 2, 3]).unwrap();
     assert_eq!(two.mine.list().len().unwrap(), 3);
     two.line.proxy.lose_answer_to(commits);
     two.line.proxy.refuse(true);
-    assert_eq!(two.mine.list().pop().unwrap_err().kind(), ErrorKind::InDoubt);
+    assert_eq!(
+        two.mine.list().pop().unwrap_err().kind(),
+        ErrorKind::InDoubt
+    );
     two.replace("list", "text".to_owned());
     two.up();
     let taken = two.one_letter();
     let write = |prefix: &str, number: usize| {
         let key = Key::<String>::named(format!("{prefix}{number}"));
-        two.memory.set(&key, "x".repeat(1_000)).map_err(|error| error.kind())
+        two.memory
+            .set(&key, "x".repeat(1_000))
+            .map_err(|error| error.kind())
     };
-    let queued = |prefix: &str| (0..1_000).take_while(|number| write(prefix, *number).is_ok()).count();
+    let queued = |prefix: &str| {
+        (0..1_000)
+            .take_while(|number| write(prefix, *number).is_ok())
+            .count()
+    };
     two.down();
     let first = queued("first");
     two.allow("%R~*");
     two.up();
-    two.line.server.cli(&["ACL", "SETUSER", "default", "allkeys"]);
+    two.line
+        .server
+        .cli(&["ACL", "SETUSER", "default", "allkeys"]);
     let status = two.memory.status();
     let letters = two.memory.dead_letters();
-    assert_eq!((status.dead_letters, letters.len()), (letters.len(), letters.len()));
-    assert_eq!(status.dead_letters as u64 + status.dropped_dead_letters, 1 + first as u64, "{status:?}");
-    assert!((8..16).contains(&letters.len()), "a quarter: {} of {first}", letters.len());
+    assert_eq!(
+        (status.dead_letters, letters.len()),
+        (letters.len(), letters.len())
+    );
+    assert_eq!(
+        status.dead_letters as u64 + status.dropped_dead_letters,
+        1 + first as u64,
+        "{status:?}"
+    );
+    assert!(
+        (8..16).contains(&letters.len()),
+        "a quarter: {} of {first}",
+        letters.len()
+    );
     assert_eq!(letters[0].id, taken.id);
     assert_eq!(letters[0].taken(), Some(json!(3)));
     two.down();

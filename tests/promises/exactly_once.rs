@@ -37,18 +37,27 @@ struct User {
 fn initial() -> State {
     State {
         list: vec![5, 3, 3, 4, 3],
-        map: BTreeMap::from([("a".to_owned(), 1), ("b".to_owned(), 2), ("c".to_owned(), 3)]),
+        map: BTreeMap::from([
+            ("a".to_owned(), 1),
+            ("b".to_owned(), 2),
+            ("c".to_owned(), 3),
+        ]),
         set: BTreeSet::from([1, 2]),
         integer: 10,
         float: 1.5,
-        user: User { name: "ada".to_owned(), age: 36, tags: vec!["x".to_owned()] },
+        user: User {
+            name: "ada".to_owned(),
+            age: 36,
+            tags: vec!["x".to_owned()],
+        },
         any: json!({"list": [1, 1], "map": {}}),
     }
 }
 
 type Act = fn(&SyncedState) -> Result<()>;
 
-/// A change, and one by another process such that the first one, made once more after that, would show.
+/// A change, and one by another process such that the first one, made once more after that, would
+/// show.
 type Row = (&'static str, Act, Act);
 
 const PUSHED: Act = |s| s.list().push(77).map(drop);
@@ -56,30 +65,90 @@ const PUSHED: Act = |s| s.list().push(77).map(drop);
 const ROWS: &[Row] = &[
     ("push", |s| s.list().push(9).map(drop), PUSHED),
     ("extend", |s| s.list().extend([9, 8]).map(drop), PUSHED),
-    ("insert into a list", |s| s.list().insert(1, 8).map(drop), PUSHED),
+    (
+        "insert into a list",
+        |s| s.list().insert(1, 8).map(drop),
+        PUSHED,
+    ),
     ("remove at", |s| s.list().remove(1).map(drop), PUSHED),
-    ("remove item", |s| s.list().remove_item(&3).map(drop), PUSHED),
+    (
+        "remove item",
+        |s| s.list().remove_item(&3).map(drop),
+        PUSHED,
+    ),
     ("pop of a list", |s| s.list().pop().map(drop), PUSHED),
     ("truncate", |s| s.list().truncate(3).map(drop), PUSHED),
     ("clear of a list", |s| s.list().clear().map(drop), PUSHED),
-    ("sort", |s| s.list().sort().map(drop), |s| s.list().insert(0, 77).map(drop)),
+    (
+        "sort",
+        |s| s.list().sort().map(drop),
+        |s| s.list().insert(0, 77).map(drop),
+    ),
     ("reverse", |s| s.list().reverse().map(drop), PUSHED),
-    ("retain of a list", |s| s.list().retain(|item| *item != 3).map(drop), |s| s.list().push(3).map(drop)),
-    ("splice", |s| s.list().splice(1..2, [8, 8]).map(drop), PUSHED),
-    ("set of an element", |s| s.list().at(0).set(9).map(drop), |s| s.list().at(0).set(5).map(drop)),
-    ("add to an element", |s| s.list().at(0).add(1).map(drop), PUSHED),
-    ("update of a list", |s| s.update_list(|list| list.push(9)), PUSHED),
+    (
+        "retain of a list",
+        |s| s.list().retain(|item| *item != 3).map(drop),
+        |s| s.list().push(3).map(drop),
+    ),
+    (
+        "splice",
+        |s| s.list().splice(1..2, [8, 8]).map(drop),
+        PUSHED,
+    ),
+    (
+        "set of an element",
+        |s| s.list().at(0).set(9).map(drop),
+        |s| s.list().at(0).set(5).map(drop),
+    ),
+    (
+        "add to an element",
+        |s| s.list().at(0).add(1).map(drop),
+        PUSHED,
+    ),
+    (
+        "update of a list",
+        |s| s.update_list(|list| list.push(9)),
+        PUSHED,
+    ),
     ("assignment", |s| s.set_list(vec![1]).map(drop), PUSHED),
-    ("assignment with a push on it", |s| s.set_list(vec![1]).and_then(|_| s.list().push(2)).map(drop), PUSHED),
-    ("delete with a push on it", |s| s.list().delete().and_then(|_| s.list().push(2)).map(drop), PUSHED),
+    (
+        "assignment with a push on it",
+        |s| s.set_list(vec![1]).and_then(|_| s.list().push(2)).map(drop),
+        PUSHED,
+    ),
+    (
+        "delete with a push on it",
+        |s| s.list().delete().and_then(|_| s.list().push(2)).map(drop),
+        PUSHED,
+    ),
     ("delete", |s| s.list().delete().map(drop), PUSHED),
-    ("insert into a map", |s| s.map().insert("a".into(), 9).map(drop), |s| s.map().insert("a".into(), 5).map(drop)),
-    ("remove from a map", |s| s.map().remove("a").map(drop), |s| s.map().insert("a".into(), 5).map(drop)),
-    ("pop of a map", |s| s.map().pop().map(drop), |s| s.map().insert("d".into(), 5).map(drop)),
-    ("get or insert", |s| s.map().get_or_insert("new".into(), 9).map(drop), |s| s.map().remove("new").map(drop)),
+    (
+        "insert into a map",
+        |s| s.map().insert("a".into(), 9).map(drop),
+        |s| s.map().insert("a".into(), 5).map(drop),
+    ),
+    (
+        "remove from a map",
+        |s| s.map().remove("a").map(drop),
+        |s| s.map().insert("a".into(), 5).map(drop),
+    ),
+    (
+        "pop of a map",
+        |s| s.map().pop().map(drop),
+        |s| s.map().insert("d".into(), 5).map(drop),
+    ),
+    (
+        "get or insert",
+        |s| s.map().get_or_insert("new".into(), 9).map(drop),
+        |s| s.map().remove("new").map(drop),
+    ),
     (
         "extend of a map",
-        |s| s.map().extend([("a".into(), 9), ("new".into(), 9)]).map(drop),
+        |s| {
+            s.map()
+                .extend([("a".into(), 9), ("new".into(), 9)])
+                .map(drop)
+        },
         |s| s.map().remove("new").map(drop),
     ),
     (
@@ -87,36 +156,123 @@ const ROWS: &[Row] = &[
         |s| s.map().retain(|_, value| *value != 1).map(drop),
         |s| s.map().insert("d".into(), 1).map(drop),
     ),
-    ("clear of a map", |s| s.map().clear().map(drop), |s| s.map().insert("d".into(), 1).map(drop)),
+    (
+        "clear of a map",
+        |s| s.map().clear().map(drop),
+        |s| s.map().insert("d".into(), 1).map(drop),
+    ),
     (
         "update of a map",
         |s| s.update_map(|map| *map.get_mut("a").unwrap() += 1),
         |s| s.map().insert("d".into(), 1).map(drop),
     ),
-    ("add to an entry", |s| s.map().at("a").add(1).map(drop), |s| s.map().insert("d".into(), 1).map(drop)),
-    ("delete of an entry", |s| s.map().at("a").delete().map(drop), |s| s.map().insert("a".into(), 5).map(drop)),
-    ("insert into a set", |s| s.set().insert(9).map(drop), |s| s.set().remove(&9).map(drop)),
-    ("remove from a set", |s| s.set().remove(&1).map(drop), |s| s.set().insert(1).map(drop)),
-    ("extend of a set", |s| s.set().extend([8, 9]).map(drop), |s| s.set().remove(&9).map(drop)),
-    ("clear of a set", |s| s.set().clear().map(drop), |s| s.set().insert(9).map(drop)),
-    ("update of a set", |s| s.update_set(|set| _ = set.insert(9)), |s| s.set().remove(&9).map(drop)),
-    ("add to an integer", |s| s.add_integer(5).map(drop), |s| s.add_integer(1_000).map(drop)),
-    ("sub from an integer", |s| s.sub_integer(5).map(drop), |s| s.add_integer(1_000).map(drop)),
-    ("update of an integer", |s| s.update_integer(|n| *n *= 2), |s| s.add_integer(1_000).map(drop)),
-    ("add to a float", |s| s.add_float(0.25).map(drop), |s| s.add_float(1_000.0).map(drop)),
-    ("update of a float", |s| s.update_float(|n| *n *= 2.0), |s| s.add_float(1_000.0).map(drop)),
-    ("nested set", |s| s.user().set_name("bob".into()).map(drop), |s| s.user().set_name("carol".into()).map(drop)),
-    ("nested add", |s| s.user().add_age(1).map(drop), |s| s.user().set_name("carol".into()).map(drop)),
-    ("nested push", |s| s.user().tags().push("y".into()).map(drop), |s| s.user().add_age(1).map(drop)),
-    ("nested update", |s| s.update_user(|user| user.age += 1), |s| s.user().set_name("carol".into()).map(drop)),
-    ("push in any JSON", |s| s.any().at("list").push(1).map(drop), |s| s.any().insert("n", 1).map(drop)),
-    ("remove in any JSON", |s| s.any().at("list").remove(0).map(drop), |s| s.any().insert("n", 1).map(drop)),
-    ("insert in any JSON", |s| s.any().at("map").insert("n", 1).map(drop), |s| s.any().at("map").remove("n").map(drop)),
+    (
+        "add to an entry",
+        |s| s.map().at("a").add(1).map(drop),
+        |s| s.map().insert("d".into(), 1).map(drop),
+    ),
+    (
+        "delete of an entry",
+        |s| s.map().at("a").delete().map(drop),
+        |s| s.map().insert("a".into(), 5).map(drop),
+    ),
+    (
+        "insert into a set",
+        |s| s.set().insert(9).map(drop),
+        |s| s.set().remove(&9).map(drop),
+    ),
+    (
+        "remove from a set",
+        |s| s.set().remove(&1).map(drop),
+        |s| s.set().insert(1).map(drop),
+    ),
+    (
+        "extend of a set",
+        |s| s.set().extend([8, 9]).map(drop),
+        |s| s.set().remove(&9).map(drop),
+    ),
+    (
+        "clear of a set",
+        |s| s.set().clear().map(drop),
+        |s| s.set().insert(9).map(drop),
+    ),
+    (
+        "update of a set",
+        |s| s.update_set(|set| _ = set.insert(9)),
+        |s| s.set().remove(&9).map(drop),
+    ),
+    (
+        "add to an integer",
+        |s| s.add_integer(5).map(drop),
+        |s| s.add_integer(1_000).map(drop),
+    ),
+    (
+        "sub from an integer",
+        |s| s.sub_integer(5).map(drop),
+        |s| s.add_integer(1_000).map(drop),
+    ),
+    (
+        "update of an integer",
+        |s| s.update_integer(|n| *n *= 2),
+        |s| s.add_integer(1_000).map(drop),
+    ),
+    (
+        "add to a float",
+        |s| s.add_float(0.25).map(drop),
+        |s| s.add_float(1_000.0).map(drop),
+    ),
+    (
+        "update of a float",
+        |s| s.update_float(|n| *n *= 2.0),
+        |s| s.add_float(1_000.0).map(drop),
+    ),
+    (
+        "nested set",
+        |s| s.user().set_name("bob".into()).map(drop),
+        |s| s.user().set_name("carol".into()).map(drop),
+    ),
+    (
+        "nested add",
+        |s| s.user().add_age(1).map(drop),
+        |s| s.user().set_name("carol".into()).map(drop),
+    ),
+    (
+        "nested push",
+        |s| s.user().tags().push("y".into()).map(drop),
+        |s| s.user().add_age(1).map(drop),
+    ),
+    (
+        "nested update",
+        |s| s.update_user(|user| user.age += 1),
+        |s| s.user().set_name("carol".into()).map(drop),
+    ),
+    (
+        "push in any JSON",
+        |s| s.any().at("list").push(1).map(drop),
+        |s| s.any().insert("n", 1).map(drop),
+    ),
+    (
+        "remove in any JSON",
+        |s| s.any().at("list").remove(0).map(drop),
+        |s| s.any().insert("n", 1).map(drop),
+    ),
+    (
+        "insert in any JSON",
+        |s| s.any().at("map").insert("n", 1).map(drop),
+        |s| s.any().at("map").remove("n").map(drop),
+    ),
 ];
 
 /// What hands out an element goes back where its answer is lost: that is for the tests of takes.
 fn is_take(name: &str) -> bool {
-    ["remove at", "pop of a list", "splice", "pop of a map", "remove in any JSON"].contains(&name)
+    [
+        "remove at",
+        "pop of a list",
+        "splice",
+        "pop of a map",
+        "remove in any JSON",
+    ]
+    .contains(&name)
 }
 
 /// Each change in a scope of its own.
@@ -124,8 +280,8 @@ fn scoped(memory: &Memory, index: usize) -> SyncedState {
     State::attach(&memory.scope(&format!("row{index}")))
 }
 
-/// What one, and what one and the other, make of the initial state, by the backend of this process; and that the
-/// first one made twice would be seen.
+/// What one, and what one and the other, make of the initial state, by the backend of this process;
+/// and that the first one made twice would be seen.
 fn expected((name, change, meanwhile): &Row) -> (State, State) {
     let open = || {
         let state = State::open("memory:").unwrap();
@@ -141,7 +297,11 @@ fn expected((name, change, meanwhile): &Row) -> (State, State) {
     meanwhile(&twice).unwrap();
     change(&twice).unwrap();
     let both = once.snapshot().unwrap();
-    assert_ne!(both, twice.snapshot().unwrap(), "{name}: made twice it would look the same");
+    assert_ne!(
+        both,
+        twice.snapshot().unwrap(),
+        "{name}: made twice it would look the same"
+    );
     (changed, both)
 }
 
@@ -149,7 +309,9 @@ fn expected((name, change, meanwhile): &Row) -> (State, State) {
 fn a_change_whose_answer_is_lost_is_made_once_whatever_its_kind() {
     let line = Line::new();
     let (memory, other) = (line.open(), line.open_directly());
-    for (index, row @ (name, change, meanwhile)) in ROWS.iter().enumerate().filter(|(_, row)| !is_take(row.0)) {
+    for (index, row @ (name, change, meanwhile)) in
+        ROWS.iter().enumerate().filter(|(_, row)| !is_take(row.0))
+    {
         let (changed, both) = expected(row);
         let (mine, theirs) = (scoped(&memory, index), scoped(&other, index));
         theirs.restore(initial()).unwrap();
@@ -163,7 +325,11 @@ fn a_change_whose_answer_is_lost_is_made_once_whatever_its_kind() {
         lost(&memory);
         eventually(DEADLINE, "the answer is lost", || line.proxy.cuts() > cuts);
         assert_eq!(memory.status().pending, 1, "{name}");
-        assert_eq!(mine.snapshot().unwrap(), changed, "{name}: it is shown once");
+        assert_eq!(
+            mine.snapshot().unwrap(),
+            changed,
+            "{name}: it is shown once"
+        );
         // Of two calls the second one waits behind the first.
         let is_one_call = !name.ends_with("on it");
         if is_one_call {
@@ -176,7 +342,12 @@ fn a_change_whose_answer_is_lost_is_made_once_whatever_its_kind() {
         assert_eq!(theirs.snapshot().unwrap(), expected, "{name}");
         assert_eq!(mine.snapshot().unwrap(), expected, "{name}");
     }
-    assert_eq!(memory.status().dead_letters, 0, "{:?}", memory.dead_letters());
+    assert_eq!(
+        memory.status().dead_letters,
+        0,
+        "{:?}",
+        memory.dead_letters()
+    );
 }
 
 #[test]
@@ -186,7 +357,9 @@ fn a_change_that_was_queued_and_whose_answer_is_lost_is_made_once_whatever_its_k
     for (part, rows) in rows.chunks(30).enumerate() {
         let line = Line::new();
         let (memory, other) = (line.open(), line.open_directly());
-        let handles: Vec<_> = (0..rows.len()).map(|index| (scoped(&memory, index), scoped(&other, index))).collect();
+        let handles: Vec<_> = (0..rows.len())
+            .map(|index| (scoped(&memory, index), scoped(&other, index)))
+            .collect();
         for (mine, theirs) in &handles {
             theirs.restore(initial()).unwrap();
             assert_eq!(mine.snapshot().unwrap(), initial());
@@ -195,19 +368,26 @@ fn a_change_that_was_queued_and_whose_answer_is_lost_is_made_once_whatever_its_k
         for ((name, change, _), (mine, _)) in rows.iter().zip(&handles) {
             change(mine).unwrap_or_else(|error| panic!("{name}: {error}"));
         }
-        // The handshake takes so long that the proxy refuses the next one before the answer is lost.
+        // The handshake takes so long that the proxy refuses the next one before the answer is
+        // lost.
         line.proxy.delay(ToClient, Duration::from_millis(50));
         let (cuts, connections) = (line.proxy.cuts(), line.proxy.connections());
         line.proxy.lose_answer_to(commits);
         line.up();
-        eventually(DEADLINE, "the flush begins", || line.proxy.connections() > connections);
+        eventually(DEADLINE, "the flush begins", || {
+            line.proxy.connections() > connections
+        });
         line.proxy.refuse(true);
         eventually(DEADLINE, "the answer is lost", || line.proxy.cuts() > cuts);
         line.proxy.delay(ToClient, Duration::ZERO);
         lost(&memory);
         for ((row, (_, theirs)), index) in rows.iter().zip(&handles).zip(0..) {
             let (name, _, meanwhile) = row;
-            assert_eq!(theirs.snapshot().unwrap(), expected(row).0, "{name}: it was made ({part}, {index})");
+            assert_eq!(
+                theirs.snapshot().unwrap(),
+                expected(row).0,
+                "{name}: it was made ({part}, {index})"
+            );
             meanwhile(theirs).unwrap();
         }
         line.up();
@@ -217,7 +397,12 @@ fn a_change_that_was_queued_and_whose_answer_is_lost_is_made_once_whatever_its_k
             assert_eq!(theirs.snapshot().unwrap(), both, "{}", row.0);
             assert_eq!(mine.snapshot().unwrap(), both, "{}", row.0);
         }
-        assert_eq!(memory.status().dead_letters, 0, "{:?}", memory.dead_letters());
+        assert_eq!(
+            memory.status().dead_letters,
+            0,
+            "{:?}",
+            memory.dead_letters()
+        );
     }
 }
 
@@ -232,7 +417,9 @@ fn a_push_made_while_an_earlier_pushs_answer_is_lost_comes_behind_it_and_both_ar
     line.proxy.swallow_answers(true);
     thread::scope(|scope| {
         let first = scope.spawn(|| state.list().push(2).unwrap());
-        eventually(DEADLINE, "the first one is made", || other.list().len().unwrap() == 2);
+        eventually(DEADLINE, "the first one is made", || {
+            other.list().len().unwrap() == 2
+        });
         let second = scope.spawn(|| state.list().push(3).unwrap());
         assert_eq!(first.join().unwrap(), Written::Queued);
         assert_eq!(second.join().unwrap(), Written::Queued);

@@ -23,8 +23,8 @@ fn key(name: &'static str) -> Key<u64> {
     Key::new(name)
 }
 
-/// Cuts the connection that brings back queued writes after each of its bytes in turn, from the first of its
-/// handshake to the last answer; the server counts what it did.
+/// Cuts the connection that brings back queued writes after each of its bytes in turn, from the
+/// first of its handshake to the last answer; the server counts what it did.
 fn cut_at_every_byte(direction: Direction) {
     let line = Line::new();
     let memory = line.open();
@@ -43,12 +43,25 @@ fn cut_at_every_byte(direction: Direction) {
         let cuts = line.proxy.cuts();
         line.proxy.cut_after_bytes(direction, round);
         line.up();
-        memory.flush(DEADLINE).unwrap_or_else(|error| panic!("cut after {round}: {error}"));
+        memory
+            .flush(DEADLINE)
+            .unwrap_or_else(|error| panic!("cut after {round}: {error}"));
         line.proxy.do_not_cut();
         let now = ["a", "b", "c"].map(|name| stored(&line.server, name));
-        assert_eq!(now, [Some(round), Some(2 * round), (!deletes).then_some(round)], "cut after {round}");
-        let done = (line.server.command_count("set"), line.server.command_count("del"));
-        assert_eq!(done, if deletes { (2, 1) } else { (3, 0) }, "cut after {round}: done as often as asked for");
+        assert_eq!(
+            now,
+            [Some(round), Some(2 * round), (!deletes).then_some(round)],
+            "cut after {round}"
+        );
+        let done = (
+            line.server.command_count("set"),
+            line.server.command_count("del"),
+        );
+        assert_eq!(
+            done,
+            if deletes { (2, 1) } else { (3, 0) },
+            "cut after {round}: done as often as asked for"
+        );
         if line.proxy.cuts() == cuts {
             break;
         }
@@ -57,7 +70,11 @@ fn cut_at_every_byte(direction: Direction) {
     eprintln!("{direction:?}: a flush has {round} bytes");
     assert!(round > 200, "the cut did happen");
     let status = memory.status();
-    assert_eq!((status.pending, status.superseded, status.dead_letters), (0, 0, 0), "{status:?}");
+    assert_eq!(
+        (status.pending, status.superseded, status.dead_letters),
+        (0, 0, 0),
+        "{status:?}"
+    );
 }
 
 #[test]
@@ -75,16 +92,39 @@ type Foreign = (&'static str, fn(&Line, &Memory), Option<u64>, bool);
 
 /// The last says whether a write of ours that had not arrived loses to it by its stamp.
 const FOREIGN: [Foreign; 5] = [
-    ("SET of a bare value", |line, _| line.server.set_raw("memory:n", "99"), Some(99), false),
+    (
+        "SET of a bare value",
+        |line, _| line.server.set_raw("memory:n", "99"),
+        Some(99),
+        false,
+    ),
     (
         "SET of an older stamp",
-        |line, _| line.server.set_raw("memory:n", r#"{"value": 98, "last_modified": 5}"#),
+        |line, _| {
+            line.server
+                .set_raw("memory:n", r#"{"value": 98, "last_modified": 5}"#)
+        },
         Some(98),
         false,
     ),
-    ("DEL", |line, _| _ = line.server.cli(&["DEL", "memory:n"]), None, false),
-    ("a newer write", |_, other| _ = other.set(&key("n"), 97).unwrap(), Some(97), true),
-    ("a newer delete", |_, other| _ = other.delete(&key("n")).unwrap(), None, true),
+    (
+        "DEL",
+        |line, _| _ = line.server.cli(&["DEL", "memory:n"]),
+        None,
+        false,
+    ),
+    (
+        "a newer write",
+        |_, other| _ = other.set(&key("n"), 97).unwrap(),
+        Some(97),
+        true,
+    ),
+    (
+        "a newer delete",
+        |_, other| _ = other.delete(&key("n")).unwrap(),
+        None,
+        true,
+    ),
 ];
 
 /// Our own write or delete, whose attempt or answer is cut.
@@ -97,9 +137,17 @@ fn write(memory: &Memory, value: Option<u64>) {
 
 /// Waits until the server has handled what it got from connections that are gone.
 fn settled(line: &Line) {
-    eventually(DEADLINE, "the server has only the connections of the test", || {
-        line.proxy.open() == 0 && line.server.info("clients").contains("connected_clients:2\r\n")
-    });
+    eventually(
+        DEADLINE,
+        "the server has only the connections of the test",
+        || {
+            line.proxy.open() == 0
+                && line
+                    .server
+                    .info("clients")
+                    .contains("connected_clients:2\r\n")
+        },
+    );
 }
 
 fn a_foreign_write_between_the_cut_and_the_retry_stays(direction: Direction) {
@@ -130,13 +178,29 @@ fn a_foreign_write_between_the_cut_and_the_retry_stays(direction: Direction) {
                 let now = stored(&line.server, "n");
                 let had_arrived = now == mine;
                 assert!(had_arrived || now == Some(50), "{what}: {now:?}");
-                *if had_arrived { &mut arrived } else { &mut missed } += 1;
+                *if had_arrived {
+                    &mut arrived
+                } else {
+                    &mut missed
+                } += 1;
                 foreign(&line, &other);
                 line.up();
                 memory.flush(DEADLINE).unwrap();
-                let expected = if had_arrived || is_newer { leaves } else { mine };
-                assert_eq!(stored(&line.server, "n"), expected, "{what}; it had arrived: {had_arrived}");
-                assert_eq!(memory.get(&key("n")).unwrap(), expected, "{what}: the slot follows");
+                let expected = if had_arrived || is_newer {
+                    leaves
+                } else {
+                    mine
+                };
+                assert_eq!(
+                    stored(&line.server, "n"),
+                    expected,
+                    "{what}; it had arrived: {had_arrived}"
+                );
+                assert_eq!(
+                    memory.get(&key("n")).unwrap(),
+                    expected,
+                    "{what}: the slot follows"
+                );
             }
             // All bytes of the shortest answer were cut.
             assert!(cut || bytes >= ":1\r\n".len() as u64, "{mine:?}: {bytes}");
@@ -148,7 +212,10 @@ fn a_foreign_write_between_the_cut_and_the_retry_stays(direction: Direction) {
         }
     }
     eprintln!("{direction:?}: {arrived} attempts had arrived, {missed} had not");
-    assert!(arrived >= 10 && (direction == ToClient || missed > 2_000), "{arrived} {missed}");
+    assert!(
+        arrived >= 10 && (direction == ToClient || missed > 2_000),
+        "{arrived} {missed}"
+    );
 }
 
 #[test]
@@ -171,10 +238,22 @@ fn a_retry_whose_first_answer_was_lost_is_stored_and_erases_nothing() {
         memory.set(&key("n"), 50).unwrap();
         line.proxy.refuse(true);
         line.proxy.lose_answer_to(commits);
-        assert_eq!(memory.set(&key("n"), 51).unwrap(), Written::Queued, "{what}");
-        assert_eq!(stored(&line.server, "n"), Some(51), "{what}: it has arrived");
+        assert_eq!(
+            memory.set(&key("n"), 51).unwrap(),
+            Written::Queued,
+            "{what}"
+        );
+        assert_eq!(
+            stored(&line.server, "n"),
+            Some(51),
+            "{what}: it has arrived"
+        );
         foreign(&line, &other);
-        assert_eq!(memory.get(&key("n")).unwrap(), Some(51), "{what}: a process reads its own writes");
+        assert_eq!(
+            memory.get(&key("n")).unwrap(),
+            Some(51),
+            "{what}: a process reads its own writes"
+        );
         line.up();
         memory.flush(DEADLINE).unwrap();
         assert_eq!(stored(&line.server, "n"), leaves, "{what}");
@@ -187,7 +266,9 @@ fn leave_on_the_way(line: &Line, memory: &Memory, mine: Option<u64>) {
     line.proxy.hold_requests();
     thread::scope(|scope| {
         let writing = scope.spawn(|| write(memory, mine));
-        eventually(DEADLINE, "the attempt is on its way", || line.proxy.held() > 0);
+        eventually(DEADLINE, "the attempt is on its way", || {
+            line.proxy.held() > 0
+        });
         line.proxy.cut();
         writing.join().expect("the write is queued");
     });
@@ -212,7 +293,11 @@ fn a_late_attempt_of_a_dead_connection_erases_nothing() {
             memory.set(&key("n"), 50).unwrap();
             leave_on_the_way(&line, &memory, mine);
             memory.flush(DEADLINE).unwrap();
-            assert_eq!(stored(&line.server, "n"), mine, "{what}: the retry was faster");
+            assert_eq!(
+                stored(&line.server, "n"),
+                mine,
+                "{what}: the retry was faster"
+            );
             foreign(&line, &other);
             let_it_arrive(&line);
             assert_eq!(stored(&line.server, "n"), leaves, "{what}");
@@ -248,14 +333,19 @@ fn a_late_attempt_of_a_write_that_was_superseded_erases_nothing() {
         other.set(&key("n"), 60).unwrap();
         line.up();
         memory.flush(DEADLINE).unwrap();
-        assert_eq!((stored(&line.server, "n"), memory.status().superseded), (Some(60), 1), "{what}");
+        assert_eq!(
+            (stored(&line.server, "n"), memory.status().superseded),
+            (Some(60), 1),
+            "{what}"
+        );
         foreign(&line, &other);
         let_it_arrive(&line);
         assert_eq!(stored(&line.server, "n"), leaves, "{what}");
     }
 }
 
-/// Two fields that are written in this order by one call, so that the second is there when the first is.
+/// Two fields that are written in this order by one call, so that the second is there when the
+/// first is.
 #[derive(SyncedMemory, Clone, Copy)]
 struct Pair {
     n: u64,
@@ -271,7 +361,9 @@ fn write_behind_an_attempt(line: &Line, memory: &Memory, then: impl FnOnce()) ->
             line.proxy.held() > 0 || stored(&line.server, "n") == Some(1)
         });
         let second = scope.spawn(|| pair.restore(Pair { n: 2, marker: 1 }).unwrap());
-        eventually(DEADLINE, "the second write waits too", || memory.status().pending == 2);
+        eventually(DEADLINE, "the second write waits too", || {
+            memory.status().pending == 2
+        });
         then();
         [first.join().unwrap(), second.join().unwrap()]
     })
@@ -287,7 +379,11 @@ fn a_write_made_while_an_attempt_is_under_way_is_neither_lost_nor_doubled() {
     let written = write_behind_an_attempt(&line, &memory, || ());
     assert_eq!(written, [Written::Stored, Written::Stored]);
     assert_eq!(stored(&line.server, "n"), Some(2));
-    assert_eq!(line.server.command_count("set"), 3, "n twice, and the marker");
+    assert_eq!(
+        line.server.command_count("set"),
+        3,
+        "n twice, and the marker"
+    );
 }
 
 #[test]
@@ -325,18 +421,32 @@ fn a_write_behind_one_that_was_stamped_anew_stays_behind_it() {
     let line = Line::new();
     let memory = line.open();
     memory.set(&key("other"), 1).unwrap();
-    let ahead = memory.synced(&key("other")).last_modified().unwrap().unwrap() + HOUR;
-    line.server.set_raw("memory:n", format!(r#"{{"value": 9, "last_modified": {ahead}}}"#));
-    // The refusal of 1 comes late, when 2 waits behind it; the answer to its next attempt never comes.
+    let ahead = memory
+        .synced(&key("other"))
+        .last_modified()
+        .unwrap()
+        .unwrap()
+        + HOUR;
+    line.server.set_raw(
+        "memory:n",
+        format!(r#"{{"value": 9, "last_modified": {ahead}}}"#),
+    );
+    // The refusal of 1 comes late, when 2 waits behind it; the answer to its next attempt never
+    // comes.
     line.proxy.delay(ToClient, Duration::from_millis(100));
-    line.proxy.lose_answer_to(|requests| commit_count(requests) == 3);
+    line.proxy
+        .lose_answer_to(|requests| commit_count(requests) == 3);
     let pair = Pair::attach(&memory);
     thread::scope(|scope| {
         let before = line.server.command_count("evalsha");
         scope.spawn(|| pair.set_n(1).unwrap());
-        eventually(DEADLINE, "the attempt was refused", || line.server.command_count("evalsha") > before);
+        eventually(DEADLINE, "the attempt was refused", || {
+            line.server.command_count("evalsha") > before
+        });
         scope.spawn(|| pair.restore(Pair { n: 2, marker: 1 }).unwrap());
-        eventually(DEADLINE, "the connection is lost", || line.proxy.cuts() == 1);
+        eventually(DEADLINE, "the connection is lost", || {
+            line.proxy.cuts() == 1
+        });
     });
     line.proxy.delay(ToClient, Duration::ZERO);
     memory.flush(DEADLINE).unwrap();
@@ -371,9 +481,16 @@ fn scripts_that_the_server_forgets_cost_nothing() {
     assert_eq!(line.server.command_count("set"), 5_000);
     for n in 0..5_000 {
         let stored = line.server.get_text(&format!("memory:k{n}")).unwrap();
-        assert!(stored.starts_with(&format!(r#"{{"value": {n},"#)), "k{n} holds {stored}");
+        assert!(
+            stored.starts_with(&format!(r#"{{"value": {n},"#)),
+            "k{n} holds {stored}"
+        );
     }
-    assert_eq!(line.proxy.connections(), 2, "no connection was given up for it");
+    assert_eq!(
+        line.proxy.connections(),
+        2,
+        "no connection was given up for it"
+    );
 }
 
 /// It takes longer than a heartbeat and a call may take, and everything else waits behind it.
@@ -413,30 +530,55 @@ fn a_full_outbox_refuses_a_write_and_keeps_what_is_queued() {
     };
     eprintln!("4,096 bytes hold {queued} writes of 100 bytes");
     assert_eq!(refusal.kind(), ErrorKind::OutboxFull);
-    assert!(refusal.to_string().contains(&format!("memory:k{queued}")), "{refusal}");
+    assert!(
+        refusal.to_string().contains(&format!("memory:k{queued}")),
+        "{refusal}"
+    );
     assert!(queued >= 5, "{queued}");
     assert_eq!(memory.status().pending, queued);
 
     // Nothing has changed for those that were refused, whatever was there before.
-    let full = |answer: synced_memory::Result<Written>| assert_eq!(answer.unwrap_err().kind(), ErrorKind::OutboxFull);
+    let full = |answer: synced_memory::Result<Written>| {
+        assert_eq!(answer.unwrap_err().kind(), ErrorKind::OutboxFull)
+    };
     full(memory.set(&text("first"), "y".repeat(500)));
     full(memory.set(&text("k0"), "y".repeat(1_000)));
-    assert_eq!(memory.get(&text("first")).unwrap().as_deref(), Some("known"));
+    assert_eq!(
+        memory.get(&text("first")).unwrap().as_deref(),
+        Some("known")
+    );
     assert_eq!(memory.get(&text("k0")).unwrap(), Some("x".repeat(100)));
     let refused = memory.get(&text(&format!("k{queued}")));
-    assert_eq!(refused.unwrap_err().kind(), ErrorKind::Unavailable, "nothing is known of it");
+    assert_eq!(
+        refused.unwrap_err().kind(),
+        ErrorKind::Unavailable,
+        "nothing is known of it"
+    );
     assert_eq!(memory.status().pending, queued);
     // What takes no more room than what it replaces is no burden.
-    assert_eq!(memory.set(&text("k1"), "z".repeat(100)).unwrap(), Written::Queued);
+    assert_eq!(
+        memory.set(&text("k1"), "z".repeat(100)).unwrap(),
+        Written::Queued
+    );
 
     line.up();
     memory.flush(DEADLINE).unwrap();
     for n in 0..queued {
         let letter = if n == 1 { "z" } else { "x" };
-        assert_eq!(memory.get(&text(&format!("k{n}"))).unwrap(), Some(letter.repeat(100)));
+        assert_eq!(
+            memory.get(&text(&format!("k{n}"))).unwrap(),
+            Some(letter.repeat(100))
+        );
     }
-    assert_eq!(memory.set(&text("first"), "y".repeat(500)).unwrap(), Written::Stored);
-    assert_eq!(line.server.get_raw(&format!("memory:k{queued}")), None, "what was refused is never applied");
+    assert_eq!(
+        memory.set(&text("first"), "y".repeat(500)).unwrap(),
+        Written::Stored
+    );
+    assert_eq!(
+        line.server.get_raw(&format!("memory:k{queued}")),
+        None,
+        "what was refused is never applied"
+    );
 }
 
 #[test]
@@ -449,10 +591,17 @@ fn a_queued_write_that_meets_a_newer_one_is_superseded_and_counted() {
     memory.set(&key("n"), 2).unwrap();
     memory.set(&key("m"), 2).unwrap();
     other.set(&key("n"), 3).unwrap();
-    assert_eq!(memory.get(&key("n")).unwrap(), Some(2), "as far as this process knows");
+    assert_eq!(
+        memory.get(&key("n")).unwrap(),
+        Some(2),
+        "as far as this process knows"
+    );
     line.up();
     memory.flush(DEADLINE).unwrap();
-    assert_eq!((memory.get(&key("n")).unwrap(), stored(&line.server, "n")), (Some(3), Some(3)));
+    assert_eq!(
+        (memory.get(&key("n")).unwrap(), stored(&line.server, "n")),
+        (Some(3), Some(3))
+    );
     assert_eq!(memory.get(&key("m")).unwrap(), Some(2));
     assert_eq!(memory.status().superseded, 1);
     // From then on it is online again, and the latest.
@@ -469,34 +618,52 @@ fn an_online_write_that_meets_a_stamp_an_hour_ahead_is_stored_above_it() {
     let ahead = view.last_modified().unwrap().unwrap() + HOUR;
     for n in 2..10 {
         let ahead = ahead + n * HOUR;
-        line.server.set_raw("memory:n", format!(r#"{{"value": 0, "last_modified": {ahead}}}"#));
+        line.server.set_raw(
+            "memory:n",
+            format!(r#"{{"value": 0, "last_modified": {ahead}}}"#),
+        );
         assert_eq!(view.set(n).unwrap(), Written::Stored);
         assert_eq!(stored(&line.server, "n"), Some(n));
         let stamp = view.last_modified().unwrap().unwrap();
-        assert!((ahead + 1..ahead + 1_000).contains(&stamp), "just above: {ahead}, {stamp}");
+        assert!(
+            (ahead + 1..ahead + 1_000).contains(&stamp),
+            "just above: {ahead}, {stamp}"
+        );
     }
     // One that waited out an outage does not know that it is the latest.
     line.down(&memory);
     memory.set(&key("m"), 1).unwrap();
-    line.server.set_raw("memory:m", format!(r#"{{"value": 0, "last_modified": {ahead}}}"#));
+    line.server.set_raw(
+        "memory:m",
+        format!(r#"{{"value": 0, "last_modified": {ahead}}}"#),
+    );
     line.up();
     memory.flush(DEADLINE).unwrap();
-    assert_eq!((stored(&line.server, "m"), memory.status().superseded), (Some(0), 1));
+    assert_eq!(
+        (stored(&line.server, "m"), memory.status().superseded),
+        (Some(0), 1)
+    );
 }
 
 #[test]
 fn of_two_writes_the_later_wins_also_where_one_line_is_slow_one_way() {
-    // Half of the round trip is no good guess at when the server looked at its clock: 100 ms off. A busy machine makes
-    // every guess a little worse.
+    // Half of the round trip is no good guess at when the server looked at its clock: 100 ms off. A
+    // busy machine makes every guess a little worse.
     const APART: u64 = 50_000_000;
     let later = |server: &Server| {
         let before = time(server);
-        eventually(DEADLINE, "the server's clock has gone on", || time(server) > before + APART);
+        eventually(DEADLINE, "the server's clock has gone on", || {
+            time(server) > before + APART
+        });
     };
     for direction in [ToServer, ToClient] {
         let line = Line::new();
         line.proxy.delay(direction, Duration::from_millis(200));
-        let memory = line.builder().timeout(Duration::from_secs(2)).build().unwrap();
+        let memory = line
+            .builder()
+            .timeout(Duration::from_secs(2))
+            .build()
+            .unwrap();
         let other = line.open_directly();
         memory.set(&key("n"), 1).unwrap();
         line.down(&memory);
@@ -508,7 +675,11 @@ fn of_two_writes_the_later_wins_also_where_one_line_is_slow_one_way() {
         memory.set(&key("m"), 4).unwrap();
         line.up();
         memory.flush(DEADLINE).unwrap();
-        assert_eq!((stored(&line.server, "n"), stored(&line.server, "m")), (Some(3), Some(4)), "{direction:?}");
+        assert_eq!(
+            (stored(&line.server, "n"), stored(&line.server, "m")),
+            (Some(3), Some(4)),
+            "{direction:?}"
+        );
     }
 }
 
@@ -524,6 +695,9 @@ fn a_write_that_no_attempt_was_made_of_can_wait_for_a_server_that_never_was() {
     }
     server.start();
     memory.flush(DEADLINE).unwrap();
-    assert_eq!((stored(&server, "n"), stored(&server, "m")), (Some(99), Some(99)));
+    assert_eq!(
+        (stored(&server, "n"), stored(&server, "m")),
+        (Some(99), Some(99))
+    );
     assert_eq!(server.command_count("set"), 2);
 }

@@ -1,5 +1,6 @@
-//! A confirmed call whose answer was lost was made once or never: its caller is told what has come of it where that is known
-//! in time, and else that nobody knows; what it was is found out, and nothing is made twice.
+//! A confirmed call whose answer was lost was made once or never: its caller is told what has come
+//! of it where that is known in time, and else that nobody knows; what it was is found out, and
+//! nothing is made twice.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -32,7 +33,12 @@ impl Two {
         theirs.set(vec![1]).unwrap();
         let mine = memory.synced(&list());
         assert_eq!(mine.get().unwrap(), [1]);
-        Self { line, memory, mine, theirs }
+        Self {
+            line,
+            memory,
+            mine,
+            theirs,
+        }
     }
 
     /// Pushes 2, which the server does, and no answer comes for longer than that is waited for.
@@ -58,33 +64,54 @@ impl Two {
 
     /// Whether a number of this writer was barred at the list.
     fn is_barred(&self) -> bool {
-        let Value::Array(sidecar) = self.line.server.cli(&["HVALS", "synced-memory/{memory:list}"]) else {
+        let Value::Array(sidecar) = self
+            .line
+            .server
+            .cli(&["HVALS", "synced-memory/{memory:list}"])
+        else {
             return false;
         };
-        sidecar.into_iter().any(|value| redis::from_redis_value::<String>(value).unwrap().ends_with('-'))
+        sidecar.into_iter().any(|value| {
+            redis::from_redis_value::<String>(value)
+                .unwrap()
+                .ends_with('-')
+        })
     }
 
     fn up(&self) {
         self.line.deliver(&self.memory);
         let status = self.memory.status();
-        assert_eq!((status.pending, status.dead_letters, status.superseded), (0, 0, 0), "{status:?}");
+        assert_eq!(
+            (status.pending, status.dead_letters, status.superseded),
+            (0, 0, 0),
+            "{status:?}"
+        );
     }
 }
 
 #[test]
 fn a_call_whose_answer_was_lost_returns_its_fact_where_the_line_is_back_in_time() {
     let two = Two::new(DEADLINE);
-    let claims = two.memory.synced(&Key::<std::collections::HashSet<u64>>::new("claims")).confirmed();
+    let claims = two
+        .memory
+        .synced(&Key::<std::collections::HashSet<u64>>::new("claims"))
+        .confirmed();
     for round in 0..20 {
         two.line.proxy.lose_answer_to(commits);
-        assert!(claims.insert(round).unwrap(), "the answer was lost, and the fact is the same");
+        assert!(
+            claims.insert(round).unwrap(),
+            "the answer was lost, and the fact is the same"
+        );
         assert!(!claims.insert(round).unwrap());
         let cuts = two.line.proxy.cuts();
         two.line.proxy.lose_answer_to(commits);
         assert_eq!(two.mine.confirmed().push(round).unwrap(), Written::Stored);
         assert_eq!(two.line.proxy.cuts(), cuts + 1);
     }
-    assert_eq!(two.theirs.get().unwrap(), [1].into_iter().chain(0..20).collect::<Vec<_>>());
+    assert_eq!(
+        two.theirs.get().unwrap(),
+        [1].into_iter().chain(0..20).collect::<Vec<_>>()
+    );
     two.up();
 }
 
@@ -97,7 +124,10 @@ fn a_delete_whose_answer_was_lost_says_whether_there_was_anything() {
             two.line.open_directly().set(&key, 1).unwrap();
         }
         two.line.proxy.lose_answer_to(commits);
-        assert_eq!(two.memory.synced(&key).confirmed().delete().unwrap(), is_there);
+        assert_eq!(
+            two.memory.synced(&key).confirmed().delete().unwrap(),
+            is_there
+        );
         two.line.proxy.lose_answer_to(commits);
         assert!(!two.memory.synced(&key).confirmed().delete().unwrap());
     }
@@ -107,7 +137,11 @@ fn a_delete_whose_answer_was_lost_says_whether_there_was_anything() {
 fn what_was_made_in_doubt_is_there_once_and_later_writes_come_behind_it() {
     let two = Two::new(TIMEOUT);
     two.push_in_doubt();
-    assert_eq!(two.mine.get().unwrap(), [1], "it is not shown before it is confirmed");
+    assert_eq!(
+        two.mine.get().unwrap(),
+        [1],
+        "it is not shown before it is confirmed"
+    );
     let other = Key::<u64>::new("other");
     assert_eq!(two.mine.push(3).unwrap(), Written::Queued);
     assert_eq!(two.memory.set(&other, 1).unwrap(), Written::Queued);
@@ -129,13 +163,22 @@ fn what_was_never_made_is_barred_and_refused_when_it_arrives_at_last() {
             assert_eq!(two.mine.push(3).unwrap(), Written::Queued);
         }
         two.up();
-        let expected = if is_changed_since { vec![1, 3] } else { vec![1] };
+        let expected = if is_changed_since {
+            vec![1, 3]
+        } else {
+            vec![1]
+        };
         assert_eq!(two.theirs.get().unwrap(), expected);
         two.line.proxy.release();
-        eventually(DEADLINE, "the late one has arrived", || two.line.proxy.open() == 1);
+        eventually(DEADLINE, "the late one has arrived", || {
+            two.line.proxy.open() == 1
+        });
         // Behind what arrived.
         assert_eq!(two.theirs.confirmed().push(4).unwrap(), Written::Stored);
-        assert!(!two.theirs.get().unwrap().contains(&2), "it was never to be made");
+        assert!(
+            !two.theirs.get().unwrap().contains(&2),
+            "it was never to be made"
+        );
     }
 }
 
@@ -160,8 +203,14 @@ fn what_was_barred_and_withdrawn_is_refused_also_when_its_writer_has_gone() {
     two.line.server.cli(&["CONFIG", "SET", "maxmemory", "0"]);
     two.memory.close(DEADLINE).unwrap();
     two.line.proxy.release();
-    eventually(DEADLINE, "the late one has arrived", || two.line.proxy.open() == 0);
-    assert_eq!(two.theirs.confirmed().get().unwrap(), [1], "it was withdrawn");
+    eventually(DEADLINE, "the late one has arrived", || {
+        two.line.proxy.open() == 0
+    });
+    assert_eq!(
+        two.theirs.confirmed().get().unwrap(),
+        [1],
+        "it was withdrawn"
+    );
 }
 
 #[test]
@@ -172,7 +221,10 @@ fn a_call_that_has_only_asked_what_is_there_was_not_made_and_says_so() {
     line.proxy.lose_answer_to(commits);
     line.proxy.refuse(true);
     let mine = memory.synced(&list());
-    assert_eq!(mine.confirmed().push(2).unwrap_err().kind(), ErrorKind::Unavailable);
+    assert_eq!(
+        mine.confirmed().push(2).unwrap_err().kind(),
+        ErrorKind::Unavailable
+    );
     assert_eq!(memory.status().pending, 0);
     line.up();
     connected(&memory);
@@ -190,14 +242,20 @@ fn nothing_of_this_writer_goes_out_at_a_key_before_what_is_in_doubt_there_is_set
     two.line.server.cli(&["CONFIG", "SET", "maxmemory", "1"]);
     two.line.up();
     eventually(DEADLINE, "it is asked for in vain", || {
-        two.memory.status().last_error.is_some_and(|error| error.to_string().contains("OOM"))
+        two.memory
+            .status()
+            .last_error
+            .is_some_and(|error| error.to_string().contains("OOM"))
     });
     assert_eq!(two.theirs.get().unwrap(), [1]);
     assert_eq!(two.memory.status().pending, 1);
     two.line.server.cli(&["CONFIG", "SET", "maxmemory", "0"]);
     assert_ne!(two.memory.set(&other, 1).unwrap(), Written::Superseded);
     two.up();
-    assert_eq!((two.theirs.get().unwrap(), two.memory.get(&other).unwrap()), (vec![1, 3], Some(1)));
+    assert_eq!(
+        (two.theirs.get().unwrap(), two.memory.get(&other).unwrap()),
+        (vec![1, 3], Some(1))
+    );
 }
 
 #[test]
@@ -211,10 +269,16 @@ fn other_keys_go_on_while_one_is_in_doubt() {
         two.line.proxy.cut();
         connected(&two.memory);
         assert_eq!(other.confirmed().set(1).unwrap(), Written::Stored);
-        assert_eq!(push.join().unwrap().unwrap(), Written::Stored, "it was barred, and made anew");
+        assert_eq!(
+            push.join().unwrap().unwrap(),
+            Written::Stored,
+            "it was barred, and made anew"
+        );
     });
     two.line.proxy.release();
-    eventually(DEADLINE, "the late one has arrived", || two.line.proxy.open() == 1);
+    eventually(DEADLINE, "the late one has arrived", || {
+        two.line.proxy.open() == 1
+    });
     assert_eq!(two.theirs.confirmed().get().unwrap(), [1, 2]);
 }
 
@@ -222,17 +286,32 @@ fn other_keys_go_on_while_one_is_in_doubt() {
 fn a_confirmed_write_that_is_in_doubt_for_longer_than_deletes_are_remembered_is_no_dead_letter() {
     const REMEMBERED: Duration = Duration::from_millis(700);
     let line = Line::new();
-    let memory = line.builder().timeout(Duration::from_millis(200)).tombstone_ttl(REMEMBERED).build().unwrap();
+    let memory = line
+        .builder()
+        .timeout(Duration::from_millis(200))
+        .tombstone_ttl(REMEMBERED)
+        .build()
+        .unwrap();
     let (mine, theirs) = (memory.synced(&list()), line.open_directly().synced(&list()));
     mine.set(vec![1]).unwrap();
     line.proxy.lose_answer_to(commits);
     line.proxy.refuse(true);
     let began = Instant::now();
-    assert_eq!(mine.confirmed().push(2).unwrap_err().kind(), ErrorKind::InDoubt);
-    eventually(DEADLINE, "it has waited for too long", || began.elapsed() > 2 * REMEMBERED);
+    assert_eq!(
+        mine.confirmed().push(2).unwrap_err().kind(),
+        ErrorKind::InDoubt
+    );
+    eventually(DEADLINE, "it has waited for too long", || {
+        began.elapsed() > 2 * REMEMBERED
+    });
     line.up();
     memory.flush(DEADLINE).unwrap();
-    assert_eq!(memory.status().dead_letters, 0, "{:?}", memory.dead_letters());
+    assert_eq!(
+        memory.status().dead_letters,
+        0,
+        "{:?}",
+        memory.dead_letters()
+    );
     assert_eq!(theirs.get().unwrap(), [1, 2]);
     assert_eq!(mine.confirmed().push(3).unwrap(), Written::Stored);
     assert_eq!(theirs.get().unwrap(), [1, 2, 3]);
@@ -241,20 +320,35 @@ fn a_confirmed_write_that_is_in_doubt_for_longer_than_deletes_are_remembered_is_
 #[test]
 fn a_slow_line_is_not_taken_for_a_silent_one() {
     let line = Line::new();
-    let memory = line.builder().timeout(Duration::from_secs(1)).build().unwrap();
+    let memory = line
+        .builder()
+        .timeout(Duration::from_secs(1))
+        .build()
+        .unwrap();
     let list = memory.synced(&list());
     list.set(vec![]).unwrap();
     line.proxy.delay(ToClient, Duration::from_millis(600));
     let connections = line.proxy.connections();
     // A read takes more than half of the time.
     let error = list.confirmed().pop().map(drop).err();
-    assert_eq!(error.map(|error| error.kind()), None, "nothing is there, which is a fact");
+    assert_eq!(
+        error.map(|error| error.kind()),
+        None,
+        "nothing is there, which is a fact"
+    );
     let error = list.confirmed().insert(0, 5).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InDoubt, "{error}");
     line.proxy.delay(ToClient, Duration::ZERO);
     memory.flush(DEADLINE).unwrap();
-    assert_eq!(line.proxy.connections(), connections, "the connection is good");
-    assert_eq!(line.open_directly().synced(&self::list()).get().unwrap(), [5]);
+    assert_eq!(
+        line.proxy.connections(),
+        connections,
+        "the connection is good"
+    );
+    assert_eq!(
+        line.open_directly().synced(&self::list()).get().unwrap(),
+        [5]
+    );
 }
 
 #[test]
@@ -278,15 +372,27 @@ fn a_line_that_is_cut_at_any_byte_makes_a_confirmed_push_once_or_never_and_a_fac
                 kinds[2] += 1;
                 two.line.up();
                 two.memory.flush(DEADLINE).unwrap();
-                assert!(!two.theirs.get().unwrap().contains(&number), "byte {byte}: it was withdrawn");
+                assert!(
+                    !two.theirs.get().unwrap().contains(&number),
+                    "byte {byte}: it was withdrawn"
+                );
             }
         }
         two.line.proxy.do_not_cut();
         two.line.deliver(&two.memory);
-        let made = two.theirs.get().unwrap().iter().filter(|made| **made == number).count();
+        let made = two
+            .theirs
+            .get()
+            .unwrap()
+            .iter()
+            .filter(|made| **made == number)
+            .count();
         assert!(made <= 1, "byte {byte}");
     }
-    eprintln!("{} facts, {} in doubt, {} withdrawn", kinds[0], kinds[1], kinds[2]);
+    eprintln!(
+        "{} facts, {} in doubt, {} withdrawn",
+        kinds[0], kinds[1], kinds[2]
+    );
     assert!(kinds[0] > 0 && kinds[1] > 0, "{kinds:?}");
     assert_eq!(two.memory.status().dead_letters, 0);
 }
@@ -300,7 +406,10 @@ fn a_close_meanwhile_ends_a_confirmed_call_as_closed_or_in_doubt() {
         eventually(DEADLINE, "it waits", || two.memory.status().pending == 1);
         let waits = scope.spawn(|| two.mine.confirmed().push(3));
         let closed = scope.spawn(|| two.memory.close(Duration::from_millis(100)));
-        assert_eq!(closed.join().unwrap().unwrap_err().kind(), ErrorKind::Timeout);
+        assert_eq!(
+            closed.join().unwrap().unwrap_err().kind(),
+            ErrorKind::Timeout
+        );
         assert_eq!(sent.join().unwrap().unwrap_err().kind(), ErrorKind::InDoubt);
         let error = waits.join().unwrap().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Closed, "{error}");
@@ -316,6 +425,9 @@ fn a_memory_without_a_journal_forgets_what_was_in_doubt_and_another_is_not_held_
     let proxy = Proxy::to(&two.line.server);
     let another = quick(proxy.url()).build().unwrap().synced(&list());
     assert_eq!(another.confirmed().push(3).unwrap(), Written::Stored);
-    assert_eq!(two.memory.close(Duration::ZERO).unwrap_err().kind(), ErrorKind::Timeout);
+    assert_eq!(
+        two.memory.close(Duration::ZERO).unwrap_err().kind(),
+        ErrorKind::Timeout
+    );
     assert_eq!(another.get().unwrap(), [1, 2, 3]);
 }

@@ -1,4 +1,5 @@
-//! DESIGN, 3.2 and 3.3: every method of the tables is there as it is written there, and does what std's collections do.
+//! DESIGN, 3.2 and 3.3: every method of the tables is there as it is written there, and does what
+//! std's collections do.
 
 use std::collections::hash_map::DefaultHasher;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
@@ -8,7 +9,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use synced_memory::{DeadLetter, ErrorKind, Key, Memory, Result, Status, Synced, SyncedMemory, Written};
+use synced_memory::{
+    DeadLetter, ErrorKind, Key, Memory, Result, Status, Synced, SyncedMemory, Written,
+};
 
 /// A hasher that is not the usual one.
 type Hasher = BuildHasherDefault<DefaultHasher>;
@@ -30,7 +33,10 @@ macro_rules! list {
             };
             assert!(list.is_empty()?);
             let _: Option<i64> = list.pop()?;
-            assert_eq!((list.pop()?, list.remove(0)?, list.remove_item(&1)?), (None, None, false));
+            assert_eq!(
+                (list.pop()?, list.remove(0)?, list.remove_item(&1)?),
+                (None, None, false)
+            );
             let _: Written = list.push(3)?;
             let _: Written = list.extend([1, 2, 1])?;
             model.extend([3, 1, 2, 1]);
@@ -51,7 +57,12 @@ macro_rules! list {
             let last: Option<i64> = list.pop()?;
             assert_eq!(last, model.pop());
             same(&model);
-            for (range, items) in [(1..2, vec![5, 5, 4]), (0..0, vec![9]), (3..99, vec![]), (7..9, vec![6, 6])] {
+            for (range, items) in [
+                (1..2, vec![5, 5, 4]),
+                (0..0, vec![9]),
+                (3..99, vec![]),
+                (7..9, vec![6, 6]),
+            ] {
                 let replaced: Vec<i64> = list.splice(range.clone(), items.clone())?;
                 let end = range.end.min(model.len());
                 let range = range.start.min(end)..end;
@@ -59,7 +70,10 @@ macro_rules! list {
                 same(&model);
             }
             assert_eq!(list.splice(.., [4, 2, 4, 1])?, model);
-            assert_eq!((list.splice(..=0, [3])?, list.splice(3.., [0])?), (vec![4], vec![1]));
+            assert_eq!(
+                (list.splice(..=0, [3])?, list.splice(3.., [0])?),
+                (vec![4], vec![1])
+            );
             model = vec![3, 2, 4, 0];
             same(&model);
             let _: Written = list.sort()?;
@@ -77,11 +91,18 @@ macro_rules! list {
             let element: Synced<i64> = list.at(1);
             element.add(5)?;
             model[1] += 5;
-            assert_eq!((element.get()?, list.at(9).find()?, list.len()?), (model[1], None, 2));
+            assert_eq!(
+                (element.get()?, list.at(9).find()?, list.len()?),
+                (model[1], None, 2)
+            );
             assert_eq!(list.at(9).get().unwrap_err().kind(), ErrorKind::Unset);
             let _: Written = list.clear()?;
             same(&[]);
-            assert_eq!(list.find()?.map(|list| list.len()), Some(0), "it is there, and empty");
+            assert_eq!(
+                list.find()?.map(|list| list.len()),
+                Some(0),
+                "it is there, and empty"
+            );
             Ok(())
         }
     };
@@ -96,7 +117,11 @@ where
     L: Serialize + for<'de> Deserialize<'de> + Send + Sync + 'static,
 {
     fn read_or_empty(&self) -> Vec<i64> {
-        self.find().unwrap().unwrap_or_default().into_iter().collect()
+        self.find()
+            .unwrap()
+            .unwrap_or_default()
+            .into_iter()
+            .collect()
     }
 }
 
@@ -115,18 +140,32 @@ macro_rules! map {
                 let mut keys: Vec<String> = map.keys().unwrap();
                 keys.sort_unstable();
                 assert!(keys.iter().eq(model.keys()));
-                assert_eq!((map.len().unwrap(), map.is_empty().unwrap()), (model.len(), model.is_empty()));
+                assert_eq!(
+                    (map.len().unwrap(), map.is_empty().unwrap()),
+                    (model.len(), model.is_empty())
+                );
             };
             same(&model);
             let nothing: Option<(String, i64)> = map.pop()?;
-            assert_eq!((nothing, map.remove("a")?, map.contains_key("a")?), (None, None, false));
+            assert_eq!(
+                (nothing, map.remove("a")?, map.contains_key("a")?),
+                (None, None, false)
+            );
             for (key, value) in [("a", 1), ("b", 2), ("a", 3)] {
                 let before: Option<i64> = map.insert(key.to_owned(), value)?;
                 assert_eq!(before, model.insert(key.to_owned(), value));
                 same(&model);
             }
-            let _: Written = map.extend([("b".to_owned(), 4), ("c".to_owned(), 5), ("\"\n:{".to_owned(), 6)])?;
-            model.extend([("b".to_owned(), 4), ("c".to_owned(), 5), ("\"\n:{".to_owned(), 6)]);
+            let _: Written = map.extend([
+                ("b".to_owned(), 4),
+                ("c".to_owned(), 5),
+                ("\"\n:{".to_owned(), 6),
+            ])?;
+            model.extend([
+                ("b".to_owned(), 4),
+                ("c".to_owned(), 5),
+                ("\"\n:{".to_owned(), 6),
+            ]);
             same(&model);
             let got: i64 = map.get_or_insert("b".to_owned(), 9)?;
             assert_eq!((got, map.get_or_insert("d".to_owned(), 9)?), (4, 9));
@@ -185,16 +224,25 @@ fn a_map_has_keys_of_every_type_that_json_can_name() -> Result<()> {
     let numbers: Synced<BTreeMap<u32, String>> = memory.synced(&Key::new("numbers"));
     numbers.insert(7, "seven".to_owned())?;
     numbers.at(&7).update(|text| text.push('!'))?;
-    assert_eq!((numbers.remove(&7)?, numbers.keys()?), (Some("seven!".to_owned()), vec![]));
+    assert_eq!(
+        (numbers.remove(&7)?, numbers.keys()?),
+        (Some("seven!".to_owned()), vec![])
+    );
     let colours: Synced<HashMap<Colour, u8, Hasher>> = memory.synced(&Key::new("colours"));
     colours.insert(Colour::DarkRed, 1)?;
     colours.at(&Colour::Blue).set(2)?;
-    assert_eq!(memory.get(&Key::<Value>::new("colours"))?, Some(json!({"dark-red": 1, "blue": 2})));
+    assert_eq!(
+        memory.get(&Key::<Value>::new("colours"))?,
+        Some(json!({"dark-red": 1, "blue": 2}))
+    );
     assert_eq!(colours.pop()?, Some((Colour::Blue, 2)));
     // What JSON cannot name is refused, and nothing is changed.
     let pairs: Synced<BTreeMap<(u8, u8), u8>> = memory.synced(&Key::new("pairs"));
-    let refused =
-        [pairs.insert((1, 2), 3).map(drop), pairs.at(&(1, 2)).set(3).map(drop), pairs.at(&(1, 2)).get().map(drop)];
+    let refused = [
+        pairs.insert((1, 2), 3).map(drop),
+        pairs.at(&(1, 2)).set(3).map(drop),
+        pairs.at(&(1, 2)).get().map(drop),
+    ];
     for refused in refused {
         assert_eq!(refused.unwrap_err().kind(), ErrorKind::Serialize);
     }
@@ -243,12 +291,21 @@ set!(a_btree_set_does_what_one_of_std_does, BTreeSet<i64>);
 fn every_view_is_read_and_written_as_a_whole() -> Result<()> {
     let view: Synced<String> = memory().synced(&Key::new("text"));
     let unset = view.get().unwrap_err();
-    assert_eq!((unset.kind(), view.find()?, view.last_modified()?), (ErrorKind::Unset, None, None));
-    assert_eq!(view.update(|text| text.push('x')).unwrap_err().kind(), ErrorKind::Unset);
+    assert_eq!(
+        (unset.kind(), view.find()?, view.last_modified()?),
+        (ErrorKind::Unset, None, None)
+    );
+    assert_eq!(
+        view.update(|text| text.push('x')).unwrap_err().kind(),
+        ErrorKind::Unset
+    );
     let written: Written = view.set("a".to_owned())?;
     assert_eq!(written, Written::Stored);
     let (value, shared): (String, Arc<String>) = (view.get()?, view.read()?);
-    assert_eq!((value.as_str(), shared.as_str(), view.with(String::len)?), ("a", "a", 1));
+    assert_eq!(
+        (value.as_str(), shared.as_str(), view.with(String::len)?),
+        ("a", "a", 1)
+    );
     let first: Option<u64> = view.last_modified()?;
     let result: usize = view.update(|text| {
         text.push('b');
@@ -259,7 +316,13 @@ fn every_view_is_read_and_written_as_a_whole() -> Result<()> {
         text.clear();
         Err("no".into())
     });
-    assert_eq!((refused.unwrap_err().to_string().as_str(), view.get()?.as_str()), ("no", "ab"));
+    assert_eq!(
+        (
+            refused.unwrap_err().to_string().as_str(),
+            view.get()?.as_str()
+        ),
+        ("no", "ab")
+    );
     let (was_there, again): (bool, bool) = (view.delete()?, view.delete()?);
     assert_eq!((was_there, again, view.find()?), (true, false, None));
     pollster::block_on(async {
@@ -301,26 +364,49 @@ fn an_element_of_an_element_is_a_view_to_any_depth() -> Result<()> {
     deep.matrix().at(1).at(0).add(1)?;
     assert_eq!(deep.matrix().get()?, [vec![1], vec![6]]);
 
-    deep.any().set(json!({"users": [{"name": "ada"}], "n": 1}))?;
+    deep.any()
+        .set(json!({"users": [{"name": "ada"}], "n": 1}))?;
     deep.any().at("users").at(0).insert("age", 36)?;
     deep.any().at("users").at(0).at("tags").set(json!([]))?;
     deep.any().at("users").at(0).at("tags").push("x")?;
-    deep.any().at("users").at(0).at("tags").at(0).update(|tag| *tag = json!([tag.take()]))?;
-    assert_eq!(deep.any().at("users").at(0).get()?, json!({"name": "ada", "age": 36, "tags": [["x"]]}));
+    deep.any()
+        .at("users")
+        .at(0)
+        .at("tags")
+        .at(0)
+        .update(|tag| *tag = json!([tag.take()]))?;
+    assert_eq!(
+        deep.any().at("users").at(0).get()?,
+        json!({"name": "ada", "age": 36, "tags": [["x"]]})
+    );
     assert_eq!(deep.any().remove("n")?, Some(json!(1)));
     assert!(deep.any().at("users").at(3).at("name").find()?.is_none());
 
-    let home = Home { rooms: vec![VecDeque::from([1]), VecDeque::new()] };
-    deep.by_name().insert("team".to_owned(), vec![Member { name: "ada".to_owned(), wins: 0, home }])?;
+    let home = Home {
+        rooms: vec![VecDeque::from([1]), VecDeque::new()],
+    };
+    deep.by_name().insert(
+        "team".to_owned(),
+        vec![Member {
+            name: "ada".to_owned(),
+            wins: 0,
+            home,
+        }],
+    )?;
     let member = deep.by_name().at("team").at(0).fields();
     member.add_wins(2)?;
     member.home().rooms().at(1).push(9)?;
     member.home().rooms().at(1).at(0).sub(2)?;
-    assert_eq!((member.wins()?, member.home().snapshot()?.rooms[1][0]), (2, 7));
+    assert_eq!(
+        (member.wins()?, member.home().snapshot()?.rooms[1][0]),
+        (2, 7)
+    );
     assert_eq!(deep.by_name().at("team").at(0).get()?, member.snapshot()?);
 
     deep.sets().at(&3).insert("a".to_owned())?;
-    assert!(deep.sets().at(&3).contains(&"a".to_owned())? && deep.sets().at(&4).to_set()?.is_empty());
+    assert!(
+        deep.sets().at(&3).contains(&"a".to_owned())? && deep.sets().at(&4).to_set()?.is_empty()
+    );
     assert_eq!(deep.sets().keys()?, [3]);
     Ok(())
 }
@@ -329,23 +415,47 @@ fn an_element_of_an_element_is_a_view_to_any_depth() -> Result<()> {
 fn a_memory_does_by_key_what_a_view_does() -> Result<()> {
     let memory = memory();
     let count = Key::<u64>::new("count");
-    assert_eq!((memory.get(&count)?, memory.contains(&count)?, memory.delete(&count)?), (None, false, false));
+    assert_eq!(
+        (
+            memory.get(&count)?,
+            memory.contains(&count)?,
+            memory.delete(&count)?
+        ),
+        (None, false, false)
+    );
     let written: Written = memory.add(&count, 2)?;
-    assert_eq!((written, memory.set(&count, 3)?), (Written::Stored, Written::Stored));
+    assert_eq!(
+        (written, memory.set(&count, 3)?),
+        (Written::Stored, Written::Stored)
+    );
     let doubled: u64 = memory.update(&count, |count| {
         let count = count.get_or_insert(0);
         *count *= 2;
         *count
     })?;
-    assert_eq!((doubled, memory.synced(&count).get()?, memory.names()?), (6, 6, vec!["count".to_owned()]));
+    assert_eq!(
+        (doubled, memory.synced(&count).get()?, memory.names()?),
+        (6, 6, vec!["count".to_owned()])
+    );
     // `None` removes it.
     memory.update(&count, |count| *count = None)?;
-    assert_eq!((memory.get(&count)?, memory.contains(&count)?), (None, false));
+    assert_eq!(
+        (memory.get(&count)?, memory.contains(&count)?),
+        (None, false)
+    );
     memory.set(&Key::named("at run time".to_owned()), 1)?;
     assert_eq!((memory.purge()?, memory.names()?), (1, vec![]));
     let status: Status = memory.status();
-    assert!(status.connected && status.pending == 0 && status.oldest_pending.is_none() && status.last_error.is_none());
-    assert_eq!((status.dead_letters, status.superseded, status.expired), (0, 0, 0));
+    assert!(
+        status.connected
+            && status.pending == 0
+            && status.oldest_pending.is_none()
+            && status.last_error.is_none()
+    );
+    assert_eq!(
+        (status.dead_letters, status.superseded, status.expired),
+        (0, 0, 0)
+    );
     let letters: Vec<DeadLetter> = memory.dead_letters();
     assert!(letters.is_empty());
     memory.flush(Duration::from_secs(5))?;

@@ -33,7 +33,10 @@ fn journalling(line: &Line, directory: &Path) -> Builder {
 fn crash(memory: Memory, line: &Line) {
     line.down(&memory);
     // A close that delivers nothing leaves everything where it is.
-    assert_eq!(memory.close(Duration::ZERO).unwrap_err().kind(), ErrorKind::Timeout);
+    assert_eq!(
+        memory.close(Duration::ZERO).unwrap_err().kind(),
+        ErrorKind::Timeout
+    );
     drop(memory);
 }
 
@@ -48,7 +51,10 @@ fn what_was_queued_is_delivered_by_the_next_memory_in_order_and_once() {
     memory.set(&Key::new("stays"), 1).unwrap();
     line.down(&memory);
     for item in ["a", "b", "c"] {
-        assert_eq!(memory.synced(&items()).push(item.to_owned()).unwrap(), Written::Queued);
+        assert_eq!(
+            memory.synced(&items()).push(item.to_owned()).unwrap(),
+            Written::Queued
+        );
     }
     memory.set(&Key::new("theme"), "old".to_owned()).unwrap();
     memory.set(&Key::new("theme"), "dark".to_owned()).unwrap();
@@ -61,11 +67,18 @@ fn what_was_queued_is_delivered_by_the_next_memory_in_order_and_once() {
         let memory = journalling(&line, directory.path()).build().unwrap();
         memory.flush(DEADLINE).unwrap();
         assert_eq!(memory.get(&items()).unwrap().unwrap(), ["a", "b", "c"]);
-        assert_eq!(memory.get(&Key::<String>::new("theme")).unwrap().unwrap(), "dark");
+        assert_eq!(
+            memory.get(&Key::<String>::new("theme")).unwrap().unwrap(),
+            "dark"
+        );
         assert_eq!(memory.get(&Key::<i64>::new("count")).unwrap(), Some(5));
         assert_eq!(memory.get(&Key::<i64>::new("stays")).unwrap(), None);
         memory.close(DEADLINE).unwrap();
-        assert_eq!(files(directory.path()), 0, "nothing is left once everything is delivered");
+        assert_eq!(
+            files(directory.path()),
+            0,
+            "nothing is left once everything is delivered"
+        );
     }
 }
 
@@ -80,7 +93,10 @@ fn a_write_whose_answer_was_lost_is_not_doubled_by_the_process_that_adopts_it() 
     line.proxy.refuse(true);
     assert_eq!(list.push("b".to_owned()).unwrap(), Written::Queued);
     assert_eq!(list.push("c".to_owned()).unwrap(), Written::Queued);
-    assert_eq!(line.open_directly().get(&items()).unwrap().unwrap(), ["a", "b"]);
+    assert_eq!(
+        line.open_directly().get(&items()).unwrap().unwrap(),
+        ["a", "b"]
+    );
     drop(list);
     crash(memory, &line);
 
@@ -97,18 +113,39 @@ fn a_journal_that_is_in_use_or_for_another_target_is_left_alone() {
     line.down(&memory);
     memory.synced(&items()).push("mine".to_owned()).unwrap();
 
-    let beside = quick(line.server.url()).journal(directory.path()).build().unwrap();
+    let beside = quick(line.server.url())
+        .journal(directory.path())
+        .build()
+        .unwrap();
     beside.flush(DEADLINE).unwrap();
-    assert_eq!(beside.get(&items()).unwrap(), None, "it is in use, and for another target");
+    assert_eq!(
+        beside.get(&items()).unwrap(),
+        None,
+        "it is in use, and for another target"
+    );
     crash(memory, &line);
-    let other = quick(line.server.url()).journal(directory.path()).build().unwrap();
+    let other = quick(line.server.url())
+        .journal(directory.path())
+        .build()
+        .unwrap();
     other.flush(DEADLINE).unwrap();
-    assert_eq!(other.get(&items()).unwrap(), None, "it is for another target");
+    assert_eq!(
+        other.get(&items()).unwrap(),
+        None,
+        "it is for another target"
+    );
 
     line.up();
-    let prefixed = journalling(&line, directory.path()).prefix("other:").build().unwrap();
+    let prefixed = journalling(&line, directory.path())
+        .prefix("other:")
+        .build()
+        .unwrap();
     prefixed.flush(DEADLINE).unwrap();
-    assert_eq!(other.get(&items()).unwrap(), None, "it is for another prefix");
+    assert_eq!(
+        other.get(&items()).unwrap(),
+        None,
+        "it is for another prefix"
+    );
     let next = journalling(&line, directory.path()).build().unwrap();
     next.flush(DEADLINE).unwrap();
     assert_eq!(other.get(&items()).unwrap().unwrap(), ["mine"]);
@@ -121,12 +158,21 @@ fn memories_of_one_target_share_a_directory_and_only_what_is_left_behind_is_adop
     let (ends, lives) = (open(), open());
     line.down(&ends);
     lost(&lives);
-    ends.synced(&items()).push("of the one that ends".to_owned()).unwrap();
-    lives.synced(&items()).push("of the one that lives".to_owned()).unwrap();
+    ends.synced(&items())
+        .push("of the one that ends".to_owned())
+        .unwrap();
+    lives
+        .synced(&items())
+        .push("of the one that lives".to_owned())
+        .unwrap();
     assert_eq!(files(directory.path()), 2, "each has its own");
     crash(ends, &line);
     let next = open();
-    assert_eq!(next.get(&items()).unwrap().unwrap(), ["of the one that ends"], "it has adopted this alone");
+    assert_eq!(
+        next.get(&items()).unwrap().unwrap(),
+        ["of the one that ends"],
+        "it has adopted this alone"
+    );
     assert_eq!(files(directory.path()), 2, "and the old one is gone");
     line.up();
     next.flush(DEADLINE).unwrap();
@@ -149,7 +195,12 @@ fn many_sets_of_one_key_do_not_grow_the_journal() {
         memory.set(&Key::new("number"), round).unwrap();
         if round % 1_000 == 0 {
             let size = |entry: fs::DirEntry| entry.metadata().unwrap().len();
-            most = most.max(fs::read_dir(directory.path()).unwrap().map(|entry| size(entry.unwrap())).sum());
+            most = most.max(
+                fs::read_dir(directory.path())
+                    .unwrap()
+                    .map(|entry| size(entry.unwrap()))
+                    .sum(),
+            );
         }
     }
     assert!(most < 2 << 20, "{most} bytes");
@@ -157,7 +208,10 @@ fn many_sets_of_one_key_do_not_grow_the_journal() {
     line.up();
     let memory = journalling(&line, directory.path()).build().unwrap();
     memory.flush(DEADLINE).unwrap();
-    assert_eq!(memory.get(&Key::<u64>::new("number")).unwrap(), Some(99_999));
+    assert_eq!(
+        memory.get(&Key::<u64>::new("number")).unwrap(),
+        Some(99_999)
+    );
 }
 
 /// How long this thread has been on a CPU so far: other tests run beside this one.
@@ -179,7 +233,9 @@ fn a_journal_of_many_keys_is_adopted_in_no_time() {
     let queued = time_on_cpu().saturating_sub(began);
     // Some of them are delivered.
     line.up();
-    eventually(DEADLINE, "a part is delivered", || memory.status().pending < 15_000);
+    eventually(DEADLINE, "a part is delivered", || {
+        memory.status().pending < 15_000
+    });
     crash(memory, &line);
     let began = time_on_cpu();
     let memory = open();
@@ -187,11 +243,18 @@ fn a_journal_of_many_keys_is_adopted_in_no_time() {
     let left = memory.status().pending;
     println!("{KEYS} keys were queued in {queued:?}; {left} adopted in {adopted:?}");
     // Looking at all that wait for each of them takes ten times as long.
-    assert!(queued < Duration::from_secs(8) && adopted < Duration::from_secs(4), "{queued:?}, {adopted:?}");
+    assert!(
+        queued < Duration::from_secs(8) && adopted < Duration::from_secs(4),
+        "{queued:?}, {adopted:?}"
+    );
     line.up();
     memory.flush(3 * DEADLINE).unwrap();
     let direct = line.open_directly();
-    assert!((0..KEYS).step_by(97).all(|n| direct.get(&key(n)).unwrap() == Some(n)));
+    assert!(
+        (0..KEYS)
+            .step_by(97)
+            .all(|n| direct.get(&key(n)).unwrap() == Some(n))
+    );
 }
 
 #[test]
@@ -204,7 +267,12 @@ fn what_is_damaged_is_kept_aside_and_reported_and_the_rest_is_delivered() {
     }
     crash(memory, &line);
     // The last record is torn, as by a loss of power.
-    let journal = fs::read_dir(directory.path()).unwrap().next().unwrap().unwrap().path();
+    let journal = fs::read_dir(directory.path())
+        .unwrap()
+        .next()
+        .unwrap()
+        .unwrap()
+        .path();
     let whole = fs::read(&journal).unwrap();
     fs::write(&journal, &whole[..whole.len() - 3]).unwrap();
 
@@ -215,19 +283,34 @@ fn what_is_damaged_is_kept_aside_and_reported_and_the_rest_is_delivered() {
     let error = memory.status().last_error.expect("the damage is reported");
     assert_eq!(error.kind(), ErrorKind::Journal, "{error}");
     memory.close(DEADLINE).unwrap();
-    let left: Vec<_> = fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let left: Vec<_> = fs::read_dir(directory.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
     assert_eq!(left.len(), 1, "{left:?}");
-    assert_eq!(fs::read(&left[0]).unwrap(), &whole[..whole.len() - 3], "the damaged file is kept aside");
+    assert_eq!(
+        fs::read(&left[0]).unwrap(),
+        &whole[..whole.len() - 3],
+        "the damaged file is kept aside"
+    );
 }
 
 /// A crash image after every byte of a journal.
 #[test]
 fn a_journal_that_ends_anywhere_never_fails_to_open_and_keeps_what_was_whole() {
     let (line, directory) = (Line::new(), TempDir::new().unwrap());
-    let memory = journalling(&line, directory.path()).durability(Durability::Fsync).build().unwrap();
+    let memory = journalling(&line, directory.path())
+        .durability(Durability::Fsync)
+        .build()
+        .unwrap();
     line.down(&memory);
     let read = || {
-        let journal = fs::read_dir(directory.path()).unwrap().next().unwrap().unwrap().path();
+        let journal = fs::read_dir(directory.path())
+            .unwrap()
+            .next()
+            .unwrap()
+            .unwrap()
+            .path();
         (fs::read(&journal).unwrap(), journal)
     };
     // After each write: everything that had returned by then is in there.
@@ -248,27 +331,53 @@ fn a_journal_that_ends_anywhere_never_fails_to_open_and_keeps_what_was_whole() {
         // And it was just being rewritten.
         fs::write(journal.with_extension("new"), &whole[..end / 2]).unwrap();
         // Nobody is there: what it shows is what it has adopted.
-        let memory = journalling(&line, image.path()).timeout(Duration::from_millis(1)).build().unwrap();
-        let returned = lengths.iter().filter(|length| **length <= end).count().saturating_sub(1);
+        let memory = journalling(&line, image.path())
+            .timeout(Duration::from_millis(1))
+            .build()
+            .unwrap();
+        let returned = lengths
+            .iter()
+            .filter(|length| **length <= end)
+            .count()
+            .saturating_sub(1);
         match memory.synced(&items()).to_vec() {
             Ok(shown) => assert_eq!(shown, ["a", "b", "c", "d"][..returned], "after {end} bytes"),
-            Err(error) => assert_eq!((error.kind(), returned), (ErrorKind::Unavailable, 0), "after {end} bytes"),
+            Err(error) => assert_eq!(
+                (error.kind(), returned),
+                (ErrorKind::Unavailable, 0),
+                "after {end} bytes"
+            ),
         }
         let _ = memory.close(Duration::ZERO);
     }
 }
 
-/// A process that opens a journal, adopts another one, and goes on until its own was rewritten, ends at each step; or
-/// the machine does.
+/// A process that opens a journal, adopts another one, and goes on until its own was rewritten,
+/// ends at each step; or the machine does.
 fn wherever_it_ends(durability: &str) {
     const LEFT: u64 = 3;
     const ALL: u64 = 20;
-    let (server, directory, disk) = (Server::redis().start(), TempDir::new().unwrap(), CrashingDisk::new());
+    let (server, directory, disk) = (
+        Server::redis().start(),
+        TempDir::new().unwrap(),
+        CrashingDisk::new(),
+    );
     let proxy = Proxy::to(&server);
     proxy.refuse(true);
-    let url = |directory: &Path| format!("{}?timeout=50ms&journal={}", proxy.url(), directory.display());
+    let url = |directory: &Path| {
+        format!(
+            "{}?timeout=50ms&journal={}",
+            proxy.url(),
+            directory.display()
+        )
+    };
     let run = |from: u64, to: u64, watch: bool| {
-        let arguments = [&url(directory.path()), &from.to_string(), &to.to_string(), durability];
+        let arguments = [
+            &url(directory.path()),
+            &from.to_string(),
+            &to.to_string(),
+            durability,
+        ];
         let mut child = Child::spawn_with(env!("CARGO_BIN_EXE_hoarder"), arguments, |command| {
             if watch {
                 disk.watch(directory.path(), command);
@@ -282,28 +391,46 @@ fn wherever_it_ends(durability: &str) {
     run(LEFT, ALL, true);
     proxy.refuse(false);
     let (images, mut rewritten) = (disk.images(), 0);
-    let checked = images.iter().filter(|image| !image.is_loss_of_power || durability == "fsync");
-    for Image { path, lines, is_loss_of_power } in checked.clone() {
+    let checked = images
+        .iter()
+        .filter(|image| !image.is_loss_of_power || durability == "fsync");
+    for Image {
+        path,
+        lines,
+        is_loss_of_power,
+    } in checked.clone()
+    {
         rewritten += usize::from(fs::read_dir(path).unwrap().any(|entry| {
             let path = entry.unwrap().path();
             path.extension().is_some_and(|extension| extension == "new")
         }));
         server.cli(&["FLUSHALL"]);
-        let memory =
-            quick(url(path)).timeout(DEADLINE).build().unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        let memory = quick(url(path))
+            .timeout(DEADLINE)
+            .build()
+            .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         memory.flush(DEADLINE).unwrap();
         let items = memory.get(&Key::<Vec<u64>>::new("items")).unwrap().unwrap();
         let image = format!("{}, power lost: {is_loss_of_power}", path.display());
         // One line is not of a write.
         let returned = LEFT + (*lines as u64).saturating_sub(1);
         let is_whole = (returned..=returned + 1).any(|count| items.iter().copied().eq(0..count));
-        assert!(is_whole, "{image}: {items:?} of {returned} that had returned");
+        assert!(
+            is_whole,
+            "{image}: {items:?} of {returned} that had returned"
+        );
         let big = memory.get(&Key::<String>::new("big")).unwrap().unwrap();
         let last: u64 = big.split(':').next().unwrap().parse().unwrap();
-        assert!((returned - 1..=returned).contains(&last), "{image}: {last} of {returned}");
+        assert!(
+            (returned - 1..=returned).contains(&last),
+            "{image}: {last} of {returned}"
+        );
         memory.close(DEADLINE).unwrap();
     }
-    println!("{durability}: {} images, {rewritten} of them with a journal that was being rewritten", checked.count());
+    println!(
+        "{durability}: {} images, {rewritten} of them with a journal that was being rewritten",
+        checked.count()
+    );
     assert!(rewritten > 3, "{rewritten}");
 }
 
@@ -328,13 +455,19 @@ fn a_journal_that_cannot_be_written_is_an_error_of_that_call_alone() {
 
 /// Random enough for the moments of kills, and the same in every run.
 fn draw(state: &mut u64, below: u64) -> u64 {
-    *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+    *state = state
+        .wrapping_mul(6_364_136_223_846_793_005)
+        .wrapping_add(1_442_695_040_888_963_407);
     (*state >> 33) % below
 }
 
 #[test]
 fn every_write_that_returned_is_on_the_server_once_however_often_the_process_is_killed() {
-    let rounds = if std::env::var_os("SYNCED_MEMORY_SOAK").is_some() { 200 } else { 30 };
+    let rounds = if std::env::var_os("SYNCED_MEMORY_SOAK").is_some() {
+        200
+    } else {
+        30
+    };
     let server = durable();
     let (proxy, directory) = (Proxy::to(&server), TempDir::new().unwrap());
     let path = directory.path().to_str().unwrap();
@@ -345,7 +478,10 @@ fn every_write_that_returned_is_on_the_server_once_however_often_the_process_is_
         // Down, up, or flapping.
         let mood = draw(&mut random, 3);
         proxy.refuse(mood == 0);
-        let mut child = Child::spawn(env!("CARGO_BIN_EXE_journalist"), [url.as_str(), &format!("r{round}")]);
+        let mut child = Child::spawn(
+            env!("CARGO_BIN_EXE_journalist"),
+            [url.as_str(), &format!("r{round}")],
+        );
         assert_eq!(child.recv(), "opened");
         let mut said = Vec::new();
         for _ in 0..=draw(&mut random, 60) {
@@ -359,33 +495,61 @@ fn every_write_that_returned_is_on_the_server_once_however_often_the_process_is_
         }
         child.kill();
         // What it said before it was killed has returned as well.
-        said.extend(child.last_words().iter().filter_map(|word| word.parse::<u64>().ok()));
+        said.extend(
+            child
+                .last_words()
+                .iter()
+                .filter_map(|word| word.parse::<u64>().ok()),
+        );
         returned.push(said);
     }
     proxy.refuse(false);
     let memory = quick(url).build().unwrap();
     memory.flush(DEADLINE).unwrap();
     let status = memory.status();
-    assert_eq!((status.dead_letters, status.superseded), (0, 0), "{status:?}");
+    assert_eq!(
+        (status.dead_letters, status.superseded),
+        (0, 0),
+        "{status:?}"
+    );
     // However busy this machine is, what is read is what is there.
     let reader = quick(server.url()).timeout(DEADLINE).build().unwrap();
     let items = reader.get(&items()).unwrap().unwrap_or_default();
     let mut total = 0;
     for (round, said) in returned.iter().enumerate() {
         let prefix = format!("r{round}/");
-        let there: Vec<u64> = items.iter().filter_map(|item| item.strip_prefix(&prefix)?.parse().ok()).collect();
+        let there: Vec<u64> = items
+            .iter()
+            .filter_map(|item| item.strip_prefix(&prefix)?.parse().ok())
+            .collect();
         // One more may have been pushed and not said.
         let expected: Vec<u64> = (0..there.len() as u64).collect();
         assert_eq!(there, expected, "each item of round {round} once, in order");
-        assert!(there.len() >= said.len(), "round {round}: {} of {} are there", there.len(), said.len());
-        let last = reader.get(&Key::<u64>::named(format!("last_r{round}"))).unwrap();
-        assert!(last >= said.last().copied(), "round {round}: {last:?} of {:?}", said.last());
+        assert!(
+            there.len() >= said.len(),
+            "round {round}: {} of {} are there",
+            there.len(),
+            said.len()
+        );
+        let last = reader
+            .get(&Key::<u64>::named(format!("last_r{round}")))
+            .unwrap();
+        assert!(
+            last >= said.last().copied(),
+            "round {round}: {last:?} of {:?}",
+            said.last()
+        );
         total += there.len();
     }
     let count: usize = reader.get(&Key::new("count")).unwrap().unwrap_or(0);
     let said: usize = returned.iter().map(Vec::len).sum();
-    println!("{rounds} kills: {said} writes of each kind had returned; {total} pushes and {count} adds are there");
-    assert!(count >= said && count <= total + rounds, "{count} adds, {total} pushes, {said} said");
+    println!(
+        "{rounds} kills: {said} writes of each kind had returned; {total} pushes and {count} adds are there"
+    );
+    assert!(
+        count >= said && count <= total + rounds,
+        "{count} adds, {total} pushes, {said} said"
+    );
     assert_eq!(items.len(), total);
     memory.close(DEADLINE).unwrap();
     assert_eq!(files(directory.path()), 0);
@@ -397,7 +561,10 @@ fn a_memory_without_a_backend_that_ever_was_there_keeps_its_journal() {
     line.proxy.refuse(true);
     let memory = journalling(&line, directory.path()).build().unwrap();
     lost(&memory);
-    assert_eq!(memory.synced(&items()).push("early".to_owned()).unwrap(), Written::Queued);
+    assert_eq!(
+        memory.synced(&items()).push("early".to_owned()).unwrap(),
+        Written::Queued
+    );
     drop(memory);
     line.up();
     let memory = journalling(&line, directory.path()).build().unwrap();
@@ -424,10 +591,21 @@ fn a_full_disk_is_an_error_of_that_call_and_what_was_journalled_before_is_delive
         assert!(pushed < 100, "the disk is full");
     };
     assert_eq!(error.kind(), ErrorKind::Journal, "{error}");
-    assert_eq!(list.len().unwrap(), pushed as usize, "what is an error was withdrawn");
-    assert_eq!(memory.set(&Key::new("other"), long(0)).unwrap_err().kind(), ErrorKind::Journal);
+    assert_eq!(
+        list.len().unwrap(),
+        pushed as usize,
+        "what is an error was withdrawn"
+    );
+    assert_eq!(
+        memory.set(&Key::new("other"), long(0)).unwrap_err().kind(),
+        ErrorKind::Journal
+    );
     let other = memory.get(&Key::<String>::new("other"));
-    assert_eq!(other.unwrap_err().kind(), ErrorKind::Unavailable, "nothing is known of it");
+    assert_eq!(
+        other.unwrap_err().kind(),
+        ErrorKind::Unavailable,
+        "nothing is known of it"
+    );
 
     fs::remove_file(filler).unwrap();
     list.push("after".to_owned()).unwrap();
@@ -439,7 +617,10 @@ fn a_full_disk_is_an_error_of_that_call_and_what_was_journalled_before_is_delive
     memory.flush(DEADLINE).unwrap();
     let expected: Vec<String> = (0..pushed).map(long).chain(["after".to_owned()]).collect();
     assert_eq!(memory.get(&items()).unwrap().unwrap(), expected);
-    assert_eq!(memory.get(&Key::<String>::new("other")).unwrap().unwrap(), "after");
+    assert_eq!(
+        memory.get(&Key::<String>::new("other")).unwrap().unwrap(),
+        "after"
+    );
 }
 
 /// A memory with a journal in which the push of this item is a dead letter.
@@ -468,7 +649,10 @@ fn a_dead_letter_stays_in_the_journal_until_it_is_ended() {
     let memory = journalling(&line, directory.path()).build().unwrap();
     assert_eq!(memory.status().dead_letters, 1);
     let set_aside = ended_letters(&memory);
-    assert_eq!((&*set_aside[0].key, set_aside[0].reason.kind()), ("memory:items", ErrorKind::Conflict));
+    assert_eq!(
+        (&*set_aside[0].key, set_aside[0].reason.kind()),
+        ("memory:items", ErrorKind::Conflict)
+    );
     assert_eq!(set_aside[0].changes().len(), 1, "{set_aside:?}");
     memory.close(DEADLINE).unwrap();
     assert_eq!(files(directory.path()), 0);
@@ -481,7 +665,11 @@ fn a_dead_letter_does_not_have_the_journal_rewritten_at_each_write() {
     let memory = with_a_dead_push(&line, directory.path(), &"x".repeat(2 << 20));
     line.down(&memory);
     let file = || {
-        let file = fs::read_dir(directory.path()).unwrap().next().unwrap().unwrap();
+        let file = fs::read_dir(directory.path())
+            .unwrap()
+            .next()
+            .unwrap()
+            .unwrap();
         file.metadata().unwrap().ino()
     };
     let before = file();
@@ -491,7 +679,9 @@ fn a_dead_letter_does_not_have_the_journal_rewritten_at_each_write() {
     assert_eq!(file(), before, "it was rewritten");
     // But it is once enough has come together.
     for n in 0..10 {
-        memory.set(&Key::new("long"), n.to_string().repeat(1 << 20)).unwrap();
+        memory
+            .set(&Key::new("long"), n.to_string().repeat(1 << 20))
+            .unwrap();
     }
     assert_ne!(file(), before);
 }
@@ -522,10 +712,17 @@ fn an_adopted_assignment_gives_way_to_nothing_that_was_there_when_it_was_made() 
     state.memory().flush(DEADLINE).unwrap();
     let expected = [("a", vec![9]), ("b", vec![3])].map(|(name, list)| (name.to_owned(), list));
     assert_eq!(theirs.lists().to_map().unwrap(), expected.into());
-    assert_eq!((state.memory().status().superseded, state.memory().status().dead_letters), (0, 0));
+    assert_eq!(
+        (
+            state.memory().status().superseded,
+            state.memory().status().dead_letters
+        ),
+        (0, 0)
+    );
 }
 
-/// The process that adopts a journal ends after it has taken everything over, and before the old file is gone.
+/// The process that adopts a journal ends after it has taken everything over, and before the old
+/// file is gone.
 #[test]
 fn what_two_journals_hold_is_delivered_once() {
     let (line, directory) = (Line::new(), TempDir::new().unwrap());
@@ -535,7 +732,12 @@ fn what_two_journals_hold_is_delivered_once() {
         memory.synced(&items()).push(item.to_owned()).unwrap();
     }
     memory.add(&Key::<i64>::new("count"), 5).unwrap();
-    let first = fs::read_dir(directory.path()).unwrap().next().unwrap().unwrap().path();
+    let first = fs::read_dir(directory.path())
+        .unwrap()
+        .next()
+        .unwrap()
+        .unwrap()
+        .path();
     let content = fs::read(&first).unwrap();
     crash(memory, &line);
 

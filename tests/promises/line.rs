@@ -59,7 +59,8 @@ impl Line {
         self.proxy.refuse(false);
     }
 
-    /// Takes the line up again, and returns once this memory is back and all that it had queued was answered for.
+    /// Takes the line up again, and returns once this memory is back and all that it had queued was
+    /// answered for.
     pub(crate) fn deliver(&self, memory: &Memory) {
         self.up();
         memory.flush(DEADLINE).unwrap();
@@ -68,20 +69,35 @@ impl Line {
 }
 
 pub(crate) fn durable() -> Server {
-    Server::redis().arg("appendonly", "yes").arg("appendfsync", "always").start()
+    Server::redis()
+        .arg("appendonly", "yes")
+        .arg("appendfsync", "always")
+        .start()
 }
 
 /// A memory that tries to reconnect so often that a test does not wait for it.
 pub(crate) fn quick(url: impl Into<String>) -> Builder {
-    Memory::builder().url(url).backoff(Duration::from_millis(1), Duration::from_millis(10))
+    Memory::builder()
+        .url(url)
+        .backoff(Duration::from_millis(1), Duration::from_millis(10))
 }
 
 /// Runs a check with two memories on each backend, one after the other. `name`: of nobody else's.
 pub(crate) fn on_every_backend(name: &str, check: impl Fn(&Memory, &Memory)) {
-    let (redis, valkey, another) = (Server::redis().start(), Server::valkey().start(), Server::redis().start());
+    let (redis, valkey, another) = (
+        Server::redis().start(),
+        Server::valkey().start(),
+        Server::redis().start(),
+    );
     let (dragonfly, directory) = (Dragonfly::over(&another), TempDir::new().unwrap());
     let file = format!("sqlite:{}", directory.path().join("shared.db").display());
-    for url in [redis.url(), valkey.url(), dragonfly.url(), format!("memory:{name}"), file] {
+    for url in [
+        redis.url(),
+        valkey.url(),
+        dragonfly.url(),
+        format!("memory:{name}"),
+        file,
+    ] {
         // However busy this machine is, what is read is what is there.
         let open = || quick(url.clone()).timeout(DEADLINE).build().unwrap();
         check(&open(), &open());
@@ -98,20 +114,28 @@ pub(crate) fn ended_letters(memory: &Memory) -> Vec<DeadLetter> {
 }
 
 pub(crate) fn lost(memory: &Memory) {
-    eventually(DEADLINE, "the loss is noticed", || !memory.status().connected);
+    eventually(DEADLINE, "the loss is noticed", || {
+        !memory.status().connected
+    });
 }
 
 pub(crate) fn connected(memory: &Memory) {
-    eventually(DEADLINE, "the memory is connected", || memory.status().connected);
+    eventually(DEADLINE, "the memory is connected", || {
+        memory.status().connected
+    });
 }
 
-/// Whether requests hold a call of the commit script, which is sent as EVAL once and then as EVALSHA.
+/// Whether requests hold a call of the commit script, which is sent as EVAL once and then as
+/// EVALSHA.
 pub(crate) fn commits(requests: &[u8]) -> bool {
     commit_count(requests) > 0
 }
 
 pub(crate) fn commit_count(requests: &[u8]) -> usize {
-    requests.windows(b"\r\nEVAL".len()).filter(|window| window == b"\r\nEVAL").count()
+    requests
+        .windows(b"\r\nEVAL".len())
+        .filter(|window| window == b"\r\nEVAL")
+        .count()
 }
 
 /// Waits until what this memory writes has a later stamp.

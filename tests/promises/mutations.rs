@@ -65,8 +65,8 @@ impl Two {
         self.line.down(self.mine.memory());
     }
 
-    /// What others write from now on is later than what was written to `view` here: two memories estimate the
-    /// server's clock, and may differ by a little.
+    /// What others write from now on is later than what was written to `view` here: two memories
+    /// estimate the server's clock, and may differ by a little.
     fn then_theirs<T: synced_memory::Value>(&self, view: &Synced<T>) {
         let before = view.last_modified().unwrap();
         passes(self.theirs.memory(), before);
@@ -99,12 +99,18 @@ impl Two {
     #[track_caller]
     fn assert_superseded(&self, superseded: u64) {
         let status = self.mine.memory().status();
-        assert_eq!((status.superseded, status.dead_letters), (superseded, 0), "{status:?}");
+        assert_eq!(
+            (status.superseded, status.dead_letters),
+            (superseded, 0),
+            "{status:?}"
+        );
     }
 }
 
 fn entries(map: &[(&str, i64)]) -> BTreeMap<String, i64> {
-    map.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect()
+    map.iter()
+        .map(|(name, value)| ((*name).to_owned(), *value))
+        .collect()
 }
 
 #[test]
@@ -146,11 +152,22 @@ fn pushes_and_adds_that_were_queued_are_superseded_by_nothing() {
     two.theirs.add_five(10).unwrap();
     two.up();
     two.assert_list(&[0, 1, 9], 0);
-    assert_eq!((two.mine.five().unwrap(), two.theirs.five().unwrap()), (18, 18));
+    assert_eq!(
+        (two.mine.five().unwrap(), two.theirs.five().unwrap()),
+        (18, 18)
+    );
 }
 
-/// What each of two does to the map of one entry, who is later, and what is there then; so many are superseded.
-type Meeting = (&'static str, Change, Change, bool, &'static [(&'static str, i64)], u64);
+/// What each of two does to the map of one entry, who is later, and what is there then; so many are
+/// superseded.
+type Meeting = (
+    &'static str,
+    Change,
+    Change,
+    bool,
+    &'static [(&'static str, i64)],
+    u64,
+);
 type Change = fn(&Synced<BTreeMap<String, i64>>);
 
 const INSERT_1: Change = |map| _ = map.insert("a".to_owned(), 1).unwrap();
@@ -165,12 +182,40 @@ fn under_one_key_of_a_map_the_newest_wins() {
         ("an older insert", INSERT_1, INSERT_2, false, &[("a", 1)], 0),
         ("a newer remove", INSERT_1, REMOVE, true, &[], 1),
         ("an older remove", INSERT_1, REMOVE, false, &[("a", 1)], 0),
-        ("a remove against a newer insert", REMOVE, INSERT_2, true, &[("a", 2)], 1),
-        ("a remove against an older insert", REMOVE, INSERT_2, false, &[], 0),
+        (
+            "a remove against a newer insert",
+            REMOVE,
+            INSERT_2,
+            true,
+            &[("a", 2)],
+            1,
+        ),
+        (
+            "a remove against an older insert",
+            REMOVE,
+            INSERT_2,
+            false,
+            &[],
+            0,
+        ),
         ("what is gone already", REMOVE, REMOVE, true, &[], 0),
         ("the same insert", INSERT_2, INSERT_2, true, &[("a", 2)], 0),
-        ("an insert beside a newer one", INSERT_1, BESIDE, true, &[("a", 1), ("b", 3)], 0),
-        ("a remove beside a newer insert", REMOVE, BESIDE, true, &[("b", 3)], 0),
+        (
+            "an insert beside a newer one",
+            INSERT_1,
+            BESIDE,
+            true,
+            &[("a", 1), ("b", 3)],
+            0,
+        ),
+        (
+            "a remove beside a newer insert",
+            REMOVE,
+            BESIDE,
+            true,
+            &[("b", 3)],
+            0,
+        ),
     ];
     for (what, change, other, is_newer, expected, superseded) in MEETINGS {
         println!("{what}");
@@ -211,7 +256,9 @@ fn of_two_equal_elements_two_processes_remove_the_same_one_where_both_name_the_s
     let two = Two::with_list(&[7, 7, 8]);
     two.down();
     for state in [&two.mine, &two.theirs] {
-        state.update_list(|list| assert_eq!(list.remove(1), 7)).unwrap();
+        state
+            .update_list(|list| assert_eq!(list.remove(1), 7))
+            .unwrap();
     }
     two.up();
     two.assert_list(&[7, 8], 0);
@@ -239,27 +286,68 @@ fn one_calls_changes_are_made_together_or_not_at_all() {
         account.to += 5;
     };
     let two = Two::new();
-    two.theirs.update_account(|account| account.note = 1).unwrap();
+    two.theirs
+        .update_account(|account| account.note = 1)
+        .unwrap();
     assert_eq!(two.mine.account().snapshot().unwrap().note, 1);
     // Somebody else's change of one of the two, newer or not: neither is made.
     two.down();
     two.mine.update_account(transfer).unwrap();
-    assert_eq!(two.mine.account().snapshot().unwrap(), Account { from: 5, to: 5, note: 1 });
+    assert_eq!(
+        two.mine.account().snapshot().unwrap(),
+        Account {
+            from: 5,
+            to: 5,
+            note: 1
+        }
+    );
     two.then_theirs(two.mine.synced_account());
-    two.theirs.update_account(|account| account.to = 100).unwrap();
+    two.theirs
+        .update_account(|account| account.to = 100)
+        .unwrap();
     two.up();
-    assert_eq!(two.mine.account().snapshot().unwrap(), Account { from: 10, to: 100, note: 1 });
-    assert_eq!(two.theirs.account().snapshot().unwrap(), Account { from: 10, to: 100, note: 1 });
+    assert_eq!(
+        two.mine.account().snapshot().unwrap(),
+        Account {
+            from: 10,
+            to: 100,
+            note: 1
+        }
+    );
+    assert_eq!(
+        two.theirs.account().snapshot().unwrap(),
+        Account {
+            from: 10,
+            to: 100,
+            note: 1
+        }
+    );
     let status = two.mine.memory().status();
-    assert_eq!((status.superseded, status.dead_letters), (0, 1), "{status:?}");
-    assert_eq!(ended_letters(two.mine.memory())[0].reason.kind(), ErrorKind::Conflict);
+    assert_eq!(
+        (status.superseded, status.dead_letters),
+        (0, 1),
+        "{status:?}"
+    );
+    assert_eq!(
+        ended_letters(two.mine.memory())[0].reason.kind(),
+        ErrorKind::Conflict
+    );
     // And of something beside them: both are.
     two.down();
     two.mine.update_account(transfer).unwrap();
     two.then_theirs(two.mine.synced_account());
-    two.theirs.update_account(|account| account.note = 2).unwrap();
+    two.theirs
+        .update_account(|account| account.note = 2)
+        .unwrap();
     two.up();
-    assert_eq!(two.theirs.account().snapshot().unwrap(), Account { from: 5, to: 105, note: 2 });
+    assert_eq!(
+        two.theirs.account().snapshot().unwrap(),
+        Account {
+            from: 5,
+            to: 105,
+            note: 2
+        }
+    );
     two.assert_superseded(0);
     // With the server there the closure runs again.
     let mut runs = 0;
@@ -272,12 +360,22 @@ fn one_calls_changes_are_made_together_or_not_at_all() {
             transfer(account);
         })
         .unwrap();
-    assert_eq!(two.theirs.account().snapshot().unwrap(), Account { from: 0, to: 5, note: 2 });
+    assert_eq!(
+        two.theirs.account().snapshot().unwrap(),
+        Account {
+            from: 0,
+            to: 5,
+            note: 2
+        }
+    );
     assert_eq!(runs, 2);
 
     let two = Two::with_map(&[("a", 0)]);
     two.down();
-    two.mine.map().extend(entries(&[("a", 1), ("b", 1)])).unwrap();
+    two.mine
+        .map()
+        .extend(entries(&[("a", 1), ("b", 1)]))
+        .unwrap();
     two.then_theirs(two.mine.map());
     INSERT_2(two.theirs.map());
     two.up();
@@ -307,10 +405,20 @@ fn a_big_integer_and_the_key_order_of_python_survive_a_push_beside_them() {
 fn a_change_starts_from_what_a_read_of_the_unset_key_shows() {
     let two = Two::new();
     for scope in ["up", "down"] {
-        let [mine, theirs] = [&two.mine, &two.theirs].map(|state| State::attach(&state.memory().scope(scope)));
-        theirs.memory().set(&Key::<Vec<i64>>::new("older"), vec![7]).unwrap();
-        theirs.memory().set(&Key::<i64>::new("older_count"), 40).unwrap();
-        assert_eq!((mine.newer().len().unwrap(), mine.count().unwrap()), (1, 40));
+        let [mine, theirs] =
+            [&two.mine, &two.theirs].map(|state| State::attach(&state.memory().scope(scope)));
+        theirs
+            .memory()
+            .set(&Key::<Vec<i64>>::new("older"), vec![7])
+            .unwrap();
+        theirs
+            .memory()
+            .set(&Key::<i64>::new("older_count"), 40)
+            .unwrap();
+        assert_eq!(
+            (mine.newer().len().unwrap(), mine.count().unwrap()),
+            (1, 40)
+        );
         // A closure gets no value that nobody knows.
         mine.account().snapshot().unwrap();
         if scope == "down" {
@@ -326,12 +434,28 @@ fn a_change_starts_from_what_a_read_of_the_unset_key_shows() {
         mine.memory().add(&Key::<i64>::new("zero"), 3).unwrap();
         two.up();
         for state in [mine, theirs] {
-            assert_eq!((state.list().to_vec().unwrap(), state.known().to_vec().unwrap()), (vec![1], vec![1, 2, 3]));
+            assert_eq!(
+                (
+                    state.list().to_vec().unwrap(),
+                    state.known().to_vec().unwrap()
+                ),
+                (vec![1], vec![1, 2, 3])
+            );
             assert_eq!(state.newer().to_vec().unwrap(), [7, 8], "the older name's");
             assert_eq!(state.map().to_map().unwrap(), entries(&[("a", 1)]));
             assert_eq!((state.five().unwrap(), state.count().unwrap()), (6, 42));
-            assert_eq!(state.account().snapshot().unwrap(), Account { from: 10, to: 1, note: 0 });
-            assert_eq!(state.memory().get(&Key::<i64>::new("zero")).unwrap(), Some(3));
+            assert_eq!(
+                state.account().snapshot().unwrap(),
+                Account {
+                    from: 10,
+                    to: 1,
+                    note: 0
+                }
+            );
+            assert_eq!(
+                state.memory().get(&Key::<i64>::new("zero")).unwrap(),
+                Some(3)
+            );
         }
     }
 }
@@ -339,8 +463,14 @@ fn a_change_starts_from_what_a_read_of_the_unset_key_shows() {
 #[test]
 fn a_change_of_a_key_that_was_not_read_yet_starts_from_its_older_name() {
     let two = Two::new();
-    two.theirs.memory().set(&Key::new("older"), vec![7_i64]).unwrap();
-    two.theirs.memory().set(&Key::new("older_count"), 40_i64).unwrap();
+    two.theirs
+        .memory()
+        .set(&Key::new("older"), vec![7_i64])
+        .unwrap();
+    two.theirs
+        .memory()
+        .set(&Key::new("older_count"), 40_i64)
+        .unwrap();
     two.mine.newer().push(8).unwrap();
     two.mine.add_count(2).unwrap();
     assert_eq!(two.theirs.newer().to_vec().unwrap(), [7, 8]);
@@ -350,8 +480,15 @@ fn a_change_of_a_key_that_was_not_read_yet_starts_from_its_older_name() {
 #[test]
 fn get_or_insert_is_insert_if_absent() {
     let two = Two::with_map(&[("a", 0)]);
-    let get_or_insert = |state: &SyncedState, name: &str, n| state.map().get_or_insert(name.to_owned(), n).unwrap();
-    assert_eq!((get_or_insert(&two.mine, "a", 9), get_or_insert(&two.mine, "b", 1)), (0, 1));
+    let get_or_insert =
+        |state: &SyncedState, name: &str, n| state.map().get_or_insert(name.to_owned(), n).unwrap();
+    assert_eq!(
+        (
+            get_or_insert(&two.mine, "a", 9),
+            get_or_insert(&two.mine, "b", 1)
+        ),
+        (0, 1)
+    );
     assert_eq!(get_or_insert(&two.theirs, "b", 2), 1);
     // Of many that do so at once all get what one has stored.
     let got = thread::scope(|scope| {
@@ -362,12 +499,19 @@ fn get_or_insert_is_insert_if_absent() {
     assert_eq!(got[0], got[1]);
     assert_eq!(two.theirs.map().at("c").get().unwrap(), got[0]);
     two.theirs.map().remove("c").unwrap();
-    // Offline it returns what this process saw, and gives way to what is there by then, however old.
+    // Offline it returns what this process saw, and gives way to what is there by then, however
+    // old.
     assert_eq!(two.mine.map().len().unwrap(), 2);
     two.down();
     two.theirs.map().insert("c".to_owned(), 2).unwrap();
     two.then_mine(two.theirs.map());
-    assert_eq!((get_or_insert(&two.mine, "c", 3), get_or_insert(&two.mine, "d", 4)), (3, 4));
+    assert_eq!(
+        (
+            get_or_insert(&two.mine, "c", 3),
+            get_or_insert(&two.mine, "d", 4)
+        ),
+        (3, 4)
+    );
     two.up();
     two.assert_map(&[("a", 0), ("b", 1), ("c", 2), ("d", 4)], 0);
 }
@@ -381,9 +525,16 @@ fn after_a_delete_a_later_push_starts_a_new_list_and_an_earlier_one_is_set_aside
     // Queued after the delete, of which it did not know.
     two.down();
     two.theirs.list().delete().unwrap();
-    passes(two.mine.memory(), two.theirs.list().last_modified().unwrap());
+    passes(
+        two.mine.memory(),
+        two.theirs.list().last_modified().unwrap(),
+    );
     two.mine.list().push(3).unwrap();
-    assert_eq!(two.mine.list().to_vec().unwrap(), [2, 3], "as far as it knows");
+    assert_eq!(
+        two.mine.list().to_vec().unwrap(),
+        [2, 3],
+        "as far as it knows"
+    );
     two.up();
     two.assert_list(&[3], 0);
     // Queued before the delete.
@@ -392,12 +543,23 @@ fn after_a_delete_a_later_push_starts_a_new_list_and_an_earlier_one_is_set_aside
     two.then_theirs(two.mine.list());
     two.theirs.list().delete().unwrap();
     two.up();
-    assert_eq!(two.line.server.get_raw("memory:list"), None, "it does not come back");
+    assert_eq!(
+        two.line.server.get_raw("memory:list"),
+        None,
+        "it does not come back"
+    );
     assert_eq!(two.mine.list().find().unwrap(), None);
     assert_eq!(two.mine.memory().status().dead_letters, 1);
     let aside = ended_letters(two.mine.memory());
-    assert_eq!((aside[0].key.as_str(), aside[0].reason.kind()), ("memory:list", ErrorKind::Conflict));
-    assert!(aside[0].changes()[0].to_string().contains('4'), "{:?}", aside[0]);
+    assert_eq!(
+        (aside[0].key.as_str(), aside[0].reason.kind()),
+        ("memory:list", ErrorKind::Conflict)
+    );
+    assert!(
+        aside[0].changes()[0].to_string().contains('4'),
+        "{:?}",
+        aside[0]
+    );
     two.mine.list().push(5).unwrap();
     two.assert_list(&[5], 0);
 }
@@ -405,14 +567,23 @@ fn after_a_delete_a_later_push_starts_a_new_list_and_an_earlier_one_is_set_aside
 #[test]
 fn while_offline_a_call_returns_what_this_process_saw() {
     let two = Two::with_list(&[1, 2, 3]);
-    two.theirs.map().set(entries(&[("a", 1), ("b", 2)])).unwrap();
+    two.theirs
+        .map()
+        .set(entries(&[("a", 1), ("b", 2)]))
+        .unwrap();
     assert_eq!(two.mine.map().len().unwrap(), 2);
     two.down();
     two.theirs.map().insert("a".to_owned(), 7).unwrap();
     two.then_mine(two.theirs.map());
     assert_eq!(two.mine.map().insert("a".to_owned(), 8).unwrap(), Some(1));
     assert_eq!(two.mine.map().remove("b").unwrap(), Some(2));
-    assert_eq!((two.mine.map().remove("b").unwrap(), two.mine.list().remove_item(&3).unwrap()), (None, true));
+    assert_eq!(
+        (
+            two.mine.map().remove("b").unwrap(),
+            two.mine.list().remove_item(&3).unwrap()
+        ),
+        (None, true)
+    );
     // What hands out an element that its caller has not named would hand it to others too.
     let taken = [
         two.mine.list().pop().map(drop),
@@ -432,8 +603,14 @@ fn while_offline_a_call_returns_what_this_process_saw() {
 fn what_cannot_be_returned_stays_where_it_is() {
     let two = Two::new();
     for is_down in [false, true] {
-        two.theirs.memory().set(&Key::new("map"), json!({"a": "text"})).unwrap();
-        two.theirs.memory().set(&Key::new("list"), json!([1, "text"])).unwrap();
+        two.theirs
+            .memory()
+            .set(&Key::new("map"), json!({"a": "text"}))
+            .unwrap();
+        two.theirs
+            .memory()
+            .set(&Key::new("list"), json!([1, "text"]))
+            .unwrap();
         let before = ["memory:map", "memory:list"].map(|key| two.line.server.get_text(key));
         // It knows what is there.
         two.mine.map().get().unwrap_err();
@@ -456,12 +633,19 @@ fn what_cannot_be_returned_stays_where_it_is() {
             two.mine.list().splice(1..2, [2]).map(drop),
         ];
         for refused in taken {
-            let expected = if is_down { ErrorKind::Unavailable } else { ErrorKind::Decode };
+            let expected = if is_down {
+                ErrorKind::Unavailable
+            } else {
+                ErrorKind::Decode
+            };
             assert_eq!(refused.unwrap_err().kind(), expected);
         }
         assert_eq!(two.mine.memory().status().pending, 0);
         two.up();
-        assert_eq!(["memory:map", "memory:list"].map(|key| two.line.server.get_text(key)), before);
+        assert_eq!(
+            ["memory:map", "memory:list"].map(|key| two.line.server.get_text(key)),
+            before
+        );
     }
     // What returns nothing of it goes on.
     two.mine.map().extend(entries(&[("a", 1)])).unwrap();
@@ -473,11 +657,15 @@ fn what_cannot_be_returned_stays_where_it_is() {
 #[test]
 fn a_value_without_a_stamp_is_compared_byte_by_byte() {
     let two = Two::new();
-    // What it knows, and what another program has made of it since: of the same length, and without a stamp.
+    // What it knows, and what another program has made of it since: of the same length, and without
+    // a stamp.
     for (known, since, added) in [("5", "6", "7"), ("[1, 2]", "[3, 2]", "[3, 2,9]")] {
         two.line.server.set_raw("memory:raw", known);
         let raw = two.mine.memory().synced(&Key::<Value>::new("raw"));
-        assert_eq!(raw.get().unwrap(), serde_json::from_str::<Value>(known).unwrap());
+        assert_eq!(
+            raw.get().unwrap(),
+            serde_json::from_str::<Value>(known).unwrap()
+        );
         two.line.server.set_raw("memory:raw", since);
         if known == "5" {
             two.mine.memory().add(&Key::<i64>::new("raw"), 1).unwrap();
@@ -485,7 +673,10 @@ fn a_value_without_a_stamp_is_compared_byte_by_byte() {
             raw.push(9).unwrap();
         }
         let stored = two.line.server.get_text("memory:raw").unwrap();
-        assert!(stored.starts_with(&format!(r#"{{"value": {added},"#)), "{stored}");
+        assert!(
+            stored.starts_with(&format!(r#"{{"value": {added},"#)),
+            "{stored}"
+        );
         two.line.server.cli(&["DEL", "memory:raw"]);
     }
 }

@@ -10,28 +10,50 @@ const DEADLINE: Duration = Duration::from_secs(10);
 #[test]
 fn a_key_is_prefix_scope_and_name() {
     let server = Server::redis().start();
-    let memory = Memory::builder().url(server.url()).prefix("app:").build().unwrap();
+    let memory = Memory::builder()
+        .url(server.url())
+        .prefix("app:")
+        .build()
+        .unwrap();
     let key = Key::<i64>::new("n");
     memory.set(&key, 1).unwrap();
     memory.scope("a").set(&key, 2).unwrap();
     memory.scope("a").scope("b").set(&key, 3).unwrap();
     memory.scope("a:b").set(&Key::new("m"), 4).unwrap();
-    for (full, value) in [("app:n", 1), ("app:a:n", 2), ("app:a:b:n", 3), ("app:a:b:m", 4)] {
-        assert!(server.get_text(full).unwrap().starts_with(&format!(r#"{{"value": {value},"#)), "{full}");
+    for (full, value) in [
+        ("app:n", 1),
+        ("app:a:n", 2),
+        ("app:a:b:n", 3),
+        ("app:a:b:m", 4),
+    ] {
+        assert!(
+            server
+                .get_text(full)
+                .unwrap()
+                .starts_with(&format!(r#"{{"value": {value},"#)),
+            "{full}"
+        );
     }
 }
 
 #[test]
 fn names_are_those_of_this_scope_and_purge_takes_the_scopes_below_too() {
     let server = Server::redis().start();
-    let memory = Memory::builder().url(server.url()).prefix("a*[x]?:").build().unwrap();
+    let memory = Memory::builder()
+        .url(server.url())
+        .prefix("a*[x]?:")
+        .build()
+        .unwrap();
     server.set_raw("abx:decoy", "1");
     server.set_raw("a*[x]?other", "1");
     let scope = memory.scope("s");
     for name in ["one", "two"] {
         memory.set(&Key::named(name.to_owned()), 1).unwrap();
         scope.set(&Key::named(name.to_owned()), 1).unwrap();
-        scope.scope("t").set(&Key::named(name.to_owned()), 1).unwrap();
+        scope
+            .scope("t")
+            .set(&Key::named(name.to_owned()), 1)
+            .unwrap();
     }
     scope.delete(&Key::<i32>::new("two")).unwrap();
     assert_eq!(memory.names().unwrap(), ["one", "two"]);
@@ -53,10 +75,33 @@ fn a_name_that_makes_no_sense_is_an_error_at_each_use() {
         assert_eq!(memory.get(&key).unwrap_err().kind(), ErrorKind::Config);
     }
     for scope in ["", "a{b", "a::b"] {
-        assert_eq!(memory.scope(scope).set(&Key::new("n"), 1).unwrap_err().kind(), ErrorKind::Config);
-        assert_eq!(memory.scope(scope).scope("fine").names().unwrap_err().kind(), ErrorKind::Config);
+        assert_eq!(
+            memory
+                .scope(scope)
+                .set(&Key::new("n"), 1)
+                .unwrap_err()
+                .kind(),
+            ErrorKind::Config
+        );
+        assert_eq!(
+            memory
+                .scope(scope)
+                .scope("fine")
+                .names()
+                .unwrap_err()
+                .kind(),
+            ErrorKind::Config
+        );
     }
-    assert_eq!(Memory::builder().url("memory:").prefix("a{b").build().unwrap_err().kind(), ErrorKind::Config);
+    assert_eq!(
+        Memory::builder()
+            .url("memory:")
+            .prefix("a{b")
+            .build()
+            .unwrap_err()
+            .kind(),
+        ErrorKind::Config
+    );
     let bare = Memory::builder().url("memory:").prefix("").build().unwrap();
     assert_eq!(bare.purge().unwrap_err().kind(), ErrorKind::Config);
 }
@@ -70,9 +115,17 @@ fn what_is_contained_is_set_or_about_to_be() {
     memory.set(&key, 1).unwrap();
     assert!(memory.contains(&key).unwrap());
     server.kill();
-    eventually(DEADLINE, "the loss is noticed", || !memory.status().connected);
+    eventually(DEADLINE, "the loss is noticed", || {
+        !memory.status().connected
+    });
     assert!(memory.contains(&key).unwrap());
-    assert_eq!(memory.contains(&Key::<i32>::new("other")).unwrap_err().kind(), ErrorKind::Unavailable);
+    assert_eq!(
+        memory
+            .contains(&Key::<i32>::new("other"))
+            .unwrap_err()
+            .kind(),
+        ErrorKind::Unavailable
+    );
     assert!(memory.delete(&key).unwrap());
     assert!(!memory.contains(&key).unwrap());
     assert_eq!(memory.names().unwrap_err().kind(), ErrorKind::Unavailable);
@@ -108,7 +161,10 @@ fn an_older_name_is_read_while_the_new_one_is_unset_and_a_delete_covers_both() {
 #[test]
 fn a_key_constant_means_what_the_methods_of_its_field_mean() {
     let cart = Cart::open("memory:").unwrap();
-    assert_eq!(cart.memory().get(&SyncedCart::TITLE).unwrap().as_deref(), Some("none"));
+    assert_eq!(
+        cart.memory().get(&SyncedCart::TITLE).unwrap().as_deref(),
+        Some("none")
+    );
     cart.memory().set(&SyncedCart::ITEM_COUNT, 3).unwrap();
     assert_eq!(cart.item_count().unwrap(), 3);
     assert_eq!(cart.memory().names().unwrap(), ["itemCount"]);
@@ -123,9 +179,16 @@ fn a_time_to_live_counts_from_the_write_and_a_write_without_one_keeps_it() {
         cart.set_hold(Some("mine".to_owned())).unwrap();
         assert_eq!(cart.hold().unwrap().as_deref(), Some("mine"));
         // The same key, without its attributes.
-        cart.memory().set(&Key::<Option<String>>::new("hold"), Some("still".to_owned())).unwrap();
+        cart.memory()
+            .set(
+                &Key::<Option<String>>::new("hold"),
+                Some("still".to_owned()),
+            )
+            .unwrap();
         assert_eq!(cart.hold().unwrap().as_deref(), Some("still"));
-        eventually(DEADLINE, "the value expires", || cart.synced_hold().find().unwrap().is_none());
+        eventually(DEADLINE, "the value expires", || {
+            cart.synced_hold().find().unwrap().is_none()
+        });
     }
 }
 
@@ -138,12 +201,16 @@ fn what_somebody_gave_more_time_is_there_and_is_changed_as_before() {
         cart.set_hold(Some("mine".to_owned())).unwrap();
         let end = Instant::now() + Duration::from_millis(300);
         server.cli(&["PERSIST", "shop:cart:hold"]);
-        eventually(DEADLINE, "the end that it had is over", || Instant::now() > end);
+        eventually(DEADLINE, "the end that it had is over", || {
+            Instant::now() > end
+        });
     };
     give_more_time();
     assert_eq!(cart.hold().unwrap().as_deref(), Some("mine"));
     give_more_time();
-    cart.synced_hold().update(|hold| *hold = hold.take().map(|hold| hold + " still")).unwrap();
+    cart.synced_hold()
+        .update(|hold| *hold = hold.take().map(|hold| hold + " still"))
+        .unwrap();
     cart.memory().flush(DEADLINE).unwrap();
     assert_eq!(cart.hold().unwrap().as_deref(), Some("mine still"));
 }
@@ -154,8 +221,12 @@ fn a_time_to_live_ends_locally_too_while_the_backend_is_away() {
     let cart = Cart::open(&server.url()).unwrap();
     cart.set_hold(Some("mine".to_owned())).unwrap();
     server.kill();
-    eventually(DEADLINE, "the loss is noticed", || !cart.memory().status().connected);
-    eventually(DEADLINE, "the value expires", || cart.synced_hold().find().unwrap().is_none());
+    eventually(DEADLINE, "the loss is noticed", || {
+        !cart.memory().status().connected
+    });
+    eventually(DEADLINE, "the value expires", || {
+        cart.synced_hold().find().unwrap().is_none()
+    });
 }
 
 #[test]
@@ -163,10 +234,17 @@ fn an_entry_that_expired_in_the_outbox_is_dropped_and_counted() {
     let server = Server::redis().start();
     let cart = Cart::open(&server.url()).unwrap();
     server.kill();
-    eventually(DEADLINE, "the loss is noticed", || !cart.memory().status().connected);
-    assert_eq!(cart.set_hold(Some("mine".to_owned())).unwrap(), Written::Queued);
+    eventually(DEADLINE, "the loss is noticed", || {
+        !cart.memory().status().connected
+    });
+    assert_eq!(
+        cart.set_hold(Some("mine".to_owned())).unwrap(),
+        Written::Queued
+    );
     assert_eq!(cart.set_item_count(2).unwrap(), Written::Queued);
-    eventually(DEADLINE, "the value expires", || cart.synced_hold().find().unwrap().is_none());
+    eventually(DEADLINE, "the value expires", || {
+        cart.synced_hold().find().unwrap().is_none()
+    });
     server.start();
     cart.memory().flush(DEADLINE).unwrap();
     assert_eq!(server.get_raw("shop:cart:hold"), None);
@@ -177,11 +255,19 @@ fn an_entry_that_expired_in_the_outbox_is_dropped_and_counted() {
 #[test]
 fn a_named_memory_is_shared_within_the_process_and_a_nameless_one_is_not() {
     let key = Key::<i32>::new("n");
-    let (first, second) =
-        (Memory::open("memory:shared-by-two").unwrap(), Memory::open("memory:shared-by-two").unwrap());
+    let (first, second) = (
+        Memory::open("memory:shared-by-two").unwrap(),
+        Memory::open("memory:shared-by-two").unwrap(),
+    );
     first.set(&key, 1).unwrap();
     assert_eq!(second.get(&key).unwrap(), Some(1));
     assert_eq!(Memory::open("memory:").unwrap().get(&key).unwrap(), None);
     drop((first, second));
-    assert_eq!(Memory::open("memory:shared-by-two").unwrap().get(&key).unwrap(), None);
+    assert_eq!(
+        Memory::open("memory:shared-by-two")
+            .unwrap()
+            .get(&key)
+            .unwrap(),
+        None
+    );
 }

@@ -1,4 +1,5 @@
-//! DESIGN, rules 1, 9 and 14: near reads are local and never stale for good, behind writes never wait.
+//! DESIGN, rules 1, 9 and 14: near reads are local and never stale for good, behind writes never
+//! wait.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -29,15 +30,30 @@ fn a_near_read_sees_what_others_write_and_delete() {
         assert_eq!(mine.count().unwrap(), 0);
         for n in 1..50 {
             other.set(&key(), n).unwrap();
-            eventually(DEADLINE, "the change is seen", || mine.count().unwrap() == n);
+            eventually(DEADLINE, "the change is seen", || {
+                mine.count().unwrap() == n
+            });
         }
-        other.synced(&Key::<Vec<String>>::new("items")).push("a".to_owned()).unwrap();
-        eventually(DEADLINE, "the push is seen", || mine.items().to_vec().unwrap() == ["a"]);
+        other
+            .synced(&Key::<Vec<String>>::new("items"))
+            .push("a".to_owned())
+            .unwrap();
+        eventually(DEADLINE, "the push is seen", || {
+            mine.items().to_vec().unwrap() == ["a"]
+        });
         other.delete(&key()).unwrap();
-        eventually(DEADLINE, "the delete is seen", || mine.synced_count().find().unwrap().is_none());
+        eventually(DEADLINE, "the delete is seen", || {
+            mine.synced_count().find().unwrap().is_none()
+        });
         let count = mine.synced_count();
-        eventually(DEADLINE, "it is current", || count.get().is_ok() && count.staleness() == Some(Duration::ZERO));
-        assert_eq!(one.synced(&key()).staleness(), None, "which is for what is read near");
+        eventually(DEADLINE, "it is current", || {
+            count.get().is_ok() && count.staleness() == Some(Duration::ZERO)
+        });
+        assert_eq!(
+            one.synced(&key()).staleness(),
+            None,
+            "which is for what is read near"
+        );
         assert_eq!(one.status().not_current, 0);
     });
 }
@@ -53,17 +69,30 @@ fn a_near_read_shows_this_processs_own_writes_at_once() {
             assert_eq!(mine.items().len().unwrap(), usize::from(n) + 1);
         }
         one.flush(DEADLINE).unwrap();
-        assert_eq!(other.get(&Key::<Vec<String>>::new("items")).unwrap().unwrap().len(), 200);
+        assert_eq!(
+            other
+                .get(&Key::<Vec<String>>::new("items"))
+                .unwrap()
+                .unwrap()
+                .len(),
+            200
+        );
     });
 }
 
 #[test]
 fn near_reads_ask_nobody() {
     let server = Server::redis().start();
-    let memory = Memory::builder().url(server.url()).read_policy(ReadPolicy::Near).build().unwrap();
+    let memory = Memory::builder()
+        .url(server.url())
+        .read_policy(ReadPolicy::Near)
+        .build()
+        .unwrap();
     let count = memory.synced(&key());
     count.set(5).unwrap();
-    eventually(DEADLINE, "it is current", || count.get().is_ok() && count.staleness() == Some(Duration::ZERO));
+    eventually(DEADLINE, "it is current", || {
+        count.get().is_ok() && count.staleness() == Some(Duration::ZERO)
+    });
     // Once it was read again after what the server has told of that write.
     eventually(DEADLINE, "10,000 reads ask nobody", || {
         server.reset_stats();
@@ -78,7 +107,9 @@ fn after_whatever_happened_to_the_server_every_slot_is_read_again() {
     let line = Line::new();
     let (mine, direct) = (Sample::attach(&line.open()), line.open_directly());
     let agrees = |expected: Option<i64>| {
-        eventually(DEADLINE, "the slot follows", || mine.synced_count().find().unwrap() == expected);
+        eventually(DEADLINE, "the slot follows", || {
+            mine.synced_count().find().unwrap() == expected
+        });
     };
     for n in 0..20 {
         direct.set(&key(), n).unwrap();
@@ -93,12 +124,15 @@ fn after_whatever_happened_to_the_server_every_slot_is_read_again() {
         agrees(None);
         line.server.set_raw("memory:count", "7");
         agrees(Some(7));
-        line.server.cli(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]);
+        line.server
+            .cli(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]);
         line.server.cli(&["RENAME", "memory:count", "elsewhere"]);
         agrees(None);
         line.server.cli(&["SET", "memory:count", "8", "PX", "30"]);
         // Not before: a write without a time to live would keep this one.
-        eventually(DEADLINE, "it ends", || line.server.get_raw("memory:count").is_none());
+        eventually(DEADLINE, "it ends", || {
+            line.server.get_raw("memory:count").is_none()
+        });
         agrees(None);
         connected(&direct);
     }
@@ -108,15 +142,31 @@ fn after_whatever_happened_to_the_server_every_slot_is_read_again() {
 fn after_an_outage_a_large_state_is_read_again_in_batches_and_each_slot_once() {
     const SLOTS: usize = 5_000;
     let line = Line::new();
-    let (memory, direct) = (line.builder().read_policy(ReadPolicy::Near).build().unwrap(), line.open_directly());
+    let (memory, direct) = (
+        line.builder()
+            .read_policy(ReadPolicy::Near)
+            .build()
+            .unwrap(),
+        line.open_directly(),
+    );
     let name = |n: usize| Key::<usize>::named(format!("k{n}"));
     let mut sets = redis::pipe();
     (0..SLOTS).for_each(|n| _ = sets.set(format!("memory:k{n}"), n).ignore());
-    let mut connection = redis::Client::open(line.server.url()).unwrap().get_connection().unwrap();
+    let mut connection = redis::Client::open(line.server.url())
+        .unwrap()
+        .get_connection()
+        .unwrap();
     let () = sets.query(&mut connection).unwrap();
     let views: Vec<_> = (0..SLOTS).map(|n| memory.synced(&name(n))).collect();
-    assert!(views.iter().enumerate().all(|(n, view)| view.get().unwrap() == n));
-    eventually(DEADLINE, "all are current", || memory.status().not_current == 0);
+    assert!(
+        views
+            .iter()
+            .enumerate()
+            .all(|(n, view)| view.get().unwrap() == n)
+    );
+    eventually(DEADLINE, "all are current", || {
+        memory.status().not_current == 0
+    });
     line.down(&memory);
     assert_eq!(memory.status().not_current, SLOTS);
     direct.set(&name(7), 70).unwrap();
@@ -133,22 +183,35 @@ fn after_an_outage_a_large_state_is_read_again_in_batches_and_each_slot_once() {
         }
         left == 0
     });
-    assert!(steps.is_sorted_by(|one, next| one > next) && steps.len() > 10, "{steps:?}");
+    assert!(
+        steps.is_sorted_by(|one, next| one > next) && steps.len() > 10,
+        "{steps:?}"
+    );
     let reads = line.server.command_count("get");
     // The write's script has read its key.
-    assert!((SLOTS as u64..SLOTS as u64 + 10).contains(&reads), "{reads} reads of {SLOTS} slots");
+    assert!(
+        (SLOTS as u64..SLOTS as u64 + 10).contains(&reads),
+        "{reads} reads of {SLOTS} slots"
+    );
     assert_eq!(views[7].get().unwrap(), 70);
 }
 
 #[test]
 fn while_the_server_is_away_near_reads_and_behind_writes_never_wait() {
     let line = Line::new();
-    let memory = line.builder().read_policy(ReadPolicy::Near).write_policy(WritePolicy::Behind).build().unwrap();
+    let memory = line
+        .builder()
+        .read_policy(ReadPolicy::Near)
+        .write_policy(WritePolicy::Behind)
+        .build()
+        .unwrap();
     let count = memory.synced(&key());
     connected(&memory);
     assert_eq!(count.set(1).unwrap(), Written::Queued);
     memory.flush(DEADLINE).unwrap();
-    eventually(DEADLINE, "it is current", || count.get().is_ok() && count.staleness() == Some(Duration::ZERO));
+    eventually(DEADLINE, "it is current", || {
+        count.get().is_ok() && count.staleness() == Some(Duration::ZERO)
+    });
     line.server.freeze();
     let began = Instant::now();
     let mut longest = Duration::ZERO;
@@ -167,11 +230,17 @@ fn while_the_server_is_away_near_reads_and_behind_writes_never_wait() {
     // Nothing waits for the network; a busy machine may keep a thread waiting.
     assert!(longest < Duration::from_millis(400), "{longest:?}");
     lost(&memory);
-    assert!(count.staleness().is_some_and(|staleness| staleness > Duration::ZERO));
+    assert!(
+        count
+            .staleness()
+            .is_some_and(|staleness| staleness > Duration::ZERO)
+    );
     line.server.thaw();
     memory.flush(DEADLINE).unwrap();
     assert_eq!(line.open_directly().get(&key()).unwrap(), Some(n));
-    eventually(DEADLINE, "it is current again", || count.staleness() == Some(Duration::ZERO));
+    eventually(DEADLINE, "it is current again", || {
+        count.staleness() == Some(Duration::ZERO)
+    });
 }
 
 #[derive(SyncedMemory, Debug)]
@@ -188,7 +257,9 @@ fn however_busy_a_process_is_it_sees_what_others_change() {
         let (count, stop) = (Sample::attach(one).synced_count().clone(), Stop::default());
         let busy = Busy::attach(one);
         count.set(0).unwrap();
-        eventually(DEADLINE, "it is current", || count.get().is_ok() && count.staleness() == Some(Duration::ZERO));
+        eventually(DEADLINE, "it is current", || {
+            count.get().is_ok() && count.staleness() == Some(Duration::ZERO)
+        });
         thread::scope(|scope| {
             let _stop = stop.on_drop();
             for field in [busy.synced_a(), busy.synced_b(), busy.synced_c()] {
@@ -202,7 +273,10 @@ fn however_busy_a_process_is_it_sees_what_others_change() {
             // Each opens the look for changes anew, or would.
             scope.spawn(|| {
                 while !stop.is_told() {
-                    drop(one.watch(&Key::<i64>::named(format!("watched{}", fastrand::u8(..100)))));
+                    drop(one.watch(&Key::<i64>::named(format!(
+                        "watched{}",
+                        fastrand::u8(..100)
+                    ))));
                 }
             });
             for n in 1..=5 {
@@ -216,8 +290,21 @@ fn however_busy_a_process_is_it_sees_what_others_change() {
 #[test]
 fn a_server_that_may_not_tell_is_asked_each_time() {
     let server = Server::redis().start();
-    server.cli(&["ACL", "SETUSER", "app", "on", ">pw", "~*", "resetchannels", "+@all", "-client|tracking"]);
-    let memory = quick(server.url_as("app", "pw")).read_policy(ReadPolicy::Near).build().unwrap();
+    server.cli(&[
+        "ACL",
+        "SETUSER",
+        "app",
+        "on",
+        ">pw",
+        "~*",
+        "resetchannels",
+        "+@all",
+        "-client|tracking",
+    ]);
+    let memory = quick(server.url_as("app", "pw"))
+        .read_policy(ReadPolicy::Near)
+        .build()
+        .unwrap();
     let count = memory.synced(&key());
     for n in 0..20 {
         server.set_raw("memory:count", n.to_string());
@@ -240,7 +327,8 @@ fn a_value_that_was_known_before_is_asked_for_when_its_key_is_read_near() {
     mine.count().unwrap();
     let near = Key::<i64>::new("plain");
     for n in 0..20 {
-        // Another scope has a slot of its own; changes of its keys are told already, and nobody reads them near.
+        // Another scope has a slot of its own; changes of its keys are told already, and nobody
+        // reads them near.
         let scope = memory.scope(&format!("s{n}"));
         let known = format!("memory:s{n}:plain");
         server.set_raw(&known, "1");
@@ -249,7 +337,9 @@ fn a_value_that_was_known_before_is_asked_for_when_its_key_is_read_near() {
         let plain = Plain::attach(&scope);
         assert_eq!(plain.plain().unwrap(), 2);
         server.set_raw(&known, "3");
-        eventually(DEADLINE, "the change is seen", || plain.plain().unwrap() == 3);
+        eventually(DEADLINE, "the change is seen", || {
+            plain.plain().unwrap() == 3
+        });
     }
 }
 
@@ -258,12 +348,16 @@ fn whatever_its_prefix_and_whenever_it_is_asked_for_a_near_key_is_told_of() {
     let server = Server::redis().start();
     for round in 0..100 {
         let prefix = format!("p{}:", round % 7);
-        let memory = quick(format!("{}?prefix={prefix}", server.url())).build().unwrap();
+        let memory = quick(format!("{}?prefix={prefix}", server.url()))
+            .build()
+            .unwrap();
         // At once: the connection has only just been made.
         let sample = Sample::attach(&memory);
         let before = sample.count().unwrap();
         server.set_raw(&format!("{prefix}count"), (before + 1).to_string());
-        eventually(DEADLINE, "the change is seen", || sample.count().unwrap() == before + 1);
+        eventually(DEADLINE, "the change is seen", || {
+            sample.count().unwrap() == before + 1
+        });
         if round % 10 == 0 {
             // Others, while the first ones are in use; one is the beginning of all.
             for other in ["q:", "q:r:", "p", "x:"] {
@@ -272,11 +366,15 @@ fn whatever_its_prefix_and_whenever_it_is_asked_for_a_near_key_is_told_of() {
                 server.set_raw(&key, "1");
                 assert_eq!(memory.other().unwrap(), 1);
                 server.set_raw(&key, "2");
-                eventually(DEADLINE, "the change is seen", || memory.other().unwrap() == 2);
+                eventually(DEADLINE, "the change is seen", || {
+                    memory.other().unwrap() == 2
+                });
             }
             let now = sample.count().unwrap();
             server.set_raw(&format!("{prefix}count"), (now + 1).to_string());
-            eventually(DEADLINE, "the change is seen", || sample.count().unwrap() == now + 1);
+            eventually(DEADLINE, "the change is seen", || {
+                sample.count().unwrap() == now + 1
+            });
         }
     }
 }
@@ -320,24 +418,44 @@ under!(UnderQ "q:", UnderR "q:r:", UnderP "p", UnderX "x:");
 
 #[test]
 fn a_slot_that_a_loading_server_would_not_read_is_read_when_it_has_loaded() {
-    let server = Server::redis().slow_loading(Duration::from_millis(2)).start();
+    let server = Server::redis()
+        .slow_loading(Duration::from_millis(2))
+        .start();
     let sample = Sample::attach(&quick(server.url()).build().unwrap());
     server.set_raw("memory:count", "1");
-    eventually(DEADLINE, "the change is seen", || sample.count().unwrap() == 1);
+    eventually(DEADLINE, "the change is seen", || {
+        sample.count().unwrap() == 1
+    });
     server.set_raw("memory:count", "2");
     for n in 0..300 {
         server.set_raw(&format!("filler{n}"), [b'x'; 2_000]);
     }
-    eventually(DEADLINE, "the change is seen", || sample.count().unwrap() == 2);
+    eventually(DEADLINE, "the change is seen", || {
+        sample.count().unwrap() == 2
+    });
     server.stop();
     lost(sample.memory());
     server.launch();
-    let cause = || sample.memory().status().last_error.map(|error| error.to_string()).unwrap_or_default();
-    eventually(DEADLINE, "it would not read", || cause().contains("LOADING"));
-    assert_eq!(sample.count().unwrap(), 2, "meanwhile it shows what is known");
+    let cause = || {
+        sample
+            .memory()
+            .status()
+            .last_error
+            .map(|error| error.to_string())
+            .unwrap_or_default()
+    };
+    eventually(DEADLINE, "it would not read", || {
+        cause().contains("LOADING")
+    });
+    assert_eq!(
+        sample.count().unwrap(),
+        2,
+        "meanwhile it shows what is known"
+    );
     server.wait_ready();
     eventually(DEADLINE, "it is current", || {
-        sample.synced_count().staleness() == Some(Duration::ZERO) && sample.memory().status().not_current == 0
+        sample.synced_count().staleness() == Some(Duration::ZERO)
+            && sample.memory().status().not_current == 0
     });
     assert_eq!(sample.count().unwrap(), 2);
 }
@@ -352,14 +470,17 @@ fn a_near_read_of_what_has_become_of_another_type_says_so_as_any_read_does() {
         server.cli(&["DEL", "memory:count"]);
         server.cli(&["HSET", "memory:count", "a", "1"]);
         let kind = || sample.count().map_err(|error| error.kind());
-        eventually(DEADLINE, "it is refused", || kind() == Err(ErrorKind::Rejected));
+        eventually(DEADLINE, "it is refused", || {
+            kind() == Err(ErrorKind::Rejected)
+        });
         server.cli(&["DEL", "memory:count"]);
         server.set_raw("memory:count", "7");
         eventually(DEADLINE, "it is read again", || kind() == Ok(7));
         server.set_raw("memory:count", "8");
         eventually(DEADLINE, "it is told of again", || kind() == Ok(8));
         eventually(DEADLINE, "it is current", || {
-            sample.synced_count().staleness() == Some(Duration::ZERO) && sample.memory().status().not_current == 0
+            sample.synced_count().staleness() == Some(Duration::ZERO)
+                && sample.memory().status().not_current == 0
         });
     }
 }
@@ -374,25 +495,36 @@ fn what_others_gave_a_time_to_live_ends_in_time_though_the_server_says_nothing()
     let (count, canary) = (sample.synced_count(), Canary::start());
     for n in 1..10 {
         server.cli(&["SET", "memory:count", &n.to_string()]);
-        eventually(DEADLINE, "the change is seen", || count.find().unwrap() == Some(n));
+        eventually(DEADLINE, "the change is seen", || {
+            count.find().unwrap() == Some(n)
+        });
         let before = Instant::now();
         server.cli(&["PEXPIRE", "memory:count", &TTL.as_millis().to_string()]);
-        eventually(DEADLINE, "the value ends", || count.find().unwrap().is_none());
+        eventually(DEADLINE, "the value ends", || {
+            count.find().unwrap().is_none()
+        });
         let (took, lateness) = (before.elapsed(), canary.lateness());
         // The server counts in whole milliseconds.
-        assert!(took + Duration::from_millis(2) >= TTL, "it ended after {took:?}");
+        assert!(
+            took + Duration::from_millis(2) >= TTL,
+            "it ended after {took:?}"
+        );
         assert!(
             took <= TTL + Duration::from_millis(50) + 3 * lateness,
             "{took:?}; the machine was late by {lateness:?}"
         );
         // One that is taken back, and one that is put off.
         server.cli(&["SET", "memory:count", "70", "PX", "100000"]);
-        eventually(DEADLINE, "the change is seen", || count.find().unwrap() == Some(70));
+        eventually(DEADLINE, "the change is seen", || {
+            count.find().unwrap() == Some(70)
+        });
         server.cli(&["PEXPIRE", "memory:count", "60"]);
         server.cli(&["PERSIST", "memory:count"]);
         let before = Instant::now();
         while before.elapsed() < Duration::from_millis(80) {
-            assert!(count.find().unwrap().is_some() || before.elapsed() < Duration::from_millis(60));
+            assert!(
+                count.find().unwrap().is_some() || before.elapsed() < Duration::from_millis(60)
+            );
         }
         eventually(DEADLINE, "it lives", || count.find().unwrap() == Some(70));
     }
@@ -404,7 +536,9 @@ fn a_slot_whose_change_is_in_doubt_is_not_read_without_a_pause() {
     let sample = Sample::attach(&line.open());
     sample.items().push("a".to_owned()).unwrap();
     sample.memory().flush(DEADLINE).unwrap();
-    eventually(DEADLINE, "it is known", || sample.items().to_vec().unwrap() == ["a"]);
+    eventually(DEADLINE, "it is known", || {
+        sample.items().to_vec().unwrap() == ["a"]
+    });
     line.proxy.refuse(true);
     line.proxy.cut_after_bytes(Direction::ToServer, 0);
     sample.items().push("b".to_owned()).unwrap();
@@ -412,7 +546,14 @@ fn a_slot_whose_change_is_in_doubt_is_not_read_without_a_pause() {
     line.server.cli(&["CONFIG", "SET", "maxmemory", "1"]);
     line.server.reset_stats();
     line.proxy.refuse(false);
-    let cause = || sample.memory().status().last_error.map(|error| error.to_string()).unwrap_or_default();
+    let cause = || {
+        sample
+            .memory()
+            .status()
+            .last_error
+            .map(|error| error.to_string())
+            .unwrap_or_default()
+    };
     eventually(DEADLINE, "no write is taken", || cause().contains("OOM"));
     let began = Instant::now();
     while began.elapsed() < Duration::from_millis(500) {
@@ -422,6 +563,8 @@ fn a_slot_whose_change_is_in_doubt_is_not_read_without_a_pause() {
     assert!(reads < 100, "{reads} reads in {:?}", began.elapsed());
     line.server.cli(&["CONFIG", "SET", "maxmemory", "0"]);
     sample.memory().flush(DEADLINE).unwrap();
-    eventually(DEADLINE, "it is current", || sample.memory().status().not_current == 0);
+    eventually(DEADLINE, "it is current", || {
+        sample.memory().status().not_current == 0
+    });
     assert_eq!(sample.items().to_vec().unwrap(), ["a", "b"]);
 }

@@ -1,4 +1,5 @@
-//! DESIGN, rules 1, 9 and 14: near reads while somebody writes at the worst moment, very often, or nobody can be asked.
+//! DESIGN, rules 1, 9 and 14: near reads while somebody writes at the worst moment, very often, or
+//! nobody can be asked.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -14,7 +15,11 @@ use crate::line::{DEADLINE, Line, connected, lost, quick};
 use crate::outages::Watch;
 
 fn races() -> usize {
-    if std::env::var_os("SYNCED_MEMORY_SOAK").is_some() { 1_000 } else { 200 }
+    if std::env::var_os("SYNCED_MEMORY_SOAK").is_some() {
+        1_000
+    } else {
+        200
+    }
 }
 
 /// Two round trips and a little, within which a write may meet a read anywhere.
@@ -33,12 +38,22 @@ impl Racer {
         format!("race{race}")
     }
 
-    /// Runs `read` for each race while its key is set from 1 to 2 (and on to 3, where it `goes_on`).
+    /// Runs `read` for each race while its key is set from 1 to 2 (and on to 3, where it
+    /// `goes_on`).
     fn run(server: &Server, races: usize, goes_on: bool, mut read: impl FnMut(usize)) {
-        let all = Self { go: AtomicUsize::new(0), done: AtomicUsize::new(0), over: Stop::default() };
-        let mut connection = redis::Client::open(server.url()).unwrap().get_connection().unwrap();
+        let all = Self {
+            go: AtomicUsize::new(0),
+            done: AtomicUsize::new(0),
+            over: Stop::default(),
+        };
+        let mut connection = redis::Client::open(server.url())
+            .unwrap()
+            .get_connection()
+            .unwrap();
         for race in 0..races {
-            let () = connection.set(format!("memory:{}", Self::name(race)), 1).unwrap();
+            let () = connection
+                .set(format!("memory:{}", Self::name(race)), 1)
+                .unwrap();
         }
         thread::scope(|scope| {
             let over = all.over.on_drop();
@@ -56,7 +71,9 @@ impl Racer {
                         while Instant::now() < at {
                             std::hint::spin_loop();
                         }
-                        let () = connection.set(format!("memory:{}", Self::name(race)), value).unwrap();
+                        let () = connection
+                            .set(format!("memory:{}", Self::name(race)), value)
+                            .unwrap();
                     }
                     all.done.store(race + 1, Ordering::Release);
                 }
@@ -77,14 +94,20 @@ impl Racer {
 
 /// How many keys redis-rs shows as they were before the last write, and goes on to.
 fn stuck_in_redis_rs(server: &Server) -> usize {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
     let config = AsyncConnectionConfig::new().set_cache_config(CacheConfig::new());
     let client = redis::Client::open(format!("{}?protocol=resp3", server.url())).unwrap();
-    let mut connection: MultiplexedConnection =
-        runtime.block_on(client.get_multiplexed_async_connection_with_config(&config)).unwrap();
+    let mut connection: MultiplexedConnection = runtime
+        .block_on(client.get_multiplexed_async_connection_with_config(&config))
+        .unwrap();
     let mut get = |race: usize| -> u32 {
         let key = format!("memory:{}", Racer::name(race));
-        runtime.block_on(redis::cmd("GET").arg(key).query_async(&mut connection)).unwrap()
+        runtime
+            .block_on(redis::cmd("GET").arg(key).query_async(&mut connection))
+            .unwrap()
     };
     Racer::run(server, races(), false, |race| _ = get(race));
     // What is on its way has the time to come.
@@ -98,17 +121,29 @@ fn stuck_in_redis_rs(server: &Server) -> usize {
 
 fn none_is_stuck(server: &Server, url: &str, goes_on: bool) {
     // The writer and what it writes to may have both CPUs for a while.
-    let memory = quick(url).timeout(Duration::from_secs(5)).read_policy(ReadPolicy::Near).build().unwrap();
+    let memory = quick(url)
+        .timeout(Duration::from_secs(5))
+        .read_policy(ReadPolicy::Near)
+        .build()
+        .unwrap();
     connected(&memory);
-    let views: Vec<Synced<u32>> =
-        (0..races()).map(|race| memory.synced(&Key::<u32>::named(Racer::name(race)))).collect();
+    let views: Vec<Synced<u32>> = (0..races())
+        .map(|race| memory.synced(&Key::<u32>::named(Racer::name(race))))
+        .collect();
     Racer::run(server, races(), goes_on, |race| {
         assert!((1..=3).contains(&views[race].get().unwrap()));
     });
     let last = if goes_on { 3 } else { 2 };
-    let stuck = || views.iter().filter(|view| view.get().unwrap() != last).count();
+    let stuck = || {
+        views
+            .iter()
+            .filter(|view| view.get().unwrap() != last)
+            .count()
+    };
     eventually(DEADLINE, "no read is stuck", || stuck() == 0);
-    eventually(DEADLINE, "all are current", || memory.status().not_current == 0);
+    eventually(DEADLINE, "all are current", || {
+        memory.status().not_current == 0
+    });
 }
 
 #[test]
@@ -119,7 +154,10 @@ fn a_write_that_meets_a_first_read_leaves_no_reader_stuck() {
         none_is_stuck(&server, &Dragonfly::over(&server).url(), goes_on);
     }
     let peer = stuck_in_redis_rs(&server);
-    eprintln!("of {0} races each: 0 stuck here; with redis-rs's client-side cache {peer} of {0}", races());
+    eprintln!(
+        "of {0} races each: 0 stuck here; with redis-rs's client-side cache {peer} of {0}",
+        races()
+    );
 }
 
 #[test]
@@ -131,13 +169,23 @@ fn a_key_that_others_write_every_30_us_is_read_on_and_asked_for_once_at_a_time()
     for direction in [Direction::ToServer, Direction::ToClient] {
         line.proxy.delay(direction, WAY);
     }
-    let memory = line.builder().read_policy(ReadPolicy::Near).build().unwrap();
-    let (hot, calm) = (memory.synced(&Key::<u64>::new("hot")), memory.synced(&Key::<u64>::new("calm")));
+    let memory = line
+        .builder()
+        .read_policy(ReadPolicy::Near)
+        .build()
+        .unwrap();
+    let (hot, calm) = (
+        memory.synced(&Key::<u64>::new("hot")),
+        memory.synced(&Key::<u64>::new("calm")),
+    );
     let (canary, stop) = (Canary::start(), Stop::default());
     thread::scope(|scope| {
         let stop_writing = stop.on_drop();
         let writes = scope.spawn(|| {
-            let mut connection = redis::Client::open(line.server.url()).unwrap().get_connection().unwrap();
+            let mut connection = redis::Client::open(line.server.url())
+                .unwrap()
+                .get_connection()
+                .unwrap();
             let (began, mut written) = (Instant::now(), 0_u32);
             while !stop.is_told() {
                 written += 1;
@@ -171,9 +219,13 @@ fn a_key_that_others_write_every_30_us_is_read_on_and_asked_for_once_at_a_time()
         let (took, lateness) = (began.elapsed(), canary.lateness());
         // Another key is kept current all the same.
         line.server.set_raw("memory:calm", "5");
-        eventually(DEADLINE, "another key is read", || calm.find().unwrap() == Some(5));
+        eventually(DEADLINE, "another key is read", || {
+            calm.find().unwrap() == Some(5)
+        });
         line.server.set_raw("memory:calm", "6");
-        eventually(DEADLINE, "another key is told of", || calm.find().unwrap() == Some(6));
+        eventually(DEADLINE, "another key is told of", || {
+            calm.find().unwrap() == Some(6)
+        });
         let asked = line.server.command_count("get");
         drop(stop_writing);
         let written = writes.join().unwrap();
@@ -181,21 +233,36 @@ fn a_key_that_others_write_every_30_us_is_read_on_and_asked_for_once_at_a_time()
             "{written} writes; {reads} reads in {took:?} saw {changes} values, the longest took {longest:?} on a machine \
              that was late by {lateness:?}; {asked} GETs"
         );
-        // Not one in a thousand waits for anything, be it a lock whose holder has no CPU; a round trip is 10 ms.
-        assert!(slow < 1 + reads / 1_000, "{slow} of {reads} reads took longer than 1 ms");
+        // Not one in a thousand waits for anything, be it a lock whose holder has no CPU; a round
+        // trip is 10 ms.
+        assert!(
+            slow < 1 + reads / 1_000,
+            "{slow} of {reads} reads took longer than 1 ms"
+        );
         assert!(changes > 5, "only {changes} values were seen");
         // One round trip after the other, and some for the other key.
         let most = began.elapsed().as_millis() / (2 * WAY).as_millis() + 10;
-        assert!(u128::from(asked) <= most, "{asked} GETs in {:?}", began.elapsed());
+        assert!(
+            u128::from(asked) <= most,
+            "{asked} GETs in {:?}",
+            began.elapsed()
+        );
     });
     let last: u64 = line.server.get_text("memory:hot").unwrap().parse().unwrap();
-    eventually(DEADLINE, "the last write is seen", || hot.get().unwrap() == last);
-    eventually(DEADLINE, "all are current", || memory.status().not_current == 0);
+    eventually(DEADLINE, "the last write is seen", || {
+        hot.get().unwrap() == last
+    });
+    eventually(DEADLINE, "all are current", || {
+        memory.status().not_current == 0
+    });
 }
 
 /// Reads and writes all the time; returns how many reads there were, and the longest.
 fn read_and_write_on(memory: &Memory, own: &str, stop: &Stop) -> (u64, Duration) {
-    let (own, shared) = (memory.synced(&Key::<u64>::named(own.to_owned())), memory.synced(&Key::<u64>::new("shared")));
+    let (own, shared) = (
+        memory.synced(&Key::<u64>::named(own.to_owned())),
+        memory.synced(&Key::<u64>::new("shared")),
+    );
     let watch = Watch::of_this_thread();
     let (mut reads, mut longest) = (0, Duration::ZERO);
     while !stop.is_told() {
@@ -204,8 +271,9 @@ fn read_and_write_on(memory: &Memory, own: &str, stop: &Stop) -> (u64, Duration)
             assert_eq!(own.set(reads).unwrap(), Written::Queued);
         }
         let (last, before) = (reads - (reads - 1) % 16, longest);
-        for read in [&mut || assert_eq!(own.get().unwrap(), last), &mut || assert!(shared.get().unwrap() > 0)]
-            as [&mut dyn FnMut(); 2]
+        for read in [&mut || assert_eq!(own.get().unwrap(), last), &mut || {
+            assert!(shared.get().unwrap() > 0)
+        }] as [&mut dyn FnMut(); 2]
         {
             longest = longest.max(watch.time(read).time);
         }
@@ -220,21 +288,31 @@ fn read_and_write_on(memory: &Memory, own: &str, stop: &Stop) -> (u64, Duration)
 fn in_outages_no_near_read_fails_or_takes_longer_than_1_ms_and_each_shows_ones_own_writes() {
     // One that forgets would give a reader, rightly, nothing for what it has written before.
     let line = Line::durable();
-    let memory = line.builder().read_policy(ReadPolicy::Near).write_policy(WritePolicy::Behind).build().unwrap();
+    let memory = line
+        .builder()
+        .read_policy(ReadPolicy::Near)
+        .write_policy(WritePolicy::Behind)
+        .build()
+        .unwrap();
     let direct = line.open_directly();
     direct.set(&Key::<u64>::new("shared"), 1).unwrap();
-    eventually(DEADLINE, "it is known", || memory.get(&Key::<u64>::new("shared")).unwrap() == Some(1));
+    eventually(DEADLINE, "it is known", || {
+        memory.get(&Key::<u64>::new("shared")).unwrap() == Some(1)
+    });
     for own in ["own0", "own1"] {
         let own = memory.synced(&Key::<u64>::new(own));
         own.set(1).unwrap();
         // The first read of a key asks.
-        eventually(DEADLINE, "it is kept current", || own.get().is_ok() && own.staleness() == Some(Duration::ZERO));
+        eventually(DEADLINE, "it is kept current", || {
+            own.get().is_ok() && own.staleness() == Some(Duration::ZERO)
+        });
     }
     let (stop, canary) = (Stop::default(), Canary::start());
     let (mut reads, mut longest, mut lateness) = (0, Duration::ZERO, Duration::ZERO);
     thread::scope(|scope| {
         let stop_reading = stop.on_drop();
-        let threads = ["own0", "own1"].map(|own| scope.spawn(|| read_and_write_on(&memory, own, &stop)));
+        let threads =
+            ["own0", "own1"].map(|own| scope.spawn(|| read_and_write_on(&memory, own, &stop)));
         let mut outage = |begin: &dyn Fn(), end: &dyn Fn()| {
             begin();
             lost(&memory);
@@ -256,7 +334,9 @@ fn in_outages_no_near_read_fails_or_takes_longer_than_1_ms_and_each_shows_ones_o
         }
         drop(stop_reading);
         for thread in threads {
-            let (read, took) = thread.join().expect("no near read fails, and each shows what was written");
+            let (read, took) = thread
+                .join()
+                .expect("no near read fails, and each shows what was written");
             reads += read;
             longest = longest.max(took);
         }
@@ -264,6 +344,10 @@ fn in_outages_no_near_read_fails_or_takes_longer_than_1_ms_and_each_shows_ones_o
     eprintln!(
         "{reads} rounds in twelve outages; the longest read took {longest:?}; this machine was late by {lateness:?}"
     );
-    // Without what the thread itself waited for a CPU; those before it at a lock may wait for one, too.
-    assert!(longest < Duration::from_millis(1) + 3 * lateness, "a near read took {longest:?}; late by {lateness:?}");
+    // Without what the thread itself waited for a CPU; those before it at a lock may wait for one,
+    // too.
+    assert!(
+        longest < Duration::from_millis(1) + 3 * lateness,
+        "a near read took {longest:?}; late by {lateness:?}"
+    );
 }

@@ -1,7 +1,7 @@
 //! DESIGN, rule 14: a near read is never stale for good, whoever writes and whatever happens.
 //!
-//! Bursts of writes by four kinds of writers, with faults in them, and after each a quiet point, at which every reader
-//! has to agree with the server. `SYNCED_MEMORY_SOAK=1` is the long form.
+//! Bursts of writes by four kinds of writers, with faults in them, and after each a quiet point, at
+//! which every reader has to agree with the server. `SYNCED_MEMORY_SOAK=1` is the long form.
 
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -16,8 +16,8 @@ use crate::line::{DEADLINE, quick};
 const NAMES: [&str; 8] = ["k0", "k1", "k2", "k3", "k4", "k5", "k6", "k7"];
 const READERS: usize = 4;
 
-/// How long after a quiet point a reader may disagree with the server, beside what the processes in between had to wait
-/// for a CPU: on a machine with less to do than CPUs that is next to nothing.
+/// How long after a quiet point a reader may disagree with the server, beside what the processes in
+/// between had to wait for a CPU: on a machine with less to do than CPUs that is next to nothing.
 const BOUND: Duration = Duration::from_millis(100);
 
 /// How many quiet points there are at least, and for how long.
@@ -62,9 +62,14 @@ impl Bare<'_> {
             let words = (self.next)();
             let mut command = redis::cmd(&words[0]);
             command.arg(&words[1..]);
-            let sent = self.connection.as_mut().map(|connection| command.query::<redis::Value>(connection));
+            let sent = self
+                .connection
+                .as_mut()
+                .map(|connection| command.query::<redis::Value>(connection));
             // The server is away, or there is nothing to rename.
-            if sent.is_none_or(|sent| sent.is_err_and(|error| error.is_io_error() || error.is_connection_dropped())) {
+            if sent.is_none_or(|sent| {
+                sent.is_err_and(|error| error.is_io_error() || error.is_connection_dropped())
+            }) {
                 self.connection = None;
                 thread::sleep(Duration::from_millis(1));
             }
@@ -108,7 +113,8 @@ fn write_through_the_library(memory: &Memory, end: Instant) {
     memory.flush(DEADLINE).unwrap();
 }
 
-/// What the package queued while it found no server goes nowhere: it would be written at some later time.
+/// What the package queued while it found no server goes nowhere: it would be written at some later
+/// time.
 const PYTHON: &str = "
 import random, time
 from synced_memory import PrefixedMemory
@@ -163,13 +169,20 @@ struct Scene<'a> {
 impl<'a> Scene<'a> {
     fn new(server: &'a Server, proxy: &'a Proxy, url: &str) -> Self {
         let reader = |_| {
-            let mut reader = Child::spawn(env!("CARGO_BIN_EXE_near_reader"), [url, "s"].iter().chain(&NAMES));
+            let mut reader = Child::spawn(
+                env!("CARGO_BIN_EXE_near_reader"),
+                [url, "s"].iter().chain(&NAMES),
+            );
             assert_eq!(reader.recv(), "opened");
             reader
         };
         let mut python = Python::against(&server.port());
         python.run(PYTHON);
-        let bare = |next| Bare { server, connection: None, next };
+        let bare = |next| Bare {
+            server,
+            connection: None,
+            next,
+        };
         Self {
             server,
             proxy,
@@ -182,14 +195,27 @@ impl<'a> Scene<'a> {
 
     /// How long the server and each reader have waited for a CPU, and the proxies in this process.
     fn waited(&self) -> Vec<Duration> {
-        let proxies = time_without_cpu(std::process::id(), |name| matches!(name, "proxy" | "dragonfly"));
-        let all = self.readers.iter().map(Child::pid).map(|reader| time_without_cpu(reader, |_| true));
-        [time_without_cpu(self.server.pid(), |_| true), proxies].into_iter().chain(all).collect()
+        let proxies = time_without_cpu(std::process::id(), |name| {
+            matches!(name, "proxy" | "dragonfly")
+        });
+        let all = self
+            .readers
+            .iter()
+            .map(Child::pid)
+            .map(|reader| time_without_cpu(reader, |_| true));
+        [time_without_cpu(self.server.pid(), |_| true), proxies]
+            .into_iter()
+            .chain(all)
+            .collect()
     }
 
     /// How long a change that went through all of them has waited for a CPU at most, since then.
     fn waited_since(&self, before: &[Duration]) -> Duration {
-        let since = self.waited().into_iter().zip(before).map(|(now, before)| now.saturating_sub(*before));
+        let since = self
+            .waited()
+            .into_iter()
+            .zip(before)
+            .map(|(now, before)| now.saturating_sub(*before));
         let since: Vec<Duration> = since.collect();
         let (shared, readers) = since.split_at(2);
         shared.iter().sum::<Duration>() + *readers.iter().max().expect("there are readers")
@@ -197,11 +223,20 @@ impl<'a> Scene<'a> {
 
     fn burst(&mut self, fault: Fault) {
         for direction in [Direction::ToServer, Direction::ToClient] {
-            self.proxy.delay(direction, Duration::from_micros(fastrand::u64(..2_500)));
+            self.proxy
+                .delay(direction, Duration::from_micros(fastrand::u64(..2_500)));
         }
         let length = Duration::from_millis(fastrand::u64(4..16));
         let end = Instant::now() + length;
-        let Self { stamped, python, bare, readers, server, proxy, .. } = self;
+        let Self {
+            stamped,
+            python,
+            bare,
+            readers,
+            server,
+            proxy,
+            ..
+        } = self;
         thread::scope(|scope| {
             scope.spawn(|| write_through_the_library(stamped, end));
             scope.spawn(|| python.run(&format!("burst({})", length.as_secs_f64())));
@@ -212,7 +247,9 @@ impl<'a> Scene<'a> {
             thread::sleep(length.mul_f64(1.2 * fastrand::f64()));
             match fault {
                 Fault::Nothing => {}
-                Fault::KillClients => drop(server.cli(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"])),
+                Fault::KillClients => {
+                    drop(server.cli(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]))
+                }
                 Fault::CutTheLine => proxy.cut(),
                 Fault::Flush => drop(server.cli(&["FLUSHALL"])),
                 Fault::Pause => drop(server.cli(&["CLIENT", "PAUSE", "15"])),
@@ -234,11 +271,15 @@ impl<'a> Scene<'a> {
         let deadline = Instant::now() + DEADLINE;
         loop {
             let held = NAMES.map(|name| {
-                let left: i64 = redis::from_redis_value(self.server.cli(&["PTTL", &key(name)])).unwrap();
+                let left: i64 =
+                    redis::from_redis_value(self.server.cli(&["PTTL", &key(name)])).unwrap();
                 (left < 0).then(|| self.server.get_text(&key(name)))
             });
             if let Some(held) = held.into_iter().collect::<Option<Vec<_>>>() {
-                return held.into_iter().map(|stored| stored.map_or(Value::Null, |stored| value(&stored))).collect();
+                return held
+                    .into_iter()
+                    .map(|stored| stored.map_or(Value::Null, |stored| value(&stored)))
+                    .collect();
             }
             assert!(Instant::now() < deadline, "the server never comes to rest");
             thread::sleep(Duration::from_millis(1));
@@ -250,18 +291,27 @@ impl<'a> Scene<'a> {
         let deadline = Instant::now() + DEADLINE;
         loop {
             let held = self.quiet();
-            let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos();
+            let since = SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .unwrap()
+                .as_nanos();
             let json = serde_json::to_string(&held).unwrap();
             for reader in &mut self.readers {
                 reader.send(format!("agree {since} 5000 {json}"));
             }
             let answers: Vec<String> = self.readers.iter_mut().map(Child::recv).collect();
-            let millis = answers.iter().map(|answer| answer.strip_prefix("agreed ")?.parse().ok());
+            let millis = answers
+                .iter()
+                .map(|answer| answer.strip_prefix("agreed ")?.parse().ok());
             if let Some(millis) = millis.collect::<Option<Vec<u64>>>() {
                 return Duration::from_millis(millis.into_iter().max().unwrap());
             }
-            // It was no quiet point where somebody has written since: a program may have a thread of its own.
-            assert!(self.quiet() != held && Instant::now() < deadline, "{what}: {answers:?} instead of {json}");
+            // It was no quiet point where somebody has written since: a program may have a thread
+            // of its own.
+            assert!(
+                self.quiet() != held && Instant::now() < deadline,
+                "{what}: {answers:?} instead of {json}"
+            );
         }
     }
 }
@@ -269,7 +319,11 @@ impl<'a> Scene<'a> {
 /// The value that is stored, in an envelope or bare.
 fn value(stored: &str) -> Value {
     let mut value: Value = serde_json::from_str(stored).unwrap();
-    if value.get("last_modified").is_some() { value["value"].take() } else { value }
+    if value.get("last_modified").is_some() {
+        value["value"].take()
+    } else {
+        value
+    }
 }
 
 fn no_reader_is_stale_after_a_quiet_point(what: &str, server: &Server, proxy: &Proxy, url: &str) {
@@ -278,18 +332,29 @@ fn no_reader_is_stale_after_a_quiet_point(what: &str, server: &Server, proxy: &P
     let (began, mut points, mut longest, mut all) = (Instant::now(), 0, Duration::ZERO, Vec::new());
     let mut longest_wait = Duration::ZERO;
     while points < least || began.elapsed() < length {
-        let fault = if points == 3 { Fault::Restart } else { Fault::any() };
+        let fault = if points == 3 {
+            Fault::Restart
+        } else {
+            Fault::any()
+        };
         scene.burst(fault);
         let before = scene.waited();
         let took = scene.agreement(&format!("{what}, {fault:?}"));
         let waited = scene.waited_since(&before);
-        assert!(took <= BOUND + waited, "{what}: {took:?} after {fault:?}, of which {waited:?} without a CPU");
+        assert!(
+            took <= BOUND + waited,
+            "{what}: {took:?} after {fault:?}, of which {waited:?} without a CPU"
+        );
         points += 1;
         longest = longest.max(took);
         longest_wait = longest_wait.max(waited);
         all.push(took);
     }
-    let reads: u64 = scene.readers.iter_mut().map(|reader| reader.ask("reads").parse::<u64>().unwrap()).sum();
+    let reads: u64 = scene
+        .readers
+        .iter_mut()
+        .map(|reader| reader.ask("reads").parse::<u64>().unwrap())
+        .sum();
     all.sort_unstable();
     eprintln!(
         "{what}: {points} quiet points in {:?}, {READERS} readers, {reads} near reads: 0 stuck; all agreed after {:?} \

@@ -12,7 +12,11 @@ fn number(name: &str) -> Key<i64> {
 }
 
 fn quick(url: &str) -> Memory {
-    Memory::builder().url(url).backoff(Duration::from_millis(5), Duration::from_millis(50)).build().unwrap()
+    Memory::builder()
+        .url(url)
+        .backoff(Duration::from_millis(5), Duration::from_millis(50))
+        .build()
+        .unwrap()
 }
 
 /// Waits for an event that contains all of `parts`, and returns the first one.
@@ -47,11 +51,18 @@ fn an_outage_is_told_from_its_beginning_to_its_end() {
     proxy.cut();
     let lost = logged(&outage, &[&at, "lost", "breaker opened"]);
     assert!(is_loud(&lost), "{lost}");
-    assert!(lost.field("error").is_some_and(|error| !error.is_empty()), "{lost}");
+    assert!(
+        lost.field("error").is_some_and(|error| !error.is_empty()),
+        "{lost}"
+    );
     for name in ["a", "b", "c"] {
         assert_eq!(memory.set(&number(name), 2).unwrap(), Written::Queued);
     }
-    assert!(logged(&outage, &[&at, "could not connect"]).field("error").is_some());
+    assert!(
+        logged(&outage, &[&at, "could not connect"])
+            .field("error")
+            .is_some()
+    );
 
     let end = Logs::capture();
     proxy.refuse(false);
@@ -69,7 +80,10 @@ fn an_outage_is_told_from_its_beginning_to_its_end() {
 }
 
 fn logs_of(logs: &Logs, at: &str, what: &str) -> Vec<Event> {
-    logs.containing(at).into_iter().filter(|event| event.to_string().contains(what)).collect()
+    logs.containing(at)
+        .into_iter()
+        .filter(|event| event.to_string().contains(what))
+        .collect()
 }
 
 #[test]
@@ -80,7 +94,9 @@ fn a_backend_that_is_not_there_at_the_start_is_told_once_and_loudly() {
     let at = format!("127.0.0.1:{}", server.port());
     let memory = quick(&server.url());
     memory.set(&number("a"), 1).unwrap();
-    eventually(DEADLINE, "it has tried again and again", || logs_of(&logs, &at, "could not connect").len() > 5);
+    eventually(DEADLINE, "it has tried again and again", || {
+        logs_of(&logs, &at, "could not connect").len() > 5
+    });
     let loud = logs_of(&logs, &at, "").into_iter().filter(is_loud).count();
     assert_eq!(loud, 1, "{:?}", logs.containing(&at));
 }
@@ -96,14 +112,21 @@ fn a_superseded_write_is_told_and_counted() {
         .backoff(Duration::from_millis(5), Duration::from_millis(50))
         .build()
         .unwrap();
-    let other = Memory::builder().url(server.url()).prefix(format!("superseded{}:", server.port())).build().unwrap();
+    let other = Memory::builder()
+        .url(server.url())
+        .prefix(format!("superseded{}:", server.port()))
+        .build()
+        .unwrap();
     memory.set(&number("n"), 1).unwrap();
     proxy.refuse(true);
     proxy.cut();
-    eventually(DEADLINE, "the loss is noticed", || !memory.status().connected);
+    eventually(DEADLINE, "the loss is noticed", || {
+        !memory.status().connected
+    });
     assert_eq!(memory.set(&number("n"), 2).unwrap(), Written::Queued);
     let queued = memory.synced(&number("n")).last_modified().unwrap();
-    // Somebody's later write; the clocks of two memories may differ by the error of their estimates.
+    // Somebody's later write; the clocks of two memories may differ by the error of their
+    // estimates.
     eventually(DEADLINE, "the other write is the later one", || {
         assert_eq!(other.set(&number("n"), 3).unwrap(), Written::Stored);
         other.synced(&number("n")).last_modified().unwrap() > queued
@@ -112,8 +135,14 @@ fn a_superseded_write_is_told_and_counted() {
     memory.flush(DEADLINE).unwrap();
     assert_eq!(memory.get(&number("n")).unwrap(), Some(3));
     assert_eq!(memory.status().superseded, 1);
-    let event = logged(&logs, &["superseded by", &format!("superseded{}:n", server.port())]);
-    assert_eq!(event.field("key"), Some(format!("superseded{}:n", server.port()).as_str()));
+    let event = logged(
+        &logs,
+        &["superseded by", &format!("superseded{}:n", server.port())],
+    );
+    assert_eq!(
+        event.field("key"),
+        Some(format!("superseded{}:n", server.port()).as_str())
+    );
     assert_eq!(memory.dead_letters().len(), 0);
 }
 
@@ -132,21 +161,38 @@ fn a_refused_write_is_told_with_its_key_and_the_reason_and_without_its_value() {
         .build()
         .unwrap();
     server.cli(&["ACL", "SETUSER", "alice", "resetkeys"]);
-    assert_eq!(memory.set(&number("online"), VALUE).unwrap_err().kind(), ErrorKind::Rejected);
+    assert_eq!(
+        memory.set(&number("online"), VALUE).unwrap_err().kind(),
+        ErrorKind::Rejected
+    );
     let refused = logged(&logs, &["refused", &format!("{prefix}online")]);
-    assert!(is_loud(&refused) && refused.to_string().contains("NOPERM"), "{refused}");
+    assert!(
+        is_loud(&refused) && refused.to_string().contains("NOPERM"),
+        "{refused}"
+    );
     proxy.refuse(true);
     proxy.cut();
-    eventually(DEADLINE, "the loss is noticed", || !memory.status().connected);
-    assert_eq!(memory.set(&number("queued"), VALUE).unwrap(), Written::Queued);
+    eventually(DEADLINE, "the loss is noticed", || {
+        !memory.status().connected
+    });
+    assert_eq!(
+        memory.set(&number("queued"), VALUE).unwrap(),
+        Written::Queued
+    );
     proxy.refuse(false);
     memory.flush(DEADLINE).unwrap();
     let aside = logged(&logs, &["dead letter", &format!("{prefix}queued")]);
-    assert!(is_loud(&aside) && aside.to_string().contains("NOPERM"), "{aside}");
+    assert!(
+        is_loud(&aside) && aside.to_string().contains("NOPERM"),
+        "{aside}"
+    );
     assert_eq!(memory.status().dead_letters, 1);
     assert_eq!(logs.containing(&VALUE.to_string()).len(), 0);
     // A write that was refused to its caller's face is not set aside, and not told as if it were.
-    assert_eq!(logs_of(&logs, &format!("{prefix}online"), "dead letter").len(), 0);
+    assert_eq!(
+        logs_of(&logs, &format!("{prefix}online"), "dead letter").len(),
+        0
+    );
 }
 
 #[test]
@@ -170,7 +216,11 @@ fn what_a_drop_could_not_deliver_is_told() {
     let server = Server::redis().start();
     server.stop();
     let at = format!("127.0.0.1:{}", server.port());
-    let memory = Memory::builder().url(server.url()).shutdown_timeout(Duration::from_millis(20)).build().unwrap();
+    let memory = Memory::builder()
+        .url(server.url())
+        .shutdown_timeout(Duration::from_millis(20))
+        .build()
+        .unwrap();
     memory.set(&number("undelivered"), 1).unwrap();
     drop(memory);
     let event = logged(&logs, &[&at, "undelivered"]);
@@ -185,30 +235,65 @@ fn status_tells_an_outage() {
     let memory = quick(&proxy.url());
     memory.set(&number("a"), 1).unwrap();
     let status = memory.status();
-    assert!(status.connected && status.last_error.is_none() && status.oldest_pending.is_none(), "{status:?}");
-    assert_eq!((status.pending, status.dead_letters, status.superseded, status.expired), (0, 0, 0, 0));
+    assert!(
+        status.connected && status.last_error.is_none() && status.oldest_pending.is_none(),
+        "{status:?}"
+    );
+    assert_eq!(
+        (
+            status.pending,
+            status.dead_letters,
+            status.superseded,
+            status.expired
+        ),
+        (0, 0, 0, 0)
+    );
 
     proxy.refuse(true);
     proxy.cut();
-    eventually(DEADLINE, "the loss is noticed", || !memory.status().connected);
+    eventually(DEADLINE, "the loss is noticed", || {
+        !memory.status().connected
+    });
     let error = memory.status().last_error.unwrap();
     assert_eq!(error.kind(), ErrorKind::Unavailable);
-    assert!(error.to_string().contains(&format!("127.0.0.1:{}", proxy.port())), "{error}");
+    assert!(
+        error
+            .to_string()
+            .contains(&format!("127.0.0.1:{}", proxy.port())),
+        "{error}"
+    );
     memory.set(&number("a"), 2).unwrap();
     memory.set(&number("a"), 3).unwrap();
     memory.set(&number("b"), 2).unwrap();
     assert_eq!(memory.status().pending, 2, "keys, not writes");
     eventually(DEADLINE, "the oldest write ages", || {
-        memory.status().oldest_pending.is_some_and(|age| age > Duration::from_millis(50))
+        memory
+            .status()
+            .oldest_pending
+            .is_some_and(|age| age > Duration::from_millis(50))
     });
     memory.set(&number("a"), 4).unwrap();
-    assert!(memory.status().oldest_pending.unwrap() > Duration::from_millis(50), "a newer write made it younger");
+    assert!(
+        memory.status().oldest_pending.unwrap() > Duration::from_millis(50),
+        "a newer write made it younger"
+    );
 
     proxy.refuse(false);
     memory.flush(DEADLINE).unwrap();
     let status = memory.status();
-    assert!(status.connected && status.oldest_pending.is_none(), "{status:?}");
-    assert_eq!((status.pending, status.dead_letters, status.superseded, status.expired), (0, 0, 0, 0));
+    assert!(
+        status.connected && status.oldest_pending.is_none(),
+        "{status:?}"
+    );
+    assert_eq!(
+        (
+            status.pending,
+            status.dead_letters,
+            status.superseded,
+            status.expired
+        ),
+        (0, 0, 0, 0)
+    );
     assert!(status.last_error.is_some(), "it stays to be read");
     assert_eq!(memory.set(&number("a"), 5).unwrap(), Written::Stored);
 }
@@ -218,10 +303,16 @@ fn status_shows_how_the_server_throws_away_what_it_has_no_room_for() {
     for builder in [Server::redis(), Server::redis_6(), Server::valkey()] {
         let server = builder.start();
         let memory = quick(&server.url());
-        assert_eq!(memory.status().eviction_policy.as_deref(), Some("noeviction"));
+        assert_eq!(
+            memory.status().eviction_policy.as_deref(),
+            Some("noeviction")
+        );
         server.cli(&["CONFIG", "SET", "maxmemory-policy", "volatile-lru"]);
         let later = Memory::open(&server.url()).unwrap();
-        assert_eq!(later.status().eviction_policy.as_deref(), Some("volatile-lru"));
+        assert_eq!(
+            later.status().eviction_policy.as_deref(),
+            Some("volatile-lru")
+        );
         server.cli(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]);
         eventually(DEADLINE, "a reconnect asks again", || {
             memory.status().eviction_policy.as_deref() == Some("volatile-lru")

@@ -1,4 +1,5 @@
-//! DESIGN, rules 1, 2, 4, 9, 10 and 12: the server is killed, frozen, restarted, or was never there.
+//! DESIGN, rules 1, 2, 4, 9, 10 and 12: the server is killed, frozen, restarted, or was never
+//! there.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -56,14 +57,24 @@ impl Watch {
         call();
         let ended = Instant::now();
         let queued = self.queued().saturating_sub(queued);
-        Took { started, ended, time: (ended - started).saturating_sub(queued) }
+        Took {
+            started,
+            ended,
+            time: (ended - started).saturating_sub(queued),
+        }
     }
 
-    /// How long this thread has waited for a CPU so far; the second number of its `schedstat`, in ns.
+    /// How long this thread has waited for a CPU so far; the second number of its `schedstat`, in
+    /// ns.
     fn queued(&self) -> Duration {
         let mut line = [0; 64];
-        let length = self.0.as_ref().map_or(0, |file| file.read_at(&mut line, 0).expect("it can be read"));
-        let number = str::from_utf8(&line[..length]).expect("it is text").split(' ').nth(1);
+        let length = self.0.as_ref().map_or(0, |file| {
+            file.read_at(&mut line, 0).expect("it can be read")
+        });
+        let number = str::from_utf8(&line[..length])
+            .expect("it is text")
+            .split(' ')
+            .nth(1);
         Duration::from_nanos(number.map_or(0, |number| number.parse().expect("it is a number")))
     }
 }
@@ -72,15 +83,19 @@ impl Watch {
 struct Writers {
     stop: Stop,
     rounds: [AtomicU64; THREADS],
-    /// How late this machine wakes a thread at most. A call waits for others' threads too (the I/O thread,
-    /// whoever holds a lock), which may wait for a CPU.
+    /// How late this machine wakes a thread at most. A call waits for others' threads too (the I/O
+    /// thread, whoever holds a lock), which may wait for a CPU.
     lateness: AtomicU64,
 }
 
 impl Writers {
     /// Runs `outages` under the writers; returns all their writes, and how long each call took.
     fn under(memory: &Memory, outages: impl FnOnce(&Self)) -> (Vec<Write>, Vec<Took>, Duration) {
-        let all = Self { stop: Stop::default(), rounds: Default::default(), lateness: AtomicU64::new(0) };
+        let all = Self {
+            stop: Stop::default(),
+            rounds: Default::default(),
+            lateness: AtomicU64::new(0),
+        };
         let (mut writes, mut took) = (Vec::new(), Vec::new());
         thread::scope(|scope| {
             let stop = all.stop.on_drop();
@@ -99,7 +114,11 @@ impl Writers {
                 took.extend(timed);
             }
         });
-        (writes, took, Duration::from_micros(all.lateness.load(Ordering::Relaxed)))
+        (
+            writes,
+            took,
+            Duration::from_micros(all.lateness.load(Ordering::Relaxed)),
+        )
     }
 
     fn write(&self, memory: &Memory, thread: usize) -> (Vec<Write>, Vec<Took>) {
@@ -123,12 +142,27 @@ impl Writers {
                     assert_ne!(written, Written::Superseded, "nobody writes later stamps");
                 });
                 let at = |instant: Instant| origin.1 + instant.duration_since(origin.0).as_nanos();
-                writes.push(Write { key, value, started: at(call.started), ended: at(call.ended) });
+                writes.push(Write {
+                    key,
+                    value,
+                    started: at(call.started),
+                    ended: at(call.ended),
+                });
             };
             set(&own, format!("own{thread}"), n);
             let turn = (usize::try_from(n).expect("a count is small") + thread) % SHARED.len();
-            set(&shared[turn], SHARED[turn].to_owned(), (thread as u64 + 1) * 1_000_000 + n);
-            timed(&mut || assert_eq!(own.get().expect("it was written"), n, "a process reads its own writes"));
+            set(
+                &shared[turn],
+                SHARED[turn].to_owned(),
+                (thread as u64 + 1) * 1_000_000 + n,
+            );
+            timed(&mut || {
+                assert_eq!(
+                    own.get().expect("it was written"),
+                    n,
+                    "a process reads its own writes"
+                )
+            });
             timed(&mut || _ = shared[turn].get().expect("it was written"));
             self.rounds[thread].store(n, Ordering::Relaxed);
         }
@@ -137,9 +171,16 @@ impl Writers {
 
     /// Waits until every writer has made so many more rounds.
     fn go_on_for(&self, rounds: u64) {
-        let before: Vec<u64> = self.rounds.iter().map(|round| round.load(Ordering::Relaxed)).collect();
+        let before: Vec<u64> = self
+            .rounds
+            .iter()
+            .map(|round| round.load(Ordering::Relaxed))
+            .collect();
         eventually(DEADLINE, "all writers go on", || {
-            self.rounds.iter().zip(&before).all(|(round, before)| round.load(Ordering::Relaxed) >= before + rounds)
+            self.rounds
+                .iter()
+                .zip(&before)
+                .all(|(round, before)| round.load(Ordering::Relaxed) >= before + rounds)
         });
     }
 
@@ -149,46 +190,85 @@ impl Writers {
             let started = Instant::now();
             thread::sleep(NAP);
             let late = started.elapsed().saturating_sub(NAP);
-            self.lateness.fetch_max(u64::try_from(late.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+            self.lateness.fetch_max(
+                u64::try_from(late.as_micros()).unwrap_or(u64::MAX),
+                Ordering::Relaxed,
+            );
         }
     }
 }
 
 fn since_1970() -> u128 {
-    SystemTime::now().duration_since(UNIX_EPOCH).expect("it is past 1970").as_nanos()
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .expect("it is past 1970")
+        .as_nanos()
 }
 
-/// No call took longer than `timeout` and 50 ms, few waited for the breaker, and while it was open none waited at all.
+/// No call took longer than `timeout` and 50 ms, few waited for the breaker, and while it was open
+/// none waited at all.
 fn assert_bounded(what: &str, took: &[Took], lateness: Duration, outages: &[Outage]) {
-    let longest = took.iter().map(|took| took.time).max().expect("there were calls");
+    let longest = took
+        .iter()
+        .map(|took| took.time)
+        .max()
+        .expect("there were calls");
     // Those at other times wait for the disk, which others use too.
-    let at_its_beginning = |took: &&Took| outages.iter().any(|it| took.started < it.opened && took.ended > it.start);
+    let at_its_beginning = |took: &&Took| {
+        outages
+            .iter()
+            .any(|it| took.started < it.opened && took.ended > it.start)
+    };
     let is_slow = |took: &&Took| took.time > Duration::from_millis(100) + lateness;
     let slow = took.iter().filter(is_slow).filter(at_its_beginning).count();
-    let within = |took: &&Took| outages.iter().any(|it| took.started > it.opened && took.ended < it.end);
+    let within = |took: &&Took| {
+        outages
+            .iter()
+            .any(|it| took.started > it.opened && took.ended < it.end)
+    };
     let while_open: Vec<&Took> = took.iter().filter(within).collect();
-    let longest_open = while_open.iter().map(|took| took.time).max().expect("there were calls in the outage");
+    let longest_open = while_open
+        .iter()
+        .map(|took| took.time)
+        .max()
+        .expect("there were calls in the outage");
     eprintln!(
         "{what}: {} calls, longest {longest:?}, {slow} waited; with the breaker open {} calls, longest \
          {longest_open:?}; this machine was late by {lateness:?}",
         took.len(),
         while_open.len()
     );
-    assert!(longest <= TIMEOUT + Duration::from_millis(50) + lateness, "a call took {longest:?}");
-    assert!(slow <= THREADS * outages.len() * 2, "{slow} calls waited in {} outages", outages.len());
-    assert!(while_open.len() >= THREADS * outages.len() * 100, "{} calls in the outages", while_open.len());
-    assert!(longest_open <= Duration::from_millis(50) + lateness, "a call waited {longest_open:?} for an open breaker");
+    assert!(
+        longest <= TIMEOUT + Duration::from_millis(50) + lateness,
+        "a call took {longest:?}"
+    );
+    assert!(
+        slow <= THREADS * outages.len() * 2,
+        "{slow} calls waited in {} outages",
+        outages.len()
+    );
+    assert!(
+        while_open.len() >= THREADS * outages.len() * 100,
+        "{} calls in the outages",
+        while_open.len()
+    );
+    assert!(
+        longest_open <= Duration::from_millis(50) + lateness,
+        "a call waited {longest_open:?} for an open breaker"
+    );
 }
 
-/// What rule 4 leaves at each key: the last write to it. Of writes that ran at the same time either may
-/// be the last; clocks of two processes agree to `margin`.
+/// What rule 4 leaves at each key: the last write to it. Of writes that ran at the same time either
+/// may be the last; clocks of two processes agree to `margin`.
 fn assert_the_last_write_won(server: &Server, writes: &[Write], margin: Duration) {
     let mut keys: BTreeMap<&str, Vec<&Write>> = BTreeMap::new();
     for write in writes {
         keys.entry(&write.key).or_default().push(write);
     }
     for (key, writes) in keys {
-        let stored = server.get_text(&format!("memory:{key}")).unwrap_or_else(|| panic!("{key} is lost"));
+        let stored = server
+            .get_text(&format!("memory:{key}"))
+            .unwrap_or_else(|| panic!("{key} is lost"));
         let stored: serde_json::Value = serde_json::from_str(&stored).unwrap();
         let value = stored["value"].as_u64().unwrap();
         let winner = writes.iter().find(|write| write.value == value);
@@ -220,7 +300,11 @@ fn three_outages(what: &str, server: &Server, begin: impl Fn(), end: impl Fn()) 
             lost(&memory);
             let opened = Instant::now();
             writers.go_on_for(100);
-            outages.push(Outage { start, opened, end: Instant::now() });
+            outages.push(Outage {
+                start,
+                opened,
+                end: Instant::now(),
+            });
             end();
             connected(&memory);
         }
@@ -230,7 +314,11 @@ fn three_outages(what: &str, server: &Server, begin: impl Fn(), end: impl Fn()) 
     assert_bounded(what, &took, lateness, &outages);
     assert_the_last_write_won(server, &writes, Duration::ZERO);
     let status = memory.status();
-    assert_eq!((status.pending, status.dead_letters, status.superseded), (0, 0, 0), "{status:?}");
+    assert_eq!(
+        (status.pending, status.dead_letters, status.superseded),
+        (0, 0, 0),
+        "{status:?}"
+    );
 }
 
 #[test]
@@ -255,19 +343,28 @@ fn a_server_that_is_stopped_and_started_under_eight_writers_costs_no_write_and_n
 fn the_last_write_of_two_processes_wins_whatever_happens_to_the_server() {
     let server = durable();
     let memory = quick(server.url()).build().unwrap();
-    let mut peer =
-        Child::spawn_with(env!("CARGO_BIN_EXE_peer"), [""; 0], |peer| _ = peer.env("SYNCED_MEMORY_URL", server.url()));
+    let mut peer = Child::spawn_with(env!("CARGO_BIN_EXE_peer"), [""; 0], |peer| {
+        _ = peer.env("SYNCED_MEMORY_URL", server.url())
+    });
     assert_eq!(peer.recv(), "opened");
-    assert_eq!(peer.ask(format!("write own-of-peer {}", SHARED.join(" "))), "started");
+    assert_eq!(
+        peer.ask(format!("write own-of-peer {}", SHARED.join(" "))),
+        "started"
+    );
     let peer_goes_on = |peer: &mut Child, least: u64| {
         let before: u64 = peer.ask("writes").parse().unwrap();
-        eventually(DEADLINE, "the peer goes on", || peer.ask("writes").parse::<u64>().unwrap() >= before + least);
+        eventually(DEADLINE, "the peer goes on", || {
+            peer.ask("writes").parse::<u64>().unwrap() >= before + least
+        });
     };
     let mut outages = Vec::new();
     let (mut writes, took, lateness) = Writers::under(&memory, |writers| {
         type Act = fn(&Server);
-        let acts: [(Act, Act); 3] =
-            [(Server::kill, Server::start), (Server::freeze, Server::thaw), (Server::stop, Server::start)];
+        let acts: [(Act, Act); 3] = [
+            (Server::kill, Server::start),
+            (Server::freeze, Server::thaw),
+            (Server::stop, Server::start),
+        ];
         for (begin, end) in acts {
             writers.go_on_for(20);
             peer_goes_on(&mut peer, 50);
@@ -277,7 +374,11 @@ fn the_last_write_of_two_processes_wins_whatever_happens_to_the_server() {
             let opened = Instant::now();
             writers.go_on_for(100);
             peer_goes_on(&mut peer, 50);
-            outages.push(Outage { start, opened, end: Instant::now() });
+            outages.push(Outage {
+                start,
+                opened,
+                end: Instant::now(),
+            });
             end(&server);
             connected(&memory);
         }
@@ -289,7 +390,9 @@ fn the_last_write_of_two_processes_wins_whatever_happens_to_the_server() {
     loop {
         let line = peer.recv();
         let words: Vec<&str> = line.split(' ').collect();
-        let [key, value, started, ended] = words[..] else { break };
+        let [key, value, started, ended] = words[..] else {
+            break;
+        };
         writes.push(Write {
             key: key.to_owned(),
             value: value.parse().unwrap(),
@@ -303,7 +406,10 @@ fn the_last_write_of_two_processes_wins_whatever_happens_to_the_server() {
     for name in SHARED {
         let key = Key::<u64>::new(name);
         let here = memory.get(&key).unwrap().unwrap();
-        assert_eq!(peer.ask(format!("get {name}")), format!("Some(Number({here}))"));
+        assert_eq!(
+            peer.ask(format!("get {name}")),
+            format!("Some(Number({here}))")
+        );
     }
 }
 
@@ -321,9 +427,17 @@ fn a_hundred_thousand_sets_to_one_key_while_offline_are_one_command_on_reconnect
     assert_eq!(memory.status().pending, 1);
     server.start();
     memory.flush(DEADLINE).unwrap();
-    assert_eq!(server.command_count("eval") + server.command_count("evalsha"), 1);
+    assert_eq!(
+        server.command_count("eval") + server.command_count("evalsha"),
+        1
+    );
     assert_eq!(server.command_count("set"), 1);
-    assert!(server.get_text("memory:n").unwrap().starts_with(r#"{"value": 100000,"#));
+    assert!(
+        server
+            .get_text("memory:n")
+            .unwrap()
+            .starts_with(r#"{"value": 100000,"#)
+    );
 }
 
 #[test]
@@ -346,7 +460,10 @@ fn sets_to_ten_thousand_keys_while_offline_come_back_in_batches() {
     assert_eq!(server.command_count("set"), 10_000);
     for n in 0..10_000 {
         let stored = server.get_text(&format!("memory:k{n}")).unwrap();
-        assert!(stored.starts_with(&format!(r#"{{"value": {n},"#)), "k{n} holds {stored}");
+        assert!(
+            stored.starts_with(&format!(r#"{{"value": {n},"#)),
+            "k{n} holds {stored}"
+        );
     }
 }
 
@@ -373,32 +490,74 @@ fn without_a_server_fields_read_as_unavailable_or_default_and_writes_wait_until_
         settings.tags().len().unwrap_err(),
         settings.snapshot().map(drop).unwrap_err(),
     ];
-    assert!(unknown.iter().all(|error| error.kind() == ErrorKind::Unavailable), "{unknown:?}");
+    assert!(
+        unknown
+            .iter()
+            .all(|error| error.kind() == ErrorKind::Unavailable),
+        "{unknown:?}"
+    );
 
     let status = memory.status();
-    assert!(!status.connected && status.pending == 0 && status.oldest_pending.is_none(), "{status:?}");
+    assert!(
+        !status.connected && status.pending == 0 && status.oldest_pending.is_none(),
+        "{status:?}"
+    );
     let error = status.last_error.expect("the refusal is known");
     assert_eq!(error.kind(), ErrorKind::Unavailable);
-    assert!(error.to_string().contains(&format!("127.0.0.1:{}", server.port())), "{error}");
+    assert!(
+        error
+            .to_string()
+            .contains(&format!("127.0.0.1:{}", server.port())),
+        "{error}"
+    );
 
     assert_eq!(settings.set_counter(3).unwrap(), Written::Queued);
-    assert_eq!(settings.set_theme("light".to_owned()).unwrap(), Written::Queued);
+    assert_eq!(
+        settings.set_theme("light".to_owned()).unwrap(),
+        Written::Queued
+    );
     assert_eq!(settings.set_note(None).unwrap(), Written::Queued);
-    assert_eq!((settings.counter().unwrap(), settings.theme().unwrap()), (3, "light".to_owned()));
+    assert_eq!(
+        (settings.counter().unwrap(), settings.theme().unwrap()),
+        (3, "light".to_owned())
+    );
     let first = memory.status().oldest_pending.expect("writes wait");
-    eventually(DEADLINE, "the oldest write grows older", || memory.status().oldest_pending.unwrap() > first);
+    eventually(DEADLINE, "the oldest write grows older", || {
+        memory.status().oldest_pending.unwrap() > first
+    });
     assert_eq!(memory.status().pending, 3);
 
     server.start();
     memory.flush(DEADLINE).unwrap();
     let status = memory.status();
-    assert!(status.connected && status.pending == 0 && status.oldest_pending.is_none(), "{status:?}");
-    assert!(server.get_text("memory:counter").unwrap().starts_with(r#"{"value": 3,"#));
-    assert!(server.get_text("memory:theme").unwrap().starts_with(r#"{"value": "light","#));
-    assert!(server.get_text("memory:note").unwrap().starts_with(r#"{"value": null,"#));
+    assert!(
+        status.connected && status.pending == 0 && status.oldest_pending.is_none(),
+        "{status:?}"
+    );
+    assert!(
+        server
+            .get_text("memory:counter")
+            .unwrap()
+            .starts_with(r#"{"value": 3,"#)
+    );
+    assert!(
+        server
+            .get_text("memory:theme")
+            .unwrap()
+            .starts_with(r#"{"value": "light","#)
+    );
+    assert!(
+        server
+            .get_text("memory:note")
+            .unwrap()
+            .starts_with(r#"{"value": null,"#)
+    );
     assert_eq!(server.get_raw("memory:tags"), None);
     let other = Settings::open(&server.url()).unwrap();
-    assert_eq!((other.counter().unwrap(), other.theme().unwrap()), (3, "light".to_owned()));
+    assert_eq!(
+        (other.counter().unwrap(), other.theme().unwrap()),
+        (3, "light".to_owned())
+    );
 }
 
 #[test]
@@ -414,7 +573,12 @@ fn a_read_of_what_was_never_read_waits_for_a_quick_reconnect() {
             let key = Key::<u64>::named(format!("never_read_{round}_{loss}"));
             assert_eq!(beside.set(&key, round).unwrap(), Written::Stored);
             line.proxy.cut();
-            assert_eq!(memory.get(&key).unwrap(), Some(round), "{round}, {loss}: {:?}", memory.status());
+            assert_eq!(
+                memory.get(&key).unwrap(),
+                Some(round),
+                "{round}, {loss}: {:?}",
+                memory.status()
+            );
         }
     }
 }
@@ -430,19 +594,31 @@ fn open_waits_for_a_silent_server_for_no_longer_than_timeout() {
     let took = started.elapsed();
     eprintln!("open took {took:?} of {limit:?}");
     // It does wait: an answer within `timeout` would have counted.
-    assert!(took >= limit * 9 / 10 && took <= limit + Duration::from_millis(150), "{took:?}");
+    assert!(
+        took >= limit * 9 / 10 && took <= limit + Duration::from_millis(150),
+        "{took:?}"
+    );
     let key = Key::<i32>::new("n");
     let started = Instant::now();
     assert_eq!(memory.get(&key).unwrap_err().kind(), ErrorKind::Unavailable);
     assert_eq!(memory.set(&key, 1).unwrap(), Written::Queued);
-    assert!(started.elapsed() < limit / 2, "the breaker is open from the start");
+    assert!(
+        started.elapsed() < limit / 2,
+        "the breaker is open from the start"
+    );
     proxy.stall(false);
     memory.flush(DEADLINE).unwrap();
-    assert!(server.get_text("memory:n").unwrap().starts_with(r#"{"value": 1,"#));
+    assert!(
+        server
+            .get_text("memory:n")
+            .unwrap()
+            .starts_with(r#"{"value": 1,"#)
+    );
 }
 
 #[test]
-fn once_the_breaker_is_open_calls_return_at_once_and_show_what_is_known_with_pending_writes_on_top() {
+fn once_the_breaker_is_open_calls_return_at_once_and_show_what_is_known_with_pending_writes_on_top()
+{
     const CALLS: usize = 20_000;
     let server = Server::redis().start();
     let memory = quick(server.url()).build().unwrap();
@@ -458,15 +634,29 @@ fn once_the_breaker_is_open_calls_return_at_once_and_show_what_is_known_with_pen
     let watch = Watch::of_this_thread();
     let mut took = Vec::with_capacity(2 * CALLS);
     for n in 2..CALLS as u64 {
-        took.push(watch.time(|| assert_eq!(memory.set(&written, n).unwrap(), Written::Queued)).time);
-        took.push(watch.time(|| assert_eq!(memory.get(&written).unwrap(), Some(n))).time);
+        took.push(
+            watch
+                .time(|| assert_eq!(memory.set(&written, n).unwrap(), Written::Queued))
+                .time,
+        );
+        took.push(
+            watch
+                .time(|| assert_eq!(memory.get(&written).unwrap(), Some(n)))
+                .time,
+        );
         assert_eq!(memory.get(&read).unwrap(), Some(7));
     }
     assert!(!memory.status().connected, "the outage went on");
     took.sort_unstable();
     let (most, longest) = (took[took.len() * 999 / 1_000], took[took.len() - 1]);
-    eprintln!("first call {first:?}; then 99.9 % of {} calls within {most:?}, longest {longest:?}", took.len());
-    assert!(most < Duration::from_millis(1), "99.9 % of the calls within {most:?}");
+    eprintln!(
+        "first call {first:?}; then 99.9 % of {} calls within {most:?}, longest {longest:?}",
+        took.len()
+    );
+    assert!(
+        most < Duration::from_millis(1),
+        "99.9 % of the calls within {most:?}"
+    );
     assert!(longest < TIMEOUT / 2, "a call waited for {longest:?}");
     server.thaw();
     memory.flush(DEADLINE).unwrap();
@@ -483,13 +673,24 @@ fn a_half_open_connection_is_noticed_with_nobody_asking() {
     lost(&memory);
     eprintln!("noticed after {:?}", started.elapsed());
     // A second between two heartbeats, and the time that an answer may take.
-    assert!(started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());
+    assert!(
+        started.elapsed() < Duration::from_secs(3),
+        "{:?}",
+        started.elapsed()
+    );
     let started = Instant::now();
     assert_eq!(memory.set(&Key::new("n"), 1).unwrap(), Written::Queued);
-    assert!(started.elapsed() < TIMEOUT / 2, "nobody waits for what is known to be gone");
+    assert!(
+        started.elapsed() < TIMEOUT / 2,
+        "nobody waits for what is known to be gone"
+    );
     line.proxy.stall(false);
     memory.flush(DEADLINE).unwrap();
-    assert_eq!(line.proxy.cuts(), 0, "the memory itself has ended the connection");
+    assert_eq!(
+        line.proxy.cuts(),
+        0,
+        "the memory itself has ended the connection"
+    );
 }
 
 #[test]
@@ -506,19 +707,27 @@ fn a_read_follows_the_server_backwards() {
     view.set(2).unwrap();
     let stamp = view.last_modified().unwrap().unwrap();
     for older in [stamp - 3_600_000_000_000, 5, 0] {
-        server.set_raw("memory:n", format!(r#"{{"value": 3, "last_modified": {older}}}"#));
+        server.set_raw(
+            "memory:n",
+            format!(r#"{{"value": 3, "last_modified": {older}}}"#),
+        );
         assert_eq!(view.get().unwrap(), 3);
         assert_eq!(view.last_modified().unwrap(), Some(older));
     }
     assert_eq!(view.set(4).unwrap(), Written::Stored);
-    assert!(view.last_modified().unwrap().unwrap() > stamp, "this process's stamps of a key only rise");
+    assert!(
+        view.last_modified().unwrap().unwrap() > stamp,
+        "this process's stamps of a key only rise"
+    );
 
     server.kill();
     lost(&memory);
     assert_eq!(view.get().unwrap(), 4);
     server.start();
     // It has forgotten everything.
-    eventually(DEADLINE, "the read follows", || view.find().unwrap().is_none());
+    eventually(DEADLINE, "the read follows", || {
+        view.find().unwrap().is_none()
+    });
     assert_eq!(memory.get(&key).unwrap(), None);
 
     server.kill();
@@ -527,7 +736,12 @@ fn a_read_follows_the_server_backwards() {
     server.start();
     memory.flush(DEADLINE).unwrap();
     assert_eq!(view.get().unwrap(), 5);
-    assert!(server.get_text("memory:n").unwrap().starts_with(r#"{"value": 5,"#));
+    assert!(
+        server
+            .get_text("memory:n")
+            .unwrap()
+            .starts_with(r#"{"value": 5,"#)
+    );
 }
 
 #[test]
@@ -544,7 +758,9 @@ fn a_write_made_right_after_a_read_has_found_the_server_silent_is_delivered() {
         memory.get(&key).unwrap();
         memory.set(&key, 2 * n + 1).unwrap();
         server.thaw();
-        memory.flush(DEADLINE).unwrap_or_else(|error| panic!("round {n}: {error}"));
+        memory
+            .flush(DEADLINE)
+            .unwrap_or_else(|error| panic!("round {n}: {error}"));
         assert_eq!(memory.get(&key).unwrap(), Some(2 * n + 1));
     }
 }

@@ -78,9 +78,15 @@ fn item_2_a_held_list_loses_no_update() {
     python.run("from synced_memory import Memory; m = Memory(); m.items.append(10)");
     assert_eq!(held.to_vec().unwrap(), [9, 10]);
     held.push(11).unwrap();
-    assert_eq!(python.run("m = Memory(); h = m.items; print(h[:])"), "[9, 10, 11]");
+    assert_eq!(
+        python.run("m = Memory(); h = m.items; print(h[:])"),
+        "[9, 10, 11]"
+    );
     // And the package does lose it, so that this shows what it is to show.
-    assert_eq!(python.run("m.items; h.append(12); print(Memory().items[:])"), "[9, 10, 11]");
+    assert_eq!(
+        python.run("m.items; h.append(12); print(Memory().items[:])"),
+        "[9, 10, 11]"
+    );
 }
 
 #[test]
@@ -98,9 +104,15 @@ fn item_3_a_remote_delete_is_seen_by_a_process_that_has_read_the_key() {
     ];
     for delete in deletes {
         state.set_theme("light".to_owned()).unwrap();
-        assert_eq!((state.theme().unwrap(), view.get().unwrap()), ("light".to_owned(), "light".to_owned()));
+        assert_eq!(
+            (state.theme().unwrap(), view.get().unwrap()),
+            ("light".to_owned(), "light".to_owned())
+        );
         delete();
-        assert_eq!((state.theme().unwrap(), view.find().unwrap()), ("dark".to_owned(), None));
+        assert_eq!(
+            (state.theme().unwrap(), view.find().unwrap()),
+            ("dark".to_owned(), None)
+        );
         assert_eq!(view.last_modified().unwrap(), None);
     }
 }
@@ -109,8 +121,14 @@ fn item_3_a_remote_delete_is_seen_by_a_process_that_has_read_the_key() {
 fn item_4_two_writers_with_50_appends_each_leave_100_items() {
     let server = Server::redis().start();
     let state = State::open(&server.url()).unwrap();
-    let mut writers: Vec<Child> =
-        (0..2).map(|n| Child::spawn(env!("CARGO_BIN_EXE_contributor"), [server.url(), format!("w{n}")])).collect();
+    let mut writers: Vec<Child> = (0..2)
+        .map(|n| {
+            Child::spawn(
+                env!("CARGO_BIN_EXE_contributor"),
+                [server.url(), format!("w{n}")],
+            )
+        })
+        .collect();
     for writer in &mut writers {
         assert_eq!(writer.recv(), "opened");
     }
@@ -120,10 +138,16 @@ fn item_4_two_writers_with_50_appends_each_leave_100_items() {
     for writer in &mut writers {
         assert_eq!(writer.recv(), "did");
     }
-    let items = state.memory().get(&Key::<Vec<String>>::new("items")).unwrap().unwrap();
+    let items = state
+        .memory()
+        .get(&Key::<Vec<String>>::new("items"))
+        .unwrap()
+        .unwrap();
     assert_eq!(items.len(), 100);
     for writer in ["w0/", "w1/"] {
-        let own = items.iter().filter_map(|item| item.strip_prefix(writer)?.parse::<u32>().ok());
+        let own = items
+            .iter()
+            .filter_map(|item| item.strip_prefix(writer)?.parse::<u32>().ok());
         assert!(own.eq(0..50), "{items:?}");
     }
 }
@@ -139,8 +163,15 @@ fn item_5_none_that_was_queued_offline_is_stored_as_null() {
     state.memory().flush(DEADLINE).unwrap();
     let stored = line.server.get_text("memory:note").expect("the key exists");
     assert!(stored.starts_with(r#"{"value": null,"#), "{stored}");
-    assert_eq!(state.synced_note().find().unwrap(), Some(None), "it is set, and to None");
-    assert_eq!(Python::against(&line.server).run("from synced_memory import Memory; print(Memory().note)"), "None");
+    assert_eq!(
+        state.synced_note().find().unwrap(),
+        Some(None),
+        "it is set, and to None"
+    );
+    assert_eq!(
+        Python::against(&line.server).run("from synced_memory import Memory; print(Memory().note)"),
+        "None"
+    );
 }
 
 #[test]
@@ -150,7 +181,8 @@ fn item_6_an_error_in_the_middle_of_a_flush_loses_nothing() {
     let memory = line.open();
     let mut cut = 0;
     for direction in [ToServer, ToClient] {
-        // How many bytes such a flush has in this direction, about: what it can send at once depends on the machine.
+        // How many bytes such a flush has in this direction, about: what it can send at once
+        // depends on the machine.
         let mut whole = None;
         for part in 0..=20 {
             line.down(&memory);
@@ -164,15 +196,25 @@ fn item_6_an_error_in_the_middle_of_a_flush_loses_nothing() {
             }
             line.up();
             memory.flush(DEADLINE).unwrap();
-            let (is_cut, bytes) = (line.proxy.cuts() > cuts, line.proxy.bytes(direction) - before);
+            let (is_cut, bytes) = (
+                line.proxy.cuts() > cuts,
+                line.proxy.bytes(direction) - before,
+            );
             cut += u32::from(is_cut);
             if !is_cut {
                 whole = Some(whole.unwrap_or(bytes).min(bytes));
             }
-            assert_eq!(line.server.command_count("set"), KEYS, "{direction:?}, {part} of 21: none lost, none doubled");
+            assert_eq!(
+                line.server.command_count("set"),
+                KEYS,
+                "{direction:?}, {part} of 21: none lost, none doubled"
+            );
             for n in 0..KEYS {
                 let stored = line.server.get_text(&format!("memory:k{n}")).unwrap();
-                assert!(stored.starts_with(&format!(r#"{{"value": {},"#, n * 100 + part)), "k{n}: {stored}");
+                assert!(
+                    stored.starts_with(&format!(r#"{{"value": {},"#, n * 100 + part)),
+                    "k{n}: {stored}"
+                );
             }
         }
     }
@@ -190,7 +232,8 @@ fn item_7_an_older_queued_write_does_not_resurrect_a_deleted_key() {
     assert_eq!(peer.recv(), "opened");
     let deletes: [&mut dyn FnMut(); 2] = [
         &mut || assert!(other.delete(&key("n")).unwrap()),
-        // A process of its own, and one that finds nothing to delete: it wants the key to be gone all the same.
+        // A process of its own, and one that finds nothing to delete: it wants the key to be gone
+        // all the same.
         &mut || {
             assert_eq!(peer.ask("delete n"), "true");
             assert_eq!(peer.ask("delete n"), "false");
@@ -205,7 +248,13 @@ fn item_7_an_older_queued_write_does_not_resurrect_a_deleted_key() {
         line.up();
         memory.flush(DEADLINE).unwrap();
         assert_eq!(line.server.get_raw("memory:n"), None);
-        assert_eq!((memory.get(&key("n")).unwrap(), memory.contains(&key("n")).unwrap()), (None, false));
+        assert_eq!(
+            (
+                memory.get(&key("n")).unwrap(),
+                memory.contains(&key("n")).unwrap()
+            ),
+            (None, false)
+        );
         assert_eq!(memory.status().superseded, round as u64 + 1);
         // A newer write is no resurrection.
         assert_eq!(memory.set(&key("n"), 3).unwrap(), Written::Stored);
@@ -223,7 +272,8 @@ fn item_8_an_online_write_respects_the_stamps() {
     let line = Line::new();
     let memory = line.open();
     let other = line.open_directly();
-    // A write that is older, since it waited or since its answer was lost, does not replace a newer one.
+    // A write that is older, since it waited or since its answer was lost, does not replace a newer
+    // one.
     memory.set(&key("n"), 1).unwrap();
     line.down(&memory);
     memory.set(&key("n"), 2).unwrap();
@@ -240,11 +290,20 @@ fn item_8_an_online_write_respects_the_stamps() {
     other.set(&key("n"), 5).unwrap();
     line.up();
     memory.flush(DEADLINE).unwrap();
-    assert_eq!((other.get(&key("n")).unwrap(), memory.get(&key("n")).unwrap()), (Some(5), Some(5)));
+    assert_eq!(
+        (
+            other.get(&key("n")).unwrap(),
+            memory.get(&key("n")).unwrap()
+        ),
+        (Some(5), Some(5))
+    );
 
     // One that is made online is the latest, and is stamped above what it meets.
     let ahead = stamp(&line.server, "memory:n").unwrap() + 3_600_000_000_000;
-    line.server.set_raw("memory:n", format!(r#"{{"value": 6, "last_modified": {ahead}}}"#));
+    line.server.set_raw(
+        "memory:n",
+        format!(r#"{{"value": 6, "last_modified": {ahead}}}"#),
+    );
     assert_eq!(memory.set(&key("n"), 7).unwrap(), Written::Stored);
     assert_eq!(other.get(&key("n")).unwrap(), Some(7));
     assert!(stamp(&line.server, "memory:n").unwrap() > ahead);
@@ -256,7 +315,12 @@ fn item_9_a_scope_loads_nothing_of_other_scopes() {
     let filler = Memory::open(&server.url()).unwrap();
     for scope in 0..50 {
         State::attach(&filler.scope(&format!("other{scope}")))
-            .restore(State { count: 1, theme: "x".repeat(1_000), note: None, items: vec![] })
+            .restore(State {
+                count: 1,
+                theme: "x".repeat(1_000),
+                note: None,
+                items: vec![],
+            })
             .unwrap();
     }
     filler.close(DEADLINE).unwrap();
@@ -269,17 +333,27 @@ fn item_9_a_scope_loads_nothing_of_other_scopes() {
     mine.set_count(5).unwrap();
     assert_eq!(mine.count().unwrap(), 5);
     let after = transferred(&server);
-    assert_eq!(server.command_count("get"), 3, "one for each read, of its own key");
+    assert_eq!(
+        server.command_count("get"),
+        3,
+        "one for each read, of its own key"
+    );
     for command in ["scan", "keys", "mget", "client|tracking"] {
         assert_eq!(server.command_count(command), 0, "{command}");
     }
-    assert!(after - before < 30_000, "{} bytes for one scope", after - before);
+    assert!(
+        after - before < 30_000,
+        "{} bytes for one scope",
+        after - before
+    );
 }
 
 /// What the server has sent, of which the test's own INFO is a part.
 fn transferred(server: &Server) -> u64 {
     let stats = server.info("stats");
-    let line = stats.lines().find_map(|line| line.strip_prefix("total_net_output_bytes:"));
+    let line = stats
+        .lines()
+        .find_map(|line| line.strip_prefix("total_net_output_bytes:"));
     line.expect("it is counted").trim().parse().unwrap()
 }
 
@@ -323,7 +397,8 @@ fn item_10_the_compare_and_set_is_atomic_among_writes_that_come_back_together() 
         for n in 0..KEYS {
             for turn in 0..memories.len() as u64 {
                 let writer = (n + turn * 5 + round) % memories.len() as u64;
-                let view = memories[usize::try_from(writer).unwrap()].synced(&key(&format!("k{n}")));
+                let view =
+                    memories[usize::try_from(writer).unwrap()].synced(&key(&format!("k{n}")));
                 view.set(writer * 1_000 + n).unwrap();
                 let stamp = view.last_modified().unwrap().expect("it waits");
                 let newest = &mut newest[usize::try_from(n).unwrap()];
@@ -336,16 +411,28 @@ fn item_10_the_compare_and_set_is_atomic_among_writes_that_come_back_together() 
         }
         for (n, (newest, value)) in newest.into_iter().enumerate() {
             let stored = line.server.get_text(&format!("memory:k{n}")).unwrap();
-            assert!(stored.starts_with(&format!(r#"{{"value": {value},"#)), "k{n}, round {round}: {stored}");
+            assert!(
+                stored.starts_with(&format!(r#"{{"value": {value},"#)),
+                "k{n}, round {round}: {stored}"
+            );
             assert_eq!(stamp(&line.server, &format!("memory:k{n}")), Some(newest));
         }
         for n in 0..KEYS {
             let key = key(&format!("k{n}"));
-            let shown: Vec<_> = memories.iter().map(|memory| memory.get(&key).unwrap()).collect();
-            assert!(shown.iter().all(|value| *value == shown[0]), "k{n}: {shown:?}");
+            let shown: Vec<_> = memories
+                .iter()
+                .map(|memory| memory.get(&key).unwrap())
+                .collect();
+            assert!(
+                shown.iter().all(|value| *value == shown[0]),
+                "k{n}: {shown:?}"
+            );
         }
     }
-    let superseded: u64 = memories.iter().map(|memory| memory.status().superseded).sum();
+    let superseded: u64 = memories
+        .iter()
+        .map(|memory| memory.status().superseded)
+        .sum();
     eprintln!("{superseded} of {} writes met a newer one", 6 * 5 * KEYS);
     assert!(superseded > 0, "the writers did meet");
 }
@@ -376,17 +463,29 @@ fn item_10_the_compare_and_set_is_atomic_among_online_writers() {
                     let mut newest = (0, 0);
                     for n in 0..500 {
                         let value = number as u64 * 1_000 + n;
-                        assert_eq!(view.set(value).unwrap(), Written::Stored, "an online write is the latest");
+                        assert_eq!(
+                            view.set(value).unwrap(),
+                            Written::Stored,
+                            "an online write is the latest"
+                        );
                         newest = newest.max((view.last_modified().unwrap().unwrap(), value));
                     }
                     newest.0
                 })
             })
             .collect();
-        let newest = writers.into_iter().map(|writer| writer.join().unwrap()).max().unwrap();
+        let newest = writers
+            .into_iter()
+            .map(|writer| writer.join().unwrap())
+            .max()
+            .unwrap();
         drop(all_done);
         watching.join().unwrap();
-        assert_eq!(stamp(&server, "memory:n"), Some(newest), "the largest stamp is there at the end");
+        assert_eq!(
+            stamp(&server, "memory:n"),
+            Some(newest),
+            "the largest stamp is there at the end"
+        );
     });
 }
 
@@ -394,7 +493,10 @@ fn item_10_the_compare_and_set_is_atomic_among_online_writers() {
 fn item_10_the_exit_is_bounded() {
     let server = Server::redis().start();
     let mut peer = Child::spawn_with(env!("CARGO_BIN_EXE_peer"), [""; 0], |peer| {
-        peer.env("SYNCED_MEMORY_URL", format!("{}?shutdown_timeout=700ms", server.url()));
+        peer.env(
+            "SYNCED_MEMORY_URL",
+            format!("{}?shutdown_timeout=700ms", server.url()),
+        );
     });
     assert_eq!(peer.recv(), "opened");
     assert_eq!(peer.ask("set n 1"), "Stored");
@@ -413,12 +515,19 @@ fn item_10_the_exit_is_bounded() {
 fn item_10_redis_prefix_is_read() {
     let server = Server::redis().start();
     let mut peer = Child::spawn_with(env!("CARGO_BIN_EXE_peer"), [""; 0], |peer| {
-        peer.env_remove("SYNCED_MEMORY_URL").env("REDIS_HOST", "127.0.0.1");
-        peer.env("REDIS_PORT", server.port().to_string()).env("REDIS_PREFIX", "app:");
+        peer.env_remove("SYNCED_MEMORY_URL")
+            .env("REDIS_HOST", "127.0.0.1");
+        peer.env("REDIS_PORT", server.port().to_string())
+            .env("REDIS_PREFIX", "app:");
     });
     assert_eq!(peer.recv(), "opened");
     assert_eq!(peer.ask("set n 1"), "Stored");
-    assert!(server.get_text("app:n").unwrap().starts_with(r#"{"value": 1,"#));
+    assert!(
+        server
+            .get_text("app:n")
+            .unwrap()
+            .starts_with(r#"{"value": 1,"#)
+    );
     assert_eq!(server.get_raw("memory:n"), None);
     assert_eq!(peer.ask("get n"), "Some(Number(1))");
 }

@@ -30,11 +30,19 @@ fn stored(server: &Server, key: &str) -> Option<i64> {
 }
 
 fn quick(url: &str) -> Memory {
-    Memory::builder().url(url).backoff(Duration::from_millis(5), Duration::from_millis(100)).build().unwrap()
+    Memory::builder()
+        .url(url)
+        .backoff(Duration::from_millis(5), Duration::from_millis(100))
+        .build()
+        .unwrap()
 }
 
 fn last_error(memory: &Memory) -> String {
-    memory.status().last_error.map(|error| error.to_string()).unwrap_or_default()
+    memory
+        .status()
+        .last_error
+        .map(|error| error.to_string())
+        .unwrap_or_default()
 }
 
 // --- passwords
@@ -42,15 +50,30 @@ fn last_error(memory: &Memory) -> String {
 #[test]
 fn a_wrong_password_is_said_by_open_at_once() {
     for builder in [Server::redis(), Server::redis_6(), Server::valkey()] {
-        let server = builder.password("right").user("alice", "on >right ~* +@all").start();
+        let server = builder
+            .password("right")
+            .user("alice", "on >right ~* +@all")
+            .start();
         let nobodys = format!("redis://127.0.0.1:{}", server.port());
-        for url in
-            [server.url_as("default", "wrong"), server.url_as("alice", "wrong"), server.url_as("bob", "right"), nobodys]
-        {
+        for url in [
+            server.url_as("default", "wrong"),
+            server.url_as("alice", "wrong"),
+            server.url_as("bob", "right"),
+            nobodys,
+        ] {
             let asked = Instant::now();
-            let error = Memory::builder().url(&url).timeout(2 * DEADLINE).build().unwrap_err();
+            let error = Memory::builder()
+                .url(&url)
+                .timeout(2 * DEADLINE)
+                .build()
+                .unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Rejected, "{error}");
-            assert!(error.to_string().contains(&format!("127.0.0.1:{}", server.port())), "{error}");
+            assert!(
+                error
+                    .to_string()
+                    .contains(&format!("127.0.0.1:{}", server.port())),
+                "{error}"
+            );
             assert!(asked.elapsed() < DEADLINE, "it waited for its timeout");
         }
     }
@@ -58,7 +81,11 @@ fn a_wrong_password_is_said_by_open_at_once() {
 
 #[test]
 fn the_password_the_user_the_database_and_the_socket_are_those_of_the_url() {
-    let server = Server::redis().password("p@ss:w/rd% \"#").user("alice", "on >a&b=c ~* +@all").unix_socket().start();
+    let server = Server::redis()
+        .password("p@ss:w/rd% \"#")
+        .user("alice", "on >a&b=c ~* +@all")
+        .unix_socket()
+        .start();
     let socket = server.socket().display().to_string();
     let with_password = server.url();
     server.cli(&["SELECT", "3"]);
@@ -81,14 +108,21 @@ fn the_password_the_user_the_database_and_the_socket_are_those_of_the_url() {
 fn no_password_is_in_any_message_log_line_or_debug_output() {
     const SECRET: &str = "tr0ub4dor-and-3";
     let logs = Logs::capture();
-    let server =
-        Server::redis().password(SECRET).user("alice", &format!("on >{SECRET}-alice {KEYS} +get +info")).start();
+    let server = Server::redis()
+        .password(SECRET)
+        .user("alice", &format!("on >{SECRET}-alice {KEYS} +get +info"))
+        .start();
     let proxy = Proxy::to(&server);
-    let through = server.url().replace(&format!(":{}", server.port()), &format!(":{}", proxy.port()));
+    let through = server.url().replace(
+        &format!(":{}", server.port()),
+        &format!(":{}", proxy.port()),
+    );
     let mut said = String::new();
     let mut say = |what: &dyn Debug| writeln!(said, "{what:?} {what:#?}").unwrap();
 
-    let builder = Memory::builder().url(&through).backoff(Duration::from_millis(5), Duration::from_millis(50));
+    let builder = Memory::builder()
+        .url(&through)
+        .backoff(Duration::from_millis(5), Duration::from_millis(50));
     say(&builder);
     let memory = builder.build().unwrap();
     let synced = memory.synced(&number("n"));
@@ -96,32 +130,53 @@ fn no_password_is_in_any_message_log_line_or_debug_output() {
     say(&(&memory, &synced, memory.status()));
     proxy.refuse(true);
     proxy.cut();
-    eventually(DEADLINE, "the loss is noticed", || !memory.status().connected);
+    eventually(DEADLINE, "the loss is noticed", || {
+        !memory.status().connected
+    });
     memory.set(&number("n"), 2).unwrap();
-    say(&(memory.status(), memory.names(), memory.flush(Duration::from_millis(10))));
+    say(&(
+        memory.status(),
+        memory.names(),
+        memory.flush(Duration::from_millis(10)),
+    ));
     say(&memory.names().map_err(|error| error.to_string()));
     server.cli(&["CONFIG", "SET", "requirepass", "another"]);
     proxy.refuse(false);
     eventually(DEADLINE, "the password is refused", || {
-        memory.status().last_error.is_some_and(|error| error.kind() == ErrorKind::Rejected)
+        memory
+            .status()
+            .last_error
+            .is_some_and(|error| error.kind() == ErrorKind::Rejected)
     });
     say(&memory.status());
-    say(&memory.close(Duration::from_millis(10)).map_err(|error| (error.to_string(), error)));
-    for url in [server.url(), server.url_as("alice", &format!("{SECRET}-wrong"))] {
+    say(&memory
+        .close(Duration::from_millis(10))
+        .map_err(|error| (error.to_string(), error)));
+    for url in [
+        server.url(),
+        server.url_as("alice", &format!("{SECRET}-wrong")),
+    ] {
         say(&Memory::open(&url).map_err(|error| (error.to_string(), error)));
     }
     for bad in ["/x", "/0?colour=1", "/0#x"] {
-        say(&Memory::open(&format!("{}{bad}", server.url())).map_err(|error| (error.to_string(), error)));
+        say(&Memory::open(&format!("{}{bad}", server.url()))
+            .map_err(|error| (error.to_string(), error)));
     }
     let alice = Memory::open(&server.url_as("alice", &format!("{SECRET}-alice")));
     say(&alice.map_err(|error| (error.to_string(), error)));
 
-    assert!(said.matches("Rejected").count() > 4 && said.matches("Config").count() > 4, "{said}");
+    assert!(
+        said.matches("Rejected").count() > 4 && said.matches("Config").count() > 4,
+        "{said}"
+    );
     for encoded in [SECRET, "tr0ub4dor", "%2Dand%2D3"] {
         assert!(!said.contains(encoded), "{said}");
         assert_eq!(logs.containing(encoded).len(), 0);
     }
-    assert!(!logs.containing(&proxy.port().to_string()).is_empty(), "nothing was logged");
+    assert!(
+        !logs.containing(&proxy.port().to_string()).is_empty(),
+        "nothing was logged"
+    );
 }
 
 #[test]
@@ -132,7 +187,10 @@ fn a_password_that_is_changed_on_the_server_loses_no_write() {
     server.cli(&["CONFIG", "SET", "requirepass", "second"]);
     server.cli(&["CLIENT", "KILL", "TYPE", "normal"]);
     eventually(DEADLINE, "the password is refused", || {
-        memory.status().last_error.is_some_and(|error| error.kind() == ErrorKind::Rejected)
+        memory
+            .status()
+            .last_error
+            .is_some_and(|error| error.kind() == ErrorKind::Rejected)
     });
     assert_eq!(memory.set(&number("n"), 2).unwrap(), Written::Queued);
     assert_eq!(memory.get(&number("n")).unwrap(), Some(2));
@@ -145,27 +203,58 @@ fn a_password_that_is_changed_on_the_server_loses_no_write() {
 
 /// While the server is spoilt, writes are queued with the cause, and reads work; once it is mended,
 /// everything is delivered. `answers_reads`: whether the spoilt server does.
-fn waits_until_mended(server: &Server, code: &str, answers_reads: bool, spoil: impl FnOnce(), mend: impl FnOnce()) {
+fn waits_until_mended(
+    server: &Server,
+    code: &str,
+    answers_reads: bool,
+    spoil: impl FnOnce(),
+    mend: impl FnOnce(),
+) {
     server.set_raw("memory:foreign", r#"{"value": 7, "last_modified": 5}"#);
     let memory = quick(&server.url());
     assert_eq!(memory.set(&number("known"), 1).unwrap(), Written::Stored);
     assert_eq!(memory.set(&number("gone"), 1).unwrap(), Written::Stored);
     spoil();
-    assert_eq!(memory.set(&number("n"), 2).unwrap(), Written::Queued, "{code}");
-    assert!(last_error(&memory).contains(code), "{code}: {}", last_error(&memory));
-    assert_eq!(memory.set(&number("known"), 3).unwrap(), Written::Queued, "{code}");
-    assert_eq!(memory.set(&number("known"), 4).unwrap(), Written::Queued, "{code}");
+    assert_eq!(
+        memory.set(&number("n"), 2).unwrap(),
+        Written::Queued,
+        "{code}"
+    );
+    assert!(
+        last_error(&memory).contains(code),
+        "{code}: {}",
+        last_error(&memory)
+    );
+    assert_eq!(
+        memory.set(&number("known"), 3).unwrap(),
+        Written::Queued,
+        "{code}"
+    );
+    assert_eq!(
+        memory.set(&number("known"), 4).unwrap(),
+        Written::Queued,
+        "{code}"
+    );
     let status = memory.status();
     assert_eq!((status.pending, status.dead_letters), (2, 0), "{code}");
     assert!(status.oldest_pending.is_some());
-    assert!(status.last_error.is_some_and(|error| error.kind() == ErrorKind::Unavailable));
+    assert!(
+        status
+            .last_error
+            .is_some_and(|error| error.kind() == ErrorKind::Unavailable)
+    );
     assert_eq!(memory.get(&number("n")).unwrap(), Some(2));
     assert_eq!(memory.get(&number("known")).unwrap(), Some(4));
     if answers_reads {
-        eventually(DEADLINE, "the server answers reads", || memory.get(&number("foreign")).unwrap() == Some(7));
+        eventually(DEADLINE, "the server answers reads", || {
+            memory.get(&number("foreign")).unwrap() == Some(7)
+        });
         assert_eq!(stored(server, "memory:known"), Some(1), "{code}");
     } else {
-        assert_eq!(memory.get(&number("foreign")).unwrap_err().kind(), ErrorKind::Unavailable);
+        assert_eq!(
+            memory.get(&number("foreign")).unwrap_err().kind(),
+            ErrorKind::Unavailable
+        );
     }
     let late = memory.flush(Duration::from_millis(50)).unwrap_err();
     assert_eq!(late.kind(), ErrorKind::Timeout);
@@ -179,7 +268,11 @@ fn waits_until_mended(server: &Server, code: &str, answers_reads: bool, spoil: i
     });
     let status = memory.status();
     assert!(status.connected, "{status:?}");
-    assert_eq!((status.pending, status.dead_letters, status.superseded), (0, 0, 0), "{code}");
+    assert_eq!(
+        (status.pending, status.dead_letters, status.superseded),
+        (0, 0, 0),
+        "{code}"
+    );
 }
 
 #[test]
@@ -199,7 +292,9 @@ fn out_of_memory_deletes_are_made_all_the_same() {
         memory.set(&number("n"), 1).unwrap();
         server.cli(&["CONFIG", "SET", "maxmemory", "1"]);
         assert!(memory.delete(&number("n")).unwrap());
-        eventually(DEADLINE, "the key is gone", || server.get_raw("memory:n").is_none());
+        eventually(DEADLINE, "the key is gone", || {
+            server.get_raw("memory:n").is_none()
+        });
         server.cli(&["CONFIG", "SET", "maxmemory", "0"]);
         memory.flush(DEADLINE).unwrap();
         assert_eq!(server.get_raw("memory:n"), None);
@@ -214,7 +309,13 @@ fn a_replica_gets_the_writes_when_it_is_a_master_again() {
         let server = builder.start();
         let follow = |host: &str, port: &str| drop(server.cli(&["REPLICAOF", host, port]));
         let port = dead.port().to_string();
-        waits_until_mended(&server, "READONLY", true, || follow("127.0.0.1", &port), || follow("NO", "ONE"));
+        waits_until_mended(
+            &server,
+            "READONLY",
+            true,
+            || follow("127.0.0.1", &port),
+            || follow("NO", "ONE"),
+        );
     }
 }
 
@@ -222,32 +323,59 @@ fn a_replica_gets_the_writes_when_it_is_a_master_again() {
 fn a_replica_that_has_lost_its_master_keeps_what_is_known() {
     let dead = Server::redis().start();
     dead.stop();
-    let server = Server::redis().arg("replica-serve-stale-data", "no").start();
+    let server = Server::redis()
+        .arg("replica-serve-stale-data", "no")
+        .start();
     let follow = |host: &str, port: &str| drop(server.cli(&["REPLICAOF", host, port]));
     let port = dead.port().to_string();
-    waits_until_mended(&server, "MASTERDOWN", false, || follow("127.0.0.1", &port), || follow("NO", "ONE"));
+    waits_until_mended(
+        &server,
+        "MASTERDOWN",
+        false,
+        || follow("127.0.0.1", &port),
+        || follow("NO", "ONE"),
+    );
 }
 
 #[test]
 fn a_server_that_cannot_save_gets_the_writes_when_it_can() {
-    let server = Server::redis().arg("enable-protected-configs", "yes").start();
-    let saved = || server.info("persistence").contains("rdb_last_bgsave_status:ok");
+    let server = Server::redis()
+        .arg("enable-protected-configs", "yes")
+        .start();
+    let saved = || {
+        server
+            .info("persistence")
+            .contains("rdb_last_bgsave_status:ok")
+    };
     let save = |to: &str| {
         server.cli(&["CONFIG", "SET", "dir", to]);
         server.cli(&["BGSAVE"]);
         eventually(DEADLINE, "the save has ended", || {
-            server.info("persistence").contains("rdb_bgsave_in_progress:0") && saved() != (to == "/proc/self")
+            server
+                .info("persistence")
+                .contains("rdb_bgsave_in_progress:0")
+                && saved() != (to == "/proc/self")
         });
     };
-    let Value::Array(dir) = server.cli(&["CONFIG", "GET", "dir"]) else { panic!("CONFIG GET answers in pairs") };
+    let Value::Array(dir) = server.cli(&["CONFIG", "GET", "dir"]) else {
+        panic!("CONFIG GET answers in pairs")
+    };
     let dir: String = redis::from_redis_value(dir[1].clone()).unwrap();
     server.cli(&["CONFIG", "SET", "save", "3600 1000000"]);
-    waits_until_mended(&server, "MISCONF", true, || save("/proc/self"), || save(&dir));
+    waits_until_mended(
+        &server,
+        "MISCONF",
+        true,
+        || save("/proc/self"),
+        || save(&dir),
+    );
 }
 
 #[test]
 fn a_server_that_is_loading_gets_the_writes_when_it_has_loaded() {
-    let server = Server::redis().slow_loading(Duration::from_millis(10)).start();
+    let server = Server::redis()
+        .slow_loading(Duration::from_millis(10))
+        .start();
     let memory = quick(&server.url());
     assert_eq!(memory.set(&number("known"), 1).unwrap(), Written::Stored);
     server.set_raw("memory:foreign", r#"{"value": 7, "last_modified": 5}"#);
@@ -255,23 +383,44 @@ fn a_server_that_is_loading_gets_the_writes_when_it_has_loaded() {
         server.set_raw(&format!("filler{n}"), [b'x'; 2_000]);
     }
     server.stop();
-    eventually(DEADLINE, "the loss is noticed", || !memory.status().connected);
+    eventually(DEADLINE, "the loss is noticed", || {
+        !memory.status().connected
+    });
     assert_eq!(memory.set(&number("n"), 2).unwrap(), Written::Queued);
     server.launch();
-    eventually(DEADLINE, "the cause is shown", || last_error(&memory).contains("LOADING"));
+    eventually(DEADLINE, "the cause is shown", || {
+        last_error(&memory).contains("LOADING")
+    });
     let opened = quick(&server.url());
     assert_eq!(opened.set(&number("late"), 5).unwrap(), Written::Queued);
     assert_eq!(memory.set(&number("known"), 3).unwrap(), Written::Queued);
     assert_eq!(memory.get(&number("known")).unwrap(), Some(3));
-    assert_eq!(memory.get(&number("foreign")).unwrap_err().kind(), ErrorKind::Unavailable);
-    assert_eq!(opened.get(&number("known")).unwrap_err().kind(), ErrorKind::Unavailable);
+    assert_eq!(
+        memory.get(&number("foreign")).unwrap_err().kind(),
+        ErrorKind::Unavailable
+    );
+    assert_eq!(
+        opened.get(&number("known")).unwrap_err().kind(),
+        ErrorKind::Unavailable
+    );
     let (status, late) = (memory.status(), opened.status());
-    assert!(server.info("persistence").contains("loading:1"), "the server had loaded before the test was through");
-    assert_eq!((status.pending, status.dead_letters, late.pending), (2, 0, 1));
+    assert!(
+        server.info("persistence").contains("loading:1"),
+        "the server had loaded before the test was through"
+    );
+    assert_eq!(
+        (status.pending, status.dead_letters, late.pending),
+        (2, 0, 1)
+    );
     server.wait_ready();
     memory.flush(DEADLINE).unwrap();
     opened.flush(DEADLINE).unwrap();
-    for (key, value) in [("memory:n", 2), ("memory:known", 3), ("memory:late", 5), ("memory:foreign", 7)] {
+    for (key, value) in [
+        ("memory:n", 2),
+        ("memory:known", 3),
+        ("memory:late", 5),
+        ("memory:foreign", 7),
+    ] {
         assert_eq!(stored(&server, key), Some(value), "{key}");
     }
     assert_eq!(memory.get(&number("foreign")).unwrap(), Some(7));
@@ -284,12 +433,16 @@ fn while_a_server_takes_no_writes_it_is_not_asked_without_a_pause() {
     let server = Server::redis().start();
     let proxy = Proxy::to(&server);
     let least = Duration::from_millis(20);
-    let memory = Memory::builder().url(proxy.url()).backoff(least, Duration::from_secs(60)).build().unwrap();
+    let memory = Memory::builder()
+        .url(proxy.url())
+        .backoff(least, Duration::from_secs(60))
+        .build()
+        .unwrap();
     assert_eq!(memory.set(&number("n"), 1).unwrap(), Written::Stored);
     server.cli(&["REPLICAOF", "127.0.0.1", &dead.port().to_string()]);
     assert_eq!(memory.set(&number("n"), 2).unwrap(), Written::Queued);
-    // The n-th wait is 10 ms × 2^n on average: thirty tries in a row that do not take much longer than
-    // the first one, again and again, are waits that do not grow.
+    // The n-th wait is 10 ms × 2^n on average: thirty tries in a row that do not take much longer
+    // than the first one, again and again, are waits that do not grow.
     let (before, started) = (proxy.connections(), Instant::now());
     while started.elapsed() < Duration::from_secs(4) && proxy.connections() - before < 30 {
         thread::park_timeout(Duration::from_millis(5));
@@ -322,7 +475,10 @@ fn the_rights_that_the_readme_names_are_enough_for_everything() {
         assert_eq!(handle.snapshot().unwrap(), sample);
         assert_eq!(handle.set_one(3).unwrap(), Written::Stored);
         assert_eq!(handle.set_two(3).unwrap(), Written::Stored);
-        assert_eq!(memory.scope("a").set(&number("n"), 1).unwrap(), Written::Stored);
+        assert_eq!(
+            memory.scope("a").set(&number("n"), 1).unwrap(),
+            Written::Stored
+        );
         assert!(handle.synced_one().delete().unwrap());
         assert_eq!(memory.names().unwrap(), ["two"]);
         assert!(memory.contains(&number("two")).unwrap());
@@ -332,13 +488,19 @@ fn the_rights_that_the_readme_names_are_enough_for_everything() {
         server.set_raw("memory:one", "7");
         assert_eq!(watch.recv_timeout(DEADLINE).unwrap(), Some(7));
         assert_eq!(memory.status().not_current, 0, "it is told");
-        assert_eq!(memory.status().eviction_policy.as_deref(), Some("noeviction"));
+        assert_eq!(
+            memory.status().eviction_policy.as_deref(),
+            Some("noeviction")
+        );
         let status = memory.status();
         assert_eq!((status.pending, status.dead_letters), (0, 0));
         assert!(status.last_error.is_none(), "{status:?}");
         memory.close(DEADLINE).unwrap();
         let denied = format!("{:?}", server.cli(&["ACL", "LOG"]));
-        assert!(!denied.contains("toplevel") && !denied.contains("lua"), "{denied}");
+        assert!(
+            !denied.contains("toplevel") && !denied.contains("lua"),
+            "{denied}"
+        );
     }
 }
 
@@ -355,7 +517,10 @@ fn without_one_of_those_rights_a_write_is_rejected_and_was_never_made() {
             assert_eq!(missing, "time", "only this one is needed to connect");
             continue;
         };
-        Memory::open(&server.url()).unwrap().set(&number("del"), 1).unwrap();
+        Memory::open(&server.url())
+            .unwrap()
+            .set(&number("del"), 1)
+            .unwrap();
         server.cli(&["DEL", "synced-memory/{memory:del}"]);
         let handle = Sample::attach(&memory);
         let errors = [
@@ -374,11 +539,19 @@ fn without_one_of_those_rights_a_write_is_rejected_and_was_never_made() {
             }
         }
         refused |= memory.get(&number("one")).is_err();
-        // EVAL is needed to bring the script, and EVALSHA from the second call on; without these, only records
-        // stay behind until they age out, the script takes its long way, and the policy is not shown.
+        // EVAL is needed to bring the script, and EVALSHA from the second call on; without these,
+        // only records stay behind until they age out, the script takes its long way, and the
+        // policy is not shown.
         let spared = ["hdel", "hget", "hincrby", "hlen", "hgetall", "info"];
-        assert!(refused || spared.contains(&missing), "{missing} is not needed");
-        assert_eq!((memory.status().pending, memory.status().dead_letters), (0, 0), "{missing}");
+        assert!(
+            refused || spared.contains(&missing),
+            "{missing} is not needed"
+        );
+        assert_eq!(
+            (memory.status().pending, memory.status().dead_letters),
+            (0, 0),
+            "{missing}"
+        );
     }
     assert_eq!(half_made, [""; 0], "rejected, and made all the same");
 }
@@ -386,7 +559,12 @@ fn without_one_of_those_rights_a_write_is_rejected_and_was_never_made() {
 #[test]
 fn without_rights_to_a_key_a_write_is_withdrawn_and_the_rest_of_the_batch_is_delivered() {
     for builder in [Server::redis(), Server::redis_6(), Server::valkey()] {
-        let server = builder.user("alice", "on >pw ~memory:one ~synced-memory/{memory:one} +@all").start();
+        let server = builder
+            .user(
+                "alice",
+                "on >pw ~memory:one ~synced-memory/{memory:one} +@all",
+            )
+            .start();
         server.set_raw("memory:two", r#"{"value": 7, "last_modified": 5}"#);
         let handle = Sample::open(&server.url_as("alice", "pw")).unwrap();
         // One call, one batch.
@@ -397,7 +575,10 @@ fn without_rights_to_a_key_a_write_is_withdrawn_and_the_rest_of_the_batch_is_del
         assert_eq!(stored(&server, "memory:two"), Some(7));
         for _ in 0..3 {
             assert_eq!(handle.set_two(2).unwrap_err().kind(), ErrorKind::Rejected);
-            assert_eq!(handle.synced_two().delete().unwrap_err().kind(), ErrorKind::Rejected);
+            assert_eq!(
+                handle.synced_two().delete().unwrap_err().kind(),
+                ErrorKind::Rejected
+            );
             assert_eq!(handle.set_one(3).unwrap(), Written::Stored);
             assert_eq!(handle.one().unwrap(), 3);
             assert_eq!(handle.two().unwrap_err().kind(), ErrorKind::Rejected);
@@ -421,7 +602,10 @@ fn a_withdrawn_write_leaves_the_view_as_it_was() {
     server.cli(&["ACL", "SETUSER", "alice", "-eval", "-evalsha"]);
     let error = synced.set(2).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Rejected);
-    assert!(error.to_string().contains("memory:n") && error.to_string().contains("NOPERM"), "{error}");
+    assert!(
+        error.to_string().contains("memory:n") && error.to_string().contains("NOPERM"),
+        "{error}"
+    );
     assert_eq!(synced.get().unwrap(), 1);
     assert_eq!(synced.last_modified().unwrap(), stamp);
     assert_eq!(synced.delete().unwrap_err().kind(), ErrorKind::Rejected);
@@ -446,18 +630,31 @@ fn a_queued_write_that_is_refused_is_set_aside_and_handed_out_and_the_others_are
         }
         proxy.refuse(true);
         proxy.cut();
-        eventually(DEADLINE, "the loss is noticed", || !memory.status().connected);
+        eventually(DEADLINE, "the loss is noticed", || {
+            !memory.status().connected
+        });
         let many: Vec<Key<i64>> = (0..100).map(|n| number(&format!("kept{n}"))).collect();
         for key in &many[..50] {
             assert_eq!(memory.set(key, 2).unwrap(), Written::Queued);
         }
         assert_eq!(memory.set(&number("lost"), 2).unwrap(), Written::Queued);
         assert!(memory.delete(&number("deleted")).unwrap());
-        let stamp = memory.synced(&number("lost")).last_modified().unwrap().unwrap();
+        let stamp = memory
+            .synced(&number("lost"))
+            .last_modified()
+            .unwrap()
+            .unwrap();
         for key in &many[50..] {
             assert_eq!(memory.set(key, 2).unwrap(), Written::Queued);
         }
-        server.cli(&["ACL", "SETUSER", "alice", "resetkeys", "~memory:kept*", "~synced-memory/{memory:kept*"]);
+        server.cli(&[
+            "ACL",
+            "SETUSER",
+            "alice",
+            "resetkeys",
+            "~memory:kept*",
+            "~synced-memory/{memory:kept*",
+        ]);
         proxy.refuse(false);
         memory.flush(DEADLINE).unwrap();
 
@@ -468,16 +665,30 @@ fn a_queued_write_that_is_refused_is_set_aside_and_handed_out_and_the_others_are
         assert_eq!(stored(&server, "memory:deleted"), Some(1));
         let status = memory.status();
         assert_eq!((status.pending, status.dead_letters), (0, 2));
-        assert!(status.last_error.is_some_and(|error| error.kind() == ErrorKind::Rejected));
+        assert!(
+            status
+                .last_error
+                .is_some_and(|error| error.kind() == ErrorKind::Rejected)
+        );
         let mut aside = ended_letters(&memory);
         aside.sort_by(|a, b| a.key.cmp(&b.key));
         assert_eq!(aside.len(), 2);
-        assert_eq!((aside[0].key.as_str(), &aside[0].value()), ("memory:deleted", &None));
-        assert_eq!((aside[1].key.as_str(), &aside[1].value()), ("memory:lost", &Some(serde_json::json!(2))));
+        assert_eq!(
+            (aside[0].key.as_str(), &aside[0].value()),
+            ("memory:deleted", &None)
+        );
+        assert_eq!(
+            (aside[1].key.as_str(), &aside[1].value()),
+            ("memory:lost", &Some(serde_json::json!(2)))
+        );
         assert_eq!(aside[1].last_modified, stamp);
         for write in &aside {
             assert_eq!(write.reason.kind(), ErrorKind::Rejected);
-            assert!(write.reason.to_string().contains(&write.key), "{}", write.reason);
+            assert!(
+                write.reason.to_string().contains(&write.key),
+                "{}",
+                write.reason
+            );
         }
         assert_eq!(memory.status().dead_letters, 0);
         assert_eq!(memory.dead_letters().len(), 0);
@@ -493,11 +704,16 @@ fn a_user_who_is_switched_off_loses_no_write() {
     memory.set(&number("n"), 1).unwrap();
     server.cli(&["ACL", "DELUSER", "alice"]);
     eventually(DEADLINE, "the refusal is shown", || {
-        memory.status().last_error.is_some_and(|error| error.kind() == ErrorKind::Rejected)
+        memory
+            .status()
+            .last_error
+            .is_some_and(|error| error.kind() == ErrorKind::Rejected)
     });
     assert_eq!(memory.set(&number("n"), 2).unwrap(), Written::Queued);
     server.cli(&["ACL", "SETUSER", "alice", "on", ">pw", "~*", "+@all"]);
     memory.flush(DEADLINE).unwrap();
-    let value = eventually_some(DEADLINE, "the value is there", || stored(&server, "memory:n"));
+    let value = eventually_some(DEADLINE, "the value is there", || {
+        stored(&server, "memory:n")
+    });
     assert_eq!(value, 2);
 }

@@ -32,7 +32,11 @@ struct User {
 /// How often the script was called, and a key read and written.
 fn counted(server: &Server) -> (u64, u64, u64) {
     let calls = server.command_count("eval") + server.command_count("evalsha");
-    (calls, server.command_count("get") + server.command_count("mget"), server.command_count("set"))
+    (
+        calls,
+        server.command_count("get") + server.command_count("mget"),
+        server.command_count("set"),
+    )
 }
 
 #[test]
@@ -42,20 +46,39 @@ fn a_change_is_one_round_trip_where_nobody_interfered_and_two_where_somebody_did
         ("push", |s, n| _ = s.list().push(n).unwrap()),
         ("extend", |s, n| _ = s.list().extend([n, 1]).unwrap()),
         ("pop", |s, _| assert!(s.list().pop().unwrap().is_some())),
-        ("remove item", |s, n| assert!(s.list().remove_item(&n).unwrap())),
-        ("insert into a map", |s, n| _ = s.map().insert("a".to_owned(), n).unwrap()),
-        ("get or insert", |s, n| _ = s.map().get_or_insert("b".to_owned(), n).unwrap()),
-        ("remove from a map", |s, n| assert_eq!(s.map().remove("b").unwrap(), Some(n))),
-        ("insert into a set", |s, n| assert!(s.set().insert(n).unwrap())),
-        ("remove from a set", |s, n| assert!(s.set().remove(&n).unwrap())),
+        ("remove item", |s, n| {
+            assert!(s.list().remove_item(&n).unwrap())
+        }),
+        ("insert into a map", |s, n| {
+            _ = s.map().insert("a".to_owned(), n).unwrap()
+        }),
+        ("get or insert", |s, n| {
+            _ = s.map().get_or_insert("b".to_owned(), n).unwrap()
+        }),
+        ("remove from a map", |s, n| {
+            assert_eq!(s.map().remove("b").unwrap(), Some(n))
+        }),
+        ("insert into a set", |s, n| {
+            assert!(s.set().insert(n).unwrap())
+        }),
+        ("remove from a set", |s, n| {
+            assert!(s.set().remove(&n).unwrap())
+        }),
         ("add", |s, _| _ = s.add_count(1).unwrap()),
         ("sub", |s, _| _ = s.sub_count(1).unwrap()),
         ("add to a float", |s, _| _ = s.add_share(0.5).unwrap()),
-        ("set of a field", |s, n| _ = s.user().set_name(n.to_string()).unwrap()),
-        ("push below a field", |s, n| _ = s.user().tags().push(n.to_string()).unwrap()),
+        ("set of a field", |s, n| {
+            _ = s.user().set_name(n.to_string()).unwrap()
+        }),
+        ("push below a field", |s, n| {
+            _ = s.user().tags().push(n.to_string()).unwrap()
+        }),
     ];
     let line = Line::new();
-    let (mine, theirs) = (State::attach(&line.open()), State::attach(&line.open_directly()));
+    let (mine, theirs) = (
+        State::attach(&line.open()),
+        State::attach(&line.open_directly()),
+    );
     // Once, so that everything is there, and the script.
     for (_, change) in CHANGES {
         change(&mine, 1);
@@ -90,11 +113,16 @@ fn ten_thousand_changes_while_offline_are_one_command_on_reconnect() {
         ("pushes", |s, n| s.list().push(n).unwrap()),
         ("adds", |s, _| s.add_count(1).unwrap()),
         ("members", |s, n| s.set().extend([n]).unwrap()),
-        ("pushes below a field", |s, n| s.user().tags().push(n.to_string()).unwrap()),
+        ("pushes below a field", |s, n| {
+            s.user().tags().push(n.to_string()).unwrap()
+        }),
     ];
     for (name, change) in KINDS {
         let line = Line::new();
-        let (mine, theirs) = (State::attach(&line.open()), State::attach(&line.open_directly()));
+        let (mine, theirs) = (
+            State::attach(&line.open()),
+            State::attach(&line.open_directly()),
+        );
         change(&mine, 0);
         line.down(mine.memory());
         // Each of these looks at all of those before it: the short form does fewer.
@@ -110,12 +138,24 @@ fn ten_thousand_changes_while_offline_are_one_command_on_reconnect() {
         mine.memory().flush(DEADLINE).unwrap();
         connected(mine.memory());
         assert_eq!(counted(&line.server), (1, 0, 1), "{name}");
-        assert_eq!(line.server.command_count("hset"), 1, "{name}: one record of it");
+        assert_eq!(
+            line.server.command_count("hset"),
+            1,
+            "{name}: one record of it"
+        );
         match *name {
             "pushes" => assert!(theirs.list().to_vec().unwrap().into_iter().eq(0..=changes)),
             "adds" => assert_eq!(theirs.count().unwrap(), changes + 1),
             "members" => assert!(theirs.set().to_set().unwrap().into_iter().eq(0..=changes)),
-            _ => assert!(theirs.user().tags().to_vec().unwrap().into_iter().eq((0..=changes).map(|n| n.to_string()))),
+            _ => assert!(
+                theirs
+                    .user()
+                    .tags()
+                    .to_vec()
+                    .unwrap()
+                    .into_iter()
+                    .eq((0..=changes).map(|n| n.to_string()))
+            ),
         }
     }
 }
@@ -150,7 +190,8 @@ fn a_push_encodes_what_is_pushed_and_decodes_nothing_and_a_read_decodes_once_for
     let (memory, other) = (line.open(), line.open_directly());
     let key = Key::<Vec<Counted>>::new("list");
     let (list, theirs) = (memory.synced(&key), other.synced(&key));
-    list.extend((0..ALREADY).map(|n| Counted(n.into()))).unwrap();
+    list.extend((0..ALREADY).map(|n| Counted(n.into())))
+        .unwrap();
     let counts = || (ENCODED.take(), DECODED.take());
     assert_eq!(counts(), (ALREADY, 0));
     list.push(Counted(1)).unwrap();
@@ -158,7 +199,13 @@ fn a_push_encodes_what_is_pushed_and_decodes_nothing_and_a_read_decodes_once_for
     assert_eq!(list.len().unwrap(), 101);
     assert_eq!(counts(), (0, 101));
     // Nothing has changed, and it is asked for.
-    assert_eq!((list.len().unwrap(), list.with(|list| list[100].clone()).unwrap()), (101, Counted(1)));
+    assert_eq!(
+        (
+            list.len().unwrap(),
+            list.with(|list| list[100].clone()).unwrap()
+        ),
+        (101, Counted(1))
+    );
     assert_eq!(counts(), (0, 0));
     theirs.push(Counted(2)).unwrap();
     list.push(Counted(3)).unwrap();

@@ -25,11 +25,18 @@ fn key() -> Key<i64> {
 }
 
 fn current_thread() -> Runtime {
-    runtime::Builder::new_current_thread().enable_all().build().unwrap()
+    runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap()
 }
 
 fn multi_thread() -> Runtime {
-    runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
+    runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap()
 }
 
 /// Every blocking call, with a server that answers: each is answered, however many there are.
@@ -37,10 +44,17 @@ fn every_call(url: &str) {
     let handle = Sample::open(url).unwrap();
     let memory = handle.memory().clone();
     for n in 0..MANY {
-        assert_eq!(handle.set_count(n).unwrap(), Written::Stored, "after {n} writes");
+        assert_eq!(
+            handle.set_count(n).unwrap(),
+            Written::Stored,
+            "after {n} writes"
+        );
         assert_eq!(handle.count().unwrap(), n);
     }
-    let sample = Sample { count: 5, text: "five".to_owned() };
+    let sample = Sample {
+        count: 5,
+        text: "five".to_owned(),
+    };
     assert_eq!(handle.restore(sample.clone()).unwrap(), Written::Stored);
     assert_eq!(handle.snapshot().unwrap(), sample);
     assert!(memory.contains(&key()).unwrap());
@@ -51,7 +65,10 @@ fn every_call(url: &str) {
     memory.flush(DEADLINE).unwrap();
     assert_eq!(memory.purge().unwrap(), 2);
     let status = memory.status();
-    assert!(status.connected && status.last_error.is_none(), "{status:?}");
+    assert!(
+        status.connected && status.last_error.is_none(),
+        "{status:?}"
+    );
     drop((handle, memory, scope));
     let closed = Memory::open(url).unwrap();
     closed.set(&key(), 1).unwrap();
@@ -62,40 +79,68 @@ fn every_call(url: &str) {
 /// Every blocking call, with nobody there: each returns, and in time.
 fn every_call_in_vain(url: &str) {
     let (timeout, started) = (Duration::from_millis(100), Instant::now());
-    let memory = Memory::builder().url(url).timeout(timeout).shutdown_timeout(timeout).build().unwrap();
+    let memory = Memory::builder()
+        .url(url)
+        .timeout(timeout)
+        .shutdown_timeout(timeout)
+        .build()
+        .unwrap();
     let handle = Sample::attach(&memory);
     for n in 0..MANY {
         assert_eq!(handle.set_count(n).unwrap(), Written::Queued);
         assert_eq!(handle.count().unwrap(), n);
     }
-    assert_eq!(handle.restore(Sample { count: 5, text: String::new() }).unwrap(), Written::Queued);
+    assert_eq!(
+        handle
+            .restore(Sample {
+                count: 5,
+                text: String::new()
+            })
+            .unwrap(),
+        Written::Queued
+    );
     assert_eq!(handle.snapshot().unwrap().count, 5);
     assert!(handle.synced_text().delete().unwrap());
     assert_eq!(handle.text().unwrap(), "none");
     assert_eq!(memory.names().unwrap_err().kind(), ErrorKind::Unavailable);
     assert_eq!(memory.purge().unwrap_err().kind(), ErrorKind::Unavailable);
-    assert_eq!(memory.flush(timeout).unwrap_err().kind(), ErrorKind::Timeout);
+    assert_eq!(
+        memory.flush(timeout).unwrap_err().kind(),
+        ErrorKind::Timeout
+    );
     drop((handle, memory));
     let closed = Memory::builder().url(url).timeout(timeout).build().unwrap();
     closed.set(&key(), 1).unwrap();
-    assert_eq!(closed.close(timeout).unwrap_err().kind(), ErrorKind::Timeout);
+    assert_eq!(
+        closed.close(timeout).unwrap_err().kind(),
+        ErrorKind::Timeout
+    );
     drop(closed);
     assert!(started.elapsed() < DEADLINE, "{:?}", started.elapsed());
 }
 
 /// Runs a test in every place of a runtime where a user may call from.
 fn in_every_place(test: impl Fn(&str) + Clone + Send + 'static) {
-    for (kind, runtime) in [("current thread", current_thread()), ("multi-thread", multi_thread())] {
+    for (kind, runtime) in [
+        ("current thread", current_thread()),
+        ("multi-thread", multi_thread()),
+    ] {
         let say = move |place: &str| format!("{kind}, {place}");
         runtime.block_on(async { test(&say("block_on")) });
         let spawned = test.clone();
-        runtime.block_on(runtime.spawn(async move { spawned(&say("spawn")) })).unwrap();
+        runtime
+            .block_on(runtime.spawn(async move { spawned(&say("spawn")) }))
+            .unwrap();
         let spawned = test.clone();
-        runtime.block_on(runtime.spawn_blocking(move || spawned(&say("spawn_blocking")))).unwrap();
+        runtime
+            .block_on(runtime.spawn_blocking(move || spawned(&say("spawn_blocking"))))
+            .unwrap();
         let spawned = test.clone();
         LocalSet::new().block_on(&runtime, async move {
             spawned(&say("LocalSet"));
-            task::spawn_local(async move { spawned(&say("spawn_local")) }).await.unwrap();
+            task::spawn_local(async move { spawned(&say("spawn_local")) })
+                .await
+                .unwrap();
         });
         let entered = runtime.enter();
         test(&say("enter"));
@@ -110,7 +155,9 @@ fn in_every_place(test: impl Fn(&str) + Clone + Send + 'static) {
     }
     let spawned = test.clone();
     multi_thread().block_on(async move {
-        task::spawn(async move { task::block_in_place(|| spawned("block_in_place")) }).await.unwrap();
+        task::spawn(async move { task::block_in_place(|| spawned("block_in_place")) })
+            .await
+            .unwrap();
     });
     pollster::block_on(async { test("pollster") });
 }
@@ -122,7 +169,11 @@ fn a_blocking_call_in_an_async_runtime_is_answered_and_does_not_panic() {
     in_every_place(move |place| {
         let started = Instant::now();
         every_call(&format!("{url}?scope={}", percent(place)));
-        assert!(started.elapsed() < DEADLINE, "{place}: {:?}", started.elapsed());
+        assert!(
+            started.elapsed() < DEADLINE,
+            "{place}: {:?}",
+            started.elapsed()
+        );
     });
 }
 
@@ -142,7 +193,11 @@ fn a_blocking_call_on_the_backend_of_this_process_does_not_panic_either() {
 #[test]
 fn a_write_that_is_cut_off_in_a_runtime_waits_for_its_timeout_at_most() {
     let server = Server::redis().start();
-    let memory = Memory::builder().url(server.url()).timeout(Duration::from_millis(300)).build().unwrap();
+    let memory = Memory::builder()
+        .url(server.url())
+        .timeout(Duration::from_millis(300))
+        .build()
+        .unwrap();
     memory.set(&key(), 1).unwrap();
     server.freeze();
     current_thread().block_on(async {
@@ -152,7 +207,11 @@ fn a_write_that_is_cut_off_in_a_runtime_waits_for_its_timeout_at_most() {
             assert_eq!(memory.get(&key()).unwrap(), Some(n));
         }
         // The first call waits; those after it do not.
-        assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
+        assert!(
+            started.elapsed() < Duration::from_secs(2),
+            "{:?}",
+            started.elapsed()
+        );
     });
     server.thaw();
     memory.flush(DEADLINE).unwrap();
@@ -169,11 +228,17 @@ fn a_memory_can_be_dropped_inside_a_runtime_and_delivers_what_it_holds() {
             .build()
             .unwrap();
         server.stop();
-        eventually(DEADLINE, "the loss is noticed", || !memory.status().connected);
+        eventually(DEADLINE, "the loss is noticed", || {
+            !memory.status().connected
+        });
         assert_eq!(memory.set(&key(), 7).unwrap(), Written::Queued);
         server.start();
         runtime.block_on(async move { drop(memory) });
-        assert!(server.get_text("memory:count").is_some_and(|stored| stored.starts_with(r#"{"value": 7,"#)));
+        assert!(
+            server
+                .get_text("memory:count")
+                .is_some_and(|stored| stored.starts_with(r#"{"value": 7,"#))
+        );
         server.cli(&["FLUSHALL"]);
         // With the runtime itself, in a task that never ends.
         let memory = Memory::open(&server.url()).unwrap();
@@ -187,7 +252,11 @@ fn a_memory_can_be_dropped_inside_a_runtime_and_delivers_what_it_holds() {
         runtime.block_on(async { tokio::time::sleep(Duration::from_millis(1)).await });
         told.recv_timeout(DEADLINE).unwrap();
         drop(runtime);
-        assert!(server.get_text("memory:count").is_some_and(|stored| stored.starts_with(r#"{"value": 8,"#)));
+        assert!(
+            server
+                .get_text("memory:count")
+                .is_some_and(|stored| stored.starts_with(r#"{"value": 8,"#))
+        );
     }
 }
 

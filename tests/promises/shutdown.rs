@@ -30,7 +30,8 @@ fn within<R>(limit: Duration, what: &str, call: impl FnOnce() -> R) -> (R, Durat
 
 /// The sidecar of a key: the tombstone, and the writers' records.
 fn sidecar(server: &Server, key: &str) -> HashMap<String, String> {
-    redis::from_redis_value(server.cli(&["HGETALL", &format!("synced-memory/{{memory:{key}}}")])).unwrap()
+    redis::from_redis_value(server.cli(&["HGETALL", &format!("synced-memory/{{memory:{key}}}")]))
+        .unwrap()
 }
 
 fn is_closed<T: std::fmt::Debug>(answer: Result<T, Error>) {
@@ -96,12 +97,20 @@ fn the_last_drop_with_the_server_away_ends_within_shutdown_timeout() {
         }
         lost(&memory);
         memory.set(&key("n"), 2).unwrap();
-        within(Duration::ZERO, "the drop that is not the last", || drop(memory));
+        within(Duration::ZERO, "the drop that is not the last", || {
+            drop(memory)
+        });
         let ((), took) = within(limit, "the last drop", || drop(other));
         assert!(took >= limit, "it tried until then: {took:?}");
         let told = logs.containing(&format!("127.0.0.1:{}", server.port()));
-        let told = told.iter().any(|event| event.to_string().contains("memory:n"));
-        assert!(told, "an operator is told what was lost: {:?}", logs.events());
+        let told = told
+            .iter()
+            .any(|event| event.to_string().contains("memory:n"));
+        assert!(
+            told,
+            "an operator is told what was lost: {:?}",
+            logs.events()
+        );
     }
 }
 
@@ -144,8 +153,15 @@ fn after_close_every_call_is_closed_for_every_clone_and_scope() {
     is_closed(view.set(2));
     is_closed(view.last_modified());
     lost(&memory);
-    assert!(server.get_text("memory:n").unwrap().starts_with(r#"{"value": 1,"#));
-    eventually(DEADLINE, "the connection is closed", || server.info("clients").contains("connected_clients:1\r\n"));
+    assert!(
+        server
+            .get_text("memory:n")
+            .unwrap()
+            .starts_with(r#"{"value": 1,"#)
+    );
+    eventually(DEADLINE, "the connection is closed", || {
+        server.info("clients").contains("connected_clients:1\r\n")
+    });
 }
 
 #[test]
@@ -156,7 +172,11 @@ fn a_second_close_is_ok_and_does_not_wait() {
     lost(&memory);
     memory.set(&key("n"), 1).unwrap();
     memory.close(Duration::from_millis(10)).unwrap_err();
-    within(Duration::ZERO, "the second close", || memory.clone().close(DEADLINE)).0.unwrap();
+    within(Duration::ZERO, "the second close", || {
+        memory.clone().close(DEADLINE)
+    })
+    .0
+    .unwrap();
     within(Duration::ZERO, "the drop after it", || drop(memory));
 }
 
@@ -171,16 +191,27 @@ fn close_delivers_what_is_queued_when_the_server_comes_back_in_time() {
     }
     thread::scope(|scope| {
         let closing = scope.spawn(|| memory.close(DEADLINE));
-        eventually(DEADLINE, "it is closing", || memory.get(&key("k0")).is_err());
+        eventually(DEADLINE, "it is closing", || {
+            memory.get(&key("k0")).is_err()
+        });
         is_closed(memory.set(&key("late"), 1));
         assert!(!closing.is_finished(), "it waits for the server");
         server.start();
         closing.join().unwrap().unwrap();
     });
     for n in 0..1_000 {
-        assert!(server.get_text(&format!("memory:k{n}")).unwrap().starts_with(&format!(r#"{{"value": {n},"#)));
+        assert!(
+            server
+                .get_text(&format!("memory:k{n}"))
+                .unwrap()
+                .starts_with(&format!(r#"{{"value": {n},"#))
+        );
     }
-    assert_eq!(server.get_raw("memory:late"), None, "what was refused is never applied");
+    assert_eq!(
+        server.get_raw("memory:late"),
+        None,
+        "what was refused is never applied"
+    );
 }
 
 #[test]
@@ -196,14 +227,22 @@ fn the_last_drop_delivers_what_is_queued_over_a_slow_line() {
     line.up();
     within(Duration::from_secs(2), "the last drop", || drop(memory));
     for n in 0..1_000 {
-        assert!(line.server.get_text(&format!("memory:k{n}")).unwrap().starts_with(&format!(r#"{{"value": {n},"#)));
+        assert!(
+            line.server
+                .get_text(&format!("memory:k{n}"))
+                .unwrap()
+                .starts_with(&format!(r#"{{"value": {n},"#))
+        );
     }
 }
 
 #[test]
 fn an_orderly_close_drops_the_writers_records_and_keeps_the_tombstones() {
     let server = Server::redis().start();
-    let (first, second) = (quick(server.url()).build().unwrap(), quick(server.url()).build().unwrap());
+    let (first, second) = (
+        quick(server.url()).build().unwrap(),
+        quick(server.url()).build().unwrap(),
+    );
     for n in 0..3 {
         first.set(&key("n"), n).unwrap();
         second.set(&key("n"), n).unwrap();
@@ -211,27 +250,55 @@ fn an_orderly_close_drops_the_writers_records_and_keeps_the_tombstones() {
     first.set(&key("gone"), 1).unwrap();
     first.delete(&key("gone")).unwrap();
     // A record has two fields.
-    assert_eq!(sidecar(&server, "n").len(), 4, "{:?}", sidecar(&server, "n"));
+    assert_eq!(
+        sidecar(&server, "n").len(),
+        4,
+        "{:?}",
+        sidecar(&server, "n")
+    );
     first.close(DEADLINE).unwrap();
-    assert_eq!(sidecar(&server, "n").len(), 2, "{:?}", sidecar(&server, "n"));
-    assert_eq!(sidecar(&server, "gone").into_keys().collect::<Vec<_>>(), ["deleted"]);
+    assert_eq!(
+        sidecar(&server, "n").len(),
+        2,
+        "{:?}",
+        sidecar(&server, "n")
+    );
+    assert_eq!(
+        sidecar(&server, "gone").into_keys().collect::<Vec<_>>(),
+        ["deleted"]
+    );
     drop(second);
-    assert!(sidecar(&server, "n").is_empty(), "{:?}", sidecar(&server, "n"));
+    assert!(
+        sidecar(&server, "n").is_empty(),
+        "{:?}",
+        sidecar(&server, "n")
+    );
 
     // However many processes have come and gone.
     for n in 0..50 {
         let memory: Memory = quick(server.url()).build().unwrap();
         memory.set(&key("n"), n).unwrap();
     }
-    assert!(sidecar(&server, "n").is_empty(), "{:?}", sidecar(&server, "n"));
+    assert!(
+        sidecar(&server, "n").is_empty(),
+        "{:?}",
+        sidecar(&server, "n")
+    );
 }
 
 #[test]
 fn the_last_drop_inside_an_async_runtime_does_not_panic() {
     let server = Server::redis().start();
     let runtimes = [
-        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap(),
-        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap(),
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap(),
+        tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .unwrap(),
     ];
     for runtime in runtimes {
         runtime.block_on(async {

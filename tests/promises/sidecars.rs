@@ -1,4 +1,5 @@
-//! DESIGN, section 5 and rule 6: what the server remembers of writers stays small, however many come and go.
+//! DESIGN, section 5 and rule 6: what the server remembers of writers stays small, however many
+//! come and go.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -10,7 +11,11 @@ use crate::line::{DEADLINE, Line, commits, lost};
 
 /// So many writers come and go, of which so many are in one process.
 fn writers() -> (usize, usize) {
-    if std::env::var_os("SYNCED_MEMORY_SOAK").is_some() { (10_000, 200) } else { (600, 60) }
+    if std::env::var_os("SYNCED_MEMORY_SOAK").is_some() {
+        (10_000, 200)
+    } else {
+        (600, 60)
+    }
 }
 
 const SIDECAR: &str = "synced-memory/{memory:count}";
@@ -81,26 +86,42 @@ fn an_attempt_in_doubt_whose_record_may_be_gone_is_set_aside_and_never_doubled()
     memory.add(&count, 1).unwrap();
     let mut child = Child::spawn(env!("CARGO_BIN_EXE_contributor"), [&line.server.url(), "w"]);
     assert_eq!(child.recv(), "opened");
-    // Records are of a second. The attempt and what comes after it are in one, and the retry is at the beginning of
-    // the next one, less than a second later.
-    eventually(DEADLINE, "a second has begun", || (50_000..100_000).contains(&time(&line.server).1));
+    // Records are of a second. The attempt and what comes after it are in one, and the retry is at
+    // the beginning of the next one, less than a second later.
+    eventually(DEADLINE, "a second has begun", || {
+        (50_000..100_000).contains(&time(&line.server).1)
+    });
     let (second, _) = time(&line.server);
     line.proxy.refuse(true);
     line.proxy.lose_answer_to(commits);
     assert_eq!(memory.add(&count, 1).unwrap(), Written::Queued);
     lost(&memory);
-    let records: HashMap<String, String> = redis::from_redis_value(line.server.cli(&["HGETALL", SIDECAR])).unwrap();
-    let own = records.into_keys().find(|field| !field.ends_with('@')).expect("the one record");
+    let records: HashMap<String, String> =
+        redis::from_redis_value(line.server.cli(&["HGETALL", SIDECAR])).unwrap();
+    let own = records
+        .into_keys()
+        .find(|field| !field.ends_with('@'))
+        .expect("the one record");
     // So many others come that the record of it is dropped.
     assert_eq!(child.ask("come 300"), "came");
-    let exists: bool = redis::from_redis_value(line.server.cli(&["HEXISTS", SIDECAR, &own])).unwrap();
+    let exists: bool =
+        redis::from_redis_value(line.server.cli(&["HEXISTS", SIDECAR, &own])).unwrap();
     assert!(!exists, "the record of the attempt is gone");
-    eventually(DEADLINE, "the next second has begun", || time(&line.server).0 > second);
+    eventually(DEADLINE, "the next second has begun", || {
+        time(&line.server).0 > second
+    });
     line.up();
     memory.flush(DEADLINE).unwrap();
     let aside = memory.dead_letters();
-    assert_eq!(memory.get(&count).unwrap(), Some(302), "it was made once: {aside:?}");
-    assert_eq!((aside.len(), aside[0].reason.kind()), (1, ErrorKind::Conflict));
+    assert_eq!(
+        memory.get(&count).unwrap(),
+        Some(302),
+        "it was made once: {aside:?}"
+    );
+    assert_eq!(
+        (aside.len(), aside[0].reason.kind()),
+        (1, ErrorKind::Conflict)
+    );
     assert!(aside[0].may_have_been_made(), "its answer was lost");
 }
 
@@ -108,7 +129,13 @@ fn an_attempt_in_doubt_whose_record_may_be_gone_is_set_aside_and_never_doubled()
 fn the_expiry_of_a_sidecar_is_never_shortened() {
     let server = Server::redis().start();
     let (count, day) = (Key::<usize>::new("count"), Duration::from_secs(24 * 3600));
-    let open = |ttl: Duration| Memory::builder().url(server.url()).tombstone_ttl(ttl).build().unwrap();
+    let open = |ttl: Duration| {
+        Memory::builder()
+            .url(server.url())
+            .tombstone_ttl(ttl)
+            .build()
+            .unwrap()
+    };
     let (long, short) = (open(10 * day), open(day));
     let left = || -> u128 { redis::from_redis_value(server.cli(&["PTTL", SIDECAR])).unwrap() };
     let changes: [fn(&Memory, &Key<usize>); 3] = [

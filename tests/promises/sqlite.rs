@@ -1,4 +1,5 @@
-//! `sqlite:path`: several processes on one file, what can be wrong with it, and that nothing is lost with it.
+//! `sqlite:path`: several processes on one file, what can be wrong with it, and that nothing is
+//! lost with it.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
@@ -31,16 +32,22 @@ impl Place {
     }
 
     fn builder(&self) -> Builder {
-        Memory::builder().url(self.url()).backoff(Duration::from_millis(5), Duration::from_millis(50))
+        Memory::builder()
+            .url(self.url())
+            .backoff(Duration::from_millis(5), Duration::from_millis(50))
     }
 
-    /// A memory that waits for longer than a machine that does many things at once keeps it waiting.
+    /// A memory that waits for longer than a machine that does many things at once keeps it
+    /// waiting.
     fn open(&self) -> Memory {
-        self.builder().timeout(Duration::from_secs(10)).build().unwrap()
+        self.builder()
+            .timeout(Duration::from_secs(10))
+            .build()
+            .unwrap()
     }
 
-    /// Another process that runs this in Python, with `db` connected to the file; each line that it is sent is run, too,
-    /// and answered with its last value.
+    /// Another process that runs this in Python, with `db` connected to the file; each line that it
+    /// is sent is run, too, and answered with its last value.
     fn python(&self) -> Child {
         const DRIVER: &str = "
 import json, sqlite3, sys
@@ -75,7 +82,11 @@ fn items() -> Key<Vec<String>> {
 
 /// What this environment variable asks for is the long form, which takes minutes.
 fn rounds() -> usize {
-    if std::env::var_os("SYNCED_MEMORY_SOAK").is_some() { 1_000 } else { 200 }
+    if std::env::var_os("SYNCED_MEMORY_SOAK").is_some() {
+        1_000
+    } else {
+        200
+    }
 }
 
 #[test]
@@ -87,7 +98,11 @@ fn eight_processes_on_one_file_lose_nothing_and_double_nothing() {
     }
     let took: Vec<String> = sharers
         .iter_mut()
-        .map(|sharer| sharer.recv_within(Duration::from_secs(300)).expect("the rounds come to an end"))
+        .map(|sharer| {
+            sharer
+                .recv_within(Duration::from_secs(300))
+                .expect("the rounds come to an end")
+        })
         .collect();
     println!("{PROCESSES} x {rounds} pushes, adds and inserts took these processes {took:?} ms");
     let memory = place.open();
@@ -97,11 +112,21 @@ fn eight_processes_on_one_file_lose_nothing_and_double_nothing() {
     for item in &items {
         let (own, at) = item.split_once('/').unwrap();
         let next = next.entry(own).or_default();
-        assert_eq!(at.parse(), Ok(*next), "the pushes of {own} are all there, once and in order");
+        assert_eq!(
+            at.parse(),
+            Ok(*next),
+            "the pushes of {own} are all there, once and in order"
+        );
         *next += 1;
     }
-    assert_eq!(memory.get(&number("count")).unwrap(), u64::try_from(PROCESSES * rounds).ok());
-    let map = memory.get(&Key::<BTreeMap<String, u64>>::new("map")).unwrap().unwrap();
+    assert_eq!(
+        memory.get(&number("count")).unwrap(),
+        u64::try_from(PROCESSES * rounds).ok()
+    );
+    let map = memory
+        .get(&Key::<BTreeMap<String, u64>>::new("map"))
+        .unwrap()
+        .unwrap();
     assert_eq!(map.keys().collect::<Vec<_>>(), {
         let mut sorted: Vec<_> = items.iter().collect();
         sorted.sort_unstable();
@@ -117,17 +142,31 @@ fn many_open_a_file_at_once_that_is_not_there_yet() {
         let path = directory.path().join(format!("{round}.db"));
         let open = || {
             barrier.wait();
-            let memory = Memory::builder().url(url(&path)).timeout(Duration::from_secs(5)).build();
+            let memory = Memory::builder()
+                .url(url(&path))
+                .timeout(Duration::from_secs(5))
+                .build();
             memory.map(|memory| (memory.status().connected, memory.add(&number("opened"), 1)))
         };
         thread::scope(|scope| {
             for opened in (0..8).map(|_| scope.spawn(open)).collect::<Vec<_>>() {
                 let opened = opened.join().expect("it ends");
-                assert!(matches!(opened, Ok((true, Ok(Written::Stored)))), "round {round}: {opened:?}");
+                assert!(
+                    matches!(opened, Ok((true, Ok(Written::Stored)))),
+                    "round {round}: {opened:?}"
+                );
             }
         });
-        let memory = Memory::builder().url(url(&path)).timeout(Duration::from_secs(5)).build().unwrap();
-        assert_eq!(memory.get(&number("opened")).unwrap(), Some(8), "round {round}");
+        let memory = Memory::builder()
+            .url(url(&path))
+            .timeout(Duration::from_secs(5))
+            .build()
+            .unwrap();
+        assert_eq!(
+            memory.get(&number("opened")).unwrap(),
+            Some(8),
+            "round {round}"
+        );
     }
 }
 
@@ -140,26 +179,50 @@ fn eight_processes_on_one_key_all_have_their_turn() {
     }
     let count = |sharer: &mut Child, how: &str| sharer.ask(how).parse::<u64>().unwrap();
     // From when all of them are at it.
-    let (before, began): (Vec<u64>, _) =
-        (sharers.iter_mut().map(|sharer| count(sharer, "added")).collect(), Instant::now());
+    let (before, began): (Vec<u64>, _) = (
+        sharers
+            .iter_mut()
+            .map(|sharer| count(sharer, "added"))
+            .collect(),
+        Instant::now(),
+    );
     let mut made: Vec<u64> = Vec::new();
-    // For as long as it takes the machine to be fair to eight processes in what it gives them of its time.
-    eventually(Duration::from_secs(60), "the slowest has made a quarter of what the fastest has", || {
-        let counts = sharers.iter_mut().map(|sharer| count(sharer, "added"));
-        made = counts.zip(&before).map(|(count, before)| count - before).collect();
-        made.iter().sum::<u64>() >= 16_000 && 4 * made.iter().min().unwrap() >= *made.iter().max().unwrap()
-    });
-    println!("{PROCESSES} processes on one key made {made:?} adds in {:?}", began.elapsed());
+    // For as long as it takes the machine to be fair to eight processes in what it gives them of
+    // its time.
+    eventually(
+        Duration::from_secs(60),
+        "the slowest has made a quarter of what the fastest has",
+        || {
+            let counts = sharers.iter_mut().map(|sharer| count(sharer, "added"));
+            made = counts
+                .zip(&before)
+                .map(|(count, before)| count - before)
+                .collect();
+            made.iter().sum::<u64>() >= 16_000
+                && 4 * made.iter().min().unwrap() >= *made.iter().max().unwrap()
+        },
+    );
+    println!(
+        "{PROCESSES} processes on one key made {made:?} adds in {:?}",
+        began.elapsed()
+    );
     let stopped: u64 = sharers.iter_mut().map(|sharer| count(sharer, "stop")).sum();
     let memory = place.open();
-    eventually(DEADLINE, "what was still under way is there", || memory.get(&number("fair")).unwrap() == Some(stopped));
+    eventually(DEADLINE, "what was still under way is there", || {
+        memory.get(&number("fair")).unwrap() == Some(stopped)
+    });
 }
 
 #[test]
 fn a_process_that_is_killed_in_mid_write_loses_nothing_and_leaves_the_others_working() {
     let place = Place::new();
     let name = |round: usize| format!("j{round}");
-    let journalist = |round: usize| opened(Child::spawn(env!("CARGO_BIN_EXE_journalist"), [place.url(), name(round)]));
+    let journalist = |round: usize| {
+        opened(Child::spawn(
+            env!("CARGO_BIN_EXE_journalist"),
+            [place.url(), name(round)],
+        ))
+    };
     let memory = place.open();
     let mut survivor = journalist(0);
     let mut said: Vec<usize> = vec![0];
@@ -177,7 +240,10 @@ fn a_process_that_is_killed_in_mid_write_loses_nothing_and_leaves_the_others_wor
         while said_by_survivor < before + 20 {
             said_by_survivor = survivor.recv().parse().unwrap();
         }
-        assert_eq!(memory.set(&number("after"), round as u64).unwrap(), Written::Stored);
+        assert_eq!(
+            memory.set(&number("after"), round as u64).unwrap(),
+            Written::Stored
+        );
     }
     survivor.kill();
     said[0] = said_by_survivor;
@@ -188,16 +254,37 @@ fn a_process_that_is_killed_in_mid_write_loses_nothing_and_leaves_the_others_wor
     let mut in_doubt = 0;
     for (round, said) in said.iter().enumerate() {
         let prefix = format!("{}/", name(round));
-        let there: Vec<usize> = items.iter().filter_map(|item| item.strip_prefix(&prefix)?.parse().ok()).collect();
-        assert_eq!(there, (0..there.len()).collect::<Vec<_>>(), "{prefix}: each once, in order");
-        assert!(there.len() > *said, "{prefix}: {said} was answered for, {} are there", there.len());
+        let there: Vec<usize> = items
+            .iter()
+            .filter_map(|item| item.strip_prefix(&prefix)?.parse().ok())
+            .collect();
+        assert_eq!(
+            there,
+            (0..there.len()).collect::<Vec<_>>(),
+            "{prefix}: each once, in order"
+        );
+        assert!(
+            there.len() > *said,
+            "{prefix}: {said} was answered for, {} are there",
+            there.len()
+        );
         // Between its push and its add it may have been killed.
         in_doubt += 1;
-        let last = memory.get(&number(&format!("last_{}", name(round)))).unwrap().unwrap();
-        assert!((there.len() - 2..there.len()).contains(&usize::try_from(last).unwrap()) && last >= *said as u64);
+        let last = memory
+            .get(&number(&format!("last_{}", name(round))))
+            .unwrap()
+            .unwrap();
+        assert!(
+            (there.len() - 2..there.len()).contains(&usize::try_from(last).unwrap())
+                && last >= *said as u64
+        );
     }
     let count = usize::try_from(memory.get(&number("count")).unwrap().unwrap()).unwrap();
-    assert!(count <= items.len() && count + in_doubt >= items.len(), "{count} of {}", items.len());
+    assert!(
+        count <= items.len() && count + in_doubt >= items.len(),
+        "{count} of {}",
+        items.len()
+    );
 }
 
 #[test]
@@ -205,16 +292,23 @@ fn python_reads_the_envelopes_while_rust_writes_and_rust_reads_what_python_write
     let place = Place::new();
     let mut sharer = place.sharer();
     let memory = place.open();
-    memory.set(&Key::new("text"), "Grüße 😀 \u{0} \"quoted\"".to_owned()).unwrap();
+    memory
+        .set(&Key::new("text"), "Grüße 😀 \u{0} \"quoted\"".to_owned())
+        .unwrap();
     let mut python = place.python();
     sharer.ask("add");
     let mut seen = 0;
     eventually(DEADLINE, "python sees the value grow", || {
         let rows: Vec<(String, String)> =
-            serde_json::from_str(&python.ask("SELECT key, envelope FROM keys ORDER BY key")).unwrap();
+            serde_json::from_str(&python.ask("SELECT key, envelope FROM keys ORDER BY key"))
+                .unwrap();
         for (key, envelope) in &rows {
-            let envelope: BTreeMap<String, serde_json::Value> = serde_json::from_str(envelope).unwrap();
-            assert_eq!(envelope.keys().collect::<Vec<_>>(), ["last_modified", "value"]);
+            let envelope: BTreeMap<String, serde_json::Value> =
+                serde_json::from_str(envelope).unwrap();
+            assert_eq!(
+                envelope.keys().collect::<Vec<_>>(),
+                ["last_modified", "value"]
+            );
             match key.as_str() {
                 "memory:text" => assert_eq!(envelope["value"], "Grüße 😀 \u{0} \"quoted\""),
                 "memory:fair" => seen = envelope["value"].as_u64().unwrap().max(seen),
@@ -225,12 +319,18 @@ fn python_reads_the_envelopes_while_rust_writes_and_rust_reads_what_python_write
     });
     sharer.ask("stop");
     assert_eq!(python.ask("PRAGMA user_version"), "[[1]]");
-    assert_eq!(python.ask("PRAGMA application_id"), format!("[[{}]]", 0x5379_4d65));
+    assert_eq!(
+        python.ask("PRAGMA application_id"),
+        format!("[[{}]]", 0x5379_4d65)
+    );
     assert_eq!(python.ask("PRAGMA integrity_check"), "[[\"ok\"]]");
 
-    for (value, read) in
-        [("'{\"value\": 7,\"last_modified\": 5}'", 7), ("'8'", 8), ("9", 9), ("CAST('10' AS BLOB)", 10)]
-    {
+    for (value, read) in [
+        ("'{\"value\": 7,\"last_modified\": 5}'", 7),
+        ("'8'", 8),
+        ("9", 9),
+        ("CAST('10' AS BLOB)", 10),
+    ] {
         let upsert = format!(
             "INSERT INTO keys (key, envelope) VALUES ('memory:n', {value}) \
              ON CONFLICT (key) DO UPDATE SET envelope = excluded.envelope"
@@ -250,7 +350,10 @@ fn refused(path: &Path, why: &str) {
     let error = Memory::open(&url(path)).expect_err(why);
     assert_eq!(error.kind(), ErrorKind::Rejected, "{error}");
     let text = error.to_string();
-    assert!(text.contains(path.to_str().unwrap()) && text.contains(why), "{text}");
+    assert!(
+        text.contains(path.to_str().unwrap()) && text.contains(why),
+        "{text}"
+    );
 }
 
 #[test]
@@ -258,33 +361,54 @@ fn a_file_that_cannot_be_used_is_an_error_that_names_it_and_is_left_as_it_is() {
     let place = Place::new();
     let path = place.path();
     refused(place.0.path(), "it is a directory");
-    refused(&place.0.path().join("missing/state.db"), "the directory of the file does not exist");
+    refused(
+        &place.0.path().join("missing/state.db"),
+        "the directory of the file does not exist",
+    );
     fs::write(&path, "no database at all ".repeat(1_000)).unwrap();
     refused(&path, "no SQLite database");
-    assert!(fs::read_to_string(&path).unwrap().starts_with("no database at all "));
+    assert!(
+        fs::read_to_string(&path)
+            .unwrap()
+            .starts_with("no database at all ")
+    );
 
     let foreign = Place::new();
     let mut python = foreign.python();
     python.ask("CREATE TABLE mine (x)");
     refused(&foreign.path(), "another application");
-    assert_eq!(python.ask("PRAGMA journal_mode"), "[[\"delete\"]]", "nothing of it was changed");
+    assert_eq!(
+        python.ask("PRAGMA journal_mode"),
+        "[[\"delete\"]]",
+        "nothing of it was changed"
+    );
     assert_eq!(python.ask("SELECT name FROM sqlite_master"), "[[\"mine\"]]");
 
     let later = Place::new();
     later.open().set(&number("n"), 1).unwrap();
     let mut python = later.python();
     python.ask("PRAGMA user_version = 2");
-    refused(&later.path(), "schema version 2; this version of the library knows 1");
+    refused(
+        &later.path(),
+        "schema version 2; this version of the library knows 1",
+    );
     python.ask("PRAGMA user_version = 1");
     python.ask("DROP TABLE records");
     refused(&later.path(), "no such table: records");
 }
 
-/// A process with a directory that nobody else sees: a file system of its own, set up by a line of shell, in which `$1` is
-/// the directory.
+/// A process with a directory that nobody else sees: a file system of its own, set up by a line of
+/// shell, in which `$1` is the directory.
 fn sharer_in(directory: &Path, set_up: &str) -> Child {
     let script = format!("{set_up} && exec \"$0\" \"sqlite:$1/state.db\"");
-    let args = ["-m", "sh", "-c", &script, env!("CARGO_BIN_EXE_sharer"), directory.to_str().unwrap()];
+    let args = [
+        "-m",
+        "sh",
+        "-c",
+        &script,
+        env!("CARGO_BIN_EXE_sharer"),
+        directory.to_str().unwrap(),
+    ];
     Child::spawn("unshare", args)
 }
 
@@ -297,22 +421,35 @@ fn seen_by(child: &Child, path: &Path) -> PathBuf {
 fn a_directory_that_cannot_be_written_is_an_error_that_names_the_file() {
     let place = Place::new();
     let read_only = "mount -t tmpfs -o size=1m tmpfs \"$1\"";
-    let empty = sharer_in(place.0.path(), &format!("{read_only} && mount -o remount,ro \"$1\"")).recv();
-    assert!(empty.starts_with("failed Rejected: ") && empty.contains(place.path().to_str().unwrap()), "{empty}");
+    let empty = sharer_in(
+        place.0.path(),
+        &format!("{read_only} && mount -o remount,ro \"$1\""),
+    )
+    .recv();
+    assert!(
+        empty.starts_with("failed Rejected: ") && empty.contains(place.path().to_str().unwrap()),
+        "{empty}"
+    );
     assert!(empty.contains("cannot be written"), "{empty}");
 
     // The same with a file that is there.
     place.open().set(&number("n"), 1).unwrap();
     let there = "mount --bind \"$1\" \"$1\" && mount -o remount,bind,ro \"$1\"";
     let there = sharer_in(place.0.path(), there).recv();
-    assert!(there.starts_with("failed Rejected: ") && there.contains(place.path().to_str().unwrap()), "{there}");
+    assert!(
+        there.starts_with("failed Rejected: ") && there.contains(place.path().to_str().unwrap()),
+        "{there}"
+    );
 }
 
 #[test]
 fn on_a_full_disk_writes_wait_and_nothing_earlier_is_lost() {
     let place = Place::new();
     let directory = place.0.path();
-    let mut sharer = opened(sharer_in(directory, "mount -t tmpfs -o size=4m tmpfs \"$1\""));
+    let mut sharer = opened(sharer_in(
+        directory,
+        "mount -t tmpfs -o size=4m tmpfs \"$1\"",
+    ));
     assert_eq!(sharer.ask("set early 1"), "Stored");
     assert_eq!(sharer.ask("fill big 100000"), "Stored");
     let filler = seen_by(&sharer, directory).join("filler");
@@ -329,10 +466,15 @@ fn on_a_full_disk_writes_wait_and_nothing_earlier_is_lost() {
     assert_eq!(sharer.ask("set late 2"), "Queued");
     let status = sharer.ask("status");
     assert!(status.contains("full"), "{status}");
-    assert_eq!((sharer.ask("get early"), sharer.ask("get late")), ("1".to_owned(), "2".to_owned()));
+    assert_eq!(
+        (sharer.ask("get early"), sharer.ask("get late")),
+        ("1".to_owned(), "2".to_owned())
+    );
 
     fs::remove_file(&filler).unwrap();
-    eventually(DEADLINE, "what waited is delivered", || sharer.ask("status").starts_with("true 0 "));
+    eventually(DEADLINE, "what waited is delivered", || {
+        sharer.ask("status").starts_with("true 0 ")
+    });
     assert_eq!(sharer.ask("set last 3"), "Stored");
     // The file system ends with the process.
     for file in fs::read_dir(seen_by(&sharer, directory)).unwrap() {
@@ -345,7 +487,14 @@ fn on_a_full_disk_writes_wait_and_nothing_earlier_is_lost() {
         assert_eq!(memory.get(&number(name)).unwrap(), Some(value), "{name}");
     }
     for name in (1..=queued).map(|more| format!("more{more}")) {
-        assert_eq!(memory.get(&Key::<String>::named(name)).unwrap().unwrap().len(), 50_000);
+        assert_eq!(
+            memory
+                .get(&Key::<String>::named(name))
+                .unwrap()
+                .unwrap()
+                .len(),
+            50_000
+        );
     }
 }
 
@@ -353,13 +502,19 @@ fn on_a_full_disk_writes_wait_and_nothing_earlier_is_lost() {
 fn a_memory_that_opens_on_a_full_disk_is_there_once_there_is_room() {
     let place = Place::new();
     let directory = place.0.path();
-    let full = "mount -t tmpfs -o size=1m tmpfs \"$1\" && { head -c 2m /dev/zero > \"$1\"/filler; true; }";
+    let full =
+        "mount -t tmpfs -o size=1m tmpfs \"$1\" && { head -c 2m /dev/zero > \"$1\"/filler; true; }";
     let mut sharer = opened(sharer_in(directory, full));
     assert_eq!(sharer.ask("set early 1"), "Queued");
     let status = sharer.ask("status");
-    assert!(status.starts_with("false 1 ") && status.contains("full"), "{status}");
+    assert!(
+        status.starts_with("false 1 ") && status.contains("full"),
+        "{status}"
+    );
     fs::remove_file(seen_by(&sharer, directory).join("filler")).unwrap();
-    eventually(DEADLINE, "what waited is delivered", || sharer.ask("status").starts_with("true 0 "));
+    eventually(DEADLINE, "what waited is delivered", || {
+        sharer.ask("status").starts_with("true 0 ")
+    });
     assert_eq!(sharer.ask("set late 2"), "Stored");
 }
 
@@ -372,10 +527,18 @@ fn a_lock_that_somebody_keeps_holds_up_writes_for_a_bounded_time_and_no_reads() 
     assert_eq!(python.ask("BEGIN IMMEDIATE"), "[]");
     let began = Instant::now();
     assert_eq!(memory.set(&number("n"), 2).unwrap(), Written::Queued);
-    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+    assert!(
+        began.elapsed() < Duration::from_secs(2),
+        "{:?}",
+        began.elapsed()
+    );
     let status = memory.status();
     assert!(status.connected && status.pending == 1, "{status:?}");
-    assert!(status.last_error.is_some_and(|error| error.to_string().contains("locked")));
+    assert!(
+        status
+            .last_error
+            .is_some_and(|error| error.to_string().contains("locked"))
+    );
     // What it wrote itself, and what others wrote.
     let began = Instant::now();
     for _ in 0..20 {
@@ -383,7 +546,11 @@ fn a_lock_that_somebody_keeps_holds_up_writes_for_a_bounded_time_and_no_reads() 
         assert_eq!(memory.get(&number("other")).unwrap(), None);
         assert_eq!(memory.set(&number("n"), 2).unwrap(), Written::Queued);
     }
-    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+    assert!(
+        began.elapsed() < Duration::from_secs(2),
+        "{:?}",
+        began.elapsed()
+    );
     // A memory that opens now finds what is stored.
     assert_eq!(place.open().get(&number("n")).unwrap(), Some(1));
     assert_eq!(python.ask("COMMIT"), "[]");
@@ -403,7 +570,9 @@ fn a_file_that_is_replaced_is_noticed_and_what_is_there_then_is_opened() {
         fs::remove_file(file.unwrap().path()).unwrap();
     }
     fs::rename(other.path(), place.path()).unwrap();
-    eventually(DEADLINE, "the new file is opened", || memory.get(&number("n")).unwrap() == Some(5));
+    eventually(DEADLINE, "the new file is opened", || {
+        memory.get(&number("n")).unwrap() == Some(5)
+    });
     let told = memory.status().last_error.unwrap().to_string();
     assert!(told.contains("removed or replaced"), "{told}");
     assert_eq!(memory.set(&number("n"), 6).unwrap(), Written::Stored);
@@ -422,7 +591,10 @@ fn what_is_over_leaves_the_file_and_a_writer_that_closes_leaves_no_record() {
     let place = Place::new();
     let open = || {
         let builder = place.builder().timeout(Duration::from_secs(10));
-        builder.tombstone_ttl(Duration::from_millis(100)).build().unwrap()
+        builder
+            .tombstone_ttl(Duration::from_millis(100))
+            .build()
+            .unwrap()
     };
     let mut python = place.python();
     let mut rows = |table: &str| {
@@ -447,7 +619,10 @@ fn what_is_over_leaves_the_file_and_a_writer_that_closes_leaves_no_record() {
     }
     assert_eq!(rows("records"), 2, "one has an older one of its own");
     drop((one, other));
-    assert_eq!((rows("records"), rows("keys WHERE writer IS NOT NULL")), (0, 0));
+    assert_eq!(
+        (rows("records"), rows("keys WHERE writer IS NOT NULL")),
+        (0, 0)
+    );
 }
 
 #[test]
@@ -455,24 +630,43 @@ fn a_file_with_any_path_is_shared_by_relative_and_absolute_names() {
     let place = Place::new();
     let odd = place.0.path().join("a b#c?d%e é");
     fs::create_dir(&odd).unwrap();
-    let encoded = odd.display().to_string().replace('%', "%25").replace('#', "%23").replace('?', "%3F");
+    let encoded = odd
+        .display()
+        .to_string()
+        .replace('%', "%25")
+        .replace('#', "%23")
+        .replace('?', "%3F");
     let memory = Memory::open(&format!("sqlite:{encoded}/state.db")).unwrap();
     memory.set(&number("n"), 1).unwrap();
     assert!(odd.join("state.db").is_file());
-    let relative = Child::spawn_with(env!("CARGO_BIN_EXE_sharer"), ["sqlite:state.db"], |command| {
-        command.current_dir(&odd);
-    });
+    let relative = Child::spawn_with(
+        env!("CARGO_BIN_EXE_sharer"),
+        ["sqlite:state.db"],
+        |command| {
+            command.current_dir(&odd);
+        },
+    );
     assert_eq!(opened(relative).ask("get n"), "1");
 }
 
 #[test]
 fn what_is_synced_is_stored_the_same_way() {
     let place = Place::new();
-    let memory = Memory::open(&format!("{}?durability=fsync&prefix=app:&timeout=20s", place.url())).unwrap();
+    let memory = Memory::open(&format!(
+        "{}?durability=fsync&prefix=app:&timeout=20s",
+        place.url()
+    ))
+    .unwrap();
     assert_eq!(memory.set(&number("n"), 1).unwrap(), Written::Stored);
     memory.synced(&items()).push("a".to_owned()).unwrap();
     let found = eventually_some(DEADLINE, "another memory sees it", || {
-        Memory::builder().url(place.url()).prefix("app:").build().unwrap().get(&items()).unwrap()
+        Memory::builder()
+            .url(place.url())
+            .prefix("app:")
+            .build()
+            .unwrap()
+            .get(&items())
+            .unwrap()
     });
     assert_eq!(found, ["a"]);
 }
@@ -482,7 +676,11 @@ fn time_on_cpu(child: &Child) -> Duration {
     let tasks = fs::read_dir(format!("/proc/{}/task", child.pid())).unwrap();
     let of_task = |path: PathBuf| -> u64 {
         let times = fs::read_to_string(path.join("schedstat")).unwrap_or_default();
-        times.split(' ').next().and_then(|time| time.parse().ok()).unwrap_or(0)
+        times
+            .split(' ')
+            .next()
+            .and_then(|time| time.parse().ok())
+            .unwrap_or(0)
     };
     Duration::from_nanos(tasks.map(|task| of_task(task.unwrap().path())).sum())
 }
@@ -492,7 +690,11 @@ fn what_another_process_changes_is_seen_within_10_ms_and_nobody_is_busy_with_loo
     const ROUNDS: u64 = 50;
     let place = Place::new();
     let mut other = place.sharer();
-    let memory = place.builder().read_policy(ReadPolicy::Near).build().unwrap();
+    let memory = place
+        .builder()
+        .read_policy(ReadPolicy::Near)
+        .build()
+        .unwrap();
     let near = memory.synced(&number("n"));
     near.set(0).unwrap();
     let mut took: Vec<Duration> = Vec::new();
@@ -500,7 +702,9 @@ fn what_another_process_changes_is_seen_within_10_ms_and_nobody_is_busy_with_loo
     let mut late = Duration::ZERO;
     for n in 1..=ROUNDS {
         // Its first read makes it so.
-        eventually(DEADLINE, "it is current", || near.get().is_ok() && near.staleness() == Some(Duration::ZERO));
+        eventually(DEADLINE, "it is current", || {
+            near.get().is_ok() && near.staleness() == Some(Duration::ZERO)
+        });
         assert_eq!(other.ask(format!("set n {n}")), "Stored");
         let began = Instant::now();
         while near.get().unwrap() != n {
@@ -515,9 +719,18 @@ fn what_another_process_changes_is_seen_within_10_ms_and_nobody_is_busy_with_loo
     let (median, most) = (took[took.len() / 2], took[took.len() - 1]);
     // One that does nothing, for a while.
     let before = (Instant::now(), time_on_cpu(&other));
-    eventually(DEADLINE, "a second has passed", || before.0.elapsed() >= Duration::from_secs(1));
-    let share = time_on_cpu(&other).saturating_sub(before.1).as_secs_f64() / before.0.elapsed().as_secs_f64();
-    println!("seen after {median:?} in the median, {most:?} at most; idle it takes {:.1} % of a CPU", share * 100.0);
-    assert!(median <= Duration::from_millis(10) + late, "{median:?}, at most {most:?}; late by {late:?}");
+    eventually(DEADLINE, "a second has passed", || {
+        before.0.elapsed() >= Duration::from_secs(1)
+    });
+    let share = time_on_cpu(&other).saturating_sub(before.1).as_secs_f64()
+        / before.0.elapsed().as_secs_f64();
+    println!(
+        "seen after {median:?} in the median, {most:?} at most; idle it takes {:.1} % of a CPU",
+        share * 100.0
+    );
+    assert!(
+        median <= Duration::from_millis(10) + late,
+        "{median:?}, at most {most:?}; late by {late:?}"
+    );
     assert!(share < 0.1, "{:.1} % of a CPU", share * 100.0);
 }

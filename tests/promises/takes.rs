@@ -1,4 +1,5 @@
-//! An element that a call hands out, and that its caller has not named, is handed to one caller, or goes back by itself.
+//! An element that a call hands out, and that its caller has not named, is handed to one caller, or
+//! goes back by itself.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt::Debug;
@@ -32,7 +33,9 @@ fn initial() -> State {
     State {
         list: vec![1, 2, 3],
         queue: ["a", "b", "c"].map(str::to_owned).into(),
-        map: BTreeMap::from([("a", "1"), ("b", "2")].map(|(key, value)| (key.to_owned(), value.to_owned()))),
+        map: BTreeMap::from(
+            [("a", "1"), ("b", "2")].map(|(key, value)| (key.to_owned(), value.to_owned())),
+        ),
         nested: HashMap::from([("jobs".to_owned(), vec![1, 2, 3])]),
         any: json!({"list": [1, [2], {"three": 3}]}),
     }
@@ -54,13 +57,19 @@ const TAKES: &[Take] = &[
     ("remove of the first", |s| said(s.list().remove(0))),
     ("remove of one between", |s| said(s.list().remove(1))),
     ("pop of a deque", |s| said(s.queue().pop())),
-    ("remove of the first of a deque", |s| said(s.queue().remove(0))),
+    ("remove of the first of a deque", |s| {
+        said(s.queue().remove(0))
+    }),
     ("pop of a map", |s| said(s.map().pop())),
     ("pop inside a map", |s| said(s.nested().at("jobs").pop())),
-    ("remove inside a map", |s| said(s.nested().at("jobs").remove(0))),
+    ("remove inside a map", |s| {
+        said(s.nested().at("jobs").remove(0))
+    }),
     ("pop in any JSON", |s| said(s.any().at("list").pop())),
     ("remove in any JSON", |s| said(s.any().at("list").remove(1))),
-    ("pop of a confirmed view", |s| said(s.list().confirmed().pop())),
+    ("pop of a confirmed view", |s| {
+        said(s.list().confirmed().pop())
+    }),
 ];
 
 struct Two {
@@ -77,7 +86,12 @@ impl Two {
         let (mine, theirs) = (State::attach(&memory), State::attach(&line.open_directly()));
         theirs.restore(initial()).unwrap();
         assert_eq!(mine.snapshot().unwrap(), initial());
-        Self { line, memory, mine, theirs }
+        Self {
+            line,
+            memory,
+            mine,
+            theirs,
+        }
     }
 
     /// The server does it, and no answer comes for longer than that is waited for.
@@ -97,7 +111,9 @@ impl Two {
     #[track_caller]
     fn taken_aside(&self) -> (String, Value) {
         let letters = self.memory.dead_letters();
-        let [letter] = &letters[..] else { panic!("{letters:?}") };
+        let [letter] = &letters[..] else {
+            panic!("{letters:?}")
+        };
         assert!(!letter.may_have_been_made(), "{letter:?}");
         (letter.key.clone(), letter.taken().unwrap())
     }
@@ -115,11 +131,24 @@ fn while_the_line_is_down_nothing_is_taken_whatever_the_policy() {
     assert_eq!(kind(behind.list().pop()), ErrorKind::Unavailable);
     assert_eq!(kind(behind.list().remove(0)), ErrorKind::Unavailable);
     assert_eq!(kind(behind.map().pop()), ErrorKind::Unavailable);
-    assert_eq!((two.mine.snapshot().unwrap(), two.memory.status().pending), (initial(), 0));
+    assert_eq!(
+        (two.mine.snapshot().unwrap(), two.memory.status().pending),
+        (initial(), 0)
+    );
     two.up();
-    assert_eq!((two.theirs.snapshot().unwrap(), two.memory.status().dead_letters), (initial(), 0));
+    assert_eq!(
+        (
+            two.theirs.snapshot().unwrap(),
+            two.memory.status().dead_letters
+        ),
+        (initial(), 0)
+    );
     assert_eq!(behind.list().pop().unwrap(), Some(3));
-    assert_eq!(two.theirs.list().to_vec().unwrap(), [1, 2], "it was stored before it was handed out");
+    assert_eq!(
+        two.theirs.list().to_vec().unwrap(),
+        [1, 2],
+        "it was stored before it was handed out"
+    );
 }
 
 #[test]
@@ -131,9 +160,18 @@ fn what_was_taken_in_doubt_goes_back_to_where_it_came_from() {
         two.up();
         assert_eq!(two.theirs.snapshot().unwrap(), initial(), "{name}");
         assert_eq!(two.mine.snapshot().unwrap(), initial(), "{name}");
-        assert_eq!(two.memory.status().dead_letters, 0, "{name}: {:?}", two.memory.dead_letters());
+        assert_eq!(
+            two.memory.status().dead_letters,
+            0,
+            "{name}: {:?}",
+            two.memory.dead_letters()
+        );
         take(&two.mine).unwrap_or_else(|error| panic!("{name}: {error}"));
-        assert_ne!(two.theirs.snapshot().unwrap(), initial(), "{name}: it is there to be taken");
+        assert_ne!(
+            two.theirs.snapshot().unwrap(),
+            initial(),
+            "{name}: it is there to be taken"
+        );
     }
 }
 
@@ -145,11 +183,16 @@ fn what_was_never_taken_is_there_once_also_when_the_request_arrives_at_last() {
         two.line.proxy.refuse(true);
         let error = kind(take(&two.mine));
         // One of a view of a part may have read first, which was not answered.
-        assert!(matches!(error, ErrorKind::InDoubt | ErrorKind::Unavailable), "{name}: {error:?}");
+        assert!(
+            matches!(error, ErrorKind::InDoubt | ErrorKind::Unavailable),
+            "{name}: {error:?}"
+        );
         two.line.proxy.cut();
         two.up();
         two.line.proxy.release();
-        eventually(DEADLINE, "the late one has arrived", || two.line.proxy.open() == 1);
+        eventually(DEADLINE, "the late one has arrived", || {
+            two.line.proxy.open() == 1
+        });
         two.theirs.list().confirmed().len().unwrap();
         assert_eq!(two.theirs.snapshot().unwrap(), initial(), "{name}");
         assert_eq!(two.memory.status().dead_letters, 0, "{name}");
@@ -164,7 +207,9 @@ fn what_goes_back_is_there_once_however_often_the_line_is_cut_meanwhile() {
         for cut in 0..6 {
             let direction = if cut % 2 == 0 { ToClient } else { ToServer };
             let cuts = two.line.proxy.cuts();
-            two.line.proxy.cut_after_bytes(direction, 200 + 97 * round + 150 * cut);
+            two.line
+                .proxy
+                .cut_after_bytes(direction, 200 + 97 * round + 150 * cut);
             two.line.up();
             eventually(DEADLINE, "it is cut, or back", || {
                 two.line.proxy.cuts() > cuts || two.memory.status().pending == 0
@@ -172,9 +217,18 @@ fn what_goes_back_is_there_once_however_often_the_line_is_cut_meanwhile() {
         }
         two.line.proxy.do_not_cut();
         two.up();
-        assert_eq!(two.theirs.list().to_vec().unwrap(), [1, 2, 3], "round {round}");
+        assert_eq!(
+            two.theirs.list().to_vec().unwrap(),
+            [1, 2, 3],
+            "round {round}"
+        );
     }
-    assert_eq!(two.memory.status().dead_letters, 0, "{:?}", two.memory.dead_letters());
+    assert_eq!(
+        two.memory.status().dead_letters,
+        0,
+        "{:?}",
+        two.memory.dead_letters()
+    );
 }
 
 #[test]
@@ -196,10 +250,20 @@ fn what_goes_back_goes_beside_what_others_have_done_meanwhile() {
 fn what_finds_another_type_where_it_came_from_is_a_dead_letter() {
     let two = Two::new();
     two.in_doubt(|s| said(s.list().pop()));
-    two.theirs.memory().set(&Key::<String>::new("list"), "text".to_owned()).unwrap();
+    two.theirs
+        .memory()
+        .set(&Key::<String>::new("list"), "text".to_owned())
+        .unwrap();
     two.up();
     assert_eq!(two.taken_aside(), ("memory:list".to_owned(), json!(3)));
-    assert_eq!(two.theirs.memory().get(&Key::<String>::new("list")).unwrap().unwrap(), "text");
+    assert_eq!(
+        two.theirs
+            .memory()
+            .get(&Key::<String>::new("list"))
+            .unwrap()
+            .unwrap(),
+        "text"
+    );
 }
 
 #[test]
@@ -207,16 +271,36 @@ fn an_entry_whose_key_was_taken_meanwhile_is_a_dead_letter_also_where_it_is_the_
     for value in ["other", "2"] {
         let two = Two::new();
         two.in_doubt(|s| said(s.map().pop()));
-        two.theirs.map().insert("b".to_owned(), value.to_owned()).unwrap();
+        two.theirs
+            .map()
+            .insert("b".to_owned(), value.to_owned())
+            .unwrap();
         two.up();
         assert_eq!(two.theirs.map().at("b").get().unwrap(), value);
-        assert_eq!(two.taken_aside(), ("memory:map".to_owned(), json!({"b": "2"})), "{value}");
+        assert_eq!(
+            two.taken_aside(),
+            ("memory:map".to_owned(), json!({"b": "2"})),
+            "{value}"
+        );
         let letter = two.memory.dead_letters().remove(0);
-        assert_eq!(kind(letter.retry()), ErrorKind::Conflict, "its key is still taken");
+        assert_eq!(
+            kind(letter.retry()),
+            ErrorKind::Conflict,
+            "its key is still taken"
+        );
         assert_eq!(two.memory.status().dead_letters, 1);
-        assert_eq!(two.theirs.map().remove("b").unwrap().as_deref(), Some(value));
+        assert_eq!(
+            two.theirs.map().remove("b").unwrap().as_deref(),
+            Some(value)
+        );
         assert_eq!(letter.retry().unwrap(), Written::Stored);
-        assert_eq!((two.theirs.map().at("b").get().unwrap(), two.memory.status().dead_letters), ("2".to_owned(), 0));
+        assert_eq!(
+            (
+                two.theirs.map().at("b").get().unwrap(),
+                two.memory.status().dead_letters
+            ),
+            ("2".to_owned(), 0)
+        );
     }
 }
 
@@ -227,13 +311,22 @@ fn what_a_splice_took_in_doubt_is_a_dead_letter_and_one_that_took_nothing_is_non
     two.up();
     assert_eq!(two.taken_aside(), ("memory:list".to_owned(), json!([1, 2])));
     let letter = two.memory.dead_letters().remove(0);
-    assert_eq!(kind(letter.retry()), ErrorKind::Conflict, "it has no place to go back to");
+    assert_eq!(
+        kind(letter.retry()),
+        ErrorKind::Conflict,
+        "it has no place to go back to"
+    );
     assert_eq!(two.memory.status().dead_letters, 1);
     letter.forget().unwrap();
     two.in_doubt(|s| said(s.list().splice(1..1, [7]).map(Some)));
     two.up();
     assert_eq!(two.theirs.list().to_vec().unwrap(), [8, 7, 9, 3]);
-    assert_eq!(two.memory.status().dead_letters, 0, "{:?}", two.memory.dead_letters());
+    assert_eq!(
+        two.memory.status().dead_letters,
+        0,
+        "{:?}",
+        two.memory.dead_letters()
+    );
 }
 
 #[test]
@@ -262,7 +355,9 @@ fn an_element_for_which_there_is_no_room_is_not_taken() {
     let memory = line.builder().outbox_limit(8_000).build().unwrap();
     let theirs = line.open_directly();
     let key = Key::<Vec<String>>::new("large");
-    theirs.set(&key, vec!["x".repeat(20_000), "y".to_owned()]).unwrap();
+    theirs
+        .set(&key, vec!["x".repeat(20_000), "y".to_owned()])
+        .unwrap();
     let mine = memory.synced(&key);
     assert_eq!(mine.pop().unwrap().as_deref(), Some("y"));
     assert_eq!(kind(mine.pop()), ErrorKind::OutboxFull);
@@ -272,10 +367,20 @@ fn an_element_for_which_there_is_no_room_is_not_taken() {
 #[test]
 fn what_is_no_element_of_the_type_stays() {
     let two = Two::new();
-    two.theirs.memory().set(&Key::<Value>::new("list"), json!([1, "two"])).unwrap();
+    two.theirs
+        .memory()
+        .set(&Key::<Value>::new("list"), json!([1, "two"]))
+        .unwrap();
     assert_eq!(kind(two.mine.list().pop()), ErrorKind::Decode);
-    assert_eq!(two.theirs.memory().get(&Key::<Value>::new("list")).unwrap(), Some(json!([1, "two"])));
-    assert_eq!(two.mine.list().remove(7).map_err(|error| error.kind()), Ok(None), "a fact, whatever else is there");
+    assert_eq!(
+        two.theirs.memory().get(&Key::<Value>::new("list")).unwrap(),
+        Some(json!([1, "two"]))
+    );
+    assert_eq!(
+        two.mine.list().remove(7).map_err(|error| error.kind()),
+        Ok(None),
+        "a fact, whatever else is there"
+    );
 }
 
 #[test]
@@ -284,11 +389,17 @@ fn an_answer_that_comes_after_its_caller_has_gone_takes_the_element_back() {
     let (memory, connections) = (two.line.open(), two.line.proxy.connections());
     two.line.proxy.delay(ToClient, Duration::from_millis(300));
     // It has to read what is there, and the answer to the take comes when its time is over.
-    assert_eq!(kind(State::attach(&memory).list().pop()), ErrorKind::InDoubt);
+    assert_eq!(
+        kind(State::attach(&memory).list().pop()),
+        ErrorKind::InDoubt
+    );
     memory.flush(DEADLINE).unwrap();
     two.line.proxy.delay(ToClient, Duration::ZERO);
     assert_eq!(two.theirs.list().to_vec().unwrap(), [1, 2, 3]);
-    assert_eq!((two.line.proxy.connections(), memory.status().dead_letters), (connections, 0));
+    assert_eq!(
+        (two.line.proxy.connections(), memory.status().dead_letters),
+        (connections, 0)
+    );
 }
 
 #[test]
@@ -302,7 +413,10 @@ fn a_close_while_something_is_in_doubt_brings_it_back_or_says_what_was_not_deliv
         } else {
             lost(&two.memory);
             let error = two.memory.close(Duration::from_millis(1)).unwrap_err();
-            assert!(error.kind() == ErrorKind::Timeout && error.to_string().contains("memory:list"), "{error}");
+            assert!(
+                error.kind() == ErrorKind::Timeout && error.to_string().contains("memory:list"),
+                "{error}"
+            );
         }
         let expected = if is_back { vec![1, 2, 3] } else { vec![1, 2] };
         assert_eq!(two.theirs.list().to_vec().unwrap(), expected);

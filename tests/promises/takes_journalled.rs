@@ -19,7 +19,11 @@ fn jobs() -> Key<Vec<u64>> {
 
 /// A process on the line that takes jobs, and keeps a journal there.
 fn taker(line: &Line, directory: &Path) -> Child {
-    let url = format!("{}?timeout=20s&journal={}", line.proxy.url(), directory.display());
+    let url = format!(
+        "{}?timeout=20s&journal={}",
+        line.proxy.url(),
+        directory.display()
+    );
     let mut child = Child::spawn(env!("CARGO_BIN_EXE_taker"), [url]);
     assert_eq!(child.recv(), "opened");
     child
@@ -38,7 +42,12 @@ fn three_jobs(line: &Line) -> Synced<Vec<u64>> {
 
 fn is_nothing_left(memory: &Memory, directory: &Path) {
     let status = memory.status();
-    assert_eq!((status.pending, status.dead_letters), (0, 0), "{:?}", memory.dead_letters());
+    assert_eq!(
+        (status.pending, status.dead_letters),
+        (0, 0),
+        "{:?}",
+        memory.dead_letters()
+    );
     memory.close(DEADLINE).unwrap();
     assert_eq!(fs::read_dir(directory).unwrap().count(), 0);
 }
@@ -81,7 +90,9 @@ fn what_a_killed_process_had_not_taken_yet_is_asked_for_and_never_taken_any_more
     let after_read = line.proxy.bytes(ToServer);
     line.proxy.delay(ToServer, Duration::from_millis(100));
     child.send("take");
-    eventually(DEADLINE, "the read has passed", || line.proxy.bytes(ToServer) > after_read);
+    eventually(DEADLINE, "the read has passed", || {
+        line.proxy.bytes(ToServer) > after_read
+    });
     line.proxy.hold_requests();
     eventually(DEADLINE, "the take is on its way", || line.proxy.held() > 0);
     child.kill();
@@ -90,7 +101,9 @@ fn what_a_killed_process_had_not_taken_yet_is_asked_for_and_never_taken_any_more
     memory.flush(DEADLINE).unwrap();
     assert_eq!(direct.get().unwrap(), [1, 2, 3]);
     line.proxy.release();
-    eventually(DEADLINE, "the late one has arrived", || line.proxy.open() == 1);
+    eventually(DEADLINE, "the late one has arrived", || {
+        line.proxy.open() == 1
+    });
     assert_eq!(direct.confirmed().get().unwrap(), [1, 2, 3]);
     is_nothing_left(&memory, directory.path());
 }
@@ -114,7 +127,10 @@ fn a_process_that_is_killed_at_any_moment_of_its_work_leaves_each_job_with_one_o
     let memory = next(&line, directory.path());
     memory.flush(DEADLINE).unwrap();
     is_nothing_left(&memory, directory.path());
-    let mut all: Vec<u64> = all.iter().map(|line| line.strip_prefix("job ").unwrap().parse().unwrap()).collect();
+    let mut all: Vec<u64> = all
+        .iter()
+        .map(|line| line.strip_prefix("job ").unwrap().parse().unwrap())
+        .collect();
     all.extend(direct.get().unwrap());
     all.sort_unstable();
     // One that was handed out just before the end, and not said any more, is with its process.
@@ -130,8 +146,14 @@ fn what_goes_back_goes_back_once_also_where_one_process_after_the_other_ends_mea
     let memory = next(&line, directory.path());
     line.proxy.lose_answer_to(commits);
     line.proxy.refuse(true);
-    assert_eq!(memory.synced(&jobs()).remove(0).unwrap_err().kind(), ErrorKind::InDoubt);
-    assert_eq!(memory.close(Duration::ZERO).unwrap_err().kind(), ErrorKind::Timeout);
+    assert_eq!(
+        memory.synced(&jobs()).remove(0).unwrap_err().kind(),
+        ErrorKind::InDoubt
+    );
+    assert_eq!(
+        memory.close(Duration::ZERO).unwrap_err().kind(),
+        ErrorKind::Timeout
+    );
     drop(memory);
     for round in 0..6 {
         // It asks, or gives back, and does not hear what came of it.
@@ -139,12 +161,17 @@ fn what_goes_back_goes_back_once_also_where_one_process_after_the_other_ends_mea
         line.proxy.lose_answer_to(commits);
         let cuts = line.proxy.cuts();
         let memory = next(&line, directory.path());
-        eventually(DEADLINE, "an answer is lost", || line.proxy.cuts() > cuts || memory.status().pending == 0);
+        eventually(DEADLINE, "an answer is lost", || {
+            line.proxy.cuts() > cuts || memory.status().pending == 0
+        });
         line.proxy.refuse(true);
         line.proxy.cut();
         let _ = memory.close(Duration::ZERO);
         let there = direct.get().unwrap();
-        assert!(there == [2, 3] || there == [1, 2, 3], "round {round}: {there:?}");
+        assert!(
+            there == [2, 3] || there == [1, 2, 3],
+            "round {round}: {there:?}"
+        );
     }
     line.up();
     let memory = next(&line, directory.path());
@@ -163,21 +190,37 @@ fn what_has_no_place_to_go_back_to_is_a_dead_letter_of_the_next_process() {
     let memory = next(&line, directory.path());
     line.proxy.lose_answer_to(commits);
     line.proxy.refuse(true);
-    assert_eq!(memory.synced(&jobs()).splice(..2, []).unwrap_err().kind(), ErrorKind::InDoubt);
+    assert_eq!(
+        memory.synced(&jobs()).splice(..2, []).unwrap_err().kind(),
+        ErrorKind::InDoubt
+    );
     line.up();
     memory.flush(DEADLINE).unwrap();
     line.proxy.lose_answer_to(commits);
     line.proxy.refuse(true);
-    assert_eq!(memory.synced(&map).pop().unwrap_err().kind(), ErrorKind::InDoubt);
-    assert_eq!(memory.close(Duration::ZERO).unwrap_err().kind(), ErrorKind::Timeout);
+    assert_eq!(
+        memory.synced(&map).pop().unwrap_err().kind(),
+        ErrorKind::InDoubt
+    );
+    assert_eq!(
+        memory.close(Duration::ZERO).unwrap_err().kind(),
+        ErrorKind::Timeout
+    );
     drop(memory);
     of_map.insert("a".to_owned(), 2).unwrap();
     line.up();
     let memory = next(&line, directory.path());
     memory.flush(DEADLINE).unwrap();
-    let taken: Vec<_> = memory.dead_letters().iter().map(|letter| letter.taken().unwrap()).collect();
+    let taken: Vec<_> = memory
+        .dead_letters()
+        .iter()
+        .map(|letter| letter.taken().unwrap())
+        .collect();
     assert_eq!(taken, [json!([1, 2]), json!({"a": 1})]);
-    assert_eq!((direct.get().unwrap(), of_map.at("a").get().unwrap()), (vec![3], 2));
+    assert_eq!(
+        (direct.get().unwrap(), of_map.at("a").get().unwrap()),
+        (vec![3], 2)
+    );
     for letter in memory.dead_letters() {
         letter.forget().unwrap();
     }
@@ -193,12 +236,23 @@ fn of_confirmed_calls_only_takes_are_journalled() {
     jobs.get().unwrap();
     line.proxy.lose_answer_to(commits);
     line.proxy.refuse(true);
-    assert_eq!(jobs.confirmed().push(987_654).unwrap_err().kind(), ErrorKind::InDoubt);
+    assert_eq!(
+        jobs.confirmed().push(987_654).unwrap_err().kind(),
+        ErrorKind::InDoubt
+    );
     jobs.push(4).unwrap();
-    let journal: Vec<u8> =
-        fs::read_dir(directory.path()).unwrap().flat_map(|entry| fs::read(entry.unwrap().path()).unwrap()).collect();
-    assert!(!String::from_utf8_lossy(&journal).contains("987654"), "it is not in there");
-    assert_eq!(memory.close(Duration::ZERO).unwrap_err().kind(), ErrorKind::Timeout);
+    let journal: Vec<u8> = fs::read_dir(directory.path())
+        .unwrap()
+        .flat_map(|entry| fs::read(entry.unwrap().path()).unwrap())
+        .collect();
+    assert!(
+        !String::from_utf8_lossy(&journal).contains("987654"),
+        "it is not in there"
+    );
+    assert_eq!(
+        memory.close(Duration::ZERO).unwrap_err().kind(),
+        ErrorKind::Timeout
+    );
     drop((memory, jobs));
     line.up();
     let memory = next(&line, directory.path());

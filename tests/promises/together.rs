@@ -1,5 +1,5 @@
-//! DESIGN, rules 5 and 6: eight processes change one list, one counter and one map at once, and nothing is lost or
-//! doubled, whatever happens to the server and the line.
+//! DESIGN, rules 5 and 6: eight processes change one list, one counter and one map at once, and
+//! nothing is lost or doubled, whatever happens to the server and the line.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -15,20 +15,29 @@ const PROCESSES: usize = 8;
 
 /// So many pushes, adds and inserts each process makes.
 fn rounds() -> usize {
-    if std::env::var_os("SYNCED_MEMORY_SOAK").is_some() { 1_000 } else { 120 }
+    if std::env::var_os("SYNCED_MEMORY_SOAK").is_some() {
+        1_000
+    } else {
+        120
+    }
 }
 
 /// Random enough for faults, and the same in every run.
 pub(crate) fn draw(state: &mut u64, below: u64) -> u64 {
-    *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+    *state = state
+        .wrapping_mul(6_364_136_223_846_793_005)
+        .wrapping_add(1_442_695_040_888_963_407);
     (*state >> 33) % below
 }
 
 /// So many adds the server has.
 fn count(server: &Server) -> usize {
-    let stored: Option<serde_json::Value> =
-        server.get_text("memory:count").map(|text| serde_json::from_str(&text).unwrap());
-    stored.map_or(0, |stored| usize::try_from(stored["value"].as_u64().unwrap()).unwrap())
+    let stored: Option<serde_json::Value> = server
+        .get_text("memory:count")
+        .map(|text| serde_json::from_str(&text).unwrap());
+    stored.map_or(0, |stored| {
+        usize::try_from(stored["value"].as_u64().unwrap()).unwrap()
+    })
 }
 
 struct Crew {
@@ -38,12 +47,20 @@ struct Crew {
 
 impl Crew {
     fn at(url: &str) -> Self {
-        let spawn = |number| Child::spawn(env!("CARGO_BIN_EXE_contributor"), [url, &format!("w{number}")]);
+        let spawn = |number| {
+            Child::spawn(
+                env!("CARGO_BIN_EXE_contributor"),
+                [url, &format!("w{number}")],
+            )
+        };
         let mut children: Vec<Child> = (0..PROCESSES).map(spawn).collect();
         for child in &mut children {
             assert_eq!(child.recv(), "opened");
         }
-        Self { children, began: Instant::now() }
+        Self {
+            children,
+            began: Instant::now(),
+        }
     }
 
     fn tell(&mut self, what: &str) {
@@ -57,22 +74,38 @@ impl Crew {
 
     fn laps(&mut self) -> Vec<u64> {
         self.tell("laps");
-        self.hear().iter().map(|laps| laps.parse().unwrap()).collect()
+        self.hear()
+            .iter()
+            .map(|laps| laps.parse().unwrap())
+            .collect()
     }
 
-    /// How far each comes while all of them are at it, once they have come so far together that the slowest has made
-    /// a quarter of what the fastest has: the machine is fair to eight processes in the long run alone.
+    /// How far each comes while all of them are at it, once they have come so far together that the
+    /// slowest has made a quarter of what the fastest has: the machine is fair to eight processes
+    /// in the long run alone.
     fn race(&mut self, kind: &str, length: u64) -> Vec<u64> {
         self.tell(&format!("race {kind}"));
         self.hear();
-        // Whoever starts first is alone for a while, and does not count before the others have started too.
-        eventually(DEADLINE, "all of them run", || self.laps().iter().all(|laps| *laps > 0));
-        let before = self.laps();
-        let done = eventually_some(Duration::from_secs(60), "the slowest has made a quarter", || {
-            let done: Vec<u64> = self.laps().iter().zip(&before).map(|(after, before)| after - before).collect();
-            let is_fair = 4 * done.iter().min()? >= *done.iter().max()?;
-            (done.iter().sum::<u64>() >= length && is_fair).then_some(done)
+        // Whoever starts first is alone for a while, and does not count before the others have
+        // started too.
+        eventually(DEADLINE, "all of them run", || {
+            self.laps().iter().all(|laps| *laps > 0)
         });
+        let before = self.laps();
+        let done = eventually_some(
+            Duration::from_secs(60),
+            "the slowest has made a quarter",
+            || {
+                let done: Vec<u64> = self
+                    .laps()
+                    .iter()
+                    .zip(&before)
+                    .map(|(after, before)| after - before)
+                    .collect();
+                let is_fair = 4 * done.iter().min()? >= *done.iter().max()?;
+                (done.iter().sum::<u64>() >= length && is_fair).then_some(done)
+            },
+        );
         self.tell("stop");
         self.hear();
         done
@@ -88,21 +121,39 @@ impl Crew {
         let expected = vec![format!("0 0 {all} {all} {all}"); PROCESSES];
         eventually(
             DEADLINE,
-            &format!("each sees {:?} (set aside, superseded, and what is there)", expected[0]),
+            &format!(
+                "each sees {:?} (set aside, superseded, and what is there)",
+                expected[0]
+            ),
             || {
                 self.tell("see");
                 self.hear() == expected
             },
         );
         let memory = Memory::open(&server.url()).unwrap();
-        let items = memory.get(&Key::<Vec<String>>::new("items")).unwrap().unwrap();
-        let entries = memory.get(&Key::<HashMap<String, usize>>::new("entries")).unwrap().unwrap();
+        let items = memory
+            .get(&Key::<Vec<String>>::new("items"))
+            .unwrap()
+            .unwrap();
+        let entries = memory
+            .get(&Key::<HashMap<String, usize>>::new("entries"))
+            .unwrap()
+            .unwrap();
         assert_eq!((items.len(), count(server), entries.len()), (all, all, all));
         for process in 0..PROCESSES {
             let prefix = format!("w{process}/");
-            let own: Vec<usize> = items.iter().filter_map(|item| item.strip_prefix(&prefix)?.parse().ok()).collect();
-            assert!(own.iter().copied().eq(0..each), "each item of {prefix} once, in order: {own:?}");
-            assert!((0..each).all(|n| entries.get(&format!("{prefix}{n}")) == Some(&n)), "the inserts of {prefix}");
+            let own: Vec<usize> = items
+                .iter()
+                .filter_map(|item| item.strip_prefix(&prefix)?.parse().ok())
+                .collect();
+            assert!(
+                own.iter().copied().eq(0..each),
+                "each item of {prefix} once, in order: {own:?}"
+            );
+            assert!(
+                (0..each).all(|n| entries.get(&format!("{prefix}{n}")) == Some(&n)),
+                "the inserts of {prefix}"
+            );
         }
         println!("{what}: {PROCESSES} x {each} of each kind in {took:?}");
     }
@@ -117,7 +168,8 @@ fn pushes_adds_and_inserts_of_eight_processes_at_once_are_all_there() {
     crew.assert_exact("undisturbed", &server);
 }
 
-/// Three outages under all of them. Each lasts until all have gone on for a while without the server.
+/// Three outages under all of them. Each lasts until all have gone on for a while without the
+/// server.
 fn three_outages(what: &str, begin: impl Fn(&Server), end: impl Fn(&Server)) {
     let server = durable();
     let mut crew = Crew::at(&format!("{}?timeout=100ms", server.url()));
@@ -126,7 +178,9 @@ fn three_outages(what: &str, begin: impl Fn(&Server), end: impl Fn(&Server)) {
         // In the middle of what they do.
         let before = count(&server);
         crew.tell(&format!("go {part}"));
-        eventually(DEADLINE, "they are at it", || count(&server) >= before + part * PROCESSES / 4);
+        eventually(DEADLINE, "they are at it", || {
+            count(&server) >= before + part * PROCESSES / 4
+        });
         begin(&server);
         assert_eq!(crew.hear(), ["did"; PROCESSES]);
         // And while all of them come back.
@@ -161,9 +215,14 @@ fn they_are_all_there_when_connections_are_cut_at_random_bytes() {
         crew.tell(&format!("go {rounds}"));
         let cuts = proxy.cuts();
         for n in 1..=3 {
-            let direction = if draw(&mut random, 2) == 0 { ToServer } else { ToClient };
+            let direction = if draw(&mut random, 2) == 0 {
+                ToServer
+            } else {
+                ToClient
+            };
             proxy.cut_after_bytes(direction, draw(&mut random, 3_000));
-            // Those who were not cut go on until the server is told something, by one that comes back at the latest.
+            // Those who were not cut go on until the server is told something, by one that comes
+            // back at the latest.
             eventually(DEADLINE, "a connection is cut", || proxy.cuts() >= cuts + n);
         }
         assert_eq!(crew.hear(), vec!["did".to_owned(); PROCESSES]);
@@ -177,7 +236,11 @@ fn they_are_all_there_when_connections_are_cut_at_random_bytes() {
 fn of_eight_processes_at_one_key_the_slowest_makes_a_quarter_of_the_fastest() {
     let server = Server::redis().start();
     let mut crew = Crew::at(&server.url());
-    let length = if std::env::var_os("SYNCED_MEMORY_SOAK").is_some() { 8_000 } else { 2_000 };
+    let length = if std::env::var_os("SYNCED_MEMORY_SOAK").is_some() {
+        8_000
+    } else {
+        2_000
+    };
     for kind in ["add", "push"] {
         let done = crew.race(kind, length);
         let (slowest, fastest) = (done.iter().min().unwrap(), done.iter().max().unwrap());

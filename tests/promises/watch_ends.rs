@@ -1,5 +1,6 @@
-//! DESIGN, section 3.3: a watch waits on a thread or in a task of any executor, begins once something is known, ends with
-//! its memory, which it does not keep alive, and leaves nothing behind.
+//! DESIGN, section 3.3: a watch waits on a thread or in a task of any executor, begins once
+//! something is known, ends with its memory, which it does not keep alive, and leaves nothing
+//! behind.
 
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex};
@@ -58,7 +59,9 @@ fn a_watch_does_not_keep_the_memory_alive() {
         let mut items = items.join().unwrap();
         assert!(is_closed(items.pop().unwrap()) && items.is_empty());
         // What is left is the connection that asks.
-        eventually(DEADLINE, "the connection is gone", || server.info("clients").contains("connected_clients:1\r"));
+        eventually(DEADLINE, "the connection is gone", || {
+            server.info("clients").contains("connected_clients:1\r")
+        });
     }
 }
 
@@ -66,15 +69,27 @@ fn a_watch_does_not_keep_the_memory_alive() {
 fn a_watch_ends_after_closed() {
     on_every_backend("watch-ends", |one, _| {
         one.set(&key(), 1).unwrap();
-        let (mut watch, mut unasked, waiting) = (one.watch(&key()), one.watch(&key()), one.watch(&key()));
+        let (mut watch, mut unasked, waiting) =
+            (one.watch(&key()), one.watch(&key()), one.watch(&key()));
         assert_eq!(next(&mut watch), Some(1));
         let waiting = thread::spawn(move || waiting.into_iter().collect::<Vec<_>>());
         one.close(DEADLINE).unwrap();
-        assert!(is_closed(watch.recv()) && is_closed(watch.recv()) && is_closed(watch.recv_timeout(DEADLINE)));
-        assert_eq!(next(&mut unasked), Some(1), "what was there before the end is seen before the end");
+        assert!(
+            is_closed(watch.recv())
+                && is_closed(watch.recv())
+                && is_closed(watch.recv_timeout(DEADLINE))
+        );
+        assert_eq!(
+            next(&mut unasked),
+            Some(1),
+            "what was there before the end is seen before the end"
+        );
         assert!(is_closed(unasked.recv()));
         assert!(is_closed(waiting.join().unwrap().pop().unwrap()));
-        assert!(is_closed(one.watch(&Key::<i64>::new("other")).recv()), "one that begins later");
+        assert!(
+            is_closed(one.watch(&Key::<i64>::new("other")).recv()),
+            "one that begins later"
+        );
     });
 }
 
@@ -85,7 +100,10 @@ fn what_was_written_before_the_end_is_seen_before_the_end() {
     assert_eq!(next(&mut watch), None);
     memory.set(&key(), 1).unwrap();
     drop(memory);
-    let items: Vec<_> = watch.into_iter().map(|item| item.map_err(|error| error.kind())).collect();
+    let items: Vec<_> = watch
+        .into_iter()
+        .map(|item| item.map_err(|error| error.kind()))
+        .collect();
     assert_eq!(items, [Ok(Some(1)), Err(ErrorKind::Closed)]);
 }
 
@@ -93,13 +111,20 @@ fn what_was_written_before_the_end_is_seen_before_the_end() {
 fn a_name_that_makes_no_sense_is_told_once() {
     let memory = Memory::open("memory:").unwrap();
     let bad = Key::<i64>::new("a:b");
-    for mut watch in [memory.watch(&bad), memory.synced(&bad).watch(), memory.scope("{").watch(&key())] {
+    for mut watch in [
+        memory.watch(&bad),
+        memory.synced(&bad).watch(),
+        memory.scope("{").watch(&key()),
+    ] {
         assert_eq!(watch.recv().unwrap_err().kind(), ErrorKind::Config);
         assert_eq!(watch.recv().unwrap_err().kind(), ErrorKind::Config);
         assert_eq!(watch.into_iter().count(), 1);
     }
     let watch = Sample::attach(&memory.scope("{")).watch();
-    assert_eq!(watch.into_iter().next().unwrap().unwrap_err().kind(), ErrorKind::Config);
+    assert_eq!(
+        watch.into_iter().next().unwrap().unwrap_err().kind(),
+        ErrorKind::Config
+    );
 }
 
 #[test]
@@ -107,17 +132,32 @@ fn nothing_is_told_while_nothing_is_known() {
     let server = Server::redis().start();
     server.set_raw("memory:count", "5");
     server.kill();
-    let memory = quick(server.url()).timeout(Duration::from_millis(50)).build().unwrap();
+    let memory = quick(server.url())
+        .timeout(Duration::from_millis(50))
+        .build()
+        .unwrap();
     let (mut watch, mut handle) = (memory.watch(&key()), Sample::attach(&memory).watch());
     let timeout = |error: Error| error.kind() == ErrorKind::Timeout;
-    assert!(watch.recv_timeout(Duration::from_millis(200)).is_err_and(timeout));
+    assert!(
+        watch
+            .recv_timeout(Duration::from_millis(200))
+            .is_err_and(timeout)
+    );
     assert!(handle.recv_timeout(Duration::ZERO).is_err_and(timeout));
     let began = Instant::now();
-    assert!(watch.recv_timeout(Duration::from_millis(50)).is_err_and(timeout));
+    assert!(
+        watch
+            .recv_timeout(Duration::from_millis(50))
+            .is_err_and(timeout)
+    );
     assert!(began.elapsed() >= Duration::from_millis(50));
     let waiting = thread::spawn(move || (next(&mut watch), watch));
     server.start();
-    assert_eq!(waiting.join().unwrap().0, None, "it came back without its data");
+    assert_eq!(
+        waiting.join().unwrap().0,
+        None,
+        "it came back without its data"
+    );
     assert_eq!(next(&mut handle).unwrap(), ["count"]);
 }
 
@@ -133,16 +173,27 @@ fn while_the_server_is_away_a_watch_keeps_what_it_has_and_shows_own_writes() {
     let silent = watch.recv_timeout(Duration::from_millis(100));
     assert_eq!(silent.unwrap_err().kind(), ErrorKind::Timeout);
     let mut late = memory.watch(&key());
-    assert_eq!(next(&mut late), Some(1), "what is known, while nobody can be asked");
+    assert_eq!(
+        next(&mut late),
+        Some(1),
+        "what is known, while nobody can be asked"
+    );
     memory.set(&key(), 3).unwrap();
     assert_eq!((next(&mut watch), next(&mut late)), (Some(3), Some(3)));
     direct.set(&key(), 4).unwrap();
     line.up();
-    assert_eq!((next(&mut watch), next(&mut late)), (Some(4), Some(4)), "the newer one has won");
+    assert_eq!(
+        (next(&mut watch), next(&mut late)),
+        (Some(4), Some(4)),
+        "the newer one has won"
+    );
 }
 
 /// Some values, written on another thread, each seen by `see` as it comes.
-fn each_is_seen<F: Future<Output = ()>>(memory: &Memory, see: impl FnOnce(Watch<i64>, Memory) -> F) -> F {
+fn each_is_seen<F: Future<Output = ()>>(
+    memory: &Memory,
+    see: impl FnOnce(Watch<i64>, Memory) -> F,
+) -> F {
     memory.delete(&key()).unwrap();
     see(memory.watch(&key()), memory.clone())
 }
@@ -166,11 +217,21 @@ async fn by_stream(watch: Watch<i64>, memory: Memory) {
         (0..300).for_each(|n| _ = memory.set(&key(), n).unwrap());
         memory.set(&key(), 1_000).unwrap();
     });
-    let newest = watch.filter_map(|item| async { item.unwrap() }).take_while(|n| {
-        let goes_on = *n != 1_000;
-        async move { goes_on }
-    });
-    newest.fold(-1, |last, n| async move { if n > last { n } else { panic!("{n} after {last}") } }).await;
+    let newest = watch
+        .filter_map(|item| async { item.unwrap() })
+        .take_while(|n| {
+            let goes_on = *n != 1_000;
+            async move { goes_on }
+        });
+    newest
+        .fold(-1, |last, n| async move {
+            if n > last {
+                n
+            } else {
+                panic!("{n} after {last}")
+            }
+        })
+        .await;
     writer.join().unwrap();
 }
 
@@ -199,7 +260,10 @@ fn a_watch_waits_in_any_executor() {
             thread.block_on(async { tokio::spawn(task).await.unwrap() });
         },
         |task| {
-            let threads = runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap();
+            let threads = runtime::Builder::new_multi_thread()
+                .worker_threads(2)
+                .build()
+                .unwrap();
             threads.block_on(async { tokio::spawn(task).await.unwrap() });
         },
     ];
@@ -220,13 +284,16 @@ fn a_stream_ends_after_closed_and_a_time_to_live_ends_in_any_executor() {
     let state = Brief::open("memory:").unwrap();
     state.set_count(1).unwrap();
     let mut watch = state.synced_count().watch();
-    runtime::Builder::new_current_thread().build().unwrap().block_on(async {
-        assert_eq!(watch.next().await.unwrap().unwrap(), Some(1));
-        assert_eq!(watch.next().await.unwrap().unwrap(), None);
-        drop(state);
-        assert!(is_closed(watch.next().await.unwrap()));
-        assert!(watch.next().await.is_none() && watch.next().await.is_none());
-    });
+    runtime::Builder::new_current_thread()
+        .build()
+        .unwrap()
+        .block_on(async {
+            assert_eq!(watch.next().await.unwrap().unwrap(), Some(1));
+            assert_eq!(watch.next().await.unwrap().unwrap(), None);
+            drop(state);
+            assert!(is_closed(watch.next().await.unwrap()));
+            assert!(watch.next().await.is_none() && watch.next().await.is_none());
+        });
 }
 
 #[test]
@@ -245,13 +312,20 @@ fn a_wake_up_may_use_and_drop_a_handle() {
     }
 
     let server = Server::redis().start();
-    let (one, other) = (Memory::open(&server.url()).unwrap(), Memory::open(&server.url()).unwrap());
+    let (one, other) = (
+        Memory::open(&server.url()).unwrap(),
+        Memory::open(&server.url()).unwrap(),
+    );
     let view = one.synced(&key());
     let mut watch = view.watch();
     drop(one);
     assert_eq!(next(&mut watch), None);
     let waker = Waker::from(Arc::new(Dropping(Mutex::new(Some(view.clone())))));
-    assert!(pin!(watch.changed()).poll(&mut Context::from_waker(&waker)).is_pending());
+    assert!(
+        pin!(watch.changed())
+            .poll(&mut Context::from_waker(&waker))
+            .is_pending()
+    );
     view.set(1).unwrap();
     assert_eq!(view.get().unwrap(), 2);
     drop(view);
@@ -267,7 +341,10 @@ fn a_wake_up_may_use_and_drop_a_handle() {
 #[test]
 fn a_dropped_watch_frees_its_slot() {
     let server = Server::redis().start();
-    let (memory, other) = (quick(server.url()).build().unwrap(), quick(server.url()).build().unwrap());
+    let (memory, other) = (
+        quick(server.url()).build().unwrap(),
+        quick(server.url()).build().unwrap(),
+    );
     let reads = || server.command_count("get");
     let (mut one, mut two) = (memory.watch(&key()), memory.watch(&key()));
     assert_eq!((next(&mut one), next(&mut two)), (None, None));
@@ -293,14 +370,23 @@ fn a_dropped_watch_frees_its_slot() {
     // Nor is anything known of it any more.
     server.kill();
     lost(&memory);
-    assert_eq!(memory.get(&key()).unwrap_err().kind(), ErrorKind::Unavailable);
-    assert_eq!(memory.synced(&key()).get().unwrap_err().kind(), ErrorKind::Unavailable);
+    assert_eq!(
+        memory.get(&key()).unwrap_err().kind(),
+        ErrorKind::Unavailable
+    );
+    assert_eq!(
+        memory.synced(&key()).get().unwrap_err().kind(),
+        ErrorKind::Unavailable
+    );
 }
 
 #[test]
 fn a_watch_reads_each_change_once_and_leaves_other_reads_as_they_are() {
     let server = Server::redis().start();
-    let (memory, other) = (quick(server.url()).build().unwrap(), quick(server.url()).build().unwrap());
+    let (memory, other) = (
+        quick(server.url()).build().unwrap(),
+        quick(server.url()).build().unwrap(),
+    );
     let count = memory.synced(&key());
     let mut watch = count.watch();
     assert_eq!(next(&mut watch), None);
@@ -323,6 +409,10 @@ fn a_watch_reads_each_change_once_and_leaves_other_reads_as_they_are() {
     }
     other.set(&Key::new("later"), 1).unwrap();
     assert_eq!(next(&mut later), Some(1));
-    assert_eq!(server.command_count("get"), 1, "the view that is left reads when it is asked");
+    assert_eq!(
+        server.command_count("get"),
+        1,
+        "the view that is left reads when it is asked"
+    );
     assert_eq!(count.get().unwrap(), 49);
 }

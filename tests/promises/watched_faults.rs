@@ -1,5 +1,5 @@
-//! DESIGN, section 3.3 and rule 14: whatever happens to the server, the listener and the line, the last item of a watch is
-//! what the server has.
+//! DESIGN, section 3.3 and rule 14: whatever happens to the server, the listener and the line, the
+//! last item of a watch is what the server has.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -57,7 +57,8 @@ struct Followers {
     count: Follower<i64>,
     first: Follower<i64>,
     map: Follower<BTreeMap<String, i64>>,
-    /// Of the whole handle: the fields of which it has told since the last quiet point, which it has told as well.
+    /// Of the whole handle: the fields of which it has told since the last quiet point, which it
+    /// has told as well.
     told: Arc<Mutex<BTreeSet<&'static str>>>,
     handle: JoinHandle<()>,
     before: [Option<Value>; 3],
@@ -70,7 +71,10 @@ impl Followers {
         let (telling, watch) = (Arc::clone(&told), state.watch());
         let handle = thread::spawn(move || {
             // The last one is `Closed`.
-            watch.into_iter().map_while(Result::ok).for_each(|names| telling.lock().unwrap().extend(names.unwrap()));
+            watch
+                .into_iter()
+                .map_while(Result::ok)
+                .for_each(|names| telling.lock().unwrap().extend(names.unwrap()));
         });
         Self {
             count: Follower::of(state.synced_count().watch()),
@@ -83,35 +87,65 @@ impl Followers {
     }
 
     /// Nobody writes any more: the last items are what there is.
-    fn agree(&mut self, writer: &SyncedSample, what_is_there: impl Fn() -> [Option<Value>; 3], when: &str) {
+    fn agree(
+        &mut self,
+        writer: &SyncedSample,
+        what_is_there: impl Fn() -> [Option<Value>; 3],
+        when: &str,
+    ) {
         let deadline = Instant::now() + DEADLINE;
         let now = loop {
             let [count, items, map] = what_is_there();
             let as_map = |map: &Value| serde_json::from_value(map.clone()).unwrap();
-            if self.count.is_at(count.as_ref().map(|count| count.as_i64().unwrap()))
-                && self.first.is_at(items.as_ref().and_then(|items| items[0].as_i64()))
+            if self
+                .count
+                .is_at(count.as_ref().map(|count| count.as_i64().unwrap()))
+                && self
+                    .first
+                    .is_at(items.as_ref().and_then(|items| items[0].as_i64()))
                 && self.map.is_at(map.as_ref().map(as_map))
             {
                 break [count, items, map];
             }
-            let Self { count: seen, first, map: all, .. } = self;
-            assert!(Instant::now() < deadline, "{when}: {count:?} {items:?} {map:?}, but {seen:?} {first:?} {all:?}");
+            let Self {
+                count: seen,
+                first,
+                map: all,
+                ..
+            } = self;
+            assert!(
+                Instant::now() < deadline,
+                "{when}: {count:?} {items:?} {map:?}, but {seen:?} {first:?} {all:?}"
+            );
             thread::sleep(Duration::from_millis(1));
         };
         // It looks at all fields at once: with this, it has looked at what the others are at.
         self.told.lock().unwrap().remove("quiet");
         writer.update_quiet(|quiet| *quiet += 1).unwrap();
         let is_told = |name| self.told.lock().unwrap().contains(name);
-        eventually(DEADLINE, &format!("{when}: the quiet point is told"), || is_told("quiet"));
+        eventually(
+            DEADLINE,
+            &format!("{when}: the quiet point is told"),
+            || is_told("quiet"),
+        );
         for ((name, before), now) in Sample::NAMES.iter().zip(&self.before).zip(&now) {
-            eventually(DEADLINE, &format!("{when}: the change of {name} is told"), || before == now || is_told(name));
+            eventually(
+                DEADLINE,
+                &format!("{when}: the change of {name} is told"),
+                || before == now || is_told(name),
+            );
         }
         self.told.lock().unwrap().clear();
         self.before = now;
     }
 
     fn end(self) {
-        for thread in [self.count.thread, self.first.thread, self.map.thread, self.handle] {
+        for thread in [
+            self.count.thread,
+            self.first.thread,
+            self.map.thread,
+            self.handle,
+        ] {
             thread.join().expect("it ends by itself");
         }
     }
@@ -131,7 +165,8 @@ fn change_at_random(state: &SyncedSample, random: &mut u64) {
         9..=10 => state.map().insert(name, n).map(drop),
         _ => state.map().remove(&name).map(drop),
     }
-    // What it was recorded on may be gone; and what takes an element is not made while the server is away.
+    // What it was recorded on may be gone; and what takes an element is not made while the server
+    // is away.
     .or_else(|error| match error.kind() {
         ErrorKind::Conflict | ErrorKind::Unavailable | ErrorKind::InDoubt => Ok(()),
         _ => Err(error),
@@ -142,7 +177,12 @@ fn change_at_random(state: &SyncedSample, random: &mut u64) {
 /// What the server has under a name, whoever wrote it.
 fn stored(server: &Server, name: &str) -> Option<Value> {
     let stored: Value = serde_json::from_str(&server.get_text(&format!("memory:{name}"))?).unwrap();
-    Some(stored.get("last_modified").map_or(&stored, |_| &stored["value"]).clone())
+    Some(
+        stored
+            .get("last_modified")
+            .map_or(&stored, |_| &stored["value"])
+            .clone(),
+    )
 }
 
 #[test]
@@ -158,14 +198,20 @@ fn so_it_is_by_dragonflys_rules() {
     whatever_happens(&line, quick(dragonfly.url()).build().unwrap(), 50);
 }
 
-/// So many rounds of changes and a fault, and a quiet point after each. `watched`: a memory on this line.
+/// So many rounds of changes and a fault, and a quiet point after each. `watched`: a memory on this
+/// line.
 fn whatever_happens(line: &Line, watched: Memory, rounds: usize) {
     const WRITERS: usize = 4;
     const CHANGES: usize = 25;
 
     let (server, proxy) = (&line.server, &line.proxy);
     let mut followers = Followers::of(&watched);
-    let behind = || quick(server.url()).write_policy(WritePolicy::Behind).build().unwrap();
+    let behind = || {
+        quick(server.url())
+            .write_policy(WritePolicy::Behind)
+            .build()
+            .unwrap()
+    };
     let writers: Vec<_> = (0..WRITERS).map(|_| Sample::attach(&behind())).collect();
     let mut random = 5;
     for round in 0..rounds {
@@ -196,7 +242,10 @@ fn whatever_happens(line: &Line, watched: Memory, rounds: usize) {
                     server.kill();
                     server.start();
                 }
-                6 => proxy.delay(Direction::ToClient, Duration::from_millis(draw(&mut random, 20))),
+                6 => proxy.delay(
+                    Direction::ToClient,
+                    Duration::from_millis(draw(&mut random, 20)),
+                ),
                 7 => _ = server.cli(&["FLUSHALL"]),
                 8 => server.set_raw("memory:count", draw(&mut random, 1_000).to_string()),
                 _ => {}
@@ -205,7 +254,11 @@ fn whatever_happens(line: &Line, watched: Memory, rounds: usize) {
         proxy.do_not_cut();
         proxy.delay(Direction::ToClient, Duration::ZERO);
         let what_is_there = || ["count", "items", "map"].map(|name| stored(server, name));
-        followers.agree(&writers[0], what_is_there, &format!("round {round}, fault {fault}"));
+        followers.agree(
+            &writers[0],
+            what_is_there,
+            &format!("round {round}, fault {fault}"),
+        );
     }
     drop(watched);
     followers.end();
@@ -220,7 +273,8 @@ fn no_last_value_is_lost_on_any_backend() {
             thread::scope(|scope| {
                 for (n, writer) in (0..).zip(&writers) {
                     let mut random = round * 2 + n;
-                    scope.spawn(move || (0..50).for_each(|_| change_at_random(writer, &mut random)));
+                    scope
+                        .spawn(move || (0..50).for_each(|_| change_at_random(writer, &mut random)));
                 }
             });
             // On a busy machine one may have been queued.
@@ -230,8 +284,17 @@ fn no_last_value_is_lost_on_any_backend() {
             let json = |value: Value| Some(value).filter(|value| !value.is_null());
             let what_is_there = || {
                 let state = &writers[1];
-                let (count, items, map) = (state.synced_count().find(), state.items().find(), state.map().find());
-                [json!(count.unwrap()), json!(items.unwrap()), json!(map.unwrap())].map(json)
+                let (count, items, map) = (
+                    state.synced_count().find(),
+                    state.items().find(),
+                    state.map().find(),
+                );
+                [
+                    json!(count.unwrap()),
+                    json!(items.unwrap()),
+                    json!(map.unwrap()),
+                ]
+                .map(json)
             };
             followers.agree(&writers[1], what_is_there, &format!("round {round}"));
         }

@@ -1,4 +1,5 @@
-//! DESIGN, section 3.3: a watch tells the current value, then the newest one whenever it has changed, whoever did.
+//! DESIGN, section 3.3: a watch tells the current value, then the newest one whenever it has
+//! changed, whoever did.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -50,7 +51,9 @@ pub(crate) fn next<T>(watch: &mut Watch<T>) -> Option<T> {
 /// Whether nothing comes.
 #[track_caller]
 fn is_silent<T: std::fmt::Debug>(watch: &mut Watch<T>) -> bool {
-    watch.recv_timeout(A_WHILE).is_err_and(|error| error.kind() == ErrorKind::Timeout)
+    watch
+        .recv_timeout(A_WHILE)
+        .is_err_and(|error| error.kind() == ErrorKind::Timeout)
 }
 
 #[test]
@@ -66,7 +69,11 @@ fn a_watch_tells_the_current_value_then_the_newest_and_a_delete_as_none() {
         other.delete(&key()).unwrap();
         assert_eq!(next(&mut watch), None);
         one.set(&key(), 5).unwrap();
-        assert_eq!(next(&mut watch), Some(5), "what this process writes is a change as well");
+        assert_eq!(
+            next(&mut watch),
+            Some(5),
+            "what this process writes is a change as well"
+        );
         assert!(is_silent(&mut watch));
     });
 }
@@ -104,16 +111,25 @@ fn an_older_name_is_watched_too() {
 #[test]
 fn the_same_value_again_is_no_item() {
     let server = Server::redis().start();
-    let (one, other) = (Memory::open(&server.url()).unwrap(), Memory::open(&server.url()).unwrap());
+    let (one, other) = (
+        Memory::open(&server.url()).unwrap(),
+        Memory::open(&server.url()).unwrap(),
+    );
     let key = Key::<HashMap<String, f64>>::new("map");
     let map = HashMap::from([("a".to_owned(), 1.0), ("ü".to_owned(), 100.0)]);
     other.set(&key, map.clone()).unwrap();
     let mut watch = one.watch(&key);
     assert_eq!(next(&mut watch), Some(map.clone()));
     other.set(&key, map.clone()).unwrap();
-    server.set_raw("memory:map", r#"{"value": {"\u00fc": 1e2, "a": 1.0}, "last_modified": 5}"#);
+    server.set_raw(
+        "memory:map",
+        r#"{"value": {"\u00fc": 1e2, "a": 1.0}, "last_modified": 5}"#,
+    );
     server.set_raw("memory:map", r#" {"a":1.0,"ü":100.0} "#);
-    assert!(is_silent(&mut watch), "it is spelt otherwise, and says the same");
+    assert!(
+        is_silent(&mut watch),
+        "it is spelt otherwise, and says the same"
+    );
     server.set_raw("memory:map", r#"{"a": 1.0}"#);
     assert_eq!(next(&mut watch).unwrap().len(), 1);
 }
@@ -126,7 +142,10 @@ fn a_watch_of_a_part_is_told_of_when_that_part_has_changed() {
         let mut second = mine.items().at(1).watch();
         let data = one.synced(&Key::<Value>::new("data"));
         let mut deep = data.at("users").at(0).watch();
-        assert_eq!((next(&mut visits), next(&mut second), next(&mut deep)), (None, None, None));
+        assert_eq!(
+            (next(&mut visits), next(&mut second), next(&mut deep)),
+            (None, None, None)
+        );
 
         theirs.user().set_full_name("Ada".to_owned()).unwrap();
         theirs.user().set_visits(3).unwrap();
@@ -136,7 +155,10 @@ fn a_watch_of_a_part_is_told_of_when_that_part_has_changed() {
         theirs.synced_user().delete().unwrap();
         assert_eq!(next(&mut visits), None);
 
-        theirs.items().extend(["a", "b"].map(str::to_owned)).unwrap();
+        theirs
+            .items()
+            .extend(["a", "b"].map(str::to_owned))
+            .unwrap();
         assert_eq!(next(&mut second).as_deref(), Some("b"));
         theirs.items().push("c".to_owned()).unwrap();
         theirs.items().at(0).set("x".to_owned()).unwrap();
@@ -145,12 +167,17 @@ fn a_watch_of_a_part_is_told_of_when_that_part_has_changed() {
         assert_eq!(next(&mut second).as_deref(), Some("c"));
 
         let data = other.synced(&Key::<Value>::new("data"));
-        data.set(json!({"users": ["Ada", "Grace"], "more": 1})).unwrap();
+        data.set(json!({"users": ["Ada", "Grace"], "more": 1}))
+            .unwrap();
         assert_eq!(next(&mut deep), Some(json!("Ada")));
         data.set(json!({"users": ["Ada"]})).unwrap();
         assert!(is_silent(&mut deep));
         data.set(json!({"users": {}})).unwrap();
-        assert_eq!(deep.recv_timeout(DEADLINE).unwrap_err().kind(), ErrorKind::Decode, "that is no list");
+        assert_eq!(
+            deep.recv_timeout(DEADLINE).unwrap_err().kind(),
+            ErrorKind::Decode,
+            "that is no list"
+        );
         data.set(json!({"users": []})).unwrap();
         assert_eq!(next(&mut deep), None);
     });
@@ -161,8 +188,15 @@ fn a_watch_of_a_whole_handle_tells_which_fields_have_changed() {
     on_every_backend("watch-handles", |one, other| {
         let (mine, theirs) = (Sample::attach(one), Sample::attach(other));
         let mut watch = mine.watch();
-        assert_eq!(next(&mut watch).unwrap(), Sample::NAMES, "at first all of them");
-        assert_eq!(Sample::NAMES, ["count", "all-items", "name", "user", "brief"]);
+        assert_eq!(
+            next(&mut watch).unwrap(),
+            Sample::NAMES,
+            "at first all of them"
+        );
+        assert_eq!(
+            Sample::NAMES,
+            ["count", "all-items", "name", "user", "brief"]
+        );
         theirs.set_count(1).unwrap();
         assert_eq!(next(&mut watch).unwrap(), ["count"]);
         theirs.items().push("a".to_owned()).unwrap();
@@ -250,7 +284,11 @@ fn a_slow_watcher_sees_the_newest_and_holds_nobody_up() {
         while next(&mut quick) != Some(200) {}
         assert_eq!(one.get(&key()).unwrap(), Some(200));
         go_on.send(()).unwrap();
-        assert_eq!(reader.join().unwrap(), (0, 200), "those in between are skipped");
+        assert_eq!(
+            reader.join().unwrap(),
+            (0, 200),
+            "those in between are skipped"
+        );
         assert_eq!(next(&mut never_asked), Some(200));
         assert!(is_silent(&mut never_asked));
     });
@@ -269,14 +307,22 @@ fn values_are_decoded_by_whoever_asks_and_by_nobody_else() {
     }
 
     let server = Server::redis().start();
-    let (one, other) = (Memory::open(&server.url()).unwrap(), Memory::open(&server.url()).unwrap());
+    let (one, other) = (
+        Memory::open(&server.url()).unwrap(),
+        Memory::open(&server.url()).unwrap(),
+    );
     let mut watch = one.watch(&Key::<Traced>::new("count"));
     for n in 0..20 {
         other.set(&key(), n).unwrap();
         while next(&mut watch).is_none_or(|traced| traced.0 != n) {}
     }
     let readers = READERS.lock().unwrap();
-    assert!(readers.len() >= 20 && readers.iter().all(|reader| *reader == thread::current().id()));
+    assert!(
+        readers.len() >= 20
+            && readers
+                .iter()
+                .all(|reader| *reader == thread::current().id())
+    );
 }
 
 #[test]
@@ -290,7 +336,11 @@ fn the_end_of_a_time_to_live_is_a_none() {
             assert_eq!(next(&mut watch), Some(5));
             let since = Instant::now();
             assert_eq!(next(&mut watch), None);
-            assert!(since.elapsed() < Duration::from_secs(2), "{:?}", since.elapsed());
+            assert!(
+                since.elapsed() < Duration::from_secs(2),
+                "{:?}",
+                since.elapsed()
+            );
         }
     });
 }
@@ -301,15 +351,26 @@ fn a_value_that_cannot_be_read_is_an_error_once_and_the_watch_goes_on() {
     let mut watch = line.open().watch(&key());
     let memory = line.open();
     let mut watch_of_two = memory.watch(&key());
-    assert_eq!(watch.recv_timeout(DEADLINE).unwrap_err().kind(), ErrorKind::Closed, "its memory is gone");
+    assert_eq!(
+        watch.recv_timeout(DEADLINE).unwrap_err().kind(),
+        ErrorKind::Closed,
+        "its memory is gone"
+    );
     assert_eq!(next(&mut watch_of_two), None);
-    let mut kind = || watch_of_two.recv_timeout(DEADLINE).map_err(|error| error.kind());
+    let mut kind = || {
+        watch_of_two
+            .recv_timeout(DEADLINE)
+            .map_err(|error| error.kind())
+    };
     for _ in 0..3 {
         line.server.set_raw("memory:count", r#""text""#);
         assert_eq!(kind(), Err(ErrorKind::Decode));
         line.server.set_raw("memory:count", "garbage");
         assert_eq!(kind(), Err(ErrorKind::Decode));
-        assert_eq!(line.server.cli(&["DEL", "memory:count"]), redis::Value::Int(1));
+        assert_eq!(
+            line.server.cli(&["DEL", "memory:count"]),
+            redis::Value::Int(1)
+        );
         assert_eq!(kind(), Ok(None));
         line.server.cli(&["RPUSH", "memory:count", "1"]);
         assert_eq!(kind(), Err(ErrorKind::Rejected), "a key of another type");
@@ -327,14 +388,20 @@ fn a_watcher_in_another_process_sees_what_is_written() {
     let server = Server::redis().start();
     let memory = Memory::open(&server.url()).unwrap();
     let state = Sample::attach(&memory);
-    let mut child = Child::spawn(env!("CARGO_BIN_EXE_watcher"), [server.url(), "all-items".to_owned()]);
+    let mut child = Child::spawn(
+        env!("CARGO_BIN_EXE_watcher"),
+        [server.url(), "all-items".to_owned()],
+    );
     assert_eq!(child.recv(), "null");
     for n in 0..20 {
         state.items().push(n.to_string()).unwrap();
         let items: Vec<String> = serde_json::from_str(&child.recv()).unwrap();
         assert_eq!(items, state.items().to_vec().unwrap());
     }
-    server.set_raw("memory:all-items", r#"{"value": ["bare"], "last_modified": 1}"#);
+    server.set_raw(
+        "memory:all-items",
+        r#"{"value": ["bare"], "last_modified": 1}"#,
+    );
     assert_eq!(child.recv(), r#"["bare"]"#);
     server.cli(&["FLUSHALL"]);
     assert_eq!(child.recv(), "null");
@@ -345,7 +412,17 @@ fn a_watcher_in_another_process_sees_what_is_written() {
 #[test]
 fn a_server_that_may_not_tell_is_asked_for_what_is_watched() {
     let server = Server::redis().start();
-    server.cli(&["ACL", "SETUSER", "app", "on", ">pw", "~*", "resetchannels", "+@all", "-client|tracking"]);
+    server.cli(&[
+        "ACL",
+        "SETUSER",
+        "app",
+        "on",
+        ">pw",
+        "~*",
+        "resetchannels",
+        "+@all",
+        "-client|tracking",
+    ]);
     let memory = quick(server.url_as("app", "pw")).build().unwrap();
     let mut watch = memory.watch(&key());
     assert_eq!(next(&mut watch), None);

@@ -78,11 +78,26 @@ fn every_float_survives_bit_for_bit_both_ways() {
     let key = Key::<f64>::new("ratio");
     let mut python = Python::against(&server);
     python.run("from synced_memory import Memory; import struct; m = Memory()");
-    for float in [0.0, -0.0, 0.1, 1.0 / 3.0, 5e-324, f64::MIN_POSITIVE, f64::MAX, -1e300, 123_456_789.123_456_79] {
+    for float in [
+        0.0,
+        -0.0,
+        0.1,
+        1.0 / 3.0,
+        5e-324,
+        f64::MIN_POSITIVE,
+        f64::MAX,
+        -1e300,
+        123_456_789.123_456_79,
+    ] {
         let bits = float.to_bits();
         memory.set(&key, float).unwrap();
-        assert_eq!(python.run("print(struct.unpack('<Q', struct.pack('<d', m.ratio))[0])"), bits.to_string());
-        python.run(&format!("m.ratio = struct.unpack('<d', struct.pack('<Q', {bits}))[0]"));
+        assert_eq!(
+            python.run("print(struct.unpack('<Q', struct.pack('<d', m.ratio))[0])"),
+            bits.to_string()
+        );
+        python.run(&format!(
+            "m.ratio = struct.unpack('<d', struct.pack('<Q', {bits}))[0]"
+        ));
         assert_eq!(memory.get(&key).unwrap().unwrap().to_bits(), bits);
     }
 }
@@ -99,7 +114,10 @@ fn a_delete_on_either_side_is_seen_on_the_other() {
     memory.set(&key, 2).unwrap();
     assert!(memory.delete(&key).unwrap());
     assert_eq!(server.get_raw("memory:count"), None);
-    assert_eq!(python.run("n = Memory()\ntry: n.count\nexcept AttributeError: print('unset')"), "unset");
+    assert_eq!(
+        python.run("n = Memory()\ntry: n.count\nexcept AttributeError: print('unset')"),
+        "unset"
+    );
 }
 
 #[test]
@@ -110,7 +128,10 @@ fn of_a_python_and_a_rust_write_the_later_one_wins() {
     let mut python = Python::against(&server);
     python.run("from synced_memory import Memory; m = Memory()");
     for _ in 0..3 {
-        assert_eq!(memory.set(&key, "rust".to_owned()).unwrap(), Written::Stored);
+        assert_eq!(
+            memory.set(&key, "rust".to_owned()).unwrap(),
+            Written::Stored
+        );
         assert_eq!(python.run("print(m.who)"), "rust");
         python.run("m.who = 'python'");
         assert_eq!(memory.get(&key).unwrap().as_deref(), Some("python"));
@@ -122,9 +143,18 @@ fn a_value_without_an_envelope_is_read_and_has_the_stamp_zero() {
     let server = Server::redis().start();
     let memory = Memory::open(&server.url()).unwrap();
     let synced = memory.synced(&Key::<Value>::new("raw"));
-    for raw in ["5", "\"text\"", "null", "[1, 2]", r#"{"last_modified": 5, "value": 1}"#] {
+    for raw in [
+        "5",
+        "\"text\"",
+        "null",
+        "[1, 2]",
+        r#"{"last_modified": 5, "value": 1}"#,
+    ] {
         server.set_raw("memory:raw", raw);
-        assert_eq!(synced.get().unwrap(), serde_json::from_str::<Value>(raw).unwrap());
+        assert_eq!(
+            synced.get().unwrap(),
+            serde_json::from_str::<Value>(raw).unwrap()
+        );
         assert_eq!(synced.last_modified().unwrap(), Some(0));
     }
     assert_eq!(synced.set(json!(6)).unwrap(), Written::Stored);
@@ -136,8 +166,13 @@ fn a_bad_value_in_one_key_breaks_that_key_alone_and_is_not_repeated_in_the_messa
     let server = Server::redis().start();
     let handle = Sample::open(&server.url()).unwrap();
     handle.restore(sample()).unwrap();
-    for garbage in ["s3cret garbage", r#"{"value": "s3cret", "last_modified": 5}"#, "", "{\"value\": 1", "\u{7f}\u{0}"]
-    {
+    for garbage in [
+        "s3cret garbage",
+        r#"{"value": "s3cret", "last_modified": 5}"#,
+        "",
+        "{\"value\": 1",
+        "\u{7f}\u{0}",
+    ] {
         server.set_raw("memory:count", garbage);
         let error = handle.count().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Decode, "{garbage}");
@@ -175,7 +210,14 @@ fn a_value_that_json_cannot_hold_is_refused_and_nothing_is_changed() {
         assert!(error.to_string().contains("memory:ratio"), "{error}");
     }
     assert_eq!(
-        handle.restore(Sample { ratio: f64::NAN, count: 1, ..sample() }).unwrap_err().kind(),
+        handle
+            .restore(Sample {
+                ratio: f64::NAN,
+                count: 1,
+                ..sample()
+            })
+            .unwrap_err()
+            .kind(),
         ErrorKind::Serialize
     );
     assert_eq!(handle.snapshot().unwrap(), sample());
@@ -206,9 +248,15 @@ fn the_last_bytes_alone_decide_what_an_envelope_is_here_and_in_the_script() {
     let table = [
         (r#"{"value": 1, "last_modified": @}"#, true),
         (r#"{"value":1,"last_modified":@}"#, true),
-        ("{\"value\": 1,\n \"last_modified\"\u{b}:\t@ }\r\n\u{c}", false),
+        (
+            "{\"value\": 1,\n \"last_modified\"\u{b}:\t@ }\r\n\u{c}",
+            false,
+        ),
         ("{\"value\": 1,\n \"last_modified\":\t@ }\r\n\u{b}", true),
-        (r#"{"value": {"value": 2, "last_modified": 5}, "last_modified": @}"#, true),
+        (
+            r#"{"value": {"value": 2, "last_modified": 5}, "last_modified": @}"#,
+            true,
+        ),
         (r#"{"other": true, "last_modified": @}"#, true),
         (r#"{"last_modified": @, "value": 1}"#, false),
         (r#"{"a": {"value": 1, "last_modified": @}}"#, false),
@@ -220,7 +268,10 @@ fn the_last_bytes_alone_decide_what_an_envelope_is_here_and_in_the_script() {
         (r#"{"value": 1, "last_modified": "@"}"#, false),
         (r#"{"value": 1, "last_modified": @e0}"#, false),
         (r#"{"value": 1, "last_modified": 9999@}"#, false),
-        (r#"{"value": 1, "last_modified": 4611686018427387905}"#, false),
+        (
+            r#"{"value": 1, "last_modified": 4611686018427387905}"#,
+            false,
+        ),
         ("@", false),
         ("7", false),
     ];
@@ -236,7 +287,11 @@ fn the_last_bytes_alone_decide_what_an_envelope_is_here_and_in_the_script() {
         for (row, (text, is_stamp)) in table.iter().enumerate() {
             server.set_raw(&format!("memory:row{row}"), stamped(text));
             let read = beside.synced(&key(row)).last_modified().unwrap();
-            assert_eq!(read, Some(if *is_stamp { LATER } else { 0 }), "{text:?} here");
+            assert_eq!(
+                read,
+                Some(if *is_stamp { LATER } else { 0 }),
+                "{text:?} here"
+            );
             memory.set(&key(row), Value::from("queued")).unwrap();
         }
         proxy.refuse(false);

@@ -1,4 +1,5 @@
-//! Jobs that many processes take off one list: each is handed to one of them, whatever happens to the server and the line.
+//! Jobs that many processes take off one list: each is handed to one of them, whatever happens to
+//! the server and the line.
 
 use std::collections::{HashMap, HashSet};
 use std::thread;
@@ -39,10 +40,16 @@ fn each_job_is_handed_to_one_worker_while_the_server_is_killed_twice_and_frozen_
     let (mut count, mut faults) = (0, 0);
     let began = Instant::now();
     while (handed.len() as u64) < JOBS {
-        assert!(began.elapsed() < 6 * DEADLINE, "{} of {JOBS} jobs were handed out", handed.len());
+        assert!(
+            began.elapsed() < 6 * DEADLINE,
+            "{} of {JOBS} jobs were handed out",
+            handed.len()
+        );
         for worker in &mut workers {
             while let Some(line) = worker.recv_within(Duration::from_millis(1)) {
-                let job = line.strip_prefix("job ").unwrap_or_else(|| panic!("{line}"));
+                let job = line
+                    .strip_prefix("job ")
+                    .unwrap_or_else(|| panic!("{line}"));
                 *handed.entry(job.parse().unwrap()).or_default() += 1;
                 count += 1;
                 if count % 250 == 0 && faults < 3 {
@@ -59,7 +66,9 @@ fn each_job_is_handed_to_one_worker_while_the_server_is_killed_twice_and_frozen_
             (2.., 1) => {
                 server.freeze();
                 let frozen = Instant::now();
-                eventually(DEADLINE, "it was frozen for two seconds", || frozen.elapsed() >= Duration::from_secs(2));
+                eventually(DEADLINE, "it was frozen for two seconds", || {
+                    frozen.elapsed() >= Duration::from_secs(2)
+                });
                 server.thaw();
                 faults += 1;
             }
@@ -80,7 +89,11 @@ fn each_job_is_handed_to_one_worker_while_the_server_is_killed_twice_and_frozen_
     }
     for worker in &mut workers {
         assert_eq!(worker.ask("flush"), "Ok(())");
-        assert_eq!(worker.ask("rest"), "0 0", "nothing waits, and there is no dead letter");
+        assert_eq!(
+            worker.ask("rest"),
+            "0 0",
+            "nothing waits, and there is no dead letter"
+        );
     }
     let twice: Vec<_> = handed.iter().filter(|(_, times)| **times != 1).collect();
     eprintln!("{in_doubt} calls were in doubt, {:?}", began.elapsed());
@@ -98,8 +111,12 @@ fn each_job_is_handed_to_one_worker_over_lines_that_are_cut_again_and_again() {
     let proxies: Vec<Proxy> = (0..3).map(|_| Proxy::to(&line.server)).collect();
     let handed: Vec<u64> = thread::scope(|scope| {
         let work = |proxy: &Proxy| {
-            let memory = quick(proxy.url()).timeout(Duration::from_millis(50)).build().unwrap();
-            let (mut handed, mut random, began) = (Vec::new(), fastrand::Rng::with_seed(7), Instant::now());
+            let memory = quick(proxy.url())
+                .timeout(Duration::from_millis(50))
+                .build()
+                .unwrap();
+            let (mut handed, mut random, began) =
+                (Vec::new(), fastrand::Rng::with_seed(7), Instant::now());
             let jobs = memory.synced(&jobs());
             loop {
                 assert!(began.elapsed() < 6 * DEADLINE, "{:?}", memory.status());
@@ -114,16 +131,31 @@ fn each_job_is_handed_to_one_worker_over_lines_that_are_cut_again_and_again() {
             }
             proxy.do_not_cut();
             memory.flush(DEADLINE).unwrap();
-            assert_eq!(memory.status().dead_letters, 0, "{:?}", memory.dead_letters());
+            assert_eq!(
+                memory.status().dead_letters,
+                0,
+                "{:?}",
+                memory.dead_letters()
+            );
             handed
         };
-        let threads: Vec<_> = proxies.iter().map(|proxy| scope.spawn(move || work(proxy))).collect();
-        threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+        let threads: Vec<_> = proxies
+            .iter()
+            .map(|proxy| scope.spawn(move || work(proxy)))
+            .collect();
+        threads
+            .into_iter()
+            .flat_map(|thread| thread.join().unwrap())
+            .collect()
     });
     let mut all = handed.clone();
     all.extend(list.get().unwrap());
     all.sort_unstable();
-    assert_eq!(all, (0..JOBS).collect::<Vec<_>>(), "each is with one worker, or in the list");
+    assert_eq!(
+        all,
+        (0..JOBS).collect::<Vec<_>>(),
+        "each is with one worker, or in the list"
+    );
     eprintln!("{} were handed out", handed.len());
 }
 
@@ -139,7 +171,11 @@ fn of_many_processes_that_insert_one_member_one_is_told_so_whatever_their_clocks
         .iter()
         .zip(&clocks)
         .map(|(proxy, clock)| {
-            ready(Child::spawn_with(env!("CARGO_BIN_EXE_taker"), [proxy.url()], |command| clock.apply(command)))
+            ready(Child::spawn_with(
+                env!("CARGO_BIN_EXE_taker"),
+                [proxy.url()],
+                |command| clock.apply(command),
+            ))
         })
         .collect();
     for child in &mut children {
@@ -151,7 +187,10 @@ fn of_many_processes_that_insert_one_member_one_is_told_so_whatever_their_clocks
         .map(|child| {
             loop {
                 for proxy in &proxies {
-                    proxy.cut_after_bytes(if random.bool() { ToClient } else { ToServer }, random.u64(0..3_000));
+                    proxy.cut_after_bytes(
+                        if random.bool() { ToClient } else { ToServer },
+                        random.u64(0..3_000),
+                    );
                 }
                 if let Some(line) = child.recv_within(Duration::from_millis(5)) {
                     break line.split(' ').map(str::to_owned).collect();
@@ -160,15 +199,25 @@ fn of_many_processes_that_insert_one_member_one_is_told_so_whatever_their_clocks
         })
         .collect();
     proxies.iter().for_each(Proxy::do_not_cut);
-    let claims = line.open_directly().get(&Key::<HashSet<u64>>::new("claims")).unwrap().unwrap();
+    let claims = line
+        .open_directly()
+        .get(&Key::<HashSet<u64>>::new("claims"))
+        .unwrap()
+        .unwrap();
     let mut in_doubt = 0;
     for (at, member) in (0..MEMBERS).enumerate() {
         let of_member = |what: &str| said.iter().filter(|said| said[at] == what).count();
         let (ours, doubtful) = (of_member("true"), of_member("InDoubt"));
         in_doubt += doubtful;
         assert!(ours <= 1, "{member}: {ours} were told that it is theirs");
-        assert!(ours == 1 || doubtful > 0, "{member}: nobody was told that it is theirs");
-        assert!(claims.contains(&member) || ours == 0 && of_member("false") == 0, "{member} is not there");
+        assert!(
+            ours == 1 || doubtful > 0,
+            "{member}: nobody was told that it is theirs"
+        );
+        assert!(
+            claims.contains(&member) || ours == 0 && of_member("false") == 0,
+            "{member} is not there"
+        );
     }
     eprintln!("{in_doubt} of {} calls were in doubt", 3 * MEMBERS);
 }

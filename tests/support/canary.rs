@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 
 const NAP: Duration = Duration::from_millis(1);
 
-/// How late this machine is: a thread that asks to be woken every millisecond, and notes by how much it was not.
+/// How late this machine is: a thread that asks to be woken every millisecond, and notes by how
+/// much it was not.
 ///
-/// A bound on what this library does is one on top of that: other tests run beside this one, and whatever hands
-/// something to another thread or process waits for a CPU.
+/// A bound on what this library does is one on top of that: other tests run beside this one, and
+/// whatever hands something to another thread or process waits for a CPU.
 #[derive(Debug)]
 pub struct Canary {
     shared: Arc<Shared>,
@@ -32,14 +33,21 @@ impl Canary {
                 let began = Instant::now();
                 thread::sleep(NAP);
                 let late = began.elapsed().saturating_sub(NAP);
-                seen.latest.fetch_max(u64::try_from(late.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+                seen.latest.fetch_max(
+                    u64::try_from(late.as_micros()).unwrap_or(u64::MAX),
+                    Ordering::Relaxed,
+                );
                 seen.naps.fetch_add(1, Ordering::Release);
             }
         };
-        Self { shared, thread: Some(thread::spawn(watch)) }
+        Self {
+            shared,
+            thread: Some(thread::spawn(watch)),
+        }
     }
 
-    /// By how much it was late at most since this was last asked. Waits for the nap that is under way.
+    /// By how much it was late at most since this was last asked. Waits for the nap that is under
+    /// way.
     pub fn lateness(&self) -> Duration {
         let before = self.shared.naps.load(Ordering::Acquire);
         while self.shared.naps.load(Ordering::Acquire) == before {
@@ -58,11 +66,14 @@ impl Drop for Canary {
     }
 }
 
-/// How long threads of a process were ready to run and had no CPU, all together since they began. `is_meant` sees their
-/// names. What takes several processes is late by what each of them has waited: a canary, which needs next to no time,
-/// hardly waits where others do.
+/// How long threads of a process were ready to run and had no CPU, all together since they began.
+/// `is_meant` sees their names. What takes several processes is late by what each of them has
+/// waited: a canary, which needs next to no time, hardly waits where others do.
 pub fn time_without_cpu(pid: u32, is_meant: impl Fn(&str) -> bool) -> Duration {
-    let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().filter_map(Result::ok);
+    let tasks = fs::read_dir(format!("/proc/{pid}/task"))
+        .into_iter()
+        .flatten()
+        .filter_map(Result::ok);
     let waited = |task: fs::DirEntry| {
         let name = fs::read_to_string(task.path().join("comm")).ok()?;
         let numbers = fs::read_to_string(task.path().join("schedstat")).ok()?;

@@ -25,7 +25,10 @@ pub struct Child {
 
 impl Child {
     /// Runs a program.
-    pub fn spawn<A: AsRef<OsStr>>(program: impl AsRef<OsStr>, args: impl IntoIterator<Item = A>) -> Self {
+    pub fn spawn<A: AsRef<OsStr>>(
+        program: impl AsRef<OsStr>,
+        args: impl IntoIterator<Item = A>,
+    ) -> Self {
         Self::spawn_with(program, args, |_| ())
     }
 
@@ -36,7 +39,10 @@ impl Child {
         adjust: impl FnOnce(&mut Command),
     ) -> Self {
         let mut command = guarded(program);
-        command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped());
+        command
+            .args(args)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped());
         adjust(&mut command);
         let mut process = spawn(command);
         let stdin = process.stdin.take();
@@ -49,30 +55,40 @@ impl Child {
                 }
             }
         });
-        Self { process, stdin, lines }
+        Self {
+            process,
+            stdin,
+            lines,
+        }
     }
 
     /// Writes a line to its stdin.
     #[track_caller]
     pub fn send(&mut self, line: impl AsRef<str>) {
         let stdin = self.stdin.as_mut().expect("stdin is open");
-        writeln!(stdin, "{}", line.as_ref()).and_then(|()| stdin.flush()).expect("the process reads its stdin");
+        writeln!(stdin, "{}", line.as_ref())
+            .and_then(|()| stdin.flush())
+            .expect("the process reads its stdin");
     }
 
     /// The next line of its stdout, within 20 s.
     #[track_caller]
     pub fn recv(&mut self) -> String {
-        self.recv_within(DEADLINE).unwrap_or_else(|| panic!("the process said nothing for {DEADLINE:?}"))
+        self.recv_within(DEADLINE)
+            .unwrap_or_else(|| panic!("the process said nothing for {DEADLINE:?}"))
     }
 
-    /// The next line of its stdout, if it comes within `deadline`; panics if there is no more to come.
+    /// The next line of its stdout, if it comes within `deadline`; panics if there is no more to
+    /// come.
     #[track_caller]
     pub fn recv_within(&mut self, deadline: Duration) -> Option<String> {
         match self.lines.recv_timeout(deadline) {
             Ok(line) => Some(line),
             Err(RecvTimeoutError::Timeout) => None,
             Err(RecvTimeoutError::Disconnected) => {
-                let ended = poll(DEADLINE, || self.process.try_wait().expect("a child can be waited for"));
+                let ended = poll(DEADLINE, || {
+                    self.process.try_wait().expect("a child can be waited for")
+                });
                 panic!("the process closed its stdout: {ended:?}")
             }
         }
@@ -124,7 +140,9 @@ impl Child {
     /// Waits for its end; panics when it has not ended within `deadline`.
     #[track_caller]
     pub fn wait(&mut self, deadline: Duration) -> ExitStatus {
-        eventually_some(deadline, "the process ended", || self.process.try_wait().expect("a child can be waited for"))
+        eventually_some(deadline, "the process ended", || {
+            self.process.try_wait().expect("a child can be waited for")
+        })
     }
 }
 

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
-/// A wall clock for other processes, which can be stepped while they run. Their monotonic clocks run on truly.
+/// A wall clock for other processes, which can be stepped while they run. Their monotonic clocks
+/// run on truly.
 ///
-/// Works for Rust programs, Python, Valkey and Redis 6; Debian's `redis-server` does not start under it
-/// (its allocator asks for the time before the library is ready).
+/// Works for Rust programs, Python, Valkey and Redis 6; Debian's `redis-server` does not start
+/// under it (its allocator asks for the time before the library is ready).
 #[derive(Debug)]
 pub struct FakeClock {
     dir: TempDir,
@@ -17,7 +18,9 @@ pub struct FakeClock {
 impl FakeClock {
     /// A clock that is right, so far.
     pub fn new() -> Self {
-        let clock = Self { dir: TempDir::new().expect("a temporary directory can be made") };
+        let clock = Self {
+            dir: TempDir::new().expect("a temporary directory can be made"),
+        };
         clock.set("+0");
         clock
     }

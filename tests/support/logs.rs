@@ -26,14 +26,19 @@ pub struct Event {
 impl Event {
     /// The field of that name.
     pub fn field(&self, name: &str) -> Option<&str> {
-        self.fields.iter().find(|(field, _)| field == name).map(|(_, value)| value.as_str())
+        self.fields
+            .iter()
+            .find(|(field, _)| field == name)
+            .map(|(_, value)| value.as_str())
     }
 }
 
 impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}: {}", self.level, self.target, self.message)?;
-        self.fields.iter().try_for_each(|(name, value)| write!(f, " {name}={value}"))
+        self.fields
+            .iter()
+            .try_for_each(|(name, value)| write!(f, " {name}={value}"))
     }
 }
 
@@ -51,9 +56,12 @@ impl Logs {
     pub fn capture() -> Self {
         INSTALLED.get_or_init(|| {
             let subscriber = tracing_subscriber::registry().with(Keeper);
-            tracing::subscriber::set_global_default(subscriber).expect("nobody else installs a subscriber");
+            tracing::subscriber::set_global_default(subscriber)
+                .expect("nobody else installs a subscriber");
         });
-        Self { from: LOG.lock().unwrap_or_else(PoisonError::into_inner).len() }
+        Self {
+            from: LOG.lock().unwrap_or_else(PoisonError::into_inner).len(),
+        }
     }
 
     /// All events so far.
@@ -84,7 +92,9 @@ impl<S: Subscriber> Layer<S> for Keeper {
             fields: Vec::new(),
         };
         event.record(&mut kept);
-        LOG.lock().unwrap_or_else(PoisonError::into_inner).push(kept);
+        LOG.lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(kept);
     }
 }
 
@@ -97,7 +107,8 @@ impl Visit for Event {
         if field.name() == "message" {
             self.message = format!("{value:?}");
         } else {
-            self.fields.push((field.name().to_owned(), format!("{value:?}")));
+            self.fields
+                .push((field.name().to_owned(), format!("{value:?}")));
         }
     }
 }

@@ -4,7 +4,8 @@ use std::os::unix::net::{SocketAddr, UnixListener};
 use std::process;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// Below the kernel's ephemeral range, so that no outgoing connection takes a stopped server's port.
+/// Below the kernel's ephemeral range, so that no outgoing connection takes a stopped server's
+/// port.
 const FIRST: u32 = 12_000;
 const COUNT: u32 = 20_000;
 
@@ -20,8 +21,8 @@ impl Address for u16 {
     }
 }
 
-/// A port of 127.0.0.1 that stays ours, among all processes that use this module, until it is dropped,
-/// even while nobody listens on it.
+/// A port of 127.0.0.1 that stays ours, among all processes that use this module, until it is
+/// dropped, even while nobody listens on it.
 #[derive(Debug)]
 pub(crate) struct Port {
     pub(crate) number: u16,
@@ -42,7 +43,10 @@ impl Port {
                 continue;
             };
             if TcpListener::bind(("127.0.0.1", number)).is_ok() {
-                return Self { number, _claim: claim };
+                return Self {
+                    number,
+                    _claim: claim,
+                };
             }
         }
         panic!("no free port between {FIRST} and {}", FIRST + COUNT);

@@ -41,7 +41,9 @@ pub(crate) fn guarded(program: impl AsRef<OsStr>) -> Command {
 pub(crate) fn spawn(command: Command) -> Child {
     let (reply, answer) = mpsc::channel();
     let what = format!("{command:?}");
-    LAUNCHER.send((command, reply)).expect("the launcher lives as long as the process");
+    LAUNCHER
+        .send((command, reply))
+        .expect("the launcher lives as long as the process");
     match answer.recv().expect("the launcher answers") {
         Ok(child) => child,
         Err(error) => {
@@ -51,13 +53,16 @@ pub(crate) fn spawn(command: Command) -> Child {
 }
 
 pub(crate) fn signal(child: &Child, signal: Signal) {
-    kill_process(Pid::from_child(child), signal).expect("a child that is not yet waited for can be signalled");
+    kill_process(Pid::from_child(child), signal)
+        .expect("a child that is not yet waited for can be signalled");
 }
 
 /// Stops the process as if its host had hung, and returns once it stands still.
 pub(crate) fn freeze(child: &Child) {
     signal(child, Signal::STOP);
-    eventually(Duration::from_secs(5), "the process is stopped", || state(child) == Some('T'));
+    eventually(Duration::from_secs(5), "the process is stopped", || {
+        state(child) == Some('T')
+    });
 }
 
 pub(crate) fn thaw(child: &Child) {

@@ -29,23 +29,33 @@ for line in sys.stdin:
 ";
 
 /// Runs a program in Python, with `synced-memory` 0.1.3 installed and `REDIS_HOST` and `REDIS_PORT`
-/// pointing at `server` (a [`Server`](crate::Server), a [`Proxy`](crate::Proxy) or a port), up to its
-/// orderly end. Returns what it printed, without the last newline; panics with its stderr when it fails.
+/// pointing at `server` (a [`Server`](crate::Server), a [`Proxy`](crate::Proxy) or a port), up to
+/// its orderly end. Returns what it printed, without the last newline; panics with its stderr when
+/// it fails.
 #[track_caller]
 pub fn python(server: &impl Address, code: &str) -> String {
     let dir = TempDir::new().expect("a temporary directory can be made");
     let (printed, complained) = (dir.path().join("out"), dir.path().join("err"));
-    let create = |path: &Path| File::create(path).expect("a file can be made in the temporary directory");
+    let create =
+        |path: &Path| File::create(path).expect("a file can be made in the temporary directory");
     let mut command = guarded(venv::python());
-    command.arg("-c").arg(code).stdin(Stdio::null()).stdout(create(&printed)).stderr(create(&complained));
+    command
+        .arg("-c")
+        .arg(code)
+        .stdin(Stdio::null())
+        .stdout(create(&printed))
+        .stderr(create(&complained));
     point_at(&mut command, server.port());
     let mut process = spawn(command);
-    let ended = poll(DEADLINE, || process.try_wait().expect("a child can be waited for"));
+    let ended = poll(DEADLINE, || {
+        process.try_wait().expect("a child can be waited for")
+    });
     if ended.is_none() {
         let _ = process.kill();
         let _ = process.wait();
     }
-    let read = |path: &Path| String::from_utf8_lossy(&fs::read(path).unwrap_or_default()).into_owned();
+    let read =
+        |path: &Path| String::from_utf8_lossy(&fs::read(path).unwrap_or_default()).into_owned();
     assert!(
         ended.is_some_and(|status| status.success()),
         "the Python program failed ({ended:?}):\n{}\n{}",
@@ -65,13 +75,19 @@ impl Python {
     /// Starts it, pointing at a [`Server`](crate::Server), a [`Proxy`](crate::Proxy) or a port.
     pub fn against(server: &impl Address) -> Self {
         let port = server.port();
-        Self { child: Child::spawn_with(venv::python(), ["-c", DRIVER], |command| point_at(command, port)) }
+        Self {
+            child: Child::spawn_with(venv::python(), ["-c", DRIVER], |command| {
+                point_at(command, port)
+            }),
+        }
     }
 
-    /// Runs a snippet; returns what it printed, without the last newline. Panics with the traceback when it fails.
+    /// Runs a snippet; returns what it printed, without the last newline. Panics with the traceback
+    /// when it fails.
     #[track_caller]
     pub fn run(&mut self, code: &str) -> String {
-        self.try_run(code).unwrap_or_else(|error| panic!("the Python snippet failed:\n{error}"))
+        self.try_run(code)
+            .unwrap_or_else(|error| panic!("the Python snippet failed:\n{error}"))
     }
 
     /// Runs a snippet that may fail; its error is the traceback.
@@ -82,9 +98,13 @@ impl Python {
             printed: String,
             error: Option<String>,
         }
-        let answer = self.child.ask(serde_json::to_string(code).expect("a string is JSON"));
+        let answer = self
+            .child
+            .ask(serde_json::to_string(code).expect("a string is JSON"));
         let answer: Answer = serde_json::from_str(&answer).expect("the driver answers in JSON");
-        answer.error.map_or_else(|| Ok(answer.printed.trim_end_matches('\n').to_owned()), Err)
+        answer
+            .error
+            .map_or_else(|| Ok(answer.printed.trim_end_matches('\n').to_owned()), Err)
     }
 }
 

@@ -78,14 +78,23 @@ impl Server {
     /// `redis://[:password@]127.0.0.1:<port>`.
     pub fn url(&self) -> String {
         match &self.builder.password {
-            Some(password) => format!("redis://:{}@127.0.0.1:{}", percent_encoded(password), self.port.number),
+            Some(password) => format!(
+                "redis://:{}@127.0.0.1:{}",
+                percent_encoded(password),
+                self.port.number
+            ),
             None => format!("redis://127.0.0.1:{}", self.port.number),
         }
     }
 
     /// The URL with another user's name and password.
     pub fn url_as(&self, user: &str, password: &str) -> String {
-        format!("redis://{}:{}@127.0.0.1:{}", percent_encoded(user), percent_encoded(password), self.port.number)
+        format!(
+            "redis://{}:{}@127.0.0.1:{}",
+            percent_encoded(user),
+            percent_encoded(password),
+            self.port.number
+        )
     }
 
     /// The port on 127.0.0.1.
@@ -93,7 +102,8 @@ impl Server {
         self.port.number
     }
 
-    /// The Unix socket, if the builder asked for one: `format!("redis+unix://{}", server.socket().display())`.
+    /// The Unix socket, if the builder asked for one: `format!("redis+unix://{}",
+    /// server.socket().display())`.
     pub fn socket(&self) -> PathBuf {
         self.dir.path().join("redis.sock")
     }
@@ -103,7 +113,8 @@ impl Server {
         self.with_process(Child::id)
     }
 
-    /// Starts it again after [`stop`](Self::stop) or [`kill`](Self::kill), and waits until it answers.
+    /// Starts it again after [`stop`](Self::stop) or [`kill`](Self::kill), and waits until it
+    /// answers.
     pub fn start(&self) {
         self.launch();
         self.wait_ready();
@@ -127,11 +138,16 @@ impl Server {
     #[track_caller]
     pub fn wait_ready(&self) {
         if let Err(why) = self.try_ready() {
-            panic!("{} is not ready: {why}\n{}", self.builder.program.display(), self.log());
+            panic!(
+                "{} is not ready: {why}\n{}",
+                self.builder.program.display(),
+                self.log()
+            );
         }
     }
 
-    /// Stops it in good order (SIGTERM): it saves what it was configured to save, and closes its connections.
+    /// Stops it in good order (SIGTERM): it saves what it was configured to save, and closes its
+    /// connections.
     pub fn stop(&self) {
         self.end(Signal::TERM);
     }
@@ -154,7 +170,8 @@ impl Server {
     /// Runs a command over a connection of its own, with full rights; panics on an error.
     #[track_caller]
     pub fn cli(&self, args: &[&str]) -> Value {
-        self.try_cli(args).unwrap_or_else(|error| panic!("{args:?} failed: {error}"))
+        self.try_cli(args)
+            .unwrap_or_else(|error| panic!("{args:?} failed: {error}"))
     }
 
     /// Runs a command over a connection of its own, with full rights.
@@ -173,23 +190,27 @@ impl Server {
     /// GET: the bytes of a key, if it exists.
     #[track_caller]
     pub fn get_raw(&self, key: &str) -> Option<Vec<u8>> {
-        self.query(&[b"GET", key.as_bytes()]).unwrap_or_else(|error| panic!("GET {key} failed: {error}"))
+        self.query(&[b"GET", key.as_bytes()])
+            .unwrap_or_else(|error| panic!("GET {key} failed: {error}"))
     }
 
     /// GET as text, if the key exists.
     #[track_caller]
     pub fn get_text(&self, key: &str) -> Option<String> {
-        self.get_raw(key).map(|bytes| String::from_utf8(bytes).expect("the value is text"))
+        self.get_raw(key)
+            .map(|bytes| String::from_utf8(bytes).expect("the value is text"))
     }
 
     /// A part of INFO, as lines `name:value`.
     #[track_caller]
     pub fn info(&self, section: &str) -> String {
-        self.query(&[b"INFO", section.as_bytes()]).unwrap_or_else(|error| panic!("INFO failed: {error}"))
+        self.query(&[b"INFO", section.as_bytes()])
+            .unwrap_or_else(|error| panic!("INFO failed: {error}"))
     }
 
-    /// How often a command was called since [`reset_stats`](Self::reset_stats), by anybody, this module and scripts
-    /// included (a script's `redis.call` counts under its own name). Subcommands are `"client|tracking"`.
+    /// How often a command was called since [`reset_stats`](Self::reset_stats), by anybody, this
+    /// module and scripts included (a script's `redis.call` counts under its own name). Subcommands
+    /// are `"client|tracking"`.
     #[track_caller]
     pub fn command_count(&self, name: &str) -> u64 {
         let start = format!("cmdstat_{}:calls=", name.to_lowercase());
@@ -226,7 +247,11 @@ impl Server {
                 Ok(_) => return Ok(()),
                 Err(error) => error.to_string(),
             };
-            if let Some(status) = self.process().as_mut().and_then(|child| child.try_wait().ok().flatten()) {
+            if let Some(status) = self
+                .process()
+                .as_mut()
+                .and_then(|child| child.try_wait().ok().flatten())
+            {
                 return Err(format!("it ended with {status}"));
             }
             if late {
@@ -252,7 +277,10 @@ impl Server {
         }
         let answer = command.query(connection);
         // After a timeout the next answer would be the wrong one.
-        if answer.as_ref().is_err_and(|error: &redis::RedisError| error.kind() == redis::ErrorKind::Io) {
+        if answer
+            .as_ref()
+            .is_err_and(|error: &redis::RedisError| error.kind() == redis::ErrorKind::Io)
+        {
             admin.0 = None;
         }
         answer
@@ -263,7 +291,10 @@ impl Server {
         signal(&child, by);
         thaw(&child);
         eventually(Duration::from_secs(10), "the server ended", || {
-            child.try_wait().expect("a child can be waited for").is_some()
+            child
+                .try_wait()
+                .expect("a child can be waited for")
+                .is_some()
         });
         self.admin().0 = None;
     }
@@ -295,14 +326,23 @@ impl Drop for Server {
             let _ = child.wait();
         }
         if thread::panicking() {
-            eprintln!("--- log of the server on port {}\n{}\n---", self.port.number, self.log());
+            eprintln!(
+                "--- log of the server on port {}\n{}\n---",
+                self.port.number,
+                self.log()
+            );
         }
     }
 }
 
 impl Builder {
     fn new(program: PathBuf) -> Self {
-        Self { program: existing(program), config: Vec::new(), password: None, clock: Vec::new() }
+        Self {
+            program: existing(program),
+            config: Vec::new(),
+            password: None,
+            clock: Vec::new(),
+        }
     }
 
     /// A line of configuration: `arg("appendonly", "yes")`.
@@ -328,8 +368,8 @@ impl Builder {
         self.arg("unixsocket", "redis.sock")
     }
 
-    /// Saves at [`Server::stop`], and takes `per_key` to load each key, telling clients `LOADING` meanwhile:
-    /// `stop`, [`Server::launch`], look, [`Server::wait_ready`].
+    /// Saves at [`Server::stop`], and takes `per_key` to load each key, telling clients `LOADING`
+    /// meanwhile: `stop`, [`Server::launch`], look, [`Server::wait_ready`].
     pub fn slow_loading(self, per_key: Duration) -> Self {
         self.arg("save", "3600 1")
             .arg("key-load-delay", &per_key.as_micros().to_string())
@@ -337,12 +377,15 @@ impl Builder {
             .arg("rdbcompression", "no")
     }
 
-    /// Gives the server a clock of its own. Not for [`Server::redis`], which does not start under it.
+    /// Gives the server a clock of its own. Not for [`Server::redis`], which does not start under
+    /// it.
     pub fn clock(mut self, clock: &FakeClock) -> Self {
         let mut command = guarded("true");
         clock.apply(&mut command);
-        self.clock =
-            command.get_envs().filter_map(|(name, value)| Some((name.to_owned(), value?.to_owned()))).collect();
+        self.clock = command
+            .get_envs()
+            .filter_map(|(name, value)| Some((name.to_owned(), value?.to_owned())))
+            .collect();
         self
     }
 
@@ -377,13 +420,21 @@ impl Server {
     fn configure(&self) {
         let mut lines = String::new();
         let dir = self.dir.path().display();
-        let _ = write!(lines, "bind 127.0.0.1\nport {}\ndir \"{dir}\"\n", self.port.number);
-        let _ = write!(lines, "logfile server.log\nsave \"\"\nuser {ADMIN} on >{ADMIN} ~* &* +@all\n");
+        let _ = write!(
+            lines,
+            "bind 127.0.0.1\nport {}\ndir \"{dir}\"\n",
+            self.port.number
+        );
+        let _ = write!(
+            lines,
+            "logfile server.log\nsave \"\"\nuser {ADMIN} on >{ADMIN} ~* &* +@all\n"
+        );
         for line in &self.builder.config {
             lines += line;
             lines.push('\n');
         }
-        fs::write(self.dir.path().join("redis.conf"), lines).expect("the configuration can be written");
+        fs::write(self.dir.path().join("redis.conf"), lines)
+            .expect("the configuration can be written");
     }
 }
 

@@ -19,7 +19,14 @@ impl Tmpfs {
         let size = format!("size={kilobytes}k");
         as_root(
             "mount",
-            ["-t".as_ref(), "tmpfs".as_ref(), "-o".as_ref(), size.as_ref(), "tmpfs".as_ref(), directory.path()],
+            [
+                "-t".as_ref(),
+                "tmpfs".as_ref(),
+                "-o".as_ref(),
+                size.as_ref(),
+                "tmpfs".as_ref(),
+                directory.path(),
+            ],
         );
         as_root("chmod", ["0777".as_ref(), directory.path()]);
         Self { directory }
@@ -47,10 +54,20 @@ impl Drop for Tmpfs {
 
 fn as_root<const N: usize>(program: &str, arguments: [&Path; N]) {
     let is_root = rustix::process::geteuid().is_root();
-    let mut command = if is_root { Command::new(program) } else { Command::new("sudo") };
+    let mut command = if is_root {
+        Command::new(program)
+    } else {
+        Command::new("sudo")
+    };
     if !is_root {
         command.args(["-n", program]);
     }
-    let status = command.args(arguments).status().expect("the program is there");
-    assert!(status.success() || std::thread::panicking(), "{program}: {status}");
+    let status = command
+        .args(arguments)
+        .status()
+        .expect("the program is there");
+    assert!(
+        status.success() || std::thread::panicking(),
+        "{program}: {status}"
+    );
 }

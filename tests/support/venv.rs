@@ -5,12 +5,19 @@ use std::path::{Path, PathBuf};
 
 /// The root of the workspace.
 fn workspace() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the tests are a package of the workspace")
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("the tests are a package of the workspace")
 }
 
 pub(crate) fn venv() -> PathBuf {
-    let path = env::var_os("SYNCED_MEMORY_VENV").map_or_else(|| workspace().join(".venv"), PathBuf::from);
-    assert!(path.is_dir(), "no Python environment at {}: run .ci/test", path.display());
+    let path =
+        env::var_os("SYNCED_MEMORY_VENV").map_or_else(|| workspace().join(".venv"), PathBuf::from);
+    assert!(
+        path.is_dir(),
+        "no Python environment at {}: run .ci/test",
+        path.display()
+    );
     path
 }
 
@@ -22,7 +29,8 @@ pub(crate) fn python() -> PathBuf {
 pub(crate) fn packaged(relative: &str) -> PathBuf {
     let lib = venv().join("lib");
     let pattern = Path::new("*/site-packages").join(relative);
-    matching(lib.clone(), &pattern).unwrap_or_else(|| panic!("no {relative} in {}: run .ci/test", lib.display()))
+    matching(lib.clone(), &pattern)
+        .unwrap_or_else(|| panic!("no {relative} in {}: run .ci/test", lib.display()))
 }
 
 fn matching(base: PathBuf, pattern: &Path) -> Option<PathBuf> {
@@ -34,7 +42,11 @@ fn matching(base: PathBuf, pattern: &Path) -> Option<PathBuf> {
     if first.as_os_str() != "*" {
         return matching(base.join(first), rest);
     }
-    let mut entries: Vec<_> = base.read_dir().ok()?.filter_map(|entry| Some(entry.ok()?.path())).collect();
+    let mut entries: Vec<_> = base
+        .read_dir()
+        .ok()?
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .collect();
     entries.sort();
     entries.into_iter().find_map(|entry| matching(entry, rest))
 }

@@ -9,7 +9,8 @@ pub fn eventually(deadline: Duration, what: &str, mut condition: impl FnMut() ->
     eventually_some(deadline, what, || condition().then_some(()));
 }
 
-/// Polls until `answer` is there and returns it; panics with `what` when it is not within `deadline`.
+/// Polls until `answer` is there and returns it; panics with `what` when it is not within
+/// `deadline`.
 #[track_caller]
 pub fn eventually_some<T>(deadline: Duration, what: &str, answer: impl FnMut() -> Option<T>) -> T {
     poll(deadline, answer).unwrap_or_else(|| panic!("not within {deadline:?}: {what}"))

@@ -8,7 +8,9 @@ use super::{Context, Place, docs, keys, placed};
 use crate::model::{Field, Shape};
 
 pub(super) fn expand(context: &Context<'_>) -> TokenStream {
-    placed(context).map(|(place, field)| methods(context, &place, field)).collect()
+    placed(context)
+        .map(|(place, field)| methods(context, &place, field))
+        .collect()
 }
 
 fn methods(context: &Context<'_>, place: &Place, field: &Field) -> TokenStream {
@@ -46,8 +48,8 @@ fn getter(context: &Context<'_>, place: &Place, field: &Field) -> Option<TokenSt
         Shape::Nested => {
             let (handle, nested) = (context.nested(ty, "Handle"), context.nested(ty, "nested"));
             let place = &place.handle;
-            // Where the type is not synced, rustc says so at the signature and the body too: all are put
-            // at the type, so that it says it once.
+            // Where the type is not synced, rustc says so at the signature and the body too: all
+            // are put at the type, so that it says it once.
             Some(quote_spanned! {context.site.located_at(ty.span())=>
                 #docs
                 #marks
@@ -62,7 +64,12 @@ fn getter(context: &Context<'_>, place: &Place, field: &Field) -> Option<TokenSt
 }
 
 fn setter(context: &Context<'_>, field: &Field) -> TokenStream {
-    let Context { model, private, site, .. } = context;
+    let Context {
+        model,
+        private,
+        site,
+        ..
+    } = context;
     let (site, vis, ty) = (*site, &model.vis, &field.ty);
     let value = context.value(ty);
     let (setter, view) = (&field.names.setter, &field.names.view);

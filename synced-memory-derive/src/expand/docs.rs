@@ -35,33 +35,50 @@ const SNAPSHOT: &str = "\n# Errors\n\n\
 pub(super) fn getter(field: &Field) -> TokenStream {
     let name = field.ident.unraw();
     match field.shape {
-        Shape::Value | Shape::Float | Shape::Integer => {
-            lines(&own_or(&field.notes, &format!("The value of `{name}`.")), READ)
-        }
-        Shape::Nested => own_or(&field.notes, &format!("The fields of `{name}`, each to read and set alone.")),
-        Shape::Collection => {
-            own_or(&field.notes, &format!("A live view of `{name}`, to read and change part by part."))
-        }
+        Shape::Value | Shape::Float | Shape::Integer => lines(
+            &own_or(&field.notes, &format!("The value of `{name}`.")),
+            READ,
+        ),
+        Shape::Nested => own_or(
+            &field.notes,
+            &format!("The fields of `{name}`, each to read and set alone."),
+        ),
+        Shape::Collection => own_or(
+            &field.notes,
+            &format!("A live view of `{name}`, to read and change part by part."),
+        ),
     }
 }
 
 pub(super) fn setter(field: &Field) -> TokenStream {
-    let text = format!("Sets `{}` for every process that shares it.", field.ident.unraw());
+    let text = format!(
+        "Sets `{}` for every process that shares it.",
+        field.ident.unraw()
+    );
     lines(&after(&text, &field.notes), WRITE)
 }
 
 pub(super) fn update(field: &Field) -> TokenStream {
-    let text = format!("Changes `{}` by a closure; see `Synced::update`.", field.ident.unraw());
+    let text = format!(
+        "Changes `{}` by a closure; see `Synced::update`.",
+        field.ident.unraw()
+    );
     lines(&after(&text, &field.notes), UPDATE)
 }
 
 pub(super) fn add(field: &Field) -> TokenStream {
-    let text = format!("Adds to `{}`, together with what others add.", field.ident.unraw());
+    let text = format!(
+        "Adds to `{}`, together with what others add.",
+        field.ident.unraw()
+    );
     lines(&after(&text, &field.notes), ADD)
 }
 
 pub(super) fn sub(field: &Field) -> TokenStream {
-    let text = format!("Subtracts from `{}`, together with what others add and subtract.", field.ident.unraw());
+    let text = format!(
+        "Subtracts from `{}`, together with what others add and subtract.",
+        field.ident.unraw()
+    );
     lines(&after(&text, &field.notes), ADD)
 }
 
@@ -70,7 +87,10 @@ pub(super) fn view(field: &Field) -> TokenStream {
     if field.shape == Shape::Collection {
         return getter(field);
     }
-    let text = format!("A live view of `{}`, to clone, keep and send to other threads.", field.ident.unraw());
+    let text = format!(
+        "A live view of `{}`, to clone, keep and send to other threads.",
+        field.ident.unraw()
+    );
     after(&text, &field.notes)
 }
 
@@ -83,16 +103,25 @@ pub(super) fn constant(field: &Field) -> TokenStream {
 }
 
 pub(super) fn handle(schema: &syn::Ident, notes: &Notes) -> TokenStream {
-    let text = format!("The live handle of a shared `{}`: clones share everything.", schema.unraw());
+    let text = format!(
+        "The live handle of a shared `{}`: clones share everything.",
+        schema.unraw()
+    );
     after(&text, notes)
 }
 
 pub(super) fn snapshot() -> TokenStream {
-    lines(&quote! { #[doc = "The values of all fields, in one round trip."] }, SNAPSHOT)
+    lines(
+        &quote! { #[doc = "The values of all fields, in one round trip."] },
+        SNAPSHOT,
+    )
 }
 
 pub(super) fn restore() -> TokenStream {
-    lines(&quote! { #[doc = "Sets all fields, in one round trip, and answers for the one that fared worst."] }, WRITE)
+    lines(
+        &quote! { #[doc = "Sets all fields, in one round trip, and answers for the one that fared worst."] },
+        WRITE,
+    )
 }
 
 pub(super) fn watch() -> TokenStream {
@@ -119,6 +148,12 @@ fn after(text: &str, notes: &Notes) -> TokenStream {
 }
 
 fn lines(own: &TokenStream, section: &str) -> TokenStream {
-    let section = section.lines().map(|line| if line.is_empty() { String::new() } else { format!(" {line}") });
+    let section = section.lines().map(|line| {
+        if line.is_empty() {
+            String::new()
+        } else {
+            format!(" {line}")
+        }
+    });
     quote! { #own #(#[doc = #section])* }
 }

@@ -1,5 +1,5 @@
-//! What stands in for the expansion of a mistaken struct, so that its users do not fail as well: the
-//! same items and signatures, with bodies that never run and no bounds to break.
+//! What stands in for the expansion of a mistaken struct, so that its users do not fail as well:
+//! the same items and signatures, with bodies that never run and no bounds to break.
 
 use std::collections::HashSet;
 
@@ -26,14 +26,21 @@ pub(crate) fn stubs(model: &Model) -> TokenStream {
     let (impl_generics, _, where_clause) = owned.split_for_impl();
     let arguments = make_static(declared_arguments.to_token_stream(), &model.generics);
     let statics: Vec<_> = model.generics.type_params().map(|p| &p.ident).collect();
-    let predicates = where_clause.iter().flat_map(|clause| clause.predicates.iter());
-    let nested = model.shared().filter(|field| field.generic && field.shape == Shape::Nested).map(|field| {
-        let ty = make_static(field.ty.to_token_stream(), &model.generics);
-        quote! { #ty: #private::SyncedMemory }
-    });
+    let predicates = where_clause
+        .iter()
+        .flat_map(|clause| clause.predicates.iter());
+    let nested = model
+        .shared()
+        .filter(|field| field.generic && field.shape == Shape::Nested)
+        .map(|field| {
+            let ty = make_static(field.ty.to_token_stream(), &model.generics);
+            quote! { #ty: #private::SyncedMemory }
+        });
     let where_clause = quote! { where #(#predicates,)* #(#nested,)* #(#statics: 'static,)* };
     let mut made: HashSet<String> = HashSet::new();
-    let methods = model.shared().map(|field| methods(field, &mut made, model, &private));
+    let methods = model
+        .shared()
+        .map(|field| methods(field, &mut made, model, &private));
     let methods: TokenStream = methods.collect();
 
     quote_spanned! {Span::mixed_site()=>
@@ -115,7 +122,12 @@ fn handle_name(model: &Model) -> Ident {
 }
 
 /// The field's methods, but for those whose name is taken.
-fn methods(field: &Field, made: &mut HashSet<String>, model: &Model, private: &TokenStream) -> TokenStream {
+fn methods(
+    field: &Field,
+    made: &mut HashSet<String>,
+    model: &Model,
+    private: &TokenStream,
+) -> TokenStream {
     let vis = &model.vis;
     let ty = make_static(field.ty.to_token_stream(), &model.generics);
     let names = &field.names;
@@ -169,8 +181,10 @@ fn methods(field: &Field, made: &mut HashSet<String>, model: &Model, private: &T
 
 fn without_lifetimes(generics: &Generics) -> Generics {
     let mut owned = generics.clone();
-    owned.params =
-        (generics.params.iter()).filter(|parameter| !matches!(parameter, GenericParam::Lifetime(_))).cloned().collect();
+    owned.params = (generics.params.iter())
+        .filter(|parameter| !matches!(parameter, GenericParam::Lifetime(_)))
+        .cloned()
+        .collect();
     owned.where_clause = None;
     // Both parse: only the names of lifetimes differ.
     let mut owned = syn::parse2(make_static(owned.to_token_stream(), generics)).unwrap_or(owned);
@@ -191,7 +205,11 @@ fn make_static(tokens: TokenStream, generics: &Generics) -> TokenStream {
             }
             TokenTree::Ident(ident) if std::mem::take(&mut after_tick) => {
                 let is_parameter = generics.lifetimes().any(|p| p.lifetime.ident == ident);
-                TokenTree::Ident(if is_parameter { Ident::new("static", ident.span()) } else { ident })
+                TokenTree::Ident(if is_parameter {
+                    Ident::new("static", ident.span())
+                } else {
+                    ident
+                })
             }
             TokenTree::Group(group) => {
                 let inner = make_static(group.stream(), generics);

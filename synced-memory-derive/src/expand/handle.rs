@@ -8,7 +8,12 @@ use super::{Context, declaration, docs};
 use crate::model::Shape;
 
 pub(super) fn expand(context: &Context<'_>) -> TokenStream {
-    let Context { model, private, schema, .. } = context;
+    let Context {
+        model,
+        private,
+        schema,
+        ..
+    } = context;
     let site = context.site;
     let vis = &model.vis;
     let name = &model.handle;
@@ -20,7 +25,8 @@ pub(super) fn expand(context: &Context<'_>) -> TokenStream {
     let deprecated = &model.notes.deprecated;
     let fields = model.shared().map(|field| {
         let ty = &field.ty;
-        let handle = (field.shape == Shape::Nested).then(|| quote_spanned! {site=> #private::Nested, });
+        let handle =
+            (field.shape == Shape::Nested).then(|| quote_spanned! {site=> #private::Nested, });
         quote_spanned! {site=> #private::Field<#ty>, #handle }
     });
     quote_spanned! {site=>

@@ -9,7 +9,11 @@ use super::{Context, docs};
 use crate::model::{Field, Shape, Unset};
 
 pub(super) fn expand(context: &Context<'_>) -> TokenStream {
-    context.model.shared().map(|field| key(context, field)).collect()
+    context
+        .model
+        .shared()
+        .map(|field| key(context, field))
+        .collect()
 }
 
 fn key(context: &Context<'_>, field: &Field) -> TokenStream {
@@ -20,20 +24,31 @@ fn key(context: &Context<'_>, field: &Field) -> TokenStream {
     let ty = &field.ty;
     let wire = &field.wire.name;
     let docs = docs::constant(field);
-    let aliases: Vec<_> = field.attrs.aliases.iter().map(|alias| alias.value.value()).collect();
+    let aliases: Vec<_> = field
+        .attrs
+        .aliases
+        .iter()
+        .map(|alias| alias.value.value())
+        .collect();
     let spec = spec(context, field, &field.unset, &aliases);
     let ttl = field.ttl.map(|ttl| {
         let (secs, nanos) = (ttl.as_secs(), ttl.subsec_nanos());
         quote_spanned! {site=> .ttl(::std::time::Duration::new(#secs, #nanos)) }
     });
-    let near = (model.attrs.near.is_some() || field.attrs.near.is_some()).then(|| quote_spanned! {site=> .near() });
+    let near = (model.attrs.near.is_some() || field.attrs.near.is_some())
+        .then(|| quote_spanned! {site=> .near() });
     let (of_field, of_struct) = (&field.attrs, &model.attrs);
     // What the field says goes before what the struct says.
     let write = match (of_field.confirmed.is_some(), of_field.behind.is_some()) {
         (true, _) => Some(quote_spanned! {site=> .confirmed() }),
         (false, true) => Some(quote_spanned! {site=> .behind() }),
-        (false, false) if of_struct.confirmed.is_some() => Some(quote_spanned! {site=> .confirmed() }),
-        (false, false) => of_struct.behind.is_some().then(|| quote_spanned! {site=> .behind() }),
+        (false, false) if of_struct.confirmed.is_some() => {
+            Some(quote_spanned! {site=> .confirmed() })
+        }
+        (false, false) => of_struct
+            .behind
+            .is_some()
+            .then(|| quote_spanned! {site=> .behind() }),
     };
     let allows = &field.notes.allows;
     quote_spanned! {site=>
@@ -55,7 +70,12 @@ pub(super) fn inside(context: &Context<'_>, field: &Field) -> TokenStream {
 }
 
 fn spec(context: &Context<'_>, field: &Field, unset: &Unset, aliases: &[String]) -> TokenStream {
-    let Context { private, schema, site, .. } = context;
+    let Context {
+        private,
+        schema,
+        site,
+        ..
+    } = context;
     let site = *site;
     let (ty, ident) = (&field.ty, &field.ident);
     let default = match unset {
@@ -79,7 +99,8 @@ fn spec(context: &Context<'_>, field: &Field, unset: &Unset, aliases: &[String])
             Some(quote_spanned! {site=> .default(|| #call.#ident) })
         }
     };
-    let aliases = (!aliases.is_empty()).then(|| quote_spanned! {site=> .aliases(&[#(#aliases),*]) });
+    let aliases =
+        (!aliases.is_empty()).then(|| quote_spanned! {site=> .aliases(&[#(#aliases),*]) });
     let nested = (field.shape == Shape::Nested).then(|| {
         let members = context.members(ty);
         quote_spanned! {site=> .nested(#members) }

@@ -1,9 +1,9 @@
 //! Tokens from a model that [`validate`](crate::validate) has passed. Nothing here can fail.
 //!
 //! Three rules keep the generated code quiet in any crate: every path is absolute; locals have the
-//! hygiene of `macro_rules`; and what needs a field type to be a value is called as
-//! `<T as private::FieldType>::…` at the type's own tokens, so that rustc sees the same mistake each
-//! time and reports it once.
+//! hygiene of `macro_rules`; and what needs a field type to be a value is called as `<T as
+//! private::FieldType>::…` at the type's own tokens, so that rustc sees the same mistake each time
+//! and reports it once.
 
 use proc_macro2::{Ident, Span, TokenStream, TokenTree};
 use quote::{ToTokens, quote, quote_spanned};
@@ -91,15 +91,18 @@ impl<'a> Context<'a> {
         quote_spanned! {span=> <#ty as #private::SyncedMemory>::#item }
     }
 
-    /// What tells the members of a nested field's type. All of it is generated, the type too, so that a type that is not
-    /// synced is the same mistake as in the getter.
+    /// What tells the members of a nested field's type. All of it is generated, the type too, so
+    /// that a type that is not synced is the same mistake as in the getter.
     fn members(&self, ty: &Type) -> TokenStream {
         let span = self.site.located_at(ty.span());
         let spanned = |mut token: TokenTree| {
             token.set_span(span);
             token
         };
-        self.nested(ty, "members").into_iter().map(spanned).collect()
+        self.nested(ty, "members")
+            .into_iter()
+            .map(spanned)
+            .collect()
     }
 
     /// The lints that the user allowed, and those that only generated code could trip.
@@ -125,14 +128,20 @@ fn where_values(model: &Model, private: &TokenStream) -> WhereClause {
             predicates.push(parse_quote! { #ty: #private::SyncedMemory });
         }
         // serde infers this bound, and so can `#[synced(default)]`.
-        if field.attrs.default.as_ref().is_some_and(|default| default.value.is_none())
+        if field
+            .attrs
+            .default
+            .as_ref()
+            .is_some_and(|default| default.value.is_none())
             || matches!(field.inside.unset, Some(Unset::Default))
         {
             predicates.push(parse_quote! { #ty: ::std::default::Default });
         }
     }
     if model.generics.type_params().next().is_some()
-        && model.shared().any(|field| matches!(field.inside.unset, Some(Unset::OfStruct(None))))
+        && model
+            .shared()
+            .any(|field| matches!(field.inside.unset, Some(Unset::OfStruct(None))))
     {
         let schema = &model.schema;
         let (_, arguments, _) = model.generics.split_for_impl();
@@ -186,7 +195,11 @@ fn placed<'a>(context: &Context<'a>) -> impl Iterator<Item = (Place, &'a Field)>
     let model = context.model;
     model.shared().map(move |field| {
         let view = places.next().expect("there is always one more");
-        let handle = if field.shape == Shape::Nested { places.next() } else { None };
+        let handle = if field.shape == Shape::Nested {
+            places.next()
+        } else {
+            None
+        };
         (Place { view, handle }, field)
     })
 }

@@ -8,7 +8,13 @@ use super::Context;
 use crate::model::{Field, Shape};
 
 pub(super) fn expand(context: &Context<'_>) -> TokenStream {
-    let Context { model, private, schema, where_values, .. } = context;
+    let Context {
+        model,
+        private,
+        schema,
+        where_values,
+        ..
+    } = context;
     let handle = &model.handle;
     let (impl_generics, arguments, _) = model.generics.split_for_impl();
     let names = model.shared().map(|field| &field.wire.name);
@@ -23,8 +29,14 @@ pub(super) fn expand(context: &Context<'_>) -> TokenStream {
         })
         .collect();
     let members: Vec<_> = model.shared().map(|field| member(context, field)).collect();
-    let prefix = option(context, model.attrs.prefix.as_ref().map(|prefix| &prefix.value));
-    let scope = option(context, model.attrs.scope.as_ref().map(|scope| &scope.value));
+    let prefix = option(
+        context,
+        model.attrs.prefix.as_ref().map(|prefix| &prefix.value),
+    );
+    let scope = option(
+        context,
+        model.attrs.scope.as_ref().map(|scope| &scope.value),
+    );
     let allow = context.allow();
     quote_spanned! {context.site=>
         #allow

@@ -26,7 +26,12 @@ pub(super) fn expand(context: &Context<'_>) -> TokenStream {
 }
 
 fn snapshot(context: &Context<'_>) -> TokenStream {
-    let Context { model, private, schema, .. } = context;
+    let Context {
+        model,
+        private,
+        schema,
+        ..
+    } = context;
     let vis = &model.vis;
     let docs = docs::snapshot();
     let views = views(context);
@@ -52,7 +57,12 @@ fn snapshot(context: &Context<'_>) -> TokenStream {
 }
 
 fn watch(context: &Context<'_>) -> TokenStream {
-    let Context { model, private, schema, .. } = context;
+    let Context {
+        model,
+        private,
+        schema,
+        ..
+    } = context;
     let vis = &model.vis;
     let docs = docs::watch();
     let views = views(context);
@@ -78,7 +88,12 @@ fn views(context: &Context<'_>) -> impl Iterator<Item = TokenStream> {
 }
 
 fn restore(context: &Context<'_>) -> TokenStream {
-    let Context { model, private, schema, .. } = context;
+    let Context {
+        model,
+        private,
+        schema,
+        ..
+    } = context;
     let vis = &model.vis;
     let docs = docs::restore();
     let sets = model.shared().map(|field| {
@@ -91,7 +106,10 @@ fn restore(context: &Context<'_>) -> TokenStream {
     let (mutable, unused) = if model.shared().next().is_some() {
         (Some(quote! { mut }), None)
     } else {
-        (None, Some(quote_spanned! {context.site=> let #name { .. } = value; }))
+        (
+            None,
+            Some(quote_spanned! {context.site=> let #name { .. } = value; }),
+        )
     };
     quote_spanned! {context.site=>
         #docs

@@ -103,7 +103,16 @@ fn the_parameter_of_a_closure_is_no_name_of_the_users() {
 fn specs(input: &DeriveInput) -> Vec<String> {
     let expansion = derive(input).to_string().replace(' ', "");
     let specs = expansion.split("with_spec(").skip(1);
-    specs.map(|spec| spec.split(['}', ';']).next().unwrap().strip_suffix(')').unwrap().to_owned()).collect()
+    specs
+        .map(|spec| {
+            spec.split(['}', ';'])
+                .next()
+                .unwrap()
+                .strip_suffix(')')
+                .unwrap()
+                .to_owned()
+        })
+        .collect()
 }
 
 #[test]
@@ -130,7 +139,9 @@ fn inside_a_key_a_member_is_what_serde_makes_of_it() {
                 r#""firstOne",{new}.default(||1).aliases(&["rootOld"]).ttl(::std::time::Duration::new(1u64,0u32))"#
             ),
             format!(r#""second",{new}"#),
-            format!(r#""third",{new}.nested(<Thirdas::synced_memory::private::SyncedMemory>::members)"#),
+            format!(
+                r#""third",{new}.nested(<Thirdas::synced_memory::private::SyncedMemory>::members)"#
+            ),
             format!(
                 r#""first-one",{new}.default(||<Stateas::std::default::Default>::default().first_one).aliases(&["old","older"])"#
             ),
@@ -180,5 +191,9 @@ fn every_path_follows_the_given_crate() {
 fn a_struct_without_mistakes_has_no_errors() {
     let input: DeriveInput = parse_quote! { struct State { counter: i64 } };
     assert_eq!(mistakes(&input), Vec::<String>::new());
-    assert!(!derive(&input).to_string().contains(&quote!(loop {}).to_string()));
+    assert!(
+        !derive(&input)
+            .to_string()
+            .contains(&quote!(loop {}).to_string())
+    );
 }

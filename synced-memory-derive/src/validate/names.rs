@@ -31,10 +31,16 @@ pub(super) fn scope(literal: &LitStr, diag: &Diag) {
     if text.is_empty() {
         diag.error(literal, "a scope needs a name: leave `scope` out for none");
     } else if text.split(':').any(str::is_empty) {
-        diag.error(literal, "a part of this scope has no name: write one between, before and after the colons");
+        diag.error(
+            literal,
+            "a part of this scope has no name: write one between, before and after the colons",
+        );
     }
     if text.contains(['{', '}']) {
-        diag.error(literal, "a scope cannot contain braces: they choose cluster slots, and belong in the prefix");
+        diag.error(
+            literal,
+            "a scope cannot contain braces: they choose cluster slots, and belong in the prefix",
+        );
     }
 }
 
@@ -43,28 +49,38 @@ pub(super) fn prefix(literal: &LitStr, diag: &Diag) {
     let text = literal.value();
     let braces = text.matches(['{', '}']).collect::<String>();
     if !braces.is_empty() && (braces != "{}" || text.contains("{}")) {
-        diag.error(literal, "a prefix can contain one hash tag and no other braces, as in `prefix = \"{myapp}:\"`");
+        diag.error(
+            literal,
+            "a prefix can contain one hash tag and no other braces, as in `prefix = \"{myapp}:\"`",
+        );
     }
     if text.starts_with("synced-memory/") {
-        diag.error(literal, "prefixes that start with `synced-memory/` are the library's own: choose another");
+        diag.error(
+            literal,
+            "prefixes that start with `synced-memory/` are the library's own: choose another",
+        );
     }
 }
 
 pub(super) fn unique_wire_names(model: &Model, diag: &Diag) {
     // Names before aliases, so that the alias is at fault wherever it stands.
-    let names = model.shared().map(|f| (f, f.wire.name.clone(), f.wire.span));
-    let aliases = model
+    let names = model
         .shared()
-        .flat_map(|field| (field.attrs.aliases.iter()).map(move |a| (field, a.value.value(), a.value.span())));
+        .map(|f| (f, f.wire.name.clone(), f.wire.span));
+    let aliases = model.shared().flat_map(|field| {
+        (field.attrs.aliases.iter()).map(move |a| (field, a.value.value(), a.value.span()))
+    });
     unique(names.chain(aliases), "in the backend", diag);
 }
 
 /// serde would write both fields under the name, and read neither.
 pub(super) fn unique_members(model: &Model, diag: &Diag) {
-    let names = model.shared().map(|f| (f, f.inside.wire.name.clone(), f.inside.wire.span));
-    let aliases = model
+    let names = model
         .shared()
-        .flat_map(|field| (field.inside.aliases.iter()).map(move |alias| (field, alias.value(), alias.span())));
+        .map(|f| (f, f.inside.wire.name.clone(), f.inside.wire.span));
+    let aliases = model.shared().flat_map(|field| {
+        (field.inside.aliases.iter()).map(move |alias| (field, alias.value(), alias.span()))
+    });
     unique(names.chain(aliases), "in JSON", diag);
 }
 
@@ -101,7 +117,9 @@ pub(super) fn unique_methods(model: &Model, diag: &Diag) {
                 if *owner == ident {
                     format!("`{name}` would be both {their_role} and {role} of this field")
                 } else {
-                    format!("`{name}` would be both {their_role} of `{owner}` and {role} of `{ident}`")
+                    format!(
+                        "`{name}` would be both {their_role} of `{owner}` and {role} of `{ident}`"
+                    )
                 }
             });
             if previous.is_none() {
@@ -111,10 +129,14 @@ pub(super) fn unique_methods(model: &Model, diag: &Diag) {
         });
         if let Some(taken) = taken {
             match &field.attrs.accessor {
-                Some(given) => diag.error(&given.value, format!("{taken}: choose another accessor")),
+                Some(given) => {
+                    diag.error(&given.value, format!("{taken}: choose another accessor"))
+                }
                 None => diag.error(
                     &field.ident,
-                    format!("{taken}: name this field's methods with `#[synced(accessor = \"…\")]`"),
+                    format!(
+                        "{taken}: name this field's methods with `#[synced(accessor = \"…\")]`"
+                    ),
                 ),
             }
         }
@@ -123,12 +145,18 @@ pub(super) fn unique_methods(model: &Model, diag: &Diag) {
 
 fn made_for(field: &Field) -> Vec<(String, &'static str)> {
     let names = &field.names;
-    let mut made = vec![(&names.getter, "the getter"), (&names.setter, "the setter"), (&names.update, "the update")];
+    let mut made = vec![
+        (&names.getter, "the getter"),
+        (&names.setter, "the setter"),
+        (&names.update, "the update"),
+    ];
     if names.view != names.getter {
         made.push((&names.view, "the view"));
     }
     made.extend(names.add.iter().map(|add| (add, "the addition")));
     made.extend(names.sub.iter().map(|sub| (sub, "the subtraction")));
     made.push((&names.constant, "the constant"));
-    made.into_iter().map(|(name, role)| (name.unraw().to_string(), role)).collect()
+    made.into_iter()
+        .map(|(name, role)| (name.unraw().to_string(), role))
+        .collect()
 }

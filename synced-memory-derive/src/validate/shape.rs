@@ -8,13 +8,19 @@ use crate::model::Field;
 /// One of them at most, and none that says nothing.
 pub(super) fn check(field: &Field, diag: &Diag) {
     let attrs = &field.attrs;
-    let given: Vec<_> = [&attrs.value, &attrs.collection, &attrs.nested].into_iter().flatten().collect();
+    let given: Vec<_> = [&attrs.value, &attrs.collection, &attrs.nested]
+        .into_iter()
+        .flatten()
+        .collect();
     if let [first, others @ ..] = given.as_slice()
         && !others.is_empty()
     {
         for other in others {
             let (first, other) = (&first.word, &other.word);
-            diag.error(other, format!("`{first}` and `{other}` exclude each other: keep one"));
+            diag.error(
+                other,
+                format!("`{first}` and `{other}` exclude each other: keep one"),
+            );
         }
         return;
     }
@@ -31,22 +37,29 @@ pub(super) fn check(field: &Field, diag: &Diag) {
 
 fn no_value(field: &Field) -> Option<String> {
     let ty = spelling(&field.ty);
-    let says_nothing = Kind::of(&field.ty) != Kind::Collection && kind::inside_synced(&field.ty).is_none();
+    let says_nothing =
+        Kind::of(&field.ty) != Kind::Collection && kind::inside_synced(&field.ty).is_none();
     says_nothing.then(|| format!("`{ty}` is one value anyway: remove `value`"))
 }
 
 fn no_collection(field: &Field) -> Option<String> {
     let ty = spelling(&field.ty);
     Some(match kind::opaque(&field.ty)? {
-        Opaque::Option(_) => "an `Option` is one value, whatever is in it: remove `collection`, or the `Option` \
+        Opaque::Option(_) => {
+            "an `Option` is one value, whatever is in it: remove `collection`, or the `Option` \
              (an unset collection is empty)"
-            .to_owned(),
+                .to_owned()
+        }
         Opaque::Pointer(_, inner) => {
             let inner = spelling(inner);
-            format!("`{ty}` is one value, whatever is in it: write `{inner}`, or remove `collection`")
+            format!(
+                "`{ty}` is one value, whatever is in it: write `{inner}`, or remove `collection`"
+            )
         }
         Opaque::Collection => format!("`{ty}` is a collection anyway: remove `collection`"),
-        Opaque::Array => "an array has a fixed length: write a `Vec`, or remove `collection`".to_owned(),
+        Opaque::Array => {
+            "an array has a fixed length: write a `Vec`, or remove `collection`".to_owned()
+        }
         Opaque::Tuple => "a tuple is one value: remove `collection`".to_owned(),
         Opaque::Primitive if Kind::of(&field.ty).is_number() => {
             "a number is not a collection: remove `collection`".to_owned()

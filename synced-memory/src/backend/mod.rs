@@ -44,9 +44,11 @@ pub(crate) enum Left {
 /// What is stored under a key, and how long it lives yet.
 pub(crate) type Living = (Option<Bytes>, Left);
 
-/// A place where the state lives. It knows neither types nor JSON paths: it carries bytes and stamps.
+/// A place where the state lives. It knows neither types nor JSON paths: it carries bytes and
+/// stamps.
 pub(crate) trait Backend: fmt::Debug + Send + Sync + 'static {
-    /// Connects. A fault of kind `Refused` means that trying again makes no sense (a wrong password).
+    /// Connects. A fault of kind `Refused` means that trying again makes no sense (a wrong
+    /// password).
     fn connect(&self) -> Reply<Box<dyn Session>>;
 
     /// Where that is, for messages; without a password.
@@ -59,13 +61,18 @@ pub(crate) trait Backend: fmt::Debug + Send + Sync + 'static {
 ///
 /// - Requests take effect in the order in which their replies are first polled, on whatever thread.
 ///   `Fault::Lost` is the one fault that leaves open whether a request took effect.
-/// - An attempt is decided on and made in one atomic step, by the rule of [`crate::commit::decide`]: what
-///   it found, the change, the tombstone and the record of its sequence number.
-/// - A change that was answered for is seen by every later read of every session, until another change.
-/// - Records of sequence numbers and tombstones are kept for the sidecar's time to live at the least.
+/// - An attempt is decided on and made in one atomic step, by the rule of
+///   [`crate::commit::decide`]: what it found, the change, the tombstone and the record of its
+///   sequence number.
+/// - A change that was answered for is seen by every later read of every session, until another
+///   change.
+/// - Records of sequence numbers and tombstones are kept for the sidecar's time to live at the
+///   least.
 /// - A change by another session that takes effect after [`Session::track`] was answered is told by
-///   [`Session::changed`], sooner or later; so is the end of a time to live. More may be told than that.
-/// - After one request was answered with `Lost`, or [`Session::ended`] is ready, the session is not used again.
+///   [`Session::changed`], sooner or later; so is the end of a time to live. More may be told than
+///   that.
+/// - After one request was answered with `Lost`, or [`Session::ended`] is ready, the session is not
+///   used again.
 pub(crate) trait Session: fmt::Debug + Send + Sync {
     /// What is stored under each key, in their order. A fault of one key is that key's alone.
     fn read(&self, keys: &[Arc<str>]) -> Reply<Vec<Result<Option<Bytes>, Fault>>>;
@@ -79,8 +86,8 @@ pub(crate) trait Session: fmt::Debug + Send + Sync {
     /// the backend's clock as estimated, in ns since 1970.
     fn commit(&self, batch: &[Attempt], now: u64) -> Reply<Vec<Result<Outcome, Fault>>>;
 
-    /// A page of the full names of the keys that begin with `prefix`, and where the next one begins.
-    /// A name may come twice; one that is there all the time comes at least once.
+    /// A page of the full names of the keys that begin with `prefix`, and where the next one
+    /// begins. A name may come twice; one that is there all the time comes at least once.
     fn names(&self, prefix: &str, cursor: Option<String>) -> Reply<Page>;
 
     /// Drops the records of a writer that will not write to these keys again.
@@ -92,13 +99,14 @@ pub(crate) trait Session: fmt::Debug + Send + Sync {
     /// How the backend chooses what it throws away when memory is short, where it says so.
     fn eviction_policy(&self) -> Reply<Option<String>>;
 
-    /// From the answer on, changes of keys that begin with one of these prefixes are told. Each call replaces
-    /// the prefixes of the one before. A fault of kind `Refused`: they cannot be told here.
+    /// From the answer on, changes of keys that begin with one of these prefixes are told. Each
+    /// call replaces the prefixes of the one before. A fault of kind `Refused`: they cannot be told
+    /// here.
     fn track(&self, prefixes: &[String]) -> Reply<()>;
 
-    /// What has changed since the last call; ready when something has. It may cost something, and is asked only while
-    /// something is tracked. It is polled on the I/O thread alone, one
-    /// call at a time.
+    /// What has changed since the last call; ready when something has. It may cost something, and
+    /// is asked only while something is tracked. It is polled on the I/O thread alone, one call at
+    /// a time.
     fn changed(&self) -> Reply<Changed>;
 
     /// Ready when the connection is known to be gone.
@@ -106,7 +114,9 @@ pub(crate) trait Session: fmt::Debug + Send + Sync {
 }
 
 /// A read that says nothing of ends.
-pub(crate) fn told(read: Reply<Vec<Result<Option<Bytes>, Fault>>>) -> Reply<Vec<Result<Living, Fault>>> {
+pub(crate) fn told(
+    read: Reply<Vec<Result<Option<Bytes>, Fault>>>,
+) -> Reply<Vec<Result<Living, Fault>>> {
     let living = |answer: Result<_, Fault>| answer.map(|stored| (stored, Left::Told));
     Box::pin(async move { Ok(read.await?.into_iter().map(living).collect()) })
 }

@@ -42,8 +42,15 @@ impl Place {
 
     fn tell(&self, key: &Arc<str>) {
         self.trackers().retain(|tracker| {
-            let is_meant = tracker.prefixes.iter().any(|prefix| key.starts_with(&**prefix));
-            if is_meant { tracker.tell.send(Arc::clone(key)).is_ok() } else { !tracker.tell.is_closed() }
+            let is_meant = tracker
+                .prefixes
+                .iter()
+                .any(|prefix| key.starts_with(&**prefix));
+            if is_meant {
+                tracker.tell.send(Arc::clone(key)).is_ok()
+            } else {
+                !tracker.tell.is_closed()
+            }
         });
     }
 }
@@ -68,11 +75,17 @@ impl ProcessBackend {
         };
         let target = format!("memory:{name}");
         if name.is_empty() {
-            return Self { target, place: fresh() };
+            return Self {
+                target,
+                place: fresh(),
+            };
         }
         let mut named = NAMED.lock().unwrap_or_else(PoisonError::into_inner);
         named.retain(|_, place| place.strong_count() > 0);
-        let place = named.get(name).and_then(Weak::upgrade).unwrap_or_else(fresh);
+        let place = named
+            .get(name)
+            .and_then(Weak::upgrade)
+            .unwrap_or_else(fresh);
         named.insert(name.to_owned(), Arc::downgrade(&place));
         Self { target, place }
     }
@@ -88,7 +101,10 @@ struct ProcessSession {
 }
 
 impl ProcessSession {
-    fn reply<T: Send + 'static>(&self, answer: impl FnOnce(&mut Store, Mono) -> T + Send + 'static) -> Reply<T> {
+    fn reply<T: Send + 'static>(
+        &self,
+        answer: impl FnOnce(&mut Store, Mono) -> T + Send + 'static,
+    ) -> Reply<T> {
         let place = Arc::clone(&self.place);
         Box::pin(async move {
             let mono = place.clock.mono();
@@ -102,7 +118,12 @@ impl Backend for ProcessBackend {
         let (tell, changes) = mpsc::unbounded_channel();
         let changes = Arc::new(tokio::sync::Mutex::new(changes));
         let place = Arc::clone(&self.place);
-        let session: Box<dyn Session> = Box::new(ProcessSession { place, id: fastrand::u64(..), changes, tell });
+        let session: Box<dyn Session> = Box::new(ProcessSession {
+            place,
+            id: fastrand::u64(..),
+            changes,
+            tell,
+        });
         Box::pin(std::future::ready(Ok(session)))
     }
 
@@ -113,7 +134,9 @@ impl Backend for ProcessBackend {
 
 impl Drop for ProcessSession {
     fn drop(&mut self) {
-        self.place.trackers().retain(|tracker| tracker.session != self.id);
+        self.place
+            .trackers()
+            .retain(|tracker| tracker.session != self.id);
     }
 }
 
@@ -158,7 +181,11 @@ impl Session for ProcessSession {
 
     fn track(&self, prefixes: &[String]) -> Reply<()> {
         let (place, session) = (Arc::clone(&self.place), self.id);
-        let tracker = Tracker { session, prefixes: prefixes.to_vec(), tell: self.tell.clone() };
+        let tracker = Tracker {
+            session,
+            prefixes: prefixes.to_vec(),
+            tell: self.tell.clone(),
+        };
         Box::pin(async move {
             let mut trackers = place.trackers();
             trackers.retain(|tracker| tracker.session != session);
@@ -178,7 +205,9 @@ impl Session for ProcessSession {
                 for key in &over {
                     place.tell(key);
                 }
-                let wait = next.map_or(LOOK_AGAIN, |next| next.saturating_sub(now)).min(LOOK_AGAIN);
+                let wait = next
+                    .map_or(LOOK_AGAIN, |next| next.saturating_sub(now))
+                    .min(LOOK_AGAIN);
                 tokio::select! {
                     _ = changes.recv_many(&mut told, usize::MAX) => return Ok(Changed::Keys(told)),
                     () = tokio::time::sleep(wait) => {}
@@ -220,12 +249,14 @@ struct Sidecar {
 }
 
 impl Sidecar {
-    /// Records that a writer's attempt was decided on. Where there are too many, the older half goes.
+    /// Records that a writer's attempt was decided on. Where there are too many, the older half
+    /// goes.
     fn record(&mut self, writer: Writer, record: Record, mono: Mono) {
         self.records.insert(writer, (record, mono));
         if self.records.len() > RECORDS {
             let horizon = horizon(self.records.values().map(|(_, when)| *when).collect());
-            self.records.retain(|own, (_, when)| *own == writer || *when > horizon);
+            self.records
+                .retain(|own, (_, when)| *own == writer || *when > horizon);
             self.horizon = Some(horizon);
         }
     }
@@ -233,11 +264,21 @@ impl Sidecar {
 
 impl Store {
     pub(crate) fn new(sidecar_ttl: Duration) -> Self {
-        Self { keys: BTreeMap::new(), sidecars: HashMap::new(), sidecar_ttl, ends: BTreeSet::new() }
+        Self {
+            keys: BTreeMap::new(),
+            sidecars: HashMap::new(),
+            sidecar_ttl,
+            ends: BTreeSet::new(),
+        }
     }
 
     pub(crate) fn read(&mut self, key: &str, mono: Mono) -> Option<Bytes> {
-        if self.keys.get(key)?.expires.is_some_and(|expires| expires <= mono) {
+        if self
+            .keys
+            .get(key)?
+            .expires
+            .is_some_and(|expires| expires <= mono)
+        {
             self.keys.remove(key);
         }
         Some(self.keys.get(key)?.bytes.clone())
@@ -247,9 +288,24 @@ impl Store {
         self.clean(mono);
         let stored = self.read(&attempt.key, mono);
         let sidecar = self.sidecars.entry(Arc::clone(&attempt.key)).or_default();
-        let found = Found { stored, tombstone: sidecar.tombstone };
-        let record = sidecar.records.get(&attempt.writer).map(|(record, _)| *record);
-        let step = step(attempt, Seen { found, record, horizon: sidecar.horizon, waiting: sidecar.waiting }, mono);
+        let found = Found {
+            stored,
+            tombstone: sidecar.tombstone,
+        };
+        let record = sidecar
+            .records
+            .get(&attempt.writer)
+            .map(|(record, _)| *record);
+        let step = step(
+            attempt,
+            Seen {
+                found,
+                record,
+                horizon: sidecar.horizon,
+                waiting: sidecar.waiting,
+            },
+            mono,
+        );
         if let Some(record) = step.record {
             sidecar.record(attempt.writer, record, mono);
             sidecar.expires = mono + self.sidecar_ttl;
@@ -258,13 +314,22 @@ impl Store {
         match &attempt.change {
             _ if !step.applies => {}
             Change::Put { envelope, ttl } => {
-                let kept = self.keys.get(&attempt.key).and_then(|stored| stored.expires);
+                let kept = self
+                    .keys
+                    .get(&attempt.key)
+                    .and_then(|stored| stored.expires);
                 let expires = end_of(*ttl, kept, mono);
                 if kept != expires {
                     kept.map(|end| self.ends.remove(&(end, Arc::clone(&attempt.key))));
                     expires.map(|end| self.ends.insert((end, Arc::clone(&attempt.key))));
                 }
-                self.keys.insert(Arc::clone(&attempt.key), Stored { bytes: envelope.clone(), expires });
+                self.keys.insert(
+                    Arc::clone(&attempt.key),
+                    Stored {
+                        bytes: envelope.clone(),
+                        expires,
+                    },
+                );
             }
             Change::Delete => {
                 sidecar.tombstone = sidecar.tombstone.max(Stamp::new(attempt.stamp.get()));
@@ -276,9 +341,14 @@ impl Store {
 
     /// The keys that may have ended, and when the next one does.
     fn ended(&mut self, mono: Mono) -> (Vec<Arc<str>>, Option<Mono>) {
-        let later = self.ends.split_off(&(mono + Duration::from_nanos(1), Arc::from("")));
+        let later = self
+            .ends
+            .split_off(&(mono + Duration::from_nanos(1), Arc::from("")));
         let over = std::mem::replace(&mut self.ends, later);
-        (over.into_iter().map(|(_, key)| key).collect(), self.ends.first().map(|(end, _)| *end))
+        (
+            over.into_iter().map(|(_, key)| key).collect(),
+            self.ends.first().map(|(end, _)| *end),
+        )
     }
 
     fn names(&self, prefix: &str, mono: Mono) -> Vec<String> {
@@ -303,7 +373,8 @@ impl Store {
     fn clean(&mut self, mono: Mono) {
         if self.sidecars.len() > 2 * self.keys.len() + 1_000 {
             self.sidecars.retain(|_, sidecar| {
-                sidecar.expires > mono && (sidecar.tombstone > Stamp::ZERO || !sidecar.records.is_empty())
+                sidecar.expires > mono
+                    && (sidecar.tombstone > Stamp::ZERO || !sidecar.records.is_empty())
             });
         }
     }

@@ -1,5 +1,5 @@
-//! What backends without Lua do with an attempt, as data: `commit.rs` decides, and this says what then is to be
-//! stored, recorded and dropped. `backend/redis/commit.lua` is the same for servers.
+//! What backends without Lua do with an attempt, as data: `commit.rs` decides, and this says what
+//! then is to be stored, recorded and dropped. `backend/redis/commit.lua` is the same for servers.
 
 use crate::clock::Mono;
 use crate::commit::{self, Attempt, Expects, Found, Outcome, Record, TimeToLive, Verdict, Writer};
@@ -41,31 +41,48 @@ pub(crate) struct Step {
 
 /// What is to be done about `attempt` at the time `now`, where this is what there is.
 pub(crate) fn step(attempt: &Attempt, seen: Seen, now: Mono) -> Step {
-    let Seen { found, record, horizon, waiting } = seen;
+    let Seen {
+        found,
+        record,
+        horizon,
+        waiting,
+    } = seen;
     let first = waiting.filter(|waiting| now.saturating_sub(waiting.when) <= PATIENCE);
     let other = first.filter(|first| first.writer != attempt.writer);
     let first_tried = now.saturating_sub(attempt.retry.unwrap_or_default());
     let forgets = horizon.is_some_and(|horizon| first_tried <= horizon);
     let verdict = commit::decide(attempt, &found, record, forgets);
     let refused = verdict == Verdict::Refuse;
-    let record = verdict.is_recorded(attempt).then_some(Record { sequence: attempt.sequence, refused });
+    let record = verdict.is_recorded(attempt).then_some(Record {
+        sequence: attempt.sequence,
+        refused,
+    });
     let outcome = match verdict {
-        Verdict::Apply => {
-            Outcome::Applied { existed: found.stored.is_some(), contended: other.map(|other| other.writer) }
-        }
+        Verdict::Apply => Outcome::Applied {
+            existed: found.stored.is_some(),
+            contended: other.map(|other| other.writer),
+        },
         Verdict::Already => Outcome::Already(found),
         Verdict::Refuse => Outcome::Refused(found),
         Verdict::Forgotten => Outcome::Forgotten(found),
     };
     let is_change = matches!(attempt.expects, Expects::Stamped { .. });
-    let own = Waiting { writer: attempt.writer, when: now };
+    let own = Waiting {
+        writer: attempt.writer,
+        when: now,
+    };
     let waiting = match verdict {
         // It has had its turn, where it was the one that waited.
         Verdict::Apply => other,
         Verdict::Refuse if is_change => other.or(Some(own)),
         _ => first,
     };
-    Step { applies: verdict == Verdict::Apply, record, waiting, outcome }
+    Step {
+        applies: verdict == Verdict::Apply,
+        record,
+        waiting,
+        outcome,
+    }
 }
 
 /// When a key ends that is stored now; `kept`: when what is there ends.
@@ -77,8 +94,8 @@ pub(crate) fn end_of(ttl: TimeToLive, kept: Option<Mono>, now: Mono) -> Option<M
     }
 }
 
-/// Where a key has more than [`RECORDS`](crate::commit::RECORDS) records, of these times: the horizon. Those of until
-/// then go, but for the one that was just made.
+/// Where a key has more than [`RECORDS`](crate::commit::RECORDS) records, of these times: the
+/// horizon. Those of until then go, but for the one that was just made.
 pub(crate) fn horizon(mut times: Vec<Mono>) -> Mono {
     times.sort_unstable();
     times.get(times.len() / 2).copied().unwrap_or_default()

@@ -66,23 +66,45 @@ pub(crate) struct Base {
 }
 
 /// Nothing was answered yet.
-static UNKNOWN: Base = Base { stored: None, ticket: 0, expires: None, asked_after: None, value: OnceLock::new() };
+static UNKNOWN: Base = Base {
+    stored: None,
+    ticket: 0,
+    expires: None,
+    asked_after: None,
+    value: OnceLock::new(),
+};
 
 impl Base {
     pub(crate) fn new(stored: Option<Bytes>, ticket: Ticket, expires: Option<Mono>) -> Self {
-        Self { stored, ticket, expires, asked_after: None, value: OnceLock::new() }
+        Self {
+            stored,
+            ticket,
+            expires,
+            asked_after: None,
+            value: OnceLock::new(),
+        }
     }
 
     /// What this process itself has stored.
     pub(crate) fn own(sealed: Bytes, ticket: Ticket, expires: Option<Mono>) -> Self {
         let value = OnceLock::from(envelope::own_value_of(&sealed));
-        Self { stored: Some(sealed), ticket, expires, asked_after: None, value }
+        Self {
+            stored: Some(sealed),
+            ticket,
+            expires,
+            asked_after: None,
+            value,
+        }
     }
 
     /// The value that is there at `mono`, as JSON text.
     pub(crate) fn value_at(&self, mono: Mono) -> Option<&str> {
         let stored = self.at(mono)?;
-        Some(self.value.get_or_init(|| envelope::value_of(stored)).as_str())
+        Some(
+            self.value
+                .get_or_init(|| envelope::value_of(stored))
+                .as_str(),
+        )
     }
 
     /// The same where nobody has to look for it any more.
@@ -103,7 +125,8 @@ impl Base {
 }
 
 impl Cell {
-    /// Says that what it shows has changed. What watches it is woken when the lock around all this is free.
+    /// Says that what it shows has changed. What watches it is woken when the lock around all this
+    /// is free.
     fn bump(&mut self, raised: &mut Vec<Arc<Signal>>) {
         self.version.fetch_add(1, Ordering::Release);
         raised.extend(self.watches.iter().filter(|watch| watch.raise()).cloned());
@@ -128,7 +151,9 @@ impl Cache {
 
     /// Lets go of the slot of `key`; whether nobody holds it any more.
     pub(crate) fn release(&mut self, key: &str) -> bool {
-        let Some(cell) = self.cells.get_mut(key) else { return false };
+        let Some(cell) = self.cells.get_mut(key) else {
+            return false;
+        };
         cell.holders -= 1;
         let is_last = cell.holders == 0;
         if is_last {
@@ -145,7 +170,9 @@ impl Cache {
 
     /// Takes in that the request `ticket` asks for `key` at `mono`.
     pub(crate) fn asked(&mut self, key: &str, ticket: Ticket, mono: Mono) {
-        let Some(base) = self.cells.get_mut(key).map(|cell| &mut cell.base) else { return };
+        let Some(base) = self.cells.get_mut(key).map(|cell| &mut cell.base) else {
+            return;
+        };
         if base.expires.is_some_and(|expires| expires <= mono) {
             base.asked_after.get_or_insert(ticket);
         }
@@ -162,14 +189,26 @@ impl Cache {
             return;
         }
         let same = cell.base.stored == answer.stored && cell.base.ticket != 0;
-        // An answer says nothing of the time to live: the same bytes keep the one that is known. Where they are there
-        // after their end, somebody has given them more time.
-        let keeps = same && cell.base.asked_after.is_none_or(|first| answer.ticket < first);
+        // An answer says nothing of the time to live: the same bytes keep the one that is known.
+        // Where they are there after their end, somebody has given them more time.
+        let keeps = same
+            && cell
+                .base
+                .asked_after
+                .is_none_or(|first| answer.ticket < first);
         let expires = answer.expires.or(cell.base.expires.filter(|_| keeps));
         let asked_after = cell.base.asked_after.filter(|_| keeps);
-        let was_refused = cell.near.refused.take_if(|(ticket, _)| *ticket <= answer.ticket).is_some();
+        let was_refused = cell
+            .near
+            .refused
+            .take_if(|(ticket, _)| *ticket <= answer.ticket)
+            .is_some();
         let changed = !same || expires != cell.base.expires || was_refused;
-        cell.base = Base { expires, asked_after, ..answer };
+        cell.base = Base {
+            expires,
+            asked_after,
+            ..answer
+        };
         if changed {
             cell.bump(&mut self.raised);
         }
@@ -177,7 +216,13 @@ impl Cache {
 
     /// Takes in when what the request `ticket` was answered with ends: `None` for never.
     pub(crate) fn ends(&mut self, key: &str, ticket: Ticket, end: Option<Mono>) {
-        let Some(cell) = self.cells.get_mut(key).filter(|cell| cell.base.ticket == ticket) else { return };
+        let Some(cell) = self
+            .cells
+            .get_mut(key)
+            .filter(|cell| cell.base.ticket == ticket)
+        else {
+            return;
+        };
         let known = cell.base.expires;
         // Each answer tells it as later than it is, by the time that the answer took.
         if let (Some(known), Some(end)) = (known, end)
@@ -192,11 +237,15 @@ impl Cache {
         }
     }
 
-    /// Has `watch` woken from now on whenever what `key` shows has changed, and the slot read where it may be old.
+    /// Has `watch` woken from now on whenever what `key` shows has changed, and the slot read where
+    /// it may be old.
     pub(crate) fn watch(&mut self, key: &Arc<str>, watch: &Arc<Signal>) {
         if let Some(cell) = self.cells.get_mut(key) {
             cell.watches.push(Arc::clone(watch));
-            if cell.is_near() && !cell.near.is_current && !std::mem::replace(&mut cell.near.is_queued, true) {
+            if cell.is_near()
+                && !cell.near.is_current
+                && !std::mem::replace(&mut cell.near.is_queued, true)
+            {
                 self.stale.push_back(Arc::clone(key));
             }
         }

@@ -15,11 +15,11 @@ pub(super) struct Near {
     wanted: usize,
     /// Why the backend gives nothing, and the request that was answered so.
     pub(super) refused: Option<(Ticket, Error)>,
-    /// Another one with each change that the backend tells of. A read that was sent under another one says nothing of
-    /// what is there now (DESIGN, rule 14).
+    /// Another one with each change that the backend tells of. A read that was sent under another
+    /// one says nothing of what is there now (DESIGN, rule 14).
     pub(super) generation: Generation,
-    /// The generation from which on a read may be shown to others without their asking: the slot was not read
-    /// locally before, and nobody cared for what was told.
+    /// The generation from which on a read may be shown to others without their asking: the slot
+    /// was not read locally before, and nobody cared for what was told.
     since: Generation,
     /// What was read of it under such a generation.
     read: Read,
@@ -42,7 +42,8 @@ enum Read {
     Kept,
 }
 
-/// What was told of a key before a read of it was sent. Later ones are larger, whatever slot they are of.
+/// What was told of a key before a read of it was sent. Later ones are larger, whatever slot they
+/// are of.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Generation(u64);
 
@@ -69,9 +70,14 @@ impl Cell {
 }
 
 impl Cache {
-    /// Takes in that the backend refuses to let `key` be read: whoever reads it asks, and is told why.
+    /// Takes in that the backend refuses to let `key` be read: whoever reads it asks, and is told
+    /// why.
     pub(crate) fn was_refused(&mut self, key: &str, ticket: Ticket, error: Error) {
-        if let Some(cell) = self.cells.get_mut(key).filter(|cell| cell.is_near() && cell.base.ticket <= ticket) {
+        if let Some(cell) = self
+            .cells
+            .get_mut(key)
+            .filter(|cell| cell.is_near() && cell.base.ticket <= ticket)
+        {
             cell.near.refused = Some((ticket, error));
             cell.near.read = cell.near.read.min(Read::Once);
             cell.bump(&mut self.raised);
@@ -80,12 +86,19 @@ impl Cache {
 
     /// Why the backend gives nothing for `key`.
     pub(crate) fn refusal(&self, key: &str) -> Option<&Error> {
-        self.cells.get(key)?.near.refused.as_ref().map(|(_, error)| error)
+        self.cells
+            .get(key)?
+            .near
+            .refused
+            .as_ref()
+            .map(|(_, error)| error)
     }
 
     /// Keeps the slot of `key` current from its next read on, for one more of its holders.
     pub(crate) fn keep_near(&mut self, key: &Arc<str>) {
-        let Some(cell) = self.cells.get_mut(key) else { return };
+        let Some(cell) = self.cells.get_mut(key) else {
+            return;
+        };
         cell.near.wanted += 1;
         if cell.near.wanted == 1 {
             // What is known, or is being read, may have changed with nobody listening.
@@ -97,11 +110,21 @@ impl Cache {
 
     /// Takes in that one of the holders that wanted the slot kept current has no more use for that.
     pub(crate) fn let_go(&mut self, key: &str) {
-        let Some(cell) = self.cells.get_mut(key) else { return };
+        let Some(cell) = self.cells.get_mut(key) else {
+            return;
+        };
         cell.near.wanted -= 1;
         if !cell.is_near() {
-            let Near { generation, is_queued, .. } = cell.near;
-            cell.near = Near { generation, is_queued, ..Near::default() };
+            let Near {
+                generation,
+                is_queued,
+                ..
+            } = cell.near;
+            cell.near = Near {
+                generation,
+                is_queued,
+                ..Near::default()
+            };
         }
     }
 
@@ -110,7 +133,11 @@ impl Cache {
         if self.is_told {
             return;
         }
-        for (key, cell) in self.cells.iter_mut().filter(|(_, cell)| cell.is_near() && !cell.watches.is_empty()) {
+        for (key, cell) in self
+            .cells
+            .iter_mut()
+            .filter(|(_, cell)| cell.is_near() && !cell.watches.is_empty())
+        {
             if !std::mem::replace(&mut cell.near.is_queued, true) {
                 self.stale.push_back(Arc::clone(key));
             }
@@ -122,26 +149,38 @@ impl Cache {
         self.cells.get(key).is_some_and(Cell::is_near)
     }
 
-    /// Whether a read of `key` needs not ask the backend: what is known is kept current, or nobody can be asked.
+    /// Whether a read of `key` needs not ask the backend: what is known is kept current, or nobody
+    /// can be asked.
     pub(crate) fn is_local(&self, key: &str, is_connected: bool) -> bool {
-        let is_kept = |cell: &Cell| cell.is_near() && (!is_connected || self.is_told && cell.near.read == Read::Kept);
-        self.cells.get(key).is_some_and(|cell| cell.base.is_known() && is_kept(cell))
+        let is_kept = |cell: &Cell| {
+            cell.is_near() && (!is_connected || self.is_told && cell.near.read == Read::Kept)
+        };
+        self.cells
+            .get(key)
+            .is_some_and(|cell| cell.base.is_known() && is_kept(cell))
     }
 
-    /// Whether what `key` shows is no older than the first read of those that want it kept current, or nobody can be
-    /// asked.
+    /// Whether what `key` shows is no older than the first read of those that want it kept current,
+    /// or nobody can be asked.
     pub(crate) fn is_shown(&self, key: &str, is_connected: bool) -> bool {
-        let is_shown = |cell: &Cell| cell.base.is_known() && (cell.near.read > Read::Never || !is_connected);
+        let is_shown =
+            |cell: &Cell| cell.base.is_known() && (cell.near.read > Read::Never || !is_connected);
         self.cells.get(key).is_some_and(is_shown)
     }
 
-    /// How old what `key` shows may be: nothing where it is current, `None` where it is not known how old.
+    /// How old what `key` shows may be: nothing where it is current, `None` where it is not known
+    /// how old.
     pub(crate) fn staleness(&self, key: &str, mono: Mono) -> Option<Duration> {
         let near = &self.cells.get(key)?.near;
-        if near.is_current { Some(Duration::ZERO) } else { near.current_until.map(|until| mono.saturating_sub(until)) }
+        if near.is_current {
+            Some(Duration::ZERO)
+        } else {
+            near.current_until.map(|until| mono.saturating_sub(until))
+        }
     }
 
-    /// Takes in that the backend tells of changes from now on, or no longer. What was read before may have changed.
+    /// Takes in that the backend tells of changes from now on, or no longer. What was read before
+    /// may have changed.
     pub(crate) fn told(&mut self, is_told: bool, mono: Mono) {
         self.is_told = is_told;
         self.all_changed(mono);
@@ -150,14 +189,21 @@ impl Cache {
 
     /// Says of all slots that are read locally that how they are to be read may have changed.
     pub(crate) fn touch_near(&mut self) {
-        for cell in self.cells.values_mut().filter(|cell| cell.is_near() || !cell.watches.is_empty()) {
+        for cell in self
+            .cells
+            .values_mut()
+            .filter(|cell| cell.is_near() || !cell.watches.is_empty())
+        {
             cell.bump(&mut self.raised);
         }
     }
 
     /// How many slots are read locally and not known to be current.
     pub(crate) fn not_current(&self) -> usize {
-        self.cells.values().filter(|cell| cell.is_near() && !cell.near.is_current).count()
+        self.cells
+            .values()
+            .filter(|cell| cell.is_near() && !cell.near.is_current)
+            .count()
     }
 
     /// Takes in that everything may have changed.
@@ -171,7 +217,10 @@ impl Cache {
 
     /// Takes in that `key` could not be read just now: it is to be read again a little later.
     pub(crate) fn was_not_read(&mut self, key: &Arc<str>) {
-        if let Some(cell) = self.cells.get_mut(key).filter(|cell| cell.is_near() && self.is_told)
+        if let Some(cell) = self
+            .cells
+            .get_mut(key)
+            .filter(|cell| cell.is_near() && self.is_told)
             && !std::mem::replace(&mut cell.near.is_queued, true)
         {
             self.later.push(Arc::clone(key));
@@ -190,7 +239,9 @@ impl Cache {
 
     /// Takes in that `key` may have changed.
     pub(crate) fn changed(&mut self, key: &Arc<str>, mono: Mono) {
-        let Some(cell) = self.cells.get_mut(key) else { return };
+        let Some(cell) = self.cells.get_mut(key) else {
+            return;
+        };
         if cell.may_have_changed(mono, self.is_told, self.generation.next()) {
             self.stale.push_back(Arc::clone(key));
         }
@@ -218,12 +269,17 @@ impl Cache {
 
     /// What was told of `key` by now.
     pub(crate) fn generation(&self, key: &str) -> Generation {
-        self.cells.get(key).map(|cell| cell.near.generation).unwrap_or_default()
+        self.cells
+            .get(key)
+            .map(|cell| cell.near.generation)
+            .unwrap_or_default()
     }
 
     /// Takes in that an answer for `key` was taken in, to a read that was sent under `generation`.
     pub(crate) fn was_read(&mut self, key: &str, generation: Generation) {
-        let Some(cell) = self.cells.get_mut(key).filter(|cell| cell.is_near()) else { return };
+        let Some(cell) = self.cells.get_mut(key).filter(|cell| cell.is_near()) else {
+            return;
+        };
         // A late answer says nothing against an earlier one to a later read.
         cell.near.is_current |= self.is_told && cell.near.generation == generation;
         let read = if self.is_told { Read::Kept } else { Read::Once };

@@ -49,7 +49,13 @@ fn near() -> (Cache, Arc<str>) {
     (cache, key)
 }
 
-fn read(cache: &mut Cache, key: &str, stored: &'static str, ticket: Ticket, generation: Generation) {
+fn read(
+    cache: &mut Cache,
+    key: &str,
+    stored: &'static str,
+    ticket: Ticket,
+    generation: Generation,
+) {
     cache.answered(key, base(stored, ticket));
     cache.was_read(key, generation);
 }
@@ -70,7 +76,10 @@ fn what_was_read_before_a_slot_became_near_is_asked_for_again() {
     // One that was under way.
     read(&mut cache, &key, "older", 2, before);
     assert!(!cache.is_local(&key, true) && !is_current(&cache, &key));
-    assert!(cache.is_local(&key, false), "while nobody can be asked it is all there is");
+    assert!(
+        cache.is_local(&key, false),
+        "while nobody can be asked it is all there is"
+    );
     let now = cache.generation(&key);
     read(&mut cache, &key, "new", 3, now);
     assert!(cache.is_local(&key, true) && is_current(&cache, &key));
@@ -85,7 +94,11 @@ fn a_reply_during_which_the_key_changed_is_shown_but_is_not_current() {
     read(&mut cache, &key, "shown", 1, sent);
     assert_eq!(cache.base(&key).at(Mono::ZERO).unwrap(), "shown");
     assert!(cache.is_local(&key, true) && !is_current(&cache, &key));
-    assert_eq!(cache.take_stale(9), [Arc::clone(&key)], "it is read again, once");
+    assert_eq!(
+        cache.take_stale(9),
+        [Arc::clone(&key)],
+        "it is read again, once"
+    );
     let sent = cache.generation(&key);
     read(&mut cache, &key, "new", 2, sent);
     assert!(is_current(&cache, &key) && cache.take_stale(9).is_empty());
@@ -117,7 +130,10 @@ fn a_reply_to_a_read_of_a_slot_that_is_gone_says_nothing_of_one_that_was_made_si
     cache.hold(&key);
     cache.keep_near(&key);
     read(&mut cache, &key, "old", 1, sent);
-    assert!(!cache.is_local(&key, true) && !is_current(&cache, &key), "whoever reads it asks");
+    assert!(
+        !cache.is_local(&key, true) && !is_current(&cache, &key),
+        "whoever reads it asks"
+    );
     // However often it has changed by then.
     cache.changed(&key, Mono::ZERO);
     assert_ne!(cache.generation(&key), sent);
@@ -169,13 +185,22 @@ fn an_end_is_shown_when_it_has_come_and_its_estimates_do_not_move_it() {
     let before = version.load(Ordering::Relaxed);
     let second = Duration::from_secs(1);
     cache.ends(&key, 1, Some(second));
-    assert!(version.load(Ordering::Relaxed) > before, "whoever has it shown learns of its end");
+    assert!(
+        version.load(Ordering::Relaxed) > before,
+        "whoever has it shown learns of its end"
+    );
     let before = version.load(Ordering::Relaxed);
     cache.ends(&key, 1, Some(second + ANSWER / 2));
-    assert_eq!((version.load(Ordering::Relaxed), cache.base(&key).expires), (before, Some(second)));
+    assert_eq!(
+        (version.load(Ordering::Relaxed), cache.base(&key).expires),
+        (before, Some(second))
+    );
     assert!(cache.base(&key).at(second).is_none());
     cache.ends(&key, 0, Some(2 * second));
-    assert!(cache.base(&key).at(second).is_none(), "that was said of something else");
+    assert!(
+        cache.base(&key).at(second).is_none(),
+        "that was said of something else"
+    );
     cache.ends(&key, 1, None);
     assert!(cache.base(&key).at(second).is_some());
 }
@@ -185,7 +210,11 @@ fn whoever_watches_a_slot_is_woken_once_until_it_looks() {
     let ((mut cache, key), watch) = (near(), Arc::new(Signal::default()));
     cache.take_raised();
     cache.watch(&key, &watch);
-    assert_eq!(cache.take_stale(9), [Arc::clone(&key)], "it is read, though nobody else asks");
+    assert_eq!(
+        cache.take_stale(9),
+        [Arc::clone(&key)],
+        "it is read, though nobody else asks"
+    );
     let now = cache.generation(&key);
     read(&mut cache, &key, "value", 1, now);
     cache.touch(&key);
@@ -217,7 +246,9 @@ fn a_slot_is_kept_current_until_the_last_one_that_wanted_it_is_gone() {
     cache.let_go(&key);
     assert!(cache.take_stale(9).is_empty(), "nobody wants it any more");
     cache.changed(&key, Mono::ZERO);
-    assert!(cache.take_stale(9).is_empty() && !cache.is_local(&key, true) && cache.not_current() == 0);
+    assert!(
+        cache.take_stale(9).is_empty() && !cache.is_local(&key, true) && cache.not_current() == 0
+    );
     // One that comes later begins anew.
     cache.keep_near(&key);
     assert!(!cache.is_local(&key, true) && !cache.is_shown(&key, true));
@@ -230,7 +261,8 @@ fn a_slot_is_kept_current_until_the_last_one_that_wanted_it_is_gone() {
 
 #[test]
 fn where_changes_are_not_told_what_is_watched_is_looked_at_again_and_nothing_else() {
-    let ((mut cache, key), watch, unwatched) = (near(), Arc::new(Signal::default()), Arc::from("other"));
+    let ((mut cache, key), watch, unwatched) =
+        (near(), Arc::new(Signal::default()), Arc::from("other"));
     cache.hold(&unwatched);
     cache.keep_near(&unwatched);
     cache.watch(&key, &watch);

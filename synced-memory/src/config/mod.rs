@@ -18,7 +18,8 @@ use std::time::Duration;
 /// What the keys begin with unless it is set: as in the Python package.
 const DEFAULT_PREFIX: &str = "memory:";
 
-/// Options for opening a [`Memory`](crate::Memory); made by [`Memory::builder`](crate::Memory::builder).
+/// Options for opening a [`Memory`](crate::Memory); made by
+/// [`Memory::builder`](crate::Memory::builder).
 ///
 /// What is set here wins over the URL's query (`?prefix=app:&timeout=200ms`), and that over the
 /// environment (`REDIS_PREFIX`) and the defaults.
@@ -60,7 +61,9 @@ struct Options {
 impl std::fmt::Debug for Builder {
     /// Without the URL, which may hold a password.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Builder").field("options", &self.options).finish_non_exhaustive()
+        f.debug_struct("Builder")
+            .field("options", &self.options)
+            .finish_non_exhaustive()
     }
 }
 
@@ -88,8 +91,9 @@ impl Builder {
 
     /// How long one call waits at most for a backend that does not answer. Default: 0.5 s.
     ///
-    /// To be longer than the largest value takes to arrive: a read that takes longer is taken for the silence of the
-    /// backend, and the connection is made anew. A large write may take longer; it is queued then, and delivered.
+    /// To be longer than the largest value takes to arrive: a read that takes longer is taken for
+    /// the silence of the backend, and the connection is made anew. A large write may take longer;
+    /// it is queued then, and delivered.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.options.timeout = Some(timeout);
         self
@@ -115,16 +119,17 @@ impl Builder {
         self
     }
 
-    /// How long a delete is remembered, so that an older queued write does not undo it; a write that
-    /// waits for longer becomes a dead letter. Default: 10 days.
+    /// How long a delete is remembered, so that an older queued write does not undo it; a write
+    /// that waits for longer becomes a dead letter. Default: 10 days.
     pub fn tombstone_ttl(mut self, ttl: Duration) -> Self {
         self.options.tombstone_ttl = Some(ttl);
         self
     }
 
-    /// Keeps what is queued on disk, in this directory, which is made where it is missing: `Queued` then means that
-    /// the write survives a crash of this process. The next memory that is opened with the same directory, backend and
-    /// prefix delivers it. Several processes may share a directory. Default: none.
+    /// Keeps what is queued on disk, in this directory, which is made where it is missing: `Queued`
+    /// then means that the write survives a crash of this process. The next memory that is opened
+    /// with the same directory, backend and prefix delivers it. Several processes may share a
+    /// directory. Default: none.
     pub fn journal(mut self, directory: impl Into<PathBuf>) -> Self {
         self.options.journal = Some(directory.into());
         self
@@ -143,7 +148,8 @@ impl Builder {
         self
     }
 
-    /// What writes wait for, unless a key or a field says `behind` or `confirmed`. Default: [`WritePolicy::Through`].
+    /// What writes wait for, unless a key or a field says `behind` or `confirmed`. Default:
+    /// [`WritePolicy::Through`].
     pub fn write_policy(mut self, policy: WritePolicy) -> Self {
         self.options.write_policy = Some(policy);
         self
@@ -170,14 +176,23 @@ impl Builder {
             settings: Settings {
                 timeout: over.timeout.or(of_url.timeout).unwrap_or(defaults.timeout),
                 backoff: over.backoff.or(of_url.backoff).unwrap_or(defaults.backoff),
-                outbox_limit: over.outbox_limit.or(of_url.outbox_limit).unwrap_or(defaults.outbox_limit),
+                outbox_limit: over
+                    .outbox_limit
+                    .or(of_url.outbox_limit)
+                    .unwrap_or(defaults.outbox_limit),
                 shutdown_timeout: over
                     .shutdown_timeout
                     .or(of_url.shutdown_timeout)
                     .unwrap_or(defaults.shutdown_timeout),
-                tombstone_ttl: over.tombstone_ttl.or(of_url.tombstone_ttl).unwrap_or(defaults.tombstone_ttl),
+                tombstone_ttl: over
+                    .tombstone_ttl
+                    .or(of_url.tombstone_ttl)
+                    .unwrap_or(defaults.tombstone_ttl),
                 read_policy: over.read_policy.or(of_url.read_policy).unwrap_or_default(),
-                write_policy: over.write_policy.or(of_url.write_policy).unwrap_or_default(),
+                write_policy: over
+                    .write_policy
+                    .or(of_url.write_policy)
+                    .unwrap_or_default(),
             },
             journal: over.journal.or(of_url.journal),
             durability: over.durability.or(of_url.durability).unwrap_or_default(),

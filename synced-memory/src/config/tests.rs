@@ -17,14 +17,25 @@ fn target(config: &Config) -> String {
 
 #[test]
 fn the_builder_wins_over_the_url_and_that_over_the_environment() {
-    let env = [("SYNCED_MEMORY_URL", "memory:x?prefix=url:&timeout=2s"), ("REDIS_PREFIX", "env:")];
+    let env = [
+        ("SYNCED_MEMORY_URL", "memory:x?prefix=url:&timeout=2s"),
+        ("REDIS_PREFIX", "env:"),
+    ];
     let config = resolve(Builder::default(), &env).unwrap();
-    assert_eq!((config.prefix.as_str(), config.settings.timeout), ("url:", Duration::from_secs(2)));
+    assert_eq!(
+        (config.prefix.as_str(), config.settings.timeout),
+        ("url:", Duration::from_secs(2))
+    );
     let config = resolve(Builder::default().prefix("builder:"), &env).unwrap();
     assert_eq!(config.prefix, "builder:");
     let config = resolve(Builder::default().url("memory:"), &env).unwrap();
     assert_eq!(config.prefix, "env:");
-    assert_eq!(resolve(Builder::default().url("memory:"), &[]).unwrap().prefix, "memory:");
+    assert_eq!(
+        resolve(Builder::default().url("memory:"), &[])
+            .unwrap()
+            .prefix,
+        "memory:"
+    );
 }
 
 #[cfg(feature = "redis")]
@@ -33,9 +44,18 @@ fn the_environment_names_the_server_as_in_the_python_package() {
     let config = resolve(Builder::default(), &[]).unwrap();
     assert_eq!(target(&config), "redis://redis:6379/0");
     let env = [("REDIS_HOST", "db"), ("REDIS_PORT", "7000")];
-    assert_eq!(target(&resolve(Builder::default(), &env).unwrap()), "redis://db:7000/0");
-    let env = [("REDIS_HOST", "db"), ("SYNCED_MEMORY_URL", "valkey://other/2")];
-    assert_eq!(target(&resolve(Builder::default(), &env).unwrap()), "valkey://other:6379/2");
+    assert_eq!(
+        target(&resolve(Builder::default(), &env).unwrap()),
+        "redis://db:7000/0"
+    );
+    let env = [
+        ("REDIS_HOST", "db"),
+        ("SYNCED_MEMORY_URL", "valkey://other/2"),
+    ];
+    assert_eq!(
+        target(&resolve(Builder::default(), &env).unwrap()),
+        "valkey://other:6379/2"
+    );
     assert!(resolve(Builder::default(), &[("REDIS_PORT", "x")]).is_err());
 }
 
@@ -50,7 +70,9 @@ fn unknown_schemes_and_options_are_errors() {
         "memory:#x",
         "memory://x",
     ] {
-        let error = resolve(Builder::default().url(url), &[]).err().unwrap_or_else(|| panic!("{url} was taken"));
+        let error = resolve(Builder::default().url(url), &[])
+            .err()
+            .unwrap_or_else(|| panic!("{url} was taken"));
         assert_eq!(error.kind(), ErrorKind::Config, "{url}");
     }
 }
@@ -69,16 +91,31 @@ fn a_file_has_a_path_of_any_form_and_options() {
         ("sqlite:/a b/é.db", "/a b/é.db".into()),
         ("sqlite:file:x", here.join("file:x")),
     ] {
-        let config = resolve(Builder::default().url(url), &[]).unwrap_or_else(|error| panic!("{url}: {error}"));
-        assert_eq!(target(&config), format!("sqlite:{}", path.display()), "{url}");
+        let config = resolve(Builder::default().url(url), &[])
+            .unwrap_or_else(|error| panic!("{url}: {error}"));
+        assert_eq!(
+            target(&config),
+            format!("sqlite:{}", path.display()),
+            "{url}"
+        );
     }
     let url = "sqlite:x?prefix=app:&durability=fsync";
     let config = resolve(Builder::default().url(url), &[]).unwrap();
-    assert_eq!((config.prefix.as_str(), config.durability), ("app:", Durability::Fsync));
-    for url in
-        ["sqlite:", "sqlite:?prefix=x", "sqlite::memory:", "sqlite://state.db", "sqlite:dir/", "sqlite:x?mode=ro"]
-    {
-        let error = resolve(Builder::default().url(url), &[]).err().unwrap_or_else(|| panic!("{url} was taken"));
+    assert_eq!(
+        (config.prefix.as_str(), config.durability),
+        ("app:", Durability::Fsync)
+    );
+    for url in [
+        "sqlite:",
+        "sqlite:?prefix=x",
+        "sqlite::memory:",
+        "sqlite://state.db",
+        "sqlite:dir/",
+        "sqlite:x?mode=ro",
+    ] {
+        let error = resolve(Builder::default().url(url), &[])
+            .err()
+            .unwrap_or_else(|| panic!("{url} was taken"));
         assert_eq!(error.kind(), ErrorKind::Config, "{url}");
     }
 }
@@ -86,8 +123,13 @@ fn a_file_has_a_path_of_any_form_and_options() {
 #[cfg(not(feature = "sqlite"))]
 #[test]
 fn a_scheme_whose_feature_is_off_is_refused_by_its_name() {
-    let error = resolve(Builder::default().url("sqlite:state.db"), &[]).err().unwrap();
-    assert!(error.kind() == ErrorKind::Config && error.to_string().contains("the feature `sqlite`"), "{error}");
+    let error = resolve(Builder::default().url("sqlite:state.db"), &[])
+        .err()
+        .unwrap();
+    assert!(
+        error.kind() == ErrorKind::Config && error.to_string().contains("the feature `sqlite`"),
+        "{error}"
+    );
 }
 
 #[cfg(feature = "redis")]
@@ -100,7 +142,9 @@ fn no_message_holds_the_password() {
         "redis://:s3cret@/0",
         "redis://:s3cret@host/0#frag",
     ] {
-        let error = resolve(Builder::default().url(url), &[]).err().unwrap_or_else(|| panic!("{url} was taken"));
+        let error = resolve(Builder::default().url(url), &[])
+            .err()
+            .unwrap_or_else(|| panic!("{url} was taken"));
         assert!(!format!("{error} {error:?}").contains("s3cret"), "{error}");
     }
     let builder = Builder::default().url("redis://user:s3cret@host");
@@ -112,8 +156,14 @@ fn no_message_holds_the_password() {
 #[cfg(feature = "redis")]
 #[test]
 fn a_password_may_hold_any_character() {
-    let config = resolve(Builder::default().url("redis://ada:a%2Fb%40c@host:7/3"), &[]).unwrap();
-    let Place::Redis { server, .. } = config.place else { panic!("no server") };
+    let config = resolve(
+        Builder::default().url("redis://ada:a%2Fb%40c@host:7/3"),
+        &[],
+    )
+    .unwrap();
+    let Place::Redis { server, .. } = config.place else {
+        panic!("no server")
+    };
     assert_eq!(server.redis_settings().username(), Some("ada"));
     assert_eq!(server.redis_settings().password(), Some("a/b@c"));
     assert_eq!(server.redis_settings().db(), 3);

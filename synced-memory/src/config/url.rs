@@ -19,37 +19,52 @@ const OPTIONS: &str = "known are prefix, scope, timeout, shutdown_timeout, tombs
 pub(super) fn url_of_host(env: &dyn Fn(&str) -> Option<String>) -> Result<String> {
     let host = env("REDIS_HOST").unwrap_or_else(|| "redis".to_owned());
     let port = env("REDIS_PORT").unwrap_or_else(|| "6379".to_owned());
-    let port: u16 = port.parse().map_err(|_| config_error(format!("REDIS_PORT is `{port}`, which is no port")))?;
-    let host = if host.contains(':') && !host.starts_with('[') { format!("[{host}]") } else { host };
+    let port: u16 = port
+        .parse()
+        .map_err(|_| config_error(format!("REDIS_PORT is `{port}`, which is no port")))?;
+    let host = if host.contains(':') && !host.starts_with('[') {
+        format!("[{host}]")
+    } else {
+        host
+    };
     Ok(format!("redis://{host}:{port}"))
 }
 
 /// A URL's place and options. No message repeats the URL, which may hold a password.
 pub(super) fn parse(url: &str) -> Result<(Place, Options)> {
     let url = Url::parse(url).map_err(|error| match error {
-        url::ParseError::RelativeUrlWithoutBase => config_error(format!("the URL has no scheme: {SCHEMES}")),
+        url::ParseError::RelativeUrlWithoutBase => {
+            config_error(format!("the URL has no scheme: {SCHEMES}"))
+        }
         error => config_error(format!("the URL cannot be read: {error}")),
     })?;
     match url.scheme() {
         "memory" => {
             let options = options(&url, &mut |_, _| Ok(false))?;
             if url.has_authority() {
-                return Err(config_error("a place in this process is given as memory: or memory:name, without `//`"));
+                return Err(config_error(
+                    "a place in this process is given as memory: or memory:name, without `//`",
+                ));
             }
             Ok((Place::Process(decoded(url.path())?), options))
         }
         #[cfg(feature = "redis")]
         "redis" | "valkey" | "dragonfly" | "redis+unix" => server(&url),
         #[cfg(not(feature = "redis"))]
-        "redis" | "valkey" | "dragonfly" | "redis+unix" => Err(config_error("a server needs the feature `redis`")),
+        "redis" | "valkey" | "dragonfly" | "redis+unix" => {
+            Err(config_error("a server needs the feature `redis`"))
+        }
         #[cfg(feature = "sqlite")]
         "sqlite" => file(&url),
         #[cfg(not(feature = "sqlite"))]
         "sqlite" => Err(config_error("an embedded file needs the feature `sqlite`")),
-        "rediss" | "redis-cluster" | "redis-sentinel" => {
-            Err(config_error(format!("`{}:` is not supported by this version", url.scheme())))
-        }
-        other => Err(config_error(format!("the scheme `{other}:` is unknown: {SCHEMES}"))),
+        "rediss" | "redis-cluster" | "redis-sentinel" => Err(config_error(format!(
+            "`{}:` is not supported by this version",
+            url.scheme()
+        ))),
+        other => Err(config_error(format!(
+            "the scheme `{other}:` is unknown: {SCHEMES}"
+        ))),
     }
 }
 
@@ -58,8 +73,11 @@ fn options(url: &Url, more: &mut dyn FnMut(&str, &str) -> Result<bool>) -> Resul
     let mut options = Options::default();
     for (name, value) in url.query_pairs() {
         let duration = || {
-            humantime::parse_duration(&value)
-                .map_err(|_| config_error(format!("the option `{name}` is no duration such as 500ms or 2s")))
+            humantime::parse_duration(&value).map_err(|_| {
+                config_error(format!(
+                    "the option `{name}` is no duration such as 500ms or 2s"
+                ))
+            })
         };
         match &*name {
             "prefix" => options.prefix = Some(value.into_owned()),
@@ -69,22 +87,31 @@ fn options(url: &Url, more: &mut dyn FnMut(&str, &str) -> Result<bool>) -> Resul
             "tombstone_ttl" => options.tombstone_ttl = Some(duration()?),
             "outbox_limit" => {
                 let bytes = value.parse();
-                options.outbox_limit =
-                    Some(bytes.map_err(|_| config_error("the option `outbox_limit` is no number of bytes"))?);
+                options.outbox_limit = Some(bytes.map_err(|_| {
+                    config_error("the option `outbox_limit` is no number of bytes")
+                })?);
             }
             "journal" => options.journal = Some(value.into_owned().into()),
             "durability" => {
                 options.durability = Some(match &*value {
                     "process" => Durability::Process,
                     "fsync" => Durability::Fsync,
-                    _ => return Err(config_error("the option `durability` is `process` or `fsync`")),
+                    _ => {
+                        return Err(config_error(
+                            "the option `durability` is `process` or `fsync`",
+                        ));
+                    }
                 });
             }
             "read_policy" => {
                 options.read_policy = Some(match &*value {
                     "through" => ReadPolicy::Through,
                     "near" => ReadPolicy::Near,
-                    _ => return Err(config_error("the option `read_policy` is `through` or `near`")),
+                    _ => {
+                        return Err(config_error(
+                            "the option `read_policy` is `through` or `near`",
+                        ));
+                    }
                 });
             }
             "write_policy" => {
@@ -93,7 +120,8 @@ fn options(url: &Url, more: &mut dyn FnMut(&str, &str) -> Result<bool>) -> Resul
                     "behind" => WritePolicy::Behind,
                     "confirmed" => WritePolicy::Confirmed,
                     _ => {
-                        let what = "the option `write_policy` is `through`, `behind` or `confirmed`";
+                        let what =
+                            "the option `write_policy` is `through`, `behind` or `confirmed`";
                         return Err(config_error(what));
                     }
                 });
@@ -101,12 +129,16 @@ fn options(url: &Url, more: &mut dyn FnMut(&str, &str) -> Result<bool>) -> Resul
             _ if more(&name, &value)? => {}
             _ => {
                 let scheme = url.scheme();
-                return Err(config_error(format!("the option `{name}` is unknown in a `{scheme}:` URL: {OPTIONS}")));
+                return Err(config_error(format!(
+                    "the option `{name}` is unknown in a `{scheme}:` URL: {OPTIONS}"
+                )));
             }
         }
     }
     if url.fragment().is_some() {
-        return Err(config_error("a `#` in the URL makes no sense; in a password or a path it is written `%23`"));
+        return Err(config_error(
+            "a `#` in the URL makes no sense; in a password or a path it is written `%23`",
+        ));
     }
     Ok(options)
 }
@@ -115,7 +147,10 @@ fn options(url: &Url, more: &mut dyn FnMut(&str, &str) -> Result<bool>) -> Resul
 fn server(url: &Url) -> Result<(Place, Options)> {
     use redis::{ConnectionAddr, IntoConnectionInfo, RedisConnectionInfo};
 
-    let mut login = (decoded(url.username())?, url.password().map(decoded).transpose()?);
+    let mut login = (
+        decoded(url.username())?,
+        url.password().map(decoded).transpose()?,
+    );
     let mut database = 0;
     let is_unix = url.scheme() == "redis+unix";
     let options = options(url, &mut |name, value| {
@@ -130,20 +165,26 @@ fn server(url: &Url) -> Result<(Place, Options)> {
     let (address, target) = if is_unix {
         let path = decoded(url.path())?;
         if url.host_str().is_some_and(|host| !host.is_empty()) || path.len() < 2 {
-            return Err(config_error("a socket is given as redis+unix:///path/of/the/socket"));
+            return Err(config_error(
+                "a socket is given as redis+unix:///path/of/the/socket",
+            ));
         }
         let target = format!("redis+unix://{path}");
         (ConnectionAddr::Unix(path.into()), target)
     } else {
         let host = url.host_str().filter(|host| !host.is_empty());
-        let host = host.ok_or_else(|| config_error(format!("the {}:// URL has no host", url.scheme())))?;
+        let host =
+            host.ok_or_else(|| config_error(format!("the {}:// URL has no host", url.scheme())))?;
         let port = url.port().unwrap_or(6379);
         let path = url.path().trim_start_matches('/');
         if !path.is_empty() {
             database = parse_database(path)?;
         }
         let target = format!("{}://{host}:{port}/{database}", url.scheme());
-        let bare = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+        let bare = host
+            .trim_start_matches('[')
+            .trim_end_matches(']')
+            .to_owned();
         (ConnectionAddr::Tcp(bare, port), target)
     };
     let mut settings = RedisConnectionInfo::default().set_db(database);
@@ -153,8 +194,16 @@ fn server(url: &Url) -> Result<(Place, Options)> {
     if let Some(password) = login.1 {
         settings = settings.set_password(password);
     }
-    let server = address.into_connection_info().map_err(|error| config_error(error.to_string()))?;
-    Ok((Place::Redis { server: server.set_redis_settings(settings), target }, options))
+    let server = address
+        .into_connection_info()
+        .map_err(|error| config_error(error.to_string()))?;
+    Ok((
+        Place::Redis {
+            server: server.set_redis_settings(settings),
+            target,
+        },
+        options,
+    ))
 }
 
 #[cfg(feature = "redis")]
@@ -163,28 +212,36 @@ fn parse_database(text: &str) -> Result<i64> {
     number.ok_or_else(|| config_error("the database in the URL is no number"))
 }
 
-/// `sqlite:path`, relative or absolute. The path is made absolute here: the process may change its directory, and SQLite
-/// gives a meaning of their own to names such as `:memory:`.
+/// `sqlite:path`, relative or absolute. The path is made absolute here: the process may change its
+/// directory, and SQLite gives a meaning of their own to names such as `:memory:`.
 #[cfg(feature = "sqlite")]
 fn file(url: &Url) -> Result<(Place, Options)> {
     let options = options(url, &mut |_, _| Ok(false))?;
     if url.host_str().is_some_and(|host| !host.is_empty()) {
-        return Err(config_error("a file is given as sqlite:path or sqlite:/absolute/path, without `//`"));
+        return Err(config_error(
+            "a file is given as sqlite:path or sqlite:/absolute/path, without `//`",
+        ));
     }
     let path = decoded(url.path())?;
     if path.is_empty() || path.ends_with('/') {
-        return Err(config_error("a file is given as sqlite:path; the URL has none"));
+        return Err(config_error(
+            "a file is given as sqlite:path; the URL has none",
+        ));
     }
     if path == ":memory:" {
-        return Err(config_error("what lives in this process alone is given as memory: or memory:name"));
+        return Err(config_error(
+            "what lives in this process alone is given as memory: or memory:name",
+        ));
     }
-    let path = std::path::absolute(&path).map_err(|error| config_error(format!("the path `{path}`: {error}")))?;
+    let path = std::path::absolute(&path)
+        .map_err(|error| config_error(format!("the path `{path}`: {error}")))?;
     Ok((Place::Sqlite(path), options))
 }
 
 fn decoded(text: &str) -> Result<String> {
     let text = percent_decode_str(text).decode_utf8();
-    text.map(Into::into).map_err(|_| config_error("the URL is not UTF-8 once its `%` are resolved"))
+    text.map(Into::into)
+        .map_err(|_| config_error("the URL is not UTF-8 once its `%` are resolved"))
 }
 
 fn config_error(what: impl Into<String>) -> Error {

@@ -40,16 +40,22 @@ impl Core {
     ///
     /// # Errors
     ///
-    /// `Rejected` where the backend refuses for good, `Journal` where the journal cannot be used; the backend's
-    /// absence is no error (DESIGN, rule 12).
-    pub(crate) fn open(backend: impl Backend, settings: Settings, journal: Option<journal::Place>) -> Result<Self> {
+    /// `Rejected` where the backend refuses for good, `Journal` where the journal cannot be used;
+    /// the backend's absence is no error (DESIGN, rule 12).
+    pub(crate) fn open(
+        backend: impl Backend,
+        settings: Settings,
+        journal: Option<journal::Place>,
+    ) -> Result<Self> {
         let shared = Arc::new(Shared::new(settings, backend.target(), journal)?);
         let deadline = Deadline::after(shared.settings.timeout);
         let (tell_first, first) = oneshot::channel();
         let (tell_end, thread) = oneshot::channel();
         let seen = Arc::clone(&shared);
         let run = move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build();
             match runtime {
                 Ok(runtime) => {
                     runtime.block_on(flusher::run(&seen, &backend, tell_first));
@@ -61,9 +67,16 @@ impl Core {
             drop((backend, seen));
             let _ = tell_end.send(());
         };
-        let spawned = std::thread::Builder::new().name("synced-memory".to_owned()).spawn(run);
+        let spawned = std::thread::Builder::new()
+            .name("synced-memory".to_owned())
+            .spawn(run);
         spawned.map_err(|error| no_thread(&error))?;
-        let core = Self { shared, turns: Turns::default(), closures: Closures::default(), thread };
+        let core = Self {
+            shared,
+            turns: Turns::default(),
+            closures: Closures::default(),
+            thread,
+        };
         match block_on(until(first, deadline)) {
             Some(Ok(Err(error))) if error.kind() == ErrorKind::Rejected => Err(error),
             _ => Ok(core),
@@ -82,16 +95,19 @@ impl Core {
         Deadline::after(self.shared.settings.timeout)
     }
 
-    /// Asks the backend for keys, where it is there; else their slots show what is known. Returns whether it has answered.
+    /// Asks the backend for keys, where it is there; else their slots show what is known. Returns
+    /// whether it has answered.
     ///
     /// # Errors
     ///
     /// The first key that the server refuses for good.
     pub(crate) async fn load(&self, keys: &[Arc<str>]) -> Result<bool> {
-        self.load_with(keys, |just_lost| self.grace(keys, just_lost)).await
+        self.load_with(keys, |just_lost| self.grace(keys, just_lost))
+            .await
     }
 
-    /// The same for a call that only the backend can answer: after a loss it waits for the connection.
+    /// The same for a call that only the backend can answer: after a loss it waits for the
+    /// connection.
     ///
     /// # Errors
     ///
@@ -108,18 +124,29 @@ impl Core {
         let mut given_up = None;
         loop {
             let limit = || Deadline::after(grace(given_up.is_some()).min(deadline.remaining()));
-            let Some(live) = self.live_within(given_up.as_ref(), limit).await else { return Ok(false) };
-            match self.ask_on(&live, refresher::load(&self.shared, &live, keys), deadline).await {
-                Some(Ok(answers)) => return answers.into_iter().collect::<Result<()>>().map(|()| true),
+            let Some(live) = self.live_within(given_up.as_ref(), limit).await else {
+                return Ok(false);
+            };
+            match self
+                .ask_on(&live, refresher::load(&self.shared, &live, keys), deadline)
+                .await
+            {
+                Some(Ok(answers)) => {
+                    return answers.into_iter().collect::<Result<()>>().map(|()| true);
+                }
                 Some(Err(_)) => given_up = Some(live),
                 None => return Ok(false),
             }
         }
     }
 
-    /// A connection that was not given up: the one that is there, or that comes until the deadline, which is asked for where
-    /// none is.
-    async fn live_within(&self, given_up: Option<&Arc<Live>>, deadline: impl Fn() -> Deadline) -> Option<Arc<Live>> {
+    /// A connection that was not given up: the one that is there, or that comes until the deadline,
+    /// which is asked for where none is.
+    async fn live_within(
+        &self,
+        given_up: Option<&Arc<Live>>,
+        deadline: impl Fn() -> Deadline,
+    ) -> Option<Arc<Live>> {
         loop {
             if let Some(live) = self.shared.live_but(given_up) {
                 return Some(live);
@@ -137,7 +164,11 @@ impl Core {
         let (key, deadline) = (&keys[0], self.deadline());
         self.check_connected(key)?;
         let unavailable = |fault: Fault| {
-            let kind = if fault.is_refused() { ErrorKind::Rejected } else { ErrorKind::Unavailable };
+            let kind = if fault.is_refused() {
+                ErrorKind::Rejected
+            } else {
+                ErrorKind::Unavailable
+            };
             Error::of_key(kind, key, fault)
         };
         let mut given_up = None;
@@ -147,7 +178,12 @@ impl Core {
             };
             let read = self.shared.issue(&live, live.session.read(keys), |_| ());
             match self.ask_on(&live, read, deadline).await {
-                Some(Ok(answers)) => return answers.into_iter().map(|answer| answer.map_err(unavailable)).collect(),
+                Some(Ok(answers)) => {
+                    return answers
+                        .into_iter()
+                        .map(|answer| answer.map_err(unavailable))
+                        .collect();
+                }
                 Some(Err(fault)) if fault.is_lost() => given_up = Some(live),
                 Some(Err(fault)) => return Err(unavailable(fault)),
                 None => return Err(unavailable(self.silent("a read"))),
@@ -155,7 +191,8 @@ impl Core {
         }
     }
 
-    /// Whether the backend is there, for a call that only it can answer. It may answer, and take no writes.
+    /// Whether the backend is there, for a call that only it can answer. It may answer, and take no
+    /// writes.
     ///
     /// # Errors
     ///
@@ -163,18 +200,22 @@ impl Core {
     fn check_connected(&self, key: &str) -> Result<()> {
         self.shared.check_open()?;
         let state = self.shared.state();
-        if state.link == Link::Down { Err(state.unavailable(key)) } else { Ok(()) }
+        if state.link == Link::Down {
+            Err(state.unavailable(key))
+        } else {
+            Ok(())
+        }
     }
 
-    /// Whether so little is left of the time of a call that a connection that is only slow would be taken for a silent
-    /// one.
+    /// Whether so little is left of the time of a call that a connection that is only slow would be
+    /// taken for a silent one.
     fn is_late(&self, deadline: Deadline) -> bool {
         deadline.remaining() <= self.shared.settings.timeout / 2
     }
 
-    /// How long a read waits for a connection. Where something is known of each key, not at all. Else an
-    /// unset value would be a guess, and shortly after a loss, while the breaker is not open yet, the
-    /// connection may be about to come back.
+    /// How long a read waits for a connection. Where something is known of each key, not at all.
+    /// Else an unset value would be a guess, and shortly after a loss, while the breaker is not
+    /// open yet, the connection may be about to come back.
     fn grace(&self, keys: &[Arc<str>], just_lost: bool) -> Duration {
         let limit = self.shared.settings.timeout;
         let state = self.shared.state();
@@ -186,7 +227,9 @@ impl Core {
             return limit;
         }
         let mono = self.shared.clock.mono();
-        state.lost_at.map_or(Duration::ZERO, |lost| (lost + limit).saturating_sub(mono))
+        state
+            .lost_at
+            .map_or(Duration::ZERO, |lost| (lost + limit).saturating_sub(mono))
     }
 
     /// Makes a request on the connection; `None` where there is none, or it is silent.
@@ -195,7 +238,8 @@ impl Core {
         request: impl FnOnce(Arc<Live>) -> F,
     ) -> Option<Result<T, Fault>> {
         let live = self.shared.live()?;
-        self.ask_on(&live, request(Arc::clone(&live)), self.deadline()).await
+        self.ask_on(&live, request(Arc::clone(&live)), self.deadline())
+            .await
     }
 
     /// Waits for a request on this connection, which is given up when it is lost or silent.
@@ -208,7 +252,8 @@ impl Core {
         let is_late = self.is_late(deadline);
         let answer = until(request, deadline).await;
         match &answer {
-            // Behind a large write there is no telling; the flusher ends it where that takes too long.
+            // Behind a large write there is no telling; the flusher ends it where that takes too
+            // long.
             None if !is_late && !self.shared.is_uploading() => live.end(self.silent("a read")),
             Some(Err(fault)) if fault.is_lost() => live.end(fault.clone()),
             None | Some(_) => {}
@@ -223,15 +268,24 @@ impl Core {
 
     /// Queues a write, and waits for its answer where the backend is there.
     ///
-    /// Where it is the only thing to send for its key, it is sent from this thread, which is then the one
-    /// that the answer wakes; the flusher sends everything else.
-    pub(crate) async fn write(&self, key: &Arc<str>, request: Request, policy: WritePolicy) -> Result<Answer> {
+    /// Where it is the only thing to send for its key, it is sent from this thread, which is then
+    /// the one that the answer wakes; the flusher sends everything else.
+    pub(crate) async fn write(
+        &self,
+        key: &Arc<str>,
+        request: Request,
+        policy: WritePolicy,
+    ) -> Result<Answer> {
         if policy == WritePolicy::Behind {
             let mut accepted = self.accept(key, request, policy)?;
             self.forward();
-            return accepted.answer.try_recv().unwrap_or(Ok(Answer::new(Written::Queued, false)));
+            return accepted
+                .answer
+                .try_recv()
+                .unwrap_or(Ok(Answer::new(Written::Queued, false)));
         }
-        self.write_within(key, request, policy, self.deadline()).await
+        self.write_within(key, request, policy, self.deadline())
+            .await
     }
 
     /// The same of a write whose answer is waited for, until the deadline.
@@ -243,7 +297,9 @@ impl Core {
         deadline: Deadline,
     ) -> Result<Answer> {
         let mut last_try = self.shared.clock.mono();
-        let answer = self.send(key, request, policy, deadline, &mut last_try).await?;
+        let answer = self
+            .send(key, request, policy, deadline, &mut last_try)
+            .await?;
         // What was taken is lost with a future that is dropped from here on.
         let may_wait = answer.taken.is_none() || is_blocking().await;
         if let Some(waiting) = answer.contended.filter(|_| may_wait) {
@@ -272,7 +328,9 @@ impl Core {
             // Under the lock: the clock and what it has stamped move in one step.
             let at = self.shared.clock.at();
             let accepted = state.write(key, request, policy, at)?;
-            let own = live.as_ref().and_then(|_| state.take_small(key, LARGE, at.mono));
+            let own = live
+                .as_ref()
+                .and_then(|_| state.take_small(key, LARGE, at.mono));
             (Pending::new(&self.shared, key, accepted, policy), own)
         };
         while let Some((live, attempt)) = live.as_ref().zip(own.take()) {
@@ -287,10 +345,14 @@ impl Core {
                     }
                     // Something else was there: it goes out again, on that.
                     if !self.is_late(deadline) {
-                        own = self.shared.state().take_small(key, LARGE, self.shared.clock.mono());
+                        own = self
+                            .shared
+                            .state()
+                            .take_small(key, LARGE, self.shared.clock.mono());
                     }
                 }
-                // What was not done is the flusher's, which finds out when to try again, also where it was withdrawn.
+                // What was not done is the flusher's, which finds out when to try again, also where
+                // it was withdrawn.
                 Some(Err(_)) => self.shared.wake.notify_one(),
             }
         }
@@ -314,14 +376,26 @@ impl Core {
             Ok(_) => true,
             Err(error) => error.kind() == ErrorKind::InDoubt,
         });
-        let first = answers.iter().find_map(|answer| answer.as_ref().err()).cloned();
+        let first = answers
+            .iter()
+            .find_map(|answer| answer.as_ref().err())
+            .cloned();
         match first {
             Some(first) if policy == WritePolicy::Confirmed && keys.len() > 1 => {
-                let kind = if is_any_made { ErrorKind::InDoubt } else { first.kind() };
-                let became = answers.iter().map(|answer| answer.as_ref().err().map(Error::kind));
+                let kind = if is_any_made {
+                    ErrorKind::InDoubt
+                } else {
+                    first.kind()
+                };
+                let became = answers
+                    .iter()
+                    .map(|answer| answer.as_ref().err().map(Error::kind));
                 let keys: Vec<_> = keys.iter().map(ToString::to_string).zip(became).collect();
                 let missing = keys.iter().filter(|(_, error)| error.is_some()).count();
-                let what = format!("{missing} of {} keys were not confirmed, the first of them {first}", keys.len());
+                let what = format!(
+                    "{missing} of {} keys were not confirmed, the first of them {first}",
+                    keys.len()
+                );
                 Err(Error::of_keys(kind, what, keys))
             }
             _ => answers.into_iter().collect(),
@@ -366,7 +440,9 @@ impl Core {
         };
         self.forward();
         let id = accepted.sequence;
-        let answer = Pending::new(&self.shared, &key, accepted, WritePolicy::Through).wait(deadline).await;
+        let answer = Pending::new(&self.shared, &key, accepted, WritePolicy::Through)
+            .wait(deadline)
+            .await;
         self.shared.state().letter_is_over(id);
         Ok(answer?.written)
     }
@@ -451,7 +527,11 @@ impl Core {
     fn undelivered(&self) -> Error {
         const NAMED: usize = 5;
         let state = self.shared.state();
-        let mut keys: Vec<_> = state.outbox.entries().map(|(key, _)| format!("`{key}`")).collect();
+        let mut keys: Vec<_> = state
+            .outbox
+            .entries()
+            .map(|(key, _)| format!("`{key}`"))
+            .collect();
         let count = keys.len();
         keys.sort_unstable();
         keys.dedup();
@@ -459,8 +539,15 @@ impl Core {
         keys.truncate(NAMED);
         let cause = state.last_error.as_ref().filter(|_| state.link != Link::Up);
         let cause = cause.map(|cause| format!(": {cause}")).unwrap_or_default();
-        let kept = if state.is_journalled() { "; they are kept in the journal" } else { "" };
-        let what = format!("{count} writes were not delivered ({}{more}){cause}{kept}", keys.join(", "));
+        let kept = if state.is_journalled() {
+            "; they are kept in the journal"
+        } else {
+            ""
+        };
+        let what = format!(
+            "{count} writes were not delivered ({}{more}){cause}{kept}",
+            keys.join(", ")
+        );
         Error::new(ErrorKind::Timeout, what)
     }
 }
@@ -473,17 +560,26 @@ impl Drop for Core {
             Err(error) if self.shared.state().is_journalled() => {
                 tracing::warn!(target = self.shared.target, %error, "dropped with writes that the next process delivers");
             }
-            Err(error) => tracing::error!(target = self.shared.target, %error, "dropped with undelivered writes"),
+            Err(error) => {
+                tracing::error!(target = self.shared.target, %error, "dropped with undelivered writes")
+            }
             Ok(()) => {}
         }
         self.shared.stop();
-        // It ends at once, unless it is in the middle of something: no drop waits for that for long.
-        let _ = block_on(until(&mut self.thread, Deadline::after(limit.min(THREAD_END))));
+        // It ends at once, unless it is in the middle of something: no drop waits for that for
+        // long.
+        let _ = block_on(until(
+            &mut self.thread,
+            Deadline::after(limit.min(THREAD_END)),
+        ));
     }
 }
 
 fn no_thread(error: &std::io::Error) -> Error {
-    Error::new(ErrorKind::Config, format!("the I/O thread could not start: {error}"))
+    Error::new(
+        ErrorKind::Config,
+        format!("the I/O thread could not start: {error}"),
+    )
 }
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
-//! A write whose caller waits for what comes of it: until the deadline, or until nobody waits any more.
+//! A write whose caller waits for what comes of it: until the deadline, or until nobody waits any
+//! more.
 
 use crate::clock::Deadline;
 use crate::commit::Sequence;
@@ -22,9 +23,24 @@ pub(super) struct Pending<'a> {
 }
 
 impl<'a> Pending<'a> {
-    pub(super) fn new(shared: &'a Shared, key: &'a Arc<str>, accepted: Accepted, policy: WritePolicy) -> Self {
-        let Accepted { sequence: id, answer } = accepted;
-        Self { shared, key, id, answer, policy, is_over: false }
+    pub(super) fn new(
+        shared: &'a Shared,
+        key: &'a Arc<str>,
+        accepted: Accepted,
+        policy: WritePolicy,
+    ) -> Self {
+        let Accepted {
+            sequence: id,
+            answer,
+        } = accepted;
+        Self {
+            shared,
+            key,
+            id,
+            answer,
+            policy,
+            is_over: false,
+        }
     }
 
     /// What has come of it, if that is known. What was taken is the caller's from then on.
@@ -36,13 +52,17 @@ impl<'a> Pending<'a> {
     /// Takes in that its caller gets the answer.
     fn hand_out(&mut self, answer: Result<Answer>) -> Result<Answer> {
         self.is_over = true;
-        if let Ok(Answer { taken: Some(name), .. }) = &answer {
+        if let Ok(Answer {
+            taken: Some(name), ..
+        }) = &answer
+        {
             self.shared.state().handed(*name);
         }
         answer
     }
 
-    /// Waits for what comes of it until the deadline; then it is promised, or withdrawn, or in doubt.
+    /// Waits for what comes of it until the deadline; then it is promised, or withdrawn, or in
+    /// doubt.
     pub(super) async fn wait(mut self, deadline: Deadline) -> Result<Answer> {
         let shared = self.shared;
         if let Some(Ok(answer)) = until(shared.told.wakes(&mut self.answer), deadline).await {
@@ -54,10 +74,13 @@ impl<'a> Pending<'a> {
         // From here on it is promised; the answer may have come at the last moment.
         shared.state().promise(self.key, self.id);
         self.is_over = true;
-        self.answer.try_recv().unwrap_or(Ok(Answer::new(Written::Queued, false)))
+        self.answer
+            .try_recv()
+            .unwrap_or(Ok(Answer::new(Written::Queued, false)))
     }
 
-    /// The time of a confirmed write is over: it is withdrawn, or in doubt. The answer may have come at the last moment.
+    /// The time of a confirmed write is over: it is withdrawn, or in doubt. The answer may have
+    /// come at the last moment.
     fn give_up(&mut self) -> Result<Answer> {
         let mut state = self.shared.state();
         self.answer.close();
@@ -70,7 +93,9 @@ impl<'a> Pending<'a> {
             Err(closed) => closed,
             Ok(()) => state.not_made(self.key, self.id),
         };
-        let error = state.withdraw(self.key, self.id, error.clone()).unwrap_or(error);
+        let error = state
+            .withdraw(self.key, self.id, error.clone())
+            .unwrap_or(error);
         drop(state);
         self.go_on();
         Err(error)
@@ -87,7 +112,8 @@ impl<'a> Pending<'a> {
 }
 
 impl Drop for Pending<'_> {
-    /// A confirmed write that nobody waits for any more is withdrawn, or in doubt; what it has taken goes back.
+    /// A confirmed write that nobody waits for any more is withdrawn, or in doubt; what it has
+    /// taken goes back.
     fn drop(&mut self) {
         if self.is_over || self.policy != WritePolicy::Confirmed {
             return;
@@ -95,7 +121,9 @@ impl Drop for Pending<'_> {
         let mut state = self.shared.state();
         self.answer.close();
         match self.answer.try_recv() {
-            Ok(Ok(Answer { taken: Some(name), .. })) => state.not_handed(name),
+            Ok(Ok(Answer {
+                taken: Some(name), ..
+            })) => state.not_handed(name),
             Ok(_) => {}
             Err(_) => {
                 let error = state.not_made(self.key, self.id);

@@ -1,4 +1,5 @@
-//! A file of frames: each with its length and checksum before it, so that a torn or changed one is noticed.
+//! A file of frames: each with its length and checksum before it, so that a torn or changed one is
+//! noticed.
 
 use fs4::fs_std::FileExt;
 use std::fs::{File, OpenOptions};
@@ -30,13 +31,18 @@ pub(super) struct Frames {
 
 impl JournalFile {
     pub(super) fn create(path: &Path, first: &[u8]) -> io::Result<Self> {
-        let file = OpenOptions::new().create_new(true).read(true).write(true).open(path)?;
+        let file = OpenOptions::new()
+            .create_new(true)
+            .read(true)
+            .write(true)
+            .open(path)?;
         let mut file = Self::locked(file, path)?.ok_or(io::ErrorKind::AlreadyExists)?;
         file.append(first, false)?;
         Ok(file)
     }
 
-    /// Takes over the file of a process that is gone; nothing while somebody uses it, or where it is gone.
+    /// Takes over the file of a process that is gone; nothing while somebody uses it, or where it
+    /// is gone.
     pub(super) fn adopt(path: &Path) -> Option<Self> {
         let file = OpenOptions::new().read(true).write(true).open(path).ok()?;
         let mut file = Self::locked(file, path).ok()??;
@@ -48,7 +54,11 @@ impl JournalFile {
 
     fn locked(file: File, path: &Path) -> io::Result<Option<Self>> {
         let is_locked = FileExt::try_lock_exclusive(&file)?;
-        Ok(is_locked.then(|| Self { file, path: path.to_owned(), len: 0 }))
+        Ok(is_locked.then(|| Self {
+            file,
+            path: path.to_owned(),
+            len: 0,
+        }))
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -62,8 +72,17 @@ impl JournalFile {
     /// Adds a frame; where that fails it is not there.
     pub(super) fn append(&mut self, payload: &[u8], durable: bool) -> io::Result<()> {
         let frame = framed(payload);
-        let result = self.file.seek(SeekFrom::Start(self.len)).and_then(|_| self.file.write_all(&frame));
-        let result = result.and_then(|()| if durable { self.file.sync_data() } else { Ok(()) });
+        let result = self
+            .file
+            .seek(SeekFrom::Start(self.len))
+            .and_then(|_| self.file.write_all(&frame));
+        let result = result.and_then(|()| {
+            if durable {
+                self.file.sync_data()
+            } else {
+                Ok(())
+            }
+        });
         match result {
             Ok(()) => self.len += frame.len() as u64,
             // A part of it may be there: the next one is written over it.
@@ -73,11 +92,20 @@ impl JournalFile {
     }
 
     /// Replaces all frames, in one step; where that fails they are as they were.
-    pub(super) fn rewrite(&mut self, payloads: impl Iterator<Item = Vec<u8>>, durable: bool) -> io::Result<()> {
+    pub(super) fn rewrite(
+        &mut self,
+        payloads: impl Iterator<Item = Vec<u8>>,
+        durable: bool,
+    ) -> io::Result<()> {
         let beside = self.path.with_extension(REWRITTEN);
         let written = (|| {
             let directory = File::open(self.path.parent().unwrap_or(Path::new(".")))?;
-            let file = OpenOptions::new().create(true).truncate(true).read(true).write(true).open(&beside)?;
+            let file = OpenOptions::new()
+                .create(true)
+                .truncate(true)
+                .read(true)
+                .write(true)
+                .open(&beside)?;
             let mut new = Self::locked(file, &beside)?.ok_or(io::ErrorKind::WouldBlock)?;
             let mut bytes = Vec::new();
             for payload in payloads {
@@ -97,7 +125,11 @@ impl JournalFile {
                 std::mem::swap(&mut self.file, &mut new.file);
                 self.len = new.len;
                 // Its name is in the directory, which has to be on disk as well.
-                if durable { directory.sync_all() } else { Ok(()) }
+                if durable {
+                    directory.sync_all()
+                } else {
+                    Ok(())
+                }
             }
             Err(error) => {
                 let _ = std::fs::remove_file(&beside);
@@ -176,7 +208,8 @@ fn split(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
 fn same_file(file: &File, path: &Path) -> bool {
     use std::os::unix::fs::MetadataExt;
     let id = |metadata: &std::fs::Metadata| (metadata.dev(), metadata.ino());
-    file.metadata().is_ok_and(|own| std::fs::metadata(path).is_ok_and(|there| id(&own) == id(&there)))
+    file.metadata()
+        .is_ok_and(|own| std::fs::metadata(path).is_ok_and(|there| id(&own) == id(&there)))
 }
 
 #[cfg(not(unix))]

@@ -1,9 +1,10 @@
 //! The journal: the outbox on disk.
 //!
-//! One file for each opened memory, in a directory that several processes may share. What was promised to be
-//! sent is in it before the promise is made; what was answered for is marked so. A memory that opens adopts the files
-//! of processes that ended without delivering: it takes over their writes with their writer ids and sequence
-//! numbers, so that each is applied once, whatever had been sent before (DESIGN, sections 4 and 5).
+//! One file for each opened memory, in a directory that several processes may share. What was
+//! promised to be sent is in it before the promise is made; what was answered for is marked so. A
+//! memory that opens adopts the files of processes that ended without delivering: it takes over
+//! their writes with their writer ids and sequence numbers, so that each is applied once, whatever
+//! had been sent before (DESIGN, sections 4 and 5).
 //!
 //! - `record.rs`: what is written, and how a journal is read back into an outbox
 //! - `file.rs`: frames with checksums, locks, compaction
@@ -55,7 +56,9 @@ pub(crate) struct Place {
 
 impl fmt::Debug for Journal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Journal").field("durability", &self.durability).finish_non_exhaustive()
+        f.debug_struct("Journal")
+            .field("durability", &self.durability)
+            .finish_non_exhaustive()
     }
 }
 
@@ -71,14 +74,18 @@ pub(crate) struct Adopted {
 }
 
 impl Journal {
-    /// A journal of its own for `writer` in the directory, which is made where it is missing; and what processes
-    /// that are gone have left there for the same target.
+    /// A journal of its own for `writer` in the directory, which is made where it is missing; and
+    /// what processes that are gone have left there for the same target.
     ///
     /// # Errors
     ///
     /// `Journal` where the directory cannot be used.
     pub(crate) fn open(place: Place, writer: Writer, origin: Origin) -> Result<(Self, Adopted)> {
-        let Place { directory, target, durability } = place;
+        let Place {
+            directory,
+            target,
+            durability,
+        } = place;
         let directory = &directory;
         std::fs::create_dir_all(directory).map_err(|error| failed(directory, &error))?;
         let mut adopted = Adopted::default();
@@ -86,8 +93,18 @@ impl Journal {
             adopted.add(&path, &target, origin);
         }
         let path = directory.join(format!("{writer:016x}.{EXTENSION}"));
-        let file = JournalFile::create(&path, &Record::header(&target)).map_err(|error| failed(&path, &error))?;
-        Ok((Self { file, target, durability, origin, letters: 0 }, adopted))
+        let file = JournalFile::create(&path, &Record::header(&target))
+            .map_err(|error| failed(&path, &error))?;
+        Ok((
+            Self {
+                file,
+                target,
+                durability,
+                origin,
+                letters: 0,
+            },
+            adopted,
+        ))
     }
 
     /// Adds a record, before what it says is promised to anybody.
@@ -98,14 +115,17 @@ impl Journal {
     pub(crate) fn append(&mut self, record: &Record<'_>) -> Result<()> {
         let is_durable = self.durability == Durability::Fsync && record.is_promise();
         let frame = record.encoded();
-        self.file.append(&frame, is_durable).map_err(|error| failed(self.file.path(), &error))?;
+        self.file
+            .append(&frame, is_durable)
+            .map_err(|error| failed(self.file.path(), &error))?;
         if matches!(record, Record::Aside(_)) {
             self.letters += frame.len() as u64;
         }
         Ok(())
     }
 
-    /// Whether it has grown far beyond what it stands for: what waits, in `live` bytes, and dead letters.
+    /// Whether it has grown far beyond what it stands for: what waits, in `live` bytes, and dead
+    /// letters.
     pub(crate) fn is_worth_rewriting(&self, live: usize) -> bool {
         self.file.len() > SLACK + 4 * (live as u64 + self.letters)
     }
@@ -119,12 +139,18 @@ impl Journal {
         let mut letters = 0;
         let records = records.map(|record| {
             let frame = record.encoded();
-            letters += if matches!(record, Record::Aside(_)) { frame.len() as u64 } else { 0 };
+            letters += if matches!(record, Record::Aside(_)) {
+                frame.len() as u64
+            } else {
+                0
+            };
             frame
         });
         let frames = std::iter::once(Record::header(&self.target)).chain(records);
         let durable = self.durability == Durability::Fsync;
-        self.file.rewrite(frames, durable).map_err(|error| failed(self.file.path(), &error))?;
+        self.file
+            .rewrite(frames, durable)
+            .map_err(|error| failed(self.file.path(), &error))?;
         self.letters = letters;
         Ok(())
     }
@@ -145,7 +171,9 @@ impl Adopted {
 
     /// Takes in the journal at `path`, unless somebody uses it, or it is for another target.
     fn add(&mut self, path: &Path, target: &str, origin: Origin) {
-        let Some(file) = JournalFile::adopt(path) else { return };
+        let Some(file) = JournalFile::adopt(path) else {
+            return;
+        };
         let frames = match file.frames() {
             Ok(frames) => frames,
             Err(error) => return self.report(failed(path, &error)),
@@ -158,14 +186,21 @@ impl Adopted {
             }
             return;
         }
-        let Replayed { kept, mut letters, unread } = record::replay(&whole, origin);
+        let Replayed {
+            kept,
+            mut letters,
+            unread,
+        } = record::replay(&whole, origin);
         if damaged > 0 || unread > 0 {
             let aside = file.keep_a_copy();
             let copy = aside.map_or_else(
                 |error| format!("no copy could be kept: {error}"),
                 |copy| format!("a copy is {}", copy.display()),
             );
-            let what = format!("{}: {damaged} bytes and {unread} records could not be read; {copy}", path.display());
+            let what = format!(
+                "{}: {damaged} bytes and {unread} records could not be read; {copy}",
+                path.display()
+            );
             self.report(Error::new(ErrorKind::Journal, what));
         }
         file.tidy();
@@ -187,8 +222,21 @@ fn left_behind(directory: &Path) -> Result<Vec<PathBuf>> {
     let entries = std::fs::read_dir(directory).map_err(|error| failed(directory, &error))?;
     let mut found: Vec<_> = entries
         .flatten()
-        .filter(|entry| entry.path().extension().is_some_and(|extension| extension == EXTENSION))
-        .map(|entry| (entry.metadata().and_then(|metadata| metadata.modified()).ok(), entry.path()))
+        .filter(|entry| {
+            entry
+                .path()
+                .extension()
+                .is_some_and(|extension| extension == EXTENSION)
+        })
+        .map(|entry| {
+            (
+                entry
+                    .metadata()
+                    .and_then(|metadata| metadata.modified())
+                    .ok(),
+                entry.path(),
+            )
+        })
         .collect();
     found.sort_unstable();
     Ok(found.into_iter().map(|(_, path)| path).collect())

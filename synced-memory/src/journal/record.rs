@@ -1,6 +1,7 @@
 //! What is written into a journal, and how it is read back.
 //!
-//! A record is JSON. Times are ns since 1970 by this host's clock: only hosts that share the disk read them.
+//! A record is JSON. Times are ns since 1970 by this host's clock: only hosts that share the disk
+//! read them.
 
 use super::Name;
 use crate::cache::{Base, Ticket};
@@ -18,8 +19,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The form of the records. The first one knew no comparisons, no takes and no letters that are retried; what it says is
-/// read as before.
+/// The form of the records. The first one knew no comparisons, no takes and no letters that are
+/// retried; what it says is read as before.
 const VERSION: u32 = 2;
 const FIRST: u32 = 1;
 
@@ -138,7 +139,8 @@ pub(crate) struct Origin(pub(crate) u64);
 
 impl Origin {
     fn wall(self, mono: Mono) -> u64 {
-        self.0.saturating_add(u64::try_from(mono.as_nanos()).unwrap_or(u64::MAX))
+        self.0
+            .saturating_add(u64::try_from(mono.as_nanos()).unwrap_or(u64::MAX))
     }
 
     fn mono(self, wall: u64) -> Mono {
@@ -155,25 +157,51 @@ pub(crate) struct Kept {
 
 impl<'a> Record<'a> {
     pub(super) fn header(target: &str) -> Vec<u8> {
-        encoded(&Header { synced_memory_journal: VERSION, target: target.into() })
+        encoded(&Header {
+            synced_memory_journal: VERSION,
+            target: target.into(),
+        })
     }
 
     /// Whether a journal that begins so can be read, and is for this target.
     pub(super) fn is_header(frame: &[u8], target: &str) -> bool {
-        serde_json::from_slice::<Header<'_>>(frame)
-            .is_ok_and(|header| (FIRST..=VERSION).contains(&header.synced_memory_journal) && header.target == target)
+        serde_json::from_slice::<Header<'_>>(frame).is_ok_and(|header| {
+            (FIRST..=VERSION).contains(&header.synced_memory_journal) && header.target == target
+        })
     }
 
     /// That `write` is queued behind what the outbox has.
-    pub(crate) fn wrote(outbox: &Outbox, key: &'a str, write: &'a Write, ends: Option<Ends>, origin: Origin) -> Self {
+    pub(crate) fn wrote(
+        outbox: &Outbox,
+        key: &'a str,
+        write: &'a Write,
+        ends: Option<Ends>,
+        origin: Origin,
+    ) -> Self {
         let (assign, mutate) = match &write.what {
             What::Assign(change) => (Some(Assigned::of(change)), None),
             What::Mutate(mutation) => (None, Some(Cow::Borrowed(mutation))),
         };
-        let (expires, at) = (write.expires.map(|expires| origin.wall(expires)), origin.wall(write.written));
+        let (expires, at) = (
+            write.expires.map(|expires| origin.wall(expires)),
+            origin.wall(write.written),
+        );
         let take = write.take.as_ref().map(Cow::Borrowed);
-        let write = Written { key: key.into(), assign, mutate, take, stamp: write.stamp, expires, at };
-        Self::Wrote { after: outbox.last_sequence(), writer: outbox.writer(), write, ends }
+        let write = Written {
+            key: key.into(),
+            assign,
+            mutate,
+            take,
+            stamp: write.stamp,
+            expires,
+            at,
+        };
+        Self::Wrote {
+            after: outbox.last_sequence(),
+            writer: outbox.writer(),
+            write,
+            ends,
+        }
     }
 
     /// How a write stands.
@@ -240,9 +268,10 @@ impl<'a> Assigned<'a> {
 
     fn change(self) -> Change {
         match self {
-            Self::Envelope(envelope) => {
-                Change::Put { envelope: Bytes::from(envelope.into_owned()), ttl: TimeToLive::Keep }
-            }
+            Self::Envelope(envelope) => Change::Put {
+                envelope: Bytes::from(envelope.into_owned()),
+                ttl: TimeToLive::Keep,
+            },
             Self::Delete => Change::Delete,
         }
     }
@@ -270,7 +299,11 @@ pub(super) fn replay(records: &[Vec<u8>], origin: Origin) -> Replayed {
             Ok(Record::HandedOut) => replayed.letters.clear(),
             Ok(Record::Ended(id)) => replayed.letters.retain(|letter| letter.id != id),
             Ok(record) => {
-                if let Record::Wrote { ends: Some(Ends::Letter(id)), .. } = &record {
+                if let Record::Wrote {
+                    ends: Some(Ends::Letter(id)),
+                    ..
+                } = &record
+                {
                     replayed.letters.retain(|letter| letter.id != *id);
                 }
                 take_in(&mut outbox, &mut keys, record, place, origin);
@@ -278,24 +311,39 @@ pub(super) fn replay(records: &[Vec<u8>], origin: Origin) -> Replayed {
             Err(_) => replayed.unread += 1,
         }
     }
-    replayed.kept = outbox.into_entries().map(|(key, entry)| Kept { key, entry }).collect();
+    replayed.kept = outbox
+        .into_entries()
+        .map(|(key, entry)| Kept { key, entry })
+        .collect();
     replayed
 }
 
 impl From<Aside<'_>> for Letter {
     fn from(aside: Aside<'_>) -> Self {
-        let kind = if aside.rejected { ErrorKind::Rejected } else { ErrorKind::Conflict };
+        let kind = if aside.rejected {
+            ErrorKind::Rejected
+        } else {
+            ErrorKind::Conflict
+        };
         let stamp = Stamp::new(aside.stamp);
-        let first_value = aside
-            .value
-            .map(|value| Change::Put { envelope: Unsealed::of_text(value.get()).seal(stamp), ttl: TimeToLive::Keep });
-        let mut first_changes = aside.changes.into_iter().map(|operations| Mutation::new(None, operations));
+        let first_value = aside.value.map(|value| Change::Put {
+            envelope: Unsealed::of_text(value.get()).seal(stamp),
+            ttl: TimeToLive::Keep,
+        });
+        let mut first_changes = aside
+            .changes
+            .into_iter()
+            .map(|operations| Mutation::new(None, operations));
         let first_mutation = first_changes.next().map(|mut first| {
             first_changes.for_each(|more| first.join(more));
             first
         });
         Self {
-            id: if aside.id == 0 { fastrand::u64(..) } else { aside.id },
+            id: if aside.id == 0 {
+                fastrand::u64(..)
+            } else {
+                aside.id
+            },
             key: Arc::from(&*aside.key),
             assignment: aside.assign.map(Assigned::change).or(first_value),
             mutation: aside.mutate.map(Cow::into_owned).or(first_mutation),
@@ -309,9 +357,20 @@ impl From<Aside<'_>> for Letter {
 }
 
 /// `keys`: where each write is. `place`: that of the record.
-fn take_in(outbox: &mut Outbox, keys: &mut HashMap<Name, Arc<str>>, record: Record<'_>, place: Ticket, origin: Origin) {
+fn take_in(
+    outbox: &mut Outbox,
+    keys: &mut HashMap<Name, Arc<str>>,
+    record: Record<'_>,
+    place: Ticket,
+    origin: Origin,
+) {
     match record {
-        Record::Wrote { after, writer, write, ends } => {
+        Record::Wrote {
+            after,
+            writer,
+            write,
+            ends,
+        } => {
             if let Some(Ends::Take(name)) = ends
                 && let Some(key) = keys.remove(&name)
             {
@@ -321,7 +380,8 @@ fn take_in(outbox: &mut Outbox, keys: &mut HashMap<Name, Arc<str>>, record: Reco
             let key: Arc<str> = Arc::from(&*write.key);
             let is_retry = matches!(ends, Some(Ends::Letter(_)));
             if let Some(write) = written(write, is_retry, origin) {
-                // On what it was recorded is not in the journal: nothing says that it was the same for any two.
+                // On what it was recorded is not in the journal: nothing says that it was the same
+                // for any two.
                 let _ = outbox.push(&key, write, &Base::new(None, place, None));
                 if let Some(name) = outbox.last(&key).map(Entry::name) {
                     keys.insert(name, key);
@@ -342,7 +402,10 @@ fn take_in(outbox: &mut Outbox, keys: &mut HashMap<Name, Arc<str>>, record: Reco
             } = standing;
             let key: Arc<str> = Arc::from(&*write.key);
             let (assign, mutate, take) = (write.assign, write.mutate, write.take);
-            let (since, first_tried) = (origin.mono(since), first_tried.map(|tried| origin.mono(tried)));
+            let (since, first_tried) = (
+                origin.mono(since),
+                first_tried.map(|tried| origin.mono(tried)),
+            );
             let entry = Promised {
                 name,
                 refused_retries,

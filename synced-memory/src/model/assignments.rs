@@ -30,7 +30,8 @@ impl Rules for Ledger {
 
     fn write(world: &mut World<Self>, at: usize, act: Act, random: &mut fastrand::Rng) -> Check {
         let puts = act != Act::Delete;
-        let ttl = (act == Act::PutForAWhile).then(|| Duration::from_millis(one_of(random, &[1, 2_000, 20_000])));
+        let ttl = (act == Act::PutForAWhile)
+            .then(|| Duration::from_millis(one_of(random, &[1, 2_000, 20_000])));
         world.values += 1;
         let (value, mono, moment) = (world.values, world.mono(), world.moment(at));
         let process = &mut world.processes[at];
@@ -41,20 +42,32 @@ impl Rules for Ledger {
             Request::Delete
         };
         let existed = process.state.view(KEY, mono).stored.is_some();
-        match process.state.write(&world.key, request, crate::policy::WritePolicy::Through, moment) {
+        match process.state.write(
+            &world.key,
+            request,
+            crate::policy::WritePolicy::Through,
+            moment,
+        ) {
             Ok(accepted) => {
                 let sequence = accepted.sequence;
                 let asked = (puts.then_some(value), ttl);
-                process.ledger.accepted(&process.state, asked, moment, existed, accepted)?;
+                process
+                    .ledger
+                    .accepted(&process.state, asked, moment, existed, accepted)?;
                 let stamp = process.ledger.last_stamp();
                 world.tell(|| {
-                    let what = if puts { format!("puts {value}") } else { "deletes".to_owned() };
+                    let what = if puts {
+                        format!("puts {value}")
+                    } else {
+                        "deletes".to_owned()
+                    };
                     format!("{at} {what} for {ttl:?} as {sequence}, stamped {stamp:?}")
                 });
                 Ok(())
             }
             Err(error) => {
-                let full = error.kind() == ErrorKind::OutboxFull && process.ledger.last_stamp().is_some();
+                let full =
+                    error.kind() == ErrorKind::OutboxFull && process.ledger.last_stamp().is_some();
                 hold!(full, "rule 2: a write was refused: {error}");
                 Ok(())
             }
@@ -72,7 +85,9 @@ impl Rules for Ledger {
             None => value.to_string(),
         };
         world.tell(|| format!("a foreign SET {stored}"));
-        world.server.raw(Some((stored.into(), stamp.unwrap_or(0))), world.mono())
+        world
+            .server
+            .raw(Some((stored.into(), stamp.unwrap_or(0))), world.mono())
     }
 
     fn commit(
@@ -89,13 +104,21 @@ impl Rules for Ledger {
         let process = &world.processes[at];
         for (sequence, fate) in process.ledger.fates() {
             let made = world.server.made(process.state.writer(), sequence);
-            // It was never applied, and is superseded for good; but the answer to that was lost, and so it is not counted.
-            let made =
-                made || fate == Some(Fate::Stored) && world.server.is_superseded(process.state.writer(), sequence);
+            // It was never applied, and is superseded for good; but the answer to that was lost,
+            // and so it is not counted.
+            let made = made
+                || fate == Some(Fate::Stored)
+                    && world.server.is_superseded(process.state.writer(), sequence);
             match fate {
                 None => return Err(format!("rule 2: {at}/{sequence} never came to an end")),
-                Some(Fate::Stored) => hold!(made, "{at}/{sequence} was called stored, and was never applied"),
-                Some(Fate::Withdrawn) => hold!(!made, "{at}/{sequence} was called withdrawn, and was applied"),
+                Some(Fate::Stored) => hold!(
+                    made,
+                    "{at}/{sequence} was called stored, and was never applied"
+                ),
+                Some(Fate::Withdrawn) => hold!(
+                    !made,
+                    "{at}/{sequence} was called withdrawn, and was applied"
+                ),
                 Some(Fate::Found | Fate::Superseded | Fate::Expired | Fate::SetAside) => {}
             }
         }
@@ -114,7 +137,12 @@ impl Rules for Ledger {
         self.drawn(batch, mono)
     }
 
-    fn drawn_by_its_caller(&mut self, _state: &State, batch: &[Attempt], mono: Mono) -> Check<Vec<Sequence>> {
+    fn drawn_by_its_caller(
+        &mut self,
+        _state: &State,
+        batch: &[Attempt],
+        mono: Mono,
+    ) -> Check<Vec<Sequence>> {
         Ok(self.drawn_by_its_caller(batch, mono)?.into_iter().collect())
     }
 
@@ -130,7 +158,10 @@ impl Rules for Ledger {
         answer: &Result<Outcome, Fault>,
         held: Option<Held>,
     ) -> Check<Vec<Sequence>> {
-        Ok(self.answered(state, sent, answer, held)?.into_iter().collect())
+        Ok(self
+            .answered(state, sent, answer, held)?
+            .into_iter()
+            .collect())
     }
 
     fn read(&mut self, ticket: Ticket, held: Option<Held>) {

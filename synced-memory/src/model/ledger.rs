@@ -53,7 +53,8 @@ struct Line {
 impl Line {
     fn stored(&self) -> Option<Bytes> {
         let stamp = self.stamp;
-        self.value.map(|value| format!(r#"{{"value": {value},"last_modified": {stamp}}}"#).into())
+        self.value
+            .map(|value| format!(r#"{{"value": {value},"last_modified": {stamp}}}"#).into())
     }
 
     fn is_over(&self, mono: Mono) -> bool {
@@ -82,10 +83,23 @@ impl Line {
     fn tells(&mut self, expected: Result<Written, ErrorKind>, existed: Option<bool>) -> Check {
         for mut waiting in self.waiting.drain(..) {
             let answer = waiting.try_recv();
-            let told = answer.as_ref().map(|told| told.as_ref().map(|answer| answer.written).map_err(Error::kind));
-            hold!(told == Ok(expected), "{} was told {answer:?} instead of {expected:?}", self.sequence);
+            let told = answer.as_ref().map(|told| {
+                told.as_ref()
+                    .map(|answer| answer.written)
+                    .map_err(Error::kind)
+            });
+            hold!(
+                told == Ok(expected),
+                "{} was told {answer:?} instead of {expected:?}",
+                self.sequence
+            );
             if let (Some(existed), Ok(Ok(answer))) = (existed.filter(|_| !self.merged), answer) {
-                hold!(answer.existed == existed, "{} was told existed: {}", self.sequence, answer.existed);
+                hold!(
+                    answer.existed == existed,
+                    "{} was told existed: {}",
+                    self.sequence,
+                    answer.existed
+                );
             }
         }
         Ok(())
@@ -138,7 +152,9 @@ impl Ledger {
 
     /// The writes that somebody waits for.
     pub(super) fn awaited(&self) -> impl Iterator<Item = Sequence> {
-        self.pending().filter(|line| !line.waiting.is_empty()).map(|line| line.sequence)
+        self.pending()
+            .filter(|line| !line.waiting.is_empty())
+            .map(|line| line.sequence)
     }
 
     pub(super) fn last_stamp(&self) -> Option<u64> {
@@ -151,7 +167,10 @@ impl Ledger {
 
     /// When the time to live of a write is over.
     pub(super) fn over(&self, sequence: Sequence) -> Option<Mono> {
-        self.lines.iter().find(|line| line.sequence == sequence)?.expires
+        self.lines
+            .iter()
+            .find(|line| line.sequence == sequence)?
+            .expires
     }
 
     /// A write was accepted. `existed`: what the view showed before.
@@ -163,7 +182,10 @@ impl Ledger {
         existed: bool,
         accepted: Accepted,
     ) -> Check {
-        let Accepted { sequence, mut answer } = accepted;
+        let Accepted {
+            sequence,
+            mut answer,
+        } = accepted;
         let stamp = state.outbox.last(KEY).map_or(0, |entry| entry.stamp.get());
         self.check_issued(stamp, at.now)?;
         self.seen = stamp;
@@ -174,7 +196,10 @@ impl Ledger {
         } else {
             let told = answer.try_recv().ok().and_then(Result::ok);
             let existed = existed && value.is_none();
-            hold!(told == Some(Answer::new(Written::Queued, existed)), "rule 9: queued, but told {told:?}");
+            hold!(
+                told == Some(Answer::new(Written::Queued, existed)),
+                "rule 9: queued, but told {told:?}"
+            );
         }
         let count = self.lines.len() as u64;
         let mut expires = ttl.map(|ttl| at.mono + ttl);
@@ -182,7 +207,11 @@ impl Ledger {
             && !last.sent
             && last.waiting.is_empty() != online
         {
-            hold!(sequence == last.sequence, "rule 10: {sequence} was not merged into {}", last.sequence);
+            hold!(
+                sequence == last.sequence,
+                "rule 10: {sequence} was not merged into {}",
+                last.sequence
+            );
             if value.is_some() && expires.is_none() {
                 expires = last.expires.filter(|_| !last.is_over(at.mono));
             }
@@ -192,7 +221,10 @@ impl Ledger {
             (last.online, last.merged) = (online, true);
             return Ok(());
         }
-        hold!(sequence == (count + 1) * NUMBERS, "rule 3: {sequence} was merged into what is frozen");
+        hold!(
+            sequence == (count + 1) * NUMBERS,
+            "rule 3: {sequence} was merged into what is frozen"
+        );
         self.lines.push(Line {
             sequence,
             value,
@@ -218,7 +250,10 @@ impl Ledger {
         hold!(stamp > seen, "rule 8: {stamp} does not rise above {seen}");
         let is_fresh = (fresh..fresh + 1_000).contains(&stamp);
         let is_above = seen >= fresh && stamp < seen + 1_000;
-        hold!(is_fresh || is_above, "rule 8: {stamp} was issued at {fresh}, with {seen} seen");
+        hold!(
+            is_fresh || is_above,
+            "rule 8: {stamp} was issued at {fresh}, with {seen} seen"
+        );
         Ok(())
     }
 
@@ -241,33 +276,60 @@ impl Ledger {
         }
         let sent = self.sent;
         let Some(line) = self.pending_mut().next() else {
-            hold!(batch.is_empty(), "nothing is pending, but it sends {batch:?}");
+            hold!(
+                batch.is_empty(),
+                "nothing is pending, but it sends {batch:?}"
+            );
             return Ok(withdrawn);
         };
         let [attempt] = batch else {
-            return Err(format!("rule 2: {} is not sent, but {batch:?}", line.sequence));
+            return Err(format!(
+                "rule 2: {} is not sent, but {batch:?}",
+                line.sequence
+            ));
         };
         let change = match line.stored() {
-            Some(envelope) => Change::Put { envelope, ttl: line.time_to_live(mono) },
+            Some(envelope) => Change::Put {
+                envelope,
+                ttl: line.time_to_live(mono),
+            },
             None => Change::Delete,
         };
-        let same = attempt.sequence == line.sequence && attempt.stamp.get() == line.stamp && attempt.change == change;
+        let same = attempt.sequence == line.sequence
+            && attempt.stamp.get() == line.stamp
+            && attempt.change == change;
         hold!(same, "rule 3: it sends {attempt:?} instead of {line:?}");
-        hold!(attempt.retry.is_some() == line.in_doubt, "rule 4: whether {attempt:?} is a retry");
-        hold!(line.sent || line.stamp > counted(sent), "rule 8: {} is sent after {sent}", line.stamp);
+        hold!(
+            attempt.retry.is_some() == line.in_doubt,
+            "rule 4: whether {attempt:?} is a retry"
+        );
+        hold!(
+            line.sent || line.stamp > counted(sent),
+            "rule 8: {} is sent after {sent}",
+            line.stamp
+        );
         line.sent = true;
         self.sent = counted(sent).max(attempt.stamp.get());
         Ok(withdrawn)
     }
 
-    /// A caller asked for the first write, to send it itself: it gets the one that somebody waits for.
-    /// Returns what was withdrawn with an error.
-    pub(super) fn drawn_by_its_caller(&mut self, batch: &[Attempt], mono: Mono) -> Check<Option<Sequence>> {
+    /// A caller asked for the first write, to send it itself: it gets the one that somebody waits
+    /// for. Returns what was withdrawn with an error.
+    pub(super) fn drawn_by_its_caller(
+        &mut self,
+        batch: &[Attempt],
+        mono: Mono,
+    ) -> Check<Option<Sequence>> {
         let is_under_way = self.under_way.is_some();
-        let line = self.pending_mut().next().filter(|line| !is_under_way && !line.waiting.is_empty());
+        let line = self
+            .pending_mut()
+            .next()
+            .filter(|line| !is_under_way && !line.waiting.is_empty());
         match line {
             Some(line) if line.is_over(mono) && !line.replaces_nothing => line.end().map(|()| None),
-            Some(line) if line.written + TOMBSTONE_TTL <= mono => give_up(line, ErrorKind::Conflict),
+            Some(line) if line.written + TOMBSTONE_TTL <= mono => {
+                give_up(line, ErrorKind::Conflict)
+            }
             Some(_) => self.drawn(batch, mono).map(|_| None),
             None => {
                 hold!(batch.is_empty(), "rule 3: it sends {batch:?} out of turn");
@@ -280,7 +342,8 @@ impl Ledger {
         self.under_way = Some((sequence, ticket));
     }
 
-    /// An attempt was answered. `held` is what was there then. Returns what was withdrawn with an error.
+    /// An attempt was answered. `held` is what was there then. Returns what was withdrawn with an
+    /// error.
     pub(super) fn answered(
         &mut self,
         state: &State,
@@ -292,9 +355,17 @@ impl Ledger {
             return Ok(None);
         }
         self.under_way = None;
-        let mut pending: Vec<&mut Line> = self.lines.iter_mut().filter(|line| line.fate.is_none()).collect();
+        let mut pending: Vec<&mut Line> = self
+            .lines
+            .iter_mut()
+            .filter(|line| line.fate.is_none())
+            .collect();
         let line = &mut *pending[0];
-        let mut slot = Slot { ticket, held, over: None };
+        let mut slot = Slot {
+            ticket,
+            held,
+            over: None,
+        };
         let fate = match answer {
             Ok(Outcome::Applied { existed, .. }) => {
                 line.tells(Ok(Written::Stored), Some(*existed))?;
@@ -302,7 +373,9 @@ impl Ledger {
                 Fate::Stored
             }
             Ok(Outcome::Already(found)) if found.stamp().get() <= line.stamp => Fate::Stored,
-            Ok(Outcome::Refused(found)) if found.stamp().get() == line.stamp && found.stored == line.stored() => {
+            Ok(Outcome::Refused(found))
+                if found.stamp().get() == line.stamp && found.stored == line.stored() =>
+            {
                 line.tells(Ok(Written::Stored), None)?;
                 Fate::Found
             }
@@ -311,8 +384,15 @@ impl Ledger {
                 let mut above = found;
                 for (line, (_, entry)) in pending.into_iter().zip(state.outbox.entries()) {
                     let stamp = entry.stamp.get();
-                    hold!(stamp > above, "rules 4 and 8: {} is stamped {stamp} over {above}", line.sequence);
-                    hold!(stamp == line.stamp || stamp < above + 1_000, "rule 4: {stamp} is far above {above}");
+                    hold!(
+                        stamp > above,
+                        "rules 4 and 8: {} is stamped {stamp} over {above}",
+                        line.sequence
+                    );
+                    hold!(
+                        stamp == line.stamp || stamp < above + 1_000,
+                        "rule 4: {stamp} is far above {above}"
+                    );
                     (line.stamp, above) = (stamp, stamp);
                 }
                 self.seen = self.seen.max(found).max(above);
@@ -320,7 +400,9 @@ impl Ledger {
                 return Ok(None);
             }
             Ok(Outcome::Already(_) | Outcome::Refused(_)) => Fate::Superseded,
-            Ok(Outcome::Forgotten(_)) => return Err(format!("rule 6: {} was forgotten", line.sequence)),
+            Ok(Outcome::Forgotten(_)) => {
+                return Err(format!("rule 6: {} was forgotten", line.sequence));
+            }
             Err(fault) if fault.kind == FaultKind::Refused => {
                 return give_up(line, ErrorKind::Rejected);
             }
@@ -342,7 +424,11 @@ impl Ledger {
     /// A read was answered.
     pub(super) fn read(&mut self, ticket: Ticket, held: Option<Held>) {
         self.seen = self.seen.max(held.as_ref().map_or(0, |held| held.stamp));
-        self.answered_with(Slot { ticket, held, over: None });
+        self.answered_with(Slot {
+            ticket,
+            held,
+            over: None,
+        });
     }
 
     /// The slot follows the server, in the order of the requests.
@@ -389,7 +475,12 @@ impl Ledger {
 
     /// The state must be what the ledger says.
     pub(super) fn audit(&mut self, state: &State, version: u64, mono: Mono) -> Check {
-        hold!(state.link == self.link, "the link is {:?} instead of {:?}", state.link, self.link);
+        hold!(
+            state.link == self.link,
+            "the link is {:?} instead of {:?}",
+            state.link,
+            self.link
+        );
         let mut entries = state.outbox.entries();
         let mut above = None;
         for line in self.lines.iter_mut().filter(|line| line.fate.is_none()) {
@@ -397,46 +488,95 @@ impl Ledger {
                 return Err(format!("rule 2: {} was lost", line.sequence));
             };
             let (sequence, stamp) = (entry.sequence, entry.stamp.get());
-            hold!(sequence == line.sequence, "rule 3: {sequence} stands in the place of {}", line.sequence);
-            hold!(stamp == line.stamp, "rule 4: {sequence} was stamped {stamp} instead of {}", line.stamp);
-            hold!(Some(stamp) > above, "rule 8: {sequence} is stamped {stamp}, the one before it {above:?}");
+            hold!(
+                sequence == line.sequence,
+                "rule 3: {sequence} stands in the place of {}",
+                line.sequence
+            );
+            hold!(
+                stamp == line.stamp,
+                "rule 4: {sequence} was stamped {stamp} instead of {}",
+                line.stamp
+            );
+            hold!(
+                Some(stamp) > above,
+                "rule 8: {sequence} is stamped {stamp}, the one before it {above:?}"
+            );
             let stored = match &entry.assignment {
                 Some(Change::Put { envelope, .. }) => Some(envelope.clone()),
                 Some(Change::Delete) | None => None,
             };
-            hold!(stored == line.stored(), "rule 3: {sequence} writes {stored:?} instead of {:?}", line.value);
+            hold!(
+                stored == line.stored(),
+                "rule 3: {sequence} writes {stored:?} instead of {:?}",
+                line.value
+            );
             for waiting in &mut line.waiting {
                 let told = waiting.try_recv();
-                hold!(told.is_err(), "{sequence} is not answered, and was told {told:?}");
-                hold!(entry.is_awaited(), "{sequence} is awaited, but is told nothing any more");
+                hold!(
+                    told.is_err(),
+                    "{sequence} is not answered, and was told {told:?}"
+                );
+                hold!(
+                    entry.is_awaited(),
+                    "{sequence} is awaited, but is told nothing any more"
+                );
             }
             above = Some(counted(stamp));
         }
-        hold!(entries.next().is_none(), "there is more in the outbox than is pending");
-        let ended = |fate| self.lines.iter().filter(|line| line.fate == Some(fate)).count();
+        hold!(
+            entries.next().is_none(),
+            "there is more in the outbox than is pending"
+        );
+        let ended = |fate| {
+            self.lines
+                .iter()
+                .filter(|line| line.fate == Some(fate))
+                .count()
+        };
         let removed = self.lines.iter().filter(|line| line.ended).count();
         let expired = ended(Fate::Expired) + removed;
-        let counts = (ended(Fate::Superseded) as u64, expired as u64, ended(Fate::SetAside));
+        let counts = (
+            ended(Fate::Superseded) as u64,
+            expired as u64,
+            ended(Fate::SetAside),
+        );
         let counted = (state.superseded, state.expired, state.letters.len());
-        hold!(counts == counted, "superseded, expired, set aside: counted {counted:?} instead of {counts:?}");
+        hold!(
+            counts == counted,
+            "superseded, expired, set aside: counted {counted:?} instead of {counts:?}"
+        );
         self.audit_view(state, version, mono)
     }
 
     /// Rule 1: a read shows the last unanswered write, or else what the server answered last.
     fn audit_view(&mut self, state: &State, version: u64, mono: Mono) -> Check {
         let view = state.view(KEY, mono);
-        let last = self.pending().rev().find(|line| !line.is_over(mono) || line.replaces_nothing);
+        let last = self
+            .pending()
+            .rev()
+            .find(|line| !line.is_over(mono) || line.replaces_nothing);
         let expected = match (last, &self.slot.held) {
             (Some(line), _) => line.stored().filter(|_| !line.is_over(mono)),
             (None, Some(_)) if self.slot.over.is_some_and(|over| over <= mono) => None,
             // Another process cannot know the time to live before it reads again.
-            (None, Some(held)) if held.is_over(mono) => view.stored.clone().map(|_| held.bytes.clone()),
+            (None, Some(held)) if held.is_over(mono) => {
+                view.stored.clone().map(|_| held.bytes.clone())
+            }
             (None, held) => held.as_ref().map(|held| held.bytes.clone()),
         };
-        hold!(view.stored == expected, "rule 1: it shows {:?} instead of {expected:?}", view.stored);
-        let (shown, shown_version, over) = std::mem::replace(&mut self.shown, (view.stored, version, view.expires));
+        hold!(
+            view.stored == expected,
+            "rule 1: it shows {:?} instead of {expected:?}",
+            view.stored
+        );
+        let (shown, shown_version, over) =
+            std::mem::replace(&mut self.shown, (view.stored, version, view.expires));
         let told = version > shown_version || over.is_some_and(|over| over <= mono);
-        hold!(shown.is_none() || shown == self.shown.0 || told, "what it shows changed, but not its version");
+        hold!(
+            shown.is_none() || shown == self.shown.0 || told,
+            "what it shows changed, but not its version"
+        );
         Ok(())
     }
 }
@@ -444,7 +584,11 @@ impl Ledger {
 /// The write is not sent any more: an error to whoever waits for it, else it is set aside.
 fn give_up(line: &mut Line, reason: ErrorKind) -> Check<Option<Sequence>> {
     let awaited = !line.waiting.is_empty();
-    line.fate = Some(if awaited { Fate::Withdrawn } else { Fate::SetAside });
+    line.fate = Some(if awaited {
+        Fate::Withdrawn
+    } else {
+        Fate::SetAside
+    });
     line.tells(Err(reason), None)?;
     Ok(awaited.then_some(line.sequence))
 }

@@ -1,5 +1,5 @@
-//! The connections: what the flusher and the callers ask, what the server makes of it, what arrives,
-//! and what is lost.
+//! The connections: what the flusher and the callers ask, what the server makes of it, what
+//! arrives, and what is lost.
 
 use super::Check;
 use super::process::Process;
@@ -39,7 +39,11 @@ impl<S> Wire<S> {
 
 #[derive(Debug)]
 pub(super) enum Asked<S> {
-    Commit { attempt: Attempt, sent: S, ticket: Ticket },
+    Commit {
+        attempt: Attempt,
+        sent: S,
+        ticket: Ticket,
+    },
     Read(Ticket),
     Forget,
 }
@@ -47,7 +51,12 @@ pub(super) enum Asked<S> {
 #[derive(Debug)]
 #[allow(clippy::large_enum_variant)] // a few at a time, and soon gone
 pub(super) enum Answered {
-    Commit { attempt: Box<Attempt>, ticket: Ticket, answer: Result<Outcome, Fault>, held: Option<Held> },
+    Commit {
+        attempt: Box<Attempt>,
+        ticket: Ticket,
+        answer: Result<Outcome, Fault>,
+        held: Option<Held>,
+    },
     Read(Ticket, Option<Held>),
 }
 
@@ -66,7 +75,15 @@ impl<R: Rules> World<R> {
         process.wire = Some(self.wires.len());
         let (requests, answers) = (VecDeque::new(), VecDeque::new());
         let writer = process.state.writer();
-        self.wires.push(Wire { process: at, writer, requests, answers, dead: false, heard: true, cut: false });
+        self.wires.push(Wire {
+            process: at,
+            writer,
+            requests,
+            answers,
+            dead: false,
+            heard: true,
+            cut: false,
+        });
         self.tell(|| format!("{at} connects"));
     }
 
@@ -90,7 +107,10 @@ impl<R: Rules> World<R> {
             return Ok(());
         }
         let attempt = process.state.take_small(&self.key, 1 << 10, mono);
-        let withdrawn = process.ledger.drawn_by_its_caller(&process.state, attempt.as_slice(), mono);
+        let withdrawn =
+            process
+                .ledger
+                .drawn_by_its_caller(&process.state, attempt.as_slice(), mono);
         for sequence in withdrawn.map_err(|broken| format!("process {at}: {broken}"))? {
             self.server.withdraw(process.state.writer(), sequence)?;
         }
@@ -104,19 +124,32 @@ impl<R: Rules> World<R> {
             return;
         };
         let ticket = process.ticket();
-        process.state.sent(batch, ticket, Duration::from_nanos(self.nanos));
+        process
+            .state
+            .sent(batch, ticket, Duration::from_nanos(self.nanos));
         let sent = process.ledger.sent(&attempt, ticket);
         process.under_way = true;
-        self.tell(|| format!("{at} sends {}, stamped {} (ticket {ticket})", attempt.sequence, attempt.stamp));
-        self.wires[wire].ask(Asked::Commit { attempt, sent, ticket });
+        self.tell(|| {
+            format!(
+                "{at} sends {}, stamped {} (ticket {ticket})",
+                attempt.sequence, attempt.stamp
+            )
+        });
+        self.wires[wire].ask(Asked::Commit {
+            attempt,
+            sent,
+            ticket,
+        });
     }
 
     fn draw(&mut self, at: usize) -> Check<Vec<Attempt>> {
         let mono = self.mono();
         let process = &mut self.processes[at];
         let batch = process.state.next_batch(512, 1 << 20, mono);
-        let withdrawn =
-            process.ledger.drawn(&process.state, &batch, mono).map_err(|broken| format!("process {at}: {broken}"))?;
+        let withdrawn = process
+            .ledger
+            .drawn(&process.state, &batch, mono)
+            .map_err(|broken| format!("process {at}: {broken}"))?;
         for sequence in withdrawn {
             self.server.withdraw(process.state.writer(), sequence)?;
         }
@@ -125,7 +158,10 @@ impl<R: Rules> World<R> {
 
     /// A caller gives the connection up when the flusher has drawn a batch and not yet sent it.
     pub(super) fn lose_before_sending(&mut self, at: usize) -> Check {
-        let Some(wire) = self.processes[at].wire.filter(|_| !self.processes[at].under_way) else {
+        let Some(wire) = self.processes[at]
+            .wire
+            .filter(|_| !self.processes[at].under_way)
+        else {
             return Ok(());
         };
         let batch = self.draw(at)?;
@@ -139,28 +175,52 @@ impl<R: Rules> World<R> {
         let process = &mut self.processes[at];
         if let Some(wire) = process.wire.filter(|_| process.live) {
             let ticket = process.ticket();
-            process.state.cache.asked(KEY, ticket, Duration::from_nanos(self.nanos));
+            process
+                .state
+                .cache
+                .asked(KEY, ticket, Duration::from_nanos(self.nanos));
             self.wires[wire].ask(Asked::Read(ticket));
             self.tell(|| format!("{at} reads (ticket {ticket})"));
         }
     }
 
     pub(super) fn serve_any(&mut self, random: &mut fastrand::Rng) -> Check {
-        let waiting: Vec<_> = (0..self.wires.len()).filter(|wire| !self.wires[*wire].requests.is_empty()).collect();
-        if waiting.is_empty() || !self.up { Ok(()) } else { self.serve(one_of(random, &waiting)) }
+        let waiting: Vec<_> = (0..self.wires.len())
+            .filter(|wire| !self.wires[*wire].requests.is_empty())
+            .collect();
+        if waiting.is_empty() || !self.up {
+            Ok(())
+        } else {
+            self.serve(one_of(random, &waiting))
+        }
     }
 
     pub(super) fn serve(&mut self, wire: usize) -> Check {
         let mono = self.mono();
-        let Wire { process, writer, requests, .. } = &mut self.wires[wire];
+        let Wire {
+            process,
+            writer,
+            requests,
+            ..
+        } = &mut self.wires[wire];
         let (at, writer) = (*process, *writer);
         let Some(asked) = requests.pop_front() else {
             return Ok(());
         };
         let answered = match asked {
-            Asked::Commit { attempt, sent, ticket } => {
+            Asked::Commit {
+                attempt,
+                sent,
+                ticket,
+            } => {
                 let answer = match self.mood {
-                    Mood::Well => Ok(R::commit(&mut self.server, &mut self.log, &attempt, &sent, mono)?),
+                    Mood::Well => Ok(R::commit(
+                        &mut self.server,
+                        &mut self.log,
+                        &attempt,
+                        &sent,
+                        mono,
+                    )?),
                     Mood::Busy => Err(Fault::busy("OOM")),
                     Mood::Elsewhere => Err(Fault::elsewhere("READONLY")),
                     Mood::Refusing => Err(Fault::refused("NOPERM")),
@@ -170,7 +230,12 @@ impl<R: Rules> World<R> {
                     self.mood = Mood::Well;
                 }
                 self.tell(|| format!("    the server on {}/{}: {answer:?}", at, attempt.sequence));
-                Answered::Commit { attempt: Box::new(attempt), ticket, answer, held: self.server.held(mono) }
+                Answered::Commit {
+                    attempt: Box::new(attempt),
+                    ticket,
+                    answer,
+                    held: self.server.held(mono),
+                }
             }
             Asked::Read(ticket) => {
                 let held = self.server.held(mono);
@@ -190,7 +255,9 @@ impl<R: Rules> World<R> {
     }
 
     pub(super) fn deliver_any(&mut self, random: &mut fastrand::Rng) -> Check {
-        let waiting: Vec<_> = (0..self.wires.len()).filter(|wire| !self.wires[*wire].answers.is_empty()).collect();
+        let waiting: Vec<_> = (0..self.wires.len())
+            .filter(|wire| !self.wires[*wire].answers.is_empty())
+            .collect();
         if waiting.is_empty() {
             return Ok(());
         }
@@ -199,25 +266,47 @@ impl<R: Rules> World<R> {
 
     /// An answer arrives. One to a read may be taken in later, by its caller's thread.
     fn deliver(&mut self, wire: usize, later: bool) -> Check {
-        let Wire { process: at, writer, answers, dead, .. } = &mut self.wires[wire];
+        let Wire {
+            process: at,
+            writer,
+            answers,
+            dead,
+            ..
+        } = &mut self.wires[wire];
         let (at, writer, dead) = (*at, *writer, *dead);
         let process = &mut self.processes[at];
-        let Some(answered) = answers.pop_front().filter(|_| process.state.writer() == writer) else {
+        let Some(answered) = answers
+            .pop_front()
+            .filter(|_| process.state.writer() == writer)
+        else {
             return Ok(());
         };
         match answered {
             Answered::Read(ticket, held) if later => process.late.push((ticket, held)),
             Answered::Read(ticket, held) => self.take_in(at, ticket, held)?,
-            Answered::Commit { attempt, ticket, answer, held } => {
+            Answered::Commit {
+                attempt,
+                ticket,
+                answer,
+                held,
+            } => {
                 process.state.answered(&attempt, ticket, answer.clone());
-                let withdrawn = process.ledger.answered(&process.state, (&attempt, ticket), &answer, held);
+                let withdrawn =
+                    process
+                        .ledger
+                        .answered(&process.state, (&attempt, ticket), &answer, held);
                 for sequence in withdrawn.map_err(|broken| format!("process {at}: {broken}"))? {
                     self.server.withdraw(writer, sequence)?;
                 }
                 if !dead {
                     self.go_on(at, wire, &answer)?;
                 }
-                self.tell(|| format!("{at} takes in the answer to {} (ticket {ticket})", attempt.sequence));
+                self.tell(|| {
+                    format!(
+                        "{at} takes in the answer to {} (ticket {ticket})",
+                        attempt.sequence
+                    )
+                });
             }
         }
         self.audit(at)
@@ -228,8 +317,13 @@ impl<R: Rules> World<R> {
         let process = &mut self.processes[at];
         process.under_way = false;
         match answer {
-            Err(Fault { kind: kind @ (FaultKind::Busy | FaultKind::Elsewhere), .. }) => {
-                process.state.busy(Error::new(ErrorKind::Unavailable, "busy"));
+            Err(Fault {
+                kind: kind @ (FaultKind::Busy | FaultKind::Elsewhere),
+                ..
+            }) => {
+                process
+                    .state
+                    .busy(Error::new(ErrorKind::Unavailable, "busy"));
                 process.ledger.interrupted(Link::Busy)?;
                 if *kind == FaultKind::Elsewhere {
                     self.wires[wire].dead = true;
@@ -291,7 +385,13 @@ impl<R: Rules> World<R> {
         let Some(wire) = self.processes[at].wire else {
             return Ok(());
         };
-        let Wire { requests, answers, dead, heard, .. } = &mut self.wires[wire];
+        let Wire {
+            requests,
+            answers,
+            dead,
+            heard,
+            ..
+        } = &mut self.wires[wire];
         *dead = true;
         *heard = random.u8(0..4) == 0;
         if !*heard {

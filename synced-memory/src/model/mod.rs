@@ -1,15 +1,17 @@
-//! The rules of the design, held against random histories: three processes on one key, with everything that
-//! can happen between them and the server.
+//! The rules of the design, held against random histories: three processes on one key, with
+//! everything that can happen between them and the server.
 //!
-//! - `rules.rs`: what can be held against histories. `assignments.rs`: rules 1 to 4, 7 and 8, for processes that
-//!   assign whole values; `ledger.rs`: what these say of one process. `mutations/`: rules 5, 6 and 13, for processes
-//!   that change parts
+//! - `rules.rs`: what can be held against histories. `assignments.rs`: rules 1 to 4, 7 and 8, for
+//!   processes that assign whole values; `ledger.rs`: what these say of one process. `mutations/`:
+//!   rules 5, 6 and 13, for processes that change parts
 //! - `schedule.rs`: what may happen, drawn from a seed; a schedule that fails is shortened
 //! - `world.rs`: what happens in each step, and in the end
-//! - `process.rs`, `link.rs`: the processes with their wrong clocks, their connections, and what goes wrong there
+//! - `process.rs`, `link.rs`: the processes with their wrong clocks, their connections, and what
+//!   goes wrong there
 //! - `server.rs`: the server, and beside it what the rules say that it holds
 //! - `near.rs`: rule 14, in every order of threads
-//! - `promises.rs`: the promises of assignments by name, each as the shortest history that can break it
+//! - `promises.rs`: the promises of assignments by name, each as the shortest history that can
+//!   break it
 
 mod assignments;
 mod ledger;
@@ -41,7 +43,8 @@ macro_rules! hold {
 }
 use hold;
 
-/// So many schedules are run, beginning with `SYNCED_MEMORY_SEED`, unless `SYNCED_MEMORY_SCHEDULES` says otherwise.
+/// So many schedules are run, beginning with `SYNCED_MEMORY_SEED`, unless `SYNCED_MEMORY_SCHEDULES`
+/// says otherwise.
 const SCHEDULES: u64 = 100_000;
 
 #[test]
@@ -77,7 +80,9 @@ fn hold_in_every_schedule<R: Rules>(name: &'static str, schedules: u64) {
 }
 
 fn number(variable: &str) -> Option<u64> {
-    std::env::var(variable).ok().map(|text| text.parse().expect("a number"))
+    std::env::var(variable)
+        .ok()
+        .map(|text| text.parse().expect("a number"))
 }
 
 /// Says on a panic which seed it was and how to run it again.

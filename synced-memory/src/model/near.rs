@@ -1,8 +1,9 @@
-//! Rule 14, in every order in which threads may come: callers that read, the I/O thread that takes in what is told and
-//! reads again, somebody else who writes, and a connection that is lost.
+//! Rule 14, in every order in which threads may come: callers that read, the I/O thread that takes
+//! in what is told and reads again, somebody else who writes, and a connection that is lost.
 //!
-//! The slot, its version and its generation are the real ones; the server and the line are a few lines here. What is told comes in
-//! any order with the answers, as on Dragonfly; by prefix, or once for each read.
+//! The slot, its version and its generation are the real ones; the server and the line are a few
+//! lines here. What is told comes in any order with the answers, as on Dragonfly; by prefix, or
+//! once for each read.
 
 use super::server::{KEY, TOMBSTONE_TTL};
 use crate::cache::{Ticket, Version};
@@ -63,7 +64,11 @@ impl World {
         let version = state.cache.hold(&key);
         state.connected(None);
         state.cache.told(true, Mono::ZERO);
-        let server = Server { is_by_prefix, is_live: true, ..Server::default() };
+        let server = Server {
+            is_by_prefix,
+            is_live: true,
+            ..Server::default()
+        };
         let (server, state) = (Mutex::new(server), Mutex::new(state));
         Arc::new(Self {
             key,
@@ -81,7 +86,8 @@ impl World {
         *self.is_over.lock().unwrap()
     }
 
-    /// As `refresher::load`. Nothing is taken in where there is no connection, or it is lost before the answer.
+    /// As `refresher::load`. Nothing is taken in where there is no connection, or it is lost before
+    /// the answer.
     fn load(&self) {
         let (connection, ticket, generation) = {
             let mut wire = self.wire.lock().unwrap();
@@ -106,7 +112,10 @@ impl World {
             thread::yield_now();
         };
         let stored = Bytes::from(value.to_string());
-        self.state.lock().unwrap().read(&self.key, ticket, generation, Some(stored));
+        self.state
+            .lock()
+            .unwrap()
+            .read(&self.key, ticket, generation, Some(stored));
     }
 
     /// As `Synced::shown`, by way of a memo that all readers share and that holds for one version.
@@ -119,10 +128,15 @@ impl World {
         }
         let (version, view) = {
             let state = self.state.lock().unwrap();
-            (self.version.load(Ordering::Acquire), state.view(KEY, Mono::ZERO))
+            (
+                self.version.load(Ordering::Acquire),
+                state.view(KEY, Mono::ZERO),
+            )
         };
         thread::yield_now();
-        let value = view.value().map_or(0, |value| value.as_str().parse().unwrap());
+        let value = view
+            .value()
+            .map_or(0, |value| value.as_str().parse().unwrap());
         *self.memo.lock().unwrap() = Some((version, value));
         value
     }
@@ -134,7 +148,8 @@ impl World {
     /// What counts as current is what the server holds, unless it says otherwise already.
     fn check(&self) {
         let server = self.server.lock().unwrap();
-        let is_current = self.state.lock().unwrap().cache.staleness(KEY, Mono::MAX) == Some(Duration::ZERO);
+        let is_current =
+            self.state.lock().unwrap().cache.staleness(KEY, Mono::MAX) == Some(Duration::ZERO);
         if is_current && server.is_live && server.told == 0 {
             assert_eq!(self.shown(), server.value, "taken for current");
         }
@@ -181,7 +196,11 @@ impl World {
                 let mut server = self.server.lock().unwrap();
                 if server.told > 0 {
                     server.told -= 1;
-                    self.state.lock().unwrap().cache.changed(&self.key, Mono::ZERO);
+                    self.state
+                        .lock()
+                        .unwrap()
+                        .cache
+                        .changed(&self.key, Mono::ZERO);
                 }
             }
             self.check();
@@ -207,7 +226,12 @@ impl World {
             let mut server = self.server.lock().unwrap();
             let is_by_prefix = server.is_by_prefix;
             let (value, connection) = (server.value, server.connection + 1);
-            *server = Server { value, is_by_prefix, connection, ..Server::default() };
+            *server = Server {
+                value,
+                is_by_prefix,
+                connection,
+                ..Server::default()
+            };
         }
         let lost = Error::new(ErrorKind::Unavailable, "lost");
         self.state.lock().unwrap().lost(lost, Mono::ZERO);

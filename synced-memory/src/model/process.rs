@@ -58,7 +58,8 @@ impl<R: Rules> Process<R> {
         self.live = false;
         self.under_way = false;
         self.wire = None;
-        self.state.lost(Error::new(ErrorKind::Unavailable, "lost"), mono);
+        self.state
+            .lost(Error::new(ErrorKind::Unavailable, "lost"), mono);
         self.ledger.interrupted(Link::Down)
     }
 }

@@ -1,6 +1,7 @@
 //! The promises by name, each as the shortest history that can break it.
 //!
-//! A process is a `State`, the server a `Store`; every call is one that the flusher or a caller makes.
+//! A process is a `State`, the server a `Store`; every call is one that the flusher or a caller
+//! makes.
 
 use super::server::{KEY, TOMBSTONE_TTL};
 use crate::backend::process::Store;
@@ -27,7 +28,10 @@ pub(super) struct Server {
 
 impl Server {
     pub(super) fn new() -> Self {
-        Self { store: Store::new(2 * TOMBSTONE_TTL), foreigners: 0 }
+        Self {
+            store: Store::new(2 * TOMBSTONE_TTL),
+            foreigners: 0,
+        }
     }
 
     pub(super) fn commit(&mut self, attempt: &Attempt) -> Outcome {
@@ -45,11 +49,22 @@ impl Server {
     /// A SET by somebody who knows nothing of stamps.
     pub(super) fn set(&mut self, text: &'static str) {
         self.foreigners += 1;
-        let change = Change::Put { envelope: Bytes::from_static(text.as_bytes()), ttl: TimeToLive::Keep };
+        let change = Change::Put {
+            envelope: Bytes::from_static(text.as_bytes()),
+            ttl: TimeToLive::Keep,
+        };
         let (writer, stamp) = (self.foreigners, Stamp::MAX);
         let (key, expects) = (KEY.into(), Expects::Anything);
-        let outcome =
-            self.commit(&Attempt { key, writer, sequence: 1, stamp, change, expects, retry: None, recorded: None });
+        let outcome = self.commit(&Attempt {
+            key,
+            writer,
+            sequence: 1,
+            stamp,
+            change,
+            expects,
+            retry: None,
+            recorded: None,
+        });
         assert!(matches!(outcome, Outcome::Applied { .. }));
     }
 }
@@ -68,7 +83,13 @@ impl Process {
         let mut state = State::new(1 << 20, TOMBSTONE_TTL, fastrand::Rng::with_seed(seed));
         let key: Arc<str> = KEY.into();
         state.cache.hold(&key);
-        Self { state, key, tickets: 0, mono: Mono::ZERO, now: NOW }
+        Self {
+            state,
+            key,
+            tickets: 0,
+            mono: Mono::ZERO,
+            now: NOW,
+        }
     }
 
     pub(super) fn connected(seed: u64) -> Self {
@@ -83,12 +104,20 @@ impl Process {
 
     pub(super) fn write_as(&mut self, request: Request, policy: WritePolicy) -> Accepted {
         self.now += 1_000_000;
-        let at = Moment { mono: self.mono, now: self.now };
-        self.state.write(&self.key, request, policy, at).expect("there is room in the outbox")
+        let at = Moment {
+            mono: self.mono,
+            now: self.now,
+        };
+        self.state
+            .write(&self.key, request, policy, at)
+            .expect("there is room in the outbox")
     }
 
     fn put(&mut self, value: &str, ttl: Option<Duration>) -> Accepted {
-        self.write(Request::Put { value: Unsealed::encode(&value).expect("text is JSON"), ttl })
+        self.write(Request::Put {
+            value: Unsealed::encode(&value).expect("text is JSON"),
+            ttl,
+        })
     }
 
     fn set(&mut self, value: &str) -> Accepted {
@@ -117,13 +146,19 @@ impl Process {
     }
 
     pub(super) fn lose_the_connection(&mut self) {
-        self.state.lost(Error::new(ErrorKind::Unavailable, "lost"), self.mono);
+        self.state
+            .lost(Error::new(ErrorKind::Unavailable, "lost"), self.mono);
     }
 
     pub(super) fn read(&mut self, server: &mut Server) {
         self.tickets += 1;
         self.state.cache.asked(KEY, self.tickets, self.mono);
-        self.state.read(&self.key, self.tickets, Generation::default(), server.store.read(KEY, self.mono));
+        self.state.read(
+            &self.key,
+            self.tickets,
+            Generation::default(),
+            server.store.read(KEY, self.mono),
+        );
     }
 
     fn shows(&self) -> Option<String> {
@@ -141,7 +176,11 @@ fn value(stored: Option<Bytes>) -> Option<String> {
 
 fn told(accepted: &mut Accepted) -> Option<Result<Written, ErrorKind>> {
     let answer: Result<Answer> = accepted.answer.try_recv().ok()?;
-    Some(answer.map(|answer| answer.written).map_err(|error| error.kind()))
+    Some(
+        answer
+            .map(|answer| answer.written)
+            .map_err(|error| error.kind()),
+    )
 }
 
 #[test]
@@ -180,7 +219,10 @@ fn a_write_made_while_an_attempt_is_in_flight_is_neither_lost_nor_doubled() {
         let _first = process.set("first");
         let (attempt, ticket) = process.send().unwrap();
         let mut second = process.set("second");
-        assert!(process.send().is_none(), "the second waits for the answer to the first");
+        assert!(
+            process.send().is_none(),
+            "the second waits for the answer to the first"
+        );
         let outcome = server.commit(&attempt);
         if answer_is_lost {
             process.lose_the_connection();
@@ -199,7 +241,11 @@ fn a_write_made_while_an_attempt_is_in_flight_is_neither_lost_nor_doubled() {
         }
         assert_eq!(applied, [second.sequence]);
         assert_eq!(server.value().as_deref(), Some("second"));
-        let expected = if answer_is_lost { Written::Queued } else { Written::Stored };
+        let expected = if answer_is_lost {
+            Written::Queued
+        } else {
+            Written::Stored
+        };
         assert_eq!(told(&mut second), Some(Ok(expected)));
     }
 }
@@ -224,10 +270,15 @@ fn a_slot_follows_the_server_backwards() {
 
 #[test]
 fn an_online_write_wins_against_a_clock_that_is_ahead() {
-    let (mut server, mut process, mut ahead) = (Server::new(), Process::connected(1), Process::connected(2));
+    let (mut server, mut process, mut ahead) =
+        (Server::new(), Process::connected(1), Process::connected(2));
     ahead.now += AN_HOUR;
     for their_last_is_a_delete in [false, true] {
-        let _theirs = if their_last_is_a_delete { ahead.delete() } else { ahead.set("theirs") };
+        let _theirs = if their_last_is_a_delete {
+            ahead.delete()
+        } else {
+            ahead.set("theirs")
+        };
         ahead.deliver(&mut server);
         let mut accepted = process.set("ours");
         process.deliver(&mut server);
@@ -239,7 +290,8 @@ fn an_online_write_wins_against_a_clock_that_is_ahead() {
 
 #[test]
 fn a_write_that_waited_out_an_outage_is_superseded_by_a_newer_one() {
-    let (mut server, mut process, mut other) = (Server::new(), Process::connected(1), Process::connected(2));
+    let (mut server, mut process, mut other) =
+        (Server::new(), Process::connected(1), Process::connected(2));
     process.lose_the_connection();
     let mut accepted = process.set("older");
     assert_eq!(told(&mut accepted), Some(Ok(Written::Queued)));
@@ -255,7 +307,8 @@ fn a_write_that_waited_out_an_outage_is_superseded_by_a_newer_one() {
 
 #[test]
 fn an_older_queued_write_does_not_resurrect_a_deleted_key() {
-    let (mut server, mut process, mut other) = (Server::new(), Process::connected(1), Process::connected(2));
+    let (mut server, mut process, mut other) =
+        (Server::new(), Process::connected(1), Process::connected(2));
     let _first = other.set("first");
     other.deliver(&mut server);
     process.lose_the_connection();
@@ -276,7 +329,9 @@ fn an_error_means_that_the_write_was_withdrawn() {
     process.deliver(&mut server);
     let mut accepted = process.set("second");
     let (attempt, ticket) = process.send().unwrap();
-    process.state.answered(&attempt, ticket, Err(Fault::refused("NOPERM")));
+    process
+        .state
+        .answered(&attempt, ticket, Err(Fault::refused("NOPERM")));
     assert_eq!(told(&mut accepted), Some(Err(ErrorKind::Rejected)));
     assert_eq!(process.shows().as_deref(), Some("first"));
     process.lose_the_connection();
@@ -286,7 +341,8 @@ fn an_error_means_that_the_write_was_withdrawn() {
 
 #[test]
 fn stamps_that_were_issued_before_the_first_connect_are_shifted() {
-    let (mut server, mut process, mut other) = (Server::new(), Process::offline(1), Process::connected(2));
+    let (mut server, mut process, mut other) =
+        (Server::new(), Process::offline(1), Process::connected(2));
     process.now += AN_HOUR; // its clock is wrong
     let _older = process.set("older");
     other.now += AN_HOUR / 2;
@@ -297,7 +353,8 @@ fn stamps_that_were_issued_before_the_first_connect_are_shifted() {
     assert_eq!(server.value().as_deref(), Some("newer"));
 }
 
-/// A batch is drawn from the outbox before it is sent; meanwhile a caller may give the connection up.
+/// A batch is drawn from the outbox before it is sent; meanwhile a caller may give the connection
+/// up.
 #[test]
 fn a_write_that_was_drawn_and_never_sent_is_not_lost() {
     let (mut server, mut process) = (Server::new(), Process::connected(1));
@@ -344,7 +401,13 @@ fn a_write_after_one_whose_time_to_live_is_over_is_seen() {
     process.mono += Duration::from_secs(2);
     let _for_ever = process.set("for ever");
     process.deliver(&mut server);
-    assert_eq!(server.store.read(KEY, process.mono).map(|stored| value(Some(stored))), Some(Some("for ever".into())));
+    assert_eq!(
+        server
+            .store
+            .read(KEY, process.mono)
+            .map(|stored| value(Some(stored))),
+        Some(Some("for ever".into()))
+    );
     assert_eq!(process.shows().as_deref(), Some("for ever"));
     process.read(&mut server);
     assert_eq!(process.shows().as_deref(), Some("for ever"));
@@ -381,8 +444,8 @@ fn a_queued_write_that_is_over_does_not_hide_the_one_before_it() {
     assert_eq!(process.shows().as_deref(), Some("first"));
 }
 
-/// Rules 4 and 6: an attempt is applied once. A process that closes leaves its record where an attempt
-/// in doubt may yet arrive, also when a later write was answered for without any doubt.
+/// Rules 4 and 6: an attempt is applied once. A process that closes leaves its record where an
+/// attempt in doubt may yet arrive, also when a later write was answered for without any doubt.
 #[test]
 fn a_record_that_a_late_attempt_must_find_outlives_its_process() {
     let (mut server, mut process) = (Server::new(), Process::connected(1));
@@ -397,8 +460,8 @@ fn a_record_that_a_late_attempt_must_find_outlives_its_process() {
     assert!(process.state.take_recorded().is_empty());
 }
 
-/// Rule 6: a record goes with the last use of its key, but not under a write that came since, and not where an attempt
-/// in doubt may yet arrive.
+/// Rule 6: a record goes with the last use of its key, but not under a write that came since, and
+/// not where an attempt in doubt may yet arrive.
 #[test]
 fn a_record_is_dropped_with_the_last_use_of_its_key_and_not_under_a_write_that_came_since() {
     let (mut server, mut process) = (Server::new(), Process::connected(1));
@@ -431,11 +494,12 @@ fn a_record_is_dropped_with_the_last_use_of_its_key_and_not_under_a_write_that_c
     assert!(process.state.take_unused().is_empty());
 }
 
-/// Rules 3 and 15: merged or not, the writes of one process come to the same. A value that is set after
-/// a delete is a new one, without the time to live of the one that was deleted.
+/// Rules 3 and 15: merged or not, the writes of one process come to the same. A value that is set
+/// after a delete is a new one, without the time to live of the one that was deleted.
 #[test]
 fn a_write_after_a_queued_delete_has_no_time_to_live_of_before() {
-    let (mut server, mut process, mut other) = (Server::new(), Process::connected(1), Process::connected(2));
+    let (mut server, mut process, mut other) =
+        (Server::new(), Process::connected(1), Process::connected(2));
     let _for_a_while = other.put("for a while", Some(Duration::from_secs(10)));
     other.deliver(&mut server);
     process.lose_the_connection();
@@ -445,11 +509,14 @@ fn a_write_after_a_queued_delete_has_no_time_to_live_of_before() {
     process.state.connected(None);
     process.deliver(&mut server);
     assert_eq!(server.value().as_deref(), Some("for ever"));
-    assert_eq!(value(server.store.read(KEY, Duration::from_secs(20))).as_deref(), Some("for ever"));
+    assert_eq!(
+        value(server.store.read(KEY, Duration::from_secs(20))).as_deref(),
+        Some("for ever")
+    );
 }
 
-/// Rule 10: the bound of the outbox counts what is in it, also when the first connect moved the stamps
-/// of a host that was never told the time, and they have become longer.
+/// Rule 10: the bound of the outbox counts what is in it, also when the first connect moved the
+/// stamps of a host that was never told the time, and they have become longer.
 #[test]
 fn what_the_outbox_holds_is_counted_also_after_the_stamps_were_shifted() {
     let (mut server, mut process) = (Server::new(), Process::offline(1));
@@ -463,8 +530,8 @@ fn what_the_outbox_holds_is_counted_also_after_the_stamps_were_shifted() {
     assert_eq!(told(&mut second), Some(Ok(Written::Stored)));
 }
 
-/// Rule 8: stamps above 2^62 count as 0, those of tombstones too: a write that is refused for the sake of
-/// a stamp that nobody counts could be stamped anew for ever.
+/// Rule 8: stamps above 2^62 count as 0, those of tombstones too: a write that is refused for the
+/// sake of a stamp that nobody counts could be stamped anew for ever.
 #[test]
 fn a_tombstone_beyond_2_to_62_counts_as_zero() {
     let (mut server, mut process) = (Server::new(), Process::connected(1));

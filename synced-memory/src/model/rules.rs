@@ -1,4 +1,5 @@
-//! What is to be held against random histories: how a process writes, and what the rules say of that.
+//! What is to be held against random histories: how a process writes, and what the rules say of
+//! that.
 
 use super::Check;
 use super::schedule::Act;
@@ -11,8 +12,8 @@ use crate::fault::Fault;
 use crate::state::{Link, State};
 use std::fmt::Debug;
 
-/// What the rules say of one process. It is told what is asked of the state and what is answered, and
-/// says what must have come of it.
+/// What the rules say of one process. It is told what is asked of the state and what is answered,
+/// and says what must have come of it.
 pub(super) trait Rules: Debug + Sized {
     /// The writes, with how often they come.
     const WRITES: &'static [(Act, u32)];
@@ -76,11 +77,17 @@ pub(super) trait Rules: Debug + Sized {
     fn drawn(&mut self, state: &State, batch: &[Attempt], mono: Mono) -> Check<Vec<Sequence>>;
 
     /// The same by a caller who asked for the first write, to send it itself.
-    fn drawn_by_its_caller(&mut self, state: &State, batch: &[Attempt], mono: Mono) -> Check<Vec<Sequence>>;
+    fn drawn_by_its_caller(
+        &mut self,
+        state: &State,
+        batch: &[Attempt],
+        mono: Mono,
+    ) -> Check<Vec<Sequence>>;
 
     fn sent(&mut self, attempt: &Attempt, ticket: Ticket) -> Self::Sent;
 
-    /// An attempt was answered. `held` is what was there then. Returns what was withdrawn with an error.
+    /// An attempt was answered. `held` is what was there then. Returns what was withdrawn with an
+    /// error.
     fn answered(
         &mut self,
         state: &State,

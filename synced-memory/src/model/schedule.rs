@@ -1,5 +1,5 @@
-//! Schedules: lists of steps, each of which draws its own random numbers, so that a failing schedule can
-//! be shortened step by step.
+//! Schedules: lists of steps, each of which draws its own random numbers, so that a failing
+//! schedule can be shortened step by step.
 
 use super::Check;
 use super::rules::Rules;
@@ -21,7 +21,8 @@ pub(super) enum Act {
     Put,
     PutForAWhile,
     Delete,
-    /// A caller's time is over: its write is promised; one that is confirmed is withdrawn, or in doubt.
+    /// A caller's time is over: its write is promised; one that is confirmed is withdrawn, or in
+    /// doubt.
     GiveUp,
     Connect,
     /// The flusher sends the next batch.
@@ -93,13 +94,26 @@ impl<R: Rules> Schedule<R> {
     pub(super) fn drawn(seed: u64) -> Self {
         let mut random = fastrand::Rng::with_seed(seed);
         let mut acts: Vec<(Act, u32)> = [R::WRITES, Act::USUAL].concat();
-        acts.extend(R::RARE.iter().chain(Act::FAULTS).filter(|_| random.u8(0..3) == 0));
+        acts.extend(
+            R::RARE
+                .iter()
+                .chain(Act::FAULTS)
+                .filter(|_| random.u8(0..3) == 0),
+        );
         let total: u32 = acts.iter().map(|(_, weight)| weight).sum();
         let mut steps = Vec::new();
         for process in 0..3 {
             if random.u8(0..4) > 0 {
-                steps.push(Step { act: Act::Connect, process, roll: random.u64(..) });
-                steps.push(Step { act: Act::Round, process, roll: random.u64(..) });
+                steps.push(Step {
+                    act: Act::Connect,
+                    process,
+                    roll: random.u64(..),
+                });
+                steps.push(Step {
+                    act: Act::Round,
+                    process,
+                    roll: random.u64(..),
+                });
             }
         }
         for _ in 0..random.usize(10..=40) {
@@ -110,9 +124,17 @@ impl<R: Rules> Schedule<R> {
                 here
             });
             let (act, _) = drawn.expect("the place is below the sum of the weights");
-            steps.push(Step { act: *act, process: random.usize(0..3), roll: random.u64(..) });
+            steps.push(Step {
+                act: *act,
+                process: random.usize(0..3),
+                roll: random.u64(..),
+            });
         }
-        Self { seed, steps, rules: PhantomData }
+        Self {
+            seed,
+            steps,
+            rules: PhantomData,
+        }
     }
 
     pub(super) fn run(&self) -> Check {

@@ -101,7 +101,13 @@ impl Server {
     }
 
     pub(super) fn held(&mut self, mono: Mono) -> Option<Held> {
-        if self.truth.held.as_ref().and_then(|held| held.gone).is_some_and(|gone| gone <= mono) {
+        if self
+            .truth
+            .held
+            .as_ref()
+            .and_then(|held| held.gone)
+            .is_some_and(|gone| gone <= mono)
+        {
             self.truth.held = None;
         }
         self.truth.held.clone()
@@ -118,7 +124,9 @@ impl Server {
 
     /// Whether the write ever took effect.
     pub(super) fn made(&self, writer: Writer, sequence: Sequence) -> bool {
-        self.made.iter().any(|made| (made.0, write_of(made.1)) == (writer, sequence))
+        self.made
+            .iter()
+            .any(|made| (made.0, write_of(made.1)) == (writer, sequence))
     }
 
     /// Whether it ever lost what it had made.
@@ -132,7 +140,12 @@ impl Server {
     }
 
     /// Lets an attempt take effect, or not. `over` is when its value's time to live ends.
-    pub(super) fn commit(&mut self, attempt: &Attempt, over: Option<Mono>, mono: Mono) -> Check<Outcome> {
+    pub(super) fn commit(
+        &mut self,
+        attempt: &Attempt,
+        over: Option<Mono>,
+        mono: Mono,
+    ) -> Check<Outcome> {
         let held = self.held(mono);
         let standing = self.standing();
         let write = (attempt.writer, attempt.sequence);
@@ -140,7 +153,12 @@ impl Server {
         let is_superseded = self.truth.superseded.contains(&write);
         let is_met = attempt.expects == Expects::Anything
             || attempt.expects == Expects::of(held.as_ref().map(|held| &held.bytes));
-        let of_writer = || self.truth.applied.iter().filter(|(writer, _)| *writer == attempt.writer);
+        let of_writer = || {
+            self.truth
+                .applied
+                .iter()
+                .filter(|(writer, _)| *writer == attempt.writer)
+        };
         let outcome = self.store.commit(attempt, mono);
         match &outcome {
             Outcome::Applied { existed, .. } => {
@@ -148,18 +166,35 @@ impl Server {
                     !of_writer().any(|applied| write_of(applied.1) == write_of(write.1)),
                     "rules 4 and 6: {write:?} was applied twice"
                 );
-                hold!(is_met, "rule 5: {write:?} was applied to something else than it was made for");
-                hold!(of_writer().all(|applied| *applied < write), "rule 3: {write:?} was applied after a later write");
-                hold!(!is_superseded, "rule 4: {write:?} was superseded, and yet applied");
-                hold!(stamp > standing, "rules 4 and 7: {stamp} was applied over {standing}");
+                hold!(
+                    is_met,
+                    "rule 5: {write:?} was applied to something else than it was made for"
+                );
+                hold!(
+                    of_writer().all(|applied| *applied < write),
+                    "rule 3: {write:?} was applied after a later write"
+                );
+                hold!(
+                    !is_superseded,
+                    "rule 4: {write:?} was superseded, and yet applied"
+                );
+                hold!(
+                    stamp > standing,
+                    "rules 4 and 7: {stamp} was applied over {standing}"
+                );
                 hold!(
                     !self.withdrawn.contains(&(write.0, write_of(write.1))),
                     "rule 2: {write:?} was withdrawn, and yet applied"
                 );
-                hold!(*existed == held.is_some(), "it was {} there before", if *existed { "not" } else { "" });
+                hold!(
+                    *existed == held.is_some(),
+                    "it was {} there before",
+                    if *existed { "not" } else { "" }
+                );
                 self.made.push(write);
                 self.truth.applied.push(write);
-                self.effects.push((mono, Effect::Recorded(attempt.clone(), true)));
+                self.effects
+                    .push((mono, Effect::Recorded(attempt.clone(), true)));
                 self.truth.held = match &attempt.change {
                     Change::Delete => {
                         self.truth.tombstone = self.truth.tombstone.max(counted(stamp));
@@ -172,9 +207,15 @@ impl Server {
                             TimeToLive::Never => (over, None),
                             TimeToLive::For(ttl) => (over, Some(mono + *ttl)),
                         };
-                        // With changes on top of an assignment the envelope is newer than what competes.
+                        // With changes on top of an assignment the envelope is newer than what
+                        // competes.
                         let stamp = counted(envelope::stamp_of(envelope).get());
-                        Some(Held { bytes: envelope.clone(), stamp, over, gone })
+                        Some(Held {
+                            bytes: envelope.clone(),
+                            stamp,
+                            over,
+                            gone,
+                        })
                     }
                 };
             }
@@ -194,14 +235,18 @@ impl Server {
                     if attempt.retry.is_some() {
                         self.superseded.push(write);
                         self.truth.superseded.push(write);
-                        self.effects.push((mono, Effect::Recorded(attempt.clone(), false)));
+                        self.effects
+                            .push((mono, Effect::Recorded(attempt.clone(), false)));
                     }
                 }
                 hold!(
                     found.stored == held.as_ref().map(|held| held.bytes.clone()),
                     "it found something else: {found:?}"
                 );
-                hold!(found.stamp().get() == standing, "it found another stamp than {standing}: {found:?}");
+                hold!(
+                    found.stamp().get() == standing,
+                    "it found another stamp than {standing}: {found:?}"
+                );
             }
         }
         self.agrees(mono)?;
@@ -212,7 +257,12 @@ impl Server {
     pub(super) fn raw(&mut self, stored: Option<(Bytes, u64)>, mono: Mono) -> Check {
         let bytes = stored.as_ref().map(|(bytes, _)| bytes.clone());
         self.store_raw(bytes.clone(), mono);
-        self.truth.held = stored.map(|(bytes, stamp)| Held { bytes, stamp: counted(stamp), over: None, gone: None });
+        self.truth.held = stored.map(|(bytes, stamp)| Held {
+            bytes,
+            stamp: counted(stamp),
+            over: None,
+            gone: None,
+        });
         self.effects.push((mono, Effect::Raw(bytes)));
         self.agrees(mono)
     }
@@ -264,7 +314,10 @@ impl Server {
     }
 
     pub(super) fn withdraw(&mut self, writer: Writer, sequence: Sequence) -> Check {
-        hold!(!self.made(writer, sequence), "rule 2: {writer}/{sequence} ended in an error, and yet it was applied");
+        hold!(
+            !self.made(writer, sequence),
+            "rule 2: {writer}/{sequence} ended in an error, and yet it was applied"
+        );
         self.withdrawn.push((writer, sequence));
         Ok(())
     }
@@ -295,7 +348,10 @@ impl Server {
     fn agrees(&mut self, mono: Mono) -> Check {
         let held = self.held(mono).map(|held| held.bytes);
         let stored = self.store.read(KEY, mono);
-        hold!(stored == held, "the server holds {stored:?} instead of {held:?}");
+        hold!(
+            stored == held,
+            "the server holds {stored:?} instead of {held:?}"
+        );
         Ok(())
     }
 }

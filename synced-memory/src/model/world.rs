@@ -131,7 +131,9 @@ impl<R: Rules> World<R> {
             Act::ForeignSet | Act::ForeignDelete | Act::Flush => {}
             Act::Close => self.close(at, random.bool())?,
             Act::Wait => self.nanos += random.u64(0..3_000_000_000),
-            Act::WaitForDays => self.nanos += 9 * 24 * 3_600_000_000_000 + random.u64(0..3 * 24 * 3_600_000_000_000),
+            Act::WaitForDays => {
+                self.nanos += 9 * 24 * 3_600_000_000_000 + random.u64(0..3 * 24 * 3_600_000_000_000)
+            }
         }
         self.audit(at)
     }
@@ -142,7 +144,11 @@ impl<R: Rules> World<R> {
         let process = &mut self.processes[at];
         process
             .ledger
-            .audit(&process.state, process.version.load(Ordering::Relaxed), mono)
+            .audit(
+                &process.state,
+                process.version.load(Ordering::Relaxed),
+                mono,
+            )
             .map_err(|broken| format!("process {at}: {broken}"))
     }
 
@@ -161,17 +167,28 @@ impl<R: Rules> World<R> {
     /// What the clocks of a process say.
     pub(super) fn moment(&self, at: usize) -> Moment {
         let now = (BEGINNING + self.nanos).saturating_add_signed(self.processes[at].ahead);
-        Moment { mono: self.mono(), now }
+        Moment {
+            mono: self.mono(),
+            now,
+        }
     }
 
     /// The stamp that a stranger writes, if any. `pending`: that of a write that waits.
-    pub(super) fn foreign_stamp(&self, pending: Option<u64>, random: &mut fastrand::Rng) -> Option<u64> {
+    pub(super) fn foreign_stamp(
+        &self,
+        pending: Option<u64>,
+        random: &mut fastrand::Rng,
+    ) -> Option<u64> {
         let now = BEGINNING + self.nanos;
         match random.u8(0..6) {
             0 => None,
             1 => Some(now),
             2 => Some(now.saturating_add_signed(random.i64(-HOUR..HOUR))),
-            3 => Some(self.server.standing().saturating_add_signed(random.i64(-2..2))),
+            3 => Some(
+                self.server
+                    .standing()
+                    .saturating_add_signed(random.i64(-2..2)),
+            ),
             4 => Some(pending.unwrap_or(now)),
             _ => Some(now.saturating_add_signed(random.i64(-5_000..5_000))),
         }
@@ -195,7 +212,10 @@ impl<R: Rules> World<R> {
         let mut random = self.random.fork();
         self.tell(|| "all heals".to_owned());
         for at in 0..3 {
-            if self.processes[at].wire.is_some_and(|wire| self.wires[wire].cut) {
+            if self.processes[at]
+                .wire
+                .is_some_and(|wire| self.wires[wire].cut)
+            {
                 self.lose(at, &mut random)?;
             }
         }
@@ -222,7 +242,11 @@ impl<R: Rules> World<R> {
             while self.wires.iter().any(|wire| !wire.answers.is_empty()) {
                 self.deliver_any(&mut random)?;
             }
-            if self.processes.iter().all(|process| process.live && process.is_done()) {
+            if self
+                .processes
+                .iter()
+                .all(|process| process.live && process.is_done())
+            {
                 break;
             }
         }
@@ -243,11 +267,17 @@ impl<R: Rules> World<R> {
         let held = held.map(|held| held.bytes);
         for at in 0..3 {
             let process = &self.processes[at];
-            hold!(process.state.outbox.len() == 0, "rule 2: {at} still has something to deliver");
+            hold!(
+                process.state.outbox.len() == 0,
+                "rule 2: {at} still has something to deliver"
+            );
             R::ended(self, at)?;
             let process = &self.processes[at];
             let shown = process.state.view(KEY, self.mono()).stored;
-            hold!(shown == held, "rule 1: {at} shows {shown:?}, and the server holds {held:?}");
+            hold!(
+                shown == held,
+                "rule 1: {at} shows {shown:?}, and the server holds {held:?}"
+            );
         }
         if last.is_empty() {
             return Ok(());
@@ -255,7 +285,8 @@ impl<R: Rules> World<R> {
         for at in 0..3 {
             self.close(at, true)?;
         }
-        self.server.raw(random.bool().then(|| ("0".into(), 0)), self.mono())?;
+        self.server
+            .raw(random.bool().then(|| ("0".into(), 0)), self.mono())?;
         for (wire, requests) in last {
             self.wires[wire].requests = requests;
             while !self.wires[wire].requests.is_empty() {

@@ -13,18 +13,20 @@ use std::collections::HashSet;
 pub(crate) enum Rule {
     /// The mutation is the latest: what it finds does not matter.
     Latest,
-    /// What is there has this stamp, and a call that is older than that is superseded at such a place.
-    /// Where it finds what it would write, it is done.
+    /// What is there has this stamp, and a call that is older than that is superseded at such a
+    /// place. Where it finds what it would write, it is done.
     NewerWins(Stamp),
-    /// The mutation is for what it saw: a call that finds something else at its place, or finds done what
-    /// it would do, is superseded.
+    /// The mutation is for what it saw: a call that finds something else at its place, or finds
+    /// done what it would do, is superseded.
     Exact,
 }
 
 impl Rule {
     fn of(self, call: &Call) -> There {
         match self {
-            _ if call.is_compared => There::Compared { only_removes: call.only_removes() },
+            _ if call.is_compared => There::Compared {
+                only_removes: call.only_removes(),
+            },
             Self::NewerWins(found) if found > call.stamp => There::Newer,
             Self::Latest | Self::NewerWins(_) => There::Older,
             Self::Exact => There::AsSeen,
@@ -39,7 +41,8 @@ enum There {
     Newer,
     /// Or the call is superseded.
     AsSeen,
-    /// Or the call does not apply, whoever is newer. What is gone is removed by a call that does nothing but remove.
+    /// Or the call does not apply, whoever is newer. What is gone is removed by a call that does
+    /// nothing but remove.
     Compared {
         only_removes: bool,
     },
@@ -78,8 +81,17 @@ impl Applied {
     /// Why the call that `later` rests on was skipped, if it was.
     fn shared_fate(&self, calls: &[Call], later: &Call) -> Option<Refusal> {
         let rests = |index: &usize| later.rests_on(&calls[*index]);
-        let superseded = self.superseded.iter().find(|index| rests(index)).map(|_| Refusal::Superseded);
-        let misfit = || self.misfits.iter().find(|(index, _)| rests(index)).map(|_| Refusal::Misfit(Misfit::Changed));
+        let superseded = self
+            .superseded
+            .iter()
+            .find(|index| rests(index))
+            .map(|_| Refusal::Superseded);
+        let misfit = || {
+            self.misfits
+                .iter()
+                .find(|(index, _)| rests(index))
+                .map(|_| Refusal::Misfit(Misfit::Changed))
+        };
         superseded.or_else(misfit)
     }
 }
@@ -94,10 +106,13 @@ pub(crate) fn apply(value: Option<&str>, mutation: &Mutation, rule: Rule) -> App
         // One operation alone changes nothing when it fails.
         let before = (call.operations.len() > 1).then(|| root.clone());
         let there = rule.of(call);
-        let fate = applied.shared_fate(&mutation.calls, call).map_or(Ok(()), Err);
+        let fate = applied
+            .shared_fate(&mutation.calls, call)
+            .map_or(Ok(()), Err);
         let mut operations = call.operations.iter();
-        let result =
-            fate.and_then(|()| operations.try_for_each(|operation| perform(&mut root, mutation, operation, there)));
+        let result = fate.and_then(|()| {
+            operations.try_for_each(|operation| perform(&mut root, mutation, operation, there))
+        });
         if let Err(refusal) = result {
             root = before.unwrap_or(root);
             match refusal {
@@ -107,7 +122,11 @@ pub(crate) fn apply(value: Option<&str>, mutation: &Mutation, rule: Rule) -> App
         }
     }
     let Some(root) = root else {
-        applied.made = if value.is_some() { Made::Removed } else { Made::Nothing };
+        applied.made = if value.is_some() {
+            Made::Removed
+        } else {
+            Made::Nothing
+        };
         return applied;
     };
     let start = whole.len() - whole.trim_start_matches(is_space).len();
@@ -124,7 +143,15 @@ pub(crate) fn apply(value: Option<&str>, mutation: &Mutation, rule: Rule) -> App
 /// Applies one operation to a text; `None` where it does not apply.
 pub(super) fn apply_one(text: &str, operation: &Operation) -> Option<String> {
     let mut root = Node::from(text);
-    match edit(Some(&mut root), None, &operation.path, &operation.action, There::Older).ok()? {
+    match edit(
+        Some(&mut root),
+        None,
+        &operation.path,
+        &operation.action,
+        There::Older,
+    )
+    .ok()?
+    {
         Effect::Keep => {}
         Effect::Replace(node) => return Some(node.to_text().into_owned()),
         Effect::Remove => return None,
@@ -158,8 +185,8 @@ fn perform<'a>(
     Ok(())
 }
 
-/// Applies an action below `node`; where that is missing, below what it is taken for. What fails has
-/// changed nothing. `there`: what is there, compared with the action.
+/// Applies an action below `node`; where that is missing, below what it is taken for. What fails
+/// has changed nothing. `there`: what is there, compared with the action.
 fn edit<'a>(
     node: Option<&mut Node<'a>>,
     origin: Option<&'a Json>,
@@ -184,7 +211,13 @@ fn edit<'a>(
         Some((Step::Member(member), rest)) => {
             let object = node.object()?;
             let at = object.find(member);
-            let effect = edit(at.map(|at| object.node(at)), member.origin.as_ref(), rest, action, there)?;
+            let effect = edit(
+                at.map(|at| object.node(at)),
+                member.origin.as_ref(),
+                rest,
+                action,
+                there,
+            )?;
             object.perform(at, member, effect);
         }
         Some((Step::Element(element), rest)) => {
@@ -203,7 +236,9 @@ fn edit<'a>(
     }
     Ok(match fresh {
         // What changes nothing writes nothing.
-        Some(fresh) if origin.is_none_or(|origin| fresh.to_text() != origin.as_str()) => Effect::Replace(fresh),
+        Some(fresh) if origin.is_none_or(|origin| fresh.to_text() != origin.as_str()) => {
+            Effect::Replace(fresh)
+        }
         _ => Effect::Keep,
     })
 }
@@ -214,7 +249,9 @@ impl There {
         match self {
             Self::Older | Self::Newer | Self::Compared { only_removes: true } => Ok(Effect::Keep),
             Self::AsSeen => Err(Refusal::Superseded),
-            Self::Compared { only_removes: false } => Err(Misfit::Changed.into()),
+            Self::Compared {
+                only_removes: false,
+            } => Err(Misfit::Changed.into()),
         }
     }
 
@@ -237,11 +274,14 @@ impl There {
 
     /// Whether what is found need not be what was seen, for a change that leaves `value`.
     fn is_done(self, found: Option<&str>, value: &Json) -> bool {
-        let is_found = || found.is_some_and(|found| Content::of(found) == Content::of(value.as_str()));
+        let is_found =
+            || found.is_some_and(|found| Content::of(found) == Content::of(value.as_str()));
         match self {
             Self::Newer => is_found(),
             // A number that two have changed to the same is wrong all the same.
-            Self::Compared { .. } => matches!(value.as_str().as_bytes()[0], b'"' | b't' | b'f' | b'n') && is_found(),
+            Self::Compared { .. } => {
+                matches!(value.as_str().as_bytes()[0], b'"' | b't' | b'f' | b'n') && is_found()
+            }
             Self::Older | Self::AsSeen => false,
         }
     }
@@ -313,10 +353,16 @@ fn merge<'a>(node: &mut Node<'a>, action: &'a Action, there: There) -> Result<()
             }
         }
         Action::Exclude { items } => {
-            let out: HashSet<Content> = items.iter().map(|item| Content::of(item.as_str())).collect();
+            let out: HashSet<Content> = items
+                .iter()
+                .map(|item| Content::of(item.as_str()))
+                .collect();
             let list = node.list()?;
-            let present: HashSet<Content> =
-                list.contents().into_iter().filter(|content| out.contains(content)).collect();
+            let present: HashSet<Content> = list
+                .contents()
+                .into_iter()
+                .filter(|content| out.contains(content))
+                .collect();
             let is_any_gone = match there {
                 There::AsSeen => present.is_empty(),
                 There::Older | There::Newer | There::Compared { .. } => present.len() < out.len(),
@@ -340,17 +386,29 @@ fn add(text: &str, amount: &Amount) -> Result<String, Misfit> {
     match *amount {
         Amount::Integer { by, min, max } => {
             if text.contains(['.', 'e', 'E']) {
-                return Err(Misfit::Type { expected: "an integer", found: "a float" });
+                return Err(Misfit::Type {
+                    expected: "an integer",
+                    found: "a float",
+                });
             }
             // More digits than an i128 has are out of every range.
-            let sum = text.parse::<i128>().ok().and_then(|number| number.checked_add(by));
+            let sum = text
+                .parse::<i128>()
+                .ok()
+                .and_then(|number| number.checked_add(by));
             let range = min.max(i64::MIN.into())..=max.min(u64::MAX.into());
-            sum.filter(|sum| range.contains(sum)).map(|sum| sum.to_string()).ok_or(Misfit::Overflow)
+            sum.filter(|sum| range.contains(sum))
+                .map(|sum| sum.to_string())
+                .ok_or(Misfit::Overflow)
         }
         Amount::Float { by, single } => {
             let sum = if single {
-                #[allow(clippy::cast_possible_truncation, reason = "the sum of two f32, rounded once")]
-                let sum = (f64::from(text.parse::<f32>().map_err(|_| Misfit::Invalid)?) + by) as f32;
+                #[allow(
+                    clippy::cast_possible_truncation,
+                    reason = "the sum of two f32, rounded once"
+                )]
+                let sum =
+                    (f64::from(text.parse::<f32>().map_err(|_| Misfit::Invalid)?) + by) as f32;
                 sum.is_finite().then(|| serde_json::to_string(&sum))
             } else {
                 let sum = text.parse::<f64>().map_err(|_| Misfit::Invalid)? + by;

@@ -1,9 +1,9 @@
 //! What a JSON text says, as one number: two texts that read the same have the same content.
 //!
 //! White space, escapes, the order of members and the spelling of a float (`1e2`, `100.0`) do not
-//! count, since another program that rewrites a value changes them; of duplicate members the last one
-//! counts. Integers are compared exactly, of whatever length. The number is on disk (in journals) and
-//! must not change from version to version.
+//! count, since another program that rewrites a value changes them; of duplicate members the last
+//! one counts. Integers are compared exactly, of whatever length. The number is on disk (in
+//! journals) and must not change from version to version.
 
 use crate::shape::{Children, PLAIN, Shape};
 use serde::{Deserialize, Serialize};
@@ -28,8 +28,8 @@ impl Content {
         Self(Walk { text, at: 0 }.shaped(shape, false, 0))
     }
 
-    /// The same where also within what is one part order does not count: a type that hides a set in it writes its
-    /// members in another order each time.
+    /// The same where also within what is one part order does not count: a type that hides a set in
+    /// it writes its members in another order each time.
     pub(super) fn of_members(text: &str, shape: &Shape) -> Self {
         Self(Walk { text, at: 0 }.shaped(shape, true, 0))
     }
@@ -66,7 +66,9 @@ impl<'a> Walk<'a> {
         let (is_ordered, children) = match shape {
             Shape::Part(children) => (!hides_order, children),
             Shape::List(children) => (true, children),
-            Shape::Unordered(children) | Shape::Set(children) | Shape::Map(children) => (false, children),
+            Shape::Unordered(children) | Shape::Set(children) | Shape::Map(children) => {
+                (false, children)
+            }
             Shape::Json => return self.value(depth),
             Shape::Fields(fields) => {
                 return self.shaped_members(true, depth, hides_order, |at| {
@@ -76,13 +78,23 @@ impl<'a> Walk<'a> {
             }
         };
         match self.peek() {
-            Some(b'{') if depth < DEPTH => self.shaped_members(is_ordered, depth, hides_order, |at| children.at(at)),
-            Some(b'[') if depth < DEPTH => self.shaped_elements(is_ordered, depth, hides_order, children),
+            Some(b'{') if depth < DEPTH => {
+                self.shaped_members(is_ordered, depth, hides_order, |at| children.at(at))
+            }
+            Some(b'[') if depth < DEPTH => {
+                self.shaped_elements(is_ordered, depth, hides_order, children)
+            }
             _ => self.value(depth),
         }
     }
 
-    fn shaped_elements(&mut self, is_ordered: bool, depth: usize, hides_order: bool, children: &Children) -> u64 {
+    fn shaped_elements(
+        &mut self,
+        is_ordered: bool,
+        depth: usize,
+        hides_order: bool,
+        children: &Children,
+    ) -> u64 {
         self.at += 1;
         let mut elements = Vec::new();
         while self.goes_on(b']') {
@@ -107,14 +119,25 @@ impl<'a> Walk<'a> {
         self.at += 1;
         let mut members = Vec::new();
         while self.goes_on(b'}') {
-            let name = if self.peek() == Some(b'"') { string(self.quoted()) } else { self.scalar() };
+            let name = if self.peek() == Some(b'"') {
+                string(self.quoted())
+            } else {
+                self.scalar()
+            };
             self.skip(b':');
-            members.push((name, self.shaped(child(members.len()), hides_order, depth + 1)));
+            members.push((
+                name,
+                self.shaped(child(members.len()), hides_order, depth + 1),
+            ));
         }
         if !is_ordered {
             members.sort_unstable();
         }
-        members.into_iter().fold(mix(OBJECT), |hash, (name, value)| join(join(hash, name), value))
+        members
+            .into_iter()
+            .fold(mix(OBJECT), |hash, (name, value)| {
+                join(join(hash, name), value)
+            })
     }
 
     fn list(&mut self, depth: usize) -> u64 {
@@ -130,7 +153,11 @@ impl<'a> Walk<'a> {
         self.at += 1;
         let mut members = Vec::new();
         while self.goes_on(b'}') {
-            let name = if self.peek() == Some(b'"') { string(self.quoted()) } else { self.scalar() };
+            let name = if self.peek() == Some(b'"') {
+                string(self.quoted())
+            } else {
+                self.scalar()
+            };
             self.skip(b':');
             members.push((name, self.value(depth + 1)));
         }
@@ -146,9 +173,19 @@ impl<'a> Walk<'a> {
 
     fn scalar(&mut self) -> u64 {
         let rest = &self.text.as_bytes()[self.at..];
-        let ends = |byte: &u8| matches!(byte, b',' | b':' | b']' | b'}' | b' ' | b'\t' | b'\n' | b'\r');
+        let ends = |byte: &u8| {
+            matches!(
+                byte,
+                b',' | b':' | b']' | b'}' | b' ' | b'\t' | b'\n' | b'\r'
+            )
+        };
         // At least one byte, so that the walk always goes on.
-        let length = rest.iter().position(ends).unwrap_or(rest.len()).max(1).min(rest.len());
+        let length = rest
+            .iter()
+            .position(ends)
+            .unwrap_or(rest.len())
+            .max(1)
+            .min(rest.len());
         self.at += length;
         number(&rest[..length])
     }
@@ -223,12 +260,19 @@ fn string(quoted: &str) -> u64 {
             return bytes(STRING, read.as_bytes());
         }
     }
-    bytes(STRING, inner.get(1..inner.len().saturating_sub(1)).unwrap_or_default())
+    bytes(
+        STRING,
+        inner
+            .get(1..inner.len().saturating_sub(1))
+            .unwrap_or_default(),
+    )
 }
 
 fn number(text: &[u8]) -> u64 {
     let integer = text != b"-0" && !text.iter().any(|byte| matches!(byte, b'.' | b'e' | b'E'));
-    let starts = text.first().is_some_and(|byte| matches!(byte, b'-' | b'0'..=b'9'));
+    let starts = text
+        .first()
+        .is_some_and(|byte| matches!(byte, b'-' | b'0'..=b'9'));
     let read = std::str::from_utf8(text).ok().filter(|_| starts);
     match read {
         Some(read) if !integer => match read.parse::<f64>() {
@@ -334,14 +378,23 @@ mod tests {
 
     #[test]
     fn an_integer_beyond_64_bits_counts_exactly() {
-        assert_ne!(Content::of("1180591620717411303424"), Content::of("1.1805916207174113e21"));
-        assert_ne!(Content::of("18446744073709551615"), Content::of("18446744073709551614"));
+        assert_ne!(
+            Content::of("1180591620717411303424"),
+            Content::of("1.1805916207174113e21")
+        );
+        assert_ne!(
+            Content::of("18446744073709551615"),
+            Content::of("18446744073709551614")
+        );
     }
 
     #[test]
     fn order_counts_but_in_maps_and_sets() {
         let of = |text: &str, shape: &Shape| Content::of_value(text, shape);
-        let (list, set) = (Shape::List(Children::default()), Shape::Set(Children::default()));
+        let (list, set) = (
+            Shape::List(Children::default()),
+            Shape::Set(Children::default()),
+        );
         assert_eq!(of("[1,2]", &set), of("[2, 1]", &set));
         assert_ne!(of("[1,2]", &list), of("[2,1]", &list));
         let (part, unordered) = (Shape::default(), Shape::Unordered(Children::default()));
@@ -351,13 +404,20 @@ mod tests {
         assert_eq!(of(one, &Shape::Json), of(other, &Shape::Json));
         let hidden = r#"{"b":0,"a":[2,1]}"#;
         assert_ne!(of(one, &unordered), of(hidden, &unordered));
-        assert_eq!(Content::of_members(one, &part), Content::of_members(hidden, &part));
-        assert_ne!(Content::of_members("[[1,2]]", &list), Content::of_members("[[1,1]]", &list));
+        assert_eq!(
+            Content::of_members(one, &part),
+            Content::of_members(hidden, &part)
+        );
+        assert_ne!(
+            Content::of_members("[[1,2]]", &list),
+            Content::of_members("[[1,1]]", &list)
+        );
     }
 
     #[test]
     fn contents_are_the_same_in_every_version() {
-        let text = r#"{"a": [1, 2.5, "ü", null], "b": {"c": true, "long": "more than eight bytes"}}"#;
+        let text =
+            r#"{"a": [1, 2.5, "ü", null], "b": {"c": true, "long": "more than eight bytes"}}"#;
         assert_eq!(Content::of(text), Content(17_886_777_688_140_486_515));
     }
 }

@@ -5,11 +5,11 @@ use serde::{Deserialize, Serialize};
 
 /// A list element, as a writer saw it: by index and content, with what was beside it.
 ///
-/// Equal elements are told apart by occurrence: the second of them is the second one still, wherever
-/// it is now, and is gone when there is only one left. So of two equal elements two processes remove
-/// one each where both name the first, and the same one where both name the second. Where there are
-/// more equal ones than there were, it is the one with the same neighbours, if there is one. Away from
-/// both, with another between them, it is taken for gone.
+/// Equal elements are told apart by occurrence: the second of them is the second one still,
+/// wherever it is now, and is gone when there is only one left. So of two equal elements two
+/// processes remove one each where both name the first, and the same one where both name the
+/// second. Where there are more equal ones than there were, it is the one with the same neighbours,
+/// if there is one. Away from both, with another between them, it is taken for gone.
 ///
 /// An element whose content is found nowhere was removed, or was changed inside, and only its
 /// neighbours say which. Where both are there with one element in between, it is that one; else the
@@ -66,10 +66,13 @@ impl Element {
     }
 
     pub(super) fn find(&self, list: &[Content]) -> Option<Found> {
-        let same: Vec<usize> = (0..list.len()).filter(|at| list[*at] == self.content).collect();
+        let same: Vec<usize> = (0..list.len())
+            .filter(|at| list[*at] == self.content)
+            .collect();
         let named = same.get(self.occurrence).copied();
         if same.len() <= self.others {
-            // One of the equal ones is gone, or was changed; where it was this one, its neighbours say so.
+            // One of the equal ones is gone, or was changed; where it was this one, its neighbours
+            // say so.
             let same = || named.map(Found::Same);
             let beside = || self.find_beside(list).or_else(|| self.find_by_index(list));
             return self.find_between(list).or_else(same).or_else(beside);
@@ -77,7 +80,11 @@ impl Element {
         // Where one of several equal ones is new, it is the one beside what was beside it.
         let is_equal_in_number = same.len() == self.others + 1;
         let closeness = |at: &usize| (self.closeness(list, *at), Some(*at) == named);
-        let found = if is_equal_in_number { named } else { same.into_iter().rev().max_by_key(closeness) }?;
+        let found = if is_equal_in_number {
+            named
+        } else {
+            same.into_iter().rev().max_by_key(closeness)
+        }?;
         // Away from its neighbours, while another is between them, it may be one that became equal.
         let is_away = self.closeness(list, found) == 0 && self.find_between(list).is_some();
         (!is_away).then_some(Found::Same(found))
@@ -86,7 +93,10 @@ impl Element {
     /// Whether what is before and behind `at` is what was beside it; an end of the list is too.
     fn neighbours_at(&self, list: &[Content], at: usize) -> (bool, bool) {
         let previous = at.checked_sub(1).map(|previous| list[previous]);
-        (previous == self.previous, list.get(at + 1).copied() == self.next)
+        (
+            previous == self.previous,
+            list.get(at + 1).copied() == self.next,
+        )
     }
 
     /// A neighbour says more than an end of the list, which many elements have been at.
@@ -98,8 +108,11 @@ impl Element {
 
     fn find_between(&self, list: &[Content]) -> Option<Found> {
         let has_neighbours = self.previous.is_some() || self.next.is_some();
-        let fits = |at: &usize| list[*at] != self.content && self.neighbours_at(list, *at) == (true, true);
-        self.nearest((0..list.len()).filter(fits)).filter(|_| has_neighbours).map(Found::Changed)
+        let fits =
+            |at: &usize| list[*at] != self.content && self.neighbours_at(list, *at) == (true, true);
+        self.nearest((0..list.len()).filter(fits))
+            .filter(|_| has_neighbours)
+            .map(Found::Changed)
     }
 
     fn find_beside(&self, list: &[Content]) -> Option<Found> {
@@ -108,7 +121,8 @@ impl Element {
         }
         let is_known = |at: usize| [self.previous, self.next].contains(&Some(list[at]));
         let fits = |at: &usize| self.closeness(list, *at) > 1 && !is_known(*at);
-        self.nearest((0..list.len()).filter(fits)).map(Found::Changed)
+        self.nearest((0..list.len()).filter(fits))
+            .map(Found::Changed)
     }
 
     fn find_by_index(&self, list: &[Content]) -> Option<Found> {
@@ -127,7 +141,9 @@ mod tests {
     use super::*;
 
     fn contents(list: &str) -> Vec<Content> {
-        list.split_whitespace().map(|element| Content::of(&format!("\"{element}\""))).collect()
+        list.split_whitespace()
+            .map(|element| Content::of(&format!("\"{element}\"")))
+            .collect()
     }
 
     #[test]
@@ -167,7 +183,11 @@ mod tests {
             ("a a b", 1, "a A b", Some(Changed(1))),
         ] {
             let element = Element::of(&contents(seen), index).unwrap();
-            assert_eq!(element.find(&contents(now)), found, "{index} of {seen:?} in {now:?}");
+            assert_eq!(
+                element.find(&contents(now)),
+                found,
+                "{index} of {seen:?} in {now:?}"
+            );
         }
     }
 }

@@ -14,10 +14,16 @@ pub(crate) struct Encoded {
 
 impl Encoded {
     /// `nested`: the value is merged by field, and has these.
-    pub(crate) fn of<T: Serialize + ?Sized>(value: &T, nested: Option<Members>) -> Result<Self, serde_json::Error> {
+    pub(crate) fn of<T: Serialize + ?Sized>(
+        value: &T,
+        nested: Option<Members>,
+    ) -> Result<Self, serde_json::Error> {
         let mut text = Vec::new();
         let shape = shape::write(&mut text, value, nested)?;
-        Ok(Self { text: json::into_text(text).and_then(Json::parse)?, shape })
+        Ok(Self {
+            text: json::into_text(text).and_then(Json::parse)?,
+            shape,
+        })
     }
 
     /// A value whose type has this shape and writes it so.
@@ -34,21 +40,25 @@ impl Encoded {
         self.text
     }
 
-    /// Whether `stored`, from which it was read, is what its type writes, but for white space, escapes, and the order of
-    /// what has none: then its parts are found there by their text.
+    /// Whether `stored`, from which it was read, is what its type writes, but for white space,
+    /// escapes, and the order of what has none: then its parts are found there by their text.
     pub(crate) fn is_as_written_in(&self, stored: &str) -> bool {
         self.text() == stored
             || self.view().content() == View::new(stored, &self.shape).content()
             || Content::of(self.text()) == Content::of(stored)
     }
 
-    /// A number by which equal values are told: order counts but in maps and sets, also where the type hides them.
+    /// A number by which equal values are told: order counts but in maps and sets, also where the
+    /// type hides them.
     pub(crate) fn content(&self) -> Content {
         Content::of_members(self.text(), &self.shape)
     }
 
     pub(super) fn view(&self) -> View<'_> {
-        View { text: self.text(), shape: &self.shape }
+        View {
+            text: self.text(),
+            shape: &self.shape,
+        }
     }
 }
 

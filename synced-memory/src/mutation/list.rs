@@ -1,4 +1,5 @@
-//! What was done to a list: the elements that stay, and operations that each name an element by what is there then.
+//! What was done to a list: the elements that stay, and operations that each name an element by
+//! what is there then.
 
 use super::apply::apply_one;
 use super::diff::{below, here, set};
@@ -18,9 +19,14 @@ impl Editor {
     }
 
     pub(super) fn remove(&mut self, at: usize) {
-        let Some(element) = self.element(at) else { return };
-        let removal = here(Action::Remove { seen: Seen::Content(element.content) });
-        self.operations.extend(below(&Step::Element(element), vec![removal]));
+        let Some(element) = self.element(at) else {
+            return;
+        };
+        let removal = here(Action::Remove {
+            seen: Seen::Content(element.content),
+        });
+        self.operations
+            .extend(below(&Step::Element(element), vec![removal]));
         self.contents.remove(at);
     }
 
@@ -28,7 +34,10 @@ impl Editor {
         if items.is_empty() {
             return;
         }
-        let contents: Vec<Content> = items.iter().map(|item| Content::of(item.as_str())).collect();
+        let contents: Vec<Content> = items
+            .iter()
+            .map(|item| Content::of(item.as_str()))
+            .collect();
         let action = match self.element(at) {
             Some(before) => Action::InsertAt { before, items },
             None => Action::Append { items },
@@ -38,7 +47,13 @@ impl Editor {
     }
 
     /// Makes these changes, with paths from the element.
-    pub(super) fn change(&mut self, at: usize, stored: &str, (before, after): (&Shape, &str), changes: Vec<Operation>) {
+    pub(super) fn change(
+        &mut self,
+        at: usize,
+        stored: &str,
+        (before, after): (&Shape, &str),
+        changes: Vec<Operation>,
+    ) {
         let first = self.operations.len();
         if self.make(at, stored, changes).is_none() {
             // The type writes it in a way that its text does not follow: replaced as a whole.
@@ -54,7 +69,8 @@ impl Editor {
         for change in changes {
             let result = apply_one(&now, &change)?;
             let element = self.element(at)?;
-            self.operations.extend(below(&Step::Element(element), vec![change]));
+            self.operations
+                .extend(below(&Step::Element(element), vec![change]));
             self.contents[at] = Content::of(&result);
             now = result;
         }
@@ -63,7 +79,10 @@ impl Editor {
 
     fn replace(&mut self, at: usize, stored: &str, before: &Shape, after: &str) {
         if let Some(element) = self.element(at) {
-            self.operations.extend(below(&Step::Element(element), vec![set(stored, before, after)]));
+            self.operations.extend(below(
+                &Step::Element(element),
+                vec![set(stored, before, after)],
+            ));
         }
         self.contents[at] = Content::of(after);
     }
@@ -71,14 +90,26 @@ impl Editor {
 
 /// The elements that stay, as pairs of indexes, both rising.
 pub(super) fn kept(before: &[Content], after: &[Content]) -> Vec<(usize, usize)> {
-    let prefix = before.iter().zip(after).take_while(|(old, new)| old == new).count();
-    let suffix =
-        before[prefix..].iter().rev().zip(after[prefix..].iter().rev()).take_while(|(old, new)| old == new).count();
+    let prefix = before
+        .iter()
+        .zip(after)
+        .take_while(|(old, new)| old == new)
+        .count();
+    let suffix = before[prefix..]
+        .iter()
+        .rev()
+        .zip(after[prefix..].iter().rev())
+        .take_while(|(old, new)| old == new)
+        .count();
     let (old, new) = (before.len() - suffix, after.len() - suffix);
     let middle = kept_between(&before[prefix..old], &after[prefix..new]);
     (0..prefix)
         .map(|at| (at, at))
-        .chain(middle.into_iter().map(|(from, to)| (prefix + from, prefix + to)))
+        .chain(
+            middle
+                .into_iter()
+                .map(|(from, to)| (prefix + from, prefix + to)),
+        )
         .chain((0..suffix).map(|at| (old + at, new + at)))
         .collect()
 }
@@ -86,7 +117,11 @@ pub(super) fn kept(before: &[Content], after: &[Content]) -> Vec<(usize, usize)>
 fn kept_between(before: &[Content], after: &[Content]) -> Vec<(usize, usize)> {
     // Where elements were only removed, or only added, each pair is found in one walk.
     if let Some(pairs) = places_of(after, before) {
-        return pairs.into_iter().enumerate().map(|(to, from)| (from, to)).collect();
+        return pairs
+            .into_iter()
+            .enumerate()
+            .map(|(to, from)| (from, to))
+            .collect();
     }
     if let Some(pairs) = places_of(before, after) {
         return pairs.into_iter().enumerate().collect();
@@ -113,7 +148,13 @@ fn kept_between(before: &[Content], after: &[Content]) -> Vec<(usize, usize)> {
 /// Where the elements of `part` are in `whole`, in order; `None` where one is not.
 fn places_of(part: &[Content], whole: &[Content]) -> Option<Vec<usize>> {
     let mut places = whole.iter().enumerate();
-    part.iter().map(|content| places.find(|(_, other)| *other == content).map(|(at, _)| at)).collect()
+    part.iter()
+        .map(|content| {
+            places
+                .find(|(_, other)| *other == content)
+                .map(|(at, _)| at)
+        })
+        .collect()
 }
 
 /// The longest part of `pairs` whose second numbers rise (patience sorting).
@@ -129,8 +170,9 @@ fn longest_rise(pairs: &[(usize, usize)]) -> Vec<(usize, usize)> {
             tops[pile] = index;
         }
     }
-    let mut rise: Vec<_> =
-        std::iter::successors(tops.last().copied(), |index| before[*index]).map(|index| pairs[index]).collect();
+    let mut rise: Vec<_> = std::iter::successors(tops.last().copied(), |index| before[*index])
+        .map(|index| pairs[index])
+        .collect();
     rise.reverse();
     rise
 }

@@ -52,7 +52,9 @@ pub(crate) fn locate<'a>(
 ) -> Result<Spot<'a>, Misfit> {
     let mut spot = Spot {
         path: Vec::with_capacity(places.len()),
-        found: value.map(|value| value.trim_matches(text::is_space)).or(origin.map(Json::as_str)),
+        found: value
+            .map(|value| value.trim_matches(text::is_space))
+            .or(origin.map(Json::as_str)),
         exists: value.is_some(),
         is_current: false,
     };
@@ -73,8 +75,13 @@ pub(crate) fn locate<'a>(
             }
             Place::Index(index) => {
                 let elements = text::elements(parent)?;
-                let contents: Vec<Content> = elements.iter().map(|element| Content::of(element)).collect();
-                spot.path.push(Step::Element(Element::of(&contents, *index).ok_or(Misfit::Gone)?));
+                let contents: Vec<Content> = elements
+                    .iter()
+                    .map(|element| Content::of(element))
+                    .collect();
+                spot.path.push(Step::Element(
+                    Element::of(&contents, *index).ok_or(Misfit::Gone)?,
+                ));
                 spot.found = Some(elements[*index]);
             }
         }
@@ -82,8 +89,8 @@ pub(crate) fn locate<'a>(
     Ok(spot)
 }
 
-/// What is at a place, and whether it is there and not only taken for something; `None` where there is
-/// nothing.
+/// What is at a place, and whether it is there and not only taken for something; `None` where there
+/// is nothing.
 ///
 /// # Errors
 ///
@@ -95,10 +102,14 @@ pub(crate) fn look<'a>(
 ) -> Result<(Option<&'a str>, bool), Misfit> {
     let mut spot = locate(value, origin, &[])?;
     for place in places {
-        let Some(parent) = spot.found else { return Ok((None, false)) };
+        let Some(parent) = spot.found else {
+            return Ok((None, false));
+        };
         match place {
             Place::Member(member) => _ = spot.step_into(parent, member, None)?,
-            Place::Entry(member, OwnSpelling(spelling)) => _ = spot.step_into(parent, member, Some(*spelling))?,
+            Place::Entry(member, OwnSpelling(spelling)) => {
+                _ = spot.step_into(parent, member, Some(*spelling))?
+            }
             Place::Index(index) => {
                 spot.found = text::elements(parent)?.get(*index).copied();
                 spot.exists &= spot.found.is_some();
@@ -117,15 +128,28 @@ impl<'a> Spot<'a> {
         spelling: Option<Spelling>,
     ) -> Result<Option<Box<str>>, Misfit> {
         let members = text::members(parent)?;
-        let by_name = |name: &str| members.iter().rfind(|(quoted, _)| text::reads_as(quoted, name));
-        let is_it = |quoted: &str, spelling: Spelling| spelling(&member.name, &text::read_name(quoted));
-        let by_value = || members.iter().rfind(|(quoted, _)| spelling.is_some_and(|spelling| is_it(quoted, spelling)));
+        let by_name = |name: &str| {
+            members
+                .iter()
+                .rfind(|(quoted, _)| text::reads_as(quoted, name))
+        };
+        let is_it =
+            |quoted: &str, spelling: Spelling| spelling(&member.name, &text::read_name(quoted));
+        let by_value = || {
+            members
+                .iter()
+                .rfind(|(quoted, _)| spelling.is_some_and(|spelling| is_it(quoted, spelling)))
+        };
         let (found, spelled) = match member.names().find_map(by_name) {
             Some(found) => (Some(found), None),
-            None => by_value().map_or((None, None), |found| (Some(found), Some(text::read_name(found.0).into()))),
+            None => by_value().map_or((None, None), |found| {
+                (Some(found), Some(text::read_name(found.0).into()))
+            }),
         };
         self.exists &= found.is_some();
-        self.found = found.map(|(_, value)| *value).or(member.origin.as_ref().map(Json::as_str));
+        self.found = found
+            .map(|(_, value)| *value)
+            .or(member.origin.as_ref().map(Json::as_str));
         Ok(spelled)
     }
 }
@@ -144,13 +168,18 @@ pub(crate) fn elements(list: &str) -> Result<Vec<&str>, Misfit> {
     text::elements(list)
 }
 
-/// The element at `index` of these, as an operation names it; `None` where the index is out of range.
+/// The element at `index` of these, as an operation names it; `None` where the index is out of
+/// range.
 pub(crate) fn element(elements: &[&str], index: usize) -> Option<Element> {
-    let contents: Vec<Content> = elements.iter().map(|element| Content::of(element)).collect();
+    let contents: Vec<Content> = elements
+        .iter()
+        .map(|element| Content::of(element))
+        .collect();
     Element::of(&contents, index)
 }
 
-/// The members of an object, with the names as they read; of those with one name the last one alone.
+/// The members of an object, with the names as they read; of those with one name the last one
+/// alone.
 pub(crate) fn members(object: &str) -> Result<Vec<(Cow<'_, str>, &str)>, Misfit> {
     let mut members: Vec<(Cow<'_, str>, &str)> = Vec::new();
     let mut at: HashMap<Cow<'_, str>, usize> = HashMap::new();
@@ -170,5 +199,9 @@ pub(crate) fn members(object: &str) -> Result<Vec<(Cow<'_, str>, &str)>, Misfit>
 /// What is at the member of an object that has this name.
 pub(crate) fn member<'a>(object: &'a str, name: &str) -> Result<Option<&'a str>, Misfit> {
     let members = text::members(object)?;
-    Ok(members.into_iter().rev().find(|(quoted, _)| text::reads_as(quoted, name)).map(|(_, value)| value))
+    Ok(members
+        .into_iter()
+        .rev()
+        .find(|(quoted, _)| text::reads_as(quoted, name))
+        .map(|(_, value)| value))
 }

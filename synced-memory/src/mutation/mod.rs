@@ -1,13 +1,14 @@
 //! Mutations: operations on a JSON path, as data. No types, no I/O, no clock: text in, text out.
 //!
-//! A mutation is recorded against what its writer sees, and applied, maybe much later, to what others
-//! have made of it (DESIGN, rule 5). [`apply`] does that, [`coalesce`] keeps a queue of them short,
-//! [`diff`] makes one of what a closure did, [`locate`] makes the path of one.
+//! A mutation is recorded against what its writer sees, and applied, maybe much later, to what
+//! others have made of it (DESIGN, rule 5). [`apply`] does that, [`coalesce`] keeps a queue of them
+//! short, [`diff`] makes one of what a closure did, [`locate`] makes the path of one.
 //!
 //! Serialized, which the journal does, a mutation is JSON: `{"origin": [<json>], "calls":
-//! [{"stamp": <ns>, "operations": [<operation>, …]}, …]}`, without `origin` where there is none, and an
-//! operation is `{"path": [<step>, …], "do": {"<action>": {…}}}`. The names of the fields are those below. Values are
-//! embedded as the JSON that they are, so this needs `serde_json`, and no `flatten` or `tag` around it.
+//! [{"stamp": <ns>, "operations": [<operation>, …]}, …]}`, without `origin` where there is none,
+//! and an operation is `{"path": [<step>, …], "do": {"<action>": {…}}}`. The names of the fields
+//! are those below. Values are embedded as the JSON that they are, so this needs `serde_json`, and
+//! no `flatten` or `tag` around it.
 
 mod apply;
 mod coalesce;
@@ -31,7 +32,9 @@ pub(crate) use content::Content;
 pub(crate) use diff::{Location, diff, first_difference, within};
 pub(crate) use element::Element;
 pub(crate) use encoded::Encoded;
-pub(crate) use locate::{OwnSpelling, Place, Spelling, Spot, element, elements, locate, look, member, members};
+pub(crate) use locate::{
+    OwnSpelling, Place, Spelling, Spot, element, elements, locate, look, member, members,
+};
 pub(crate) use text::Json;
 
 use crate::clock::Stamp;
@@ -57,8 +60,13 @@ pub(crate) struct Mutation {
 pub(crate) struct Call {
     /// When it was made; of merged ones, the last of them.
     pub(crate) stamp: Stamp,
-    /// It is what a closure made of what it saw, and applies where that is there still, whoever is newer.
-    #[serde(rename = "compared", default, skip_serializing_if = "std::ops::Not::not")]
+    /// It is what a closure made of what it saw, and applies where that is there still, whoever is
+    /// newer.
+    #[serde(
+        rename = "compared",
+        default,
+        skip_serializing_if = "std::ops::Not::not"
+    )]
     pub(crate) is_compared: bool,
     pub(crate) operations: Vec<Operation>,
 }
@@ -189,7 +197,10 @@ pub(crate) enum Misfit {
     /// The list element on the path is gone.
     Gone,
     /// Something of another type is there.
-    Type { expected: &'static str, found: &'static str },
+    Type {
+        expected: &'static str,
+        found: &'static str,
+    },
     /// Others have changed what it was made on.
     Changed,
     /// The number would leave its range.
@@ -203,7 +214,9 @@ impl fmt::Display for Misfit {
         match self {
             Self::Unset => f.write_str("nothing is there that it could change"),
             Self::Gone => f.write_str("the list element that it changes is gone"),
-            Self::Type { expected, found } => write!(f, "found {found} where {expected} was expected"),
+            Self::Type { expected, found } => {
+                write!(f, "found {found} where {expected} was expected")
+            }
             Self::Changed => f.write_str("others have changed what it was made on"),
             Self::Overflow => f.write_str("the number would leave its range"),
             Self::Invalid => f.write_str("found no valid JSON"),
@@ -215,40 +228,74 @@ impl Mutation {
     /// What one call did. `origin` is what the value is taken for where the key is unset; without
     /// one, only an assignment of the root applies there.
     pub(crate) fn new(origin: Option<Json>, operations: Vec<Operation>) -> Self {
-        Journalled { origin, calls: vec![Call { stamp: Stamp::ZERO, is_compared: false, operations }] }.into()
+        Journalled {
+            origin,
+            calls: vec![Call {
+                stamp: Stamp::ZERO,
+                is_compared: false,
+                operations,
+            }],
+        }
+        .into()
     }
 
     /// What a closure made of what it saw.
     pub(crate) fn compared(origin: Option<Json>, operations: Vec<Operation>) -> Self {
-        Journalled { origin, calls: vec![Call { stamp: Stamp::ZERO, is_compared: true, operations }] }.into()
+        Journalled {
+            origin,
+            calls: vec![Call {
+                stamp: Stamp::ZERO,
+                is_compared: true,
+                operations,
+            }],
+        }
+        .into()
     }
 
     pub(crate) fn calls(&self) -> &[Call] {
         &self.calls
     }
 
-    /// Whether it is merged with one like it wherever that was recorded: nothing in it names what it saw.
+    /// Whether it is merged with one like it wherever that was recorded: nothing in it names what
+    /// it saw.
     pub(crate) fn merges_anywhere(&self) -> bool {
         let is_named = |step: &Step| matches!(step, Step::Member(_));
         let is_plain = |action: &Action| {
             use Action::{Add, Append, Exclude, Include};
-            matches!(action, Add { .. } | Append { .. } | Include { .. } | Exclude { .. })
+            matches!(
+                action,
+                Add { .. } | Append { .. } | Include { .. } | Exclude { .. }
+            )
         };
         let mut operations = self.calls.iter().flat_map(|call| &call.operations);
         let is_any_compared = self.calls.iter().any(|call| call.is_compared);
         !is_any_compared
-            && operations.all(|operation| is_plain(&operation.action) && operation.path.iter().all(is_named))
+            && operations
+                .all(|operation| is_plain(&operation.action) && operation.path.iter().all(is_named))
     }
 
     /// The same, whatever is there.
     pub(crate) fn without_comparison(&self) -> Self {
-        let calls = self.calls.iter().map(|call| Call { is_compared: false, ..call.clone() }).collect();
-        Journalled { origin: self.origin.clone(), calls }.into()
+        let calls = self
+            .calls
+            .iter()
+            .map(|call| Call {
+                is_compared: false,
+                ..call.clone()
+            })
+            .collect();
+        Journalled {
+            origin: self.origin.clone(),
+            calls,
+        }
+        .into()
     }
 
     /// Makes one call of this and another mutation of the same value.
     pub(crate) fn join(&mut self, other: Self) {
-        let calls = std::mem::take(&mut self.calls).into_iter().chain(other.calls);
+        let calls = std::mem::take(&mut self.calls)
+            .into_iter()
+            .chain(other.calls);
         let operations = calls.flat_map(|call| call.operations).collect();
         *self = Self::new(self.origin.take(), operations);
     }
@@ -292,11 +339,23 @@ impl Mutation {
     fn take_if(&mut self, mut is_taken: impl FnMut(usize, &Call) -> bool) -> Self {
         let (mut taken, mut left) = (Vec::new(), Vec::new());
         for (index, call) in std::mem::take(&mut self.calls).into_iter().enumerate() {
-            if is_taken(index, &call) { taken.push(call) } else { left.push(call) }
+            if is_taken(index, &call) {
+                taken.push(call)
+            } else {
+                left.push(call)
+            }
         }
         let origin = self.origin.clone();
-        *self = Journalled { origin: origin.clone(), calls: left }.into();
-        Journalled { origin, calls: taken }.into()
+        *self = Journalled {
+            origin: origin.clone(),
+            calls: left,
+        }
+        .into();
+        Journalled {
+            origin,
+            calls: taken,
+        }
+        .into()
     }
 }
 
@@ -310,14 +369,26 @@ pub(crate) struct Gone {
 
 impl Gone {
     pub(crate) fn new(is_everything: bool, mutation: Option<&Mutation>) -> Self {
-        Self { calls: mutation.map(|mutation| mutation.calls.clone()).unwrap_or_default(), is_everything }
+        Self {
+            calls: mutation
+                .map(|mutation| mutation.calls.clone())
+                .unwrap_or_default(),
+            is_everything,
+        }
     }
 
     /// These calls of a mutation.
     pub(crate) fn calls(mutation: Option<&Mutation>, indexes: &[usize]) -> Self {
         let calls = mutation.map(Mutation::calls).unwrap_or_default();
-        let calls = indexes.iter().filter_map(|index| calls.get(*index)).cloned().collect();
-        Self { calls, is_everything: false }
+        let calls = indexes
+            .iter()
+            .filter_map(|index| calls.get(*index))
+            .cloned()
+            .collect();
+        Self {
+            calls,
+            is_everything: false,
+        }
     }
 
     fn has_base_of(&self, call: &Call) -> bool {
@@ -334,16 +405,24 @@ struct Journalled {
 
 impl From<Journalled> for Mutation {
     fn from(Journalled { origin, calls }: Journalled) -> Self {
-        let size = size_of::<Self>() + size_of_json(origin.as_slice()) + calls.iter().map(Call::size).sum::<usize>();
-        Self { origin, calls, size }
+        let size = size_of::<Self>()
+            + size_of_json(origin.as_slice())
+            + calls.iter().map(Call::size).sum::<usize>();
+        Self {
+            origin,
+            calls,
+            size,
+        }
     }
 }
 
 impl Call {
-    /// The place that it changes, as messages name it: `.name` for a member, `[1]` for an element. The root where
-    /// it changes several.
+    /// The place that it changes, as messages name it: `.name` for a member, `[1]` for an element.
+    /// The root where it changes several.
     pub(crate) fn place(&self) -> String {
-        let [operation] = &self.operations[..] else { return String::new() };
+        let [operation] = &self.operations[..] else {
+            return String::new();
+        };
         operation.path.iter().map(ToString::to_string).collect()
     }
 
@@ -359,7 +438,10 @@ impl Call {
 }
 
 fn size_of_json(items: &[Json]) -> usize {
-    items.iter().map(|item| size_of::<Json>() + item.as_str().len()).sum()
+    items
+        .iter()
+        .map(|item| size_of::<Json>() + item.as_str().len())
+        .sum()
 }
 
 impl fmt::Display for Step {
@@ -374,7 +456,10 @@ impl fmt::Display for Step {
 impl Operation {
     /// The same, with its path from where this one begins.
     pub(crate) fn below(self, path: &[Step]) -> Self {
-        Self { path: [path, &self.path[..]].concat(), ..self }
+        Self {
+            path: [path, &self.path[..]].concat(),
+            ..self
+        }
     }
 
     fn size(&self) -> usize {
@@ -395,7 +480,10 @@ impl Step {
     fn size(&self) -> usize {
         let owned = match self {
             Self::Member(Member { name, also, origin }) => {
-                let also = also.iter().map(|name| size_of::<Box<str>>() + name.len()).sum::<usize>();
+                let also = also
+                    .iter()
+                    .map(|name| size_of::<Box<str>>() + name.len())
+                    .sum::<usize>();
                 name.len() + also + size_of_json(origin.as_slice())
             }
             Self::Element(_) => 0,
@@ -412,11 +500,16 @@ impl Member {
 
     /// One with older names.
     pub(crate) fn aliased(name: &str, aliases: &[&str]) -> Self {
-        Self { name: name.into(), also: aliases.iter().map(|alias| Box::from(*alias)).collect(), origin: None }
+        Self {
+            name: name.into(),
+            also: aliases.iter().map(|alias| Box::from(*alias)).collect(),
+            origin: None,
+        }
     }
 
     fn overlaps(&self, other: &Self) -> bool {
-        self.names().any(|name| other.names().any(|other| name == other))
+        self.names()
+            .any(|name| other.names().any(|other| name == other))
     }
 
     fn names(&self) -> impl Iterator<Item = &str> {

@@ -35,15 +35,20 @@ fn json_text() -> impl Strategy<Value = String> {
     ]);
     let leaf = prop_oneof![3 => number, 2 => other].prop_map(str::to_owned);
     leaf.prop_recursive(4, 40, 5, |inner| {
-        let list = prop::collection::vec((space(), inner.clone(), space()), 0..5).prop_map(|elements| {
-            let elements: Vec<_> =
-                elements.into_iter().map(|(before, text, after)| format!("{before}{text}{after}")).collect();
-            format!("[{}]", elements.join(","))
-        });
+        let list =
+            prop::collection::vec((space(), inner.clone(), space()), 0..5).prop_map(|elements| {
+                let elements: Vec<_> = elements
+                    .into_iter()
+                    .map(|(before, text, after)| format!("{before}{text}{after}"))
+                    .collect();
+                format!("[{}]", elements.join(","))
+            });
         let member = (space(), name(), space(), inner, space());
         let object = prop::collection::vec(member, 0..5).prop_map(|members| {
-            let members: Vec<_> =
-                members.into_iter().map(|(a, name, b, text, c)| format!("{a}{name}{b}:{b}{text}{c}")).collect();
+            let members: Vec<_> = members
+                .into_iter()
+                .map(|(a, name, b, text, c)| format!("{a}{name}{b}:{b}{text}{c}"))
+                .collect();
             format!("{{{}}}", members.join(","))
         });
         prop_oneof![list, object]
@@ -55,7 +60,16 @@ fn space() -> impl Strategy<Value = &'static str> {
 }
 
 fn name() -> impl Strategy<Value = &'static str> {
-    proptest::sample::select(&["\"a\"", "\"\\u0061\"", "\"b\"", "\"c\"", "\"ü\"", "\"\\u00fc\"", "\"\\\"\"", "\"\""])
+    proptest::sample::select(&[
+        "\"a\"",
+        "\"\\u0061\"",
+        "\"b\"",
+        "\"c\"",
+        "\"ü\"",
+        "\"\\u00fc\"",
+        "\"\\\"\"",
+        "\"\"",
+    ])
 }
 
 /// The random part of one operation, which is recorded on whatever is there.
@@ -94,10 +108,17 @@ fn record(seen: &str, choice: &Choice) -> Operation {
     for (at, name) in &choice.steps {
         let name: String = serde_json::from_str(name).unwrap();
         match found {
-            None | Some("{}") => places.push(Place::Member(Member { origin: Some(json("{}")), ..Member::new(&name) })),
-            Some(text) if text::kind(text) == text::OBJECT => places.push(Place::Member(Member::new(&name))),
+            None | Some("{}") => places.push(Place::Member(Member {
+                origin: Some(json("{}")),
+                ..Member::new(&name)
+            })),
+            Some(text) if text::kind(text) == text::OBJECT => {
+                places.push(Place::Member(Member::new(&name)))
+            }
             Some(text) => match text::elements(text) {
-                Ok(elements) if !elements.is_empty() => places.push(Place::Index(usize::from(*at) % elements.len())),
+                Ok(elements) if !elements.is_empty() => {
+                    places.push(Place::Index(usize::from(*at) % elements.len()))
+                }
                 _ => break,
             },
         }
@@ -123,14 +144,25 @@ fn record(seen: &str, choice: &Choice) -> Operation {
                 None => Action::Append { items },
             }
         }
-        (Some(text::NUMBER), 0..=3) if !choice.value.contains('.') && !found.unwrap().contains(['.', 'e']) => {
-            Action::Add { amount: Amount::Integer { by: choice.by.into(), min: i64::MIN.into(), max: u64::MAX.into() } }
+        (Some(text::NUMBER), 0..=3)
+            if !choice.value.contains('.') && !found.unwrap().contains(['.', 'e']) =>
+        {
+            Action::Add {
+                amount: Amount::Integer {
+                    by: choice.by.into(),
+                    min: i64::MIN.into(),
+                    max: u64::MAX.into(),
+                },
+            }
         }
         (_, 4) if !spot.path.is_empty() => Action::Remove { seen },
         (_, 5) if at_member => Action::SetIfAbsent { value },
         _ => Action::Set { value, seen },
     };
-    Operation { path: spot.path, action }
+    Operation {
+        path: spot.path,
+        action,
+    }
 }
 
 /// Records calls, each on what the one before has made.
@@ -142,7 +174,11 @@ fn record_all(base: &str, calls: &[Vec<Choice>]) -> (Vec<Mutation>, String) {
         let mut now = view.clone();
         for choice in call {
             let operation = record(&now, choice);
-            let one = apply(Some(&now), &Mutation::new(None, vec![operation.clone()]), Rule::Latest);
+            let one = apply(
+                Some(&now),
+                &Mutation::new(None, vec![operation.clone()]),
+                Rule::Latest,
+            );
             if one.misfits.is_empty() {
                 now = one.text().map_or(now, str::to_owned);
                 operations.push(operation);
@@ -168,7 +204,9 @@ fn one_by_one(base: &str, mutations: &[Mutation], rule: Rule) -> (String, bool) 
 
 fn coalesced(mutations: Vec<Mutation>, since: Since<'_>) -> Mutation {
     let mut queue = mutations.into_iter();
-    let mut first = queue.next().unwrap_or_else(|| Mutation::new(None, Vec::new()));
+    let mut first = queue
+        .next()
+        .unwrap_or_else(|| Mutation::new(None, Vec::new()));
     queue.for_each(|later| coalesce(&mut first, later, since).unwrap());
     first
 }
@@ -227,7 +265,8 @@ proptest! {
 
     #[test]
     fn coalesced_calls_apply_as_one_by_one_to_what_is_unset(origin in json_text(), calls in choices()) {
-        // Each is recorded on what the unset value is taken for, and on what those before it made of that.
+        // Each is recorded on what the unset value is taken for, and on what those before it made
+        // of that.
         let (mut mutations, view) = record_all(&origin, &calls);
         for mutation in &mut mutations {
             mutation.origin = Some(json(&origin));

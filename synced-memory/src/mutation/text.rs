@@ -49,11 +49,16 @@ pub(super) mod maybe {
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
     #[allow(clippy::ref_option, reason = "serde calls it")]
-    pub(in super::super) fn serialize<S: Serializer>(value: &Option<Json>, serializer: S) -> Result<S::Ok, S::Error> {
+    pub(in super::super) fn serialize<S: Serializer>(
+        value: &Option<Json>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
         value.as_slice().serialize(serializer)
     }
 
-    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Json>, D::Error> {
+    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<Json>, D::Error> {
         Ok(Vec::deserialize(deserializer)?.pop())
     }
 }
@@ -78,7 +83,10 @@ pub(super) const NUMBER: &str = "a number";
 /// That something of another type is there than `expected`.
 pub(super) fn mismatch(text: &str, expected: &'static str) -> Misfit {
     match serde_json::from_str::<IgnoredAny>(text) {
-        Ok(_) => Misfit::Type { expected, found: kind(text) },
+        Ok(_) => Misfit::Type {
+            expected,
+            found: kind(text),
+        },
         Err(_) => Misfit::Invalid,
     }
 }

@@ -1,7 +1,7 @@
 //! A value as text that is looked into only along the paths that operations take.
 //!
-//! What was not looked into is kept as one piece, and around what was, every piece of white space is
-//! kept too: written out again without a change, the text is the same byte for byte.
+//! What was not looked into is kept as one piece, and around what was, every piece of white space
+//! is kept too: written out again without a change, the text is the same byte for byte.
 
 use super::element::Found;
 use super::text::{self, is_space, kind, mismatch, read_name, reads_as};
@@ -150,23 +150,33 @@ impl<'a> Node<'a> {
                 }
                 out.push(']');
             }
-            Self::List(List { slots, inner }) => write_all(out, ['[', ']'], inner, slots, |slot, out| {
-                out.push_str(slot.space.0);
-                slot.node.write(out);
-                out.push_str(slot.space.1);
-            }),
-            Self::Object(Object { members, inner, .. }) => write_all(out, ['{', '}'], inner, members, |member, out| {
-                out.push_str(member.space.0);
-                out.push_str(&member.name);
-                out.push_str(member.colon);
-                member.node.write(out);
-                out.push_str(member.space.1);
-            }),
+            Self::List(List { slots, inner }) => {
+                write_all(out, ['[', ']'], inner, slots, |slot, out| {
+                    out.push_str(slot.space.0);
+                    slot.node.write(out);
+                    out.push_str(slot.space.1);
+                })
+            }
+            Self::Object(Object { members, inner, .. }) => {
+                write_all(out, ['{', '}'], inner, members, |member, out| {
+                    out.push_str(member.space.0);
+                    out.push_str(&member.name);
+                    out.push_str(member.colon);
+                    member.node.write(out);
+                    out.push_str(member.space.1);
+                })
+            }
         }
     }
 }
 
-fn write_all<T>(out: &mut String, brackets: [char; 2], inner: &str, parts: &[T], write: impl Fn(&T, &mut String)) {
+fn write_all<T>(
+    out: &mut String,
+    brackets: [char; 2],
+    inner: &str,
+    parts: &[T],
+    write: impl Fn(&T, &mut String),
+) {
     out.push(brackets[0]);
     for (index, part) in parts.iter().enumerate() {
         if index > 0 {
@@ -182,7 +192,11 @@ fn write_all<T>(out: &mut String, brackets: [char; 2], inner: &str, parts: &[T],
 
 impl<'a> Slot<'a> {
     fn new(text: &'a str) -> Self {
-        Self { space: ("", ""), node: text.into(), content: None }
+        Self {
+            space: ("", ""),
+            node: text.into(),
+            content: None,
+        }
     }
 }
 
@@ -194,15 +208,24 @@ impl<'a> List<'a> {
             .into_iter()
             .map(|element| {
                 let (before, after) = pieces.around(element, element);
-                Slot { space: (before, after), node: element.into(), content: None }
+                Slot {
+                    space: (before, after),
+                    node: element.into(),
+                    content: None,
+                }
             })
             .collect::<Vec<_>>();
-        let inner = if slots.is_empty() { &text[1..text.len() - 1] } else { "" };
+        let inner = if slots.is_empty() {
+            &text[1..text.len() - 1]
+        } else {
+            ""
+        };
         Ok(Self { slots, inner })
     }
 
     pub(super) fn contents(&mut self) -> Vec<Content> {
-        let content = |slot: &mut Slot<'_>| *slot.content.get_or_insert_with(|| slot.node.content());
+        let content =
+            |slot: &mut Slot<'_>| *slot.content.get_or_insert_with(|| slot.node.content());
         self.slots.iter_mut().map(content).collect()
     }
 
@@ -229,7 +252,8 @@ impl<'a> List<'a> {
     /// Adds before what is at `at`, or at the end.
     pub(super) fn insert(&mut self, at: usize, items: &'a [Json]) {
         let at = at.min(self.slots.len());
-        self.slots.splice(at..at, items.iter().map(|item| Slot::new(item.as_str())));
+        self.slots
+            .splice(at..at, items.iter().map(|item| Slot::new(item.as_str())));
     }
 
     pub(super) fn retain(&mut self, keeps: impl Fn(Content) -> bool) {
@@ -248,11 +272,24 @@ impl<'a> Object<'a> {
             .map(|(name, value)| {
                 let (before, after) = pieces.around(name, value);
                 let colon = &text[pieces.offset(name) + name.len()..pieces.offset(value)];
-                Entry { space: (before, after), name: Cow::Borrowed(name), colon, node: value.into() }
+                Entry {
+                    space: (before, after),
+                    name: Cow::Borrowed(name),
+                    colon,
+                    node: value.into(),
+                }
             })
             .collect::<Vec<_>>();
-        let inner = if members.is_empty() { &text[1..text.len() - 1] } else { "" };
-        Ok(Self { members, inner, index: Index::Unmade(0) })
+        let inner = if members.is_empty() {
+            &text[1..text.len() - 1]
+        } else {
+            ""
+        };
+        Ok(Self {
+            members,
+            inner,
+            index: Index::Unmade(0),
+        })
     }
 
     /// Where the member is; of several with its name it is the last one.
@@ -260,7 +297,11 @@ impl<'a> Object<'a> {
         if let Index::Unmade(times) = &mut self.index {
             *times += 1;
             if *times < 8 {
-                let last = |name: &str| self.members.iter().rposition(|entry| reads_as(&entry.name, name));
+                let last = |name: &str| {
+                    self.members
+                        .iter()
+                        .rposition(|entry| reads_as(&entry.name, name))
+                };
                 return member.names().find_map(last);
             }
             let names = self.members.iter().map(|entry| match &entry.name {
@@ -289,11 +330,17 @@ impl<'a> Object<'a> {
                 if let Index::Made(index) = &mut self.index {
                     index.insert(Cow::Owned(member.name.to_string()), self.members.len());
                 }
-                self.members.push(Entry { space: ("", ""), name: Cow::Owned(name), colon: ":", node });
+                self.members.push(Entry {
+                    space: ("", ""),
+                    name: Cow::Owned(name),
+                    colon: ":",
+                    node,
+                });
             }
             // All that have its name: an earlier one would count as soon as the last one is gone.
             (Effect::Remove, _) => {
-                self.members.retain(|entry| !member.names().any(|name| reads_as(&entry.name, name)));
+                self.members
+                    .retain(|entry| !member.names().any(|name| reads_as(&entry.name, name)));
                 self.index = Index::Unmade(0);
             }
         }

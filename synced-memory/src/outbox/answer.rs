@@ -23,7 +23,8 @@ pub(crate) struct Answer {
     pub(crate) written: Written,
     /// Whether the key was there before, as far as known.
     pub(crate) existed: bool,
-    /// It was withdrawn, since it was recorded on something else than is there: it is to be recorded anew.
+    /// It was withdrawn, since it was recorded on something else than is there: it is to be
+    /// recorded anew.
     pub(crate) again: Option<Again>,
     /// Others try to change the same key.
     pub(crate) contended: Option<Writer>,
@@ -42,11 +43,20 @@ pub(crate) enum Again {
 
 impl Answer {
     pub(crate) fn new(written: Written, existed: bool) -> Self {
-        Self { written, existed, again: None, contended: None, taken: None }
+        Self {
+            written,
+            existed,
+            again: None,
+            contended: None,
+            taken: None,
+        }
     }
 
     pub(crate) fn again(how: Again) -> Self {
-        Self { again: Some(how), ..Self::new(Written::Superseded, false) }
+        Self {
+            again: Some(how),
+            ..Self::new(Written::Superseded, false)
+        }
     }
 }
 

@@ -25,7 +25,8 @@ pub(crate) enum Tried {
     InDoubt,
 }
 
-/// What a write was recorded on, whose caller waits to record it anew where something else is there.
+/// What a write was recorded on, whose caller waits to record it anew where something else is
+/// there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Exact {
     /// The whole of what is stored.
@@ -50,7 +51,8 @@ impl Take {
     }
 }
 
-/// So many sequence numbers each entry has: from a retry that was refused on, it goes on under the next one.
+/// So many sequence numbers each entry has: from a retry that was refused on, it goes on under the
+/// next one.
 pub(crate) const NUMBERS: Sequence = 1 << 10;
 
 /// A write that the backend has not answered for.
@@ -77,10 +79,11 @@ pub(crate) struct Entry {
     pub(crate) latest: Stamp,
     /// What its caller recorded it on, and waits to record it anew where something else is there.
     pub(crate) exact: Option<Exact>,
-    /// Its caller is told what has come of it, or that it was not made: it is never promised, and others see it once it was
-    /// made.
+    /// Its caller is told what has come of it, or that it was not made: it is never promised, and
+    /// others see it once it was made.
     pub(crate) is_confirmed: bool,
-    /// The element that it hands to its caller; of what is not confirmed, the one that it brings back.
+    /// The element that it hands to its caller; of what is not confirmed, the one that it brings
+    /// back.
     pub(crate) take: Option<Take>,
     /// It is the retry of a dead letter.
     pub(crate) is_retry: bool,
@@ -94,8 +97,8 @@ pub(crate) struct Entry {
     pub(super) recorded_at: Ticket,
     /// When its time to live is over.
     pub(crate) expires: Option<Mono>,
-    /// It took the place of a delete that was not sent, or of a value whose time was over: the key keeps no
-    /// time to live of before, and when its own is over the key is gone.
+    /// It took the place of a delete that was not sent, or of a value whose time was over: the key
+    /// keeps no time to live of before, and when its own is over the key is gone.
     pub(crate) replaces_nothing: bool,
     /// When the newest write in it was made.
     pub(crate) written: Mono,
@@ -127,7 +130,8 @@ impl Entry {
 
     /// How long what it stores is to live, from its newest write.
     pub(crate) fn ttl(&self) -> Option<Duration> {
-        self.expires.map(|expires| expires.saturating_sub(self.written))
+        self.expires
+            .map(|expires| expires.saturating_sub(self.written))
     }
 
     /// What stays the same when another process takes it over.
@@ -144,8 +148,8 @@ impl Entry {
         self.sequence + self.refused_retries.min(NUMBERS - 1)
     }
 
-    /// Takes in that a retry was refused for certain: no attempt is in doubt any more, and the backend will
-    /// refuse this number for ever.
+    /// Takes in that a retry was refused for certain: no attempt is in doubt any more, and the
+    /// backend will refuse this number for ever.
     pub(crate) fn retry_refused(&mut self) {
         self.refused_retries += 1;
         self.tried = Tried::Sent;
@@ -159,7 +163,9 @@ impl Entry {
     /// How many bytes it holds.
     pub(crate) fn size(&self) -> usize {
         let take = self.take.as_ref().map_or(0, Take::size);
-        self.assignment.as_ref().map_or(0, Change::size) + self.mutation.as_ref().map_or(0, Mutation::size) + take
+        self.assignment.as_ref().map_or(0, Change::size)
+            + self.mutation.as_ref().map_or(0, Mutation::size)
+            + take
     }
 
     /// Whether it has to survive the process: it is promised, or has taken something.
@@ -167,10 +173,14 @@ impl Entry {
         !self.is_confirmed || self.take.is_some()
     }
 
-    /// Tells everybody who waits; from then on nobody does. Returns whether anybody still listened: whoever does not has
-    /// been told otherwise.
+    /// Tells everybody who waits; from then on nobody does. Returns whether anybody still listened:
+    /// whoever does not has been told otherwise.
     pub(crate) fn tell(&mut self, answer: &Result<Answer>) -> bool {
-        self.waiters.drain(..).filter_map(|waiter| waiter.send(answer.clone()).ok()).count() > 0
+        self.waiters
+            .drain(..)
+            .filter_map(|waiter| waiter.send(answer.clone()).ok())
+            .count()
+            > 0
     }
 
     /// Takes in that nobody waits for it any more.
@@ -178,8 +188,8 @@ impl Entry {
         self.waiters.clear();
     }
 
-    /// Whether it can be withdrawn: no attempt is under way, or in doubt but for such that only asked what is there. What was
-    /// sent by another process is not known, and nobody waits for it.
+    /// Whether it can be withdrawn: no attempt is under way, or in doubt but for such that only
+    /// asked what is there. What was sent by another process is not known, and nobody waits for it.
     pub(crate) fn is_withdrawable(&self) -> bool {
         let has_only_asked = !self.was_sent && self.is_awaited();
         !self.is_drawn && (self.tried != Tried::InDoubt || has_only_asked)
@@ -277,7 +287,11 @@ impl From<Promised> for Entry {
             written: promised.written,
             since: promised.since,
             fresh: false,
-            tried: if promised.first_tried.is_some() { Tried::Sent } else { Tried::Never },
+            tried: if promised.first_tried.is_some() {
+                Tried::Sent
+            } else {
+                Tried::Never
+            },
             first_tried: promised.first_tried,
             was_in_doubt: false,
             in_flight: None,

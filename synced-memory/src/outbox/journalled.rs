@@ -6,8 +6,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 impl Outbox {
-    /// Queues what another process has left behind, which may have been sent: before everything that is
-    /// written here.
+    /// Queues what another process has left behind, which may have been sent: before everything
+    /// that is written here.
     pub(crate) fn adopt(&mut self, key: &Arc<str>, mut entry: Entry) {
         self.last_sequence += NUMBERS;
         entry.id = self.last_sequence;
@@ -43,8 +43,14 @@ impl Outbox {
     }
 
     pub(crate) fn drop_named(&mut self, key: &str, name: (Writer, Sequence)) {
-        let Some(queue) = self.queues.get_mut(key) else { return };
-        if let Some(entry) = queue.iter().position(|entry| entry.name() == name).and_then(|at| queue.remove(at)) {
+        let Some(queue) = self.queues.get_mut(key) else {
+            return;
+        };
+        if let Some(entry) = queue
+            .iter()
+            .position(|entry| entry.name() == name)
+            .and_then(|at| queue.remove(at))
+        {
             self.bytes -= entry.cost(key);
         }
     }
@@ -57,8 +63,11 @@ impl Outbox {
 
     /// Everything in it, for each key in order.
     pub(crate) fn into_entries(self) -> impl Iterator<Item = (Arc<str>, Entry)> {
-        let of_key =
-            |(key, queue): (Arc<str>, VecDeque<Entry>)| queue.into_iter().map(move |entry| (Arc::clone(&key), entry));
+        let of_key = |(key, queue): (Arc<str>, VecDeque<Entry>)| {
+            queue
+                .into_iter()
+                .map(move |entry| (Arc::clone(&key), entry))
+        };
         self.queues.into_iter().flat_map(of_key)
     }
 
@@ -68,6 +77,9 @@ impl Outbox {
             let queue: &mut VecDeque<Entry> = queue;
             queue.iter_mut().map(move |entry| (key, entry))
         };
-        self.queues.iter_mut().flat_map(of_key).filter(|(_, entry)| !entry.journalled && entry.is_to_survive())
+        self.queues
+            .iter_mut()
+            .flat_map(of_key)
+            .filter(|(_, entry)| !entry.journalled && entry.is_to_survive())
     }
 }

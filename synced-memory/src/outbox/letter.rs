@@ -1,5 +1,5 @@
-//! A dead letter: a queued write that was not made, or may have been, or an element that was taken and has no place to go
-//! back to.
+//! A dead letter: a queued write that was not made, or may have been, or an element that was taken
+//! and has no place to go back to.
 
 use crate::clock::Stamp;
 use crate::commit::Change;
@@ -39,7 +39,9 @@ impl Letter {
     pub(crate) fn value(&self) -> Option<String> {
         let own = self.assignment.as_ref().and_then(Change::own_value)?;
         let text = own.as_str().to_owned();
-        let Some(mutation) = &self.mutation else { return Some(text) };
+        let Some(mutation) = &self.mutation else {
+            return Some(text);
+        };
         match apply(Some(Text::as_str(&own)), mutation, Rule::Latest).made {
             Made::Text(made) => Some(made),
             Made::Nothing => Some(text),
@@ -47,11 +49,13 @@ impl Letter {
         }
     }
 
-    /// The changes to a part of the value, or of what was assigned, as JSON: one element for each call, a list of operations.
+    /// The changes to a part of the value, or of what was assigned, as JSON: one element for each
+    /// call, a list of operations.
     pub(crate) fn changes(&self) -> Vec<serde_json::Value> {
         let calls = self.mutation.iter().flat_map(Mutation::calls);
         // By way of text, in which a number may be of any length.
-        let told = |call: &Call| serde_json::from_str(&serde_json::to_string(&call.operations).ok()?).ok();
+        let told =
+            |call: &Call| serde_json::from_str(&serde_json::to_string(&call.operations).ok()?).ok();
         calls.filter_map(told).collect()
     }
 

@@ -24,8 +24,8 @@ pub(crate) struct Write {
     pub(crate) exact: Option<Exact>,
     pub(crate) is_confirmed: bool,
     pub(crate) take: Option<Take>,
-    /// It is the retry of a dead letter, and stays apart from other writes: whether it can be made part of one depends on
-    /// who waits, which a journal does not know.
+    /// It is the retry of a dead letter, and stays apart from other writes: whether it can be made
+    /// part of one depends on who waits, which a journal does not know.
     pub(crate) is_retry: bool,
     pub(crate) expires: Option<Mono>,
     pub(crate) written: Mono,
@@ -45,7 +45,8 @@ impl Write {
 }
 
 impl Entry {
-    /// Whether a later write can be made part of it: it was not sent yet, and has the same promise to keep.
+    /// Whether a later write can be made part of it: it was not sent yet, and has the same promise
+    /// to keep.
     pub(super) fn takes(&self, write: &Write) -> bool {
         self.tried == Tried::Never
             && self.is_awaited() == write.waiter.is_some()
@@ -58,7 +59,12 @@ impl Entry {
     }
 
     /// Takes a later mutation in; hands it back where it has to stay apart.
-    fn take_mutation(&mut self, later: Mutation, base: &Base, is_only: bool) -> Result<(), Mutation> {
+    fn take_mutation(
+        &mut self,
+        later: Mutation,
+        base: &Base,
+        is_only: bool,
+    ) -> Result<(), Mutation> {
         let Some(mutation) = &mut self.mutation else {
             // Whoever waits for the assignment does not share the fate of the mutation.
             if self.is_awaited() {
@@ -90,7 +96,12 @@ impl Entry {
 }
 
 /// Makes a later write part of `last`; hands it back where it has to stay apart.
-pub(super) fn merge(last: &mut Entry, mut write: Box<Write>, base: &Base, is_only: bool) -> Result<(), Box<Write>> {
+pub(super) fn merge(
+    last: &mut Entry,
+    mut write: Box<Write>,
+    base: &Base,
+    is_only: bool,
+) -> Result<(), Box<Write>> {
     let over = last.expires.is_some_and(|expires| expires <= write.written);
     let is_delete = matches!(last.assignment, Some(Change::Delete)) && last.mutation.is_none();
     let inherited = inherited_expiry(last, &write);
@@ -102,7 +113,11 @@ pub(super) fn merge(last: &mut Entry, mut write: Box<Write>, base: &Base, is_onl
         }
         What::Mutate(mutation) => {
             // Where its time is over there is nothing any more that it could change.
-            let taken = if over { Err(mutation) } else { last.take_mutation(mutation, base, is_only) };
+            let taken = if over {
+                Err(mutation)
+            } else {
+                last.take_mutation(mutation, base, is_only)
+            };
             if let Err(mutation) = taken {
                 write.what = What::Mutate(mutation);
                 return Err(write);
@@ -124,5 +139,7 @@ pub(super) fn merge(last: &mut Entry, mut write: Box<Write>, base: &Base, is_onl
 /// A write without a time to live keeps the one of the write that it replaces.
 fn inherited_expiry(replaced: &Entry, write: &Write) -> Option<Mono> {
     let keeps = !matches!(write.what, What::Assign(Change::Delete));
-    replaced.expires.filter(|expires| keeps && *expires > write.written)
+    replaced
+        .expires
+        .filter(|expires| keeps && *expires > write.written)
 }

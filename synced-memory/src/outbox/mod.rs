@@ -1,4 +1,5 @@
-//! The writes that the backend has not answered for yet: coalescing, order per key, the bound. No I/O.
+//! The writes that the backend has not answered for yet: coalescing, order per key, the bound. No
+//! I/O.
 //!
 //! Each key has a queue. Its head is the entry that is sent next, or is being sent. From its first
 //! attempt an entry is frozen: later writes form a new entry behind it (DESIGN, rule 3).
@@ -57,7 +58,14 @@ pub(crate) struct Outbox {
 impl Outbox {
     /// An outbox of this writer that holds at most `limit` bytes.
     pub(crate) fn new(limit: usize, writer: Writer) -> Self {
-        Self { queues: HashMap::new(), ready: VecDeque::new(), last_sequence: 0, writer, bytes: 0, limit }
+        Self {
+            queues: HashMap::new(),
+            ready: VecDeque::new(),
+            last_sequence: 0,
+            writer,
+            bytes: 0,
+            limit,
+        }
     }
 
     pub(crate) fn writer(&self) -> Writer {
@@ -79,18 +87,31 @@ impl Outbox {
             .flatten()
             .map_or(0, Entry::size);
         let bytes = self.bytes - replaced + write.size();
-        let with_entry = bytes + if replaced == 0 { BOOKKEEPING + key.len() } else { 0 };
+        let with_entry = bytes
+            + if replaced == 0 {
+                BOOKKEEPING + key.len()
+            } else {
+                0
+            };
         if with_entry > self.limit && with_entry > self.bytes {
-            let what = format!("refused, since the outbox holds {} of {} bytes", self.bytes, self.limit);
+            let what = format!(
+                "refused, since the outbox holds {} of {} bytes",
+                self.bytes, self.limit
+            );
             return Err(Error::of_key(ErrorKind::OutboxFull, key, what));
         }
         Ok(())
     }
 
     /// Queues a write behind the earlier ones to its key, or merges it into the last of them where
-    /// that was not sent yet and has the same promise to keep. `base` is what the backend last answered.
-    /// Returns the entry's sequence number.
-    pub(crate) fn push(&mut self, key: &Arc<str>, mut write: Write, base: &Base) -> Result<Sequence> {
+    /// that was not sent yet and has the same promise to keep. `base` is what the backend last
+    /// answered. Returns the entry's sequence number.
+    pub(crate) fn push(
+        &mut self,
+        key: &Arc<str>,
+        mut write: Write,
+        base: &Base,
+    ) -> Result<Sequence> {
         self.check(key, &write)?;
         if let Some(queue) = self.queues.get_mut(key) {
             let is_only = queue.len() == 1;
@@ -216,7 +237,11 @@ impl Outbox {
     }
 
     /// Changes the head of `key`.
-    pub(crate) fn change<R>(&mut self, key: &str, change: impl FnOnce(&mut Entry) -> R) -> Option<R> {
+    pub(crate) fn change<R>(
+        &mut self,
+        key: &str,
+        change: impl FnOnce(&mut Entry) -> R,
+    ) -> Option<R> {
         let entry = self.queues.get_mut(key)?.front_mut()?;
         let before = entry.cost(key);
         let changed = change(entry);
@@ -224,8 +249,8 @@ impl Outbox {
         Some(changed)
     }
 
-    /// Takes the calls out that were made on what is `gone`, of the entries for `key` from the one at `first` on. Whoever
-    /// waits for such an entry records it anew.
+    /// Takes the calls out that were made on what is `gone`, of the entries for `key` from the one
+    /// at `first` on. Whoever waits for such an entry records it anew.
     pub(crate) fn take_resting_on(
         &mut self,
         key: &str,
@@ -241,9 +266,13 @@ impl Outbox {
             let (before, ttl) = (entry.cost(key), entry.ttl());
             let mutation = entry.mutation.as_mut().filter(|_| entry.waiters.is_empty());
             taken.extend(
-                mutation.and_then(|mutation| mutation.take_resting_on(gone)).map(|calls| (calls, entry.latest, ttl)),
+                mutation
+                    .and_then(|mutation| mutation.take_resting_on(gone))
+                    .map(|calls| (calls, entry.latest, ttl)),
             );
-            entry.mutation.take_if(|mutation| mutation.calls().is_empty());
+            entry
+                .mutation
+                .take_if(|mutation| mutation.calls().is_empty());
             self.bytes = self.bytes - before + entry.cost(key);
         }
         taken
@@ -267,8 +296,8 @@ impl Outbox {
         Some(entry)
     }
 
-    /// Takes in that the connection is gone: whatever is under way has an unknown outcome, and goes first
-    /// over the next one.
+    /// Takes in that the connection is gone: whatever is under way has an unknown outcome, and goes
+    /// first over the next one.
     pub(crate) fn lose(&mut self) {
         for (key, queue) in &mut self.queues {
             if let Some(head) = queue.front_mut()
@@ -293,16 +322,22 @@ impl Outbox {
         }
     }
 
-    /// Takes the entry of `key` out that has this id, from whatever place, where nothing of it is under way or in doubt. What
-    /// is in doubt stays, and nobody waits for it any more.
+    /// Takes the entry of `key` out that has this id, from whatever place, where nothing of it is
+    /// under way or in doubt. What is in doubt stays, and nobody waits for it any more.
     pub(crate) fn withdraw(&mut self, key: &Arc<str>, id: Sequence) -> Withdrawal {
-        let Some(queue) = self.queues.get_mut(key) else { return Withdrawal::Settled };
-        let Some(at) = queue.iter().position(|entry| entry.id == id) else { return Withdrawal::Settled };
+        let Some(queue) = self.queues.get_mut(key) else {
+            return Withdrawal::Settled;
+        };
+        let Some(at) = queue.iter().position(|entry| entry.id == id) else {
+            return Withdrawal::Settled;
+        };
         if !queue[at].is_withdrawable() {
             queue[at].leave_alone();
             return Withdrawal::InDoubt;
         }
-        let Some(entry) = queue.remove(at) else { return Withdrawal::Settled };
+        let Some(entry) = queue.remove(at) else {
+            return Withdrawal::Settled;
+        };
         self.bytes -= entry.cost(key);
         if queue.is_empty() {
             self.queues.remove(key);
@@ -313,19 +348,26 @@ impl Outbox {
 
     /// The confirmed writes of which nothing is under way or in doubt.
     pub(crate) fn withdrawable(&self) -> Vec<(Arc<str>, Sequence)> {
-        let entries = self.entries().filter(|(_, entry)| entry.is_confirmed && entry.is_withdrawable());
-        entries.map(|(key, entry)| (Arc::clone(key), entry.id)).collect()
+        let entries = self
+            .entries()
+            .filter(|(_, entry)| entry.is_confirmed && entry.is_withdrawable());
+        entries
+            .map(|(key, entry)| (Arc::clone(key), entry.id))
+            .collect()
     }
 
     /// Tells those who wait for the entry of `key` with this sequence number that it stays queued.
     pub(crate) fn promise(&mut self, key: &str, sequence: Sequence) {
         let queue = self.queues.get_mut(key);
-        if let Some(entry) = queue.and_then(|queue| queue.iter_mut().find(|entry| entry.id == sequence)) {
+        if let Some(entry) =
+            queue.and_then(|queue| queue.iter_mut().find(|entry| entry.id == sequence))
+        {
             entry.promise();
         }
     }
 
-    /// Moves the stamps of what was never sent, since the clock that issued them was `by` ns behind.
+    /// Moves the stamps of what was never sent, since the clock that issued them was `by` ns
+    /// behind.
     pub(crate) fn shift(&mut self, by: i64) {
         for (key, queue) in &mut self.queues {
             for entry in queue.iter_mut().filter(|entry| entry.tried == Tried::Never) {
@@ -336,9 +378,14 @@ impl Outbox {
         }
     }
 
-    /// Stamps the head of `key` anew, just above `found`, and those behind it above that: a later write
-    /// is never older than an earlier one. Returns the last stamp.
-    pub(crate) fn restamp_above(&mut self, key: &str, found: Stamp, random: &mut fastrand::Rng) -> Stamp {
+    /// Stamps the head of `key` anew, just above `found`, and those behind it above that: a later
+    /// write is never older than an earlier one. Returns the last stamp.
+    pub(crate) fn restamp_above(
+        &mut self,
+        key: &str,
+        found: Stamp,
+        random: &mut fastrand::Rng,
+    ) -> Stamp {
         let mut last = found;
         for entry in self.queues.get_mut(key).into_iter().flatten() {
             if entry.stamp <= last {
@@ -368,6 +415,8 @@ impl Outbox {
 
     /// The writes that wait, with their keys, in no order.
     pub(crate) fn entries(&self) -> impl Iterator<Item = (&Arc<str>, &Entry)> {
-        self.queues.iter().flat_map(|(key, queue)| queue.iter().map(move |entry| (key, entry)))
+        self.queues
+            .iter()
+            .flat_map(|(key, queue)| queue.iter().map(move |entry| (key, entry)))
     }
 }

@@ -1,4 +1,5 @@
-//! A place in what is stored under a key, whatever its type: reading it, and recording changes to it.
+//! A place in what is stored under a key, whatever its type: reading it, and recording changes to
+//! it.
 //!
 //! - `record.rs`: changes
 
@@ -10,7 +11,9 @@ use crate::core::Core;
 use crate::envelope::{self, Text};
 use crate::error::{Error, ErrorKind, Result};
 use crate::memory::Memory;
-use crate::mutation::{self, Content, Json, Misfit, Mutation, Operation, Place, Seen, Spot, locate, look};
+use crate::mutation::{
+    self, Content, Json, Misfit, Mutation, Operation, Place, Seen, Spot, locate, look,
+};
 use crate::policy::WritePolicy;
 use crate::slot::Slot;
 use crate::source::{Shown, Source};
@@ -62,18 +65,34 @@ impl Part {
                 slot.keep_near(memory.prefix());
             }
         }
-        let root = Root { memory: memory.clone(), origin: Box::new(origin), has_default, how };
-        Self { root: Arc::new(root), source: Source::root(memory.shared(), slots), is_confirmed: false }
+        let root = Root {
+            memory: memory.clone(),
+            origin: Box::new(origin),
+            has_default,
+            how,
+        };
+        Self {
+            root: Arc::new(root),
+            source: Source::root(memory.shared(), slots),
+            is_confirmed: false,
+        }
     }
 
     /// A place in this one.
     pub(crate) fn at(&self, place: Place) -> Self {
-        Self { root: Arc::clone(&self.root), source: self.source.at(place), is_confirmed: self.is_confirmed }
+        Self {
+            root: Arc::clone(&self.root),
+            source: self.source.at(place),
+            is_confirmed: self.is_confirmed,
+        }
     }
 
     /// The same place, whose calls return facts.
     pub(crate) fn confirmed(&self) -> Self {
-        Self { is_confirmed: true, ..self.clone() }
+        Self {
+            is_confirmed: true,
+            ..self.clone()
+        }
     }
 
     /// Whether what is read here is what the backend answers to that.
@@ -93,7 +112,12 @@ impl Part {
 
     /// A place of which nothing can be read or written, since its name made no sense.
     pub(crate) fn broken(&self, error: Error) -> Self {
-        Self::root(self.memory(), Err(error), (|| None, false), Policies::default())
+        Self::root(
+            self.memory(),
+            Err(error),
+            (|| None, false),
+            Policies::default(),
+        )
     }
 
     pub(crate) fn memory(&self) -> &Memory {
@@ -132,7 +156,11 @@ impl Part {
     }
 
     pub(crate) async fn load_async(&self) -> Result<()> {
-        if self.is_local() { Ok(()) } else { self.refresh().await }
+        if self.is_local() {
+            Ok(())
+        } else {
+            self.refresh().await
+        }
     }
 
     /// Asks the backend, where it is there.
@@ -142,7 +170,11 @@ impl Part {
 
     /// Asks the backend, which has to answer.
     async fn refresh_now(&self) -> Result<()> {
-        if self.core().load_now(&self.keys()?).await? { Ok(()) } else { Err(self.unknown()) }
+        if self.core().load_now(&self.keys()?).await? {
+            Ok(())
+        } else {
+            Err(self.unknown())
+        }
     }
 
     pub(crate) fn is_near(&self) -> bool {
@@ -159,7 +191,11 @@ impl Part {
     }
 
     pub(crate) fn write_policy(&self) -> WritePolicy {
-        if self.is_confirmed { WritePolicy::Confirmed } else { self.root.how.write }
+        if self.is_confirmed {
+            WritePolicy::Confirmed
+        } else {
+            self.root.how.write
+        }
     }
 
     /// Whether the whole is taken for an explicit default while nothing is known of it.
@@ -174,14 +210,30 @@ impl Part {
     /// What the slots show together.
     pub(crate) fn shown(&self) -> Result<Shown> {
         let shown = self.source.shown()?;
-        Ok(Shown { is_local: shown.is_local && self.root.how.near, ..shown })
+        Ok(Shown {
+            is_local: shown.is_local && self.root.how.near,
+            ..shown
+        })
     }
 
-    /// Hands the text at the place to `look`: what is there, or taken to be there, and whether it is.
-    pub(crate) fn look_at<R>(&self, view: &View, look_at: impl FnOnce(Option<&str>, bool) -> Result<R>) -> Result<R> {
+    /// Hands the text at the place to `look`: what is there, or taken to be there, and whether it
+    /// is.
+    pub(crate) fn look_at<R>(
+        &self,
+        view: &View,
+        look_at: impl FnOnce(Option<&str>, bool) -> Result<R>,
+    ) -> Result<R> {
         let text = view.value();
-        let origin = if text.is_none() { (self.root.origin)() } else { None };
-        let found = look(text.as_ref().map(Text::as_str), origin.as_ref(), self.source.places());
+        let origin = if text.is_none() {
+            (self.root.origin)()
+        } else {
+            None
+        };
+        let found = look(
+            text.as_ref().map(Text::as_str),
+            origin.as_ref(),
+            self.source.places(),
+        );
         let (found, exists) = found.map_err(|misfit| self.misfit(misfit))?;
         look_at(found, exists)
     }
@@ -189,23 +241,45 @@ impl Part {
     /// Why nothing can be said of what is there.
     pub(crate) fn unknown(&self) -> Error {
         let cause = self.memory().shared().unavailable();
-        self.error(ErrorKind::Unavailable, format_args!("nothing is known of it: {cause}"))
+        self.error(
+            ErrorKind::Unavailable,
+            format_args!("nothing is known of it: {cause}"),
+        )
     }
 
     /// The request that stores `value` here, as a mutation of its own.
     pub(crate) fn assignment(&self, value: Json) -> Result<(Arc<str>, Request)> {
         let text = self.shown()?.view.value();
         let origin = (self.root.origin)();
-        let spot = locate(text.as_ref().map(Text::as_str), origin.as_ref(), self.source.places());
+        let spot = locate(
+            text.as_ref().map(Text::as_str),
+            origin.as_ref(),
+            self.source.places(),
+        );
         let spot = spot.map_err(|misfit| self.misfit(misfit))?;
-        let set = mutation::Action::Set { value, seen: seen(&spot) };
-        let operations = vec![Operation { path: spot.path, action: set }];
+        let set = mutation::Action::Set {
+            value,
+            seen: seen(&spot),
+        };
+        let operations = vec![Operation {
+            path: spot.path,
+            action: set,
+        }];
         let mutation = Mutation::new(origin, operations);
-        Ok((Arc::clone(self.key()?), Request::Mutate { mutation, ttl: self.root.how.ttl, exact: None, take: None }))
+        Ok((
+            Arc::clone(self.key()?),
+            Request::Mutate {
+                mutation,
+                ttl: self.root.how.ttl,
+                exact: None,
+                take: None,
+            },
+        ))
     }
 
     pub(crate) fn encode<T: Serialize + ?Sized>(&self, value: &T) -> Result<Json> {
-        Json::encode(value).map_err(|error| self.error(ErrorKind::Serialize, envelope::describe_refusal(&error)))
+        Json::encode(value)
+            .map_err(|error| self.error(ErrorKind::Serialize, envelope::describe_refusal(&error)))
     }
 
     pub(crate) fn decode<T: DeserializeOwned>(&self, text: &str) -> Result<T> {

@@ -1,10 +1,13 @@
-//! Recording a change to a place: on what this process knows, or on what the backend has; and again where that was not it.
+//! Recording a change to a place: on what this process knows, or on what the backend has; and again
+//! where that was not it.
 
 use super::Part;
 use crate::clock::{Deadline, Mono};
 use crate::envelope::Text;
 use crate::error::{Error, ErrorKind, Result};
-use crate::mutation::{self, Json, Member, Mutation, Operation, Place, Seen, Spot, Step, locate, within};
+use crate::mutation::{
+    self, Json, Member, Mutation, Operation, Place, Seen, Spot, Step, locate, within,
+};
 use crate::outbox::{Again, Answer, Exact, Take, Written};
 use crate::policy::WritePolicy;
 use crate::source::Shown;
@@ -22,13 +25,15 @@ pub(crate) enum How {
     Blind,
     /// On what the backend has now.
     Current,
-    /// On what this process knows; where something else is there at its places, it is recorded anew.
+    /// On what this process knows; where something else is there at its places, it is recorded
+    /// anew.
     Exact,
-    /// By a closure of the user, on what the backend has now, and for that alone: where anything else is there, it is
-    /// recorded anew. While the backend is away, on what this process knows: then it is compared with that.
+    /// By a closure of the user, on what the backend has now, and for that alone: where anything
+    /// else is there, it is recorded anew. While the backend is away, on what this process knows:
+    /// then it is compared with that.
     Closure,
-    /// On what the backend has now, and for that alone. It hands out an element that its caller has not named, and is
-    /// confirmed.
+    /// On what the backend has now, and for that alone. It hands out an element that its caller has
+    /// not named, and is confirmed.
     Take,
 }
 
@@ -62,7 +67,10 @@ impl Back {
             Self::WhereFree(operation) => {
                 // What is there by then is somebody else's, also where it is the same.
                 let is_free = mutation::Action::Remove { seen: Seen::Absent };
-                let is_free = Operation { path: operation.path.clone(), action: is_free };
+                let is_free = Operation {
+                    path: operation.path.clone(),
+                    action: is_free,
+                };
                 Some(Mutation::compared(origin, vec![is_free, operation]))
             }
         }
@@ -71,7 +79,10 @@ impl Back {
 
 impl Change {
     pub(crate) fn one(action: mutation::Action) -> Self {
-        Self::Do(vec![Operation { path: Vec::new(), action }])
+        Self::Do(vec![Operation {
+            path: Vec::new(),
+            action,
+        }])
     }
 }
 
@@ -110,8 +121,9 @@ enum Recorded<R> {
 }
 
 impl Part {
-    /// Records a change, and brings it to the backend. `empty`: what the place is taken for where nothing is
-    /// there, and nothing else is said. `record` may be called more than once, and holds no lock.
+    /// Records a change, and brings it to the backend. `empty`: what the place is taken for where
+    /// nothing is there, and nothing else is said. `record` may be called more than once, and holds
+    /// no lock.
     pub(crate) fn record<R>(
         &self,
         how: How,
@@ -129,8 +141,13 @@ impl Part {
     ) -> Result<(R, Written)> {
         let timeout = self.memory().shared().settings.timeout;
         let key = self.key()?;
-        // Closures of this process go one after the other: each would find that another one was made before it.
-        let _turn = if how == How::Closure { self.core().closures().enter(key, timeout).await } else { None };
+        // Closures of this process go one after the other: each would find that another one was
+        // made before it.
+        let _turn = if how == How::Closure {
+            self.core().closures().enter(key, timeout).await
+        } else {
+            None
+        };
         let mut recorder = Recorder::begin(self, how, empty).await?;
         loop {
             match recorder.record(&mut record)? {
@@ -141,7 +158,8 @@ impl Part {
                     match answer.again {
                         None => return Ok((result, answer.written)),
                         Some(_) if recorder.runs > 1 && recorder.waited() >= timeout => {
-                            let what = format!("others have changed it again and again, for {timeout:?}");
+                            let what =
+                                format!("others have changed it again and again, for {timeout:?}");
                             return Err(Error::of_key(ErrorKind::Conflict, key, what));
                         }
                         Some(Again::Answered) => recorder.is_current = true,
@@ -168,17 +186,25 @@ impl Part {
         empty: Option<&str>,
         mut action: impl FnMut(&Spot<'_>) -> mutation::Action,
     ) -> Result<Written> {
-        Ok(self.record_async(how, empty, |spot| Ok((Change::one(action(spot)), ()))).await?.1)
+        Ok(self
+            .record_async(how, empty, |spot| Ok((Change::one(action(spot)), ())))
+            .await?
+            .1)
     }
 
-    /// Whether what is shown has writes of this process in it that the backend has not answered for.
+    /// Whether what is shown has writes of this process in it that the backend has not answered
+    /// for.
     fn is_anything_on_top(&self) -> Result<bool> {
         let state = self.memory().shared().state();
-        Ok(self.source.slots()?.iter().any(|slot| state.outbox.of(&slot.key).any(|entry| !entry.is_confirmed)))
+        Ok(self
+            .source
+            .slots()?
+            .iter()
+            .any(|slot| state.outbox.of(&slot.key).any(|entry| !entry.is_confirmed)))
     }
 
-    /// Removes what is stored under the key and its older names, of which nothing is taken for what it was; whether there
-    /// was anything.
+    /// Removes what is stored under the key and its older names, of which nothing is taken for what
+    /// it was; whether there was anything.
     pub(crate) async fn delete_now(&self) -> Result<bool> {
         let shared = self.memory().shared();
         let (started, timeout) = (shared.clock.mono(), shared.settings.timeout);
@@ -187,16 +213,30 @@ impl Part {
             self.refresh_now().await?;
             // The older names first: the key must not fall back to them in between.
             let deletes = self.source.stored()?.into_iter().rev();
-            let deletes: Vec<_> = deletes.map(|(key, stored)| (key, Request::DeleteOf(stored))).collect();
-            let answers = self.core().write_together(deletes, WritePolicy::Confirmed).await?;
-            existed |= answers.iter().any(|answer| answer.again.is_none() && answer.existed);
+            let deletes: Vec<_> = deletes
+                .map(|(key, stored)| (key, Request::DeleteOf(stored)))
+                .collect();
+            let answers = self
+                .core()
+                .write_together(deletes, WritePolicy::Confirmed)
+                .await?;
+            existed |= answers
+                .iter()
+                .any(|answer| answer.again.is_none() && answer.existed);
             let is_any_made = answers.iter().any(|answer| answer.again.is_none());
             if answers.iter().all(|answer| answer.again.is_none()) {
                 return Ok(existed);
             }
             if shared.clock.mono().saturating_sub(started) >= timeout {
-                let kind = if is_any_made { ErrorKind::InDoubt } else { ErrorKind::Conflict };
-                return Err(self.error(kind, format_args!("others have changed it again and again, for {timeout:?}")));
+                let kind = if is_any_made {
+                    ErrorKind::InDoubt
+                } else {
+                    ErrorKind::Conflict
+                };
+                return Err(self.error(
+                    kind,
+                    format_args!("others have changed it again and again, for {timeout:?}"),
+                ));
             }
         }
     }
@@ -204,10 +244,14 @@ impl Part {
     /// The places, where the last one is taken for `empty` if nothing else is said.
     fn places_with(&self, empty: Option<&Json>) -> Arc<[Place]> {
         match (self.source.places().split_last(), empty) {
-            (Some((last @ (Place::Member(member) | Place::Entry(member, _)), before)), Some(empty))
-                if member.origin.is_none() =>
-            {
-                let member = Member { origin: Some(empty.clone()), ..member.clone() };
+            (
+                Some((last @ (Place::Member(member) | Place::Entry(member, _)), before)),
+                Some(empty),
+            ) if member.origin.is_none() => {
+                let member = Member {
+                    origin: Some(empty.clone()),
+                    ..member.clone()
+                };
                 let last = match last {
                     Place::Entry(_, spelling) => Place::Entry(member, *spelling),
                     Place::Member(_) | Place::Index(_) => Place::Member(member),
@@ -229,8 +273,19 @@ impl<'a> Recorder<'a> {
         };
         let empty = empty.and_then(|empty| Json::parse(empty.to_owned()).ok());
         let places = part.places_with(empty.as_ref());
-        let (is_current, waited, started, runs) = (true, Duration::ZERO, part.memory().shared().clock.mono(), 0);
-        let mut recorder = Self { part, how, policy, empty, places, is_current, waited, started, runs };
+        let (is_current, waited, started, runs) =
+            (true, Duration::ZERO, part.memory().shared().clock.mono(), 0);
+        let mut recorder = Self {
+            part,
+            how,
+            policy,
+            empty,
+            places,
+            is_current,
+            waited,
+            started,
+            runs,
+        };
         match recorder.start()? {
             Start::Settled => {}
             Start::OnWhatIsKnown => recorder.is_current = false,
@@ -243,11 +298,17 @@ impl<'a> Recorder<'a> {
         let (part, is_behind) = (self.part, self.part.write_policy() == WritePolicy::Behind);
         Ok(match (self.how, self.policy) {
             // It says the same whatever is there, and nothing comes of it that is to be known.
-            (How::Plain, WritePolicy::Confirmed) if !self.names_what_is_there()? => Start::OnWhatIsKnown,
-            (_, WritePolicy::Confirmed) if part.is_known() && !self.names_what_is_there()? => Start::OnWhatIsKnown,
+            (How::Plain, WritePolicy::Confirmed) if !self.names_what_is_there()? => {
+                Start::OnWhatIsKnown
+            }
+            (_, WritePolicy::Confirmed) if part.is_known() && !self.names_what_is_there()? => {
+                Start::OnWhatIsKnown
+            }
             (_, WritePolicy::Confirmed) => Start::Ask,
             // Earlier writes behind go before it, and it is recorded on what they make.
-            (How::Closure, _) if part.is_local() || is_behind && part.is_known() => Start::OnWhatIsKnown,
+            (How::Closure, _) if part.is_local() || is_behind && part.is_known() => {
+                Start::OnWhatIsKnown
+            }
             (_, WritePolicy::Behind) if part.is_known() => Start::Settled,
             (How::Closure | How::Take, _) => Start::Ask,
             _ if self.names_what_is_there()? => Start::Ask,
@@ -257,9 +318,13 @@ impl<'a> Recorder<'a> {
 
     /// Whether it names a place by what is there now.
     fn names_what_is_there(&self) -> Result<bool> {
-        let names_elements = self.places.iter().any(|place| matches!(place, Place::Index(_)));
+        let names_elements = self
+            .places
+            .iter()
+            .any(|place| matches!(place, Place::Index(_)));
         // Where nothing is under the key, it starts from what is under an older name by now.
-        let may_be_older = || Ok(self.part.source().slots()?.len() > 1 && self.part.shown()?.own.stored.is_none());
+        let may_be_older =
+            || Ok(self.part.source().slots()?.len() > 1 && self.part.shown()?.own.stored.is_none());
         Ok(names_elements || self.how == How::Current || may_be_older()?)
     }
 
@@ -273,33 +338,55 @@ impl<'a> Recorder<'a> {
         Ok(())
     }
 
-    fn record<R>(&mut self, record: &mut impl FnMut(&Spot<'_>) -> Result<(Change, R)>) -> Result<Recorded<R>> {
+    fn record<R>(
+        &mut self,
+        record: &mut impl FnMut(&Spot<'_>) -> Result<(Change, R)>,
+    ) -> Result<Recorded<R>> {
         let part = self.part;
         if self.how == How::Closure && !part.is_known() {
             return Err(part.unknown());
         }
         // Of many pushes in a row that wait, none has to look at those before it.
-        let is_anything = self.how == How::Plain && part.is_root() && part.source().slots()?.len() == 1;
-        let Shown { own, view, .. } = if is_anything { Shown::default() } else { part.shown()? };
+        let is_anything =
+            self.how == How::Plain && part.is_root() && part.source().slots()?.len() == 1;
+        let Shown { own, view, .. } = if is_anything {
+            Shown::default()
+        } else {
+            part.shown()?
+        };
         let text = own.value();
         let origin = match &own.stored {
-            None if view.stored.is_some() => view.value().and_then(|older| Json::parse(older.as_str().to_owned()).ok()),
+            None if view.stored.is_some() => view
+                .value()
+                .and_then(|older| Json::parse(older.as_str().to_owned()).ok()),
             _ => (part.root.origin)().or_else(|| self.empty.clone().filter(|_| part.is_root())),
         };
-        let spot = locate(text.as_ref().map(Text::as_str), origin.as_ref(), &self.places);
+        let spot = locate(
+            text.as_ref().map(Text::as_str),
+            origin.as_ref(),
+            &self.places,
+        );
         let clock = &part.memory().shared().clock;
         self.waited += clock.mono().saturating_sub(self.started);
-        let has_spellings = self.places.iter().any(|place| matches!(place, Place::Entry(..)));
+        let has_spellings = self
+            .places
+            .iter()
+            .any(|place| matches!(place, Place::Entry(..)));
         if has_spellings && !self.is_current && spot.as_ref().is_ok_and(|spot| !spot.exists) {
             // Another program may have stored it since, under another spelling of its key.
             return Ok(Recorded::Outdated);
         }
-        let recorded = spot.map_err(|misfit| part.misfit(misfit)).and_then(|mut spot| {
-            spot.is_current = self.is_current;
-            let (change, result) = record(&spot)?;
-            let base = text.as_ref().map(Text::as_str).or(origin.as_ref().map(Json::as_str));
-            Ok((below(base.unwrap_or_default(), &spot.path, change), result))
-        });
+        let recorded = spot
+            .map_err(|misfit| part.misfit(misfit))
+            .and_then(|mut spot| {
+                spot.is_current = self.is_current;
+                let (change, result) = record(&spot)?;
+                let base = text
+                    .as_ref()
+                    .map(Text::as_str)
+                    .or(origin.as_ref().map(Json::as_str));
+                Ok((below(base.unwrap_or_default(), &spot.path, change), result))
+            });
         (self.started, self.runs) = (clock.mono(), self.runs + 1);
         let (change, result) = match recorded {
             Err(error) if self.is_current => return Err(error),
@@ -308,37 +395,76 @@ impl<'a> Recorder<'a> {
         };
         let (operations, take) = match change {
             Change::Nothing if !self.is_current => return Ok(Recorded::Outdated),
-            // What waits here may yet be superseded: it is a fact once that was answered for, and nothing has changed.
-            Change::Nothing if self.policy == WritePolicy::Confirmed && part.is_anything_on_top()? => {
+            // What waits here may yet be superseded: it is a fact once that was answered for, and
+            // nothing has changed.
+            Change::Nothing
+                if self.policy == WritePolicy::Confirmed && part.is_anything_on_top()? =>
+            {
                 (Vec::new(), None)
             }
             Change::Nothing => return Ok(Recorded::Nothing(result)),
             Change::Do(operations) => (operations, None),
-            Change::Take { operations, item, back } => {
-                (operations, Some(Take { item, back: back.mutation(origin.clone()) }))
-            }
+            Change::Take {
+                operations,
+                item,
+                back,
+            } => (
+                operations,
+                Some(Take {
+                    item,
+                    back: back.mutation(origin.clone()),
+                }),
+            ),
         };
         let (mutation, exact) = match self.how {
-            _ if operations.is_empty() => (Mutation::new(origin, operations), Some(Exact::Whole(own.stored))),
-            How::Closure => (Mutation::compared(origin, operations), Some(Exact::Whole(own.stored))),
-            How::Take => (Mutation::new(origin, operations), Some(Exact::Whole(own.stored))),
+            _ if operations.is_empty() => (
+                Mutation::new(origin, operations),
+                Some(Exact::Whole(own.stored)),
+            ),
+            How::Closure => (
+                Mutation::compared(origin, operations),
+                Some(Exact::Whole(own.stored)),
+            ),
+            How::Take => (
+                Mutation::new(origin, operations),
+                Some(Exact::Whole(own.stored)),
+            ),
             How::Exact => (Mutation::new(origin, operations), Some(Exact::Places)),
             How::Plain | How::Blind | How::Current => (Mutation::new(origin, operations), None),
         };
-        Ok(Recorded::Request(Request::Mutate { mutation, ttl: part.ttl(), exact, take }, result))
+        Ok(Recorded::Request(
+            Request::Mutate {
+                mutation,
+                ttl: part.ttl(),
+                exact,
+                take,
+            },
+            result,
+        ))
     }
 
     async fn send(&self, request: Request, timeout: Duration) -> Result<Answer> {
         let key = self.part.key()?;
         if self.policy == WritePolicy::Confirmed {
             let deadline = Deadline::after(timeout.saturating_sub(self.waited()));
-            return self.part.core().write_within(key, request, self.policy, deadline).await;
+            return self
+                .part
+                .core()
+                .write_within(key, request, self.policy, deadline)
+                .await;
         }
         self.part.core().write(key, request, self.policy).await
     }
 
     fn waited(&self) -> Duration {
-        self.waited + self.part.memory().shared().clock.mono().saturating_sub(self.started)
+        self.waited
+            + self
+                .part
+                .memory()
+                .shared()
+                .clock
+                .mono()
+                .saturating_sub(self.started)
     }
 }
 
@@ -346,13 +472,21 @@ impl<'a> Recorder<'a> {
 fn below(text: &str, path: &[Step], change: Change) -> Change {
     match change {
         Change::Do(operations) => Change::Do(within(text, path, operations)),
-        Change::Take { operations, item, back } => {
+        Change::Take {
+            operations,
+            item,
+            back,
+        } => {
             let back = match back {
                 Back::Nowhere => Back::Nowhere,
                 Back::Anyway(operation) => Back::Anyway(operation.below(path)),
                 Back::WhereFree(operation) => Back::WhereFree(operation.below(path)),
             };
-            Change::Take { operations: within(text, path, operations), item, back }
+            Change::Take {
+                operations: within(text, path, operations),
+                item,
+                back,
+            }
         }
         Change::Nothing => Change::Nothing,
     }

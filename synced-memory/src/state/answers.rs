@@ -13,27 +13,50 @@ use crate::rebase;
 use std::sync::Arc;
 
 impl State {
-    /// Takes in the backend's answer to an attempt that was sent as the request `ticket`. Returns whether
-    /// that was still under way: an answer over a connection that was given up says nothing any more.
-    pub(crate) fn answered(&mut self, attempt: &Attempt, ticket: Ticket, answer: Result<Outcome, Fault>) -> bool {
+    /// Takes in the backend's answer to an attempt that was sent as the request `ticket`. Returns
+    /// whether that was still under way: an answer over a connection that was given up says nothing
+    /// any more.
+    pub(crate) fn answered(
+        &mut self,
+        attempt: &Attempt,
+        ticket: Ticket,
+        answer: Result<Outcome, Fault>,
+    ) -> bool {
         let key = &attempt.key;
-        let under_way = |entry: &&mut Entry| entry.number() == attempt.sequence && entry.in_flight == Some(ticket);
-        let Some(entry) = self.outbox.head(key).filter(under_way) else { return false };
+        let under_way = |entry: &&mut Entry| {
+            entry.number() == attempt.sequence && entry.in_flight == Some(ticket)
+        };
+        let Some(entry) = self.outbox.head(key).filter(under_way) else {
+            return false;
+        };
         entry.landed();
-        let (expires, first_tried, is_plain) = (entry.expires, entry.first_tried, entry.mutation.is_none());
+        let (expires, first_tried, is_plain) =
+            (entry.expires, entry.first_tried, entry.mutation.is_none());
         let is_confirmed = entry.is_confirmed;
-        self.note_record(attempt, first_tried.filter(|_| matches!(answer, Ok(Outcome::Applied { .. }))));
+        self.note_record(
+            attempt,
+            first_tried.filter(|_| matches!(answer, Ok(Outcome::Applied { .. }))),
+        );
         match answer {
             Ok(Outcome::Applied { existed, contended }) => {
                 self.cache.answered(
                     key,
                     match &attempt.change {
-                        Change::Put { envelope, .. } => Base::own(envelope.clone(), ticket, expires),
+                        Change::Put { envelope, .. } => {
+                            Base::own(envelope.clone(), ticket, expires)
+                        }
                         Change::Delete => Base::new(None, ticket, expires),
                     },
                 );
-                let answer = Answer { contended, ..Answer::new(Written::Stored, existed) };
-                if is_confirmed { self.confirm(key, answer) } else { self.settle(key, answer) }
+                let answer = Answer {
+                    contended,
+                    ..Answer::new(Written::Stored, existed)
+                };
+                if is_confirmed {
+                    self.confirm(key, answer)
+                } else {
+                    self.settle(key, answer)
+                }
             }
             Ok(Outcome::Already(found)) => {
                 let newer = is_plain && found.stamp() > attempt.stamp;
@@ -63,11 +86,14 @@ impl State {
         true
     }
 
-    /// Takes in that the head of the key met something as new or newer, or something else than it expected.
+    /// Takes in that the head of the key met something as new or newer, or something else than it
+    /// expected.
     fn refused(&mut self, attempt: &Attempt, ticket: Ticket, found: &Found) {
         let key = &attempt.key;
         self.take_in(key, ticket, found);
-        let Some(entry) = self.outbox.head(key) else { return };
+        let Some(entry) = self.outbox.head(key) else {
+            return;
+        };
         entry.base_is_current = true;
         if attempt.retry.is_some() {
             entry.retry_refused();
@@ -107,7 +133,9 @@ impl State {
         }
         let competes = entry_competes(self.outbox.head(key), found);
         if is_beaten && fresh && competes {
-            let last = self.outbox.restamp_above(key, found.stamp(), &mut self.random);
+            let last = self
+                .outbox
+                .restamp_above(key, found.stamp(), &mut self.random);
             self.cache.seen(key, last);
         }
         self.outbox.put_back(Arc::clone(key));
@@ -115,7 +143,8 @@ impl State {
         self.journal_again(key);
     }
 
-    /// Takes in that the backend has the attempt on record since `applied` at the least, or that nobody knows what it has.
+    /// Takes in that the backend has the attempt on record since `applied` at the least, or that
+    /// nobody knows what it has.
     fn note_record(&mut self, attempt: &Attempt, applied: Option<Mono>) {
         let is_own = attempt.writer == self.writer();
         if let Some(first_tried) = applied.filter(|_| is_own) {
@@ -129,17 +158,24 @@ impl State {
 
     fn take_in(&mut self, key: &str, ticket: Ticket, found: &Found) {
         self.cache.seen(key, found.stamp());
-        self.cache.answered(key, Base::new(found.stored.clone(), ticket, None));
+        self.cache
+            .answered(key, Base::new(found.stored.clone(), ticket, None));
     }
 
     fn settle_as(&mut self, key: &Arc<str>, superseded: bool) {
-        let Some(entry) = self.outbox.head(key) else { return };
+        let Some(entry) = self.outbox.head(key) else {
+            return;
+        };
         let (is_confirmed, existed) = (entry.is_confirmed, entry.existed);
         if is_confirmed {
             // It was made, whatever was made on top of it since.
             return self.confirm(key, Answer::new(Written::Stored, existed));
         }
-        let written = if superseded { Written::Superseded } else { Written::Stored };
+        let written = if superseded {
+            Written::Superseded
+        } else {
+            Written::Stored
+        };
         if superseded {
             self.superseded += 1;
             tracing::info!(key = &**key, "a queued write was superseded by a newer one");
@@ -151,7 +187,12 @@ impl State {
         if let Some(mut entry) = self.take_out(key) {
             if !entry.superseded.is_empty() {
                 self.superseded += entry.superseded.len() as u64;
-                self.share_fate(key, 0, Gone::calls(entry.mutation.as_ref(), &entry.superseded), None);
+                self.share_fate(
+                    key,
+                    0,
+                    Gone::calls(entry.mutation.as_ref(), &entry.superseded),
+                    None,
+                );
             }
             entry.tell(&Ok(answer));
         }
@@ -180,12 +221,19 @@ impl State {
     }
 
     pub(super) fn drop_expired(&mut self, key: &Arc<str>) {
-        if self.outbox.head(key).is_some_and(|entry| entry.is_confirmed) {
+        if self
+            .outbox
+            .head(key)
+            .is_some_and(|entry| entry.is_confirmed)
+        {
             let what = "not made: its time to live was over before it could be";
             return self.put_aside(key, Error::of_key(ErrorKind::Unavailable, key, what), false);
         }
         self.expired += 1;
-        tracing::info!(key = &**key, "a queued write was dropped, since its time to live was over");
+        tracing::info!(
+            key = &**key,
+            "a queued write was dropped, since its time to live was over"
+        );
         self.settle(key, Answer::new(Written::Superseded, false));
     }
 }

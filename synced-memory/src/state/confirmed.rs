@@ -1,5 +1,5 @@
-//! Confirmed writes: withdrawn, or in doubt until the backend has said what has become of them; and elements that were
-//! taken, until they are handed out.
+//! Confirmed writes: withdrawn, or in doubt until the backend has said what has become of them; and
+//! elements that were taken, until they are handed out.
 
 use super::{Link, State};
 use crate::commit::Sequence;
@@ -9,7 +9,8 @@ use crate::outbox::{Answer, Entry, Take, What, Withdrawal, Write};
 use std::sync::Arc;
 
 impl State {
-    /// Withdraws a confirmed write, whose caller gets `error`. Returns what its caller is told where nobody told it yet.
+    /// Withdraws a confirmed write, whose caller gets `error`. Returns what its caller is told
+    /// where nobody told it yet.
     pub(crate) fn withdraw(&mut self, key: &Arc<str>, id: Sequence, error: Error) -> Option<Error> {
         match self.outbox.withdraw(key, id) {
             Withdrawal::Withdrawn(mut entry) => {
@@ -46,23 +47,38 @@ impl State {
 
     /// Takes in that the confirmed write at the head of `key` was made.
     pub(super) fn confirm(&mut self, key: &Arc<str>, answer: Answer) {
-        let Some(mut entry) = self.take_out_unnoted(key) else { return };
+        let Some(mut entry) = self.take_out_unnoted(key) else {
+            return;
+        };
         let name = entry.name();
         if entry.take.is_none() {
             entry.tell(&Ok(answer));
             return;
         }
-        if entry.tell(&Ok(Answer { taken: Some(name), ..answer })) {
+        if entry.tell(&Ok(Answer {
+            taken: Some(name),
+            ..answer
+        })) {
             self.handing.insert(name, (Arc::clone(key), entry));
         } else {
-            self.bring_back(key, &entry, "it was taken, and whoever was to get it was gone");
+            self.bring_back(
+                key,
+                &entry,
+                "it was taken, and whoever was to get it was gone",
+            );
         }
     }
 
     /// Nobody will know what has become of the confirmed write at the head of `key`.
     pub(super) fn stays_in_doubt(&mut self, key: &Arc<str>, why: &Error) {
-        let Some(mut entry) = self.take_out_unnoted(key) else { return };
-        let error = Error::of_key(ErrorKind::InDoubt, key, format_args!("nobody knows whether it was made: {why}"));
+        let Some(mut entry) = self.take_out_unnoted(key) else {
+            return;
+        };
+        let error = Error::of_key(
+            ErrorKind::InDoubt,
+            key,
+            format_args!("nobody knows whether it was made: {why}"),
+        );
         entry.tell(&Err(error.clone()));
         if entry.take.is_some() {
             self.lay_taken_aside(key, &entry, error, true);
@@ -84,16 +100,24 @@ impl State {
     /// What was taken under this name was handed to nobody: it goes back.
     pub(crate) fn not_handed(&mut self, name: Name) {
         if let Some((key, entry)) = self.handing.remove(&name) {
-            self.bring_back(&key, &entry, "it was taken, and whoever was to get it was gone");
+            self.bring_back(
+                &key,
+                &entry,
+                "it was taken, and whoever was to get it was gone",
+            );
         }
     }
 
     /// What is being handed out, for the journal.
     pub(super) fn being_handed(&self) -> impl Iterator<Item = (&Arc<str>, &Entry)> {
-        self.handing.values().map(|(key, entry)| (key, entry)).filter(|(_, entry)| entry.journalled)
+        self.handing
+            .values()
+            .map(|(key, entry)| (key, entry))
+            .filter(|(_, entry)| entry.journalled)
     }
 
-    /// Puts what was taken where it came from, as a write that waits; where it has no place there, it becomes a dead letter.
+    /// Puts what was taken where it came from, as a write that waits; where it has no place there,
+    /// it becomes a dead letter.
     fn bring_back(&mut self, key: &Arc<str>, entry: &Entry, why: &str) {
         let (name, journalled) = (entry.name(), entry.journalled);
         let Some(take) = &entry.take else { return };
@@ -103,7 +127,10 @@ impl State {
             stamp,
             exact: None,
             is_confirmed: false,
-            take: Some(Take { item: take.item.clone(), back: None }),
+            take: Some(Take {
+                item: take.item.clone(),
+                back: None,
+            }),
             is_retry: false,
             expires: None,
             written: entry.written,
@@ -116,12 +143,20 @@ impl State {
             Some(write) => match self.enqueue(key, write, true, ends) {
                 Ok(_) => {
                     // Whoever waits for the take to be delivered waits for this.
-                    self.outbox.of_mut(key).last().into_iter().for_each(|last| last.id = entry.id);
+                    self.outbox
+                        .of_mut(key)
+                        .last()
+                        .into_iter()
+                        .for_each(|last| last.id = entry.id);
                     return tracing::info!(key = &**key, "{why}: it goes back");
                 }
                 Err(error) => error,
             },
-            None => Error::of_key(ErrorKind::Conflict, key, format_args!("{why}, and it has no place to go back to")),
+            None => Error::of_key(
+                ErrorKind::Conflict,
+                key,
+                format_args!("{why}, and it has no place to go back to"),
+            ),
         };
         self.lay_taken_aside(key, entry, error, false);
         if journalled {

@@ -1,4 +1,5 @@
-//! One process's share of the state: the slots with the unanswered writes on top. No clock, and no I/O but the journal's.
+//! One process's share of the state: the slots with the unanswered writes on top. No clock, and no
+//! I/O but the journal's.
 //!
 //! This is where rules 1 to 4, 7 and 15 of the design are kept on this side; `commit.rs` and
 //! `commit.lua` keep them on the other. The model test drives exactly this.
@@ -23,7 +24,9 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::fault::Fault;
 use crate::journal::{Ends, Journal, Name};
 use crate::mutation::Mutation;
-use crate::outbox::{Again, Answer, Entry, Exact, Letter, Outbox, Take, Tried, Waiter, What, Write, Written};
+use crate::outbox::{
+    Again, Answer, Entry, Exact, Letter, Outbox, Take, Tried, Waiter, What, Write, Written,
+};
 use crate::policy::WritePolicy;
 use crate::rebase;
 use bytes::Bytes;
@@ -74,12 +77,18 @@ pub(crate) struct View {
 impl View {
     /// Of what is stored, with nothing on top.
     pub(crate) fn of(stored: Option<Bytes>) -> Self {
-        Self { stored, value: None, expires: None }
+        Self {
+            stored,
+            value: None,
+            expires: None,
+        }
     }
 
     /// The value as JSON text.
     pub(crate) fn value(&self) -> Option<Text> {
-        self.value.clone().or_else(|| self.stored.as_ref().map(envelope::value_of))
+        self.value
+            .clone()
+            .or_else(|| self.stored.as_ref().map(envelope::value_of))
     }
 }
 
@@ -95,8 +104,8 @@ pub(crate) struct Accepted {
 struct Recorded {
     /// It cannot be dropped: an attempt in doubt may yet arrive, and must find it.
     must_stay: bool,
-    /// The number that it has, where that was told over the connection that is in use, and when it was put down with
-    /// its time.
+    /// The number that it has, where that was told over the connection that is in use, and when it
+    /// was put down with its time.
     number: Option<(Sequence, Mono)>,
 }
 
@@ -131,7 +140,8 @@ pub(crate) struct State {
     recorded: HashMap<Arc<str>, Recorded>,
     /// Those that can be dropped, and whose keys nobody here uses any more.
     unused: Vec<Arc<str>>,
-    /// The keys that are not sent for a while, since another writer waits for its turn there: until when, and for how long.
+    /// The keys that are not sent for a while, since another writer waits for its turn there: until
+    /// when, and for how long.
     held: HashMap<Arc<str>, (Mono, Duration)>,
     journal: Option<Journal>,
     /// What was taken, and is being handed to its caller.
@@ -141,7 +151,11 @@ pub(crate) struct State {
 }
 
 impl State {
-    pub(crate) fn new(outbox_limit: usize, tombstone_ttl: Duration, mut random: fastrand::Rng) -> Self {
+    pub(crate) fn new(
+        outbox_limit: usize,
+        tombstone_ttl: Duration,
+        mut random: fastrand::Rng,
+    ) -> Self {
         Self {
             cache: Cache::default(),
             outbox: Outbox::new(outbox_limit, random.u64(..)),
@@ -171,15 +185,25 @@ impl State {
 
     /// The keys at which the backend has a record of this writer that it can drop.
     pub(crate) fn take_recorded(&mut self) -> Vec<Arc<str>> {
-        let recorded = self.recorded.drain().filter(|(_, recorded)| !recorded.must_stay).map(|(key, _)| key);
+        let recorded = self
+            .recorded
+            .drain()
+            .filter(|(_, recorded)| !recorded.must_stay)
+            .map(|(key, _)| key);
         recorded.chain(std::mem::take(&mut self.unused)).collect()
     }
 
     /// Lets go of the slot of `key`, and with the last hold of what else is kept about the key.
     pub(crate) fn release(&mut self, key: &str) {
         // The record of an attempt in doubt stays.
-        if self.cache.release(key) && self.recorded.get(key).is_some_and(|recorded| !recorded.must_stay) {
-            self.unused.extend(self.recorded.remove_entry(key).map(|(key, _)| key));
+        if self.cache.release(key)
+            && self
+                .recorded
+                .get(key)
+                .is_some_and(|recorded| !recorded.must_stay)
+        {
+            self.unused
+                .extend(self.recorded.remove_entry(key).map(|(key, _)| key));
             give_back(&mut self.recorded);
         }
     }
@@ -189,10 +213,12 @@ impl State {
         self.unused.len() >= UNUSED
     }
 
-    /// Some records that are of no use any more, but for those of keys that are used again. A request to drop them has to
-    /// be sent before anything else is.
+    /// Some records that are of no use any more, but for those of keys that are used again. A
+    /// request to drop them has to be sent before anything else is.
     pub(crate) fn take_unused(&mut self) -> Vec<Arc<str>> {
-        let mut unused = self.unused.split_off(self.unused.len().saturating_sub(2 * UNUSED));
+        let mut unused = self
+            .unused
+            .split_off(self.unused.len().saturating_sub(2 * UNUSED));
         if self.unused.capacity() > 4 * (self.unused.len() + UNUSED) {
             self.unused.shrink_to(2 * self.unused.len());
         }
@@ -200,8 +226,8 @@ impl State {
         unused
     }
 
-    /// Applies a write locally and queues it. While the link is up, its answer is awaited, unless the policy is not
-    /// to.
+    /// Applies a write locally and queues it. While the link is up, its answer is awaited, unless
+    /// the policy is not to.
     ///
     /// # Errors
     ///
@@ -233,24 +259,48 @@ impl State {
         let (what, exact, ttl, mut take) = match request {
             Request::Put { value, ttl } => (Err(value), None, ttl, None),
             Request::Delete => (Ok(What::Assign(Change::Delete)), None, None, None),
-            Request::DeleteOf(seen) => (Ok(What::Assign(Change::Delete)), Some(Exact::Whole(seen)), None, None),
-            Request::Mutate { mutation, ttl, exact, take } => (Ok(What::Mutate(mutation)), exact, ttl, take),
+            Request::DeleteOf(seen) => (
+                Ok(What::Assign(Change::Delete)),
+                Some(Exact::Whole(seen)),
+                None,
+                None,
+            ),
+            Request::Mutate {
+                mutation,
+                ttl,
+                exact,
+                take,
+            } => (Ok(What::Mutate(mutation)), exact, ttl, take),
         };
         if let Some(Exact::Whole(seen)) = &exact
             && !rebase::is_same_value(seen.as_ref(), self.view(key, at.mono).stored.as_ref())
         {
             let _ = tell.send(Ok(Answer::again(Again::Shown)));
-            return Ok(Accepted { sequence: self.outbox.last_sequence(), answer });
+            return Ok(Accepted {
+                sequence: self.outbox.last_sequence(),
+                answer,
+            });
         }
         let is_delete = matches!(what, Ok(What::Assign(Change::Delete)));
         let existed = is_delete && self.view(key, at.mono).stored.is_some();
-        let last = self.outbox.last(key).map_or(Stamp::ZERO, |entry| entry.latest).max(self.cache.last(key));
+        let last = self
+            .outbox
+            .last(key)
+            .map_or(Stamp::ZERO, |entry| entry.latest)
+            .max(self.cache.last(key));
         let stamp = Stamp::issue(at.now, last, &mut self.random);
         let fresh = self.link == Link::Up;
         let awaited = fresh && policy != WritePolicy::Behind;
-        let (waiter, promised): (Option<Waiter>, _) = if awaited { (Some(tell), None) } else { (None, Some(tell)) };
+        let (waiter, promised): (Option<Waiter>, _) = if awaited {
+            (Some(tell), None)
+        } else {
+            (None, Some(tell))
+        };
         let what = match what {
-            Err(value) => What::Assign(Change::Put { envelope: value.seal(stamp), ttl: TimeToLive::Keep }),
+            Err(value) => What::Assign(Change::Put {
+                envelope: value.seal(stamp),
+                ttl: TimeToLive::Keep,
+            }),
             Ok(What::Mutate(mut mutation)) => {
                 mutation.stamp(stamp);
                 What::Mutate(mutation)
@@ -264,8 +314,19 @@ impl State {
         }
         let is_take = take.is_some();
         let (written, is_retry) = (at.mono, matches!(ends, Some(Ends::Letter(_))));
-        let write =
-            Write { what, stamp, exact, is_confirmed, take, is_retry, expires, written, fresh, existed, waiter };
+        let write = Write {
+            what,
+            stamp,
+            exact,
+            is_confirmed,
+            take,
+            is_retry,
+            expires,
+            written,
+            fresh,
+            existed,
+            waiter,
+        };
         let sequence = self.enqueue(key, write, !awaited || ends.is_some(), ends)?;
         if is_take && let Err(error) = self.journal_standing(key, sequence) {
             self.outbox.withdraw(key, sequence);
@@ -277,8 +338,15 @@ impl State {
         Ok(Accepted { sequence, answer })
     }
 
-    /// Queues a write. `promised`: whoever made it is told that it will be sent. `ends`: what is over with that.
-    fn enqueue(&mut self, key: &Arc<str>, write: Write, promised: bool, ends: Option<Ends>) -> Result<Sequence> {
+    /// Queues a write. `promised`: whoever made it is told that it will be sent. `ends`: what is
+    /// over with that.
+    fn enqueue(
+        &mut self,
+        key: &Arc<str>,
+        write: Write,
+        promised: bool,
+        ends: Option<Ends>,
+    ) -> Result<Sequence> {
         let (is_first, stamp) = (!self.outbox.has(key), write.stamp);
         if promised {
             self.outbox.check(key, &write)?;
@@ -286,7 +354,9 @@ impl State {
         }
         let sequence = self.outbox.push(key, write, self.cache.base(key))?;
         if promised && self.journal.is_some() {
-            self.outbox.of_mut(key).for_each(|entry| entry.journalled = entry.is_to_survive());
+            self.outbox
+                .of_mut(key)
+                .for_each(|entry| entry.journalled = entry.is_to_survive());
         }
         if is_first {
             // What waits is applied to what is there: its slot stays for so long.
@@ -299,7 +369,10 @@ impl State {
 
     /// Why a call of `key` that only the backend can answer is not answered.
     pub(crate) fn unavailable(&self, key: &str) -> Error {
-        let cause = self.last_error.as_ref().map_or_else(|| "it has not answered yet".to_owned(), Error::to_string);
+        let cause = self
+            .last_error
+            .as_ref()
+            .map_or_else(|| "it has not answered yet".to_owned(), Error::to_string);
         Error::of_key(
             ErrorKind::Unavailable,
             key,
@@ -310,7 +383,9 @@ impl State {
     /// What a read of `key` shows: the unanswered writes of this process on top of what the backend
     /// last answered.
     pub(crate) fn view(&self, key: &str, mono: Mono) -> View {
-        let shows = |entry: &&Entry| !entry.is_confirmed && (!is_over(entry.expires, mono) || entry.replaces_nothing);
+        let shows = |entry: &&Entry| {
+            !entry.is_confirmed && (!is_over(entry.expires, mono) || entry.replaces_nothing)
+        };
         let is_whole = |entry: &Entry| entry.assignment.is_some() || is_over(entry.expires, mono);
         let mut on_top: Vec<&Entry> = Vec::new();
         for entry in self.outbox.of(key).rev().filter(shows) {
@@ -320,58 +395,88 @@ impl State {
             }
         }
         let base = self.cache.base(key);
-        let mut view = View { stored: base.at(mono).cloned(), value: base.known_value(mono), expires: base.expires };
+        let mut view = View {
+            stored: base.at(mono).cloned(),
+            value: base.known_value(mono),
+            expires: base.expires,
+        };
         for entry in on_top.into_iter().rev() {
             let is_over = is_over(entry.expires, mono);
             let expires = entry.expires.or(view.expires.filter(|_| !is_whole(entry)));
             view = if is_over {
-                View { expires, ..View::default() }
+                View {
+                    expires,
+                    ..View::default()
+                }
             } else {
                 let (stored, value) = rebase::shown(entry, || (view.stored.clone(), view.value()));
-                View { stored, value, expires }
+                View {
+                    stored,
+                    value,
+                    expires,
+                }
             };
         }
         view
     }
 
-    /// Whether a read of these keys needs not ask the backend. What this process assigned and has no answer for is
-    /// what it reads, whatever the backend says.
+    /// Whether a read of these keys needs not ask the backend. What this process assigned and has
+    /// no answer for is what it reads, whatever the backend says.
     pub(crate) fn is_local<'a>(&self, mut keys: impl Iterator<Item = &'a str>) -> bool {
         keys.all(|key| {
-            self.cache.is_local(key, self.link != Link::Down) || self.cache.is_near(key) && self.is_assigned(key)
+            self.cache.is_local(key, self.link != Link::Down)
+                || self.cache.is_near(key) && self.is_assigned(key)
         })
     }
 
     /// Whether a write that waits says what `key` is.
     fn is_assigned(&self, key: &str) -> bool {
-        self.outbox.of(key).any(|entry| entry.assignment.is_some() && !entry.is_confirmed)
+        self.outbox
+            .of(key)
+            .any(|entry| entry.assignment.is_some() && !entry.is_confirmed)
     }
 
-    /// Whether what is shown of `key`, whose slot is kept current, is what somebody who has just begun to look may be
-    /// told.
+    /// Whether what is shown of `key`, whose slot is kept current, is what somebody who has just
+    /// begun to look may be told.
     pub(crate) fn is_shown(&self, key: &str) -> bool {
         self.is_assigned(key) || self.cache.is_shown(key, self.link != Link::Down)
     }
 
-    /// Whether anything is known of `key`: the backend answered for it, or this process assigned it.
+    /// Whether anything is known of `key`: the backend answered for it, or this process assigned
+    /// it.
     pub(crate) fn is_known(&self, key: &str) -> bool {
         self.is_assigned(key) || self.cache.base(key).is_known()
     }
 
-    /// Ready when the answer to a read that was sent as the request `ticket` says what is there with or
-    /// without the mutations that are under way; `None` where it does already.
-    pub(crate) fn when_settled(&mut self, key: &str, ticket: Ticket) -> Option<oneshot::Receiver<()>> {
+    /// Ready when the answer to a read that was sent as the request `ticket` says what is there
+    /// with or without the mutations that are under way; `None` where it does already.
+    pub(crate) fn when_settled(
+        &mut self,
+        key: &str,
+        ticket: Ticket,
+    ) -> Option<oneshot::Receiver<()>> {
         let head = self.outbox.head(key)?;
-        let is_earlier = head.mutation.is_some() && head.in_flight.is_some_and(|sent| sent < ticket);
+        let is_earlier =
+            head.mutation.is_some() && head.in_flight.is_some_and(|sent| sent < ticket);
         is_earlier.then(|| head.when_answered())
     }
 
     /// Takes in the answer to a read.
     ///
     /// `generation`: what was told of the key before the read was sent.
-    pub(crate) fn read(&mut self, key: &Arc<str>, ticket: Ticket, generation: Generation, stored: Option<Bytes>) {
+    pub(crate) fn read(
+        &mut self,
+        key: &Arc<str>,
+        ticket: Ticket,
+        generation: Generation,
+        stored: Option<Bytes>,
+    ) {
         // With a mutation in doubt nobody knows whether it is in there; its retry will tell.
-        if self.outbox.head(key).is_some_and(|head| head.mutation.is_some() && head.tried == Tried::InDoubt) {
+        if self
+            .outbox
+            .head(key)
+            .is_some_and(|head| head.mutation.is_some() && head.tried == Tried::InDoubt)
+        {
             self.cache.was_not_read(key);
             return;
         }

@@ -21,12 +21,19 @@ const HELD_LATELY: Duration = Duration::from_millis(200);
 
 impl State {
     /// Chooses what is sent next: at most `most` attempts of together about `most_bytes`.
-    pub(crate) fn next_batch(&mut self, most: usize, most_bytes: usize, mono: Mono) -> Vec<Attempt> {
+    pub(crate) fn next_batch(
+        &mut self,
+        most: usize,
+        most_bytes: usize,
+        mono: Mono,
+    ) -> Vec<Attempt> {
         let mut batch = Vec::new();
         let mut bytes = 0;
         let mut held = Vec::new();
         while batch.len() < most && bytes < most_bytes {
-            let Some(key) = self.outbox.next_ready() else { break };
+            let Some(key) = self.outbox.next_ready() else {
+                break;
+            };
             if self.held.get(&key).is_some_and(|(until, _)| *until > mono) {
                 held.push(key);
                 continue;
@@ -36,29 +43,41 @@ impl State {
                 batch.push(attempt);
             }
         }
-        self.held.retain(|_, (until, _)| *until + HELD_LATELY > mono);
+        self.held
+            .retain(|_, (until, _)| *until + HELD_LATELY > mono);
         for key in held {
             self.outbox.put_behind(key);
         }
         batch
     }
 
-    /// Sends nothing of this key for a while: another writer waits for its turn. Longer from time to time, while that one
-    /// does not get on: its line may be slower.
+    /// Sends nothing of this key for a while: another writer waits for its turn. Longer from time
+    /// to time, while that one does not get on: its line may be slower.
     pub(crate) fn hold(&mut self, key: &Arc<str>, mono: Mono) {
-        let length = self.held.get(key).map_or(HELD, |(_, length)| (*length * 2).min(LONGEST_HELD));
+        let length = self
+            .held
+            .get(key)
+            .map_or(HELD, |(_, length)| (*length * 2).min(LONGEST_HELD));
         self.held.insert(Arc::clone(key), (mono + length, length));
     }
 
     /// When the first key that is held may be sent.
     pub(crate) fn held_until(&self, mono: Mono) -> Option<Mono> {
-        let held = self.held.iter().filter(|(key, (until, _))| *until > mono && self.outbox.has(key));
+        let held = self
+            .held
+            .iter()
+            .filter(|(key, (until, _))| *until > mono && self.outbox.has(key));
         held.map(|(_, (until, _))| *until).min()
     }
 
-    /// Takes the head of `key` out to be sent at once, where somebody waits for it, nothing is before it and
-    /// it is at most `most_bytes` long.
-    pub(crate) fn take_small(&mut self, key: &Arc<str>, most_bytes: usize, mono: Mono) -> Option<Attempt> {
+    /// Takes the head of `key` out to be sent at once, where somebody waits for it, nothing is
+    /// before it and it is at most `most_bytes` long.
+    pub(crate) fn take_small(
+        &mut self,
+        key: &Arc<str>,
+        most_bytes: usize,
+        mono: Mono,
+    ) -> Option<Attempt> {
         let base = self.cache.base(key).stored.as_ref().map_or(0, Bytes::len);
         let head = self.outbox.head(key)?;
         let size = head.size() + if head.mutation.is_some() { base } else { 0 };
@@ -68,7 +87,8 @@ impl State {
         self.attempt(Arc::clone(key), mono)
     }
 
-    /// The next attempt to write `key`; nothing where its head was settled, dropped or became a dead letter instead.
+    /// The next attempt to write `key`; nothing where its head was settled, dropped or became a
+    /// dead letter instead.
     fn attempt(&mut self, key: Arc<str>, mono: Mono) -> Option<Attempt> {
         let entry = self.outbox.head(&key)?;
         if entry.assignment.is_none() && entry.mutation.is_none() {
@@ -126,12 +146,26 @@ impl State {
         entry.was_sent |= expects != Expects::Nothing;
         let (writer, sequence) = (entry.writer, entry.number());
         let recorded = self.recorded_lately(&key, writer, mono);
-        Some(Attempt { key, writer, sequence, stamp, change, expects, retry, recorded })
+        Some(Attempt {
+            key,
+            writer,
+            sequence,
+            stamp,
+            change,
+            expects,
+            retry,
+            recorded,
+        })
     }
 
-    /// The number that is on record for the writer at `key`, where that is known and was put down lately.
+    /// The number that is on record for the writer at `key`, where that is known and was put down
+    /// lately.
     fn recorded_lately(&self, key: &str, writer: Writer, mono: Mono) -> Option<Sequence> {
-        let (number, at) = self.recorded.get(key).filter(|_| writer == self.writer())?.number?;
+        let (number, at) = self
+            .recorded
+            .get(key)
+            .filter(|_| writer == self.writer())?
+            .number?;
         (mono.saturating_sub(at) < commit::recent(self.tombstone_ttl)).then_some(number)
     }
 
@@ -141,19 +175,32 @@ impl State {
             let base = self.cache.base(key);
             let entry = self.outbox.head(key)?;
             match rebase::plan(entry, base, mono) {
-                Plan::Send { change, stamp, expects, superseded } => {
+                Plan::Send {
+                    change,
+                    stamp,
+                    expects,
+                    superseded,
+                } => {
                     entry.superseded = superseded;
                     return Some((change, stamp, expects));
                 }
                 Plan::Ask => return Some((Change::Delete, entry.latest, Expects::Nothing)),
                 Plan::Again => {
-                    let how = if entry.base_is_current { Again::Answered } else { Again::Shown };
+                    let how = if entry.base_is_current {
+                        Again::Answered
+                    } else {
+                        Again::Shown
+                    };
                     self.settle(key, Answer::again(how));
                     return None;
                 }
                 Plan::Done { superseded } => {
                     entry.superseded = superseded;
-                    let written = if entry.superseded.is_empty() { Written::Stored } else { Written::Superseded };
+                    let written = if entry.superseded.is_empty() {
+                        Written::Stored
+                    } else {
+                        Written::Superseded
+                    };
                     self.settle(key, Answer::new(written, true));
                     return None;
                 }

@@ -1,5 +1,5 @@
-//! Finding the key or the element that a caller names: by its text, and where text finds none, by what the stored texts
-//! decode to. Another program may spell one value in another way.
+//! Finding the key or the element that a caller names: by its text, and where text finds none, by
+//! what the stored texts decode to. Another program may spell one value in another way.
 
 use crate::error::{ErrorKind, Result};
 use crate::mutation::{Content, Json, Member, OwnSpelling, Place, Spelling, Spot, members};
@@ -18,14 +18,18 @@ use std::marker::PhantomData;
 pub(super) struct Name {
     /// As the type of the key writes it.
     pub(super) own: Box<str>,
-    /// Whether that type reads the same key from another name, where it reads more than one spelling.
+    /// Whether that type reads the same key from another name, where it reads more than one
+    /// spelling.
     pub(super) spelling: Option<Spelling>,
 }
 
 impl Name {
     /// Of a key that has no other spelling.
     pub(super) fn plain(own: &str) -> Self {
-        Self { own: own.into(), spelling: None }
+        Self {
+            own: own.into(),
+            spelling: None,
+        }
     }
 
     /// Where it is among these members, and as which member it is changed.
@@ -33,14 +37,19 @@ impl Name {
         let by_text = members.iter().position(|(name, _)| **name == *self.own);
         let by_value = || {
             let spelling = self.spelling?;
-            members.iter().rposition(|(name, _)| spelling(&self.own, name))
+            members
+                .iter()
+                .rposition(|(name, _)| spelling(&self.own, name))
         };
         let at = by_text.or_else(by_value);
-        let found = at.map(|at| &*members[at].0).filter(|name| **name != *self.own);
+        let found = at
+            .map(|at| &*members[at].0)
+            .filter(|name| **name != *self.own);
         (at, Member::aliased(&self.own, found.as_slice()))
     }
 
-    /// Whether what is not found may be there in another spelling: this process may not know it yet.
+    /// Whether what is not found may be there in another spelling: this process may not know it
+    /// yet.
     pub(super) fn may_be_missed(&self, spot: &Spot<'_>) -> bool {
         self.spelling.is_some() && !spot.is_current
     }
@@ -59,11 +68,18 @@ impl Name {
 
 impl Part {
     /// The name of the entry that a map stores under this key, whose keys are of the type `K`.
-    pub(super) fn name_of<K: DeserializeOwned + PartialEq, Q: Serialize + ?Sized>(&self, key: &Q) -> Result<Name> {
+    pub(super) fn name_of<K: DeserializeOwned + PartialEq, Q: Serialize + ?Sized>(
+        &self,
+        key: &Q,
+    ) -> Result<Name> {
         // What is no string, or fails to be written, is an error of this place.
         let object = self.encode(&Entry(key, ()))?;
-        let own = only_name(&object)
-            .ok_or_else(|| self.error(ErrorKind::Serialize, "the key of a map cannot be written as JSON"))?;
+        let own = only_name(&object).ok_or_else(|| {
+            self.error(
+                ErrorKind::Serialize,
+                "the key of a map cannot be written as JSON",
+            )
+        })?;
         let spelling = (!shape::has_one_spelling::<K>()).then_some(is_same_key::<K> as Spelling);
         Ok(Name { own, spelling })
     }
@@ -73,13 +89,19 @@ impl Part {
 fn is_same_key<K: DeserializeOwned + PartialEq>(own: &str, other: &str) -> bool {
     fn read<K: DeserializeOwned>(name: &str) -> Option<K> {
         let entry = format!("{{{}:null}}", serde_json::Value::from(name));
-        serde_json::from_str::<Key<K>>(&entry).ok().map(|Key(key)| key)
+        serde_json::from_str::<Key<K>>(&entry)
+            .ok()
+            .map(|Key(key)| key)
     }
     read::<K>(other).is_some_and(|other| read::<K>(own).as_ref() == Some(&other))
 }
 
 fn only_name(object: &Json) -> Option<Box<str>> {
-    members(object.as_str()).ok()?.into_iter().next().map(|(name, _)| Box::from(&*name))
+    members(object.as_str())
+        .ok()?
+        .into_iter()
+        .next()
+        .map(|(name, _)| Box::from(&*name))
 }
 
 /// A map of one entry.
@@ -109,7 +131,9 @@ impl<'de, K: Deserialize<'de>> Deserialize<'de> for Key<K> {
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Key<K>, A::Error> {
                 let entry = map.next_entry::<K, IgnoredAny>()?;
-                entry.map(|(key, _)| Key(key)).ok_or_else(|| serde::de::Error::custom("it is empty"))
+                entry
+                    .map(|(key, _)| Key(key))
+                    .ok_or_else(|| serde::de::Error::custom("it is empty"))
             }
         }
 
@@ -133,10 +157,15 @@ impl Item {
         let text = part.encode(item)?;
         let is_read_from = (!shape::has_one_spelling::<T>()).then(|| {
             let item = item.clone();
-            let is_equal = move |text: &str| serde_json::from_str::<T>(text).is_ok_and(|other| other == item);
+            let is_equal =
+                move |text: &str| serde_json::from_str::<T>(text).is_ok_and(|other| other == item);
             Box::new(is_equal) as IsReadFrom
         });
-        Ok(Self { content: Content::of(text.as_str()), is_read_from, text })
+        Ok(Self {
+            content: Content::of(text.as_str()),
+            is_read_from,
+            text,
+        })
     }
 
     pub(super) fn has_one_spelling(&self) -> bool {
@@ -145,7 +174,9 @@ impl Item {
 
     /// Where it is first.
     pub(super) fn position(&self, list: &[&str]) -> Option<usize> {
-        let by_text = list.iter().position(|element| Content::of(element) == self.content);
+        let by_text = list
+            .iter()
+            .position(|element| Content::of(element) == self.content);
         by_text.or_else(|| {
             let is_read_from = self.is_read_from.as_ref()?;
             list.iter().position(|element| is_read_from(element))
@@ -155,8 +186,15 @@ impl Item {
     /// All the texts by which it is there.
     pub(super) fn spellings(&self, list: &[&str]) -> Vec<Json> {
         let is_it = |element: &&&str| {
-            Content::of(element) == self.content || self.is_read_from.as_ref().is_some_and(|is_it| is_it(element))
+            Content::of(element) == self.content
+                || self
+                    .is_read_from
+                    .as_ref()
+                    .is_some_and(|is_it| is_it(element))
         };
-        list.iter().filter(is_it).filter_map(|element| Json::parse((*element).to_owned()).ok()).collect()
+        list.iter()
+            .filter(is_it)
+            .filter_map(|element| Json::parse((*element).to_owned()).ok())
+            .collect()
     }
 }

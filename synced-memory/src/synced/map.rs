@@ -3,7 +3,9 @@
 use super::Synced;
 use super::lookup::Name;
 use crate::error::Result;
-use crate::mutation::{Action, Content, Json, Member, Operation, Seen, Spot, Step, member, members};
+use crate::mutation::{
+    Action, Content, Json, Member, Operation, Seen, Spot, Step, member, members,
+};
 use crate::outbox::Written;
 use crate::part::{Back, Change, How, Part};
 use crate::value::Value;
@@ -25,8 +27,17 @@ impl Part {
                 return Ok((Change::Nothing, None));
             }
             let seen = before.map(Content::of).into();
-            let set = on(member, Action::Set { value: value.clone(), seen });
-            Ok((Change::Do(vec![set]), before.map(|before| self.decode(before)).transpose()?))
+            let set = on(
+                member,
+                Action::Set {
+                    value: value.clone(),
+                    seen,
+                },
+            );
+            Ok((
+                Change::Do(vec![set]),
+                before.map(|before| self.decode(before)).transpose()?,
+            ))
         })?;
         Ok(before.0)
     }
@@ -35,8 +46,11 @@ impl Part {
     fn put_all(&self, entries: &[(Name, Json)]) -> Result<Written> {
         let put = |spot: &Spot<'_>| {
             let members = self.members(spot.found)?;
-            let by_name: HashMap<&str, usize> =
-                members.iter().enumerate().map(|(at, (name, _))| (&**name, at)).collect();
+            let by_name: HashMap<&str, usize> = members
+                .iter()
+                .enumerate()
+                .map(|(at, (name, _))| (&**name, at))
+                .collect();
             let mut operations = Vec::with_capacity(entries.len());
             for (name, value) in entries {
                 let (at, member) = match by_name.get(&*name.own) {
@@ -47,9 +61,22 @@ impl Part {
                     return Ok((Change::Nothing, ()));
                 }
                 let seen = at.map(|at| Content::of(members[at].1)).into();
-                operations.push(on(member, Action::Set { value: value.clone(), seen }));
+                operations.push(on(
+                    member,
+                    Action::Set {
+                        value: value.clone(),
+                        seen,
+                    },
+                ));
             }
-            Ok((if operations.is_empty() { Change::Nothing } else { Change::Do(operations) }, ()))
+            Ok((
+                if operations.is_empty() {
+                    Change::Nothing
+                } else {
+                    Change::Do(operations)
+                },
+                (),
+            ))
         };
         Ok(self.record(How::Blind, Some(EMPTY), put)?.1)
     }
@@ -60,7 +87,15 @@ impl Part {
             Ok(match self.entry_of(spot.found, name)? {
                 (_, Some(there)) => (Change::Nothing, Some(there.to_owned())),
                 (_, None) if name.may_be_missed(spot) => (Change::Nothing, None),
-                (member, None) => (Change::Do(vec![on(member, Action::SetIfAbsent { value: value.clone() })]), None),
+                (member, None) => (
+                    Change::Do(vec![on(
+                        member,
+                        Action::SetIfAbsent {
+                            value: value.clone(),
+                        },
+                    )]),
+                    None,
+                ),
             })
         })?;
         Ok(there.0)
@@ -73,29 +108,46 @@ impl Part {
             let Some((name, value)) = name.find(&members).0.map(|at| &members[at]) else {
                 return Ok((Change::Nothing, None));
             };
-            Ok((Change::Do(vec![removal(name, value)]), Some(self.decode(value)?)))
+            Ok((
+                Change::Do(vec![removal(name, value)]),
+                Some(self.decode(value)?),
+            ))
         })?;
         Ok(removed.0)
     }
 
-    /// Takes out the member that is stored last, and hands what `read` makes of its name and value to its caller alone; where
-    /// that fails it stays.
+    /// Takes out the member that is stored last, and hands what `read` makes of its name and value
+    /// to its caller alone; where that fails it stays.
     fn take_last<R>(&self, read: impl Fn(&str, &str) -> Result<R>) -> Result<Option<R>> {
         let taken = self.record(How::Take, Some(EMPTY), |spot| {
             let members = self.members(spot.found)?;
-            let Some((name, value)) = members.last() else { return Ok((Change::Nothing, None)) };
+            let Some((name, value)) = members.last() else {
+                return Ok((Change::Nothing, None));
+            };
             let entry = self.item(&format!("{{{}:{value}}}", self.encode(&**name)?.as_str()))?;
-            let set = Action::Set { value: self.item(value)?, seen: Seen::Absent };
+            let set = Action::Set {
+                value: self.item(value)?,
+                seen: Seen::Absent,
+            };
             let back = Back::WhereFree(on(Member::new(name), set));
-            let change = Change::Take { operations: vec![removal(name, value)], item: entry, back };
+            let change = Change::Take {
+                operations: vec![removal(name, value)],
+                item: entry,
+                back,
+            };
             Ok((change, Some(read(name, value)?)))
         })?;
         Ok(taken.0)
     }
 
     /// What is at the entry with this name, and as which member it is changed.
-    fn entry_of<'a>(&self, found: Option<&'a str>, name: &Name) -> Result<(Member, Option<&'a str>)> {
-        let there = member(found.unwrap_or(EMPTY), &name.own).map_err(|misfit| self.misfit(misfit))?;
+    fn entry_of<'a>(
+        &self,
+        found: Option<&'a str>,
+        name: &Name,
+    ) -> Result<(Member, Option<&'a str>)> {
+        let there =
+            member(found.unwrap_or(EMPTY), &name.own).map_err(|misfit| self.misfit(misfit))?;
         if there.is_some() || name.spelling.is_none() {
             return Ok((name.member(), there));
         }
@@ -117,14 +169,23 @@ impl Part {
 }
 
 fn removal(name: &str, value: &str) -> Operation {
-    on(Member::new(name), Action::Remove { seen: Seen::Content(Content::of(value)) })
+    on(
+        Member::new(name),
+        Action::Remove {
+            seen: Seen::Content(Content::of(value)),
+        },
+    )
 }
 
 fn on(member: Member, action: Action) -> Operation {
-    Operation { path: vec![Step::Member(member)], action }
+    Operation {
+        path: vec![Step::Member(member)],
+        action,
+    }
 }
 
-/// The methods of a map. Each is a change on its own: those of many processes to one map all survive.
+/// The methods of a map. Each is a change on its own: those of many processes to one map all
+/// survive.
 macro_rules! maps {
     ($map:ident<K, V $(, $hasher:ident)?> where $($bounds:tt)*) => {
         impl<K: Value + $($bounds)*, V: Value $(, $hasher)?> Synced<$map<K, V $(, $hasher)?>>
@@ -180,7 +241,8 @@ macro_rules! maps {
                 self.read_or($map::default).map(std::sync::Arc::unwrap_or_clone)
             }
 
-            /// The value under `key`, as a live view. Where nothing is, it reads as `Unset`, and a set stores it.
+            /// The value under `key`, as a live view. Where nothing is, it reads as `Unset`, and a
+            /// set stores it.
             pub fn at<Q: ?Sized + Serialize>(&self, key: &Q) -> Synced<V>
             where
                 K: Borrow<Q>,
@@ -192,8 +254,9 @@ macro_rules! maps {
             ///
             /// # Errors
             ///
-            /// `Serialize` for what JSON cannot hold, `Decode` where what was there is no `V`, `Conflict` where
-            /// something else than a map is there, `OutboxFull`, `Rejected`. After an error nothing is changed.
+            /// `Serialize` for what JSON cannot hold, `Decode` where what was there is no `V`,
+            /// `Conflict` where something else than a map is there, `OutboxFull`, `Rejected`. After
+            /// an error nothing is changed.
             #[allow(clippy::needless_pass_by_value)] // they are given away, as to a map
             pub fn insert(&self, key: K, value: V) -> Result<Option<V>> {
                 let part = self.part();
@@ -212,14 +275,15 @@ macro_rules! maps {
                 self.part().remove_named(&self.part().name_of::<K, Q>(key)?)
             }
 
-            /// Removes the entry that is stored last and returns it. It is handed to this caller alone, whatever happens to
-            /// the backend: what was taken and handed to nobody goes back by itself, where its key is free.
+            /// Removes the entry that is stored last and returns it. It is handed to this caller
+            /// alone, whatever happens to the backend: what was taken and handed to nobody goes
+            /// back by itself, where its key is free.
             ///
             /// # Errors
             ///
-            /// `Unavailable` where the backend does not answer within `timeout` and nothing was taken, `InDoubt` where nobody
-            /// knows (it goes back by itself then), `Conflict` where others changed the map again and again, `Decode`,
-            /// `OutboxFull`, `Rejected`.
+            /// `Unavailable` where the backend does not answer within `timeout` and nothing was
+            /// taken, `InDoubt` where nobody knows (it goes back by itself then), `Conflict` where
+            /// others changed the map again and again, `Decode`, `OutboxFull`, `Rejected`.
             pub fn pop(&self) -> Result<Option<(K, V)>> {
                 let part = self.part();
                 // A map of this one entry: its key is written as a name, and read from one.
@@ -230,8 +294,8 @@ macro_rules! maps {
                 Ok(part.take_last(read)?.flatten())
             }
 
-            /// The value under `key`; where there is none, stores `value`. Of many processes that do so at
-            /// once, one stores its own, and all get that.
+            /// The value under `key`; where there is none, stores `value`. Of many processes that
+            /// do so at once, one stores its own, and all get that.
             ///
             /// # Errors
             ///

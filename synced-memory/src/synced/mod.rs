@@ -32,8 +32,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A live view of the value under a key, or of a part of it. Clone it, keep it, send it to a thread: it never
-/// goes stale, and never loses a write.
+/// A live view of the value under a key, or of a part of it. Clone it, keep it, send it to a
+/// thread: it never goes stale, and never loses a write.
 ///
 /// ```
 /// use synced_memory::{Key, Memory};
@@ -87,9 +87,16 @@ impl Memory {
         let names = std::iter::once(key.name()).chain(spec.aliases.iter().copied());
         let slots = names.map(|name| self.slot(name)).collect();
         let near = spec.near || self.shared().settings.read_policy == ReadPolicy::Near;
-        let how = Policies { ttl: spec.ttl, near, write: spec.write.unwrap_or(self.shared().settings.write_policy) };
+        let how = Policies {
+            ttl: spec.ttl,
+            near,
+            write: spec.write.unwrap_or(self.shared().settings.write_policy),
+        };
         let has_default = spec.default.is_some() && !spec.is_implied;
-        Synced::with_spec(Part::root(self, slots, (move || spec.origin(), has_default), how), spec)
+        Synced::with_spec(
+            Part::root(self, slots, (move || spec.origin(), has_default), how),
+            spec,
+        )
     }
 }
 
@@ -108,14 +115,18 @@ impl Part {
     /// The member that `key` names, as serde writes it.
     pub(crate) fn member<T: Value>(&self, key: &Key<T>) -> Synced<T> {
         let spec = key.spec();
-        let member = Member { origin: spec.origin(), ..Member::aliased(key.name(), spec.aliases) };
+        let member = Member {
+            origin: spec.origin(),
+            ..Member::aliased(key.name(), spec.aliases)
+        };
         Synced::with_spec(self.at(Place::Member(member)), spec)
     }
 }
 
 impl<T> Synced<T> {
-    /// The same value, whose calls return facts: a write returns what has come of it, and a read what the backend has when
-    /// it is asked, with nothing on top. See [`WritePolicy::Confirmed`](crate::WritePolicy::Confirmed).
+    /// The same value, whose calls return facts: a write returns what has come of it, and a read
+    /// what the backend has when it is asked, with nothing on top. See
+    /// [`WritePolicy::Confirmed`](crate::WritePolicy::Confirmed).
     ///
     /// ```
     /// use synced_memory::{Key, Memory};
@@ -131,12 +142,25 @@ impl<T> Synced<T> {
     ///
     /// # Errors
     ///
-    /// The calls of the view: also `Unavailable` where the backend does not answer within `timeout` (it was not made, and never
-    /// will be), and `InDoubt` where it was made once, or never.
+    /// The calls of the view: also `Unavailable` where the backend does not answer within `timeout`
+    /// (it was not made, and never will be), and `InDoubt` where it was made once, or never.
     #[must_use]
     pub fn confirmed(&self) -> Self {
-        let Inner { default, nested, is_implied, .. } = *self.inner;
-        Self::with_spec(self.part().confirmed(), Spec { default, nested, is_implied, ..Spec::new() })
+        let Inner {
+            default,
+            nested,
+            is_implied,
+            ..
+        } = *self.inner;
+        Self::with_spec(
+            self.part().confirmed(),
+            Spec {
+                default,
+                nested,
+                is_implied,
+                ..Spec::new()
+            },
+        )
     }
 
     /// A part that has no default.
@@ -145,8 +169,21 @@ impl<T> Synced<T> {
     }
 
     fn with_spec(part: Part, spec: Spec<T>) -> Self {
-        let Spec { default, is_implied, nested, .. } = spec;
-        Self { inner: Arc::new(Inner { part, default, is_implied, nested, memo: ArcSwapOption::empty() }) }
+        let Spec {
+            default,
+            is_implied,
+            nested,
+            ..
+        } = spec;
+        Self {
+            inner: Arc::new(Inner {
+                part,
+                default,
+                is_implied,
+                nested,
+                memo: ArcSwapOption::empty(),
+            }),
+        }
     }
 
     pub(crate) fn part(&self) -> &Part {
@@ -164,9 +201,9 @@ impl<T: Value> Synced<T> {
     ///
     /// # Errors
     ///
-    /// `Unset` where nothing is stored and there is no default, `Unavailable` where the backend is away and nothing is known
-    /// of the key (an explicit `default` is read then), `Decode` where something else than a `T` is stored, `Rejected`
-    /// where the server refuses this key.
+    /// `Unset` where nothing is stored and there is no default, `Unavailable` where the backend is
+    /// away and nothing is known of the key (an explicit `default` is read then), `Decode` where
+    /// something else than a `T` is stored, `Rejected` where the server refuses this key.
     pub fn get(&self) -> Result<T> {
         match self.local(T::clone) {
             Some(value) => Ok(value),
@@ -181,7 +218,9 @@ impl<T: Value> Synced<T> {
     /// As [`get`](Synced::get).
     pub async fn get_async(&self) -> Result<T> {
         if self.part().is_confirmed() {
-            return self.memo_or(&*self.memo_now().await?, None).map(Arc::unwrap_or_clone);
+            return self
+                .memo_or(&*self.memo_now().await?, None)
+                .map(Arc::unwrap_or_clone);
         }
         self.part().load_async().await?;
         self.shown_or_default().map(Arc::unwrap_or_clone)
@@ -214,7 +253,14 @@ impl<T: Value> Synced<T> {
     fn memo_of(&self, view: &View) -> Result<Arc<Memo<T>>> {
         let (value, exists) = self.decoded(view)?;
         let value = value.map(Arc::new);
-        Ok(Arc::new(Memo { version: 0, is_local: false, expires: None, value, exists, is_known: true }))
+        Ok(Arc::new(Memo {
+            version: 0,
+            is_local: false,
+            expires: None,
+            value,
+            exists,
+            is_known: true,
+        }))
     }
 
     /// The value in what the backend has answered, or the default.
@@ -238,7 +284,9 @@ impl<T: Value> Synced<T> {
     /// The value; where nothing is stored, its default.
     pub(crate) fn find_or_default(&self) -> Result<Option<T>> {
         match (self.found(), self.explicit_default()) {
-            (Err(error), Some(default)) if error.kind() == ErrorKind::Unavailable => Ok(Some(default())),
+            (Err(error), Some(default)) if error.kind() == ErrorKind::Unavailable => {
+                Ok(Some(default()))
+            }
             (found, _) => {
                 let default = || self.inner.default.map(|default| default());
                 Ok(found?.map(Arc::unwrap_or_clone).or_else(default))
@@ -264,23 +312,32 @@ impl<T: Value> Synced<T> {
         self.read().map(|value| look(&value))
     }
 
-    /// How old what a near read shows may be: zero while the backend keeps it current, the time since then while it
-    /// is away; `None` for what is not read near, or was not yet.
+    /// How old what a near read shows may be: zero while the backend keeps it current, the time
+    /// since then while it is away; `None` for what is not read near, or was not yet.
     pub fn staleness(&self) -> Option<Duration> {
-        self.part().source().staleness().filter(|_| self.part().is_near())
+        self.part()
+            .source()
+            .staleness()
+            .filter(|_| self.part().is_near())
     }
 
     /// What `take` makes of the value, where nobody has to be asked and nothing be decoded.
     fn local<R>(&self, take: impl FnOnce(&T) -> R) -> Option<R> {
         let memo = self.inner.memo.load();
-        let memo = memo.as_ref().filter(|memo| memo.is_local && self.is_of_now(memo))?;
+        let memo = memo
+            .as_ref()
+            .filter(|memo| memo.is_local && self.is_of_now(memo))?;
         memo.value.as_deref().map(take)
     }
 
     fn is_of_now(&self, memo: &Memo<T>) -> bool {
         let shared = self.part().memory().shared();
-        self.part().version().is_ok_and(|version| version == memo.version)
-            && memo.expires.is_none_or(|expires| expires > shared.clock.mono())
+        self.part()
+            .version()
+            .is_ok_and(|version| version == memo.version)
+            && memo
+                .expires
+                .is_none_or(|expires| expires > shared.clock.mono())
     }
 
     /// Stores a value, whatever is there.
@@ -288,13 +345,14 @@ impl<T: Value> Synced<T> {
     /// # Errors
     ///
     /// `Serialize` for a value that JSON cannot hold, `OutboxFull`, `Rejected` where the server
-    /// refuses; of a part, `Unset` where what it is a part of is missing. After an error nothing is changed.
+    /// refuses; of a part, `Unset` where what it is a part of is missing. After an error nothing is
+    /// changed.
     pub fn set(&self, value: T) -> Result<Written> {
         block_on(self.set_async(value))
     }
 
-    /// As [`set`](Synced::set), in async code: it runs on any executor. To drop the future does not take back a
-    /// write that was queued.
+    /// As [`set`](Synced::set), in async code: it runs on any executor. To drop the future does not
+    /// take back a write that was queued.
     ///
     /// # Errors
     ///
@@ -302,14 +360,23 @@ impl<T: Value> Synced<T> {
     pub async fn set_async(&self, value: T) -> Result<Written> {
         if self.part().is_root() {
             let (key, request) = self.assignment(&value)?;
-            return Ok(self.part().core().write(&key, request, self.part().write_policy()).await?.written);
+            return Ok(self
+                .part()
+                .core()
+                .write(&key, request, self.part().write_policy())
+                .await?
+                .written);
         }
         let value = self.part().encode(&value)?;
-        let set = |spot: &Spot<'_>| Action::Set { value: value.clone(), seen: seen(spot) };
+        let set = |spot: &Spot<'_>| Action::Set {
+            value: value.clone(),
+            seen: seen(spot),
+        };
         self.part().act_async(How::Blind, None, set).await
     }
 
-    /// Removes what is stored under the key and its older names, or the part; whether there was anything.
+    /// Removes what is stored under the key and its older names, or the part; whether there was
+    /// anything.
     ///
     /// # Errors
     ///
@@ -330,17 +397,28 @@ impl<T: Value> Synced<T> {
             return block_on(self.part().delete_now());
         }
         // The older names first: the key must not fall back to them in between.
-        let deletes = self.part().keys()?.into_iter().rev().map(|key| (key, Request::Delete)).collect();
-        let answers = block_on(self.part().core().write_together(deletes, self.part().write_policy()))?;
+        let deletes = self
+            .part()
+            .keys()?
+            .into_iter()
+            .rev()
+            .map(|key| (key, Request::Delete))
+            .collect();
+        let answers = block_on(
+            self.part()
+                .core()
+                .write_together(deletes, self.part().write_policy()),
+        )?;
         Ok(answers.iter().any(|answer| answer.existed))
     }
 
-    /// When the value, with all its parts, was last written, in ns since 1970; zero where that is not known,
-    /// `None` where nothing is stored.
+    /// When the value, with all its parts, was last written, in ns since 1970; zero where that is
+    /// not known, `None` where nothing is stored.
     ///
     /// # Errors
     ///
-    /// `Unavailable` where the backend is away and nothing is known of the key, `Rejected` where the server refuses it.
+    /// `Unavailable` where the backend is away and nothing is known of the key, `Rejected` where
+    /// the server refuses it.
     pub fn last_modified(&self) -> Result<Option<u64>> {
         let (view, is_known) = if self.part().is_confirmed() {
             (block_on(self.part().view_now())?, true)
@@ -373,7 +451,12 @@ impl<T: Value> Synced<T> {
         let explicit = self.explicit_default();
         match (&memo.value, explicit, self.inner.default.or(empty)) {
             // What is only taken to be there is an implied default.
-            (Some(value), _, _) if memo.is_known || memo.exists || explicit.is_some() || self.part().has_default() => {
+            (Some(value), _, _)
+                if memo.is_known
+                    || memo.exists
+                    || explicit.is_some()
+                    || self.part().has_default() =>
+            {
                 Ok(Arc::clone(value))
             }
             (None, Some(default), _) => Ok(Arc::new(default())),
@@ -386,14 +469,26 @@ impl<T: Value> Synced<T> {
     /// The full key and the request that stores `value` there.
     fn assignment(&self, value: &T) -> Result<(Arc<str>, Request)> {
         let encoded = Unsealed::encode(value);
-        let value =
-            encoded.map_err(|error| self.part().error(ErrorKind::Serialize, envelope::describe_refusal(&error)))?;
-        Ok((Arc::clone(self.part().key()?), Request::Put { value, ttl: self.part().ttl() }))
+        let value = encoded.map_err(|error| {
+            self.part()
+                .error(ErrorKind::Serialize, envelope::describe_refusal(&error))
+        })?;
+        Ok((
+            Arc::clone(self.part().key()?),
+            Request::Put {
+                value,
+                ttl: self.part().ttl(),
+            },
+        ))
     }
 
     /// The request that stores `value`, for many at a time.
     pub(crate) fn request(&self, value: &T) -> Result<(Arc<str>, Request)> {
-        if self.part().is_root() { self.assignment(value) } else { self.part().assignment(self.part().encode(value)?) }
+        if self.part().is_root() {
+            self.assignment(value)
+        } else {
+            self.part().assignment(self.part().encode(value)?)
+        }
     }
 
     fn shown(&self) -> Result<Arc<Memo<T>>> {
@@ -403,11 +498,27 @@ impl<T: Value> Synced<T> {
         {
             return Ok(Arc::clone(memo));
         }
-        let Shown { version, is_local, is_known, view, .. } = part.shown()?;
+        let Shown {
+            version,
+            is_local,
+            is_known,
+            view,
+            ..
+        } = part.shown()?;
         let is_unknown = !is_known && !part.has_default() && view.stored.is_none();
-        let (value, exists) = if is_unknown { (None, false) } else { self.decoded(&view)? };
-        let memo =
-            Arc::new(Memo { version, is_local, expires: view.expires, value: value.map(Arc::new), exists, is_known });
+        let (value, exists) = if is_unknown {
+            (None, false)
+        } else {
+            self.decoded(&view)?
+        };
+        let memo = Arc::new(Memo {
+            version,
+            is_local,
+            expires: view.expires,
+            value: value.map(Arc::new),
+            exists,
+            is_known,
+        });
         self.inner.memo.store(Some(Arc::clone(&memo)));
         Ok(memo)
     }
@@ -418,8 +529,9 @@ impl<T: Value> Synced<T> {
         match &view.stored {
             stored if part.is_root() => {
                 let decode = |stored: &Bytes| {
-                    envelope::decode(stored)
-                        .map_err(|error| self.undecoded(&error, envelope::value_of(stored).as_str()))
+                    envelope::decode(stored).map_err(|error| {
+                        self.undecoded(&error, envelope::value_of(stored).as_str())
+                    })
                 };
                 Ok((stored.as_ref().map(decode).transpose()?, stored.is_some()))
             }
@@ -435,12 +547,16 @@ impl<T: Value> Synced<T> {
     }
 
     fn undecoded(&self, error: &serde_json::Error, text: &str) -> Error {
-        self.part().source().undecoded::<T>(error, text, self.is_nested())
+        self.part()
+            .source()
+            .undecoded::<T>(error, text, self.is_nested())
     }
 
     fn unset(&self) -> Error {
         let expected = std::any::type_name::<T>();
-        let what = format!("expected a value of type `{expected}`, but nothing is stored, and there is no default");
+        let what = format!(
+            "expected a value of type `{expected}`, but nothing is stored, and there is no default"
+        );
         self.part().error(ErrorKind::Unset, what)
     }
 }
@@ -463,7 +579,11 @@ pub trait AnyView {
 
 impl<T: Value> AnyView for Synced<T> {
     fn keys(&self) -> Result<Vec<Arc<str>>> {
-        if self.part().is_local() { Ok(Vec::new()) } else { self.part().keys() }
+        if self.part().is_local() {
+            Ok(Vec::new())
+        } else {
+            self.part().keys()
+        }
     }
 
     fn as_part(&self) -> &Part {
@@ -473,12 +593,16 @@ impl<T: Value> AnyView for Synced<T> {
 
 impl<T> Clone for Synced<T> {
     fn clone(&self) -> Self {
-        Self { inner: Arc::clone(&self.inner) }
+        Self {
+            inner: Arc::clone(&self.inner),
+        }
     }
 }
 
 impl<T> fmt::Debug for Synced<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Synced").field("part", self.part()).finish_non_exhaustive()
+        f.debug_struct("Synced")
+            .field("part", self.part())
+            .finish_non_exhaustive()
     }
 }

@@ -28,13 +28,14 @@ pub trait Integer: Number {
 }
 
 impl<T: Number> Synced<T> {
-    /// Adds to the number that is there, whatever it is by now: the adds of all processes survive. An unset
-    /// number is its default, else zero.
+    /// Adds to the number that is there, whatever it is by now: the adds of all processes survive.
+    /// An unset number is its default, else zero.
     ///
     /// # Errors
     ///
-    /// `Conflict` where the sum would leave the range of `T`, or something else than a number is there;
-    /// `Serialize` for a float that is not finite; `OutboxFull`, `Rejected`. After an error nothing is changed.
+    /// `Conflict` where the sum would leave the range of `T`, or something else than a number is
+    /// there; `Serialize` for a float that is not finite; `OutboxFull`, `Rejected`. After an error
+    /// nothing is changed.
     pub fn add(&self, amount: T) -> Result<Written> {
         T::add_at(self.part(), amount)
     }
@@ -63,7 +64,11 @@ impl Memory {
 }
 
 fn add(part: &Part, amount: Amount) -> Result<Written> {
-    let zero = if matches!(amount, Amount::Integer { .. }) { "0" } else { "0.0" };
+    let zero = if matches!(amount, Amount::Integer { .. }) {
+        "0"
+    } else {
+        "0.0"
+    };
     part.act(How::Plain, Some(zero), |_| Action::Add { amount })
 }
 
@@ -107,8 +112,12 @@ where
     i128: TryFrom<T>,
 {
     // No wider than what JSON holds.
-    let min = i128::try_from(T::MIN).unwrap_or(i128::MIN).max(i64::MIN.into());
-    let max = i128::try_from(T::MAX).unwrap_or(i128::MAX).min(u64::MAX.into());
+    let min = i128::try_from(T::MIN)
+        .unwrap_or(i128::MIN)
+        .max(i64::MIN.into());
+    let max = i128::try_from(T::MAX)
+        .unwrap_or(i128::MAX)
+        .min(u64::MAX.into());
     Amount::Integer { by, min, max }
 }
 

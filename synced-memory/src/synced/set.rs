@@ -19,8 +19,12 @@ impl Part {
             let there = item.spellings(&self.elements(spot.found)?);
             let action = match (is_in, there.is_empty()) {
                 // It may be there in another spelling, and this process does not know it yet.
-                (_, true) if !item.has_one_spelling() && !spot.is_current => return Ok((Change::Nothing, false)),
-                (true, true) => Action::Include { items: vec![item.text.clone()] },
+                (_, true) if !item.has_one_spelling() && !spot.is_current => {
+                    return Ok((Change::Nothing, false));
+                }
+                (true, true) => Action::Include {
+                    items: vec![item.text.clone()],
+                },
                 (false, false) => Action::Exclude { items: there },
                 (true, false) | (false, true) => return Ok((Change::Nothing, false)),
             };
@@ -35,19 +39,33 @@ impl Part {
         }
         if items.iter().all(Item::has_one_spelling) {
             let items: Vec<Json> = items.iter().map(|item| item.text.clone()).collect();
-            return self.act(How::Plain, Some(EMPTY), |_| Action::Include { items: items.clone() });
+            return self.act(How::Plain, Some(EMPTY), |_| Action::Include {
+                items: items.clone(),
+            });
         }
         let include = |found: Option<&str>| {
             let there = self.elements(found)?;
-            let new = items.iter().filter(|item| item.spellings(&there).is_empty());
+            let new = items
+                .iter()
+                .filter(|item| item.spellings(&there).is_empty());
             let items: Vec<Json> = new.map(|item| item.text.clone()).collect();
-            Ok((if items.is_empty() { Change::Nothing } else { Change::one(Action::Include { items }) }, ()))
+            Ok((
+                if items.is_empty() {
+                    Change::Nothing
+                } else {
+                    Change::one(Action::Include { items })
+                },
+                (),
+            ))
         };
-        Ok(self.record(How::Current, Some(EMPTY), |spot| include(spot.found))?.1)
+        Ok(self
+            .record(How::Current, Some(EMPTY), |spot| include(spot.found))?
+            .1)
     }
 }
 
-/// The methods of a set. Each is a change on its own: those of many processes to one set all survive.
+/// The methods of a set. Each is a change on its own: those of many processes to one set all
+/// survive.
 macro_rules! sets {
     ($set:ident<T $(, $hasher:ident)?> where $($bounds:tt)*) => {
         impl<T: Value + $($bounds)* $(, $hasher)?> Synced<$set<T $(, $hasher)?>>
@@ -91,13 +109,13 @@ macro_rules! sets {
                 self.read_or($set::default).map(std::sync::Arc::unwrap_or_clone)
             }
 
-            /// Takes an element in; whether it was not there. Of many processes that do so at once while the
-            /// backend is there, one is told so.
+            /// Takes an element in; whether it was not there. Of many processes that do so at once
+            /// while the backend is there, one is told so.
             ///
             /// # Errors
             ///
-            /// `Serialize` for what JSON cannot hold, `Conflict` where something else than a list is there,
-            /// `OutboxFull`, `Rejected`. After an error nothing is changed.
+            /// `Serialize` for what JSON cannot hold, `Conflict` where something else than a list
+            /// is there, `OutboxFull`, `Rejected`. After an error nothing is changed.
             #[allow(clippy::needless_pass_by_value)] // it is given away, as to a set
             pub fn insert(&self, item: T) -> Result<bool> {
                 self.part().hold(&Item::of(self.part(), &item)?, true)

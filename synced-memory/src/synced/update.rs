@@ -1,4 +1,5 @@
-//! Closures that change a value: run on the caller's thread, and recorded as the difference that they made.
+//! Closures that change a value: run on the caller's thread, and recorded as the difference that
+//! they made.
 
 use super::Synced;
 use crate::envelope;
@@ -17,51 +18,64 @@ use crate::wait::block_on;
 use std::convert::Infallible;
 
 impl<T: Value> Synced<T> {
-    /// Changes the value by a closure, which gets what the backend has now, and returns what it returns.
+    /// Changes the value by a closure, which gets what the backend has now, and returns what it
+    /// returns.
     ///
-    /// Only what differs afterwards is written. Where somebody else writes at the same time, the closure runs
-    /// again on what they wrote. It blocks no other process, may borrow from the caller, and may run more than once;
-    /// one that panics changes nothing. It waits for the backend under every write policy, also `Behind`.
+    /// Only what differs afterwards is written. Where somebody else writes at the same time, the
+    /// closure runs again on what they wrote. It blocks no other process, may borrow from the
+    /// caller, and may run more than once; one that panics changes nothing. It waits for the
+    /// backend under every write policy, also `Behind`.
     ///
-    /// While the backend is away it runs once, on what this process knows, and what it changed is queued: by element, entry
-    /// or member of std's collections, and by field of `nested` structs; everything else, a plain struct too, is one part.
-    /// If a part that it changed is something else when that is sent, the whole call becomes a
-    /// [dead letter](Memory::dead_letters). It does not tell which of the two it was: who has to know, say to take a job,
-    /// calls it on the [`confirmed`](Synced::confirmed) view. Numbers that several processes change are counted by
+    /// While the backend is away it runs once, on what this process knows, and what it changed is
+    /// queued: by element, entry or member of std's collections, and by field of `nested` structs;
+    /// everything else, a plain struct too, is one part. If a part that it changed is something
+    /// else when that is sent, the whole call becomes a [dead letter](Memory::dead_letters). It
+    /// does not tell which of the two it was: who has to know, say to take a job, calls it on the
+    /// [`confirmed`](Synced::confirmed) view. Numbers that several processes change are counted by
     /// [`add`](Synced::add).
     ///
     /// # Errors
     ///
-    /// `Unset` where nothing is stored and there is no default; `Unavailable` where the backend is away and nothing is
-    /// known of the value; `Conflict` for a closure that writes to its own key, and where others change it again and again
-    /// for as long as `timeout`; `Serialize`, `Decode`, `OutboxFull`, `Rejected`. After an error nothing is changed, but
-    /// for `InDoubt`, which only [`confirmed`](Synced::confirmed) calls return.
+    /// `Unset` where nothing is stored and there is no default; `Unavailable` where the backend is
+    /// away and nothing is known of the value; `Conflict` for a closure that writes to its own key,
+    /// and where others change it again and again for as long as `timeout`; `Serialize`, `Decode`,
+    /// `OutboxFull`, `Rejected`. After an error nothing is changed, but for `InDoubt`, which only
+    /// [`confirmed`](Synced::confirmed) calls return.
     pub fn update<R>(&self, mut change: impl FnMut(&mut T) -> R) -> Result<R> {
-        let changed = self.change(self.inner.default, |value| Ok::<R, Infallible>(change(value)))?;
+        let changed = self.change(self.inner.default, |value| {
+            Ok::<R, Infallible>(change(value))
+        })?;
         Ok(match changed.0 {
             Ok(result) => result,
         })
     }
 
-    /// As [`update`](Synced::update), in async code: it runs on any executor. The closure runs while the future is
-    /// polled; where the future is dropped, what the closure did is written or not, and never in part.
+    /// As [`update`](Synced::update), in async code: it runs on any executor. The closure runs
+    /// while the future is polled; where the future is dropped, what the closure did is written or
+    /// not, and never in part.
     ///
     /// # Errors
     ///
     /// As [`update`](Synced::update).
     pub async fn update_async<R>(&self, mut change: impl FnMut(&mut T) -> R) -> Result<R> {
         let change = |value: &mut T| Ok::<R, Infallible>(change(value));
-        Ok(match self.change_async(self.inner.default, change).await?.0 {
-            Ok(result) => result,
-        })
+        Ok(
+            match self.change_async(self.inner.default, change).await?.0 {
+                Ok(result) => result,
+            },
+        )
     }
 
-    /// As [`update`](Synced::update), for a closure that may fail: its `Err` is returned, and commits nothing.
+    /// As [`update`](Synced::update), for a closure that may fail: its `Err` is returned, and
+    /// commits nothing.
     ///
     /// # Errors
     ///
     /// Those of the closure, and those of [`update`](Synced::update).
-    pub fn try_update<R, E: From<Error>>(&self, change: impl FnMut(&mut T) -> Result<R, E>) -> Result<R, E> {
+    pub fn try_update<R, E: From<Error>>(
+        &self,
+        change: impl FnMut(&mut T) -> Result<R, E>,
+    ) -> Result<R, E> {
         self.change(self.inner.default, change).map_err(E::from)?.0
     }
 
@@ -86,12 +100,16 @@ impl<T: Value> Synced<T> {
             if result.is_err() {
                 return Ok((Change::Nothing, result));
             }
-            Ok((self.changed(spot, Some(&before), Some(self.encoded(&value)?)), result))
+            Ok((
+                self.changed(spot, Some(&before), Some(self.encoded(&value)?)),
+                result,
+            ))
         };
         self.part().record_async(How::Closure, None, record).await
     }
 
-    /// Changes the value by a closure of ours that takes elements out of it, and hands them to its caller alone.
+    /// Changes the value by a closure of ours that takes elements out of it, and hands them to its
+    /// caller alone.
     pub(super) fn take_by<I: Value>(
         &self,
         default: Option<fn() -> T>,
@@ -103,7 +121,11 @@ impl<T: Value> Synced<T> {
             let taken = take(&mut value);
             let item = self.part().encode(&taken)?;
             let change = match self.changed(spot, Some(&before), Some(self.encoded(&value)?)) {
-                Change::Do(operations) if !taken.is_empty() => Change::Take { operations, item, back: Back::Nowhere },
+                Change::Do(operations) if !taken.is_empty() => Change::Take {
+                    operations,
+                    item,
+                    back: Back::Nowhere,
+                },
                 change => change,
             };
             Ok((change, taken))
@@ -122,7 +144,10 @@ impl<T: Value> Synced<T> {
 
     fn encoded(&self, value: &T) -> Result<Encoded> {
         let encoded = Encoded::of(value, self.inner.nested);
-        encoded.map_err(|error| self.part().error(ErrorKind::Serialize, envelope::describe_refusal(&error)))
+        encoded.map_err(|error| {
+            self.part()
+                .error(ErrorKind::Serialize, envelope::describe_refusal(&error))
+        })
     }
 
     /// What a closure changed at a place; `None` is what is not there.
@@ -130,9 +155,16 @@ impl<T: Value> Synced<T> {
         let seen = seen(spot);
         match (before, after, spot.found) {
             (None, None, _) => Change::Nothing,
-            (Some(before), Some(after), Some(found)) => difference::<T>(found, before, &after, self.inner.nested),
-            (Some(before), Some(after), None) if before.content() == after.content() => Change::Nothing,
-            (_, Some(after), _) => Change::one(Action::Set { value: after.into_text(), seen }),
+            (Some(before), Some(after), Some(found)) => {
+                difference::<T>(found, before, &after, self.inner.nested)
+            }
+            (Some(before), Some(after), None) if before.content() == after.content() => {
+                Change::Nothing
+            }
+            (_, Some(after), _) => Change::one(Action::Set {
+                value: after.into_text(),
+                seen,
+            }),
             (Some(_), None, _) => Change::one(Action::Remove { seen }),
         }
     }
@@ -147,8 +179,8 @@ impl<T: Value> Synced<T> {
 }
 
 impl Memory {
-    /// Changes what is stored under `key` by a closure: `None` is what is not there, before and after. See
-    /// [`Synced::update`]; a default does not count here.
+    /// Changes what is stored under `key` by a closure: `None` is what is not there, before and
+    /// after. See [`Synced::update`]; a default does not count here.
     ///
     /// ```
     /// use synced_memory::{Key, Memory};
@@ -164,15 +196,25 @@ impl Memory {
     /// # Errors
     ///
     /// As [`Synced::update`], but for `Unset`.
-    pub fn update<T: Value, R>(&self, key: &Key<T>, mut change: impl FnMut(&mut Option<T>) -> R) -> Result<R> {
+    pub fn update<T: Value, R>(
+        &self,
+        key: &Key<T>,
+        mut change: impl FnMut(&mut Option<T>) -> R,
+    ) -> Result<R> {
         let view = self.synced(&key.without_default());
         let part = view.part();
         let mut is_deleted = false;
         let (result, _) = part.record(How::Closure, None, |spot| {
             let mut value: Option<T> = spot.found.map(|text| part.decode(text)).transpose()?;
-            let before = value.as_ref().map(|value| view.encoded(value)).transpose()?;
+            let before = value
+                .as_ref()
+                .map(|value| view.encoded(value))
+                .transpose()?;
             let result = view.run(|| change(&mut value))?;
-            let after = value.as_ref().map(|value| view.encoded(value)).transpose()?;
+            let after = value
+                .as_ref()
+                .map(|value| view.encoded(value))
+                .transpose()?;
             is_deleted = before.is_some() && after.is_none();
             Ok((view.changed(spot, before.as_ref(), after), result))
         })?;
@@ -187,7 +229,12 @@ impl Memory {
 const CUTS: usize = 8;
 
 /// What a closure changed at a place, which has read `before` from what is `found` there.
-fn difference<T: Value>(found: &str, before: &Encoded, after: &Encoded, nested: Option<Members>) -> Change {
+fn difference<T: Value>(
+    found: &str,
+    before: &Encoded,
+    after: &Encoded,
+    nested: Option<Members>,
+) -> Change {
     let mut whole = Vec::new();
     let is_as_written = before.is_as_written_in(found);
     for _ in 0..CUTS {
@@ -198,11 +245,19 @@ fn difference<T: Value>(found: &str, before: &Encoded, after: &Encoded, nested: 
         if is_as_written {
             return Change::Do(operations);
         }
-        // What is stored may be another text for the same value: what comes of it has to be what the closure left.
-        let Some(applied) = applied::<T>(found, &operations, nested) else { break };
-        let Some(mut location) = first_difference(&applied, after) else { return Change::Do(operations) };
+        // What is stored may be another text for the same value: what comes of it has to be what
+        // the closure left.
+        let Some(applied) = applied::<T>(found, &operations, nested) else {
+            break;
+        };
+        let Some(mut location) = first_difference(&applied, after) else {
+            return Change::Do(operations);
+        };
         // Around what goes as a whole already.
-        while let Some(at) = whole.iter().position(|whole: &Location| location.starts_with(whole)) {
+        while let Some(at) = whole
+            .iter()
+            .position(|whole: &Location| location.starts_with(whole))
+        {
             location = whole.swap_remove(at);
             location.pop();
         }
@@ -215,8 +270,16 @@ fn difference<T: Value>(found: &str, before: &Encoded, after: &Encoded, nested: 
 }
 
 /// What the type reads where these operations are made.
-fn applied<T: Value>(found: &str, operations: &[Operation], nested: Option<Members>) -> Option<Encoded> {
-    let applied = apply(Some(found), &Mutation::new(None, operations.to_vec()), Rule::Latest);
+fn applied<T: Value>(
+    found: &str,
+    operations: &[Operation],
+    nested: Option<Members>,
+) -> Option<Encoded> {
+    let applied = apply(
+        Some(found),
+        &Mutation::new(None, operations.to_vec()),
+        Rule::Latest,
+    );
     let text = match &applied.made {
         Made::Text(text) => text,
         Made::Nothing | Made::Removed => found,

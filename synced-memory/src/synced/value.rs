@@ -57,8 +57,8 @@ impl ValueIndex for &String {
 }
 
 impl Synced<Value> {
-    /// The element or member at `index`, as a live view. Where nothing is, it reads as `Unset`, and a set below
-    /// an object stores it.
+    /// The element or member at `index`, as a live view. Where nothing is, it reads as `Unset`, and
+    /// a set below an object stores it.
     #[must_use]
     pub fn at(&self, index: impl ValueIndex) -> Self {
         Synced::of(self.part().at(index.into_place().0))
@@ -93,7 +93,10 @@ impl Synced<Value> {
     /// As [`len`](Self::len).
     pub fn keys(&self) -> Result<Vec<String>> {
         let value = self.read_or(Value::default)?;
-        Ok(value.as_object().map(|object| object.keys().cloned().collect()).unwrap_or_default())
+        Ok(value
+            .as_object()
+            .map(|object| object.keys().cloned().collect())
+            .unwrap_or_default())
     }
 
     /// Whether there is a member with this name.
@@ -109,8 +112,8 @@ impl Synced<Value> {
     ///
     /// # Errors
     ///
-    /// `Conflict` where something else than a list is there, `OutboxFull`, `Rejected`. After an error nothing is
-    /// changed.
+    /// `Conflict` where something else than a list is there, `OutboxFull`, `Rejected`. After an
+    /// error nothing is changed.
     pub fn push(&self, item: impl Into<Value>) -> Result<Written> {
         self.part().append(&[self.part().encode(&item.into())?])
     }
@@ -121,17 +124,28 @@ impl Synced<Value> {
     ///
     /// As [`push`](Self::push).
     pub fn extend<V: Into<Value>>(&self, items: impl IntoIterator<Item = V>) -> Result<Written> {
-        self.part().append(&self.part().encode_all(items.into_iter().map(Into::<Value>::into))?)
+        self.part().append(
+            &self
+                .part()
+                .encode_all(items.into_iter().map(Into::<Value>::into))?,
+        )
     }
 
     /// Stores a member of the object that this is, and returns what was there.
     ///
     /// # Errors
     ///
-    /// `Decode` where something else than an object is there, `OutboxFull`, `Rejected`. After an error nothing is
-    /// changed.
-    pub fn insert(&self, name: impl Into<String>, value: impl Into<Value>) -> Result<Option<Value>> {
-        self.part().put(&Name::plain(&name.into()), &self.part().encode(&value.into())?)
+    /// `Decode` where something else than an object is there, `OutboxFull`, `Rejected`. After an
+    /// error nothing is changed.
+    pub fn insert(
+        &self,
+        name: impl Into<String>,
+        value: impl Into<Value>,
+    ) -> Result<Option<Value>> {
+        self.part().put(
+            &Name::plain(&name.into()),
+            &self.part().encode(&value.into())?,
+        )
     }
 
     /// Removes the element or member at `index` and returns it: of an element a fact, as of `Vec`'s
@@ -139,14 +153,16 @@ impl Synced<Value> {
     ///
     /// # Errors
     ///
-    /// As [`insert`](Self::insert); of an element also `Unavailable` where the backend does not answer within `timeout`
-    /// and nothing was taken, `InDoubt` where nobody knows (it goes back by itself then), `Conflict` where others changed
-    /// the list again and again.
+    /// As [`insert`](Self::insert); of an element also `Unavailable` where the backend does not
+    /// answer within `timeout` and nothing was taken, `InDoubt` where nobody knows (it goes back by
+    /// itself then), `Conflict` where others changed the list again and again.
     pub fn remove(&self, index: impl ValueIndex) -> Result<Option<Value>> {
         let part: &Part = self.part();
         match index.into_place().0 {
             Place::Index(index) => part.take_element(|list| (index < list.len()).then_some(index)),
-            Place::Member(member) | Place::Entry(member, _) => part.remove_named(&Name::plain(&member.name)),
+            Place::Member(member) | Place::Entry(member, _) => {
+                part.remove_named(&Name::plain(&member.name))
+            }
         }
     }
 

@@ -3,7 +3,9 @@
 use super::Synced;
 use super::lookup::Item;
 use crate::error::Result;
-use crate::mutation::{Action, Element, Json, Misfit, Operation, Place, Seen, Step, element, elements};
+use crate::mutation::{
+    Action, Element, Json, Misfit, Operation, Place, Seen, Step, element, elements,
+};
 use crate::outbox::Written;
 use crate::part::{Back, Change, How, Part};
 use crate::value::Value;
@@ -16,7 +18,10 @@ const EMPTY: &str = "[]";
 
 fn removal(element: Element) -> Operation {
     let seen = Seen::Content(element.content);
-    Operation { path: vec![Step::Element(element)], action: Action::Remove { seen } }
+    Operation {
+        path: vec![Step::Element(element)],
+        action: Action::Remove { seen },
+    }
 }
 
 impl Part {
@@ -25,7 +30,9 @@ impl Part {
         if items.is_empty() {
             return Ok(Written::Stored);
         }
-        self.act(How::Plain, Some(EMPTY), |_| Action::Append { items: items.to_vec() })
+        self.act(How::Plain, Some(EMPTY), |_| Action::Append {
+            items: items.to_vec(),
+        })
     }
 
     /// Adds before the element that is at `index`, or at the end.
@@ -41,7 +48,9 @@ impl Part {
                 (),
             ))
         };
-        Ok(self.record(How::Current, Some(EMPTY), |spot| insert(spot.found))?.1)
+        Ok(self
+            .record(How::Current, Some(EMPTY), |spot| insert(spot.found))?
+            .1)
     }
 
     /// Removes the element that `pick` chooses, which its caller has named; whether there was one.
@@ -56,8 +65,8 @@ impl Part {
         Ok(removed.0)
     }
 
-    /// Takes out the element that `pick` chooses, which its caller has not named, and hands it to it alone; one that is no
-    /// `T` stays.
+    /// Takes out the element that `pick` chooses, which its caller has not named, and hands it to
+    /// it alone; one that is no `T` stays.
     pub(super) fn take_element<T: DeserializeOwned>(
         &self,
         pick: impl Fn(&[&str]) -> Option<usize>,
@@ -65,7 +74,9 @@ impl Part {
         let taken = self.record(How::Take, Some(EMPTY), |spot| {
             let mut list = self.elements(spot.found)?;
             let picked = pick(&list).and_then(|index| element(&list, index));
-            let Some(picked) = picked else { return Ok((Change::Nothing, None)) };
+            let Some(picked) = picked else {
+                return Ok((Change::Nothing, None));
+            };
             let text = list.remove(picked.index);
             let (taken, item) = (self.decode(text)?, self.item(text)?);
             // Before what was behind it, wherever that is by then.
@@ -74,8 +85,18 @@ impl Part {
                 Some(before) => Action::InsertAt { before, items },
                 None => Action::Append { items },
             };
-            let back = Back::Anyway(Operation { path: Vec::new(), action });
-            Ok((Change::Take { operations: vec![removal(picked)], item, back }, Some(taken)))
+            let back = Back::Anyway(Operation {
+                path: Vec::new(),
+                action,
+            });
+            Ok((
+                Change::Take {
+                    operations: vec![removal(picked)],
+                    item,
+                    back,
+                },
+                Some(taken),
+            ))
         })?;
         Ok(taken.0)
     }
@@ -89,12 +110,16 @@ impl Part {
         elements(found.unwrap_or(EMPTY)).map_err(|misfit| self.misfit(misfit))
     }
 
-    pub(super) fn encode_all<T: Value>(&self, items: impl IntoIterator<Item = T>) -> Result<Vec<Json>> {
+    pub(super) fn encode_all<T: Value>(
+        &self,
+        items: impl IntoIterator<Item = T>,
+    ) -> Result<Vec<Json>> {
         items.into_iter().map(|item| self.encode(&item)).collect()
     }
 }
 
-/// The methods of a list. Each is a change on its own: those of many processes to one list all survive.
+/// The methods of a list. Each is a change on its own: those of many processes to one list all
+/// survive.
 macro_rules! lists {
     ($($list:ident)*) => { $(
         impl<T: Value> Synced<$list<T>> {
@@ -125,8 +150,8 @@ macro_rules! lists {
                 Ok(self.read_or($list::new)?.iter().cloned().collect())
             }
 
-            /// The element at `index`, as a live view: it is whatever is at that index when it is used. Where
-            /// nothing is, it reads as `Unset`.
+            /// The element at `index`, as a live view: it is whatever is at that index when it is
+            /// used. Where nothing is, it reads as `Unset`.
             pub fn at(&self, index: usize) -> Synced<T> {
                 Synced::of(self.part().at(Place::Index(index)))
             }
@@ -135,8 +160,8 @@ macro_rules! lists {
             ///
             /// # Errors
             ///
-            /// `Serialize` for an element that JSON cannot hold, `Conflict` where something else than a list is
-            /// there, `OutboxFull`, `Rejected`. After an error nothing is changed.
+            /// `Serialize` for an element that JSON cannot hold, `Conflict` where something else
+            /// than a list is there, `OutboxFull`, `Rejected`. After an error nothing is changed.
             #[allow(clippy::needless_pass_by_value)] // it is given away, as to a `Vec`
             pub fn push(&self, item: T) -> Result<Written> {
                 self.part().append(&[self.part().encode(&item)?])
@@ -151,8 +176,8 @@ macro_rules! lists {
                 self.part().append(&self.part().encode_all(items)?)
             }
 
-            /// Adds an element before the one that is at `index`, wherever that has moved to when it is sent; at
-            /// the end where the list is shorter.
+            /// Adds an element before the one that is at `index`, wherever that has moved to when
+            /// it is sent; at the end where the list is shorter.
             ///
             /// # Errors
             ///
@@ -162,20 +187,21 @@ macro_rules! lists {
                 self.part().insert(index, &self.part().encode(&item)?)
             }
 
-            /// Removes the element at `index` and returns it; `None` where the list is shorter. It is handed to this caller
-            /// alone, whatever happens to the backend: what was taken and handed to nobody goes back by itself.
+            /// Removes the element at `index` and returns it; `None` where the list is shorter. It
+            /// is handed to this caller alone, whatever happens to the backend: what was taken and
+            /// handed to nobody goes back by itself.
             ///
             /// # Errors
             ///
-            /// `Unavailable` where the backend does not answer within `timeout` and nothing was taken, `InDoubt` where nobody
-            /// knows (it goes back by itself then), `Conflict` where others changed the list again and again, `Decode`,
-            /// `OutboxFull`, `Rejected`.
+            /// `Unavailable` where the backend does not answer within `timeout` and nothing was
+            /// taken, `InDoubt` where nobody knows (it goes back by itself then), `Conflict` where
+            /// others changed the list again and again, `Decode`, `OutboxFull`, `Rejected`.
             pub fn remove(&self, index: usize) -> Result<Option<T>> {
                 self.part().take_element(|list| (index < list.len()).then_some(index))
             }
 
-            /// Removes the first element that equals `item`, in whatever spelling it is stored; whether there was one, as far
-            /// as this process knows.
+            /// Removes the first element that equals `item`, in whatever spelling it is stored;
+            /// whether there was one, as far as this process knows.
             ///
             /// # Errors
             ///
@@ -236,7 +262,8 @@ macro_rules! lists {
                 self.edit(|list| lists!(@slice $list list).reverse())
             }
 
-            /// Keeps the elements for which `keeps` holds. It may be called more than once for each.
+            /// Keeps the elements for which `keeps` holds. It may be called more than once for
+            /// each.
             ///
             /// # Errors
             ///
@@ -245,9 +272,9 @@ macro_rules! lists {
                 self.edit(|list| list.retain(&mut keeps))
             }
 
-            /// Replaces the elements in `range` (as far as they exist) by `items`, and returns those that were
-            /// there, as [`remove`](Self::remove) does. What was taken and handed to nobody is a
-            /// [dead letter](crate::DeadLetter).
+            /// Replaces the elements in `range` (as far as they exist) by `items`, and returns
+            /// those that were there, as [`remove`](Self::remove) does. What was taken and handed
+            /// to nobody is a [dead letter](crate::DeadLetter).
             ///
             /// # Errors
             ///

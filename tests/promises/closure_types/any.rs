@@ -14,7 +14,8 @@ pub(super) trait Any: Clone + Debug + PartialEq + Serialize {
 
     fn any(rng: &mut Rng) -> Self;
 
-    /// Of two equal values the same seed makes two equal ones, in whatever order they hold their members.
+    /// Of two equal values the same seed makes two equal ones, in whatever order they hold their
+    /// members.
     fn change(&mut self, rng: &mut Rng) {
         *self = Self::any(rng);
     }
@@ -24,7 +25,8 @@ pub(super) trait Any: Clone + Debug + PartialEq + Serialize {
         self == other
     }
 
-    /// Whether `end` has the change from `start` to `mine` and the one to `theirs`, and nothing else.
+    /// Whether `end` has the change from `start` to `mine` and the one to `theirs`, and nothing
+    /// else.
     fn merged(start: &Self, mine: &Self, theirs: &Self, end: &Self) -> bool {
         one_part(start, mine, theirs, end)
     }
@@ -92,19 +94,51 @@ impl Any for bool {
 
 impl Any for char {
     fn any(rng: &mut Rng) -> Self {
-        const CHARS: [char; 16] =
-            ['a', 'b', 'c', 'x', 'y', 'z', '0', ' ', '"', '\\', '\n', '\0', 'ü', 'ж', '漢', '\u{1F980}'];
+        const CHARS: [char; 16] = [
+            'a',
+            'b',
+            'c',
+            'x',
+            'y',
+            'z',
+            '0',
+            ' ',
+            '"',
+            '\\',
+            '\n',
+            '\0',
+            'ü',
+            'ж',
+            '漢',
+            '\u{1F980}',
+        ];
         CHARS[rng.usize(..CHARS.len())]
     }
 }
 
-const WORDS: &[&str] =
-    &["", "a", "b", "ada", "grüße", "\u{1F980} crab", "a \"quote\" \\ / \n", "ключ", "0", "null", "{}", "x,y: z"];
+const WORDS: &[&str] = &[
+    "",
+    "a",
+    "b",
+    "ada",
+    "grüße",
+    "\u{1F980} crab",
+    "a \"quote\" \\ / \n",
+    "ключ",
+    "0",
+    "null",
+    "{}",
+    "x,y: z",
+];
 
 impl Any for String {
     fn any(rng: &mut Rng) -> Self {
         let word = rng.choice(WORDS).expect("there are some");
-        if rng.bool() { (*word).to_owned() } else { format!("{word}{}", rng.u8(..)) }
+        if rng.bool() {
+            (*word).to_owned()
+        } else {
+            format!("{word}{}", rng.u8(..))
+        }
     }
 
     fn change(&mut self, rng: &mut Rng) {
@@ -151,7 +185,9 @@ impl<T: Any> Any for Option<T> {
 
     fn merged(start: &Self, mine: &Self, theirs: &Self, end: &Self) -> bool {
         let deeper = match (start, mine, theirs, end) {
-            (Some(start), Some(mine), Some(theirs), Some(end)) => T::merged(start, mine, theirs, end),
+            (Some(start), Some(mine), Some(theirs), Some(end)) => {
+                T::merged(start, mine, theirs, end)
+            }
             _ => false,
         };
         deeper || one_part(start, mine, theirs, end)
@@ -180,7 +216,11 @@ impl<T: Any> Any for Box<T> {
 
 impl<T: Any, E: Any> Any for Result<T, E> {
     fn any(rng: &mut Rng) -> Self {
-        if rng.bool() { Ok(T::any(rng)) } else { Err(E::any(rng)) }
+        if rng.bool() {
+            Ok(T::any(rng))
+        } else {
+            Err(E::any(rng))
+        }
     }
 }
 

@@ -38,11 +38,21 @@ pub(super) struct Call<T> {
 
 impl<T> Call<T> {
     pub(super) fn closure(name: &'static str, by_view: ByView<T>, by_value: ByValue<T>) -> Self {
-        Self { name, is_closure: true, by_view, by_value }
+        Self {
+            name,
+            is_closure: true,
+            by_view,
+            by_value,
+        }
     }
 
     pub(super) fn plain(name: &'static str, by_view: ByView<T>, by_value: ByValue<T>) -> Self {
-        Self { name, is_closure: false, by_view, by_value }
+        Self {
+            name,
+            is_closure: false,
+            by_view,
+            by_value,
+        }
     }
 }
 
@@ -86,7 +96,11 @@ pub(super) fn place(len: usize, seed: u64) -> usize {
 /// The calls that each view has.
 pub(super) fn of_any<T: Tested>() -> Vec<Call<T>> {
     vec![
-        Call::closure("update", |memory, _, seed| told(view::<T>(memory).update(|value| change(value, seed))), change),
+        Call::closure(
+            "update",
+            |memory, _, seed| told(view::<T>(memory).update(|value| change(value, seed))),
+            change,
+        ),
         Call::closure(
             "try_update",
             |memory, _, seed| {
@@ -115,7 +129,9 @@ pub(super) fn of_any<T: Tested>() -> Vec<Call<T>> {
         Call::closure(
             "Memory::update",
             |memory, _, seed| {
-                told(memory.update(&Key::<T>::new(NAME), |value| change(value.as_mut().expect("it is set"), seed)))
+                told(memory.update(&Key::<T>::new(NAME), |value| {
+                    change(value.as_mut().expect("it is set"), seed)
+                }))
             },
             change,
         ),
@@ -134,28 +150,53 @@ pub(super) fn of_nested() -> Vec<Call<Person>> {
     vec![
         Call::closure(
             "update_value",
-            |memory, _, seed| told(Root::attach(memory).update_value(|person| change(person, seed))),
+            |memory, _, seed| {
+                told(Root::attach(memory).update_value(|person| change(person, seed)))
+            },
             change,
         ),
         Call::closure(
             "update_tags",
-            |memory, _, seed| told(Root::attach(memory).value().update_tags(|tags| change(tags, seed))),
+            |memory, _, seed| {
+                told(
+                    Root::attach(memory)
+                        .value()
+                        .update_tags(|tags| change(tags, seed)),
+                )
+            },
             |person, seed| change(&mut person.tags, seed),
         ),
         Call::closure(
             "update_years",
-            |memory, _, seed| told(Root::attach(memory).value().update_years(|years| change(years, seed))),
+            |memory, _, seed| {
+                told(
+                    Root::attach(memory)
+                        .value()
+                        .update_years(|years| change(years, seed)),
+                )
+            },
             |person, seed| change(&mut person.years, seed),
         ),
         Call::closure(
             "update_home_address",
-            |memory, _, seed| told(Root::attach(memory).value().update_home_address(|address| change(address, seed))),
+            |memory, _, seed| {
+                told(
+                    Root::attach(memory)
+                        .value()
+                        .update_home_address(|address| change(address, seed)),
+                )
+            },
             |person, seed| change(&mut person.home_address, seed),
         ),
         Call::closure(
             "update_rooms",
             |memory, _, seed| {
-                told(Root::attach(memory).value().home_address().update_rooms(|rooms| change(rooms, seed)))
+                told(
+                    Root::attach(memory)
+                        .value()
+                        .home_address()
+                        .update_rooms(|rooms| change(rooms, seed)),
+                )
             },
             |person, seed| change(&mut person.home_address.rooms, seed),
         ),
@@ -195,7 +236,10 @@ pub(super) fn of_mapped() -> Vec<Call<HashMap<String, Person>>> {
         |map, seed| {
             if !map.is_empty() {
                 let key = &in_order(map.keys())[place(map.len(), seed)];
-                change(&mut map.get_mut(key).expect("it is there").home_address, seed);
+                change(
+                    &mut map.get_mut(key).expect("it is there").home_address,
+                    seed,
+                );
             }
         },
     )]

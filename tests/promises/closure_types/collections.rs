@@ -78,42 +78,62 @@ fn count<T: Any>(list: &[&T], item: &T) -> usize {
     list.iter().filter(|other| other.same(item)).count()
 }
 
-/// Each element that only one has touched is as that one left it. Elements that `merge` may be what both have made.
+/// Each element that only one has touched is as that one left it. Elements that `merge` may be what
+/// both have made.
 fn lists_merged<T: Any>(merge: bool, start: &[&T], mine: &[&T], theirs: &[&T], end: &[&T]) -> bool {
     if !merge {
         return counts_merged(start, mine, theirs, end) && orders_merged(start, mine, theirs, end);
     }
     let merges = |from: &[&T], mine: &[&T], theirs: &[&T], end: &[&T]| {
-        let of = |from: &T, mine: &T, theirs: &T| end.iter().any(|end| T::merged(from, mine, theirs, end));
-        from.iter().any(|from| mine.iter().any(|mine| theirs.iter().any(|theirs| of(from, mine, theirs))))
+        let of = |from: &T, mine: &T, theirs: &T| {
+            end.iter().any(|end| T::merged(from, mine, theirs, end))
+        };
+        from.iter().any(|from| {
+            mine.iter()
+                .any(|mine| theirs.iter().any(|theirs| of(from, mine, theirs)))
+        })
     };
     // Of equal ones each may have changed another.
     let is_left = |item: &T| count(mine, item) + count(theirs, item) > count(start, item);
     let is_known = |item: &T| [start, mine, theirs].iter().any(|list| has(list, item));
-    end.iter().all(|item| is_known(item) || merges(start, mine, theirs, &[item]))
+    end.iter()
+        .all(|item| is_known(item) || merges(start, mine, theirs, &[item]))
         && start.iter().all(|item| !is_left(item) || has(end, item))
-        && mine.iter().all(|item| has(start, item) || has(end, item) || merges(start, &[item], theirs, end))
-        && theirs.iter().all(|item| has(start, item) || has(end, item) || merges(start, mine, &[item], end))
+        && mine
+            .iter()
+            .all(|item| has(start, item) || has(end, item) || merges(start, &[item], theirs, end))
+        && theirs
+            .iter()
+            .all(|item| has(start, item) || has(end, item) || merges(start, mine, &[item], end))
 }
 
 /// An element that is removed by one and moved by the other may be taken for another by then.
 fn counts_merged<T: Any>(start: &[&T], mine: &[&T], theirs: &[&T], end: &[&T]) -> bool {
     let is_moved = is_moved(start, theirs);
-    [start, mine, theirs, end].iter().flat_map(|list| list.iter()).all(|item| {
-        let [start, mine, theirs, end] = [start, mine, theirs, end].map(|list| count(list, item));
-        match (mine == start, theirs == start) {
-            (true, _) => end == theirs,
-            (_, true) => end == mine || (is_moved && mine < start && end == start),
-            _ => end + start == mine + theirs || end == mine.max(theirs) || end == mine.min(theirs),
-        }
-    })
+    [start, mine, theirs, end]
+        .iter()
+        .flat_map(|list| list.iter())
+        .all(|item| {
+            let [start, mine, theirs, end] =
+                [start, mine, theirs, end].map(|list| count(list, item));
+            match (mine == start, theirs == start) {
+                (true, _) => end == theirs,
+                (_, true) => end == mine || (is_moved && mine < start && end == start),
+                _ => {
+                    end + start == mine + theirs
+                        || end == mine.max(theirs)
+                        || end == mine.min(theirs)
+                }
+            }
+        })
 }
 
 /// Whether elements of `start` have another order in `list`.
 fn is_moved<T: Any>(start: &[&T], list: &[&T]) -> bool {
     let mut rest = start.iter().filter(|item| has(list, **item));
     let kept = list.iter().filter(|item| has(start, **item));
-    kept.into_iter().any(|item| !rest.by_ref().any(|other| other.same(item)))
+    kept.into_iter()
+        .any(|item| !rest.by_ref().any(|other| other.same(item)))
 }
 
 /// What nobody has moved is not moved.
@@ -124,13 +144,29 @@ fn orders_merged<T: Any>(start: &[&T], mine: &[&T], theirs: &[&T], end: &[&T]) -
     };
     let places: Vec<[usize; 4]> = start
         .iter()
-        .filter_map(|item| Some([only(start, item)?, only(mine, item)?, only(theirs, item)?, only(end, item)?]))
+        .filter_map(|item| {
+            Some([
+                only(start, item)?,
+                only(mine, item)?,
+                only(theirs, item)?,
+                only(end, item)?,
+            ])
+        })
         .collect();
-    places.iter().all(|one| places.iter().all(|other| !(0..3).all(|list| one[list] < other[list]) || one[3] < other[3]))
+    places.iter().all(|one| {
+        places
+            .iter()
+            .all(|other| !(0..3).all(|list| one[list] < other[list]) || one[3] < other[3])
+    })
 }
 
 /// An entry of a map, which may be absent.
-fn entry_merged<T: Any>(start: Option<&T>, mine: Option<&T>, theirs: Option<&T>, end: Option<&T>) -> bool {
+fn entry_merged<T: Any>(
+    start: Option<&T>,
+    mine: Option<&T>,
+    theirs: Option<&T>,
+    end: Option<&T>,
+) -> bool {
     if let (Some(start), Some(mine), Some(theirs), Some(end)) = (start, mine, theirs, end) {
         return T::merged(start, mine, theirs, end);
     }
@@ -149,7 +185,8 @@ fn entry_merged<T: Any>(start: Option<&T>, mine: Option<&T>, theirs: Option<&T>,
         || (same(mine, theirs) && same(end, mine))
 }
 
-/// Whether the first did nothing but remove, and all of that is gone by what the second did as well.
+/// Whether the first did nothing but remove, and all of that is gone by what the second did as
+/// well.
 pub(super) fn is_all_that_went_gone<T: Any>(start: &T, first: &T, second: Option<&T>) -> bool {
     let json = |value: &T| serde_json::to_value(value).expect("it is JSON");
     is_gone(&json(start), &json(first), second.map(json).as_ref())
@@ -162,13 +199,20 @@ fn is_gone(start: &Value, first: &Value, second: Option<&Value>) -> bool {
             first.keys().all(|name| start.contains_key(name))
                 && start.iter().all(|(name, start)| {
                     let there = second.as_ref().and_then(|second| second.get(name));
-                    first.get(name).map_or(there.is_none(), |first| is_gone(start, first, there))
+                    first
+                        .get(name)
+                        .map_or(there.is_none(), |first| is_gone(start, first, there))
                 })
         }
         (Value::Array(start), Value::Array(first)) => {
-            let second = second.and_then(Value::as_array).cloned().unwrap_or_default();
+            let second = second
+                .and_then(Value::as_array)
+                .cloned()
+                .unwrap_or_default();
             first.iter().all(|item| start.contains(item))
-                && start.iter().all(|item| first.contains(item) || !second.contains(item))
+                && start
+                    .iter()
+                    .all(|item| first.contains(item) || !second.contains(item))
         }
         (start, first) => start == first,
     }
@@ -298,7 +342,8 @@ impl<K: Name, V: Any> Any for IndexMap<K, V> {
 
     fn same(&self, other: &Self) -> bool {
         let pairs = || self.iter().zip(other);
-        self.len() == other.len() && pairs().all(|((key, one), (name, other))| key == name && one.same(other))
+        self.len() == other.len()
+            && pairs().all(|((key, one), (name, other))| key == name && one.same(other))
     }
 }
 
@@ -343,7 +388,8 @@ impl Any for Value {
         match self {
             Value::Array(list) if rng.u8(..8) > 0 => list.change(rng),
             Value::Object(map) if rng.u8(..8) > 0 => {
-                let mut members: BTreeMap<String, Value> = std::mem::take(map).into_iter().collect();
+                let mut members: BTreeMap<String, Value> =
+                    std::mem::take(map).into_iter().collect();
                 members.change(rng);
                 map.extend(members);
             }
@@ -354,14 +400,31 @@ impl Any for Value {
     fn merged(start: &Self, mine: &Self, theirs: &Self, end: &Self) -> bool {
         let deeper = match (start, mine, theirs, end) {
             (Value::Array(start), Value::Array(mine), Value::Array(theirs), Value::Array(end)) => {
-                let are_parts =
-                    [start, mine, theirs].into_iter().flatten().any(|item| item.is_array() || item.is_object());
-                let [start, mine, theirs, end] = [start, mine, theirs, end].map(|list| list.iter().collect::<Vec<_>>());
+                let are_parts = [start, mine, theirs]
+                    .into_iter()
+                    .flatten()
+                    .any(|item| item.is_array() || item.is_object());
+                let [start, mine, theirs, end] =
+                    [start, mine, theirs, end].map(|list| list.iter().collect::<Vec<_>>());
                 lists_merged(are_parts, &start, &mine, &theirs, &end)
             }
-            (Value::Object(start), Value::Object(mine), Value::Object(theirs), Value::Object(end)) => {
-                let mut names = [start, mine, theirs, end].into_iter().flat_map(|map| map.keys());
-                names.all(|name| entry_merged(start.get(name), mine.get(name), theirs.get(name), end.get(name)))
+            (
+                Value::Object(start),
+                Value::Object(mine),
+                Value::Object(theirs),
+                Value::Object(end),
+            ) => {
+                let mut names = [start, mine, theirs, end]
+                    .into_iter()
+                    .flat_map(|map| map.keys());
+                names.all(|name| {
+                    entry_merged(
+                        start.get(name),
+                        mine.get(name),
+                        theirs.get(name),
+                        end.get(name),
+                    )
+                })
             }
             _ => false,
         };

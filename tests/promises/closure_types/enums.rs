@@ -142,7 +142,11 @@ pub(super) struct Versioned {
     tags: HashSet<i64>,
 }
 
-any_struct!(Versioned { first, counts, tags });
+any_struct!(Versioned {
+    first,
+    counts,
+    tags
+});
 
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(tag = "version")]
@@ -150,26 +154,57 @@ enum Versions {
     #[serde(rename = "1")]
     One { name: String },
     #[serde(rename = "2")]
-    Two { first: String, counts: Vec<(String, i64)> },
+    Two {
+        first: String,
+        counts: Vec<(String, i64)>,
+    },
     #[serde(rename = "3")]
-    Three { first: String, counts: HashMap<String, i64>, tags: HashSet<i64> },
+    Three {
+        first: String,
+        counts: HashMap<String, i64>,
+        tags: HashSet<i64>,
+    },
 }
 
 impl From<Versions> for Versioned {
     fn from(versions: Versions) -> Self {
         match versions {
-            Versions::One { name } => Self { first: name, counts: HashMap::new(), tags: HashSet::new() },
-            Versions::Two { first, counts } => {
-                Self { first, counts: counts.into_iter().collect(), tags: HashSet::new() }
-            }
-            Versions::Three { first, counts, tags } => Self { first, counts, tags },
+            Versions::One { name } => Self {
+                first: name,
+                counts: HashMap::new(),
+                tags: HashSet::new(),
+            },
+            Versions::Two { first, counts } => Self {
+                first,
+                counts: counts.into_iter().collect(),
+                tags: HashSet::new(),
+            },
+            Versions::Three {
+                first,
+                counts,
+                tags,
+            } => Self {
+                first,
+                counts,
+                tags,
+            },
         }
     }
 }
 
 impl From<Versioned> for Versions {
-    fn from(Versioned { first, counts, tags }: Versioned) -> Self {
-        Self::Three { first, counts, tags }
+    fn from(
+        Versioned {
+            first,
+            counts,
+            tags,
+        }: Versioned,
+    ) -> Self {
+        Self::Three {
+            first,
+            counts,
+            tags,
+        }
     }
 }
 
@@ -194,7 +229,10 @@ impl From<PriceForms> for Price {
     fn from(forms: PriceForms) -> Self {
         match forms {
             PriceForms::Now { cents, currency } => Self { cents, currency },
-            PriceForms::Cents(cents) => Self { cents, currency: String::new() },
+            PriceForms::Cents(cents) => Self {
+                cents,
+                currency: String::new(),
+            },
         }
     }
 }

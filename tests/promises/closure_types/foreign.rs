@@ -18,7 +18,11 @@ impl Any for Ipv6Addr {
 
 impl Any for IpAddr {
     fn any(rng: &mut Rng) -> Self {
-        if rng.bool() { Ipv4Addr::new(10, 0, 0, rng.u8(..9)).into() } else { Ipv6Addr::any(rng).into() }
+        if rng.bool() {
+            Ipv4Addr::new(10, 0, 0, rng.u8(..9)).into()
+        } else {
+            Ipv6Addr::any(rng).into()
+        }
     }
 }
 
@@ -57,4 +61,9 @@ pub(super) struct Visit {
     score: OrderedFloat<f64>,
 }
 
-any_struct!(Visit { at, from, by, score });
+any_struct!(Visit {
+    at,
+    from,
+    by,
+    score
+});

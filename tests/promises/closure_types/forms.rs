@@ -20,13 +20,15 @@ pub(super) enum Tree {
     Object(Vec<(String, Tree)>),
 }
 
-/// How one part of a value was written at another time, or elsewhere; `None` where it does not apply.
+/// How one part of a value was written at another time, or elsewhere; `None` where it does not
+/// apply.
 pub(super) type Older = fn(&Tree) -> Option<Tree>;
 
 /// Names of members, each with another that the type reads too.
 pub(super) type Aliases = &'static [(&'static str, &'static str)];
 
-/// A form of this JSON, which is of a value, such that `is_equal` says that it decodes to that value.
+/// A form of this JSON, which is of a value, such that `is_equal` says that it decodes to that
+/// value.
 pub(super) fn form(
     json: &str,
     aliases: Aliases,
@@ -46,9 +48,15 @@ pub(super) fn form(
             *tree = changed;
         }
     };
-    accept(&mut tree, &mut |tree| tree.each(&mut |node| node.shuffle_members(rng)));
-    accept(&mut tree, &mut |tree| tree.each(&mut |node| node.shuffle_items(rng)));
-    accept(&mut tree, &mut |tree| tree.each(&mut |node| node.respell(rng)));
+    accept(&mut tree, &mut |tree| {
+        tree.each(&mut |node| node.shuffle_members(rng))
+    });
+    accept(&mut tree, &mut |tree| {
+        tree.each(&mut |node| node.shuffle_items(rng))
+    });
+    accept(&mut tree, &mut |tree| {
+        tree.each(&mut |node| node.respell(rng))
+    });
     for _ in 0..8 {
         let mut at = rng.usize(..tree.len());
         accept(&mut tree, &mut |tree| {
@@ -58,7 +66,11 @@ pub(super) fn form(
         });
     }
     let text = tree.written(Some(rng));
-    if is_equal(&text) { text } else { json.to_owned() }
+    if is_equal(&text) {
+        text
+    } else {
+        json.to_owned()
+    }
 }
 
 impl Tree {
@@ -66,7 +78,9 @@ impl Tree {
     fn len(&self) -> usize {
         match self {
             Self::List(items) => 1 + items.iter().map(Self::len).sum::<usize>(),
-            Self::Object(members) => 1 + members.iter().map(|(_, value)| value.len()).sum::<usize>(),
+            Self::Object(members) => {
+                1 + members.iter().map(|(_, value)| value.len()).sum::<usize>()
+            }
             _ => 1,
         }
     }
@@ -137,7 +151,9 @@ impl Tree {
         }
         match self {
             Self::Object(members) => {
-                let alias = rng.choice(aliases).filter(|(name, _)| members.iter().any(|(other, _)| other == name));
+                let alias = rng
+                    .choice(aliases)
+                    .filter(|(name, _)| members.iter().any(|(other, _)| other == name));
                 match (rng.u8(..6), alias) {
                     (0..=3, Some((name, alias))) => {
                         let named = members.iter_mut().find(|(other, _)| other == name);
@@ -146,10 +162,14 @@ impl Tree {
                     (0, None) => self.shuffle_members(rng),
                     // One that the type does not know, or one that is what it is taken for.
                     (1 | 4, _) => {
-                        members
-                            .insert(rng.usize(..=members.len()), ("unknown".to_owned(), Self::Number("7".to_owned())));
+                        members.insert(
+                            rng.usize(..=members.len()),
+                            ("unknown".to_owned(), Self::Number("7".to_owned())),
+                        );
                     }
-                    (2, None) if !members.is_empty() => _ = members.remove(rng.usize(..members.len())),
+                    (2, None) if !members.is_empty() => {
+                        _ = members.remove(rng.usize(..members.len()))
+                    }
                     _ => self.respell(rng),
                 }
             }
@@ -164,10 +184,17 @@ impl Tree {
 
     /// As text: as short as can be, or in a style by chance.
     pub(super) fn written(&self, style: Option<&mut Rng>) -> String {
-        let mut writer = Writer { text: String::new(), comma: ",", colon: ":", escapes: 0, rng: Rng::with_seed(0) };
+        let mut writer = Writer {
+            text: String::new(),
+            comma: ",",
+            colon: ":",
+            escapes: 0,
+            rng: Rng::with_seed(0),
+        };
         if let Some(rng) = style {
-            (writer.comma, writer.colon) =
-                *rng.choice(&[(", ", ": "), (", ", ": "), (",", ":"), (" ,\n  ", " :\t")]).expect("there are some");
+            (writer.comma, writer.colon) = *rng
+                .choice(&[(", ", ": "), (", ", ": "), (",", ":"), (" ,\n  ", " :\t")])
+                .expect("there are some");
             writer.escapes = rng.u8(..3);
             writer.rng = rng.fork();
         }
@@ -177,7 +204,9 @@ impl Tree {
 }
 
 fn other_number(number: &str, rng: &mut Rng) -> Option<String> {
-    let (whole, fraction) = number.split_once('.').filter(|_| !number.contains(['e', 'E']))?;
+    let (whole, fraction) = number
+        .split_once('.')
+        .filter(|_| !number.contains(['e', 'E']))?;
     whole.parse::<i64>().ok()?;
     Some(match rng.u8(..4) {
         0 => format!("{number}0"),
@@ -189,11 +218,23 @@ fn other_number(number: &str, rng: &mut Rng) -> Option<String> {
 
 fn other_text(text: &str, rng: &mut Rng) -> Option<String> {
     if let Ok(address) = text.parse::<Ipv6Addr>() {
-        let long = address.segments().map(|segment| format!("{segment:04x}")).join(":");
-        return Some(if rng.bool() { long } else { text.to_uppercase() });
+        let long = address
+            .segments()
+            .map(|segment| format!("{segment:04x}"))
+            .join(":");
+        return Some(if rng.bool() {
+            long
+        } else {
+            text.to_uppercase()
+        });
     }
     if let Ok(id) = Uuid::parse_str(text) {
-        let other = [text.to_uppercase(), id.simple().to_string(), id.braced().to_string(), id.urn().to_string()];
+        let other = [
+            text.to_uppercase(),
+            id.simple().to_string(),
+            id.braced().to_string(),
+            id.urn().to_string(),
+        ];
         return rng.choice(other);
     }
     let moment = OffsetDateTime::parse(text, &Rfc3339).ok()?;
@@ -239,12 +280,14 @@ impl Writer {
 
     fn string(&mut self, text: &str) {
         if self.escapes == 0 {
-            self.text.push_str(&serde_json::to_string(text).expect("text is JSON"));
+            self.text
+                .push_str(&serde_json::to_string(text).expect("text is JSON"));
             return;
         }
         self.text.push('"');
         for character in text.chars() {
-            let is_plain = character.is_ascii_graphic() && !matches!(character, '"' | '\\') || character == ' ';
+            let is_plain = character.is_ascii_graphic() && !matches!(character, '"' | '\\')
+                || character == ' ';
             if is_plain && (self.escapes == 1 || self.rng.bool()) {
                 self.text.push(character);
                 continue;

@@ -1,7 +1,9 @@
-//! What a closure leaves, of very many types, however they are stored: by one writer, and by two at a time.
+//! What a closure leaves, of very many types, however they are stored: by one writer, and by two at
+//! a time.
 //!
-//! Each case has a seed. `SYNCED_MEMORY_SOAK=1` is the long form; `SYNCED_MEMORY_SEED=<seed>` runs one case, and that
-//! again and again, as the order of a `HashMap` or `HashSet` is another each time.
+//! Each case has a seed. `SYNCED_MEMORY_SOAK=1` is the long form; `SYNCED_MEMORY_SEED=<seed>` runs
+//! one case, and that again and again, as the order of a `HashMap` or `HashSet` is another each
+//! time.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -46,10 +48,18 @@ struct Cases {
 impl Cases {
     fn of(test: &'static str, count: u64) -> Self {
         let seeds: Vec<u64> = match env::var("SYNCED_MEMORY_SEED") {
-            Ok(seed) => vec![seed.parse().expect("SYNCED_MEMORY_SEED is a number"); AGAIN.try_into().expect("it fits")],
+            Ok(seed) => vec![
+                seed.parse().expect("SYNCED_MEMORY_SEED is a number");
+                AGAIN.try_into().expect("it fits")
+            ],
             Err(_) => Self::range(count).collect(),
         };
-        Self { test, seeds, kinds: table::kinds(), failed: BTreeMap::new() }
+        Self {
+            test,
+            seeds,
+            kinds: table::kinds(),
+            failed: BTreeMap::new(),
+        }
     }
 
     /// The same in each short run, and others in each long one.
@@ -69,9 +79,14 @@ impl Cases {
 
     fn failed(&mut self, seed: u64, what: &str) {
         let name = self.kind(seed).name().to_owned();
-        let how = format!("SYNCED_MEMORY_SEED={seed} cargo test -p synced-memory-tests --test promises {}", self.test);
-        let (count, _) =
-            self.failed.entry(name).or_insert_with(|| (0, format!("{what}\n  seed:    {seed}\n  again:   {how}")));
+        let how = format!(
+            "SYNCED_MEMORY_SEED={seed} cargo test -p synced-memory-tests --test promises {}",
+            self.test
+        );
+        let (count, _) = self
+            .failed
+            .entry(name)
+            .or_insert_with(|| (0, format!("{what}\n  seed:    {seed}\n  again:   {how}")));
         *count += 1;
     }
 
@@ -82,11 +97,18 @@ impl Cases {
         }
         let mut all = String::new();
         for (name, (count, first)) in &self.failed {
-            writeln!(all, "{name}: {count} failed, the first of them:\n  {first}\n").expect("there is room");
+            writeln!(
+                all,
+                "{name}: {count} failed, the first of them:\n  {first}\n"
+            )
+            .expect("there is room");
         }
         let count: usize = self.failed.values().map(|(count, _)| count).sum();
         let (cases, types) = (self.seeds.len(), self.failed.len());
-        panic!("{all}{count} of {cases} cases failed, of {types} of {} types", self.kinds.len());
+        panic!(
+            "{all}{count} of {cases} cases failed, of {types} of {} types",
+            self.kinds.len()
+        );
     }
 }
 

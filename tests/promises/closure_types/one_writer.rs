@@ -22,7 +22,12 @@ pub(super) struct Store {
 impl Store {
     fn new() -> Self {
         let open = || Memory::open("memory:closure_types").unwrap();
-        Self { foreign: open(), writer: open(), reader: open(), cases: AtomicU64::new(0) }
+        Self {
+            foreign: open(),
+            writer: open(),
+            reader: open(),
+            cases: AtomicU64::new(0),
+        }
     }
 
     /// A place of its own for a case.
@@ -41,7 +46,11 @@ pub(super) struct OneWriter<'a, T> {
 
 impl<'a, T: Tested> OneWriter<'a, T> {
     pub(super) fn new(kind: &'a Kind<T>, seed: u64) -> Self {
-        Self { kind, rng: Rng::with_seed(seed), told: String::new() }
+        Self {
+            kind,
+            rng: Rng::with_seed(seed),
+            told: String::new(),
+        }
     }
 
     pub(super) fn run(mut self, store: &Store) -> Result<(), String> {
@@ -49,7 +58,9 @@ impl<'a, T: Tested> OneWriter<'a, T> {
         let raw = Key::<Box<RawValue>>::new(NAME);
         let (mut before, stored, _) = self.kind.start(&mut self.rng);
         self.tell("stored", &stored);
-        foreign.set(&raw, RawValue::from_string(stored).expect("it is JSON")).unwrap();
+        foreign
+            .set(&raw, RawValue::from_string(stored).expect("it is JSON"))
+            .unwrap();
         self.read_by("the writer", &writer, &before)?;
         for _ in 0..self.rng.u8(1..4) {
             let call = &self.kind.calls[self.rng.usize(..self.kind.calls.len())];
@@ -60,7 +71,8 @@ impl<'a, T: Tested> OneWriter<'a, T> {
             self.tell("call", call.name);
             self.tell("before", &format!("{before:?}"));
             self.tell("left", &format!("{after:?}"));
-            (call.by_view)(&writer, &before, seed).map_err(|error| self.failed("the call", &error))?;
+            (call.by_view)(&writer, &before, seed)
+                .map_err(|error| self.failed("the call", &error))?;
             let stored = foreign.get(&raw).unwrap().expect("it is there");
             self.tell("then", stored.get());
             self.read_by("the writer", &writer, &after)?;

@@ -49,7 +49,11 @@ pub(super) fn fields_merged(start: &Person, mine: &Person, theirs: &Person, end:
 
 /// Whether no field, nor part of one, was changed by both.
 pub(super) fn fields_apart(start: &Person, mine: &Person, theirs: &Person) -> bool {
-    let (at, of, by) = (&start.home_address, &mine.home_address, &theirs.home_address);
+    let (at, of, by) = (
+        &start.home_address,
+        &mine.home_address,
+        &theirs.home_address,
+    );
     Any::apart(&start.full_name, &mine.full_name, &theirs.full_name)
         && Any::apart(&start.years, &mine.years, &theirs.years)
         && Any::apart(&start.tags, &mine.tags, &theirs.tags)

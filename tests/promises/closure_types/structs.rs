@@ -208,7 +208,11 @@ fn five() -> i64 {
 
 impl Default for Defaulted {
     fn default() -> Self {
-        Self { level: 3, names: vec!["nobody".to_owned()], ratio: 0.5 }
+        Self {
+            level: 3,
+            names: vec!["nobody".to_owned()],
+            ratio: 0.5,
+        }
     }
 }
 
@@ -227,7 +231,11 @@ pub(super) struct Children(Vec<Recursive>);
 
 impl Any for Children {
     fn any(rng: &mut Rng) -> Self {
-        Self((0..rng.usize(..8).saturating_sub(5)).map(|_| Recursive::any(rng)).collect())
+        Self(
+            (0..rng.usize(..8).saturating_sub(5))
+                .map(|_| Recursive::any(rng))
+                .collect(),
+        )
     }
 
     fn change(&mut self, rng: &mut Rng) {
@@ -238,11 +246,16 @@ impl Any for Children {
 mod seconds {
     use super::{Deserialize, Deserializer, Duration, Serializer};
 
-    pub(super) fn serialize<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    pub(super) fn serialize<S: Serializer>(
+        duration: &Duration,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
         serializer.serialize_u64(duration.as_secs())
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Duration, D::Error> {
         u64::deserialize(deserializer).map(Duration::from_secs)
     }
 }
@@ -251,11 +264,16 @@ mod seconds {
 mod pairs {
     use super::{BTreeMap, Deserialize, Deserializer, Serializer};
 
-    pub(super) fn serialize<S: Serializer>(map: &BTreeMap<i64, String>, serializer: S) -> Result<S::Ok, S::Error> {
+    pub(super) fn serialize<S: Serializer>(
+        map: &BTreeMap<i64, String>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
         serializer.collect_seq(map)
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<i64, String>, D::Error> {
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<BTreeMap<i64, String>, D::Error> {
         Vec::<(i64, String)>::deserialize(deserializer).map(|pairs| pairs.into_iter().collect())
     }
 }
@@ -284,8 +302,15 @@ fn null_is_empty<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeSet<
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum PersonForms {
-    Now { first: String, last: String, tags: HashSet<i64> },
-    One { name: String, tags: HashSet<i64> },
+    Now {
+        first: String,
+        last: String,
+        tags: HashSet<i64>,
+    },
+    One {
+        name: String,
+        tags: HashSet<i64>,
+    },
     Text(String),
 }
 
@@ -320,7 +345,11 @@ impl TryFrom<u8> for Percent {
     type Error = &'static str;
 
     fn try_from(percent: u8) -> Result<Self, Self::Error> {
-        if percent <= 200 { Ok(Self { percent }) } else { Err("more than twice all of it") }
+        if percent <= 200 {
+            Ok(Self { percent })
+        } else {
+            Err("more than twice all of it")
+        }
     }
 }
 

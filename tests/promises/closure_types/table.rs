@@ -13,17 +13,21 @@ use uuid::Uuid;
 use super::any::Name;
 use super::calls::{self, Call, Tested};
 use super::collection_calls;
-use super::enums::{Adjacent, CasedNames, External, Internal, Level, Nested, Price, Untagged, Versioned, WithOther};
+use super::enums::{
+    Adjacent, CasedNames, External, Internal, Level, Nested, Price, Untagged, Versioned, WithOther,
+};
 use super::foreign::{Moment, Visit};
 use super::forms::{Aliases, Older, form};
 use super::newtypes::{Groups, Nothing, Persistent, Scores, Sorted, Tags, Track, Wrapper};
-use super::older::{cents, explicit, loose, lowest, older_person, older_variant, older_version, other_variant};
+use super::older::{
+    cents, explicit, loose, lowest, older_person, older_variant, older_version, other_variant,
+};
 use super::one_writer::{OneWriter, Store};
 use super::people::{Person, fields_apart, fields_merged};
 use super::structs::{
-    Aliased, CamelCase, DeepSets, Defaulted, DefaultedFields, FlatEnum, FlatMap, FlatStruct, FlatValues, FromOlder,
-    MixedKinds, Normalised, Percent, Plain, Point, Recursive, Renamed, Sets, Skipped, Skipping, Strict, Tagged,
-    Transparent, TransparentSet, With,
+    Aliased, CamelCase, DeepSets, Defaulted, DefaultedFields, FlatEnum, FlatMap, FlatStruct,
+    FlatValues, FromOlder, MixedKinds, Normalised, Percent, Plain, Point, Recursive, Renamed, Sets,
+    Skipped, Skipping, Strict, Tagged, Transparent, TransparentSet, With,
 };
 use super::two_writers::{Pair, TwoWriters};
 
@@ -72,7 +76,14 @@ pub(super) fn normal<T: Tested>(value: &T) -> T {
 impl<T: Tested> Kind<T> {
     fn new() -> Self {
         let (calls, aliases, older) = (calls::of_any(), [].as_slice(), Vec::new());
-        Self { name: short_name::<T>(), calls, aliases, older, merged: T::merged, apart: T::apart }
+        Self {
+            name: short_name::<T>(),
+            calls,
+            aliases,
+            older,
+            merged: T::merged,
+            apart: T::apart,
+        }
     }
 
     fn with(mut self, calls: Vec<Call<T>>) -> Self {
@@ -93,7 +104,8 @@ impl<T: Tested> Kind<T> {
     pub(super) fn start(&self, rng: &mut Rng) -> (T, String, bool) {
         let value = normal(&T::any(rng));
         let json = serde_json::to_string(&value).expect("it has a JSON form");
-        let is_equal = |form: &str| serde_json::from_str::<T>(form).is_ok_and(|decoded| decoded.same(&value));
+        let is_equal =
+            |form: &str| serde_json::from_str::<T>(form).is_ok_and(|decoded| decoded.same(&value));
         let stored = form(&json, self.aliases, &self.older, &is_equal, rng);
         let is_plain = stored == json;
         (value, stored, is_plain)
@@ -103,7 +115,9 @@ impl<T: Tested> Kind<T> {
 /// The name of a type without the paths.
 fn short_name<T>() -> String {
     let mut name = String::new();
-    for part in std::any::type_name::<T>().split_inclusive(|c: char| !(c.is_alphanumeric() || c == '_' || c == ':')) {
+    for part in std::any::type_name::<T>()
+        .split_inclusive(|c: char| !(c.is_alphanumeric() || c == '_' || c == ':'))
+    {
         name.push_str(part.rsplit("::").next().expect("a last one"));
     }
     name
@@ -122,7 +136,9 @@ fn sorted<T: Tested + Ord>() -> Kind<Vec<T>> {
 }
 
 fn deque<T: Tested + Ord>() -> Kind<VecDeque<T>> {
-    Kind::new().with(collection_calls::of_deque()).with(vec![collection_calls::of_sorted_deque()])
+    Kind::new()
+        .with(collection_calls::of_deque())
+        .with(vec![collection_calls::of_sorted_deque()])
 }
 
 fn hash_map<K: Tested + Name, V: Tested>() -> Kind<HashMap<K, V>> {
@@ -146,7 +162,10 @@ macro_rules! table {
 }
 
 pub(super) fn kinds() -> Vec<Box<dyn AnyKind>> {
-    [collections(), keys(), structs(), enums(), nested()].into_iter().flatten().collect()
+    [collections(), keys(), structs(), enums(), nested()]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 fn collections() -> Vec<Box<dyn AnyKind>> {
@@ -232,7 +251,12 @@ fn keys() -> Vec<Box<dyn AnyKind>> {
 }
 
 fn structs() -> Vec<Box<dyn AnyKind>> {
-    const NAMES: Aliases = &[("label", "name"), ("label", "title"), ("count", "n"), ("tags", "labels")];
+    const NAMES: Aliases = &[
+        ("label", "name"),
+        ("label", "title"),
+        ("count", "n"),
+        ("tags", "labels"),
+    ];
     table![
         one::<Plain>(),
         one::<Sets>(),
@@ -305,11 +329,22 @@ fn enums() -> Vec<Box<dyn AnyKind>> {
 
 fn nested() -> Vec<Box<dyn AnyKind>> {
     const NAMES: Aliases = &[("years", "age"), ("number", "no")];
-    let nested = Kind { name: "nested Person".to_owned(), calls: calls::of_nested(), ..one::<Person>() };
+    let nested = Kind {
+        name: "nested Person".to_owned(),
+        calls: calls::of_nested(),
+        ..one::<Person>()
+    };
     table![
-        Kind { merged: fields_merged, apart: fields_apart, ..nested }.aliases(NAMES),
+        Kind {
+            merged: fields_merged,
+            apart: fields_apart,
+            ..nested
+        }
+        .aliases(NAMES),
         one::<Person>().aliases(NAMES),
         list::<Person>().with(calls::of_listed()).aliases(NAMES),
-        hash_map::<String, Person>().with(calls::of_mapped()).aliases(NAMES),
+        hash_map::<String, Person>()
+            .with(calls::of_mapped())
+            .aliases(NAMES),
     ]
 }

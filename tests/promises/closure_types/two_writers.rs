@@ -1,4 +1,5 @@
-//! Two writers: what is stored decodes, and is what one of them left, or what both did; what is not made is a dead letter.
+//! Two writers: what is stored decodes, and is what one of them left, or what both did; what is not
+//! made is a dead letter.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Barrier;
@@ -39,7 +40,8 @@ pub(super) trait Pair: Send + Sync {
     /// Runs `update`, whichever calls were chosen: the first of both, or the second.
     fn update(&self, memory: &Memory, is_first: bool) -> Result<(), String>;
 
-    /// Judges what is `stored` after the first closure was recorded while cut off, and the second made meanwhile.
+    /// Judges what is `stored` after the first closure was recorded while cut off, and the second
+    /// made meanwhile.
     fn judge(&self, stored: &str, is_dead: bool, memory: &Memory) -> Verdict;
 
     /// Judges what is `stored` after both have run `update` at once.
@@ -62,7 +64,14 @@ impl<'a, T: Tested> TwoWriters<'a, T> {
         let (start, stored, is_plain) = kind.start(&mut rng);
         let closures: Vec<_> = kind.calls.iter().filter(|call| call.is_closure).collect();
         let calls = [0, 1].map(|_| closures[rng.usize(..closures.len())]);
-        Self { kind, start, stored, is_plain, calls, seeds: [rng.u64(..), rng.u64(..)] }
+        Self {
+            kind,
+            start,
+            stored,
+            is_plain,
+            calls,
+            seeds: [rng.u64(..), rng.u64(..)],
+        }
     }
 
     fn left(&self, at: usize) -> T {
@@ -91,8 +100,8 @@ impl<'a, T: Tested> TwoWriters<'a, T> {
 
     /// What is stored, which the memory reads too.
     fn end(stored: &str, memory: &Memory) -> Result<T, String> {
-        let end: T =
-            serde_json::from_str(stored).map_err(|error| format!("what is stored does not decode: {error}"))?;
+        let end: T = serde_json::from_str(stored)
+            .map_err(|error| format!("what is stored does not decode: {error}"))?;
         match view::<T>(memory).get() {
             Ok(read) if read.same(&end) => Ok(end),
             Ok(read) => Err(format!("the first reads something else: {read:?}")),
@@ -107,7 +116,10 @@ impl<T: Tested> Pair for TwoWriters<'_, T> {
     }
 
     fn look(&self, memory: &Memory) -> Result<(), String> {
-        view::<T>(memory).get().map(drop).map_err(|error| format!("it is not read: {error}"))
+        view::<T>(memory)
+            .get()
+            .map(drop)
+            .map_err(|error| format!("it is not read: {error}"))
     }
 
     fn mine(&self, memory: &Memory) -> Result<(), String> {
@@ -120,12 +132,21 @@ impl<T: Tested> Pair for TwoWriters<'_, T> {
 
     fn update(&self, memory: &Memory, is_first: bool) -> Result<(), String> {
         let seed = self.seeds[usize::from(!is_first)];
-        view::<T>(memory).update(|value| change(value, seed)).map_err(|error| error.to_string())
+        view::<T>(memory)
+            .update(|value| change(value, seed))
+            .map_err(|error| error.to_string())
     }
 
     fn judge(&self, stored: &str, is_dead: bool, memory: &Memory) -> Verdict {
         let (start, mine, theirs) = (&self.start, &self.left(0), &self.left(1));
-        let tell = |what: &str| self.tell(what, self.calls.map(|call| call.name), [mine, theirs], stored);
+        let tell = |what: &str| {
+            self.tell(
+                what,
+                self.calls.map(|call| call.name),
+                [mine, theirs],
+                stored,
+            )
+        };
         let end = match Self::end(stored, memory) {
             Ok(end) => end,
             Err(what) => return Verdict::Wrong(tell(&what)),
@@ -134,7 +155,9 @@ impl<T: Tested> Pair for TwoWriters<'_, T> {
             return if theirs.same(start) {
                 Verdict::Wrong(tell("set aside, though nobody else has changed anything"))
             } else if self.is_plain && !start.same(mine) && (self.kind.apart)(start, mine, theirs) {
-                Verdict::Wrong(tell("set aside, though nobody else has changed what it changed"))
+                Verdict::Wrong(tell(
+                    "set aside, though nobody else has changed what it changed",
+                ))
             } else if end.same(theirs) {
                 Verdict::Fine
             } else {
@@ -165,7 +188,9 @@ impl<T: Tested> Pair for TwoWriters<'_, T> {
             [true, false] => end.same(theirs),
             [false, true] => end.same(mine),
             [false, false] => {
-                let is_in_turn = [[0, 1], [1, 0]].iter().any(|order| end.same(&self.updated(order)));
+                let is_in_turn = [[0, 1], [1, 0]]
+                    .iter()
+                    .any(|order| end.same(&self.updated(order)));
                 let merged = |one: &T, other: &T| (self.kind.merged)(&self.start, one, other, &end);
                 is_in_turn || merged(mine, theirs) || merged(theirs, mine)
             }
@@ -173,16 +198,24 @@ impl<T: Tested> Pair for TwoWriters<'_, T> {
         if is_sound {
             Verdict::Fine
         } else if end.same(mine) || end.same(theirs) {
-            Verdict::Wrong(tell(&format!("one of both is gone, and not set aside ({dead:?})")))
+            Verdict::Wrong(tell(&format!(
+                "one of both is gone, and not set aside ({dead:?})"
+            )))
         } else {
-            Verdict::Wrong(tell(&format!("neither what one of them left, nor what both did ({dead:?})")))
+            Verdict::Wrong(tell(&format!(
+                "neither what one of them left, nor what both did ({dead:?})"
+            )))
         }
     }
 }
 
 /// Where a queued write was not made: the keys.
 fn dead_letters(memory: &Memory) -> HashSet<String> {
-    memory.dead_letters().into_iter().map(|letter| letter.key).collect()
+    memory
+        .dead_letters()
+        .into_iter()
+        .map(|letter| letter.key)
+        .collect()
 }
 
 #[derive(Deserialize)]
@@ -203,12 +236,26 @@ struct Batch<'a> {
 
 impl<'a> Batch<'a> {
     fn new(cases: &'a Cases, seeds: &[u64], line: &'a Line, memories: [&'a Memory; 2]) -> Self {
-        let pairs: Vec<_> = seeds.iter().map(|seed| (*seed, cases.kind(*seed).two_writers(*seed))).collect();
-        let mut batch = Self { pairs, places: Vec::new(), line, memories, wrong: BTreeMap::new() };
+        let pairs: Vec<_> = seeds
+            .iter()
+            .map(|seed| (*seed, cases.kind(*seed).two_writers(*seed)))
+            .collect();
+        let mut batch = Self {
+            pairs,
+            places: Vec::new(),
+            line,
+            memories,
+            wrong: BTreeMap::new(),
+        };
         for (at, (_, pair)) in batch.pairs.iter().enumerate() {
-            let envelope = format!("{{\"value\": {}, \"last_modified\": 1700000000000000000}}", pair.stored());
+            let envelope = format!(
+                "{{\"value\": {}, \"last_modified\": 1700000000000000000}}",
+                pair.stored()
+            );
             batch.line.server.set_raw(&Self::key(at), envelope);
-            batch.places.push(batch.memories.map(|memory| memory.scope(&Self::scope(at))));
+            batch
+                .places
+                .push(batch.memories.map(|memory| memory.scope(&Self::scope(at))));
         }
         for who in [0, 1] {
             batch.each(|pair, places| pair.look(&places[who]));
@@ -227,13 +274,18 @@ impl<'a> Batch<'a> {
     fn each(&mut self, act: impl Fn(&dyn Pair, &[Memory; 2]) -> Result<(), String>) {
         for (at, ((_, pair), places)) in self.pairs.iter().zip(&self.places).enumerate() {
             if let Err(what) = caught(|| act(&**pair, places)) {
-                self.wrong.entry(at).or_insert_with(|| format!("{what}\n  stored:  {}", pair.stored()));
+                self.wrong
+                    .entry(at)
+                    .or_insert_with(|| format!("{what}\n  stored:  {}", pair.stored()));
             }
         }
     }
 
     /// What became of them all, once all is delivered.
-    fn end(mut self, judge: impl Fn(&dyn Pair, &str, [bool; 2], &Memory) -> Verdict) -> Vec<(u64, String)> {
+    fn end(
+        mut self,
+        judge: impl Fn(&dyn Pair, &str, [bool; 2], &Memory) -> Verdict,
+    ) -> Vec<(u64, String)> {
         let dead = self.memories.map(dead_letters);
         for (at, ((_, pair), places)) in self.pairs.iter().zip(&self.places).enumerate() {
             let key = Self::key(at);
@@ -245,7 +297,10 @@ impl<'a> Batch<'a> {
                 Verdict::Wrong(what) => _ = self.wrong.entry(at).or_insert(what),
             }
         }
-        self.wrong.iter().map(|(at, what)| (self.pairs[*at].0, what.clone())).collect()
+        self.wrong
+            .iter()
+            .map(|(at, what)| (self.pairs[*at].0, what.clone()))
+            .collect()
     }
 }
 
@@ -263,7 +318,8 @@ fn of_two_closures_one_of_them_cut_off_nothing_is_mixed_and_nothing_is_lost_unse
         batch.each(|pair, [_, theirs]| pair.theirs(theirs));
         line.up();
         mine.flush(DEADLINE).unwrap();
-        let failed = batch.end(|pair, stored, [is_dead, _], memory| pair.judge(stored, is_dead, memory));
+        let failed =
+            batch.end(|pair, stored, [is_dead, _], memory| pair.judge(stored, is_dead, memory));
         for (seed, what) in failed {
             cases.failed(seed, &what);
         }
@@ -297,7 +353,8 @@ fn of_two_closures_at_once_that_are_written_behind_nothing_is_mixed_and_nothing_
         for memory in memories {
             memory.flush(DEADLINE).unwrap();
         }
-        let failed = batch.end(|pair, stored, dead, memory| pair.judge_updates(stored, dead, memory));
+        let failed =
+            batch.end(|pair, stored, dead, memory| pair.judge_updates(stored, dead, memory));
         for (seed, what) in failed {
             cases.failed(seed, &what);
         }

@@ -1,7 +1,9 @@
-//! A process with a memory, for tests of clocks: it is spoken to in lines, and runs under a clock of its own.
+//! A process with a memory, for tests of clocks: it is spoken to in lines, and runs under a clock
+//! of its own.
 //!
-//! `set <name> <value>`, `get <name>`, `stamp <name>`, `wall`, `connected`, `flush`; each is answered with a line.
-//! `keep <name> <value>` writes on a thread that keeps its own memory in a thread-local, and says `ended` when that has.
+//! `set <name> <value>`, `get <name>`, `stamp <name>`, `wall`, `connected`, `flush`; each is
+//! answered with a line. `keep <name> <value>` writes on a thread that keeps its own memory in a
+//! thread-local, and says `ended` when that has.
 
 use std::cell::RefCell;
 use std::env::args;
@@ -26,12 +28,19 @@ fn main() {
             ["set", name, value] => println!("{:?}", memory.set(&key(name), value.to_owned())),
             ["get", name] => println!("{:?}", memory.get(&key(name))),
             ["stamp", name] => println!("{:?}", memory.synced(&key(name)).last_modified()),
-            ["wall"] => println!("{}", SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_nanos())),
+            ["wall"] => println!(
+                "{}",
+                SystemTime::now()
+                    .duration_since(UNIX_EPOCH)
+                    .map_or(0, |time| time.as_nanos())
+            ),
             ["connected"] => println!("{}", memory.status().connected),
             ["flush"] => println!("{:?}", memory.flush(Duration::from_secs(10))),
             ["keep", name, value] => {
                 let (url, key, value) = (url.clone(), key(name), value.to_owned());
-                thread::spawn(move || keep(&url, &key, value)).join().expect("the thread ends in good order");
+                thread::spawn(move || keep(&url, &key, value))
+                    .join()
+                    .expect("the thread ends in good order");
                 println!("ended");
             }
             _ => panic!("not understood: {line}"),

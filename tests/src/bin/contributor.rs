@@ -1,10 +1,12 @@
-//! Another process that works on what many share. It is told in lines what to do, and answers each with one.
+//! Another process that works on what many share. It is told in lines what to do, and answers each
+//! with one.
 //!
-//! `contributor <url> <name>` says `opened`. `go <n>`: `n` times, it pushes `<name>/<i>` onto the list `items`, adds 1
-//! to `count` and inserts `<name>/<i>` into the map `entries`; answered with `did`. `race <kind>`: pushes or adds
-//! without end, until `stop`; `laps` says how many those are so far. `flush`: delivers all. `see`:
-//! how many writes were set aside, how many superseded, and how much it sees in `items`, `count` and `entries`.
-//! `come <n>`: `n` memories of their own add 1 to `count` each, and stay. `leave`: all of those are closed.
+//! `contributor <url> <name>` says `opened`. `go <n>`: `n` times, it pushes `<name>/<i>` onto the
+//! list `items`, adds 1 to `count` and inserts `<name>/<i>` into the map `entries`; answered with
+//! `did`. `race <kind>`: pushes or adds without end, until `stop`; `laps` says how many those are
+//! so far. `flush`: delivers all. `see`: how many writes were set aside, how many superseded, and
+//! how much it sees in `items`, `count` and `entries`. `come <n>`: `n` memories of their own add 1
+//! to `count` each, and stay. `leave`: all of those are closed.
 
 use std::collections::HashMap;
 use std::io::stdin;
@@ -27,7 +29,9 @@ struct Work {
 
 fn main() {
     let mut arguments = std::env::args().skip(1);
-    let (Some(url), Some(name)) = (arguments.next(), arguments.next()) else { panic!("contributor <url> <name>") };
+    let (Some(url), Some(name)) = (arguments.next(), arguments.next()) else {
+        panic!("contributor <url> <name>")
+    };
     let memory = Memory::open(&url).expect("it opens");
     let work = Work::attach(&memory);
     println!("opened");
@@ -38,44 +42,71 @@ fn main() {
             ["go", rounds] => {
                 for _ in 0..rounds.parse::<u64>().expect("a number") {
                     let item = format!("{name}/{done}");
-                    work.items().push(item.clone()).expect("a push is stored or queued");
+                    work.items()
+                        .push(item.clone())
+                        .expect("a push is stored or queued");
                     work.add_count(1).expect("an add is stored or queued");
-                    work.entries().insert(item, done).expect("an insert is stored or queued");
+                    work.entries()
+                        .insert(item, done)
+                        .expect("an insert is stored or queued");
                     done += 1;
                 }
                 println!("did");
             }
             ["race", kind] => {
-                race = Some(Race::start(work.items().clone(), work.synced_count().clone(), kind == "push"));
+                race = Some(Race::start(
+                    work.items().clone(),
+                    work.synced_count().clone(),
+                    kind == "push",
+                ));
                 println!("started");
             }
-            ["laps"] => println!("{}", race.as_ref().map_or(0, |race: &Race| race.laps.load(Ordering::Relaxed))),
+            ["laps"] => println!(
+                "{}",
+                race.as_ref()
+                    .map_or(0, |race: &Race| race.laps.load(Ordering::Relaxed))
+            ),
             ["stop"] => {
                 race.take().expect("it races").stop();
                 println!("stopped");
             }
             ["flush"] => {
-                memory.flush(DEADLINE).expect("the server is there at the end");
+                memory
+                    .flush(DEADLINE)
+                    .expect("the server is there at the end");
                 println!("flushed");
             }
             ["see"] => {
                 let status = memory.status();
-                let seen = [work.items().len(), work.entries().len()].map(|len| len.expect("it reads"));
+                let seen =
+                    [work.items().len(), work.entries().len()].map(|len| len.expect("it reads"));
                 let count = work.count().expect("it reads");
-                println!("{} {} {} {count} {}", status.dead_letters, status.superseded, seen[0], seen[1]);
+                println!(
+                    "{} {} {} {count} {}",
+                    status.dead_letters, status.superseded, seen[0], seen[1]
+                );
             }
             ["come", count] => {
                 for _ in 0..count.parse::<usize>().expect("a number") {
-                    // It waits for its answer however busy the machine is: what is queued goes with the process.
-                    let memory = Memory::builder().url(&url).timeout(DEADLINE).build().expect("it opens");
-                    let written = memory.add(&Key::<u64>::new("count"), 1).expect("an add is stored or queued");
+                    // It waits for its answer however busy the machine is: what is queued goes with
+                    // the process.
+                    let memory = Memory::builder()
+                        .url(&url)
+                        .timeout(DEADLINE)
+                        .build()
+                        .expect("it opens");
+                    let written = memory
+                        .add(&Key::<u64>::new("count"), 1)
+                        .expect("an add is stored or queued");
                     assert_eq!(written, Written::Stored);
                     others.push(memory);
                 }
                 println!("came");
             }
             ["leave"] => {
-                others.drain(..).for_each(|memory| memory.close(DEADLINE).expect("all is delivered"));
+                others
+                    .drain(..)
+                    .for_each(|memory| memory.close(DEADLINE).expect("all is delivered"));
                 println!("left");
             }
             _ => panic!("unknown command: {line}"),
@@ -91,11 +122,18 @@ struct Race {
 
 impl Race {
     fn start(items: Synced<Vec<String>>, count: Synced<u64>, pushes: bool) -> Self {
-        let (stop, laps) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let (stop, laps) = (
+            Arc::new(AtomicBool::new(false)),
+            Arc::new(AtomicU64::new(0)),
+        );
         let (told, done) = (Arc::clone(&stop), Arc::clone(&laps));
         let thread = thread::spawn(move || {
             while !told.load(Ordering::Relaxed) {
-                let written = if pushes { items.push("item".to_owned()) } else { count.add(1) };
+                let written = if pushes {
+                    items.push("item".to_owned())
+                } else {
+                    count.add(1)
+                };
                 written.expect("it is stored or queued");
                 done.fetch_add(1, Ordering::Relaxed);
             }

@@ -1,9 +1,9 @@
-//! Another process with a memory of its own, opened from the environment. It reads commands, one a line, and
-//! answers each with a line; at the end of its stdin it drops its memory and ends.
+//! Another process with a memory of its own, opened from the environment. It reads commands, one a
+//! line, and answers each with a line; at the end of its stdin it drops its memory and ends.
 //!
-//! `set <name> <json>`, `delete <name>`, `get <name>`, `write <name> <name>…` (writes to these keys in
-//! turn, on a thread, until it is told to stop), `writes` (how many so far), `stop` (the writes that it
-//! made, one a line, and `.`).
+//! `set <name> <json>`, `delete <name>`, `get <name>`, `write <name> <name>…` (writes to these keys
+//! in turn, on a thread, until it is told to stop), `writes` (how many so far), `stop` (the writes
+//! that it made, one a line, and `.`).
 
 use std::io::stdin;
 use std::sync::Arc;
@@ -22,15 +22,26 @@ fn main() {
         let words: Vec<&str> = line.split(' ').collect();
         match words[..] {
             ["set", name, json] => {
-                println!("{}", said(memory.set(&key(name), serde_json::from_str(json).expect("it is JSON"))));
+                println!(
+                    "{}",
+                    said(memory.set(&key(name), serde_json::from_str(json).expect("it is JSON")))
+                );
             }
             ["delete", name] => println!("{}", said(memory.delete(&key(name)))),
             ["get", name] => println!("{}", said(memory.get(&key(name)))),
             ["write", ref names @ ..] => {
-                writer = Some(Writer::start(memory.clone(), names.iter().map(|name| (*name).to_owned()).collect()));
+                writer = Some(Writer::start(
+                    memory.clone(),
+                    names.iter().map(|name| (*name).to_owned()).collect(),
+                ));
                 println!("started");
             }
-            ["writes"] => println!("{}", writer.as_ref().map_or(0, |writer| writer.count.load(Ordering::Relaxed))),
+            ["writes"] => println!(
+                "{}",
+                writer
+                    .as_ref()
+                    .map_or(0, |writer| writer.count.load(Ordering::Relaxed))
+            ),
             ["stop"] => {
                 for written in writer.take().expect("it writes").stop() {
                     println!("{written}");
@@ -61,7 +72,10 @@ struct Writer {
 
 impl Writer {
     fn start(memory: Memory, names: Vec<String>) -> Self {
-        let (stop, count) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let (stop, count) = (
+            Arc::new(AtomicBool::new(false)),
+            Arc::new(AtomicU64::new(0)),
+        );
         let (told, counted) = (Arc::clone(&stop), Arc::clone(&count));
         let thread = thread::spawn(move || {
             let mut written = Vec::new();
@@ -70,13 +84,21 @@ impl Writer {
                 let name = &names[usize::try_from(n).expect("a count is small") % names.len()];
                 let value = 1_000_000_000 + n;
                 let started = now();
-                memory.set(&Key::<u64>::named(name.clone()), value).expect("a write is stored or queued");
+                memory
+                    .set(&Key::<u64>::named(name.clone()), value)
+                    .expect("a write is stored or queued");
                 written.push(format!("{name} {value} {started} {}", now()));
             }
-            memory.flush(std::time::Duration::from_secs(20)).expect("the server is there at the end");
+            memory
+                .flush(std::time::Duration::from_secs(20))
+                .expect("the server is there at the end");
             written
         });
-        Self { stop, count, thread }
+        Self {
+            stop,
+            count,
+            thread,
+        }
     }
 
     fn stop(self) -> Vec<String> {
@@ -86,5 +108,8 @@ impl Writer {
 }
 
 fn now() -> u128 {
-    SystemTime::now().duration_since(UNIX_EPOCH).expect("it is past 1970").as_nanos()
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .expect("it is past 1970")
+        .as_nanos()
 }

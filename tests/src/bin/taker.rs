@@ -1,9 +1,10 @@
 //! Another process that takes elements out of the list `jobs`. It is told in lines what to do.
 //!
-//! `taker <url>` says `opened`. `take`: takes the first one, and says which. `work`: takes the first one again and again,
-//! until `stop`, and says `job <n>` for each; answered with `stopped`, and how many calls were in doubt. `rest`: how many
-//! writes wait, and how many dead letters there are. `flush`: delivers all. `claim <from> <to>`: inserts these into the set
-//! `claims`, confirmed, until that is known or in doubt, and says `true`, `false` or `InDoubt` for each, in one line.
+//! `taker <url>` says `opened`. `take`: takes the first one, and says which. `work`: takes the
+//! first one again and again, until `stop`, and says `job <n>` for each; answered with `stopped`,
+//! and how many calls were in doubt. `rest`: how many writes wait, and how many dead letters there
+//! are. `flush`: delivers all. `claim <from> <to>`: inserts these into the set `claims`, confirmed,
+//! until that is known or in doubt, and says `true`, `false` or `InDoubt` for each, in one line.
 
 use std::collections::HashSet;
 use std::io::stdin;
@@ -18,10 +19,14 @@ const DEADLINE: Duration = Duration::from_secs(60);
 
 fn main() {
     let url = std::env::args().nth(1).expect("taker <url>");
-    let memory = Memory::builder().url(url).backoff(Duration::from_millis(5), Duration::from_millis(50));
+    let memory = Memory::builder()
+        .url(url)
+        .backoff(Duration::from_millis(5), Duration::from_millis(50));
     let memory = memory.build().expect("it opens");
     let jobs = memory.synced(&Key::<Vec<u64>>::new("jobs"));
-    let claims = memory.synced(&Key::<HashSet<u64>>::new("claims")).confirmed();
+    let claims = memory
+        .synced(&Key::<HashSet<u64>>::new("claims"))
+        .confirmed();
     println!("opened");
     let mut work = None;
     for line in stdin().lines().map_while(Result::ok) {
@@ -36,7 +41,10 @@ fn main() {
             ["stop"] => {
                 let (is_over, thread) = work.take().expect("it works");
                 is_over.store(true, Ordering::Relaxed);
-                println!("stopped {}", thread.join().expect("no call fails for another reason"));
+                println!(
+                    "stopped {}",
+                    thread.join().expect("no call fails for another reason")
+                );
             }
             ["rest"] => {
                 let status = memory.status();
@@ -63,7 +71,9 @@ fn go_on(jobs: &Synced<Vec<u64>>, is_over: &AtomicBool) -> u64 {
             Err(error) => match error.kind() {
                 // It goes back by itself.
                 ErrorKind::InDoubt => in_doubt += 1,
-                ErrorKind::Unavailable | ErrorKind::Conflict => thread::park_timeout(Duration::from_millis(1)),
+                ErrorKind::Unavailable | ErrorKind::Conflict => {
+                    thread::park_timeout(Duration::from_millis(1))
+                }
                 kind => panic!("{kind:?}: {error}"),
             },
         }
@@ -77,7 +87,9 @@ fn claim(claims: &Synced<HashSet<u64>>, member: u64) -> String {
             Ok(is_ours) => return is_ours.to_string(),
             Err(error) => match error.kind() {
                 ErrorKind::InDoubt => return "InDoubt".to_owned(),
-                ErrorKind::Unavailable | ErrorKind::Conflict => thread::park_timeout(Duration::from_millis(1)),
+                ErrorKind::Unavailable | ErrorKind::Conflict => {
+                    thread::park_timeout(Duration::from_millis(1))
+                }
                 kind => panic!("{kind:?}: {error}"),
             },
         }

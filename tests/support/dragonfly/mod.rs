@@ -1,4 +1,5 @@
-//! A proxy that makes a Redis behave as Dragonfly does, where the two differ: of Dragonfly itself there is no binary here.
+//! A proxy that makes a Redis behave as Dragonfly does, where the two differ: of Dragonfly itself
+//! there is no binary here.
 //!
 //! - `rules.rs`: what it does with requests and answers
 //! - `guard.lua`: what it lets a script do
@@ -25,13 +26,13 @@ use crate::port::{Address, Port};
 
 const CHUNK: usize = 64 * 1024;
 
-/// One in so many answers and pushes is late, by so much at most: a push comes before or after the answer that it
-/// refers to.
+/// One in so many answers and pushes is late, by so much at most: a push comes before or after the
+/// answer that it refers to.
 const ONE_IN: u32 = 6;
 const LATE: Duration = Duration::from_millis(3);
 
-/// A Redis behind Dragonfly's rules: no BCAST, no undeclared keys, one key in each push, which comes before or after the
-/// answer that it refers to, and so on.
+/// A Redis behind Dragonfly's rules: no BCAST, no undeclared keys, one key in each push, which
+/// comes before or after the answer that it refers to, and so on.
 #[derive(Debug)]
 pub struct Dragonfly {
     port: Port,
@@ -47,19 +48,32 @@ impl Dragonfly {
         let (end, ended) = oneshot::channel();
         let (tell, listening) = std::sync::mpsc::channel();
         let run = move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            runtime.expect("a runtime can be built").block_on(async move {
-                let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, here)).await.expect("the port is claimed");
-                tell.send(()).expect("somebody waits");
-                tokio::select! {
-                    () = listen(listener, there) => {}
-                    _ = ended => {}
-                }
-            });
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build();
+            runtime
+                .expect("a runtime can be built")
+                .block_on(async move {
+                    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, here))
+                        .await
+                        .expect("the port is claimed");
+                    tell.send(()).expect("somebody waits");
+                    tokio::select! {
+                        () = listen(listener, there) => {}
+                        _ = ended => {}
+                    }
+                });
         };
-        let thread = thread::Builder::new().name("dragonfly".to_owned()).spawn(run).expect("a thread can be started");
+        let thread = thread::Builder::new()
+            .name("dragonfly".to_owned())
+            .spawn(run)
+            .expect("a thread can be started");
         listening.recv().expect("it listens");
-        Self { port, end: Some(end), thread: Some(thread) }
+        Self {
+            port,
+            end: Some(end),
+            thread: Some(thread),
+        }
     }
 
     /// `dragonfly://127.0.0.1:<port>`.
@@ -86,7 +100,10 @@ impl Drop for Dragonfly {
 async fn listen(listener: TcpListener, there: u16) {
     let scripts = Arc::new(Scripts::default());
     loop {
-        let (client, _) = listener.accept().await.expect("connections can be accepted");
+        let (client, _) = listener
+            .accept()
+            .await
+            .expect("connections can be accepted");
         let scripts = Arc::clone(&scripts);
         tokio::spawn(async move {
             // A server that is not there: the client is let go.
@@ -121,7 +138,11 @@ struct Late(VecDeque<(Instant, Vec<u8>)>);
 
 impl Late {
     fn push(&mut self, value: &Resp) {
-        let late = if fastrand::u32(..ONE_IN) == 0 { LATE.mul_f64(fastrand::f64()) } else { Duration::ZERO };
+        let late = if fastrand::u32(..ONE_IN) == 0 {
+            LATE.mul_f64(fastrand::f64())
+        } else {
+            Duration::ZERO
+        };
         let due = Instant::now() + late;
         let due = self.0.back().map_or(due, |(before, _)| due.max(*before));
         self.0.push_back((due, value.bytes()));
@@ -132,14 +153,25 @@ impl Late {
     }
 
     fn leaves(&mut self, now: Instant) -> Option<Vec<u8>> {
-        self.0.front().is_some_and(|(due, _)| *due <= now).then(|| self.0.pop_front()).flatten().map(|(_, bytes)| bytes)
+        self.0
+            .front()
+            .is_some_and(|(due, _)| *due <= now)
+            .then(|| self.0.pop_front())
+            .flatten()
+            .map(|(_, bytes)| bytes)
     }
 }
 
 impl Link {
     fn new(scripts: Arc<Scripts>) -> Self {
         let (answers, pushes) = (Late::default(), Late::default());
-        Self { scripts, is_resp3: false, asked: VecDeque::new(), answers, pushes }
+        Self {
+            scripts,
+            is_resp3: false,
+            asked: VecDeque::new(),
+            answers,
+            pushes,
+        }
     }
 
     async fn run(mut self, mut client: TcpStream, mut server: TcpStream) -> io::Result<()> {
@@ -154,7 +186,10 @@ impl Link {
                 leaving.extend(bytes);
             }
             client_writes.write_all(&leaving).await?;
-            let due = [self.answers.next_due(), self.pushes.next_due()].into_iter().flatten().min();
+            let due = [self.answers.next_due(), self.pushes.next_due()]
+                .into_iter()
+                .flatten()
+                .min();
             from_client.reserve(CHUNK);
             from_server.reserve(CHUNK);
             tokio::select! {
@@ -196,9 +231,13 @@ impl Link {
 
     fn answer(&mut self, answer: Resp) {
         match answer {
-            Resp::Many(b'>', push) => rules::one_by_one(push).iter().for_each(|push| self.pushes.push(push)),
+            Resp::Many(b'>', push) => rules::one_by_one(push)
+                .iter()
+                .for_each(|push| self.pushes.push(push)),
             answer => {
-                let Some(Asked::OfServer(how)) = self.asked.pop_front() else { panic!("nobody asked for {answer:?}") };
+                let Some(Asked::OfServer(how)) = self.asked.pop_front() else {
+                    panic!("nobody asked for {answer:?}")
+                };
                 self.answers.push(&rules::changed(answer, how));
                 self.answer_here();
             }
@@ -217,7 +256,10 @@ impl Link {
 /// Takes all values out of what has arrived that have come in full.
 fn take_all(arrived: &mut Vec<u8>, mut take: impl FnMut(Resp)) {
     let mut at = 0;
-    while let Some((value, length)) = (at < arrived.len()).then(|| Resp::parse(&arrived[at..])).flatten() {
+    while let Some((value, length)) = (at < arrived.len())
+        .then(|| Resp::parse(&arrived[at..]))
+        .flatten()
+    {
         at += length;
         take(value);
     }

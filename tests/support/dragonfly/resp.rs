@@ -24,7 +24,10 @@ impl Resp {
         match (line[0], count()) {
             (kind @ (b'$' | b'=' | b'!'), Some(length)) => {
                 let value = bytes.get(body..body + length + 2)?;
-                Some((Self::Bulk(kind, value[..length].to_vec()), body + length + 2))
+                Some((
+                    Self::Bulk(kind, value[..length].to_vec()),
+                    body + length + 2,
+                ))
             }
             (kind @ (b'*' | b'%' | b'~' | b'>'), Some(count)) => {
                 let count = if kind == b'%' { 2 * count } else { count };
@@ -53,7 +56,14 @@ impl Resp {
                 to.extend_from_slice(b"\r\n");
             }
             Self::Many(kind, values) => {
-                head(*kind, if *kind == b'%' { values.len() / 2 } else { values.len() });
+                head(
+                    *kind,
+                    if *kind == b'%' {
+                        values.len() / 2
+                    } else {
+                        values.len()
+                    },
+                );
                 for value in values {
                     value.write(to);
                 }
@@ -94,12 +104,14 @@ mod tests {
 
     #[test]
     fn a_value_is_what_it_was_and_ends_where_it_ends() {
-        let all =
-            "$3\r\na\r\n\r\n*2\r\n:1\r\n*-1\r\n%1\r\n$1\r\nk\r\n_\r\n>2\r\n$1\r\nx\r\n*0\r\n+OK\r\n-ERR no\r\n$-1\r\n";
+        let all = "$3\r\na\r\n\r\n*2\r\n:1\r\n*-1\r\n%1\r\n$1\r\nk\r\n_\r\n>2\r\n$1\r\nx\r\n*0\r\n+OK\r\n-ERR no\r\n$-1\r\n";
         let (mut rest, mut seen) = (all.as_bytes(), Vec::new());
         while !rest.is_empty() {
             let (value, length) = Resp::parse(rest).unwrap();
-            assert!((0..length).all(|less| Resp::parse(&rest[..less]).is_none()), "{value:?} ends later");
+            assert!(
+                (0..length).all(|less| Resp::parse(&rest[..less]).is_none()),
+                "{value:?} ends later"
+            );
             assert_eq!(value.bytes(), rest[..length]);
             rest = &rest[length..];
             seen.push(value);

@@ -1,4 +1,5 @@
-//! What Dragonfly does with a request that Redis does otherwise. Read in its sources, v1.14 to v1.40.1.
+//! What Dragonfly does with a request that Redis does otherwise. Read in its sources, v1.14 to
+//! v1.40.1.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -37,12 +38,19 @@ impl Scripts {
     fn guarded(&self, text: &str) -> String {
         let guarded = format!("{GUARD}{text}");
         let (plain, hash) = (hash(text), hash(&guarded));
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(plain, hash);
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(plain, hash);
         guarded
     }
 
     fn guarded_hash(&self, plain: &str) -> Option<String> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(plain).cloned()
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(plain)
+            .cloned()
     }
 }
 
@@ -57,7 +65,11 @@ fn error(text: &str) -> Fate {
 /// What becomes of a request on a connection that speaks RESP3, or does not.
 pub(super) fn fate(mut words: Vec<Vec<u8>>, is_resp3: bool, scripts: &Scripts) -> Fate {
     let text = |word: &Vec<u8>| String::from_utf8_lossy(word).into_owned();
-    let upper: Vec<String> = words.iter().take(8).map(|word| text(word).to_uppercase()).collect();
+    let upper: Vec<String> = words
+        .iter()
+        .take(8)
+        .map(|word| text(word).to_uppercase())
+        .collect();
     let upper: Vec<&str> = upper.iter().map(String::as_str).collect();
     match upper[..] {
         ["CLIENT", "TRACKING", ..] if !is_resp3 => {
@@ -65,14 +77,23 @@ pub(super) fn fate(mut words: Vec<Vec<u8>>, is_resp3: bool, scripts: &Scripts) -
         }
         ["CLIENT", "TRACKING", _, ref options @ ..] => match options {
             // It answers, and tracks nothing.
-            ["NOLOOP"] => Fate::Passed(["CLIENT", "TRACKING", "OFF"].map(Vec::from).to_vec(), Answer::AsItIs),
+            ["NOLOOP"] => Fate::Passed(
+                ["CLIENT", "TRACKING", "OFF"].map(Vec::from).to_vec(),
+                Answer::AsItIs,
+            ),
             [] | ["OPTIN" | "OPTOUT"] => Fate::Passed(words, Answer::AsItIs),
             _ => error("syntax error"),
         },
-        ["CLIENT", subcommand @ ("TRACKINGINFO" | "NO-EVICT" | "NO-TOUCH" | "REPLY"), ..] => {
-            error(&format!("Unknown subcommand or wrong number of arguments for '{subcommand}'. Try CLIENT HELP."))
+        [
+            "CLIENT",
+            subcommand @ ("TRACKINGINFO" | "NO-EVICT" | "NO-TOUCH" | "REPLY"),
+            ..,
+        ] => error(&format!(
+            "Unknown subcommand or wrong number of arguments for '{subcommand}'. Try CLIENT HELP."
+        )),
+        [name @ ("FUNCTION" | "FCALL" | "FCALL_RO"), ..] => {
+            error(&format!("unknown command `{name}`"))
         }
-        [name @ ("FUNCTION" | "FCALL" | "FCALL_RO"), ..] => error(&format!("unknown command `{name}`")),
         ["SCRIPT", "LOAD", _] => {
             let plain = text(&words[2]);
             words[2] = scripts.guarded(&plain).into_bytes();
@@ -121,9 +142,10 @@ pub(super) fn changed(answer: Resp, how: Answer) -> Resp {
 pub(super) fn one_by_one(push: Vec<Resp>) -> Vec<Resp> {
     let of = |what: Resp| Resp::Many(b'>', vec![Resp::bulk("invalidate"), what]);
     match &push[..] {
-        [Resp::Bulk(_, kind), Resp::Many(array, keys)] if kind == b"invalidate" => {
-            keys.iter().map(|key| of(Resp::Many(*array, vec![key.clone()]))).collect()
-        }
+        [Resp::Bulk(_, kind), Resp::Many(array, keys)] if kind == b"invalidate" => keys
+            .iter()
+            .map(|key| of(Resp::Many(*array, vec![key.clone()])))
+            .collect(),
         _ => vec![Resp::Many(b'>', push)],
     }
 }

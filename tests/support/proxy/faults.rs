@@ -66,7 +66,9 @@ pub(super) struct Trigger {
 
 impl fmt::Debug for Trigger {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Trigger").field("cut", &self.cut).finish_non_exhaustive()
+        f.debug_struct("Trigger")
+            .field("cut", &self.cut)
+            .finish_non_exhaustive()
     }
 }
 

@@ -66,7 +66,15 @@ impl Link {
     pub(super) fn new(id: u64, shared: Arc<Shared>, client: TcpStream, server: TcpStream) -> Self {
         let _ = (client.set_nodelay(true), server.set_nodelay(true));
         let (queue, ended, next) = (Both::default(), Both::default(), Both::default());
-        Self { id, shared, client: Some(client), server, queue, ended, next }
+        Self {
+            id,
+            shared,
+            client: Some(client),
+            server,
+            queue,
+            ended,
+            next,
+        }
     }
 
     pub(super) async fn run(mut self) {
@@ -76,7 +84,10 @@ impl Link {
             if self.is_to_be_cut() && self.cut(Cut::Reset) == Next::Over {
                 return self.drain().await;
             }
-            let may = Both { to_server: self.may(ToServer), to_client: self.may(ToClient) };
+            let may = Both {
+                to_server: self.may(ToServer),
+                to_client: self.may(ToClient),
+            };
             let due = match (&may.to_server, &may.to_client) {
                 (May::WaitUntil(a), May::WaitUntil(b)) => Some(*a.min(b)),
                 (May::WaitUntil(due), _) | (_, May::WaitUntil(due)) => Some(*due),
@@ -121,12 +132,21 @@ impl Link {
         };
         self.ended[direction] |= bytes.is_empty();
         let mut faults = self.shared.faults();
-        let link = faults.links.get_mut(&self.id).expect("a link outlives its task");
+        let link = faults
+            .links
+            .get_mut(&self.id)
+            .expect("a link outlives its task");
         let lost = direction == ToClient && link.lose.is_some();
         if direction == ToServer {
             link.queued += bytes.len() as u64;
         }
-        self.queue[direction].push_back(Chunk { arrived: Instant::now(), bytes, passed: 0, lost, examined: false });
+        self.queue[direction].push_back(Chunk {
+            arrived: Instant::now(),
+            bytes,
+            passed: 0,
+            lost,
+            examined: false,
+        });
         true
     }
 
@@ -139,8 +159,13 @@ impl Link {
         if faults.stall || direction == ToServer && faults.links[&self.id].hold {
             return May::Wait;
         }
-        let due = (head.arrived + faults.delay[direction]).max(self.next[direction].unwrap_or(head.arrived));
-        if due > Instant::now() { May::WaitUntil(due) } else { May::Pass }
+        let due = (head.arrived + faults.delay[direction])
+            .max(self.next[direction].unwrap_or(head.arrived));
+        if due > Instant::now() {
+            May::WaitUntil(due)
+        } else {
+            May::Pass
+        }
     }
 
     /// Passes as much of a queue's head as the faults and the receiver allow.
@@ -154,7 +179,10 @@ impl Link {
         let shared = Arc::clone(&self.shared);
         let mut faults = shared.faults();
         // Once more, now that nobody can change them.
-        if faults.stall || direction == ToServer && faults.links[&self.id].hold || faults.links[&self.id].cut {
+        if faults.stall
+            || direction == ToServer && faults.links[&self.id].hold
+            || faults.links[&self.id].cut
+        {
             return Next::Go;
         }
         let Some(head) = self.queue[direction].front_mut() else {
@@ -191,7 +219,8 @@ impl Link {
             // Nobody is there any more: what they would have got is gone.
             None | Some(Err(_)) => (rest.len(), 0),
         };
-        let time_for = |pace: u32| Duration::from_secs(1) * u32::try_from(done).unwrap_or(u32::MAX) / pace;
+        let time_for =
+            |pace: u32| Duration::from_secs(1) * u32::try_from(done).unwrap_or(u32::MAX) / pace;
         self.next[direction] = pace.map(|pace| Instant::now() + time_for(pace));
         head.passed += done;
         if head.passed == head.bytes.len() {
@@ -199,7 +228,11 @@ impl Link {
         }
         faults.passed[direction] += written as u64;
         if direction == ToServer {
-            faults.links.get_mut(&self.id).expect("a link outlives its task").queued -= done as u64;
+            faults
+                .links
+                .get_mut(&self.id)
+                .expect("a link outlives its task")
+                .queued -= done as u64;
         }
         if let Some(left) = &mut faults.cut_after[direction] {
             *left = left.saturating_sub(written as u64);
@@ -215,7 +248,8 @@ impl Link {
         Next::Go
     }
 
-    /// Shows the trigger the head of the requests. Where it fires, answers that arrived before it still pass.
+    /// Shows the trigger the head of the requests. Where it fires, answers that arrived before it
+    /// still pass.
     fn examine(&mut self) {
         let shared = Arc::clone(&self.shared);
         let mut faults = shared.faults();
@@ -244,7 +278,12 @@ impl Link {
                 break;
             }
         }
-        shared.faults().links.get_mut(&self.id).expect("a link outlives its task").lose = lose;
+        shared
+            .faults()
+            .links
+            .get_mut(&self.id)
+            .expect("a link outlives its task")
+            .lose = lose;
     }
 
     /// The sender of a direction has ended, and all of it has passed.
@@ -266,7 +305,8 @@ impl Link {
                 Cut::Reset => {
                     let _ = client.set_zero_linger();
                 }
-                // Unread requests would make the kernel send RST; they are read until the client has understood.
+                // Unread requests would make the kernel send RST; they are read until the client
+                // has understood.
                 Cut::Finish => {
                     let _ = shutdown(&client);
                     tokio::spawn(discard(client));
@@ -286,7 +326,10 @@ impl Link {
         }
         let mut faults = self.shared.faults();
         faults.cuts += 1;
-        let link = faults.links.get_mut(&self.id).expect("a link outlives its task");
+        let link = faults
+            .links
+            .get_mut(&self.id)
+            .expect("a link outlives its task");
         let goes_on = link.hold;
         link.cut = false;
         if !goes_on {
@@ -310,7 +353,10 @@ impl Link {
 /// Reads until the other side has closed, for a while.
 async fn discard(mut stream: TcpStream) {
     let mut bytes = vec![0; CHUNK];
-    let _ = timeout(PATIENCE, async { while matches!(stream.read(&mut bytes).await, Ok(1..)) {} }).await;
+    let _ = timeout(PATIENCE, async {
+        while matches!(stream.read(&mut bytes).await, Ok(1..)) {}
+    })
+    .await;
 }
 
 fn shutdown(stream: &TcpStream) -> io::Result<()> {

@@ -1,7 +1,8 @@
 //! A TCP proxy that does what networks do, exactly when it is told.
 //!
 //! One task owns both sockets of a connection. What may pass is decided, written and counted in one
-//! step under the lock of [`Faults`], so that a fault holds for every byte after the call that set it.
+//! step under the lock of [`Faults`], so that a fault holds for every byte after the call that set
+//! it.
 
 mod faults;
 mod link;
@@ -32,7 +33,8 @@ pub enum Direction {
     ToClient,
 }
 
-/// A TCP proxy in front of a server. Give its [`url`](Proxy::url) to what is tested, and faults to it.
+/// A TCP proxy in front of a server. Give its [`url`](Proxy::url) to what is tested, and faults to
+/// it.
 ///
 /// Connections that it accepts while the server is down are closed at once; for a refusal that the
 /// client sees as one, see [`refuse`](Proxy::refuse).
@@ -55,16 +57,22 @@ impl Proxy {
         let (here, there) = (local(port.number), local(server.port()));
         let thread = {
             let shared = Arc::clone(&shared);
-            thread::Builder::new().name("proxy".to_owned()).spawn(move || {
-                tokio::runtime::Builder::new_current_thread()
-                    .enable_all()
-                    .build()
-                    .expect("a runtime can be built")
-                    .block_on(listen(shared, here, there));
-            })
+            thread::Builder::new()
+                .name("proxy".to_owned())
+                .spawn(move || {
+                    tokio::runtime::Builder::new_current_thread()
+                        .enable_all()
+                        .build()
+                        .expect("a runtime can be built")
+                        .block_on(listen(shared, here, there));
+                })
         };
         let thread = Some(thread.expect("a thread can be started"));
-        let proxy = Self { port, shared, thread };
+        let proxy = Self {
+            port,
+            shared,
+            thread,
+        };
         proxy.settle("the proxy listens", |faults| faults.listening);
         proxy
     }
@@ -79,15 +87,18 @@ impl Proxy {
         self.port.number
     }
 
-    /// Cuts all connections; clients see a reset. What has passed reaches the server, and its answers
-    /// are lost. Requests on [hold](Self::hold_requests) stay on hold, with their client gone.
+    /// Cuts all connections; clients see a reset. What has passed reaches the server, and its
+    /// answers are lost. Requests on [hold](Self::hold_requests) stay on hold, with their client
+    /// gone.
     pub fn cut(&self) {
         self.change(|faults| {
             for link in faults.links.values_mut() {
                 link.cut = true;
             }
         });
-        self.settle("the connections are cut", |faults| faults.links.values().all(|link| !link.cut));
+        self.settle("the connections are cut", |faults| {
+            faults.links.values().all(|link| !link.cut)
+        });
     }
 
     /// Whether new connections are refused (`ECONNREFUSED`); those that are open stay.
@@ -96,8 +107,9 @@ impl Proxy {
         self.settle("the proxy heeds", |faults| faults.listening != refuse);
     }
 
-    /// Cuts a connection, once, as soon as exactly `bytes` more have passed in a direction (counted over all
-    /// connections); with 0, when the next byte arrives, which does not pass. What passed is delivered.
+    /// Cuts a connection, once, as soon as exactly `bytes` more have passed in a direction (counted
+    /// over all connections); with 0, when the next byte arrives, which does not pass. What passed
+    /// is delivered.
     pub fn cut_after_bytes(&self, direction: Direction, bytes: u64) {
         self.change(|faults| faults.cut_after[direction] = Some(bytes));
     }
@@ -113,14 +125,14 @@ impl Proxy {
     }
 
     /// Once: on the first connection whose requests from now on make `predicate` true, answers are
-    /// dropped until it is cut. `predicate` sees all bytes of that connection since this call. Answers to
-    /// requests that were sent just before may be lost with them.
+    /// dropped until it is cut. `predicate` sees all bytes of that connection since this call.
+    /// Answers to requests that were sent just before may be lost with them.
     pub fn swallow_answer_after(&self, predicate: impl FnMut(&[u8]) -> bool + Send + 'static) {
         self.arm(predicate, false);
     }
 
-    /// Like [`swallow_answer_after`](Self::swallow_answer_after), and cuts the connection when the answer comes:
-    /// the request was carried out, and the client does not learn it.
+    /// Like [`swallow_answer_after`](Self::swallow_answer_after), and cuts the connection when the
+    /// answer comes: the request was carried out, and the client does not learn it.
     pub fn lose_answer_to(&self, predicate: impl FnMut(&[u8]) -> bool + Send + 'static) {
         self.arm(predicate, true);
     }
@@ -161,7 +173,12 @@ impl Proxy {
 
     /// How many bytes of requests are on hold.
     pub fn held(&self) -> u64 {
-        self.faults().links.values().filter(|link| link.hold).map(|link| link.queued).sum()
+        self.faults()
+            .links
+            .values()
+            .filter(|link| link.hold)
+            .map(|link| link.queued)
+            .sum()
     }
 
     /// How many bytes have passed in a direction.
@@ -179,7 +196,8 @@ impl Proxy {
         self.faults().accepted
     }
 
-    /// How many connections are open, those included whose client has gone and whose requests are on hold.
+    /// How many connections are open, those included whose client has gone and whose requests are
+    /// on hold.
     pub fn open(&self) -> usize {
         self.faults().links.len()
     }
@@ -191,7 +209,10 @@ impl Proxy {
 
     fn arm(&self, predicate: impl FnMut(&[u8]) -> bool + Send + 'static, cut: bool) {
         self.change(|faults| {
-            faults.trigger = Some(Trigger { predicate: Box::new(predicate), cut });
+            faults.trigger = Some(Trigger {
+                predicate: Box::new(predicate),
+                cut,
+            });
             for link in faults.links.values_mut() {
                 link.seen.clear();
             }
@@ -285,18 +306,26 @@ async fn listen(shared: Arc<Shared>, here: SocketAddr, there: SocketAddr) {
 
 async fn accept(listener: Option<&TcpListener>) -> TcpStream {
     match listener {
-        Some(listener) => listener.accept().await.expect("connections can be accepted").0,
+        Some(listener) => {
+            listener
+                .accept()
+                .await
+                .expect("connections can be accepted")
+                .0
+        }
         None => pending().await,
     }
 }
 
-/// Listens again. A process that is being started by another test holds what this one has closed until it has
-/// become its program.
+/// Listens again. A process that is being started by another test holds what this one has closed
+/// until it has become its program.
 async fn rebind(here: SocketAddr) -> TcpListener {
     let bound = timeout(PATIENCE, async {
         loop {
             match TcpListener::bind(here).await {
-                Err(error) if error.kind() == ErrorKind::AddrInUse => sleep(Duration::from_millis(1)).await,
+                Err(error) if error.kind() == ErrorKind::AddrInUse => {
+                    sleep(Duration::from_millis(1)).await
+                }
                 bound => return bound.expect("the port is claimed"),
             }
         }

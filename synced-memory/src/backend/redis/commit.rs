@@ -38,24 +38,41 @@ pub(super) struct Calls {
 
 impl Committer {
     pub(super) fn new(sidecar_ttl: Duration) -> Self {
-        Self { sidecar_ttl, sends_text: AtomicBool::new(true), one_by_one: AtomicBool::new(false) }
+        Self {
+            sidecar_ttl,
+            sends_text: AtomicBool::new(true),
+            one_by_one: AtomicBool::new(false),
+        }
     }
 
     pub(super) fn calls(&self, batch: &[Attempt], now: u64) -> Calls {
-        let most = if self.one_by_one.load(Ordering::Relaxed) { 1 } else { KEYS_IN_ONE_CALL };
+        let most = if self.one_by_one.load(Ordering::Relaxed) {
+            1
+        } else {
+            KEYS_IN_ONE_CALL
+        };
         let chunks = batch.chunks(most);
-        let mut calls = Calls { commands: Pipeline::with_capacity(chunks.len()), sizes: Vec::new() };
-        // Once in a session, and again after the server forgot it: later calls in a pipeline find it there.
+        let mut calls = Calls {
+            commands: Pipeline::with_capacity(chunks.len()),
+            sizes: Vec::new(),
+        };
+        // Once in a session, and again after the server forgot it: later calls in a pipeline find
+        // it there.
         let mut sends_text = self.sends_text.swap(false, Ordering::Relaxed);
         for chunk in chunks {
             calls.sizes.push(chunk.len());
-            calls.commands.add_command(self.call(chunk, now, std::mem::take(&mut sends_text)));
+            calls
+                .commands
+                .add_command(self.call(chunk, now, std::mem::take(&mut sends_text)));
         }
         calls
     }
 
     fn call(&self, attempts: &[Attempt], now: u64, sends_text: bool) -> Cmd {
-        let bytes = attempts.iter().map(|attempt| 160 + 2 * attempt.key.len() + attempt.size()).sum();
+        let bytes = attempts
+            .iter()
+            .map(|attempt| 160 + 2 * attempt.key.len() + attempt.size())
+            .sum();
         let mut call = Cmd::with_capacity(4 + 8 * attempts.len(), bytes);
         if sends_text {
             call.arg("EVAL").arg(TEXT);
@@ -67,7 +84,11 @@ impl Committer {
             call.arg(&*attempt.key).arg(key::sidecar(&attempt.key));
         }
         let recent = commit::recent(self.sidecar_ttl);
-        let (kept, steps, now) = (millis(self.sidecar_ttl + recent), recent.as_secs() + 1, now / 1_000_000_000);
+        let (kept, steps, now) = (
+            millis(self.sidecar_ttl + recent),
+            recent.as_secs() + 1,
+            now / 1_000_000_000,
+        );
         call.arg(format!("{kept} {steps} {now} {RECORDS}"));
         for attempt in attempts {
             call.arg(attempt.writer).arg(attempt.sequence);
@@ -86,12 +107,18 @@ impl Committer {
     }
 
     /// An answer for each attempt, from an answer for each call.
-    pub(super) fn answers(&self, sizes: Vec<usize>, answers: Vec<Value>) -> Vec<Result<Outcome, Fault>> {
+    pub(super) fn answers(
+        &self,
+        sizes: Vec<usize>,
+        answers: Vec<Value>,
+    ) -> Vec<Result<Outcome, Fault>> {
         let mut outcomes = Vec::with_capacity(sizes.iter().sum());
         for (size, answer) in sizes.into_iter().zip(answers) {
             match answer {
                 Value::Int(1) => outcomes.extend(std::iter::repeat_n(Ok(REPLACED), size)),
-                Value::Array(of_each) if of_each.len() == size => outcomes.extend(of_each.into_iter().map(outcome)),
+                Value::Array(of_each) if of_each.len() == size => {
+                    outcomes.extend(of_each.into_iter().map(outcome))
+                }
                 Value::ServerError(error) => {
                     let fault = self.fault_of_call(size, &error);
                     outcomes.extend(std::iter::repeat_n(Err(fault), size));
@@ -124,25 +151,48 @@ impl Committer {
 fn step(attempt: &Attempt) -> Option<u64> {
     /// Lua's numbers are whole up to here.
     const WHOLE: u64 = 1 << 53;
-    let keeps = matches!(attempt.change, Change::Put { ttl: TimeToLive::Keep, .. });
+    let keeps = matches!(
+        attempt.change,
+        Change::Put {
+            ttl: TimeToLive::Keep,
+            ..
+        }
+    );
     let is_common = matches!(attempt.expects, Expects::Anything | Expects::Stamped { .. });
-    let recorded = attempt.recorded.filter(|_| keeps && is_common && attempt.retry.is_none())?;
-    attempt.sequence.checked_sub(recorded).filter(|step| *step > 0 && attempt.sequence < WHOLE)
+    let recorded = attempt
+        .recorded
+        .filter(|_| keeps && is_common && attempt.retry.is_none())?;
+    attempt
+        .sequence
+        .checked_sub(recorded)
+        .filter(|step| *step > 0 && attempt.sequence < WHOLE)
 }
 
 /// What is to be done, and on what.
 fn how(attempt: &Attempt) -> Cow<'static, [u8]> {
     let change = match &attempt.change {
-        Change::Put { ttl: TimeToLive::Keep, .. } => "keep".into(),
-        Change::Put { ttl: TimeToLive::Never, .. } => "never".into(),
-        Change::Put { ttl: TimeToLive::For(ttl), .. } => millis(*ttl).max(1).to_string().into(),
+        Change::Put {
+            ttl: TimeToLive::Keep,
+            ..
+        } => "keep".into(),
+        Change::Put {
+            ttl: TimeToLive::Never,
+            ..
+        } => "never".into(),
+        Change::Put {
+            ttl: TimeToLive::For(ttl),
+            ..
+        } => millis(*ttl).max(1).to_string().into(),
         Change::Delete => Cow::Borrowed("delete"),
     };
     if (&*change, &attempt.expects, attempt.retry) == ("keep", &Expects::Anything, None) {
         return b"keep"[..].into();
     }
     // Rounded up: the record of it may have the second before, and is gone with that.
-    let retry = attempt.retry.map(|ago| (ago.as_secs() + 1).to_string()).unwrap_or_default();
+    let retry = attempt
+        .retry
+        .map(|ago| (ago.as_secs() + 1).to_string())
+        .unwrap_or_default();
     let mut how = format!("{change} {retry} ").into_bytes();
     match &attempt.expects {
         Expects::Anything => {}
@@ -161,7 +211,10 @@ fn how(attempt: &Attempt) -> Cow<'static, [u8]> {
 }
 
 /// What the script says of an attempt that took its short way.
-const REPLACED: Outcome = Outcome::Applied { existed: true, contended: None };
+const REPLACED: Outcome = Outcome::Applied {
+    existed: true,
+    contended: None,
+};
 
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
@@ -175,19 +228,33 @@ fn outcome(answer: Value) -> Result<Outcome, Fault> {
     };
     let mut parts = parts.into_iter();
     match (parts.next(), parts.next(), parts.next()) {
-        (Some(Value::Int(1)), Some(Value::Int(existed)), Some(contended)) => {
-            Ok(Outcome::Applied { existed: existed == 1, contended: reply::text(contended)?.parse().ok() })
+        (Some(Value::Int(1)), Some(Value::Int(existed)), Some(contended)) => Ok(Outcome::Applied {
+            existed: existed == 1,
+            contended: reply::text(contended)?.parse().ok(),
+        }),
+        (Some(Value::Int(2)), Some(stored), Some(tombstone)) => {
+            Ok(Outcome::Already(found(stored, tombstone)?))
         }
-        (Some(Value::Int(2)), Some(stored), Some(tombstone)) => Ok(Outcome::Already(found(stored, tombstone)?)),
-        (Some(Value::Int(3)), Some(stored), Some(tombstone)) => Ok(Outcome::Refused(found(stored, tombstone)?)),
-        (Some(Value::Int(4)), Some(stored), Some(tombstone)) => Ok(Outcome::Forgotten(found(stored, tombstone)?)),
-        (Some(Value::Int(0)), Some(message), None) => Err(reply::fault_of_message(&reply::text(message)?)),
+        (Some(Value::Int(3)), Some(stored), Some(tombstone)) => {
+            Ok(Outcome::Refused(found(stored, tombstone)?))
+        }
+        (Some(Value::Int(4)), Some(stored), Some(tombstone)) => {
+            Ok(Outcome::Forgotten(found(stored, tombstone)?))
+        }
+        (Some(Value::Int(0)), Some(message), None) => {
+            Err(reply::fault_of_message(&reply::text(message)?))
+        }
         (Some(other), ..) => Err(reply::unexpected(&other)),
         (None, ..) => Err(reply::unexpected(&Value::Nil)),
     }
 }
 
 fn found(stored: Value, tombstone: Value) -> Result<Found, Fault> {
-    let tombstone = reply::text(tombstone)?.parse().map_or(Stamp::ZERO, Stamp::new);
-    Ok(Found { stored: reply::stored(stored)?, tombstone })
+    let tombstone = reply::text(tombstone)?
+        .parse()
+        .map_or(Stamp::ZERO, Stamp::new);
+    Ok(Found {
+        stored: reply::stored(stored)?,
+        tombstone,
+    })
 }

@@ -12,7 +12,10 @@ use bytes::Bytes;
 use commit::Committer;
 use redis::aio::MultiplexedConnection;
 use redis::io::tcp::TcpSettings;
-use redis::{AsyncConnectionConfig, Client, Cmd, ConnectionInfo, Pipeline, ProtocolVersion, PushInfo, PushKind, Value};
+use redis::{
+    AsyncConnectionConfig, Client, Cmd, ConnectionInfo, Pipeline, ProtocolVersion, PushInfo,
+    PushKind, Value,
+};
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,11 +41,21 @@ impl RedisBackend {
         timeout: Duration,
         sidecar_ttl: Duration,
     ) -> Result<Self, Fault> {
-        let settings = server.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
+        let settings = server
+            .redis_settings()
+            .clone()
+            .set_protocol(ProtocolVersion::RESP3);
         // Small requests one by one must not wait for each other's acknowledgements.
-        let server = server.set_redis_settings(settings).set_tcp_settings(TcpSettings::default().set_nodelay(true));
+        let server = server
+            .set_redis_settings(settings)
+            .set_tcp_settings(TcpSettings::default().set_nodelay(true));
         let client = Client::open(server).map_err(|error| reply::fault(&error))?;
-        Ok(Self { client, target, timeout, sidecar_ttl })
+        Ok(Self {
+            client,
+            target,
+            timeout,
+            sidecar_ttl,
+        })
     }
 }
 
@@ -60,11 +73,13 @@ impl Backend for RedisBackend {
                 }
                 Ok::<(), Infallible>(())
             };
-            // Callers bound their own waits: a timeout in here would need the runtime on their threads.
+            // Callers bound their own waits: a timeout in here would need the runtime on their
+            // threads.
             let config = AsyncConnectionConfig::new()
                 .set_connection_timeout(Some(timeout))
                 .set_response_timeout(None)
-                // A request that found the way to the driver full would be sent in another place than its ticket says.
+                // A request that found the way to the driver full would be sent in another place
+                // than its ticket says.
                 .set_pipeline_buffer_size(MOST_AT_ONCE)
                 .set_push_sender(on_push);
             let connection = client
@@ -72,7 +87,12 @@ impl Backend for RedisBackend {
                 .await
                 .map_err(|error| reply::fault_of_connect(&error))?;
             let committer = Arc::new(Committer::new(sidecar_ttl));
-            let session: Box<dyn Session> = Box::new(RedisSession { connection, ended, committer, changes });
+            let session: Box<dyn Session> = Box::new(RedisSession {
+                connection,
+                ended,
+                committer,
+                changes,
+            });
             Ok(session)
         })
     }
@@ -96,12 +116,18 @@ impl std::fmt::Debug for RedisSession {
 }
 
 /// Sends commands in one write, and returns an answer for each.
-async fn ask(mut connection: MultiplexedConnection, commands: Pipeline) -> Result<Vec<Value>, Fault> {
+async fn ask(
+    mut connection: MultiplexedConnection,
+    commands: Pipeline,
+) -> Result<Vec<Value>, Fault> {
     let count = commands.cmd_iter().count();
     if count == 0 {
         return Ok(Vec::new());
     }
-    connection.send_packed_commands(&commands, 0, count).await.map_err(|error| reply::fault(&error))
+    connection
+        .send_packed_commands(&commands, 0, count)
+        .await
+        .map_err(|error| reply::fault(&error))
 }
 
 /// Sends one command.
@@ -119,7 +145,13 @@ impl Session for RedisSession {
             gets.cmd("GET").arg(&**key);
         }
         let connection = self.connection.clone();
-        Box::pin(async move { Ok(ask(connection, gets).await?.into_iter().map(reply::stored).collect()) })
+        Box::pin(async move {
+            Ok(ask(connection, gets)
+                .await?
+                .into_iter()
+                .map(reply::stored)
+                .collect())
+        })
     }
 
     /// The end of a time to live is told when the server happens to notice it.
@@ -132,19 +164,25 @@ impl Session for RedisSession {
         Box::pin(async move {
             let mut answers = ask(connection, commands).await?.into_iter();
             let pairs = std::iter::from_fn(|| Some((answers.next()?, answers.next()?)));
-            Ok(pairs.map(|(stored, left)| Ok((reply::stored(stored)?, reply::left(&left)))).collect())
+            Ok(pairs
+                .map(|(stored, left)| Ok((reply::stored(stored)?, reply::left(&left))))
+                .collect())
         })
     }
 
     fn commit(&self, batch: &[Attempt], now: u64) -> Reply<Vec<Result<Outcome, Fault>>> {
         let calls = self.committer.calls(batch, now);
         let (connection, committer) = (self.connection.clone(), Arc::clone(&self.committer));
-        Box::pin(async move { Ok(committer.answers(calls.sizes, ask(connection, calls.commands).await?)) })
+        Box::pin(async move {
+            Ok(committer.answers(calls.sizes, ask(connection, calls.commands).await?))
+        })
     }
 
     fn names(&self, prefix: &str, cursor: Option<String>) -> Reply<Page> {
         let mut scan = redis::cmd("SCAN");
-        scan.arg(cursor.as_deref().unwrap_or("0")).arg("MATCH").arg(format!("{}*", escaped(prefix)));
+        scan.arg(cursor.as_deref().unwrap_or("0"))
+            .arg("MATCH")
+            .arg(format!("{}*", escaped(prefix)));
         scan.arg("COUNT").arg(1_000);
         let (connection, prefix) = (self.connection.clone(), prefix.to_owned());
         Box::pin(async move {
@@ -157,7 +195,11 @@ impl Session for RedisSession {
     fn forget(&self, writer: Writer, keys: &[Arc<str>]) -> Reply<()> {
         let mut forgets = Pipeline::with_capacity(keys.len());
         for key in keys {
-            forgets.cmd("HDEL").arg(key::sidecar(key)).arg(writer).arg(format!("{writer}@"));
+            forgets
+                .cmd("HDEL")
+                .arg(key::sidecar(key))
+                .arg(writer)
+                .arg(format!("{writer}@"));
         }
         let connection = self.connection.clone();
         Box::pin(async move { ask(connection, forgets).await.map(drop) })
@@ -173,8 +215,11 @@ impl Session for RedisSession {
         Box::pin(async move {
             let mut info = redis::cmd("INFO");
             info.arg("memory");
-            let text: String = redis::from_redis_value(ask_one(connection, info).await?).unwrap_or_default();
-            let policy = text.lines().find_map(|line| line.strip_prefix("maxmemory_policy:"));
+            let text: String =
+                redis::from_redis_value(ask_one(connection, info).await?).unwrap_or_default();
+            let policy = text
+                .lines()
+                .find_map(|line| line.strip_prefix("maxmemory_policy:"));
             Ok(policy.map(|policy| policy.trim().to_owned()))
         })
     }

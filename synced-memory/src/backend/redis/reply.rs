@@ -24,9 +24,9 @@ pub(super) fn left(answer: &Value) -> Left {
         Value::Int(-1) => Left::Forever,
         // It has ended since it was read.
         Value::Int(-2) => Left::For(Duration::ZERO),
-        Value::Int(millis) => {
-            u64::try_from(*millis).map_or(Left::Told, |millis| Left::For(Duration::from_millis(millis)))
-        }
+        Value::Int(millis) => u64::try_from(*millis).map_or(Left::Told, |millis| {
+            Left::For(Duration::from_millis(millis))
+        }),
         _ => Left::Told,
     }
 }
@@ -40,12 +40,14 @@ pub(super) fn checked(answer: Value) -> Result<Value, Fault> {
 }
 
 pub(super) fn text(answer: Value) -> Result<String, Fault> {
-    redis::from_redis_value(answer).map_err(|error| Fault::refused(format_args!("an answer that is no text: {error}")))
+    redis::from_redis_value(answer)
+        .map_err(|error| Fault::refused(format_args!("an answer that is no text: {error}")))
 }
 
 /// The next cursor and the names of a SCAN.
 pub(super) fn page(answer: Value) -> Result<(String, Vec<String>), Fault> {
-    redis::from_redis_value(answer).map_err(|error| Fault::refused(format_args!("an answer that is no page: {error}")))
+    redis::from_redis_value(answer)
+        .map_err(|error| Fault::refused(format_args!("an answer that is no page: {error}")))
 }
 
 /// The answer to TIME, in ns since 1970.
@@ -64,7 +66,9 @@ pub(super) fn unexpected(answer: &Value) -> Fault {
         Value::Array(_) => "an array",
         _ => "something else",
     };
-    Fault::refused(format_args!("the server answered with {kind} where that makes no sense"))
+    Fault::refused(format_args!(
+        "the server answered with {kind} where that makes no sense"
+    ))
 }
 
 /// The fault that an error of the connection or of the server is.
@@ -84,7 +88,11 @@ pub(super) fn fault_of_connect(error: &RedisError) -> Fault {
 }
 
 pub(super) fn server_fault(error: &ServerError) -> Fault {
-    fault_of_message(&format!("{} {}", error.code(), error.details().unwrap_or_default()))
+    fault_of_message(&format!(
+        "{} {}",
+        error.code(),
+        error.details().unwrap_or_default()
+    ))
 }
 
 /// The fault behind a server's message, by its code.
@@ -112,11 +120,15 @@ const PASSING: &[(&str, FaultKind)] = &[
 
 fn kind_of(message: &str) -> FaultKind {
     let code = message.split(' ').next().unwrap_or_default();
-    // Redis 6 wraps what a command within a script answered: "ERR Error running script ... -OOM ..." where the
-    // script ended by it, "@user_script: 49: -OOM ..." where it caught it.
+    // Redis 6 wraps what a command within a script answered: "ERR Error running script ... -OOM
+    // ..." where the script ended by it, "@user_script: 49: -OOM ..." where it caught it.
     let wraps = code == "ERR" || code == "@user_script:";
-    let says = |passing: &str| code == passing || wraps && message.contains(&format!("-{passing} "));
-    PASSING.iter().find(|(passing, _)| says(passing)).map_or(FaultKind::Refused, |(_, kind)| *kind)
+    let says =
+        |passing: &str| code == passing || wraps && message.contains(&format!("-{passing} "));
+    PASSING
+        .iter()
+        .find(|(passing, _)| says(passing))
+        .map_or(FaultKind::Refused, |(_, kind)| *kind)
 }
 
 #[cfg(test)]
@@ -126,12 +138,30 @@ mod tests {
     #[test]
     fn a_servers_message_says_whether_to_try_again() {
         for (message, kind) in [
-            ("OOM command not allowed when used memory > 'maxmemory'.", FaultKind::Busy),
-            ("-READONLY You can't write against a read only replica.", FaultKind::Elsewhere),
-            ("LOADING Redis is loading the dataset in memory", FaultKind::Busy),
-            ("ERR Error running script (call to f_1): @user_script:1: -OOM command not allowed", FaultKind::Busy),
-            ("NOPERM this user has no permissions to run the 'set' command", FaultKind::Refused),
-            ("WRONGTYPE Operation against a key holding the wrong kind of value", FaultKind::Refused),
+            (
+                "OOM command not allowed when used memory > 'maxmemory'.",
+                FaultKind::Busy,
+            ),
+            (
+                "-READONLY You can't write against a read only replica.",
+                FaultKind::Elsewhere,
+            ),
+            (
+                "LOADING Redis is loading the dataset in memory",
+                FaultKind::Busy,
+            ),
+            (
+                "ERR Error running script (call to f_1): @user_script:1: -OOM command not allowed",
+                FaultKind::Busy,
+            ),
+            (
+                "NOPERM this user has no permissions to run the 'set' command",
+                FaultKind::Refused,
+            ),
+            (
+                "WRONGTYPE Operation against a key holding the wrong kind of value",
+                FaultKind::Refused,
+            ),
             ("ERR unknown command", FaultKind::Refused),
         ] {
             assert_eq!(fault_of_message(message).kind, kind, "{message}");

@@ -5,22 +5,32 @@ use rusqlite::{Error, ErrorCode};
 
 /// Somebody else has the lock.
 pub(super) fn is_busy(error: &Error) -> bool {
-    matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
+    matches!(
+        error.sqlite_error_code(),
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked)
+    )
 }
 
 /// Nothing was done, and later it may be: the file is locked, or there is no room.
 fn is_passing(error: &Error) -> bool {
-    is_busy(error) || matches!(error.sqlite_error_code(), Some(ErrorCode::DiskFull | ErrorCode::OutOfMemory))
+    is_busy(error)
+        || matches!(
+            error.sqlite_error_code(),
+            Some(ErrorCode::DiskFull | ErrorCode::OutOfMemory)
+        )
 }
 
 /// What was asked is at fault, and the file is well.
 pub(super) fn is_refusal(error: &Error) -> bool {
     use ErrorCode::{ConstraintViolation, TooBig, TypeMismatch};
-    matches!(error.sqlite_error_code(), Some(TooBig | ConstraintViolation | TypeMismatch))
+    matches!(
+        error.sqlite_error_code(),
+        Some(TooBig | ConstraintViolation | TypeMismatch)
+    )
 }
 
-/// A write failed before its transaction was to end: it was rolled back. Where more is wrong than a lock or a full
-/// disk, the file is opened anew before the next try.
+/// A write failed before its transaction was to end: it was rolled back. Where more is wrong than a
+/// lock or a full disk, the file is opened anew before the next try.
 pub(super) fn of_write(error: &Error) -> Fault {
     if is_passing(error) {
         Fault::busy(error)
@@ -31,15 +41,23 @@ pub(super) fn of_write(error: &Error) -> Fault {
     }
 }
 
-/// The end of a transaction failed. Where the disk did, a commit that was written and could not be synced may show
-/// up again after a crash.
+/// The end of a transaction failed. Where the disk did, a commit that was written and could not be
+/// synced may show up again after a crash.
 pub(super) fn of_end(error: &Error) -> Fault {
-    if is_passing(error) { Fault::busy(error) } else { Fault::lost(error) }
+    if is_passing(error) {
+        Fault::busy(error)
+    } else {
+        Fault::lost(error)
+    }
 }
 
 /// A read failed, or something of which it does not matter whether it was done.
 pub(super) fn of_read(error: &Error) -> Fault {
-    if is_passing(error) { Fault::busy(error) } else { Fault::lost(error) }
+    if is_passing(error) {
+        Fault::busy(error)
+    } else {
+        Fault::lost(error)
+    }
 }
 
 #[cfg(test)]
@@ -55,13 +73,25 @@ mod tests {
             (ffi::SQLITE_BUSY_SNAPSHOT, FaultKind::Busy, FaultKind::Busy),
             (ffi::SQLITE_FULL, FaultKind::Busy, FaultKind::Busy),
             (ffi::SQLITE_TOOBIG, FaultKind::Refused, FaultKind::Lost),
-            (ffi::SQLITE_IOERR_WRITE, FaultKind::Elsewhere, FaultKind::Lost),
-            (ffi::SQLITE_IOERR_FSYNC, FaultKind::Elsewhere, FaultKind::Lost),
+            (
+                ffi::SQLITE_IOERR_WRITE,
+                FaultKind::Elsewhere,
+                FaultKind::Lost,
+            ),
+            (
+                ffi::SQLITE_IOERR_FSYNC,
+                FaultKind::Elsewhere,
+                FaultKind::Lost,
+            ),
             (ffi::SQLITE_CORRUPT, FaultKind::Elsewhere, FaultKind::Lost),
             (ffi::SQLITE_READONLY, FaultKind::Elsewhere, FaultKind::Lost),
         ] {
             let error = Error::SqliteFailure(ffi::Error::new(code), None);
-            assert_eq!((of_write(&error).kind, of_end(&error).kind), (write, end), "{error}");
+            assert_eq!(
+                (of_write(&error).kind, of_end(&error).kind),
+                (write, end),
+                "{error}"
+            );
         }
     }
 }

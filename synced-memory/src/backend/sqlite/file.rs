@@ -31,22 +31,31 @@ pub(super) struct Identity {
 
 impl Identity {
     fn of(path: &Path) -> Self {
-        Self { path: path.to_owned(), file: file_at(path) }
+        Self {
+            path: path.to_owned(),
+            file: file_at(path),
+        }
     }
 
     /// # Errors
     ///
-    /// `Lost` where the file is gone, or another one is there: what is written into the open one is seen by nobody
-    /// who opens the path now.
+    /// `Lost` where the file is gone, or another one is there: what is written into the open one is
+    /// seen by nobody who opens the path now.
     pub(super) fn check(&self) -> Result<(), Fault> {
-        if file_at(&self.path) == self.file { Ok(()) } else { Err(Fault::lost("the file was removed or replaced")) }
+        if file_at(&self.path) == self.file {
+            Ok(())
+        } else {
+            Err(Fault::lost("the file was removed or replaced"))
+        }
     }
 }
 
 #[cfg(unix)]
 fn file_at(path: &Path) -> Option<(u64, u64)> {
     use std::os::unix::fs::MetadataExt;
-    std::fs::metadata(path).ok().map(|metadata| (metadata.dev(), metadata.ino()))
+    std::fs::metadata(path)
+        .ok()
+        .map(|metadata| (metadata.dev(), metadata.ino()))
 }
 
 #[cfg(not(unix))]
@@ -58,9 +67,13 @@ fn file_at(path: &Path) -> Option<(u64, u64)> {
 ///
 /// # Errors
 ///
-/// `Refused` where it makes no sense to try again: it is no database, not ours, of a later version, or cannot be
-/// written. `Busy` where it is locked or the disk is full.
-pub(super) fn open(path: &Path, synced: bool, patience: Duration) -> Result<(Connection, Identity), Fault> {
+/// `Refused` where it makes no sense to try again: it is no database, not ours, of a later version,
+/// or cannot be written. `Busy` where it is locked or the disk is full.
+pub(super) fn open(
+    path: &Path,
+    synced: bool,
+    patience: Duration,
+) -> Result<(Connection, Identity), Fault> {
     if path.is_dir() {
         return Err(Fault::refused("it is a directory"));
     }
@@ -96,16 +109,18 @@ fn fault(error: &Error) -> Fault {
         _ if is_busy(error) => Fault::busy(error),
         Some(DiskFull | OutOfMemory) => Fault::busy(error),
         Some(NotADatabase) => Fault::refused("the file is no SQLite database"),
-        Some(ReadOnly | PermissionDenied | CannotOpen) => {
-            Fault::refused(format_args!("the file or its directory cannot be written: {error}"))
-        }
+        Some(ReadOnly | PermissionDenied | CannotOpen) => Fault::refused(format_args!(
+            "the file or its directory cannot be written: {error}"
+        )),
         _ => Fault::refused(error),
     }
 }
 
 fn set_up(path: &Path, synced: bool, patience: &Patience) -> Result<Connection, Unusable> {
     // One thread at a time uses it, by the session's own lock.
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+        | OpenFlags::SQLITE_OPEN_CREATE
+        | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;
     // Waiting is this library's own: it has to end in time for the caller.
     connection.busy_timeout(Duration::ZERO)?;
@@ -115,12 +130,19 @@ fn set_up(path: &Path, synced: bool, patience: &Patience) -> Result<Connection, 
     }
     let is_new = patience.wait(|| state_at_once(&connection))?.is_new()?;
     // Before anything is created: within a transaction it cannot be changed.
-    let mode: String = patience.wait(|| connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0)))?;
+    let mode: String = patience
+        .wait(|| connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0)))?;
     if mode != "wal" {
-        return refused("the file system cannot hold a file that several processes share (no write-ahead log)");
+        return refused(
+            "the file system cannot hold a file that several processes share (no write-ahead log)",
+        );
     }
     connection.pragma_update(None, "synchronous", if synced { "FULL" } else { "NORMAL" })?;
-    connection.query_row(&format!("PRAGMA journal_size_limit = {LONGEST_LOG}"), [], |_| Ok(()))?;
+    connection.query_row(
+        &format!("PRAGMA journal_size_limit = {LONGEST_LOG}"),
+        [],
+        |_| Ok(()),
+    )?;
     if is_new {
         patience.wait(|| connection.execute_batch("BEGIN IMMEDIATE"))?;
         // Somebody else may have been faster.
@@ -155,7 +177,9 @@ fn state_of(connection: &Connection) -> Result<Header, Error> {
     Ok(Header {
         application: number("application_id")?,
         version: number("user_version")?,
-        is_empty: connection.query_row("SELECT count(*) FROM sqlite_master", [], |row| row.get::<_, i64>(0))? == 0,
+        is_empty: connection.query_row("SELECT count(*) FROM sqlite_master", [], |row| {
+            row.get::<_, i64>(0)
+        })? == 0,
     })
 }
 

@@ -46,20 +46,46 @@ pub(crate) struct SqliteBackend {
 
 impl SqliteBackend {
     /// The file at an absolute path.
-    pub(crate) fn new(path: PathBuf, synced: bool, timeout: Duration, sidecar_ttl: Duration) -> Self {
+    pub(crate) fn new(
+        path: PathBuf,
+        synced: bool,
+        timeout: Duration,
+        sidecar_ttl: Duration,
+    ) -> Self {
         let target = format!("sqlite:{}", path.display());
-        Self { target, path, synced, patience: timeout / 2, sidecar_ttl }
+        Self {
+            target,
+            path,
+            synced,
+            patience: timeout / 2,
+            sidecar_ttl,
+        }
     }
 }
 
 impl Backend for SqliteBackend {
     fn connect(&self) -> Reply<Box<dyn Session>> {
-        let (path, synced, patience, sidecar_ttl) = (self.path.clone(), self.synced, self.patience, self.sidecar_ttl);
+        let (path, synced, patience, sidecar_ttl) = (
+            self.path.clone(),
+            self.synced,
+            self.patience,
+            self.sidecar_ttl,
+        );
         Box::pin(async move {
             let (connection, identity) = file::open(&path, synced, patience)?;
-            let held = Held { connection, next_clean: Duration::ZERO, seen: (0, Duration::ZERO) };
+            let held = Held {
+                connection,
+                next_clean: Duration::ZERO,
+                seen: (0, Duration::ZERO),
+            };
             let (reads, writes) = (Patience::new(patience), Patience::new(patience));
-            let opened = Opened { held: Mutex::new(held), reads, writes, identity, sidecar_ttl };
+            let opened = Opened {
+                held: Mutex::new(held),
+                reads,
+                writes,
+                identity,
+                sidecar_ttl,
+            };
             let session: Box<dyn Session> = Box::new(SqliteSession(Arc::new(opened)));
             Ok(session)
         })
@@ -70,8 +96,8 @@ impl Backend for SqliteBackend {
     }
 }
 
-/// An open file. A request is made and done at the first poll, on the thread that polls: what takes some
-/// microseconds is not worth a change of threads.
+/// An open file. A request is made and done at the first poll, on the thread that polls: what takes
+/// some microseconds is not worth a change of threads.
 #[derive(Debug)]
 struct SqliteSession(Arc<Opened>);
 
@@ -96,19 +122,27 @@ struct Held {
 
 impl Opened {
     /// Asks something of which it does not matter whether it was done where it fails.
-    fn ask<T>(&self, patience: &Patience, ask: impl Fn(&Connection, Mono) -> Result<T, Error>) -> Result<T, Fault> {
+    fn ask<T>(
+        &self,
+        patience: &Patience,
+        ask: impl Fn(&Connection, Mono) -> Result<T, Error>,
+    ) -> Result<T, Fault> {
         let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         let answer = patience.wait(|| ask(&held.connection, now()));
         answer.map_err(|error| fault::of_read(&error))
     }
 
-    /// Looks whether another connection has changed the file since the last look, or a key has ended.
+    /// Looks whether another connection has changed the file since the last look, or a key has
+    /// ended.
     fn looked_at(&self, now: Mono) -> Result<bool, Fault> {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        let Held { connection, seen, .. } = &mut *held;
+        let Held {
+            connection, seen, ..
+        } = &mut *held;
         let version = execute_and_read(connection, "PRAGMA data_version");
         let version = version.map_err(|error| fault::of_read(&error))?;
-        let has_ended = tables::has_ended(connection, seen.1, now).map_err(|error| fault::of_read(&error))?;
+        let has_ended =
+            tables::has_ended(connection, seen.1, now).map_err(|error| fault::of_read(&error))?;
         // Only now: what was seen is told, and no error comes in between.
         let (before, _) = std::mem::replace(seen, (version, now));
         Ok(version != before || has_ended)
@@ -116,7 +150,11 @@ impl Opened {
 
     fn commit(&self, batch: &[Attempt]) -> Result<Vec<Result<Outcome, Fault>>, Fault> {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        let Held { connection, next_clean, .. } = &mut *held;
+        let Held {
+            connection,
+            next_clean,
+            ..
+        } = &mut *held;
         let nothing_done = |fault: Fault| Ok(vec![Err(fault); batch.len()]);
         if let Err(error) = self.writes.wait(|| execute(connection, "BEGIN IMMEDIATE")) {
             return nothing_done(fault::of_write(&error));
@@ -135,7 +173,11 @@ impl Opened {
         {
             return Err(Fault::lost(error));
         }
-        if ended.is_lost() { Err(ended) } else { nothing_done(ended) }
+        if ended.is_lost() {
+            Err(ended)
+        } else {
+            nothing_done(ended)
+        }
     }
 
     fn make(
@@ -149,7 +191,10 @@ impl Opened {
             let is_more = tables::clean(connection, now, self.sidecar_ttl)?;
             *next_clean = now + if is_more { CLEANED_SOON } else { CLEANED_EVERY };
         }
-        batch.iter().map(|attempt| tables::commit(connection, attempt, now, self.sidecar_ttl)).collect()
+        batch
+            .iter()
+            .map(|attempt| tables::commit(connection, attempt, now, self.sidecar_ttl))
+            .collect()
     }
 }
 
@@ -159,8 +204,13 @@ impl Session for SqliteSession {
         self.reply(move |opened| {
             opened.ask(&opened.reads, |connection, now| {
                 // Several statements in one transaction take the locks once.
-                let several = (keys.len() > 1).then(|| connection.unchecked_transaction()).transpose()?;
-                let read = keys.iter().map(|key| tables::read(connection, key, now).map(Ok)).collect();
+                let several = (keys.len() > 1)
+                    .then(|| connection.unchecked_transaction())
+                    .transpose()?;
+                let read = keys
+                    .iter()
+                    .map(|key| tables::read(connection, key, now).map(Ok))
+                    .collect();
                 several.map_or(Ok(()), rusqlite::Transaction::finish)?;
                 read
             })
@@ -175,8 +225,9 @@ impl Session for SqliteSession {
     fn names(&self, prefix: &str, cursor: Option<String>) -> Reply<Page> {
         let prefix = prefix.to_owned();
         self.reply(move |opened| {
-            opened
-                .ask(&opened.reads, |connection, now| tables::names(connection, &prefix, cursor.as_deref(), PAGE, now))
+            opened.ask(&opened.reads, |connection, now| {
+                tables::names(connection, &prefix, cursor.as_deref(), PAGE, now)
+            })
         })
     }
 
@@ -184,8 +235,12 @@ impl Session for SqliteSession {
         let keys = keys.to_vec();
         self.reply(move |opened| {
             opened.ask(&opened.writes, |connection, _| {
-                let all = rusqlite::Transaction::new_unchecked(connection, rusqlite::TransactionBehavior::Immediate)?;
-                keys.iter().try_for_each(|key| tables::forget(connection, writer, key))?;
+                let all = rusqlite::Transaction::new_unchecked(
+                    connection,
+                    rusqlite::TransactionBehavior::Immediate,
+                )?;
+                keys.iter()
+                    .try_for_each(|key| tables::forget(connection, writer, key))?;
                 all.commit()
             })
         })
@@ -225,14 +280,19 @@ impl Session for SqliteSession {
 }
 
 impl SqliteSession {
-    fn reply<T: Send + 'static>(&self, answer: impl FnOnce(&Opened) -> Result<T, Fault> + Send + 'static) -> Reply<T> {
+    fn reply<T: Send + 'static>(
+        &self,
+        answer: impl FnOnce(&Opened) -> Result<T, Fault> + Send + 'static,
+    ) -> Reply<T> {
         let opened = Arc::clone(&self.0);
         Box::pin(async move { answer(&opened) })
     }
 }
 
 fn execute_and_read(connection: &Connection, statement: &str) -> Result<i64, Error> {
-    connection.prepare_cached(statement)?.query_row([], |row| row.get(0))
+    connection
+        .prepare_cached(statement)?
+        .query_row([], |row| row.get(0))
 }
 
 fn execute(connection: &Connection, statement: &str) -> Result<(), Error> {

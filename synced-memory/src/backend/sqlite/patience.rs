@@ -10,24 +10,28 @@ use std::time::Duration;
 /// How long it is waited for a lock while it was last had in vain.
 const BRIEFLY: Duration = Duration::from_millis(20);
 
-/// Between two tries to get a lock: drawn between the half and the whole of that. Always the same, since waits that
-/// grow would leave the lock to those who have just come.
+/// Between two tries to get a lock: drawn between the half and the whole of that. Always the same,
+/// since waits that grow would leave the lock to those who have just come.
 const PAUSE: Duration = Duration::from_micros(100);
 
 /// How long to wait for one kind of lock.
 ///
-/// SQLite's own busy handler sleeps for up to 100 ms at a time, in steps that are the same in each process.
+/// SQLite's own busy handler sleeps for up to 100 ms at a time, in steps that are the same in each
+/// process.
 #[derive(Debug)]
 pub(super) struct Patience {
     limit: Duration,
-    /// Somebody holds the lock for longer than anybody should: what waits behind this thread (reads, too) must not
-    /// wait for that again and again.
+    /// Somebody holds the lock for longer than anybody should: what waits behind this thread
+    /// (reads, too) must not wait for that again and again.
     is_lost: AtomicBool,
 }
 
 impl Patience {
     pub(super) fn new(limit: Duration) -> Self {
-        Self { limit, is_lost: AtomicBool::new(false) }
+        Self {
+            limit,
+            is_lost: AtomicBool::new(false),
+        }
     }
 
     /// Asks until the answer is another than that somebody else has the lock, or the time is over.
@@ -41,7 +45,11 @@ impl Patience {
             }
             let end = end.get_or_insert_with(|| {
                 let is_lost = self.is_lost.load(Ordering::Relaxed);
-                Deadline::after(if is_lost { BRIEFLY.min(self.limit) } else { self.limit })
+                Deadline::after(if is_lost {
+                    BRIEFLY.min(self.limit)
+                } else {
+                    self.limit
+                })
             });
             let left = end.remaining();
             if left.is_zero() {

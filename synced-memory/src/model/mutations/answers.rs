@@ -47,8 +47,16 @@ impl Rules for Book {
     type Log = Log;
 
     fn log(seed: u64) -> Log {
-        let origin = if seed.is_multiple_of(2) { DEFAULT.clone() } else { json!({}) };
-        Log { made: Made::default(), origin: Rc::new(origin), theme: seed / 2 }
+        let origin = if seed.is_multiple_of(2) {
+            DEFAULT.clone()
+        } else {
+            json!({})
+        };
+        Log {
+            made: Made::default(),
+            origin: Rc::new(origin),
+            theme: seed / 2,
+        }
     }
 
     fn new() -> Self {
@@ -74,7 +82,11 @@ impl Rules for Book {
         // Where there are many of them, few calls wait while the server is away.
         let are_many = world.log.theme.is_multiple_of(4);
         let is_confirmed = random.u8(0..if are_many { 2 } else { 8 }) == 0;
-        let kind = if is_confirmed && are_many && random.bool() { Kind::taking(random) } else { kind };
+        let kind = if is_confirmed && are_many && random.bool() {
+            Kind::taking(random)
+        } else {
+            kind
+        };
         write(world, at, (kind, 0, is_confirmed))
     }
 
@@ -82,11 +94,18 @@ impl Rules for Book {
         world.values += 10;
         let mark = world.values;
         let document = foreign(mark, random);
-        // Not just below what was there: a change on top would get the stamp again that was there before.
+        // Not just below what was there: a change on top would get the stamp again that was there
+        // before.
         let standing = world.server.standing();
         let is_just_below = |stamp: u64| (1..=2).contains(&standing.saturating_sub(stamp));
         let stamp = world.foreign_stamp(None, random);
-        let stamp = stamp.map(|stamp| if is_just_below(stamp) { standing + 1 } else { stamp });
+        let stamp = stamp.map(|stamp| {
+            if is_just_below(stamp) {
+                standing + 1
+            } else {
+                stamp
+            }
+        });
         // No two of them are equally long: a stamp and a length say what is there.
         let length = 1_000 + usize::try_from(mark).unwrap_or_default();
         let space = " ".repeat(length.saturating_sub(document.to_string().len()));
@@ -95,22 +114,44 @@ impl Rules for Book {
             None => format!("{document}{space}"),
         };
         world.tell(|| format!("a foreign SET {document}, stamped {stamp:?}"));
-        world.server.raw(Some((stored.into(), stamp.unwrap_or(0))), world.mono())
+        world
+            .server
+            .raw(Some((stored.into(), stamp.unwrap_or(0))), world.mono())
     }
 
-    fn commit(server: &mut Server, log: &mut Log, attempt: &Attempt, drawn: &Rc<Drawn>, mono: Mono) -> Check<Outcome> {
+    fn commit(
+        server: &mut Server,
+        log: &mut Log,
+        attempt: &Attempt,
+        drawn: &Rc<Drawn>,
+        mono: Mono,
+    ) -> Check<Outcome> {
         let before = server.held(mono);
         let outcome = server.commit(attempt, None, mono)?;
         if matches!(outcome, Outcome::Applied { .. }) {
             hold!(!drawn.asks, "rule 5: a question was taken for a change");
             if attempt.expects != Expects::Anything {
                 let before = value_of(before.as_ref().map(|held| &held.bytes));
-                hold!(before == drawn.before, "(4) it was made on {before:?} instead of {:?}", drawn.before);
-                let other = drawn.saw.iter().find(|saw| !saw.is_there(before.as_deref()));
-                hold!(other.is_none(), "(8) a closure that saw {other:?} was made on {before:?}");
+                hold!(
+                    before == drawn.before,
+                    "(4) it was made on {before:?} instead of {:?}",
+                    drawn.before
+                );
+                let other = drawn
+                    .saw
+                    .iter()
+                    .find(|saw| !saw.is_there(before.as_deref()));
+                hold!(
+                    other.is_none(),
+                    "(8) a closure that saw {other:?} was made on {before:?}"
+                );
             }
             let after = value_of(server.held(mono).as_ref().map(|held| &held.bytes));
-            hold!(after == drawn.after, "(4) the server has {after:?} instead of {:?}", drawn.after);
+            hold!(
+                after == drawn.after,
+                "(4) the server has {after:?} instead of {:?}",
+                drawn.after
+            );
             checks::together(after.as_deref())?;
             log.made.take_in(attempt, drawn);
         }
@@ -129,7 +170,8 @@ impl Rules for Book {
         confirmed::go_on(world, at)?;
         for call in std::mem::take(&mut world.processes[at].ledger.again) {
             let call = &world.processes[at].ledger.calls[call];
-            let (kind, tries, is_confirmed) = (call.kind.clone(), call.tries + 1, call.confirmed.is_some());
+            let (kind, tries, is_confirmed) =
+                (call.kind.clone(), call.tries + 1, call.confirmed.is_some());
             if tries < TRIES {
                 write(world, at, (kind, tries, is_confirmed))?;
             }
@@ -142,7 +184,11 @@ impl Rules for Book {
         let is_rare = |line: &&Line| line.in_doubt && self.is_awaited(line);
         let all = || self.lines.iter().filter(|line| self.is_awaited(line));
         let rare: Vec<_> = all().filter(is_rare).map(|line| line.id).collect();
-        if rare.is_empty() { all().map(|line| line.id).collect() } else { rare }
+        if rare.is_empty() {
+            all().map(|line| line.id).collect()
+        } else {
+            rare
+        }
     }
 
     fn give_up(&mut self, state: &mut State, sequence: Sequence) -> Check {
@@ -168,11 +214,20 @@ impl Rules for Book {
 
     fn drawn(&mut self, state: &State, batch: &[Attempt], mono: Mono) -> Check<Vec<Sequence>> {
         let withdrawn = self.take_drawn(state, batch, mono)?;
-        hold!(self.lines.is_empty() || !batch.is_empty(), "rule 2: {:?} is not sent", self.lines.front());
+        hold!(
+            self.lines.is_empty() || !batch.is_empty(),
+            "rule 2: {:?} is not sent",
+            self.lines.front()
+        );
         Ok(withdrawn)
     }
 
-    fn drawn_by_its_caller(&mut self, state: &State, batch: &[Attempt], mono: Mono) -> Check<Vec<Sequence>> {
+    fn drawn_by_its_caller(
+        &mut self,
+        state: &State,
+        batch: &[Attempt],
+        mono: Mono,
+    ) -> Check<Vec<Sequence>> {
         self.take_drawn(state, batch, mono)
     }
 
@@ -190,13 +245,19 @@ impl Rules for Book {
         held: Option<Held>,
     ) -> Check<Vec<Sequence>> {
         let sent = (attempt.sequence, ticket);
-        let Some((.., drawn)) = self.under_way.take_if(|(sequence, ticket, _)| (*sequence, *ticket) == sent) else {
+        let Some((.., drawn)) = self
+            .under_way
+            .take_if(|(sequence, ticket, _)| (*sequence, *ticket) == sent)
+        else {
             return Ok(Vec::new());
         };
         if answer.is_ok() {
             self.slot_follows(ticket, held.map(|held| held.bytes));
         }
-        let mut line = self.lines.pop_front().ok_or("(5) what was sent is not pending")?;
+        let mut line = self
+            .lines
+            .pop_front()
+            .ok_or("(5) what was sent is not pending")?;
         if line.is_confirmed {
             self.is_changed = true;
             self.confirmed_answered(line, state, (attempt, &drawn), answer)?;
@@ -218,8 +279,10 @@ impl Rules for Book {
                 self.share_superseded(state, &line.skipped)?;
             }
             Ok(Outcome::Refused(found)) => {
-                let is_own = is_assigned && found.stamp() == attempt.stamp && self.slot.value == drawn.after;
-                let is_deleted = !is_assigned && found.stored.is_none() && found.stamp() >= attempt.stamp;
+                let is_own =
+                    is_assigned && found.stamp() == attempt.stamp && self.slot.value == drawn.after;
+                let is_deleted =
+                    !is_assigned && found.stored.is_none() && found.stamp() >= attempt.stamp;
                 if attempt.retry.is_some() {
                     line.in_doubt = false;
                 }
@@ -239,14 +302,19 @@ impl Rules for Book {
                         self.lines.push_front(line);
                     }
                     self.share(state, Self::everything_is_gone(), Fate::Superseded)?;
-                } else if is_deleted && !line.fresh && !self.is_done_where_nothing_is(&line, state) {
+                } else if is_deleted && !line.fresh && !self.is_done_where_nothing_is(&line, state)
+                {
                     return self.given_up(&line, state, ErrorKind::Conflict);
                 } else {
                     self.lines.push_front(line);
                 }
             }
-            Ok(Outcome::Forgotten(_)) => return Err(format!("rule 6: {} was forgotten", self.names(&line))),
-            Err(fault) if fault.kind == FaultKind::Refused => return self.given_up(&line, state, ErrorKind::Rejected),
+            Ok(Outcome::Forgotten(_)) => {
+                return Err(format!("rule 6: {} was forgotten", self.names(&line)));
+            }
+            Err(fault) if fault.kind == FaultKind::Refused => {
+                return self.given_up(&line, state, ErrorKind::Rejected);
+            }
             Err(_) => self.lines.push_front(line),
         }
         self.is_changed = true;
@@ -255,7 +323,10 @@ impl Rules for Book {
 
     fn read(&mut self, ticket: Ticket, held: Option<Held>) {
         // With a change in doubt nobody knows whether it is in there; its retry will tell.
-        let is_in_doubt = self.lines.front().is_some_and(|line| line.in_doubt && !line.calls.is_empty());
+        let is_in_doubt = self
+            .lines
+            .front()
+            .is_some_and(|line| line.in_doubt && !line.calls.is_empty());
         self.is_changed |= is_in_doubt;
         if !is_in_doubt {
             self.slot_follows(ticket, held.map(|held| held.bytes));
@@ -292,10 +363,23 @@ impl Rules for Book {
     }
 
     fn audit(&mut self, state: &State, _version: u64, mono: Mono) -> Check {
-        hold!(state.link == self.link, "the link is {:?} instead of {:?}", state.link, self.link);
+        hold!(
+            state.link == self.link,
+            "the link is {:?} instead of {:?}",
+            state.link,
+            self.link
+        );
         self.nothing_is_told()?;
-        let ids: Vec<_> = state.outbox.of(KEY).map(|entry| (entry.id, entry.tried == Tried::InDoubt)).collect();
-        let own: Vec<_> = self.lines.iter().map(|line| (line.id, line.in_doubt)).collect();
+        let ids: Vec<_> = state
+            .outbox
+            .of(KEY)
+            .map(|entry| (entry.id, entry.tried == Tried::InDoubt))
+            .collect();
+        let own: Vec<_> = self
+            .lines
+            .iter()
+            .map(|line| (line.id, line.in_doubt))
+            .collect();
         hold!(ids == own, "(5) {ids:?} is queued instead of {own:?}");
         for (line, entry) in self.lines.iter_mut().zip(state.outbox.of(KEY)) {
             line.latest = entry.latest.get();
@@ -303,8 +387,16 @@ impl Rules for Book {
         for (line, entry) in self.lines.iter().zip(state.outbox.of(KEY)) {
             self.audit_compared(line, entry)?;
         }
-        hold!(state.letters.len() == self.aside, "(5) {:?} is set aside", state.letters.last());
-        hold!(state.superseded == self.superseded, "(5) {} are superseded", state.superseded);
+        hold!(
+            state.letters.len() == self.aside,
+            "(5) {:?} is set aside",
+            state.letters.last()
+        );
+        hold!(
+            state.superseded == self.superseded,
+            "(5) {} are superseded",
+            state.superseded
+        );
         if std::mem::take(&mut self.is_changed) {
             let shown = value_of(state.view(KEY, mono).stored.as_ref());
             checks::own_writes(self, shown.as_deref())?;
@@ -319,7 +411,8 @@ impl Book {
     pub(super) fn stored(&mut self, line: &Line) -> Check {
         let told: Option<Told<_>> = self.told(line)?;
         let is_stored = told.as_ref().is_none_or(|told| {
-            told.as_ref().is_ok_and(|answer| answer.written == Written::Stored && answer.again.is_none())
+            told.as_ref()
+                .is_ok_and(|answer| answer.written == Written::Stored && answer.again.is_none())
         });
         hold!(is_stored, "{} was told {told:?}", self.names(line));
         Ok(())
@@ -327,7 +420,11 @@ impl Book {
 }
 
 /// A process calls something.
-fn write(world: &mut World<Book>, at: usize, (kind, tries, is_confirmed): (Kind, u8, bool)) -> Check {
+fn write(
+    world: &mut World<Book>,
+    at: usize,
+    (kind, tries, is_confirmed): (Kind, u8, bool),
+) -> Check {
     let (mono, moment) = (world.mono(), world.moment(at));
     let origin = Rc::clone(&world.log.origin);
     let process = &mut world.processes[at];
@@ -344,13 +441,20 @@ fn write(world: &mut World<Book>, at: usize, (kind, tries, is_confirmed): (Kind,
     let (request, asked, on) = match recorded {
         Recorded::Nothing => return Ok(()),
         Recorded::Assign(value) => {
-            let request = Request::Put { value: Unsealed::of_text(&value.to_string()), ttl: None };
+            let request = Request::Put {
+                value: Unsealed::of_text(&value.to_string()),
+                ttl: None,
+            };
             (request, Asked::Assign(Some(value)), On::Anything)
         }
         Recorded::Delete => (Request::Delete, Asked::Assign(None), On::Anything),
         Recorded::Change(operations, on) => {
             let edits = kind.edits(&operations, shown.as_deref(), &origin)?;
-            let taken = if is_confirmed { kind.taken(text.as_ref().map(Text::as_str), &json) } else { None };
+            let taken = if is_confirmed {
+                kind.taken(text.as_ref().map(Text::as_str), &json)
+            } else {
+                None
+            };
             let (on, take) = match taken.zip(confirmed.as_mut()) {
                 None => (on, None),
                 Some(((item, back), confirmed)) => {
@@ -358,7 +462,11 @@ fn write(world: &mut World<Book>, at: usize, (kind, tries, is_confirmed): (Kind,
                     plainly(&kind, &mut left);
                     let all = vec![Edit::of(&back, Some(&left), Some(&origin))];
                     let operations = vec![back.clone()];
-                    let edits = Edits { all, operations, ..Edits::default() };
+                    let edits = Edits {
+                        all,
+                        operations,
+                        ..Edits::default()
+                    };
                     confirmed.take = Some(Taken::new(item.clone(), edits, mono));
                     let back = Some(Mutation::new(Some(json.clone()), vec![back]));
                     (On::Whole, Some(Take { item, back }))
@@ -370,28 +478,70 @@ fn write(world: &mut World<Book>, at: usize, (kind, tries, is_confirmed): (Kind,
                 On::Whole => Some(Exact::Whole(view.stored.clone())),
             };
             let is_compared = kind.is_closure();
-            let record = if is_compared { Mutation::compared } else { Mutation::new };
+            let record = if is_compared {
+                Mutation::compared
+            } else {
+                Mutation::new
+            };
             let mutation = record(Some(json), operations.clone());
-            let request = Request::Mutate { mutation, ttl: None, exact, take };
-            (request, Asked::Change(Edits { stamp: 0, is_compared, all: edits, operations, shown }), on)
+            let request = Request::Mutate {
+                mutation,
+                ttl: None,
+                exact,
+                take,
+            };
+            (
+                request,
+                Asked::Change(Edits {
+                    stamp: 0,
+                    is_compared,
+                    all: edits,
+                    operations,
+                    shown,
+                }),
+                on,
+            )
         }
     };
     let said = kind.clone();
-    let policy = if is_confirmed { WritePolicy::Confirmed } else { WritePolicy::Through };
+    let policy = if is_confirmed {
+        WritePolicy::Confirmed
+    } else {
+        WritePolicy::Through
+    };
     match process.state.write(&world.key, request, policy, moment) {
         Ok(accepted) => {
             let is_away = is_confirmed && process.state.link != Link::Up;
-            hold!(!is_away, "{said:?} is confirmed, and was accepted without the server");
+            hold!(
+                !is_away,
+                "{said:?} is confirmed, and was accepted without the server"
+            );
             let sequence = accepted.sequence;
-            process.ledger.accepted(&process.state, (kind, tries, confirmed), asked, (on, text), (accepted, mono))?;
+            process.ledger.accepted(
+                &process.state,
+                (kind, tries, confirmed),
+                asked,
+                (on, text),
+                (accepted, mono),
+            )?;
             world.tell(|| {
-                format!("{at} calls {said:?}, as {sequence}{}", if is_confirmed { ", confirmed" } else { "" })
+                format!(
+                    "{at} calls {said:?}, as {sequence}{}",
+                    if is_confirmed { ", confirmed" } else { "" }
+                )
             });
         }
         Err(error) => {
             let is_away = is_confirmed && process.state.link != Link::Up;
-            let expected = if is_away { ErrorKind::Unavailable } else { ErrorKind::OutboxFull };
-            hold!(error.kind() == expected, "rule 2: {said:?} was refused: {error}");
+            let expected = if is_away {
+                ErrorKind::Unavailable
+            } else {
+                ErrorKind::OutboxFull
+            };
+            hold!(
+                error.kind() == expected,
+                "rule 2: {said:?} was refused: {error}"
+            );
             world.tell(|| format!("{at} calls {said:?}, and is refused: {error}"));
         }
     }

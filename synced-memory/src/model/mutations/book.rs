@@ -1,4 +1,5 @@
-//! What the rules say of one process: its calls, the entries that they are queued in, and what becomes of them.
+//! What the rules say of one process: its calls, the entries that they are queued in, and what
+//! becomes of them.
 
 use super::super::server::KEY;
 use super::super::{Check, hold};
@@ -158,7 +159,8 @@ pub(super) struct Book {
     pub(super) is_changed: bool,
 }
 
-/// So many of the values that were read last are kept: each is met at the server and in three processes.
+/// So many of the values that were read last are kept: each is met at the server and in three
+/// processes.
 const KEPT: usize = 12;
 
 /// The value in what is stored.
@@ -166,12 +168,14 @@ pub(super) fn value_of(stored: Option<&Bytes>) -> Option<Rc<Value>> {
     thread_local!(static READ: RefCell<VecDeque<(Bytes, Rc<Value>)>> = const { RefCell::new(VecDeque::new()) });
     let stored = stored?;
     READ.with_borrow_mut(|read| {
-        let is_same =
-            |(bytes, _): &&(Bytes, Rc<Value>)| bytes.as_ptr() == stored.as_ptr() && bytes.len() == stored.len();
+        let is_same = |(bytes, _): &&(Bytes, Rc<Value>)| {
+            bytes.as_ptr() == stored.as_ptr() && bytes.len() == stored.len()
+        };
         if let Some((_, value)) = read.iter().find(is_same) {
             return Some(Rc::clone(value));
         }
-        let value: Value = serde_json::from_str(envelope::value_of(stored).as_str()).expect("JSON is stored");
+        let value: Value =
+            serde_json::from_str(envelope::value_of(stored).as_str()).expect("JSON is stored");
         read.truncate(KEPT);
         read.push_front((stored.clone(), Rc::new(value)));
         read.front().map(|(_, value)| Rc::clone(value))
@@ -180,7 +184,10 @@ pub(super) fn value_of(stored: Option<&Bytes>) -> Option<Rc<Value>> {
 
 impl Line {
     pub(super) fn all_calls(&self) -> impl Iterator<Item = usize> {
-        self.assignment.iter().map(|(_, call)| *call).chain(self.calls.iter().copied())
+        self.assignment
+            .iter()
+            .map(|(_, call)| *call)
+            .chain(self.calls.iter().copied())
     }
 
     fn all_who_wait(&self) -> impl Iterator<Item = usize> {
@@ -190,7 +197,8 @@ impl Line {
 
 impl Book {
     pub(super) fn is_awaited(&self, line: &Line) -> bool {
-        line.all_who_wait().any(|call| self.calls[call].waiting.is_some())
+        line.all_who_wait()
+            .any(|call| self.calls[call].waiting.is_some())
     }
 
     /// A call was accepted.
@@ -202,26 +210,55 @@ impl Book {
         (on, shown): (On, Option<Text>),
         (accepted, mono): (Accepted, Mono),
     ) -> Check {
-        let Accepted { sequence: id, mut answer } = accepted;
+        let Accepted {
+            sequence: id,
+            mut answer,
+        } = accepted;
         let last = state.outbox.last(KEY).ok_or("rule 2: it is not queued")?;
-        hold!(last.id == id, "rule 3: {id} was accepted, but {} is the last", last.id);
+        hold!(
+            last.id == id,
+            "rule 3: {id} was accepted, but {} is the last",
+            last.id
+        );
         let latest = last.latest.get();
         let fresh = self.link == Link::Up;
         let (waiting, told) = if fresh {
             (Some(answer), None)
         } else {
             let told = answer.try_recv();
-            let written = told.as_ref().ok().and_then(|told| told.as_ref().ok()).map(|told| told.written);
-            hold!(written == Some(Written::Queued), "rule 4: {kind:?} was told {told:?} while the link is not up");
+            let written = told
+                .as_ref()
+                .ok()
+                .and_then(|told| told.as_ref().ok())
+                .map(|told| told.written);
+            hold!(
+                written == Some(Written::Queued),
+                "rule 4: {kind:?} was told {told:?} while the link is not up"
+            );
             (None, written)
         };
         let is_confirmed = confirmed.is_some();
-        hold!(last.is_confirmed == is_confirmed, "whether {kind:?} is confirmed");
+        hold!(
+            last.is_confirmed == is_confirmed,
+            "whether {kind:?} is confirmed"
+        );
         let index = self.calls.len();
         let is_compared = matches!(&asked, Asked::Change(edits) if edits.is_compared);
         let (assignment, edits) = match asked {
-            Asked::Assign(value) => (Some((value, index)), Edits { stamp: latest, ..Edits::default() }),
-            Asked::Change(edits) => (None, Edits { stamp: latest, ..edits }),
+            Asked::Assign(value) => (
+                Some((value, index)),
+                Edits {
+                    stamp: latest,
+                    ..Edits::default()
+                },
+            ),
+            Asked::Change(edits) => (
+                None,
+                Edits {
+                    stamp: latest,
+                    ..edits
+                },
+            ),
         };
         self.calls.push(Call {
             kind,
@@ -243,11 +280,23 @@ impl Book {
                 let is_apart = is_confirmed || line.is_confirmed || line.returns.is_some();
                 hold!(!is_apart, "{id} has to stay apart, and takes more in");
                 let merges = on == On::Anything && line.on == On::Anything;
-                hold!(merges, "rule 5: {id} is for what was seen, and takes more in");
+                hold!(
+                    merges,
+                    "rule 5: {id} is for what was seen, and takes more in"
+                );
                 if assignment.is_some() {
-                    for earlier in line.assignment.iter().map(|(_, call)| *call).chain(line.calls.drain(..)) {
+                    for earlier in line
+                        .assignment
+                        .iter()
+                        .map(|(_, call)| *call)
+                        .chain(line.calls.drain(..))
+                    {
                         let call = &self.calls[earlier];
-                        hold!(call.waiting.is_none() || fresh, "{:?} shares another fate", call.kind);
+                        hold!(
+                            call.waiting.is_none() || fresh,
+                            "{:?} shares another fate",
+                            call.kind
+                        );
                         replaced.push(earlier);
                         line.replaced.push(earlier);
                     }
@@ -260,7 +309,11 @@ impl Book {
             None => self.lines.push_back(Line {
                 id,
                 number: id,
-                calls: if assignment.is_some() { Vec::new() } else { vec![index] },
+                calls: if assignment.is_some() {
+                    Vec::new()
+                } else {
+                    vec![index]
+                },
                 replaced: Vec::new(),
                 skipped: Skipped::default(),
                 is_vague: false,
@@ -280,11 +333,19 @@ impl Book {
         for call in replaced {
             self.set_fate(call, Fate::Replaced);
         }
-        if is_compared { self.take_compared(state, index) } else { Ok(()) }
+        if is_compared {
+            self.take_compared(state, index)
+        } else {
+            Ok(())
+        }
     }
 
     /// All that may come of an entry where it is made on this.
-    pub(super) fn ways(&self, line: &Line, (value, stamp): (Option<&Value>, u64)) -> Option<Vec<Way>> {
+    pub(super) fn ways(
+        &self,
+        line: &Line,
+        (value, stamp): (Option<&Value>, u64),
+    ) -> Option<Vec<Way>> {
         let rule = match line.on {
             _ if line.assignment.is_some() => Rule::Latest,
             On::Places => Rule::Exact,
@@ -295,8 +356,15 @@ impl Book {
     }
 
     fn ways_by(&self, line: &Line, value: Option<&Value>, rule: Rule) -> Option<Vec<Way>> {
-        let start = line.assignment.as_ref().map_or_else(|| value.cloned(), |(assigned, _)| assigned.clone());
-        let calls: Vec<&Edits> = line.calls.iter().map(|call| &self.calls[*call].edits).collect();
+        let start = line
+            .assignment
+            .as_ref()
+            .map_or_else(|| value.cloned(), |(assigned, _)| assigned.clone());
+        let calls: Vec<&Edits> = line
+            .calls
+            .iter()
+            .map(|call| &self.calls[*call].edits)
+            .collect();
         ways(start, self.origin.as_deref(), &calls, rule).filter(|_| !line.is_vague)
     }
 
@@ -307,7 +375,11 @@ impl Book {
             let mut next = Vec::new();
             for (value, stamp) in shown {
                 let is_latest = line.assignment.is_some() || line.fresh;
-                let rule = if is_latest { Rule::Latest } else { Rule::NewerWins(stamp) };
+                let rule = if is_latest {
+                    Rule::Latest
+                } else {
+                    Rule::NewerWins(stamp)
+                };
                 for way in self.ways_by(line, value.as_ref(), rule)? {
                     let stamp = match &way.value {
                         None => 0,
@@ -332,8 +404,16 @@ impl Book {
         if ticket >= self.slot.ticket {
             self.is_changed |= stored != self.slot.stored;
             let value = value_of(stored.as_ref());
-            let stamp = stored.as_deref().map_or(Stamp::ZERO, envelope::stamp_of).get();
-            self.slot = Slot { ticket, stored, value, stamp };
+            let stamp = stored
+                .as_deref()
+                .map_or(Stamp::ZERO, envelope::stamp_of)
+                .get();
+            self.slot = Slot {
+                ticket,
+                stored,
+                value,
+                stamp,
+            };
         }
     }
 
@@ -341,16 +421,30 @@ impl Book {
     pub(super) fn told(&mut self, line: &Line) -> Check<Option<Told<Answer>>> {
         let mut told: Option<Told<Answer>> = None;
         for call in line.all_who_wait() {
-            let Some(mut waiting) = self.calls[call].waiting.take() else { continue };
+            let Some(mut waiting) = self.calls[call].waiting.take() else {
+                continue;
+            };
             let answer = waiting.try_recv();
-            hold!(answer.is_ok(), "(5) {:?} came to an end, and was told {answer:?}", self.calls[call].kind);
+            hold!(
+                answer.is_ok(),
+                "(5) {:?} came to an end, and was told {answer:?}",
+                self.calls[call].kind
+            );
             let answer = answer.map_err(|_| "nothing was told")?;
             if let Some(told) = &told {
-                let same = told.as_ref().map_err(Error::kind) == answer.as_ref().map_err(Error::kind);
-                hold!(same, "those who wait for {} share one fate, and were told {told:?} and {answer:?}", line.id);
+                let same =
+                    told.as_ref().map_err(Error::kind) == answer.as_ref().map_err(Error::kind);
+                hold!(
+                    same,
+                    "those who wait for {} share one fate, and were told {told:?} and {answer:?}",
+                    line.id
+                );
             }
-            self.calls[call].told =
-                answer.as_ref().ok().filter(|answer| answer.again.is_none()).map(|told| told.written);
+            self.calls[call].told = answer
+                .as_ref()
+                .ok()
+                .filter(|answer| answer.again.is_none())
+                .map(|told| told.written);
             if let (Some(confirmed), Err(error)) = (&mut self.calls[call].confirmed, &answer) {
                 confirmed.error = Some(error.kind());
             }
@@ -363,10 +457,20 @@ impl Book {
     pub(super) fn promise(&mut self, line: usize) -> Check {
         self.lines[line].on = On::Anything;
         for call in self.lines[line].all_who_wait().collect::<Vec<_>>() {
-            let Some(mut waiting) = self.calls[call].waiting.take() else { continue };
+            let Some(mut waiting) = self.calls[call].waiting.take() else {
+                continue;
+            };
             let told = waiting.try_recv();
-            let written = told.as_ref().ok().and_then(|told| told.as_ref().ok()).map(|answer| answer.written);
-            hold!(written == Some(Written::Queued), "{:?} was told {told:?} instead of queued", self.calls[call].kind);
+            let written = told
+                .as_ref()
+                .ok()
+                .and_then(|told| told.as_ref().ok())
+                .map(|answer| answer.written);
+            hold!(
+                written == Some(Written::Queued),
+                "{:?} was told {told:?} instead of queued",
+                self.calls[call].kind
+            );
             self.calls[call].told = written;
         }
         self.is_changed = true;
@@ -381,7 +485,11 @@ impl Book {
                 if let Some(waiting) = &mut call.waiting {
                     let told = waiting.try_recv();
                     let silent = matches!(told, Err(TryRecvError::Empty));
-                    hold!(silent, "(5) {:?} is not answered, and was told {told:?}", call.kind);
+                    hold!(
+                        silent,
+                        "(5) {:?} is not answered, and was told {told:?}",
+                        call.kind
+                    );
                 }
             }
         }

@@ -6,7 +6,8 @@ use super::plainly::plainly;
 use super::reference::{Edit, Edits};
 use super::ways::{Rule, ways};
 use crate::mutation::{
-    Action, Amount, Content, Json, Operation, Place, Seen, Step, diff, element, elements, locate, member, members,
+    Action, Amount, Content, Json, Operation, Place, Seen, Step, diff, element, elements, locate,
+    member, members,
 };
 use crate::part::seen;
 use serde_json::Value;
@@ -39,13 +40,28 @@ impl Kind {
     /// Records the call on what is shown, as `Synced` does; `None` where it does not apply to that.
     pub(super) fn recorded(&self, shown: Option<&str>, origin: &Json) -> Option<Recorded> {
         let at = |names: &[&str]| places(names);
-        let add = |by: i64, min: i128, max: i128| Action::Add { amount: Amount::Integer { by: by.into(), min, max } };
+        let add = |by: i64, min: i128, max: i128| Action::Add {
+            amount: Amount::Integer {
+                by: by.into(),
+                min,
+                max,
+            },
+        };
         let on = Recorder { shown, origin };
         let change = |operations: Vec<Operation>, how| {
-            Some(if operations.is_empty() { Recorded::Nothing } else { Recorded::Change(operations, how) })
+            Some(if operations.is_empty() {
+                Recorded::Nothing
+            } else {
+                Recorded::Change(operations, how)
+            })
         };
         match self {
-            Self::Log(items) => on.plain(&at(&["log"]), Action::Append { items: texts(items) }),
+            Self::Log(items) => on.plain(
+                &at(&["log"]),
+                Action::Append {
+                    items: texts(items),
+                },
+            ),
             Self::Add(by) => on.plain(&at(&["n"]), add(*by, LEAST, MOST)),
             Self::AddInMap(name, by) => {
                 // As `map.at(name).add(by)`: an entry that is not there is taken for zero.
@@ -60,11 +76,24 @@ impl Kind {
                 let places = [at(&["rows"]), vec![Place::Index(*index)], at(&["v"])].concat();
                 on.plain(&places, add(*by, LEAST, MOST))
             }
-            Self::Role(item) => {
-                on.plain(&at(&["deep", "roles"]), Action::Append { items: texts(std::slice::from_ref(item)) })
-            }
-            Self::Extend(items) => on.plain(&at(&["list"]), Action::Append { items: texts(items) }),
-            Self::Include(items) => on.plain(&at(&["tags"]), Action::Include { items: texts(items) }),
+            Self::Role(item) => on.plain(
+                &at(&["deep", "roles"]),
+                Action::Append {
+                    items: texts(std::slice::from_ref(item)),
+                },
+            ),
+            Self::Extend(items) => on.plain(
+                &at(&["list"]),
+                Action::Append {
+                    items: texts(items),
+                },
+            ),
+            Self::Include(items) => on.plain(
+                &at(&["tags"]),
+                Action::Include {
+                    items: texts(items),
+                },
+            ),
             Self::Exclude(item) => {
                 let spot = on.spot(&at(&["tags"]))?;
                 let list = elements(spot.text.as_deref()?).ok()?;
@@ -77,11 +106,28 @@ impl Kind {
             Self::Transfer(by) => {
                 let a = on.spot(&at(&["purse", "a"]))?.path;
                 let b = on.spot(&at(&["purse", "b"]))?.path;
-                let give = Operation { path: a, action: add(-by, 0, 120) };
-                change(vec![give, Operation { path: b, action: add(*by, LEAST, MOST) }], On::Anything)
+                let give = Operation {
+                    path: a,
+                    action: add(-by, 0, 120),
+                };
+                change(
+                    vec![
+                        give,
+                        Operation {
+                            path: b,
+                            action: add(*by, LEAST, MOST),
+                        },
+                    ],
+                    On::Anything,
+                )
             }
             Self::LogAndAdd(item, by) => {
-                let log = below(&on.spot(&at(&["log"]))?, Action::Append { items: texts(std::slice::from_ref(item)) });
+                let log = below(
+                    &on.spot(&at(&["log"]))?,
+                    Action::Append {
+                        items: texts(std::slice::from_ref(item)),
+                    },
+                );
                 let n = below(&on.spot(&at(&["n"]))?, add(*by, LEAST, MOST));
                 change(vec![log, n], On::Anything)
             }
@@ -98,25 +144,52 @@ impl Kind {
             Self::Pop => on.taken(|list| list.len().checked_sub(1)),
             Self::RemoveItem(item) => {
                 let content = Content::of(&item.to_string());
-                on.taken(|list| list.iter().position(|element| Content::of(element) == content))
+                on.taken(|list| {
+                    list.iter()
+                        .position(|element| Content::of(element) == content)
+                })
             }
-            Self::SetAt(index, item) => {
-                on.set(&[at(&["list"]), vec![Place::Index(*index)]].concat(), item, On::Anything)
-            }
+            Self::SetAt(index, item) => on.set(
+                &[at(&["list"]), vec![Place::Index(*index)]].concat(),
+                item,
+                On::Anything,
+            ),
             Self::Clear(name) => on.set(&at(&[name]), &Value::Array(Vec::new()), On::Anything),
-            Self::ClearMap => on.set(&at(&["map"]), &Value::Object(serde_json::Map::new()), On::Anything),
+            Self::ClearMap => on.set(
+                &at(&["map"]),
+                &Value::Object(serde_json::Map::new()),
+                On::Anything,
+            ),
             Self::MapInsert(name, value) => {
                 let map = on.spot(&at(&["map"]))?;
                 let before = member(map.text.as_deref()?, name).ok()?.map(Content::of);
-                on.put(&at(&["map", name]), Action::Set { value: json(value), seen: before.into() })
+                on.put(
+                    &at(&["map", name]),
+                    Action::Set {
+                        value: json(value),
+                        seen: before.into(),
+                    },
+                )
             }
             Self::MapExtend(entries) => {
                 let map = on.spot(&at(&["map"]))?;
                 let there = members(map.text.as_deref()?).ok()?;
                 let operations = entries.iter().map(|(name, value)| {
-                    let before = there.iter().find(|(other, _)| other == name).map(|(_, before)| Content::of(before));
-                    let action = Action::Set { value: json(value), seen: before.into() };
-                    Operation { path: on.spot(&at(&["map", name])).map(|spot| spot.path).unwrap_or_default(), action }
+                    let before = there
+                        .iter()
+                        .find(|(other, _)| other == name)
+                        .map(|(_, before)| Content::of(before));
+                    let action = Action::Set {
+                        value: json(value),
+                        seen: before.into(),
+                    };
+                    Operation {
+                        path: on
+                            .spot(&at(&["map", name]))
+                            .map(|spot| spot.path)
+                            .unwrap_or_default(),
+                        action,
+                    }
                 });
                 change(operations.collect(), On::Anything)
             }
@@ -125,7 +198,10 @@ impl Kind {
                 if member(map.text.as_deref()?, name).ok()?.is_some() {
                     return Some(Recorded::Nothing);
                 }
-                on.put(&at(&["map", name]), Action::SetIfAbsent { value: json(value) })
+                on.put(
+                    &at(&["map", name]),
+                    Action::SetIfAbsent { value: json(value) },
+                )
             }
             Self::MapRemove(name) => on.removed(&at(&["map", name])),
             Self::Name(name) => on.set(&at(&["deep", "user", "name"]), name, On::Anything),
@@ -138,7 +214,8 @@ impl Kind {
         }
     }
 
-    /// The element that it takes out of the list, and what brings that back, as `Synced` has it; nothing where it takes none.
+    /// The element that it takes out of the list, and what brings that back, as `Synced` has it;
+    /// nothing where it takes none.
     pub(super) fn taken(&self, shown: Option<&str>, origin: &Json) -> Option<(Json, Operation)> {
         let spot = Recorder { shown, origin }.spot(&places(&["list"]))?;
         let mut list = elements(spot.text.as_deref()?).ok()?;
@@ -156,8 +233,8 @@ impl Kind {
         Some((item, below(&spot, action)))
     }
 
-    /// What the operations say, in the terms of the reference; and whether they come to what the call is to do,
-    /// done to what is shown.
+    /// What the operations say, in the terms of the reference; and whether they come to what the
+    /// call is to do, done to what is shown.
     pub(super) fn edits(
         &self,
         operations: &[Operation],
@@ -168,8 +245,12 @@ impl Kind {
         let mut edits = Vec::new();
         for operation in operations {
             let edit = Edit::of(operation, now.as_ref(), Some(origin));
-            let one = Edits { all: vec![edit.clone()], ..Edits::default() };
-            let way = ways(now, Some(origin), &[&one], Rule::Latest).and_then(|mut ways| ways.pop());
+            let one = Edits {
+                all: vec![edit.clone()],
+                ..Edits::default()
+            };
+            let way =
+                ways(now, Some(origin), &[&one], Rule::Latest).and_then(|mut ways| ways.pop());
             now = way.and_then(|way| way.value);
             edits.push(edit);
         }
@@ -177,7 +258,9 @@ impl Kind {
         let made = plainly(self, &mut expected);
         let result = completed(now.as_ref());
         if made && result != completed(Some(&expected)) {
-            return Err(format!("{self:?} on {shown:?} is recorded as what makes {result} instead of {expected}"));
+            return Err(format!(
+                "{self:?} on {shown:?} is recorded as what makes {result} instead of {expected}"
+            ));
         }
         Ok(edits)
     }
@@ -200,20 +283,40 @@ impl Recorder<'_> {
     fn spot(&self, places: &[Place]) -> Option<Found> {
         let spot = locate(self.shown, Some(self.origin), places).ok()?;
         let seen = seen(&spot);
-        Some(Found { path: spot.path, text: spot.found.map(str::to_owned), exists: spot.exists, seen })
+        Some(Found {
+            path: spot.path,
+            text: spot.found.map(str::to_owned),
+            exists: spot.exists,
+            seen,
+        })
     }
 
     fn plain(&self, places: &[Place], action: Action) -> Option<Recorded> {
-        Some(Recorded::Change(vec![below(&self.spot(places)?, action)], On::Anything))
+        Some(Recorded::Change(
+            vec![below(&self.spot(places)?, action)],
+            On::Anything,
+        ))
     }
 
     fn put(&self, places: &[Place], action: Action) -> Option<Recorded> {
-        Some(Recorded::Change(vec![below(&self.spot(places)?, action)], On::Places))
+        Some(Recorded::Change(
+            vec![below(&self.spot(places)?, action)],
+            On::Places,
+        ))
     }
 
     fn set(&self, places: &[Place], value: &Value, on: On) -> Option<Recorded> {
         let spot = self.spot(places)?;
-        Some(Recorded::Change(vec![below(&spot, Action::Set { value: json(value), seen: spot.seen })], on))
+        Some(Recorded::Change(
+            vec![below(
+                &spot,
+                Action::Set {
+                    value: json(value),
+                    seen: spot.seen,
+                },
+            )],
+            on,
+        ))
     }
 
     fn removed(&self, places: &[Place]) -> Option<Recorded> {
@@ -221,7 +324,10 @@ impl Recorder<'_> {
         if !spot.exists {
             return Some(Recorded::Nothing);
         }
-        Some(Recorded::Change(vec![below(&spot, Action::Remove { seen: spot.seen })], On::Places))
+        Some(Recorded::Change(
+            vec![below(&spot, Action::Remove { seen: spot.seen })],
+            On::Places,
+        ))
     }
 
     fn taken(&self, pick: impl Fn(&[&str]) -> Option<usize>) -> Option<Recorded> {
@@ -232,7 +338,13 @@ impl Recorder<'_> {
         };
         let seen = Seen::Content(element.content);
         let path = [&spot.path[..], &[Step::Element(element)]].concat();
-        Some(Recorded::Change(vec![Operation { path, action: Action::Remove { seen } }], On::Places))
+        Some(Recorded::Change(
+            vec![Operation {
+                path,
+                action: Action::Remove { seen },
+            }],
+            On::Places,
+        ))
     }
 
     fn closure(&self, kind: &Kind) -> Option<Recorded> {
@@ -247,7 +359,13 @@ impl Recorder<'_> {
             Kind::Update(..) | Kind::Person(..) | Kind::Spend(_) => self.difference(&[], "", kind),
             Kind::Withdraw => Some(self.shown.map_or(Recorded::Nothing, |shown| {
                 let seen = Seen::Content(Content::of(shown));
-                Recorded::Change(vec![Operation { path: Vec::new(), action: Action::Remove { seen } }], On::Whole)
+                Recorded::Change(
+                    vec![Operation {
+                        path: Vec::new(),
+                        action: Action::Remove { seen },
+                    }],
+                    On::Whole,
+                )
             })),
             _ => None,
         }
@@ -267,18 +385,29 @@ impl Recorder<'_> {
         if !plainly(kind, &mut whole) {
             return None;
         }
-        let [before, after] = [&before, &whole].map(|whole| if name.is_empty() { whole } else { &whole[name] });
+        let [before, after] =
+            [&before, &whole].map(|whole| if name.is_empty() { whole } else { &whole[name] });
         let operations = diff(found, &encoded(name, before), &encoded(name, after), &[]);
         let operations: Vec<Operation> = operations
             .into_iter()
-            .map(|Operation { path, action }| Operation { path: [&spot.path[..], &path].concat(), action })
+            .map(|Operation { path, action }| Operation {
+                path: [&spot.path[..], &path].concat(),
+                action,
+            })
             .collect();
-        Some(if operations.is_empty() { Recorded::Nothing } else { Recorded::Change(operations, On::Whole) })
+        Some(if operations.is_empty() {
+            Recorded::Nothing
+        } else {
+            Recorded::Change(operations, On::Whole)
+        })
     }
 }
 
 fn below(spot: &Found, action: Action) -> Operation {
-    Operation { path: spot.path.clone(), action }
+    Operation {
+        path: spot.path.clone(),
+        action,
+    }
 }
 
 fn json(value: &Value) -> Json {

@@ -1,8 +1,9 @@
 //! What must hold for every history, by number:
 //!
-//! 1. In the end all replicas and the server agree (`world.rs` holds that for every kind of process).
-//! 2. Every push is there once and never twice, unless it was withdrawn, set aside, or overwritten; each
-//!    writer's are in its order.
+//! 1. In the end all replicas and the server agree (`world.rs` holds that for every kind of
+//!    process).
+//! 2. Every push is there once and never twice, unless it was withdrawn, set aside, or overwritten;
+//!    each writer's are in its order.
 //! 3. A counter is the sum of all adds; a number of the map is that of all adds and closures.
 //! 4. A reference in plain Rust gives what the server has.
 //! 5. Nothing disappears silently.
@@ -30,13 +31,18 @@ pub(super) struct Made(HashMap<(Writer, Sequence), Rc<Drawn>>);
 
 impl Made {
     pub(super) fn take_in(&mut self, attempt: &Attempt, drawn: &Rc<Drawn>) {
-        self.0.insert((attempt.writer, write_of(attempt.sequence)), Rc::clone(drawn));
+        self.0.insert(
+            (attempt.writer, write_of(attempt.sequence)),
+            Rc::clone(drawn),
+        );
     }
 
     fn of(&self, attempt: &Attempt) -> Option<&Drawn> {
         let of_writer = |writer| self.0.get(&(writer, write_of(attempt.sequence)));
         // The server takes another name for a writer that has closed.
-        of_writer(attempt.writer).or_else(|| of_writer(!attempt.writer)).map(|drawn| &**drawn)
+        of_writer(attempt.writer)
+            .or_else(|| of_writer(!attempt.writer))
+            .map(|drawn| &**drawn)
     }
 }
 
@@ -86,7 +92,10 @@ impl Sums {
 
     fn take_in(&mut self, counted: &Counted) {
         match counted {
-            Counted::Pushed(items) => self.log.iter_mut().for_each(|log| log.extend(items.iter().cloned())),
+            Counted::Pushed(items) => self
+                .log
+                .iter_mut()
+                .for_each(|log| log.extend(items.iter().cloned())),
             Counted::Added(by) => self.number = self.number.map(|number| number + by),
             Counted::AddedInMap(by) => self.in_map = self.in_map.map(|number| number + by),
             Counted::NoMap => self.in_map = Some(0),
@@ -104,7 +113,11 @@ pub(super) fn pushes_and_sums(world: &World<Book>, held: Option<&Held>) -> Check
             Effect::Raw(stored) => sums = Sums::of(value_of(stored.as_ref()).as_deref()),
             Effect::Recorded(_, false) => {}
             Effect::Recorded(attempt, true) => {
-                let drawn = world.log.made.of(attempt).ok_or("(5) something was made that nobody has sent")?;
+                let drawn = world
+                    .log
+                    .made
+                    .of(attempt)
+                    .ok_or("(5) something was made that nobody has sent")?;
                 if let Some(assigned) = &drawn.assigns {
                     sums = Sums::of(assigned.0.as_ref());
                 }
@@ -116,18 +129,30 @@ pub(super) fn pushes_and_sums(world: &World<Book>, held: Option<&Held>) -> Check
         }
     }
     let there = Sums::of(value_of(held.map(|held| &held.bytes)).as_deref());
-    hold!(sums.log == there.log, "(2) the log is {:?} instead of {:?}", there.log, sums.log);
-    hold!(sums == there, "(3) {there:?} is counted instead of {sums:?}");
+    hold!(
+        sums.log == there.log,
+        "(2) the log is {:?} instead of {:?}",
+        there.log,
+        sums.log
+    );
+    hold!(
+        sums == there,
+        "(3) {there:?} is counted instead of {sums:?}"
+    );
     let there = there.log;
     let mut last = [0; 3];
     for item in there.iter().flatten().filter_map(Value::as_str) {
-        let Some((at, mark)) =
-            item.split_once('.').and_then(|(at, mark)| at.parse::<usize>().ok().zip(mark.parse().ok()))
+        let Some((at, mark)) = item
+            .split_once('.')
+            .and_then(|(at, mark)| at.parse::<usize>().ok().zip(mark.parse().ok()))
         else {
             continue;
         };
         let last: &mut u64 = &mut last[at % 3];
-        hold!(*last < mark, "(2) {item} is not in the order of its writer, in {there:?}");
+        hold!(
+            *last < mark,
+            "(2) {item} is not in the order of its writer, in {there:?}"
+        );
         *last = mark;
     }
     Ok(())
@@ -148,7 +173,10 @@ pub(super) fn ends(world: &World<Book>, at: usize) -> Check {
                 let is_lost = call.confirmed.is_none()
                     && world.server.is_superseded(writer, call.line)
                     && call.edits.all.is_empty();
-                hold!(made || is_lost, "(5) {kind:?} was answered for, and was never made");
+                hold!(
+                    made || is_lost,
+                    "(5) {kind:?} was answered for, and was never made"
+                );
             }
             Some(Fate::Withdrawn | Fate::Again) if call.confirmed.is_none() => {
                 hold!(!made, "(5) {kind:?} was withdrawn, and was made");
@@ -156,7 +184,11 @@ pub(super) fn ends(world: &World<Book>, at: usize) -> Check {
             Some(_) => {}
         }
         let is_stored = matches!(call.fate, Some(Fate::Made | Fate::Done | Fate::Replaced));
-        hold!(call.told != Some(Written::Stored) || is_stored, "(5) {kind:?} was told stored, and is {:?}", call.fate);
+        hold!(
+            call.told != Some(Written::Stored) || is_stored,
+            "(5) {kind:?} was told stored, and is {:?}",
+            call.fate
+        );
     }
     Ok(())
 }
@@ -164,9 +196,15 @@ pub(super) fn ends(world: &World<Book>, at: usize) -> Check {
 /// (6): what one part of the purse gives, the other gets.
 pub(super) fn together(document: Option<&Value>) -> Check {
     match purse(document) {
-        Some((Some(a), Some(b))) => hold!(a + b == PURSE, "(6) of {PURSE} in the purse there are {a} and {b}"),
+        Some((Some(a), Some(b))) => hold!(
+            a + b == PURSE,
+            "(6) of {PURSE} in the purse there are {a} and {b}"
+        ),
         // Nobody can give where nobody can get.
-        Some((a, None)) => hold!(a.is_none_or(|a| a == PURSE / 2), "(6) {a:?} is left in the purse, and was not got"),
+        Some((a, None)) => hold!(
+            a.is_none_or(|a| a == PURSE / 2),
+            "(6) {a:?} is left in the purse, and was not got"
+        ),
         _ => {}
     }
     Ok(())
@@ -174,8 +212,16 @@ pub(super) fn together(document: Option<&Value>) -> Check {
 
 /// (7): a read shows the last answer with all that is not answered for on top.
 pub(super) fn own_writes(book: &Book, shown: Option<&Value>) -> Check {
-    let Some(expected) = book.shown() else { return Ok(()) };
-    let is_expected = expected.iter().any(|expected| read_same(expected.as_ref(), shown));
-    hold!(is_expected, "(7) it shows {shown:?} instead of {expected:?}, with {:?} answered", book.slot.value);
+    let Some(expected) = book.shown() else {
+        return Ok(());
+    };
+    let is_expected = expected
+        .iter()
+        .any(|expected| read_same(expected.as_ref(), shown));
+    hold!(
+        is_expected,
+        "(7) it shows {shown:?} instead of {expected:?}, with {:?} answered",
+        book.slot.value
+    );
     Ok(())
 }

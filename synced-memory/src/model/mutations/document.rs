@@ -3,7 +3,8 @@
 //! - `log`: items are only ever added to its end, each is there once
 //! - `n`: a counter that is only added to
 //! - `purse`: two numbers, of which one gives what the other gets, all in one call
-//! - `list` with equal elements, `tags` as a set, `map` by name, `rows` of which the parts change, `deep` two levels down
+//! - `list` with equal elements, `tags` as a set, `map` by name, `rows` of which the parts change,
+//!   `deep` two levels down
 
 use crate::mutation::{Encoded, Json, Member, Place};
 use crate::shape::{Children, Field, Shape};
@@ -40,13 +41,16 @@ pub(super) fn places(names: &[&str]) -> Vec<Place> {
             default = default.and_then(|default| default.get(*name));
             // A name and the entries of a map have no default.
             let origin = default.filter(|default| !default.is_string()).map(as_json);
-            Place::Member(Member { origin, ..Member::new(name) })
+            Place::Member(Member {
+                origin,
+                ..Member::new(name)
+            })
         })
         .collect()
 }
 
-/// A part of the document as its type writes it, by the name of the part; the whole has none. What is of another type
-/// is one part.
+/// A part of the document as its type writes it, by the name of the part; the whole has none. What
+/// is of another type is one part.
 pub(super) fn encoded(name: &str, value: &Value) -> Encoded {
     let (text, shape) = written(name, value);
     Encoded::shaped(Json::parse(text).expect("a value is JSON"), shape)
@@ -61,11 +65,16 @@ fn written(name: &str, value: &Value) -> (String, Shape) {
     };
     let shape = match (name, value) {
         ("" | "deep" | "user", Value::Object(members)) => {
-            let there = fields.iter().filter_map(|name| Some((*name, members.get(*name)?)));
+            let there = fields
+                .iter()
+                .filter_map(|name| Some((*name, members.get(*name)?)));
             let (texts, shapes): (Vec<_>, Vec<_>) = there
                 .map(|(name, member)| {
                     let (text, shape) = written(name, member);
-                    (format!("\"{name}\":{text}"), (Field { name, aliases: &[] }, shape))
+                    (
+                        format!("\"{name}\":{text}"),
+                        (Field { name, aliases: &[] }, shape),
+                    )
                 })
                 .unzip();
             return (format!("{{{}}}", texts.join(",")), Shape::Fields(shapes));
@@ -83,22 +92,26 @@ pub(super) fn completed(value: Option<&Value>) -> Value {
     let mut whole = value.cloned().unwrap_or_else(|| DEFAULT.clone());
     if let (Some(members), Some(defaults)) = (whole.as_object_mut(), DEFAULT.as_object()) {
         for (name, default) in defaults {
-            members.entry(name.clone()).or_insert_with(|| default.clone());
+            members
+                .entry(name.clone())
+                .or_insert_with(|| default.clone());
         }
     }
     if let Some(deep) = whole.get_mut("deep").and_then(Value::as_object_mut) {
         for name in ["user", "roles"] {
-            deep.entry(name).or_insert_with(|| DEFAULT["deep"][name].clone());
+            deep.entry(name)
+                .or_insert_with(|| DEFAULT["deep"][name].clone());
         }
         if let Some(user) = deep.get_mut("user").and_then(Value::as_object_mut) {
-            user.entry("age").or_insert_with(|| DEFAULT["deep"]["user"]["age"].clone());
+            user.entry("age")
+                .or_insert_with(|| DEFAULT["deep"]["user"]["age"].clone());
         }
     }
     whole
 }
 
-/// Whether two documents read the same. Calls that come to nothing together write nothing, where one by one they
-/// write what it is taken for anyway; and sets have no order.
+/// Whether two documents read the same. Calls that come to nothing together write nothing, where
+/// one by one they write what it is taken for anyway; and sets have no order.
 pub(super) fn read_same(one: Option<&Value>, other: Option<&Value>) -> bool {
     one == other || canonical(one) == canonical(other)
 }
@@ -123,7 +136,8 @@ pub(super) fn assigned(mark: u64) -> Value {
     document
 }
 
-/// A document as a stranger may store it: with everything, with little, with a part of another type, or none.
+/// A document as a stranger may store it: with everything, with little, with a part of another
+/// type, or none.
 pub(super) fn foreign(mark: u64, random: &mut fastrand::Rng) -> Value {
     let mut document = assigned(mark);
     match random.u8(0..10) {

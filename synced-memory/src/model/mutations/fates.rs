@@ -1,4 +1,5 @@
-//! Which closures of one process are one call, and what becomes of those that were made on what was not made.
+//! Which closures of one process are one call, and what becomes of those that were made on what was
+//! not made.
 
 use super::super::server::KEY;
 use super::super::{Check, hold};
@@ -27,10 +28,17 @@ impl Skipped {
         let is_in = |index: usize| move |way: &&Way| way.superseded.contains(&index);
         // One that is gone into a later call goes along with that.
         let may_be_in = |index: usize| {
-            move |way: &&Way| is_in(index)(way) || way.replaced.contains(&index) && !way.superseded.is_empty()
+            move |way: &&Way| {
+                is_in(index)(way) || way.replaced.contains(&index) && !way.superseded.is_empty()
+            }
         };
         let of = |is_one: &dyn Fn(usize) -> bool| {
-            line.calls.iter().enumerate().filter(|(index, _)| is_one(*index)).map(|(_, call)| *call).collect()
+            line.calls
+                .iter()
+                .enumerate()
+                .filter(|(index, _)| is_one(*index))
+                .map(|(_, call)| *call)
+                .collect()
         };
         Self {
             sure: of(&|index| !ways.is_empty() && ways.iter().all(is_in(index))),
@@ -51,36 +59,71 @@ pub(super) struct Gone {
 impl Gone {
     /// Whether a call was made on it; `None` where that cannot be told.
     fn has_base_of(&self, call: &Edits) -> Option<bool> {
-        let rests = |on: &[Edits]| on.iter().map(|gone| call.rests_on(gone)).max().unwrap_or(Meets::No);
+        let rests = |on: &[Edits]| {
+            on.iter()
+                .map(|gone| call.rests_on(gone))
+                .max()
+                .unwrap_or(Meets::No)
+        };
         if self.is_everything && call.compares() || rests(&self.sure) == Meets::Yes {
             return Some(true);
         }
-        if rests(&self.sure).max(rests(&self.possible)) == Meets::No { Some(false) } else { None }
+        if rests(&self.sure).max(rests(&self.possible)) == Meets::No {
+            Some(false)
+        } else {
+            None
+        }
     }
 }
 
 impl Book {
     pub(super) fn gone(&self, skipped: &Skipped) -> Gone {
-        let edits = |calls: &[usize]| calls.iter().map(|call| self.calls[*call].edits.clone()).collect();
-        Gone { sure: edits(&skipped.sure), possible: edits(&skipped.possible), is_everything: false }
+        let edits = |calls: &[usize]| {
+            calls
+                .iter()
+                .map(|call| self.calls[*call].edits.clone())
+                .collect()
+        };
+        Gone {
+            sure: edits(&skipped.sure),
+            possible: edits(&skipped.possible),
+            is_everything: false,
+        }
     }
 
     pub(super) fn all_gone(&self, line: &Line) -> Gone {
-        let sure = line.calls.iter().map(|call| self.calls[*call].edits.clone()).collect();
-        Gone { sure, possible: Vec::new(), is_everything: line.assignment.is_some() }
+        let sure = line
+            .calls
+            .iter()
+            .map(|call| self.calls[*call].edits.clone())
+            .collect();
+        Gone {
+            sure,
+            possible: Vec::new(),
+            is_everything: line.assignment.is_some(),
+        }
     }
 
     /// An assignment, with nothing that was made on it.
     pub(super) fn everything_is_gone() -> Gone {
-        Gone { is_everything: true, ..Gone::default() }
+        Gone {
+            is_everything: true,
+            ..Gone::default()
+        }
     }
 
-    /// A closure was made part of the last entry. Where it is about a part that an earlier one changed, the two are
-    /// one call, unless there is a call between them that has to stay there.
+    /// A closure was made part of the last entry. Where it is about a part that an earlier one
+    /// changed, the two are one call, unless there is a call between them that has to stay there.
     pub(super) fn take_compared(&mut self, state: &State, index: usize) -> Check {
-        let Some((line, entry)) = self.lines.back().zip(state.outbox.last(KEY)) else { return Ok(()) };
+        let Some((line, entry)) = self.lines.back().zip(state.outbox.last(KEY)) else {
+            return Ok(());
+        };
         let (waiting, mut calls) = (stamps(entry), line.calls.clone());
-        hold!(waiting.contains(&self.calls[index].edits.stamp), "(5) {:?} is not queued", self.calls[index].kind);
+        hold!(
+            waiting.contains(&self.calls[index].edits.stamp),
+            "(5) {:?} is not queued",
+            self.calls[index].kind
+        );
         let (mut last, mut may_stop) = (calls.len() - 1, false);
         for at in (0..last).rev() {
             let (one, other) = (calls[at], calls[last]);
@@ -91,8 +134,17 @@ impl Book {
                 continue;
             }
             let is_one = !waiting.contains(&earlier.stamp);
-            let may_be = if is_one { meets != Meets::No } else { meets != Meets::Yes || may_stop };
-            hold!(may_be, "rule 5: whether {:?} and {:?} are one call", self.calls[one].kind, self.calls[other].kind);
+            let may_be = if is_one {
+                meets != Meets::No
+            } else {
+                meets != Meets::Yes || may_stop
+            };
+            hold!(
+                may_be,
+                "rule 5: whether {:?} and {:?} are one call",
+                self.calls[one].kind,
+                self.calls[other].kind
+            );
             if !is_one {
                 continue;
             }
@@ -101,10 +153,19 @@ impl Book {
                 let edits = &self.calls[*call].edits;
                 !edits.is_compared && later.meets(edits) != Meets::No
             };
-            let between: Vec<usize> = calls.drain(at + 1..=last).filter(|call| *call != other).collect();
+            let between: Vec<usize> = calls
+                .drain(at + 1..=last)
+                .filter(|call| *call != other)
+                .collect();
             let (bases, apart): (Vec<usize>, Vec<usize>) = between.into_iter().partition(is_base);
-            let is_tangled = bases.iter().any(|base| self.calls[*base].edits.meets(earlier) == Meets::Yes);
-            hold!(!is_tangled, "rule 5: {:?} is made before its base", self.calls[other].kind);
+            let is_tangled = bases
+                .iter()
+                .any(|base| self.calls[*base].edits.meets(earlier) == Meets::Yes);
+            hold!(
+                !is_tangled,
+                "rule 5: {:?} is made before its base",
+                self.calls[other].kind
+            );
             last = at + bases.len();
             let behind = calls.split_off(at + 1);
             calls.extend(apart.into_iter().chain(behind));
@@ -115,7 +176,11 @@ impl Book {
         }
         let edits = &mut self.calls[calls[last]].edits;
         let stamp = edits.stamp;
-        let own = entry.mutation.iter().flat_map(Mutation::calls).find(|call| call.stamp.get() == stamp);
+        let own = entry
+            .mutation
+            .iter()
+            .flat_map(Mutation::calls)
+            .find(|call| call.stamp.get() == stamp);
         edits.operations = own.map(|call| call.operations.clone()).unwrap_or_default();
         if let Some(line) = self.lines.back_mut() {
             line.calls = calls;
@@ -123,8 +188,14 @@ impl Book {
         Ok(())
     }
 
-    /// Closures that were made on what is gone share its fate. Whether any did; `None` where that cannot be told.
-    pub(super) fn share(&mut self, state: &State, mut gone: Gone, fate: Fate) -> Check<Option<bool>> {
+    /// Closures that were made on what is gone share its fate. Whether any did; `None` where that
+    /// cannot be told.
+    pub(super) fn share(
+        &mut self,
+        state: &State,
+        mut gone: Gone,
+        fate: Fate,
+    ) -> Check<Option<bool>> {
         let mut is_any = Some(false);
         for at in 0..self.lines.len() {
             let line = &self.lines[at];
@@ -135,25 +206,44 @@ impl Book {
             if self.is_awaited(line) {
                 continue;
             }
-            let waiting = state.outbox.of(KEY).find(|entry| entry.id == line.id).map(stamps);
-            let of_line = |record: &&Letter| fate == Fate::SetAside && record.stamp.get() == line.latest;
+            let waiting = state
+                .outbox
+                .of(KEY)
+                .find(|entry| entry.id == line.id)
+                .map(stamps);
+            let of_line =
+                |record: &&Letter| fate == Fate::SetAside && record.stamp.get() == line.latest;
             let record = state.letters.get(self.aside).filter(of_line);
-            let is_told =
-                |edits: &Edits| record.is_some_and(|record| record.changes().contains(&json!(edits.operations)));
+            let is_told = |edits: &Edits| {
+                record.is_some_and(|record| record.changes().contains(&json!(edits.operations)))
+            };
             let (mut taken, mut doubtful) = (Vec::new(), Vec::new());
-            for call in line.calls.iter().filter(|call| self.calls[**call].edits.is_compared) {
+            for call in line
+                .calls
+                .iter()
+                .filter(|call| self.calls[**call].edits.is_compared)
+            {
                 let Call { edits, kind, .. } = &self.calls[*call];
-                let is_there = waiting.as_ref().map(|waiting| waiting.contains(&edits.stamp));
+                let is_there = waiting
+                    .as_ref()
+                    .map(|waiting| waiting.contains(&edits.stamp));
                 let has_base = gone.has_base_of(edits);
                 let is_right = has_base != Some(true) || is_there != Some(true);
-                hold!(is_right, "rule 5: {kind:?} was made on what was not made, and waits");
+                hold!(
+                    is_right,
+                    "rule 5: {kind:?} was made on what was not made, and waits"
+                );
                 match (has_base, is_there) {
                     (Some(true), _) | (None, Some(false)) => taken.push(*call),
                     (Some(false), _) | (None, Some(true)) => continue,
                     (None, None) if fate == Fate::SetAside && !is_told(edits) => continue,
                     (None, None) => doubtful.push(*call),
                 }
-                let gone = if doubtful.contains(call) { &mut gone.possible } else { &mut gone.sure };
+                let gone = if doubtful.contains(call) {
+                    &mut gone.possible
+                } else {
+                    &mut gone.sure
+                };
                 gone.push(edits.clone());
             }
             if record.is_some_and(|record| record.changes().len() == taken.len() + doubtful.len()) {
@@ -175,11 +265,22 @@ impl Book {
         if taken.is_empty() {
             return Ok(());
         }
-        let Some(mut line) = self.lines.remove(at) else { return Ok(()) };
+        let Some(mut line) = self.lines.remove(at) else {
+            return Ok(());
+        };
         if fate == Fate::SetAside {
-            let of_line = |record: &&Letter| record.stamp.get() == line.latest && record.changes().len() == taken.len();
-            let is_told = state.letters.get(self.aside).is_some_and(|record| of_line(&record));
-            hold!(is_told, "(5) what was made on what is set aside is gone: {}", self.names(&line));
+            let of_line = |record: &&Letter| {
+                record.stamp.get() == line.latest && record.changes().len() == taken.len()
+            };
+            let is_told = state
+                .letters
+                .get(self.aside)
+                .is_some_and(|record| of_line(&record));
+            hold!(
+                is_told,
+                "(5) what was made on what is set aside is gone: {}",
+                self.names(&line)
+            );
             self.set_aside(&line, state, taken)?;
         }
         for call in taken {
@@ -193,12 +294,19 @@ impl Book {
 
     /// The closures that wait must be those that came to no end.
     pub(super) fn audit_compared(&self, line: &Line, entry: &Entry) -> Check {
-        let compared = line.calls.iter().map(|call| &self.calls[*call].edits).filter(|edits| edits.is_compared);
+        let compared = line
+            .calls
+            .iter()
+            .map(|call| &self.calls[*call].edits)
+            .filter(|edits| edits.is_compared);
         let mut own: Vec<u64> = compared.map(|edits| edits.stamp).collect();
         let mut there = stamps(entry);
         own.sort_unstable();
         there.sort_unstable();
-        hold!(own == there || line.is_vague, "(5) the closures of {there:?} wait instead of {own:?}");
+        hold!(
+            own == there || line.is_vague,
+            "(5) the closures of {there:?} wait instead of {own:?}"
+        );
         Ok(())
     }
 
@@ -212,7 +320,10 @@ impl Book {
 
     /// The calls that are one with this one, in their order.
     pub(super) fn all_joined(&self, call: usize) -> Vec<usize> {
-        let joined = self.calls[call].joined.iter().flat_map(|joined| self.all_joined(*joined));
+        let joined = self.calls[call]
+            .joined
+            .iter()
+            .flat_map(|joined| self.all_joined(*joined));
         std::iter::once(call).chain(joined).collect()
     }
 }
@@ -220,5 +331,8 @@ impl Book {
 /// When the closures in an entry were made, each of which is of another time.
 pub(super) fn stamps(entry: &Entry) -> Vec<u64> {
     let calls = entry.mutation.iter().flat_map(Mutation::calls);
-    calls.filter(|call| call.is_compared).map(|call| call.stamp.get()).collect()
+    calls
+        .filter(|call| call.is_compared)
+        .map(|call| call.stamp.get())
+        .collect()
 }

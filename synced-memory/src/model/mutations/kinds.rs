@@ -64,14 +64,15 @@ pub(super) enum Kind {
 pub(super) const COUNTED: &str = "c";
 
 impl Kind {
-    /// Any call of process `at`. `mark` is a number that is drawn once. Some themes know only calls that meet each
-    /// other often: those on the list, or those on the members.
+    /// Any call of process `at`. `mark` is a number that is drawn once. Some themes know only calls
+    /// that meet each other often: those on the list, or those on the members.
     pub(super) fn drawn((at, mark): (usize, u64), theme: u64, random: &mut fastrand::Rng) -> Self {
         const NAMES: [&str; 3] = ["k", "l", "m"];
         let own = json!(format!("{at}.{mark}"));
         let name = NAMES[random.usize(0..NAMES.len())];
         let number = [COUNTED, COUNTED, name][random.usize(0..3)];
-        // Such that no few of them come to nothing: a sum of nothing is not written where nothing is.
+        // Such that no few of them come to nothing: a sum of nothing is not written where nothing
+        // is.
         let by = [10, -1][random.usize(0..2)];
         let index = random.usize(0..5);
         let letter = |random: &mut fastrand::Rng| json!(["a", "b", "c"][random.usize(0..3)]);
@@ -83,7 +84,8 @@ impl Kind {
         };
         match random.u8(kinds) {
             0..=8 => {
-                let items = (0..random.u64(1..3)).map(|part| json!(format!("{at}.{}", mark + part)));
+                let items =
+                    (0..random.u64(1..3)).map(|part| json!(format!("{at}.{}", mark + part)));
                 Self::Log(items.collect())
             }
             9..=14 => Self::Add(by),
@@ -105,9 +107,11 @@ impl Kind {
             48 => Self::Clear("tags"),
             49 | 98 => Self::ClearMap,
             50 => Self::Truncate(index),
-            51..=52 => {
-                Self::Splice(index, random.usize(0..3), (0..random.usize(0..3)).map(|_| letter(random)).collect())
-            }
+            51..=52 => Self::Splice(
+                index,
+                random.usize(0..3),
+                (0..random.usize(0..3)).map(|_| letter(random)).collect(),
+            ),
             53 => Self::Sort,
             54..=55 => Self::Swap(index, random.usize(0..5)),
             56..=57 => Self::Retain("list", letter(random)),
@@ -138,12 +142,19 @@ impl Kind {
 
     /// Any call that takes an element out of the list.
     pub(super) fn taking(random: &mut fastrand::Rng) -> Self {
-        if random.bool() { Self::Pop } else { Self::RemoveAt(random.usize(0..3)) }
+        if random.bool() {
+            Self::Pop
+        } else {
+            Self::RemoveAt(random.usize(0..3))
+        }
     }
 
     /// Whether it is a closure of the user, which is compared with what it saw.
     pub(super) fn is_closure(&self) -> bool {
-        use Kind::{Count, EditRow, Move, Person, Retain, Sort, Spend, Splice, Swap, Tag, Truncate, Update, Withdraw};
+        use Kind::{
+            Count, EditRow, Move, Person, Retain, Sort, Spend, Splice, Swap, Tag, Truncate, Update,
+            Withdraw,
+        };
         matches!(
             self,
             Count(..)

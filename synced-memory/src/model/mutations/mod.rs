@@ -4,9 +4,10 @@
 //! - `document.rs`: the value that is changed
 //! - `reference.rs`: what operations come to, in plain Rust; `aims.rs`: which element they may mean
 //! - `ways.rs`: what several calls may come to, one after the other
-//! - `compared.rs`: which closures are one call, and which were made on what others did; `fates.rs`: what becomes of
-//!   those
-//! - `book.rs`: what the rules say of one process; `draws.rs`, `answers.rs`: of what it sends and is answered
+//! - `compared.rs`: which closures are one call, and which were made on what others did;
+//!   `fates.rs`: what becomes of those
+//! - `book.rs`: what the rules say of one process; `draws.rs`, `answers.rs`: of what it sends and
+//!   is answered
 //! - `confirmed.rs`: calls that are made or withdrawn, or in doubt, and what they take
 //! - `checks.rs`: what must hold for every history
 //! - `promises.rs`: what was found, each as the shortest history that shows it

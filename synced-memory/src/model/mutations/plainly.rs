@@ -12,7 +12,12 @@ pub(super) fn plainly(kind: &Kind, document: &mut Value) -> bool {
 }
 
 fn tried(kind: &Kind, document: &mut Value) -> Option<()> {
-    let map = |document: &mut Value| document.get_mut("map").and_then(Value::as_object_mut).map(std::mem::take);
+    let map = |document: &mut Value| {
+        document
+            .get_mut("map")
+            .and_then(Value::as_object_mut)
+            .map(std::mem::take)
+    };
     match kind {
         Kind::Log(items) => list(document, &["log"])?.extend(items.iter().cloned()),
         Kind::Add(by) => add(document.get_mut("n")?, *by)?,
@@ -20,8 +25,14 @@ fn tried(kind: &Kind, document: &mut Value) -> Option<()> {
             let map = document.get_mut("map")?.as_object_mut()?;
             add(map.entry(*name).or_insert_with(|| 0.into()), *by)?;
         }
-        Kind::Age(by) => add(document.get_mut("deep")?.get_mut("user")?.get_mut("age")?, *by)?,
-        Kind::Row(index, by) => add(list(document, &["rows"])?.get_mut(*index)?.get_mut("v")?, *by)?,
+        Kind::Age(by) => add(
+            document.get_mut("deep")?.get_mut("user")?.get_mut("age")?,
+            *by,
+        )?,
+        Kind::Row(index, by) => add(
+            list(document, &["rows"])?.get_mut(*index)?.get_mut("v")?,
+            *by,
+        )?,
         Kind::Role(item) => list(document, &["deep", "roles"])?.push(item.clone()),
         Kind::Extend(items) => list(document, &["list"])?.extend(items.iter().cloned()),
         Kind::Include(items) => {
@@ -59,22 +70,48 @@ fn tried(kind: &Kind, document: &mut Value) -> Option<()> {
         Kind::Clear(name) => document[*name] = json!([]),
         Kind::ClearMap => document["map"] = json!({}),
         Kind::MapInsert(name, value) => {
-            document.get_mut("map")?.as_object_mut()?.insert((*name).to_owned(), value.clone());
+            document
+                .get_mut("map")?
+                .as_object_mut()?
+                .insert((*name).to_owned(), value.clone());
         }
         Kind::MapExtend(entries) => {
             let mut entered = map(document)?;
-            entered.extend(entries.iter().map(|(name, value)| ((*name).to_owned(), value.clone())));
+            entered.extend(
+                entries
+                    .iter()
+                    .map(|(name, value)| ((*name).to_owned(), value.clone())),
+            );
             document["map"] = entered.into();
         }
         Kind::GetOrInsert(name, value) => {
-            document.get_mut("map")?.as_object_mut()?.entry(*name).or_insert_with(|| value.clone());
+            document
+                .get_mut("map")?
+                .as_object_mut()?
+                .entry(*name)
+                .or_insert_with(|| value.clone());
         }
         Kind::MapRemove(name) => _ = document.get_mut("map")?.as_object_mut()?.remove(*name),
         Kind::Name(name) => {
-            document.get_mut("deep")?.get_mut("user")?.as_object_mut()?.insert("name".to_owned(), name.clone());
+            document
+                .get_mut("deep")?
+                .get_mut("user")?
+                .as_object_mut()?
+                .insert("name".to_owned(), name.clone());
         }
-        Kind::NoName => _ = document.get_mut("deep")?.get_mut("user")?.as_object_mut()?.remove("name"),
-        Kind::User(user) => _ = document.get_mut("deep")?.as_object_mut()?.insert("user".to_owned(), user.clone()),
+        Kind::NoName => {
+            _ = document
+                .get_mut("deep")?
+                .get_mut("user")?
+                .as_object_mut()?
+                .remove("name")
+        }
+        Kind::User(user) => {
+            _ = document
+                .get_mut("deep")?
+                .as_object_mut()?
+                .insert("user".to_owned(), user.clone())
+        }
         Kind::NoUser => _ = document.get_mut("deep")?.as_object_mut()?.remove("user"),
         Kind::Assign(_) | Kind::Delete => return None,
         _ => return closure(kind, document),
@@ -119,7 +156,10 @@ fn closure(kind: &Kind, document: &mut Value) -> Option<()> {
             }
         }
         Kind::Retain(name, gone) => list(document, &[name])?.retain(|item| item != gone),
-        Kind::EditRow(index, by) => add(list(document, &["rows"])?.get_mut(*index)?.get_mut("v")?, *by)?,
+        Kind::EditRow(index, by) => add(
+            list(document, &["rows"])?.get_mut(*index)?.get_mut("v")?,
+            *by,
+        )?,
         Kind::Swap(one, other) => {
             let list = list(document, &["list"])?;
             if (*one).max(*other) >= list.len() {
@@ -139,7 +179,10 @@ fn closure(kind: &Kind, document: &mut Value) -> Option<()> {
 }
 
 fn list<'a>(document: &'a mut Value, names: &[&str]) -> Option<&'a mut Vec<Value>> {
-    names.iter().try_fold(document, |here, name| here.get_mut(*name))?.as_array_mut()
+    names
+        .iter()
+        .try_fold(document, |here, name| here.get_mut(*name))?
+        .as_array_mut()
 }
 
 fn add(number: &mut Value, by: i64) -> Option<()> {

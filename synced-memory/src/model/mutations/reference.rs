@@ -1,7 +1,8 @@
-//! What operations come to, in plain Rust on a tree of values: no text, no hashes, nothing of the library.
+//! What operations come to, in plain Rust on a tree of values: no text, no hashes, nothing of the
+//! library.
 //!
-//! Which element an operation on a list means is left open where the rules leave it open: `aims.rs` says
-//! which it may be, and all that may come of it is told.
+//! Which element an operation on a list means is left open where the rules leave it open: `aims.rs`
+//! says which it may be, and all that may come of it is told.
 
 use super::aims::{Aim, aims};
 use super::compared::is_state;
@@ -87,7 +88,11 @@ impl Edits {
         origin: Option<&Value>,
         there: There,
     ) -> Vec<(Result<(), Refusal>, Option<Value>)> {
-        let before = if self.all.len() > 1 { value.clone() } else { None };
+        let before = if self.all.len() > 1 {
+            value.clone()
+        } else {
+            None
+        };
         let mut refused = Vec::new();
         let mut made = vec![value];
         for edit in &self.all {
@@ -95,12 +100,19 @@ impl Edits {
             for value in made {
                 let mut aims = aims(value.as_ref(), origin, edit);
                 let last = aims.pop();
-                let tries = aims.into_iter().map(|aim| (value.clone(), aim)).collect::<Vec<_>>();
+                let tries = aims
+                    .into_iter()
+                    .map(|aim| (value.clone(), aim))
+                    .collect::<Vec<_>>();
                 for (mut value, aim) in tries.into_iter().chain(last.map(|aim| (value, aim))) {
                     match edit.perform(&mut value, origin, aim, there) {
                         Ok(()) => next.push(value),
                         Err(refusal) => {
-                            let before = if self.all.len() > 1 { before.clone() } else { value };
+                            let before = if self.all.len() > 1 {
+                                before.clone()
+                            } else {
+                                value
+                            };
                             refused.push((Err(refusal), before));
                         }
                     }
@@ -108,19 +120,34 @@ impl Edits {
             }
             made = next;
         }
-        refused.into_iter().chain(made.into_iter().map(|value| (Ok(()), value))).collect()
+        refused
+            .into_iter()
+            .chain(made.into_iter().map(|value| (Ok(()), value)))
+            .collect()
     }
 }
 
 impl There {
     /// What becomes of a removal of what is gone already: it is done.
     fn gone(self) -> Result<(), Refusal> {
-        if self == (Self::Compared { only_removes: false }) { Err(Refusal::Misfit) } else { Ok(()) }
+        if self
+            == (Self::Compared {
+                only_removes: false,
+            })
+        {
+            Err(Refusal::Misfit)
+        } else {
+            Ok(())
+        }
     }
 
     /// What becomes of a change that finds something else than it saw.
     fn differs(self) -> Refusal {
-        if matches!(self, Self::Compared { .. }) { Refusal::Misfit } else { Refusal::Superseded }
+        if matches!(self, Self::Compared { .. }) {
+            Refusal::Misfit
+        } else {
+            Refusal::Superseded
+        }
     }
 }
 
@@ -128,11 +155,17 @@ impl Edit {
     /// What an operation says, which was recorded on `now`.
     pub(super) fn of(operation: &Operation, now: Option<&Value>, origin: Option<&Value>) -> Self {
         use crate::mutation::Step as Said;
-        let parse = |json: &crate::mutation::Json| serde_json::from_str::<Value>(json.as_str()).expect("it is JSON");
+        let parse = |json: &crate::mutation::Json| {
+            serde_json::from_str::<Value>(json.as_str()).expect("it is JSON")
+        };
         let all = |items: &[crate::mutation::Json]| items.iter().map(parse).collect::<Vec<_>>();
         let mut here = now.or(origin).cloned();
         let mark = |here: &Option<Value>, index| {
-            let list = here.as_ref().and_then(Value::as_array).cloned().unwrap_or_default();
+            let list = here
+                .as_ref()
+                .and_then(Value::as_array)
+                .cloned()
+                .unwrap_or_default();
             Mark { list, index }
         };
         let mut path = Vec::new();
@@ -140,7 +173,10 @@ impl Edit {
             match step {
                 Said::Member(member) => {
                     let origin = member.origin.as_ref().map(parse);
-                    let found = here.as_ref().and_then(|here| here.get(&*member.name)).cloned();
+                    let found = here
+                        .as_ref()
+                        .and_then(|here| here.get(&*member.name))
+                        .cloned();
                     here = found.or_else(|| origin.clone());
                     path.push(Step::Member(member.name.to_string(), origin));
                 }
@@ -151,16 +187,30 @@ impl Edit {
                 }
             }
         }
-        // Whether something was there says the operation: what a default holds may count as seen or not.
+        // Whether something was there says the operation: what a default holds may count as seen or
+        // not.
         let seen = |seen: &Seen| here.clone().filter(|_| *seen != Seen::Absent);
         let act = match &operation.action {
-            Action::Set { value, seen: saw } => Act::Set { value: parse(value), seen: seen(saw) },
+            Action::Set { value, seen: saw } => Act::Set {
+                value: parse(value),
+                seen: seen(saw),
+            },
             Action::SetIfAbsent { value } => Act::SetIfAbsent(parse(value)),
             Action::Remove { seen: saw } => Act::Remove { seen: seen(saw) },
-            Action::Add { amount: Amount::Integer { by, min, max } } => Act::Add { by: *by, min: *min, max: *max },
-            Action::Add { amount: Amount::Float { .. } } => unreachable!("no float is added here"),
+            Action::Add {
+                amount: Amount::Integer { by, min, max },
+            } => Act::Add {
+                by: *by,
+                min: *min,
+                max: *max,
+            },
+            Action::Add {
+                amount: Amount::Float { .. },
+            } => unreachable!("no float is added here"),
             Action::Append { items } => Act::Append(all(items)),
-            Action::InsertAt { before, items } => Act::Insert(mark(&here, before.index), all(items)),
+            Action::InsertAt { before, items } => {
+                Act::Insert(mark(&here, before.index), all(items))
+            }
             Action::Include { items } => Act::Include(all(items)),
             Action::Exclude { items } => Act::Exclude(all(items)),
         };
@@ -171,7 +221,13 @@ impl Edit {
         matches!(self.act, Act::Remove { .. })
     }
 
-    fn perform(&self, root: &mut Option<Value>, origin: Option<&Value>, aim: Aim, there: There) -> Result<(), Refusal> {
+    fn perform(
+        &self,
+        root: &mut Option<Value>,
+        origin: Option<&Value>,
+        aim: Aim,
+        there: There,
+    ) -> Result<(), Refusal> {
         match self.edit(root.as_mut(), origin, &self.path, aim, there)? {
             Effect::Keep => {}
             Effect::Replace(value) => *root = Some(value),
@@ -197,20 +253,32 @@ impl Edit {
             let Some(origin) = origin else {
                 return match self.act {
                     // What is gone already is done; but nobody took out what he saw.
-                    Act::Remove { seen: Some(_) } if there == There::AsSeen => Err(Refusal::Superseded),
+                    Act::Remove { seen: Some(_) } if there == There::AsSeen => {
+                        Err(Refusal::Superseded)
+                    }
                     Act::Remove { .. } => there.gone().map(|()| Effect::Keep),
                     _ => Err(Refusal::Misfit),
                 };
             };
             let mut fresh = origin.clone();
             self.edit_in(&mut fresh, path, aim, there)?;
-            return Ok(if fresh == *origin { Effect::Keep } else { Effect::Replace(fresh) });
+            return Ok(if fresh == *origin {
+                Effect::Keep
+            } else {
+                Effect::Replace(fresh)
+            });
         };
         self.edit_in(node, path, aim, there)?;
         Ok(Effect::Keep)
     }
 
-    fn edit_in(&self, node: &mut Value, path: &[Step], aim: Aim, there: There) -> Result<(), Refusal> {
+    fn edit_in(
+        &self,
+        node: &mut Value,
+        path: &[Step],
+        aim: Aim,
+        there: There,
+    ) -> Result<(), Refusal> {
         match path.split_first() {
             None => self.merge(node, aim, there),
             Some((Step::Member(name, origin), rest)) => {
@@ -227,7 +295,9 @@ impl Edit {
                 let Aim::At(at) = aim else {
                     return match there {
                         There::AsSeen if self.is_removal() => Err(Refusal::Superseded),
-                        There::Compared { .. } if self.is_removal() && aim == Aim::Other => Err(Refusal::Misfit),
+                        There::Compared { .. } if self.is_removal() && aim == Aim::Other => {
+                            Err(Refusal::Misfit)
+                        }
                         _ if self.is_removal() => there.gone(),
                         _ => Err(Refusal::Misfit),
                     };
@@ -242,7 +312,12 @@ impl Edit {
         }
     }
 
-    fn assign(&self, node: Option<&Value>, origin: Option<&Value>, there: There) -> Result<Option<Effect>, Refusal> {
+    fn assign(
+        &self,
+        node: Option<&Value>,
+        origin: Option<&Value>,
+        there: There,
+    ) -> Result<Option<Effect>, Refusal> {
         Ok(Some(match &self.act {
             Act::Set { value, seen } => {
                 let is_as_seen = seen.as_ref() == node || seen.as_ref() == node.or(origin);
@@ -262,7 +337,9 @@ impl Edit {
                 return Err(Refusal::Superseded);
             }
             Act::Remove { .. } if node.is_none() => there.gone().map(|()| Effect::Keep)?,
-            Act::Remove { seen } if there != There::Older && seen.as_ref() != node => return Err(there.differs()),
+            Act::Remove { seen } if there != There::Older && seen.as_ref() != node => {
+                return Err(there.differs());
+            }
             Act::Remove { .. } => Effect::Remove,
             _ => return Ok(None),
         }))
@@ -282,7 +359,11 @@ impl Edit {
         match &self.act {
             Act::Append(items) => list.extend(items.iter().cloned()),
             Act::Insert(mark, items) => {
-                let at = if let Aim::At(at) = aim { at } else { mark.index };
+                let at = if let Aim::At(at) = aim {
+                    at
+                } else {
+                    mark.index
+                };
                 let at = at.min(list.len());
                 list.splice(at..at, items.iter().cloned());
             }

@@ -1,4 +1,5 @@
-//! All that may come of several calls, one after the other: which of them are made, and what is there then.
+//! All that may come of several calls, one after the other: which of them are made, and what is
+//! there then.
 
 use super::compared::Meets;
 use super::reference::{Act, Edit, Edits, Refusal, Step, There};
@@ -29,14 +30,27 @@ pub(super) struct Way {
 pub(super) const WAYS: usize = 400;
 
 /// All that may come of calls made one by one; `None` where that is too much to tell.
-pub(super) fn ways(value: Option<Value>, origin: Option<&Value>, calls: &[&Edits], rule: Rule) -> Option<Vec<Way>> {
-    let mut ways = vec![Way { value, superseded: Vec::new(), misfits: Vec::new(), replaced: Vec::new() }];
+pub(super) fn ways(
+    value: Option<Value>,
+    origin: Option<&Value>,
+    calls: &[&Edits],
+    rule: Rule,
+) -> Option<Vec<Way>> {
+    let mut ways = vec![Way {
+        value,
+        superseded: Vec::new(),
+        misfits: Vec::new(),
+        replaced: Vec::new(),
+    }];
     for (index, call) in calls.iter().enumerate() {
-        // An earlier call may be gone into a later one of the same process that replaces what it changed.
-        let is_replaced =
-            rule != Rule::Latest && (index + 1..calls.len()).any(|later| is_replaced_by(calls, index, later));
+        // An earlier call may be gone into a later one of the same process that replaces what it
+        // changed.
+        let is_replaced = rule != Rule::Latest
+            && (index + 1..calls.len()).any(|later| is_replaced_by(calls, index, later));
         let there = match rule {
-            _ if call.is_compared => There::Compared { only_removes: call.only_removes() },
+            _ if call.is_compared => There::Compared {
+                only_removes: call.only_removes(),
+            },
             Rule::NewerWins(found) if found > call.stamp => There::Newer,
             Rule::Exact => There::AsSeen,
             Rule::Latest | Rule::NewerWins(_) => There::Older,
@@ -56,11 +70,17 @@ pub(super) fn ways(value: Option<Value>, origin: Option<&Value>, calls: &[&Edits
             if call.must_share(&way, calls) {
                 continue;
             }
-            let Way { value, superseded, misfits, replaced } = way;
-            // And the later one saw what the first of them did (where nothing was there, what it was taken for); or, of a
-            // default, that nothing is there.
+            let Way {
+                value,
+                superseded,
+                misfits,
+                replaced,
+            } = way;
+            // And the later one saw what the first of them did (where nothing was there, what it
+            // was taken for); or, of a default, that nothing is there.
             let is_gone = |earlier: usize| {
-                let is_before = |at: usize| !replaced.contains(&at) && is_replaced_by(calls, earlier, at);
+                let is_before =
+                    |at: usize| !replaced.contains(&at) && is_replaced_by(calls, earlier, at);
                 is_replaced_by(calls, earlier, index) && !(earlier + 1..index).any(is_before)
             };
             let first = replaced.iter().find(|earlier| is_gone(**earlier));
@@ -70,11 +90,19 @@ pub(super) fn ways(value: Option<Value>, origin: Option<&Value>, calls: &[&Edits
             });
             let made = match &anew[..] {
                 [] => call.made_on(value, origin, there),
-                anew => anew.iter().flat_map(|call| call.made_on(value.clone(), origin, there)).collect(),
+                anew => anew
+                    .iter()
+                    .flat_map(|call| call.made_on(value.clone(), origin, there))
+                    .collect(),
             };
             for (result, value) in made {
                 let (superseded, misfits) = (superseded.clone(), misfits.clone());
-                let mut way = Way { value, superseded, misfits, replaced: replaced.clone() };
+                let mut way = Way {
+                    value,
+                    superseded,
+                    misfits,
+                    replaced: replaced.clone(),
+                };
                 // One that is gone into the later call is not counted.
                 if let Err(refusal) = result {
                     way.skip(index, refusal);
@@ -105,11 +133,13 @@ impl Way {
     }
 }
 
-/// Whether the later of two calls may stand for both: no closure in between was made on the earlier one, or changed
-/// what the later one does.
+/// Whether the later of two calls may stand for both: no closure in between was made on the earlier
+/// one, or changed what the later one does.
 fn is_replaced_by(calls: &[&Edits], earlier: usize, later: usize) -> bool {
     let is_apart = |between: &&Edits| {
-        !between.is_compared || between.meets(calls[earlier]) != Meets::Yes && calls[later].meets(between) != Meets::Yes
+        !between.is_compared
+            || between.meets(calls[earlier]) != Meets::Yes
+                && calls[later].meets(between) != Meets::Yes
     };
     calls[later].replaces(calls[earlier]) && calls[earlier + 1..later].iter().all(is_apart)
 }
@@ -117,7 +147,11 @@ fn is_replaced_by(calls: &[&Edits], earlier: usize, later: usize) -> bool {
 impl Edits {
     /// How far it rests on calls that were skipped so.
     fn rests_on_any(&self, skipped: &[usize], calls: &[&Self]) -> Meets {
-        skipped.iter().map(|index| self.rests_on(calls[*index])).max().unwrap_or(Meets::No)
+        skipped
+            .iter()
+            .map(|index| self.rests_on(calls[*index]))
+            .max()
+            .unwrap_or(Meets::No)
     }
 
     /// The fates that it may share with what it was made on.
@@ -131,19 +165,24 @@ impl Edits {
     }
 
     fn must_share(&self, way: &Way, calls: &[&Self]) -> bool {
-        self.rests_on_any(&way.superseded, calls) == Meets::Yes || self.rests_on_any(&way.misfits, calls) == Meets::Yes
+        self.rests_on_any(&way.superseded, calls) == Meets::Yes
+            || self.rests_on_any(&way.misfits, calls) == Meets::Yes
     }
 
     /// Whether it assigns or removes, alone, all that the other call changes.
     pub(super) fn replaces(&self, other: &Self) -> bool {
-        let ([Edit { path, act }], [earlier]) = (&self.all[..], &other.all[..]) else { return false };
+        let ([Edit { path, act }], [earlier]) = (&self.all[..], &other.all[..]) else {
+            return false;
+        };
         if self.is_compared || other.is_compared {
             return false;
         }
         let is_element = |edit: &[Step]| matches!(edit.last(), Some(Step::Element(_)));
         // An element is only removed as it is, and one that is removed makes room for another.
         let is_whole = match act {
-            Act::Set { .. } => path.len() < earlier.path.len() || !earlier.is_removal() || !is_element(path),
+            Act::Set { .. } => {
+                path.len() < earlier.path.len() || !earlier.is_removal() || !is_element(path)
+            }
             Act::Remove { .. } => !is_element(path),
             _ => false,
         };
@@ -154,19 +193,23 @@ impl Edits {
         };
         is_whole
             && path.len() <= earlier.path.len()
-            && path.iter().zip(&earlier.path).all(|(one, other)| is_same(one, other))
+            && path
+                .iter()
+                .zip(&earlier.path)
+                .all(|(one, other)| is_same(one, other))
     }
 
-    /// The same assignment or removal by somebody who was shown this, and took what is missing in it for its default.
+    /// The same assignment or removal by somebody who was shown this, and took what is missing in
+    /// it for its default.
     fn as_recorded_on(&self, shown: Option<&Value>) -> Self {
         let mut call = self.clone();
         for Edit { path, act } in &mut call.all {
             let mut here = shown.cloned();
             for step in path {
                 here = match (step, here) {
-                    (Step::Member(name, origin), here) => {
-                        here.and_then(|mut here| here.get_mut(&**name).map(Value::take)).or_else(|| origin.clone())
-                    }
+                    (Step::Member(name, origin), here) => here
+                        .and_then(|mut here| here.get_mut(&**name).map(Value::take))
+                        .or_else(|| origin.clone()),
                     (Step::Element(mark), Some(Value::Array(list))) if mark.index < list.len() => {
                         mark.list = list;
                         mark.list.get(mark.index).cloned()
