@@ -47,14 +47,14 @@ fn main() {
         (
             "update of a number",
             Box::new(|count| {
-                (0..count).for_each(|_| number.update(|number| *number += 1).expect("it is made"))
+                (0..count).for_each(|_| number.update(|number| *number += 1).expect("it is made"));
             }),
         ),
         (
             "update of a short struct",
             Box::new(|count| {
                 (0..count)
-                    .for_each(|_| short.update(|short| short.visits += 1).expect("it is made"))
+                    .for_each(|_| short.update(|short| short.visits += 1).expect("it is made"));
             }),
         ),
     ];
@@ -66,8 +66,8 @@ fn main() {
             Box::new(|count| {
                 (0..count).for_each(|_| {
                     list.update(|list| list[5_000].visits += 1)
-                        .expect("it is made")
-                })
+                        .expect("it is made");
+                });
             }),
         ),
         (

@@ -66,7 +66,7 @@ fn journalled(memory: &Memory, bare: &Bare, count: u32, mode: &str) {
         (
             "journalled set of one key, offline",
             Box::new(|count| {
-                (0..count).for_each(|n| _ = number.set(u64::from(n)).expect("it is queued"))
+                (0..count).for_each(|n| _ = number.set(u64::from(n)).expect("it is queued"));
             }),
         ),
         (
@@ -85,7 +85,7 @@ fn journalled(memory: &Memory, bare: &Bare, count: u32, mode: &str) {
                 inserted
                     .by_ref()
                     .take(count as usize)
-                    .for_each(|n| bare.insert(n))
+                    .for_each(|n| bare.insert(n));
             }),
         ),
     ];
@@ -136,7 +136,7 @@ fn compare(memory: &Memory, bare: &Bare, (read, written): (u32, u32), mode: &str
         (
             "through write",
             Box::new(|count| {
-                (0..count).for_each(|n| _ = number.set(u64::from(n)).expect("it is there"))
+                (0..count).for_each(|n| _ = number.set(u64::from(n)).expect("it is there"));
             }),
         ),
         (

@@ -99,7 +99,7 @@ fn one_thread(server: &Server, memory: &Memory, key: &Key<u64>) {
         (
             "through write",
             Box::new(|count| {
-                (0..count).for_each(|n| _ = view.set(u64::from(n)).expect("it is there"))
+                (0..count).for_each(|n| _ = view.set(u64::from(n)).expect("it is there"));
             }),
         ),
         ("bare SET", {
@@ -285,7 +285,7 @@ fn pushes(server: &Server, memory: &Memory) {
     let mut ours: Vec<Side<'_>> = vec![(
         "push onto 10,000 messages",
         Box::new(|count| {
-            (0..count).for_each(|_| _ = history.push(message()).expect("it is there"))
+            (0..count).for_each(|_| _ = history.push(message()).expect("it is there"));
         }),
     )];
     let figures = medians(5, 40, &mut ours);

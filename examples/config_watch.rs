@@ -79,7 +79,7 @@ fn server() -> Result<(), Box<dyn Error>> {
             listener
                 .incoming()
                 .flatten()
-                .for_each(|client| _ = answer(&client, &config, &filter))
+                .for_each(|client| _ = answer(&client, &config, &filter));
         }
     };
     thread::spawn(requests);

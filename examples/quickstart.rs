@@ -96,7 +96,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     // as above.)
     match state.update_user(|user| user.name.push_str(" Lovelace")) {
         Err(error) if error.kind() == ErrorKind::Unavailable => {
-            assert_eq!(state.user().name()?, "Ada")
+            assert_eq!(state.user().name()?, "Ada");
         }
         updated => {
             updated?;

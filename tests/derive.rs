@@ -125,7 +125,7 @@ fn an_update_gives_what_its_closure_gives() -> Result<()> {
     state.update_history(|history| {
         history.push(Message {
             text: "hello".to_owned(),
-        })
+        });
     })?;
     assert_eq!(
         state.history().get()?,

@@ -86,7 +86,7 @@ fn a_hundred_thousand_scopes_take_2_kb_each_and_leave_nothing() {
     let _alone = alone();
     let memory = Memory::open("memory:").unwrap();
     come_and_go("one field read", &memory, 100_000, |session| {
-        assert_eq!(session.count().unwrap(), 0)
+        assert_eq!(session.count().unwrap(), 0);
     });
 }
 
@@ -101,11 +101,11 @@ fn scopes_share_one_connection_that_tells_of_all_of_them() {
     let server = Server::redis().start();
     let memory = Memory::open(&server.url()).unwrap();
     come_and_go("one field read", &memory, scopes, |session| {
-        assert_eq!(session.count().unwrap(), 0)
+        assert_eq!(session.count().unwrap(), 0);
     });
     assert_eq!(connections(&server), 1);
     come_and_go("one field written", &memory, scopes, |session| {
-        _ = session.set_count(1).unwrap()
+        _ = session.set_count(1).unwrap();
     });
     come_and_go("one field written and read", &memory, scopes, |session| {
         session.set_count(2).unwrap();

@@ -1,4 +1,4 @@
-//! Imports point down only (DESIGN, section 6), and only `clock.rs` asks for the time.
+//! Imports point down only, between the rooms and inside them, and only `clock.rs` asks for the time.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -8,28 +8,61 @@ use proc_macro2::{Span, TokenStream, TokenTree};
 use syn::spanned::Spanned;
 use syn::visit::{self, Visit};
 
-/// The house, from the top. A room is a file of `synced-memory/src`, or a folder; it may name
-/// itself, the rooms of its own floor, and all that is below.
-const FLOORS: &[&[&str]] = &[
-    &["private", "model"], // what generated code may name, and the model test: everything
-    &["synced", "watch"],
-    &["schema"],
-    &["part"], // a place in what is stored under a key, to read and to change
-    &["memory"],
-    &["config", "dead_letter"],
-    &["core"],   // the callers' side of a connection
-    &["source"], // where a value is read from: slots, and a place in what they show
-    &["flusher", "refresher", "slot", "turns", "updating"],
-    &["shared"],            // what callers and the I/O thread share
-    &["state"],             // slots with the unanswered writes on top
-    &["rebase", "journal"], // what to do with a write, given what is there
-    &["outbox"],
-    &["cache"],
-    &["backend"],
-    &["mutation", "commit"],
-    &[
-        "envelope", "key", "clock", "error", "fault", "json", "policy", "shape", "value", "wait",
-    ],
+/// The rooms of `synced-memory/src`, from the top. A room may name itself, and those below it.
+///
+/// Inside a room the files have an order too, from the top: a file or folder may name itself, those
+/// of its own floor, and those below. `mod` is the room's own `mod.rs`.
+const ROOMS: &[(&str, &[&[&str]])] = &[
+    ("macro_support", &[]),
+    ("model", &[]),
+    (
+        "handle",
+        &[
+            &["watch"],
+            &["synced"],
+            &["schema"],
+            &["part"],
+            &["memory"],
+            &["config", "dead_letter"],
+            &["key", "source", "value"],
+            &["mod"],
+        ],
+    ),
+    (
+        "client",
+        &[
+            &["core"],
+            &["flusher"],
+            &["fairness", "reentrancy", "refresher", "slot"],
+            &["shared"],
+            &["state"],
+            &["mod"],
+        ],
+    ),
+    ("pending", &[&["journal", "rebase"], &["outbox"], &["mod"]]),
+    ("cache", &[&["mod", "near"]]),
+    (
+        "backend",
+        &[
+            &["contract"],
+            &["process", "redis", "sqlite"],
+            &["mod"],
+            &["step"],
+            &["commit", "fault", "sidecar"],
+        ],
+    ),
+    (
+        "value",
+        &[&["mutation"], &["envelope", "shape"], &["json"], &["mod"]],
+    ),
+    (
+        "base",
+        &[
+            &["settings", "waiting"],
+            &["clock", "error", "policy"],
+            &["mod"],
+        ],
+    ),
 ];
 
 /// Re-exports everything, and belongs to no floor. To name something by way of it is to name its
@@ -121,13 +154,11 @@ impl House {
 
     /// The room that a name in the root of the crate stands for.
     fn room_of(&self, name: &str) -> Option<&str> {
-        let found = FLOORS
+        let found = ROOMS
             .iter()
-            .flat_map(|rooms| rooms.iter())
-            .find(|room| **room == name);
-        found
-            .copied()
-            .or_else(|| self.re_exports.get(name).map(String::as_str))
+            .map(|(room, _)| *room)
+            .find(|room| *room == name);
+        found.or_else(|| self.re_exports.get(name).map(String::as_str))
     }
 }
 
@@ -162,37 +193,69 @@ fn module(file: &Path) -> Vec<String> {
 }
 
 fn floor(room: &str) -> Option<usize> {
-    FLOORS.iter().position(|rooms| rooms.contains(&room))
+    ROOMS.iter().position(|(name, _)| *name == room)
+}
+
+/// The floor of a file inside its room.
+fn floor_inside(room: &str, file: &str) -> Option<usize> {
+    let (_, floors) = ROOMS.iter().find(|(name, _)| *name == room)?;
+    floors.iter().position(|files| files.contains(&file))
+}
+
+/// The file or folder of a room that a name in it stands for: what is neither is in its `mod.rs`.
+fn file_of<'a>(room: &str, name: Option<&'a String>) -> &'a str {
+    name.map(String::as_str)
+        .filter(|name| floor_inside(room, name).is_some())
+        .unwrap_or("mod")
 }
 
 fn imports(house: &House) -> Vec<String> {
     let mut offences = Vec::new();
-    for file in &house.files {
-        let Some(room) = file.module.first() else {
+    for source in &house.files {
+        let Some(room) = source.module.first() else {
             continue;
         };
+        let path = source.name.display();
         let Some(own) = floor(room) else {
             offences.push(format!(
-                "src/{}: the room `{room}` has no floor: add it to FLOORS",
-                file.name.display()
+                "src/{path}: the room `{room}` has no floor: add it to ROOMS"
             ));
             continue;
         };
+        let has_floors = !ROOMS[own].1.is_empty();
+        let file = source.module.get(1).map_or("mod", String::as_str);
+        if has_floors && floor_inside(room, file).is_none() && source.module.len() > 1 {
+            if file != "tests" {
+                offences.push(format!(
+                    "src/{path}: `{file}` has no floor in `{room}`: add it"
+                ));
+            }
+            continue;
+        }
         let mut names = Names {
-            module: file.module.clone(),
+            module: source.module.clone(),
             found: Vec::new(),
         };
-        names.visit_file(&file.syntax);
-        for (name, span) in names.found {
+        names.visit_file(&source.syntax);
+        for (name, inside, span) in names.found {
             let line = span.start().line;
             match house.room_of(&name) {
-                Some(other) if other == room || floor(other).is_some_and(|floor| floor >= own) => {}
-                Some(other) => {
-                    offences.push(format!("src/{}:{line}: `{room}` names `{other}`, which is above it", file.name.display()));
+                Some(other) if other == room => {
+                    let other = file_of(room, inside.as_ref());
+                    if has_floors && floor_inside(room, other) < floor_inside(room, file) {
+                        offences.push(format!(
+                            "src/{path}:{line}: `{room}/{file}` names `{room}/{other}`, which is \
+                             above it"
+                        ));
+                    }
                 }
+                Some(other) if floor(other).is_some_and(|floor| floor > own) => {}
+                Some(other) => offences.push(format!(
+                    "src/{path}:{line}: `{room}` names `{other}`, which is above it"
+                )),
                 None => offences.push(format!(
-                    "src/{}:{line}: `{room}` names `crate::{name}`, which is no room of FLOORS and nothing that lib.rs re-exports",
-                    file.name.display()
+                    "src/{path}:{line}: `{room}` names `crate::{name}`, which is no room of ROOMS \
+                     and nothing that lib.rs re-exports"
                 )),
             }
         }
@@ -206,7 +269,7 @@ fn questions_of_time(house: &House) -> Vec<String> {
     for file in house
         .files
         .iter()
-        .filter(|file| file.module.first().is_none_or(|room| room != "clock"))
+        .filter(|file| !file.name.ends_with("base/clock.rs"))
     {
         let tokens: TokenStream = file.source.parse().expect("it was parsed before");
         words(tokens, &mut |words| {
@@ -234,7 +297,8 @@ fn questions_of_time(house: &House) -> Vec<String> {
 /// else, macros included, `self` and `super` resolved.
 struct Names {
     module: Vec<String>,
-    found: Vec<(String, Span)>,
+    /// The first name, and the one after it.
+    found: Vec<(String, Option<String>, Span)>,
 }
 
 impl Names {
@@ -254,8 +318,9 @@ impl Names {
             rooted = true;
             rest = after;
         }
-        if rooted && let Some(name) = module.first().or(rest.first()) {
-            self.found.push((name.clone(), span));
+        let mut names = module.iter().chain(rest);
+        if rooted && let Some(name) = names.next() {
+            self.found.push((name.clone(), names.next().cloned(), span));
         }
     }
 }
@@ -369,8 +434,8 @@ fn words(tokens: TokenStream, show: &mut impl FnMut(&[(String, Span)])) {
 mod finds {
     use super::{House, imports, questions_of_time};
 
-    const LIB: &str =
-        "pub use crate::error::{Error, Result}; pub use memory::Memory; mod cache; mod memory;";
+    const LIB: &str = "pub use crate::base::error::{Error, Result}; \
+                       pub use handle::memory::Memory; mod cache; mod handle;";
 
     fn house(file: &str, source: &str) -> House {
         House::new([
@@ -388,70 +453,83 @@ mod finds {
     #[test]
     fn nothing_in_imports_that_point_down_stay_or_leave_the_crate() {
         for source in [
-            "use crate::outbox::{Entry, Outbox}; use crate::{backend::Backend, clock};",
-            "use std::sync::Arc; use super::error::Error; use ::redis::Client;",
-            "fn f(e: crate::error::Error) -> crate::Result<()> { crate::cache::g(self::h()) }",
-            "pub(in crate::memory) fn f() {} pub(crate) struct S; pub(super) struct T;",
-            "mod tests { use super::*; use super::super::clock::Clock; fn f() { super::g() } }",
-            "fn f() { matches!(x, crate::error::Kind::A); println!(\"crate::memory\"); }",
+            "use crate::pending::outbox::Entry; use crate::{backend::Backend, base::clock};",
+            "use std::sync::Arc; use super::outbox::Outbox; use ::redis::Client;",
+            "fn f(e: crate::base::error::Error) -> crate::Result<()> { crate::cache::g(self::h()) }",
+            "pub(in crate::handle) fn f() {} pub(crate) struct S; pub(super) struct T;",
+            "mod tests { use super::*; use super::super::outbox::Entry; fn f() { super::g() } }",
+            "fn f() { matches!(x, crate::base::error::Kind::A); println!(\"crate::handle\"); }",
         ] {
-            assert!(!offends("rebase.rs", source), "{source}");
+            assert!(!offends("pending/rebase.rs", source), "{source}");
         }
-        assert!(!offends(
-            "memory.rs",
-            "use crate::config::Builder; use crate::core::Core;"
-        ));
-        assert!(!offends(
-            "backend/redis/mod.rs",
-            "use super::{Backend, process::P}; use super::super::clock::Clock;"
-        ));
-        assert!(!offends(
-            "private.rs",
-            "pub use crate::memory::Memory; pub use crate::Error;"
-        ));
+        let memory = "use crate::handle::config::Builder; use crate::client::core::Core;";
+        assert!(!offends("handle/memory.rs", memory));
+        let redis = "use super::super::{Backend, commit::C}; use crate::base::clock::Clock;";
+        assert!(!offends("backend/redis/reply.rs", redis));
+        let support = "pub use crate::handle::memory::Memory; pub use crate::Error;";
+        assert!(!offends("macro_support.rs", support));
     }
 
     #[test]
     fn an_import_that_points_up_wherever_it_stands() {
         for source in [
-            "use crate::memory::Memory;",
-            "use crate::{error::Error, memory};",
-            "use crate::memory::Memory as M;",
-            "use crate::memory as m;",
-            "use crate::memory::*;",
-            "use super::flusher::Flusher;",
-            "fn f(m: &crate::memory::Memory) {}",
-            "fn f() { super::config::g() }",
-            "impl crate::private::Sealed for S {}",
-            "fn f() { assert!(crate::memory::g()); }",
-            "fn f() { vec![(1, [super::memory::g()])]; }",
-            "macro_rules! m { () => { $crate::memory::g() } }",
-            "mod tests { use super::super::memory::Memory; }",
+            "use crate::handle::memory::Memory;",
+            "use crate::{base::error::Error, handle};",
+            "use crate::handle::memory::Memory as M;",
+            "use crate::handle as h;",
+            "use crate::handle::*;",
+            "use super::super::client::flusher::Flusher;",
+            "fn f(m: &crate::handle::memory::Memory) {}",
+            "fn f() { super::super::handle::g() }",
+            "impl crate::macro_support::Sealed for S {}",
+            "fn f() { assert!(crate::handle::g()); }",
+            "fn f() { vec![(1, [super::super::handle::g()])]; }",
+            "macro_rules! m { () => { $crate::handle::g() } }",
+            "mod tests { use super::super::super::handle::Memory; }",
             "use crate::Memory;",
             "fn f(m: synced_memory::Memory) {}",
             "use crate::*;",
             "use crate::somewhere::Else;",
         ] {
-            assert!(offends("cache.rs", source), "{source}");
+            assert!(offends("cache/near.rs", source), "{source}");
         }
         assert!(offends(
             "backend/redis/mod.rs",
-            "use super::super::outbox::Entry;"
+            "use super::super::pending::outbox::Entry;"
         ));
-        assert!(offends("commit.rs", "use crate::backend::Backend;"));
-        assert!(offends("outbox.rs", "use crate::state::State;"));
+        assert!(offends("value/json.rs", "use crate::backend::Backend;"));
     }
 
     #[test]
-    fn a_room_without_a_floor() {
+    fn an_import_that_points_up_inside_a_room() {
+        assert!(offends(
+            "client/state/mod.rs",
+            "use crate::client::shared::Shared;"
+        ));
+        assert!(offends(
+            "client/state/mod.rs",
+            "use super::super::shared::Shared;"
+        ));
+        assert!(offends("backend/commit.rs", "use super::Backend;"));
+        assert!(offends("backend/mod.rs", "use self::redis::Redis;"));
+        assert!(!offends("backend/redis/mod.rs", "use super::Backend;"));
+        assert!(!offends(
+            "client/flusher.rs",
+            "use super::{shared::Shared, state::State};"
+        ));
+    }
+
+    #[test]
+    fn a_room_or_a_file_without_a_floor() {
         assert!(offends("helpers.rs", ""));
+        assert!(offends("client/helpers.rs", ""));
     }
 
     #[test]
     fn a_question_of_time_outside_the_clock() {
         let asks = |file, source| !questions_of_time(&house(file, source)).is_empty();
         assert!(asks(
-            "cache.rs",
+            "cache/mod.rs",
             "fn f() { let now = std::time::Instant::now(); }"
         ));
         assert!(asks(
@@ -462,10 +540,8 @@ mod finds {
             "backend/mod.rs",
             "fn f() { xs.map_or_else(Instant::now, g) }"
         ));
-        assert!(!asks("clock.rs", "fn f() { Instant::now(); }"));
-        assert!(!asks(
-            "cache.rs",
-            "/// Not `Instant::now()`.\nfn f(clock: &Clock) { clock.now(); \"Instant::now\"; }"
-        ));
+        assert!(!asks("base/clock.rs", "fn f() { Instant::now(); }"));
+        let words = "/// Not `Instant::now()`.\nfn f(c: &Clock) { c.now(); \"Instant::now\"; }";
+        assert!(!asks("cache/mod.rs", words));
     }
 }

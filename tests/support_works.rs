@@ -499,7 +499,7 @@ fn held_requests_reach_the_server_after_their_client_has_gone() {
 fn a_program_sees_its_clock_step_while_it_runs_and_its_monotonic_clock_go_on() {
     let clock = FakeClock::new();
     let mut peer = Child::spawn_with(env!("CARGO_BIN_EXE_support_peer"), [""; 0], |command| {
-        clock.apply(command)
+        clock.apply(command);
     });
     let mut wall = || {
         let shown: i128 = peer.ask("wall").parse().expect("a number");

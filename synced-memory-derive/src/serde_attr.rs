@@ -40,14 +40,14 @@ impl SerdeStruct {
         for Word { word, given } in words(attrs) {
             match (word.to_string().as_str(), given) {
                 (symbol::RENAME_ALL, Given::String(rule)) => {
-                    this.rename_all = Case::named(&rule.value())
+                    this.rename_all = Case::named(&rule.value());
                 }
                 (symbol::RENAME_ALL, Given::List) => this.refused.push(word),
                 (symbol::DEFAULT, given) => {
-                    this.default = SerdeDefault::of(&given).or(this.default)
+                    this.default = SerdeDefault::of(&given).or(this.default);
                 }
                 (name, _) if symbol::SERDE_STRUCT_REFUSED.contains(&name) => {
-                    this.refused.push(word)
+                    this.refused.push(word);
                 }
                 _ => {}
             }
@@ -65,7 +65,7 @@ impl SerdeField {
                 (symbol::RENAME, Given::List) => this.refused.push(word),
                 (symbol::ALIAS, Given::String(name)) => this.aliases.push(name),
                 (symbol::DEFAULT, given) => {
-                    this.default = SerdeDefault::of(&given).or(this.default)
+                    this.default = SerdeDefault::of(&given).or(this.default);
                 }
                 (name, _) if symbol::SERDE_SKIPS.contains(&name) => this.skips.push(word),
                 (name, _) if symbol::SERDE_FIELD_REFUSED.contains(&name) => this.refused.push(word),

@@ -54,7 +54,7 @@ fn put(server: &Server, text: &str, stamp: impl std::fmt::Display) {
 /// A process with a memory, whose clock is `clock`.
 fn writer(url: &str, clock: &FakeClock) -> Child {
     let mut child = Child::spawn_with(env!("CARGO_BIN_EXE_clock_writer"), [url], |command| {
-        clock.apply(command)
+        clock.apply(command);
     });
     assert_eq!(child.recv(), "ready");
     child

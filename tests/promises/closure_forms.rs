@@ -92,7 +92,7 @@ const CHANGES: &[Change] = &[
         "a map",
         |s| {
             s.update_by_name(|map| grace(map.get_mut("a").unwrap()))
-                .unwrap()
+                .unwrap();
         },
         |people| {
             grace(people.by_name.get_mut("a").unwrap());
@@ -142,7 +142,7 @@ const CHANGES: &[Change] = &[
         "nested structs of a map",
         |s| {
             s.update_users(|users| users.values_mut().for_each(move_out))
-                .unwrap()
+                .unwrap();
         },
         |people| {
             people.users.values_mut().for_each(move_out);

@@ -198,7 +198,7 @@ fn a_map_finds_a_key_that_another_program_spelled_otherwise() {
             one,
             other,
             is_known: true,
-        })
+        });
     });
 }
 
@@ -209,7 +209,7 @@ fn a_map_finds_a_key_that_another_program_spelled_otherwise_since_this_one_has_r
             one,
             other,
             is_known: false,
-        })
+        });
     });
 }
 

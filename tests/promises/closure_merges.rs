@@ -154,7 +154,7 @@ const REMOVALS: &[Removal] = &[
         "in an option",
         |s, gone| {
             s.update_maybe(|doc| remove(doc.as_mut().unwrap(), gone))
-                .unwrap()
+                .unwrap();
         },
         |app, gone| remove(app.maybe.as_mut().unwrap(), gone),
     ),
@@ -163,7 +163,7 @@ const REMOVALS: &[Removal] = &[
         |s, gone| {
             _ = s
                 .update_profile(|profile| profile.roles.remove(gone))
-                .unwrap()
+                .unwrap();
         },
         |app, gone| _ = app.profile.roles.remove(gone),
     ),
@@ -173,7 +173,7 @@ const REMOVALS: &[Removal] = &[
             _ = s
                 .profile()
                 .update_roles(|roles| roles.remove(gone))
-                .unwrap()
+                .unwrap();
         },
         |app, gone| _ = app.profile.roles.remove(gone),
     ),
@@ -196,7 +196,7 @@ const REMOVALS: &[Removal] = &[
         |s, gone| {
             _ = s
                 .update_groups(|groups| groups.get_mut("a").unwrap().remove(gone))
-                .unwrap()
+                .unwrap();
         },
         |app, gone| _ = app.groups.get_mut("a").unwrap().remove(gone),
     ),
@@ -207,7 +207,7 @@ const REMOVALS: &[Removal] = &[
                 .groups()
                 .at("a")
                 .update(|group| group.remove(gone))
-                .unwrap()
+                .unwrap();
         },
         |app, gone| _ = app.groups.get_mut("a").unwrap().remove(gone),
     ),
@@ -217,11 +217,11 @@ const REMOVALS: &[Removal] = &[
             _ = s
                 .groups()
                 .retain(|name, group| group.remove(gone) && name == "a")
-                .unwrap()
+                .unwrap();
         },
         |app, gone| {
             app.groups
-                .retain(|name, group| group.remove(gone) && name == "a")
+                .retain(|name, group| group.remove(gone) && name == "a");
         },
     ),
     (
@@ -233,7 +233,7 @@ const REMOVALS: &[Removal] = &[
         "in two elements of a list",
         |s, gone| {
             s.update_docs(|docs| docs[1..3].iter_mut().for_each(|doc| replace(doc, gone)))
-                .unwrap()
+                .unwrap();
         },
         |app, gone| app.docs[1..3].iter_mut().for_each(|doc| replace(doc, gone)),
     ),
@@ -241,7 +241,7 @@ const REMOVALS: &[Removal] = &[
         "in a list of a map",
         |s, gone| {
             s.update_deep(|deep| replace(&mut deep.get_mut("b").unwrap()[0], gone))
-                .unwrap()
+                .unwrap();
         },
         |app, gone| replace(&mut app.deep.get_mut("b").unwrap()[0], gone),
     ),
@@ -252,7 +252,7 @@ const REMOVALS: &[Removal] = &[
                 .at("b")
                 .at(1)
                 .update(|doc| remove(doc, gone))
-                .unwrap()
+                .unwrap();
         },
         |app, gone| remove(&mut app.deep.get_mut("b").unwrap()[1], gone),
     ),
@@ -298,7 +298,7 @@ fn elements_that_a_closure_moves_keep_the_sets_that_they_hold() {
             (
                 |s| {
                     s.update_docs(|docs| docs.sort_by_key(|doc| doc.n % 3))
-                        .unwrap()
+                        .unwrap();
                 },
                 |docs| {
                     docs.sort_by_key(|doc| doc.n % 3);
@@ -363,7 +363,7 @@ fn a_sorted_set_that_another_program_stored_unsorted_loses_only_what_a_closure_r
                 },
             );
             leaves::<Vec<BTreeSet<u32>>>(one, other, &format!("[[3, 1, 2], {text}]"), |list| {
-                change(&mut list[1])
+                change(&mut list[1]);
             });
         }
     });

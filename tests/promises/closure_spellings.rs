@@ -120,7 +120,7 @@ impl WithEach for Sets<'_> {
 #[test]
 fn a_set_finds_a_member_that_another_program_spelled_otherwise() {
     on_every_backend("spellings-sets", |one, other| {
-        each_kind(&Sets([one, other]))
+        each_kind(&Sets([one, other]));
     });
 }
 
@@ -194,14 +194,14 @@ impl WithEach for Lists<'_> {
         );
         let text = format!("[{first}, {second}]");
         leaves(one, other, &text, |list: &mut Vec<T>| {
-            list.retain(|it| *it != item)
+            list.retain(|it| *it != item);
         });
         leaves(one, other, &text, |list: &mut Vec<T>| {
-            list.insert(1, new.clone())
+            list.insert(1, new.clone());
         });
         leaves(one, other, &text, |list: &mut Vec<T>| list.reverse());
         leaves(one, other, &text, |list: &mut Vec<T>| {
-            list[1] = item.clone()
+            list[1] = item.clone();
         });
     }
 }
@@ -222,7 +222,7 @@ fn doc() -> Doc {
 #[test]
 fn a_list_finds_an_element_that_another_program_spelled_otherwise() {
     on_every_backend("spellings-lists", |one, other| {
-        each_kind(&Lists([one, other]))
+        each_kind(&Lists([one, other]));
     });
 }
 

@@ -161,7 +161,7 @@ fn a_closure_that_panics_leaves_everything_as_it_was() {
             scope
                 .spawn(|| assert!(two.mine.list().remove_item(&5).unwrap()))
                 .join()
-                .unwrap()
+                .unwrap();
         });
         two.mine.update_list(|list| list.push(6)).unwrap();
         assert!(two.mine.list().remove_item(&6).unwrap());

@@ -145,7 +145,7 @@ fn changes_of_many_memories_to_one_value_all_survive(place: &Place) {
                     set.insert(step).unwrap();
                     memory
                         .update(&number("updates"), |value| {
-                            *value = Some(value.unwrap_or(0) + 1)
+                            *value = Some(value.unwrap_or(0) + 1);
                         })
                         .unwrap();
                 }
@@ -322,7 +322,7 @@ fn many_names_are_listed_and_purged(place: &Place) {
         for some in names.chunks(300) {
             threads.spawn(|| {
                 some.iter()
-                    .for_each(|name| _ = scope.set(&number(name), 1).unwrap())
+                    .for_each(|name| _ = scope.set(&number(name), 1).unwrap());
             });
         }
     });

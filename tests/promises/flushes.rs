@@ -102,7 +102,7 @@ const FOREIGN: [Foreign; 5] = [
         "SET of an older stamp",
         |line, _| {
             line.server
-                .set_raw("memory:n", r#"{"value": 98, "last_modified": 5}"#)
+                .set_raw("memory:n", r#"{"value": 98, "last_modified": 5}"#);
         },
         Some(98),
         false,
@@ -539,7 +539,7 @@ fn a_full_outbox_refuses_a_write_and_keeps_what_is_queued() {
 
     // Nothing has changed for those that were refused, whatever was there before.
     let full = |answer: synced_memory::Result<Written>| {
-        assert_eq!(answer.unwrap_err().kind(), ErrorKind::OutboxFull)
+        assert_eq!(answer.unwrap_err().kind(), ErrorKind::OutboxFull);
     };
     full(memory.set(&text("first"), "y".repeat(500)));
     full(memory.set(&text("k0"), "y".repeat(1_000)));

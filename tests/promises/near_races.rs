@@ -272,7 +272,7 @@ fn read_and_write_on(memory: &Memory, own: &str, stop: &Stop) -> (u64, Duration)
         }
         let (last, before) = (reads - (reads - 1) % 16, longest);
         for read in [&mut || assert_eq!(own.get().unwrap(), last), &mut || {
-            assert!(shared.get().unwrap() > 0)
+            assert!(shared.get().unwrap() > 0);
         }] as [&mut dyn FnMut(); 2]
         {
             longest = longest.max(watch.time(read).time);

@@ -248,7 +248,7 @@ impl<'a> Scene<'a> {
             match fault {
                 Fault::Nothing => {}
                 Fault::KillClients => {
-                    drop(server.cli(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]))
+                    drop(server.cli(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]));
                 }
                 Fault::CutTheLine => proxy.cut(),
                 Fault::Flush => drop(server.cli(&["FLUSHALL"])),

@@ -161,7 +161,7 @@ impl Writers {
                     own.get().expect("it was written"),
                     n,
                     "a process reads its own writes"
-                )
+                );
             });
             timed(&mut || _ = shared[turn].get().expect("it was written"));
             self.rounds[thread].store(n, Ordering::Relaxed);
@@ -344,7 +344,7 @@ fn the_last_write_of_two_processes_wins_whatever_happens_to_the_server() {
     let server = durable();
     let memory = quick(server.url()).build().unwrap();
     let mut peer = Child::spawn_with(env!("CARGO_BIN_EXE_peer"), [""; 0], |peer| {
-        _ = peer.env("SYNCED_MEMORY_URL", server.url())
+        _ = peer.env("SYNCED_MEMORY_URL", server.url());
     });
     assert_eq!(peer.recv(), "opened");
     assert_eq!(

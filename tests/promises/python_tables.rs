@@ -49,7 +49,7 @@ const ROWS: &[Row] = &[
                 .iter_mut()
                 .step_by(2)
                 .zip([8, 9])
-                .for_each(|(item, new)| *item = new)
+                .for_each(|(item, new)| *item = new);
         })
     }),
     ("del m.items[::2]", |m| {

@@ -47,31 +47,31 @@ fn a_change_is_one_round_trip_where_nobody_interfered_and_two_where_somebody_did
         ("extend", |s, n| _ = s.list().extend([n, 1]).unwrap()),
         ("pop", |s, _| assert!(s.list().pop().unwrap().is_some())),
         ("remove item", |s, n| {
-            assert!(s.list().remove_item(&n).unwrap())
+            assert!(s.list().remove_item(&n).unwrap());
         }),
         ("insert into a map", |s, n| {
-            _ = s.map().insert("a".to_owned(), n).unwrap()
+            _ = s.map().insert("a".to_owned(), n).unwrap();
         }),
         ("get or insert", |s, n| {
-            _ = s.map().get_or_insert("b".to_owned(), n).unwrap()
+            _ = s.map().get_or_insert("b".to_owned(), n).unwrap();
         }),
         ("remove from a map", |s, n| {
-            assert_eq!(s.map().remove("b").unwrap(), Some(n))
+            assert_eq!(s.map().remove("b").unwrap(), Some(n));
         }),
         ("insert into a set", |s, n| {
-            assert!(s.set().insert(n).unwrap())
+            assert!(s.set().insert(n).unwrap());
         }),
         ("remove from a set", |s, n| {
-            assert!(s.set().remove(&n).unwrap())
+            assert!(s.set().remove(&n).unwrap());
         }),
         ("add", |s, _| _ = s.add_count(1).unwrap()),
         ("sub", |s, _| _ = s.sub_count(1).unwrap()),
         ("add to a float", |s, _| _ = s.add_share(0.5).unwrap()),
         ("set of a field", |s, n| {
-            _ = s.user().set_name(n.to_string()).unwrap()
+            _ = s.user().set_name(n.to_string()).unwrap();
         }),
         ("push below a field", |s, n| {
-            _ = s.user().tags().push(n.to_string()).unwrap()
+            _ = s.user().tags().push(n.to_string()).unwrap();
         }),
     ];
     let line = Line::new();

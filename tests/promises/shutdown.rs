@@ -98,7 +98,7 @@ fn the_last_drop_with_the_server_away_ends_within_shutdown_timeout() {
         lost(&memory);
         memory.set(&key("n"), 2).unwrap();
         within(Duration::ZERO, "the drop that is not the last", || {
-            drop(memory)
+            drop(memory);
         });
         let ((), took) = within(limit, "the last drop", || drop(other));
         assert!(took >= limit, "it tried until then: {took:?}");

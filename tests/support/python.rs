@@ -77,7 +77,7 @@ impl Python {
         let port = server.port();
         Self {
             child: Child::spawn_with(venv::python(), ["-c", DRIVER], |command| {
-                point_at(command, port)
+                point_at(command, port);
             }),
         }
     }

@@ -30,7 +30,7 @@ fn marks(context: &Context<'_>, field: &Field) -> TokenStream {
 }
 
 fn getter(context: &Context<'_>, place: &Place, field: &Field) -> Option<TokenStream> {
-    let Context { model, private, .. } = context;
+    let Context { model, support, .. } = context;
     let vis = &model.vis;
     let ty = &field.ty;
     let value = context.value(ty);
@@ -41,7 +41,7 @@ fn getter(context: &Context<'_>, place: &Place, field: &Field) -> Option<TokenSt
         Shape::Value | Shape::Float | Shape::Integer => Some(quote_spanned! {context.site=>
             #docs
             #marks
-            #vis fn #getter(&self) -> #private::Result<#ty> {
+            #vis fn #getter(&self) -> #support::Result<#ty> {
                 #value::get(self.#view())
             }
         }),
@@ -66,7 +66,7 @@ fn getter(context: &Context<'_>, place: &Place, field: &Field) -> Option<TokenSt
 fn setter(context: &Context<'_>, field: &Field) -> TokenStream {
     let Context {
         model,
-        private,
+        support,
         site,
         ..
     } = context;
@@ -86,14 +86,14 @@ fn setter(context: &Context<'_>, field: &Field) -> TokenStream {
     quote_spanned! {site=>
         #docs
         #marks
-        #vis fn #setter(&self, value: #argument) -> #private::Result<#private::Written> {
+        #vis fn #setter(&self, value: #argument) -> #support::Result<#support::Written> {
             #value::set(self.#view(), #given)
         }
     }
 }
 
 fn update(context: &Context<'_>, field: &Field) -> TokenStream {
-    let Context { model, private, .. } = context;
+    let Context { model, support, .. } = context;
     let (vis, ty, answer) = (&model.vis, &field.ty, &model.answer);
     let value = context.value(ty);
     let (update, view) = (&field.names.update, &field.names.view);
@@ -105,14 +105,14 @@ fn update(context: &Context<'_>, field: &Field) -> TokenStream {
         #vis fn #update<#answer>(
             &self,
             change: impl ::std::ops::FnMut(&mut #ty) -> #answer,
-        ) -> #private::Result<#answer> {
+        ) -> #support::Result<#answer> {
             #value::update(self.#view(), change)
         }
     }
 }
 
 fn arithmetic(context: &Context<'_>, field: &Field) -> TokenStream {
-    let Context { model, private, .. } = context;
+    let Context { model, support, .. } = context;
     let (vis, ty, view) = (&model.vis, &field.ty, &field.names.view);
     let marks = marks(context, field);
     let add = field.names.add.as_ref().map(|add| {
@@ -120,8 +120,8 @@ fn arithmetic(context: &Context<'_>, field: &Field) -> TokenStream {
         quote_spanned! {context.site=>
             #docs
             #marks
-            #vis fn #add(&self, amount: #ty) -> #private::Result<#private::Written> {
-                <#ty as #private::Number>::add(self.#view(), amount)
+            #vis fn #add(&self, amount: #ty) -> #support::Result<#support::Written> {
+                <#ty as #support::Number>::add(self.#view(), amount)
             }
         }
     });
@@ -130,8 +130,8 @@ fn arithmetic(context: &Context<'_>, field: &Field) -> TokenStream {
         quote_spanned! {context.site=>
             #docs
             #marks
-            #vis fn #sub(&self, amount: #ty) -> #private::Result<#private::Written> {
-                <#ty as #private::Integer>::sub(self.#view(), amount)
+            #vis fn #sub(&self, amount: #ty) -> #support::Result<#support::Written> {
+                <#ty as #support::Integer>::sub(self.#view(), amount)
             }
         }
     });
@@ -139,7 +139,7 @@ fn arithmetic(context: &Context<'_>, field: &Field) -> TokenStream {
 }
 
 fn view(context: &Context<'_>, place: &Place, field: &Field) -> TokenStream {
-    let Context { model, private, .. } = context;
+    let Context { model, support, .. } = context;
     let (vis, ty) = (&model.vis, &field.ty);
     let value = context.value(ty);
     let (view, constant) = (&field.names.view, &field.names.constant);
@@ -152,7 +152,7 @@ fn view(context: &Context<'_>, place: &Place, field: &Field) -> TokenStream {
         #docs
         #marks
         #[must_use]
-        #vis fn #view(&self) -> &#private::Synced<#ty> {
+        #vis fn #view(&self) -> &#support::Synced<#ty> {
             #value::view(&self.inner.#field, &self.inner.0, const { &Self::#constant }, const { &#inside })
         }
     }

@@ -14,7 +14,7 @@ use crate::symbol;
 
 pub(crate) fn stubs(model: &Model) -> TokenStream {
     let krate = &model.krate;
-    let private = quote! { #krate::private };
+    let support = quote! { #krate::macro_support };
     let (vis, schema) = (&model.vis, &model.schema);
     let handle = handle_name(model);
     let declared = declaration(&model.generics);
@@ -34,13 +34,13 @@ pub(crate) fn stubs(model: &Model) -> TokenStream {
         .filter(|field| field.generic && field.shape == Shape::Nested)
         .map(|field| {
             let ty = make_static(field.ty.to_token_stream(), &model.generics);
-            quote! { #ty: #private::SyncedMemory }
+            quote! { #ty: #support::SyncedMemory }
         });
     let where_clause = quote! { where #(#predicates,)* #(#nested,)* #(#statics: 'static,)* };
     let mut made: HashSet<String> = HashSet::new();
     let methods = model
         .shared()
-        .map(|field| methods(field, &mut made, model, &private));
+        .map(|field| methods(field, &mut made, model, &support));
     let methods: TokenStream = methods.collect();
 
     quote_spanned! {Span::mixed_site()=>
@@ -69,44 +69,44 @@ pub(crate) fn stubs(model: &Model) -> TokenStream {
         impl #impl_generics #handle #arguments #where_clause {
             #methods
 
-            #vis fn snapshot(&self) -> #private::Result<#schema #arguments> {
+            #vis fn snapshot(&self) -> #support::Result<#schema #arguments> {
                 loop {}
             }
 
-            #vis fn restore(&self, _: #schema #arguments) -> #private::Result<#private::Written> {
+            #vis fn restore(&self, _: #schema #arguments) -> #support::Result<#support::Written> {
                 loop {}
             }
 
-            #vis fn watch(&self) -> #private::Watch<::std::vec::Vec<&'static str>> {
+            #vis fn watch(&self) -> #support::Watch<::std::vec::Vec<&'static str>> {
                 loop {}
             }
 
-            #vis fn memory(&self) -> &#private::Memory {
+            #vis fn memory(&self) -> &#support::Memory {
                 loop {}
             }
         }
 
         #[automatically_derived]
-        impl #impl_generics #private::SyncedMemory for #schema #arguments #where_clause {
+        impl #impl_generics #support::SyncedMemory for #schema #arguments #where_clause {
             type Handle = #handle #arguments;
 
             const NAMES: &'static [&'static str] = &[];
 
-            fn members() -> &'static [#private::Member] {
+            fn members() -> &'static [#support::Member] {
                 loop {}
             }
 
-            fn attach(_: &#private::Memory) -> Self::Handle {
+            fn attach(_: &#support::Memory) -> Self::Handle {
                 loop {}
             }
 
-            fn inside(_: &#private::Part) -> Self::Handle {
+            fn inside(_: &#support::Part) -> Self::Handle {
                 loop {}
             }
         }
 
         #[automatically_derived]
-        impl #impl_generics #private::Handle for #handle #arguments #where_clause {
+        impl #impl_generics #support::Handle for #handle #arguments #where_clause {
             type Schema = #schema #arguments;
         }
     }
@@ -126,7 +126,7 @@ fn methods(
     field: &Field,
     made: &mut HashSet<String>,
     model: &Model,
-    private: &TokenStream,
+    support: &TokenStream,
 ) -> TokenStream {
     let vis = &model.vis;
     let ty = make_static(field.ty.to_token_stream(), &model.generics);
@@ -144,11 +144,11 @@ fn methods(
             }
         })
     };
-    let written = quote! { #private::Result<#private::Written> };
+    let written = quote! { #support::Result<#support::Written> };
     let getter = match field.shape {
-        Shape::Value | Shape::Float | Shape::Integer => quote! { (&self) -> #private::Result<#ty> },
-        Shape::Nested => quote! { (&self) -> &<#ty as #private::SyncedMemory>::Handle },
-        Shape::Collection => quote! { (&self) -> &#private::Synced<#ty> },
+        Shape::Value | Shape::Float | Shape::Integer => quote! { (&self) -> #support::Result<#ty> },
+        Shape::Nested => quote! { (&self) -> &<#ty as #support::SyncedMemory>::Handle },
+        Shape::Collection => quote! { (&self) -> &#support::Synced<#ty> },
     };
     let argument = if field.attrs.into.is_some() {
         quote! { impl ::std::convert::Into<#ty> }
@@ -157,14 +157,14 @@ fn methods(
     };
     let answer = &model.answer;
     let update = quote! {
-        <#answer>(&self, _: impl ::std::ops::FnMut(&mut #ty) -> #answer) -> #private::Result<#answer>
+        <#answer>(&self, _: impl ::std::ops::FnMut(&mut #ty) -> #answer) -> #support::Result<#answer>
     };
     let mut methods = vec![
         method(&names.getter, getter),
         method(&names.setter, quote! { (&self, _: #argument) -> #written }),
         method(&names.update, update),
         // That of a collection is its getter, which has the name.
-        method(&names.view, quote! { (&self) -> &#private::Synced<#ty> }),
+        method(&names.view, quote! { (&self) -> &#support::Synced<#ty> }),
     ];
     for name in [&names.add, &names.sub].into_iter().flatten() {
         methods.push(method(name, quote! { (&self, _: #ty) -> #written }));
@@ -172,8 +172,8 @@ fn methods(
     let constant = free(&names.constant).then(|| {
         let constant = &names.constant;
         quote_spanned! {Span::mixed_site()=>
-            #vis const #constant: #private::Key<#ty> =
-                #private::Key::with_spec("", #private::Spec::new());
+            #vis const #constant: #support::Key<#ty> =
+                #support::Key::with_spec("", #support::Spec::new());
         }
     });
     quote! { #constant #(#methods)* }

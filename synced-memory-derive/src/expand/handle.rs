@@ -10,7 +10,7 @@ use crate::model::Shape;
 pub(super) fn expand(context: &Context<'_>) -> TokenStream {
     let Context {
         model,
-        private,
+        support,
         schema,
         ..
     } = context;
@@ -26,8 +26,8 @@ pub(super) fn expand(context: &Context<'_>) -> TokenStream {
     let fields = model.shared().map(|field| {
         let ty = &field.ty;
         let handle =
-            (field.shape == Shape::Nested).then(|| quote_spanned! {site=> #private::Nested, });
-        quote_spanned! {site=> #private::Field<#ty>, #handle }
+            (field.shape == Shape::Nested).then(|| quote_spanned! {site=> #support::Nested, });
+        quote_spanned! {site=> #support::Field<#ty>, #handle }
     });
     quote_spanned! {site=>
         #docs
@@ -36,7 +36,7 @@ pub(super) fn expand(context: &Context<'_>) -> TokenStream {
         #vis struct #name #declared #bounds {
             // The last place is for parameters that only skipped fields name.
             inner: ::std::sync::Arc<(
-                #private::Place,
+                #support::Place,
                 #(#fields)*
                 ::std::marker::PhantomData<fn() -> #schema>,
             )>,

@@ -17,7 +17,7 @@ pub(super) fn expand(context: &Context<'_>) -> TokenStream {
 }
 
 fn key(context: &Context<'_>, field: &Field) -> TokenStream {
-    let Context { model, private, .. } = context;
+    let Context { model, support, .. } = context;
     let site = context.site;
     let vis = &model.vis;
     let constant = &field.names.constant;
@@ -54,24 +54,24 @@ fn key(context: &Context<'_>, field: &Field) -> TokenStream {
     quote_spanned! {site=>
         #docs
         #(#allows)*
-        #vis const #constant: #private::Key<#ty> = #private::Key::with_spec(#wire, #spec #ttl #near #write);
+        #vis const #constant: #support::Key<#ty> = #support::Key::with_spec(#wire, #spec #ttl #near #write);
     }
 }
 
 /// The key of the field as a member of the object in a handle inside a key.
 pub(super) fn inside(context: &Context<'_>, field: &Field) -> TokenStream {
-    let private = &context.private;
+    let support = &context.support;
     let inside = &field.inside;
     let name = &inside.wire.name;
     let unset = inside.unset.as_ref().unwrap_or(&field.unset);
     let aliases: Vec<_> = inside.aliases.iter().map(LitStr::value).collect();
     let spec = spec(context, field, unset, &aliases);
-    quote_spanned! {context.site=> #private::Key::with_spec(#name, #spec) }
+    quote_spanned! {context.site=> #support::Key::with_spec(#name, #spec) }
 }
 
 fn spec(context: &Context<'_>, field: &Field, unset: &Unset, aliases: &[String]) -> TokenStream {
     let Context {
-        private,
+        support,
         schema,
         site,
         ..
@@ -105,7 +105,7 @@ fn spec(context: &Context<'_>, field: &Field, unset: &Unset, aliases: &[String])
         let members = context.members(ty);
         quote_spanned! {site=> .nested(#members) }
     });
-    quote_spanned! {site=> #private::Spec::new() #default #aliases #nested }
+    quote_spanned! {site=> #support::Spec::new() #default #aliases #nested }
 }
 
 /// At the path, so that a function of another type is a mistake there.

@@ -2,7 +2,7 @@
 //!
 //! Three rules keep the generated code quiet in any crate: every path is absolute; locals have the
 //! hygiene of `macro_rules`; and what needs a field type to be a value is called as `<T as
-//! private::FieldType>::…` at the type's own tokens, so that rustc sees the same mistake each time
+//! macro_support::FieldType>::…` at the type's own tokens, so that rustc sees the same mistake each time
 //! and reports it once.
 
 use proc_macro2::{Ident, Span, TokenStream, TokenTree};
@@ -53,8 +53,8 @@ pub(crate) fn expand(model: &Model) -> TokenStream {
 struct Context<'a> {
     model: &'a Model,
     site: Span,
-    /// `::synced_memory::private`.
-    private: TokenStream,
+    /// `::synced_memory::macro_support`.
+    support: TokenStream,
     /// The user's struct with its arguments.
     schema: TokenStream,
     /// The user's bounds, and that what is shared is a value.
@@ -65,30 +65,30 @@ impl<'a> Context<'a> {
     fn new(model: &'a Model) -> Self {
         let site = Span::mixed_site();
         let krate = &model.krate;
-        let private = quote! { #krate::private };
+        let support = quote! { #krate::macro_support };
         let (_, arguments, _) = model.generics.split_for_impl();
         let schema = &model.schema;
         Self {
             model,
             site,
             schema: quote! { #schema #arguments },
-            where_values: where_values(model, &private),
-            private,
+            where_values: where_values(model, &support),
+            support,
         }
     }
 
-    /// `<T as private::FieldType>`, at the type's own tokens.
+    /// `<T as macro_support::FieldType>`, at the type's own tokens.
     fn value(&self, ty: &Type) -> TokenStream {
-        let private = respan(self.private.clone(), ty.span());
-        quote_spanned! {ty.span()=> <#ty as #private::FieldType> }
+        let support = respan(self.support.clone(), ty.span());
+        quote_spanned! {ty.span()=> <#ty as #support::FieldType> }
     }
 
-    /// `<T as private::SyncedMemory>::item`, at the place of the type.
+    /// `<T as macro_support::SyncedMemory>::item`, at the place of the type.
     fn nested(&self, ty: &Type, item: &str) -> TokenStream {
         let span = self.site.located_at(ty.span());
-        let private = respan(self.private.clone(), span);
+        let support = respan(self.support.clone(), span);
         let item = Ident::new(item, span);
-        quote_spanned! {span=> <#ty as #private::SyncedMemory>::#item }
+        quote_spanned! {span=> <#ty as #support::SyncedMemory>::#item }
     }
 
     /// What tells the members of a nested field's type. All of it is generated, the type too, so
@@ -115,7 +115,7 @@ impl<'a> Context<'a> {
     }
 }
 
-fn where_values(model: &Model, private: &TokenStream) -> WhereClause {
+fn where_values(model: &Model, support: &TokenStream) -> WhereClause {
     let mut predicates: Vec<WherePredicate> = Vec::new();
     for parameter in model.generics.type_params() {
         let ident = &parameter.ident;
@@ -123,9 +123,9 @@ fn where_values(model: &Model, private: &TokenStream) -> WhereClause {
     }
     for field in model.shared().filter(|field| field.generic) {
         let ty = &field.ty;
-        predicates.push(parse_quote! { #ty: #private::Value });
+        predicates.push(parse_quote! { #ty: #support::Value });
         if field.shape == Shape::Nested {
-            predicates.push(parse_quote! { #ty: #private::SyncedMemory });
+            predicates.push(parse_quote! { #ty: #support::SyncedMemory });
         }
         // serde infers this bound, and so can `#[synced(default)]`.
         if field

@@ -10,7 +10,7 @@ use crate::model::{Field, Shape};
 pub(super) fn expand(context: &Context<'_>) -> TokenStream {
     let Context {
         model,
-        private,
+        support,
         schema,
         where_values,
         ..
@@ -23,7 +23,7 @@ pub(super) fn expand(context: &Context<'_>) -> TokenStream {
         .map(|field| {
             let value = context.value(&field.ty);
             let handle = (field.shape == Shape::Nested).then(|| {
-                quote_spanned! {context.site=> #private::Nested::new(), }
+                quote_spanned! {context.site=> #support::Nested::new(), }
             });
             quote_spanned! {context.site=> #value::field(), #handle }
         })
@@ -41,29 +41,29 @@ pub(super) fn expand(context: &Context<'_>) -> TokenStream {
     quote_spanned! {context.site=>
         #allow
         #[automatically_derived]
-        impl #impl_generics #private::SyncedMemory for #schema #where_values {
+        impl #impl_generics #support::SyncedMemory for #schema #where_values {
             type Handle = #handle #arguments;
 
             const NAMES: &'static [&'static str] = &[#(#names),*];
 
-            fn members() -> &'static [#private::Member] {
+            fn members() -> &'static [#support::Member] {
                 const { &[#(#members),*] }
             }
 
-            fn attach(memory: &#private::Memory) -> Self::Handle {
+            fn attach(memory: &#support::Memory) -> Self::Handle {
                 #handle {
                     inner: ::std::sync::Arc::new((
-                        #private::Place::root(memory, #prefix, #scope),
+                        #support::Place::root(memory, #prefix, #scope),
                         #(#fields)*
                         ::std::marker::PhantomData,
                     )),
                 }
             }
 
-            fn inside(part: &#private::Part) -> Self::Handle {
+            fn inside(part: &#support::Part) -> Self::Handle {
                 #handle {
                     inner: ::std::sync::Arc::new((
-                        #private::Place::inside(part),
+                        #support::Place::inside(part),
                         #(#fields)*
                         ::std::marker::PhantomData,
                     )),
@@ -73,7 +73,7 @@ pub(super) fn expand(context: &Context<'_>) -> TokenStream {
 
         #allow
         #[automatically_derived]
-        impl #impl_generics #private::Handle for #handle #arguments #where_values {
+        impl #impl_generics #support::Handle for #handle #arguments #where_values {
             type Schema = #schema;
         }
     }
@@ -81,7 +81,7 @@ pub(super) fn expand(context: &Context<'_>) -> TokenStream {
 
 /// What a field is as a member of the object that serde writes.
 fn member(context: &Context<'_>, field: &Field) -> TokenStream {
-    let private = &context.private;
+    let support = &context.support;
     let name = &field.inside.wire.name;
     let aliases = field.inside.aliases.iter().map(LitStr::value);
     let nested = if field.shape == Shape::Nested {
@@ -91,7 +91,7 @@ fn member(context: &Context<'_>, field: &Field) -> TokenStream {
         quote_spanned! {context.site=> ::std::option::Option::None }
     };
     quote_spanned! {context.site=>
-        #private::Member { name: #name, aliases: &[#(#aliases),*], nested: #nested }
+        #support::Member { name: #name, aliases: &[#(#aliases),*], nested: #nested }
     }
 }
 

@@ -9,7 +9,7 @@ pub(super) fn expand(context: &Context<'_>) -> TokenStream {
     let snapshot = snapshot(context);
     let restore = restore(context);
     let watch = watch(context);
-    let Context { model, private, .. } = context;
+    let Context { model, support, .. } = context;
     let vis = &model.vis;
     let docs = docs::memory();
     quote_spanned! {context.site=>
@@ -19,7 +19,7 @@ pub(super) fn expand(context: &Context<'_>) -> TokenStream {
 
         #docs
         #[must_use]
-        #vis fn memory(&self) -> &#private::Memory {
+        #vis fn memory(&self) -> &#support::Memory {
             self.inner.0.memory()
         }
     }
@@ -28,7 +28,7 @@ pub(super) fn expand(context: &Context<'_>) -> TokenStream {
 fn snapshot(context: &Context<'_>) -> TokenStream {
     let Context {
         model,
-        private,
+        support,
         schema,
         ..
     } = context;
@@ -48,9 +48,9 @@ fn snapshot(context: &Context<'_>) -> TokenStream {
     let name = &model.schema;
     quote_spanned! {context.site=>
         #docs
-        #vis fn snapshot(&self) -> #private::Result<#schema> {
+        #vis fn snapshot(&self) -> #support::Result<#schema> {
             #[allow(unused_variables)]
-            let loaded = #private::load(&self.inner.0, &[#(#views),*])?;
+            let loaded = #support::load(&self.inner.0, &[#(#views),*])?;
             ::std::result::Result::Ok(#name { #(#fields),* })
         }
     }
@@ -59,7 +59,7 @@ fn snapshot(context: &Context<'_>) -> TokenStream {
 fn watch(context: &Context<'_>) -> TokenStream {
     let Context {
         model,
-        private,
+        support,
         schema,
         ..
     } = context;
@@ -68,11 +68,11 @@ fn watch(context: &Context<'_>) -> TokenStream {
     let views = views(context);
     quote_spanned! {context.site=>
         #docs
-        #vis fn watch(&self) -> #private::Watch<::std::vec::Vec<&'static str>> {
-            #private::watch(
+        #vis fn watch(&self) -> #support::Watch<::std::vec::Vec<&'static str>> {
+            #support::watch(
                 &self.inner.0,
                 &[#(#views),*],
-                <#schema as #private::SyncedMemory>::NAMES,
+                <#schema as #support::SyncedMemory>::NAMES,
             )
         }
     }
@@ -90,7 +90,7 @@ fn views(context: &Context<'_>) -> impl Iterator<Item = TokenStream> {
 fn restore(context: &Context<'_>) -> TokenStream {
     let Context {
         model,
-        private,
+        support,
         schema,
         ..
     } = context;
@@ -113,9 +113,9 @@ fn restore(context: &Context<'_>) -> TokenStream {
     };
     quote_spanned! {context.site=>
         #docs
-        #vis fn restore(&self, value: #schema) -> #private::Result<#private::Written> {
+        #vis fn restore(&self, value: #schema) -> #support::Result<#support::Written> {
             #unused
-            let #mutable restore = #private::Restore::new(&self.inner.0);
+            let #mutable restore = #support::Restore::new(&self.inner.0);
             #(#sets)*
             restore.commit()
         }

@@ -131,7 +131,7 @@ fn inside_a_key_a_member_is_what_serde_makes_of_it() {
             third: Third,
         }
     });
-    let new = "::synced_memory::private::Spec::new()";
+    let new = "::synced_memory::macro_support::Spec::new()";
     assert_eq!(
         found,
         [
@@ -140,14 +140,14 @@ fn inside_a_key_a_member_is_what_serde_makes_of_it() {
             ),
             format!(r#""second",{new}"#),
             format!(
-                r#""third",{new}.nested(<Thirdas::synced_memory::private::SyncedMemory>::members)"#
+                r#""third",{new}.nested(<Thirdas::synced_memory::macro_support::SyncedMemory>::members)"#
             ),
             format!(
                 r#""first-one",{new}.default(||<Stateas::std::default::Default>::default().first_one).aliases(&["old","older"])"#
             ),
             format!(r#""a:b",{new}.default(<Stringas::std::default::Default>::default)"#),
             format!(
-                r#""third",{new}.default(||some::path()).nested(<Thirdas::synced_memory::private::SyncedMemory>::members)"#
+                r#""third",{new}.default(||some::path()).nested(<Thirdas::synced_memory::macro_support::SyncedMemory>::members)"#
             ),
         ]
     );
@@ -184,7 +184,7 @@ fn every_path_follows_the_given_crate() {
     };
     let expansion = derive(&input).to_string();
     assert!(!expansion.contains("synced_memory"), "{expansion}");
-    assert!(expansion.contains("other :: storage :: private"));
+    assert!(expansion.contains("other :: storage :: macro_support"));
 }
 
 #[test]

@@ -130,7 +130,7 @@ pub(super) fn unique_methods(model: &Model, diag: &Diag) {
         if let Some(taken) = taken {
             match &field.attrs.accessor {
                 Some(given) => {
-                    diag.error(&given.value, format!("{taken}: choose another accessor"))
+                    diag.error(&given.value, format!("{taken}: choose another accessor"));
                 }
                 None => diag.error(
                     &field.ident,

@@ -3,16 +3,18 @@
 //! The same requests go to a backend and to a fresh `memory:`; this is also what holds
 //! `commit.lua`, the file and `commit.rs` together.
 
-use super::process::ProcessBackend;
-use super::{Backend, Session};
-use crate::clock::{self, Stamp};
-use crate::commit::{
-    Attempt, Change, Expects, Found, Outcome, RECORDS, Sequence, TimeToLive, Writer,
-};
-use bytes::Bytes;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::process::ProcessBackend;
+use super::{Backend, Session};
+use crate::backend::commit::{
+    Attempt, Change, Expects, Found, Outcome, RECORDS, Sequence, TimeToLive, Writer,
+};
+use crate::base::clock::{self, Stamp};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 const DEADLINE: Duration = Duration::from_secs(10);

@@ -1,21 +1,26 @@
 //! What carries the state from process to process, and the contract that each backend keeps.
 
+pub(crate) mod commit;
 #[cfg(test)]
 mod contract;
+pub(crate) mod fault;
 pub(crate) mod process;
 #[cfg(feature = "redis")]
 pub(crate) mod redis;
+pub(crate) mod sidecar;
 #[cfg(feature = "sqlite")]
 pub(crate) mod sqlite;
 mod step;
 
-use crate::commit::{Attempt, Outcome, Writer};
-use crate::fault::Fault;
-use bytes::Bytes;
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::backend::commit::{Attempt, Outcome, Writer};
+use crate::backend::fault::Fault;
 
 /// An answer on its way. The request is made at the call and takes effect from the first poll on; a
 /// reply that is dropped leaves it unknown whether the request took effect.
@@ -62,7 +67,7 @@ pub(crate) trait Backend: fmt::Debug + Send + Sync + 'static {
 /// - Requests take effect in the order in which their replies are first polled, on whatever thread.
 ///   `Fault::Lost` is the one fault that leaves open whether a request took effect.
 /// - An attempt is decided on and made in one atomic step, by the rule of
-///   [`crate::commit::decide`]: what it found, the change, the tombstone and the record of its
+///   [`crate::backend::commit::decide`]: what it found, the change, the tombstone and the record of its
 ///   sequence number.
 /// - A change that was answered for is seen by every later read of every session, until another
 ///   change.

@@ -1,16 +1,18 @@
 //! `memory:`: a backend within this process.
 
-use super::step::{Seen, Waiting, end_of, horizon, step};
-use super::{Backend, Changed, Page, Reply, Session};
-use crate::clock::{self, Clock, Mono, Stamp};
-use crate::commit::{Attempt, Change, Found, Outcome, RECORDS, Record, Writer};
-use crate::fault::Fault;
-use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
+
+use bytes::Bytes;
 use tokio::sync::mpsc;
+
+use super::step::{Seen, Waiting, end_of, horizon, step};
+use super::{Backend, Changed, Page, Reply, Session};
+use crate::backend::commit::{Attempt, Change, Found, Outcome, RECORDS, Record, Writer};
+use crate::backend::fault::Fault;
+use crate::base::clock::{self, Clock, Mono, Stamp};
 
 /// So long a wait for changes goes on at most, before it looks again for what has ended.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);

@@ -1,9 +1,12 @@
 //! What backends without Lua do with an attempt, as data: `commit.rs` decides, and this says what
 //! then is to be stored, recorded and dropped. `backend/redis/commit.lua` is the same for servers.
 
-use crate::clock::Mono;
-use crate::commit::{self, Attempt, Expects, Found, Outcome, Record, TimeToLive, Verdict, Writer};
 use std::time::Duration;
+
+use crate::backend::commit::{
+    self, Attempt, Expects, Found, Outcome, Record, TimeToLive, Verdict, Writer,
+};
+use crate::base::clock::Mono;
 
 /// What there is at a key when an attempt arrives.
 #[derive(Debug, Clone, Default)]
@@ -94,7 +97,7 @@ pub(crate) fn end_of(ttl: TimeToLive, kept: Option<Mono>, now: Mono) -> Option<M
     }
 }
 
-/// Where a key has more than [`RECORDS`](crate::commit::RECORDS) records, of these times: the
+/// Where a key has more than [`RECORDS`](crate::backend::commit::RECORDS) records, of these times: the
 /// horizon. Those of until then go, but for the one that was just made.
 pub(crate) fn horizon(mut times: Vec<Mono>) -> Mono {
     times.sort_unstable();

@@ -4,16 +4,18 @@ mod near;
 
 pub(crate) use near::Generation;
 
-use crate::clock::{Mono, Stamp};
-use crate::envelope::{self, Text};
-use crate::wait::Signal;
-use bytes::Bytes;
-use near::Near;
 use std::collections::{HashMap, VecDeque};
 use std::hash::Hash;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::base::clock::{Mono, Stamp};
+use crate::base::waiting::Signal;
+use crate::value::envelope::{self, Text};
+use near::Near;
 
 /// The place of a request in the order in which requests are sent to the backend. An answer to a
 /// later request is never overwritten by one to an earlier request, whichever is handled first.

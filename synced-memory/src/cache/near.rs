@@ -1,11 +1,12 @@
 //! Slots that are read locally, and how they are kept current.
 
-use super::{Cache, Cell, Ticket};
-use crate::clock::Mono;
-use crate::error::Error;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
+
+use super::{Cache, Cell, Ticket};
+use crate::base::clock::Mono;
+use crate::base::error::Error;
 
 /// How a slot that is read locally is kept current.
 #[derive(Debug, Default)]

@@ -1,5 +1,5 @@
 use super::*;
-use crate::error::Error;
+use crate::base::error::Error;
 
 fn base(stored: &'static str, ticket: Ticket) -> Base {
     Base::new(Some(Bytes::from_static(stored.as_bytes())), ticket, None)

@@ -1,19 +1,20 @@
 //! Processes that assign whole values, and delete them.
 
+use std::time::Duration;
+
 use super::ledger::{Fate, Ledger};
 use super::rules::Rules;
 use super::schedule::Act;
 use super::server::{Held, KEY, Server};
 use super::world::{World, one_of};
 use super::{Check, hold};
+use crate::backend::commit::{Attempt, Outcome, Sequence};
+use crate::backend::fault::Fault;
+use crate::base::clock::Mono;
+use crate::base::error::ErrorKind;
 use crate::cache::Ticket;
-use crate::clock::Mono;
-use crate::commit::{Attempt, Outcome, Sequence};
-use crate::envelope::Unsealed;
-use crate::error::ErrorKind;
-use crate::fault::Fault;
-use crate::state::{Link, Request, State};
-use std::time::Duration;
+use crate::client::state::{Link, Request, State};
+use crate::value::envelope::Unsealed;
 
 impl Rules for Ledger {
     const WRITES: &'static [(Act, u32)] = &[(Act::Put, 14), (Act::Delete, 6)];
@@ -45,7 +46,7 @@ impl Rules for Ledger {
         match process.state.write(
             &world.key,
             request,
-            crate::policy::WritePolicy::Through,
+            crate::base::policy::WritePolicy::Through,
             moment,
         ) {
             Ok(accepted) => {

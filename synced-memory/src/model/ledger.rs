@@ -2,17 +2,18 @@
 //!
 //! It is told what is asked of the state and what is answered, and says what must have come of it.
 
-use super::server::{Held, KEY, TOMBSTONE_TTL, counted};
-use super::{Check, hold};
-use crate::cache::Ticket;
-use crate::clock::{Moment, Mono};
-use crate::commit::{Attempt, Change, Outcome, Sequence, TimeToLive};
-use crate::error::{Error, ErrorKind, Result as Told};
-use crate::fault::{Fault, FaultKind};
-use crate::outbox::{Answer, NUMBERS, Written};
-use crate::state::{Accepted, Link, State};
 use bytes::Bytes;
 use tokio::sync::oneshot::Receiver;
+
+use super::server::{Held, KEY, TOMBSTONE_TTL, counted};
+use super::{Check, hold};
+use crate::backend::commit::{Attempt, Change, Outcome, Sequence, TimeToLive};
+use crate::backend::fault::{Fault, FaultKind};
+use crate::base::clock::{Moment, Mono};
+use crate::base::error::{Error, ErrorKind, Result as Told};
+use crate::cache::Ticket;
+use crate::client::state::{Accepted, Link, State};
+use crate::pending::outbox::{Answer, NUMBERS, Written};
 
 /// Where a write ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

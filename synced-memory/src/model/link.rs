@@ -1,18 +1,19 @@
 //! The connections: what the flusher and the callers ask, what the server makes of it, what
 //! arrives, and what is lost.
 
+use std::collections::VecDeque;
+use std::time::Duration;
+
 use super::Check;
 use super::process::Process;
 use super::rules::Rules;
 use super::server::{Held, KEY};
 use super::world::{Mood, World, one_of};
+use crate::backend::commit::{Attempt, Outcome, Writer};
+use crate::backend::fault::{Fault, FaultKind};
+use crate::base::error::{Error, ErrorKind};
 use crate::cache::{Generation, Ticket};
-use crate::commit::{Attempt, Outcome, Writer};
-use crate::error::{Error, ErrorKind};
-use crate::fault::{Fault, FaultKind};
-use crate::state::Link;
-use std::collections::VecDeque;
-use std::time::Duration;
+use crate::client::state::Link;
 
 /// A connection. Requests are handled in their order, answers arrive in theirs.
 #[derive(Debug)]

@@ -25,10 +25,11 @@ mod schedule;
 mod server;
 mod world;
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use ledger::Ledger;
 use rules::Rules;
 use schedule::Schedule;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 /// What holds, or which rule was broken.
 type Check<T = ()> = Result<T, String>;

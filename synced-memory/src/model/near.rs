@@ -5,17 +5,19 @@
 //! lines here. What is told comes in any order with the answers, as on Dragonfly; by prefix, or
 //! once for each read.
 
-use super::server::{KEY, TOMBSTONE_TTL};
-use crate::cache::{Ticket, Version};
-use crate::clock::Mono;
-use crate::error::{Error, ErrorKind};
-use crate::state::State;
-use bytes::Bytes;
-use shuttle::sync::{Arc, Mutex};
-use shuttle::thread;
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
+
+use bytes::Bytes;
+use shuttle::sync::{Arc, Mutex};
+use shuttle::thread;
+
+use super::server::{KEY, TOMBSTONE_TTL};
+use crate::base::clock::Mono;
+use crate::base::error::{Error, ErrorKind};
+use crate::cache::{Ticket, Version};
+use crate::client::state::State;
 
 const SCHEDULES: usize = 1_500;
 const WRITES: u64 = 3;

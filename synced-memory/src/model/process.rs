@@ -3,10 +3,10 @@
 use super::Check;
 use super::rules::Rules;
 use super::server::{Held, KEY, TOMBSTONE_TTL};
+use crate::base::clock::Mono;
+use crate::base::error::{Error, ErrorKind};
 use crate::cache::{Ticket, Version};
-use crate::clock::Mono;
-use crate::error::{Error, ErrorKind};
-use crate::state::{Link, State};
+use crate::client::state::{Link, State};
 
 #[derive(Debug)]
 pub(super) struct Process<R> {

@@ -3,20 +3,22 @@
 //! A process is a `State`, the server a `Store`; every call is one that the flusher or a caller
 //! makes.
 
-use super::server::{KEY, TOMBSTONE_TTL};
-use crate::backend::process::Store;
-use crate::cache::{Generation, Ticket};
-use crate::clock::{Moment, Mono, Stamp};
-use crate::commit::{Attempt, Change, Expects, Outcome, TimeToLive};
-use crate::envelope::{self, Unsealed};
-use crate::error::{Error, ErrorKind, Result};
-use crate::fault::Fault;
-use crate::outbox::{Answer, Written};
-use crate::policy::WritePolicy;
-use crate::state::{Accepted, Request, State};
-use bytes::Bytes;
 use std::sync::Arc;
 use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::server::{KEY, TOMBSTONE_TTL};
+use crate::backend::commit::{Attempt, Change, Expects, Outcome, TimeToLive};
+use crate::backend::fault::Fault;
+use crate::backend::process::Store;
+use crate::base::clock::{Moment, Mono, Stamp};
+use crate::base::error::{Error, ErrorKind, Result};
+use crate::base::policy::WritePolicy;
+use crate::cache::{Generation, Ticket};
+use crate::client::state::{Accepted, Request, State};
+use crate::pending::outbox::{Answer, Written};
+use crate::value::envelope::{self, Unsealed};
 
 const NOW: u64 = 1_700_000_000_000_000_000;
 const AN_HOUR: u64 = 3_600_000_000_000;

@@ -1,16 +1,17 @@
 //! What is to be held against random histories: how a process writes, and what the rules say of
 //! that.
 
+use std::fmt::Debug;
+
 use super::Check;
 use super::schedule::Act;
 use super::server::{Held, KEY, Server};
 use super::world::World;
+use crate::backend::commit::{Attempt, Outcome, Sequence};
+use crate::backend::fault::Fault;
+use crate::base::clock::Mono;
 use crate::cache::Ticket;
-use crate::clock::Mono;
-use crate::commit::{Attempt, Outcome, Sequence};
-use crate::fault::Fault;
-use crate::state::{Link, State};
-use std::fmt::Debug;
+use crate::client::state::{Link, State};
 
 /// What the rules say of one process. It is told what is asked of the state and what is answered,
 /// and says what must have come of it.

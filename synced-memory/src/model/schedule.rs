@@ -1,11 +1,12 @@
 //! Schedules: lists of steps, each of which draws its own random numbers, so that a failing
 //! schedule can be shortened step by step.
 
+use std::fmt::Write as _;
+use std::marker::PhantomData;
+
 use super::Check;
 use super::rules::Rules;
 use super::world::World;
-use std::fmt::Write as _;
-use std::marker::PhantomData;
 
 /// One thing that happens.
 #[derive(Debug, Clone)]

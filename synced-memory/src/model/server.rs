@@ -1,13 +1,15 @@
 //! The server: a `Store` as the library has it, and beside it what the rules say that is there.
 
-use super::{Check, hold};
-use crate::backend::process::Store;
-use crate::clock::{Mono, Stamp};
-use crate::commit::{Attempt, Change, Expects, Outcome, Sequence, TimeToLive, Writer};
-use crate::envelope;
-use crate::outbox::NUMBERS;
-use bytes::Bytes;
 use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::{Check, hold};
+use crate::backend::commit::{Attempt, Change, Expects, Outcome, Sequence, TimeToLive, Writer};
+use crate::backend::process::Store;
+use crate::base::clock::{Mono, Stamp};
+use crate::pending::outbox::NUMBERS;
+use crate::value::envelope;
 
 pub(super) const KEY: &str = "k";
 

@@ -1,16 +1,17 @@
 //! Three processes, their connections to one server, and what happens to them.
 
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
 use super::link::Wire;
 use super::process::Process;
 use super::rules::Rules;
 use super::schedule::{Act, Step};
 use super::server::{KEY, Server};
 use super::{Check, hold};
-use crate::clock::{Moment, Mono};
-use std::collections::VecDeque;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::Duration;
+use crate::base::clock::{Moment, Mono};
 
 /// What the server makes of attempts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -132,7 +133,8 @@ impl<R: Rules> World<R> {
             Act::Close => self.close(at, random.bool())?,
             Act::Wait => self.nanos += random.u64(0..3_000_000_000),
             Act::WaitForDays => {
-                self.nanos += 9 * 24 * 3_600_000_000_000 + random.u64(0..3 * 24 * 3_600_000_000_000)
+                self.nanos +=
+                    9 * 24 * 3_600_000_000_000 + random.u64(0..3 * 24 * 3_600_000_000_000);
             }
         }
         self.audit(at)

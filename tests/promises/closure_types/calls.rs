@@ -130,7 +130,7 @@ pub(super) fn of_any<T: Tested>() -> Vec<Call<T>> {
             "Memory::update",
             |memory, _, seed| {
                 told(memory.update(&Key::<T>::new(NAME), |value| {
-                    change(value.as_mut().expect("it is set"), seed)
+                    change(value.as_mut().expect("it is set"), seed);
                 }))
             },
             change,

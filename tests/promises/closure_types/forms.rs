@@ -49,13 +49,13 @@ pub(super) fn form(
         }
     };
     accept(&mut tree, &mut |tree| {
-        tree.each(&mut |node| node.shuffle_members(rng))
+        tree.each(&mut |node| node.shuffle_members(rng));
     });
     accept(&mut tree, &mut |tree| {
-        tree.each(&mut |node| node.shuffle_items(rng))
+        tree.each(&mut |node| node.shuffle_items(rng));
     });
     accept(&mut tree, &mut |tree| {
-        tree.each(&mut |node| node.respell(rng))
+        tree.each(&mut |node| node.respell(rng));
     });
     for _ in 0..8 {
         let mut at = rng.usize(..tree.len());
@@ -168,7 +168,7 @@ impl Tree {
                         );
                     }
                     (2, None) if !members.is_empty() => {
-                        _ = members.remove(rng.usize(..members.len()))
+                        _ = members.remove(rng.usize(..members.len()));
                     }
                     _ => self.respell(rng),
                 }

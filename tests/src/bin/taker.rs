@@ -72,7 +72,7 @@ fn go_on(jobs: &Synced<Vec<u64>>, is_over: &AtomicBool) -> u64 {
                 // It goes back by itself.
                 ErrorKind::InDoubt => in_doubt += 1,
                 ErrorKind::Unavailable | ErrorKind::Conflict => {
-                    thread::park_timeout(Duration::from_millis(1))
+                    thread::park_timeout(Duration::from_millis(1));
                 }
                 kind => panic!("{kind:?}: {error}"),
             },
@@ -88,7 +88,7 @@ fn claim(claims: &Synced<HashSet<u64>>, member: u64) -> String {
             Err(error) => match error.kind() {
                 ErrorKind::InDoubt => return "InDoubt".to_owned(),
                 ErrorKind::Unavailable | ErrorKind::Conflict => {
-                    thread::park_timeout(Duration::from_millis(1))
+                    thread::park_timeout(Duration::from_millis(1));
                 }
                 kind => panic!("{kind:?}: {error}"),
             },

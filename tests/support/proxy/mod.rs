@@ -324,7 +324,7 @@ async fn rebind(here: SocketAddr) -> TcpListener {
         loop {
             match TcpListener::bind(here).await {
                 Err(error) if error.kind() == ErrorKind::AddrInUse => {
-                    sleep(Duration::from_millis(1)).await
+                    sleep(Duration::from_millis(1)).await;
                 }
                 bound => return bound.expect("the port is claimed"),
             }

@@ -1,14 +1,17 @@
 //! Attempts as calls of `commit.lua`, and its answers.
 
-use super::reply;
-use crate::commit::{self, Attempt, Change, Expects, Found, Outcome, RECORDS, TimeToLive};
-use crate::fault::Fault;
-use crate::{clock::Stamp, key};
-use redis::{Cmd, Pipeline, Script, Value};
 use std::borrow::Cow;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+
+use redis::{Cmd, Pipeline, Script, Value};
+
+use super::reply;
+use crate::backend::commit::{self, Attempt, Change, Expects, Found, Outcome, RECORDS, TimeToLive};
+use crate::backend::fault::Fault;
+use crate::backend::sidecar;
+use crate::base::clock::Stamp;
 
 static SCRIPT: LazyLock<Script> = LazyLock::new(|| Script::new(TEXT));
 const TEXT: &str = include_str!("commit.lua");
@@ -81,7 +84,7 @@ impl Committer {
         }
         call.arg(2 * attempts.len());
         for attempt in attempts {
-            call.arg(&*attempt.key).arg(key::sidecar(&attempt.key));
+            call.arg(&*attempt.key).arg(sidecar::sidecar(&attempt.key));
         }
         let recent = commit::recent(self.sidecar_ttl);
         let (kept, steps, now) = (
@@ -117,7 +120,7 @@ impl Committer {
             match answer {
                 Value::Int(1) => outcomes.extend(std::iter::repeat_n(Ok(REPLACED), size)),
                 Value::Array(of_each) if of_each.len() == size => {
-                    outcomes.extend(of_each.into_iter().map(outcome))
+                    outcomes.extend(of_each.into_iter().map(outcome));
                 }
                 Value::ServerError(error) => {
                     let fault = self.fault_of_call(size, &error);

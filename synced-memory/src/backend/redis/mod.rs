@@ -4,22 +4,24 @@ mod commit;
 mod reply;
 mod tracking;
 
-use super::{Backend, Changed, Living, Page, Reply, Session};
-use crate::commit::{Attempt, Outcome, Writer};
-use crate::fault::Fault;
-use crate::key;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
 use bytes::Bytes;
-use commit::Committer;
 use redis::aio::MultiplexedConnection;
 use redis::io::tcp::TcpSettings;
 use redis::{
     AsyncConnectionConfig, Client, Cmd, ConnectionInfo, Pipeline, ProtocolVersion, PushInfo,
     PushKind, Value,
 };
-use std::convert::Infallible;
-use std::sync::Arc;
-use std::time::Duration;
 use tokio::sync::watch;
+
+use super::{Backend, Changed, Living, Page, Reply, Session};
+use crate::backend::commit::{Attempt, Outcome, Writer};
+use crate::backend::fault::Fault;
+use crate::backend::sidecar;
+use commit::Committer;
 
 /// So many requests may wait for the driver to take them: more than there will ever be.
 const MOST_AT_ONCE: usize = 1 << 24;
@@ -187,7 +189,7 @@ impl Session for RedisSession {
         let (connection, prefix) = (self.connection.clone(), prefix.to_owned());
         Box::pin(async move {
             let (next, mut names) = reply::page(ask_one(connection, scan).await?)?;
-            names.retain(|name| name.starts_with(&prefix) && !name.starts_with(key::SIDECARS));
+            names.retain(|name| name.starts_with(&prefix) && !name.starts_with(sidecar::SIDECARS));
             Ok((names, Some(next).filter(|next| next != "0")))
         })
     }
@@ -197,7 +199,7 @@ impl Session for RedisSession {
         for key in keys {
             forgets
                 .cmd("HDEL")
-                .arg(key::sidecar(key))
+                .arg(sidecar::sidecar(key))
                 .arg(writer)
                 .arg(format!("{writer}@"));
         }

@@ -1,10 +1,12 @@
 //! What servers answer: values, and errors by what is to be done about them.
 
-use crate::backend::Left;
-use crate::fault::{Fault, FaultKind};
+use std::time::Duration;
+
 use bytes::Bytes;
 use redis::{ErrorKind, RedisError, ServerError, Value};
-use std::time::Duration;
+
+use crate::backend::Left;
+use crate::backend::fault::{Fault, FaultKind};
 
 /// The text that GET answers with.
 pub(super) fn stored(answer: Value) -> Result<Option<Bytes>, Fault> {

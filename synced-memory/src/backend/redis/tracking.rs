@@ -8,13 +8,15 @@
 //! (Dragonfly) tracks. A connection of its own would be one more to lose, whose pushes and the
 //! other's answers come in no order.
 
-use super::{ask, reply};
-use crate::backend::Changed;
-use crate::fault::Fault;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
 use redis::aio::MultiplexedConnection;
 use redis::{Pipeline, Value};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
+
+use super::{ask, reply};
+use crate::backend::Changed;
+use crate::backend::fault::Fault;
 
 /// So many keys wait to be taken in at most: beyond that it is as if everything had changed. What
 /// is told is taken in at once, so that the server need not keep it, whatever becomes of it here.
@@ -60,7 +62,7 @@ impl Told {
         let mut waiting = self.0.waiting();
         match data.pop() {
             Some(Value::Array(keys)) if !waiting.is_all => {
-                waiting.keys.extend(keys.into_iter().filter_map(text))
+                waiting.keys.extend(keys.into_iter().filter_map(text));
             }
             Some(Value::Array(_)) => {}
             _ => waiting.is_all = true,

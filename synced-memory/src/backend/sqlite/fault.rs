@@ -1,7 +1,8 @@
 //! What SQLite's errors mean for what was asked.
 
-use crate::fault::Fault;
 use rusqlite::{Error, ErrorCode};
+
+use crate::backend::fault::Fault;
 
 /// Somebody else has the lock.
 pub(super) fn is_busy(error: &Error) -> bool {
@@ -63,7 +64,7 @@ pub(super) fn of_read(error: &Error) -> Fault {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fault::FaultKind;
+    use crate::backend::fault::FaultKind;
     use rusqlite::ffi;
 
     #[test]

@@ -1,13 +1,15 @@
 //! The file: how it is opened, what makes it ours, and whether it is still there.
 
-use super::fault::is_busy;
-use super::patience::Patience;
-use super::tables;
-use crate::fault::Fault;
-use rusqlite::{Connection, Error, ErrorCode, OpenFlags};
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use rusqlite::{Connection, Error, ErrorCode, OpenFlags};
+
+use super::fault::is_busy;
+use super::patience::Patience;
+use super::tables;
+use crate::backend::fault::Fault;
 
 /// In the header of every file of ours; as characters `SyMe`.
 const APPLICATION: i32 = 0x5379_4d65;

@@ -10,17 +10,19 @@ mod file;
 mod patience;
 mod tables;
 
-use super::{Backend, Changed, Page, Reply, Session};
-use crate::clock::{self, Mono};
-use crate::commit::{Attempt, Outcome, Writer};
-use crate::fault::Fault;
-use bytes::Bytes;
-use file::Identity;
-use patience::Patience;
-use rusqlite::{Connection, Error};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+
+use bytes::Bytes;
+use rusqlite::{Connection, Error};
+
+use super::{Backend, Changed, Page, Reply, Session};
+use crate::backend::commit::{Attempt, Outcome, Writer};
+use crate::backend::fault::Fault;
+use crate::base::clock::{self, Mono};
+use file::Identity;
+use patience::Patience;
 
 /// So many names are looked up at a time.
 const PAGE: u32 = 1_000;

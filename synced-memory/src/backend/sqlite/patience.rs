@@ -1,11 +1,13 @@
 //! Waiting for a lock that another process holds.
 
-use super::fault::is_busy;
-use crate::clock::Deadline;
-use rusqlite::Error;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::sleep;
 use std::time::Duration;
+
+use rusqlite::Error;
+
+use super::fault::is_busy;
+use crate::base::clock::Deadline;
 
 /// How long it is waited for a lock while it was last had in vain.
 const BRIEFLY: Duration = Duration::from_millis(20);

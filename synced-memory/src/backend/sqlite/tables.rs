@@ -3,16 +3,18 @@
 //! Times are ns since 1970 by the wall clock of the machine, which all who share the file agree on.
 //! Numbers of writers are stored with their 64 bits as SQLite's signed integers.
 
-use super::fault::{self, is_refusal};
-use crate::backend::Page;
-use crate::backend::step::{Seen, Waiting, end_of, horizon, step};
-use crate::clock::{Mono, Stamp};
-use crate::commit::{Attempt, Change, Found, Outcome, RECORDS, Record, Writer};
-use crate::fault::Fault;
+use std::time::Duration;
+
 use bytes::Bytes;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Error, Params, Row, ToSql, params};
-use std::time::Duration;
+
+use super::fault::{self, is_refusal};
+use crate::backend::Page;
+use crate::backend::commit::{Attempt, Change, Found, Outcome, RECORDS, Record, Writer};
+use crate::backend::fault::Fault;
+use crate::backend::step::{Seen, Waiting, end_of, horizon, step};
+use crate::base::clock::{Mono, Stamp};
 
 /// So many rows that are over go at a time at most.
 const CLEANED: u32 = 200;

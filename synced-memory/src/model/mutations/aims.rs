@@ -4,8 +4,9 @@
 //! was beside it where that is not enough. Where it is enough, one aim is told; else all that are
 //! defensible.
 
-use super::reference::{Act, Edit, Mark, Step};
 use serde_json::Value;
+
+use super::reference::{Act, Edit, Mark, Step};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Aim {
@@ -23,7 +24,7 @@ pub(super) fn aims(root: Option<&Value>, origin: Option<&Value>, edit: &Edit) ->
     for (depth, step) in edit.path.iter().enumerate() {
         match step {
             Step::Member(name, origin) => {
-                here = here.and_then(|here| here.get(name)).or(origin.as_ref())
+                here = here.and_then(|here| here.get(name)).or(origin.as_ref());
             }
             Step::Element(mark) => {
                 let Some(list) = here.and_then(Value::as_array) else {

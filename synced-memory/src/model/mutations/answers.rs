@@ -1,5 +1,10 @@
 //! A process that changes parts of a value, and what the rules say of the answers that it gets.
 
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+use serde_json::{Value, json};
+
 use super::super::rules::Rules;
 use super::super::schedule::Act;
 use super::super::server::{Held, KEY, Server};
@@ -14,19 +19,16 @@ use super::draws::together;
 use super::kinds::Kind;
 use super::plainly::plainly;
 use super::reference::{Edit, Edits};
+use crate::backend::commit::{Attempt, Expects, Outcome, Sequence};
+use crate::backend::fault::{Fault, FaultKind};
+use crate::base::clock::Mono;
+use crate::base::error::{ErrorKind, Result as Told};
+use crate::base::policy::WritePolicy;
 use crate::cache::Ticket;
-use crate::clock::Mono;
-use crate::commit::{Attempt, Expects, Outcome, Sequence};
-use crate::envelope::{Text, Unsealed};
-use crate::error::{ErrorKind, Result as Told};
-use crate::fault::{Fault, FaultKind};
-use crate::mutation::Mutation;
-use crate::outbox::{Exact, Take, Tried, Written};
-use crate::policy::WritePolicy;
-use crate::state::{Link, Request, State};
-use serde_json::{Value, json};
-use std::collections::VecDeque;
-use std::rc::Rc;
+use crate::client::state::{Link, Request, State};
+use crate::pending::outbox::{Exact, Take, Tried, Written};
+use crate::value::envelope::{Text, Unsealed};
+use crate::value::mutation::Mutation;
 
 /// A call is recorded anew so many times; then its caller gives up.
 const TRIES: u8 = 8;
@@ -339,7 +341,7 @@ impl Rules for Book {
         for line in self.lines.iter().filter(|line| !line.tried) {
             for call in line.all_calls() {
                 let stamp = &mut self.calls[call].edits.stamp;
-                *stamp = crate::clock::Stamp::new(*stamp).shifted(by).get();
+                *stamp = crate::base::clock::Stamp::new(*stamp).shifted(by).get();
             }
         }
         self.is_changed = true;

@@ -1,6 +1,15 @@
 //! What the rules say of one process: its calls, the entries that they are queued in, and what
 //! becomes of them.
 
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+use bytes::Bytes;
+use serde_json::Value;
+use tokio::sync::oneshot::Receiver;
+use tokio::sync::oneshot::error::TryRecvError;
+
 use super::super::server::KEY;
 use super::super::{Check, hold};
 use super::calls::On;
@@ -11,21 +20,14 @@ use super::fates::Skipped;
 use super::kinds::Kind;
 use super::reference::Edits;
 use super::ways::{Rule, WAYS, Way, ways};
+use crate::backend::commit::Sequence;
+use crate::base::clock::{Mono, Stamp};
+use crate::base::error::{Error, Result as Told};
 use crate::cache::Ticket;
-use crate::clock::{Mono, Stamp};
-use crate::commit::Sequence;
-use crate::envelope::{self, Text};
-use crate::error::{Error, Result as Told};
-use crate::mutation::Json;
-use crate::outbox::{Answer, Written};
-use crate::state::{Accepted, Link, State};
-use bytes::Bytes;
-use serde_json::Value;
-use std::cell::RefCell;
-use std::collections::VecDeque;
-use std::rc::Rc;
-use tokio::sync::oneshot::Receiver;
-use tokio::sync::oneshot::error::TryRecvError;
+use crate::client::state::{Accepted, Link, State};
+use crate::pending::outbox::{Answer, Written};
+use crate::value::envelope::{self, Text};
+use crate::value::mutation::Json;
 
 /// Where a call ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

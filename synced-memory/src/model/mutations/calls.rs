@@ -1,16 +1,17 @@
 //! The calls of users: what each is to do to the document, in plain Rust, and how it is recorded.
 
+use serde_json::Value;
+
 use super::document::{assigned, completed, encoded, places};
 use super::kinds::Kind;
 use super::plainly::plainly;
 use super::reference::{Edit, Edits};
 use super::ways::{Rule, ways};
-use crate::mutation::{
+use crate::handle::part::seen;
+use crate::value::mutation::{
     Action, Amount, Content, Json, Operation, Place, Seen, Step, diff, element, elements, locate,
     member, members,
 };
-use crate::part::seen;
-use serde_json::Value;
 
 /// A call as it is handed to the state.
 #[derive(Debug)]

@@ -11,6 +11,11 @@
 //! 7. A process reads its own writes.
 //! 8. A closure is made where what it changes is as it saw it, and nowhere else.
 
+use std::collections::HashMap;
+use std::rc::Rc;
+
+use serde_json::Value;
+
 use super::super::server::{Effect, Held, write_of};
 use super::super::world::World;
 use super::super::{Check, hold};
@@ -19,11 +24,8 @@ use super::confirmed;
 use super::document::{PURSE, completed, read_same};
 use super::draws::purse;
 use super::kinds::{COUNTED, Kind};
-use crate::commit::{Attempt, Sequence, Writer};
-use crate::outbox::Written;
-use serde_json::Value;
-use std::collections::HashMap;
-use std::rc::Rc;
+use crate::backend::commit::{Attempt, Sequence, Writer};
+use crate::pending::outbox::Written;
 
 /// What was made, by the writer and the entry.
 #[derive(Debug, Default)]

@@ -1,9 +1,10 @@
 //! Closures: calls that apply where what they changed is as they saw it. Which of them are one
 //! call, and which rest on which.
 
+use serde_json::Value;
+
 use super::document::completed;
 use super::reference::{Act, Edit, Edits, Step};
-use serde_json::Value;
 
 /// Whether a later change is about a part that an earlier one wrote, or one in or around it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -64,7 +65,7 @@ impl Edits {
                 &edit.act,
             ) {
                 (Some(Act::Set { value, .. }), Act::Set { value: new, .. }) => {
-                    value.clone_from(new)
+                    value.clone_from(new);
                 }
                 _ => self.all.push(edit.clone()),
             }

@@ -1,6 +1,8 @@
 //! Confirmed calls: withdrawn, or in doubt until the server has said what became of them; and the
 //! elements that they take.
 
+use serde_json::Value;
+
 use super::super::server::{KEY, TOMBSTONE_TTL};
 use super::super::world::World;
 use super::super::{Check, hold};
@@ -9,14 +11,13 @@ use super::calls::On;
 use super::fates::Skipped;
 use super::kinds::Kind;
 use super::reference::Edits;
-use crate::clock::Mono;
-use crate::commit::{Attempt, Expects, Outcome, Sequence, Writer};
-use crate::error::{Error, ErrorKind};
-use crate::fault::{Fault, FaultKind};
-use crate::mutation::{Json, Mutation};
-use crate::outbox::{Entry, Written};
-use crate::state::{Link, State};
-use serde_json::Value;
+use crate::backend::commit::{Attempt, Expects, Outcome, Sequence, Writer};
+use crate::backend::fault::{Fault, FaultKind};
+use crate::base::clock::Mono;
+use crate::base::error::{Error, ErrorKind};
+use crate::client::state::{Link, State};
+use crate::pending::outbox::{Entry, Written};
+use crate::value::mutation::{Json, Mutation};
 
 /// What is known of a confirmed call.
 #[derive(Debug, Default)]

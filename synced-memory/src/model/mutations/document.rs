@@ -6,10 +6,12 @@
 //! - `list` with equal elements, `tags` as a set, `map` by name, `rows` of which the parts change,
 //!   `deep` two levels down
 
-use crate::mutation::{Encoded, Json, Member, Place};
-use crate::shape::{Children, Field, Shape};
-use serde_json::{Value, json};
 use std::sync::LazyLock;
+
+use serde_json::{Value, json};
+
+use crate::value::mutation::{Encoded, Json, Member, Place};
+use crate::value::shape::{Children, Field, Shape};
 
 /// What an unset document is taken for.
 pub(super) static DEFAULT: LazyLock<Value> = LazyLock::new(|| {

@@ -1,5 +1,9 @@
 //! What is taken from the outbox to be sent must be what the rules say; and what ends there.
 
+use std::rc::Rc;
+
+use serde_json::{Value, json};
+
 use super::super::server::{KEY, TOMBSTONE_TTL, write_of};
 use super::super::{Check, hold};
 use super::book::{Assigned, Book, Drawn, Fate, Line, value_of};
@@ -10,15 +14,13 @@ use super::document::read_same;
 use super::fates::Skipped;
 use super::kinds::Kind;
 use super::ways::Way;
-use crate::clock::Mono;
-use crate::commit::{Attempt, Change, Expects, Sequence};
-use crate::envelope::{self, Text};
-use crate::error::{Error, ErrorKind};
-use crate::outbox::Letter;
-use crate::outbox::Written;
-use crate::state::State;
-use serde_json::{Value, json};
-use std::rc::Rc;
+use crate::backend::commit::{Attempt, Change, Expects, Sequence};
+use crate::base::clock::Mono;
+use crate::base::error::{Error, ErrorKind};
+use crate::client::state::State;
+use crate::pending::outbox::Letter;
+use crate::pending::outbox::Written;
+use crate::value::envelope::{self, Text};
 
 impl Book {
     /// A batch was taken from the outbox. Returns what was withdrawn.

@@ -1,17 +1,18 @@
 //! Which closures of one process are one call, and what becomes of those that were made on what was
 //! not made.
 
+use serde_json::json;
+
 use super::super::server::KEY;
 use super::super::{Check, hold};
 use super::book::{Book, Call, Fate, Line};
 use super::compared::Meets;
 use super::reference::Edits;
 use super::ways::Way;
-use crate::mutation::Mutation;
-use crate::outbox::Entry;
-use crate::outbox::Letter;
-use crate::state::State;
-use serde_json::json;
+use crate::client::state::State;
+use crate::pending::outbox::Entry;
+use crate::pending::outbox::Letter;
+use crate::value::mutation::Mutation;
 
 /// Calls that were skipped.
 #[derive(Debug, Clone, Default)]

@@ -1,7 +1,8 @@
 //! What each call is to do to a document that nobody else changes.
 
-use super::kinds::Kind;
 use serde_json::{Value, json};
+
+use super::kinds::Kind;
 
 /// Does to a complete document what the call is to do; whether that can be said.
 pub(super) fn plainly(kind: &Kind, document: &mut Value) -> bool {
@@ -104,13 +105,13 @@ fn tried(kind: &Kind, document: &mut Value) -> Option<()> {
                 .get_mut("deep")?
                 .get_mut("user")?
                 .as_object_mut()?
-                .remove("name")
+                .remove("name");
         }
         Kind::User(user) => {
             _ = document
                 .get_mut("deep")?
                 .as_object_mut()?
-                .insert("user".to_owned(), user.clone())
+                .insert("user".to_owned(), user.clone());
         }
         Kind::NoUser => _ = document.get_mut("deep")?.as_object_mut()?.remove("user"),
         Kind::Assign(_) | Kind::Delete => return None,

@@ -1,19 +1,20 @@
 //! What the model found, each as the shortest history that shows it.
 
+use serde_json::{Value, json};
+
 use super::super::promises::{Process, Server};
 use super::super::server::{KEY, TOMBSTONE_TTL};
 use super::document::encoded;
-use crate::commit::Outcome;
-use crate::envelope;
-use crate::error::ErrorKind;
-use crate::mutation::{
+use crate::backend::commit::Outcome;
+use crate::base::error::ErrorKind;
+use crate::base::policy::WritePolicy;
+use crate::client::state::{Accepted, Request};
+use crate::pending::outbox::{Exact, Written};
+use crate::value::envelope;
+use crate::value::mutation::{
     Action, Content, Json, Made, Member, Mutation, Operation, Place, Seen, Step, diff, element,
     elements, locate,
 };
-use crate::outbox::{Exact, Written};
-use crate::policy::WritePolicy;
-use crate::state::{Accepted, Request};
-use serde_json::{Value, json};
 
 fn text(text: &str) -> Json {
     Json::parse(text.to_owned()).unwrap()
@@ -335,7 +336,7 @@ fn a_queued_assignment_that_finds_the_default_that_it_saw_is_not_superseded() {
     call(&mut process, origin, &[member("name")], None, set);
     other.now += 3_600_000_000_000;
     let add = Action::Add {
-        amount: crate::mutation::Amount::Integer {
+        amount: crate::value::mutation::Amount::Integer {
             by: 1,
             min: 0,
             max: 99,
@@ -359,7 +360,11 @@ fn what_a_closure_removes_from_a_default_is_removed() {
     let [before, after] = [json!({"age": 1, "name": "ada"}), json!({"age": 1})]
         .map(|user| encoded("", &json!({"deep": {"user": user}})));
     let mutation = Mutation::compared(None, diff(stored, &before, &after, &[]));
-    let applied = crate::mutation::apply(Some(stored), &mutation, crate::mutation::Rule::Latest);
+    let applied = crate::value::mutation::apply(
+        Some(stored),
+        &mutation,
+        crate::value::mutation::Rule::Latest,
+    );
     assert_eq!(
         applied.made,
         Made::Text(r#"{"deep":{"user":{"age":1}}}"#.to_owned())

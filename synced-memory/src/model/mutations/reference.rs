@@ -4,11 +4,13 @@
 //! Which element an operation on a list means is left open where the rules leave it open: `aims.rs`
 //! says which it may be, and all that may come of it is told.
 
+use std::rc::Rc;
+
+use serde_json::Value;
+
 use super::aims::{Aim, aims};
 use super::compared::is_state;
-use crate::mutation::{Action, Amount, Operation, Seen};
-use serde_json::Value;
-use std::rc::Rc;
+use crate::value::mutation::{Action, Amount, Operation, Seen};
 
 #[derive(Debug, Clone)]
 pub(super) enum Step {
@@ -154,11 +156,12 @@ impl There {
 impl Edit {
     /// What an operation says, which was recorded on `now`.
     pub(super) fn of(operation: &Operation, now: Option<&Value>, origin: Option<&Value>) -> Self {
-        use crate::mutation::Step as Said;
-        let parse = |json: &crate::mutation::Json| {
+        use crate::value::mutation::Step as Said;
+        let parse = |json: &crate::value::mutation::Json| {
             serde_json::from_str::<Value>(json.as_str()).expect("it is JSON")
         };
-        let all = |items: &[crate::mutation::Json]| items.iter().map(parse).collect::<Vec<_>>();
+        let all =
+            |items: &[crate::value::mutation::Json]| items.iter().map(parse).collect::<Vec<_>>();
         let mut here = now.or(origin).cloned();
         let mark = |here: &Option<Value>, index| {
             let list = here

@@ -1,9 +1,10 @@
 //! All that may come of several calls, one after the other: which of them are made, and what is
 //! there then.
 
+use serde_json::Value;
+
 use super::compared::Meets;
 use super::reference::{Act, Edit, Edits, Refusal, Step, There};
-use serde_json::Value;
 
 /// Who wins at a place where something else is than was seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,0 +1,59 @@
+//! Sidecars: what backends keep beside a key, and how a prefix keeps out of their way.
+
+use crate::base::error::{Error, ErrorKind, Result};
+
+/// Refuses a prefix with braces other than one hash tag, and one that would cover the sidecars.
+pub(crate) fn check_prefix(prefix: &str) -> Result<()> {
+    let refuse = |why: &str| {
+        Err(Error::new(
+            ErrorKind::Config,
+            format!("the prefix `{prefix}` {why}"),
+        ))
+    };
+    match prefix.matches(['{', '}']).collect::<String>().as_str() {
+        "" => {}
+        "{}" if !prefix.contains("{}") => {}
+        _ => return refuse("has braces that are no hash tag; one `{tag}` is the most"),
+    }
+    if prefix.starts_with(SIDECARS) {
+        return refuse("is reserved for the sidecars");
+    }
+    Ok(())
+}
+
+/// What the name of every sidecar begins with.
+pub(crate) const SIDECARS: &str = "synced-memory/";
+
+/// The sidecar of a key, in the key's own cluster slot: under the key's hash tag where it has one,
+/// else with the whole key as the tag.
+pub(crate) fn sidecar(key: &str) -> String {
+    if key.contains('{') {
+        format!("{SIDECARS}{key}")
+    } else {
+        format!("{SIDECARS}{{{key}}}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prefix_may_have_one_hash_tag_and_no_other_braces() {
+        for prefix in ["", "memory:", "app{tag}:", "{t}"] {
+            assert!(check_prefix(prefix).is_ok(), "{prefix}");
+        }
+        for prefix in ["a{", "}a{", "a{}b", "{a}{b}", "{{a}", "synced-memory/x"] {
+            assert!(check_prefix(prefix).is_err(), "{prefix}");
+        }
+    }
+
+    #[test]
+    fn a_sidecar_has_the_hash_tag_of_its_key() {
+        assert_eq!(sidecar("memory:counter"), "synced-memory/{memory:counter}");
+        assert_eq!(
+            sidecar("app{tag}:counter"),
+            "synced-memory/app{tag}:counter"
+        );
+    }
+}

@@ -1,0 +1,102 @@
+//! The local cell of one key, as somebody who holds it sees it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::base::waiting::Signal;
+use crate::cache::Version;
+use crate::client::shared::Shared;
+
+/// The local cell of one key, held by a scope and by the views of the key, or by a watch.
+#[derive(Debug)]
+pub(crate) struct Slot {
+    pub(crate) key: Arc<str>,
+    pub(crate) version: Version,
+    is_near: AtomicBool,
+    watch: Option<Arc<Signal>>,
+    shared: Arc<Shared>,
+}
+
+impl Slot {
+    pub(crate) fn hold(shared: &Arc<Shared>, key: impl Into<Arc<str>>) -> Self {
+        let key = key.into();
+        let version = shared.state().cache.hold(&key);
+        Self {
+            key,
+            version,
+            is_near: AtomicBool::new(false),
+            watch: None,
+            shared: Arc::clone(shared),
+        }
+    }
+
+    /// One of its own for a watch, which is woken whenever what it shows has changed.
+    pub(crate) fn watched(mut self, watch: &Arc<Signal>) -> Self {
+        self.shared.state().cache.watch(&self.key, watch);
+        self.shared.wake_refresher();
+        self.watch = Some(Arc::clone(watch));
+        self
+    }
+
+    /// Has the slot kept current from now on; `prefix`: what its key begins with, as many others.
+    pub(crate) fn keep_near(&self, prefix: &str) {
+        if !self.is_near.swap(true, Ordering::Relaxed) {
+            self.shared.want_near(prefix);
+            self.shared.state().cache.keep_near(&self.key);
+        }
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        let mut state = self.shared.state();
+        if let Some(watch) = &self.watch {
+            state.cache.unwatch(&self.key, watch);
+        }
+        if *self.is_near.get_mut() {
+            state.cache.let_go(&self.key);
+        }
+        state.release(&self.key);
+        if state.is_any_unused() {
+            self.shared.wake.notify_one();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::settings::Settings;
+
+    #[test]
+    fn a_watch_leaves_nothing_in_a_slot_that_others_hold() {
+        let shared = Arc::new(Shared::new(Settings::default(), "nowhere", None).unwrap());
+        let (held, watch) = (Slot::hold(&shared, "k"), Arc::<Signal>::default());
+        for _ in 0..3 {
+            let slot = Slot::hold(&shared, "k");
+            slot.keep_near("");
+            let slot = slot.watched(&watch);
+            assert_eq!(
+                (
+                    shared.state().cache.not_current(),
+                    Arc::strong_count(&watch)
+                ),
+                (1, 3)
+            );
+            drop(slot);
+            assert_eq!(
+                (
+                    shared.state().cache.not_current(),
+                    Arc::strong_count(&watch)
+                ),
+                (0, 1)
+            );
+        }
+        let version = held.version.load(Ordering::Relaxed);
+        shared.state().cache.touch("k");
+        assert!(
+            held.version.load(Ordering::Relaxed) > version,
+            "the slot is still there"
+        );
+    }
+}

@@ -1,0 +1,12 @@
+//! What users hold: memories and their options, typed keys, the views of values, watches, dead letters.
+
+pub(crate) mod config;
+pub(crate) mod dead_letter;
+pub(crate) mod key;
+pub(crate) mod memory;
+pub(crate) mod part;
+pub(crate) mod schema;
+pub(crate) mod source;
+pub(crate) mod synced;
+pub(crate) mod value;
+pub(crate) mod watch;

@@ -1,0 +1,297 @@
+//! Where a value is read from, whatever its type: the slots of a key, and a place in what they
+//! show.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::de::DeserializeOwned;
+
+use crate::base::clock::Mono;
+use crate::base::error::{Error, ErrorKind, Result};
+use crate::client::shared::Shared;
+use crate::client::slot::Slot;
+use crate::client::state::{State, View};
+use crate::value::envelope::{self, Text};
+use crate::value::mutation::{Misfit, Place, look};
+
+/// A place in what the slots of a key show.
+#[derive(Clone)]
+pub(crate) struct Source {
+    pub(crate) shared: Arc<Shared>,
+    /// The slot of the key, then those of its older names; or why there are none.
+    slots: Result<Arc<[Arc<Slot>]>>,
+    places: Arc<[Place]>,
+}
+
+/// What the slots show.
+#[derive(Default)]
+pub(crate) struct Shown {
+    /// Under which version.
+    pub(crate) version: u64,
+    /// Nobody has to be asked for it, where it is read locally at all.
+    pub(crate) is_local: bool,
+    /// The backend has answered for it, or this process has assigned it.
+    pub(crate) is_known: bool,
+    /// What is stored under the key itself.
+    pub(crate) own: View,
+    /// What a read shows: that, or what is stored under an older name.
+    pub(crate) view: View,
+}
+
+/// What a watch sees.
+pub(crate) struct Sight {
+    pub(crate) version: u64,
+    /// When that ends by its time to live.
+    pub(crate) expires: Option<Mono>,
+    /// What is at the place; `None` while it is not known.
+    pub(crate) found: Option<Result<Option<Text>>>,
+}
+
+impl Source {
+    pub(crate) fn root(shared: &Arc<Shared>, slots: Result<Vec<Arc<Slot>>>) -> Self {
+        Self {
+            shared: Arc::clone(shared),
+            slots: slots.map(Into::into),
+            places: Arc::default(),
+        }
+    }
+
+    /// A place in this one.
+    pub(crate) fn at(&self, place: Place) -> Self {
+        let places = self.places.iter().cloned().chain([place]).collect();
+        Self {
+            places,
+            ..self.clone()
+        }
+    }
+
+    /// The same place in other slots of the same keys.
+    pub(crate) fn in_slots(&self, hold: impl FnMut(&Arc<str>) -> Arc<Slot>) -> Self {
+        let slots = self.keys().map(|keys| keys.iter().map(hold).collect());
+        Self {
+            slots,
+            ..self.clone()
+        }
+    }
+
+    pub(crate) fn is_root(&self) -> bool {
+        self.places.is_empty()
+    }
+
+    pub(crate) fn places(&self) -> &Arc<[Place]> {
+        &self.places
+    }
+
+    pub(crate) fn slots(&self) -> Result<&[Arc<Slot>]> {
+        self.slots.as_deref().map_err(Clone::clone)
+    }
+
+    /// The full key.
+    pub(crate) fn key(&self) -> Result<&Arc<str>> {
+        Ok(&self.slots()?[0].key)
+    }
+
+    pub(crate) fn keys(&self) -> Result<Vec<Arc<str>>> {
+        Ok(self
+            .slots()?
+            .iter()
+            .map(|slot| Arc::clone(&slot.key))
+            .collect())
+    }
+
+    /// Versions only rise, and so does their sum: it stands for all of them.
+    pub(crate) fn version(&self) -> Result<u64> {
+        Ok(version(self.slots()?))
+    }
+
+    /// Whether the slots show what is there without anybody being asked, where they are kept
+    /// current.
+    pub(crate) fn is_local(&self) -> bool {
+        self.slots()
+            .is_ok_and(|slots| is_local(&self.shared, &self.shared.state(), slots))
+    }
+
+    /// Whether anything is known of the key and its older names.
+    pub(crate) fn is_known(&self) -> bool {
+        self.slots().is_ok_and(|slots| {
+            let state = self.shared.state();
+            slots.iter().all(|slot| state.is_known(&slot.key))
+        })
+    }
+
+    /// How old what the slots show may be.
+    pub(crate) fn staleness(&self) -> Option<Duration> {
+        let mono = self.shared.clock.mono();
+        let state = self.shared.state();
+        let slots = self.slots().ok()?.iter();
+        slots
+            .map(|slot| state.cache.staleness(&slot.key, mono))
+            .try_fold(Duration::ZERO, |most, one| Some(most.max(one?)))
+    }
+
+    /// What the slots show together.
+    pub(crate) fn shown(&self) -> Result<Shown> {
+        let slots = self.slots()?;
+        let mono = self.shared.clock.mono();
+        // Versions change under this lock alone: the view is the one of this version.
+        let state = self.shared.state();
+        let mut views = slots.iter().map(|slot| state.view(&slot.key, mono));
+        let first = views.next().unwrap_or_default();
+        let own = first.clone();
+        let is_set = |view: &View| view.stored.is_some();
+        let view = if is_set(&own) {
+            first
+        } else {
+            views.find(is_set).unwrap_or_default()
+        };
+        let is_local = is_local(&self.shared, &state, slots);
+        let is_known = slots.iter().all(|slot| state.is_known(&slot.key));
+        Ok(Shown {
+            version: version(slots),
+            is_local,
+            is_known,
+            own,
+            view,
+        })
+    }
+
+    /// What is stored under the key and each of its older names.
+    pub(crate) fn stored(&self) -> Result<Vec<(Arc<str>, Option<Bytes>)>> {
+        let mono = self.shared.clock.mono();
+        let state = self.shared.state();
+        let stored = |slot: &Arc<Slot>| (Arc::clone(&slot.key), state.view(&slot.key, mono).stored);
+        Ok(self.slots()?.iter().map(stored).collect())
+    }
+
+    /// What is at the place, and whether that is known yet.
+    pub(crate) fn sight(&self) -> Result<Sight> {
+        let slots = self.slots()?;
+        let mono = self.shared.clock.mono();
+        let (version, view) = {
+            let state = self.shared.state();
+            (version(slots), known(&state, slots, mono))
+        };
+        let expires = view
+            .as_ref()
+            .and_then(|view| view.as_ref().ok()?.expires)
+            .filter(|expires| *expires > mono);
+        let found = view.map(|view| self.find(view?.value().as_ref()));
+        Ok(Sight {
+            version,
+            expires,
+            found,
+        })
+    }
+
+    /// What is at the place in this text.
+    fn find(&self, text: Option<&Text>) -> Result<Option<Text>> {
+        let found = look(text.map(Text::as_str), None, &self.places);
+        let (found, exists) = found.map_err(|misfit| self.misfit(misfit))?;
+        Ok(text
+            .zip(found)
+            .filter(|_| exists)
+            .map(|(text, found)| text.part(found)))
+    }
+
+    /// Reads what is at the place. `nested`: it may have some of its members only.
+    pub(crate) fn decode<T: DeserializeOwned>(&self, text: &str, nested: bool) -> Result<T> {
+        serde_json::from_str(text).map_err(|error| self.undecoded::<T>(&error, text, nested))
+    }
+
+    pub(crate) fn undecoded<T: DeserializeOwned>(
+        &self,
+        error: &serde_json::Error,
+        text: &str,
+        nested: bool,
+    ) -> Error {
+        let said = error.to_string();
+        let missing = said
+            .strip_prefix("missing field `")
+            .and_then(|rest| rest.split('`').next());
+        if let Some(missing) = missing.filter(|_| nested) {
+            let path = envelope::path_of_error::<T>(text);
+            let what = format!(
+                "only a part of it is set: `{path}{missing}` is missing, and has no default"
+            );
+            return self.error(ErrorKind::Unset, what);
+        }
+        let expected = std::any::type_name::<T>();
+        let what = format!(
+            "what is stored is no `{expected}`: {}",
+            envelope::describe(error)
+        );
+        self.error(ErrorKind::Decode, what)
+    }
+
+    pub(crate) fn misfit(&self, misfit: Misfit) -> Error {
+        let kind = match misfit {
+            Misfit::Unset | Misfit::Gone => ErrorKind::Unset,
+            Misfit::Type { .. } | Misfit::Invalid => ErrorKind::Decode,
+            Misfit::Changed | Misfit::Overflow => ErrorKind::Conflict,
+        };
+        self.error(kind, misfit)
+    }
+
+    /// An error that names the place.
+    pub(crate) fn error(&self, kind: ErrorKind, what: impl fmt::Display) -> Error {
+        match self.key() {
+            Ok(key) => Error::of_key(kind, &format!("{key}{}", Path(&self.places)), what),
+            Err(error) => error,
+        }
+    }
+}
+
+fn version(slots: &[Arc<Slot>]) -> u64 {
+    let version = |slot: &Arc<Slot>| slot.version.load(Ordering::Acquire);
+    match slots {
+        // Nearly always: a near read does little else than this.
+        [slot] => version(slot),
+        slots => slots.iter().map(version).sum(),
+    }
+}
+
+fn is_local(shared: &Shared, state: &State, slots: &[Arc<Slot>]) -> bool {
+    shared.check_open().is_ok() && state.is_local(slots.iter().map(|slot| &*slot.key))
+}
+
+/// What slots that are kept current show together, or why the backend gives nothing; `None` while
+/// that is not known.
+fn known(state: &State, slots: &[Arc<Slot>], mono: Mono) -> Option<Result<View>> {
+    for slot in slots {
+        if let Some(refusal) = state.cache.refusal(&slot.key) {
+            return Some(Err(refusal.clone()));
+        }
+        if !state.is_shown(&slot.key) {
+            return None;
+        }
+        let view = state.view(&slot.key, mono);
+        if view.stored.is_some() {
+            return Some(Ok(view));
+        }
+    }
+    Some(Ok(View::default()))
+}
+
+/// Places in messages: `.name` for a member, `[1]` for an element.
+struct Path<'a>(&'a [Place]);
+
+impl fmt::Display for Path<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|place| match place {
+            Place::Member(member) | Place::Entry(member, _) => write!(f, ".{}", member.name),
+            Place::Index(index) => write!(f, "[{index}]"),
+        })
+    }
+}
+
+impl fmt::Debug for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.key() {
+            Ok(key) => write!(f, "\"{key}{}\"", Path(&self.places)),
+            Err(error) => write!(f, "{error}"),
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! Finding the key or the element that a caller names: by its text, and where text finds none, by
+//! what the stored texts decode to. Another program may spell one value in another way.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::marker::PhantomData;
+
+use serde::de::{DeserializeOwned, IgnoredAny, MapAccess, Visitor};
+use serde::ser::SerializeMap;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::base::error::{ErrorKind, Result};
+use crate::handle::part::Part;
+use crate::handle::value::Value;
+use crate::value::mutation::{Content, Json, Member, OwnSpelling, Place, Spelling, Spot, members};
+use crate::value::shape;
+
+/// The name of an entry of a map.
+#[derive(Debug, Clone)]
+pub(super) struct Name {
+    /// As the type of the key writes it.
+    pub(super) own: Box<str>,
+    /// Whether that type reads the same key from another name, where it reads more than one
+    /// spelling.
+    pub(super) spelling: Option<Spelling>,
+}
+
+impl Name {
+    /// Of a key that has no other spelling.
+    pub(super) fn plain(own: &str) -> Self {
+        Self {
+            own: own.into(),
+            spelling: None,
+        }
+    }
+
+    /// Where it is among these members, and as which member it is changed.
+    pub(super) fn find(&self, members: &[(Cow<'_, str>, &str)]) -> (Option<usize>, Member) {
+        let by_text = members.iter().position(|(name, _)| **name == *self.own);
+        let by_value = || {
+            let spelling = self.spelling?;
+            members
+                .iter()
+                .rposition(|(name, _)| spelling(&self.own, name))
+        };
+        let at = by_text.or_else(by_value);
+        let found = at
+            .map(|at| &*members[at].0)
+            .filter(|name| **name != *self.own);
+        (at, Member::aliased(&self.own, found.as_slice()))
+    }
+
+    /// Whether what is not found may be there in another spelling: this process may not know it
+    /// yet.
+    pub(super) fn may_be_missed(&self, spot: &Spot<'_>) -> bool {
+        self.spelling.is_some() && !spot.is_current
+    }
+
+    pub(super) fn member(&self) -> Member {
+        Member::new(&self.own)
+    }
+
+    pub(super) fn place(&self) -> Place {
+        match self.spelling {
+            Some(spelling) => Place::Entry(self.member(), OwnSpelling(spelling)),
+            None => Place::Member(self.member()),
+        }
+    }
+}
+
+impl Part {
+    /// The name of the entry that a map stores under this key, whose keys are of the type `K`.
+    pub(super) fn name_of<K: DeserializeOwned + PartialEq, Q: Serialize + ?Sized>(
+        &self,
+        key: &Q,
+    ) -> Result<Name> {
+        // What is no string, or fails to be written, is an error of this place.
+        let object = self.encode(&Entry(key, ()))?;
+        let own = only_name(&object).ok_or_else(|| {
+            self.error(
+                ErrorKind::Serialize,
+                "the key of a map cannot be written as JSON",
+            )
+        })?;
+        let spelling = (!shape::has_one_spelling::<K>()).then_some(is_same_key::<K> as Spelling);
+        Ok(Name { own, spelling })
+    }
+}
+
+/// Whether `K` reads both names as one key.
+fn is_same_key<K: DeserializeOwned + PartialEq>(own: &str, other: &str) -> bool {
+    fn read<K: DeserializeOwned>(name: &str) -> Option<K> {
+        let entry = format!("{{{}:null}}", serde_json::Value::from(name));
+        serde_json::from_str::<Key<K>>(&entry)
+            .ok()
+            .map(|Key(key)| key)
+    }
+    read::<K>(other).is_some_and(|other| read::<K>(own).as_ref() == Some(&other))
+}
+
+fn only_name(object: &Json) -> Option<Box<str>> {
+    members(object.as_str())
+        .ok()?
+        .into_iter()
+        .next()
+        .map(|(name, _)| Box::from(&*name))
+}
+
+/// A map of one entry.
+struct Entry<'a, K: ?Sized, V>(&'a K, V);
+
+impl<K: Serialize + ?Sized, V: Serialize> Serialize for Entry<'_, K, V> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(1))?;
+        map.serialize_entry(self.0, &self.1)?;
+        map.end()
+    }
+}
+
+/// The key of a map of one entry.
+struct Key<K>(K);
+
+impl<'de, K: Deserialize<'de>> Deserialize<'de> for Key<K> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct One<K>(PhantomData<K>);
+
+        impl<'de, K: Deserialize<'de>> Visitor<'de> for One<K> {
+            type Value = Key<K>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a map of one entry")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Key<K>, A::Error> {
+                let entry = map.next_entry::<K, IgnoredAny>()?;
+                entry
+                    .map(|(key, _)| Key(key))
+                    .ok_or_else(|| serde::de::Error::custom("it is empty"))
+            }
+        }
+
+        deserializer.deserialize_map(One(PhantomData))
+    }
+}
+
+/// Whether a certain element is read from a text.
+type IsReadFrom = Box<dyn Fn(&str) -> bool>;
+
+/// An element that a caller names by its value.
+pub(super) struct Item {
+    pub(super) text: Json,
+    content: Content,
+    /// Whether its type reads an equal element from a text, where it reads more than one spelling.
+    is_read_from: Option<IsReadFrom>,
+}
+
+impl Item {
+    pub(super) fn of<T: Value + PartialEq>(part: &Part, item: &T) -> Result<Self> {
+        let text = part.encode(item)?;
+        let is_read_from = (!shape::has_one_spelling::<T>()).then(|| {
+            let item = item.clone();
+            let is_equal =
+                move |text: &str| serde_json::from_str::<T>(text).is_ok_and(|other| other == item);
+            Box::new(is_equal) as IsReadFrom
+        });
+        Ok(Self {
+            content: Content::of(text.as_str()),
+            is_read_from,
+            text,
+        })
+    }
+
+    pub(super) fn has_one_spelling(&self) -> bool {
+        self.is_read_from.is_none()
+    }
+
+    /// Where it is first.
+    pub(super) fn position(&self, list: &[&str]) -> Option<usize> {
+        let by_text = list
+            .iter()
+            .position(|element| Content::of(element) == self.content);
+        by_text.or_else(|| {
+            let is_read_from = self.is_read_from.as_ref()?;
+            list.iter().position(|element| is_read_from(element))
+        })
+    }
+
+    /// All the texts by which it is there.
+    pub(super) fn spellings(&self, list: &[&str]) -> Vec<Json> {
+        let is_it = |element: &&&str| {
+            Content::of(element) == self.content
+                || self
+                    .is_read_from
+                    .as_ref()
+                    .is_some_and(|is_it| is_it(element))
+        };
+        list.iter()
+            .filter(is_it)
+            .filter_map(|element| Json::parse((*element).to_owned()).ok())
+            .collect()
+    }
+}

@@ -1,0 +1,350 @@
+//! Maps: `HashMap` with any hasher, and `BTreeMap`.
+
+use std::borrow::{Borrow, Cow};
+use std::collections::{BTreeMap, HashMap};
+use std::convert::Infallible;
+use std::hash::{BuildHasher, Hash};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::Synced;
+use super::lookup::Name;
+use crate::base::error::Result;
+use crate::handle::part::{Back, Change, How, Part};
+use crate::handle::value::Value;
+use crate::pending::outbox::Written;
+use crate::value::mutation::{
+    Action, Content, Json, Member, Operation, Seen, Spot, Step, member, members,
+};
+
+const EMPTY: &str = "{}";
+
+impl Part {
+    /// Stores a member, and returns what was there; what is no `V` stays.
+    pub(super) fn put<V: DeserializeOwned>(&self, name: &Name, value: &Json) -> Result<Option<V>> {
+        let before = self.record(How::Exact, Some(EMPTY), |spot| {
+            let (member, before) = self.entry_of(spot.found, name)?;
+            if before.is_none() && name.may_be_missed(spot) {
+                return Ok((Change::Nothing, None));
+            }
+            let seen = before.map(Content::of).into();
+            let set = on(
+                member,
+                Action::Set {
+                    value: value.clone(),
+                    seen,
+                },
+            );
+            Ok((
+                Change::Do(vec![set]),
+                before.map(|before| self.decode(before)).transpose()?,
+            ))
+        })?;
+        Ok(before.0)
+    }
+
+    /// Stores members, all of them or none.
+    fn put_all(&self, entries: &[(Name, Json)]) -> Result<Written> {
+        let put = |spot: &Spot<'_>| {
+            let members = self.members(spot.found)?;
+            let by_name: HashMap<&str, usize> = members
+                .iter()
+                .enumerate()
+                .map(|(at, (name, _))| (&**name, at))
+                .collect();
+            let mut operations = Vec::with_capacity(entries.len());
+            for (name, value) in entries {
+                let (at, member) = match by_name.get(&*name.own) {
+                    Some(at) => (Some(*at), name.member()),
+                    None => name.find(&members),
+                };
+                if at.is_none() && name.may_be_missed(spot) {
+                    return Ok((Change::Nothing, ()));
+                }
+                let seen = at.map(|at| Content::of(members[at].1)).into();
+                operations.push(on(
+                    member,
+                    Action::Set {
+                        value: value.clone(),
+                        seen,
+                    },
+                ));
+            }
+            Ok((
+                if operations.is_empty() {
+                    Change::Nothing
+                } else {
+                    Change::Do(operations)
+                },
+                (),
+            ))
+        };
+        Ok(self.record(How::Blind, Some(EMPTY), put)?.1)
+    }
+
+    /// Stores a member that is not there yet; returns what is there else.
+    fn put_if_absent(&self, name: &Name, value: &Json) -> Result<Option<String>> {
+        let there = self.record(How::Exact, Some(EMPTY), |spot| {
+            Ok(match self.entry_of(spot.found, name)? {
+                (_, Some(there)) => (Change::Nothing, Some(there.to_owned())),
+                (_, None) if name.may_be_missed(spot) => (Change::Nothing, None),
+                (member, None) => (
+                    Change::Do(vec![on(
+                        member,
+                        Action::SetIfAbsent {
+                            value: value.clone(),
+                        },
+                    )]),
+                    None,
+                ),
+            })
+        })?;
+        Ok(there.0)
+    }
+
+    /// Removes the member with this name, and returns what was there; what is no `V` stays.
+    pub(super) fn remove_named<V: DeserializeOwned>(&self, name: &Name) -> Result<Option<V>> {
+        let removed = self.record(How::Exact, Some(EMPTY), |spot| {
+            let members = self.members(spot.found)?;
+            let Some((name, value)) = name.find(&members).0.map(|at| &members[at]) else {
+                return Ok((Change::Nothing, None));
+            };
+            Ok((
+                Change::Do(vec![removal(name, value)]),
+                Some(self.decode(value)?),
+            ))
+        })?;
+        Ok(removed.0)
+    }
+
+    /// Takes out the member that is stored last, and hands what `read` makes of its name and value
+    /// to its caller alone; where that fails it stays.
+    fn take_last<R>(&self, read: impl Fn(&str, &str) -> Result<R>) -> Result<Option<R>> {
+        let taken = self.record(How::Take, Some(EMPTY), |spot| {
+            let members = self.members(spot.found)?;
+            let Some((name, value)) = members.last() else {
+                return Ok((Change::Nothing, None));
+            };
+            let entry = self.item(&format!("{{{}:{value}}}", self.encode(&**name)?.as_str()))?;
+            let set = Action::Set {
+                value: self.item(value)?,
+                seen: Seen::Absent,
+            };
+            let back = Back::WhereFree(on(Member::new(name), set));
+            let change = Change::Take {
+                operations: vec![removal(name, value)],
+                item: entry,
+                back,
+            };
+            Ok((change, Some(read(name, value)?)))
+        })?;
+        Ok(taken.0)
+    }
+
+    /// What is at the entry with this name, and as which member it is changed.
+    fn entry_of<'a>(
+        &self,
+        found: Option<&'a str>,
+        name: &Name,
+    ) -> Result<(Member, Option<&'a str>)> {
+        let there =
+            member(found.unwrap_or(EMPTY), &name.own).map_err(|misfit| self.misfit(misfit))?;
+        if there.is_some() || name.spelling.is_none() {
+            return Ok((name.member(), there));
+        }
+        let members = self.members(found)?;
+        let (at, member) = name.find(&members);
+        Ok((member, at.map(|at| members[at].1)))
+    }
+
+    fn members<'a>(&self, found: Option<&'a str>) -> Result<Vec<(Cow<'a, str>, &'a str)>> {
+        members(found.unwrap_or(EMPTY)).map_err(|misfit| self.misfit(misfit))
+    }
+
+    fn entry_at<K: Value + PartialEq, Q: Serialize + ?Sized>(&self, key: &Q) -> Self {
+        match self.name_of::<K, Q>(key) {
+            Ok(name) => self.at(name.place()),
+            Err(error) => self.broken(error),
+        }
+    }
+}
+
+fn removal(name: &str, value: &str) -> Operation {
+    on(
+        Member::new(name),
+        Action::Remove {
+            seen: Seen::Content(Content::of(value)),
+        },
+    )
+}
+
+fn on(member: Member, action: Action) -> Operation {
+    Operation {
+        path: vec![Step::Member(member)],
+        action,
+    }
+}
+
+/// The methods of a map. Each is a change on its own: those of many processes to one map all
+/// survive.
+macro_rules! maps {
+    ($map:ident<K, V $(, $hasher:ident)?> where $($bounds:tt)*) => {
+        impl<K: Value + $($bounds)*, V: Value $(, $hasher)?> Synced<$map<K, V $(, $hasher)?>>
+        where
+            $map<K, V $(, $hasher)?>: Value,
+            $($hasher: BuildHasher + Default + 'static,)?
+        {
+            /// How many entries there are; none while the map is unset.
+            ///
+            /// # Errors
+            ///
+            /// `Unavailable`, `Decode` and `Rejected`, as [`get`](Synced::get).
+            pub fn len(&self) -> Result<usize> {
+                Ok(self.read_or($map::default)?.len())
+            }
+
+            /// Whether there is no entry.
+            ///
+            /// # Errors
+            ///
+            /// As [`len`](Self::len).
+            pub fn is_empty(&self) -> Result<bool> {
+                Ok(self.read_or($map::default)?.is_empty())
+            }
+
+            /// Whether there is an entry under `key`.
+            ///
+            /// # Errors
+            ///
+            /// As [`len`](Self::len).
+            pub fn contains_key<Q: ?Sized + $($bounds)*>(&self, key: &Q) -> Result<bool>
+            where
+                K: Borrow<Q>,
+            {
+                Ok(self.read_or($map::default)?.contains_key(key))
+            }
+
+            /// The keys.
+            ///
+            /// # Errors
+            ///
+            /// As [`len`](Self::len).
+            pub fn keys(&self) -> Result<Vec<K>> {
+                Ok(self.read_or($map::default)?.keys().cloned().collect())
+            }
+
+            /// The whole map, empty while it is unset.
+            ///
+            /// # Errors
+            ///
+            /// As [`len`](Self::len).
+            pub fn to_map(&self) -> Result<$map<K, V $(, $hasher)?>> {
+                self.read_or($map::default).map(std::sync::Arc::unwrap_or_clone)
+            }
+
+            /// The value under `key`, as a live view. Where nothing is, it reads as `Unset`, and a
+            /// set stores it.
+            pub fn at<Q: ?Sized + Serialize>(&self, key: &Q) -> Synced<V>
+            where
+                K: Borrow<Q>,
+            {
+                Synced::of(self.part().entry_at::<K, Q>(key))
+            }
+
+            /// Stores a value under `key`, and returns what was there.
+            ///
+            /// # Errors
+            ///
+            /// `Serialize` for what JSON cannot hold, `Decode` where what was there is no `V`,
+            /// `Conflict` where something else than a map is there, `OutboxFull`, `Rejected`. After
+            /// an error nothing is changed.
+            #[allow(clippy::needless_pass_by_value)] // they are given away, as to a map
+            pub fn insert(&self, key: K, value: V) -> Result<Option<V>> {
+                let part = self.part();
+                part.put(&part.name_of::<K, K>(&key)?, &part.encode(&value)?)
+            }
+
+            /// Removes the value under `key` and returns it.
+            ///
+            /// # Errors
+            ///
+            /// As [`insert`](Self::insert).
+            pub fn remove<Q: ?Sized + Serialize>(&self, key: &Q) -> Result<Option<V>>
+            where
+                K: Borrow<Q>,
+            {
+                self.part().remove_named(&self.part().name_of::<K, Q>(key)?)
+            }
+
+            /// Removes the entry that is stored last and returns it. It is handed to this caller
+            /// alone, whatever happens to the backend: what was taken and handed to nobody goes
+            /// back by itself, where its key is free.
+            ///
+            /// # Errors
+            ///
+            /// `Unavailable` where the backend does not answer within `timeout` and nothing was
+            /// taken, `InDoubt` where nobody knows (it goes back by itself then), `Conflict` where
+            /// others changed the map again and again, `Decode`, `OutboxFull`, `Rejected`.
+            pub fn pop(&self) -> Result<Option<(K, V)>> {
+                let part = self.part();
+                // A map of this one entry: its key is written as a name, and read from one.
+                let read = |name: &str, value: &str| {
+                    let entry = format!("{{{}:{value}}}", part.encode(name)?.as_str());
+                    Ok(part.decode::<$map<K, V $(, $hasher)?>>(&entry)?.into_iter().next())
+                };
+                Ok(part.take_last(read)?.flatten())
+            }
+
+            /// The value under `key`; where there is none, stores `value`. Of many processes that
+            /// do so at once, one stores its own, and all get that.
+            ///
+            /// # Errors
+            ///
+            /// As [`insert`](Self::insert).
+            pub fn get_or_insert(&self, key: K, value: V) -> Result<V> {
+                let part = self.part();
+                match part.put_if_absent(&part.name_of::<K, K>(&key)?, &part.encode(&value)?)? {
+                    Some(there) => part.decode(&there),
+                    None => Ok(value),
+                }
+            }
+
+            /// Stores entries, all of them or none.
+            ///
+            /// # Errors
+            ///
+            /// As [`insert`](Self::insert).
+            pub fn extend(&self, entries: impl IntoIterator<Item = (K, V)>) -> Result<Written> {
+                let part = self.part();
+                let encoded = entries.into_iter().map(|(key, value)| Ok((part.name_of::<K, K>(&key)?, part.encode(&value)?)));
+                part.put_all(&encoded.collect::<Result<Vec<_>>>()?)
+            }
+
+            /// Keeps the entries for which `keeps` holds. It may be called more than once for each.
+            ///
+            /// # Errors
+            ///
+            /// As [`update`](Synced::update).
+            pub fn retain(&self, mut keeps: impl FnMut(&K, &mut V) -> bool) -> Result<Written> {
+                let retain = |map: &mut $map<K, V $(, $hasher)?>| {
+                    map.retain(|key, value| keeps(key, value));
+                    Ok::<(), Infallible>(())
+                };
+                Ok(self.change(self.inner.default.or(Some($map::default)), retain)?.1)
+            }
+
+            /// Assigns an empty map.
+            ///
+            /// # Errors
+            ///
+            /// As [`set`](Synced::set).
+            pub fn clear(&self) -> Result<Written> {
+                self.set($map::default())
+            }
+        }
+    };
+}
+
+maps!(HashMap<K, V, S> where Eq + Hash);
+maps!(BTreeMap<K, V> where Ord);

@@ -1,0 +1,139 @@
+//! Numbers: adding to what is there, whatever that is.
+
+use super::Synced;
+use crate::base::error::{ErrorKind, Result};
+use crate::handle::key::Key;
+use crate::handle::memory::Memory;
+use crate::handle::part::{How, Part};
+use crate::handle::value::Value;
+use crate::pending::outbox::Written;
+use crate::value::mutation::{Action, Amount};
+
+mod sealed {
+    pub trait Sealed {}
+}
+
+/// A number that can be added to: every integer and float of Rust.
+#[diagnostic::on_unimplemented(message = "`{Self}` is no number that can be added to")]
+pub trait Number: Value + sealed::Sealed {
+    #[doc(hidden)]
+    fn add_at(part: &Part, amount: Self) -> Result<Written>;
+}
+
+/// An integer.
+#[diagnostic::on_unimplemented(message = "`{Self}` is no integer")]
+pub trait Integer: Number {
+    #[doc(hidden)]
+    fn sub_at(part: &Part, amount: Self) -> Result<Written>;
+}
+
+impl<T: Number> Synced<T> {
+    /// Adds to the number that is there, whatever it is by now: the adds of all processes survive.
+    /// An unset number is its default, else zero.
+    ///
+    /// # Errors
+    ///
+    /// `Conflict` where the sum would leave the range of `T`, or something else than a number is
+    /// there; `Serialize` for a float that is not finite; `OutboxFull`, `Rejected`. After an error
+    /// nothing is changed.
+    pub fn add(&self, amount: T) -> Result<Written> {
+        T::add_at(self.part(), amount)
+    }
+}
+
+impl<T: Integer> Synced<T> {
+    /// Subtracts from the number that is there; see [`add`](Synced::add).
+    ///
+    /// # Errors
+    ///
+    /// As [`add`](Synced::add).
+    pub fn sub(&self, amount: T) -> Result<Written> {
+        T::sub_at(self.part(), amount)
+    }
+}
+
+impl Memory {
+    /// Adds to the number under `key`; see [`Synced::add`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Synced::add`].
+    pub fn add<T: Number>(&self, key: &Key<T>, amount: T) -> Result<Written> {
+        self.synced(key).add(amount)
+    }
+}
+
+fn add(part: &Part, amount: Amount) -> Result<Written> {
+    let zero = if matches!(amount, Amount::Integer { .. }) {
+        "0"
+    } else {
+        "0.0"
+    };
+    part.act(How::Plain, Some(zero), |_| Action::Add { amount })
+}
+
+/// Beyond every number that can be stored: no sum is in its range.
+const BEYOND: i128 = 1 << 100;
+
+macro_rules! integers {
+    ($($type:ident)*) => { $(
+        impl sealed::Sealed for $type {}
+
+        impl Number for $type {
+            fn add_at(part: &Part, amount: Self) -> Result<Written> {
+                let by = i128::try_from(amount).unwrap_or(BEYOND).clamp(-BEYOND, BEYOND);
+                add(part, integer::<Self>(by))
+            }
+        }
+
+        impl Integer for $type {
+            fn sub_at(part: &Part, amount: Self) -> Result<Written> {
+                let by = i128::try_from(amount).unwrap_or(BEYOND).clamp(-BEYOND, BEYOND);
+                add(part, integer::<Self>(-by))
+            }
+        }
+
+        impl Range for $type {
+            const MIN: Self = Self::MIN;
+            const MAX: Self = Self::MAX;
+        }
+    )* };
+}
+
+integers!(i8 i16 i32 i64 i128 isize u8 u16 u32 u64 u128 usize);
+
+trait Range: Sized {
+    const MIN: Self;
+    const MAX: Self;
+}
+
+fn integer<T: Range>(by: i128) -> Amount
+where
+    i128: TryFrom<T>,
+{
+    // No wider than what JSON holds.
+    let min = i128::try_from(T::MIN)
+        .unwrap_or(i128::MIN)
+        .max(i64::MIN.into());
+    let max = i128::try_from(T::MAX)
+        .unwrap_or(i128::MAX)
+        .min(u64::MAX.into());
+    Amount::Integer { by, min, max }
+}
+
+macro_rules! floats {
+    ($($type:ident $single:literal)*) => { $(
+        impl sealed::Sealed for $type {}
+
+        impl Number for $type {
+            fn add_at(part: &Part, amount: Self) -> Result<Written> {
+                if !amount.is_finite() {
+                    return Err(part.error(ErrorKind::Serialize, "the amount is not finite"));
+                }
+                add(part, Amount::Float { by: amount.into(), single: $single })
+            }
+        }
+    )* };
+}
+
+floats!(f32 true f64 false);

@@ -1,0 +1,157 @@
+//! Sets: `HashSet` with any hasher, and `BTreeSet`. Stored as lists, in which order does not count.
+
+use std::collections::{BTreeSet, HashSet};
+use std::hash::{BuildHasher, Hash};
+
+use super::Synced;
+use super::lookup::Item;
+use crate::base::error::Result;
+use crate::handle::part::{Change, How, Part};
+use crate::handle::value::Value;
+use crate::pending::outbox::Written;
+use crate::value::mutation::{Action, Json};
+
+const EMPTY: &str = "[]";
+
+impl Part {
+    /// Takes an element in or out; whether that made a difference.
+    fn hold(&self, item: &Item, is_in: bool) -> Result<bool> {
+        let changed = self.record(How::Exact, Some(EMPTY), |spot| {
+            let there = item.spellings(&self.elements(spot.found)?);
+            let action = match (is_in, there.is_empty()) {
+                // It may be there in another spelling, and this process does not know it yet.
+                (_, true) if !item.has_one_spelling() && !spot.is_current => {
+                    return Ok((Change::Nothing, false));
+                }
+                (true, true) => Action::Include {
+                    items: vec![item.text.clone()],
+                },
+                (false, false) => Action::Exclude { items: there },
+                (true, false) | (false, true) => return Ok((Change::Nothing, false)),
+            };
+            Ok((Change::one(action), true))
+        })?;
+        Ok(changed.0)
+    }
+
+    fn include(&self, items: &[Item]) -> Result<Written> {
+        if items.is_empty() {
+            return Ok(Written::Stored);
+        }
+        if items.iter().all(Item::has_one_spelling) {
+            let items: Vec<Json> = items.iter().map(|item| item.text.clone()).collect();
+            return self.act(How::Plain, Some(EMPTY), |_| Action::Include {
+                items: items.clone(),
+            });
+        }
+        let include = |found: Option<&str>| {
+            let there = self.elements(found)?;
+            let new = items
+                .iter()
+                .filter(|item| item.spellings(&there).is_empty());
+            let items: Vec<Json> = new.map(|item| item.text.clone()).collect();
+            Ok((
+                if items.is_empty() {
+                    Change::Nothing
+                } else {
+                    Change::one(Action::Include { items })
+                },
+                (),
+            ))
+        };
+        Ok(self
+            .record(How::Current, Some(EMPTY), |spot| include(spot.found))?
+            .1)
+    }
+}
+
+/// The methods of a set. Each is a change on its own: those of many processes to one set all
+/// survive.
+macro_rules! sets {
+    ($set:ident<T $(, $hasher:ident)?> where $($bounds:tt)*) => {
+        impl<T: Value + $($bounds)* $(, $hasher)?> Synced<$set<T $(, $hasher)?>>
+        where
+            $set<T $(, $hasher)?>: Value,
+            $($hasher: BuildHasher + Default + 'static,)?
+        {
+            /// How many elements there are; none while the set is unset.
+            ///
+            /// # Errors
+            ///
+            /// `Unavailable`, `Decode` and `Rejected`, as [`get`](Synced::get).
+            pub fn len(&self) -> Result<usize> {
+                Ok(self.read_or($set::default)?.len())
+            }
+
+            /// Whether there is no element.
+            ///
+            /// # Errors
+            ///
+            /// As [`len`](Self::len).
+            pub fn is_empty(&self) -> Result<bool> {
+                Ok(self.read_or($set::default)?.is_empty())
+            }
+
+            /// Whether the set has this element.
+            ///
+            /// # Errors
+            ///
+            /// As [`len`](Self::len).
+            pub fn contains(&self, item: &T) -> Result<bool> {
+                Ok(self.read_or($set::default)?.contains(item))
+            }
+
+            /// The whole set, empty while it is unset.
+            ///
+            /// # Errors
+            ///
+            /// As [`len`](Self::len).
+            pub fn to_set(&self) -> Result<$set<T $(, $hasher)?>> {
+                self.read_or($set::default).map(std::sync::Arc::unwrap_or_clone)
+            }
+
+            /// Takes an element in; whether it was not there. Of many processes that do so at once
+            /// while the backend is there, one is told so.
+            ///
+            /// # Errors
+            ///
+            /// `Serialize` for what JSON cannot hold, `Conflict` where something else than a list
+            /// is there, `OutboxFull`, `Rejected`. After an error nothing is changed.
+            #[allow(clippy::needless_pass_by_value)] // it is given away, as to a set
+            pub fn insert(&self, item: T) -> Result<bool> {
+                self.part().hold(&Item::of(self.part(), &item)?, true)
+            }
+
+            /// Takes an element out; whether it was there.
+            ///
+            /// # Errors
+            ///
+            /// As [`insert`](Self::insert).
+            pub fn remove(&self, item: &T) -> Result<bool> {
+                self.part().hold(&Item::of(self.part(), item)?, false)
+            }
+
+            /// Takes elements in, all of them or none.
+            ///
+            /// # Errors
+            ///
+            /// As [`insert`](Self::insert).
+            pub fn extend(&self, items: impl IntoIterator<Item = T>) -> Result<Written> {
+                let items = items.into_iter().map(|item| Item::of(self.part(), &item));
+                self.part().include(&items.collect::<Result<Vec<_>>>()?)
+            }
+
+            /// Assigns an empty set.
+            ///
+            /// # Errors
+            ///
+            /// As [`set`](Synced::set).
+            pub fn clear(&self) -> Result<Written> {
+                self.set($set::default())
+            }
+        }
+    };
+}
+
+sets!(HashSet<T, S> where Eq + Hash);
+sets!(BTreeSet<T> where Ord);

@@ -1,0 +1,289 @@
+//! Closures that change a value: run on the caller's thread, and recorded as the difference that
+//! they made.
+
+use std::convert::Infallible;
+
+use super::Synced;
+use crate::base::error::{Error, ErrorKind, Result};
+use crate::base::waiting::block_on;
+use crate::client::reentrancy::Updating;
+use crate::handle::key::Key;
+use crate::handle::memory::Memory;
+use crate::handle::part::{Back, Change, How, seen};
+use crate::handle::value::Value;
+use crate::pending::outbox::Written;
+use crate::value::envelope;
+use crate::value::mutation::{
+    Action, Encoded, Location, Made, Mutation, Operation, Rule, Spot, apply, diff, first_difference,
+};
+use crate::value::shape::Members;
+
+impl<T: Value> Synced<T> {
+    /// Changes the value by a closure, which gets what the backend has now, and returns what it
+    /// returns.
+    ///
+    /// Only what differs afterwards is written. Where somebody else writes at the same time, the
+    /// closure runs again on what they wrote. It blocks no other process, may borrow from the
+    /// caller, and may run more than once; one that panics changes nothing. It waits for the
+    /// backend under every write policy, also `Behind`.
+    ///
+    /// While the backend is away it runs once, on what this process knows, and what it changed is
+    /// queued: by element, entry or member of std's collections, and by field of `nested` structs;
+    /// everything else, a plain struct too, is one part. If a part that it changed is something
+    /// else when that is sent, the whole call becomes a [dead letter](Memory::dead_letters). It
+    /// does not tell which of the two it was: who has to know, say to take a job, calls it on the
+    /// [`confirmed`](Synced::confirmed) view. Numbers that several processes change are counted by
+    /// [`add`](Synced::add).
+    ///
+    /// # Errors
+    ///
+    /// `Unset` where nothing is stored and there is no default; `Unavailable` where the backend is
+    /// away and nothing is known of the value; `Conflict` for a closure that writes to its own key,
+    /// and where others change it again and again for as long as `timeout`; `Serialize`, `Decode`,
+    /// `OutboxFull`, `Rejected`. After an error nothing is changed, but for `InDoubt`, which only
+    /// [`confirmed`](Synced::confirmed) calls return.
+    pub fn update<R>(&self, mut change: impl FnMut(&mut T) -> R) -> Result<R> {
+        let changed = self.change(self.inner.default, |value| {
+            Ok::<R, Infallible>(change(value))
+        })?;
+        Ok(match changed.0 {
+            Ok(result) => result,
+        })
+    }
+
+    /// As [`update`](Synced::update), in async code: it runs on any executor. The closure runs
+    /// while the future is polled; where the future is dropped, what the closure did is written or
+    /// not, and never in part.
+    ///
+    /// # Errors
+    ///
+    /// As [`update`](Synced::update).
+    pub async fn update_async<R>(&self, mut change: impl FnMut(&mut T) -> R) -> Result<R> {
+        let change = |value: &mut T| Ok::<R, Infallible>(change(value));
+        Ok(
+            match self.change_async(self.inner.default, change).await?.0 {
+                Ok(result) => result,
+            },
+        )
+    }
+
+    /// As [`update`](Synced::update), for a closure that may fail: its `Err` is returned, and
+    /// commits nothing.
+    ///
+    /// # Errors
+    ///
+    /// Those of the closure, and those of [`update`](Synced::update).
+    pub fn try_update<R, E: From<Error>>(
+        &self,
+        change: impl FnMut(&mut T) -> Result<R, E>,
+    ) -> Result<R, E> {
+        self.change(self.inner.default, change).map_err(E::from)?.0
+    }
+
+    /// Changes the value, which is `default` where nothing is there.
+    pub(super) fn change<R, E>(
+        &self,
+        default: Option<fn() -> T>,
+        change: impl FnMut(&mut T) -> Result<R, E>,
+    ) -> Result<(Result<R, E>, Written)> {
+        block_on(self.change_async(default, change))
+    }
+
+    async fn change_async<R, E>(
+        &self,
+        default: Option<fn() -> T>,
+        mut change: impl FnMut(&mut T) -> Result<R, E>,
+    ) -> Result<(Result<R, E>, Written)> {
+        let record = |spot: &Spot<'_>| {
+            let mut value = self.value_at(spot, default)?;
+            let before = self.encoded(&value)?;
+            let result = self.run(|| change(&mut value))?;
+            if result.is_err() {
+                return Ok((Change::Nothing, result));
+            }
+            Ok((
+                self.changed(spot, Some(&before), Some(self.encoded(&value)?)),
+                result,
+            ))
+        };
+        self.part().record_async(How::Closure, None, record).await
+    }
+
+    /// Changes the value by a closure of ours that takes elements out of it, and hands them to its
+    /// caller alone.
+    pub(super) fn take_by<I: Value>(
+        &self,
+        default: Option<fn() -> T>,
+        mut take: impl FnMut(&mut T) -> Vec<I>,
+    ) -> Result<Vec<I>> {
+        let record = |spot: &Spot<'_>| {
+            let mut value = self.value_at(spot, default)?;
+            let before = self.encoded(&value)?;
+            let taken = take(&mut value);
+            let item = self.part().encode(&taken)?;
+            let change = match self.changed(spot, Some(&before), Some(self.encoded(&value)?)) {
+                Change::Do(operations) if !taken.is_empty() => Change::Take {
+                    operations,
+                    item,
+                    back: Back::Nowhere,
+                },
+                change => change,
+            };
+            Ok((change, taken))
+        };
+        Ok(self.part().record(How::Take, None, record)?.0)
+    }
+
+    /// What a closure gets.
+    fn value_at(&self, spot: &Spot<'_>, default: Option<fn() -> T>) -> Result<T> {
+        match (spot.found, default) {
+            (Some(text), _) => self.decode(text),
+            (None, Some(default)) => Ok(default()),
+            (None, None) => Err(self.unset()),
+        }
+    }
+
+    fn encoded(&self, value: &T) -> Result<Encoded> {
+        let encoded = Encoded::of(value, self.inner.nested);
+        encoded.map_err(|error| {
+            self.part()
+                .error(ErrorKind::Serialize, envelope::describe_refusal(&error))
+        })
+    }
+
+    /// What a closure changed at a place; `None` is what is not there.
+    fn changed(&self, spot: &Spot<'_>, before: Option<&Encoded>, after: Option<Encoded>) -> Change {
+        let seen = seen(spot);
+        match (before, after, spot.found) {
+            (None, None, _) => Change::Nothing,
+            (Some(before), Some(after), Some(found)) => {
+                difference::<T>(found, before, &after, self.inner.nested)
+            }
+            (Some(before), Some(after), None) if before.content() == after.content() => {
+                Change::Nothing
+            }
+            (_, Some(after), _) => Change::one(Action::Set {
+                value: after.into_text(),
+                seen,
+            }),
+            (Some(_), None, _) => Change::one(Action::Remove { seen }),
+        }
+    }
+
+    /// Runs a closure of the user, which may not write to this key.
+    fn run<R>(&self, closure: impl FnOnce() -> R) -> Result<R> {
+        let updating = Updating::begin(self.part().memory().shared(), self.part().key()?);
+        let result = closure();
+        updating.end()?;
+        Ok(result)
+    }
+}
+
+impl Memory {
+    /// Changes what is stored under `key` by a closure: `None` is what is not there, before and
+    /// after. See [`Synced::update`]; a default does not count here.
+    ///
+    /// ```
+    /// use synced_memory::{Key, Memory};
+    ///
+    /// const VISITORS: Key<Vec<String>> = Key::new("visitors");
+    ///
+    /// let memory = Memory::open("memory:")?;
+    /// memory.update(&VISITORS, |visitors| visitors.get_or_insert_default().push("ada".to_string()))?;
+    /// assert_eq!(memory.get(&VISITORS)?.unwrap(), ["ada"]);
+    /// # Ok::<(), synced_memory::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`Synced::update`], but for `Unset`.
+    pub fn update<T: Value, R>(
+        &self,
+        key: &Key<T>,
+        mut change: impl FnMut(&mut Option<T>) -> R,
+    ) -> Result<R> {
+        let view = self.synced(&key.without_default());
+        let part = view.part();
+        let mut is_deleted = false;
+        let (result, _) = part.record(How::Closure, None, |spot| {
+            let mut value: Option<T> = spot.found.map(|text| part.decode(text)).transpose()?;
+            let before = value
+                .as_ref()
+                .map(|value| view.encoded(value))
+                .transpose()?;
+            let result = view.run(|| change(&mut value))?;
+            let after = value
+                .as_ref()
+                .map(|value| view.encoded(value))
+                .transpose()?;
+            is_deleted = before.is_some() && after.is_none();
+            Ok((view.changed(spot, before.as_ref(), after), result))
+        })?;
+        if is_deleted && !key.spec().aliases.is_empty() {
+            view.delete()?;
+        }
+        Ok(result)
+    }
+}
+
+/// So many times a difference is cut more coarsely; then it is the whole.
+const CUTS: usize = 8;
+
+/// What a closure changed at a place, which has read `before` from what is `found` there.
+fn difference<T: Value>(
+    found: &str,
+    before: &Encoded,
+    after: &Encoded,
+    nested: Option<Members>,
+) -> Change {
+    let mut whole = Vec::new();
+    let is_as_written = before.is_as_written_in(found);
+    for _ in 0..CUTS {
+        let operations = diff(found, before, after, &whole);
+        if operations.is_empty() {
+            return Change::Nothing;
+        }
+        if is_as_written {
+            return Change::Do(operations);
+        }
+        // What is stored may be another text for the same value: what comes of it has to be what
+        // the closure left.
+        let Some(applied) = applied::<T>(found, &operations, nested) else {
+            break;
+        };
+        let Some(mut location) = first_difference(&applied, after) else {
+            return Change::Do(operations);
+        };
+        // Around what goes as a whole already.
+        while let Some(at) = whole
+            .iter()
+            .position(|whole: &Location| location.starts_with(whole))
+        {
+            location = whole.swap_remove(at);
+            location.pop();
+        }
+        if location.is_empty() {
+            break;
+        }
+        whole.push(location);
+    }
+    Change::Do(diff(found, before, after, &[Location::new()]))
+}
+
+/// What the type reads where these operations are made.
+fn applied<T: Value>(
+    found: &str,
+    operations: &[Operation],
+    nested: Option<Members>,
+) -> Option<Encoded> {
+    let applied = apply(
+        Some(found),
+        &Mutation::new(None, operations.to_vec()),
+        Rule::Latest,
+    );
+    let text = match &applied.made {
+        Made::Text(text) => text,
+        Made::Nothing | Made::Removed => found,
+    };
+    Encoded::of(&serde_json::from_str::<T>(text).ok()?, nested).ok()
+}

@@ -1,0 +1,179 @@
+//! `serde_json::Value`: any JSON, with the methods of lists and of maps.
+
+use std::fmt;
+
+use serde_json::Value;
+
+use super::Synced;
+use super::lookup::Name;
+use crate::base::error::Result;
+use crate::handle::part::Part;
+use crate::pending::outbox::Written;
+use crate::value::mutation::{Member, Place};
+
+mod sealed {
+    pub trait Sealed {}
+    impl Sealed for usize {}
+    impl Sealed for &str {}
+    impl Sealed for String {}
+    impl Sealed for &String {}
+}
+
+/// What a [`serde_json::Value`] is indexed by: a `usize` in a list, a string in an object.
+pub trait ValueIndex: sealed::Sealed {
+    #[doc(hidden)]
+    fn into_place(self) -> AnyPlace;
+}
+
+#[doc(hidden)]
+pub struct AnyPlace(Place);
+
+impl fmt::Debug for AnyPlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl ValueIndex for usize {
+    fn into_place(self) -> AnyPlace {
+        AnyPlace(Place::Index(self))
+    }
+}
+
+impl ValueIndex for &str {
+    fn into_place(self) -> AnyPlace {
+        AnyPlace(Place::Member(Member::new(self)))
+    }
+}
+
+impl ValueIndex for String {
+    fn into_place(self) -> AnyPlace {
+        self.as_str().into_place()
+    }
+}
+
+impl ValueIndex for &String {
+    fn into_place(self) -> AnyPlace {
+        self.as_str().into_place()
+    }
+}
+
+impl Synced<Value> {
+    /// The element or member at `index`, as a live view. Where nothing is, it reads as `Unset`, and
+    /// a set below an object stores it.
+    #[must_use]
+    pub fn at(&self, index: impl ValueIndex) -> Self {
+        Synced::of(self.part().at(index.into_place().0))
+    }
+
+    /// How many elements or members there are; none in what is no list and no object.
+    ///
+    /// # Errors
+    ///
+    /// `Unavailable`, `Decode` and `Rejected`, as [`get`](Synced::get).
+    pub fn len(&self) -> Result<usize> {
+        Ok(match &*self.read_or(Value::default)? {
+            Value::Array(list) => list.len(),
+            Value::Object(object) => object.len(),
+            _ => 0,
+        })
+    }
+
+    /// Whether there is no element and no member.
+    ///
+    /// # Errors
+    ///
+    /// As [`len`](Self::len).
+    pub fn is_empty(&self) -> Result<bool> {
+        Ok(self.len()? == 0)
+    }
+
+    /// The names of the members; none in what is no object.
+    ///
+    /// # Errors
+    ///
+    /// As [`len`](Self::len).
+    pub fn keys(&self) -> Result<Vec<String>> {
+        let value = self.read_or(Value::default)?;
+        Ok(value
+            .as_object()
+            .map(|object| object.keys().cloned().collect())
+            .unwrap_or_default())
+    }
+
+    /// Whether there is a member with this name.
+    ///
+    /// # Errors
+    ///
+    /// As [`len`](Self::len).
+    pub fn contains_key(&self, name: &str) -> Result<bool> {
+        Ok(self.read_or(Value::default)?.get(name).is_some())
+    }
+
+    /// Adds an element to the end of the list that this is.
+    ///
+    /// # Errors
+    ///
+    /// `Conflict` where something else than a list is there, `OutboxFull`, `Rejected`. After an
+    /// error nothing is changed.
+    pub fn push(&self, item: impl Into<Value>) -> Result<Written> {
+        self.part().append(&[self.part().encode(&item.into())?])
+    }
+
+    /// Adds elements to the end of the list that this is, all of them or none.
+    ///
+    /// # Errors
+    ///
+    /// As [`push`](Self::push).
+    pub fn extend<V: Into<Value>>(&self, items: impl IntoIterator<Item = V>) -> Result<Written> {
+        self.part().append(
+            &self
+                .part()
+                .encode_all(items.into_iter().map(Into::<Value>::into))?,
+        )
+    }
+
+    /// Stores a member of the object that this is, and returns what was there.
+    ///
+    /// # Errors
+    ///
+    /// `Decode` where something else than an object is there, `OutboxFull`, `Rejected`. After an
+    /// error nothing is changed.
+    pub fn insert(
+        &self,
+        name: impl Into<String>,
+        value: impl Into<Value>,
+    ) -> Result<Option<Value>> {
+        self.part().put(
+            &Name::plain(&name.into()),
+            &self.part().encode(&value.into())?,
+        )
+    }
+
+    /// Removes the element or member at `index` and returns it: of an element a fact, as of `Vec`'s
+    /// [`remove`](Synced::<Vec<Value>>::remove); of a member what this process knows.
+    ///
+    /// # Errors
+    ///
+    /// As [`insert`](Self::insert); of an element also `Unavailable` where the backend does not
+    /// answer within `timeout` and nothing was taken, `InDoubt` where nobody knows (it goes back by
+    /// itself then), `Conflict` where others changed the list again and again.
+    pub fn remove(&self, index: impl ValueIndex) -> Result<Option<Value>> {
+        let part: &Part = self.part();
+        match index.into_place().0 {
+            Place::Index(index) => part.take_element(|list| (index < list.len()).then_some(index)),
+            Place::Member(member) | Place::Entry(member, _) => {
+                part.remove_named(&Name::plain(&member.name))
+            }
+        }
+    }
+
+    /// Removes the last element of the list that this is and returns it.
+    ///
+    /// # Errors
+    ///
+    /// As [`remove`](Self::remove) of an element.
+    pub fn pop(&self) -> Result<Option<Value>> {
+        self.part().take_element(|list| list.len().checked_sub(1))
+    }
+}

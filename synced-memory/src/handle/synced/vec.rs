@@ -1,0 +1,328 @@
+//! Lists: `Vec` and `VecDeque`.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::ops::RangeBounds;
+
+use serde::de::DeserializeOwned;
+
+use super::Synced;
+use super::lookup::Item;
+use crate::base::error::Result;
+use crate::handle::part::{Back, Change, How, Part};
+use crate::handle::value::Value;
+use crate::pending::outbox::Written;
+use crate::value::mutation::{
+    Action, Element, Json, Misfit, Operation, Place, Seen, Step, element, elements,
+};
+
+const EMPTY: &str = "[]";
+
+fn removal(element: Element) -> Operation {
+    let seen = Seen::Content(element.content);
+    Operation {
+        path: vec![Step::Element(element)],
+        action: Action::Remove { seen },
+    }
+}
+
+impl Part {
+    /// Adds to the end of the list.
+    pub(super) fn append(&self, items: &[Json]) -> Result<Written> {
+        if items.is_empty() {
+            return Ok(Written::Stored);
+        }
+        self.act(How::Plain, Some(EMPTY), |_| Action::Append {
+            items: items.to_vec(),
+        })
+    }
+
+    /// Adds before the element that is at `index`, or at the end.
+    fn insert(&self, index: usize, item: &Json) -> Result<Written> {
+        let insert = |found: Option<&str>| {
+            let items = vec![item.clone()];
+            let list = self.elements(found)?;
+            Ok((
+                Change::one(match element(&list, index) {
+                    Some(before) => Action::InsertAt { before, items },
+                    None => Action::Append { items },
+                }),
+                (),
+            ))
+        };
+        Ok(self
+            .record(How::Current, Some(EMPTY), |spot| insert(spot.found))?
+            .1)
+    }
+
+    /// Removes the element that `pick` chooses, which its caller has named; whether there was one.
+    pub(super) fn remove_element(&self, pick: impl Fn(&[&str]) -> Option<usize>) -> Result<bool> {
+        let removed = self.record(How::Exact, Some(EMPTY), |spot| {
+            let list = self.elements(spot.found)?;
+            let Some(element) = pick(&list).and_then(|index| element(&list, index)) else {
+                return Ok((Change::Nothing, false));
+            };
+            Ok((Change::Do(vec![removal(element)]), true))
+        })?;
+        Ok(removed.0)
+    }
+
+    /// Takes out the element that `pick` chooses, which its caller has not named, and hands it to
+    /// it alone; one that is no `T` stays.
+    pub(super) fn take_element<T: DeserializeOwned>(
+        &self,
+        pick: impl Fn(&[&str]) -> Option<usize>,
+    ) -> Result<Option<T>> {
+        let taken = self.record(How::Take, Some(EMPTY), |spot| {
+            let mut list = self.elements(spot.found)?;
+            let picked = pick(&list).and_then(|index| element(&list, index));
+            let Some(picked) = picked else {
+                return Ok((Change::Nothing, None));
+            };
+            let text = list.remove(picked.index);
+            let (taken, item) = (self.decode(text)?, self.item(text)?);
+            // Before what was behind it, wherever that is by then.
+            let items = vec![item.clone()];
+            let action = match element(&list, picked.index) {
+                Some(before) => Action::InsertAt { before, items },
+                None => Action::Append { items },
+            };
+            let back = Back::Anyway(Operation {
+                path: Vec::new(),
+                action,
+            });
+            Ok((
+                Change::Take {
+                    operations: vec![removal(picked)],
+                    item,
+                    back,
+                },
+                Some(taken),
+            ))
+        })?;
+        Ok(taken.0)
+    }
+
+    /// A part of what is stored, as it is there.
+    pub(super) fn item(&self, text: &str) -> Result<Json> {
+        Json::parse(text.to_owned()).map_err(|_| self.misfit(Misfit::Invalid))
+    }
+
+    pub(super) fn elements<'a>(&self, found: Option<&'a str>) -> Result<Vec<&'a str>> {
+        elements(found.unwrap_or(EMPTY)).map_err(|misfit| self.misfit(misfit))
+    }
+
+    pub(super) fn encode_all<T: Value>(
+        &self,
+        items: impl IntoIterator<Item = T>,
+    ) -> Result<Vec<Json>> {
+        items.into_iter().map(|item| self.encode(&item)).collect()
+    }
+}
+
+/// The methods of a list. Each is a change on its own: those of many processes to one list all
+/// survive.
+macro_rules! lists {
+    ($($list:ident)*) => { $(
+        impl<T: Value> Synced<$list<T>> {
+            /// How many elements there are; none while the list is unset.
+            ///
+            /// # Errors
+            ///
+            /// `Unavailable`, `Decode` and `Rejected`, as [`get`](Synced::get).
+            pub fn len(&self) -> Result<usize> {
+                Ok(self.read_or($list::new)?.len())
+            }
+
+            /// Whether there is no element.
+            ///
+            /// # Errors
+            ///
+            /// As [`len`](Self::len).
+            pub fn is_empty(&self) -> Result<bool> {
+                Ok(self.read_or($list::new)?.is_empty())
+            }
+
+            /// The elements.
+            ///
+            /// # Errors
+            ///
+            /// As [`len`](Self::len).
+            pub fn to_vec(&self) -> Result<Vec<T>> {
+                Ok(self.read_or($list::new)?.iter().cloned().collect())
+            }
+
+            /// The element at `index`, as a live view: it is whatever is at that index when it is
+            /// used. Where nothing is, it reads as `Unset`.
+            pub fn at(&self, index: usize) -> Synced<T> {
+                Synced::of(self.part().at(Place::Index(index)))
+            }
+
+            /// Adds an element to the end.
+            ///
+            /// # Errors
+            ///
+            /// `Serialize` for an element that JSON cannot hold, `Conflict` where something else
+            /// than a list is there, `OutboxFull`, `Rejected`. After an error nothing is changed.
+            #[allow(clippy::needless_pass_by_value)] // it is given away, as to a `Vec`
+            pub fn push(&self, item: T) -> Result<Written> {
+                self.part().append(&[self.part().encode(&item)?])
+            }
+
+            /// Adds elements to the end, all of them or none.
+            ///
+            /// # Errors
+            ///
+            /// As [`push`](Self::push).
+            pub fn extend(&self, items: impl IntoIterator<Item = T>) -> Result<Written> {
+                self.part().append(&self.part().encode_all(items)?)
+            }
+
+            /// Adds an element before the one that is at `index`, wherever that has moved to when
+            /// it is sent; at the end where the list is shorter.
+            ///
+            /// # Errors
+            ///
+            /// As [`push`](Self::push).
+            #[allow(clippy::needless_pass_by_value)]
+            pub fn insert(&self, index: usize, item: T) -> Result<Written> {
+                self.part().insert(index, &self.part().encode(&item)?)
+            }
+
+            /// Removes the element at `index` and returns it; `None` where the list is shorter. It
+            /// is handed to this caller alone, whatever happens to the backend: what was taken and
+            /// handed to nobody goes back by itself.
+            ///
+            /// # Errors
+            ///
+            /// `Unavailable` where the backend does not answer within `timeout` and nothing was
+            /// taken, `InDoubt` where nobody knows (it goes back by itself then), `Conflict` where
+            /// others changed the list again and again, `Decode`, `OutboxFull`, `Rejected`.
+            pub fn remove(&self, index: usize) -> Result<Option<T>> {
+                self.part().take_element(|list| (index < list.len()).then_some(index))
+            }
+
+            /// Removes the first element that equals `item`, in whatever spelling it is stored;
+            /// whether there was one, as far as this process knows.
+            ///
+            /// # Errors
+            ///
+            /// `Serialize`, `Decode`, `OutboxFull`, `Rejected`. After an error nothing is changed.
+            pub fn remove_item(&self, item: &T) -> Result<bool>
+            where
+                T: PartialEq,
+            {
+                let item = Item::of(self.part(), item)?;
+                self.part().remove_element(|list| item.position(list))
+            }
+
+            /// Removes the last element and returns it; `None` where there is none.
+            ///
+            /// # Errors
+            ///
+            /// As [`remove`](Self::remove).
+            pub fn pop(&self) -> Result<Option<T>> {
+                self.part().take_element(|list| list.len().checked_sub(1))
+            }
+
+            /// Removes all elements behind the first `len`.
+            ///
+            /// # Errors
+            ///
+            /// As [`update`](Synced::update).
+            pub fn truncate(&self, len: usize) -> Result<Written> {
+                self.edit(|list| list.truncate(len))
+            }
+
+            /// Assigns an empty list.
+            ///
+            /// # Errors
+            ///
+            /// As [`set`](Synced::set).
+            pub fn clear(&self) -> Result<Written> {
+                self.set($list::new())
+            }
+
+            /// Sorts the elements.
+            ///
+            /// # Errors
+            ///
+            /// As [`update`](Synced::update).
+            pub fn sort(&self) -> Result<Written>
+            where
+                T: Ord,
+            {
+                self.edit(|list| lists!(@slice $list list).sort())
+            }
+
+            /// Reverses the order of the elements.
+            ///
+            /// # Errors
+            ///
+            /// As [`update`](Synced::update).
+            pub fn reverse(&self) -> Result<Written> {
+                self.edit(|list| lists!(@slice $list list).reverse())
+            }
+
+            /// Keeps the elements for which `keeps` holds. It may be called more than once for
+            /// each.
+            ///
+            /// # Errors
+            ///
+            /// As [`update`](Synced::update).
+            pub fn retain(&self, mut keeps: impl FnMut(&T) -> bool) -> Result<Written> {
+                self.edit(|list| list.retain(&mut keeps))
+            }
+
+            /// Replaces the elements in `range` (as far as they exist) by `items`, and returns
+            /// those that were there, as [`remove`](Self::remove) does. What was taken and handed
+            /// to nobody is a [dead letter](crate::DeadLetter).
+            ///
+            /// # Errors
+            ///
+            /// As [`remove`](Self::remove), and `Serialize`.
+            pub fn splice(
+                &self,
+                range: impl RangeBounds<usize>,
+                items: impl IntoIterator<Item = T>,
+            ) -> Result<Vec<T>> {
+                let items: Vec<T> = items.into_iter().collect();
+                let splice = |list: &mut $list<T>| {
+                    let (start, end) = within(&range, list.len());
+                    let mut rest = list.split_off(start);
+                    let behind = rest.split_off(end - start);
+                    list.extend(items.iter().cloned());
+                    list.extend(behind);
+                    rest.into_iter().collect::<Vec<T>>()
+                };
+                self.take_by(self.inner.default.or(Some($list::new)), splice)
+            }
+
+            fn edit(&self, mut edit: impl FnMut(&mut $list<T>)) -> Result<Written> {
+                let default = self.inner.default.or(Some($list::new));
+                Ok(self.change(default, |list| Ok::<(), Infallible>(edit(list)))?.1)
+            }
+        }
+    )* };
+    (@slice Vec $list:ident) => { $list };
+    (@slice VecDeque $list:ident) => { $list.make_contiguous() };
+}
+
+lists!(Vec VecDeque);
+
+/// The part of a range that a list of `len` elements has.
+fn within(range: &impl RangeBounds<usize>, len: usize) -> (usize, usize) {
+    use std::ops::Bound::{Excluded, Included, Unbounded};
+    let start = match range.start_bound() {
+        Included(start) => *start,
+        Excluded(before) => before.saturating_add(1),
+        Unbounded => 0,
+    };
+    let end = match range.end_bound() {
+        Included(last) => last.saturating_add(1),
+        Excluded(end) => *end,
+        Unbounded => len,
+    };
+    let end = end.min(len);
+    (start.min(end), end)
+}

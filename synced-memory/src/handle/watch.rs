@@ -1,0 +1,377 @@
+//! `Watch<T>`: being told what a value has become, instead of asking again and again.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use futures_core::Stream;
+
+use crate::base::clock::{Deadline, Mono};
+use crate::base::error::{Error, ErrorKind, Result};
+use crate::base::waiting::{Alarm, Signal, block_on, until};
+use crate::client::shared::Shared;
+use crate::client::slot::Slot;
+use crate::handle::key::Key;
+use crate::handle::memory::Memory;
+use crate::handle::part::Part;
+use crate::handle::source::{Sight, Source};
+use crate::handle::synced::Synced;
+use crate::handle::value::Value;
+use crate::value::envelope::Text;
+use crate::value::mutation::Content;
+
+/// Tells what a value has become, whoever has changed it.
+///
+#[doc = include_str!("../../watching.md")]
+#[must_use = "a watch tells nothing unless it is asked"]
+pub struct Watch<T> {
+    watched: Watched,
+    item: Item<T>,
+}
+
+/// What a watch makes of what has changed.
+type Item<T> = Box<dyn Fn(&[Watching], Vec<Change>) -> Result<Option<T>> + Send + Sync>;
+
+/// The places that are watched, with what was last seen there. It holds the slots, but nothing that
+/// keeps the memory open.
+struct Watched {
+    shared: Arc<Shared>,
+    signal: Arc<Signal>,
+    places: Vec<Watching>,
+    /// Where there are no places: a slot that is none's, so that the end is told all the same.
+    _end: Option<Slot>,
+    has_begun: bool,
+    /// There is more to be seen than the signal tells of.
+    look_again: bool,
+    /// When something of this ends by its time to live.
+    alarm: Option<Alarm>,
+    /// After that nothing more comes.
+    over: Option<Error>,
+    /// Whoever iterates was told so.
+    is_told: bool,
+}
+
+/// One place.
+struct Watching {
+    source: Source,
+    version: Option<u64>,
+    expires: Option<Mono>,
+    seen: Option<Seen>,
+}
+
+/// What was last seen at a place.
+#[derive(Debug, PartialEq)]
+enum Seen {
+    Nothing,
+    Value(Content),
+    Error(ErrorKind),
+}
+
+/// What a place has become.
+struct Change {
+    place: usize,
+    found: Result<Option<Text>>,
+}
+
+impl Memory {
+    /// Tells what the value under `key` is, and what it becomes.
+    ///
+    /// ```
+    /// use synced_memory::{Key, Memory};
+    ///
+    /// let memory = Memory::open("memory:")?;
+    /// let visits = Key::<u64>::new("visits");
+    /// let mut watch = memory.watch(&visits);
+    /// assert_eq!(watch.recv()?, None);
+    /// memory.set(&visits, 1)?;
+    /// assert_eq!(watch.recv()?, Some(1));
+    /// # Ok::<(), synced_memory::Error>(())
+    /// ```
+    pub fn watch<T: Value>(&self, key: &Key<T>) -> Watch<T> {
+        let spec = key.spec();
+        let names = std::iter::once(key.name()).chain(spec.aliases.iter().copied());
+        let slots = names.map(|name| self.lone_slot(name)).collect();
+        Watch::of_value(
+            self,
+            &Source::root(self.shared(), slots),
+            spec.nested.is_some(),
+        )
+    }
+}
+
+impl<T: Value> Synced<T> {
+    /// Tells what the value is, and what it becomes; of a part of a value, what the part is.
+    ///
+    /// ```
+    /// use synced_memory::{Key, Memory};
+    ///
+    /// let memory = Memory::open("memory:")?;
+    /// let scores = memory.synced(&Key::<Vec<u32>>::new("scores"));
+    /// scores.extend([3, 5])?;
+    /// let mut first = scores.at(0).watch();
+    /// assert_eq!(first.recv()?, Some(3));
+    /// scores.push(7)?;                             // not the first one
+    /// scores.at(0).add(1)?;
+    /// assert_eq!(first.recv()?, Some(4));
+    /// # Ok::<(), synced_memory::Error>(())
+    /// ```
+    pub fn watch(&self) -> Watch<T> {
+        Watch::of_value(self.part().memory(), self.part().source(), self.is_nested())
+    }
+}
+
+impl<T: Value> Watch<T> {
+    fn of_value(memory: &Memory, source: &Source, nested: bool) -> Self {
+        let decode = move |places: &[Watching], mut changes: Vec<Change>| {
+            let Some(Change { place, found }) = changes.pop() else {
+                return Ok(None);
+            };
+            let decode = |text: Text| places[place].source.decode(text.as_str(), nested);
+            found?.map(decode).transpose()
+        };
+        Self {
+            watched: Watched::begin(memory, [source]),
+            item: Box::new(decode),
+        }
+    }
+}
+
+impl Watch<Vec<&'static str>> {
+    /// The names of those parts that have changed; at first all of them.
+    pub(crate) fn of_parts(
+        memory: &Memory,
+        parts: &[&Part],
+        names: &'static [&'static str],
+    ) -> Self {
+        let item = move |_: &[Watching], changes: Vec<Change>| {
+            let name = |change: &Change| names.get(change.place).copied();
+            Ok(Some(changes.iter().filter_map(name).collect()))
+        };
+        let watched = Watched::begin(memory, parts.iter().map(|part| part.source()));
+        Self {
+            watched,
+            item: Box::new(item),
+        }
+    }
+}
+
+impl<T> Watch<T> {
+    /// Waits for the next value, and returns it; the first time the current one, as soon as that is
+    /// known. `None`: it is not set, or was deleted.
+    ///
+    /// # Errors
+    ///
+    /// `Closed` once the memory is closed, or its last handle was dropped: from then on always.
+    /// `Config` where a name makes no sense: always. `Decode` where something else than a `T` is
+    /// stored, `Rejected` where the server refuses the key: once, and the watch goes on.
+    pub fn recv(&mut self) -> Result<Option<T>> {
+        block_on(self.changed())
+    }
+
+    /// As [`recv`](Watch::recv), but waits for at most `timeout`.
+    ///
+    /// # Errors
+    ///
+    /// `Timeout` where there is nothing new by then; the others of [`recv`](Watch::recv).
+    pub fn recv_timeout(&mut self, timeout: Duration) -> Result<Option<T>> {
+        let nothing = || {
+            Error::new(
+                ErrorKind::Timeout,
+                format!("nothing has changed within {timeout:?}"),
+            )
+        };
+        block_on(until(self.changed(), Deadline::after(timeout))).unwrap_or_else(|| Err(nothing()))
+    }
+
+    /// As [`recv`](Watch::recv), in async code: it runs on any executor. To drop the future loses
+    /// nothing.
+    ///
+    /// # Errors
+    ///
+    /// As [`recv`](Watch::recv).
+    pub async fn changed(&mut self) -> Result<Option<T>> {
+        poll_fn(|context| self.poll_changed(context)).await
+    }
+
+    fn poll_changed(&mut self, context: &mut Context<'_>) -> Poll<Result<Option<T>>> {
+        let changes = ready!(self.watched.poll(context))?;
+        Poll::Ready((self.item)(&self.watched.places, changes))
+    }
+
+    /// As [`poll_changed`](Watch::poll_changed), but ends.
+    fn poll_item(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Option<T>>>> {
+        if self.watched.is_told {
+            return Poll::Ready(None);
+        }
+        let item = ready!(self.poll_changed(context));
+        self.watched.is_told = self.watched.over.is_some();
+        Poll::Ready(Some(item))
+    }
+}
+
+impl Watched {
+    fn begin<'a>(memory: &Memory, sources: impl IntoIterator<Item = &'a Source>) -> Self {
+        let (shared, signal) = (memory.shared(), Arc::default());
+        let mut slots: HashMap<Arc<str>, Arc<Slot>> = HashMap::new();
+        let mut hold = |key: &Arc<str>| {
+            let slot = slots.entry(Arc::clone(key)).or_insert_with(|| {
+                let slot = Slot::hold(shared, Arc::clone(key));
+                slot.keep_near(memory.prefix());
+                Arc::new(slot.watched(&signal))
+            });
+            Arc::clone(slot)
+        };
+        let places: Vec<_> = sources
+            .into_iter()
+            .map(|source| Watching::of(source.in_slots(&mut hold)))
+            .collect();
+        let over = places.iter().find_map(|place| place.source.slots().err());
+        let end = places
+            .is_empty()
+            .then(|| Slot::hold(shared, memory.prefix()).watched(&signal));
+        let shared = Arc::clone(shared);
+        Self {
+            shared,
+            signal,
+            places,
+            _end: end,
+            has_begun: false,
+            look_again: true,
+            alarm: None,
+            over,
+            is_told: false,
+        }
+    }
+
+    /// Ready with what has changed: at first everything, once all of it is known; or with the
+    /// reason why nothing more comes.
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<Vec<Change>>> {
+        loop {
+            if let Some(over) = &self.over {
+                return Poll::Ready(Err(over.clone()));
+            }
+            let is_raised = self.signal.poll(context).is_ready();
+            let is_due = self
+                .alarm
+                .as_mut()
+                .is_some_and(|alarm| alarm.poll(context).is_ready());
+            if !(is_raised || is_due || self.look_again) {
+                return Poll::Pending;
+            }
+            // First: what was written before the end is seen before the end.
+            let open = self.shared.check_open();
+            let changes = self.look();
+            self.look_again = changes.is_some() && open.is_err();
+            match changes {
+                Some(changes) => return Poll::Ready(Ok(changes)),
+                None => self.over = open.err(),
+            }
+        }
+    }
+
+    fn look(&mut self) -> Option<Vec<Change>> {
+        let mono = self.shared.clock.mono();
+        let look = |(place, watching): (usize, &mut Watching)| {
+            Some(Change {
+                place,
+                found: watching.look(mono)?,
+            })
+        };
+        let changes: Vec<_> = self
+            .places
+            .iter_mut()
+            .enumerate()
+            .filter_map(look)
+            .collect();
+        let expires = self.places.iter().filter_map(|place| place.expires).min();
+        self.alarm =
+            expires.map(|expires| Alarm::at(Deadline::after(expires.saturating_sub(mono))));
+        if self.has_begun {
+            return Some(changes).filter(|changes| !changes.is_empty());
+        }
+        self.has_begun = self.places.iter().all(|place| place.seen.is_some());
+        if self.has_begun {
+            return Some(changes);
+        }
+        // It begins with all of them.
+        self.places.iter_mut().for_each(Watching::forget);
+        None
+    }
+}
+
+impl Watching {
+    fn of(source: Source) -> Self {
+        Self {
+            source,
+            version: None,
+            expires: None,
+            seen: None,
+        }
+    }
+
+    /// What is there, where that has changed.
+    fn look(&mut self, mono: Mono) -> Option<Result<Option<Text>>> {
+        let is_over = self.expires.is_some_and(|expires| expires <= mono);
+        if self.version == self.source.version().ok() && !is_over {
+            return None;
+        }
+        let Sight {
+            version,
+            expires,
+            found,
+        } = self.source.sight().ok()?;
+        (self.version, self.expires) = (Some(version), expires);
+        let found = found?;
+        let seen = Some(match &found {
+            Ok(None) => Seen::Nothing,
+            Ok(Some(text)) => Seen::Value(Content::of(text.as_str())),
+            Err(error) => Seen::Error(error.kind()),
+        });
+        (std::mem::replace(&mut self.seen, seen) != self.seen).then_some(found)
+    }
+
+    fn forget(&mut self) {
+        (self.version, self.seen) = (None, None);
+    }
+}
+
+/// The items of a [`Watch`], each as soon as it is there.
+#[derive(Debug)]
+#[must_use = "iterators are lazy"]
+pub struct WatchIter<T>(Watch<T>);
+
+impl<T> Iterator for WatchIter<T> {
+    type Item = Result<Option<T>>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        block_on(poll_fn(|context| self.0.poll_item(context)))
+    }
+}
+
+impl<T> IntoIterator for Watch<T> {
+    type Item = Result<Option<T>>;
+    type IntoIter = WatchIter<T>;
+
+    fn into_iter(self) -> WatchIter<T> {
+        WatchIter(self)
+    }
+}
+
+impl<T> Stream for Watch<T> {
+    type Item = Result<Option<T>>;
+
+    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.get_mut().poll_item(context)
+    }
+}
+
+impl<T> fmt::Debug for Watch<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let sources = self.watched.places.iter().map(|place| &place.source);
+        f.debug_list().entries(sources).finish()
+    }
+}

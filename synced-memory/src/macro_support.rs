@@ -1,0 +1,233 @@
+//! What generated code may name. Not part of the interface: it may change in any release.
+
+pub use crate::base::error::{Error, Result};
+pub use crate::handle::key::{Key, Spec};
+pub use crate::handle::memory::Memory;
+pub use crate::handle::part::Part;
+pub use crate::handle::schema::{Handle, Nested, SyncedMemory};
+pub use crate::handle::synced::{AnyView as View, Synced};
+pub use crate::handle::value::Value;
+pub use crate::handle::watch::Watch;
+pub use crate::pending::outbox::Written;
+pub use crate::value::shape::Member;
+pub use std;
+
+use std::sync::{Arc, OnceLock};
+
+use crate::base::policy::WritePolicy;
+use crate::base::waiting::block_on;
+use crate::client::state::{self, Request};
+use crate::handle::synced;
+
+/// Where the fields of a handle are: each under its own key, or all of them as members inside one.
+#[derive(Debug, Clone)]
+pub enum Place {
+    Root(Memory),
+    Inside(Part),
+}
+
+impl Place {
+    /// Under the struct's own prefix and scope.
+    pub fn root(
+        memory: &Memory,
+        prefix: Option<&'static str>,
+        scope: Option<&'static str>,
+    ) -> Self {
+        let memory = prefix.map_or_else(|| memory.clone(), |prefix| memory.under_prefix(prefix));
+        Self::Root(scope.map_or_else(|| memory.clone(), |scope| memory.scope(scope)))
+    }
+
+    pub fn inside(part: &Part) -> Self {
+        Self::Inside(part.clone())
+    }
+
+    pub fn memory(&self) -> &Memory {
+        match self {
+            Self::Root(memory) => memory,
+            Self::Inside(part) => part.memory(),
+        }
+    }
+}
+
+/// What generated code does with a field, as calls on the field's own type: where that is no
+/// [`Value`], rustc sees the same mistake each time and reports it once.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be shared: a field needs `Serialize + DeserializeOwned + Clone + Send + Sync + 'static`",
+    label = "not a value that can be shared",
+    note = "derive `serde::Serialize`, `serde::Deserialize` and `Clone` for it, or leave the field out with `#[synced(skip)]`"
+)]
+pub trait FieldType: Sized {
+    fn field() -> Field<Self>;
+    /// The view of a field, under `key`, or inside another key as the member `inside`.
+    fn view<'a>(
+        field: &'a Field<Self>,
+        place: &Place,
+        key: &Key<Self>,
+        inside: &Key<Self>,
+    ) -> &'a Synced<Self>;
+    fn get(view: &Synced<Self>) -> Result<Self>;
+    fn set(view: &Synced<Self>, value: Self) -> Result<Written>;
+    fn update<R>(view: &Synced<Self>, change: impl FnMut(&mut Self) -> R) -> Result<R>;
+    fn part(view: &Synced<Self>) -> Part;
+    fn as_view(view: &Synced<Self>) -> &dyn View;
+    /// The value that [`load`] brought, or its default.
+    fn loaded(loaded: &Loaded, view: &Synced<Self>) -> Result<Self>;
+    fn restore(restore: &mut Restore, view: &Synced<Self>, value: Self) -> Result<()>;
+}
+
+#[diagnostic::do_not_recommend]
+impl<T: Value> FieldType for T {
+    fn field() -> Field<Self> {
+        Field(OnceLock::new())
+    }
+
+    fn view<'a>(
+        field: &'a Field<Self>,
+        place: &Place,
+        key: &Key<Self>,
+        inside: &Key<Self>,
+    ) -> &'a Synced<Self> {
+        field.0.get_or_init(|| match place {
+            Place::Root(memory) => memory.synced(key),
+            Place::Inside(part) => part.member(inside),
+        })
+    }
+
+    fn get(view: &Synced<Self>) -> Result<Self> {
+        view.get()
+    }
+
+    fn set(view: &Synced<Self>, value: Self) -> Result<Written> {
+        view.set(value)
+    }
+
+    fn update<R>(view: &Synced<Self>, change: impl FnMut(&mut Self) -> R) -> Result<R> {
+        view.update(change)
+    }
+
+    fn part(view: &Synced<Self>) -> Part {
+        view.part().clone()
+    }
+
+    fn as_view(view: &Synced<Self>) -> &dyn View {
+        view
+    }
+
+    fn loaded(loaded: &Loaded, view: &Synced<Self>) -> Result<Self> {
+        match &loaded.0 {
+            Some(stored) => view.value_in(stored),
+            None => view.shown_or_default(),
+        }
+        .map(Arc::unwrap_or_clone)
+    }
+
+    fn restore(restore: &mut Restore, view: &Synced<Self>, value: Self) -> Result<()> {
+        let (key, request) = view.request(&value)?;
+        restore.policy = match (view.part().write_policy(), restore.policy) {
+            (WritePolicy::Confirmed, _) | (_, WritePolicy::Confirmed) => WritePolicy::Confirmed,
+            (WritePolicy::Through, _) | (_, WritePolicy::Through) => WritePolicy::Through,
+            (WritePolicy::Behind, WritePolicy::Behind) => WritePolicy::Behind,
+        };
+        match (restore.writes.last_mut(), request) {
+            // Inside a key it is one change.
+            (
+                Some((last, Request::Mutate { mutation, .. })),
+                Request::Mutate { mutation: more, .. },
+            ) if *last == key => {
+                mutation.join(more);
+            }
+            (_, request) => restore.writes.push((key, request)),
+        }
+        Ok(())
+    }
+}
+
+/// A field that can be added to.
+#[diagnostic::on_unimplemented(message = "`{Self}` is no number that can be added to")]
+pub trait Number: FieldType {
+    fn add(view: &Synced<Self>, amount: Self) -> Result<Written>;
+}
+
+#[diagnostic::do_not_recommend]
+impl<T: synced::Number> Number for T {
+    fn add(view: &Synced<Self>, amount: Self) -> Result<Written> {
+        view.add(amount)
+    }
+}
+
+/// A field that can be subtracted from.
+#[diagnostic::on_unimplemented(message = "`{Self}` is no integer")]
+pub trait Integer: Number {
+    fn sub(view: &Synced<Self>, amount: Self) -> Result<Written>;
+}
+
+#[diagnostic::do_not_recommend]
+impl<T: synced::Integer> Integer for T {
+    fn sub(view: &Synced<Self>, amount: Self) -> Result<Written> {
+        view.sub(amount)
+    }
+}
+
+/// The view of a field, made at its first use.
+pub struct Field<T>(OnceLock<Synced<T>>);
+
+/// What was asked for: in the slots, or of a confirmed place what the backend has under its key,
+/// with nothing on top.
+#[derive(Debug)]
+pub struct Loaded(Option<state::View>);
+
+/// Asks the backend for all of these in one round trip.
+pub fn load(place: &Place, views: &[&dyn View]) -> Result<Loaded> {
+    if let Place::Inside(part) = place
+        && part.is_confirmed()
+    {
+        return block_on(part.view_now()).map(|stored| Loaded(Some(stored)));
+    }
+    let mut keys = views
+        .iter()
+        .map(|view| view.keys())
+        .collect::<Result<Vec<_>>>()?
+        .concat();
+    if let Place::Inside(_) = place {
+        keys.sort_unstable();
+        keys.dedup();
+    }
+    block_on(place.memory().core().load(&keys)).map(|_| Loaded(None))
+}
+
+/// Watches all of these, which have these names.
+pub fn watch(
+    place: &Place,
+    views: &[&dyn View],
+    names: &'static [&'static str],
+) -> Watch<Vec<&'static str>> {
+    let parts: Vec<&Part> = views.iter().map(|view| view.as_part()).collect();
+    Watch::of_parts(place.memory(), &parts, names)
+}
+
+/// A whole struct on its way to the backend: all values are encoded before the first is queued.
+pub struct Restore {
+    memory: Memory,
+    writes: Vec<(Arc<str>, Request)>,
+    /// The strictest of the fields.
+    policy: WritePolicy,
+}
+
+impl Restore {
+    pub fn new(place: &Place) -> Self {
+        Self {
+            memory: place.memory().clone(),
+            writes: Vec::new(),
+            policy: WritePolicy::Behind,
+        }
+    }
+
+    /// The weakest of what became of the fields.
+    pub fn commit(self) -> Result<Written> {
+        let answers = block_on(self.memory.core().write_together(self.writes, self.policy))?;
+        Ok(answers
+            .into_iter()
+            .map(|answer| answer.written)
+            .fold(Written::Stored, Written::min))
+    }
+}

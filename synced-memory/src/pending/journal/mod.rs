@@ -1,0 +1,251 @@
+//! The journal: the outbox on disk.
+//!
+//! One file for each opened memory, in a directory that several processes may share. What was
+//! promised to be sent is in it before the promise is made; what was answered for is marked so. A
+//! memory that opens adopts the files of processes that ended without delivering: it takes over
+//! their writes with their writer ids and sequence numbers, so that each is applied once, whatever
+//! had been sent before (DESIGN, sections 4 and 5).
+//!
+//! - `record.rs`: what is written, and how a journal is read back into an outbox
+//! - `file.rs`: frames with checksums, locks, compaction
+
+mod file;
+mod record;
+
+pub(crate) use record::{Ends, Kept, Origin, Record};
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use crate::backend::commit::{Sequence, Writer};
+use crate::base::error::{Error, ErrorKind, Result};
+use crate::pending::outbox::Letter;
+use file::{Frames, JournalFile};
+use record::Replayed;
+
+/// How safe what is on the disk of this machine is: a journal, and the file of `sqlite:path`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Durability {
+    /// It survives a crash of the process, since the operating system has it. The default.
+    #[default]
+    Process,
+    /// It survives a loss of power, since the disk has it (`fsync` before each call returns).
+    Fsync,
+}
+
+/// Below so many bytes a journal is not worth rewriting.
+const SLACK: u64 = 1 << 20;
+
+/// A journal that is in use.
+pub(crate) struct Journal {
+    file: JournalFile,
+    target: String,
+    durability: Durability,
+    pub(crate) origin: Origin,
+    /// So many bytes in it are of dead letters.
+    letters: u64,
+}
+
+/// Where a journal is to be, and how safe.
+#[derive(Debug, Clone)]
+pub(crate) struct Place {
+    pub(crate) directory: PathBuf,
+    pub(crate) target: String,
+    pub(crate) durability: Durability,
+}
+
+impl fmt::Debug for Journal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Journal")
+            .field("durability", &self.durability)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What processes that are gone have left behind.
+#[derive(Debug, Default)]
+pub(crate) struct Adopted {
+    pub(crate) kept: Vec<Kept>,
+    pub(crate) letters: Vec<Letter>,
+    /// The files that are to go once everything in them is in this memory's own journal.
+    files: Vec<JournalFile>,
+    /// What was wrong with them.
+    pub(crate) damage: Option<Error>,
+}
+
+impl Journal {
+    /// A journal of its own for `writer` in the directory, which is made where it is missing; and
+    /// what processes that are gone have left there for the same target.
+    ///
+    /// # Errors
+    ///
+    /// `Journal` where the directory cannot be used.
+    pub(crate) fn open(place: Place, writer: Writer, origin: Origin) -> Result<(Self, Adopted)> {
+        let Place {
+            directory,
+            target,
+            durability,
+        } = place;
+        let directory = &directory;
+        std::fs::create_dir_all(directory).map_err(|error| failed(directory, &error))?;
+        let mut adopted = Adopted::default();
+        for path in left_behind(directory)? {
+            adopted.add(&path, &target, origin);
+        }
+        let path = directory.join(format!("{writer:016x}.{EXTENSION}"));
+        let file = JournalFile::create(&path, &Record::header(&target))
+            .map_err(|error| failed(&path, &error))?;
+        Ok((
+            Self {
+                file,
+                target,
+                durability,
+                origin,
+                letters: 0,
+            },
+            adopted,
+        ))
+    }
+
+    /// Adds a record, before what it says is promised to anybody.
+    ///
+    /// # Errors
+    ///
+    /// `Journal`: it is not there, and what was there before is.
+    pub(crate) fn append(&mut self, record: &Record<'_>) -> Result<()> {
+        let is_durable = self.durability == Durability::Fsync && record.is_promise();
+        let frame = record.encoded();
+        self.file
+            .append(&frame, is_durable)
+            .map_err(|error| failed(self.file.path(), &error))?;
+        if matches!(record, Record::Aside(_)) {
+            self.letters += frame.len() as u64;
+        }
+        Ok(())
+    }
+
+    /// Whether it has grown far beyond what it stands for: what waits, in `live` bytes, and dead
+    /// letters.
+    pub(crate) fn is_worth_rewriting(&self, live: usize) -> bool {
+        self.file.len() > SLACK + 4 * (live as u64 + self.letters)
+    }
+
+    /// Begins anew with these records.
+    ///
+    /// # Errors
+    ///
+    /// `Journal`: it is as it was.
+    pub(crate) fn rewrite<'a>(&mut self, records: impl Iterator<Item = Record<'a>>) -> Result<()> {
+        let mut letters = 0;
+        let records = records.map(|record| {
+            let frame = record.encoded();
+            letters += if matches!(record, Record::Aside(_)) {
+                frame.len() as u64
+            } else {
+                0
+            };
+            frame
+        });
+        let frames = std::iter::once(Record::header(&self.target)).chain(records);
+        let durable = self.durability == Durability::Fsync;
+        self.file
+            .rewrite(frames, durable)
+            .map_err(|error| failed(self.file.path(), &error))?;
+        self.letters = letters;
+        Ok(())
+    }
+
+    /// Nothing in it is needed any more.
+    pub(crate) fn remove(self) {
+        self.file.remove();
+    }
+}
+
+impl Adopted {
+    /// Drops the files: their writes are all in the journal of this memory.
+    pub(crate) fn release(self) {
+        for file in self.files {
+            file.remove();
+        }
+    }
+
+    /// Takes in the journal at `path`, unless somebody uses it, or it is for another target.
+    fn add(&mut self, path: &Path, target: &str, origin: Origin) {
+        let Some(file) = JournalFile::adopt(path) else {
+            return;
+        };
+        let frames = match file.frames() {
+            Ok(frames) => frames,
+            Err(error) => return self.report(failed(path, &error)),
+        };
+        let Frames { mut whole, damaged } = frames;
+        if whole.is_empty() || !Record::is_header(&whole.remove(0), target) {
+            if damaged == 0 && whole.is_empty() && file.len() == 0 {
+                // Its process ended before it wrote anything.
+                file.remove();
+            }
+            return;
+        }
+        let Replayed {
+            kept,
+            mut letters,
+            unread,
+        } = record::replay(&whole, origin);
+        if damaged > 0 || unread > 0 {
+            let aside = file.keep_a_copy();
+            let copy = aside.map_or_else(
+                |error| format!("no copy could be kept: {error}"),
+                |copy| format!("a copy is {}", copy.display()),
+            );
+            let what = format!(
+                "{}: {damaged} bytes and {unread} records could not be read; {copy}",
+                path.display()
+            );
+            self.report(Error::new(ErrorKind::Journal, what));
+        }
+        file.tidy();
+        self.kept.extend(kept);
+        self.letters.append(&mut letters);
+        self.files.push(file);
+    }
+
+    fn report(&mut self, error: Error) {
+        tracing::error!(%error, "a journal is damaged");
+        self.damage = Some(error);
+    }
+}
+
+const EXTENSION: &str = "journal";
+
+/// The journals in a directory, oldest first.
+fn left_behind(directory: &Path) -> Result<Vec<PathBuf>> {
+    let entries = std::fs::read_dir(directory).map_err(|error| failed(directory, &error))?;
+    let mut found: Vec<_> = entries
+        .flatten()
+        .filter(|entry| {
+            entry
+                .path()
+                .extension()
+                .is_some_and(|extension| extension == EXTENSION)
+        })
+        .map(|entry| {
+            (
+                entry
+                    .metadata()
+                    .and_then(|metadata| metadata.modified())
+                    .ok(),
+                entry.path(),
+            )
+        })
+        .collect();
+    found.sort_unstable();
+    Ok(found.into_iter().map(|(_, path)| path).collect())
+}
+
+fn failed(path: &Path, error: &std::io::Error) -> Error {
+    Error::new(ErrorKind::Journal, format!("{}: {error}", path.display()))
+}
+
+/// The number of an entry, and whose it is: what stays the same when another process takes it over.
+pub(crate) type Name = (Writer, Sequence);

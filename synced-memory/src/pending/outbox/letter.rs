@@ -1,0 +1,67 @@
+//! A dead letter: a queued write that was not made, or may have been, or an element that was taken
+//! and has no place to go back to.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::backend::commit::Change;
+use crate::base::clock::Stamp;
+use crate::base::error::Error;
+use crate::value::envelope::Text;
+use crate::value::mutation::{Call, Json, Made, Mutation, Rule, apply};
+
+/// A dead letter, until it is retried or forgotten.
+#[derive(Debug, Clone)]
+pub(crate) struct Letter {
+    pub(crate) id: u64,
+    pub(crate) key: Arc<str>,
+    /// What was to replace the value.
+    pub(crate) assignment: Option<Change>,
+    /// What was to change it.
+    pub(crate) mutation: Option<Mutation>,
+    /// What was taken, and handed to nobody; the mutation brings it back.
+    pub(crate) taken: Option<Json>,
+    pub(crate) stamp: Stamp,
+    pub(crate) ttl: Option<Duration>,
+    pub(crate) reason: Error,
+    pub(crate) may_have_been_made: bool,
+}
+
+impl Letter {
+    /// So many bytes it takes in memory, about.
+    pub(crate) fn size(&self) -> usize {
+        let assigned = self.assignment.as_ref().map_or(0, Change::size);
+        let changed = self.mutation.as_ref().map_or(0, Mutation::size);
+        let taken = self.taken.as_ref().map_or(0, |taken| taken.as_str().len());
+        size_of::<Self>() + self.key.len() + assigned + changed + taken
+    }
+
+    /// The value that was assigned, with what was changed in it since.
+    pub(crate) fn value(&self) -> Option<String> {
+        let own = self.assignment.as_ref().and_then(Change::own_value)?;
+        let text = own.as_str().to_owned();
+        let Some(mutation) = &self.mutation else {
+            return Some(text);
+        };
+        match apply(Some(Text::as_str(&own)), mutation, Rule::Latest).made {
+            Made::Text(made) => Some(made),
+            Made::Nothing => Some(text),
+            Made::Removed => None,
+        }
+    }
+
+    /// The changes to a part of the value, or of what was assigned, as JSON: one element for each
+    /// call, a list of operations.
+    pub(crate) fn changes(&self) -> Vec<serde_json::Value> {
+        let calls = self.mutation.iter().flat_map(Mutation::calls);
+        // By way of text, in which a number may be of any length.
+        let told =
+            |call: &Call| serde_json::from_str(&serde_json::to_string(&call.operations).ok()?).ok();
+        calls.filter_map(told).collect()
+    }
+
+    /// Whether it is a taken element without a place to go back to.
+    pub(crate) fn has_no_place(&self) -> bool {
+        self.taken.is_some() && self.mutation.is_none()
+    }
+}

@@ -1,0 +1,367 @@
+//! The stored form of a value: `{"value": <json>,"last_modified": <stamp>}`.
+//!
+//! The last bytes alone decide whether something is an envelope and what its stamp is, here as in
+//! `commit.lua`: nothing has to read a long value to compare two stamps (DESIGN, section 5).
+
+use bytes::Bytes;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use crate::base::clock::Stamp;
+use crate::value::json;
+
+/// So many bytes from the end are looked at, here and in `commit.lua`.
+const TAIL: usize = 64;
+
+/// An envelope that still lacks its stamp.
+#[derive(Debug)]
+pub(crate) struct Unsealed(Vec<u8>);
+
+impl Unsealed {
+    /// The value as JSON, ready for its stamp.
+    pub(crate) fn encode<T: Serialize>(value: &T) -> Result<Self, serde_json::Error> {
+        let mut text = Vec::with_capacity(128);
+        text.extend_from_slice(br#"{"value": "#);
+        json::write(&mut text, value)?;
+        Ok(Self(text))
+    }
+
+    /// A value that is JSON already.
+    pub(crate) fn of_text(value: &str) -> Self {
+        let mut text = Vec::with_capacity(value.len() + 48);
+        text.extend_from_slice(br#"{"value": "#);
+        text.extend_from_slice(value.as_bytes());
+        Self(text)
+    }
+
+    pub(crate) fn seal(mut self, stamp: Stamp) -> Bytes {
+        use std::io::Write;
+        write!(self.0, r#","last_modified": {stamp}}}"#).expect("a Vec takes every write");
+        self.0.into()
+    }
+}
+
+/// The same value under another stamp. Expects an envelope that [`Unsealed::seal`] made.
+pub(crate) fn restamped(envelope: &[u8], stamp: Stamp) -> Bytes {
+    let value = find_tail(envelope).map_or(envelope.len(), |tail| tail.start);
+    let value = &envelope[..value];
+    Unsealed(value.strip_suffix(b",").unwrap_or(value).to_vec()).seal(stamp)
+}
+
+/// The stamp of what is stored; a JSON value without an envelope has the stamp zero.
+pub(crate) fn stamp_of(stored: &[u8]) -> Stamp {
+    find_tail(stored).map_or(Stamp::ZERO, |tail| tail.stamp)
+}
+
+/// The value as JSON text, byte for byte: a part of what is stored. Empty where that is no JSON.
+pub(crate) fn value_of(stored: &Bytes) -> Text {
+    #[derive(Deserialize)]
+    struct Envelope<'a> {
+        #[serde(borrow)]
+        value: &'a RawValue,
+    }
+    let value = if find_tail(stored).is_some() {
+        serde_json::from_slice::<Envelope<'_>>(stored).map(|envelope| envelope.value.get())
+    } else {
+        serde_json::from_slice::<&RawValue>(stored).map(RawValue::get)
+    };
+    Text(value.map_or_else(|_| Bytes::new(), |value| stored.slice_ref(value.as_bytes())))
+}
+
+/// The same for an envelope that [`Unsealed::seal`] made, without a look at the value.
+pub(crate) fn own_value_of(sealed: &Bytes) -> Text {
+    let prefix = br#"{"value": "#.len();
+    let end = find_tail(sealed).map_or(sealed.len(), |tail| tail.start);
+    Text(sealed.slice(prefix.min(end)..end.saturating_sub(1).max(prefix.min(end))))
+}
+
+/// JSON text that shares its bytes with what is stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Text(Bytes);
+
+impl Text {
+    pub(crate) fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).unwrap_or_default()
+    }
+
+    /// A part of this text, which has to be a part of it.
+    pub(crate) fn part(&self, part: &str) -> Self {
+        Self(self.0.slice_ref(part.as_bytes()))
+    }
+}
+
+/// Reads the value out of what is stored: an envelope, or any other JSON as it is.
+pub(crate) fn decode<T: DeserializeOwned>(stored: &[u8]) -> Result<T, serde_json::Error> {
+    #[derive(Deserialize)]
+    struct Envelope<T> {
+        value: T,
+    }
+    if find_tail(stored).is_some() {
+        serde_json::from_slice::<Envelope<T>>(stored).map(|envelope| envelope.value)
+    } else {
+        serde_json::from_slice(stored)
+    }
+}
+
+/// What is wrong with a stored value, without any of the value.
+pub(crate) fn describe(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    let place = format!("line {} column {}", error.line(), error.column());
+    let text = text.strip_suffix(&format!(" at {place}")).unwrap_or(&text);
+    if !error.is_data() {
+        return format!("found no valid JSON, at {place}");
+    }
+    if text.starts_with("missing field `") {
+        return format!("{text}, at {place}");
+    }
+    let parts = text.split_once(": ").zip(text.rsplit_once(", expected "));
+    match parts {
+        Some((("invalid type" | "invalid value" | "invalid length", found), (_, expected))) => {
+            let kind = found
+                .split(['`', '"', ','])
+                .next()
+                .unwrap_or_default()
+                .trim();
+            format!("found {kind} where {expected} was expected, at {place}")
+        }
+        _ => format!("found JSON that does not fit, at {place}"),
+    }
+}
+
+/// Where in it this JSON is no `T`: nothing, or names of members and a dot behind them.
+pub(crate) fn path_of_error<T: DeserializeOwned>(json: &str) -> String {
+    let mut deserializer = serde_json::Deserializer::from_str(json);
+    match serde_path_to_error::deserialize::<_, T>(&mut deserializer) {
+        Err(error) if error.path().iter().next().is_some() => format!("{}.", error.path()),
+        _ => String::new(),
+    }
+}
+
+/// Why a value cannot be written, without any of the value.
+pub(crate) fn describe_refusal(error: &serde_json::Error) -> String {
+    const KNOWN: [&str; 3] = [
+        json::INEXACT,
+        "key must be a string",
+        "float key must be finite",
+    ];
+    let text = error.to_string();
+    let known = KNOWN.into_iter().find(|known| text.contains(known));
+    format!(
+        "the value cannot be written as JSON: {}",
+        known.unwrap_or("its `Serialize` failed")
+    )
+}
+
+struct Tail {
+    /// Where `"last_modified"` begins.
+    start: usize,
+    stamp: Stamp,
+}
+
+/// The pattern `"last_modified":%s*(%d+)%s*}%s*$` of `commit.lua`.
+fn find_tail(stored: &[u8]) -> Option<Tail> {
+    const NAME: &[u8] = br#""last_modified":"#;
+    let first = stored.len().saturating_sub(TAIL);
+    let rest = trim_end(&stored[first..]).strip_suffix(b"}")?;
+    let rest = trim_end(rest);
+    let digits = rest
+        .iter()
+        .rev()
+        .take_while(|byte| byte.is_ascii_digit())
+        .count();
+    let (rest, number) = rest.split_at(rest.len() - digits);
+    let rest = trim_end(rest).strip_suffix(NAME)?;
+    if digits == 0 {
+        return None;
+    }
+    let number = std::str::from_utf8(number).ok()?;
+    // More digits than a u64 has are a stamp beyond 2^62, which counts as zero.
+    let stamp = number.parse().map_or(Stamp::ZERO, Stamp::new);
+    Some(Tail {
+        start: first + rest.len(),
+        stamp,
+    })
+}
+
+fn trim_end(text: &[u8]) -> &[u8] {
+    // Lua's %s: the ASCII white space, vertical tab included.
+    let end = text
+        .iter()
+        .rposition(|byte| !matches!(byte, b'\t'..=b'\r' | b' '))
+        .map_or(0, |last| last + 1);
+    &text[..end]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn sealed<T: Serialize>(value: &T, stamp: u64) -> Bytes {
+        Unsealed::encode(value).unwrap().seal(Stamp::new(stamp))
+    }
+
+    #[test]
+    fn an_envelope_has_its_value_first_and_its_stamp_last() {
+        assert_eq!(
+            &sealed(&"a", 17)[..],
+            br#"{"value": "a","last_modified": 17}"#
+        );
+    }
+
+    #[test]
+    fn what_was_sealed_is_read_back_with_its_stamp() {
+        let value = json!({"a": [1, 2.5, null, "ü"], "last_modified": 3});
+        let stored = sealed(&value, 1_700_000_000_000_000_123);
+        assert_eq!(decode::<Value>(&stored).unwrap(), value);
+        assert_eq!(stamp_of(&stored).get(), 1_700_000_000_000_000_123);
+    }
+
+    #[test]
+    fn a_new_stamp_leaves_the_value_as_it_was() {
+        for value in [
+            json!("x"),
+            json!({"value": 1, "last_modified": 5}),
+            json!([",", "\"last_modified\": 9}"]),
+        ] {
+            assert_eq!(
+                restamped(&sealed(&value, 1_000_000_000_000_000_000), Stamp::new(7)),
+                sealed(&value, 7)
+            );
+        }
+    }
+
+    #[test]
+    fn the_envelopes_of_python_are_read() {
+        let stored = br#"{"value": {"a": 1}, "last_modified": 1719400000000000000}"#;
+        assert_eq!(decode::<Value>(stored).unwrap(), json!({"a": 1}));
+        assert_eq!(stamp_of(stored).get(), 1_719_400_000_000_000_000);
+    }
+
+    #[test]
+    fn the_value_is_a_part_of_what_is_stored_byte_for_byte() {
+        for (stored, value) in [
+            (
+                r#"{"value": {"b" :1e2,"a": [ ]}, "last_modified": 5}"#,
+                r#"{"b" :1e2,"a": [ ]}"#,
+            ),
+            (
+                r#"{"other": 1, "value":1180591620717411303424 ,"last_modified": 5}"#,
+                "1180591620717411303424",
+            ),
+            (r#" {"a": 1} "#, r#"{"a": 1}"#),
+            ("garbage", ""),
+            (r#"{"value": garbage, "last_modified": 5}"#, ""),
+        ] {
+            assert_eq!(
+                value_of(&Bytes::from_static(stored.as_bytes())).as_str(),
+                value,
+                "{stored}"
+            );
+        }
+        for value in [
+            json!("x"),
+            json!({"value": 1, "last_modified": 5}),
+            json!([",", "\"last_modified\": 9}"]),
+        ] {
+            let sealed = sealed(&value, 17);
+            assert_eq!(own_value_of(&sealed), value_of(&sealed));
+        }
+    }
+
+    #[test]
+    fn only_the_last_bytes_decide_what_an_envelope_is() {
+        for (stored, stamp) in [
+            (r#"{"value":1,"last_modified":5}"#, 5),
+            ("{\"value\":1,\n \"last_modified\":\t5 }\r\n", 5),
+            (r#"{"last_modified": 5, "value": 1}"#, 0),
+            (r#"{"value": "\"last_modified\": 5}"}"#, 0),
+            (r#"{"value": 1, "last_modified": -5}"#, 0),
+            (r#"{"value": 1, "last_modified": 5.0}"#, 0),
+            (
+                r#"{"value": 1, "last_modified": 99999999999999999999999}"#,
+                0,
+            ),
+            (r#"{"value": 1, "last_modified": 4611686018427387905}"#, 0),
+            (
+                r#"{"value": 1, "last_modified": 4611686018427387904}"#,
+                1 << 62,
+            ),
+            ("5", 0),
+            ("", 0),
+            ("}", 0),
+        ] {
+            assert_eq!(stamp_of(stored.as_bytes()).get(), stamp, "{stored}");
+        }
+    }
+
+    #[test]
+    fn json_without_an_envelope_is_the_value_itself() {
+        assert_eq!(
+            decode::<Value>(br#"{"last_modified": 5, "value": 1}"#).unwrap(),
+            json!({"last_modified": 5, "value": 1})
+        );
+        assert_eq!(decode::<i64>(b"5").unwrap(), 5);
+        assert!(decode::<i64>(b"garbage").is_err());
+    }
+
+    #[test]
+    fn every_number_survives_exactly() {
+        for float in [
+            0.1,
+            -0.0,
+            f64::MIN_POSITIVE,
+            5e-324,
+            f64::MAX,
+            1.0 / 3.0,
+            123_456_789.123_456_79,
+        ] {
+            assert_eq!(
+                decode::<f64>(&sealed(&float, 1)).unwrap().to_bits(),
+                float.to_bits()
+            );
+        }
+        assert_eq!(decode::<u64>(&sealed(&u64::MAX, 1)).unwrap(), u64::MAX);
+        assert_eq!(decode::<i64>(&sealed(&i64::MIN, 1)).unwrap(), i64::MIN);
+    }
+
+    #[test]
+    fn a_description_says_what_was_found_without_the_value() {
+        #[derive(Debug, Deserialize)]
+        struct Age {
+            #[allow(dead_code)]
+            age: u8,
+        }
+        let describe =
+            |stored: &str| super::describe(&decode::<Age>(stored.as_bytes()).unwrap_err());
+        assert_eq!(
+            describe(r#"{"age": "secret, expected 5"}"#),
+            "found string where u8 was expected, at line 1 column 28"
+        );
+        assert_eq!(
+            describe(r#"{"age": 300}"#),
+            "found integer where u8 was expected, at line 1 column 11"
+        );
+        assert_eq!(describe("{}"), "missing field `age`, at line 1 column 2");
+        assert_eq!(
+            describe("nonsense"),
+            "found no valid JSON, at line 1 column 2"
+        );
+    }
+
+    #[test]
+    fn what_json_cannot_hold_is_refused() {
+        assert!(Unsealed::encode(&f64::NAN).is_err());
+        assert!(Unsealed::encode(&vec![Some(f32::INFINITY)]).is_err());
+        assert!(
+            Unsealed::encode(&std::collections::HashMap::from([(
+                "a",
+                (1, f64::NEG_INFINITY)
+            )]))
+            .is_err()
+        );
+        assert!(Unsealed::encode(&u128::MAX).is_err());
+        assert!(Unsealed::encode(&(i128::from(i64::MIN) - 1)).is_err());
+    }
+}

@@ -1,0 +1,6 @@
+//! What is stored under a key: the envelope, its JSON text, and changes to it. No I/O and no time.
+
+pub(crate) mod envelope;
+pub(crate) mod json;
+pub(crate) mod mutation;
+pub(crate) mod shape;

@@ -1,0 +1,421 @@
+//! Applying a mutation to what others have made of a value.
+
+use std::borrow::Cow;
+use std::collections::HashSet;
+
+use super::element::Found;
+use super::text::{self, is_space, mismatch};
+use super::tree::{Effect, Node};
+use super::{Action, Amount, Call, Content, Json, Misfit, Mutation, Operation, Seen, Step};
+use crate::base::clock::Stamp;
+
+/// Who wins where an assignment or a removal finds something else than it saw.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Rule {
+    /// The mutation is the latest: what it finds does not matter.
+    Latest,
+    /// What is there has this stamp, and a call that is older than that is superseded at such a
+    /// place. Where it finds what it would write, it is done.
+    NewerWins(Stamp),
+    /// The mutation is for what it saw: a call that finds something else at its place, or finds
+    /// done what it would do, is superseded.
+    Exact,
+}
+
+impl Rule {
+    fn of(self, call: &Call) -> There {
+        match self {
+            _ if call.is_compared => There::Compared {
+                only_removes: call.only_removes(),
+            },
+            Self::NewerWins(found) if found > call.stamp => There::Newer,
+            Self::Latest | Self::NewerWins(_) => There::Older,
+            Self::Exact => There::AsSeen,
+        }
+    }
+}
+
+/// What is at the place of a call, compared with the call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum There {
+    Older,
+    Newer,
+    /// Or the call is superseded.
+    AsSeen,
+    /// Or the call does not apply, whoever is newer. What is gone is removed by a call that does
+    /// nothing but remove.
+    Compared {
+        only_removes: bool,
+    },
+}
+
+/// What a mutation made of a value.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Applied {
+    pub(crate) made: Made,
+    /// The calls that met something newer, by index, and were skipped.
+    pub(crate) superseded: Vec<usize>,
+    /// The calls that do not apply, by index, and were skipped.
+    pub(crate) misfits: Vec<(usize, Misfit)>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) enum Made {
+    /// Nothing was changed.
+    #[default]
+    Nothing,
+    Text(String),
+    /// The whole is removed.
+    Removed,
+}
+
+impl Applied {
+    /// The value as it is now; `None` where nothing was changed, or nothing is left.
+    #[cfg(test)]
+    pub(crate) fn text(&self) -> Option<&str> {
+        match &self.made {
+            Made::Text(text) => Some(text),
+            Made::Nothing | Made::Removed => None,
+        }
+    }
+
+    /// Why the call that `later` rests on was skipped, if it was.
+    fn shared_fate(&self, calls: &[Call], later: &Call) -> Option<Refusal> {
+        let rests = |index: &usize| later.rests_on(&calls[*index]);
+        let superseded = self
+            .superseded
+            .iter()
+            .find(|index| rests(index))
+            .map(|_| Refusal::Superseded);
+        let misfit = || {
+            self.misfits
+                .iter()
+                .find(|(index, _)| rests(index))
+                .map(|_| Refusal::Misfit(Misfit::Changed))
+        };
+        superseded.or_else(misfit)
+    }
+}
+
+/// Applies the calls of a mutation one by one to a value; `None` is an unset key.
+pub(crate) fn apply(value: Option<&str>, mutation: &Mutation, rule: Rule) -> Applied {
+    let mut applied = Applied::default();
+    let whole = value.unwrap_or_default();
+    let trimmed = whole.trim_matches(is_space);
+    let mut root = value.is_some().then(|| Node::from(trimmed));
+    for (index, call) in mutation.calls.iter().enumerate() {
+        // One operation alone changes nothing when it fails.
+        let before = (call.operations.len() > 1).then(|| root.clone());
+        let there = rule.of(call);
+        let fate = applied
+            .shared_fate(&mutation.calls, call)
+            .map_or(Ok(()), Err);
+        let mut operations = call.operations.iter();
+        let result = fate.and_then(|()| {
+            operations.try_for_each(|operation| perform(&mut root, mutation, operation, there))
+        });
+        if let Err(refusal) = result {
+            root = before.unwrap_or(root);
+            match refusal {
+                Refusal::Superseded => applied.superseded.push(index),
+                Refusal::Misfit(misfit) => applied.misfits.push((index, misfit)),
+            }
+        }
+    }
+    let Some(root) = root else {
+        applied.made = if value.is_some() {
+            Made::Removed
+        } else {
+            Made::Nothing
+        };
+        return applied;
+    };
+    let start = whole.len() - whole.trim_start_matches(is_space).len();
+    let mut text = String::with_capacity(whole.len() + 256);
+    text.push_str(&whole[..start]);
+    root.write(&mut text);
+    text.push_str(&whole[start + trimmed.len()..]);
+    if value != Some(&text) {
+        applied.made = Made::Text(text);
+    }
+    applied
+}
+
+/// Applies one operation to a text; `None` where it does not apply.
+pub(super) fn apply_one(text: &str, operation: &Operation) -> Option<String> {
+    let mut root = Node::from(text);
+    match edit(
+        Some(&mut root),
+        None,
+        &operation.path,
+        &operation.action,
+        There::Older,
+    )
+    .ok()?
+    {
+        Effect::Keep => {}
+        Effect::Replace(node) => return Some(node.to_text().into_owned()),
+        Effect::Remove => return None,
+    }
+    Some(root.to_text().into_owned())
+}
+
+enum Refusal {
+    Superseded,
+    Misfit(Misfit),
+}
+
+impl From<Misfit> for Refusal {
+    fn from(misfit: Misfit) -> Self {
+        Self::Misfit(misfit)
+    }
+}
+
+fn perform<'a>(
+    root: &mut Option<Node<'a>>,
+    mutation: &'a Mutation,
+    operation: &'a Operation,
+    there: There,
+) -> Result<(), Refusal> {
+    let Operation { path, action } = operation;
+    match edit(root.as_mut(), mutation.origin.as_ref(), path, action, there)? {
+        Effect::Keep => {}
+        Effect::Replace(node) => *root = Some(node),
+        Effect::Remove => *root = None,
+    }
+    Ok(())
+}
+
+/// Applies an action below `node`; where that is missing, below what it is taken for. What fails
+/// has changed nothing. `there`: what is there, compared with the action.
+fn edit<'a>(
+    node: Option<&mut Node<'a>>,
+    origin: Option<&'a Json>,
+    path: &'a [Step],
+    action: &'a Action,
+    there: There,
+) -> Result<Effect<'a>, Refusal> {
+    let is_removal = matches!(action, Action::Remove { .. });
+    if path.is_empty()
+        && let Some(effect) = assign(node.as_deref(), origin, action, there)?
+    {
+        return Ok(effect);
+    }
+    let mut fresh = None;
+    let node = match (node, origin) {
+        (Some(node), _) => node,
+        (None, None) if is_removal => return there.gone(),
+        (None, origin) => fresh.insert(Node::from(origin.ok_or(Misfit::Unset)?)),
+    };
+    match path.split_first() {
+        None => merge(node, action, there)?,
+        Some((Step::Member(member), rest)) => {
+            let object = node.object()?;
+            let at = object.find(member);
+            let effect = edit(
+                at.map(|at| object.node(at)),
+                member.origin.as_ref(),
+                rest,
+                action,
+                there,
+            )?;
+            object.perform(at, member, effect);
+        }
+        Some((Step::Element(element), rest)) => {
+            let list = node.list()?;
+            match list.find(element) {
+                // An element is removed as it was seen; with another content it is another's.
+                Some(Found::Changed(_)) if is_removal && rest.is_empty() => there.other()?,
+                None if is_removal => return there.gone(),
+                None => return Err(Misfit::Gone.into()),
+                Some(Found::Same(at) | Found::Changed(at)) => {
+                    let effect = edit(Some(list.node(at)), None, rest, action, there)?;
+                    list.perform(at, effect);
+                }
+            }
+        }
+    }
+    Ok(match fresh {
+        // What changes nothing writes nothing.
+        Some(fresh) if origin.is_none_or(|origin| fresh.to_text() != origin.as_str()) => {
+            Effect::Replace(fresh)
+        }
+        _ => Effect::Keep,
+    })
+}
+
+impl There {
+    /// What becomes of a removal of what is gone already.
+    fn gone<'a>(self) -> Result<Effect<'a>, Refusal> {
+        match self {
+            Self::Older | Self::Newer | Self::Compared { only_removes: true } => Ok(Effect::Keep),
+            Self::AsSeen => Err(Refusal::Superseded),
+            Self::Compared {
+                only_removes: false,
+            } => Err(Misfit::Changed.into()),
+        }
+    }
+
+    /// What becomes of the removal of an element that is another by now: it stays.
+    fn other(self) -> Result<(), Refusal> {
+        match self {
+            Self::Older | Self::Newer => Ok(()),
+            Self::AsSeen => Err(Refusal::Superseded),
+            Self::Compared { .. } => Err(Misfit::Changed.into()),
+        }
+    }
+
+    /// What becomes of a change that finds something else than it saw, where that decides.
+    fn differs(self) -> Refusal {
+        match self {
+            Self::Compared { .. } => Misfit::Changed.into(),
+            Self::Older | Self::Newer | Self::AsSeen => Refusal::Superseded,
+        }
+    }
+
+    /// Whether what is found need not be what was seen, for a change that leaves `value`.
+    fn is_done(self, found: Option<&str>, value: &Json) -> bool {
+        let is_found =
+            || found.is_some_and(|found| Content::of(found) == Content::of(value.as_str()));
+        match self {
+            Self::Newer => is_found(),
+            // A number that two have changed to the same is wrong all the same.
+            Self::Compared { .. } => {
+                matches!(value.as_str().as_bytes()[0], b'"' | b't' | b'f' | b'n') && is_found()
+            }
+            Self::Older | Self::AsSeen => false,
+        }
+    }
+}
+
+/// What an assignment or a removal does to `node`; `None` for the other actions.
+fn assign<'a>(
+    node: Option<&Node<'a>>,
+    origin: Option<&'a Json>,
+    action: &'a Action,
+    there: There,
+) -> Result<Option<Effect<'a>>, Refusal> {
+    Ok(Some(match action {
+        Action::Set { value, .. } if there == There::Older => Effect::Replace(value.into()),
+        Action::Set { value, seen } => {
+            let found = node.map(Node::to_text);
+            let found = found.as_deref();
+            // What is missing was seen as what it is taken for, or as missing.
+            let taken_for = found.or(origin.map(Json::as_str));
+            if there == There::Newer && there.is_done(found, value) {
+                Effect::Keep
+            } else if seen.is(found) || seen.is(taken_for) {
+                Effect::Replace(value.into())
+            } else if there.is_done(found, value) {
+                Effect::Keep
+            } else {
+                return Err(there.differs());
+            }
+        }
+        Action::SetIfAbsent { value } if node.is_none() => Effect::Replace(value.into()),
+        Action::SetIfAbsent { .. } if there == There::AsSeen => return Err(Refusal::Superseded),
+        Action::SetIfAbsent { .. } => Effect::Keep,
+        Action::Remove { seen } => match (node, there) {
+            (None, There::AsSeen | There::Compared { .. }) if *seen == Seen::Absent => Effect::Keep,
+            (None, _) => there.gone()?,
+            (Some(_), There::Older) => Effect::Remove,
+            (Some(node), _) if seen.is(Some(&node.to_text())) => Effect::Remove,
+            (Some(_), _) => return Err(there.differs()),
+        },
+        _ => return Ok(None),
+    }))
+}
+
+/// Changes `node` where it is.
+fn merge<'a>(node: &mut Node<'a>, action: &'a Action, there: There) -> Result<(), Refusal> {
+    match action {
+        Action::Add { amount } => {
+            let sum = add(&node.to_text(), amount)?;
+            *node = Node::Text(Cow::Owned(sum));
+        }
+        Action::Append { items } => node.append(items)?,
+        Action::InsertAt { before, items } => {
+            let list = node.list()?;
+            let at = match list.find(before) {
+                Some(Found::Same(at) | Found::Changed(at)) => at,
+                None => before.index,
+            };
+            list.insert(at, items);
+        }
+        Action::Include { items } => {
+            let list = node.list()?;
+            let mut present: HashSet<Content> = list.contents().into_iter().collect();
+            for item in items {
+                if present.insert(Content::of(item.as_str())) {
+                    list.insert(usize::MAX, std::slice::from_ref(item));
+                } else if there == There::AsSeen {
+                    return Err(Refusal::Superseded);
+                }
+            }
+        }
+        Action::Exclude { items } => {
+            let out: HashSet<Content> = items
+                .iter()
+                .map(|item| Content::of(item.as_str()))
+                .collect();
+            let list = node.list()?;
+            let present: HashSet<Content> = list
+                .contents()
+                .into_iter()
+                .filter(|content| out.contains(content))
+                .collect();
+            let is_any_gone = match there {
+                There::AsSeen => present.is_empty(),
+                There::Older | There::Newer | There::Compared { .. } => present.len() < out.len(),
+            };
+            if is_any_gone {
+                there.gone()?;
+            }
+            list.retain(|content| !out.contains(&content));
+        }
+        Action::Set { .. } | Action::SetIfAbsent { .. } | Action::Remove { .. } => {}
+    }
+    Ok(())
+}
+
+/// The text of a sum. Integers are added exactly, floats as floats.
+fn add(text: &str, amount: &Amount) -> Result<String, Misfit> {
+    if text::kind(text) != text::NUMBER {
+        return Err(mismatch(text, text::NUMBER));
+    }
+    serde_json::from_str::<serde::de::IgnoredAny>(text).map_err(|_| Misfit::Invalid)?;
+    match *amount {
+        Amount::Integer { by, min, max } => {
+            if text.contains(['.', 'e', 'E']) {
+                return Err(Misfit::Type {
+                    expected: "an integer",
+                    found: "a float",
+                });
+            }
+            // More digits than an i128 has are out of every range.
+            let sum = text
+                .parse::<i128>()
+                .ok()
+                .and_then(|number| number.checked_add(by));
+            let range = min.max(i64::MIN.into())..=max.min(u64::MAX.into());
+            sum.filter(|sum| range.contains(sum))
+                .map(|sum| sum.to_string())
+                .ok_or(Misfit::Overflow)
+        }
+        Amount::Float { by, single } => {
+            let sum = if single {
+                #[allow(
+                    clippy::cast_possible_truncation,
+                    reason = "the sum of two f32, rounded once"
+                )]
+                let sum =
+                    (f64::from(text.parse::<f32>().map_err(|_| Misfit::Invalid)?) + by) as f32;
+                sum.is_finite().then(|| serde_json::to_string(&sum))
+            } else {
+                let sum = text.parse::<f64>().map_err(|_| Misfit::Invalid)? + by;
+                sum.is_finite().then(|| serde_json::to_string(&sum))
+            };
+            sum.ok_or(Misfit::Overflow)?.map_err(|_| Misfit::Overflow)
+        }
+    }
+}

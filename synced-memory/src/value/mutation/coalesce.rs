@@ -1,0 +1,552 @@
+//! Keeping the operations that wait few: 10,000 pushes are one.
+
+use super::locate::{Place, locate};
+use super::{
+    Action, Amount, Call, Content, Element, Json, Mutation, Operation, Seen, Step, size_of_json,
+};
+use crate::base::clock::Stamp;
+
+/// What happened to the value since the earlier mutation was recorded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Since<'a> {
+    /// Nothing: the later mutation was recorded on this with the earlier one on top.
+    Unchanged(Option<&'a str>),
+    /// Others may have written: an index may mean another element than before.
+    Moved,
+}
+
+/// So many calls are looked back at, from the last one.
+const REACH: usize = 256;
+
+/// Adds the later mutation to the earlier one, such that both apply as they would one after the
+/// other.
+///
+/// Only calls of one operation are merged: the others must apply together or not at all. Merged
+/// calls share their fate. Sums of integers apply wherever the single ones would, and also where
+/// only the way there leaves the range; sums of floats are rounded once and not at each step. Where
+/// others changed the same element of a list, or where the newer wins, fewer merged calls may
+/// apply.
+///
+/// # Errors
+///
+/// Hands the later one back when it takes an unset key for something else.
+pub(crate) fn coalesce(
+    earlier: &mut Mutation,
+    later: Mutation,
+    since: Since<'_>,
+) -> Result<(), Mutation> {
+    if earlier.origin != later.origin {
+        return Err(later);
+    }
+    for mut call in later.calls {
+        match call.operations.len() {
+            0 => {}
+            _ if call.is_compared => add_compared(earlier, call),
+            1 => add(earlier, call.operations.remove(0), call.stamp, since),
+            _ => push(earlier, call),
+        }
+    }
+    Ok(())
+}
+
+/// Makes one call of those that were compared and have a part in common; nothing else is merged
+/// with them.
+fn add_compared(earlier: &mut Mutation, call: Call) {
+    let mut index = earlier.calls.len();
+    let reach = index.saturating_sub(REACH);
+    push(earlier, call);
+    let mut last = index;
+    while index > reach {
+        index -= 1;
+        let (before, merged) = (&earlier.calls[index], &earlier.calls[last]);
+        if !merged.meets(before) {
+            continue;
+        }
+        if !before.is_compared {
+            return;
+        }
+        // Nothing between the two meets the later one: it may as well be made there.
+        let merged = earlier.calls.remove(last);
+        earlier.size -= merged.size();
+        let before = &mut earlier.calls[index];
+        earlier.size -= before.size();
+        before.go_on(merged);
+        earlier.size += before.size();
+        last = index;
+    }
+}
+
+impl Call {
+    /// Whether it compares a part that the other one writes, or one in or around it.
+    pub(super) fn rests_on(&self, earlier: &Self) -> bool {
+        self.is_compared
+            && self
+                .operations
+                .iter()
+                .filter(|later| later.compares())
+                .any(|later| later.meets_any(earlier))
+    }
+
+    /// Whether it applies only where something is as it was seen.
+    pub(super) fn compares(&self) -> bool {
+        self.is_compared && self.operations.iter().any(Operation::compares)
+    }
+
+    /// Whether the two have a part in common, or one has a part in one of the other.
+    fn meets(&self, earlier: &Self) -> bool {
+        self.operations.iter().any(|later| later.meets_any(earlier))
+    }
+
+    /// Goes on with what a later call did to what this one left.
+    fn go_on(&mut self, later: Self) {
+        self.stamp = self.stamp.max(later.stamp);
+        for operation in later.operations {
+            let last = self
+                .operations
+                .iter()
+                .rposition(|earlier| operation.meets(earlier));
+            let is_next = |last: &usize| {
+                let mut between = self.operations[last + 1..].iter();
+                self.operations[*last].is_followed_by(&operation)
+                    && !between.any(|other| other.is_in_list_of(&operation))
+            };
+            match last.filter(is_next) {
+                Some(last) => self.operations[last].follow(operation.action),
+                None => self.operations.push(operation),
+            }
+        }
+    }
+}
+
+impl Operation {
+    /// Whether it applies only where something is as it was seen.
+    fn compares(&self) -> bool {
+        !matches!(
+            self.action,
+            Action::Append { .. } | Action::InsertAt { .. } | Action::Include { .. }
+        )
+    }
+
+    /// Whether it changes the list that a later operation changes: its elements were named when
+    /// that was not made yet.
+    fn is_in_list_of(&self, later: &Self) -> bool {
+        let first = later
+            .path
+            .iter()
+            .position(|step| matches!(step, Step::Element(_)));
+        let adds = matches!(
+            later.action,
+            Action::Append { .. } | Action::InsertAt { .. }
+        );
+        let Some(list) = first.or(adds.then_some(later.path.len())) else {
+            return false;
+        };
+        let is_same = |(one, other): (&Step, &Step)| match (one, other) {
+            (Step::Member(one), Step::Member(other)) => one.overlaps(other),
+            _ => false,
+        };
+        self.path.len() >= list && self.path.iter().zip(&later.path[..list]).all(is_same)
+    }
+
+    fn meets_any(&self, call: &Call) -> bool {
+        call.operations.iter().any(|earlier| self.meets(earlier))
+    }
+
+    /// Whether an earlier operation wrote a part that this one is about, or one in or around it.
+    fn meets(&self, earlier: &Self) -> bool {
+        let depth = self.path.len().min(earlier.path.len());
+        let is_on_the_way =
+            self.path
+                .iter()
+                .zip(&earlier.path)
+                .all(|(one, other)| match (one, other) {
+                    (Step::Member(one), Step::Member(other)) => one.overlaps(other),
+                    (Step::Element(one), Step::Element(other)) => {
+                        one.index == other.index || one.content == other.content
+                    }
+                    _ => true,
+                });
+        // What is added to a list is no part of its other elements.
+        let is_among_them = match (self.path.get(depth), earlier.path.get(depth)) {
+            (Some(Step::Element(element)), None) => earlier.adds(element),
+            (None, Some(Step::Element(element))) => self.is_before(element),
+            _ => true,
+        };
+        is_on_the_way && is_among_them
+    }
+
+    fn adds(&self, element: &Element) -> bool {
+        match &self.action {
+            Action::Append { items } | Action::InsertAt { items, .. } => items
+                .iter()
+                .any(|item| Content::of(item.as_str()) == element.content),
+            _ => true,
+        }
+    }
+
+    fn is_before(&self, element: &Element) -> bool {
+        match &self.action {
+            Action::Append { .. } => false,
+            Action::InsertAt { before, .. } => {
+                before.index == element.index || before.content == element.content
+            }
+            _ => true,
+        }
+    }
+
+    /// Whether a later operation, of the same process and on what this one left, is at the same
+    /// place and can be made in one.
+    fn is_followed_by(&self, later: &Self) -> bool {
+        let is_same_place = match (&self.action, &later.action) {
+            (Action::Set { value, .. }, Action::Set { seen, .. }) => seen.is(Some(value.as_str())),
+            (Action::Append { .. }, Action::Append { .. })
+            | (Action::Include { .. }, Action::Include { .. }) => true,
+            _ => return false,
+        };
+        let Some((last, way)) = self.path.split_last() else {
+            return is_same_place && later.path.is_empty();
+        };
+        let Some((later_last, later_way)) = later.path.split_last() else {
+            return false;
+        };
+        let is_same_step = |one: &Step, other: &Step| match (one, other) {
+            (Step::Member(one), Step::Member(other)) => one.name == other.name,
+            (one, other) => one == other,
+        };
+        let is_same_last = match (last, later_last, &self.action) {
+            // It is named by what this one has made of it.
+            (Step::Element(_), Step::Element(later), Action::Set { value, .. }) => {
+                later.is_the_only(Content::of(value.as_str()))
+            }
+            (last, later_last, _) => is_same_step(last, later_last),
+        };
+        let is_same_way = way.len() == later_way.len()
+            && way
+                .iter()
+                .zip(later_way)
+                .all(|(one, other)| is_same_step(one, other));
+        is_same_place && is_same_last && is_same_way
+    }
+
+    fn follow(&mut self, later: Action) {
+        match (&mut self.action, later) {
+            (Action::Set { value, .. }, Action::Set { value: new, .. }) => *value = new,
+            (Action::Append { items }, Action::Append { items: more }) => items.extend(more),
+            (Action::Include { items }, Action::Include { items: more }) => {
+                for item in more {
+                    if !items.contains(&item) {
+                        items.push(item);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+fn push(earlier: &mut Mutation, call: Call) {
+    earlier.size += call.size();
+    earlier.calls.push(call);
+}
+
+fn remove(earlier: &mut Mutation, index: usize) {
+    earlier.size -= earlier.calls[index].size();
+    earlier.calls.remove(index);
+}
+
+/// From the last to the first.
+fn remove_all(earlier: &mut Mutation, indexes: &[usize]) {
+    for index in indexes {
+        remove(earlier, *index);
+    }
+}
+
+fn add(earlier: &mut Mutation, mut later: Operation, stamp: Stamp, since: Since<'_>) {
+    let alone = |operation| Call {
+        stamp,
+        is_compared: false,
+        operations: vec![operation],
+    };
+    // What is replaced as a whole: the calls that changed something in it.
+    let mut replaced = Vec::new();
+    let mut index = earlier.calls.len();
+    let reach = index.saturating_sub(REACH);
+    while index > reach {
+        index -= 1;
+        match relation(&earlier.calls[index], &later, since) {
+            Relation::Apart => {}
+            Relation::Same => match merge(
+                &mut earlier.calls[index].operations[0],
+                later,
+                since,
+                &mut earlier.size,
+            ) {
+                Merged::Done => {
+                    let call = &mut earlier.calls[index];
+                    call.stamp = call.stamp.max(stamp);
+                    return remove_all(earlier, &replaced);
+                }
+                Merged::Emptied(rest) => {
+                    remove(earlier, index);
+                    later = rest;
+                }
+                Merged::Beside(rest) => later = rest,
+                Merged::Not(rest)
+                    if replaces(&rest)
+                        && since != Since::Moved
+                        && !is_rested_on(&earlier.calls, index, &replaced) =>
+                {
+                    replaced.push(index);
+                    later = rest;
+                }
+                Merged::Not(rest) => return push(earlier, alone(rest)),
+            },
+            Relation::Inside
+                if replaces(&later)
+                    && since != Since::Moved
+                    && !is_rested_on(&earlier.calls, index, &replaced) =>
+            {
+                replaced.push(index);
+            }
+            Relation::Inside | Relation::Tangled => return push(earlier, alone(later)),
+        }
+    }
+    if index == 0
+        && !replaced.is_empty()
+        && let Some(anew) = recorded_anew(&later, earlier.origin.as_ref(), since)
+    {
+        remove_all(earlier, &replaced);
+        later = anew;
+    }
+    push(earlier, alone(later));
+}
+
+/// Whether a later call that stays may need what the one at `index` has made on its way: it goes
+/// the same way.
+fn is_rested_on(calls: &[Call], index: usize, replaced: &[usize]) -> bool {
+    let Some(first) = calls[index]
+        .operations
+        .first()
+        .and_then(|operation| operation.path.first())
+    else {
+        return false;
+    };
+    let is_same = |step: &Step| match (step, first) {
+        (Step::Member(one), Step::Member(other)) => one.overlaps(other),
+        (one, other) => one == other,
+    };
+    let stays = calls
+        .iter()
+        .enumerate()
+        .skip(index + 1)
+        .filter(|(at, _)| !replaced.contains(at));
+    stays
+        .flat_map(|(_, call)| &call.operations)
+        .any(|operation| operation.path.first().is_some_and(is_same))
+}
+
+/// How the operations of an earlier call stand to a later operation.
+#[derive(Debug, PartialEq, Eq)]
+enum Relation {
+    /// Either may be done first.
+    Apart,
+    /// The one operation of the call is at the same place.
+    Same,
+    /// The one operation of the call is below the place.
+    Inside,
+    Tangled,
+}
+
+fn relation(call: &Call, later: &Operation, since: Since<'_>) -> Relation {
+    if let ([operation], false) = (&call.operations[..], call.is_compared) {
+        return relation_of(operation, later, since);
+    }
+    let apart = call
+        .operations
+        .iter()
+        .all(|operation| relation_of(operation, later, since) == Relation::Apart);
+    if apart {
+        Relation::Apart
+    } else {
+        Relation::Tangled
+    }
+}
+
+fn relation_of(earlier: &Operation, later: &Operation, since: Since<'_>) -> Relation {
+    // Below an element nothing is apart: the element is named by its content, which each call
+    // changes, and equal ones by occurrence.
+    let mut below_element = false;
+    for depth in 0.. {
+        match (earlier.path.get(depth), later.path.get(depth)) {
+            (Some(Step::Member(one)), Some(Step::Member(other))) if one.name == other.name => {}
+            (Some(Step::Member(one)), Some(Step::Member(other)))
+                if !one.overlaps(other) && !below_element =>
+            {
+                return Relation::Apart;
+            }
+            (Some(Step::Element(one)), Some(Step::Element(other))) if since != Since::Moved => {
+                // A removed element moves those behind it.
+                let is_removal = earlier.path.len() == depth + 1
+                    && matches!(earlier.action, Action::Remove { .. });
+                if is_removal || one.index != other.index {
+                    return Relation::Tangled;
+                }
+                below_element = true;
+            }
+            (None, None) => return Relation::Same,
+            (Some(_), None) => return Relation::Inside,
+            _ => return Relation::Tangled,
+        }
+    }
+    Relation::Tangled
+}
+
+fn replaces(operation: &Operation) -> bool {
+    match &operation.action {
+        Action::Set { .. } => true,
+        Action::Remove { .. } => !leaves_traces(operation),
+        _ => false,
+    }
+}
+
+/// Whether an assignment at the place and a removal of it are more than the removal: the parents
+/// that it made stay, and an element is only removed with the content that it has been given.
+fn leaves_traces(operation: &Operation) -> bool {
+    let Some((last, parents)) = operation.path.split_last() else {
+        return true;
+    };
+    let is_made = |step: &Step| matches!(step, Step::Member(member) if member.origin.is_some());
+    matches!(last, Step::Element(_)) || parents.iter().any(is_made)
+}
+
+/// The same assignment or removal, recorded on what is there without the calls that it replaces.
+fn recorded_anew(
+    operation: &Operation,
+    origin: Option<&Json>,
+    since: Since<'_>,
+) -> Option<Operation> {
+    let Since::Unchanged(base) = since else {
+        return None;
+    };
+    let places: Vec<Place> = operation.path.iter().map(Step::place).collect();
+    let spot = locate(base, origin, &places).ok()?;
+    let found = Seen::from(spot.found.filter(|_| spot.exists).map(Content::of));
+    let action = match &operation.action {
+        Action::Set { value, .. } => Action::Set {
+            value: value.clone(),
+            seen: found,
+        },
+        _ => Action::Remove { seen: found },
+    };
+    Some(Operation {
+        path: spot.path,
+        action,
+    })
+}
+
+enum Merged {
+    /// The later one is in the earlier one.
+    Done,
+    /// There is nothing left of the earlier one.
+    Emptied(Operation),
+    /// Now either may be done first.
+    Beside(Operation),
+    Not(Operation),
+}
+
+/// Merges two operations at the same place, and adjusts `size` by what that adds and frees: counted
+/// anew each time, 10,000 pushes would be slow.
+fn merge(earlier: &mut Operation, later: Operation, since: Since<'_>, size: &mut usize) -> Merged {
+    use Action::{Add, Append, Exclude, Include, Remove, Set, SetIfAbsent};
+    let leaves_traces = leaves_traces(earlier);
+    match (&mut earlier.action, later.action) {
+        (Append { items }, Append { items: more }) => {
+            *size += size_of_json(&more);
+            items.extend(more);
+        }
+        (Add { amount }, Add { amount: more }) if sum(amount, &more).is_some() => {
+            *amount = sum(amount, &more).unwrap_or(*amount);
+        }
+        (Set { value, .. }, Set { value: new, seen }) if has_seen(seen, value, since) => {
+            *size = *size + new.as_str().len() - value.as_str().len();
+            *value = new;
+        }
+        (Set { value, seen: first }, Remove { seen })
+            if has_seen(seen, value, since) && !leaves_traces =>
+        {
+            *size -= value.as_str().len();
+            earlier.action = Remove { seen: *first };
+        }
+        (Remove { .. }, Remove { seen: Seen::Absent })
+        | (SetIfAbsent { .. }, SetIfAbsent { .. }) => {}
+        (Include { items }, Include { items: more })
+        | (Exclude { items }, Exclude { items: more }) => {
+            for item in more {
+                if !items.contains(&item) {
+                    *size += size_of_json(std::slice::from_ref(&item));
+                    items.push(item);
+                }
+            }
+        }
+        // Sets have no order: what is taken in last is in, what is taken out last is out.
+        (Include { items }, action @ Exclude { .. })
+        | (Exclude { items }, action @ Include { .. }) => {
+            *size -= size_of_json(items);
+            if let Include { items: other } | Exclude { items: other } = &action {
+                let other: Vec<Content> = other
+                    .iter()
+                    .map(|item| Content::of(item.as_str()))
+                    .collect();
+                items.retain(|item| !other.contains(&Content::of(item.as_str())));
+            }
+            *size += size_of_json(items);
+            let later = Operation {
+                path: later.path,
+                action,
+            };
+            return if items.is_empty() {
+                Merged::Emptied(later)
+            } else {
+                Merged::Beside(later)
+            };
+        }
+        (_, action) => {
+            return Merged::Not(Operation {
+                path: later.path,
+                action,
+            });
+        }
+    }
+    Merged::Done
+}
+
+/// Whether the later operation was recorded on what the earlier one has set.
+fn has_seen(seen: Seen, value: &Json, since: Since<'_>) -> bool {
+    since != Since::Moved || seen.is(Some(value.as_str()))
+}
+
+fn sum(one: &Amount, other: &Amount) -> Option<Amount> {
+    match (*one, *other) {
+        (
+            Amount::Integer { by, min, max },
+            Amount::Integer {
+                by: more,
+                min: low,
+                max: high,
+            },
+        ) => {
+            let by = by.checked_add(more).filter(|_| (min, max) == (low, high))?;
+            Some(Amount::Integer { by, min, max })
+        }
+        (
+            Amount::Float { by, single },
+            Amount::Float {
+                by: more,
+                single: also,
+            },
+        ) => Some(by + more)
+            .filter(|by| by.is_finite() && single == also)
+            .map(|by| Amount::Float { by, single }),
+        _ => None,
+    }
+}

@@ -1,0 +1,424 @@
+//! What a JSON text says, as one number: two texts that read the same have the same content.
+//!
+//! White space, escapes, the order of members and the spelling of a float (`1e2`, `100.0`) do not
+//! count, since another program that rewrites a value changes them; of duplicate members the last
+//! one counts. Integers are compared exactly, of whatever length. The number is on disk (in
+//! journals) and must not change from version to version.
+
+use serde::{Deserialize, Serialize};
+
+use crate::value::shape::{Children, PLAIN, Shape};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct Content(u64);
+
+impl Content {
+    /// The content of a valid text.
+    pub(crate) fn of(text: &str) -> Self {
+        Self(Walk { text, at: 0 }.value(0))
+    }
+
+    /// The same where the order of members counts.
+    pub(super) fn with_order(text: &str) -> Self {
+        Self::of_value(text, &PLAIN)
+    }
+
+    /// The content of a value that its type has written so: order counts but in maps and sets.
+    pub(super) fn of_value(text: &str, shape: &Shape) -> Self {
+        Self(Walk { text, at: 0 }.shaped(shape, false, 0))
+    }
+
+    /// The same where also within what is one part order does not count: a type that hides a set in
+    /// it writes its members in another order each time.
+    pub(super) fn of_members(text: &str, shape: &Shape) -> Self {
+        Self(Walk { text, at: 0 }.shaped(shape, true, 0))
+    }
+}
+
+/// As deep as `serde_json` reads; what is deeper counts letter by letter.
+const DEPTH: usize = 128;
+
+const LIST: u64 = 1;
+const OBJECT: u64 = 2;
+const STRING: u64 = 3;
+const FLOAT: u64 = 4;
+const OTHER: u64 = 5;
+
+/// Walks over a text that is valid; over any other it goes without a panic, to some number.
+struct Walk<'a> {
+    text: &'a str,
+    at: usize,
+}
+
+impl<'a> Walk<'a> {
+    fn value(&mut self, depth: usize) -> u64 {
+        match self.peek() {
+            Some(b'{') if depth < DEPTH => self.object(depth),
+            Some(b'[') if depth < DEPTH => self.list(depth),
+            Some(b'{' | b'[') => bytes(OTHER, self.nested().as_bytes()),
+            Some(b'"') => string(self.quoted()),
+            _ => self.scalar(),
+        }
+    }
+
+    /// `hides_order`: within a part no order counts.
+    fn shaped(&mut self, shape: &Shape, hides_order: bool, depth: usize) -> u64 {
+        let (is_ordered, children) = match shape {
+            Shape::Part(children) => (!hides_order, children),
+            Shape::List(children) => (true, children),
+            Shape::Unordered(children) | Shape::Set(children) | Shape::Map(children) => {
+                (false, children)
+            }
+            Shape::Json => return self.value(depth),
+            Shape::Fields(fields) => {
+                return self.shaped_members(true, depth, hides_order, |at| {
+                    // A text that is not of this shape has others.
+                    fields.get(at).map_or(&PLAIN, |(_, shape)| shape)
+                });
+            }
+        };
+        match self.peek() {
+            Some(b'{') if depth < DEPTH => {
+                self.shaped_members(is_ordered, depth, hides_order, |at| children.at(at))
+            }
+            Some(b'[') if depth < DEPTH => {
+                self.shaped_elements(is_ordered, depth, hides_order, children)
+            }
+            _ => self.value(depth),
+        }
+    }
+
+    fn shaped_elements(
+        &mut self,
+        is_ordered: bool,
+        depth: usize,
+        hides_order: bool,
+        children: &Children,
+    ) -> u64 {
+        self.at += 1;
+        let mut elements = Vec::new();
+        while self.goes_on(b']') {
+            elements.push(self.shaped(children.at(elements.len()), hides_order, depth + 1));
+        }
+        if !is_ordered {
+            elements.sort_unstable();
+        }
+        elements.into_iter().fold(mix(LIST), join)
+    }
+
+    fn shaped_members<'s>(
+        &mut self,
+        is_ordered: bool,
+        depth: usize,
+        hides_order: bool,
+        child: impl Fn(usize) -> &'s Shape,
+    ) -> u64 {
+        if self.peek() != Some(b'{') {
+            return self.value(depth);
+        }
+        self.at += 1;
+        let mut members = Vec::new();
+        while self.goes_on(b'}') {
+            let name = if self.peek() == Some(b'"') {
+                string(self.quoted())
+            } else {
+                self.scalar()
+            };
+            self.skip(b':');
+            members.push((
+                name,
+                self.shaped(child(members.len()), hides_order, depth + 1),
+            ));
+        }
+        if !is_ordered {
+            members.sort_unstable();
+        }
+        members
+            .into_iter()
+            .fold(mix(OBJECT), |hash, (name, value)| {
+                join(join(hash, name), value)
+            })
+    }
+
+    fn list(&mut self, depth: usize) -> u64 {
+        self.at += 1;
+        let mut hash = mix(LIST);
+        while self.goes_on(b']') {
+            hash = join(hash, self.value(depth + 1));
+        }
+        hash
+    }
+
+    fn object(&mut self, depth: usize) -> u64 {
+        self.at += 1;
+        let mut members = Vec::new();
+        while self.goes_on(b'}') {
+            let name = if self.peek() == Some(b'"') {
+                string(self.quoted())
+            } else {
+                self.scalar()
+            };
+            self.skip(b':');
+            members.push((name, self.value(depth + 1)));
+        }
+        members.sort_by_key(|(name, _)| *name);
+        let mut hash = mix(OBJECT);
+        for (index, (name, value)) in members.iter().enumerate() {
+            if members.get(index + 1).is_none_or(|(next, _)| next != name) {
+                hash = join(join(hash, *name), *value);
+            }
+        }
+        hash
+    }
+
+    fn scalar(&mut self) -> u64 {
+        let rest = &self.text.as_bytes()[self.at..];
+        let ends = |byte: &u8| {
+            matches!(
+                byte,
+                b',' | b':' | b']' | b'}' | b' ' | b'\t' | b'\n' | b'\r'
+            )
+        };
+        // At least one byte, so that the walk always goes on.
+        let length = rest
+            .iter()
+            .position(ends)
+            .unwrap_or(rest.len())
+            .max(1)
+            .min(rest.len());
+        self.at += length;
+        number(&rest[..length])
+    }
+
+    /// A string with its quotes.
+    fn quoted(&mut self) -> &'a str {
+        let start = self.at;
+        let text = self.text.as_bytes();
+        self.at += 1;
+        while let Some(byte) = text.get(self.at) {
+            self.at += 1;
+            match byte {
+                b'"' => break,
+                b'\\' => self.at = text.len().min(self.at + 1),
+                _ => {}
+            }
+        }
+        self.since(start)
+    }
+
+    /// A list or an object as it is written, however deep.
+    fn nested(&mut self) -> &'a str {
+        let start = self.at;
+        let mut open = 0_usize;
+        while let Some(byte) = self.text.as_bytes().get(self.at) {
+            match byte {
+                b'"' => {
+                    self.quoted();
+                    continue;
+                }
+                b'{' | b'[' => open += 1,
+                b'}' | b']' => open -= 1,
+                _ => {}
+            }
+            self.at += 1;
+            if open == 0 {
+                break;
+            }
+        }
+        self.since(start)
+    }
+
+    fn since(&self, start: usize) -> &'a str {
+        self.text.get(start..self.at).unwrap_or_default()
+    }
+
+    fn peek(&mut self) -> Option<u8> {
+        let text = self.text.as_bytes();
+        while matches!(text.get(self.at), Some(b' ' | b'\t' | b'\n' | b'\r')) {
+            self.at += 1;
+        }
+        text.get(self.at).copied()
+    }
+
+    fn skip(&mut self, byte: u8) -> bool {
+        let found = self.peek() == Some(byte);
+        self.at += usize::from(found);
+        found
+    }
+
+    /// Whether there is one more before `end`, which is skipped, as are commas.
+    fn goes_on(&mut self, end: u8) -> bool {
+        !self.skip(end) && (self.skip(b',') || self.peek().is_some())
+    }
+}
+
+fn string(quoted: &str) -> u64 {
+    let inner = quoted.as_bytes();
+    if inner.contains(&b'\\') {
+        // A lone surrogate, which Python writes and Rust does not read, counts as it is written.
+        if let Ok(read) = serde_json::from_str::<String>(quoted) {
+            return bytes(STRING, read.as_bytes());
+        }
+    }
+    bytes(
+        STRING,
+        inner
+            .get(1..inner.len().saturating_sub(1))
+            .unwrap_or_default(),
+    )
+}
+
+fn number(text: &[u8]) -> u64 {
+    let integer = text != b"-0" && !text.iter().any(|byte| matches!(byte, b'.' | b'e' | b'E'));
+    let starts = text
+        .first()
+        .is_some_and(|byte| matches!(byte, b'-' | b'0'..=b'9'));
+    let read = std::str::from_utf8(text).ok().filter(|_| starts);
+    match read {
+        Some(read) if !integer => match read.parse::<f64>() {
+            Ok(float) if float.is_finite() => mix(mix(FLOAT) ^ float.to_bits()),
+            _ => bytes(OTHER, text),
+        },
+        _ => bytes(OTHER, text),
+    }
+}
+
+fn bytes(tag: u64, bytes: &[u8]) -> u64 {
+    let mut hash = mix(tag ^ (bytes.len() as u64).rotate_left(32));
+    let mut chunks = bytes.chunks_exact(8);
+    for chunk in &mut chunks {
+        hash = mix(hash ^ u64::from_le_bytes(chunk.try_into().expect("chunks of eight")));
+    }
+    let mut last = [0; 8];
+    last[..chunks.remainder().len()].copy_from_slice(chunks.remainder());
+    mix(hash ^ u64::from_le_bytes(last))
+}
+
+/// Not an exclusive or: a list and its elements are hashes of one kind, and would cancel out.
+fn join(hash: u64, next: u64) -> u64 {
+    mix(hash.wrapping_mul(0xff51_afd7_ed55_8ccd).wrapping_add(next))
+}
+
+/// One step of `SplitMix64` (<https://prng.di.unimi.it/splitmix64.c>).
+fn mix(state: u64) -> u64 {
+    let state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let state = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let state = (state ^ (state >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    state ^ (state >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_that_read_the_same_have_the_same_content() {
+        for (one, other) in [
+            (r#"{"a": [1, 2], "b": "A"}"#, r#"{"b":"\u0041","a":[1,2]}"#),
+            (r#"{"a": 1, "a": 2}"#, r#"{"a": 2}"#),
+            (r#"{"\u0061": 1, "a": 2}"#, r#"{"a": 2}"#),
+            ("1e2", "100.0"),
+            ("-0", "-0.0"),
+            ("[ ]", "[]"),
+            ("\"\\u00fc\"", "\"ü\""),
+        ] {
+            assert_eq!(Content::of(one), Content::of(other), "{one} and {other}");
+        }
+    }
+
+    #[test]
+    fn texts_that_read_differently_have_different_contents() {
+        let deep = |last: &str| format!("{}{last}{}", "[".repeat(200), "]".repeat(200));
+        let texts = [
+            "1",
+            "1.0",
+            "-1",
+            "0",
+            "-0",
+            "true",
+            "false",
+            "null",
+            "\"1\"",
+            "\"\"",
+            "[]",
+            "{}",
+            "[1]",
+            "[[1]]",
+            "[1,2]",
+            "[2,1]",
+            "[[1],2]",
+            "[[1,2]]",
+            "[[]]",
+            "[[],[]]",
+            "[[],[[]]]",
+            "[[[]]]",
+            "[{}]",
+            "[[],{}]",
+            "\"true\"",
+            "\"null\"",
+            r#"{"a":1}"#,
+            r#"{"a":1,"b":2}"#,
+            r#"{"a":2,"b":1}"#,
+            r#"["a",1]"#,
+            "1180591620717411303424",
+            "1180591620717411303425",
+            "1.0e400",
+            "1.0e401",
+            "\"\\ud800\"",
+            "\"\\ud801\"",
+        ];
+        let mut texts: Vec<String> = texts.map(str::to_owned).into();
+        texts.extend([deep("1"), deep("2")]);
+        for (index, one) in texts.iter().enumerate() {
+            for other in &texts[index + 1..] {
+                assert_ne!(Content::of(one), Content::of(other), "{one} and {other}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_integer_beyond_64_bits_counts_exactly() {
+        assert_ne!(
+            Content::of("1180591620717411303424"),
+            Content::of("1.1805916207174113e21")
+        );
+        assert_ne!(
+            Content::of("18446744073709551615"),
+            Content::of("18446744073709551614")
+        );
+    }
+
+    #[test]
+    fn order_counts_but_in_maps_and_sets() {
+        let of = |text: &str, shape: &Shape| Content::of_value(text, shape);
+        let (list, set) = (
+            Shape::List(Children::default()),
+            Shape::Set(Children::default()),
+        );
+        assert_eq!(of("[1,2]", &set), of("[2, 1]", &set));
+        assert_ne!(of("[1,2]", &list), of("[2,1]", &list));
+        let (part, unordered) = (Shape::default(), Shape::Unordered(Children::default()));
+        let (one, other) = (r#"{"a":[1,2],"b":0}"#, r#"{"b":0,"a":[1,2]}"#);
+        assert_ne!(of(one, &part), of(other, &part));
+        assert_eq!(of(one, &unordered), of(other, &unordered));
+        assert_eq!(of(one, &Shape::Json), of(other, &Shape::Json));
+        let hidden = r#"{"b":0,"a":[2,1]}"#;
+        assert_ne!(of(one, &unordered), of(hidden, &unordered));
+        assert_eq!(
+            Content::of_members(one, &part),
+            Content::of_members(hidden, &part)
+        );
+        assert_ne!(
+            Content::of_members("[[1,2]]", &list),
+            Content::of_members("[[1,1]]", &list)
+        );
+    }
+
+    #[test]
+    fn contents_are_the_same_in_every_version() {
+        let text =
+            r#"{"a": [1, 2.5, "ü", null], "b": {"c": true, "long": "more than eight bytes"}}"#;
+        assert_eq!(Content::of(text), Content(17_886_777_688_140_486_515));
+    }
+}

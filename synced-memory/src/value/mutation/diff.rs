@@ -1,0 +1,521 @@
+//! What a closure made of a value, as operations on what is stored.
+//!
+//! It is cut along what the type declares to be merged, and no deeper. Where something is stored in
+//! another form than its type writes (an older name, another spelling), the nearest part that is
+//! named surely goes as a whole.
+
+use std::collections::{HashMap, HashSet};
+
+use super::encoded::{Encoded, View};
+use super::list::{Editor, is_permutation, kept};
+use super::locate::{Place, locate};
+use super::text::{self, elements, is_space, kind, members};
+use super::{Action, Content, Json, Member, Operation, Seen, Step};
+use crate::value::shape::{Field, PLAIN, Shape};
+
+/// As deep as values are read.
+const DEPTH: usize = 128;
+
+/// Where a part is in what a closure left.
+pub(crate) type Location = Vec<Key>;
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) enum Key {
+    Name(String),
+    Index(usize),
+}
+
+/// What changed from `before` to `after`, as operations on `stored`, which is what `before` was
+/// read from. `whole`: parts that go as a whole, whether they have changed or not.
+pub(crate) fn diff(
+    stored: &str,
+    before: &Encoded,
+    after: &Encoded,
+    whole: &[Location],
+) -> Vec<Operation> {
+    let mut diff = Diff {
+        whole,
+        here: Vec::new(),
+    };
+    diff.value(stored.trim_matches(is_space), before.view(), after.view())
+}
+
+/// The smallest part in which what came of `applied` is not what was to come.
+pub(crate) fn first_difference(applied: &Encoded, expected: &Encoded) -> Option<Location> {
+    let mut location = Vec::new();
+    differs(applied.view(), expected.view(), &mut location).then_some(location)
+}
+
+/// Operations with paths from the place that `path` leads to in `text`, as operations with paths
+/// from there. Each names the elements on its way by what the ones before it have left there.
+pub(crate) fn within(text: &str, path: &[Step], operations: Vec<Operation>) -> Vec<Operation> {
+    let to_element = path
+        .iter()
+        .position(|step| matches!(step, Step::Element(_)));
+    let named = to_element
+        .filter(|_| operations.len() > 1)
+        .and_then(|at| within_element(text, path, at, &operations));
+    named.unwrap_or_else(|| {
+        operations
+            .into_iter()
+            .map(|operation| operation.below(path))
+            .collect()
+    })
+}
+
+/// The same where the step `at` of the path is the first to an element.
+fn within_element(
+    text: &str,
+    path: &[Step],
+    at: usize,
+    operations: &[Operation],
+) -> Option<Vec<Operation>> {
+    let (way, rest) = path.split_at(at);
+    let Some(Step::Element(element)) = rest.first() else {
+        return None;
+    };
+    let places: Vec<Place> = way.iter().map(Step::place).collect();
+    let list = elements(locate(Some(text), None, &places).ok()?.found?).ok()?;
+    let stored = *list.get(element.index)?;
+    let contents = list.iter().map(|element| Content::of(element)).collect();
+    let mut editor = Editor {
+        contents,
+        operations: Vec::new(),
+    };
+    editor.make(
+        element.index,
+        stored,
+        within(stored, &rest[1..], operations.to_vec()),
+    )?;
+    Some(within(text, way, editor.operations))
+}
+
+/// A part of valid JSON.
+fn json(text: &str) -> Json {
+    Json::parse(text.to_owned()).expect("a part of valid JSON is valid")
+}
+
+pub(super) fn here(action: Action) -> Operation {
+    Operation {
+        path: Vec::new(),
+        action,
+    }
+}
+
+/// `before`: the shape of what was read from `stored`.
+pub(super) fn set(stored: &str, before: &Shape, after: &str) -> Operation {
+    // In a type that is not known the order of members may be what was changed.
+    let has_order = *before == PLAIN && stored.contains('{');
+    let seen = if has_order {
+        Seen::Ordered(Content::with_order(stored))
+    } else {
+        Seen::Content(Content::of(stored))
+    };
+    here(Action::Set {
+        value: json(after),
+        seen,
+    })
+}
+
+fn remove(stored: &str) -> Operation {
+    here(Action::Remove {
+        seen: Seen::Content(Content::of(stored)),
+    })
+}
+
+fn add(after: &str) -> Operation {
+    here(Action::Set {
+        value: json(after),
+        seen: Seen::Absent,
+    })
+}
+
+pub(super) fn below(step: &Step, operations: Vec<Operation>) -> impl Iterator<Item = Operation> {
+    operations.into_iter().map(move |mut operation| {
+        operation.path.insert(0, step.clone());
+        operation
+    })
+}
+
+struct Diff<'w> {
+    whole: &'w [Location],
+    here: Location,
+}
+
+impl Diff<'_> {
+    /// The paths are from here.
+    fn value(&mut self, stored: &str, before: View<'_>, after: View<'_>) -> Vec<Operation> {
+        let parts = if self.goes_as_a_whole() {
+            None
+        } else {
+            self.parts(stored, before, after)
+        };
+        parts.unwrap_or_else(|| vec![set(stored, before.shape, after.text)])
+    }
+
+    /// `None` where it is one part.
+    fn parts(&mut self, stored: &str, before: View<'_>, after: View<'_>) -> Option<Vec<Operation>> {
+        if !self.goes_whole_below() && before.is_same(after) {
+            return Some(Vec::new());
+        }
+        if self.here.len() >= DEPTH {
+            return None;
+        }
+        match (
+            before.shape,
+            after.shape,
+            [kind(stored), kind(before.text), kind(after.text)],
+        ) {
+            (Shape::Fields(old), Shape::Fields(new), [text::OBJECT, ..]) => {
+                self.fields(stored, (before.text, old), (after.text, new))
+            }
+            (Shape::Map(old), Shape::Map(new), [text::OBJECT, ..]) => self.map(
+                stored,
+                (before.text, &|at| old.at(at)),
+                (after.text, &|at| new.at(at)),
+            ),
+            (Shape::List(old), Shape::List(new), [text::LIST, ..]) => self.list(
+                stored,
+                (before.text, &|at| old.at(at)),
+                (after.text, &|at| new.at(at)),
+            ),
+            (Shape::Set(_), Shape::Set(_), [text::LIST, ..]) => set_members(stored, before, after),
+            (Shape::Json, Shape::Json, [text::OBJECT, text::OBJECT, text::OBJECT]) => self.map(
+                stored,
+                (before.text, &|_| &Shape::Json),
+                (after.text, &|_| &Shape::Json),
+            ),
+            (Shape::Json, Shape::Json, [text::LIST, text::LIST, text::LIST]) => self.list(
+                stored,
+                (before.text, &|_| &Shape::Json),
+                (after.text, &|_| &Shape::Json),
+            ),
+            _ => None,
+        }
+    }
+
+    fn goes_as_a_whole(&self) -> bool {
+        self.whole.contains(&self.here)
+    }
+
+    fn goes_whole_below(&self) -> bool {
+        self.whole.iter().any(|whole| whole.starts_with(&self.here))
+    }
+
+    fn child(
+        &mut self,
+        key: Key,
+        stored: &str,
+        before: View<'_>,
+        after: View<'_>,
+    ) -> Vec<Operation> {
+        self.here.push(key);
+        let operations = self.value(stored, before, after);
+        self.here.pop();
+        operations
+    }
+
+    fn is_untouched(&mut self, key: Key, before: View<'_>, after: View<'_>) -> bool {
+        self.here.push(key);
+        let goes_whole = self.goes_whole_below();
+        self.here.pop();
+        !goes_whole && before.is_same(after)
+    }
+
+    /// A struct that is merged by field. Its members are found under their older names too; one
+    /// that is missing is taken for what the type reads there.
+    fn fields(
+        &mut self,
+        stored: &str,
+        (before, old): (&str, &[(Field, Shape)]),
+        (after, new): (&str, &[(Field, Shape)]),
+    ) -> Option<Vec<Operation>> {
+        let (stored, before, after) = (
+            read_members(stored)?,
+            read_members(before)?,
+            read_members(after)?,
+        );
+        let [stored, before, after] = [&stored, &before, &after].map(|members| by_name(members));
+        let mut operations = Vec::new();
+        for (field, shape) in old {
+            let mut member = Member::aliased(field.name, field.aliases);
+            let found = member.names().find_map(|name| stored.get(name).copied());
+            let old = View::new(before.get(field.name)?, shape);
+            let now = new.iter().find(|(other, _)| other.name == field.name);
+            let changes = match now {
+                Some((_, shape)) => {
+                    let new = View::new(after.get(field.name)?, shape);
+                    member.origin = found.is_none().then(|| json(old.text));
+                    self.child(
+                        Key::Name(field.name.to_owned()),
+                        found.unwrap_or(old.text),
+                        old,
+                        new,
+                    )
+                }
+                None => found.map(remove).into_iter().collect(),
+            };
+            operations.extend(below(&Step::Member(member), changes));
+        }
+        for (field, _) in new
+            .iter()
+            .filter(|(field, _)| !before.contains_key(field.name))
+        {
+            let member = Member::aliased(field.name, field.aliases);
+            let found = member.names().find_map(|name| stored.get(name).copied());
+            let new = after.get(field.name)?;
+            let change = found.map_or_else(|| add(new), |found| set(found, &PLAIN, new));
+            operations.extend(below(&Step::Member(member), vec![change]));
+        }
+        Some(operations)
+    }
+
+    /// `None` where an entry that has changed is stored under another spelling of its key.
+    fn map<'s>(
+        &mut self,
+        stored: &str,
+        (before, old_shape): (&str, &dyn Fn(usize) -> &'s Shape),
+        (after, new_shape): (&str, &dyn Fn(usize) -> &'s Shape),
+    ) -> Option<Vec<Operation>> {
+        let (stored, before, after) = (
+            read_members(stored)?,
+            read_members(before)?,
+            read_members(after)?,
+        );
+        let stored = by_name(&stored);
+        let places = |members: &[(String, &str)]| -> HashMap<String, usize> {
+            members
+                .iter()
+                .enumerate()
+                .map(|(at, (name, _))| (name.clone(), at))
+                .collect()
+        };
+        let (in_before, in_after) = (places(&before), places(&after));
+        let mut operations = Vec::new();
+        for (at, (name, old)) in before.iter().enumerate() {
+            let old = View::new(old, old_shape(at));
+            let changes = match in_after.get(name) {
+                Some(to) => {
+                    let (new, key) = (
+                        View::new(after[*to].1, new_shape(*to)),
+                        Key::Name(name.clone()),
+                    );
+                    if self.is_untouched(key.clone(), old, new) {
+                        continue;
+                    }
+                    self.child(key, stored.get(&**name)?, old, new)
+                }
+                None => vec![remove(stored.get(&**name)?)],
+            };
+            operations.extend(below(&Step::Member(Member::new(name)), changes));
+        }
+        for (name, new) in after
+            .iter()
+            .filter(|(name, _)| !in_before.contains_key(name))
+        {
+            if stored.contains_key(&**name) {
+                return None;
+            }
+            operations.extend(below(&Step::Member(Member::new(name)), vec![add(new)]));
+        }
+        Some(operations)
+    }
+
+    fn list<'s>(
+        &mut self,
+        stored: &str,
+        (before, old_shape): (&str, &dyn Fn(usize) -> &'s Shape),
+        (after, new_shape): (&str, &dyn Fn(usize) -> &'s Shape),
+    ) -> Option<Vec<Operation>> {
+        let [stored, old, new] = [stored, before, after].map(|list| elements(list).ok());
+        let (stored, old, new) = (stored?, old?, new?);
+        if stored.len() != old.len() {
+            return None;
+        }
+        let old = Elements::new(&old, old_shape);
+        let new = Elements::new(&new, new_shape);
+        let kept = kept(&old.contents, &new.contents);
+        let (count, most) = (old.views.len(), old.views.len().max(new.views.len()));
+        let is_replaced =
+            kept.is_empty() && count != new.views.len() && count > 0 && !new.views.is_empty();
+        if is_replaced || (kept.len() * 2 < most && is_permutation(&old.contents, &new.contents)) {
+            return None;
+        }
+        let contents = stored.iter().map(|element| Content::of(element)).collect();
+        let mut editor = Editor {
+            contents,
+            operations: Vec::new(),
+        };
+        // From the end, so that the indexes before stay what they are.
+        let mut end = (old.views.len(), new.views.len());
+        for start in kept.into_iter().rev().map(Some).chain([None]) {
+            let first = start.map_or((0, 0), |(from, to)| (from + 1, to + 1));
+            let pairs = (end.0 - first.0).min(end.1 - first.1);
+            let items: Vec<Json> = new.views[first.1 + pairs..end.1]
+                .iter()
+                .map(|item| json(item.text))
+                .collect();
+            for at in (first.0 + pairs..end.0).rev() {
+                editor.remove(at);
+            }
+            editor.insert(first.0 + pairs, items);
+            for at in (0..pairs).rev() {
+                let (from, to) = (first.0 + at, first.1 + at);
+                let changes =
+                    self.child(Key::Index(to), stored[from], old.views[from], new.views[to]);
+                editor.change(
+                    from,
+                    stored[from],
+                    (old.views[from].shape, new.views[to].text),
+                    changes,
+                );
+            }
+            end = start.unwrap_or_default();
+            if start.is_some() && !self.whole.is_empty() {
+                // One that is as it was may yet go as a whole.
+                let changes = self.child(
+                    Key::Index(end.1),
+                    stored[end.0],
+                    old.views[end.0],
+                    new.views[end.1],
+                );
+                editor.change(
+                    end.0,
+                    stored[end.0],
+                    (old.views[end.0].shape, new.views[end.1].text),
+                    changes,
+                );
+            }
+        }
+        Some(editor.operations)
+    }
+}
+
+/// The elements of a list, and numbers by which equal ones are told.
+struct Elements<'a> {
+    views: Vec<View<'a>>,
+    contents: Vec<Content>,
+}
+
+impl<'a> Elements<'a> {
+    fn new<'s: 'a>(elements: &[&'a str], shape: &dyn Fn(usize) -> &'s Shape) -> Self {
+        let views: Vec<View<'a>> = elements
+            .iter()
+            .enumerate()
+            .map(|(at, text)| View::new(text, shape(at)))
+            .collect();
+        Self {
+            contents: views.iter().map(|view| view.content()).collect(),
+            views,
+        }
+    }
+}
+
+/// What went out of a set and came into it; `None` where something that went is stored in another
+/// spelling.
+fn set_members(stored: &str, before: View<'_>, after: View<'_>) -> Option<Vec<Operation>> {
+    let (Shape::Set(old_shapes), Shape::Set(new_shapes)) = (before.shape, after.shape) else {
+        return None;
+    };
+    let [stored, old, new] = [stored, before.text, after.text].map(|list| elements(list).ok());
+    let (stored, old, new) = (stored?, old?, new?);
+    let old = Elements::new(&old, &|at| old_shapes.at(at));
+    let new = Elements::new(&new, &|at| new_shapes.at(at));
+    let stored: HashSet<Content> = stored.iter().map(|element| Content::of(element)).collect();
+    let missing = |of: &Elements<'_>, from: &Elements<'_>| -> Vec<Json> {
+        let there: HashSet<Content> = from.contents.iter().copied().collect();
+        let all = of.views.iter().zip(&of.contents);
+        all.filter(|(_, content)| !there.contains(content))
+            .map(|(view, _)| json(view.text))
+            .collect()
+    };
+    let (gone, come) = (missing(&old, &new), missing(&new, &old));
+    if gone
+        .iter()
+        .any(|item| !stored.contains(&Content::of(item.as_str())))
+    {
+        return None;
+    }
+    let changes = |action: &Action| matches!(action, Action::Exclude { items } | Action::Include { items } if !items.is_empty());
+    let actions = [
+        Action::Exclude { items: gone },
+        Action::Include { items: come },
+    ];
+    Some(actions.into_iter().filter(changes).map(here).collect())
+}
+
+/// Whether the two differ; `location` becomes where.
+fn differs(one: View<'_>, other: View<'_>, location: &mut Location) -> bool {
+    if one.text == other.text || one.members() == other.members() {
+        return false;
+    }
+    let (Some(ones), Some(others)) = (children(one), children(other)) else {
+        return true;
+    };
+    let ones: HashMap<Key, View<'_>> = ones.into_iter().collect();
+    if ones.len() != others.len() || others.iter().any(|(key, _)| !ones.contains_key(key)) {
+        return true;
+    }
+    for (key, child) in others {
+        let mine = ones[&key];
+        location.push(key);
+        if differs(mine, child, location) {
+            return true;
+        }
+        location.pop();
+    }
+    true
+}
+
+/// The children of what is merged by child.
+fn children(view: View<'_>) -> Option<Vec<(Key, View<'_>)>> {
+    match (view.shape, kind(view.text)) {
+        (Shape::List(children), text::LIST) => listed(view.text, |at| children.at(at)),
+        (Shape::Json, text::LIST) => listed(view.text, |_| &Shape::Json),
+        (Shape::Map(children), text::OBJECT) => named(view.text, |at| children.at(at)),
+        (Shape::Fields(fields), text::OBJECT) => named(view.text, |at| {
+            fields.get(at).map_or(&PLAIN, |(_, shape)| shape)
+        }),
+        (Shape::Json, text::OBJECT) => named(view.text, |_| &Shape::Json),
+        _ => None,
+    }
+}
+
+fn listed<'a>(list: &'a str, shape: impl Fn(usize) -> &'a Shape) -> Option<Vec<(Key, View<'a>)>> {
+    let elements = elements(list).ok()?.into_iter().enumerate();
+    Some(
+        elements
+            .map(|(at, text)| (Key::Index(at), View::new(text, shape(at))))
+            .collect(),
+    )
+}
+
+fn named<'a>(object: &'a str, shape: impl Fn(usize) -> &'a Shape) -> Option<Vec<(Key, View<'a>)>> {
+    let members = read_members(object)?.into_iter().enumerate();
+    Some(
+        members
+            .map(|(at, (name, text))| (Key::Name(name), View::new(text, shape(at))))
+            .collect(),
+    )
+}
+
+/// The members by name, the last one of each.
+fn read_members(object: &str) -> Option<Vec<(String, &str)>> {
+    let mut read: Vec<(String, &str)> = Vec::new();
+    let mut seen = HashSet::new();
+    for (name, value) in members(object).ok()?.into_iter().rev() {
+        let name: String = serde_json::from_str(name).ok()?;
+        if seen.insert(name.clone()) {
+            read.push((name, value));
+        }
+    }
+    read.reverse();
+    Some(read)
+}
+
+fn by_name<'a>(members: &'a [(String, &'a str)]) -> HashMap<&'a str, &'a str> {
+    members
+        .iter()
+        .map(|(name, value)| (&**name, *value))
+        .collect()
+}

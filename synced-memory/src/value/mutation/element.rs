@@ -1,0 +1,194 @@
+//! How a list element is named, so that an operation on it never hits another's.
+
+use serde::{Deserialize, Serialize};
+
+use super::Content;
+
+/// A list element, as a writer saw it: by index and content, with what was beside it.
+///
+/// Equal elements are told apart by occurrence: the second of them is the second one still,
+/// wherever it is now, and is gone when there is only one left. So of two equal elements two
+/// processes remove one each where both name the first, and the same one where both name the
+/// second. Where there are more equal ones than there were, it is the one with the same neighbours,
+/// if there is one. Away from both, with another between them, it is taken for gone.
+///
+/// An element whose content is found nowhere was removed, or was changed inside, and only its
+/// neighbours say which. Where both are there with one element in between, it is that one; else the
+/// one beside one of them; where neither is there any more, the one at the index. Where a neighbour
+/// is there with only known elements beside it, or the list is too short, the element is gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Element {
+    pub(crate) index: usize,
+    pub(crate) content: Content,
+    /// How many equal ones are before it.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    occurrence: usize,
+    /// How many equal ones there are besides it.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    others: usize,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    previous: Option<Content>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    next: Option<Content>,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde calls it")]
+fn is_zero(count: &usize) -> bool {
+    *count == 0
+}
+
+/// Where an element is now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Found {
+    /// As it was.
+    Same(usize),
+    /// With another content.
+    Changed(usize),
+}
+
+impl Element {
+    /// The element at `index` of a list with these contents.
+    pub(super) fn of(list: &[Content], index: usize) -> Option<Self> {
+        let content = *list.get(index)?;
+        let equal = |list: &[Content]| list.iter().filter(|other| **other == content).count();
+        Some(Self {
+            index,
+            content,
+            occurrence: equal(&list[..index]),
+            others: equal(list) - 1,
+            previous: index.checked_sub(1).map(|previous| list[previous]),
+            next: list.get(index + 1).copied(),
+        })
+    }
+
+    /// Whether it is the one element with this content.
+    pub(super) fn is_the_only(&self, content: Content) -> bool {
+        self.content == content && self.others == 0
+    }
+
+    pub(super) fn find(&self, list: &[Content]) -> Option<Found> {
+        let same: Vec<usize> = (0..list.len())
+            .filter(|at| list[*at] == self.content)
+            .collect();
+        let named = same.get(self.occurrence).copied();
+        if same.len() <= self.others {
+            // One of the equal ones is gone, or was changed; where it was this one, its neighbours
+            // say so.
+            let same = || named.map(Found::Same);
+            let beside = || self.find_beside(list).or_else(|| self.find_by_index(list));
+            return self.find_between(list).or_else(same).or_else(beside);
+        }
+        // Where one of several equal ones is new, it is the one beside what was beside it.
+        let is_equal_in_number = same.len() == self.others + 1;
+        let closeness = |at: &usize| (self.closeness(list, *at), Some(*at) == named);
+        let found = if is_equal_in_number {
+            named
+        } else {
+            same.into_iter().rev().max_by_key(closeness)
+        }?;
+        // Away from its neighbours, while another is between them, it may be one that became equal.
+        let is_away = self.closeness(list, found) == 0 && self.find_between(list).is_some();
+        (!is_away).then_some(Found::Same(found))
+    }
+
+    /// Whether what is before and behind `at` is what was beside it; an end of the list is too.
+    fn neighbours_at(&self, list: &[Content], at: usize) -> (bool, bool) {
+        let previous = at.checked_sub(1).map(|previous| list[previous]);
+        (
+            previous == self.previous,
+            list.get(at + 1).copied() == self.next,
+        )
+    }
+
+    /// A neighbour says more than an end of the list, which many elements have been at.
+    fn closeness(&self, list: &[Content], at: usize) -> usize {
+        let (previous, next) = self.neighbours_at(list, at);
+        let weight = |neighbour: Option<Content>| if neighbour.is_some() { 2 } else { 1 };
+        usize::from(previous) * weight(self.previous) + usize::from(next) * weight(self.next)
+    }
+
+    fn find_between(&self, list: &[Content]) -> Option<Found> {
+        let has_neighbours = self.previous.is_some() || self.next.is_some();
+        let fits =
+            |at: &usize| list[*at] != self.content && self.neighbours_at(list, *at) == (true, true);
+        self.nearest((0..list.len()).filter(fits))
+            .filter(|_| has_neighbours)
+            .map(Found::Changed)
+    }
+
+    fn find_beside(&self, list: &[Content]) -> Option<Found> {
+        if list.contains(&self.content) {
+            return None;
+        }
+        let is_known = |at: usize| [self.previous, self.next].contains(&Some(list[at]));
+        let fits = |at: &usize| self.closeness(list, *at) > 1 && !is_known(*at);
+        self.nearest((0..list.len()).filter(fits))
+            .map(Found::Changed)
+    }
+
+    fn find_by_index(&self, list: &[Content]) -> Option<Found> {
+        let known = [Some(self.content), self.previous, self.next];
+        let moved = list.iter().any(|content| known.contains(&Some(*content)));
+        (self.index < list.len() && !moved).then_some(Found::Changed(self.index))
+    }
+
+    fn nearest(&self, places: impl Iterator<Item = usize>) -> Option<usize> {
+        places.min_by_key(|at| at.abs_diff(self.index))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn contents(list: &str) -> Vec<Content> {
+        list.split_whitespace()
+            .map(|element| Content::of(&format!("\"{element}\"")))
+            .collect()
+    }
+
+    #[test]
+    fn an_element_is_found_where_it_is_now() {
+        use Found::{Changed, Same};
+        for (seen, index, now, found) in [
+            ("a b c", 1, "a b c", Some(Same(1))),
+            ("a b c", 1, "b c", Some(Same(0))),
+            ("a b c", 1, "x y a b c", Some(Same(3))),
+            // Changed inside.
+            ("a b c", 1, "a B c", Some(Changed(1))),
+            ("a b c", 1, "x a B c", Some(Changed(2))),
+            ("a b c", 1, "A B c", Some(Changed(1))),
+            ("a b c", 1, "A B C", Some(Changed(1))),
+            ("a", 0, "A", Some(Changed(0))),
+            ("a", 0, "A x", Some(Changed(0))),
+            ("a b", 1, "a B x", Some(Changed(1))),
+            // Gone.
+            ("a b c", 1, "a c", None),
+            ("a b c", 0, "b c", None),
+            ("a b c", 2, "a b", None),
+            ("a b", 0, "", None),
+            ("a b c", 2, "A B", None),
+            // Equal ones, by occurrence.
+            ("a a", 0, "a", Some(Same(0))),
+            ("a a", 1, "a", None),
+            ("a b a", 2, "b x a", None),
+            ("a b a", 2, "a x b a", Some(Same(3))),
+            ("a a", 1, "x a a", Some(Same(2))),
+            ("a x", 0, "a a x", Some(Same(1))),
+            ("a x", 0, "a y a", Some(Same(0))),
+            // Moved away and replaced, or changed while another became equal: nobody knows.
+            ("a b c", 1, "a x c b", None),
+            ("a b c", 1, "a x b y c", Some(Same(2))),
+            // The first of two equal ones was changed, and the second is another.
+            ("a a", 0, "A a", Some(Changed(0))),
+            ("a a b", 1, "a A b", Some(Changed(1))),
+        ] {
+            let element = Element::of(&contents(seen), index).unwrap();
+            assert_eq!(
+                element.find(&contents(now)),
+                found,
+                "{index} of {seen:?} in {now:?}"
+            );
+        }
+    }
+}

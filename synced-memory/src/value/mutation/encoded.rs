@@ -1,0 +1,90 @@
+//! A value as its type writes it, with what of it is merged.
+
+use serde::Serialize;
+
+use super::{Content, Json};
+use crate::value::json;
+use crate::value::shape::{self, Members, Shape};
+
+/// A value as its type writes it.
+#[derive(Debug, Clone)]
+pub(crate) struct Encoded {
+    pub(super) text: Json,
+    pub(super) shape: Shape,
+}
+
+impl Encoded {
+    /// `nested`: the value is merged by field, and has these.
+    pub(crate) fn of<T: Serialize + ?Sized>(
+        value: &T,
+        nested: Option<Members>,
+    ) -> Result<Self, serde_json::Error> {
+        let mut text = Vec::new();
+        let shape = shape::write(&mut text, value, nested)?;
+        Ok(Self {
+            text: json::into_text(text).and_then(Json::parse)?,
+            shape,
+        })
+    }
+
+    /// A value whose type has this shape and writes it so.
+    #[cfg(test)]
+    pub(crate) fn shaped(text: Json, shape: Shape) -> Self {
+        Self { text, shape }
+    }
+
+    pub(crate) fn text(&self) -> &str {
+        self.text.as_str()
+    }
+
+    pub(crate) fn into_text(self) -> Json {
+        self.text
+    }
+
+    /// Whether `stored`, from which it was read, is what its type writes, but for white space,
+    /// escapes, and the order of what has none: then its parts are found there by their text.
+    pub(crate) fn is_as_written_in(&self, stored: &str) -> bool {
+        self.text() == stored
+            || self.view().content() == View::new(stored, &self.shape).content()
+            || Content::of(self.text()) == Content::of(stored)
+    }
+
+    /// A number by which equal values are told: order counts but in maps and sets, also where the
+    /// type hides them.
+    pub(crate) fn content(&self) -> Content {
+        Content::of_members(self.text(), &self.shape)
+    }
+
+    pub(super) fn view(&self) -> View<'_> {
+        View {
+            text: self.text(),
+            shape: &self.shape,
+        }
+    }
+}
+
+/// A part of one.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct View<'a> {
+    pub(super) text: &'a str,
+    pub(super) shape: &'a Shape,
+}
+
+impl<'a> View<'a> {
+    pub(super) fn new(text: &'a str, shape: &'a Shape) -> Self {
+        Self { text, shape }
+    }
+
+    pub(super) fn is_same(self, other: View<'_>) -> bool {
+        self.text == other.text || self.content() == other.content()
+    }
+
+    pub(super) fn content(self) -> Content {
+        Content::of_value(self.text, self.shape)
+    }
+
+    /// The same where no order counts within what is one part.
+    pub(super) fn members(self) -> Content {
+        Content::of_members(self.text, self.shape)
+    }
+}

@@ -1,0 +1,186 @@
+//! What was done to a list: the elements that stay, and operations that each name an element by
+//! what is there then.
+
+use std::collections::HashMap;
+
+use super::apply::apply_one;
+use super::diff::{below, here, set};
+use super::{Action, Content, Element, Json, Operation, Seen, Step};
+use crate::value::shape::Shape;
+
+/// Records operations on a list that changes with each of them.
+pub(super) struct Editor {
+    pub(super) contents: Vec<Content>,
+    pub(super) operations: Vec<Operation>,
+}
+
+impl Editor {
+    fn element(&self, at: usize) -> Option<Element> {
+        Element::of(&self.contents, at)
+    }
+
+    pub(super) fn remove(&mut self, at: usize) {
+        let Some(element) = self.element(at) else {
+            return;
+        };
+        let removal = here(Action::Remove {
+            seen: Seen::Content(element.content),
+        });
+        self.operations
+            .extend(below(&Step::Element(element), vec![removal]));
+        self.contents.remove(at);
+    }
+
+    pub(super) fn insert(&mut self, at: usize, items: Vec<Json>) {
+        if items.is_empty() {
+            return;
+        }
+        let contents: Vec<Content> = items
+            .iter()
+            .map(|item| Content::of(item.as_str()))
+            .collect();
+        let action = match self.element(at) {
+            Some(before) => Action::InsertAt { before, items },
+            None => Action::Append { items },
+        };
+        self.operations.push(here(action));
+        self.contents.splice(at..at, contents);
+    }
+
+    /// Makes these changes, with paths from the element.
+    pub(super) fn change(
+        &mut self,
+        at: usize,
+        stored: &str,
+        (before, after): (&Shape, &str),
+        changes: Vec<Operation>,
+    ) {
+        let first = self.operations.len();
+        if self.make(at, stored, changes).is_none() {
+            // The type writes it in a way that its text does not follow: replaced as a whole.
+            self.operations.truncate(first);
+            self.contents[at] = Content::of(stored);
+            self.replace(at, stored, before, after);
+        }
+    }
+
+    /// `None` where one of them does not apply.
+    pub(super) fn make(&mut self, at: usize, stored: &str, changes: Vec<Operation>) -> Option<()> {
+        let mut now = stored.to_owned();
+        for change in changes {
+            let result = apply_one(&now, &change)?;
+            let element = self.element(at)?;
+            self.operations
+                .extend(below(&Step::Element(element), vec![change]));
+            self.contents[at] = Content::of(&result);
+            now = result;
+        }
+        Some(())
+    }
+
+    fn replace(&mut self, at: usize, stored: &str, before: &Shape, after: &str) {
+        if let Some(element) = self.element(at) {
+            self.operations.extend(below(
+                &Step::Element(element),
+                vec![set(stored, before, after)],
+            ));
+        }
+        self.contents[at] = Content::of(after);
+    }
+}
+
+/// The elements that stay, as pairs of indexes, both rising.
+pub(super) fn kept(before: &[Content], after: &[Content]) -> Vec<(usize, usize)> {
+    let prefix = before
+        .iter()
+        .zip(after)
+        .take_while(|(old, new)| old == new)
+        .count();
+    let suffix = before[prefix..]
+        .iter()
+        .rev()
+        .zip(after[prefix..].iter().rev())
+        .take_while(|(old, new)| old == new)
+        .count();
+    let (old, new) = (before.len() - suffix, after.len() - suffix);
+    let middle = kept_between(&before[prefix..old], &after[prefix..new]);
+    (0..prefix)
+        .map(|at| (at, at))
+        .chain(
+            middle
+                .into_iter()
+                .map(|(from, to)| (prefix + from, prefix + to)),
+        )
+        .chain((0..suffix).map(|at| (old + at, new + at)))
+        .collect()
+}
+
+fn kept_between(before: &[Content], after: &[Content]) -> Vec<(usize, usize)> {
+    // Where elements were only removed, or only added, each pair is found in one walk.
+    if let Some(pairs) = places_of(after, before) {
+        return pairs
+            .into_iter()
+            .enumerate()
+            .map(|(to, from)| (from, to))
+            .collect();
+    }
+    if let Some(pairs) = places_of(before, after) {
+        return pairs.into_iter().enumerate().collect();
+    }
+    // Else each element goes with its like (equal ones by occurrence), and the longest run of pairs
+    // in which both sides rise is kept.
+    let mut counts = HashMap::new();
+    let mut places = HashMap::new();
+    for (to, content) in after.iter().enumerate() {
+        let count = counts.entry(*content).or_insert(0_usize);
+        places.insert((*content, *count), to);
+        *count += 1;
+    }
+    counts.clear();
+    let mut pairs = Vec::new();
+    for (from, content) in before.iter().enumerate() {
+        let count = counts.entry(*content).or_insert(0_usize);
+        pairs.extend(places.get(&(*content, *count)).map(|to| (from, *to)));
+        *count += 1;
+    }
+    longest_rise(&pairs)
+}
+
+/// Where the elements of `part` are in `whole`, in order; `None` where one is not.
+fn places_of(part: &[Content], whole: &[Content]) -> Option<Vec<usize>> {
+    let mut places = whole.iter().enumerate();
+    part.iter()
+        .map(|content| {
+            places
+                .find(|(_, other)| *other == content)
+                .map(|(at, _)| at)
+        })
+        .collect()
+}
+
+/// The longest part of `pairs` whose second numbers rise (patience sorting).
+fn longest_rise(pairs: &[(usize, usize)]) -> Vec<(usize, usize)> {
+    let mut tops: Vec<usize> = Vec::new();
+    let mut before = vec![None; pairs.len()];
+    for (index, (_, to)) in pairs.iter().enumerate() {
+        let pile = tops.partition_point(|top| pairs[*top].1 < *to);
+        before[index] = pile.checked_sub(1).map(|pile| tops[pile]);
+        if pile == tops.len() {
+            tops.push(index);
+        } else {
+            tops[pile] = index;
+        }
+    }
+    let mut rise: Vec<_> = std::iter::successors(tops.last().copied(), |index| before[*index])
+        .map(|index| pairs[index])
+        .collect();
+    rise.reverse();
+    rise
+}
+
+pub(super) fn is_permutation(before: &[Content], after: &[Content]) -> bool {
+    let [mut before, mut after] = [before, after].map(<[_]>::to_vec);
+    before.sort_unstable();
+    after.sort_unstable();
+    before == after
+}

@@ -1,0 +1,520 @@
+//! Mutations: operations on a JSON path, as data. No types, no I/O, no clock: text in, text out.
+//!
+//! A mutation is recorded against what its writer sees, and applied, maybe much later, to what
+//! others have made of it (DESIGN, rule 5). [`apply`] does that, [`coalesce`] keeps a queue of them
+//! short, [`diff`] makes one of what a closure did, [`locate`] makes the path of one.
+//!
+//! Serialized, which the journal does, a mutation is JSON: `{"origin": [<json>], "calls":
+//! [{"stamp": <ns>, "operations": [<operation>, …]}, …]}`, without `origin` where there is none,
+//! and an operation is `{"path": [<step>, …], "do": {"<action>": {…}}}`. The names of the fields
+//! are those below. Values are embedded as the JSON that they are, so this needs `serde_json`, and
+//! no `flatten` or `tag` around it.
+
+mod apply;
+mod coalesce;
+mod content;
+mod diff;
+mod element;
+mod encoded;
+mod list;
+mod locate;
+mod text;
+mod tree;
+
+#[cfg(test)]
+mod properties;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use apply::{Applied, Made, Rule, apply};
+pub(crate) use coalesce::{Since, coalesce};
+pub(crate) use content::Content;
+pub(crate) use diff::{Location, diff, first_difference, within};
+pub(crate) use element::Element;
+pub(crate) use encoded::Encoded;
+pub(crate) use locate::{
+    OwnSpelling, Place, Spelling, Spot, element, elements, locate, look, member, members,
+};
+pub(crate) use text::Json;
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::base::clock::Stamp;
+
+/// Changes to one value, in order.
+///
+/// Each call is what one call of a user did. Its operations apply together or not at all; calls do
+/// not depend on each other.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(from = "Journalled")]
+pub(crate) struct Mutation {
+    #[serde(with = "text::maybe", skip_serializing_if = "Option::is_none")]
+    origin: Option<Json>,
+    calls: Vec<Call>,
+    #[serde(skip)]
+    size: usize,
+}
+
+/// What one call of a user did.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Call {
+    /// When it was made; of merged ones, the last of them.
+    pub(crate) stamp: Stamp,
+    /// It is what a closure made of what it saw, and applies where that is there still, whoever is
+    /// newer.
+    #[serde(
+        rename = "compared",
+        default,
+        skip_serializing_if = "std::ops::Not::not"
+    )]
+    pub(crate) is_compared: bool,
+    pub(crate) operations: Vec<Operation>,
+}
+
+/// One change at one place of a value.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Operation {
+    /// The steps from the root.
+    pub(crate) path: Vec<Step>,
+    #[serde(rename = "do")]
+    pub(crate) action: Action,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Step {
+    /// A member of an object.
+    Member(Member),
+    /// An element of a list.
+    Element(Element),
+}
+
+/// A member of an object: a field of a struct, or an entry of a map.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Member {
+    pub(crate) name: Box<str>,
+    /// Other names that it may have, tried in this order; what is found keeps its name.
+    #[serde(default, skip_serializing_if = "<[_]>::is_empty")]
+    pub(crate) also: Box<[Box<str>]>,
+    /// What it is taken for where it is missing. Without one, what is below it is unset.
+    #[serde(default, with = "text::maybe", skip_serializing_if = "Option::is_none")]
+    pub(crate) origin: Option<Json>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Action {
+    /// Assigns a member (which may be new), an element, or the root.
+    Set { value: Json, seen: Seen },
+    /// Assigns a member that is not there yet.
+    SetIfAbsent { value: Json },
+    /// Removes a member, or the element with the content that the path names. What is gone already
+    /// is done.
+    Remove { seen: Seen },
+    /// Adds to a number.
+    Add { amount: Amount },
+    /// Adds to the end of a list.
+    Append { items: Vec<Json> },
+    /// Adds to a list before the element that is named; where that is gone, at its index.
+    InsertAt { before: Element, items: Vec<Json> },
+    /// Adds those to a list that it does not have.
+    Include { items: Vec<Json> },
+    /// Takes every element with such a content out of a list.
+    Exclude { items: Vec<Json> },
+}
+
+/// What a writer saw at a path when it recorded an assignment or a removal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "SeenForm", into = "SeenForm")]
+pub(crate) enum Seen {
+    Absent,
+    Content(Content),
+    /// With the order of its members, which counts.
+    Ordered(Content),
+}
+
+/// In a journal: `null`, a number, or `{"ordered": <number>}`.
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum SeenForm {
+    Content(Option<Content>),
+    Ordered { ordered: Content },
+}
+
+impl From<SeenForm> for Seen {
+    fn from(form: SeenForm) -> Self {
+        match form {
+            SeenForm::Content(content) => content.into(),
+            SeenForm::Ordered { ordered } => Self::Ordered(ordered),
+        }
+    }
+}
+
+impl From<Seen> for SeenForm {
+    fn from(seen: Seen) -> Self {
+        match seen {
+            Seen::Absent => Self::Content(None),
+            Seen::Content(content) => Self::Content(Some(content)),
+            Seen::Ordered(ordered) => Self::Ordered { ordered },
+        }
+    }
+}
+
+impl From<Option<Content>> for Seen {
+    fn from(content: Option<Content>) -> Self {
+        content.map_or(Self::Absent, Self::Content)
+    }
+}
+
+impl Seen {
+    /// Whether this is what was seen; `None` where nothing is.
+    fn is(self, text: Option<&str>) -> bool {
+        match (self, text) {
+            (Self::Absent, None) => true,
+            (Self::Content(content), Some(text)) => content == Content::of(text),
+            (Self::Ordered(content), Some(text)) => content == Content::with_order(text),
+            _ => false,
+        }
+    }
+}
+
+/// What is added to a number.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Amount {
+    /// The sum must be within `min` and `max`, and within what JSON holds exactly: `i64::MIN` to
+    /// `u64::MAX`.
+    Integer { by: i128, min: i128, max: i128 },
+    /// Must be finite. With `single` the number is an `f32`.
+    Float { by: f64, single: bool },
+}
+
+/// Why operations cannot be applied to what is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Misfit {
+    /// There is nothing yet, and nothing that it is taken for.
+    Unset,
+    /// The list element on the path is gone.
+    Gone,
+    /// Something of another type is there.
+    Type {
+        expected: &'static str,
+        found: &'static str,
+    },
+    /// Others have changed what it was made on.
+    Changed,
+    /// The number would leave its range.
+    Overflow,
+    /// What is there is no JSON.
+    Invalid,
+}
+
+impl fmt::Display for Misfit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unset => f.write_str("nothing is there that it could change"),
+            Self::Gone => f.write_str("the list element that it changes is gone"),
+            Self::Type { expected, found } => {
+                write!(f, "found {found} where {expected} was expected")
+            }
+            Self::Changed => f.write_str("others have changed what it was made on"),
+            Self::Overflow => f.write_str("the number would leave its range"),
+            Self::Invalid => f.write_str("found no valid JSON"),
+        }
+    }
+}
+
+impl Mutation {
+    /// What one call did. `origin` is what the value is taken for where the key is unset; without
+    /// one, only an assignment of the root applies there.
+    pub(crate) fn new(origin: Option<Json>, operations: Vec<Operation>) -> Self {
+        Journalled {
+            origin,
+            calls: vec![Call {
+                stamp: Stamp::ZERO,
+                is_compared: false,
+                operations,
+            }],
+        }
+        .into()
+    }
+
+    /// What a closure made of what it saw.
+    pub(crate) fn compared(origin: Option<Json>, operations: Vec<Operation>) -> Self {
+        Journalled {
+            origin,
+            calls: vec![Call {
+                stamp: Stamp::ZERO,
+                is_compared: true,
+                operations,
+            }],
+        }
+        .into()
+    }
+
+    pub(crate) fn calls(&self) -> &[Call] {
+        &self.calls
+    }
+
+    /// Whether it is merged with one like it wherever that was recorded: nothing in it names what
+    /// it saw.
+    pub(crate) fn merges_anywhere(&self) -> bool {
+        let is_named = |step: &Step| matches!(step, Step::Member(_));
+        let is_plain = |action: &Action| {
+            use Action::{Add, Append, Exclude, Include};
+            matches!(
+                action,
+                Add { .. } | Append { .. } | Include { .. } | Exclude { .. }
+            )
+        };
+        let mut operations = self.calls.iter().flat_map(|call| &call.operations);
+        let is_any_compared = self.calls.iter().any(|call| call.is_compared);
+        !is_any_compared
+            && operations
+                .all(|operation| is_plain(&operation.action) && operation.path.iter().all(is_named))
+    }
+
+    /// The same, whatever is there.
+    pub(crate) fn without_comparison(&self) -> Self {
+        let calls = self
+            .calls
+            .iter()
+            .map(|call| Call {
+                is_compared: false,
+                ..call.clone()
+            })
+            .collect();
+        Journalled {
+            origin: self.origin.clone(),
+            calls,
+        }
+        .into()
+    }
+
+    /// Makes one call of this and another mutation of the same value.
+    pub(crate) fn join(&mut self, other: Self) {
+        let calls = std::mem::take(&mut self.calls)
+            .into_iter()
+            .chain(other.calls);
+        let operations = calls.flat_map(|call| call.operations).collect();
+        *self = Self::new(self.origin.take(), operations);
+    }
+
+    /// Says when it was made.
+    pub(crate) fn stamp(&mut self, stamp: Stamp) {
+        for call in &mut self.calls {
+            call.stamp = stamp;
+        }
+    }
+
+    /// Moves its stamps, since the clock that issued them was `by` ns behind.
+    pub(crate) fn shift(&mut self, by: i64) {
+        for call in &mut self.calls {
+            call.stamp = call.stamp.shifted(by);
+        }
+    }
+
+    /// So many bytes it takes in memory, about.
+    pub(crate) fn size(&self) -> usize {
+        self.size
+    }
+
+    /// Takes out the calls with these indexes, as a mutation: what becomes a dead letter.
+    pub(crate) fn take(&mut self, indexes: &[usize]) -> Self {
+        self.take_if(|index, _| indexes.contains(&index))
+    }
+
+    /// Takes out the calls that were made on what is `gone`, which they are from then on too.
+    pub(crate) fn take_resting_on(&mut self, gone: &mut Gone) -> Option<Self> {
+        if !self.calls.iter().any(|call| gone.has_base_of(call)) {
+            return None;
+        }
+        Some(self.take_if(|_, call| {
+            let is_gone = gone.has_base_of(call);
+            gone.calls.extend(is_gone.then(|| call.clone()));
+            is_gone
+        }))
+    }
+
+    fn take_if(&mut self, mut is_taken: impl FnMut(usize, &Call) -> bool) -> Self {
+        let (mut taken, mut left) = (Vec::new(), Vec::new());
+        for (index, call) in std::mem::take(&mut self.calls).into_iter().enumerate() {
+            if is_taken(index, &call) {
+                taken.push(call);
+            } else {
+                left.push(call);
+            }
+        }
+        let origin = self.origin.clone();
+        *self = Journalled {
+            origin: origin.clone(),
+            calls: left,
+        }
+        .into();
+        Journalled {
+            origin,
+            calls: taken,
+        }
+        .into()
+    }
+}
+
+/// What was not made, and that later calls may have been made on.
+#[derive(Debug, Default)]
+pub(crate) struct Gone {
+    calls: Vec<Call>,
+    /// The whole value was assigned.
+    is_everything: bool,
+}
+
+impl Gone {
+    pub(crate) fn new(is_everything: bool, mutation: Option<&Mutation>) -> Self {
+        Self {
+            calls: mutation
+                .map(|mutation| mutation.calls.clone())
+                .unwrap_or_default(),
+            is_everything,
+        }
+    }
+
+    /// These calls of a mutation.
+    pub(crate) fn calls(mutation: Option<&Mutation>, indexes: &[usize]) -> Self {
+        let calls = mutation.map(Mutation::calls).unwrap_or_default();
+        let calls = indexes
+            .iter()
+            .filter_map(|index| calls.get(*index))
+            .cloned()
+            .collect();
+        Self {
+            calls,
+            is_everything: false,
+        }
+    }
+
+    fn has_base_of(&self, call: &Call) -> bool {
+        self.is_everything && call.compares() || self.calls.iter().any(|gone| call.rests_on(gone))
+    }
+}
+
+#[derive(Deserialize)]
+struct Journalled {
+    #[serde(default, with = "text::maybe")]
+    origin: Option<Json>,
+    calls: Vec<Call>,
+}
+
+impl From<Journalled> for Mutation {
+    fn from(Journalled { origin, calls }: Journalled) -> Self {
+        let size = size_of::<Self>()
+            + size_of_json(origin.as_slice())
+            + calls.iter().map(Call::size).sum::<usize>();
+        Self {
+            origin,
+            calls,
+            size,
+        }
+    }
+}
+
+impl Call {
+    /// The place that it changes, as messages name it: `.name` for a member, `[1]` for an element.
+    /// The root where it changes several.
+    pub(crate) fn place(&self) -> String {
+        let [operation] = &self.operations[..] else {
+            return String::new();
+        };
+        operation.path.iter().map(ToString::to_string).collect()
+    }
+
+    /// Whether it does nothing but remove.
+    fn only_removes(&self) -> bool {
+        let mut actions = self.operations.iter().map(|operation| &operation.action);
+        actions.all(|action| matches!(action, Action::Remove { .. } | Action::Exclude { .. }))
+    }
+
+    fn size(&self) -> usize {
+        size_of::<Self>() + self.operations.iter().map(Operation::size).sum::<usize>()
+    }
+}
+
+fn size_of_json(items: &[Json]) -> usize {
+    items
+        .iter()
+        .map(|item| size_of::<Json>() + item.as_str().len())
+        .sum()
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Member(member) => write!(f, ".{}", member.name),
+            Self::Element(element) => write!(f, "[{}]", element.index),
+        }
+    }
+}
+
+impl Operation {
+    /// The same, with its path from where this one begins.
+    pub(crate) fn below(self, path: &[Step]) -> Self {
+        Self {
+            path: [path, &self.path[..]].concat(),
+            ..self
+        }
+    }
+
+    fn size(&self) -> usize {
+        let path = self.path.iter().map(Step::size).sum::<usize>();
+        let values = match &self.action {
+            Action::Set { value, .. } | Action::SetIfAbsent { value } => value.as_str().len(),
+            Action::Remove { .. } | Action::Add { .. } => 0,
+            Action::Append { items }
+            | Action::InsertAt { items, .. }
+            | Action::Include { items }
+            | Action::Exclude { items } => size_of_json(items),
+        };
+        size_of::<Self>() + path + values
+    }
+}
+
+impl Step {
+    fn size(&self) -> usize {
+        let owned = match self {
+            Self::Member(Member { name, also, origin }) => {
+                let also = also
+                    .iter()
+                    .map(|name| size_of::<Box<str>>() + name.len())
+                    .sum::<usize>();
+                name.len() + also + size_of_json(origin.as_slice())
+            }
+            Self::Element(_) => 0,
+        };
+        size_of::<Self>() + owned
+    }
+}
+
+impl Member {
+    /// A member that has one name, and that is unset where it is missing.
+    pub(crate) fn new(name: &str) -> Self {
+        Self::aliased(name, &[])
+    }
+
+    /// One with older names.
+    pub(crate) fn aliased(name: &str, aliases: &[&str]) -> Self {
+        Self {
+            name: name.into(),
+            also: aliases.iter().map(|alias| Box::from(*alias)).collect(),
+            origin: None,
+        }
+    }
+
+    fn overlaps(&self, other: &Self) -> bool {
+        self.names()
+            .any(|name| other.names().any(|other| name == other))
+    }
+
+    fn names(&self) -> impl Iterator<Item = &str> {
+        std::iter::once(&*self.name).chain(self.also.iter().map(|name| &**name))
+    }
+}

@@ -1,0 +1,373 @@
+//! A value as text that is looked into only along the paths that operations take.
+//!
+//! What was not looked into is kept as one piece, and around what was, every piece of white space
+//! is kept too: written out again without a change, the text is the same byte for byte.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+
+use super::element::Found;
+use super::text::{self, is_space, kind, mismatch, read_name, reads_as};
+use super::{Content, Element, Json, Member, Misfit};
+
+#[derive(Debug, Clone)]
+pub(super) enum Node<'a> {
+    Text(Cow<'a, str>),
+    /// A list, and items to come behind its own.
+    Grown(&'a str, Vec<&'a str>),
+    List(List<'a>),
+    Object(Object<'a>),
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct List<'a> {
+    slots: Vec<Slot<'a>>,
+    /// What is between the brackets while there is no element.
+    inner: &'a str,
+}
+
+#[derive(Debug, Clone)]
+struct Slot<'a> {
+    /// The white space before and behind.
+    space: (&'a str, &'a str),
+    node: Node<'a>,
+    content: Option<Content>,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Object<'a> {
+    members: Vec<Entry<'a>>,
+    inner: &'a str,
+    index: Index<'a>,
+}
+
+/// Where the members are, by name: what many operations look for.
+#[derive(Debug, Clone)]
+enum Index<'a> {
+    /// Looked for so many times without one.
+    Unmade(usize),
+    Made(HashMap<Cow<'a, str>, usize>),
+}
+
+#[derive(Debug, Clone)]
+struct Entry<'a> {
+    space: (&'a str, &'a str),
+    /// With its quotes.
+    name: Cow<'a, str>,
+    colon: &'a str,
+    node: Node<'a>,
+}
+
+/// What is to become of what is at a place.
+#[derive(Debug)]
+pub(super) enum Effect<'a> {
+    /// Nothing, or it was changed where it is.
+    Keep,
+    Replace(Node<'a>),
+    Remove,
+}
+
+impl<'a> From<&'a Json> for Node<'a> {
+    fn from(value: &'a Json) -> Self {
+        Self::from(value.as_str())
+    }
+}
+
+impl<'a> From<&'a str> for Node<'a> {
+    fn from(text: &'a str) -> Self {
+        Self::Text(Cow::Borrowed(text))
+    }
+}
+
+impl<'a> Node<'a> {
+    /// The list that this is.
+    pub(super) fn list(&mut self) -> Result<&mut List<'a>, Misfit> {
+        match self {
+            Self::Text(Cow::Borrowed(text)) => *self = Self::List(List::parse(text)?),
+            Self::Grown(text, items) => {
+                let mut list = List::parse(text)?;
+                list.slots.extend(items.drain(..).map(Slot::new));
+                *self = Self::List(list);
+            }
+            _ => {}
+        }
+        match self {
+            Self::List(list) => Ok(list),
+            other => Err(mismatch(&other.to_text(), text::LIST)),
+        }
+    }
+
+    /// The object that this is.
+    pub(super) fn object(&mut self) -> Result<&mut Object<'a>, Misfit> {
+        if let Self::Text(Cow::Borrowed(text)) = self {
+            *self = Self::Object(Object::parse(text)?);
+        }
+        match self {
+            Self::Object(object) => Ok(object),
+            other => Err(mismatch(&other.to_text(), text::OBJECT)),
+        }
+    }
+
+    /// Adds to the end of the list that this is. One that was not looked into, needs not be.
+    pub(super) fn append(&mut self, items: &'a [Json]) -> Result<(), Misfit> {
+        match self {
+            Self::Text(Cow::Borrowed(text)) if kind(text) == text::LIST => {
+                if text.len() < 2 || !text.ends_with(']') {
+                    return Err(Misfit::Invalid);
+                }
+                *self = Self::Grown(text, items.iter().map(Json::as_str).collect());
+            }
+            Self::Grown(_, grown) => grown.extend(items.iter().map(Json::as_str)),
+            _ => self.list()?.insert(usize::MAX, items),
+        }
+        Ok(())
+    }
+
+    pub(super) fn content(&self) -> Content {
+        Content::of(&self.to_text())
+    }
+
+    pub(super) fn to_text(&self) -> Cow<'_, str> {
+        if let Self::Text(text) = self {
+            return Cow::Borrowed(text);
+        }
+        let mut text = String::new();
+        self.write(&mut text);
+        Cow::Owned(text)
+    }
+
+    pub(super) fn write(&self, out: &mut String) {
+        match self {
+            Self::Text(text) => out.push_str(text),
+            Self::Grown(text, items) => {
+                let own = &text[..text.len() - 1];
+                out.push_str(own);
+                let mut is_first = own[1..].trim_start_matches(is_space).is_empty();
+                for item in items {
+                    if !std::mem::take(&mut is_first) {
+                        out.push(',');
+                    }
+                    out.push_str(item);
+                }
+                out.push(']');
+            }
+            Self::List(List { slots, inner }) => {
+                write_all(out, ['[', ']'], inner, slots, |slot, out| {
+                    out.push_str(slot.space.0);
+                    slot.node.write(out);
+                    out.push_str(slot.space.1);
+                });
+            }
+            Self::Object(Object { members, inner, .. }) => {
+                write_all(out, ['{', '}'], inner, members, |member, out| {
+                    out.push_str(member.space.0);
+                    out.push_str(&member.name);
+                    out.push_str(member.colon);
+                    member.node.write(out);
+                    out.push_str(member.space.1);
+                });
+            }
+        }
+    }
+}
+
+fn write_all<T>(
+    out: &mut String,
+    brackets: [char; 2],
+    inner: &str,
+    parts: &[T],
+    write: impl Fn(&T, &mut String),
+) {
+    out.push(brackets[0]);
+    for (index, part) in parts.iter().enumerate() {
+        if index > 0 {
+            out.push(',');
+        }
+        write(part, out);
+    }
+    if parts.is_empty() {
+        out.push_str(inner);
+    }
+    out.push(brackets[1]);
+}
+
+impl<'a> Slot<'a> {
+    fn new(text: &'a str) -> Self {
+        Self {
+            space: ("", ""),
+            node: text.into(),
+            content: None,
+        }
+    }
+}
+
+impl<'a> List<'a> {
+    fn parse(text: &'a str) -> Result<Self, Misfit> {
+        let elements = text::elements(text)?;
+        let mut pieces = Pieces { text, at: 1 };
+        let slots = elements
+            .into_iter()
+            .map(|element| {
+                let (before, after) = pieces.around(element, element);
+                Slot {
+                    space: (before, after),
+                    node: element.into(),
+                    content: None,
+                }
+            })
+            .collect::<Vec<_>>();
+        let inner = if slots.is_empty() {
+            &text[1..text.len() - 1]
+        } else {
+            ""
+        };
+        Ok(Self { slots, inner })
+    }
+
+    pub(super) fn contents(&mut self) -> Vec<Content> {
+        let content =
+            |slot: &mut Slot<'_>| *slot.content.get_or_insert_with(|| slot.node.content());
+        self.slots.iter_mut().map(content).collect()
+    }
+
+    pub(super) fn find(&mut self, element: &Element) -> Option<Found> {
+        element.find(&self.contents())
+    }
+
+    /// What is at an index that exists.
+    pub(super) fn node(&mut self, at: usize) -> &mut Node<'a> {
+        let slot = &mut self.slots[at];
+        slot.content = None;
+        &mut slot.node
+    }
+
+    /// Makes an effect on what is at an index that exists.
+    pub(super) fn perform(&mut self, at: usize, effect: Effect<'a>) {
+        match effect {
+            Effect::Keep => {}
+            Effect::Replace(node) => *self.node(at) = node,
+            Effect::Remove => _ = self.slots.remove(at),
+        }
+    }
+
+    /// Adds before what is at `at`, or at the end.
+    pub(super) fn insert(&mut self, at: usize, items: &'a [Json]) {
+        let at = at.min(self.slots.len());
+        self.slots
+            .splice(at..at, items.iter().map(|item| Slot::new(item.as_str())));
+    }
+
+    pub(super) fn retain(&mut self, keeps: impl Fn(Content) -> bool) {
+        let contents = self.contents();
+        let mut contents = contents.into_iter();
+        self.slots.retain(|_| contents.next().is_none_or(&keeps));
+    }
+}
+
+impl<'a> Object<'a> {
+    fn parse(text: &'a str) -> Result<Self, Misfit> {
+        let members = text::members(text)?;
+        let mut pieces = Pieces { text, at: 1 };
+        let members = members
+            .into_iter()
+            .map(|(name, value)| {
+                let (before, after) = pieces.around(name, value);
+                let colon = &text[pieces.offset(name) + name.len()..pieces.offset(value)];
+                Entry {
+                    space: (before, after),
+                    name: Cow::Borrowed(name),
+                    colon,
+                    node: value.into(),
+                }
+            })
+            .collect::<Vec<_>>();
+        let inner = if members.is_empty() {
+            &text[1..text.len() - 1]
+        } else {
+            ""
+        };
+        Ok(Self {
+            members,
+            inner,
+            index: Index::Unmade(0),
+        })
+    }
+
+    /// Where the member is; of several with its name it is the last one.
+    pub(super) fn find(&mut self, member: &Member) -> Option<usize> {
+        if let Index::Unmade(times) = &mut self.index {
+            *times += 1;
+            if *times < 8 {
+                let last = |name: &str| {
+                    self.members
+                        .iter()
+                        .rposition(|entry| reads_as(&entry.name, name))
+                };
+                return member.names().find_map(last);
+            }
+            let names = self.members.iter().map(|entry| match &entry.name {
+                Cow::Borrowed(name) => read_name(name),
+                Cow::Owned(name) => Cow::Owned(read_name(name).into_owned()),
+            });
+            self.index = Index::Made(names.zip(0..).collect());
+        }
+        match &self.index {
+            Index::Made(index) => member.names().find_map(|name| index.get(name).copied()),
+            Index::Unmade(_) => None,
+        }
+    }
+
+    pub(super) fn node(&mut self, at: usize) -> &mut Node<'a> {
+        &mut self.members[at].node
+    }
+
+    /// Makes an effect on the member, which is at `at` where it exists.
+    pub(super) fn perform(&mut self, at: Option<usize>, member: &Member, effect: Effect<'a>) {
+        match (effect, at) {
+            (Effect::Keep, _) => {}
+            (Effect::Replace(node), Some(at)) => self.members[at].node = node,
+            (Effect::Replace(node), None) => {
+                let name = serde_json::Value::from(&*member.name).to_string();
+                if let Index::Made(index) = &mut self.index {
+                    index.insert(Cow::Owned(member.name.to_string()), self.members.len());
+                }
+                self.members.push(Entry {
+                    space: ("", ""),
+                    name: Cow::Owned(name),
+                    colon: ":",
+                    node,
+                });
+            }
+            // All that have its name: an earlier one would count as soon as the last one is gone.
+            (Effect::Remove, _) => {
+                self.members
+                    .retain(|entry| !member.names().any(|name| reads_as(&entry.name, name)));
+                self.index = Index::Unmade(0);
+            }
+        }
+    }
+}
+
+/// Cuts a list or an object into its parts and what is around them.
+struct Pieces<'a> {
+    text: &'a str,
+    /// Behind the bracket or comma that was last.
+    at: usize,
+}
+
+impl<'a> Pieces<'a> {
+    /// The white space before and behind the part that goes from `first` to `last`.
+    fn around(&mut self, first: &str, last: &str) -> (&'a str, &'a str) {
+        let before = &self.text[self.at..self.offset(first)];
+        let end = self.offset(last) + last.len();
+        let rest = &self.text[end..];
+        let after = &rest[..rest.find(|letter| !is_space(letter)).unwrap_or_default()];
+        self.at = end + after.len() + 1;
+        (before, after)
+    }
+
+    /// Where a part of the text begins.
+    fn offset(&self, part: &str) -> usize {
+        part.as_ptr().addr() - self.text.as_ptr().addr()
+    }
+}
