@@ -147,7 +147,7 @@ fn a_near_read_of_a_number_allocates_nothing() {
         session.set_count(5).unwrap();
         let held = memory.synced(&Key::<u64>::new("count"));
         let is_current =
-            || session.count().is_ok() && held.get().is_ok() && memory.status().not_current == 0;
+            || session.count().is_ok() && held.get().is_ok() && memory.status().stale == 0;
         eventually(DEADLINE, "it is current", is_current);
         let reads: [(&str, &dyn Fn() -> u64); 2] = [
             ("the getter", &|| session.count().unwrap()),

@@ -3,8 +3,8 @@
 pub use crate::base::error::{Error, Result};
 pub use crate::handle::key::{Key, Spec};
 pub use crate::handle::memory::Memory;
-pub use crate::handle::part::Part;
-pub use crate::handle::schema::{Handle, Nested, SyncedMemory};
+pub use crate::handle::path::ValuePath;
+pub use crate::handle::schema::{Handle, NestedHandle, SyncedMemory};
 pub use crate::handle::synced::{AnyView as View, Synced};
 pub use crate::handle::value::Value;
 pub use crate::handle::watch::Watch;
@@ -21,12 +21,12 @@ use crate::handle::synced;
 
 /// Where the fields of a handle are: each under its own key, or all of them as members inside one.
 #[derive(Debug, Clone)]
-pub enum Place {
+pub enum HandleRoot {
     Root(Memory),
-    Inside(Part),
+    Inside(ValuePath),
 }
 
-impl Place {
+impl HandleRoot {
     /// Under the struct's own prefix and scope.
     pub fn root(
         memory: &Memory,
@@ -37,7 +37,7 @@ impl Place {
         Self::Root(scope.map_or_else(|| memory.clone(), |scope| memory.scope(scope)))
     }
 
-    pub fn inside(part: &Part) -> Self {
+    pub fn inside(part: &ValuePath) -> Self {
         Self::Inside(part.clone())
     }
 
@@ -57,18 +57,18 @@ impl Place {
     note = "derive `serde::Serialize`, `serde::Deserialize` and `Clone` for it, or leave the field out with `#[synced(skip)]`"
 )]
 pub trait FieldType: Sized {
-    fn field() -> Field<Self>;
+    fn field() -> LazyView<Self>;
     /// The view of a field, under `key`, or inside another key as the member `inside`.
     fn view<'a>(
-        field: &'a Field<Self>,
-        place: &Place,
+        field: &'a LazyView<Self>,
+        place: &HandleRoot,
         key: &Key<Self>,
         inside: &Key<Self>,
     ) -> &'a Synced<Self>;
     fn get(view: &Synced<Self>) -> Result<Self>;
     fn set(view: &Synced<Self>, value: Self) -> Result<Written>;
     fn update<R>(view: &Synced<Self>, change: impl FnMut(&mut Self) -> R) -> Result<R>;
-    fn part(view: &Synced<Self>) -> Part;
+    fn part(view: &Synced<Self>) -> ValuePath;
     fn as_view(view: &Synced<Self>) -> &dyn View;
     /// The value that [`load`] brought, or its default.
     fn loaded(loaded: &Loaded, view: &Synced<Self>) -> Result<Self>;
@@ -77,19 +77,19 @@ pub trait FieldType: Sized {
 
 #[diagnostic::do_not_recommend]
 impl<T: Value> FieldType for T {
-    fn field() -> Field<Self> {
-        Field(OnceLock::new())
+    fn field() -> LazyView<Self> {
+        LazyView(OnceLock::new())
     }
 
     fn view<'a>(
-        field: &'a Field<Self>,
-        place: &Place,
+        field: &'a LazyView<Self>,
+        place: &HandleRoot,
         key: &Key<Self>,
         inside: &Key<Self>,
     ) -> &'a Synced<Self> {
         field.0.get_or_init(|| match place {
-            Place::Root(memory) => memory.synced(key),
-            Place::Inside(part) => part.member(inside),
+            HandleRoot::Root(memory) => memory.synced(key),
+            HandleRoot::Inside(part) => part.member(inside),
         })
     }
 
@@ -105,7 +105,7 @@ impl<T: Value> FieldType for T {
         view.update(change)
     }
 
-    fn part(view: &Synced<Self>) -> Part {
+    fn part(view: &Synced<Self>) -> ValuePath {
         view.part().clone()
     }
 
@@ -116,7 +116,7 @@ impl<T: Value> FieldType for T {
     fn loaded(loaded: &Loaded, view: &Synced<Self>) -> Result<Self> {
         match &loaded.0 {
             Some(stored) => view.value_in(stored),
-            None => view.shown_or_default(),
+            None => view.cached_or_default(),
         }
         .map(Arc::unwrap_or_clone)
     }
@@ -144,12 +144,12 @@ impl<T: Value> FieldType for T {
 
 /// A field that can be added to.
 #[diagnostic::on_unimplemented(message = "`{Self}` is no number that can be added to")]
-pub trait Number: FieldType {
+pub trait AddableField: FieldType {
     fn add(view: &Synced<Self>, amount: Self) -> Result<Written>;
 }
 
 #[diagnostic::do_not_recommend]
-impl<T: synced::Number> Number for T {
+impl<T: synced::Number> AddableField for T {
     fn add(view: &Synced<Self>, amount: Self) -> Result<Written> {
         view.add(amount)
     }
@@ -157,28 +157,28 @@ impl<T: synced::Number> Number for T {
 
 /// A field that can be subtracted from.
 #[diagnostic::on_unimplemented(message = "`{Self}` is no integer")]
-pub trait Integer: Number {
+pub trait IntegerField: AddableField {
     fn sub(view: &Synced<Self>, amount: Self) -> Result<Written>;
 }
 
 #[diagnostic::do_not_recommend]
-impl<T: synced::Integer> Integer for T {
+impl<T: synced::Integer> IntegerField for T {
     fn sub(view: &Synced<Self>, amount: Self) -> Result<Written> {
         view.sub(amount)
     }
 }
 
 /// The view of a field, made at its first use.
-pub struct Field<T>(OnceLock<Synced<T>>);
+pub struct LazyView<T>(OnceLock<Synced<T>>);
 
 /// What was asked for: in the slots, or of a confirmed place what the backend has under its key,
 /// with nothing on top.
 #[derive(Debug)]
-pub struct Loaded(Option<state::View>);
+pub struct Loaded(Option<state::KeyView>);
 
 /// Asks the backend for all of these in one round trip.
-pub fn load(place: &Place, views: &[&dyn View]) -> Result<Loaded> {
-    if let Place::Inside(part) = place
+pub fn load(place: &HandleRoot, views: &[&dyn View]) -> Result<Loaded> {
+    if let HandleRoot::Inside(part) = place
         && part.is_confirmed()
     {
         return block_on(part.view_now()).map(|stored| Loaded(Some(stored)));
@@ -188,7 +188,7 @@ pub fn load(place: &Place, views: &[&dyn View]) -> Result<Loaded> {
         .map(|view| view.keys())
         .collect::<Result<Vec<_>>>()?
         .concat();
-    if let Place::Inside(_) = place {
+    if let HandleRoot::Inside(_) = place {
         keys.sort_unstable();
         keys.dedup();
     }
@@ -197,11 +197,11 @@ pub fn load(place: &Place, views: &[&dyn View]) -> Result<Loaded> {
 
 /// Watches all of these, which have these names.
 pub fn watch(
-    place: &Place,
+    place: &HandleRoot,
     views: &[&dyn View],
     names: &'static [&'static str],
 ) -> Watch<Vec<&'static str>> {
-    let parts: Vec<&Part> = views.iter().map(|view| view.as_part()).collect();
+    let parts: Vec<&ValuePath> = views.iter().map(|view| view.as_part()).collect();
     Watch::of_parts(place.memory(), &parts, names)
 }
 
@@ -214,7 +214,7 @@ pub struct Restore {
 }
 
 impl Restore {
-    pub fn new(place: &Place) -> Self {
+    pub fn new(place: &HandleRoot) -> Self {
         Self {
             memory: place.memory().clone(),
             writes: Vec::new(),

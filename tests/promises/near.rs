@@ -54,7 +54,7 @@ fn a_near_read_sees_what_others_write_and_delete() {
             None,
             "which is for what is read near"
         );
-        assert_eq!(one.status().not_current, 0);
+        assert_eq!(one.status().stale, 0);
     });
 }
 
@@ -164,11 +164,9 @@ fn after_an_outage_a_large_state_is_read_again_in_batches_and_each_slot_once() {
             .enumerate()
             .all(|(n, view)| view.get().unwrap() == n)
     );
-    eventually(DEADLINE, "all are current", || {
-        memory.status().not_current == 0
-    });
+    eventually(DEADLINE, "all are current", || memory.status().stale == 0);
     line.down(&memory);
-    assert_eq!(memory.status().not_current, SLOTS);
+    assert_eq!(memory.status().stale, SLOTS);
     direct.set(&name(7), 70).unwrap();
     for direction in [Direction::ToServer, Direction::ToClient] {
         line.proxy.delay(direction, Duration::from_millis(5));
@@ -177,7 +175,7 @@ fn after_an_outage_a_large_state_is_read_again_in_batches_and_each_slot_once() {
     line.up();
     let mut steps = vec![SLOTS];
     eventually(DEADLINE, "all are current again", || {
-        let left = memory.status().not_current;
+        let left = memory.status().stale;
         if steps.last() != Some(&left) {
             steps.push(left);
         }
@@ -455,7 +453,7 @@ fn a_slot_that_a_loading_server_would_not_read_is_read_when_it_has_loaded() {
     server.wait_ready();
     eventually(DEADLINE, "it is current", || {
         sample.synced_count().staleness() == Some(Duration::ZERO)
-            && sample.memory().status().not_current == 0
+            && sample.memory().status().stale == 0
     });
     assert_eq!(sample.count().unwrap(), 2);
 }
@@ -480,7 +478,7 @@ fn a_near_read_of_what_has_become_of_another_type_says_so_as_any_read_does() {
         eventually(DEADLINE, "it is told of again", || kind() == Ok(8));
         eventually(DEADLINE, "it is current", || {
             sample.synced_count().staleness() == Some(Duration::ZERO)
-                && sample.memory().status().not_current == 0
+                && sample.memory().status().stale == 0
         });
     }
 }
@@ -564,7 +562,7 @@ fn a_slot_whose_change_is_in_doubt_is_not_read_without_a_pause() {
     line.server.cli(&["CONFIG", "SET", "maxmemory", "0"]);
     sample.memory().flush(DEADLINE).unwrap();
     eventually(DEADLINE, "it is current", || {
-        sample.memory().status().not_current == 0
+        sample.memory().status().stale == 0
     });
     assert_eq!(sample.items().to_vec().unwrap(), ["a", "b"]);
 }

@@ -141,9 +141,7 @@ fn none_is_stuck(server: &Server, url: &str, goes_on: bool) {
             .count()
     };
     eventually(DEADLINE, "no read is stuck", || stuck() == 0);
-    eventually(DEADLINE, "all are current", || {
-        memory.status().not_current == 0
-    });
+    eventually(DEADLINE, "all are current", || memory.status().stale == 0);
 }
 
 #[test]
@@ -252,9 +250,7 @@ fn a_key_that_others_write_every_30_us_is_read_on_and_asked_for_once_at_a_time()
     eventually(DEADLINE, "the last write is seen", || {
         hot.get().unwrap() == last
     });
-    eventually(DEADLINE, "all are current", || {
-        memory.status().not_current == 0
-    });
+    eventually(DEADLINE, "all are current", || memory.status().stale == 0);
 }
 
 /// Reads and writes all the time; returns how many reads there were, and the longest.

@@ -487,7 +487,7 @@ fn the_rights_that_the_readme_names_are_enough_for_everything() {
         assert_eq!(watch.recv().unwrap(), None);
         server.set_raw("memory:one", "7");
         assert_eq!(watch.recv_timeout(DEADLINE).unwrap(), Some(7));
-        assert_eq!(memory.status().not_current, 0, "it is told");
+        assert_eq!(memory.status().stale, 0, "it is told");
         assert_eq!(
             memory.status().eviction_policy.as_deref(),
             Some("noeviction")

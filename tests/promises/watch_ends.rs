@@ -355,7 +355,7 @@ fn a_dropped_watch_frees_its_slot() {
         assert_eq!(next(&mut two), Some(n), "another one holds it");
     }
     assert!(reads() >= 20);
-    assert_eq!(memory.status().not_current, 0);
+    assert_eq!(memory.status().stale, 0);
     drop(two);
     // What this connection was told before is behind it once it was told of something later.
     let mut later = memory.watch(&Key::<i64>::new("later"));

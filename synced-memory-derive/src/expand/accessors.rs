@@ -121,7 +121,7 @@ fn arithmetic(context: &Context<'_>, field: &Field) -> TokenStream {
             #docs
             #marks
             #vis fn #add(&self, amount: #ty) -> #support::Result<#support::Written> {
-                <#ty as #support::Number>::add(self.#view(), amount)
+                <#ty as #support::AddableField>::add(self.#view(), amount)
             }
         }
     });
@@ -131,7 +131,7 @@ fn arithmetic(context: &Context<'_>, field: &Field) -> TokenStream {
             #docs
             #marks
             #vis fn #sub(&self, amount: #ty) -> #support::Result<#support::Written> {
-                <#ty as #support::Integer>::sub(self.#view(), amount)
+                <#ty as #support::IntegerField>::sub(self.#view(), amount)
             }
         }
     });

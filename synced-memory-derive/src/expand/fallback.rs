@@ -100,7 +100,7 @@ pub(crate) fn stubs(model: &Model) -> TokenStream {
                 loop {}
             }
 
-            fn inside(_: &#support::Part) -> Self::Handle {
+            fn inside(_: &#support::ValuePath) -> Self::Handle {
                 loop {}
             }
         }

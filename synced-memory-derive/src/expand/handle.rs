@@ -25,9 +25,9 @@ pub(super) fn expand(context: &Context<'_>) -> TokenStream {
     let deprecated = &model.notes.deprecated;
     let fields = model.shared().map(|field| {
         let ty = &field.ty;
-        let handle =
-            (field.shape == Shape::Nested).then(|| quote_spanned! {site=> #support::Nested, });
-        quote_spanned! {site=> #support::Field<#ty>, #handle }
+        let handle = (field.shape == Shape::Nested)
+            .then(|| quote_spanned! {site=> #support::NestedHandle, });
+        quote_spanned! {site=> #support::LazyView<#ty>, #handle }
     });
     quote_spanned! {site=>
         #docs
@@ -36,7 +36,7 @@ pub(super) fn expand(context: &Context<'_>) -> TokenStream {
         #vis struct #name #declared #bounds {
             // The last place is for parameters that only skipped fields name.
             inner: ::std::sync::Arc<(
-                #support::Place,
+                #support::HandleRoot,
                 #(#fields)*
                 ::std::marker::PhantomData<fn() -> #schema>,
             )>,

@@ -23,7 +23,7 @@ pub(super) fn expand(context: &Context<'_>) -> TokenStream {
         .map(|field| {
             let value = context.value(&field.ty);
             let handle = (field.shape == Shape::Nested).then(|| {
-                quote_spanned! {context.site=> #support::Nested::new(), }
+                quote_spanned! {context.site=> #support::NestedHandle::new(), }
             });
             quote_spanned! {context.site=> #value::field(), #handle }
         })
@@ -53,17 +53,17 @@ pub(super) fn expand(context: &Context<'_>) -> TokenStream {
             fn attach(memory: &#support::Memory) -> Self::Handle {
                 #handle {
                     inner: ::std::sync::Arc::new((
-                        #support::Place::root(memory, #prefix, #scope),
+                        #support::HandleRoot::root(memory, #prefix, #scope),
                         #(#fields)*
                         ::std::marker::PhantomData,
                     )),
                 }
             }
 
-            fn inside(part: &#support::Part) -> Self::Handle {
+            fn inside(part: &#support::ValuePath) -> Self::Handle {
                 #handle {
                     inner: ::std::sync::Arc::new((
-                        #support::Place::inside(part),
+                        #support::HandleRoot::inside(part),
                         #(#fields)*
                         ::std::marker::PhantomData,
                     )),

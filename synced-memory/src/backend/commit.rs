@@ -30,14 +30,14 @@ pub(crate) enum TimeToLive {
 
 /// What a write does to its key.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Change {
+pub(crate) enum KeyChange {
     /// Stores this envelope.
     Put { envelope: Bytes, ttl: TimeToLive },
     /// Removes the key and leaves a tombstone.
     Delete,
 }
 
-impl Change {
+impl KeyChange {
     /// How many bytes it carries.
     pub(crate) fn size(&self) -> usize {
         match self {
@@ -99,7 +99,7 @@ pub(crate) struct Attempt {
     pub(crate) sequence: Sequence,
     /// It has to be newer than what is there. The envelope that it carries may have a later one.
     pub(crate) stamp: Stamp,
-    pub(crate) change: Change,
+    pub(crate) change: KeyChange,
     pub(crate) expects: Expects,
     /// An earlier attempt is in doubt, and may yet arrive: the first one was made so long ago.
     pub(crate) retry: Option<Duration>,
@@ -125,21 +125,21 @@ pub(crate) enum Outcome {
         contended: Option<Writer>,
     },
     /// An earlier attempt with this sequence number had made it; nothing was done now.
-    Already(Found),
+    AlreadyApplied(KeyState),
     /// Something as new or newer is there, or something else than expected; nothing was done.
-    Refused(Found),
+    Refused(KeyState),
     /// Whether an earlier attempt was made is not known any more; nothing was done.
-    Forgotten(Found),
+    RecordExpired(KeyState),
 }
 
 /// What was at the key.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(crate) struct Found {
+pub(crate) struct KeyState {
     pub(crate) stored: Option<Bytes>,
     pub(crate) tombstone: Stamp,
 }
 
-impl Found {
+impl KeyState {
     /// The stamp that a write has to beat. A key that exists ignores its tombstone.
     pub(crate) fn stamp(&self) -> Stamp {
         self.stored
@@ -150,7 +150,7 @@ impl Found {
 
 /// What a backend has on record about a writer at a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Record {
+pub(crate) struct WriterRecord {
     /// The attempt that was decided on last.
     pub(crate) sequence: Sequence,
     /// That one was refused, as a retry.
@@ -161,9 +161,9 @@ pub(crate) struct Record {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verdict {
     Apply,
-    Already,
+    AlreadyApplied,
     Refuse,
-    Forgotten,
+    RecordExpired,
 }
 
 impl Verdict {
@@ -181,20 +181,20 @@ impl Verdict {
 /// even where somebody has since stored an older stamp (DESIGN, rules 4 and 6).
 pub(crate) fn decide(
     attempt: &Attempt,
-    found: &Found,
-    record: Option<Record>,
+    found: &KeyState,
+    record: Option<WriterRecord>,
     forgets: bool,
 ) -> Verdict {
     match record {
-        Some(record) if attempt.sequence < record.sequence => return Verdict::Already,
+        Some(record) if attempt.sequence < record.sequence => return Verdict::AlreadyApplied,
         Some(record) if attempt.sequence == record.sequence => {
             return if record.refused {
                 Verdict::Refuse
             } else {
-                Verdict::Already
+                Verdict::AlreadyApplied
             };
         }
-        None if forgets && attempt.retry.is_some() => return Verdict::Forgotten,
+        None if forgets && attempt.retry.is_some() => return Verdict::RecordExpired,
         _ => {}
     }
     if attempt.expects.is_met_by(found.stored.as_ref()) && attempt.stamp > found.stamp() {
@@ -225,26 +225,26 @@ mod tests {
             writer: 1,
             sequence,
             stamp: Stamp::new(stamp),
-            change: Change::Delete,
+            change: KeyChange::Delete,
             expects,
             retry,
             recorded: None,
         }
     }
 
-    fn found(stored: &'static str, tombstone: u64) -> Found {
+    fn found(stored: &'static str, tombstone: u64) -> KeyState {
         let stored = (!stored.is_empty()).then(|| Bytes::from_static(stored.as_bytes()));
-        Found {
+        KeyState {
             stored,
             tombstone: Stamp::new(tombstone),
         }
     }
 
-    const APPLIED: Option<Record> = Some(Record {
+    const APPLIED: Option<WriterRecord> = Some(WriterRecord {
         sequence: 1,
         refused: false,
     });
-    const REFUSED: Option<Record> = Some(Record {
+    const REFUSED: Option<WriterRecord> = Some(WriterRecord {
         sequence: 1,
         refused: true,
     });
@@ -256,10 +256,10 @@ mod tests {
             (1, 5, 4, None, Verdict::Apply),
             (1, 5, 5, None, Verdict::Refuse),
             (1, 5, 6, None, Verdict::Refuse),
-            (1, 5, 0, APPLIED, Verdict::Already),
-            (1, 5, 6, APPLIED, Verdict::Already),
+            (1, 5, 0, APPLIED, Verdict::AlreadyApplied),
+            (1, 5, 6, APPLIED, Verdict::AlreadyApplied),
             (1, 5, 0, REFUSED, Verdict::Refuse),
-            (0, 5, 0, REFUSED, Verdict::Already),
+            (0, 5, 0, REFUSED, Verdict::AlreadyApplied),
             (2, 5, 0, APPLIED, Verdict::Apply),
             (2, 5, 0, REFUSED, Verdict::Apply),
         ] {
@@ -321,7 +321,7 @@ mod tests {
         let retry = attempt(3, 9, Expects::Anything, true);
         assert_eq!(
             decide(&retry, &found("", 0), None, true),
-            Verdict::Forgotten
+            Verdict::RecordExpired
         );
         assert_eq!(decide(&retry, &found("", 0), None, false), Verdict::Apply);
         assert_eq!(decide(&retry, &found("", 0), APPLIED, true), Verdict::Apply);

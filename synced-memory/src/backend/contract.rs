@@ -12,7 +12,7 @@ use bytes::Bytes;
 use super::process::ProcessBackend;
 use super::{Backend, Session};
 use crate::backend::commit::{
-    Attempt, Change, Expects, Found, Outcome, RECORDS, Sequence, TimeToLive, Writer,
+    Attempt, Expects, KeyChange, KeyState, Outcome, RECORDS, Sequence, TimeToLive, Writer,
 };
 use crate::base::clock::{self, Stamp};
 
@@ -20,13 +20,13 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 const DEADLINE: Duration = Duration::from_secs(10);
 
 /// A backend, and what its sessions need to be asked.
-struct Place {
+struct Subject {
     backend: Box<dyn Backend>,
     runtime: tokio::runtime::Runtime,
     _keeps: Box<dyn std::any::Any>,
 }
 
-impl Place {
+impl Subject {
     fn of(backend: impl Backend, keeps: impl std::any::Any) -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -43,8 +43,8 @@ impl Place {
         Self::of(ProcessBackend::open("", DAY), ())
     }
 
-    fn connect(&self) -> Asked<'_> {
-        Asked {
+    fn connect(&self) -> TestSession<'_> {
+        TestSession {
             place: self,
             session: self.runtime.block_on(self.backend.connect()).unwrap(),
         }
@@ -52,12 +52,12 @@ impl Place {
 }
 
 /// A session whose answers are waited for.
-struct Asked<'a> {
-    place: &'a Place,
+struct TestSession<'a> {
+    place: &'a Subject,
     session: Box<dyn Session>,
 }
 
-impl Asked<'_> {
+impl TestSession<'_> {
     fn wait<T>(&self, reply: super::Reply<T>) -> T {
         self.place.runtime.block_on(reply).unwrap()
     }
@@ -125,7 +125,7 @@ fn put(key: &str, writer: Writer, sequence: Sequence, stamp: u64) -> Attempt {
         writer,
         sequence,
         stamp: Stamp::new(stamp),
-        change: Change::Put {
+        change: KeyChange::Put {
             envelope,
             ttl: TimeToLive::Keep,
         },
@@ -137,26 +137,26 @@ fn put(key: &str, writer: Writer, sequence: Sequence, stamp: u64) -> Attempt {
 
 fn delete(key: &str, writer: Writer, sequence: Sequence, stamp: u64) -> Attempt {
     Attempt {
-        change: Change::Delete,
+        change: KeyChange::Delete,
         ..put(key, writer, sequence, stamp)
     }
 }
 
-fn living(attempt: Attempt, ttl: TimeToLive) -> Attempt {
-    let Change::Put { envelope, .. } = attempt.change else {
+fn with_ttl(attempt: Attempt, ttl: TimeToLive) -> Attempt {
+    let KeyChange::Put { envelope, .. } = attempt.change else {
         panic!("a delete has no time to live")
     };
     Attempt {
-        change: Change::Put { envelope, ttl },
+        change: KeyChange::Put { envelope, ttl },
         ..attempt
     }
 }
 
 /// A thousand requests drawn at random, of which many meet a tombstone, a newer stamp, something
 /// unexpected or a record.
-fn any_history_is_answered_as_in_this_process(place: &Place) {
+fn any_history_is_answered_as_in_this_process(place: &Subject) {
     for seed in 0..4 {
-        let (reference, mut random) = (Place::process(), fastrand::Rng::with_seed(seed));
+        let (reference, mut random) = (Subject::process(), fastrand::Rng::with_seed(seed));
         let (expected, asked, other) = (reference.connect(), place.connect(), place.connect());
         let mut sequences = [0; 4];
         for round in 0..250 {
@@ -172,7 +172,7 @@ fn any_history_is_answered_as_in_this_process(place: &Place) {
                 0 => delete(&key, id, sequences[writer], stamp),
                 _ => put(&key, id, sequences[writer], stamp),
             };
-            if let (Change::Put { envelope, .. }, 0) = (&mut attempt.change, random.u8(0..6)) {
+            if let (KeyChange::Put { envelope, .. }, 0) = (&mut attempt.change, random.u8(0..6)) {
                 // What somebody else may have stored.
                 *envelope = Bytes::from_static(b"[1, 2]");
             }
@@ -210,7 +210,7 @@ fn any_history_is_answered_as_in_this_process(place: &Place) {
     }
 }
 
-fn a_batch_is_answered_in_its_order_each_key_for_itself(place: &Place) {
+fn a_batch_is_answered_in_its_order_each_key_for_itself(place: &Subject) {
     let asked = place.connect();
     assert_eq!(asked.commit(&put("batch:b", 1, 1, 9)), NEW);
     let batch = [
@@ -220,7 +220,7 @@ fn a_batch_is_answered_in_its_order_each_key_for_itself(place: &Place) {
         put("batch:d", 1, 5, 5),
     ];
     let answers = asked.commit_all(&batch);
-    let refused = Found {
+    let refused = KeyState {
         stored: Some(envelope("\"1/1\"", 9)),
         tombstone: Stamp::ZERO,
     };
@@ -243,12 +243,12 @@ fn a_batch_is_answered_in_its_order_each_key_for_itself(place: &Place) {
     assert_eq!(asked.wait(asked.session.read(&[])).len(), 0);
 }
 
-fn a_delete_stays_and_an_older_write_does_not_bring_the_key_back(place: &Place) {
+fn a_delete_stays_and_an_older_write_does_not_bring_the_key_back(place: &Subject) {
     let asked = place.connect();
     assert_eq!(asked.commit(&put("deleted", 1, 1, 5)), NEW);
     assert_eq!(asked.commit(&delete("deleted", 1, 2, 7)), REPLACED);
     for older in [6, 7] {
-        let found = Found {
+        let found = KeyState {
             stored: None,
             tombstone: Stamp::new(7),
         };
@@ -261,7 +261,7 @@ fn a_delete_stays_and_an_older_write_does_not_bring_the_key_back(place: &Place) 
     assert_eq!(asked.commit(&put("deleted", 2, 8, 8)), NEW);
 }
 
-fn a_time_to_live_is_kept_set_and_taken_away(place: &Place) {
+fn a_time_to_live_is_kept_set_and_taken_away(place: &Subject) {
     let asked = place.connect();
     let short = TimeToLive::For(Duration::from_millis(300));
     for (key, sequence, then) in [("kept", 1, TimeToLive::Keep), ("shortened", 2, short)] {
@@ -271,11 +271,11 @@ fn a_time_to_live_is_kept_set_and_taken_away(place: &Place) {
             DAY
         });
         assert_eq!(
-            asked.commit(&living(put(key, 1, 10 * sequence, 5), first)),
+            asked.commit(&with_ttl(put(key, 1, 10 * sequence, 5), first)),
             NEW
         );
         assert_eq!(
-            asked.commit(&living(put(key, 1, 10 * sequence + 1, 6), then)),
+            asked.commit(&with_ttl(put(key, 1, 10 * sequence + 1, 6), then)),
             REPLACED
         );
         let end = clock::Deadline::after(DEADLINE);
@@ -289,9 +289,9 @@ fn a_time_to_live_is_kept_set_and_taken_away(place: &Place) {
         assert!(asked.read(key).is_some());
     }
     let ends = clock::Deadline::after(Duration::from_millis(310));
-    assert_eq!(asked.commit(&living(put("freed", 1, 1, 5), short)), NEW);
+    assert_eq!(asked.commit(&with_ttl(put("freed", 1, 1, 5), short)), NEW);
     assert_eq!(
-        asked.commit(&living(put("freed", 1, 2, 6), TimeToLive::Never)),
+        asked.commit(&with_ttl(put("freed", 1, 2, 6), TimeToLive::Never)),
         REPLACED
     );
     while !ends.remaining().is_zero() {
@@ -300,7 +300,7 @@ fn a_time_to_live_is_kept_set_and_taken_away(place: &Place) {
     assert!(asked.read("freed").is_some() && asked.read("kept").is_some());
 }
 
-fn names_come_page_by_page_and_their_prefix_is_meant_literally(place: &Place) {
+fn names_come_page_by_page_and_their_prefix_is_meant_literally(place: &Subject) {
     let asked = place.connect();
     let odd = ["a*b?[c]\\%_^'\"", "é", "é%", "\u{10ffff}", "x y", "a\0b"];
     for (number, prefix) in odd.iter().enumerate() {
@@ -345,7 +345,7 @@ fn names_come_page_by_page_and_their_prefix_is_meant_literally(place: &Place) {
     assert_eq!(asked.names("nothing"), [""; 0]);
 }
 
-fn what_is_recorded_is_not_made_again_and_what_was_dropped_is_not_guessed(place: &Place) {
+fn what_is_recorded_is_not_made_again_and_what_was_dropped_is_not_guessed(place: &Subject) {
     let asked = place.connect();
     let retry = |attempt: Attempt| Attempt {
         retry: Some(Duration::from_secs(1)),
@@ -363,24 +363,24 @@ fn what_is_recorded_is_not_made_again_and_what_was_dropped_is_not_guessed(place:
         );
     }
     let last = put("busy", most + 1, 1, most + 1);
-    let found = || Found {
+    let found = || KeyState {
         stored: asked.read("busy"),
         tombstone: Stamp::ZERO,
     };
-    assert_eq!(asked.commit(&retry(last)), Outcome::Already(found()));
+    assert_eq!(asked.commit(&retry(last)), Outcome::AlreadyApplied(found()));
     assert_eq!(
         asked.commit(&retry(put("busy", 1, 1, 9_999))),
-        Outcome::Forgotten(found())
+        Outcome::RecordExpired(found())
     );
     // What is tried for the first time needs no record.
     assert_eq!(asked.commit(&put("busy", 2, 2, 9_999)), REPLACED);
 }
 
-fn a_large_value_comes_back_byte_for_byte(place: &Place) {
+fn a_large_value_comes_back_byte_for_byte(place: &Subject) {
     let asked = place.connect();
     let value = format!("\"{}\"", "é\\u0000".repeat(500_000));
     let large = envelope(&value, 5);
-    let change = Change::Put {
+    let change = KeyChange::Put {
         envelope: large.clone(),
         ttl: TimeToLive::Keep,
     };
@@ -399,7 +399,7 @@ fn a_large_value_comes_back_byte_for_byte(place: &Place) {
     assert_eq!(asked.commit(&edited), REPLACED);
 }
 
-fn the_clock_runs(place: &Place) {
+fn the_clock_runs(place: &Subject) {
     let asked = place.connect();
     let (before, after) = (clock::wall(), asked.wait(asked.session.now()));
     assert!(after.abs_diff(before) < 60_000_000_000, "{before} {after}");
@@ -429,7 +429,7 @@ macro_rules! on {
     };
 }
 
-on!(process, Place::process());
+on!(process, Subject::process());
 #[cfg(feature = "sqlite")]
 on!(sqlite, places::sqlite());
 #[cfg(all(feature = "redis", unix))]
@@ -459,18 +459,18 @@ mod places {
     }
 
     #[cfg(feature = "sqlite")]
-    pub(super) fn sqlite() -> Place {
+    pub(super) fn sqlite() -> Subject {
         let directory = Directory::new();
         let path = directory.0.join("state.db");
-        Place::of(
+        Subject::of(
             crate::backend::sqlite::SqliteBackend::new(path, false, DEADLINE, DAY),
             directory,
         )
     }
 
-    struct Server(Child, #[allow(dead_code)] Directory);
+    struct TestServer(Child, #[allow(dead_code)] Directory);
 
-    impl Drop for Server {
+    impl Drop for TestServer {
         fn drop(&mut self) {
             let _ = self.0.kill();
             let _ = self.0.wait();
@@ -478,7 +478,7 @@ mod places {
     }
 
     #[cfg(all(feature = "redis", unix))]
-    pub(super) fn redis() -> Place {
+    pub(super) fn redis() -> Subject {
         use ::redis::{ConnectionAddr, IntoConnectionInfo};
 
         let directory = Directory::new();
@@ -489,16 +489,16 @@ mod places {
             .stdout(Stdio::null())
             .spawn()
             .expect("no redis-server in PATH: run .ci/test");
-        let server = Server(server, directory);
+        let server = TestServer(server, directory);
         let address = ConnectionAddr::Unix(socket).into_connection_info().unwrap();
         let backend =
             crate::backend::redis::RedisBackend::new(address, "redis".to_owned(), DEADLINE, DAY);
-        let place = Place::of(backend.unwrap(), server);
+        let place = Subject::of(backend.unwrap(), server);
         let end = clock::Deadline::after(DEADLINE);
-        while let Err(fault) = place.runtime.block_on(place.backend.connect()) {
+        while let Err(error) = place.runtime.block_on(place.backend.connect()) {
             assert!(
                 !end.remaining().is_zero(),
-                "redis-server does not answer: {fault}"
+                "redis-server does not answer: {error}"
             );
             std::thread::sleep(Duration::from_millis(2));
         }

@@ -3,7 +3,7 @@
 pub(crate) mod commit;
 #[cfg(test)]
 mod contract;
-pub(crate) mod fault;
+pub(crate) mod error;
 pub(crate) mod process;
 #[cfg(feature = "redis")]
 pub(crate) mod redis;
@@ -20,18 +20,18 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::backend::commit::{Attempt, Outcome, Writer};
-use crate::backend::fault::Fault;
+use crate::backend::error::BackendError;
 
 /// An answer on its way. The request is made at the call and takes effect from the first poll on; a
 /// reply that is dropped leaves it unknown whether the request took effect.
-pub(crate) type Reply<T> = Pin<Box<dyn Future<Output = Result<T, Fault>> + Send>>;
+pub(crate) type Reply<T> = Pin<Box<dyn Future<Output = Result<T, BackendError>> + Send>>;
 
 /// Some names, and where the next ones begin; `None` after the last.
 pub(crate) type Page = (Vec<String>, Option<String>);
 
 /// What has changed, by whomever.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Changed {
+pub(crate) enum Invalidation {
     Keys(Vec<Arc<str>>),
     /// Perhaps everything.
     All,
@@ -39,20 +39,20 @@ pub(crate) enum Changed {
 
 /// How long what is stored lives yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Left {
+pub(crate) enum Expiry {
     /// Its end is told in time, as other changes are.
-    Told,
+    Tracked,
     For(Duration),
     Forever,
 }
 
 /// What is stored under a key, and how long it lives yet.
-pub(crate) type Living = (Option<Bytes>, Left);
+pub(crate) type WithExpiry = (Option<Bytes>, Expiry);
 
 /// A place where the state lives. It knows neither types nor JSON paths: it carries bytes and
 /// stamps.
 pub(crate) trait Backend: fmt::Debug + Send + Sync + 'static {
-    /// Connects. A fault of kind `Refused` means that trying again makes no sense (a wrong
+    /// Connects. A error of kind `Refused` means that trying again makes no sense (a wrong
     /// password).
     fn connect(&self) -> Reply<Box<dyn Session>>;
 
@@ -65,7 +65,7 @@ pub(crate) trait Backend: fmt::Debug + Send + Sync + 'static {
 /// # Contract
 ///
 /// - Requests take effect in the order in which their replies are first polled, on whatever thread.
-///   `Fault::Lost` is the one fault that leaves open whether a request took effect.
+///   `Fault::Lost` is the one error that leaves open whether a request took effect.
 /// - An attempt is decided on and made in one atomic step, by the rule of
 ///   [`crate::backend::commit::decide`]: what it found, the change, the tombstone and the record of its
 ///   sequence number.
@@ -79,17 +79,17 @@ pub(crate) trait Backend: fmt::Debug + Send + Sync + 'static {
 /// - After one request was answered with `Lost`, or [`Session::ended`] is ready, the session is not
 ///   used again.
 pub(crate) trait Session: fmt::Debug + Send + Sync {
-    /// What is stored under each key, in their order. A fault of one key is that key's alone.
-    fn read(&self, keys: &[Arc<str>]) -> Reply<Vec<Result<Option<Bytes>, Fault>>>;
+    /// What is stored under each key, in their order. A error of one key is that key's alone.
+    fn read(&self, keys: &[Arc<str>]) -> Reply<Vec<Result<Option<Bytes>, BackendError>>>;
 
     /// As [`read`](Session::read), with how long each lives yet where its end is told late.
-    fn read_living(&self, keys: &[Arc<str>]) -> Reply<Vec<Result<Living, Fault>>> {
-        told(self.read(keys))
+    fn read_with_expiry(&self, keys: &[Arc<str>]) -> Reply<Vec<Result<WithExpiry, BackendError>>> {
+        all_tracked(self.read(keys))
     }
 
     /// Makes attempts, of which each has its own key, and answers for each in their order. `now` is
     /// the backend's clock as estimated, in ns since 1970.
-    fn commit(&self, batch: &[Attempt], now: u64) -> Reply<Vec<Result<Outcome, Fault>>>;
+    fn commit(&self, batch: &[Attempt], now: u64) -> Reply<Vec<Result<Outcome, BackendError>>>;
 
     /// A page of the full names of the keys that begin with `prefix`, and where the next one
     /// begins. A name may come twice; one that is there all the time comes at least once.
@@ -105,23 +105,23 @@ pub(crate) trait Session: fmt::Debug + Send + Sync {
     fn eviction_policy(&self) -> Reply<Option<String>>;
 
     /// From the answer on, changes of keys that begin with one of these prefixes are told. Each
-    /// call replaces the prefixes of the one before. A fault of kind `Refused`: they cannot be told
+    /// call replaces the prefixes of the one before. A error of kind `Refused`: they cannot be told
     /// here.
     fn track(&self, prefixes: &[String]) -> Reply<()>;
 
     /// What has changed since the last call; ready when something has. It may cost something, and
     /// is asked only while something is tracked. It is polled on the I/O thread alone, one call at
     /// a time.
-    fn changed(&self) -> Reply<Changed>;
+    fn invalidations(&self) -> Reply<Invalidation>;
 
     /// Ready when the connection is known to be gone.
     fn ended(&self) -> Reply<()>;
 }
 
 /// A read that says nothing of ends.
-pub(crate) fn told(
-    read: Reply<Vec<Result<Option<Bytes>, Fault>>>,
-) -> Reply<Vec<Result<Living, Fault>>> {
-    let living = |answer: Result<_, Fault>| answer.map(|stored| (stored, Left::Told));
+pub(crate) fn all_tracked(
+    read: Reply<Vec<Result<Option<Bytes>, BackendError>>>,
+) -> Reply<Vec<Result<WithExpiry, BackendError>>> {
+    let living = |answer: Result<_, BackendError>| answer.map(|stored| (stored, Expiry::Tracked));
     Box::pin(async move { Ok(read.await?.into_iter().map(living).collect()) })
 }

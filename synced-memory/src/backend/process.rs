@@ -8,18 +8,20 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
-use super::step::{Seen, Waiting, end_of, horizon, step};
-use super::{Backend, Changed, Page, Reply, Session};
-use crate::backend::commit::{Attempt, Change, Found, Outcome, RECORDS, Record, Writer};
-use crate::backend::fault::Fault;
-use crate::base::clock::{self, Clock, Mono, Stamp};
+use super::step::{StarvedWriter, StepInput, end_of, horizon, step};
+use super::{Backend, Invalidation, Page, Reply, Session};
+use crate::backend::commit::{
+    Attempt, KeyChange, KeyState, Outcome, RECORDS, Writer, WriterRecord,
+};
+use crate::backend::error::BackendError;
+use crate::base::clock::{self, Clock, Monotonic, Stamp};
 
 /// So long a wait for changes goes on at most, before it looks again for what has ended.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// What every session on the same `memory:` shares.
 #[derive(Debug)]
-struct Place {
+struct ProcessSpace {
     store: Mutex<Store>,
     clock: Clock,
     trackers: Mutex<Vec<Tracker>>,
@@ -33,7 +35,7 @@ struct Tracker {
     tell: mpsc::UnboundedSender<Arc<str>>,
 }
 
-impl Place {
+impl ProcessSpace {
     fn store(&self) -> MutexGuard<'_, Store> {
         self.store.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -42,7 +44,7 @@ impl Place {
         self.trackers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn tell(&self, key: &Arc<str>) {
+    fn notify(&self, key: &Arc<str>) {
         self.trackers().retain(|tracker| {
             let is_meant = tracker
                 .prefixes
@@ -61,15 +63,15 @@ impl Place {
 #[derive(Debug, Clone)]
 pub(crate) struct ProcessBackend {
     target: String,
-    place: Arc<Place>,
+    place: Arc<ProcessSpace>,
 }
 
 impl ProcessBackend {
     /// A fresh place, or the one that other memories of this process hold under `name`.
     pub(crate) fn open(name: &str, sidecar_ttl: Duration) -> Self {
-        static NAMED: Mutex<BTreeMap<String, Weak<Place>>> = Mutex::new(BTreeMap::new());
+        static NAMED: Mutex<BTreeMap<String, Weak<ProcessSpace>>> = Mutex::new(BTreeMap::new());
         let fresh = || {
-            Arc::new(Place {
+            Arc::new(ProcessSpace {
                 store: Mutex::new(Store::new(sidecar_ttl)),
                 clock: Clock::start(),
                 trackers: Mutex::default(),
@@ -96,7 +98,7 @@ impl ProcessBackend {
 /// A connection to a place in this process.
 #[derive(Debug)]
 struct ProcessSession {
-    place: Arc<Place>,
+    place: Arc<ProcessSpace>,
     id: u64,
     changes: Arc<tokio::sync::Mutex<mpsc::UnboundedReceiver<Arc<str>>>>,
     tell: mpsc::UnboundedSender<Arc<str>>,
@@ -105,7 +107,7 @@ struct ProcessSession {
 impl ProcessSession {
     fn reply<T: Send + 'static>(
         &self,
-        answer: impl FnOnce(&mut Store, Mono) -> T + Send + 'static,
+        answer: impl FnOnce(&mut Store, Monotonic) -> T + Send + 'static,
     ) -> Reply<T> {
         let place = Arc::clone(&self.place);
         Box::pin(async move {
@@ -143,19 +145,19 @@ impl Drop for ProcessSession {
 }
 
 impl Session for ProcessSession {
-    fn read(&self, keys: &[Arc<str>]) -> Reply<Vec<Result<Option<Bytes>, Fault>>> {
+    fn read(&self, keys: &[Arc<str>]) -> Reply<Vec<Result<Option<Bytes>, BackendError>>> {
         let keys = keys.to_vec();
         self.reply(move |store, mono| keys.iter().map(|key| Ok(store.read(key, mono))).collect())
     }
 
-    fn commit(&self, batch: &[Attempt], _now: u64) -> Reply<Vec<Result<Outcome, Fault>>> {
+    fn commit(&self, batch: &[Attempt], _now: u64) -> Reply<Vec<Result<Outcome, BackendError>>> {
         let batch = batch.to_vec();
         let place = Arc::clone(&self.place);
         self.reply(move |store, mono| {
             let commit = |attempt: &Attempt| {
                 let outcome = store.commit(attempt, mono);
                 if matches!(outcome, Outcome::Applied { .. }) {
-                    place.tell(&attempt.key);
+                    place.notify(&attempt.key);
                 }
                 Ok(outcome)
             };
@@ -196,7 +198,7 @@ impl Session for ProcessSession {
         })
     }
 
-    fn changed(&self) -> Reply<Changed> {
+    fn invalidations(&self) -> Reply<Invalidation> {
         let (place, changes) = (Arc::clone(&self.place), Arc::clone(&self.changes));
         Box::pin(async move {
             let mut changes = changes.lock().await;
@@ -205,13 +207,13 @@ impl Session for ProcessSession {
                 let now = place.clock.mono();
                 let (over, next) = place.store().ended(now);
                 for key in &over {
-                    place.tell(key);
+                    place.notify(key);
                 }
                 let wait = next
                     .map_or(LOOK_AGAIN, |next| next.saturating_sub(now))
                     .min(LOOK_AGAIN);
                 tokio::select! {
-                    _ = changes.recv_many(&mut told, usize::MAX) => return Ok(Changed::Keys(told)),
+                    _ = changes.recv_many(&mut told, usize::MAX) => return Ok(Invalidation::Keys(told)),
                     () = tokio::time::sleep(wait) => {}
                 }
             }
@@ -226,34 +228,34 @@ impl Session for ProcessSession {
 /// Keys and sidecars, by the rule of `commit.rs`.
 #[derive(Debug)]
 pub(crate) struct Store {
-    keys: BTreeMap<Arc<str>, Stored>,
+    keys: BTreeMap<Arc<str>, StoredValue>,
     sidecars: HashMap<Arc<str>, Sidecar>,
     sidecar_ttl: Duration,
     /// When which key ends, unless it was written since.
-    ends: BTreeSet<(Mono, Arc<str>)>,
+    ends: BTreeSet<(Monotonic, Arc<str>)>,
 }
 
 #[derive(Debug)]
-struct Stored {
+struct StoredValue {
     bytes: Bytes,
-    expires: Option<Mono>,
+    expires: Option<Monotonic>,
 }
 
 #[derive(Debug, Default)]
 struct Sidecar {
     tombstone: Stamp,
     /// What is on record about each writer, and since when.
-    records: HashMap<Writer, (Record, Mono)>,
+    records: HashMap<Writer, (WriterRecord, Monotonic)>,
     /// Records of until then may have been dropped.
-    horizon: Option<Mono>,
-    waiting: Option<Waiting>,
-    expires: Mono,
+    horizon: Option<Monotonic>,
+    waiting: Option<StarvedWriter>,
+    expires: Monotonic,
 }
 
 impl Sidecar {
     /// Records that a writer's attempt was decided on. Where there are too many, the older half
     /// goes.
-    fn record(&mut self, writer: Writer, record: Record, mono: Mono) {
+    fn record(&mut self, writer: Writer, record: WriterRecord, mono: Monotonic) {
         self.records.insert(writer, (record, mono));
         if self.records.len() > RECORDS {
             let horizon = horizon(self.records.values().map(|(_, when)| *when).collect());
@@ -274,7 +276,7 @@ impl Store {
         }
     }
 
-    pub(crate) fn read(&mut self, key: &str, mono: Mono) -> Option<Bytes> {
+    pub(crate) fn read(&mut self, key: &str, mono: Monotonic) -> Option<Bytes> {
         if self
             .keys
             .get(key)?
@@ -286,11 +288,11 @@ impl Store {
         Some(self.keys.get(key)?.bytes.clone())
     }
 
-    pub(crate) fn commit(&mut self, attempt: &Attempt, mono: Mono) -> Outcome {
+    pub(crate) fn commit(&mut self, attempt: &Attempt, mono: Monotonic) -> Outcome {
         self.clean(mono);
         let stored = self.read(&attempt.key, mono);
         let sidecar = self.sidecars.entry(Arc::clone(&attempt.key)).or_default();
-        let found = Found {
+        let found = KeyState {
             stored,
             tombstone: sidecar.tombstone,
         };
@@ -300,7 +302,7 @@ impl Store {
             .map(|(record, _)| *record);
         let step = step(
             attempt,
-            Seen {
+            StepInput {
                 found,
                 record,
                 horizon: sidecar.horizon,
@@ -315,7 +317,7 @@ impl Store {
         sidecar.waiting = step.waiting;
         match &attempt.change {
             _ if !step.applies => {}
-            Change::Put { envelope, ttl } => {
+            KeyChange::Put { envelope, ttl } => {
                 let kept = self
                     .keys
                     .get(&attempt.key)
@@ -327,13 +329,13 @@ impl Store {
                 }
                 self.keys.insert(
                     Arc::clone(&attempt.key),
-                    Stored {
+                    StoredValue {
                         bytes: envelope.clone(),
                         expires,
                     },
                 );
             }
-            Change::Delete => {
+            KeyChange::Delete => {
                 sidecar.tombstone = sidecar.tombstone.max(Stamp::new(attempt.stamp.get()));
                 self.keys.remove(&attempt.key);
             }
@@ -342,7 +344,7 @@ impl Store {
     }
 
     /// The keys that may have ended, and when the next one does.
-    fn ended(&mut self, mono: Mono) -> (Vec<Arc<str>>, Option<Mono>) {
+    fn ended(&mut self, mono: Monotonic) -> (Vec<Arc<str>>, Option<Monotonic>) {
         let later = self
             .ends
             .split_off(&(mono + Duration::from_nanos(1), Arc::from("")));
@@ -353,12 +355,12 @@ impl Store {
         )
     }
 
-    fn names(&self, prefix: &str, mono: Mono) -> Vec<String> {
-        let lives = |stored: &Stored| stored.expires.is_none_or(|expires| expires > mono);
+    fn names(&self, prefix: &str, mono: Monotonic) -> Vec<String> {
+        let is_live = |stored: &StoredValue| stored.expires.is_none_or(|expires| expires > mono);
         self.keys
             .range::<str, _>((Bound::Included(prefix), Bound::Unbounded))
             .take_while(|(key, _)| key.starts_with(prefix))
-            .filter(|(_, stored)| lives(stored))
+            .filter(|(_, stored)| is_live(stored))
             .map(|(key, _)| key.to_string())
             .collect()
     }
@@ -372,7 +374,7 @@ impl Store {
     }
 
     /// Drops what is over, whenever there is more beside the keys than keys.
-    fn clean(&mut self, mono: Mono) {
+    fn clean(&mut self, mono: Monotonic) {
         if self.sidecars.len() > 2 * self.keys.len() + 1_000 {
             self.sidecars.retain(|_, sidecar| {
                 sidecar.expires > mono

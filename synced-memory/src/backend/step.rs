@@ -4,26 +4,26 @@
 use std::time::Duration;
 
 use crate::backend::commit::{
-    self, Attempt, Expects, Found, Outcome, Record, TimeToLive, Verdict, Writer,
+    self, Attempt, Expects, KeyState, Outcome, TimeToLive, Verdict, Writer, WriterRecord,
 };
-use crate::base::clock::Mono;
+use crate::base::clock::Monotonic;
 
 /// What there is at a key when an attempt arrives.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Seen {
-    pub(crate) found: Found,
+pub(crate) struct StepInput {
+    pub(crate) found: KeyState,
     /// What is on record for the attempt's writer.
-    pub(crate) record: Option<Record>,
+    pub(crate) record: Option<WriterRecord>,
     /// Records of until then may have been dropped.
-    pub(crate) horizon: Option<Mono>,
-    pub(crate) waiting: Option<Waiting>,
+    pub(crate) horizon: Option<Monotonic>,
+    pub(crate) waiting: Option<StarvedWriter>,
 }
 
 /// The writer that was refused first and waits for its turn, and when it last tried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Waiting {
+pub(crate) struct StarvedWriter {
     pub(crate) writer: Writer,
-    pub(crate) when: Mono,
+    pub(crate) when: Monotonic,
 }
 
 /// Whoever has not tried for so long may be gone, and waits no longer.
@@ -35,16 +35,16 @@ pub(crate) struct Step {
     /// Make the change.
     pub(crate) applies: bool,
     /// Put this on record for the attempt's writer.
-    pub(crate) record: Option<Record>,
+    pub(crate) record: Option<WriterRecord>,
     /// Who waits for a turn from then on.
-    pub(crate) waiting: Option<Waiting>,
+    pub(crate) waiting: Option<StarvedWriter>,
     /// What the attempt is answered once that is done.
     pub(crate) outcome: Outcome,
 }
 
 /// What is to be done about `attempt` at the time `now`, where this is what there is.
-pub(crate) fn step(attempt: &Attempt, seen: Seen, now: Mono) -> Step {
-    let Seen {
+pub(crate) fn step(attempt: &Attempt, seen: StepInput, now: Monotonic) -> Step {
+    let StepInput {
         found,
         record,
         horizon,
@@ -56,7 +56,7 @@ pub(crate) fn step(attempt: &Attempt, seen: Seen, now: Mono) -> Step {
     let forgets = horizon.is_some_and(|horizon| first_tried <= horizon);
     let verdict = commit::decide(attempt, &found, record, forgets);
     let refused = verdict == Verdict::Refuse;
-    let record = verdict.is_recorded(attempt).then_some(Record {
+    let record = verdict.is_recorded(attempt).then_some(WriterRecord {
         sequence: attempt.sequence,
         refused,
     });
@@ -65,12 +65,12 @@ pub(crate) fn step(attempt: &Attempt, seen: Seen, now: Mono) -> Step {
             existed: found.stored.is_some(),
             contended: other.map(|other| other.writer),
         },
-        Verdict::Already => Outcome::Already(found),
+        Verdict::AlreadyApplied => Outcome::AlreadyApplied(found),
         Verdict::Refuse => Outcome::Refused(found),
-        Verdict::Forgotten => Outcome::Forgotten(found),
+        Verdict::RecordExpired => Outcome::RecordExpired(found),
     };
     let is_change = matches!(attempt.expects, Expects::Stamped { .. });
-    let own = Waiting {
+    let own = StarvedWriter {
         writer: attempt.writer,
         when: now,
     };
@@ -89,7 +89,11 @@ pub(crate) fn step(attempt: &Attempt, seen: Seen, now: Mono) -> Step {
 }
 
 /// When a key ends that is stored now; `kept`: when what is there ends.
-pub(crate) fn end_of(ttl: TimeToLive, kept: Option<Mono>, now: Mono) -> Option<Mono> {
+pub(crate) fn end_of(
+    ttl: TimeToLive,
+    kept: Option<Monotonic>,
+    now: Monotonic,
+) -> Option<Monotonic> {
     match ttl {
         TimeToLive::Keep => kept,
         TimeToLive::Never => None,
@@ -99,7 +103,7 @@ pub(crate) fn end_of(ttl: TimeToLive, kept: Option<Mono>, now: Mono) -> Option<M
 
 /// Where a key has more than [`RECORDS`](crate::backend::commit::RECORDS) records, of these times: the
 /// horizon. Those of until then go, but for the one that was just made.
-pub(crate) fn horizon(mut times: Vec<Mono>) -> Mono {
+pub(crate) fn horizon(mut times: Vec<Monotonic>) -> Monotonic {
     times.sort_unstable();
     times.get(times.len() / 2).copied().unwrap_or_default()
 }

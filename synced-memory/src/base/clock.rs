@@ -10,15 +10,15 @@ use serde::{Deserialize, Serialize};
 
 /// Monotonic time. It begins long before the memory was opened, so that what another process left
 /// behind has a time as well.
-pub(crate) type Mono = Duration;
+pub(crate) type Monotonic = Duration;
 
 /// When the memory was opened.
-const OPENED: Mono = Duration::from_secs(20 * 365 * 24 * 3600);
+const OPENED: Monotonic = Duration::from_secs(20 * 365 * 24 * 3600);
 
 /// A point in time, on both clocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Moment {
-    pub(crate) mono: Mono,
+    pub(crate) mono: Monotonic,
     /// The server's clock as estimated, in ns since 1970.
     pub(crate) now: u64,
 }
@@ -44,7 +44,7 @@ impl Clock {
         }
     }
 
-    pub(crate) fn mono(&self) -> Mono {
+    pub(crate) fn mono(&self) -> Monotonic {
         OPENED + self.origin.elapsed()
     }
 
@@ -65,7 +65,7 @@ impl Clock {
 
     /// Takes in that the server's clock stood at `server` (ns since 1970) somewhere between `asked`
     /// and `answered`. Returns by how much that moves `now`, in ns.
-    pub(crate) fn adjust(&self, server: u64, asked: Mono, answered: Mono) -> i64 {
+    pub(crate) fn adjust(&self, server: u64, asked: Monotonic, answered: Monotonic) -> i64 {
         let ahead_at = |mono| {
             server
                 .cast_signed()
@@ -82,7 +82,7 @@ impl Clock {
         ahead.wrapping_sub(self.ahead.swap(ahead, Ordering::Relaxed))
     }
 
-    fn unadjusted(&self, mono: Mono) -> u64 {
+    fn unadjusted(&self, mono: Monotonic) -> u64 {
         self.zero().saturating_add(nanos(mono))
     }
 }

@@ -9,10 +9,10 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// Why a call failed. It is cheap to clone, names the key, and never holds a password or a value.
 #[derive(Clone)]
 pub struct Error {
-    inner: Arc<Inner>,
+    inner: Arc<ErrorInner>,
 }
 
-struct Inner {
+struct ErrorInner {
     kind: ErrorKind,
     message: String,
     /// What became of each key.
@@ -56,7 +56,7 @@ pub enum ErrorKind {
 impl Error {
     pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         Self {
-            inner: Arc::new(Inner {
+            inner: Arc::new(ErrorInner {
                 kind,
                 message: message.into(),
                 keys: Vec::new(),
@@ -71,7 +71,7 @@ impl Error {
         keys: Vec<(String, Option<ErrorKind>)>,
     ) -> Self {
         Self {
-            inner: Arc::new(Inner {
+            inner: Arc::new(ErrorInner {
                 kind,
                 message: message.into(),
                 keys,

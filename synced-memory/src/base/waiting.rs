@@ -36,7 +36,7 @@ pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
     // which it cannot.
     let mut future = pin!(tokio::task::unconstrained(future));
     let mut run = |(parker, waker): &(parking::Parker, Waker)| {
-        let _nested = Nested::new(waker);
+        let _nested = NestedRun::new(waker);
         let mut context = Context::from_waker(waker);
         loop {
             AGAIN.set(None);
@@ -105,12 +105,12 @@ impl Spin {
 
 /// A run inside the poll of another one, as of a closure of the user that reads: what it waited for
 /// says nothing of the outer one, whose wake-ups it may have taken.
-struct Nested<'a> {
+struct NestedRun<'a> {
     waker: &'a Waker,
     outer: Option<Deadline>,
 }
 
-impl<'a> Nested<'a> {
+impl<'a> NestedRun<'a> {
     fn new(waker: &'a Waker) -> Self {
         DEPTH.set(DEPTH.get() + 1);
         Self {
@@ -120,7 +120,7 @@ impl<'a> Nested<'a> {
     }
 }
 
-impl Drop for Nested<'_> {
+impl Drop for NestedRun<'_> {
     fn drop(&mut self) {
         DEPTH.set(DEPTH.get() - 1);
         if DEPTH.get() > 0 {

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::base::clock::{Mono, Stamp};
+use crate::base::clock::{Monotonic, Stamp};
 use crate::base::waiting::Signal;
 use crate::value::envelope::{self, Text};
 use near::Near;
@@ -31,7 +31,7 @@ const ANSWER: Duration = Duration::from_millis(20);
 pub(crate) struct Cache {
     cells: HashMap<Arc<str>, Cell>,
     /// The backend tells what changes.
-    is_told: bool,
+    is_tracked: bool,
     /// The last generation of any slot: none comes twice, also where a slot goes and is made anew.
     generation: Generation,
     /// The slots that are to be read again.
@@ -61,7 +61,7 @@ pub(crate) struct Base {
     /// The request that this answers; zero as long as there was no answer.
     pub(crate) ticket: Ticket,
     /// When this process's own `ttl` ends it.
-    pub(crate) expires: Option<Mono>,
+    pub(crate) expires: Option<Monotonic>,
     /// The first request that was made after that.
     asked_after: Option<Ticket>,
     value: OnceLock<Text>,
@@ -77,7 +77,7 @@ static UNKNOWN: Base = Base {
 };
 
 impl Base {
-    pub(crate) fn new(stored: Option<Bytes>, ticket: Ticket, expires: Option<Mono>) -> Self {
+    pub(crate) fn new(stored: Option<Bytes>, ticket: Ticket, expires: Option<Monotonic>) -> Self {
         Self {
             stored,
             ticket,
@@ -88,7 +88,7 @@ impl Base {
     }
 
     /// What this process itself has stored.
-    pub(crate) fn own(sealed: Bytes, ticket: Ticket, expires: Option<Mono>) -> Self {
+    pub(crate) fn own(sealed: Bytes, ticket: Ticket, expires: Option<Monotonic>) -> Self {
         let value = OnceLock::from(envelope::own_value_of(&sealed));
         Self {
             stored: Some(sealed),
@@ -100,7 +100,7 @@ impl Base {
     }
 
     /// The value that is there at `mono`, as JSON text.
-    pub(crate) fn value_at(&self, mono: Mono) -> Option<&str> {
+    pub(crate) fn value_at(&self, mono: Monotonic) -> Option<&str> {
         let stored = self.at(mono)?;
         Some(
             self.value
@@ -110,7 +110,7 @@ impl Base {
     }
 
     /// The same where nobody has to look for it any more.
-    pub(crate) fn known_value(&self, mono: Mono) -> Option<Text> {
+    pub(crate) fn known_value(&self, mono: Monotonic) -> Option<Text> {
         self.at(mono).and_then(|_| self.value.get().cloned())
     }
 
@@ -120,7 +120,7 @@ impl Base {
     }
 
     /// What is there at `mono`.
-    pub(crate) fn at(&self, mono: Mono) -> Option<&Bytes> {
+    pub(crate) fn at(&self, mono: Monotonic) -> Option<&Bytes> {
         let expired = self.expires.is_some_and(|expires| expires <= mono);
         self.stored.as_ref().filter(|_| !expired)
     }
@@ -171,7 +171,7 @@ impl Cache {
     }
 
     /// Takes in that the request `ticket` asks for `key` at `mono`.
-    pub(crate) fn asked(&mut self, key: &str, ticket: Ticket, mono: Mono) {
+    pub(crate) fn asked(&mut self, key: &str, ticket: Ticket, mono: Monotonic) {
         let Some(base) = self.cells.get_mut(key).map(|cell| &mut cell.base) else {
             return;
         };
@@ -217,7 +217,7 @@ impl Cache {
     }
 
     /// Takes in when what the request `ticket` was answered with ends: `None` for never.
-    pub(crate) fn ends(&mut self, key: &str, ticket: Ticket, end: Option<Mono>) {
+    pub(crate) fn ends(&mut self, key: &str, ticket: Ticket, end: Option<Monotonic>) {
         let Some(cell) = self
             .cells
             .get_mut(key)

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Cache, Cell, Ticket};
-use crate::base::clock::Mono;
+use crate::base::clock::Monotonic;
 use crate::base::error::Error;
 
 /// How a slot that is read locally is kept current.
@@ -27,7 +27,7 @@ pub(super) struct Near {
     /// Nothing was told since it was read.
     pub(super) is_current: bool,
     /// When it was last known to be current.
-    current_until: Option<Mono>,
+    current_until: Option<Monotonic>,
     /// It waits to be read again.
     pub(super) is_queued: bool,
 }
@@ -61,12 +61,17 @@ impl Cell {
     }
 
     /// Takes in that what is there may have changed; whether it is to be read again now.
-    fn may_have_changed(&mut self, mono: Mono, is_told: bool, generation: Generation) -> bool {
+    fn may_have_changed(
+        &mut self,
+        mono: Monotonic,
+        is_tracked: bool,
+        generation: Generation,
+    ) -> bool {
         self.near.generation = generation;
         if std::mem::take(&mut self.near.is_current) {
             self.near.current_until = Some(mono);
         }
-        self.is_near() && is_told && !std::mem::replace(&mut self.near.is_queued, true)
+        self.is_near() && is_tracked && !std::mem::replace(&mut self.near.is_queued, true)
     }
 }
 
@@ -131,7 +136,7 @@ impl Cache {
 
     /// Where the backend tells of no changes: has the slots read again that are watched.
     pub(crate) fn look_again(&mut self) {
-        if self.is_told {
+        if self.is_tracked {
             return;
         }
         for (key, cell) in self
@@ -154,7 +159,7 @@ impl Cache {
     /// can be asked.
     pub(crate) fn is_local(&self, key: &str, is_connected: bool) -> bool {
         let is_kept = |cell: &Cell| {
-            cell.is_near() && (!is_connected || self.is_told && cell.near.read == Read::Kept)
+            cell.is_near() && (!is_connected || self.is_tracked && cell.near.read == Read::Kept)
         };
         self.cells
             .get(key)
@@ -163,7 +168,7 @@ impl Cache {
 
     /// Whether what `key` shows is no older than the first read of those that want it kept current,
     /// or nobody can be asked.
-    pub(crate) fn is_shown(&self, key: &str, is_connected: bool) -> bool {
+    pub(crate) fn is_cell_visible(&self, key: &str, is_connected: bool) -> bool {
         let is_shown =
             |cell: &Cell| cell.base.is_known() && (cell.near.read > Read::Never || !is_connected);
         self.cells.get(key).is_some_and(is_shown)
@@ -171,7 +176,7 @@ impl Cache {
 
     /// How old what `key` shows may be: nothing where it is current, `None` where it is not known
     /// how old.
-    pub(crate) fn staleness(&self, key: &str, mono: Mono) -> Option<Duration> {
+    pub(crate) fn staleness(&self, key: &str, mono: Monotonic) -> Option<Duration> {
         let near = &self.cells.get(key)?.near;
         if near.is_current {
             Some(Duration::ZERO)
@@ -182,8 +187,8 @@ impl Cache {
 
     /// Takes in that the backend tells of changes from now on, or no longer. What was read before
     /// may have changed.
-    pub(crate) fn told(&mut self, is_told: bool, mono: Mono) {
-        self.is_told = is_told;
+    pub(crate) fn tracked(&mut self, is_tracked: bool, mono: Monotonic) {
+        self.is_tracked = is_tracked;
         self.all_changed(mono);
         self.touch_near();
     }
@@ -200,7 +205,7 @@ impl Cache {
     }
 
     /// How many slots are read locally and not known to be current.
-    pub(crate) fn not_current(&self) -> usize {
+    pub(crate) fn stale(&self) -> usize {
         self.cells
             .values()
             .filter(|cell| cell.is_near() && !cell.near.is_current)
@@ -208,9 +213,9 @@ impl Cache {
     }
 
     /// Takes in that everything may have changed.
-    pub(crate) fn all_changed(&mut self, mono: Mono) {
+    pub(crate) fn all_changed(&mut self, mono: Monotonic) {
         for (key, cell) in self.cells.iter_mut().filter(|(_, cell)| cell.is_near()) {
-            if cell.may_have_changed(mono, self.is_told, self.generation.next()) {
+            if cell.may_have_changed(mono, self.is_tracked, self.generation.next()) {
                 self.stale.push_back(Arc::clone(key));
             }
         }
@@ -221,7 +226,7 @@ impl Cache {
         if let Some(cell) = self
             .cells
             .get_mut(key)
-            .filter(|cell| cell.is_near() && self.is_told)
+            .filter(|cell| cell.is_near() && self.is_tracked)
             && !std::mem::replace(&mut cell.near.is_queued, true)
         {
             self.later.push(Arc::clone(key));
@@ -239,17 +244,17 @@ impl Cache {
     }
 
     /// Takes in that `key` may have changed.
-    pub(crate) fn changed(&mut self, key: &Arc<str>, mono: Mono) {
+    pub(crate) fn invalidated(&mut self, key: &Arc<str>, mono: Monotonic) {
         let Some(cell) = self.cells.get_mut(key) else {
             return;
         };
-        if cell.may_have_changed(mono, self.is_told, self.generation.next()) {
+        if cell.may_have_changed(mono, self.is_tracked, self.generation.next()) {
             self.stale.push_back(Arc::clone(key));
         }
     }
 
     /// How many slots are to be read again.
-    pub(crate) fn stale(&self) -> usize {
+    pub(crate) fn queued_reads(&self) -> usize {
         self.stale.len()
     }
 
@@ -282,8 +287,12 @@ impl Cache {
             return;
         };
         // A late answer says nothing against an earlier one to a later read.
-        cell.near.is_current |= self.is_told && cell.near.generation == generation;
-        let read = if self.is_told { Read::Kept } else { Read::Once };
+        cell.near.is_current |= self.is_tracked && cell.near.generation == generation;
+        let read = if self.is_tracked {
+            Read::Kept
+        } else {
+            Read::Once
+        };
         if generation >= cell.near.since && cell.near.read < read {
             cell.near.read = read;
             cell.bump(&mut self.raised);

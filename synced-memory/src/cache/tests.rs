@@ -12,7 +12,7 @@ fn an_answer_to_an_earlier_request_does_not_replace_one_to_a_later_request() {
     let version = cache.hold(&key);
     cache.answered(&key, base("new", 2));
     cache.answered(&key, base("old", 1));
-    assert_eq!(cache.base(&key).at(Mono::ZERO).unwrap(), "new");
+    assert_eq!(cache.base(&key).at(Monotonic::ZERO).unwrap(), "new");
     assert_eq!(version.load(Ordering::Relaxed), 1);
 }
 
@@ -44,7 +44,7 @@ fn a_slot_goes_with_its_last_holder() {
 fn near() -> (Cache, Arc<str>) {
     let (mut cache, key) = (Cache::default(), Arc::from("k"));
     cache.hold(&key);
-    cache.told(true, Mono::ZERO);
+    cache.tracked(true, Monotonic::ZERO);
     cache.keep_near(&key);
     (cache, key)
 }
@@ -68,7 +68,7 @@ fn is_current(cache: &Cache, key: &str) -> bool {
 fn what_was_read_before_a_slot_became_near_is_asked_for_again() {
     let (mut cache, key) = (Cache::default(), Arc::from("k"));
     cache.hold(&key);
-    cache.told(true, Mono::ZERO);
+    cache.tracked(true, Monotonic::ZERO);
     let before = cache.generation(&key);
     read(&mut cache, &key, "old", 1, before);
     cache.keep_near(&key);
@@ -89,10 +89,10 @@ fn what_was_read_before_a_slot_became_near_is_asked_for_again() {
 fn a_reply_during_which_the_key_changed_is_shown_but_is_not_current() {
     let (mut cache, key) = near();
     let sent = cache.generation(&key);
-    cache.changed(&key, Mono::ZERO);
-    cache.changed(&key, Mono::ZERO);
+    cache.invalidated(&key, Monotonic::ZERO);
+    cache.invalidated(&key, Monotonic::ZERO);
     read(&mut cache, &key, "shown", 1, sent);
-    assert_eq!(cache.base(&key).at(Mono::ZERO).unwrap(), "shown");
+    assert_eq!(cache.base(&key).at(Monotonic::ZERO).unwrap(), "shown");
     assert!(cache.is_local(&key, true) && !is_current(&cache, &key));
     assert_eq!(
         cache.take_stale(9),
@@ -108,12 +108,12 @@ fn a_reply_during_which_the_key_changed_is_shown_but_is_not_current() {
 fn a_late_reply_to_an_earlier_read_says_nothing_against_a_later_one() {
     let (mut cache, key) = near();
     let early = cache.generation(&key);
-    cache.changed(&key, Mono::ZERO);
+    cache.invalidated(&key, Monotonic::ZERO);
     cache.take_stale(9);
     let late = cache.generation(&key);
     read(&mut cache, &key, "new", 2, late);
     read(&mut cache, &key, "old", 1, early);
-    assert_eq!(cache.base(&key).at(Mono::ZERO).unwrap(), "new");
+    assert_eq!(cache.base(&key).at(Monotonic::ZERO).unwrap(), "new");
     assert!(is_current(&cache, &key));
 }
 
@@ -121,12 +121,12 @@ fn a_late_reply_to_an_earlier_read_says_nothing_against_a_later_one() {
 #[test]
 fn a_reply_to_a_read_of_a_slot_that_is_gone_says_nothing_of_one_that_was_made_since() {
     let (mut cache, key) = near();
-    cache.changed(&key, Mono::ZERO);
+    cache.invalidated(&key, Monotonic::ZERO);
     cache.take_stale(9);
     let sent = cache.generation(&key);
     cache.let_go(&key);
     assert!(cache.release(&key));
-    cache.changed(&key, Mono::ZERO);
+    cache.invalidated(&key, Monotonic::ZERO);
     cache.hold(&key);
     cache.keep_near(&key);
     read(&mut cache, &key, "old", 1, sent);
@@ -135,7 +135,7 @@ fn a_reply_to_a_read_of_a_slot_that_is_gone_says_nothing_of_one_that_was_made_si
         "whoever reads it asks"
     );
     // However often it has changed by then.
-    cache.changed(&key, Mono::ZERO);
+    cache.invalidated(&key, Monotonic::ZERO);
     assert_ne!(cache.generation(&key), sent);
 }
 
@@ -144,17 +144,17 @@ fn after_a_reconnect_every_slot_is_read_again_before_it_is_current() {
     let (mut cache, key) = near();
     let before = cache.generation(&key);
     read(&mut cache, &key, "old", 1, before);
-    cache.told(false, Mono::ZERO);
+    cache.tracked(false, Monotonic::ZERO);
     assert!(!is_current(&cache, &key) && cache.is_local(&key, false));
-    assert_eq!(cache.not_current(), 1);
-    cache.told(true, Mono::ZERO);
+    assert_eq!(cache.stale(), 1);
+    cache.tracked(true, Monotonic::ZERO);
     // A reply over the connection that was lost.
     read(&mut cache, &key, "late", 2, before);
     assert!(!is_current(&cache, &key) && cache.is_local(&key, true));
     assert_eq!(cache.take_stale(9), [Arc::clone(&key)]);
     let now = cache.generation(&key);
     read(&mut cache, &key, "new", 3, now);
-    assert!(is_current(&cache, &key) && cache.not_current() == 0);
+    assert!(is_current(&cache, &key) && cache.stale() == 0);
 }
 
 #[test]
@@ -162,7 +162,7 @@ fn what_could_not_be_read_is_read_again_later_and_what_is_refused_is_asked_for_b
     let (mut cache, key) = near();
     let now = cache.generation(&key);
     read(&mut cache, &key, "value", 1, now);
-    cache.changed(&key, Mono::ZERO);
+    cache.invalidated(&key, Monotonic::ZERO);
     cache.take_stale(9);
     cache.was_not_read(&key);
     cache.was_not_read(&key);
@@ -240,23 +240,21 @@ fn a_slot_is_kept_current_until_the_last_one_that_wanted_it_is_gone() {
     let now = cache.generation(&key);
     read(&mut cache, &key, "value", 1, now);
     cache.let_go(&key);
-    cache.changed(&key, Mono::ZERO);
+    cache.invalidated(&key, Monotonic::ZERO);
     assert_eq!(cache.take_stale(9), [Arc::clone(&key)]);
-    cache.changed(&key, Mono::ZERO);
+    cache.invalidated(&key, Monotonic::ZERO);
     cache.let_go(&key);
     assert!(cache.take_stale(9).is_empty(), "nobody wants it any more");
-    cache.changed(&key, Mono::ZERO);
-    assert!(
-        cache.take_stale(9).is_empty() && !cache.is_local(&key, true) && cache.not_current() == 0
-    );
+    cache.invalidated(&key, Monotonic::ZERO);
+    assert!(cache.take_stale(9).is_empty() && !cache.is_local(&key, true) && cache.stale() == 0);
     // One that comes later begins anew.
     cache.keep_near(&key);
-    assert!(!cache.is_local(&key, true) && !cache.is_shown(&key, true));
+    assert!(!cache.is_local(&key, true) && !cache.is_cell_visible(&key, true));
     read(&mut cache, &key, "late", 2, now);
-    assert!(!cache.is_local(&key, true) && !cache.is_shown(&key, true));
+    assert!(!cache.is_local(&key, true) && !cache.is_cell_visible(&key, true));
     let now = cache.generation(&key);
     read(&mut cache, &key, "new", 3, now);
-    assert!(cache.is_local(&key, true) && cache.is_shown(&key, true));
+    assert!(cache.is_local(&key, true) && cache.is_cell_visible(&key, true));
 }
 
 #[test]
@@ -269,11 +267,11 @@ fn where_changes_are_not_told_what_is_watched_is_looked_at_again_and_nothing_els
     cache.take_stale(9);
     cache.look_again();
     assert!(cache.take_stale(9).is_empty());
-    cache.told(false, Mono::ZERO);
+    cache.tracked(false, Monotonic::ZERO);
     cache.look_again();
     cache.look_again();
     assert_eq!(cache.take_stale(9), [Arc::clone(&key)]);
     let now = cache.generation(&key);
     read(&mut cache, &key, "value", 1, now);
-    assert!(cache.is_shown(&key, true) && !cache.is_local(&key, true));
+    assert!(cache.is_cell_visible(&key, true) && !cache.is_local(&key, true));
 }

@@ -17,13 +17,13 @@ const DOUBLINGS: u32 = 6;
 
 /// The turns that a memory has had while another writer waited.
 #[derive(Debug, Default)]
-pub(crate) struct Turns {
+pub(crate) struct Fairness {
     waiting: AtomicU64,
     /// How many in a row, while that one waited.
     count: AtomicU32,
 }
 
-impl Turns {
+impl Fairness {
     /// How long to wait after a write, of which the last try took `took`, for the writer that
     /// waits. Longer from turn to turn, while it does not get on: it may be slower.
     pub(crate) fn wait(&self, waiting: Writer, took: Duration) -> Duration {
@@ -48,7 +48,7 @@ mod tests {
 
     #[test]
     fn a_wait_doubles_while_the_same_writer_waits_and_begins_anew_with_another() {
-        let turns = Turns::default();
+        let turns = Fairness::default();
         let took = Duration::from_micros(100);
         for turn in 0..10_u32 {
             let wait = turns.wait(7, took);

@@ -13,12 +13,12 @@ use tokio::time::{sleep, timeout};
 
 use crate::backend::Backend;
 use crate::backend::commit::{Attempt, Outcome};
-use crate::backend::fault::{Fault, FaultKind};
-use crate::base::clock::Mono;
+use crate::backend::error::{BackendError, BackendErrorKind};
+use crate::base::clock::Monotonic;
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::cache::Ticket;
 use crate::client::refresher::{self, Tracked};
-use crate::client::shared::{Live, Shared};
+use crate::client::shared::{Connection, Shared};
 use crate::client::state::{Link, State};
 
 /// So many writes go out together at most: enough to fill a round trip, few enough to be answered
@@ -58,7 +58,7 @@ impl Drop for Ended<'_> {
             Error::closed()
         };
         shared.state().lost(why.clone(), shared.clock.mono());
-        shared.set_live(None);
+        shared.set_connection(None);
         if has_panicked {
             tracing::error!(target = shared.target, error = %why, "the memory is closed");
             shared.close();
@@ -79,46 +79,46 @@ async fn keep_connected(
     let mut was_connected = false;
     let mut said = None;
     loop {
-        let fault = match connect(shared, backend, &mut was_connected).await {
+        let error = match connect(shared, backend, &mut was_connected).await {
             Ok((live, tracked)) => {
                 tracing::info!(target = shared.target, "connected, breaker closed");
                 said = None;
-                let fault = serve(shared, &live, tracked, &mut backoff, &mut first).await;
-                live.end(fault.clone());
+                let error = serve(shared, &live, tracked, &mut backoff, &mut first).await;
+                live.end(error.clone());
                 // One that takes no writes is asked less and less often, however often it can be
                 // reached.
-                if fault.kind != FaultKind::Elsewhere {
+                if error.kind != BackendErrorKind::NotPrimary {
                     backoff.reset();
                 }
-                tracing::warn!(target = shared.target, error = %fault, "connection lost, breaker opened");
-                fault
+                tracing::warn!(target = shared.target, error = %error, "connection lost, breaker opened");
+                error
             }
-            Err(fault) => {
+            Err(error) => {
                 // Once for each cause: an outage must not fill the log.
-                if said.as_ref() == Some(&fault.to_string()) {
-                    tracing::debug!(target = shared.target, error = %fault, "could not connect");
+                if said.as_ref() == Some(&error.to_string()) {
+                    tracing::debug!(target = shared.target, error = %error, "could not connect");
                 } else {
-                    tracing::warn!(target = shared.target, error = %fault, "could not connect, breaker open");
-                    said = Some(fault.to_string());
+                    tracing::warn!(target = shared.target, error = %error, "could not connect, breaker open");
+                    said = Some(error.to_string());
                 }
-                fault
+                error
             }
         };
-        let kind = if fault.is_refused() {
+        let kind = if error.is_rejected() {
             ErrorKind::Rejected
         } else {
             ErrorKind::Unavailable
         };
-        let error = Error::new(kind, format!("{}: {fault}", shared.target));
+        let failure = Error::new(kind, format!("{}: {error}", shared.target));
         // Before anybody can see that there is no connection: a read of what is unknown asks since
         // when.
-        shared.state().lost(error.clone(), shared.clock.mono());
-        shared.set_live(None);
+        shared.state().lost(failure.clone(), shared.clock.mono());
+        shared.set_connection(None);
         if let Some(first) = first.take() {
-            let _ = first.send(Err(error));
+            let _ = first.send(Err(failure));
         }
         // Where another server may have taken over, the wait is over already: reads went on in it.
-        if fault.kind != FaultKind::Elsewhere {
+        if error.kind != BackendErrorKind::NotPrimary {
             sleep(backoff.next()).await;
         }
     }
@@ -130,15 +130,15 @@ async fn connect(
     shared: &Shared,
     backend: &dyn Backend,
     was_connected: &mut bool,
-) -> Result<(Arc<Live>, Tracked), Fault> {
+) -> Result<(Arc<Connection>, Tracked), BackendError> {
     let limit = shared.settings.timeout;
     let silent = |_| {
-        Fault::lost(format_args!(
+        BackendError::connection_lost(format_args!(
             "no answer to a connection attempt within {limit:?}"
         ))
     };
     let session = timeout(limit, backend.connect()).await.map_err(silent)??;
-    let live = Arc::new(Live::new(session));
+    let live = Arc::new(Connection::new(session));
     if let Ok(Ok(policy)) = timeout(limit, live.session.eviction_policy()).await {
         shared.eviction_policy.store(policy.map(Arc::new));
     }
@@ -159,13 +159,16 @@ async fn connect(
 
 /// Asks for the backend's clock, which also shows that the connection is alive. Returns what it
 /// stood at, in ns since 1970, and when that was asked and answered.
-async fn ask_time(shared: &Shared, live: &Live) -> Result<(u64, Mono, Mono), Fault> {
-    let limit = shared.patience();
+async fn ask_time(
+    shared: &Shared,
+    live: &Connection,
+) -> Result<(u64, Monotonic, Monotonic), BackendError> {
+    let limit = shared.heartbeat_timeout();
     let asked = shared.clock.mono();
     match timeout(limit, live.session.now()).await {
         Ok(Ok(now)) => Ok((now, asked, shared.clock.mono())),
-        Ok(Err(fault)) => Err(fault),
-        Err(_) => Err(Fault::lost(format_args!(
+        Ok(Err(error)) => Err(error),
+        Err(_) => Err(BackendError::connection_lost(format_args!(
             "no answer to a heartbeat within {limit:?}"
         ))),
     }
@@ -174,26 +177,26 @@ async fn ask_time(shared: &Shared, live: &Live) -> Result<(u64, Mono, Mono), Fau
 /// Uses a connection until it is no good any more, and says why.
 async fn serve(
     shared: &Shared,
-    live: &Arc<Live>,
+    live: &Arc<Connection>,
     tracked: Tracked,
     backoff: &mut Backoff,
     first: &mut First,
-) -> Fault {
+) -> BackendError {
     tokio::select! {
-        fault = live.ended() => fault,
-        ended = live.session.ended() => ended.err().unwrap_or_else(|| Fault::lost("the connection was closed")),
-        fault = heartbeat(shared, live) => fault,
-        fault = flush(shared, live, backoff, first) => fault,
-        fault = refresher::run(shared, live, tracked) => fault,
+        error = live.ended() => error,
+        ended = live.session.ended() => ended.err().unwrap_or_else(|| BackendError::connection_lost("the connection was closed")),
+        error = heartbeat(shared, live) => error,
+        error = flush(shared, live, backoff, first) => error,
+        error = refresher::run(shared, live, tracked) => error,
     }
 }
 
-async fn heartbeat(shared: &Shared, live: &Live) -> Fault {
+async fn heartbeat(shared: &Shared, live: &Connection) -> BackendError {
     loop {
         sleep(HEARTBEAT).await;
         match ask_time(shared, live).await {
             Ok((now, asked, answered)) => _ = shared.clock.adjust(now, asked, answered),
-            Err(fault) if fault.kind == FaultKind::Lost => return fault,
+            Err(error) if error.kind == BackendErrorKind::ConnectionLost => return error,
             Err(_) => {}
         }
     }
@@ -201,12 +204,12 @@ async fn heartbeat(shared: &Shared, live: &Live) -> Fault {
 
 async fn flush(
     shared: &Shared,
-    live: &Arc<Live>,
+    live: &Arc<Connection>,
     backoff: &mut Backoff,
     first: &mut First,
-) -> Fault {
+) -> BackendError {
     let mut on_sent = Some(|| {
-        shared.set_live(Some(Arc::clone(live)));
+        shared.set_connection(Some(Arc::clone(live)));
         if let Some(first) = first.take() {
             let _ = first.send(Ok(()));
         }
@@ -218,17 +221,17 @@ async fn flush(
                 match refusal {
                     None => backoff.reset(),
                     // What it did not take was withdrawn, and nothing is left to try it with.
-                    Some(fault) => {
+                    Some(error) => {
                         sleep(backoff.next()).await;
-                        if fault.kind == FaultKind::Elsewhere {
-                            return fault;
+                        if error.kind == BackendErrorKind::NotPrimary {
+                            return error;
                         }
                     }
                 }
                 take_writes_again(shared, &mut shared.state());
                 if shared.state().is_any_unused() {
-                    if let Err(fault) = forget_unused(shared, live).await {
-                        return fault;
+                    if let Err(error) = forget_unused(shared, live).await {
+                        return error;
                     }
                     continue;
                 }
@@ -241,25 +244,27 @@ async fn flush(
                     None => shared.wake.notified().await,
                 }
             }
-            Err(fault) if fault.kind == FaultKind::Busy => sleep(backoff.next()).await,
-            Err(fault) if fault.kind == FaultKind::Elsewhere => {
-                sleep(backoff.next()).await;
-                return fault;
+            Err(error) if error.kind == BackendErrorKind::Unavailable => {
+                sleep(backoff.next()).await
             }
-            Err(fault) => return fault,
+            Err(error) if error.kind == BackendErrorKind::NotPrimary => {
+                sleep(backoff.next()).await;
+                return error;
+            }
+            Err(error) => return error,
         }
     }
 }
 
 /// Drops this writer's records at keys that nobody here uses any more. Those that stay behind age
 /// out.
-async fn forget_unused(shared: &Shared, live: &Live) -> Result<(), Fault> {
+async fn forget_unused(shared: &Shared, live: &Connection) -> Result<(), BackendError> {
     let forget = |_| {
         let mut state = shared.state();
         live.session.forget(state.writer(), &state.take_unused())
     };
     match timeout(shared.settings.timeout, shared.issue_made(live, forget)).await {
-        Ok(Err(fault)) if fault.is_lost() => Err(fault),
+        Ok(Err(error)) if error.is_connection_lost() => Err(error),
         _ => Ok(()),
     }
 }
@@ -271,9 +276,9 @@ async fn forget_unused(shared: &Shared, live: &Live) -> Result<(), Fault> {
 /// own.
 async fn drain(
     shared: &Shared,
-    live: &Live,
+    live: &Connection,
     on_sent: &mut Option<impl FnOnce()>,
-) -> Result<(), Fault> {
+) -> Result<(), BackendError> {
     let mut under_way = FuturesUnordered::new();
     // Why nothing more is sent for now. The answers that are on their way are still taken in.
     let mut held_back = None;
@@ -285,7 +290,7 @@ async fn drain(
             // Its first poll sends it.
             match poll_once(&mut batch).await {
                 Poll::Ready(done) => {
-                    keep_on(done, &mut held_back)?;
+                    pause_on_error(done, &mut held_back)?;
                     // The embedded backends never let anything else run by themselves.
                     yield_now().await;
                 }
@@ -297,7 +302,7 @@ async fn drain(
         }
         tokio::select! {
             done = under_way.next() => match done {
-                Some(done) => keep_on(done, &mut held_back)?,
+                Some(done) => pause_on_error(done, &mut held_back)?,
                 None => return held_back.map_or(Ok(()), Err),
             },
             () = shared.wake.notified(), if under_way.len() < BATCHES && held_back.is_none() => {}
@@ -306,10 +311,18 @@ async fn drain(
 }
 
 /// Whether the connection is still good after a batch.
-fn keep_on(done: Result<(), Fault>, held_back: &mut Option<Fault>) -> Result<(), Fault> {
+fn pause_on_error(
+    done: Result<(), BackendError>,
+    held_back: &mut Option<BackendError>,
+) -> Result<(), BackendError> {
     match done {
-        Err(fault) if matches!(fault.kind, FaultKind::Busy | FaultKind::Elsewhere) => {
-            *held_back = Some(fault);
+        Err(error)
+            if matches!(
+                error.kind,
+                BackendErrorKind::Unavailable | BackendErrorKind::NotPrimary
+            ) =>
+        {
+            *held_back = Some(error);
             Ok(())
         }
         done => done,
@@ -317,7 +330,7 @@ fn keep_on(done: Result<(), Fault>, held_back: &mut Option<Fault>) -> Result<(),
 }
 
 /// The next batch on its way, if there is anything to send.
-fn next_batch<'a>(shared: &'a Shared, live: &'a Live) -> Option<Sending<'a>> {
+fn next_batch<'a>(shared: &'a Shared, live: &'a Connection) -> Option<Sending<'a>> {
     let mono = shared.clock.mono();
     let batch = shared.state().next_batch(BATCH, BATCH_BYTES, mono);
     if batch.is_empty() {
@@ -325,11 +338,11 @@ fn next_batch<'a>(shared: &'a Shared, live: &'a Live) -> Option<Sending<'a>> {
         return None;
     }
     let uploading = shared.uploads(batch.iter().map(Attempt::size).sum());
-    let limit = shared.patience();
+    let limit = shared.heartbeat_timeout();
     Some(Box::pin(async move {
         let _uploading = uploading;
         let silent = |_| {
-            Fault::lost(format_args!(
+            BackendError::connection_lost(format_args!(
                 "no answer to {} writes within {limit:?}",
                 batch.len()
             ))
@@ -340,14 +353,18 @@ fn next_batch<'a>(shared: &'a Shared, live: &'a Live) -> Option<Sending<'a>> {
     }))
 }
 
-type Sending<'a> = Pin<Box<dyn Future<Output = Result<(), Fault>> + Send + 'a>>;
+type Sending<'a> = Pin<Box<dyn Future<Output = Result<(), BackendError>> + Send + 'a>>;
 
 async fn poll_once<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
     poll_fn(|context| Poll::Ready(Pin::new(&mut *future).poll(context))).await
 }
 
 /// Sends attempts that were taken from the outbox, and takes in what became of them.
-pub(crate) async fn send(shared: &Shared, live: &Live, batch: &[Attempt]) -> Result<(), Fault> {
+pub(crate) async fn send(
+    shared: &Shared,
+    live: &Connection,
+    batch: &[Attempt],
+) -> Result<(), BackendError> {
     let mut ticket = 0;
     let request = live.session.commit(batch, shared.clock.at().now);
     let request = shared.issue(live, request, |place| {
@@ -357,25 +374,25 @@ pub(crate) async fn send(shared: &Shared, live: &Live, batch: &[Attempt]) -> Res
     let answers = request.await;
     if ticket == 0 {
         // The connection was given up before: nothing was sent.
-        shared.state().put_back(batch);
+        shared.state().requeue_batch(batch);
     }
     let answers = answers?;
-    let held_back = take_in(shared, batch, ticket, answers);
+    let held_back = handle_answers(shared, batch, ticket, answers);
     shared.tell_delivered();
     held_back
 }
 
-fn take_in(
+fn handle_answers(
     shared: &Shared,
     batch: &[Attempt],
     ticket: Ticket,
-    answers: Vec<Result<Outcome, Fault>>,
-) -> Result<(), Fault> {
+    answers: Vec<Result<Outcome, BackendError>>,
+) -> Result<(), BackendError> {
     let mut passing = None;
     let mut taken = 0;
     let mut state = shared.state();
     for (attempt, answer) in batch.iter().zip(answers) {
-        let fault = answer.as_ref().err().cloned();
+        let error = answer.as_ref().err().cloned();
         let is_contended = matches!(
             answer,
             Ok(Outcome::Applied {
@@ -389,18 +406,23 @@ fn take_in(
         if is_contended {
             state.hold(&attempt.key, shared.clock.mono());
         }
-        match fault {
-            Some(fault) if matches!(fault.kind, FaultKind::Busy | FaultKind::Elsewhere) => {
-                passing.get_or_insert((fault, &attempt.key));
+        match error {
+            Some(error)
+                if matches!(
+                    error.kind,
+                    BackendErrorKind::Unavailable | BackendErrorKind::NotPrimary
+                ) =>
+            {
+                passing.get_or_insert((error, &attempt.key));
             }
             _ => taken += 1,
         }
     }
-    if let Some((fault, key)) = passing {
-        tracing::warn!(target = shared.target, error = %fault, "the backend takes no writes now");
-        state.busy(Error::of_key(ErrorKind::Unavailable, key, &fault));
-        state.refusal = Some(fault.clone());
-        return Err(fault);
+    if let Some((error, key)) = passing {
+        tracing::warn!(target = shared.target, error = %error, "the backend takes no writes now");
+        state.busy(Error::of_key(ErrorKind::Unavailable, key, &error));
+        state.refusal = Some(error.clone());
+        return Err(error);
     }
     if taken > 0 {
         take_writes_again(shared, &mut state);
@@ -463,7 +485,7 @@ mod tests {
             .build()
             .unwrap();
         runtime.block_on(async {
-            let live = Live::new(backend.connect().await.unwrap());
+            let live = Connection::new(backend.connect().await.unwrap());
             for n in 0..4 * BATCH {
                 let value = Unsealed::encode(&n).unwrap();
                 let write = Request::Put { value, ttl: None };

@@ -15,21 +15,21 @@ use crate::base::waiting::until;
 use crate::client::shared::Shared;
 
 thread_local! {
-    static UPDATING: RefCell<Vec<Update>> = const { RefCell::new(Vec::new()) };
+    static UPDATING: RefCell<Vec<RunningClosure>> = const { RefCell::new(Vec::new()) };
 }
 
-struct Update {
+struct RunningClosure {
     shared: *const Shared,
     key: Arc<str>,
     wrote: bool,
 }
 
 /// A closure of this thread that changes a key, for as long as it runs.
-pub(crate) struct Updating(());
+pub(crate) struct ReentrancyGuard(());
 
-impl Updating {
+impl ReentrancyGuard {
     pub(crate) fn begin(shared: &Arc<Shared>, key: &Arc<str>) -> Self {
-        let update = Update {
+        let update = RunningClosure {
             shared: Arc::as_ptr(shared),
             key: Arc::clone(key),
             wrote: false,
@@ -55,7 +55,7 @@ impl Updating {
     }
 }
 
-impl Drop for Updating {
+impl Drop for ReentrancyGuard {
     fn drop(&mut self) {
         UPDATING.with_borrow_mut(Vec::pop);
     }
@@ -93,7 +93,7 @@ pub(crate) struct Closures {
 }
 
 /// A closure that is the only one for its key until this is dropped.
-pub(crate) struct Entered<'a> {
+pub(crate) struct ClosureTurn<'a> {
     closures: &'a Closures,
     key: Arc<str>,
     turn: Option<OwnedMutexGuard<()>>,
@@ -102,12 +102,12 @@ pub(crate) struct Entered<'a> {
 impl Closures {
     /// Waits until no other closure changes the key, for at most `limit`. A closure inside another
     /// one does not wait: two that wait for each other's key would never end.
-    pub(crate) async fn enter(&self, key: &Arc<str>, limit: Duration) -> Option<Entered<'_>> {
+    pub(crate) async fn enter(&self, key: &Arc<str>, limit: Duration) -> Option<ClosureTurn<'_>> {
         if UPDATING.try_with(|updating| updating.borrow().is_empty()) != Ok(true) {
             return None;
         }
         let turn = Arc::clone(self.keys().entry(Arc::clone(key)).or_default());
-        let mut entered = Entered {
+        let mut entered = ClosureTurn {
             closures: self,
             key: Arc::clone(key),
             turn: None,
@@ -124,7 +124,7 @@ impl Closures {
     }
 }
 
-impl Drop for Entered<'_> {
+impl Drop for ClosureTurn<'_> {
     fn drop(&mut self) {
         // It wakes the next one, which runs code of its executor: under no lock.
         drop(self.turn.take());
@@ -138,7 +138,7 @@ impl Drop for Entered<'_> {
     }
 }
 
-impl fmt::Debug for Entered<'_> {
+impl fmt::Debug for ClosureTurn<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Entered").field(&self.key).finish()
     }

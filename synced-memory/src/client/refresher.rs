@@ -8,27 +8,27 @@ use std::time::Duration;
 
 use tokio::time::{MissedTickBehavior, Sleep, interval, sleep};
 
-use crate::backend::fault::Fault;
-use crate::backend::{Changed, Left, Living, told};
+use crate::backend::error::BackendError;
+use crate::backend::{Expiry, Invalidation, WithExpiry, all_tracked};
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::cache::Ticket;
-use crate::client::shared::{Live, Shared};
+use crate::client::shared::{Connection, Shared};
 
 /// Asks the backend for keys in one round trip, and keeps the answers in their slots. One answer
 /// per key: `Err` where the server refuses this key for good.
 pub(crate) async fn load(
     shared: &Shared,
-    live: &Live,
+    live: &Connection,
     keys: &[Arc<str>],
-) -> Result<Vec<Result<()>>, Fault> {
+) -> Result<Vec<Result<()>>, BackendError> {
     let is_any_near = {
         let state = shared.state();
         keys.iter().any(|key| state.cache.is_near(key))
     };
     let read = if is_any_near {
-        live.session.read_living(keys)
+        live.session.read_with_expiry(keys)
     } else {
-        told(live.session.read(keys))
+        all_tracked(live.session.read(keys))
     };
     let mut ticket = 0;
     let mut generations = Vec::new();
@@ -44,27 +44,28 @@ pub(crate) async fn load(
     let mono = shared.clock.mono();
     settled(shared, keys, ticket).await;
     let mut state = shared.state();
-    let mut take_in = |key: &Arc<str>, answer: Result<Living, Fault>, generation| match answer {
-        Ok((stored, left)) => {
-            state.read(key, ticket, generation, stored);
-            match left {
-                Left::Told => {}
-                Left::Forever => state.cache.ends(key, ticket, None),
-                Left::For(left) => state.cache.ends(key, ticket, Some(mono + left)),
+    let mut take_in =
+        |key: &Arc<str>, answer: Result<WithExpiry, BackendError>, generation| match answer {
+            Ok((stored, left)) => {
+                state.read(key, ticket, generation, stored);
+                match left {
+                    Expiry::Tracked => {}
+                    Expiry::Forever => state.cache.ends(key, ticket, None),
+                    Expiry::For(left) => state.cache.ends(key, ticket, Some(mono + left)),
+                }
+                Ok(())
             }
-            Ok(())
-        }
-        Err(fault) if fault.is_refused() => {
-            let error = Error::of_key(ErrorKind::Rejected, key, fault);
-            state.cache.was_refused(key, ticket, error.clone());
-            Err(error)
-        }
-        Err(fault) => {
-            state.cache.was_not_read(key);
-            state.last_error = Some(Error::of_key(ErrorKind::Unavailable, key, fault));
-            Ok(())
-        }
-    };
+            Err(error) if error.is_rejected() => {
+                let error = Error::of_key(ErrorKind::Rejected, key, error);
+                state.cache.was_refused(key, ticket, error.clone());
+                Err(error)
+            }
+            Err(error) => {
+                state.cache.was_not_read(key);
+                state.last_error = Some(Error::of_key(ErrorKind::Unavailable, key, error));
+                Ok(())
+            }
+        };
     let answers = keys.iter().zip(answers).zip(generations);
     let answers = answers
         .map(|((key, answer), generation)| take_in(key, answer, generation))
@@ -113,27 +114,30 @@ pub(crate) type Tracked = Vec<String>;
 /// # Errors
 ///
 /// The connection is no good. Where the backend refuses, reads go on asking it.
-pub(crate) async fn track(shared: &Shared, live: &Live) -> Result<Tracked, Fault> {
+pub(crate) async fn track(shared: &Shared, live: &Connection) -> Result<Tracked, BackendError> {
     let prefixes = shared.near_prefixes();
     if prefixes.is_empty() {
         return Ok(prefixes);
     }
-    let is_told = match live.session.track(&prefixes).await {
+    let is_tracked = match live.session.track(&prefixes).await {
         Ok(()) => true,
-        Err(fault) if fault.is_refused() => {
-            tracing::warn!(target = shared.target, error = %fault, "the backend tells of no changes: near reads ask it");
+        Err(error) if error.is_rejected() => {
+            tracing::warn!(target = shared.target, error = %error, "the backend tells of no changes: near reads ask it");
             false
         }
-        Err(fault) => return Err(fault),
+        Err(error) => return Err(error),
     };
-    shared.state().cache.told(is_told, shared.clock.mono());
+    shared
+        .state()
+        .cache
+        .tracked(is_tracked, shared.clock.mono());
     Ok(prefixes)
 }
 
 /// Keeps the slots current that are read locally, until the connection is no good any more.
-pub(crate) async fn run(shared: &Shared, live: &Live, tracked: Tracked) -> Fault {
+pub(crate) async fn run(shared: &Shared, live: &Connection, tracked: Tracked) -> BackendError {
     match keep_current(shared, live, tracked).await {
-        Err(fault) => fault,
+        Err(error) => error,
         Ok(never) => match never {},
     }
 }
@@ -142,11 +146,11 @@ pub(crate) async fn run(shared: &Shared, live: &Live, tracked: Tracked) -> Fault
 /// read again after it.
 async fn keep_current(
     shared: &Shared,
-    live: &Live,
+    live: &Connection,
     mut tracked: Tracked,
-) -> Result<Infallible, Fault> {
+) -> Result<Infallible, BackendError> {
     // Nothing is told before there is something to track, and then all of that is read.
-    let waiting = u32::try_from(shared.state().cache.stale()).unwrap_or(u32::MAX);
+    let waiting = u32::try_from(shared.state().cache.queued_reads()).unwrap_or(u32::MAX);
     let spread = (SPREAD * waiting)
         .min(LONGEST_SPREAD)
         .mul_f64(fastrand::f64());
@@ -161,7 +165,7 @@ async fn keep_current(
         }
         // Nobody has to look for what is not tracked.
         if changed.is_none() && !tracked.is_empty() {
-            changed = Some(live.session.changed());
+            changed = Some(live.session.invalidations());
         }
         if reading.is_none() && spread.is_none() {
             let stale = shared.state().cache.take_stale(BATCH);
@@ -173,7 +177,7 @@ async fn keep_current(
         tokio::select! {
             // What is told goes first: it may say that an answer is old.
             biased;
-            told = done(&mut changed) => take_in(shared, told?),
+            told = done(&mut changed) => handle_invalidation(shared, told?),
             read = done(&mut reading) => read?,
             () = done(&mut spread) => {}
             () = done(&mut again) => shared.state().cache.now_is_later(),
@@ -193,9 +197,13 @@ async fn done<F: Future + ?Sized>(waits: &mut Option<Pin<Box<F>>>) -> F::Output 
     output
 }
 
-async fn read_again(shared: &Shared, live: &Live, keys: Vec<Arc<str>>) -> Result<(), Fault> {
+async fn read_again(
+    shared: &Shared,
+    live: &Connection,
+    keys: Vec<Arc<str>>,
+) -> Result<(), BackendError> {
     match load(shared, live, &keys).await {
-        Err(fault) if fault.is_lost() => Err(fault),
+        Err(error) if error.is_connection_lost() => Err(error),
         Err(_) => {
             let mut state = shared.state();
             for key in &keys {
@@ -208,11 +216,13 @@ async fn read_again(shared: &Shared, live: &Live, keys: Vec<Arc<str>>) -> Result
     }
 }
 
-fn take_in(shared: &Shared, changed: Changed) {
+fn handle_invalidation(shared: &Shared, changed: Invalidation) {
     let mono = shared.clock.mono();
     let mut state = shared.state();
     match changed {
-        Changed::All => state.cache.all_changed(mono),
-        Changed::Keys(keys) => keys.iter().for_each(|key| state.cache.changed(key, mono)),
+        Invalidation::All => state.cache.all_changed(mono),
+        Invalidation::Keys(keys) => keys
+            .iter()
+            .for_each(|key| state.cache.invalidated(key, mono)),
     }
 }

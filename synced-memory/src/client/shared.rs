@@ -16,7 +16,7 @@ use arc_swap::ArcSwapOption;
 use futures_util::future::{Either, select};
 use tokio::sync::{Notify, oneshot, watch};
 
-use crate::backend::fault::Fault;
+use crate::backend::error::BackendError;
 use crate::backend::{Reply, Session};
 use crate::base::clock::Clock;
 use crate::base::error::{Error, ErrorKind, Result};
@@ -28,12 +28,12 @@ use crate::pending::journal;
 
 /// A connection that is in use.
 #[derive(Debug)]
-pub(crate) struct Live {
+pub(crate) struct Connection {
     pub(crate) session: Box<dyn Session>,
-    verdict: watch::Sender<Option<Fault>>,
+    verdict: watch::Sender<Option<BackendError>>,
 }
 
-impl Live {
+impl Connection {
     pub(crate) fn new(session: Box<dyn Session>) -> Self {
         Self {
             session,
@@ -42,24 +42,24 @@ impl Live {
     }
 
     /// Says that the connection is no good: the flusher drops it and connects anew.
-    pub(crate) fn end(&self, fault: Fault) {
+    pub(crate) fn end(&self, error: BackendError) {
         self.verdict.send_if_modified(|verdict| {
             let first = verdict.is_none();
-            verdict.get_or_insert(fault);
+            verdict.get_or_insert(error);
             first
         });
     }
 
     /// Ready when somebody found the connection to be no good.
-    pub(crate) async fn ended(&self) -> Fault {
+    pub(crate) async fn ended(&self) -> BackendError {
         let mut verdict = self.verdict.subscribe();
         // The sender is in `self`: it cannot go while this waits.
-        let fault = verdict
+        let error = verdict
             .wait_for(Option::is_some)
             .await
             .ok()
             .and_then(|verdict| verdict.clone());
-        fault.unwrap_or_else(|| Fault::lost("the connection was given up"))
+        error.unwrap_or_else(|| BackendError::connection_lost("the connection was given up"))
     }
 }
 
@@ -73,7 +73,7 @@ pub(crate) struct Shared {
     /// Those who wait for what is told under the lock of the state.
     pub(crate) told: Arc<Deferred>,
     wire: Mutex<Ticket>,
-    live: ArcSwapOption<Live>,
+    live: ArcSwapOption<Connection>,
     connected: watch::Sender<bool>,
     /// There is something to send.
     pub(crate) wake: Notify,
@@ -158,7 +158,7 @@ impl Shared {
     pub(crate) fn new(
         settings: Settings,
         target: &str,
-        journal: Option<journal::Place>,
+        journal: Option<journal::JournalConfig>,
     ) -> Result<Self> {
         let clock = Clock::start();
         let mut state = State::new(
@@ -167,7 +167,7 @@ impl Shared {
             fastrand::Rng::new(),
         );
         if let Some(place) = journal {
-            state.keep_a_journal(place, journal::Origin(clock.zero()), clock.mono())?;
+            state.keep_a_journal(place, journal::ClockOrigin(clock.zero()), clock.mono())?;
         }
         Ok(Self {
             settings,
@@ -201,28 +201,31 @@ impl Shared {
     }
 
     /// The connection, while there is one.
-    pub(crate) fn live(&self) -> Option<Arc<Live>> {
+    pub(crate) fn connection(&self) -> Option<Arc<Connection>> {
         self.live.load_full()
     }
 
-    pub(crate) fn set_live(&self, live: Option<Arc<Live>>) {
+    pub(crate) fn set_connection(&self, live: Option<Arc<Connection>>) {
         let connected = live.is_some();
         self.live.store(live);
         self.connected.send_replace(connected);
     }
 
     /// The connection, while there is one other than this.
-    pub(crate) fn live_but(&self, given_up: Option<&Arc<Live>>) -> Option<Arc<Live>> {
-        self.live()
+    pub(crate) fn connection_other_than(
+        &self,
+        given_up: Option<&Arc<Connection>>,
+    ) -> Option<Arc<Connection>> {
+        self.connection()
             .filter(|live| given_up.is_none_or(|given_up| !Arc::ptr_eq(live, given_up)))
     }
 
     /// Ready while there is a connection other than this.
-    pub(crate) async fn connected_but(&self, given_up: Option<&Arc<Live>>) {
+    pub(crate) async fn connected_but(&self, given_up: Option<&Arc<Connection>>) {
         let mut changes = self.connected.subscribe();
         // The sender is in `self`: it cannot go while this waits.
         let _ = changes
-            .wait_for(|_| self.live_but(given_up).is_some())
+            .wait_for(|_| self.connection_other_than(given_up).is_some())
             .await;
     }
 
@@ -232,10 +235,10 @@ impl Shared {
     /// those of the next one.
     pub(crate) async fn issue<T>(
         &self,
-        live: &Live,
+        live: &Connection,
         request: Reply<T>,
         on_sent: impl FnOnce(Ticket),
-    ) -> Result<T, Fault> {
+    ) -> Result<T, BackendError> {
         let make = |ticket| {
             on_sent(ticket);
             request
@@ -247,9 +250,9 @@ impl Shared {
     /// it.
     pub(crate) async fn issue_made<T>(
         &self,
-        live: &Live,
+        live: &Connection,
         make: impl FnOnce(Ticket) -> Reply<T>,
-    ) -> Result<T, Fault> {
+    ) -> Result<T, BackendError> {
         let mut make = Some(make);
         let first = poll_fn(|context| {
             let mut wire = self.wire.lock().unwrap_or_else(PoisonError::into_inner);
@@ -262,8 +265,10 @@ impl Shared {
                         Poll::Pending => Ok(request),
                     }
                 }
-                (Some(fault), _) => Err(Err(fault.clone())),
-                (None, None) => Err(Err(Fault::lost("the request was made before"))),
+                (Some(error), _) => Err(Err(error.clone())),
+                (None, None) => Err(Err(BackendError::connection_lost(
+                    "the request was made before",
+                ))),
             };
             Poll::Ready(sent)
         })
@@ -275,7 +280,7 @@ impl Shared {
             // receiver is dropped.
             Ok(request) => match select(request, pin!(live.ended())).await {
                 Either::Left((answer, _)) => answer,
-                Either::Right((fault, _)) => Err(fault),
+                Either::Right((error, _)) => Err(error),
             },
         }
     }
@@ -298,7 +303,7 @@ impl Shared {
 
     /// How long the backend may take for an answer: longer than one call by what the bytes before
     /// it take on a slow line (1 MB/s).
-    pub(crate) fn patience(&self) -> Duration {
+    pub(crate) fn heartbeat_timeout(&self) -> Duration {
         let bytes = u64::try_from(self.uploading.load(Ordering::Relaxed)).unwrap_or(u64::MAX);
         self.settings
             .timeout

@@ -77,18 +77,12 @@ mod tests {
             slot.keep_near("");
             let slot = slot.watched(&watch);
             assert_eq!(
-                (
-                    shared.state().cache.not_current(),
-                    Arc::strong_count(&watch)
-                ),
+                (shared.state().cache.stale(), Arc::strong_count(&watch)),
                 (1, 3)
             );
             drop(slot);
             assert_eq!(
-                (
-                    shared.state().cache.not_current(),
-                    Arc::strong_count(&watch)
-                ),
+                (shared.state().cache.stale(), Arc::strong_count(&watch)),
                 (0, 1)
             );
         }

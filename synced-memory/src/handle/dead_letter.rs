@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::waiting::block_on;
 use crate::client::core::Core;
-use crate::pending::outbox::{Letter, Written};
+use crate::pending::outbox::{LetterRecord, Written};
 use crate::value::mutation::Json;
 
 /// A queued write that was refused or is in doubt, or a taken element that could not go back.
@@ -42,12 +42,12 @@ pub struct DeadLetter {
     pub last_modified: u64,
     /// How long what was assigned was to live, from its write.
     pub ttl: Option<Duration>,
-    letter: Letter,
+    letter: LetterRecord,
     core: Arc<Core>,
 }
 
 impl DeadLetter {
-    pub(crate) fn new(core: &Arc<Core>, letter: Letter) -> Self {
+    pub(crate) fn new(core: &Arc<Core>, letter: LetterRecord) -> Self {
         Self {
             id: letter.id,
             key: letter.key.to_string(),

@@ -16,13 +16,13 @@ use crate::client::core::Core;
 use crate::client::shared::Shared;
 use crate::client::slot::Slot;
 use crate::client::state::{Link, Request};
-use crate::handle::config::{Builder, Config, Place};
+use crate::handle::config::{Builder, Config, Target};
 use crate::handle::dead_letter::DeadLetter;
 use crate::handle::key::{Key, check_name, check_scope};
 use crate::pending::journal;
 #[cfg(feature = "sqlite")]
 use crate::pending::journal::Durability;
-use crate::pending::outbox::{Letter, Written};
+use crate::pending::outbox::{LetterRecord, Written};
 
 /// One connection to one backend, with its cache and the writes that wait. Cheap to clone; clones
 /// and scopes share everything.
@@ -81,7 +81,7 @@ pub struct Status {
     /// How many keys are read near or watched whose slots are not known to be current: the backend
     /// is away or may not tell of changes, or they are being read again.
     /// [`Synced::staleness`](crate::Synced::staleness) says since when.
-    pub not_current: usize,
+    pub stale: usize,
     /// How the server chooses what it throws away when memory is short, where it says so. Anything
     /// but `noeviction` loses state; `volatile-*` loses the sidecars first, and with them the
     /// memory of deletes.
@@ -132,30 +132,30 @@ impl Memory {
         } = config;
         let journal = |target: &str| {
             let target = format!("{target} {prefix}");
-            journal.map(|directory| journal::Place {
+            journal.map(|directory| journal::JournalConfig {
                 directory,
                 target,
                 durability,
             })
         };
         let core = match place {
-            Place::Process(name) => {
-                let backend = Place::process(&name, &settings);
+            Target::Process(name) => {
+                let backend = Target::process(&name, &settings);
                 let journal = journal(backend.target());
                 Core::open(backend, settings, journal)?
             }
             #[cfg(feature = "redis")]
-            Place::Redis { server, target } => {
+            Target::Redis { server, target } => {
                 use crate::backend::redis::RedisBackend;
                 let backend =
                     RedisBackend::new(server, target, settings.timeout, settings.tombstone_ttl);
                 let backend =
-                    backend.map_err(|fault| Error::new(ErrorKind::Config, fault.to_string()))?;
+                    backend.map_err(|error| Error::new(ErrorKind::Config, error.to_string()))?;
                 let journal = journal(backend.target());
                 Core::open(backend, settings, journal)?
             }
             #[cfg(feature = "sqlite")]
-            Place::Sqlite(path) => {
+            Target::Sqlite(path) => {
                 let synced = durability == Durability::Fsync;
                 let backend =
                     SqliteBackend::new(path, synced, settings.timeout, settings.tombstone_ttl);
@@ -302,10 +302,10 @@ impl Memory {
             );
             let (names, next) = match page {
                 Some(Ok(page)) => page,
-                Some(Err(fault)) if fault.is_refused() => {
+                Some(Err(error)) if error.is_rejected() => {
                     return Err(Error::new(
                         ErrorKind::Rejected,
-                        format!("the names below `{stem}`: {fault}"),
+                        format!("the names below `{stem}`: {error}"),
                     ));
                 }
                 _ => return Err(shared.unavailable()),
@@ -349,7 +349,7 @@ impl Memory {
             dropped_dead_letters: state.dropped_letters,
             superseded: state.superseded,
             expired: state.expired,
-            not_current: state.cache.not_current(),
+            stale: state.cache.stale(),
             eviction_policy: shared.eviction_policy.load().as_deref().cloned(),
         }
     }
@@ -361,7 +361,8 @@ impl Memory {
         let letters = self.shared().state().letters.clone();
         let stem = self.stem();
         // Without a scope it sees those of the whole connection, whatever their prefix.
-        let is_own = |letter: &Letter| self.scope.path.is_empty() || letter.key.starts_with(&stem);
+        let is_own =
+            |letter: &LetterRecord| self.scope.path.is_empty() || letter.key.starts_with(&stem);
         let own = letters.into_iter().filter(is_own);
         own.map(|letter| DeadLetter::new(self.core(), letter))
             .collect()

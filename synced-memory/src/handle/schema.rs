@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 
 use crate::base::error::Result;
 use crate::handle::memory::Memory;
-use crate::handle::part::Part;
+use crate::handle::path::ValuePath;
 use crate::value::shape::Member;
 
 /// A struct whose fields are shared; derive it.
@@ -30,7 +30,7 @@ pub trait SyncedMemory: Sized {
 
     /// The handle of this struct where it is a part of a value.
     #[doc(hidden)]
-    fn inside(part: &Part) -> Self::Handle;
+    fn inside(part: &ValuePath) -> Self::Handle;
 
     /// The members of this struct, as serde writes them where it is a part of a value.
     #[doc(hidden)]
@@ -38,7 +38,7 @@ pub trait SyncedMemory: Sized {
 
     /// The handle of a nested field, made at its first use.
     #[doc(hidden)]
-    fn nested(nested: &Nested, part: impl FnOnce() -> Part) -> &Self::Handle {
+    fn nested(nested: &NestedHandle, part: impl FnOnce() -> ValuePath) -> &Self::Handle {
         nested.handle(|| Self::inside(&part()))
     }
 
@@ -71,9 +71,9 @@ pub trait Handle {
 /// that derives nothing, this is no second mistake.
 #[doc(hidden)]
 #[derive(Debug)]
-pub struct Nested(OnceLock<Box<dyn Any + Send + Sync>>);
+pub struct NestedHandle(OnceLock<Box<dyn Any + Send + Sync>>);
 
-impl Nested {
+impl NestedHandle {
     #[allow(clippy::new_without_default)] // only generated code makes one
     pub const fn new() -> Self {
         Self(OnceLock::new())

@@ -10,15 +10,15 @@ use std::time::Duration;
 
 use futures_core::Stream;
 
-use crate::base::clock::{Deadline, Mono};
+use crate::base::clock::{Deadline, Monotonic};
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::waiting::{Alarm, Signal, block_on, until};
 use crate::client::shared::Shared;
 use crate::client::slot::Slot;
 use crate::handle::key::Key;
 use crate::handle::memory::Memory;
-use crate::handle::part::Part;
-use crate::handle::source::{Sight, Source};
+use crate::handle::path::ValuePath;
+use crate::handle::reader::{SlotReader, WatchView};
 use crate::handle::synced::Synced;
 use crate::handle::value::Value;
 use crate::value::envelope::Text;
@@ -34,7 +34,7 @@ pub struct Watch<T> {
 }
 
 /// What a watch makes of what has changed.
-type Item<T> = Box<dyn Fn(&[Watching], Vec<Change>) -> Result<Option<T>> + Send + Sync>;
+type Item<T> = Box<dyn Fn(&[Watching], Vec<WatchEvent>) -> Result<Option<T>> + Send + Sync>;
 
 /// The places that are watched, with what was last seen there. It holds the slots, but nothing that
 /// keeps the memory open.
@@ -52,27 +52,27 @@ struct Watched {
     /// After that nothing more comes.
     over: Option<Error>,
     /// Whoever iterates was told so.
-    is_told: bool,
+    is_tracked: bool,
 }
 
 /// One place.
 struct Watching {
-    source: Source,
+    source: SlotReader,
     version: Option<u64>,
-    expires: Option<Mono>,
-    seen: Option<Seen>,
+    expires: Option<Monotonic>,
+    seen: Option<LastValue>,
 }
 
 /// What was last seen at a place.
 #[derive(Debug, PartialEq)]
-enum Seen {
+enum LastValue {
     Nothing,
     Value(Content),
     Error(ErrorKind),
 }
 
 /// What a place has become.
-struct Change {
+struct WatchEvent {
     place: usize,
     found: Result<Option<Text>>,
 }
@@ -97,7 +97,7 @@ impl Memory {
         let slots = names.map(|name| self.lone_slot(name)).collect();
         Watch::of_value(
             self,
-            &Source::root(self.shared(), slots),
+            &SlotReader::root(self.shared(), slots),
             spec.nested.is_some(),
         )
     }
@@ -125,9 +125,9 @@ impl<T: Value> Synced<T> {
 }
 
 impl<T: Value> Watch<T> {
-    fn of_value(memory: &Memory, source: &Source, nested: bool) -> Self {
-        let decode = move |places: &[Watching], mut changes: Vec<Change>| {
-            let Some(Change { place, found }) = changes.pop() else {
+    fn of_value(memory: &Memory, source: &SlotReader, nested: bool) -> Self {
+        let decode = move |places: &[Watching], mut changes: Vec<WatchEvent>| {
+            let Some(WatchEvent { place, found }) = changes.pop() else {
                 return Ok(None);
             };
             let decode = |text: Text| places[place].source.decode(text.as_str(), nested);
@@ -144,11 +144,11 @@ impl Watch<Vec<&'static str>> {
     /// The names of those parts that have changed; at first all of them.
     pub(crate) fn of_parts(
         memory: &Memory,
-        parts: &[&Part],
+        parts: &[&ValuePath],
         names: &'static [&'static str],
     ) -> Self {
-        let item = move |_: &[Watching], changes: Vec<Change>| {
-            let name = |change: &Change| names.get(change.place).copied();
+        let item = move |_: &[Watching], changes: Vec<WatchEvent>| {
+            let name = |change: &WatchEvent| names.get(change.place).copied();
             Ok(Some(changes.iter().filter_map(name).collect()))
         };
         let watched = Watched::begin(memory, parts.iter().map(|part| part.source()));
@@ -204,17 +204,17 @@ impl<T> Watch<T> {
 
     /// As [`poll_changed`](Watch::poll_changed), but ends.
     fn poll_item(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Option<T>>>> {
-        if self.watched.is_told {
+        if self.watched.is_tracked {
             return Poll::Ready(None);
         }
         let item = ready!(self.poll_changed(context));
-        self.watched.is_told = self.watched.over.is_some();
+        self.watched.is_tracked = self.watched.over.is_some();
         Poll::Ready(Some(item))
     }
 }
 
 impl Watched {
-    fn begin<'a>(memory: &Memory, sources: impl IntoIterator<Item = &'a Source>) -> Self {
+    fn begin<'a>(memory: &Memory, sources: impl IntoIterator<Item = &'a SlotReader>) -> Self {
         let (shared, signal) = (memory.shared(), Arc::default());
         let mut slots: HashMap<Arc<str>, Arc<Slot>> = HashMap::new();
         let mut hold = |key: &Arc<str>| {
@@ -243,13 +243,13 @@ impl Watched {
             look_again: true,
             alarm: None,
             over,
-            is_told: false,
+            is_tracked: false,
         }
     }
 
     /// Ready with what has changed: at first everything, once all of it is known; or with the
     /// reason why nothing more comes.
-    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<Vec<Change>>> {
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<Vec<WatchEvent>>> {
         loop {
             if let Some(over) = &self.over {
                 return Poll::Ready(Err(over.clone()));
@@ -273,10 +273,10 @@ impl Watched {
         }
     }
 
-    fn look(&mut self) -> Option<Vec<Change>> {
+    fn look(&mut self) -> Option<Vec<WatchEvent>> {
         let mono = self.shared.clock.mono();
         let look = |(place, watching): (usize, &mut Watching)| {
-            Some(Change {
+            Some(WatchEvent {
                 place,
                 found: watching.look(mono)?,
             })
@@ -304,7 +304,7 @@ impl Watched {
 }
 
 impl Watching {
-    fn of(source: Source) -> Self {
+    fn of(source: SlotReader) -> Self {
         Self {
             source,
             version: None,
@@ -314,22 +314,22 @@ impl Watching {
     }
 
     /// What is there, where that has changed.
-    fn look(&mut self, mono: Mono) -> Option<Result<Option<Text>>> {
+    fn look(&mut self, mono: Monotonic) -> Option<Result<Option<Text>>> {
         let is_over = self.expires.is_some_and(|expires| expires <= mono);
         if self.version == self.source.version().ok() && !is_over {
             return None;
         }
-        let Sight {
+        let WatchView {
             version,
             expires,
             found,
-        } = self.source.sight().ok()?;
+        } = self.source.watch_view().ok()?;
         (self.version, self.expires) = (Some(version), expires);
         let found = found?;
         let seen = Some(match &found {
-            Ok(None) => Seen::Nothing,
-            Ok(Some(text)) => Seen::Value(Content::of(text.as_str())),
-            Err(error) => Seen::Error(error.kind()),
+            Ok(None) => LastValue::Nothing,
+            Ok(Some(text)) => LastValue::Value(Content::of(text.as_str())),
+            Err(error) => LastValue::Error(error.kind()),
         });
         (std::mem::replace(&mut self.seen, seen) != self.seen).then_some(found)
     }

@@ -9,8 +9,8 @@ use super::server::{Held, KEY, Server};
 use super::world::{World, one_of};
 use super::{Check, hold};
 use crate::backend::commit::{Attempt, Outcome, Sequence};
-use crate::backend::fault::Fault;
-use crate::base::clock::Mono;
+use crate::backend::error::BackendError;
+use crate::base::clock::Monotonic;
 use crate::base::error::ErrorKind;
 use crate::cache::Ticket;
 use crate::client::state::{Link, Request, State};
@@ -20,7 +20,7 @@ impl Rules for Ledger {
     const WRITES: &'static [(Act, u32)] = &[(Act::Put, 14), (Act::Delete, 6)];
     const RARE: &'static [(Act, u32)] = &[(Act::PutForAWhile, 6)];
     /// When the time to live of its value is over.
-    type Sent = Option<Mono>;
+    type Sent = Option<Monotonic>;
     type Log = ();
 
     fn log(_seed: u64) {}
@@ -95,8 +95,8 @@ impl Rules for Ledger {
         server: &mut Server,
         _log: &mut (),
         attempt: &Attempt,
-        over: &Option<Mono>,
-        mono: Mono,
+        over: &Option<Monotonic>,
+        mono: Monotonic,
     ) -> Check<Outcome> {
         server.commit(attempt, *over, mono)
     }
@@ -134,7 +134,12 @@ impl Rules for Ledger {
         self.promised(sequence)
     }
 
-    fn drawn(&mut self, _state: &State, batch: &[Attempt], mono: Mono) -> Check<Vec<Sequence>> {
+    fn drawn(
+        &mut self,
+        _state: &State,
+        batch: &[Attempt],
+        mono: Monotonic,
+    ) -> Check<Vec<Sequence>> {
         self.drawn(batch, mono)
     }
 
@@ -142,12 +147,12 @@ impl Rules for Ledger {
         &mut self,
         _state: &State,
         batch: &[Attempt],
-        mono: Mono,
+        mono: Monotonic,
     ) -> Check<Vec<Sequence>> {
         Ok(self.drawn_by_its_caller(batch, mono)?.into_iter().collect())
     }
 
-    fn sent(&mut self, attempt: &Attempt, ticket: Ticket) -> Option<Mono> {
+    fn sent(&mut self, attempt: &Attempt, ticket: Ticket) -> Option<Monotonic> {
         self.sent(attempt.sequence, ticket);
         self.over(attempt.sequence)
     }
@@ -156,7 +161,7 @@ impl Rules for Ledger {
         &mut self,
         state: &State,
         sent: (&Attempt, Ticket),
-        answer: &Result<Outcome, Fault>,
+        answer: &Result<Outcome, BackendError>,
         held: Option<Held>,
     ) -> Check<Vec<Sequence>> {
         Ok(self
@@ -181,7 +186,7 @@ impl Rules for Ledger {
         self.thawed();
     }
 
-    fn audit(&mut self, state: &State, version: u64, mono: Mono) -> Check {
+    fn audit(&mut self, state: &State, version: u64, mono: Monotonic) -> Check {
         self.audit(state, version, mono)
     }
 }

@@ -7,9 +7,9 @@ use tokio::sync::oneshot::Receiver;
 
 use super::server::{Held, KEY, TOMBSTONE_TTL, counted};
 use super::{Check, hold};
-use crate::backend::commit::{Attempt, Change, Outcome, Sequence, TimeToLive};
-use crate::backend::fault::{Fault, FaultKind};
-use crate::base::clock::{Moment, Mono};
+use crate::backend::commit::{Attempt, KeyChange, Outcome, Sequence, TimeToLive};
+use crate::backend::error::{BackendError, BackendErrorKind};
+use crate::base::clock::{Moment, Monotonic};
 use crate::base::error::{Error, ErrorKind, Result as Told};
 use crate::cache::Ticket;
 use crate::client::state::{Accepted, Link, State};
@@ -35,12 +35,12 @@ struct Line {
     /// The value of the newest write in it; `None` is a delete.
     value: Option<u64>,
     stamp: u64,
-    expires: Option<Mono>,
+    expires: Option<Monotonic>,
     /// It took the place of a delete, or of a value that was over: nothing of before is to stay.
     replaces_nothing: bool,
     /// It was over, and removes the key instead.
     ended: bool,
-    written: Mono,
+    written: Monotonic,
     /// The server was there when it was written, and has not been away since.
     online: bool,
     sent: bool,
@@ -58,7 +58,7 @@ impl Line {
             .map(|value| format!(r#"{{"value": {value},"last_modified": {stamp}}}"#).into())
     }
 
-    fn is_over(&self, mono: Mono) -> bool {
+    fn is_over(&self, mono: Monotonic) -> bool {
         self.expires.is_some_and(|expires| expires <= mono)
     }
 
@@ -72,7 +72,7 @@ impl Line {
         self.tells(Ok(Written::Superseded), None)
     }
 
-    fn time_to_live(&self, mono: Mono) -> TimeToLive {
+    fn time_to_live(&self, mono: Monotonic) -> TimeToLive {
         match self.expires {
             Some(expires) => TimeToLive::For(expires.saturating_sub(mono)),
             None if self.replaces_nothing => TimeToLive::Never,
@@ -113,7 +113,7 @@ struct Slot {
     ticket: Ticket,
     held: Option<Held>,
     /// Where it is this process's own write: when it is over.
-    over: Option<Mono>,
+    over: Option<Monotonic>,
 }
 
 #[derive(Debug)]
@@ -127,7 +127,7 @@ pub(super) struct Ledger {
     sent: u64,
     under_way: Option<(Sequence, Ticket)>,
     /// What was shown last, its version, and when it is over.
-    shown: (Option<Bytes>, u64, Option<Mono>),
+    shown: (Option<Bytes>, u64, Option<Monotonic>),
 }
 
 impl Ledger {
@@ -167,7 +167,7 @@ impl Ledger {
     }
 
     /// When the time to live of a write is over.
-    pub(super) fn over(&self, sequence: Sequence) -> Option<Mono> {
+    pub(super) fn over(&self, sequence: Sequence) -> Option<Monotonic> {
         self.lines
             .iter()
             .find(|line| line.sequence == sequence)?
@@ -178,7 +178,7 @@ impl Ledger {
     pub(super) fn accepted(
         &mut self,
         state: &State,
-        (value, ttl): (Option<u64>, Option<Mono>),
+        (value, ttl): (Option<u64>, Option<Monotonic>),
         at: Moment,
         existed: bool,
         accepted: Accepted,
@@ -260,7 +260,7 @@ impl Ledger {
 
     /// A batch was drawn: it must hold the first write that still applies, and nothing else.
     /// Returns what was withdrawn with an error.
-    pub(super) fn drawn(&mut self, batch: &[Attempt], mono: Mono) -> Check<Vec<Sequence>> {
+    pub(super) fn drawn(&mut self, batch: &[Attempt], mono: Monotonic) -> Check<Vec<Sequence>> {
         let mut withdrawn = Vec::new();
         for line in self.lines.iter_mut().filter(|line| line.fate.is_none()) {
             let over = line.is_over(mono);
@@ -290,11 +290,11 @@ impl Ledger {
             ));
         };
         let change = match line.stored() {
-            Some(envelope) => Change::Put {
+            Some(envelope) => KeyChange::Put {
                 envelope,
                 ttl: line.time_to_live(mono),
             },
-            None => Change::Delete,
+            None => KeyChange::Delete,
         };
         let same = attempt.sequence == line.sequence
             && attempt.stamp.get() == line.stamp
@@ -319,7 +319,7 @@ impl Ledger {
     pub(super) fn drawn_by_its_caller(
         &mut self,
         batch: &[Attempt],
-        mono: Mono,
+        mono: Monotonic,
     ) -> Check<Option<Sequence>> {
         let is_under_way = self.under_way.is_some();
         let line = self
@@ -349,7 +349,7 @@ impl Ledger {
         &mut self,
         state: &State,
         (attempt, ticket): (&Attempt, Ticket),
-        answer: &Result<Outcome, Fault>,
+        answer: &Result<Outcome, BackendError>,
         held: Option<Held>,
     ) -> Check<Option<Sequence>> {
         if self.under_way != Some((attempt.sequence, ticket)) {
@@ -373,7 +373,7 @@ impl Ledger {
                 slot.over = line.expires;
                 Fate::Stored
             }
-            Ok(Outcome::Already(found)) if found.stamp().get() <= line.stamp => Fate::Stored,
+            Ok(Outcome::AlreadyApplied(found)) if found.stamp().get() <= line.stamp => Fate::Stored,
             Ok(Outcome::Refused(found))
                 if found.stamp().get() == line.stamp && found.stored == line.stored() =>
             {
@@ -400,11 +400,11 @@ impl Ledger {
                 self.answered_with(slot);
                 return Ok(None);
             }
-            Ok(Outcome::Already(_) | Outcome::Refused(_)) => Fate::Superseded,
-            Ok(Outcome::Forgotten(_)) => {
+            Ok(Outcome::AlreadyApplied(_) | Outcome::Refused(_)) => Fate::Superseded,
+            Ok(Outcome::RecordExpired(_)) => {
                 return Err(format!("rule 6: {} was forgotten", line.sequence));
             }
-            Err(fault) if fault.kind == FaultKind::Refused => {
+            Err(error) if error.kind == BackendErrorKind::Rejected => {
                 return give_up(line, ErrorKind::Rejected);
             }
             Err(_) => return Ok(None),
@@ -415,7 +415,7 @@ impl Ledger {
             line.sequence
         );
         line.fate = Some(fate);
-        if let Ok(Outcome::Already(found) | Outcome::Refused(found)) = answer {
+        if let Ok(Outcome::AlreadyApplied(found) | Outcome::Refused(found)) = answer {
             self.seen = self.seen.max(found.stamp().get());
         }
         self.answered_with(slot);
@@ -475,7 +475,7 @@ impl Ledger {
     }
 
     /// The state must be what the ledger says.
-    pub(super) fn audit(&mut self, state: &State, version: u64, mono: Mono) -> Check {
+    pub(super) fn audit(&mut self, state: &State, version: u64, mono: Monotonic) -> Check {
         hold!(
             state.link == self.link,
             "the link is {:?} instead of {:?}",
@@ -504,8 +504,8 @@ impl Ledger {
                 "rule 8: {sequence} is stamped {stamp}, the one before it {above:?}"
             );
             let stored = match &entry.assignment {
-                Some(Change::Put { envelope, .. }) => Some(envelope.clone()),
-                Some(Change::Delete) | None => None,
+                Some(KeyChange::Put { envelope, .. }) => Some(envelope.clone()),
+                Some(KeyChange::Delete) | None => None,
             };
             hold!(
                 stored == line.stored(),
@@ -551,7 +551,7 @@ impl Ledger {
     }
 
     /// Rule 1: a read shows the last unanswered write, or else what the server answered last.
-    fn audit_view(&mut self, state: &State, version: u64, mono: Mono) -> Check {
+    fn audit_view(&mut self, state: &State, version: u64, mono: Monotonic) -> Check {
         let view = state.view(KEY, mono);
         let last = self
             .pending()

@@ -10,7 +10,7 @@ use super::rules::Rules;
 use super::server::{Held, KEY};
 use super::world::{Mood, World, one_of};
 use crate::backend::commit::{Attempt, Outcome, Writer};
-use crate::backend::fault::{Fault, FaultKind};
+use crate::backend::error::{BackendError, BackendErrorKind};
 use crate::base::error::{Error, ErrorKind};
 use crate::cache::{Generation, Ticket};
 use crate::client::state::Link;
@@ -55,7 +55,7 @@ pub(super) enum Answered {
     Commit {
         attempt: Box<Attempt>,
         ticket: Ticket,
-        answer: Result<Outcome, Fault>,
+        answer: Result<Outcome, BackendError>,
         held: Option<Held>,
     },
     Read(Ticket, Option<Held>),
@@ -166,7 +166,7 @@ impl<R: Rules> World<R> {
             return Ok(());
         };
         let batch = self.draw(at)?;
-        self.processes[at].state.put_back(&batch);
+        self.processes[at].state.requeue_batch(&batch);
         self.wires[wire].dead = true;
         self.tell(|| format!("{at} draws a batch, and then the connection is given up"));
         self.processes[at].lost(Duration::from_nanos(self.nanos))
@@ -222,10 +222,10 @@ impl<R: Rules> World<R> {
                         &sent,
                         mono,
                     )?),
-                    Mood::Busy => Err(Fault::busy("OOM")),
-                    Mood::Elsewhere => Err(Fault::elsewhere("READONLY")),
-                    Mood::Refusing => Err(Fault::refused("NOPERM")),
-                    Mood::Forgetful => Err(Fault::again(Fault::refused("NOSCRIPT"))),
+                    Mood::Busy => Err(BackendError::unavailable("OOM")),
+                    Mood::Elsewhere => Err(BackendError::not_primary("READONLY")),
+                    Mood::Refusing => Err(BackendError::rejected("NOPERM")),
+                    Mood::Forgetful => Err(BackendError::retry(BackendError::rejected("NOSCRIPT"))),
                 };
                 if self.mood == Mood::Forgetful {
                     self.mood = Mood::Well;
@@ -314,19 +314,19 @@ impl<R: Rules> World<R> {
     }
 
     /// What the flusher does once it has an answer.
-    fn go_on(&mut self, at: usize, wire: usize, answer: &Result<Outcome, Fault>) -> Check {
+    fn go_on(&mut self, at: usize, wire: usize, answer: &Result<Outcome, BackendError>) -> Check {
         let process = &mut self.processes[at];
         process.under_way = false;
         match answer {
-            Err(Fault {
-                kind: kind @ (FaultKind::Busy | FaultKind::Elsewhere),
+            Err(BackendError {
+                kind: kind @ (BackendErrorKind::Unavailable | BackendErrorKind::NotPrimary),
                 ..
             }) => {
                 process
                     .state
                     .busy(Error::new(ErrorKind::Unavailable, "busy"));
                 process.ledger.interrupted(Link::Busy)?;
-                if *kind == FaultKind::Elsewhere {
+                if *kind == BackendErrorKind::NotPrimary {
                     self.wires[wire].dead = true;
                     self.processes[at].lost(Duration::from_nanos(self.nanos))?;
                 }

@@ -14,7 +14,7 @@ use shuttle::sync::{Arc, Mutex};
 use shuttle::thread;
 
 use super::server::{KEY, TOMBSTONE_TTL};
-use crate::base::clock::Mono;
+use crate::base::clock::Monotonic;
 use crate::base::error::{Error, ErrorKind};
 use crate::cache::{Ticket, Version};
 use crate::client::state::State;
@@ -65,7 +65,7 @@ impl World {
         let mut state = State::new(1 << 20, TOMBSTONE_TTL, fastrand::Rng::with_seed(1));
         let version = state.cache.hold(&key);
         state.connected(None);
-        state.cache.told(true, Mono::ZERO);
+        state.cache.tracked(true, Monotonic::ZERO);
         let server = Server {
             is_by_prefix,
             is_live: true,
@@ -132,7 +132,7 @@ impl World {
             let state = self.state.lock().unwrap();
             (
                 self.version.load(Ordering::Acquire),
-                state.view(KEY, Mono::ZERO),
+                state.view(KEY, Monotonic::ZERO),
             )
         };
         thread::yield_now();
@@ -150,8 +150,13 @@ impl World {
     /// What counts as current is what the server holds, unless it says otherwise already.
     fn check(&self) {
         let server = self.server.lock().unwrap();
-        let is_current =
-            self.state.lock().unwrap().cache.staleness(KEY, Mono::MAX) == Some(Duration::ZERO);
+        let is_current = self
+            .state
+            .lock()
+            .unwrap()
+            .cache
+            .staleness(KEY, Monotonic::MAX)
+            == Some(Duration::ZERO);
         if is_current && server.is_live && server.told == 0 {
             assert_eq!(self.shown(), server.value, "taken for current");
         }
@@ -202,7 +207,7 @@ impl World {
                         .lock()
                         .unwrap()
                         .cache
-                        .changed(&self.key, Mono::ZERO);
+                        .invalidated(&self.key, Monotonic::ZERO);
                 }
             }
             self.check();
@@ -236,13 +241,17 @@ impl World {
             };
         }
         let lost = Error::new(ErrorKind::Unavailable, "lost");
-        self.state.lock().unwrap().lost(lost, Mono::ZERO);
+        self.state.lock().unwrap().lost(lost, Monotonic::ZERO);
         thread::yield_now();
         self.state.lock().unwrap().connected(None);
         thread::yield_now();
         // Confirmed first; then everything is read.
         self.server.lock().unwrap().is_live = true;
-        self.state.lock().unwrap().cache.told(true, Mono::ZERO);
+        self.state
+            .lock()
+            .unwrap()
+            .cache
+            .tracked(true, Monotonic::ZERO);
     }
 }
 
@@ -274,8 +283,8 @@ fn in_every_order(is_by_prefix: bool, is_lost: bool) {
         serve.join().unwrap();
         // Whoever reads it now, and did before.
         if world.is_local() {
-            let not_current = world.state.lock().unwrap().cache.not_current();
-            assert_eq!((world.shown(), not_current), (WRITES, 0), "stale for good");
+            let stale = world.state.lock().unwrap().cache.stale();
+            assert_eq!((world.shown(), stale), (WRITES, 0), "stale for good");
         } else {
             assert!(is_lost, "it was read with nobody in the way");
         }

@@ -3,7 +3,7 @@
 use super::Check;
 use super::rules::Rules;
 use super::server::{Held, KEY, TOMBSTONE_TTL};
-use crate::base::clock::Mono;
+use crate::base::clock::Monotonic;
 use crate::base::error::{Error, ErrorKind};
 use crate::cache::{Ticket, Version};
 use crate::client::state::{Link, State};
@@ -54,7 +54,7 @@ impl<R: Rules> Process<R> {
         self.tickets
     }
 
-    pub(super) fn lost(&mut self, mono: Mono) -> Check {
+    pub(super) fn lost(&mut self, mono: Monotonic) -> Check {
         self.live = false;
         self.under_way = false;
         self.wire = None;

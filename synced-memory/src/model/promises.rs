@@ -9,10 +9,10 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::server::{KEY, TOMBSTONE_TTL};
-use crate::backend::commit::{Attempt, Change, Expects, Outcome, TimeToLive};
-use crate::backend::fault::Fault;
+use crate::backend::commit::{Attempt, Expects, KeyChange, Outcome, TimeToLive};
+use crate::backend::error::BackendError;
 use crate::backend::process::Store;
-use crate::base::clock::{Moment, Mono, Stamp};
+use crate::base::clock::{Moment, Monotonic, Stamp};
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::policy::WritePolicy;
 use crate::cache::{Generation, Ticket};
@@ -37,11 +37,11 @@ impl Server {
     }
 
     pub(super) fn commit(&mut self, attempt: &Attempt) -> Outcome {
-        self.store.commit(attempt, Mono::ZERO)
+        self.store.commit(attempt, Monotonic::ZERO)
     }
 
     pub(super) fn stored(&mut self) -> Option<Bytes> {
-        self.store.read(KEY, Mono::ZERO)
+        self.store.read(KEY, Monotonic::ZERO)
     }
 
     fn value(&mut self) -> Option<String> {
@@ -51,7 +51,7 @@ impl Server {
     /// A SET by somebody who knows nothing of stamps.
     pub(super) fn set(&mut self, text: &'static str) {
         self.foreigners += 1;
-        let change = Change::Put {
+        let change = KeyChange::Put {
             envelope: Bytes::from_static(text.as_bytes()),
             ttl: TimeToLive::Keep,
         };
@@ -75,7 +75,7 @@ pub(super) struct Process {
     pub(super) state: State,
     key: Arc<str>,
     tickets: Ticket,
-    pub(super) mono: Mono,
+    pub(super) mono: Monotonic,
     pub(super) now: u64,
 }
 
@@ -89,7 +89,7 @@ impl Process {
             state,
             key,
             tickets: 0,
-            mono: Mono::ZERO,
+            mono: Monotonic::ZERO,
             now: NOW,
         }
     }
@@ -210,7 +210,7 @@ fn a_late_attempt_of_a_dead_connection_erases_nothing() {
     process.state.connected(None);
     process.deliver(&mut server);
     server.set(r#""theirs""#);
-    assert!(matches!(server.commit(&late), Outcome::Already(_)));
+    assert!(matches!(server.commit(&late), Outcome::AlreadyApplied(_)));
     assert_eq!(server.value().as_deref(), Some("theirs"));
 }
 
@@ -333,7 +333,7 @@ fn an_error_means_that_the_write_was_withdrawn() {
     let (attempt, ticket) = process.send().unwrap();
     process
         .state
-        .answered(&attempt, ticket, Err(Fault::refused("NOPERM")));
+        .answered(&attempt, ticket, Err(BackendError::rejected("NOPERM")));
     assert_eq!(told(&mut accepted), Some(Err(ErrorKind::Rejected)));
     assert_eq!(process.shows().as_deref(), Some("first"));
     process.lose_the_connection();
@@ -361,8 +361,8 @@ fn stamps_that_were_issued_before_the_first_connect_are_shifted() {
 fn a_write_that_was_drawn_and_never_sent_is_not_lost() {
     let (mut server, mut process) = (Server::new(), Process::connected(1));
     let _accepted = process.set("ours");
-    let batch = process.state.next_batch(512, 1 << 20, Mono::ZERO);
-    process.state.put_back(&batch);
+    let batch = process.state.next_batch(512, 1 << 20, Monotonic::ZERO);
+    process.state.requeue_batch(&batch);
     process.lose_the_connection();
     process.state.connected(None);
     process.deliver(&mut server);

@@ -8,8 +8,8 @@ use super::schedule::Act;
 use super::server::{Held, KEY, Server};
 use super::world::World;
 use crate::backend::commit::{Attempt, Outcome, Sequence};
-use crate::backend::fault::Fault;
-use crate::base::clock::Mono;
+use crate::backend::error::BackendError;
+use crate::base::clock::Monotonic;
 use crate::cache::Ticket;
 use crate::client::state::{Link, State};
 
@@ -41,7 +41,7 @@ pub(super) trait Rules: Debug + Sized {
         log: &mut Self::Log,
         attempt: &Attempt,
         sent: &Self::Sent,
-        mono: Mono,
+        mono: Monotonic,
     ) -> Check<Outcome>;
 
     /// What came of all writes of a process in the end.
@@ -62,7 +62,7 @@ pub(super) trait Rules: Debug + Sized {
 
     /// The time of whoever waits for this write is over.
     fn give_up(&mut self, state: &mut State, sequence: Sequence) -> Check {
-        state.outbox.promise(KEY, sequence);
+        state.outbox.report_queued(KEY, sequence);
         self.promised(sequence)
     }
 
@@ -75,14 +75,14 @@ pub(super) trait Rules: Debug + Sized {
     fn promised(&mut self, sequence: Sequence) -> Check;
 
     /// A batch was taken from the outbox. Returns what was withdrawn with an error.
-    fn drawn(&mut self, state: &State, batch: &[Attempt], mono: Mono) -> Check<Vec<Sequence>>;
+    fn drawn(&mut self, state: &State, batch: &[Attempt], mono: Monotonic) -> Check<Vec<Sequence>>;
 
     /// The same by a caller who asked for the first write, to send it itself.
     fn drawn_by_its_caller(
         &mut self,
         state: &State,
         batch: &[Attempt],
-        mono: Mono,
+        mono: Monotonic,
     ) -> Check<Vec<Sequence>>;
 
     fn sent(&mut self, attempt: &Attempt, ticket: Ticket) -> Self::Sent;
@@ -93,7 +93,7 @@ pub(super) trait Rules: Debug + Sized {
         &mut self,
         state: &State,
         sent: (&Attempt, Ticket),
-        answer: &Result<Outcome, Fault>,
+        answer: &Result<Outcome, BackendError>,
         held: Option<Held>,
     ) -> Check<Vec<Sequence>>;
 
@@ -109,5 +109,5 @@ pub(super) trait Rules: Debug + Sized {
     fn thawed(&mut self);
 
     /// The state must be what the rules say. `version` is that of what it shows.
-    fn audit(&mut self, state: &State, version: u64, mono: Mono) -> Check;
+    fn audit(&mut self, state: &State, version: u64, mono: Monotonic) -> Check;
 }

@@ -5,9 +5,9 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::{Check, hold};
-use crate::backend::commit::{Attempt, Change, Expects, Outcome, Sequence, TimeToLive, Writer};
+use crate::backend::commit::{Attempt, Expects, KeyChange, Outcome, Sequence, TimeToLive, Writer};
 use crate::backend::process::Store;
-use crate::base::clock::{Mono, Stamp};
+use crate::base::clock::{Monotonic, Stamp};
 use crate::pending::outbox::NUMBERS;
 use crate::value::envelope;
 
@@ -33,13 +33,13 @@ pub(super) struct Held {
     pub(super) bytes: Bytes,
     pub(super) stamp: u64,
     /// When its time to live is over, counted from the write.
-    pub(super) over: Option<Mono>,
+    pub(super) over: Option<Monotonic>,
     /// When the server removes it: later than that by what the write took to get there.
-    gone: Option<Mono>,
+    gone: Option<Monotonic>,
 }
 
 impl Held {
-    pub(super) fn is_over(&self, mono: Mono) -> bool {
+    pub(super) fn is_over(&self, mono: Monotonic) -> bool {
         self.over.is_some_and(|over| over <= mono)
     }
 }
@@ -74,7 +74,7 @@ pub(super) enum Effect {
 pub(super) struct Server {
     store: Store,
     truth: Truth,
-    effects: Vec<(Mono, Effect)>,
+    effects: Vec<(Monotonic, Effect)>,
     /// How much of it the replica has, and what that comes to.
     replica: (usize, Truth),
     /// Writes that ended in an error: they must not take effect any more.
@@ -102,7 +102,7 @@ impl Server {
         }
     }
 
-    pub(super) fn held(&mut self, mono: Mono) -> Option<Held> {
+    pub(super) fn held(&mut self, mono: Monotonic) -> Option<Held> {
         if self
             .truth
             .held
@@ -145,8 +145,8 @@ impl Server {
     pub(super) fn commit(
         &mut self,
         attempt: &Attempt,
-        over: Option<Mono>,
-        mono: Mono,
+        over: Option<Monotonic>,
+        mono: Monotonic,
     ) -> Check<Outcome> {
         let held = self.held(mono);
         let standing = self.standing();
@@ -198,11 +198,11 @@ impl Server {
                 self.effects
                     .push((mono, Effect::Recorded(attempt.clone(), true)));
                 self.truth.held = match &attempt.change {
-                    Change::Delete => {
+                    KeyChange::Delete => {
                         self.truth.tombstone = self.truth.tombstone.max(counted(stamp));
                         None
                     }
-                    Change::Put { envelope, ttl } => {
+                    KeyChange::Put { envelope, ttl } => {
                         let kept = held.map(|held| (held.over, held.gone));
                         let (over, gone) = match ttl {
                             TimeToLive::Keep => kept.unwrap_or((over, None)),
@@ -221,13 +221,13 @@ impl Server {
                     }
                 };
             }
-            Outcome::Forgotten(_) => return Err(format!("rule 6: {write:?} was forgotten")),
-            Outcome::Already(found) | Outcome::Refused(found) => {
+            Outcome::RecordExpired(_) => return Err(format!("rule 6: {write:?} was forgotten")),
+            Outcome::AlreadyApplied(found) | Outcome::Refused(found) => {
                 let before = of_writer()
                     .chain(&self.truth.superseded)
                     .any(|decided| decided.0 == attempt.writer && *decided > write)
                     || of_writer().any(|applied| *applied == write);
-                if matches!(outcome, Outcome::Already(_)) {
+                if matches!(outcome, Outcome::AlreadyApplied(_)) {
                     hold!(before, "rule 6: {write:?} was never applied before");
                 } else {
                     hold!(
@@ -256,7 +256,7 @@ impl Server {
     }
 
     /// Stores bytes as they are, or removes the key without a trace, as the Python package does.
-    pub(super) fn raw(&mut self, stored: Option<(Bytes, u64)>, mono: Mono) -> Check {
+    pub(super) fn raw(&mut self, stored: Option<(Bytes, u64)>, mono: Monotonic) -> Check {
         let bytes = stored.as_ref().map(|(bytes, _)| bytes.clone());
         self.store_raw(bytes.clone(), mono);
         self.truth.held = stored.map(|(bytes, stamp)| Held {
@@ -270,7 +270,7 @@ impl Server {
     }
 
     /// Drops the records of a writer: it is as if somebody else had made its writes.
-    pub(super) fn forget(&mut self, writer: Writer, mono: Mono) -> Check {
+    pub(super) fn forget(&mut self, writer: Writer, mono: Monotonic) -> Check {
         for (_, effect) in &mut self.effects {
             if let Effect::Recorded(attempt, _) = effect
                 && attempt.writer == writer
@@ -283,7 +283,7 @@ impl Server {
     }
 
     /// FLUSHALL.
-    pub(super) fn flush(&mut self, mono: Mono) {
+    pub(super) fn flush(&mut self, mono: Monotonic) {
         self.has_forgotten = true;
         self.store = Store::new(SIDECAR_TTL);
         self.truth = Truth::default();
@@ -296,7 +296,7 @@ impl Server {
     }
 
     /// The replica takes over, without what it has not seen.
-    pub(super) fn fail_over(&mut self, mono: Mono) -> Check {
+    pub(super) fn fail_over(&mut self, mono: Monotonic) -> Check {
         self.has_forgotten = true;
         self.effects.truncate(self.replica.0);
         self.truth = self.replica.1.clone();
@@ -325,10 +325,10 @@ impl Server {
     }
 
     /// By means of attempts that beat everything: the first leaves nothing and no tombstone.
-    fn store_raw(&mut self, stored: Option<Bytes>, mono: Mono) {
+    fn store_raw(&mut self, stored: Option<Bytes>, mono: Monotonic) {
         let mut put = |envelope: Bytes, ttl| {
             self.raws += 1;
-            let change = Change::Put { envelope, ttl };
+            let change = KeyChange::Put { envelope, ttl };
             let attempt = Attempt {
                 key: KEY.into(),
                 writer: self.raws,
@@ -347,7 +347,7 @@ impl Server {
         }
     }
 
-    fn agrees(&mut self, mono: Mono) -> Check {
+    fn agrees(&mut self, mono: Monotonic) -> Check {
         let held = self.held(mono).map(|held| held.bytes);
         let stored = self.store.read(KEY, mono);
         hold!(

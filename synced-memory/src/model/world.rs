@@ -11,7 +11,7 @@ use super::rules::Rules;
 use super::schedule::{Act, Step};
 use super::server::{KEY, Server};
 use super::{Check, hold};
-use crate::base::clock::{Moment, Mono};
+use crate::base::clock::{Moment, Monotonic};
 
 /// What the server makes of attempts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,7 +83,7 @@ impl<R: Rules> World<R> {
         }
     }
 
-    pub(super) fn mono(&self) -> Mono {
+    pub(super) fn mono(&self) -> Monotonic {
         Duration::from_nanos(self.nanos)
     }
 

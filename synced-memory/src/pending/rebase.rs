@@ -6,19 +6,19 @@
 
 use bytes::Bytes;
 
-use crate::backend::commit::{Change, Expects, TimeToLive};
-use crate::base::clock::{Mono, Stamp};
+use crate::backend::commit::{Expects, KeyChange, TimeToLive};
+use crate::base::clock::{Monotonic, Stamp};
 use crate::cache::Base;
-use crate::pending::outbox::{Entry, Exact, Tried};
+use crate::pending::outbox::{Entry, Precondition, Tried};
 use crate::value::envelope::{self, Text, Unsealed};
-use crate::value::mutation::{Applied, Made, Misfit, Rule, apply};
+use crate::value::mutation::{Applied, ApplyError, ConflictRule, Edited, apply};
 
 /// What is to be done with a write.
 #[derive(Debug)]
 pub(crate) enum Plan {
     /// It is sent like this; these of its calls are superseded.
     Send {
-        change: Change,
+        change: KeyChange,
         stamp: Stamp,
         expects: Expects,
         superseded: Vec<usize>,
@@ -28,13 +28,13 @@ pub(crate) enum Plan {
     /// It was recorded on something else than is there: its caller is to record it anew.
     Again,
     /// These calls do not apply to what is there.
-    Misfits(Vec<(usize, Misfit)>),
+    Failed(Vec<(usize, ApplyError)>),
     /// It changes nothing; these of its calls are superseded.
     Done { superseded: Vec<usize> },
 }
 
 /// Plans the next attempt of a write, given what the backend last answered for its key.
-pub(crate) fn plan(entry: &Entry, base: &Base, mono: Mono) -> Plan {
+pub(crate) fn plan(entry: &Entry, base: &Base, mono: Monotonic) -> Plan {
     let stored = base.at(mono);
     // What is in doubt is asked for, and never made again.
     if entry.is_confirmed && entry.tried == Tried::InDoubt {
@@ -42,7 +42,7 @@ pub(crate) fn plan(entry: &Entry, base: &Base, mono: Mono) -> Plan {
     }
     // Nothing but a clean change is decided on what may be out of date.
     let is_current = entry.base_is_current;
-    if let Some(Exact::Whole(seen)) = &entry.exact {
+    if let Some(Precondition::Whole(seen)) = &entry.exact {
         if !base.is_known() && !is_current {
             return Plan::Ask;
         }
@@ -70,14 +70,18 @@ pub(crate) fn plan(entry: &Entry, base: &Base, mono: Mono) -> Plan {
     };
     if let Some(assignment) = &entry.assignment {
         let own = assignment.own_value();
-        let applied = apply(own.as_ref().map(Text::as_str), mutation, Rule::Latest);
-        if !applied.misfits.is_empty() {
-            return Plan::Misfits(applied.misfits);
+        let applied = apply(
+            own.as_ref().map(Text::as_str),
+            mutation,
+            ConflictRule::Latest,
+        );
+        if !applied.failed.is_empty() {
+            return Plan::Failed(applied.failed);
         }
         let change = match applied.made {
-            Made::Nothing => assignment.clone(),
-            Made::Text(text) => put(&text, entry.latest),
-            Made::Removed => Change::Delete,
+            Edited::Nothing => assignment.clone(),
+            Edited::Text(text) => put(&text, entry.latest),
+            Edited::Removed => KeyChange::Delete,
         };
         return Plan::Send {
             change,
@@ -93,22 +97,22 @@ pub(crate) fn plan(entry: &Entry, base: &Base, mono: Mono) -> Plan {
     let Applied {
         made,
         superseded,
-        misfits,
+        failed,
     } = apply(base.value_at(mono), mutation, rule(entry, found));
     if !superseded.is_empty() && entry.exact.is_some() {
         return Plan::Again;
     }
-    if !is_current && (made == Made::Nothing || !superseded.is_empty() || !misfits.is_empty()) {
+    if !is_current && (made == Edited::Nothing || !superseded.is_empty() || !failed.is_empty()) {
         return Plan::Ask;
     }
-    if !misfits.is_empty() {
-        return Plan::Misfits(misfits);
+    if !failed.is_empty() {
+        return Plan::Failed(failed);
     }
     let stamp = entry.latest.max(found.next());
     let change = match made {
-        Made::Nothing => return Plan::Done { superseded },
-        Made::Text(text) => put(&text, stamp),
-        Made::Removed => Change::Delete,
+        Edited::Nothing => return Plan::Done { superseded },
+        Edited::Text(text) => put(&text, stamp),
+        Edited::Removed => KeyChange::Delete,
     };
     Plan::Send {
         change,
@@ -121,23 +125,23 @@ pub(crate) fn plan(entry: &Entry, base: &Base, mono: Mono) -> Plan {
 /// Whether a write has nothing left to do where nothing is: it only removes.
 pub(crate) fn is_done_where_nothing_is(entry: &Entry) -> bool {
     let is_done = |mutation| {
-        let Applied { made, misfits, .. } = apply(None, mutation, rule(entry, Stamp::ZERO));
-        made == Made::Nothing && misfits.is_empty()
+        let Applied { made, failed, .. } = apply(None, mutation, rule(entry, Stamp::ZERO));
+        made == Edited::Nothing && failed.is_empty()
     };
     entry.assignment.is_none() && entry.mutation.as_ref().is_some_and(is_done)
 }
 
 /// What is stored, and the value in it as text.
-pub(crate) type Stored = (Option<Bytes>, Option<Text>);
+pub(crate) type StoredText = (Option<Bytes>, Option<Text>);
 
 /// What a read shows where this write waits on top of what is below.
-pub(crate) fn shown(entry: &Entry, below: impl FnOnce() -> Stored) -> Stored {
+pub(crate) fn visible(entry: &Entry, below: impl FnOnce() -> StoredText) -> StoredText {
     let (stored, value) = match &entry.assignment {
-        Some(Change::Put { envelope, .. }) => (
+        Some(KeyChange::Put { envelope, .. }) => (
             Some(envelope.clone()),
             Some(envelope::own_value_of(envelope)),
         ),
-        Some(Change::Delete) => (None, None),
+        Some(KeyChange::Delete) => (None, None),
         None => below(),
     };
     let Some(mutation) = &entry.mutation else {
@@ -146,18 +150,18 @@ pub(crate) fn shown(entry: &Entry, below: impl FnOnce() -> Stored) -> Stored {
     let found = stored.as_deref().map_or(Stamp::ZERO, envelope::stamp_of);
     let is_latest = entry.assignment.is_some() || entry.fresh;
     let rule = if is_latest {
-        Rule::Latest
+        ConflictRule::Latest
     } else {
-        Rule::NewerWins(found)
+        ConflictRule::NewerWins(found)
     };
     match apply(value.as_ref().map(Text::as_str), mutation, rule).made {
-        Made::Text(text) => {
+        Edited::Text(text) => {
             let sealed = Unsealed::of_text(&text).seal(entry.latest.max(found.next()));
             let value = envelope::own_value_of(&sealed);
             (Some(sealed), Some(value))
         }
-        Made::Removed => (None, None),
-        Made::Nothing => (stored, value),
+        Edited::Removed => (None, None),
+        Edited::Nothing => (stored, value),
     }
 }
 
@@ -172,16 +176,16 @@ pub(crate) fn is_same_value(one: Option<&Bytes>, other: Option<&Bytes>) -> bool 
 }
 
 /// A write that no outage held up is the latest.
-fn rule(entry: &Entry, found: Stamp) -> Rule {
+fn rule(entry: &Entry, found: Stamp) -> ConflictRule {
     match entry.exact {
-        Some(Exact::Places) => Rule::Exact,
-        _ if entry.fresh => Rule::Latest,
-        _ => Rule::NewerWins(found),
+        Some(Precondition::Places) => ConflictRule::Exact,
+        _ if entry.fresh => ConflictRule::Latest,
+        _ => ConflictRule::NewerWins(found),
     }
 }
 
-fn put(text: &str, stamp: Stamp) -> Change {
-    Change::Put {
+fn put(text: &str, stamp: Stamp) -> KeyChange {
+    KeyChange::Put {
         envelope: Unsealed::of_text(text).seal(stamp),
         ttl: TimeToLive::Keep,
     }

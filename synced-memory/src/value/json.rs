@@ -10,7 +10,7 @@ pub(crate) fn write<T: Serialize + ?Sized>(
     text: &mut Vec<u8>,
     value: &T,
 ) -> Result<(), serde_json::Error> {
-    value.serialize(Exact(&mut serde_json::Serializer::new(text)))
+    value.serialize(ExactNumbers(&mut serde_json::Serializer::new(text)))
 }
 
 /// What was written, as text.
@@ -19,9 +19,9 @@ pub(crate) fn into_text(written: Vec<u8>) -> Result<String, serde_json::Error> {
 }
 
 /// A serializer, or a part of one, that refuses inexact numbers and hands on everything else.
-pub(crate) struct Exact<S>(S);
+pub(crate) struct ExactNumbers<S>(S);
 
-impl<S> Exact<S> {
+impl<S> ExactNumbers<S> {
     pub(crate) fn new(serializer: S) -> Self {
         Self(serializer)
     }
@@ -32,7 +32,7 @@ struct Checked<'a, T: ?Sized>(&'a T);
 
 impl<T: Serialize + ?Sized> Serialize for Checked<'_, T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.0.serialize(Exact(serializer))
+        self.0.serialize(ExactNumbers(serializer))
     }
 }
 
@@ -52,16 +52,16 @@ macro_rules! hand_on {
     )* };
 }
 
-impl<S: Serializer> Serializer for Exact<S> {
+impl<S: Serializer> Serializer for ExactNumbers<S> {
     type Ok = S::Ok;
     type Error = S::Error;
-    type SerializeSeq = Exact<S::SerializeSeq>;
-    type SerializeTuple = Exact<S::SerializeTuple>;
-    type SerializeTupleStruct = Exact<S::SerializeTupleStruct>;
-    type SerializeTupleVariant = Exact<S::SerializeTupleVariant>;
-    type SerializeMap = Exact<S::SerializeMap>;
-    type SerializeStruct = Exact<S::SerializeStruct>;
-    type SerializeStructVariant = Exact<S::SerializeStructVariant>;
+    type SerializeSeq = ExactNumbers<S::SerializeSeq>;
+    type SerializeTuple = ExactNumbers<S::SerializeTuple>;
+    type SerializeTupleStruct = ExactNumbers<S::SerializeTupleStruct>;
+    type SerializeTupleVariant = ExactNumbers<S::SerializeTupleVariant>;
+    type SerializeMap = ExactNumbers<S::SerializeMap>;
+    type SerializeStruct = ExactNumbers<S::SerializeStruct>;
+    type SerializeStructVariant = ExactNumbers<S::SerializeStructVariant>;
 
     hand_on! {
         serialize_bool(bool) serialize_i8(i8) serialize_i16(i16) serialize_i32(i32) serialize_i64(i64)
@@ -141,11 +141,11 @@ impl<S: Serializer> Serializer for Exact<S> {
     }
 
     fn serialize_seq(self, len: Option<usize>) -> Result<Self::SerializeSeq, S::Error> {
-        self.0.serialize_seq(len).map(Exact)
+        self.0.serialize_seq(len).map(ExactNumbers)
     }
 
     fn serialize_tuple(self, len: usize) -> Result<Self::SerializeTuple, S::Error> {
-        self.0.serialize_tuple(len).map(Exact)
+        self.0.serialize_tuple(len).map(ExactNumbers)
     }
 
     fn serialize_tuple_struct(
@@ -153,7 +153,7 @@ impl<S: Serializer> Serializer for Exact<S> {
         name: &'static str,
         len: usize,
     ) -> Result<Self::SerializeTupleStruct, S::Error> {
-        self.0.serialize_tuple_struct(name, len).map(Exact)
+        self.0.serialize_tuple_struct(name, len).map(ExactNumbers)
     }
 
     fn serialize_tuple_variant(
@@ -165,11 +165,11 @@ impl<S: Serializer> Serializer for Exact<S> {
     ) -> Result<Self::SerializeTupleVariant, S::Error> {
         self.0
             .serialize_tuple_variant(name, index, variant, len)
-            .map(Exact)
+            .map(ExactNumbers)
     }
 
     fn serialize_map(self, len: Option<usize>) -> Result<Self::SerializeMap, S::Error> {
-        self.0.serialize_map(len).map(Exact)
+        self.0.serialize_map(len).map(ExactNumbers)
     }
 
     fn serialize_struct(
@@ -177,7 +177,7 @@ impl<S: Serializer> Serializer for Exact<S> {
         name: &'static str,
         len: usize,
     ) -> Result<Self::SerializeStruct, S::Error> {
-        self.0.serialize_struct(name, len).map(Exact)
+        self.0.serialize_struct(name, len).map(ExactNumbers)
     }
 
     fn serialize_struct_variant(
@@ -189,7 +189,7 @@ impl<S: Serializer> Serializer for Exact<S> {
     ) -> Result<Self::SerializeStructVariant, S::Error> {
         self.0
             .serialize_struct_variant(name, index, variant, len)
-            .map(Exact)
+            .map(ExactNumbers)
     }
 
     fn is_human_readable(&self) -> bool {
@@ -200,7 +200,7 @@ impl<S: Serializer> Serializer for Exact<S> {
 /// The parts of a sequence: each element is [`Checked`].
 macro_rules! elements {
     ($($trait:ident::$method:ident)*) => { $(
-        impl<S: ser::$trait> ser::$trait for Exact<S> {
+        impl<S: ser::$trait> ser::$trait for ExactNumbers<S> {
             type Ok = S::Ok;
             type Error = S::Error;
 
@@ -225,7 +225,7 @@ elements! {
 /// The parts of a struct: each field is [`Checked`].
 macro_rules! fields {
     ($($trait:ident)*) => { $(
-        impl<S: ser::$trait> ser::$trait for Exact<S> {
+        impl<S: ser::$trait> ser::$trait for ExactNumbers<S> {
             type Ok = S::Ok;
             type Error = S::Error;
 
@@ -246,7 +246,7 @@ macro_rules! fields {
 
 fields! { SerializeStruct SerializeStructVariant }
 
-impl<S: ser::SerializeMap> ser::SerializeMap for Exact<S> {
+impl<S: ser::SerializeMap> ser::SerializeMap for ExactNumbers<S> {
     type Ok = S::Ok;
     type Error = S::Error;
 

@@ -10,7 +10,7 @@ use std::cell::RefCell;
 
 use serde::ser::{self, Serialize, Serializer};
 
-use crate::value::json::Exact;
+use crate::value::json::ExactNumbers;
 
 /// What of a value is merged, and below which of its children there is more to know.
 #[derive(Debug, Clone, PartialEq)]
@@ -28,7 +28,7 @@ pub(crate) enum Shape {
     /// A `serde_json::Value`: objects by member, lists by element, to any depth.
     Json,
     /// A struct that is merged by field.
-    Fields(Vec<(Field, Shape)>),
+    Fields(Vec<(ShapeField, Shape)>),
 }
 
 /// The children that are not plain parts without anything to know below, by their place in the
@@ -38,7 +38,7 @@ pub(crate) struct Children(Vec<(usize, Shape)>);
 
 /// A field of a struct that is merged by field.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct Field {
+pub(crate) struct ShapeField {
     /// As serde writes it.
     pub(crate) name: &'static str,
     /// Older names, which serde reads.
@@ -114,7 +114,7 @@ impl Shape {
 
 /// What the type of a value says of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum TypeKind {
     List,
     Set,
     Map,
@@ -124,7 +124,7 @@ enum Kind {
 
 /// By the name of the type, which the standard library does not promise: a test holds it to what it
 /// is taken for.
-fn kind_of<T: ?Sized>() -> Kind {
+fn kind_of<T: ?Sized>() -> TypeKind {
     const WRAPPERS: [&str; 4] = [
         "alloc::boxed::Box<",
         "alloc::sync::Arc<",
@@ -139,15 +139,15 @@ fn kind_of<T: ?Sized>() -> Kind {
         name = inner.trim_start_matches('&');
     }
     match name.split_once('<').map_or(name, |(path, _)| path) {
-        "alloc::vec::Vec" | "alloc::collections::vec_deque::VecDeque" => Kind::List,
+        "alloc::vec::Vec" | "alloc::collections::vec_deque::VecDeque" => TypeKind::List,
         "std::collections::hash::set::HashSet" | "alloc::collections::btree::set::BTreeSet" => {
-            Kind::Set
+            TypeKind::Set
         }
         "std::collections::hash::map::HashMap" | "alloc::collections::btree::map::BTreeMap" => {
-            Kind::Map
+            TypeKind::Map
         }
-        "serde_json::value::Value" => Kind::Json,
-        _ => Kind::Part,
+        "serde_json::value::Value" => TypeKind::Json,
+        _ => TypeKind::Part,
     }
 }
 
@@ -179,14 +179,14 @@ pub(crate) fn write<T: Serialize + ?Sized>(
     nested: Option<Members>,
 ) -> Result<Shape, serde_json::Error> {
     let noted = Noted::new(value, nested);
-    noted.serialize(Exact::new(&mut serde_json::Serializer::new(text)))?;
+    noted.serialize(ExactNumbers::new(&mut serde_json::Serializer::new(text)))?;
     Ok(noted.shape.into_inner())
 }
 
 /// A value whose shape is noted while it is serialized.
 struct Noted<'a, T: ?Sized> {
     value: &'a T,
-    kind: Kind,
+    kind: TypeKind,
     nested: Option<Members>,
     shape: RefCell<Shape>,
 }
@@ -217,7 +217,7 @@ impl<T: Serialize + ?Sized> Serialize for Noted<'_, T> {
 /// A serializer that notes the shape of one value.
 struct Noting<'a, S> {
     serializer: S,
-    kind: Kind,
+    kind: TypeKind,
     nested: Option<Members>,
     shape: &'a RefCell<Shape>,
 }
@@ -352,10 +352,10 @@ impl<'a, S: Serializer> Serializer for Noting<'a, S> {
 
     fn serialize_seq(self, len: Option<usize>) -> Result<Self::SerializeSeq, S::Error> {
         let whole = match self.kind {
-            Kind::List => Shape::List,
-            Kind::Set => Shape::Set,
-            Kind::Json => json,
-            Kind::Map | Kind::Part => Shape::part,
+            TypeKind::List => Shape::List,
+            TypeKind::Set => Shape::Set,
+            TypeKind::Json => json,
+            TypeKind::Map | TypeKind::Part => Shape::part,
         };
         Ok(Compound::new(
             self.serializer.serialize_seq(len)?,
@@ -401,9 +401,9 @@ impl<'a, S: Serializer> Serializer for Noting<'a, S> {
 
     fn serialize_map(self, len: Option<usize>) -> Result<Self::SerializeMap, S::Error> {
         let whole = match self.kind {
-            Kind::Map => Shape::Map,
-            Kind::Json => json,
-            Kind::List | Kind::Set | Kind::Part => Shape::part,
+            TypeKind::Map => Shape::Map,
+            TypeKind::Json => json,
+            TypeKind::List | TypeKind::Set | TypeKind::Part => Shape::part,
         };
         Ok(Compound::new(
             self.serializer.serialize_map(len)?,
@@ -525,7 +525,7 @@ impl<S: ser::SerializeStructVariant> ser::SerializeStructVariant for Compound<'_
 struct Struct<'a, S> {
     compound: Compound<'a, S>,
     members: Option<&'static [Member]>,
-    fields: Vec<(Field, Shape)>,
+    fields: Vec<(ShapeField, Shape)>,
 }
 
 impl<S: ser::SerializeStruct> ser::SerializeStruct for Struct<'_, S> {
@@ -545,7 +545,7 @@ impl<S: ser::SerializeStruct> ser::SerializeStruct for Struct<'_, S> {
         let shape = noted.shape.into_inner();
         if self.members.is_some() {
             let aliases = member.map_or(&[][..], |member| member.aliases);
-            self.fields.push((Field { name: key, aliases }, shape));
+            self.fields.push((ShapeField { name: key, aliases }, shape));
         } else {
             self.compound.note(shape);
         }
@@ -707,10 +707,10 @@ mod tests {
         #[derive(Serialize)]
         struct User {
             name: &'static str,
-            plan: Plan,
+            plan: TestPlan,
         }
         #[derive(Serialize)]
-        struct Plan {
+        struct TestPlan {
             seats: Vec<u8>,
         }
         fn user() -> &'static [Member] {
@@ -736,7 +736,7 @@ mod tests {
         }
         let value = User {
             name: "ada",
-            plan: Plan { seats: vec![1] },
+            plan: TestPlan { seats: vec![1] },
         };
         let shape = write(&mut Vec::new(), &value, Some(user)).unwrap();
         assert_eq!(cut(&shape), "fields(name:= plan:fields(seats:[]))");

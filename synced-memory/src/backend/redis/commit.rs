@@ -8,8 +8,10 @@ use std::time::Duration;
 use redis::{Cmd, Pipeline, Script, Value};
 
 use super::reply;
-use crate::backend::commit::{self, Attempt, Change, Expects, Found, Outcome, RECORDS, TimeToLive};
-use crate::backend::fault::Fault;
+use crate::backend::commit::{
+    self, Attempt, Expects, KeyChange, KeyState, Outcome, RECORDS, TimeToLive,
+};
+use crate::backend::error::BackendError;
 use crate::backend::sidecar;
 use crate::base::clock::Stamp;
 
@@ -101,8 +103,8 @@ impl Committer {
             };
             call.arg(attempt.stamp.get());
             match &attempt.change {
-                Change::Put { envelope, .. } => call.arg(&envelope[..]),
-                Change::Delete => call.arg(""),
+                KeyChange::Put { envelope, .. } => call.arg(&envelope[..]),
+                KeyChange::Delete => call.arg(""),
             };
             call.arg(how(attempt));
         }
@@ -114,7 +116,7 @@ impl Committer {
         &self,
         sizes: Vec<usize>,
         answers: Vec<Value>,
-    ) -> Vec<Result<Outcome, Fault>> {
+    ) -> Vec<Result<Outcome, BackendError>> {
         let mut outcomes = Vec::with_capacity(sizes.iter().sum());
         for (size, answer) in sizes.into_iter().zip(answers) {
             match answer {
@@ -123,12 +125,12 @@ impl Committer {
                     outcomes.extend(of_each.into_iter().map(outcome));
                 }
                 Value::ServerError(error) => {
-                    let fault = self.fault_of_call(size, &error);
-                    outcomes.extend(std::iter::repeat_n(Err(fault), size));
+                    let error = self.call_error(size, &error);
+                    outcomes.extend(std::iter::repeat_n(Err(error), size));
                 }
                 other => {
-                    let fault = reply::unexpected(&other);
-                    outcomes.extend(std::iter::repeat_n(Err(fault), size));
+                    let error = reply::unexpected(&other);
+                    outcomes.extend(std::iter::repeat_n(Err(error), size));
                 }
             }
         }
@@ -136,17 +138,17 @@ impl Committer {
     }
 
     /// The server did not run the script at all.
-    fn fault_of_call(&self, size: usize, error: &redis::ServerError) -> Fault {
-        let fault = reply::server_fault(error);
-        if error.code() == "NOSCRIPT" {
+    fn call_error(&self, size: usize, refusal: &redis::ServerError) -> BackendError {
+        let error = reply::server_error(refusal);
+        if refusal.code() == "NOSCRIPT" {
             self.sends_text.store(true, Ordering::Relaxed);
-            return Fault::again(fault);
+            return BackendError::retry(error);
         }
-        if fault.is_refused() && size > 1 {
+        if error.is_rejected() && size > 1 {
             self.one_by_one.store(true, Ordering::Relaxed);
-            return Fault::again(fault);
+            return BackendError::retry(error);
         }
-        fault
+        error
     }
 }
 
@@ -156,7 +158,7 @@ fn step(attempt: &Attempt) -> Option<u64> {
     const WHOLE: u64 = 1 << 53;
     let keeps = matches!(
         attempt.change,
-        Change::Put {
+        KeyChange::Put {
             ttl: TimeToLive::Keep,
             ..
         }
@@ -174,19 +176,19 @@ fn step(attempt: &Attempt) -> Option<u64> {
 /// What is to be done, and on what.
 fn how(attempt: &Attempt) -> Cow<'static, [u8]> {
     let change = match &attempt.change {
-        Change::Put {
+        KeyChange::Put {
             ttl: TimeToLive::Keep,
             ..
         } => "keep".into(),
-        Change::Put {
+        KeyChange::Put {
             ttl: TimeToLive::Never,
             ..
         } => "never".into(),
-        Change::Put {
+        KeyChange::Put {
             ttl: TimeToLive::For(ttl),
             ..
         } => millis(*ttl).max(1).to_string().into(),
-        Change::Delete => Cow::Borrowed("delete"),
+        KeyChange::Delete => Cow::Borrowed("delete"),
     };
     if (&*change, &attempt.expects, attempt.retry) == ("keep", &Expects::Anything, None) {
         return b"keep"[..].into();
@@ -223,7 +225,7 @@ fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-fn outcome(answer: Value) -> Result<Outcome, Fault> {
+fn outcome(answer: Value) -> Result<Outcome, BackendError> {
     let parts = match answer {
         Value::Array(parts) => parts,
         Value::Int(1) => return Ok(REPLACED),
@@ -236,27 +238,27 @@ fn outcome(answer: Value) -> Result<Outcome, Fault> {
             contended: reply::text(contended)?.parse().ok(),
         }),
         (Some(Value::Int(2)), Some(stored), Some(tombstone)) => {
-            Ok(Outcome::Already(found(stored, tombstone)?))
+            Ok(Outcome::AlreadyApplied(found(stored, tombstone)?))
         }
         (Some(Value::Int(3)), Some(stored), Some(tombstone)) => {
             Ok(Outcome::Refused(found(stored, tombstone)?))
         }
         (Some(Value::Int(4)), Some(stored), Some(tombstone)) => {
-            Ok(Outcome::Forgotten(found(stored, tombstone)?))
+            Ok(Outcome::RecordExpired(found(stored, tombstone)?))
         }
         (Some(Value::Int(0)), Some(message), None) => {
-            Err(reply::fault_of_message(&reply::text(message)?))
+            Err(reply::error_of_reply(&reply::text(message)?))
         }
         (Some(other), ..) => Err(reply::unexpected(&other)),
         (None, ..) => Err(reply::unexpected(&Value::Nil)),
     }
 }
 
-fn found(stored: Value, tombstone: Value) -> Result<Found, Fault> {
+fn found(stored: Value, tombstone: Value) -> Result<KeyState, BackendError> {
     let tombstone = reply::text(tombstone)?
         .parse()
         .map_or(Stamp::ZERO, Stamp::new);
-    Ok(Found {
+    Ok(KeyState {
         stored: reply::stored(stored)?,
         tombstone,
     })

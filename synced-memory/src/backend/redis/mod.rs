@@ -17,9 +17,9 @@ use redis::{
 };
 use tokio::sync::watch;
 
-use super::{Backend, Changed, Living, Page, Reply, Session};
+use super::{Backend, Invalidation, Page, Reply, Session, WithExpiry};
 use crate::backend::commit::{Attempt, Outcome, Writer};
-use crate::backend::fault::Fault;
+use crate::backend::error::BackendError;
 use crate::backend::sidecar;
 use commit::Committer;
 
@@ -42,7 +42,7 @@ impl RedisBackend {
         target: String,
         timeout: Duration,
         sidecar_ttl: Duration,
-    ) -> Result<Self, Fault> {
+    ) -> Result<Self, BackendError> {
         let settings = server
             .redis_settings()
             .clone()
@@ -51,7 +51,7 @@ impl RedisBackend {
         let server = server
             .set_redis_settings(settings)
             .set_tcp_settings(TcpSettings::default().set_nodelay(true));
-        let client = Client::open(server).map_err(|error| reply::fault(&error))?;
+        let client = Client::open(server).map_err(|error| reply::backend_error(&error))?;
         Ok(Self {
             client,
             target,
@@ -70,7 +70,7 @@ impl Backend for RedisBackend {
             let on_push = move |push: PushInfo| {
                 match push.kind {
                     PushKind::Disconnection => _ = tell.send_replace(true),
-                    PushKind::Invalidate => told.take_in(push.data),
+                    PushKind::Invalidate => told.receive(push.data),
                     _ => {}
                 }
                 Ok::<(), Infallible>(())
@@ -87,7 +87,7 @@ impl Backend for RedisBackend {
             let connection = client
                 .get_multiplexed_async_connection_with_config(&config)
                 .await
-                .map_err(|error| reply::fault_of_connect(&error))?;
+                .map_err(|error| reply::connect_error(&error))?;
             let committer = Arc::new(Committer::new(sidecar_ttl));
             let session: Box<dyn Session> = Box::new(RedisSession {
                 connection,
@@ -108,7 +108,7 @@ struct RedisSession {
     connection: MultiplexedConnection,
     ended: watch::Receiver<bool>,
     committer: Arc<Committer>,
-    changes: tracking::Changes,
+    changes: tracking::PushReceiver,
 }
 
 impl std::fmt::Debug for RedisSession {
@@ -121,7 +121,7 @@ impl std::fmt::Debug for RedisSession {
 async fn ask(
     mut connection: MultiplexedConnection,
     commands: Pipeline,
-) -> Result<Vec<Value>, Fault> {
+) -> Result<Vec<Value>, BackendError> {
     let count = commands.cmd_iter().count();
     if count == 0 {
         return Ok(Vec::new());
@@ -129,11 +129,11 @@ async fn ask(
     connection
         .send_packed_commands(&commands, 0, count)
         .await
-        .map_err(|error| reply::fault(&error))
+        .map_err(|error| reply::backend_error(&error))
 }
 
 /// Sends one command.
-async fn ask_one(connection: MultiplexedConnection, command: Cmd) -> Result<Value, Fault> {
+async fn ask_one(connection: MultiplexedConnection, command: Cmd) -> Result<Value, BackendError> {
     let mut commands = Pipeline::new();
     commands.add_command(command);
     let answer = ask(connection, commands).await?.pop().unwrap_or_default();
@@ -141,7 +141,7 @@ async fn ask_one(connection: MultiplexedConnection, command: Cmd) -> Result<Valu
 }
 
 impl Session for RedisSession {
-    fn read(&self, keys: &[Arc<str>]) -> Reply<Vec<Result<Option<Bytes>, Fault>>> {
+    fn read(&self, keys: &[Arc<str>]) -> Reply<Vec<Result<Option<Bytes>, BackendError>>> {
         let mut gets = Pipeline::with_capacity(keys.len());
         for key in keys {
             gets.cmd("GET").arg(&**key);
@@ -157,7 +157,7 @@ impl Session for RedisSession {
     }
 
     /// The end of a time to live is told when the server happens to notice it.
-    fn read_living(&self, keys: &[Arc<str>]) -> Reply<Vec<Result<Living, Fault>>> {
+    fn read_with_expiry(&self, keys: &[Arc<str>]) -> Reply<Vec<Result<WithExpiry, BackendError>>> {
         let mut commands = Pipeline::with_capacity(2 * keys.len());
         for key in keys {
             commands.cmd("GET").arg(&**key).cmd("PTTL").arg(&**key);
@@ -167,12 +167,12 @@ impl Session for RedisSession {
             let mut answers = ask(connection, commands).await?.into_iter();
             let pairs = std::iter::from_fn(|| Some((answers.next()?, answers.next()?)));
             Ok(pairs
-                .map(|(stored, left)| Ok((reply::stored(stored)?, reply::left(&left))))
+                .map(|(stored, left)| Ok((reply::stored(stored)?, reply::expiry(&left))))
                 .collect())
         })
     }
 
-    fn commit(&self, batch: &[Attempt], now: u64) -> Reply<Vec<Result<Outcome, Fault>>> {
+    fn commit(&self, batch: &[Attempt], now: u64) -> Reply<Vec<Result<Outcome, BackendError>>> {
         let calls = self.committer.calls(batch, now);
         let (connection, committer) = (self.connection.clone(), Arc::clone(&self.committer));
         Box::pin(async move {
@@ -230,7 +230,7 @@ impl Session for RedisSession {
         Box::pin(tracking::track(self.connection.clone(), prefixes.to_vec()))
     }
 
-    fn changed(&self) -> Reply<Changed> {
+    fn invalidations(&self) -> Reply<Invalidation> {
         Box::pin(self.changes.clone().next())
     }
 

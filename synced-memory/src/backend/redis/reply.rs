@@ -5,62 +5,63 @@ use std::time::Duration;
 use bytes::Bytes;
 use redis::{ErrorKind, RedisError, ServerError, Value};
 
-use crate::backend::Left;
-use crate::backend::fault::{Fault, FaultKind};
+use crate::backend::Expiry;
+use crate::backend::error::{BackendError, BackendErrorKind};
 
 /// The text that GET answers with.
-pub(super) fn stored(answer: Value) -> Result<Option<Bytes>, Fault> {
+pub(super) fn stored(answer: Value) -> Result<Option<Bytes>, BackendError> {
     match answer {
         Value::Nil => Ok(None),
         Value::BulkString(bytes) => Ok(Some(bytes.into())),
         Value::SimpleString(text) => Ok(Some(text.into())),
         Value::Okay => Ok(Some(Bytes::from_static(b"OK"))),
-        Value::ServerError(error) => Err(server_fault(&error)),
+        Value::ServerError(error) => Err(server_error(&error)),
         other => Err(unexpected(&other)),
     }
 }
 
 /// How long a key lives yet, as PTTL answers.
-pub(super) fn left(answer: &Value) -> Left {
+pub(super) fn expiry(answer: &Value) -> Expiry {
     match answer {
-        Value::Int(-1) => Left::Forever,
+        Value::Int(-1) => Expiry::Forever,
         // It has ended since it was read.
-        Value::Int(-2) => Left::For(Duration::ZERO),
-        Value::Int(millis) => u64::try_from(*millis).map_or(Left::Told, |millis| {
-            Left::For(Duration::from_millis(millis))
+        Value::Int(-2) => Expiry::For(Duration::ZERO),
+        Value::Int(millis) => u64::try_from(*millis).map_or(Expiry::Tracked, |millis| {
+            Expiry::For(Duration::from_millis(millis))
         }),
-        _ => Left::Told,
+        _ => Expiry::Tracked,
     }
 }
 
 /// The answer, or the error that it is.
-pub(super) fn checked(answer: Value) -> Result<Value, Fault> {
+pub(super) fn checked(answer: Value) -> Result<Value, BackendError> {
     match answer {
-        Value::ServerError(error) => Err(server_fault(&error)),
+        Value::ServerError(error) => Err(server_error(&error)),
         answer => Ok(answer),
     }
 }
 
-pub(super) fn text(answer: Value) -> Result<String, Fault> {
+pub(super) fn text(answer: Value) -> Result<String, BackendError> {
     redis::from_redis_value(answer)
-        .map_err(|error| Fault::refused(format_args!("an answer that is no text: {error}")))
+        .map_err(|error| BackendError::rejected(format_args!("an answer that is no text: {error}")))
 }
 
 /// The next cursor and the names of a SCAN.
-pub(super) fn page(answer: Value) -> Result<(String, Vec<String>), Fault> {
+pub(super) fn page(answer: Value) -> Result<(String, Vec<String>), BackendError> {
     redis::from_redis_value(answer)
-        .map_err(|error| Fault::refused(format_args!("an answer that is no page: {error}")))
+        .map_err(|error| BackendError::rejected(format_args!("an answer that is no page: {error}")))
 }
 
 /// The answer to TIME, in ns since 1970.
-pub(super) fn time(answer: Value) -> Result<u64, Fault> {
-    let (seconds, micros): (u64, u64) = redis::from_redis_value(answer)
-        .map_err(|error| Fault::refused(format_args!("an answer that is no time: {error}")))?;
+pub(super) fn time(answer: Value) -> Result<u64, BackendError> {
+    let (seconds, micros): (u64, u64) = redis::from_redis_value(answer).map_err(|error| {
+        BackendError::rejected(format_args!("an answer that is no time: {error}"))
+    })?;
     Ok(seconds * 1_000_000_000 + micros * 1_000)
 }
 
 /// An answer that no server gives; it is described by its kind, without the bytes in it.
-pub(super) fn unexpected(answer: &Value) -> Fault {
+pub(super) fn unexpected(answer: &Value) -> BackendError {
     let kind = match answer {
         Value::Nil => "nil",
         Value::Int(_) => "a number",
@@ -68,59 +69,61 @@ pub(super) fn unexpected(answer: &Value) -> Fault {
         Value::Array(_) => "an array",
         _ => "something else",
     };
-    Fault::refused(format_args!(
+    BackendError::rejected(format_args!(
         "the server answered with {kind} where that makes no sense"
     ))
 }
 
-/// The fault that an error of the connection or of the server is.
-pub(super) fn fault(error: &RedisError) -> Fault {
+/// The error that an error of the connection or of the server is.
+pub(super) fn backend_error(error: &RedisError) -> BackendError {
     match error.code() {
-        Some(code) => fault_of_message(&format!("{code} {}", error.detail().unwrap_or_default())),
-        None => Fault::lost(error),
+        Some(code) => error_of_reply(&format!("{code} {}", error.detail().unwrap_or_default())),
+        None => BackendError::connection_lost(error),
     }
 }
 
-/// As [`fault`], for what a server says to a new connection.
-pub(super) fn fault_of_connect(error: &RedisError) -> Fault {
+/// As [`backend_error`], for what a server says to a new connection.
+pub(super) fn connect_error(error: &RedisError) -> BackendError {
     match error.kind() {
-        ErrorKind::AuthenticationFailed | ErrorKind::InvalidClientConfig => Fault::refused(error),
-        _ => fault(error),
+        ErrorKind::AuthenticationFailed | ErrorKind::InvalidClientConfig => {
+            BackendError::rejected(error)
+        }
+        _ => backend_error(error),
     }
 }
 
-pub(super) fn server_fault(error: &ServerError) -> Fault {
-    fault_of_message(&format!(
+pub(super) fn server_error(error: &ServerError) -> BackendError {
+    error_of_reply(&format!(
         "{} {}",
         error.code(),
         error.details().unwrap_or_default()
     ))
 }
 
-/// The fault behind a server's message, by its code.
-pub(super) fn fault_of_message(message: &str) -> Fault {
+/// The error behind a server's message, by its code.
+pub(super) fn error_of_reply(message: &str) -> BackendError {
     let message = message.trim_start_matches('-').trim_end();
     match kind_of(message) {
-        FaultKind::Busy => Fault::busy(message),
-        FaultKind::Elsewhere => Fault::elsewhere(message),
-        _ => Fault::refused(message),
+        BackendErrorKind::Unavailable => BackendError::unavailable(message),
+        BackendErrorKind::NotPrimary => BackendError::not_primary(message),
+        _ => BackendError::rejected(message),
     }
 }
 
 /// The codes of servers that cannot do now what they will do later. Any other refusal is for good.
-const PASSING: &[(&str, FaultKind)] = &[
-    ("OOM", FaultKind::Busy),
-    ("LOADING", FaultKind::Busy),
-    ("BUSY", FaultKind::Busy),
-    ("CLUSTERDOWN", FaultKind::Busy),
-    ("TRYAGAIN", FaultKind::Busy),
-    ("NOREPLICAS", FaultKind::Busy),
-    ("MISCONF", FaultKind::Busy),
-    ("READONLY", FaultKind::Elsewhere),
-    ("MASTERDOWN", FaultKind::Elsewhere),
+const PASSING: &[(&str, BackendErrorKind)] = &[
+    ("OOM", BackendErrorKind::Unavailable),
+    ("LOADING", BackendErrorKind::Unavailable),
+    ("BUSY", BackendErrorKind::Unavailable),
+    ("CLUSTERDOWN", BackendErrorKind::Unavailable),
+    ("TRYAGAIN", BackendErrorKind::Unavailable),
+    ("NOREPLICAS", BackendErrorKind::Unavailable),
+    ("MISCONF", BackendErrorKind::Unavailable),
+    ("READONLY", BackendErrorKind::NotPrimary),
+    ("MASTERDOWN", BackendErrorKind::NotPrimary),
 ];
 
-fn kind_of(message: &str) -> FaultKind {
+fn kind_of(message: &str) -> BackendErrorKind {
     let code = message.split(' ').next().unwrap_or_default();
     // Redis 6 wraps what a command within a script answered: "ERR Error running script ... -OOM
     // ..." where the script ended by it, "@user_script: 49: -OOM ..." where it caught it.
@@ -130,7 +133,7 @@ fn kind_of(message: &str) -> FaultKind {
     PASSING
         .iter()
         .find(|(passing, _)| says(passing))
-        .map_or(FaultKind::Refused, |(_, kind)| *kind)
+        .map_or(BackendErrorKind::Rejected, |(_, kind)| *kind)
 }
 
 #[cfg(test)]
@@ -142,31 +145,31 @@ mod tests {
         for (message, kind) in [
             (
                 "OOM command not allowed when used memory > 'maxmemory'.",
-                FaultKind::Busy,
+                BackendErrorKind::Unavailable,
             ),
             (
                 "-READONLY You can't write against a read only replica.",
-                FaultKind::Elsewhere,
+                BackendErrorKind::NotPrimary,
             ),
             (
                 "LOADING Redis is loading the dataset in memory",
-                FaultKind::Busy,
+                BackendErrorKind::Unavailable,
             ),
             (
                 "ERR Error running script (call to f_1): @user_script:1: -OOM command not allowed",
-                FaultKind::Busy,
+                BackendErrorKind::Unavailable,
             ),
             (
                 "NOPERM this user has no permissions to run the 'set' command",
-                FaultKind::Refused,
+                BackendErrorKind::Rejected,
             ),
             (
                 "WRONGTYPE Operation against a key holding the wrong kind of value",
-                FaultKind::Refused,
+                BackendErrorKind::Rejected,
             ),
-            ("ERR unknown command", FaultKind::Refused),
+            ("ERR unknown command", BackendErrorKind::Rejected),
         ] {
-            assert_eq!(fault_of_message(message).kind, kind, "{message}");
+            assert_eq!(error_of_reply(message).kind, kind, "{message}");
         }
     }
 }

@@ -15,49 +15,49 @@ use redis::{Pipeline, Value};
 use tokio::sync::Notify;
 
 use super::{ask, reply};
-use crate::backend::Changed;
-use crate::backend::fault::Fault;
+use crate::backend::Invalidation;
+use crate::backend::error::BackendError;
 
 /// So many keys wait to be taken in at most: beyond that it is as if everything had changed. What
 /// is told is taken in at once, so that the server need not keep it, whatever becomes of it here.
 const MOST: usize = 10_000;
 
 /// Where the pushes of a connection go.
-pub(super) struct Told(Arc<Queue>);
+pub(super) struct PushSender(Arc<PushQueue>);
 
 /// What they say.
 #[derive(Debug, Clone)]
-pub(super) struct Changes(Arc<Queue>);
+pub(super) struct PushReceiver(Arc<PushQueue>);
 
 #[derive(Debug, Default)]
-struct Queue {
-    waiting: Mutex<Waiting>,
+struct PushQueue {
+    waiting: Mutex<PendingKeys>,
     is_more: Notify,
 }
 
 #[derive(Debug, Default)]
-struct Waiting {
+struct PendingKeys {
     keys: Vec<Arc<str>>,
     is_all: bool,
     /// The connection is gone.
     is_over: bool,
 }
 
-impl Queue {
-    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+impl PushQueue {
+    fn waiting(&self) -> MutexGuard<'_, PendingKeys> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-pub(super) fn channel() -> (Told, Changes) {
+pub(super) fn channel() -> (PushSender, PushReceiver) {
     let queue = Arc::default();
-    (Told(Arc::clone(&queue)), Changes(queue))
+    (PushSender(Arc::clone(&queue)), PushReceiver(queue))
 }
 
-impl Told {
+impl PushSender {
     /// An invalidation: some keys, or nothing where the server has dropped everything. It is called
     /// in the order in which the server has sent it, and only passes it on.
-    pub(super) fn take_in(&self, mut data: Vec<Value>) {
+    pub(super) fn receive(&self, mut data: Vec<Value>) {
         let text = |key: Value| reply::text(key).ok().map(Arc::from);
         let mut waiting = self.0.waiting();
         match data.pop() {
@@ -68,7 +68,7 @@ impl Told {
             _ => waiting.is_all = true,
         }
         if waiting.is_all || waiting.keys.len() > MOST {
-            *waiting = Waiting {
+            *waiting = PendingKeys {
                 keys: Vec::new(),
                 is_all: true,
                 is_over: waiting.is_over,
@@ -79,27 +79,27 @@ impl Told {
     }
 }
 
-impl Drop for Told {
+impl Drop for PushSender {
     fn drop(&mut self) {
         self.0.waiting().is_over = true;
         self.0.is_more.notify_one();
     }
 }
 
-impl Changes {
+impl PushReceiver {
     /// All that was told by now; ready when that is something.
-    pub(super) async fn next(self) -> Result<Changed, Fault> {
+    pub(super) async fn next(self) -> Result<Invalidation, BackendError> {
         loop {
             {
                 let mut waiting = self.0.waiting();
                 if std::mem::take(&mut waiting.is_all) {
-                    return Ok(Changed::All);
+                    return Ok(Invalidation::All);
                 }
                 if !waiting.keys.is_empty() {
-                    return Ok(Changed::Keys(std::mem::take(&mut waiting.keys)));
+                    return Ok(Invalidation::Keys(std::mem::take(&mut waiting.keys)));
                 }
                 if waiting.is_over {
-                    return Err(Fault::lost("the connection was closed"));
+                    return Err(BackendError::connection_lost("the connection was closed"));
                 }
             }
             self.0.is_more.notified().await;
@@ -113,7 +113,7 @@ impl Changes {
 pub(super) async fn track(
     connection: MultiplexedConnection,
     prefixes: Vec<String>,
-) -> Result<(), Fault> {
+) -> Result<(), BackendError> {
     // Prefixes can only be added to, and may not overlap. What changes in between is not told:
     // whoever asks for this reads everything afterwards.
     let mut commands = Pipeline::with_capacity(2);
@@ -145,12 +145,12 @@ mod tests {
     use super::*;
     use futures_util::FutureExt;
 
-    fn push(told: &Told, keys: impl IntoIterator<Item = String>) {
+    fn push(told: &PushSender, keys: impl IntoIterator<Item = String>) {
         let keys = keys
             .into_iter()
             .map(|key| Value::BulkString(key.into_bytes()))
             .collect();
-        told.take_in(vec![Value::Array(keys)]);
+        told.receive(vec![Value::Array(keys)]);
     }
 
     #[test]
@@ -165,7 +165,7 @@ mod tests {
         let keys = ["a", "b", "c"].map(Arc::from).to_vec();
         assert_eq!(
             changes.clone().next().now_or_never().map(Result::unwrap),
-            Some(Changed::Keys(keys))
+            Some(Invalidation::Keys(keys))
         );
         for some in 0..2 * MOST {
             push(&told, [some.to_string()]);
@@ -173,13 +173,13 @@ mod tests {
         }
         assert_eq!(
             changes.clone().next().now_or_never().map(Result::unwrap),
-            Some(Changed::All)
+            Some(Invalidation::All)
         );
-        told.take_in(vec![Value::Nil]);
+        told.receive(vec![Value::Nil]);
         drop(told);
         assert_eq!(
             changes.clone().next().now_or_never().map(Result::unwrap),
-            Some(Changed::All)
+            Some(Invalidation::All)
         );
         assert!(
             changes
@@ -187,7 +187,7 @@ mod tests {
                 .now_or_never()
                 .unwrap()
                 .unwrap_err()
-                .is_lost()
+                .is_connection_lost()
         );
     }
 }

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use rusqlite::{Connection, Error, ErrorCode, OpenFlags};
 
-use super::fault::is_busy;
-use super::patience::Patience;
+use super::busy_timeout::BusyTimeout;
+use super::error::is_busy;
 use super::tables;
-use crate::backend::fault::Fault;
+use crate::backend::error::BackendError;
 
 /// In the header of every file of ours; as characters `SyMe`.
 const APPLICATION: i32 = 0x5379_4d65;
@@ -43,11 +43,13 @@ impl Identity {
     ///
     /// `Lost` where the file is gone, or another one is there: what is written into the open one is
     /// seen by nobody who opens the path now.
-    pub(super) fn check(&self) -> Result<(), Fault> {
+    pub(super) fn check(&self) -> Result<(), BackendError> {
         if file_at(&self.path) == self.file {
             Ok(())
         } else {
-            Err(Fault::lost("the file was removed or replaced"))
+            Err(BackendError::connection_lost(
+                "the file was removed or replaced",
+            ))
         }
     }
 }
@@ -74,25 +76,27 @@ fn file_at(path: &Path) -> Option<(u64, u64)> {
 pub(super) fn open(
     path: &Path,
     synced: bool,
-    patience: Duration,
-) -> Result<(Connection, Identity), Fault> {
+    busy_timeout: Duration,
+) -> Result<(Connection, Identity), BackendError> {
     if path.is_dir() {
-        return Err(Fault::refused("it is a directory"));
+        return Err(BackendError::rejected("it is a directory"));
     }
     if path.parent().is_some_and(|parent| !parent.is_dir()) {
-        return Err(Fault::refused("the directory of the file does not exist"));
+        return Err(BackendError::rejected(
+            "the directory of the file does not exist",
+        ));
     }
-    let patience = Patience::new(patience);
-    let connection = set_up(path, synced, &patience).map_err(|error| match error {
-        Unusable::Sqlite(error) => fault(&error),
-        Unusable::Other(fault) => fault,
+    let busy_timeout = BusyTimeout::new(busy_timeout);
+    let connection = set_up(path, synced, &busy_timeout).map_err(|error| match error {
+        Unusable::Sqlite(error) => open_error(&error),
+        Unusable::Other(error) => error,
     })?;
     Ok((connection, Identity::of(path)))
 }
 
 enum Unusable {
     Sqlite(Error),
-    Other(Fault),
+    Other(BackendError),
 }
 
 impl From<Error> for Unusable {
@@ -102,23 +106,23 @@ impl From<Error> for Unusable {
 }
 
 fn refused<T>(why: impl Display) -> Result<T, Unusable> {
-    Err(Unusable::Other(Fault::refused(why)))
+    Err(Unusable::Other(BackendError::rejected(why)))
 }
 
-fn fault(error: &Error) -> Fault {
+fn open_error(error: &Error) -> BackendError {
     use ErrorCode::{CannotOpen, DiskFull, NotADatabase, OutOfMemory, PermissionDenied, ReadOnly};
     match error.sqlite_error_code() {
-        _ if is_busy(error) => Fault::busy(error),
-        Some(DiskFull | OutOfMemory) => Fault::busy(error),
-        Some(NotADatabase) => Fault::refused("the file is no SQLite database"),
-        Some(ReadOnly | PermissionDenied | CannotOpen) => Fault::refused(format_args!(
+        _ if is_busy(error) => BackendError::unavailable(error),
+        Some(DiskFull | OutOfMemory) => BackendError::unavailable(error),
+        Some(NotADatabase) => BackendError::rejected("the file is no SQLite database"),
+        Some(ReadOnly | PermissionDenied | CannotOpen) => BackendError::rejected(format_args!(
             "the file or its directory cannot be written: {error}"
         )),
-        _ => Fault::refused(error),
+        _ => BackendError::rejected(error),
     }
 }
 
-fn set_up(path: &Path, synced: bool, patience: &Patience) -> Result<Connection, Unusable> {
+fn set_up(path: &Path, synced: bool, busy_timeout: &BusyTimeout) -> Result<Connection, Unusable> {
     // One thread at a time uses it, by the session's own lock.
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
         | OpenFlags::SQLITE_OPEN_CREATE
@@ -130,9 +134,9 @@ fn set_up(path: &Path, synced: bool, patience: &Patience) -> Result<Connection, 
     if connection.is_readonly("main")? {
         return refused("the file is read-only");
     }
-    let is_new = patience.wait(|| state_at_once(&connection))?.is_new()?;
+    let is_new = busy_timeout.wait(|| state_at_once(&connection))?.is_new()?;
     // Before anything is created: within a transaction it cannot be changed.
-    let mode: String = patience
+    let mode: String = busy_timeout
         .wait(|| connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0)))?;
     if mode != "wal" {
         return refused(
@@ -146,7 +150,7 @@ fn set_up(path: &Path, synced: bool, patience: &Patience) -> Result<Connection, 
         |_| Ok(()),
     )?;
     if is_new {
-        patience.wait(|| connection.execute_batch("BEGIN IMMEDIATE"))?;
+        busy_timeout.wait(|| connection.execute_batch("BEGIN IMMEDIATE"))?;
         // Somebody else may have been faster.
         if state_of(&connection)?.is_new()? {
             connection.execute_batch(SCHEMA)?;
@@ -155,28 +159,28 @@ fn set_up(path: &Path, synced: bool, patience: &Patience) -> Result<Connection, 
         }
         connection.execute_batch("COMMIT")?;
     }
-    patience.wait(|| tables::check(&connection))?;
+    busy_timeout.wait(|| tables::check(&connection))?;
     Ok(connection)
 }
 
 /// What the header of a file says.
-struct Header {
+struct FileHeader {
     application: i32,
     version: i32,
     is_empty: bool,
 }
 
 /// What it says at one moment: somebody else may be creating the tables.
-fn state_at_once(connection: &Connection) -> Result<Header, Error> {
+fn state_at_once(connection: &Connection) -> Result<FileHeader, Error> {
     let moment = connection.unchecked_transaction()?;
     let state = state_of(connection)?;
     moment.finish()?;
     Ok(state)
 }
 
-fn state_of(connection: &Connection) -> Result<Header, Error> {
+fn state_of(connection: &Connection) -> Result<FileHeader, Error> {
     let number = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i32>(0));
-    Ok(Header {
+    Ok(FileHeader {
         application: number("application_id")?,
         version: number("user_version")?,
         is_empty: connection.query_row("SELECT count(*) FROM sqlite_master", [], |row| {
@@ -185,7 +189,7 @@ fn state_of(connection: &Connection) -> Result<Header, Error> {
     })
 }
 
-impl Header {
+impl FileHeader {
     /// Whether there is nothing in the file yet.
     fn is_new(&self) -> Result<bool, Unusable> {
         match (self.application, self.version) {

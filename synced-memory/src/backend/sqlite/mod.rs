@@ -2,12 +2,12 @@
 //!
 //! - `file.rs`: opening it, and what makes it ours
 //! - `tables.rs`: the statements, around the step that all backends without Lua share
-//! - `patience.rs`: waiting for a lock that another process holds
-//! - `fault.rs`: what an error means for what was asked
+//! - `busy_timeout.rs`: waiting for a lock that another process holds
+//! - `error.rs`: what an error means for what was asked
 
-mod fault;
+mod busy_timeout;
+mod error;
 mod file;
-mod patience;
 mod tables;
 
 use std::path::PathBuf;
@@ -17,12 +17,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use rusqlite::{Connection, Error};
 
-use super::{Backend, Changed, Page, Reply, Session};
+use super::{Backend, Invalidation, Page, Reply, Session};
 use crate::backend::commit::{Attempt, Outcome, Writer};
-use crate::backend::fault::Fault;
-use crate::base::clock::{self, Mono};
+use crate::backend::error::BackendError;
+use crate::base::clock::{self, Monotonic};
+use busy_timeout::BusyTimeout;
 use file::Identity;
-use patience::Patience;
 
 /// So many names are looked up at a time.
 const PAGE: u32 = 1_000;
@@ -42,7 +42,7 @@ pub(crate) struct SqliteBackend {
     /// Whether what is answered for has to be on the disk.
     synced: bool,
     /// How long a request waits at most for a lock: its caller has half of the time left.
-    patience: Duration,
+    busy_timeout: Duration,
     sidecar_ttl: Duration,
 }
 
@@ -59,7 +59,7 @@ impl SqliteBackend {
             target,
             path,
             synced,
-            patience: timeout / 2,
+            busy_timeout: timeout / 2,
             sidecar_ttl,
         }
     }
@@ -67,21 +67,24 @@ impl SqliteBackend {
 
 impl Backend for SqliteBackend {
     fn connect(&self) -> Reply<Box<dyn Session>> {
-        let (path, synced, patience, sidecar_ttl) = (
+        let (path, synced, busy_timeout, sidecar_ttl) = (
             self.path.clone(),
             self.synced,
-            self.patience,
+            self.busy_timeout,
             self.sidecar_ttl,
         );
         Box::pin(async move {
-            let (connection, identity) = file::open(&path, synced, patience)?;
-            let held = Held {
+            let (connection, identity) = file::open(&path, synced, busy_timeout)?;
+            let held = OpenConnection {
                 connection,
                 next_clean: Duration::ZERO,
                 seen: (0, Duration::ZERO),
             };
-            let (reads, writes) = (Patience::new(patience), Patience::new(patience));
-            let opened = Opened {
+            let (reads, writes) = (
+                BusyTimeout::new(busy_timeout),
+                BusyTimeout::new(busy_timeout),
+            );
+            let opened = OpenFile {
                 held: Mutex::new(held),
                 reads,
                 writes,
@@ -101,81 +104,84 @@ impl Backend for SqliteBackend {
 /// An open file. A request is made and done at the first poll, on the thread that polls: what takes
 /// some microseconds is not worth a change of threads.
 #[derive(Debug)]
-struct SqliteSession(Arc<Opened>);
+struct SqliteSession(Arc<OpenFile>);
 
 #[derive(Debug)]
-struct Opened {
-    held: Mutex<Held>,
+struct OpenFile {
+    held: Mutex<OpenConnection>,
     /// A write is held up by any other write, a read by next to nothing.
-    reads: Patience,
-    writes: Patience,
+    reads: BusyTimeout,
+    writes: BusyTimeout,
     identity: Identity,
     sidecar_ttl: Duration,
 }
 
 #[derive(Debug)]
-struct Held {
+struct OpenConnection {
     connection: Connection,
     /// When to look again for what is over.
-    next_clean: Mono,
+    next_clean: Monotonic,
     /// The version that others had made of the file at the last look, and when that was.
-    seen: (i64, Mono),
+    seen: (i64, Monotonic),
 }
 
-impl Opened {
+impl OpenFile {
     /// Asks something of which it does not matter whether it was done where it fails.
     fn ask<T>(
         &self,
-        patience: &Patience,
-        ask: impl Fn(&Connection, Mono) -> Result<T, Error>,
-    ) -> Result<T, Fault> {
+        busy_timeout: &BusyTimeout,
+        ask: impl Fn(&Connection, Monotonic) -> Result<T, Error>,
+    ) -> Result<T, BackendError> {
         let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        let answer = patience.wait(|| ask(&held.connection, now()));
-        answer.map_err(|error| fault::of_read(&error))
+        let answer = busy_timeout.wait(|| ask(&held.connection, now()));
+        answer.map_err(|error| error::of_read(&error))
     }
 
     /// Looks whether another connection has changed the file since the last look, or a key has
     /// ended.
-    fn looked_at(&self, now: Mono) -> Result<bool, Fault> {
+    fn looked_at(&self, now: Monotonic) -> Result<bool, BackendError> {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        let Held {
+        let OpenConnection {
             connection, seen, ..
         } = &mut *held;
         let version = execute_and_read(connection, "PRAGMA data_version");
-        let version = version.map_err(|error| fault::of_read(&error))?;
+        let version = version.map_err(|error| error::of_read(&error))?;
         let has_ended =
-            tables::has_ended(connection, seen.1, now).map_err(|error| fault::of_read(&error))?;
+            tables::has_ended(connection, seen.1, now).map_err(|error| error::of_read(&error))?;
         // Only now: what was seen is told, and no error comes in between.
         let (before, _) = std::mem::replace(seen, (version, now));
         Ok(version != before || has_ended)
     }
 
-    fn commit(&self, batch: &[Attempt]) -> Result<Vec<Result<Outcome, Fault>>, Fault> {
+    fn commit(
+        &self,
+        batch: &[Attempt],
+    ) -> Result<Vec<Result<Outcome, BackendError>>, BackendError> {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        let Held {
+        let OpenConnection {
             connection,
             next_clean,
             ..
         } = &mut *held;
-        let nothing_done = |fault: Fault| Ok(vec![Err(fault); batch.len()]);
+        let nothing_done = |error: BackendError| Ok(vec![Err(error); batch.len()]);
         if let Err(error) = self.writes.wait(|| execute(connection, "BEGIN IMMEDIATE")) {
-            return nothing_done(fault::of_write(&error));
+            return nothing_done(error::of_write(&error));
         }
         let made = self.make(connection, batch, next_clean);
         let ended = match made {
             Ok(answers) => match execute(connection, "COMMIT") {
                 Ok(()) => return Ok(answers),
-                Err(error) => fault::of_end(&error),
+                Err(error) => error::of_end(&error),
             },
-            Err(error) => fault::of_write(&error),
+            Err(error) => error::of_write(&error),
         };
         // Some errors have rolled it back already.
         if !connection.is_autocommit()
             && let Err(error) = execute(connection, "ROLLBACK")
         {
-            return Err(Fault::lost(error));
+            return Err(BackendError::connection_lost(error));
         }
-        if ended.is_lost() {
+        if ended.is_connection_lost() {
             Err(ended)
         } else {
             nothing_done(ended)
@@ -186,8 +192,8 @@ impl Opened {
         &self,
         connection: &Connection,
         batch: &[Attempt],
-        next_clean: &mut Mono,
-    ) -> Result<Vec<Result<Outcome, Fault>>, Error> {
+        next_clean: &mut Monotonic,
+    ) -> Result<Vec<Result<Outcome, BackendError>>, Error> {
         let now = now();
         if now >= *next_clean {
             let is_more = tables::clean(connection, now, self.sidecar_ttl)?;
@@ -201,7 +207,7 @@ impl Opened {
 }
 
 impl Session for SqliteSession {
-    fn read(&self, keys: &[Arc<str>]) -> Reply<Vec<Result<Option<Bytes>, Fault>>> {
+    fn read(&self, keys: &[Arc<str>]) -> Reply<Vec<Result<Option<Bytes>, BackendError>>> {
         let keys = keys.to_vec();
         self.reply(move |opened| {
             opened.ask(&opened.reads, |connection, now| {
@@ -219,7 +225,7 @@ impl Session for SqliteSession {
         })
     }
 
-    fn commit(&self, batch: &[Attempt], _now: u64) -> Reply<Vec<Result<Outcome, Fault>>> {
+    fn commit(&self, batch: &[Attempt], _now: u64) -> Reply<Vec<Result<Outcome, BackendError>>> {
         let batch = batch.to_vec();
         self.reply(move |opened| opened.commit(&batch))
     }
@@ -261,14 +267,14 @@ impl Session for SqliteSession {
         self.reply(|opened| opened.looked_at(now()).map(drop))
     }
 
-    fn changed(&self) -> Reply<Changed> {
+    fn invalidations(&self) -> Reply<Invalidation> {
         let opened = Arc::clone(&self.0);
         Box::pin(async move {
             loop {
                 tokio::time::sleep(LOOK).await;
                 match opened.looked_at(now()) {
-                    Ok(true) => return Ok(Changed::All),
-                    Err(fault) if fault.is_lost() => return Err(fault),
+                    Ok(true) => return Ok(Invalidation::All),
+                    Err(error) if error.is_connection_lost() => return Err(error),
                     // Where somebody has the lock, the next look will tell.
                     Ok(false) | Err(_) => {}
                 }
@@ -284,7 +290,7 @@ impl Session for SqliteSession {
 impl SqliteSession {
     fn reply<T: Send + 'static>(
         &self,
-        answer: impl FnOnce(&Opened) -> Result<T, Fault> + Send + 'static,
+        answer: impl FnOnce(&OpenFile) -> Result<T, BackendError> + Send + 'static,
     ) -> Reply<T> {
         let opened = Arc::clone(&self.0);
         Box::pin(async move { answer(&opened) })
@@ -302,6 +308,6 @@ fn execute(connection: &Connection, statement: &str) -> Result<(), Error> {
 }
 
 /// The time by which ends are counted: several processes have to agree on it.
-fn now() -> Mono {
+fn now() -> Monotonic {
     Duration::from_nanos(clock::wall())
 }

@@ -9,12 +9,14 @@ use bytes::Bytes;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Error, Params, Row, ToSql, params};
 
-use super::fault::{self, is_refusal};
+use super::error::{self, is_refusal};
 use crate::backend::Page;
-use crate::backend::commit::{Attempt, Change, Found, Outcome, RECORDS, Record, Writer};
-use crate::backend::fault::Fault;
-use crate::backend::step::{Seen, Waiting, end_of, horizon, step};
-use crate::base::clock::{Mono, Stamp};
+use crate::backend::commit::{
+    Attempt, KeyChange, KeyState, Outcome, RECORDS, Writer, WriterRecord,
+};
+use crate::backend::error::BackendError;
+use crate::backend::step::{StarvedWriter, StepInput, end_of, horizon, step};
+use crate::base::clock::{Monotonic, Stamp};
 
 /// So many rows that are over go at a time at most.
 const CLEANED: u32 = 200;
@@ -91,7 +93,11 @@ pub(super) fn check(connection: &Connection) -> Result<(), Error> {
 }
 
 /// What is stored under `key`. What is over is not there.
-pub(super) fn read(connection: &Connection, key: &str, now: Mono) -> Result<Option<Bytes>, Error> {
+pub(super) fn read(
+    connection: &Connection,
+    key: &str,
+    now: Monotonic,
+) -> Result<Option<Bytes>, Error> {
     let mut statement = connection.prepare_cached(READ)?;
     let mut rows = statement.query([key])?;
     let Some(row) = rows.next()? else {
@@ -105,28 +111,32 @@ pub(super) fn read(connection: &Connection, key: &str, now: Mono) -> Result<Opti
 }
 
 /// Where things are that a step may change.
-struct Place {
+struct TableKeys {
     row: Option<i64>,
     /// When what is stored ends.
-    end: Option<Mono>,
+    end: Option<Monotonic>,
     /// There is an end, which may be over.
     has_end: bool,
     /// What is on record in the key's own row about the last writer, and when its row in `records`
     /// ends, where it has an older one there.
-    last: Option<(Note, Option<Mono>)>,
+    last: Option<(Note, Option<Monotonic>)>,
     /// When the row of this writer in `records` ends.
-    own_end: Option<Mono>,
+    own_end: Option<Monotonic>,
 }
 
 /// What is on record about a writer.
 struct Note {
     /// As it is stored.
     writer: i64,
-    record: Record,
-    decided: Mono,
+    record: WriterRecord,
+    decided: Monotonic,
 }
 
-fn look(connection: &Connection, attempt: &Attempt, now: Mono) -> Result<(Seen, Place), Error> {
+fn look(
+    connection: &Connection,
+    attempt: &Attempt,
+    now: Monotonic,
+) -> Result<(StepInput, TableKeys), Error> {
     let writer = attempt.writer.cast_signed();
     connection
         .prepare_cached(LOOK)?
@@ -147,7 +157,7 @@ fn look(connection: &Connection, attempt: &Attempt, now: Mono) -> Result<(Seen, 
             let last = match (row.get(5)?, row.get::<_, Option<i64>>(6)?, at(7)?) {
                 (Some(writer), Some(sequence), Some(decided)) => Some(Note {
                     writer,
-                    record: Record {
+                    record: WriterRecord {
                         sequence: sequence.cast_unsigned(),
                         refused: false,
                     },
@@ -157,19 +167,19 @@ fn look(connection: &Connection, attempt: &Attempt, now: Mono) -> Result<(Seen, 
             };
             let record = match (&last, row.get::<_, Option<i64>>(9)?) {
                 (Some(last), _) if last.writer == writer => Some(last.record),
-                (_, Some(sequence)) => Some(Record {
+                (_, Some(sequence)) => Some(WriterRecord {
                     sequence: sequence.cast_unsigned(),
                     refused: row.get(10)?,
                 }),
                 _ => None,
             };
             let waiting = row.get::<_, Option<i64>>(12)?.zip(at(13)?);
-            let waiting = waiting.map(|(writer, when)| Waiting {
+            let waiting = waiting.map(|(writer, when)| StarvedWriter {
                 writer: writer.cast_unsigned(),
                 when,
             });
             let horizon = at(4)?;
-            let place = Place {
+            let place = TableKeys {
                 row: row.get(0)?,
                 end: end.filter(|_| stored.is_some()).map(time),
                 has_end: end.is_some(),
@@ -177,8 +187,8 @@ fn look(connection: &Connection, attempt: &Attempt, now: Mono) -> Result<(Seen, 
                 own_end: at(11)?,
             };
             Ok((
-                Seen {
-                    found: Found { stored, tombstone },
+                StepInput {
+                    found: KeyState { stored, tombstone },
                     record,
                     horizon,
                     waiting,
@@ -188,7 +198,7 @@ fn look(connection: &Connection, attempt: &Attempt, now: Mono) -> Result<(Seen, 
         })
 }
 
-/// Makes an attempt, within a transaction. A fault is of this attempt alone, of which nothing was
+/// Makes an attempt, within a transaction. A error is of this attempt alone, of which nothing was
 /// made; after an error nothing of the transaction must stay.
 ///
 /// What is on record about the last writer is in the row of the key, so that a writer that is alone
@@ -196,9 +206,9 @@ fn look(connection: &Connection, attempt: &Attempt, now: Mono) -> Result<(Seen, 
 pub(super) fn commit(
     connection: &Connection,
     attempt: &Attempt,
-    now: Mono,
+    now: Monotonic,
     sidecar_ttl: Duration,
-) -> Result<Result<Outcome, Fault>, Error> {
+) -> Result<Result<Outcome, BackendError>, Error> {
     let (seen, place) = look(connection, attempt, now)?;
     let waiting = seen.waiting;
     let step = step(attempt, seen, now);
@@ -224,18 +234,18 @@ pub(super) fn commit(
     };
     let is_own = |(last, _): &(Note, _)| last.writer == note.writer;
     match (&attempt.change, step.applies) {
-        (Change::Put { envelope, ttl }, true) => {
+        (KeyChange::Put { envelope, ttl }, true) => {
             let end = end_of(*ttl, place.end, now);
             // First, since this is what may be refused.
             match put(connection, &attempt.key, &place, &note, envelope, end) {
-                Err(error) if is_refusal(&error) => return Ok(Err(fault::of_write(&error))),
+                Err(error) if is_refusal(&error) => return Ok(Err(error::of_write(&error))),
                 made => made?,
             }
             if let Some((last, end)) = place.last.filter(|last| !is_own(last)) {
                 records.keep(&last, end, now)?;
             }
         }
-        (Change::Delete, true) => {
+        (KeyChange::Delete, true) => {
             if let Some(row) = place.row {
                 execute(connection, REMOVE, [row])?;
             }
@@ -266,10 +276,10 @@ pub(super) fn commit(
 fn put(
     connection: &Connection,
     key: &str,
-    place: &Place,
+    place: &TableKeys,
     note: &Note,
     envelope: &Bytes,
-    end: Option<Mono>,
+    end: Option<Monotonic>,
 ) -> Result<(), Error> {
     // Text, so that whoever looks into the file can read it. Not everything that is stored was
     // written here.
@@ -312,7 +322,7 @@ struct Records<'a> {
 impl Records<'_> {
     /// Keeps a note, where `end` is when the row that its writer has here ends. Where the key has
     /// too many, the older half goes.
-    fn keep(&self, note: &Note, end: Option<Mono>, now: Mono) -> Result<(), Error> {
+    fn keep(&self, note: &Note, end: Option<Monotonic>, now: Monotonic) -> Result<(), Error> {
         let (connection, key) = (self.connection, self.key);
         let (sequence, refused, decided) = (
             note.record.sequence.cast_signed(),
@@ -363,7 +373,7 @@ pub(super) fn names(
     prefix: &str,
     cursor: Option<&str>,
     most: u32,
-    now: Mono,
+    now: Monotonic,
 ) -> Result<Page, Error> {
     let mut statement = connection.prepare_cached(if cursor.is_some() {
         NAMES_AFTER
@@ -390,7 +400,11 @@ pub(super) fn names(
 }
 
 /// Whether a key has ended after `since`, and until `now`.
-pub(super) fn has_ended(connection: &Connection, since: Mono, now: Mono) -> Result<bool, Error> {
+pub(super) fn has_ended(
+    connection: &Connection,
+    since: Monotonic,
+    now: Monotonic,
+) -> Result<bool, Error> {
     connection
         .prepare_cached(ENDED)?
         .exists([nanos(since), nanos(now)])
@@ -406,12 +420,12 @@ pub(super) fn forget(connection: &Connection, writer: Writer, key: &str) -> Resu
 /// Removes some of what is over; whether there may be more.
 pub(super) fn clean(
     connection: &Connection,
-    now: Mono,
+    now: Monotonic,
     sidecar_ttl: Duration,
 ) -> Result<bool, Error> {
     let mut over = connection.prepare_cached(OVER)?;
     let over = over.query_map(params![nanos(now), CLEANED], |row| {
-        let record = Record {
+        let record = WriterRecord {
             sequence: row.get::<_, i64>(3)?.cast_unsigned(),
             refused: false,
         };
@@ -460,14 +474,14 @@ fn bytes(row: &Row<'_>, column: usize) -> Result<Option<Bytes>, Error> {
     })
 }
 
-fn is_over(end: Option<i64>, now: Mono) -> bool {
+fn is_over(end: Option<i64>, now: Monotonic) -> bool {
     end.is_some_and(|end| time(end) <= now)
 }
 
-fn time(nanos: i64) -> Mono {
+fn time(nanos: i64) -> Monotonic {
     Duration::from_nanos(u64::try_from(nanos).unwrap_or_default())
 }
 
-fn nanos(time: Mono) -> i64 {
+fn nanos(time: Monotonic) -> i64 {
     i64::try_from(time.as_nanos()).unwrap_or(i64::MAX)
 }

@@ -11,15 +11,15 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use crate::backend::Backend;
-use crate::backend::fault::Fault;
-use crate::base::clock::{Deadline, Mono};
+use crate::backend::error::BackendError;
+use crate::base::clock::{Deadline, Monotonic};
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::policy::WritePolicy;
 use crate::base::settings::Settings;
 use crate::base::waiting::{block_on, is_blocking, pause, until};
-use crate::client::fairness::Turns;
+use crate::client::fairness::Fairness;
 use crate::client::reentrancy::Closures;
-use crate::client::shared::{LARGE, Live, Shared};
+use crate::client::shared::{Connection, LARGE, Shared};
 use crate::client::state::{Accepted, Link, Request};
 use crate::client::{flusher, reentrancy, refresher};
 use crate::pending::journal;
@@ -33,7 +33,7 @@ const THREAD_END: Duration = Duration::from_millis(500);
 #[derive(Debug)]
 pub(crate) struct Core {
     shared: Arc<Shared>,
-    turns: Turns,
+    fairness: Fairness,
     closures: Closures,
     /// Told when the I/O thread has ended.
     thread: oneshot::Receiver<()>,
@@ -49,7 +49,7 @@ impl Core {
     pub(crate) fn open(
         backend: impl Backend,
         settings: Settings,
-        journal: Option<journal::Place>,
+        journal: Option<journal::JournalConfig>,
     ) -> Result<Self> {
         let shared = Arc::new(Shared::new(settings, backend.target(), journal)?);
         let deadline = Deadline::after(shared.settings.timeout);
@@ -77,7 +77,7 @@ impl Core {
         spawned.map_err(|error| no_thread(&error))?;
         let core = Self {
             shared,
-            turns: Turns::default(),
+            fairness: Fairness::default(),
             closures: Closures::default(),
             thread,
         };
@@ -128,7 +128,7 @@ impl Core {
         let mut given_up = None;
         loop {
             let limit = || Deadline::after(grace(given_up.is_some()).min(deadline.remaining()));
-            let Some(live) = self.live_within(given_up.as_ref(), limit).await else {
+            let Some(live) = self.connection_within(given_up.as_ref(), limit).await else {
                 return Ok(false);
             };
             match self
@@ -146,13 +146,13 @@ impl Core {
 
     /// A connection that was not given up: the one that is there, or that comes until the deadline,
     /// which is asked for where none is.
-    async fn live_within(
+    async fn connection_within(
         &self,
-        given_up: Option<&Arc<Live>>,
+        given_up: Option<&Arc<Connection>>,
         deadline: impl Fn() -> Deadline,
-    ) -> Option<Arc<Live>> {
+    ) -> Option<Arc<Connection>> {
         loop {
-            if let Some(live) = self.shared.live_but(given_up) {
+            if let Some(live) = self.shared.connection_other_than(given_up) {
                 return Some(live);
             }
             until(self.shared.connected_but(given_up), deadline()).await?;
@@ -167,18 +167,18 @@ impl Core {
     pub(crate) async fn read_now(&self, keys: &[Arc<str>]) -> Result<Vec<Option<Bytes>>> {
         let (key, deadline) = (&keys[0], self.deadline());
         self.check_connected(key)?;
-        let unavailable = |fault: Fault| {
-            let kind = if fault.is_refused() {
+        let unavailable = |error: BackendError| {
+            let kind = if error.is_rejected() {
                 ErrorKind::Rejected
             } else {
                 ErrorKind::Unavailable
             };
-            Error::of_key(kind, key, fault)
+            Error::of_key(kind, key, error)
         };
         let mut given_up = None;
         loop {
-            let Some(live) = self.live_within(given_up.as_ref(), || deadline).await else {
-                return Err(self.shared.state().unavailable(key));
+            let Some(live) = self.connection_within(given_up.as_ref(), || deadline).await else {
+                return Err(self.shared.state().unavailable_error(key));
             };
             let read = self.shared.issue(&live, live.session.read(keys), |_| ());
             match self.ask_on(&live, read, deadline).await {
@@ -188,8 +188,8 @@ impl Core {
                         .map(|answer| answer.map_err(unavailable))
                         .collect();
                 }
-                Some(Err(fault)) if fault.is_lost() => given_up = Some(live),
-                Some(Err(fault)) => return Err(unavailable(fault)),
+                Some(Err(error)) if error.is_connection_lost() => given_up = Some(live),
+                Some(Err(error)) => return Err(unavailable(error)),
                 None => return Err(unavailable(self.silent("a read"))),
             }
         }
@@ -205,7 +205,7 @@ impl Core {
         self.shared.check_open()?;
         let state = self.shared.state();
         if state.link == Link::Down {
-            Err(state.unavailable(key))
+            Err(state.unavailable_error(key))
         } else {
             Ok(())
         }
@@ -237,11 +237,11 @@ impl Core {
     }
 
     /// Makes a request on the connection; `None` where there is none, or it is silent.
-    pub(crate) async fn ask<T, F: Future<Output = Result<T, Fault>>>(
+    pub(crate) async fn ask<T, F: Future<Output = Result<T, BackendError>>>(
         &self,
-        request: impl FnOnce(Arc<Live>) -> F,
-    ) -> Option<Result<T, Fault>> {
-        let live = self.shared.live()?;
+        request: impl FnOnce(Arc<Connection>) -> F,
+    ) -> Option<Result<T, BackendError>> {
+        let live = self.shared.connection()?;
         self.ask_on(&live, request(Arc::clone(&live)), self.deadline())
             .await
     }
@@ -249,25 +249,25 @@ impl Core {
     /// Waits for a request on this connection, which is given up when it is lost or silent.
     async fn ask_on<T>(
         &self,
-        live: &Live,
-        request: impl Future<Output = Result<T, Fault>>,
+        live: &Connection,
+        request: impl Future<Output = Result<T, BackendError>>,
         deadline: Deadline,
-    ) -> Option<Result<T, Fault>> {
+    ) -> Option<Result<T, BackendError>> {
         let is_late = self.is_late(deadline);
         let answer = until(request, deadline).await;
         match &answer {
             // Behind a large write there is no telling; the flusher ends it where that takes too
             // long.
             None if !is_late && !self.shared.is_uploading() => live.end(self.silent("a read")),
-            Some(Err(fault)) if fault.is_lost() => live.end(fault.clone()),
+            Some(Err(error)) if error.is_connection_lost() => live.end(error.clone()),
             None | Some(_) => {}
         }
         answer
     }
 
-    fn silent(&self, request: &str) -> Fault {
+    fn silent(&self, request: &str) -> BackendError {
         let limit = self.shared.settings.timeout;
-        Fault::lost(format_args!("no answer to {request} within {limit:?}"))
+        BackendError::connection_lost(format_args!("no answer to {request} within {limit:?}"))
     }
 
     /// Queues a write, and waits for its answer where the backend is there.
@@ -308,7 +308,7 @@ impl Core {
         let may_wait = answer.taken.is_none() || is_blocking().await;
         if let Some(waiting) = answer.contended.filter(|_| may_wait) {
             let took = self.shared.clock.mono().saturating_sub(last_try);
-            pause(Deadline::after(self.turns.wait(waiting, took))).await;
+            pause(Deadline::after(self.fairness.wait(waiting, took))).await;
         }
         Ok(answer)
     }
@@ -320,12 +320,16 @@ impl Core {
         request: Request,
         policy: WritePolicy,
         deadline: Deadline,
-        last_try: &mut Mono,
+        last_try: &mut Monotonic,
     ) -> Result<Answer> {
         reentrancy::check(&self.shared, key)?;
         // A future that is dropped half done would leave nobody to take in the answer.
         let is_free = is_blocking().await && !self.shared.is_uploading() && !self.is_late(deadline);
-        let live = if is_free { self.shared.live() } else { None };
+        let live = if is_free {
+            self.shared.connection()
+        } else {
+            None
+        };
         let (mut accepted, mut own) = {
             let mut state = self.shared.state();
             self.shared.check_open()?;
@@ -340,7 +344,7 @@ impl Core {
         while let Some((live, attempt)) = live.as_ref().zip(own.take()) {
             *last_try = self.shared.clock.mono();
             match until(flusher::send(&self.shared, live, &[attempt]), deadline).await {
-                Some(Err(fault)) if fault.is_lost() => live.end(fault),
+                Some(Err(error)) if error.is_connection_lost() => live.end(error),
                 None => live.end(self.silent("a write")),
                 Some(Ok(())) => {
                     if let Some(answer) = accepted.answer() {
@@ -516,7 +520,7 @@ impl Core {
             let mut state = self.shared.state();
             (state.writer(), state.take_recorded())
         };
-        let Some(live) = self.shared.live() else {
+        let Some(live) = self.shared.connection() else {
             return;
         };
         for keys in keys.chunks(1_000) {

@@ -74,7 +74,7 @@ impl<'a> Pending<'a> {
             return self.give_up();
         }
         // From here on it is promised; the answer may have come at the last moment.
-        shared.state().promise(self.key, self.id);
+        shared.state().report_queued(self.key, self.id);
         self.is_over = true;
         self.answer
             .try_recv()

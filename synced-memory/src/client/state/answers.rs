@@ -3,15 +3,15 @@
 use std::sync::Arc;
 
 use super::State;
-use crate::backend::commit::{Attempt, Change, Expects, Found, Outcome};
-use crate::backend::fault::{Fault, FaultKind};
-use crate::base::clock::Mono;
+use crate::backend::commit::{Attempt, Expects, KeyChange, KeyState, Outcome};
+use crate::backend::error::{BackendError, BackendErrorKind};
+use crate::base::clock::Monotonic;
 use crate::base::error::{Error, ErrorKind};
 use crate::cache::{Base, Ticket};
-use crate::pending::journal::Record;
+use crate::pending::journal::JournalRecord;
 use crate::pending::outbox::{Answer, Entry, Tried, Written};
 use crate::pending::rebase;
-use crate::value::mutation::Gone;
+use crate::value::mutation::NotMade;
 
 impl State {
     /// Takes in the backend's answer to an attempt that was sent as the request `ticket`. Returns
@@ -21,7 +21,7 @@ impl State {
         &mut self,
         attempt: &Attempt,
         ticket: Ticket,
-        answer: Result<Outcome, Fault>,
+        answer: Result<Outcome, BackendError>,
     ) -> bool {
         let key = &attempt.key;
         let under_way = |entry: &&mut Entry| {
@@ -30,7 +30,7 @@ impl State {
         let Some(entry) = self.outbox.head(key).filter(under_way) else {
             return false;
         };
-        entry.landed();
+        entry.acknowledged();
         let (expires, first_tried, is_plain) =
             (entry.expires, entry.first_tried, entry.mutation.is_none());
         let is_confirmed = entry.is_confirmed;
@@ -43,10 +43,10 @@ impl State {
                 self.cache.answered(
                     key,
                     match &attempt.change {
-                        Change::Put { envelope, .. } => {
+                        KeyChange::Put { envelope, .. } => {
                             Base::own(envelope.clone(), ticket, expires)
                         }
-                        Change::Delete => Base::new(None, ticket, expires),
+                        KeyChange::Delete => Base::new(None, ticket, expires),
                     },
                 );
                 let answer = Answer {
@@ -59,28 +59,31 @@ impl State {
                     self.settle(key, answer);
                 }
             }
-            Ok(Outcome::Already(found)) => {
+            Ok(Outcome::AlreadyApplied(found)) => {
                 let newer = is_plain && found.stamp() > attempt.stamp;
-                self.take_in(key, ticket, &found);
+                self.note_found(key, ticket, &found);
                 self.settle_as(key, newer);
             }
-            Ok(Outcome::Forgotten(found)) => {
-                self.take_in(key, ticket, &found);
+            Ok(Outcome::RecordExpired(found)) => {
+                self.note_found(key, ticket, &found);
                 let reason = "its answer was lost, and it was tried so long ago that nobody knows whether it was made";
                 let reason = Error::of_key(ErrorKind::Conflict, key, reason);
-                self.put_aside(key, reason, true);
+                self.to_dead_letter(key, reason, true);
             }
             Ok(Outcome::Refused(found)) => self.refused(attempt, ticket, &found),
-            Err(fault) => match fault.kind {
-                FaultKind::Refused => {
-                    let reason = Error::of_key(ErrorKind::Rejected, key, &fault);
-                    tracing::warn!(key = &**key, error = %fault, "the server refused a write for good");
+            Err(error) => match error.kind {
+                BackendErrorKind::Rejected => {
+                    let reason = Error::of_key(ErrorKind::Rejected, key, &error);
+                    tracing::warn!(key = &**key, error = %error, "the server refused a write for good");
                     self.last_error = Some(reason.clone());
                     // One that is asked for was sent before.
-                    self.put_aside(key, reason, attempt.retry.is_some());
+                    self.to_dead_letter(key, reason, attempt.retry.is_some());
                 }
-                FaultKind::Busy | FaultKind::Elsewhere | FaultKind::Again | FaultKind::Lost => {
-                    self.outbox.put_back(Arc::clone(key));
+                BackendErrorKind::Unavailable
+                | BackendErrorKind::NotPrimary
+                | BackendErrorKind::Retry
+                | BackendErrorKind::ConnectionLost => {
+                    self.outbox.requeue(Arc::clone(key));
                 }
             },
         }
@@ -89,9 +92,9 @@ impl State {
 
     /// Takes in that the head of the key met something as new or newer, or something else than it
     /// expected.
-    fn refused(&mut self, attempt: &Attempt, ticket: Ticket, found: &Found) {
+    fn refused(&mut self, attempt: &Attempt, ticket: Ticket, found: &KeyState) {
         let key = &attempt.key;
-        self.take_in(key, ticket, found);
+        self.note_found(key, ticket, found);
         let Some(entry) = self.outbox.head(key) else {
             return;
         };
@@ -112,7 +115,7 @@ impl State {
                 let is_superseded = !is_own && !entry.is_confirmed;
                 self.settle_as(key, is_superseded);
                 if is_superseded {
-                    self.share_fate(key, 0, Gone::new(true, None), None);
+                    self.share_fate(key, 0, NotMade::new(true, None), None);
                 }
                 return;
             }
@@ -121,7 +124,7 @@ impl State {
                 self.superseded += 1;
                 tracing::info!(key = &**key, "a queued write was superseded by a newer one");
                 self.outbox.change(key, Entry::drop_assignment);
-                self.share_fate(key, 0, Gone::new(true, None), None);
+                self.share_fate(key, 0, NotMade::new(true, None), None);
             }
         } else if entry.assignment.is_none()
             && found.stored.is_none()
@@ -130,7 +133,11 @@ impl State {
             && !rebase::is_done_where_nothing_is(entry)
         {
             let reason = "the key was deleted after the change was made";
-            return self.put_aside(key, Error::of_key(ErrorKind::Conflict, key, reason), false);
+            return self.to_dead_letter(
+                key,
+                Error::of_key(ErrorKind::Conflict, key, reason),
+                false,
+            );
         }
         let competes = entry_competes(self.outbox.head(key), found);
         if is_beaten && fresh && competes {
@@ -139,14 +146,14 @@ impl State {
                 .restamp_above(key, found.stamp(), &mut self.random);
             self.cache.seen(key, last);
         }
-        self.outbox.put_back(Arc::clone(key));
+        self.outbox.requeue(Arc::clone(key));
         self.cache.touch(key);
         self.journal_again(key);
     }
 
     /// Takes in that the backend has the attempt on record since `applied` at the least, or that
     /// nobody knows what it has.
-    fn note_record(&mut self, attempt: &Attempt, applied: Option<Mono>) {
+    fn note_record(&mut self, attempt: &Attempt, applied: Option<Monotonic>) {
         let is_own = attempt.writer == self.writer();
         if let Some(first_tried) = applied.filter(|_| is_own) {
             let recorded = self.recorded.entry(Arc::clone(&attempt.key)).or_default();
@@ -157,7 +164,7 @@ impl State {
         }
     }
 
-    fn take_in(&mut self, key: &str, ticket: Ticket, found: &Found) {
+    fn note_found(&mut self, key: &str, ticket: Ticket, found: &KeyState) {
         self.cache.seen(key, found.stamp());
         self.cache
             .answered(key, Base::new(found.stored.clone(), ticket, None));
@@ -191,7 +198,7 @@ impl State {
                 self.share_fate(
                     key,
                     0,
-                    Gone::calls(entry.mutation.as_ref(), &entry.superseded),
+                    NotMade::calls(entry.mutation.as_ref(), &entry.superseded),
                     None,
                 );
             }
@@ -203,7 +210,7 @@ impl State {
     pub(super) fn take_out(&mut self, key: &Arc<str>) -> Option<Entry> {
         let entry = self.take_out_unnoted(key)?;
         if entry.journalled {
-            self.note(&Record::Done(entry.name()));
+            self.note(&JournalRecord::Done(entry.name()));
         }
         Some(entry)
     }
@@ -228,7 +235,11 @@ impl State {
             .is_some_and(|entry| entry.is_confirmed)
         {
             let what = "not made: its time to live was over before it could be";
-            return self.put_aside(key, Error::of_key(ErrorKind::Unavailable, key, what), false);
+            return self.to_dead_letter(
+                key,
+                Error::of_key(ErrorKind::Unavailable, key, what),
+                false,
+            );
         }
         self.expired += 1;
         tracing::info!(
@@ -240,15 +251,15 @@ impl State {
 }
 
 /// Whether the stamp decides: of a change to what is there it is chosen above that anyway.
-fn entry_competes(entry: Option<&mut Entry>, found: &Found) -> bool {
+fn entry_competes(entry: Option<&mut Entry>, found: &KeyState) -> bool {
     found.stored.is_none() || entry.is_some_and(|entry| entry.assignment.is_some())
 }
 
 /// Whether what was found is what this attempt wants to be there: it was stored by an earlier try.
-fn is_own(attempt: &Attempt, found: &Found) -> bool {
+fn is_own(attempt: &Attempt, found: &KeyState) -> bool {
     found.stamp() == attempt.stamp
         && match &attempt.change {
-            Change::Put { envelope, .. } => found.stored.as_ref() == Some(envelope),
-            Change::Delete => found.stored.is_none(),
+            KeyChange::Put { envelope, .. } => found.stored.as_ref() == Some(envelope),
+            KeyChange::Delete => found.stored.is_none(),
         }
 }

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use super::{Link, State};
 use crate::backend::commit::Sequence;
 use crate::base::error::{Error, ErrorKind};
-use crate::pending::journal::{Ends, Name, Record};
-use crate::pending::outbox::{Answer, Entry, Take, What, Withdrawal, Write};
+use crate::pending::journal::{Ends, EntryName, JournalRecord};
+use crate::pending::outbox::{Answer, Entry, Take, Withdrawal, Write, WriteKind};
 
 impl State {
     /// Withdraws a confirmed write, whose caller gets `error`. Returns what its caller is told
@@ -16,7 +16,7 @@ impl State {
         match self.outbox.withdraw(key, id) {
             Withdrawal::Withdrawn(mut entry) => {
                 if entry.journalled {
-                    self.note(&Record::Done(entry.name()));
+                    self.note(&JournalRecord::Done(entry.name()));
                 }
                 if entry.was_in_doubt {
                     // An attempt that was barred may yet arrive, and must find the record.
@@ -43,7 +43,7 @@ impl State {
             let what = "not made: others changed it before each attempt, until the time was over";
             return Error::of_key(ErrorKind::Conflict, key, what);
         }
-        self.unavailable(key)
+        self.unavailable_error(key)
     }
 
     /// Takes in that the confirmed write at the head of `key` was made.
@@ -82,24 +82,24 @@ impl State {
         );
         entry.tell(&Err(error.clone()));
         if entry.take.is_some() {
-            self.lay_taken_aside(key, &entry, error, true);
+            self.taken_to_dead_letter(key, &entry, error, true);
         }
         if entry.journalled {
-            self.note(&Record::Done(entry.name()));
+            self.note(&JournalRecord::Done(entry.name()));
         }
     }
 
     /// What was taken under this name is its caller's from now on.
-    pub(crate) fn handed(&mut self, name: Name) {
+    pub(crate) fn handed(&mut self, name: EntryName) {
         if let Some((_, entry)) = self.handing.remove(&name)
             && entry.journalled
         {
-            self.note(&Record::Done(name));
+            self.note(&JournalRecord::Done(name));
         }
     }
 
     /// What was taken under this name was handed to nobody: it goes back.
-    pub(crate) fn not_handed(&mut self, name: Name) {
+    pub(crate) fn not_handed(&mut self, name: EntryName) {
         if let Some((key, entry)) = self.handing.remove(&name) {
             self.bring_back(
                 &key,
@@ -124,7 +124,7 @@ impl State {
         let Some(take) = &entry.take else { return };
         let stamp = entry.latest;
         let returning = take.back.clone().map(|back| Write {
-            what: What::Mutate(back),
+            what: WriteKind::Mutate(back),
             stamp,
             exact: None,
             is_confirmed: false,
@@ -159,9 +159,9 @@ impl State {
                 format_args!("{why}, and it has no place to go back to"),
             ),
         };
-        self.lay_taken_aside(key, entry, error, false);
+        self.taken_to_dead_letter(key, entry, error, false);
         if journalled {
-            self.note(&Record::Done(name));
+            self.note(&JournalRecord::Done(name));
         }
     }
 }

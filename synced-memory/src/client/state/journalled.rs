@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use super::State;
 use crate::backend::commit::Sequence;
-use crate::base::clock::Mono;
+use crate::base::clock::Monotonic;
 use crate::base::error::Error;
 use crate::base::error::Result;
-use crate::pending::journal::{self, Ends, Journal, Kept, Origin, Record};
+use crate::pending::journal::{self, ClockOrigin, Ends, Journal, JournalRecord, LeftBehind};
 use crate::pending::outbox::{Entry, Write};
 
 impl State {
@@ -19,12 +19,12 @@ impl State {
     /// `Journal`: it cannot be kept.
     pub(crate) fn keep_a_journal(
         &mut self,
-        place: journal::Place,
-        origin: Origin,
-        mono: Mono,
+        place: journal::JournalConfig,
+        origin: ClockOrigin,
+        mono: Monotonic,
     ) -> Result<()> {
         let (mut journal, mut adopted) = Journal::open(place, self.writer(), origin)?;
-        for Kept { key, mut entry } in std::mem::take(&mut adopted.kept) {
+        for LeftBehind { key, mut entry } in std::mem::take(&mut adopted.kept) {
             entry.journalled = true;
             // It counts as attempted from here on at the latest, also for whoever adopts it next.
             entry.first_tried.get_or_insert(mono);
@@ -76,7 +76,7 @@ impl State {
         let Some(journal) = &mut self.journal else {
             return Ok(());
         };
-        journal.append(&Record::wrote(
+        journal.append(&JournalRecord::wrote(
             &self.outbox,
             key,
             write,
@@ -91,7 +91,7 @@ impl State {
             return Ok(());
         };
         if let Some(entry) = self.outbox.of_mut(key).find(|entry| entry.id == id) {
-            journal.append(&Record::stands(key, entry, journal.origin))?;
+            journal.append(&JournalRecord::of_state(key, entry, journal.origin))?;
             entry.journalled = true;
         }
         Ok(())
@@ -108,7 +108,7 @@ impl State {
                 .not_journalled()
                 .map(|(key, entry)| (&**key, entry)),
         );
-        self.tell_of(failed);
+        self.report_failure(failed);
     }
 
     /// The same of one key. With many that wait, the others are not looked at.
@@ -121,7 +121,7 @@ impl State {
             .of_mut(key)
             .filter(|entry| !entry.journalled && entry.is_to_survive());
         let failed = journal_all(journal, entries.map(|entry| (key, entry)));
-        self.tell_of(failed);
+        self.report_failure(failed);
     }
 
     /// Journals how the writes to `key` stand now.
@@ -131,9 +131,9 @@ impl State {
         };
         let entries = self.outbox.of(key).filter(|entry| entry.journalled);
         let failed = entries
-            .map(|entry| journal.append(&Record::stands(key, entry, journal.origin)))
+            .map(|entry| journal.append(&JournalRecord::of_state(key, entry, journal.origin)))
             .find_map(Result::err);
-        self.tell_of(failed);
+        self.report_failure(failed);
     }
 
     /// Journals the dead letter at this place: it was promised.
@@ -141,17 +141,17 @@ impl State {
         let Some((journal, letter)) = self.journal.as_mut().zip(self.letters.get(place)) else {
             return;
         };
-        let failed = journal.append(&Record::letter(letter)).err();
-        self.tell_of(failed);
+        let failed = journal.append(&JournalRecord::letter(letter)).err();
+        self.report_failure(failed);
     }
 
     /// Journals what need not be there: without it more is tried again, and found to be done.
-    pub(super) fn note(&mut self, record: &Record<'_>) {
+    pub(super) fn note(&mut self, record: &JournalRecord<'_>) {
         let failed = self
             .journal
             .as_mut()
             .and_then(|journal| journal.append(record).err());
-        self.tell_of(failed);
+        self.report_failure(failed);
     }
 
     pub(super) fn rewrite_journal(&mut self) {
@@ -160,21 +160,21 @@ impl State {
         };
         let failed = journal.rewrite(self.standing(journal.origin)).err();
         self.journal = Some(journal);
-        self.tell_of(failed);
+        self.report_failure(failed);
     }
 
     /// What a journal has to hold.
-    fn standing(&self, origin: Origin) -> impl Iterator<Item = Record<'_>> {
+    fn standing(&self, origin: ClockOrigin) -> impl Iterator<Item = JournalRecord<'_>> {
         let entries = self
             .outbox
             .entries()
             .filter(|(_, entry)| entry.journalled)
             .chain(self.being_handed());
-        let entries = entries.map(move |(key, entry)| Record::stands(key, entry, origin));
-        entries.chain(self.letters.iter().map(Record::letter))
+        let entries = entries.map(move |(key, entry)| JournalRecord::of_state(key, entry, origin));
+        entries.chain(self.letters.iter().map(JournalRecord::letter))
     }
 
-    fn tell_of(&mut self, failed: Option<Error>) {
+    fn report_failure(&mut self, failed: Option<Error>) {
         if let Some(error) = failed {
             tracing::error!(%error, "the journal cannot be written");
             self.last_error = Some(error);
@@ -189,7 +189,7 @@ fn journal_all<'a>(
 ) -> Option<Error> {
     let mut failed = None;
     for (key, entry) in entries {
-        match journal.append(&Record::stands(key, entry, journal.origin)) {
+        match journal.append(&JournalRecord::of_state(key, entry, journal.origin)) {
             Ok(()) => entry.journalled = true,
             Err(error) => failed = Some(error),
         }

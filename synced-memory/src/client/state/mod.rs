@@ -12,8 +12,8 @@
 
 mod answers;
 mod confirmed;
+mod dead_letters;
 mod journalled;
-mod letters;
 mod sending;
 
 use std::collections::HashMap;
@@ -23,15 +23,16 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
-use crate::backend::commit::{Change, Sequence, TimeToLive, Writer};
-use crate::backend::fault::Fault;
-use crate::base::clock::{Moment, Mono, Stamp};
+use crate::backend::commit::{KeyChange, Sequence, TimeToLive, Writer};
+use crate::backend::error::BackendError;
+use crate::base::clock::{Moment, Monotonic, Stamp};
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::policy::WritePolicy;
 use crate::cache::{Base, Cache, Generation, Ticket, give_back};
-use crate::pending::journal::{Ends, Journal, Name};
+use crate::pending::journal::{Ends, EntryName, Journal};
 use crate::pending::outbox::{
-    Again, Answer, Entry, Exact, Letter, Outbox, Take, Tried, Waiter, What, Write, Written,
+    Again, Answer, Entry, LetterRecord, Outbox, Precondition, Take, Tried, Waiter, Write,
+    WriteKind, Written,
 };
 use crate::pending::rebase;
 use crate::value::envelope::{self, Text, Unsealed};
@@ -60,7 +61,7 @@ pub(crate) enum Request {
     Mutate {
         mutation: Mutation,
         ttl: Option<Duration>,
-        exact: Option<Exact>,
+        exact: Option<Precondition>,
         /// What it hands to its caller.
         take: Option<Take>,
     },
@@ -68,15 +69,15 @@ pub(crate) enum Request {
 
 /// What a read shows.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct View {
+pub(crate) struct KeyView {
     pub(crate) stored: Option<Bytes>,
     /// The value in it as JSON text, where that is known already.
     value: Option<Text>,
     /// When it ends by its time to live.
-    pub(crate) expires: Option<Mono>,
+    pub(crate) expires: Option<Monotonic>,
 }
 
-impl View {
+impl KeyView {
     /// Of what is stored, with nothing on top.
     pub(crate) fn of(stored: Option<Bytes>) -> Self {
         Self {
@@ -103,12 +104,12 @@ pub(crate) struct Accepted {
 
 /// A record of this writer that the backend has.
 #[derive(Debug, Default)]
-struct Recorded {
+struct OwnRecord {
     /// It cannot be dropped: an attempt in doubt may yet arrive, and must find it.
     must_stay: bool,
     /// The number that it has, where that was told over the connection that is in use, and when it
     /// was put down with its time.
-    number: Option<(Sequence, Mono)>,
+    number: Option<(Sequence, Monotonic)>,
 }
 
 /// Dead letters take at most this part of the outbox's limit.
@@ -123,13 +124,13 @@ pub(crate) struct State {
     pub(crate) outbox: Outbox,
     pub(crate) link: Link,
     /// When a connection was lost that is not back yet.
-    pub(crate) lost_at: Option<Mono>,
+    pub(crate) lost_at: Option<Monotonic>,
     pub(crate) last_error: Option<Error>,
     /// Why the backend takes no writes now, until somebody has waited for it.
-    pub(crate) refusal: Option<Fault>,
-    pub(crate) letters: Vec<Letter>,
+    pub(crate) refusal: Option<BackendError>,
+    pub(crate) letters: Vec<LetterRecord>,
     /// Those that are being retried, by the id of the write, with their places among the others.
-    retried: HashMap<Sequence, (usize, Letter)>,
+    retried: HashMap<Sequence, (usize, LetterRecord)>,
     /// So many bytes they take at most, but for what was taken.
     pub(crate) letters_limit: usize,
     /// How many of them were dropped, since there were too many.
@@ -139,15 +140,15 @@ pub(crate) struct State {
     /// Queued writes whose time to live ended before they could be sent.
     pub(crate) expired: u64,
     /// The keys at which the backend has a record of this writer.
-    recorded: HashMap<Arc<str>, Recorded>,
+    recorded: HashMap<Arc<str>, OwnRecord>,
     /// Those that can be dropped, and whose keys nobody here uses any more.
     unused: Vec<Arc<str>>,
     /// The keys that are not sent for a while, since another writer waits for its turn there: until
     /// when, and for how long.
-    held: HashMap<Arc<str>, (Mono, Duration)>,
+    held: HashMap<Arc<str>, (Monotonic, Duration)>,
     journal: Option<Journal>,
     /// What was taken, and is being handed to its caller.
-    handing: HashMap<Name, (Arc<str>, Entry)>,
+    handing: HashMap<EntryName, (Arc<str>, Entry)>,
     tombstone_ttl: Duration,
     random: fastrand::Rng,
 }
@@ -256,14 +257,14 @@ impl State {
         let (tell, answer) = oneshot::channel();
         let is_confirmed = policy == WritePolicy::Confirmed;
         if is_confirmed && self.link != Link::Up {
-            return Err(self.unavailable(key));
+            return Err(self.unavailable_error(key));
         }
         let (what, exact, ttl, mut take) = match request {
             Request::Put { value, ttl } => (Err(value), None, ttl, None),
-            Request::Delete => (Ok(What::Assign(Change::Delete)), None, None, None),
+            Request::Delete => (Ok(WriteKind::Assign(KeyChange::Delete)), None, None, None),
             Request::DeleteOf(seen) => (
-                Ok(What::Assign(Change::Delete)),
-                Some(Exact::Whole(seen)),
+                Ok(WriteKind::Assign(KeyChange::Delete)),
+                Some(Precondition::Whole(seen)),
                 None,
                 None,
             ),
@@ -272,9 +273,9 @@ impl State {
                 ttl,
                 exact,
                 take,
-            } => (Ok(What::Mutate(mutation)), exact, ttl, take),
+            } => (Ok(WriteKind::Mutate(mutation)), exact, ttl, take),
         };
-        if let Some(Exact::Whole(seen)) = &exact
+        if let Some(Precondition::Whole(seen)) = &exact
             && !rebase::is_same_value(seen.as_ref(), self.view(key, at.mono).stored.as_ref())
         {
             let _ = tell.send(Ok(Answer::again(Again::Shown)));
@@ -283,7 +284,7 @@ impl State {
                 answer,
             });
         }
-        let is_delete = matches!(what, Ok(What::Assign(Change::Delete)));
+        let is_delete = matches!(what, Ok(WriteKind::Assign(KeyChange::Delete)));
         let existed = is_delete && self.view(key, at.mono).stored.is_some();
         let last = self
             .outbox
@@ -299,13 +300,13 @@ impl State {
             (None, Some(tell))
         };
         let what = match what {
-            Err(value) => What::Assign(Change::Put {
+            Err(value) => WriteKind::Assign(KeyChange::Put {
                 envelope: value.seal(stamp),
                 ttl: TimeToLive::Keep,
             }),
-            Ok(What::Mutate(mut mutation)) => {
+            Ok(WriteKind::Mutate(mut mutation)) => {
                 mutation.stamp(stamp);
-                What::Mutate(mutation)
+                WriteKind::Mutate(mutation)
             }
             Ok(delete) => delete,
         };
@@ -370,7 +371,7 @@ impl State {
     }
 
     /// Why a call of `key` that only the backend can answer is not answered.
-    pub(crate) fn unavailable(&self, key: &str) -> Error {
+    pub(crate) fn unavailable_error(&self, key: &str) -> Error {
         let cause = self
             .last_error
             .as_ref()
@@ -384,7 +385,7 @@ impl State {
 
     /// What a read of `key` shows: the unanswered writes of this process on top of what the backend
     /// last answered.
-    pub(crate) fn view(&self, key: &str, mono: Mono) -> View {
+    pub(crate) fn view(&self, key: &str, mono: Monotonic) -> KeyView {
         let shows = |entry: &&Entry| {
             !entry.is_confirmed && (!is_over(entry.expires, mono) || entry.replaces_nothing)
         };
@@ -397,7 +398,7 @@ impl State {
             }
         }
         let base = self.cache.base(key);
-        let mut view = View {
+        let mut view = KeyView {
             stored: base.at(mono).cloned(),
             value: base.known_value(mono),
             expires: base.expires,
@@ -406,13 +407,14 @@ impl State {
             let is_over = is_over(entry.expires, mono);
             let expires = entry.expires.or(view.expires.filter(|_| !is_whole(entry)));
             view = if is_over {
-                View {
+                KeyView {
                     expires,
-                    ..View::default()
+                    ..KeyView::default()
                 }
             } else {
-                let (stored, value) = rebase::shown(entry, || (view.stored.clone(), view.value()));
-                View {
+                let (stored, value) =
+                    rebase::visible(entry, || (view.stored.clone(), view.value()));
+                KeyView {
                     stored,
                     value,
                     expires,
@@ -440,8 +442,8 @@ impl State {
 
     /// Whether what is shown of `key`, whose slot is kept current, is what somebody who has just
     /// begun to look may be told.
-    pub(crate) fn is_shown(&self, key: &str) -> bool {
-        self.is_assigned(key) || self.cache.is_shown(key, self.link != Link::Down)
+    pub(crate) fn is_visible(&self, key: &str) -> bool {
+        self.is_assigned(key) || self.cache.is_cell_visible(key, self.link != Link::Down)
     }
 
     /// Whether anything is known of `key`: the backend answered for it, or this process assigned
@@ -501,7 +503,7 @@ impl State {
     }
 
     /// Takes in that the connection is gone: what was under way has an unknown outcome.
-    pub(crate) fn lost(&mut self, error: Error, mono: Mono) {
+    pub(crate) fn lost(&mut self, error: Error, mono: Monotonic) {
         if self.link != Link::Down {
             self.lost_at = Some(mono);
         }
@@ -510,9 +512,9 @@ impl State {
         for recorded in self.recorded.values_mut() {
             recorded.number = None;
         }
-        self.cache.told(false, mono);
+        self.cache.tracked(false, mono);
         self.journal_the_rest();
-        self.outbox.lose();
+        self.outbox.disconnected();
     }
 
     /// Takes in that the backend is there but takes no writes now.
@@ -520,20 +522,20 @@ impl State {
         self.link = Link::Busy;
         self.last_error = Some(error);
         self.journal_the_rest();
-        self.outbox.hold_back();
+        self.outbox.pause();
         for (key, id) in self.outbox.withdrawable() {
-            let error = self.unavailable(&key);
+            let error = self.unavailable_error(&key);
             self.withdraw(&key, id, error);
         }
     }
 
     /// Tells those who wait for the entry of `key` with this id that it stays queued.
-    pub(crate) fn promise(&mut self, key: &str, id: Sequence) {
+    pub(crate) fn report_queued(&mut self, key: &str, id: Sequence) {
         self.journal_the_rest_of(key);
-        self.outbox.promise(key, id);
+        self.outbox.report_queued(key, id);
     }
 }
 
-fn is_over(expires: Option<Mono>, mono: Mono) -> bool {
+fn is_over(expires: Option<Monotonic>, mono: Monotonic) -> bool {
     expires.is_some_and(|expires| expires <= mono)
 }

@@ -6,11 +6,11 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::{State, is_over};
-use crate::backend::commit::{self, Attempt, Change, Expects, Sequence, TimeToLive, Writer};
-use crate::base::clock::{Mono, Stamp};
+use crate::backend::commit::{self, Attempt, Expects, KeyChange, Sequence, TimeToLive, Writer};
+use crate::base::clock::{Monotonic, Stamp};
 use crate::base::error::{Error, ErrorKind};
 use crate::cache::Ticket;
-use crate::pending::journal::Record;
+use crate::pending::journal::JournalRecord;
 use crate::pending::outbox::{Again, Answer, Tried, Written};
 use crate::pending::rebase::{self, Plan};
 
@@ -27,7 +27,7 @@ impl State {
         &mut self,
         most: usize,
         most_bytes: usize,
-        mono: Mono,
+        mono: Monotonic,
     ) -> Vec<Attempt> {
         let mut batch = Vec::new();
         let mut bytes = 0;
@@ -55,7 +55,7 @@ impl State {
 
     /// Sends nothing of this key for a while: another writer waits for its turn. Longer from time
     /// to time, while that one does not get on: its line may be slower.
-    pub(crate) fn hold(&mut self, key: &Arc<str>, mono: Mono) {
+    pub(crate) fn hold(&mut self, key: &Arc<str>, mono: Monotonic) {
         let length = self
             .held
             .get(key)
@@ -64,7 +64,7 @@ impl State {
     }
 
     /// When the first key that is held may be sent.
-    pub(crate) fn held_until(&self, mono: Mono) -> Option<Mono> {
+    pub(crate) fn held_until(&self, mono: Monotonic) -> Option<Monotonic> {
         let held = self
             .held
             .iter()
@@ -78,7 +78,7 @@ impl State {
         &mut self,
         key: &Arc<str>,
         most_bytes: usize,
-        mono: Mono,
+        mono: Monotonic,
     ) -> Option<Attempt> {
         let base = self.cache.base(key).stored.as_ref().map_or(0, Bytes::len);
         let head = self.outbox.head(key)?;
@@ -91,7 +91,7 @@ impl State {
 
     /// The next attempt to write `key`; nothing where its head was settled, dropped or became a
     /// dead letter instead.
-    fn attempt(&mut self, key: Arc<str>, mono: Mono) -> Option<Attempt> {
+    fn attempt(&mut self, key: Arc<str>, mono: Monotonic) -> Option<Attempt> {
         let entry = self.outbox.head(&key)?;
         if entry.assignment.is_none() && entry.mutation.is_none() {
             // All of it shared the fate of what it was made on.
@@ -114,7 +114,7 @@ impl State {
         if entry.written + self.tombstone_ttl <= mono {
             let reason = "it waited longer than the tombstones of deletes are kept";
             let reason = Error::of_key(ErrorKind::Conflict, &key, reason);
-            self.put_aside(&key, reason, is_doubtful);
+            self.to_dead_letter(&key, reason, is_doubtful);
             return None;
         }
         if over {
@@ -127,22 +127,22 @@ impl State {
         if entry.tried == Tried::Never {
             entry.tried = Tried::Sent;
             if entry.journalled {
-                self.note(&Record::Sent(name));
+                self.note(&JournalRecord::Sent(name));
             }
         }
         let entry = self.outbox.head(&key)?;
         let first_tried = *entry.first_tried.get_or_insert(mono);
         let retry = (entry.tried == Tried::InDoubt).then(|| mono.saturating_sub(first_tried));
         let change = match change {
-            Change::Put { envelope, .. } => {
+            KeyChange::Put { envelope, .. } => {
                 let ttl = match entry.expires {
                     Some(expires) => TimeToLive::For(expires.saturating_sub(mono)),
                     None if entry.replaces_nothing => TimeToLive::Never,
                     None => TimeToLive::Keep,
                 };
-                Change::Put { envelope, ttl }
+                KeyChange::Put { envelope, ttl }
             }
-            Change::Delete => Change::Delete,
+            KeyChange::Delete => KeyChange::Delete,
         };
         entry.is_drawn = true;
         entry.was_sent |= expects != Expects::Nothing;
@@ -162,7 +162,7 @@ impl State {
 
     /// The number that is on record for the writer at `key`, where that is known and was put down
     /// lately.
-    fn recorded_lately(&self, key: &str, writer: Writer, mono: Mono) -> Option<Sequence> {
+    fn recorded_lately(&self, key: &str, writer: Writer, mono: Monotonic) -> Option<Sequence> {
         let (number, at) = self
             .recorded
             .get(key)
@@ -172,7 +172,7 @@ impl State {
     }
 
     /// What the head of `key` is sent as; nothing where it was settled instead.
-    fn planned(&mut self, key: &Arc<str>, mono: Mono) -> Option<(Change, Stamp, Expects)> {
+    fn planned(&mut self, key: &Arc<str>, mono: Monotonic) -> Option<(KeyChange, Stamp, Expects)> {
         loop {
             let base = self.cache.base(key);
             let entry = self.outbox.head(key)?;
@@ -186,7 +186,7 @@ impl State {
                     entry.superseded = superseded;
                     return Some((change, stamp, expects));
                 }
-                Plan::Ask => return Some((Change::Delete, entry.latest, Expects::Nothing)),
+                Plan::Ask => return Some((KeyChange::Delete, entry.latest, Expects::Nothing)),
                 Plan::Again => {
                     let how = if entry.base_is_current {
                         Again::Answered
@@ -206,20 +206,20 @@ impl State {
                     self.settle(key, Answer::new(written, true));
                     return None;
                 }
-                Plan::Misfits(misfits) => self.put_calls_aside(key, &misfits)?,
+                Plan::Failed(failed) => self.calls_to_dead_letter(key, &failed)?,
             }
         }
     }
 
     /// Takes back a batch that was not sent.
-    pub(crate) fn put_back(&mut self, batch: &[Attempt]) {
+    pub(crate) fn requeue_batch(&mut self, batch: &[Attempt]) {
         for attempt in batch {
-            self.outbox.put_back(Arc::clone(&attempt.key));
+            self.outbox.requeue(Arc::clone(&attempt.key));
         }
     }
 
     /// Takes in that a batch was sent as the request `ticket`.
-    pub(crate) fn sent(&mut self, batch: &[Attempt], ticket: Ticket, mono: Mono) {
+    pub(crate) fn sent(&mut self, batch: &[Attempt], ticket: Ticket, mono: Monotonic) {
         for attempt in batch {
             self.cache.asked(&attempt.key, ticket, mono);
             if let Some(entry) = self.outbox.head(&attempt.key) {

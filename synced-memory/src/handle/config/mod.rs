@@ -208,7 +208,7 @@ impl Builder {
 
 /// Everything that there is to know before opening.
 pub(crate) struct Config {
-    pub(crate) place: Place,
+    pub(crate) place: Target,
     pub(crate) prefix: String,
     pub(crate) scope: Option<String>,
     pub(crate) settings: Settings,
@@ -234,7 +234,7 @@ impl Config {
 }
 
 /// Where the state is.
-pub(crate) enum Place {
+pub(crate) enum Target {
     Process(String),
     #[cfg(feature = "redis")]
     Redis {
@@ -246,7 +246,7 @@ pub(crate) enum Place {
     Sqlite(PathBuf),
 }
 
-impl Place {
+impl Target {
     pub(crate) fn process(name: &str, settings: &Settings) -> ProcessBackend {
         ProcessBackend::open(name, settings.tombstone_ttl)
     }

@@ -7,11 +7,11 @@ fn resolve(builder: Builder, env: &[(&str, &str)]) -> Result<Config> {
 
 fn target(config: &Config) -> String {
     match &config.place {
-        Place::Process(name) => format!("memory:{name}"),
+        Target::Process(name) => format!("memory:{name}"),
         #[cfg(feature = "redis")]
-        Place::Redis { target, .. } => target.clone(),
+        Target::Redis { target, .. } => target.clone(),
         #[cfg(feature = "sqlite")]
-        Place::Sqlite(path) => format!("sqlite:{}", path.display()),
+        Target::Sqlite(path) => format!("sqlite:{}", path.display()),
     }
 }
 
@@ -161,7 +161,7 @@ fn a_password_may_hold_any_character() {
         &[],
     )
     .unwrap();
-    let Place::Redis { server, .. } = config.place else {
+    let Target::Redis { server, .. } = config.place else {
         panic!("no server")
     };
     assert_eq!(server.redis_settings().username(), Some("ada"));

@@ -3,7 +3,7 @@
 use percent_encoding::percent_decode_str;
 use url::Url;
 
-use super::{Options, Place};
+use super::{Options, Target};
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::policy::{ReadPolicy, WritePolicy};
 use crate::pending::journal::Durability;
@@ -32,7 +32,7 @@ pub(super) fn url_of_host(env: &dyn Fn(&str) -> Option<String>) -> Result<String
 }
 
 /// A URL's place and options. No message repeats the URL, which may hold a password.
-pub(super) fn parse(url: &str) -> Result<(Place, Options)> {
+pub(super) fn parse(url: &str) -> Result<(Target, Options)> {
     let url = Url::parse(url).map_err(|error| match error {
         url::ParseError::RelativeUrlWithoutBase => {
             config_error(format!("the URL has no scheme: {SCHEMES}"))
@@ -47,7 +47,7 @@ pub(super) fn parse(url: &str) -> Result<(Place, Options)> {
                     "a place in this process is given as memory: or memory:name, without `//`",
                 ));
             }
-            Ok((Place::Process(decoded(url.path())?), options))
+            Ok((Target::Process(decoded(url.path())?), options))
         }
         #[cfg(feature = "redis")]
         "redis" | "valkey" | "dragonfly" | "redis+unix" => server(&url),
@@ -145,7 +145,7 @@ fn options(url: &Url, more: &mut dyn FnMut(&str, &str) -> Result<bool>) -> Resul
 }
 
 #[cfg(feature = "redis")]
-fn server(url: &Url) -> Result<(Place, Options)> {
+fn server(url: &Url) -> Result<(Target, Options)> {
     use redis::{ConnectionAddr, IntoConnectionInfo, RedisConnectionInfo};
 
     let mut login = (
@@ -199,7 +199,7 @@ fn server(url: &Url) -> Result<(Place, Options)> {
         .into_connection_info()
         .map_err(|error| config_error(error.to_string()))?;
     Ok((
-        Place::Redis {
+        Target::Redis {
             server: server.set_redis_settings(settings),
             target,
         },
@@ -216,7 +216,7 @@ fn parse_database(text: &str) -> Result<i64> {
 /// `sqlite:path`, relative or absolute. The path is made absolute here: the process may change its
 /// directory, and SQLite gives a meaning of their own to names such as `:memory:`.
 #[cfg(feature = "sqlite")]
-fn file(url: &Url) -> Result<(Place, Options)> {
+fn file(url: &Url) -> Result<(Target, Options)> {
     let options = options(url, &mut |_, _| Ok(false))?;
     if url.host_str().is_some_and(|host| !host.is_empty()) {
         return Err(config_error(
@@ -236,7 +236,7 @@ fn file(url: &Url) -> Result<(Place, Options)> {
     }
     let path = std::path::absolute(&path)
         .map_err(|error| config_error(format!("the path `{path}`: {error}")))?;
-    Ok((Place::Sqlite(path), options))
+    Ok((Target::Sqlite(path), options))
 }
 
 fn decoded(text: &str) -> Result<String> {

@@ -10,14 +10,16 @@ use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::base::error::{ErrorKind, Result};
-use crate::handle::part::Part;
+use crate::handle::path::ValuePath;
 use crate::handle::value::Value;
-use crate::value::mutation::{Content, Json, Member, OwnSpelling, Place, Spelling, Spot, members};
+use crate::value::mutation::{
+    Content, Json, Location, MemberName, OwnSpelling, PathSegment, Spelling, members,
+};
 use crate::value::shape;
 
 /// The name of an entry of a map.
 #[derive(Debug, Clone)]
-pub(super) struct Name {
+pub(super) struct EntryKey {
     /// As the type of the key writes it.
     pub(super) own: Box<str>,
     /// Whether that type reads the same key from another name, where it reads more than one
@@ -25,7 +27,7 @@ pub(super) struct Name {
     pub(super) spelling: Option<Spelling>,
 }
 
-impl Name {
+impl EntryKey {
     /// Of a key that has no other spelling.
     pub(super) fn plain(own: &str) -> Self {
         Self {
@@ -35,7 +37,7 @@ impl Name {
     }
 
     /// Where it is among these members, and as which member it is changed.
-    pub(super) fn find(&self, members: &[(Cow<'_, str>, &str)]) -> (Option<usize>, Member) {
+    pub(super) fn find(&self, members: &[(Cow<'_, str>, &str)]) -> (Option<usize>, MemberName) {
         let by_text = members.iter().position(|(name, _)| **name == *self.own);
         let by_value = || {
             let spelling = self.spelling?;
@@ -47,35 +49,35 @@ impl Name {
         let found = at
             .map(|at| &*members[at].0)
             .filter(|name| **name != *self.own);
-        (at, Member::aliased(&self.own, found.as_slice()))
+        (at, MemberName::aliased(&self.own, found.as_slice()))
     }
 
     /// Whether what is not found may be there in another spelling: this process may not know it
     /// yet.
-    pub(super) fn may_be_missed(&self, spot: &Spot<'_>) -> bool {
+    pub(super) fn may_be_missed(&self, spot: &Location<'_>) -> bool {
         self.spelling.is_some() && !spot.is_current
     }
 
-    pub(super) fn member(&self) -> Member {
-        Member::new(&self.own)
+    pub(super) fn member(&self) -> MemberName {
+        MemberName::new(&self.own)
     }
 
-    pub(super) fn place(&self) -> Place {
+    pub(super) fn place(&self) -> PathSegment {
         match self.spelling {
-            Some(spelling) => Place::Entry(self.member(), OwnSpelling(spelling)),
-            None => Place::Member(self.member()),
+            Some(spelling) => PathSegment::Entry(self.member(), OwnSpelling(spelling)),
+            None => PathSegment::Member(self.member()),
         }
     }
 }
 
-impl Part {
+impl ValuePath {
     /// The name of the entry that a map stores under this key, whose keys are of the type `K`.
     pub(super) fn name_of<K: DeserializeOwned + PartialEq, Q: Serialize + ?Sized>(
         &self,
         key: &Q,
-    ) -> Result<Name> {
+    ) -> Result<EntryKey> {
         // What is no string, or fails to be written, is an error of this place.
-        let object = self.encode(&Entry(key, ()))?;
+        let object = self.encode(&SingleEntry(key, ()))?;
         let own = only_name(&object).ok_or_else(|| {
             self.error(
                 ErrorKind::Serialize,
@@ -83,7 +85,7 @@ impl Part {
             )
         })?;
         let spelling = (!shape::has_one_spelling::<K>()).then_some(is_same_key::<K> as Spelling);
-        Ok(Name { own, spelling })
+        Ok(EntryKey { own, spelling })
     }
 }
 
@@ -91,9 +93,9 @@ impl Part {
 fn is_same_key<K: DeserializeOwned + PartialEq>(own: &str, other: &str) -> bool {
     fn read<K: DeserializeOwned>(name: &str) -> Option<K> {
         let entry = format!("{{{}:null}}", serde_json::Value::from(name));
-        serde_json::from_str::<Key<K>>(&entry)
+        serde_json::from_str::<SingleKey<K>>(&entry)
             .ok()
-            .map(|Key(key)| key)
+            .map(|SingleKey(key)| key)
     }
     read::<K>(other).is_some_and(|other| read::<K>(own).as_ref() == Some(&other))
 }
@@ -107,9 +109,9 @@ fn only_name(object: &Json) -> Option<Box<str>> {
 }
 
 /// A map of one entry.
-struct Entry<'a, K: ?Sized, V>(&'a K, V);
+struct SingleEntry<'a, K: ?Sized, V>(&'a K, V);
 
-impl<K: Serialize + ?Sized, V: Serialize> Serialize for Entry<'_, K, V> {
+impl<K: Serialize + ?Sized, V: Serialize> Serialize for SingleEntry<'_, K, V> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(Some(1))?;
         map.serialize_entry(self.0, &self.1)?;
@@ -118,23 +120,23 @@ impl<K: Serialize + ?Sized, V: Serialize> Serialize for Entry<'_, K, V> {
 }
 
 /// The key of a map of one entry.
-struct Key<K>(K);
+struct SingleKey<K>(K);
 
-impl<'de, K: Deserialize<'de>> Deserialize<'de> for Key<K> {
+impl<'de, K: Deserialize<'de>> Deserialize<'de> for SingleKey<K> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct One<K>(PhantomData<K>);
 
         impl<'de, K: Deserialize<'de>> Visitor<'de> for One<K> {
-            type Value = Key<K>;
+            type Value = SingleKey<K>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a map of one entry")
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Key<K>, A::Error> {
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<SingleKey<K>, A::Error> {
                 let entry = map.next_entry::<K, IgnoredAny>()?;
                 entry
-                    .map(|(key, _)| Key(key))
+                    .map(|(key, _)| SingleKey(key))
                     .ok_or_else(|| serde::de::Error::custom("it is empty"))
             }
         }
@@ -147,15 +149,15 @@ impl<'de, K: Deserialize<'de>> Deserialize<'de> for Key<K> {
 type IsReadFrom = Box<dyn Fn(&str) -> bool>;
 
 /// An element that a caller names by its value.
-pub(super) struct Item {
+pub(super) struct NamedElement {
     pub(super) text: Json,
     content: Content,
     /// Whether its type reads an equal element from a text, where it reads more than one spelling.
     is_read_from: Option<IsReadFrom>,
 }
 
-impl Item {
-    pub(super) fn of<T: Value + PartialEq>(part: &Part, item: &T) -> Result<Self> {
+impl NamedElement {
+    pub(super) fn of<T: Value + PartialEq>(part: &ValuePath, item: &T) -> Result<Self> {
         let text = part.encode(item)?;
         let is_read_from = (!shape::has_one_spelling::<T>()).then(|| {
             let item = item.clone();

@@ -9,24 +9,29 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::Synced;
-use super::lookup::Name;
+use super::lookup::EntryKey;
 use crate::base::error::Result;
-use crate::handle::part::{Back, Change, How, Part};
+use crate::handle::path::{How, PartChange, ReturnPath, ValuePath};
 use crate::handle::value::Value;
 use crate::pending::outbox::Written;
 use crate::value::mutation::{
-    Action, Content, Json, Member, Operation, Seen, Spot, Step, member, members,
+    Action, Content, Json, Location, MemberName, ObservedValue, Operation, PathStep, member,
+    members,
 };
 
 const EMPTY: &str = "{}";
 
-impl Part {
+impl ValuePath {
     /// Stores a member, and returns what was there; what is no `V` stays.
-    pub(super) fn put<V: DeserializeOwned>(&self, name: &Name, value: &Json) -> Result<Option<V>> {
+    pub(super) fn put<V: DeserializeOwned>(
+        &self,
+        name: &EntryKey,
+        value: &Json,
+    ) -> Result<Option<V>> {
         let before = self.record(How::Exact, Some(EMPTY), |spot| {
             let (member, before) = self.entry_of(spot.found, name)?;
             if before.is_none() && name.may_be_missed(spot) {
-                return Ok((Change::Nothing, None));
+                return Ok((PartChange::Nothing, None));
             }
             let seen = before.map(Content::of).into();
             let set = on(
@@ -37,7 +42,7 @@ impl Part {
                 },
             );
             Ok((
-                Change::Do(vec![set]),
+                PartChange::Do(vec![set]),
                 before.map(|before| self.decode(before)).transpose()?,
             ))
         })?;
@@ -45,8 +50,8 @@ impl Part {
     }
 
     /// Stores members, all of them or none.
-    fn put_all(&self, entries: &[(Name, Json)]) -> Result<Written> {
-        let put = |spot: &Spot<'_>| {
+    fn put_all(&self, entries: &[(EntryKey, Json)]) -> Result<Written> {
+        let put = |spot: &Location<'_>| {
             let members = self.members(spot.found)?;
             let by_name: HashMap<&str, usize> = members
                 .iter()
@@ -60,7 +65,7 @@ impl Part {
                     None => name.find(&members),
                 };
                 if at.is_none() && name.may_be_missed(spot) {
-                    return Ok((Change::Nothing, ()));
+                    return Ok((PartChange::Nothing, ()));
                 }
                 let seen = at.map(|at| Content::of(members[at].1)).into();
                 operations.push(on(
@@ -73,9 +78,9 @@ impl Part {
             }
             Ok((
                 if operations.is_empty() {
-                    Change::Nothing
+                    PartChange::Nothing
                 } else {
-                    Change::Do(operations)
+                    PartChange::Do(operations)
                 },
                 (),
             ))
@@ -84,13 +89,13 @@ impl Part {
     }
 
     /// Stores a member that is not there yet; returns what is there else.
-    fn put_if_absent(&self, name: &Name, value: &Json) -> Result<Option<String>> {
+    fn put_if_absent(&self, name: &EntryKey, value: &Json) -> Result<Option<String>> {
         let there = self.record(How::Exact, Some(EMPTY), |spot| {
             Ok(match self.entry_of(spot.found, name)? {
-                (_, Some(there)) => (Change::Nothing, Some(there.to_owned())),
-                (_, None) if name.may_be_missed(spot) => (Change::Nothing, None),
+                (_, Some(there)) => (PartChange::Nothing, Some(there.to_owned())),
+                (_, None) if name.may_be_missed(spot) => (PartChange::Nothing, None),
                 (member, None) => (
-                    Change::Do(vec![on(
+                    PartChange::Do(vec![on(
                         member,
                         Action::SetIfAbsent {
                             value: value.clone(),
@@ -104,14 +109,14 @@ impl Part {
     }
 
     /// Removes the member with this name, and returns what was there; what is no `V` stays.
-    pub(super) fn remove_named<V: DeserializeOwned>(&self, name: &Name) -> Result<Option<V>> {
+    pub(super) fn remove_named<V: DeserializeOwned>(&self, name: &EntryKey) -> Result<Option<V>> {
         let removed = self.record(How::Exact, Some(EMPTY), |spot| {
             let members = self.members(spot.found)?;
             let Some((name, value)) = name.find(&members).0.map(|at| &members[at]) else {
-                return Ok((Change::Nothing, None));
+                return Ok((PartChange::Nothing, None));
             };
             Ok((
-                Change::Do(vec![removal(name, value)]),
+                PartChange::Do(vec![removal(name, value)]),
                 Some(self.decode(value)?),
             ))
         })?;
@@ -124,15 +129,15 @@ impl Part {
         let taken = self.record(How::Take, Some(EMPTY), |spot| {
             let members = self.members(spot.found)?;
             let Some((name, value)) = members.last() else {
-                return Ok((Change::Nothing, None));
+                return Ok((PartChange::Nothing, None));
             };
             let entry = self.item(&format!("{{{}:{value}}}", self.encode(&**name)?.as_str()))?;
             let set = Action::Set {
                 value: self.item(value)?,
-                seen: Seen::Absent,
+                seen: ObservedValue::Absent,
             };
-            let back = Back::WhereFree(on(Member::new(name), set));
-            let change = Change::Take {
+            let back = ReturnPath::WhereFree(on(MemberName::new(name), set));
+            let change = PartChange::Take {
                 operations: vec![removal(name, value)],
                 item: entry,
                 back,
@@ -146,10 +151,10 @@ impl Part {
     fn entry_of<'a>(
         &self,
         found: Option<&'a str>,
-        name: &Name,
-    ) -> Result<(Member, Option<&'a str>)> {
+        name: &EntryKey,
+    ) -> Result<(MemberName, Option<&'a str>)> {
         let there =
-            member(found.unwrap_or(EMPTY), &name.own).map_err(|misfit| self.misfit(misfit))?;
+            member(found.unwrap_or(EMPTY), &name.own).map_err(|error| self.apply_error(error))?;
         if there.is_some() || name.spelling.is_none() {
             return Ok((name.member(), there));
         }
@@ -159,7 +164,7 @@ impl Part {
     }
 
     fn members<'a>(&self, found: Option<&'a str>) -> Result<Vec<(Cow<'a, str>, &'a str)>> {
-        members(found.unwrap_or(EMPTY)).map_err(|misfit| self.misfit(misfit))
+        members(found.unwrap_or(EMPTY)).map_err(|error| self.apply_error(error))
     }
 
     fn entry_at<K: Value + PartialEq, Q: Serialize + ?Sized>(&self, key: &Q) -> Self {
@@ -172,16 +177,16 @@ impl Part {
 
 fn removal(name: &str, value: &str) -> Operation {
     on(
-        Member::new(name),
+        MemberName::new(name),
         Action::Remove {
-            seen: Seen::Content(Content::of(value)),
+            seen: ObservedValue::Content(Content::of(value)),
         },
     )
 }
 
-fn on(member: Member, action: Action) -> Operation {
+fn on(member: MemberName, action: Action) -> Operation {
     Operation {
-        path: vec![Step::Member(member)],
+        path: vec![PathStep::Member(member)],
         action,
     }
 }

@@ -22,16 +22,16 @@ use bytes::Bytes;
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::policy::{ReadPolicy, WritePolicy};
 use crate::base::waiting::block_on;
-use crate::client::state::{Request, View};
+use crate::client::state::{KeyView, Request};
 use crate::handle::key::{Key, Spec};
 use crate::handle::memory::Memory;
-use crate::handle::part::{Change, How, Part, Policies, seen};
+use crate::handle::path::{How, PartChange, Policies, ValuePath, seen};
+use crate::handle::reader::SlotsView;
 use crate::handle::schema::SyncedMemory;
-use crate::handle::source::Shown;
 use crate::handle::value::Value;
 use crate::pending::outbox::Written;
 use crate::value::envelope::{self, Unsealed};
-use crate::value::mutation::{Action, Json, Member, Place, Spot};
+use crate::value::mutation::{Action, Json, Location, MemberName, PathSegment};
 use crate::value::shape::Members;
 
 /// A live view of the value under a key, or of a part of it. Clone it, keep it, send it to a
@@ -56,11 +56,11 @@ use crate::value::shape::Members;
 ///
 #[doc = include_str!("../../../collections.md")]
 pub struct Synced<T> {
-    inner: Arc<Inner<T>>,
+    inner: Arc<ViewInner<T>>,
 }
 
-struct Inner<T> {
-    part: Part,
+struct ViewInner<T> {
+    part: ValuePath,
     default: Option<fn() -> T>,
     /// Of what is not known the default says nothing.
     is_implied: bool,
@@ -96,7 +96,7 @@ impl Memory {
         };
         let has_default = spec.default.is_some() && !spec.is_implied;
         Synced::with_spec(
-            Part::root(self, slots, (move || spec.origin(), has_default), how),
+            ValuePath::root(self, slots, (move || spec.origin(), has_default), how),
             spec,
         )
     }
@@ -113,15 +113,15 @@ impl<T: Value> Spec<T> {
     }
 }
 
-impl Part {
+impl ValuePath {
     /// The member that `key` names, as serde writes it.
     pub(crate) fn member<T: Value>(&self, key: &Key<T>) -> Synced<T> {
         let spec = key.spec();
-        let member = Member {
+        let member = MemberName {
             origin: spec.origin(),
-            ..Member::aliased(key.name(), spec.aliases)
+            ..MemberName::aliased(key.name(), spec.aliases)
         };
-        Synced::with_spec(self.at(Place::Member(member)), spec)
+        Synced::with_spec(self.at(PathSegment::Member(member)), spec)
     }
 }
 
@@ -148,7 +148,7 @@ impl<T> Synced<T> {
     /// (it was not made, and never will be), and `InDoubt` where it was made once, or never.
     #[must_use]
     pub fn confirmed(&self) -> Self {
-        let Inner {
+        let ViewInner {
             default,
             nested,
             is_implied,
@@ -166,11 +166,11 @@ impl<T> Synced<T> {
     }
 
     /// A part that has no default.
-    fn of(part: Part) -> Self {
+    fn of(part: ValuePath) -> Self {
         Self::with_spec(part, Spec::new())
     }
 
-    fn with_spec(part: Part, spec: Spec<T>) -> Self {
+    fn with_spec(part: ValuePath, spec: Spec<T>) -> Self {
         let Spec {
             default,
             is_implied,
@@ -178,7 +178,7 @@ impl<T> Synced<T> {
             ..
         } = spec;
         Self {
-            inner: Arc::new(Inner {
+            inner: Arc::new(ViewInner {
                 part,
                 default,
                 is_implied,
@@ -188,7 +188,7 @@ impl<T> Synced<T> {
         }
     }
 
-    pub(crate) fn part(&self) -> &Part {
+    pub(crate) fn part(&self) -> &ValuePath {
         &self.inner.part
     }
 
@@ -225,7 +225,7 @@ impl<T: Value> Synced<T> {
                 .map(Arc::unwrap_or_clone);
         }
         self.part().load_async().await?;
-        self.shown_or_default().map(Arc::unwrap_or_clone)
+        self.cached_or_default().map(Arc::unwrap_or_clone)
     }
 
     /// The value, or `None` where nothing is stored, whatever the default.
@@ -243,7 +243,7 @@ impl<T: Value> Synced<T> {
             return block_on(self.memo_now());
         }
         self.part().load()?;
-        self.shown()
+        self.memo()
     }
 
     /// What the backend has now, with nothing on top.
@@ -252,7 +252,7 @@ impl<T: Value> Synced<T> {
     }
 
     /// What the backend has answered.
-    fn memo_of(&self, view: &View) -> Result<Arc<Memo<T>>> {
+    fn memo_of(&self, view: &KeyView) -> Result<Arc<Memo<T>>> {
         let (value, exists) = self.decoded(view)?;
         let value = value.map(Arc::new);
         Ok(Arc::new(Memo {
@@ -266,7 +266,7 @@ impl<T: Value> Synced<T> {
     }
 
     /// The value in what the backend has answered, or the default.
-    pub(crate) fn value_in(&self, view: &View) -> Result<Arc<T>> {
+    pub(crate) fn value_in(&self, view: &KeyView) -> Result<Arc<T>> {
         self.memo_or(&*self.memo_of(view)?, None)
     }
 
@@ -370,7 +370,7 @@ impl<T: Value> Synced<T> {
                 .written);
         }
         let value = self.part().encode(&value)?;
-        let set = |spot: &Spot<'_>| Action::Set {
+        let set = |spot: &Location<'_>| Action::Set {
             value: value.clone(),
             seen: seen(spot),
         };
@@ -385,9 +385,9 @@ impl<T: Value> Synced<T> {
     /// `OutboxFull`, `Rejected` where the server refuses. After an error nothing is changed.
     pub fn delete(&self) -> Result<bool> {
         if !self.part().is_root() {
-            let remove = |spot: &Spot<'_>| match seen(spot) {
-                _ if !spot.exists => Ok((Change::Nothing, false)),
-                seen => Ok((Change::one(Action::Remove { seen }), true)),
+            let remove = |spot: &Location<'_>| match seen(spot) {
+                _ if !spot.exists => Ok((PartChange::Nothing, false)),
+                seen => Ok((PartChange::one(Action::Remove { seen }), true)),
             };
             return match self.part().record(How::Exact, None, remove) {
                 Ok((existed, _)) => Ok(existed),
@@ -426,7 +426,7 @@ impl<T: Value> Synced<T> {
             (block_on(self.part().view_now())?, true)
         } else {
             self.part().load()?;
-            let Shown { view, is_known, .. } = self.part().shown()?;
+            let SlotsView { view, is_known, .. } = self.part().visible()?;
             (view, is_known)
         };
         match view.stored {
@@ -440,8 +440,8 @@ impl<T: Value> Synced<T> {
     }
 
     /// The value that the last answers show, or the default.
-    pub(crate) fn shown_or_default(&self) -> Result<Arc<T>> {
-        self.memo_or(&*self.shown()?, None)
+    pub(crate) fn cached_or_default(&self) -> Result<Arc<T>> {
+        self.memo_or(&*self.memo()?, None)
     }
 
     /// The value; where nothing is there, its default, or what a value of this type is without one.
@@ -493,20 +493,20 @@ impl<T: Value> Synced<T> {
         }
     }
 
-    fn shown(&self) -> Result<Arc<Memo<T>>> {
+    fn memo(&self) -> Result<Arc<Memo<T>>> {
         let part = self.part();
         if let Some(memo) = &*self.inner.memo.load()
             && self.is_of_now(memo)
         {
             return Ok(Arc::clone(memo));
         }
-        let Shown {
+        let SlotsView {
             version,
             is_local,
             is_known,
             view,
             ..
-        } = part.shown()?;
+        } = part.visible()?;
         let is_unknown = !is_known && !part.has_default() && view.stored.is_none();
         let (value, exists) = if is_unknown {
             (None, false)
@@ -526,7 +526,7 @@ impl<T: Value> Synced<T> {
     }
 
     /// The value in this, and whether it is there and not only taken to be there.
-    fn decoded(&self, view: &View) -> Result<(Option<T>, bool)> {
+    fn decoded(&self, view: &KeyView) -> Result<(Option<T>, bool)> {
         let part = self.part();
         match &view.stored {
             stored if part.is_root() => {
@@ -576,7 +576,7 @@ pub trait AnyView {
     /// Those of which the backend has to be asked.
     fn keys(&self) -> Result<Vec<Arc<str>>>;
     #[doc(hidden)]
-    fn as_part(&self) -> &Part;
+    fn as_part(&self) -> &ValuePath;
 }
 
 impl<T: Value> AnyView for Synced<T> {
@@ -588,7 +588,7 @@ impl<T: Value> AnyView for Synced<T> {
         }
     }
 
-    fn as_part(&self) -> &Part {
+    fn as_part(&self) -> &ValuePath {
         self.part()
     }
 }

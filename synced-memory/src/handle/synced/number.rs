@@ -4,27 +4,27 @@ use super::Synced;
 use crate::base::error::{ErrorKind, Result};
 use crate::handle::key::Key;
 use crate::handle::memory::Memory;
-use crate::handle::part::{How, Part};
+use crate::handle::path::{How, ValuePath};
 use crate::handle::value::Value;
 use crate::pending::outbox::Written;
 use crate::value::mutation::{Action, Amount};
 
 mod sealed {
-    pub trait Sealed {}
+    pub trait SealedNumber {}
 }
 
 /// A number that can be added to: every integer and float of Rust.
 #[diagnostic::on_unimplemented(message = "`{Self}` is no number that can be added to")]
-pub trait Number: Value + sealed::Sealed {
+pub trait Number: Value + sealed::SealedNumber {
     #[doc(hidden)]
-    fn add_at(part: &Part, amount: Self) -> Result<Written>;
+    fn add_at(part: &ValuePath, amount: Self) -> Result<Written>;
 }
 
 /// An integer.
 #[diagnostic::on_unimplemented(message = "`{Self}` is no integer")]
 pub trait Integer: Number {
     #[doc(hidden)]
-    fn sub_at(part: &Part, amount: Self) -> Result<Written>;
+    fn sub_at(part: &ValuePath, amount: Self) -> Result<Written>;
 }
 
 impl<T: Number> Synced<T> {
@@ -63,7 +63,7 @@ impl Memory {
     }
 }
 
-fn add(part: &Part, amount: Amount) -> Result<Written> {
+fn add(part: &ValuePath, amount: Amount) -> Result<Written> {
     let zero = if matches!(amount, Amount::Integer { .. }) {
         "0"
     } else {
@@ -77,17 +77,17 @@ const BEYOND: i128 = 1 << 100;
 
 macro_rules! integers {
     ($($type:ident)*) => { $(
-        impl sealed::Sealed for $type {}
+        impl sealed::SealedNumber for $type {}
 
         impl Number for $type {
-            fn add_at(part: &Part, amount: Self) -> Result<Written> {
+            fn add_at(part: &ValuePath, amount: Self) -> Result<Written> {
                 let by = i128::try_from(amount).unwrap_or(BEYOND).clamp(-BEYOND, BEYOND);
                 add(part, integer::<Self>(by))
             }
         }
 
         impl Integer for $type {
-            fn sub_at(part: &Part, amount: Self) -> Result<Written> {
+            fn sub_at(part: &ValuePath, amount: Self) -> Result<Written> {
                 let by = i128::try_from(amount).unwrap_or(BEYOND).clamp(-BEYOND, BEYOND);
                 add(part, integer::<Self>(-by))
             }
@@ -123,10 +123,10 @@ where
 
 macro_rules! floats {
     ($($type:ident $single:literal)*) => { $(
-        impl sealed::Sealed for $type {}
+        impl sealed::SealedNumber for $type {}
 
         impl Number for $type {
-            fn add_at(part: &Part, amount: Self) -> Result<Written> {
+            fn add_at(part: &ValuePath, amount: Self) -> Result<Written> {
                 if !amount.is_finite() {
                     return Err(part.error(ErrorKind::Serialize, "the amount is not finite"));
                 }

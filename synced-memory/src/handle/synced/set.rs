@@ -4,41 +4,41 @@ use std::collections::{BTreeSet, HashSet};
 use std::hash::{BuildHasher, Hash};
 
 use super::Synced;
-use super::lookup::Item;
+use super::lookup::NamedElement;
 use crate::base::error::Result;
-use crate::handle::part::{Change, How, Part};
+use crate::handle::path::{How, PartChange, ValuePath};
 use crate::handle::value::Value;
 use crate::pending::outbox::Written;
 use crate::value::mutation::{Action, Json};
 
 const EMPTY: &str = "[]";
 
-impl Part {
+impl ValuePath {
     /// Takes an element in or out; whether that made a difference.
-    fn hold(&self, item: &Item, is_in: bool) -> Result<bool> {
+    fn hold(&self, item: &NamedElement, is_in: bool) -> Result<bool> {
         let changed = self.record(How::Exact, Some(EMPTY), |spot| {
             let there = item.spellings(&self.elements(spot.found)?);
             let action = match (is_in, there.is_empty()) {
                 // It may be there in another spelling, and this process does not know it yet.
                 (_, true) if !item.has_one_spelling() && !spot.is_current => {
-                    return Ok((Change::Nothing, false));
+                    return Ok((PartChange::Nothing, false));
                 }
                 (true, true) => Action::Include {
                     items: vec![item.text.clone()],
                 },
                 (false, false) => Action::Exclude { items: there },
-                (true, false) | (false, true) => return Ok((Change::Nothing, false)),
+                (true, false) | (false, true) => return Ok((PartChange::Nothing, false)),
             };
-            Ok((Change::one(action), true))
+            Ok((PartChange::one(action), true))
         })?;
         Ok(changed.0)
     }
 
-    fn include(&self, items: &[Item]) -> Result<Written> {
+    fn include(&self, items: &[NamedElement]) -> Result<Written> {
         if items.is_empty() {
             return Ok(Written::Stored);
         }
-        if items.iter().all(Item::has_one_spelling) {
+        if items.iter().all(NamedElement::has_one_spelling) {
             let items: Vec<Json> = items.iter().map(|item| item.text.clone()).collect();
             return self.act(How::Plain, Some(EMPTY), |_| Action::Include {
                 items: items.clone(),
@@ -52,9 +52,9 @@ impl Part {
             let items: Vec<Json> = new.map(|item| item.text.clone()).collect();
             Ok((
                 if items.is_empty() {
-                    Change::Nothing
+                    PartChange::Nothing
                 } else {
-                    Change::one(Action::Include { items })
+                    PartChange::one(Action::Include { items })
                 },
                 (),
             ))
@@ -119,7 +119,7 @@ macro_rules! sets {
             /// is there, `OutboxFull`, `Rejected`. After an error nothing is changed.
             #[allow(clippy::needless_pass_by_value)] // it is given away, as to a set
             pub fn insert(&self, item: T) -> Result<bool> {
-                self.part().hold(&Item::of(self.part(), &item)?, true)
+                self.part().hold(&NamedElement::of(self.part(), &item)?, true)
             }
 
             /// Takes an element out; whether it was there.
@@ -128,7 +128,7 @@ macro_rules! sets {
             ///
             /// As [`insert`](Self::insert).
             pub fn remove(&self, item: &T) -> Result<bool> {
-                self.part().hold(&Item::of(self.part(), item)?, false)
+                self.part().hold(&NamedElement::of(self.part(), item)?, false)
             }
 
             /// Takes elements in, all of them or none.
@@ -137,7 +137,7 @@ macro_rules! sets {
             ///
             /// As [`insert`](Self::insert).
             pub fn extend(&self, items: impl IntoIterator<Item = T>) -> Result<Written> {
-                let items = items.into_iter().map(|item| Item::of(self.part(), &item));
+                let items = items.into_iter().map(|item| NamedElement::of(self.part(), &item));
                 self.part().include(&items.collect::<Result<Vec<_>>>()?)
             }
 

@@ -6,15 +6,16 @@ use std::convert::Infallible;
 use super::Synced;
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::waiting::block_on;
-use crate::client::reentrancy::Updating;
+use crate::client::reentrancy::ReentrancyGuard;
 use crate::handle::key::Key;
 use crate::handle::memory::Memory;
-use crate::handle::part::{Back, Change, How, seen};
+use crate::handle::path::{How, PartChange, ReturnPath, seen};
 use crate::handle::value::Value;
 use crate::pending::outbox::Written;
 use crate::value::envelope;
 use crate::value::mutation::{
-    Action, Encoded, Location, Made, Mutation, Operation, Rule, Spot, apply, diff, first_difference,
+    Action, ChildPath, ConflictRule, Edited, Encoded, Location, Mutation, Operation, apply, diff,
+    first_difference,
 };
 use crate::value::shape::Members;
 
@@ -94,12 +95,12 @@ impl<T: Value> Synced<T> {
         default: Option<fn() -> T>,
         mut change: impl FnMut(&mut T) -> Result<R, E>,
     ) -> Result<(Result<R, E>, Written)> {
-        let record = |spot: &Spot<'_>| {
+        let record = |spot: &Location<'_>| {
             let mut value = self.value_at(spot, default)?;
             let before = self.encoded(&value)?;
             let result = self.run(|| change(&mut value))?;
             if result.is_err() {
-                return Ok((Change::Nothing, result));
+                return Ok((PartChange::Nothing, result));
             }
             Ok((
                 self.changed(spot, Some(&before), Some(self.encoded(&value)?)),
@@ -116,16 +117,16 @@ impl<T: Value> Synced<T> {
         default: Option<fn() -> T>,
         mut take: impl FnMut(&mut T) -> Vec<I>,
     ) -> Result<Vec<I>> {
-        let record = |spot: &Spot<'_>| {
+        let record = |spot: &Location<'_>| {
             let mut value = self.value_at(spot, default)?;
             let before = self.encoded(&value)?;
             let taken = take(&mut value);
             let item = self.part().encode(&taken)?;
             let change = match self.changed(spot, Some(&before), Some(self.encoded(&value)?)) {
-                Change::Do(operations) if !taken.is_empty() => Change::Take {
+                PartChange::Do(operations) if !taken.is_empty() => PartChange::Take {
                     operations,
                     item,
-                    back: Back::Nowhere,
+                    back: ReturnPath::Nowhere,
                 },
                 change => change,
             };
@@ -135,7 +136,7 @@ impl<T: Value> Synced<T> {
     }
 
     /// What a closure gets.
-    fn value_at(&self, spot: &Spot<'_>, default: Option<fn() -> T>) -> Result<T> {
+    fn value_at(&self, spot: &Location<'_>, default: Option<fn() -> T>) -> Result<T> {
         match (spot.found, default) {
             (Some(text), _) => self.decode(text),
             (None, Some(default)) => Ok(default()),
@@ -152,27 +153,32 @@ impl<T: Value> Synced<T> {
     }
 
     /// What a closure changed at a place; `None` is what is not there.
-    fn changed(&self, spot: &Spot<'_>, before: Option<&Encoded>, after: Option<Encoded>) -> Change {
+    fn changed(
+        &self,
+        spot: &Location<'_>,
+        before: Option<&Encoded>,
+        after: Option<Encoded>,
+    ) -> PartChange {
         let seen = seen(spot);
         match (before, after, spot.found) {
-            (None, None, _) => Change::Nothing,
+            (None, None, _) => PartChange::Nothing,
             (Some(before), Some(after), Some(found)) => {
                 difference::<T>(found, before, &after, self.inner.nested)
             }
             (Some(before), Some(after), None) if before.content() == after.content() => {
-                Change::Nothing
+                PartChange::Nothing
             }
-            (_, Some(after), _) => Change::one(Action::Set {
+            (_, Some(after), _) => PartChange::one(Action::Set {
                 value: after.into_text(),
                 seen,
             }),
-            (Some(_), None, _) => Change::one(Action::Remove { seen }),
+            (Some(_), None, _) => PartChange::one(Action::Remove { seen }),
         }
     }
 
     /// Runs a closure of the user, which may not write to this key.
     fn run<R>(&self, closure: impl FnOnce() -> R) -> Result<R> {
-        let updating = Updating::begin(self.part().memory().shared(), self.part().key()?);
+        let updating = ReentrancyGuard::begin(self.part().memory().shared(), self.part().key()?);
         let result = closure();
         updating.end()?;
         Ok(result)
@@ -235,16 +241,16 @@ fn difference<T: Value>(
     before: &Encoded,
     after: &Encoded,
     nested: Option<Members>,
-) -> Change {
+) -> PartChange {
     let mut whole = Vec::new();
     let is_as_written = before.is_as_written_in(found);
     for _ in 0..CUTS {
         let operations = diff(found, before, after, &whole);
         if operations.is_empty() {
-            return Change::Nothing;
+            return PartChange::Nothing;
         }
         if is_as_written {
-            return Change::Do(operations);
+            return PartChange::Do(operations);
         }
         // What is stored may be another text for the same value: what comes of it has to be what
         // the closure left.
@@ -252,12 +258,12 @@ fn difference<T: Value>(
             break;
         };
         let Some(mut location) = first_difference(&applied, after) else {
-            return Change::Do(operations);
+            return PartChange::Do(operations);
         };
         // Around what goes as a whole already.
         while let Some(at) = whole
             .iter()
-            .position(|whole: &Location| location.starts_with(whole))
+            .position(|whole: &ChildPath| location.starts_with(whole))
         {
             location = whole.swap_remove(at);
             location.pop();
@@ -267,7 +273,7 @@ fn difference<T: Value>(
         }
         whole.push(location);
     }
-    Change::Do(diff(found, before, after, &[Location::new()]))
+    PartChange::Do(diff(found, before, after, &[ChildPath::new()]))
 }
 
 /// What the type reads where these operations are made.
@@ -279,11 +285,11 @@ fn applied<T: Value>(
     let applied = apply(
         Some(found),
         &Mutation::new(None, operations.to_vec()),
-        Rule::Latest,
+        ConflictRule::Latest,
     );
     let text = match &applied.made {
-        Made::Text(text) => text,
-        Made::Nothing | Made::Removed => found,
+        Edited::Text(text) => text,
+        Edited::Nothing | Edited::Removed => found,
     };
     Encoded::of(&serde_json::from_str::<T>(text).ok()?, nested).ok()
 }

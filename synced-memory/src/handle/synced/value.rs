@@ -5,55 +5,55 @@ use std::fmt;
 use serde_json::Value;
 
 use super::Synced;
-use super::lookup::Name;
+use super::lookup::EntryKey;
 use crate::base::error::Result;
-use crate::handle::part::Part;
+use crate::handle::path::ValuePath;
 use crate::pending::outbox::Written;
-use crate::value::mutation::{Member, Place};
+use crate::value::mutation::{MemberName, PathSegment};
 
 mod sealed {
-    pub trait Sealed {}
-    impl Sealed for usize {}
-    impl Sealed for &str {}
-    impl Sealed for String {}
-    impl Sealed for &String {}
+    pub trait SealedIndex {}
+    impl SealedIndex for usize {}
+    impl SealedIndex for &str {}
+    impl SealedIndex for String {}
+    impl SealedIndex for &String {}
 }
 
 /// What a [`serde_json::Value`] is indexed by: a `usize` in a list, a string in an object.
-pub trait ValueIndex: sealed::Sealed {
+pub trait ValueIndex: sealed::SealedIndex {
     #[doc(hidden)]
-    fn into_place(self) -> AnyPlace;
+    fn into_place(self) -> AnySegment;
 }
 
 #[doc(hidden)]
-pub struct AnyPlace(Place);
+pub struct AnySegment(PathSegment);
 
-impl fmt::Debug for AnyPlace {
+impl fmt::Debug for AnySegment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
     }
 }
 
 impl ValueIndex for usize {
-    fn into_place(self) -> AnyPlace {
-        AnyPlace(Place::Index(self))
+    fn into_place(self) -> AnySegment {
+        AnySegment(PathSegment::Index(self))
     }
 }
 
 impl ValueIndex for &str {
-    fn into_place(self) -> AnyPlace {
-        AnyPlace(Place::Member(Member::new(self)))
+    fn into_place(self) -> AnySegment {
+        AnySegment(PathSegment::Member(MemberName::new(self)))
     }
 }
 
 impl ValueIndex for String {
-    fn into_place(self) -> AnyPlace {
+    fn into_place(self) -> AnySegment {
         self.as_str().into_place()
     }
 }
 
 impl ValueIndex for &String {
-    fn into_place(self) -> AnyPlace {
+    fn into_place(self) -> AnySegment {
         self.as_str().into_place()
     }
 }
@@ -145,7 +145,7 @@ impl Synced<Value> {
         value: impl Into<Value>,
     ) -> Result<Option<Value>> {
         self.part().put(
-            &Name::plain(&name.into()),
+            &EntryKey::plain(&name.into()),
             &self.part().encode(&value.into())?,
         )
     }
@@ -159,11 +159,13 @@ impl Synced<Value> {
     /// answer within `timeout` and nothing was taken, `InDoubt` where nobody knows (it goes back by
     /// itself then), `Conflict` where others changed the list again and again.
     pub fn remove(&self, index: impl ValueIndex) -> Result<Option<Value>> {
-        let part: &Part = self.part();
+        let part: &ValuePath = self.part();
         match index.into_place().0 {
-            Place::Index(index) => part.take_element(|list| (index < list.len()).then_some(index)),
-            Place::Member(member) | Place::Entry(member, _) => {
-                part.remove_named(&Name::plain(&member.name))
+            PathSegment::Index(index) => {
+                part.take_element(|list| (index < list.len()).then_some(index))
+            }
+            PathSegment::Member(member) | PathSegment::Entry(member, _) => {
+                part.remove_named(&EntryKey::plain(&member.name))
             }
         }
     }

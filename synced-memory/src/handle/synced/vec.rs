@@ -7,26 +7,27 @@ use std::ops::RangeBounds;
 use serde::de::DeserializeOwned;
 
 use super::Synced;
-use super::lookup::Item;
+use super::lookup::NamedElement;
 use crate::base::error::Result;
-use crate::handle::part::{Back, Change, How, Part};
+use crate::handle::path::{How, PartChange, ReturnPath, ValuePath};
 use crate::handle::value::Value;
 use crate::pending::outbox::Written;
 use crate::value::mutation::{
-    Action, Element, Json, Misfit, Operation, Place, Seen, Step, element, elements,
+    Action, ApplyError, Element, Json, ObservedValue, Operation, PathSegment, PathStep, element,
+    elements,
 };
 
 const EMPTY: &str = "[]";
 
 fn removal(element: Element) -> Operation {
-    let seen = Seen::Content(element.content);
+    let seen = ObservedValue::Content(element.content);
     Operation {
-        path: vec![Step::Element(element)],
+        path: vec![PathStep::Element(element)],
         action: Action::Remove { seen },
     }
 }
 
-impl Part {
+impl ValuePath {
     /// Adds to the end of the list.
     pub(super) fn append(&self, items: &[Json]) -> Result<Written> {
         if items.is_empty() {
@@ -43,7 +44,7 @@ impl Part {
             let items = vec![item.clone()];
             let list = self.elements(found)?;
             Ok((
-                Change::one(match element(&list, index) {
+                PartChange::one(match element(&list, index) {
                     Some(before) => Action::InsertAt { before, items },
                     None => Action::Append { items },
                 }),
@@ -60,9 +61,9 @@ impl Part {
         let removed = self.record(How::Exact, Some(EMPTY), |spot| {
             let list = self.elements(spot.found)?;
             let Some(element) = pick(&list).and_then(|index| element(&list, index)) else {
-                return Ok((Change::Nothing, false));
+                return Ok((PartChange::Nothing, false));
             };
-            Ok((Change::Do(vec![removal(element)]), true))
+            Ok((PartChange::Do(vec![removal(element)]), true))
         })?;
         Ok(removed.0)
     }
@@ -77,7 +78,7 @@ impl Part {
             let mut list = self.elements(spot.found)?;
             let picked = pick(&list).and_then(|index| element(&list, index));
             let Some(picked) = picked else {
-                return Ok((Change::Nothing, None));
+                return Ok((PartChange::Nothing, None));
             };
             let text = list.remove(picked.index);
             let (taken, item) = (self.decode(text)?, self.item(text)?);
@@ -87,12 +88,12 @@ impl Part {
                 Some(before) => Action::InsertAt { before, items },
                 None => Action::Append { items },
             };
-            let back = Back::Anyway(Operation {
+            let back = ReturnPath::Anyway(Operation {
                 path: Vec::new(),
                 action,
             });
             Ok((
-                Change::Take {
+                PartChange::Take {
                     operations: vec![removal(picked)],
                     item,
                     back,
@@ -105,11 +106,11 @@ impl Part {
 
     /// A part of what is stored, as it is there.
     pub(super) fn item(&self, text: &str) -> Result<Json> {
-        Json::parse(text.to_owned()).map_err(|_| self.misfit(Misfit::Invalid))
+        Json::parse(text.to_owned()).map_err(|_| self.apply_error(ApplyError::Invalid))
     }
 
     pub(super) fn elements<'a>(&self, found: Option<&'a str>) -> Result<Vec<&'a str>> {
-        elements(found.unwrap_or(EMPTY)).map_err(|misfit| self.misfit(misfit))
+        elements(found.unwrap_or(EMPTY)).map_err(|error| self.apply_error(error))
     }
 
     pub(super) fn encode_all<T: Value>(
@@ -155,7 +156,7 @@ macro_rules! lists {
             /// The element at `index`, as a live view: it is whatever is at that index when it is
             /// used. Where nothing is, it reads as `Unset`.
             pub fn at(&self, index: usize) -> Synced<T> {
-                Synced::of(self.part().at(Place::Index(index)))
+                Synced::of(self.part().at(PathSegment::Index(index)))
             }
 
             /// Adds an element to the end.
@@ -212,7 +213,7 @@ macro_rules! lists {
             where
                 T: PartialEq,
             {
-                let item = Item::of(self.part(), item)?;
+                let item = NamedElement::of(self.part(), item)?;
                 self.part().remove_element(|list| item.position(list))
             }
 

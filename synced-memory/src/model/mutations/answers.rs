@@ -20,13 +20,13 @@ use super::kinds::Kind;
 use super::plainly::plainly;
 use super::reference::{Edit, Edits};
 use crate::backend::commit::{Attempt, Expects, Outcome, Sequence};
-use crate::backend::fault::{Fault, FaultKind};
-use crate::base::clock::Mono;
+use crate::backend::error::{BackendError, BackendErrorKind};
+use crate::base::clock::Monotonic;
 use crate::base::error::{ErrorKind, Result as Told};
 use crate::base::policy::WritePolicy;
 use crate::cache::Ticket;
 use crate::client::state::{Link, Request, State};
-use crate::pending::outbox::{Exact, Take, Tried, Written};
+use crate::pending::outbox::{Precondition, Take, Tried, Written};
 use crate::value::envelope::{Text, Unsealed};
 use crate::value::mutation::Mutation;
 
@@ -126,7 +126,7 @@ impl Rules for Book {
         log: &mut Log,
         attempt: &Attempt,
         drawn: &Rc<Drawn>,
-        mono: Mono,
+        mono: Monotonic,
     ) -> Check<Outcome> {
         let before = server.held(mono);
         let outcome = server.commit(attempt, None, mono)?;
@@ -197,7 +197,7 @@ impl Rules for Book {
         match self.lines.iter().position(|line| line.id == sequence) {
             Some(line) if self.lines[line].is_confirmed => self.give_up_confirmed(state, line),
             _ => {
-                state.outbox.promise(KEY, sequence);
+                state.outbox.report_queued(KEY, sequence);
                 self.promised(sequence)
             }
         }
@@ -214,7 +214,7 @@ impl Rules for Book {
         }
     }
 
-    fn drawn(&mut self, state: &State, batch: &[Attempt], mono: Mono) -> Check<Vec<Sequence>> {
+    fn drawn(&mut self, state: &State, batch: &[Attempt], mono: Monotonic) -> Check<Vec<Sequence>> {
         let withdrawn = self.take_drawn(state, batch, mono)?;
         hold!(
             self.lines.is_empty() || !batch.is_empty(),
@@ -228,7 +228,7 @@ impl Rules for Book {
         &mut self,
         state: &State,
         batch: &[Attempt],
-        mono: Mono,
+        mono: Monotonic,
     ) -> Check<Vec<Sequence>> {
         self.take_drawn(state, batch, mono)
     }
@@ -243,7 +243,7 @@ impl Rules for Book {
         &mut self,
         state: &State,
         (attempt, ticket): (&Attempt, Ticket),
-        answer: &Result<Outcome, Fault>,
+        answer: &Result<Outcome, BackendError>,
         held: Option<Held>,
     ) -> Check<Vec<Sequence>> {
         let sent = (attempt.sequence, ticket);
@@ -273,7 +273,7 @@ impl Rules for Book {
                 let shared = self.share_superseded(state, &line.skipped)?;
                 self.count(state, together(drawn.superseded, shared))?;
             }
-            Ok(Outcome::Already(found)) => {
+            Ok(Outcome::AlreadyApplied(found)) => {
                 let newer = line.calls.is_empty() && found.stamp() > attempt.stamp;
                 self.stored(&line)?;
                 self.count(state, if newer { Some(true) } else { None })?;
@@ -311,10 +311,10 @@ impl Rules for Book {
                     self.lines.push_front(line);
                 }
             }
-            Ok(Outcome::Forgotten(_)) => {
+            Ok(Outcome::RecordExpired(_)) => {
                 return Err(format!("rule 6: {} was forgotten", self.names(&line)));
             }
-            Err(fault) if fault.kind == FaultKind::Refused => {
+            Err(error) if error.kind == BackendErrorKind::Rejected => {
                 return self.given_up(&line, state, ErrorKind::Rejected);
             }
             Err(_) => self.lines.push_front(line),
@@ -364,7 +364,7 @@ impl Rules for Book {
         self.link = Link::Up;
     }
 
-    fn audit(&mut self, state: &State, _version: u64, mono: Mono) -> Check {
+    fn audit(&mut self, state: &State, _version: u64, mono: Monotonic) -> Check {
         hold!(
             state.link == self.link,
             "the link is {:?} instead of {:?}",
@@ -476,8 +476,8 @@ fn write(
             };
             let exact = match on {
                 On::Anything => None,
-                On::Places => Some(Exact::Places),
-                On::Whole => Some(Exact::Whole(view.stored.clone())),
+                On::Places => Some(Precondition::Places),
+                On::Whole => Some(Precondition::Whole(view.stored.clone())),
             };
             let is_compared = kind.is_closure();
             let record = if is_compared {

@@ -21,7 +21,7 @@ use super::kinds::Kind;
 use super::reference::Edits;
 use super::ways::{Rule, WAYS, Way, ways};
 use crate::backend::commit::Sequence;
-use crate::base::clock::{Mono, Stamp};
+use crate::base::clock::{Monotonic, Stamp};
 use crate::base::error::{Error, Result as Told};
 use crate::cache::Ticket;
 use crate::client::state::{Accepted, Link, State};
@@ -106,7 +106,7 @@ pub(super) struct Line {
     pub(super) returns: Option<Json>,
     /// The stamp of the newest write in it.
     pub(super) latest: u64,
-    pub(super) written: Mono,
+    pub(super) written: Monotonic,
 }
 
 /// What the server answered last.
@@ -210,7 +210,7 @@ impl Book {
         (kind, tries, confirmed): (Kind, u8, Option<Confirmed>),
         asked: Asked,
         (on, shown): (On, Option<Text>),
-        (accepted, mono): (Accepted, Mono),
+        (accepted, mono): (Accepted, Monotonic),
     ) -> Check {
         let Accepted {
             sequence: id,

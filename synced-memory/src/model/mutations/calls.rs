@@ -7,10 +7,10 @@ use super::kinds::Kind;
 use super::plainly::plainly;
 use super::reference::{Edit, Edits};
 use super::ways::{Rule, ways};
-use crate::handle::part::seen;
+use crate::handle::path::seen;
 use crate::value::mutation::{
-    Action, Amount, Content, Json, Operation, Place, Seen, Step, diff, element, elements, locate,
-    member, members,
+    Action, Amount, Content, Json, ObservedValue, Operation, PathSegment, PathStep, diff, element,
+    elements, locate, member, members,
 };
 
 /// A call as it is handed to the state.
@@ -67,14 +67,14 @@ impl Kind {
             Self::AddInMap(name, by) => {
                 // As `map.at(name).add(by)`: an entry that is not there is taken for zero.
                 let mut places = at(&["map", name]);
-                if let Some(Place::Member(last)) = places.last_mut() {
+                if let Some(PathSegment::Member(last)) = places.last_mut() {
                     last.origin = Some(json(&0.into()));
                 }
                 on.plain(&places, add(*by, LEAST, MOST))
             }
             Self::Age(by) => on.plain(&at(&["deep", "user", "age"]), add(*by, LEAST, MOST)),
             Self::Row(index, by) => {
-                let places = [at(&["rows"]), vec![Place::Index(*index)], at(&["v"])].concat();
+                let places = [at(&["rows"]), vec![PathSegment::Index(*index)], at(&["v"])].concat();
                 on.plain(&places, add(*by, LEAST, MOST))
             }
             Self::Role(item) => on.plain(
@@ -151,7 +151,7 @@ impl Kind {
                 })
             }
             Self::SetAt(index, item) => on.set(
-                &[at(&["list"]), vec![Place::Index(*index)]].concat(),
+                &[at(&["list"]), vec![PathSegment::Index(*index)]].concat(),
                 item,
                 On::Anything,
             ),
@@ -274,14 +274,14 @@ struct Recorder<'a> {
 
 /// A place in what is shown.
 struct Found {
-    path: Vec<Step>,
+    path: Vec<PathStep>,
     text: Option<String>,
     exists: bool,
-    seen: Seen,
+    seen: ObservedValue,
 }
 
 impl Recorder<'_> {
-    fn spot(&self, places: &[Place]) -> Option<Found> {
+    fn spot(&self, places: &[PathSegment]) -> Option<Found> {
         let spot = locate(self.shown, Some(self.origin), places).ok()?;
         let seen = seen(&spot);
         Some(Found {
@@ -292,21 +292,21 @@ impl Recorder<'_> {
         })
     }
 
-    fn plain(&self, places: &[Place], action: Action) -> Option<Recorded> {
+    fn plain(&self, places: &[PathSegment], action: Action) -> Option<Recorded> {
         Some(Recorded::Change(
             vec![below(&self.spot(places)?, action)],
             On::Anything,
         ))
     }
 
-    fn put(&self, places: &[Place], action: Action) -> Option<Recorded> {
+    fn put(&self, places: &[PathSegment], action: Action) -> Option<Recorded> {
         Some(Recorded::Change(
             vec![below(&self.spot(places)?, action)],
             On::Places,
         ))
     }
 
-    fn set(&self, places: &[Place], value: &Value, on: On) -> Option<Recorded> {
+    fn set(&self, places: &[PathSegment], value: &Value, on: On) -> Option<Recorded> {
         let spot = self.spot(places)?;
         Some(Recorded::Change(
             vec![below(
@@ -320,7 +320,7 @@ impl Recorder<'_> {
         ))
     }
 
-    fn removed(&self, places: &[Place]) -> Option<Recorded> {
+    fn removed(&self, places: &[PathSegment]) -> Option<Recorded> {
         let spot = self.spot(places)?;
         if !spot.exists {
             return Some(Recorded::Nothing);
@@ -337,8 +337,8 @@ impl Recorder<'_> {
         let Some(element) = pick(&list).and_then(|index| element(&list, index)) else {
             return Some(Recorded::Nothing);
         };
-        let seen = Seen::Content(element.content);
-        let path = [&spot.path[..], &[Step::Element(element)]].concat();
+        let seen = ObservedValue::Content(element.content);
+        let path = [&spot.path[..], &[PathStep::Element(element)]].concat();
         Some(Recorded::Change(
             vec![Operation {
                 path,
@@ -359,7 +359,7 @@ impl Recorder<'_> {
             Kind::EditRow(..) => self.difference(&places(&["rows"]), "rows", kind),
             Kind::Update(..) | Kind::Person(..) | Kind::Spend(_) => self.difference(&[], "", kind),
             Kind::Withdraw => Some(self.shown.map_or(Recorded::Nothing, |shown| {
-                let seen = Seen::Content(Content::of(shown));
+                let seen = ObservedValue::Content(Content::of(shown));
                 Recorded::Change(
                     vec![Operation {
                         path: Vec::new(),
@@ -373,7 +373,7 @@ impl Recorder<'_> {
     }
 
     /// What a closure makes of a place.
-    fn difference(&self, places: &[Place], name: &str, kind: &Kind) -> Option<Recorded> {
+    fn difference(&self, places: &[PathSegment], name: &str, kind: &Kind) -> Option<Recorded> {
         let spot = self.spot(places)?;
         let found = spot.text.as_deref()?;
         let before: Value = serde_json::from_str(found).ok()?;

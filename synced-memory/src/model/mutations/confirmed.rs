@@ -12,8 +12,8 @@ use super::fates::Skipped;
 use super::kinds::Kind;
 use super::reference::Edits;
 use crate::backend::commit::{Attempt, Expects, Outcome, Sequence, Writer};
-use crate::backend::fault::{Fault, FaultKind};
-use crate::base::clock::Mono;
+use crate::backend::error::{BackendError, BackendErrorKind};
+use crate::base::clock::Monotonic;
 use crate::base::error::{Error, ErrorKind};
 use crate::client::state::{Link, State};
 use crate::pending::outbox::{Entry, Written};
@@ -33,7 +33,7 @@ pub(super) struct Taken {
     pub(super) item: Json,
     /// What brings it back.
     pub(super) back: Edits,
-    pub(super) written: Mono,
+    pub(super) written: Monotonic,
     owner: Option<Owner>,
 }
 
@@ -49,7 +49,7 @@ enum Owner {
 }
 
 impl Taken {
-    pub(super) fn new(item: Json, back: Edits, written: Mono) -> Self {
+    pub(super) fn new(item: Json, back: Edits, written: Monotonic) -> Self {
         Self {
             item,
             back,
@@ -99,7 +99,7 @@ impl Book {
             );
         }
         let told = state
-            .withdraw(&KEY.into(), line.id, state.unavailable(KEY))
+            .withdraw(&KEY.into(), line.id, state.unavailable_error(KEY))
             .map(|error| error.kind());
         hold!(
             told == Some(expected),
@@ -204,7 +204,7 @@ impl Book {
         &mut self,
         line: &Line,
         state: &State,
-        mono: Mono,
+        mono: Monotonic,
     ) -> Check<bool> {
         if line.in_doubt {
             let is_too_old = line.written + TOMBSTONE_TTL <= mono;
@@ -230,12 +230,12 @@ impl Book {
         mut line: Line,
         state: &State,
         (attempt, drawn): (&Attempt, &Drawn),
-        answer: &Result<Outcome, Fault>,
+        answer: &Result<Outcome, BackendError>,
     ) -> Check {
         let is_asked = attempt.retry.is_some();
         match answer {
             Ok(Outcome::Applied { existed, .. }) => self.was_made(&line, state, Some(*existed)),
-            Ok(Outcome::Already(_)) => {
+            Ok(Outcome::AlreadyApplied(_)) => {
                 hold!(
                     is_asked,
                     "rule 6: {} was made before it was sent",
@@ -261,13 +261,13 @@ impl Book {
                 }
                 Ok(())
             }
-            Ok(Outcome::Forgotten(_)) => {
+            Ok(Outcome::RecordExpired(_)) => {
                 Err(format!("rule 6: {} was forgotten", self.names(&line)))
             }
-            Err(fault) if fault.kind == FaultKind::Refused && is_asked => {
+            Err(error) if error.kind == BackendErrorKind::Rejected && is_asked => {
                 self.stays_in_doubt(&line, state)
             }
-            Err(fault) if fault.kind == FaultKind::Refused => {
+            Err(error) if error.kind == BackendErrorKind::Rejected => {
                 self.told_error(&line, ErrorKind::Rejected)
             }
             Err(_) => {

@@ -10,8 +10,8 @@ use std::sync::LazyLock;
 
 use serde_json::{Value, json};
 
-use crate::value::mutation::{Encoded, Json, Member, Place};
-use crate::value::shape::{Children, Field, Shape};
+use crate::value::mutation::{Encoded, Json, MemberName, PathSegment};
+use crate::value::shape::{Children, Shape, ShapeField};
 
 /// What an unset document is taken for.
 pub(super) static DEFAULT: LazyLock<Value> = LazyLock::new(|| {
@@ -35,7 +35,7 @@ pub(super) fn as_json(value: &Value) -> Json {
 }
 
 /// A place by the names on the way there; each knows what it is taken for where it is missing.
-pub(super) fn places(names: &[&str]) -> Vec<Place> {
+pub(super) fn places(names: &[&str]) -> Vec<PathSegment> {
     let mut default = Some(&*DEFAULT);
     names
         .iter()
@@ -43,9 +43,9 @@ pub(super) fn places(names: &[&str]) -> Vec<Place> {
             default = default.and_then(|default| default.get(*name));
             // A name and the entries of a map have no default.
             let origin = default.filter(|default| !default.is_string()).map(as_json);
-            Place::Member(Member {
+            PathSegment::Member(MemberName {
                 origin,
-                ..Member::new(name)
+                ..MemberName::new(name)
             })
         })
         .collect()
@@ -75,7 +75,7 @@ fn written(name: &str, value: &Value) -> (String, Shape) {
                     let (text, shape) = written(name, member);
                     (
                         format!("\"{name}\":{text}"),
-                        (Field { name, aliases: &[] }, shape),
+                        (ShapeField { name, aliases: &[] }, shape),
                     )
                 })
                 .unzip();

@@ -14,11 +14,11 @@ use super::document::read_same;
 use super::fates::Skipped;
 use super::kinds::Kind;
 use super::ways::Way;
-use crate::backend::commit::{Attempt, Change, Expects, Sequence};
-use crate::base::clock::Mono;
+use crate::backend::commit::{Attempt, Expects, KeyChange, Sequence};
+use crate::base::clock::Monotonic;
 use crate::base::error::{Error, ErrorKind};
 use crate::client::state::State;
-use crate::pending::outbox::Letter;
+use crate::pending::outbox::LetterRecord;
 use crate::pending::outbox::Written;
 use crate::value::envelope::{self, Text};
 
@@ -28,7 +28,7 @@ impl Book {
         &mut self,
         state: &State,
         batch: &[Attempt],
-        mono: Mono,
+        mono: Monotonic,
     ) -> Check<Vec<Sequence>> {
         let mut withdrawn = Vec::new();
         let mut superseded = Some(false);
@@ -52,7 +52,7 @@ impl Book {
         &mut self,
         mut line: Line,
         state: &State,
-        mono: Mono,
+        mono: Monotonic,
         (withdrawn, superseded): (&mut Vec<Sequence>, &mut Option<bool>),
     ) -> Check {
         if line.assignment.is_none() && line.calls.is_empty() && !line.is_vague {
@@ -203,7 +203,7 @@ impl Book {
     /// Calls of this entry that do not apply are set aside, where nobody waits for them; the others
     /// go on.
     fn part_set_aside(&mut self, line: &mut Line, state: &State) -> Check {
-        let of_line = |record: &&Letter| record.stamp.get() == line.latest;
+        let of_line = |record: &&LetterRecord| record.stamp.get() == line.latest;
         let Some(record) = state.letters.get(self.aside).filter(of_line) else {
             return Ok(());
         };
@@ -316,7 +316,7 @@ impl Book {
             .as_ref()
             .filter(|(_, call)| calls.contains(call))
         {
-            let own = record.assignment.as_ref().and_then(Change::own_value);
+            let own = record.assignment.as_ref().and_then(KeyChange::own_value);
             let own =
                 own.map(|own| serde_json::from_str::<Value>(own.as_str()).expect("it is JSON"));
             hold!(
@@ -354,8 +354,8 @@ impl Book {
 
     fn drawn_of(&self, line: &mut Line, attempt: &Attempt) -> Check<Drawn> {
         let after = match &attempt.change {
-            Change::Put { envelope, .. } => value_of(Some(envelope)),
-            Change::Delete => None,
+            KeyChange::Put { envelope, .. } => value_of(Some(envelope)),
+            KeyChange::Delete => None,
         };
         let before = self.slot.value.clone();
         let mut drawn = Drawn {

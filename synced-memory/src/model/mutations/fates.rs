@@ -11,7 +11,7 @@ use super::reference::Edits;
 use super::ways::Way;
 use crate::client::state::State;
 use crate::pending::outbox::Entry;
-use crate::pending::outbox::Letter;
+use crate::pending::outbox::LetterRecord;
 use crate::value::mutation::Mutation;
 
 /// Calls that were skipped.
@@ -212,8 +212,9 @@ impl Book {
                 .of(KEY)
                 .find(|entry| entry.id == line.id)
                 .map(stamps);
-            let of_line =
-                |record: &&Letter| fate == Fate::SetAside && record.stamp.get() == line.latest;
+            let of_line = |record: &&LetterRecord| {
+                fate == Fate::SetAside && record.stamp.get() == line.latest
+            };
             let record = state.letters.get(self.aside).filter(of_line);
             let is_told = |edits: &Edits| {
                 record.is_some_and(|record| record.changes().contains(&json!(edits.operations)))
@@ -270,7 +271,7 @@ impl Book {
             return Ok(());
         };
         if fate == Fate::SetAside {
-            let of_line = |record: &&Letter| {
+            let of_line = |record: &&LetterRecord| {
                 record.stamp.get() == line.latest && record.changes().len() == taken.len()
             };
             let is_told = state

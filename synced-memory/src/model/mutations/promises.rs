@@ -9,11 +9,11 @@ use crate::backend::commit::Outcome;
 use crate::base::error::ErrorKind;
 use crate::base::policy::WritePolicy;
 use crate::client::state::{Accepted, Request};
-use crate::pending::outbox::{Exact, Written};
+use crate::pending::outbox::{Precondition, Written};
 use crate::value::envelope;
 use crate::value::mutation::{
-    Action, Content, Json, Made, Member, Mutation, Operation, Place, Seen, Step, diff, element,
-    elements, locate,
+    Action, Content, Edited, Json, MemberName, Mutation, ObservedValue, Operation, PathSegment,
+    PathStep, diff, element, elements, locate,
 };
 
 fn text(text: &str) -> Json {
@@ -24,8 +24,8 @@ fn text(text: &str) -> Json {
 fn call(
     process: &mut Process,
     origin: &str,
-    places: &[Place],
-    exact: Option<Exact>,
+    places: &[PathSegment],
+    exact: Option<Precondition>,
     action: Action,
 ) {
     let shown = value(process);
@@ -55,7 +55,7 @@ fn update(process: &mut Process, change: impl FnOnce(Option<Value>) -> Option<Va
             &[],
         )
     } else {
-        let seen = Seen::Content(Content::of(shown.as_str()));
+        let seen = ObservedValue::Content(Content::of(shown.as_str()));
         vec![Operation {
             path: Vec::new(),
             action: Action::Remove { seen },
@@ -65,7 +65,7 @@ fn update(process: &mut Process, change: impl FnOnce(Option<Value>) -> Option<Va
     let _accepted = process.write(Request::Mutate {
         mutation,
         ttl: None,
-        exact: Some(Exact::Whole(view.stored)),
+        exact: Some(Precondition::Whole(view.stored)),
         take: None,
     });
 }
@@ -90,7 +90,7 @@ fn both_know(document: &str) -> (Server, Process, Process) {
         None,
         Action::Set {
             value: text(document),
-            seen: Seen::Absent,
+            seen: ObservedValue::Absent,
         },
     );
     process.deliver(&mut server);
@@ -110,8 +110,8 @@ fn value(process: &Process) -> Option<String> {
     value.map(|value| value.as_str().to_owned())
 }
 
-fn member(name: &str) -> Place {
-    Place::Member(Member::new(name))
+fn member(name: &str) -> PathSegment {
+    PathSegment::Member(MemberName::new(name))
 }
 
 /// Rule 5: a mutation starts from what a read of an unset key returns, and so does a removal.
@@ -121,16 +121,16 @@ fn an_element_of_the_default_can_be_removed() {
     let default = "[1,2]";
     let first = element(&elements(default).unwrap(), 0).unwrap();
     let operations = vec![Operation {
-        path: vec![Step::Element(first)],
+        path: vec![PathStep::Element(first)],
         action: Action::Remove {
-            seen: Seen::Content(first.content),
+            seen: ObservedValue::Content(first.content),
         },
     }];
     let mutation = Mutation::new(Some(text(default)), operations);
     let _accepted = process.write(Request::Mutate {
         mutation,
         ttl: None,
-        exact: Some(Exact::Places),
+        exact: Some(Precondition::Places),
         take: None,
     });
     assert_eq!(value(&process).as_deref(), Some("[2]"));
@@ -150,28 +150,28 @@ fn of_two_assignments_to_an_element_of_the_default_the_later_one_follows_that_el
         (Server::new(), Process::connected(1), Process::connected(2));
     let set = |value: &str, saw: &str| Action::Set {
         value: text(value),
-        seen: Seen::Content(Content::of(saw)),
+        seen: ObservedValue::Content(Content::of(saw)),
     };
     let default = r#"["a","b","a"]"#;
     process.lose_the_connection();
     call(
         &mut process,
         default,
-        &[Place::Index(0)],
+        &[PathSegment::Index(0)],
         None,
         set(r#""b""#, r#""a""#),
     );
     call(
         &mut process,
         default,
-        &[Place::Index(0)],
+        &[PathSegment::Index(0)],
         None,
         set(r#""c""#, r#""b""#),
     );
     assert_eq!(value(&process).as_deref(), Some(r#"["c","b","a"]"#));
     let theirs = Action::Set {
         value: text(r#"["b",30,"a","a"]"#),
-        seen: Seen::Absent,
+        seen: ObservedValue::Absent,
     };
     call(&mut other, "[]", &[], None, theirs);
     other.deliver(&mut server);
@@ -190,32 +190,32 @@ fn of_two_assignments_to_an_element_that_is_gone_by_then_the_later_one_is_set_as
         (Server::new(), Process::connected(1), Process::connected(2));
     let set = |value: &str, saw: &str| Action::Set {
         value: text(value),
-        seen: Seen::Content(Content::of(saw)),
+        seen: ObservedValue::Content(Content::of(saw)),
     };
     let list = || {
-        Place::Member(Member {
+        PathSegment::Member(MemberName {
             origin: Some(text(r#"["a","b","a"]"#)),
-            ..Member::new("list")
+            ..MemberName::new("list")
         })
     };
     process.lose_the_connection();
     call(
         &mut process,
         "{}",
-        &[list(), Place::Index(2)],
+        &[list(), PathSegment::Index(2)],
         None,
         set(r#""c""#, r#""a""#),
     );
     call(
         &mut process,
         "{}",
-        &[list(), Place::Index(2)],
+        &[list(), PathSegment::Index(2)],
         None,
         set(r#""d""#, r#""c""#),
     );
     let theirs = Action::Set {
         value: text(r#"["x","c","b","a","c"]"#),
-        seen: Seen::Absent,
+        seen: ObservedValue::Absent,
     };
     call(&mut other, "{}", &[member("list")], None, theirs);
     other.deliver(&mut server);
@@ -243,9 +243,9 @@ fn a_change_that_made_what_another_one_changes_is_not_replaced() {
     let mut process = Process::connected(1);
     process.lose_the_connection();
     let map = || {
-        Place::Member(Member {
+        PathSegment::Member(MemberName {
             origin: Some(text("{}")),
-            ..Member::new("map")
+            ..MemberName::new("map")
         })
     };
     call(
@@ -256,13 +256,13 @@ fn a_change_that_made_what_another_one_changes_is_not_replaced() {
         Action::SetIfAbsent { value: text("1") },
     );
     let path = ["map", "k"]
-        .map(|name| Step::Member(Member::new(name)))
+        .map(|name| PathStep::Member(MemberName::new(name)))
         .to_vec();
     let update = Operation {
         path,
         action: Action::Set {
             value: text("2"),
-            seen: Seen::Absent,
+            seen: ObservedValue::Absent,
         },
     };
     let mutation = Mutation::new(Some(text("{}")), vec![update]);
@@ -272,7 +272,7 @@ fn a_change_that_made_what_another_one_changes_is_not_replaced() {
         exact: None,
         take: None,
     });
-    let seen = Seen::Content(Content::of("1"));
+    let seen = ObservedValue::Content(Content::of("1"));
     call(
         &mut process,
         "{}",
@@ -295,24 +295,24 @@ fn an_entry_that_went_with_its_key_was_removed_by_nobody_else() {
         (Server::new(), Process::connected(1), Process::connected(2));
     let set = Action::Set {
         value: text("1"),
-        seen: Seen::Absent,
+        seen: ObservedValue::Absent,
     };
     call(&mut process, "{}", &[member("a")], None, set);
     process.deliver(&mut server);
     let _delete = other.write(Request::Delete);
     other.deliver(&mut server);
     let remove = Action::Remove {
-        seen: Seen::Content(Content::of("1")),
+        seen: ObservedValue::Content(Content::of("1")),
     };
     let operations = vec![Operation {
-        path: vec![Step::Member(Member::new("a"))],
+        path: vec![PathStep::Member(MemberName::new("a"))],
         action: remove,
     }];
     let mutation = Mutation::new(Some(text("{}")), operations);
     let mut accepted = process.write(Request::Mutate {
         mutation,
         ttl: None,
-        exact: Some(Exact::Places),
+        exact: Some(Precondition::Places),
         take: None,
     });
     process.deliver(&mut server);
@@ -363,11 +363,11 @@ fn what_a_closure_removes_from_a_default_is_removed() {
     let applied = crate::value::mutation::apply(
         Some(stored),
         &mutation,
-        crate::value::mutation::Rule::Latest,
+        crate::value::mutation::ConflictRule::Latest,
     );
     assert_eq!(
         applied.made,
-        Made::Text(r#"{"deep":{"user":{"age":1}}}"#.to_owned())
+        Edited::Text(r#"{"deep":{"user":{"age":1}}}"#.to_owned())
     );
 }
 
@@ -473,7 +473,7 @@ fn of_two_closures_on_a_list_each_names_its_elements_in_what_it_saw() {
     update(&mut process, set("/list", json!(["a", "a", "b", "b"])));
     let theirs = Action::Set {
         value: text(r#"["b",20,"a","a"]"#),
-        seen: Seen::Absent,
+        seen: ObservedValue::Absent,
     };
     call(&mut other, "{}", &[member("list")], None, theirs);
     other.deliver(&mut server);

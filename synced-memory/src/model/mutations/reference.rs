@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::aims::{Aim, aims};
 use super::compared::is_state;
-use crate::value::mutation::{Action, Amount, Operation, Seen};
+use crate::value::mutation::{Action, Amount, ObservedValue, Operation};
 
 #[derive(Debug, Clone)]
 pub(super) enum Step {
@@ -156,7 +156,7 @@ impl There {
 impl Edit {
     /// What an operation says, which was recorded on `now`.
     pub(super) fn of(operation: &Operation, now: Option<&Value>, origin: Option<&Value>) -> Self {
-        use crate::value::mutation::Step as Said;
+        use crate::value::mutation::PathStep as Said;
         let parse = |json: &crate::value::mutation::Json| {
             serde_json::from_str::<Value>(json.as_str()).expect("it is JSON")
         };
@@ -192,7 +192,7 @@ impl Edit {
         }
         // Whether something was there says the operation: what a default holds may count as seen or
         // not.
-        let seen = |seen: &Seen| here.clone().filter(|_| *seen != Seen::Absent);
+        let seen = |seen: &ObservedValue| here.clone().filter(|_| *seen != ObservedValue::Absent);
         let act = match &operation.action {
             Action::Set { value, seen: saw } => Act::Set {
                 value: parse(value),

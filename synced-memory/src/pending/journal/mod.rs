@@ -12,14 +12,14 @@
 mod file;
 mod record;
 
-pub(crate) use record::{Ends, Kept, Origin, Record};
+pub(crate) use record::{ClockOrigin, Ends, JournalRecord, LeftBehind};
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 
 use crate::backend::commit::{Sequence, Writer};
 use crate::base::error::{Error, ErrorKind, Result};
-use crate::pending::outbox::Letter;
+use crate::pending::outbox::LetterRecord;
 use file::{Frames, JournalFile};
 use record::Replayed;
 
@@ -42,14 +42,14 @@ pub(crate) struct Journal {
     file: JournalFile,
     target: String,
     durability: Durability,
-    pub(crate) origin: Origin,
+    pub(crate) origin: ClockOrigin,
     /// So many bytes in it are of dead letters.
     letters: u64,
 }
 
 /// Where a journal is to be, and how safe.
 #[derive(Debug, Clone)]
-pub(crate) struct Place {
+pub(crate) struct JournalConfig {
     pub(crate) directory: PathBuf,
     pub(crate) target: String,
     pub(crate) durability: Durability,
@@ -66,8 +66,8 @@ impl fmt::Debug for Journal {
 /// What processes that are gone have left behind.
 #[derive(Debug, Default)]
 pub(crate) struct Adopted {
-    pub(crate) kept: Vec<Kept>,
-    pub(crate) letters: Vec<Letter>,
+    pub(crate) kept: Vec<LeftBehind>,
+    pub(crate) letters: Vec<LetterRecord>,
     /// The files that are to go once everything in them is in this memory's own journal.
     files: Vec<JournalFile>,
     /// What was wrong with them.
@@ -81,8 +81,12 @@ impl Journal {
     /// # Errors
     ///
     /// `Journal` where the directory cannot be used.
-    pub(crate) fn open(place: Place, writer: Writer, origin: Origin) -> Result<(Self, Adopted)> {
-        let Place {
+    pub(crate) fn open(
+        place: JournalConfig,
+        writer: Writer,
+        origin: ClockOrigin,
+    ) -> Result<(Self, Adopted)> {
+        let JournalConfig {
             directory,
             target,
             durability,
@@ -94,7 +98,7 @@ impl Journal {
             adopted.add(&path, &target, origin);
         }
         let path = directory.join(format!("{writer:016x}.{EXTENSION}"));
-        let file = JournalFile::create(&path, &Record::header(&target))
+        let file = JournalFile::create(&path, &JournalRecord::header(&target))
             .map_err(|error| failed(&path, &error))?;
         Ok((
             Self {
@@ -113,13 +117,13 @@ impl Journal {
     /// # Errors
     ///
     /// `Journal`: it is not there, and what was there before is.
-    pub(crate) fn append(&mut self, record: &Record<'_>) -> Result<()> {
-        let is_durable = self.durability == Durability::Fsync && record.is_promise();
+    pub(crate) fn append(&mut self, record: &JournalRecord<'_>) -> Result<()> {
+        let is_durable = self.durability == Durability::Fsync && record.is_queued();
         let frame = record.encoded();
         self.file
             .append(&frame, is_durable)
             .map_err(|error| failed(self.file.path(), &error))?;
-        if matches!(record, Record::Aside(_)) {
+        if matches!(record, JournalRecord::Aside(_)) {
             self.letters += frame.len() as u64;
         }
         Ok(())
@@ -136,18 +140,21 @@ impl Journal {
     /// # Errors
     ///
     /// `Journal`: it is as it was.
-    pub(crate) fn rewrite<'a>(&mut self, records: impl Iterator<Item = Record<'a>>) -> Result<()> {
+    pub(crate) fn rewrite<'a>(
+        &mut self,
+        records: impl Iterator<Item = JournalRecord<'a>>,
+    ) -> Result<()> {
         let mut letters = 0;
         let records = records.map(|record| {
             let frame = record.encoded();
-            letters += if matches!(record, Record::Aside(_)) {
+            letters += if matches!(record, JournalRecord::Aside(_)) {
                 frame.len() as u64
             } else {
                 0
             };
             frame
         });
-        let frames = std::iter::once(Record::header(&self.target)).chain(records);
+        let frames = std::iter::once(JournalRecord::header(&self.target)).chain(records);
         let durable = self.durability == Durability::Fsync;
         self.file
             .rewrite(frames, durable)
@@ -171,7 +178,7 @@ impl Adopted {
     }
 
     /// Takes in the journal at `path`, unless somebody uses it, or it is for another target.
-    fn add(&mut self, path: &Path, target: &str, origin: Origin) {
+    fn add(&mut self, path: &Path, target: &str, origin: ClockOrigin) {
         let Some(file) = JournalFile::adopt(path) else {
             return;
         };
@@ -180,7 +187,7 @@ impl Adopted {
             Err(error) => return self.report(failed(path, &error)),
         };
         let Frames { mut whole, damaged } = frames;
-        if whole.is_empty() || !Record::is_header(&whole.remove(0), target) {
+        if whole.is_empty() || !JournalRecord::is_header(&whole.remove(0), target) {
             if damaged == 0 && whole.is_empty() && file.len() == 0 {
                 // Its process ended before it wrote anything.
                 file.remove();
@@ -248,4 +255,4 @@ fn failed(path: &Path, error: &std::io::Error) -> Error {
 }
 
 /// The number of an entry, and whose it is: what stays the same when another process takes it over.
-pub(crate) type Name = (Writer, Sequence);
+pub(crate) type EntryName = (Writer, Sequence);

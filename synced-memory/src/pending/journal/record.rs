@@ -12,12 +12,14 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::Name;
-use crate::backend::commit::{Change, Sequence, TimeToLive, Writer};
-use crate::base::clock::{Mono, Stamp};
+use super::EntryName;
+use crate::backend::commit::{KeyChange, Sequence, TimeToLive, Writer};
+use crate::base::clock::{Monotonic, Stamp};
 use crate::base::error::{Error, ErrorKind};
 use crate::cache::{Base, Ticket};
-use crate::pending::outbox::{Entry, Letter, Outbox, Promised, Take, Tried, What, Write};
+use crate::pending::outbox::{
+    Entry, LetterRecord, Outbox, QueuedWrite, Take, Tried, Write, WriteKind,
+};
 use crate::value::envelope::Unsealed;
 use crate::value::mutation::{Json, Mutation, Operation};
 
@@ -29,23 +31,23 @@ const FIRST: u32 = 1;
 /// What happened to a write.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum Record<'a> {
+pub(crate) enum JournalRecord<'a> {
     /// It was queued: behind the earlier ones to its key, or made part of the last of them.
     Wrote {
         after: Sequence,
         writer: Writer,
-        write: Written<'a>,
+        write: JournalledWrite<'a>,
         #[serde(skip_serializing_if = "Option::is_none", default)]
         ends: Option<Ends>,
     },
     /// So it stands now.
-    Stands(Standing<'a>),
+    Stands(EntryState<'a>),
     /// It is about to be sent for the first time.
-    Sent(Name),
+    Sent(EntryName),
     /// It was answered for, or became a dead letter.
-    Done(Name),
+    Done(EntryName),
     /// A dead letter.
-    Aside(Aside<'a>),
+    Aside(JournalledLetter<'a>),
     /// The dead letter with this id was retried or forgotten.
     Ended(u64),
     /// All dead letters until now were forgotten.
@@ -57,16 +59,16 @@ pub(crate) enum Record<'a> {
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Ends {
     /// A taken element: the write brings it back.
-    Take(Name),
+    Take(EntryName),
     /// A dead letter: the write is its retry.
     Letter(u64),
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct Written<'a> {
+pub(crate) struct JournalledWrite<'a> {
     key: Cow<'a, str>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
-    assign: Option<Assigned<'a>>,
+    assign: Option<JournalledAssignment<'a>>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     mutate: Option<Cow<'a, Mutation>>,
     /// What it takes, or brings back.
@@ -80,16 +82,16 @@ pub(crate) struct Written<'a> {
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-enum Assigned<'a> {
+enum JournalledAssignment<'a> {
     Envelope(Cow<'a, str>),
     Delete,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct Standing<'a> {
-    name: Name,
+pub(crate) struct EntryState<'a> {
+    name: EntryName,
     refused_retries: u64,
-    write: Written<'a>,
+    write: JournalledWrite<'a>,
     /// It is asked for, and never made again.
     #[serde(skip_serializing_if = "std::ops::Not::not", default)]
     confirmed: bool,
@@ -104,7 +106,7 @@ pub(crate) struct Standing<'a> {
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct Aside<'a> {
+pub(crate) struct JournalledLetter<'a> {
     key: Cow<'a, str>,
     /// What the first form knew of it.
     #[serde(skip_serializing_if = "Option::is_none", default)]
@@ -114,7 +116,7 @@ pub(crate) struct Aside<'a> {
     #[serde(default)]
     id: u64,
     #[serde(skip_serializing_if = "Option::is_none", default)]
-    assign: Option<Assigned<'a>>,
+    assign: Option<JournalledAssignment<'a>>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     mutate: Option<Cow<'a, Mutation>>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
@@ -130,36 +132,36 @@ pub(crate) struct Aside<'a> {
 }
 
 #[derive(Serialize, Deserialize, PartialEq)]
-struct Header<'a> {
+struct JournalHeader<'a> {
     synced_memory_journal: u32,
     target: Cow<'a, str>,
 }
 
 /// When this process's monotonic clock was at zero, in ns since 1970.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Origin(pub(crate) u64);
+pub(crate) struct ClockOrigin(pub(crate) u64);
 
-impl Origin {
-    fn wall(self, mono: Mono) -> u64 {
+impl ClockOrigin {
+    fn wall(self, mono: Monotonic) -> u64 {
         self.0
             .saturating_add(u64::try_from(mono.as_nanos()).unwrap_or(u64::MAX))
     }
 
-    fn mono(self, wall: u64) -> Mono {
+    fn mono(self, wall: u64) -> Monotonic {
         Duration::from_nanos(wall.saturating_sub(self.0))
     }
 }
 
 /// A write that a process has left behind.
 #[derive(Debug)]
-pub(crate) struct Kept {
+pub(crate) struct LeftBehind {
     pub(crate) key: Arc<str>,
     pub(crate) entry: Entry,
 }
 
-impl<'a> Record<'a> {
+impl<'a> JournalRecord<'a> {
     pub(super) fn header(target: &str) -> Vec<u8> {
-        encoded(&Header {
+        encoded(&JournalHeader {
             synced_memory_journal: VERSION,
             target: target.into(),
         })
@@ -167,7 +169,7 @@ impl<'a> Record<'a> {
 
     /// Whether a journal that begins so can be read, and is for this target.
     pub(super) fn is_header(frame: &[u8], target: &str) -> bool {
-        serde_json::from_slice::<Header<'_>>(frame).is_ok_and(|header| {
+        serde_json::from_slice::<JournalHeader<'_>>(frame).is_ok_and(|header| {
             (FIRST..=VERSION).contains(&header.synced_memory_journal) && header.target == target
         })
     }
@@ -178,18 +180,18 @@ impl<'a> Record<'a> {
         key: &'a str,
         write: &'a Write,
         ends: Option<Ends>,
-        origin: Origin,
+        origin: ClockOrigin,
     ) -> Self {
         let (assign, mutate) = match &write.what {
-            What::Assign(change) => (Some(Assigned::of(change)), None),
-            What::Mutate(mutation) => (None, Some(Cow::Borrowed(mutation))),
+            WriteKind::Assign(change) => (Some(JournalledAssignment::of(change)), None),
+            WriteKind::Mutate(mutation) => (None, Some(Cow::Borrowed(mutation))),
         };
         let (expires, at) = (
             write.expires.map(|expires| origin.wall(expires)),
             origin.wall(write.written),
         );
         let take = write.take.as_ref().map(Cow::Borrowed);
-        let write = Written {
+        let write = JournalledWrite {
             key: key.into(),
             assign,
             mutate,
@@ -207,13 +209,13 @@ impl<'a> Record<'a> {
     }
 
     /// How a write stands.
-    pub(crate) fn stands(key: &'a str, entry: &'a Entry, origin: Origin) -> Self {
-        Self::Stands(Standing {
+    pub(crate) fn of_state(key: &'a str, entry: &'a Entry, origin: ClockOrigin) -> Self {
+        Self::Stands(EntryState {
             name: entry.name(),
             refused_retries: entry.refused_retries(),
-            write: Written {
+            write: JournalledWrite {
                 key: key.into(),
-                assign: entry.assignment.as_ref().map(Assigned::of),
+                assign: entry.assignment.as_ref().map(JournalledAssignment::of),
                 mutate: entry.mutation.as_ref().map(Cow::Borrowed),
                 take: entry.take.as_ref().map(Cow::Borrowed),
                 stamp: entry.stamp,
@@ -229,13 +231,13 @@ impl<'a> Record<'a> {
         })
     }
 
-    pub(crate) fn letter(letter: &'a Letter) -> Self {
-        Self::Aside(Aside {
+    pub(crate) fn letter(letter: &'a LetterRecord) -> Self {
+        Self::Aside(JournalledLetter {
             key: Cow::Borrowed(&letter.key),
             value: None,
             changes: Vec::new(),
             id: letter.id,
-            assign: letter.assignment.as_ref().map(Assigned::of),
+            assign: letter.assignment.as_ref().map(JournalledAssignment::of),
             mutate: letter.mutation.as_ref().map(Cow::Borrowed),
             taken: letter.taken.as_ref().map(Cow::Borrowed),
             ttl: letter.ttl,
@@ -247,7 +249,7 @@ impl<'a> Record<'a> {
     }
 
     /// Whether something is promised that has to survive.
-    pub(super) fn is_promise(&self) -> bool {
+    pub(super) fn is_queued(&self) -> bool {
         matches!(self, Self::Wrote { .. } | Self::Stands(_) | Self::Aside(_))
     }
 
@@ -260,21 +262,21 @@ fn encoded<T: Serialize>(value: &T) -> Vec<u8> {
     serde_json::to_vec(value).expect("records have string keys and finite numbers")
 }
 
-impl<'a> Assigned<'a> {
-    fn of(change: &'a Change) -> Self {
+impl<'a> JournalledAssignment<'a> {
+    fn of(change: &'a KeyChange) -> Self {
         match change {
-            Change::Put { envelope, .. } => Self::Envelope(String::from_utf8_lossy(envelope)),
-            Change::Delete => Self::Delete,
+            KeyChange::Put { envelope, .. } => Self::Envelope(String::from_utf8_lossy(envelope)),
+            KeyChange::Delete => Self::Delete,
         }
     }
 
-    fn change(self) -> Change {
+    fn change(self) -> KeyChange {
         match self {
-            Self::Envelope(envelope) => Change::Put {
+            Self::Envelope(envelope) => KeyChange::Put {
                 envelope: Bytes::from(envelope.into_owned()),
                 ttl: TimeToLive::Keep,
             },
-            Self::Delete => Change::Delete,
+            Self::Delete => KeyChange::Delete,
         }
     }
 }
@@ -283,52 +285,52 @@ impl<'a> Assigned<'a> {
 #[derive(Debug, Default)]
 pub(super) struct Replayed {
     /// What is left to be sent, in order.
-    pub(super) kept: Vec<Kept>,
+    pub(super) kept: Vec<LeftBehind>,
     /// The dead letters that were neither retried nor forgotten.
-    pub(super) letters: Vec<Letter>,
+    pub(super) letters: Vec<LetterRecord>,
     /// How many of its records could not be read.
     pub(super) unread: usize,
 }
 
 /// What is left after these records.
-pub(super) fn replay(records: &[Vec<u8>], origin: Origin) -> Replayed {
+pub(super) fn replay(records: &[Vec<u8>], origin: ClockOrigin) -> Replayed {
     let mut outbox = Outbox::new(usize::MAX, 0);
     let mut keys = HashMap::new();
     let mut replayed = Replayed::default();
     for (place, record) in (1..).zip(records) {
-        match serde_json::from_slice::<Record<'_>>(record) {
-            Ok(Record::Aside(aside)) => replayed.letters.push(aside.into()),
-            Ok(Record::HandedOut) => replayed.letters.clear(),
-            Ok(Record::Ended(id)) => replayed.letters.retain(|letter| letter.id != id),
+        match serde_json::from_slice::<JournalRecord<'_>>(record) {
+            Ok(JournalRecord::Aside(aside)) => replayed.letters.push(aside.into()),
+            Ok(JournalRecord::HandedOut) => replayed.letters.clear(),
+            Ok(JournalRecord::Ended(id)) => replayed.letters.retain(|letter| letter.id != id),
             Ok(record) => {
-                if let Record::Wrote {
+                if let JournalRecord::Wrote {
                     ends: Some(Ends::Letter(id)),
                     ..
                 } = &record
                 {
                     replayed.letters.retain(|letter| letter.id != *id);
                 }
-                take_in(&mut outbox, &mut keys, record, place, origin);
+                replay_frame(&mut outbox, &mut keys, record, place, origin);
             }
             Err(_) => replayed.unread += 1,
         }
     }
     replayed.kept = outbox
         .into_entries()
-        .map(|(key, entry)| Kept { key, entry })
+        .map(|(key, entry)| LeftBehind { key, entry })
         .collect();
     replayed
 }
 
-impl From<Aside<'_>> for Letter {
-    fn from(aside: Aside<'_>) -> Self {
+impl From<JournalledLetter<'_>> for LetterRecord {
+    fn from(aside: JournalledLetter<'_>) -> Self {
         let kind = if aside.rejected {
             ErrorKind::Rejected
         } else {
             ErrorKind::Conflict
         };
         let stamp = Stamp::new(aside.stamp);
-        let first_value = aside.value.map(|value| Change::Put {
+        let first_value = aside.value.map(|value| KeyChange::Put {
             envelope: Unsealed::of_text(value.get()).seal(stamp),
             ttl: TimeToLive::Keep,
         });
@@ -347,7 +349,10 @@ impl From<Aside<'_>> for Letter {
                 aside.id
             },
             key: Arc::from(&*aside.key),
-            assignment: aside.assign.map(Assigned::change).or(first_value),
+            assignment: aside
+                .assign
+                .map(JournalledAssignment::change)
+                .or(first_value),
             mutation: aside.mutate.map(Cow::into_owned).or(first_mutation),
             taken: aside.taken.map(Cow::into_owned),
             stamp,
@@ -359,15 +364,15 @@ impl From<Aside<'_>> for Letter {
 }
 
 /// `keys`: where each write is. `place`: that of the record.
-fn take_in(
+fn replay_frame(
     outbox: &mut Outbox,
-    keys: &mut HashMap<Name, Arc<str>>,
-    record: Record<'_>,
+    keys: &mut HashMap<EntryName, Arc<str>>,
+    record: JournalRecord<'_>,
     place: Ticket,
-    origin: Origin,
+    origin: ClockOrigin,
 ) {
     match record {
-        Record::Wrote {
+        JournalRecord::Wrote {
             after,
             writer,
             write,
@@ -390,8 +395,8 @@ fn take_in(
                 }
             }
         }
-        Record::Stands(standing) => {
-            let Standing {
+        JournalRecord::Stands(standing) => {
+            let EntryState {
                 name,
                 refused_retries,
                 write,
@@ -408,10 +413,10 @@ fn take_in(
                 origin.mono(since),
                 first_tried.map(|tried| origin.mono(tried)),
             );
-            let entry = Promised {
+            let entry = QueuedWrite {
                 name,
                 refused_retries,
-                assignment: assign.map(Assigned::change),
+                assignment: assign.map(JournalledAssignment::change),
                 mutation: mutate.map(Cow::into_owned),
                 is_confirmed: confirmed,
                 take: take.map(Cow::into_owned),
@@ -427,26 +432,26 @@ fn take_in(
             outbox.put_in_place(&key, entry.into());
             keys.insert(name, key);
         }
-        Record::Sent(name) => {
+        JournalRecord::Sent(name) => {
             if let Some(entry) = keys.get(&name).and_then(|key| outbox.named(key, name)) {
                 entry.tried = Tried::Sent;
                 // Not before its last change.
                 entry.first_tried.get_or_insert(entry.written);
             }
         }
-        Record::Done(name) => {
+        JournalRecord::Done(name) => {
             if let Some(key) = keys.remove(&name) {
                 outbox.drop_named(&key, name);
             }
         }
-        Record::Aside(_) | Record::Ended(_) | Record::HandedOut => {}
+        JournalRecord::Aside(_) | JournalRecord::Ended(_) | JournalRecord::HandedOut => {}
     }
 }
 
-fn written(write: Written<'_>, is_retry: bool, origin: Origin) -> Option<Write> {
+fn written(write: JournalledWrite<'_>, is_retry: bool, origin: ClockOrigin) -> Option<Write> {
     let what = match (write.assign, write.mutate) {
-        (Some(assigned), _) => What::Assign(assigned.change()),
-        (None, Some(mutation)) => What::Mutate(mutation.into_owned()),
+        (Some(assigned), _) => WriteKind::Assign(assigned.change()),
+        (None, Some(mutation)) => WriteKind::Mutate(mutation.into_owned()),
         (None, None) => return None,
     };
     Some(Write {

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
 use super::answer::{Answer, Waiter, Written};
-use crate::backend::commit::{Change, Sequence, Writer};
-use crate::base::clock::{Mono, Stamp};
+use crate::backend::commit::{KeyChange, Sequence, Writer};
+use crate::base::clock::{Monotonic, Stamp};
 use crate::base::error::Result;
 use crate::cache::Ticket;
 use crate::value::envelope;
@@ -30,7 +30,7 @@ pub(crate) enum Tried {
 /// What a write was recorded on, whose caller waits to record it anew where something else is
 /// there.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Exact {
+pub(crate) enum Precondition {
     /// The whole of what is stored.
     Whole(Option<Bytes>),
     /// What its operations have seen at their places.
@@ -72,7 +72,7 @@ pub(crate) struct Entry {
     /// So many of its retries were refused.
     pub(super) refused_retries: u64,
     /// What replaces the value.
-    pub(crate) assignment: Option<Change>,
+    pub(crate) assignment: Option<KeyChange>,
     /// What changes the value that was assigned; where none was, the one that is there.
     pub(crate) mutation: Option<Mutation>,
     /// The stamp that it competes with.
@@ -80,7 +80,7 @@ pub(crate) struct Entry {
     /// The stamp of the newest write in it.
     pub(crate) latest: Stamp,
     /// What its caller recorded it on, and waits to record it anew where something else is there.
-    pub(crate) exact: Option<Exact>,
+    pub(crate) exact: Option<Precondition>,
     /// Its caller is told what has come of it, or that it was not made: it is never promised, and
     /// others see it once it was made.
     pub(crate) is_confirmed: bool,
@@ -98,19 +98,19 @@ pub(crate) struct Entry {
     /// What the backend had answered last when its mutation was recorded.
     pub(super) recorded_at: Ticket,
     /// When its time to live is over.
-    pub(crate) expires: Option<Mono>,
+    pub(crate) expires: Option<Monotonic>,
     /// It took the place of a delete that was not sent, or of a value whose time was over: the key
     /// keeps no time to live of before, and when its own is over the key is gone.
     pub(crate) replaces_nothing: bool,
     /// When the newest write in it was made.
-    pub(crate) written: Mono,
+    pub(crate) written: Monotonic,
     /// When the oldest write in it was made.
-    pub(crate) since: Mono,
+    pub(crate) since: Monotonic,
     /// No outage since it was written: where it meets a newer stamp it is stamped anew (rule 4).
     pub(crate) fresh: bool,
     pub(crate) tried: Tried,
     /// When it was first sent.
-    pub(crate) first_tried: Option<Mono>,
+    pub(crate) first_tried: Option<Monotonic>,
     /// An attempt with an unknown outcome was sent, and may yet arrive.
     pub(crate) was_in_doubt: bool,
     /// The attempt that is under way.
@@ -165,7 +165,7 @@ impl Entry {
     /// How many bytes it holds.
     pub(crate) fn size(&self) -> usize {
         let take = self.take.as_ref().map_or(0, Take::size);
-        self.assignment.as_ref().map_or(0, Change::size)
+        self.assignment.as_ref().map_or(0, KeyChange::size)
             + self.mutation.as_ref().map_or(0, Mutation::size)
             + take
     }
@@ -205,7 +205,7 @@ impl Entry {
     }
 
     /// Takes in that the attempt that was under way is not any more.
-    pub(crate) fn landed(&mut self) -> Option<Ticket> {
+    pub(crate) fn acknowledged(&mut self) -> Option<Ticket> {
         self.followers.clear();
         self.is_drawn = false;
         self.in_flight.take()
@@ -222,7 +222,7 @@ impl Entry {
     pub(crate) fn restamp(&mut self, stamp: Stamp) {
         self.stamp = stamp;
         self.latest = self.latest.max(stamp);
-        if let Some(Change::Put { envelope, .. }) = &mut self.assignment {
+        if let Some(KeyChange::Put { envelope, .. }) = &mut self.assignment {
             *envelope = envelope::restamped(envelope, stamp);
         }
     }
@@ -236,7 +236,7 @@ impl Entry {
     }
 
     /// Tells everybody who waits that the write stays queued.
-    pub(super) fn promise(&mut self) {
+    pub(super) fn set_reported(&mut self) {
         if !self.is_confirmed {
             self.exact = None;
             self.tell(&Ok(Answer::new(Written::Queued, self.existed)));
@@ -246,25 +246,25 @@ impl Entry {
 
 /// A write that was promised, as a journal holds it.
 #[derive(Debug)]
-pub(crate) struct Promised {
+pub(crate) struct QueuedWrite {
     pub(crate) name: (Writer, Sequence),
     pub(crate) refused_retries: u64,
-    pub(crate) assignment: Option<Change>,
+    pub(crate) assignment: Option<KeyChange>,
     pub(crate) mutation: Option<Mutation>,
     pub(crate) is_confirmed: bool,
     pub(crate) take: Option<Take>,
     pub(crate) is_retry: bool,
     pub(crate) stamp: Stamp,
     pub(crate) latest: Stamp,
-    pub(crate) expires: Option<Mono>,
+    pub(crate) expires: Option<Monotonic>,
     pub(crate) replaces_nothing: bool,
-    pub(crate) written: Mono,
-    pub(crate) since: Mono,
-    pub(crate) first_tried: Option<Mono>,
+    pub(crate) written: Monotonic,
+    pub(crate) since: Monotonic,
+    pub(crate) first_tried: Option<Monotonic>,
 }
 
-impl From<Promised> for Entry {
-    fn from(promised: Promised) -> Self {
+impl From<QueuedWrite> for Entry {
+    fn from(promised: QueuedWrite) -> Self {
         let (writer, sequence) = promised.name;
         Self {
             id: sequence,

@@ -1,17 +1,17 @@
 //! A write on its way into the outbox, and when it is made part of the one before it.
 
 use super::answer::Waiter;
-use super::entry::{Entry, Exact, Take, Tried};
-use crate::backend::commit::Change;
-use crate::base::clock::{Mono, Stamp};
+use super::entry::{Entry, Precondition, Take, Tried};
+use crate::backend::commit::KeyChange;
+use crate::base::clock::{Monotonic, Stamp};
 use crate::cache::Base;
 use crate::value::envelope::Text;
 use crate::value::mutation::{Mutation, Since, coalesce};
 
 /// What a write does.
 #[derive(Debug)]
-pub(crate) enum What {
-    Assign(Change),
+pub(crate) enum WriteKind {
+    Assign(KeyChange),
     Mutate(Mutation),
 }
 
@@ -19,16 +19,16 @@ pub(crate) enum What {
 #[derive(Debug)]
 #[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub(crate) struct Write {
-    pub(crate) what: What,
+    pub(crate) what: WriteKind,
     pub(crate) stamp: Stamp,
-    pub(crate) exact: Option<Exact>,
+    pub(crate) exact: Option<Precondition>,
     pub(crate) is_confirmed: bool,
     pub(crate) take: Option<Take>,
     /// It is the retry of a dead letter, and stays apart from other writes: whether it can be made
     /// part of one depends on who waits, which a journal does not know.
     pub(crate) is_retry: bool,
-    pub(crate) expires: Option<Mono>,
-    pub(crate) written: Mono,
+    pub(crate) expires: Option<Monotonic>,
+    pub(crate) written: Monotonic,
     pub(crate) fresh: bool,
     pub(crate) existed: bool,
     pub(crate) waiter: Option<Waiter>,
@@ -38,8 +38,8 @@ impl Write {
     pub(super) fn size(&self) -> usize {
         let take = self.take.as_ref().map_or(0, Take::size);
         take + match &self.what {
-            What::Assign(change) => change.size(),
-            What::Mutate(mutation) => mutation.size(),
+            WriteKind::Assign(change) => change.size(),
+            WriteKind::Mutate(mutation) => mutation.size(),
         }
     }
 }
@@ -83,7 +83,7 @@ impl Entry {
             *mutation = together;
             return Ok(());
         }
-        let own = self.assignment.as_ref().map(Change::own_value);
+        let own = self.assignment.as_ref().map(KeyChange::own_value);
         let since = match &own {
             Some(own) => Since::Unchanged(own.as_ref().map(Text::as_str)),
             None if is_only && self.recorded_at == base.ticket && !later.merges_anywhere() => {
@@ -103,15 +103,15 @@ pub(super) fn merge(
     is_only: bool,
 ) -> Result<(), Box<Write>> {
     let over = last.expires.is_some_and(|expires| expires <= write.written);
-    let is_delete = matches!(last.assignment, Some(Change::Delete)) && last.mutation.is_none();
+    let is_delete = matches!(last.assignment, Some(KeyChange::Delete)) && last.mutation.is_none();
     let inherited = inherited_expiry(last, &write);
     match write.what {
-        What::Assign(change) => {
+        WriteKind::Assign(change) => {
             last.assignment = Some(change);
             last.mutation = None;
             last.stamp = write.stamp;
         }
-        What::Mutate(mutation) => {
+        WriteKind::Mutate(mutation) => {
             // Where its time is over there is nothing any more that it could change.
             let taken = if over {
                 Err(mutation)
@@ -119,7 +119,7 @@ pub(super) fn merge(
                 last.take_mutation(mutation, base, is_only)
             };
             if let Err(mutation) = taken {
-                write.what = What::Mutate(mutation);
+                write.what = WriteKind::Mutate(mutation);
                 return Err(write);
             }
             if last.assignment.is_none() {
@@ -137,8 +137,8 @@ pub(super) fn merge(
 }
 
 /// A write without a time to live keeps the one of the write that it replaces.
-fn inherited_expiry(replaced: &Entry, write: &Write) -> Option<Mono> {
-    let keeps = !matches!(write.what, What::Assign(Change::Delete));
+fn inherited_expiry(replaced: &Entry, write: &Write) -> Option<Monotonic> {
+    let keeps = !matches!(write.what, WriteKind::Assign(KeyChange::Delete));
     replaced
         .expires
         .filter(|expires| keeps && *expires > write.written)

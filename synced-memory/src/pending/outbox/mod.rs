@@ -10,29 +10,29 @@
 //! - `journalled.rs`: what a journal asks of the outbox
 
 mod answer;
+mod dead_letter;
 mod entry;
 mod journalled;
-mod letter;
 mod merge;
 
 pub use answer::Written;
 pub(crate) use answer::{Again, Answer, Waiter};
+pub(crate) use dead_letter::LetterRecord;
 use entry::BOOKKEEPING;
-pub(crate) use entry::{Entry, Exact, NUMBERS, Promised, Take, Tried};
-pub(crate) use letter::Letter;
+pub(crate) use entry::{Entry, NUMBERS, Precondition, QueuedWrite, Take, Tried};
 use merge::merge;
-pub(crate) use merge::{What, Write};
+pub(crate) use merge::{Write, WriteKind};
 
 use std::collections::hash_map::Entry as Place;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::backend::commit::{Change, Sequence, Writer};
+use crate::backend::commit::{KeyChange, Sequence, Writer};
 use crate::base::clock::Stamp;
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::cache::Base;
-use crate::value::mutation::{Gone, Mutation};
+use crate::value::mutation::{Mutation, NotMade};
 
 /// What has become of a write that is to be withdrawn.
 #[derive(Debug)]
@@ -83,7 +83,7 @@ impl Outbox {
     ///
     /// `OutboxFull`.
     pub(crate) fn check(&self, key: &Arc<str>, write: &Write) -> Result<()> {
-        let replaced = matches!(write.what, What::Assign(_))
+        let replaced = matches!(write.what, WriteKind::Assign(_))
             .then(|| self.last(key).filter(|last| last.takes(write)))
             .flatten()
             .map_or(0, Entry::size);
@@ -129,8 +129,8 @@ impl Outbox {
         }
         self.last_sequence += NUMBERS;
         let (assignment, mutation) = match write.what {
-            What::Assign(change) => (Some(change), None),
-            What::Mutate(mutation) => (None, Some(mutation)),
+            WriteKind::Assign(change) => (Some(change), None),
+            WriteKind::Mutate(mutation) => (None, Some(mutation)),
         };
         let entry = Entry {
             id: self.last_sequence,
@@ -199,7 +199,7 @@ impl Outbox {
     }
 
     /// Puts a key back: its head is to be sent before those of other keys.
-    pub(crate) fn put_back(&mut self, key: Arc<str>) {
+    pub(crate) fn requeue(&mut self, key: Arc<str>) {
         if let Some(head) = self.head(&key) {
             head.is_drawn = false;
         }
@@ -230,7 +230,7 @@ impl Outbox {
     pub(crate) fn end(&mut self, key: &str) {
         if let Some(entry) = self.queues.get_mut(key).and_then(VecDeque::front_mut) {
             self.bytes -= entry.cost(key);
-            entry.assignment = Some(Change::Delete);
+            entry.assignment = Some(KeyChange::Delete);
             entry.mutation = None;
             entry.expires = None;
             self.bytes += entry.cost(key);
@@ -256,7 +256,7 @@ impl Outbox {
         &mut self,
         key: &str,
         first: usize,
-        gone: &mut Gone,
+        gone: &mut NotMade,
     ) -> Vec<(Mutation, Stamp, Option<Duration>)> {
         let mut taken = Vec::new();
         for entry in self.queues.get_mut(key).into_iter().flatten().skip(first) {
@@ -299,10 +299,10 @@ impl Outbox {
 
     /// Takes in that the connection is gone: whatever is under way has an unknown outcome, and goes
     /// first over the next one.
-    pub(crate) fn lose(&mut self) {
+    pub(crate) fn disconnected(&mut self) {
         for (key, queue) in &mut self.queues {
             if let Some(head) = queue.front_mut()
-                && head.landed().is_some()
+                && head.acknowledged().is_some()
             {
                 head.tried = Tried::InDoubt;
                 head.was_in_doubt = true;
@@ -310,15 +310,15 @@ impl Outbox {
                 self.ready.push_front(Arc::clone(key));
             }
         }
-        self.hold_back();
+        self.pause();
     }
 
     /// Takes in that the writes wait. Everybody who waits is told that the write is queued.
-    pub(crate) fn hold_back(&mut self) {
+    pub(crate) fn pause(&mut self) {
         for queue in self.queues.values_mut() {
             for entry in queue.iter_mut().filter(|entry| !entry.is_confirmed) {
                 entry.fresh = false;
-                entry.promise();
+                entry.set_reported();
             }
         }
     }
@@ -358,12 +358,12 @@ impl Outbox {
     }
 
     /// Tells those who wait for the entry of `key` with this sequence number that it stays queued.
-    pub(crate) fn promise(&mut self, key: &str, sequence: Sequence) {
+    pub(crate) fn report_queued(&mut self, key: &str, sequence: Sequence) {
         let queue = self.queues.get_mut(key);
         if let Some(entry) =
             queue.and_then(|queue| queue.iter_mut().find(|entry| entry.id == sequence))
         {
-            entry.promise();
+            entry.set_reported();
         }
     }
 

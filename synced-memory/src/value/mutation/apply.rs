@@ -3,15 +3,18 @@
 use std::borrow::Cow;
 use std::collections::HashSet;
 
-use super::element::Found;
+use super::element::ElementMatch;
 use super::text::{self, is_space, mismatch};
-use super::tree::{Effect, Node};
-use super::{Action, Amount, Call, Content, Json, Misfit, Mutation, Operation, Seen, Step};
+use super::tree::{Node, NodeEdit};
+use super::{
+    Action, Amount, ApplyError, Content, Json, Mutation, ObservedValue, Operation, PathStep,
+    RecordedCall,
+};
 use crate::base::clock::Stamp;
 
 /// Who wins where an assignment or a removal finds something else than it saw.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Rule {
+pub(crate) enum ConflictRule {
     /// The mutation is the latest: what it finds does not matter.
     Latest,
     /// What is there has this stamp, and a call that is older than that is superseded at such a
@@ -22,22 +25,22 @@ pub(crate) enum Rule {
     Exact,
 }
 
-impl Rule {
-    fn of(self, call: &Call) -> There {
+impl ConflictRule {
+    fn of(self, call: &RecordedCall) -> Comparison {
         match self {
-            _ if call.is_compared => There::Compared {
+            _ if call.is_compared => Comparison::Compared {
                 only_removes: call.only_removes(),
             },
-            Self::NewerWins(found) if found > call.stamp => There::Newer,
-            Self::Latest | Self::NewerWins(_) => There::Older,
-            Self::Exact => There::AsSeen,
+            Self::NewerWins(found) if found > call.stamp => Comparison::Newer,
+            Self::Latest | Self::NewerWins(_) => Comparison::Older,
+            Self::Exact => Comparison::AsSeen,
         }
     }
 }
 
 /// What is at the place of a call, compared with the call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum There {
+enum Comparison {
     Older,
     Newer,
     /// Or the call is superseded.
@@ -52,15 +55,15 @@ enum There {
 /// What a mutation made of a value.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Applied {
-    pub(crate) made: Made,
+    pub(crate) made: Edited,
     /// The calls that met something newer, by index, and were skipped.
     pub(crate) superseded: Vec<usize>,
     /// The calls that do not apply, by index, and were skipped.
-    pub(crate) misfits: Vec<(usize, Misfit)>,
+    pub(crate) failed: Vec<(usize, ApplyError)>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(crate) enum Made {
+pub(crate) enum Edited {
     /// Nothing was changed.
     #[default]
     Nothing,
@@ -74,31 +77,31 @@ impl Applied {
     #[cfg(test)]
     pub(crate) fn text(&self) -> Option<&str> {
         match &self.made {
-            Made::Text(text) => Some(text),
-            Made::Nothing | Made::Removed => None,
+            Edited::Text(text) => Some(text),
+            Edited::Nothing | Edited::Removed => None,
         }
     }
 
     /// Why the call that `later` rests on was skipped, if it was.
-    fn shared_fate(&self, calls: &[Call], later: &Call) -> Option<Refusal> {
+    fn shared_fate(&self, calls: &[RecordedCall], later: &RecordedCall) -> Option<NotApplied> {
         let rests = |index: &usize| later.rests_on(&calls[*index]);
         let superseded = self
             .superseded
             .iter()
             .find(|index| rests(index))
-            .map(|_| Refusal::Superseded);
-        let misfit = || {
-            self.misfits
+            .map(|_| NotApplied::Superseded);
+        let error = || {
+            self.failed
                 .iter()
                 .find(|(index, _)| rests(index))
-                .map(|_| Refusal::Misfit(Misfit::Changed))
+                .map(|_| NotApplied::Failed(ApplyError::Changed))
         };
-        superseded.or_else(misfit)
+        superseded.or_else(error)
     }
 }
 
 /// Applies the calls of a mutation one by one to a value; `None` is an unset key.
-pub(crate) fn apply(value: Option<&str>, mutation: &Mutation, rule: Rule) -> Applied {
+pub(crate) fn apply(value: Option<&str>, mutation: &Mutation, rule: ConflictRule) -> Applied {
     let mut applied = Applied::default();
     let whole = value.unwrap_or_default();
     let trimmed = whole.trim_matches(is_space);
@@ -117,16 +120,16 @@ pub(crate) fn apply(value: Option<&str>, mutation: &Mutation, rule: Rule) -> App
         if let Err(refusal) = result {
             root = before.unwrap_or(root);
             match refusal {
-                Refusal::Superseded => applied.superseded.push(index),
-                Refusal::Misfit(misfit) => applied.misfits.push((index, misfit)),
+                NotApplied::Superseded => applied.superseded.push(index),
+                NotApplied::Failed(error) => applied.failed.push((index, error)),
             }
         }
     }
     let Some(root) = root else {
         applied.made = if value.is_some() {
-            Made::Removed
+            Edited::Removed
         } else {
-            Made::Nothing
+            Edited::Nothing
         };
         return applied;
     };
@@ -136,7 +139,7 @@ pub(crate) fn apply(value: Option<&str>, mutation: &Mutation, rule: Rule) -> App
     root.write(&mut text);
     text.push_str(&whole[start + trimmed.len()..]);
     if value != Some(&text) {
-        applied.made = Made::Text(text);
+        applied.made = Edited::Text(text);
     }
     applied
 }
@@ -149,25 +152,25 @@ pub(super) fn apply_one(text: &str, operation: &Operation) -> Option<String> {
         None,
         &operation.path,
         &operation.action,
-        There::Older,
+        Comparison::Older,
     )
     .ok()?
     {
-        Effect::Keep => {}
-        Effect::Replace(node) => return Some(node.to_text().into_owned()),
-        Effect::Remove => return None,
+        NodeEdit::Keep => {}
+        NodeEdit::Replace(node) => return Some(node.to_text().into_owned()),
+        NodeEdit::Remove => return None,
     }
     Some(root.to_text().into_owned())
 }
 
-enum Refusal {
+enum NotApplied {
     Superseded,
-    Misfit(Misfit),
+    Failed(ApplyError),
 }
 
-impl From<Misfit> for Refusal {
-    fn from(misfit: Misfit) -> Self {
-        Self::Misfit(misfit)
+impl From<ApplyError> for NotApplied {
+    fn from(error: ApplyError) -> Self {
+        Self::Failed(error)
     }
 }
 
@@ -175,13 +178,13 @@ fn perform<'a>(
     root: &mut Option<Node<'a>>,
     mutation: &'a Mutation,
     operation: &'a Operation,
-    there: There,
-) -> Result<(), Refusal> {
+    there: Comparison,
+) -> Result<(), NotApplied> {
     let Operation { path, action } = operation;
     match edit(root.as_mut(), mutation.origin.as_ref(), path, action, there)? {
-        Effect::Keep => {}
-        Effect::Replace(node) => *root = Some(node),
-        Effect::Remove => *root = None,
+        NodeEdit::Keep => {}
+        NodeEdit::Replace(node) => *root = Some(node),
+        NodeEdit::Remove => *root = None,
     }
     Ok(())
 }
@@ -191,10 +194,10 @@ fn perform<'a>(
 fn edit<'a>(
     node: Option<&mut Node<'a>>,
     origin: Option<&'a Json>,
-    path: &'a [Step],
+    path: &'a [PathStep],
     action: &'a Action,
-    there: There,
-) -> Result<Effect<'a>, Refusal> {
+    there: Comparison,
+) -> Result<NodeEdit<'a>, NotApplied> {
     let is_removal = matches!(action, Action::Remove { .. });
     if path.is_empty()
         && let Some(effect) = assign(node.as_deref(), origin, action, there)?
@@ -205,11 +208,11 @@ fn edit<'a>(
     let node = match (node, origin) {
         (Some(node), _) => node,
         (None, None) if is_removal => return there.gone(),
-        (None, origin) => fresh.insert(Node::from(origin.ok_or(Misfit::Unset)?)),
+        (None, origin) => fresh.insert(Node::from(origin.ok_or(ApplyError::Unset)?)),
     };
     match path.split_first() {
         None => merge(node, action, there)?,
-        Some((Step::Member(member), rest)) => {
+        Some((PathStep::Member(member), rest)) => {
             let object = node.object()?;
             let at = object.find(member);
             let effect = edit(
@@ -221,14 +224,14 @@ fn edit<'a>(
             )?;
             object.perform(at, member, effect);
         }
-        Some((Step::Element(element), rest)) => {
+        Some((PathStep::Element(element), rest)) => {
             let list = node.list()?;
             match list.find(element) {
                 // An element is removed as it was seen; with another content it is another's.
-                Some(Found::Changed(_)) if is_removal && rest.is_empty() => there.other()?,
+                Some(ElementMatch::Changed(_)) if is_removal && rest.is_empty() => there.other()?,
                 None if is_removal => return there.gone(),
-                None => return Err(Misfit::Gone.into()),
-                Some(Found::Same(at) | Found::Changed(at)) => {
+                None => return Err(ApplyError::Gone.into()),
+                Some(ElementMatch::Same(at) | ElementMatch::Changed(at)) => {
                     let effect = edit(Some(list.node(at)), None, rest, action, there)?;
                     list.perform(at, effect);
                 }
@@ -238,38 +241,38 @@ fn edit<'a>(
     Ok(match fresh {
         // What changes nothing writes nothing.
         Some(fresh) if origin.is_none_or(|origin| fresh.to_text() != origin.as_str()) => {
-            Effect::Replace(fresh)
+            NodeEdit::Replace(fresh)
         }
-        _ => Effect::Keep,
+        _ => NodeEdit::Keep,
     })
 }
 
-impl There {
+impl Comparison {
     /// What becomes of a removal of what is gone already.
-    fn gone<'a>(self) -> Result<Effect<'a>, Refusal> {
+    fn gone<'a>(self) -> Result<NodeEdit<'a>, NotApplied> {
         match self {
-            Self::Older | Self::Newer | Self::Compared { only_removes: true } => Ok(Effect::Keep),
-            Self::AsSeen => Err(Refusal::Superseded),
+            Self::Older | Self::Newer | Self::Compared { only_removes: true } => Ok(NodeEdit::Keep),
+            Self::AsSeen => Err(NotApplied::Superseded),
             Self::Compared {
                 only_removes: false,
-            } => Err(Misfit::Changed.into()),
+            } => Err(ApplyError::Changed.into()),
         }
     }
 
     /// What becomes of the removal of an element that is another by now: it stays.
-    fn other(self) -> Result<(), Refusal> {
+    fn other(self) -> Result<(), NotApplied> {
         match self {
             Self::Older | Self::Newer => Ok(()),
-            Self::AsSeen => Err(Refusal::Superseded),
-            Self::Compared { .. } => Err(Misfit::Changed.into()),
+            Self::AsSeen => Err(NotApplied::Superseded),
+            Self::Compared { .. } => Err(ApplyError::Changed.into()),
         }
     }
 
     /// What becomes of a change that finds something else than it saw, where that decides.
-    fn differs(self) -> Refusal {
+    fn differs(self) -> NotApplied {
         match self {
-            Self::Compared { .. } => Misfit::Changed.into(),
-            Self::Older | Self::Newer | Self::AsSeen => Refusal::Superseded,
+            Self::Compared { .. } => ApplyError::Changed.into(),
+            Self::Older | Self::Newer | Self::AsSeen => NotApplied::Superseded,
         }
     }
 
@@ -293,33 +296,39 @@ fn assign<'a>(
     node: Option<&Node<'a>>,
     origin: Option<&'a Json>,
     action: &'a Action,
-    there: There,
-) -> Result<Option<Effect<'a>>, Refusal> {
+    there: Comparison,
+) -> Result<Option<NodeEdit<'a>>, NotApplied> {
     Ok(Some(match action {
-        Action::Set { value, .. } if there == There::Older => Effect::Replace(value.into()),
+        Action::Set { value, .. } if there == Comparison::Older => NodeEdit::Replace(value.into()),
         Action::Set { value, seen } => {
             let found = node.map(Node::to_text);
             let found = found.as_deref();
             // What is missing was seen as what it is taken for, or as missing.
             let taken_for = found.or(origin.map(Json::as_str));
-            if there == There::Newer && there.is_done(found, value) {
-                Effect::Keep
+            if there == Comparison::Newer && there.is_done(found, value) {
+                NodeEdit::Keep
             } else if seen.is(found) || seen.is(taken_for) {
-                Effect::Replace(value.into())
+                NodeEdit::Replace(value.into())
             } else if there.is_done(found, value) {
-                Effect::Keep
+                NodeEdit::Keep
             } else {
                 return Err(there.differs());
             }
         }
-        Action::SetIfAbsent { value } if node.is_none() => Effect::Replace(value.into()),
-        Action::SetIfAbsent { .. } if there == There::AsSeen => return Err(Refusal::Superseded),
-        Action::SetIfAbsent { .. } => Effect::Keep,
+        Action::SetIfAbsent { value } if node.is_none() => NodeEdit::Replace(value.into()),
+        Action::SetIfAbsent { .. } if there == Comparison::AsSeen => {
+            return Err(NotApplied::Superseded);
+        }
+        Action::SetIfAbsent { .. } => NodeEdit::Keep,
         Action::Remove { seen } => match (node, there) {
-            (None, There::AsSeen | There::Compared { .. }) if *seen == Seen::Absent => Effect::Keep,
+            (None, Comparison::AsSeen | Comparison::Compared { .. })
+                if *seen == ObservedValue::Absent =>
+            {
+                NodeEdit::Keep
+            }
             (None, _) => there.gone()?,
-            (Some(_), There::Older) => Effect::Remove,
-            (Some(node), _) if seen.is(Some(&node.to_text())) => Effect::Remove,
+            (Some(_), Comparison::Older) => NodeEdit::Remove,
+            (Some(node), _) if seen.is(Some(&node.to_text())) => NodeEdit::Remove,
             (Some(_), _) => return Err(there.differs()),
         },
         _ => return Ok(None),
@@ -327,7 +336,7 @@ fn assign<'a>(
 }
 
 /// Changes `node` where it is.
-fn merge<'a>(node: &mut Node<'a>, action: &'a Action, there: There) -> Result<(), Refusal> {
+fn merge<'a>(node: &mut Node<'a>, action: &'a Action, there: Comparison) -> Result<(), NotApplied> {
     match action {
         Action::Add { amount } => {
             let sum = add(&node.to_text(), amount)?;
@@ -337,7 +346,7 @@ fn merge<'a>(node: &mut Node<'a>, action: &'a Action, there: There) -> Result<()
         Action::InsertAt { before, items } => {
             let list = node.list()?;
             let at = match list.find(before) {
-                Some(Found::Same(at) | Found::Changed(at)) => at,
+                Some(ElementMatch::Same(at) | ElementMatch::Changed(at)) => at,
                 None => before.index,
             };
             list.insert(at, items);
@@ -348,8 +357,8 @@ fn merge<'a>(node: &mut Node<'a>, action: &'a Action, there: There) -> Result<()
             for item in items {
                 if present.insert(Content::of(item.as_str())) {
                     list.insert(usize::MAX, std::slice::from_ref(item));
-                } else if there == There::AsSeen {
-                    return Err(Refusal::Superseded);
+                } else if there == Comparison::AsSeen {
+                    return Err(NotApplied::Superseded);
                 }
             }
         }
@@ -365,8 +374,10 @@ fn merge<'a>(node: &mut Node<'a>, action: &'a Action, there: There) -> Result<()
                 .filter(|content| out.contains(content))
                 .collect();
             let is_any_gone = match there {
-                There::AsSeen => present.is_empty(),
-                There::Older | There::Newer | There::Compared { .. } => present.len() < out.len(),
+                Comparison::AsSeen => present.is_empty(),
+                Comparison::Older | Comparison::Newer | Comparison::Compared { .. } => {
+                    present.len() < out.len()
+                }
             };
             if is_any_gone {
                 there.gone()?;
@@ -379,15 +390,15 @@ fn merge<'a>(node: &mut Node<'a>, action: &'a Action, there: There) -> Result<()
 }
 
 /// The text of a sum. Integers are added exactly, floats as floats.
-fn add(text: &str, amount: &Amount) -> Result<String, Misfit> {
+fn add(text: &str, amount: &Amount) -> Result<String, ApplyError> {
     if text::kind(text) != text::NUMBER {
         return Err(mismatch(text, text::NUMBER));
     }
-    serde_json::from_str::<serde::de::IgnoredAny>(text).map_err(|_| Misfit::Invalid)?;
+    serde_json::from_str::<serde::de::IgnoredAny>(text).map_err(|_| ApplyError::Invalid)?;
     match *amount {
         Amount::Integer { by, min, max } => {
             if text.contains(['.', 'e', 'E']) {
-                return Err(Misfit::Type {
+                return Err(ApplyError::Type {
                     expected: "an integer",
                     found: "a float",
                 });
@@ -400,7 +411,7 @@ fn add(text: &str, amount: &Amount) -> Result<String, Misfit> {
             let range = min.max(i64::MIN.into())..=max.min(u64::MAX.into());
             sum.filter(|sum| range.contains(sum))
                 .map(|sum| sum.to_string())
-                .ok_or(Misfit::Overflow)
+                .ok_or(ApplyError::Overflow)
         }
         Amount::Float { by, single } => {
             let sum = if single {
@@ -409,13 +420,14 @@ fn add(text: &str, amount: &Amount) -> Result<String, Misfit> {
                     reason = "the sum of two f32, rounded once"
                 )]
                 let sum =
-                    (f64::from(text.parse::<f32>().map_err(|_| Misfit::Invalid)?) + by) as f32;
+                    (f64::from(text.parse::<f32>().map_err(|_| ApplyError::Invalid)?) + by) as f32;
                 sum.is_finite().then(|| serde_json::to_string(&sum))
             } else {
-                let sum = text.parse::<f64>().map_err(|_| Misfit::Invalid)? + by;
+                let sum = text.parse::<f64>().map_err(|_| ApplyError::Invalid)? + by;
                 sum.is_finite().then(|| serde_json::to_string(&sum))
             };
-            sum.ok_or(Misfit::Overflow)?.map_err(|_| Misfit::Overflow)
+            sum.ok_or(ApplyError::Overflow)?
+                .map_err(|_| ApplyError::Overflow)
         }
     }
 }

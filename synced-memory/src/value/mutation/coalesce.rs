@@ -1,8 +1,9 @@
 //! Keeping the operations that wait few: 10,000 pushes are one.
 
-use super::locate::{Place, locate};
+use super::locate::{PathSegment, locate};
 use super::{
-    Action, Amount, Call, Content, Element, Json, Mutation, Operation, Seen, Step, size_of_json,
+    Action, Amount, Content, Element, Json, Mutation, ObservedValue, Operation, PathStep,
+    RecordedCall, size_of_json,
 };
 use crate::base::clock::Stamp;
 
@@ -51,7 +52,7 @@ pub(crate) fn coalesce(
 
 /// Makes one call of those that were compared and have a part in common; nothing else is merged
 /// with them.
-fn add_compared(earlier: &mut Mutation, call: Call) {
+fn add_compared(earlier: &mut Mutation, call: RecordedCall) {
     let mut index = earlier.calls.len();
     let reach = index.saturating_sub(REACH);
     push(earlier, call);
@@ -76,7 +77,7 @@ fn add_compared(earlier: &mut Mutation, call: Call) {
     }
 }
 
-impl Call {
+impl RecordedCall {
     /// Whether it compares a part that the other one writes, or one in or around it.
     pub(super) fn rests_on(&self, earlier: &Self) -> bool {
         self.is_compared
@@ -133,7 +134,7 @@ impl Operation {
         let first = later
             .path
             .iter()
-            .position(|step| matches!(step, Step::Element(_)));
+            .position(|step| matches!(step, PathStep::Element(_)));
         let adds = matches!(
             later.action,
             Action::Append { .. } | Action::InsertAt { .. }
@@ -141,14 +142,14 @@ impl Operation {
         let Some(list) = first.or(adds.then_some(later.path.len())) else {
             return false;
         };
-        let is_same = |(one, other): (&Step, &Step)| match (one, other) {
-            (Step::Member(one), Step::Member(other)) => one.overlaps(other),
+        let is_same = |(one, other): (&PathStep, &PathStep)| match (one, other) {
+            (PathStep::Member(one), PathStep::Member(other)) => one.overlaps(other),
             _ => false,
         };
         self.path.len() >= list && self.path.iter().zip(&later.path[..list]).all(is_same)
     }
 
-    fn meets_any(&self, call: &Call) -> bool {
+    fn meets_any(&self, call: &RecordedCall) -> bool {
         call.operations.iter().any(|earlier| self.meets(earlier))
     }
 
@@ -160,16 +161,16 @@ impl Operation {
                 .iter()
                 .zip(&earlier.path)
                 .all(|(one, other)| match (one, other) {
-                    (Step::Member(one), Step::Member(other)) => one.overlaps(other),
-                    (Step::Element(one), Step::Element(other)) => {
+                    (PathStep::Member(one), PathStep::Member(other)) => one.overlaps(other),
+                    (PathStep::Element(one), PathStep::Element(other)) => {
                         one.index == other.index || one.content == other.content
                     }
                     _ => true,
                 });
         // What is added to a list is no part of its other elements.
         let is_among_them = match (self.path.get(depth), earlier.path.get(depth)) {
-            (Some(Step::Element(element)), None) => earlier.adds(element),
-            (None, Some(Step::Element(element))) => self.is_before(element),
+            (Some(PathStep::Element(element)), None) => earlier.adds(element),
+            (None, Some(PathStep::Element(element))) => self.is_before(element),
             _ => true,
         };
         is_on_the_way && is_among_them
@@ -209,13 +210,13 @@ impl Operation {
         let Some((later_last, later_way)) = later.path.split_last() else {
             return false;
         };
-        let is_same_step = |one: &Step, other: &Step| match (one, other) {
-            (Step::Member(one), Step::Member(other)) => one.name == other.name,
+        let is_same_step = |one: &PathStep, other: &PathStep| match (one, other) {
+            (PathStep::Member(one), PathStep::Member(other)) => one.name == other.name,
             (one, other) => one == other,
         };
         let is_same_last = match (last, later_last, &self.action) {
             // It is named by what this one has made of it.
-            (Step::Element(_), Step::Element(later), Action::Set { value, .. }) => {
+            (PathStep::Element(_), PathStep::Element(later), Action::Set { value, .. }) => {
                 later.is_the_only(Content::of(value.as_str()))
             }
             (last, later_last, _) => is_same_step(last, later_last),
@@ -244,7 +245,7 @@ impl Operation {
     }
 }
 
-fn push(earlier: &mut Mutation, call: Call) {
+fn push(earlier: &mut Mutation, call: RecordedCall) {
     earlier.size += call.size();
     earlier.calls.push(call);
 }
@@ -262,7 +263,7 @@ fn remove_all(earlier: &mut Mutation, indexes: &[usize]) {
 }
 
 fn add(earlier: &mut Mutation, mut later: Operation, stamp: Stamp, since: Since<'_>) {
-    let alone = |operation| Call {
+    let alone = |operation| RecordedCall {
         stamp,
         is_compared: false,
         operations: vec![operation],
@@ -323,7 +324,7 @@ fn add(earlier: &mut Mutation, mut later: Operation, stamp: Stamp, since: Since<
 
 /// Whether a later call that stays may need what the one at `index` has made on its way: it goes
 /// the same way.
-fn is_rested_on(calls: &[Call], index: usize, replaced: &[usize]) -> bool {
+fn is_rested_on(calls: &[RecordedCall], index: usize, replaced: &[usize]) -> bool {
     let Some(first) = calls[index]
         .operations
         .first()
@@ -331,8 +332,8 @@ fn is_rested_on(calls: &[Call], index: usize, replaced: &[usize]) -> bool {
     else {
         return false;
     };
-    let is_same = |step: &Step| match (step, first) {
-        (Step::Member(one), Step::Member(other)) => one.overlaps(other),
+    let is_same = |step: &PathStep| match (step, first) {
+        (PathStep::Member(one), PathStep::Member(other)) => one.overlaps(other),
         (one, other) => one == other,
     };
     let stays = calls
@@ -357,7 +358,7 @@ enum Relation {
     Tangled,
 }
 
-fn relation(call: &Call, later: &Operation, since: Since<'_>) -> Relation {
+fn relation(call: &RecordedCall, later: &Operation, since: Since<'_>) -> Relation {
     if let ([operation], false) = (&call.operations[..], call.is_compared) {
         return relation_of(operation, later, since);
     }
@@ -378,13 +379,16 @@ fn relation_of(earlier: &Operation, later: &Operation, since: Since<'_>) -> Rela
     let mut below_element = false;
     for depth in 0.. {
         match (earlier.path.get(depth), later.path.get(depth)) {
-            (Some(Step::Member(one)), Some(Step::Member(other))) if one.name == other.name => {}
-            (Some(Step::Member(one)), Some(Step::Member(other)))
+            (Some(PathStep::Member(one)), Some(PathStep::Member(other)))
+                if one.name == other.name => {}
+            (Some(PathStep::Member(one)), Some(PathStep::Member(other)))
                 if !one.overlaps(other) && !below_element =>
             {
                 return Relation::Apart;
             }
-            (Some(Step::Element(one)), Some(Step::Element(other))) if since != Since::Moved => {
+            (Some(PathStep::Element(one)), Some(PathStep::Element(other)))
+                if since != Since::Moved =>
+            {
                 // A removed element moves those behind it.
                 let is_removal = earlier.path.len() == depth + 1
                     && matches!(earlier.action, Action::Remove { .. });
@@ -415,8 +419,9 @@ fn leaves_traces(operation: &Operation) -> bool {
     let Some((last, parents)) = operation.path.split_last() else {
         return true;
     };
-    let is_made = |step: &Step| matches!(step, Step::Member(member) if member.origin.is_some());
-    matches!(last, Step::Element(_)) || parents.iter().any(is_made)
+    let is_made =
+        |step: &PathStep| matches!(step, PathStep::Member(member) if member.origin.is_some());
+    matches!(last, PathStep::Element(_)) || parents.iter().any(is_made)
 }
 
 /// The same assignment or removal, recorded on what is there without the calls that it replaces.
@@ -428,9 +433,9 @@ fn recorded_anew(
     let Since::Unchanged(base) = since else {
         return None;
     };
-    let places: Vec<Place> = operation.path.iter().map(Step::place).collect();
+    let places: Vec<PathSegment> = operation.path.iter().map(PathStep::place).collect();
     let spot = locate(base, origin, &places).ok()?;
-    let found = Seen::from(spot.found.filter(|_| spot.exists).map(Content::of));
+    let found = ObservedValue::from(spot.found.filter(|_| spot.exists).map(Content::of));
     let action = match &operation.action {
         Action::Set { value, .. } => Action::Set {
             value: value.clone(),
@@ -477,7 +482,12 @@ fn merge(earlier: &mut Operation, later: Operation, since: Since<'_>, size: &mut
             *size -= value.as_str().len();
             earlier.action = Remove { seen: *first };
         }
-        (Remove { .. }, Remove { seen: Seen::Absent })
+        (
+            Remove { .. },
+            Remove {
+                seen: ObservedValue::Absent,
+            },
+        )
         | (SetIfAbsent { .. }, SetIfAbsent { .. }) => {}
         (Include { items }, Include { items: more })
         | (Exclude { items }, Exclude { items: more }) => {
@@ -521,7 +531,7 @@ fn merge(earlier: &mut Operation, later: Operation, since: Since<'_>, size: &mut
 }
 
 /// Whether the later operation was recorded on what the earlier one has set.
-fn has_seen(seen: Seen, value: &Json, since: Since<'_>) -> bool {
+fn has_seen(seen: ObservedValue, value: &Json, since: Since<'_>) -> bool {
     since != Since::Moved || seen.is(Some(value.as_str()))
 }
 

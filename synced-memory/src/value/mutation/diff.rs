@@ -6,21 +6,21 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::encoded::{Encoded, View};
+use super::encoded::{Encoded, EncodedPart};
 use super::list::{Editor, is_permutation, kept};
-use super::locate::{Place, locate};
+use super::locate::{PathSegment, locate};
 use super::text::{self, elements, is_space, kind, members};
-use super::{Action, Content, Json, Member, Operation, Seen, Step};
-use crate::value::shape::{Field, PLAIN, Shape};
+use super::{Action, Content, Json, MemberName, ObservedValue, Operation, PathStep};
+use crate::value::shape::{PLAIN, Shape, ShapeField};
 
 /// As deep as values are read.
 const DEPTH: usize = 128;
 
 /// Where a part is in what a closure left.
-pub(crate) type Location = Vec<Key>;
+pub(crate) type ChildPath = Vec<ChildKey>;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(crate) enum Key {
+pub(crate) enum ChildKey {
     Name(String),
     Index(usize),
 }
@@ -31,7 +31,7 @@ pub(crate) fn diff(
     stored: &str,
     before: &Encoded,
     after: &Encoded,
-    whole: &[Location],
+    whole: &[ChildPath],
 ) -> Vec<Operation> {
     let mut diff = Diff {
         whole,
@@ -41,17 +41,17 @@ pub(crate) fn diff(
 }
 
 /// The smallest part in which what came of `applied` is not what was to come.
-pub(crate) fn first_difference(applied: &Encoded, expected: &Encoded) -> Option<Location> {
+pub(crate) fn first_difference(applied: &Encoded, expected: &Encoded) -> Option<ChildPath> {
     let mut location = Vec::new();
     differs(applied.view(), expected.view(), &mut location).then_some(location)
 }
 
 /// Operations with paths from the place that `path` leads to in `text`, as operations with paths
 /// from there. Each names the elements on its way by what the ones before it have left there.
-pub(crate) fn within(text: &str, path: &[Step], operations: Vec<Operation>) -> Vec<Operation> {
+pub(crate) fn within(text: &str, path: &[PathStep], operations: Vec<Operation>) -> Vec<Operation> {
     let to_element = path
         .iter()
-        .position(|step| matches!(step, Step::Element(_)));
+        .position(|step| matches!(step, PathStep::Element(_)));
     let named = to_element
         .filter(|_| operations.len() > 1)
         .and_then(|at| within_element(text, path, at, &operations));
@@ -66,15 +66,15 @@ pub(crate) fn within(text: &str, path: &[Step], operations: Vec<Operation>) -> V
 /// The same where the step `at` of the path is the first to an element.
 fn within_element(
     text: &str,
-    path: &[Step],
+    path: &[PathStep],
     at: usize,
     operations: &[Operation],
 ) -> Option<Vec<Operation>> {
     let (way, rest) = path.split_at(at);
-    let Some(Step::Element(element)) = rest.first() else {
+    let Some(PathStep::Element(element)) = rest.first() else {
         return None;
     };
-    let places: Vec<Place> = way.iter().map(Step::place).collect();
+    let places: Vec<PathSegment> = way.iter().map(PathStep::place).collect();
     let list = elements(locate(Some(text), None, &places).ok()?.found?).ok()?;
     let stored = *list.get(element.index)?;
     let contents = list.iter().map(|element| Content::of(element)).collect();
@@ -107,9 +107,9 @@ pub(super) fn set(stored: &str, before: &Shape, after: &str) -> Operation {
     // In a type that is not known the order of members may be what was changed.
     let has_order = *before == PLAIN && stored.contains('{');
     let seen = if has_order {
-        Seen::Ordered(Content::with_order(stored))
+        ObservedValue::Ordered(Content::with_order(stored))
     } else {
-        Seen::Content(Content::of(stored))
+        ObservedValue::Content(Content::of(stored))
     };
     here(Action::Set {
         value: json(after),
@@ -119,18 +119,21 @@ pub(super) fn set(stored: &str, before: &Shape, after: &str) -> Operation {
 
 fn remove(stored: &str) -> Operation {
     here(Action::Remove {
-        seen: Seen::Content(Content::of(stored)),
+        seen: ObservedValue::Content(Content::of(stored)),
     })
 }
 
 fn add(after: &str) -> Operation {
     here(Action::Set {
         value: json(after),
-        seen: Seen::Absent,
+        seen: ObservedValue::Absent,
     })
 }
 
-pub(super) fn below(step: &Step, operations: Vec<Operation>) -> impl Iterator<Item = Operation> {
+pub(super) fn below(
+    step: &PathStep,
+    operations: Vec<Operation>,
+) -> impl Iterator<Item = Operation> {
     operations.into_iter().map(move |mut operation| {
         operation.path.insert(0, step.clone());
         operation
@@ -138,13 +141,18 @@ pub(super) fn below(step: &Step, operations: Vec<Operation>) -> impl Iterator<It
 }
 
 struct Diff<'w> {
-    whole: &'w [Location],
-    here: Location,
+    whole: &'w [ChildPath],
+    here: ChildPath,
 }
 
 impl Diff<'_> {
     /// The paths are from here.
-    fn value(&mut self, stored: &str, before: View<'_>, after: View<'_>) -> Vec<Operation> {
+    fn value(
+        &mut self,
+        stored: &str,
+        before: EncodedPart<'_>,
+        after: EncodedPart<'_>,
+    ) -> Vec<Operation> {
         let parts = if self.goes_as_a_whole() {
             None
         } else {
@@ -154,7 +162,12 @@ impl Diff<'_> {
     }
 
     /// `None` where it is one part.
-    fn parts(&mut self, stored: &str, before: View<'_>, after: View<'_>) -> Option<Vec<Operation>> {
+    fn parts(
+        &mut self,
+        stored: &str,
+        before: EncodedPart<'_>,
+        after: EncodedPart<'_>,
+    ) -> Option<Vec<Operation>> {
         if !self.goes_whole_below() && before.is_same(after) {
             return Some(Vec::new());
         }
@@ -204,10 +217,10 @@ impl Diff<'_> {
 
     fn child(
         &mut self,
-        key: Key,
+        key: ChildKey,
         stored: &str,
-        before: View<'_>,
-        after: View<'_>,
+        before: EncodedPart<'_>,
+        after: EncodedPart<'_>,
     ) -> Vec<Operation> {
         self.here.push(key);
         let operations = self.value(stored, before, after);
@@ -215,7 +228,12 @@ impl Diff<'_> {
         operations
     }
 
-    fn is_untouched(&mut self, key: Key, before: View<'_>, after: View<'_>) -> bool {
+    fn is_untouched(
+        &mut self,
+        key: ChildKey,
+        before: EncodedPart<'_>,
+        after: EncodedPart<'_>,
+    ) -> bool {
         self.here.push(key);
         let goes_whole = self.goes_whole_below();
         self.here.pop();
@@ -227,8 +245,8 @@ impl Diff<'_> {
     fn fields(
         &mut self,
         stored: &str,
-        (before, old): (&str, &[(Field, Shape)]),
-        (after, new): (&str, &[(Field, Shape)]),
+        (before, old): (&str, &[(ShapeField, Shape)]),
+        (after, new): (&str, &[(ShapeField, Shape)]),
     ) -> Option<Vec<Operation>> {
         let (stored, before, after) = (
             read_members(stored)?,
@@ -238,16 +256,16 @@ impl Diff<'_> {
         let [stored, before, after] = [&stored, &before, &after].map(|members| by_name(members));
         let mut operations = Vec::new();
         for (field, shape) in old {
-            let mut member = Member::aliased(field.name, field.aliases);
+            let mut member = MemberName::aliased(field.name, field.aliases);
             let found = member.names().find_map(|name| stored.get(name).copied());
-            let old = View::new(before.get(field.name)?, shape);
+            let old = EncodedPart::new(before.get(field.name)?, shape);
             let now = new.iter().find(|(other, _)| other.name == field.name);
             let changes = match now {
                 Some((_, shape)) => {
-                    let new = View::new(after.get(field.name)?, shape);
+                    let new = EncodedPart::new(after.get(field.name)?, shape);
                     member.origin = found.is_none().then(|| json(old.text));
                     self.child(
-                        Key::Name(field.name.to_owned()),
+                        ChildKey::Name(field.name.to_owned()),
                         found.unwrap_or(old.text),
                         old,
                         new,
@@ -255,17 +273,17 @@ impl Diff<'_> {
                 }
                 None => found.map(remove).into_iter().collect(),
             };
-            operations.extend(below(&Step::Member(member), changes));
+            operations.extend(below(&PathStep::Member(member), changes));
         }
         for (field, _) in new
             .iter()
             .filter(|(field, _)| !before.contains_key(field.name))
         {
-            let member = Member::aliased(field.name, field.aliases);
+            let member = MemberName::aliased(field.name, field.aliases);
             let found = member.names().find_map(|name| stored.get(name).copied());
             let new = after.get(field.name)?;
             let change = found.map_or_else(|| add(new), |found| set(found, &PLAIN, new));
-            operations.extend(below(&Step::Member(member), vec![change]));
+            operations.extend(below(&PathStep::Member(member), vec![change]));
         }
         Some(operations)
     }
@@ -293,12 +311,12 @@ impl Diff<'_> {
         let (in_before, in_after) = (places(&before), places(&after));
         let mut operations = Vec::new();
         for (at, (name, old)) in before.iter().enumerate() {
-            let old = View::new(old, old_shape(at));
+            let old = EncodedPart::new(old, old_shape(at));
             let changes = match in_after.get(name) {
                 Some(to) => {
                     let (new, key) = (
-                        View::new(after[*to].1, new_shape(*to)),
-                        Key::Name(name.clone()),
+                        EncodedPart::new(after[*to].1, new_shape(*to)),
+                        ChildKey::Name(name.clone()),
                     );
                     if self.is_untouched(key.clone(), old, new) {
                         continue;
@@ -307,7 +325,7 @@ impl Diff<'_> {
                 }
                 None => vec![remove(stored.get(&**name)?)],
             };
-            operations.extend(below(&Step::Member(Member::new(name)), changes));
+            operations.extend(below(&PathStep::Member(MemberName::new(name)), changes));
         }
         for (name, new) in after
             .iter()
@@ -316,7 +334,10 @@ impl Diff<'_> {
             if stored.contains_key(&**name) {
                 return None;
             }
-            operations.extend(below(&Step::Member(Member::new(name)), vec![add(new)]));
+            operations.extend(below(
+                &PathStep::Member(MemberName::new(name)),
+                vec![add(new)],
+            ));
         }
         Some(operations)
     }
@@ -361,8 +382,12 @@ impl Diff<'_> {
             editor.insert(first.0 + pairs, items);
             for at in (0..pairs).rev() {
                 let (from, to) = (first.0 + at, first.1 + at);
-                let changes =
-                    self.child(Key::Index(to), stored[from], old.views[from], new.views[to]);
+                let changes = self.child(
+                    ChildKey::Index(to),
+                    stored[from],
+                    old.views[from],
+                    new.views[to],
+                );
                 editor.change(
                     from,
                     stored[from],
@@ -374,7 +399,7 @@ impl Diff<'_> {
             if start.is_some() && !self.whole.is_empty() {
                 // One that is as it was may yet go as a whole.
                 let changes = self.child(
-                    Key::Index(end.1),
+                    ChildKey::Index(end.1),
                     stored[end.0],
                     old.views[end.0],
                     new.views[end.1],
@@ -393,16 +418,16 @@ impl Diff<'_> {
 
 /// The elements of a list, and numbers by which equal ones are told.
 struct Elements<'a> {
-    views: Vec<View<'a>>,
+    views: Vec<EncodedPart<'a>>,
     contents: Vec<Content>,
 }
 
 impl<'a> Elements<'a> {
     fn new<'s: 'a>(elements: &[&'a str], shape: &dyn Fn(usize) -> &'s Shape) -> Self {
-        let views: Vec<View<'a>> = elements
+        let views: Vec<EncodedPart<'a>> = elements
             .iter()
             .enumerate()
-            .map(|(at, text)| View::new(text, shape(at)))
+            .map(|(at, text)| EncodedPart::new(text, shape(at)))
             .collect();
         Self {
             contents: views.iter().map(|view| view.content()).collect(),
@@ -413,7 +438,11 @@ impl<'a> Elements<'a> {
 
 /// What went out of a set and came into it; `None` where something that went is stored in another
 /// spelling.
-fn set_members(stored: &str, before: View<'_>, after: View<'_>) -> Option<Vec<Operation>> {
+fn set_members(
+    stored: &str,
+    before: EncodedPart<'_>,
+    after: EncodedPart<'_>,
+) -> Option<Vec<Operation>> {
     let (Shape::Set(old_shapes), Shape::Set(new_shapes)) = (before.shape, after.shape) else {
         return None;
     };
@@ -445,14 +474,14 @@ fn set_members(stored: &str, before: View<'_>, after: View<'_>) -> Option<Vec<Op
 }
 
 /// Whether the two differ; `location` becomes where.
-fn differs(one: View<'_>, other: View<'_>, location: &mut Location) -> bool {
+fn differs(one: EncodedPart<'_>, other: EncodedPart<'_>, location: &mut ChildPath) -> bool {
     if one.text == other.text || one.members() == other.members() {
         return false;
     }
     let (Some(ones), Some(others)) = (children(one), children(other)) else {
         return true;
     };
-    let ones: HashMap<Key, View<'_>> = ones.into_iter().collect();
+    let ones: HashMap<ChildKey, EncodedPart<'_>> = ones.into_iter().collect();
     if ones.len() != others.len() || others.iter().any(|(key, _)| !ones.contains_key(key)) {
         return true;
     }
@@ -468,7 +497,7 @@ fn differs(one: View<'_>, other: View<'_>, location: &mut Location) -> bool {
 }
 
 /// The children of what is merged by child.
-fn children(view: View<'_>) -> Option<Vec<(Key, View<'_>)>> {
+fn children(view: EncodedPart<'_>) -> Option<Vec<(ChildKey, EncodedPart<'_>)>> {
     match (view.shape, kind(view.text)) {
         (Shape::List(children), text::LIST) => listed(view.text, |at| children.at(at)),
         (Shape::Json, text::LIST) => listed(view.text, |_| &Shape::Json),
@@ -481,20 +510,26 @@ fn children(view: View<'_>) -> Option<Vec<(Key, View<'_>)>> {
     }
 }
 
-fn listed<'a>(list: &'a str, shape: impl Fn(usize) -> &'a Shape) -> Option<Vec<(Key, View<'a>)>> {
+fn listed<'a>(
+    list: &'a str,
+    shape: impl Fn(usize) -> &'a Shape,
+) -> Option<Vec<(ChildKey, EncodedPart<'a>)>> {
     let elements = elements(list).ok()?.into_iter().enumerate();
     Some(
         elements
-            .map(|(at, text)| (Key::Index(at), View::new(text, shape(at))))
+            .map(|(at, text)| (ChildKey::Index(at), EncodedPart::new(text, shape(at))))
             .collect(),
     )
 }
 
-fn named<'a>(object: &'a str, shape: impl Fn(usize) -> &'a Shape) -> Option<Vec<(Key, View<'a>)>> {
+fn named<'a>(
+    object: &'a str,
+    shape: impl Fn(usize) -> &'a Shape,
+) -> Option<Vec<(ChildKey, EncodedPart<'a>)>> {
     let members = read_members(object)?.into_iter().enumerate();
     Some(
         members
-            .map(|(at, (name, text))| (Key::Name(name), View::new(text, shape(at))))
+            .map(|(at, (name, text))| (ChildKey::Name(name), EncodedPart::new(text, shape(at))))
             .collect(),
     )
 }

@@ -39,7 +39,7 @@ fn is_zero(count: &usize) -> bool {
 
 /// Where an element is now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Found {
+pub(super) enum ElementMatch {
     /// As it was.
     Same(usize),
     /// With another content.
@@ -66,7 +66,7 @@ impl Element {
         self.content == content && self.others == 0
     }
 
-    pub(super) fn find(&self, list: &[Content]) -> Option<Found> {
+    pub(super) fn find(&self, list: &[Content]) -> Option<ElementMatch> {
         let same: Vec<usize> = (0..list.len())
             .filter(|at| list[*at] == self.content)
             .collect();
@@ -74,7 +74,7 @@ impl Element {
         if same.len() <= self.others {
             // One of the equal ones is gone, or was changed; where it was this one, its neighbours
             // say so.
-            let same = || named.map(Found::Same);
+            let same = || named.map(ElementMatch::Same);
             let beside = || self.find_beside(list).or_else(|| self.find_by_index(list));
             return self.find_between(list).or_else(same).or_else(beside);
         }
@@ -88,7 +88,7 @@ impl Element {
         }?;
         // Away from its neighbours, while another is between them, it may be one that became equal.
         let is_away = self.closeness(list, found) == 0 && self.find_between(list).is_some();
-        (!is_away).then_some(Found::Same(found))
+        (!is_away).then_some(ElementMatch::Same(found))
     }
 
     /// Whether what is before and behind `at` is what was beside it; an end of the list is too.
@@ -107,29 +107,29 @@ impl Element {
         usize::from(previous) * weight(self.previous) + usize::from(next) * weight(self.next)
     }
 
-    fn find_between(&self, list: &[Content]) -> Option<Found> {
+    fn find_between(&self, list: &[Content]) -> Option<ElementMatch> {
         let has_neighbours = self.previous.is_some() || self.next.is_some();
         let fits =
             |at: &usize| list[*at] != self.content && self.neighbours_at(list, *at) == (true, true);
         self.nearest((0..list.len()).filter(fits))
             .filter(|_| has_neighbours)
-            .map(Found::Changed)
+            .map(ElementMatch::Changed)
     }
 
-    fn find_beside(&self, list: &[Content]) -> Option<Found> {
+    fn find_beside(&self, list: &[Content]) -> Option<ElementMatch> {
         if list.contains(&self.content) {
             return None;
         }
         let is_known = |at: usize| [self.previous, self.next].contains(&Some(list[at]));
         let fits = |at: &usize| self.closeness(list, *at) > 1 && !is_known(*at);
         self.nearest((0..list.len()).filter(fits))
-            .map(Found::Changed)
+            .map(ElementMatch::Changed)
     }
 
-    fn find_by_index(&self, list: &[Content]) -> Option<Found> {
+    fn find_by_index(&self, list: &[Content]) -> Option<ElementMatch> {
         let known = [Some(self.content), self.previous, self.next];
         let moved = list.iter().any(|content| known.contains(&Some(*content)));
-        (self.index < list.len() && !moved).then_some(Found::Changed(self.index))
+        (self.index < list.len() && !moved).then_some(ElementMatch::Changed(self.index))
     }
 
     fn nearest(&self, places: impl Iterator<Item = usize>) -> Option<usize> {
@@ -149,7 +149,7 @@ mod tests {
 
     #[test]
     fn an_element_is_found_where_it_is_now() {
-        use Found::{Changed, Same};
+        use ElementMatch::{Changed, Same};
         for (seen, index, now, found) in [
             ("a b c", 1, "a b c", Some(Same(1))),
             ("a b c", 1, "b c", Some(Same(0))),

@@ -45,7 +45,7 @@ impl Encoded {
     /// escapes, and the order of what has none: then its parts are found there by their text.
     pub(crate) fn is_as_written_in(&self, stored: &str) -> bool {
         self.text() == stored
-            || self.view().content() == View::new(stored, &self.shape).content()
+            || self.view().content() == EncodedPart::new(stored, &self.shape).content()
             || Content::of(self.text()) == Content::of(stored)
     }
 
@@ -55,8 +55,8 @@ impl Encoded {
         Content::of_members(self.text(), &self.shape)
     }
 
-    pub(super) fn view(&self) -> View<'_> {
-        View {
+    pub(super) fn view(&self) -> EncodedPart<'_> {
+        EncodedPart {
             text: self.text(),
             shape: &self.shape,
         }
@@ -65,17 +65,17 @@ impl Encoded {
 
 /// A part of one.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct View<'a> {
+pub(super) struct EncodedPart<'a> {
     pub(super) text: &'a str,
     pub(super) shape: &'a Shape,
 }
 
-impl<'a> View<'a> {
+impl<'a> EncodedPart<'a> {
     pub(super) fn new(text: &'a str, shape: &'a Shape) -> Self {
         Self { text, shape }
     }
 
-    pub(super) fn is_same(self, other: View<'_>) -> bool {
+    pub(super) fn is_same(self, other: EncodedPart<'_>) -> bool {
         self.text == other.text || self.content() == other.content()
     }
 

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use super::apply::apply_one;
 use super::diff::{below, here, set};
-use super::{Action, Content, Element, Json, Operation, Seen, Step};
+use super::{Action, Content, Element, Json, ObservedValue, Operation, PathStep};
 use crate::value::shape::Shape;
 
 /// Records operations on a list that changes with each of them.
@@ -24,10 +24,10 @@ impl Editor {
             return;
         };
         let removal = here(Action::Remove {
-            seen: Seen::Content(element.content),
+            seen: ObservedValue::Content(element.content),
         });
         self.operations
-            .extend(below(&Step::Element(element), vec![removal]));
+            .extend(below(&PathStep::Element(element), vec![removal]));
         self.contents.remove(at);
     }
 
@@ -71,7 +71,7 @@ impl Editor {
             let result = apply_one(&now, &change)?;
             let element = self.element(at)?;
             self.operations
-                .extend(below(&Step::Element(element), vec![change]));
+                .extend(below(&PathStep::Element(element), vec![change]));
             self.contents[at] = Content::of(&result);
             now = result;
         }
@@ -81,7 +81,7 @@ impl Editor {
     fn replace(&mut self, at: usize, stored: &str, before: &Shape, after: &str) {
         if let Some(element) = self.element(at) {
             self.operations.extend(below(
-                &Step::Element(element),
+                &PathStep::Element(element),
                 vec![set(stored, before, after)],
             ));
         }

@@ -4,14 +4,14 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry::{Occupied, Vacant};
 
-use super::{Content, Element, Json, Member, Misfit, Step, text};
+use super::{ApplyError, Content, Element, Json, MemberName, PathStep, text};
 
 /// One step as a user says it.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Place {
-    Member(Member),
+pub(crate) enum PathSegment {
+    Member(MemberName),
     /// An entry of a map whose keys have more than one spelling.
-    Entry(Member, OwnSpelling),
+    Entry(MemberName, OwnSpelling),
     Index(usize),
 }
 
@@ -30,9 +30,9 @@ impl PartialEq for OwnSpelling {
 
 /// A place in a value.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Spot<'a> {
+pub(crate) struct Location<'a> {
     /// The path for operations at this place.
-    pub(crate) path: Vec<Step>,
+    pub(crate) path: Vec<PathStep>,
     /// What is there; of a missing member, what it is taken for. `None` where there is neither.
     pub(crate) found: Option<&'a str>,
     /// Whether it is there, and not only taken for something.
@@ -49,9 +49,9 @@ pub(crate) struct Spot<'a> {
 pub(crate) fn locate<'a>(
     value: Option<&'a str>,
     origin: Option<&'a Json>,
-    places: &'a [Place],
-) -> Result<Spot<'a>, Misfit> {
-    let mut spot = Spot {
+    places: &'a [PathSegment],
+) -> Result<Location<'a>, ApplyError> {
+    let mut spot = Location {
         path: Vec::with_capacity(places.len()),
         found: value
             .map(|value| value.trim_matches(text::is_space))
@@ -60,28 +60,28 @@ pub(crate) fn locate<'a>(
         is_current: false,
     };
     for place in places {
-        let parent = spot.found.ok_or(Misfit::Unset)?;
+        let parent = spot.found.ok_or(ApplyError::Unset)?;
         match place {
-            Place::Member(member) => {
+            PathSegment::Member(member) => {
                 spot.step_into(parent, member, None)?;
-                spot.path.push(Step::Member(member.clone()));
+                spot.path.push(PathStep::Member(member.clone()));
             }
-            Place::Entry(member, OwnSpelling(spelling)) => {
+            PathSegment::Entry(member, OwnSpelling(spelling)) => {
                 let mut member_there = member.clone();
                 if let Some(name) = spot.step_into(parent, member, Some(*spelling))? {
                     // Where it is looked for again, it is under the one name or the other.
                     member_there.also = member_there.also.iter().cloned().chain([name]).collect();
                 }
-                spot.path.push(Step::Member(member_there));
+                spot.path.push(PathStep::Member(member_there));
             }
-            Place::Index(index) => {
+            PathSegment::Index(index) => {
                 let elements = text::elements(parent)?;
                 let contents: Vec<Content> = elements
                     .iter()
                     .map(|element| Content::of(element))
                     .collect();
-                spot.path.push(Step::Element(
-                    Element::of(&contents, *index).ok_or(Misfit::Gone)?,
+                spot.path.push(PathStep::Element(
+                    Element::of(&contents, *index).ok_or(ApplyError::Gone)?,
                 ));
                 spot.found = Some(elements[*index]);
             }
@@ -99,19 +99,19 @@ pub(crate) fn locate<'a>(
 pub(crate) fn look<'a>(
     value: Option<&'a str>,
     origin: Option<&'a Json>,
-    places: &'a [Place],
-) -> Result<(Option<&'a str>, bool), Misfit> {
+    places: &'a [PathSegment],
+) -> Result<(Option<&'a str>, bool), ApplyError> {
     let mut spot = locate(value, origin, &[])?;
     for place in places {
         let Some(parent) = spot.found else {
             return Ok((None, false));
         };
         match place {
-            Place::Member(member) => _ = spot.step_into(parent, member, None)?,
-            Place::Entry(member, OwnSpelling(spelling)) => {
+            PathSegment::Member(member) => _ = spot.step_into(parent, member, None)?,
+            PathSegment::Entry(member, OwnSpelling(spelling)) => {
                 _ = spot.step_into(parent, member, Some(*spelling))?;
             }
-            Place::Index(index) => {
+            PathSegment::Index(index) => {
                 spot.found = text::elements(parent)?.get(*index).copied();
                 spot.exists &= spot.found.is_some();
             }
@@ -120,14 +120,14 @@ pub(crate) fn look<'a>(
     Ok((spot.found, spot.exists))
 }
 
-impl<'a> Spot<'a> {
+impl<'a> Location<'a> {
     /// Returns the name under which it was found, where that is none of its own.
     fn step_into(
         &mut self,
         parent: &'a str,
-        member: &'a Member,
+        member: &'a MemberName,
         spelling: Option<Spelling>,
-    ) -> Result<Option<Box<str>>, Misfit> {
+    ) -> Result<Option<Box<str>>, ApplyError> {
         let members = text::members(parent)?;
         let by_name = |name: &str| {
             members
@@ -155,17 +155,17 @@ impl<'a> Spot<'a> {
     }
 }
 
-impl Step {
-    pub(super) fn place(&self) -> Place {
+impl PathStep {
+    pub(super) fn place(&self) -> PathSegment {
         match self {
-            Self::Member(member) => Place::Member(member.clone()),
-            Self::Element(element) => Place::Index(element.index),
+            Self::Member(member) => PathSegment::Member(member.clone()),
+            Self::Element(element) => PathSegment::Index(element.index),
         }
     }
 }
 
 /// The elements of a list.
-pub(crate) fn elements(list: &str) -> Result<Vec<&str>, Misfit> {
+pub(crate) fn elements(list: &str) -> Result<Vec<&str>, ApplyError> {
     text::elements(list)
 }
 
@@ -181,7 +181,7 @@ pub(crate) fn element(elements: &[&str], index: usize) -> Option<Element> {
 
 /// The members of an object, with the names as they read; of those with one name the last one
 /// alone.
-pub(crate) fn members(object: &str) -> Result<Vec<(Cow<'_, str>, &str)>, Misfit> {
+pub(crate) fn members(object: &str) -> Result<Vec<(Cow<'_, str>, &str)>, ApplyError> {
     let mut members: Vec<(Cow<'_, str>, &str)> = Vec::new();
     let mut at: HashMap<Cow<'_, str>, usize> = HashMap::new();
     for (name, value) in text::members(object)? {
@@ -198,7 +198,7 @@ pub(crate) fn members(object: &str) -> Result<Vec<(Cow<'_, str>, &str)>, Misfit>
 }
 
 /// What is at the member of an object that has this name.
-pub(crate) fn member<'a>(object: &'a str, name: &str) -> Result<Option<&'a str>, Misfit> {
+pub(crate) fn member<'a>(object: &'a str, name: &str) -> Result<Option<&'a str>, ApplyError> {
     let members = text::members(object)?;
     Ok(members
         .into_iter()

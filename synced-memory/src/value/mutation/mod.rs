@@ -26,14 +26,14 @@ mod properties;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use apply::{Applied, Made, Rule, apply};
+pub(crate) use apply::{Applied, ConflictRule, Edited, apply};
 pub(crate) use coalesce::{Since, coalesce};
 pub(crate) use content::Content;
-pub(crate) use diff::{Location, diff, first_difference, within};
+pub(crate) use diff::{ChildPath, diff, first_difference, within};
 pub(crate) use element::Element;
 pub(crate) use encoded::Encoded;
 pub(crate) use locate::{
-    OwnSpelling, Place, Spelling, Spot, element, elements, locate, look, member, members,
+    Location, OwnSpelling, PathSegment, Spelling, element, elements, locate, look, member, members,
 };
 pub(crate) use text::Json;
 
@@ -52,14 +52,14 @@ use crate::base::clock::Stamp;
 pub(crate) struct Mutation {
     #[serde(with = "text::maybe", skip_serializing_if = "Option::is_none")]
     origin: Option<Json>,
-    calls: Vec<Call>,
+    calls: Vec<RecordedCall>,
     #[serde(skip)]
     size: usize,
 }
 
 /// What one call of a user did.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Call {
+pub(crate) struct RecordedCall {
     /// When it was made; of merged ones, the last of them.
     pub(crate) stamp: Stamp,
     /// It is what a closure made of what it saw, and applies where that is there still, whoever is
@@ -77,23 +77,23 @@ pub(crate) struct Call {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Operation {
     /// The steps from the root.
-    pub(crate) path: Vec<Step>,
+    pub(crate) path: Vec<PathStep>,
     #[serde(rename = "do")]
     pub(crate) action: Action,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum Step {
+pub(crate) enum PathStep {
     /// A member of an object.
-    Member(Member),
+    Member(MemberName),
     /// An element of a list.
     Element(Element),
 }
 
 /// A member of an object: a field of a struct, or an entry of a map.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Member {
+pub(crate) struct MemberName {
     pub(crate) name: Box<str>,
     /// Other names that it may have, tried in this order; what is found keeps its name.
     #[serde(default, skip_serializing_if = "<[_]>::is_empty")]
@@ -107,12 +107,12 @@ pub(crate) struct Member {
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Action {
     /// Assigns a member (which may be new), an element, or the root.
-    Set { value: Json, seen: Seen },
+    Set { value: Json, seen: ObservedValue },
     /// Assigns a member that is not there yet.
     SetIfAbsent { value: Json },
     /// Removes a member, or the element with the content that the path names. What is gone already
     /// is done.
-    Remove { seen: Seen },
+    Remove { seen: ObservedValue },
     /// Adds to a number.
     Add { amount: Amount },
     /// Adds to the end of a list.
@@ -127,8 +127,8 @@ pub(crate) enum Action {
 
 /// What a writer saw at a path when it recorded an assignment or a removal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(from = "SeenForm", into = "SeenForm")]
-pub(crate) enum Seen {
+#[serde(from = "ObservedForm", into = "ObservedForm")]
+pub(crate) enum ObservedValue {
     Absent,
     Content(Content),
     /// With the order of its members, which counts.
@@ -138,37 +138,37 @@ pub(crate) enum Seen {
 /// In a journal: `null`, a number, or `{"ordered": <number>}`.
 #[derive(Serialize, Deserialize)]
 #[serde(untagged)]
-enum SeenForm {
+enum ObservedForm {
     Content(Option<Content>),
     Ordered { ordered: Content },
 }
 
-impl From<SeenForm> for Seen {
-    fn from(form: SeenForm) -> Self {
+impl From<ObservedForm> for ObservedValue {
+    fn from(form: ObservedForm) -> Self {
         match form {
-            SeenForm::Content(content) => content.into(),
-            SeenForm::Ordered { ordered } => Self::Ordered(ordered),
+            ObservedForm::Content(content) => content.into(),
+            ObservedForm::Ordered { ordered } => Self::Ordered(ordered),
         }
     }
 }
 
-impl From<Seen> for SeenForm {
-    fn from(seen: Seen) -> Self {
+impl From<ObservedValue> for ObservedForm {
+    fn from(seen: ObservedValue) -> Self {
         match seen {
-            Seen::Absent => Self::Content(None),
-            Seen::Content(content) => Self::Content(Some(content)),
-            Seen::Ordered(ordered) => Self::Ordered { ordered },
+            ObservedValue::Absent => Self::Content(None),
+            ObservedValue::Content(content) => Self::Content(Some(content)),
+            ObservedValue::Ordered(ordered) => Self::Ordered { ordered },
         }
     }
 }
 
-impl From<Option<Content>> for Seen {
+impl From<Option<Content>> for ObservedValue {
     fn from(content: Option<Content>) -> Self {
         content.map_or(Self::Absent, Self::Content)
     }
 }
 
-impl Seen {
+impl ObservedValue {
     /// Whether this is what was seen; `None` where nothing is.
     fn is(self, text: Option<&str>) -> bool {
         match (self, text) {
@@ -193,7 +193,7 @@ pub(crate) enum Amount {
 
 /// Why operations cannot be applied to what is there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Misfit {
+pub(crate) enum ApplyError {
     /// There is nothing yet, and nothing that it is taken for.
     Unset,
     /// The list element on the path is gone.
@@ -211,7 +211,7 @@ pub(crate) enum Misfit {
     Invalid,
 }
 
-impl fmt::Display for Misfit {
+impl fmt::Display for ApplyError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unset => f.write_str("nothing is there that it could change"),
@@ -232,7 +232,7 @@ impl Mutation {
     pub(crate) fn new(origin: Option<Json>, operations: Vec<Operation>) -> Self {
         Journalled {
             origin,
-            calls: vec![Call {
+            calls: vec![RecordedCall {
                 stamp: Stamp::ZERO,
                 is_compared: false,
                 operations,
@@ -245,7 +245,7 @@ impl Mutation {
     pub(crate) fn compared(origin: Option<Json>, operations: Vec<Operation>) -> Self {
         Journalled {
             origin,
-            calls: vec![Call {
+            calls: vec![RecordedCall {
                 stamp: Stamp::ZERO,
                 is_compared: true,
                 operations,
@@ -254,14 +254,14 @@ impl Mutation {
         .into()
     }
 
-    pub(crate) fn calls(&self) -> &[Call] {
+    pub(crate) fn calls(&self) -> &[RecordedCall] {
         &self.calls
     }
 
     /// Whether it is merged with one like it wherever that was recorded: nothing in it names what
     /// it saw.
     pub(crate) fn merges_anywhere(&self) -> bool {
-        let is_named = |step: &Step| matches!(step, Step::Member(_));
+        let is_named = |step: &PathStep| matches!(step, PathStep::Member(_));
         let is_plain = |action: &Action| {
             use Action::{Add, Append, Exclude, Include};
             matches!(
@@ -281,7 +281,7 @@ impl Mutation {
         let calls = self
             .calls
             .iter()
-            .map(|call| Call {
+            .map(|call| RecordedCall {
                 is_compared: false,
                 ..call.clone()
             })
@@ -327,7 +327,7 @@ impl Mutation {
     }
 
     /// Takes out the calls that were made on what is `gone`, which they are from then on too.
-    pub(crate) fn take_resting_on(&mut self, gone: &mut Gone) -> Option<Self> {
+    pub(crate) fn take_resting_on(&mut self, gone: &mut NotMade) -> Option<Self> {
         if !self.calls.iter().any(|call| gone.has_base_of(call)) {
             return None;
         }
@@ -338,7 +338,7 @@ impl Mutation {
         }))
     }
 
-    fn take_if(&mut self, mut is_taken: impl FnMut(usize, &Call) -> bool) -> Self {
+    fn take_if(&mut self, mut is_taken: impl FnMut(usize, &RecordedCall) -> bool) -> Self {
         let (mut taken, mut left) = (Vec::new(), Vec::new());
         for (index, call) in std::mem::take(&mut self.calls).into_iter().enumerate() {
             if is_taken(index, &call) {
@@ -363,13 +363,13 @@ impl Mutation {
 
 /// What was not made, and that later calls may have been made on.
 #[derive(Debug, Default)]
-pub(crate) struct Gone {
-    calls: Vec<Call>,
+pub(crate) struct NotMade {
+    calls: Vec<RecordedCall>,
     /// The whole value was assigned.
     is_everything: bool,
 }
 
-impl Gone {
+impl NotMade {
     pub(crate) fn new(is_everything: bool, mutation: Option<&Mutation>) -> Self {
         Self {
             calls: mutation
@@ -393,7 +393,7 @@ impl Gone {
         }
     }
 
-    fn has_base_of(&self, call: &Call) -> bool {
+    fn has_base_of(&self, call: &RecordedCall) -> bool {
         self.is_everything && call.compares() || self.calls.iter().any(|gone| call.rests_on(gone))
     }
 }
@@ -402,14 +402,14 @@ impl Gone {
 struct Journalled {
     #[serde(default, with = "text::maybe")]
     origin: Option<Json>,
-    calls: Vec<Call>,
+    calls: Vec<RecordedCall>,
 }
 
 impl From<Journalled> for Mutation {
     fn from(Journalled { origin, calls }: Journalled) -> Self {
         let size = size_of::<Self>()
             + size_of_json(origin.as_slice())
-            + calls.iter().map(Call::size).sum::<usize>();
+            + calls.iter().map(RecordedCall::size).sum::<usize>();
         Self {
             origin,
             calls,
@@ -418,7 +418,7 @@ impl From<Journalled> for Mutation {
     }
 }
 
-impl Call {
+impl RecordedCall {
     /// The place that it changes, as messages name it: `.name` for a member, `[1]` for an element.
     /// The root where it changes several.
     pub(crate) fn place(&self) -> String {
@@ -446,7 +446,7 @@ fn size_of_json(items: &[Json]) -> usize {
         .sum()
 }
 
-impl fmt::Display for Step {
+impl fmt::Display for PathStep {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Member(member) => write!(f, ".{}", member.name),
@@ -457,7 +457,7 @@ impl fmt::Display for Step {
 
 impl Operation {
     /// The same, with its path from where this one begins.
-    pub(crate) fn below(self, path: &[Step]) -> Self {
+    pub(crate) fn below(self, path: &[PathStep]) -> Self {
         Self {
             path: [path, &self.path[..]].concat(),
             ..self
@@ -465,7 +465,7 @@ impl Operation {
     }
 
     fn size(&self) -> usize {
-        let path = self.path.iter().map(Step::size).sum::<usize>();
+        let path = self.path.iter().map(PathStep::size).sum::<usize>();
         let values = match &self.action {
             Action::Set { value, .. } | Action::SetIfAbsent { value } => value.as_str().len(),
             Action::Remove { .. } | Action::Add { .. } => 0,
@@ -478,10 +478,10 @@ impl Operation {
     }
 }
 
-impl Step {
+impl PathStep {
     fn size(&self) -> usize {
         let owned = match self {
-            Self::Member(Member { name, also, origin }) => {
+            Self::Member(MemberName { name, also, origin }) => {
                 let also = also
                     .iter()
                     .map(|name| size_of::<Box<str>>() + name.len())
@@ -494,7 +494,7 @@ impl Step {
     }
 }
 
-impl Member {
+impl MemberName {
     /// A member that has one name, and that is unset where it is missing.
     pub(crate) fn new(name: &str) -> Self {
         Self::aliased(name, &[])

@@ -109,16 +109,16 @@ fn record(seen: &str, choice: &Choice) -> Operation {
     for (at, name) in &choice.steps {
         let name: String = serde_json::from_str(name).unwrap();
         match found {
-            None | Some("{}") => places.push(Place::Member(Member {
+            None | Some("{}") => places.push(PathSegment::Member(MemberName {
                 origin: Some(json("{}")),
-                ..Member::new(&name)
+                ..MemberName::new(&name)
             })),
             Some(text) if text::kind(text) == text::OBJECT => {
-                places.push(Place::Member(Member::new(&name)));
+                places.push(PathSegment::Member(MemberName::new(&name)));
             }
             Some(text) => match text::elements(text) {
                 Ok(elements) if !elements.is_empty() => {
-                    places.push(Place::Index(usize::from(*at) % elements.len()));
+                    places.push(PathSegment::Index(usize::from(*at) % elements.len()));
                 }
                 _ => break,
             },
@@ -131,10 +131,10 @@ fn record(seen: &str, choice: &Choice) -> Operation {
     }
     let spot = locate(Some(seen), None, &places).unwrap();
     let found = spot.found.filter(|_| spot.exists);
-    let seen = Seen::from(found.map(Content::of));
+    let seen = ObservedValue::from(found.map(Content::of));
     let value = json(&choice.value);
     let items = vec![value.clone()];
-    let at_member = matches!(spot.path.last(), Some(Step::Member(_)));
+    let at_member = matches!(spot.path.last(), Some(PathStep::Member(_)));
     let action = match (found.map(text::kind), choice.action % 6) {
         (Some(text::LIST), 0 | 1) => Action::Append { items },
         (Some(text::LIST), 2) => {
@@ -178,9 +178,9 @@ fn record_all(base: &str, calls: &[Vec<Choice>]) -> (Vec<Mutation>, String) {
             let one = apply(
                 Some(&now),
                 &Mutation::new(None, vec![operation.clone()]),
-                Rule::Latest,
+                ConflictRule::Latest,
             );
-            if one.misfits.is_empty() {
+            if one.failed.is_empty() {
                 now = one.text().map_or(now, str::to_owned);
                 operations.push(operation);
             }
@@ -192,12 +192,12 @@ fn record_all(base: &str, calls: &[Vec<Choice>]) -> (Vec<Mutation>, String) {
 }
 
 /// Applies one by one; also whether each of them applied.
-fn one_by_one(base: &str, mutations: &[Mutation], rule: Rule) -> (String, bool) {
+fn one_by_one(base: &str, mutations: &[Mutation], rule: ConflictRule) -> (String, bool) {
     let mut text = base.to_owned();
     let mut all = true;
     for mutation in mutations {
         let applied = apply(Some(&text), mutation, rule);
-        all &= applied.misfits.is_empty() && applied.superseded.is_empty();
+        all &= applied.failed.is_empty() && applied.superseded.is_empty();
         text = applied.text().map_or(text, str::to_owned);
     }
     (text, all)
@@ -232,7 +232,7 @@ proptest! {
     #[test]
     fn diff_then_apply_gives_the_target((before, after) in prop_oneof![pair(), list_pair()]) {
         let mutation = Mutation::new(None, diff_of(&before, &before, &after));
-        for rule in [Rule::Latest, Rule::NewerWins(Stamp::MAX)] {
+        for rule in [ConflictRule::Latest, ConflictRule::NewerWins(Stamp::MAX)] {
             let (text, all) = one_by_one(&before, std::slice::from_ref(&mutation), rule);
             prop_assert!(all, "{mutation:?}");
             prop_assert_eq!(Content::of(&text), Content::of(&after), "{}\n{:?}", text, mutation);
@@ -245,7 +245,7 @@ proptest! {
             return Ok(());
         };
         let mutation = Mutation::new(None, diff_of(&stored, &read.to_string(), &after.to_string()));
-        let (text, all) = one_by_one(&stored, &[mutation], Rule::NewerWins(Stamp::MAX));
+        let (text, all) = one_by_one(&stored, &[mutation], ConflictRule::NewerWins(Stamp::MAX));
         prop_assert!(all);
         prop_assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), after);
     }
@@ -255,7 +255,7 @@ proptest! {
         let (mutations, view) = record_all(&base, &calls);
         let together = coalesced(mutations.clone(), Since::Unchanged(Some(&base)));
         let moved = coalesced(mutations.clone(), Since::Moved);
-        for rule in [Rule::Latest, Rule::NewerWins(Stamp::MAX)] {
+        for rule in [ConflictRule::Latest, ConflictRule::NewerWins(Stamp::MAX)] {
             for mutation in [&together, &moved] {
                 let (text, all) = one_by_one(&base, std::slice::from_ref(mutation), rule);
                 prop_assert!(all, "{base}\n{mutations:?}\n{mutation:?}");
@@ -274,8 +274,8 @@ proptest! {
         }
         for since in [Since::Unchanged(None), Since::Moved] {
             let together = coalesced(mutations.clone(), since);
-            let applied = apply(None, &together, Rule::Latest);
-            prop_assert!(applied.misfits.is_empty() && applied.superseded.is_empty(), "{origin}\n{mutations:?}\n{together:?}");
+            let applied = apply(None, &together, ConflictRule::Latest);
+            prop_assert!(applied.failed.is_empty() && applied.superseded.is_empty(), "{origin}\n{mutations:?}\n{together:?}");
             // Where nothing differs in the end it may stay unset.
             let text = applied.text().unwrap_or(&origin);
             prop_assert!(Content::of(text) == Content::of(&view), "{origin}: {text}\n{view}\n{mutations:?}\n{together:?}");
@@ -293,18 +293,18 @@ proptest! {
         }
         let (_, theirs) = record_all(&base, &others);
         let together = coalesced(mutations.clone(), Since::Unchanged(Some(&base)));
-        let (expected, all) = one_by_one(&theirs, &mutations, Rule::Latest);
+        let (expected, all) = one_by_one(&theirs, &mutations, ConflictRule::Latest);
         if all {
-            let (text, all) = one_by_one(&theirs, std::slice::from_ref(&together), Rule::Latest);
+            let (text, all) = one_by_one(&theirs, std::slice::from_ref(&together), ConflictRule::Latest);
             prop_assert!(all, "{theirs}\n{mutations:?}\n{together:?}");
             prop_assert!(Content::of(&text) == Content::of(&expected), "{theirs}: {text}\n{expected}\n{mutations:?}\n{together:?}");
         }
         // Where calls that are superseded are merged with others, they share their fate.
-        let (expected, all) = one_by_one(&theirs, &mutations, Rule::NewerWins(Stamp::MAX));
-        let applied = apply(Some(&theirs), &together, Rule::NewerWins(Stamp::MAX));
+        let (expected, all) = one_by_one(&theirs, &mutations, ConflictRule::NewerWins(Stamp::MAX));
+        let applied = apply(Some(&theirs), &together, ConflictRule::NewerWins(Stamp::MAX));
         if all && applied.superseded.is_empty() {
             let text = applied.text().unwrap_or(&theirs).to_owned();
-            prop_assert_eq!(&applied.misfits[..], &[]);
+            prop_assert_eq!(&applied.failed[..], &[]);
             prop_assert!(Content::of(&text) == Content::of(&expected), "{theirs}: {text}\n{expected}\n{mutations:?}\n{together:?}");
         }
     }
@@ -312,13 +312,13 @@ proptest! {
     #[test]
     fn what_an_assignment_does_not_touch_stays_byte_for_byte(base in json_text(), choice in choice()) {
         let operation = record(&base, &choice);
-        let places: Vec<Place> = operation.path.iter().map(Step::place).collect();
+        let places: Vec<PathSegment> = operation.path.iter().map(PathStep::place).collect();
         let spot = locate(Some(&base), None, &places).unwrap();
         if let (Action::Set { value, .. }, Some(found), true) = (&operation.action, spot.found, spot.exists) {
             let start = found.as_ptr().addr() - base.as_ptr().addr();
             let expected = format!("{}{}{}", &base[..start], value.as_str(), &base[start + found.len()..]);
             let mutation = Mutation::new(None, vec![operation.clone()]);
-            let (text, _) = one_by_one(&base, &[mutation], Rule::Latest);
+            let (text, _) = one_by_one(&base, &[mutation], ConflictRule::Latest);
             prop_assert_eq!(text, expected);
         }
     }
@@ -329,11 +329,11 @@ proptest! {
         let (mutations, _) = record_all(&base, &calls);
         for mutation in mutations {
             let mut call = mutation.calls()[0].operations.clone();
-            let nowhere = Step::Member(Member::new("nowhere"));
+            let nowhere = PathStep::Member(MemberName::new("nowhere"));
             call.push(Operation { path: vec![nowhere.clone(), nowhere], action: Action::Append { items: Vec::new() } });
-            let applied = apply(Some(&base), &Mutation::new(None, call), Rule::Latest);
+            let applied = apply(Some(&base), &Mutation::new(None, call), ConflictRule::Latest);
             prop_assert_eq!(applied.text(), None);
-            prop_assert_eq!(applied.misfits.len(), 1);
+            prop_assert_eq!(applied.failed.len(), 1);
         }
     }
 
@@ -345,13 +345,13 @@ proptest! {
         let mutation = coalesced(mutations, Since::Unchanged(Some(&noise)));
         let cut: String = base.chars().take(cut).collect();
         for text in [noise.clone(), cut.clone(), format!("{cut}{noise}")] {
-            for rule in [Rule::Latest, Rule::NewerWins(Stamp::MAX)] {
+            for rule in [ConflictRule::Latest, ConflictRule::NewerWins(Stamp::MAX)] {
                 apply(Some(&text), &mutation, rule);
             }
             diff(&text, &Encoded::shaped(json(&base), Shape::Json), &Encoded::shaped(json("[1]"), Shape::Json), &[]);
             let _ = Content::of(&text);
-            let _ = locate(Some(&text), None, &[Place::Index(0)]);
-            let _ = locate(Some(&text), None, &[Place::Member(Member::new("a"))]);
+            let _ = locate(Some(&text), None, &[PathSegment::Index(0)]);
+            let _ = locate(Some(&text), None, &[PathSegment::Member(MemberName::new("a"))]);
         }
     }
 

@@ -1,7 +1,7 @@
 //! The promises of mutations, one by one.
 
 use super::*;
-use crate::value::shape::{Children, Field, Shape};
+use crate::value::shape::{Children, Shape, ShapeField};
 
 fn json(text: &str) -> Json {
     Json::parse(text.to_owned()).unwrap()
@@ -16,14 +16,14 @@ fn items(list: &str) -> Vec<Json> {
 }
 
 /// `a.b` with the members' origins, `2` an index, `?` behind a name for an object that is made.
-fn places(path: &str) -> Vec<Place> {
+fn places(path: &str) -> Vec<PathSegment> {
     let place = |step: &str| match (step.parse(), step.strip_suffix('?')) {
-        (Ok(index), _) => Place::Index(index),
-        (_, Some(name)) => Place::Member(Member {
+        (Ok(index), _) => PathSegment::Index(index),
+        (_, Some(name)) => PathSegment::Member(MemberName {
             origin: Some(json("{}")),
-            ..Member::new(name)
+            ..MemberName::new(name)
         }),
-        _ => Place::Member(Member::new(step)),
+        _ => PathSegment::Member(MemberName::new(step)),
     };
     path.split('.')
         .filter(|step| !step.is_empty())
@@ -31,7 +31,7 @@ fn places(path: &str) -> Vec<Place> {
         .collect()
 }
 
-fn path(seen: &str, path: &str) -> Vec<Step> {
+fn path(seen: &str, path: &str) -> Vec<PathStep> {
     locate(Some(seen), None, &places(path)).unwrap().path
 }
 
@@ -42,7 +42,7 @@ fn operation(seen: &str, at: &str, action: Action) -> Operation {
     }
 }
 
-fn seen_at(seen: &str, at: &str) -> Seen {
+fn seen_at(seen: &str, at: &str) -> ObservedValue {
     let places = places(at);
     let spot = locate(Some(seen), None, &places).unwrap();
     spot.found.filter(|_| spot.exists).map(Content::of).into()
@@ -120,26 +120,30 @@ fn one(operation: Operation) -> Mutation {
 
 /// What becomes of a value; nothing may be skipped.
 fn applied(value: &str, operation: Operation) -> String {
-    let applied = apply(Some(value), &one(operation), Rule::Latest);
+    let applied = apply(Some(value), &one(operation), ConflictRule::Latest);
     assert_eq!(
-        (&applied.superseded[..], &applied.misfits[..]),
+        (&applied.superseded[..], &applied.failed[..]),
         (&[][..], &[][..])
     );
     applied.text().unwrap_or(value).to_owned()
 }
 
-fn misfit(value: &str, operation: Operation) -> Misfit {
-    let applied = apply(Some(value), &one(operation), Rule::Latest);
+fn error(value: &str, operation: Operation) -> ApplyError {
+    let applied = apply(Some(value), &one(operation), ConflictRule::Latest);
     assert_eq!(
         (&applied.made, &applied.superseded[..]),
-        (&Made::Nothing, &[][..])
+        (&Edited::Nothing, &[][..])
     );
-    applied.misfits[0].1
+    applied.failed[0].1
 }
 
 fn superseded(value: &str, operation: Operation) -> bool {
-    let applied = apply(Some(value), &one(operation), Rule::NewerWins(Stamp::MAX));
-    assert_eq!(applied.misfits, []);
+    let applied = apply(
+        Some(value),
+        &one(operation),
+        ConflictRule::NewerWins(Stamp::MAX),
+    );
+    assert_eq!(applied.failed, []);
     applied.superseded == [0]
 }
 
@@ -243,7 +247,7 @@ fn each_action_does_what_it_says() {
 
 #[test]
 fn what_does_not_apply_says_why_and_changes_nothing() {
-    let type_of = |expected, found| Misfit::Type { expected, found };
+    let type_of = |expected, found| ApplyError::Type { expected, found };
     for (value, operation, expected) in [
         ("[1]", set("{}", "a", "1"), type_of("an object", "a list")),
         ("null", append("[]", "", "[1]"), type_of("a list", "null")),
@@ -255,24 +259,32 @@ fn what_does_not_apply_says_why_and_changes_nothing() {
         ("\"1\"", add("1", "", 1), type_of("a number", "a string")),
         ("true", add("1", "", 1), type_of("a number", "a boolean")),
         ("1.0", add("1", "", 1), type_of("an integer", "a float")),
-        ("{}", add(r#"{"a":1}"#, "a", 1), Misfit::Unset),
-        ("{}", set(r#"{"a":{"b":1}}"#, "a.b", "1"), Misfit::Unset),
-        ("[]", set("[1]", "0", "2"), Misfit::Gone),
-        ("[1]", set("[1,2]", "1", "3"), Misfit::Gone),
-        ("[]", append("[[1]]", "0", "[2]"), Misfit::Gone),
-        ("9223372036854775807", add("1", "", 1), Misfit::Overflow),
-        ("-9223372036854775808", add("1", "", -1), Misfit::Overflow),
-        ("1180591620717411303424", add("1", "", 1), Misfit::Overflow),
-        (&"9".repeat(60), add("1", "", 1), Misfit::Overflow),
-        ("", set("{}", "a", "1"), Misfit::Invalid),
-        ("nonsense", append("[]", "", "[1]"), Misfit::Invalid),
-        ("[1, 2", append("[]", "", "[1]"), Misfit::Invalid),
-        ("[", append("[]", "", "[1]"), Misfit::Invalid),
-        (r#"{"a" 1}"#, set("{}", "a", "1"), Misfit::Invalid),
-        ("-", add("1", "", 1), Misfit::Invalid),
+        ("{}", add(r#"{"a":1}"#, "a", 1), ApplyError::Unset),
+        ("{}", set(r#"{"a":{"b":1}}"#, "a.b", "1"), ApplyError::Unset),
+        ("[]", set("[1]", "0", "2"), ApplyError::Gone),
+        ("[1]", set("[1,2]", "1", "3"), ApplyError::Gone),
+        ("[]", append("[[1]]", "0", "[2]"), ApplyError::Gone),
+        ("9223372036854775807", add("1", "", 1), ApplyError::Overflow),
+        (
+            "-9223372036854775808",
+            add("1", "", -1),
+            ApplyError::Overflow,
+        ),
+        (
+            "1180591620717411303424",
+            add("1", "", 1),
+            ApplyError::Overflow,
+        ),
+        (&"9".repeat(60), add("1", "", 1), ApplyError::Overflow),
+        ("", set("{}", "a", "1"), ApplyError::Invalid),
+        ("nonsense", append("[]", "", "[1]"), ApplyError::Invalid),
+        ("[1, 2", append("[]", "", "[1]"), ApplyError::Invalid),
+        ("[", append("[]", "", "[1]"), ApplyError::Invalid),
+        (r#"{"a" 1}"#, set("{}", "a", "1"), ApplyError::Invalid),
+        ("-", add("1", "", 1), ApplyError::Invalid),
     ] {
         assert_eq!(
-            misfit(value, operation.clone()),
+            error(value, operation.clone()),
             expected,
             "{value}: {operation:?}"
         );
@@ -285,7 +297,7 @@ fn an_unset_key_is_taken_for_its_origin() {
         apply(
             None,
             &Mutation::new(origin.map(json), vec![operation]),
-            Rule::NewerWins(Stamp::MAX),
+            ConflictRule::NewerWins(Stamp::MAX),
         )
     };
     assert_eq!(
@@ -303,8 +315,8 @@ fn an_unset_key_is_taken_for_its_origin() {
     );
     assert_eq!(on_unset(Some("5"), set("5", "", "6")).text().unwrap(), "6");
     assert_eq!(
-        on_unset(None, append("[]", "", "[1]")).misfits,
-        [(0, Misfit::Unset)]
+        on_unset(None, append("[]", "", "[1]")).failed,
+        [(0, ApplyError::Unset)]
     );
     // What changes nothing stores nothing.
     assert_eq!(
@@ -315,7 +327,7 @@ fn an_unset_key_is_taken_for_its_origin() {
         path: Vec::new(),
         action: Action::Set {
             value: json("1"),
-            seen: Seen::Absent,
+            seen: ObservedValue::Absent,
         },
     };
     assert_eq!(on_unset(None, root).text().unwrap(), "1");
@@ -323,12 +335,12 @@ fn an_unset_key_is_taken_for_its_origin() {
 
 #[test]
 fn a_missing_member_is_taken_for_its_origin() {
-    let tags = Member {
+    let tags = MemberName {
         origin: Some(json(r#"["x"]"#)),
-        ..Member::new("tags")
+        ..MemberName::new("tags")
     };
     let operation = Operation {
-        path: vec![Step::Member(tags)],
+        path: vec![PathStep::Member(tags)],
         action: Action::Append {
             items: items("[1]"),
         },
@@ -339,22 +351,27 @@ fn a_missing_member_is_taken_for_its_origin() {
 
 #[test]
 fn a_member_that_is_there_under_an_older_name_stays_one_member() {
-    let colour = Member {
+    let colour = MemberName {
         also: Box::new(["color".into()]),
-        ..Member::new("colour")
+        ..MemberName::new("colour")
     };
     let at = |action| Operation {
-        path: vec![Step::Member(colour.clone())],
+        path: vec![PathStep::Member(colour.clone())],
         action,
     };
     let set = at(Action::Set {
         value: json("2"),
-        seen: Seen::Absent,
+        seen: ObservedValue::Absent,
     });
     assert_eq!(applied(r#"{"color": 1}"#, set.clone()), r#"{"color": 2}"#);
     assert_eq!(applied("{}", set), r#"{"colour":2}"#);
     assert_eq!(
-        applied(r#"{"color": 1}"#, at(Action::Remove { seen: Seen::Absent })),
+        applied(
+            r#"{"color": 1}"#,
+            at(Action::Remove {
+                seen: ObservedValue::Absent
+            })
+        ),
         "{}"
     );
 }
@@ -399,7 +416,7 @@ fn sums_are_exact() {
                 amount: float(by, single),
             },
         );
-        assert_eq!(misfit(text, add), Misfit::Overflow, "{text} + {by}");
+        assert_eq!(error(text, add), ApplyError::Overflow, "{text} + {by}");
     }
     let wide = Amount::Integer {
         by: 1,
@@ -407,11 +424,11 @@ fn sums_are_exact() {
         max: i128::MAX,
     };
     assert_eq!(
-        misfit(
+        error(
             "18446744073709551615",
             operation("0", "", Action::Add { amount: wide })
         ),
-        Misfit::Overflow
+        ApplyError::Overflow
     );
 }
 
@@ -446,20 +463,20 @@ fn an_operation_on_an_element_never_hits_another() {
             "2.done",
         ),
     ] {
-        assert_eq!(misfit(now, done(at)), Misfit::Gone);
+        assert_eq!(error(now, done(at)), ApplyError::Gone);
         assert_eq!(
-            misfit(
+            error(
                 now,
                 operation(
                     list,
                     at.trim_end_matches(".done"),
                     Action::Set {
                         value: json("0"),
-                        seen: Seen::Absent
+                        seen: ObservedValue::Absent
                     }
                 )
             ),
-            Misfit::Gone
+            ApplyError::Gone
         );
         assert_eq!(
             applied(now, remove(list, at.trim_end_matches(".done"))),
@@ -537,7 +554,7 @@ fn one_calls_operations_apply_together_or_not_at_all() {
     let state = r#"{"a": 10, "b": 0}"#;
     let transfer = Mutation::new(None, vec![add(state, "a", -5), add(state, "b", 5)]);
     assert_eq!(
-        apply(Some(state), &transfer, Rule::NewerWins(Stamp::MAX))
+        apply(Some(state), &transfer, ConflictRule::NewerWins(Stamp::MAX))
             .text()
             .unwrap(),
         r#"{"a": 5, "b": 5}"#
@@ -547,30 +564,32 @@ fn one_calls_operations_apply_together_or_not_at_all() {
         r#"{"a": 10, "b": "x"}"#,
         r#"{"a": 10, "b": 9223372036854775807}"#,
     ] {
-        let applied = apply(Some(broken), &transfer, Rule::Latest);
-        assert_eq!((applied.text(), applied.misfits.len()), (None, 1));
+        let applied = apply(Some(broken), &transfer, ConflictRule::Latest);
+        assert_eq!((applied.text(), applied.failed.len()), (None, 1));
     }
     // As an update records it: the one path in conflict takes the other with it.
     let update = Mutation::new(None, diff_of(state, state, r#"{"a": 5, "b": 5}"#));
     let newer = r#"{"a": 10, "b": 1}"#;
     assert_eq!(
-        apply(Some(newer), &update, Rule::NewerWins(Stamp::MAX)),
+        apply(Some(newer), &update, ConflictRule::NewerWins(Stamp::MAX)),
         Applied {
             superseded: vec![0],
             ..Applied::default()
         }
     );
     assert_eq!(
-        apply(Some(newer), &update, Rule::Latest).text().unwrap(),
+        apply(Some(newer), &update, ConflictRule::Latest)
+            .text()
+            .unwrap(),
         r#"{"a": 5, "b": 5}"#
     );
     // Calls do not depend on each other.
     let mut calls = transfer.clone();
     coalesce(&mut calls, one(set(state, "c", "1")), Since::Moved).unwrap();
-    let applied = apply(Some(r#"{"a": 10}"#), &calls, Rule::Latest);
+    let applied = apply(Some(r#"{"a": 10}"#), &calls, ConflictRule::Latest);
     assert_eq!(
-        (applied.text(), applied.misfits.clone()),
-        (Some(r#"{"a": 10,"c":1}"#), vec![(0, Misfit::Unset)])
+        (applied.text(), applied.failed.clone()),
+        (Some(r#"{"a": 10,"c":1}"#), vec![(0, ApplyError::Unset)])
     );
     assert_eq!(calls.take(&[0]), transfer);
     assert_eq!(calls.calls().len(), 1);
@@ -635,7 +654,7 @@ fn ten_thousand_writes_to_one_place_are_one_operation() {
     }
     let queue = queue.unwrap();
     assert_eq!(queue.calls().len(), 5);
-    let text = apply(Some(base), &queue, Rule::NewerWins(Stamp::MAX))
+    let text = apply(Some(base), &queue, ConflictRule::NewerWins(Stamp::MAX))
         .text()
         .unwrap()
         .to_owned();
@@ -748,7 +767,7 @@ fn a_difference_is_as_small_as_it_can_be() {
 fn what_the_type_does_not_know_is_left_alone() {
     let stored =
         r#"{"theirs": 1180591620717411303424, "users": [{"name": "a", "extra": 1}], "n": 1}"#;
-    let field = |name| Field { name, aliases: &[] };
+    let field = |name| ShapeField { name, aliases: &[] };
     let fields = || {
         Shape::Fields(vec![
             (field("users"), Shape::List(Children::default())),
@@ -762,7 +781,7 @@ fn what_the_type_does_not_know_is_left_alone() {
     );
     let mutation = Mutation::new(None, diff(stored, &before, &after, &[]));
     assert_eq!(
-        apply(Some(stored), &mutation, Rule::NewerWins(Stamp::MAX))
+        apply(Some(stored), &mutation, ConflictRule::NewerWins(Stamp::MAX))
             .text()
             .unwrap(),
         r#"{"theirs": 1180591620717411303424, "users": [{"name": "a", "extra": 1},{"name":"b","age":5}], "n": 2}"#
@@ -781,7 +800,7 @@ fn the_journals_form_stays_what_it_is() {
             remove(base, "n"),
         ],
     );
-    mutation.calls.push(Call {
+    mutation.calls.push(RecordedCall {
         stamp: Stamp::new(7),
         is_compared: true,
         operations: vec![insert_at("[1,2]", "", 1, "[5]")],
@@ -818,14 +837,14 @@ fn deep_values_do_not_overflow_the_stack() {
         assert_ne!(Content::of(&one), Content::of(&two));
         let mutation = Mutation::new(None, diff_of(&one, &one, &two));
         assert!(
-            apply(Some(&one), &mutation, Rule::NewerWins(Stamp::MAX))
+            apply(Some(&one), &mutation, ConflictRule::NewerWins(Stamp::MAX))
                 .text()
                 .is_some()
         );
         // A path as deep as `serde_json` reads.
         let nested = format!("{}1{}", "[".repeat(127), "]".repeat(127));
         let step = |index| locate(Some(&nested), None, index).unwrap();
-        let places = vec![Place::Index(0); 127];
+        let places = vec![PathSegment::Index(0); 127];
         let spot = step(&places);
         let add = Operation {
             path: spot.path,

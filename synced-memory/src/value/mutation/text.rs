@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::Misfit;
+use super::ApplyError;
 use crate::value::json;
 
 /// A JSON value as text, valid and without white space around it.
@@ -83,13 +83,13 @@ pub(super) const LIST: &str = "a list";
 pub(super) const NUMBER: &str = "a number";
 
 /// That something of another type is there than `expected`.
-pub(super) fn mismatch(text: &str, expected: &'static str) -> Misfit {
+pub(super) fn mismatch(text: &str, expected: &'static str) -> ApplyError {
     match serde_json::from_str::<IgnoredAny>(text) {
-        Ok(_) => Misfit::Type {
+        Ok(_) => ApplyError::Type {
             expected,
             found: kind(text),
         },
-        Err(_) => Misfit::Invalid,
+        Err(_) => ApplyError::Invalid,
     }
 }
 
@@ -99,20 +99,21 @@ pub(super) fn is_space(letter: char) -> bool {
 }
 
 /// The elements of a list, which are parts of `text`.
-pub(super) fn elements(text: &str) -> Result<Vec<&str>, Misfit> {
+pub(super) fn elements(text: &str) -> Result<Vec<&str>, ApplyError> {
     let elements: Vec<&RawValue> = serde_json::from_str(text).map_err(|_| mismatch(text, LIST))?;
     Ok(elements.into_iter().map(RawValue::get).collect())
 }
 
 /// The members of an object, names with their quotes; all of them parts of `text`.
-pub(super) fn members(text: &str) -> Result<Vec<(&str, &str)>, Misfit> {
-    let members: Members<'_> = serde_json::from_str(text).map_err(|_| mismatch(text, OBJECT))?;
+pub(super) fn members(text: &str) -> Result<Vec<(&str, &str)>, ApplyError> {
+    let members: MembersVisitor<'_> =
+        serde_json::from_str(text).map_err(|_| mismatch(text, OBJECT))?;
     Ok(members.0)
 }
 
-struct Members<'a>(Vec<(&'a str, &'a str)>);
+struct MembersVisitor<'a>(Vec<(&'a str, &'a str)>);
 
-impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
+impl<'de: 'a, 'a> Deserialize<'de> for MembersVisitor<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Each;
 

@@ -6,9 +6,9 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-use super::element::Found;
+use super::element::ElementMatch;
 use super::text::{self, is_space, kind, mismatch, read_name, reads_as};
-use super::{Content, Element, Json, Member, Misfit};
+use super::{ApplyError, Content, Element, Json, MemberName};
 
 #[derive(Debug, Clone)]
 pub(super) enum Node<'a> {
@@ -21,13 +21,13 @@ pub(super) enum Node<'a> {
 
 #[derive(Debug, Clone)]
 pub(super) struct List<'a> {
-    slots: Vec<Slot<'a>>,
+    slots: Vec<ListNode<'a>>,
     /// What is between the brackets while there is no element.
     inner: &'a str,
 }
 
 #[derive(Debug, Clone)]
-struct Slot<'a> {
+struct ListNode<'a> {
     /// The white space before and behind.
     space: (&'a str, &'a str),
     node: Node<'a>,
@@ -36,7 +36,7 @@ struct Slot<'a> {
 
 #[derive(Debug, Clone)]
 pub(super) struct Object<'a> {
-    members: Vec<Entry<'a>>,
+    members: Vec<ObjectMember<'a>>,
     inner: &'a str,
     index: Index<'a>,
 }
@@ -50,7 +50,7 @@ enum Index<'a> {
 }
 
 #[derive(Debug, Clone)]
-struct Entry<'a> {
+struct ObjectMember<'a> {
     space: (&'a str, &'a str),
     /// With its quotes.
     name: Cow<'a, str>,
@@ -60,7 +60,7 @@ struct Entry<'a> {
 
 /// What is to become of what is at a place.
 #[derive(Debug)]
-pub(super) enum Effect<'a> {
+pub(super) enum NodeEdit<'a> {
     /// Nothing, or it was changed where it is.
     Keep,
     Replace(Node<'a>),
@@ -81,12 +81,12 @@ impl<'a> From<&'a str> for Node<'a> {
 
 impl<'a> Node<'a> {
     /// The list that this is.
-    pub(super) fn list(&mut self) -> Result<&mut List<'a>, Misfit> {
+    pub(super) fn list(&mut self) -> Result<&mut List<'a>, ApplyError> {
         match self {
             Self::Text(Cow::Borrowed(text)) => *self = Self::List(List::parse(text)?),
             Self::Grown(text, items) => {
                 let mut list = List::parse(text)?;
-                list.slots.extend(items.drain(..).map(Slot::new));
+                list.slots.extend(items.drain(..).map(ListNode::new));
                 *self = Self::List(list);
             }
             _ => {}
@@ -98,7 +98,7 @@ impl<'a> Node<'a> {
     }
 
     /// The object that this is.
-    pub(super) fn object(&mut self) -> Result<&mut Object<'a>, Misfit> {
+    pub(super) fn object(&mut self) -> Result<&mut Object<'a>, ApplyError> {
         if let Self::Text(Cow::Borrowed(text)) = self {
             *self = Self::Object(Object::parse(text)?);
         }
@@ -109,11 +109,11 @@ impl<'a> Node<'a> {
     }
 
     /// Adds to the end of the list that this is. One that was not looked into, needs not be.
-    pub(super) fn append(&mut self, items: &'a [Json]) -> Result<(), Misfit> {
+    pub(super) fn append(&mut self, items: &'a [Json]) -> Result<(), ApplyError> {
         match self {
             Self::Text(Cow::Borrowed(text)) if kind(text) == text::LIST => {
                 if text.len() < 2 || !text.ends_with(']') {
-                    return Err(Misfit::Invalid);
+                    return Err(ApplyError::Invalid);
                 }
                 *self = Self::Grown(text, items.iter().map(Json::as_str).collect());
             }
@@ -191,7 +191,7 @@ fn write_all<T>(
     out.push(brackets[1]);
 }
 
-impl<'a> Slot<'a> {
+impl<'a> ListNode<'a> {
     fn new(text: &'a str) -> Self {
         Self {
             space: ("", ""),
@@ -202,14 +202,14 @@ impl<'a> Slot<'a> {
 }
 
 impl<'a> List<'a> {
-    fn parse(text: &'a str) -> Result<Self, Misfit> {
+    fn parse(text: &'a str) -> Result<Self, ApplyError> {
         let elements = text::elements(text)?;
         let mut pieces = Pieces { text, at: 1 };
         let slots = elements
             .into_iter()
             .map(|element| {
                 let (before, after) = pieces.around(element, element);
-                Slot {
+                ListNode {
                     space: (before, after),
                     node: element.into(),
                     content: None,
@@ -226,11 +226,11 @@ impl<'a> List<'a> {
 
     pub(super) fn contents(&mut self) -> Vec<Content> {
         let content =
-            |slot: &mut Slot<'_>| *slot.content.get_or_insert_with(|| slot.node.content());
+            |slot: &mut ListNode<'_>| *slot.content.get_or_insert_with(|| slot.node.content());
         self.slots.iter_mut().map(content).collect()
     }
 
-    pub(super) fn find(&mut self, element: &Element) -> Option<Found> {
+    pub(super) fn find(&mut self, element: &Element) -> Option<ElementMatch> {
         element.find(&self.contents())
     }
 
@@ -242,19 +242,21 @@ impl<'a> List<'a> {
     }
 
     /// Makes an effect on what is at an index that exists.
-    pub(super) fn perform(&mut self, at: usize, effect: Effect<'a>) {
+    pub(super) fn perform(&mut self, at: usize, effect: NodeEdit<'a>) {
         match effect {
-            Effect::Keep => {}
-            Effect::Replace(node) => *self.node(at) = node,
-            Effect::Remove => _ = self.slots.remove(at),
+            NodeEdit::Keep => {}
+            NodeEdit::Replace(node) => *self.node(at) = node,
+            NodeEdit::Remove => _ = self.slots.remove(at),
         }
     }
 
     /// Adds before what is at `at`, or at the end.
     pub(super) fn insert(&mut self, at: usize, items: &'a [Json]) {
         let at = at.min(self.slots.len());
-        self.slots
-            .splice(at..at, items.iter().map(|item| Slot::new(item.as_str())));
+        self.slots.splice(
+            at..at,
+            items.iter().map(|item| ListNode::new(item.as_str())),
+        );
     }
 
     pub(super) fn retain(&mut self, keeps: impl Fn(Content) -> bool) {
@@ -265,7 +267,7 @@ impl<'a> List<'a> {
 }
 
 impl<'a> Object<'a> {
-    fn parse(text: &'a str) -> Result<Self, Misfit> {
+    fn parse(text: &'a str) -> Result<Self, ApplyError> {
         let members = text::members(text)?;
         let mut pieces = Pieces { text, at: 1 };
         let members = members
@@ -273,7 +275,7 @@ impl<'a> Object<'a> {
             .map(|(name, value)| {
                 let (before, after) = pieces.around(name, value);
                 let colon = &text[pieces.offset(name) + name.len()..pieces.offset(value)];
-                Entry {
+                ObjectMember {
                     space: (before, after),
                     name: Cow::Borrowed(name),
                     colon,
@@ -294,7 +296,7 @@ impl<'a> Object<'a> {
     }
 
     /// Where the member is; of several with its name it is the last one.
-    pub(super) fn find(&mut self, member: &Member) -> Option<usize> {
+    pub(super) fn find(&mut self, member: &MemberName) -> Option<usize> {
         if let Index::Unmade(times) = &mut self.index {
             *times += 1;
             if *times < 8 {
@@ -322,16 +324,16 @@ impl<'a> Object<'a> {
     }
 
     /// Makes an effect on the member, which is at `at` where it exists.
-    pub(super) fn perform(&mut self, at: Option<usize>, member: &Member, effect: Effect<'a>) {
+    pub(super) fn perform(&mut self, at: Option<usize>, member: &MemberName, effect: NodeEdit<'a>) {
         match (effect, at) {
-            (Effect::Keep, _) => {}
-            (Effect::Replace(node), Some(at)) => self.members[at].node = node,
-            (Effect::Replace(node), None) => {
+            (NodeEdit::Keep, _) => {}
+            (NodeEdit::Replace(node), Some(at)) => self.members[at].node = node,
+            (NodeEdit::Replace(node), None) => {
                 let name = serde_json::Value::from(&*member.name).to_string();
                 if let Index::Made(index) = &mut self.index {
                     index.insert(Cow::Owned(member.name.to_string()), self.members.len());
                 }
-                self.members.push(Entry {
+                self.members.push(ObjectMember {
                     space: ("", ""),
                     name: Cow::Owned(name),
                     colon: ":",
@@ -339,7 +341,7 @@ impl<'a> Object<'a> {
                 });
             }
             // All that have its name: an earlier one would count as soon as the last one is gone.
-            (Effect::Remove, _) => {
+            (NodeEdit::Remove, _) => {
                 self.members
                     .retain(|entry| !member.names().any(|name| reads_as(&entry.name, name)));
                 self.index = Index::Unmade(0);

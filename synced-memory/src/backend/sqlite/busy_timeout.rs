@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rusqlite::Error;
 
-use super::fault::is_busy;
+use super::error::is_busy;
 use crate::base::clock::Deadline;
 
 /// How long it is waited for a lock while it was last had in vain.
@@ -21,14 +21,14 @@ const PAUSE: Duration = Duration::from_micros(100);
 /// SQLite's own busy handler sleeps for up to 100 ms at a time, in steps that are the same in each
 /// process.
 #[derive(Debug)]
-pub(super) struct Patience {
+pub(super) struct BusyTimeout {
     limit: Duration,
     /// Somebody holds the lock for longer than anybody should: what waits behind this thread
     /// (reads, too) must not wait for that again and again.
     is_lost: AtomicBool,
 }
 
-impl Patience {
+impl BusyTimeout {
     pub(super) fn new(limit: Duration) -> Self {
         Self {
             limit,

@@ -9,26 +9,26 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
 
-use crate::base::clock::Mono;
+use crate::base::clock::Monotonic;
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::client::shared::Shared;
 use crate::client::slot::Slot;
-use crate::client::state::{State, View};
+use crate::client::state::{KeyView, State};
 use crate::value::envelope::{self, Text};
-use crate::value::mutation::{Misfit, Place, look};
+use crate::value::mutation::{ApplyError, PathSegment, look};
 
 /// A place in what the slots of a key show.
 #[derive(Clone)]
-pub(crate) struct Source {
+pub(crate) struct SlotReader {
     pub(crate) shared: Arc<Shared>,
     /// The slot of the key, then those of its older names; or why there are none.
     slots: Result<Arc<[Arc<Slot>]>>,
-    places: Arc<[Place]>,
+    places: Arc<[PathSegment]>,
 }
 
 /// What the slots show.
 #[derive(Default)]
-pub(crate) struct Shown {
+pub(crate) struct SlotsView {
     /// Under which version.
     pub(crate) version: u64,
     /// Nobody has to be asked for it, where it is read locally at all.
@@ -36,21 +36,21 @@ pub(crate) struct Shown {
     /// The backend has answered for it, or this process has assigned it.
     pub(crate) is_known: bool,
     /// What is stored under the key itself.
-    pub(crate) own: View,
+    pub(crate) own: KeyView,
     /// What a read shows: that, or what is stored under an older name.
-    pub(crate) view: View,
+    pub(crate) view: KeyView,
 }
 
 /// What a watch sees.
-pub(crate) struct Sight {
+pub(crate) struct WatchView {
     pub(crate) version: u64,
     /// When that ends by its time to live.
-    pub(crate) expires: Option<Mono>,
+    pub(crate) expires: Option<Monotonic>,
     /// What is at the place; `None` while it is not known.
     pub(crate) found: Option<Result<Option<Text>>>,
 }
 
-impl Source {
+impl SlotReader {
     pub(crate) fn root(shared: &Arc<Shared>, slots: Result<Vec<Arc<Slot>>>) -> Self {
         Self {
             shared: Arc::clone(shared),
@@ -60,7 +60,7 @@ impl Source {
     }
 
     /// A place in this one.
-    pub(crate) fn at(&self, place: Place) -> Self {
+    pub(crate) fn at(&self, place: PathSegment) -> Self {
         let places = self.places.iter().cloned().chain([place]).collect();
         Self {
             places,
@@ -81,7 +81,7 @@ impl Source {
         self.places.is_empty()
     }
 
-    pub(crate) fn places(&self) -> &Arc<[Place]> {
+    pub(crate) fn places(&self) -> &Arc<[PathSegment]> {
         &self.places
     }
 
@@ -133,7 +133,7 @@ impl Source {
     }
 
     /// What the slots show together.
-    pub(crate) fn shown(&self) -> Result<Shown> {
+    pub(crate) fn visible(&self) -> Result<SlotsView> {
         let slots = self.slots()?;
         let mono = self.shared.clock.mono();
         // Versions change under this lock alone: the view is the one of this version.
@@ -141,7 +141,7 @@ impl Source {
         let mut views = slots.iter().map(|slot| state.view(&slot.key, mono));
         let first = views.next().unwrap_or_default();
         let own = first.clone();
-        let is_set = |view: &View| view.stored.is_some();
+        let is_set = |view: &KeyView| view.stored.is_some();
         let view = if is_set(&own) {
             first
         } else {
@@ -149,7 +149,7 @@ impl Source {
         };
         let is_local = is_local(&self.shared, &state, slots);
         let is_known = slots.iter().all(|slot| state.is_known(&slot.key));
-        Ok(Shown {
+        Ok(SlotsView {
             version: version(slots),
             is_local,
             is_known,
@@ -167,7 +167,7 @@ impl Source {
     }
 
     /// What is at the place, and whether that is known yet.
-    pub(crate) fn sight(&self) -> Result<Sight> {
+    pub(crate) fn watch_view(&self) -> Result<WatchView> {
         let slots = self.slots()?;
         let mono = self.shared.clock.mono();
         let (version, view) = {
@@ -179,7 +179,7 @@ impl Source {
             .and_then(|view| view.as_ref().ok()?.expires)
             .filter(|expires| *expires > mono);
         let found = view.map(|view| self.find(view?.value().as_ref()));
-        Ok(Sight {
+        Ok(WatchView {
             version,
             expires,
             found,
@@ -189,7 +189,7 @@ impl Source {
     /// What is at the place in this text.
     fn find(&self, text: Option<&Text>) -> Result<Option<Text>> {
         let found = look(text.map(Text::as_str), None, &self.places);
-        let (found, exists) = found.map_err(|misfit| self.misfit(misfit))?;
+        let (found, exists) = found.map_err(|error| self.apply_error(error))?;
         Ok(text
             .zip(found)
             .filter(|_| exists)
@@ -226,19 +226,19 @@ impl Source {
         self.error(ErrorKind::Decode, what)
     }
 
-    pub(crate) fn misfit(&self, misfit: Misfit) -> Error {
-        let kind = match misfit {
-            Misfit::Unset | Misfit::Gone => ErrorKind::Unset,
-            Misfit::Type { .. } | Misfit::Invalid => ErrorKind::Decode,
-            Misfit::Changed | Misfit::Overflow => ErrorKind::Conflict,
+    pub(crate) fn apply_error(&self, error: ApplyError) -> Error {
+        let kind = match error {
+            ApplyError::Unset | ApplyError::Gone => ErrorKind::Unset,
+            ApplyError::Type { .. } | ApplyError::Invalid => ErrorKind::Decode,
+            ApplyError::Changed | ApplyError::Overflow => ErrorKind::Conflict,
         };
-        self.error(kind, misfit)
+        self.error(kind, error)
     }
 
     /// An error that names the place.
     pub(crate) fn error(&self, kind: ErrorKind, what: impl fmt::Display) -> Error {
         match self.key() {
-            Ok(key) => Error::of_key(kind, &format!("{key}{}", Path(&self.places)), what),
+            Ok(key) => Error::of_key(kind, &format!("{key}{}", DisplayPath(&self.places)), what),
             Err(error) => error,
         }
     }
@@ -259,12 +259,12 @@ fn is_local(shared: &Shared, state: &State, slots: &[Arc<Slot>]) -> bool {
 
 /// What slots that are kept current show together, or why the backend gives nothing; `None` while
 /// that is not known.
-fn known(state: &State, slots: &[Arc<Slot>], mono: Mono) -> Option<Result<View>> {
+fn known(state: &State, slots: &[Arc<Slot>], mono: Monotonic) -> Option<Result<KeyView>> {
     for slot in slots {
         if let Some(refusal) = state.cache.refusal(&slot.key) {
             return Some(Err(refusal.clone()));
         }
-        if !state.is_shown(&slot.key) {
+        if !state.is_visible(&slot.key) {
             return None;
         }
         let view = state.view(&slot.key, mono);
@@ -272,25 +272,27 @@ fn known(state: &State, slots: &[Arc<Slot>], mono: Mono) -> Option<Result<View>>
             return Some(Ok(view));
         }
     }
-    Some(Ok(View::default()))
+    Some(Ok(KeyView::default()))
 }
 
 /// Places in messages: `.name` for a member, `[1]` for an element.
-struct Path<'a>(&'a [Place]);
+struct DisplayPath<'a>(&'a [PathSegment]);
 
-impl fmt::Display for Path<'_> {
+impl fmt::Display for DisplayPath<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().try_for_each(|place| match place {
-            Place::Member(member) | Place::Entry(member, _) => write!(f, ".{}", member.name),
-            Place::Index(index) => write!(f, "[{index}]"),
+            PathSegment::Member(member) | PathSegment::Entry(member, _) => {
+                write!(f, ".{}", member.name)
+            }
+            PathSegment::Index(index) => write!(f, "[{index}]"),
         })
     }
 }
 
-impl fmt::Debug for Source {
+impl fmt::Debug for SlotReader {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.key() {
-            Ok(key) => write!(f, "\"{key}{}\"", Path(&self.places)),
+            Ok(key) => write!(f, "\"{key}{}\"", DisplayPath(&self.places)),
             Err(error) => write!(f, "{error}"),
         }
     }

@@ -4,37 +4,37 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Accepted, Request, State};
-use crate::backend::commit::{Change, Sequence};
+use crate::backend::commit::{KeyChange, Sequence};
 use crate::base::clock::{Moment, Stamp};
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::policy::WritePolicy;
-use crate::pending::journal::{Ends, Record};
-use crate::pending::outbox::{Entry, Letter};
+use crate::pending::journal::{Ends, JournalRecord};
+use crate::pending::outbox::{Entry, LetterRecord};
 use crate::value::envelope::Unsealed;
-use crate::value::mutation::{Call, Gone, Misfit, Mutation};
+use crate::value::mutation::{ApplyError, Mutation, NotMade, RecordedCall};
 
 impl State {
     /// Withdraws the calls that do not apply. Nothing where that was all.
-    pub(super) fn put_calls_aside(
+    pub(super) fn calls_to_dead_letter(
         &mut self,
         key: &Arc<str>,
-        misfits: &[(usize, Misfit)],
+        failed: &[(usize, ApplyError)],
     ) -> Option<()> {
-        let (index, misfit) = misfits.first()?;
+        let (index, error) = failed.first()?;
         let entry = self.outbox.head(key)?;
         let call = entry
             .mutation
             .as_ref()
             .and_then(|mutation| mutation.calls().get(*index));
-        let place = format!("{key}{}", call.map(Call::place).unwrap_or_default());
-        let what = format!("a change does not apply to what is there: {misfit}");
+        let place = format!("{key}{}", call.map(RecordedCall::place).unwrap_or_default());
+        let what = format!("a change does not apply to what is there: {error}");
         let reason = Error::of_key(ErrorKind::Conflict, &place, what);
         if entry.is_awaited() || entry.take.is_some() {
-            self.put_aside(key, reason, false);
+            self.to_dead_letter(key, reason, false);
             return None;
         }
         let (stamp, ttl) = (entry.latest, entry.ttl());
-        let indexes: Vec<usize> = misfits.iter().map(|(index, _)| *index).collect();
+        let indexes: Vec<usize> = failed.iter().map(|(index, _)| *index).collect();
         let taken = self.outbox.change(key, |entry| {
             let taken = entry
                 .mutation
@@ -46,9 +46,9 @@ impl State {
             taken
         })?;
         if let Some(calls) = &taken {
-            self.lay_aside(key, calls, stamp, ttl, reason.clone());
+            self.add_dead_letter(key, calls, stamp, ttl, reason.clone());
         }
-        self.share_fate(key, 1, Gone::new(false, taken.as_ref()), Some(&reason));
+        self.share_fate(key, 1, NotMade::new(false, taken.as_ref()), Some(&reason));
         self.journal_again(key);
         self.cache.touch(key);
         Some(())
@@ -60,7 +60,7 @@ impl State {
         &mut self,
         key: &Arc<str>,
         first: usize,
-        mut gone: Gone,
+        mut gone: NotMade,
         reason: Option<&Error>,
     ) {
         let taken = self.outbox.take_resting_on(key, first, &mut gone);
@@ -69,7 +69,7 @@ impl State {
         }
         for (calls, stamp, ttl) in &taken {
             match reason {
-                Some(reason) => self.lay_aside(key, calls, *stamp, *ttl, reason.clone()),
+                Some(reason) => self.add_dead_letter(key, calls, *stamp, *ttl, reason.clone()),
                 None => self.superseded += calls.calls().len() as u64,
             }
         }
@@ -80,7 +80,7 @@ impl State {
     /// Withdraws the head of `key`: whoever waits for it gets the reason; with nobody waiting it
     /// was promised, and becomes a dead letter; what is confirmed never was. `is_doubtful`: it may
     /// have been made.
-    pub(super) fn put_aside(&mut self, key: &Arc<str>, reason: Error, is_doubtful: bool) {
+    pub(super) fn to_dead_letter(&mut self, key: &Arc<str>, reason: Error, is_doubtful: bool) {
         let Some(entry) = self.outbox.head(key) else {
             return;
         };
@@ -102,7 +102,7 @@ impl State {
             entry.latest,
         );
         let (take, ttl) = (entry.take.clone(), entry.ttl());
-        let letter = Letter {
+        let letter = LetterRecord {
             assignment: assignment.clone(),
             mutation: mutation.clone(),
             taken: take.map(|take| take.item),
@@ -116,12 +116,12 @@ impl State {
         self.share_fate(
             key,
             0,
-            Gone::new(assignment.is_some(), mutation.as_ref()),
+            NotMade::new(assignment.is_some(), mutation.as_ref()),
             Some(&reason),
         );
     }
 
-    fn lay_aside(
+    fn add_dead_letter(
         &mut self,
         key: &Arc<str>,
         calls: &Mutation,
@@ -129,7 +129,7 @@ impl State {
         ttl: Option<Duration>,
         reason: Error,
     ) {
-        let letter = Letter {
+        let letter = LetterRecord {
             mutation: Some(calls.clone()),
             ttl,
             ..self.letter(key, stamp, reason)
@@ -138,7 +138,7 @@ impl State {
     }
 
     /// Keeps what was taken and could not go back.
-    pub(super) fn lay_taken_aside(
+    pub(super) fn taken_to_dead_letter(
         &mut self,
         key: &Arc<str>,
         entry: &Entry,
@@ -146,7 +146,7 @@ impl State {
         may_have_been_made: bool,
     ) {
         let Some(take) = &entry.take else { return };
-        let letter = Letter {
+        let letter = LetterRecord {
             mutation: if entry.is_confirmed {
                 take.back.clone()
             } else {
@@ -160,8 +160,8 @@ impl State {
     }
 
     /// A dead letter in which there is nothing yet.
-    fn letter(&mut self, key: &Arc<str>, stamp: Stamp, reason: Error) -> Letter {
-        Letter {
+    fn letter(&mut self, key: &Arc<str>, stamp: Stamp, reason: Error) -> LetterRecord {
+        LetterRecord {
             id: self.random.u64(..),
             key: Arc::clone(key),
             assignment: None,
@@ -176,11 +176,11 @@ impl State {
 
     /// Keeps a dead letter. They have a budget of their own, so that they never keep a write from
     /// being queued.
-    fn lay_down(&mut self, letter: Letter) {
+    fn lay_down(&mut self, letter: LetterRecord) {
         tracing::warn!(key = &*letter.key, reason = %letter.reason, "a queued write became a dead letter");
         self.letters.push(letter);
         self.journal_letter(self.letters.len() - 1);
-        let mut size: usize = self.letters.iter().map(Letter::size).sum();
+        let mut size: usize = self.letters.iter().map(LetterRecord::size).sum();
         while size > self.letters_limit {
             // What was taken is nowhere else.
             let last = self.letters.len() - 1;
@@ -203,7 +203,7 @@ impl State {
     /// # Errors
     ///
     /// `Conflict` where it was ended before.
-    fn end_letter(&mut self, id: u64) -> Result<(usize, Letter)> {
+    fn end_letter(&mut self, id: u64) -> Result<(usize, LetterRecord)> {
         let at = self.letters.iter().position(|letter| letter.id == id);
         let at = at.ok_or_else(|| {
             Error::new(
@@ -216,7 +216,7 @@ impl State {
 
     pub(crate) fn forget_letter(&mut self, id: u64) -> Result<()> {
         self.end_letter(id)?;
-        self.note(&Record::Ended(id));
+        self.note(&JournalRecord::Ended(id));
         Ok(())
     }
 
@@ -242,7 +242,7 @@ impl State {
         }
     }
 
-    fn write_letter(&mut self, letter: &Letter, at: Moment) -> Result<Accepted> {
+    fn write_letter(&mut self, letter: &LetterRecord, at: Moment) -> Result<Accepted> {
         let key = &letter.key;
         if letter.has_no_place() {
             return Err(Error::of_key(
@@ -252,7 +252,7 @@ impl State {
             ));
         }
         let request = match (&letter.assignment, &letter.mutation) {
-            (Some(Change::Delete), None) => Request::Delete,
+            (Some(KeyChange::Delete), None) => Request::Delete,
             (Some(_), _) => match letter.value() {
                 Some(value) => Request::Put {
                     value: Unsealed::of_text(&value),

@@ -4,71 +4,71 @@ use std::fmt;
 
 /// A backend's failure to do what it was asked.
 #[derive(Debug, Clone)]
-pub(crate) struct Fault {
-    pub(crate) kind: FaultKind,
+pub(crate) struct BackendError {
+    pub(crate) kind: BackendErrorKind,
     message: String,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum FaultKind {
+pub(crate) enum BackendErrorKind {
     /// The connection is gone or silent; whether the request took effect is not known.
-    Lost,
+    ConnectionLost,
     /// The backend answered that it cannot do this now; it did nothing.
-    Busy,
+    Unavailable,
     /// As `Busy`, and another server may have taken over: connect anew before the next try.
-    Elsewhere,
+    NotPrimary,
     /// It was not done, for a reason that is gone: it is to be sent again at once.
-    Again,
+    Retry,
     /// The backend answered that it will not do this; it did nothing.
-    Refused,
+    Rejected,
 }
 
-impl Fault {
-    pub(crate) fn lost(message: impl fmt::Display) -> Self {
+impl BackendError {
+    pub(crate) fn connection_lost(message: impl fmt::Display) -> Self {
         Self {
-            kind: FaultKind::Lost,
+            kind: BackendErrorKind::ConnectionLost,
             message: message.to_string(),
         }
     }
 
-    pub(crate) fn busy(message: impl fmt::Display) -> Self {
+    pub(crate) fn unavailable(message: impl fmt::Display) -> Self {
         Self {
-            kind: FaultKind::Busy,
+            kind: BackendErrorKind::Unavailable,
             message: message.to_string(),
         }
     }
 
-    pub(crate) fn elsewhere(message: impl fmt::Display) -> Self {
+    pub(crate) fn not_primary(message: impl fmt::Display) -> Self {
         Self {
-            kind: FaultKind::Elsewhere,
+            kind: BackendErrorKind::NotPrimary,
             message: message.to_string(),
         }
     }
 
-    pub(crate) fn again(cause: Self) -> Self {
+    pub(crate) fn retry(cause: Self) -> Self {
         Self {
-            kind: FaultKind::Again,
+            kind: BackendErrorKind::Retry,
             ..cause
         }
     }
 
-    pub(crate) fn is_lost(&self) -> bool {
-        self.kind == FaultKind::Lost
+    pub(crate) fn is_connection_lost(&self) -> bool {
+        self.kind == BackendErrorKind::ConnectionLost
     }
 
-    pub(crate) fn is_refused(&self) -> bool {
-        self.kind == FaultKind::Refused
+    pub(crate) fn is_rejected(&self) -> bool {
+        self.kind == BackendErrorKind::Rejected
     }
 
-    pub(crate) fn refused(message: impl fmt::Display) -> Self {
+    pub(crate) fn rejected(message: impl fmt::Display) -> Self {
         Self {
-            kind: FaultKind::Refused,
+            kind: BackendErrorKind::Rejected,
             message: message.to_string(),
         }
     }
 }
 
-impl fmt::Display for Fault {
+impl fmt::Display for BackendError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message)
     }

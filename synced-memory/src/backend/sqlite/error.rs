@@ -2,7 +2,7 @@
 
 use rusqlite::{Error, ErrorCode};
 
-use crate::backend::fault::Fault;
+use crate::backend::error::BackendError;
 
 /// Somebody else has the lock.
 pub(super) fn is_busy(error: &Error) -> bool {
@@ -21,7 +21,7 @@ fn is_passing(error: &Error) -> bool {
         )
 }
 
-/// What was asked is at fault, and the file is well.
+/// What was asked is at error, and the file is well.
 pub(super) fn is_refusal(error: &Error) -> bool {
     use ErrorCode::{ConstraintViolation, TooBig, TypeMismatch};
     matches!(
@@ -32,60 +32,84 @@ pub(super) fn is_refusal(error: &Error) -> bool {
 
 /// A write failed before its transaction was to end: it was rolled back. Where more is wrong than a
 /// lock or a full disk, the file is opened anew before the next try.
-pub(super) fn of_write(error: &Error) -> Fault {
+pub(super) fn of_write(error: &Error) -> BackendError {
     if is_passing(error) {
-        Fault::busy(error)
+        BackendError::unavailable(error)
     } else if is_refusal(error) {
-        Fault::refused(error)
+        BackendError::rejected(error)
     } else {
-        Fault::elsewhere(error)
+        BackendError::not_primary(error)
     }
 }
 
 /// The end of a transaction failed. Where the disk did, a commit that was written and could not be
 /// synced may show up again after a crash.
-pub(super) fn of_end(error: &Error) -> Fault {
+pub(super) fn of_end(error: &Error) -> BackendError {
     if is_passing(error) {
-        Fault::busy(error)
+        BackendError::unavailable(error)
     } else {
-        Fault::lost(error)
+        BackendError::connection_lost(error)
     }
 }
 
 /// A read failed, or something of which it does not matter whether it was done.
-pub(super) fn of_read(error: &Error) -> Fault {
+pub(super) fn of_read(error: &Error) -> BackendError {
     if is_passing(error) {
-        Fault::busy(error)
+        BackendError::unavailable(error)
     } else {
-        Fault::lost(error)
+        BackendError::connection_lost(error)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backend::fault::FaultKind;
+    use crate::backend::error::BackendErrorKind;
     use rusqlite::ffi;
 
     #[test]
     fn an_error_says_whether_anything_took_effect_and_whether_to_try_again() {
         for (code, write, end) in [
-            (ffi::SQLITE_BUSY, FaultKind::Busy, FaultKind::Busy),
-            (ffi::SQLITE_BUSY_SNAPSHOT, FaultKind::Busy, FaultKind::Busy),
-            (ffi::SQLITE_FULL, FaultKind::Busy, FaultKind::Busy),
-            (ffi::SQLITE_TOOBIG, FaultKind::Refused, FaultKind::Lost),
+            (
+                ffi::SQLITE_BUSY,
+                BackendErrorKind::Unavailable,
+                BackendErrorKind::Unavailable,
+            ),
+            (
+                ffi::SQLITE_BUSY_SNAPSHOT,
+                BackendErrorKind::Unavailable,
+                BackendErrorKind::Unavailable,
+            ),
+            (
+                ffi::SQLITE_FULL,
+                BackendErrorKind::Unavailable,
+                BackendErrorKind::Unavailable,
+            ),
+            (
+                ffi::SQLITE_TOOBIG,
+                BackendErrorKind::Rejected,
+                BackendErrorKind::ConnectionLost,
+            ),
             (
                 ffi::SQLITE_IOERR_WRITE,
-                FaultKind::Elsewhere,
-                FaultKind::Lost,
+                BackendErrorKind::NotPrimary,
+                BackendErrorKind::ConnectionLost,
             ),
             (
                 ffi::SQLITE_IOERR_FSYNC,
-                FaultKind::Elsewhere,
-                FaultKind::Lost,
+                BackendErrorKind::NotPrimary,
+                BackendErrorKind::ConnectionLost,
             ),
-            (ffi::SQLITE_CORRUPT, FaultKind::Elsewhere, FaultKind::Lost),
-            (ffi::SQLITE_READONLY, FaultKind::Elsewhere, FaultKind::Lost),
+            (
+                ffi::SQLITE_CORRUPT,
+                BackendErrorKind::NotPrimary,
+                BackendErrorKind::ConnectionLost,
+            ),
+            (
+                ffi::SQLITE_READONLY,
+                BackendErrorKind::NotPrimary,
+                BackendErrorKind::ConnectionLost,
+            ),
         ] {
             let error = Error::SqliteFailure(ffi::Error::new(code), None);
             assert_eq!(

@@ -4,17 +4,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Part;
-use crate::base::clock::{Deadline, Mono};
+use super::ValuePath;
+use crate::base::clock::{Deadline, Monotonic};
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::policy::WritePolicy;
 use crate::base::waiting::block_on;
 use crate::client::state::Request;
-use crate::handle::source::Shown;
-use crate::pending::outbox::{Again, Answer, Exact, Take, Written};
+use crate::handle::reader::SlotsView;
+use crate::pending::outbox::{Again, Answer, Precondition, Take, Written};
 use crate::value::envelope::Text;
 use crate::value::mutation::{
-    self, Json, Member, Mutation, Operation, Place, Seen, Spot, Step, locate, within,
+    self, Json, Location, MemberName, Mutation, ObservedValue, Operation, PathSegment, PathStep,
+    locate, within,
 };
 
 /// On what a change is recorded.
@@ -39,19 +40,19 @@ pub(crate) enum How {
 }
 
 /// What is to be changed at a place, with paths from there.
-pub(crate) enum Change {
+pub(crate) enum PartChange {
     Nothing,
     Do(Vec<Operation>),
     /// Hands the item to the caller; `back` brings it back to where it came from.
     Take {
         operations: Vec<Operation>,
         item: Json,
-        back: Back,
+        back: ReturnPath,
     },
 }
 
 /// How what was taken goes back.
-pub(crate) enum Back {
+pub(crate) enum ReturnPath {
     /// There is no such place.
     Nowhere,
     /// To a list, which takes it whatever else is in there.
@@ -60,14 +61,16 @@ pub(crate) enum Back {
     WhereFree(Operation),
 }
 
-impl Back {
+impl ReturnPath {
     fn mutation(self, origin: Option<Json>) -> Option<Mutation> {
         match self {
             Self::Nowhere => None,
             Self::Anyway(operation) => Some(Mutation::new(origin, vec![operation])),
             Self::WhereFree(operation) => {
                 // What is there by then is somebody else's, also where it is the same.
-                let is_free = mutation::Action::Remove { seen: Seen::Absent };
+                let is_free = mutation::Action::Remove {
+                    seen: ObservedValue::Absent,
+                };
                 let is_free = Operation {
                     path: operation.path.clone(),
                     action: is_free,
@@ -78,7 +81,7 @@ impl Back {
     }
 }
 
-impl Change {
+impl PartChange {
     pub(crate) fn one(action: mutation::Action) -> Self {
         Self::Do(vec![Operation {
             path: Vec::new(),
@@ -89,16 +92,16 @@ impl Change {
 
 /// A change on its way: how often it was recorded, on what, and how long that took.
 struct Recorder<'a> {
-    part: &'a Part,
+    part: &'a ValuePath,
     how: How,
     policy: WritePolicy,
     empty: Option<Json>,
-    places: Arc<[Place]>,
+    places: Arc<[PathSegment]>,
     /// It is recorded on what the backend has answered to this call.
     is_current: bool,
     /// How long it has waited. The time in the code of the user does not count.
     waited: Duration,
-    started: Mono,
+    started: Monotonic,
     runs: u32,
 }
 
@@ -113,7 +116,7 @@ enum Start {
 }
 
 /// What came of recording a change once.
-enum Recorded<R> {
+enum Attempted<R> {
     /// There is nothing to change.
     Nothing(R),
     /// What it was recorded on may be out of date.
@@ -121,7 +124,7 @@ enum Recorded<R> {
     Request(Request, R),
 }
 
-impl Part {
+impl ValuePath {
     /// Records a change, and brings it to the backend. `empty`: what the place is taken for where
     /// nothing is there, and nothing else is said. `record` may be called more than once, and holds
     /// no lock.
@@ -129,7 +132,7 @@ impl Part {
         &self,
         how: How,
         empty: Option<&str>,
-        record: impl FnMut(&Spot<'_>) -> Result<(Change, R)>,
+        record: impl FnMut(&Location<'_>) -> Result<(PartChange, R)>,
     ) -> Result<(R, Written)> {
         block_on(self.record_async(how, empty, record))
     }
@@ -138,7 +141,7 @@ impl Part {
         &self,
         how: How,
         empty: Option<&str>,
-        mut record: impl FnMut(&Spot<'_>) -> Result<(Change, R)>,
+        mut record: impl FnMut(&Location<'_>) -> Result<(PartChange, R)>,
     ) -> Result<(R, Written)> {
         let timeout = self.memory().shared().settings.timeout;
         let key = self.key()?;
@@ -152,9 +155,9 @@ impl Part {
         let mut recorder = Recorder::begin(self, how, empty).await?;
         loop {
             match recorder.record(&mut record)? {
-                Recorded::Nothing(result) => return Ok((result, Written::Stored)),
-                Recorded::Outdated => recorder.ask().await?,
-                Recorded::Request(request, result) => {
+                Attempted::Nothing(result) => return Ok((result, Written::Stored)),
+                Attempted::Outdated => recorder.ask().await?,
+                Attempted::Request(request, result) => {
                     let answer = recorder.send(request, timeout).await?;
                     match answer.again {
                         None => return Ok((result, answer.written)),
@@ -176,7 +179,7 @@ impl Part {
         &self,
         how: How,
         empty: Option<&str>,
-        action: impl FnMut(&Spot<'_>) -> mutation::Action,
+        action: impl FnMut(&Location<'_>) -> mutation::Action,
     ) -> Result<Written> {
         block_on(self.act_async(how, empty, action))
     }
@@ -185,10 +188,10 @@ impl Part {
         &self,
         how: How,
         empty: Option<&str>,
-        mut action: impl FnMut(&Spot<'_>) -> mutation::Action,
+        mut action: impl FnMut(&Location<'_>) -> mutation::Action,
     ) -> Result<Written> {
         Ok(self
-            .record_async(how, empty, |spot| Ok((Change::one(action(spot)), ())))
+            .record_async(how, empty, |spot| Ok((PartChange::one(action(spot)), ())))
             .await?
             .1)
     }
@@ -243,19 +246,22 @@ impl Part {
     }
 
     /// The places, where the last one is taken for `empty` if nothing else is said.
-    fn places_with(&self, empty: Option<&Json>) -> Arc<[Place]> {
+    fn places_with(&self, empty: Option<&Json>) -> Arc<[PathSegment]> {
         match (self.source.places().split_last(), empty) {
             (
-                Some((last @ (Place::Member(member) | Place::Entry(member, _)), before)),
+                Some((
+                    last @ (PathSegment::Member(member) | PathSegment::Entry(member, _)),
+                    before,
+                )),
                 Some(empty),
             ) if member.origin.is_none() => {
-                let member = Member {
+                let member = MemberName {
                     origin: Some(empty.clone()),
                     ..member.clone()
                 };
                 let last = match last {
-                    Place::Entry(_, spelling) => Place::Entry(member, *spelling),
-                    Place::Member(_) | Place::Index(_) => Place::Member(member),
+                    PathSegment::Entry(_, spelling) => PathSegment::Entry(member, *spelling),
+                    PathSegment::Member(_) | PathSegment::Index(_) => PathSegment::Member(member),
                 };
                 before.iter().cloned().chain([last]).collect()
             }
@@ -265,7 +271,7 @@ impl Part {
 }
 
 impl<'a> Recorder<'a> {
-    async fn begin(part: &'a Part, how: How, empty: Option<&str>) -> Result<Self> {
+    async fn begin(part: &'a ValuePath, how: How, empty: Option<&str>) -> Result<Self> {
         // A closure is told what has come of it, whatever the policy: it may have to run again.
         let policy = match (how, part.write_policy()) {
             (How::Take, _) | (_, WritePolicy::Confirmed) => WritePolicy::Confirmed,
@@ -322,10 +328,11 @@ impl<'a> Recorder<'a> {
         let names_elements = self
             .places
             .iter()
-            .any(|place| matches!(place, Place::Index(_)));
+            .any(|place| matches!(place, PathSegment::Index(_)));
         // Where nothing is under the key, it starts from what is under an older name by now.
-        let may_be_older =
-            || Ok(self.part.source().slots()?.len() > 1 && self.part.shown()?.own.stored.is_none());
+        let may_be_older = || {
+            Ok(self.part.source().slots()?.len() > 1 && self.part.visible()?.own.stored.is_none())
+        };
         Ok(names_elements || self.how == How::Current || may_be_older()?)
     }
 
@@ -341,8 +348,8 @@ impl<'a> Recorder<'a> {
 
     fn record<R>(
         &mut self,
-        record: &mut impl FnMut(&Spot<'_>) -> Result<(Change, R)>,
-    ) -> Result<Recorded<R>> {
+        record: &mut impl FnMut(&Location<'_>) -> Result<(PartChange, R)>,
+    ) -> Result<Attempted<R>> {
         let part = self.part;
         if self.how == How::Closure && !part.is_known() {
             return Err(part.unknown());
@@ -350,10 +357,10 @@ impl<'a> Recorder<'a> {
         // Of many pushes in a row that wait, none has to look at those before it.
         let is_anything =
             self.how == How::Plain && part.is_root() && part.source().slots()?.len() == 1;
-        let Shown { own, view, .. } = if is_anything {
-            Shown::default()
+        let SlotsView { own, view, .. } = if is_anything {
+            SlotsView::default()
         } else {
-            part.shown()?
+            part.visible()?
         };
         let text = own.value();
         let origin = match &own.stored {
@@ -372,13 +379,13 @@ impl<'a> Recorder<'a> {
         let has_spellings = self
             .places
             .iter()
-            .any(|place| matches!(place, Place::Entry(..)));
+            .any(|place| matches!(place, PathSegment::Entry(..)));
         if has_spellings && !self.is_current && spot.as_ref().is_ok_and(|spot| !spot.exists) {
             // Another program may have stored it since, under another spelling of its key.
-            return Ok(Recorded::Outdated);
+            return Ok(Attempted::Outdated);
         }
         let recorded = spot
-            .map_err(|misfit| part.misfit(misfit))
+            .map_err(|error| part.apply_error(error))
             .and_then(|mut spot| {
                 spot.is_current = self.is_current;
                 let (change, result) = record(&spot)?;
@@ -391,21 +398,21 @@ impl<'a> Recorder<'a> {
         (self.started, self.runs) = (clock.mono(), self.runs + 1);
         let (change, result) = match recorded {
             Err(error) if self.is_current => return Err(error),
-            Err(_) => return Ok(Recorded::Outdated),
+            Err(_) => return Ok(Attempted::Outdated),
             Ok(recorded) => recorded,
         };
         let (operations, take) = match change {
-            Change::Nothing if !self.is_current => return Ok(Recorded::Outdated),
+            PartChange::Nothing if !self.is_current => return Ok(Attempted::Outdated),
             // What waits here may yet be superseded: it is a fact once that was answered for, and
             // nothing has changed.
-            Change::Nothing
+            PartChange::Nothing
                 if self.policy == WritePolicy::Confirmed && part.is_anything_on_top()? =>
             {
                 (Vec::new(), None)
             }
-            Change::Nothing => return Ok(Recorded::Nothing(result)),
-            Change::Do(operations) => (operations, None),
-            Change::Take {
+            PartChange::Nothing => return Ok(Attempted::Nothing(result)),
+            PartChange::Do(operations) => (operations, None),
+            PartChange::Take {
                 operations,
                 item,
                 back,
@@ -420,20 +427,23 @@ impl<'a> Recorder<'a> {
         let (mutation, exact) = match self.how {
             _ if operations.is_empty() => (
                 Mutation::new(origin, operations),
-                Some(Exact::Whole(own.stored)),
+                Some(Precondition::Whole(own.stored)),
             ),
             How::Closure => (
                 Mutation::compared(origin, operations),
-                Some(Exact::Whole(own.stored)),
+                Some(Precondition::Whole(own.stored)),
             ),
             How::Take => (
                 Mutation::new(origin, operations),
-                Some(Exact::Whole(own.stored)),
+                Some(Precondition::Whole(own.stored)),
             ),
-            How::Exact => (Mutation::new(origin, operations), Some(Exact::Places)),
+            How::Exact => (
+                Mutation::new(origin, operations),
+                Some(Precondition::Places),
+            ),
             How::Plain | How::Blind | How::Current => (Mutation::new(origin, operations), None),
         };
-        Ok(Recorded::Request(
+        Ok(Attempted::Request(
             Request::Mutate {
                 mutation,
                 ttl: part.ttl(),
@@ -470,25 +480,25 @@ impl<'a> Recorder<'a> {
 }
 
 /// The same change, with paths from the root of `text`.
-fn below(text: &str, path: &[Step], change: Change) -> Change {
+fn below(text: &str, path: &[PathStep], change: PartChange) -> PartChange {
     match change {
-        Change::Do(operations) => Change::Do(within(text, path, operations)),
-        Change::Take {
+        PartChange::Do(operations) => PartChange::Do(within(text, path, operations)),
+        PartChange::Take {
             operations,
             item,
             back,
         } => {
             let back = match back {
-                Back::Nowhere => Back::Nowhere,
-                Back::Anyway(operation) => Back::Anyway(operation.below(path)),
-                Back::WhereFree(operation) => Back::WhereFree(operation.below(path)),
+                ReturnPath::Nowhere => ReturnPath::Nowhere,
+                ReturnPath::Anyway(operation) => ReturnPath::Anyway(operation.below(path)),
+                ReturnPath::WhereFree(operation) => ReturnPath::WhereFree(operation.below(path)),
             };
-            Change::Take {
+            PartChange::Take {
                 operations: within(text, path, operations),
                 item,
                 back,
             }
         }
-        Change::Nothing => Change::Nothing,
+        PartChange::Nothing => PartChange::Nothing,
     }
 }

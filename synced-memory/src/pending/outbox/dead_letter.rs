@@ -4,19 +4,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::backend::commit::Change;
+use crate::backend::commit::KeyChange;
 use crate::base::clock::Stamp;
 use crate::base::error::Error;
 use crate::value::envelope::Text;
-use crate::value::mutation::{Call, Json, Made, Mutation, Rule, apply};
+use crate::value::mutation::{ConflictRule, Edited, Json, Mutation, RecordedCall, apply};
 
 /// A dead letter, until it is retried or forgotten.
 #[derive(Debug, Clone)]
-pub(crate) struct Letter {
+pub(crate) struct LetterRecord {
     pub(crate) id: u64,
     pub(crate) key: Arc<str>,
     /// What was to replace the value.
-    pub(crate) assignment: Option<Change>,
+    pub(crate) assignment: Option<KeyChange>,
     /// What was to change it.
     pub(crate) mutation: Option<Mutation>,
     /// What was taken, and handed to nobody; the mutation brings it back.
@@ -27,10 +27,10 @@ pub(crate) struct Letter {
     pub(crate) may_have_been_made: bool,
 }
 
-impl Letter {
+impl LetterRecord {
     /// So many bytes it takes in memory, about.
     pub(crate) fn size(&self) -> usize {
-        let assigned = self.assignment.as_ref().map_or(0, Change::size);
+        let assigned = self.assignment.as_ref().map_or(0, KeyChange::size);
         let changed = self.mutation.as_ref().map_or(0, Mutation::size);
         let taken = self.taken.as_ref().map_or(0, |taken| taken.as_str().len());
         size_of::<Self>() + self.key.len() + assigned + changed + taken
@@ -38,15 +38,15 @@ impl Letter {
 
     /// The value that was assigned, with what was changed in it since.
     pub(crate) fn value(&self) -> Option<String> {
-        let own = self.assignment.as_ref().and_then(Change::own_value)?;
+        let own = self.assignment.as_ref().and_then(KeyChange::own_value)?;
         let text = own.as_str().to_owned();
         let Some(mutation) = &self.mutation else {
             return Some(text);
         };
-        match apply(Some(Text::as_str(&own)), mutation, Rule::Latest).made {
-            Made::Text(made) => Some(made),
-            Made::Nothing => Some(text),
-            Made::Removed => None,
+        match apply(Some(Text::as_str(&own)), mutation, ConflictRule::Latest).made {
+            Edited::Text(made) => Some(made),
+            Edited::Nothing => Some(text),
+            Edited::Removed => None,
         }
     }
 
@@ -55,8 +55,9 @@ impl Letter {
     pub(crate) fn changes(&self) -> Vec<serde_json::Value> {
         let calls = self.mutation.iter().flat_map(Mutation::calls);
         // By way of text, in which a number may be of any length.
-        let told =
-            |call: &Call| serde_json::from_str(&serde_json::to_string(&call.operations).ok()?).ok();
+        let told = |call: &RecordedCall| {
+            serde_json::from_str(&serde_json::to_string(&call.operations).ok()?).ok()
+        };
         calls.filter_map(told).collect()
     }
 

@@ -5,7 +5,7 @@
 
 mod record;
 
-pub(crate) use record::{Back, Change, How};
+pub(crate) use record::{How, PartChange, ReturnPath};
 
 use std::fmt;
 use std::sync::Arc;
@@ -19,24 +19,25 @@ use crate::base::policy::WritePolicy;
 use crate::base::waiting::block_on;
 use crate::client::core::Core;
 use crate::client::slot::Slot;
-use crate::client::state::{Request, View};
+use crate::client::state::{KeyView, Request};
 use crate::handle::memory::Memory;
-use crate::handle::source::{Shown, Source};
+use crate::handle::reader::{SlotReader, SlotsView};
 use crate::value::envelope::{self, Text};
 use crate::value::mutation::{
-    self, Content, Json, Misfit, Mutation, Operation, Place, Seen, Spot, locate, look,
+    self, ApplyError, Content, Json, Location, Mutation, ObservedValue, Operation, PathSegment,
+    locate, look,
 };
 
 /// A place in what is stored under a key.
 #[derive(Clone)]
-pub struct Part {
-    root: Arc<Root>,
-    source: Source,
+pub struct ValuePath {
+    root: Arc<KeyRoot>,
+    source: SlotReader,
     /// Its calls return facts, whatever the policy of the key.
     is_confirmed: bool,
 }
 
-struct Root {
+struct KeyRoot {
     memory: Memory,
     /// What the whole is taken for while it is unset.
     origin: Box<dyn Fn() -> Option<Json> + Send + Sync>,
@@ -55,7 +56,7 @@ pub(crate) struct Policies {
     pub(crate) write: WritePolicy,
 }
 
-impl Part {
+impl ValuePath {
     pub(crate) fn root(
         memory: &Memory,
         slots: Result<Vec<Arc<Slot>>>,
@@ -67,7 +68,7 @@ impl Part {
                 slot.keep_near(memory.prefix());
             }
         }
-        let root = Root {
+        let root = KeyRoot {
             memory: memory.clone(),
             origin: Box::new(origin),
             has_default,
@@ -75,13 +76,13 @@ impl Part {
         };
         Self {
             root: Arc::new(root),
-            source: Source::root(memory.shared(), slots),
+            source: SlotReader::root(memory.shared(), slots),
             is_confirmed: false,
         }
     }
 
     /// A place in this one.
-    pub(crate) fn at(&self, place: Place) -> Self {
+    pub(crate) fn at(&self, place: PathSegment) -> Self {
         Self {
             root: Arc::clone(&self.root),
             source: self.source.at(place),
@@ -107,9 +108,9 @@ impl Part {
     /// # Errors
     ///
     /// `Unavailable`, `Rejected`.
-    pub(crate) async fn view_now(&self) -> Result<View> {
+    pub(crate) async fn view_now(&self) -> Result<KeyView> {
         let stored = self.core().read_now(&self.keys()?).await?;
-        Ok(View::of(stored.into_iter().flatten().next()))
+        Ok(KeyView::of(stored.into_iter().flatten().next()))
     }
 
     /// A place of which nothing can be read or written, since its name made no sense.
@@ -139,7 +140,7 @@ impl Part {
     }
 
     /// Where it is read from.
-    pub(crate) fn source(&self) -> &Source {
+    pub(crate) fn source(&self) -> &SlotReader {
         &self.source
     }
 
@@ -210,9 +211,9 @@ impl Part {
     }
 
     /// What the slots show together.
-    pub(crate) fn shown(&self) -> Result<Shown> {
-        let shown = self.source.shown()?;
-        Ok(Shown {
+    pub(crate) fn visible(&self) -> Result<SlotsView> {
+        let shown = self.source.visible()?;
+        Ok(SlotsView {
             is_local: shown.is_local && self.root.how.near,
             ..shown
         })
@@ -222,7 +223,7 @@ impl Part {
     /// is.
     pub(crate) fn look_at<R>(
         &self,
-        view: &View,
+        view: &KeyView,
         look_at: impl FnOnce(Option<&str>, bool) -> Result<R>,
     ) -> Result<R> {
         let text = view.value();
@@ -236,7 +237,7 @@ impl Part {
             origin.as_ref(),
             self.source.places(),
         );
-        let (found, exists) = found.map_err(|misfit| self.misfit(misfit))?;
+        let (found, exists) = found.map_err(|error| self.apply_error(error))?;
         look_at(found, exists)
     }
 
@@ -251,14 +252,14 @@ impl Part {
 
     /// The request that stores `value` here, as a mutation of its own.
     pub(crate) fn assignment(&self, value: Json) -> Result<(Arc<str>, Request)> {
-        let text = self.shown()?.view.value();
+        let text = self.visible()?.view.value();
         let origin = (self.root.origin)();
         let spot = locate(
             text.as_ref().map(Text::as_str),
             origin.as_ref(),
             self.source.places(),
         );
-        let spot = spot.map_err(|misfit| self.misfit(misfit))?;
+        let spot = spot.map_err(|error| self.apply_error(error))?;
         let set = mutation::Action::Set {
             value,
             seen: seen(&spot),
@@ -288,8 +289,8 @@ impl Part {
         self.source.decode(text, false)
     }
 
-    pub(crate) fn misfit(&self, misfit: Misfit) -> Error {
-        self.source.misfit(misfit)
+    pub(crate) fn apply_error(&self, error: ApplyError) -> Error {
+        self.source.apply_error(error)
     }
 
     /// An error that names the place.
@@ -299,11 +300,11 @@ impl Part {
 }
 
 /// What is at a place, or is taken to be there, as an assignment or a removal remembers it.
-pub(crate) fn seen(spot: &Spot<'_>) -> Seen {
+pub(crate) fn seen(spot: &Location<'_>) -> ObservedValue {
     spot.found.map(Content::of).into()
 }
 
-impl fmt::Debug for Part {
+impl fmt::Debug for ValuePath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Part").field(&self.source).finish()
     }
