@@ -1,4 +1,4 @@
-//! DESIGN, section 8: what near reads and scopes cost in memory. The allocator of this program
+//! What near reads and scopes cost in memory. The allocator of this program
 //! counts, so its tests run one after the other. `SYNCED_MEMORY_SOAK=1` is the long form.
 
 use std::alloc::System;

@@ -1,4 +1,4 @@
-//! DESIGN, section 3.3: what waits has an async form, which runs on any executor and loses nothing
+//! What waits has an async form, which runs on any executor and loses nothing
 //! when it is dropped.
 
 use std::future::Future;

@@ -1,4 +1,4 @@
-//! DESIGN, rules 4 and 8: stamps, when clocks are wrong or step.
+//! Rules 4 and 8: stamps, when clocks are wrong or step.
 
 use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};

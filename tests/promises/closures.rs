@@ -1,4 +1,4 @@
-//! DESIGN, 3.2 and rule 5: closures that change a value.
+//! Rule 5: closures that change a value.
 
 use std::cell::{Cell, RefCell};
 use std::cmp::Ordering;

@@ -1,4 +1,4 @@
-//! DESIGN, section 5, and COMPAT: what is sent to a server, and in how many round trips.
+//! What is sent to a server, and in how many round trips.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Write};

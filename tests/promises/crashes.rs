@@ -1,4 +1,4 @@
-//! DESIGN, rules 3, 5 and 6, and the end of section 5: a crash in between changes nothing. Whatever
+//! Rules 3, 5 and 6: a crash in between changes nothing. Whatever
 //! was queued comes to the same whether the process that queued it delivers it, or the next one
 //! does from its journal.
 

@@ -1,4 +1,4 @@
-//! DESIGN, rule 13: what no longer applies is set aside, never dropped; what is superseded is
+//! Rule 13: what no longer applies is set aside, never dropped; what is superseded is
 //! counted.
 
 use std::collections::BTreeMap;

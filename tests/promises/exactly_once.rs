@@ -1,4 +1,4 @@
-//! DESIGN, rule 6: a change whose answer is lost is made once, whatever kind of change it is.
+//! Rule 6: a change whose answer is lost is made once, whatever kind of change it is.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::thread;

@@ -1,4 +1,4 @@
-//! DESIGN, rules 2, 3, 4, 6 and 10: what a flush survives, and what it never does.
+//! Rules 2, 3, 4, 6 and 10: what a flush survives, and what it never does.
 
 use std::thread;
 use std::time::Duration;

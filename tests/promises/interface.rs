@@ -1,4 +1,4 @@
-//! DESIGN, 3.2 and 3.3: every method of the tables is there as it is written there, and does what
+//! Every method of the tables is there as it is written there, and does what
 //! std's collections do.
 
 use std::collections::hash_map::DefaultHasher;

@@ -1,4 +1,4 @@
-//! DESIGN, rules 2, 3, 6 and 11, and the end of section 5: what is queued survives the process.
+//! Rules 2, 3, 6 and 11: what is queued survives the process.
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -1,4 +1,4 @@
-//! DESIGN, rule 5: changes are rebased, not overwritten.
+//! Rule 5: changes are rebased, not overwritten.
 
 use std::collections::BTreeMap;
 use std::thread;

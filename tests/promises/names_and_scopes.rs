@@ -1,4 +1,4 @@
-//! DESIGN, sections 3.3 and 5: prefixes, scopes, names, purge, time to live, older names.
+//! Prefixes, scopes, names, purge, time to live, older names.
 
 use std::time::{Duration, Instant};
 

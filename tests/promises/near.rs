@@ -1,4 +1,4 @@
-//! DESIGN, rules 1, 9 and 14: near reads are local and never stale for good, behind writes never
+//! Rules 1, 9 and 14: near reads are local and never stale for good, behind writes never
 //! wait.
 
 use std::thread;

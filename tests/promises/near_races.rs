@@ -1,4 +1,4 @@
-//! DESIGN, rules 1, 9 and 14: near reads while somebody writes at the worst moment, very often, or
+//! Rules 1, 9 and 14: near reads while somebody writes at the worst moment, very often, or
 //! nobody can be asked.
 
 use std::sync::atomic::{AtomicUsize, Ordering};

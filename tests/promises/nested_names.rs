@@ -1,4 +1,4 @@
-//! DESIGN, 3.1: inside a key the names are serde's, and a field has one name whoever sets it.
+//! Inside a key the names are serde's, and a field has one name whoever sets it.
 
 use std::collections::BTreeMap;
 

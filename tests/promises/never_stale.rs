@@ -1,4 +1,4 @@
-//! DESIGN, rule 14: a near read is never stale for good, whoever writes and whatever happens.
+//! Rule 14: a near read is never stale for good, whoever writes and whatever happens.
 //!
 //! Bursts of writes by four kinds of writers, with faults in them, and after each a quiet point, at
 //! which every reader has to agree with the server. `SYNCED_MEMORY_SOAK=1` is the long form.

@@ -1,4 +1,4 @@
-//! DESIGN, rules 1, 2, 4, 9, 10 and 12: the server is killed, frozen, restarted, or was never
+//! Rules 1, 2, 4, 9, 10 and 12: the server is killed, frozen, restarted, or was never
 //! there.
 
 use std::collections::BTreeMap;

@@ -1,4 +1,4 @@
-//! DESIGN, section 1: a Python and a Rust process share collections, to three levels of nesting.
+//! A Python and a Rust process share collections, to three levels of nesting.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 

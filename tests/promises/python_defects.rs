@@ -1,4 +1,4 @@
-//! DESIGN, section 9: what the Python package gets wrong, each item by its number.
+//! What the Python package gets wrong, each item by its number.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;

@@ -1,4 +1,4 @@
-//! DESIGN, rules 2, 12 and 13, and section 3.5: what a server refuses, for now and for good.
+//! Rules 2, 12 and 13, and section 3.5: what a server refuses, for now and for good.
 
 use std::fmt::{Debug, Write};
 use std::thread;

@@ -1,4 +1,4 @@
-//! DESIGN, rules 5 and 10, and section 8: what a change costs, counted by the server.
+//! Rules 5 and 10, and section 8: what a change costs, counted by the server.
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,4 +1,4 @@
-//! DESIGN, section 3.3: a blocking call inside an async runtime does not panic, and needs none.
+//! A blocking call inside an async runtime does not panic, and needs none.
 
 use std::sync::mpsc;
 use std::thread;

@@ -1,4 +1,4 @@
-//! DESIGN, rule 11: nothing ends silently, and nothing ends late.
+//! Rule 11: nothing ends silently, and nothing ends late.
 
 use std::collections::HashMap;
 use std::thread;

@@ -1,4 +1,4 @@
-//! DESIGN, section 5 and rule 6: what the server remembers of writers stays small, however many
+//! Rule 6: what the server remembers of writers stays small, however many
 //! come and go.
 
 use std::collections::HashMap;

@@ -1,4 +1,4 @@
-//! DESIGN, rules 5 and 6: eight processes change one list, one counter and one map at once, and
+//! Rules 5 and 6: eight processes change one list, one counter and one map at once, and
 //! nothing is lost or doubled, whatever happens to the server and the line.
 
 use std::collections::HashMap;

@@ -1,4 +1,4 @@
-//! DESIGN, section 3.3: a watch waits on a thread or in a task of any executor, begins once
+//! A watch waits on a thread or in a task of any executor, begins once
 //! something is known, ends with its memory, which it does not keep alive, and leaves nothing
 //! behind.
 

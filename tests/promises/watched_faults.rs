@@ -1,4 +1,4 @@
-//! DESIGN, section 3.3 and rule 14: whatever happens to the server, the listener and the line, the
+//! Rule 14: whatever happens to the server, the listener and the line, the
 //! last item of a watch is what the server has.
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,4 +1,4 @@
-//! DESIGN, section 3.3: a watch tells the current value, then the newest one whenever it has
+//! A watch tells the current value, then the newest one whenever it has
 //! changed, whoever did.
 
 use std::collections::HashMap;

@@ -1,4 +1,4 @@
-//! DESIGN, section 5: one state for Rust and Python, byte by byte.
+//! One state for Rust and Python, byte by byte.
 
 use std::collections::BTreeMap;
 

@@ -56,7 +56,7 @@ impl KeyChange {
 }
 
 /// What an attempt was made on: a compare-and-set is on the stamp and the length, and on the bytes
-/// where a value has no stamp (DESIGN, section 5).
+/// where a value has no stamp.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Expects {
     /// Whatever is there: the stamps decide.
@@ -178,7 +178,7 @@ impl Verdict {
 /// `forgets`: records that are as old as its first try may have been dropped.
 ///
 /// The sequence number comes first: an attempt that was applied once is never applied again, not
-/// even where somebody has since stored an older stamp (DESIGN, rules 4 and 6).
+/// even where somebody has since stored an older stamp (rules 4 and 6).
 pub(crate) fn decide(
     attempt: &Attempt,
     found: &KeyState,

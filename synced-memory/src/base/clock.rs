@@ -24,7 +24,7 @@ pub(crate) struct Moment {
 }
 
 /// The server's clock as estimated at connect and with each heartbeat, run on the monotonic clock
-/// in between: a step of this host's wall clock changes nothing (DESIGN, rule 8).
+/// in between: a step of this host's wall clock changes nothing (rule 8).
 #[derive(Debug)]
 pub(crate) struct Clock {
     origin: Instant,
@@ -131,7 +131,7 @@ pub(crate) struct Stamp(u64);
 impl Stamp {
     /// The stamp of what has none.
     pub(crate) const ZERO: Self = Self(0);
-    /// A larger one is no time that anybody meant: it counts as zero (DESIGN, rule 8).
+    /// A larger one is no time that anybody meant: it counts as zero (rule 8).
     pub(crate) const MAX: Self = Self(1 << 62);
 
     /// The stamp that stands for `ns`.

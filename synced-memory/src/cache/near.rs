@@ -17,7 +17,7 @@ pub(super) struct Near {
     /// Why the backend gives nothing, and the request that was answered so.
     pub(super) refused: Option<(Ticket, Error)>,
     /// Another one with each change that the backend tells of. A read that was sent under another
-    /// one says nothing of what is there now (DESIGN, rule 14).
+    /// one says nothing of what is there now (rule 14).
     pub(super) generation: Generation,
     /// The generation from which on a read may be shown to others without their asking: the slot
     /// was not read locally before, and nobody cared for what was told.

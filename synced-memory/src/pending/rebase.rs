@@ -1,8 +1,8 @@
 //! What to do with a write, given what is there: pure rules between the outbox and what is sent.
 //!
 //! An assignment competes with its stamp. A mutation is applied to what is there, and sent on the
-//! condition that it is still there; where it is not, on what the refusal brought back (DESIGN,
-//! rule 5).
+//! condition that it is still there; where it is not, on what the refusal brought back (rule
+//! 5).
 
 use bytes::Bytes;
 

@@ -1,7 +1,7 @@
 //! The stored form of a value: `{"value": <json>,"last_modified": <stamp>}`.
 //!
 //! The last bytes alone decide whether something is an envelope and what its stamp is, here as in
-//! `commit.lua`: nothing has to read a long value to compare two stamps (DESIGN, section 5).
+//! `commit.lua`: nothing has to read a long value to compare two stamps.
 
 use bytes::Bytes;
 use serde::de::DeserializeOwned;

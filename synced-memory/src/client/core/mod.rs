@@ -45,7 +45,7 @@ impl Core {
     /// # Errors
     ///
     /// `Rejected` where the backend refuses for good, `Journal` where the journal cannot be used;
-    /// the backend's absence is no error (DESIGN, rule 12).
+    /// the backend's absence is no error (rule 12).
     pub(crate) fn open(
         backend: impl Backend,
         settings: Settings,

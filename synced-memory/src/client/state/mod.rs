@@ -492,7 +492,7 @@ impl State {
     }
 
     /// Takes in that the backend is there. With the first answer of its clock comes by how much it
-    /// moved ours: stamps issued before are moved as well (DESIGN, rule 8).
+    /// moved ours: stamps issued before are moved as well (rule 8).
     pub(crate) fn connected(&mut self, shift: Option<i64>) {
         if let Some(by) = shift {
             self.outbox.shift(by);

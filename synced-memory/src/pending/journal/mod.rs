@@ -4,7 +4,7 @@
 //! promised to be sent is in it before the promise is made; what was answered for is marked so. A
 //! memory that opens adopts the files of processes that ended without delivering: it takes over
 //! their writes with their writer ids and sequence numbers, so that each is applied once, whatever
-//! had been sent before (DESIGN, sections 4 and 5).
+//! had been sent before.
 //!
 //! - `record.rs`: what is written, and how a journal is read back into an outbox
 //! - `file.rs`: frames with checksums, locks, compaction

@@ -2,7 +2,7 @@
 //! I/O.
 //!
 //! Each key has a queue. Its head is the entry that is sent next, or is being sent. From its first
-//! attempt an entry is frozen: later writes form a new entry behind it (DESIGN, rule 3).
+//! attempt an entry is frozen: later writes form a new entry behind it (rule 3).
 //!
 //! - `answer.rs`: what a writer is told
 //! - `entry.rs`: one write that waits; `letter.rs`: one that does no longer

@@ -1,7 +1,7 @@
 //! Mutations: operations on a JSON path, as data. No types, no I/O, no clock: text in, text out.
 //!
 //! A mutation is recorded against what its writer sees, and applied, maybe much later, to what
-//! others have made of it (DESIGN, rule 5). [`apply`] does that, [`coalesce`] keeps a queue of them
+//! others have made of it (rule 5). [`apply`] does that, [`coalesce`] keeps a queue of them
 //! short, [`diff`] makes one of what a closure did, [`locate`] makes the path of one.
 //!
 //! Serialized, which the journal does, a mutation is JSON: `{"origin": [<json>], "calls":
