@@ -3,9 +3,9 @@
 use std::borrow::Cow;
 use std::collections::HashSet;
 
-use super::element::ElementMatch;
+use super::element::{Element, ElementMatch};
 use super::text::{self, is_space, mismatch};
-use super::tree::{Node, NodeEdit};
+use super::tree::{List, Node, NodeEdit};
 use super::{
     Action, Amount, ApplyError, Content, Json, Mutation, ObservedValue, Operation, PathStep,
     RecordedCall,
@@ -115,7 +115,9 @@ pub(crate) fn apply(value: Option<&str>, mutation: &Mutation, rule: ConflictRule
             .map_or(Ok(()), Err);
         let mut operations = call.operations.iter();
         let result = fate.and_then(|()| {
-            operations.try_for_each(|operation| perform(&mut root, mutation, operation, there))
+            operations.try_for_each(|operation| {
+                perform(&mut root, mutation, operation, there, &mut Elements::ByName)
+            })
         });
         if let Err(refusal) = result {
             root = before.unwrap_or(root);
@@ -144,15 +146,68 @@ pub(crate) fn apply(value: Option<&str>, mutation: &Mutation, rule: ConflictRule
     applied
 }
 
+/// How the elements of lists are found.
+pub(super) enum Elements {
+    ByName,
+    /// By index and content: each was recorded on what the operations before it have left. Notes
+    /// the name that each has there.
+    ByIndex(Vec<Element>),
+}
+
+impl Elements {
+    fn find(
+        &mut self,
+        element: &Element,
+        list: &mut List<'_>,
+    ) -> Result<Option<ElementMatch>, ApplyError> {
+        let contents = list.contents();
+        match self {
+            Self::ByName => Ok(element.find(&contents)),
+            Self::ByIndex(names) => {
+                let name = Element::of(&contents, element.index)
+                    .filter(|name| name.content == element.content)
+                    .ok_or(ApplyError::Gone)?;
+                names.push(name);
+                Ok(Some(ElementMatch::Same(element.index)))
+            }
+        }
+    }
+}
+
+/// Applies a mutation whose elements are found by index and content. Returns what it makes of the value,
+/// and the name of each element at the moment of its operation, in order; `None` if an operation
+/// does not apply.
+pub(super) fn apply_by_index(
+    value: Option<&str>,
+    mutation: &Mutation,
+) -> Option<(Option<String>, Vec<Element>)> {
+    let mut root = value.map(|value| Node::from(value.trim_matches(is_space)));
+    let mut elements = Elements::ByIndex(Vec::new());
+    for operation in mutation.calls.iter().flat_map(|call| &call.operations) {
+        perform(
+            &mut root,
+            mutation,
+            operation,
+            Comparison::Older,
+            &mut elements,
+        )
+        .ok()?;
+    }
+    let Elements::ByIndex(names) = elements else {
+        return None;
+    };
+    Some((root.map(|root| root.to_text().into_owned()), names))
+}
+
 /// Applies one operation to a text; `None` where it does not apply.
 pub(super) fn apply_one(text: &str, operation: &Operation) -> Option<String> {
     let mut root = Node::from(text);
     match edit(
         Some(&mut root),
         None,
-        &operation.path,
-        &operation.action,
+        (&operation.path, &operation.action),
         Comparison::Older,
+        &mut Elements::ByName,
     )
     .ok()?
     {
@@ -179,9 +234,11 @@ fn perform<'a>(
     mutation: &'a Mutation,
     operation: &'a Operation,
     there: Comparison,
+    elements: &mut Elements,
 ) -> Result<(), NotApplied> {
     let Operation { path, action } = operation;
-    match edit(root.as_mut(), mutation.origin.as_ref(), path, action, there)? {
+    let origin = mutation.origin.as_ref();
+    match edit(root.as_mut(), origin, (path, action), there, elements)? {
         NodeEdit::Keep => {}
         NodeEdit::Replace(node) => *root = Some(node),
         NodeEdit::Remove => *root = None,
@@ -194,9 +251,9 @@ fn perform<'a>(
 fn edit<'a>(
     node: Option<&mut Node<'a>>,
     origin: Option<&'a Json>,
-    path: &'a [PathStep],
-    action: &'a Action,
+    (path, action): (&'a [PathStep], &'a Action),
     there: Comparison,
+    elements: &mut Elements,
 ) -> Result<NodeEdit<'a>, NotApplied> {
     let is_removal = matches!(action, Action::Remove { .. });
     if path.is_empty()
@@ -211,28 +268,32 @@ fn edit<'a>(
         (None, origin) => fresh.insert(Node::from(origin.ok_or(ApplyError::Unset)?)),
     };
     match path.split_first() {
-        None => merge(node, action, there)?,
+        None => merge(node, action, there, elements)?,
         Some((PathStep::Member(member), rest)) => {
             let object = node.object()?;
             let at = object.find(member);
             let effect = edit(
                 at.map(|at| object.node(at)),
                 member.origin.as_ref(),
-                rest,
-                action,
+                (rest, action),
                 there,
+                elements,
             )?;
             object.perform(at, member, effect);
         }
         Some((PathStep::Element(element), rest)) => {
             let list = node.list()?;
-            match list.find(element) {
+            match elements.find(element, list)? {
                 // An element is removed as it was seen; with another content it is another's.
-                Some(ElementMatch::Changed(_)) if is_removal && rest.is_empty() => there.other()?,
+                Some(ElementMatch::Changed(_) | ElementMatch::Unclear)
+                    if is_removal && rest.is_empty() =>
+                {
+                    there.other()?;
+                }
                 None if is_removal => return there.gone(),
-                None => return Err(ApplyError::Gone.into()),
+                None | Some(ElementMatch::Unclear) => return Err(ApplyError::Gone.into()),
                 Some(ElementMatch::Same(at) | ElementMatch::Changed(at)) => {
-                    let effect = edit(Some(list.node(at)), None, rest, action, there)?;
+                    let effect = edit(Some(list.node(at)), None, (rest, action), there, elements)?;
                     list.perform(at, effect);
                 }
             }
@@ -336,7 +397,12 @@ fn assign<'a>(
 }
 
 /// Changes `node` where it is.
-fn merge<'a>(node: &mut Node<'a>, action: &'a Action, there: Comparison) -> Result<(), NotApplied> {
+fn merge<'a>(
+    node: &mut Node<'a>,
+    action: &'a Action,
+    there: Comparison,
+    elements: &mut Elements,
+) -> Result<(), NotApplied> {
     match action {
         Action::Add { amount } => {
             let sum = add(&node.to_text(), amount)?;
@@ -345,9 +411,9 @@ fn merge<'a>(node: &mut Node<'a>, action: &'a Action, there: Comparison) -> Resu
         Action::Append { items } => node.append(items)?,
         Action::InsertAt { before, items } => {
             let list = node.list()?;
-            let at = match list.find(before) {
+            let at = match elements.find(before, list)? {
                 Some(ElementMatch::Same(at) | ElementMatch::Changed(at)) => at,
-                None => before.index,
+                None | Some(ElementMatch::Unclear) => before.index,
             };
             list.insert(at, items);
         }

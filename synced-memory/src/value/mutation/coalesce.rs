@@ -1,5 +1,6 @@
 //! Keeping the operations that wait few: 10,000 pushes are one.
 
+use super::apply::apply_by_index;
 use super::locate::{PathSegment, locate};
 use super::{
     Action, Amount, Content, Element, Json, Mutation, ObservedValue, Operation, PathStep,
@@ -42,7 +43,7 @@ pub(crate) fn coalesce(
     for mut call in later.calls {
         match call.operations.len() {
             0 => {}
-            _ if call.is_compared => add_compared(earlier, call),
+            _ if call.is_compared => add_compared(earlier, call, since),
             1 => add(earlier, call.operations.remove(0), call.stamp, since),
             _ => push(earlier, call),
         }
@@ -52,29 +53,89 @@ pub(crate) fn coalesce(
 
 /// Makes one call of those that were compared and have a part in common; nothing else is merged
 /// with them.
-fn add_compared(earlier: &mut Mutation, call: RecordedCall) {
-    let mut index = earlier.calls.len();
-    let reach = index.saturating_sub(REACH);
+fn add_compared(earlier: &mut Mutation, call: RecordedCall, since: Since<'_>) {
+    let first = earlier.calls.len().saturating_sub(REACH);
+    let shares_list = earlier.calls[first..]
+        .iter()
+        .any(|before| before.is_in_list_of(&call));
     push(earlier, call);
-    let mut last = index;
-    while index > reach {
-        index -= 1;
-        let (before, merged) = (&earlier.calls[index], &earlier.calls[last]);
+    if !shares_list {
+        go_back(earlier);
+        return;
+    }
+    let as_called = earlier.calls[first..].to_vec();
+    if go_back(earlier) && !name_anew(earlier, first, &as_called, since) {
+        earlier.calls.truncate(first);
+        earlier.calls.extend(as_called);
+        earlier.size = earlier.calls.iter().map(RecordedCall::size).sum();
+    }
+}
+
+/// Makes the last call a part of the ones that it has a part in common with. Returns whether it went
+/// past a call that changes the same list: then the elements of that list are named differently.
+fn go_back(mutation: &mut Mutation) -> bool {
+    let mut last = mutation.calls.len() - 1;
+    let reach = last.saturating_sub(REACH);
+    let mut passes = false;
+    // Of the calls between the two, whether one changes the same list.
+    let mut is_between = false;
+    for index in (reach..last).rev() {
+        let (before, merged) = (&mutation.calls[index], &mutation.calls[last]);
         if !merged.meets(before) {
+            is_between |= before.is_in_list_of(merged);
             continue;
         }
         if !before.is_compared {
-            return;
+            break;
         }
         // Nothing between the two meets the later one: it may as well be made there.
-        let merged = earlier.calls.remove(last);
-        earlier.size -= merged.size();
-        let before = &mut earlier.calls[index];
-        earlier.size -= before.size();
+        passes |= is_between;
+        let merged = mutation.calls.remove(last);
+        mutation.size -= merged.size();
+        let before = &mut mutation.calls[index];
+        mutation.size -= before.size();
         before.go_on(merged);
-        earlier.size += before.size();
+        mutation.size += before.size();
         last = index;
+        is_between = false;
     }
+    passes
+}
+
+/// Names the elements of lists anew, after a call went past others in its list. Returns whether the
+/// calls come to the same as one after the other, those from `first` on `as_called`.
+fn name_anew(
+    mutation: &mut Mutation,
+    first: usize,
+    as_called: &[RecordedCall],
+    since: Since<'_>,
+) -> bool {
+    let Since::Unchanged(base) = since else {
+        return false;
+    };
+    let calls = [&mutation.calls[..first], as_called].concat();
+    let one_by_one = Mutation {
+        origin: mutation.origin.clone(),
+        calls,
+        size: 0,
+    };
+    let expected = apply_by_index(base, &one_by_one);
+    let made = apply_by_index(base, mutation);
+    let (Some((expected, _)), Some((made, names))) = (expected, made) else {
+        return false;
+    };
+    if made != expected {
+        return false;
+    }
+    let operations = mutation
+        .calls
+        .iter_mut()
+        .flat_map(|call| &mut call.operations);
+    let elements = operations.flat_map(Operation::elements_mut);
+    elements
+        .zip(names)
+        .for_each(|(element, name)| *element = name);
+    true
 }
 
 impl RecordedCall {
@@ -91,6 +152,17 @@ impl RecordedCall {
     /// Whether it applies only where something is as it was seen.
     pub(super) fn compares(&self) -> bool {
         self.is_compared && self.operations.iter().any(Operation::compares)
+    }
+
+    /// Whether it changes a list that the later one changes.
+    fn is_in_list_of(&self, later: &Self) -> bool {
+        let is_in = |earlier: &Operation| {
+            later
+                .operations
+                .iter()
+                .any(|later| earlier.is_in_list_of(later))
+        };
+        self.operations.iter().any(is_in)
     }
 
     /// Whether the two have a part in common, or one has a part in one of the other.
@@ -147,6 +219,19 @@ impl Operation {
             _ => false,
         };
         self.path.len() >= list && self.path.iter().zip(&later.path[..list]).all(is_same)
+    }
+
+    /// The elements that it names, in the order in which they are looked for.
+    fn elements_mut(&mut self) -> impl Iterator<Item = &mut Element> {
+        let in_path = self.path.iter_mut().filter_map(|step| match step {
+            PathStep::Element(element) => Some(element),
+            PathStep::Member(_) => None,
+        });
+        let before = match &mut self.action {
+            Action::InsertAt { before, .. } => Some(before),
+            _ => None,
+        };
+        in_path.chain(before)
     }
 
     fn meets_any(&self, call: &RecordedCall) -> bool {

@@ -2,7 +2,7 @@
 //!
 //! White space, escapes, the order of members and the spelling of a float (`1e2`, `100.0`) do not
 //! count, since another program that rewrites a value changes them; of duplicate members the last
-//! one counts. Integers are compared exactly, of whatever length. The number is on disk (in
+//! one counts. Numbers are compared exactly, of whatever length. The number is on disk (in
 //! journals) and must not change from version to version.
 
 use serde::{Deserialize, Serialize};
@@ -44,6 +44,7 @@ const OBJECT: u64 = 2;
 const STRING: u64 = 3;
 const FLOAT: u64 = 4;
 const OTHER: u64 = 5;
+const DECIMAL: u64 = 6;
 
 /// Walks over a text that is valid; over any other it goes without a panic, to some number.
 struct Walk<'a> {
@@ -256,10 +257,12 @@ impl<'a> Walk<'a> {
 fn string(quoted: &str) -> u64 {
     let inner = quoted.as_bytes();
     if inner.contains(&b'\\') {
-        // A lone surrogate, which Python writes and Rust does not read, counts as it is written.
-        if let Ok(read) = serde_json::from_str::<String>(quoted) {
-            return bytes(STRING, read.as_bytes());
-        }
+        // A lone surrogate, which Python writes and Rust does not read, counts as it is written, and
+        // is not the string that reads as these letters.
+        return match serde_json::from_str::<String>(quoted) {
+            Ok(read) => bytes(STRING, read.as_bytes()),
+            Err(_) => bytes(OTHER, inner),
+        };
     }
     bytes(
         STRING,
@@ -277,10 +280,61 @@ fn number(text: &[u8]) -> u64 {
     let read = std::str::from_utf8(text).ok().filter(|_| starts);
     match read {
         Some(read) if !integer => match read.parse::<f64>() {
-            Ok(float) if float.is_finite() => mix(mix(FLOAT) ^ float.to_bits()),
+            Ok(float) if float.is_finite() => {
+                let exact = Decimal::of(read);
+                // A decimal type may write more digits than a float has.
+                if exact == Decimal::of(&format!("{float:e}")) {
+                    mix(mix(FLOAT) ^ float.to_bits())
+                } else {
+                    exact.hash()
+                }
+            }
             _ => bytes(OTHER, text),
         },
         _ => bytes(OTHER, text),
+    }
+}
+
+/// A number as it is written: `0.digits * 10^exponent`, without zeros at the ends of the digits.
+#[derive(Debug, PartialEq, Eq)]
+struct Decimal {
+    is_negative: bool,
+    digits: Vec<u8>,
+    exponent: i64,
+}
+
+impl Decimal {
+    /// Of a valid number.
+    fn of(text: &str) -> Self {
+        let is_negative = text.starts_with('-');
+        let text = text.trim_start_matches('-');
+        let (mantissa, power) = text.split_once(['e', 'E']).unwrap_or((text, "0"));
+        let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+        let all = [whole.as_bytes(), fraction.as_bytes()].concat();
+        let zeros = all.iter().take_while(|digit| **digit == b'0').count();
+        let end = all
+            .iter()
+            .rposition(|digit| *digit != b'0')
+            .map_or(zeros, |last| last + 1);
+        let digits = all[zeros..end].to_vec();
+        let power: i64 = power.trim_start_matches('+').parse().unwrap_or_default();
+        let point = i64::try_from(whole.len()).unwrap_or(i64::MAX);
+        let zeros = i64::try_from(zeros).unwrap_or(i64::MAX);
+        let exponent = if digits.is_empty() {
+            0
+        } else {
+            power.saturating_add(point).saturating_sub(zeros)
+        };
+        Self {
+            is_negative,
+            digits,
+            exponent,
+        }
+    }
+
+    fn hash(&self) -> u64 {
+        let hash = join(bytes(DECIMAL, &self.digits), self.exponent.cast_unsigned());
+        join(hash, u64::from(self.is_negative))
     }
 }
 
@@ -320,6 +374,9 @@ mod tests {
             (r#"{"\u0061": 1, "a": 2}"#, r#"{"a": 2}"#),
             ("1e2", "100.0"),
             ("-0", "-0.0"),
+            ("0.0", "0.000e7"),
+            ("0.30000000000000004", "30000000000000004e-17"),
+            ("12345678901234567890.5", "1.23456789012345678905e+19"),
             ("[ ]", "[]"),
             ("\"\\u00fc\"", "\"ü\""),
         ] {
@@ -367,6 +424,15 @@ mod tests {
             "1.0e401",
             "\"\\ud800\"",
             "\"\\ud801\"",
+            // The text of six letters.
+            "\"\\\\ud800\"",
+            "0.30000000000000000001",
+            "0.30000000000000000002",
+            "0.3",
+            "-0.30000000000000000001",
+            "3.0000000000000000001",
+            "10000000000000000000000001.0",
+            "10000000000000000000000002.0",
         ];
         let mut texts: Vec<String> = texts.map(str::to_owned).into();
         texts.extend([deep("1"), deep("2")]);

@@ -10,7 +10,7 @@ use super::Content;
 /// wherever it is now, and is gone when there is only one left. So of two equal elements two
 /// processes remove one each where both name the first, and the same one where both name the
 /// second. Where there are more equal ones than there were, it is the one with the same neighbours,
-/// if there is one. Away from both, with another between them, it is taken for gone.
+/// if there is one. Away from both, with another between them, nobody knows whether it is the same.
 ///
 /// An element whose content is found nowhere was removed, or was changed inside, and only its
 /// neighbours say which. Where both are there with one element in between, it is that one; else the
@@ -44,6 +44,9 @@ pub(super) enum ElementMatch {
     Same(usize),
     /// With another content.
     Changed(usize),
+    /// An equal one is there, which may be another: it is away from its neighbours, and something
+    /// else is between them.
+    Unclear,
 }
 
 impl Element {
@@ -88,7 +91,11 @@ impl Element {
         }?;
         // Away from its neighbours, while another is between them, it may be one that became equal.
         let is_away = self.closeness(list, found) == 0 && self.find_between(list).is_some();
-        (!is_away).then_some(ElementMatch::Same(found))
+        Some(if is_away {
+            ElementMatch::Unclear
+        } else {
+            ElementMatch::Same(found)
+        })
     }
 
     /// Whether what is before and behind `at` is what was beside it; an end of the list is too.
@@ -149,7 +156,7 @@ mod tests {
 
     #[test]
     fn an_element_is_found_where_it_is_now() {
-        use ElementMatch::{Changed, Same};
+        use ElementMatch::{Changed, Same, Unclear};
         for (seen, index, now, found) in [
             ("a b c", 1, "a b c", Some(Same(1))),
             ("a b c", 1, "b c", Some(Same(0))),
@@ -177,7 +184,7 @@ mod tests {
             ("a x", 0, "a a x", Some(Same(1))),
             ("a x", 0, "a y a", Some(Same(0))),
             // Moved away and replaced, or changed while another became equal: nobody knows.
-            ("a b c", 1, "a x c b", None),
+            ("a b c", 1, "a x c b", Some(Unclear)),
             ("a b c", 1, "a x b y c", Some(Same(2))),
             // The first of two equal ones was changed, and the second is another.
             ("a a", 0, "A a", Some(Changed(0))),

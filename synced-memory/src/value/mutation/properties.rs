@@ -221,6 +221,44 @@ fn pair() -> impl Strategy<Value = (String, String)> {
     prop_oneof![1 => (json_text(), json_text()), 4 => changed]
 }
 
+/// What a closure does to a list, by numbers that are taken modulo its length.
+#[derive(Debug, Clone)]
+enum ListEdit {
+    Push(u8),
+    Change(usize, u8),
+    Insert(usize, u8),
+    Remove(usize),
+    Swap(usize, usize),
+    Clear,
+}
+
+fn list_edit() -> impl Strategy<Value = ListEdit> {
+    let (at, item) = (0..8_usize, 0..4_u8);
+    prop_oneof![
+        4 => item.clone().prop_map(ListEdit::Push),
+        6 => (at.clone(), item.clone()).prop_map(|(at, item)| ListEdit::Change(at, item)),
+        2 => (at.clone(), item).prop_map(|(at, item)| ListEdit::Insert(at, item)),
+        2 => at.clone().prop_map(ListEdit::Remove),
+        2 => (at.clone(), at).prop_map(|(at, other)| ListEdit::Swap(at, other)),
+        1 => Just(ListEdit::Clear),
+    ]
+}
+
+impl ListEdit {
+    fn make(&self, list: &mut Vec<u8>) {
+        let length = list.len();
+        match self {
+            Self::Push(item) => list.push(*item),
+            Self::Insert(at, item) => list.insert(at % (length + 1), *item),
+            Self::Clear => list.clear(),
+            _ if length == 0 => {}
+            Self::Change(at, item) => list[at % length] = *item,
+            Self::Remove(at) => _ = list.remove(at % length),
+            Self::Swap(at, other) => list.swap(at % length, other % length),
+        }
+    }
+}
+
 fn list_pair() -> impl Strategy<Value = (String, String)> {
     let list = || prop::collection::vec(0..6_u8, 0..12).prop_map(|list| format!("{list:?}"));
     (list(), list())
@@ -261,6 +299,27 @@ proptest! {
                 prop_assert!(all, "{base}\n{mutations:?}\n{mutation:?}");
                 prop_assert!(Content::of(&text) == Content::of(&view), "{base}: {text}\n{view}\n{mutations:?}\n{mutation:?}");
             }
+        }
+    }
+
+    #[test]
+    fn closures_on_a_list_in_a_row_come_to_what_the_last_of_them_left(
+        start in prop::collection::vec(0..4_u8, 0..5),
+        closures in prop::collection::vec(prop::collection::vec(list_edit(), 1..3), 1..6),
+    ) {
+        let of = |list: &[u8]| Encoded::of(&list.to_vec(), None).unwrap();
+        let (base, mut list) = (format!("{start:?}"), start);
+        let mut queue = Mutation::compared(None, Vec::new());
+        let mut text = base.clone();
+        for closure in &closures {
+            let before = of(&list);
+            closure.iter().for_each(|edit| edit.make(&mut list));
+            let later = Mutation::compared(None, diff(&text, &before, &of(&list), &[]));
+            coalesce(&mut queue, later, Since::Unchanged(Some(&base))).unwrap();
+            let applied = apply(Some(&base), &queue, ConflictRule::NewerWins(Stamp::MAX));
+            prop_assert!(applied.failed.is_empty() && applied.superseded.is_empty(), "{base}\n{queue:?}");
+            text = applied.text().unwrap_or(&base).to_owned();
+            prop_assert_eq!(Content::of(&text), Content::of(of(&list).text()), "{}\n{}", base, text);
         }
     }
 

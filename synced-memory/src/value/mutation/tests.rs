@@ -863,3 +863,52 @@ fn a_push_looks_at_the_ends_of_a_list_only() {
         "[1, nonsense,2]"
     );
 }
+
+/// Closures of one process on one list: a later one becomes a part of the earlier one that wrote
+/// what it changes, past others in the same list.
+#[test]
+fn closures_in_a_row_on_equal_elements_come_to_what_the_last_of_them_left() {
+    let histories: &[&[&[u8]]] = &[
+        &[&[0], &[0, 1], &[1, 1], &[1, 2]],
+        &[&[0], &[0, 1], &[0, 1, 1], &[1, 1, 1], &[1, 2, 1]],
+        &[&[2, 3], &[2, 3, 1], &[3, 3, 1], &[3, 1, 3]],
+        &[&[1], &[1, 1], &[1, 3], &[1, 3, 1]],
+    ];
+    for lists in histories {
+        let of = |list: &[u8]| Encoded::of(&list.to_vec(), None).unwrap();
+        let base = format!("{:?}", lists[0]);
+        let mut queue = Mutation::new(None, Vec::new());
+        let mut shown = base.clone();
+        for pair in lists.windows(2) {
+            let later = Mutation::compared(None, diff(&shown, &of(pair[0]), &of(pair[1]), &[]));
+            coalesce(&mut queue, later, Since::Unchanged(Some(&base))).unwrap();
+            let applied = apply(Some(&base), &queue, ConflictRule::NewerWins(Stamp::MAX));
+            assert!(applied.failed.is_empty(), "{pair:?}: {queue:?}");
+            applied.text().unwrap_or(&base).clone_into(&mut shown);
+            assert_eq!(
+                Content::of(&shown),
+                Content::of(of(pair[1]).text()),
+                "{pair:?}: {shown}"
+            );
+        }
+    }
+}
+
+/// However often each element is changed, one after the other.
+#[test]
+fn closures_on_each_element_of_a_list_are_one_call_for_each() {
+    let of = |list: &Vec<u64>| Encoded::of(list, None).unwrap();
+    let mut list: Vec<u64> = (0..20).collect();
+    let base = of(&list).text().to_owned();
+    let mut queue = Mutation::new(None, Vec::new());
+    for round in 0..200 {
+        let before = of(&list);
+        // Numbers that others have, and had, too.
+        list[round * 7 % 20] += 1;
+        let later = Mutation::compared(None, diff(before.text(), &before, &of(&list), &[]));
+        coalesce(&mut queue, later, Since::Unchanged(Some(&base))).unwrap();
+    }
+    let applied = apply(Some(&base), &queue, ConflictRule::NewerWins(Stamp::MAX));
+    assert_eq!(applied.text(), Some(of(&list).text()));
+    assert!(queue.calls().len() <= 21, "{} calls", queue.calls().len());
+}

@@ -6,9 +6,8 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-use super::element::ElementMatch;
 use super::text::{self, is_space, kind, mismatch, read_name, reads_as};
-use super::{ApplyError, Content, Element, Json, MemberName};
+use super::{ApplyError, Content, Json, MemberName};
 
 #[derive(Debug, Clone)]
 pub(super) enum Node<'a> {
@@ -228,10 +227,6 @@ impl<'a> List<'a> {
         let content =
             |slot: &mut ListNode<'_>| *slot.content.get_or_insert_with(|| slot.node.content());
         self.slots.iter_mut().map(content).collect()
-    }
-
-    pub(super) fn find(&mut self, element: &Element) -> Option<ElementMatch> {
-        element.find(&self.contents())
     }
 
     /// What is at an index that exists.
