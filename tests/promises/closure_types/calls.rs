@@ -34,6 +34,8 @@ pub(super) struct Call<T> {
     pub(super) is_closure: bool,
     pub(super) by_view: ByView<T>,
     pub(super) by_value: ByValue<T>,
+    /// Whether it may have left this as well: what was there, and what is there now.
+    pub(super) may_leave: fn(&T, &T) -> bool,
 }
 
 impl<T> Call<T> {
@@ -43,6 +45,7 @@ impl<T> Call<T> {
             is_closure: true,
             by_view,
             by_value,
+            may_leave: |_, _| false,
         }
     }
 
@@ -52,7 +55,12 @@ impl<T> Call<T> {
             is_closure: false,
             by_view,
             by_value,
+            may_leave: |_, _| false,
         }
+    }
+
+    pub(super) fn or(self, may_leave: fn(&T, &T) -> bool) -> Self {
+        Self { may_leave, ..self }
     }
 }
 

@@ -209,7 +209,14 @@ fn is_gone(start: &Value, first: &Value, second: Option<&Value>) -> bool {
                 .and_then(Value::as_array)
                 .cloned()
                 .unwrap_or_default();
-            first.iter().all(|item| start.contains(item))
+            // An element of which only a part is removed.
+            let lost_a_part = |item: &Value| {
+                let mut gone = start.iter().filter(|start| !first.contains(start));
+                gone.any(|start| is_gone(start, item, None))
+            };
+            first
+                .iter()
+                .all(|item| start.contains(item) || lost_a_part(item))
                 && start
                     .iter()
                     .all(|item| first.contains(item) || !second.contains(item))

@@ -75,6 +75,10 @@ impl<'a, T: Tested> OneWriter<'a, T> {
                 .map_err(|error| self.failed("the call", &error))?;
             let stored = foreign.get(&raw).unwrap().expect("it is there");
             self.tell("then", stored.get());
+            let after = match view::<T>(&writer).get() {
+                Ok(found) if (call.may_leave)(&before, &found) => found,
+                _ => after,
+            };
             self.read_by("the writer", &writer, &after)?;
             self.read_by("another", &reader, &after)?;
             before = after;
