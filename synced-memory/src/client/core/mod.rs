@@ -1,6 +1,6 @@
-//! The callers' side of one connection: reads, writes and the end of it, each with a bounded wait.
+//! The callers' side of one memory: reads, writes and the close, each with a bounded wait.
 //!
-//! - `pending.rs`: a write whose caller waits for what comes of it
+//! - `pending.rs`: a write whose caller waits for the answer
 
 mod pending;
 
@@ -11,12 +11,12 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use crate::backend::Backend;
-use crate::backend::error::BackendError;
+use crate::backend::error::{BackendError, Recovery};
 use crate::base::clock::{Deadline, Monotonic};
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::policy::WritePolicy;
 use crate::base::settings::Settings;
-use crate::base::waiting::{block_on, is_blocking, pause, until};
+use crate::base::waiting::{WaitMode, block_on, pause, until};
 use crate::client::fairness::Fairness;
 use crate::client::reentrancy::Closures;
 use crate::client::shared::{Connection, LARGE, Shared};
@@ -26,17 +26,17 @@ use crate::pending::journal;
 use crate::pending::outbox::{Answer, Written};
 use pending::Pending;
 
-/// So long the last drop waits at most for the I/O thread, after everything else was done.
+/// How long the last drop waits at most for the I/O thread, after everything else was done.
 const THREAD_END: Duration = Duration::from_millis(500);
 
-/// One connection with its cache, outbox and I/O thread. Its drop is the drop guard of all handles.
+/// One connection with its cache, outbox and I/O thread. It is the drop guard of all handles.
 #[derive(Debug)]
 pub(crate) struct Core {
     shared: Arc<Shared>,
     fairness: Fairness,
     closures: Closures,
-    /// Told when the I/O thread has ended.
-    thread: oneshot::Receiver<()>,
+    /// Ready when the I/O thread has ended.
+    thread_end: oneshot::Receiver<()>,
 }
 
 impl Core {
@@ -44,8 +44,8 @@ impl Core {
     ///
     /// # Errors
     ///
-    /// `Rejected` where the backend refuses for good, `Journal` where the journal cannot be used;
-    /// the backend's absence is no error (rule 12).
+    /// `Rejected` if the backend rejects the connection, `Journal` if the journal cannot be used. An
+    /// unavailable backend is no error (rule 12).
     pub(crate) fn open(
         backend: impl Backend,
         settings: Settings,
@@ -53,35 +53,24 @@ impl Core {
     ) -> Result<Self> {
         let shared = Arc::new(Shared::new(settings, backend.target(), journal)?);
         let deadline = Deadline::after(shared.settings.timeout);
-        let (tell_first, first) = oneshot::channel();
-        let (tell_end, thread) = oneshot::channel();
-        let seen = Arc::clone(&shared);
-        let run = move || {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build();
-            match runtime {
-                Ok(runtime) => {
-                    runtime.block_on(flusher::run(&seen, &backend, tell_first));
-                    // A name that is being resolved must not hold up the end.
-                    runtime.shutdown_background();
-                }
-                Err(error) => seen.state().lost(no_thread(&error), seen.clock.mono()),
-            }
-            drop((backend, seen));
-            let _ = tell_end.send(());
-        };
+        let (first_sender, first_outcome) = oneshot::channel();
+        let (end_sender, thread_end) = oneshot::channel();
+        let of_thread = Arc::clone(&shared);
         let spawned = std::thread::Builder::new()
             .name("synced-memory".to_owned())
-            .spawn(run);
+            .spawn(move || {
+                run_io_thread(&of_thread, &backend, first_sender);
+                drop((backend, of_thread));
+                let _ = end_sender.send(());
+            });
         spawned.map_err(|error| no_thread(&error))?;
         let core = Self {
             shared,
             fairness: Fairness::default(),
             closures: Closures::default(),
-            thread,
+            thread_end,
         };
-        match block_on(until(first, deadline)) {
+        match block_on(until(first_outcome, deadline)) {
             Some(Ok(Err(error))) if error.kind() == ErrorKind::Rejected => Err(error),
             _ => Ok(core),
         }
@@ -99,14 +88,14 @@ impl Core {
         Deadline::after(self.shared.settings.timeout)
     }
 
-    /// Asks the backend for keys, where it is there; else their slots show what is known. Returns
+    /// Asks the backend for keys if it is available; if not, their slots show what is known. Returns
     /// whether it has answered.
     ///
     /// # Errors
     ///
-    /// The first key that the server refuses for good.
+    /// Of the first key that the server rejects.
     pub(crate) async fn load(&self, keys: &[Arc<str>]) -> Result<bool> {
-        self.load_with(keys, |just_lost| self.grace(keys, just_lost))
+        self.load_with(keys, |is_just_lost| self.grace(keys, is_just_lost))
             .await
     }
 
@@ -115,7 +104,7 @@ impl Core {
     ///
     /// # Errors
     ///
-    /// As [`load`](Self::load), and `Unavailable`, at once where the backend is away.
+    /// As [`load`](Self::load), and `Unavailable`, at once if the backend is not available.
     pub(crate) async fn load_now(&self, keys: &[Arc<str>]) -> Result<bool> {
         self.check_connected(&keys[0])?;
         self.load_with(keys, |_| self.shared.settings.timeout).await
@@ -128,75 +117,68 @@ impl Core {
         let mut given_up = None;
         loop {
             let limit = || Deadline::after(grace(given_up.is_some()).min(deadline.remaining()));
-            let Some(live) = self.connection_within(given_up.as_ref(), limit).await else {
+            let Some(connection) = self.connection_within(given_up.as_ref(), limit).await else {
                 return Ok(false);
             };
-            match self
-                .ask_on(&live, refresher::load(&self.shared, &live, keys), deadline)
-                .await
-            {
+            let load = refresher::load(&self.shared, &connection, keys);
+            match self.ask_on(&connection, load, deadline).await {
                 Some(Ok(answers)) => {
                     return answers.into_iter().collect::<Result<()>>().map(|()| true);
                 }
-                Some(Err(_)) => given_up = Some(live),
+                Some(Err(_)) => given_up = Some(connection),
                 None => return Ok(false),
             }
         }
     }
 
-    /// A connection that was not given up: the one that is there, or that comes until the deadline,
-    /// which is asked for where none is.
+    /// A connection that was not given up: the present one, or one that is made until the deadline.
+    /// `deadline` is called only if there is none at present.
     async fn connection_within(
         &self,
         given_up: Option<&Arc<Connection>>,
         deadline: impl Fn() -> Deadline,
     ) -> Option<Arc<Connection>> {
         loop {
-            if let Some(live) = self.shared.connection_other_than(given_up) {
-                return Some(live);
+            if let Some(connection) = self.shared.connection_other_than(given_up) {
+                return Some(connection);
             }
-            until(self.shared.connected_but(given_up), deadline()).await?;
+            until(self.shared.connected_other_than(given_up), deadline()).await?;
         }
     }
 
-    /// What the backend has under these keys, whatever waits here.
+    /// What the backend has under these keys, without the writes that are pending here.
     ///
     /// # Errors
     ///
-    /// `Unavailable` where it does not answer; the first key that the server refuses for good.
+    /// `Unavailable` if it does not answer; else of the first key that the server rejects.
     pub(crate) async fn read_now(&self, keys: &[Arc<str>]) -> Result<Vec<Option<Bytes>>> {
         let (key, deadline) = (&keys[0], self.deadline());
         self.check_connected(key)?;
-        let unavailable = |error: BackendError| {
-            let kind = if error.is_rejected() {
-                ErrorKind::Rejected
-            } else {
-                ErrorKind::Unavailable
-            };
-            Error::of_key(kind, key, error)
-        };
+        let error_of_key = |error: BackendError| Error::of_key(error.error_kind(), key, error);
         let mut given_up = None;
         loop {
-            let Some(live) = self.connection_within(given_up.as_ref(), || deadline).await else {
+            let Some(connection) = self.connection_within(given_up.as_ref(), || deadline).await
+            else {
                 return Err(self.shared.state().unavailable_error(key));
             };
-            let read = self.shared.issue(&live, live.session.read(keys), |_| ());
-            match self.ask_on(&live, read, deadline).await {
+            let read = connection.session.read(keys);
+            let read = self.shared.issue(&connection, read, |_| ());
+            match self.ask_on(&connection, read, deadline).await {
                 Some(Ok(answers)) => {
                     return answers
                         .into_iter()
-                        .map(|answer| answer.map_err(unavailable))
+                        .map(|answer| answer.map_err(error_of_key))
                         .collect();
                 }
-                Some(Err(error)) if error.is_connection_lost() => given_up = Some(live),
-                Some(Err(error)) => return Err(unavailable(error)),
-                None => return Err(unavailable(self.silent("a read"))),
+                Some(Err(error)) if error.is_connection_lost() => given_up = Some(connection),
+                Some(Err(error)) => return Err(error_of_key(error)),
+                None => return Err(error_of_key(self.silent("a read"))),
             }
         }
     }
 
-    /// Whether the backend is there, for a call that only it can answer. It may answer, and take no
-    /// writes.
+    /// Checks that the backend is available, for a call that only it can answer. It may take no
+    /// writes, and still answer.
     ///
     /// # Errors
     ///
@@ -211,23 +193,23 @@ impl Core {
         }
     }
 
-    /// Whether so little is left of the time of a call that a connection that is only slow would be
-    /// taken for a silent one.
+    /// Whether so little time is left for a call that a connection that is only slow would be taken
+    /// for a silent one.
     fn is_late(&self, deadline: Deadline) -> bool {
         deadline.remaining() <= self.shared.settings.timeout / 2
     }
 
-    /// How long a read waits for a connection. Where something is known of each key, not at all.
-    /// Else an unset value would be a guess, and shortly after a loss, while the breaker is not
-    /// open yet, the connection may be about to come back.
-    fn grace(&self, keys: &[Arc<str>], just_lost: bool) -> Duration {
+    /// How long a read waits for a connection: if something is known of each key, not at all. If
+    /// not, an unset value would be a guess, and shortly after a loss, while the breaker is not open
+    /// yet, the connection may be about to come back.
+    fn grace(&self, keys: &[Arc<str>], is_just_lost: bool) -> Duration {
         let limit = self.shared.settings.timeout;
         let state = self.shared.state();
         if keys.iter().all(|key| state.is_known(key)) {
             return Duration::ZERO;
         }
-        // It is there already, and is about to be used.
-        if just_lost || state.link != Link::Down {
+        // The I/O thread is about to notice the loss, or to publish the connection.
+        if is_just_lost || state.link != Link::Down {
             return limit;
         }
         let mono = self.shared.clock.mono();
@@ -236,30 +218,32 @@ impl Core {
             .map_or(Duration::ZERO, |lost| (lost + limit).saturating_sub(mono))
     }
 
-    /// Makes a request on the connection; `None` where there is none, or it is silent.
+    /// Makes a request on the connection; `None` if there is none, or it is silent.
     pub(crate) async fn ask<T, F: Future<Output = Result<T, BackendError>>>(
         &self,
         request: impl FnOnce(Arc<Connection>) -> F,
     ) -> Option<Result<T, BackendError>> {
-        let live = self.shared.connection()?;
-        self.ask_on(&live, request(Arc::clone(&live)), self.deadline())
-            .await
+        let connection = self.shared.connection()?;
+        let request = request(Arc::clone(&connection));
+        self.ask_on(&connection, request, self.deadline()).await
     }
 
-    /// Waits for a request on this connection, which is given up when it is lost or silent.
+    /// Waits for a request on this connection, which is given up if it is lost or silent.
     async fn ask_on<T>(
         &self,
-        live: &Connection,
+        connection: &Connection,
         request: impl Future<Output = Result<T, BackendError>>,
         deadline: Deadline,
     ) -> Option<Result<T, BackendError>> {
         let is_late = self.is_late(deadline);
         let answer = until(request, deadline).await;
         match &answer {
-            // Behind a large write there is no telling; the flusher ends it where that takes too
-            // long.
-            None if !is_late && !self.shared.is_uploading() => live.end(self.silent("a read")),
-            Some(Err(error)) if error.is_connection_lost() => live.end(error.clone()),
+            // Behind a large write, silence means nothing. The flusher ends the connection if that
+            // write takes too long.
+            None if !is_late && !self.shared.is_uploading() => {
+                connection.end(self.silent("a read"));
+            }
+            Some(Err(error)) if error.is_connection_lost() => connection.end(error.clone()),
             None | Some(_) => {}
         }
         answer
@@ -270,10 +254,10 @@ impl Core {
         BackendError::connection_lost(format_args!("no answer to {request} within {limit:?}"))
     }
 
-    /// Queues a write, and waits for its answer where the backend is there.
+    /// Queues a write, and waits for its answer if the backend is available.
     ///
-    /// Where it is the only thing to send for its key, it is sent from this thread, which is then
-    /// the one that the answer wakes; the flusher sends everything else.
+    /// A write that is the only one to send for its key is sent from the thread of a blocking
+    /// caller, so that the answer wakes that thread directly. The flusher sends everything else.
     pub(crate) async fn write(
         &self,
         key: &Arc<str>,
@@ -292,7 +276,7 @@ impl Core {
             .await
     }
 
-    /// The same of a write whose answer is waited for, until the deadline.
+    /// The same for a write whose answer is waited for, until the deadline.
     pub(crate) async fn write_within(
         &self,
         key: &Arc<str>,
@@ -300,79 +284,102 @@ impl Core {
         policy: WritePolicy,
         deadline: Deadline,
     ) -> Result<Answer> {
+        let mode = WaitMode::of_caller().await;
         let mut last_try = self.shared.clock.mono();
         let answer = self
-            .send(key, request, policy, deadline, &mut last_try)
+            .submit(key, request, policy, mode, deadline, &mut last_try)
             .await?;
-        // What was taken is lost with a future that is dropped from here on.
-        let may_wait = answer.taken.is_none() || is_blocking().await;
-        if let Some(waiting) = answer.contended.filter(|_| may_wait) {
+
+        // An element that was taken would be lost with a future that is dropped in this wait.
+        let may_wait = answer.taken.is_none() || mode.is_blocking();
+        if let Some(starved) = answer.contended.filter(|_| may_wait) {
             let took = self.shared.clock.mono().saturating_sub(last_try);
-            pause(Deadline::after(self.fairness.wait(waiting, took))).await;
+            pause(Deadline::after(self.fairness.wait_for(starved, took))).await;
         }
         Ok(answer)
     }
 
-    /// `last_try` becomes when it was tried last from here.
-    async fn send(
+    /// Queues a write, and sends it from this thread if that is possible. `last_try` becomes the
+    /// time of the last try from here.
+    async fn submit(
         &self,
         key: &Arc<str>,
         request: Request,
         policy: WritePolicy,
+        mode: WaitMode,
         deadline: Deadline,
         last_try: &mut Monotonic,
     ) -> Result<Answer> {
         reentrancy::check(&self.shared, key)?;
-        // A future that is dropped half done would leave nobody to take in the answer.
-        let is_free = is_blocking().await && !self.shared.is_uploading() && !self.is_late(deadline);
-        let live = if is_free {
-            self.shared.connection()
-        } else {
-            None
-        };
-        let (mut accepted, mut own) = {
+        let connection = self.connection_for_own_send(mode, deadline);
+        let (mut pending, mut attempt) = {
             let mut state = self.shared.state();
             self.shared.check_open()?;
-            // Under the lock: the clock and what it has stamped move in one step.
+            // Under the lock: the clock and the stamps that it has issued are shifted in one step.
             let at = self.shared.clock.at();
             let accepted = state.write(key, request, policy, at)?;
-            let own = live
+            let attempt = connection
                 .as_ref()
                 .and_then(|_| state.take_small(key, LARGE, at.mono));
-            (Pending::new(&self.shared, key, accepted, policy), own)
+            (Pending::new(&self.shared, key, accepted, policy), attempt)
         };
-        while let Some((live, attempt)) = live.as_ref().zip(own.take()) {
+
+        while let Some((connection, own)) = connection.as_ref().zip(attempt.take()) {
             *last_try = self.shared.clock.mono();
-            match until(flusher::send(&self.shared, live, &[attempt]), deadline).await {
-                Some(Err(error)) if error.is_connection_lost() => live.end(error),
-                None => live.end(self.silent("a write")),
+            let sent = until(flusher::send(&self.shared, connection, &[own]), deadline).await;
+            match sent {
                 Some(Ok(())) => {
-                    if let Some(answer) = accepted.answer() {
+                    if let Some(answer) = pending.answer() {
                         self.forward();
                         return answer;
                     }
-                    // Something else was there: it goes out again, on that.
+                    // The backend had another value: the write goes out again, on top of that one.
                     if !self.is_late(deadline) {
-                        own = self
-                            .shared
-                            .state()
-                            .take_small(key, LARGE, self.shared.clock.mono());
+                        let mono = self.shared.clock.mono();
+                        attempt = self.shared.state().take_small(key, LARGE, mono);
                     }
                 }
-                // What was not done is the flusher's, which finds out when to try again, also where
-                // it was withdrawn.
-                Some(Err(_)) => self.shared.wake.notify_one(),
+                Some(Err(error)) => self.leave_to_flusher(connection, error),
+                None => connection.end(self.silent("a write")),
             }
         }
         self.forward();
-        accepted.wait(deadline).await
+        pending.wait(deadline).await
+    }
+
+    /// The connection over which a caller sends its write itself, if it may.
+    fn connection_for_own_send(
+        &self,
+        mode: WaitMode,
+        deadline: Deadline,
+    ) -> Option<Arc<Connection>> {
+        // If a future is dropped after it has sent, nobody is left to handle the answer.
+        let may_send = mode.is_blocking() && !self.shared.is_uploading() && !self.is_late(deadline);
+        if may_send {
+            self.shared.connection()
+        } else {
+            None
+        }
+    }
+
+    /// A write of a caller's own has failed: the flusher goes on with it.
+    fn leave_to_flusher(&self, connection: &Connection, error: BackendError) {
+        match error.recovery() {
+            Recovery::Reconnect => connection.end(error),
+            // The flusher pauses, and tries again. It does so even if the write was withdrawn, to
+            // find out when the backend takes writes again.
+            Recovery::RetryNow
+            | Recovery::Pause
+            | Recovery::PauseThenReconnect
+            | Recovery::GiveUp => self.shared.wake.notify_one(),
+        }
     }
 
     /// Queues several writes, and waits for their answers together, which are those of one call.
     ///
     /// # Errors
     ///
-    /// The first one; of confirmed writes `InDoubt` where others of them were made.
+    /// The first one; of confirmed writes `InDoubt` if others of them were made.
     pub(crate) async fn write_together(
         &self,
         writes: Vec<(Arc<str>, Request)>,
@@ -395,10 +402,10 @@ impl Core {
                 } else {
                     first.kind()
                 };
-                let became = answers
+                let outcomes = answers
                     .iter()
                     .map(|answer| answer.as_ref().err().map(Error::kind));
-                let keys: Vec<_> = keys.iter().map(ToString::to_string).zip(became).collect();
+                let keys: Vec<_> = keys.iter().map(ToString::to_string).zip(outcomes).collect();
                 let missing = keys.iter().filter(|(_, error)| error.is_some()).count();
                 let what = format!(
                     "{missing} of {} keys were not confirmed, the first of them {first}",
@@ -417,17 +424,23 @@ impl Core {
         policy: WritePolicy,
     ) -> Result<Vec<Result<Answer>>> {
         let deadline = self.deadline();
-        let accept = |(key, request)| {
-            let accepted = self.accept(&key, request, policy);
-            (key, accepted)
-        };
         self.shared.check_open()?;
-        let (keys, accepted): (Vec<_>, Vec<_>) = writes.into_iter().map(accept).unzip();
+        let (keys, accepted): (Vec<_>, Vec<_>) = writes
+            .into_iter()
+            .map(|(key, request)| {
+                let accepted = self.accept(&key, request, policy);
+                (key, accepted)
+            })
+            .unzip();
         self.forward();
-        let waits = |(key, accepted): (_, Result<_>)| {
-            accepted.map(|accepted| Pending::new(&self.shared, key, accepted, policy))
-        };
-        let pending: Vec<_> = keys.iter().zip(accepted).map(waits).collect();
+
+        // All of them before the first wait: whichever is not answered yet is withdrawn if this
+        // future is dropped.
+        let pending: Vec<Result<_>> = keys
+            .iter()
+            .zip(accepted)
+            .map(|(key, accepted)| Ok(Pending::new(&self.shared, key, accepted?, policy)))
+            .collect();
         let mut answers = Vec::with_capacity(pending.len());
         for pending in pending {
             answers.push(match pending {
@@ -462,7 +475,7 @@ impl Core {
         state.write(key, request, policy, self.shared.clock.at())
     }
 
-    /// Sees to it that what is queued is sent.
+    /// Wakes the flusher if there is anything to do for it.
     fn forward(&self) {
         let is_anything_to_do = {
             let state = self.shared.state();
@@ -471,8 +484,8 @@ impl Core {
         if is_anything_to_do {
             self.shared.wake.notify_one();
         }
-        // What was taken out to be sent may have been settled without.
-        self.shared.tell_delivered();
+        // The last write of the queue may have been settled here.
+        self.shared.notify_delivered();
     }
 
     /// Waits until what is queued now was answered for.
@@ -500,7 +513,7 @@ impl Core {
     /// `Timeout`, with what was not delivered.
     pub(crate) async fn close(&self, limit: Duration) -> Result<()> {
         self.shared.close();
-        // One that was begun and dropped is gone on with.
+        // A close whose future was dropped has not stopped it: this one goes on.
         if self.shared.is_stopped() {
             return Ok(());
         }
@@ -514,18 +527,18 @@ impl Core {
         delivered
     }
 
-    /// Drops this writer's records: nothing of it is under way any more.
+    /// Drops this writer's records at the backend: none of its writes is under way any more.
     async fn forget(&self, deadline: Deadline) {
         let (writer, keys) = {
             let mut state = self.shared.state();
             (state.writer(), state.take_recorded())
         };
-        let Some(live) = self.shared.connection() else {
+        let Some(connection) = self.shared.connection() else {
             return;
         };
         for keys in keys.chunks(1_000) {
             // Records that stay behind age out.
-            let forgotten = until(live.session.forget(writer, keys), deadline).await;
+            let forgotten = until(connection.session.forget(writer, keys), deadline).await;
             if !matches!(forgotten, Some(Ok(()))) {
                 return;
             }
@@ -574,12 +587,33 @@ impl Drop for Core {
             Ok(()) => {}
         }
         self.shared.stop();
-        // It ends at once, unless it is in the middle of something: no drop waits for that for
-        // long.
+        // It ends at once, unless it is in the middle of something; no drop waits long for that.
         let _ = block_on(until(
-            &mut self.thread,
+            &mut self.thread_end,
             Deadline::after(limit.min(THREAD_END)),
         ));
+    }
+}
+
+/// All that the I/O thread does, until the memory stops.
+fn run_io_thread(
+    shared: &Shared,
+    backend: &dyn Backend,
+    first_outcome: oneshot::Sender<Result<()>>,
+) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    match runtime {
+        Ok(runtime) => {
+            runtime.block_on(flusher::run(shared, backend, first_outcome));
+            // The end does not wait for a name that is being resolved.
+            runtime.shutdown_background();
+        }
+        Err(error) => {
+            let mono = shared.clock.mono();
+            shared.state().lost(no_thread(&error), mono);
+        }
     }
 }
 
@@ -600,7 +634,7 @@ mod tests {
 
     impl Backend for Panicking {
         fn connect(&self) -> Reply<Box<dyn Session>> {
-            panic!("it does on purpose")
+            panic!("on purpose")
         }
 
         fn target(&self) -> &'static str {
