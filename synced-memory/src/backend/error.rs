@@ -97,10 +97,12 @@ impl BackendError {
         Self::new(BackendErrorKind::ConnectionLost, message)
     }
 
+    #[cfg_attr(not(feature = "sqlite"), allow(dead_code, reason = "SQLite's errors"))]
     pub(crate) fn unavailable(message: impl fmt::Display) -> Self {
         Self::new(BackendErrorKind::Unavailable, message)
     }
 
+    #[cfg_attr(not(feature = "sqlite"), allow(dead_code, reason = "SQLite's errors"))]
     pub(crate) fn not_primary(message: impl fmt::Display) -> Self {
         Self::new(BackendErrorKind::NotPrimary, message)
     }

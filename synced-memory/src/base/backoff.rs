@@ -4,27 +4,25 @@ use std::time::Duration;
 
 use fastrand::Rng;
 
-/// How far a wait is drawn from its length, so that processes that failed together do not try
-/// again together.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Jitter {
-    /// Between nothing and the whole length: spreads many processes over all of it.
-    Full,
-    /// Between half and the whole of the length: at least half of the pause is certain.
-    UpperHalf,
-    /// Between half of the length and one and a half of it: the length remains the mean.
-    Around,
+/// Between which parts of its length a wait is drawn at random, so that processes that failed
+/// together do not try again together.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Jitter {
+    least: f64,
+    most: f64,
 }
 
 impl Jitter {
+    /// Between nothing and the whole length: spreads many processes over all of it.
+    pub(crate) const FULL: Self = Self::between(0.0, 1.0);
+
+    pub(crate) const fn between(least: f64, most: f64) -> Self {
+        Self { least, most }
+    }
+
     /// A wait of about this length.
     pub(crate) fn draw(self, length: Duration, random: &mut Rng) -> Duration {
-        let (least, width) = match self {
-            Self::Full => (0.0, 1.0),
-            Self::UpperHalf => (0.5, 0.5),
-            Self::Around => (0.5, 1.0),
-        };
-        length.mul_f64(least + width * random.f64())
+        length.mul_f64(self.least + (self.most - self.least) * random.f64())
     }
 }
 
@@ -48,11 +46,6 @@ pub(crate) struct Backoff {
 impl Backoff {
     pub(crate) fn new((first, longest): (Duration, Duration), jitter: Jitter) -> Self {
         Self::with_random((first, longest), jitter, Rng::new())
-    }
-
-    /// Waits of always the same length.
-    pub(crate) fn constant(length: Duration, jitter: Jitter) -> Self {
-        Self::new((length, length), jitter)
     }
 
     pub(crate) fn with_random(
@@ -112,7 +105,7 @@ mod tests {
 
     #[test]
     fn the_waits_double_up_to_the_bound_and_begin_anew_after_a_success() {
-        let mut backoff = seeded(Jitter::UpperHalf, 1);
+        let mut backoff = seeded(Jitter::between(0.5, 1.0), 1);
         for round in 0..12 {
             let length = (FIRST * (1 << round)).min(LONGEST);
             let wait = backoff.next_wait();
@@ -125,7 +118,7 @@ mod tests {
     #[test]
     fn processes_that_fail_together_do_not_try_again_together() {
         let draw = |seed| {
-            let mut backoff = seeded(Jitter::Full, seed);
+            let mut backoff = seeded(Jitter::FULL, seed);
             std::array::from_fn::<_, 8, _>(|_| backoff.next_wait())
         };
         assert_eq!(draw(1), draw(1), "the seed decides");
@@ -137,11 +130,12 @@ mod tests {
 
     #[test]
     fn each_jitter_fills_its_range_and_does_not_leave_it() {
-        for (jitter, least, most) in [
-            (Jitter::Full, 0.0, 1.0),
-            (Jitter::UpperHalf, 0.5, 1.0),
-            (Jitter::Around, 0.5, 1.5),
+        for jitter in [
+            Jitter::FULL,
+            Jitter::between(0.5, 1.0),
+            Jitter::between(0.5, 1.5),
         ] {
+            let Jitter { least, most } = jitter;
             let mut random = Rng::with_seed(3);
             let drawn: Vec<f64> = (0..1_000)
                 .map(|_| jitter.draw(LONGEST, &mut random).div_duration_f64(LONGEST))

@@ -14,6 +14,9 @@ use crate::base::lock::lock;
 /// The longest wait.
 const LONGEST: Duration = Duration::from_millis(10);
 
+/// The mean wait is the length, whatever the jitter.
+const JITTER: Jitter = Jitter::between(0.5, 1.5);
+
 /// After so many waits in a row a wait does not double any more.
 const DOUBLINGS: u32 = 6;
 
@@ -55,7 +58,7 @@ impl Fairness {
         }
         let length = doubled(took, contention.repeats, Duration::MAX);
         // The bound comes last: the longest waits are all the same.
-        let wait = Jitter::Around.draw(length, &mut contention.random);
+        let wait = JITTER.draw(length, &mut contention.random);
         wait.min(LONGEST)
     }
 }

@@ -228,7 +228,7 @@ async fn keep_current(
 fn first_batch_delay(shared: &Shared) -> Option<Duration> {
     let stale = u32::try_from(shared.state().cache.queued_reads()).unwrap_or(u32::MAX);
     let longest = SPREAD.saturating_mul(stale).min(LONGEST_SPREAD);
-    (stale > 0).then(|| Jitter::Full.draw(longest, &mut fastrand::Rng::new()))
+    (stale > 0).then(|| Jitter::FULL.draw(longest, &mut fastrand::Rng::new()))
 }
 
 /// Ready with the output of the future, which is then removed; never ready if there is none.

@@ -17,6 +17,9 @@ const SHORT_LIMIT: Duration = Duration::from_millis(20);
 /// leave the lock to those who came last.
 const PAUSE: Duration = Duration::from_micros(100);
 
+/// At least half of the pause is certain: each try costs the one who holds the lock something.
+const JITTER: Jitter = Jitter::between(0.5, 1.0);
+
 /// How long to wait for one kind of lock.
 ///
 /// SQLite's own busy handler sleeps for up to 100 ms at a time, in steps that are the same in each
@@ -49,8 +52,8 @@ impl BusyTimeout {
             }
 
             let (deadline, backoff) = contended.get_or_insert_with(|| {
-                let backoff = Backoff::constant(PAUSE, Jitter::UpperHalf);
-                (Deadline::after(self.current_limit()), backoff)
+                let limit = self.current_limit();
+                (Deadline::after(limit), backoff(fastrand::Rng::new()))
             });
             let remaining = deadline.remaining();
             if remaining.is_zero() {
@@ -67,5 +70,24 @@ impl BusyTimeout {
         } else {
             self.limit
         }
+    }
+}
+
+fn backoff(random: fastrand::Rng) -> Backoff {
+    Backoff::with_random((PAUSE, PAUSE), JITTER, random)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn the_pauses_between_tries_neither_grow_nor_are_all_the_same() {
+        let mut backoff = backoff(fastrand::Rng::with_seed(1));
+        let waits: HashSet<Duration> = (0..100).map(|_| backoff.next_wait()).collect();
+        assert!(waits.iter().all(|wait| (PAUSE / 2..=PAUSE).contains(wait)));
+        assert!(waits.len() > 90, "{} different", waits.len());
     }
 }

@@ -85,7 +85,7 @@ impl<'a> Connector<'a> {
             shared,
             backend,
             first,
-            backoff: Backoff::new(shared.settings.backoff, Jitter::Full),
+            backoff: Backoff::new(shared.settings.backoff, Jitter::FULL),
             was_connected: false,
             last_failure: None,
         }
@@ -275,10 +275,8 @@ impl<'a> Connector<'a> {
         let woken = shared.wake.notified();
         match held_until {
             Some(until) => {
-                _ = shared
-                    .clock
-                    .timeout(until.saturating_sub(mono), woken)
-                    .await
+                let limit = until.saturating_sub(mono);
+                shared.clock.timeout(limit, woken).await;
             }
             None => woken.await,
         }

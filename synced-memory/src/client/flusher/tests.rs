@@ -19,6 +19,9 @@ use crate::base::settings::Settings;
 use crate::client::state::{Link, Request};
 use crate::value::envelope::Unsealed;
 
+/// The least time that can pass.
+const INSTANT: Duration = Duration::from_nanos(1);
+
 /// The backend of `memory:`, and what goes wrong with it.
 #[derive(Debug)]
 struct FaultyBackend {
@@ -161,7 +164,7 @@ fn queue(shared: &Shared, key: &str, ttl: Option<Duration>) {
 
 fn seeded(shared: &Shared) -> Backoff {
     let random = fastrand::Rng::with_seed(1);
-    Backoff::with_random(shared.settings.backoff, Jitter::Full, random)
+    Backoff::with_random(shared.settings.backoff, Jitter::FULL, random)
 }
 
 #[test]
@@ -252,11 +255,10 @@ fn a_silent_connection_is_given_up_when_a_heartbeat_is_not_answered_in_time() {
         backend.faults.is_silent.store(true, Ordering::Relaxed);
         clock.advance(HEARTBEAT);
         settle().await;
-        let instant = Duration::from_nanos(1);
-        clock.advance(timeout - instant);
+        clock.advance(timeout.saturating_sub(INSTANT));
         settle().await;
         assert!(shared.is_connected());
-        clock.advance(instant);
+        clock.advance(INSTANT);
         settle().await;
         assert!(!shared.is_connected());
         let error = shared.state().last_error.clone().unwrap().to_string();
@@ -302,15 +304,14 @@ fn a_backend_that_takes_no_writes_gets_them_again_after_a_pause() {
 fn a_queued_write_is_dropped_when_its_time_to_live_is_over() {
     let (backend, key) = (FaultyBackend::new(), Arc::from("k"));
     let (shared, ttl) = (backend.shared(), Duration::from_secs(5));
-    let instant = Duration::from_nanos(1);
     let is_visible = || {
         let mono = shared.clock.mono();
         shared.state().view(&key, mono).stored.is_some()
     };
     queue(&shared, &key, Some(ttl));
-    shared.clock.advance(ttl - instant);
+    shared.clock.advance(ttl.saturating_sub(INSTANT));
     assert!(is_visible());
-    shared.clock.advance(instant);
+    shared.clock.advance(INSTANT);
     assert!(!is_visible());
 
     let mut connector = Connector::new(&shared, &backend, None);
@@ -325,11 +326,9 @@ fn a_queued_write_that_is_older_than_the_tombstones_becomes_a_dead_letter() {
     let shared = backend.shared();
     let tombstone_ttl = shared.settings.tombstone_ttl;
     queue(&shared, "old", None);
-    shared.clock.advance(Duration::from_nanos(1));
+    shared.clock.advance(INSTANT);
     queue(&shared, "young", None);
-    shared
-        .clock
-        .advance(tombstone_ttl - Duration::from_nanos(1));
+    shared.clock.advance(tombstone_ttl.saturating_sub(INSTANT));
 
     let mut connector = Connector::new(&shared, &backend, None);
     beside(&mut connector, settle());
