@@ -195,7 +195,7 @@ impl<'a> Connector<'a> {
     fn disconnected(&mut self, error: &BackendError) {
         let shared = self.shared;
         let failure = Error::new(error.error_kind(), format!("{}: {error}", shared.target));
-        // The state first: whoever finds no connection looks there since when.
+        // The state first: a call that finds no connection reads there when it was lost.
         shared.state().lost(failure.clone(), shared.clock.mono());
         shared.set_connection(None);
         self.report_first(Err(failure));
@@ -245,15 +245,15 @@ impl<'a> Connector<'a> {
                 self.pause().await;
                 ControlFlow::Break(error)
             }
-            // What was rejected, or is to be sent again, is so attempt by attempt. A failure of the
-            // batch as a whole means that the answers are not understood.
+            // An attempt that was rejected, or is to be sent again, has an answer of its own. A
+            // failure of the whole batch means that nothing is known of its attempts.
             Recovery::Reconnect | Recovery::RetryNow | Recovery::GiveUp => {
                 ControlFlow::Break(error)
             }
         }
     }
 
-    /// Everything that could be sent was: waits until there may be more.
+    /// Waits until there may be more to send.
     async fn after_drain(&mut self, connection: &Connection) -> ControlFlow<BackendError> {
         let shared = self.shared;
         let refusal = shared.state().refusal.take();
