@@ -98,7 +98,7 @@ impl Core {
         BackendError::connection_lost(format_args!("no answer to {request} within {limit:?}"))
     }
 
-    /// Waits until what is queued now was answered for.
+    /// Waits until everything that is queued now is answered for.
     ///
     /// # Errors
     ///
@@ -139,6 +139,7 @@ impl Core {
 
     /// Drops this writer's records at the backend: none of its writes is under way any more.
     async fn forget(&self, deadline: Deadline) {
+        const KEYS_PER_REQUEST: usize = 1_000;
         let (writer, keys) = {
             let mut state = self.shared.state();
             (state.writer(), state.take_recorded())
@@ -146,7 +147,7 @@ impl Core {
         let Some(connection) = self.shared.connection() else {
             return;
         };
-        for keys in keys.chunks(1_000) {
+        for keys in keys.chunks(KEYS_PER_REQUEST) {
             // Records that stay behind age out.
             let forgotten = until(connection.session.forget(writer, keys), deadline).await;
             if !matches!(forgotten, Some(Ok(()))) {
@@ -155,6 +156,7 @@ impl Core {
         }
     }
 
+    /// An error that names the first keys of what is still queued.
     fn undelivered(&self) -> Error {
         const NAMED: usize = 5;
         let state = self.shared.state();
@@ -168,6 +170,7 @@ impl Core {
         keys.dedup();
         let more = if keys.len() > NAMED { ", …" } else { "" };
         keys.truncate(NAMED);
+
         let cause = state.last_error.as_ref().filter(|_| state.link != Link::Up);
         let cause = cause.map(|cause| format!(": {cause}")).unwrap_or_default();
         let kept = if state.is_journalled() {
@@ -175,11 +178,11 @@ impl Core {
         } else {
             ""
         };
-        let what = format!(
+        let message = format!(
             "{count} writes were not delivered ({}{more}){cause}{kept}",
             keys.join(", ")
         );
-        Error::new(ErrorKind::Timeout, what)
+        Error::new(ErrorKind::Timeout, message)
     }
 }
 
@@ -189,13 +192,22 @@ impl Drop for Core {
         let limit = self.shared.settings.shutdown_timeout;
         match block_on(self.close(limit)) {
             Err(error) if self.shared.state().is_journalled() => {
-                tracing::warn!(target = self.shared.target, %error, "dropped with writes that the next process delivers");
+                tracing::warn!(
+                    target = self.shared.target,
+                    %error,
+                    "dropped with writes that the next process delivers"
+                );
             }
             Err(error) => {
-                tracing::error!(target = self.shared.target, %error, "dropped with undelivered writes");
+                tracing::error!(
+                    target = self.shared.target,
+                    %error,
+                    "dropped with undelivered writes"
+                );
             }
             Ok(()) => {}
         }
+
         self.shared.stop();
         // It ends at once, unless it is in the middle of something; no drop waits long for that.
         let _ = block_on(until(

@@ -148,31 +148,9 @@ impl Core {
     ) -> Result<Vec<Answer>> {
         let keys: Vec<Arc<str>> = writes.iter().map(|(key, _)| Arc::clone(key)).collect();
         let answers = self.write_all(writes, policy).await?;
-        let is_any_made = answers.iter().any(|answer| match answer {
-            Ok(_) => true,
-            Err(error) => error.kind() == ErrorKind::InDoubt,
-        });
-        let first = answers
-            .iter()
-            .find_map(|answer| answer.as_ref().err())
-            .cloned();
-        match first {
+        match answers.iter().find_map(|answer| answer.as_ref().err()) {
             Some(first) if policy == WritePolicy::Confirmed && keys.len() > 1 => {
-                let kind = if is_any_made {
-                    ErrorKind::InDoubt
-                } else {
-                    first.kind()
-                };
-                let outcomes = answers
-                    .iter()
-                    .map(|answer| answer.as_ref().err().map(Error::kind));
-                let keys: Vec<_> = keys.iter().map(ToString::to_string).zip(outcomes).collect();
-                let missing = keys.iter().filter(|(_, error)| error.is_some()).count();
-                let what = format!(
-                    "{missing} of {} keys were not confirmed, the first of them {first}",
-                    keys.len()
-                );
-                Err(Error::of_keys(kind, what, keys))
+                Err(not_all_confirmed(&keys, &answers, first))
             }
             _ => answers.into_iter().collect(),
         }
@@ -248,4 +226,28 @@ impl Core {
         // The last write of the queue may have been settled here.
         self.shared.notify_delivered();
     }
+}
+
+/// The error of one confirmed call whose writes were not all made: the `first` one, and what became
+/// of each key.
+fn not_all_confirmed(keys: &[Arc<str>], answers: &[Result<Answer>], first: &Error) -> Error {
+    let may_be_made = |answer: &Result<Answer>| match answer {
+        Ok(_) => true,
+        Err(error) => error.kind() == ErrorKind::InDoubt,
+    };
+    let kind = if answers.iter().any(may_be_made) {
+        ErrorKind::InDoubt
+    } else {
+        first.kind()
+    };
+    let outcomes = answers
+        .iter()
+        .map(|answer| answer.as_ref().err().map(Error::kind));
+    let keys: Vec<_> = keys.iter().map(ToString::to_string).zip(outcomes).collect();
+    let missing = keys.iter().filter(|(_, error)| error.is_some()).count();
+    let message = format!(
+        "{missing} of {} keys were not confirmed, the first of them {first}",
+        keys.len()
+    );
+    Error::of_keys(kind, message, keys)
 }
