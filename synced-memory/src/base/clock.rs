@@ -117,8 +117,8 @@ impl Clock {
         }
     }
 
-    /// Adjusts the estimate: the server's clock showed `server` (ns since 1970) at some time between
-    /// `asked` and `answered`. Returns by how much that moves `now`, in ns.
+    /// Adjusts the estimate: the server's clock showed `server` (ns since 1970) at some time
+    /// between `asked` and `answered`. Returns by how much that moves `now`, in ns.
     pub(crate) fn adjust(&self, server: u64, asked: Monotonic, answered: Monotonic) -> i64 {
         let ahead_at = |mono| {
             server

@@ -12,8 +12,8 @@ pub enum ReadPolicy {
     /// default.
     #[default]
     Through,
-    /// By a local slot, which the backend keeps current by notifying of changes. Only the first read
-    /// of a key asks the backend.
+    /// By a local slot, which the backend keeps current by notifying of changes. Only the first
+    /// read of a key asks the backend.
     Near,
 }
 

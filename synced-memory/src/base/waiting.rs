@@ -241,8 +241,8 @@ impl Signal {
     /// Raises it. Returns whether the caller has to [`wake`](Signal::wake) the waiter, which is not
     /// notified yet.
     ///
-    /// To be called under the lock of what the waiter reads, so that the waiter sees the change that
-    /// it is notified of.
+    /// To be called under the lock of what the waiter reads, so that the waiter sees the change
+    /// that it is notified of.
     pub(crate) fn raise(&self) -> bool {
         !self.is_raised.swap(true, Ordering::AcqRel)
     }

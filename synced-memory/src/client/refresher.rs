@@ -26,8 +26,8 @@ const LONGEST_SPREAD: Duration = Duration::from_millis(200);
 /// How often watched slots are read if the backend does not notify of changes.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How much later a slot is read again that could not be read (the server is loading, or a change of
-/// its value is in doubt).
+/// How much later a slot is read again that could not be read (the server is loading, or a change
+/// of its value is in doubt).
 const RETRY_DELAY: Duration = Duration::from_millis(20);
 
 /// The prefixes of the keys whose changes the backend was asked to notify of.

@@ -91,13 +91,13 @@ pub(crate) struct Shared {
     stopped: watch::Sender<bool>,
     /// How many bytes are on their way in large writes.
     uploading: AtomicUsize,
-    /// Those who wait until all writes up to this number are answered for.
+    /// Those who wait until all writes up to a number are answered for.
     delivery_waiters: Mutex<DeliveryWaiters>,
 }
 
 type DeliveryWaiters = Vec<(u64, oneshot::Sender<()>)>;
 
-/// A write of more bytes may take longer than its caller waits.
+/// A write of more bytes is large: sending it may take longer than its caller waits.
 pub(crate) const LARGE: usize = 64 << 10;
 
 /// A large write on its way.
@@ -362,9 +362,9 @@ impl Shared {
         }
     }
 
-    /// Refuses everything from now on.
+    /// Refuses all calls from now on.
     ///
-    /// Set under the lock of the state: no write is accepted after that.
+    /// Takes the lock of the state, under which writes are accepted: none is accepted after that.
     pub(crate) fn close(&self) {
         let mut state = self.state();
         self.closed.store(true, Ordering::Relaxed);

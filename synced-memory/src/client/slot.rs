@@ -38,8 +38,8 @@ impl Slot {
         self
     }
 
-    /// Keeps the slot current from now on. `prefix` is what its key begins with, and what is tracked
-    /// at the backend.
+    /// Keeps the slot current from now on. `prefix` is what its key begins with, and what is
+    /// tracked at the backend.
     pub(crate) fn keep_near(&self, prefix: &str) {
         if !self.is_near.swap(true, Ordering::Relaxed) {
             self.shared.track_prefix(prefix);

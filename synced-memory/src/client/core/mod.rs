@@ -43,8 +43,8 @@ impl Core {
     ///
     /// # Errors
     ///
-    /// `Rejected` if the backend rejects the connection, `Journal` if the journal cannot be used. An
-    /// unavailable backend is no error (rule 12).
+    /// `Rejected` if the backend rejects the connection, `Journal` if the journal cannot be used.
+    /// An unavailable backend is no error (rule 12).
     pub(crate) fn open(
         backend: impl Backend,
         settings: Settings,

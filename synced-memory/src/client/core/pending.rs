@@ -115,8 +115,8 @@ impl<'a> Pending<'a> {
 }
 
 impl Drop for Pending<'_> {
-    /// A confirmed write whose caller is gone is withdrawn or in doubt; an element that it has taken
-    /// goes back.
+    /// A confirmed write whose caller is gone is withdrawn or in doubt; an element that it has
+    /// taken goes back.
     fn drop(&mut self) {
         if self.is_over || self.policy != WritePolicy::Confirmed {
             return;

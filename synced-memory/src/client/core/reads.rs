@@ -15,8 +15,8 @@ use crate::client::shared::Connection;
 use crate::client::state::Link;
 
 impl Core {
-    /// Asks the backend for keys if it is available; if not, their slots show what is known. Returns
-    /// whether it has answered.
+    /// Asks the backend for keys if it is available; if not, their slots show what is known.
+    /// Returns whether it has answered.
     ///
     /// # Errors
     ///
@@ -121,8 +121,8 @@ impl Core {
     }
 
     /// How long a read waits for a connection: if something is known of each key, not at all. If
-    /// not, an unset value would be a guess, and shortly after a loss, while the breaker is not open
-    /// yet, the connection may be about to come back.
+    /// not, an unset value would be a guess, and shortly after a loss, while the breaker is not
+    /// open yet, the connection may be about to come back.
     fn grace(&self, keys: &[Arc<str>], is_just_lost: bool) -> Duration {
         let limit = self.shared.settings.timeout;
         let state = self.shared.state();
