@@ -1,6 +1,6 @@
-//! Where reads are answered, and what writes wait for.
+//! What answers reads, and what writes wait for.
 
-/// Where a read is answered, unless the key says otherwise.
+/// What answers a read, unless the key says otherwise.
 ///
 /// # Near and behind
 ///
@@ -8,12 +8,12 @@
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum ReadPolicy {
-    /// By the backend, each time; while it is not available, by what this process knows. The
-    /// default.
+    /// The backend answers, each time. While it is not available, a read returns what this process
+    /// knows. The default.
     #[default]
     Through,
-    /// By a local slot, which the backend keeps current by notifying of changes. Only the first
-    /// read of a key asks the backend.
+    /// A local slot answers, which the backend keeps current by notifying of changes. Only the
+    /// first read of a key asks the backend.
     Near,
 }
 
