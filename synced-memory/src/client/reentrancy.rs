@@ -64,7 +64,7 @@ impl Drop for ReentrancyGuard {
 
 /// Refuses a write to a key that a closure of this thread is changing. The closure then changes
 /// nothing, either.
-pub(crate) fn check(shared: &Arc<Shared>, key: &str) -> Result<()> {
+pub(crate) fn check_not_updating(shared: &Arc<Shared>, key: &str) -> Result<()> {
     let is_changed = RUNNING.try_with(|running| {
         let mut running = running.borrow_mut();
         let of_key = running
@@ -83,7 +83,7 @@ fn conflict(key: &str) -> Error {
     Error::of_key(
         ErrorKind::Conflict,
         key,
-        "a closure that updates the key cannot write to it by another way",
+        "a closure that updates the key cannot write to it by another call",
     )
 }
 

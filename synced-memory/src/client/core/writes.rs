@@ -71,7 +71,7 @@ impl Core {
         deadline: Deadline,
         last_try: &mut Monotonic,
     ) -> Result<Answer> {
-        reentrancy::check(&self.shared, key)?;
+        reentrancy::check_not_updating(&self.shared, key)?;
         let connection = self.connection_for_own_send(mode, deadline);
         let (mut pending, mut attempt) = {
             let mut state = self.shared.state();
@@ -208,7 +208,7 @@ impl Core {
     }
 
     fn accept(&self, key: &Arc<str>, request: Request, policy: WritePolicy) -> Result<Accepted> {
-        reentrancy::check(&self.shared, key)?;
+        reentrancy::check_not_updating(&self.shared, key)?;
         let mut state = self.shared.state();
         self.shared.check_open()?;
         state.write(key, request, policy, self.shared.clock.at())
