@@ -59,7 +59,7 @@ const ROOMS: &[(&str, &[&[&str]])] = &[
         "base",
         &[
             &["settings", "waiting"],
-            &["clock", "error", "policy"],
+            &["backoff", "clock", "error", "lock", "policy"],
             &["mod"],
         ],
     ),

@@ -1,6 +1,8 @@
-//! How a backend fails, by what is to be done about it.
+//! How a backend fails, and what is to be done about each kind of failure.
 
 use std::fmt;
+
+use crate::base::error::ErrorKind;
 
 /// A backend's failure to do what it was asked.
 #[derive(Debug, Clone)]
@@ -9,40 +11,100 @@ pub(crate) struct BackendError {
     message: String,
 }
 
+/// A new kind needs an arm in [`BackendErrorKind::recovery`] and [`BackendErrorKind::error_kind`],
+/// and a backend that returns it; everything else decides by the recovery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum BackendErrorKind {
     /// The connection is gone or silent; whether the request took effect is not known.
     ConnectionLost,
     /// The backend answered that it cannot do this now; it did nothing.
     Unavailable,
-    /// As `Busy`, and another server may have taken over: connect anew before the next try.
+    /// As `Unavailable`, and another server may have taken over.
     NotPrimary,
-    /// It was not done, for a reason that is gone: it is to be sent again at once.
+    /// It was not done, for a reason that no longer holds.
     Retry,
     /// The backend answered that it will not do this; it did nothing.
     Rejected,
 }
 
+/// What is to be done after a failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Recovery {
+    /// Send it again at once, over the same connection.
+    RetryNow,
+    /// Send no writes before a pause; the connection stays.
+    Pause,
+    /// Send no writes before a pause, and then connect anew.
+    PauseThenReconnect,
+    /// Give the connection up and connect anew.
+    Reconnect,
+    /// Do not send it again: report the error.
+    GiveUp,
+}
+
+impl BackendErrorKind {
+    /// The failure policy, for every request of every backend.
+    pub(crate) fn recovery(self) -> Recovery {
+        match self {
+            // Later answers over this connection could belong to earlier requests, and a silent
+            // server says nothing about its health. What was under way is in doubt.
+            Self::ConnectionLost => Recovery::Reconnect,
+            // The server is out of memory, loading or locked. That passes without us, and a new
+            // connection would reach the same server.
+            Self::Unavailable => Recovery::Pause,
+            // After a failover, the name of the server leads to the new primary only if it is
+            // resolved anew. The pause comes first, so that reads go on meanwhile.
+            Self::NotPrimary => Recovery::PauseThenReconnect,
+            // The backend has already changed what stood in the way (a script was not loaded, or
+            // the batch was too large for it).
+            Self::Retry => Recovery::RetryNow,
+            // A missing right or a value of another type: the same request has the same answer
+            // each time, and would block the writes behind it.
+            Self::Rejected => Recovery::GiveUp,
+        }
+    }
+
+    /// The kind of the error that a caller gets if nothing else helps.
+    pub(crate) fn error_kind(self) -> ErrorKind {
+        match self {
+            Self::Rejected => ErrorKind::Rejected,
+            Self::ConnectionLost | Self::Unavailable | Self::NotPrimary | Self::Retry => {
+                ErrorKind::Unavailable
+            }
+        }
+    }
+}
+
+impl Recovery {
+    /// Whether the backend is there and takes no writes for now.
+    pub(crate) fn pauses_writes(self) -> bool {
+        match self {
+            Self::Pause | Self::PauseThenReconnect => true,
+            Self::RetryNow | Self::Reconnect | Self::GiveUp => false,
+        }
+    }
+}
+
 impl BackendError {
+    pub(crate) fn new(kind: BackendErrorKind, message: impl fmt::Display) -> Self {
+        Self {
+            kind,
+            message: message.to_string(),
+        }
+    }
+
     pub(crate) fn connection_lost(message: impl fmt::Display) -> Self {
-        Self {
-            kind: BackendErrorKind::ConnectionLost,
-            message: message.to_string(),
-        }
+        Self::new(BackendErrorKind::ConnectionLost, message)
     }
 
+    #[cfg_attr(not(feature = "sqlite"), allow(dead_code, reason = "SQLite's errors"))]
     pub(crate) fn unavailable(message: impl fmt::Display) -> Self {
-        Self {
-            kind: BackendErrorKind::Unavailable,
-            message: message.to_string(),
-        }
+        Self::new(BackendErrorKind::Unavailable, message)
     }
 
+    #[cfg_attr(not(feature = "sqlite"), allow(dead_code, reason = "SQLite's errors"))]
     pub(crate) fn not_primary(message: impl fmt::Display) -> Self {
-        Self {
-            kind: BackendErrorKind::NotPrimary,
-            message: message.to_string(),
-        }
+        Self::new(BackendErrorKind::NotPrimary, message)
     }
 
     pub(crate) fn retry(cause: Self) -> Self {
@@ -52,24 +114,96 @@ impl BackendError {
         }
     }
 
-    pub(crate) fn is_connection_lost(&self) -> bool {
-        self.kind == BackendErrorKind::ConnectionLost
-    }
-
-    pub(crate) fn is_rejected(&self) -> bool {
-        self.kind == BackendErrorKind::Rejected
-    }
-
     pub(crate) fn rejected(message: impl fmt::Display) -> Self {
-        Self {
-            kind: BackendErrorKind::Rejected,
-            message: message.to_string(),
-        }
+        Self::new(BackendErrorKind::Rejected, message)
+    }
+
+    pub(crate) fn recovery(&self) -> Recovery {
+        self.kind.recovery()
+    }
+
+    pub(crate) fn error_kind(&self) -> ErrorKind {
+        self.kind.error_kind()
+    }
+
+    /// Whether the connection that returned this must not be used again.
+    pub(crate) fn is_connection_lost(&self) -> bool {
+        self.recovery() == Recovery::Reconnect
+    }
+
+    /// Whether the same request would fail each time.
+    pub(crate) fn is_rejected(&self) -> bool {
+        self.recovery() == Recovery::GiveUp
     }
 }
 
 impl fmt::Display for BackendError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const POLICY: &[(BackendErrorKind, Recovery, ErrorKind)] = &[
+        (
+            BackendErrorKind::ConnectionLost,
+            Recovery::Reconnect,
+            ErrorKind::Unavailable,
+        ),
+        (
+            BackendErrorKind::Unavailable,
+            Recovery::Pause,
+            ErrorKind::Unavailable,
+        ),
+        (
+            BackendErrorKind::NotPrimary,
+            Recovery::PauseThenReconnect,
+            ErrorKind::Unavailable,
+        ),
+        (
+            BackendErrorKind::Retry,
+            Recovery::RetryNow,
+            ErrorKind::Unavailable,
+        ),
+        (
+            BackendErrorKind::Rejected,
+            Recovery::GiveUp,
+            ErrorKind::Rejected,
+        ),
+    ];
+
+    #[test]
+    fn each_kind_of_failure_has_its_recovery_and_the_kind_that_callers_get() {
+        for &(kind, recovery, error_kind) in POLICY {
+            assert_eq!(
+                (kind.recovery(), kind.error_kind()),
+                (recovery, error_kind),
+                "{kind:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_was_rejected_is_what_is_given_up_and_nothing_else() {
+        for &(kind, recovery, error_kind) in POLICY {
+            let error = BackendError::new(kind, "");
+            let is_given_up = recovery == Recovery::GiveUp;
+            assert_eq!(error_kind == ErrorKind::Rejected, is_given_up, "{kind:?}");
+            assert_eq!(error.is_rejected(), is_given_up, "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn only_a_failure_after_which_the_connection_stays_for_a_while_pauses_writes() {
+        let pauses: Vec<_> = POLICY
+            .iter()
+            .filter(|(kind, ..)| kind.recovery().pauses_writes())
+            .map(|(kind, ..)| *kind)
+            .collect();
+        let expected = [BackendErrorKind::Unavailable, BackendErrorKind::NotPrimary];
+        assert_eq!(pauses, expected);
     }
 }

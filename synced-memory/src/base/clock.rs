@@ -1,6 +1,7 @@
 //! Time: the monotonic clock, the server's clock as estimated, and stamps.
 //!
-//! The only file that asks the system for the time; everything else has it passed in.
+//! The only file that asks the system for the time. Everything else has it passed in: as a value,
+//! or as a [`Clock`], which a test can advance by hand (`Clock::mock`).
 
 use std::fmt;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -11,6 +12,11 @@ use serde::{Deserialize, Serialize};
 /// Monotonic time. It begins long before the memory was opened, so that what another process left
 /// behind has a time as well.
 pub(crate) type Monotonic = Duration;
+
+/// Whether what expires at this time, if ever, has expired by now.
+pub(crate) fn has_expired(expires: Option<Monotonic>, now: Monotonic) -> bool {
+    expires.is_some_and(|expires| expires <= now)
+}
 
 /// When the memory was opened.
 const OPENED: Monotonic = Duration::from_secs(20 * 365 * 24 * 3600);
@@ -27,25 +33,73 @@ pub(crate) struct Moment {
 /// in between: a step of this host's wall clock changes nothing (rule 8).
 #[derive(Debug)]
 pub(crate) struct Clock {
-    origin: Instant,
-    /// This host's wall clock at `origin`, in ns since 1970.
+    source: TimeSource,
+    /// This host's wall clock when the memory was opened, in ns since 1970.
     wall: u64,
-    /// What the server's clock is ahead of `wall` + elapsed, in ns.
+    /// How far the server's clock is ahead of `wall` + elapsed, in ns.
     ahead: AtomicI64,
+}
+
+/// Where the time since the memory was opened comes from.
+#[derive(Debug)]
+enum TimeSource {
+    System(Instant),
+    #[cfg(test)]
+    Mock(mock::MockTime),
 }
 
 impl Clock {
     #[allow(clippy::disallowed_methods)]
     pub(crate) fn start() -> Self {
         Self {
-            origin: Instant::now(),
+            source: TimeSource::System(Instant::now()),
             wall: wall(),
             ahead: AtomicI64::new(0),
         }
     }
 
+    /// A clock that stands still until it is [advanced](Self::advance).
+    #[cfg(test)]
+    pub(crate) fn mock() -> Self {
+        Self {
+            source: TimeSource::Mock(mock::MockTime::default()),
+            wall: 1_700_000_000_000_000_000,
+            ahead: AtomicI64::new(0),
+        }
+    }
+
     pub(crate) fn mono(&self) -> Monotonic {
-        OPENED + self.origin.elapsed()
+        OPENED + self.elapsed()
+    }
+
+    fn elapsed(&self) -> Duration {
+        match &self.source {
+            TimeSource::System(origin) => origin.elapsed(),
+            #[cfg(test)]
+            TimeSource::Mock(time) => time.elapsed(),
+        }
+    }
+
+    /// Waits for so long, on a runtime with a timer.
+    pub(crate) async fn sleep(&self, length: Duration) {
+        match &self.source {
+            TimeSource::System(_) => tokio::time::sleep(length).await,
+            #[cfg(test)]
+            TimeSource::Mock(time) => time.sleep(length).await,
+        }
+    }
+
+    /// What `future` returns; `None` if it is not ready within `limit`.
+    pub(crate) async fn timeout<F: Future>(&self, limit: Duration, future: F) -> Option<F::Output> {
+        match &self.source {
+            TimeSource::System(_) => tokio::time::timeout(limit, future).await.ok(),
+            #[cfg(test)]
+            TimeSource::Mock(time) => tokio::select! {
+                biased;
+                output = future => Some(output),
+                () = time.sleep(limit) => None,
+            },
+        }
     }
 
     /// This host's wall clock when the monotonic time was zero, in ns since 1970.
@@ -63,8 +117,8 @@ impl Clock {
         }
     }
 
-    /// Takes in that the server's clock stood at `server` (ns since 1970) somewhere between `asked`
-    /// and `answered`. Returns by how much that moves `now`, in ns.
+    /// Adjusts the estimate: the server's clock showed `server` (ns since 1970) at some time
+    /// between `asked` and `answered`. Returns by how much that moves `now`, in ns.
     pub(crate) fn adjust(&self, server: u64, asked: Monotonic, answered: Monotonic) -> i64 {
         let ahead_at = |mono| {
             server
@@ -74,8 +128,8 @@ impl Clock {
         // TIME is in microseconds.
         let (least, most) = (ahead_at(answered), ahead_at(asked).saturating_add(1_000));
         if (least..=most).contains(&self.ahead.load(Ordering::Relaxed)) {
-            // The answer says nothing against what is known, and the middle of a slow round trip is
-            // a guess.
+            // The answer does not contradict the estimate, and the middle of a slow round trip is a
+            // guess.
             return 0;
         }
         let ahead = ahead_at(asked + answered.saturating_sub(asked) / 2);
@@ -101,7 +155,8 @@ fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// When a wait is over.
+/// The time until which a thread or a task waits at most. It bounds waits in real time, whatever
+/// clock a memory has.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Deadline(Option<Instant>);
 
@@ -131,10 +186,10 @@ pub(crate) struct Stamp(u64);
 impl Stamp {
     /// The stamp of what has none.
     pub(crate) const ZERO: Self = Self(0);
-    /// A larger one is no time that anybody meant: it counts as zero (rule 8).
+    /// Nobody can have meant a larger one as a time: it counts as zero (rule 8).
     pub(crate) const MAX: Self = Self(1 << 62);
 
-    /// The stamp that stands for `ns`.
+    /// The stamp of a time, in ns since 1970.
     pub(crate) fn new(ns: u64) -> Self {
         if ns > Self::MAX.0 {
             Self::ZERO
@@ -148,7 +203,7 @@ impl Stamp {
     }
 
     /// A stamp for a write at `now`: microseconds with three random digits, or just above the last
-    /// stamp issued or seen for the key where that is not below it.
+    /// stamp issued or seen for the key if that one is not lower.
     pub(crate) fn issue(now: u64, last: Self, random: &mut fastrand::Rng) -> Self {
         let fresh = Self::new((now / 1_000).saturating_mul(1_000) + random.u64(0..1_000));
         if last < fresh || last > Self::MAX {
@@ -177,6 +232,94 @@ impl Stamp {
 impl fmt::Display for Stamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
+    }
+}
+
+/// Time that passes when a test says so.
+#[cfg(test)]
+mod mock {
+    use std::collections::BTreeMap;
+    use std::future::poll_fn;
+    use std::sync::Mutex;
+    use std::task::{Poll, Waker};
+    use std::time::Duration;
+
+    use super::{Clock, TimeSource};
+    use crate::base::lock::lock;
+
+    #[derive(Debug, Default)]
+    pub(super) struct MockTime(Mutex<Timeline>);
+
+    #[derive(Debug, Default)]
+    struct Timeline {
+        elapsed: Duration,
+        last_id: u64,
+        /// Who sleeps, by the end of the sleep.
+        sleepers: BTreeMap<(Duration, u64), Waker>,
+    }
+
+    /// Removes a sleeper that is dropped before its time.
+    struct Sleeper<'a> {
+        time: &'a MockTime,
+        name: (Duration, u64),
+    }
+
+    impl MockTime {
+        pub(super) fn elapsed(&self) -> Duration {
+            lock(&self.0).elapsed
+        }
+
+        pub(super) async fn sleep(&self, length: Duration) {
+            let name = {
+                let mut timeline = lock(&self.0);
+                timeline.last_id += 1;
+                (timeline.elapsed.saturating_add(length), timeline.last_id)
+            };
+            let sleeper = Sleeper { time: self, name };
+            poll_fn(|context| {
+                let mut timeline = lock(&sleeper.time.0);
+                if timeline.elapsed >= name.0 {
+                    return Poll::Ready(());
+                }
+                timeline.sleepers.insert(name, context.waker().clone());
+                Poll::Pending
+            })
+            .await;
+        }
+    }
+
+    impl Drop for Sleeper<'_> {
+        fn drop(&mut self) {
+            lock(&self.time.0).sleepers.remove(&self.name);
+        }
+    }
+
+    impl Clock {
+        fn timeline(&self) -> &Mutex<Timeline> {
+            match &self.source {
+                TimeSource::Mock(MockTime(timeline)) => timeline,
+                TimeSource::System(_) => panic!("only a mock clock can be advanced"),
+            }
+        }
+
+        /// Lets time pass, and wakes those whose sleep is over.
+        pub(crate) fn advance(&self, by: Duration) {
+            let awake = {
+                let mut timeline = lock(self.timeline());
+                timeline.elapsed += by;
+                let now = timeline.elapsed;
+                let later = timeline.sleepers.split_off(&(now, u64::MAX));
+                std::mem::replace(&mut timeline.sleepers, later)
+            };
+            awake.into_values().for_each(Waker::wake);
+        }
+
+        /// How long the first sleeper sleeps yet.
+        pub(crate) fn until_next_wake(&self) -> Option<Duration> {
+            let timeline = lock(self.timeline());
+            let ((end, _), _) = timeline.sleepers.first_key_value()?;
+            Some(end.saturating_sub(timeline.elapsed))
+        }
     }
 }
 
@@ -213,6 +356,48 @@ mod tests {
     fn a_stamp_beyond_2_to_62_counts_as_zero() {
         assert_eq!(Stamp::new((1 << 62) + 1), Stamp::ZERO);
         assert_eq!(Stamp::new(1 << 62), Stamp::MAX);
+    }
+
+    #[test]
+    fn a_mock_clock_wakes_a_sleeper_when_its_time_has_come_and_not_before() {
+        let (clock, second) = (Clock::mock(), Duration::from_secs(1));
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        let start = clock.at();
+        let mut sleep = std::pin::pin!(clock.sleep(2 * second));
+        let mut limited = std::pin::pin!(clock.timeout(second, std::future::pending::<()>()));
+        assert!(sleep.as_mut().poll(&mut context).is_pending());
+        assert!(limited.as_mut().poll(&mut context).is_pending());
+        assert_eq!(clock.until_next_wake(), Some(second));
+
+        clock.advance(second);
+        assert!(sleep.as_mut().poll(&mut context).is_pending());
+        assert!(limited.as_mut().poll(&mut context).is_ready());
+        assert_eq!(clock.until_next_wake(), Some(second));
+
+        clock.advance(second);
+        assert!(sleep.as_mut().poll(&mut context).is_ready());
+        assert_eq!(clock.until_next_wake(), None);
+        assert_eq!(clock.mono(), start.mono + 2 * second);
+        assert_eq!(clock.at().now, start.now + 2_000_000_000);
+    }
+
+    #[test]
+    fn a_value_expires_at_its_time() {
+        let clock = Clock::mock();
+        let expires = clock.mono() + Duration::from_secs(5);
+        assert!(!has_expired(Some(expires), clock.mono()));
+        clock.advance(Duration::from_secs(5));
+        assert!(has_expired(Some(expires), clock.mono()));
+        assert!(!has_expired(None, clock.mono()));
+    }
+
+    #[test]
+    fn an_answer_that_took_long_does_not_move_the_estimate_without_need() {
+        let clock = Clock::mock();
+        let asked = clock.mono();
+        let server = clock.at().now + 100_000_000;
+        clock.advance(Duration::from_millis(300));
+        assert_eq!(clock.adjust(server, asked, clock.mono()), 0);
     }
 
     #[test]

@@ -1,7 +1,9 @@
-//! What every room may use, and what uses none: time, errors, policies, settings, waiting.
+//! What every room may use, and what uses none: time, waiting, locks, errors, policies, settings.
 
+pub(crate) mod backoff;
 pub(crate) mod clock;
 pub(crate) mod error;
+pub(crate) mod lock;
 pub(crate) mod policy;
 pub(crate) mod settings;
 pub(crate) mod waiting;

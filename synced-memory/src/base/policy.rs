@@ -1,6 +1,6 @@
-//! What reads ask, and what writes wait for.
+//! What answers reads, and what writes wait for.
 
-/// What a read asks, unless the key says otherwise.
+/// What answers a read, unless the key says otherwise.
 ///
 /// # Near and behind
 ///
@@ -8,11 +8,12 @@
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum ReadPolicy {
-    /// The backend, each time; while it is away, what this process knows. The default.
+    /// The backend answers, each time. While it is not available, a read returns what this process
+    /// knows. The default.
     #[default]
     Through,
-    /// A local slot, which the backend keeps current: it tells what changes. Only the first read of
-    /// a key asks.
+    /// A local slot answers, which the backend keeps current by notifying of changes. Only the
+    /// first read of a key asks the backend.
     Near,
 }
 
@@ -23,11 +24,11 @@ pub enum WritePolicy {
     /// The backend's answer, for at most `timeout`. The default.
     #[default]
     Through,
-    /// Nothing: it returns once it is queued, and journalled where there is a journal. Closures and
-    /// what takes an element wait all the same.
+    /// Nothing: it returns once it is queued, and journalled if there is a journal. Closures, and
+    /// calls that take an element, wait for the answer all the same.
     Behind,
-    /// The backend's answer: what it returns is a fact. Where there is no answer within `timeout`
-    /// it is an `Err`, of kind `Unavailable` where it was not made and never will be, and `InDoubt`
-    /// where nobody knows.
+    /// The backend's answer: what it returns is a fact. Without an answer within `timeout` it is an
+    /// `Err`, of kind `Unavailable` if the write was not made and never will be, and `InDoubt` if
+    /// nobody knows.
     Confirmed,
 }

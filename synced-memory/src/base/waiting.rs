@@ -2,12 +2,20 @@
 //! executor.
 //!
 //! A blocking call must not panic inside an async runtime, so nothing here is tokio's.
+//!
+//! Blocking and async calls share their futures. What differs between them is decided in one place
+//! each:
+//!
+//! - A write looks once, when it begins, at how its caller waits, and passes that on as a
+//!   [`WaitMode`].
+//! - [`Alarm`] and [`DeferredWakes`] look at the waker that they are polled with: a deadline of
+//!   [`block_on`] needs no timer, and its waker runs nobody else's code.
 
 use std::cell::Cell;
 use std::future::{pending, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker, ready};
 use std::time::Duration;
 
@@ -15,17 +23,18 @@ use futures_timer::Delay;
 use futures_util::task::AtomicWaker;
 
 use crate::base::clock::Deadline;
+use crate::base::lock::lock;
 
 thread_local! {
-    static PARKING: (parking::Parker, Waker) = pair();
+    static PARKING: (parking::Parker, Waker) = parker_and_waker();
     /// When the future that is being polled has to be polled again at the latest.
-    static AGAIN: Cell<Option<Deadline>> = const { Cell::new(None) };
+    static NEXT_POLL: Cell<Option<Deadline>> = const { Cell::new(None) };
     /// How many `block_on` run on this thread, each in a poll of the one before.
     static DEPTH: Cell<u32> = const { Cell::new(0) };
-    static SPIN: Spin = const { Spin { in_vain: Cell::new(0), skip: Cell::new(0) } };
+    static SPIN: Spin = const { Spin::new() };
 }
 
-fn pair() -> (parking::Parker, Waker) {
+fn parker_and_waker() -> (parking::Parker, Waker) {
     let (parker, unparker) = parking::pair();
     (parker, unparker.into())
 }
@@ -39,44 +48,53 @@ pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
         let _nested = NestedRun::new(waker);
         let mut context = Context::from_waker(waker);
         loop {
-            AGAIN.set(None);
+            NEXT_POLL.set(None);
             if let Poll::Ready(output) = future.as_mut().poll(&mut context) {
                 return output;
             }
-            let again = AGAIN.take();
+            let next_poll = NEXT_POLL.take();
             if SPIN.try_with(|spin| spin.until_woken(parker)) == Ok(true) {
                 continue;
             }
-            match again {
+            match next_poll {
                 Some(deadline) => _ = parker.park_timeout(deadline.remaining()),
                 None => parker.park(),
             }
         }
     };
-    // At the end of a thread its locals go one by one, and a memory that is kept in one may be the
-    // last.
-    PARKING.try_with(&mut run).unwrap_or_else(|_| run(&pair()))
+    // At the end of a thread its locals are dropped one by one, and a memory that is kept in one of
+    // them may be dropped after `PARKING`.
+    PARKING
+        .try_with(&mut run)
+        .unwrap_or_else(|_| run(&parker_and_waker()))
 }
 
-/// Adaptive spinning: before its thread goes to sleep, a wait looks for its wake-up for a moment,
-/// in which it lets others run. A server on the same host answers in less time than it takes to
-/// wake a thread that sleeps.
+/// Adaptive spinning: before its thread goes to sleep, a wait polls for its wake-up for a moment,
+/// and yields to other threads meanwhile. A server on the same host answers in less time than it
+/// takes to wake a sleeping thread.
 #[derive(Debug)]
 struct Spin {
-    /// So many times in a row nothing came.
-    in_vain: Cell<u32>,
-    /// So many waits go without. Where the server is far away, nearly all of them.
+    /// How many spins in a row ended without a wake-up.
+    failures: Cell<u32>,
+    /// How many waits do not spin from now on. If the server is far away, nearly all of them.
     skip: Cell<u32>,
 }
 
 impl Spin {
     const LONGEST: Duration = Duration::from_micros(100);
-    /// After so many in vain, the waits that go without do not double any more.
+    /// After so many failures, the number of waits that do not spin does not double any more.
     const DOUBLINGS: u32 = 8;
+
+    const fn new() -> Self {
+        Self {
+            failures: Cell::new(0),
+            skip: Cell::new(0),
+        }
+    }
 
     /// Whether the wake-up came.
     fn until_woken(&self, parker: &parking::Parker) -> bool {
-        /// One thread at a time in the process: others have better use for the processors.
+        /// One thread at a time in the process: the others leave the processors to real work.
         static IS_TAKEN: AtomicBool = AtomicBool::new(false);
         if self.skip.get() > 0 {
             self.skip.set(self.skip.get() - 1);
@@ -92,19 +110,20 @@ impl Spin {
             woken = parker.park_timeout(Duration::ZERO);
         }
         IS_TAKEN.store(false, Ordering::Release);
-        let in_vain = if woken {
+        let failures = if woken {
             0
         } else {
-            (self.in_vain.get() + 1).min(Self::DOUBLINGS)
+            (self.failures.get() + 1).min(Self::DOUBLINGS)
         };
-        self.in_vain.set(in_vain);
-        self.skip.set((1 << in_vain) - 1);
+        self.failures.set(failures);
+        self.skip.set((1 << failures) - 1);
         woken
     }
 }
 
-/// A run inside the poll of another one, as of a closure of the user that reads: what it waited for
-/// says nothing of the outer one, whose wake-ups it may have taken.
+/// A `block_on` inside the poll of another one, such as a read in a closure of the user. Its
+/// deadline is not the outer one's, and it may have consumed a wake-up of the outer one, which is
+/// therefore polled again.
 struct NestedRun<'a> {
     waker: &'a Waker,
     outer: Option<Deadline>,
@@ -115,7 +134,7 @@ impl<'a> NestedRun<'a> {
         DEPTH.set(DEPTH.get() + 1);
         Self {
             waker,
-            outer: AGAIN.get(),
+            outer: NEXT_POLL.get(),
         }
     }
 }
@@ -124,7 +143,7 @@ impl Drop for NestedRun<'_> {
     fn drop(&mut self) {
         DEPTH.set(DEPTH.get() - 1);
         if DEPTH.get() > 0 {
-            AGAIN.set(self.outer);
+            NEXT_POLL.set(self.outer);
             self.waker.wake_by_ref();
         }
     }
@@ -135,13 +154,36 @@ fn is_parking(context: &Context<'_>) -> bool {
     PARKING.try_with(|(_, waker)| context.waker().will_wake(waker)) == Ok(true)
 }
 
-/// Whether whoever runs this waits on its own thread, and for that alone: it cannot drop it half
-/// done.
-pub(crate) async fn is_blocking() -> bool {
-    poll_fn(|context| Poll::Ready(is_parking(context))).await
+/// How the caller of a future waits for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum WaitMode {
+    /// On its own thread, in [`block_on`], and for nothing else: it never drops the future before
+    /// it is done.
+    Blocking,
+    /// In a task of any executor, which may drop the future at any time.
+    Async,
 }
 
-/// What `future` gives; `None` when it is not done at the deadline.
+impl WaitMode {
+    /// The mode of whoever polls this. It does not change while a future is polled to its end: one
+    /// that `block_on` runs stays on its stack.
+    pub(crate) async fn of_caller() -> Self {
+        poll_fn(|context| {
+            Poll::Ready(if is_parking(context) {
+                Self::Blocking
+            } else {
+                Self::Async
+            })
+        })
+        .await
+    }
+
+    pub(crate) fn is_blocking(self) -> bool {
+        self == Self::Blocking
+    }
+}
+
+/// What `future` returns; `None` if it is not ready at the deadline.
 pub(crate) async fn until<F: Future>(future: F, deadline: Deadline) -> Option<F::Output> {
     let mut future = pin!(future);
     let mut alarm = Alarm::at(deadline);
@@ -152,7 +194,7 @@ pub(crate) async fn until<F: Future>(future: F, deadline: Deadline) -> Option<F:
     .await
 }
 
-/// Wakes whoever polls it once its time has come.
+/// Wakes whoever polls it at its deadline.
 #[derive(Debug)]
 pub(crate) struct Alarm {
     deadline: Deadline,
@@ -175,8 +217,10 @@ impl Alarm {
                 return Poll::Ready(());
             }
             if is_parking(context) {
-                let earlier = AGAIN.get().filter(|other| other.remaining() < remaining);
-                AGAIN.set(earlier.or(Some(self.deadline)));
+                let earlier = NEXT_POLL
+                    .get()
+                    .filter(|other| other.remaining() < remaining);
+                NEXT_POLL.set(earlier.or(Some(self.deadline)));
                 return Poll::Pending;
             }
             ready!(Pin::new(self.timer.get_or_insert_with(|| Delay::new(remaining))).poll(context));
@@ -185,8 +229,8 @@ impl Alarm {
     }
 }
 
-/// Tells one waiter that there is something new to see. However often it is raised before the
-/// waiter looks, it looks once.
+/// Notifies one waiter that something has changed. However often it is raised before the waiter
+/// polls it, it is ready once.
 #[derive(Debug, Default)]
 pub(crate) struct Signal {
     is_raised: AtomicBool,
@@ -194,21 +238,21 @@ pub(crate) struct Signal {
 }
 
 impl Signal {
-    /// Whether whoever raises it has to [`wake`](Signal::wake) the waiter: it does not know yet.
+    /// Raises it. Returns whether the caller has to [`wake`](Signal::wake) the waiter, which is not
+    /// notified yet.
     ///
-    /// To be called under the lock of what the waiter looks at, so that it sees what it was raised
-    /// for.
+    /// To be called under the lock of what the waiter reads, so that the waiter sees the change
+    /// that it is notified of.
     pub(crate) fn raise(&self) -> bool {
         !self.is_raised.swap(true, Ordering::AcqRel)
     }
 
-    /// To be called under no lock: it runs code of whatever executor the waiter is in, which may
-    /// drop anything.
+    /// To be called under no lock: it runs code of the waiter's executor, which may drop anything.
     pub(crate) fn wake(&self) {
         self.waiter.wake();
     }
 
-    /// Ready when it was raised since it was last ready.
+    /// Ready if it was raised since it was last ready.
     pub(crate) fn poll(&self, context: &Context<'_>) -> Poll<()> {
         self.waiter.register(context.waker());
         if self.is_raised.swap(false, Ordering::AcqRel) {
@@ -219,24 +263,24 @@ impl Signal {
     }
 }
 
-/// The wake-ups of tasks that are told something under a lock: they wait until it is free.
+/// The wake-ups of tasks whose answers are sent under a lock: they are put off until it is free.
 #[derive(Debug, Default)]
-pub(crate) struct Deferred {
+pub(crate) struct DeferredWakes {
     is_any: AtomicBool,
-    all: Mutex<Vec<Arc<Defers>>>,
+    wakes: Mutex<Vec<Arc<DeferredWake>>>,
 }
 
-impl Deferred {
-    /// Runs `future`, whose wake-up comes out of [`take`](Deferred::take). What waits on its own
-    /// thread is woken at once: that runs nobody's code.
-    pub(crate) async fn wakes<F: Future>(self: &Arc<Self>, future: F) -> F::Output {
+impl DeferredWakes {
+    /// Runs `future`, whose wake-up is put off until it is [taken](DeferredWakes::take). A caller
+    /// that waits on its own thread is woken at once: that runs no code of an executor.
+    pub(crate) async fn run<F: Future>(self: &Arc<Self>, future: F) -> F::Output {
         let mut future = pin!(future);
         poll_fn(|context| {
             if is_parking(context) {
                 return future.as_mut().poll(context);
             }
-            let waker = Waker::from(Arc::new(Defers {
-                to: Arc::clone(self),
+            let waker = Waker::from(Arc::new(DeferredWake {
+                queue: Arc::clone(self),
                 waker: context.waker().clone(),
             }));
             future.as_mut().poll(&mut Context::from_waker(&waker))
@@ -244,37 +288,34 @@ impl Deferred {
         .await
     }
 
-    /// Those of who was told by now: to be taken under the lock, and woken when it is free.
-    pub(crate) fn take(&self) -> Vec<Arc<Defers>> {
+    /// The wake-ups until now: to be taken under the lock, and made when it is free.
+    pub(crate) fn take(&self) -> Vec<Arc<DeferredWake>> {
         if self.is_any.load(Ordering::Acquire) && self.is_any.swap(false, Ordering::AcqRel) {
-            return std::mem::take(&mut *self.all.lock().unwrap_or_else(PoisonError::into_inner));
+            return std::mem::take(&mut *lock(&self.wakes));
         }
         Vec::new()
     }
 }
 
-/// A task that was told something.
+/// A wake-up that was put off.
 #[derive(Debug)]
-pub(crate) struct Defers {
-    to: Arc<Deferred>,
+pub(crate) struct DeferredWake {
+    queue: Arc<DeferredWakes>,
     waker: Waker,
 }
 
-impl Defers {
-    /// Wakes it, which runs code of its executor.
+impl DeferredWake {
+    /// Wakes the task, which runs code of its executor.
     pub(crate) fn wake_now(&self) {
         self.waker.wake_by_ref();
     }
 }
 
-impl Wake for Defers {
+impl Wake for DeferredWake {
     fn wake(self: Arc<Self>) {
-        let to = Arc::clone(&self.to);
-        to.all
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(self);
-        to.is_any.store(true, Ordering::Release);
+        let queue = Arc::clone(&self.queue);
+        lock(&queue.wakes).push(self);
+        queue.is_any.store(true, Ordering::Release);
     }
 }
 
@@ -286,7 +327,6 @@ pub(crate) async fn pause(deadline: Deadline) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     fn after(millis: u64) -> Deadline {
         Deadline::after(Duration::from_millis(millis))
@@ -308,20 +348,14 @@ mod tests {
             .build()
             .unwrap();
         assert_eq!(runtime.block_on(until(pending::<()>(), after(20))), None);
-        // One inside a blocking call: its deadline is not that of the thread.
+        // One inside a blocking call has a deadline of its own.
         block_on(async { assert_eq!(runtime.block_on(until(pending::<()>(), after(20))), None) });
     }
 
     #[test]
     fn waits_that_spin_in_vain_soon_go_without_and_one_that_is_answered_at_once_spins_again() {
-        let (spin, (parker, unparker)) = (
-            Spin {
-                in_vain: Cell::new(0),
-                skip: Cell::new(0),
-            },
-            parking::pair(),
-        );
-        // Where another thread of the tests spins, this one goes without, and nothing changes.
+        let (spin, (parker, unparker)) = (Spin::new(), parking::pair());
+        // While another thread of the tests spins, this one does not, and nothing changes.
         let spin_through = |waits: u32| {
             let is_spun = |_: &u32| {
                 let before = spin.skip.get();
@@ -335,6 +369,18 @@ mod tests {
         unparker.unpark();
         while !spin.until_woken(&parker) {}
         assert_eq!(spin.skip.get(), 0);
+    }
+
+    #[test]
+    fn the_mode_is_that_of_whoever_runs_the_future() {
+        assert_eq!(block_on(WaitMode::of_caller()), WaitMode::Blocking);
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap();
+        assert_eq!(runtime.block_on(WaitMode::of_caller()), WaitMode::Async);
+        block_on(async {
+            assert_eq!(runtime.block_on(WaitMode::of_caller()), WaitMode::Async);
+        });
     }
 
     #[test]
@@ -359,8 +405,8 @@ mod tests {
 
     #[test]
     fn an_answer_from_another_thread_ends_the_wait() {
-        let (tell, answer) = tokio::sync::oneshot::channel();
-        std::thread::spawn(move || tell.send(7));
+        let (sender, answer) = tokio::sync::oneshot::channel();
+        std::thread::spawn(move || sender.send(7));
         assert_eq!(
             block_on(until(answer, Deadline::after(Duration::MAX))),
             Some(Ok(7))
@@ -369,20 +415,20 @@ mod tests {
 
     #[test]
     fn what_waits_inside_a_poll_takes_no_wake_up_from_what_waits_outside() {
-        let (tell, mut answer) = tokio::sync::oneshot::channel();
-        let mut tell = Some(tell);
+        let (sender, mut answer) = tokio::sync::oneshot::channel();
+        let mut sender = Some(sender);
         let outer = poll_fn(|context| {
-            let seen = Pin::new(&mut answer).poll(context);
-            if let Some(tell) = tell.take() {
-                let (tell_inner, inner) = tokio::sync::oneshot::channel();
-                // Both are told while the inner one waits.
+            let polled = Pin::new(&mut answer).poll(context);
+            if let Some(sender) = sender.take() {
+                let (inner_sender, inner) = tokio::sync::oneshot::channel();
+                // Both are answered while the inner one waits.
                 std::thread::spawn(move || {
-                    let _ = tell.send(7);
-                    let _ = tell_inner.send(8);
+                    let _ = sender.send(7);
+                    let _ = inner_sender.send(8);
                 });
                 assert_eq!(block_on(inner), Ok(8));
             }
-            seen
+            polled
         });
         assert_eq!(block_on(outer), Ok(7));
     }

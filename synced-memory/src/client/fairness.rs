@@ -1,43 +1,64 @@
-//! Turns, where many processes change one key: whoever wins lets the one have its turn that was
-//! refused.
+//! Fairness between processes that change the same key: whoever wins waits for the writer that the
+//! backend refused.
 //!
-//! A refused writer has to try again on what is there by then. One that wins and goes on at once
-//! would win again and again, since it knows what is there.
+//! A refused writer has to try again on the new value. A winner that goes on at once already has
+//! that value, and would win again and again.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use crate::backend::commit::Writer;
+use crate::base::backoff::{Jitter, doubled};
+use crate::base::lock::lock;
 
-/// So long a writer waits at most.
+/// The longest wait.
 const LONGEST: Duration = Duration::from_millis(10);
 
-/// After so many turns a wait does not double any more.
+/// The mean wait is the length, whatever the jitter.
+const JITTER: Jitter = Jitter::between(0.5, 1.5);
+
+/// After so many waits in a row a wait does not double any more.
 const DOUBLINGS: u32 = 6;
 
-/// The turns that a memory has had while another writer waited.
-#[derive(Debug, Default)]
-pub(crate) struct Fairness {
-    waiting: AtomicU64,
-    /// How many in a row, while that one waited.
-    count: AtomicU32,
+/// The writes of this memory that won while another writer was starved.
+#[derive(Debug)]
+pub(crate) struct Fairness(Mutex<Contention>);
+
+#[derive(Debug)]
+struct Contention {
+    starved: Option<Writer>,
+    /// How many waits for this writer there were, after the first one.
+    repeats: u32,
+    random: fastrand::Rng,
+}
+
+impl Default for Fairness {
+    fn default() -> Self {
+        Self::with_random(fastrand::Rng::new())
+    }
 }
 
 impl Fairness {
-    /// How long to wait after a write, of which the last try took `took`, for the writer that
-    /// waits. Longer from turn to turn, while it does not get on: it may be slower.
-    pub(crate) fn wait(&self, waiting: Writer, took: Duration) -> Duration {
-        // Threads that mix up each other's counts wait a little too long or too short.
-        let is_same = self.waiting.swap(waiting, Ordering::Relaxed) == waiting;
-        let count = if is_same {
-            self.count.fetch_add(1, Ordering::Relaxed) + 1
+    fn with_random(random: fastrand::Rng) -> Self {
+        Self(Mutex::new(Contention {
+            starved: None,
+            repeats: 0,
+            random,
+        }))
+    }
+
+    /// How long to wait for `starved` after a write whose last try took `took`. Twice as long each
+    /// time in a row, since the starved writer may be slower than this one.
+    pub(crate) fn wait_for(&self, starved: Writer, took: Duration) -> Duration {
+        let mut contention = lock(&self.0);
+        if contention.starved == Some(starved) {
+            contention.repeats = (contention.repeats + 1).min(DOUBLINGS);
         } else {
-            0
-        };
-        if !is_same {
-            self.count.store(0, Ordering::Relaxed);
+            (contention.starved, contention.repeats) = (Some(starved), 0);
         }
-        let wait = took.mul_f64(0.5 + fastrand::f64()) * (1 << count.min(DOUBLINGS));
+        let length = doubled(took, contention.repeats, Duration::MAX);
+        // The bound comes last: the longest waits are all the same.
+        let wait = JITTER.draw(length, &mut contention.random);
         wait.min(LONGEST)
     }
 }
@@ -48,13 +69,24 @@ mod tests {
 
     #[test]
     fn a_wait_doubles_while_the_same_writer_waits_and_begins_anew_with_another() {
-        let turns = Fairness::default();
+        let fairness = Fairness::with_random(fastrand::Rng::with_seed(1));
         let took = Duration::from_micros(100);
-        for turn in 0..10_u32 {
-            let wait = turns.wait(7, took);
-            let least = (took / 2 * (1 << turn.min(DOUBLINGS))).min(LONGEST);
-            assert!(wait >= least && wait <= LONGEST, "turn {turn}: {wait:?}");
+        for round in 0..10_u32 {
+            let wait = fairness.wait_for(7, took);
+            let least = (took / 2 * (1 << round.min(DOUBLINGS))).min(LONGEST);
+            assert!(wait >= least && wait <= LONGEST, "round {round}: {wait:?}");
         }
-        assert!(turns.wait(8, took) <= took * 3 / 2);
+        assert!(fairness.wait_for(8, took) <= took * 3 / 2);
+    }
+
+    #[test]
+    fn writers_that_win_in_turns_do_not_wait_in_step() {
+        let wait = |seed| {
+            let fairness = Fairness::with_random(fastrand::Rng::with_seed(seed));
+            fairness.wait_for(7, Duration::from_micros(100))
+        };
+        assert_eq!(wait(1), wait(1));
+        let waits: std::collections::HashSet<_> = (0..100).map(wait).collect();
+        assert!(waits.len() > 90, "{} different", waits.len());
     }
 }

@@ -6,19 +6,38 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{MissedTickBehavior, Sleep, interval, sleep};
-
-use crate::backend::error::BackendError;
+use crate::backend::error::{BackendError, Recovery};
 use crate::backend::{Expiry, Invalidation, WithExpiry, all_tracked};
-use crate::base::error::{Error, ErrorKind, Result};
-use crate::cache::Ticket;
+use crate::base::backoff::Jitter;
+use crate::base::clock::Monotonic;
+use crate::base::error::{Error, Result};
+use crate::cache::{Generation, Ticket};
 use crate::client::shared::{Connection, Shared};
+use crate::client::state::State;
+
+/// How many slots are read again in one request.
+const BATCH: usize = 256;
+
+/// After a reconnect each stale slot delays the first batch by up to this, so that many processes
+/// with many slots do not ask at the same time.
+const SPREAD: Duration = Duration::from_micros(20);
+const LONGEST_SPREAD: Duration = Duration::from_millis(200);
+
+/// How often watched slots are read if the backend does not notify of changes.
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How much later a slot is read again that could not be read (the server is loading, or a change
+/// of its value is in doubt).
+const RETRY_DELAY: Duration = Duration::from_millis(20);
+
+/// The prefixes of the keys whose changes the backend was asked to notify of.
+pub(crate) type Tracked = Vec<String>;
 
 /// Asks the backend for keys in one round trip, and keeps the answers in their slots. One answer
-/// per key: `Err` where the server refuses this key for good.
+/// per key: `Err` if the server rejects the read of this key.
 pub(crate) async fn load(
     shared: &Shared,
-    live: &Connection,
+    connection: &Connection,
     keys: &[Arc<str>],
 ) -> Result<Vec<Result<()>>, BackendError> {
     let is_any_near = {
@@ -26,49 +45,33 @@ pub(crate) async fn load(
         keys.iter().any(|key| state.cache.is_near(key))
     };
     let read = if is_any_near {
-        live.session.read_with_expiry(keys)
+        connection.session.read_with_expiry(keys)
     } else {
-        all_tracked(live.session.read(keys))
+        all_tracked(connection.session.read(keys))
     };
     let mut ticket = 0;
     let mut generations = Vec::new();
-    let request = shared.issue(live, read, |place| {
-        ticket = place;
+    let request = shared.issue(connection, read, |sent_as| {
+        ticket = sent_as;
         let (mut state, mono) = (shared.state(), shared.clock.mono());
         for key in keys {
-            state.cache.asked(key, place, mono);
+            state.cache.asked(key, ticket, mono);
         }
         generations = keys.iter().map(|key| state.cache.generation(key)).collect();
     });
     let answers = request.await?;
     let mono = shared.clock.mono();
-    settled(shared, keys, ticket).await;
+
+    earlier_mutations_settled(shared, keys, ticket).await;
+
     let mut state = shared.state();
-    let mut take_in =
-        |key: &Arc<str>, answer: Result<WithExpiry, BackendError>, generation| match answer {
-            Ok((stored, left)) => {
-                state.read(key, ticket, generation, stored);
-                match left {
-                    Expiry::Tracked => {}
-                    Expiry::Forever => state.cache.ends(key, ticket, None),
-                    Expiry::For(left) => state.cache.ends(key, ticket, Some(mono + left)),
-                }
-                Ok(())
-            }
-            Err(error) if error.is_rejected() => {
-                let error = Error::of_key(ErrorKind::Rejected, key, error);
-                state.cache.was_refused(key, ticket, error.clone());
-                Err(error)
-            }
-            Err(error) => {
-                state.cache.was_not_read(key);
-                state.last_error = Some(Error::of_key(ErrorKind::Unavailable, key, error));
-                Ok(())
-            }
-        };
-    let answers = keys.iter().zip(answers).zip(generations);
-    let answers = answers
-        .map(|((key, answer), generation)| take_in(key, answer, generation))
+    let answers = keys
+        .iter()
+        .zip(answers)
+        .zip(generations)
+        .map(|((key, answer), generation)| {
+            store_answer(&mut state, key, ticket, generation, answer, mono)
+        })
         .collect();
     if state.cache.is_any_for_later() {
         shared.wake_refresher();
@@ -76,53 +79,83 @@ pub(crate) async fn load(
     Ok(answers)
 }
 
-/// Ready when no mutation of these keys is under way that was sent before this request: its answer
-/// says whether it is in there.
-async fn settled(shared: &Shared, keys: &[Arc<str>], ticket: Ticket) {
-    let waits: Vec<_> = {
+/// Keeps the answer to the read `ticket`, which came at `mono`, in the slot of `key`.
+fn store_answer(
+    state: &mut State,
+    key: &Arc<str>,
+    ticket: Ticket,
+    generation: Generation,
+    answer: Result<WithExpiry, BackendError>,
+    mono: Monotonic,
+) -> Result<()> {
+    match answer {
+        Ok((stored, expiry)) => {
+            state.read(key, ticket, generation, stored);
+            match expiry {
+                Expiry::Tracked => {}
+                Expiry::Forever => state.cache.ends(key, ticket, None),
+                Expiry::For(remaining) => state.cache.ends(key, ticket, Some(mono + remaining)),
+            }
+            Ok(())
+        }
+        Err(error) => {
+            let recovery = error.recovery();
+            let error = Error::of_key(error.error_kind(), key, error);
+            match recovery {
+                Recovery::GiveUp => {
+                    state.cache.was_refused(key, ticket, error.clone());
+                    Err(error)
+                }
+                // The read is made again after a delay. Until then the slot shows what is known.
+                Recovery::RetryNow
+                | Recovery::Pause
+                | Recovery::PauseThenReconnect
+                | Recovery::Reconnect => {
+                    state.cache.was_not_read(key);
+                    state.last_error = Some(error);
+                    Ok(())
+                }
+            }
+        }
+    }
+}
+
+/// Ready when no mutation of these keys is under way that was sent before the request `ticket`: the
+/// answer to such a mutation says whether the answer to the request contains it.
+async fn earlier_mutations_settled(shared: &Shared, keys: &[Arc<str>], ticket: Ticket) {
+    let settled: Vec<_> = {
         let mut state = shared.state();
         keys.iter()
             .filter_map(|key| state.when_settled(key, ticket))
             .collect()
     };
-    for wait in waits {
-        // One that ends without an answer is over as well.
-        let _ = shared.told.wakes(wait).await;
+    for settled in settled {
+        // A mutation that ends without an answer is over as well.
+        let _ = shared.deferred_wakes.run(settled).await;
     }
 }
 
-/// So many slots are read again at a time.
-const BATCH: usize = 256;
-
-/// After a reconnect each slot puts the first batch off by so long at most, so that many processes
-/// with many slots do not ask at the same time.
-const SPREAD: Duration = Duration::from_micros(20);
-const LONGEST_SPREAD: Duration = Duration::from_millis(200);
-
-/// Between two looks at what is watched, where the backend tells of no changes.
-const LOOK: Duration = Duration::from_secs(1);
-
-/// So much later a slot is read again that could not be read (the server is loading, or a change of
-/// its value in doubt).
-const AGAIN: Duration = Duration::from_millis(20);
-
-/// What the keys begin with whose changes the backend was asked to tell.
-pub(crate) type Tracked = Vec<String>;
-
-/// Has the backend tell of changes, where slots are read locally.
+/// Makes the backend notify of changes of the keys whose slots are read locally.
 ///
 /// # Errors
 ///
-/// The connection is no good. Where the backend refuses, reads go on asking it.
-pub(crate) async fn track(shared: &Shared, live: &Connection) -> Result<Tracked, BackendError> {
+/// The connection cannot be used. If the backend rejects tracking, near reads ask it each time.
+pub(crate) async fn track(
+    shared: &Shared,
+    connection: &Connection,
+) -> Result<Tracked, BackendError> {
     let prefixes = shared.near_prefixes();
     if prefixes.is_empty() {
         return Ok(prefixes);
     }
-    let is_tracked = match live.session.track(&prefixes).await {
+    let is_tracked = match connection.session.track(&prefixes).await {
         Ok(()) => true,
         Err(error) if error.is_rejected() => {
-            tracing::warn!(target = shared.target, error = %error, "the backend tells of no changes: near reads ask it");
+            tracing::warn!(
+                target = shared.target,
+                error = %error,
+                "the backend does not notify of changes: near reads ask it each time"
+            );
             false
         }
         Err(error) => return Err(error),
@@ -134,9 +167,13 @@ pub(crate) async fn track(shared: &Shared, live: &Connection) -> Result<Tracked,
     Ok(prefixes)
 }
 
-/// Keeps the slots current that are read locally, until the connection is no good any more.
-pub(crate) async fn run(shared: &Shared, live: &Connection, tracked: Tracked) -> BackendError {
-    match keep_current(shared, live, tracked).await {
+/// Keeps the slots current that are read locally, until the connection cannot be used any more.
+pub(crate) async fn run(
+    shared: &Shared,
+    connection: &Connection,
+    tracked: Tracked,
+) -> BackendError {
+    match keep_current(shared, connection, tracked).await {
         Err(error) => error,
         Ok(never) => match never {},
     }
@@ -146,63 +183,70 @@ pub(crate) async fn run(shared: &Shared, live: &Connection, tracked: Tracked) ->
 /// read again after it.
 async fn keep_current(
     shared: &Shared,
-    live: &Connection,
+    connection: &Connection,
     mut tracked: Tracked,
 ) -> Result<Infallible, BackendError> {
-    // Nothing is told before there is something to track, and then all of that is read.
-    let waiting = u32::try_from(shared.state().cache.queued_reads()).unwrap_or(u32::MAX);
-    let spread = (SPREAD * waiting)
-        .min(LONGEST_SPREAD)
-        .mul_f64(fastrand::f64());
-    let mut spread = (waiting > 0).then(|| Box::pin(sleep(spread)));
-    let mut again: Option<Pin<Box<Sleep>>> = None;
-    let (mut changed, mut reading) = (None, None);
-    let mut look_again = interval(LOOK);
-    look_again.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut spread = first_batch_delay(shared).map(|delay| Box::pin(shared.clock.sleep(delay)));
+    let mut retry = None;
+    let (mut invalidation, mut reading) = (None, None);
+    let mut poll = Some(Box::pin(shared.clock.sleep(Duration::ZERO)));
     loop {
+        // Before the first read: the backend notifies of what changes after that.
         if shared.near_prefixes() != tracked {
-            tracked = track(shared, live).await?;
+            tracked = track(shared, connection).await?;
         }
-        // Nobody has to look for what is not tracked.
-        if changed.is_none() && !tracked.is_empty() {
-            changed = Some(live.session.invalidations());
+        // A request for invalidations may cost something, and is of no use while nothing is
+        // tracked.
+        if invalidation.is_none() && !tracked.is_empty() {
+            invalidation = Some(connection.session.invalidations());
         }
         if reading.is_none() && spread.is_none() {
             let stale = shared.state().cache.take_stale(BATCH);
-            reading = (!stale.is_empty()).then(|| Box::pin(read_again(shared, live, stale)));
+            reading = (!stale.is_empty()).then(|| Box::pin(read_again(shared, connection, stale)));
         }
-        if again.is_none() && shared.state().cache.is_any_for_later() {
-            again = Some(Box::pin(sleep(AGAIN)));
+        if retry.is_none() && shared.state().cache.is_any_for_later() {
+            retry = Some(Box::pin(shared.clock.sleep(RETRY_DELAY)));
         }
+
         tokio::select! {
-            // What is told goes first: it may say that an answer is old.
+            // Invalidations go first: they may say that an answer is stale.
             biased;
-            told = done(&mut changed) => handle_invalidation(shared, told?),
-            read = done(&mut reading) => read?,
-            () = done(&mut spread) => {}
-            () = done(&mut again) => shared.state().cache.now_is_later(),
-            () = shared.near_wanted() => {}
-            _ = look_again.tick() => shared.state().cache.look_again(),
+            changed = take_ready(&mut invalidation) => handle_invalidation(shared, changed?),
+            read = take_ready(&mut reading) => read?,
+            () = take_ready(&mut spread) => {}
+            () = take_ready(&mut retry) => shared.state().cache.now_is_later(),
+            () = shared.refresher_woken() => {}
+            () = take_ready(&mut poll) => {
+                shared.state().cache.look_again();
+                poll = Some(Box::pin(shared.clock.sleep(POLL_INTERVAL)));
+            }
         }
     }
 }
 
-/// Ready with what comes of it, which is then gone; never where there is nothing.
-async fn done<F: Future + ?Sized>(waits: &mut Option<Pin<Box<F>>>) -> F::Output {
-    let Some(future) = waits else {
+/// How long the first batch waits after a reconnect; `None` if nothing is to be read.
+fn first_batch_delay(shared: &Shared) -> Option<Duration> {
+    let stale = u32::try_from(shared.state().cache.queued_reads()).unwrap_or(u32::MAX);
+    let longest = SPREAD.saturating_mul(stale).min(LONGEST_SPREAD);
+    (stale > 0).then(|| Jitter::FULL.draw(longest, &mut fastrand::Rng::new()))
+}
+
+/// Ready with the output of the future, which is then removed; never ready if there is none.
+async fn take_ready<F: Future + ?Sized>(slot: &mut Option<Pin<Box<F>>>) -> F::Output {
+    let Some(future) = slot else {
         return pending().await;
     };
     let output = future.as_mut().await;
-    *waits = None;
+    *slot = None;
     output
 }
 
 async fn read_again(
     shared: &Shared,
-    live: &Connection,
+    connection: &Connection,
     keys: Vec<Arc<str>>,
 ) -> Result<(), BackendError> {
-    match load(shared, live, &keys).await {
+    match load(shared, connection, &keys).await {
         Err(error) if error.is_connection_lost() => Err(error),
         Err(_) => {
             let mut state = shared.state();
@@ -211,15 +255,15 @@ async fn read_again(
             }
             Ok(())
         }
-        // Where one is refused, whoever reads it is told.
+        // The slot of a key that was rejected shows the error to its readers.
         Ok(_) => Ok(()),
     }
 }
 
-fn handle_invalidation(shared: &Shared, changed: Invalidation) {
+fn handle_invalidation(shared: &Shared, invalidation: Invalidation) {
     let mono = shared.clock.mono();
     let mut state = shared.state();
-    match changed {
+    match invalidation {
         Invalidation::All => state.cache.all_changed(mono),
         Invalidation::Keys(keys) => keys
             .iter()

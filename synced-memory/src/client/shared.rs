@@ -1,14 +1,14 @@
 //! What the callers' threads and the I/O thread share: the state under its lock, the order of
-//! requests, the connection while there is one.
+//! requests, the connection if there is one.
 //!
-//! Order of locks: `wire` before `state`. Neither is held across I/O or a callback, but for `wire`
-//! across the first poll of a request, in which the embedded backend does all of it.
+//! Order of locks: `wire` before `state`. Neither is held across I/O or a callback, except that
+//! `wire` is held across the first poll of a request, in which the embedded backends do all of it.
 
 use std::future::poll_fn;
 use std::ops::{Deref, DerefMut};
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -20,8 +20,9 @@ use crate::backend::error::BackendError;
 use crate::backend::{Reply, Session};
 use crate::base::clock::Clock;
 use crate::base::error::{Error, ErrorKind, Result};
+use crate::base::lock::lock;
 use crate::base::settings::Settings;
-use crate::base::waiting::{Deferred, Defers, Signal};
+use crate::base::waiting::{DeferredWake, DeferredWakes, Signal};
 use crate::cache::Ticket;
 use crate::client::state::State;
 use crate::pending::journal;
@@ -30,35 +31,36 @@ use crate::pending::journal;
 #[derive(Debug)]
 pub(crate) struct Connection {
     pub(crate) session: Box<dyn Session>,
-    verdict: watch::Sender<Option<BackendError>>,
+    /// Why it must not be used any more.
+    end_reason: watch::Sender<Option<BackendError>>,
 }
 
 impl Connection {
     pub(crate) fn new(session: Box<dyn Session>) -> Self {
         Self {
             session,
-            verdict: watch::Sender::new(None),
+            end_reason: watch::Sender::new(None),
         }
     }
 
-    /// Says that the connection is no good: the flusher drops it and connects anew.
+    /// Gives the connection up: the flusher drops it and connects anew. The first reason counts.
     pub(crate) fn end(&self, error: BackendError) {
-        self.verdict.send_if_modified(|verdict| {
-            let first = verdict.is_none();
-            verdict.get_or_insert(error);
-            first
+        self.end_reason.send_if_modified(|reason| {
+            let is_first = reason.is_none();
+            reason.get_or_insert(error);
+            is_first
         });
     }
 
-    /// Ready when somebody found the connection to be no good.
+    /// Ready when the connection was given up.
     pub(crate) async fn ended(&self) -> BackendError {
-        let mut verdict = self.verdict.subscribe();
-        // The sender is in `self`: it cannot go while this waits.
-        let error = verdict
+        let mut reason = self.end_reason.subscribe();
+        // The sender is in `self`, and lives as long as this waits.
+        let error = reason
             .wait_for(Option::is_some)
             .await
             .ok()
-            .and_then(|verdict| verdict.clone());
+            .and_then(|reason| reason.clone());
         error.unwrap_or_else(|| BackendError::connection_lost("the connection was given up"))
     }
 }
@@ -70,27 +72,32 @@ pub(crate) struct Shared {
     /// Where the backend is, without a password.
     pub(crate) target: String,
     state: Mutex<State>,
-    /// Those who wait for what is told under the lock of the state.
-    pub(crate) told: Arc<Deferred>,
+    /// The tasks that are answered under the lock of the state.
+    pub(crate) deferred_wakes: Arc<DeferredWakes>,
+    /// The ticket of the last request. Requests are sent under this lock, in the order of their
+    /// tickets.
     wire: Mutex<Ticket>,
-    live: ArcSwapOption<Connection>,
+    connection: ArcSwapOption<Connection>,
     connected: watch::Sender<bool>,
     /// There is something to send.
     pub(crate) wake: Notify,
     /// The backend's eviction policy, as it said when last connected.
     pub(crate) eviction_policy: ArcSwapOption<String>,
-    /// What the keys begin with that are read locally, none of them the beginning of another.
-    near: Mutex<Vec<String>>,
-    /// The refresher has something new to do.
-    near_wanted: Notify,
+    /// The prefixes of the keys that are read locally; none of them is a prefix of another.
+    near_prefixes: Mutex<Vec<String>>,
+    /// There is something to do for the refresher.
+    refresher_wake: Notify,
     closed: AtomicBool,
     stopped: watch::Sender<bool>,
     /// How many bytes are on their way in large writes.
     uploading: AtomicUsize,
-    delivered: Mutex<Vec<(u64, oneshot::Sender<()>)>>,
+    /// Those who wait until all writes up to a number are answered for.
+    delivery_waiters: Mutex<DeliveryWaiters>,
 }
 
-/// A write of more bytes may take longer than its caller waits.
+type DeliveryWaiters = Vec<(u64, oneshot::Sender<()>)>;
+
+/// A write of more bytes is large: sending it may take longer than its caller waits.
 pub(crate) const LARGE: usize = 64 << 10;
 
 /// A large write on its way.
@@ -106,31 +113,30 @@ impl Drop for Uploading<'_> {
     }
 }
 
-/// The state under its lock. The watches of what was changed, and the tasks that were told
-/// something, are woken when the lock is free again: to wake one runs code of its executor.
+/// The state under its lock. The watches of what was changed, and the tasks that were answered, are
+/// woken when the lock is free again: to wake one runs code of its executor.
 #[derive(Debug)]
 pub(crate) struct Locked<'a> {
-    // In this order: fields are dropped as they are declared.
+    // In this order: fields are dropped in the order of their declaration.
     state: MutexGuard<'a, State>,
-    raised: Raised,
-    told: &'a Deferred,
+    wakes: WakesOnDrop,
+    deferred_wakes: &'a DeferredWakes,
 }
 
-/// Wakes all these when it is dropped.
 #[derive(Debug, Default)]
-struct Raised {
+struct WakesOnDrop {
     watches: Vec<Arc<Signal>>,
-    tasks: Vec<Arc<Defers>>,
+    tasks: Vec<Arc<DeferredWake>>,
 }
 
 impl Drop for Locked<'_> {
     fn drop(&mut self) {
-        self.raised.watches = self.state.cache.take_raised();
-        self.raised.tasks = self.told.take();
+        self.wakes.watches = self.state.cache.take_raised();
+        self.wakes.tasks = self.deferred_wakes.take();
     }
 }
 
-impl Drop for Raised {
+impl Drop for WakesOnDrop {
     fn drop(&mut self) {
         self.watches.iter().for_each(|watch| watch.wake());
         self.tasks.iter().for_each(|task| task.wake_now());
@@ -154,88 +160,101 @@ impl DerefMut for Locked<'_> {
 impl Shared {
     /// # Errors
     ///
-    /// `Journal` where there is to be one and cannot be.
+    /// `Journal` if there is to be one and it cannot be used.
     pub(crate) fn new(
         settings: Settings,
         target: &str,
         journal: Option<journal::JournalConfig>,
     ) -> Result<Self> {
-        let clock = Clock::start();
+        Self::with_clock(settings, target, journal, Clock::start())
+    }
+
+    /// # Errors
+    ///
+    /// As [`new`](Self::new).
+    pub(crate) fn with_clock(
+        settings: Settings,
+        target: &str,
+        journal: Option<journal::JournalConfig>,
+        clock: Clock,
+    ) -> Result<Self> {
         let mut state = State::new(
             settings.outbox_limit,
             settings.tombstone_ttl,
             fastrand::Rng::new(),
         );
-        if let Some(place) = journal {
-            state.keep_a_journal(place, journal::ClockOrigin(clock.zero()), clock.mono())?;
+        if let Some(config) = journal {
+            state.keep_a_journal(config, journal::ClockOrigin(clock.zero()), clock.mono())?;
         }
         Ok(Self {
             settings,
             clock,
             target: target.to_owned(),
             state: Mutex::new(state),
-            told: Arc::default(),
+            deferred_wakes: Arc::default(),
             wire: Mutex::new(0),
-            live: ArcSwapOption::empty(),
+            connection: ArcSwapOption::empty(),
             connected: watch::Sender::new(false),
             wake: Notify::new(),
             eviction_policy: ArcSwapOption::empty(),
-            near: Mutex::default(),
-            near_wanted: Notify::new(),
+            near_prefixes: Mutex::default(),
+            refresher_wake: Notify::new(),
             closed: AtomicBool::new(false),
             stopped: watch::Sender::new(false),
             uploading: AtomicUsize::new(0),
-            delivered: Mutex::new(Vec::new()),
+            delivery_waiters: Mutex::default(),
         })
     }
 
-    /// The state. No code of the user runs under this lock, so a panic cannot have left it half
-    /// changed.
     pub(crate) fn state(&self) -> Locked<'_> {
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         Locked {
-            state,
-            raised: Raised::default(),
-            told: &self.told,
+            state: lock(&self.state),
+            wakes: WakesOnDrop::default(),
+            deferred_wakes: &self.deferred_wakes,
         }
     }
 
-    /// The connection, while there is one.
+    /// The connection, if there is one.
     pub(crate) fn connection(&self) -> Option<Arc<Connection>> {
-        self.live.load_full()
+        self.connection.load_full()
     }
 
-    pub(crate) fn set_connection(&self, live: Option<Arc<Connection>>) {
-        let connected = live.is_some();
-        self.live.store(live);
-        self.connected.send_replace(connected);
+    pub(crate) fn is_connected(&self) -> bool {
+        *self.connected.borrow()
     }
 
-    /// The connection, while there is one other than this.
+    pub(crate) fn set_connection(&self, connection: Option<Arc<Connection>>) {
+        let is_connected = connection.is_some();
+        self.connection.store(connection);
+        self.connected.send_replace(is_connected);
+    }
+
+    /// The connection, if there is one other than this.
     pub(crate) fn connection_other_than(
         &self,
         given_up: Option<&Arc<Connection>>,
     ) -> Option<Arc<Connection>> {
         self.connection()
-            .filter(|live| given_up.is_none_or(|given_up| !Arc::ptr_eq(live, given_up)))
+            .filter(|current| given_up.is_none_or(|given_up| !Arc::ptr_eq(current, given_up)))
     }
 
-    /// Ready while there is a connection other than this.
-    pub(crate) async fn connected_but(&self, given_up: Option<&Arc<Connection>>) {
+    /// Ready if there is a connection other than this.
+    pub(crate) async fn connected_other_than(&self, given_up: Option<&Arc<Connection>>) {
         let mut changes = self.connected.subscribe();
-        // The sender is in `self`: it cannot go while this waits.
+        // The sender is in `self`, and lives as long as this waits.
         let _ = changes
             .wait_for(|_| self.connection_other_than(given_up).is_some())
             .await;
     }
 
-    /// Makes a request: its ticket, handed to `on_sent` before it can take effect, is its place in
-    /// the order in which requests take effect.
-    /// A connection that was given up takes no more requests, so that its answers stay older than
+    /// Makes a request. Its ticket is its number in the order in which requests take effect, and is
+    /// passed to `on_sent` before the request can take effect.
+    ///
+    /// A connection that was given up takes no more requests, so that its answers are older than
     /// those of the next one.
     pub(crate) async fn issue<T>(
         &self,
-        live: &Connection,
+        connection: &Connection,
         request: Reply<T>,
         on_sent: impl FnOnce(Ticket),
     ) -> Result<T, BackendError> {
@@ -243,23 +262,23 @@ impl Shared {
             on_sent(ticket);
             request
         };
-        self.issue_made(live, make).await
+        self.issue_made(connection, make).await
     }
 
-    /// As [`issue`](Shared::issue), of a request that is made when nothing else can be sent before
-    /// it.
+    /// As [`issue`](Shared::issue), of a request that is made at a time when nothing else can be
+    /// sent before it.
     pub(crate) async fn issue_made<T>(
         &self,
-        live: &Connection,
+        connection: &Connection,
         make: impl FnOnce(Ticket) -> Reply<T>,
     ) -> Result<T, BackendError> {
         let mut make = Some(make);
         let first = poll_fn(|context| {
-            let mut wire = self.wire.lock().unwrap_or_else(PoisonError::into_inner);
-            let sent = match (&*live.verdict.borrow(), make.take()) {
+            let mut last_ticket = lock(&self.wire);
+            let sent = match (&*connection.end_reason.borrow(), make.take()) {
                 (None, Some(make)) => {
-                    *wire += 1;
-                    let mut request = make(*wire);
+                    *last_ticket += 1;
+                    let mut request = make(*last_ticket);
                     match request.as_mut().poll(context) {
                         Poll::Ready(answer) => Err(answer),
                         Poll::Pending => Ok(request),
@@ -275,17 +294,17 @@ impl Shared {
         .await;
         match first {
             Err(answer) => answer,
-            // A request that is made while the connection ends may be answered by nobody, not even
-            // with an error: the channel to redis's driver keeps what is pushed into it while its
+            // A request that is made while the connection ends may never be answered, not even with
+            // an error: the channel to redis's driver keeps what is pushed into it while its
             // receiver is dropped.
-            Ok(request) => match select(request, pin!(live.ended())).await {
+            Ok(request) => match select(request, pin!(connection.ended())).await {
                 Either::Left((answer, _)) => answer,
                 Either::Right((error, _)) => Err(error),
             },
         }
     }
 
-    /// Counts a write of so many bytes as long as the answer lives.
+    /// Counts a write of so many bytes as under way, until what this returns is dropped.
     pub(crate) fn uploads(&self, bytes: usize) -> Uploading<'_> {
         let bytes = if bytes > LARGE { bytes } else { 0 };
         self.uploading.fetch_add(bytes, Ordering::Relaxed);
@@ -301,8 +320,8 @@ impl Shared {
         self.uploading.load(Ordering::Relaxed) > 0
     }
 
-    /// How long the backend may take for an answer: longer than one call by what the bytes before
-    /// it take on a slow line (1 MB/s).
+    /// How long the backend may take for an answer: the timeout of one call, and the time that the
+    /// bytes before it take on a slow line (1 MB/s).
     pub(crate) fn heartbeat_timeout(&self) -> Duration {
         let bytes = u64::try_from(self.uploading.load(Ordering::Relaxed)).unwrap_or(u64::MAX);
         self.settings
@@ -310,32 +329,29 @@ impl Shared {
             .saturating_add(Duration::from_micros(bytes))
     }
 
-    /// Has changes told of keys that begin with `prefix`.
-    pub(crate) fn want_near(&self, prefix: &str) {
-        let mut near = self.near.lock().unwrap_or_else(PoisonError::into_inner);
-        if !near.iter().any(|other| prefix.starts_with(other)) {
-            near.retain(|other| !other.starts_with(prefix));
-            near.push(prefix.to_owned());
-            self.near_wanted.notify_one();
+    /// Tracks keys that begin with `prefix` from now on.
+    pub(crate) fn track_prefix(&self, prefix: &str) {
+        let mut prefixes = lock(&self.near_prefixes);
+        if !prefixes.iter().any(|other| prefix.starts_with(other)) {
+            prefixes.retain(|other| !other.starts_with(prefix));
+            prefixes.push(prefix.to_owned());
+            self.refresher_wake.notify_one();
         }
     }
 
     pub(crate) fn near_prefixes(&self) -> Vec<String> {
-        self.near
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        lock(&self.near_prefixes).clone()
     }
 
-    /// Has the refresher look again for what there is to do.
+    /// Makes the refresher check again what there is to do.
     pub(crate) fn wake_refresher(&self) {
-        self.near_wanted.notify_one();
+        self.refresher_wake.notify_one();
     }
 
     /// Ready when a prefix was added, a slot is watched that is to be read, or one could not be
     /// read.
-    pub(crate) async fn near_wanted(&self) {
-        self.near_wanted.notified().await;
+    pub(crate) async fn refresher_woken(&self) {
+        self.refresher_wake.notified().await;
     }
 
     pub(crate) fn check_open(&self) -> Result<()> {
@@ -346,9 +362,9 @@ impl Shared {
         }
     }
 
-    /// Refuses everything from now on.
+    /// Refuses all calls from now on.
     ///
-    /// Set under the lock of the state: no write is accepted after that.
+    /// Takes the lock of the state, under which writes are accepted: none is accepted after that.
     pub(crate) fn close(&self) {
         let mut state = self.state();
         self.closed.store(true, Ordering::Relaxed);
@@ -366,23 +382,23 @@ impl Shared {
 
     /// Ready when the I/O thread is to end.
     pub(crate) async fn stopped(&self) {
-        // The sender is in `self`: it cannot go while this waits.
+        // The sender is in `self`, and lives as long as this waits.
         let _ = self.stopped.subscribe().wait_for(|stopped| *stopped).await;
     }
 
     /// Ready when everything that is queued now was answered for.
     pub(crate) fn when_delivered(&self) -> oneshot::Receiver<()> {
-        let (tell, told) = oneshot::channel();
+        let (sender, delivered) = oneshot::channel();
         let up_to = self.state().outbox.last_sequence();
-        self.waiting_for_delivery().push((up_to, tell));
-        self.tell_delivered();
-        told
+        lock(&self.delivery_waiters).push((up_to, sender));
+        self.notify_delivered();
+        delivered
     }
 
-    /// Tells those who wait for everything to be delivered, where it was.
-    pub(crate) fn tell_delivered(&self) {
-        let mut waiting = self.waiting_for_delivery();
-        if waiting.is_empty() {
+    /// Notifies those who wait for writes to be delivered, as far as they were.
+    pub(crate) fn notify_delivered(&self) {
+        let mut waiters = lock(&self.delivery_waiters);
+        if waiters.is_empty() {
             return;
         }
         let oldest = self
@@ -391,20 +407,15 @@ impl Shared {
             .entries()
             .map(|(_, entry)| entry.id)
             .min();
-        let told: Vec<_> = waiting
+        let delivered: Vec<_> = waiters
             .extract_if(.., |(up_to, _)| oldest.is_none_or(|oldest| oldest > *up_to))
             .collect();
-        // To tell one runs code of its executor.
-        drop(waiting);
-        for (_, tell) in told {
-            let _ = tell.send(());
-        }
-    }
 
-    fn waiting_for_delivery(&self) -> MutexGuard<'_, Vec<(u64, oneshot::Sender<()>)>> {
-        self.delivered
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        // To notify one runs code of its executor.
+        drop(waiters);
+        for (_, sender) in delivered {
+            let _ = sender.send(());
+        }
     }
 
     /// An error for a call that only the backend could have answered.

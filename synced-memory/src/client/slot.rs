@@ -1,4 +1,4 @@
-//! The local cell of one key, as somebody who holds it sees it.
+//! The local cell of one key, held by a handle.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -30,7 +30,7 @@ impl Slot {
         }
     }
 
-    /// One of its own for a watch, which is woken whenever what it shows has changed.
+    /// A hold of its own for a watch, which is woken whenever the visible value has changed.
     pub(crate) fn watched(mut self, watch: &Arc<Signal>) -> Self {
         self.shared.state().cache.watch(&self.key, watch);
         self.shared.wake_refresher();
@@ -38,10 +38,11 @@ impl Slot {
         self
     }
 
-    /// Has the slot kept current from now on; `prefix`: what its key begins with, as many others.
+    /// Keeps the slot current from now on. `prefix` is what its key begins with, and what is
+    /// tracked at the backend.
     pub(crate) fn keep_near(&self, prefix: &str) {
         if !self.is_near.swap(true, Ordering::Relaxed) {
-            self.shared.want_near(prefix);
+            self.shared.track_prefix(prefix);
             self.shared.state().cache.keep_near(&self.key);
         }
     }

@@ -103,11 +103,7 @@ pub(super) fn server_error(error: &ServerError) -> BackendError {
 /// The error behind a server's message, by its code.
 pub(super) fn error_of_reply(message: &str) -> BackendError {
     let message = message.trim_start_matches('-').trim_end();
-    match kind_of(message) {
-        BackendErrorKind::Unavailable => BackendError::unavailable(message),
-        BackendErrorKind::NotPrimary => BackendError::not_primary(message),
-        _ => BackendError::rejected(message),
-    }
+    BackendError::new(kind_of(message), message)
 }
 
 /// The codes of servers that cannot do now what they will do later. Any other refusal is for good.

@@ -1,5 +1,5 @@
-//! A write whose caller waits for what comes of it: until the deadline, or until nobody waits any
-//! more.
+//! A write whose caller waits for the answer: until the deadline, or until the caller's future is
+//! dropped.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::client::shared::Shared;
 use crate::client::state::Accepted;
 use crate::pending::outbox::{Answer, Written};
 
-/// A write whose caller waits for what comes of it.
+/// A write whose caller waits for the answer.
 pub(super) struct Pending<'a> {
     shared: &'a Shared,
     key: &'a Arc<str>,
@@ -45,13 +45,13 @@ impl<'a> Pending<'a> {
         }
     }
 
-    /// What has come of it, if that is known. What was taken is the caller's from then on.
+    /// The answer, if it is there. An element that was taken is the caller's from then on.
     pub(super) fn answer(&mut self) -> Option<Result<Answer>> {
         let answer = self.answer.try_recv().ok()?;
         Some(self.hand_out(answer))
     }
 
-    /// Takes in that its caller gets the answer.
+    /// Notes that the caller gets the answer.
     fn hand_out(&mut self, answer: Result<Answer>) -> Result<Answer> {
         self.is_over = true;
         if let Ok(Answer {
@@ -63,17 +63,18 @@ impl<'a> Pending<'a> {
         answer
     }
 
-    /// Waits for what comes of it until the deadline; then it is promised, or withdrawn, or in
-    /// doubt.
+    /// Waits for the answer until the deadline. Then the write is reported as queued; a confirmed
+    /// one is withdrawn or in doubt.
     pub(super) async fn wait(mut self, deadline: Deadline) -> Result<Answer> {
         let shared = self.shared;
-        if let Some(Ok(answer)) = until(shared.told.wakes(&mut self.answer), deadline).await {
+        let answer = shared.deferred_wakes.run(&mut self.answer);
+        if let Some(Ok(answer)) = until(answer, deadline).await {
             return self.hand_out(answer);
         }
         if self.policy == WritePolicy::Confirmed {
             return self.give_up();
         }
-        // From here on it is promised; the answer may have come at the last moment.
+        // Reported as queued from here on. The answer may have come at the last moment.
         shared.state().report_queued(self.key, self.id);
         self.is_over = true;
         self.answer
@@ -81,7 +82,7 @@ impl<'a> Pending<'a> {
             .unwrap_or(Ok(Answer::new(Written::Queued, false)))
     }
 
-    /// The time of a confirmed write is over: it is withdrawn, or in doubt. The answer may have
+    /// The time of a confirmed write is over: it is withdrawn or in doubt, unless the answer has
     /// come at the last moment.
     fn give_up(&mut self) -> Result<Answer> {
         let mut state = self.shared.state();
@@ -99,22 +100,22 @@ impl<'a> Pending<'a> {
             .withdraw(self.key, self.id, error.clone())
             .unwrap_or(error);
         drop(state);
-        self.go_on();
+        self.withdrawn();
         Err(error)
     }
 
-    /// What waited behind it may go, and what is withdrawn is waited for by nobody.
-    fn go_on(&self) {
+    /// The writes behind this one may be sent now, and `flush` does not wait for it any more.
+    fn withdrawn(&self) {
         let is_anything_ready = self.shared.state().outbox.is_anything_ready();
         if is_anything_ready {
             self.shared.wake.notify_one();
         }
-        self.shared.tell_delivered();
+        self.shared.notify_delivered();
     }
 }
 
 impl Drop for Pending<'_> {
-    /// A confirmed write that nobody waits for any more is withdrawn, or in doubt; what it has
+    /// A confirmed write whose caller is gone is withdrawn or in doubt; an element that it has
     /// taken goes back.
     fn drop(&mut self) {
         if self.is_over || self.policy != WritePolicy::Confirmed {
@@ -133,6 +134,6 @@ impl Drop for Pending<'_> {
             }
         }
         drop(state);
-        self.go_on();
+        self.withdrawn();
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::State;
 use crate::backend::commit::{Attempt, Expects, KeyChange, KeyState, Outcome};
-use crate::backend::error::{BackendError, BackendErrorKind};
+use crate::backend::error::{BackendError, Recovery};
 use crate::base::clock::Monotonic;
 use crate::base::error::{Error, ErrorKind};
 use crate::cache::{Base, Ticket};
@@ -71,18 +71,18 @@ impl State {
                 self.to_dead_letter(key, reason, true);
             }
             Ok(Outcome::Refused(found)) => self.refused(attempt, ticket, &found),
-            Err(error) => match error.kind {
-                BackendErrorKind::Rejected => {
-                    let reason = Error::of_key(ErrorKind::Rejected, key, &error);
+            Err(error) => match error.recovery() {
+                Recovery::GiveUp => {
+                    let reason = Error::of_key(error.error_kind(), key, &error);
                     tracing::warn!(key = &**key, error = %error, "the server refused a write for good");
                     self.last_error = Some(reason.clone());
                     // One that is asked for was sent before.
                     self.to_dead_letter(key, reason, attempt.retry.is_some());
                 }
-                BackendErrorKind::Unavailable
-                | BackendErrorKind::NotPrimary
-                | BackendErrorKind::Retry
-                | BackendErrorKind::ConnectionLost => {
+                Recovery::RetryNow
+                | Recovery::Pause
+                | Recovery::PauseThenReconnect
+                | Recovery::Reconnect => {
                     self.outbox.requeue(Arc::clone(key));
                 }
             },

@@ -537,5 +537,5 @@ impl State {
 }
 
 fn is_over(expires: Option<Monotonic>, mono: Monotonic) -> bool {
-    expires.is_some_and(|expires| expires <= mono)
+    crate::base::clock::has_expired(expires, mono)
 }

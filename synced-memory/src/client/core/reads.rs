@@ -1,0 +1,172 @@
+//! Reads: each asks the backend if it is available, for a bounded time.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::Core;
+use crate::backend::error::BackendError;
+use crate::base::clock::Deadline;
+use crate::base::error::{Error, Result};
+use crate::base::waiting::until;
+use crate::client::refresher;
+use crate::client::shared::Connection;
+use crate::client::state::Link;
+
+impl Core {
+    /// Asks the backend for keys if it is available; if not, their slots show what is known.
+    /// Returns whether it has answered.
+    ///
+    /// # Errors
+    ///
+    /// Of the first key that the server rejects.
+    pub(crate) async fn load(&self, keys: &[Arc<str>]) -> Result<bool> {
+        self.load_with(keys, |is_just_lost| self.grace(keys, is_just_lost))
+            .await
+    }
+
+    /// The same for a call that only the backend can answer: after a loss it waits for the
+    /// connection.
+    ///
+    /// # Errors
+    ///
+    /// As [`load`](Self::load), and `Unavailable`, at once if the backend is not available.
+    pub(crate) async fn load_now(&self, keys: &[Arc<str>]) -> Result<bool> {
+        self.check_connected(&keys[0])?;
+        self.load_with(keys, |_| self.shared.settings.timeout).await
+    }
+
+    /// `grace`: how long it waits for a connection, given whether that was just lost.
+    async fn load_with(&self, keys: &[Arc<str>], grace: impl Fn(bool) -> Duration) -> Result<bool> {
+        self.shared.check_open()?;
+        let deadline = self.deadline();
+        let mut given_up = None;
+        loop {
+            let limit = || Deadline::after(grace(given_up.is_some()).min(deadline.remaining()));
+            let Some(connection) = self.connection_within(given_up.as_ref(), limit).await else {
+                return Ok(false);
+            };
+            let load = refresher::load(&self.shared, &connection, keys);
+            match self.ask_on(&connection, load, deadline).await {
+                Some(Ok(answers)) => {
+                    return answers.into_iter().collect::<Result<()>>().map(|()| true);
+                }
+                Some(Err(_)) => given_up = Some(connection),
+                None => return Ok(false),
+            }
+        }
+    }
+
+    /// A connection that was not given up: the present one, or one that is made until the deadline.
+    /// `deadline` is called only if there is none at present.
+    async fn connection_within(
+        &self,
+        given_up: Option<&Arc<Connection>>,
+        deadline: impl Fn() -> Deadline,
+    ) -> Option<Arc<Connection>> {
+        loop {
+            if let Some(connection) = self.shared.connection_other_than(given_up) {
+                return Some(connection);
+            }
+            until(self.shared.connected_other_than(given_up), deadline()).await?;
+        }
+    }
+
+    /// What the backend has under these keys, without the writes that are pending here.
+    ///
+    /// # Errors
+    ///
+    /// `Unavailable` if it does not answer; else of the first key that the server rejects.
+    pub(crate) async fn read_now(&self, keys: &[Arc<str>]) -> Result<Vec<Option<Bytes>>> {
+        let (key, deadline) = (&keys[0], self.deadline());
+        self.check_connected(key)?;
+        let error_of_key = |error: BackendError| Error::of_key(error.error_kind(), key, error);
+        let mut given_up = None;
+        loop {
+            let Some(connection) = self.connection_within(given_up.as_ref(), || deadline).await
+            else {
+                return Err(self.shared.state().unavailable_error(key));
+            };
+            let read = connection.session.read(keys);
+            let read = self.shared.issue(&connection, read, |_| ());
+            match self.ask_on(&connection, read, deadline).await {
+                Some(Ok(answers)) => {
+                    return answers
+                        .into_iter()
+                        .map(|answer| answer.map_err(error_of_key))
+                        .collect();
+                }
+                Some(Err(error)) if error.is_connection_lost() => given_up = Some(connection),
+                Some(Err(error)) => return Err(error_of_key(error)),
+                None => return Err(error_of_key(self.silent("a read"))),
+            }
+        }
+    }
+
+    /// Checks that the backend is available, for a call that only it can answer. It may take no
+    /// writes, and still answer.
+    ///
+    /// # Errors
+    ///
+    /// `Unavailable`, `Closed`.
+    fn check_connected(&self, key: &str) -> Result<()> {
+        self.shared.check_open()?;
+        let state = self.shared.state();
+        if state.link == Link::Down {
+            Err(state.unavailable_error(key))
+        } else {
+            Ok(())
+        }
+    }
+
+    /// How long a read waits for a connection: if something is known of each key, not at all. If
+    /// not, an unset value would be a guess, and shortly after a loss, while the breaker is not
+    /// open yet, the connection may be about to come back.
+    fn grace(&self, keys: &[Arc<str>], is_just_lost: bool) -> Duration {
+        let limit = self.shared.settings.timeout;
+        let state = self.shared.state();
+        if keys.iter().all(|key| state.is_known(key)) {
+            return Duration::ZERO;
+        }
+        // The I/O thread is about to notice the loss, or to publish the connection.
+        if is_just_lost || state.link != Link::Down {
+            return limit;
+        }
+        let mono = self.shared.clock.mono();
+        state
+            .lost_at
+            .map_or(Duration::ZERO, |lost| (lost + limit).saturating_sub(mono))
+    }
+
+    /// Makes a request on the connection; `None` if there is none, or it is silent.
+    pub(crate) async fn ask<T, F: Future<Output = Result<T, BackendError>>>(
+        &self,
+        request: impl FnOnce(Arc<Connection>) -> F,
+    ) -> Option<Result<T, BackendError>> {
+        let connection = self.shared.connection()?;
+        let request = request(Arc::clone(&connection));
+        self.ask_on(&connection, request, self.deadline()).await
+    }
+
+    /// Waits for a request on this connection, which is given up if it is lost or silent.
+    async fn ask_on<T>(
+        &self,
+        connection: &Connection,
+        request: impl Future<Output = Result<T, BackendError>>,
+        deadline: Deadline,
+    ) -> Option<Result<T, BackendError>> {
+        let is_late = self.is_late(deadline);
+        let answer = until(request, deadline).await;
+        match &answer {
+            // Behind a large write, silence means nothing. The flusher ends the connection if that
+            // write takes too long.
+            None if !is_late && !self.shared.is_uploading() => {
+                connection.end(self.silent("a read"));
+            }
+            Some(Err(error)) if error.is_connection_lost() => connection.end(error.clone()),
+            None | Some(_) => {}
+        }
+        answer
+    }
+}

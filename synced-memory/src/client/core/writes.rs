@@ -1,0 +1,253 @@
+//! Writes: queued, sent from the caller's thread if that is possible, and waited for.
+
+use std::sync::Arc;
+
+use super::Core;
+use super::pending::Pending;
+use crate::backend::error::{BackendError, Recovery};
+use crate::base::clock::{Deadline, Monotonic};
+use crate::base::error::{Error, ErrorKind, Result};
+use crate::base::policy::WritePolicy;
+use crate::base::waiting::{WaitMode, pause, until};
+use crate::client::shared::{Connection, LARGE};
+use crate::client::state::{Accepted, Request};
+use crate::client::{flusher, reentrancy};
+use crate::pending::outbox::{Answer, Written};
+
+impl Core {
+    /// Queues a write, and waits for its answer if the backend is available.
+    ///
+    /// A write that is the only one to send for its key is sent from the thread of a blocking
+    /// caller, so that the answer wakes that thread directly. The flusher sends everything else.
+    pub(crate) async fn write(
+        &self,
+        key: &Arc<str>,
+        request: Request,
+        policy: WritePolicy,
+    ) -> Result<Answer> {
+        if policy == WritePolicy::Behind {
+            let mut accepted = self.accept(key, request, policy)?;
+            self.forward();
+            return accepted
+                .answer
+                .try_recv()
+                .unwrap_or(Ok(Answer::new(Written::Queued, false)));
+        }
+        self.write_within(key, request, policy, self.deadline())
+            .await
+    }
+
+    /// The same for a write whose answer is waited for, until the deadline.
+    pub(crate) async fn write_within(
+        &self,
+        key: &Arc<str>,
+        request: Request,
+        policy: WritePolicy,
+        deadline: Deadline,
+    ) -> Result<Answer> {
+        let mode = WaitMode::of_caller().await;
+        let mut last_try = self.shared.clock.mono();
+        let answer = self
+            .submit(key, request, policy, mode, deadline, &mut last_try)
+            .await?;
+
+        // An element that was taken would be lost with a future that is dropped in this wait.
+        let may_wait = answer.taken.is_none() || mode.is_blocking();
+        if let Some(starved) = answer.contended.filter(|_| may_wait) {
+            let took = self.shared.clock.mono().saturating_sub(last_try);
+            pause(Deadline::after(self.fairness.wait_for(starved, took))).await;
+        }
+        Ok(answer)
+    }
+
+    /// Queues a write, and sends it from this thread if that is possible. `last_try` becomes the
+    /// time of the last try from here.
+    async fn submit(
+        &self,
+        key: &Arc<str>,
+        request: Request,
+        policy: WritePolicy,
+        mode: WaitMode,
+        deadline: Deadline,
+        last_try: &mut Monotonic,
+    ) -> Result<Answer> {
+        reentrancy::check_not_updating(&self.shared, key)?;
+        let connection = self.connection_for_own_send(mode, deadline);
+        let (mut pending, mut attempt) = {
+            let mut state = self.shared.state();
+            self.shared.check_open()?;
+            // Under the lock: the clock and the stamps that it has issued are shifted in one step.
+            let at = self.shared.clock.at();
+            let accepted = state.write(key, request, policy, at)?;
+            let attempt = connection
+                .as_ref()
+                .and_then(|_| state.take_small(key, LARGE, at.mono));
+            (Pending::new(&self.shared, key, accepted, policy), attempt)
+        };
+
+        while let Some((connection, own)) = connection.as_ref().zip(attempt.take()) {
+            *last_try = self.shared.clock.mono();
+            let sent = until(flusher::send(&self.shared, connection, &[own]), deadline).await;
+            match sent {
+                Some(Ok(())) => {
+                    if let Some(answer) = pending.answer() {
+                        self.forward();
+                        return answer;
+                    }
+                    // The backend had another value: the write goes out again, on top of that one.
+                    if !self.is_late(deadline) {
+                        let mono = self.shared.clock.mono();
+                        attempt = self.shared.state().take_small(key, LARGE, mono);
+                    }
+                }
+                Some(Err(error)) => self.leave_to_flusher(connection, error),
+                None => connection.end(self.silent("a write")),
+            }
+        }
+        self.forward();
+        pending.wait(deadline).await
+    }
+
+    /// The connection over which a caller sends its write itself, if it may.
+    fn connection_for_own_send(
+        &self,
+        mode: WaitMode,
+        deadline: Deadline,
+    ) -> Option<Arc<Connection>> {
+        // If a future is dropped after it has sent, nobody is left to handle the answer.
+        let may_send = mode.is_blocking() && !self.shared.is_uploading() && !self.is_late(deadline);
+        if may_send {
+            self.shared.connection()
+        } else {
+            None
+        }
+    }
+
+    /// A write of a caller's own has failed: the flusher goes on with it.
+    fn leave_to_flusher(&self, connection: &Connection, error: BackendError) {
+        match error.recovery() {
+            Recovery::Reconnect => connection.end(error),
+            // The flusher pauses, and tries again. It does so even if the write was withdrawn, to
+            // find out when the backend takes writes again.
+            Recovery::RetryNow
+            | Recovery::Pause
+            | Recovery::PauseThenReconnect
+            | Recovery::GiveUp => self.shared.wake.notify_one(),
+        }
+    }
+
+    /// Queues several writes, and waits for their answers together, which are those of one call.
+    ///
+    /// # Errors
+    ///
+    /// The first one; of confirmed writes `InDoubt` if others of them were made.
+    pub(crate) async fn write_together(
+        &self,
+        writes: Vec<(Arc<str>, Request)>,
+        policy: WritePolicy,
+    ) -> Result<Vec<Answer>> {
+        let keys: Vec<Arc<str>> = writes.iter().map(|(key, _)| Arc::clone(key)).collect();
+        let answers = self.write_all(writes, policy).await?;
+        match answers.iter().find_map(|answer| answer.as_ref().err()) {
+            Some(first) if policy == WritePolicy::Confirmed && keys.len() > 1 => {
+                Err(not_all_confirmed(&keys, &answers, first))
+            }
+            _ => answers.into_iter().collect(),
+        }
+    }
+
+    /// Queues several writes, and waits for their answers together. One answer per write.
+    pub(crate) async fn write_all(
+        &self,
+        writes: Vec<(Arc<str>, Request)>,
+        policy: WritePolicy,
+    ) -> Result<Vec<Result<Answer>>> {
+        let deadline = self.deadline();
+        self.shared.check_open()?;
+        let (keys, accepted): (Vec<_>, Vec<_>) = writes
+            .into_iter()
+            .map(|(key, request)| {
+                let accepted = self.accept(&key, request, policy);
+                (key, accepted)
+            })
+            .unzip();
+        self.forward();
+
+        // All of them before the first wait: whichever is not answered yet is withdrawn if this
+        // future is dropped.
+        let pending: Vec<Result<_>> = keys
+            .iter()
+            .zip(accepted)
+            .map(|(key, accepted)| Ok(Pending::new(&self.shared, key, accepted?, policy)))
+            .collect();
+        let mut answers = Vec::with_capacity(pending.len());
+        for pending in pending {
+            answers.push(match pending {
+                Ok(pending) => pending.wait(deadline).await,
+                Err(error) => Err(error),
+            });
+        }
+        Ok(answers)
+    }
+
+    /// Makes a new write of a dead letter.
+    pub(crate) async fn retry(&self, id: u64) -> Result<Written> {
+        let deadline = self.deadline();
+        let (key, accepted) = {
+            let mut state = self.shared.state();
+            self.shared.check_open()?;
+            state.retry_letter(id, self.shared.clock.at())?
+        };
+        self.forward();
+        let id = accepted.sequence;
+        let answer = Pending::new(&self.shared, &key, accepted, WritePolicy::Through)
+            .wait(deadline)
+            .await;
+        self.shared.state().letter_is_over(id);
+        Ok(answer?.written)
+    }
+
+    fn accept(&self, key: &Arc<str>, request: Request, policy: WritePolicy) -> Result<Accepted> {
+        reentrancy::check_not_updating(&self.shared, key)?;
+        let mut state = self.shared.state();
+        self.shared.check_open()?;
+        state.write(key, request, policy, self.shared.clock.at())
+    }
+
+    /// Wakes the flusher if there is anything to do for it.
+    pub(super) fn forward(&self) {
+        let is_anything_to_do = {
+            let state = self.shared.state();
+            state.outbox.is_anything_ready() || state.is_any_unused()
+        };
+        if is_anything_to_do {
+            self.shared.wake.notify_one();
+        }
+        // The last write of the queue may have been settled here.
+        self.shared.notify_delivered();
+    }
+}
+
+/// The error of one confirmed call whose writes were not all made: the `first` one, and what became
+/// of each key.
+fn not_all_confirmed(keys: &[Arc<str>], answers: &[Result<Answer>], first: &Error) -> Error {
+    let may_be_made = |answer: &Result<Answer>| match answer {
+        Ok(_) => true,
+        Err(error) => error.kind() == ErrorKind::InDoubt,
+    };
+    let kind = if answers.iter().any(may_be_made) {
+        ErrorKind::InDoubt
+    } else {
+        first.kind()
+    };
+    let outcomes = answers
+        .iter()
+        .map(|answer| answer.as_ref().err().map(Error::kind));
+    let keys: Vec<_> = keys.iter().map(ToString::to_string).zip(outcomes).collect();
+    let missing = keys.iter().filter(|(_, error)| error.is_some()).count();
+    let message = format!(
+        "{missing} of {} keys were not confirmed, the first of them {first}",
+        keys.len()
+    );
+    Error::of_keys(kind, message, keys)
+}

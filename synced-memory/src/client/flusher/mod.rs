@@ -1,0 +1,361 @@
+//! Outbox → backend: the I/O thread's own loop, with breaker, heartbeat and backoff.
+//!
+//! - `batches.rs`: what is sent together, and what the answers mean
+
+mod batches;
+#[cfg(test)]
+mod tests;
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::stream::StreamExt;
+use tokio::sync::oneshot;
+
+use crate::backend::Backend;
+use crate::backend::error::{BackendError, Recovery};
+use crate::base::backoff::{Backoff, Jitter};
+use crate::base::clock::Monotonic;
+use crate::base::error::{Error, ErrorKind, Result};
+use crate::client::refresher::{self, Tracked};
+use crate::client::shared::{Connection, Shared};
+pub(crate) use batches::send;
+use batches::{Batches, writes_resumed};
+
+/// The time between two checks of a connection that nobody uses.
+const HEARTBEAT: Duration = Duration::from_secs(1);
+
+/// Runs until the memory stops. `first` gets the outcome of the first try to connect.
+pub(crate) async fn run(
+    shared: &Shared,
+    backend: &dyn Backend,
+    first: oneshot::Sender<Result<()>>,
+) {
+    let _end = EndOnDrop(shared);
+    let mut connector = Connector::new(shared, backend, Some(first));
+    tokio::select! {
+        () = shared.stopped() => {}
+        () = connector.keep_connected() => {}
+    }
+}
+
+/// Ends the connection when the I/O thread ends, also by a panic, so that nobody waits for an
+/// answer that never comes.
+struct EndOnDrop<'a>(&'a Shared);
+
+impl Drop for EndOnDrop<'_> {
+    fn drop(&mut self) {
+        let Self(shared) = self;
+        let has_panicked = std::thread::panicking();
+        let reason = if has_panicked {
+            Error::new(ErrorKind::Closed, "the I/O thread panicked")
+        } else {
+            Error::closed()
+        };
+        shared.state().lost(reason.clone(), shared.clock.mono());
+        shared.set_connection(None);
+        if has_panicked {
+            tracing::error!(target = shared.target, error = %reason, "the memory is closed");
+            shared.close();
+        }
+    }
+}
+
+/// Connects, uses the connection until it cannot be used any more, and connects anew.
+struct Connector<'a> {
+    shared: &'a Shared,
+    backend: &'a dyn Backend,
+    /// Gets the outcome of the first try to connect.
+    first: Option<oneshot::Sender<Result<()>>>,
+    backoff: Backoff,
+    /// The stamps of this process are shifted to the server's clock by the first connection only.
+    was_connected: bool,
+    /// Why the last try to connect failed, as it was logged.
+    last_failure: Option<String>,
+}
+
+impl<'a> Connector<'a> {
+    fn new(
+        shared: &'a Shared,
+        backend: &'a dyn Backend,
+        first: Option<oneshot::Sender<Result<()>>>,
+    ) -> Self {
+        Self {
+            shared,
+            backend,
+            first,
+            backoff: Backoff::new(shared.settings.backoff, Jitter::FULL),
+            was_connected: false,
+            last_failure: None,
+        }
+    }
+
+    async fn keep_connected(&mut self) {
+        loop {
+            match self.connect().await {
+                Ok((connection, tracked)) => {
+                    tracing::info!(target = self.shared.target, "connected, breaker closed");
+                    self.last_failure = None;
+                    self.use_connection(&connection, tracked).await;
+                }
+                Err(error) => {
+                    self.log_failure(&error);
+                    self.disconnected(&error);
+                    self.pause().await;
+                }
+            }
+        }
+    }
+
+    /// Connects, and learns the backend's clock. Also returns the prefixes of the keys whose
+    /// changes the backend notifies of from now on.
+    async fn connect(&mut self) -> Result<(Arc<Connection>, Tracked), BackendError> {
+        let (shared, limit) = (self.shared, self.shared.settings.timeout);
+        let clock = &shared.clock;
+        let silent = || {
+            BackendError::connection_lost(format_args!(
+                "no answer to a connection attempt within {limit:?}"
+            ))
+        };
+        let session = clock.timeout(limit, self.backend.connect()).await;
+        let connection = Arc::new(Connection::new(session.ok_or_else(silent)??));
+
+        let policy = connection.session.eviction_policy();
+        if let Some(Ok(policy)) = clock.timeout(limit, policy).await {
+            shared.eviction_policy.store(policy.map(Arc::new));
+        }
+
+        let (now, asked, answered) = ask_time(shared, &connection).await?;
+        let is_first = !std::mem::replace(&mut self.was_connected, true);
+        {
+            // In one step: a stamp that is issued in between would be shifted twice.
+            let mut state = shared.state();
+            let shift = clock.adjust(now, asked, answered);
+            state.connected(is_first.then_some(shift));
+        }
+
+        // Before anybody reads over this connection.
+        let tracked = clock
+            .timeout(limit, refresher::track(shared, &connection))
+            .await
+            .ok_or_else(silent)??;
+        Ok((connection, tracked))
+    }
+
+    /// Uses a connection until it cannot be used any more, and waits until it is time for the next
+    /// one.
+    async fn use_connection(&mut self, connection: &Arc<Connection>, tracked: Tracked) {
+        let error = self.serve(connection, tracked).await;
+        connection.end(error.clone());
+        tracing::warn!(
+            target = self.shared.target,
+            error = %error,
+            "connection lost, breaker opened"
+        );
+        self.disconnected(&error);
+
+        // A server that takes no writes is asked less and less often, however often it can be
+        // reached. Its pause is over already: reads went on meanwhile.
+        if error.recovery() != Recovery::PauseThenReconnect {
+            self.backoff.reset();
+            self.pause().await;
+        }
+    }
+
+    /// Uses a connection until it cannot be used any more. Returns why.
+    async fn serve(&mut self, connection: &Arc<Connection>, tracked: Tracked) -> BackendError {
+        let shared = self.shared;
+        tokio::select! {
+            error = connection.ended() => error,
+            error = session_ended(connection) => error,
+            error = heartbeat(shared, connection) => error,
+            error = self.flush(connection) => error,
+            error = refresher::run(shared, connection, tracked) => error,
+        }
+    }
+
+    /// Logs why a try to connect failed: as a warning once for each cause, so that an outage does
+    /// not fill the log.
+    fn log_failure(&mut self, error: &BackendError) {
+        let failure = error.to_string();
+        if self.last_failure.as_ref() == Some(&failure) {
+            tracing::debug!(target = self.shared.target, error = %error, "could not connect");
+        } else {
+            tracing::warn!(
+                target = self.shared.target,
+                error = %error,
+                "could not connect, breaker open"
+            );
+            self.last_failure = Some(failure);
+        }
+    }
+
+    /// Makes everybody see that there is no connection.
+    fn disconnected(&mut self, error: &BackendError) {
+        let shared = self.shared;
+        let failure = Error::new(error.error_kind(), format!("{}: {error}", shared.target));
+        // The state first: a call that finds no connection reads there when it was lost.
+        shared.state().lost(failure.clone(), shared.clock.mono());
+        shared.set_connection(None);
+        self.report_first(Err(failure));
+    }
+
+    /// Lets callers use the connection.
+    fn publish(&mut self, connection: &Arc<Connection>) {
+        if !self.shared.is_connected() {
+            self.shared.set_connection(Some(Arc::clone(connection)));
+            self.report_first(Ok(()));
+        }
+    }
+
+    fn report_first(&mut self, outcome: Result<()>) {
+        if let Some(first) = self.first.take() {
+            let _ = first.send(outcome);
+        }
+    }
+
+    async fn pause(&mut self) {
+        let wait = self.backoff.next_wait();
+        self.shared.clock.sleep(wait).await;
+    }
+
+    /// Sends what is queued, whenever there is something. Returns why the connection cannot be used
+    /// any more.
+    async fn flush(&mut self, connection: &Arc<Connection>) -> BackendError {
+        loop {
+            let flow = match self.drain(connection).await {
+                Ok(()) => self.after_drain(connection).await,
+                Err(error) => self.recover(error).await,
+            };
+            if let ControlFlow::Break(error) = flow {
+                return error;
+            }
+        }
+    }
+
+    /// Waits as the failure demands. Breaks with it if the connection is to be replaced.
+    async fn recover(&mut self, error: BackendError) -> ControlFlow<BackendError> {
+        match error.recovery() {
+            Recovery::Pause => {
+                self.pause().await;
+                ControlFlow::Continue(())
+            }
+            Recovery::PauseThenReconnect => {
+                self.pause().await;
+                ControlFlow::Break(error)
+            }
+            // An attempt that was rejected, or is to be sent again, has an answer of its own. A
+            // failure of the whole batch means that nothing is known of its attempts.
+            Recovery::Reconnect | Recovery::RetryNow | Recovery::GiveUp => {
+                ControlFlow::Break(error)
+            }
+        }
+    }
+
+    /// Waits until there may be more to send.
+    async fn after_drain(&mut self, connection: &Connection) -> ControlFlow<BackendError> {
+        let shared = self.shared;
+        let refusal = shared.state().refusal.take();
+        match refusal {
+            None => self.backoff.reset(),
+            // What the backend refused was withdrawn: there is nothing left to try again with.
+            Some(error) => self.recover(error).await?,
+        }
+        writes_resumed(shared, &mut shared.state());
+
+        if shared.state().is_any_unused() {
+            return match forget_unused(shared, connection).await {
+                Ok(()) => ControlFlow::Continue(()),
+                Err(error) => ControlFlow::Break(error),
+            };
+        }
+        let mono = shared.clock.mono();
+        let held_until = shared.state().held_until(mono);
+        let woken = shared.wake.notified();
+        match held_until {
+            Some(until) => {
+                let limit = until.saturating_sub(mono);
+                shared.clock.timeout(limit, woken).await;
+            }
+            None => woken.await,
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// Sends what is queued until nothing is, several batches at a time.
+    ///
+    /// What is in doubt goes first: callers see the connection, and make requests of their own,
+    /// only when the first batches are on their way.
+    async fn drain(&mut self, connection: &Arc<Connection>) -> Result<(), BackendError> {
+        let shared = self.shared;
+        let mut batches = Batches::new(shared, connection);
+        loop {
+            batches.send_next().await?;
+            self.publish(connection);
+
+            let has_room = batches.has_room();
+            tokio::select! {
+                answered = batches.under_way.next() => match answered {
+                    Some(answered) => batches.handle_result(answered)?,
+                    None => return batches.refusal.map_or(Ok(()), Err),
+                },
+                () = shared.wake.notified(), if has_room => {}
+            }
+        }
+    }
+}
+
+/// Ready when the session knows that its connection is gone.
+async fn session_ended(connection: &Connection) -> BackendError {
+    match connection.session.ended().await {
+        Ok(()) => BackendError::connection_lost("the connection was closed"),
+        Err(error) => error,
+    }
+}
+
+/// Asks for the backend's clock, which also shows that the connection is alive. Returns what the
+/// clock showed, in ns since 1970, and when it was asked and when it answered.
+async fn ask_time(
+    shared: &Shared,
+    connection: &Connection,
+) -> Result<(u64, Monotonic, Monotonic), BackendError> {
+    let limit = shared.heartbeat_timeout();
+    let asked = shared.clock.mono();
+    let answer = shared.clock.timeout(limit, connection.session.now()).await;
+    let now = answer.unwrap_or_else(|| {
+        Err(BackendError::connection_lost(format_args!(
+            "no answer to a heartbeat within {limit:?}"
+        )))
+    })?;
+    Ok((now, asked, shared.clock.mono()))
+}
+
+/// Checks the connection from time to time. Returns why it cannot be used any more.
+async fn heartbeat(shared: &Shared, connection: &Connection) -> BackendError {
+    loop {
+        shared.clock.sleep(HEARTBEAT).await;
+        match ask_time(shared, connection).await {
+            Ok((now, asked, answered)) => _ = shared.clock.adjust(now, asked, answered),
+            Err(error) if error.is_connection_lost() => return error,
+            // A server that refuses to answer is alive.
+            Err(_) => {}
+        }
+    }
+}
+
+/// Drops this writer's records at keys that nobody here uses any more. Those that stay behind age
+/// out.
+async fn forget_unused(shared: &Shared, connection: &Connection) -> Result<(), BackendError> {
+    let forget = |_| {
+        let mut state = shared.state();
+        connection
+            .session
+            .forget(state.writer(), &state.take_unused())
+    };
+    let request = shared.issue_made(connection, forget);
+    match shared.clock.timeout(shared.settings.timeout, request).await {
+        Some(Err(error)) if error.is_connection_lost() => Err(error),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,340 @@
+use std::cell::Cell;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use tokio::task::yield_now;
+
+use super::batches::BATCH;
+use super::*;
+use crate::backend::commit::{Attempt, Outcome, Writer};
+use crate::backend::error::BackendErrorKind;
+use crate::backend::process::ProcessBackend;
+use crate::backend::{Invalidation, Page, Reply, Session};
+use crate::base::backoff::doubled;
+use crate::base::clock::Clock;
+use crate::base::lock::lock;
+use crate::base::policy::WritePolicy;
+use crate::base::settings::Settings;
+use crate::client::state::{Link, Request};
+use crate::value::envelope::Unsealed;
+
+/// The least time that can pass.
+const INSTANT: Duration = Duration::from_nanos(1);
+
+/// The backend of `memory:`, and what goes wrong with it.
+#[derive(Debug)]
+struct FaultyBackend {
+    inner: ProcessBackend,
+    faults: Arc<Faults>,
+}
+
+#[derive(Debug, Default)]
+struct Faults {
+    connects: AtomicUsize,
+    commits: AtomicUsize,
+    /// Heartbeats are not answered.
+    is_silent: AtomicBool,
+    connecting: Mutex<Option<BackendErrorKind>>,
+    /// Of each attempt.
+    committing: Mutex<Option<BackendErrorKind>>,
+}
+
+#[derive(Debug)]
+struct FaultySession {
+    inner: Box<dyn Session>,
+    faults: Arc<Faults>,
+}
+
+impl FaultyBackend {
+    fn new() -> Self {
+        Self {
+            inner: ProcessBackend::open("", Duration::from_secs(1)),
+            faults: Arc::default(),
+        }
+    }
+
+    /// What a memory shares whose time passes when the test says so.
+    fn shared(&self) -> Shared {
+        let settings = Settings::default();
+        Shared::with_clock(settings, self.target(), None, Clock::mock()).unwrap()
+    }
+}
+
+impl Backend for FaultyBackend {
+    fn connect(&self) -> Reply<Box<dyn Session>> {
+        self.faults.connects.fetch_add(1, Ordering::Relaxed);
+        let (fault, faults) = (*lock(&self.faults.connecting), Arc::clone(&self.faults));
+        let session = self.inner.connect();
+        Box::pin(async move {
+            match fault {
+                Some(kind) => Err(BackendError::new(kind, "on purpose")),
+                None => Ok(Box::new(FaultySession {
+                    inner: session.await?,
+                    faults,
+                }) as Box<dyn Session>),
+            }
+        })
+    }
+
+    fn target(&self) -> &str {
+        self.inner.target()
+    }
+}
+
+impl Session for FaultySession {
+    fn read(&self, keys: &[Arc<str>]) -> Reply<Vec<Result<Option<Bytes>, BackendError>>> {
+        self.inner.read(keys)
+    }
+
+    fn commit(&self, batch: &[Attempt], now: u64) -> Reply<Vec<Result<Outcome, BackendError>>> {
+        self.faults.commits.fetch_add(1, Ordering::Relaxed);
+        match *lock(&self.faults.committing) {
+            Some(kind) => {
+                let error = BackendError::new(kind, "on purpose");
+                let answers = vec![Err(error); batch.len()];
+                Box::pin(std::future::ready(Ok(answers)))
+            }
+            None => self.inner.commit(batch, now),
+        }
+    }
+
+    fn names(&self, prefix: &str, cursor: Option<String>) -> Reply<Page> {
+        self.inner.names(prefix, cursor)
+    }
+
+    fn forget(&self, writer: Writer, keys: &[Arc<str>]) -> Reply<()> {
+        self.inner.forget(writer, keys)
+    }
+
+    fn now(&self) -> Reply<u64> {
+        if self.faults.is_silent.load(Ordering::Relaxed) {
+            Box::pin(std::future::pending())
+        } else {
+            self.inner.now()
+        }
+    }
+
+    fn eviction_policy(&self) -> Reply<Option<String>> {
+        self.inner.eviction_policy()
+    }
+
+    fn track(&self, prefixes: &[String]) -> Reply<()> {
+        self.inner.track(prefixes)
+    }
+
+    fn invalidations(&self) -> Reply<Invalidation> {
+        self.inner.invalidations()
+    }
+
+    fn ended(&self) -> Reply<()> {
+        self.inner.ended()
+    }
+}
+
+/// Runs the I/O thread's loop beside `test`, until that is done.
+fn beside(connector: &mut Connector<'_>, test: impl Future<Output = ()>) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        tokio::select! {
+            () = connector.keep_connected() => {}
+            () = test => {}
+        }
+    });
+}
+
+/// Lets the loop do all that it can do without that time passes.
+async fn settle() {
+    for _ in 0..100 {
+        yield_now().await;
+    }
+}
+
+fn queue(shared: &Shared, key: &str, ttl: Option<Duration>) {
+    let value = Unsealed::encode(&1).unwrap();
+    let (policy, at) = (WritePolicy::Behind, shared.clock.at());
+    let accepted = shared
+        .state()
+        .write(&key.into(), Request::Put { value, ttl }, policy, at);
+    accepted.unwrap();
+    shared.wake.notify_one();
+}
+
+fn seeded(shared: &Shared) -> Backoff {
+    let random = fastrand::Rng::with_seed(1);
+    Backoff::with_random(shared.settings.backoff, Jitter::FULL, random)
+}
+
+#[test]
+fn whatever_else_runs_on_the_io_thread_has_its_turn_after_each_batch() {
+    let backend = ProcessBackend::open("", Duration::from_secs(1));
+    let shared = Shared::new(Settings::default(), backend.target(), None).unwrap();
+    let mut connector = Connector::new(&shared, &backend, None);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let connection = Arc::new(Connection::new(backend.connect().await.unwrap()));
+        for n in 0..4 * BATCH {
+            queue(&shared, &n.to_string(), None);
+        }
+        let turns = Cell::new(0);
+        let others = async {
+            loop {
+                turns.set(turns.get() + 1);
+                yield_now().await;
+            }
+        };
+        tokio::select! {
+            drained = connector.drain(&connection) => drained.unwrap(),
+            () = others => {}
+        }
+        assert_eq!(shared.state().outbox.entries().count(), 0);
+        assert!(turns.get() >= 4, "{} turns", turns.get());
+    });
+}
+
+#[test]
+fn a_backend_that_is_away_is_tried_less_and_less_often() {
+    for kind in [
+        BackendErrorKind::ConnectionLost,
+        BackendErrorKind::Unavailable,
+        BackendErrorKind::NotPrimary,
+        BackendErrorKind::Retry,
+        BackendErrorKind::Rejected,
+    ] {
+        let backend = FaultyBackend::new();
+        *lock(&backend.faults.connecting) = Some(kind);
+        let shared = backend.shared();
+        let (first, longest) = shared.settings.backoff;
+        let (outcome, outcome_of_first) = oneshot::channel();
+        let mut connector = Connector::new(&shared, &backend, Some(outcome));
+        connector.backoff = seeded(&shared);
+        let mut waits = Vec::new();
+        beside(&mut connector, async {
+            for tries in 1..30 {
+                settle().await;
+                let connects = backend.faults.connects.load(Ordering::Relaxed);
+                assert_eq!(connects, tries, "{kind:?}: one try after each wait");
+                let wait = shared.clock.until_next_wake().expect("it waits");
+                waits.push(wait);
+                shared.clock.advance(wait);
+            }
+        });
+        let lengths = (0..).map(|times| doubled(first, times, longest));
+        for (wait, length) in waits.iter().zip(lengths) {
+            assert!(*wait <= length, "{kind:?}: {waits:?}");
+        }
+        let longest_drawn = waits.iter().max().unwrap();
+        assert!(*longest_drawn > longest / 2, "{kind:?}: {waits:?}");
+        let outcome = outcome_of_first.blocking_recv().unwrap();
+        assert_eq!(outcome.unwrap_err().kind(), kind.error_kind());
+    }
+}
+
+#[test]
+fn a_silent_connection_is_given_up_when_a_heartbeat_is_not_answered_in_time() {
+    let backend = FaultyBackend::new();
+    let shared = backend.shared();
+    let (clock, timeout) = (&shared.clock, shared.settings.timeout);
+    let mut connector = Connector::new(&shared, &backend, None);
+    beside(&mut connector, async {
+        settle().await;
+        assert!(shared.is_connected());
+
+        // As long as it answers, it stays.
+        for _ in 0..5 {
+            clock.advance(HEARTBEAT);
+            settle().await;
+        }
+        assert_eq!(backend.faults.connects.load(Ordering::Relaxed), 1);
+
+        backend.faults.is_silent.store(true, Ordering::Relaxed);
+        clock.advance(HEARTBEAT);
+        settle().await;
+        clock.advance(timeout.saturating_sub(INSTANT));
+        settle().await;
+        assert!(shared.is_connected());
+        clock.advance(INSTANT);
+        settle().await;
+        assert!(!shared.is_connected());
+        let error = shared.state().last_error.clone().unwrap().to_string();
+        assert!(error.contains("no answer to a heartbeat"), "{error}");
+    });
+}
+
+#[test]
+fn a_backend_that_takes_no_writes_gets_them_again_after_a_pause() {
+    for (kind, reconnects) in [
+        (BackendErrorKind::Unavailable, false),
+        (BackendErrorKind::NotPrimary, true),
+    ] {
+        let backend = FaultyBackend::new();
+        *lock(&backend.faults.committing) = Some(kind);
+        let shared = backend.shared();
+        let mut connector = Connector::new(&shared, &backend, None);
+        connector.backoff = seeded(&shared);
+        let (commits, connects) = (&backend.faults.commits, &backend.faults.connects);
+        beside(&mut connector, async {
+            settle().await;
+            queue(&shared, "k", None);
+            settle().await;
+            assert_eq!(commits.load(Ordering::Relaxed), 1, "{kind:?}");
+            assert_eq!(shared.state().link, Link::Busy, "{kind:?}");
+            assert!(shared.is_connected(), "{kind:?}: it still reads");
+
+            *lock(&backend.faults.committing) = None;
+            settle().await;
+            assert_eq!(commits.load(Ordering::Relaxed), 1, "{kind:?}: no pause");
+            shared.clock.advance(shared.settings.backoff.0);
+            settle().await;
+            assert_eq!(commits.load(Ordering::Relaxed), 2, "{kind:?}");
+            assert_eq!(shared.state().outbox.entries().count(), 0, "{kind:?}");
+            assert_eq!(shared.state().link, Link::Up, "{kind:?}");
+        });
+        let expected = if reconnects { 2 } else { 1 };
+        assert_eq!(connects.load(Ordering::Relaxed), expected, "{kind:?}");
+    }
+}
+
+#[test]
+fn a_queued_write_is_dropped_when_its_time_to_live_is_over() {
+    let (backend, key) = (FaultyBackend::new(), Arc::from("k"));
+    let (shared, ttl) = (backend.shared(), Duration::from_secs(5));
+    let is_visible = || {
+        let mono = shared.clock.mono();
+        shared.state().view(&key, mono).stored.is_some()
+    };
+    queue(&shared, &key, Some(ttl));
+    shared.clock.advance(ttl.saturating_sub(INSTANT));
+    assert!(is_visible());
+    shared.clock.advance(INSTANT);
+    assert!(!is_visible());
+
+    let mut connector = Connector::new(&shared, &backend, None);
+    beside(&mut connector, settle());
+    assert_eq!(backend.faults.commits.load(Ordering::Relaxed), 0);
+    assert_eq!(shared.state().expired, 1);
+}
+
+#[test]
+fn a_queued_write_that_is_older_than_the_tombstones_becomes_a_dead_letter() {
+    let backend = FaultyBackend::new();
+    let shared = backend.shared();
+    let tombstone_ttl = shared.settings.tombstone_ttl;
+    queue(&shared, "old", None);
+    shared.clock.advance(INSTANT);
+    queue(&shared, "young", None);
+    shared.clock.advance(tombstone_ttl.saturating_sub(INSTANT));
+
+    let mut connector = Connector::new(&shared, &backend, None);
+    beside(&mut connector, settle());
+    assert_eq!(backend.faults.commits.load(Ordering::Relaxed), 1);
+    let state = shared.state();
+    assert_eq!(state.outbox.entries().count(), 0);
+    let letters: Vec<_> = state.letters.iter().map(|letter| &*letter.key).collect();
+    assert_eq!(letters, ["old"]);
+}
