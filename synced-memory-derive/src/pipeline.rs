@@ -1,4 +1,4 @@
-//! The stages in order, over `proc_macro2` tokens, so that tests can run them without a compiler.
+//! The stages in their order, on `proc_macro2` tokens, so that tests can run them without rustc.
 
 use proc_macro2::TokenStream;
 use syn::DeriveInput;

@@ -1,4 +1,4 @@
-//! Every rule that a model can break. No tokens are made here: each mistake is put at the user's
+//! Every rule that a model can break. No tokens are made here: each mistake underlines the user's
 //! own.
 
 use std::time::Duration;
@@ -9,14 +9,14 @@ use syn::ext::IdentExt;
 use syn::visit::Visit;
 use syn::{Lifetime, Type, TypeReference};
 
-use crate::attr::{Arg, Flag};
+use crate::attr::Flag;
 use crate::diag::Diag;
-use crate::kind;
 use crate::model::{Field, Model};
-use crate::symbol;
+use crate::serde_attr;
+use crate::type_syntax;
 
+mod kind;
 mod names;
-mod shape;
 
 pub(crate) fn model(model: &Model, diag: &Diag) {
     structure(model, diag);
@@ -24,9 +24,9 @@ pub(crate) fn model(model: &Model, diag: &Diag) {
         if field.is_skipped() {
             skipped(field, diag);
         } else {
-            shape::check(field, diag);
+            kind::exclusive_and_fitting(field, diag);
             field_type(field, diag);
-            one_write_policy(&field.attrs.behind, &field.attrs.confirmed, diag);
+            single_write_policy(&field.attrs.behind, &field.attrs.confirmed, diag);
             serde_field(field, diag);
             names::wire_names(field, diag);
             ttl(field, diag);
@@ -41,7 +41,7 @@ fn structure(model: &Model, diag: &Diag) {
     for parameter in model.generics.lifetimes() {
         diag.error(
             &parameter.lifetime,
-            "what is shared outlives every borrow: own the data, as in `String` for `&str`, and \
+            "a shared value cannot borrow: write owned types, such as `String` for `&str`, and \
              remove the lifetime",
         );
     }
@@ -51,43 +51,43 @@ fn structure(model: &Model, diag: &Diag) {
     if let Some(given) = &model.attrs.scope {
         names::scope(&given.value, diag);
     }
-    one_write_policy(&model.attrs.behind, &model.attrs.confirmed, diag);
+    single_write_policy(&model.attrs.behind, &model.attrs.confirmed, diag);
     serde_struct(model, diag);
-    let handle = model.handle.unraw().to_string();
-    let given = model.attrs.handle.is_some();
+    handle_name(model, diag);
+}
+
+fn handle_name(model: &Model, diag: &Diag) {
     if model.handle == model.schema {
         diag.error(
             &model.handle,
-            "the handle is a struct of its own: give it another name than the struct's",
+            "the handle cannot have the name of the struct: choose another",
         );
-    } else if handle == "SyncedMemory" {
+    } else if model.handle.unraw() == "SyncedMemory" {
+        let fix = match &model.attrs.handle {
+            Some(_) => "choose another name",
+            None => "name it, as in `#[synced(handle = MyHandle)]`",
+        };
         diag.error(
             &model.handle,
-            format!(
-                "the handle would hide the trait `SyncedMemory`: {}",
-                if given {
-                    "give it another name"
-                } else {
-                    "name it, as in `#[synced(handle = MyHandle)]`"
-                }
-            ),
+            format!("the handle would hide the trait `SyncedMemory`: {fix}"),
         );
     }
 }
 
-/// A write returns once it is queued, or with what has come of it.
-fn one_write_policy(behind: &Flag, confirmed: &Flag, diag: &Diag) {
+/// A write returns either once it is queued, or once its outcome is known.
+fn single_write_policy(behind: &Flag, confirmed: &Flag, diag: &Diag) {
     if let (Some(_), Some(confirmed)) = (behind, confirmed) {
         diag.error(
             &confirmed.word,
-            "a write returns once it is queued (`behind`), or once the backend has answered (`confirmed`): remove one",
+            "a write returns once it is queued (`behind`), or once the backend has answered \
+             (`confirmed`): remove one",
         );
     }
 }
 
-/// A skipped field is not shared, so all other words are without effect.
+/// A skipped field is not shared, so no other attribute has an effect.
 fn skipped(field: &Field, diag: &Diag) {
-    for word in words(field) {
+    for word in field.attrs.words.iter().filter(|word| *word != "skip") {
         diag.error(
             word,
             format!("a skipped field is not shared: remove `{word}` or `skip`"),
@@ -95,46 +95,25 @@ fn skipped(field: &Field, diag: &Diag) {
     }
 }
 
-/// The words of the field, but for `skip`.
-fn words(field: &Field) -> impl Iterator<Item = &syn::Ident> {
-    fn word<T>(arg: Option<&Arg<T>>) -> Option<&syn::Ident> {
-        arg.map(|arg| &arg.word)
-    }
-    let attrs = &field.attrs;
-    let single = [
-        word(attrs.rename.as_ref()),
-        word(attrs.default.as_ref()),
-        word(attrs.ttl.as_ref()),
-        word(attrs.into.as_ref()),
-        word(attrs.accessor.as_ref()),
-        word(attrs.value.as_ref()),
-        word(attrs.collection.as_ref()),
-        word(attrs.nested.as_ref()),
-        word(attrs.near.as_ref()),
-        word(attrs.behind.as_ref()),
-        word(attrs.confirmed.as_ref()),
-    ];
-    let aliases = attrs.aliases.iter().map(|alias| &alias.word);
-    single.into_iter().flatten().chain(aliases)
-}
-
-/// Inside a key the struct is what serde makes of it: an object whose members are the fields.
+/// Inside a key the struct must be an object whose members are the fields.
 fn serde_struct(model: &Model, diag: &Diag) {
     for word in &model.serde.refused {
         let name = word.to_string();
         diag.error(
             word,
             match name.as_str() {
-                symbol::RENAME_ALL => {
-                    "a field is written and read under one name: write `rename_all = \"…\"`".to_owned()
-                }
-                symbol::TAG => "`tag` adds a member that is no field: remove it, and write it as a field".to_owned(),
-                symbol::TRANSPARENT => "a transparent struct has no members to set one by one: remove `transparent`, \
-                     or share the type inside"
+                serde_attr::RENAME_ALL => "a field is written and read under one name: write \
+                     `rename_all = \"…\"`"
+                    .to_owned(),
+                serde_attr::TAG => "`tag` adds a member that is not a field: remove it, and \
+                     declare the member as a field"
+                    .to_owned(),
+                serde_attr::TRANSPARENT => "a transparent struct has no members to set one by \
+                     one: remove `transparent`, or share the type inside"
                     .to_owned(),
                 _ => format!(
-                    "`{name}` gives the struct another form than its fields: remove it, or derive `SyncedMemory` for \
-                     a struct that has that form"
+                    "`{name}` gives the struct another form than its fields have: remove it, or \
+                     derive `SyncedMemory` for a struct that has that form"
                 ),
             },
         );
@@ -147,48 +126,50 @@ fn serde_field(field: &Field, diag: &Diag) {
         diag.error(
             word,
             match name.as_str() {
-                symbol::RENAME => "a field is written and read under one name: write `rename = \"…\"`, with the other \
-                     name as an `alias`"
+                serde_attr::RENAME => "a field is written and read under one name: write \
+                     `rename = \"…\"`, and the other name as an `alias`"
                     .to_owned(),
-                symbol::FLATTEN => "a field is one member, and `flatten` makes it many: remove `flatten`, or write \
-                     `#[synced(skip)]` beside it"
+                serde_attr::FLATTEN => "a field is one member, and `flatten` makes it many: \
+                     remove `flatten`, or add `#[synced(skip)]`"
                     .to_owned(),
                 _ => format!(
-                    "`{name}` gives the field another form than its type: give it a type with that form, or write \
-                     `#[synced(skip)]` beside it"
+                    "`{name}` gives the field another form than its type has: write a type with \
+                     that form, or add `#[synced(skip)]`"
                 ),
             },
         );
     }
-    // One mistake a field: they all need the same.
+    // One mistake for each field: they all have the same fix.
     if let Some(word) = field.serde.skips.first() {
         diag.error(
             word,
-            format!("what serde leaves out cannot be shared: write `#[synced(skip)]` beside it, or remove `{word}`"),
+            format!(
+                "a field that serde skips cannot be shared: add `#[synced(skip)]`, or remove `{word}`"
+            ),
         );
     }
 }
 
 fn field_type(field: &Field, diag: &Diag) {
-    if let Some(inner) = kind::inside_synced(&field.ty) {
+    if let Some(inner) = type_syntax::inside_synced(&field.ty) {
         let inner = spelling(inner);
         diag.error(
             &field.ty,
             format!(
-                "the struct holds plain values, and the handle makes the `Synced`: write `{inner}`"
+                "the struct declares plain values, and its handle has the `Synced`: write `{inner}`"
             ),
         );
     }
-    // One mistake a field, at the first borrow.
-    if let Some(span) = Borrow::find(field) {
+    // One mistake for each field, at the first borrow.
+    if let Some(span) = FirstBorrow::find(field) {
         diag.push(syn::Error::new(
             span,
-            "what is shared outlives every borrow: own the data, as in `String` for `&str`",
+            "a shared value cannot borrow: write an owned type, such as `String` for `&str`",
         ));
     }
 }
 
-/// The type as a user would write it: without the blanks between tokens.
+/// The type as a user would write it: without spaces between the tokens.
 fn spelling(ty: &Type) -> String {
     let mut text = ty.to_token_stream().to_string();
     for (spaced, written) in [
@@ -203,10 +184,11 @@ fn spelling(ty: &Type) -> String {
     text
 }
 
+/// Where a type borrows first.
 #[derive(Default)]
-struct Borrow(Option<Span>);
+struct FirstBorrow(Option<Span>);
 
-impl Borrow {
+impl FirstBorrow {
     fn find(field: &Field) -> Option<Span> {
         let mut this = Self::default();
         this.visit_type(&field.ty);
@@ -214,13 +196,13 @@ impl Borrow {
     }
 }
 
-impl<'ast> Visit<'ast> for Borrow {
+impl<'ast> Visit<'ast> for FirstBorrow {
     fn visit_type_reference(&mut self, reference: &'ast TypeReference) {
         self.0.get_or_insert(reference.and_token.span);
     }
 
     fn visit_lifetime(&mut self, lifetime: &'ast Lifetime) {
-        // A `Cow<'static, str>` is read back as an owned one.
+        // A `Cow<'static, str>` is owned when it is read back.
         if lifetime.ident != "static" {
             self.0.get_or_insert(lifetime.span());
         }
@@ -228,7 +210,7 @@ impl<'ast> Visit<'ast> for Borrow {
 }
 
 fn ttl(field: &Field, diag: &Diag) {
-    // Redis counts in milliseconds, and what passes its clock's end is refused there.
+    // Redis counts in milliseconds, and refuses what its clock cannot represent.
     const LONGEST: Duration = Duration::from_secs(1_000 * 365 * 24 * 60 * 60);
     let (Some(arg), Some(ttl)) = (&field.attrs.ttl, field.ttl) else {
         return;
@@ -236,12 +218,12 @@ fn ttl(field: &Field, diag: &Diag) {
     if ttl < Duration::from_millis(1) {
         diag.error(
             &arg.value,
-            "a value lives for at least a millisecond: `1ms`",
+            "a `ttl` is at least one millisecond: write `1ms` or more",
         );
     } else if ttl > LONGEST {
         diag.error(
             &arg.value,
-            "more than a thousand years: remove `ttl`, and the value stays",
+            "a `ttl` is at most a thousand years: remove it to keep the value for good",
         );
     }
 }

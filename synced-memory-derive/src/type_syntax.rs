@@ -1,24 +1,23 @@
-//! What a field type is, read from its syntax. A macro sees no types: an alias of a `Vec` is
-//! [`Kind::Plain`] until the user says `collection`.
+//! What the syntax of a field's type says about it. A macro sees no types: an alias of a `Vec` is
+//! [`TypeSyntax::Plain`] until the user adds `collection`.
 
 use proc_macro2::{TokenStream, TokenTree};
 use quote::ToTokens;
 use syn::{GenericArgument, Ident, PathArguments, Type, TypePath};
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Kind {
+pub(crate) enum TypeSyntax {
     /// Any type; one value.
     Plain,
-    /// An `Option`; one value, `None` when unset.
+    /// An `Option`; one value, `None` while it is unset.
     Option,
-    /// A float: JSON numbers that can be added to.
     Float,
     Integer,
-    /// A list, map, set or JSON tree; empty when unset.
+    /// A list, map, set or JSON tree; empty while it is unset.
     Collection,
 }
 
-impl Kind {
+impl TypeSyntax {
     pub(crate) fn is_number(self) -> bool {
         matches!(self, Self::Float | Self::Integer)
     }
@@ -45,8 +44,8 @@ impl Kind {
             ) if in_modules(&["std", "core", "primitive"]) => Self::Integer,
             ("f32" | "f64", 0) if in_modules(&["std", "core", "primitive"]) => Self::Float,
             ("Option", 1) if in_modules(&["std", "core", "option"]) => Self::Option,
-            // The `Value` of another crate, as `toml::Value`, is none of ours; a bare one is
-            // serde_json's until the user says `value`.
+            // The `Value` of another crate, such as `toml::Value`, is a plain type; a bare one is
+            // taken for serde_json's until the user adds `value`.
             ("Value", 0) if modules.is_empty() || is_of_serde_json(&modules) => Self::Collection,
             (name, arguments) if is_collection(name, arguments, in_modules) => Self::Collection,
             _ => Self::Plain,
@@ -56,7 +55,7 @@ impl Kind {
 
 fn is_collection(name: &str, arguments: usize, in_modules: impl Fn(&[&str]) -> bool) -> bool {
     match (name, arguments) {
-        // What hashes may name its hasher.
+        // A hash map or set may name its hasher.
         ("Vec" | "VecDeque" | "BTreeSet", 1)
         | ("BTreeMap", 2)
         | ("HashSet", 1 | 2)
@@ -65,7 +64,7 @@ fn is_collection(name: &str, arguments: usize, in_modules: impl Fn(&[&str]) -> b
     }
 }
 
-/// The modules are those before the name, the nearest first.
+/// `modules` are those before the name, the innermost first.
 fn is_of_serde_json(modules: &[String]) -> bool {
     match modules {
         [serde_json, ..] if serde_json == "serde_json" => true,
@@ -88,13 +87,13 @@ const STD_COLLECTIONS: &[&str] = &[
 
 /// The `T` of a field that was declared as `Synced<T>`.
 pub(crate) fn inside_synced(ty: &Type) -> Option<&Type> {
-    inside(ty)
+    first_type_argument(ty)
         .filter(|(name, _)| *name == "Synced")
         .map(|(_, inner)| inner)
 }
 
-/// The name and the first argument of a `Name<T>`.
-fn inside(ty: &Type) -> Option<(&Ident, &Type)> {
+/// The name and the first type argument of a `Name<T>`.
+fn first_type_argument(ty: &Type) -> Option<(&Ident, &Type)> {
     let last = path_of(ty)?.path.segments.last()?;
     let PathArguments::AngleBracketed(arguments) = &last.arguments else {
         return None;
@@ -106,32 +105,34 @@ fn inside(ty: &Type) -> Option<(&Ident, &Type)> {
     types.next().map(|inner| (&last.ident, inner))
 }
 
-/// What has no fields to look into, or only behind something else.
+/// Why a type has no fields that a handle could reach.
 pub(crate) enum Opaque<'a> {
     Option(&'a Type),
-    /// A `Box` or one of its kind.
+    /// A `Box` or another pointer: its name, and the type behind it.
     Pointer(&'a Ident, &'a Type),
     Collection,
     Tuple,
     Array,
-    /// What one value is for sure: a number, a text, a function.
+    /// Certainly one value: a number, a string, a function.
     Primitive,
-    /// What cannot be shared at all, and is refused as that.
+    /// It cannot be shared at all, and is refused for that reason.
     Refused,
 }
 
-/// Why a type is no struct with fields, where its syntax says so.
+/// Why a type is not a struct with fields, if its syntax says so.
 pub(crate) fn opaque(ty: &Type) -> Option<Opaque<'_>> {
     if inside_synced(ty).is_some() {
         return Some(Opaque::Refused);
     }
-    match (Kind::of(ty), inside(ty)) {
-        (Kind::Option, Some((_, inner))) => return Some(Opaque::Option(inner)),
-        (Kind::Plain, Some((name, inner))) if POINTERS.iter().any(|pointer| name == pointer) => {
+    match (TypeSyntax::of(ty), first_type_argument(ty)) {
+        (TypeSyntax::Option, Some((_, inner))) => return Some(Opaque::Option(inner)),
+        (TypeSyntax::Plain, Some((name, inner)))
+            if POINTERS.iter().any(|pointer| name == pointer) =>
+        {
             return Some(Opaque::Pointer(name, inner));
         }
-        (Kind::Float | Kind::Integer, _) => return Some(Opaque::Primitive),
-        (Kind::Collection, _) => return Some(Opaque::Collection),
+        (TypeSyntax::Float | TypeSyntax::Integer, _) => return Some(Opaque::Primitive),
+        (TypeSyntax::Collection, _) => return Some(Opaque::Collection),
         _ => {}
     }
     match ty {
@@ -158,14 +159,14 @@ const POINTERS: &[&str] = &[
 
 const PRIMITIVES: &[&str] = &["bool", "char", "str", "String"];
 
-/// Whether the type is a `Value` without a path, which may be that of JSON or the user's own.
+/// Whether the type is a `Value` without a path, which may be `serde_json`'s or the user's own.
 pub(crate) fn is_bare_value(ty: &Type) -> bool {
     path_of(ty).is_some_and(|path| path.path.is_ident("Value"))
 }
 
 fn path_of(ty: &Type) -> Option<&TypePath> {
     match ty {
-        // `macro_rules` puts a type that it was given in an invisible group.
+        // `macro_rules` wraps a type that was passed to it in an invisible group.
         Type::Group(group) => path_of(&group.elem),
         Type::Paren(paren) => path_of(&paren.elem),
         Type::Path(path) if path.qself.is_none() => Some(path),
@@ -173,7 +174,7 @@ fn path_of(ty: &Type) -> Option<&TypePath> {
     }
 }
 
-/// Whether one of `names` stands somewhere in the syntax.
+/// Whether one of `names` occurs anywhere in the syntax.
 pub(crate) fn mentions(syntax: &impl ToTokens, names: &[String]) -> bool {
     fn any(tokens: TokenStream, names: &[String]) -> bool {
         tokens.into_iter().any(|token| match token {
@@ -189,15 +190,15 @@ pub(crate) fn mentions(syntax: &impl ToTokens, names: &[String]) -> bool {
 mod tests {
     use super::*;
 
-    fn kind(ty: &str) -> Kind {
-        Kind::of(&syn::parse_str(ty).unwrap())
+    fn parsed(ty: &str) -> TypeSyntax {
+        TypeSyntax::of(&syn::parse_str(ty).unwrap())
     }
 
     #[test]
-    fn kinds_are_read_from_the_syntax() {
-        for (kind_expected, types) in [
+    fn the_kind_of_a_type_is_read_from_its_syntax() {
+        for (expected, types) in [
             (
-                Kind::Integer,
+                TypeSyntax::Integer,
                 &[
                     "i64",
                     "u8",
@@ -208,13 +209,13 @@ mod tests {
                     "(i64)",
                 ][..],
             ),
-            (Kind::Float, &["f64", "f32", "core::primitive::f64"]),
+            (TypeSyntax::Float, &["f64", "f32", "core::primitive::f64"]),
             (
-                Kind::Option,
+                TypeSyntax::Option,
                 &["Option<i64>", "std::option::Option<Vec<u8>>"],
             ),
             (
-                Kind::Collection,
+                TypeSyntax::Collection,
                 &[
                     "Vec<T>",
                     "::std::vec::Vec<T>",
@@ -231,7 +232,7 @@ mod tests {
                 ],
             ),
             (
-                Kind::Plain,
+                TypeSyntax::Plain,
                 &[
                     "String",
                     "bool",
@@ -247,13 +248,13 @@ mod tests {
             ),
         ] {
             for ty in types {
-                assert_eq!(kind(ty), kind_expected, "{ty}");
+                assert_eq!(parsed(ty), expected, "{ty}");
             }
         }
     }
 
     #[test]
-    fn what_has_no_fields_to_look_into_is_known_by_its_syntax() {
+    fn a_type_without_fields_is_recognized_by_its_syntax() {
         for ty in [
             "Option<U>",
             "Box<U>",
