@@ -99,7 +99,7 @@ fn a_restored_struct_is_the_snapshot() -> Result<()> {
 }
 
 #[test]
-fn an_older_name_is_read_where_the_new_one_is_unset() -> Result<()> {
+fn an_older_name_is_read_if_the_new_one_is_unset() -> Result<()> {
     let state = AgentState::open("memory:")?;
     state.memory().set(&Key::<u64>::new("last_seen"), 1)?;
     assert_eq!(state.last_seen()?, 1);
@@ -266,7 +266,7 @@ struct Short {
 }
 
 #[test]
-fn a_value_with_a_ttl_ends() -> Result<()> {
+fn a_value_with_a_ttl_expires() -> Result<()> {
     let short = Short::open("memory:")?;
     short.set_lease(2)?;
     let deadline = std::time::Instant::now() + Duration::from_secs(5);

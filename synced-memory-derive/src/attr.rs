@@ -40,7 +40,7 @@ pub(crate) type Flag = Once<()>;
 
 macro_rules! attributes {
     ($($holder:ident: $ty:ty, $name:literal on $($target:ident)|+, $usage:literal;)+) => {
-        /// Every attribute: what messages list, what is read, and where.
+        /// Every attribute of the language.
         pub(crate) const WORDS: &[Word] = &[$(Word {
             name: $name,
             targets: &[$(AttrTarget::$target),+],
@@ -154,7 +154,7 @@ impl Attrs {
         this
     }
 
-    /// Reads what stands between the parentheses. After a mistake it goes on at the next comma.
+    /// Reads what is between the parentheses. After a mistake it continues at the next comma.
     fn read_list(
         &mut self,
         input: ParseStream<'_>,
@@ -190,7 +190,7 @@ impl Attrs {
     }
 }
 
-/// Where an attribute goes once it is read; it knows whether the attribute may be repeated.
+/// What an attribute is read into, which decides whether the attribute may be repeated.
 trait ArgHolder {
     fn read(&mut self, ident: &Ident, word: &Word, input: ParseStream<'_>) -> syn::Result<()>;
 }

@@ -24,7 +24,7 @@ use crate::type_syntax::{self, TypeSyntax};
 pub(crate) const RESERVED_METHODS: &[&str] =
     &["memory", "snapshot", "restore", "watch", "clone", "fields"];
 
-pub(crate) struct Model {
+pub(crate) struct StructModel {
     pub(crate) schema: Ident,
     pub(crate) handle: Ident,
     pub(crate) vis: Visibility,
@@ -32,14 +32,14 @@ pub(crate) struct Model {
     /// The path of `synced_memory` in the user's crate.
     pub(crate) krate: Path,
     pub(crate) copied: CopiedAttrs,
-    pub(crate) fields: Vec<Field>,
+    pub(crate) fields: Vec<FieldModel>,
     /// The name of the type parameter for what a closure returns, which nothing in the struct uses.
     pub(crate) closure_output: Ident,
     pub(crate) attrs: Attrs,
     pub(crate) serde: SerdeStruct,
 }
 
-pub(crate) struct Field {
+pub(crate) struct FieldModel {
     pub(crate) ident: Ident,
     pub(crate) ty: Type,
     pub(crate) kind: FieldKind,
@@ -115,7 +115,7 @@ pub(crate) struct CopiedAttrs {
     pub(crate) deprecated: Option<Attribute>,
 }
 
-impl Model {
+impl StructModel {
     pub(crate) fn read(input: &DeriveInput, diag: &Diag) -> Self {
         let attrs = Attrs::read(&input.attrs, AttrTarget::Struct, diag);
         let serde = SerdeStruct::read(&input.attrs);
@@ -131,7 +131,7 @@ impl Model {
             .map(Ident::to_string)
             .collect();
         let fields = named_fields(input, diag)
-            .map(|field| Field::read(field, input, rename_all, &serde, &parameters, diag))
+            .map(|field| FieldModel::read(field, input, rename_all, &serde, &parameters, diag))
             .collect();
         let handle = match &attrs.handle {
             Some(handle) => handle.value.clone(),
@@ -156,12 +156,12 @@ impl Model {
     }
 
     /// The fields that are not skipped.
-    pub(crate) fn shared(&self) -> impl Iterator<Item = &Field> {
+    pub(crate) fn shared(&self) -> impl Iterator<Item = &FieldModel> {
         self.fields.iter().filter(|field| !field.is_skipped())
     }
 }
 
-impl Field {
+impl FieldModel {
     fn read(
         field: &syn::Field,
         input: &DeriveInput,

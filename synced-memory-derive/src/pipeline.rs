@@ -4,12 +4,12 @@ use proc_macro2::TokenStream;
 use syn::DeriveInput;
 
 use crate::diag::Diag;
-use crate::model::Model;
+use crate::model::StructModel;
 use crate::{expand, validate};
 
 pub(crate) fn derive(input: &DeriveInput) -> TokenStream {
     let diag = Diag::new();
-    let model = Model::read(input, &diag);
+    let model = StructModel::read(input, &diag);
     validate::model(&model, &diag);
     match diag.check() {
         Ok(()) => expand::expand(&model),

@@ -195,8 +195,9 @@ mod tests {
     #[test]
     fn the_attributes_that_name_members_are_read() {
         let attrs: Vec<Attribute> = vec![
-            parse_quote!(#[serde(rename = "a", alias = "b", alias = "c", alias = "b", skip_serializing_if = "f")]),
-            parse_quote!(#[serde(default = "some::path", bound(serialize = "T: X", deserialize = "T: Y"))]),
+            parse_quote!(#[serde(rename = "a", alias = "b", alias = "c", alias = "b")]),
+            parse_quote!(#[serde(skip_serializing_if = "f", default = "some::path")]),
+            parse_quote!(#[serde(bound(serialize = "T: X", deserialize = "T: Y"))]),
         ];
         let field = SerdeField::read(&attrs);
         assert_eq!(field.rename.as_ref().unwrap().value(), "a");
@@ -218,7 +219,8 @@ mod tests {
             parse_quote!(#[serde]),
             parse_quote!(#[serde = "a"]),
             parse_quote!(#[serde()]),
-            parse_quote!(#[serde(,, = , "text", 5, rename, rename =, rename = 5, default = "not a path", alias("b"))]),
+            parse_quote!(#[serde(,, = , "text", 5, rename, rename =, rename = 5)]),
+            parse_quote!(#[serde(default = "not a path", alias("b"))]),
             parse_quote!(#[serde(rename_all = "sarcastic", default = 1, crate = "x", a::b = "c")]),
         ];
         let field = SerdeField::read(&attrs);

@@ -11,14 +11,14 @@ use syn::{Lifetime, Type, TypeReference};
 
 use crate::attr::Flag;
 use crate::diag::Diag;
-use crate::model::{Field, Model};
+use crate::model::{FieldModel, StructModel};
 use crate::serde_attr;
 use crate::type_syntax;
 
 mod kind;
 mod names;
 
-pub(crate) fn model(model: &Model, diag: &Diag) {
+pub(crate) fn model(model: &StructModel, diag: &Diag) {
     structure(model, diag);
     for field in &model.fields {
         if field.is_skipped() {
@@ -37,7 +37,7 @@ pub(crate) fn model(model: &Model, diag: &Diag) {
     names::unique_methods(model, diag);
 }
 
-fn structure(model: &Model, diag: &Diag) {
+fn structure(model: &StructModel, diag: &Diag) {
     for parameter in model.generics.lifetimes() {
         diag.error(
             &parameter.lifetime,
@@ -56,7 +56,7 @@ fn structure(model: &Model, diag: &Diag) {
     handle_name(model, diag);
 }
 
-fn handle_name(model: &Model, diag: &Diag) {
+fn handle_name(model: &StructModel, diag: &Diag) {
     if model.handle == model.schema {
         diag.error(
             &model.handle,
@@ -86,7 +86,7 @@ fn single_write_policy(behind: &Flag, confirmed: &Flag, diag: &Diag) {
 }
 
 /// A skipped field is not shared, so no other attribute has an effect.
-fn skipped(field: &Field, diag: &Diag) {
+fn skipped(field: &FieldModel, diag: &Diag) {
     for word in field.attrs.words.iter().filter(|word| *word != "skip") {
         diag.error(
             word,
@@ -96,7 +96,7 @@ fn skipped(field: &Field, diag: &Diag) {
 }
 
 /// Inside a key the struct must be an object whose members are the fields.
-fn serde_struct(model: &Model, diag: &Diag) {
+fn serde_struct(model: &StructModel, diag: &Diag) {
     for word in &model.serde.refused {
         let name = word.to_string();
         diag.error(
@@ -120,7 +120,7 @@ fn serde_struct(model: &Model, diag: &Diag) {
     }
 }
 
-fn serde_field(field: &Field, diag: &Diag) {
+fn serde_field(field: &FieldModel, diag: &Diag) {
     for word in &field.serde.refused {
         let name = word.to_string();
         diag.error(
@@ -144,13 +144,14 @@ fn serde_field(field: &Field, diag: &Diag) {
         diag.error(
             word,
             format!(
-                "a field that serde skips cannot be shared: add `#[synced(skip)]`, or remove `{word}`"
+                "a field that serde skips cannot be shared: add `#[synced(skip)]`, or remove \
+                 `{word}`"
             ),
         );
     }
 }
 
-fn field_type(field: &Field, diag: &Diag) {
+fn field_type(field: &FieldModel, diag: &Diag) {
     if let Some(inner) = type_syntax::inside_synced(&field.ty) {
         let inner = spelling(inner);
         diag.error(
@@ -189,7 +190,7 @@ fn spelling(ty: &Type) -> String {
 struct FirstBorrow(Option<Span>);
 
 impl FirstBorrow {
-    fn find(field: &Field) -> Option<Span> {
+    fn find(field: &FieldModel) -> Option<Span> {
         let mut this = Self::default();
         this.visit_type(&field.ty);
         this.0
@@ -209,7 +210,7 @@ impl<'ast> Visit<'ast> for FirstBorrow {
     }
 }
 
-fn ttl(field: &Field, diag: &Diag) {
+fn ttl(field: &FieldModel, diag: &Diag) {
     // Redis counts in milliseconds, and refuses what its clock cannot represent.
     const LONGEST: Duration = Duration::from_secs(1_000 * 365 * 24 * 60 * 60);
     let (Some(arg), Some(ttl)) = (&field.attrs.ttl, field.ttl) else {

@@ -5,7 +5,7 @@ use quote::quote_spanned;
 use syn::spanned::Spanned;
 
 use super::{Context, FieldIndices, docs, keys};
-use crate::model::{Field, FieldKind};
+use crate::model::{FieldKind, FieldModel};
 
 pub(super) fn expand(context: &Context<'_>) -> TokenStream {
     context
@@ -14,7 +14,7 @@ pub(super) fn expand(context: &Context<'_>) -> TokenStream {
         .collect()
 }
 
-fn methods(context: &Context<'_>, indices: &FieldIndices, field: &Field) -> TokenStream {
+fn methods(context: &Context<'_>, indices: &FieldIndices, field: &FieldModel) -> TokenStream {
     let getter = getter(context, indices, field);
     let setter = setter(context, field);
     let update = update(context, field);
@@ -24,13 +24,17 @@ fn methods(context: &Context<'_>, indices: &FieldIndices, field: &Field) -> Toke
 }
 
 /// The user's attributes that each method of the field has as well.
-fn copied_attrs(context: &Context<'_>, field: &Field) -> TokenStream {
+fn copied_attrs(context: &Context<'_>, field: &FieldModel) -> TokenStream {
     let allows = &field.copied.allows;
     let deprecated = &field.copied.deprecated;
     quote_spanned! {context.site=> #(#allows)* #deprecated }
 }
 
-fn getter(context: &Context<'_>, indices: &FieldIndices, field: &Field) -> Option<TokenStream> {
+fn getter(
+    context: &Context<'_>,
+    indices: &FieldIndices,
+    field: &FieldModel,
+) -> Option<TokenStream> {
     let Context { model, support, .. } = context;
     let vis = &model.vis;
     let ty = &field.ty;
@@ -66,7 +70,7 @@ fn getter(context: &Context<'_>, indices: &FieldIndices, field: &Field) -> Optio
     }
 }
 
-fn setter(context: &Context<'_>, field: &Field) -> TokenStream {
+fn setter(context: &Context<'_>, field: &FieldModel) -> TokenStream {
     let Context {
         model,
         support,
@@ -95,7 +99,7 @@ fn setter(context: &Context<'_>, field: &Field) -> TokenStream {
     }
 }
 
-fn update(context: &Context<'_>, field: &Field) -> TokenStream {
+fn update(context: &Context<'_>, field: &FieldModel) -> TokenStream {
     let Context { model, support, .. } = context;
     let (vis, ty, output) = (&model.vis, &field.ty, &model.closure_output);
     let value = context.value(ty);
@@ -114,7 +118,7 @@ fn update(context: &Context<'_>, field: &Field) -> TokenStream {
     }
 }
 
-fn arithmetic(context: &Context<'_>, field: &Field) -> TokenStream {
+fn arithmetic(context: &Context<'_>, field: &FieldModel) -> TokenStream {
     let Context { model, support, .. } = context;
     let (vis, ty, view) = (&model.vis, &field.ty, &field.names.view);
     let attrs = copied_attrs(context, field);
@@ -141,7 +145,7 @@ fn arithmetic(context: &Context<'_>, field: &Field) -> TokenStream {
     quote_spanned! {context.site=> #add #sub }
 }
 
-fn view(context: &Context<'_>, indices: &FieldIndices, field: &Field) -> TokenStream {
+fn view(context: &Context<'_>, indices: &FieldIndices, field: &FieldModel) -> TokenStream {
     let Context { model, support, .. } = context;
     let (vis, ty) = (&model.vis, &field.ty);
     let value = context.value(ty);
@@ -156,7 +160,12 @@ fn view(context: &Context<'_>, indices: &FieldIndices, field: &Field) -> TokenSt
         #attrs
         #[must_use]
         #vis fn #view(&self) -> &#support::Synced<#ty> {
-            #value::view(&self.inner.#index, &self.inner.0, const { &Self::#constant }, const { &#member })
+            #value::view(
+                &self.inner.#index,
+                &self.inner.0,
+                const { &Self::#constant },
+                const { &#member },
+            )
         }
     }
 }

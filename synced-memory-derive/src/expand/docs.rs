@@ -5,7 +5,7 @@ use proc_macro2::TokenStream;
 use quote::quote;
 use syn::ext::IdentExt;
 
-use crate::model::{CopiedAttrs, Field, FieldKind};
+use crate::model::{CopiedAttrs, FieldKind, FieldModel};
 
 /// Calls that fail for the same reasons. Each class has one section on errors.
 #[derive(Clone, Copy)]
@@ -19,38 +19,38 @@ enum CallClass {
 }
 
 /// An error kind, and when a call returns it.
-type Reason = (&'static str, &'static str);
+type ErrorReason = (&'static str, &'static str);
 
-const UNSET: Reason = ("Unset", "the field is not set and has no default");
-const UNKNOWN: Reason = (
+const UNSET: ErrorReason = ("Unset", "the field is not set and has no default");
+const UNKNOWN: ErrorReason = (
     "Unavailable",
     "the backend is away and nothing is known of the field (it reads as its `default`, if it has \
      one)",
 );
-const WRONG_TYPE: Reason = ("Decode", "what is stored is not of this type");
-const REFUSED_KEY: Reason = ("Rejected", "the server refuses the key");
-const CLOSED: Reason = ("Closed", "the memory was closed");
-const NO_JSON: Reason = ("Serialize", "JSON cannot hold the value");
-const REFUSED_WRITE: Reason = ("Rejected", "the server refuses the write for good");
-const OUTBOX_FULL: Reason = ("OutboxFull", "it can be neither sent nor queued");
-const JOURNAL: Reason = (
+const WRONG_TYPE: ErrorReason = ("Decode", "what is stored is not of this type");
+const REFUSED_KEY: ErrorReason = ("Rejected", "the server refuses the key");
+const CLOSED: ErrorReason = ("Closed", "the memory was closed");
+const NO_JSON: ErrorReason = ("Serialize", "JSON cannot hold the value");
+const REFUSED_WRITE: ErrorReason = ("Rejected", "the server refuses the write for good");
+const OUTBOX_FULL: ErrorReason = ("OutboxFull", "it can be neither sent nor queued");
+const JOURNAL: ErrorReason = (
     "Journal",
     "it would be queued and the journal cannot be written",
 );
-const NO_PARENT: Reason = (
+const NO_PARENT: ErrorReason = (
     "Unset",
     "the handle is that of an element, and the element is missing",
 );
-const WRONG_PARENT: Reason = (
+const WRONG_PARENT: ErrorReason = (
     "Decode",
     "the handle is inside a key, and its struct is not what is stored there",
 );
-const CONFLICT: Reason = ("Conflict", "it does not apply to what others wrote");
-const NOT_CONFIRMED: Reason = (
+const CONFLICT: ErrorReason = ("Conflict", "it does not apply to what others wrote");
+const NOT_CONFIRMED: ErrorReason = (
     "Unavailable",
     "the field is confirmed and the backend does not answer in time",
 );
-const IN_DOUBT: Reason = (
+const IN_DOUBT: ErrorReason = (
     "InDoubt",
     "the field is confirmed and the answer was lost: the change was made once, or never",
 );
@@ -58,7 +58,7 @@ const IN_DOUBT: Reason = (
 const UNCHANGED: &str = "After an error nothing is changed, except after `InDoubt`.";
 
 impl CallClass {
-    fn reasons(self) -> &'static [Reason] {
+    fn reasons(self) -> &'static [ErrorReason] {
         match self {
             Self::Read | Self::Snapshot => &[UNSET, UNKNOWN, WRONG_TYPE, REFUSED_KEY, CLOSED],
             Self::Write | Self::Restore => &[
@@ -141,7 +141,7 @@ impl CallClass {
 }
 
 /// The field's own text, or one that names it.
-pub(super) fn getter(field: &Field) -> TokenStream {
+pub(super) fn getter(field: &FieldModel) -> TokenStream {
     let name = field.ident.unraw();
     match field.kind {
         FieldKind::Value | FieldKind::Float | FieldKind::Integer => {
@@ -159,7 +159,7 @@ pub(super) fn getter(field: &Field) -> TokenStream {
     }
 }
 
-pub(super) fn setter(field: &Field) -> TokenStream {
+pub(super) fn setter(field: &FieldModel) -> TokenStream {
     let text = format!(
         "Sets `{}` for every process that shares it.",
         field.ident.unraw()
@@ -167,7 +167,7 @@ pub(super) fn setter(field: &Field) -> TokenStream {
     CallClass::Write.document(&before(&text, &field.copied))
 }
 
-pub(super) fn update(field: &Field) -> TokenStream {
+pub(super) fn update(field: &FieldModel) -> TokenStream {
     let text = format!(
         "Changes `{}` by a closure; see `Synced::update`. The closure runs on this thread, and \
          again if another process wrote in between; one that panics changes nothing.",
@@ -176,7 +176,7 @@ pub(super) fn update(field: &Field) -> TokenStream {
     CallClass::Closure.document(&before(&text, &field.copied))
 }
 
-pub(super) fn add(field: &Field) -> TokenStream {
+pub(super) fn add(field: &FieldModel) -> TokenStream {
     let text = format!(
         "Adds to `{}`. Nothing that other processes add is lost.",
         field.ident.unraw()
@@ -184,7 +184,7 @@ pub(super) fn add(field: &Field) -> TokenStream {
     CallClass::Add.document(&before(&text, &field.copied))
 }
 
-pub(super) fn sub(field: &Field) -> TokenStream {
+pub(super) fn sub(field: &FieldModel) -> TokenStream {
     let text = format!(
         "Subtracts from `{}`. Nothing that other processes add or subtract is lost.",
         field.ident.unraw()
@@ -192,7 +192,7 @@ pub(super) fn sub(field: &Field) -> TokenStream {
     CallClass::Add.document(&before(&text, &field.copied))
 }
 
-pub(super) fn view(field: &Field) -> TokenStream {
+pub(super) fn view(field: &FieldModel) -> TokenStream {
     if field.kind == FieldKind::Collection {
         // The view of a collection is its getter.
         return getter(field);
@@ -204,7 +204,7 @@ pub(super) fn view(field: &Field) -> TokenStream {
     before(&text, &field.copied)
 }
 
-pub(super) fn constant(field: &Field) -> TokenStream {
+pub(super) fn constant(field: &FieldModel) -> TokenStream {
     let text = format!(
         "The key of `{}` in the handle's memory. It is not for a handle inside a key.",
         field.ident.unraw()

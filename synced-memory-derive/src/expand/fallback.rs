@@ -9,9 +9,9 @@ use syn::ext::IdentExt;
 use syn::{GenericParam, Generics};
 
 use super::declaration;
-use crate::model::{Field, FieldKind, Model, RESERVED_METHODS};
+use crate::model::{FieldKind, FieldModel, RESERVED_METHODS, StructModel};
 
-pub(crate) fn stubs(model: &Model) -> TokenStream {
+pub(crate) fn stubs(model: &StructModel) -> TokenStream {
     let krate = &model.krate;
     let support = quote! { #krate::macro_support };
     let (vis, schema) = (&model.vis, &model.schema);
@@ -112,7 +112,7 @@ pub(crate) fn stubs(model: &Model) -> TokenStream {
 }
 
 /// The name of the handle, or another one if that would clash.
-fn handle_name(model: &Model) -> Ident {
+fn handle_name(model: &StructModel) -> Ident {
     if model.handle == model.schema || model.handle == "SyncedMemory" {
         format_ident!("__{}Handle", model.schema.unraw())
     } else {
@@ -122,9 +122,9 @@ fn handle_name(model: &Model) -> Ident {
 
 /// The field's methods, except those whose name is taken.
 fn methods(
-    field: &Field,
+    field: &FieldModel,
     taken: &mut HashSet<String>,
-    model: &Model,
+    model: &StructModel,
     support: &TokenStream,
 ) -> TokenStream {
     let vis = &model.vis;
@@ -158,7 +158,10 @@ fn methods(
     };
     let output = &model.closure_output;
     let update = quote! {
-        <#output>(&self, _: impl ::std::ops::FnMut(&mut #ty) -> #output) -> #support::Result<#output>
+        <#output>(
+            &self,
+            _: impl ::std::ops::FnMut(&mut #ty) -> #output,
+        ) -> #support::Result<#output>
     };
     let mut methods = vec![
         method(&names.getter, getter),

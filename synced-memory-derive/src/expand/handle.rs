@@ -1,4 +1,4 @@
-//! The handle: behind one `Arc`, where its fields are and the view of each, made at its first use.
+//! The handle. Behind one `Arc` it has its root and the view of each field, made at its first use.
 
 use proc_macro2::TokenStream;
 use quote::quote_spanned;

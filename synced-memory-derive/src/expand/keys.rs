@@ -6,7 +6,7 @@ use syn::spanned::Spanned;
 use syn::{ExprPath, Ident, LitStr};
 
 use super::{Context, docs};
-use crate::model::{Field, FieldKind, Model, WhenUnset};
+use crate::model::{FieldKind, FieldModel, StructModel, WhenUnset};
 
 pub(super) fn expand(context: &Context<'_>) -> TokenStream {
     context
@@ -16,7 +16,7 @@ pub(super) fn expand(context: &Context<'_>) -> TokenStream {
         .collect()
 }
 
-fn key(context: &Context<'_>, field: &Field) -> TokenStream {
+fn key(context: &Context<'_>, field: &FieldModel) -> TokenStream {
     let Context { model, support, .. } = context;
     let site = context.site;
     let vis = &model.vis;
@@ -43,13 +43,14 @@ fn key(context: &Context<'_>, field: &Field) -> TokenStream {
     quote_spanned! {site=>
         #docs
         #(#allows)*
-        #vis const #constant: #support::Key<#ty> = #support::Key::with_spec(#wire, #spec #ttl #(#policies)*);
+        #vis const #constant: #support::Key<#ty> =
+            #support::Key::with_spec(#wire, #spec #ttl #(#policies)*);
     }
 }
 
 /// The methods of `Spec` for how the field is read and written. For writes, the field's own
 /// attribute goes before the struct's.
-fn policies(model: &Model, field: &Field) -> impl Iterator<Item = &'static str> {
+fn policies(model: &StructModel, field: &FieldModel) -> impl Iterator<Item = &'static str> {
     let near = model.attrs.near.is_some() || field.attrs.near.is_some();
     let write = [&field.attrs, &model.attrs].into_iter().find_map(|attrs| {
         let confirmed = attrs.confirmed.as_ref().map(|_| "confirmed");
@@ -59,7 +60,7 @@ fn policies(model: &Model, field: &Field) -> impl Iterator<Item = &'static str> 
 }
 
 /// The key of the field as a member of the object in a handle inside a key.
-pub(super) fn member(context: &Context<'_>, field: &Field) -> TokenStream {
+pub(super) fn member(context: &Context<'_>, field: &FieldModel) -> TokenStream {
     let support = &context.support;
     let member = &field.as_member;
     let name = &member.wire.name;
@@ -71,7 +72,7 @@ pub(super) fn member(context: &Context<'_>, field: &Field) -> TokenStream {
 
 fn spec(
     context: &Context<'_>,
-    field: &Field,
+    field: &FieldModel,
     unset: &WhenUnset,
     aliases: &[String],
 ) -> TokenStream {

@@ -10,7 +10,7 @@ use quote::{ToTokens, quote, quote_spanned};
 use syn::spanned::Spanned;
 use syn::{Generics, Index, Type, WhereClause, WherePredicate, parse_quote};
 
-use crate::model::{Field, FieldKind, Model, WhenUnset};
+use crate::model::{FieldKind, FieldModel, StructModel, WhenUnset};
 
 mod accessors;
 mod docs;
@@ -22,7 +22,7 @@ mod whole;
 
 pub(crate) use fallback::stubs;
 
-pub(crate) fn expand(model: &Model) -> TokenStream {
+pub(crate) fn expand(model: &StructModel) -> TokenStream {
     let context = Context::new(model);
     let handle = handle::expand(&context);
     let keys = keys::expand(&context);
@@ -51,7 +51,7 @@ pub(crate) fn expand(model: &Model) -> TokenStream {
 
 /// What every part of the expansion needs.
 struct Context<'a> {
-    model: &'a Model,
+    model: &'a StructModel,
     site: Span,
     /// `::synced_memory::macro_support`.
     support: TokenStream,
@@ -62,7 +62,7 @@ struct Context<'a> {
 }
 
 impl<'a> Context<'a> {
-    fn new(model: &'a Model) -> Self {
+    fn new(model: &'a StructModel) -> Self {
         let site = Span::mixed_site();
         let krate = &model.krate;
         let support = quote! { #krate::macro_support };
@@ -116,7 +116,7 @@ impl<'a> Context<'a> {
     }
 
     /// The shared fields, and where they are in the handle's tuple, which starts with the root.
-    fn indexed_fields(&self) -> impl Iterator<Item = (FieldIndices, &'a Field)> {
+    fn indexed_fields(&self) -> impl Iterator<Item = (FieldIndices, &'a FieldModel)> {
         let mut next = 1;
         self.model.shared().map(move |field| {
             let view = Index::from(next);
@@ -134,7 +134,7 @@ struct FieldIndices {
     handle: Option<Index>,
 }
 
-fn where_values(model: &Model, support: &TokenStream) -> WhereClause {
+fn where_values(model: &StructModel, support: &TokenStream) -> WhereClause {
     let mut predicates: Vec<WherePredicate> = Vec::new();
     for parameter in model.generics.type_params() {
         let ident = &parameter.ident;

@@ -5,7 +5,7 @@ use quote::quote_spanned;
 use syn::LitStr;
 
 use super::Context;
-use crate::model::{Field, FieldKind};
+use crate::model::{FieldKind, FieldModel};
 
 pub(super) fn expand(context: &Context<'_>) -> TokenStream {
     let Context {
@@ -80,7 +80,7 @@ pub(super) fn expand(context: &Context<'_>) -> TokenStream {
 }
 
 /// The field as a member of the object that serde writes.
-fn member(context: &Context<'_>, field: &Field) -> TokenStream {
+fn member(context: &Context<'_>, field: &FieldModel) -> TokenStream {
     let support = &context.support;
     let name = &field.as_member.wire.name;
     let aliases = field.as_member.aliases.iter().map(LitStr::value);

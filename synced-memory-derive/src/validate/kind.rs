@@ -2,11 +2,11 @@
 
 use super::spelling;
 use crate::diag::Diag;
-use crate::model::Field;
+use crate::model::FieldModel;
 use crate::type_syntax::{self, Opaque, TypeSyntax};
 
 /// At most one of them, and only if it changes something.
-pub(super) fn exclusive_and_fitting(field: &Field, diag: &Diag) {
+pub(super) fn exclusive_and_fitting(field: &FieldModel, diag: &Diag) {
     let attrs = &field.attrs;
     let given: Vec<_> = [&attrs.value, &attrs.collection, &attrs.nested]
         .into_iter()
@@ -35,14 +35,14 @@ pub(super) fn exclusive_and_fitting(field: &Field, diag: &Diag) {
     }
 }
 
-fn redundant_value(field: &Field) -> Option<String> {
+fn redundant_value(field: &FieldModel) -> Option<String> {
     let ty = spelling(&field.ty);
     let is_redundant = TypeSyntax::of(&field.ty) != TypeSyntax::Collection
         && type_syntax::inside_synced(&field.ty).is_none();
     is_redundant.then(|| format!("`{ty}` is one value already: remove `value`"))
 }
 
-fn not_a_collection(field: &Field) -> Option<String> {
+fn not_a_collection(field: &FieldModel) -> Option<String> {
     let ty = spelling(&field.ty);
     Some(match type_syntax::opaque(&field.ty)? {
         Opaque::Option(_) => {
@@ -69,7 +69,7 @@ fn not_a_collection(field: &Field) -> Option<String> {
     })
 }
 
-fn not_nested(field: &Field) -> Option<String> {
+fn not_nested(field: &FieldModel) -> Option<String> {
     if type_syntax::is_bare_value(&field.ty) {
         return None;
     }

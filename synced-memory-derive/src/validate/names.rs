@@ -7,9 +7,9 @@ use syn::LitStr;
 use syn::ext::IdentExt;
 
 use crate::diag::Diag;
-use crate::model::{Field, Model, RESERVED_METHODS};
+use crate::model::{FieldModel, RESERVED_METHODS, StructModel};
 
-pub(super) fn wire_names(field: &Field, diag: &Diag) {
+pub(super) fn wire_names(field: &FieldModel, diag: &Diag) {
     let aliases = field.attrs.aliases.iter();
     for arg in field.attrs.rename.iter().chain(aliases) {
         let name = arg.value.value();
@@ -64,7 +64,7 @@ pub(super) fn prefix(literal: &LitStr, diag: &Diag) {
     }
 }
 
-pub(super) fn unique_wire_names(model: &Model, diag: &Diag) {
+pub(super) fn unique_wire_names(model: &StructModel, diag: &Diag) {
     // Names before aliases, so that a clash is reported at the alias, whichever comes first.
     let names = model
         .shared()
@@ -76,7 +76,7 @@ pub(super) fn unique_wire_names(model: &Model, diag: &Diag) {
 }
 
 /// serde would write both fields under that name, and could read neither.
-pub(super) fn unique_members(model: &Model, diag: &Diag) {
+pub(super) fn unique_members(model: &StructModel, diag: &Diag) {
     let names = model
         .shared()
         .map(|f| (f, f.as_member.wire.name.clone(), f.as_member.wire.span));
@@ -87,7 +87,7 @@ pub(super) fn unique_members(model: &Model, diag: &Diag) {
 }
 
 fn unique<'a>(
-    names: impl Iterator<Item = (&'a Field, String, Span)>,
+    names: impl Iterator<Item = (&'a FieldModel, String, Span)>,
     namespace: &str,
     diag: &Diag,
 ) {
@@ -114,7 +114,7 @@ fn unique<'a>(
 }
 
 /// At most one mistake for each field: `accessor` fixes all of them.
-pub(super) fn unique_methods(model: &Model, diag: &Diag) {
+pub(super) fn unique_methods(model: &StructModel, diag: &Diag) {
     let mut owners: HashMap<String, (String, &str)> = HashMap::new();
     for field in model.shared() {
         let ident = field.ident.unraw().to_string();
@@ -152,7 +152,7 @@ pub(super) fn unique_methods(model: &Model, diag: &Diag) {
     }
 }
 
-fn generated_names(field: &Field) -> Vec<(String, &'static str)> {
+fn generated_names(field: &FieldModel) -> Vec<(String, &'static str)> {
     let names = &field.names;
     let mut generated = vec![
         (&names.getter, "the getter"),
