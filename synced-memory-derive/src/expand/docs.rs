@@ -24,7 +24,7 @@ type ErrorReason = (&'static str, &'static str);
 const UNSET: ErrorReason = ("Unset", "the field is not set and has no default");
 const UNKNOWN: ErrorReason = (
     "Unavailable",
-    "the backend is away and nothing is known of the field (it reads as its `default`, if it has \
+    "the backend is away, and nothing is known of the field (it reads as its `default`, if it has \
      one)",
 );
 const WRONG_TYPE: ErrorReason = ("Decode", "what is stored is not of this type");
@@ -35,7 +35,7 @@ const REFUSED_WRITE: ErrorReason = ("Rejected", "the server refuses the write fo
 const OUTBOX_FULL: ErrorReason = ("OutboxFull", "it can be neither sent nor queued");
 const JOURNAL: ErrorReason = (
     "Journal",
-    "it would be queued and the journal cannot be written",
+    "it would be queued, and the journal cannot be written",
 );
 const NO_PARENT: ErrorReason = (
     "Unset",
@@ -43,19 +43,21 @@ const NO_PARENT: ErrorReason = (
 );
 const WRONG_PARENT: ErrorReason = (
     "Decode",
-    "the handle is inside a key, and its struct is not what is stored there",
+    "the handle is inside a key, and something else is stored there",
 );
 const CONFLICT: ErrorReason = ("Conflict", "it does not apply to what others wrote");
 const NOT_CONFIRMED: ErrorReason = (
     "Unavailable",
-    "the field is confirmed and the backend does not answer in time",
+    "the field is confirmed, and the backend does not answer in time",
 );
 const IN_DOUBT: ErrorReason = (
     "InDoubt",
-    "the field is confirmed and the answer was lost: the change was made once, or never",
+    "the field is confirmed, and the answer was lost: the change was made once, or never",
 );
 
 const UNCHANGED: &str = "After an error nothing is changed, except after `InDoubt`.";
+const PARTLY_CHANGED: &str = "After `Serialize` nothing is changed. After another error, \
+                              `Error::keys` says what became of each key.";
 
 impl CallClass {
     fn reasons(self) -> &'static [ErrorReason] {
@@ -78,7 +80,7 @@ impl CallClass {
                     "Conflict",
                     "the number would overflow, or what is stored is not a number",
                 ),
-                ("Serialize", "the amount is not a number in JSON"),
+                ("Serialize", "JSON cannot hold the amount"),
                 REFUSED_WRITE,
                 OUTBOX_FULL,
                 JOURNAL,
@@ -90,7 +92,10 @@ impl CallClass {
             ],
             Self::Closure => &[
                 UNSET,
-                UNKNOWN,
+                (
+                    "Unavailable",
+                    "the backend is away, and nothing is known of the field or it is confirmed",
+                ),
                 WRONG_TYPE,
                 (
                     "Conflict",
@@ -107,36 +112,40 @@ impl CallClass {
         }
     }
 
-    /// What goes before the reasons, and what goes after them.
-    fn frame(self) -> (&'static str, &'static str) {
+    /// What is said before the list of reasons, and what after it.
+    fn frame(self) -> (Option<&'static str>, Option<&'static str>) {
         match self {
-            Self::Read => ("", ""),
-            Self::Write | Self::Add | Self::Closure => ("", UNCHANGED),
-            Self::Snapshot => ("The first error that a getter would return: ", ""),
-            Self::Restore => (
-                "",
-                "After `Serialize` nothing is changed. After another error, `Error::keys` says \
-                 what became of each key.",
-            ),
+            Self::Read => (None, None),
+            Self::Write | Self::Add | Self::Closure => (None, Some(UNCHANGED)),
+            Self::Snapshot => (Some("The first error that a getter would return:"), None),
+            Self::Restore => (None, Some(PARTLY_CHANGED)),
         }
     }
 
     /// `own`, and then the section on errors.
     fn document(self, own: &TokenStream) -> TokenStream {
-        let reasons = self.reasons().iter();
-        let reasons: Vec<_> = reasons
-            .map(|(kind, when)| format!("`{kind}` if {when}"))
-            .collect();
         let (before, after) = self.frame();
-        let text = format!(" {before}{}. {after}", reasons.join("; "));
-        let text = text.trim_end();
-        quote! {
-            #own
-            #[doc = ""]
-            #[doc = " # Errors"]
-            #[doc = ""]
-            #[doc = #text]
-        }
+        let reasons = self.reasons().iter();
+        let reasons = reasons.map(|(kind, when)| format!("- `{kind}` if {when}"));
+
+        let mut lines = vec![String::new(), "# Errors".to_owned(), String::new()];
+        lines.extend(
+            before
+                .into_iter()
+                .flat_map(|text| [text.to_owned(), String::new()]),
+        );
+        lines.extend(reasons);
+        lines.extend(
+            after
+                .into_iter()
+                .flat_map(|text| [String::new(), text.to_owned()]),
+        );
+
+        let lines = lines.iter().map(|line| match line.as_str() {
+            "" => String::new(),
+            line => format!(" {line}"),
+        });
+        quote! { #own #(#[doc = #lines])* }
     }
 }
 
