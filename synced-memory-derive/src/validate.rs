@@ -12,8 +12,7 @@ use syn::{Lifetime, Type, TypeReference};
 use crate::attr::Flag;
 use crate::diag::Diag;
 use crate::model::{FieldModel, StructModel};
-use crate::serde_attr;
-use crate::type_syntax;
+use crate::{serde_attr, type_syntax};
 
 mod kind;
 mod names;

@@ -5,7 +5,7 @@ use synced_memory::SyncedMemory;
 
 #[derive(Clone, Serialize, Deserialize, SyncedMemory)]
 struct State {
-    // An alias that is the own name is none.
+    // serde ignores an alias that is the name of the member itself.
     #[serde(alias = "b", alias = "c")]
     c: u8,
     b: u8,
