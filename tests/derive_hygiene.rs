@@ -361,7 +361,9 @@ mod from_macro {
     macro_rules! state {
         ($name:ident { $($field:ident: $ty:ty = $default:expr, $wire:literal),* }) => {
             #[derive(SyncedMemory)]
-            pub(super) struct $name { $(#[synced(default = $default, rename = $wire)] pub(super) $field: $ty),* }
+            pub(super) struct $name {
+                $(#[synced(default = $default, rename = $wire)] pub(super) $field: $ty),*
+            }
         };
     }
 
@@ -371,7 +373,11 @@ mod from_macro {
         ($name:ident { $($field:ident: $ty:ty, $wire:literal, $default:literal),* }) => {
             #[derive(Clone, SyncedMemory, serde::Serialize, serde::Deserialize)]
             pub(super) struct $name {
-                $(#[synced(nested)] #[serde(rename = $wire, default = $default)] pub(super) $field: $ty),*
+                $(
+                    #[synced(nested)]
+                    #[serde(rename = $wire, default = $default)]
+                    pub(super) $field: $ty
+                ),*
             }
         };
     }

@@ -100,9 +100,7 @@ impl SerdeField {
         }
         this
     }
-}
 
-impl SerdeField {
     /// The other names under which the member is read, each once: serde accepts repeated ones.
     pub(crate) fn aliases(&self) -> Vec<&LitStr> {
         let mut aliases: Vec<&LitStr> = Vec::new();

@@ -6,6 +6,7 @@ use syn::{DeriveInput, Expr, ImplItem, Item, Lit, Meta, parse_quote};
 
 use super::derive;
 use crate::attr::{AttrTarget, WORDS};
+use crate::model::RESERVED_METHODS;
 
 fn pretty(tokens: TokenStream) -> String {
     prettyplease::unparse(&syn::parse2(tokens).expect("the expansion parses"))
@@ -135,23 +136,18 @@ fn inside_a_key_a_member_is_what_serde_makes_of_it() {
         }
     });
     let new = "::synced_memory::macro_support::Spec::new()";
+    let members = "<Thirdas::synced_memory::macro_support::SyncedMemory>::members";
+    let state = "<Stateas::std::default::Default>::default()";
+    let second = "::std::time::Duration::new(1u64,0u32)";
     assert_eq!(
         found,
         [
-            format!(
-                r#""firstOne",{new}.default(||1).aliases(&["rootOld"]).ttl(::std::time::Duration::new(1u64,0u32))"#
-            ),
+            format!(r#""firstOne",{new}.default(||1).aliases(&["rootOld"]).ttl({second})"#),
             format!(r#""second",{new}"#),
-            format!(
-                r#""third",{new}.nested(<Thirdas::synced_memory::macro_support::SyncedMemory>::members)"#
-            ),
-            format!(
-                r#""first-one",{new}.default(||<Stateas::std::default::Default>::default().first_one).aliases(&["old","older"])"#
-            ),
+            format!(r#""third",{new}.nested({members})"#),
+            format!(r#""first-one",{new}.default(||{state}.first_one).aliases(&["old","older"])"#),
             format!(r#""a:b",{new}.default(<Stringas::std::default::Default>::default)"#),
-            format!(
-                r#""third",{new}.default(||some::path()).nested(<Thirdas::synced_memory::macro_support::SyncedMemory>::members)"#
-            ),
+            format!(r#""third",{new}.default(||some::path()).nested({members})"#),
         ]
     );
 }
@@ -159,7 +155,12 @@ fn inside_a_key_a_member_is_what_serde_makes_of_it() {
 #[test]
 fn serde_attributes_of_a_skipped_field_are_ignored() {
     let input = parse_quote! {
-        struct State { a: u8, #[synced(skip)] #[serde(skip, flatten, with = "m", rename = "a")] b: u8 }
+        struct State {
+            a: u8,
+            #[synced(skip)]
+            #[serde(skip, flatten, with = "m", rename = "a")]
+            b: u8,
+        }
     };
     assert_eq!(mistakes(&input), Vec::<String>::new());
 }
@@ -399,4 +400,12 @@ fn every_call_documents_the_errors_of_its_class() {
         }
     }
     assert_eq!(checked, documented.into_keys().collect());
+}
+
+#[test]
+fn no_field_can_have_the_name_of_a_method_of_the_handle() {
+    let methods = documented_kinds(&parse_quote! { struct State {} });
+    for method in methods.keys() {
+        assert!(RESERVED_METHODS.contains(&method.as_str()), "{method}");
+    }
 }

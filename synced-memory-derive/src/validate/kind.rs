@@ -78,15 +78,15 @@ fn not_nested(field: &FieldModel) -> Option<String> {
         Opaque::Option(inner) => {
             let inner = spelling(inner);
             format!(
-                "`nested` needs a struct that is always there: write `{inner}`, or remove `nested` and \
-                 set the `Option` as one value"
+                "`nested` needs a struct that is always there: write `{inner}`, or remove `nested` \
+                 and set the `Option` as one value"
             )
         }
         Opaque::Pointer(pointer, inner) => {
             let inner = spelling(inner);
             format!(
-                "`nested` needs the struct itself: write `{inner}` without the `{pointer}`, or remove \
-                 `nested` and set it as one value"
+                "`nested` needs the struct itself: write `{inner}` without the `{pointer}`, or \
+                 remove `nested` and set it as one value"
             )
         }
         Opaque::Collection => {

@@ -1,4 +1,4 @@
-//! Names in the backend, in JSON and of methods: which are valid, and that each belongs to one field.
+//! Names in the backend, in JSON and of methods: which are valid, and that no two fields share one.
 
 use std::collections::HashMap;
 
@@ -59,7 +59,8 @@ pub(super) fn prefix(literal: &LitStr, diag: &Diag) {
     if text.starts_with("synced-memory/") {
         diag.error(
             literal,
-            "prefixes that start with `synced-memory/` are reserved for the library: choose another",
+            "prefixes that start with `synced-memory/` are reserved for the library: choose \
+             another",
         );
     }
 }

@@ -52,10 +52,10 @@ fn structure(model: &StructModel, diag: &Diag) {
     }
     single_write_policy(&model.attrs.behind, &model.attrs.confirmed, diag);
     serde_struct(model, diag);
-    handle_name(model, diag);
+    check_handle_name(model, diag);
 }
 
-fn handle_name(model: &StructModel, diag: &Diag) {
+fn check_handle_name(model: &StructModel, diag: &Diag) {
     if model.handle == model.schema {
         diag.error(
             &model.handle,
