@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt::Debug;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use synced_memory::{ErrorKind, Key, Memory, Result, SyncedMemory, Written};
@@ -98,7 +99,7 @@ fn a_restored_struct_is_the_snapshot() -> Result<()> {
 }
 
 #[test]
-fn an_older_name_is_read_where_the_new_one_is_unset() -> Result<()> {
+fn an_older_name_is_read_if_the_new_one_is_unset() -> Result<()> {
     let state = AgentState::open("memory:")?;
     state.memory().set(&Key::<u64>::new("last_seen"), 1)?;
     assert_eq!(state.last_seen()?, 1);
@@ -265,13 +266,13 @@ struct Short {
 }
 
 #[test]
-fn a_value_with_a_ttl_ends() -> Result<()> {
+fn a_value_with_a_ttl_expires() -> Result<()> {
     let short = Short::open("memory:")?;
     short.set_lease(2)?;
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(5);
+    let deadline = std::time::Instant::now() + Duration::from_secs(5);
     while short.lease()? == 2 {
         assert!(std::time::Instant::now() < deadline, "the value stays");
-        std::thread::sleep(std::time::Duration::from_millis(1));
+        std::thread::sleep(Duration::from_millis(1));
     }
     assert_eq!(short.lease()?, 1);
     Ok(())
@@ -284,5 +285,172 @@ fn a_printed_handle_names_its_memory_and_no_value() -> Result<()> {
     let printed = format!("{state:?}");
     assert!(printed.starts_with("SyncedAgentState"), "{printed}");
     assert!(!printed.contains("a secret"), "{printed}");
+    Ok(())
+}
+
+/// The error kinds that the docs of a generated method name, in a snapshot of what is generated.
+fn documented_kinds(method: &str) -> BTreeSet<&'static str> {
+    let expansion = include_str!(
+        "../synced-memory-derive/src/pipeline/snapshots/\
+         synced_memory_derive__pipeline__tests__the_expansion_of_a_representative_struct.snap"
+    );
+    let declaration = expansion
+        .find(&format!("pub fn {method}"))
+        .expect("the method is generated");
+    let errors = expansion[..declaration]
+        .rsplit("# Errors")
+        .next()
+        .expect("it can fail");
+    let reasons = errors.split(" if ").filter_map(|reason| {
+        let (_, kind) = reason.strip_suffix('`')?.rsplit_once('`')?;
+        Some(kind)
+    });
+    reasons.collect()
+}
+
+/// A call failed for a reason that the docs of such a method give.
+fn assert_fails<T: Debug>(result: Result<T>, kind: ErrorKind, method: &str) {
+    let error = result.unwrap_err();
+    assert_eq!(error.kind(), kind, "{method}: {error}");
+    let documented = documented_kinds(method);
+    let kind = format!("{kind:?}");
+    assert!(documented.contains(&*kind), "{method}: {documented:?}");
+}
+
+#[test]
+fn a_call_fails_with_a_kind_that_its_docs_name() -> Result<()> {
+    let state = AgentState::open("memory:")?;
+    let memory = state.memory();
+    assert_fails(state.counter(), ErrorKind::Unset, "counter(");
+    assert_fails(state.snapshot(), ErrorKind::Unset, "snapshot(");
+    let updated = state.update_counter(|counter| *counter += 1);
+    assert_fails(updated, ErrorKind::Unset, "update_counter<");
+
+    let text = "no number".to_owned();
+    memory.set(&Key::<String>::new("counter"), text)?;
+    assert_fails(state.counter(), ErrorKind::Decode, "counter(");
+    assert_fails(state.snapshot(), ErrorKind::Decode, "snapshot(");
+    let updated = state.update_counter(|counter| *counter += 1);
+    assert_fails(updated, ErrorKind::Decode, "update_counter<");
+    assert_fails(state.add_counter(1), ErrorKind::Conflict, "add_counter(");
+    assert_fails(state.sub_counter(1), ErrorKind::Conflict, "sub_counter(");
+
+    let nan = f64::NAN;
+    assert_fails(state.set_ratio(nan), ErrorKind::Serialize, "set_ratio(");
+    assert_fails(state.add_ratio(nan), ErrorKind::Serialize, "add_ratio(");
+    let updated = state.update_ratio(|ratio| *ratio = nan);
+    assert_fails(updated, ErrorKind::Serialize, "update_ratio<");
+    let restored = state.restore(AgentState {
+        ratio: nan,
+        ..full()
+    });
+    assert_fails(restored, ErrorKind::Serialize, "restore(");
+    let added = state.add_stored_memory(u32::MAX);
+    assert_fails(added, ErrorKind::Conflict, "add_counter(");
+
+    let mut inner = None;
+    state.set_counter(1)?;
+    let _ = state.update_counter(|_| inner = Some(state.set_counter(2)));
+    let inner = inner.expect("the closure runs");
+    assert_fails(inner, ErrorKind::Conflict, "update_counter<");
+    Ok(())
+}
+
+#[test]
+fn after_close_every_call_fails_as_its_docs_say() -> Result<()> {
+    let state = AgentState::open("memory:")?;
+    state.memory().close(Duration::from_secs(5))?;
+    assert_fails(state.counter(), ErrorKind::Closed, "counter(");
+    assert_fails(state.snapshot(), ErrorKind::Closed, "snapshot(");
+    assert_fails(state.set_counter(1), ErrorKind::Closed, "set_counter(");
+    assert_fails(state.add_counter(1), ErrorKind::Closed, "add_counter(");
+    let updated = state.update_counter(|counter| *counter += 1);
+    assert_fails(updated, ErrorKind::Closed, "update_counter<");
+    assert_fails(state.restore(full()), ErrorKind::Closed, "restore(");
+    Ok(())
+}
+
+/// Nobody listens on port 1.
+const AWAY: &str = "redis://127.0.0.1:1?timeout=50ms&shutdown_timeout=1ms";
+
+#[test]
+fn while_the_server_is_away_reads_and_closures_are_unavailable_and_writes_are_queued() -> Result<()>
+{
+    let state = AgentState::open(AWAY)?;
+    assert_fails(state.counter(), ErrorKind::Unavailable, "counter(");
+    assert_fails(state.snapshot(), ErrorKind::Unavailable, "snapshot(");
+    let updated = state.update_counter(|counter| *counter += 1);
+    assert_fails(updated, ErrorKind::Unavailable, "update_counter<");
+    assert_eq!(state.theme()?, "dark", "there is a default");
+
+    assert_eq!(state.set_counter(1)?, Written::Queued);
+    assert_eq!(state.add_counter(1)?, Written::Queued);
+    assert_eq!(state.counter()?, 2, "it is known now");
+    assert_eq!(state.restore(full())?, Written::Queued);
+    assert_eq!(state.snapshot()?, full());
+    Ok(())
+}
+
+#[derive(SyncedMemory)]
+struct Sure {
+    #[synced(confirmed)]
+    counter: i64,
+}
+
+#[test]
+fn while_the_server_is_away_a_confirmed_write_is_unavailable() -> Result<()> {
+    let sure = Sure::open(AWAY)?;
+    assert_fails(sure.set_counter(1), ErrorKind::Unavailable, "set_counter(");
+    assert_fails(sure.add_counter(1), ErrorKind::Unavailable, "add_counter(");
+    let updated = sure.update_counter(|counter| *counter += 1);
+    assert_fails(updated, ErrorKind::Unavailable, "update_counter<");
+    let restored = sure.restore(Sure { counter: 1 });
+    assert_fails(restored, ErrorKind::Unavailable, "restore(");
+    Ok(())
+}
+
+#[test]
+fn a_full_outbox_refuses_a_write() -> Result<()> {
+    let state = AgentState::open(&format!("{AWAY}&outbox_limit=4000"))?;
+    let long = "x".repeat(5_000);
+    let set = state.set_theme(long.as_str());
+    assert_fails(set, ErrorKind::OutboxFull, "set_theme(");
+    let restored = state.restore(AgentState {
+        theme: long,
+        ..full()
+    });
+    assert_fails(restored, ErrorKind::OutboxFull, "restore(");
+    Ok(())
+}
+
+#[derive(Clone, Serialize, Deserialize, SyncedMemory)]
+struct Person {
+    name: String,
+    age: u8,
+}
+
+#[derive(SyncedMemory)]
+struct Team {
+    #[synced(nested)]
+    lead: Person,
+    members: Vec<Person>,
+}
+
+#[test]
+fn inside_a_key_a_call_fails_as_its_docs_say() -> Result<()> {
+    let team = Team::open("memory:")?;
+    let ada = || "Ada".to_owned();
+
+    let missing = team.members().at(3).fields();
+    assert_fails(missing.name(), ErrorKind::Unset, "theme(");
+    assert_fails(missing.set_name(ada()), ErrorKind::Unset, "set_theme(");
+    assert_fails(missing.add_age(1), ErrorKind::Unset, "add_counter(");
+
+    let number = Key::<u8>::new("lead");
+    team.memory().set(&number, 5)?;
+    let lead = team.lead();
+    assert_fails(lead.name(), ErrorKind::Decode, "theme(");
+    assert_fails(lead.set_name(ada()), ErrorKind::Decode, "set_theme(");
+    assert_fails(lead.add_age(1), ErrorKind::Decode, "add_counter(");
     Ok(())
 }

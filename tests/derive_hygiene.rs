@@ -1,5 +1,5 @@
-//! The derive in crates that make it hard: every lint denied, the names of the prelude taken, the
-//! dependency renamed. That this file compiles is most of the test.
+//! The derive in crates that make it hard: every lint is denied, names of the prelude have another
+//! meaning, the dependency is renamed. Most of the test is that this file compiles.
 
 #![deny(warnings, missing_docs, unreachable_pub, clippy::pedantic)]
 
@@ -167,7 +167,7 @@ pub mod public {
     where
         T: std::fmt::Debug,
     {
-        /// What stands on it.
+        /// What is on it.
         pub items: Vec<T>,
         /// The first of them.
         pub first: Option<T>,
@@ -361,7 +361,9 @@ mod from_macro {
     macro_rules! state {
         ($name:ident { $($field:ident: $ty:ty = $default:expr, $wire:literal),* }) => {
             #[derive(SyncedMemory)]
-            pub(super) struct $name { $(#[synced(default = $default, rename = $wire)] pub(super) $field: $ty),* }
+            pub(super) struct $name {
+                $(#[synced(default = $default, rename = $wire)] pub(super) $field: $ty),*
+            }
         };
     }
 
@@ -371,7 +373,11 @@ mod from_macro {
         ($name:ident { $($field:ident: $ty:ty, $wire:literal, $default:literal),* }) => {
             #[derive(Clone, SyncedMemory, serde::Serialize, serde::Deserialize)]
             pub(super) struct $name {
-                $(#[synced(nested)] #[serde(rename = $wire, default = $default)] pub(super) $field: $ty),*
+                $(
+                    #[synced(nested)]
+                    #[serde(rename = $wire, default = $default)]
+                    pub(super) $field: $ty
+                ),*
             }
         };
     }

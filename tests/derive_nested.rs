@@ -1,5 +1,4 @@
-//! Handles inside a key: each field is a member of the JSON object, under the name that serde gives
-//! it.
+//! Handles inside a key: each field is a member of the JSON object, under its name in serde.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -208,7 +207,7 @@ fn a_missing_member_reads_as_serde_says_then_as_the_field_says() -> Result<()> {
     assert_eq!(user.r#type()?, None);
     assert!(user.logged_in().get()?.is_empty());
     assert_eq!(user.age().unwrap_err().kind(), ErrorKind::Unset);
-    // Of a struct with serde(default), a missing member is that of its default.
+    // With serde(default) on the struct, a missing member reads as that of the struct's default.
     state
         .memory()
         .set(&Key::<Value>::new("user"), json!({ "address": {} }))?;
@@ -237,7 +236,7 @@ fn an_older_name_of_a_member_is_read_and_is_not_left_beside_the_new_one() -> Res
 }
 
 #[test]
-fn a_collection_and_a_number_inside_a_key_are_changed_part_by_part() -> Result<()> {
+fn a_collection_and_a_number_inside_a_key_are_changed_one_part_at_a_time() -> Result<()> {
     let state = State::open("memory:")?;
     state.set_user(ada())?;
     state.user().logged_in().push(2)?;
@@ -253,7 +252,7 @@ fn a_collection_and_a_number_inside_a_key_are_changed_part_by_part() -> Result<(
 }
 
 #[test]
-fn snapshot_and_restore_are_of_the_part_that_the_handle_is_of() -> Result<()> {
+fn snapshot_and_restore_of_a_nested_handle_are_of_its_struct_only() -> Result<()> {
     let state = State::open("memory:")?;
     state.set_user(ada())?;
     state.set_counter(1)?;

@@ -1,17 +1,17 @@
-//! What the derive says to mistaken code: every message in `ui/` is at the user's own token and
-//! says what to write instead.
+//! What the derive says about mistakes: every message in `ui/` is at the user's own token and says
+//! what to write instead. Each file has one mistake, and is named for it.
 
 fn refused(class: &str) {
     trybuild::TestCases::new().compile_fail(format!("ui/{class}/*.rs"));
 }
 
 #[test]
-fn an_unknown_word_is_told_the_nearest_one() {
+fn an_unknown_attribute_is_answered_with_the_nearest_one() {
     refused("unknown");
 }
 
 #[test]
-fn a_malformed_attribute_is_told_how_it_is_written() {
+fn a_malformed_attribute_is_answered_with_how_it_is_written() {
     refused("malformed");
 }
 
@@ -21,7 +21,7 @@ fn what_is_given_twice_is_refused_at_the_second() {
 }
 
 #[test]
-fn words_that_exclude_each_other_are_refused() {
+fn attributes_that_exclude_each_other_are_refused() {
     refused("conflict");
 }
 
@@ -36,12 +36,12 @@ fn what_serde_does_and_a_handle_cannot_follow_is_refused() {
 }
 
 #[test]
-fn what_cannot_be_shared_is_told_what_to_write_instead() {
+fn what_cannot_be_shared_is_answered_with_what_to_write_instead() {
     refused("unsupported");
 }
 
 #[test]
-fn reserved_names_are_told_of_accessor() {
+fn reserved_names_are_answered_with_accessor() {
     refused("reserved");
 }
 

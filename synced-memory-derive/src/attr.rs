@@ -1,266 +1,298 @@
-//! `#[synced(…)]` as it was written: each word with its value, both with their tokens.
-//! A mistake in one word does not hide the next one's.
+//! `#[synced(…)]` as it was written: each attribute with its value, both with their tokens.
+//! A mistake in one attribute does not hide the next one's.
 
 use proc_macro2::TokenTree;
 use syn::ext::IdentExt;
 use syn::parse::{ParseStream, Parser};
 use syn::{Attribute, Expr, Ident, LitStr, Meta, Path, Token, token};
 
-use crate::diag::Diag;
-use crate::symbol;
+use crate::diag::{self, Diag};
 
-/// A word and what stands behind its `=`.
+/// What a `#[synced(…)]` is written on.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum AttrTarget {
+    Struct,
+    Field,
+}
+
+/// One attribute of the language: a row of the table below.
+pub(crate) struct Word {
+    pub(crate) name: &'static str,
+    pub(crate) targets: &'static [AttrTarget],
+    /// How it is written, as messages and `attributes.md` show it.
+    pub(crate) usage: &'static str,
+}
+
+/// An attribute as the user wrote it.
 pub(crate) struct Arg<T> {
     pub(crate) word: Ident,
     pub(crate) value: T,
 }
 
-/// A word that takes no value.
-pub(crate) type Flag = Option<Arg<()>>;
+/// An attribute that may be given once.
+pub(crate) type Once<T> = Option<Arg<T>>;
 
-#[derive(Default)]
-pub(crate) struct StructAttrs {
-    pub(crate) prefix: Option<Arg<LitStr>>,
-    pub(crate) scope: Option<Arg<LitStr>>,
-    pub(crate) rename_all: Option<Arg<LitStr>>,
-    pub(crate) handle: Option<Arg<Ident>>,
-    pub(crate) krate: Option<Arg<Path>>,
-    pub(crate) near: Flag,
-    pub(crate) behind: Flag,
-    pub(crate) confirmed: Flag,
-}
+/// An attribute that may be repeated.
+pub(crate) type Repeated<T> = Vec<Arg<T>>;
 
-#[derive(Default)]
-pub(crate) struct FieldAttrs {
-    pub(crate) rename: Option<Arg<LitStr>>,
-    pub(crate) aliases: Vec<Arg<LitStr>>,
-    pub(crate) default: Option<Arg<Option<Expr>>>,
-    pub(crate) ttl: Option<Arg<LitStr>>,
-    pub(crate) into: Flag,
-    pub(crate) accessor: Option<Arg<LitStr>>,
-    pub(crate) skip: Flag,
-    pub(crate) value: Flag,
-    pub(crate) collection: Flag,
-    pub(crate) nested: Flag,
-    pub(crate) near: Flag,
-    pub(crate) behind: Flag,
-    pub(crate) confirmed: Flag,
-}
+/// An attribute without a value.
+pub(crate) type Flag = Once<()>;
 
-impl StructAttrs {
-    pub(crate) fn read(attrs: &[Attribute], diag: &Diag) -> Self {
-        let mut this = Self::default();
-        each_word(attrs, diag, |word, input| match word.to_string().as_str() {
-            symbol::PREFIX => set(&mut this.prefix, word, string(word, input)?),
-            symbol::SCOPE => set(&mut this.scope, word, string(word, input)?),
-            symbol::RENAME_ALL => set(&mut this.rename_all, word, string(word, input)?),
-            symbol::HANDLE => set(&mut this.handle, word, bare(word, input)?),
-            symbol::CRATE => set(&mut this.krate, word, path(word, input)?),
-            symbol::NEAR => set(&mut this.near, word, flag(word, input)?),
-            symbol::BEHIND => set(&mut this.behind, word, flag(word, input)?),
-            symbol::CONFIRMED => set(&mut this.confirmed, word, flag(word, input)?),
-            _ => Err(unknown(
-                word,
-                "a struct",
-                symbol::STRUCT_WORDS,
-                "a field",
-                symbol::FIELD_WORDS,
-            )),
-        });
-        this
-    }
-}
+macro_rules! attributes {
+    ($($holder:ident: $ty:ty, $name:literal on $($target:ident)|+, $usage:literal;)+) => {
+        /// Every attribute of the language.
+        pub(crate) const WORDS: &[Word] = &[$(Word {
+            name: $name,
+            targets: &[$(AttrTarget::$target),+],
+            usage: $usage,
+        }),+];
 
-impl FieldAttrs {
-    pub(crate) fn read(attrs: &[Attribute], diag: &Diag) -> Self {
-        let mut this = Self::default();
-        each_word(attrs, diag, |word, input| match word.to_string().as_str() {
-            symbol::RENAME => set(&mut this.rename, word, string(word, input)?),
-            symbol::ALIAS => {
-                let value = string(word, input)?;
-                this.aliases.push(Arg {
-                    word: word.clone(),
-                    value,
-                });
-                Ok(())
-            }
-            symbol::DEFAULT => set(&mut this.default, word, optional_expr(word, input)?),
-            symbol::TTL => set(&mut this.ttl, word, string(word, input)?),
-            symbol::INTO => set(&mut this.into, word, flag(word, input)?),
-            symbol::ACCESSOR => set(&mut this.accessor, word, string(word, input)?),
-            symbol::SKIP => set(&mut this.skip, word, flag(word, input)?),
-            symbol::VALUE => set(&mut this.value, word, flag(word, input)?),
-            symbol::COLLECTION => set(&mut this.collection, word, flag(word, input)?),
-            symbol::NESTED => set(&mut this.nested, word, flag(word, input)?),
-            symbol::NEAR => set(&mut this.near, word, flag(word, input)?),
-            symbol::BEHIND => set(&mut this.behind, word, flag(word, input)?),
-            symbol::CONFIRMED => set(&mut this.confirmed, word, flag(word, input)?),
-            _ => Err(unknown(
-                word,
-                "a field",
-                symbol::FIELD_WORDS,
-                "a struct",
-                symbol::STRUCT_WORDS,
-            )),
-        });
-        this
-    }
-}
-
-/// Calls `read` at each word of each `#[synced(…)]`; `read` consumes the word's value.
-fn each_word(
-    attrs: &[Attribute],
-    diag: &Diag,
-    mut read: impl FnMut(&Ident, ParseStream<'_>) -> syn::Result<()>,
-) {
-    for attr in attrs {
-        if !attr.path().is_ident(symbol::SYNCED) {
-            continue;
+        /// The attributes of one struct or field. Those that belong on the other one are empty.
+        #[derive(Default)]
+        pub(crate) struct Attrs {
+            $(pub(crate) $holder: $ty,)+
+            /// The words above that were read, in the order in which they were written.
+            pub(crate) words: Vec<Ident>,
         }
-        let Meta::List(list) = &attr.meta else {
-            diag.error(&attr.meta, "write the words in brackets: `#[synced(…)]`");
-            continue;
-        };
-        let words = |input: ParseStream<'_>| {
-            while !input.is_empty() {
-                if let Err(error) = one_word(input, &mut read) {
-                    diag.push(error);
-                    while !input.is_empty() && !input.peek(Token![,]) {
-                        input.parse::<TokenTree>()?;
-                    }
-                }
-                if !input.is_empty() {
-                    input.parse::<Token![,]>()?;
+
+        impl Attrs {
+            fn holder(&mut self, word: &Word) -> &mut dyn ArgHolder {
+                match word.name {
+                    $($name => &mut self.$holder,)+
+                    name => unreachable!("`{name}` is not in the table"),
                 }
             }
-            Ok(())
-        };
-        if let Err(error) = words.parse2(list.tokens.clone()) {
-            diag.push(error);
+        }
+    };
+}
+
+// A new row is parsed, listed and checked for its target by that alone. It needs an effect as well
+// (in `model` or `expand`) and a line in `attributes.md`: tests of the pipeline fail without them.
+attributes! {
+    prefix:     Once<LitStr>,       "prefix"     on Struct,       r#"prefix = "myapp:""#;
+    scope:      Once<LitStr>,       "scope"      on Struct,       r#"scope = "session_1""#;
+    rename_all: Once<LitStr>,       "rename_all" on Struct,       r#"rename_all = "camelCase""#;
+    handle:     Once<Ident>,        "handle"     on Struct,       "handle = MyHandle";
+    krate:      Once<Path>,         "crate"      on Struct,       "crate = path";
+    rename:     Once<LitStr>,       "rename"     on Field,        r#"rename = "name""#;
+    aliases:    Repeated<LitStr>,   "alias"      on Field,        r#"alias = "old_name""#;
+    default:    Once<Option<Expr>>, "default"    on Field,        "default = expression";
+    ttl:        Once<LitStr>,       "ttl"        on Field,        r#"ttl = "30m""#;
+    into:       Flag,               "into"       on Field,        "into";
+    accessor:   Once<LitStr>,       "accessor"   on Field,        r#"accessor = "name""#;
+    skip:       Flag,               "skip"       on Field,        "skip";
+    value:      Flag,               "value"      on Field,        "value";
+    collection: Flag,               "collection" on Field,        "collection";
+    nested:     Flag,               "nested"     on Field,        "nested";
+    near:       Flag,               "near"       on Struct|Field, "near";
+    behind:     Flag,               "behind"     on Struct|Field, "behind";
+    confirmed:  Flag,               "confirmed"  on Struct|Field, "confirmed";
+}
+
+impl AttrTarget {
+    fn article_and_name(self) -> &'static str {
+        match self {
+            Self::Struct => "a struct",
+            Self::Field => "a field",
         }
     }
 }
 
-fn one_word(
-    input: ParseStream<'_>,
-    read: &mut impl FnMut(&Ident, ParseStream<'_>) -> syn::Result<()>,
-) -> syn::Result<()> {
-    let word = input
-        .call(Ident::parse_any)
-        .map_err(|error| syn::Error::new(error.span(), "expected a word of `#[synced(…)]`"))?;
-    read(&word, input)?;
-    if input.is_empty() || input.peek(Token![,]) {
+impl Word {
+    /// The row that `ident` names, if the attribute belongs on `target`.
+    fn find(ident: &Ident, target: AttrTarget) -> syn::Result<&'static Self> {
+        let name = ident.to_string();
+        match WORDS.iter().find(|word| word.name == name) {
+            Some(word) if word.targets.contains(&target) => Ok(word),
+            Some(word) => {
+                let targets: Vec<_> = word.targets.iter().map(|t| t.article_and_name()).collect();
+                let (right, wrong) = (targets.join(" or "), target.article_and_name());
+                Err(error(
+                    ident,
+                    format!("`{name}` is for {right}, not for {wrong}"),
+                ))
+            }
+            None => Err(error(ident, unknown(&name, target))),
+        }
+    }
+}
+
+fn unknown(name: &str, target: AttrTarget) -> String {
+    let words = || WORDS.iter().filter(|word| word.targets.contains(&target));
+    let names: Vec<_> = words().map(|word| word.name).collect();
+    let nearest = diag::nearest(name, &names);
+    match words().find(|word| Some(word.name) == nearest) {
+        Some(word) => format!("unknown attribute `{name}`: did you mean `{}`?", word.usage),
+        None => format!(
+            "unknown attribute `{name}`: {} takes {}",
+            target.article_and_name(),
+            diag::list(&names)
+        ),
+    }
+}
+
+impl Attrs {
+    pub(crate) fn read(attrs: &[Attribute], target: AttrTarget, diag: &Diag) -> Self {
+        let mut this = Self::default();
+        for attr in attrs {
+            if !attr.path().is_ident("synced") {
+                continue;
+            }
+            let Meta::List(list) = &attr.meta else {
+                diag.error(
+                    &attr.meta,
+                    "expected a list in parentheses: write `#[synced(…)]`",
+                );
+                continue;
+            };
+
+            let read_list = |input: ParseStream<'_>| this.read_list(input, target, diag);
+            if let Err(error) = read_list.parse2(list.tokens.clone()) {
+                diag.push(error);
+            }
+        }
+        this
+    }
+
+    /// Reads what is between the parentheses. After a mistake it continues at the next comma.
+    fn read_list(
+        &mut self,
+        input: ParseStream<'_>,
+        target: AttrTarget,
+        diag: &Diag,
+    ) -> syn::Result<()> {
+        while !input.is_empty() {
+            if let Err(error) = self.read_one(input, target) {
+                diag.push(error);
+                while !input.is_empty() && !input.peek(Token![,]) {
+                    input.parse::<TokenTree>()?;
+                }
+            }
+            if !input.is_empty() {
+                input.parse::<Token![,]>()?;
+            }
+        }
         Ok(())
-    } else {
-        Err(input.error(format!("expected a comma after `{word}`")))
+    }
+
+    fn read_one(&mut self, input: ParseStream<'_>, target: AttrTarget) -> syn::Result<()> {
+        // `crate` is a keyword.
+        let ident = input
+            .call(Ident::parse_any)
+            .map_err(|error| syn::Error::new(error.span(), "expected the name of an attribute"))?;
+        let word = Word::find(&ident, target)?;
+        self.holder(word).read(&ident, word, input)?;
+        if !input.is_empty() && !input.peek(Token![,]) {
+            return Err(input.error(format!("expected a comma after `{ident}`")));
+        }
+        self.words.push(ident);
+        Ok(())
     }
 }
 
-fn set<T>(slot: &mut Option<Arg<T>>, word: &Ident, value: T) -> syn::Result<()> {
-    if slot.is_some() {
-        return Err(error(word, format!("`{word}` is given twice: keep one")));
-    }
-    *slot = Some(Arg {
-        word: word.clone(),
-        value,
-    });
-    Ok(())
+/// What an attribute is read into, which decides whether the attribute may be repeated.
+trait ArgHolder {
+    fn read(&mut self, ident: &Ident, word: &Word, input: ParseStream<'_>) -> syn::Result<()>;
 }
 
-fn flag(word: &Ident, input: ParseStream<'_>) -> syn::Result<()> {
-    if input.peek(Token![=]) || input.peek(token::Paren) {
-        return Err(error(
-            word,
-            format!("`{word}` takes no value: write `{word}` alone"),
-        ));
+impl<T: ArgValue> ArgHolder for Once<T> {
+    fn read(&mut self, ident: &Ident, word: &Word, input: ParseStream<'_>) -> syn::Result<()> {
+        let arg = Arg::parse(ident, word, input)?;
+        if self.is_some() {
+            return Err(error(ident, format!("`{ident}` is given twice: keep one")));
+        }
+        *self = Some(arg);
+        Ok(())
     }
-    Ok(())
 }
 
-fn equals(word: &Ident, input: ParseStream<'_>) -> syn::Result<()> {
+impl<T: ArgValue> ArgHolder for Repeated<T> {
+    fn read(&mut self, ident: &Ident, word: &Word, input: ParseStream<'_>) -> syn::Result<()> {
+        self.push(Arg::parse(ident, word, input)?);
+        Ok(())
+    }
+}
+
+impl<T: ArgValue> Arg<T> {
+    fn parse(ident: &Ident, word: &Word, input: ParseStream<'_>) -> syn::Result<Self> {
+        Ok(Self {
+            value: T::parse(ident, word, input)?,
+            word: ident.clone(),
+        })
+    }
+}
+
+/// What is written behind the name of an attribute.
+pub(crate) trait ArgValue: Sized {
+    fn parse(ident: &Ident, word: &Word, input: ParseStream<'_>) -> syn::Result<Self>;
+}
+
+impl ArgValue for () {
+    fn parse(ident: &Ident, _: &Word, input: ParseStream<'_>) -> syn::Result<Self> {
+        if input.peek(Token![=]) || input.peek(token::Paren) {
+            return Err(error(
+                ident,
+                format!("`{ident}` takes no value: write `{ident}` alone"),
+            ));
+        }
+        Ok(())
+    }
+}
+
+impl ArgValue for LitStr {
+    fn parse(ident: &Ident, word: &Word, input: ParseStream<'_>) -> syn::Result<Self> {
+        equals(ident, word, input)?;
+        let string = input.parse();
+        string.map_err(|error| expected("a string in quotes", word, &error))
+    }
+}
+
+impl ArgValue for Ident {
+    fn parse(ident: &Ident, word: &Word, input: ParseStream<'_>) -> syn::Result<Self> {
+        equals(ident, word, input)?;
+        let name = input.parse();
+        name.map_err(|error| expected("a name without quotes", word, &error))
+    }
+}
+
+impl ArgValue for Path {
+    fn parse(ident: &Ident, word: &Word, input: ParseStream<'_>) -> syn::Result<Self> {
+        equals(ident, word, input)?;
+        let path = input.call(Path::parse_mod_style);
+        path.map_err(|error| expected("a name without quotes", word, &error))
+    }
+}
+
+impl ArgValue for Option<Expr> {
+    fn parse(ident: &Ident, word: &Word, input: ParseStream<'_>) -> syn::Result<Self> {
+        if input.is_empty() || input.peek(Token![,]) {
+            return Ok(None);
+        }
+        equals(ident, word, input)?;
+        input.parse().map(Some)
+    }
+}
+
+fn equals(ident: &Ident, word: &Word, input: ParseStream<'_>) -> syn::Result<()> {
     if input.peek(Token![=]) {
         input.parse::<Token![=]>()?;
         if !input.is_empty() && !input.peek(Token![,]) {
             return Ok(());
         }
     }
-    let usage = symbol::usage(&word.to_string()).to_owned();
     Err(error(
-        word,
-        format!("`{word}` needs a value: write `{usage}`"),
+        ident,
+        format!("`{ident}` needs a value: write `{}`", word.usage),
     ))
 }
 
-fn string(word: &Ident, input: ParseStream<'_>) -> syn::Result<LitStr> {
-    equals(word, input)?;
-    input.parse().map_err(|error| {
-        let usage = symbol::usage(&word.to_string()).to_owned();
-        syn::Error::new(
-            error.span(),
-            format!("expected a string in quotes: write `{usage}`"),
-        )
-    })
-}
-
-fn bare(word: &Ident, input: ParseStream<'_>) -> syn::Result<Ident> {
-    equals(word, input)?;
-    input.parse().map_err(|error| without_quotes(word, &error))
-}
-
-fn path(word: &Ident, input: ParseStream<'_>) -> syn::Result<Path> {
-    equals(word, input)?;
-    input
-        .call(Path::parse_mod_style)
-        .map_err(|error| without_quotes(word, &error))
-}
-
-fn without_quotes(word: &Ident, error: &syn::Error) -> syn::Error {
-    let usage = symbol::usage(&word.to_string()).to_owned();
+fn expected(what: &str, word: &Word, error: &syn::Error) -> syn::Error {
     syn::Error::new(
         error.span(),
-        format!("expected a name without quotes: write `{usage}`"),
+        format!("expected {what}: write `{}`", word.usage),
     )
 }
 
-fn optional_expr(word: &Ident, input: ParseStream<'_>) -> syn::Result<Option<Expr>> {
-    if input.is_empty() || input.peek(Token![,]) {
-        return Ok(None);
-    }
-    equals(word, input)?;
-    input.parse().map(Some)
-}
-
-fn unknown(
-    word: &Ident,
-    here: &str,
-    here_words: &[&str],
-    there: &str,
-    there_words: &[&str],
-) -> syn::Error {
-    let name = word.to_string();
-    if there_words.contains(&name.as_str()) {
-        return error(word, format!("`{name}` is for {there}, not for {here}"));
-    }
-    if let Some(nearest) = symbol::nearest(&name, here_words) {
-        let usage = symbol::usage(nearest);
-        return error(
-            word,
-            format!("`{name}` is not known here: did you mean `{usage}`?"),
-        );
-    }
-    let words = here_words
-        .iter()
-        .filter(|word| !symbol::LATER.contains(word));
-    let words: Vec<&str> = words.copied().collect();
-    error(
-        word,
-        format!(
-            "`{name}` is not known here: {here} takes {}",
-            symbol::list(&words)
-        ),
-    )
-}
-
-fn error(word: &Ident, message: String) -> syn::Error {
-    syn::Error::new(word.span(), message)
+fn error(ident: &Ident, message: String) -> syn::Error {
+    syn::Error::new(ident.span(), message)
 }

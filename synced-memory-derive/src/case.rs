@@ -1,4 +1,4 @@
-//! The rules of `rename_all` (serde's, for fields) and the spelling of constants.
+//! The rules of `rename_all`, which are serde's rules for fields, and the names of constants.
 
 /// How `rename_all` turns a field's name into its wire name. The rules, and what they do to a name
 /// that is not in `snake_case`, are those of `serde_derive`'s `RenameRule::apply_to_field`.
@@ -14,30 +14,26 @@ pub(crate) enum Case {
     ScreamingKebab,
 }
 
-pub(crate) const NAMES: &[&str] = &[
-    "lowercase",
-    "UPPERCASE",
-    "PascalCase",
-    "camelCase",
-    "snake_case",
-    "SCREAMING_SNAKE_CASE",
-    "kebab-case",
-    "SCREAMING-KEBAB-CASE",
+const RULES: &[(&str, Case)] = &[
+    ("lowercase", Case::Lower),
+    ("UPPERCASE", Case::Upper),
+    ("PascalCase", Case::Pascal),
+    ("camelCase", Case::Camel),
+    ("snake_case", Case::Snake),
+    ("SCREAMING_SNAKE_CASE", Case::ScreamingSnake),
+    ("kebab-case", Case::Kebab),
+    ("SCREAMING-KEBAB-CASE", Case::ScreamingKebab),
 ];
 
 impl Case {
     pub(crate) fn named(name: &str) -> Option<Self> {
-        Some(match name {
-            "lowercase" => Self::Lower,
-            "UPPERCASE" => Self::Upper,
-            "PascalCase" => Self::Pascal,
-            "camelCase" => Self::Camel,
-            "snake_case" => Self::Snake,
-            "SCREAMING_SNAKE_CASE" => Self::ScreamingSnake,
-            "kebab-case" => Self::Kebab,
-            "SCREAMING-KEBAB-CASE" => Self::ScreamingKebab,
-            _ => return None,
-        })
+        let rule = RULES.iter().find(|(rule, _)| *rule == name);
+        rule.map(|&(_, case)| case)
+    }
+
+    /// The names of all rules.
+    pub(crate) fn names() -> Vec<&'static str> {
+        RULES.iter().map(|&(name, _)| name).collect()
     }
 
     pub(crate) fn apply(self, field: &str) -> String {
@@ -74,7 +70,7 @@ fn pascal(field: &str) -> String {
     name
 }
 
-/// The name of a constant: `last_seen` and `lastSeen` are both `LAST_SEEN`.
+/// The name as that of a constant: `last_seen` and `lastSeen` both become `LAST_SEEN`.
 pub(crate) fn constant(name: &str) -> String {
     let mut constant = String::with_capacity(name.len() + 4);
     let mut after_lower = false;
@@ -122,8 +118,7 @@ mod tests {
                 ["z42", "Z42", "Z42", "z42", "z42", "Z42", "z42", "Z42"],
             ),
         ] {
-            for (name, expected) in NAMES.iter().zip(expected) {
-                let case = Case::named(name).unwrap();
+            for (&(name, case), expected) in RULES.iter().zip(expected) {
                 assert_eq!(case.apply(field), expected, "{name} of {field}");
             }
         }

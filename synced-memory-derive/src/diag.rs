@@ -1,4 +1,5 @@
-//! Collects every mistake of one struct, so that they are reported in one go.
+//! Collects every mistake of one struct, so that they are reported in one go, and the phrases that
+//! messages have in common.
 
 use std::cell::RefCell;
 use std::fmt::Display;
@@ -27,7 +28,7 @@ impl Diag {
         self.errors
             .borrow_mut()
             .as_mut()
-            .expect("a mistake was recorded after the check")
+            .expect("no mistake is recorded after the check")
             .push(error);
     }
 
@@ -52,9 +53,39 @@ impl Drop for Diag {
     }
 }
 
+/// The known name that `name` is most likely a misspelling of, if it looks like one.
+pub(crate) fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
+    let name = name.to_lowercase();
+    known
+        .iter()
+        .map(|&candidate| {
+            let distance = strsim::damerau_levenshtein(&name, &candidate.to_lowercase());
+            (distance, candidate)
+        })
+        .filter(|&(distance, candidate)| {
+            // At most a third of the letters may be wrong.
+            distance * 3 <= candidate.chars().count().max(3)
+        })
+        .min_by_key(|&(distance, _)| distance)
+        .map(|(_, candidate)| candidate)
+}
+
+/// `` `a`, `b` and `c` ``.
+pub(crate) fn list(names: &[&str]) -> String {
+    match names {
+        [] => String::new(),
+        [only] => format!("`{only}`"),
+        [first @ .., last] => {
+            let first: Vec<_> = first.iter().map(|name| format!("`{name}`")).collect();
+            format!("{} and `{last}`", first.join(", "))
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::attr::WORDS;
 
     #[test]
     #[should_panic(expected = "never checked")]
@@ -74,5 +105,28 @@ mod tests {
             .map(|error| error.to_string())
             .collect();
         assert_eq!(messages, ["first", "second"]);
+    }
+
+    #[test]
+    fn a_misspelt_name_finds_the_nearest_one() {
+        let known: Vec<_> = WORDS.iter().map(|word| word.name).collect();
+        for (name, meant) in [
+            ("defualt", Some("default")),
+            ("renmae", Some("rename")),
+            ("rename_al", Some("rename_all")),
+            ("Skip", Some("skip")),
+            ("tll", Some("ttl")),
+            ("accesor", Some("accessor")),
+            ("flatten", None),
+            ("x", None),
+        ] {
+            assert_eq!(nearest(name, &known), meant, "{name}");
+        }
+    }
+
+    #[test]
+    fn names_are_listed_in_a_sentence() {
+        assert_eq!(list(&["a", "b", "c"]), "`a`, `b` and `c`");
+        assert_eq!(list(&["a"]), "`a`");
     }
 }

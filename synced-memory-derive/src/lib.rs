@@ -1,9 +1,9 @@
 //! The derive macro of `synced-memory`. Use it through that crate, which re-exports it beside the
 //! trait of the same name; the attributes are described at [`SyncedMemory`](derive@SyncedMemory).
 //!
-//! The stages, each a module: `attr` and `serde_attr` (syntax to spanned values), `model` (what the
+//! Each stage is a module: `attr` and `serde_attr` (syntax to spanned values), `model` (what the
 //! user meant), `validate` (every mistake, at the user's own token), `expand` (tokens; cannot
-//! fail).
+//! fail). `pipeline` runs them in this order.
 
 use proc_macro::TokenStream;
 use syn::{DeriveInput, parse_macro_input};
@@ -12,12 +12,11 @@ mod attr;
 mod case;
 mod diag;
 mod expand;
-mod kind;
 mod model;
 mod pipeline;
 mod self_type;
 mod serde_attr;
-mod symbol;
+mod type_syntax;
 mod validate;
 
 #[doc = include_str!("../attributes.md")]

@@ -1,6 +1,6 @@
-//! What the user meant: one value for the struct, one for each field, with the original tokens for
-//! [`validate`](crate::validate) to underline. A model can be read from any input, mistaken ones
-//! too, since the stubs are made from it.
+//! What the user meant: one value for the struct and one for each field, with the original tokens
+//! for [`validate`](crate::validate) to underline. Any input gives a model, mistaken input too,
+//! since the stubs are made from it.
 
 use std::time::Duration;
 
@@ -13,86 +13,91 @@ use syn::{
     Type, Visibility, parse_quote,
 };
 
-use crate::attr::{Arg, FieldAttrs, StructAttrs};
+use crate::attr::{Arg, AttrTarget, Attrs};
 use crate::case::{self, Case};
-use crate::diag::Diag;
-use crate::kind::{self, Kind};
+use crate::diag::{self, Diag};
+use crate::self_type;
 use crate::serde_attr::{SerdeDefault, SerdeField, SerdeStruct};
-use crate::{self_type, symbol};
+use crate::type_syntax::{self, TypeSyntax};
 
-pub(crate) struct Model {
+/// The handle's own methods, whose names no field's method may have.
+pub(crate) const RESERVED_METHODS: &[&str] =
+    &["memory", "snapshot", "restore", "watch", "clone", "fields"];
+
+pub(crate) struct StructModel {
     pub(crate) schema: Ident,
     pub(crate) handle: Ident,
     pub(crate) vis: Visibility,
     pub(crate) generics: Generics,
     /// The path of `synced_memory` in the user's crate.
     pub(crate) krate: Path,
-    pub(crate) notes: Notes,
-    pub(crate) fields: Vec<Field>,
-    /// A name for the type that a closure gives, which nothing in the struct has.
-    pub(crate) answer: Ident,
-    pub(crate) attrs: StructAttrs,
+    pub(crate) copied: CopiedAttrs,
+    pub(crate) fields: Vec<FieldModel>,
+    /// The name of the type parameter for what a closure returns, which nothing in the struct uses.
+    pub(crate) closure_output: Ident,
+    pub(crate) attrs: Attrs,
     pub(crate) serde: SerdeStruct,
 }
 
-pub(crate) struct Field {
+pub(crate) struct FieldModel {
     pub(crate) ident: Ident,
     pub(crate) ty: Type,
-    pub(crate) shape: Shape,
-    pub(crate) wire: Wire,
-    pub(crate) unset: Unset,
-    pub(crate) inside: Inside,
+    pub(crate) kind: FieldKind,
+    pub(crate) wire: WireName,
+    pub(crate) when_unset: WhenUnset,
+    pub(crate) as_member: AsMember,
     pub(crate) ttl: Option<Duration>,
     pub(crate) names: Names,
-    /// The type stands on a parameter of the struct.
+    /// Whether the type depends on a parameter of the struct.
     pub(crate) generic: bool,
-    pub(crate) notes: Notes,
-    pub(crate) attrs: FieldAttrs,
+    pub(crate) copied: CopiedAttrs,
+    pub(crate) attrs: Attrs,
     pub(crate) serde: SerdeField,
 }
 
-/// What a field's methods are for.
+/// Which methods a field has.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Shape {
+pub(crate) enum FieldKind {
     Value,
     Float,
     Integer,
-    /// Its getter is the view, whose methods change it part by part.
+    /// Its getter is the view, whose methods change one element at a time.
     Collection,
     /// Its getter is the handle of its own fields.
     Nested,
 }
 
-/// The field as a member of the object, in a handle inside a key.
-pub(crate) struct Inside {
-    pub(crate) wire: Wire,
+/// The field in a handle inside a key: a member of the JSON object in there.
+pub(crate) struct AsMember {
+    pub(crate) wire: WireName,
     pub(crate) aliases: Vec<LitStr>,
-    /// Where serde's derive says what a missing member is; else it is what the unset field is.
-    pub(crate) unset: Option<Unset>,
+    /// `None` if serde's derive does not say what a missing member reads as: then it reads as the
+    /// unset field.
+    pub(crate) when_unset: Option<WhenUnset>,
 }
 
-/// The name in the backend, and where it was written.
-pub(crate) struct Wire {
+/// The name in the backend, and where the user wrote it.
+pub(crate) struct WireName {
     pub(crate) name: String,
     pub(crate) span: Span,
 }
 
-/// What a read of an unset field gives.
-pub(crate) enum Unset {
+/// What a read of an unset field returns.
+pub(crate) enum WhenUnset {
     Error,
-    /// What its type is while it is empty, though no attribute says so.
+    /// The type's `Default`, `None` or empty, though no attribute says so.
     Empty,
     Default,
     Expr(Expr),
-    /// What this function gives.
+    /// What this function returns.
     Call(ExprPath),
-    /// The field of the whole struct's default, or of what this function gives.
+    /// This field of the struct's `Default`, or of what this function returns.
     OfStruct(Option<ExprPath>),
 }
 
-/// The names that are made for one field.
+/// The names that are generated for one field.
 pub(crate) struct Names {
-    /// That of a collection is its view.
+    /// The getter of a collection is its view.
     pub(crate) getter: Ident,
     pub(crate) setter: Ident,
     pub(crate) update: Ident,
@@ -102,17 +107,17 @@ pub(crate) struct Names {
     pub(crate) constant: Ident,
 }
 
-/// Attributes of the user's that go on what is made for the item.
+/// The user's attributes that are copied to what is generated.
 #[derive(Default)]
-pub(crate) struct Notes {
+pub(crate) struct CopiedAttrs {
     pub(crate) docs: Vec<Attribute>,
     pub(crate) allows: Vec<Attribute>,
     pub(crate) deprecated: Option<Attribute>,
 }
 
-impl Model {
+impl StructModel {
     pub(crate) fn read(input: &DeriveInput, diag: &Diag) -> Self {
-        let attrs = StructAttrs::read(&input.attrs, diag);
+        let attrs = Attrs::read(&input.attrs, AttrTarget::Struct, diag);
         let serde = SerdeStruct::read(&input.attrs);
         let rename_all = attrs.rename_all.as_ref().and_then(|rule| {
             let case = Case::named(&rule.value.value());
@@ -126,7 +131,7 @@ impl Model {
             .map(Ident::to_string)
             .collect();
         let fields = named_fields(input, diag)
-            .map(|field| Field::read(field, input, rename_all, &serde, &parameters, diag))
+            .map(|field| FieldModel::read(field, input, rename_all, &serde, &parameters, diag))
             .collect();
         let handle = match &attrs.handle {
             Some(handle) => handle.value.clone(),
@@ -142,21 +147,21 @@ impl Model {
             vis: input.vis.clone(),
             generics: input.generics.clone(),
             krate,
-            notes: Notes::read(&input.attrs),
+            copied: CopiedAttrs::read(&input.attrs),
             fields,
-            answer: unused_parameter(input),
+            closure_output: unused_parameter(input),
             attrs,
             serde,
         }
     }
 
     /// The fields that are not skipped.
-    pub(crate) fn shared(&self) -> impl Iterator<Item = &Field> {
+    pub(crate) fn shared(&self) -> impl Iterator<Item = &FieldModel> {
         self.fields.iter().filter(|field| !field.is_skipped())
     }
 }
 
-impl Field {
+impl FieldModel {
     fn read(
         field: &syn::Field,
         input: &DeriveInput,
@@ -165,75 +170,31 @@ impl Field {
         parameters: &[String],
         diag: &Diag,
     ) -> Self {
-        let attrs = FieldAttrs::read(&field.attrs, diag);
+        let attrs = Attrs::read(&field.attrs, AttrTarget::Field, diag);
         let serde = SerdeField::read(&field.attrs);
         let ident = field.ident.clone().expect("only named fields are read");
-        let plain = ident.unraw().to_string();
-        let named = |rename: Option<&LitStr>, rename_all: Option<Case>| match rename {
-            Some(rename) => Wire {
-                name: rename.value(),
-                span: rename.span(),
-            },
-            None => Wire {
-                name: rename_all.map_or_else(|| plain.clone(), |case| case.apply(&plain)),
-                span: ident.span(),
-            },
-        };
-        let wire = named(
-            attrs.rename.as_ref().map(|rename| &rename.value),
-            rename_all,
-        );
-        let shape = Shape::of(&field.ty, &attrs);
+        let rename = attrs.rename.as_ref().map(|rename| &rename.value);
+        let kind = FieldKind::of(&field.ty, &attrs);
         let accessor = attrs
             .accessor
             .as_ref()
             .and_then(|accessor| read_accessor(&accessor.value, diag))
-            .unwrap_or_else(|| plain.clone());
-        let spell_out = |expr: &Expr| self_type::spell_out(expr, &input.ident, &input.generics);
-        let unset = match &attrs.default {
-            Some(Arg {
-                value: Some(expr), ..
-            }) => Unset::Expr(spell_out(expr)),
-            Some(Arg { value: None, .. }) => Unset::Default,
-            None if is_empty_unset(&field.ty, shape) => Unset::Empty,
-            None => Unset::Error,
-        };
-        let spell_out_path =
-            |path: &ExprPath| self_type::spell_out(path, &input.ident, &input.generics);
-        let inside_unset = match (&serde.default, &serde_struct.default) {
-            (Some(SerdeDefault::Trait), _) => Some(Unset::Default),
-            (Some(SerdeDefault::Path(path)), _) => Some(Unset::Call(spell_out_path(path))),
-            (None, Some(SerdeDefault::Trait)) => Some(Unset::OfStruct(None)),
-            (None, Some(SerdeDefault::Path(path))) => {
-                Some(Unset::OfStruct(Some(spell_out_path(path))))
-            }
-            (None, None) => None,
-        };
-        let member = named(serde.rename.as_ref(), serde_struct.rename_all);
-        // serde takes the name itself as an alias, too.
-        let older = serde
-            .aliases()
-            .into_iter()
-            .filter(|alias| alias.value() != member.name);
-        let inside = Inside {
-            aliases: older.cloned().collect(),
-            wire: member,
-            unset: inside_unset,
-        };
+            .unwrap_or_else(|| ident.unraw().to_string());
+
         Self {
-            names: Names::of(&accessor, shape, &ident),
+            names: Names::of(&accessor, kind, &ident),
+            wire: WireName::of(&ident, rename, rename_all),
+            when_unset: WhenUnset::of_attrs(&attrs, &field.ty, kind, input),
+            as_member: AsMember::of(&ident, &serde, serde_struct, input),
             ty: self_type::spell_out(&field.ty, &input.ident, &input.generics),
             ttl: attrs
                 .ttl
                 .as_ref()
                 .and_then(|ttl| read_ttl(&ttl.value, diag)),
-            generic: kind::mentions(&field.ty, parameters) || has_self(field, parameters),
-            notes: Notes::read(&field.attrs),
+            generic: type_syntax::mentions(&field.ty, parameters) || has_self(field, parameters),
+            copied: CopiedAttrs::read(&field.attrs),
             ident,
-            shape,
-            wire,
-            unset,
-            inside,
+            kind,
             attrs,
             serde,
         }
@@ -244,31 +205,100 @@ impl Field {
     }
 }
 
-impl Shape {
-    /// What the attributes say, where they can be right, else what the type looks like.
-    fn of(ty: &Type, attrs: &FieldAttrs) -> Self {
-        let alone = attrs.value.is_none() && attrs.collection.is_none();
+impl WireName {
+    fn of(field: &Ident, rename: Option<&LitStr>, rename_all: Option<Case>) -> Self {
+        if let Some(rename) = rename {
+            return Self {
+                name: rename.value(),
+                span: rename.span(),
+            };
+        }
+        let name = field.unraw().to_string();
+        Self {
+            name: rename_all.map_or(name.clone(), |case| case.apply(&name)),
+            span: field.span(),
+        }
+    }
+}
+
+impl WhenUnset {
+    fn of_attrs(attrs: &Attrs, ty: &Type, kind: FieldKind, input: &DeriveInput) -> Self {
+        match &attrs.default {
+            Some(Arg {
+                value: Some(expr), ..
+            }) => Self::Expr(self_type::spell_out(expr, &input.ident, &input.generics)),
+            Some(Arg { value: None, .. }) => Self::Default,
+            None if is_empty_when_unset(ty, kind) => Self::Empty,
+            None => Self::Error,
+        }
+    }
+
+    /// What serde's derive says of a missing member: the field's attribute goes before the
+    /// struct's.
+    fn of_serde(
+        field: Option<&SerdeDefault>,
+        of_struct: Option<&SerdeDefault>,
+        input: &DeriveInput,
+    ) -> Option<Self> {
+        let spell_out = |path| self_type::spell_out(path, &input.ident, &input.generics);
+        match (field, of_struct) {
+            (Some(SerdeDefault::Trait), _) => Some(Self::Default),
+            (Some(SerdeDefault::Path(path)), _) => Some(Self::Call(spell_out(path))),
+            (None, Some(SerdeDefault::Trait)) => Some(Self::OfStruct(None)),
+            (None, Some(SerdeDefault::Path(path))) => Some(Self::OfStruct(Some(spell_out(path)))),
+            (None, None) => None,
+        }
+    }
+}
+
+impl AsMember {
+    fn of(
+        field: &Ident,
+        serde: &SerdeField,
+        serde_struct: &SerdeStruct,
+        input: &DeriveInput,
+    ) -> Self {
+        let wire = WireName::of(field, serde.rename.as_ref(), serde_struct.rename_all);
+        // serde accepts the name itself as an alias, too.
+        let aliases = serde.aliases().into_iter();
+        let older = aliases.filter(|alias| alias.value() != wire.name);
+        Self {
+            aliases: older.cloned().collect(),
+            wire,
+            when_unset: WhenUnset::of_serde(
+                serde.default.as_ref(),
+                serde_struct.default.as_ref(),
+                input,
+            ),
+        }
+    }
+}
+
+impl FieldKind {
+    /// What the attributes say if they can be right, else what the type looks like.
+    fn of(ty: &Type, attrs: &Attrs) -> Self {
+        let is_exclusive = attrs.value.is_none() && attrs.collection.is_none();
         if attrs.nested.is_some()
-            && alone
-            && (kind::opaque(ty).is_none() || kind::is_bare_value(ty))
+            && is_exclusive
+            && (type_syntax::opaque(ty).is_none() || type_syntax::is_bare_value(ty))
         {
             return Self::Nested;
         }
         if attrs.collection.is_some() {
             return Self::Collection;
         }
-        match Kind::of(ty) {
-            Kind::Float => Self::Float,
-            Kind::Integer => Self::Integer,
-            Kind::Collection if attrs.value.is_none() => Self::Collection,
-            Kind::Plain | Kind::Option | Kind::Collection => Self::Value,
+        match TypeSyntax::of(ty) {
+            TypeSyntax::Float => Self::Float,
+            TypeSyntax::Integer => Self::Integer,
+            TypeSyntax::Collection if attrs.value.is_none() => Self::Collection,
+            TypeSyntax::Plain | TypeSyntax::Option | TypeSyntax::Collection => Self::Value,
         }
     }
 }
 
 impl Names {
-    fn of(accessor: &str, shape: Shape, field: &Ident) -> Self {
-        // Each name leads an editor back to the field.
+    fn of(accessor: &str, kind: FieldKind, field: &Ident) -> Self {
+        // With the field's span an editor finds the field from each of the names.
         let method = |name: &str| {
             let ident = syn::parse_str::<Ident>(name);
             let mut ident = ident.unwrap_or_else(|_| Ident::new_raw(name, field.span()));
@@ -276,73 +306,78 @@ impl Names {
             ident
         };
         let getter = method(accessor);
-        let view = match shape {
-            Shape::Collection => getter.clone(),
+        let view = match kind {
+            FieldKind::Collection => getter.clone(),
             _ => method(&format!("synced_{accessor}")),
         };
         Self {
             getter,
             setter: method(&format!("set_{accessor}")),
             update: method(&format!("update_{accessor}")),
-            add: matches!(shape, Shape::Float | Shape::Integer)
+            add: matches!(kind, FieldKind::Float | FieldKind::Integer)
                 .then(|| method(&format!("add_{accessor}"))),
-            sub: (shape == Shape::Integer).then(|| method(&format!("sub_{accessor}"))),
+            sub: (kind == FieldKind::Integer).then(|| method(&format!("sub_{accessor}"))),
             view,
             constant: method(&case::constant(accessor)),
         }
     }
 }
 
-impl Notes {
+impl CopiedAttrs {
     fn read(attrs: &[Attribute]) -> Self {
-        let mut notes = Self::default();
+        let mut copied = Self::default();
         for attr in attrs {
             if attr.path().is_ident("doc") {
-                notes.docs.push(attr.clone());
+                copied.docs.push(attr.clone());
             } else if attr.path().is_ident("allow") {
-                notes.allows.push(attr.clone());
+                copied.allows.push(attr.clone());
             } else if attr.path().is_ident("deprecated") {
-                notes.deprecated = Some(attr.clone());
+                copied.deprecated = Some(attr.clone());
             }
         }
-        notes
+        copied
     }
 
-    /// Whether there is a text, not only a `#[doc(hidden)]`.
+    /// Whether the docs have text, and not only a `#[doc(hidden)]`.
     pub(crate) fn has_text(&self) -> bool {
         (self.docs.iter()).any(|doc| matches!(doc.meta, Meta::NameValue(_)))
     }
 }
 
-/// The fields of a struct with named fields; for all else a mistake, and no fields.
+/// The fields of a struct with named fields. Anything else is a mistake, and has none.
 fn named_fields<'a>(
     input: &'a DeriveInput,
     diag: &Diag,
 ) -> impl Iterator<Item = &'a syn::Field> + use<'a> {
     let name = &input.ident;
     let fields = match &input.data {
-        Data::Struct(data) => {
-            match &data.fields {
-                Fields::Named(fields) => Some(&fields.named),
-                Fields::Unnamed(fields) => {
-                    diag.error(
-                        fields,
-                        format!(
-                            "fields are shared by name: write `struct {name} {{ name: Type }}`"
-                        ),
-                    );
-                    None
-                }
-                Fields::Unit => {
-                    diag.error(name, format!("a unit struct has nothing to share: write `struct {name} {{ name: Type }}`"));
-                    None
-                }
+        Data::Struct(data) => match &data.fields {
+            Fields::Named(fields) => Some(&fields.named),
+            Fields::Unnamed(fields) => {
+                diag.error(
+                    fields,
+                    format!("fields are shared by name: write `struct {name} {{ name: Type }}`"),
+                );
+                None
             }
-        }
+            Fields::Unit => {
+                diag.error(
+                    name,
+                    format!(
+                        "a unit struct has nothing to share: write `struct {name} {{ name: \
+                             Type }}`"
+                    ),
+                );
+                None
+            }
+        },
         Data::Enum(data) => {
             diag.push(syn::Error::new(
                 data.enum_token.span(),
-                format!("an enum has no fields to share: make it the type of a field, as in `struct State {{ value: {name} }}`"),
+                format!(
+                    "an enum has no fields to share: make it the type of a field, as in `struct \
+                     State {{ value: {name} }}`"
+                ),
             ));
             None
         }
@@ -357,30 +392,29 @@ fn named_fields<'a>(
     fields.into_iter().flatten()
 }
 
-/// Whether an unset field of this type is `None` or empty.
-fn is_empty_unset(ty: &Type, shape: Shape) -> bool {
-    match (shape, Kind::of(ty)) {
-        (Shape::Collection, _) | (Shape::Value, Kind::Option) => true,
-        // Of a `Value` that is no collection nothing is known.
-        (Shape::Value, Kind::Collection) => !kind::is_bare_value(ty),
+/// Whether an unset field of this type reads as `None` or empty.
+fn is_empty_when_unset(ty: &Type, kind: FieldKind) -> bool {
+    match (kind, TypeSyntax::of(ty)) {
+        (FieldKind::Collection, _) | (FieldKind::Value, TypeSyntax::Option) => true,
+        // A bare `Value` that is one value may be any type, without an empty value.
+        (FieldKind::Value, TypeSyntax::Collection) => !type_syntax::is_bare_value(ty),
         _ => false,
     }
 }
 
-/// `R`, or a name like it that neither the parameters of the struct nor the types of its fields
-/// use.
+/// `R`, or `RR` and so on if the struct, its parameters or the types of its fields use that name.
 fn unused_parameter(input: &DeriveInput) -> Ident {
     let Data::Struct(data) = &input.data else {
         return format_ident!("R");
     };
     let used = |name: &String| {
         let name = std::slice::from_ref(name);
-        kind::mentions(&input.ident, name)
-            || kind::mentions(&input.generics, name)
+        type_syntax::mentions(&input.ident, name)
+            || type_syntax::mentions(&input.generics, name)
             || data
                 .fields
                 .iter()
-                .any(|field| kind::mentions(&field.ty, name))
+                .any(|field| type_syntax::mentions(&field.ty, name))
     };
     let mut name = "R".to_owned();
     while used(&name) {
@@ -389,9 +423,9 @@ fn unused_parameter(input: &DeriveInput) -> Ident {
     Ident::new(&name, Span::mixed_site())
 }
 
-/// `Self` stands for the struct with all its parameters.
+/// `Self` means the struct with all its parameters.
 fn has_self(field: &syn::Field, parameters: &[String]) -> bool {
-    !parameters.is_empty() && kind::mentions(&field.ty, &["Self".to_owned()])
+    !parameters.is_empty() && type_syntax::mentions(&field.ty, &["Self".to_owned()])
 }
 
 fn read_accessor(literal: &LitStr, diag: &Diag) -> Option<String> {
@@ -417,7 +451,10 @@ fn read_ttl(literal: &LitStr, diag: &Diag) -> Option<Duration> {
         Err(error) => {
             diag.error(
                 literal,
-                format!("not a duration ({error}): write a number with a unit, as in `ttl = \"30m\"` or `\"1h 30s\"`"),
+                format!(
+                    "not a duration ({error}): write a number with a unit, as in `ttl = \"30m\"` \
+                     or `\"1h 30s\"`"
+                ),
             );
             None
         }
@@ -425,11 +462,14 @@ fn read_ttl(literal: &LitStr, diag: &Diag) -> Option<Duration> {
 }
 
 fn unknown_case(rule: &str) -> String {
-    match symbol::nearest(rule, case::NAMES) {
-        Some(nearest) => format!("`{rule}` is not a rule: did you mean `{nearest}`?"),
+    let rules = Case::names();
+    match diag::nearest(rule, &rules) {
+        Some(nearest) => {
+            format!("`{rule}` is not a rule of `rename_all`: did you mean `{nearest}`?")
+        }
         None => format!(
-            "`{rule}` is not a rule: the rules are {}",
-            symbol::list(case::NAMES)
+            "`{rule}` is not a rule of `rename_all`: the rules are {}",
+            diag::list(&rules)
         ),
     }
 }

@@ -1,12 +1,12 @@
-//! `Self` in a field type or default means the user's struct, but the code that it moves to stands
-//! in the handle's `impl`: it is spelled out.
+//! `Self` in a field's type or default means the user's struct. The expansion repeats it in the
+//! `impl` of the handle, where `Self` would be the handle: so the struct is named instead.
 
 use proc_macro2::{Group, Ident, Spacing, TokenStream, TokenTree};
 use quote::{ToTokens, quote_spanned};
 use syn::parse::Parse;
 use syn::{Generics, parse2};
 
-/// `node` with each `Self` replaced by `schema` with its parameters.
+/// `node` with `schema` and its parameters in place of each `Self`.
 pub(crate) fn spell_out<N: ToTokens + Parse + Clone>(
     node: &N,
     schema: &Ident,
@@ -17,7 +17,7 @@ pub(crate) fn spell_out<N: ToTokens + Parse + Clone>(
     if !found {
         return node.clone();
     }
-    // A type or expression stays one when a path is put for `Self`.
+    // A type or an expression remains one with a path in place of `Self`.
     parse2(tokens).unwrap_or_else(|_| node.clone())
 }
 

@@ -1,13 +1,39 @@
-//! `#[serde(…)]`: inside a key the members have serde's names, and its derive must be followed.
-//! What is malformed is passed over: serde's own derive says so.
+//! `#[serde(…)]`: inside a key the members have the names that serde's derive gives them. What is
+//! malformed is ignored here, since serde's own derive reports it.
 
 use proc_macro2::{Delimiter, TokenStream, TokenTree};
 use syn::{Attribute, ExprPath, Ident, LitStr, Meta};
 
 use crate::case::Case;
-use crate::symbol;
 
-/// What serde takes for a member that is missing.
+pub(crate) const FLATTEN: &str = "flatten";
+pub(crate) const RENAME: &str = "rename";
+pub(crate) const RENAME_ALL: &str = "rename_all";
+pub(crate) const TAG: &str = "tag";
+pub(crate) const TRANSPARENT: &str = "transparent";
+
+const ALIAS: &str = "alias";
+const DEFAULT: &str = "default";
+
+/// With one of these a struct is not an object, or an object with other members.
+const REFUSED_ON_STRUCT: &[&str] = &[
+    TAG,
+    "content",
+    "untagged",
+    TRANSPARENT,
+    "from",
+    "into",
+    "try_from",
+    "remote",
+];
+
+/// With one of these a member has another form than its type.
+const REFUSED_ON_FIELD: &[&str] = &[FLATTEN, "with", "serialize_with", "deserialize_with"];
+
+/// With one of these a field is not a member, at least in one direction.
+const SKIPS: &[&str] = &["skip", "skip_serializing", "skip_deserializing"];
+
+/// What serde uses in place of a missing member.
 pub(crate) enum SerdeDefault {
     /// `default`
     Trait,
@@ -19,7 +45,7 @@ pub(crate) enum SerdeDefault {
 pub(crate) struct SerdeStruct {
     pub(crate) rename_all: Option<Case>,
     pub(crate) default: Option<SerdeDefault>,
-    /// Words that give the struct another form than an object with these names.
+    /// Attributes that give the struct another form than an object with these members.
     pub(crate) refused: Vec<Ident>,
 }
 
@@ -28,25 +54,25 @@ pub(crate) struct SerdeField {
     pub(crate) rename: Option<LitStr>,
     aliases: Vec<LitStr>,
     pub(crate) default: Option<SerdeDefault>,
-    /// Words that give the member another form than that of its type.
+    /// Attributes that give the member another form than its type has.
     pub(crate) refused: Vec<Ident>,
-    /// Words by which the member is left out.
+    /// Attributes that leave the member out.
     pub(crate) skips: Vec<Ident>,
 }
 
 impl SerdeStruct {
     pub(crate) fn read(attrs: &[Attribute]) -> Self {
         let mut this = Self::default();
-        for Word { word, given } in words(attrs) {
-            match (word.to_string().as_str(), given) {
-                (symbol::RENAME_ALL, Given::String(rule)) => {
+        for SerdeWord { word, value } in serde_words(attrs) {
+            match (word.to_string().as_str(), value) {
+                (RENAME_ALL, SerdeValue::String(rule)) => {
                     this.rename_all = Case::named(&rule.value());
                 }
-                (symbol::RENAME_ALL, Given::List) => this.refused.push(word),
-                (symbol::DEFAULT, given) => {
-                    this.default = SerdeDefault::of(&given).or(this.default);
+                (RENAME_ALL, SerdeValue::List) => this.refused.push(word),
+                (DEFAULT, value) => {
+                    this.default = SerdeDefault::of(&value).or(this.default);
                 }
-                (name, _) if symbol::SERDE_STRUCT_REFUSED.contains(&name) => {
+                (name, _) if REFUSED_ON_STRUCT.contains(&name) => {
                     this.refused.push(word);
                 }
                 _ => {}
@@ -59,25 +85,23 @@ impl SerdeStruct {
 impl SerdeField {
     pub(crate) fn read(attrs: &[Attribute]) -> Self {
         let mut this = Self::default();
-        for Word { word, given } in words(attrs) {
-            match (word.to_string().as_str(), given) {
-                (symbol::RENAME, Given::String(name)) => this.rename = Some(name),
-                (symbol::RENAME, Given::List) => this.refused.push(word),
-                (symbol::ALIAS, Given::String(name)) => this.aliases.push(name),
-                (symbol::DEFAULT, given) => {
-                    this.default = SerdeDefault::of(&given).or(this.default);
+        for SerdeWord { word, value } in serde_words(attrs) {
+            match (word.to_string().as_str(), value) {
+                (RENAME, SerdeValue::String(name)) => this.rename = Some(name),
+                (RENAME, SerdeValue::List) => this.refused.push(word),
+                (ALIAS, SerdeValue::String(name)) => this.aliases.push(name),
+                (DEFAULT, value) => {
+                    this.default = SerdeDefault::of(&value).or(this.default);
                 }
-                (name, _) if symbol::SERDE_SKIPS.contains(&name) => this.skips.push(word),
-                (name, _) if symbol::SERDE_FIELD_REFUSED.contains(&name) => this.refused.push(word),
+                (name, _) if SKIPS.contains(&name) => this.skips.push(word),
+                (name, _) if REFUSED_ON_FIELD.contains(&name) => this.refused.push(word),
                 _ => {}
             }
         }
         this
     }
-}
 
-impl SerdeField {
-    /// The other names under which the member is read, each once: serde takes one that is repeated.
+    /// The other names under which the member is read, each once: serde accepts repeated ones.
     pub(crate) fn aliases(&self) -> Vec<&LitStr> {
         let mut aliases: Vec<&LitStr> = Vec::new();
         for alias in &self.aliases {
@@ -91,21 +115,21 @@ impl SerdeField {
 }
 
 impl SerdeDefault {
-    fn of(given: &Given) -> Option<Self> {
-        match given {
-            Given::Nothing => Some(Self::Trait),
-            Given::String(path) => path.parse().ok().map(Self::Path),
-            Given::List | Given::Other => None,
+    fn of(value: &SerdeValue) -> Option<Self> {
+        match value {
+            SerdeValue::Nothing => Some(Self::Trait),
+            SerdeValue::String(path) => path.parse().ok().map(Self::Path),
+            SerdeValue::List | SerdeValue::Other => None,
         }
     }
 }
 
-struct Word {
+struct SerdeWord {
     word: Ident,
-    given: Given,
+    value: SerdeValue,
 }
 
-enum Given {
+enum SerdeValue {
     Nothing,
     String(LitStr),
     /// `word(…)`
@@ -113,19 +137,21 @@ enum Given {
     Other,
 }
 
-fn words(attrs: &[Attribute]) -> Vec<Word> {
+fn serde_words(attrs: &[Attribute]) -> Vec<SerdeWord> {
     let lists = attrs
         .iter()
-        .filter(|attr| attr.path().is_ident(symbol::SERDE))
+        .filter(|attr| attr.path().is_ident("serde"))
         .filter_map(|attr| match &attr.meta {
             Meta::List(list) => Some(list.tokens.clone()),
             _ => None,
         });
-    lists.flat_map(split).filter_map(word).collect()
+    lists
+        .flat_map(split_at_commas)
+        .filter_map(serde_word)
+        .collect()
 }
 
-/// What stands between the commas.
-fn split(tokens: TokenStream) -> Vec<TokenStream> {
+fn split_at_commas(tokens: TokenStream) -> Vec<TokenStream> {
     let mut parts = vec![TokenStream::new()];
     for token in tokens {
         match &token {
@@ -139,22 +165,24 @@ fn split(tokens: TokenStream) -> Vec<TokenStream> {
     parts
 }
 
-fn word(tokens: TokenStream) -> Option<Word> {
+fn serde_word(tokens: TokenStream) -> Option<SerdeWord> {
     let mut tokens = tokens.into_iter();
     let TokenTree::Ident(word) = tokens.next()? else {
         return None;
     };
-    let given = match tokens.next() {
-        None => Given::Nothing,
+    let value = match tokens.next() {
+        None => SerdeValue::Nothing,
         Some(TokenTree::Punct(equals)) if equals.as_char() == '=' => {
-            // The literal that a macro was given stands in an invisible group.
+            // A literal that was passed to a macro is in an invisible group.
             let string = syn::parse2::<LitStr>(tokens.collect());
-            string.map_or(Given::Other, Given::String)
+            string.map_or(SerdeValue::Other, SerdeValue::String)
         }
-        Some(TokenTree::Group(group)) if group.delimiter() == Delimiter::Parenthesis => Given::List,
-        Some(_) => Given::Other,
+        Some(TokenTree::Group(group)) if group.delimiter() == Delimiter::Parenthesis => {
+            SerdeValue::List
+        }
+        Some(_) => SerdeValue::Other,
     };
-    Some(Word { word, given })
+    Some(SerdeWord { word, value })
 }
 
 #[cfg(test)]
@@ -163,10 +191,11 @@ mod tests {
     use syn::{Attribute, parse_quote};
 
     #[test]
-    fn the_words_that_name_members_are_read() {
+    fn the_attributes_that_name_members_are_read() {
         let attrs: Vec<Attribute> = vec![
-            parse_quote!(#[serde(rename = "a", alias = "b", alias = "c", alias = "b", skip_serializing_if = "f")]),
-            parse_quote!(#[serde(default = "some::path", bound(serialize = "T: X", deserialize = "T: Y"))]),
+            parse_quote!(#[serde(rename = "a", alias = "b", alias = "c", alias = "b")]),
+            parse_quote!(#[serde(skip_serializing_if = "f", default = "some::path")]),
+            parse_quote!(#[serde(bound(serialize = "T: X", deserialize = "T: Y"))]),
         ];
         let field = SerdeField::read(&attrs);
         assert_eq!(field.rename.as_ref().unwrap().value(), "a");
@@ -188,7 +217,8 @@ mod tests {
             parse_quote!(#[serde]),
             parse_quote!(#[serde = "a"]),
             parse_quote!(#[serde()]),
-            parse_quote!(#[serde(,, = , "text", 5, rename, rename =, rename = 5, default = "not a path", alias("b"))]),
+            parse_quote!(#[serde(,, = , "text", 5, rename, rename =, rename = 5)]),
+            parse_quote!(#[serde(default = "not a path", alias("b"))]),
             parse_quote!(#[serde(rename_all = "sarcastic", default = 1, crate = "x", a::b = "c")]),
         ];
         let field = SerdeField::read(&attrs);

@@ -1,159 +1,270 @@
-//! The documentation of what is generated: the user's words where there are some, and a section on
-//! errors for everything that can fail.
+//! The documentation of what is generated: the user's text if there is any, and a section on errors
+//! for every call that can fail.
 
 use proc_macro2::TokenStream;
 use quote::quote;
 use syn::ext::IdentExt;
 
-use crate::model::{Field, Notes, Shape};
+use crate::model::{CopiedAttrs, FieldKind, FieldModel};
 
-const READ: &str = "\n# Errors\n\n\
-    `Unset` if the field has no value and no default; `Decode` if what is stored is not of this \
-    type; `Unavailable` if the backend cannot be asked and nothing is known of the field.";
+/// Calls that fail for the same reasons. Each class has one section on errors.
+#[derive(Clone, Copy)]
+enum CallClass {
+    Read,
+    Write,
+    Add,
+    Closure,
+    Snapshot,
+    Restore,
+}
 
-const WRITE: &str = "\n# Errors\n\n\
-    `Serialize` if the value has no JSON form; `Rejected` if the server refuses it for good; \
-    `OutboxFull` if it can be neither sent nor queued. After an error nothing is changed.";
+/// An error kind, and when a call returns it.
+type ErrorReason = (&'static str, &'static str);
 
-const UPDATE: &str = "\nThe closure runs on this thread, and again where somebody wrote in between; one that panics \
-    changes nothing.\n\
-    \n# Errors\n\n\
-    `Unset` if the field has no value and no default; `Unavailable` if nothing is known of the field \
-    and the backend cannot be asked; `Decode` if what is stored is not of this type; `Conflict` if \
-    the closure writes to the same key, or others change it again and again; `Serialize`, `Rejected` and \
-    `OutboxFull` as for a write. After an error nothing is changed.";
+const UNSET: ErrorReason = ("Unset", "the field is not set and has no default");
+const UNKNOWN: ErrorReason = (
+    "Unavailable",
+    "the backend is away, and nothing is known of the field (it reads as its `default`, if it has \
+     one)",
+);
+const WRONG_TYPE: ErrorReason = ("Decode", "what is stored is not of this type");
+const REFUSED_KEY: ErrorReason = ("Rejected", "the server refuses the key");
+const CLOSED: ErrorReason = ("Closed", "the memory was closed");
+const NO_JSON: ErrorReason = ("Serialize", "JSON cannot hold the value");
+const REFUSED_WRITE: ErrorReason = ("Rejected", "the server refuses the write for good");
+const OUTBOX_FULL: ErrorReason = ("OutboxFull", "it can be neither sent nor queued");
+const JOURNAL: ErrorReason = (
+    "Journal",
+    "it would be queued, and the journal cannot be written",
+);
+const NO_PARENT: ErrorReason = (
+    "Unset",
+    "the handle is that of an element, and the element is missing",
+);
+const WRONG_PARENT: ErrorReason = (
+    "Decode",
+    "the handle is inside a key, and something else is stored there",
+);
+const CONFLICT: ErrorReason = ("Conflict", "it does not apply to what others wrote");
+const NOT_CONFIRMED: ErrorReason = (
+    "Unavailable",
+    "the field is confirmed, and the backend does not answer in time",
+);
+const IN_DOUBT: ErrorReason = (
+    "InDoubt",
+    "the field is confirmed, and the answer was lost: the change was made once, or never",
+);
 
-const ADD: &str = "\n# Errors\n\n\
-    `Conflict` if the number would overflow, or if what is stored is none; `Serialize` if the \
-    amount is no JSON number; `Rejected` if the server refuses it for good; `OutboxFull` if it can \
-    be neither sent nor queued. After an error nothing is changed.";
+const UNCHANGED: &str = "After an error nothing is changed, except after `InDoubt`.";
+const PARTLY_CHANGED: &str = "After `Serialize` nothing is changed. After another error, \
+                              `Error::keys` says what became of each key.";
 
-const SNAPSHOT: &str = "\n# Errors\n\n\
-    The first error that the getter of a field would give.";
+impl CallClass {
+    fn reasons(self) -> &'static [ErrorReason] {
+        match self {
+            Self::Read | Self::Snapshot => &[UNSET, UNKNOWN, WRONG_TYPE, REFUSED_KEY, CLOSED],
+            Self::Write | Self::Restore => &[
+                NO_JSON,
+                REFUSED_WRITE,
+                OUTBOX_FULL,
+                JOURNAL,
+                CLOSED,
+                NO_PARENT,
+                WRONG_PARENT,
+                CONFLICT,
+                NOT_CONFIRMED,
+                IN_DOUBT,
+            ],
+            Self::Add => &[
+                (
+                    "Conflict",
+                    "the number would overflow, or what is stored is not a number",
+                ),
+                ("Serialize", "JSON cannot hold the amount"),
+                REFUSED_WRITE,
+                OUTBOX_FULL,
+                JOURNAL,
+                CLOSED,
+                NO_PARENT,
+                WRONG_PARENT,
+                NOT_CONFIRMED,
+                IN_DOUBT,
+            ],
+            Self::Closure => &[
+                UNSET,
+                (
+                    "Unavailable",
+                    "the backend is away, and nothing is known of the field or it is confirmed",
+                ),
+                WRONG_TYPE,
+                (
+                    "Conflict",
+                    "the closure writes to the same key, or other processes change it again and \
+                     again",
+                ),
+                NO_JSON,
+                REFUSED_WRITE,
+                OUTBOX_FULL,
+                JOURNAL,
+                CLOSED,
+                IN_DOUBT,
+            ],
+        }
+    }
+
+    /// What is said before the list of reasons, and what after it.
+    fn frame(self) -> (Option<&'static str>, Option<&'static str>) {
+        match self {
+            Self::Read => (None, None),
+            Self::Write | Self::Add | Self::Closure => (None, Some(UNCHANGED)),
+            Self::Snapshot => (Some("The first error that a getter would return:"), None),
+            Self::Restore => (None, Some(PARTLY_CHANGED)),
+        }
+    }
+
+    /// `own`, and then the section on errors.
+    fn document(self, own: &TokenStream) -> TokenStream {
+        let (before, after) = self.frame();
+        let reasons = self.reasons().iter();
+        let reasons = reasons.map(|(kind, when)| format!("- `{kind}` if {when}"));
+
+        let mut lines = vec![String::new(), "# Errors".to_owned(), String::new()];
+        lines.extend(
+            before
+                .into_iter()
+                .flat_map(|text| [text.to_owned(), String::new()]),
+        );
+        lines.extend(reasons);
+        lines.extend(
+            after
+                .into_iter()
+                .flat_map(|text| [String::new(), text.to_owned()]),
+        );
+
+        let lines = lines.iter().map(|line| match line.as_str() {
+            "" => String::new(),
+            line => format!(" {line}"),
+        });
+        quote! { #own #(#[doc = #lines])* }
+    }
+}
 
 /// The field's own text, or one that names it.
-pub(super) fn getter(field: &Field) -> TokenStream {
+pub(super) fn getter(field: &FieldModel) -> TokenStream {
     let name = field.ident.unraw();
-    match field.shape {
-        Shape::Value | Shape::Float | Shape::Integer => lines(
-            &own_or(&field.notes, &format!("The value of `{name}`.")),
-            READ,
+    match field.kind {
+        FieldKind::Value | FieldKind::Float | FieldKind::Integer => {
+            let text = format!("The value of `{name}`.");
+            CallClass::Read.document(&own_or(&field.copied, &text))
+        }
+        FieldKind::Nested => own_or(
+            &field.copied,
+            &format!("The handle of the fields of `{name}`, which are read and set one by one."),
         ),
-        Shape::Nested => own_or(
-            &field.notes,
-            &format!("The fields of `{name}`, each to read and set alone."),
-        ),
-        Shape::Collection => own_or(
-            &field.notes,
-            &format!("A live view of `{name}`, to read and change part by part."),
+        FieldKind::Collection => own_or(
+            &field.copied,
+            &format!("A live view of `{name}`, whose elements can be read and changed one by one."),
         ),
     }
 }
 
-pub(super) fn setter(field: &Field) -> TokenStream {
+pub(super) fn setter(field: &FieldModel) -> TokenStream {
     let text = format!(
         "Sets `{}` for every process that shares it.",
         field.ident.unraw()
     );
-    lines(&after(&text, &field.notes), WRITE)
+    CallClass::Write.document(&before(&text, &field.copied))
 }
 
-pub(super) fn update(field: &Field) -> TokenStream {
+pub(super) fn update(field: &FieldModel) -> TokenStream {
     let text = format!(
-        "Changes `{}` by a closure; see `Synced::update`.",
+        "Changes `{}` by a closure; see `Synced::update`. The closure runs on this thread, and \
+         again if another process wrote in between; one that panics changes nothing.",
         field.ident.unraw()
     );
-    lines(&after(&text, &field.notes), UPDATE)
+    CallClass::Closure.document(&before(&text, &field.copied))
 }
 
-pub(super) fn add(field: &Field) -> TokenStream {
+pub(super) fn add(field: &FieldModel) -> TokenStream {
     let text = format!(
-        "Adds to `{}`, together with what others add.",
+        "Adds to `{}`. Nothing that other processes add is lost.",
         field.ident.unraw()
     );
-    lines(&after(&text, &field.notes), ADD)
+    CallClass::Add.document(&before(&text, &field.copied))
 }
 
-pub(super) fn sub(field: &Field) -> TokenStream {
+pub(super) fn sub(field: &FieldModel) -> TokenStream {
     let text = format!(
-        "Subtracts from `{}`, together with what others add and subtract.",
+        "Subtracts from `{}`. Nothing that other processes add or subtract is lost.",
         field.ident.unraw()
     );
-    lines(&after(&text, &field.notes), ADD)
+    CallClass::Add.document(&before(&text, &field.copied))
 }
 
-/// Of a collection, the view is the getter.
-pub(super) fn view(field: &Field) -> TokenStream {
-    if field.shape == Shape::Collection {
+pub(super) fn view(field: &FieldModel) -> TokenStream {
+    if field.kind == FieldKind::Collection {
+        // The view of a collection is its getter.
         return getter(field);
     }
     let text = format!(
         "A live view of `{}`, to clone, keep and send to other threads.",
         field.ident.unraw()
     );
-    after(&text, &field.notes)
+    before(&text, &field.copied)
 }
 
-pub(super) fn constant(field: &Field) -> TokenStream {
+pub(super) fn constant(field: &FieldModel) -> TokenStream {
     let text = format!(
-        "The key of `{}` where the struct is at the root of a memory, and not inside a key.",
+        "The key of `{}` in the handle's memory. It is not for a handle inside a key.",
         field.ident.unraw()
     );
     quote! { #[doc = #text] }
 }
 
-pub(super) fn handle(schema: &syn::Ident, notes: &Notes) -> TokenStream {
+pub(super) fn handle(schema: &syn::Ident, copied: &CopiedAttrs) -> TokenStream {
     let text = format!(
         "The live handle of a shared `{}`: clones share everything.",
         schema.unraw()
     );
-    after(&text, notes)
+    before(&text, copied)
 }
 
 pub(super) fn snapshot() -> TokenStream {
-    lines(
-        &quote! { #[doc = "The values of all fields, in one round trip."] },
-        SNAPSHOT,
-    )
+    CallClass::Snapshot.document(&quote! {
+        #[doc = "The values of all fields, in one round trip."]
+    })
 }
 
 pub(super) fn restore() -> TokenStream {
-    lines(
-        &quote! { #[doc = "Sets all fields, in one round trip, and answers for the one that fared worst."] },
-        WRITE,
-    )
+    CallClass::Restore.document(&quote! {
+        #[doc = "Sets all fields in one round trip, and returns the weakest of their results."]
+    })
 }
 
 pub(super) fn watch() -> TokenStream {
-    quote! { #[doc = "Tells which fields have changed, by their names in `NAMES`; at first all of them."] }
+    let text = "Yields the fields that have changed, by their names in `NAMES`: first all of \
+                them. `Watch::recv` says when it fails.";
+    quote! { #[doc = #text] }
 }
 
 pub(super) fn memory() -> TokenStream {
-    quote! { #[doc = "The memory that the fields are in, with this struct's prefix and scope applied."] }
+    quote! {
+        #[doc = "The memory that the fields are in, with this struct's prefix and scope applied."]
+    }
 }
 
-fn own_or(notes: &Notes, text: &str) -> TokenStream {
-    let docs = &notes.docs;
-    if notes.has_text() {
+fn own_or(copied: &CopiedAttrs, text: &str) -> TokenStream {
+    let docs = &copied.docs;
+    if copied.has_text() {
         quote! { #(#docs)* }
     } else {
         quote! { #[doc = #text] #(#docs)* }
     }
 }
 
-fn after(text: &str, notes: &Notes) -> TokenStream {
-    let docs = &notes.docs;
-    let gap = notes.has_text().then(|| quote! { #[doc = ""] });
+/// `text`, and then the user's.
+fn before(text: &str, copied: &CopiedAttrs) -> TokenStream {
+    let docs = &copied.docs;
+    let gap = copied.has_text().then(|| quote! { #[doc = ""] });
     quote! { #[doc = #text] #gap #(#docs)* }
-}
-
-fn lines(own: &TokenStream, section: &str) -> TokenStream {
-    let section = section.lines().map(|line| {
-        if line.is_empty() {
-            String::new()
-        } else {
-            format!(" {line}")
-        }
-    });
-    quote! { #own #(#[doc = #section])* }
 }

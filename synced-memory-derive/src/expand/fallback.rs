@@ -1,5 +1,5 @@
-//! What stands in for the expansion of a mistaken struct, so that its users do not fail as well:
-//! the same items and signatures, with bodies that never run and no bounds to break.
+//! The expansion of a struct with mistakes, so that the code that uses it compiles: the same items
+//! and signatures, with bodies that never run and no bounds that could fail.
 
 use std::collections::HashSet;
 
@@ -9,10 +9,9 @@ use syn::ext::IdentExt;
 use syn::{GenericParam, Generics};
 
 use super::declaration;
-use crate::model::{Field, Model, Shape};
-use crate::symbol;
+use crate::model::{FieldKind, FieldModel, RESERVED_METHODS, StructModel};
 
-pub(crate) fn stubs(model: &Model) -> TokenStream {
+pub(crate) fn stubs(model: &StructModel) -> TokenStream {
     let krate = &model.krate;
     let support = quote! { #krate::macro_support };
     let (vis, schema) = (&model.vis, &model.schema);
@@ -21,7 +20,7 @@ pub(crate) fn stubs(model: &Model) -> TokenStream {
     let bounds = &model.generics.where_clause;
     let (_, declared_arguments, _) = model.generics.split_for_impl();
 
-    // A handle is `'static`: the impls are for the struct whose lifetimes are.
+    // A handle is `'static`, so the impls are for the struct with `'static` for its lifetimes.
     let owned = without_lifetimes(&model.generics);
     let (impl_generics, _, where_clause) = owned.split_for_impl();
     let arguments = make_static(declared_arguments.to_token_stream(), &model.generics);
@@ -31,16 +30,16 @@ pub(crate) fn stubs(model: &Model) -> TokenStream {
         .flat_map(|clause| clause.predicates.iter());
     let nested = model
         .shared()
-        .filter(|field| field.generic && field.shape == Shape::Nested)
+        .filter(|field| field.generic && field.kind == FieldKind::Nested)
         .map(|field| {
             let ty = make_static(field.ty.to_token_stream(), &model.generics);
             quote! { #ty: #support::SyncedMemory }
         });
     let where_clause = quote! { where #(#predicates,)* #(#nested,)* #(#statics: 'static,)* };
-    let mut made: HashSet<String> = HashSet::new();
+    let mut taken: HashSet<String> = HashSet::new();
     let methods = model
         .shared()
-        .map(|field| methods(field, &mut made, model, &support));
+        .map(|field| methods(field, &mut taken, model, &support));
     let methods: TokenStream = methods.collect();
 
     quote_spanned! {Span::mixed_site()=>
@@ -112,8 +111,8 @@ pub(crate) fn stubs(model: &Model) -> TokenStream {
     }
 }
 
-/// A name that clashes with nothing, where the one that was meant would.
-fn handle_name(model: &Model) -> Ident {
+/// The name of the handle, or another one if that would clash.
+fn handle_name(model: &StructModel) -> Ident {
     if model.handle == model.schema || model.handle == "SyncedMemory" {
         format_ident!("__{}Handle", model.schema.unraw())
     } else {
@@ -121,11 +120,11 @@ fn handle_name(model: &Model) -> Ident {
     }
 }
 
-/// The field's methods, but for those whose name is taken.
+/// The field's methods, except those whose name is taken.
 fn methods(
-    field: &Field,
-    made: &mut HashSet<String>,
-    model: &Model,
+    field: &FieldModel,
+    taken: &mut HashSet<String>,
+    model: &StructModel,
     support: &TokenStream,
 ) -> TokenStream {
     let vis = &model.vis;
@@ -133,7 +132,7 @@ fn methods(
     let names = &field.names;
     let mut free = |name: &Ident| {
         let name = name.unraw().to_string();
-        !symbol::RESERVED_METHODS.contains(&name.as_str()) && made.insert(name)
+        !RESERVED_METHODS.contains(&name.as_str()) && taken.insert(name)
     };
     let mut method = |name: &Ident, signature: TokenStream| {
         free(name).then(|| {
@@ -145,25 +144,30 @@ fn methods(
         })
     };
     let written = quote! { #support::Result<#support::Written> };
-    let getter = match field.shape {
-        Shape::Value | Shape::Float | Shape::Integer => quote! { (&self) -> #support::Result<#ty> },
-        Shape::Nested => quote! { (&self) -> &<#ty as #support::SyncedMemory>::Handle },
-        Shape::Collection => quote! { (&self) -> &#support::Synced<#ty> },
+    let getter = match field.kind {
+        FieldKind::Value | FieldKind::Float | FieldKind::Integer => {
+            quote! { (&self) -> #support::Result<#ty> }
+        }
+        FieldKind::Nested => quote! { (&self) -> &<#ty as #support::SyncedMemory>::Handle },
+        FieldKind::Collection => quote! { (&self) -> &#support::Synced<#ty> },
     };
     let argument = if field.attrs.into.is_some() {
         quote! { impl ::std::convert::Into<#ty> }
     } else {
         ty.clone()
     };
-    let answer = &model.answer;
+    let output = &model.closure_output;
     let update = quote! {
-        <#answer>(&self, _: impl ::std::ops::FnMut(&mut #ty) -> #answer) -> #support::Result<#answer>
+        <#output>(
+            &self,
+            _: impl ::std::ops::FnMut(&mut #ty) -> #output,
+        ) -> #support::Result<#output>
     };
     let mut methods = vec![
         method(&names.getter, getter),
         method(&names.setter, quote! { (&self, _: #argument) -> #written }),
         method(&names.update, update),
-        // That of a collection is its getter, which has the name.
+        // The view of a collection is its getter, which has taken the name.
         method(&names.view, quote! { (&self) -> &#support::Synced<#ty> }),
     ];
     for name in [&names.add, &names.sub].into_iter().flatten() {
@@ -186,14 +190,14 @@ fn without_lifetimes(generics: &Generics) -> Generics {
         .cloned()
         .collect();
     owned.where_clause = None;
-    // Both parse: only the names of lifetimes differ.
+    // What parsed before parses again: only the names of lifetimes differ.
     let mut owned = syn::parse2(make_static(owned.to_token_stream(), generics)).unwrap_or(owned);
     owned.where_clause = (generics.where_clause.as_ref())
         .and_then(|clause| syn::parse2(make_static(clause.to_token_stream(), generics)).ok());
     owned
 }
 
-/// Puts `'static` for each lifetime parameter.
+/// `tokens` with `'static` in place of each lifetime parameter.
 fn make_static(tokens: TokenStream, generics: &Generics) -> TokenStream {
     let mut after_tick = false;
     tokens

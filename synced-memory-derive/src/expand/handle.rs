@@ -1,11 +1,11 @@
-//! The handle: where its fields are, and a place for each one's view, behind one `Arc`.
+//! The handle. Behind one `Arc` it has its root and the view of each field, made at its first use.
 
 use proc_macro2::TokenStream;
 use quote::quote_spanned;
 use syn::ext::IdentExt;
 
 use super::{Context, declaration, docs};
-use crate::model::Shape;
+use crate::model::FieldKind;
 
 pub(super) fn expand(context: &Context<'_>) -> TokenStream {
     let Context {
@@ -20,12 +20,12 @@ pub(super) fn expand(context: &Context<'_>) -> TokenStream {
     let text = name.unraw().to_string();
     let declared = declaration(&model.generics);
     let (impl_generics, arguments, bounds) = model.generics.split_for_impl();
-    let docs = docs::handle(&model.schema, &model.notes);
+    let docs = docs::handle(&model.schema, &model.copied);
     let allow = context.allow();
-    let deprecated = &model.notes.deprecated;
+    let deprecated = &model.copied.deprecated;
     let fields = model.shared().map(|field| {
         let ty = &field.ty;
-        let handle = (field.shape == Shape::Nested)
+        let handle = (field.kind == FieldKind::Nested)
             .then(|| quote_spanned! {site=> #support::NestedHandle, });
         quote_spanned! {site=> #support::LazyView<#ty>, #handle }
     });
@@ -34,7 +34,7 @@ pub(super) fn expand(context: &Context<'_>) -> TokenStream {
         #allow
         #deprecated
         #vis struct #name #declared #bounds {
-            // The last place is for parameters that only skipped fields name.
+            // The last element is for parameters that only skipped fields use.
             inner: ::std::sync::Arc<(
                 #support::HandleRoot,
                 #(#fields)*

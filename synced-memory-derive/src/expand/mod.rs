@@ -1,16 +1,16 @@
-//! Tokens from a model that [`validate`](crate::validate) has passed. Nothing here can fail.
+//! Tokens from a model without mistakes. Nothing here can fail.
 //!
-//! Three rules keep the generated code quiet in any crate: every path is absolute; locals have the
-//! hygiene of `macro_rules`; and what needs a field type to be a value is called as `<T as
-//! macro_support::FieldType>::…` at the type's own tokens, so that rustc sees the same mistake each time
-//! and reports it once.
+//! Three rules make the generated code compile without warnings in any crate: every path is
+//! absolute; locals have the hygiene of `macro_rules`; and what needs a field's type to be a value
+//! is called as `<T as macro_support::FieldType>::…` at the type's own tokens, so that rustc sees
+//! the same mistake each time and reports it once.
 
 use proc_macro2::{Ident, Span, TokenStream, TokenTree};
 use quote::{ToTokens, quote, quote_spanned};
 use syn::spanned::Spanned;
 use syn::{Generics, Index, Type, WhereClause, WherePredicate, parse_quote};
 
-use crate::model::{Field, Model, Shape, Unset};
+use crate::model::{FieldKind, FieldModel, StructModel, WhenUnset};
 
 mod accessors;
 mod docs;
@@ -22,7 +22,7 @@ mod whole;
 
 pub(crate) use fallback::stubs;
 
-pub(crate) fn expand(model: &Model) -> TokenStream {
+pub(crate) fn expand(model: &StructModel) -> TokenStream {
     let context = Context::new(model);
     let handle = handle::expand(&context);
     let keys = keys::expand(&context);
@@ -36,7 +36,7 @@ pub(crate) fn expand(model: &Model) -> TokenStream {
     quote_spanned! {context.site=>
         #handle
 
-        // Nobody uses every method, and in a private struct rustc would say so.
+        // Few programs use every method, and rustc would warn of the others in a private struct.
         #allow
         #[automatically_derived]
         impl #impl_generics #name #arguments #where_values {
@@ -51,18 +51,18 @@ pub(crate) fn expand(model: &Model) -> TokenStream {
 
 /// What every part of the expansion needs.
 struct Context<'a> {
-    model: &'a Model,
+    model: &'a StructModel,
     site: Span,
     /// `::synced_memory::macro_support`.
     support: TokenStream,
     /// The user's struct with its arguments.
     schema: TokenStream,
-    /// The user's bounds, and that what is shared is a value.
+    /// The user's bounds, and that each shared type is a value.
     where_values: WhereClause,
 }
 
 impl<'a> Context<'a> {
-    fn new(model: &'a Model) -> Self {
+    fn new(model: &'a StructModel) -> Self {
         let site = Span::mixed_site();
         let krate = &model.krate;
         let support = quote! { #krate::macro_support };
@@ -83,7 +83,7 @@ impl<'a> Context<'a> {
         quote_spanned! {ty.span()=> <#ty as #support::FieldType> }
     }
 
-    /// `<T as macro_support::SyncedMemory>::item`, at the place of the type.
+    /// `<T as macro_support::SyncedMemory>::item`, located at the type.
     fn nested(&self, ty: &Type, item: &str) -> TokenStream {
         let span = self.site.located_at(ty.span());
         let support = respan(self.support.clone(), span);
@@ -91,8 +91,9 @@ impl<'a> Context<'a> {
         quote_spanned! {span=> <#ty as #support::SyncedMemory>::#item }
     }
 
-    /// What tells the members of a nested field's type. All of it is generated, the type too, so
-    /// that a type that is not synced is the same mistake as in the getter.
+    /// The function that lists the members of a nested field's type. All its tokens, the type's
+    /// too, are spanned as generated code: so rustc takes a type that is not synced for the same
+    /// mistake as in the getter.
     fn members(&self, ty: &Type) -> TokenStream {
         let span = self.site.located_at(ty.span());
         let spanned = |mut token: TokenTree| {
@@ -105,17 +106,35 @@ impl<'a> Context<'a> {
             .collect()
     }
 
-    /// The lints that the user allowed, and those that only generated code could trip.
+    /// The lints that the user allowed, and those that only generated code would violate.
     fn allow(&self) -> TokenStream {
-        let allows = &self.model.notes.allows;
-        let deprecated = (self.model.notes.deprecated.is_some()
-            || (self.model.fields.iter()).any(|field| field.notes.deprecated.is_some()))
-        .then(|| quote! { , deprecated });
+        let allows = &self.model.copied.allows;
+        let is_deprecated = self.model.copied.deprecated.is_some()
+            || (self.model.fields.iter()).any(|field| field.copied.deprecated.is_some());
+        let deprecated = is_deprecated.then(|| quote! { , deprecated });
         quote_spanned! {self.site=> #(#allows)* #[allow(dead_code #deprecated)] }
+    }
+
+    /// The shared fields, and where they are in the handle's tuple, which starts with the root.
+    fn indexed_fields(&self) -> impl Iterator<Item = (FieldIndices, &'a FieldModel)> {
+        let mut next = 1;
+        self.model.shared().map(move |field| {
+            let view = Index::from(next);
+            let handle = (field.kind == FieldKind::Nested).then(|| Index::from(next + 1));
+            next += if handle.is_some() { 2 } else { 1 };
+            (FieldIndices { view, handle }, field)
+        })
     }
 }
 
-fn where_values(model: &Model, support: &TokenStream) -> WhereClause {
+/// Where a field is in the handle's tuple.
+struct FieldIndices {
+    view: Index,
+    /// The handle of a nested field's own fields.
+    handle: Option<Index>,
+}
+
+fn where_values(model: &StructModel, support: &TokenStream) -> WhereClause {
     let mut predicates: Vec<WherePredicate> = Vec::new();
     for parameter in model.generics.type_params() {
         let ident = &parameter.ident;
@@ -124,16 +143,16 @@ fn where_values(model: &Model, support: &TokenStream) -> WhereClause {
     for field in model.shared().filter(|field| field.generic) {
         let ty = &field.ty;
         predicates.push(parse_quote! { #ty: #support::Value });
-        if field.shape == Shape::Nested {
+        if field.kind == FieldKind::Nested {
             predicates.push(parse_quote! { #ty: #support::SyncedMemory });
         }
-        // serde infers this bound, and so can `#[synced(default)]`.
+        // serde infers this bound for its `default`, so this derive does so as well.
         if field
             .attrs
             .default
             .as_ref()
             .is_some_and(|default| default.value.is_none())
-            || matches!(field.inside.unset, Some(Unset::Default))
+            || matches!(field.as_member.when_unset, Some(WhenUnset::Default))
         {
             predicates.push(parse_quote! { #ty: ::std::default::Default });
         }
@@ -141,7 +160,7 @@ fn where_values(model: &Model, support: &TokenStream) -> WhereClause {
     if model.generics.type_params().next().is_some()
         && model
             .shared()
-            .any(|field| matches!(field.inside.unset, Some(Unset::OfStruct(None))))
+            .any(|field| matches!(field.as_member.when_unset, Some(WhenUnset::OfStruct(None))))
     {
         let schema = &model.schema;
         let (_, arguments, _) = model.generics.split_for_impl();
@@ -151,18 +170,18 @@ fn where_values(model: &Model, support: &TokenStream) -> WhereClause {
         Some(clause) => clause.clone(),
         None => parse_quote! { where },
     };
-    let mut seen = Vec::new();
+    let mut added = Vec::new();
     for predicate in predicates {
         let text = predicate.to_token_stream().to_string();
-        if !seen.contains(&text) {
+        if !added.contains(&text) {
             clause.predicates.push(predicate);
-            seen.push(text);
+            added.push(text);
         }
     }
     clause
 }
 
-/// The type of the handle's own struct: its generics as declared, with their defaults.
+/// The generics of the struct as declared, with their defaults.
 fn declaration(generics: &Generics) -> TokenStream {
     let mut generics = generics.clone();
     generics.where_clause = None;
@@ -180,26 +199,4 @@ fn respan(tokens: TokenStream, span: Span) -> TokenStream {
             token
         })
         .collect()
-}
-
-/// Where a field is in the handle's tuple.
-struct Place {
-    view: Index,
-    /// Of a nested field: the handle of its own fields.
-    handle: Option<Index>,
-}
-
-/// The shared fields with their places; the first is taken by the place of the handle itself.
-fn placed<'a>(context: &Context<'a>) -> impl Iterator<Item = (Place, &'a Field)> {
-    let mut places = (1..).map(Index::from);
-    let model = context.model;
-    model.shared().map(move |field| {
-        let view = places.next().expect("there is always one more");
-        let handle = if field.shape == Shape::Nested {
-            places.next()
-        } else {
-            None
-        };
-        (Place { view, handle }, field)
-    })
 }

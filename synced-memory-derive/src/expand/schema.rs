@@ -5,7 +5,7 @@ use quote::quote_spanned;
 use syn::LitStr;
 
 use super::Context;
-use crate::model::{Field, Shape};
+use crate::model::{FieldKind, FieldModel};
 
 pub(super) fn expand(context: &Context<'_>) -> TokenStream {
     let Context {
@@ -22,7 +22,7 @@ pub(super) fn expand(context: &Context<'_>) -> TokenStream {
         .shared()
         .map(|field| {
             let value = context.value(&field.ty);
-            let handle = (field.shape == Shape::Nested).then(|| {
+            let handle = (field.kind == FieldKind::Nested).then(|| {
                 quote_spanned! {context.site=> #support::NestedHandle::new(), }
             });
             quote_spanned! {context.site=> #value::field(), #handle }
@@ -60,10 +60,10 @@ pub(super) fn expand(context: &Context<'_>) -> TokenStream {
                 }
             }
 
-            fn inside(part: &#support::ValuePath) -> Self::Handle {
+            fn inside(path: &#support::ValuePath) -> Self::Handle {
                 #handle {
                     inner: ::std::sync::Arc::new((
-                        #support::HandleRoot::inside(part),
+                        #support::HandleRoot::inside(path),
                         #(#fields)*
                         ::std::marker::PhantomData,
                     )),
@@ -79,12 +79,12 @@ pub(super) fn expand(context: &Context<'_>) -> TokenStream {
     }
 }
 
-/// What a field is as a member of the object that serde writes.
-fn member(context: &Context<'_>, field: &Field) -> TokenStream {
+/// The field as a member of the object that serde writes.
+fn member(context: &Context<'_>, field: &FieldModel) -> TokenStream {
     let support = &context.support;
-    let name = &field.inside.wire.name;
-    let aliases = field.inside.aliases.iter().map(LitStr::value);
-    let nested = if field.shape == Shape::Nested {
+    let name = &field.as_member.wire.name;
+    let aliases = field.as_member.aliases.iter().map(LitStr::value);
+    let nested = if field.kind == FieldKind::Nested {
         let members = context.members(&field.ty);
         quote_spanned! {context.site=> ::std::option::Option::Some(#members) }
     } else {

@@ -1,8 +1,12 @@
+use std::collections::{BTreeMap, BTreeSet};
+
 use proc_macro2::TokenStream;
 use quote::quote;
-use syn::{DeriveInput, parse_quote};
+use syn::{DeriveInput, Expr, ImplItem, Item, Lit, Meta, parse_quote};
 
 use super::derive;
+use crate::attr::{AttrTarget, WORDS};
+use crate::model::RESERVED_METHODS;
 
 fn pretty(tokens: TokenStream) -> String {
     prettyplease::unparse(&syn::parse2(tokens).expect("the expansion parses"))
@@ -59,7 +63,7 @@ fn the_stubs_of_a_mistaken_struct() {
 }
 
 #[test]
-fn the_parameter_of_a_closure_is_no_name_of_the_users() {
+fn the_type_parameter_of_a_closure_is_a_name_that_the_struct_does_not_use() {
     for (input, expected) in [
         (
             quote!(
@@ -99,7 +103,7 @@ fn the_parameter_of_a_closure_is_no_name_of_the_users() {
     }
 }
 
-/// What `with_spec` is given in the expansion: the root key, then that inside a key.
+/// The arguments of each `with_spec` of the expansion: first the root keys, then those of members.
 fn specs(input: &DeriveInput) -> Vec<String> {
     let expansion = derive(input).to_string().replace(' ', "");
     let specs = expansion.split("with_spec(").skip(1);
@@ -132,31 +136,31 @@ fn inside_a_key_a_member_is_what_serde_makes_of_it() {
         }
     });
     let new = "::synced_memory::macro_support::Spec::new()";
+    let members = "<Thirdas::synced_memory::macro_support::SyncedMemory>::members";
+    let state = "<Stateas::std::default::Default>::default()";
+    let second = "::std::time::Duration::new(1u64,0u32)";
     assert_eq!(
         found,
         [
-            format!(
-                r#""firstOne",{new}.default(||1).aliases(&["rootOld"]).ttl(::std::time::Duration::new(1u64,0u32))"#
-            ),
+            format!(r#""firstOne",{new}.default(||1).aliases(&["rootOld"]).ttl({second})"#),
             format!(r#""second",{new}"#),
-            format!(
-                r#""third",{new}.nested(<Thirdas::synced_memory::macro_support::SyncedMemory>::members)"#
-            ),
-            format!(
-                r#""first-one",{new}.default(||<Stateas::std::default::Default>::default().first_one).aliases(&["old","older"])"#
-            ),
+            format!(r#""third",{new}.nested({members})"#),
+            format!(r#""first-one",{new}.default(||{state}.first_one).aliases(&["old","older"])"#),
             format!(r#""a:b",{new}.default(<Stringas::std::default::Default>::default)"#),
-            format!(
-                r#""third",{new}.default(||some::path()).nested(<Thirdas::synced_memory::macro_support::SyncedMemory>::members)"#
-            ),
+            format!(r#""third",{new}.default(||some::path()).nested({members})"#),
         ]
     );
 }
 
 #[test]
-fn what_serde_says_of_a_skipped_field_is_followed_by_nobody() {
+fn serde_attributes_of_a_skipped_field_are_ignored() {
     let input = parse_quote! {
-        struct State { a: u8, #[synced(skip)] #[serde(skip, flatten, with = "m", rename = "a")] b: u8 }
+        struct State {
+            a: u8,
+            #[synced(skip)]
+            #[serde(skip, flatten, with = "m", rename = "a")]
+            b: u8,
+        }
     };
     assert_eq!(mistakes(&input), Vec::<String>::new());
 }
@@ -196,4 +200,212 @@ fn a_struct_without_mistakes_has_no_errors() {
             .to_string()
             .contains(&quote!(loop {}).to_string())
     );
+}
+
+/// A struct with `attribute` on itself or on its only field, which is of type `ty`.
+fn with_attribute(attribute: &str, target: AttrTarget, ty: &str) -> DeriveInput {
+    let attribute = format!("#[synced({attribute})]");
+    let (of_struct, of_field) = match target {
+        AttrTarget::Struct => (attribute.as_str(), ""),
+        AttrTarget::Field => ("", attribute.as_str()),
+    };
+    syn::parse_str(&format!(
+        "{of_struct} struct State {{ {of_field} one_field: {ty} }}"
+    ))
+    .unwrap()
+}
+
+#[test]
+fn every_attribute_is_read_where_it_belongs_and_changes_what_is_generated() {
+    for word in WORDS {
+        assert!(word.usage.starts_with(word.name), "{}", word.usage);
+        for &target in word.targets {
+            // Some attributes are for certain types only.
+            let has_effect = ["u8", "Vec<u8>", "Names"].into_iter().any(|ty| {
+                let with = with_attribute(word.usage, target, ty);
+                let without = with_attribute("", target, ty);
+                mistakes(&with).is_empty()
+                    && derive(&with).to_string() != derive(&without).to_string()
+            });
+            assert!(has_effect, "`{}` has no effect on {target:?}", word.usage);
+        }
+    }
+}
+
+#[test]
+fn an_attribute_of_the_other_target_is_refused() {
+    for word in WORDS {
+        for target in [AttrTarget::Struct, AttrTarget::Field] {
+            if !word.targets.contains(&target) {
+                let found = mistakes(&with_attribute(word.usage, target, "u8"));
+                assert!(found[0].contains("is for a"), "{found:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn only_an_alias_may_be_repeated() {
+    for word in WORDS {
+        let twice = format!("{0}, {0}", word.usage);
+        let found = mistakes(&with_attribute(&twice, word.targets[0], "Names"));
+        let is_refused = found.iter().any(|mistake| mistake.contains("given twice"));
+        assert_eq!(is_refused, word.name != "alias", "{found:?}");
+    }
+}
+
+#[test]
+fn an_unknown_attribute_is_answered_with_all_that_are_known() {
+    for target in [AttrTarget::Struct, AttrTarget::Field] {
+        let found = mistakes(&with_attribute("zzzzzzzz", target, "u8"));
+        for word in WORDS.iter().filter(|word| word.targets.contains(&target)) {
+            assert!(found[0].contains(&format!("`{}`", word.name)), "{found:?}");
+        }
+    }
+}
+
+/// The attributes that `attributes.md` documents under `heading`, as they are written there.
+fn documented(heading: &str) -> BTreeSet<&'static str> {
+    let page = include_str!("../../attributes.md");
+    let section = page.split_once(&format!("\n{heading}\n")).unwrap().1;
+    let section = section.split("\n# ").next().unwrap();
+    let rows = section.lines().filter_map(|line| line.strip_prefix("| "));
+    let cells = rows.map(|row| row.split_once(" |").unwrap().0);
+    cells
+        .flat_map(|cell| cell.split('`').skip(1).step_by(2))
+        .collect()
+}
+
+#[test]
+fn every_attribute_is_documented_and_nothing_else() {
+    for (target, heading) in [
+        (AttrTarget::Struct, "# Attributes of the struct"),
+        (AttrTarget::Field, "# Attributes of a field"),
+    ] {
+        let words = WORDS.iter().filter(|word| word.targets.contains(&target));
+        let mut known: BTreeSet<_> = words.map(|word| word.usage).collect();
+        if target == AttrTarget::Field {
+            // It is the one attribute with an optional value.
+            known.insert("default");
+        }
+        assert_eq!(documented(heading), known, "{heading}");
+    }
+}
+
+/// The error kinds in the docs of each generated method.
+fn documented_kinds(input: &DeriveInput) -> BTreeMap<String, BTreeSet<String>> {
+    let file: syn::File = syn::parse2(derive(input)).unwrap();
+    let items = file.items.into_iter().filter_map(|item| match item {
+        Item::Impl(item) if item.trait_.is_none() => Some(item.items),
+        _ => None,
+    });
+    let methods = items.flatten().filter_map(|item| match item {
+        ImplItem::Fn(method) => Some(method),
+        _ => None,
+    });
+    methods
+        .map(|method| {
+            let docs: Vec<_> = method.attrs.iter().filter_map(doc_line).collect();
+            let docs = docs.join("\n");
+            let errors = docs.split_once("# Errors").map_or("", |(_, errors)| errors);
+            let kinds = errors.split(" if ").filter_map(|reason| {
+                let (_, kind) = reason.strip_suffix('`')?.rsplit_once('`')?;
+                Some(kind.to_owned())
+            });
+            (method.sig.ident.to_string(), kinds.collect())
+        })
+        .collect()
+}
+
+fn doc_line(attr: &syn::Attribute) -> Option<String> {
+    let Meta::NameValue(doc) = &attr.meta else {
+        return None;
+    };
+    match &doc.value {
+        Expr::Lit(literal) => match &literal.lit {
+            Lit::Str(line) => Some(line.value()),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+#[test]
+fn every_call_documents_the_errors_of_its_class() {
+    let documented = documented_kinds(&parse_quote! {
+        struct State {
+            counter: i64,
+            /// With a text of the user's.
+            theme: String,
+            history: Vec<u8>,
+            #[synced(nested)]
+            user: User,
+        }
+    });
+    let read = ["Unset", "Unavailable", "Decode", "Rejected", "Closed"].as_slice();
+    let write = &[
+        "Serialize",
+        "Rejected",
+        "OutboxFull",
+        "Journal",
+        "Closed",
+        "Unset",
+        "Decode",
+        "Conflict",
+        "Unavailable",
+        "InDoubt",
+    ];
+    // The other classes have these kinds as well, for reasons of their own.
+    let (add, closure) = (write, write);
+    let none = &[];
+    let mut checked = BTreeSet::new();
+    for (methods, kinds) in [
+        (&["counter", "theme", "snapshot"][..], read),
+        (
+            &[
+                "set_counter",
+                "set_theme",
+                "set_history",
+                "set_user",
+                "restore",
+            ],
+            write,
+        ),
+        (&["add_counter", "sub_counter"], add),
+        (
+            &[
+                "update_counter",
+                "update_theme",
+                "update_history",
+                "update_user",
+            ],
+            closure,
+        ),
+        (
+            &[
+                "history",
+                "user",
+                "synced_counter",
+                "synced_theme",
+                "synced_user",
+            ],
+            none,
+        ),
+        (&["watch", "memory"], none),
+    ] {
+        let kinds: BTreeSet<_> = kinds.iter().map(|&kind| kind.to_owned()).collect();
+        for &method in methods {
+            assert_eq!(documented[method], kinds, "{method}");
+            checked.insert(method.to_owned());
+        }
+    }
+    assert_eq!(checked, documented.into_keys().collect());
+}
+
+#[test]
+fn no_field_can_have_the_name_of_a_method_of_the_handle() {
+    let methods = documented_kinds(&parse_quote! { struct State {} });
+    for method in methods.keys() {
+        assert!(RESERVED_METHODS.contains(&method.as_str()), "{method}");
+    }
 }

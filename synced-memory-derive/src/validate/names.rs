@@ -1,4 +1,4 @@
-//! Names in the backend, in JSON and of methods: what they may be, and that each is of one field.
+//! Names in the backend, in JSON and of methods: which are valid, and that no two fields share one.
 
 use std::collections::HashMap;
 
@@ -7,10 +7,9 @@ use syn::LitStr;
 use syn::ext::IdentExt;
 
 use crate::diag::Diag;
-use crate::model::{Field, Model};
-use crate::symbol;
+use crate::model::{FieldModel, RESERVED_METHODS, StructModel};
 
-pub(super) fn wire_names(field: &Field, diag: &Diag) {
+pub(super) fn wire_names(field: &FieldModel, diag: &Diag) {
     let aliases = field.attrs.aliases.iter();
     for arg in field.attrs.rename.iter().chain(aliases) {
         let name = arg.value.value();
@@ -19,32 +18,35 @@ pub(super) fn wire_names(field: &Field, diag: &Diag) {
         } else if let Some(c) = name.chars().find(|c| matches!(c, ':' | '{' | '}')) {
             diag.error(
                 &arg.value,
-                format!("a name in the backend cannot contain `{c}`: colons separate scopes, and braces choose cluster slots"),
+                format!(
+                    "a name in the backend cannot contain `{c}`: colons separate scopes, and \
+                     braces choose the cluster slot"
+                ),
             );
         }
     }
 }
 
-/// Scopes may nest, with colons; every part has a name.
+/// Colons separate nested scopes, each of which has a name.
 pub(super) fn scope(literal: &LitStr, diag: &Diag) {
     let text = literal.value();
     if text.is_empty() {
-        diag.error(literal, "a scope needs a name: leave `scope` out for none");
+        diag.error(literal, "a scope cannot be empty: remove `scope` for none");
     } else if text.split(':').any(str::is_empty) {
         diag.error(
             literal,
-            "a part of this scope has no name: write one between, before and after the colons",
+            "a scope cannot have an empty part: write a name before and after each colon",
         );
     }
     if text.contains(['{', '}']) {
         diag.error(
             literal,
-            "a scope cannot contain braces: they choose cluster slots, and belong in the prefix",
+            "a scope cannot contain braces: they choose the cluster slot, and belong in the prefix",
         );
     }
 }
 
-/// A prefix may hold one hash tag, so that all keys are in one cluster slot.
+/// A prefix may contain one hash tag, which puts all keys in one cluster slot.
 pub(super) fn prefix(literal: &LitStr, diag: &Diag) {
     let text = literal.value();
     let braces = text.matches(['{', '}']).collect::<String>();
@@ -57,13 +59,14 @@ pub(super) fn prefix(literal: &LitStr, diag: &Diag) {
     if text.starts_with("synced-memory/") {
         diag.error(
             literal,
-            "prefixes that start with `synced-memory/` are the library's own: choose another",
+            "prefixes that start with `synced-memory/` are reserved for the library: choose \
+             another",
         );
     }
 }
 
-pub(super) fn unique_wire_names(model: &Model, diag: &Diag) {
-    // Names before aliases, so that the alias is at fault wherever it stands.
+pub(super) fn unique_wire_names(model: &StructModel, diag: &Diag) {
+    // Names before aliases, so that a clash is reported at the alias, whichever comes first.
     let names = model
         .shared()
         .map(|f| (f, f.wire.name.clone(), f.wire.span));
@@ -73,18 +76,22 @@ pub(super) fn unique_wire_names(model: &Model, diag: &Diag) {
     unique(names.chain(aliases), "in the backend", diag);
 }
 
-/// serde would write both fields under the name, and read neither.
-pub(super) fn unique_members(model: &Model, diag: &Diag) {
+/// serde would write both fields under that name, and could read neither.
+pub(super) fn unique_members(model: &StructModel, diag: &Diag) {
     let names = model
         .shared()
-        .map(|f| (f, f.inside.wire.name.clone(), f.inside.wire.span));
+        .map(|f| (f, f.as_member.wire.name.clone(), f.as_member.wire.span));
     let aliases = model.shared().flat_map(|field| {
-        (field.inside.aliases.iter()).map(move |alias| (field, alias.value(), alias.span()))
+        (field.as_member.aliases.iter()).map(move |alias| (field, alias.value(), alias.span()))
     });
     unique(names.chain(aliases), "in JSON", diag);
 }
 
-fn unique<'a>(names: impl Iterator<Item = (&'a Field, String, Span)>, place: &str, diag: &Diag) {
+fn unique<'a>(
+    names: impl Iterator<Item = (&'a FieldModel, String, Span)>,
+    namespace: &str,
+    diag: &Diag,
+) {
     let mut owners: HashMap<String, String> = HashMap::new();
     for (field, name, span) in names {
         let ident = field.ident.unraw().to_string();
@@ -94,7 +101,10 @@ fn unique<'a>(names: impl Iterator<Item = (&'a Field, String, Span)>, place: &st
                 if *owner == ident {
                     format!("`{name}` is a name of this field already: remove one")
                 } else {
-                    format!("`{name}` is the name of the field `{owner}` {place} already: give each its own")
+                    format!(
+                        "`{name}` is already the name of the field `{owner}` {namespace}: choose \
+                         another"
+                    )
                 },
             )),
             None => {
@@ -104,13 +114,13 @@ fn unique<'a>(names: impl Iterator<Item = (&'a Field, String, Span)>, place: &st
     }
 }
 
-/// One mistake a field at most: `accessor` mends all of them.
-pub(super) fn unique_methods(model: &Model, diag: &Diag) {
+/// At most one mistake for each field: `accessor` fixes all of them.
+pub(super) fn unique_methods(model: &StructModel, diag: &Diag) {
     let mut owners: HashMap<String, (String, &str)> = HashMap::new();
     for field in model.shared() {
         let ident = field.ident.unraw().to_string();
-        let taken = made_for(field).into_iter().find_map(|(name, role)| {
-            if symbol::RESERVED_METHODS.contains(&name.as_str()) {
+        let taken = generated_names(field).into_iter().find_map(|(name, role)| {
+            if RESERVED_METHODS.contains(&name.as_str()) {
                 return Some(format!("`{name}` is a method that every handle has"));
             }
             let previous = owners.get(&name).map(|(owner, their_role)| {
@@ -143,20 +153,21 @@ pub(super) fn unique_methods(model: &Model, diag: &Diag) {
     }
 }
 
-fn made_for(field: &Field) -> Vec<(String, &'static str)> {
+fn generated_names(field: &FieldModel) -> Vec<(String, &'static str)> {
     let names = &field.names;
-    let mut made = vec![
+    let mut generated = vec![
         (&names.getter, "the getter"),
         (&names.setter, "the setter"),
         (&names.update, "the update"),
     ];
     if names.view != names.getter {
-        made.push((&names.view, "the view"));
+        generated.push((&names.view, "the view"));
     }
-    made.extend(names.add.iter().map(|add| (add, "the addition")));
-    made.extend(names.sub.iter().map(|sub| (sub, "the subtraction")));
-    made.push((&names.constant, "the constant"));
-    made.into_iter()
+    generated.extend(names.add.iter().map(|add| (add, "the addition")));
+    generated.extend(names.sub.iter().map(|sub| (sub, "the subtraction")));
+    generated.push((&names.constant, "the constant"));
+    generated
+        .into_iter()
         .map(|(name, role)| (name.unraw().to_string(), role))
         .collect()
 }

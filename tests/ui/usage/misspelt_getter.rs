@@ -8,6 +8,5 @@ struct State {
 fn main() -> synced_memory::Result<()> {
     let state = State::open("memory:")?;
     state.conter()?;
-    state.set_conter(1)?;
     Ok(())
 }

@@ -1,0 +1,9 @@
+use synced_memory::SyncedMemory;
+
+#[derive(SyncedMemory)]
+#[synced(behind, confirmed)]
+struct State {
+    list: Vec<u8>,
+}
+
+fn main() {}

@@ -1,0 +1,14 @@
+use synced_memory::SyncedMemory;
+
+#[derive(SyncedMemory)]
+struct State {
+    #[synced(nested, skip)]
+    user: User,
+}
+
+#[derive(Clone, SyncedMemory, serde::Serialize, serde::Deserialize)]
+struct User {
+    name: String,
+}
+
+fn main() {}

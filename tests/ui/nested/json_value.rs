@@ -1,0 +1,13 @@
+use synced_memory::SyncedMemory;
+
+#[derive(SyncedMemory)]
+struct State {
+    #[synced(nested)]
+    one: serde_json::Value,
+    other: u8,
+}
+
+fn main() -> synced_memory::Result<()> {
+    State::open("memory:")?.set_other(1)?;
+    Ok(())
+}

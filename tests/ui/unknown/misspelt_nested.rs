@@ -1,0 +1,14 @@
+use synced_memory::SyncedMemory;
+
+#[derive(SyncedMemory)]
+struct State {
+    #[synced(nestd)]
+    user: User,
+}
+
+#[derive(Clone, SyncedMemory, serde::Serialize, serde::Deserialize)]
+struct User {
+    name: String,
+}
+
+fn main() {}

@@ -1,0 +1,9 @@
+use synced_memory::SyncedMemory;
+
+#[derive(SyncedMemory)]
+enum Mode {
+    On,
+    Off,
+}
+
+fn main() {}

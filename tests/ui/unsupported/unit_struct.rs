@@ -1,0 +1,6 @@
+use synced_memory::SyncedMemory;
+
+#[derive(SyncedMemory)]
+struct Nothing;
+
+fn main() {}

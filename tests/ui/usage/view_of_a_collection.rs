@@ -1,0 +1,12 @@
+use synced_memory::SyncedMemory;
+
+#[derive(SyncedMemory)]
+struct State {
+    history: Vec<u64>,
+}
+
+fn main() -> synced_memory::Result<()> {
+    let state = State::open("memory:")?;
+    state.synced_history();
+    Ok(())
+}
