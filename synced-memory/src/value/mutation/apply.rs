@@ -285,14 +285,20 @@ fn edit<'a>(
             let list = node.list()?;
             match elements.find(element, list)? {
                 // An element is removed as it was seen; with another content it is another's.
-                Some(ElementMatch::Changed(_) | ElementMatch::Unclear)
-                    if is_removal && rest.is_empty() =>
-                {
+                Some(
+                    ElementMatch::Changed(_) | ElementMatch::Guessed(_) | ElementMatch::Unclear,
+                ) if is_removal && rest.is_empty() => {
                     there.other()?;
+                }
+                // What compares nothing would change another's without a word.
+                Some(ElementMatch::Guessed(_)) if matches!(there, Comparison::Compared { .. }) => {
+                    return Err(ApplyError::Changed.into());
                 }
                 None if is_removal => return there.gone(),
                 None | Some(ElementMatch::Unclear) => return Err(ApplyError::Gone.into()),
-                Some(ElementMatch::Same(at) | ElementMatch::Changed(at)) => {
+                Some(
+                    ElementMatch::Same(at) | ElementMatch::Changed(at) | ElementMatch::Guessed(at),
+                ) => {
                     let effect = edit(Some(list.node(at)), None, (rest, action), there, elements)?;
                     list.perform(at, effect);
                 }
@@ -412,7 +418,9 @@ fn merge<'a>(
         Action::InsertAt { before, items } => {
             let list = node.list()?;
             let at = match elements.find(before, list)? {
-                Some(ElementMatch::Same(at) | ElementMatch::Changed(at)) => at,
+                Some(
+                    ElementMatch::Same(at) | ElementMatch::Changed(at) | ElementMatch::Guessed(at),
+                ) => at,
                 None | Some(ElementMatch::Unclear) => before.index,
             };
             list.insert(at, items);

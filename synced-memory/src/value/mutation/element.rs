@@ -42,8 +42,10 @@ fn is_zero(count: &usize) -> bool {
 pub(super) enum ElementMatch {
     /// As it was.
     Same(usize),
-    /// With another content.
+    /// With another content, between what was beside it.
     Changed(usize),
+    /// With another content, and only its place says that it is the one.
+    Guessed(usize),
     /// An equal one is there, which may be another: it is away from its neighbours, and something
     /// else is between them.
     Unclear,
@@ -130,13 +132,23 @@ impl Element {
         let is_known = |at: usize| [self.previous, self.next].contains(&Some(list[at]));
         let fits = |at: &usize| self.closeness(list, *at) > 1 && !is_known(*at);
         self.nearest((0..list.len()).filter(fits))
-            .map(ElementMatch::Changed)
+            .map(|at| self.guess(list, at))
+    }
+
+    /// The only element of a list is still the one that was the only one.
+    fn guess(&self, list: &[Content], at: usize) -> ElementMatch {
+        let was_alone = self.previous.is_none() && self.next.is_none();
+        if was_alone && list.len() == 1 {
+            ElementMatch::Changed(at)
+        } else {
+            ElementMatch::Guessed(at)
+        }
     }
 
     fn find_by_index(&self, list: &[Content]) -> Option<ElementMatch> {
         let known = [Some(self.content), self.previous, self.next];
         let moved = list.iter().any(|content| known.contains(&Some(*content)));
-        (self.index < list.len() && !moved).then_some(ElementMatch::Changed(self.index))
+        (self.index < list.len() && !moved).then(|| self.guess(list, self.index))
     }
 
     fn nearest(&self, places: impl Iterator<Item = usize>) -> Option<usize> {
@@ -156,7 +168,7 @@ mod tests {
 
     #[test]
     fn an_element_is_found_where_it_is_now() {
-        use ElementMatch::{Changed, Same, Unclear};
+        use ElementMatch::{Changed, Guessed, Same, Unclear};
         for (seen, index, now, found) in [
             ("a b c", 1, "a b c", Some(Same(1))),
             ("a b c", 1, "b c", Some(Same(0))),
@@ -164,11 +176,11 @@ mod tests {
             // Changed inside.
             ("a b c", 1, "a B c", Some(Changed(1))),
             ("a b c", 1, "x a B c", Some(Changed(2))),
-            ("a b c", 1, "A B c", Some(Changed(1))),
-            ("a b c", 1, "A B C", Some(Changed(1))),
+            ("a b c", 1, "A B c", Some(Guessed(1))),
+            ("a b c", 1, "A B C", Some(Guessed(1))),
             ("a", 0, "A", Some(Changed(0))),
-            ("a", 0, "A x", Some(Changed(0))),
-            ("a b", 1, "a B x", Some(Changed(1))),
+            ("a", 0, "A x", Some(Guessed(0))),
+            ("a b", 1, "a B x", Some(Guessed(1))),
             // Gone.
             ("a b c", 1, "a c", None),
             ("a b c", 0, "b c", None),
