@@ -468,3 +468,84 @@ fn written(write: JournalledWrite<'_>, is_retry: bool, origin: ClockOrigin) -> O
         waiter: None,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ORIGIN: ClockOrigin = ClockOrigin(1_000_000);
+
+    /// As an earlier version wrote them.
+    const STATES: [&str; 3] = [
+        r#"{"stands":{"name":[7,1024],"refused_retries":2,"write":{"key":"k","assign":{"envelope":"{\"value\":1,\"last_modified\":9}"},"mutate":{"calls":[{"stamp":11,"operations":[{"path":[],"do":{"add":{"amount":{"integer":{"by":1,"min":0,"max":9}}}}}]}]},"stamp":9,"expires":3000000,"at":2000000},"latest":11,"replaces_nothing":true,"since":1500000,"first_tried":1600000}}"#,
+        r#"{"stands":{"name":[7,2048],"refused_retries":0,"write":{"key":"k","assign":"delete","stamp":12,"at":2000000},"retry":true,"latest":12,"replaces_nothing":false,"since":2000000}}"#,
+        r#"{"stands":{"name":[7,3072],"refused_retries":0,"write":{"key":"k","mutate":{"calls":[{"stamp":13,"operations":[]}]},"take":{"item":"x","back":{"calls":[{"stamp":13,"operations":[]}]}},"stamp":13,"at":2000000},"confirmed":true,"latest":13,"replaces_nothing":false,"since":2000000}}"#,
+    ];
+
+    fn replayed(records: &[&str]) -> Vec<String> {
+        let records: Vec<_> = records
+            .iter()
+            .map(|record| record.as_bytes().to_vec())
+            .collect();
+        let Replayed { kept, unread, .. } = replay(&records, ORIGIN);
+        assert_eq!(unread, 0);
+
+        let written =
+            |left: &LeftBehind| JournalRecord::of_state(&left.key, &left.entry, ORIGIN).encoded();
+        kept.iter()
+            .map(|left| String::from_utf8(written(left)).unwrap())
+            .collect()
+    }
+
+    #[test]
+    fn a_stored_journal_is_written_again_in_the_same_form() {
+        assert_eq!(replayed(&STATES), STATES);
+    }
+
+    #[test]
+    fn writes_sends_and_ends_of_a_stored_journal_are_replayed() {
+        let records = [
+            r#"{"wrote":{"after":1024,"writer":7,"write":{"key":"k","assign":"delete","stamp":9,"at":2000000}}}"#,
+            r#"{"sent":[7,2048]}"#,
+            r#"{"wrote":{"after":2048,"writer":7,"write":{"key":"k","assign":{"envelope":"{}"},"stamp":10,"expires":5000000,"at":3000000}}}"#,
+            r#"{"wrote":{"after":3072,"writer":7,"write":{"key":"k","mutate":{"calls":[{"stamp":11,"operations":[]}]},"stamp":11,"at":3500000}}}"#,
+            r#"{"wrote":{"after":3072,"writer":7,"write":{"key":"k","assign":"delete","stamp":12,"at":4000000},"ends":{"letter":3}}}"#,
+            r#"{"wrote":{"after":4096,"writer":7,"write":{"key":"gone","assign":"delete","stamp":13,"at":4000000}}}"#,
+            r#"{"done":[7,5120]}"#,
+        ];
+        assert_eq!(
+            replayed(&records),
+            [
+                r#"{"stands":{"name":[7,2048],"refused_retries":0,"write":{"key":"k","assign":"delete","stamp":9,"at":2000000},"latest":9,"replaces_nothing":false,"since":2000000,"first_tried":2000000}}"#,
+                r#"{"stands":{"name":[7,3072],"refused_retries":0,"write":{"key":"k","assign":{"envelope":"{}"},"mutate":{"calls":[{"stamp":11,"operations":[]}]},"stamp":10,"expires":5000000,"at":3500000},"latest":11,"replaces_nothing":false,"since":3000000}}"#,
+                r#"{"stands":{"name":[7,4096],"refused_retries":0,"write":{"key":"k","assign":"delete","stamp":12,"at":4000000},"retry":true,"latest":12,"replaces_nothing":false,"since":4000000}}"#,
+            ]
+        );
+    }
+
+    #[test]
+    fn a_write_is_journalled_in_the_form_of_before() {
+        let mut outbox = Outbox::new(usize::MAX, 7);
+        outbox.go_on_after(7, 1024);
+        let write = Write {
+            what: WriteKind::Mutate(Mutation::new(None, Vec::new())),
+            stamp: Stamp::new(9),
+            exact: None,
+            is_confirmed: false,
+            take: Some(Take {
+                item: Json::encode(&1).unwrap(),
+                back: None,
+            }),
+            is_retry: false,
+            expires: Some(Duration::from_millis(2)),
+            written: Duration::from_millis(1),
+            fresh: false,
+            existed: true,
+            waiter: None,
+        };
+        let ends = Some(Ends::Take((8, 2048)));
+        let record = JournalRecord::wrote(&outbox, "k", &write, ends, ORIGIN);
+        let expected = r#"{"wrote":{"after":1024,"writer":7,"write":{"key":"k","mutate":{"calls":[{"stamp":0,"operations":[]}]},"take":{"item":1},"stamp":9,"expires":3000000,"at":2000000},"ends":{"take":[8,2048]}}}"#;
+        assert_eq!(String::from_utf8(record.encoded()).unwrap(), expected);
+    }
+}
