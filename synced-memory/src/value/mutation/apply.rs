@@ -84,7 +84,7 @@ impl Applied {
 
     /// Why the call that `later` rests on was skipped, if it was.
     fn shared_fate(&self, calls: &[RecordedCall], later: &RecordedCall) -> Option<NotApplied> {
-        let rests = |index: &usize| later.rests_on(&calls[*index]);
+        let rests = |index: &usize| later.depends_on(&calls[*index]);
         let superseded = self
             .superseded
             .iter()

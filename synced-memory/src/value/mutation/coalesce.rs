@@ -79,7 +79,7 @@ fn add_compared(earlier: &mut Mutation, call: RecordedCall) {
 
 impl RecordedCall {
     /// Whether it compares a part that the other one writes, or one in or around it.
-    pub(super) fn rests_on(&self, earlier: &Self) -> bool {
+    pub(super) fn depends_on(&self, earlier: &Self) -> bool {
         self.is_compared
             && self
                 .operations

@@ -322,12 +322,12 @@ impl Mutation {
     }
 
     /// Takes out the calls with these indexes, as a mutation: what becomes a dead letter.
-    pub(crate) fn take(&mut self, indexes: &[usize]) -> Self {
+    pub(crate) fn withdraw(&mut self, indexes: &[usize]) -> Self {
         self.take_if(|index, _| indexes.contains(&index))
     }
 
     /// Takes out the calls that were made on what is `gone`, which they are from then on too.
-    pub(crate) fn take_resting_on(&mut self, gone: &mut NotMade) -> Option<Self> {
+    pub(crate) fn withdraw_dependent(&mut self, gone: &mut NotMade) -> Option<Self> {
         if !self.calls.iter().any(|call| gone.has_base_of(call)) {
             return None;
         }
@@ -394,7 +394,7 @@ impl NotMade {
     }
 
     fn has_base_of(&self, call: &RecordedCall) -> bool {
-        self.is_everything && call.compares() || self.calls.iter().any(|gone| call.rests_on(gone))
+        self.is_everything && call.compares() || self.calls.iter().any(|gone| call.depends_on(gone))
     }
 }
 
@@ -421,7 +421,7 @@ impl From<Journalled> for Mutation {
 impl RecordedCall {
     /// The place that it changes, as messages name it: `.name` for a member, `[1]` for an element.
     /// The root where it changes several.
-    pub(crate) fn place(&self) -> String {
+    pub(crate) fn path(&self) -> String {
         let [operation] = &self.operations[..] else {
             return String::new();
         };

@@ -591,7 +591,7 @@ fn one_calls_operations_apply_together_or_not_at_all() {
         (applied.text(), applied.failed.clone()),
         (Some(r#"{"a": 10,"c":1}"#), vec![(0, ApplyError::Unset)])
     );
-    assert_eq!(calls.take(&[0]), transfer);
+    assert_eq!(calls.withdraw(&[0]), transfer);
     assert_eq!(calls.calls().len(), 1);
 }
 
