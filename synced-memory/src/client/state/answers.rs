@@ -59,7 +59,11 @@ impl State {
             Err(error) => match error.kind {
                 BackendErrorKind::Rejected => {
                     let reason = Error::of_key(ErrorKind::Rejected, key, &error);
-                    tracing::warn!(key = &**key, error = %error, "the server refused a write for good");
+                    tracing::warn!(
+                        key = &**key,
+                        error = %error,
+                        "the server refused a write for good"
+                    );
                     self.last_error = Some(reason.clone());
                     // One that is asked for was sent before.
                     self.to_dead_letter(key, reason, attempt.retry.is_some());

@@ -155,7 +155,11 @@ impl State {
     /// Keeps a dead letter. They have a limit of their own, so that they never prevent a write from
     /// being queued.
     fn keep_letter(&mut self, letter: LetterRecord) {
-        tracing::warn!(key = &*letter.key, reason = %letter.reason, "a queued write became a dead letter");
+        tracing::warn!(
+            key = &*letter.key,
+            reason = %letter.reason,
+            "a queued write became a dead letter"
+        );
         self.letters.push(letter);
         self.journal_letter(self.letters.len() - 1);
         let mut size: usize = self.letters.iter().map(LetterRecord::size).sum();
@@ -172,7 +176,13 @@ impl State {
             size -= letter.size();
             self.dropped_letters += 1;
             let (key, bytes) = (&*letter.key, letter.size());
-            tracing::error!(key, bytes, reason = %letter.reason, "a dead letter was dropped, since there are too many");
+            let reason = &letter.reason;
+            tracing::error!(
+                key,
+                bytes,
+                %reason,
+                "a dead letter was dropped, since there are too many"
+            );
         }
     }
 

@@ -99,8 +99,8 @@ impl State {
         journalled.unwrap_or(Ok(()))
     }
 
-    /// Journals all pending writes that are not in the journal yet: they are about to be reported as
-    /// queued.
+    /// Journals all pending writes that are not in the journal yet: they are about to be reported
+    /// as queued.
     pub(super) fn journal_rest(&mut self) {
         let Some(journal) = &mut self.journal else {
             return;
@@ -182,8 +182,8 @@ impl State {
     }
 }
 
-/// Whether the entry is in the journal now. If not, it stays queued all the same: it was sent, or may
-/// have been, and cannot be withdrawn any more.
+/// Whether the entry is in the journal now. If not, it stays queued all the same: it was sent, or
+/// may have been, and cannot be withdrawn any more.
 fn journal_state(
     journal: &mut Journal,
     key: &str,

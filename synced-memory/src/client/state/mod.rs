@@ -460,8 +460,8 @@ impl State {
             .any(|entry| entry.write.assignment.is_some() && !entry.write.is_confirmed)
     }
 
-    /// Whether the view of `key`, whose slot is kept current, may be passed to a watch that has just
-    /// begun.
+    /// Whether the view of `key`, whose slot is kept current, may be passed to a watch that has
+    /// just begun.
     pub(crate) fn is_visible(&self, key: &str) -> bool {
         self.is_assigned(key) || self.cache.is_cell_visible(key, self.link != Link::Down)
     }

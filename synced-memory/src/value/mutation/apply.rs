@@ -12,16 +12,16 @@ use super::{
 };
 use crate::base::clock::Stamp;
 
-/// Who wins where an assignment or a removal finds something else than it saw.
+/// Who wins when an assignment or a removal finds something else than it saw.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ConflictRule {
     /// The mutation is the latest: what it finds does not matter.
     Latest,
-    /// What is there has this stamp, and a call that is older than that is superseded at such a
-    /// place. Where it finds what it would write, it is done.
+    /// What is stored has this stamp, and a call that is older is then superseded. If it finds what
+    /// it would write, it is done.
     NewerWins(Stamp),
-    /// The mutation is for what it saw: a call that finds something else at its place, or finds
-    /// done what it would do, is superseded.
+    /// The mutation is for what it saw: a call that finds something else at its path, or finds that
+    /// its change is made already, is superseded.
     Exact,
 }
 
@@ -38,15 +38,15 @@ impl ConflictRule {
     }
 }
 
-/// What is at the place of a call, compared with the call.
+/// What is stored at the path of a call, compared with the call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Comparison {
     Older,
     Newer,
-    /// Or the call is superseded.
+    /// It must be as it was seen, or the call is superseded.
     AsSeen,
-    /// Or the call does not apply, whoever is newer. What is gone is removed by a call that does
-    /// nothing but remove.
+    /// It must be as it was seen, or the call does not apply, whoever is newer. A call that does
+    /// nothing but remove is done if what it removes is gone.
     Compared {
         only_removes: bool,
     },
@@ -73,7 +73,7 @@ pub(crate) enum Edited {
 }
 
 impl Applied {
-    /// The value as it is now; `None` where nothing was changed, or nothing is left.
+    /// The changed value; `None` if nothing was changed, or nothing is left.
     #[cfg(test)]
     pub(crate) fn text(&self) -> Option<&str> {
         match &self.made {
@@ -82,18 +82,22 @@ impl Applied {
         }
     }
 
-    /// Why the call that `later` rests on was skipped, if it was.
-    fn shared_fate(&self, calls: &[RecordedCall], later: &RecordedCall) -> Option<NotApplied> {
-        let rests = |index: &usize| later.depends_on(&calls[*index]);
+    /// Why the call that `later` depends on was skipped, if it was.
+    fn dependent_outcome(
+        &self,
+        calls: &[RecordedCall],
+        later: &RecordedCall,
+    ) -> Option<NotApplied> {
+        let depends = |index: &usize| later.depends_on(&calls[*index]);
         let superseded = self
             .superseded
             .iter()
-            .find(|index| rests(index))
+            .find(|index| depends(index))
             .map(|_| NotApplied::Superseded);
         let error = || {
             self.failed
                 .iter()
-                .find(|(index, _)| rests(index))
+                .find(|(index, _)| depends(index))
                 .map(|_| NotApplied::Failed(ApplyError::Changed))
         };
         superseded.or_else(error)
@@ -107,15 +111,16 @@ pub(crate) fn apply(value: Option<&str>, mutation: &Mutation, rule: ConflictRule
     let trimmed = whole.trim_matches(is_space);
     let mut root = value.is_some().then(|| Node::from(trimmed));
     for (index, call) in mutation.calls.iter().enumerate() {
-        // One operation alone changes nothing when it fails.
+        // A single operation that fails has changed nothing.
         let before = (call.operations.len() > 1).then(|| root.clone());
         let there = rule.of(call);
-        let fate = applied
-            .shared_fate(&mutation.calls, call)
+        let dependent = applied
+            .dependent_outcome(&mutation.calls, call)
             .map_or(Ok(()), Err);
         let mut operations = call.operations.iter();
-        let result = fate.and_then(|()| {
-            operations.try_for_each(|operation| perform(&mut root, mutation, operation, there))
+        let result = dependent.and_then(|()| {
+            operations
+                .try_for_each(|operation| apply_operation(&mut root, mutation, operation, there))
         });
         if let Err(refusal) = result {
             root = before.unwrap_or(root);
@@ -144,10 +149,10 @@ pub(crate) fn apply(value: Option<&str>, mutation: &Mutation, rule: ConflictRule
     applied
 }
 
-/// Applies one operation to a text; `None` where it does not apply.
+/// Applies one operation to a text; `None` if it does not apply.
 pub(super) fn apply_one(text: &str, operation: &Operation) -> Option<String> {
     let mut root = Node::from(text);
-    match edit(
+    match apply_below(
         Some(&mut root),
         None,
         &operation.path,
@@ -174,14 +179,14 @@ impl From<ApplyError> for NotApplied {
     }
 }
 
-fn perform<'a>(
+fn apply_operation<'a>(
     root: &mut Option<Node<'a>>,
     mutation: &'a Mutation,
     operation: &'a Operation,
     there: Comparison,
 ) -> Result<(), NotApplied> {
     let Operation { path, action } = operation;
-    match edit(root.as_mut(), mutation.origin.as_ref(), path, action, there)? {
+    match apply_below(root.as_mut(), mutation.origin.as_ref(), path, action, there)? {
         NodeEdit::Keep => {}
         NodeEdit::Replace(node) => *root = Some(node),
         NodeEdit::Remove => *root = None,
@@ -189,9 +194,9 @@ fn perform<'a>(
     Ok(())
 }
 
-/// Applies an action below `node`; where that is missing, below what it is taken for. What fails
-/// has changed nothing. `there`: what is there, compared with the action.
-fn edit<'a>(
+/// Applies an action below `node` or, if that is missing, below its origin. If it fails, nothing
+/// was changed. `there`: what is stored, compared with the action.
+fn apply_below<'a>(
     node: Option<&mut Node<'a>>,
     origin: Option<&'a Json>,
     path: &'a [PathStep],
@@ -200,9 +205,9 @@ fn edit<'a>(
 ) -> Result<NodeEdit<'a>, NotApplied> {
     let is_removal = matches!(action, Action::Remove { .. });
     if path.is_empty()
-        && let Some(effect) = assign(node.as_deref(), origin, action, there)?
+        && let Some(edit) = assign(node.as_deref(), origin, action, there)?
     {
-        return Ok(effect);
+        return Ok(edit);
     }
     let mut fresh = None;
     let node = match (node, origin) {
@@ -211,29 +216,32 @@ fn edit<'a>(
         (None, origin) => fresh.insert(Node::from(origin.ok_or(ApplyError::Unset)?)),
     };
     match path.split_first() {
-        None => merge(node, action, there)?,
+        None => change_in_place(node, action, there)?,
         Some((PathStep::Member(member), rest)) => {
             let object = node.object()?;
             let at = object.find(member);
-            let effect = edit(
+            let edit = apply_below(
                 at.map(|at| object.node(at)),
                 member.origin.as_ref(),
                 rest,
                 action,
                 there,
             )?;
-            object.perform(at, member, effect);
+            object.apply_edit(at, member, edit);
         }
         Some((PathStep::Element(element), rest)) => {
             let list = node.list()?;
             match list.find(element) {
-                // An element is removed as it was seen; with another content it is another's.
-                Some(ElementMatch::Changed(_)) if is_removal && rest.is_empty() => there.other()?,
+                // An element is removed only as it was seen: with another content, somebody has
+                // changed it.
+                Some(ElementMatch::Changed(_)) if is_removal && rest.is_empty() => {
+                    there.changed()?
+                }
                 None if is_removal => return there.gone(),
                 None => return Err(ApplyError::Gone.into()),
                 Some(ElementMatch::Same(at) | ElementMatch::Changed(at)) => {
-                    let effect = edit(Some(list.node(at)), None, rest, action, there)?;
-                    list.perform(at, effect);
+                    let edit = apply_below(Some(list.node(at)), None, rest, action, there)?;
+                    list.apply_edit(at, edit);
                 }
             }
         }
@@ -248,7 +256,7 @@ fn edit<'a>(
 }
 
 impl Comparison {
-    /// What becomes of a removal of what is gone already.
+    /// The outcome of a removal of what is gone already.
     fn gone<'a>(self) -> Result<NodeEdit<'a>, NotApplied> {
         match self {
             Self::Older | Self::Newer | Self::Compared { only_removes: true } => Ok(NodeEdit::Keep),
@@ -259,8 +267,8 @@ impl Comparison {
         }
     }
 
-    /// What becomes of the removal of an element that is another by now: it stays.
-    fn other(self) -> Result<(), NotApplied> {
+    /// The outcome of the removal of an element that has changed since: it stays.
+    fn changed(self) -> Result<(), NotApplied> {
         match self {
             Self::Older | Self::Newer => Ok(()),
             Self::AsSeen => Err(NotApplied::Superseded),
@@ -268,7 +276,7 @@ impl Comparison {
         }
     }
 
-    /// What becomes of a change that finds something else than it saw, where that decides.
+    /// The outcome of a change that finds something else than it saw, if that decides.
     fn differs(self) -> NotApplied {
         match self {
             Self::Compared { .. } => ApplyError::Changed.into(),
@@ -276,13 +284,14 @@ impl Comparison {
         }
     }
 
-    /// Whether what is found need not be what was seen, for a change that leaves `value`.
+    /// Whether a change that leaves `value` is done, although it finds something else than it saw.
     fn is_done(self, found: Option<&str>, value: &Json) -> bool {
         let is_found =
             || found.is_some_and(|found| Content::of(found) == Content::of(value.as_str()));
         match self {
             Self::Newer => is_found(),
-            // A number that two have changed to the same is wrong all the same.
+            // A number that two calls have changed to the same number is still wrong: one of the
+            // two changes is lost.
             Self::Compared { .. } => {
                 matches!(value.as_str().as_bytes()[0], b'"' | b't' | b'f' | b'n') && is_found()
             }
@@ -303,11 +312,11 @@ fn assign<'a>(
         Action::Set { value, seen } => {
             let found = node.map(Node::to_text);
             let found = found.as_deref();
-            // What is missing was seen as what it is taken for, or as missing.
-            let taken_for = found.or(origin.map(Json::as_str));
+            // A missing value was seen as its origin, or as missing.
+            let found_or_origin = found.or(origin.map(Json::as_str));
             if there == Comparison::Newer && there.is_done(found, value) {
                 NodeEdit::Keep
-            } else if seen.is(found) || seen.is(taken_for) {
+            } else if seen.is(found) || seen.is(found_or_origin) {
                 NodeEdit::Replace(value.into())
             } else if there.is_done(found, value) {
                 NodeEdit::Keep
@@ -335,11 +344,15 @@ fn assign<'a>(
     }))
 }
 
-/// Changes `node` where it is.
-fn merge<'a>(node: &mut Node<'a>, action: &'a Action, there: Comparison) -> Result<(), NotApplied> {
+/// Changes `node` in place.
+fn change_in_place<'a>(
+    node: &mut Node<'a>,
+    action: &'a Action,
+    there: Comparison,
+) -> Result<(), NotApplied> {
     match action {
         Action::Add { amount } => {
-            let sum = add(&node.to_text(), amount)?;
+            let sum = sum(&node.to_text(), amount)?;
             *node = Node::Text(Cow::Owned(sum));
         }
         Action::Append { items } => node.append(items)?,
@@ -390,7 +403,7 @@ fn merge<'a>(node: &mut Node<'a>, action: &'a Action, there: Comparison) -> Resu
 }
 
 /// The text of a sum. Integers are added exactly, floats as floats.
-fn add(text: &str, amount: &Amount) -> Result<String, ApplyError> {
+fn sum(text: &str, amount: &Amount) -> Result<String, ApplyError> {
     if text::kind(text) != text::NUMBER {
         return Err(mismatch(text, text::NUMBER));
     }
@@ -403,7 +416,7 @@ fn add(text: &str, amount: &Amount) -> Result<String, ApplyError> {
                     found: "a float",
                 });
             }
-            // More digits than an i128 has are out of every range.
+            // A number with more digits than an i128 has is out of every range.
             let sum = text
                 .parse::<i128>()
                 .ok()
