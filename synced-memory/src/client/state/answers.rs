@@ -53,7 +53,7 @@ impl State {
                 let reason = "its answer was lost, and it was tried so long ago that nobody knows \
                     whether it was made";
                 let reason = Error::of_key(ErrorKind::Conflict, key, reason);
-                self.to_dead_letter(key, reason, true);
+                self.move_to_dead_letters(key, reason, true);
             }
             Ok(Outcome::Refused(found)) => self.refused(attempt, ticket, &found),
             Err(error) => match error.kind {
@@ -66,7 +66,7 @@ impl State {
                     );
                     self.last_error = Some(reason.clone());
                     // One that is asked for was sent before.
-                    self.to_dead_letter(key, reason, attempt.retry.is_some());
+                    self.move_to_dead_letters(key, reason, attempt.retry.is_some());
                 }
                 BackendErrorKind::Unavailable
                 | BackendErrorKind::NotPrimary
@@ -131,7 +131,7 @@ impl State {
         } else if is_beaten && !fresh && is_of_deleted(&head.write, found) {
             let reason = "the key was deleted after the change was made";
             let reason = Error::of_key(ErrorKind::Conflict, key, reason);
-            return self.to_dead_letter(key, reason, false);
+            return self.move_to_dead_letters(key, reason, false);
         }
 
         if is_beaten && fresh && self.is_decided_by_stamp(key, found) {
@@ -221,9 +221,10 @@ impl State {
 
     /// Removes the head of `key`, and answers those who wait for it.
     pub(super) fn settle(&mut self, key: &Arc<str>, answer: Answer) {
-        let Some(mut entry) = self.remove_head(key) else {
+        let Some(mut entry) = self.remove_unnoted_head(key) else {
             return;
         };
+        self.note_done(&entry);
         let superseded = &entry.attempt.superseded;
         if !superseded.is_empty() {
             self.superseded += superseded.len() as u64;
@@ -267,7 +268,7 @@ impl State {
         if self.outbox.head(key).is_some_and(is_confirmed) {
             let what = "not made: its time to live was over before it could be";
             let reason = Error::of_key(ErrorKind::Unavailable, key, what);
-            return self.to_dead_letter(key, reason, false);
+            return self.move_to_dead_letters(key, reason, false);
         }
         self.expired += 1;
         tracing::info!(

@@ -79,7 +79,7 @@ impl State {
         let error = Error::of_key(ErrorKind::InDoubt, key, what);
         entry.notify_waiters(&Err(error.clone()));
         if entry.write.take.is_some() {
-            self.taken_to_dead_letter(key, &entry, error, true);
+            self.move_taken_to_dead_letters(key, &entry, error, true);
         }
         self.note_done(&entry);
     }
@@ -141,7 +141,7 @@ impl State {
     }
 
     fn not_returned(&mut self, key: &Arc<str>, entry: &Entry, error: Error) {
-        self.taken_to_dead_letter(key, entry, error, false);
+        self.move_taken_to_dead_letters(key, entry, error, false);
         self.note_done(entry);
     }
 }

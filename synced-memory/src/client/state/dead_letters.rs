@@ -15,7 +15,7 @@ use crate::value::mutation::{ApplyError, Mutation, NotMade, RecordedCall};
 
 impl State {
     /// Withdraws the calls of the head of `key` that do not apply. `None` if nothing is left of it.
-    pub(super) fn calls_to_dead_letter(
+    pub(super) fn move_calls_to_dead_letters(
         &mut self,
         key: &Arc<str>,
         failed: &[(usize, ApplyError)],
@@ -28,7 +28,7 @@ impl State {
         let what = format!("a change does not apply to what is there: {error}");
         let reason = Error::of_key(ErrorKind::Conflict, &format!("{key}{path}"), what);
         if head.is_awaited() || head.write.take.is_some() {
-            self.to_dead_letter(key, reason, false);
+            self.move_to_dead_letters(key, reason, false);
             return None;
         }
 
@@ -75,7 +75,12 @@ impl State {
 
     /// Withdraws the head of `key`: whoever waits for it gets the reason; if it was reported as
     /// queued, it becomes a dead letter. `is_doubtful`: it may have been made.
-    pub(super) fn to_dead_letter(&mut self, key: &Arc<str>, reason: Error, is_doubtful: bool) {
+    pub(super) fn move_to_dead_letters(
+        &mut self,
+        key: &Arc<str>,
+        reason: Error,
+        is_doubtful: bool,
+    ) {
         let Some(head) = self.outbox.head(key) else {
             return;
         };
@@ -130,7 +135,7 @@ impl State {
     }
 
     /// Keeps what was taken and could not be returned.
-    pub(super) fn taken_to_dead_letter(
+    pub(super) fn move_taken_to_dead_letters(
         &mut self,
         key: &Arc<str>,
         entry: &Entry,

@@ -72,15 +72,15 @@ impl Request {
         matches!(self, Self::Delete | Self::DeleteOf(_))
     }
 
-    /// What must be stored as a whole, if it was recorded on that.
-    fn expected_whole(&self) -> Option<Option<&Bytes>> {
+    /// Whether it was recorded on another whole value than the one in view.
+    fn is_outdated(&self, view: impl FnOnce() -> KeyView) -> bool {
         match self {
             Self::DeleteOf(whole)
             | Self::Mutate {
                 exact: Some(Precondition::Whole(whole)),
                 ..
-            } => Some(whole.as_ref()),
-            Self::Put { .. } | Self::Delete | Self::Mutate { .. } => None,
+            } => !rebase::is_same_value(whole.as_ref(), view().stored.as_ref()),
+            Self::Put { .. } | Self::Delete | Self::Mutate { .. } => false,
         }
     }
 
@@ -323,9 +323,7 @@ impl State {
         if policy == WritePolicy::Confirmed && self.link != Link::Up {
             return Err(self.unavailable_error(key));
         }
-        if let Some(whole) = request.expected_whole()
-            && !rebase::is_same_value(whole, self.view(key, at.mono).stored.as_ref())
-        {
+        if request.is_outdated(|| self.view(key, at.mono)) {
             return Ok(Accepted {
                 sequence: self.outbox.last_sequence(),
                 answer: ready_answer(Answer::again(Again::Shown)),

@@ -153,7 +153,7 @@ impl State {
         if write.written + self.tombstone_ttl <= mono {
             let reason = "it waited longer than the tombstones of deletes are kept";
             let reason = Error::of_key(ErrorKind::Conflict, key, reason);
-            self.to_dead_letter(key, reason, is_in_doubt);
+            self.move_to_dead_letters(key, reason, is_in_doubt);
             return true;
         }
         if has_expired {
@@ -225,7 +225,7 @@ impl State {
                     self.settle(key, Answer::new(written, true));
                     return None;
                 }
-                Plan::Failed(failed) => self.calls_to_dead_letter(key, &failed)?,
+                Plan::Failed(failed) => self.move_calls_to_dead_letters(key, &failed)?,
             }
         }
     }

@@ -127,16 +127,19 @@ impl Outbox {
     ) -> Result<Sequence> {
         self.check(key, &write, waiter.is_some())?;
 
-        let is_only = self.queues.get(key).is_some_and(|queue| queue.len() == 1);
-        let merged = self.edit(key, Selector::Last, |last| {
-            if !last.may_merge(&write, waiter.is_some()) || !last.merge(&mut write, base, is_only) {
-                return None;
+        if let Some(queue) = self.queues.get(key) {
+            let is_only = queue.len() == 1;
+            let merged = self.edit(key, Selector::Last, |last| {
+                let is_merged = last.may_merge(&write, waiter.is_some())
+                    && last.merge(&mut write, base, is_only);
+                if is_merged {
+                    last.listeners.waiters.extend(waiter.take());
+                }
+                is_merged.then_some(last.identity.id)
+            });
+            if let Some(id) = merged.flatten() {
+                return Ok(id);
             }
-            last.listeners.waiters.extend(waiter.take());
-            Some(last.identity.id)
-        });
-        if let Some(id) = merged.flatten() {
-            return Ok(id);
         }
 
         self.last_sequence += NUMBERS;

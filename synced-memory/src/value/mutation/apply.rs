@@ -235,7 +235,7 @@ fn apply_below<'a>(
                 // An element is removed only as it was seen: with another content, somebody has
                 // changed it.
                 Some(ElementMatch::Changed(_)) if is_removal && rest.is_empty() => {
-                    there.changed()?
+                    there.changed()?;
                 }
                 None if is_removal => return there.gone(),
                 None => return Err(ApplyError::Gone.into()),
