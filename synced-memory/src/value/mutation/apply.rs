@@ -111,25 +111,17 @@ pub(crate) fn apply(value: Option<&str>, mutation: &Mutation, rule: ConflictRule
     let trimmed = whole.trim_matches(is_space);
     let mut root = value.is_some().then(|| Node::from(trimmed));
     for (index, call) in mutation.calls.iter().enumerate() {
-        // A single operation that fails has changed nothing.
-        let before = (call.operations.len() > 1).then(|| root.clone());
-        let there = rule.of(call);
-        let dependent = applied
-            .dependent_outcome(&mutation.calls, call)
-            .map_or(Ok(()), Err);
-        let mut operations = call.operations.iter();
-        let result = dependent.and_then(|()| {
-            operations
-                .try_for_each(|operation| apply_operation(&mut root, mutation, operation, there))
-        });
-        if let Err(refusal) = result {
-            root = before.unwrap_or(root);
-            match refusal {
-                NotApplied::Superseded => applied.superseded.push(index),
-                NotApplied::Failed(error) => applied.failed.push((index, error)),
-            }
+        let outcome = match applied.dependent_outcome(&mutation.calls, call) {
+            Some(not_applied) => Err(not_applied),
+            None => apply_call(&mut root, mutation, call, rule.of(call)),
+        };
+        match outcome {
+            Ok(()) => {}
+            Err(NotApplied::Superseded) => applied.superseded.push(index),
+            Err(NotApplied::Failed(error)) => applied.failed.push((index, error)),
         }
     }
+
     let Some(root) = root else {
         applied.made = if value.is_some() {
             Edited::Removed
@@ -138,6 +130,7 @@ pub(crate) fn apply(value: Option<&str>, mutation: &Mutation, rule: ConflictRule
         };
         return applied;
     };
+    // The white space around the value stays.
     let start = whole.len() - whole.trim_start_matches(is_space).len();
     let mut text = String::with_capacity(whole.len() + 256);
     text.push_str(&whole[..start]);
@@ -151,16 +144,9 @@ pub(crate) fn apply(value: Option<&str>, mutation: &Mutation, rule: ConflictRule
 
 /// Applies one operation to a text; `None` if it does not apply.
 pub(super) fn apply_one(text: &str, operation: &Operation) -> Option<String> {
+    let Operation { path, action } = operation;
     let mut root = Node::from(text);
-    match apply_below(
-        Some(&mut root),
-        None,
-        &operation.path,
-        &operation.action,
-        Comparison::Older,
-    )
-    .ok()?
-    {
+    match apply_below(Some(&mut root), None, path, action, Comparison::Older).ok()? {
         NodeEdit::Keep => {}
         NodeEdit::Replace(node) => return Some(node.to_text().into_owned()),
         NodeEdit::Remove => return None,
@@ -179,14 +165,40 @@ impl From<ApplyError> for NotApplied {
     }
 }
 
+/// Applies all operations of a call, or none of them.
+fn apply_call<'a>(
+    root: &mut Option<Node<'a>>,
+    mutation: &'a Mutation,
+    call: &'a RecordedCall,
+    comparison: Comparison,
+) -> Result<(), NotApplied> {
+    // A single operation that fails has changed nothing.
+    let before = (call.operations.len() > 1).then(|| root.clone());
+    for operation in &call.operations {
+        if let Err(error) = apply_operation(root, mutation, operation, comparison) {
+            if let Some(before) = before {
+                *root = before;
+            }
+            return Err(error);
+        }
+    }
+    Ok(())
+}
+
 fn apply_operation<'a>(
     root: &mut Option<Node<'a>>,
     mutation: &'a Mutation,
     operation: &'a Operation,
-    there: Comparison,
+    comparison: Comparison,
 ) -> Result<(), NotApplied> {
     let Operation { path, action } = operation;
-    match apply_below(root.as_mut(), mutation.origin.as_ref(), path, action, there)? {
+    match apply_below(
+        root.as_mut(),
+        mutation.origin.as_ref(),
+        path,
+        action,
+        comparison,
+    )? {
         NodeEdit::Keep => {}
         NodeEdit::Replace(node) => *root = Some(node),
         NodeEdit::Remove => *root = None,
@@ -195,28 +207,28 @@ fn apply_operation<'a>(
 }
 
 /// Applies an action below `node` or, if that is missing, below its origin. If it fails, nothing
-/// was changed. `there`: what is stored, compared with the action.
+/// was changed.
 fn apply_below<'a>(
     node: Option<&mut Node<'a>>,
     origin: Option<&'a Json>,
     path: &'a [PathStep],
     action: &'a Action,
-    there: Comparison,
+    comparison: Comparison,
 ) -> Result<NodeEdit<'a>, NotApplied> {
     let is_removal = matches!(action, Action::Remove { .. });
     if path.is_empty()
-        && let Some(edit) = assign(node.as_deref(), origin, action, there)?
+        && let Some(edit) = assign(node.as_deref(), origin, action, comparison)?
     {
         return Ok(edit);
     }
     let mut fresh = None;
     let node = match (node, origin) {
         (Some(node), _) => node,
-        (None, None) if is_removal => return there.gone(),
+        (None, None) if is_removal => return comparison.if_gone(),
         (None, origin) => fresh.insert(Node::from(origin.ok_or(ApplyError::Unset)?)),
     };
     match path.split_first() {
-        None => change_in_place(node, action, there)?,
+        None => change_in_place(node, action, comparison)?,
         Some((PathStep::Member(member), rest)) => {
             let object = node.object()?;
             let at = object.find(member);
@@ -225,7 +237,7 @@ fn apply_below<'a>(
                 member.origin.as_ref(),
                 rest,
                 action,
-                there,
+                comparison,
             )?;
             object.apply_edit(at, member, edit);
         }
@@ -235,12 +247,12 @@ fn apply_below<'a>(
                 // An element is removed only as it was seen: with another content, somebody has
                 // changed it.
                 Some(ElementMatch::Changed(_)) if is_removal && rest.is_empty() => {
-                    there.changed()?;
+                    comparison.if_changed()?;
                 }
-                None if is_removal => return there.gone(),
+                None if is_removal => return comparison.if_gone(),
                 None => return Err(ApplyError::Gone.into()),
                 Some(ElementMatch::Same(at) | ElementMatch::Changed(at)) => {
-                    let edit = apply_below(Some(list.node(at)), None, rest, action, there)?;
+                    let edit = apply_below(Some(list.node(at)), None, rest, action, comparison)?;
                     list.apply_edit(at, edit);
                 }
             }
@@ -257,7 +269,7 @@ fn apply_below<'a>(
 
 impl Comparison {
     /// The outcome of a removal of what is gone already.
-    fn gone<'a>(self) -> Result<NodeEdit<'a>, NotApplied> {
+    fn if_gone<'a>(self) -> Result<NodeEdit<'a>, NotApplied> {
         match self {
             Self::Older | Self::Newer | Self::Compared { only_removes: true } => Ok(NodeEdit::Keep),
             Self::AsSeen => Err(NotApplied::Superseded),
@@ -268,7 +280,7 @@ impl Comparison {
     }
 
     /// The outcome of the removal of an element that has changed since: it stays.
-    fn changed(self) -> Result<(), NotApplied> {
+    fn if_changed(self) -> Result<(), NotApplied> {
         match self {
             Self::Older | Self::Newer => Ok(()),
             Self::AsSeen => Err(NotApplied::Superseded),
@@ -277,7 +289,7 @@ impl Comparison {
     }
 
     /// The outcome of a change that finds something else than it saw, if that decides.
-    fn differs(self) -> NotApplied {
+    fn if_different(self) -> NotApplied {
         match self {
             Self::Compared { .. } => ApplyError::Changed.into(),
             Self::Older | Self::Newer | Self::AsSeen => NotApplied::Superseded,
@@ -305,40 +317,42 @@ fn assign<'a>(
     node: Option<&Node<'a>>,
     origin: Option<&'a Json>,
     action: &'a Action,
-    there: Comparison,
+    comparison: Comparison,
 ) -> Result<Option<NodeEdit<'a>>, NotApplied> {
     Ok(Some(match action {
-        Action::Set { value, .. } if there == Comparison::Older => NodeEdit::Replace(value.into()),
+        Action::Set { value, .. } if comparison == Comparison::Older => {
+            NodeEdit::Replace(value.into())
+        }
         Action::Set { value, seen } => {
             let found = node.map(Node::to_text);
             let found = found.as_deref();
             // A missing value was seen as its origin, or as missing.
             let found_or_origin = found.or(origin.map(Json::as_str));
-            if there == Comparison::Newer && there.is_done(found, value) {
+            if comparison == Comparison::Newer && comparison.is_done(found, value) {
                 NodeEdit::Keep
             } else if seen.is(found) || seen.is(found_or_origin) {
                 NodeEdit::Replace(value.into())
-            } else if there.is_done(found, value) {
+            } else if comparison.is_done(found, value) {
                 NodeEdit::Keep
             } else {
-                return Err(there.differs());
+                return Err(comparison.if_different());
             }
         }
         Action::SetIfAbsent { value } if node.is_none() => NodeEdit::Replace(value.into()),
-        Action::SetIfAbsent { .. } if there == Comparison::AsSeen => {
+        Action::SetIfAbsent { .. } if comparison == Comparison::AsSeen => {
             return Err(NotApplied::Superseded);
         }
         Action::SetIfAbsent { .. } => NodeEdit::Keep,
-        Action::Remove { seen } => match (node, there) {
+        Action::Remove { seen } => match (node, comparison) {
             (None, Comparison::AsSeen | Comparison::Compared { .. })
                 if *seen == ObservedValue::Absent =>
             {
                 NodeEdit::Keep
             }
-            (None, _) => there.gone()?,
+            (None, _) => comparison.if_gone()?,
             (Some(_), Comparison::Older) => NodeEdit::Remove,
             (Some(node), _) if seen.is(Some(&node.to_text())) => NodeEdit::Remove,
-            (Some(_), _) => return Err(there.differs()),
+            (Some(_), _) => return Err(comparison.if_different()),
         },
         _ => return Ok(None),
     }))
@@ -348,7 +362,7 @@ fn assign<'a>(
 fn change_in_place<'a>(
     node: &mut Node<'a>,
     action: &'a Action,
-    there: Comparison,
+    comparison: Comparison,
 ) -> Result<(), NotApplied> {
     match action {
         Action::Add { amount } => {
@@ -370,7 +384,7 @@ fn change_in_place<'a>(
             for item in items {
                 if present.insert(Content::of(item.as_str())) {
                     list.insert(usize::MAX, std::slice::from_ref(item));
-                } else if there == Comparison::AsSeen {
+                } else if comparison == Comparison::AsSeen {
                     return Err(NotApplied::Superseded);
                 }
             }
@@ -386,14 +400,14 @@ fn change_in_place<'a>(
                 .into_iter()
                 .filter(|content| out.contains(content))
                 .collect();
-            let is_any_gone = match there {
+            let is_any_gone = match comparison {
                 Comparison::AsSeen => present.is_empty(),
                 Comparison::Older | Comparison::Newer | Comparison::Compared { .. } => {
                     present.len() < out.len()
                 }
             };
             if is_any_gone {
-                there.gone()?;
+                comparison.if_gone()?;
             }
             list.retain(|content| !out.contains(&content));
         }

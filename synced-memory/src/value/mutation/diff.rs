@@ -350,12 +350,10 @@ impl Diff<'_> {
         let old = Elements::new(&old, old_shape);
         let new = Elements::new(&new, new_shape);
         let kept = kept(&old.contents, &new.contents);
-        let (count, most) = (old.views.len(), old.views.len().max(new.views.len()));
-        let is_replaced =
-            kept.is_empty() && count != new.views.len() && count > 0 && !new.views.is_empty();
-        if is_replaced || (kept.len() * 2 < most && is_permutation(&old.contents, &new.contents)) {
+        if is_list_replaced(&old.contents, &new.contents, kept.len()) {
             return None;
         }
+
         let contents = stored.iter().map(|element| Content::of(element)).collect();
         let mut editor = Editor {
             contents,
@@ -376,38 +374,39 @@ impl Diff<'_> {
             editor.insert(first.0 + pairs, items);
             for at in (0..pairs).rev() {
                 let (from, to) = (first.0 + at, first.1 + at);
-                let changes = self.child(
-                    ChildKey::Index(to),
-                    stored[from],
-                    old.views[from],
-                    new.views[to],
-                );
-                editor.change(
-                    from,
-                    stored[from],
-                    (old.views[from].shape, new.views[to].text),
-                    changes,
-                );
+                let pair = (old.views[from], new.views[to]);
+                self.element(&mut editor, (from, to), stored[from], pair);
             }
+
             end = start.unwrap_or_default();
             if start.is_some() && !self.whole.is_empty() {
                 // One that has not changed may still have to be replaced as a whole.
-                let changes = self.child(
-                    ChildKey::Index(end.1),
-                    stored[end.0],
-                    old.views[end.0],
-                    new.views[end.1],
-                );
-                editor.change(
-                    end.0,
-                    stored[end.0],
-                    (old.views[end.0].shape, new.views[end.1].text),
-                    changes,
-                );
+                let pair = (old.views[end.0], new.views[end.1]);
+                self.element(&mut editor, end, stored[end.0], pair);
             }
         }
         Some(editor.operations)
     }
+
+    /// Records what changed in an element that stays, from the first index to the second.
+    fn element(
+        &mut self,
+        editor: &mut Editor,
+        (from, to): (usize, usize),
+        stored: &str,
+        (old, new): (EncodedPart<'_>, EncodedPart<'_>),
+    ) {
+        let changes = self.child(ChildKey::Index(to), stored, old, new);
+        editor.change(from, stored, (old.shape, new.text), changes);
+    }
+}
+
+/// Whether a list has become another one, or was reordered: it is then replaced as a whole. `kept`:
+/// how many of its elements stay.
+fn is_list_replaced(old: &[Content], new: &[Content], kept: usize) -> bool {
+    let has_new_length = old.len() != new.len() && !old.is_empty() && !new.is_empty();
+    let is_other = kept == 0 && has_new_length;
+    is_other || kept * 2 < old.len().max(new.len()) && is_permutation(old, new)
 }
 
 /// The elements of a list, and their contents, by which equal ones are recognized.
