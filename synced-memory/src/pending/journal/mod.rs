@@ -5,13 +5,15 @@
 //! adopts the files of processes that ended without delivering: their writes keep their writer ids
 //! and sequence numbers, so that each is applied once, whatever had been sent before.
 //!
-//! - `record.rs`: what is written, and how a journal is replayed into an outbox
+//! - `record.rs`: what is written; `replay.rs`: how it is replayed into an outbox
 //! - `file.rs`: frames with checksums, locks, compaction
 
 mod file;
 mod record;
+mod replay;
 
-pub(crate) use record::{ClockOrigin, Ends, JournalRecord, LeftBehind};
+pub(crate) use record::{ClockOrigin, Ends, JournalRecord};
+pub(crate) use replay::LeftBehind;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -20,7 +22,7 @@ use crate::backend::commit::Writer;
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::pending::outbox::LetterRecord;
 use file::{Frames, JournalFile};
-use record::Replayed;
+use replay::Replayed;
 
 /// How safe what is on the disk of this machine is: a journal, and the file of `sqlite:path`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -195,7 +197,7 @@ impl Adopted {
             pending,
             mut letters,
             unread,
-        } = record::replay(&whole, origin);
+        } = replay::replay(&whole, origin);
         if damaged > 0 || unread > 0 {
             let copy = match file.copy_damaged() {
                 Ok(copy) => format!("a copy is {}", copy.display()),
