@@ -4,6 +4,7 @@
 //! Rules 1 to 4, 7 and 15 are kept here on this side; `commit.rs` and `commit.lua` keep them on the
 //! other. The model test drives exactly this.
 //!
+//! - `request.rs`: what is to be written; `view.rs`: what reads show
 //! - `sending.rs`: from the outbox to the backend
 //! - `answers.rs`: what the backend answered
 //! - `dead_letters.rs`: what does not apply any more
@@ -14,7 +15,12 @@ mod answers;
 mod confirmed;
 mod dead_letters;
 mod journalled;
+mod request;
 mod sending;
+mod view;
+
+pub(crate) use request::Request;
+pub(crate) use view::KeyView;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -23,7 +29,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
-use crate::backend::commit::{KeyChange, Sequence, TimeToLive, Writer};
+use crate::backend::commit::{Sequence, Writer};
 use crate::backend::error::BackendError;
 use crate::base::clock::{Moment, Monotonic, Stamp};
 use crate::base::error::{Error, ErrorKind, Result};
@@ -31,12 +37,9 @@ use crate::base::policy::WritePolicy;
 use crate::cache::{Base, Cache, Generation, Ticket, give_back};
 use crate::pending::journal::{Ends, Journal};
 use crate::pending::outbox::{
-    Again, Answer, Entry, EntryName, LetterRecord, Outbox, Precondition, Selector, Take, Tried,
-    Write, Written,
+    Again, Answer, Entry, EntryName, LetterRecord, Outbox, Selector, Tried, Write, Written,
 };
-use crate::pending::rebase;
-use crate::value::envelope::{self, Text, Unsealed};
-use crate::value::mutation::Mutation;
+use crate::value::envelope;
 
 /// Whether writes can be sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,132 +48,6 @@ pub(crate) enum Link {
     /// The backend is there, but takes no writes now (out of memory, read-only, loading).
     Busy,
     Down,
-}
-
-/// What a user asks to be written: a write that has no stamp yet.
-#[derive(Debug)]
-pub(crate) enum Request {
-    Put {
-        value: Unsealed,
-        ttl: Option<Duration>,
-    },
-    Delete,
-    /// Deletes this, which is stored; if anything else is, its caller asks anew.
-    DeleteOf(Option<Bytes>),
-    /// `exact`: what it was recorded on, if its caller records it anew on anything else.
-    Mutate {
-        mutation: Mutation,
-        ttl: Option<Duration>,
-        exact: Option<Precondition>,
-        /// What it hands to its caller.
-        take: Option<Take>,
-    },
-}
-
-impl Request {
-    fn is_delete(&self) -> bool {
-        matches!(self, Self::Delete | Self::DeleteOf(_))
-    }
-
-    /// Whether it was recorded on another whole value than the one in view.
-    fn is_outdated(&self, view: impl FnOnce() -> KeyView) -> bool {
-        match self {
-            Self::DeleteOf(whole)
-            | Self::Mutate {
-                exact: Some(Precondition::Whole(whole)),
-                ..
-            } => !rebase::is_same_value(whole.as_ref(), view().stored.as_ref()),
-            Self::Put { .. } | Self::Delete | Self::Mutate { .. } => false,
-        }
-    }
-
-    /// The write of this request that is made at `mono` with this stamp.
-    fn stamp(self, stamp: Stamp, mono: Monotonic) -> Write {
-        let write = Write::new(stamp, mono);
-        match self {
-            Self::Put { value, ttl } => Write {
-                assignment: Some(KeyChange::Put {
-                    envelope: value.seal(stamp),
-                    ttl: TimeToLive::Keep,
-                }),
-                expires: ttl.map(|ttl| mono + ttl),
-                ..write
-            },
-            Self::Delete => Write {
-                assignment: Some(KeyChange::Delete),
-                ..write
-            },
-            Self::DeleteOf(whole) => Write {
-                assignment: Some(KeyChange::Delete),
-                precondition: Some(Precondition::Whole(whole)),
-                ..write
-            },
-            Self::Mutate {
-                mut mutation,
-                ttl,
-                exact,
-                mut take,
-            } => {
-                mutation.stamp(stamp);
-                if let Some(back) = take.as_mut().and_then(|take| take.back.as_mut()) {
-                    back.stamp(stamp);
-                }
-                Write {
-                    mutation: Some(mutation),
-                    precondition: exact,
-                    take,
-                    expires: ttl.map(|ttl| mono + ttl),
-                    ..write
-                }
-            }
-        }
-    }
-}
-
-/// What a read shows.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct KeyView {
-    pub(crate) stored: Option<Bytes>,
-    /// The value in it as JSON text, if that is known already.
-    value: Option<Text>,
-    /// When it ends by its time to live.
-    pub(crate) expires: Option<Monotonic>,
-}
-
-impl KeyView {
-    /// Of what is stored, with nothing on top.
-    pub(crate) fn of(stored: Option<Bytes>) -> Self {
-        Self {
-            stored,
-            value: None,
-            expires: None,
-        }
-    }
-
-    /// The value as JSON text.
-    pub(crate) fn value(&self) -> Option<Text> {
-        self.value
-            .clone()
-            .or_else(|| self.stored.as_ref().map(envelope::value_of))
-    }
-
-    /// With a pending write on top.
-    fn with(self, write: &Write, mono: Monotonic) -> Self {
-        let below = self.expires.filter(|_| !covers_below(write, mono));
-        let expires = write.expires.or(below);
-        if write.has_expired(mono) {
-            return Self {
-                expires,
-                ..Self::default()
-            };
-        }
-        let (stored, value) = rebase::visible(write, || (self.stored.clone(), self.value()));
-        Self {
-            stored,
-            value,
-            expires,
-        }
-    }
 }
 
 /// A write that was accepted, with its answer or the way that it comes.
@@ -417,59 +294,6 @@ impl State {
         )
     }
 
-    /// What a read of `key` shows: the pending writes of this process on top of what the backend
-    /// last answered.
-    pub(crate) fn view(&self, key: &str, mono: Monotonic) -> KeyView {
-        let mut on_top: Vec<&Write> = Vec::new();
-        for entry in self.outbox.of(key).rev() {
-            if is_in_view(&entry.write, mono) {
-                on_top.push(&entry.write);
-                if covers_below(&entry.write, mono) {
-                    break;
-                }
-            }
-        }
-
-        let base = self.cache.base(key);
-        let stored = KeyView {
-            stored: base.at(mono).cloned(),
-            value: base.known_value(mono),
-            expires: base.expires,
-        };
-        on_top
-            .into_iter()
-            .rev()
-            .fold(stored, |view, write| view.with(write, mono))
-    }
-
-    /// Whether a read of these keys need not ask the backend. What this process assigned and has no
-    /// answer for is what it reads, whatever the backend says.
-    pub(crate) fn is_local<'a>(&self, mut keys: impl Iterator<Item = &'a str>) -> bool {
-        keys.all(|key| {
-            self.cache.is_local(key, self.link != Link::Down)
-                || self.cache.is_near(key) && self.is_assigned(key)
-        })
-    }
-
-    /// Whether a pending write says what `key` is.
-    fn is_assigned(&self, key: &str) -> bool {
-        self.outbox
-            .of(key)
-            .any(|entry| entry.write.assignment.is_some() && !entry.write.is_confirmed)
-    }
-
-    /// Whether the view of `key`, whose slot is kept current, may be passed to a watch that has
-    /// just begun.
-    pub(crate) fn is_visible(&self, key: &str) -> bool {
-        self.is_assigned(key) || self.cache.is_cell_visible(key, self.link != Link::Down)
-    }
-
-    /// Whether anything is known of `key`: the backend answered for it, or this process assigned
-    /// it.
-    pub(crate) fn is_known(&self, key: &str) -> bool {
-        self.is_assigned(key) || self.cache.base(key).is_known()
-    }
-
     /// Ready when the answer to a read that was sent as the request `ticket` is known to be with or
     /// without the mutations that are under way; `None` if it is known already.
     pub(crate) fn when_settled(
@@ -556,16 +380,6 @@ impl State {
         self.journal_rest_of(key);
         self.outbox.report_queued(key, id);
     }
-}
-
-/// Whether a read shows a pending write, or that it has expired.
-fn is_in_view(write: &Write, mono: Monotonic) -> bool {
-    !write.is_confirmed && (!write.has_expired(mono) || write.replaces_nothing)
-}
-
-/// Whether a read that shows this write shows nothing of what is below it.
-fn covers_below(write: &Write, mono: Monotonic) -> bool {
-    write.assignment.is_some() || write.has_expired(mono)
 }
 
 /// For a caller that gets its answer at once.
