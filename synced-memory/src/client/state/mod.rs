@@ -90,7 +90,7 @@ pub(crate) struct State {
     pub(crate) letters_limit: usize,
     /// How many of them were dropped, since there were too many.
     pub(crate) dropped_letters: u64,
-    /// How many queued writes a newer write of another process has replaced.
+    /// How many queued writes were replaced by somebody's newer write.
     pub(crate) superseded: u64,
     /// How many queued writes expired before they could be sent.
     pub(crate) expired: u64,

@@ -10,7 +10,7 @@ use crate::base::error::Result;
 /// It is not `#[must_use]`: each of the three is a success, and the write is never lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Written {
-    /// Another process's write is newer, and was kept instead; a read shows it.
+    /// Somebody else's write is newer, and was kept instead; a read shows it.
     Superseded,
     /// It is queued, and will be sent.
     Queued,
