@@ -405,7 +405,7 @@ impl Shared {
             .state()
             .outbox
             .entries()
-            .map(|(_, entry)| entry.id)
+            .map(|(_, entry)| entry.identity.id)
             .min();
         let delivered: Vec<_> = waiters
             .extract_if(.., |(up_to, _)| oldest.is_none_or(|oldest| oldest > *up_to))

@@ -339,7 +339,11 @@ impl Memory {
         let shared = self.shared();
         let mono = shared.clock.mono();
         let state = shared.state();
-        let oldest = state.outbox.entries().map(|(_, entry)| entry.since).min();
+        let oldest = state
+            .outbox
+            .entries()
+            .map(|(_, entry)| entry.write.since)
+            .min();
         Status {
             connected: state.link != Link::Down,
             pending: state.outbox.len(),

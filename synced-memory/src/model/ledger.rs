@@ -187,7 +187,10 @@ impl Ledger {
             sequence,
             mut answer,
         } = accepted;
-        let stamp = state.outbox.last(KEY).map_or(0, |entry| entry.stamp.get());
+        let stamp = state
+            .outbox
+            .last(KEY)
+            .map_or(0, |entry| entry.write.stamp.get());
         self.check_issued(stamp, at.now)?;
         self.seen = stamp;
         let online = self.link == Link::Up;
@@ -384,7 +387,7 @@ impl Ledger {
                 let found = found.stamp().get();
                 let mut above = found;
                 for (line, (_, entry)) in pending.into_iter().zip(state.outbox.entries()) {
-                    let stamp = entry.stamp.get();
+                    let stamp = entry.write.stamp.get();
                     hold!(
                         stamp > above,
                         "rules 4 and 8: {} is stamped {stamp} over {above}",
@@ -488,7 +491,7 @@ impl Ledger {
             let Some((_, entry)) = entries.next() else {
                 return Err(format!("rule 2: {} was lost", line.sequence));
             };
-            let (sequence, stamp) = (entry.sequence, entry.stamp.get());
+            let (sequence, stamp) = (entry.identity.sequence, entry.write.stamp.get());
             hold!(
                 sequence == line.sequence,
                 "rule 3: {sequence} stands in the place of {}",
@@ -503,7 +506,7 @@ impl Ledger {
                 Some(stamp) > above,
                 "rule 8: {sequence} is stamped {stamp}, the one before it {above:?}"
             );
-            let stored = match &entry.assignment {
+            let stored = match &entry.write.assignment {
                 Some(KeyChange::Put { envelope, .. }) => Some(envelope.clone()),
                 Some(KeyChange::Delete) | None => None,
             };

@@ -1,4 +1,4 @@
-//! Writes that wait to be sent: the outbox, its journal, and what is sent of a write given what is stored.
+//! Pending writes: the outbox, its journal, and what is sent of a write given what is stored.
 
 pub(crate) mod journal;
 pub(crate) mod outbox;

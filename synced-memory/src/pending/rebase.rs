@@ -1,17 +1,17 @@
-//! What to do with a write, given what is there: pure rules between the outbox and what is sent.
+//! What to do with a write, given what is stored: pure rules between the outbox and what is sent.
 //!
-//! An assignment competes with its stamp. A mutation is applied to what is there, and sent on the
-//! condition that it is still there; where it is not, on what the refusal brought back (rule
-//! 5).
+//! An assignment competes with its stamp. A mutation is applied to what is stored, and sent on the
+//! condition that it is still stored; if not, it is applied to what the refusal brought back
+//! (rule 5).
 
 use bytes::Bytes;
 
 use crate::backend::commit::{Expects, KeyChange, TimeToLive};
 use crate::base::clock::{Monotonic, Stamp};
 use crate::cache::Base;
-use crate::pending::outbox::{Entry, Precondition, Tried};
+use crate::pending::outbox::{Entry, Precondition, Tried, Write};
 use crate::value::envelope::{self, Text, Unsealed};
-use crate::value::mutation::{Applied, ApplyError, ConflictRule, Edited, apply};
+use crate::value::mutation::{Applied, ApplyError, ConflictRule, Edited, Mutation, apply};
 
 /// What is to be done with a write.
 #[derive(Debug)]
@@ -23,11 +23,11 @@ pub(crate) enum Plan {
         expects: Expects,
         superseded: Vec<usize>,
     },
-    /// What is there has to be asked for first.
+    /// The backend has to be asked first for what is stored.
     Ask,
-    /// It was recorded on something else than is there: its caller is to record it anew.
+    /// It was recorded on something else than what is stored: its caller is to record it anew.
     Again,
-    /// These calls do not apply to what is there.
+    /// These calls do not apply to what is stored.
     Failed(Vec<(usize, ApplyError)>),
     /// It changes nothing; these of its calls are superseded.
     Done { superseded: Vec<usize> },
@@ -35,80 +35,95 @@ pub(crate) enum Plan {
 
 /// Plans the next attempt of a write, given what the backend last answered for its key.
 pub(crate) fn plan(entry: &Entry, base: &Base, mono: Monotonic) -> Plan {
-    let stored = base.at(mono);
-    // What is in doubt is asked for, and never made again.
-    if entry.is_confirmed && entry.tried == Tried::InDoubt {
+    let write = &entry.write;
+    // A confirmed write in doubt is asked for, and never made again.
+    if write.is_confirmed && entry.attempt.tried == Tried::InDoubt {
         return Plan::Ask;
     }
-    // Nothing but a clean change is decided on what may be out of date.
-    let is_current = entry.base_is_current;
-    if let Some(Precondition::Whole(seen)) = &entry.exact {
-        if !base.is_known() && !is_current {
+
+    let stored = base.at(mono);
+    let is_current = entry.attempt.base_is_current;
+    let must_ask = !base.is_known() && !is_current;
+    if let Some(Precondition::Whole(whole)) = &write.precondition {
+        if must_ask {
             return Plan::Ask;
         }
-        if !is_same_value(seen.as_ref(), stored) {
+        if !is_same_value(whole.as_ref(), stored) {
             return Plan::Again;
         }
     }
-    let Some(mutation) = &entry.mutation else {
-        let Some(change) = entry.assignment.clone() else {
-            return Plan::Done {
-                superseded: Vec::new(),
-            };
-        };
-        let expects = if entry.exact.is_some() {
-            Expects::of(stored)
-        } else {
-            Expects::Anything
-        };
-        return Plan::Send {
-            change,
-            stamp: entry.stamp,
-            expects,
+
+    match (&write.assignment, &write.mutation) {
+        (None, None) => Plan::Done {
             superseded: Vec::new(),
-        };
-    };
-    if let Some(assignment) = &entry.assignment {
-        let own = assignment.own_value();
-        let applied = apply(
-            own.as_ref().map(Text::as_str),
-            mutation,
-            ConflictRule::Latest,
-        );
-        if !applied.failed.is_empty() {
-            return Plan::Failed(applied.failed);
-        }
-        let change = match applied.made {
+        },
+        (Some(assignment), None) => Plan::Send {
+            change: assignment.clone(),
+            stamp: write.stamp,
+            expects: if write.precondition.is_some() {
+                Expects::of(stored)
+            } else {
+                Expects::Anything
+            },
+            superseded: Vec::new(),
+        },
+        (Some(assignment), Some(mutation)) => plan_changed_assignment(write, assignment, mutation),
+        (None, Some(_)) if must_ask => Plan::Ask,
+        (None, Some(mutation)) => plan_mutation(write, mutation, base, is_current, mono),
+    }
+}
+
+/// Of an assignment that was changed since, the result is sent.
+fn plan_changed_assignment(write: &Write, assignment: &KeyChange, mutation: &Mutation) -> Plan {
+    let own = assignment.own_value();
+    let applied = apply(
+        own.as_ref().map(Text::as_str),
+        mutation,
+        ConflictRule::Latest,
+    );
+    if !applied.failed.is_empty() {
+        return Plan::Failed(applied.failed);
+    }
+    Plan::Send {
+        change: match applied.made {
             Edited::Nothing => assignment.clone(),
-            Edited::Text(text) => put(&text, entry.latest),
+            Edited::Text(text) => put(&text, write.latest),
             Edited::Removed => KeyChange::Delete,
-        };
-        return Plan::Send {
-            change,
-            stamp: entry.stamp,
-            expects: Expects::Anything,
-            superseded: Vec::new(),
-        };
+        },
+        stamp: write.stamp,
+        expects: Expects::Anything,
+        superseded: Vec::new(),
     }
-    if !base.is_known() && !is_current {
-        return Plan::Ask;
-    }
+}
+
+/// A mutation is sent as what it makes of what is stored. If that may be out of date, nothing but a
+/// clean change is decided on it.
+fn plan_mutation(
+    write: &Write,
+    mutation: &Mutation,
+    base: &Base,
+    is_current: bool,
+    mono: Monotonic,
+) -> Plan {
+    let stored = base.at(mono);
     let found = stored.map_or(Stamp::ZERO, |stored| envelope::stamp_of(stored));
     let Applied {
         made,
         superseded,
         failed,
-    } = apply(base.value_at(mono), mutation, rule(entry, found));
-    if !superseded.is_empty() && entry.exact.is_some() {
+    } = apply(base.value_at(mono), mutation, conflict_rule(write, found));
+    if !superseded.is_empty() && write.precondition.is_some() {
         return Plan::Again;
     }
-    if !is_current && (made == Edited::Nothing || !superseded.is_empty() || !failed.is_empty()) {
+    let is_clean = made != Edited::Nothing && superseded.is_empty() && failed.is_empty();
+    if !is_current && !is_clean {
         return Plan::Ask;
     }
     if !failed.is_empty() {
         return Plan::Failed(failed);
     }
-    let stamp = entry.latest.max(found.next());
+
+    let stamp = write.latest.max(found.next());
     let change = match made {
         Edited::Nothing => return Plan::Done { superseded },
         Edited::Text(text) => put(&text, stamp),
@@ -122,21 +137,23 @@ pub(crate) fn plan(entry: &Entry, base: &Base, mono: Monotonic) -> Plan {
     }
 }
 
-/// Whether a write has nothing left to do where nothing is: it only removes.
-pub(crate) fn is_done_where_nothing_is(entry: &Entry) -> bool {
-    let is_done = |mutation| {
-        let Applied { made, failed, .. } = apply(None, mutation, rule(entry, Stamp::ZERO));
-        made == Edited::Nothing && failed.is_empty()
-    };
-    entry.assignment.is_none() && entry.mutation.as_ref().is_some_and(is_done)
+/// Whether a write has nothing to do at an unset key: it only removes.
+pub(crate) fn is_done_if_unset(write: &Write) -> bool {
+    if write.assignment.is_some() {
+        return false;
+    }
+    write.mutation.as_ref().is_some_and(|mutation| {
+        let applied = apply(None, mutation, conflict_rule(write, Stamp::ZERO));
+        applied.made == Edited::Nothing && applied.failed.is_empty()
+    })
 }
 
 /// What is stored, and the value in it as text.
 pub(crate) type StoredText = (Option<Bytes>, Option<Text>);
 
-/// What a read shows where this write waits on top of what is below.
-pub(crate) fn visible(entry: &Entry, below: impl FnOnce() -> StoredText) -> StoredText {
-    let (stored, value) = match &entry.assignment {
+/// What a read shows if this write is pending on top of what is `below`.
+pub(crate) fn visible(write: &Write, below: impl FnOnce() -> StoredText) -> StoredText {
+    let (stored, value) = match &write.assignment {
         Some(KeyChange::Put { envelope, .. }) => (
             Some(envelope.clone()),
             Some(envelope::own_value_of(envelope)),
@@ -144,11 +161,12 @@ pub(crate) fn visible(entry: &Entry, below: impl FnOnce() -> StoredText) -> Stor
         Some(KeyChange::Delete) => (None, None),
         None => below(),
     };
-    let Some(mutation) = &entry.mutation else {
+    let Some(mutation) = &write.mutation else {
         return (stored, value);
     };
+
     let found = stored.as_deref().map_or(Stamp::ZERO, envelope::stamp_of);
-    let is_latest = entry.assignment.is_some() || entry.fresh;
+    let is_latest = write.assignment.is_some() || write.fresh;
     let rule = if is_latest {
         ConflictRule::Latest
     } else {
@@ -156,7 +174,7 @@ pub(crate) fn visible(entry: &Entry, below: impl FnOnce() -> StoredText) -> Stor
     };
     match apply(value.as_ref().map(Text::as_str), mutation, rule).made {
         Edited::Text(text) => {
-            let sealed = Unsealed::of_text(&text).seal(entry.latest.max(found.next()));
+            let sealed = Unsealed::of_text(&text).seal(write.latest.max(found.next()));
             let value = envelope::own_value_of(&sealed);
             (Some(sealed), Some(value))
         }
@@ -175,11 +193,11 @@ pub(crate) fn is_same_value(one: Option<&Bytes>, other: Option<&Bytes>) -> bool 
     }
 }
 
-/// A write that no outage held up is the latest.
-fn rule(entry: &Entry, found: Stamp) -> ConflictRule {
-    match entry.exact {
+/// A write that no outage has delayed is the latest.
+fn conflict_rule(write: &Write, found: Stamp) -> ConflictRule {
+    match write.precondition {
         Some(Precondition::Places) => ConflictRule::Exact,
-        _ if entry.fresh => ConflictRule::Latest,
+        _ if write.fresh => ConflictRule::Latest,
         _ => ConflictRule::NewerWins(found),
     }
 }

@@ -11,15 +11,15 @@ use serde_json::value::RawValue;
 use crate::base::clock::Stamp;
 use crate::value::json;
 
-/// So many bytes from the end are looked at, here and in `commit.lua`.
+/// How many bytes at the end are looked at, here and in `commit.lua`.
 const TAIL: usize = 64;
 
-/// An envelope that still lacks its stamp.
+/// An envelope without its stamp.
 #[derive(Debug)]
 pub(crate) struct Unsealed(Vec<u8>);
 
 impl Unsealed {
-    /// The value as JSON, ready for its stamp.
+    /// The envelope of a value, which is written as JSON.
     pub(crate) fn encode<T: Serialize>(value: &T) -> Result<Self, serde_json::Error> {
         let mut text = Vec::with_capacity(128);
         text.extend_from_slice(br#"{"value": "#);
@@ -27,7 +27,7 @@ impl Unsealed {
         Ok(Self(text))
     }
 
-    /// A value that is JSON already.
+    /// The envelope of a value that is JSON already.
     pub(crate) fn of_text(value: &str) -> Self {
         let mut text = Vec::with_capacity(value.len() + 48);
         text.extend_from_slice(br#"{"value": "#);
@@ -54,7 +54,7 @@ pub(crate) fn stamp_of(stored: &[u8]) -> Stamp {
     find_tail(stored).map_or(Stamp::ZERO, |tail| tail.stamp)
 }
 
-/// The value as JSON text, byte for byte: a part of what is stored. Empty where that is no JSON.
+/// The value as JSON text, byte for byte: a slice of what is stored. Empty if that is not JSON.
 pub(crate) fn value_of(stored: &Bytes) -> Text {
     #[derive(Deserialize)]
     struct Envelope<'a> {
@@ -69,7 +69,7 @@ pub(crate) fn value_of(stored: &Bytes) -> Text {
     Text(value.map_or_else(|_| Bytes::new(), |value| stored.slice_ref(value.as_bytes())))
 }
 
-/// The same for an envelope that [`Unsealed::seal`] made, without a look at the value.
+/// The same for an envelope that [`Unsealed::seal`] made, without parsing the value.
 pub(crate) fn own_value_of(sealed: &Bytes) -> Text {
     let prefix = br#"{"value": "#.len();
     let end = find_tail(sealed).map_or(sealed.len(), |tail| tail.start);
@@ -85,7 +85,7 @@ impl Text {
         std::str::from_utf8(&self.0).unwrap_or_default()
     }
 
-    /// A part of this text, which has to be a part of it.
+    /// The part of this text that `part` is a slice of.
     pub(crate) fn part(&self, part: &str) -> Self {
         Self(self.0.slice_ref(part.as_bytes()))
     }
@@ -129,7 +129,7 @@ pub(crate) fn describe(error: &serde_json::Error) -> String {
     }
 }
 
-/// Where in it this JSON is no `T`: nothing, or names of members and a dot behind them.
+/// Where this JSON is not a `T`: names of members, each with a dot behind it, or nothing.
 pub(crate) fn path_of_error<T: DeserializeOwned>(json: &str) -> String {
     let mut deserializer = serde_json::Deserializer::from_str(json);
     match serde_path_to_error::deserialize::<_, T>(&mut deserializer) {
@@ -176,7 +176,7 @@ fn find_tail(stored: &[u8]) -> Option<Tail> {
         return None;
     }
     let number = std::str::from_utf8(number).ok()?;
-    // More digits than a u64 has are a stamp beyond 2^62, which counts as zero.
+    // More digits than a u64 has are a stamp above 2^62, which counts as zero.
     let stamp = number.parse().map_or(Stamp::ZERO, Stamp::new);
     Some(Tail {
         start: first + rest.len(),

@@ -1,7 +1,8 @@
-//! JSON as this library writes it: `serde_json`, but a number that JSON cannot hold is an error.
+//! JSON as this library writes it: as `serde_json` does, but a number that JSON cannot hold is an
+//! error.
 //!
-//! `serde_json` writes a NaN and the infinities as `null`, and knows 128-bit integers that other
-//! readers round; a value that comes back as something else is worse than an error.
+//! `serde_json` writes a NaN and the infinities as `null`, and writes 128-bit integers, which other
+//! readers round. A value that is read back as something else is worse than an error.
 
 use serde::ser::{self, Serialize, Serializer};
 
@@ -18,7 +19,7 @@ pub(crate) fn into_text(written: Vec<u8>) -> Result<String, serde_json::Error> {
     String::from_utf8(written).map_err(ser::Error::custom)
 }
 
-/// A serializer, or a part of one, that refuses inexact numbers and hands on everything else.
+/// A serializer, or a part of one, that refuses inexact numbers and forwards everything else.
 pub(crate) struct ExactNumbers<S>(S);
 
 impl<S> ExactNumbers<S> {
@@ -27,7 +28,7 @@ impl<S> ExactNumbers<S> {
     }
 }
 
-/// A value that is serialized through [`Exact`], wherever it is nested.
+/// A value that is serialized through [`ExactNumbers`], however deeply it is nested.
 struct Checked<'a, T: ?Sized>(&'a T);
 
 impl<T: Serialize + ?Sized> Serialize for Checked<'_, T> {
@@ -43,8 +44,8 @@ fn inexact<E: ser::Error>() -> E {
     E::custom(INEXACT)
 }
 
-/// Methods that hand on one value without looking at it.
-macro_rules! hand_on {
+/// Methods that forward one value.
+macro_rules! forward {
     ($($method:ident($type:ty))*) => { $(
         fn $method(self, value: $type) -> Result<S::Ok, S::Error> {
             self.0.$method(value)
@@ -63,10 +64,12 @@ impl<S: Serializer> Serializer for ExactNumbers<S> {
     type SerializeStruct = ExactNumbers<S::SerializeStruct>;
     type SerializeStructVariant = ExactNumbers<S::SerializeStructVariant>;
 
-    hand_on! {
-        serialize_bool(bool) serialize_i8(i8) serialize_i16(i16) serialize_i32(i32) serialize_i64(i64)
+    forward! {
+        serialize_bool(bool)
+        serialize_i8(i8) serialize_i16(i16) serialize_i32(i32) serialize_i64(i64)
         serialize_u8(u8) serialize_u16(u16) serialize_u32(u32) serialize_u64(u64)
-        serialize_char(char) serialize_str(&str) serialize_bytes(&[u8]) serialize_unit_struct(&'static str)
+        serialize_char(char) serialize_str(&str) serialize_bytes(&[u8])
+        serialize_unit_struct(&'static str)
     }
 
     fn serialize_f32(self, value: f32) -> Result<S::Ok, S::Error> {
@@ -229,7 +232,11 @@ macro_rules! fields {
             type Ok = S::Ok;
             type Error = S::Error;
 
-            fn serialize_field<T: Serialize + ?Sized>(&mut self, key: &'static str, value: &T) -> Result<(), S::Error> {
+            fn serialize_field<T: Serialize + ?Sized>(
+                &mut self,
+                key: &'static str,
+                value: &T,
+            ) -> Result<(), S::Error> {
                 self.0.serialize_field(key, &Checked(value))
             }
 
@@ -250,7 +257,7 @@ impl<S: ser::SerializeMap> ser::SerializeMap for ExactNumbers<S> {
     type Ok = S::Ok;
     type Error = S::Error;
 
-    // A key is no number in JSON: serde_json writes it as a string, and refuses a float that is not
+    // A key is a string in JSON: serde_json writes a number as one, and refuses a float that is not
     // finite.
     fn serialize_key<T: Serialize + ?Sized>(&mut self, key: &T) -> Result<(), S::Error> {
         self.0.serialize_key(key)

@@ -1,4 +1,4 @@
-//! What is stored under a key: the envelope, its JSON text, and changes to it. No I/O and no time.
+//! What is stored under a key: the envelope, its JSON text, and changes to it. No I/O, no clock.
 
 pub(crate) mod envelope;
 pub(crate) mod json;

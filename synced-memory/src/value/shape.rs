@@ -1,9 +1,9 @@
-//! What of a value is merged part by part, noted while the value is written.
+//! Which parts of a value are merged on their own, recorded while the value is written.
 //!
-//! Neither a JSON text nor the calls of serde tell a `HashSet` from a `Vec`, or a struct with
-//! `flatten` from a map. The type does: serde's generic methods are handed each part under its own
-//! type, whose name says what it is. A type that is not known here is one part, whatever it looks
-//! like inside.
+//! Neither a JSON text nor the calls of serde distinguish a `HashSet` from a `Vec`, or a struct
+//! with
+//! `flatten` from a map. The type does: serde's generic methods get each part under its own type,
+//! whose name says what it is. A type that is not known here is one part, whatever is inside.
 
 use std::any::type_name;
 use std::cell::RefCell;
@@ -12,12 +12,12 @@ use serde::ser::{self, Serialize, Serializer};
 
 use crate::value::json::ExactNumbers;
 
-/// What of a value is merged, and below which of its children there is more to know.
+/// How a value is merged, and which of its children are more than plain parts.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Shape {
     /// It is compared and replaced as a whole. The order of its members counts.
     Part(Children),
-    /// As `Part`, of a map or a set, in which order does not count.
+    /// As `Part`, but a map or a set, in which order does not count.
     Unordered(Children),
     /// Merged by element.
     List(Children),
@@ -31,8 +31,7 @@ pub(crate) enum Shape {
     Fields(Vec<(ShapeField, Shape)>),
 }
 
-/// The children that are not plain parts without anything to know below, by their place in the
-/// text.
+/// The children that are more than plain parts, by their index in the text.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(crate) struct Children(Vec<(usize, Shape)>);
 
@@ -52,14 +51,14 @@ pub struct Member {
     pub name: &'static str,
     /// Older names, which serde reads.
     pub aliases: &'static [&'static str],
-    /// Where it is such a struct itself: the members of its own.
+    /// The members of its type, if that is such a struct too.
     pub nested: Option<fn() -> &'static [Self]>,
 }
 
 /// The members of a struct that derives `SyncedMemory`.
 pub(crate) type Members = fn() -> &'static [Member];
 
-/// A plain part, with nothing to know below.
+/// A part of which nothing more is known.
 pub(crate) static PLAIN: Shape = Shape::Part(Children(Vec::new()));
 
 impl Default for Shape {
@@ -69,7 +68,7 @@ impl Default for Shape {
 }
 
 impl Children {
-    /// The shape of the child at this place.
+    /// The shape of the child at this index.
     pub(crate) fn at(&self, index: usize) -> &Shape {
         match self.0.binary_search_by_key(&index, |(at, _)| *at) {
             Ok(found) => &self.0[found].1,
@@ -85,7 +84,7 @@ impl Children {
 }
 
 impl Shape {
-    /// Of something that is one part, with these children.
+    /// The shape of something that is one part, with these children.
     fn part(children: Children) -> Self {
         Self::Part(children).inside_a_part()
     }
@@ -94,7 +93,7 @@ impl Shape {
         matches!(self, Self::Part(Children(children)) if children.is_empty())
     }
 
-    /// What is left to know of it inside a plain part: where order does not count.
+    /// What is known of it inside a part: only where order does not count.
     fn inside_a_part(self) -> Self {
         let inside = |Children(children): Children| {
             let known = children
@@ -112,7 +111,7 @@ impl Shape {
     }
 }
 
-/// What the type of a value says of it.
+/// What the type of a value says about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum TypeKind {
     List,
@@ -122,8 +121,7 @@ enum TypeKind {
     Part,
 }
 
-/// By the name of the type, which the standard library does not promise: a test holds it to what it
-/// is taken for.
+/// By the name of the type, which the standard library may change: a test checks it.
 fn kind_of<T: ?Sized>() -> TypeKind {
     const WRAPPERS: [&str; 4] = [
         "alloc::boxed::Box<",
@@ -151,7 +149,7 @@ fn kind_of<T: ?Sized>() -> TypeKind {
     }
 }
 
-/// Whether a `T` has one spelling in JSON: two texts of one value are the same, but for escapes.
+/// Whether a `T` has one spelling in JSON: two texts of one value are the same, except for escapes.
 pub(crate) fn has_one_spelling<T: ?Sized>() -> bool {
     matches!(
         type_name::<T>().trim_start_matches('&'),
@@ -172,7 +170,8 @@ pub(crate) fn has_one_spelling<T: ?Sized>() -> bool {
     )
 }
 
-/// Appends `value` to `text`, and tells its shape. `nested`: it is merged by field, and has these.
+/// Appends `value` to `text`, and returns its shape. `nested`: its members, if it is merged by
+/// field.
 pub(crate) fn write<T: Serialize + ?Sized>(
     text: &mut Vec<u8>,
     value: &T,
@@ -222,10 +221,10 @@ struct Noting<'a, S> {
     shape: &'a RefCell<Shape>,
 }
 
-/// A compound on its way, whose children are noted one by one.
+/// A compound that is being written, whose children are noted one by one.
 struct Compound<'a, S> {
     parts: S,
-    /// What the whole is, by its children.
+    /// Makes the shape of the whole from its children.
     whole: fn(Children) -> Shape,
     children: Children,
     count: usize,
@@ -254,7 +253,7 @@ impl<'a, S> Compound<'a, S> {
     }
 }
 
-/// What is written as an object with one member, the name of a variant.
+/// The shape of an object with one member, which is named for a variant.
 fn variant(children: Children) -> Shape {
     let mut outer = Children::default();
     outer.push(0, Shape::part(children));
@@ -265,8 +264,8 @@ fn json(_: Children) -> Shape {
     Shape::Json
 }
 
-/// Methods that hand on one value of which there is nothing to note.
-macro_rules! hand_on {
+/// Methods that forward one value of which there is nothing to note.
+macro_rules! forward {
     ($($method:ident($type:ty))*) => { $(
         fn $method(self, value: $type) -> Result<S::Ok, S::Error> {
             self.serializer.$method(value)
@@ -285,11 +284,14 @@ impl<'a, S: Serializer> Serializer for Noting<'a, S> {
     type SerializeStruct = Struct<'a, S::SerializeStruct>;
     type SerializeStructVariant = Compound<'a, S::SerializeStructVariant>;
 
-    hand_on! {
-        serialize_bool(bool) serialize_i8(i8) serialize_i16(i16) serialize_i32(i32) serialize_i64(i64)
-        serialize_i128(i128) serialize_u8(u8) serialize_u16(u16) serialize_u32(u32) serialize_u64(u64)
-        serialize_u128(u128) serialize_f32(f32) serialize_f64(f64) serialize_char(char) serialize_str(&str)
-        serialize_bytes(&[u8]) serialize_unit_struct(&'static str)
+    forward! {
+        serialize_bool(bool)
+        serialize_i8(i8) serialize_i16(i16) serialize_i32(i32) serialize_i64(i64)
+        serialize_i128(i128)
+        serialize_u8(u8) serialize_u16(u16) serialize_u32(u32) serialize_u64(u64)
+        serialize_u128(u128) serialize_f32(f32) serialize_f64(f64)
+        serialize_char(char) serialize_str(&str) serialize_bytes(&[u8])
+        serialize_unit_struct(&'static str)
     }
 
     fn serialize_none(self) -> Result<S::Ok, S::Error> {
@@ -300,7 +302,7 @@ impl<'a, S: Serializer> Serializer for Noting<'a, S> {
         let noted = Noted::new(value, None);
         let done = self.serializer.serialize_some(&noted)?;
         let shape = noted.shape.into_inner();
-        // A type that is not known and writes itself as an option of something is one part.
+        // An unknown type that writes itself as an option of something is one part.
         self.shape.replace(if self.kind == noted.kind {
             shape
         } else {
@@ -521,7 +523,7 @@ impl<S: ser::SerializeStructVariant> ser::SerializeStructVariant for Compound<'_
     }
 }
 
-/// A struct on its way: one part, or merged by field where its members are known.
+/// A struct that is being written: one part, or merged by field if its members are known.
 struct Struct<'a, S> {
     compound: Compound<'a, S>,
     members: Option<&'static [Member]>,

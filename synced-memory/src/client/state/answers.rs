@@ -1,4 +1,4 @@
-//! What the backend answered: settled, superseded, tried again on what was found.
+//! What the backend answered: settled, superseded, or tried again on what is stored.
 
 use std::sync::Arc;
 
@@ -9,14 +9,14 @@ use crate::base::clock::Monotonic;
 use crate::base::error::{Error, ErrorKind};
 use crate::cache::{Base, Ticket};
 use crate::pending::journal::JournalRecord;
-use crate::pending::outbox::{Answer, Entry, Tried, Written};
+use crate::pending::outbox::{Answer, Entry, Selector, Tried, Write, Written};
 use crate::pending::rebase;
 use crate::value::mutation::NotMade;
 
 impl State {
-    /// Takes in the backend's answer to an attempt that was sent as the request `ticket`. Returns
-    /// whether that was still under way: an answer over a connection that was given up says nothing
-    /// any more.
+    /// Handles the backend's answer to an attempt that was sent as the request `ticket`. Returns
+    /// whether the attempt was still under way: an answer over a connection that was given up says
+    /// nothing any more.
     pub(crate) fn answered(
         &mut self,
         attempt: &Attempt,
@@ -24,51 +24,36 @@ impl State {
         answer: Result<Outcome, BackendError>,
     ) -> bool {
         let key = &attempt.key;
-        let under_way = |entry: &&mut Entry| {
-            entry.number() == attempt.sequence && entry.in_flight == Some(ticket)
-        };
-        let Some(entry) = self.outbox.head(key).filter(under_way) else {
+        let is_under_way = self.outbox.head(key).is_some_and(|head| {
+            head.identity.number() == attempt.sequence && head.attempt.in_flight == Some(ticket)
+        });
+        if !is_under_way {
             return false;
-        };
-        entry.acknowledged();
-        let (expires, first_tried, is_plain) =
-            (entry.expires, entry.first_tried, entry.mutation.is_none());
-        let is_confirmed = entry.is_confirmed;
-        self.note_record(
-            attempt,
-            first_tried.filter(|_| matches!(answer, Ok(Outcome::Applied { .. }))),
-        );
+        }
+        self.outbox.edit(key, Selector::Head, Entry::acknowledged);
+
+        let is_applied = matches!(answer, Ok(Outcome::Applied { .. }));
+        self.note_record(attempt, is_applied);
         match answer {
             Ok(Outcome::Applied { existed, contended }) => {
-                self.cache.answered(
-                    key,
-                    match &attempt.change {
-                        KeyChange::Put { envelope, .. } => {
-                            Base::own(envelope.clone(), ticket, expires)
-                        }
-                        KeyChange::Delete => Base::new(None, ticket, expires),
-                    },
-                );
                 let answer = Answer {
                     contended,
                     ..Answer::new(Written::Stored, existed)
                 };
-                if is_confirmed {
-                    self.confirm(key, answer);
-                } else {
-                    self.settle(key, answer);
-                }
+                self.applied(attempt, ticket, answer);
             }
             Ok(Outcome::AlreadyApplied(found)) => {
-                let newer = is_plain && found.stamp() > attempt.stamp;
+                let head = self.outbox.head(key);
+                let is_plain = head.is_some_and(|head| head.write.mutation.is_none());
                 self.note_found(key, ticket, &found);
-                self.settle_as(key, newer);
+                self.settle_as(key, is_plain && found.stamp() > attempt.stamp);
             }
             Ok(Outcome::RecordExpired(found)) => {
                 self.note_found(key, ticket, &found);
-                let reason = "its answer was lost, and it was tried so long ago that nobody knows whether it was made";
+                let reason = "its answer was lost, and it was tried so long ago that nobody knows \
+                    whether it was made";
                 let reason = Error::of_key(ErrorKind::Conflict, key, reason);
-                self.to_dead_letter(key, reason, true);
+                self.move_to_dead_letters(key, reason, true);
             }
             Ok(Outcome::Refused(found)) => self.refused(attempt, ticket, &found),
             Err(error) => match error.recovery() {
@@ -77,7 +62,7 @@ impl State {
                     tracing::warn!(key = &**key, error = %error, "the server refused a write for good");
                     self.last_error = Some(reason.clone());
                     // One that is asked for was sent before.
-                    self.to_dead_letter(key, reason, attempt.retry.is_some());
+                    self.move_to_dead_letters(key, reason, attempt.retry.is_some());
                 }
                 Recovery::RetryNow
                 | Recovery::Pause
@@ -90,57 +75,62 @@ impl State {
         true
     }
 
-    /// Takes in that the head of the key met something as new or newer, or something else than it
-    /// expected.
+    /// The head of the key was made.
+    fn applied(&mut self, attempt: &Attempt, ticket: Ticket, answer: Answer) {
+        let key = &attempt.key;
+        let Some(head) = self.outbox.head(key) else {
+            return;
+        };
+        let (expires, is_confirmed) = (head.write.expires, head.write.is_confirmed);
+        let base = match &attempt.change {
+            KeyChange::Put { envelope, .. } => Base::own(envelope.clone(), ticket, expires),
+            KeyChange::Delete => Base::new(None, ticket, expires),
+        };
+        self.cache.answered(key, base);
+
+        if is_confirmed {
+            self.confirm(key, answer);
+        } else {
+            self.settle(key, answer);
+        }
+    }
+
+    /// The head of the key met something as new or newer, or something else than it expected.
     fn refused(&mut self, attempt: &Attempt, ticket: Ticket, found: &KeyState) {
         let key = &attempt.key;
         self.note_found(key, ticket, found);
-        let Some(entry) = self.outbox.head(key) else {
+        self.outbox.edit(key, Selector::Head, |head| {
+            head.attempt.base_is_current = true;
+            if attempt.retry.is_some() {
+                head.retry_refused();
+            }
+        });
+        let Some(head) = self.outbox.head(key) else {
             return;
         };
-        entry.base_is_current = true;
-        if attempt.retry.is_some() {
-            entry.retry_refused();
-        }
-        if entry.is_confirmed && !entry.is_awaited() {
+        if head.write.is_confirmed && !head.is_awaited() {
             // It was not made, and never will be.
-            self.take_out(key);
+            self.remove_head(key);
             return;
         }
+
         let is_beaten = found.stamp() >= attempt.stamp;
-        let fresh = entry.fresh;
+        let fresh = head.write.fresh;
         if attempt.expects == Expects::Anything {
             let is_own = is_own(attempt, found);
-            if is_own || !(fresh || entry.mutation.is_some()) {
-                let is_superseded = !is_own && !entry.is_confirmed;
-                self.settle_as(key, is_superseded);
-                if is_superseded {
-                    self.share_fate(key, 0, NotMade::new(true, None), None);
-                }
-                return;
+            if is_own || !(fresh || head.write.mutation.is_some()) {
+                return self.settle_assignment(key, is_own);
             }
             if !fresh {
-                // The assignment is superseded; what was changed since goes on without it.
-                self.superseded += 1;
-                tracing::info!(key = &**key, "a queued write was superseded by a newer one");
-                self.outbox.change(key, Entry::drop_assignment);
-                self.share_fate(key, 0, NotMade::new(true, None), None);
+                self.supersede_assignment(key);
             }
-        } else if entry.assignment.is_none()
-            && found.stored.is_none()
-            && is_beaten
-            && !fresh
-            && !rebase::is_done_where_nothing_is(entry)
-        {
+        } else if is_beaten && !fresh && is_of_deleted(&head.write, found) {
             let reason = "the key was deleted after the change was made";
-            return self.to_dead_letter(
-                key,
-                Error::of_key(ErrorKind::Conflict, key, reason),
-                false,
-            );
+            let reason = Error::of_key(ErrorKind::Conflict, key, reason);
+            return self.move_to_dead_letters(key, reason, false);
         }
-        let competes = entry_competes(self.outbox.head(key), found);
-        if is_beaten && fresh && competes {
+
+        if is_beaten && fresh && self.is_decided_by_stamp(key, found) {
             let last = self
                 .outbox
                 .restamp_above(key, found.stamp(), &mut self.random);
@@ -151,15 +141,47 @@ impl State {
         self.journal_again(key);
     }
 
-    /// Takes in that the backend has the attempt on record since `applied` at the least, or that
-    /// nobody knows what it has.
-    fn note_record(&mut self, attempt: &Attempt, applied: Option<Monotonic>) {
-        let is_own = attempt.writer == self.writer();
-        if let Some(first_tried) = applied.filter(|_| is_own) {
-            let recorded = self.recorded.entry(Arc::clone(&attempt.key)).or_default();
+    /// The head of the key, an assignment, is what is stored, or something newer is.
+    fn settle_assignment(&mut self, key: &Arc<str>, is_own: bool) {
+        let is_confirmed = |head: &Entry| head.write.is_confirmed;
+        let is_superseded = !is_own && !self.outbox.head(key).is_some_and(is_confirmed);
+        self.settle_as(key, is_superseded);
+        if is_superseded {
+            self.settle_dependent(key, 0, NotMade::new(true, None), None);
+        }
+    }
+
+    /// The assignment is superseded; the changes that were made to it since continue without it.
+    fn supersede_assignment(&mut self, key: &Arc<str>) {
+        self.count_superseded(key);
+        self.outbox.edit(key, Selector::Head, |head| {
+            head.write.drop_assignment();
+        });
+        self.settle_dependent(key, 0, NotMade::new(true, None), None);
+    }
+
+    /// Whether the stamp of the head decides. That of a change to what is stored is chosen above it
+    /// anyway.
+    fn is_decided_by_stamp(&self, key: &str, found: &KeyState) -> bool {
+        let is_assigned = |head: &Entry| head.write.assignment.is_some();
+        found.stored.is_none() || self.outbox.head(key).is_some_and(is_assigned)
+    }
+
+    /// Notes which number the backend has on record: that of an attempt which it has applied, or
+    /// one that nobody knows.
+    fn note_record(&mut self, attempt: &Attempt, is_applied: bool) {
+        if attempt.writer != self.writer() {
+            return;
+        }
+        let key = &attempt.key;
+        let head = self.outbox.head(key).filter(|_| is_applied);
+        // Not later than when the record was stored.
+        let first_tried: Option<Monotonic> = head.and_then(|head| head.attempt.first_tried);
+        if let Some(first_tried) = first_tried {
+            let recorded = self.recorded.entry(Arc::clone(key)).or_default();
             let before = recorded.number.filter(|_| attempt.recorded.is_some());
             recorded.number = Some((attempt.sequence, before.map_or(first_tried, |(_, at)| at)));
-        } else if let Some(recorded) = self.recorded.get_mut(&attempt.key).filter(|_| is_own) {
+        } else if let Some(recorded) = self.recorded.get_mut(key) {
             recorded.number = None;
         }
     }
@@ -171,55 +193,56 @@ impl State {
     }
 
     fn settle_as(&mut self, key: &Arc<str>, superseded: bool) {
-        let Some(entry) = self.outbox.head(key) else {
+        let Some(head) = self.outbox.head(key) else {
             return;
         };
-        let (is_confirmed, existed) = (entry.is_confirmed, entry.existed);
-        if is_confirmed {
+        let existed = head.write.existed;
+        if head.write.is_confirmed {
             // It was made, whatever was made on top of it since.
             return self.confirm(key, Answer::new(Written::Stored, existed));
         }
         let written = if superseded {
+            self.count_superseded(key);
             Written::Superseded
         } else {
             Written::Stored
         };
-        if superseded {
-            self.superseded += 1;
-            tracing::info!(key = &**key, "a queued write was superseded by a newer one");
-        }
         self.settle(key, Answer::new(written, existed));
     }
 
-    pub(super) fn settle(&mut self, key: &Arc<str>, answer: Answer) {
-        if let Some(mut entry) = self.take_out(key) {
-            if !entry.superseded.is_empty() {
-                self.superseded += entry.superseded.len() as u64;
-                self.share_fate(
-                    key,
-                    0,
-                    NotMade::calls(entry.mutation.as_ref(), &entry.superseded),
-                    None,
-                );
-            }
-            entry.tell(&Ok(answer));
-        }
+    fn count_superseded(&mut self, key: &str) {
+        self.superseded += 1;
+        tracing::info!(key, "a queued write was superseded by a newer one");
     }
 
-    /// Takes the head of `key` out of the outbox: it was answered for, or withdrawn.
-    pub(super) fn take_out(&mut self, key: &Arc<str>) -> Option<Entry> {
-        let entry = self.take_out_unnoted(key)?;
-        if entry.journalled {
-            self.note(&JournalRecord::Done(entry.name()));
+    /// Removes the head of `key`, and answers those who wait for it.
+    pub(super) fn settle(&mut self, key: &Arc<str>, answer: Answer) {
+        let Some(mut entry) = self.remove_unnoted_head(key) else {
+            return;
+        };
+        self.note_done(&entry);
+        let superseded = &entry.attempt.superseded;
+        if !superseded.is_empty() {
+            self.superseded += superseded.len() as u64;
+            let gone = NotMade::calls(entry.write.mutation.as_ref(), superseded);
+            self.settle_dependent(key, 0, gone, None);
         }
+        entry.notify_waiters(&Ok(answer));
+    }
+
+    /// Removes the head of `key` from the outbox and the journal: it was answered, or withdrawn.
+    pub(super) fn remove_head(&mut self, key: &Arc<str>) -> Option<Entry> {
+        let entry = self.remove_unnoted_head(key)?;
+        self.note_done(&entry);
         Some(entry)
     }
 
     /// The same while it stays in the journal.
-    pub(super) fn take_out_unnoted(&mut self, key: &Arc<str>) -> Option<Entry> {
+    pub(super) fn remove_unnoted_head(&mut self, key: &Arc<str>) -> Option<Entry> {
         let entry = self.outbox.remove(key)?;
-        if entry.was_in_doubt || entry.tried == Tried::Sent {
-            self.recorded.entry(Arc::clone(key)).or_default().must_stay |= entry.was_in_doubt;
+        let was_in_doubt = entry.attempt.was_in_doubt;
+        if was_in_doubt || entry.attempt.tried == Tried::Sent {
+            self.recorded.entry(Arc::clone(key)).or_default().must_stay |= was_in_doubt;
         }
         self.cache.touch(key);
         if !self.outbox.has(key) {
@@ -228,18 +251,20 @@ impl State {
         Some(entry)
     }
 
+    /// Nothing of the entry is needed in the journal any more.
+    pub(super) fn note_done(&mut self, entry: &Entry) {
+        if entry.journalled {
+            self.note(&JournalRecord::Done(entry.name()));
+        }
+    }
+
+    /// The time to live of the head of `key` ended before it could be sent.
     pub(super) fn drop_expired(&mut self, key: &Arc<str>) {
-        if self
-            .outbox
-            .head(key)
-            .is_some_and(|entry| entry.is_confirmed)
-        {
+        let is_confirmed = |head: &Entry| head.write.is_confirmed;
+        if self.outbox.head(key).is_some_and(is_confirmed) {
             let what = "not made: its time to live was over before it could be";
-            return self.to_dead_letter(
-                key,
-                Error::of_key(ErrorKind::Unavailable, key, what),
-                false,
-            );
+            let reason = Error::of_key(ErrorKind::Unavailable, key, what);
+            return self.move_to_dead_letters(key, reason, false);
         }
         self.expired += 1;
         tracing::info!(
@@ -250,12 +275,12 @@ impl State {
     }
 }
 
-/// Whether the stamp decides: of a change to what is there it is chosen above that anyway.
-fn entry_competes(entry: Option<&mut Entry>, found: &KeyState) -> bool {
-    found.stored.is_none() || entry.is_some_and(|entry| entry.assignment.is_some())
+/// Whether a change was made to a value that is not there any more.
+fn is_of_deleted(write: &Write, found: &KeyState) -> bool {
+    write.assignment.is_none() && found.stored.is_none() && !rebase::is_done_if_unset(write)
 }
 
-/// Whether what was found is what this attempt wants to be there: it was stored by an earlier try.
+/// Whether what is stored is what this attempt stores: an earlier try has stored it.
 fn is_own(attempt: &Attempt, found: &KeyState) -> bool {
     found.stamp() == attempt.stamp
         && match &attempt.change {

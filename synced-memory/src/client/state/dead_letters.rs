@@ -1,4 +1,4 @@
-//! What no longer applies becomes a dead letter, and is never dropped.
+//! A queued write that does not apply any more becomes a dead letter, and is never lost.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,65 +9,61 @@ use crate::base::clock::{Moment, Stamp};
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::policy::WritePolicy;
 use crate::pending::journal::{Ends, JournalRecord};
-use crate::pending::outbox::{Entry, LetterRecord};
+use crate::pending::outbox::{Entry, LetterRecord, Selector, Write};
 use crate::value::envelope::Unsealed;
 use crate::value::mutation::{ApplyError, Mutation, NotMade, RecordedCall};
 
 impl State {
-    /// Withdraws the calls that do not apply. Nothing where that was all.
-    pub(super) fn calls_to_dead_letter(
+    /// Withdraws the calls of the head of `key` that do not apply. `None` if nothing is left of it.
+    pub(super) fn move_calls_to_dead_letters(
         &mut self,
         key: &Arc<str>,
         failed: &[(usize, ApplyError)],
     ) -> Option<()> {
         let (index, error) = failed.first()?;
-        let entry = self.outbox.head(key)?;
-        let call = entry
-            .mutation
-            .as_ref()
-            .and_then(|mutation| mutation.calls().get(*index));
-        let place = format!("{key}{}", call.map(RecordedCall::place).unwrap_or_default());
+        let head = self.outbox.head(key)?;
+        let mutation = head.write.mutation.as_ref();
+        let call = mutation.and_then(|mutation| mutation.calls().get(*index));
+        let path = call.map(RecordedCall::path).unwrap_or_default();
         let what = format!("a change does not apply to what is there: {error}");
-        let reason = Error::of_key(ErrorKind::Conflict, &place, what);
-        if entry.is_awaited() || entry.take.is_some() {
-            self.to_dead_letter(key, reason, false);
+        let reason = Error::of_key(ErrorKind::Conflict, &format!("{key}{path}"), what);
+        if head.is_awaited() || head.write.take.is_some() {
+            self.move_to_dead_letters(key, reason, false);
             return None;
         }
-        let (stamp, ttl) = (entry.latest, entry.ttl());
+
+        let (stamp, ttl) = (head.write.latest, head.write.ttl());
         let indexes: Vec<usize> = failed.iter().map(|(index, _)| *index).collect();
-        let taken = self.outbox.change(key, |entry| {
-            let taken = entry
-                .mutation
-                .as_mut()
-                .map(|mutation| mutation.take(&indexes));
-            entry
-                .mutation
-                .take_if(|mutation| mutation.calls().is_empty());
-            taken
+        let withdrawn = self.outbox.edit(key, Selector::Head, |head| {
+            let mutation = head.write.mutation.as_mut();
+            let withdrawn = mutation.map(|mutation| mutation.withdraw(&indexes));
+            head.write.drop_empty_mutation();
+            withdrawn
         })?;
-        if let Some(calls) = &taken {
+        if let Some(calls) = &withdrawn {
             self.add_dead_letter(key, calls, stamp, ttl, reason.clone());
         }
-        self.share_fate(key, 1, NotMade::new(false, taken.as_ref()), Some(&reason));
+        let gone = NotMade::new(false, withdrawn.as_ref());
+        self.settle_dependent(key, 1, gone, Some(&reason));
         self.journal_again(key);
         self.cache.touch(key);
         Some(())
     }
 
-    /// What was made on what is not made is not made either: it becomes a dead letter for this
-    /// reason, or is superseded as well. `first`: from which entry on.
-    pub(super) fn share_fate(
+    /// What was made on what is `gone` is not made either: it becomes a dead letter for this reason
+    /// or, without one, is superseded as well. `first`: from which entry on.
+    pub(super) fn settle_dependent(
         &mut self,
         key: &Arc<str>,
         first: usize,
         mut gone: NotMade,
         reason: Option<&Error>,
     ) {
-        let taken = self.outbox.take_resting_on(key, first, &mut gone);
-        if taken.is_empty() {
+        let withdrawn = self.outbox.withdraw_dependent(key, first, &mut gone);
+        if withdrawn.is_empty() {
             return;
         }
-        for (calls, stamp, ttl) in &taken {
+        for (calls, stamp, ttl) in &withdrawn {
             match reason {
                 Some(reason) => self.add_dead_letter(key, calls, *stamp, *ttl, reason.clone()),
                 None => self.superseded += calls.calls().len() as u64,
@@ -77,48 +73,49 @@ impl State {
         self.cache.touch(key);
     }
 
-    /// Withdraws the head of `key`: whoever waits for it gets the reason; with nobody waiting it
-    /// was promised, and becomes a dead letter; what is confirmed never was. `is_doubtful`: it may
-    /// have been made.
-    pub(super) fn to_dead_letter(&mut self, key: &Arc<str>, reason: Error, is_doubtful: bool) {
-        let Some(entry) = self.outbox.head(key) else {
+    /// Withdraws the head of `key`: whoever waits for it gets the reason; if it was reported as
+    /// queued, it becomes a dead letter. `is_doubtful`: it may have been made.
+    pub(super) fn move_to_dead_letters(
+        &mut self,
+        key: &Arc<str>,
+        reason: Error,
+        is_doubtful: bool,
+    ) {
+        let Some(head) = self.outbox.head(key) else {
             return;
         };
-        if entry.is_confirmed && is_doubtful {
+        let Write {
+            assignment,
+            mutation,
+            take,
+            ..
+        } = &head.write;
+        if head.write.is_confirmed && is_doubtful {
             return self.stays_in_doubt(key, &reason);
         }
-        if entry.is_awaited() || entry.is_confirmed {
-            let id = entry.id;
+        if head.is_awaited() || head.write.is_confirmed {
+            let id = head.identity.id;
             // Before it goes, as below.
             self.restore_letter(id);
-            if let Some(mut entry) = self.take_out(key) {
-                entry.tell(&Err(reason));
+            if let Some(mut entry) = self.remove_head(key) {
+                entry.notify_waiters(&Err(reason));
             }
             return;
         }
-        let (assignment, mutation, stamp) = (
-            entry.assignment.clone(),
-            entry.mutation.clone(),
-            entry.latest,
-        );
-        let (take, ttl) = (entry.take.clone(), entry.ttl());
+
+        let gone = NotMade::new(assignment.is_some(), mutation.as_ref());
         let letter = LetterRecord {
             assignment: assignment.clone(),
             mutation: mutation.clone(),
-            taken: take.map(|take| take.item),
-            ttl,
+            taken: take.as_ref().map(|take| take.item.clone()),
+            ttl: head.write.ttl(),
             may_have_been_made: is_doubtful,
-            ..self.letter(key, stamp, reason.clone())
+            ..empty_letter(self.random.u64(..), key, head.write.latest, reason.clone())
         };
         // Before it goes: a crash in between finds it in the journal twice, and not nowhere.
-        self.lay_down(letter);
-        self.take_out(key);
-        self.share_fate(
-            key,
-            0,
-            NotMade::new(assignment.is_some(), mutation.as_ref()),
-            Some(&reason),
-        );
+        self.keep_letter(letter);
+        self.remove_head(key);
+        self.settle_dependent(key, 0, gone, Some(&reason));
     }
 
     fn add_dead_letter(
@@ -132,52 +129,42 @@ impl State {
         let letter = LetterRecord {
             mutation: Some(calls.clone()),
             ttl,
-            ..self.letter(key, stamp, reason)
+            ..empty_letter(self.random.u64(..), key, stamp, reason)
         };
-        self.lay_down(letter);
+        self.keep_letter(letter);
     }
 
-    /// Keeps what was taken and could not go back.
-    pub(super) fn taken_to_dead_letter(
+    /// Keeps what was taken and could not be returned.
+    pub(super) fn move_taken_to_dead_letters(
         &mut self,
         key: &Arc<str>,
         entry: &Entry,
         reason: Error,
         may_have_been_made: bool,
     ) {
-        let Some(take) = &entry.take else { return };
+        let write = &entry.write;
+        let Some(take) = &write.take else { return };
         let letter = LetterRecord {
-            mutation: if entry.is_confirmed {
+            mutation: if write.is_confirmed {
                 take.back.clone()
             } else {
-                entry.mutation.clone()
+                write.mutation.clone()
             },
             taken: Some(take.item.clone()),
             may_have_been_made,
-            ..self.letter(key, entry.latest, reason)
+            ..empty_letter(self.random.u64(..), key, write.latest, reason)
         };
-        self.lay_down(letter);
+        self.keep_letter(letter);
     }
 
-    /// A dead letter in which there is nothing yet.
-    fn letter(&mut self, key: &Arc<str>, stamp: Stamp, reason: Error) -> LetterRecord {
-        LetterRecord {
-            id: self.random.u64(..),
-            key: Arc::clone(key),
-            assignment: None,
-            mutation: None,
-            taken: None,
-            stamp,
-            ttl: None,
-            reason,
-            may_have_been_made: false,
-        }
-    }
-
-    /// Keeps a dead letter. They have a budget of their own, so that they never keep a write from
+    /// Keeps a dead letter. They have a limit of their own, so that they never prevent a write from
     /// being queued.
-    fn lay_down(&mut self, letter: LetterRecord) {
-        tracing::warn!(key = &*letter.key, reason = %letter.reason, "a queued write became a dead letter");
+    fn keep_letter(&mut self, letter: LetterRecord) {
+        tracing::warn!(
+            key = &*letter.key,
+            reason = %letter.reason,
+            "a queued write became a dead letter"
+        );
         self.letters.push(letter);
         self.journal_letter(self.letters.len() - 1);
         let mut size: usize = self.letters.iter().map(LetterRecord::size).sum();
@@ -194,15 +181,21 @@ impl State {
             size -= letter.size();
             self.dropped_letters += 1;
             let (key, bytes) = (&*letter.key, letter.size());
-            tracing::error!(key, bytes, reason = %letter.reason, "a dead letter was dropped, since there are too many");
+            let reason = &letter.reason;
+            tracing::error!(
+                key,
+                bytes,
+                %reason,
+                "a dead letter was dropped, since there are too many"
+            );
         }
     }
 
-    /// Ends a dead letter. Returns also where it was among the others.
+    /// Removes a dead letter. Returns also its position among the others.
     ///
     /// # Errors
     ///
-    /// `Conflict` where it was ended before.
+    /// `Conflict` if it was ended before.
     fn end_letter(&mut self, id: u64) -> Result<(usize, LetterRecord)> {
         let at = self.letters.iter().position(|letter| letter.id == id);
         let at = at.ok_or_else(|| {
@@ -216,27 +209,26 @@ impl State {
 
     pub(crate) fn forget_letter(&mut self, id: u64) -> Result<()> {
         self.end_letter(id)?;
-        self.note(&JournalRecord::Ended(id));
+        self.note(&JournalRecord::LetterEnded(id));
         Ok(())
     }
 
-    /// Makes a new write of a dead letter, which is over with that, unless it is refused while its
+    /// Makes a new write of a dead letter. That ends it, unless the write is refused while its
     /// caller waits.
     ///
     /// # Errors
     ///
-    /// It stays: `Conflict` where it was ended before or has no place to go back to, `OutboxFull`,
-    /// `Journal`.
+    /// It stays: `Conflict` if it was ended before or cannot be returned, `OutboxFull`, `Journal`.
     pub(crate) fn retry_letter(&mut self, id: u64, at: Moment) -> Result<(Arc<str>, Accepted)> {
-        let (place, letter) = self.end_letter(id)?;
+        let (position, letter) = self.end_letter(id)?;
         match self.write_letter(&letter, at) {
             Ok(accepted) => {
                 let key = Arc::clone(&letter.key);
-                self.retried.insert(accepted.sequence, (place, letter));
+                self.retried.insert(accepted.sequence, (position, letter));
                 Ok((key, accepted))
             }
             Err(error) => {
-                self.letters.insert(place, letter);
+                self.letters.insert(position, letter);
                 Err(error)
             }
         }
@@ -244,66 +236,75 @@ impl State {
 
     fn write_letter(&mut self, letter: &LetterRecord, at: Moment) -> Result<Accepted> {
         let key = &letter.key;
-        if letter.has_no_place() {
-            return Err(Error::of_key(
-                ErrorKind::Conflict,
-                key,
-                "what was taken has no place to go back to",
-            ));
-        }
-        let request = match (&letter.assignment, &letter.mutation) {
-            (Some(KeyChange::Delete), None) => Request::Delete,
-            (Some(_), _) => match letter.value() {
-                Some(value) => Request::Put {
-                    value: Unsealed::of_text(&value),
-                    ttl: letter.ttl,
-                },
-                None => Request::Delete,
-            },
-            (None, Some(mutation)) => {
-                // An entry of a map goes back where its key is absent.
-                let is_taken = letter.taken.is_some();
-                let mutation = if is_taken {
-                    mutation.clone()
-                } else {
-                    mutation.without_comparison()
-                };
-                Request::Mutate {
-                    mutation,
-                    ttl: letter.ttl,
-                    exact: None,
-                    take: None,
-                }
-            }
-            (None, None) => {
-                return Err(Error::of_key(
-                    ErrorKind::Conflict,
-                    key,
-                    "there is nothing to retry",
-                ));
-            }
+        let write = Write {
+            is_retry: true,
+            ..self.stamp(key, retry_request(letter)?, at)
         };
-        self.write_as(
-            key,
-            request,
-            WritePolicy::Through,
-            at,
-            Some(Ends::Letter(letter.id)),
-        )
+        let ends = Some(Ends::Letter(letter.id));
+        self.enqueue(key, write, WritePolicy::Through, ends)
     }
 
-    /// Nobody waits any more for the retry of a dead letter that was queued under this id.
+    /// Nobody waits any more for the retry that was queued under this id.
     pub(crate) fn letter_is_over(&mut self, id: Sequence) {
         self.retried.remove(&id);
     }
 
-    /// What was queued under this id is refused: the dead letter that it was the retry of is there
-    /// as it was.
+    /// The retry that was queued under this id, if it is one, was refused: the dead letter is there
+    /// again as it was.
     fn restore_letter(&mut self, id: Sequence) {
-        if let Some((place, letter)) = self.retried.remove(&id) {
-            let place = place.min(self.letters.len());
-            self.letters.insert(place, letter);
-            self.journal_letter(place);
+        if let Some((position, letter)) = self.retried.remove(&id) {
+            let position = position.min(self.letters.len());
+            self.letters.insert(position, letter);
+            self.journal_letter(position);
         }
+    }
+}
+
+/// What the retry of a dead letter asks for.
+///
+/// # Errors
+///
+/// `Conflict`: there is nothing that could be made.
+fn retry_request(letter: &LetterRecord) -> Result<Request> {
+    let refused = |what| Err(Error::of_key(ErrorKind::Conflict, &letter.key, what));
+    if letter.is_unreturnable() {
+        return refused("what was taken has no place to go back to");
+    }
+    match (&letter.assignment, &letter.mutation) {
+        (Some(KeyChange::Delete), None) => Ok(Request::Delete),
+        (Some(_), _) => Ok(match letter.value() {
+            Some(value) => Request::Put {
+                value: Unsealed::of_text(&value),
+                ttl: letter.ttl,
+            },
+            None => Request::Delete,
+        }),
+        (None, Some(mutation)) => Ok(Request::Mutate {
+            // An entry of a map is returned only if its key is absent.
+            mutation: if letter.taken.is_some() {
+                mutation.clone()
+            } else {
+                mutation.without_comparison()
+            },
+            ttl: letter.ttl,
+            exact: None,
+            take: None,
+        }),
+        (None, None) => refused("there is nothing to retry"),
+    }
+}
+
+/// A dead letter in which there is nothing yet.
+fn empty_letter(id: u64, key: &Arc<str>, stamp: Stamp, reason: Error) -> LetterRecord {
+    LetterRecord {
+        id,
+        key: Arc::clone(key),
+        assignment: None,
+        mutation: None,
+        taken: None,
+        stamp,
+        ttl: None,
+        reason,
+        may_have_been_made: false,
     }
 }

@@ -1,17 +1,18 @@
-//! What of the outbox is in the journal: everything that is promised, before it is promised.
+//! What of the outbox is in the journal: every queued write, before it is reported as queued.
 
 use std::sync::Arc;
 
 use super::State;
 use crate::backend::commit::Sequence;
 use crate::base::clock::Monotonic;
-use crate::base::error::Error;
-use crate::base::error::Result;
-use crate::pending::journal::{self, ClockOrigin, Ends, Journal, JournalRecord, LeftBehind};
-use crate::pending::outbox::{Entry, Write};
+use crate::base::error::{Error, Result};
+use crate::pending::journal::{
+    ClockOrigin, Ends, Journal, JournalConfig, JournalRecord, LeftBehind,
+};
+use crate::pending::outbox::{Entry, Selector, Write};
 
 impl State {
-    /// Keeps a journal from now on, and takes over what processes that are gone have left in its
+    /// Keeps a journal from now on, and adopts what processes that are gone have left in its
     /// directory.
     ///
     /// # Errors
@@ -19,38 +20,38 @@ impl State {
     /// `Journal`: it cannot be kept.
     pub(crate) fn keep_a_journal(
         &mut self,
-        place: journal::JournalConfig,
+        config: JournalConfig,
         origin: ClockOrigin,
         mono: Monotonic,
     ) -> Result<()> {
-        let (mut journal, mut adopted) = Journal::open(place, self.writer(), origin)?;
-        for LeftBehind { key, mut entry } in std::mem::take(&mut adopted.kept) {
+        let (mut journal, mut adopted) = Journal::open(config, self.writer(), origin)?;
+        for LeftBehind { key, mut entry } in std::mem::take(&mut adopted.pending) {
             entry.journalled = true;
             // It counts as attempted from here on at the latest, also for whoever adopts it next.
-            entry.first_tried.get_or_insert(mono);
+            entry.attempt.first_tried.get_or_insert(mono);
             if !self.outbox.has(&key) {
                 self.cache.hold(&key);
             }
-            self.cache.seen(&key, entry.latest);
+            self.cache.seen(&key, entry.write.latest);
             self.outbox.adopt(&key, entry);
         }
         self.letters.append(&mut adopted.letters);
-        journal.rewrite(self.standing(origin))?;
+        journal.rewrite(self.journal_records(origin))?;
         self.last_error = adopted.damage.take();
         adopted.release();
         self.journal = Some(journal);
         Ok(())
     }
 
-    /// Everything was delivered, and nothing comes any more: the journal goes, unless something is
-    /// in it that became a dead letter.
+    /// Everything was delivered, and nothing comes any more: the journal is removed, unless dead
+    /// letters are in it.
     pub(crate) fn end_journal(&mut self) {
         if let Some(journal) = self.journal.take_if(|_| self.letters.is_empty()) {
             journal.remove();
         }
     }
 
-    /// Whether what is not delivered now is still there after the end of this process.
+    /// Whether what is not delivered now survives the end of this process.
     pub(crate) fn is_journalled(&self) -> bool {
         self.journal.is_some()
     }
@@ -62,10 +63,10 @@ impl State {
         write: &Write,
         ends: Option<Ends>,
     ) -> Result<()> {
-        // What it may be made part of has to be there before it.
-        self.journal_the_rest_of(key);
-        // Before it is there: what is rewritten is how the outbox stands, which does not have it
-        // yet.
+        // What it may be merged into has to be there before it.
+        self.journal_rest_of(key);
+        // Before it is added: the rewritten journal is what the outbox holds, and the outbox does
+        // not have it yet.
         if self
             .journal
             .as_ref()
@@ -85,46 +86,44 @@ impl State {
         ))
     }
 
-    /// Journals one entry as it stands, before it is sent.
-    pub(super) fn journal_standing(&mut self, key: &Arc<str>, id: Sequence) -> Result<()> {
+    /// Journals one entry, before it is sent.
+    pub(super) fn journal_entry(&mut self, key: &Arc<str>, id: Sequence) -> Result<()> {
         let Some(journal) = &mut self.journal else {
             return Ok(());
         };
-        if let Some(entry) = self.outbox.of_mut(key).find(|entry| entry.id == id) {
+        let journalled = self.outbox.edit(key, Selector::Id(id), |entry| {
             journal.append(&JournalRecord::of_state(key, entry, journal.origin))?;
             entry.journalled = true;
-        }
-        Ok(())
+            Ok(())
+        });
+        journalled.unwrap_or(Ok(()))
     }
 
-    /// Journals everything that waits and is not in the journal yet: it is about to be promised.
-    pub(super) fn journal_the_rest(&mut self) {
+    /// Journals all pending writes that are not in the journal yet: they are about to be reported
+    /// as queued.
+    pub(super) fn journal_rest(&mut self) {
         let Some(journal) = &mut self.journal else {
             return;
         };
-        let failed = journal_all(
-            journal,
-            self.outbox
-                .not_journalled()
-                .map(|(key, entry)| (&**key, entry)),
-        );
+        let mut failed = None;
+        self.outbox
+            .journal_rest(|key, entry| journal_state(journal, key, entry, &mut failed));
         self.report_failure(failed);
     }
 
-    /// The same of one key. With many that wait, the others are not looked at.
-    pub(super) fn journal_the_rest_of(&mut self, key: &str) {
+    /// The same of one key: however many are pending, the others cost nothing.
+    pub(super) fn journal_rest_of(&mut self, key: &str) {
         let Some(journal) = &mut self.journal else {
             return;
         };
-        let entries = self
-            .outbox
-            .of_mut(key)
-            .filter(|entry| !entry.journalled && entry.is_to_survive());
-        let failed = journal_all(journal, entries.map(|entry| (key, entry)));
+        let mut failed = None;
+        self.outbox.journal_rest_of(key, |key, entry| {
+            journal_state(journal, key, entry, &mut failed)
+        });
         self.report_failure(failed);
     }
 
-    /// Journals how the writes to `key` stand now.
+    /// Journals the writes to `key` as they are now.
     pub(super) fn journal_again(&mut self, key: &Arc<str>) {
         let Some(journal) = &mut self.journal else {
             return;
@@ -136,16 +135,17 @@ impl State {
         self.report_failure(failed);
     }
 
-    /// Journals the dead letter at this place: it was promised.
-    pub(super) fn journal_letter(&mut self, place: usize) {
-        let Some((journal, letter)) = self.journal.as_mut().zip(self.letters.get(place)) else {
+    /// Journals the dead letter at this position.
+    pub(super) fn journal_letter(&mut self, position: usize) {
+        let Some((journal, letter)) = self.journal.as_mut().zip(self.letters.get(position)) else {
             return;
         };
         let failed = journal.append(&JournalRecord::letter(letter)).err();
         self.report_failure(failed);
     }
 
-    /// Journals what need not be there: without it more is tried again, and found to be done.
+    /// Journals a record that need not be there: without it more is tried again, and found to be
+    /// done.
     pub(super) fn note(&mut self, record: &JournalRecord<'_>) {
         let failed = self
             .journal
@@ -158,13 +158,13 @@ impl State {
         let Some(mut journal) = self.journal.take() else {
             return;
         };
-        let failed = journal.rewrite(self.standing(journal.origin)).err();
+        let failed = journal.rewrite(self.journal_records(journal.origin)).err();
         self.journal = Some(journal);
         self.report_failure(failed);
     }
 
-    /// What a journal has to hold.
-    fn standing(&self, origin: ClockOrigin) -> impl Iterator<Item = JournalRecord<'_>> {
+    /// What the journal has to hold.
+    fn journal_records(&self, origin: ClockOrigin) -> impl Iterator<Item = JournalRecord<'_>> {
         let entries = self
             .outbox
             .entries()
@@ -182,17 +182,19 @@ impl State {
     }
 }
 
-/// What could not be journalled was sent, or may have been: it cannot be withdrawn any more.
-fn journal_all<'a>(
+/// Whether the entry is in the journal now. If not, it stays queued all the same: it was sent, or
+/// may have been, and cannot be withdrawn any more.
+fn journal_state(
     journal: &mut Journal,
-    entries: impl Iterator<Item = (&'a str, &'a mut Entry)>,
-) -> Option<Error> {
-    let mut failed = None;
-    for (key, entry) in entries {
-        match journal.append(&JournalRecord::of_state(key, entry, journal.origin)) {
-            Ok(()) => entry.journalled = true,
-            Err(error) => failed = Some(error),
+    key: &str,
+    entry: &Entry,
+    failed: &mut Option<Error>,
+) -> bool {
+    match journal.append(&JournalRecord::of_state(key, entry, journal.origin)) {
+        Ok(()) => true,
+        Err(error) => {
+            *failed = Some(error);
+            false
         }
     }
-    failed
 }

@@ -1,12 +1,13 @@
-//! One process's share of the state: the slots with the unanswered writes on top. No clock, and no
-//! I/O but the journal's.
+//! One process's share of the state: the slots with the pending writes on top. No clock, and no I/O
+//! but the journal's.
 //!
-//! This is where rules 1 to 4, 7 and 15 of the design are kept on this side; `commit.rs` and
-//! `commit.lua` keep them on the other. The model test drives exactly this.
+//! Rules 1 to 4, 7 and 15 are kept here on this side; `commit.rs` and `commit.lua` keep them on the
+//! other. The model test drives exactly this.
 //!
+//! - `request.rs`: what is to be written; `view.rs`: what reads show
 //! - `sending.rs`: from the outbox to the backend
 //! - `answers.rs`: what the backend answered
-//! - `letters.rs`: what no longer applies
+//! - `dead_letters.rs`: what does not apply any more
 //! - `confirmed.rs`: what is withdrawn, or stays in doubt, and what was taken
 //! - `journalled.rs`: what of it is on disk
 
@@ -14,7 +15,12 @@ mod answers;
 mod confirmed;
 mod dead_letters;
 mod journalled;
+mod request;
 mod sending;
+mod view;
+
+pub(crate) use request::Request;
+pub(crate) use view::KeyView;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -23,20 +29,17 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
-use crate::backend::commit::{KeyChange, Sequence, TimeToLive, Writer};
+use crate::backend::commit::{Sequence, Writer};
 use crate::backend::error::BackendError;
 use crate::base::clock::{Moment, Monotonic, Stamp};
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::policy::WritePolicy;
 use crate::cache::{Base, Cache, Generation, Ticket, give_back};
-use crate::pending::journal::{Ends, EntryName, Journal};
+use crate::pending::journal::{Ends, Journal};
 use crate::pending::outbox::{
-    Again, Answer, Entry, LetterRecord, Outbox, Precondition, Take, Tried, Waiter, Write,
-    WriteKind, Written,
+    Again, Answer, Entry, EntryName, LetterRecord, Outbox, Selector, Tried, Write, Written,
 };
-use crate::pending::rebase;
-use crate::value::envelope::{self, Text, Unsealed};
-use crate::value::mutation::Mutation;
+use crate::value::envelope;
 
 /// Whether writes can be sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,55 +50,7 @@ pub(crate) enum Link {
     Down,
 }
 
-/// What a user asks to be written.
-#[derive(Debug)]
-pub(crate) enum Request {
-    Put {
-        value: Unsealed,
-        ttl: Option<Duration>,
-    },
-    Delete,
-    /// Of this, which is stored; its caller asks anew where anything else is.
-    DeleteOf(Option<Bytes>),
-    /// `exact`: what it was recorded on, where its caller records it anew on anything else.
-    Mutate {
-        mutation: Mutation,
-        ttl: Option<Duration>,
-        exact: Option<Precondition>,
-        /// What it hands to its caller.
-        take: Option<Take>,
-    },
-}
-
-/// What a read shows.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct KeyView {
-    pub(crate) stored: Option<Bytes>,
-    /// The value in it as JSON text, where that is known already.
-    value: Option<Text>,
-    /// When it ends by its time to live.
-    pub(crate) expires: Option<Monotonic>,
-}
-
-impl KeyView {
-    /// Of what is stored, with nothing on top.
-    pub(crate) fn of(stored: Option<Bytes>) -> Self {
-        Self {
-            stored,
-            value: None,
-            expires: None,
-        }
-    }
-
-    /// The value as JSON text.
-    pub(crate) fn value(&self) -> Option<Text> {
-        self.value
-            .clone()
-            .or_else(|| self.stored.as_ref().map(envelope::value_of))
-    }
-}
-
-/// A write that was accepted: its answer comes, or is there.
+/// A write that was accepted, with its answer or the way that it comes.
 #[derive(Debug)]
 pub(crate) struct Accepted {
     pub(crate) sequence: Sequence,
@@ -105,17 +60,17 @@ pub(crate) struct Accepted {
 /// A record of this writer that the backend has.
 #[derive(Debug, Default)]
 struct OwnRecord {
-    /// It cannot be dropped: an attempt in doubt may yet arrive, and must find it.
+    /// It cannot be dropped: an attempt in doubt may still arrive, and must find it.
     must_stay: bool,
-    /// The number that it has, where that was told over the connection that is in use, and when it
-    /// was put down with its time.
+    /// The number that it has, and when it was stored with its time, if the backend has answered
+    /// that over the current connection.
     number: Option<(Sequence, Monotonic)>,
 }
 
-/// Dead letters take at most this part of the outbox's limit.
+/// Dead letters may use the outbox's limit divided by this.
 const LETTERS: usize = 4;
 
-/// So many records that are of no use any more are dropped together.
+/// How many unused records are dropped together.
 const UNUSED: usize = 64;
 
 #[derive(Debug)]
@@ -123,28 +78,28 @@ pub(crate) struct State {
     pub(crate) cache: Cache,
     pub(crate) outbox: Outbox,
     pub(crate) link: Link,
-    /// When a connection was lost that is not back yet.
+    /// When the connection was lost, as long as there is no new one.
     pub(crate) lost_at: Option<Monotonic>,
     pub(crate) last_error: Option<Error>,
-    /// Why the backend takes no writes now, until somebody has waited for it.
+    /// Why the backend takes no writes now, until the flusher has waited for it.
     pub(crate) refusal: Option<BackendError>,
     pub(crate) letters: Vec<LetterRecord>,
-    /// Those that are being retried, by the id of the write, with their places among the others.
+    /// Those that are being retried, by the id of the write, with their positions in `letters`.
     retried: HashMap<Sequence, (usize, LetterRecord)>,
-    /// So many bytes they take at most, but for what was taken.
+    /// How many bytes they may take, not counting taken elements.
     pub(crate) letters_limit: usize,
     /// How many of them were dropped, since there were too many.
     pub(crate) dropped_letters: u64,
-    /// Queued writes that somebody's newer write has replaced.
+    /// How many queued writes were replaced by somebody's newer write.
     pub(crate) superseded: u64,
-    /// Queued writes whose time to live ended before they could be sent.
+    /// How many queued writes expired before they could be sent.
     pub(crate) expired: u64,
     /// The keys at which the backend has a record of this writer.
     recorded: HashMap<Arc<str>, OwnRecord>,
-    /// Those that can be dropped, and whose keys nobody here uses any more.
+    /// The keys of records that can be dropped, since nobody here uses the keys any more.
     unused: Vec<Arc<str>>,
-    /// The keys that are not sent for a while, since another writer waits for its turn there: until
-    /// when, and for how long.
+    /// The keys that are not sent for a while, since another writer is starved there: until when,
+    /// and for how long.
     held: HashMap<Arc<str>, (Monotonic, Duration)>,
     journal: Option<Journal>,
     /// What was taken, and is being handed to its caller.
@@ -196,7 +151,7 @@ impl State {
         recorded.chain(std::mem::take(&mut self.unused)).collect()
     }
 
-    /// Lets go of the slot of `key`, and with the last hold of what else is kept about the key.
+    /// Releases the slot of `key` and, with its last holder, what else is kept about the key.
     pub(crate) fn release(&mut self, key: &str) {
         // The record of an attempt in doubt stays.
         if self.cache.release(key)
@@ -211,13 +166,13 @@ impl State {
         }
     }
 
-    /// Whether so many records are of no use any more that they are worth a request.
+    /// Whether there are enough unused records to be worth a request.
     pub(crate) fn is_any_unused(&self) -> bool {
         self.unused.len() >= UNUSED
     }
 
-    /// Some records that are of no use any more, but for those of keys that are used again. A
-    /// request to drop them has to be sent before anything else is.
+    /// Some of the unused records, without those of keys that are used again. The request to drop
+    /// them has to be sent before anything else is.
     pub(crate) fn take_unused(&mut self) -> Vec<Arc<str>> {
         let mut unused = self
             .unused
@@ -229,12 +184,12 @@ impl State {
         unused
     }
 
-    /// Applies a write locally and queues it. While the link is up, its answer is awaited, unless
-    /// the policy is not to.
+    /// Applies a write locally and queues it. While the link is up its answer is awaited, unless
+    /// the policy is `Behind`.
     ///
     /// # Errors
     ///
-    /// `OutboxFull`: nothing was changed.
+    /// `OutboxFull`, `Journal`, and of a confirmed write `Unavailable`: nothing was changed.
     pub(crate) fn write(
         &mut self,
         key: &Arc<str>,
@@ -242,132 +197,88 @@ impl State {
         policy: WritePolicy,
         at: Moment,
     ) -> Result<Accepted> {
-        self.write_as(key, request, policy, at, None)
-    }
-
-    /// The same of a write with which something `ends`, which is in the journal from the beginning.
-    fn write_as(
-        &mut self,
-        key: &Arc<str>,
-        request: Request,
-        policy: WritePolicy,
-        at: Moment,
-        ends: Option<Ends>,
-    ) -> Result<Accepted> {
-        let (tell, answer) = oneshot::channel();
-        let is_confirmed = policy == WritePolicy::Confirmed;
-        if is_confirmed && self.link != Link::Up {
+        if policy == WritePolicy::Confirmed && self.link != Link::Up {
             return Err(self.unavailable_error(key));
         }
-        let (what, exact, ttl, mut take) = match request {
-            Request::Put { value, ttl } => (Err(value), None, ttl, None),
-            Request::Delete => (Ok(WriteKind::Assign(KeyChange::Delete)), None, None, None),
-            Request::DeleteOf(seen) => (
-                Ok(WriteKind::Assign(KeyChange::Delete)),
-                Some(Precondition::Whole(seen)),
-                None,
-                None,
-            ),
-            Request::Mutate {
-                mutation,
-                ttl,
-                exact,
-                take,
-            } => (Ok(WriteKind::Mutate(mutation)), exact, ttl, take),
-        };
-        if let Some(Precondition::Whole(seen)) = &exact
-            && !rebase::is_same_value(seen.as_ref(), self.view(key, at.mono).stored.as_ref())
-        {
-            let _ = tell.send(Ok(Answer::again(Again::Shown)));
+        if request.is_outdated(|| self.view(key, at.mono)) {
             return Ok(Accepted {
                 sequence: self.outbox.last_sequence(),
-                answer,
+                answer: ready_answer(Answer::again(Again::Shown)),
             });
         }
-        let is_delete = matches!(what, Ok(WriteKind::Assign(KeyChange::Delete)));
-        let existed = is_delete && self.view(key, at.mono).stored.is_some();
+
+        let write = Write {
+            is_confirmed: policy == WritePolicy::Confirmed,
+            ..self.stamp(key, request, at)
+        };
+        let is_take = write.take.is_some();
+        let accepted = self.enqueue(key, write, policy, None)?;
+        if is_take && let Err(error) = self.journal_entry(key, accepted.sequence) {
+            self.outbox.withdraw(key, accepted.sequence);
+            return Err(error);
+        }
+        Ok(accepted)
+    }
+
+    /// The write of a request, which is newer than whatever this process knows of the key.
+    fn stamp(&mut self, key: &str, request: Request, at: Moment) -> Write {
+        let existed = request.is_delete() && self.view(key, at.mono).stored.is_some();
         let last = self
             .outbox
             .last(key)
-            .map_or(Stamp::ZERO, |entry| entry.latest)
+            .map_or(Stamp::ZERO, |entry| entry.write.latest)
             .max(self.cache.last(key));
         let stamp = Stamp::issue(at.now, last, &mut self.random);
-        let fresh = self.link == Link::Up;
-        let awaited = fresh && policy != WritePolicy::Behind;
-        let (waiter, promised): (Option<Waiter>, _) = if awaited {
-            (Some(tell), None)
-        } else {
-            (None, Some(tell))
-        };
-        let what = match what {
-            Err(value) => WriteKind::Assign(KeyChange::Put {
-                envelope: value.seal(stamp),
-                ttl: TimeToLive::Keep,
-            }),
-            Ok(WriteKind::Mutate(mut mutation)) => {
-                mutation.stamp(stamp);
-                WriteKind::Mutate(mutation)
-            }
-            Ok(delete) => delete,
-        };
-        let exact = exact.filter(|_| awaited);
-        let expires = ttl.map(|ttl| at.mono + ttl);
-        if let Some(back) = take.as_mut().and_then(|take| take.back.as_mut()) {
-            back.stamp(stamp);
-        }
-        let is_take = take.is_some();
-        let (written, is_retry) = (at.mono, matches!(ends, Some(Ends::Letter(_))));
-        let write = Write {
-            what,
-            stamp,
-            exact,
-            is_confirmed,
-            take,
-            is_retry,
-            expires,
-            written,
-            fresh,
+        Write {
+            fresh: self.link == Link::Up,
             existed,
-            waiter,
-        };
-        let sequence = self.enqueue(key, write, !awaited || ends.is_some(), ends)?;
-        if is_take && let Err(error) = self.journal_standing(key, sequence) {
-            self.outbox.withdraw(key, sequence);
-            return Err(error);
+            ..request.stamp(stamp, at.mono)
         }
-        if let Some(tell) = promised {
-            let _ = tell.send(Ok(Answer::new(Written::Queued, existed)));
-        }
-        Ok(Accepted { sequence, answer })
     }
 
-    /// Queues a write. `promised`: whoever made it is told that it will be sent. `ends`: what is
-    /// over with that.
+    /// Queues a write. `ends`: what ends with it, which is in the journal from the beginning.
+    ///
+    /// # Errors
+    ///
+    /// `OutboxFull`, `Journal`: nothing was changed.
     fn enqueue(
         &mut self,
         key: &Arc<str>,
-        write: Write,
-        promised: bool,
+        mut write: Write,
+        policy: WritePolicy,
         ends: Option<Ends>,
-    ) -> Result<Sequence> {
-        let (is_first, stamp) = (!self.outbox.has(key), write.stamp);
-        if promised {
-            self.outbox.check(key, &write)?;
+    ) -> Result<Accepted> {
+        let is_awaited = write.fresh && policy != WritePolicy::Behind;
+        let is_journalled = !is_awaited || ends.is_some();
+        let is_first = !self.outbox.has(key);
+        let (stamp, existed) = (write.stamp, write.existed);
+        if !is_awaited {
+            write.precondition = None;
+        }
+        if is_journalled {
+            self.outbox.check(key, &write, is_awaited)?;
             self.journal_write(key, &write, ends)?;
         }
-        let sequence = self.outbox.push(key, write, self.cache.base(key))?;
-        if promised && self.journal.is_some() {
-            self.outbox
-                .of_mut(key)
-                .for_each(|entry| entry.journalled = entry.is_to_survive());
+
+        let (waiter, answer) = if is_awaited {
+            let (waiter, answer) = oneshot::channel();
+            (Some(waiter), answer)
+        } else {
+            (None, ready_answer(Answer::new(Written::Queued, existed)))
+        };
+        let base = self.cache.base(key);
+        let sequence = self.outbox.push(key, write, waiter, base)?;
+        if is_journalled && self.journal.is_some() {
+            self.outbox.journal_rest_of(key, |_, _| true);
         }
+
         if is_first {
-            // What waits is applied to what is there: its slot stays for so long.
+            // A pending write is applied to what is stored: the slot stays until it is settled.
             self.cache.hold(key);
         }
         self.cache.seen(key, stamp);
         self.cache.touch(key);
-        Ok(sequence)
+        Ok(Accepted { sequence, answer })
     }
 
     /// Why a call of `key` that only the backend can answer is not answered.
@@ -383,91 +294,27 @@ impl State {
         )
     }
 
-    /// What a read of `key` shows: the unanswered writes of this process on top of what the backend
-    /// last answered.
-    pub(crate) fn view(&self, key: &str, mono: Monotonic) -> KeyView {
-        let shows = |entry: &&Entry| {
-            !entry.is_confirmed && (!is_over(entry.expires, mono) || entry.replaces_nothing)
-        };
-        let is_whole = |entry: &Entry| entry.assignment.is_some() || is_over(entry.expires, mono);
-        let mut on_top: Vec<&Entry> = Vec::new();
-        for entry in self.outbox.of(key).rev().filter(shows) {
-            on_top.push(entry);
-            if is_whole(entry) {
-                break;
-            }
-        }
-        let base = self.cache.base(key);
-        let mut view = KeyView {
-            stored: base.at(mono).cloned(),
-            value: base.known_value(mono),
-            expires: base.expires,
-        };
-        for entry in on_top.into_iter().rev() {
-            let is_over = is_over(entry.expires, mono);
-            let expires = entry.expires.or(view.expires.filter(|_| !is_whole(entry)));
-            view = if is_over {
-                KeyView {
-                    expires,
-                    ..KeyView::default()
-                }
-            } else {
-                let (stored, value) =
-                    rebase::visible(entry, || (view.stored.clone(), view.value()));
-                KeyView {
-                    stored,
-                    value,
-                    expires,
-                }
-            };
-        }
-        view
-    }
-
-    /// Whether a read of these keys needs not ask the backend. What this process assigned and has
-    /// no answer for is what it reads, whatever the backend says.
-    pub(crate) fn is_local<'a>(&self, mut keys: impl Iterator<Item = &'a str>) -> bool {
-        keys.all(|key| {
-            self.cache.is_local(key, self.link != Link::Down)
-                || self.cache.is_near(key) && self.is_assigned(key)
-        })
-    }
-
-    /// Whether a write that waits says what `key` is.
-    fn is_assigned(&self, key: &str) -> bool {
-        self.outbox
-            .of(key)
-            .any(|entry| entry.assignment.is_some() && !entry.is_confirmed)
-    }
-
-    /// Whether what is shown of `key`, whose slot is kept current, is what somebody who has just
-    /// begun to look may be told.
-    pub(crate) fn is_visible(&self, key: &str) -> bool {
-        self.is_assigned(key) || self.cache.is_cell_visible(key, self.link != Link::Down)
-    }
-
-    /// Whether anything is known of `key`: the backend answered for it, or this process assigned
-    /// it.
-    pub(crate) fn is_known(&self, key: &str) -> bool {
-        self.is_assigned(key) || self.cache.base(key).is_known()
-    }
-
-    /// Ready when the answer to a read that was sent as the request `ticket` says what is there
-    /// with or without the mutations that are under way; `None` where it does already.
+    /// Ready when the answer to a read that was sent as the request `ticket` is known to be with or
+    /// without the mutations that are under way; `None` if it is known already.
     pub(crate) fn when_settled(
         &mut self,
         key: &str,
         ticket: Ticket,
     ) -> Option<oneshot::Receiver<()>> {
         let head = self.outbox.head(key)?;
+        let in_flight = head.attempt.in_flight;
         let is_earlier =
-            head.mutation.is_some() && head.in_flight.is_some_and(|sent| sent < ticket);
-        is_earlier.then(|| head.when_answered())
+            head.write.mutation.is_some() && in_flight.is_some_and(|sent| sent < ticket);
+        if !is_earlier {
+            return None;
+        }
+        self.outbox
+            .edit(key, Selector::Head, Entry::when_acknowledged)
     }
 
-    /// Takes in the answer to a read.
+    /// Stores the answer to a read.
     ///
-    /// `generation`: what was told of the key before the read was sent.
+    /// `generation`: that of the key before the read was sent.
     pub(crate) fn read(
         &mut self,
         key: &Arc<str>,
@@ -475,12 +322,10 @@ impl State {
         generation: Generation,
         stored: Option<Bytes>,
     ) {
-        // With a mutation in doubt nobody knows whether it is in there; its retry will tell.
-        if self
-            .outbox
-            .head(key)
-            .is_some_and(|head| head.mutation.is_some() && head.tried == Tried::InDoubt)
-        {
+        // With a mutation in doubt nobody knows whether it is in the answer; its retry shows it.
+        if self.outbox.head(key).is_some_and(|head| {
+            head.write.mutation.is_some() && head.attempt.tried == Tried::InDoubt
+        }) {
             self.cache.was_not_read(key);
             return;
         }
@@ -491,8 +336,8 @@ impl State {
         self.cache.was_read(key, generation);
     }
 
-    /// Takes in that the backend is there. With the first answer of its clock comes by how much it
-    /// moved ours: stamps issued before are moved as well (rule 8).
+    /// The backend is there. `shift`: by how much the first answer of its clock moved ours; stamps
+    /// issued before are moved as well (rule 8).
     pub(crate) fn connected(&mut self, shift: Option<i64>) {
         if let Some(by) = shift {
             self.outbox.shift(by);
@@ -502,7 +347,7 @@ impl State {
         self.link = Link::Up;
     }
 
-    /// Takes in that the connection is gone: what was under way has an unknown outcome.
+    /// The connection is gone: what was under way has an unknown outcome.
     pub(crate) fn lost(&mut self, error: Error, mono: Monotonic) {
         if self.link != Link::Down {
             self.lost_at = Some(mono);
@@ -513,15 +358,16 @@ impl State {
             recorded.number = None;
         }
         self.cache.tracked(false, mono);
-        self.journal_the_rest();
+        // Before anybody is notified that a write is queued.
+        self.journal_rest();
         self.outbox.disconnected();
     }
 
-    /// Takes in that the backend is there but takes no writes now.
+    /// The backend is there but takes no writes now.
     pub(crate) fn busy(&mut self, error: Error) {
         self.link = Link::Busy;
         self.last_error = Some(error);
-        self.journal_the_rest();
+        self.journal_rest();
         self.outbox.pause();
         for (key, id) in self.outbox.withdrawable() {
             let error = self.unavailable_error(&key);
@@ -529,13 +375,16 @@ impl State {
         }
     }
 
-    /// Tells those who wait for the entry of `key` with this id that it stays queued.
+    /// Notifies those who wait for the entry of `key` with this id that it stays queued.
     pub(crate) fn report_queued(&mut self, key: &str, id: Sequence) {
-        self.journal_the_rest_of(key);
+        self.journal_rest_of(key);
         self.outbox.report_queued(key, id);
     }
 }
 
-fn is_over(expires: Option<Monotonic>, mono: Monotonic) -> bool {
-    crate::base::clock::has_expired(expires, mono)
+/// For a caller that gets its answer at once.
+fn ready_answer(answer: Answer) -> oneshot::Receiver<Result<Answer>> {
+    let (sender, receiver) = oneshot::channel();
+    let _ = sender.send(Ok(answer));
+    receiver
 }

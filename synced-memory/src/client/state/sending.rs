@@ -5,21 +5,24 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::{State, is_over};
+use super::State;
 use crate::backend::commit::{self, Attempt, Expects, KeyChange, Sequence, TimeToLive, Writer};
 use crate::base::clock::{Monotonic, Stamp};
 use crate::base::error::{Error, ErrorKind};
 use crate::cache::Ticket;
 use crate::pending::journal::JournalRecord;
-use crate::pending::outbox::{Again, Answer, Tried, Written};
+use crate::pending::outbox::{Again, Answer, Selector, Tried, Write, Written};
 use crate::pending::rebase::{self, Plan};
 
-/// So long a key is held at first, and at most.
+/// How long a key is held at first, and at most.
 const HELD: Duration = Duration::from_millis(1);
 const LONGEST_HELD: Duration = Duration::from_millis(64);
 
-/// For so long after that, the next time counts as the next in a row.
+/// How long after that the next hold counts as the next in a row.
 const HELD_LATELY: Duration = Duration::from_millis(200);
+
+/// What an attempt stores, with its stamp and its condition.
+type PlannedChange = (KeyChange, Stamp, Expects);
 
 impl State {
     /// Chooses what is sent next: at most `most` attempts of together about `most_bytes`.
@@ -48,13 +51,13 @@ impl State {
         self.held
             .retain(|_, (until, _)| *until + HELD_LATELY > mono);
         for key in held {
-            self.outbox.put_behind(key);
+            self.outbox.requeue_last(key);
         }
         batch
     }
 
-    /// Sends nothing of this key for a while: another writer waits for its turn. Longer from time
-    /// to time, while that one does not get on: its line may be slower.
+    /// Sends nothing of this key for a while, since another writer is starved there. Each hold in a
+    /// row is longer than the one before: the connection of the other writer may be slower.
     pub(crate) fn hold(&mut self, key: &Arc<str>, mono: Monotonic) {
         let length = self
             .held
@@ -72,7 +75,7 @@ impl State {
         held.map(|(_, (until, _))| *until).min()
     }
 
-    /// Takes the head of `key` out to be sent at once, where somebody waits for it, nothing is
+    /// The attempt to send the head of `key` at once, if somebody waits for it, no other key is
     /// before it and it is at most `most_bytes` long.
     pub(crate) fn take_small(
         &mut self,
@@ -82,71 +85,33 @@ impl State {
     ) -> Option<Attempt> {
         let base = self.cache.base(key).stored.as_ref().map_or(0, Bytes::len);
         let head = self.outbox.head(key)?;
-        let size = head.size() + if head.mutation.is_some() { base } else { 0 };
+        let is_mutation = head.write.mutation.is_some();
+        let size = head.write.size() + if is_mutation { base } else { 0 };
         if !head.is_awaited() || size > most_bytes || !self.outbox.take_first(key) {
             return None;
         }
         self.attempt(Arc::clone(key), mono)
     }
 
-    /// The next attempt to write `key`; nothing where its head was settled, dropped or became a
-    /// dead letter instead.
+    /// The next attempt to write `key`; nothing if its head was settled, dropped or became a dead
+    /// letter instead.
     fn attempt(&mut self, key: Arc<str>, mono: Monotonic) -> Option<Attempt> {
-        let entry = self.outbox.head(&key)?;
-        if entry.assignment.is_none() && entry.mutation.is_none() {
-            // All of it shared the fate of what it was made on.
-            self.settle(&key, Answer::new(Written::Stored, true));
+        if self.end_unsent(&key, mono) {
             return None;
-        }
-        if entry.is_confirmed && !entry.is_awaited() && entry.tried != Tried::InDoubt {
-            // Nobody waits for it any more, and it was not made.
-            self.take_out(&key);
-            return None;
-        }
-        let is_doubtful = entry.tried == Tried::InDoubt;
-        // Nobody can say that it was not made.
-        let stays = entry.is_confirmed && is_doubtful;
-        let over = is_over(entry.expires, mono) && !stays;
-        if over && !entry.replaces_nothing {
-            self.drop_expired(&key);
-            return None;
-        }
-        if entry.written + self.tombstone_ttl <= mono {
-            let reason = "it waited longer than the tombstones of deletes are kept";
-            let reason = Error::of_key(ErrorKind::Conflict, &key, reason);
-            self.to_dead_letter(&key, reason, is_doubtful);
-            return None;
-        }
-        if over {
-            self.expired += 1;
-            self.outbox.end(&key);
         }
         let (change, stamp, expects) = self.planned(&key, mono)?;
-        let entry = self.outbox.head(&key)?;
-        let name = entry.name();
-        if entry.tried == Tried::Never {
-            entry.tried = Tried::Sent;
-            if entry.journalled {
-                self.note(&JournalRecord::Sent(name));
-            }
-        }
-        let entry = self.outbox.head(&key)?;
-        let first_tried = *entry.first_tried.get_or_insert(mono);
-        let retry = (entry.tried == Tried::InDoubt).then(|| mono.saturating_sub(first_tried));
-        let change = match change {
-            KeyChange::Put { envelope, .. } => {
-                let ttl = match entry.expires {
-                    Some(expires) => TimeToLive::For(expires.saturating_sub(mono)),
-                    None if entry.replaces_nothing => TimeToLive::Never,
-                    None => TimeToLive::Keep,
-                };
-                KeyChange::Put { envelope, ttl }
-            }
-            KeyChange::Delete => KeyChange::Delete,
-        };
-        entry.is_drawn = true;
-        entry.was_sent |= expects != Expects::Nothing;
-        let (writer, sequence) = (entry.writer, entry.number());
+        self.note_sent(&key);
+
+        let (retry, writer, sequence, change) = self.outbox.edit(&key, Selector::Head, |head| {
+            let attempt = &mut head.attempt;
+            attempt.is_drawn = true;
+            attempt.was_sent |= expects != Expects::Nothing;
+            let first_tried = *attempt.first_tried.get_or_insert(mono);
+            let is_in_doubt = attempt.tried == Tried::InDoubt;
+            let retry = is_in_doubt.then(|| mono.saturating_sub(first_tried));
+            let change = with_ttl(change, &head.write, mono);
+            (retry, head.identity.writer, head.identity.number(), change)
+        })?;
         let recorded = self.recorded_lately(&key, writer, mono);
         Some(Attempt {
             key,
@@ -160,7 +125,60 @@ impl State {
         })
     }
 
-    /// The number that is on record for the writer at `key`, where that is known and was put down
+    /// Ends the head of `key` if it is not to be sent any more. Returns whether there is nothing to
+    /// send.
+    fn end_unsent(&mut self, key: &Arc<str>, mono: Monotonic) -> bool {
+        let Some(head) = self.outbox.head(key) else {
+            return true;
+        };
+        let write = &head.write;
+        if write.is_empty() {
+            // All of it was withdrawn with what it was made on.
+            self.settle(key, Answer::new(Written::Stored, true));
+            return true;
+        }
+        let is_in_doubt = head.attempt.tried == Tried::InDoubt;
+        if write.is_confirmed && !head.is_awaited() && !is_in_doubt {
+            // Nobody waits for it any more, and it was not made.
+            self.remove_head(key);
+            return true;
+        }
+
+        // Nobody can say of a confirmed write in doubt that it was not made: it does not expire.
+        let has_expired = write.has_expired(mono) && !(write.is_confirmed && is_in_doubt);
+        if has_expired && !write.replaces_nothing {
+            self.drop_expired(key);
+            return true;
+        }
+        if write.written + self.tombstone_ttl <= mono {
+            let reason = "it waited longer than the tombstones of deletes are kept";
+            let reason = Error::of_key(ErrorKind::Conflict, key, reason);
+            self.move_to_dead_letters(key, reason, is_in_doubt);
+            return true;
+        }
+        if has_expired {
+            self.expired += 1;
+            self.outbox
+                .edit(key, Selector::Head, |head| head.write.expire());
+        }
+        false
+    }
+
+    /// Notes that the head of `key` is sent, before it is sent for the first time.
+    fn note_sent(&mut self, key: &Arc<str>) {
+        let first = self.outbox.edit(key, Selector::Head, |head| {
+            let is_first = head.attempt.tried == Tried::Never;
+            if is_first {
+                head.attempt.tried = Tried::Sent;
+            }
+            (is_first && head.journalled).then(|| head.name())
+        });
+        if let Some(name) = first.flatten() {
+            self.note(&JournalRecord::Sent(name));
+        }
+    }
+
+    /// The number that is on record for the writer at `key`, if that is known and was stored
     /// lately.
     fn recorded_lately(&self, key: &str, writer: Writer, mono: Monotonic) -> Option<Sequence> {
         let (number, at) = self
@@ -171,60 +189,80 @@ impl State {
         (mono.saturating_sub(at) < commit::recent(self.tombstone_ttl)).then_some(number)
     }
 
-    /// What the head of `key` is sent as; nothing where it was settled instead.
-    fn planned(&mut self, key: &Arc<str>, mono: Monotonic) -> Option<(KeyChange, Stamp, Expects)> {
+    /// What the head of `key` is sent as; nothing if it was settled instead.
+    fn planned(&mut self, key: &Arc<str>, mono: Monotonic) -> Option<PlannedChange> {
         loop {
-            let base = self.cache.base(key);
-            let entry = self.outbox.head(key)?;
-            match rebase::plan(entry, base, mono) {
+            let head = self.outbox.head(key)?;
+            match rebase::plan(head, self.cache.base(key), mono) {
                 Plan::Send {
                     change,
                     stamp,
                     expects,
                     superseded,
                 } => {
-                    entry.superseded = superseded;
+                    self.note_superseded(key, superseded);
                     return Some((change, stamp, expects));
                 }
-                Plan::Ask => return Some((KeyChange::Delete, entry.latest, Expects::Nothing)),
+                Plan::Ask => {
+                    return Some((KeyChange::Delete, head.write.latest, Expects::Nothing));
+                }
                 Plan::Again => {
-                    let how = if entry.base_is_current {
+                    let again = if head.attempt.base_is_current {
                         Again::Answered
                     } else {
                         Again::Shown
                     };
-                    self.settle(key, Answer::again(how));
+                    self.settle(key, Answer::again(again));
                     return None;
                 }
                 Plan::Done { superseded } => {
-                    entry.superseded = superseded;
-                    let written = if entry.superseded.is_empty() {
+                    let written = if superseded.is_empty() {
                         Written::Stored
                     } else {
                         Written::Superseded
                     };
+                    self.note_superseded(key, superseded);
                     self.settle(key, Answer::new(written, true));
                     return None;
                 }
-                Plan::Failed(failed) => self.calls_to_dead_letter(key, &failed)?,
+                Plan::Failed(failed) => self.move_calls_to_dead_letters(key, &failed)?,
             }
         }
     }
 
-    /// Takes back a batch that was not sent.
+    fn note_superseded(&mut self, key: &str, superseded: Vec<usize>) {
+        self.outbox.edit(key, Selector::Head, |head| {
+            head.attempt.superseded = superseded;
+        });
+    }
+
+    /// The batch was not sent.
     pub(crate) fn requeue_batch(&mut self, batch: &[Attempt]) {
         for attempt in batch {
             self.outbox.requeue(Arc::clone(&attempt.key));
         }
     }
 
-    /// Takes in that a batch was sent as the request `ticket`.
+    /// The batch was sent as the request `ticket`.
     pub(crate) fn sent(&mut self, batch: &[Attempt], ticket: Ticket, mono: Monotonic) {
         for attempt in batch {
             self.cache.asked(&attempt.key, ticket, mono);
-            if let Some(entry) = self.outbox.head(&attempt.key) {
-                entry.in_flight = Some(ticket);
-            }
+            self.outbox.edit(&attempt.key, Selector::Head, |head| {
+                head.attempt.in_flight = Some(ticket);
+            });
         }
+    }
+}
+
+/// The change with the time to live that is left of the write's.
+fn with_ttl(change: KeyChange, write: &Write, mono: Monotonic) -> KeyChange {
+    let ttl = match write.expires {
+        Some(expires) => TimeToLive::For(expires.saturating_sub(mono)),
+        None if write.replaces_nothing => TimeToLive::Never,
+        None => TimeToLive::Keep,
+    };
+    match change {
+        KeyChange::Put { envelope, .. } => KeyChange::Put { envelope, ttl },
+        KeyChange::Delete => KeyChange::Delete,
     }
 }

@@ -200,11 +200,12 @@ impl ValuePath {
     /// for.
     fn is_anything_on_top(&self) -> Result<bool> {
         let state = self.memory().shared().state();
-        Ok(self
-            .source
-            .slots()?
-            .iter()
-            .any(|slot| state.outbox.of(&slot.key).any(|entry| !entry.is_confirmed)))
+        Ok(self.source.slots()?.iter().any(|slot| {
+            state
+                .outbox
+                .of(&slot.key)
+                .any(|entry| !entry.write.is_confirmed)
+        }))
     }
 
     /// Removes what is stored under the key and its older names, of which nothing is taken for what

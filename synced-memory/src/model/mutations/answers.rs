@@ -375,7 +375,7 @@ impl Rules for Book {
         let ids: Vec<_> = state
             .outbox
             .of(KEY)
-            .map(|entry| (entry.id, entry.tried == Tried::InDoubt))
+            .map(|entry| (entry.identity.id, entry.attempt.tried == Tried::InDoubt))
             .collect();
         let own: Vec<_> = self
             .lines
@@ -384,7 +384,7 @@ impl Rules for Book {
             .collect();
         hold!(ids == own, "(5) {ids:?} is queued instead of {own:?}");
         for (line, entry) in self.lines.iter_mut().zip(state.outbox.of(KEY)) {
-            line.latest = entry.latest.get();
+            line.latest = entry.write.latest.get();
         }
         for (line, entry) in self.lines.iter().zip(state.outbox.of(KEY)) {
             self.audit_compared(line, entry)?;

@@ -218,11 +218,11 @@ impl Book {
         } = accepted;
         let last = state.outbox.last(KEY).ok_or("rule 2: it is not queued")?;
         hold!(
-            last.id == id,
+            last.identity.id == id,
             "rule 3: {id} was accepted, but {} is the last",
-            last.id
+            last.identity.id
         );
-        let latest = last.latest.get();
+        let latest = last.write.latest.get();
         let fresh = self.link == Link::Up;
         let (waiting, told) = if fresh {
             (Some(answer), None)
@@ -241,7 +241,7 @@ impl Book {
         };
         let is_confirmed = confirmed.is_some();
         hold!(
-            last.is_confirmed == is_confirmed,
+            last.write.is_confirmed == is_confirmed,
             "whether {kind:?} is confirmed"
         );
         let index = self.calls.len();

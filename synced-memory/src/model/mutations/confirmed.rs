@@ -329,14 +329,15 @@ impl Book {
         let is_known = |id| self.lines.iter().any(|line| line.id == id);
         let brings = |entry: &&Entry| {
             let item = entry
+                .write
                 .take
                 .as_ref()
                 .filter(|take| take.back.is_none())
                 .map(|take| &take.item);
             item == Some(&take.item)
-                && !entry.is_confirmed
+                && !entry.write.is_confirmed
                 && !entry.is_awaited()
-                && !is_known(entry.id)
+                && !is_known(entry.identity.id)
         };
         let Some(entry) = state.outbox.last(KEY).filter(brings) else {
             let record = state
@@ -352,7 +353,12 @@ impl Book {
         };
         take.owner = Some(Owner::Back(index));
         let operations = take.back.operations.clone();
-        let calls: Vec<_> = entry.mutation.iter().flat_map(Mutation::calls).collect();
+        let calls: Vec<_> = entry
+            .write
+            .mutation
+            .iter()
+            .flat_map(Mutation::calls)
+            .collect();
         let is_same = calls.len() == 1 && calls[0].operations == operations;
         hold!(
             is_same,
@@ -364,8 +370,8 @@ impl Book {
         };
         let item: Value = serde_json::from_str(take.item.as_str()).expect("it is JSON");
         self.lines.push_back(Line {
-            id: entry.id,
-            number: entry.sequence,
+            id: entry.identity.id,
+            number: entry.identity.sequence,
             assignment: None,
             calls: vec![index],
             replaced: Vec::new(),
@@ -379,7 +385,7 @@ impl Book {
             in_doubt: false,
             is_confirmed: false,
             returns: Some(take.item.clone()),
-            latest: entry.latest.get(),
+            latest: entry.write.latest.get(),
             written: take.written,
         });
         self.calls.push(Call {
@@ -391,7 +397,7 @@ impl Book {
             confirmed: None,
             fate: None,
             joined: Vec::new(),
-            line: entry.id,
+            line: entry.identity.id,
         });
         self.is_changed = true;
         Ok(())

@@ -33,7 +33,10 @@ impl Book {
         let mut withdrawn = Vec::new();
         let mut superseded = Some(false);
         while let Some(line) = self.lines.front()
-            && !state.outbox.of(KEY).any(|entry| entry.id == line.id)
+            && !state
+                .outbox
+                .of(KEY)
+                .any(|entry| entry.identity.id == line.id)
         {
             let line = self.lines.pop_front().ok_or("there is one")?;
             self.ended_unsent(line, state, mono, (&mut withdrawn, &mut superseded))?;
@@ -172,13 +175,20 @@ impl Book {
     /// Whether it has nothing left to do where nothing is: it only removes.
     pub(super) fn is_done_where_nothing_is(&self, line: &Line, state: &State) -> bool {
         let Some(ways) = self.ways(line, (None, 0)) else {
-            return state.outbox.of(KEY).any(|entry| entry.id == line.id);
+            return state
+                .outbox
+                .of(KEY)
+                .any(|entry| entry.identity.id == line.id);
         };
         let is_done = |way: &Way| way.value.is_none() && way.misfits.is_empty();
         if ways.iter().all(is_done) {
             return true;
         }
-        ways.iter().any(is_done) && state.outbox.of(KEY).any(|entry| entry.id == line.id)
+        ways.iter().any(is_done)
+            && state
+                .outbox
+                .of(KEY)
+                .any(|entry| entry.identity.id == line.id)
     }
 
     pub(super) fn names(&self, line: &Line) -> String {
@@ -213,9 +223,12 @@ impl Book {
             return Ok(());
         };
         // Those that were merged with none say which way it went.
-        let entry = state.outbox.of(KEY).find(|entry| entry.id == line.id);
+        let entry = state
+            .outbox
+            .of(KEY)
+            .find(|entry| entry.identity.id == line.id);
         let left: Vec<_> = entry
-            .and_then(|entry| entry.mutation.as_ref())
+            .and_then(|entry| entry.write.mutation.as_ref())
             .iter()
             .flat_map(|left| left.calls())
             .collect();

@@ -178,6 +178,7 @@ impl Book {
         let edits = &mut self.calls[calls[last]].edits;
         let stamp = edits.stamp;
         let own = entry
+            .write
             .mutation
             .iter()
             .flat_map(Mutation::calls)
@@ -210,7 +211,7 @@ impl Book {
             let waiting = state
                 .outbox
                 .of(KEY)
-                .find(|entry| entry.id == line.id)
+                .find(|entry| entry.identity.id == line.id)
                 .map(stamps);
             let of_line = |record: &&LetterRecord| {
                 fate == Fate::SetAside && record.stamp.get() == line.latest
@@ -332,7 +333,7 @@ impl Book {
 
 /// When the closures in an entry were made, each of which is of another time.
 pub(super) fn stamps(entry: &Entry) -> Vec<u64> {
-    let calls = entry.mutation.iter().flat_map(Mutation::calls);
+    let calls = entry.write.mutation.iter().flat_map(Mutation::calls);
     calls
         .filter(|call| call.is_compared)
         .map(|call| call.stamp.get())

@@ -1,4 +1,4 @@
-//! A file of frames: each with its length and checksum before it, so that a torn or changed one is
+//! A file of frames, each preceded by its length and checksum, so that a torn or changed one is
 //! noticed.
 
 use std::fs::{File, OpenOptions};
@@ -10,7 +10,7 @@ use fs4::fs_std::FileExt;
 /// Length and checksum, as little-endian `u32`s.
 const HEAD: usize = 8;
 
-/// The extension of what is about to take the place of a journal.
+/// The extension of the file that is about to replace a journal.
 const REWRITTEN: &str = "new";
 
 /// A journal's file, locked for as long as it is open.
@@ -18,7 +18,7 @@ const REWRITTEN: &str = "new";
 pub(super) struct JournalFile {
     file: File,
     path: PathBuf,
-    /// Up to here its frames are whole.
+    /// The length of its whole frames.
     len: u64,
 }
 
@@ -26,7 +26,7 @@ pub(super) struct JournalFile {
 #[derive(Debug, Default)]
 pub(super) struct Frames {
     pub(super) whole: Vec<Vec<u8>>,
-    /// So many bytes at the end are no whole frame.
+    /// How many bytes at the end are no whole frame.
     pub(super) damaged: usize,
 }
 
@@ -42,13 +42,13 @@ impl JournalFile {
         Ok(file)
     }
 
-    /// Takes over the file of a process that is gone; nothing while somebody uses it, or where it
-    /// is gone.
+    /// Adopts the file of a process that is gone; nothing while another process uses it, or if the
+    /// file is gone.
     pub(super) fn adopt(path: &Path) -> Option<Self> {
         let file = OpenOptions::new().read(true).write(true).open(path).ok()?;
         let mut file = Self::locked(file, path).ok()??;
-        // Whoever had it before may have removed it in between, or begun it anew.
-        let is_still_there = same_file(&file.file, path);
+        // Whoever had it before may have removed or replaced it before the lock was ours.
+        let is_still_there = is_file_at(&file.file, path);
         file.len = file.file.metadata().ok()?.len();
         is_still_there.then_some(file)
     }
@@ -70,7 +70,7 @@ impl JournalFile {
         self.len
     }
 
-    /// Adds a frame; where that fails it is not there.
+    /// Adds a frame; if that fails, the file is as it was.
     pub(super) fn append(&mut self, payload: &[u8], durable: bool) -> io::Result<()> {
         let frame = framed(payload);
         let result = self
@@ -86,57 +86,59 @@ impl JournalFile {
         });
         match result {
             Ok(()) => self.len += frame.len() as u64,
-            // A part of it may be there: the next one is written over it.
+            // A part of it may be written: the next frame replaces it.
             Err(_) => _ = self.file.set_len(self.len),
         }
         result
     }
 
-    /// Replaces all frames, in one step; where that fails they are as they were.
+    /// Replaces all frames, in one step; if that fails before the step, they are as they were.
     pub(super) fn rewrite(
         &mut self,
         payloads: impl Iterator<Item = Vec<u8>>,
         durable: bool,
     ) -> io::Result<()> {
-        let beside = self.path.with_extension(REWRITTEN);
-        let written = (|| {
-            let directory = File::open(self.path.parent().unwrap_or(Path::new(".")))?;
-            let file = OpenOptions::new()
-                .create(true)
-                .truncate(true)
-                .read(true)
-                .write(true)
-                .open(&beside)?;
-            let mut new = Self::locked(file, &beside)?.ok_or(io::ErrorKind::WouldBlock)?;
-            let mut bytes = Vec::new();
-            for payload in payloads {
-                bytes.extend(framed(&payload));
-            }
-            new.file.write_all(&bytes)?;
-            new.len = bytes.len() as u64;
-            if durable {
-                new.file.sync_all()?;
-            }
-            std::fs::rename(&beside, &self.path)?;
-            Ok((new, directory))
-        })();
-        match written {
-            Ok((mut new, directory)) => {
-                // From here on it is the one that others find, whatever else goes wrong.
-                std::mem::swap(&mut self.file, &mut new.file);
-                self.len = new.len;
-                // Its name is in the directory, which has to be on disk as well.
-                if durable {
-                    directory.sync_all()
-                } else {
-                    Ok(())
-                }
-            }
-            Err(error) => {
-                let _ = std::fs::remove_file(&beside);
-                Err(error)
-            }
+        let directory = File::open(self.path.parent().unwrap_or(Path::new(".")))?;
+        let mut new = self
+            .replace_with(payloads, durable)
+            .inspect_err(|_| self.remove_unfinished())?;
+
+        // From here on it is the one that others find, whatever else goes wrong.
+        std::mem::swap(&mut self.file, &mut new.file);
+        self.len = new.len;
+        // Its name is in the directory, which has to be on disk as well.
+        if durable {
+            directory.sync_all()?;
         }
+        Ok(())
+    }
+
+    /// Writes a new file, and renames it to the path of this one.
+    fn replace_with(
+        &self,
+        payloads: impl Iterator<Item = Vec<u8>>,
+        durable: bool,
+    ) -> io::Result<Self> {
+        let beside = self.path.with_extension(REWRITTEN);
+        let file = OpenOptions::new()
+            .create(true)
+            .truncate(true)
+            .read(true)
+            .write(true)
+            .open(&beside)?;
+        let mut new = Self::locked(file, &beside)?.ok_or(io::ErrorKind::WouldBlock)?;
+
+        let mut bytes = Vec::new();
+        for payload in payloads {
+            bytes.extend(framed(&payload));
+        }
+        new.file.write_all(&bytes)?;
+        new.len = bytes.len() as u64;
+        if durable {
+            new.file.sync_all()?;
+        }
+        std::fs::rename(&beside, &self.path)?;
+        Ok(new)
     }
 
     /// All frames up to the first that is torn or changed.
@@ -155,15 +157,15 @@ impl JournalFile {
         Ok(frames)
     }
 
-    /// Keeps what it holds under another name, for whoever wants to look into it.
-    pub(super) fn keep_a_copy(&self) -> io::Result<PathBuf> {
+    /// Copies it for whoever wants to look into it.
+    pub(super) fn copy_damaged(&self) -> io::Result<PathBuf> {
         let copy = self.path.with_extension("damaged");
         std::fs::copy(&self.path, &copy)?;
         Ok(copy)
     }
 
-    /// Removes what a process left beside it that ended while it rewrote it.
-    pub(super) fn tidy(&self) {
+    /// Removes a file that was to replace it and did not, since its process ended or failed.
+    pub(super) fn remove_unfinished(&self) {
         let _ = std::fs::remove_file(self.path.with_extension(REWRITTEN));
     }
 
@@ -174,7 +176,8 @@ impl JournalFile {
 }
 
 impl Drop for JournalFile {
-    /// A child that is being started may hold the file for a moment longer, but not the lock.
+    /// A child process that is being started may keep the file open for a moment longer, but must
+    /// not keep the lock.
     fn drop(&mut self) {
         let _ = FileExt::unlock(&self.file);
     }
@@ -189,7 +192,7 @@ fn framed(payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// Of the length as well: a file that was extended by zeros has no frames.
+/// It covers the length as well: zeros at the end of a file are no frames.
 fn checksum(length: u32, payload: &[u8]) -> u32 {
     let mut hasher = crc32fast::Hasher::new();
     hasher.update(&length.to_le_bytes());
@@ -205,8 +208,9 @@ fn split(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     (checksum(length, payload) == sum).then_some((payload, rest))
 }
 
+/// Whether this file is the one at `path`.
 #[cfg(unix)]
-fn same_file(file: &File, path: &Path) -> bool {
+fn is_file_at(file: &File, path: &Path) -> bool {
     use std::os::unix::fs::MetadataExt;
     let id = |metadata: &std::fs::Metadata| (metadata.dev(), metadata.ino());
     file.metadata()
@@ -214,6 +218,6 @@ fn same_file(file: &File, path: &Path) -> bool {
 }
 
 #[cfg(not(unix))]
-fn same_file(_: &File, path: &Path) -> bool {
+fn is_file_at(_: &File, path: &Path) -> bool {
     path.exists()
 }

@@ -1,27 +1,28 @@
 //! The journal: the outbox on disk.
 //!
-//! One file for each opened memory, in a directory that several processes may share. What was
-//! promised to be sent is in it before the promise is made; what was answered for is marked so. A
-//! memory that opens adopts the files of processes that ended without delivering: it takes over
-//! their writes with their writer ids and sequence numbers, so that each is applied once, whatever
-//! had been sent before.
+//! One file for each opened memory, in a directory that several processes may share. A write is in
+//! it before it is reported as queued, and is marked once it was answered. A memory that opens
+//! adopts the files of processes that ended without delivering: their writes keep their writer ids
+//! and sequence numbers, so that each is applied once, whatever had been sent before.
 //!
-//! - `record.rs`: what is written, and how a journal is read back into an outbox
+//! - `record.rs`: what is written; `replay.rs`: how it is replayed into an outbox
 //! - `file.rs`: frames with checksums, locks, compaction
 
 mod file;
 mod record;
+mod replay;
 
-pub(crate) use record::{ClockOrigin, Ends, JournalRecord, LeftBehind};
+pub(crate) use record::{ClockOrigin, Ends, JournalRecord};
+pub(crate) use replay::LeftBehind;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use crate::backend::commit::{Sequence, Writer};
+use crate::backend::commit::Writer;
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::pending::outbox::LetterRecord;
 use file::{Frames, JournalFile};
-use record::Replayed;
+use replay::Replayed;
 
 /// How safe what is on the disk of this machine is: a journal, and the file of `sqlite:path`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -34,7 +35,7 @@ pub enum Durability {
     Fsync,
 }
 
-/// Below so many bytes a journal is not worth rewriting.
+/// A journal of fewer bytes is not worth rewriting.
 const SLACK: u64 = 1 << 20;
 
 /// A journal that is in use.
@@ -43,7 +44,7 @@ pub(crate) struct Journal {
     target: String,
     durability: Durability,
     pub(crate) origin: ClockOrigin,
-    /// So many bytes in it are of dead letters.
+    /// How many bytes of it are dead letters.
     letters: u64,
 }
 
@@ -66,23 +67,23 @@ impl fmt::Debug for Journal {
 /// What processes that are gone have left behind.
 #[derive(Debug, Default)]
 pub(crate) struct Adopted {
-    pub(crate) kept: Vec<LeftBehind>,
+    pub(crate) pending: Vec<LeftBehind>,
     pub(crate) letters: Vec<LetterRecord>,
-    /// The files that are to go once everything in them is in this memory's own journal.
+    /// The files to remove once everything in them is in this memory's own journal.
     files: Vec<JournalFile>,
     /// What was wrong with them.
     pub(crate) damage: Option<Error>,
 }
 
 impl Journal {
-    /// A journal of its own for `writer` in the directory, which is made where it is missing; and
-    /// what processes that are gone have left there for the same target.
+    /// A new journal for `writer` in the directory, which is created if it is missing; and what
+    /// processes that are gone have left there for the same target.
     ///
     /// # Errors
     ///
-    /// `Journal` where the directory cannot be used.
+    /// `Journal` if the directory cannot be used.
     pub(crate) fn open(
-        place: JournalConfig,
+        config: JournalConfig,
         writer: Writer,
         origin: ClockOrigin,
     ) -> Result<(Self, Adopted)> {
@@ -90,7 +91,7 @@ impl Journal {
             directory,
             target,
             durability,
-        } = place;
+        } = config;
         let directory = &directory;
         std::fs::create_dir_all(directory).map_err(|error| failed(directory, &error))?;
         let mut adopted = Adopted::default();
@@ -112,30 +113,29 @@ impl Journal {
         ))
     }
 
-    /// Adds a record, before what it says is promised to anybody.
+    /// Adds a record, before anybody relies on it.
     ///
     /// # Errors
     ///
-    /// `Journal`: it is not there, and what was there before is.
+    /// `Journal`: it was not added, and what was there before is still there.
     pub(crate) fn append(&mut self, record: &JournalRecord<'_>) -> Result<()> {
-        let is_durable = self.durability == Durability::Fsync && record.is_queued();
+        let is_durable = self.durability == Durability::Fsync && record.is_relied_on();
         let frame = record.encoded();
         self.file
             .append(&frame, is_durable)
             .map_err(|error| failed(self.file.path(), &error))?;
-        if matches!(record, JournalRecord::Aside(_)) {
+        if matches!(record, JournalRecord::Letter(_)) {
             self.letters += frame.len() as u64;
         }
         Ok(())
     }
 
-    /// Whether it has grown far beyond what it stands for: what waits, in `live` bytes, and dead
-    /// letters.
-    pub(crate) fn is_worth_rewriting(&self, live: usize) -> bool {
-        self.file.len() > SLACK + 4 * (live as u64 + self.letters)
+    /// Whether it has grown far beyond what is needed of it: `pending` bytes, and dead letters.
+    pub(crate) fn is_worth_rewriting(&self, pending: usize) -> bool {
+        self.file.len() > SLACK + 4 * (pending as u64 + self.letters)
     }
 
-    /// Begins anew with these records.
+    /// Replaces all records by these.
     ///
     /// # Errors
     ///
@@ -147,11 +147,9 @@ impl Journal {
         let mut letters = 0;
         let records = records.map(|record| {
             let frame = record.encoded();
-            letters += if matches!(record, JournalRecord::Aside(_)) {
-                frame.len() as u64
-            } else {
-                0
-            };
+            if matches!(record, JournalRecord::Letter(_)) {
+                letters += frame.len() as u64;
+            }
             frame
         });
         let frames = std::iter::once(JournalRecord::header(&self.target)).chain(records);
@@ -163,21 +161,21 @@ impl Journal {
         Ok(())
     }
 
-    /// Nothing in it is needed any more.
+    /// Removes it: nothing in it is needed any more.
     pub(crate) fn remove(self) {
         self.file.remove();
     }
 }
 
 impl Adopted {
-    /// Drops the files: their writes are all in the journal of this memory.
+    /// Removes the files: their writes are all in the journal of this memory.
     pub(crate) fn release(self) {
         for file in self.files {
             file.remove();
         }
     }
 
-    /// Takes in the journal at `path`, unless somebody uses it, or it is for another target.
+    /// Adopts the journal at `path`, unless another process uses it, or it is for another target.
     fn add(&mut self, path: &Path, target: &str, origin: ClockOrigin) {
         let Some(file) = JournalFile::adopt(path) else {
             return;
@@ -194,25 +192,25 @@ impl Adopted {
             }
             return;
         }
+
         let Replayed {
-            kept,
+            pending,
             mut letters,
             unread,
-        } = record::replay(&whole, origin);
+        } = replay::replay(&whole, origin);
         if damaged > 0 || unread > 0 {
-            let aside = file.keep_a_copy();
-            let copy = aside.map_or_else(
-                |error| format!("no copy could be kept: {error}"),
-                |copy| format!("a copy is {}", copy.display()),
-            );
+            let copy = match file.copy_damaged() {
+                Ok(copy) => format!("a copy is {}", copy.display()),
+                Err(error) => format!("no copy could be kept: {error}"),
+            };
             let what = format!(
                 "{}: {damaged} bytes and {unread} records could not be read; {copy}",
                 path.display()
             );
             self.report(Error::new(ErrorKind::Journal, what));
         }
-        file.tidy();
-        self.kept.extend(kept);
+        file.remove_unfinished();
+        self.pending.extend(pending);
         self.letters.append(&mut letters);
         self.files.push(file);
     }
@@ -228,31 +226,22 @@ const EXTENSION: &str = "journal";
 /// The journals in a directory, oldest first.
 fn left_behind(directory: &Path) -> Result<Vec<PathBuf>> {
     let entries = std::fs::read_dir(directory).map_err(|error| failed(directory, &error))?;
-    let mut found: Vec<_> = entries
-        .flatten()
-        .filter(|entry| {
-            entry
-                .path()
-                .extension()
-                .is_some_and(|extension| extension == EXTENSION)
-        })
-        .map(|entry| {
-            (
-                entry
-                    .metadata()
-                    .and_then(|metadata| metadata.modified())
-                    .ok(),
-                entry.path(),
-            )
-        })
-        .collect();
-    found.sort_unstable();
-    Ok(found.into_iter().map(|(_, path)| path).collect())
+    let mut journals = Vec::new();
+    for entry in entries.flatten() {
+        let path = entry.path();
+        if path
+            .extension()
+            .is_some_and(|extension| extension == EXTENSION)
+        {
+            let metadata = entry.metadata();
+            let modified = metadata.and_then(|metadata| metadata.modified()).ok();
+            journals.push((modified, path));
+        }
+    }
+    journals.sort_unstable();
+    Ok(journals.into_iter().map(|(_, path)| path).collect())
 }
 
 fn failed(path: &Path, error: &std::io::Error) -> Error {
     Error::new(ErrorKind::Journal, format!("{}: {error}", path.display()))
 }
-
-/// The number of an entry, and whose it is: what stays the same when another process takes it over.
-pub(crate) type EntryName = (Writer, Sequence);

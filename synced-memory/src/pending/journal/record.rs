@@ -1,10 +1,9 @@
-//! What is written into a journal, and how it is read back.
+//! What is written into a journal.
 //!
 //! A record is JSON. Times are ns since 1970 by this host's clock: only hosts that share the disk
 //! read them.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,19 +11,15 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::EntryName;
 use crate::backend::commit::{KeyChange, Sequence, TimeToLive, Writer};
 use crate::base::clock::{Monotonic, Stamp};
 use crate::base::error::{Error, ErrorKind};
-use crate::cache::{Base, Ticket};
-use crate::pending::outbox::{
-    Entry, LetterRecord, Outbox, QueuedWrite, Take, Tried, Write, WriteKind,
-};
+use crate::pending::outbox::{Entry, EntryIdentity, EntryName, LetterRecord, Outbox, Take, Write};
 use crate::value::envelope::Unsealed;
 use crate::value::mutation::{Json, Mutation, Operation};
 
-/// The form of the records. The first one knew no comparisons, no takes and no letters that are
-/// retried; what it says is read as before.
+/// The version of the records. The first one knew no comparisons, no takes and no retries of dead
+/// letters; its records are read as before.
 const VERSION: u32 = 2;
 const FIRST: u32 = 1;
 
@@ -32,7 +27,7 @@ const FIRST: u32 = 1;
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum JournalRecord<'a> {
-    /// It was queued: behind the earlier ones to its key, or made part of the last of them.
+    /// It was queued: behind the earlier ones to its key, or merged into the last of them.
     Wrote {
         after: Sequence,
         writer: Writer,
@@ -40,38 +35,43 @@ pub(crate) enum JournalRecord<'a> {
         #[serde(skip_serializing_if = "Option::is_none", default)]
         ends: Option<Ends>,
     },
-    /// So it stands now.
-    Stands(EntryState<'a>),
+    /// An entry as it is now.
+    #[serde(rename = "stands")]
+    State(EntryState<'a>),
     /// It is about to be sent for the first time.
     Sent(EntryName),
-    /// It was answered for, or became a dead letter.
+    /// It was answered, or became a dead letter.
     Done(EntryName),
     /// A dead letter.
-    Aside(JournalledLetter<'a>),
+    #[serde(rename = "aside")]
+    Letter(JournalledLetter<'a>),
     /// The dead letter with this id was retried or forgotten.
-    Ended(u64),
+    #[serde(rename = "ended")]
+    LetterEnded(u64),
     /// All dead letters until now were forgotten.
-    HandedOut,
+    #[serde(rename = "handed_out")]
+    LettersForgotten,
 }
 
-/// What is over once a write is in the journal.
+/// What ends once a write is in the journal.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Ends {
-    /// A taken element: the write brings it back.
+    /// A take: the write returns the taken element.
     Take(EntryName),
     /// A dead letter: the write is its retry.
     Letter(u64),
 }
 
+/// What is in the journal of a [`Write`] of one call; of others in [`EntryState`] too.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct JournalledWrite<'a> {
-    key: Cow<'a, str>,
+    pub(super) key: Cow<'a, str>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     assign: Option<JournalledAssignment<'a>>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     mutate: Option<Cow<'a, Mutation>>,
-    /// What it takes, or brings back.
+    /// What it takes, or returns.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     take: Option<Cow<'a, Take>>,
     stamp: Stamp,
@@ -87,12 +87,13 @@ enum JournalledAssignment<'a> {
     Delete,
 }
 
+/// The identity and the write of an [`Entry`].
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct EntryState<'a> {
-    name: EntryName,
+    pub(super) name: EntryName,
     refused_retries: u64,
-    write: JournalledWrite<'a>,
-    /// It is asked for, and never made again.
+    pub(super) write: JournalledWrite<'a>,
+    /// Its outcome is asked for, and it is never made again.
     #[serde(skip_serializing_if = "std::ops::Not::not", default)]
     confirmed: bool,
     /// It is the retry of a dead letter.
@@ -108,7 +109,7 @@ pub(crate) struct EntryState<'a> {
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct JournalledLetter<'a> {
     key: Cow<'a, str>,
-    /// What the first form knew of it.
+    /// What the first version had of it.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     value: Option<Box<RawValue>>,
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
@@ -152,13 +153,6 @@ impl ClockOrigin {
     }
 }
 
-/// A write that a process has left behind.
-#[derive(Debug)]
-pub(crate) struct LeftBehind {
-    pub(crate) key: Arc<str>,
-    pub(crate) entry: Entry,
-}
-
 impl<'a> JournalRecord<'a> {
     pub(super) fn header(target: &str) -> Vec<u8> {
         encoded(&JournalHeader {
@@ -167,14 +161,14 @@ impl<'a> JournalRecord<'a> {
         })
     }
 
-    /// Whether a journal that begins so can be read, and is for this target.
+    /// Whether a journal that begins with this frame can be read, and is for this target.
     pub(super) fn is_header(frame: &[u8], target: &str) -> bool {
         serde_json::from_slice::<JournalHeader<'_>>(frame).is_ok_and(|header| {
             (FIRST..=VERSION).contains(&header.synced_memory_journal) && header.target == target
         })
     }
 
-    /// That `write` is queued behind what the outbox has.
+    /// `write`, of one call, is queued behind what the outbox has.
     pub(crate) fn wrote(
         outbox: &Outbox,
         key: &'a str,
@@ -182,57 +176,20 @@ impl<'a> JournalRecord<'a> {
         ends: Option<Ends>,
         origin: ClockOrigin,
     ) -> Self {
-        let (assign, mutate) = match &write.what {
-            WriteKind::Assign(change) => (Some(JournalledAssignment::of(change)), None),
-            WriteKind::Mutate(mutation) => (None, Some(Cow::Borrowed(mutation))),
-        };
-        let (expires, at) = (
-            write.expires.map(|expires| origin.wall(expires)),
-            origin.wall(write.written),
-        );
-        let take = write.take.as_ref().map(Cow::Borrowed);
-        let write = JournalledWrite {
-            key: key.into(),
-            assign,
-            mutate,
-            take,
-            stamp: write.stamp,
-            expires,
-            at,
-        };
         Self::Wrote {
             after: outbox.last_sequence(),
             writer: outbox.writer(),
-            write,
+            write: JournalledWrite::of(key, write, origin),
             ends,
         }
     }
 
-    /// How a write stands.
     pub(crate) fn of_state(key: &'a str, entry: &'a Entry, origin: ClockOrigin) -> Self {
-        Self::Stands(EntryState {
-            name: entry.name(),
-            refused_retries: entry.refused_retries(),
-            write: JournalledWrite {
-                key: key.into(),
-                assign: entry.assignment.as_ref().map(JournalledAssignment::of),
-                mutate: entry.mutation.as_ref().map(Cow::Borrowed),
-                take: entry.take.as_ref().map(Cow::Borrowed),
-                stamp: entry.stamp,
-                expires: entry.expires.map(|expires| origin.wall(expires)),
-                at: origin.wall(entry.written),
-            },
-            confirmed: entry.is_confirmed,
-            retry: entry.is_retry,
-            latest: entry.latest,
-            replaces_nothing: entry.replaces_nothing,
-            since: origin.wall(entry.since),
-            first_tried: entry.first_tried.map(|tried| origin.wall(tried)),
-        })
+        Self::State(EntryState::of(key, entry, origin))
     }
 
     pub(crate) fn letter(letter: &'a LetterRecord) -> Self {
-        Self::Aside(JournalledLetter {
+        Self::Letter(JournalledLetter {
             key: Cow::Borrowed(&letter.key),
             value: None,
             changes: Vec::new(),
@@ -248,9 +205,10 @@ impl<'a> JournalRecord<'a> {
         })
     }
 
-    /// Whether something is promised that has to survive.
-    pub(super) fn is_queued(&self) -> bool {
-        matches!(self, Self::Wrote { .. } | Self::Stands(_) | Self::Aside(_))
+    /// Whether somebody relies on it: without the other records more is tried again, and found to
+    /// be done.
+    pub(super) fn is_relied_on(&self) -> bool {
+        matches!(self, Self::Wrote { .. } | Self::State(_) | Self::Letter(_))
     }
 
     pub(super) fn encoded(&self) -> Vec<u8> {
@@ -281,60 +239,81 @@ impl<'a> JournalledAssignment<'a> {
     }
 }
 
-/// What a journal says.
-#[derive(Debug, Default)]
-pub(super) struct Replayed {
-    /// What is left to be sent, in order.
-    pub(super) kept: Vec<LeftBehind>,
-    /// The dead letters that were neither retried nor forgotten.
-    pub(super) letters: Vec<LetterRecord>,
-    /// How many of its records could not be read.
-    pub(super) unread: usize,
-}
-
-/// What is left after these records.
-pub(super) fn replay(records: &[Vec<u8>], origin: ClockOrigin) -> Replayed {
-    let mut outbox = Outbox::new(usize::MAX, 0);
-    let mut keys = HashMap::new();
-    let mut replayed = Replayed::default();
-    for (place, record) in (1..).zip(records) {
-        match serde_json::from_slice::<JournalRecord<'_>>(record) {
-            Ok(JournalRecord::Aside(aside)) => replayed.letters.push(aside.into()),
-            Ok(JournalRecord::HandedOut) => replayed.letters.clear(),
-            Ok(JournalRecord::Ended(id)) => replayed.letters.retain(|letter| letter.id != id),
-            Ok(record) => {
-                if let JournalRecord::Wrote {
-                    ends: Some(Ends::Letter(id)),
-                    ..
-                } = &record
-                {
-                    replayed.letters.retain(|letter| letter.id != *id);
-                }
-                replay_frame(&mut outbox, &mut keys, record, place, origin);
-            }
-            Err(_) => replayed.unread += 1,
+impl<'a> JournalledWrite<'a> {
+    fn of(key: &'a str, write: &'a Write, origin: ClockOrigin) -> Self {
+        Self {
+            key: key.into(),
+            assign: write.assignment.as_ref().map(JournalledAssignment::of),
+            mutate: write.mutation.as_ref().map(Cow::Borrowed),
+            take: write.take.as_ref().map(Cow::Borrowed),
+            stamp: write.stamp,
+            expires: write.expires.map(|expires| origin.wall(expires)),
+            at: origin.wall(write.written),
         }
     }
-    replayed.kept = outbox
-        .into_entries()
-        .map(|(key, entry)| LeftBehind { key, entry })
-        .collect();
-    replayed
+
+    pub(super) fn write(self, origin: ClockOrigin) -> Write {
+        Write {
+            assignment: self.assign.map(JournalledAssignment::change),
+            mutation: self.mutate.map(Cow::into_owned),
+            take: self.take.map(Cow::into_owned),
+            expires: self.expires.map(|expires| origin.mono(expires)),
+            ..Write::new(self.stamp, origin.mono(self.at))
+        }
+    }
+}
+
+impl<'a> EntryState<'a> {
+    fn of(key: &'a str, entry: &'a Entry, origin: ClockOrigin) -> Self {
+        let first_tried = entry.attempt.first_tried;
+        let (identity, write) = (&entry.identity, &entry.write);
+        Self {
+            name: identity.name(),
+            refused_retries: identity.refused_retries,
+            write: JournalledWrite::of(key, write, origin),
+            confirmed: write.is_confirmed,
+            retry: write.is_retry,
+            latest: write.latest,
+            replaces_nothing: write.replaces_nothing,
+            since: origin.wall(write.since),
+            first_tried: first_tried.map(|tried| origin.wall(tried)),
+        }
+    }
+
+    pub(super) fn entry(self, origin: ClockOrigin) -> Entry {
+        let (writer, sequence) = self.name;
+        let identity = EntryIdentity {
+            id: sequence,
+            writer,
+            sequence,
+            refused_retries: self.refused_retries,
+        };
+        let write = Write {
+            is_confirmed: self.confirmed,
+            is_retry: self.retry,
+            latest: self.latest,
+            replaces_nothing: self.replaces_nothing,
+            since: origin.mono(self.since),
+            ..self.write.write(origin)
+        };
+        let first_tried = self.first_tried.map(|tried| origin.mono(tried));
+        Entry::journalled(identity, write, first_tried)
+    }
 }
 
 impl From<JournalledLetter<'_>> for LetterRecord {
-    fn from(aside: JournalledLetter<'_>) -> Self {
-        let kind = if aside.rejected {
+    fn from(letter: JournalledLetter<'_>) -> Self {
+        let kind = if letter.rejected {
             ErrorKind::Rejected
         } else {
             ErrorKind::Conflict
         };
-        let stamp = Stamp::new(aside.stamp);
-        let first_value = aside.value.map(|value| KeyChange::Put {
+        let stamp = Stamp::new(letter.stamp);
+        let first_value = letter.value.map(|value| KeyChange::Put {
             envelope: Unsealed::of_text(value.get()).seal(stamp),
             ttl: TimeToLive::Keep,
         });
-        let mut first_changes = aside
+        let mut first_changes = letter
             .changes
             .into_iter()
             .map(|operations| Mutation::new(None, operations));
@@ -342,129 +321,24 @@ impl From<JournalledLetter<'_>> for LetterRecord {
             first_changes.for_each(|more| first.join(more));
             first
         });
+
         Self {
-            id: if aside.id == 0 {
+            id: if letter.id == 0 {
                 fastrand::u64(..)
             } else {
-                aside.id
+                letter.id
             },
-            key: Arc::from(&*aside.key),
-            assignment: aside
+            key: Arc::from(&*letter.key),
+            assignment: letter
                 .assign
                 .map(JournalledAssignment::change)
                 .or(first_value),
-            mutation: aside.mutate.map(Cow::into_owned).or(first_mutation),
-            taken: aside.taken.map(Cow::into_owned),
+            mutation: letter.mutate.map(Cow::into_owned).or(first_mutation),
+            taken: letter.taken.map(Cow::into_owned),
             stamp,
-            ttl: aside.ttl,
-            may_have_been_made: aside.may_have_been_made,
-            reason: Error::new(kind, aside.reason),
+            ttl: letter.ttl,
+            may_have_been_made: letter.may_have_been_made,
+            reason: Error::new(kind, letter.reason),
         }
     }
-}
-
-/// `keys`: where each write is. `place`: that of the record.
-fn replay_frame(
-    outbox: &mut Outbox,
-    keys: &mut HashMap<EntryName, Arc<str>>,
-    record: JournalRecord<'_>,
-    place: Ticket,
-    origin: ClockOrigin,
-) {
-    match record {
-        JournalRecord::Wrote {
-            after,
-            writer,
-            write,
-            ends,
-        } => {
-            if let Some(Ends::Take(name)) = ends
-                && let Some(key) = keys.remove(&name)
-            {
-                outbox.drop_named(&key, name);
-            }
-            outbox.go_on_after(writer, after);
-            let key: Arc<str> = Arc::from(&*write.key);
-            let is_retry = matches!(ends, Some(Ends::Letter(_)));
-            if let Some(write) = written(write, is_retry, origin) {
-                // On what it was recorded is not in the journal: nothing says that it was the same
-                // for any two.
-                let _ = outbox.push(&key, write, &Base::new(None, place, None));
-                if let Some(name) = outbox.last(&key).map(Entry::name) {
-                    keys.insert(name, key);
-                }
-            }
-        }
-        JournalRecord::Stands(standing) => {
-            let EntryState {
-                name,
-                refused_retries,
-                write,
-                confirmed,
-                retry,
-                latest,
-                replaces_nothing,
-                since,
-                first_tried,
-            } = standing;
-            let key: Arc<str> = Arc::from(&*write.key);
-            let (assign, mutate, take) = (write.assign, write.mutate, write.take);
-            let (since, first_tried) = (
-                origin.mono(since),
-                first_tried.map(|tried| origin.mono(tried)),
-            );
-            let entry = QueuedWrite {
-                name,
-                refused_retries,
-                assignment: assign.map(JournalledAssignment::change),
-                mutation: mutate.map(Cow::into_owned),
-                is_confirmed: confirmed,
-                take: take.map(Cow::into_owned),
-                is_retry: retry,
-                stamp: write.stamp,
-                latest,
-                expires: write.expires.map(|expires| origin.mono(expires)),
-                replaces_nothing,
-                written: origin.mono(write.at),
-                since,
-                first_tried,
-            };
-            outbox.put_in_place(&key, entry.into());
-            keys.insert(name, key);
-        }
-        JournalRecord::Sent(name) => {
-            if let Some(entry) = keys.get(&name).and_then(|key| outbox.named(key, name)) {
-                entry.tried = Tried::Sent;
-                // Not before its last change.
-                entry.first_tried.get_or_insert(entry.written);
-            }
-        }
-        JournalRecord::Done(name) => {
-            if let Some(key) = keys.remove(&name) {
-                outbox.drop_named(&key, name);
-            }
-        }
-        JournalRecord::Aside(_) | JournalRecord::Ended(_) | JournalRecord::HandedOut => {}
-    }
-}
-
-fn written(write: JournalledWrite<'_>, is_retry: bool, origin: ClockOrigin) -> Option<Write> {
-    let what = match (write.assign, write.mutate) {
-        (Some(assigned), _) => WriteKind::Assign(assigned.change()),
-        (None, Some(mutation)) => WriteKind::Mutate(mutation.into_owned()),
-        (None, None) => return None,
-    };
-    Some(Write {
-        what,
-        stamp: write.stamp,
-        exact: None,
-        is_confirmed: false,
-        take: write.take.map(Cow::into_owned),
-        is_retry,
-        expires: write.expires.map(|expires| origin.mono(expires)),
-        written: origin.mono(write.at),
-        fresh: false,
-        existed: false,
-        waiter: None,
-    })
 }

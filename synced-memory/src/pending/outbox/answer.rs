@@ -1,44 +1,48 @@
-//! What became of a write, and how those who wait for it are told.
+//! What has become of a write, and how those who wait for it are notified.
 
 use tokio::sync::oneshot;
 
 use crate::backend::commit::{Sequence, Writer};
 use crate::base::error::Result;
 
-/// What became of a write.
+/// What has become of a write.
 ///
 /// It is not `#[must_use]`: each of the three is a success, and the write is never lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Written {
     /// Somebody else's write is newer, and was kept instead; a read shows it.
     Superseded,
-    /// It waits for the backend, and will be sent.
+    /// It is queued, and will be sent.
     Queued,
     /// The backend has it, as safely as its own persistence makes it.
     Stored,
 }
 
-/// What a writer is told.
+/// Whose entry it is, and the first of its sequence numbers: what stays the same when another
+/// process adopts the entry.
+pub(crate) type EntryName = (Writer, Sequence);
+
+/// What the caller of a write gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Answer {
     pub(crate) written: Written,
     /// Whether the key was there before, as far as known.
     pub(crate) existed: bool,
-    /// It was withdrawn, since it was recorded on something else than is there: it is to be
-    /// recorded anew.
+    /// It was withdrawn, since something else is stored than what it was recorded on: its caller
+    /// records it anew.
     pub(crate) again: Option<Again>,
-    /// Others try to change the same key.
+    /// This other writer tries to change the same key.
     pub(crate) contended: Option<Writer>,
-    /// What it has taken is to be handed out, under this name.
-    pub(crate) taken: Option<(Writer, Sequence)>,
+    /// The name of the entry whose taken element is to be handed out.
+    pub(crate) taken: Option<EntryName>,
 }
 
-/// How it turned out that a write was recorded on something else than is there.
+/// What showed that a write was recorded on something else than what is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Again {
-    /// By what this process shows by now.
+    /// The current view of this process.
     Shown,
-    /// By what the backend answered to it.
+    /// The backend's answer to it.
     Answered,
 }
 
@@ -53,9 +57,9 @@ impl Answer {
         }
     }
 
-    pub(crate) fn again(how: Again) -> Self {
+    pub(crate) fn again(again: Again) -> Self {
         Self {
-            again: Some(how),
+            again: Some(again),
             ..Self::new(Written::Superseded, false)
         }
     }

@@ -1,5 +1,5 @@
-//! A dead letter: a queued write that was not made, or may have been, or an element that was taken
-//! and has no place to go back to.
+//! A dead letter: a queued write that was not made, or may have been, or a taken element that could
+//! not be returned.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +19,7 @@ pub(crate) struct LetterRecord {
     pub(crate) assignment: Option<KeyChange>,
     /// What was to change it.
     pub(crate) mutation: Option<Mutation>,
-    /// What was taken, and handed to nobody; the mutation brings it back.
+    /// What was taken, and handed to nobody; the mutation returns it.
     pub(crate) taken: Option<Json>,
     pub(crate) stamp: Stamp,
     pub(crate) ttl: Option<Duration>,
@@ -28,7 +28,7 @@ pub(crate) struct LetterRecord {
 }
 
 impl LetterRecord {
-    /// So many bytes it takes in memory, about.
+    /// About how many bytes it takes in memory.
     pub(crate) fn size(&self) -> usize {
         let assigned = self.assignment.as_ref().map_or(0, KeyChange::size);
         let changed = self.mutation.as_ref().map_or(0, Mutation::size);
@@ -36,7 +36,7 @@ impl LetterRecord {
         size_of::<Self>() + self.key.len() + assigned + changed + taken
     }
 
-    /// The value that was assigned, with what was changed in it since.
+    /// The value that was assigned, with the changes that were made to it since.
     pub(crate) fn value(&self) -> Option<String> {
         let own = self.assignment.as_ref().and_then(KeyChange::own_value)?;
         let text = own.as_str().to_owned();
@@ -53,16 +53,21 @@ impl LetterRecord {
     /// The changes to a part of the value, or of what was assigned, as JSON: one element for each
     /// call, a list of operations.
     pub(crate) fn changes(&self) -> Vec<serde_json::Value> {
-        let calls = self.mutation.iter().flat_map(Mutation::calls);
-        // By way of text, in which a number may be of any length.
-        let told = |call: &RecordedCall| {
-            serde_json::from_str(&serde_json::to_string(&call.operations).ok()?).ok()
-        };
-        calls.filter_map(told).collect()
+        self.mutation
+            .iter()
+            .flat_map(Mutation::calls)
+            .filter_map(operations_as_json)
+            .collect()
     }
 
-    /// Whether it is a taken element without a place to go back to.
-    pub(crate) fn has_no_place(&self) -> bool {
+    /// Whether it is a taken element that cannot be returned.
+    pub(crate) fn is_unreturnable(&self) -> bool {
         self.taken.is_some() && self.mutation.is_none()
     }
+}
+
+/// Serialized and parsed, since a number may be of any length in text.
+fn operations_as_json(call: &RecordedCall) -> Option<serde_json::Value> {
+    let text = serde_json::to_string(&call.operations).ok()?;
+    serde_json::from_str(&text).ok()
 }

@@ -1,4 +1,4 @@
-//! A write that waits, from the call until the backend has answered for it.
+//! An entry of the outbox: a write, from the call until the backend has answered for it.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
-use super::answer::{Answer, Waiter, Written};
+use super::answer::{Answer, EntryName, Waiter, Written};
 use crate::backend::commit::{KeyChange, Sequence, Writer};
 use crate::base::clock::{Monotonic, Stamp};
 use crate::base::error::Result;
@@ -14,26 +14,29 @@ use crate::cache::Ticket;
 use crate::value::envelope;
 use crate::value::mutation::{Json, Mutation};
 
-/// What an entry takes of `outbox_limit` beside its key and value, in bytes.
+/// What an entry takes of `outbox_limit` in addition to its key and value, in bytes.
 pub(super) const BOOKKEEPING: usize = 256;
 
+/// How many sequence numbers each entry has: after a refused retry it uses the next one.
+pub(crate) const NUMBERS: Sequence = 1 << 10;
+
 /// Whether an entry was sent. From its first attempt on it is frozen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) enum Tried {
+    #[default]
     Never,
-    /// Every attempt that is not under way was answered for.
+    /// Every attempt that is not under way was answered.
     Sent,
     /// An attempt with an unknown outcome was sent over a connection that is gone.
     InDoubt,
 }
 
-/// What a write was recorded on, whose caller waits to record it anew where something else is
-/// there.
+/// What a write was recorded on. If something else is stored, its caller records it anew.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Precondition {
     /// The whole of what is stored.
     Whole(Option<Bytes>),
-    /// What its operations have seen at their places.
+    /// What its operations have observed at their paths.
     Places,
 }
 
@@ -42,184 +45,194 @@ pub(crate) enum Precondition {
 pub(crate) struct Take {
     /// The element, or the elements in a list, or the entry in an object.
     pub(crate) item: Json,
-    /// What brings it back; nothing where it has no place to go to.
+    /// What returns it; nothing if there is no path to return it to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) back: Option<Mutation>,
 }
 
 impl Take {
-    pub(super) fn size(&self) -> usize {
+    fn size(&self) -> usize {
         size_of::<Self>() + self.item.as_str().len() + self.back.as_ref().map_or(0, Mutation::size)
     }
 }
 
-/// So many sequence numbers each entry has: from a retry that was refused on, it goes on under the
-/// next one.
-pub(crate) const NUMBERS: Sequence = 1 << 10;
-
-/// A write that the backend has not answered for.
+/// A write that is not acknowledged yet.
 #[derive(Debug)]
-#[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub(crate) struct Entry {
-    /// Its place among all that were ever queued here.
+    pub(crate) identity: EntryIdentity,
+    pub(crate) write: Write,
+    pub(crate) attempt: AttemptState,
+    pub(super) listeners: Listeners,
+    /// It is in the journal.
+    pub(crate) journalled: bool,
+    /// What the backend had answered last when the entry was queued.
+    pub(super) recorded_at: Ticket,
+}
+
+/// Which entry it is, here and in the backend's records.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct EntryIdentity {
+    /// Its position among all that were ever queued in this outbox.
     pub(crate) id: Sequence,
     /// Who made it: this memory, or one that is gone and has left it in its journal.
     pub(crate) writer: Writer,
     /// The first of its sequence numbers.
     pub(crate) sequence: Sequence,
-    /// It is in the journal.
-    pub(crate) journalled: bool,
-    /// So many of its retries were refused.
-    pub(super) refused_retries: u64,
+    /// How many of its retries were refused.
+    pub(crate) refused_retries: u64,
+}
+
+/// What is to be written: the same from the call through the outbox to the journal.
+#[derive(Debug)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
+pub(crate) struct Write {
     /// What replaces the value.
     pub(crate) assignment: Option<KeyChange>,
-    /// What changes the value that was assigned; where none was, the one that is there.
+    /// What changes the assigned value or, without an assignment, the stored one.
     pub(crate) mutation: Option<Mutation>,
     /// The stamp that it competes with.
     pub(crate) stamp: Stamp,
-    /// The stamp of the newest write in it.
+    /// The stamp of the newest call in it.
     pub(crate) latest: Stamp,
-    /// What its caller recorded it on, and waits to record it anew where something else is there.
-    pub(crate) exact: Option<Precondition>,
-    /// Its caller is told what has come of it, or that it was not made: it is never promised, and
-    /// others see it once it was made.
+    /// What its caller recorded it on, as long as the caller waits and can record it anew. Not in
+    /// the journal, which holds what nobody waits for.
+    pub(crate) precondition: Option<Precondition>,
+    /// Its caller gets a fact: it is never reported as queued, and it is visible once it was made.
     pub(crate) is_confirmed: bool,
-    /// The element that it hands to its caller; of what is not confirmed, the one that it brings
-    /// back.
+    /// The element that it hands to its caller; if it is not confirmed, the one that it returns.
     pub(crate) take: Option<Take>,
-    /// It is the retry of a dead letter.
+    /// It is the retry of a dead letter, and is never merged with other writes: whether it can be
+    /// depends on who waits, which a journal does not know.
     pub(crate) is_retry: bool,
-    /// It was sent as itself, and did not only ask what is there.
-    pub(crate) was_sent: bool,
-    /// It was chosen to be sent, and was not answered for since.
-    pub(crate) is_drawn: bool,
-    /// What is there was told by a refusal, over the connection that is in use.
-    pub(crate) base_is_current: bool,
-    /// What the backend had answered last when its mutation was recorded.
-    pub(super) recorded_at: Ticket,
-    /// When its time to live is over.
+    /// When its time to live ends.
     pub(crate) expires: Option<Monotonic>,
-    /// It took the place of a delete that was not sent, or of a value whose time was over: the key
-    /// keeps no time to live of before, and when its own is over the key is gone.
+    /// It replaced a delete that was not sent, or a value that had expired: the key keeps no
+    /// earlier time to live, and when its own time to live ends the key is deleted.
     pub(crate) replaces_nothing: bool,
-    /// When the newest write in it was made.
+    /// When the newest call in it was made.
     pub(crate) written: Monotonic,
-    /// When the oldest write in it was made.
+    /// When the oldest call in it was made.
     pub(crate) since: Monotonic,
-    /// No outage since it was written: where it meets a newer stamp it is stamped anew (rule 4).
+    /// No outage since it was written: if it meets a newer stamp, it gets a new one (rule 4).
     pub(crate) fresh: bool,
+    /// Whether the key was there before, as far as this process knew.
+    pub(crate) existed: bool,
+}
+
+/// How far the attempts to send an entry have got.
+#[derive(Debug, Default)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
+pub(crate) struct AttemptState {
     pub(crate) tried: Tried,
     /// When it was first sent.
     pub(crate) first_tried: Option<Monotonic>,
-    /// An attempt with an unknown outcome was sent, and may yet arrive.
+    /// An attempt with an unknown outcome was sent, and may still arrive.
     pub(crate) was_in_doubt: bool,
+    /// An attempt carried the write, and did not only ask what is stored.
+    pub(crate) was_sent: bool,
+    /// It was chosen to be sent, and was not answered since.
+    pub(crate) is_drawn: bool,
+    /// A refusal over the current connection has brought what is stored.
+    pub(crate) base_is_current: bool,
     /// The attempt that is under way.
     pub(crate) in_flight: Option<Ticket>,
-    /// The calls in the attempt that is under way that are superseded, by index.
+    /// The calls in the attempt under way that are superseded, by index.
     pub(crate) superseded: Vec<usize>,
-    /// Whether the key was there before, as far as this process knew.
-    pub(crate) existed: bool,
-    /// Those who wait for the answer; they share its fate. With nobody waiting it was promised.
-    pub(super) waiters: Vec<Waiter>,
-    /// Those who have a later answer of the key in hand, and wait for this one.
-    pub(super) followers: Vec<oneshot::Sender<()>>,
 }
 
-impl Entry {
-    pub(crate) fn is_awaited(&self) -> bool {
-        !self.waiters.is_empty()
+/// Who is notified of what becomes of an entry.
+#[derive(Debug, Default)]
+pub(super) struct Listeners {
+    /// The callers that wait for the answer; they get the same one. Without any, the write was
+    /// reported as queued.
+    pub(super) waiters: Vec<Waiter>,
+    /// Those who have a later answer for the key, and wait until this attempt is over.
+    followers: Vec<oneshot::Sender<()>>,
+}
+
+impl EntryIdentity {
+    /// What stays the same when another process adopts the entry.
+    pub(crate) fn name(&self) -> EntryName {
+        (self.writer, self.sequence)
     }
 
-    /// How long what it stores is to live, from its newest write.
+    /// The number that its next attempt is sent under.
+    pub(crate) fn number(&self) -> Sequence {
+        self.sequence + self.refused_retries.min(NUMBERS - 1)
+    }
+}
+
+impl Write {
+    /// A write of one call that does nothing yet.
+    pub(crate) fn new(stamp: Stamp, written: Monotonic) -> Self {
+        Self {
+            assignment: None,
+            mutation: None,
+            stamp,
+            latest: stamp,
+            precondition: None,
+            is_confirmed: false,
+            take: None,
+            is_retry: false,
+            expires: None,
+            replaces_nothing: false,
+            written,
+            since: written,
+            fresh: false,
+            existed: false,
+        }
+    }
+
+    /// How many bytes it holds.
+    pub(crate) fn size(&self) -> usize {
+        self.assignment.as_ref().map_or(0, KeyChange::size)
+            + self.mutation.as_ref().map_or(0, Mutation::size)
+            + self.take.as_ref().map_or(0, Take::size)
+    }
+
+    /// How long what it stores is to live, from its newest call on.
     pub(crate) fn ttl(&self) -> Option<Duration> {
         self.expires
             .map(|expires| expires.saturating_sub(self.written))
     }
 
-    /// What stays the same when another process takes it over.
-    pub(crate) fn name(&self) -> (Writer, Sequence) {
-        (self.writer, self.sequence)
+    /// Whether its time to live has ended.
+    pub(crate) fn has_expired(&self, mono: Monotonic) -> bool {
+        self.expires.is_some_and(|expires| expires <= mono)
     }
 
-    pub(crate) fn refused_retries(&self) -> u64 {
-        self.refused_retries
+    /// Whether all of it was withdrawn.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.assignment.is_none() && self.mutation.is_none()
     }
 
-    /// The number that its next attempt goes under.
-    pub(crate) fn number(&self) -> Sequence {
-        self.sequence + self.refused_retries.min(NUMBERS - 1)
-    }
-
-    /// Takes in that a retry was refused for certain: no attempt is in doubt any more, and the
-    /// backend will refuse this number for ever.
-    pub(crate) fn retry_refused(&mut self) {
-        self.refused_retries += 1;
-        self.tried = Tried::Sent;
-        self.was_in_doubt = true;
-    }
-
-    pub(super) fn cost(&self, key: &str) -> usize {
-        BOOKKEEPING + key.len() + self.size()
-    }
-
-    /// How many bytes it holds.
-    pub(crate) fn size(&self) -> usize {
-        let take = self.take.as_ref().map_or(0, Take::size);
-        self.assignment.as_ref().map_or(0, KeyChange::size)
-            + self.mutation.as_ref().map_or(0, Mutation::size)
-            + take
-    }
-
-    /// Whether it has to survive the process: it is promised, or has taken something.
-    pub(crate) fn is_to_survive(&self) -> bool {
+    /// Whether it has to survive the process: it may be reported as queued, or has taken something.
+    pub(crate) fn must_survive(&self) -> bool {
         !self.is_confirmed || self.take.is_some()
     }
 
-    /// Tells everybody who waits; from then on nobody does. Returns whether anybody still listened:
-    /// whoever does not has been told otherwise.
-    pub(crate) fn tell(&mut self, answer: &Result<Answer>) -> bool {
-        self.waiters
-            .drain(..)
-            .filter_map(|waiter| waiter.send(answer.clone()).ok())
-            .count()
-            > 0
-    }
-
-    /// Takes in that nobody waits for it any more.
-    pub(crate) fn leave_alone(&mut self) {
-        self.waiters.clear();
-    }
-
-    /// Whether it can be withdrawn: no attempt is under way, or in doubt but for such that only
-    /// asked what is there. What was sent by another process is not known, and nobody waits for it.
-    pub(crate) fn is_withdrawable(&self) -> bool {
-        let has_only_asked = !self.was_sent && self.is_awaited();
-        !self.is_drawn && (self.tried != Tried::InDoubt || has_only_asked)
-    }
-
-    /// Ready when the attempt that is under way was answered for, or is lost.
-    pub(crate) fn when_answered(&mut self) -> oneshot::Receiver<()> {
-        let (tell, told) = oneshot::channel();
-        self.followers.push(tell);
-        told
-    }
-
-    /// Takes in that the attempt that was under way is not any more.
-    pub(crate) fn acknowledged(&mut self) -> Option<Ticket> {
-        self.followers.clear();
-        self.is_drawn = false;
-        self.in_flight.take()
-    }
-
-    /// Goes on with the changes alone.
+    /// Continues with the changes alone.
     pub(crate) fn drop_assignment(&mut self) {
         self.assignment = None;
         self.stamp = self.latest;
         self.replaces_nothing = false;
     }
 
-    /// Gives the entry a newer stamp, after a definite refusal of the one that it had.
-    pub(crate) fn restamp(&mut self, stamp: Stamp) {
+    /// Deletes the key from now on: the time to live is over.
+    pub(crate) fn expire(&mut self) {
+        self.assignment = Some(KeyChange::Delete);
+        self.mutation = None;
+        self.expires = None;
+    }
+
+    /// Removes the mutation if no call is left in it.
+    pub(crate) fn drop_empty_mutation(&mut self) {
+        self.mutation
+            .take_if(|mutation| mutation.calls().is_empty());
+    }
+
+    /// Gives it a newer stamp, after a definite refusal of the one that it had.
+    pub(super) fn restamp(&mut self, stamp: Stamp) {
         self.stamp = stamp;
         self.latest = self.latest.max(stamp);
         if let Some(KeyChange::Put { envelope, .. }) = &mut self.assignment {
@@ -227,6 +240,7 @@ impl Entry {
         }
     }
 
+    /// Moves its stamps, since the clock that issued them was `by` ns behind.
     pub(super) fn shift(&mut self, by: i64) {
         self.latest = self.latest.shifted(by);
         self.restamp(self.stamp.shifted(by));
@@ -234,73 +248,117 @@ impl Entry {
             mutation.shift(by);
         }
     }
+}
 
-    /// Tells everybody who waits that the write stays queued.
-    pub(super) fn set_reported(&mut self) {
-        if !self.is_confirmed {
-            self.exact = None;
-            self.tell(&Ok(Answer::new(Written::Queued, self.existed)));
+impl Entry {
+    /// A write that is not sent yet.
+    pub(super) fn queued(
+        identity: EntryIdentity,
+        write: Write,
+        waiter: Option<Waiter>,
+        recorded_at: Ticket,
+    ) -> Self {
+        Self {
+            identity,
+            write,
+            attempt: AttemptState::default(),
+            listeners: Listeners {
+                waiters: waiter.into_iter().collect(),
+                followers: Vec::new(),
+            },
+            journalled: false,
+            recorded_at,
         }
     }
-}
 
-/// A write that was promised, as a journal holds it.
-#[derive(Debug)]
-pub(crate) struct QueuedWrite {
-    pub(crate) name: (Writer, Sequence),
-    pub(crate) refused_retries: u64,
-    pub(crate) assignment: Option<KeyChange>,
-    pub(crate) mutation: Option<Mutation>,
-    pub(crate) is_confirmed: bool,
-    pub(crate) take: Option<Take>,
-    pub(crate) is_retry: bool,
-    pub(crate) stamp: Stamp,
-    pub(crate) latest: Stamp,
-    pub(crate) expires: Option<Monotonic>,
-    pub(crate) replaces_nothing: bool,
-    pub(crate) written: Monotonic,
-    pub(crate) since: Monotonic,
-    pub(crate) first_tried: Option<Monotonic>,
-}
-
-impl From<QueuedWrite> for Entry {
-    fn from(promised: QueuedWrite) -> Self {
-        let (writer, sequence) = promised.name;
+    /// As a journal has it.
+    pub(crate) fn journalled(
+        identity: EntryIdentity,
+        write: Write,
+        first_tried: Option<Monotonic>,
+    ) -> Self {
+        let tried = if first_tried.is_some() {
+            Tried::Sent
+        } else {
+            Tried::Never
+        };
         Self {
-            id: sequence,
-            writer,
-            sequence,
-            journalled: true,
-            refused_retries: promised.refused_retries,
-            assignment: promised.assignment,
-            mutation: promised.mutation,
-            stamp: promised.stamp,
-            latest: promised.latest,
-            exact: None,
-            is_confirmed: promised.is_confirmed,
-            take: promised.take,
-            is_retry: promised.is_retry,
-            was_sent: false,
-            is_drawn: false,
-            base_is_current: false,
-            recorded_at: 0,
-            expires: promised.expires,
-            replaces_nothing: promised.replaces_nothing,
-            written: promised.written,
-            since: promised.since,
-            fresh: false,
-            tried: if promised.first_tried.is_some() {
-                Tried::Sent
-            } else {
-                Tried::Never
+            identity,
+            write,
+            attempt: AttemptState {
+                tried,
+                first_tried,
+                ..AttemptState::default()
             },
-            first_tried: promised.first_tried,
-            was_in_doubt: false,
-            in_flight: None,
-            superseded: Vec::new(),
-            existed: false,
-            waiters: Vec::new(),
-            followers: Vec::new(),
+            listeners: Listeners::default(),
+            journalled: true,
+            recorded_at: 0,
         }
+    }
+
+    pub(crate) fn name(&self) -> EntryName {
+        self.identity.name()
+    }
+
+    pub(crate) fn is_awaited(&self) -> bool {
+        !self.listeners.waiters.is_empty()
+    }
+
+    /// How many bytes it takes of `outbox_limit`.
+    pub(super) fn cost(&self, key: &str) -> usize {
+        BOOKKEEPING + key.len() + self.write.size()
+    }
+
+    /// A retry was definitely refused: no attempt is in doubt any more, and the backend will refuse
+    /// this number for ever.
+    pub(crate) fn retry_refused(&mut self) {
+        self.identity.refused_retries += 1;
+        self.attempt.tried = Tried::Sent;
+        self.attempt.was_in_doubt = true;
+    }
+
+    /// Whether it can be withdrawn: no attempt is under way, and none is in doubt except such that
+    /// only asked what is stored. What another process sent is not known, and nobody waits for it.
+    pub(super) fn is_withdrawable(&self) -> bool {
+        let has_only_asked = !self.attempt.was_sent && self.is_awaited();
+        !self.attempt.is_drawn && (self.attempt.tried != Tried::InDoubt || has_only_asked)
+    }
+
+    /// The attempt that was under way is over. Returns which one it was.
+    pub(crate) fn acknowledged(&mut self) -> Option<Ticket> {
+        self.listeners.followers.clear();
+        self.attempt.is_drawn = false;
+        self.attempt.in_flight.take()
+    }
+
+    /// Ready when the attempt under way was answered, or is lost.
+    pub(crate) fn when_acknowledged(&mut self) -> oneshot::Receiver<()> {
+        let (follower, acknowledged) = oneshot::channel();
+        self.listeners.followers.push(follower);
+        acknowledged
+    }
+
+    /// Notifies all waiters, and removes them. Returns whether any of them still waited: those that
+    /// do not have given up.
+    pub(crate) fn notify_waiters(&mut self, answer: &Result<Answer>) -> bool {
+        self.listeners
+            .waiters
+            .drain(..)
+            .filter_map(|waiter| waiter.send(answer.clone()).ok())
+            .count()
+            > 0
+    }
+
+    /// Notifies all waiters that the write stays queued, unless it is confirmed.
+    pub(super) fn notify_queued(&mut self) {
+        if !self.write.is_confirmed {
+            self.write.precondition = None;
+            self.notify_waiters(&Ok(Answer::new(Written::Queued, self.write.existed)));
+        }
+    }
+
+    /// Nobody waits for it any more.
+    pub(super) fn drop_waiters(&mut self) {
+        self.listeners.waiters.clear();
     }
 }

@@ -1,9 +1,9 @@
-//! What passes between the outbox and its journal.
+//! What the journal needs from the outbox: adopted entries, and the replay of its records.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::{Entry, NUMBERS, Outbox, Tried};
+use super::{Entry, EntryName, NUMBERS, Outbox, Tried};
 use crate::backend::commit::{Sequence, Writer};
 
 impl Outbox {
@@ -11,10 +11,11 @@ impl Outbox {
     /// that is written here.
     pub(crate) fn adopt(&mut self, key: &Arc<str>, mut entry: Entry) {
         self.last_sequence += NUMBERS;
-        entry.id = self.last_sequence;
-        entry.tried = Tried::InDoubt;
-        entry.was_in_doubt = true;
-        entry.fresh = false;
+        entry.identity.id = self.last_sequence;
+        entry.attempt.tried = Tried::InDoubt;
+        entry.attempt.was_in_doubt = true;
+        entry.write.fresh = false;
+
         self.bytes += entry.cost(key);
         let queue = self.queues.entry(Arc::clone(key)).or_default();
         if queue.is_empty() {
@@ -23,64 +24,74 @@ impl Outbox {
         queue.push_back(entry);
     }
 
-    /// Puts an entry in the place of the one with its name, or behind the others.
-    pub(crate) fn put_in_place(&mut self, key: &Arc<str>, mut entry: Entry) {
-        let queue = self.queues.entry(Arc::clone(key)).or_default();
+    /// Replaces the entry with the same name, or queues this one behind the others.
+    pub(crate) fn replace_named(&mut self, key: &Arc<str>, mut entry: Entry) {
         self.bytes += entry.cost(key);
-        if let Some(place) = queue.iter_mut().find(|other| other.name() == entry.name()) {
-            self.bytes -= place.cost(key);
-            entry.id = place.id;
-            *place = entry;
+        let queue = self.queues.entry(Arc::clone(key)).or_default();
+        if let Some(same) = queue.iter_mut().find(|other| other.name() == entry.name()) {
+            self.bytes -= same.cost(key);
+            entry.identity.id = same.identity.id;
+            *same = entry;
             return;
         }
-        self.last_sequence = self.last_sequence.max(entry.sequence);
-        entry.id = self.last_sequence;
+
+        self.last_sequence = self.last_sequence.max(entry.identity.sequence);
+        entry.identity.id = self.last_sequence;
         queue.push_back(entry);
     }
 
-    /// The entry of `key` with this name.
-    pub(crate) fn named(&mut self, key: &str, name: (Writer, Sequence)) -> Option<&mut Entry> {
-        self.of_mut(key).find(|entry| entry.name() == name)
-    }
-
-    pub(crate) fn drop_named(&mut self, key: &str, name: (Writer, Sequence)) {
+    pub(crate) fn remove_named(&mut self, key: &str, name: EntryName) {
         let Some(queue) = self.queues.get_mut(key) else {
             return;
         };
-        if let Some(entry) = queue
-            .iter()
-            .position(|entry| entry.name() == name)
-            .and_then(|at| queue.remove(at))
-        {
+        let at = queue.iter().position(|entry| entry.name() == name);
+        if let Some(entry) = at.and_then(|at| queue.remove(at)) {
             self.bytes -= entry.cost(key);
         }
     }
 
-    /// Goes on as the outbox of this writer, after this sequence number.
-    pub(crate) fn go_on_after(&mut self, writer: Writer, last: Sequence) {
+    /// Continues as the outbox of this writer, after this sequence number.
+    pub(crate) fn continue_after(&mut self, writer: Writer, last: Sequence) {
         self.writer = writer;
         self.last_sequence = last;
     }
 
-    /// Everything in it, for each key in order.
+    /// All entries, for each key in order.
     pub(crate) fn into_entries(self) -> impl Iterator<Item = (Arc<str>, Entry)> {
-        let of_key = |(key, queue): (Arc<str>, VecDeque<Entry>)| {
+        self.queues.into_iter().flat_map(|(key, queue)| {
             queue
                 .into_iter()
                 .map(move |entry| (Arc::clone(&key), entry))
-        };
-        self.queues.into_iter().flat_map(of_key)
+        })
     }
 
-    /// What is not in the journal yet.
-    pub(crate) fn not_journalled(&mut self) -> impl Iterator<Item = (&Arc<str>, &mut Entry)> {
-        let of_key = |(key, queue)| {
-            let queue: &mut VecDeque<Entry> = queue;
-            queue.iter_mut().map(move |entry| (key, entry))
-        };
-        self.queues
-            .iter_mut()
-            .flat_map(of_key)
-            .filter(|(_, entry)| !entry.journalled && entry.is_to_survive())
+    /// Marks the entries that have to be in the journal and are not, if `journal` has added them
+    /// there.
+    pub(crate) fn journal_rest(&mut self, mut journal: impl FnMut(&str, &Entry) -> bool) {
+        for (key, queue) in &mut self.queues {
+            journal_queue(key, queue, &mut journal);
+        }
+    }
+
+    /// The same of one key.
+    pub(crate) fn journal_rest_of(
+        &mut self,
+        key: &str,
+        mut journal: impl FnMut(&str, &Entry) -> bool,
+    ) {
+        if let Some(queue) = self.queues.get_mut(key) {
+            journal_queue(key, queue, &mut journal);
+        }
+    }
+}
+
+fn journal_queue(
+    key: &str,
+    queue: &mut VecDeque<Entry>,
+    journal: &mut impl FnMut(&str, &Entry) -> bool,
+) {
+    let is_missing = |entry: &&mut Entry| !entry.journalled && entry.write.must_survive();
+    for entry in queue.iter_mut().filter(is_missing) {
+        entry.journalled = journal(key, entry);
     }
 }

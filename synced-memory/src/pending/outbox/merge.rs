@@ -1,93 +1,92 @@
-//! A write on its way into the outbox, and when it is made part of the one before it.
+//! When a later write is made part of the last entry of its key.
 
-use super::answer::Waiter;
-use super::entry::{Entry, Precondition, Take, Tried};
+use super::entry::{Entry, Tried, Write};
 use crate::backend::commit::KeyChange;
-use crate::base::clock::{Monotonic, Stamp};
+use crate::base::clock::Monotonic;
 use crate::cache::Base;
 use crate::value::envelope::Text;
 use crate::value::mutation::{Mutation, Since, coalesce};
 
-/// What a write does.
-#[derive(Debug)]
-pub(crate) enum WriteKind {
-    Assign(KeyChange),
-    Mutate(Mutation),
-}
-
-/// A write on its way into the outbox.
-#[derive(Debug)]
-#[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
-pub(crate) struct Write {
-    pub(crate) what: WriteKind,
-    pub(crate) stamp: Stamp,
-    pub(crate) exact: Option<Precondition>,
-    pub(crate) is_confirmed: bool,
-    pub(crate) take: Option<Take>,
-    /// It is the retry of a dead letter, and stays apart from other writes: whether it can be made
-    /// part of one depends on who waits, which a journal does not know.
-    pub(crate) is_retry: bool,
-    pub(crate) expires: Option<Monotonic>,
-    pub(crate) written: Monotonic,
-    pub(crate) fresh: bool,
-    pub(crate) existed: bool,
-    pub(crate) waiter: Option<Waiter>,
-}
-
-impl Write {
-    pub(super) fn size(&self) -> usize {
-        let take = self.take.as_ref().map_or(0, Take::size);
-        take + match &self.what {
-            WriteKind::Assign(change) => change.size(),
-            WriteKind::Mutate(mutation) => mutation.size(),
-        }
-    }
-}
-
 impl Entry {
-    /// Whether a later write can be made part of it: it was not sent yet, and has the same promise
-    /// to keep.
-    pub(super) fn takes(&self, write: &Write) -> bool {
-        self.tried == Tried::Never
-            && self.is_awaited() == write.waiter.is_some()
-            && self.exact.is_none()
-            && write.exact.is_none()
-            && !(self.is_confirmed || write.is_confirmed)
-            && self.take.is_none()
-            && write.take.is_none()
-            && !(self.is_retry || write.is_retry)
+    /// Whether a later write may be merged into it: it was not sent yet, and whether somebody waits
+    /// is the same for both.
+    pub(super) fn may_merge(&self, later: &Write, is_awaited: bool) -> bool {
+        self.attempt.tried == Tried::Never
+            && self.is_awaited() == is_awaited
+            && self.write.stays_alone() == later.stays_alone()
+            && !later.stays_alone()
     }
 
-    /// Takes a later mutation in; hands it back where it has to stay apart.
-    fn take_mutation(
+    /// Merges a later write into it if that is possible; the later write is then used up.
+    ///
+    /// `base`: what the backend answered last. `is_only`: there is no other entry of the key.
+    pub(super) fn merge(&mut self, later: &mut Write, base: &Base, is_only: bool) -> bool {
+        let has_expired = self.write.has_expired(later.written);
+        let is_delete = matches!(self.write.assignment, Some(KeyChange::Delete))
+            && self.write.mutation.is_none();
+        let inherited = self.write.expiry_for(later);
+
+        if later.assignment.is_some() {
+            self.write.assignment = later.assignment.take();
+            self.write.mutation = later.mutation.take();
+            self.write.stamp = later.stamp;
+        } else if let Some(mutation) = later.mutation.take() {
+            // After the end of its time to live there is nothing that could be changed.
+            let merged = if has_expired {
+                Err(mutation)
+            } else {
+                self.merge_mutation(mutation, base, is_only)
+            };
+            if let Err(mutation) = merged {
+                later.mutation = Some(mutation);
+                return false;
+            }
+            if self.write.assignment.is_none() {
+                self.write.stamp = later.stamp;
+            }
+        }
+
+        self.write.replaces_nothing |= has_expired || is_delete;
+        self.write.expires = later.expires.or(inherited);
+        self.write.latest = later.stamp;
+        self.write.written = later.written;
+        self.write.fresh = later.fresh;
+        true
+    }
+
+    /// Merges a later mutation, or returns it if it needs an entry of its own.
+    fn merge_mutation(
         &mut self,
         later: Mutation,
         base: &Base,
         is_only: bool,
     ) -> Result<(), Mutation> {
-        let Some(mutation) = &mut self.mutation else {
-            // Whoever waits for the assignment does not share the fate of the mutation.
-            if self.is_awaited() {
+        let is_awaited = self.is_awaited();
+        let Some(mutation) = &mut self.write.mutation else {
+            // Whoever waits for the assignment does not share the outcome of the mutation.
+            if is_awaited {
                 return Err(later);
             }
-            self.mutation = Some(later);
+            self.write.mutation = Some(later);
             return Ok(());
         };
-        if !self.waiters.is_empty() {
-            // Callers that wait share one fate: only what is one call is merged.
+
+        if is_awaited {
+            // Callers that wait share one outcome: only what becomes one call is merged.
             let mut together = mutation.clone();
             coalesce(&mut together, later.clone(), Since::Moved)?;
-            if self.assignment.is_some() || together.calls().len() > 1 {
+            if self.write.assignment.is_some() || together.calls().len() > 1 {
                 return Err(later);
             }
             *mutation = together;
             return Ok(());
         }
-        let own = self.assignment.as_ref().map(KeyChange::own_value);
+
+        let own = self.write.assignment.as_ref().map(KeyChange::own_value);
         let since = match &own {
             Some(own) => Since::Unchanged(own.as_ref().map(Text::as_str)),
             None if is_only && self.recorded_at == base.ticket && !later.merges_anywhere() => {
-                Since::Unchanged(base.value_at(self.written))
+                Since::Unchanged(base.value_at(self.write.written))
             }
             None => Since::Moved,
         };
@@ -95,51 +94,17 @@ impl Entry {
     }
 }
 
-/// Makes a later write part of `last`; hands it back where it has to stay apart.
-pub(super) fn merge(
-    last: &mut Entry,
-    mut write: Box<Write>,
-    base: &Base,
-    is_only: bool,
-) -> Result<(), Box<Write>> {
-    let over = last.expires.is_some_and(|expires| expires <= write.written);
-    let is_delete = matches!(last.assignment, Some(KeyChange::Delete)) && last.mutation.is_none();
-    let inherited = inherited_expiry(last, &write);
-    match write.what {
-        WriteKind::Assign(change) => {
-            last.assignment = Some(change);
-            last.mutation = None;
-            last.stamp = write.stamp;
-        }
-        WriteKind::Mutate(mutation) => {
-            // Where its time is over there is nothing any more that it could change.
-            let taken = if over {
-                Err(mutation)
-            } else {
-                last.take_mutation(mutation, base, is_only)
-            };
-            if let Err(mutation) = taken {
-                write.what = WriteKind::Mutate(mutation);
-                return Err(write);
-            }
-            if last.assignment.is_none() {
-                last.stamp = write.stamp;
-            }
-        }
+impl Write {
+    /// Whether it always has an entry of its own.
+    fn stays_alone(&self) -> bool {
+        self.precondition.is_some() || self.is_confirmed || self.take.is_some() || self.is_retry
     }
-    last.replaces_nothing |= over || is_delete;
-    last.expires = write.expires.or(inherited);
-    last.latest = write.stamp;
-    last.written = write.written;
-    last.fresh = write.fresh;
-    last.waiters.extend(write.waiter);
-    Ok(())
-}
 
-/// A write without a time to live keeps the one of the write that it replaces.
-fn inherited_expiry(replaced: &Entry, write: &Write) -> Option<Monotonic> {
-    let keeps = !matches!(write.what, WriteKind::Assign(KeyChange::Delete));
-    replaced
-        .expires
-        .filter(|expires| keeps && *expires > write.written)
+    /// When a write that replaces it expires: one without a time to live of its own keeps the
+    /// current one.
+    fn expiry_for(&self, later: &Write) -> Option<Monotonic> {
+        let is_kept = !matches!(later.assignment, Some(KeyChange::Delete));
+        self.expires
+            .filter(|_| is_kept && !self.has_expired(later.written))
+    }
 }

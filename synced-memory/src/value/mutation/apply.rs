@@ -12,16 +12,16 @@ use super::{
 };
 use crate::base::clock::Stamp;
 
-/// Who wins where an assignment or a removal finds something else than it saw.
+/// Who wins when an assignment or a removal finds something else than it saw.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ConflictRule {
     /// The mutation is the latest: what it finds does not matter.
     Latest,
-    /// What is there has this stamp, and a call that is older than that is superseded at such a
-    /// place. Where it finds what it would write, it is done.
+    /// What is stored has this stamp, and a call that is older is then superseded. If it finds what
+    /// it would write, it is done.
     NewerWins(Stamp),
-    /// The mutation is for what it saw: a call that finds something else at its place, or finds
-    /// done what it would do, is superseded.
+    /// The mutation is for what it saw: a call that finds something else at its path, or finds that
+    /// its change is made already, is superseded.
     Exact,
 }
 
@@ -38,15 +38,15 @@ impl ConflictRule {
     }
 }
 
-/// What is at the place of a call, compared with the call.
+/// What is stored at the path of a call, compared with the call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Comparison {
     Older,
     Newer,
-    /// Or the call is superseded.
+    /// It must be as it was seen, or the call is superseded.
     AsSeen,
-    /// Or the call does not apply, whoever is newer. What is gone is removed by a call that does
-    /// nothing but remove.
+    /// It must be as it was seen, or the call does not apply, whoever is newer. A call that does
+    /// nothing but remove is done if what it removes is gone.
     Compared {
         only_removes: bool,
     },
@@ -73,7 +73,7 @@ pub(crate) enum Edited {
 }
 
 impl Applied {
-    /// The value as it is now; `None` where nothing was changed, or nothing is left.
+    /// The changed value; `None` if nothing was changed, or nothing is left.
     #[cfg(test)]
     pub(crate) fn text(&self) -> Option<&str> {
         match &self.made {
@@ -82,18 +82,22 @@ impl Applied {
         }
     }
 
-    /// Why the call that `later` rests on was skipped, if it was.
-    fn shared_fate(&self, calls: &[RecordedCall], later: &RecordedCall) -> Option<NotApplied> {
-        let rests = |index: &usize| later.rests_on(&calls[*index]);
+    /// Why the call that `later` depends on was skipped, if it was.
+    fn dependent_outcome(
+        &self,
+        calls: &[RecordedCall],
+        later: &RecordedCall,
+    ) -> Option<NotApplied> {
+        let depends = |index: &usize| later.depends_on(&calls[*index]);
         let superseded = self
             .superseded
             .iter()
-            .find(|index| rests(index))
+            .find(|index| depends(index))
             .map(|_| NotApplied::Superseded);
         let error = || {
             self.failed
                 .iter()
-                .find(|(index, _)| rests(index))
+                .find(|(index, _)| depends(index))
                 .map(|_| NotApplied::Failed(ApplyError::Changed))
         };
         superseded.or_else(error)
@@ -107,26 +111,17 @@ pub(crate) fn apply(value: Option<&str>, mutation: &Mutation, rule: ConflictRule
     let trimmed = whole.trim_matches(is_space);
     let mut root = value.is_some().then(|| Node::from(trimmed));
     for (index, call) in mutation.calls.iter().enumerate() {
-        // One operation alone changes nothing when it fails.
-        let before = (call.operations.len() > 1).then(|| root.clone());
-        let there = rule.of(call);
-        let fate = applied
-            .shared_fate(&mutation.calls, call)
-            .map_or(Ok(()), Err);
-        let mut operations = call.operations.iter();
-        let result = fate.and_then(|()| {
-            operations.try_for_each(|operation| {
-                perform(&mut root, mutation, operation, there, &mut Elements::ByName)
-            })
-        });
-        if let Err(refusal) = result {
-            root = before.unwrap_or(root);
-            match refusal {
-                NotApplied::Superseded => applied.superseded.push(index),
-                NotApplied::Failed(error) => applied.failed.push((index, error)),
-            }
+        let outcome = match applied.dependent_outcome(&mutation.calls, call) {
+            Some(not_applied) => Err(not_applied),
+            None => apply_call(&mut root, mutation, call, rule.of(call)),
+        };
+        match outcome {
+            Ok(()) => {}
+            Err(NotApplied::Superseded) => applied.superseded.push(index),
+            Err(NotApplied::Failed(error)) => applied.failed.push((index, error)),
         }
     }
+
     let Some(root) = root else {
         applied.made = if value.is_some() {
             Edited::Removed
@@ -135,6 +130,7 @@ pub(crate) fn apply(value: Option<&str>, mutation: &Mutation, rule: ConflictRule
         };
         return applied;
     };
+    // The white space around the value stays.
     let start = whole.len() - whole.trim_start_matches(is_space).len();
     let mut text = String::with_capacity(whole.len() + 256);
     text.push_str(&whole[..start]);
@@ -184,7 +180,7 @@ pub(super) fn apply_by_index(
     let mut root = value.map(|value| Node::from(value.trim_matches(is_space)));
     let mut elements = Elements::ByIndex(Vec::new());
     for operation in mutation.calls.iter().flat_map(|call| &call.operations) {
-        perform(
+        apply_operation(
             &mut root,
             mutation,
             operation,
@@ -201,11 +197,12 @@ pub(super) fn apply_by_index(
 
 /// Applies one operation to a text; `None` where it does not apply.
 pub(super) fn apply_one(text: &str, operation: &Operation) -> Option<String> {
+    let Operation { path, action } = operation;
     let mut root = Node::from(text);
-    match edit(
+    match apply_below(
         Some(&mut root),
         None,
-        (&operation.path, &operation.action),
+        (path, action),
         Comparison::Older,
         &mut Elements::ByName,
     )
@@ -229,16 +226,37 @@ impl From<ApplyError> for NotApplied {
     }
 }
 
-fn perform<'a>(
+/// Applies all operations of a call, or none of them.
+fn apply_call<'a>(
+    root: &mut Option<Node<'a>>,
+    mutation: &'a Mutation,
+    call: &'a RecordedCall,
+    comparison: Comparison,
+) -> Result<(), NotApplied> {
+    // A single operation that fails has changed nothing.
+    let before = (call.operations.len() > 1).then(|| root.clone());
+    for operation in &call.operations {
+        let elements = &mut Elements::ByName;
+        if let Err(error) = apply_operation(root, mutation, operation, comparison, elements) {
+            if let Some(before) = before {
+                *root = before;
+            }
+            return Err(error);
+        }
+    }
+    Ok(())
+}
+
+fn apply_operation<'a>(
     root: &mut Option<Node<'a>>,
     mutation: &'a Mutation,
     operation: &'a Operation,
-    there: Comparison,
+    comparison: Comparison,
     elements: &mut Elements,
 ) -> Result<(), NotApplied> {
     let Operation { path, action } = operation;
     let origin = mutation.origin.as_ref();
-    match edit(root.as_mut(), origin, (path, action), there, elements)? {
+    match apply_below(root.as_mut(), origin, (path, action), comparison, elements)? {
         NodeEdit::Keep => {}
         NodeEdit::Replace(node) => *root = Some(node),
         NodeEdit::Remove => *root = None,
@@ -246,40 +264,40 @@ fn perform<'a>(
     Ok(())
 }
 
-/// Applies an action below `node`; where that is missing, below what it is taken for. What fails
-/// has changed nothing. `there`: what is there, compared with the action.
-fn edit<'a>(
+/// Applies an action below `node` or, if that is missing, below its origin. If it fails, nothing
+/// was changed.
+fn apply_below<'a>(
     node: Option<&mut Node<'a>>,
     origin: Option<&'a Json>,
     (path, action): (&'a [PathStep], &'a Action),
-    there: Comparison,
+    comparison: Comparison,
     elements: &mut Elements,
 ) -> Result<NodeEdit<'a>, NotApplied> {
     let is_removal = matches!(action, Action::Remove { .. });
     if path.is_empty()
-        && let Some(effect) = assign(node.as_deref(), origin, action, there)?
+        && let Some(edit) = assign(node.as_deref(), origin, action, comparison)?
     {
-        return Ok(effect);
+        return Ok(edit);
     }
     let mut fresh = None;
     let node = match (node, origin) {
         (Some(node), _) => node,
-        (None, None) if is_removal => return there.gone(),
+        (None, None) if is_removal => return comparison.if_gone(),
         (None, origin) => fresh.insert(Node::from(origin.ok_or(ApplyError::Unset)?)),
     };
     match path.split_first() {
-        None => merge(node, action, there, elements)?,
+        None => change_in_place(node, action, comparison, elements)?,
         Some((PathStep::Member(member), rest)) => {
             let object = node.object()?;
             let at = object.find(member);
-            let effect = edit(
+            let edit = apply_below(
                 at.map(|at| object.node(at)),
                 member.origin.as_ref(),
                 (rest, action),
-                there,
+                comparison,
                 elements,
             )?;
-            object.perform(at, member, effect);
+            object.apply_edit(at, member, edit);
         }
         Some((PathStep::Element(element), rest)) => {
             let list = node.list()?;
@@ -288,19 +306,27 @@ fn edit<'a>(
                 Some(
                     ElementMatch::Changed(_) | ElementMatch::Guessed(_) | ElementMatch::Unclear,
                 ) if is_removal && rest.is_empty() => {
-                    there.other()?;
+                    comparison.if_changed()?;
                 }
                 // What compares nothing would change another's without a word.
-                Some(ElementMatch::Guessed(_)) if matches!(there, Comparison::Compared { .. }) => {
+                Some(ElementMatch::Guessed(_))
+                    if matches!(comparison, Comparison::Compared { .. }) =>
+                {
                     return Err(ApplyError::Changed.into());
                 }
-                None if is_removal => return there.gone(),
+                None if is_removal => return comparison.if_gone(),
                 None | Some(ElementMatch::Unclear) => return Err(ApplyError::Gone.into()),
                 Some(
                     ElementMatch::Same(at) | ElementMatch::Changed(at) | ElementMatch::Guessed(at),
                 ) => {
-                    let effect = edit(Some(list.node(at)), None, (rest, action), there, elements)?;
-                    list.perform(at, effect);
+                    let edit = apply_below(
+                        Some(list.node(at)),
+                        None,
+                        (rest, action),
+                        comparison,
+                        elements,
+                    )?;
+                    list.apply_edit(at, edit);
                 }
             }
         }
@@ -315,8 +341,8 @@ fn edit<'a>(
 }
 
 impl Comparison {
-    /// What becomes of a removal of what is gone already.
-    fn gone<'a>(self) -> Result<NodeEdit<'a>, NotApplied> {
+    /// The outcome of a removal of what is gone already.
+    fn if_gone<'a>(self) -> Result<NodeEdit<'a>, NotApplied> {
         match self {
             Self::Older | Self::Newer | Self::Compared { only_removes: true } => Ok(NodeEdit::Keep),
             Self::AsSeen => Err(NotApplied::Superseded),
@@ -326,8 +352,8 @@ impl Comparison {
         }
     }
 
-    /// What becomes of the removal of an element that is another by now: it stays.
-    fn other(self) -> Result<(), NotApplied> {
+    /// The outcome of the removal of an element that has changed since: it stays.
+    fn if_changed(self) -> Result<(), NotApplied> {
         match self {
             Self::Older | Self::Newer => Ok(()),
             Self::AsSeen => Err(NotApplied::Superseded),
@@ -335,21 +361,22 @@ impl Comparison {
         }
     }
 
-    /// What becomes of a change that finds something else than it saw, where that decides.
-    fn differs(self) -> NotApplied {
+    /// The outcome of a change that finds something else than it saw, if that decides.
+    fn if_different(self) -> NotApplied {
         match self {
             Self::Compared { .. } => ApplyError::Changed.into(),
             Self::Older | Self::Newer | Self::AsSeen => NotApplied::Superseded,
         }
     }
 
-    /// Whether what is found need not be what was seen, for a change that leaves `value`.
+    /// Whether a change that leaves `value` is done, although it finds something else than it saw.
     fn is_done(self, found: Option<&str>, value: &Json) -> bool {
         let is_found =
             || found.is_some_and(|found| Content::of(found) == Content::of(value.as_str()));
         match self {
             Self::Newer => is_found(),
-            // A number that two have changed to the same is wrong all the same.
+            // A number that two calls have changed to the same number is still wrong: one of the
+            // two changes is lost.
             Self::Compared { .. } => {
                 matches!(value.as_str().as_bytes()[0], b'"' | b't' | b'f' | b'n') && is_found()
             }
@@ -363,55 +390,57 @@ fn assign<'a>(
     node: Option<&Node<'a>>,
     origin: Option<&'a Json>,
     action: &'a Action,
-    there: Comparison,
+    comparison: Comparison,
 ) -> Result<Option<NodeEdit<'a>>, NotApplied> {
     Ok(Some(match action {
-        Action::Set { value, .. } if there == Comparison::Older => NodeEdit::Replace(value.into()),
+        Action::Set { value, .. } if comparison == Comparison::Older => {
+            NodeEdit::Replace(value.into())
+        }
         Action::Set { value, seen } => {
             let found = node.map(Node::to_text);
             let found = found.as_deref();
-            // What is missing was seen as what it is taken for, or as missing.
-            let taken_for = found.or(origin.map(Json::as_str));
-            if there == Comparison::Newer && there.is_done(found, value) {
+            // A missing value was seen as its origin, or as missing.
+            let found_or_origin = found.or(origin.map(Json::as_str));
+            if comparison == Comparison::Newer && comparison.is_done(found, value) {
                 NodeEdit::Keep
-            } else if seen.is(found) || seen.is(taken_for) {
+            } else if seen.is(found) || seen.is(found_or_origin) {
                 NodeEdit::Replace(value.into())
-            } else if there.is_done(found, value) {
+            } else if comparison.is_done(found, value) {
                 NodeEdit::Keep
             } else {
-                return Err(there.differs());
+                return Err(comparison.if_different());
             }
         }
         Action::SetIfAbsent { value } if node.is_none() => NodeEdit::Replace(value.into()),
-        Action::SetIfAbsent { .. } if there == Comparison::AsSeen => {
+        Action::SetIfAbsent { .. } if comparison == Comparison::AsSeen => {
             return Err(NotApplied::Superseded);
         }
         Action::SetIfAbsent { .. } => NodeEdit::Keep,
-        Action::Remove { seen } => match (node, there) {
+        Action::Remove { seen } => match (node, comparison) {
             (None, Comparison::AsSeen | Comparison::Compared { .. })
                 if *seen == ObservedValue::Absent =>
             {
                 NodeEdit::Keep
             }
-            (None, _) => there.gone()?,
+            (None, _) => comparison.if_gone()?,
             (Some(_), Comparison::Older) => NodeEdit::Remove,
             (Some(node), _) if seen.is(Some(&node.to_text())) => NodeEdit::Remove,
-            (Some(_), _) => return Err(there.differs()),
+            (Some(_), _) => return Err(comparison.if_different()),
         },
         _ => return Ok(None),
     }))
 }
 
-/// Changes `node` where it is.
-fn merge<'a>(
+/// Changes `node` in place.
+fn change_in_place<'a>(
     node: &mut Node<'a>,
     action: &'a Action,
-    there: Comparison,
+    comparison: Comparison,
     elements: &mut Elements,
 ) -> Result<(), NotApplied> {
     match action {
         Action::Add { amount } => {
-            let sum = add(&node.to_text(), amount)?;
+            let sum = sum(&node.to_text(), amount)?;
             *node = Node::Text(Cow::Owned(sum));
         }
         Action::Append { items } => node.append(items)?,
@@ -431,7 +460,7 @@ fn merge<'a>(
             for item in items {
                 if present.insert(Content::of(item.as_str())) {
                     list.insert(usize::MAX, std::slice::from_ref(item));
-                } else if there == Comparison::AsSeen {
+                } else if comparison == Comparison::AsSeen {
                     return Err(NotApplied::Superseded);
                 }
             }
@@ -447,14 +476,14 @@ fn merge<'a>(
                 .into_iter()
                 .filter(|content| out.contains(content))
                 .collect();
-            let is_any_gone = match there {
+            let is_any_gone = match comparison {
                 Comparison::AsSeen => present.is_empty(),
                 Comparison::Older | Comparison::Newer | Comparison::Compared { .. } => {
                     present.len() < out.len()
                 }
             };
             if is_any_gone {
-                there.gone()?;
+                comparison.if_gone()?;
             }
             list.retain(|content| !out.contains(&content));
         }
@@ -464,7 +493,7 @@ fn merge<'a>(
 }
 
 /// The text of a sum. Integers are added exactly, floats as floats.
-fn add(text: &str, amount: &Amount) -> Result<String, ApplyError> {
+fn sum(text: &str, amount: &Amount) -> Result<String, ApplyError> {
     if text::kind(text) != text::NUMBER {
         return Err(mismatch(text, text::NUMBER));
     }
@@ -477,7 +506,7 @@ fn add(text: &str, amount: &Amount) -> Result<String, ApplyError> {
                     found: "a float",
                 });
             }
-            // More digits than an i128 has are out of every range.
+            // A number with more digits than an i128 has is out of every range.
             let sum = text
                 .parse::<i128>()
                 .ok()

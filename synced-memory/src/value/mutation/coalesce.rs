@@ -1,4 +1,4 @@
-//! Keeping the operations that wait few: 10,000 pushes are one.
+//! Merging queued operations, so that they stay few: 10,000 pushes become one.
 
 use super::apply::apply_by_index;
 use super::locate::{PathSegment, locate};
@@ -17,21 +17,21 @@ pub(crate) enum Since<'a> {
     Moved,
 }
 
-/// So many calls are looked back at, from the last one.
+/// How many calls are looked back at, from the last one.
 const REACH: usize = 256;
 
 /// Adds the later mutation to the earlier one, such that both apply as they would one after the
 /// other.
 ///
-/// Only calls of one operation are merged: the others must apply together or not at all. Merged
-/// calls share their fate. Sums of integers apply wherever the single ones would, and also where
-/// only the way there leaves the range; sums of floats are rounded once and not at each step. Where
-/// others changed the same element of a list, or where the newer wins, fewer merged calls may
-/// apply.
+/// Only calls of one operation are merged: the operations of others must apply together or not at
+/// all. Merged calls share their outcome. Sums of integers apply wherever the single ones would,
+/// and also if only an intermediate sum leaves the range; sums of floats are rounded once and not
+/// at each step. If others changed the same element of a list, or if the newer wins, fewer merged
+/// calls may apply.
 ///
 /// # Errors
 ///
-/// Hands the later one back when it takes an unset key for something else.
+/// Returns the later one if its origin, the value of an unset key, is another.
 pub(crate) fn coalesce(
     earlier: &mut Mutation,
     later: Mutation,
@@ -44,8 +44,8 @@ pub(crate) fn coalesce(
         match call.operations.len() {
             0 => {}
             _ if call.is_compared => add_compared(earlier, call, since),
-            1 => add(earlier, call.operations.remove(0), call.stamp, since),
-            _ => push(earlier, call),
+            1 => add_operation(earlier, call.operations.remove(0), call.stamp, since),
+            _ => push_call(earlier, call),
         }
     }
     Ok(())
@@ -58,7 +58,7 @@ fn add_compared(earlier: &mut Mutation, call: RecordedCall, since: Since<'_>) {
     let shares_list = earlier.calls[first..]
         .iter()
         .any(|before| before.is_in_list_of(&call));
-    push(earlier, call);
+    push_call(earlier, call);
     if !shares_list {
         go_back(earlier);
         return;
@@ -94,7 +94,7 @@ fn go_back(mutation: &mut Mutation) -> bool {
         mutation.size -= merged.size();
         let before = &mut mutation.calls[index];
         mutation.size -= before.size();
-        before.go_on(merged);
+        before.continue_with(merged);
         mutation.size += before.size();
         last = index;
         is_between = false;
@@ -139,8 +139,8 @@ fn name_anew(
 }
 
 impl RecordedCall {
-    /// Whether it compares a part that the other one writes, or one in or around it.
-    pub(super) fn rests_on(&self, earlier: &Self) -> bool {
+    /// Whether it compares a part that the earlier call writes, or a part inside or around it.
+    pub(super) fn depends_on(&self, earlier: &Self) -> bool {
         self.is_compared
             && self
                 .operations
@@ -149,7 +149,7 @@ impl RecordedCall {
                 .any(|later| later.meets_any(earlier))
     }
 
-    /// Whether it applies only where something is as it was seen.
+    /// Whether it applies only if something is as it was seen.
     pub(super) fn compares(&self) -> bool {
         self.is_compared && self.operations.iter().any(Operation::compares)
     }
@@ -170,8 +170,8 @@ impl RecordedCall {
         self.operations.iter().any(|later| later.meets_any(earlier))
     }
 
-    /// Goes on with what a later call did to what this one left.
-    fn go_on(&mut self, later: Self) {
+    /// Adds what a later call did to what this one left.
+    fn continue_with(&mut self, later: Self) {
         self.stamp = self.stamp.max(later.stamp);
         for operation in later.operations {
             let last = self
@@ -184,7 +184,7 @@ impl RecordedCall {
                     && !between.any(|other| other.is_in_list_of(&operation))
             };
             match last.filter(is_next) {
-                Some(last) => self.operations[last].follow(operation.action),
+                Some(last) => self.operations[last].merge_action(operation.action),
                 None => self.operations.push(operation),
             }
         }
@@ -192,7 +192,7 @@ impl RecordedCall {
 }
 
 impl Operation {
-    /// Whether it applies only where something is as it was seen.
+    /// Whether it applies only if something is as it was seen.
     fn compares(&self) -> bool {
         !matches!(
             self.action,
@@ -200,8 +200,8 @@ impl Operation {
         )
     }
 
-    /// Whether it changes the list that a later operation changes: its elements were named when
-    /// that was not made yet.
+    /// Whether it changes the list that a later operation changes: its elements were named before
+    /// that was made.
     fn is_in_list_of(&self, later: &Self) -> bool {
         let first = later
             .path
@@ -238,10 +238,11 @@ impl Operation {
         call.operations.iter().any(|earlier| self.meets(earlier))
     }
 
-    /// Whether an earlier operation wrote a part that this one is about, or one in or around it.
+    /// Whether an earlier operation wrote the part that this one changes, or a part inside or
+    /// around it.
     fn meets(&self, earlier: &Self) -> bool {
         let depth = self.path.len().min(earlier.path.len());
-        let is_on_the_way =
+        let is_common_path =
             self.path
                 .iter()
                 .zip(&earlier.path)
@@ -252,13 +253,13 @@ impl Operation {
                     }
                     _ => true,
                 });
-        // What is added to a list is no part of its other elements.
+        // What is added to a list does not meet its other elements.
         let is_among_them = match (self.path.get(depth), earlier.path.get(depth)) {
             (Some(PathStep::Element(element)), None) => earlier.adds(element),
             (None, Some(PathStep::Element(element))) => self.is_before(element),
             _ => true,
         };
-        is_on_the_way && is_among_them
+        is_common_path && is_among_them
     }
 
     fn adds(&self, element: &Element) -> bool {
@@ -281,18 +282,18 @@ impl Operation {
     }
 
     /// Whether a later operation, of the same process and on what this one left, is at the same
-    /// place and can be made in one.
+    /// path and can be merged into it.
     fn is_followed_by(&self, later: &Self) -> bool {
-        let is_same_place = match (&self.action, &later.action) {
+        let is_mergeable = match (&self.action, &later.action) {
             (Action::Set { value, .. }, Action::Set { seen, .. }) => seen.is(Some(value.as_str())),
             (Action::Append { .. }, Action::Append { .. })
             | (Action::Include { .. }, Action::Include { .. }) => true,
             _ => return false,
         };
-        let Some((last, way)) = self.path.split_last() else {
-            return is_same_place && later.path.is_empty();
+        let Some((last, parents)) = self.path.split_last() else {
+            return is_mergeable && later.path.is_empty();
         };
-        let Some((later_last, later_way)) = later.path.split_last() else {
+        let Some((later_last, later_parents)) = later.path.split_last() else {
             return false;
         };
         let is_same_step = |one: &PathStep, other: &PathStep| match (one, other) {
@@ -300,21 +301,21 @@ impl Operation {
             (one, other) => one == other,
         };
         let is_same_last = match (last, later_last, &self.action) {
-            // It is named by what this one has made of it.
+            // The later path names it by what this one has made of it.
             (PathStep::Element(_), PathStep::Element(later), Action::Set { value, .. }) => {
                 later.is_the_only(Content::of(value.as_str()))
             }
             (last, later_last, _) => is_same_step(last, later_last),
         };
-        let is_same_way = way.len() == later_way.len()
-            && way
+        let has_same_parents = parents.len() == later_parents.len()
+            && parents
                 .iter()
-                .zip(later_way)
+                .zip(later_parents)
                 .all(|(one, other)| is_same_step(one, other));
-        is_same_place && is_same_last && is_same_way
+        is_mergeable && is_same_last && has_same_parents
     }
 
-    fn follow(&mut self, later: Action) {
+    fn merge_action(&mut self, later: Action) {
         match (&mut self.action, later) {
             (Action::Set { value, .. }, Action::Set { value: new, .. }) => *value = new,
             (Action::Append { items }, Action::Append { items: more }) => items.extend(more),
@@ -330,30 +331,30 @@ impl Operation {
     }
 }
 
-fn push(earlier: &mut Mutation, call: RecordedCall) {
+fn push_call(earlier: &mut Mutation, call: RecordedCall) {
     earlier.size += call.size();
     earlier.calls.push(call);
 }
 
-fn remove(earlier: &mut Mutation, index: usize) {
+fn remove_call(earlier: &mut Mutation, index: usize) {
     earlier.size -= earlier.calls[index].size();
     earlier.calls.remove(index);
 }
 
-/// From the last to the first.
-fn remove_all(earlier: &mut Mutation, indexes: &[usize]) {
+/// `indexes`: from the last to the first.
+fn remove_calls(earlier: &mut Mutation, indexes: &[usize]) {
     for index in indexes {
-        remove(earlier, *index);
+        remove_call(earlier, *index);
     }
 }
 
-fn add(earlier: &mut Mutation, mut later: Operation, stamp: Stamp, since: Since<'_>) {
+fn add_operation(earlier: &mut Mutation, mut later: Operation, stamp: Stamp, since: Since<'_>) {
     let alone = |operation| RecordedCall {
         stamp,
         is_compared: false,
         operations: vec![operation],
     };
-    // What is replaced as a whole: the calls that changed something in it.
+    // The calls that changed something inside what the later one replaces as a whole.
     let mut replaced = Vec::new();
     let mut index = earlier.calls.len();
     let reach = index.saturating_sub(REACH);
@@ -361,7 +362,7 @@ fn add(earlier: &mut Mutation, mut later: Operation, stamp: Stamp, since: Since<
         index -= 1;
         match relation(&earlier.calls[index], &later, since) {
             Relation::Apart => {}
-            Relation::Same => match merge(
+            Relation::Same => match merge_operations(
                 &mut earlier.calls[index].operations[0],
                 later,
                 since,
@@ -370,46 +371,46 @@ fn add(earlier: &mut Mutation, mut later: Operation, stamp: Stamp, since: Since<
                 Merged::Done => {
                     let call = &mut earlier.calls[index];
                     call.stamp = call.stamp.max(stamp);
-                    return remove_all(earlier, &replaced);
+                    return remove_calls(earlier, &replaced);
                 }
                 Merged::Emptied(rest) => {
-                    remove(earlier, index);
+                    remove_call(earlier, index);
                     later = rest;
                 }
                 Merged::Beside(rest) => later = rest,
                 Merged::Not(rest)
                     if replaces(&rest)
                         && since != Since::Moved
-                        && !is_rested_on(&earlier.calls, index, &replaced) =>
+                        && !is_depended_on(&earlier.calls, index, &replaced) =>
                 {
                     replaced.push(index);
                     later = rest;
                 }
-                Merged::Not(rest) => return push(earlier, alone(rest)),
+                Merged::Not(rest) => return push_call(earlier, alone(rest)),
             },
             Relation::Inside
                 if replaces(&later)
                     && since != Since::Moved
-                    && !is_rested_on(&earlier.calls, index, &replaced) =>
+                    && !is_depended_on(&earlier.calls, index, &replaced) =>
             {
                 replaced.push(index);
             }
-            Relation::Inside | Relation::Tangled => return push(earlier, alone(later)),
+            Relation::Inside | Relation::Tangled => return push_call(earlier, alone(later)),
         }
     }
     if index == 0
         && !replaced.is_empty()
         && let Some(anew) = recorded_anew(&later, earlier.origin.as_ref(), since)
     {
-        remove_all(earlier, &replaced);
+        remove_calls(earlier, &replaced);
         later = anew;
     }
-    push(earlier, alone(later));
+    push_call(earlier, alone(later));
 }
 
-/// Whether a later call that stays may need what the one at `index` has made on its way: it goes
-/// the same way.
-fn is_rested_on(calls: &[RecordedCall], index: usize, replaced: &[usize]) -> bool {
+/// Whether a later call that stays may need the parents that the one at `index` has made: its path
+/// begins with the same step.
+fn is_depended_on(calls: &[RecordedCall], index: usize, replaced: &[usize]) -> bool {
     let Some(first) = calls[index]
         .operations
         .first()
@@ -431,14 +432,14 @@ fn is_rested_on(calls: &[RecordedCall], index: usize, replaced: &[usize]) -> boo
         .any(|operation| operation.path.first().is_some_and(is_same))
 }
 
-/// How the operations of an earlier call stand to a later operation.
+/// The relation of the operations of an earlier call to a later operation.
 #[derive(Debug, PartialEq, Eq)]
 enum Relation {
-    /// Either may be done first.
+    /// Either may be made first.
     Apart,
-    /// The one operation of the call is at the same place.
+    /// The one operation of the call is at the same path.
     Same,
-    /// The one operation of the call is below the place.
+    /// The one operation of the call is below the path.
     Inside,
     Tangled,
 }
@@ -460,7 +461,7 @@ fn relation(call: &RecordedCall, later: &Operation, since: Since<'_>) -> Relatio
 
 fn relation_of(earlier: &Operation, later: &Operation, since: Since<'_>) -> Relation {
     // Below an element nothing is apart: the element is named by its content, which each call
-    // changes, and equal ones by occurrence.
+    // changes, and an equal one by its occurrence.
     let mut below_element = false;
     for depth in 0.. {
         match (earlier.path.get(depth), later.path.get(depth)) {
@@ -498,8 +499,8 @@ fn replaces(operation: &Operation) -> bool {
     }
 }
 
-/// Whether an assignment at the place and a removal of it are more than the removal: the parents
-/// that it made stay, and an element is only removed with the content that it has been given.
+/// Whether an assignment at the path and its removal leave more than the removal alone: the parents
+/// that it made stay, and an element is only removed with the content that it was given.
 fn leaves_traces(operation: &Operation) -> bool {
     let Some((last, parents)) = operation.path.split_last() else {
         return true;
@@ -509,7 +510,7 @@ fn leaves_traces(operation: &Operation) -> bool {
     matches!(last, PathStep::Element(_)) || parents.iter().any(is_made)
 }
 
-/// The same assignment or removal, recorded on what is there without the calls that it replaces.
+/// The same assignment or removal, recorded on what is stored without the calls that it replaces.
 fn recorded_anew(
     operation: &Operation,
     origin: Option<&Json>,
@@ -518,35 +519,41 @@ fn recorded_anew(
     let Since::Unchanged(base) = since else {
         return None;
     };
-    let places: Vec<PathSegment> = operation.path.iter().map(PathStep::place).collect();
-    let spot = locate(base, origin, &places).ok()?;
-    let found = ObservedValue::from(spot.found.filter(|_| spot.exists).map(Content::of));
+    let segments: Vec<PathSegment> = operation.path.iter().map(PathStep::segment).collect();
+    let location = locate(base, origin, &segments).ok()?;
+    let stored = location.found.filter(|_| location.exists);
+    let seen = ObservedValue::from(stored.map(Content::of));
     let action = match &operation.action {
         Action::Set { value, .. } => Action::Set {
             value: value.clone(),
-            seen: found,
+            seen,
         },
-        _ => Action::Remove { seen: found },
+        _ => Action::Remove { seen },
     };
     Some(Operation {
-        path: spot.path,
+        path: location.path,
         action,
     })
 }
 
 enum Merged {
-    /// The later one is in the earlier one.
+    /// The later one is part of the earlier one.
     Done,
-    /// There is nothing left of the earlier one.
+    /// Nothing is left of the earlier one.
     Emptied(Operation),
-    /// Now either may be done first.
+    /// Now either may be made first.
     Beside(Operation),
     Not(Operation),
 }
 
-/// Merges two operations at the same place, and adjusts `size` by what that adds and frees: counted
-/// anew each time, 10,000 pushes would be slow.
-fn merge(earlier: &mut Operation, later: Operation, since: Since<'_>, size: &mut usize) -> Merged {
+/// Merges two operations at the same path, and adjusts `size` by what that adds and frees: if it
+/// was counted anew each time, 10,000 pushes would be slow.
+fn merge_operations(
+    earlier: &mut Operation,
+    later: Operation,
+    since: Since<'_>,
+    size: &mut usize,
+) -> Merged {
     use Action::{Add, Append, Exclude, Include, Remove, Set, SetIfAbsent};
     let leaves_traces = leaves_traces(earlier);
     match (&mut earlier.action, later.action) {
@@ -554,8 +561,8 @@ fn merge(earlier: &mut Operation, later: Operation, since: Since<'_>, size: &mut
             *size += size_of_json(&more);
             items.extend(more);
         }
-        (Add { amount }, Add { amount: more }) if sum(amount, &more).is_some() => {
-            *amount = sum(amount, &more).unwrap_or(*amount);
+        (Add { amount }, Add { amount: more }) if sum_amounts(amount, &more).is_some() => {
+            *amount = sum_amounts(amount, &more).unwrap_or(*amount);
         }
         (Set { value, .. }, Set { value: new, seen }) if has_seen(seen, value, since) => {
             *size = *size + new.as_str().len() - value.as_str().len();
@@ -583,7 +590,7 @@ fn merge(earlier: &mut Operation, later: Operation, since: Since<'_>, size: &mut
                 }
             }
         }
-        // Sets have no order: what is taken in last is in, what is taken out last is out.
+        // Sets have no order: whatever is done last to an item decides.
         (Include { items }, action @ Exclude { .. })
         | (Exclude { items }, action @ Include { .. }) => {
             *size -= size_of_json(items);
@@ -620,7 +627,7 @@ fn has_seen(seen: ObservedValue, value: &Json, since: Since<'_>) -> bool {
     since != Since::Moved || seen.is(Some(value.as_str()))
 }
 
-fn sum(one: &Amount, other: &Amount) -> Option<Amount> {
+fn sum_amounts(one: &Amount, other: &Amount) -> Option<Amount> {
     match (*one, *other) {
         (
             Amount::Integer { by, min, max },

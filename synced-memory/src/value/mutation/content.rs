@@ -1,4 +1,4 @@
-//! What a JSON text says, as one number: two texts that read the same have the same content.
+//! A hash of what a JSON text says: two texts that read the same have the same content.
 //!
 //! White space, escapes, the order of members and the spelling of a float (`1e2`, `100.0`) do not
 //! count, since another program that rewrites a value changes them; of duplicate members the last
@@ -19,24 +19,24 @@ impl Content {
         Self(Walk { text, at: 0 }.value(0))
     }
 
-    /// The same where the order of members counts.
+    /// The same, but the order of members counts.
     pub(super) fn with_order(text: &str) -> Self {
         Self::of_value(text, &PLAIN)
     }
 
-    /// The content of a value that its type has written so: order counts but in maps and sets.
+    /// The content of a value as its type writes it: order counts except in maps and sets.
     pub(super) fn of_value(text: &str, shape: &Shape) -> Self {
         Self(Walk { text, at: 0 }.shaped(shape, false, 0))
     }
 
-    /// The same where also within what is one part order does not count: a type that hides a set in
-    /// it writes its members in another order each time.
+    /// The same, but order does not count inside a part either: a type that hides a set in it
+    /// writes the members in another order each time.
     pub(super) fn of_members(text: &str, shape: &Shape) -> Self {
         Self(Walk { text, at: 0 }.shaped(shape, true, 0))
     }
 }
 
-/// As deep as `serde_json` reads; what is deeper counts letter by letter.
+/// How deep `serde_json` reads; what is deeper counts letter by letter.
 const DEPTH: usize = 128;
 
 const LIST: u64 = 1;
@@ -46,7 +46,7 @@ const FLOAT: u64 = 4;
 const OTHER: u64 = 5;
 const DECIMAL: u64 = 6;
 
-/// Walks over a text that is valid; over any other it goes without a panic, to some number.
+/// Walks over a valid text; an invalid one leads to some hash, without a panic.
 struct Walk<'a> {
     text: &'a str,
     at: usize,
@@ -63,7 +63,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// `hides_order`: within a part no order counts.
+    /// `hides_order`: inside a part no order counts.
     fn shaped(&mut self, shape: &Shape, hides_order: bool, depth: usize) -> u64 {
         let (is_ordered, children) = match shape {
             Shape::Part(children) => (!hides_order, children),
@@ -74,7 +74,7 @@ impl<'a> Walk<'a> {
             Shape::Json => return self.value(depth),
             Shape::Fields(fields) => {
                 return self.shaped_members(true, depth, hides_order, |at| {
-                    // A text that is not of this shape has others.
+                    // A text that is not of this shape may have more members.
                     fields.get(at).map_or(&PLAIN, |(_, shape)| shape)
                 });
             }
@@ -99,7 +99,7 @@ impl<'a> Walk<'a> {
     ) -> u64 {
         self.at += 1;
         let mut elements = Vec::new();
-        while self.goes_on(b']') {
+        while self.has_next(b']') {
             elements.push(self.shaped(children.at(elements.len()), hides_order, depth + 1));
         }
         if !is_ordered {
@@ -120,7 +120,7 @@ impl<'a> Walk<'a> {
         }
         self.at += 1;
         let mut members = Vec::new();
-        while self.goes_on(b'}') {
+        while self.has_next(b'}') {
             let name = if self.peek() == Some(b'"') {
                 string(self.quoted())
             } else {
@@ -145,7 +145,7 @@ impl<'a> Walk<'a> {
     fn list(&mut self, depth: usize) -> u64 {
         self.at += 1;
         let mut hash = mix(LIST);
-        while self.goes_on(b']') {
+        while self.has_next(b']') {
             hash = join(hash, self.value(depth + 1));
         }
         hash
@@ -154,7 +154,7 @@ impl<'a> Walk<'a> {
     fn object(&mut self, depth: usize) -> u64 {
         self.at += 1;
         let mut members = Vec::new();
-        while self.goes_on(b'}') {
+        while self.has_next(b'}') {
             let name = if self.peek() == Some(b'"') {
                 string(self.quoted())
             } else {
@@ -181,7 +181,7 @@ impl<'a> Walk<'a> {
                 b',' | b':' | b']' | b'}' | b' ' | b'\t' | b'\n' | b'\r'
             )
         };
-        // At least one byte, so that the walk always goes on.
+        // At least one byte, so that the walk always ends.
         let length = rest
             .iter()
             .position(ends)
@@ -248,8 +248,8 @@ impl<'a> Walk<'a> {
         found
     }
 
-    /// Whether there is one more before `end`, which is skipped, as are commas.
-    fn goes_on(&mut self, end: u8) -> bool {
+    /// Whether there is another one before `end`. Skips commas, and `end`.
+    fn has_next(&mut self, end: u8) -> bool {
         !self.skip(end) && (self.skip(b',') || self.peek().is_some())
     }
 }
@@ -349,7 +349,7 @@ fn bytes(tag: u64, bytes: &[u8]) -> u64 {
     mix(hash ^ u64::from_le_bytes(last))
 }
 
-/// Not an exclusive or: a list and its elements are hashes of one kind, and would cancel out.
+/// Not an exclusive or: a list and its elements are hashed in the same way, and would cancel out.
 fn join(hash: u64, next: u64) -> u64 {
     mix(hash.wrapping_mul(0xff51_afd7_ed55_8ccd).wrapping_add(next))
 }

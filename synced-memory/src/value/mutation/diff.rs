@@ -1,8 +1,8 @@
 //! What a closure made of a value, as operations on what is stored.
 //!
-//! It is cut along what the type declares to be merged, and no deeper. Where something is stored in
-//! another form than its type writes (an older name, another spelling), the nearest part that is
-//! named surely goes as a whole.
+//! The difference is cut along what the type declares to be merged, and no deeper. If something is
+//! stored in another form than its type writes (an older name, another spelling), the smallest part
+//! around it that can be named for certain is replaced as a whole.
 
 use std::collections::{HashMap, HashSet};
 
@@ -13,10 +13,10 @@ use super::text::{self, elements, is_space, kind, members};
 use super::{Action, Content, Json, MemberName, ObservedValue, Operation, PathStep};
 use crate::value::shape::{PLAIN, Shape, ShapeField};
 
-/// As deep as values are read.
+/// How deep values are read.
 const DEPTH: usize = 128;
 
-/// Where a part is in what a closure left.
+/// The path of a part in what a closure left.
 pub(crate) type ChildPath = Vec<ChildKey>;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -25,8 +25,8 @@ pub(crate) enum ChildKey {
     Index(usize),
 }
 
-/// What changed from `before` to `after`, as operations on `stored`, which is what `before` was
-/// read from. `whole`: parts that go as a whole, whether they have changed or not.
+/// What changed from `before` to `after`, as operations on `stored`, from which `before` was read.
+/// `whole`: parts that are replaced as a whole, whether they have changed or not.
 pub(crate) fn diff(
     stored: &str,
     before: &Encoded,
@@ -40,14 +40,14 @@ pub(crate) fn diff(
     diff.value(stored.trim_matches(is_space), before.view(), after.view())
 }
 
-/// The smallest part in which what came of `applied` is not what was to come.
+/// The smallest part in which `applied` is not what was expected.
 pub(crate) fn first_difference(applied: &Encoded, expected: &Encoded) -> Option<ChildPath> {
     let mut location = Vec::new();
     differs(applied.view(), expected.view(), &mut location).then_some(location)
 }
 
-/// Operations with paths from the place that `path` leads to in `text`, as operations with paths
-/// from there. Each names the elements on its way by what the ones before it have left there.
+/// Operations on what is at `path` in `text`, as operations on `text`. Each names the elements on
+/// its path as the operations before it have left them.
 pub(crate) fn within(text: &str, path: &[PathStep], operations: Vec<Operation>) -> Vec<Operation> {
     let to_element = path
         .iter()
@@ -63,39 +63,39 @@ pub(crate) fn within(text: &str, path: &[PathStep], operations: Vec<Operation>) 
     })
 }
 
-/// The same where the step `at` of the path is the first to an element.
+/// The same if the step `at` of the path is the first to an element.
 fn within_element(
     text: &str,
     path: &[PathStep],
     at: usize,
     operations: &[Operation],
 ) -> Option<Vec<Operation>> {
-    let (way, rest) = path.split_at(at);
+    let (parents, rest) = path.split_at(at);
     let Some(PathStep::Element(element)) = rest.first() else {
         return None;
     };
-    let places: Vec<PathSegment> = way.iter().map(PathStep::place).collect();
-    let list = elements(locate(Some(text), None, &places).ok()?.found?).ok()?;
+    let segments: Vec<PathSegment> = parents.iter().map(PathStep::segment).collect();
+    let list = elements(locate(Some(text), None, &segments).ok()?.found?).ok()?;
     let stored = *list.get(element.index)?;
     let contents = list.iter().map(|element| Content::of(element)).collect();
     let mut editor = Editor {
         contents,
         operations: Vec::new(),
     };
-    editor.make(
+    editor.apply_changes(
         element.index,
         stored,
         within(stored, &rest[1..], operations.to_vec()),
     )?;
-    Some(within(text, way, editor.operations))
+    Some(within(text, parents, editor.operations))
 }
 
-/// A part of valid JSON.
-fn json(text: &str) -> Json {
+/// A slice of valid JSON.
+fn json_part(text: &str) -> Json {
     Json::parse(text.to_owned()).expect("a part of valid JSON is valid")
 }
 
-pub(super) fn here(action: Action) -> Operation {
+pub(super) fn at_root(action: Action) -> Operation {
     Operation {
         path: Vec::new(),
         action,
@@ -103,34 +103,34 @@ pub(super) fn here(action: Action) -> Operation {
 }
 
 /// `before`: the shape of what was read from `stored`.
-pub(super) fn set(stored: &str, before: &Shape, after: &str) -> Operation {
-    // In a type that is not known the order of members may be what was changed.
+pub(super) fn set_operation(stored: &str, before: &Shape, after: &str) -> Operation {
+    // In an unknown type the order of members may be what was changed.
     let has_order = *before == PLAIN && stored.contains('{');
     let seen = if has_order {
         ObservedValue::Ordered(Content::with_order(stored))
     } else {
         ObservedValue::Content(Content::of(stored))
     };
-    here(Action::Set {
-        value: json(after),
+    at_root(Action::Set {
+        value: json_part(after),
         seen,
     })
 }
 
-fn remove(stored: &str) -> Operation {
-    here(Action::Remove {
+fn removal(stored: &str) -> Operation {
+    at_root(Action::Remove {
         seen: ObservedValue::Content(Content::of(stored)),
     })
 }
 
-fn add(after: &str) -> Operation {
-    here(Action::Set {
-        value: json(after),
+fn addition(after: &str) -> Operation {
+    at_root(Action::Set {
+        value: json_part(after),
         seen: ObservedValue::Absent,
     })
 }
 
-pub(super) fn below(
+pub(super) fn prefixed(
     step: &PathStep,
     operations: Vec<Operation>,
 ) -> impl Iterator<Item = Operation> {
@@ -146,29 +146,29 @@ struct Diff<'w> {
 }
 
 impl Diff<'_> {
-    /// The paths are from here.
+    /// Operations with paths from here.
     fn value(
         &mut self,
         stored: &str,
         before: EncodedPart<'_>,
         after: EncodedPart<'_>,
     ) -> Vec<Operation> {
-        let parts = if self.goes_as_a_whole() {
+        let parts = if self.is_replaced() {
             None
         } else {
             self.parts(stored, before, after)
         };
-        parts.unwrap_or_else(|| vec![set(stored, before.shape, after.text)])
+        parts.unwrap_or_else(|| vec![set_operation(stored, before.shape, after.text)])
     }
 
-    /// `None` where it is one part.
+    /// `None` if it is one part.
     fn parts(
         &mut self,
         stored: &str,
         before: EncodedPart<'_>,
         after: EncodedPart<'_>,
     ) -> Option<Vec<Operation>> {
-        if !self.goes_whole_below() && before.is_same(after) {
+        if !self.is_replaced_below() && before.is_same(after) {
             return Some(Vec::new());
         }
         if self.here.len() >= DEPTH {
@@ -207,11 +207,11 @@ impl Diff<'_> {
         }
     }
 
-    fn goes_as_a_whole(&self) -> bool {
+    fn is_replaced(&self) -> bool {
         self.whole.contains(&self.here)
     }
 
-    fn goes_whole_below(&self) -> bool {
+    fn is_replaced_below(&self) -> bool {
         self.whole.iter().any(|whole| whole.starts_with(&self.here))
     }
 
@@ -235,13 +235,13 @@ impl Diff<'_> {
         after: EncodedPart<'_>,
     ) -> bool {
         self.here.push(key);
-        let goes_whole = self.goes_whole_below();
+        let is_replaced = self.is_replaced_below();
         self.here.pop();
-        !goes_whole && before.is_same(after)
+        !is_replaced && before.is_same(after)
     }
 
-    /// A struct that is merged by field. Its members are found under their older names too; one
-    /// that is missing is taken for what the type reads there.
+    /// A struct that is merged by field. Its members are found under their older names too; a
+    /// missing one counts as what the type reads for it.
     fn fields(
         &mut self,
         stored: &str,
@@ -263,7 +263,7 @@ impl Diff<'_> {
             let changes = match now {
                 Some((_, shape)) => {
                     let new = EncodedPart::new(after.get(field.name)?, shape);
-                    member.origin = found.is_none().then(|| json(old.text));
+                    member.origin = found.is_none().then(|| json_part(old.text));
                     self.child(
                         ChildKey::Name(field.name.to_owned()),
                         found.unwrap_or(old.text),
@@ -271,9 +271,9 @@ impl Diff<'_> {
                         new,
                     )
                 }
-                None => found.map(remove).into_iter().collect(),
+                None => found.map(removal).into_iter().collect(),
             };
-            operations.extend(below(&PathStep::Member(member), changes));
+            operations.extend(prefixed(&PathStep::Member(member), changes));
         }
         for (field, _) in new
             .iter()
@@ -282,13 +282,14 @@ impl Diff<'_> {
             let member = MemberName::aliased(field.name, field.aliases);
             let found = member.names().find_map(|name| stored.get(name).copied());
             let new = after.get(field.name)?;
-            let change = found.map_or_else(|| add(new), |found| set(found, &PLAIN, new));
-            operations.extend(below(&PathStep::Member(member), vec![change]));
+            let change =
+                found.map_or_else(|| addition(new), |found| set_operation(found, &PLAIN, new));
+            operations.extend(prefixed(&PathStep::Member(member), vec![change]));
         }
         Some(operations)
     }
 
-    /// `None` where an entry that has changed is stored under another spelling of its key.
+    /// `None` if an entry that has changed is stored under another spelling of its key.
     fn map<'s>(
         &mut self,
         stored: &str,
@@ -301,14 +302,7 @@ impl Diff<'_> {
             read_members(after)?,
         );
         let stored = by_name(&stored);
-        let places = |members: &[(String, &str)]| -> HashMap<String, usize> {
-            members
-                .iter()
-                .enumerate()
-                .map(|(at, (name, _))| (name.clone(), at))
-                .collect()
-        };
-        let (in_before, in_after) = (places(&before), places(&after));
+        let (in_before, in_after) = (indexes_by_name(&before), indexes_by_name(&after));
         let mut operations = Vec::new();
         for (at, (name, old)) in before.iter().enumerate() {
             let old = EncodedPart::new(old, old_shape(at));
@@ -323,9 +317,9 @@ impl Diff<'_> {
                     }
                     self.child(key, stored.get(&**name)?, old, new)
                 }
-                None => vec![remove(stored.get(&**name)?)],
+                None => vec![removal(stored.get(&**name)?)],
             };
-            operations.extend(below(&PathStep::Member(MemberName::new(name)), changes));
+            operations.extend(prefixed(&PathStep::Member(MemberName::new(name)), changes));
         }
         for (name, new) in after
             .iter()
@@ -334,9 +328,9 @@ impl Diff<'_> {
             if stored.contains_key(&**name) {
                 return None;
             }
-            operations.extend(below(
+            operations.extend(prefixed(
                 &PathStep::Member(MemberName::new(name)),
-                vec![add(new)],
+                vec![addition(new)],
             ));
         }
         Some(operations)
@@ -356,25 +350,23 @@ impl Diff<'_> {
         let old = Elements::new(&old, old_shape);
         let new = Elements::new(&new, new_shape);
         let kept = kept(&old.contents, &new.contents);
-        let (count, most) = (old.views.len(), old.views.len().max(new.views.len()));
-        let is_replaced =
-            kept.is_empty() && count != new.views.len() && count > 0 && !new.views.is_empty();
-        if is_replaced || (kept.len() * 2 < most && is_permutation(&old.contents, &new.contents)) {
+        if is_list_replaced(&old.contents, &new.contents, kept.len()) {
             return None;
         }
+
         let contents = stored.iter().map(|element| Content::of(element)).collect();
         let mut editor = Editor {
             contents,
             operations: Vec::new(),
         };
-        // From the end, so that the indexes before stay what they are.
+        // From the end, so that the indexes before it stay the same.
         let mut end = (old.views.len(), new.views.len());
         for start in kept.into_iter().rev().map(Some).chain([None]) {
             let first = start.map_or((0, 0), |(from, to)| (from + 1, to + 1));
             let pairs = (end.0 - first.0).min(end.1 - first.1);
             let items: Vec<Json> = new.views[first.1 + pairs..end.1]
                 .iter()
-                .map(|item| json(item.text))
+                .map(|item| json_part(item.text))
                 .collect();
             for at in (first.0 + pairs..end.0).rev() {
                 editor.remove(at);
@@ -382,41 +374,42 @@ impl Diff<'_> {
             editor.insert(first.0 + pairs, items);
             for at in (0..pairs).rev() {
                 let (from, to) = (first.0 + at, first.1 + at);
-                let changes = self.child(
-                    ChildKey::Index(to),
-                    stored[from],
-                    old.views[from],
-                    new.views[to],
-                );
-                editor.change(
-                    from,
-                    stored[from],
-                    (old.views[from].shape, new.views[to].text),
-                    changes,
-                );
+                let pair = (old.views[from], new.views[to]);
+                self.element(&mut editor, (from, to), stored[from], pair);
             }
+
             end = start.unwrap_or_default();
             if start.is_some() && !self.whole.is_empty() {
-                // One that is as it was may yet go as a whole.
-                let changes = self.child(
-                    ChildKey::Index(end.1),
-                    stored[end.0],
-                    old.views[end.0],
-                    new.views[end.1],
-                );
-                editor.change(
-                    end.0,
-                    stored[end.0],
-                    (old.views[end.0].shape, new.views[end.1].text),
-                    changes,
-                );
+                // One that has not changed may still have to be replaced as a whole.
+                let pair = (old.views[end.0], new.views[end.1]);
+                self.element(&mut editor, end, stored[end.0], pair);
             }
         }
         Some(editor.operations)
     }
+
+    /// Records what changed in an element that stays, from the first index to the second.
+    fn element(
+        &mut self,
+        editor: &mut Editor,
+        (from, to): (usize, usize),
+        stored: &str,
+        (old, new): (EncodedPart<'_>, EncodedPart<'_>),
+    ) {
+        let changes = self.child(ChildKey::Index(to), stored, old, new);
+        editor.change(from, stored, (old.shape, new.text), changes);
+    }
 }
 
-/// The elements of a list, and numbers by which equal ones are told.
+/// Whether a list has become another one, or was reordered: it is then replaced as a whole. `kept`:
+/// how many of its elements stay.
+fn is_list_replaced(old: &[Content], new: &[Content], kept: usize) -> bool {
+    let has_new_length = old.len() != new.len() && !old.is_empty() && !new.is_empty();
+    let is_other = kept == 0 && has_new_length;
+    is_other || kept * 2 < old.len().max(new.len()) && is_permutation(old, new)
+}
+
+/// The elements of a list, and their contents, by which equal ones are recognized.
 struct Elements<'a> {
     views: Vec<EncodedPart<'a>>,
     contents: Vec<Content>,
@@ -436,8 +429,8 @@ impl<'a> Elements<'a> {
     }
 }
 
-/// What went out of a set and came into it; `None` where something that went is stored in another
-/// spelling.
+/// What was removed from a set and added to it; `None` if something that was removed is stored in
+/// another spelling.
 fn set_members(
     stored: &str,
     before: EncodedPart<'_>,
@@ -455,25 +448,27 @@ fn set_members(
         let there: HashSet<Content> = from.contents.iter().copied().collect();
         let all = of.views.iter().zip(&of.contents);
         all.filter(|(_, content)| !there.contains(content))
-            .map(|(view, _)| json(view.text))
+            .map(|(view, _)| json_part(view.text))
             .collect()
     };
-    let (gone, come) = (missing(&old, &new), missing(&new, &old));
-    if gone
+    let (removed, added) = (missing(&old, &new), missing(&new, &old));
+    if removed
         .iter()
         .any(|item| !stored.contains(&Content::of(item.as_str())))
     {
         return None;
     }
-    let changes = |action: &Action| matches!(action, Action::Exclude { items } | Action::Include { items } if !items.is_empty());
-    let actions = [
-        Action::Exclude { items: gone },
-        Action::Include { items: come },
-    ];
-    Some(actions.into_iter().filter(changes).map(here).collect())
+    let mut operations = Vec::new();
+    if !removed.is_empty() {
+        operations.push(at_root(Action::Exclude { items: removed }));
+    }
+    if !added.is_empty() {
+        operations.push(at_root(Action::Include { items: added }));
+    }
+    Some(operations)
 }
 
-/// Whether the two differ; `location` becomes where.
+/// Whether the two differ; `location` becomes the path of the smallest difference.
 fn differs(one: EncodedPart<'_>, other: EncodedPart<'_>, location: &mut ChildPath) -> bool {
     if one.text == other.text || one.members() == other.members() {
         return false;
@@ -546,6 +541,11 @@ fn read_members(object: &str) -> Option<Vec<(String, &str)>> {
     }
     read.reverse();
     Some(read)
+}
+
+fn indexes_by_name(members: &[(String, &str)]) -> HashMap<String, usize> {
+    let names = members.iter().map(|(name, _)| name.clone());
+    names.zip(0..).collect()
 }
 
 fn by_name<'a>(members: &'a [(String, &'a str)]) -> HashMap<&'a str, &'a str> {

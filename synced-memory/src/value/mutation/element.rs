@@ -1,29 +1,30 @@
-//! How a list element is named, so that an operation on it never hits another's.
+//! How a list element is named, so that an operation on it never hits another element.
 
 use serde::{Deserialize, Serialize};
 
 use super::Content;
 
-/// A list element, as a writer saw it: by index and content, with what was beside it.
+/// A list element, as a writer saw it: its index, its content, and its neighbours.
 ///
-/// Equal elements are told apart by occurrence: the second of them is the second one still,
-/// wherever it is now, and is gone when there is only one left. So of two equal elements two
-/// processes remove one each where both name the first, and the same one where both name the
-/// second. Where there are more equal ones than there were, it is the one with the same neighbours,
-/// if there is one. Away from both, with another between them, nobody knows whether it is the same.
+/// Equal elements are distinguished by occurrence: the second of them stays the second one,
+/// wherever it is now, and is gone if only one is left. So if two processes name the first of two
+/// equal elements and remove it, each removes one; if both name the second, they remove the same
+/// one. If there are more equal ones than there were, it is the one with the same neighbours, if
+/// there is one. If an equal element is away from both neighbours, with another one between them,
+/// nobody knows whether it is the same.
 ///
 /// An element whose content is found nowhere was removed, or was changed inside, and only its
-/// neighbours say which. Where both are there with one element in between, it is that one; else the
-/// one beside one of them; where neither is there any more, the one at the index. Where a neighbour
+/// neighbours show which. If both are there with one element in between, it is that one; otherwise
+/// the one beside one of them; if neither is there any more, the one at the index. If a neighbour
 /// is there with only known elements beside it, or the list is too short, the element is gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Element {
     pub(crate) index: usize,
     pub(crate) content: Content,
-    /// How many equal ones are before it.
+    /// How many equal elements are before it.
     #[serde(default, skip_serializing_if = "is_zero")]
     occurrence: usize,
-    /// How many equal ones there are besides it.
+    /// How many equal elements there are besides it.
     #[serde(default, skip_serializing_if = "is_zero")]
     others: usize,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -77,13 +78,13 @@ impl Element {
             .collect();
         let named = same.get(self.occurrence).copied();
         if same.len() <= self.others {
-            // One of the equal ones is gone, or was changed; where it was this one, its neighbours
-            // say so.
+            // One of the equal ones is gone, or was changed; if it was this one, its neighbours
+            // show it.
             let same = || named.map(ElementMatch::Same);
             let beside = || self.find_beside(list).or_else(|| self.find_by_index(list));
             return self.find_between(list).or_else(same).or_else(beside);
         }
-        // Where one of several equal ones is new, it is the one beside what was beside it.
+        // If one of several equal ones is new, it is the one with the same neighbours.
         let is_equal_in_number = same.len() == self.others + 1;
         let closeness = |at: &usize| (self.closeness(list, *at), Some(*at) == named);
         let found = if is_equal_in_number {
@@ -91,7 +92,8 @@ impl Element {
         } else {
             same.into_iter().rev().max_by_key(closeness)
         }?;
-        // Away from its neighbours, while another is between them, it may be one that became equal.
+        // If it is away from its neighbours and another one is between them, it may have become
+        // equal since.
         let is_away = self.closeness(list, found) == 0 && self.find_between(list).is_some();
         Some(if is_away {
             ElementMatch::Unclear
@@ -100,7 +102,7 @@ impl Element {
         })
     }
 
-    /// Whether what is before and behind `at` is what was beside it; an end of the list is too.
+    /// Whether what is before and behind `at` are its neighbours; an end of the list counts as one.
     fn neighbours_at(&self, list: &[Content], at: usize) -> (bool, bool) {
         let previous = at.checked_sub(1).map(|previous| list[previous]);
         (
@@ -109,7 +111,7 @@ impl Element {
         )
     }
 
-    /// A neighbour says more than an end of the list, which many elements have been at.
+    /// A neighbour counts more than an end of the list, at which many elements may have been.
     fn closeness(&self, list: &[Content], at: usize) -> usize {
         let (previous, next) = self.neighbours_at(list, at);
         let weight = |neighbour: Option<Content>| if neighbour.is_some() { 2 } else { 1 };
@@ -151,8 +153,8 @@ impl Element {
         (self.index < list.len() && !moved).then(|| self.guess(list, self.index))
     }
 
-    fn nearest(&self, places: impl Iterator<Item = usize>) -> Option<usize> {
-        places.min_by_key(|at| at.abs_diff(self.index))
+    fn nearest(&self, indexes: impl Iterator<Item = usize>) -> Option<usize> {
+        indexes.min_by_key(|at| at.abs_diff(self.index))
     }
 }
 

@@ -1,4 +1,4 @@
-//! A value as its type writes it, with what of it is merged.
+//! A value as its type writes it, with how it is merged.
 
 use serde::Serialize;
 
@@ -14,7 +14,7 @@ pub(crate) struct Encoded {
 }
 
 impl Encoded {
-    /// `nested`: the value is merged by field, and has these.
+    /// `nested`: the members of the value, if it is merged by field.
     pub(crate) fn of<T: Serialize + ?Sized>(
         value: &T,
         nested: Option<Members>,
@@ -41,16 +41,16 @@ impl Encoded {
         self.text
     }
 
-    /// Whether `stored`, from which it was read, is what its type writes, but for white space,
-    /// escapes, and the order of what has none: then its parts are found there by their text.
+    /// Whether `stored`, from which it was read, is what its type writes, except for white space,
+    /// escapes, and the order where none counts: then its parts are found there by their text.
     pub(crate) fn is_as_written_in(&self, stored: &str) -> bool {
         self.text() == stored
             || self.view().content() == EncodedPart::new(stored, &self.shape).content()
             || Content::of(self.text()) == Content::of(stored)
     }
 
-    /// A number by which equal values are told: order counts but in maps and sets, also where the
-    /// type hides them.
+    /// A number that equal values share: order counts except in maps and sets, also in those that
+    /// the type hides.
     pub(crate) fn content(&self) -> Content {
         Content::of_members(self.text(), &self.shape)
     }
@@ -63,7 +63,7 @@ impl Encoded {
     }
 }
 
-/// A part of one.
+/// A part of an encoded value.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct EncodedPart<'a> {
     pub(super) text: &'a str,
@@ -83,7 +83,7 @@ impl<'a> EncodedPart<'a> {
         Content::of_value(self.text, self.shape)
     }
 
-    /// The same where no order counts within what is one part.
+    /// The same, but no order counts inside a part.
     pub(super) fn members(self) -> Content {
         Content::of_members(self.text, self.shape)
     }

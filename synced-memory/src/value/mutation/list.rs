@@ -1,14 +1,14 @@
-//! What was done to a list: the elements that stay, and operations that each name an element by
-//! what is there then.
+//! What was done to a list: the elements that stay, and operations that each name an element in the
+//! list as the ones before have left it.
 
 use std::collections::HashMap;
 
 use super::apply::apply_one;
-use super::diff::{below, here, set};
+use super::diff::{at_root, prefixed, set_operation};
 use super::{Action, Content, Element, Json, ObservedValue, Operation, PathStep};
 use crate::value::shape::Shape;
 
-/// Records operations on a list that changes with each of them.
+/// Records operations on a list, which changes with each of them.
 pub(super) struct Editor {
     pub(super) contents: Vec<Content>,
     pub(super) operations: Vec<Operation>,
@@ -23,11 +23,11 @@ impl Editor {
         let Some(element) = self.element(at) else {
             return;
         };
-        let removal = here(Action::Remove {
+        let removal = at_root(Action::Remove {
             seen: ObservedValue::Content(element.content),
         });
         self.operations
-            .extend(below(&PathStep::Element(element), vec![removal]));
+            .extend(prefixed(&PathStep::Element(element), vec![removal]));
         self.contents.remove(at);
     }
 
@@ -43,7 +43,7 @@ impl Editor {
             Some(before) => Action::InsertAt { before, items },
             None => Action::Append { items },
         };
-        self.operations.push(here(action));
+        self.operations.push(at_root(action));
         self.contents.splice(at..at, contents);
     }
 
@@ -56,22 +56,27 @@ impl Editor {
         changes: Vec<Operation>,
     ) {
         let first = self.operations.len();
-        if self.make(at, stored, changes).is_none() {
-            // The type writes it in a way that its text does not follow: replaced as a whole.
+        if self.apply_changes(at, stored, changes).is_none() {
+            // The stored text is not what the type writes: the element is replaced as a whole.
             self.operations.truncate(first);
             self.contents[at] = Content::of(stored);
             self.replace(at, stored, before, after);
         }
     }
 
-    /// `None` where one of them does not apply.
-    pub(super) fn make(&mut self, at: usize, stored: &str, changes: Vec<Operation>) -> Option<()> {
+    /// `None` if one of them does not apply.
+    pub(super) fn apply_changes(
+        &mut self,
+        at: usize,
+        stored: &str,
+        changes: Vec<Operation>,
+    ) -> Option<()> {
         let mut now = stored.to_owned();
         for change in changes {
             let result = apply_one(&now, &change)?;
             let element = self.element(at)?;
             self.operations
-                .extend(below(&PathStep::Element(element), vec![change]));
+                .extend(prefixed(&PathStep::Element(element), vec![change]));
             self.contents[at] = Content::of(&result);
             now = result;
         }
@@ -80,16 +85,16 @@ impl Editor {
 
     fn replace(&mut self, at: usize, stored: &str, before: &Shape, after: &str) {
         if let Some(element) = self.element(at) {
-            self.operations.extend(below(
+            self.operations.extend(prefixed(
                 &PathStep::Element(element),
-                vec![set(stored, before, after)],
+                vec![set_operation(stored, before, after)],
             ));
         }
         self.contents[at] = Content::of(after);
     }
 }
 
-/// The elements that stay, as pairs of indexes, both rising.
+/// The elements that stay, as pairs of indexes, of which both rise.
 pub(super) fn kept(before: &[Content], after: &[Content]) -> Vec<(usize, usize)> {
     let prefix = before
         .iter()
@@ -116,42 +121,42 @@ pub(super) fn kept(before: &[Content], after: &[Content]) -> Vec<(usize, usize)>
 }
 
 fn kept_between(before: &[Content], after: &[Content]) -> Vec<(usize, usize)> {
-    // Where elements were only removed, or only added, each pair is found in one walk.
-    if let Some(pairs) = places_of(after, before) {
+    // If elements were only removed, or only added, each pair is found in one walk.
+    if let Some(pairs) = indexes_of(after, before) {
         return pairs
             .into_iter()
             .enumerate()
             .map(|(to, from)| (from, to))
             .collect();
     }
-    if let Some(pairs) = places_of(before, after) {
+    if let Some(pairs) = indexes_of(before, after) {
         return pairs.into_iter().enumerate().collect();
     }
-    // Else each element goes with its like (equal ones by occurrence), and the longest run of pairs
-    // in which both sides rise is kept.
+    // Otherwise equal elements are paired by occurrence, and the longest run of pairs in which both
+    // indexes rise is kept.
     let mut counts = HashMap::new();
-    let mut places = HashMap::new();
+    let mut targets = HashMap::new();
     for (to, content) in after.iter().enumerate() {
         let count = counts.entry(*content).or_insert(0_usize);
-        places.insert((*content, *count), to);
+        targets.insert((*content, *count), to);
         *count += 1;
     }
     counts.clear();
     let mut pairs = Vec::new();
     for (from, content) in before.iter().enumerate() {
         let count = counts.entry(*content).or_insert(0_usize);
-        pairs.extend(places.get(&(*content, *count)).map(|to| (from, *to)));
+        pairs.extend(targets.get(&(*content, *count)).map(|to| (from, *to)));
         *count += 1;
     }
     longest_rise(&pairs)
 }
 
-/// Where the elements of `part` are in `whole`, in order; `None` where one is not.
-fn places_of(part: &[Content], whole: &[Content]) -> Option<Vec<usize>> {
-    let mut places = whole.iter().enumerate();
+/// The indexes of the elements of `part` in `whole`, in order; `None` if one is missing.
+fn indexes_of(part: &[Content], whole: &[Content]) -> Option<Vec<usize>> {
+    let mut indexed = whole.iter().enumerate();
     part.iter()
         .map(|content| {
-            places
+            indexed
                 .find(|(_, other)| *other == content)
                 .map(|(at, _)| at)
         })

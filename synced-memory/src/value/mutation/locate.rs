@@ -1,4 +1,4 @@
-//! Making the path of an operation: where its writer means, in what its writer sees.
+//! Making the path of an operation, in what its writer sees.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -6,7 +6,7 @@ use std::collections::hash_map::Entry::{Occupied, Vacant};
 
 use super::{ApplyError, Content, Element, Json, MemberName, PathStep, text};
 
-/// One step as a user says it.
+/// One step of a path as a caller names it.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum PathSegment {
     Member(MemberName),
@@ -15,10 +15,10 @@ pub(crate) enum PathSegment {
     Index(usize),
 }
 
-/// Whether the type of a key reads the same one from two names.
+/// Whether the type of a key reads two names as the same key.
 pub(crate) type Spelling = fn(&str, &str) -> bool;
 
-/// A [`Spelling`]. Two are never told apart: those at one place are of one type.
+/// A [`Spelling`]. All are equal: those at one path are of one type.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct OwnSpelling(pub(crate) Spelling);
 
@@ -28,20 +28,20 @@ impl PartialEq for OwnSpelling {
     }
 }
 
-/// A place in a value.
+/// A location in a value.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Location<'a> {
-    /// The path for operations at this place.
+    /// The path for operations on it.
     pub(crate) path: Vec<PathStep>,
-    /// What is there; of a missing member, what it is taken for. `None` where there is neither.
+    /// What is there or, for a missing member, its origin. `None` if there is neither.
     pub(crate) found: Option<&'a str>,
-    /// Whether it is there, and not only taken for something.
+    /// Whether it is there, and not only its origin.
     pub(crate) exists: bool,
-    /// Whoever records on it was told what is there now.
+    /// Whoever records on it knows from the backend what is there now.
     pub(crate) is_current: bool,
 }
 
-/// Goes to a place in what a read shows; `None` is an unset key, and `origin` what it is taken for.
+/// Finds a location in what a read shows; `None` is an unset key, which counts as `origin`.
 ///
 /// # Errors
 ///
@@ -49,30 +49,30 @@ pub(crate) struct Location<'a> {
 pub(crate) fn locate<'a>(
     value: Option<&'a str>,
     origin: Option<&'a Json>,
-    places: &'a [PathSegment],
+    segments: &'a [PathSegment],
 ) -> Result<Location<'a>, ApplyError> {
-    let mut spot = Location {
-        path: Vec::with_capacity(places.len()),
+    let mut location = Location {
+        path: Vec::with_capacity(segments.len()),
         found: value
             .map(|value| value.trim_matches(text::is_space))
             .or(origin.map(Json::as_str)),
         exists: value.is_some(),
         is_current: false,
     };
-    for place in places {
-        let parent = spot.found.ok_or(ApplyError::Unset)?;
-        match place {
+    for segment in segments {
+        let parent = location.found.ok_or(ApplyError::Unset)?;
+        match segment {
             PathSegment::Member(member) => {
-                spot.step_into(parent, member, None)?;
-                spot.path.push(PathStep::Member(member.clone()));
+                location.step_into(parent, member, None)?;
+                location.path.push(PathStep::Member(member.clone()));
             }
             PathSegment::Entry(member, OwnSpelling(spelling)) => {
                 let mut member_there = member.clone();
-                if let Some(name) = spot.step_into(parent, member, Some(*spelling))? {
-                    // Where it is looked for again, it is under the one name or the other.
+                if let Some(name) = location.step_into(parent, member, Some(*spelling))? {
+                    // Later it may be under the one name or the other.
                     member_there.also = member_there.also.iter().cloned().chain([name]).collect();
                 }
-                spot.path.push(PathStep::Member(member_there));
+                location.path.push(PathStep::Member(member_there));
             }
             PathSegment::Index(index) => {
                 let elements = text::elements(parent)?;
@@ -80,48 +80,47 @@ pub(crate) fn locate<'a>(
                     .iter()
                     .map(|element| Content::of(element))
                     .collect();
-                spot.path.push(PathStep::Element(
+                location.path.push(PathStep::Element(
                     Element::of(&contents, *index).ok_or(ApplyError::Gone)?,
                 ));
-                spot.found = Some(elements[*index]);
+                location.found = Some(elements[*index]);
             }
         }
     }
-    Ok(spot)
+    Ok(location)
 }
 
-/// What is at a place, and whether it is there and not only taken for something; `None` where there
-/// is nothing.
+/// What is at a path, and whether it is there and not only its origin; `None` if there is nothing.
 ///
 /// # Errors
 ///
-/// `Type` and `Invalid` where something else than a parent of the place is there.
+/// `Type` and `Invalid` if a parent on the path is of another type, or no JSON.
 pub(crate) fn look<'a>(
     value: Option<&'a str>,
     origin: Option<&'a Json>,
-    places: &'a [PathSegment],
+    segments: &'a [PathSegment],
 ) -> Result<(Option<&'a str>, bool), ApplyError> {
-    let mut spot = locate(value, origin, &[])?;
-    for place in places {
-        let Some(parent) = spot.found else {
+    let mut location = locate(value, origin, &[])?;
+    for segment in segments {
+        let Some(parent) = location.found else {
             return Ok((None, false));
         };
-        match place {
-            PathSegment::Member(member) => _ = spot.step_into(parent, member, None)?,
+        match segment {
+            PathSegment::Member(member) => _ = location.step_into(parent, member, None)?,
             PathSegment::Entry(member, OwnSpelling(spelling)) => {
-                _ = spot.step_into(parent, member, Some(*spelling))?;
+                _ = location.step_into(parent, member, Some(*spelling))?;
             }
             PathSegment::Index(index) => {
-                spot.found = text::elements(parent)?.get(*index).copied();
-                spot.exists &= spot.found.is_some();
+                location.found = text::elements(parent)?.get(*index).copied();
+                location.exists &= location.found.is_some();
             }
         }
     }
-    Ok((spot.found, spot.exists))
+    Ok((location.found, location.exists))
 }
 
 impl<'a> Location<'a> {
-    /// Returns the name under which it was found, where that is none of its own.
+    /// Goes on to a member. Returns the name under which it was found, if that is none of its own.
     fn step_into(
         &mut self,
         parent: &'a str,
@@ -134,13 +133,10 @@ impl<'a> Location<'a> {
                 .iter()
                 .rfind(|(quoted, _)| text::reads_as(quoted, name))
         };
-        let is_it =
-            |quoted: &str, spelling: Spelling| spelling(&member.name, &text::read_name(quoted));
-        let by_value = || {
-            members
-                .iter()
-                .rfind(|(quoted, _)| spelling.is_some_and(|spelling| is_it(quoted, spelling)))
+        let is_spelled_so = |quoted: &str| {
+            spelling.is_some_and(|is_same| is_same(&member.name, &text::read_name(quoted)))
         };
+        let by_value = || members.iter().rfind(|(quoted, _)| is_spelled_so(quoted));
         let (found, spelled) = match member.names().find_map(by_name) {
             Some(found) => (Some(found), None),
             None => by_value().map_or((None, None), |found| {
@@ -156,7 +152,7 @@ impl<'a> Location<'a> {
 }
 
 impl PathStep {
-    pub(super) fn place(&self) -> PathSegment {
+    pub(super) fn segment(&self) -> PathSegment {
         match self {
             Self::Member(member) => PathSegment::Member(member.clone()),
             Self::Element(element) => PathSegment::Index(element.index),
@@ -169,8 +165,7 @@ pub(crate) fn elements(list: &str) -> Result<Vec<&str>, ApplyError> {
     text::elements(list)
 }
 
-/// The element at `index` of these, as an operation names it; `None` where the index is out of
-/// range.
+/// The element at `index` of these, as an operation names it; `None` if the index is out of range.
 pub(crate) fn element(elements: &[&str], index: usize) -> Option<Element> {
     let contents: Vec<Content> = elements
         .iter()
@@ -179,17 +174,16 @@ pub(crate) fn element(elements: &[&str], index: usize) -> Option<Element> {
     Element::of(&contents, index)
 }
 
-/// The members of an object, with the names as they read; of those with one name the last one
-/// alone.
+/// The members of an object, with names as they read; of several with one name, only the last one.
 pub(crate) fn members(object: &str) -> Result<Vec<(Cow<'_, str>, &str)>, ApplyError> {
     let mut members: Vec<(Cow<'_, str>, &str)> = Vec::new();
     let mut at: HashMap<Cow<'_, str>, usize> = HashMap::new();
     for (name, value) in text::members(object)? {
         let name = text::read_name(name);
         match at.entry(name.clone()) {
-            Occupied(place) => members[*place.get()].1 = value,
-            Vacant(place) => {
-                place.insert(members.len());
+            Occupied(index) => members[*index.get()].1 = value,
+            Vacant(index) => {
+                index.insert(members.len());
                 members.push((name, value));
             }
         }
@@ -197,7 +191,7 @@ pub(crate) fn members(object: &str) -> Result<Vec<(Cow<'_, str>, &str)>, ApplyEr
     Ok(members)
 }
 
-/// What is at the member of an object that has this name.
+/// The value of the member of an object that has this name.
 pub(crate) fn member<'a>(object: &'a str, name: &str) -> Result<Option<&'a str>, ApplyError> {
     let members = text::members(object)?;
     Ok(members

@@ -1,14 +1,13 @@
 //! Mutations: operations on a JSON path, as data. No types, no I/O, no clock: text in, text out.
 //!
-//! A mutation is recorded against what its writer sees, and applied, maybe much later, to what
-//! others have made of it (rule 5). [`apply`] does that, [`coalesce`] keeps a queue of them
-//! short, [`diff`] makes one of what a closure did, [`locate`] makes the path of one.
+//! A mutation is recorded on what its writer sees, and applied, maybe much later, to what others
+//! have made of it (rule 5). [`apply`] does that, [`coalesce`] keeps a queue of them short,
+//! [`diff`] makes one of what a closure did, [`locate`] makes the path of one.
 //!
-//! Serialized, which the journal does, a mutation is JSON: `{"origin": [<json>], "calls":
-//! [{"stamp": <ns>, "operations": [<operation>, …]}, …]}`, without `origin` where there is none,
-//! and an operation is `{"path": [<step>, …], "do": {"<action>": {…}}}`. The names of the fields
-//! are those below. Values are embedded as the JSON that they are, so this needs `serde_json`, and
-//! no `flatten` or `tag` around it.
+//! In the journal a mutation is JSON: `{"origin": [<json>], "calls": [{"stamp": <ns>, "operations":
+//! [<operation>, …]}, …]}`, where `origin` may be missing, and an operation is `{"path": [<step>,
+//! …], "do": {"<action>": {…}}}`. The names of the fields are those below. Values are embedded as
+//! the JSON that they are: that needs `serde_json`, and no `flatten` or `tag` around it.
 
 mod apply;
 mod coalesce;
@@ -45,8 +44,8 @@ use crate::base::clock::Stamp;
 
 /// Changes to one value, in order.
 ///
-/// Each call is what one call of a user did. Its operations apply together or not at all; calls do
-/// not depend on each other.
+/// Each call is what one call of a user did. Its operations apply together or not at all; a call
+/// that does not apply does not keep the others from applying.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(from = "Journalled")]
 pub(crate) struct Mutation {
@@ -60,9 +59,9 @@ pub(crate) struct Mutation {
 /// What one call of a user did.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct RecordedCall {
-    /// When it was made; of merged ones, the last of them.
+    /// When it was made; if it was merged, the last of its calls.
     pub(crate) stamp: Stamp,
-    /// It is what a closure made of what it saw, and applies where that is there still, whoever is
+    /// A closure made it of what it saw, and it applies only if that is still stored, whoever is
     /// newer.
     #[serde(
         rename = "compared",
@@ -73,7 +72,7 @@ pub(crate) struct RecordedCall {
     pub(crate) operations: Vec<Operation>,
 }
 
-/// One change at one place of a value.
+/// One change at one path of a value.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Operation {
     /// The steps from the root.
@@ -95,10 +94,10 @@ pub(crate) enum PathStep {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct MemberName {
     pub(crate) name: Box<str>,
-    /// Other names that it may have, tried in this order; what is found keeps its name.
+    /// Other names that it may have, tried in this order; a member that is found keeps its name.
     #[serde(default, skip_serializing_if = "<[_]>::is_empty")]
     pub(crate) also: Box<[Box<str>]>,
-    /// What it is taken for where it is missing. Without one, what is below it is unset.
+    /// The value that it counts as if it is missing. Without one, what is below it is unset.
     #[serde(default, with = "text::maybe", skip_serializing_if = "Option::is_none")]
     pub(crate) origin: Option<Json>,
 }
@@ -108,20 +107,20 @@ pub(crate) struct MemberName {
 pub(crate) enum Action {
     /// Assigns a member (which may be new), an element, or the root.
     Set { value: Json, seen: ObservedValue },
-    /// Assigns a member that is not there yet.
+    /// Assigns a member that does not exist yet.
     SetIfAbsent { value: Json },
-    /// Removes a member, or the element with the content that the path names. What is gone already
-    /// is done.
+    /// Removes a member, or the element with the content that the path names. If it is gone
+    /// already, the removal is done.
     Remove { seen: ObservedValue },
     /// Adds to a number.
     Add { amount: Amount },
     /// Adds to the end of a list.
     Append { items: Vec<Json> },
-    /// Adds to a list before the element that is named; where that is gone, at its index.
+    /// Adds to a list before the named element or, if that is gone, at its index.
     InsertAt { before: Element, items: Vec<Json> },
-    /// Adds those to a list that it does not have.
+    /// Adds the items that a list does not have.
     Include { items: Vec<Json> },
-    /// Takes every element with such a content out of a list.
+    /// Removes every element with the content of one of the items from a list.
     Exclude { items: Vec<Json> },
 }
 
@@ -169,7 +168,7 @@ impl From<Option<Content>> for ObservedValue {
 }
 
 impl ObservedValue {
-    /// Whether this is what was seen; `None` where nothing is.
+    /// Whether `text`, or its absence, is what was observed.
     fn is(self, text: Option<&str>) -> bool {
         match (self, text) {
             (Self::Absent, None) => true,
@@ -194,11 +193,11 @@ pub(crate) enum Amount {
 /// Why operations cannot be applied to what is there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ApplyError {
-    /// There is nothing yet, and nothing that it is taken for.
+    /// Nothing is stored, and there is no origin.
     Unset,
     /// The list element on the path is gone.
     Gone,
-    /// Something of another type is there.
+    /// A value of another type is stored.
     Type {
         expected: &'static str,
         found: &'static str,
@@ -207,7 +206,7 @@ pub(crate) enum ApplyError {
     Changed,
     /// The number would leave its range.
     Overflow,
-    /// What is there is no JSON.
+    /// What is stored is not JSON.
     Invalid,
 }
 
@@ -227,8 +226,8 @@ impl fmt::Display for ApplyError {
 }
 
 impl Mutation {
-    /// What one call did. `origin` is what the value is taken for where the key is unset; without
-    /// one, only an assignment of the root applies there.
+    /// What one call did. `origin` is the value that an unset key counts as; without one, only an
+    /// assignment of the root applies to an unset key.
     pub(crate) fn new(origin: Option<Json>, operations: Vec<Operation>) -> Self {
         Journalled {
             origin,
@@ -241,7 +240,7 @@ impl Mutation {
         .into()
     }
 
-    /// What a closure made of what it saw.
+    /// What a closure did to what it saw.
     pub(crate) fn compared(origin: Option<Json>, operations: Vec<Operation>) -> Self {
         Journalled {
             origin,
@@ -258,7 +257,7 @@ impl Mutation {
         &self.calls
     }
 
-    /// Whether it is merged with one like it wherever that was recorded: nothing in it names what
+    /// Whether it merges with a later one whatever that was recorded on: nothing in it names what
     /// it saw.
     pub(crate) fn merges_anywhere(&self) -> bool {
         let is_named = |step: &PathStep| matches!(step, PathStep::Member(_));
@@ -276,7 +275,7 @@ impl Mutation {
                 .all(|operation| is_plain(&operation.action) && operation.path.iter().all(is_named))
     }
 
-    /// The same, whatever is there.
+    /// The same, but it applies to whatever is stored.
     pub(crate) fn without_comparison(&self) -> Self {
         let calls = self
             .calls
@@ -302,7 +301,7 @@ impl Mutation {
         *self = Self::new(self.origin.take(), operations);
     }
 
-    /// Says when it was made.
+    /// Sets when it was made.
     pub(crate) fn stamp(&mut self, stamp: Stamp) {
         for call in &mut self.calls {
             call.stamp = stamp;
@@ -316,33 +315,34 @@ impl Mutation {
         }
     }
 
-    /// So many bytes it takes in memory, about.
+    /// About how many bytes it takes in memory.
     pub(crate) fn size(&self) -> usize {
         self.size
     }
 
-    /// Takes out the calls with these indexes, as a mutation: what becomes a dead letter.
-    pub(crate) fn take(&mut self, indexes: &[usize]) -> Self {
-        self.take_if(|index, _| indexes.contains(&index))
+    /// Removes the calls with these indexes, and returns them: they become a dead letter.
+    pub(crate) fn withdraw(&mut self, indexes: &[usize]) -> Self {
+        self.withdraw_if(|index, _| indexes.contains(&index))
     }
 
-    /// Takes out the calls that were made on what is `gone`, which they are from then on too.
-    pub(crate) fn take_resting_on(&mut self, gone: &mut NotMade) -> Option<Self> {
+    /// Removes the calls that were made on what is `gone`, to which they are added, and returns
+    /// them.
+    pub(crate) fn withdraw_dependent(&mut self, gone: &mut NotMade) -> Option<Self> {
         if !self.calls.iter().any(|call| gone.has_base_of(call)) {
             return None;
         }
-        Some(self.take_if(|_, call| {
+        Some(self.withdraw_if(|_, call| {
             let is_gone = gone.has_base_of(call);
             gone.calls.extend(is_gone.then(|| call.clone()));
             is_gone
         }))
     }
 
-    fn take_if(&mut self, mut is_taken: impl FnMut(usize, &RecordedCall) -> bool) -> Self {
-        let (mut taken, mut left) = (Vec::new(), Vec::new());
+    fn withdraw_if(&mut self, mut is_withdrawn: impl FnMut(usize, &RecordedCall) -> bool) -> Self {
+        let (mut withdrawn, mut left) = (Vec::new(), Vec::new());
         for (index, call) in std::mem::take(&mut self.calls).into_iter().enumerate() {
-            if is_taken(index, &call) {
-                taken.push(call);
+            if is_withdrawn(index, &call) {
+                withdrawn.push(call);
             } else {
                 left.push(call);
             }
@@ -355,13 +355,13 @@ impl Mutation {
         .into();
         Journalled {
             origin,
-            calls: taken,
+            calls: withdrawn,
         }
         .into()
     }
 }
 
-/// What was not made, and that later calls may have been made on.
+/// What was not made, while later calls may have been made on it.
 #[derive(Debug, Default)]
 pub(crate) struct NotMade {
     calls: Vec<RecordedCall>,
@@ -394,7 +394,7 @@ impl NotMade {
     }
 
     fn has_base_of(&self, call: &RecordedCall) -> bool {
-        self.is_everything && call.compares() || self.calls.iter().any(|gone| call.rests_on(gone))
+        self.is_everything && call.compares() || self.calls.iter().any(|gone| call.depends_on(gone))
     }
 }
 
@@ -419,9 +419,9 @@ impl From<Journalled> for Mutation {
 }
 
 impl RecordedCall {
-    /// The place that it changes, as messages name it: `.name` for a member, `[1]` for an element.
-    /// The root where it changes several.
-    pub(crate) fn place(&self) -> String {
+    /// The path that it changes, as messages name it: `.name` for a member, `[1]` for an element.
+    /// The root if it changes several.
+    pub(crate) fn path(&self) -> String {
         let [operation] = &self.operations[..] else {
             return String::new();
         };
@@ -456,7 +456,7 @@ impl fmt::Display for PathStep {
 }
 
 impl Operation {
-    /// The same, with its path from where this one begins.
+    /// The same, with a path that begins with `path`.
     pub(crate) fn below(self, path: &[PathStep]) -> Self {
         Self {
             path: [path, &self.path[..]].concat(),
@@ -495,7 +495,7 @@ impl PathStep {
 }
 
 impl MemberName {
-    /// A member that has one name, and that is unset where it is missing.
+    /// A member that has one name, and is unset if it is missing.
     pub(crate) fn new(name: &str) -> Self {
         Self::aliased(name, &[])
     }

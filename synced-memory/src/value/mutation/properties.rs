@@ -94,7 +94,10 @@ fn choice() -> impl Strategy<Value = Choice> {
 
 /// Calls, each of one operation or of several.
 fn choices() -> impl Strategy<Value = Vec<Vec<Choice>>> {
-    let call = prop_oneof![5 => prop::collection::vec(choice(), 1), 1 => prop::collection::vec(choice(), 1..4)];
+    let call = prop_oneof![
+        5 => prop::collection::vec(choice(), 1),
+        1 => prop::collection::vec(choice(), 1..4),
+    ];
     prop::collection::vec(call, 0..6)
 }
 
@@ -104,37 +107,37 @@ fn json(text: &str) -> Json {
 
 /// Goes down from `seen` by the choices, and does there what can be done.
 fn record(seen: &str, choice: &Choice) -> Operation {
-    let mut places = Vec::new();
+    let mut segments = Vec::new();
     let mut found = Some(seen);
     for (at, name) in &choice.steps {
         let name: String = serde_json::from_str(name).unwrap();
         match found {
-            None | Some("{}") => places.push(PathSegment::Member(MemberName {
+            None | Some("{}") => segments.push(PathSegment::Member(MemberName {
                 origin: Some(json("{}")),
                 ..MemberName::new(&name)
             })),
             Some(text) if text::kind(text) == text::OBJECT => {
-                places.push(PathSegment::Member(MemberName::new(&name)));
+                segments.push(PathSegment::Member(MemberName::new(&name)));
             }
             Some(text) => match text::elements(text) {
                 Ok(elements) if !elements.is_empty() => {
-                    places.push(PathSegment::Index(usize::from(*at) % elements.len()));
+                    segments.push(PathSegment::Index(usize::from(*at) % elements.len()));
                 }
                 _ => break,
             },
         }
-        let Ok(spot) = locate(Some(seen), None, &places) else {
-            places.pop();
+        let Ok(location) = locate(Some(seen), None, &segments) else {
+            segments.pop();
             break;
         };
-        found = spot.found.filter(|_| spot.exists);
+        found = location.found.filter(|_| location.exists);
     }
-    let spot = locate(Some(seen), None, &places).unwrap();
-    let found = spot.found.filter(|_| spot.exists);
+    let location = locate(Some(seen), None, &segments).unwrap();
+    let found = location.found.filter(|_| location.exists);
     let seen = ObservedValue::from(found.map(Content::of));
     let value = json(&choice.value);
     let items = vec![value.clone()];
-    let at_member = matches!(spot.path.last(), Some(PathStep::Member(_)));
+    let at_member = matches!(location.path.last(), Some(PathStep::Member(_)));
     let action = match (found.map(text::kind), choice.action % 6) {
         (Some(text::LIST), 0 | 1) => Action::Append { items },
         (Some(text::LIST), 2) => {
@@ -156,12 +159,12 @@ fn record(seen: &str, choice: &Choice) -> Operation {
                 },
             }
         }
-        (_, 4) if !spot.path.is_empty() => Action::Remove { seen },
+        (_, 4) if !location.path.is_empty() => Action::Remove { seen },
         (_, 5) if at_member => Action::SetIfAbsent { value },
         _ => Action::Set { value, seen },
     };
     Operation {
-        path: spot.path,
+        path: location.path,
         action,
     }
 }
@@ -279,7 +282,8 @@ proptest! {
 
     #[test]
     fn a_difference_made_through_a_type_applies_to_what_is_stored((stored, after) in pair()) {
-        let (Ok(read), Ok(after)) = (serde_json::from_str::<Value>(&stored), serde_json::from_str::<Value>(&after)) else {
+        let [read, after] = [&stored, &after].map(|text| serde_json::from_str::<Value>(text));
+        let (Ok(read), Ok(after)) = (read, after) else {
             return Ok(());
         };
         let mutation = Mutation::new(None, diff_of(&stored, &read.to_string(), &after.to_string()));
@@ -297,7 +301,10 @@ proptest! {
             for mutation in [&together, &moved] {
                 let (text, all) = one_by_one(&base, std::slice::from_ref(mutation), rule);
                 prop_assert!(all, "{base}\n{mutations:?}\n{mutation:?}");
-                prop_assert!(Content::of(&text) == Content::of(&view), "{base}: {text}\n{view}\n{mutations:?}\n{mutation:?}");
+                prop_assert!(
+                    Content::of(&text) == Content::of(&view),
+                    "{base}: {text}\n{view}\n{mutations:?}\n{mutation:?}"
+                );
             }
         }
     }
@@ -334,10 +341,16 @@ proptest! {
         for since in [Since::Unchanged(None), Since::Moved] {
             let together = coalesced(mutations.clone(), since);
             let applied = apply(None, &together, ConflictRule::Latest);
-            prop_assert!(applied.failed.is_empty() && applied.superseded.is_empty(), "{origin}\n{mutations:?}\n{together:?}");
-            // Where nothing differs in the end it may stay unset.
+            prop_assert!(
+                applied.failed.is_empty() && applied.superseded.is_empty(),
+                "{origin}\n{mutations:?}\n{together:?}"
+            );
+            // If nothing differs in the end it may stay unset.
             let text = applied.text().unwrap_or(&origin);
-            prop_assert!(Content::of(text) == Content::of(&view), "{origin}: {text}\n{view}\n{mutations:?}\n{together:?}");
+            prop_assert!(
+                Content::of(text) == Content::of(&view),
+                "{origin}: {text}\n{view}\n{mutations:?}\n{together:?}"
+            );
         }
     }
 
@@ -354,28 +367,39 @@ proptest! {
         let together = coalesced(mutations.clone(), Since::Unchanged(Some(&base)));
         let (expected, all) = one_by_one(&theirs, &mutations, ConflictRule::Latest);
         if all {
-            let (text, all) = one_by_one(&theirs, std::slice::from_ref(&together), ConflictRule::Latest);
+            let one = std::slice::from_ref(&together);
+            let (text, all) = one_by_one(&theirs, one, ConflictRule::Latest);
             prop_assert!(all, "{theirs}\n{mutations:?}\n{together:?}");
-            prop_assert!(Content::of(&text) == Content::of(&expected), "{theirs}: {text}\n{expected}\n{mutations:?}\n{together:?}");
+            prop_assert!(
+                Content::of(&text) == Content::of(&expected),
+                "{theirs}: {text}\n{expected}\n{mutations:?}\n{together:?}"
+            );
         }
-        // Where calls that are superseded are merged with others, they share their fate.
+        // If superseded calls are merged with others, they share their outcome.
         let (expected, all) = one_by_one(&theirs, &mutations, ConflictRule::NewerWins(Stamp::MAX));
         let applied = apply(Some(&theirs), &together, ConflictRule::NewerWins(Stamp::MAX));
         if all && applied.superseded.is_empty() {
             let text = applied.text().unwrap_or(&theirs).to_owned();
             prop_assert_eq!(&applied.failed[..], &[]);
-            prop_assert!(Content::of(&text) == Content::of(&expected), "{theirs}: {text}\n{expected}\n{mutations:?}\n{together:?}");
+            prop_assert!(
+                Content::of(&text) == Content::of(&expected),
+                "{theirs}: {text}\n{expected}\n{mutations:?}\n{together:?}"
+            );
         }
     }
 
     #[test]
-    fn what_an_assignment_does_not_touch_stays_byte_for_byte(base in json_text(), choice in choice()) {
+    fn what_an_assignment_does_not_touch_stays_byte_for_byte(
+        base in json_text(), choice in choice()
+    ) {
         let operation = record(&base, &choice);
-        let places: Vec<PathSegment> = operation.path.iter().map(PathStep::place).collect();
-        let spot = locate(Some(&base), None, &places).unwrap();
-        if let (Action::Set { value, .. }, Some(found), true) = (&operation.action, spot.found, spot.exists) {
+        let segments: Vec<PathSegment> = operation.path.iter().map(PathStep::segment).collect();
+        let location = locate(Some(&base), None, &segments).unwrap();
+        let found = location.found.filter(|_| location.exists);
+        if let (Action::Set { value, .. }, Some(found)) = (&operation.action, found) {
             let start = found.as_ptr().addr() - base.as_ptr().addr();
-            let expected = format!("{}{}{}", &base[..start], value.as_str(), &base[start + found.len()..]);
+            let (before, after) = (&base[..start], &base[start + found.len()..]);
+            let expected = format!("{before}{}{after}", value.as_str());
             let mutation = Mutation::new(None, vec![operation.clone()]);
             let (text, _) = one_by_one(&base, &[mutation], ConflictRule::Latest);
             prop_assert_eq!(text, expected);
@@ -389,7 +413,10 @@ proptest! {
         for mutation in mutations {
             let mut call = mutation.calls()[0].operations.clone();
             let nowhere = PathStep::Member(MemberName::new("nowhere"));
-            call.push(Operation { path: vec![nowhere.clone(), nowhere], action: Action::Append { items: Vec::new() } });
+            call.push(Operation {
+                path: vec![nowhere.clone(), nowhere],
+                action: Action::Append { items: Vec::new() },
+            });
             let applied = apply(Some(&base), &Mutation::new(None, call), ConflictRule::Latest);
             prop_assert_eq!(applied.text(), None);
             prop_assert_eq!(applied.failed.len(), 1);
@@ -398,7 +425,10 @@ proptest! {
 
     #[test]
     fn no_text_makes_a_panic(
-        base in json_text(), calls in choices(), noise in "[\\[\\]{}\",: \\\\u0-9a-eü]{0,12}", cut in 0..40_usize
+        base in json_text(),
+        calls in choices(),
+        noise in "[\\[\\]{}\",: \\\\u0-9a-eü]{0,12}",
+        cut in 0..40_usize
     ) {
         let (mutations, _) = record_all(&base, &calls);
         let mutation = coalesced(mutations, Since::Unchanged(Some(&noise)));
@@ -407,7 +437,9 @@ proptest! {
             for rule in [ConflictRule::Latest, ConflictRule::NewerWins(Stamp::MAX)] {
                 apply(Some(&text), &mutation, rule);
             }
-            diff(&text, &Encoded::shaped(json(&base), Shape::Json), &Encoded::shaped(json("[1]"), Shape::Json), &[]);
+            let [before, after] =
+                [&base, "[1]"].map(|text| Encoded::shaped(json(text), Shape::Json));
+            diff(&text, &before, &after, &[]);
             let _ = Content::of(&text);
             let _ = locate(Some(&text), None, &[PathSegment::Index(0)]);
             let _ = locate(Some(&text), None, &[PathSegment::Member(MemberName::new("a"))]);
@@ -415,7 +447,9 @@ proptest! {
     }
 
     #[test]
-    fn a_mutation_comes_back_from_the_journal_as_it_was(base in json_text(), calls in choices(), origin in json_text()) {
+    fn a_mutation_comes_back_from_the_journal_as_it_was(
+        base in json_text(), calls in choices(), origin in json_text()
+    ) {
         let (mutations, _) = record_all(&base, &calls);
         let mut mutation = coalesced(mutations, Since::Unchanged(Some(&base)));
         for origin in [None, Some(json(&origin)), Some(json("null"))] {

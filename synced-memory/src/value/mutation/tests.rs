@@ -1,4 +1,4 @@
-//! The promises of mutations, one by one.
+//! The rules of mutations, one by one.
 
 use super::*;
 use crate::value::shape::{Children, Shape, ShapeField};
@@ -16,8 +16,8 @@ fn items(list: &str) -> Vec<Json> {
 }
 
 /// `a.b` with the members' origins, `2` an index, `?` behind a name for an object that is made.
-fn places(path: &str) -> Vec<PathSegment> {
-    let place = |step: &str| match (step.parse(), step.strip_suffix('?')) {
+fn segments(path: &str) -> Vec<PathSegment> {
+    let segment = |step: &str| match (step.parse(), step.strip_suffix('?')) {
         (Ok(index), _) => PathSegment::Index(index),
         (_, Some(name)) => PathSegment::Member(MemberName {
             origin: Some(json("{}")),
@@ -27,12 +27,12 @@ fn places(path: &str) -> Vec<PathSegment> {
     };
     path.split('.')
         .filter(|step| !step.is_empty())
-        .map(place)
+        .map(segment)
         .collect()
 }
 
 fn path(seen: &str, path: &str) -> Vec<PathStep> {
-    locate(Some(seen), None, &places(path)).unwrap().path
+    locate(Some(seen), None, &segments(path)).unwrap().path
 }
 
 fn operation(seen: &str, at: &str, action: Action) -> Operation {
@@ -43,9 +43,13 @@ fn operation(seen: &str, at: &str, action: Action) -> Operation {
 }
 
 fn seen_at(seen: &str, at: &str) -> ObservedValue {
-    let places = places(at);
-    let spot = locate(Some(seen), None, &places).unwrap();
-    spot.found.filter(|_| spot.exists).map(Content::of).into()
+    let segments = segments(at);
+    let location = locate(Some(seen), None, &segments).unwrap();
+    location
+        .found
+        .filter(|_| location.exists)
+        .map(Content::of)
+        .into()
 }
 
 fn set(seen: &str, at: &str, value: &str) -> Operation {
@@ -92,11 +96,8 @@ fn integer(by: i128) -> Amount {
 }
 
 fn insert_at(seen: &str, at: &str, index: usize, list: &str) -> Operation {
-    let spot_places = places(at);
-    let found = locate(Some(seen), None, &spot_places)
-        .unwrap()
-        .found
-        .unwrap();
+    let list_path = segments(at);
+    let found = locate(Some(seen), None, &list_path).unwrap().found.unwrap();
     let before = element(&elements(found).unwrap(), index).unwrap();
     operation(
         seen,
@@ -448,7 +449,7 @@ fn an_operation_on_an_element_never_hits_another() {
         applied(r#"[{"id":3,"done":false}]"#, done("2.done")),
         r#"[{"id":3,"done":true}]"#
     );
-    // Gone, with others in its place that look the same at the path.
+    // Gone, and others at its index look the same at the path.
     for (now, at) in [
         (
             r#"[{"id": 2, "done": false}, {"id": 3, "done": false}]"#,
@@ -591,7 +592,7 @@ fn one_calls_operations_apply_together_or_not_at_all() {
         (applied.text(), applied.failed.clone()),
         (Some(r#"{"a": 10,"c":1}"#), vec![(0, ApplyError::Unset)])
     );
-    assert_eq!(calls.take(&[0]), transfer);
+    assert_eq!(calls.withdraw(&[0]), transfer);
     assert_eq!(calls.calls().len(), 1);
 }
 
@@ -844,10 +845,10 @@ fn deep_values_do_not_overflow_the_stack() {
         // A path as deep as `serde_json` reads.
         let nested = format!("{}1{}", "[".repeat(127), "]".repeat(127));
         let step = |index| locate(Some(&nested), None, index).unwrap();
-        let places = vec![PathSegment::Index(0); 127];
-        let spot = step(&places);
+        let segments = vec![PathSegment::Index(0); 127];
+        let location = step(&segments);
         let add = Operation {
-            path: spot.path,
+            path: location.path,
             action: Action::Add { amount: integer(1) },
         };
         assert_eq!(applied(&nested, add), nested.replace('1', "2"));

@@ -23,7 +23,7 @@ impl Json {
         json::into_text(text).and_then(Self::parse)
     }
 
-    /// The text as it is, where it is valid JSON.
+    /// The text as it is, if it is valid JSON.
     pub(crate) fn parse(text: String) -> Result<Self, serde_json::Error> {
         RawValue::from_string(text).map(Self)
     }
@@ -45,7 +45,7 @@ impl fmt::Debug for Json {
     }
 }
 
-/// An optional value as a list of none or one, since `null` is a value.
+/// An optional value as a list of at most one, since `null` is a value.
 pub(super) mod maybe {
     use super::Json;
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -65,7 +65,7 @@ pub(super) mod maybe {
     }
 }
 
-/// What the text holds, in words, by its first byte.
+/// What kind of value the text holds, in words, by its first byte.
 pub(super) fn kind(text: &str) -> &'static str {
     match text.as_bytes().first() {
         Some(b'{') => OBJECT,
@@ -82,7 +82,7 @@ pub(super) const OBJECT: &str = "an object";
 pub(super) const LIST: &str = "a list";
 pub(super) const NUMBER: &str = "a number";
 
-/// That something of another type is there than `expected`.
+/// The error if `text` is not of the kind `expected`.
 pub(super) fn mismatch(text: &str, expected: &'static str) -> ApplyError {
     match serde_json::from_str::<IgnoredAny>(text) {
         Ok(_) => ApplyError::Type {
@@ -93,18 +93,18 @@ pub(super) fn mismatch(text: &str, expected: &'static str) -> ApplyError {
     }
 }
 
-/// JSON's white space, which is less than Rust's.
+/// White space in JSON, of which Rust knows more.
 pub(super) fn is_space(letter: char) -> bool {
     matches!(letter, ' ' | '\t' | '\n' | '\r')
 }
 
-/// The elements of a list, which are parts of `text`.
+/// The elements of a list, which are slices of `text`.
 pub(super) fn elements(text: &str) -> Result<Vec<&str>, ApplyError> {
     let elements: Vec<&RawValue> = serde_json::from_str(text).map_err(|_| mismatch(text, LIST))?;
     Ok(elements.into_iter().map(RawValue::get).collect())
 }
 
-/// The members of an object, names with their quotes; all of them parts of `text`.
+/// The members of an object, names with their quotes; all of them slices of `text`.
 pub(super) fn members(text: &str) -> Result<Vec<(&str, &str)>, ApplyError> {
     let members: MembersVisitor<'_> =
         serde_json::from_str(text).map_err(|_| mismatch(text, OBJECT))?;
@@ -137,13 +137,13 @@ impl<'de: 'a, 'a> Deserialize<'de> for MembersVisitor<'a> {
     }
 }
 
-/// Whether a name with its quotes, as it is in the text, reads as `name`.
+/// Whether a quoted name, as it is in the text, reads as `name`.
 pub(super) fn reads_as(quoted: &str, name: &str) -> bool {
     read_name(quoted) == name
 }
 
-/// A name with its quotes, as it is in the text, without quotes and escapes. One that Rust cannot
-/// read, of a lone surrogate, keeps its quotes: it is nobody's.
+/// A quoted name, as it is in the text, without its quotes and escapes. One with a lone surrogate,
+/// which Rust cannot read, keeps its quotes, so that it equals no other.
 pub(super) fn read_name(quoted: &str) -> Cow<'_, str> {
     let inner = quoted.get(1..quoted.len() - 1).unwrap_or_default();
     if inner.contains('\\') {

@@ -1,7 +1,7 @@
-//! A value as text that is looked into only along the paths that operations take.
+//! A value as text that is parsed only along the paths of operations.
 //!
-//! What was not looked into is kept as one piece, and around what was, every piece of white space
-//! is kept too: written out again without a change, the text is the same byte for byte.
+//! What was not parsed is kept as one piece, and the white space around what was parsed is kept
+//! too: written again without a change, the text is the same byte for byte.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -12,7 +12,7 @@ use super::{ApplyError, Content, Json, MemberName};
 #[derive(Debug, Clone)]
 pub(super) enum Node<'a> {
     Text(Cow<'a, str>),
-    /// A list, and items to come behind its own.
+    /// A list, and items to append to it.
     Grown(&'a str, Vec<&'a str>),
     List(List<'a>),
     Object(Object<'a>),
@@ -21,13 +21,13 @@ pub(super) enum Node<'a> {
 #[derive(Debug, Clone)]
 pub(super) struct List<'a> {
     slots: Vec<ListNode<'a>>,
-    /// What is between the brackets while there is no element.
+    /// What is between the brackets as long as there is no element.
     inner: &'a str,
 }
 
 #[derive(Debug, Clone)]
 struct ListNode<'a> {
-    /// The white space before and behind.
+    /// The white space before and after it.
     space: (&'a str, &'a str),
     node: Node<'a>,
     content: Option<Content>,
@@ -40,10 +40,10 @@ pub(super) struct Object<'a> {
     index: Index<'a>,
 }
 
-/// Where the members are, by name: what many operations look for.
+/// The index of each member by name, made only if it is used often.
 #[derive(Debug, Clone)]
 enum Index<'a> {
-    /// Looked for so many times without one.
+    /// How many lookups there were.
     Unmade(usize),
     Made(HashMap<Cow<'a, str>, usize>),
 }
@@ -57,10 +57,10 @@ struct ObjectMember<'a> {
     node: Node<'a>,
 }
 
-/// What is to become of what is at a place.
+/// What is to become of a node.
 #[derive(Debug)]
 pub(super) enum NodeEdit<'a> {
-    /// Nothing, or it was changed where it is.
+    /// It stays, or was changed in place.
     Keep,
     Replace(Node<'a>),
     Remove,
@@ -107,7 +107,7 @@ impl<'a> Node<'a> {
         }
     }
 
-    /// Adds to the end of the list that this is. One that was not looked into, needs not be.
+    /// Adds to the end of the list that this is, which need not be parsed for that.
     pub(super) fn append(&mut self, items: &'a [Json]) -> Result<(), ApplyError> {
         match self {
             Self::Text(Cow::Borrowed(text)) if kind(text) == text::LIST => {
@@ -229,23 +229,23 @@ impl<'a> List<'a> {
         self.slots.iter_mut().map(content).collect()
     }
 
-    /// What is at an index that exists.
+    /// The element at an index that exists.
     pub(super) fn node(&mut self, at: usize) -> &mut Node<'a> {
         let slot = &mut self.slots[at];
         slot.content = None;
         &mut slot.node
     }
 
-    /// Makes an effect on what is at an index that exists.
-    pub(super) fn perform(&mut self, at: usize, effect: NodeEdit<'a>) {
-        match effect {
+    /// Applies an edit to the element at an index that exists.
+    pub(super) fn apply_edit(&mut self, at: usize, edit: NodeEdit<'a>) {
+        match edit {
             NodeEdit::Keep => {}
             NodeEdit::Replace(node) => *self.node(at) = node,
             NodeEdit::Remove => _ = self.slots.remove(at),
         }
     }
 
-    /// Adds before what is at `at`, or at the end.
+    /// Adds items before the element at `at`, or at the end.
     pub(super) fn insert(&mut self, at: usize, items: &'a [Json]) {
         let at = at.min(self.slots.len());
         self.slots.splice(
@@ -290,7 +290,7 @@ impl<'a> Object<'a> {
         })
     }
 
-    /// Where the member is; of several with its name it is the last one.
+    /// The index of a member; of several with its name, that of the last one.
     pub(super) fn find(&mut self, member: &MemberName) -> Option<usize> {
         if let Index::Unmade(times) = &mut self.index {
             *times += 1;
@@ -318,9 +318,14 @@ impl<'a> Object<'a> {
         &mut self.members[at].node
     }
 
-    /// Makes an effect on the member, which is at `at` where it exists.
-    pub(super) fn perform(&mut self, at: Option<usize>, member: &MemberName, effect: NodeEdit<'a>) {
-        match (effect, at) {
+    /// Applies an edit to the member, which is at `at` if it exists.
+    pub(super) fn apply_edit(
+        &mut self,
+        at: Option<usize>,
+        member: &MemberName,
+        edit: NodeEdit<'a>,
+    ) {
+        match (edit, at) {
             (NodeEdit::Keep, _) => {}
             (NodeEdit::Replace(node), Some(at)) => self.members[at].node = node,
             (NodeEdit::Replace(node), None) => {
@@ -335,7 +340,7 @@ impl<'a> Object<'a> {
                     node,
                 });
             }
-            // All that have its name: an earlier one would count as soon as the last one is gone.
+            // All that have its name: an earlier one would count once the last one is gone.
             (NodeEdit::Remove, _) => {
                 self.members
                     .retain(|entry| !member.names().any(|name| reads_as(&entry.name, name)));
@@ -345,15 +350,15 @@ impl<'a> Object<'a> {
     }
 }
 
-/// Cuts a list or an object into its parts and what is around them.
+/// Cuts a list or an object into its parts and the white space around them.
 struct Pieces<'a> {
     text: &'a str,
-    /// Behind the bracket or comma that was last.
+    /// Behind the last bracket or comma.
     at: usize,
 }
 
 impl<'a> Pieces<'a> {
-    /// The white space before and behind the part that goes from `first` to `last`.
+    /// The white space before and after the part from `first` to `last`.
     fn around(&mut self, first: &str, last: &str) -> (&'a str, &'a str) {
         let before = &self.text[self.at..self.offset(first)];
         let end = self.offset(last) + last.len();

@@ -1,0 +1,93 @@
+//! What a user asks to be written, before it has a stamp.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::view::KeyView;
+use crate::backend::commit::{KeyChange, TimeToLive};
+use crate::base::clock::{Monotonic, Stamp};
+use crate::pending::outbox::{Precondition, Take, Write};
+use crate::pending::rebase;
+use crate::value::envelope::Unsealed;
+use crate::value::mutation::Mutation;
+
+/// What a user asks to be written: a write that has no stamp yet.
+#[derive(Debug)]
+pub(crate) enum Request {
+    Put {
+        value: Unsealed,
+        ttl: Option<Duration>,
+    },
+    Delete,
+    /// Deletes this, which is stored; if anything else is, its caller asks anew.
+    DeleteOf(Option<Bytes>),
+    /// `exact`: what it was recorded on, if its caller records it anew on anything else.
+    Mutate {
+        mutation: Mutation,
+        ttl: Option<Duration>,
+        exact: Option<Precondition>,
+        /// What it hands to its caller.
+        take: Option<Take>,
+    },
+}
+
+impl Request {
+    pub(super) fn is_delete(&self) -> bool {
+        matches!(self, Self::Delete | Self::DeleteOf(_))
+    }
+
+    /// Whether it was recorded on another whole value than the one in view.
+    pub(super) fn is_outdated(&self, view: impl FnOnce() -> KeyView) -> bool {
+        match self {
+            Self::DeleteOf(whole)
+            | Self::Mutate {
+                exact: Some(Precondition::Whole(whole)),
+                ..
+            } => !rebase::is_same_value(whole.as_ref(), view().stored.as_ref()),
+            Self::Put { .. } | Self::Delete | Self::Mutate { .. } => false,
+        }
+    }
+
+    /// The write of this request that is made at `mono` with this stamp.
+    pub(super) fn stamp(self, stamp: Stamp, mono: Monotonic) -> Write {
+        let write = Write::new(stamp, mono);
+        match self {
+            Self::Put { value, ttl } => Write {
+                assignment: Some(KeyChange::Put {
+                    envelope: value.seal(stamp),
+                    ttl: TimeToLive::Keep,
+                }),
+                expires: ttl.map(|ttl| mono + ttl),
+                ..write
+            },
+            Self::Delete => Write {
+                assignment: Some(KeyChange::Delete),
+                ..write
+            },
+            Self::DeleteOf(whole) => Write {
+                assignment: Some(KeyChange::Delete),
+                precondition: Some(Precondition::Whole(whole)),
+                ..write
+            },
+            Self::Mutate {
+                mut mutation,
+                ttl,
+                exact,
+                mut take,
+            } => {
+                mutation.stamp(stamp);
+                if let Some(back) = take.as_mut().and_then(|take| take.back.as_mut()) {
+                    back.stamp(stamp);
+                }
+                Write {
+                    mutation: Some(mutation),
+                    precondition: exact,
+                    take,
+                    expires: ttl.map(|ttl| mono + ttl),
+                    ..write
+                }
+            }
+        }
+    }
+}
