@@ -1,6 +1,5 @@
 //! What the rules have to say: of one process, and of the calls that processes make.
 
-use std::fmt::Debug;
 
 use super::action::ScheduledAction;
 use super::check::RuleResult;

@@ -1,10 +1,7 @@
 //! The rules for assignments by name, each as the shortest history that can break it.
 
-use std::sync::Arc;
-use std::time::Duration;
 
-use super::super::server::KEY;
-use super::{AN_HOUR, NOW, ScenarioProcess, ScenarioServer, answer, value};
+use super::{AN_HOUR, ScenarioProcess, ScenarioServer, answer};
 use crate::backend::commit::Outcome;
 use crate::backend::error::BackendError;
 use crate::base::clock::Monotonic;

@@ -3,18 +3,10 @@
 use serde_json::json;
 
 use super::super::document::encoded;
-use super::super::server::{KEY, TOMBSTONE_TTL};
-use super::calls::{both_know, call, member, set, stored, text, update, value};
-use super::{ScenarioProcess, ScenarioServer};
-use crate::backend::commit::Outcome;
-use crate::base::error::ErrorKind;
-use crate::base::policy::WritePolicy;
-use crate::client::state::{Accepted, Request};
-use crate::pending::outbox::{Precondition, Written};
-use crate::value::envelope;
+use super::super::server::TOMBSTONE_TTL;
+use super::calls::{both_know, call, member, set, stored, text, update};
 use crate::value::mutation::{
-    Action, Amount, ConflictRule, Content, Edited, MemberName, Mutation, ObservedValue, Operation,
-    PathSegment, PathStep, apply, diff, element, elements, locate,
+    Action, Edited, Mutation, ObservedValue, diff,
 };
 
 /// `update` writes what differs afterwards, also where that is gone from what was the default.

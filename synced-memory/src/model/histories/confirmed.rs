@@ -1,20 +1,16 @@
 //! What the model found for confirmed calls, each as the shortest history that shows it.
 
-use serde_json::json;
 
-use super::super::document::encoded;
-use super::super::server::{KEY, TOMBSTONE_TTL};
-use super::calls::{both_know, call, member, set, stored, text, update, value};
+use super::super::server::KEY;
+use super::calls::{both_know, call, member, stored, text};
 use super::{ScenarioProcess, ScenarioServer};
 use crate::backend::commit::Outcome;
 use crate::base::error::ErrorKind;
 use crate::base::policy::WritePolicy;
 use crate::client::state::{Accepted, Request};
-use crate::pending::outbox::{Precondition, Written};
-use crate::value::envelope;
+use crate::pending::outbox::Written;
 use crate::value::mutation::{
-    Action, Amount, ConflictRule, Content, Edited, MemberName, Mutation, ObservedValue, Operation,
-    PathSegment, PathStep, apply, diff, element, elements, locate,
+    Action, Mutation, Operation, locate,
 };
 
 /// A process adds to a list whose latest value it does not know, and is refused by that.

@@ -4,11 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::super::server::KEY;
-use super::{AN_HOUR, NOW, ScenarioProcess, ScenarioServer, answer, value};
+use super::{NOW, ScenarioProcess, ScenarioServer, answer, value};
 use crate::backend::commit::Outcome;
-use crate::backend::error::BackendError;
-use crate::base::clock::Monotonic;
-use crate::base::error::ErrorKind;
 use crate::pending::outbox::Written;
 
 /// Rule 8: the stamps of one process rise. The first write was stamped again, above a clock that is

@@ -1,20 +1,14 @@
 //! What the model found for mutations, each as the shortest history that shows it.
 
-use serde_json::json;
 
-use super::super::document::encoded;
-use super::super::server::{KEY, TOMBSTONE_TTL};
-use super::calls::{both_know, call, member, set, stored, text, update, value};
+use super::calls::{call, member, text, value};
 use super::{ScenarioProcess, ScenarioServer};
-use crate::backend::commit::Outcome;
-use crate::base::error::ErrorKind;
-use crate::base::policy::WritePolicy;
-use crate::client::state::{Accepted, Request};
-use crate::pending::outbox::{Precondition, Written};
+use crate::client::state::Request;
+use crate::pending::outbox::Precondition;
 use crate::value::envelope;
 use crate::value::mutation::{
-    Action, Amount, ConflictRule, Content, Edited, MemberName, Mutation, ObservedValue, Operation,
-    PathSegment, PathStep, apply, diff, element, elements, locate,
+    Action, Content, MemberName, Mutation, ObservedValue, Operation,
+    PathSegment, PathStep, element, elements,
 };
 
 /// Rule 5: a mutation starts from what a read of an unset key returns, and so does a removal.

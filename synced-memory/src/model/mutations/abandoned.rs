@@ -3,7 +3,7 @@
 
 use serde_json::json;
 
-use super::super::check::{RuleResult, ensure};
+use super::super::check::RuleResult;
 use super::super::reference::routes::Route;
 use super::super::server::KEY;
 use super::history::{CallOutcome, History, HistoryLine, SkippedCalls};
