@@ -23,7 +23,7 @@ pub(super) static DEFAULT: LazyLock<Value> = LazyLock::new(|| {
     json!({
         "log": [],
         "n": 0,
-        "purse": {"a": 100, "b": 100},
+        "account": {"a": 100, "b": 100},
         "list": ["a", "b", "a"],
         "tags": [],
         "map": {},
@@ -39,7 +39,7 @@ pub(super) fn as_json(value: &Value) -> Json {
     Json::parse(value.to_string()).expect("a value is JSON")
 }
 
-/// A place by the names on the route there; each knows what it is taken for where it is missing.
+/// A path by names; each has its default.
 pub(super) fn segments(names: &[&str]) -> Vec<PathSegment> {
     let mut default = Some(&*DEFAULT);
     names
@@ -65,7 +65,7 @@ pub(super) fn encoded(name: &str, value: &Value) -> Encoded {
 
 fn written(name: &str, value: &Value) -> (String, Shape) {
     let fields: &[&'static str] = match name {
-        "" => &["log", "n", "purse", "list", "tags", "map", "rows", "deep"],
+        "" => &["log", "n", "account", "list", "tags", "map", "rows", "deep"],
         "deep" => &["user", "roles"],
         "user" => &["name", "age"],
         _ => &[],
@@ -150,7 +150,7 @@ pub(super) fn foreign(serial: u64, random: &mut fastrand::Rng) -> Value {
     match random.u8(0..10) {
         0 => return json!(5),
         1 => return json!({"foreign": serial}),
-        2 => document["purse"]["b"] = json!("broken"),
+        2 => document["account"]["b"] = json!("broken"),
         3 => document["log"] = json!({"broken": serial}),
         4 => document["n"] = json!("broken"),
         5 => document["list"] = json!(serial),

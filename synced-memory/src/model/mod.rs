@@ -42,16 +42,3 @@ const SCHEDULES: u64 = 100_000;
 fn the_rules_hold_in_every_schedule() {
     hold_in_every_schedule::<Ledger>("the", SCHEDULES);
 }
-
-// FINGERPRINT-BEGIN
-fn fingerprint<R: rules::Rules>() -> u64 {
-    (0..1500).fold(0, |all: u64, seed| {
-        all.rotate_left(7) ^ schedule::Schedule::<R>::drawn(seed).fingerprint()
-    })
-}
-
-#[test]
-fn fingerprint_of_the_model() {
-    eprintln!("FP ledger {:x}", fingerprint::<Ledger>());
-}
-// FINGERPRINT-END

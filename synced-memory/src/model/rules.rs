@@ -1,13 +1,12 @@
 //! What the rules have to say: of one process, and of the calls that processes make.
 
-
 use super::action::ScheduledAction;
 use super::check::RuleResult;
 use super::process::ProcessRules;
 use super::server::HeldValue;
 use super::world::World;
 
-/// How processes write, what their callers do, and what must have come of all of it.
+/// How processes write, what their callers do, and what must be true at the end.
 pub(super) trait Rules: ProcessRules {
     /// The writes, with their weights.
     const WRITES: &'static [(ScheduledAction, u32)];
@@ -26,7 +25,7 @@ pub(super) trait Rules: ProcessRules {
     fn foreign_set(world: &mut World<Self>, random: &mut fastrand::Rng) -> RuleResult;
 
     /// What callers do after a step of their process: they record calls again when an answer asks
-    /// for it, and they pick up what they were handed.
+    /// for it, and they pick up elements that were taken for them.
     fn callers_continue(_world: &mut World<Self>, _at: usize) -> RuleResult {
         Ok(())
     }

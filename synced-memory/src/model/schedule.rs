@@ -66,22 +66,6 @@ impl<R: Rules> Schedule<R> {
         world.finish()
     }
 
-    // FINGERPRINT-BEGIN
-    pub(super) fn fingerprint(&self) -> u64 {
-        use std::hash::{Hash, Hasher};
-        let mut world = World::<R>::new(self.seed, false);
-        self.run_in(&mut world).unwrap();
-        let mut hasher = std::collections::hash_map::DefaultHasher::new();
-        (world.nanos, world.values, world.random.u64(..)).hash(&mut hasher);
-        for process in &world.processes {
-            let view = process.state.view(super::server::KEY, world.mono());
-            (process.state.superseded, process.state.letters.len()).hash(&mut hasher);
-            view.stored.as_deref().hash(&mut hasher);
-        }
-        hasher.finish()
-    }
-    // FINGERPRINT-END
-
     /// A schedule that fails too, perhaps in another way, and in which every step is needed.
     pub(super) fn shortened(mut self) -> Self {
         let mut length = usize::MAX;

@@ -103,7 +103,7 @@ impl<R: Rules> World<R> {
     }
 
     /// Everything heals, everything is delivered, and all processes read: they must see what the
-    /// server stores, and every write must have come to its end.
+    /// server stores, and every write must have ended.
     pub(super) fn finish(&mut self) -> RuleResult {
         (self.is_server_up, self.fault_mode) = (true, FaultMode::None);
         let mut random = self.random.fork();
@@ -163,7 +163,7 @@ impl<R: Rules> World<R> {
         Ok(())
     }
 
-    /// All processes read, and once more when every time to live is over.
+    /// All processes read, and read again when every time to live is over.
     fn read_everywhere(&mut self, random: &mut fastrand::Rng) -> RuleResult {
         for wait in [0, LONGER_THAN_ANY_TTL] {
             self.nanos += wait;
@@ -199,7 +199,7 @@ impl<R: Rules> World<R> {
         Ok(())
     }
 
-    /// All processes have closed, and somebody else has written, when requests of abandoned
+    /// All processes have closed, and a foreign client has written, when requests of abandoned
     /// connections arrive: they must change nothing.
     fn late_requests_arrive(
         &mut self,

@@ -1,7 +1,7 @@
 //! The ledger of one process: its writes, one line each.
 //!
 //! It is notified of everything that the state is asked and answered, and knows what the state must
-//! make of it: of writes here, of what is sent and answered in `answers.rs`. `audit.rs` compares.
+//! make of it: of writes here, and of attempts and answers in `answers.rs`. `audit.rs` compares.
 
 use bytes::Bytes;
 use tokio::sync::oneshot::Receiver;

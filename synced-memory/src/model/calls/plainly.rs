@@ -62,7 +62,7 @@ fn addition(kind: &CallKind, document: &mut Value) -> Option<()> {
         )?,
         CallKind::Role(item) => list(document, &["deep", "roles"])?.push(item.clone()),
         CallKind::Extend(items) => list(document, &["list"])?.extend(items.iter().cloned()),
-        CallKind::Transfer(by) => transfer(document.get_mut("purse")?, *by)?,
+        CallKind::Transfer(by) => transfer(document.get_mut("account")?, *by)?,
         CallKind::LogAndAdd(item, by) => {
             add(document.get_mut("n")?, *by)?;
             list(document, &["log"])?.push(item.clone());
@@ -233,7 +233,7 @@ fn closure(kind: &CallKind, document: &mut Value) -> Option<()> {
             add(map.entry(*from).or_insert_with(|| 0.into()), -by)?;
             add(map.entry(*to).or_insert_with(|| 0.into()), *by)?;
         }
-        CallKind::Spend(by) => transfer(document.get_mut("purse")?, *by)?,
+        CallKind::Spend(by) => transfer(document.get_mut("account")?, *by)?,
         _ => return None,
     }
     Some(())

@@ -125,8 +125,8 @@ impl CallRecorder<'_> {
             CallKind::Role(item) => (segments(&["deep", "roles"]), append(&[item.clone()])),
             CallKind::Extend(items) => (segments(&["list"]), append(items)),
             CallKind::Transfer(by) => {
-                let give = self.operation(&["purse", "a"], add_within(-by, 0, 120))?;
-                let get = self.operation(&["purse", "b"], add(*by))?;
+                let give = self.operation(&["account", "a"], add_within(-by, 0, 120))?;
+                let get = self.operation(&["account", "b"], add(*by))?;
                 return Some(RecordedWrite::Change(vec![give, get], RecordedOn::Anything));
             }
             CallKind::LogAndAdd(item, by) => {

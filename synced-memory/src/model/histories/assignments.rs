@@ -1,6 +1,5 @@
 //! The rules for assignments by name, each as the shortest history that can break it.
 
-
 use super::{AN_HOUR, ScenarioProcess, ScenarioServer, answer};
 use crate::backend::commit::Outcome;
 use crate::backend::error::BackendError;

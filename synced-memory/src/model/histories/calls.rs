@@ -24,8 +24,8 @@ pub(super) fn call(
     exact: Option<Precondition>,
     action: Action,
 ) {
-    let shown = value(process);
-    let path = locate(shown.as_deref(), Some(&text(origin)), segments)
+    let visible = value(process);
+    let path = locate(visible.as_deref(), Some(&text(origin)), segments)
         .unwrap()
         .path;
     let operations = vec![Operation { path: path, action }];
@@ -44,17 +44,17 @@ pub(super) fn update(
     change: impl FnOnce(Option<Value>) -> Option<Value>,
 ) {
     let view = process.state.view("k", process.mono);
-    let shown = view.value().expect("something is there");
-    let before: Value = serde_json::from_str(shown.as_str()).unwrap();
+    let visible = view.value().expect("something is there");
+    let before: Value = serde_json::from_str(visible.as_str()).unwrap();
     let operations = if let Some(after) = change(Some(before.clone())) {
         diff(
-            shown.as_str(),
+            visible.as_str(),
             &encoded("", &before),
             &encoded("", &after),
             &[],
         )
     } else {
-        let seen = ObservedValue::Content(Content::of(shown.as_str()));
+        let seen = ObservedValue::Content(Content::of(visible.as_str()));
         vec![Operation {
             path: Vec::new(),
             action: Action::Remove { seen },
@@ -71,10 +71,10 @@ pub(super) fn update(
 
 /// A closure that changes one value of the document.
 pub(super) fn set(name: &'static str, to: Value) -> impl FnOnce(Option<Value>) -> Option<Value> {
-    move |shown| {
-        let mut shown = shown?;
-        *shown.pointer_mut(name)? = to;
-        Some(shown)
+    move |visible| {
+        let mut visible = visible?;
+        *visible.pointer_mut(name)? = to;
+        Some(visible)
     }
 }
 

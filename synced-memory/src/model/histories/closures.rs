@@ -5,11 +5,9 @@ use serde_json::json;
 use super::super::document::encoded;
 use super::super::server::TOMBSTONE_TTL;
 use super::calls::{both_know, call, member, set, stored, text, update};
-use crate::value::mutation::{
-    Action, Edited, Mutation, ObservedValue, diff,
-};
+use crate::value::mutation::{Action, Edited, Mutation, ObservedValue, diff};
 
-/// `update` writes what differs afterwards, also where that is gone from what was the default.
+/// `update` writes the difference, also if the closure has removed something of the default.
 #[test]
 fn what_a_closure_removes_from_a_default_is_removed() {
     let stored = r#"{"deep":{}}"#;
@@ -27,7 +25,7 @@ fn what_a_closure_removes_from_a_default_is_removed() {
     );
 }
 
-/// A number that two have changed to the same is not what both have done.
+/// Two closures that change a number to the same value have not done the same: both may have counted.
 #[test]
 fn a_number_that_two_closures_change_is_never_wrong_in_silence() {
     let (mut server, mut process, mut other) = both_know(r#"{"map":{"c":1}}"#);
@@ -44,8 +42,8 @@ fn a_number_that_two_closures_change_is_never_wrong_in_silence() {
     );
 }
 
-/// What a closure was made on, and that was not made, is not there for it, whoever has written the
-/// same.
+/// A closure that was made on a closure that was not applied is not applied either, even if another
+/// process has written the same.
 #[test]
 fn a_closure_on_what_was_not_made_is_not_made_either() {
     let (mut server, mut process, mut other) = both_know(r#"{"map":{"c":1}}"#);
@@ -74,7 +72,7 @@ fn a_closure_on_what_was_not_made_is_not_made_either() {
     );
 }
 
-/// And what is left of an entry then, which is nothing, is not set aside once more.
+/// If nothing is left of an entry, it does not become a dead letter once more.
 #[test]
 fn of_what_waited_too_long_nothing_is_set_aside_that_was_already() {
     let (mut server, mut process, _other) = both_know(r#"{"map":{"c":1}}"#);
@@ -102,7 +100,7 @@ fn of_what_waited_too_long_nothing_is_set_aside_that_was_already() {
     assert_eq!(process.state.outbox.len(), 0);
 }
 
-/// A removal of what is gone is done, also of the whole.
+/// A removal of what is gone already has nothing to do, also of the whole value.
 #[test]
 fn a_closure_that_deletes_what_another_one_has_deleted_since_is_done() {
     let (mut server, mut process, mut other) = both_know(r#"{"map":{"c":1}}"#);
@@ -119,8 +117,8 @@ fn a_closure_that_deletes_what_another_one_has_deleted_since_is_done() {
     );
 }
 
-/// Of two closures that are one call, the later one adds nothing before the earlier one has found
-/// its elements: that would take one of these for one that it saw.
+/// Of two closures that are one call, the later one must not add elements before the earlier one has
+/// identified its own: it could mistake an added one for one that it observed.
 #[test]
 fn of_two_closures_on_a_list_each_names_its_elements_in_what_it_saw() {
     let (mut server, mut process, mut other) = both_know(r#"{"list":["a","b","a"]}"#);

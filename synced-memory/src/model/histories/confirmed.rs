@@ -1,6 +1,5 @@
 //! What the model found for confirmed calls, each as the shortest history that shows it.
 
-
 use super::super::server::KEY;
 use super::calls::{both_know, call, member, stored, text};
 use super::{ScenarioProcess, ScenarioServer};
@@ -9,11 +8,9 @@ use crate::base::error::ErrorKind;
 use crate::base::policy::WritePolicy;
 use crate::client::state::{Accepted, Request};
 use crate::pending::outbox::Written;
-use crate::value::mutation::{
-    Action, Mutation, Operation, locate,
-};
+use crate::value::mutation::{Action, Mutation, Operation, locate};
 
-/// A process adds to a list whose latest value it does not know, and is refused by that.
+/// A process adds to a list of which it does not know the latest value, and is refused.
 fn push(
     process: &mut ScenarioProcess,
     server: &mut ScenarioServer,
@@ -49,7 +46,7 @@ fn push(
     accepted
 }
 
-/// Two processes know a list, and a third one, whose clock is ahead, has added 2 to it since.
+/// Two processes have read a list, and a third one, whose clock is ahead, has added 2 to it since.
 fn a_newer_list() -> (ScenarioServer, ScenarioProcess, ScenarioProcess) {
     let (mut server, process, other) = both_know(r#"{"list":[1]}"#);
     let mut ahead = ScenarioProcess::connected(3);
@@ -63,9 +60,9 @@ fn a_newer_list() -> (ScenarioServer, ScenarioProcess, ScenarioProcess) {
     (server, process, other)
 }
 
-/// The stamp says nothing of a confirmed call in doubt: of two processes that are refused by the
-/// same newer value each sends the next stamp, and both may write the same. The server's record
-/// says what has become of it.
+/// A stamp does not say whether a confirmed call in doubt was applied: two processes that are refused
+/// for the same newer value both send the next stamp, and may write the same. Only the server's
+/// record says so.
 #[test]
 fn a_confirmed_call_in_doubt_was_not_made_by_another_one_that_stored_the_same() {
     let (mut server, mut process, mut other) = a_newer_list();
@@ -95,8 +92,8 @@ fn a_confirmed_call_in_doubt_was_not_made_by_another_one_that_stored_the_same() 
     );
 }
 
-/// Rule 4.2.3: the time of a confirmed call is over, and why it was not made is that others were
-/// always ahead of it.
+/// Contention: the timeout of a confirmed call is over, and it was not applied because other writes
+/// always came first.
 #[test]
 fn a_confirmed_call_that_was_refused_until_its_time_was_over_is_a_conflict() {
     let (mut server, mut process, _other) = a_newer_list();

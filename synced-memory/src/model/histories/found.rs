@@ -19,9 +19,9 @@ fn a_write_is_not_superseded_by_an_earlier_one_of_its_own_process() {
     let _second = process.set("second");
     let refused = server.commit(&attempt);
     process.state.answered(&attempt, ticket, Ok(refused));
-    let (anew, ticket) = process.send().unwrap();
-    let applied = server.commit(&anew);
-    process.state.answered(&anew, ticket, Ok(applied));
+    let (again, ticket) = process.send().unwrap();
+    let applied = server.commit(&again);
+    process.state.answered(&again, ticket, Ok(applied));
     // An outage before the second one is sent: it is not stamped again any more.
     process.disconnect();
     process.state.connected(None);

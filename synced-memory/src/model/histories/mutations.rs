@@ -1,17 +1,16 @@
 //! What the model found for mutations, each as the shortest history that shows it.
 
-
 use super::calls::{call, member, text, value};
 use super::{ScenarioProcess, ScenarioServer};
 use crate::client::state::Request;
 use crate::pending::outbox::Precondition;
 use crate::value::envelope;
 use crate::value::mutation::{
-    Action, Content, MemberName, Mutation, ObservedValue, Operation,
-    PathSegment, PathStep, element, elements,
+    Action, Content, MemberName, Mutation, ObservedValue, Operation, PathSegment, PathStep,
+    element, elements,
 };
 
-/// Rule 5: a mutation starts from what a read of an unset key returns, and so does a removal.
+/// Rule 5: a mutation, also a removal, starts from what a read of an unset key returns.
 #[test]
 fn an_element_of_the_default_can_be_removed() {
     let (mut server, mut process) = (ScenarioServer::new(), ScenarioProcess::connected(1));
@@ -38,9 +37,9 @@ fn an_element_of_the_default_can_be_removed() {
     );
 }
 
-/// Of two assignments to one element that wait, the later one is left, and is of the element that
-/// the first one saw: also where that was in a default, and somebody has stored what the first one
-/// assigned elsewhere.
+/// Of two queued assignments to one element only the later one is kept, and is of the element that
+/// the first one observed: also if that was in a default, and another process has since stored the
+/// first value in another element.
 #[test]
 fn of_two_assignments_to_an_element_of_the_default_the_later_one_follows_that_element() {
     let (mut server, mut process, mut other) = (
@@ -83,7 +82,7 @@ fn of_two_assignments_to_an_element_of_the_default_the_later_one_follows_that_el
     );
 }
 
-/// And where that element is gone by then, the one call that is left of both is set aside.
+/// If that element is gone by then, the one call that is kept becomes a dead letter.
 #[test]
 fn of_two_assignments_to_an_element_that_is_gone_by_then_the_later_one_is_set_aside() {
     let (mut server, mut process, mut other) = (
@@ -139,8 +138,8 @@ fn of_two_assignments_to_an_element_that_is_gone_by_then_the_later_one_is_set_as
     );
 }
 
-/// What a later call of the process replaces is not made, unless one in between rests on it: it
-/// changes the map that the first one has made.
+/// A call that a later one of the process replaces is not sent, unless a call in between is based
+/// on it: here that one changes the map that the first call has created.
 #[test]
 fn a_change_that_made_what_another_one_changes_is_not_replaced() {
     let mut process = ScenarioProcess::connected(1);
@@ -186,12 +185,12 @@ fn a_change_that_made_what_another_one_changes_is_not_replaced() {
             seen,
         },
     );
-    let shown: serde_json::Value = serde_json::from_str(&value(&process).unwrap()).unwrap();
-    assert_eq!(shown, serde_json::json!({"map": {"k": 2, "l": 3}}));
+    let visible: serde_json::Value = serde_json::from_str(&value(&process).unwrap()).unwrap();
+    assert_eq!(visible, serde_json::json!({"map": {"k": 2, "l": 3}}));
 }
 
-/// Of two that remove one entry, one did: also where the other removed it with everything around
-/// it.
+/// Of two processes that remove one entry, only one has removed it: also if the other one removed it
+/// with the whole key.
 #[test]
 fn an_entry_that_went_with_its_key_was_removed_by_nobody_else() {
     let (mut server, mut process, mut other) = (
@@ -229,7 +228,7 @@ fn an_entry_that_went_with_its_key_was_removed_by_nobody_else() {
     );
 }
 
-/// Rule 5: the newer one wins where it wrote; nobody wrote here.
+/// Rule 5: a newer write wins only where it wrote, and here nobody wrote.
 #[test]
 fn a_queued_assignment_that_finds_the_default_that_it_saw_is_not_superseded() {
     let (mut server, mut process, mut other) = (

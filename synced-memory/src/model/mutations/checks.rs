@@ -165,7 +165,7 @@ pub(super) fn account_balances(document: Option<&Value>) -> RuleResult {
 
 /// The numbers of the account, if the document has one.
 fn account(document: Option<&Value>) -> Option<(Option<i64>, Option<i64>)> {
-    let account = document?.get("purse")?;
+    let account = document?.get("account")?;
     Some((account.get("a")?.as_i64(), account.get("b")?.as_i64()))
 }
 

@@ -36,8 +36,3 @@ const SCHEDULES: u64 = 20_000;
 fn no_mutation_is_lost_doubled_or_torn_in_any_schedule() {
     hold_in_every_schedule::<History>("mutations::no_mutation", SCHEDULES);
 }
-
-#[test]
-fn fingerprint_of_the_model() {
-    eprintln!("FP book {:x}", super::fingerprint::<History>());
-}

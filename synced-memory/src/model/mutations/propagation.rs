@@ -11,7 +11,7 @@ use super::history::{CallOutcome, History, HistoryLine, SkippedCalls};
 use crate::client::state::State;
 use crate::pending::outbox::{Entry, LetterRecord};
 
-/// What was not applied, and later calls may have been made on.
+/// Calls that were not applied, and that later calls may be based on.
 #[derive(Debug, Default)]
 pub(super) struct LostBase {
     sure: Vec<CallEdits>,
@@ -100,7 +100,7 @@ impl History {
                 Some(false) if !doubtful.is_empty() => None,
                 is_any => is_any,
             };
-            // A dead letter of its own comes later, and says which calls are in it.
+            // The dead letter of another outcome comes later, and says which calls are in it.
             self.lines[at].is_ambiguous |=
                 outcome == CallOutcome::Superseded && !doubtful.is_empty();
             self.apply_propagated(state, at, &calls, outcome)?;

@@ -13,7 +13,7 @@ use crate::base::error::{Error, ErrorKind};
 use crate::client::state::State;
 use crate::pending::outbox::Written;
 
-/// What the end of entries comes to.
+/// The effects of entries that ended.
 #[derive(Debug)]
 pub(super) struct UnsentEnds {
     /// What was withdrawn with an error.
@@ -117,7 +117,7 @@ impl History {
         Ok(())
     }
 
-    /// Whether this may hold of the route that the entry has taken.
+    /// Whether the route that the entry has taken may meet this condition.
     fn is_possible(&self, line: &HistoryLine, condition: impl FnMut(&Route) -> bool) -> bool {
         let routes = self.routes_from_last_answer(line);
         routes.is_none_or(|routes| routes.iter().any(condition))

@@ -1,4 +1,4 @@
-//! What comes of one call, in plain Rust.
+//! The results of one call, in plain Rust.
 //!
 //! An operation on a list may mean more than one element: then mode is a result for each.
 
@@ -33,7 +33,7 @@ enum NodeEffect {
 }
 
 impl ApplyMode {
-    /// The result of a removal of what is gone already: usually mode is nothing to do.
+    /// The result of a removal of what is gone already: usually there is nothing to do.
     fn already_gone(self) -> Result<(), EditRefusal> {
         if self
             == (Self::CompareWithObserved {

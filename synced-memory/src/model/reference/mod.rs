@@ -2,7 +2,7 @@
 //!
 //! - `edits.rs`: operations and calls in the terms of the reference
 //! - `targets.rs`: which element of a list an operation may mean
-//! - `apply.rs`: what comes of one call; `routes.rs`: of several calls, one after the other
+//! - `apply.rs`: the results of one call; `routes.rs`: those of several calls, one after the other
 //! - `closures.rs`: which calls were made on what other calls wrote
 
 pub(super) mod apply;

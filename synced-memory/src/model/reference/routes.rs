@@ -1,5 +1,5 @@
-//! What may come of several calls, one after the other: which of them are applied, and the value
-//! then.
+//! The possible results of several calls, one after the other: which of them are applied, and the
+//! value then.
 
 use serde_json::Value;
 
@@ -106,7 +106,7 @@ impl Route {
         } = self;
         let call = calls[index];
         // A call that others were merged into observed what the first of these did (its default,
-        // if nothing was there); or, if it was recorded on a default, that nothing is there.
+        // if nothing was stored); or, if it was recorded on a default, that nothing was stored.
         let is_merged = |earlier: usize| {
             let is_before =
                 |at: usize| !replaced.contains(&at) && is_replaced_by(calls, earlier, at);

@@ -1,7 +1,7 @@
 //! Which element of a list an operation may mean that was recorded on an earlier state of the list.
 //!
 //! The library identifies an element by index and content, and equal ones by occurrence; if that is
-//! not enough, by its neighbours. If it is enough, there is one target here; otherwise there is one
+//! not enough, by its neighbours. If it is enough, there is one target; otherwise there is one
 //! for each answer that can be defended.
 
 use serde_json::Value;
