@@ -3,8 +3,8 @@
 //! - `log`: items are only added to its end, each only once
 //! - `n`: a counter that is only added to
 //! - `account`: two numbers, of which one gives what the other gets, both in one call
-//! - `list` with equal elements, `tags` as a set, `map` by name, `rows` whose members change, `deep`
-//!   with two levels
+//! - `list` with equal elements, `tags` as a set, `map` by name, `rows` whose members change,
+//!   `deep` with two levels
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -165,21 +165,26 @@ pub(super) fn foreign(serial: u64, random: &mut fastrand::Rng) -> Value {
 /// How many parsed values are kept: each is needed by the server and by three processes.
 const KEPT: usize = 12;
 
+/// Values with the bytes that they were parsed from.
+type ParsedValues = VecDeque<(Bytes, Rc<Value>)>;
+
 /// The value of what is stored.
 pub(super) fn value_of(stored: Option<&Bytes>) -> Option<Rc<Value>> {
-    thread_local!(static READ: RefCell<VecDeque<(Bytes, Rc<Value>)>> = const { RefCell::new(VecDeque::new()) });
+    thread_local! {
+        static PARSED: RefCell<ParsedValues> = const { RefCell::new(VecDeque::new()) };
+    }
     let stored = stored?;
-    READ.with_borrow_mut(|read| {
+    PARSED.with_borrow_mut(|parsed| {
         let is_same = |(bytes, _): &&(Bytes, Rc<Value>)| {
             bytes.as_ptr() == stored.as_ptr() && bytes.len() == stored.len()
         };
-        if let Some((_, value)) = read.iter().find(is_same) {
+        if let Some((_, value)) = parsed.iter().find(is_same) {
             return Some(Rc::clone(value));
         }
         let value: Value =
             serde_json::from_str(envelope::value_of(stored).as_str()).expect("JSON is stored");
-        read.truncate(KEPT);
-        read.push_front((stored.clone(), Rc::new(value)));
-        read.front().map(|(_, value)| Rc::clone(value))
+        parsed.truncate(KEPT);
+        parsed.push_front((stored.clone(), Rc::new(value)));
+        parsed.front().map(|(_, value)| Rc::clone(value))
     })
 }

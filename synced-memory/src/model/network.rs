@@ -262,7 +262,7 @@ impl<R: Rules> World<R> {
         };
         match reply {
             ModelAnswer::Read(ticket, held) if is_handled_late => {
-                process.late_reads.push((ticket, held))
+                process.late_reads.push((ticket, held));
             }
             ModelAnswer::Read(ticket, held) => self.handle_read(at, ticket, held)?,
             ModelAnswer::Commit {

@@ -48,7 +48,8 @@ impl Drop for SeedReport {
         if std::thread::panicking() {
             let Self(seed, name) = self;
             eprintln!(
-                "again: SYNCED_MEMORY_SEED={seed} SYNCED_MEMORY_SCHEDULES=1 cargo test -p synced-memory --lib model::{name}"
+                "again: SYNCED_MEMORY_SEED={seed} SYNCED_MEMORY_SCHEDULES=1 \
+                 cargo test -p synced-memory --lib model::{name}"
             );
         }
     }

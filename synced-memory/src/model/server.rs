@@ -296,7 +296,8 @@ impl ModelServer {
         });
     }
 
-    /// Stores bytes as they are, or removes the key without a tombstone, as the Python package does.
+    /// Stores bytes as they are, or removes the key without a tombstone, as the Python package
+    /// does.
     pub(super) fn store_foreign(
         &mut self,
         stored: Option<(Bytes, u64)>,

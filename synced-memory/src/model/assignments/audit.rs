@@ -71,7 +71,8 @@ impl Ledger {
         let expected = match (last, &self.last_answer.held) {
             (Some(line), _) => line.stored().filter(|_| !line.is_expired(mono)),
             (None, Some(_)) if self.last_answer.expires_at.is_some_and(|at| at <= mono) => None,
-            // A process does not know the time to live of another one's write before it reads again.
+            // Before it reads again, a process does not know the time to live of another one's
+            // write.
             (None, Some(held)) if held.is_expired(mono) => {
                 view.stored.clone().map(|_| held.bytes.clone())
             }

@@ -36,7 +36,7 @@ pub(super) struct LedgerLine {
     pub(super) value: Option<u64>,
     pub(super) stamp: u64,
     pub(super) expires_at: Option<Monotonic>,
-    /// It replaced a delete, or a value that had expired: nothing of what was stored before is kept.
+    /// It replaced a delete, or a value that had expired: nothing of the earlier value is kept.
     pub(super) replaces_nothing: bool,
     /// It expired, and removes the key instead.
     pub(super) removes_expired: bool,
@@ -137,7 +137,7 @@ impl LedgerLine {
 pub(super) struct LedgerAnswer {
     pub(super) ticket: Ticket,
     pub(super) held: Option<HeldValue>,
-    /// When the value expires_at, if this process has written it.
+    /// When the value expires, if this process has written it.
     pub(super) expires_at: Option<Monotonic>,
 }
 

@@ -64,8 +64,8 @@ pub(in crate::model) enum CallKind {
 pub(in crate::model) const COUNTED: &str = "c";
 
 impl CallKind {
-    /// Any call of process `at`. `serial` is a number that is used once. Some themes have only calls
-    /// that conflict often: those on the list, or those on members of objects.
+    /// Any call of process `at`. `serial` is a number that is used once. Some themes have only
+    /// calls that conflict often: those on the list, or those on members of objects.
     pub(in crate::model) fn drawn(
         (at, serial): (usize, u64),
         theme: u64,
@@ -75,7 +75,8 @@ impl CallKind {
         let own = json!(format!("{at}.{serial}"));
         let name = NAMES[random.usize(0..NAMES.len())];
         let number = [COUNTED, COUNTED, name][random.usize(0..3)];
-        // So that a few of them never add up to zero: adding zero to an unset number writes nothing.
+        // So that a few of them never add up to zero: adding zero to an unset number writes
+        // nothing.
         let by = [10, -1][random.usize(0..2)];
         let index = random.usize(0..5);
         let letter = |random: &mut fastrand::Rng| json!(["a", "b", "c"][random.usize(0..3)]);

@@ -122,7 +122,10 @@ impl CallRecorder<'_> {
                 let segments = [segments(&["rows"]), vec![index], segments(&["v"])].concat();
                 (segments, add(*by))
             }
-            CallKind::Role(item) => (segments(&["deep", "roles"]), append(&[item.clone()])),
+            CallKind::Role(item) => (
+                segments(&["deep", "roles"]),
+                append(std::slice::from_ref(item)),
+            ),
             CallKind::Extend(items) => (segments(&["list"]), append(items)),
             CallKind::Transfer(by) => {
                 let give = self.operation(&["account", "a"], add_within(-by, 0, 120))?;
@@ -130,7 +133,7 @@ impl CallRecorder<'_> {
                 return Some(RecordedWrite::Change(vec![give, get], RecordedOn::Anything));
             }
             CallKind::LogAndAdd(item, by) => {
-                let log = self.operation(&["log"], append(&[item.clone()]))?;
+                let log = self.operation(&["log"], append(std::slice::from_ref(item)))?;
                 let number = self.operation(&["n"], add(*by))?;
                 let operations = vec![log, number];
                 return Some(RecordedWrite::Change(operations, RecordedOn::Anything));
@@ -155,7 +158,7 @@ impl CallRecorder<'_> {
             CallKind::RemoveItem(item) => {
                 let content = Content::of(&item.to_string());
                 let is_equal = |element: &&str| Content::of(element) == content;
-                self.remove_picked(|list| list.iter().position(|element| is_equal(element)))
+                self.remove_picked(|list| list.iter().position(is_equal))
             }
             CallKind::SetAt(index, item) => {
                 let index = PathSegment::Index(*index);

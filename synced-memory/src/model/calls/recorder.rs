@@ -97,7 +97,7 @@ impl CallRecorder<'_> {
         let located = self.located(segments)?;
         let action = Action::Set {
             value: json(value),
-            seen: located.observed.clone(),
+            seen: located.observed,
         };
         let operation = located.operation(action);
         Some(RecordedWrite::Change(vec![operation], RecordedOn::Anything))
@@ -108,7 +108,7 @@ impl CallRecorder<'_> {
         if !located.exists {
             return Some(RecordedWrite::Nothing);
         }
-        let seen = located.observed.clone();
+        let seen = located.observed;
         let operation = located.operation(Action::Remove { seen });
         Some(RecordedWrite::Change(vec![operation], RecordedOn::Paths))
     }

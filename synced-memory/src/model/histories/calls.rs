@@ -28,7 +28,7 @@ pub(super) fn call(
     let path = locate(visible.as_deref(), Some(&text(origin)), segments)
         .unwrap()
         .path;
-    let operations = vec![Operation { path: path, action }];
+    let operations = vec![Operation { path, action }];
     let mutation = Mutation::new(Some(text(origin)), operations);
     let _accepted = process.write(Request::Mutate {
         mutation,

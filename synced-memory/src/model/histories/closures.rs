@@ -25,7 +25,8 @@ fn what_a_closure_removes_from_a_default_is_removed() {
     );
 }
 
-/// Two closures that change a number to the same value have not done the same: both may have counted.
+/// Two closures that change a number to the same value have not done the same: both may have
+/// counted.
 #[test]
 fn a_number_that_two_closures_change_is_never_wrong_in_silence() {
     let (mut server, mut process, mut other) = both_know(r#"{"map":{"c":1}}"#);
@@ -117,8 +118,8 @@ fn a_closure_that_deletes_what_another_one_has_deleted_since_is_done() {
     );
 }
 
-/// Of two closures that are one call, the later one must not add elements before the earlier one has
-/// identified its own: it could mistake an added one for one that it observed.
+/// Of two closures that are one call, the later one must not add elements before the earlier one
+/// has identified its own: it could mistake an added one for one that it observed.
 #[test]
 fn of_two_closures_on_a_list_each_names_its_elements_in_what_it_saw() {
     let (mut server, mut process, mut other) = both_know(r#"{"list":["a","b","a"]}"#);

@@ -60,9 +60,9 @@ fn a_newer_list() -> (ScenarioServer, ScenarioProcess, ScenarioProcess) {
     (server, process, other)
 }
 
-/// A stamp does not say whether a confirmed call in doubt was applied: two processes that are refused
-/// for the same newer value both send the next stamp, and may write the same. Only the server's
-/// record says so.
+/// A stamp does not say whether a confirmed call in doubt was applied: two processes that are
+/// refused for the same newer value both send the next stamp, and may write the same. Only the
+/// server's record says so.
 #[test]
 fn a_confirmed_call_in_doubt_was_not_made_by_another_one_that_stored_the_same() {
     let (mut server, mut process, mut other) = a_newer_list();

@@ -189,8 +189,8 @@ fn a_change_that_made_what_another_one_changes_is_not_replaced() {
     assert_eq!(visible, serde_json::json!({"map": {"k": 2, "l": 3}}));
 }
 
-/// Of two processes that remove one entry, only one has removed it: also if the other one removed it
-/// with the whole key.
+/// Of two processes that remove one entry, only one has removed it: also if the other one removed
+/// it with the whole key.
 #[test]
 fn an_entry_that_went_with_its_key_was_removed_by_nobody_else() {
     let (mut server, mut process, mut other) = (

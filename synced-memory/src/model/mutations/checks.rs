@@ -83,13 +83,13 @@ pub(super) fn pushes_and_sums(world: &World<History>, held: Option<&HeldValue>) 
         sums == stored,
         "(3) {stored:?} is counted instead of {sums:?}"
     );
-    in_order(&stored.log)
+    in_order(stored.log.as_deref())
 }
 
 /// (2): the items of each writer are in its order.
-fn in_order(log: &Option<Vec<Value>>) -> RuleResult {
+fn in_order(log: Option<&[Value]>) -> RuleResult {
     let mut last = [0; 3];
-    for item in log.iter().flatten().filter_map(Value::as_str) {
+    for item in log.unwrap_or_default().iter().filter_map(Value::as_str) {
         let Some((at, serial)) = item
             .split_once('.')
             .and_then(|(at, serial)| at.parse::<usize>().ok().zip(serial.parse().ok()))

@@ -5,8 +5,8 @@
 //! - `callers.rs`: how a call is made; `accepted.rs`: what it becomes in the history
 //! - `attempts.rs`: what is sent; `unsent.rs`: what ends without being sent; `answers.rs`: what
 //!   becomes of each answer
-//! - `abandoned.rs`, `dead_letters.rs`: calls that do not apply; `propagation.rs`: closures that were
-//!   made on what was not applied
+//! - `abandoned.rs`, `dead_letters.rs`: calls that do not apply; `propagation.rs`: closures that
+//!   were made on what was not applied
 //! - `confirmed.rs`, `takes.rs`: confirmed calls, and the elements that they take
 //! - `reports.rs`: what callers are answered; `counted.rs`: the log and the sums
 

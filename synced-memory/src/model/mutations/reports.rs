@@ -18,10 +18,10 @@ impl History {
         let mut received: Option<CrateResult<Answer>> = None;
         for call in line.awaiting_calls() {
             let call = &mut self.calls[call];
-            let Some(mut receiver) = call.receiver.take() else {
+            let Some(mut channel) = call.receiver.take() else {
                 continue;
             };
-            let answer = receiver.try_recv();
+            let answer = channel.try_recv();
             let answer = answer.map_err(|error| {
                 format!("(5) {:?} ended, and was not answered: {error}", call.kind)
             })?;
@@ -82,10 +82,10 @@ impl History {
         self.lines[line].recorded_on = RecordedOn::Anything;
         for call in self.lines[line].awaiting_calls().collect::<Vec<_>>() {
             let call = &mut self.calls[call];
-            let Some(mut receiver) = call.receiver.take() else {
+            let Some(mut channel) = call.receiver.take() else {
                 continue;
             };
-            let received = receiver.try_recv();
+            let received = channel.try_recv();
             let result = received
                 .as_ref()
                 .ok()

@@ -1,7 +1,7 @@
 //! Which calls were made on what other calls wrote, and what a closure compares.
 //!
-//! A closure applies if what it changed is as it observed it. Two closures of a process of which one
-//! was made on what the other wrote are one call.
+//! A closure applies if what it changed is as it observed it. If one closure of a process was made
+//! on what an earlier one wrote, the two are one call.
 
 use serde_json::Value;
 
