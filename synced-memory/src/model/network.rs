@@ -155,13 +155,13 @@ impl<R: Rules> World<R> {
     }
 
     pub(super) fn serve_any(&mut self, random: &mut fastrand::Rng) -> RuleResult {
-        let waiting: Vec<_> = (0..self.connections.len())
+        let ready: Vec<_> = (0..self.connections.len())
             .filter(|connection| !self.connections[*connection].requests.is_empty())
             .collect();
-        if waiting.is_empty() || !self.is_server_up {
+        if ready.is_empty() || !self.is_server_up {
             Ok(())
         } else {
-            self.serve(one_of(random, &waiting))
+            self.serve(one_of(random, &ready))
         }
     }
 
@@ -234,13 +234,13 @@ impl<R: Rules> World<R> {
     }
 
     pub(super) fn deliver_any(&mut self, random: &mut fastrand::Rng) -> RuleResult {
-        let waiting: Vec<_> = (0..self.connections.len())
+        let ready: Vec<_> = (0..self.connections.len())
             .filter(|connection| !self.connections[*connection].answers.is_empty())
             .collect();
-        if waiting.is_empty() {
+        if ready.is_empty() {
             return Ok(());
         }
-        self.deliver(one_of(random, &waiting), random.u8(0..4) == 0)
+        self.deliver(one_of(random, &ready), random.u8(0..4) == 0)
     }
 
     /// An answer arrives. One to a read may be handled later, by its caller's thread.

@@ -22,7 +22,7 @@ pub(super) fn hold_in_every_schedule<R: Rules>(name: &'static str, schedules: u6
                         return;
                     }
                     let _report = SeedReport(seed, name);
-                    let schedule = Schedule::<R>::drawn(seed);
+                    let schedule = Schedule::<R>::from_seed(seed);
                     if let Err(broken) = schedule.run() {
                         // The others need not look any further.
                         next.store(first + count, Ordering::Relaxed);

@@ -19,7 +19,7 @@ pub(super) struct Schedule<R> {
 impl<R: Rules> Schedule<R> {
     /// Ten to forty steps. Each schedule contains only some of the faults, so that these meet each
     /// other often enough.
-    pub(super) fn drawn(seed: u64) -> Self {
+    pub(super) fn from_seed(seed: u64) -> Self {
         let mut random = fastrand::Rng::with_seed(seed);
         let mut actions: Vec<(ScheduledAction, u32)> = [R::WRITES, ScheduledAction::USUAL].concat();
         actions.extend(

@@ -79,7 +79,7 @@ pub(super) enum ModelRequest<S> {
 }
 
 #[derive(Debug)]
-#[allow(clippy::large_enum_variant)] // a few at a time, and soon gone
+#[allow(clippy::large_enum_variant, reason = "there are only a few at a time")]
 pub(super) enum ModelAnswer {
     Commit {
         attempt: Box<Attempt>,

@@ -66,7 +66,7 @@ pub(in crate::model) const COUNTED: &str = "c";
 impl CallKind {
     /// Any call of process `at`. `serial` is a number that is used once. Some themes have only
     /// calls that conflict often: those on the list, or those on members of objects.
-    pub(in crate::model) fn drawn(
+    pub(in crate::model) fn random(
         (at, serial): (usize, u64),
         theme: u64,
         random: &mut fastrand::Rng,
@@ -89,7 +89,7 @@ impl CallKind {
         match random.u8(kinds) {
             0..=8 => {
                 let items =
-                    (0..random.u64(1..3)).map(|part| json!(format!("{at}.{}", serial + part)));
+                    (0..random.u64(1..3)).map(|item| json!(format!("{at}.{}", serial + item)));
                 Self::Log(items.collect())
             }
             9..=14 => Self::Add(by),
@@ -145,7 +145,7 @@ impl CallKind {
     }
 
     /// Any call that takes an element out of the list.
-    pub(in crate::model) fn taking(random: &mut fastrand::Rng) -> Self {
+    pub(in crate::model) fn random_take(random: &mut fastrand::Rng) -> Self {
         if random.bool() {
             Self::Pop
         } else {

@@ -209,14 +209,14 @@ fn closure(kind: &CallKind, document: &mut Value) -> Option<()> {
             add(user.get_mut("age")?, *by)?;
             user.insert("name".to_owned(), name.clone());
         }
-        CallKind::Tag(gone, come) => {
+        CallKind::Tag(removed, added) => {
             let tags = list(document, &["tags"])?;
-            tags.retain(|tag| tag != gone);
-            if !tags.contains(come) {
-                tags.push(come.clone());
+            tags.retain(|tag| tag != removed);
+            if !tags.contains(added) {
+                tags.push(added.clone());
             }
         }
-        CallKind::Retain(name, gone) => list(document, &[name])?.retain(|item| item != gone),
+        CallKind::Retain(name, removed) => list(document, &[name])?.retain(|item| item != removed),
         CallKind::EditRow(index, by) => add(
             list(document, &["rows"])?.get_mut(*index)?.get_mut("v")?,
             *by,
@@ -242,7 +242,7 @@ fn closure(kind: &CallKind, document: &mut Value) -> Option<()> {
 fn list<'a>(document: &'a mut Value, names: &[&str]) -> Option<&'a mut Vec<Value>> {
     names
         .iter()
-        .try_fold(document, |here, name| here.get_mut(*name))?
+        .try_fold(document, |node, name| node.get_mut(*name))?
         .as_array_mut()
 }
 

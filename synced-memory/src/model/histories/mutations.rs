@@ -47,9 +47,9 @@ fn of_two_assignments_to_an_element_of_the_default_the_later_one_follows_that_el
         ScenarioProcess::connected(1),
         ScenarioProcess::connected(2),
     );
-    let set = |value: &str, saw: &str| Action::Set {
+    let set = |value: &str, observed: &str| Action::Set {
         value: text(value),
-        seen: ObservedValue::Content(Content::of(saw)),
+        seen: ObservedValue::Content(Content::of(observed)),
     };
     let default = r#"["a","b","a"]"#;
     process.disconnect();
@@ -90,9 +90,9 @@ fn of_two_assignments_to_an_element_that_is_gone_by_then_the_later_one_is_set_as
         ScenarioProcess::connected(1),
         ScenarioProcess::connected(2),
     );
-    let set = |value: &str, saw: &str| Action::Set {
+    let set = |value: &str, observed: &str| Action::Set {
         value: text(value),
-        seen: ObservedValue::Content(Content::of(saw)),
+        seen: ObservedValue::Content(Content::of(observed)),
     };
     let list = || {
         PathSegment::Member(MemberName {

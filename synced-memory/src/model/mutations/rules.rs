@@ -44,12 +44,12 @@ impl Rules for History {
         random: &mut fastrand::Rng,
     ) -> RuleResult {
         world.values += 10;
-        let kind = CallKind::drawn((at, world.values), world.log.theme, random);
+        let kind = CallKind::random((at, world.values), world.log.theme, random);
         // With many confirmed calls, few calls are queued while the server is away.
         let are_many = world.log.theme.is_multiple_of(4);
         let is_confirmed = random.u8(0..if are_many { 2 } else { 8 }) == 0;
         let kind = if is_confirmed && are_many && random.bool() {
-            CallKind::taking(random)
+            CallKind::random_take(random)
         } else {
             kind
         };

@@ -220,11 +220,11 @@ impl CallEdits {
     fn as_recorded_on(&self, recorded_on: Option<&Value>) -> Self {
         let mut call = self.clone();
         for Edit { path, action } in &mut call.all {
-            let mut here = recorded_on.cloned();
+            let mut node = recorded_on.cloned();
             for step in path {
-                here = match (step, here) {
-                    (EditStep::Member(name, origin), here) => here
-                        .and_then(|mut here| here.get_mut(&**name).map(Value::take))
+                node = match (step, node) {
+                    (EditStep::Member(name, origin), node) => node
+                        .and_then(|mut node| node.get_mut(&**name).map(Value::take))
                         .or_else(|| origin.clone()),
                     (EditStep::Element(mark), Some(Value::Array(list)))
                         if mark.index < list.len() =>
@@ -236,7 +236,7 @@ impl CallEdits {
                 };
             }
             if let EditAction::Set { observed, .. } | EditAction::Remove { observed } = action {
-                *observed = here;
+                *observed = node;
             }
         }
         call
