@@ -14,7 +14,22 @@ use syn::visit::{self, Visit};
 /// of its own floor, and those below. `mod` is the room's own `mod.rs`.
 const ROOMS: &[(&str, &[&[&str]])] = &[
     ("macro_support", &[]),
-    ("model", &[]),
+    (
+        "model",
+        &[
+            &["mod"],
+            &["histories", "mutations"],
+            &["assignments", "runner"],
+            &["calls", "schedule"],
+            &["reference", "steps"],
+            &["document", "network"],
+            &["rules"],
+            &["world"],
+            &["near", "process"],
+            &["action", "server"],
+            &["check"],
+        ],
+    ),
     (
         "handle",
         &[

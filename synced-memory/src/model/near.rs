@@ -1,9 +1,9 @@
-//! Rule 14, in every order in which threads may come: callers that read, the I/O thread that takes
-//! in what is told and reads again, somebody else who writes, and a connection that is lost.
+//! Rule 14, in random orders of threads: callers that read, the I/O thread that handles
+//! invalidations and refreshes, another process that writes, and a connection that is lost.
 //!
-//! The slot, its version and its generation are the real ones; the server and the line are a few
-//! lines here. What is told comes in any order with the answers, as on Dragonfly; by prefix, or
-//! once for each read.
+//! The slot, its version and its generation are those of the library; the server and the connection
+//! are a few lines here. Invalidations and answers arrive in any order, as from Dragonfly; the
+//! server invalidates by prefix, or once after each read.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::Ordering;
@@ -22,59 +22,59 @@ use crate::client::state::State;
 const SCHEDULES: usize = 1_500;
 const WRITES: u64 = 3;
 
-/// What the server holds, and what is on its way.
+/// What the server stores, and what is on its way.
 #[derive(Debug, Default)]
-struct Server {
+struct NearServer {
     value: u64,
-    /// It tells of all changes, and not of one after each read.
+    /// It invalidates at each change, and not only at the first one after each read.
     is_by_prefix: bool,
     is_armed: bool,
-    /// Which connection there is, and whether it is told of changes and may be used.
+    /// The number of the connection, and whether it is tracked and may be used.
     connection: u64,
-    is_live: bool,
+    is_tracking: bool,
     requests: VecDeque<Ticket>,
     answers: HashMap<Ticket, u64>,
-    told: u32,
+    invalidations: u32,
 }
 
-impl Server {
+impl NearServer {
     fn write(&mut self) {
         self.value += 1;
-        if self.is_live && (self.is_by_prefix || std::mem::take(&mut self.is_armed)) {
-            self.told += 1;
+        if self.is_tracking && (self.is_by_prefix || std::mem::take(&mut self.is_armed)) {
+            self.invalidations += 1;
         }
     }
 }
 
-struct World {
+struct NearRun {
     key: std::sync::Arc<str>,
     /// Order of locks: this one, that of the server, that of the state.
-    wire: Mutex<Ticket>,
-    server: Mutex<Server>,
+    last_ticket: Mutex<Ticket>,
+    server: Mutex<NearServer>,
     state: Mutex<State>,
     version: Version,
     memo: Mutex<Option<(u64, u64)>>,
-    /// Nobody writes or calls any more; and nobody asks.
+    /// Nobody writes or reads any more, and nobody sends requests.
     is_over: Mutex<bool>,
     is_closed: Mutex<bool>,
 }
 
-impl World {
+impl NearRun {
     fn new(is_by_prefix: bool) -> Arc<Self> {
         let key = std::sync::Arc::from(KEY);
         let mut state = State::new(1 << 20, TOMBSTONE_TTL, fastrand::Rng::with_seed(1));
         let version = state.cache.hold(&key);
         state.connected(None);
         state.cache.tracked(true, Monotonic::ZERO);
-        let server = Server {
+        let server = NearServer {
             is_by_prefix,
-            is_live: true,
-            ..Server::default()
+            is_tracking: true,
+            ..NearServer::default()
         };
         let (server, state) = (Mutex::new(server), Mutex::new(state));
         Arc::new(Self {
             key,
-            wire: Mutex::new(0),
+            last_ticket: Mutex::new(0),
             server,
             state,
             version,
@@ -88,19 +88,19 @@ impl World {
         *self.is_over.lock().unwrap()
     }
 
-    /// As `refresher::load`. Nothing is taken in where there is no connection, or it is lost before
-    /// the answer.
+    /// As `refresher::load`. Does nothing if there is no connection, or if it is lost before the
+    /// answer.
     fn load(&self) {
         let (connection, ticket, generation) = {
-            let mut wire = self.wire.lock().unwrap();
+            let mut last_ticket = self.last_ticket.lock().unwrap();
             let mut server = self.server.lock().unwrap();
-            if !server.is_live {
+            if !server.is_tracking {
                 return;
             }
-            *wire += 1;
+            *last_ticket += 1;
             let generation = self.state.lock().unwrap().cache.generation(KEY);
-            server.requests.push_back(*wire);
-            (server.connection, *wire, generation)
+            server.requests.push_back(*last_ticket);
+            (server.connection, *last_ticket, generation)
         };
         let value = loop {
             let mut server = self.server.lock().unwrap();
@@ -120,8 +120,8 @@ impl World {
             .read(&self.key, ticket, generation, Some(stored));
     }
 
-    /// As `Synced::shown`, by way of a memo that all readers share and that holds for one version.
-    fn shown(&self) -> u64 {
+    /// As `Synced::shown`, with a memo that all readers share and that is valid for one version.
+    fn visible(&self) -> u64 {
         let memo = *self.memo.lock().unwrap();
         if let Some((version, value)) = memo
             && version == self.version.load(Ordering::Acquire)
@@ -147,7 +147,8 @@ impl World {
         self.state.lock().unwrap().is_local(std::iter::once(KEY))
     }
 
-    /// What counts as current is what the server holds, unless it says otherwise already.
+    /// A value that counts as current is what the server stores, unless an invalidation of it is on
+    /// its way.
     fn check(&self) {
         let server = self.server.lock().unwrap();
         let is_current = self
@@ -157,12 +158,16 @@ impl World {
             .cache
             .staleness(KEY, Monotonic::MAX)
             == Some(Duration::ZERO);
-        if is_current && server.is_live && server.told == 0 {
-            assert_eq!(self.shown(), server.value, "taken for current");
+        if is_current && server.is_tracking && server.invalidations == 0 {
+            assert_eq!(
+                self.visible(),
+                server.value,
+                "a stale value counts as current"
+            );
         }
     }
 
-    /// Answers what is asked.
+    /// Answers the requests.
     fn serve(&self) {
         loop {
             let is_closed = *self.is_closed.lock().unwrap();
@@ -180,29 +185,29 @@ impl World {
         }
     }
 
-    /// Reads as one that does not care for changes, and then as one that does.
+    /// Reads through once, and then near.
     fn call(&self) {
         self.load();
-        let mut seen = self.shown();
+        let mut last = self.visible();
         self.state.lock().unwrap().cache.keep_near(&self.key);
         for _ in 0..3 {
             if !self.is_local() {
                 self.load();
             }
             self.check();
-            let now = self.shown();
-            assert!(now >= seen, "{now} after {seen}");
-            seen = now;
+            let now = self.visible();
+            assert!(now >= last, "{now} after {last}");
+            last = now;
             thread::yield_now();
         }
     }
 
-    fn take_in(&self) {
-        while !self.is_over() || self.server.lock().unwrap().told > 0 {
+    fn handle_invalidations(&self) {
+        while !self.is_over() || self.server.lock().unwrap().invalidations > 0 {
             {
                 let mut server = self.server.lock().unwrap();
-                if server.told > 0 {
-                    server.told -= 1;
+                if server.invalidations > 0 {
+                    server.invalidations -= 1;
                     self.state
                         .lock()
                         .unwrap()
@@ -215,9 +220,9 @@ impl World {
         }
     }
 
-    fn read_again(&self) {
+    fn refresh(&self) {
         loop {
-            let is_over = self.is_over() && self.server.lock().unwrap().told == 0;
+            let is_over = self.is_over() && self.server.lock().unwrap().invalidations == 0;
             let stale = self.state.lock().unwrap().cache.take_stale(1);
             if !stale.is_empty() {
                 self.load();
@@ -228,16 +233,16 @@ impl World {
         }
     }
 
-    fn lose_the_connection(&self) {
+    fn disconnect(&self) {
         {
             let mut server = self.server.lock().unwrap();
             let is_by_prefix = server.is_by_prefix;
             let (value, connection) = (server.value, server.connection + 1);
-            *server = Server {
+            *server = NearServer {
                 value,
                 is_by_prefix,
                 connection,
-                ..Server::default()
+                ..NearServer::default()
             };
         }
         let lost = Error::new(ErrorKind::Unavailable, "lost");
@@ -245,8 +250,8 @@ impl World {
         thread::yield_now();
         self.state.lock().unwrap().connected(None);
         thread::yield_now();
-        // Confirmed first; then everything is read.
-        self.server.lock().unwrap().is_live = true;
+        // Tracking is confirmed before anything is read.
+        self.server.lock().unwrap().is_tracking = true;
         self.state
             .lock()
             .unwrap()
@@ -257,49 +262,49 @@ impl World {
 
 fn in_every_order(is_by_prefix: bool, is_lost: bool) {
     let run = move || {
-        let world = World::new(is_by_prefix);
-        let spawn = |act: fn(&World)| {
-            let world = Arc::clone(&world);
-            thread::spawn(move || act(&world))
+        let run = NearRun::new(is_by_prefix);
+        let spawn = |action: fn(&NearRun)| {
+            let run = Arc::clone(&run);
+            thread::spawn(move || action(&run))
         };
-        let serve = spawn(World::serve);
-        let io = [World::take_in, World::read_again].map(spawn);
-        let write = |world: &World| {
+        let serve = spawn(NearRun::serve);
+        let io = [NearRun::handle_invalidations, NearRun::refresh].map(spawn);
+        let write = |run: &NearRun| {
             for _ in 0..WRITES {
-                world.server.lock().unwrap().write();
+                run.server.lock().unwrap().write();
                 thread::yield_now();
             }
         };
-        let mut acts = vec![spawn(write), spawn(World::call), spawn(World::call)];
-        acts.extend(is_lost.then(|| spawn(World::lose_the_connection)));
-        for act in acts {
-            act.join().unwrap();
+        let mut callers = vec![spawn(write), spawn(NearRun::call), spawn(NearRun::call)];
+        callers.extend(is_lost.then(|| spawn(NearRun::disconnect)));
+        for action in callers {
+            action.join().unwrap();
         }
-        *world.is_over.lock().unwrap() = true;
+        *run.is_over.lock().unwrap() = true;
         for thread in io {
             thread.join().unwrap();
         }
-        *world.is_closed.lock().unwrap() = true;
+        *run.is_closed.lock().unwrap() = true;
         serve.join().unwrap();
-        // Whoever reads it now, and did before.
-        if world.is_local() {
-            let stale = world.state.lock().unwrap().cache.stale();
-            assert_eq!((world.shown(), stale), (WRITES, 0), "stale for good");
+        // A reader now, who has read before.
+        if run.is_local() {
+            let stale = run.state.lock().unwrap().cache.stale();
+            assert_eq!((run.visible(), stale), (WRITES, 0), "stale for good");
         } else {
-            assert!(is_lost, "it was read with nobody in the way");
+            assert!(is_lost, "it is not read, though no connection was lost");
         }
     };
     shuttle::check_random(run, SCHEDULES);
 }
 
 #[test]
-fn no_slot_is_stale_for_good_in_any_order_of_answers_and_what_is_told() {
+fn no_slot_is_stale_for_good_in_any_order_of_answers_and_invalidations() {
     in_every_order(true, false);
     in_every_order(false, false);
 }
 
 #[test]
-fn no_slot_is_stale_for_good_when_the_connection_is_lost_in_any_of_it() {
+fn no_slot_is_stale_for_good_when_the_connection_is_lost_at_any_time() {
     in_every_order(true, true);
     in_every_order(false, true);
 }

@@ -1,11 +1,13 @@
-//! The server: a `Store` as the library has it, and beside it what the rules say that is there.
+//! The server: a `Store` of the library, and beside it what the rules say that it stores.
 
 use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::{Check, hold};
-use crate::backend::commit::{Attempt, Expects, KeyChange, Outcome, Sequence, TimeToLive, Writer};
+use super::check::{RuleResult, ensure};
+use crate::backend::commit::{
+    Attempt, Expects, KeyChange, KeyState, Outcome, Sequence, TimeToLive, Writer,
+};
 use crate::backend::process::Store;
 use crate::base::clock::{Monotonic, Stamp};
 use crate::pending::outbox::NUMBERS;
@@ -27,113 +29,113 @@ pub(super) fn write_of(number: Sequence) -> Sequence {
     number - number % NUMBERS
 }
 
-/// A value that is stored.
+/// The value that the server stores.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Held {
+pub(super) struct HeldValue {
     pub(super) bytes: Bytes,
     pub(super) stamp: u64,
     /// When its time to live is over, counted from the write.
-    pub(super) over: Option<Monotonic>,
-    /// When the server removes it: later than that by what the write took to get there.
-    gone: Option<Monotonic>,
+    pub(super) expires_at: Option<Monotonic>,
+    /// When the server removes it: later, by the time that the write took to arrive.
+    removed_at: Option<Monotonic>,
 }
 
-impl Held {
-    pub(super) fn is_over(&self, mono: Monotonic) -> bool {
-        self.over.is_some_and(|over| over <= mono)
+impl HeldValue {
+    pub(super) fn is_expired(&self, mono: Monotonic) -> bool {
+        self.expires_at.is_some_and(|at| at <= mono)
     }
 }
 
-/// What the rules say that the server holds and knows.
+/// What the rules say that the server stores and has recorded.
 #[derive(Debug, Clone, Default)]
-struct Truth {
-    held: Option<Held>,
+struct ExpectedStore {
+    held: Option<HeldValue>,
     tombstone: u64,
     applied: Vec<(Writer, Sequence)>,
-    /// What was superseded, and stays so.
+    /// Writes that were refused for good.
     superseded: Vec<(Writer, Sequence)>,
 }
 
-impl Truth {
+impl ExpectedStore {
     /// The stamp that a write has to beat: a key that exists ignores its tombstone.
-    fn standing(&self) -> u64 {
+    fn stamp_to_beat(&self) -> u64 {
         self.held.as_ref().map_or(self.tombstone, |held| held.stamp)
     }
 }
 
-/// What took effect, for a replica that has not seen all of it.
+/// Something that changed the server. A replica may not have received all of it.
 #[derive(Debug, Clone)]
-pub(super) enum Effect {
-    /// An attempt was decided on; whether it was made.
-    Recorded(Attempt, bool),
-    Raw(Option<Bytes>),
+pub(super) enum ServerEffect {
+    /// The decision on an attempt; whether it was applied.
+    Decided(Attempt, bool),
+    Foreign(Option<Bytes>),
     Flushed,
 }
 
 #[derive(Debug)]
-pub(super) struct Server {
+pub(super) struct ModelServer {
     store: Store,
-    truth: Truth,
-    effects: Vec<(Monotonic, Effect)>,
-    /// How much of it the replica has, and what that comes to.
-    replica: (usize, Truth),
-    /// Writes that ended in an error: they must not take effect any more.
+    expected: ExpectedStore,
+    effects: Vec<(Monotonic, ServerEffect)>,
+    /// How many effects the replica has received, and their result.
+    replica: (usize, ExpectedStore),
+    /// Writes that ended in an error: they must not be applied any more.
     withdrawn: Vec<(Writer, Sequence)>,
-    /// All that ever took effect.
-    made: Vec<(Writer, Sequence)>,
-    /// All that was ever recorded as superseded.
+    /// All writes that were ever applied, even if the server has lost them since.
+    ever_applied: Vec<(Writer, Sequence)>,
+    /// All writes that were ever recorded as superseded.
     superseded: Vec<(Writer, Sequence)>,
-    raws: Writer,
-    has_forgotten: bool,
+    foreign_writers: Writer,
+    has_lost_data: bool,
 }
 
-impl Server {
+impl ModelServer {
     pub(super) fn new() -> Self {
         Self {
             store: Store::new(SIDECAR_TTL),
-            truth: Truth::default(),
+            expected: ExpectedStore::default(),
             effects: Vec::new(),
-            replica: (0, Truth::default()),
+            replica: (0, ExpectedStore::default()),
             withdrawn: Vec::new(),
-            made: Vec::new(),
+            ever_applied: Vec::new(),
             superseded: Vec::new(),
-            raws: 0,
-            has_forgotten: false,
+            foreign_writers: 0,
+            has_lost_data: false,
         }
     }
 
-    pub(super) fn held(&mut self, mono: Monotonic) -> Option<Held> {
+    pub(super) fn held(&mut self, mono: Monotonic) -> Option<HeldValue> {
         if self
-            .truth
+            .expected
             .held
             .as_ref()
-            .and_then(|held| held.gone)
-            .is_some_and(|gone| gone <= mono)
+            .and_then(|held| held.removed_at)
+            .is_some_and(|removed_at| removed_at <= mono)
         {
-            self.truth.held = None;
+            self.expected.held = None;
         }
-        self.truth.held.clone()
+        self.expected.held.clone()
     }
 
-    pub(super) fn standing(&self) -> u64 {
-        self.truth.standing()
+    pub(super) fn stamp_to_beat(&self) -> u64 {
+        self.expected.stamp_to_beat()
     }
 
-    /// What took effect, in its order, as far as no server has forgotten it.
-    pub(super) fn effects(&self) -> impl Iterator<Item = &Effect> {
+    /// The effects in order, without those that were lost by a failover.
+    pub(super) fn effects(&self) -> impl Iterator<Item = &ServerEffect> {
         self.effects.iter().map(|(_, effect)| effect)
     }
 
-    /// Whether the write ever took effect.
-    pub(super) fn made(&self, writer: Writer, sequence: Sequence) -> bool {
-        self.made
+    /// Whether the write was ever applied.
+    pub(super) fn was_applied(&self, writer: Writer, sequence: Sequence) -> bool {
+        self.ever_applied
             .iter()
-            .any(|made| (made.0, write_of(made.1)) == (writer, sequence))
+            .any(|applied| (applied.0, write_of(applied.1)) == (writer, sequence))
     }
 
-    /// Whether it ever lost what it had made.
-    pub(super) fn has_forgotten(&self) -> bool {
-        self.has_forgotten
+    /// Whether it ever lost something that it had applied.
+    pub(super) fn has_lost_data(&self) -> bool {
+        self.has_lost_data
     }
 
     /// Whether the write was ever recorded as superseded.
@@ -141,138 +143,182 @@ impl Server {
         self.superseded.contains(&(writer, sequence))
     }
 
-    /// Lets an attempt take effect, or not. `over` is when its value's time to live ends.
+    /// Decides on an attempt. `expires_at` is when the time to live of its value is over.
     pub(super) fn commit(
         &mut self,
         attempt: &Attempt,
-        over: Option<Monotonic>,
+        expires_at: Option<Monotonic>,
         mono: Monotonic,
-    ) -> Check<Outcome> {
+    ) -> RuleResult<Outcome> {
         let held = self.held(mono);
-        let standing = self.standing();
-        let write = (attempt.writer, attempt.sequence);
-        let stamp = attempt.stamp.get();
-        let is_superseded = self.truth.superseded.contains(&write);
-        let is_met = attempt.expects == Expects::Anything
-            || attempt.expects == Expects::of(held.as_ref().map(|held| &held.bytes));
-        let of_writer = || {
-            self.truth
-                .applied
-                .iter()
-                .filter(|(writer, _)| *writer == attempt.writer)
-        };
         let outcome = self.store.commit(attempt, mono);
+        let write = (attempt.writer, attempt.sequence);
         match &outcome {
             Outcome::Applied { existed, .. } => {
-                hold!(
-                    !of_writer().any(|applied| write_of(applied.1) == write_of(write.1)),
-                    "rules 4 and 6: {write:?} was applied twice"
-                );
-                hold!(
-                    is_met,
-                    "rule 5: {write:?} was applied to something else than it was made for"
-                );
-                hold!(
-                    of_writer().all(|applied| *applied < write),
-                    "rule 3: {write:?} was applied after a later write"
-                );
-                hold!(
-                    !is_superseded,
-                    "rule 4: {write:?} was superseded, and yet applied"
-                );
-                hold!(
-                    stamp > standing,
-                    "rules 4 and 7: {stamp} was applied over {standing}"
-                );
-                hold!(
-                    !self.withdrawn.contains(&(write.0, write_of(write.1))),
-                    "rule 2: {write:?} was withdrawn, and yet applied"
-                );
-                hold!(
-                    *existed == held.is_some(),
-                    "it was {} there before",
-                    if *existed { "not" } else { "" }
-                );
-                self.made.push(write);
-                self.truth.applied.push(write);
-                self.effects
-                    .push((mono, Effect::Recorded(attempt.clone(), true)));
-                self.truth.held = match &attempt.change {
-                    KeyChange::Delete => {
-                        self.truth.tombstone = self.truth.tombstone.max(counted(stamp));
-                        None
-                    }
-                    KeyChange::Put { envelope, ttl } => {
-                        let kept = held.map(|held| (held.over, held.gone));
-                        let (over, gone) = match ttl {
-                            TimeToLive::Keep => kept.unwrap_or((over, None)),
-                            TimeToLive::Never => (over, None),
-                            TimeToLive::For(ttl) => (over, Some(mono + *ttl)),
-                        };
-                        // With changes on top of an assignment the envelope is newer than what
-                        // competes.
-                        let stamp = counted(envelope::stamp_of(envelope).get());
-                        Some(Held {
-                            bytes: envelope.clone(),
-                            stamp,
-                            over,
-                            gone,
-                        })
-                    }
-                };
+                self.check_applied(attempt, held.as_ref(), *existed)?;
+                self.apply(attempt, held, expires_at, mono);
             }
-            Outcome::RecordExpired(_) => return Err(format!("rule 6: {write:?} was forgotten")),
-            Outcome::AlreadyApplied(found) | Outcome::Refused(found) => {
-                let before = of_writer()
-                    .chain(&self.truth.superseded)
-                    .any(|decided| decided.0 == attempt.writer && *decided > write)
-                    || of_writer().any(|applied| *applied == write);
-                if matches!(outcome, Outcome::AlreadyApplied(_)) {
-                    hold!(before, "rule 6: {write:?} was never applied before");
-                } else {
-                    hold!(
-                        !is_met || stamp <= standing || is_superseded,
-                        "rule 4: {stamp} was refused for the sake of {standing}"
-                    );
-                    if attempt.retry.is_some() {
-                        self.superseded.push(write);
-                        self.truth.superseded.push(write);
-                        self.effects
-                            .push((mono, Effect::Recorded(attempt.clone(), false)));
-                    }
+            Outcome::RecordExpired(_) => {
+                return Err(format!("rule 6: the record of {write:?} has expired"));
+            }
+            Outcome::AlreadyApplied(found) => {
+                ensure!(
+                    self.is_decided(write),
+                    "rule 6: {write:?} was never applied before"
+                );
+                self.check_found(found, held.as_ref())?;
+            }
+            Outcome::Refused(found) => {
+                let to_beat = self.stamp_to_beat();
+                let is_refused = !is_met(attempt, held.as_ref())
+                    || attempt.stamp.get() <= to_beat
+                    || self.expected.superseded.contains(&write);
+                ensure!(
+                    is_refused,
+                    "rule 4: {} was refused, and {to_beat} is stored",
+                    attempt.stamp
+                );
+                self.check_found(found, held.as_ref())?;
+                if attempt.retry.is_some() {
+                    self.superseded.push(write);
+                    self.expected.superseded.push(write);
+                    let effect = ServerEffect::Decided(attempt.clone(), false);
+                    self.effects.push((mono, effect));
                 }
-                hold!(
-                    found.stored == held.as_ref().map(|held| held.bytes.clone()),
-                    "it found something else: {found:?}"
-                );
-                hold!(
-                    found.stamp().get() == standing,
-                    "it found another stamp than {standing}: {found:?}"
-                );
             }
         }
         self.agrees(mono)?;
         Ok(outcome)
     }
 
-    /// Stores bytes as they are, or removes the key without a trace, as the Python package does.
-    pub(super) fn raw(&mut self, stored: Option<(Bytes, u64)>, mono: Monotonic) -> Check {
+    /// What the server has applied for a writer.
+    fn applied_for(&self, writer: Writer) -> impl Iterator<Item = &(Writer, Sequence)> {
+        let applied = self.expected.applied.iter();
+        applied.filter(move |applied| applied.0 == writer)
+    }
+
+    /// Whether this write was applied, or a later one of its writer was applied or superseded.
+    fn is_decided(&self, write: (Writer, Sequence)) -> bool {
+        let mut decided = self.applied_for(write.0).chain(&self.expected.superseded);
+        decided.any(|decided| decided.0 == write.0 && *decided > write)
+            || self.applied_for(write.0).any(|applied| *applied == write)
+    }
+
+    /// `held` is what was stored before.
+    fn check_applied(
+        &self,
+        attempt: &Attempt,
+        held: Option<&HeldValue>,
+        existed: bool,
+    ) -> RuleResult {
+        let (writer, sequence) = (attempt.writer, attempt.sequence);
+        let write = (writer, sequence);
+        let mut applied = self.applied_for(writer);
+        ensure!(
+            !applied.any(|applied| write_of(applied.1) == write_of(sequence)),
+            "rules 4 and 6: {write:?} was applied twice"
+        );
+        ensure!(
+            is_met(attempt, held),
+            "rule 5: {write:?} was applied to something else than it was made for"
+        );
+        ensure!(
+            self.applied_for(writer).all(|applied| *applied < write),
+            "rule 3: {write:?} was applied after a later write"
+        );
+        ensure!(
+            !self.expected.superseded.contains(&write),
+            "rule 4: {write:?} was superseded, and yet applied"
+        );
+        let (stamp, to_beat) = (attempt.stamp.get(), self.stamp_to_beat());
+        ensure!(
+            stamp > to_beat,
+            "rules 4 and 7: {stamp} was applied over {to_beat}"
+        );
+        ensure!(
+            !self.withdrawn.contains(&(writer, write_of(sequence))),
+            "rule 2: {write:?} was withdrawn, and yet applied"
+        );
+        ensure!(
+            existed == held.is_some(),
+            "{write:?}: whether the key existed is answered as {existed}"
+        );
+        Ok(())
+    }
+
+    fn check_found(&self, found: &KeyState, held: Option<&HeldValue>) -> RuleResult {
+        let to_beat = self.stamp_to_beat();
+        ensure!(
+            found.stored.as_ref() == held.map(|held| &held.bytes),
+            "it found something else: {found:?}"
+        );
+        ensure!(
+            found.stamp().get() == to_beat,
+            "it found another stamp than {to_beat}: {found:?}"
+        );
+        Ok(())
+    }
+
+    /// `held` is what was stored before.
+    fn apply(
+        &mut self,
+        attempt: &Attempt,
+        held: Option<HeldValue>,
+        expires_at: Option<Monotonic>,
+        mono: Monotonic,
+    ) {
+        let write = (attempt.writer, attempt.sequence);
+        self.ever_applied.push(write);
+        self.expected.applied.push(write);
+        let effect = ServerEffect::Decided(attempt.clone(), true);
+        self.effects.push((mono, effect));
+
+        let KeyChange::Put { envelope, ttl } = &attempt.change else {
+            let tombstone = counted(attempt.stamp.get());
+            self.expected.tombstone = self.expected.tombstone.max(tombstone);
+            self.expected.held = None;
+            return;
+        };
+        let kept = held.map(|held| (held.expires_at, held.removed_at));
+        let (expires_at, removed_at) = match ttl {
+            TimeToLive::Keep => kept.unwrap_or((expires_at, None)),
+            TimeToLive::Never => (expires_at, None),
+            TimeToLive::For(ttl) => (expires_at, Some(mono + *ttl)),
+        };
+        // The attempt has the stamp of its assignment; the changes on top of that are newer, and
+        // the envelope has their stamp.
+        let stamp = counted(envelope::stamp_of(envelope).get());
+        self.expected.held = Some(HeldValue {
+            bytes: envelope.clone(),
+            stamp,
+            expires_at,
+            removed_at,
+        });
+    }
+
+    /// Stores bytes as they are, or removes the key without a tombstone, as the Python package
+    /// does.
+    pub(super) fn store_foreign(
+        &mut self,
+        stored: Option<(Bytes, u64)>,
+        mono: Monotonic,
+    ) -> RuleResult {
         let bytes = stored.as_ref().map(|(bytes, _)| bytes.clone());
-        self.store_raw(bytes.clone(), mono);
-        self.truth.held = stored.map(|(bytes, stamp)| Held {
+        self.store_bytes(bytes.clone(), mono);
+        self.expected.held = stored.map(|(bytes, stamp)| HeldValue {
             bytes,
             stamp: counted(stamp),
-            over: None,
-            gone: None,
+            expires_at: None,
+            removed_at: None,
         });
-        self.effects.push((mono, Effect::Raw(bytes)));
+        self.effects.push((mono, ServerEffect::Foreign(bytes)));
         self.agrees(mono)
     }
 
-    /// Drops the records of a writer: it is as if somebody else had made its writes.
-    pub(super) fn forget(&mut self, writer: Writer, mono: Monotonic) -> Check {
+    /// Drops the records of a writer, as if another writer had made its writes.
+    pub(super) fn drop_records(&mut self, writer: Writer, mono: Monotonic) -> RuleResult {
         for (_, effect) in &mut self.effects {
-            if let Effect::Recorded(attempt, _) = effect
+            if let ServerEffect::Decided(attempt, _) = effect
                 && attempt.writer == writer
             {
                 attempt.writer = !writer;
@@ -284,22 +330,22 @@ impl Server {
 
     /// FLUSHALL.
     pub(super) fn flush(&mut self, mono: Monotonic) {
-        self.has_forgotten = true;
+        self.has_lost_data = true;
         self.store = Store::new(SIDECAR_TTL);
-        self.truth = Truth::default();
-        self.effects.push((mono, Effect::Flushed));
+        self.expected = ExpectedStore::default();
+        self.effects.push((mono, ServerEffect::Flushed));
     }
 
     /// The replica catches up.
     pub(super) fn replicate(&mut self) {
-        self.replica = (self.effects.len(), self.truth.clone());
+        self.replica = (self.effects.len(), self.expected.clone());
     }
 
-    /// The replica takes over, without what it has not seen.
-    pub(super) fn fail_over(&mut self, mono: Monotonic) -> Check {
-        self.has_forgotten = true;
+    /// The replica takes over, without what it has not received.
+    pub(super) fn fail_over(&mut self, mono: Monotonic) -> RuleResult {
+        self.has_lost_data = true;
         self.effects.truncate(self.replica.0);
-        self.truth = self.replica.1.clone();
+        self.expected = self.replica.1.clone();
         self.replay();
         self.agrees(mono)
     }
@@ -308,30 +354,30 @@ impl Server {
         self.store = Store::new(SIDECAR_TTL);
         for (mono, effect) in self.effects.clone() {
             match effect {
-                Effect::Recorded(attempt, _) => _ = self.store.commit(&attempt, mono),
-                Effect::Raw(stored) => self.store_raw(stored, mono),
-                Effect::Flushed => self.store = Store::new(SIDECAR_TTL),
+                ServerEffect::Decided(attempt, _) => _ = self.store.commit(&attempt, mono),
+                ServerEffect::Foreign(stored) => self.store_bytes(stored, mono),
+                ServerEffect::Flushed => self.store = Store::new(SIDECAR_TTL),
             }
         }
     }
 
-    pub(super) fn withdraw(&mut self, writer: Writer, sequence: Sequence) -> Check {
-        hold!(
-            !self.made(writer, sequence),
+    pub(super) fn withdraw(&mut self, writer: Writer, sequence: Sequence) -> RuleResult {
+        ensure!(
+            !self.was_applied(writer, sequence),
             "rule 2: {writer}/{sequence} ended in an error, and yet it was applied"
         );
         self.withdrawn.push((writer, sequence));
         Ok(())
     }
 
-    /// By means of attempts that beat everything: the first leaves nothing and no tombstone.
-    fn store_raw(&mut self, stored: Option<Bytes>, mono: Monotonic) {
+    /// By attempts that beat everything: the first leaves neither a value nor a tombstone.
+    fn store_bytes(&mut self, stored: Option<Bytes>, mono: Monotonic) {
         let mut put = |envelope: Bytes, ttl| {
-            self.raws += 1;
+            self.foreign_writers += 1;
             let change = KeyChange::Put { envelope, ttl };
             let attempt = Attempt {
                 key: KEY.into(),
-                writer: self.raws,
+                writer: self.foreign_writers,
                 sequence: 1,
                 stamp: Stamp::MAX,
                 change,
@@ -347,13 +393,19 @@ impl Server {
         }
     }
 
-    fn agrees(&mut self, mono: Monotonic) -> Check {
+    fn agrees(&mut self, mono: Monotonic) -> RuleResult {
         let held = self.held(mono).map(|held| held.bytes);
         let stored = self.store.read(KEY, mono);
-        hold!(
+        ensure!(
             stored == held,
-            "the server holds {stored:?} instead of {held:?}"
+            "the server stores {stored:?} instead of {held:?}"
         );
         Ok(())
     }
+}
+
+/// Whether the precondition of an attempt holds.
+fn is_met(attempt: &Attempt, held: Option<&HeldValue>) -> bool {
+    attempt.expects == Expects::Anything
+        || attempt.expects == Expects::of(held.map(|held| &held.bytes))
 }

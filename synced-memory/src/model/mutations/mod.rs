@@ -1,40 +1,38 @@
-//! Rules 5, 6 and 13 of the design, and 1 to 4 and 7 for processes that change parts of a value.
+//! Rules 5, 6 and 13, and 1 to 4 and 7, for processes that change parts of a value.
 //!
-//! - `kinds.rs`: what users call, `plainly.rs`: what that is to do; `calls.rs`: how it is recorded
-//! - `document.rs`: the value that is changed
-//! - `reference.rs`: what operations come to, in plain Rust; `aims.rs`: which element they may mean
-//! - `ways.rs`: what several calls may come to, one after the other
-//! - `compared.rs`: which closures are one call, and which were made on what others did;
-//!   `fates.rs`: what becomes of those
-//! - `book.rs`: what the rules say of one process; `draws.rs`, `answers.rs`: of what it sends and
-//!   is answered
-//! - `confirmed.rs`: calls that are made or withdrawn, or in doubt, and what they take
-//! - `checks.rs`: what must hold for every history
-//! - `promises.rs`: what was found, each as the shortest history that shows it
+//! - `rules.rs`: all that is checked; `checks.rs`: what must hold for every history
+//! - `history.rs`: the calls of a process, and the entries that they are queued in
+//! - `callers.rs`: how a call is made; `accepted.rs`: what it becomes in the history
+//! - `attempts.rs`: what is sent; `unsent.rs`: what ends without being sent; `answers.rs`: what
+//!   becomes of each answer
+//! - `abandoned.rs`, `dead_letters.rs`: calls that do not apply; `propagation.rs`: closures that
+//!   were made on what was not applied
+//! - `confirmed.rs`, `takes.rs`: confirmed calls, and the elements that they take
+//! - `reports.rs`: what callers are answered; `counted.rs`: the log and the sums
 
-mod aims;
+mod abandoned;
+mod accepted;
 mod answers;
-mod book;
-mod calls;
+mod attempts;
+mod callers;
 mod checks;
-mod compared;
 mod confirmed;
-mod document;
-mod draws;
-mod fates;
-mod kinds;
-mod plainly;
-mod promises;
-mod reference;
-mod ways;
+mod counted;
+mod dead_letters;
+mod history;
+mod propagation;
+mod reports;
+mod rules;
+mod takes;
+mod unsent;
 
-use super::hold_in_every_schedule;
-use book::Book;
+use super::runner::hold_in_every_schedule;
+use history::History;
 
 /// Fewer than of assignments: each takes about ten times as long.
 const SCHEDULES: u64 = 20_000;
 
 #[test]
 fn no_mutation_is_lost_doubled_or_torn_in_any_schedule() {
-    hold_in_every_schedule::<Book>("mutations::no_mutation", SCHEDULES);
+    hold_in_every_schedule::<History>("mutations::no_mutation", SCHEDULES);
 }

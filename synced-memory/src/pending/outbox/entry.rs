@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 
 use super::answer::{Answer, EntryName, Waiter, Written};
 use crate::backend::commit::{KeyChange, Sequence, Writer};
-use crate::base::clock::{Monotonic, Stamp};
+use crate::base::clock::{Monotonic, Stamp, has_expired};
 use crate::base::error::Result;
 use crate::cache::Ticket;
 use crate::value::envelope;
@@ -198,7 +198,7 @@ impl Write {
 
     /// Whether its time to live has ended.
     pub(crate) fn has_expired(&self, mono: Monotonic) -> bool {
-        self.expires.is_some_and(|expires| expires <= mono)
+        has_expired(self.expires, mono)
     }
 
     /// Whether all of it was withdrawn.

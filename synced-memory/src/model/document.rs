@@ -1,24 +1,29 @@
-//! The value under the one key: a document with everything in it that operations can change.
+//! The value of the one key: a document with everything in it that operations can change.
 //!
-//! - `log`: items are only ever added to its end, each is there once
+//! - `log`: items are only added to its end, each only once
 //! - `n`: a counter that is only added to
-//! - `purse`: two numbers, of which one gives what the other gets, all in one call
-//! - `list` with equal elements, `tags` as a set, `map` by name, `rows` of which the parts change,
-//!   `deep` two levels down
+//! - `account`: two numbers, of which one gives what the other gets, both in one call
+//! - `list` with equal elements, `tags` as a set, `map` by name, `rows` whose members change,
+//!   `deep` with two levels
 
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::rc::Rc;
 use std::sync::LazyLock;
 
+use bytes::Bytes;
 use serde_json::{Value, json};
 
+use crate::value::envelope;
 use crate::value::mutation::{Encoded, Json, MemberName, PathSegment};
 use crate::value::shape::{Children, Shape, ShapeField};
 
-/// What an unset document is taken for.
+/// The default of an unset document.
 pub(super) static DEFAULT: LazyLock<Value> = LazyLock::new(|| {
     json!({
         "log": [],
         "n": 0,
-        "purse": {"a": 100, "b": 100},
+        "account": {"a": 100, "b": 100},
         "list": ["a", "b", "a"],
         "tags": [],
         "map": {},
@@ -27,21 +32,21 @@ pub(super) static DEFAULT: LazyLock<Value> = LazyLock::new(|| {
     })
 });
 
-/// So much is in the purse.
-pub(super) const PURSE: i64 = 200;
+/// The sum of both numbers of the account.
+pub(super) const ACCOUNT_TOTAL: i64 = 200;
 
 pub(super) fn as_json(value: &Value) -> Json {
     Json::parse(value.to_string()).expect("a value is JSON")
 }
 
-/// A place by the names on the way there; each knows what it is taken for where it is missing.
-pub(super) fn places(names: &[&str]) -> Vec<PathSegment> {
+/// A path by names; each has its default.
+pub(super) fn segments(names: &[&str]) -> Vec<PathSegment> {
     let mut default = Some(&*DEFAULT);
     names
         .iter()
         .map(|name| {
             default = default.and_then(|default| default.get(*name));
-            // A name and the entries of a map have no default.
+            // A string and the entries of a map have no default.
             let origin = default.filter(|default| !default.is_string()).map(as_json);
             PathSegment::Member(MemberName {
                 origin,
@@ -51,8 +56,8 @@ pub(super) fn places(names: &[&str]) -> Vec<PathSegment> {
         .collect()
 }
 
-/// A part of the document as its type writes it, by the name of the part; the whole has none. What
-/// is of another type is one part.
+/// A member of the document, by name, as its type encodes it; all of it without a name. A value of
+/// another type is encoded as a whole.
 pub(super) fn encoded(name: &str, value: &Value) -> Encoded {
     let (text, shape) = written(name, value);
     Encoded::shaped(Json::parse(text).expect("a value is JSON"), shape)
@@ -60,17 +65,17 @@ pub(super) fn encoded(name: &str, value: &Value) -> Encoded {
 
 fn written(name: &str, value: &Value) -> (String, Shape) {
     let fields: &[&'static str] = match name {
-        "" => &["log", "n", "purse", "list", "tags", "map", "rows", "deep"],
+        "" => &["log", "n", "account", "list", "tags", "map", "rows", "deep"],
         "deep" => &["user", "roles"],
         "user" => &["name", "age"],
         _ => &[],
     };
     let shape = match (name, value) {
         ("" | "deep" | "user", Value::Object(members)) => {
-            let there = fields
+            let present = fields
                 .iter()
                 .filter_map(|name| Some((*name, members.get(*name)?)));
-            let (texts, shapes): (Vec<_>, Vec<_>) = there
+            let (texts, shapes): (Vec<_>, Vec<_>) = present
                 .map(|(name, member)| {
                     let (text, shape) = written(name, member);
                     (
@@ -89,7 +94,7 @@ fn written(name: &str, value: &Value) -> (String, Shape) {
     (value.to_string(), shape)
 }
 
-/// The same document with what its missing members are taken for.
+/// The same document with the defaults of its missing members.
 pub(super) fn completed(value: Option<&Value>) -> Value {
     let mut whole = value.cloned().unwrap_or_else(|| DEFAULT.clone());
     if let (Some(members), Some(defaults)) = (whole.as_object_mut(), DEFAULT.as_object()) {
@@ -112,8 +117,8 @@ pub(super) fn completed(value: Option<&Value>) -> Value {
     whole
 }
 
-/// Whether two documents read the same. Calls that come to nothing together write nothing, where
-/// one by one they write what it is taken for anyway; and sets have no order.
+/// Whether two documents read the same. A default may be stored or missing: calls that together
+/// change nothing write nothing, but one by one they write the default. Sets have no order.
 pub(super) fn read_same(one: Option<&Value>, other: Option<&Value>) -> bool {
     one == other || canonical(one) == canonical(other)
 }
@@ -129,30 +134,57 @@ fn canonical(document: Option<&Value>) -> Value {
     document
 }
 
-/// A whole document that one of the processes assigns; `mark` makes it its own.
-pub(super) fn assigned(mark: u64) -> Value {
+/// A whole document that a process assigns; `serial` makes it unique.
+pub(super) fn assigned(serial: u64) -> Value {
     let mut document = DEFAULT.clone();
-    document["n"] = mark.into();
-    document["list"] = json!(["b", mark, "a", "a"]);
-    document["map"] = json!({"k": mark, "l": 1});
+    document["n"] = serial.into();
+    document["list"] = json!(["b", serial, "a", "a"]);
+    document["map"] = json!({"k": serial, "l": 1});
     document
 }
 
-/// A document as a stranger may store it: with everything, with little, with a part of another
-/// type, or none.
-pub(super) fn foreign(mark: u64, random: &mut fastrand::Rng) -> Value {
-    let mut document = assigned(mark);
+/// A document as a foreign client may store it: with all members, with one, with one of another
+/// type, or with none.
+pub(super) fn foreign(serial: u64, random: &mut fastrand::Rng) -> Value {
+    let mut document = assigned(serial);
     match random.u8(0..10) {
         0 => return json!(5),
-        1 => return json!({"foreign": mark}),
-        2 => document["purse"]["b"] = json!("broken"),
-        3 => document["log"] = json!({"broken": mark}),
+        1 => return json!({"foreign": serial}),
+        2 => document["account"]["b"] = json!("broken"),
+        3 => document["log"] = json!({"broken": serial}),
         4 => document["n"] = json!("broken"),
-        5 => document["list"] = json!(mark),
-        6 => document["deep"] = json!([mark]),
+        5 => document["list"] = json!(serial),
+        6 => document["deep"] = json!([serial]),
         7 => document["map"] = json!([]),
-        8 => document["list"] = json!([mark, "a", "c", "b", "a", "c"]),
+        8 => document["list"] = json!([serial, "a", "c", "b", "a", "c"]),
         _ => {}
     }
     document
+}
+
+/// How many parsed values are kept: each is needed by the server and by three processes.
+const KEPT: usize = 12;
+
+/// Values with the bytes that they were parsed from.
+type ParsedValues = VecDeque<(Bytes, Rc<Value>)>;
+
+/// The value of what is stored.
+pub(super) fn value_of(stored: Option<&Bytes>) -> Option<Rc<Value>> {
+    thread_local! {
+        static PARSED: RefCell<ParsedValues> = const { RefCell::new(VecDeque::new()) };
+    }
+    let stored = stored?;
+    PARSED.with_borrow_mut(|parsed| {
+        let is_same = |(bytes, _): &&(Bytes, Rc<Value>)| {
+            bytes.as_ptr() == stored.as_ptr() && bytes.len() == stored.len()
+        };
+        if let Some((_, value)) = parsed.iter().find(is_same) {
+            return Some(Rc::clone(value));
+        }
+        let value: Value =
+            serde_json::from_str(envelope::value_of(stored).as_str()).expect("JSON is stored");
+        parsed.truncate(KEPT);
+        parsed.push_front((stored.clone(), Rc::new(value)));
+        parsed.front().map(|(_, value)| Rc::clone(value))
+    })
 }

@@ -1,10 +1,10 @@
-//! What users call.
+//! The calls that users make.
 
 use serde_json::{Value, json};
 
 #[derive(Debug, Clone)]
-pub(super) enum Kind {
-    /// Adds items to the log, each of which is there once.
+pub(in crate::model) enum CallKind {
+    /// Adds items to the log, each of which is added only once.
     Log(Vec<Value>),
     Add(i64),
     AddInMap(&'static str, i64),
@@ -14,7 +14,7 @@ pub(super) enum Kind {
     Extend(Vec<Value>),
     Include(Vec<Value>),
     Exclude(Value),
-    /// From one part of the purse to the other.
+    /// From one number of the account to the other.
     Transfer(i64),
     /// Both or neither.
     LogAndAdd(Value, i64),
@@ -26,25 +26,25 @@ pub(super) enum Kind {
     Clear(&'static str),
     ClearMap,
     Truncate(usize),
-    /// Replaces so many elements from an index on.
+    /// Replaces a number of elements from an index on.
     Splice(usize, usize, Vec<Value>),
     Sort,
-    /// A closure that changes several places: an entry of the map, and the list.
+    /// A closure that changes an entry of the map, and the list.
     Update(&'static str, Value),
     /// A closure that adds to a number of the map.
     Count(&'static str, i64),
     /// A closure that changes two fields together.
     Person(Value, i64),
-    /// A closure that takes one member out of the set and another one in.
+    /// A closure that removes one member of the set and adds another one.
     Tag(Value, Value),
     /// A closure that only removes.
     Retain(&'static str, Value),
-    /// A closure that changes an element, which is one part.
+    /// A closure that changes an element, which is compared as a whole.
     EditRow(usize, i64),
     Swap(usize, usize),
-    /// A closure that changes the purse, which is one part.
+    /// A closure that changes the account, which is compared as a whole.
     Spend(i64),
-    /// A closure that moves so much between two numbers of the map.
+    /// A closure that moves an amount between two numbers of the map.
     Move(&'static str, &'static str, i64),
     MapInsert(&'static str, Value),
     MapExtend(Vec<(&'static str, Value)>),
@@ -61,18 +61,22 @@ pub(super) enum Kind {
 }
 
 /// The number of the map that is only counted: by adds, and by closures.
-pub(super) const COUNTED: &str = "c";
+pub(in crate::model) const COUNTED: &str = "c";
 
-impl Kind {
-    /// Any call of process `at`. `mark` is a number that is drawn once. Some themes know only calls
-    /// that meet each other often: those on the list, or those on the members.
-    pub(super) fn drawn((at, mark): (usize, u64), theme: u64, random: &mut fastrand::Rng) -> Self {
+impl CallKind {
+    /// Any call of process `at`. `serial` is a number that is used once. Some themes have only
+    /// calls that conflict often: those on the list, or those on members of objects.
+    pub(in crate::model) fn random(
+        (at, serial): (usize, u64),
+        theme: u64,
+        random: &mut fastrand::Rng,
+    ) -> Self {
         const NAMES: [&str; 3] = ["k", "l", "m"];
-        let own = json!(format!("{at}.{mark}"));
+        let own = json!(format!("{at}.{serial}"));
         let name = NAMES[random.usize(0..NAMES.len())];
         let number = [COUNTED, COUNTED, name][random.usize(0..3)];
-        // Such that no few of them come to nothing: a sum of nothing is not written where nothing
-        // is.
+        // So that a few of them never add up to zero: adding zero to an unset number writes
+        // nothing.
         let by = [10, -1][random.usize(0..2)];
         let index = random.usize(0..5);
         let letter = |random: &mut fastrand::Rng| json!(["a", "b", "c"][random.usize(0..3)]);
@@ -85,7 +89,7 @@ impl Kind {
         match random.u8(kinds) {
             0..=8 => {
                 let items =
-                    (0..random.u64(1..3)).map(|part| json!(format!("{at}.{}", mark + part)));
+                    (0..random.u64(1..3)).map(|item| json!(format!("{at}.{}", serial + item)));
                 Self::Log(items.collect())
             }
             9..=14 => Self::Add(by),
@@ -124,7 +128,7 @@ impl Kind {
             67 => Self::NoName,
             68 => Self::User(json!({"name": own, "age": by})),
             69 => Self::NoUser,
-            70 => Self::Assign(mark),
+            70 => Self::Assign(serial),
             71 => Self::Delete,
             72..=73 => Self::Withdraw,
             74..=79 => Self::Count(number, by),
@@ -141,7 +145,7 @@ impl Kind {
     }
 
     /// Any call that takes an element out of the list.
-    pub(super) fn taking(random: &mut fastrand::Rng) -> Self {
+    pub(in crate::model) fn random_take(random: &mut fastrand::Rng) -> Self {
         if random.bool() {
             Self::Pop
         } else {
@@ -149,9 +153,9 @@ impl Kind {
         }
     }
 
-    /// Whether it is a closure of the user, which is compared with what it saw.
-    pub(super) fn is_closure(&self) -> bool {
-        use Kind::{
+    /// Whether it is a closure of the user, which is compared with what it observed.
+    pub(in crate::model) fn is_closure(&self) -> bool {
+        use CallKind::{
             Count, EditRow, Move, Person, Retain, Sort, Spend, Splice, Swap, Tag, Truncate, Update,
             Withdraw,
         };

@@ -1,0 +1,76 @@
+//! What can happen in a step of a schedule.
+
+/// One step: an action, and the process that it happens to.
+#[derive(Debug, Clone)]
+pub(super) struct ScheduleStep {
+    pub(super) action: ScheduledAction,
+    pub(super) process: usize,
+    /// The seed of the random numbers of this step.
+    pub(super) seed: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ScheduledAction {
+    Put,
+    PutWithTtl,
+    Delete,
+    /// A caller stops waiting: its write is reported as queued; a confirmed one is withdrawn, or
+    /// reported as in doubt.
+    TimeOut,
+    Connect,
+    /// The flusher sends the next batch.
+    Send,
+    /// The server handles one request of any connection.
+    Serve,
+    /// One answer of any connection arrives.
+    Deliver,
+    /// The flusher sends a batch; all requests of the connection are handled and answered.
+    RoundTrip,
+    Read,
+    /// An answer to a read is handled late, after the answers to later requests.
+    HandleLateRead,
+    Disconnect,
+    StopServer,
+    StartServer,
+    /// The server takes no writes, or none of ours: it gets a fault mode.
+    BreakServer,
+    RepairServer,
+    ForeignSet,
+    ForeignDelete,
+    Flush,
+    Replicate,
+    FailOver,
+    Close,
+    Wait,
+    WaitForDays,
+}
+
+impl ScheduledAction {
+    /// In all schedules, with their weights.
+    pub(super) const USUAL: &[(Self, u32)] = &[
+        (Self::Connect, 10),
+        (Self::Send, 12),
+        (Self::Serve, 16),
+        (Self::Deliver, 12),
+        (Self::RoundTrip, 10),
+        (Self::Read, 6),
+    ];
+    /// In some schedules, with their weights.
+    pub(super) const FAULTS: &[(Self, u32)] = &[
+        (Self::TimeOut, 6),
+        (Self::HandleLateRead, 4),
+        (Self::Disconnect, 10),
+        (Self::StopServer, 3),
+        (Self::StartServer, 6),
+        (Self::BreakServer, 4),
+        (Self::RepairServer, 8),
+        (Self::ForeignSet, 6),
+        (Self::ForeignDelete, 4),
+        (Self::Flush, 3),
+        (Self::Replicate, 4),
+        (Self::FailOver, 3),
+        (Self::Close, 4),
+        (Self::Wait, 5),
+        (Self::WaitForDays, 1),
+    ];
+}

@@ -1,0 +1,223 @@
+//! Performs the steps of a schedule, and at the end lets everything heal.
+
+use std::collections::VecDeque;
+
+use super::action::{ScheduleStep, ScheduledAction};
+use super::check::{RuleResult, ensure};
+use super::process::{ModelProcess, ProcessRules};
+use super::rules::Rules;
+use super::server::KEY;
+use super::world::{FaultMode, ModelRequest, World, one_of};
+
+const LONGER_THAN_ANY_TTL: u64 = 3_600_000_000_000;
+
+/// Requests, by the index of their connection.
+type LateRequests<R> = VecDeque<(usize, VecDeque<ModelRequest<<R as ProcessRules>::InFlight>>)>;
+
+impl<R: Rules> World<R> {
+    pub(super) fn step(&mut self, step: &ScheduleStep) -> RuleResult {
+        let mut random = fastrand::Rng::with_seed(step.seed);
+        self.nanos += one_of(&mut random, &[0, 300, 5_000, 1_000_000]);
+        let (at, mono) = (step.process, self.mono());
+
+        match step.action {
+            ScheduledAction::Put | ScheduledAction::PutWithTtl | ScheduledAction::Delete => {
+                R::write(self, at, step.action, &mut random)?;
+                if step.action == ScheduledAction::Put && random.bool() {
+                    self.send_own(at)?;
+                }
+            }
+            ScheduledAction::TimeOut => self.time_out(at, &mut random)?,
+            ScheduledAction::Connect => self.connect(at, &mut random),
+            ScheduledAction::Send if random.u8(0..16) == 0 => self.disconnect_before_sending(at)?,
+            ScheduledAction::Send => self.send(at)?,
+            ScheduledAction::Serve => self.serve_any(&mut random)?,
+            ScheduledAction::Deliver => self.deliver_any(&mut random)?,
+            ScheduledAction::RoundTrip => self.round_trip(at, &mut random)?,
+            ScheduledAction::Read => self.read(at),
+            ScheduledAction::HandleLateRead => self.handle_late_read(at, &mut random)?,
+            ScheduledAction::Disconnect => self.disconnect(at, &mut random)?,
+            ScheduledAction::StopServer => self.stop_server(&mut random),
+            ScheduledAction::StartServer => self.is_server_up = true,
+            ScheduledAction::BreakServer => {
+                let modes = [
+                    FaultMode::Unavailable,
+                    FaultMode::NotPrimary,
+                    FaultMode::Rejecting,
+                    FaultMode::ScriptMissing,
+                ];
+                self.fault_mode = one_of(&mut random, &modes);
+            }
+            ScheduledAction::RepairServer => self.fault_mode = FaultMode::None,
+            ScheduledAction::ForeignSet if self.is_server_up => R::foreign_set(self, &mut random)?,
+            ScheduledAction::ForeignDelete if self.is_server_up => {
+                self.log_step(|| "a foreign DEL".to_owned());
+                self.server.store_foreign(None, mono)?;
+            }
+            ScheduledAction::Flush if self.is_server_up => {
+                self.log_step(|| "FLUSHALL".to_owned());
+                self.server.flush(mono);
+            }
+            ScheduledAction::Replicate => self.server.replicate(),
+            ScheduledAction::FailOver => {
+                self.log_step(|| "the replica takes over".to_owned());
+                self.server.fail_over(mono)?;
+            }
+            ScheduledAction::ForeignSet
+            | ScheduledAction::ForeignDelete
+            | ScheduledAction::Flush => {}
+            ScheduledAction::Close => self.close(at, random.bool())?,
+            ScheduledAction::Wait => self.nanos += random.u64(0..3_000_000_000),
+            ScheduledAction::WaitForDays => {
+                self.nanos +=
+                    9 * 24 * 3_600_000_000_000 + random.u64(0..3 * 24 * 3_600_000_000_000);
+            }
+        }
+        self.audit(at)
+    }
+
+    fn time_out(&mut self, at: usize, random: &mut fastrand::Rng) -> RuleResult {
+        let process = &mut self.processes[at];
+        let awaited = process.ledger.awaited_writes();
+        if awaited.is_empty() {
+            return Ok(());
+        }
+        let sequence = one_of(random, &awaited);
+        process
+            .ledger
+            .caller_timed_out(&mut process.state, sequence)?;
+        self.log_step(|| format!("{at} waits for {sequence} no longer"));
+        Ok(())
+    }
+
+    /// The server stops: it may lose the requests that have arrived, and keeps what it stores.
+    fn stop_server(&mut self, random: &mut fastrand::Rng) {
+        self.is_server_up = false;
+        for connection in &mut self.connections {
+            if random.bool() {
+                connection.requests.clear();
+                connection.is_cut = true;
+            }
+        }
+        self.log_step(|| "the server is away".to_owned());
+    }
+
+    /// Everything heals, everything is delivered, and all processes read: they must see what the
+    /// server stores, and every write must have ended.
+    pub(super) fn finish(&mut self) -> RuleResult {
+        (self.is_server_up, self.fault_mode) = (true, FaultMode::None);
+        let mut random = self.random.fork();
+        self.log_step(|| "everything heals".to_owned());
+        for at in 0..3 {
+            let connection = self.processes[at].connection;
+            if connection.is_some_and(|connection| self.connections[connection].is_cut) {
+                self.disconnect(at, &mut random)?;
+            }
+        }
+
+        let late = if random.bool() {
+            self.requests_of_abandoned_connections()
+        } else {
+            VecDeque::new()
+        };
+        self.deliver_everything(&mut random)?;
+        self.read_everywhere(&mut random)?;
+        self.check_end()?;
+
+        if late.is_empty() {
+            Ok(())
+        } else {
+            self.late_requests_arrive(late, &mut random)
+        }
+    }
+
+    /// The requests that arrive only when everything is over, by connection.
+    fn requests_of_abandoned_connections(&mut self) -> LateRequests<R> {
+        let connections = self.connections.iter_mut().enumerate();
+        connections
+            .filter(|(_, connection)| connection.is_abandoned)
+            .map(|(index, connection)| (index, std::mem::take(&mut connection.requests)))
+            .collect()
+    }
+
+    fn deliver_everything(&mut self, random: &mut fastrand::Rng) -> RuleResult {
+        for _ in 0..200 {
+            for at in 0..3 {
+                self.connect(at, random);
+                self.audit(at)?;
+                self.send(at)?;
+                self.audit(at)?;
+                self.nanos += 1_000;
+            }
+            while self.connections.iter().any(|one| !one.requests.is_empty()) {
+                self.serve_any(random)?;
+            }
+            while self.connections.iter().any(|one| !one.answers.is_empty()) {
+                self.deliver_any(random)?;
+            }
+            let is_done = |process: &ModelProcess<R>| process.is_usable && process.is_done();
+            if self.processes.iter().all(is_done) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// All processes read, and read again when every time to live is over.
+    fn read_everywhere(&mut self, random: &mut fastrand::Rng) -> RuleResult {
+        for wait in [0, LONGER_THAN_ANY_TTL] {
+            self.nanos += wait;
+            for at in 0..3 {
+                self.read(at);
+                self.round_trip(at, random)?;
+                while !self.processes[at].late_reads.is_empty() {
+                    self.handle_late_read(at, random)?;
+                }
+                self.audit(at)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn check_end(&mut self) -> RuleResult {
+        let mono = self.mono();
+        let held = self.server.held(mono);
+        R::finished(self, held.as_ref())?;
+        let held = held.map(|held| held.bytes);
+        for at in 0..3 {
+            ensure!(
+                self.processes[at].state.outbox.len() == 0,
+                "rule 2: {at} still has something to deliver"
+            );
+            R::ended(self, at)?;
+            let visible = self.processes[at].state.view(KEY, mono).stored;
+            ensure!(
+                visible == held,
+                "rule 1: a read of {at} returns {visible:?}, and the server stores {held:?}"
+            );
+        }
+        Ok(())
+    }
+
+    /// All processes have closed, and a foreign client has written, when requests of abandoned
+    /// connections arrive: they must change nothing.
+    fn late_requests_arrive(
+        &mut self,
+        late: LateRequests<R>,
+        random: &mut fastrand::Rng,
+    ) -> RuleResult {
+        for at in 0..3 {
+            self.close(at, true)?;
+        }
+        let mono = self.mono();
+        let foreign = random.bool().then(|| ("0".into(), 0));
+        self.server.store_foreign(foreign, mono)?;
+        for (connection, requests) in late {
+            self.connections[connection].requests = requests;
+            while !self.connections[connection].requests.is_empty() {
+                self.serve(connection)?;
+            }
+        }
+        Ok(())
+    }
+}

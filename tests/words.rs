@@ -1,0 +1,146 @@
+//! One word for one thing: no two types of the two library crates share a name.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use syn::visit::Visit;
+
+/// The crates whose types are compared: the library and its derive.
+const CRATES: &[&str] = &["synced-memory", "synced-memory-derive"];
+
+#[test]
+fn no_two_types_share_a_name() {
+    let mut types = Types::default();
+    for name in CRATES {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name(name);
+        let sources = sources_in(&root.join("src"));
+        assert!(!sources.is_empty(), "no sources in {}", root.display());
+        for path in sources {
+            let source = fs::read_to_string(&path).expect("a source can be read");
+            let file = path.strip_prefix(root.parent().expect("the workspace"));
+            types.add(file.expect("a file of the workspace"), &source);
+        }
+    }
+    let shared = types.shared_names();
+    assert!(shared.is_empty(), "\n{}\n", shared.join("\n"));
+}
+
+/// The types by their names, each with where it is declared.
+///
+/// Associated types and what macros make do not count, and neither do types inside functions: these
+/// have no name elsewhere.
+#[derive(Default)]
+struct Types {
+    file: PathBuf,
+    declared: BTreeMap<String, Vec<String>>,
+}
+
+impl Types {
+    fn add(&mut self, file: &Path, source: &str) {
+        let syntax =
+            syn::parse_file(source).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+        self.file = file.to_owned();
+        self.visit_file(&syntax);
+    }
+
+    fn declare(&mut self, name: &syn::Ident) {
+        let line = name.span().start().line;
+        let place = format!("{}:{line}", self.file.display());
+        self.declared
+            .entry(name.to_string())
+            .or_default()
+            .push(place);
+    }
+
+    fn shared_names(&self) -> Vec<String> {
+        let shared = self.declared.iter().filter(|(_, places)| places.len() > 1);
+        shared
+            .map(|(name, places)| format!("`{name}`: {}", places.join(", ")))
+            .collect()
+    }
+}
+
+impl<'ast> Visit<'ast> for Types {
+    fn visit_item_struct(&mut self, item: &'ast syn::ItemStruct) {
+        self.declare(&item.ident);
+    }
+
+    fn visit_item_enum(&mut self, item: &'ast syn::ItemEnum) {
+        self.declare(&item.ident);
+    }
+
+    fn visit_item_union(&mut self, item: &'ast syn::ItemUnion) {
+        self.declare(&item.ident);
+    }
+
+    fn visit_item_trait(&mut self, item: &'ast syn::ItemTrait) {
+        self.declare(&item.ident);
+    }
+
+    fn visit_item_type(&mut self, item: &'ast syn::ItemType) {
+        self.declare(&item.ident);
+    }
+
+    fn visit_block(&mut self, _: &'ast syn::Block) {}
+}
+
+fn sources_in(dir: &Path) -> Vec<PathBuf> {
+    let mut sources = Vec::new();
+    let entries = fs::read_dir(dir).unwrap_or_else(|error| panic!("{}: {error}", dir.display()));
+    for entry in entries {
+        let path = entry.expect("a directory can be listed").path();
+        if path.is_dir() {
+            sources.extend(sources_in(&path));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            sources.push(path);
+        }
+    }
+    sources.sort();
+    sources
+}
+
+/// The test is tested.
+mod finds {
+    use std::path::Path;
+
+    use super::Types;
+
+    fn shared_names(sources: &[&str]) -> Vec<String> {
+        let mut types = Types::default();
+        for source in sources {
+            types.add(Path::new("a.rs"), source);
+        }
+        types.shared_names()
+    }
+
+    #[test]
+    fn two_types_of_one_name() {
+        for source in [
+            "enum S {}",
+            "pub(crate) union S { a: u8 }",
+            "trait S {}",
+            "type S<T> = Vec<T>;",
+            "mod inner { struct S; }",
+            "mod tests { struct S { a: u8 } }",
+        ] {
+            let shared = shared_names(&["struct S;", source]);
+            assert_eq!(shared, ["`S`: a.rs:1, a.rs:1"], "{source}");
+        }
+    }
+
+    #[test]
+    fn nothing_in_associated_types_macros_and_bodies() {
+        for source in [
+            "trait T { type S; }",
+            "impl T for U { type S = u8; }",
+            "macro_rules! m { () => { struct S; } }",
+            "m! { struct S; }",
+            "fn f() { struct S; }",
+            "use other::S;",
+        ] {
+            let shared = shared_names(&["struct S;", source]);
+            assert!(shared.is_empty(), "{source}: {shared:?}");
+        }
+    }
+}
