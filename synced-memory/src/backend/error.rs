@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::base::error::{CauseText, Reason};
+
 /// A backend's failure to do what it was asked.
 #[derive(Debug, Clone)]
 pub(crate) struct BackendError {
@@ -71,5 +73,33 @@ impl BackendError {
 impl fmt::Display for BackendError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message)
+    }
+}
+
+impl BackendError {
+    /// The code that a server's message begins with, such as `NOPERM`.
+    fn code(&self) -> Option<&str> {
+        let code = self.message.split(' ').next()?;
+        let is_code = code.len() > 1 && code.bytes().all(|byte| byte.is_ascii_uppercase());
+        is_code.then_some(code)
+    }
+}
+
+impl From<&BackendError> for Reason {
+    fn from(error: &BackendError) -> Self {
+        match error.code() {
+            Some(code) => Self::caused_by(
+                format_args!("the server answered {code}"),
+                CauseText(error.message.clone()),
+            ),
+            // There is no shorter way to say it, and a cause would say it twice.
+            None => error.message.as_str().into(),
+        }
+    }
+}
+
+impl From<BackendError> for Reason {
+    fn from(error: BackendError) -> Self {
+        (&error).into()
     }
 }

@@ -1,4 +1,6 @@
-//! What reads ask, and what writes wait for.
+//! What reads ask, what writes wait for, and what is on disk survives.
+
+use crate::base::error::named;
 
 /// What a read asks, unless the key says otherwise.
 ///
@@ -11,8 +13,8 @@ pub enum ReadPolicy {
     /// The backend, each time; while it is away, what this process knows. The default.
     #[default]
     Through,
-    /// A local slot, which the backend keeps current: it tells what changes. Only the first read of
-    /// a key asks.
+    /// A local slot, which the backend keeps current by notifying this process of changes. Only the
+    /// first read of a key asks the backend.
     Near,
 }
 
@@ -23,11 +25,40 @@ pub enum WritePolicy {
     /// The backend's answer, for at most `timeout`. The default.
     #[default]
     Through,
-    /// Nothing: it returns once it is queued, and journalled where there is a journal. Closures and
-    /// what takes an element wait all the same.
+    /// Nothing: a write returns once it is queued, and journalled if there is a journal. Closures
+    /// and calls that take an element wait all the same.
     Behind,
-    /// The backend's answer: what it returns is a fact. Where there is no answer within `timeout`
-    /// it is an `Err`, of kind `Unavailable` where it was not made and never will be, and `InDoubt`
-    /// where nobody knows.
+    /// The backend's answer: what a write returns is a fact. If there is no answer within `timeout`
+    /// it is an `Err`: of kind `Unavailable` if the write was not made and never will be, and of
+    /// kind `InDoubt` if nobody knows.
     Confirmed,
+}
+
+/// How safe what is on the disk of this machine is: a journal, and the file of `sqlite:path`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Durability {
+    /// It survives a crash of the process, since the operating system has it. The default.
+    #[default]
+    Process,
+    /// It survives a loss of power, since the disk has it (`fsync` before each call returns).
+    Fsync,
+}
+
+named! {
+    ReadPolicy, "a read policy",
+    /// Its name in a URL, as in `read_policy=near`. It is read back by `parse`.
+    { Through = "through", Near = "near" }
+}
+
+named! {
+    WritePolicy, "a write policy",
+    /// Its name in a URL, as in `write_policy=behind`. It is read back by `parse`.
+    { Through = "through", Behind = "behind", Confirmed = "confirmed" }
+}
+
+named! {
+    Durability, "a durability",
+    /// Its name in a URL, as in `durability=fsync`. It is read back by `parse`.
+    { Process = "process", Fsync = "fsync" }
 }

@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 use crate::backend::Backend;
 use crate::backend::error::BackendError;
 use crate::base::clock::{Deadline, Monotonic};
-use crate::base::error::{Error, ErrorKind, Result};
+use crate::base::error::{Error, ErrorKind, Reason, Result};
 use crate::base::policy::WritePolicy;
 use crate::base::settings::Settings;
 use crate::base::waiting::{block_on, is_blocking, pause, until};
@@ -586,7 +586,7 @@ impl Drop for Core {
 fn no_thread(error: &std::io::Error) -> Error {
     Error::new(
         ErrorKind::Config,
-        format!("the I/O thread could not start: {error}"),
+        Reason::io("the I/O thread could not start", error),
     )
 }
 

@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::error::Error as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use serde_json::value::RawValue;
 use super::EntryName;
 use crate::backend::commit::{KeyChange, Sequence, TimeToLive, Writer};
 use crate::base::clock::{Monotonic, Stamp};
-use crate::base::error::{Error, ErrorKind};
+use crate::base::error::{CauseText, Error, ErrorKind, Reason};
 use crate::cache::{Base, Ticket};
 use crate::pending::outbox::{
     Entry, LetterRecord, Outbox, QueuedWrite, Take, Tried, Write, WriteKind,
@@ -126,9 +127,16 @@ pub(crate) struct JournalledLetter<'a> {
     #[serde(skip_serializing_if = "std::ops::Not::not", default)]
     may_have_been_made: bool,
     stamp: u64,
-    /// The server refused it; otherwise it was in conflict with what others wrote.
+    /// Whether `kind` is `Rejected`, for versions that know no other kind than that and `Conflict`.
+    #[serde(default)]
     rejected: bool,
+    /// The kind of the reason by name. Journals of earlier versions have `rejected` alone.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    kind: Option<Cow<'a, str>>,
     reason: String,
+    /// What the reason was caused by, in its words.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    cause: Option<String>,
 }
 
 #[derive(Serialize, Deserialize, PartialEq)]
@@ -244,7 +252,9 @@ impl<'a> JournalRecord<'a> {
             may_have_been_made: letter.may_have_been_made,
             stamp: letter.stamp.get(),
             rejected: letter.reason.kind() == ErrorKind::Rejected,
+            kind: Some(letter.reason.kind().as_str().into()),
             reason: letter.reason.to_string(),
+            cause: letter.reason.source().map(ToString::to_string),
         })
     }
 
@@ -322,13 +332,26 @@ pub(super) fn replay(records: &[Vec<u8>], origin: ClockOrigin) -> Replayed {
     replayed
 }
 
+impl JournalledLetter<'_> {
+    fn reason(&self) -> Error {
+        let kind = match &self.kind {
+            // A kind of a later version: nothing says that the write could apply by now, as it
+            // might after a `Conflict`.
+            Some(kind) => kind.parse().unwrap_or(ErrorKind::Rejected),
+            None if self.rejected => ErrorKind::Rejected,
+            None => ErrorKind::Conflict,
+        };
+        let message = self.reason.as_str();
+        match &self.cause {
+            Some(cause) => Error::new(kind, Reason::caused_by(message, CauseText(cause.clone()))),
+            None => Error::new(kind, message),
+        }
+    }
+}
+
 impl From<JournalledLetter<'_>> for LetterRecord {
     fn from(aside: JournalledLetter<'_>) -> Self {
-        let kind = if aside.rejected {
-            ErrorKind::Rejected
-        } else {
-            ErrorKind::Conflict
-        };
+        let reason = aside.reason();
         let stamp = Stamp::new(aside.stamp);
         let first_value = aside.value.map(|value| KeyChange::Put {
             envelope: Unsealed::of_text(value.get()).seal(stamp),
@@ -358,7 +381,7 @@ impl From<JournalledLetter<'_>> for LetterRecord {
             stamp,
             ttl: aside.ttl,
             may_have_been_made: aside.may_have_been_made,
-            reason: Error::new(kind, aside.reason),
+            reason,
         }
     }
 }
@@ -467,4 +490,53 @@ fn written(write: JournalledWrite<'_>, is_retry: bool, origin: ClockOrigin) -> O
         existed: false,
         waiter: None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn letter(record: &str) -> LetterRecord {
+        let records = [format!(r#"{{"aside":{record}}}"#).into_bytes()];
+        let mut replayed = replay(&records, ClockOrigin(0));
+        assert_eq!(replayed.unread, 0, "{record}");
+        replayed.letters.remove(0)
+    }
+
+    #[test]
+    fn a_letter_keeps_the_kind_of_its_reason_by_name() {
+        let before = letter(r#"{"key":"k","id":1,"stamp":1,"rejected":false,"reason":"r"}"#);
+        for kind in ErrorKind::ALL {
+            let reason = Reason::caused_by("why", CauseText("because".to_owned()));
+            let reason = Error::of_key(*kind, "k", reason);
+            let letter = LetterRecord {
+                reason,
+                ..before.clone()
+            };
+            let record = JournalRecord::letter(&letter).encoded();
+            let read = replay(&[record], ClockOrigin(0)).letters.remove(0).reason;
+            assert_eq!(
+                (read.kind(), read.to_string()),
+                (*kind, "`k`: why".to_owned())
+            );
+            assert_eq!(
+                read.source().map(ToString::to_string).as_deref(),
+                Some("because")
+            );
+        }
+    }
+
+    #[test]
+    fn a_letter_of_an_earlier_or_later_version_has_a_kind_too() {
+        for (kind, expected) in [
+            (r#""rejected":true"#, ErrorKind::Rejected),
+            (r#""rejected":false"#, ErrorKind::Conflict),
+            (r#""rejected":false,"kind":"InDoubt""#, ErrorKind::InDoubt),
+            (r#""rejected":false,"kind":"Retired""#, ErrorKind::Rejected),
+            (r#""kind":"Conflict""#, ErrorKind::Conflict),
+        ] {
+            let record = format!(r#"{{"key":"k","id":1,"stamp":1,{kind},"reason":"r"}}"#);
+            assert_eq!(letter(&record).reason.kind(), expected, "{record}");
+        }
+    }
 }
