@@ -10,18 +10,19 @@ use crate::backend::sidecar::check_prefix;
 #[cfg(feature = "sqlite")]
 use crate::backend::sqlite::SqliteBackend;
 use crate::base::error::{Error, ErrorKind, Result};
+#[cfg(feature = "sqlite")]
+use crate::base::policy::Durability;
 use crate::base::policy::WritePolicy;
+use crate::base::settings::Settings;
 use crate::base::waiting::block_on;
 use crate::client::core::Core;
 use crate::client::shared::Shared;
 use crate::client::slot::Slot;
 use crate::client::state::{Link, Request};
-use crate::handle::config::{Builder, Config, Target};
+use crate::handle::config::{Builder, Target};
 use crate::handle::dead_letter::DeadLetter;
 use crate::handle::key::{Key, check_name, check_scope};
 use crate::pending::journal;
-#[cfg(feature = "sqlite")]
-use crate::pending::journal::Durability;
 use crate::pending::outbox::{LetterRecord, Written};
 
 /// One connection to one backend, with its cache and the writes that wait. Cheap to clone; clones
@@ -121,24 +122,23 @@ impl Memory {
         Builder::default()
     }
 
-    fn connect(config: Config) -> Result<Self> {
-        let Config {
-            place,
-            prefix,
-            scope,
-            settings,
-            journal,
-            durability,
-        } = config;
+    fn connect(target: Target, settings: Settings) -> Result<Self> {
+        let (prefix, durability) = (settings.prefix.clone(), settings.durability);
+        let path = settings
+            .scope
+            .as_ref()
+            .map(|scope| format!("{scope}:"))
+            .unwrap_or_default();
+        let directory = settings.journal.clone();
         let journal = |target: &str| {
             let target = format!("{target} {prefix}");
-            journal.map(|directory| journal::JournalConfig {
+            directory.map(|directory| journal::JournalConfig {
                 directory,
                 target,
                 durability,
             })
         };
-        let core = match place {
+        let core = match target {
             Target::Process(name) => {
                 let backend = Target::process(&name, &settings);
                 let journal = journal(backend.target());
@@ -163,7 +163,6 @@ impl Memory {
                 Core::open(backend, settings, journal)?
             }
         };
-        let path = scope.map(|scope| format!("{scope}:")).unwrap_or_default();
         Ok(Self::with(Arc::new(core), prefix, path, None))
     }
 
@@ -468,7 +467,8 @@ impl Builder {
     ///
     /// As [`Memory::open`].
     pub fn build(self) -> Result<Memory> {
-        Memory::connect(self.resolve()?)
+        let (target, settings) = self.resolve()?;
+        Memory::connect(target, settings)
     }
 }
 
