@@ -37,14 +37,14 @@ impl HandleRoot {
         Self::Root(scope.map_or_else(|| memory.clone(), |scope| memory.scope(scope)))
     }
 
-    pub fn inside(part: &ValuePath) -> Self {
-        Self::Inside(part.clone())
+    pub fn inside(path: &ValuePath) -> Self {
+        Self::Inside(path.clone())
     }
 
     pub fn memory(&self) -> &Memory {
         match self {
             Self::Root(memory) => memory,
-            Self::Inside(part) => part.memory(),
+            Self::Inside(path) => path.memory(),
         }
     }
 }
@@ -61,7 +61,7 @@ pub trait FieldType: Sized {
     /// The view of a field, under `key`, or inside another key as the member `inside`.
     fn view<'a>(
         field: &'a LazyView<Self>,
-        place: &HandleRoot,
+        root: &HandleRoot,
         key: &Key<Self>,
         inside: &Key<Self>,
     ) -> &'a Synced<Self>;
@@ -83,13 +83,13 @@ impl<T: Value> FieldType for T {
 
     fn view<'a>(
         field: &'a LazyView<Self>,
-        place: &HandleRoot,
+        root: &HandleRoot,
         key: &Key<Self>,
         inside: &Key<Self>,
     ) -> &'a Synced<Self> {
-        field.0.get_or_init(|| match place {
+        field.0.get_or_init(|| match root {
             HandleRoot::Root(memory) => memory.synced(key),
-            HandleRoot::Inside(part) => part.member(inside),
+            HandleRoot::Inside(path) => path.member(inside),
         })
     }
 
@@ -106,7 +106,7 @@ impl<T: Value> FieldType for T {
     }
 
     fn part(view: &Synced<Self>) -> ValuePath {
-        view.part().clone()
+        view.path().clone()
     }
 
     fn as_view(view: &Synced<Self>) -> &dyn View {
@@ -123,7 +123,7 @@ impl<T: Value> FieldType for T {
 
     fn restore(restore: &mut Restore, view: &Synced<Self>, value: Self) -> Result<()> {
         let (key, request) = view.request(&value)?;
-        restore.policy = match (view.part().write_policy(), restore.policy) {
+        restore.policy = match (view.path().write_policy(), restore.policy) {
             (WritePolicy::Confirmed, _) | (_, WritePolicy::Confirmed) => WritePolicy::Confirmed,
             (WritePolicy::Through, _) | (_, WritePolicy::Through) => WritePolicy::Through,
             (WritePolicy::Behind, WritePolicy::Behind) => WritePolicy::Behind,
@@ -177,32 +177,32 @@ pub struct LazyView<T>(OnceLock<Synced<T>>);
 pub struct Loaded(Option<state::KeyView>);
 
 /// Asks the backend for all of these in one round trip.
-pub fn load(place: &HandleRoot, views: &[&dyn View]) -> Result<Loaded> {
-    if let HandleRoot::Inside(part) = place
-        && part.is_confirmed()
+pub fn load(root: &HandleRoot, views: &[&dyn View]) -> Result<Loaded> {
+    if let HandleRoot::Inside(path) = root
+        && path.is_confirmed()
     {
-        return block_on(part.view_now()).map(|stored| Loaded(Some(stored)));
+        return block_on(path.view_now()).map(|stored| Loaded(Some(stored)));
     }
     let mut keys = views
         .iter()
         .map(|view| view.keys())
         .collect::<Result<Vec<_>>>()?
         .concat();
-    if let HandleRoot::Inside(_) = place {
+    if let HandleRoot::Inside(_) = root {
         keys.sort_unstable();
         keys.dedup();
     }
-    block_on(place.memory().core().load(&keys)).map(|_| Loaded(None))
+    block_on(root.memory().core().load(&keys)).map(|_| Loaded(None))
 }
 
 /// Watches all of these, which have these names.
 pub fn watch(
-    place: &HandleRoot,
+    root: &HandleRoot,
     views: &[&dyn View],
     names: &'static [&'static str],
 ) -> Watch<Vec<&'static str>> {
-    let parts: Vec<&ValuePath> = views.iter().map(|view| view.as_part()).collect();
-    Watch::of_parts(place.memory(), &parts, names)
+    let paths: Vec<&ValuePath> = views.iter().map(|view| view.as_path()).collect();
+    Watch::of_paths(root.memory(), &paths, names)
 }
 
 /// A whole struct on its way to the backend: all values are encoded before the first is queued.
@@ -214,9 +214,9 @@ pub struct Restore {
 }
 
 impl Restore {
-    pub fn new(place: &HandleRoot) -> Self {
+    pub fn new(root: &HandleRoot) -> Self {
         Self {
-            memory: place.memory().clone(),
+            memory: root.memory().clone(),
             writes: Vec::new(),
             policy: WritePolicy::Behind,
         }

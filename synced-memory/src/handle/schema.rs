@@ -30,7 +30,7 @@ pub trait SyncedMemory: Sized {
 
     /// The handle of this struct where it is a part of a value.
     #[doc(hidden)]
-    fn inside(part: &ValuePath) -> Self::Handle;
+    fn inside(path: &ValuePath) -> Self::Handle;
 
     /// The members of this struct, as serde writes them where it is a part of a value.
     #[doc(hidden)]
@@ -38,8 +38,8 @@ pub trait SyncedMemory: Sized {
 
     /// The handle of a nested field, made at its first use.
     #[doc(hidden)]
-    fn nested(nested: &NestedHandle, part: impl FnOnce() -> ValuePath) -> &Self::Handle {
-        nested.handle(|| Self::inside(&part()))
+    fn nested(nested: &NestedHandle, path: impl FnOnce() -> ValuePath) -> &Self::Handle {
+        nested.handle(|| Self::inside(&path()))
     }
 
     /// Opens a URL; see [`Memory::open`].

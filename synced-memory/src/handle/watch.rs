@@ -57,7 +57,7 @@ struct Watched {
 
 /// One place.
 struct Watching {
-    source: SlotReader,
+    reader: SlotReader,
     version: Option<u64>,
     expires: Option<Monotonic>,
     seen: Option<LastValue>,
@@ -120,21 +120,21 @@ impl<T: Value> Synced<T> {
     /// # Ok::<(), synced_memory::Error>(())
     /// ```
     pub fn watch(&self) -> Watch<T> {
-        Watch::of_value(self.part().memory(), self.part().source(), self.is_nested())
+        Watch::of_value(self.path().memory(), self.path().reader(), self.is_nested())
     }
 }
 
 impl<T: Value> Watch<T> {
-    fn of_value(memory: &Memory, source: &SlotReader, nested: bool) -> Self {
+    fn of_value(memory: &Memory, reader: &SlotReader, nested: bool) -> Self {
         let decode = move |places: &[Watching], mut changes: Vec<WatchEvent>| {
             let Some(WatchEvent { place, found }) = changes.pop() else {
                 return Ok(None);
             };
-            let decode = |text: Text| places[place].source.decode(text.as_str(), nested);
+            let decode = |text: Text| places[place].reader.decode(text.as_str(), nested);
             found?.map(decode).transpose()
         };
         Self {
-            watched: Watched::begin(memory, [source]),
+            watched: Watched::begin(memory, [reader]),
             item: Box::new(decode),
         }
     }
@@ -142,16 +142,16 @@ impl<T: Value> Watch<T> {
 
 impl Watch<Vec<&'static str>> {
     /// The names of those parts that have changed; at first all of them.
-    pub(crate) fn of_parts(
+    pub(crate) fn of_paths(
         memory: &Memory,
-        parts: &[&ValuePath],
+        paths: &[&ValuePath],
         names: &'static [&'static str],
     ) -> Self {
         let item = move |_: &[Watching], changes: Vec<WatchEvent>| {
             let name = |change: &WatchEvent| names.get(change.place).copied();
             Ok(Some(changes.iter().filter_map(name).collect()))
         };
-        let watched = Watched::begin(memory, parts.iter().map(|part| part.source()));
+        let watched = Watched::begin(memory, paths.iter().map(|path| path.reader()));
         Self {
             watched,
             item: Box::new(item),
@@ -214,7 +214,7 @@ impl<T> Watch<T> {
 }
 
 impl Watched {
-    fn begin<'a>(memory: &Memory, sources: impl IntoIterator<Item = &'a SlotReader>) -> Self {
+    fn begin<'a>(memory: &Memory, readers: impl IntoIterator<Item = &'a SlotReader>) -> Self {
         let (shared, signal) = (memory.shared(), Arc::default());
         let mut slots: HashMap<Arc<str>, Arc<Slot>> = HashMap::new();
         let mut hold = |key: &Arc<str>| {
@@ -225,11 +225,11 @@ impl Watched {
             });
             Arc::clone(slot)
         };
-        let places: Vec<_> = sources
+        let places: Vec<_> = readers
             .into_iter()
-            .map(|source| Watching::of(source.in_slots(&mut hold)))
+            .map(|reader| Watching::of(reader.in_slots(&mut hold)))
             .collect();
-        let over = places.iter().find_map(|place| place.source.slots().err());
+        let over = places.iter().find_map(|place| place.reader.slots().err());
         let end = places
             .is_empty()
             .then(|| Slot::hold(shared, memory.prefix()).watched(&signal));
@@ -304,9 +304,9 @@ impl Watched {
 }
 
 impl Watching {
-    fn of(source: SlotReader) -> Self {
+    fn of(reader: SlotReader) -> Self {
         Self {
-            source,
+            reader,
             version: None,
             expires: None,
             seen: None,
@@ -316,14 +316,14 @@ impl Watching {
     /// What is there, where that has changed.
     fn look(&mut self, mono: Monotonic) -> Option<Result<Option<Text>>> {
         let is_over = self.expires.is_some_and(|expires| expires <= mono);
-        if self.version == self.source.version().ok() && !is_over {
+        if self.version == self.reader.version().ok() && !is_over {
             return None;
         }
         let WatchView {
             version,
             expires,
             found,
-        } = self.source.watch_view().ok()?;
+        } = self.reader.watch_view().ok()?;
         (self.version, self.expires) = (Some(version), expires);
         let found = found?;
         let seen = Some(match &found {
@@ -371,7 +371,7 @@ impl<T> Stream for Watch<T> {
 
 impl<T> fmt::Debug for Watch<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let sources = self.watched.places.iter().map(|place| &place.source);
-        f.debug_list().entries(sources).finish()
+        let readers = self.watched.places.iter().map(|place| &place.reader);
+        f.debug_list().entries(readers).finish()
     }
 }

@@ -54,15 +54,15 @@ impl EntryKey {
 
     /// Whether what is not found may be there in another spelling: this process may not know it
     /// yet.
-    pub(super) fn may_be_missed(&self, spot: &Location<'_>) -> bool {
-        self.spelling.is_some() && !spot.is_current
+    pub(super) fn may_be_missed(&self, location: &Location<'_>) -> bool {
+        self.spelling.is_some() && !location.is_current
     }
 
     pub(super) fn member(&self) -> MemberName {
         MemberName::new(&self.own)
     }
 
-    pub(super) fn place(&self) -> PathSegment {
+    pub(super) fn segment(&self) -> PathSegment {
         match self.spelling {
             Some(spelling) => PathSegment::Entry(self.member(), OwnSpelling(spelling)),
             None => PathSegment::Member(self.member()),
@@ -157,8 +157,8 @@ pub(super) struct NamedElement {
 }
 
 impl NamedElement {
-    pub(super) fn of<T: Value + PartialEq>(part: &ValuePath, item: &T) -> Result<Self> {
-        let text = part.encode(item)?;
+    pub(super) fn of<T: Value + PartialEq>(path: &ValuePath, item: &T) -> Result<Self> {
+        let text = path.encode(item)?;
         let is_read_from = (!shape::has_one_spelling::<T>()).then(|| {
             let item = item.clone();
             let is_equal =

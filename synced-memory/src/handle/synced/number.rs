@@ -4,7 +4,7 @@ use super::Synced;
 use crate::base::error::{ErrorKind, Result};
 use crate::handle::key::Key;
 use crate::handle::memory::Memory;
-use crate::handle::path::{How, ValuePath};
+use crate::handle::path::{Freshness, ValuePath};
 use crate::handle::value::Value;
 use crate::pending::outbox::Written;
 use crate::value::mutation::{Action, Amount};
@@ -17,14 +17,14 @@ mod sealed {
 #[diagnostic::on_unimplemented(message = "`{Self}` is no number that can be added to")]
 pub trait Number: Value + sealed::SealedNumber {
     #[doc(hidden)]
-    fn add_at(part: &ValuePath, amount: Self) -> Result<Written>;
+    fn add_at(path: &ValuePath, amount: Self) -> Result<Written>;
 }
 
 /// An integer.
 #[diagnostic::on_unimplemented(message = "`{Self}` is no integer")]
 pub trait Integer: Number {
     #[doc(hidden)]
-    fn sub_at(part: &ValuePath, amount: Self) -> Result<Written>;
+    fn sub_at(path: &ValuePath, amount: Self) -> Result<Written>;
 }
 
 impl<T: Number> Synced<T> {
@@ -37,7 +37,7 @@ impl<T: Number> Synced<T> {
     /// there; `Serialize` for a float that is not finite; `OutboxFull`, `Rejected`. After an error
     /// nothing is changed.
     pub fn add(&self, amount: T) -> Result<Written> {
-        T::add_at(self.part(), amount)
+        T::add_at(self.path(), amount)
     }
 }
 
@@ -48,7 +48,7 @@ impl<T: Integer> Synced<T> {
     ///
     /// As [`add`](Synced::add).
     pub fn sub(&self, amount: T) -> Result<Written> {
-        T::sub_at(self.part(), amount)
+        T::sub_at(self.path(), amount)
     }
 }
 
@@ -63,13 +63,13 @@ impl Memory {
     }
 }
 
-fn add(part: &ValuePath, amount: Amount) -> Result<Written> {
+fn add(path: &ValuePath, amount: Amount) -> Result<Written> {
     let zero = if matches!(amount, Amount::Integer { .. }) {
         "0"
     } else {
         "0.0"
     };
-    part.act(How::Plain, Some(zero), |_| Action::Add { amount })
+    path.act(Freshness::Any, Some(zero), |_| Action::Add { amount })
 }
 
 /// Beyond every number that can be stored: no sum is in its range.
@@ -80,16 +80,16 @@ macro_rules! integers {
         impl sealed::SealedNumber for $type {}
 
         impl Number for $type {
-            fn add_at(part: &ValuePath, amount: Self) -> Result<Written> {
+            fn add_at(path: &ValuePath, amount: Self) -> Result<Written> {
                 let by = i128::try_from(amount).unwrap_or(BEYOND).clamp(-BEYOND, BEYOND);
-                add(part, integer::<Self>(by))
+                add(path, integer::<Self>(by))
             }
         }
 
         impl Integer for $type {
-            fn sub_at(part: &ValuePath, amount: Self) -> Result<Written> {
+            fn sub_at(path: &ValuePath, amount: Self) -> Result<Written> {
                 let by = i128::try_from(amount).unwrap_or(BEYOND).clamp(-BEYOND, BEYOND);
-                add(part, integer::<Self>(-by))
+                add(path, integer::<Self>(-by))
             }
         }
 
@@ -126,11 +126,11 @@ macro_rules! floats {
         impl sealed::SealedNumber for $type {}
 
         impl Number for $type {
-            fn add_at(part: &ValuePath, amount: Self) -> Result<Written> {
+            fn add_at(path: &ValuePath, amount: Self) -> Result<Written> {
                 if !amount.is_finite() {
-                    return Err(part.error(ErrorKind::Serialize, "the amount is not finite"));
+                    return Err(path.error(ErrorKind::Serialize, "the amount is not finite"));
                 }
-                add(part, Amount::Float { by: amount.into(), single: $single })
+                add(path, Amount::Float { by: amount.into(), single: $single })
             }
         }
     )* };

@@ -6,7 +6,7 @@ use std::hash::{BuildHasher, Hash};
 use super::Synced;
 use super::lookup::NamedElement;
 use crate::base::error::Result;
-use crate::handle::path::{How, PartChange, ValuePath};
+use crate::handle::path::{Condition, Freshness, PathChange, ValuePath};
 use crate::handle::value::Value;
 use crate::pending::outbox::Written;
 use crate::value::mutation::{Action, Json};
@@ -16,21 +16,26 @@ const EMPTY: &str = "[]";
 impl ValuePath {
     /// Takes an element in or out; whether that made a difference.
     fn hold(&self, item: &NamedElement, is_in: bool) -> Result<bool> {
-        let changed = self.record(How::Exact, Some(EMPTY), |spot| {
-            let there = item.spellings(&self.elements(spot.found)?);
-            let action = match (is_in, there.is_empty()) {
-                // It may be there in another spelling, and this process does not know it yet.
-                (_, true) if !item.has_one_spelling() && !spot.is_current => {
-                    return Ok((PartChange::Nothing, false));
-                }
-                (true, true) => Action::Include {
-                    items: vec![item.text.clone()],
-                },
-                (false, false) => Action::Exclude { items: there },
-                (true, false) | (false, true) => return Ok((PartChange::Nothing, false)),
-            };
-            Ok((PartChange::one(action), true))
-        })?;
+        let changed = self.record(
+            Freshness::Known,
+            Condition::SamePaths,
+            Some(EMPTY),
+            |location| {
+                let there = item.spellings(&self.elements(location.found)?);
+                let action = match (is_in, there.is_empty()) {
+                    // It may be there in another spelling, and this process does not know it yet.
+                    (_, true) if !item.has_one_spelling() && !location.is_current => {
+                        return Ok((PathChange::Nothing, false));
+                    }
+                    (true, true) => Action::Include {
+                        items: vec![item.text.clone()],
+                    },
+                    (false, false) => Action::Exclude { items: there },
+                    (true, false) | (false, true) => return Ok((PathChange::Nothing, false)),
+                };
+                Ok((PathChange::one(action), true))
+            },
+        )?;
         Ok(changed.0)
     }
 
@@ -40,7 +45,7 @@ impl ValuePath {
         }
         if items.iter().all(NamedElement::has_one_spelling) {
             let items: Vec<Json> = items.iter().map(|item| item.text.clone()).collect();
-            return self.act(How::Plain, Some(EMPTY), |_| Action::Include {
+            return self.act(Freshness::Any, Some(EMPTY), |_| Action::Include {
                 items: items.clone(),
             });
         }
@@ -52,15 +57,20 @@ impl ValuePath {
             let items: Vec<Json> = new.map(|item| item.text.clone()).collect();
             Ok((
                 if items.is_empty() {
-                    PartChange::Nothing
+                    PathChange::Nothing
                 } else {
-                    PartChange::one(Action::Include { items })
+                    PathChange::one(Action::Include { items })
                 },
                 (),
             ))
         };
         Ok(self
-            .record(How::Current, Some(EMPTY), |spot| include(spot.found))?
+            .record(
+                Freshness::Latest,
+                Condition::Always,
+                Some(EMPTY),
+                |location| include(location.found),
+            )?
             .1)
     }
 }
@@ -119,7 +129,7 @@ macro_rules! sets {
             /// is there, `OutboxFull`, `Rejected`. After an error nothing is changed.
             #[allow(clippy::needless_pass_by_value)] // it is given away, as to a set
             pub fn insert(&self, item: T) -> Result<bool> {
-                self.part().hold(&NamedElement::of(self.part(), &item)?, true)
+                self.path().hold(&NamedElement::of(self.path(), &item)?, true)
             }
 
             /// Takes an element out; whether it was there.
@@ -128,7 +138,7 @@ macro_rules! sets {
             ///
             /// As [`insert`](Self::insert).
             pub fn remove(&self, item: &T) -> Result<bool> {
-                self.part().hold(&NamedElement::of(self.part(), item)?, false)
+                self.path().hold(&NamedElement::of(self.path(), item)?, false)
             }
 
             /// Takes elements in, all of them or none.
@@ -137,8 +147,8 @@ macro_rules! sets {
             ///
             /// As [`insert`](Self::insert).
             pub fn extend(&self, items: impl IntoIterator<Item = T>) -> Result<Written> {
-                let items = items.into_iter().map(|item| NamedElement::of(self.part(), &item));
-                self.part().include(&items.collect::<Result<Vec<_>>>()?)
+                let items = items.into_iter().map(|item| NamedElement::of(self.path(), &item));
+                self.path().include(&items.collect::<Result<Vec<_>>>()?)
             }
 
             /// Assigns an empty set.

@@ -9,7 +9,7 @@ use crate::base::waiting::block_on;
 use crate::client::reentrancy::ReentrancyGuard;
 use crate::handle::key::Key;
 use crate::handle::memory::Memory;
-use crate::handle::path::{How, PartChange, ReturnPath, seen};
+use crate::handle::path::{Condition, Freshness, PathChange, ReturnPath, seen};
 use crate::handle::value::Value;
 use crate::pending::outbox::Written;
 use crate::value::envelope;
@@ -44,7 +44,7 @@ impl<T: Value> Synced<T> {
     /// `OutboxFull`, `Rejected`. After an error nothing is changed, but for `InDoubt`, which only
     /// [`confirmed`](Synced::confirmed) calls return.
     pub fn update<R>(&self, mut change: impl FnMut(&mut T) -> R) -> Result<R> {
-        let changed = self.change(self.inner.default, |value| {
+        let changed = self.change(self.inner.default.of_unset(), |value| {
             Ok::<R, Infallible>(change(value))
         })?;
         Ok(match changed.0 {
@@ -62,7 +62,11 @@ impl<T: Value> Synced<T> {
     pub async fn update_async<R>(&self, mut change: impl FnMut(&mut T) -> R) -> Result<R> {
         let change = |value: &mut T| Ok::<R, Infallible>(change(value));
         Ok(
-            match self.change_async(self.inner.default, change).await?.0 {
+            match self
+                .change_async(self.inner.default.of_unset(), change)
+                .await?
+                .0
+            {
                 Ok(result) => result,
             },
         )
@@ -78,7 +82,9 @@ impl<T: Value> Synced<T> {
         &self,
         change: impl FnMut(&mut T) -> Result<R, E>,
     ) -> Result<R, E> {
-        self.change(self.inner.default, change).map_err(E::from)?.0
+        self.change(self.inner.default.of_unset(), change)
+            .map_err(E::from)?
+            .0
     }
 
     /// Changes the value, which is `default` where nothing is there.
@@ -95,19 +101,21 @@ impl<T: Value> Synced<T> {
         default: Option<fn() -> T>,
         mut change: impl FnMut(&mut T) -> Result<R, E>,
     ) -> Result<(Result<R, E>, Written)> {
-        let record = |spot: &Location<'_>| {
-            let mut value = self.value_at(spot, default)?;
+        let record = |location: &Location<'_>| {
+            let mut value = self.value_at(location, default)?;
             let before = self.encoded(&value)?;
             let result = self.run(|| change(&mut value))?;
             if result.is_err() {
-                return Ok((PartChange::Nothing, result));
+                return Ok((PathChange::Nothing, result));
             }
             Ok((
-                self.changed(spot, Some(&before), Some(self.encoded(&value)?)),
+                self.changed(location, Some(&before), Some(self.encoded(&value)?)),
                 result,
             ))
         };
-        self.part().record_async(How::Closure, None, record).await
+        self.path()
+            .record_async(Freshness::Latest, Condition::Closure, None, record)
+            .await
     }
 
     /// Changes the value by a closure of ours that takes elements out of it, and hands them to its
@@ -117,13 +125,13 @@ impl<T: Value> Synced<T> {
         default: Option<fn() -> T>,
         mut take: impl FnMut(&mut T) -> Vec<I>,
     ) -> Result<Vec<I>> {
-        let record = |spot: &Location<'_>| {
-            let mut value = self.value_at(spot, default)?;
+        let record = |location: &Location<'_>| {
+            let mut value = self.value_at(location, default)?;
             let before = self.encoded(&value)?;
             let taken = take(&mut value);
-            let item = self.part().encode(&taken)?;
-            let change = match self.changed(spot, Some(&before), Some(self.encoded(&value)?)) {
-                PartChange::Do(operations) if !taken.is_empty() => PartChange::Take {
+            let item = self.path().encode(&taken)?;
+            let change = match self.changed(location, Some(&before), Some(self.encoded(&value)?)) {
+                PathChange::Do(operations) if !taken.is_empty() => PathChange::Take {
                     operations,
                     item,
                     back: ReturnPath::Nowhere,
@@ -132,12 +140,15 @@ impl<T: Value> Synced<T> {
             };
             Ok((change, taken))
         };
-        Ok(self.part().record(How::Take, None, record)?.0)
+        Ok(self
+            .path()
+            .record(Freshness::Latest, Condition::Take, None, record)?
+            .0)
     }
 
     /// What a closure gets.
-    fn value_at(&self, spot: &Location<'_>, default: Option<fn() -> T>) -> Result<T> {
-        match (spot.found, default) {
+    fn value_at(&self, location: &Location<'_>, default: Option<fn() -> T>) -> Result<T> {
+        match (location.found, default) {
             (Some(text), _) => self.decode(text),
             (None, Some(default)) => Ok(default()),
             (None, None) => Err(self.unset()),
@@ -147,7 +158,7 @@ impl<T: Value> Synced<T> {
     fn encoded(&self, value: &T) -> Result<Encoded> {
         let encoded = Encoded::of(value, self.inner.nested);
         encoded.map_err(|error| {
-            self.part()
+            self.path()
                 .error(ErrorKind::Serialize, envelope::describe_refusal(&error))
         })
     }
@@ -155,30 +166,30 @@ impl<T: Value> Synced<T> {
     /// What a closure changed at a place; `None` is what is not there.
     fn changed(
         &self,
-        spot: &Location<'_>,
+        location: &Location<'_>,
         before: Option<&Encoded>,
         after: Option<Encoded>,
-    ) -> PartChange {
-        let seen = seen(spot);
-        match (before, after, spot.found) {
-            (None, None, _) => PartChange::Nothing,
+    ) -> PathChange {
+        let seen = seen(location);
+        match (before, after, location.found) {
+            (None, None, _) => PathChange::Nothing,
             (Some(before), Some(after), Some(found)) => {
                 difference::<T>(found, before, &after, self.inner.nested)
             }
             (Some(before), Some(after), None) if before.content() == after.content() => {
-                PartChange::Nothing
+                PathChange::Nothing
             }
-            (_, Some(after), _) => PartChange::one(Action::Set {
+            (_, Some(after), _) => PathChange::one(Action::Set {
                 value: after.into_text(),
                 seen,
             }),
-            (Some(_), None, _) => PartChange::one(Action::Remove { seen }),
+            (Some(_), None, _) => PathChange::one(Action::Remove { seen }),
         }
     }
 
     /// Runs a closure of the user, which may not write to this key.
     fn run<R>(&self, closure: impl FnOnce() -> R) -> Result<R> {
-        let updating = ReentrancyGuard::begin(self.part().memory().shared(), self.part().key()?);
+        let updating = ReentrancyGuard::begin(self.path().memory().shared(), self.path().key()?);
         let result = closure();
         updating.end()?;
         Ok(result)
@@ -209,10 +220,10 @@ impl Memory {
         mut change: impl FnMut(&mut Option<T>) -> R,
     ) -> Result<R> {
         let view = self.synced(&key.without_default());
-        let part = view.part();
+        let path = view.path();
         let mut is_deleted = false;
-        let (result, _) = part.record(How::Closure, None, |spot| {
-            let mut value: Option<T> = spot.found.map(|text| part.decode(text)).transpose()?;
+        let (result, _) = path.record(Freshness::Latest, Condition::Closure, None, |location| {
+            let mut value: Option<T> = location.found.map(|text| path.decode(text)).transpose()?;
             let before = value
                 .as_ref()
                 .map(|value| view.encoded(value))
@@ -223,7 +234,7 @@ impl Memory {
                 .map(|value| view.encoded(value))
                 .transpose()?;
             is_deleted = before.is_some() && after.is_none();
-            Ok((view.changed(spot, before.as_ref(), after), result))
+            Ok((view.changed(location, before.as_ref(), after), result))
         })?;
         if is_deleted && !key.spec().aliases.is_empty() {
             view.delete()?;
@@ -241,16 +252,16 @@ fn difference<T: Value>(
     before: &Encoded,
     after: &Encoded,
     nested: Option<Members>,
-) -> PartChange {
+) -> PathChange {
     let mut whole = Vec::new();
     let is_as_written = before.is_as_written_in(found);
     for _ in 0..CUTS {
         let operations = diff(found, before, after, &whole);
         if operations.is_empty() {
-            return PartChange::Nothing;
+            return PathChange::Nothing;
         }
         if is_as_written {
-            return PartChange::Do(operations);
+            return PathChange::Do(operations);
         }
         // What is stored may be another text for the same value: what comes of it has to be what
         // the closure left.
@@ -258,7 +269,7 @@ fn difference<T: Value>(
             break;
         };
         let Some(mut location) = first_difference(&applied, after) else {
-            return PartChange::Do(operations);
+            return PathChange::Do(operations);
         };
         // Around what goes as a whole already.
         while let Some(at) = whole
@@ -273,7 +284,7 @@ fn difference<T: Value>(
         }
         whole.push(location);
     }
-    PartChange::Do(diff(found, before, after, &[ChildPath::new()]))
+    PathChange::Do(diff(found, before, after, &[ChildPath::new()]))
 }
 
 /// What the type reads where these operations are made.

@@ -22,7 +22,7 @@ mod sealed {
 /// What a [`serde_json::Value`] is indexed by: a `usize` in a list, a string in an object.
 pub trait ValueIndex: sealed::SealedIndex {
     #[doc(hidden)]
-    fn into_place(self) -> AnySegment;
+    fn into_segment(self) -> AnySegment;
 }
 
 #[doc(hidden)]
@@ -35,26 +35,26 @@ impl fmt::Debug for AnySegment {
 }
 
 impl ValueIndex for usize {
-    fn into_place(self) -> AnySegment {
+    fn into_segment(self) -> AnySegment {
         AnySegment(PathSegment::Index(self))
     }
 }
 
 impl ValueIndex for &str {
-    fn into_place(self) -> AnySegment {
+    fn into_segment(self) -> AnySegment {
         AnySegment(PathSegment::Member(MemberName::new(self)))
     }
 }
 
 impl ValueIndex for String {
-    fn into_place(self) -> AnySegment {
-        self.as_str().into_place()
+    fn into_segment(self) -> AnySegment {
+        self.as_str().into_segment()
     }
 }
 
 impl ValueIndex for &String {
-    fn into_place(self) -> AnySegment {
-        self.as_str().into_place()
+    fn into_segment(self) -> AnySegment {
+        self.as_str().into_segment()
     }
 }
 
@@ -63,7 +63,7 @@ impl Synced<Value> {
     /// a set below an object stores it.
     #[must_use]
     pub fn at(&self, index: impl ValueIndex) -> Self {
-        Synced::of(self.part().at(index.into_place().0))
+        Synced::of(self.path().at(index.into_segment().0))
     }
 
     /// How many elements or members there are; none in what is no list and no object.
@@ -117,7 +117,7 @@ impl Synced<Value> {
     /// `Conflict` where something else than a list is there, `OutboxFull`, `Rejected`. After an
     /// error nothing is changed.
     pub fn push(&self, item: impl Into<Value>) -> Result<Written> {
-        self.part().append(&[self.part().encode(&item.into())?])
+        self.path().append(&[self.path().encode(&item.into())?])
     }
 
     /// Adds elements to the end of the list that this is, all of them or none.
@@ -126,9 +126,9 @@ impl Synced<Value> {
     ///
     /// As [`push`](Self::push).
     pub fn extend<V: Into<Value>>(&self, items: impl IntoIterator<Item = V>) -> Result<Written> {
-        self.part().append(
+        self.path().append(
             &self
-                .part()
+                .path()
                 .encode_all(items.into_iter().map(Into::<Value>::into))?,
         )
     }
@@ -144,9 +144,9 @@ impl Synced<Value> {
         name: impl Into<String>,
         value: impl Into<Value>,
     ) -> Result<Option<Value>> {
-        self.part().put(
+        self.path().put(
             &EntryKey::plain(&name.into()),
-            &self.part().encode(&value.into())?,
+            &self.path().encode(&value.into())?,
         )
     }
 
@@ -159,13 +159,13 @@ impl Synced<Value> {
     /// answer within `timeout` and nothing was taken, `InDoubt` where nobody knows (it goes back by
     /// itself then), `Conflict` where others changed the list again and again.
     pub fn remove(&self, index: impl ValueIndex) -> Result<Option<Value>> {
-        let part: &ValuePath = self.part();
-        match index.into_place().0 {
+        let path: &ValuePath = self.path();
+        match index.into_segment().0 {
             PathSegment::Index(index) => {
-                part.take_element(|list| (index < list.len()).then_some(index))
+                path.take_element(|list| (index < list.len()).then_some(index))
             }
             PathSegment::Member(member) | PathSegment::Entry(member, _) => {
-                part.remove_named(&EntryKey::plain(&member.name))
+                path.remove_named(&EntryKey::plain(&member.name))
             }
         }
     }
@@ -176,6 +176,6 @@ impl Synced<Value> {
     ///
     /// As [`remove`](Self::remove) of an element.
     pub fn pop(&self) -> Result<Option<Value>> {
-        self.part().take_element(|list| list.len().checked_sub(1))
+        self.path().take_element(|list| list.len().checked_sub(1))
     }
 }

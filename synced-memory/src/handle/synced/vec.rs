@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use super::Synced;
 use super::lookup::NamedElement;
 use crate::base::error::Result;
-use crate::handle::path::{How, PartChange, ReturnPath, ValuePath};
+use crate::handle::path::{Condition, Freshness, PathChange, ReturnPath, ValuePath};
 use crate::handle::value::Value;
 use crate::pending::outbox::Written;
 use crate::value::mutation::{
@@ -33,7 +33,7 @@ impl ValuePath {
         if items.is_empty() {
             return Ok(Written::Stored);
         }
-        self.act(How::Plain, Some(EMPTY), |_| Action::Append {
+        self.act(Freshness::Any, Some(EMPTY), |_| Action::Append {
             items: items.to_vec(),
         })
     }
@@ -44,7 +44,7 @@ impl ValuePath {
             let items = vec![item.clone()];
             let list = self.elements(found)?;
             Ok((
-                PartChange::one(match element(&list, index) {
+                PathChange::one(match element(&list, index) {
                     Some(before) => Action::InsertAt { before, items },
                     None => Action::Append { items },
                 }),
@@ -52,19 +52,29 @@ impl ValuePath {
             ))
         };
         Ok(self
-            .record(How::Current, Some(EMPTY), |spot| insert(spot.found))?
+            .record(
+                Freshness::Latest,
+                Condition::Always,
+                Some(EMPTY),
+                |location| insert(location.found),
+            )?
             .1)
     }
 
     /// Removes the element that `pick` chooses, which its caller has named; whether there was one.
     pub(super) fn remove_element(&self, pick: impl Fn(&[&str]) -> Option<usize>) -> Result<bool> {
-        let removed = self.record(How::Exact, Some(EMPTY), |spot| {
-            let list = self.elements(spot.found)?;
-            let Some(element) = pick(&list).and_then(|index| element(&list, index)) else {
-                return Ok((PartChange::Nothing, false));
-            };
-            Ok((PartChange::Do(vec![removal(element)]), true))
-        })?;
+        let removed = self.record(
+            Freshness::Known,
+            Condition::SamePaths,
+            Some(EMPTY),
+            |location| {
+                let list = self.elements(location.found)?;
+                let Some(element) = pick(&list).and_then(|index| element(&list, index)) else {
+                    return Ok((PathChange::Nothing, false));
+                };
+                Ok((PathChange::Do(vec![removal(element)]), true))
+            },
+        )?;
         Ok(removed.0)
     }
 
@@ -74,33 +84,38 @@ impl ValuePath {
         &self,
         pick: impl Fn(&[&str]) -> Option<usize>,
     ) -> Result<Option<T>> {
-        let taken = self.record(How::Take, Some(EMPTY), |spot| {
-            let mut list = self.elements(spot.found)?;
-            let picked = pick(&list).and_then(|index| element(&list, index));
-            let Some(picked) = picked else {
-                return Ok((PartChange::Nothing, None));
-            };
-            let text = list.remove(picked.index);
-            let (taken, item) = (self.decode(text)?, self.item(text)?);
-            // Before what was behind it, wherever that is by then.
-            let items = vec![item.clone()];
-            let action = match element(&list, picked.index) {
-                Some(before) => Action::InsertAt { before, items },
-                None => Action::Append { items },
-            };
-            let back = ReturnPath::Anyway(Operation {
-                path: Vec::new(),
-                action,
-            });
-            Ok((
-                PartChange::Take {
-                    operations: vec![removal(picked)],
-                    item,
-                    back,
-                },
-                Some(taken),
-            ))
-        })?;
+        let taken = self.record(
+            Freshness::Latest,
+            Condition::Take,
+            Some(EMPTY),
+            |location| {
+                let mut list = self.elements(location.found)?;
+                let picked = pick(&list).and_then(|index| element(&list, index));
+                let Some(picked) = picked else {
+                    return Ok((PathChange::Nothing, None));
+                };
+                let text = list.remove(picked.index);
+                let (taken, item) = (self.decode(text)?, self.item(text)?);
+                // Before what was behind it, wherever that is by then.
+                let items = vec![item.clone()];
+                let action = match element(&list, picked.index) {
+                    Some(before) => Action::InsertAt { before, items },
+                    None => Action::Append { items },
+                };
+                let back = ReturnPath::Always(Operation {
+                    path: Vec::new(),
+                    action,
+                });
+                Ok((
+                    PathChange::Take {
+                        operations: vec![removal(picked)],
+                        item,
+                        back,
+                    },
+                    Some(taken),
+                ))
+            },
+        )?;
         Ok(taken.0)
     }
 
@@ -156,7 +171,7 @@ macro_rules! lists {
             /// The element at `index`, as a live view: it is whatever is at that index when it is
             /// used. Where nothing is, it reads as `Unset`.
             pub fn at(&self, index: usize) -> Synced<T> {
-                Synced::of(self.part().at(PathSegment::Index(index)))
+                Synced::of(self.path().at(PathSegment::Index(index)))
             }
 
             /// Adds an element to the end.
@@ -167,7 +182,7 @@ macro_rules! lists {
             /// than a list is there, `OutboxFull`, `Rejected`. After an error nothing is changed.
             #[allow(clippy::needless_pass_by_value)] // it is given away, as to a `Vec`
             pub fn push(&self, item: T) -> Result<Written> {
-                self.part().append(&[self.part().encode(&item)?])
+                self.path().append(&[self.path().encode(&item)?])
             }
 
             /// Adds elements to the end, all of them or none.
@@ -176,7 +191,7 @@ macro_rules! lists {
             ///
             /// As [`push`](Self::push).
             pub fn extend(&self, items: impl IntoIterator<Item = T>) -> Result<Written> {
-                self.part().append(&self.part().encode_all(items)?)
+                self.path().append(&self.path().encode_all(items)?)
             }
 
             /// Adds an element before the one that is at `index`, wherever that has moved to when
@@ -187,7 +202,7 @@ macro_rules! lists {
             /// As [`push`](Self::push).
             #[allow(clippy::needless_pass_by_value)]
             pub fn insert(&self, index: usize, item: T) -> Result<Written> {
-                self.part().insert(index, &self.part().encode(&item)?)
+                self.path().insert(index, &self.path().encode(&item)?)
             }
 
             /// Removes the element at `index` and returns it; `None` where the list is shorter. It
@@ -200,7 +215,7 @@ macro_rules! lists {
             /// taken, `InDoubt` where nobody knows (it goes back by itself then), `Conflict` where
             /// others changed the list again and again, `Decode`, `OutboxFull`, `Rejected`.
             pub fn remove(&self, index: usize) -> Result<Option<T>> {
-                self.part().take_element(|list| (index < list.len()).then_some(index))
+                self.path().take_element(|list| (index < list.len()).then_some(index))
             }
 
             /// Removes the first element that equals `item`, in whatever spelling it is stored;
@@ -213,8 +228,8 @@ macro_rules! lists {
             where
                 T: PartialEq,
             {
-                let item = NamedElement::of(self.part(), item)?;
-                self.part().remove_element(|list| item.position(list))
+                let item = NamedElement::of(self.path(), item)?;
+                self.path().remove_element(|list| item.position(list))
             }
 
             /// Removes the last element and returns it; `None` where there is none.
@@ -223,7 +238,7 @@ macro_rules! lists {
             ///
             /// As [`remove`](Self::remove).
             pub fn pop(&self) -> Result<Option<T>> {
-                self.part().take_element(|list| list.len().checked_sub(1))
+                self.path().take_element(|list| list.len().checked_sub(1))
             }
 
             /// Removes all elements behind the first `len`.
@@ -296,11 +311,11 @@ macro_rules! lists {
                     list.extend(behind);
                     rest.into_iter().collect::<Vec<T>>()
                 };
-                self.take_by(self.inner.default.or(Some($list::new)), splice)
+                self.take_by(self.inner.default.of_unset().or(Some($list::new)), splice)
             }
 
             fn edit(&self, mut edit: impl FnMut(&mut $list<T>)) -> Result<Written> {
-                let default = self.inner.default.or(Some($list::new));
+                let default = self.inner.default.of_unset().or(Some($list::new));
                 Ok(self.change(default, |list| Ok::<(), Infallible>(edit(list)))?.1)
             }
         }
