@@ -19,7 +19,7 @@ use crate::base::waiting::block_on;
 use crate::client::state::{self, Request};
 use crate::handle::synced;
 
-/// Where the fields of a handle are: each under its own key, or all of them as members inside one.
+/// What the fields of a handle are: each a key of its own, or all of them members inside one key.
 #[derive(Debug, Clone)]
 pub enum HandleRoot {
     Root(Memory),
@@ -49,8 +49,8 @@ impl HandleRoot {
     }
 }
 
-/// What generated code does with a field, as calls on the field's own type: where that is no
-/// [`Value`], rustc sees the same mistake each time and reports it once.
+/// What generated code does with a field, as calls on the field's own type: if that is not a
+/// [`Value`], rustc finds the same mistake at each call, and reports it once.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be shared: a field needs `Serialize + DeserializeOwned + Clone + Send + Sync + 'static`",
     label = "not a value that can be shared",
@@ -129,7 +129,7 @@ impl<T: Value> FieldType for T {
             (WritePolicy::Behind, WritePolicy::Behind) => WritePolicy::Behind,
         };
         match (restore.writes.last_mut(), request) {
-            // Inside a key it is one change.
+            // Inside a key all fields are one change.
             (
                 Some((last, Request::Mutate { mutation, .. })),
                 Request::Mutate { mutation: more, .. },
@@ -171,12 +171,12 @@ impl<T: synced::Integer> IntegerField for T {
 /// The view of a field, made at its first use.
 pub struct LazyView<T>(OnceLock<Synced<T>>);
 
-/// What was asked for: in the slots, or of a confirmed place what the backend has under its key,
-/// with nothing on top.
+/// What [`load`] asked for: it is in the slots; or, for a confirmed handle, what the backend has
+/// under its key, without queued writes on top.
 #[derive(Debug)]
 pub struct Loaded(Option<state::KeyView>);
 
-/// Asks the backend for all of these in one round trip.
+/// Asks the backend for all views in one round trip.
 pub fn load(root: &HandleRoot, views: &[&dyn View]) -> Result<Loaded> {
     if let HandleRoot::Inside(path) = root
         && path.is_confirmed()
@@ -195,7 +195,7 @@ pub fn load(root: &HandleRoot, views: &[&dyn View]) -> Result<Loaded> {
     block_on(root.memory().core().load(&keys)).map(|_| Loaded(None))
 }
 
-/// Watches all of these, which have these names.
+/// Watches all views, which have these names.
 pub fn watch(
     root: &HandleRoot,
     views: &[&dyn View],
@@ -209,7 +209,7 @@ pub fn watch(
 pub struct Restore {
     memory: Memory,
     writes: Vec<(Arc<str>, Request)>,
-    /// The strictest of the fields.
+    /// The strictest policy of the fields.
     policy: WritePolicy,
 }
 
@@ -222,7 +222,7 @@ impl Restore {
         }
     }
 
-    /// The weakest of what became of the fields.
+    /// The weakest result of the fields.
     pub fn commit(self) -> Result<Written> {
         let answers = block_on(self.memory.core().write_together(self.writes, self.policy))?;
         Ok(answers

@@ -1,4 +1,4 @@
-//! What can be set about a memory, beside where its state is: one table of options.
+//! The settings of a memory: one table of options.
 //!
 //! Everything else reads the table: [`Settings`] and its defaults, the query of a URL, the builder
 //! and its documentation, the names in messages, and (by a test) the README.
@@ -42,7 +42,8 @@ macro_rules! with_options {
             timeout: Duration = Duration::from_millis(500),
                 set (timeout: Duration) as timeout,
                 url (HumanDuration),
-                readme ("`500ms`", "how long one call waits at most; to be longer than the largest value takes to arrive");
+                readme ("`500ms`", "how long one call waits at most; to be longer than the largest \
+                value takes to arrive");
 
             /// How long the drop of the last handle waits at most for what is still queued.
             /// Default: 2 s.
@@ -77,7 +78,8 @@ macro_rules! with_options {
             write_policy: WritePolicy = WritePolicy::default(),
                 set (policy: WritePolicy) as policy,
                 url (WritePolicy),
-                readme ("`through`", "`behind`: writes return once they are queued; `confirmed`: what they return is [a fact](#facts-and-what-is-known-here)");
+                readme ("`through`", "`behind`: writes return once they are queued; `confirmed`: \
+                what they return is [a fact](#facts-and-what-is-known-here)");
 
             /// Keeps what is queued on disk, in this directory, which is created if it is missing:
             /// `Queued` then means that the write survives a crash of this process. The next memory
@@ -93,7 +95,8 @@ macro_rules! with_options {
             durability: Durability = Durability::default(),
                 set (durability: Durability) as durability,
                 url (Durability),
-                readme ("`process`", "what is on this machine's disk survives a crash of the process; with `fsync` a loss of power too");
+                readme ("`process`", "what is on this machine's disk survives a crash of the \
+                process; with `fsync` a loss of power too");
 
             /// The shortest and the longest wait between attempts to reconnect: it doubles from one
             /// to the other, with full jitter. Default: 50 ms and 5 s.
@@ -113,7 +116,7 @@ macro_rules! settings {
             $(url ($text:ty),)?
             readme ($shown:literal, $meaning:literal);
     )+) => {
-        /// What a memory is set to, beside where its state is.
+        /// The settings of a memory: everything but its target.
         #[derive(Debug, Clone, PartialEq)]
         pub(crate) struct Settings {
             $(pub(crate) $name: $type,)+

@@ -1,4 +1,4 @@
-//! Where the state is and how to reach it: the builder over the URL over the environment.
+//! The target and the settings of a memory: the builder over the URL over the environment.
 //!
 //! What can be set is one table, [`with_options`]: the builder has a method for each row.
 

@@ -196,14 +196,14 @@ fn the_readme_has_the_row_of_every_option_and_no_other() {
 
 #[test]
 fn the_defaults_in_the_readme_are_the_defaults() {
-    let mut shown = Settings::default();
+    let mut settings = Settings::default();
     for option in OPTIONS.iter().filter(|option| option.is_in_urls) {
         if option.default != "none" {
             let text = option.default.trim_matches('`');
-            assert!(shown.set_from_text(option.name, text).unwrap());
+            assert!(settings.set_from_text(option.name, text).unwrap());
         }
     }
-    assert_eq!(shown, Settings::default());
+    assert_eq!(settings, Settings::default());
 }
 
 #[test]

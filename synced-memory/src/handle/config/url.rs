@@ -1,4 +1,4 @@
-//! A URL: where the state is, and options in its query.
+//! A URL: the target, and options in its query.
 
 use percent_encoding::percent_decode_str;
 use url::Url;
@@ -76,10 +76,6 @@ fn read_options(
     Ok(())
 }
 
-fn no_option(_name: &str, _value: &str) -> Result<bool> {
-    Ok(false)
-}
-
 fn unknown_option(name: &str, scheme: &str) -> Error {
     let known = OPTIONS.iter().filter(|option| option.is_in_urls);
     let known: Vec<_> = known.map(|option| option.name).collect();
@@ -92,7 +88,7 @@ fn unknown_option(name: &str, scheme: &str) -> Error {
 
 /// `memory:` and `memory:name`.
 fn process(url: &Url, settings: &mut Settings) -> Result<Target> {
-    read_options(url, settings, &mut no_option)?;
+    read_options(url, settings, &mut |_, _| Ok(false))?;
     if url.has_authority() {
         return Err(config_error(
             "what lives in this process alone is given as memory: or memory:name, without `//`",
@@ -170,7 +166,7 @@ fn parse_database(text: &str) -> Result<i64> {
 /// directory, and SQLite gives names such as `:memory:` a meaning of their own.
 #[cfg(feature = "sqlite")]
 fn file(url: &Url, settings: &mut Settings) -> Result<Target> {
-    read_options(url, settings, &mut no_option)?;
+    read_options(url, settings, &mut |_, _| Ok(false))?;
     if url.host_str().is_some_and(|host| !host.is_empty()) {
         return Err(config_error(
             "a file is given as sqlite:path or sqlite:/absolute/path, without `//`",

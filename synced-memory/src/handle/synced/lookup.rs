@@ -1,5 +1,5 @@
-//! Finding the key or the element that a caller names: by its text, and where text finds none, by
-//! what the stored texts decode to. Another program may spell one value in another way.
+//! Finding the key or the element that a caller names: by its text, and if that finds none, by what
+//! the stored texts decode to. Another program may spell the same value in another way.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -22,13 +22,12 @@ use crate::value::shape;
 pub(super) struct EntryKey {
     /// As the type of the key writes it.
     pub(super) own: Box<str>,
-    /// Whether that type reads the same key from another name, where it reads more than one
-    /// spelling.
+    /// Whether the type reads the same key from another name; `None` if it has only one spelling.
     pub(super) spelling: Option<Spelling>,
 }
 
 impl EntryKey {
-    /// Of a key that has no other spelling.
+    /// The name of a key that has no other spelling.
     pub(super) fn plain(own: &str) -> Self {
         Self {
             own: own.into(),
@@ -36,7 +35,7 @@ impl EntryKey {
         }
     }
 
-    /// Where it is among these members, and as which member it is changed.
+    /// Its position among these members, and as which member it is changed.
     pub(super) fn find(&self, members: &[(Cow<'_, str>, &str)]) -> (Option<usize>, MemberName) {
         let by_text = members.iter().position(|(name, _)| **name == *self.own);
         let by_value = || {
@@ -52,8 +51,8 @@ impl EntryKey {
         (at, MemberName::aliased(&self.own, found.as_slice()))
     }
 
-    /// Whether what is not found may be there in another spelling: this process may not know it
-    /// yet.
+    /// Whether an entry that is not found may be there in another spelling, of which this process
+    /// does not know yet.
     pub(super) fn may_be_missed(&self, location: &Location<'_>) -> bool {
         self.spelling.is_some() && !location.is_current
     }
@@ -76,7 +75,7 @@ impl ValuePath {
         &self,
         key: &Q,
     ) -> Result<EntryKey> {
-        // What is no string, or fails to be written, is an error of this place.
+        // A key that is not a string, or cannot be written, is an error that names this path.
         let object = self.encode(&SingleEntry(key, ()))?;
         let own = only_name(&object).ok_or_else(|| {
             self.error(
@@ -152,7 +151,7 @@ type IsReadFrom = Box<dyn Fn(&str) -> bool>;
 pub(super) struct NamedElement {
     pub(super) text: Json,
     content: Content,
-    /// Whether its type reads an equal element from a text, where it reads more than one spelling.
+    /// Whether its type reads an equal element from a text; `None` if it has only one spelling.
     is_read_from: Option<IsReadFrom>,
 }
 
@@ -176,7 +175,7 @@ impl NamedElement {
         self.is_read_from.is_none()
     }
 
-    /// Where it is first.
+    /// The position of the first element that equals it.
     pub(super) fn position(&self, list: &[&str]) -> Option<usize> {
         let by_text = list
             .iter()
@@ -187,17 +186,17 @@ impl NamedElement {
         })
     }
 
-    /// All the texts by which it is there.
+    /// All the texts of elements that equal it.
     pub(super) fn spellings(&self, list: &[&str]) -> Vec<Json> {
-        let is_it = |element: &&&str| {
+        let is_equal = |element: &&&str| {
             Content::of(element) == self.content
                 || self
                     .is_read_from
                     .as_ref()
-                    .is_some_and(|is_it| is_it(element))
+                    .is_some_and(|is_read_from| is_read_from(element))
         };
         list.iter()
-            .filter(is_it)
+            .filter(is_equal)
             .filter_map(|element| Json::parse((*element).to_owned()).ok())
             .collect()
     }

@@ -22,7 +22,7 @@ use crate::value::mutation::{
 const EMPTY: &str = "{}";
 
 impl ValuePath {
-    /// Stores a member, and returns what was there; what is no `V` stays.
+    /// Stores a member, and returns the one that was there; one that is not a `V` stays.
     pub(super) fn put<V: DeserializeOwned>(
         &self,
         name: &EntryKey,
@@ -95,15 +95,15 @@ impl ValuePath {
             .1)
     }
 
-    /// Stores a member that is not there yet; returns what is there else.
+    /// Stores a member unless there is one, which is returned.
     fn put_if_absent(&self, name: &EntryKey, value: &Json) -> Result<Option<String>> {
-        let there = self.record(
+        let existing = self.record(
             Freshness::Known,
             Condition::SamePaths,
             Some(EMPTY),
             |location| {
                 Ok(match self.entry_of(location.found, name)? {
-                    (_, Some(there)) => (PathChange::Nothing, Some(there.to_owned())),
+                    (_, Some(existing)) => (PathChange::Nothing, Some(existing.to_owned())),
                     (_, None) if name.may_be_missed(location) => (PathChange::Nothing, None),
                     (member, None) => (
                         PathChange::Do(vec![on(
@@ -117,10 +117,10 @@ impl ValuePath {
                 })
             },
         )?;
-        Ok(there.0)
+        Ok(existing.0)
     }
 
-    /// Removes the member with this name, and returns what was there; what is no `V` stays.
+    /// Removes the member with this name, and returns it; one that is not a `V` stays.
     pub(super) fn remove_named<V: DeserializeOwned>(&self, name: &EntryKey) -> Result<Option<V>> {
         let removed = self.record(
             Freshness::Known,
@@ -141,7 +141,7 @@ impl ValuePath {
     }
 
     /// Takes out the member that is stored last, and hands what `read` makes of its name and value
-    /// to its caller alone; where that fails it stays.
+    /// to this caller alone; if `read` fails, the member stays.
     fn take_last<R>(&self, read: impl Fn(&str, &str) -> Result<R>) -> Result<Option<R>> {
         let taken = self.record(
             Freshness::Latest,
@@ -170,16 +170,16 @@ impl ValuePath {
         Ok(taken.0)
     }
 
-    /// What is at the entry with this name, and as which member it is changed.
+    /// The value of the entry with this name, and as which member it is changed.
     fn entry_of<'a>(
         &self,
         found: Option<&'a str>,
         name: &EntryKey,
     ) -> Result<(MemberName, Option<&'a str>)> {
-        let there =
+        let value =
             member(found.unwrap_or(EMPTY), &name.own).map_err(|error| self.apply_error(error))?;
-        if there.is_some() || name.spelling.is_none() {
-            return Ok((name.member(), there));
+        if value.is_some() || name.spelling.is_none() {
+            return Ok((name.member(), value));
         }
         let members = self.members(found)?;
         let (at, member) = name.find(&members);
@@ -223,7 +223,7 @@ macro_rules! maps {
             $map<K, V $(, $hasher)?>: Value,
             $($hasher: BuildHasher + Default + 'static,)?
         {
-            /// How many entries there are; none while the map is unset.
+            /// How many entries there are; zero while the map is unset.
             ///
             /// # Errors
             ///
@@ -232,7 +232,7 @@ macro_rules! maps {
                 Ok(self.read_or($map::default)?.len())
             }
 
-            /// Whether there is no entry.
+            /// Whether there are no entries.
             ///
             /// # Errors
             ///
@@ -271,7 +271,7 @@ macro_rules! maps {
                 self.read_or($map::default).map(std::sync::Arc::unwrap_or_clone)
             }
 
-            /// The value under `key`, as a live view. Where nothing is, it reads as `Unset`, and a
+            /// The value under `key`, as a live view. If there is none, it reads as `Unset`, and a
             /// set stores it.
             pub fn at<Q: ?Sized + Serialize>(&self, key: &Q) -> Synced<V>
             where
@@ -280,14 +280,14 @@ macro_rules! maps {
                 Synced::of(self.path().entry_at::<K, Q>(key))
             }
 
-            /// Stores a value under `key`, and returns what was there.
+            /// Stores a value under `key`, and returns the one that was there.
             ///
             /// # Errors
             ///
-            /// `Serialize` for what JSON cannot hold, `Decode` where what was there is no `V`,
-            /// `Conflict` where something else than a map is there, `OutboxFull`, `Rejected`. After
-            /// an error nothing is changed.
-            #[allow(clippy::needless_pass_by_value)] // they are given away, as to a map
+            /// `Serialize` for an entry that JSON cannot hold, `Decode` if what was there is not a
+            /// `V`, `Conflict` if something other than a map is stored, `OutboxFull`, `Rejected`.
+            /// After an error nothing is changed.
+            #[allow(clippy::needless_pass_by_value)] // they are moved in, as into a map
             pub fn insert(&self, key: K, value: V) -> Result<Option<V>> {
                 let path = self.path();
                 path.put(&path.name_of::<K, K>(&key)?, &path.encode(&value)?)
@@ -306,14 +306,15 @@ macro_rules! maps {
             }
 
             /// Removes the entry that is stored last and returns it. It is handed to this caller
-            /// alone, whatever happens to the backend: what was taken and handed to nobody goes
-            /// back by itself, where its key is free.
+            /// alone, whatever happens to the backend: an entry that was taken and reached no caller
+            /// goes back by itself, if its key is free.
             ///
             /// # Errors
             ///
-            /// `Unavailable` where the backend does not answer within `timeout` and nothing was
-            /// taken, `InDoubt` where nobody knows (it goes back by itself then), `Conflict` where
-            /// others changed the map again and again, `Decode`, `OutboxFull`, `Rejected`.
+            /// `Unavailable` if the backend does not answer within `timeout` and nothing was taken;
+            /// `InDoubt` if nobody knows whether it was taken (if so, it goes back by itself);
+            /// `Conflict` if others changed the map again and again; `Decode`, `OutboxFull`,
+            /// `Rejected`.
             pub fn pop(&self) -> Result<Option<(K, V)>> {
                 let path = self.path();
                 // A map of this one entry: its key is written as a name, and read from one.
@@ -324,8 +325,8 @@ macro_rules! maps {
                 Ok(path.take_last(read)?.flatten())
             }
 
-            /// The value under `key`; where there is none, stores `value`. Of many processes that
-            /// do so at once, one stores its own, and all get that.
+            /// The value under `key`; if there is none, stores `value` and returns it. If many
+            /// processes do so at once, one stores its own, and all get that.
             ///
             /// # Errors
             ///
@@ -333,7 +334,7 @@ macro_rules! maps {
             pub fn get_or_insert(&self, key: K, value: V) -> Result<V> {
                 let path = self.path();
                 match path.put_if_absent(&path.name_of::<K, K>(&key)?, &path.encode(&value)?)? {
-                    Some(there) => path.decode(&there),
+                    Some(existing) => path.decode(&existing),
                     None => Ok(value),
                 }
             }
@@ -349,7 +350,8 @@ macro_rules! maps {
                 path.put_all(&encoded.collect::<Result<Vec<_>>>()?)
             }
 
-            /// Keeps the entries for which `keeps` holds. It may be called more than once for each.
+            /// Keeps the entries for which `keeps` returns `true`. It may be called more than once
+            /// for each.
             ///
             /// # Errors
             ///

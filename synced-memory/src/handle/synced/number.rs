@@ -1,4 +1,4 @@
-//! Numbers: adding to what is there, whatever that is.
+//! Numbers: adding to the number that is there, whatever it is.
 
 use super::Synced;
 use crate::base::error::{ErrorKind, Result};
@@ -29,12 +29,12 @@ pub trait Integer: Number {
 
 impl<T: Number> Synced<T> {
     /// Adds to the number that is there, whatever it is by now: the adds of all processes survive.
-    /// An unset number is its default, else zero.
+    /// An unset number starts from its default, or from zero.
     ///
     /// # Errors
     ///
-    /// `Conflict` where the sum would leave the range of `T`, or something else than a number is
-    /// there; `Serialize` for a float that is not finite; `OutboxFull`, `Rejected`. After an error
+    /// `Conflict` if the sum would leave the range of `T`, or something other than a number is
+    /// stored; `Serialize` for a float that is not finite; `OutboxFull`, `Rejected`. After an error
     /// nothing is changed.
     pub fn add(&self, amount: T) -> Result<Written> {
         T::add_at(self.path(), amount)
@@ -111,7 +111,7 @@ fn integer<T: Range>(by: i128) -> Amount
 where
     i128: TryFrom<T>,
 {
-    // No wider than what JSON holds.
+    // No wider than the integers that are stored as JSON.
     let min = i128::try_from(T::MIN)
         .unwrap_or(i128::MIN)
         .max(i64::MIN.into());

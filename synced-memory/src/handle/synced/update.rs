@@ -23,26 +23,26 @@ impl<T: Value> Synced<T> {
     /// Changes the value by a closure, which gets what the backend has now, and returns what it
     /// returns.
     ///
-    /// Only what differs afterwards is written. Where somebody else writes at the same time, the
+    /// Only what differs afterwards is written. If somebody else writes at the same time, the
     /// closure runs again on what they wrote. It blocks no other process, may borrow from the
-    /// caller, and may run more than once; one that panics changes nothing. It waits for the
-    /// backend under every write policy, also `Behind`.
+    /// caller, and may run more than once; one that panics changes nothing. The call waits for the
+    /// backend under every write policy, `Behind` too.
     ///
     /// While the backend is away it runs once, on what this process knows, and what it changed is
     /// queued: by element, entry or member of std's collections, and by field of `nested` structs;
     /// everything else, a plain struct too, is one part. If a part that it changed is something
-    /// else when that is sent, the whole call becomes a [dead letter](Memory::dead_letters). It
-    /// does not tell which of the two it was: who has to know, say to take a job, calls it on the
-    /// [`confirmed`](Synced::confirmed) view. Numbers that several processes change are counted by
-    /// [`add`](Synced::add).
+    /// else when that is sent, the whole call becomes a [dead letter](Memory::dead_letters). The
+    /// result does not say whether the change was made or queued: if you have to know, say to take
+    /// a job, call it on the [`confirmed`](Synced::confirmed) view. To count a number that several
+    /// processes change, use [`add`](Synced::add).
     ///
     /// # Errors
     ///
-    /// `Unset` where nothing is stored and there is no default; `Unavailable` where the backend is
-    /// away and nothing is known of the value; `Conflict` for a closure that writes to its own key,
-    /// and where others change it again and again for as long as `timeout`; `Serialize`, `Decode`,
-    /// `OutboxFull`, `Rejected`. After an error nothing is changed, but for `InDoubt`, which only
-    /// [`confirmed`](Synced::confirmed) calls return.
+    /// `Unset` if nothing is stored and there is no default; `Unavailable` if the backend is away and
+    /// nothing is known of the value; `Conflict` for a closure that writes to its own key, and if
+    /// others change the value again and again for as long as `timeout`; `Serialize`, `Decode`,
+    /// `OutboxFull`, `Rejected`. After an error nothing is changed, except after `InDoubt`, which
+    /// only [`confirmed`](Synced::confirmed) calls return.
     pub fn update<R>(&self, mut change: impl FnMut(&mut T) -> R) -> Result<R> {
         let changed = self.change(self.inner.default.of_unset(), |value| {
             Ok::<R, Infallible>(change(value))
@@ -53,8 +53,8 @@ impl<T: Value> Synced<T> {
     }
 
     /// As [`update`](Synced::update), in async code: it runs on any executor. The closure runs
-    /// while the future is polled; where the future is dropped, what the closure did is written or
-    /// not, and never in part.
+    /// while the future is polled. If the future is dropped, what the closure changed is written
+    /// completely or not at all.
     ///
     /// # Errors
     ///
@@ -87,7 +87,7 @@ impl<T: Value> Synced<T> {
             .0
     }
 
-    /// Changes the value, which is `default` where nothing is there.
+    /// Changes the value, which is `default` if nothing is there.
     pub(super) fn change<R, E>(
         &self,
         default: Option<fn() -> T>,
@@ -118,7 +118,7 @@ impl<T: Value> Synced<T> {
             .await
     }
 
-    /// Changes the value by a closure of ours that takes elements out of it, and hands them to its
+    /// Changes the value by a closure of ours that takes elements out of it, and hands them to this
     /// caller alone.
     pub(super) fn take_by<I: Value>(
         &self,
@@ -146,7 +146,7 @@ impl<T: Value> Synced<T> {
             .0)
     }
 
-    /// What a closure gets.
+    /// The value that a closure gets.
     fn value_at(&self, location: &Location<'_>, default: Option<fn() -> T>) -> Result<T> {
         match (location.found, default) {
             (Some(text), _) => self.decode(text),
@@ -163,7 +163,7 @@ impl<T: Value> Synced<T> {
         })
     }
 
-    /// What a closure changed at a place; `None` is what is not there.
+    /// What a closure changed at a location; `None` is a value that is not there.
     fn changed(
         &self,
         location: &Location<'_>,
@@ -189,16 +189,16 @@ impl<T: Value> Synced<T> {
 
     /// Runs a closure of the user, which may not write to this key.
     fn run<R>(&self, closure: impl FnOnce() -> R) -> Result<R> {
-        let updating = ReentrancyGuard::begin(self.path().memory().shared(), self.path().key()?);
+        let guard = ReentrancyGuard::begin(self.path().memory().shared(), self.path().key()?);
         let result = closure();
-        updating.end()?;
+        guard.end()?;
         Ok(result)
     }
 }
 
 impl Memory {
-    /// Changes what is stored under `key` by a closure: `None` is what is not there, before and
-    /// after. See [`Synced::update`]; a default does not count here.
+    /// Changes what is stored under `key` by a closure. It gets `None` if nothing is stored, and
+    /// leaves `None` to delete it; a default does not count here. See [`Synced::update`].
     ///
     /// ```
     /// use synced_memory::{Key, Memory};
@@ -213,7 +213,7 @@ impl Memory {
     ///
     /// # Errors
     ///
-    /// As [`Synced::update`], but for `Unset`.
+    /// As [`Synced::update`], except `Unset`.
     pub fn update<T: Value, R>(
         &self,
         key: &Key<T>,
@@ -243,10 +243,10 @@ impl Memory {
     }
 }
 
-/// So many times a difference is cut more coarsely; then it is the whole.
+/// How many times a difference is cut more coarsely before it is the whole value.
 const CUTS: usize = 8;
 
-/// What a closure changed at a place, which has read `before` from what is `found` there.
+/// What a closure changed from `before` to `after`, if `found` is stored.
 fn difference<T: Value>(
     found: &str,
     before: &Encoded,
@@ -263,15 +263,15 @@ fn difference<T: Value>(
         if is_as_written {
             return PathChange::Do(operations);
         }
-        // What is stored may be another text for the same value: what comes of it has to be what
-        // the closure left.
+        // What is stored may be another text for the same value: the result of the operations has to
+        // be what the closure left.
         let Some(applied) = applied::<T>(found, &operations, nested) else {
             break;
         };
         let Some(mut location) = first_difference(&applied, after) else {
             return PathChange::Do(operations);
         };
-        // Around what goes as a whole already.
+        // If that is inside what is replaced as a whole already, what contains both is replaced.
         while let Some(at) = whole
             .iter()
             .position(|whole: &ChildPath| location.starts_with(whole))
@@ -287,7 +287,7 @@ fn difference<T: Value>(
     PathChange::Do(diff(found, before, after, &[ChildPath::new()]))
 }
 
-/// What the type reads where these operations are made.
+/// What the type reads after these operations.
 fn applied<T: Value>(
     found: &str,
     operations: &[Operation],

@@ -59,14 +59,14 @@ impl ValueIndex for &String {
 }
 
 impl Synced<Value> {
-    /// The element or member at `index`, as a live view. Where nothing is, it reads as `Unset`, and
+    /// The element or member at `index`, as a live view. If there is none, it reads as `Unset`, and
     /// a set below an object stores it.
     #[must_use]
     pub fn at(&self, index: impl ValueIndex) -> Self {
         Synced::of(self.path().at(index.into_segment().0))
     }
 
-    /// How many elements or members there are; none in what is no list and no object.
+    /// How many elements or members there are; zero if it is neither a list nor an object.
     ///
     /// # Errors
     ///
@@ -79,7 +79,7 @@ impl Synced<Value> {
         })
     }
 
-    /// Whether there is no element and no member.
+    /// Whether there are no elements or members.
     ///
     /// # Errors
     ///
@@ -88,7 +88,7 @@ impl Synced<Value> {
         Ok(self.len()? == 0)
     }
 
-    /// The names of the members; none in what is no object.
+    /// The names of the members; none if it is not an object.
     ///
     /// # Errors
     ///
@@ -114,8 +114,8 @@ impl Synced<Value> {
     ///
     /// # Errors
     ///
-    /// `Conflict` where something else than a list is there, `OutboxFull`, `Rejected`. After an
-    /// error nothing is changed.
+    /// `Conflict` if something other than a list is stored, `OutboxFull`, `Rejected`. After an error
+    /// nothing is changed.
     pub fn push(&self, item: impl Into<Value>) -> Result<Written> {
         self.path().append(&[self.path().encode(&item.into())?])
     }
@@ -133,12 +133,12 @@ impl Synced<Value> {
         )
     }
 
-    /// Stores a member of the object that this is, and returns what was there.
+    /// Stores a member of the object that this is, and returns the one that was there.
     ///
     /// # Errors
     ///
-    /// `Decode` where something else than an object is there, `OutboxFull`, `Rejected`. After an
-    /// error nothing is changed.
+    /// `Decode` if something other than an object is stored, `OutboxFull`, `Rejected`. After an error
+    /// nothing is changed.
     pub fn insert(
         &self,
         name: impl Into<String>,
@@ -150,14 +150,15 @@ impl Synced<Value> {
         )
     }
 
-    /// Removes the element or member at `index` and returns it: of an element a fact, as of `Vec`'s
-    /// [`remove`](Synced::<Vec<Value>>::remove); of a member what this process knows.
+    /// Removes the element or member at `index` and returns it. For an element the result is a fact,
+    /// as that of `Vec`'s [`remove`](Synced::<Vec<Value>>::remove); for a member it is what this
+    /// process knows.
     ///
     /// # Errors
     ///
-    /// As [`insert`](Self::insert); of an element also `Unavailable` where the backend does not
-    /// answer within `timeout` and nothing was taken, `InDoubt` where nobody knows (it goes back by
-    /// itself then), `Conflict` where others changed the list again and again.
+    /// As [`insert`](Self::insert). For an element also `Unavailable` if the backend does not answer
+    /// within `timeout` and nothing was taken, `InDoubt` if nobody knows whether it was taken (if
+    /// so, it goes back by itself), and `Conflict` if others changed the list again and again.
     pub fn remove(&self, index: impl ValueIndex) -> Result<Option<Value>> {
         let path: &ValuePath = self.path();
         match index.into_segment().0 {
@@ -174,7 +175,7 @@ impl Synced<Value> {
     ///
     /// # Errors
     ///
-    /// As [`remove`](Self::remove) of an element.
+    /// As [`remove`](Self::remove) for an element.
     pub fn pop(&self) -> Result<Option<Value>> {
         self.path().take_element(|list| list.len().checked_sub(1))
     }

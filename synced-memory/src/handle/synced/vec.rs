@@ -61,7 +61,8 @@ impl ValuePath {
             .1)
     }
 
-    /// Removes the element that `pick` chooses, which its caller has named; whether there was one.
+    /// Removes the element that `pick` chooses, which the caller named; returns whether there was
+    /// one.
     pub(super) fn remove_element(&self, pick: impl Fn(&[&str]) -> Option<usize>) -> Result<bool> {
         let removed = self.record(
             Freshness::Known,
@@ -78,8 +79,8 @@ impl ValuePath {
         Ok(removed.0)
     }
 
-    /// Takes out the element that `pick` chooses, which its caller has not named, and hands it to
-    /// it alone; one that is no `T` stays.
+    /// Takes out the element that `pick` chooses, which the caller did not name, and hands it to this
+    /// caller alone; an element that is not a `T` stays.
     pub(super) fn take_element<T: DeserializeOwned>(
         &self,
         pick: impl Fn(&[&str]) -> Option<usize>,
@@ -96,7 +97,7 @@ impl ValuePath {
                 };
                 let text = list.remove(picked.index);
                 let (taken, item) = (self.decode(text)?, self.item(text)?);
-                // Before what was behind it, wherever that is by then.
+                // It goes back before the element that followed it, wherever that is by then.
                 let items = vec![item.clone()];
                 let action = match element(&list, picked.index) {
                     Some(before) => Action::InsertAt { before, items },
@@ -119,7 +120,7 @@ impl ValuePath {
         Ok(taken.0)
     }
 
-    /// A part of what is stored, as it is there.
+    /// A part of what is stored, as its text there.
     pub(super) fn item(&self, text: &str) -> Result<Json> {
         Json::parse(text.to_owned()).map_err(|_| self.apply_error(ApplyError::Invalid))
     }
@@ -141,7 +142,7 @@ impl ValuePath {
 macro_rules! lists {
     ($($list:ident)*) => { $(
         impl<T: Value> Synced<$list<T>> {
-            /// How many elements there are; none while the list is unset.
+            /// How many elements there are; zero while the list is unset.
             ///
             /// # Errors
             ///
@@ -150,7 +151,7 @@ macro_rules! lists {
                 Ok(self.read_or($list::new)?.len())
             }
 
-            /// Whether there is no element.
+            /// Whether there are no elements.
             ///
             /// # Errors
             ///
@@ -168,8 +169,8 @@ macro_rules! lists {
                 Ok(self.read_or($list::new)?.iter().cloned().collect())
             }
 
-            /// The element at `index`, as a live view: it is whatever is at that index when it is
-            /// used. Where nothing is, it reads as `Unset`.
+            /// The element at `index`, as a live view: it is whatever is at that index when the view
+            /// is used. If there is none, it reads as `Unset`.
             pub fn at(&self, index: usize) -> Synced<T> {
                 Synced::of(self.path().at(PathSegment::Index(index)))
             }
@@ -178,9 +179,9 @@ macro_rules! lists {
             ///
             /// # Errors
             ///
-            /// `Serialize` for an element that JSON cannot hold, `Conflict` where something else
-            /// than a list is there, `OutboxFull`, `Rejected`. After an error nothing is changed.
-            #[allow(clippy::needless_pass_by_value)] // it is given away, as to a `Vec`
+            /// `Serialize` for an element that JSON cannot hold, `Conflict` if something other than
+            /// a list is stored, `OutboxFull`, `Rejected`. After an error nothing is changed.
+            #[allow(clippy::needless_pass_by_value)] // it is moved in, as into a `Vec`
             pub fn push(&self, item: T) -> Result<Written> {
                 self.path().append(&[self.path().encode(&item)?])
             }
@@ -194,8 +195,8 @@ macro_rules! lists {
                 self.path().append(&self.path().encode_all(items)?)
             }
 
-            /// Adds an element before the one that is at `index`, wherever that has moved to when
-            /// it is sent; at the end where the list is shorter.
+            /// Adds an element before the one that is at `index`, wherever that has moved to when the
+            /// change is sent; at the end if the list is shorter.
             ///
             /// # Errors
             ///
@@ -205,21 +206,22 @@ macro_rules! lists {
                 self.path().insert(index, &self.path().encode(&item)?)
             }
 
-            /// Removes the element at `index` and returns it; `None` where the list is shorter. It
-            /// is handed to this caller alone, whatever happens to the backend: what was taken and
-            /// handed to nobody goes back by itself.
+            /// Removes the element at `index` and returns it; `None` if the list is shorter. It is
+            /// handed to this caller alone, whatever happens to the backend: an element that was
+            /// taken and reached no caller goes back by itself.
             ///
             /// # Errors
             ///
-            /// `Unavailable` where the backend does not answer within `timeout` and nothing was
-            /// taken, `InDoubt` where nobody knows (it goes back by itself then), `Conflict` where
-            /// others changed the list again and again, `Decode`, `OutboxFull`, `Rejected`.
+            /// `Unavailable` if the backend does not answer within `timeout` and nothing was taken;
+            /// `InDoubt` if nobody knows whether it was taken (if so, it goes back by itself);
+            /// `Conflict` if others changed the list again and again; `Decode`, `OutboxFull`,
+            /// `Rejected`.
             pub fn remove(&self, index: usize) -> Result<Option<T>> {
                 self.path().take_element(|list| (index < list.len()).then_some(index))
             }
 
             /// Removes the first element that equals `item`, in whatever spelling it is stored;
-            /// whether there was one, as far as this process knows.
+            /// returns whether there was one, as far as this process knows.
             ///
             /// # Errors
             ///
@@ -232,7 +234,7 @@ macro_rules! lists {
                 self.path().remove_element(|list| item.position(list))
             }
 
-            /// Removes the last element and returns it; `None` where there is none.
+            /// Removes the last element and returns it; `None` if there is none.
             ///
             /// # Errors
             ///
@@ -241,7 +243,7 @@ macro_rules! lists {
                 self.path().take_element(|list| list.len().checked_sub(1))
             }
 
-            /// Removes all elements behind the first `len`.
+            /// Removes all elements after the first `len`.
             ///
             /// # Errors
             ///
@@ -280,8 +282,8 @@ macro_rules! lists {
                 self.edit(|list| lists!(@slice $list list).reverse())
             }
 
-            /// Keeps the elements for which `keeps` holds. It may be called more than once for
-            /// each.
+            /// Keeps the elements for which `keeps` returns `true`. It may be called more than once
+            /// for each.
             ///
             /// # Errors
             ///
@@ -291,8 +293,8 @@ macro_rules! lists {
             }
 
             /// Replaces the elements in `range` (as far as they exist) by `items`, and returns
-            /// those that were there, as [`remove`](Self::remove) does. What was taken and handed
-            /// to nobody is a [dead letter](crate::DeadLetter).
+            /// those that were there, as [`remove`](Self::remove) does. Elements that were taken and
+            /// reached no caller become a [dead letter](crate::DeadLetter).
             ///
             /// # Errors
             ///
