@@ -33,7 +33,10 @@ type Cause = Box<dyn StdError + Send + Sync>;
 /// Gives each variant of an enum its name in text, and reads it back. A variant that is missing
 /// here does not compile.
 macro_rules! named {
-    ($type:ident, $noun:literal, $(#[$meta:meta])* { $($variant:ident = $name:literal),+ $(,)? }) => {
+    (
+        $type:ident, $noun:literal, $(#[$meta:meta])*
+        { $($variant:ident = $name:literal),+ $(,)? }
+    ) => {
         impl $type {
             /// Every one of them.
             #[cfg_attr(not(test), allow(dead_code, reason = "not every table is iterated over"))]
@@ -58,9 +61,7 @@ macro_rules! named {
                     .copied()
                     .ok_or_else(|| {
                         let names: Vec<_> = Self::ALL.iter().map(|one| one.as_str()).collect();
-                        let expected = $crate::base::error::one_of(&names);
-                        let what = format!("expected {}: {expected}", $noun);
-                        $crate::base::error::Error::new($crate::base::error::ErrorKind::Config, what)
+                        $crate::base::error::unknown_name($noun, &names)
                     })
             }
         }
@@ -68,21 +69,22 @@ macro_rules! named {
 }
 pub(crate) use named;
 
-/// The names in a sentence: "`a`, `b` or `c`".
-pub(crate) fn one_of(names: &[&str]) -> String {
+/// The error of a name that is none of `names`, which it lists: "`a`, `b` or `c`".
+pub(crate) fn unknown_name(noun: &str, names: &[&str]) -> Error {
     let quoted: Vec<_> = names.iter().map(|name| format!("`{name}`")).collect();
-    match quoted.split_last() {
+    let expected = match quoted.split_last() {
         Some((last, before)) if !before.is_empty() => format!("{} or {last}", before.join(", ")),
         _ => quoted.concat(),
-    }
+    };
+    Error::new(ErrorKind::Config, format!("expected {noun}: {expected}"))
 }
 
 /// The classes of [`Error`]. Later versions may add one, so that a `match` needs a `_` arm.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// Nothing is stored, and there is no default. The backend has said so; if it was never reached,
-    /// the error is `Unavailable` instead.
+    /// Nothing is stored, and there is no default. The backend has said so; if it was never
+    /// reached, the error is `Unavailable` instead.
     Unset,
     /// JSON cannot hold the value: its `Serialize` failed, or it contains a NaN, an infinity or an
     /// integer beyond 64 bits. Nothing was changed.

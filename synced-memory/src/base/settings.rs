@@ -42,8 +42,9 @@ macro_rules! with_options {
             timeout: Duration = Duration::from_millis(500),
                 set (timeout: Duration) as timeout,
                 url (HumanDuration),
-                readme ("`500ms`", "how long one call waits at most; to be longer than the largest \
-                value takes to arrive");
+                readme ("`500ms`",
+                    "how long one call waits at most; to be longer than the largest "
+                    "value takes to arrive");
 
             /// How long the drop of the last handle waits at most for what is still queued.
             /// Default: 2 s.
@@ -78,8 +79,9 @@ macro_rules! with_options {
             write_policy: WritePolicy = WritePolicy::default(),
                 set (policy: WritePolicy) as policy,
                 url (WritePolicy),
-                readme ("`through`", "`behind`: writes return once they are queued; `confirmed`: \
-                what they return is [a fact](#facts-and-what-is-known-here)");
+                readme ("`through`",
+                    "`behind`: writes return once they are queued; `confirmed`: "
+                    "what they return is [a fact](#facts-and-what-is-known-here)");
 
             /// Keeps what is queued on disk, in this directory, which is created if it is missing:
             /// `Queued` then means that the write survives a crash of this process. The next memory
@@ -90,13 +92,14 @@ macro_rules! with_options {
                 url (PathBuf),
                 readme ("none", "a directory: queued writes survive the process there");
 
-            /// What the journal, and what is stored in the file of `sqlite:path`, survives. Default:
-            /// [`Durability::Process`].
+            /// What the journal, and what is stored in the file of `sqlite:path`, survives.
+            /// Default: [`Durability::Process`].
             durability: Durability = Durability::default(),
                 set (durability: Durability) as durability,
                 url (Durability),
-                readme ("`process`", "what is on this machine's disk survives a crash of the \
-                process; with `fsync` a loss of power too");
+                readme ("`process`",
+                    "what is on this machine's disk survives a crash of the "
+                    "process; with `fsync` a loss of power too");
 
             /// The shortest and the longest wait between attempts to reconnect: it doubles from one
             /// to the other, with full jitter. Default: 50 ms and 5 s.
@@ -114,7 +117,7 @@ macro_rules! settings {
         $name:ident: $type:ty = $default:expr,
             set ($($argument:ident: $argument_type:ty),+) as $value:expr,
             $(url ($text:ty),)?
-            readme ($shown:literal, $meaning:literal);
+            readme ($shown:literal, $($meaning:literal)+);
     )+) => {
         /// The settings of a memory: everything but its target.
         #[derive(Debug, Clone, PartialEq)]
@@ -151,7 +154,7 @@ macro_rules! settings {
                 #[cfg(test)]
                 default: $shown,
                 #[cfg(test)]
-                meaning: $meaning,
+                meaning: concat!($($meaning),+),
             },
         )+];
     };

@@ -89,14 +89,14 @@ impl DeadLetter {
     }
 
     /// Makes the write now, as a new one: parts are assigned whatever is there, what was appended
-    /// is appended, and what was taken goes back (an entry of a map only if its key is absent). That
-    /// ends the letter.
+    /// is appended, and what was taken goes back (an entry of a map only if its key is absent).
+    /// That ends the letter.
     ///
     /// # Errors
     ///
     /// After an error the letter stays. `InDoubt` if the write may have been made already
-    /// ([`retry_anyway`](Self::retry_anyway) makes it all the same); `Conflict` if it still does not
-    /// apply, or if the letter was retried or forgotten before; `OutboxFull`, `Rejected`,
+    /// ([`retry_anyway`](Self::retry_anyway) makes it all the same); `Conflict` if it still does
+    /// not apply, or if the letter was retried or forgotten before; `OutboxFull`, `Rejected`,
     /// `Journal`, `Closed`.
     pub fn retry(&self) -> Result<Written> {
         if self.may_have_been_made() {
@@ -107,8 +107,8 @@ impl DeadLetter {
         self.retry_anyway()
     }
 
-    /// As [`retry`](Self::retry), even if the write may have been made already: then what it appends
-    /// or adds may be there twice.
+    /// As [`retry`](Self::retry), even if the write may have been made already: then what it
+    /// appends or adds may be there twice.
     ///
     /// # Errors
     ///

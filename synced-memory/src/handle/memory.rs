@@ -84,8 +84,8 @@ pub struct Status {
     /// [`Synced::staleness`](crate::Synced::staleness) says since when.
     pub stale: usize,
     /// The server's eviction policy, if it is known. Anything but `noeviction` loses state when the
-    /// server is short of memory; `volatile-*` loses the sidecars first, and with them the memory of
-    /// deletes.
+    /// server is short of memory; `volatile-*` loses the sidecars first, and with them the memory
+    /// of deletes.
     pub eviction_policy: Option<String>,
 }
 
@@ -219,8 +219,8 @@ impl Memory {
     ///
     /// # Errors
     ///
-    /// `Serialize` for a value that JSON cannot hold, `OutboxFull`, `Rejected` if the server refuses
-    /// it. After an error nothing is changed.
+    /// `Serialize` for a value that JSON cannot hold, `OutboxFull`, `Rejected` if the server
+    /// refuses it. After an error nothing is changed.
     pub fn set<T: crate::handle::value::Value>(&self, key: &Key<T>, value: T) -> Result<Written> {
         self.synced(key).set(value)
     }
@@ -238,8 +238,8 @@ impl Memory {
     ///
     /// # Errors
     ///
-    /// `Unavailable` if the backend is away and nothing is known of the key; `Rejected` if the server
-    /// refuses it.
+    /// `Unavailable` if the backend is away and nothing is known of the key; `Rejected` if the
+    /// server refuses it.
     pub fn contains<T: crate::handle::value::Value>(&self, key: &Key<T>) -> Result<bool> {
         self.synced(key).is_set()
     }
@@ -258,13 +258,13 @@ impl Memory {
         Ok(names.filter(|name| !name.contains(':')).collect())
     }
 
-    /// Deletes everything in this scope and in the scopes below it, so that it stays deleted; returns
-    /// how many keys there were.
+    /// Deletes everything in this scope and in the scopes below it, so that it stays deleted;
+    /// returns how many keys there were.
     ///
     /// # Errors
     ///
-    /// `Unavailable` if the backend is away; `Config` if there is neither a prefix nor a scope, since
-    /// the database may hold more than this library's keys.
+    /// `Unavailable` if the backend is away; `Config` if there is neither a prefix nor a scope,
+    /// since the database may hold more than this library's keys.
     pub fn purge(&self) -> Result<u64> {
         if self.stem().is_empty() {
             return Err(Error::new(
@@ -437,8 +437,8 @@ impl Memory {
         &self.scope.prefix
     }
 
-    /// The slot of `name`. The scope holds it from its first use on, so that its value is still known
-    /// when the backend is away.
+    /// The slot of `name`. The scope holds it from its first use on, so that its value is still
+    /// known when the backend is away.
     pub(crate) fn slot(&self, name: &str) -> Result<Arc<Slot>> {
         self.check()?;
         let mut slots = self.slots();

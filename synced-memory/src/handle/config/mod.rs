@@ -24,7 +24,7 @@ macro_rules! builder {
         $name:ident: $type:ty = $default:expr,
             set ($($argument:ident: $argument_type:ty),+) as $value:expr,
             $(url ($text:ty),)?
-            readme ($shown:literal, $meaning:literal);
+            readme ($shown:literal, $($meaning:literal)+);
     )+) => {
         /// Options for opening a [`Memory`](crate::Memory); made by
         /// [`Memory::builder`](crate::Memory::builder).

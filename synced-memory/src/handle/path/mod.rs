@@ -219,8 +219,8 @@ impl ValuePath {
         })
     }
 
-    /// Calls `read` with the text at the path in `view`, or the default there, and with whether it is
-    /// stored.
+    /// Calls `read` with the text at the path in `view`, or the default there, and with whether it
+    /// is stored.
     pub(crate) fn read_in<R>(
         &self,
         view: &KeyView,

@@ -306,8 +306,8 @@ macro_rules! maps {
             }
 
             /// Removes the entry that is stored last and returns it. It is handed to this caller
-            /// alone, whatever happens to the backend: an entry that was taken and reached no caller
-            /// goes back by itself, if its key is free.
+            /// alone, whatever happens to the backend: an entry that was taken and reached no
+            /// caller goes back by itself, if its key is free.
             ///
             /// # Errors
             ///
@@ -346,8 +346,10 @@ macro_rules! maps {
             /// As [`insert`](Self::insert).
             pub fn extend(&self, entries: impl IntoIterator<Item = (K, V)>) -> Result<Written> {
                 let path = self.path();
-                let encoded = entries.into_iter().map(|(key, value)| Ok((path.name_of::<K, K>(&key)?, path.encode(&value)?)));
-                path.put_all(&encoded.collect::<Result<Vec<_>>>()?)
+                let encode = |(key, value)| {
+                    Ok((path.name_of::<K, K>(&key)?, path.encode::<V>(&value)?))
+                };
+                path.put_all(&entries.into_iter().map(encode).collect::<Result<Vec<_>>>()?)
             }
 
             /// Keeps the entries for which `keeps` returns `true`. It may be called more than once

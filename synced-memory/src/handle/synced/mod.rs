@@ -310,7 +310,8 @@ impl<T: Value> Synced<T> {
             .filter(|_| self.path().is_near())
     }
 
-    /// What `look` makes of the value, if neither the backend has to be asked nor the value decoded.
+    /// What `look` makes of the value, if neither the backend has to be asked nor the value
+    /// decoded.
     fn local<R>(&self, look: impl FnOnce(&T) -> R) -> Option<R> {
         let memo = self.inner.memo.load();
         let memo = memo
@@ -333,15 +334,15 @@ impl<T: Value> Synced<T> {
     ///
     /// # Errors
     ///
-    /// `Serialize` for a value that JSON cannot hold, `OutboxFull`, `Rejected` if the server refuses
-    /// it; for a part of a value, `Unset` if what contains it is missing. After an error nothing is
-    /// changed.
+    /// `Serialize` for a value that JSON cannot hold, `OutboxFull`, `Rejected` if the server
+    /// refuses it; for a part of a value, `Unset` if what contains it is missing. After an error
+    /// nothing is changed.
     pub fn set(&self, value: T) -> Result<Written> {
         block_on(self.set_async(value))
     }
 
-    /// As [`set`](Synced::set), in async code: it runs on any executor. Dropping the future does not
-    /// undo a write that was queued.
+    /// As [`set`](Synced::set), in async code: it runs on any executor. Dropping the future does
+    /// not undo a write that was queued.
     ///
     /// # Errors
     ///

@@ -38,9 +38,9 @@ impl<T: Value> Synced<T> {
     ///
     /// # Errors
     ///
-    /// `Unset` if nothing is stored and there is no default; `Unavailable` if the backend is away and
-    /// nothing is known of the value; `Conflict` for a closure that writes to its own key, and if
-    /// others change the value again and again for as long as `timeout`; `Serialize`, `Decode`,
+    /// `Unset` if nothing is stored and there is no default; `Unavailable` if the backend is away
+    /// and nothing is known of the value; `Conflict` for a closure that writes to its own key, and
+    /// if others change the value again and again for as long as `timeout`; `Serialize`, `Decode`,
     /// `OutboxFull`, `Rejected`. After an error nothing is changed, except after `InDoubt`, which
     /// only [`confirmed`](Synced::confirmed) calls return.
     pub fn update<R>(&self, mut change: impl FnMut(&mut T) -> R) -> Result<R> {
@@ -206,7 +206,9 @@ impl Memory {
     /// const VISITORS: Key<Vec<String>> = Key::new("visitors");
     ///
     /// let memory = Memory::open("memory:")?;
-    /// memory.update(&VISITORS, |visitors| visitors.get_or_insert_default().push("ada".to_string()))?;
+    /// memory.update(&VISITORS, |visitors| {
+    ///     visitors.get_or_insert_default().push("ada".to_string());
+    /// })?;
     /// assert_eq!(memory.get(&VISITORS)?.unwrap(), ["ada"]);
     /// # Ok::<(), synced_memory::Error>(())
     /// ```
@@ -263,8 +265,8 @@ fn difference<T: Value>(
         if is_as_written {
             return PathChange::Do(operations);
         }
-        // What is stored may be another text for the same value: the result of the operations has to
-        // be what the closure left.
+        // What is stored may be another text for the same value: the result of the operations has
+        // to be what the closure left.
         let Some(applied) = applied::<T>(found, &operations, nested) else {
             break;
         };

@@ -114,8 +114,8 @@ impl Synced<Value> {
     ///
     /// # Errors
     ///
-    /// `Conflict` if something other than a list is stored, `OutboxFull`, `Rejected`. After an error
-    /// nothing is changed.
+    /// `Conflict` if something other than a list is stored, `OutboxFull`, `Rejected`. After an
+    /// error nothing is changed.
     pub fn push(&self, item: impl Into<Value>) -> Result<Written> {
         self.path().append(&[self.path().encode(&item.into())?])
     }
@@ -137,8 +137,8 @@ impl Synced<Value> {
     ///
     /// # Errors
     ///
-    /// `Decode` if something other than an object is stored, `OutboxFull`, `Rejected`. After an error
-    /// nothing is changed.
+    /// `Decode` if something other than an object is stored, `OutboxFull`, `Rejected`. After an
+    /// error nothing is changed.
     pub fn insert(
         &self,
         name: impl Into<String>,
@@ -150,15 +150,16 @@ impl Synced<Value> {
         )
     }
 
-    /// Removes the element or member at `index` and returns it. For an element the result is a fact,
-    /// as that of `Vec`'s [`remove`](Synced::<Vec<Value>>::remove); for a member it is what this
-    /// process knows.
+    /// Removes the element or member at `index` and returns it. For an element the result is a
+    /// fact, as that of `Vec`'s [`remove`](Synced::<Vec<Value>>::remove); for a member it is what
+    /// this process knows.
     ///
     /// # Errors
     ///
-    /// As [`insert`](Self::insert). For an element also `Unavailable` if the backend does not answer
-    /// within `timeout` and nothing was taken, `InDoubt` if nobody knows whether it was taken (if
-    /// so, it goes back by itself), and `Conflict` if others changed the list again and again.
+    /// As [`insert`](Self::insert). For an element also `Unavailable` if the backend does not
+    /// answer within `timeout` and nothing was taken, `InDoubt` if nobody knows whether it was
+    /// taken (if so, it goes back by itself), and `Conflict` if others changed the list again and
+    /// again.
     pub fn remove(&self, index: impl ValueIndex) -> Result<Option<Value>> {
         let path: &ValuePath = self.path();
         match index.into_segment().0 {

@@ -79,8 +79,8 @@ impl ValuePath {
         Ok(removed.0)
     }
 
-    /// Takes out the element that `pick` chooses, which the caller did not name, and hands it to this
-    /// caller alone; an element that is not a `T` stays.
+    /// Takes out the element that `pick` chooses, which the caller did not name, and hands it to
+    /// this caller alone; an element that is not a `T` stays.
     pub(super) fn take_element<T: DeserializeOwned>(
         &self,
         pick: impl Fn(&[&str]) -> Option<usize>,
@@ -169,8 +169,8 @@ macro_rules! lists {
                 Ok(self.read_or($list::new)?.iter().cloned().collect())
             }
 
-            /// The element at `index`, as a live view: it is whatever is at that index when the view
-            /// is used. If there is none, it reads as `Unset`.
+            /// The element at `index`, as a live view: it is whatever is at that index when the
+            /// view is used. If there is none, it reads as `Unset`.
             pub fn at(&self, index: usize) -> Synced<T> {
                 Synced::of(self.path().at(PathSegment::Index(index)))
             }
@@ -195,8 +195,8 @@ macro_rules! lists {
                 self.path().append(&self.path().encode_all(items)?)
             }
 
-            /// Adds an element before the one that is at `index`, wherever that has moved to when the
-            /// change is sent; at the end if the list is shorter.
+            /// Adds an element before the one that is at `index`, wherever that has moved to when
+            /// the change is sent; at the end if the list is shorter.
             ///
             /// # Errors
             ///
@@ -293,8 +293,8 @@ macro_rules! lists {
             }
 
             /// Replaces the elements in `range` (as far as they exist) by `items`, and returns
-            /// those that were there, as [`remove`](Self::remove) does. Elements that were taken and
-            /// reached no caller become a [dead letter](crate::DeadLetter).
+            /// those that were there, as [`remove`](Self::remove) does. Elements that were taken
+            /// and reached no caller become a [dead letter](crate::DeadLetter).
             ///
             /// # Errors
             ///
