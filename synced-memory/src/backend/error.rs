@@ -103,3 +103,25 @@ impl From<BackendError> for Reason {
         (&error).into()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error as _;
+
+    use super::*;
+    use crate::base::error::{Error, ErrorKind};
+
+    #[test]
+    fn a_message_has_the_code_of_the_server_and_the_source_its_words() {
+        let denied = BackendError::rejected("NOPERM this user has no permissions");
+        let error = Error::of_key(ErrorKind::Rejected, "memory:n", &denied);
+        assert_eq!(error.to_string(), "`memory:n`: the server answered NOPERM");
+        let source = error.source().expect("a source");
+        assert_eq!(source.to_string(), "NOPERM this user has no permissions");
+
+        let locked = BackendError::unavailable("database is locked");
+        let error = Error::of_key(ErrorKind::Unavailable, "memory:n", locked);
+        assert_eq!(error.to_string(), "`memory:n`: database is locked");
+        assert!(error.source().is_none());
+    }
+}

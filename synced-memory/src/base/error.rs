@@ -39,7 +39,6 @@ macro_rules! named {
     ) => {
         impl $type {
             /// Every one of them.
-            #[cfg_attr(not(test), allow(dead_code, reason = "not every table is iterated over"))]
             pub(crate) const ALL: &'static [Self] = &[$(Self::$variant),+];
 
             $(#[$meta])*

@@ -163,10 +163,10 @@ impl Memory {
                 Core::open(backend, settings, journal)?
             }
         };
-        Ok(Self::with(Arc::new(core), prefix, path, None))
+        Ok(Self::from_parts(Arc::new(core), prefix, path, None))
     }
 
-    fn with(core: Arc<Core>, prefix: String, path: String, invalid: Option<Error>) -> Self {
+    fn from_parts(core: Arc<Core>, prefix: String, path: String, invalid: Option<Error>) -> Self {
         let slots = Mutex::default();
         Self {
             scope: Arc::new(Scope {
@@ -201,7 +201,7 @@ impl Memory {
 
     fn derived(&self, prefix: String, path: String, invalid: Option<Error>) -> Self {
         let invalid = self.scope.invalid.clone().or(invalid);
-        Self::with(Arc::clone(&self.scope.core), prefix, path, invalid)
+        Self::from_parts(Arc::clone(&self.scope.core), prefix, path, invalid)
     }
 
     /// What is stored under `key`, or its default if nothing is.
@@ -288,7 +288,7 @@ impl Memory {
 
     /// Every full key below this scope: the backend's, with the queued writes on top.
     fn keys_below(&self) -> Result<BTreeSet<String>> {
-        self.check()?;
+        self.check_valid()?;
         let shared = self.shared();
         shared.check_open()?;
         let stem = self.stem();
@@ -421,7 +421,7 @@ impl Memory {
         format!("{}{}", self.scope.prefix, self.scope.path)
     }
 
-    fn check(&self) -> Result<()> {
+    fn check_valid(&self) -> Result<()> {
         self.scope.invalid.clone().map_or(Ok(()), Err)
     }
 
@@ -440,7 +440,7 @@ impl Memory {
     /// The slot of `name`. The scope holds it from its first use on, so that its value is still
     /// known when the backend is away.
     pub(crate) fn slot(&self, name: &str) -> Result<Arc<Slot>> {
-        self.check()?;
+        self.check_valid()?;
         let mut slots = self.slots();
         if let Some(slot) = slots.get(name) {
             return Ok(Arc::clone(slot));
@@ -452,7 +452,7 @@ impl Memory {
 
     /// A slot of `name` that the scope does not hold.
     pub(crate) fn lone_slot(&self, name: &str) -> Result<Arc<Slot>> {
-        self.check()?;
+        self.check_valid()?;
         check_name(name)?;
         Ok(Arc::new(Slot::hold(
             self.shared(),
@@ -480,5 +480,28 @@ impl fmt::Debug for Memory {
             .field("prefix", &self.scope.prefix)
             .field("scope", &self.scope.path.trim_end_matches(':'))
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error as _;
+
+    use super::*;
+
+    #[test]
+    fn a_value_of_another_type_is_an_error_with_the_position_as_its_source() {
+        let memory = Memory::open("memory:").unwrap();
+        memory.set(&Key::new("n"), "s3cret".to_owned()).unwrap();
+        let error = memory.get(&Key::<u8>::new("n")).unwrap_err();
+        let source = error.source().expect("a source").to_string();
+        assert_eq!(error.kind(), ErrorKind::Decode);
+        assert!(
+            error
+                .to_string()
+                .contains("found string where u8 was expected")
+        );
+        assert!(source.contains("data error at line 1 column "), "{source}");
+        assert!(!error.to_string().contains("column") && !format!("{error:?}").contains("s3cret"));
     }
 }

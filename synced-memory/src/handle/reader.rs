@@ -157,7 +157,7 @@ impl SlotReader {
     }
 
     /// What is stored under the key and each of its older names.
-    pub(crate) fn stored(&self) -> Result<Vec<(Arc<str>, Option<Bytes>)>> {
+    pub(crate) fn stored_by_key(&self) -> Result<Vec<(Arc<str>, Option<Bytes>)>> {
         let mono = self.shared.clock.mono();
         let state = self.shared.state();
         let stored = |slot: &Arc<Slot>| (Arc::clone(&slot.key), state.view(&slot.key, mono).stored);
@@ -176,7 +176,7 @@ impl SlotReader {
             .as_ref()
             .and_then(|view| view.as_ref().ok()?.expires)
             .filter(|expires| *expires > mono);
-        let found = view.map(|view| self.find(view?.value().as_ref()));
+        let found = view.map(|view| self.text_at_path(view?.value().as_ref()));
         Ok(WatchView {
             version,
             expires,
@@ -185,7 +185,7 @@ impl SlotReader {
     }
 
     /// What is at the path in this text.
-    fn find(&self, text: Option<&Text>) -> Result<Option<Text>> {
+    fn text_at_path(&self, text: Option<&Text>) -> Result<Option<Text>> {
         let found = look(text.map(Text::as_str), None, &self.segments);
         let (found, exists) = found.map_err(|error| self.apply_error(error))?;
         Ok(text

@@ -297,7 +297,7 @@ impl Watched {
             return Some(changes);
         }
         // The first item has all of them, and not all are known yet.
-        self.paths.iter_mut().for_each(WatchedPath::forget);
+        self.paths.iter_mut().for_each(WatchedPath::reset);
         None
     }
 }
@@ -333,7 +333,7 @@ impl WatchedPath {
         (std::mem::replace(&mut self.last, last) != self.last).then_some(found)
     }
 
-    fn forget(&mut self) {
+    fn reset(&mut self) {
         (self.version, self.last) = (None, None);
     }
 }

@@ -105,12 +105,12 @@ impl Builder {
         let target = parse(&url, &mut settings)?;
 
         self.apply_to(&mut settings);
-        check(&settings)?;
+        check_settings(&settings)?;
         Ok((target, settings))
     }
 }
 
-fn check(settings: &Settings) -> Result<()> {
+fn check_settings(settings: &Settings) -> Result<()> {
     let refuse = |what: &str| Err(Error::new(ErrorKind::Config, what));
     check_prefix(&settings.prefix)?;
     settings.scope.as_deref().map_or(Ok(()), check_scope)?;

@@ -6,7 +6,7 @@ fn resolve(builder: Builder, env: &[(&str, &str)]) -> Result<(Target, Settings)>
     builder.resolve_with(&|name| env.get(name).map(ToString::to_string))
 }
 
-fn name_of(target: &Target) -> String {
+fn target_name(target: &Target) -> String {
     match target {
         Target::Process(name) => format!("memory:{name}"),
         #[cfg(feature = "redis")]
@@ -43,7 +43,7 @@ fn the_builder_wins_over_the_url_and_that_over_the_environment() {
 #[cfg(feature = "redis")]
 #[test]
 fn the_environment_names_the_server_as_in_the_python_package() {
-    let target = |env: &[_]| name_of(&resolve(Builder::default(), env).unwrap().0);
+    let target = |env: &[_]| target_name(&resolve(Builder::default(), env).unwrap().0);
     assert_eq!(target(&[]), "redis://redis:6379/0");
     let env = [("REDIS_HOST", "db"), ("REDIS_PORT", "7000")];
     assert_eq!(target(&env), "redis://db:7000/0");
@@ -90,7 +90,7 @@ fn a_file_has_a_path_of_any_form_and_options() {
         let (target, _) = resolve(Builder::default().url(url), &[])
             .unwrap_or_else(|error| panic!("{url}: {error}"));
         assert_eq!(
-            name_of(&target),
+            target_name(&target),
             format!("sqlite:{}", path.display()),
             "{url}"
         );
@@ -146,7 +146,7 @@ fn no_message_holds_the_password() {
     let builder = Builder::default().url("redis://user:s3cret@host");
     assert!(!format!("{builder:?}").contains("s3cret"));
     let (target, _) = resolve(builder, &[]).unwrap();
-    assert!(!name_of(&target).contains("s3cret"));
+    assert!(!target_name(&target).contains("s3cret"));
 }
 
 #[cfg(feature = "redis")]
@@ -219,7 +219,7 @@ fn an_unknown_option_is_answered_with_all_that_are_known() {
 
 #[test]
 fn every_name_of_a_policy_is_an_option() {
-    fn check(option: &str, names: impl Iterator<Item = &'static str>) {
+    fn assert_read(option: &str, names: impl Iterator<Item = &'static str>) {
         for name in names {
             let url = format!("memory:?{option}={name}");
             let (_, settings) = resolve(Builder::default().url(url), &[]).unwrap();
@@ -231,15 +231,15 @@ fn every_name_of_a_policy_is_an_option() {
             assert!(read.contains(&name), "{option}={name}");
         }
     }
-    check(
+    assert_read(
         "read_policy",
         ReadPolicy::ALL.iter().map(|policy| policy.as_str()),
     );
-    check(
+    assert_read(
         "write_policy",
         WritePolicy::ALL.iter().map(|policy| policy.as_str()),
     );
-    check(
+    assert_read(
         "durability",
         Durability::ALL.iter().map(|durability| durability.as_str()),
     );

@@ -36,15 +36,15 @@ pub(super) fn parse(url: &str, settings: &mut Settings) -> Result<Target> {
         error => config_error(Reason::caused_by("the URL cannot be read", error)),
     })?;
     match url.scheme() {
-        "memory" => process(&url, settings),
+        "memory" => process_target(&url, settings),
         #[cfg(feature = "redis")]
-        "redis" | "valkey" | "dragonfly" | "redis+unix" => server(&url, settings),
+        "redis" | "valkey" | "dragonfly" | "redis+unix" => server_target(&url, settings),
         #[cfg(not(feature = "redis"))]
         "redis" | "valkey" | "dragonfly" | "redis+unix" => {
             Err(config_error("a server needs the feature `redis`"))
         }
         #[cfg(feature = "sqlite")]
-        "sqlite" => file(&url, settings),
+        "sqlite" => file_target(&url, settings),
         #[cfg(not(feature = "sqlite"))]
         "sqlite" => Err(config_error("an embedded file needs the feature `sqlite`")),
         "rediss" | "redis-cluster" | "redis-sentinel" => Err(config_error(format!(
@@ -87,23 +87,23 @@ fn unknown_option(name: &str, scheme: &str) -> Error {
 }
 
 /// `memory:` and `memory:name`.
-fn process(url: &Url, settings: &mut Settings) -> Result<Target> {
+fn process_target(url: &Url, settings: &mut Settings) -> Result<Target> {
     read_options(url, settings, &mut |_, _| Ok(false))?;
     if url.has_authority() {
         return Err(config_error(
             "what lives in this process alone is given as memory: or memory:name, without `//`",
         ));
     }
-    Ok(Target::Process(decoded(url.path())?))
+    Ok(Target::Process(percent_decoded(url.path())?))
 }
 
 /// `redis://` and its relatives.
 #[cfg(feature = "redis")]
-fn server(url: &Url, settings: &mut Settings) -> Result<Target> {
+fn server_target(url: &Url, settings: &mut Settings) -> Result<Target> {
     use redis::{ConnectionAddr, IntoConnectionInfo, RedisConnectionInfo};
 
-    let mut user = decoded(url.username())?;
-    let mut password = url.password().map(decoded).transpose()?;
+    let mut user = percent_decoded(url.username())?;
+    let mut password = url.password().map(percent_decoded).transpose()?;
     let mut database = 0;
     let is_unix = url.scheme() == "redis+unix";
     read_options(url, settings, &mut |name, value| {
@@ -116,7 +116,7 @@ fn server(url: &Url, settings: &mut Settings) -> Result<Target> {
         Ok(true)
     })?;
     let (address, target) = if is_unix {
-        let path = decoded(url.path())?;
+        let path = percent_decoded(url.path())?;
         if url.host_str().is_some_and(|host| !host.is_empty()) || path.len() < 2 {
             return Err(config_error(
                 "a socket is given as redis+unix:///path/of/the/socket",
@@ -165,14 +165,14 @@ fn parse_database(text: &str) -> Result<i64> {
 /// `sqlite:path`, relative or absolute. The path is made absolute here: the process may change its
 /// directory, and SQLite gives names such as `:memory:` a meaning of their own.
 #[cfg(feature = "sqlite")]
-fn file(url: &Url, settings: &mut Settings) -> Result<Target> {
+fn file_target(url: &Url, settings: &mut Settings) -> Result<Target> {
     read_options(url, settings, &mut |_, _| Ok(false))?;
     if url.host_str().is_some_and(|host| !host.is_empty()) {
         return Err(config_error(
             "a file is given as sqlite:path or sqlite:/absolute/path, without `//`",
         ));
     }
-    let path = decoded(url.path())?;
+    let path = percent_decoded(url.path())?;
     if path.is_empty() || path.ends_with('/') {
         return Err(config_error(
             "a file is given as sqlite:path; the URL has none",
@@ -188,7 +188,7 @@ fn file(url: &Url, settings: &mut Settings) -> Result<Target> {
     Ok(Target::Sqlite(path))
 }
 
-fn decoded(text: &str) -> Result<String> {
+fn percent_decoded(text: &str) -> Result<String> {
     let text = percent_decode_str(text).decode_utf8();
     text.map(Into::into)
         .map_err(|_| config_error("the URL is not UTF-8 once its `%` are resolved"))

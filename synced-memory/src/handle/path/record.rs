@@ -259,7 +259,7 @@ impl ValuePath {
         loop {
             self.refresh_now().await?;
             // The older names first: the key must not fall back to them in between.
-            let deletes = self.reader.stored()?.into_iter().rev();
+            let deletes = self.reader.stored_by_key()?.into_iter().rev();
             let deletes: Vec<_> = deletes
                 .map(|(key, stored)| (key, Request::DeleteOf(stored)))
                 .collect();

@@ -36,7 +36,10 @@ impl EntryKey {
     }
 
     /// Its position among these members, and as which member it is changed.
-    pub(super) fn find(&self, members: &[(Cow<'_, str>, &str)]) -> (Option<usize>, MemberName) {
+    pub(super) fn locate_in(
+        &self,
+        members: &[(Cow<'_, str>, &str)],
+    ) -> (Option<usize>, MemberName) {
         let by_text = members.iter().position(|(name, _)| **name == *self.own);
         let by_value = || {
             let spelling = self.spelling?;
@@ -57,14 +60,14 @@ impl EntryKey {
         self.spelling.is_some() && !location.is_current
     }
 
-    pub(super) fn member(&self) -> MemberName {
+    pub(super) fn member_name(&self) -> MemberName {
         MemberName::new(&self.own)
     }
 
     pub(super) fn segment(&self) -> PathSegment {
         match self.spelling {
-            Some(spelling) => PathSegment::Entry(self.member(), OwnSpelling(spelling)),
-            None => PathSegment::Member(self.member()),
+            Some(spelling) => PathSegment::Entry(self.member_name(), OwnSpelling(spelling)),
+            None => PathSegment::Member(self.member_name()),
         }
     }
 }

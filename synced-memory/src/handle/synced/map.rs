@@ -38,7 +38,7 @@ impl ValuePath {
                     return Ok((PathChange::Nothing, None));
                 }
                 let seen = before.map(Content::of).into();
-                let set = on(
+                let set = at_member(
                     member,
                     Action::Set {
                         value: value.clone(),
@@ -66,14 +66,14 @@ impl ValuePath {
             let mut operations = Vec::with_capacity(entries.len());
             for (name, value) in entries {
                 let (at, member) = match by_name.get(&*name.own) {
-                    Some(at) => (Some(*at), name.member()),
-                    None => name.find(&members),
+                    Some(at) => (Some(*at), name.member_name()),
+                    None => name.locate_in(&members),
                 };
                 if at.is_none() && name.may_be_missed(location) {
                     return Ok((PathChange::Nothing, ()));
                 }
                 let seen = at.map(|at| Content::of(members[at].1)).into();
-                operations.push(on(
+                operations.push(at_member(
                     member,
                     Action::Set {
                         value: value.clone(),
@@ -106,7 +106,7 @@ impl ValuePath {
                     (_, Some(existing)) => (PathChange::Nothing, Some(existing.to_owned())),
                     (_, None) if name.may_be_missed(location) => (PathChange::Nothing, None),
                     (member, None) => (
-                        PathChange::Do(vec![on(
+                        PathChange::Do(vec![at_member(
                             member,
                             Action::SetIfAbsent {
                                 value: value.clone(),
@@ -128,11 +128,11 @@ impl ValuePath {
             Some(EMPTY),
             |location| {
                 let members = self.members(location.found)?;
-                let Some((name, value)) = name.find(&members).0.map(|at| &members[at]) else {
+                let Some((name, value)) = name.locate_in(&members).0.map(|at| &members[at]) else {
                     return Ok((PathChange::Nothing, None));
                 };
                 Ok((
-                    PathChange::Do(vec![removal(name, value)]),
+                    PathChange::Do(vec![removal_of_member(name, value)]),
                     Some(self.decode(value)?),
                 ))
             },
@@ -158,9 +158,9 @@ impl ValuePath {
                     value: self.item(value)?,
                     seen: ObservedValue::Absent,
                 };
-                let back = ReturnPath::IfAbsent(on(MemberName::new(name), set));
+                let back = ReturnPath::IfAbsent(at_member(MemberName::new(name), set));
                 let change = PathChange::Take {
-                    operations: vec![removal(name, value)],
+                    operations: vec![removal_of_member(name, value)],
                     item: entry,
                     back,
                 };
@@ -179,10 +179,10 @@ impl ValuePath {
         let value =
             member(found.unwrap_or(EMPTY), &name.own).map_err(|error| self.apply_error(error))?;
         if value.is_some() || name.spelling.is_none() {
-            return Ok((name.member(), value));
+            return Ok((name.member_name(), value));
         }
         let members = self.members(found)?;
-        let (at, member) = name.find(&members);
+        let (at, member) = name.locate_in(&members);
         Ok((member, at.map(|at| members[at].1)))
     }
 
@@ -198,8 +198,8 @@ impl ValuePath {
     }
 }
 
-fn removal(name: &str, value: &str) -> Operation {
-    on(
+fn removal_of_member(name: &str, value: &str) -> Operation {
+    at_member(
         MemberName::new(name),
         Action::Remove {
             seen: ObservedValue::Content(Content::of(value)),
@@ -207,7 +207,7 @@ fn removal(name: &str, value: &str) -> Operation {
     )
 }
 
-fn on(member: MemberName, action: Action) -> Operation {
+fn at_member(member: MemberName, action: Action) -> Operation {
     Operation {
         path: vec![PathStep::Member(member)],
         action,

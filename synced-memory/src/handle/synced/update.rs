@@ -109,7 +109,7 @@ impl<T: Value> Synced<T> {
                 return Ok((PathChange::Nothing, result));
             }
             Ok((
-                self.changed(location, Some(&before), Some(self.encoded(&value)?)),
+                self.change_between(location, Some(&before), Some(self.encoded(&value)?)),
                 result,
             ))
         };
@@ -130,14 +130,15 @@ impl<T: Value> Synced<T> {
             let before = self.encoded(&value)?;
             let taken = take(&mut value);
             let item = self.path().encode(&taken)?;
-            let change = match self.changed(location, Some(&before), Some(self.encoded(&value)?)) {
-                PathChange::Do(operations) if !taken.is_empty() => PathChange::Take {
-                    operations,
-                    item,
-                    back: ReturnPath::Nowhere,
-                },
-                change => change,
-            };
+            let change =
+                match self.change_between(location, Some(&before), Some(self.encoded(&value)?)) {
+                    PathChange::Do(operations) if !taken.is_empty() => PathChange::Take {
+                        operations,
+                        item,
+                        back: ReturnPath::Nowhere,
+                    },
+                    change => change,
+                };
             Ok((change, taken))
         };
         Ok(self
@@ -164,7 +165,7 @@ impl<T: Value> Synced<T> {
     }
 
     /// What a closure changed at a location; `None` is a value that is not there.
-    fn changed(
+    fn change_between(
         &self,
         location: &Location<'_>,
         before: Option<&Encoded>,
@@ -236,7 +237,10 @@ impl Memory {
                 .map(|value| view.encoded(value))
                 .transpose()?;
             is_deleted = before.is_some() && after.is_none();
-            Ok((view.changed(location, before.as_ref(), after), result))
+            Ok((
+                view.change_between(location, before.as_ref(), after),
+                result,
+            ))
         })?;
         if is_deleted && !key.spec().aliases.is_empty() {
             view.delete()?;

@@ -19,7 +19,7 @@ use crate::value::mutation::{
 
 const EMPTY: &str = "[]";
 
-fn removal(element: Element) -> Operation {
+fn removal_of_element(element: Element) -> Operation {
     let seen = ObservedValue::Content(element.content);
     Operation {
         path: vec![PathStep::Element(element)],
@@ -39,7 +39,7 @@ impl ValuePath {
     }
 
     /// Adds before the element that is at `index`, or at the end.
-    fn insert(&self, index: usize, item: &Json) -> Result<Written> {
+    fn insert_before(&self, index: usize, item: &Json) -> Result<Written> {
         let insert = |found: Option<&str>| {
             let items = vec![item.clone()];
             let list = self.elements(found)?;
@@ -73,7 +73,7 @@ impl ValuePath {
                 let Some(element) = pick(&list).and_then(|index| element(&list, index)) else {
                     return Ok((PathChange::Nothing, false));
                 };
-                Ok((PathChange::Do(vec![removal(element)]), true))
+                Ok((PathChange::Do(vec![removal_of_element(element)]), true))
             },
         )?;
         Ok(removed.0)
@@ -109,7 +109,7 @@ impl ValuePath {
                 });
                 Ok((
                     PathChange::Take {
-                        operations: vec![removal(picked)],
+                        operations: vec![removal_of_element(picked)],
                         item,
                         back,
                     },
@@ -203,7 +203,7 @@ macro_rules! lists {
             /// As [`push`](Self::push).
             #[allow(clippy::needless_pass_by_value)]
             pub fn insert(&self, index: usize, item: T) -> Result<Written> {
-                self.path().insert(index, &self.path().encode(&item)?)
+                self.path().insert_before(index, &self.path().encode(&item)?)
             }
 
             /// Removes the element at `index` and returns it; `None` if the list is shorter. It is
@@ -306,7 +306,7 @@ macro_rules! lists {
             ) -> Result<Vec<T>> {
                 let items: Vec<T> = items.into_iter().collect();
                 let splice = |list: &mut $list<T>| {
-                    let (start, end) = within(&range, list.len());
+                    let (start, end) = bounds_in(&range, list.len());
                     let mut rest = list.split_off(start);
                     let behind = rest.split_off(end - start);
                     list.extend(items.iter().cloned());
@@ -329,7 +329,7 @@ macro_rules! lists {
 lists!(Vec VecDeque);
 
 /// The part of a range that a list of `len` elements has.
-fn within(range: &impl RangeBounds<usize>, len: usize) -> (usize, usize) {
+fn bounds_in(range: &impl RangeBounds<usize>, len: usize) -> (usize, usize) {
     use std::ops::Bound::{Excluded, Included, Unbounded};
     let start = match range.start_bound() {
         Included(start) => *start,
