@@ -19,7 +19,7 @@ use crate::base::waiting::block_on;
 use crate::client::state::{self, Request};
 use crate::handle::synced;
 
-/// Where the fields of a handle are: each under its own key, or all of them as members inside one.
+/// What the fields of a handle are: each a key of its own, or all of them members inside one key.
 #[derive(Debug, Clone)]
 pub enum HandleRoot {
     Root(Memory),
@@ -37,20 +37,20 @@ impl HandleRoot {
         Self::Root(scope.map_or_else(|| memory.clone(), |scope| memory.scope(scope)))
     }
 
-    pub fn inside(part: &ValuePath) -> Self {
-        Self::Inside(part.clone())
+    pub fn inside(path: &ValuePath) -> Self {
+        Self::Inside(path.clone())
     }
 
     pub fn memory(&self) -> &Memory {
         match self {
             Self::Root(memory) => memory,
-            Self::Inside(part) => part.memory(),
+            Self::Inside(path) => path.memory(),
         }
     }
 }
 
-/// What generated code does with a field, as calls on the field's own type: where that is no
-/// [`Value`], rustc sees the same mistake each time and reports it once.
+/// What generated code does with a field, as calls on the field's own type: if that is not a
+/// [`Value`], rustc finds the same mistake at each call, and reports it once.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be shared: a field needs `Serialize + DeserializeOwned + Clone + Send + Sync + 'static`",
     label = "not a value that can be shared",
@@ -61,7 +61,7 @@ pub trait FieldType: Sized {
     /// The view of a field, under `key`, or inside another key as the member `inside`.
     fn view<'a>(
         field: &'a LazyView<Self>,
-        place: &HandleRoot,
+        root: &HandleRoot,
         key: &Key<Self>,
         inside: &Key<Self>,
     ) -> &'a Synced<Self>;
@@ -83,13 +83,13 @@ impl<T: Value> FieldType for T {
 
     fn view<'a>(
         field: &'a LazyView<Self>,
-        place: &HandleRoot,
+        root: &HandleRoot,
         key: &Key<Self>,
         inside: &Key<Self>,
     ) -> &'a Synced<Self> {
-        field.0.get_or_init(|| match place {
+        field.0.get_or_init(|| match root {
             HandleRoot::Root(memory) => memory.synced(key),
-            HandleRoot::Inside(part) => part.member(inside),
+            HandleRoot::Inside(path) => path.member(inside),
         })
     }
 
@@ -106,7 +106,7 @@ impl<T: Value> FieldType for T {
     }
 
     fn part(view: &Synced<Self>) -> ValuePath {
-        view.part().clone()
+        view.path().clone()
     }
 
     fn as_view(view: &Synced<Self>) -> &dyn View {
@@ -123,13 +123,13 @@ impl<T: Value> FieldType for T {
 
     fn restore(restore: &mut Restore, view: &Synced<Self>, value: Self) -> Result<()> {
         let (key, request) = view.request(&value)?;
-        restore.policy = match (view.part().write_policy(), restore.policy) {
+        restore.policy = match (view.path().write_policy(), restore.policy) {
             (WritePolicy::Confirmed, _) | (_, WritePolicy::Confirmed) => WritePolicy::Confirmed,
             (WritePolicy::Through, _) | (_, WritePolicy::Through) => WritePolicy::Through,
             (WritePolicy::Behind, WritePolicy::Behind) => WritePolicy::Behind,
         };
         match (restore.writes.last_mut(), request) {
-            // Inside a key it is one change.
+            // Inside a key all fields are one change.
             (
                 Some((last, Request::Mutate { mutation, .. })),
                 Request::Mutate { mutation: more, .. },
@@ -171,58 +171,58 @@ impl<T: synced::Integer> IntegerField for T {
 /// The view of a field, made at its first use.
 pub struct LazyView<T>(OnceLock<Synced<T>>);
 
-/// What was asked for: in the slots, or of a confirmed place what the backend has under its key,
-/// with nothing on top.
+/// What [`load`] asked for: it is in the slots; or, for a confirmed handle, what the backend has
+/// under its key, without queued writes on top.
 #[derive(Debug)]
 pub struct Loaded(Option<state::KeyView>);
 
-/// Asks the backend for all of these in one round trip.
-pub fn load(place: &HandleRoot, views: &[&dyn View]) -> Result<Loaded> {
-    if let HandleRoot::Inside(part) = place
-        && part.is_confirmed()
+/// Asks the backend for all views in one round trip.
+pub fn load(root: &HandleRoot, views: &[&dyn View]) -> Result<Loaded> {
+    if let HandleRoot::Inside(path) = root
+        && path.is_confirmed()
     {
-        return block_on(part.view_now()).map(|stored| Loaded(Some(stored)));
+        return block_on(path.view_now()).map(|stored| Loaded(Some(stored)));
     }
     let mut keys = views
         .iter()
         .map(|view| view.keys())
         .collect::<Result<Vec<_>>>()?
         .concat();
-    if let HandleRoot::Inside(_) = place {
+    if let HandleRoot::Inside(_) = root {
         keys.sort_unstable();
         keys.dedup();
     }
-    block_on(place.memory().core().load(&keys)).map(|_| Loaded(None))
+    block_on(root.memory().core().load(&keys)).map(|_| Loaded(None))
 }
 
-/// Watches all of these, which have these names.
+/// Watches all views, which have these names.
 pub fn watch(
-    place: &HandleRoot,
+    root: &HandleRoot,
     views: &[&dyn View],
     names: &'static [&'static str],
 ) -> Watch<Vec<&'static str>> {
-    let parts: Vec<&ValuePath> = views.iter().map(|view| view.as_part()).collect();
-    Watch::of_parts(place.memory(), &parts, names)
+    let paths: Vec<&ValuePath> = views.iter().map(|view| view.as_path()).collect();
+    Watch::of_paths(root.memory(), &paths, names)
 }
 
 /// A whole struct on its way to the backend: all values are encoded before the first is queued.
 pub struct Restore {
     memory: Memory,
     writes: Vec<(Arc<str>, Request)>,
-    /// The strictest of the fields.
+    /// The strictest policy of the fields.
     policy: WritePolicy,
 }
 
 impl Restore {
-    pub fn new(place: &HandleRoot) -> Self {
+    pub fn new(root: &HandleRoot) -> Self {
         Self {
-            memory: place.memory().clone(),
+            memory: root.memory().clone(),
             writes: Vec::new(),
             policy: WritePolicy::Behind,
         }
     }
 
-    /// The weakest of what became of the fields.
+    /// The weakest result of the fields.
     pub fn commit(self) -> Result<Written> {
         let answers = block_on(self.memory.core().write_together(self.writes, self.policy))?;
         Ok(answers

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::base::error::ErrorKind;
+use crate::base::error::{CauseText, ErrorKind, Reason};
 
 /// A backend's failure to do what it was asked.
 #[derive(Debug, Clone)]
@@ -143,9 +143,40 @@ impl fmt::Display for BackendError {
     }
 }
 
+impl BackendError {
+    /// The code that a server's message begins with, such as `NOPERM`.
+    fn code(&self) -> Option<&str> {
+        let code = self.message.split(' ').next()?;
+        let is_code = code.len() > 1 && code.bytes().all(|byte| byte.is_ascii_uppercase());
+        is_code.then_some(code)
+    }
+}
+
+impl From<&BackendError> for Reason {
+    fn from(error: &BackendError) -> Self {
+        match error.code() {
+            Some(code) => Self::caused_by(
+                format_args!("the server answered {code}"),
+                CauseText(error.message.clone()),
+            ),
+            // There is no shorter way to say it, and a cause would say it twice.
+            None => error.message.as_str().into(),
+        }
+    }
+}
+
+impl From<BackendError> for Reason {
+    fn from(error: BackendError) -> Self {
+        (&error).into()
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::error::Error as _;
+
     use super::*;
+    use crate::base::error::Error;
 
     const POLICY: &[(BackendErrorKind, Recovery, ErrorKind)] = &[
         (
@@ -205,5 +236,19 @@ mod tests {
             .collect();
         let expected = [BackendErrorKind::Unavailable, BackendErrorKind::NotPrimary];
         assert_eq!(pauses, expected);
+    }
+
+    #[test]
+    fn a_message_has_the_code_of_the_server_and_the_source_its_words() {
+        let denied = BackendError::rejected("NOPERM this user has no permissions");
+        let error = Error::of_key(ErrorKind::Rejected, "memory:n", &denied);
+        assert_eq!(error.to_string(), "`memory:n`: the server answered NOPERM");
+        let source = error.source().expect("a source");
+        assert_eq!(source.to_string(), "NOPERM this user has no permissions");
+
+        let locked = BackendError::unavailable("database is locked");
+        let error = Error::of_key(ErrorKind::Unavailable, "memory:n", locked);
+        assert_eq!(error.to_string(), "`memory:n`: database is locked");
+        assert!(error.source().is_none());
     }
 }

@@ -1,4 +1,6 @@
-//! What answers reads, and what writes wait for.
+//! What answers reads, what writes wait for, and what is on disk survives.
+
+use crate::base::error::named;
 
 /// What answers a read, unless the key says otherwise.
 ///
@@ -31,4 +33,33 @@ pub enum WritePolicy {
     /// `Err`, of kind `Unavailable` if the write was not made and never will be, and `InDoubt` if
     /// nobody knows.
     Confirmed,
+}
+
+/// How safe what is on the disk of this machine is: a journal, and the file of `sqlite:path`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Durability {
+    /// It survives a crash of the process, since the operating system has it. The default.
+    #[default]
+    Process,
+    /// It survives a loss of power, since the disk has it (`fsync` before each call returns).
+    Fsync,
+}
+
+named! {
+    ReadPolicy, "a read policy",
+    /// Its name in a URL, as in `read_policy=near`. It is read back by `parse`.
+    { Through = "through", Near = "near" }
+}
+
+named! {
+    WritePolicy, "a write policy",
+    /// Its name in a URL, as in `write_policy=behind`. It is read back by `parse`.
+    { Through = "through", Behind = "behind", Confirmed = "confirmed" }
+}
+
+named! {
+    Durability, "a durability",
+    /// Its name in a URL, as in `durability=fsync`. It is read back by `parse`.
+    { Process = "process", Fsync = "fsync" }
 }

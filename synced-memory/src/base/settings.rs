@@ -1,36 +1,219 @@
-//! What a memory is set to, with the defaults.
+//! The settings of a memory: one table of options.
+//!
+//! Everything else reads the table: [`Settings`] and its defaults, the query of a URL, the builder
+//! and its documentation, the names in messages, and (by a test) the README.
 
+use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
-use crate::base::policy::{ReadPolicy, WritePolicy};
+use crate::base::error::{Error, ErrorKind, Result};
+use crate::base::policy::{Durability, ReadPolicy, WritePolicy};
 
-/// What can be set about a memory, beside where it is.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Settings {
-    /// How long one call waits at most for a backend that does not answer.
-    pub(crate) timeout: Duration,
-    /// The first and the longest wait between tries to connect.
-    pub(crate) backoff: (Duration, Duration),
-    /// How many bytes wait for the backend at most.
-    pub(crate) outbox_limit: usize,
-    /// How long the last drop waits at most for what is still queued.
-    pub(crate) shutdown_timeout: Duration,
-    /// How long a delete is remembered.
-    pub(crate) tombstone_ttl: Duration,
-    pub(crate) read_policy: ReadPolicy,
-    pub(crate) write_policy: WritePolicy,
+/// Hands the table of options to the macro `$with`.
+///
+/// A row has: the documentation of the builder's method; the field of [`Settings`] with its type
+/// and default; the argument of the builder's method and how it becomes the field; the type that
+/// parses the option in a URL, if it may be there; the row of the README, as its default and its
+/// meaning.
+macro_rules! with_options {
+    ($with:ident) => {
+        $with! {
+            /// What all keys begin with. Default: `REDIS_PREFIX`, or `memory:` without it.
+            ///
+            /// One hash tag such as `app{shop}:` puts all keys of the prefix into one slot of a
+            /// cluster.
+            prefix: String = "memory:".to_owned(),
+                set (prefix: impl Into<String>) as prefix.into(),
+                url (String),
+                readme ("`memory:`", "what all keys begin with");
+
+            /// A namespace under the prefix: keys are `<prefix><scope>:<name>`. Default: none.
+            scope: Option<String> = None,
+                set (scope: impl Into<String>) as Some(scope.into()),
+                url (String),
+                readme ("none", "a namespace below it: `<prefix><scope>:<name>`");
+
+            /// How long one call waits at most for a backend that does not answer. Default: 0.5 s.
+            ///
+            /// It must be longer than the largest value takes to arrive: after `timeout` without an
+            /// answer to a read, the connection is taken for dead and made anew. A large write may
+            /// take longer; it is then queued, and delivered.
+            timeout: Duration = Duration::from_millis(500),
+                set (timeout: Duration) as timeout,
+                url (HumanDuration),
+                readme ("`500ms`",
+                    "how long one call waits at most; to be longer than the largest "
+                    "value takes to arrive");
+
+            /// How long the drop of the last handle waits at most for what is still queued.
+            /// Default: 2 s.
+            shutdown_timeout: Duration = Duration::from_secs(2),
+                set (timeout: Duration) as timeout,
+                url (HumanDuration),
+                readme ("`2s`", "how long the last drop waits at most");
+
+            /// How long a delete is remembered, so that an older queued write does not undo it. A
+            /// write that is queued for longer becomes a dead letter. Default: 10 days.
+            tombstone_ttl: Duration = Duration::from_secs(10 * 24 * 3600),
+                set (ttl: Duration) as ttl,
+                url (HumanDuration),
+                readme ("`10days`", "how long a delete is remembered");
+
+            /// How many bytes of writes are queued at most, keys and bookkeeping included. Beyond
+            /// that a write is refused as [`ErrorKind::OutboxFull`]. Default: 64 MiB.
+            outbox_limit: usize = 64 << 20,
+                set (bytes: usize) as bytes,
+                url (ByteCount),
+                readme ("`67108864`", "bytes that may be queued");
+
+            /// What reads ask, unless a key or a field says `near`. Default:
+            /// [`ReadPolicy::Through`].
+            read_policy: ReadPolicy = ReadPolicy::default(),
+                set (policy: ReadPolicy) as policy,
+                url (ReadPolicy),
+                readme ("`through`", "`near`: reads of local memory that the server keeps current");
+
+            /// What writes wait for, unless a key or a field says `behind` or `confirmed`. Default:
+            /// [`WritePolicy::Through`].
+            write_policy: WritePolicy = WritePolicy::default(),
+                set (policy: WritePolicy) as policy,
+                url (WritePolicy),
+                readme ("`through`",
+                    "`behind`: writes return once they are queued; `confirmed`: "
+                    "what they return is [a fact](#facts-and-what-is-known-here)");
+
+            /// Keeps what is queued on disk, in this directory, which is created if it is missing:
+            /// `Queued` then means that the write survives a crash of this process. The next memory
+            /// that is opened with the same directory, backend and prefix delivers it. Several
+            /// processes may share a directory. Default: none.
+            journal: Option<PathBuf> = None,
+                set (directory: impl Into<PathBuf>) as Some(directory.into()),
+                url (PathBuf),
+                readme ("none", "a directory: queued writes survive the process there");
+
+            /// What the journal, and what is stored in the file of `sqlite:path`, survives.
+            /// Default: [`Durability::Process`].
+            durability: Durability = Durability::default(),
+                set (durability: Durability) as durability,
+                url (Durability),
+                readme ("`process`",
+                    "what is on this machine's disk survives a crash of the "
+                    "process; with `fsync` a loss of power too");
+
+            /// The shortest and the longest wait between attempts to reconnect: it doubles from one
+            /// to the other, with full jitter. Default: 50 ms and 5 s.
+            backoff: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5)),
+                set (least: Duration, most: Duration) as (least, most),
+                readme ("50 ms, 5 s", "the first and the longest wait between tries to reconnect");
+        }
+    };
+}
+pub(crate) use with_options;
+
+macro_rules! settings {
+    ($(
+        $(#[$doc:meta])*
+        $name:ident: $type:ty = $default:expr,
+            set ($($argument:ident: $argument_type:ty),+) as $value:expr,
+            $(url ($text:ty),)?
+            readme ($shown:literal, $($meaning:literal)+);
+    )+) => {
+        /// The settings of a memory: everything but its target.
+        #[derive(Debug, Clone, PartialEq)]
+        pub(crate) struct Settings {
+            $(pub(crate) $name: $type,)+
+        }
+
+        impl Default for Settings {
+            fn default() -> Self {
+                Self { $($name: $default,)+ }
+            }
+        }
+
+        impl Settings {
+            /// Sets what the option `name` of a URL says; whether there is such an option.
+            pub(crate) fn set_from_text(&mut self, name: &str, text: &str) -> Result<bool> {
+                match name {
+                    $($(
+                        known if known == stringify!($name) => {
+                            self.$name = parsed::<$text>(name, text)?.into();
+                        }
+                    )?)+
+                    _ => return Ok(false),
+                }
+                Ok(true)
+            }
+        }
+
+        /// Every option, in the order of the README.
+        pub(crate) const OPTIONS: &[OptionRow] = &[$(
+            OptionRow {
+                name: stringify!($name),
+                is_in_urls: [$(stringify!($text),)? ""].len() > 1,
+                #[cfg(test)]
+                default: $shown,
+                #[cfg(test)]
+                meaning: concat!($($meaning),+),
+            },
+        )+];
+    };
 }
 
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            timeout: Duration::from_millis(500),
-            backoff: (Duration::from_millis(50), Duration::from_secs(5)),
-            outbox_limit: 64 << 20,
-            shutdown_timeout: Duration::from_secs(2),
-            tombstone_ttl: Duration::from_secs(10 * 24 * 3600),
-            read_policy: ReadPolicy::default(),
-            write_policy: WritePolicy::default(),
-        }
+/// An option, for messages and for the README.
+pub(crate) struct OptionRow {
+    pub(crate) name: &'static str,
+    /// Otherwise the builder alone has it.
+    pub(crate) is_in_urls: bool,
+    #[cfg(test)]
+    pub(crate) default: &'static str,
+    #[cfg(test)]
+    pub(crate) meaning: &'static str,
+}
+
+with_options!(settings);
+
+fn parsed<T: FromStr<Err: std::fmt::Display>>(name: &str, text: &str) -> Result<T> {
+    text.parse().map_err(|error| {
+        let what = format!("the option `{name}` cannot be read: {error}");
+        Error::new(ErrorKind::Config, what)
+    })
+}
+
+/// A duration as it is written in a URL: `500ms`, `2s`, `10days`.
+struct HumanDuration(Duration);
+
+impl FromStr for HumanDuration {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> std::result::Result<Self, Self::Err> {
+        humantime::parse_duration(text)
+            .map(Self)
+            .map_err(|_| "expected a duration such as 500ms or 2s")
+    }
+}
+
+impl From<HumanDuration> for Duration {
+    fn from(duration: HumanDuration) -> Self {
+        duration.0
+    }
+}
+
+/// A number of bytes as it is written in a URL: `67108864`.
+struct ByteCount(usize);
+
+impl FromStr for ByteCount {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> std::result::Result<Self, Self::Err> {
+        text.parse()
+            .map(Self)
+            .map_err(|_| "expected a number of bytes")
+    }
+}
+
+impl From<ByteCount> for usize {
+    fn from(bytes: ByteCount) -> Self {
+        bytes.0
     }
 }

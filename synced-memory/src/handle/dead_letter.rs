@@ -15,9 +15,9 @@ use crate::value::mutation::Json;
 /// A queued write that was refused or is in doubt, or a taken element that could not go back.
 ///
 /// It is kept, and counted in [`Status::dead_letters`](crate::Status::dead_letters), until it is
-/// [retried](Self::retry) or [forgotten](Self::forget), or beyond a quarter of
-/// [`outbox_limit`](crate::Builder::outbox_limit) the oldest is dropped and counted. With a
-/// [journal](crate::Builder::journal) it outlives the process.
+/// [retried](Self::retry) or [forgotten](Self::forget). If dead letters take more than a quarter of
+/// [`outbox_limit`](crate::Builder::outbox_limit), the oldest is dropped and counted. With a
+/// [journal](crate::Builder::journal) they outlive the process.
 ///
 /// ```
 /// # let memory = synced_memory::Memory::open("memory:")?;
@@ -32,7 +32,7 @@ use crate::value::mutation::Json;
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct DeadLetter {
-    /// By which it is told from others, also after a restart with a journal.
+    /// Identifies it, also after a restart with a journal.
     pub id: u64,
     /// The key, with prefix and scope.
     pub key: String,
@@ -40,7 +40,7 @@ pub struct DeadLetter {
     pub reason: Error,
     /// The stamp of the write, in ns since 1970.
     pub last_modified: u64,
-    /// How long what was assigned was to live, from its write.
+    /// The time to live that the value was to have, from its write.
     pub ttl: Option<Duration>,
     letter: LetterRecord,
     core: Arc<Core>,
@@ -64,14 +64,13 @@ impl DeadLetter {
         self.letter.may_have_been_made
     }
 
-    /// The value that was assigned, as JSON; `None` for a delete, and where only a part was
-    /// changed.
+    /// The value that was assigned, as JSON; `None` for a delete, and if only a part was changed.
     pub fn value(&self) -> Option<Value> {
         serde_json::from_str(&self.letter.value()?).ok()
     }
 
     /// The changes to a part of the value as JSON, one element for each call: a list of operations,
-    /// each with its `path` and what it was to `do` there. Nothing where a value was assigned.
+    /// each with its `path` and what it was to `do` there. Empty if a value was assigned.
     pub fn changes(&self) -> Vec<Value> {
         if self.letter.assignment.is_some() {
             Vec::new()
@@ -80,8 +79,8 @@ impl DeadLetter {
         }
     }
 
-    /// The element that was taken and handed to nobody, as JSON: of a map an object with the entry,
-    /// of `splice` a list.
+    /// The element that was taken and reached no caller, as JSON: for a map an object with the
+    /// entry, for `splice` a list.
     pub fn taken(&self) -> Option<Value> {
         self.letter
             .taken
@@ -90,25 +89,26 @@ impl DeadLetter {
     }
 
     /// Makes the write now, as a new one: parts are assigned whatever is there, what was appended
-    /// is appended, what was taken goes back (an entry of a map only where its key is absent). The
-    /// letter is over with that.
+    /// is appended, and what was taken goes back (an entry of a map only if its key is absent).
+    /// That ends the letter.
     ///
     /// # Errors
     ///
-    /// The letter stays: `InDoubt` where it may have been made already
-    /// ([`retry_anyway`](Self::retry_anyway) does it all the same), `Conflict` where it still does
-    /// not apply, and where it was retried or forgotten before; `OutboxFull`, `Rejected`,
+    /// After an error the letter stays. `InDoubt` if the write may have been made already
+    /// ([`retry_anyway`](Self::retry_anyway) makes it all the same); `Conflict` if it still does
+    /// not apply, or if the letter was retried or forgotten before; `OutboxFull`, `Rejected`,
     /// `Journal`, `Closed`.
     pub fn retry(&self) -> Result<Written> {
         if self.may_have_been_made() {
-            let what = "it may have been made already: `retry_anyway` makes it, then perhaps for the second time";
+            let what =
+                "it may have been made already: `retry_anyway` makes it, perhaps a second time";
             return Err(Error::of_key(ErrorKind::InDoubt, &self.key, what));
         }
         self.retry_anyway()
     }
 
-    /// As [`retry`](Self::retry), also where it may have been made already: then what it appends or
-    /// adds is there twice.
+    /// As [`retry`](Self::retry), even if the write may have been made already: then what it
+    /// appends or adds may be there twice.
     ///
     /// # Errors
     ///
@@ -121,7 +121,7 @@ impl DeadLetter {
     ///
     /// # Errors
     ///
-    /// `Conflict` where it was retried or forgotten before.
+    /// `Conflict` if it was retried or forgotten before.
     pub fn forget(&self) -> Result<()> {
         self.core.shared().state().forget_letter(self.id)
     }

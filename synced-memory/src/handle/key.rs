@@ -59,7 +59,7 @@ impl<T> Key<T> {
         Self {
             name: self.name.clone(),
             spec: Spec {
-                default: None,
+                default: DefaultValue::None,
                 is_optional: true,
                 ..self.spec
             },
@@ -86,33 +86,64 @@ impl<T> fmt::Debug for Key<T> {
     }
 }
 
+/// What an unset value reads as.
+pub(crate) enum DefaultValue<T> {
+    /// Nothing: it is an error of kind `Unset`.
+    None,
+    /// What the user asked for. A value of which nothing is known reads as this, too.
+    Explicit(fn() -> T),
+    /// What an option or a collection is without a value. It says nothing of a value of which
+    /// nothing is known.
+    Implied(fn() -> T),
+}
+
+impl<T> DefaultValue<T> {
+    pub(crate) fn explicit(self) -> Option<fn() -> T> {
+        match self {
+            Self::Explicit(default) => Some(default),
+            Self::None | Self::Implied(_) => None,
+        }
+    }
+
+    pub(crate) fn of_unset(self) -> Option<fn() -> T> {
+        match self {
+            Self::Explicit(default) | Self::Implied(default) => Some(default),
+            Self::None => None,
+        }
+    }
+}
+
+impl<T> Clone for DefaultValue<T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for DefaultValue<T> {}
+
 /// What a field's attributes say about its key.
 #[doc(hidden)]
 #[must_use]
 pub struct Spec<T> {
-    pub(crate) default: Option<fn() -> T>,
+    pub(crate) default: DefaultValue<T>,
     pub(crate) aliases: &'static [&'static str],
     pub(crate) ttl: Option<Duration>,
-    /// It has these members of its own, which may be set before the whole is.
+    /// Its own members, which may be set before the whole is.
     pub(crate) nested: Option<Members>,
-    /// Its default is what its type is while it is empty, and nobody has asked for that: of what is
-    /// not known it says nothing.
-    pub(crate) is_implied: bool,
-    /// An unset value is taken for nothing.
+    /// A change of an unset value starts from nothing.
     pub(crate) is_optional: bool,
     pub(crate) near: bool,
-    /// What its writes wait for, where that is not what the memory says.
+    /// What its writes wait for, if that differs from the memory's policy.
     pub(crate) write: Option<WritePolicy>,
 }
 
 impl<T> Spec<T> {
     pub const fn new() -> Self {
         Self {
-            default: None,
+            default: DefaultValue::None,
             aliases: &[],
             ttl: None,
             nested: None,
-            is_implied: false,
             is_optional: false,
             near: false,
             write: None,
@@ -132,7 +163,7 @@ impl<T> Spec<T> {
         }
     }
 
-    /// Its writes return what has come of them.
+    /// Its writes are confirmed.
     pub const fn confirmed(self) -> Self {
         Self {
             write: Some(WritePolicy::Confirmed),
@@ -143,16 +174,15 @@ impl<T> Spec<T> {
     /// What an unset key reads as.
     pub const fn default(self, default: fn() -> T) -> Self {
         Self {
-            default: Some(default),
+            default: DefaultValue::Explicit(default),
             ..self
         }
     }
 
-    /// What an unset key of an option or a collection reads as, though nothing says so.
+    /// What an unset key of an option or a collection reads as, although no attribute says so.
     pub const fn empty(self, empty: fn() -> T) -> Self {
         Self {
-            default: Some(empty),
-            is_implied: true,
+            default: DefaultValue::Implied(empty),
             ..self
         }
     }
@@ -203,8 +233,7 @@ impl<T> fmt::Debug for Spec<T> {
     }
 }
 
-/// Refuses a name that would not be told from a scope, or would move the key to another cluster
-/// slot.
+/// Refuses a name that could be taken for a scope, or would move the key to another cluster slot.
 pub(crate) fn check_name(name: &str) -> Result<()> {
     if name.is_empty() {
         return Err(Error::new(ErrorKind::Config, "the name of a key is empty"));

@@ -10,18 +10,19 @@ use crate::backend::sidecar::check_prefix;
 #[cfg(feature = "sqlite")]
 use crate::backend::sqlite::SqliteBackend;
 use crate::base::error::{Error, ErrorKind, Result};
+#[cfg(feature = "sqlite")]
+use crate::base::policy::Durability;
 use crate::base::policy::WritePolicy;
+use crate::base::settings::Settings;
 use crate::base::waiting::block_on;
 use crate::client::core::Core;
 use crate::client::shared::Shared;
 use crate::client::slot::Slot;
 use crate::client::state::{Link, Request};
-use crate::handle::config::{Builder, Config, Target};
+use crate::handle::config::{Builder, Target};
 use crate::handle::dead_letter::DeadLetter;
 use crate::handle::key::{Key, check_name, check_scope};
 use crate::pending::journal;
-#[cfg(feature = "sqlite")]
-use crate::pending::journal::Durability;
 use crate::pending::outbox::{LetterRecord, Written};
 
 /// One connection to one backend, with its cache and the writes that wait. Cheap to clone; clones
@@ -52,39 +53,39 @@ struct Scope {
     prefix: String,
     /// Empty, or the scope with a `:` behind it.
     path: String,
-    /// Why nothing can be done in here: a name made no sense.
+    /// The error of every call in here, if a name in the path is invalid.
     invalid: Option<Error>,
     slots: Mutex<HashMap<String, Arc<Slot>>>,
 }
 
-/// How a memory stands with its backend; see [`Memory::status`].
+/// The state of a memory and of its connection; see [`Memory::status`].
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Status {
-    /// Whether the backend is there.
+    /// Whether there is a connection to the backend.
     pub connected: bool,
     /// How many keys have writes that the backend has not answered for.
     pub pending: usize,
     /// How long the oldest of those writes has waited.
     pub oldest_pending: Option<Duration>,
-    /// What last went wrong between this process and the backend; it may be long over.
+    /// The last error between this process and the backend. It may be long over.
     pub last_error: Option<Error>,
     /// How many queued writes were not made, or may have been, and how many taken elements could
-    /// not go back; [`Memory::dead_letters`] shows them.
+    /// not go back; [`Memory::dead_letters`] returns them.
     pub dead_letters: usize,
-    /// How many of them were dropped, since there were too many.
+    /// How many of them were dropped because there were too many.
     pub dropped_dead_letters: u64,
     /// How many writes were replaced by somebody's newer one.
     pub superseded: u64,
-    /// How many queued writes were dropped, since their `ttl` was over before they could be sent.
+    /// How many queued writes were dropped because their `ttl` was over before they could be sent.
     pub expired: u64,
-    /// How many keys are read near or watched whose slots are not known to be current: the backend
-    /// is away or may not tell of changes, or they are being read again.
+    /// How many keys that are read near or watched have slots that may not be current: the backend
+    /// is away, or refuses to notify this process of changes, or they are being read again.
     /// [`Synced::staleness`](crate::Synced::staleness) says since when.
     pub stale: usize,
-    /// How the server chooses what it throws away when memory is short, where it says so. Anything
-    /// but `noeviction` loses state; `volatile-*` loses the sidecars first, and with them the
-    /// memory of deletes.
+    /// The server's eviction policy, if it is known. Anything but `noeviction` loses state when the
+    /// server is short of memory; `volatile-*` loses the sidecars first, and with them the memory
+    /// of deletes.
     pub eviction_policy: Option<String>,
 }
 
@@ -94,14 +95,14 @@ impl Memory {
     /// feature `sqlite`), `memory:` (this process alone, fresh at each open) or `memory:name`
     /// (shared within the process while anybody has it open).
     ///
-    /// Waits at most `timeout` for the first answer. A backend that is not there is no error: reads
-    /// show what this process knows or an explicit `default`, and are `Unavailable` otherwise;
-    /// writes are queued.
+    /// Waits at most `timeout` for the first answer. If the backend is not there, that is no error:
+    /// reads return what this process knows or an explicit `default`, and are `Unavailable`
+    /// otherwise; writes are queued.
     ///
     /// # Errors
     ///
-    /// `Config` for a URL that makes no sense, `Rejected` for a wrong password, or for a file that
-    /// is no database of this library or cannot be written.
+    /// `Config` for an invalid URL; `Rejected` for a wrong password, and for a file that is not a
+    /// database of this library or cannot be written.
     pub fn open(url: &str) -> Result<Self> {
         Self::builder().url(url).build()
     }
@@ -121,24 +122,23 @@ impl Memory {
         Builder::default()
     }
 
-    fn connect(config: Config) -> Result<Self> {
-        let Config {
-            place,
-            prefix,
-            scope,
-            settings,
-            journal,
-            durability,
-        } = config;
+    fn connect(target: Target, settings: Settings) -> Result<Self> {
+        let (prefix, durability) = (settings.prefix.clone(), settings.durability);
+        let path = settings
+            .scope
+            .as_ref()
+            .map(|scope| format!("{scope}:"))
+            .unwrap_or_default();
+        let directory = settings.journal.clone();
         let journal = |target: &str| {
             let target = format!("{target} {prefix}");
-            journal.map(|directory| journal::JournalConfig {
+            directory.map(|directory| journal::JournalConfig {
                 directory,
                 target,
                 durability,
             })
         };
-        let core = match place {
+        let core = match target {
             Target::Process(name) => {
                 let backend = Target::process(&name, &settings);
                 let journal = journal(backend.target());
@@ -163,11 +163,10 @@ impl Memory {
                 Core::open(backend, settings, journal)?
             }
         };
-        let path = scope.map(|scope| format!("{scope}:")).unwrap_or_default();
-        Ok(Self::with(Arc::new(core), prefix, path, None))
+        Ok(Self::from_parts(Arc::new(core), prefix, path, None))
     }
 
-    fn with(core: Arc<Core>, prefix: String, path: String, invalid: Option<Error>) -> Self {
+    fn from_parts(core: Arc<Core>, prefix: String, path: String, invalid: Option<Error>) -> Self {
         let slots = Mutex::default();
         Self {
             scope: Arc::new(Scope {
@@ -202,15 +201,16 @@ impl Memory {
 
     fn derived(&self, prefix: String, path: String, invalid: Option<Error>) -> Self {
         let invalid = self.scope.invalid.clone().or(invalid);
-        Self::with(Arc::clone(&self.scope.core), prefix, path, invalid)
+        Self::from_parts(Arc::clone(&self.scope.core), prefix, path, invalid)
     }
 
-    /// What is stored under `key`; where nothing is, its default.
+    /// What is stored under `key`, or its default if nothing is.
     ///
     /// # Errors
     ///
-    /// `Decode` where something else than a `T` is stored, `Rejected` where the server refuses this
-    /// key.
+    /// `Unavailable` if the backend is away and nothing is known of the key (an explicit `default`
+    /// is returned instead); `Decode` if something other than a `T` is stored; `Rejected` if the
+    /// server refuses this key.
     pub fn get<T: crate::handle::value::Value>(&self, key: &Key<T>) -> Result<Option<T>> {
         self.synced(key).find_or_default()
     }
@@ -219,17 +219,17 @@ impl Memory {
     ///
     /// # Errors
     ///
-    /// `Serialize` for a value that JSON cannot hold, `OutboxFull`, `Rejected` where the server
-    /// refuses. After an error nothing is changed.
+    /// `Serialize` for a value that JSON cannot hold, `OutboxFull`, `Rejected` if the server
+    /// refuses it. After an error nothing is changed.
     pub fn set<T: crate::handle::value::Value>(&self, key: &Key<T>, value: T) -> Result<Written> {
         self.synced(key).set(value)
     }
 
-    /// Removes what is stored under `key` and its older names; whether there was anything.
+    /// Removes what is stored under `key` and its older names; returns whether there was anything.
     ///
     /// # Errors
     ///
-    /// `OutboxFull`, `Rejected` where the server refuses. After an error nothing is changed.
+    /// `OutboxFull`, `Rejected` if the server refuses it. After an error nothing is changed.
     pub fn delete<T: crate::handle::value::Value>(&self, key: &Key<T>) -> Result<bool> {
         self.synced(key).delete()
     }
@@ -238,8 +238,8 @@ impl Memory {
     ///
     /// # Errors
     ///
-    /// `Unavailable` where the backend is away and this process never knew; `Rejected` where the
-    /// server refuses.
+    /// `Unavailable` if the backend is away and nothing is known of the key; `Rejected` if the
+    /// server refuses it.
     pub fn contains<T: crate::handle::value::Value>(&self, key: &Key<T>) -> Result<bool> {
         self.synced(key).is_set()
     }
@@ -248,7 +248,7 @@ impl Memory {
     ///
     /// # Errors
     ///
-    /// `Unavailable` where the backend is away.
+    /// `Unavailable` if the backend is away.
     pub fn names(&self) -> Result<Vec<String>> {
         let own = self.stem().len();
         let names = self
@@ -258,13 +258,13 @@ impl Memory {
         Ok(names.filter(|name| !name.contains(':')).collect())
     }
 
-    /// Deletes everything in this scope and in the scopes below it, so that it stays deleted; how
-    /// many keys there were.
+    /// Deletes everything in this scope and in the scopes below it, so that it stays deleted;
+    /// returns how many keys there were.
     ///
     /// # Errors
     ///
-    /// `Unavailable` where the backend is away, `Config` where the prefix is empty (not everything
-    /// in the database need be this library's).
+    /// `Unavailable` if the backend is away; `Config` if there is neither a prefix nor a scope,
+    /// since the database may hold more than this library's keys.
     pub fn purge(&self) -> Result<u64> {
         if self.stem().is_empty() {
             return Err(Error::new(
@@ -286,9 +286,9 @@ impl Memory {
         Ok(purged)
     }
 
-    /// Every full key below this scope: the backend's, with the unanswered writes on top.
+    /// Every full key below this scope: the backend's, with the queued writes on top.
     fn keys_below(&self) -> Result<BTreeSet<String>> {
-        self.check()?;
+        self.check_valid()?;
         let shared = self.shared();
         shared.check_open()?;
         let stem = self.stem();
@@ -298,7 +298,7 @@ impl Memory {
             let page = block_on(
                 self.scope
                     .core
-                    .ask(|live| live.session.names(&stem, cursor.take())),
+                    .ask(|connection| connection.session.names(&stem, cursor.take())),
             );
             let (names, next) = match page {
                 Some(Ok(page)) => page,
@@ -334,7 +334,7 @@ impl Memory {
         Ok(keys)
     }
 
-    /// How this memory stands with its backend.
+    /// The state of this memory and of its connection.
     pub fn status(&self) -> Status {
         let shared = self.shared();
         let mono = shared.clock.mono();
@@ -359,12 +359,12 @@ impl Memory {
     }
 
     /// The queued writes of this scope and those below that were not made, or may have been, and
-    /// the taken elements that could not go back, oldest first; without a scope those of the whole
-    /// connection. They are kept until each is retried or forgotten.
+    /// the taken elements that could not go back, oldest first. A memory without a scope has those
+    /// of the whole connection. Each is kept until it is retried or forgotten.
     pub fn dead_letters(&self) -> Vec<DeadLetter> {
         let letters = self.shared().state().letters.clone();
         let stem = self.stem();
-        // Without a scope it sees those of the whole connection, whatever their prefix.
+        // Without a scope: those of the whole connection, whatever their prefix.
         let is_own =
             |letter: &LetterRecord| self.scope.path.is_empty() || letter.key.starts_with(&stem);
         let own = letters.into_iter().filter(is_own);
@@ -402,8 +402,8 @@ impl Memory {
         block_on(self.close_async(timeout))
     }
 
-    /// As [`close`](Memory::close), in async code. Where the future is dropped, the last drop of a
-    /// handle goes on with it.
+    /// As [`close`](Memory::close), in async code. If the future is dropped, the drop of the last
+    /// handle goes on with delivering and closing.
     ///
     /// # Errors
     ///
@@ -425,7 +425,7 @@ impl Memory {
         format!("{}{}", self.scope.prefix, self.scope.path)
     }
 
-    fn check(&self) -> Result<()> {
+    fn check_valid(&self) -> Result<()> {
         self.scope.invalid.clone().map_or(Ok(()), Err)
     }
 
@@ -441,10 +441,10 @@ impl Memory {
         &self.scope.prefix
     }
 
-    /// The slot of `name`. The scope holds it from its first use on, so that it is still known when
-    /// the backend is away.
+    /// The slot of `name`. The scope holds it from its first use on, so that its value is still
+    /// known when the backend is away.
     pub(crate) fn slot(&self, name: &str) -> Result<Arc<Slot>> {
-        self.check()?;
+        self.check_valid()?;
         let mut slots = self.slots();
         if let Some(slot) = slots.get(name) {
             return Ok(Arc::clone(slot));
@@ -456,7 +456,7 @@ impl Memory {
 
     /// A slot of `name` that the scope does not hold.
     pub(crate) fn lone_slot(&self, name: &str) -> Result<Arc<Slot>> {
-        self.check()?;
+        self.check_valid()?;
         check_name(name)?;
         Ok(Arc::new(Slot::hold(
             self.shared(),
@@ -472,7 +472,8 @@ impl Builder {
     ///
     /// As [`Memory::open`].
     pub fn build(self) -> Result<Memory> {
-        Memory::connect(self.resolve()?)
+        let (target, settings) = self.resolve()?;
+        Memory::connect(target, settings)
     }
 }
 
@@ -483,5 +484,28 @@ impl fmt::Debug for Memory {
             .field("prefix", &self.scope.prefix)
             .field("scope", &self.scope.path.trim_end_matches(':'))
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error as _;
+
+    use super::*;
+
+    #[test]
+    fn a_value_of_another_type_is_an_error_with_the_position_as_its_source() {
+        let memory = Memory::open("memory:").unwrap();
+        memory.set(&Key::new("n"), "s3cret".to_owned()).unwrap();
+        let error = memory.get(&Key::<u8>::new("n")).unwrap_err();
+        let source = error.source().expect("a source").to_string();
+        assert_eq!(error.kind(), ErrorKind::Decode);
+        assert!(
+            error
+                .to_string()
+                .contains("found string where u8 was expected")
+        );
+        assert!(source.contains("data error at line 1 column "), "{source}");
+        assert!(!error.to_string().contains("column") && !format!("{error:?}").contains("s3cret"));
     }
 }

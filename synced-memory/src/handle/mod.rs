@@ -1,4 +1,5 @@
-//! What users hold: memories and their options, typed keys, the views of values, watches, dead letters.
+//! What users hold: memories and their options, typed keys, the views of values, watches, dead
+//! letters.
 
 pub(crate) mod config;
 pub(crate) mod dead_letter;

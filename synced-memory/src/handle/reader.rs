@@ -1,5 +1,4 @@
-//! Where a value is read from, whatever its type: the slots of a key, and a place in what they
-//! show.
+//! Reading a value of any type: the slots of a key, and a path in what they show.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,28 +9,28 @@ use bytes::Bytes;
 use serde::de::DeserializeOwned;
 
 use crate::base::clock::Monotonic;
-use crate::base::error::{Error, ErrorKind, Result};
+use crate::base::error::{Error, ErrorKind, JsonCause, Reason, Result};
 use crate::client::shared::Shared;
 use crate::client::slot::Slot;
 use crate::client::state::{KeyView, State};
 use crate::value::envelope::{self, Text};
 use crate::value::mutation::{ApplyError, PathSegment, look};
 
-/// A place in what the slots of a key show.
+/// A path in what the slots of a key show.
 #[derive(Clone)]
 pub(crate) struct SlotReader {
     pub(crate) shared: Arc<Shared>,
-    /// The slot of the key, then those of its older names; or why there are none.
+    /// The slot of the key, then those of its older names; an error if a name is invalid.
     slots: Result<Arc<[Arc<Slot>]>>,
-    places: Arc<[PathSegment]>,
+    segments: Arc<[PathSegment]>,
 }
 
 /// What the slots show.
 #[derive(Default)]
 pub(crate) struct SlotsView {
-    /// Under which version.
+    /// The version of the slots that this is.
     pub(crate) version: u64,
-    /// Nobody has to be asked for it, where it is read locally at all.
+    /// The slots are current: the backend need not be asked by a near read.
     pub(crate) is_local: bool,
     /// The backend has answered for it, or this process has assigned it.
     pub(crate) is_known: bool,
@@ -41,12 +40,12 @@ pub(crate) struct SlotsView {
     pub(crate) view: KeyView,
 }
 
-/// What a watch sees.
+/// What a watch is to report.
 pub(crate) struct WatchView {
     pub(crate) version: u64,
-    /// When that ends by its time to live.
+    /// When the value expires.
     pub(crate) expires: Option<Monotonic>,
-    /// What is at the place; `None` while it is not known.
+    /// What is at the path; `None` while that is not known.
     pub(crate) found: Option<Result<Option<Text>>>,
 }
 
@@ -55,20 +54,20 @@ impl SlotReader {
         Self {
             shared: Arc::clone(shared),
             slots: slots.map(Into::into),
-            places: Arc::default(),
+            segments: Arc::default(),
         }
     }
 
-    /// A place in this one.
-    pub(crate) fn at(&self, place: PathSegment) -> Self {
-        let places = self.places.iter().cloned().chain([place]).collect();
+    /// The path one segment further.
+    pub(crate) fn at(&self, segment: PathSegment) -> Self {
+        let segments = self.segments.iter().cloned().chain([segment]).collect();
         Self {
-            places,
+            segments,
             ..self.clone()
         }
     }
 
-    /// The same place in other slots of the same keys.
+    /// The same path in other slots of the same keys.
     pub(crate) fn in_slots(&self, hold: impl FnMut(&Arc<str>) -> Arc<Slot>) -> Self {
         let slots = self.keys().map(|keys| keys.iter().map(hold).collect());
         Self {
@@ -78,11 +77,11 @@ impl SlotReader {
     }
 
     pub(crate) fn is_root(&self) -> bool {
-        self.places.is_empty()
+        self.segments.is_empty()
     }
 
-    pub(crate) fn places(&self) -> &Arc<[PathSegment]> {
-        &self.places
+    pub(crate) fn segments(&self) -> &Arc<[PathSegment]> {
+        &self.segments
     }
 
     pub(crate) fn slots(&self) -> Result<&[Arc<Slot>]> {
@@ -102,13 +101,12 @@ impl SlotReader {
             .collect())
     }
 
-    /// Versions only rise, and so does their sum: it stands for all of them.
+    /// The sum of the versions: each only rises, so that the sum changes when one of them does.
     pub(crate) fn version(&self) -> Result<u64> {
         Ok(version(self.slots()?))
     }
 
-    /// Whether the slots show what is there without anybody being asked, where they are kept
-    /// current.
+    /// Whether the slots are current, so that the backend need not be asked.
     pub(crate) fn is_local(&self) -> bool {
         self.slots()
             .is_ok_and(|slots| is_local(&self.shared, &self.shared.state(), slots))
@@ -122,7 +120,7 @@ impl SlotReader {
         })
     }
 
-    /// How old what the slots show may be.
+    /// How old the oldest of the slots may be.
     pub(crate) fn staleness(&self) -> Option<Duration> {
         let mono = self.shared.clock.mono();
         let state = self.shared.state();
@@ -132,11 +130,11 @@ impl SlotReader {
             .try_fold(Duration::ZERO, |most, one| Some(most.max(one?)))
     }
 
-    /// What the slots show together.
+    /// What a read of the slots shows.
     pub(crate) fn visible(&self) -> Result<SlotsView> {
         let slots = self.slots()?;
         let mono = self.shared.clock.mono();
-        // Versions change under this lock alone: the view is the one of this version.
+        // Versions change under this lock only: the view belongs to this version.
         let state = self.shared.state();
         let mut views = slots.iter().map(|slot| state.view(&slot.key, mono));
         let first = views.next().unwrap_or_default();
@@ -159,14 +157,14 @@ impl SlotReader {
     }
 
     /// What is stored under the key and each of its older names.
-    pub(crate) fn stored(&self) -> Result<Vec<(Arc<str>, Option<Bytes>)>> {
+    pub(crate) fn stored_by_key(&self) -> Result<Vec<(Arc<str>, Option<Bytes>)>> {
         let mono = self.shared.clock.mono();
         let state = self.shared.state();
         let stored = |slot: &Arc<Slot>| (Arc::clone(&slot.key), state.view(&slot.key, mono).stored);
         Ok(self.slots()?.iter().map(stored).collect())
     }
 
-    /// What is at the place, and whether that is known yet.
+    /// What is at the path, if that is known yet.
     pub(crate) fn watch_view(&self) -> Result<WatchView> {
         let slots = self.slots()?;
         let mono = self.shared.clock.mono();
@@ -178,7 +176,7 @@ impl SlotReader {
             .as_ref()
             .and_then(|view| view.as_ref().ok()?.expires)
             .filter(|expires| *expires > mono);
-        let found = view.map(|view| self.find(view?.value().as_ref()));
+        let found = view.map(|view| self.text_at_path(view?.value().as_ref()));
         Ok(WatchView {
             version,
             expires,
@@ -186,9 +184,9 @@ impl SlotReader {
         })
     }
 
-    /// What is at the place in this text.
-    fn find(&self, text: Option<&Text>) -> Result<Option<Text>> {
-        let found = look(text.map(Text::as_str), None, &self.places);
+    /// What is at the path in this text.
+    fn text_at_path(&self, text: Option<&Text>) -> Result<Option<Text>> {
+        let found = look(text.map(Text::as_str), None, &self.segments);
         let (found, exists) = found.map_err(|error| self.apply_error(error))?;
         Ok(text
             .zip(found)
@@ -196,7 +194,7 @@ impl SlotReader {
             .map(|(text, found)| text.part(found)))
     }
 
-    /// Reads what is at the place. `nested`: it may have some of its members only.
+    /// Decodes what is at the path. `nested`: it may have only some of its members.
     pub(crate) fn decode<T: DeserializeOwned>(&self, text: &str, nested: bool) -> Result<T> {
         serde_json::from_str(text).map_err(|error| self.undecoded::<T>(&error, text, nested))
     }
@@ -218,12 +216,14 @@ impl SlotReader {
             );
             return self.error(ErrorKind::Unset, what);
         }
+        // The position is in the cause.
+        let position = format!(", at line {} column {}", error.line(), error.column());
+        let found = envelope::describe(error);
+        let found = found.strip_suffix(&position).unwrap_or(&found);
         let expected = std::any::type_name::<T>();
-        let what = format!(
-            "what is stored is no `{expected}`: {}",
-            envelope::describe(error)
-        );
-        self.error(ErrorKind::Decode, what)
+        let message = format_args!("what is stored is no `{expected}`: {found}");
+        let reason = Reason::caused_by(message, JsonCause::from(error));
+        self.error(ErrorKind::Decode, reason)
     }
 
     pub(crate) fn apply_error(&self, error: ApplyError) -> Error {
@@ -232,13 +232,17 @@ impl SlotReader {
             ApplyError::Type { .. } | ApplyError::Invalid => ErrorKind::Decode,
             ApplyError::Changed | ApplyError::Overflow => ErrorKind::Conflict,
         };
-        self.error(kind, error)
+        self.error(kind, error.to_string())
     }
 
-    /// An error that names the place.
-    pub(crate) fn error(&self, kind: ErrorKind, what: impl fmt::Display) -> Error {
+    /// An error that names the key and the path.
+    pub(crate) fn error(&self, kind: ErrorKind, reason: impl Into<Reason>) -> Error {
         match self.key() {
-            Ok(key) => Error::of_key(kind, &format!("{key}{}", DisplayPath(&self.places)), what),
+            Ok(key) => Error::of_key(
+                kind,
+                &format!("{key}{}", DisplayPath(&self.segments)),
+                reason,
+            ),
             Err(error) => error,
         }
     }
@@ -247,7 +251,7 @@ impl SlotReader {
 fn version(slots: &[Arc<Slot>]) -> u64 {
     let version = |slot: &Arc<Slot>| slot.version.load(Ordering::Acquire);
     match slots {
-        // Nearly always: a near read does little else than this.
+        // The usual case, kept fast: a near read does little else.
         [slot] => version(slot),
         slots => slots.iter().map(version).sum(),
     }
@@ -257,8 +261,8 @@ fn is_local(shared: &Shared, state: &State, slots: &[Arc<Slot>]) -> bool {
     shared.check_open().is_ok() && state.is_local(slots.iter().map(|slot| &*slot.key))
 }
 
-/// What slots that are kept current show together, or why the backend gives nothing; `None` while
-/// that is not known.
+/// What a read of tracked slots shows, or why the backend refuses the key; `None` while that is not
+/// known.
 fn known(state: &State, slots: &[Arc<Slot>], mono: Monotonic) -> Option<Result<KeyView>> {
     for slot in slots {
         if let Some(refusal) = state.cache.refusal(&slot.key) {
@@ -275,12 +279,12 @@ fn known(state: &State, slots: &[Arc<Slot>], mono: Monotonic) -> Option<Result<K
     Some(Ok(KeyView::default()))
 }
 
-/// Places in messages: `.name` for a member, `[1]` for an element.
+/// A path in messages: `.name` for a member, `[1]` for an element.
 struct DisplayPath<'a>(&'a [PathSegment]);
 
 impl fmt::Display for DisplayPath<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|place| match place {
+        self.0.iter().try_for_each(|segment| match segment {
             PathSegment::Member(member) | PathSegment::Entry(member, _) => {
                 write!(f, ".{}", member.name)
             }
@@ -292,7 +296,7 @@ impl fmt::Display for DisplayPath<'_> {
 impl fmt::Debug for SlotReader {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.key() {
-            Ok(key) => write!(f, "\"{key}{}\"", DisplayPath(&self.places)),
+            Ok(key) => write!(f, "\"{key}{}\"", DisplayPath(&self.segments)),
             Err(error) => write!(f, "{error}"),
         }
     }

@@ -1,4 +1,4 @@
-//! What a struct is that derives `SyncedMemory`, and its live handle.
+//! `SyncedMemory`, which structs derive, and their live handles.
 
 use std::any::Any;
 use std::fmt::Debug;
@@ -11,8 +11,8 @@ use crate::value::shape::Member;
 
 /// A struct whose fields are shared; derive it.
 ///
-/// The struct stays a plain one: it is the schema, and the type of a snapshot. What is live is the
-/// handle that [`attach`](SyncedMemory::attach) returns.
+/// The struct itself stays a plain one: it is the schema, and the type of a snapshot. The shared
+/// state is read and written through the handle that [`attach`](SyncedMemory::attach) returns.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a synced struct",
     label = "does not derive `SyncedMemory`",
@@ -28,18 +28,18 @@ pub trait SyncedMemory: Sized {
     /// The handle of this struct on an open memory.
     fn attach(memory: &Memory) -> Self::Handle;
 
-    /// The handle of this struct where it is a part of a value.
+    /// The handle of this struct as a part of a value.
     #[doc(hidden)]
-    fn inside(part: &ValuePath) -> Self::Handle;
+    fn inside(path: &ValuePath) -> Self::Handle;
 
-    /// The members of this struct, as serde writes them where it is a part of a value.
+    /// The members of this struct, as serde writes them inside a value.
     #[doc(hidden)]
     fn members() -> &'static [Member];
 
     /// The handle of a nested field, made at its first use.
     #[doc(hidden)]
-    fn nested(nested: &NestedHandle, part: impl FnOnce() -> ValuePath) -> &Self::Handle {
-        nested.handle(|| Self::inside(&part()))
+    fn nested(nested: &NestedHandle, path: impl FnOnce() -> ValuePath) -> &Self::Handle {
+        nested.handle(|| Self::inside(&path()))
     }
 
     /// Opens a URL; see [`Memory::open`].
@@ -67,8 +67,8 @@ pub trait Handle {
     type Schema: SyncedMemory;
 }
 
-/// The handle of a nested field, made at its first use. It does not name the field's type: where
-/// that derives nothing, this is no second mistake.
+/// The handle of a nested field, made at its first use. It does not name the field's type, so that
+/// a type that does not derive `SyncedMemory` is one compile error and not two.
 #[doc(hidden)]
 #[derive(Debug)]
 pub struct NestedHandle(OnceLock<Box<dyn Any + Send + Sync>>);

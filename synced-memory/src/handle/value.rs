@@ -1,9 +1,9 @@
-//! What a value has to be.
+//! What a type must implement to be shared.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// What a shared value has to be; everything that is all of this has it.
+/// A type whose values can be shared; every type with these bounds implements it.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be shared: a value needs `Serialize + DeserializeOwned + Clone + Send + Sync + 'static`",
     label = "not a value that can be shared",

@@ -1,4 +1,4 @@
-//! `Watch<T>`: being told what a value has become, instead of asking again and again.
+//! `Watch<T>`: being notified when a value changes, instead of polling it.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -24,46 +24,46 @@ use crate::handle::value::Value;
 use crate::value::envelope::Text;
 use crate::value::mutation::Content;
 
-/// Tells what a value has become, whoever has changed it.
+/// Yields a value whenever it has changed, whoever changed it.
 ///
 #[doc = include_str!("../../watching.md")]
-#[must_use = "a watch tells nothing unless it is asked"]
+#[must_use = "a watch does nothing unless it is received from"]
 pub struct Watch<T> {
     watched: Watched,
     item: Item<T>,
 }
 
-/// What a watch makes of what has changed.
-type Item<T> = Box<dyn Fn(&[Watching], Vec<WatchEvent>) -> Result<Option<T>> + Send + Sync>;
+/// Turns what has changed into an item.
+type Item<T> = Box<dyn Fn(&[WatchedPath], Vec<WatchEvent>) -> Result<Option<T>> + Send + Sync>;
 
-/// The places that are watched, with what was last seen there. It holds the slots, but nothing that
-/// keeps the memory open.
+/// The paths that are watched, each with its last value. It holds the slots, but nothing that keeps
+/// the memory open.
 struct Watched {
     shared: Arc<Shared>,
     signal: Arc<Signal>,
-    places: Vec<Watching>,
-    /// Where there are no places: a slot that is none's, so that the end is told all the same.
+    paths: Vec<WatchedPath>,
+    /// A slot of no key, if there are no paths: through it the end of the memory is signalled.
     _end: Option<Slot>,
     has_begun: bool,
-    /// There is more to be seen than the signal tells of.
+    /// There may be changes of which there was no signal.
     look_again: bool,
-    /// When something of this ends by its time to live.
+    /// When the next of the values expires.
     alarm: Option<Alarm>,
-    /// After that nothing more comes.
+    /// Why there are no more items.
     over: Option<Error>,
-    /// Whoever iterates was told so.
-    is_tracked: bool,
+    /// An iterator or a stream has returned that reason, and ends.
+    is_end_reported: bool,
 }
 
-/// One place.
-struct Watching {
-    source: SlotReader,
+/// One path.
+struct WatchedPath {
+    reader: SlotReader,
     version: Option<u64>,
     expires: Option<Monotonic>,
-    seen: Option<LastValue>,
+    last: Option<LastValue>,
 }
 
-/// What was last seen at a place.
+/// What was last at a path.
 #[derive(Debug, PartialEq)]
 enum LastValue {
     Nothing,
@@ -71,14 +71,15 @@ enum LastValue {
     Error(ErrorKind),
 }
 
-/// What a place has become.
+/// The new value at a path.
 struct WatchEvent {
-    place: usize,
-    found: Result<Option<Text>>,
+    /// The position of the path among those watched.
+    index: usize,
+    value: Result<Option<Text>>,
 }
 
 impl Memory {
-    /// Tells what the value under `key` is, and what it becomes.
+    /// Watches the value under `key`: the current one first, then each new one.
     ///
     /// ```
     /// use synced_memory::{Key, Memory};
@@ -104,7 +105,8 @@ impl Memory {
 }
 
 impl<T: Value> Synced<T> {
-    /// Tells what the value is, and what it becomes; of a part of a value, what the part is.
+    /// Watches the value, or the part of a value that this is: the current one first, then each new
+    /// one.
     ///
     /// ```
     /// use synced_memory::{Key, Memory};
@@ -114,44 +116,44 @@ impl<T: Value> Synced<T> {
     /// scores.extend([3, 5])?;
     /// let mut first = scores.at(0).watch();
     /// assert_eq!(first.recv()?, Some(3));
-    /// scores.push(7)?;                             // not the first one
+    /// scores.push(7)?;                             // does not change the first one
     /// scores.at(0).add(1)?;
     /// assert_eq!(first.recv()?, Some(4));
     /// # Ok::<(), synced_memory::Error>(())
     /// ```
     pub fn watch(&self) -> Watch<T> {
-        Watch::of_value(self.part().memory(), self.part().source(), self.is_nested())
+        Watch::of_value(self.path().memory(), self.path().reader(), self.is_nested())
     }
 }
 
 impl<T: Value> Watch<T> {
-    fn of_value(memory: &Memory, source: &SlotReader, nested: bool) -> Self {
-        let decode = move |places: &[Watching], mut changes: Vec<WatchEvent>| {
-            let Some(WatchEvent { place, found }) = changes.pop() else {
+    fn of_value(memory: &Memory, reader: &SlotReader, nested: bool) -> Self {
+        let decode = move |paths: &[WatchedPath], mut changes: Vec<WatchEvent>| {
+            let Some(WatchEvent { index, value }) = changes.pop() else {
                 return Ok(None);
             };
-            let decode = |text: Text| places[place].source.decode(text.as_str(), nested);
-            found?.map(decode).transpose()
+            let decode = |text: Text| paths[index].reader.decode(text.as_str(), nested);
+            value?.map(decode).transpose()
         };
         Self {
-            watched: Watched::begin(memory, [source]),
+            watched: Watched::begin(memory, [reader]),
             item: Box::new(decode),
         }
     }
 }
 
 impl Watch<Vec<&'static str>> {
-    /// The names of those parts that have changed; at first all of them.
-    pub(crate) fn of_parts(
+    /// The names of the paths that have changed; at first all of them.
+    pub(crate) fn of_paths(
         memory: &Memory,
-        parts: &[&ValuePath],
+        paths: &[&ValuePath],
         names: &'static [&'static str],
     ) -> Self {
-        let item = move |_: &[Watching], changes: Vec<WatchEvent>| {
-            let name = |change: &WatchEvent| names.get(change.place).copied();
+        let item = move |_: &[WatchedPath], changes: Vec<WatchEvent>| {
+            let name = |change: &WatchEvent| names.get(change.index).copied();
             Ok(Some(changes.iter().filter_map(name).collect()))
         };
-        let watched = Watched::begin(memory, parts.iter().map(|part| part.source()));
+        let watched = Watched::begin(memory, paths.iter().map(|path| path.reader()));
         Self {
             watched,
             item: Box::new(item),
@@ -166,8 +168,8 @@ impl<T> Watch<T> {
     /// # Errors
     ///
     /// `Closed` once the memory is closed, or its last handle was dropped: from then on always.
-    /// `Config` where a name makes no sense: always. `Decode` where something else than a `T` is
-    /// stored, `Rejected` where the server refuses the key: once, and the watch goes on.
+    /// `Config` if a name is invalid: always. `Decode` if something other than a `T` is stored, and
+    /// `Rejected` if the server refuses the key: once, and the watch goes on.
     pub fn recv(&mut self) -> Result<Option<T>> {
         block_on(self.changed())
     }
@@ -176,7 +178,7 @@ impl<T> Watch<T> {
     ///
     /// # Errors
     ///
-    /// `Timeout` where there is nothing new by then; the others of [`recv`](Watch::recv).
+    /// `Timeout` if there is nothing new by then; otherwise as [`recv`](Watch::recv).
     pub fn recv_timeout(&mut self, timeout: Duration) -> Result<Option<T>> {
         let nothing = || {
             Error::new(
@@ -187,7 +189,7 @@ impl<T> Watch<T> {
         block_on(until(self.changed(), Deadline::after(timeout))).unwrap_or_else(|| Err(nothing()))
     }
 
-    /// As [`recv`](Watch::recv), in async code: it runs on any executor. To drop the future loses
+    /// As [`recv`](Watch::recv), in async code: it runs on any executor. Dropping the future loses
     /// nothing.
     ///
     /// # Errors
@@ -199,22 +201,22 @@ impl<T> Watch<T> {
 
     fn poll_changed(&mut self, context: &mut Context<'_>) -> Poll<Result<Option<T>>> {
         let changes = ready!(self.watched.poll(context))?;
-        Poll::Ready((self.item)(&self.watched.places, changes))
+        Poll::Ready((self.item)(&self.watched.paths, changes))
     }
 
-    /// As [`poll_changed`](Watch::poll_changed), but ends.
+    /// As [`poll_changed`](Watch::poll_changed), but ends after the last error.
     fn poll_item(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Option<T>>>> {
-        if self.watched.is_tracked {
+        if self.watched.is_end_reported {
             return Poll::Ready(None);
         }
         let item = ready!(self.poll_changed(context));
-        self.watched.is_tracked = self.watched.over.is_some();
+        self.watched.is_end_reported = self.watched.over.is_some();
         Poll::Ready(Some(item))
     }
 }
 
 impl Watched {
-    fn begin<'a>(memory: &Memory, sources: impl IntoIterator<Item = &'a SlotReader>) -> Self {
+    fn begin<'a>(memory: &Memory, readers: impl IntoIterator<Item = &'a SlotReader>) -> Self {
         let (shared, signal) = (memory.shared(), Arc::default());
         let mut slots: HashMap<Arc<str>, Arc<Slot>> = HashMap::new();
         let mut hold = |key: &Arc<str>| {
@@ -225,30 +227,30 @@ impl Watched {
             });
             Arc::clone(slot)
         };
-        let places: Vec<_> = sources
+        let paths: Vec<_> = readers
             .into_iter()
-            .map(|source| Watching::of(source.in_slots(&mut hold)))
+            .map(|reader| WatchedPath::of(reader.in_slots(&mut hold)))
             .collect();
-        let over = places.iter().find_map(|place| place.source.slots().err());
-        let end = places
+        let over = paths.iter().find_map(|path| path.reader.slots().err());
+        let end = paths
             .is_empty()
             .then(|| Slot::hold(shared, memory.prefix()).watched(&signal));
         let shared = Arc::clone(shared);
         Self {
             shared,
             signal,
-            places,
+            paths,
             _end: end,
             has_begun: false,
             look_again: true,
             alarm: None,
             over,
-            is_tracked: false,
+            is_end_reported: false,
         }
     }
 
     /// Ready with what has changed: at first everything, once all of it is known; or with the
-    /// reason why nothing more comes.
+    /// reason why there are no more items.
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<Vec<WatchEvent>>> {
         loop {
             if let Some(over) = &self.over {
@@ -262,9 +264,10 @@ impl Watched {
             if !(is_raised || is_due || self.look_again) {
                 return Poll::Pending;
             }
-            // First: what was written before the end is seen before the end.
+
+            // Before the look: what was written before the end is reported before the end.
             let open = self.shared.check_open();
-            let changes = self.look();
+            let changes = self.changes();
             self.look_again = changes.is_some() && open.is_err();
             match changes {
                 Some(changes) => return Poll::Ready(Ok(changes)),
@@ -273,73 +276,69 @@ impl Watched {
         }
     }
 
-    fn look(&mut self) -> Option<Vec<WatchEvent>> {
+    fn changes(&mut self) -> Option<Vec<WatchEvent>> {
         let mono = self.shared.clock.mono();
-        let look = |(place, watching): (usize, &mut Watching)| {
-            Some(WatchEvent {
-                place,
-                found: watching.look(mono)?,
-            })
+        let event = |(index, path): (usize, &mut WatchedPath)| {
+            let value = path.new_value(mono)?;
+            Some(WatchEvent { index, value })
         };
-        let changes: Vec<_> = self
-            .places
-            .iter_mut()
-            .enumerate()
-            .filter_map(look)
-            .collect();
-        let expires = self.places.iter().filter_map(|place| place.expires).min();
+        let paths = self.paths.iter_mut().enumerate();
+        let changes: Vec<_> = paths.filter_map(event).collect();
+
+        let expires = self.paths.iter().filter_map(|path| path.expires).min();
         self.alarm =
             expires.map(|expires| Alarm::at(Deadline::after(expires.saturating_sub(mono))));
+
         if self.has_begun {
             return Some(changes).filter(|changes| !changes.is_empty());
         }
-        self.has_begun = self.places.iter().all(|place| place.seen.is_some());
+        self.has_begun = self.paths.iter().all(|path| path.last.is_some());
         if self.has_begun {
             return Some(changes);
         }
-        // It begins with all of them.
-        self.places.iter_mut().for_each(Watching::forget);
+        // The first item has all of them, and not all are known yet.
+        self.paths.iter_mut().for_each(WatchedPath::reset);
         None
     }
 }
 
-impl Watching {
-    fn of(source: SlotReader) -> Self {
+impl WatchedPath {
+    fn of(reader: SlotReader) -> Self {
         Self {
-            source,
+            reader,
             version: None,
             expires: None,
-            seen: None,
+            last: None,
         }
     }
 
-    /// What is there, where that has changed.
-    fn look(&mut self, mono: Monotonic) -> Option<Result<Option<Text>>> {
-        let is_over = self.expires.is_some_and(|expires| expires <= mono);
-        if self.version == self.source.version().ok() && !is_over {
+    /// What is there, if that has changed.
+    fn new_value(&mut self, mono: Monotonic) -> Option<Result<Option<Text>>> {
+        let has_expired = self.expires.is_some_and(|expires| expires <= mono);
+        if self.version == self.reader.version().ok() && !has_expired {
             return None;
         }
         let WatchView {
             version,
             expires,
             found,
-        } = self.source.watch_view().ok()?;
+        } = self.reader.watch_view().ok()?;
         (self.version, self.expires) = (Some(version), expires);
         let found = found?;
-        let seen = Some(match &found {
+        let last = Some(match &found {
             Ok(None) => LastValue::Nothing,
             Ok(Some(text)) => LastValue::Value(Content::of(text.as_str())),
             Err(error) => LastValue::Error(error.kind()),
         });
-        (std::mem::replace(&mut self.seen, seen) != self.seen).then_some(found)
+        (std::mem::replace(&mut self.last, last) != self.last).then_some(found)
     }
 
-    fn forget(&mut self) {
-        (self.version, self.seen) = (None, None);
+    fn reset(&mut self) {
+        (self.version, self.last) = (None, None);
     }
 }
 
-/// The items of a [`Watch`], each as soon as it is there.
+/// The items of a [`Watch`], each as soon as there is one.
 #[derive(Debug)]
 #[must_use = "iterators are lazy"]
 pub struct WatchIter<T>(Watch<T>);
@@ -371,7 +370,7 @@ impl<T> Stream for Watch<T> {
 
 impl<T> fmt::Debug for Watch<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let sources = self.watched.places.iter().map(|place| &place.source);
-        f.debug_list().entries(sources).finish()
+        let readers = self.watched.paths.iter().map(|path| &path.reader);
+        f.debug_list().entries(readers).finish()
     }
 }

@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 use crate::backend::Backend;
 use crate::backend::error::BackendError;
 use crate::base::clock::Deadline;
-use crate::base::error::{Error, ErrorKind, Result};
+use crate::base::error::{Error, ErrorKind, Reason, Result};
 use crate::base::settings::Settings;
 use crate::base::waiting::{block_on, until};
 use crate::client::fairness::Fairness;
@@ -242,7 +242,7 @@ fn run_io_thread(
 fn no_thread(error: &std::io::Error) -> Error {
     Error::new(
         ErrorKind::Config,
-        format!("the I/O thread could not start: {error}"),
+        Reason::io("the I/O thread could not start", error),
     )
 }
 

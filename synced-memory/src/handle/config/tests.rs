@@ -1,12 +1,13 @@
 use super::*;
+use crate::base::settings::OPTIONS;
 
-fn resolve(builder: Builder, env: &[(&str, &str)]) -> Result<Config> {
+fn resolve(builder: Builder, env: &[(&str, &str)]) -> Result<(Target, Settings)> {
     let env: std::collections::HashMap<_, _> = env.iter().copied().collect();
     builder.resolve_with(&|name| env.get(name).map(ToString::to_string))
 }
 
-fn target(config: &Config) -> String {
-    match &config.place {
+fn target_name(target: &Target) -> String {
+    match target {
         Target::Process(name) => format!("memory:{name}"),
         #[cfg(feature = "redis")]
         Target::Redis { target, .. } => target.clone(),
@@ -21,19 +22,20 @@ fn the_builder_wins_over_the_url_and_that_over_the_environment() {
         ("SYNCED_MEMORY_URL", "memory:x?prefix=url:&timeout=2s"),
         ("REDIS_PREFIX", "env:"),
     ];
-    let config = resolve(Builder::default(), &env).unwrap();
+    let settings = |builder, env| resolve(builder, env).unwrap().1;
+    let of_url = settings(Builder::default(), &env);
     assert_eq!(
-        (config.prefix.as_str(), config.settings.timeout),
+        (of_url.prefix.as_str(), of_url.timeout),
         ("url:", Duration::from_secs(2))
     );
-    let config = resolve(Builder::default().prefix("builder:"), &env).unwrap();
-    assert_eq!(config.prefix, "builder:");
-    let config = resolve(Builder::default().url("memory:"), &env).unwrap();
-    assert_eq!(config.prefix, "env:");
+    let of_builder = settings(Builder::default().prefix("builder:"), &env);
+    assert_eq!(of_builder.prefix, "builder:");
     assert_eq!(
-        resolve(Builder::default().url("memory:"), &[])
-            .unwrap()
-            .prefix,
+        settings(Builder::default().url("memory:"), &env).prefix,
+        "env:"
+    );
+    assert_eq!(
+        settings(Builder::default().url("memory:"), &[]).prefix,
         "memory:"
     );
 }
@@ -41,21 +43,15 @@ fn the_builder_wins_over_the_url_and_that_over_the_environment() {
 #[cfg(feature = "redis")]
 #[test]
 fn the_environment_names_the_server_as_in_the_python_package() {
-    let config = resolve(Builder::default(), &[]).unwrap();
-    assert_eq!(target(&config), "redis://redis:6379/0");
+    let target = |env: &[_]| target_name(&resolve(Builder::default(), env).unwrap().0);
+    assert_eq!(target(&[]), "redis://redis:6379/0");
     let env = [("REDIS_HOST", "db"), ("REDIS_PORT", "7000")];
-    assert_eq!(
-        target(&resolve(Builder::default(), &env).unwrap()),
-        "redis://db:7000/0"
-    );
+    assert_eq!(target(&env), "redis://db:7000/0");
     let env = [
         ("REDIS_HOST", "db"),
         ("SYNCED_MEMORY_URL", "valkey://other/2"),
     ];
-    assert_eq!(
-        target(&resolve(Builder::default(), &env).unwrap()),
-        "valkey://other:6379/2"
-    );
+    assert_eq!(target(&env), "valkey://other:6379/2");
     assert!(resolve(Builder::default(), &[("REDIS_PORT", "x")]).is_err());
 }
 
@@ -91,18 +87,18 @@ fn a_file_has_a_path_of_any_form_and_options() {
         ("sqlite:/a b/é.db", "/a b/é.db".into()),
         ("sqlite:file:x", here.join("file:x")),
     ] {
-        let config = resolve(Builder::default().url(url), &[])
+        let (target, _) = resolve(Builder::default().url(url), &[])
             .unwrap_or_else(|error| panic!("{url}: {error}"));
         assert_eq!(
-            target(&config),
+            target_name(&target),
             format!("sqlite:{}", path.display()),
             "{url}"
         );
     }
     let url = "sqlite:x?prefix=app:&durability=fsync";
-    let config = resolve(Builder::default().url(url), &[]).unwrap();
+    let (_, settings) = resolve(Builder::default().url(url), &[]).unwrap();
     assert_eq!(
-        (config.prefix.as_str(), config.durability),
+        (settings.prefix.as_str(), settings.durability),
         ("app:", Durability::Fsync)
     );
     for url in [
@@ -149,22 +145,110 @@ fn no_message_holds_the_password() {
     }
     let builder = Builder::default().url("redis://user:s3cret@host");
     assert!(!format!("{builder:?}").contains("s3cret"));
-    let config = resolve(builder, &[]).unwrap();
-    assert!(!target(&config).contains("s3cret"));
+    let (target, _) = resolve(builder, &[]).unwrap();
+    assert!(!target_name(&target).contains("s3cret"));
 }
 
 #[cfg(feature = "redis")]
 #[test]
 fn a_password_may_hold_any_character() {
-    let config = resolve(
+    let (target, _) = resolve(
         Builder::default().url("redis://ada:a%2Fb%40c@host:7/3"),
         &[],
     )
     .unwrap();
-    let Target::Redis { server, .. } = config.place else {
+    let Target::Redis { server, .. } = target else {
         panic!("no server")
     };
     assert_eq!(server.redis_settings().username(), Some("ada"));
     assert_eq!(server.redis_settings().password(), Some("a/b@c"));
     assert_eq!(server.redis_settings().db(), 3);
+}
+
+/// The rows of the README's table of options.
+fn documented_options() -> Vec<&'static str> {
+    let readme = include_str!("../../../../README.md");
+    let (_, table) = readme
+        .split_once("| query option and builder method | default | |")
+        .expect("a table");
+    let rows = table.lines().skip(2);
+    rows.take_while(|line| line.starts_with('|')).collect()
+}
+
+#[test]
+fn the_readme_has_the_row_of_every_option_and_no_other() {
+    let rows = OPTIONS.iter().map(|option| {
+        let (name, note) = (
+            option.name,
+            if option.is_in_urls {
+                ""
+            } else {
+                " (builder only)"
+            },
+        );
+        format!(
+            "| `{name}`{note} | {} | {} |",
+            option.default, option.meaning
+        )
+    });
+    assert_eq!(documented_options(), rows.collect::<Vec<_>>());
+}
+
+#[test]
+fn the_defaults_in_the_readme_are_the_defaults() {
+    let mut settings = Settings::default();
+    for option in OPTIONS.iter().filter(|option| option.is_in_urls) {
+        if option.default != "none" {
+            let text = option.default.trim_matches('`');
+            assert!(settings.set_from_text(option.name, text).unwrap());
+        }
+    }
+    assert_eq!(settings, Settings::default());
+}
+
+#[test]
+fn an_unknown_option_is_answered_with_all_that_are_known() {
+    let error = resolve(Builder::default().url("memory:?color=red"), &[])
+        .err()
+        .unwrap();
+    for option in OPTIONS {
+        let is_named = error.to_string().contains(option.name);
+        assert_eq!(is_named, option.is_in_urls, "{}: {error}", option.name);
+    }
+}
+
+#[test]
+fn every_name_of_a_policy_is_an_option() {
+    fn assert_read(option: &str, names: impl Iterator<Item = &'static str>) {
+        for name in names {
+            let url = format!("memory:?{option}={name}");
+            let (_, settings) = resolve(Builder::default().url(url), &[]).unwrap();
+            let read = [
+                settings.read_policy.as_str(),
+                settings.write_policy.as_str(),
+                settings.durability.as_str(),
+            ];
+            assert!(read.contains(&name), "{option}={name}");
+        }
+    }
+    assert_read(
+        "read_policy",
+        ReadPolicy::ALL.iter().map(|policy| policy.as_str()),
+    );
+    assert_read(
+        "write_policy",
+        WritePolicy::ALL.iter().map(|policy| policy.as_str()),
+    );
+    assert_read(
+        "durability",
+        Durability::ALL.iter().map(|durability| durability.as_str()),
+    );
+    let url = "memory:?write_policy=soon";
+    let error = resolve(Builder::default().url(url), &[]).err().unwrap();
+    assert!(
+        error
+            .to_string()
+            .contains("`through`, `behind` or `confirmed`"),
+        "{error}"
+    );
 }

@@ -1,20 +1,15 @@
-//! A URL: where the state is, and options in its query.
+//! A URL: the target, and options in its query.
 
 use percent_encoding::percent_decode_str;
 use url::Url;
 
-use super::{Options, Target};
-use crate::base::error::{Error, ErrorKind, Result};
-use crate::base::policy::{ReadPolicy, WritePolicy};
-use crate::pending::journal::Durability;
+use super::Target;
+use crate::base::error::{Error, ErrorKind, Reason, Result};
+use crate::base::settings::{OPTIONS, Settings};
 
 /// What a URL may look like, for messages.
-const SCHEMES: &str = "write redis://host:port, valkey://, dragonfly://, redis+unix:///path, sqlite:path, \
-                       memory: or memory:name";
-
-/// The options of every URL, for messages.
-const OPTIONS: &str = "known are prefix, scope, timeout, shutdown_timeout, tombstone_ttl, outbox_limit, journal and durability; \
-                       the database of a server is a path, as in redis://host/2";
+const SCHEMES: &str = "write redis://host:port, valkey://, dragonfly://, redis+unix:///path, \
+                       sqlite:path, memory: or memory:name";
 
 /// The URL that `REDIS_HOST` and `REDIS_PORT` stand for, as in the Python package.
 pub(super) fn url_of_host(env: &dyn Fn(&str) -> Option<String>) -> Result<String> {
@@ -31,32 +26,25 @@ pub(super) fn url_of_host(env: &dyn Fn(&str) -> Option<String>) -> Result<String
     Ok(format!("redis://{host}:{port}"))
 }
 
-/// A URL's place and options. No message repeats the URL, which may hold a password.
-pub(super) fn parse(url: &str) -> Result<(Target, Options)> {
+/// The target of a URL; its options are set in `settings`. No message repeats the URL, which may
+/// hold a password.
+pub(super) fn parse(url: &str, settings: &mut Settings) -> Result<Target> {
     let url = Url::parse(url).map_err(|error| match error {
         url::ParseError::RelativeUrlWithoutBase => {
             config_error(format!("the URL has no scheme: {SCHEMES}"))
         }
-        error => config_error(format!("the URL cannot be read: {error}")),
+        error => config_error(Reason::caused_by("the URL cannot be read", error)),
     })?;
     match url.scheme() {
-        "memory" => {
-            let options = options(&url, &mut |_, _| Ok(false))?;
-            if url.has_authority() {
-                return Err(config_error(
-                    "a place in this process is given as memory: or memory:name, without `//`",
-                ));
-            }
-            Ok((Target::Process(decoded(url.path())?), options))
-        }
+        "memory" => process_target(&url, settings),
         #[cfg(feature = "redis")]
-        "redis" | "valkey" | "dragonfly" | "redis+unix" => server(&url),
+        "redis" | "valkey" | "dragonfly" | "redis+unix" => server_target(&url, settings),
         #[cfg(not(feature = "redis"))]
         "redis" | "valkey" | "dragonfly" | "redis+unix" => {
             Err(config_error("a server needs the feature `redis`"))
         }
         #[cfg(feature = "sqlite")]
-        "sqlite" => file(&url),
+        "sqlite" => file_target(&url, settings),
         #[cfg(not(feature = "sqlite"))]
         "sqlite" => Err(config_error("an embedded file needs the feature `sqlite`")),
         "rediss" | "redis-cluster" | "redis-sentinel" => Err(config_error(format!(
@@ -69,71 +57,15 @@ pub(super) fn parse(url: &str) -> Result<(Target, Options)> {
     }
 }
 
-/// The options in a URL's query. `more` takes those that only this scheme has.
-fn options(url: &Url, more: &mut dyn FnMut(&str, &str) -> Result<bool>) -> Result<Options> {
-    let mut options = Options::default();
+/// Sets the options in a URL's query. `scheme_option` takes those that only this scheme has.
+fn read_options(
+    url: &Url,
+    settings: &mut Settings,
+    scheme_option: &mut dyn FnMut(&str, &str) -> Result<bool>,
+) -> Result<()> {
     for (name, value) in url.query_pairs() {
-        let duration = || {
-            humantime::parse_duration(&value).map_err(|_| {
-                config_error(format!(
-                    "the option `{name}` is no duration such as 500ms or 2s"
-                ))
-            })
-        };
-        match &*name {
-            "prefix" => options.prefix = Some(value.into_owned()),
-            "scope" => options.scope = Some(value.into_owned()),
-            "timeout" => options.timeout = Some(duration()?),
-            "shutdown_timeout" => options.shutdown_timeout = Some(duration()?),
-            "tombstone_ttl" => options.tombstone_ttl = Some(duration()?),
-            "outbox_limit" => {
-                let bytes = value.parse();
-                options.outbox_limit = Some(bytes.map_err(|_| {
-                    config_error("the option `outbox_limit` is no number of bytes")
-                })?);
-            }
-            "journal" => options.journal = Some(value.into_owned().into()),
-            "durability" => {
-                options.durability = Some(match &*value {
-                    "process" => Durability::Process,
-                    "fsync" => Durability::Fsync,
-                    _ => {
-                        return Err(config_error(
-                            "the option `durability` is `process` or `fsync`",
-                        ));
-                    }
-                });
-            }
-            "read_policy" => {
-                options.read_policy = Some(match &*value {
-                    "through" => ReadPolicy::Through,
-                    "near" => ReadPolicy::Near,
-                    _ => {
-                        return Err(config_error(
-                            "the option `read_policy` is `through` or `near`",
-                        ));
-                    }
-                });
-            }
-            "write_policy" => {
-                options.write_policy = Some(match &*value {
-                    "through" => WritePolicy::Through,
-                    "behind" => WritePolicy::Behind,
-                    "confirmed" => WritePolicy::Confirmed,
-                    _ => {
-                        let what =
-                            "the option `write_policy` is `through`, `behind` or `confirmed`";
-                        return Err(config_error(what));
-                    }
-                });
-            }
-            _ if more(&name, &value)? => {}
-            _ => {
-                let scheme = url.scheme();
-                return Err(config_error(format!(
-                    "the option `{name}` is unknown in a `{scheme}:` URL: {OPTIONS}"
-                )));
-            }
+        if !settings.set_from_text(&name, &value)? && !scheme_option(&name, &value)? {
+            return Err(unknown_option(&name, url.scheme()));
         }
     }
     if url.fragment().is_some() {
@@ -141,30 +73,50 @@ fn options(url: &Url, more: &mut dyn FnMut(&str, &str) -> Result<bool>) -> Resul
             "a `#` in the URL makes no sense; in a password or a path it is written `%23`",
         ));
     }
-    Ok(options)
+    Ok(())
 }
 
+fn unknown_option(name: &str, scheme: &str) -> Error {
+    let known = OPTIONS.iter().filter(|option| option.is_in_urls);
+    let known: Vec<_> = known.map(|option| option.name).collect();
+    config_error(format!(
+        "the option `{name}` is unknown in a `{scheme}:` URL: known are {}; the database of a \
+         server is a path, as in redis://host/2",
+        known.join(", ")
+    ))
+}
+
+/// `memory:` and `memory:name`.
+fn process_target(url: &Url, settings: &mut Settings) -> Result<Target> {
+    read_options(url, settings, &mut |_, _| Ok(false))?;
+    if url.has_authority() {
+        return Err(config_error(
+            "what lives in this process alone is given as memory: or memory:name, without `//`",
+        ));
+    }
+    Ok(Target::Process(percent_decoded(url.path())?))
+}
+
+/// `redis://` and its relatives.
 #[cfg(feature = "redis")]
-fn server(url: &Url) -> Result<(Target, Options)> {
+fn server_target(url: &Url, settings: &mut Settings) -> Result<Target> {
     use redis::{ConnectionAddr, IntoConnectionInfo, RedisConnectionInfo};
 
-    let mut login = (
-        decoded(url.username())?,
-        url.password().map(decoded).transpose()?,
-    );
+    let mut user = percent_decoded(url.username())?;
+    let mut password = url.password().map(percent_decoded).transpose()?;
     let mut database = 0;
     let is_unix = url.scheme() == "redis+unix";
-    let options = options(url, &mut |name, value| {
+    read_options(url, settings, &mut |name, value| {
         match name {
             "db" if is_unix => database = parse_database(value)?,
-            "user" if is_unix => value.clone_into(&mut login.0),
-            "password" if is_unix => login.1 = Some(value.to_owned()),
+            "user" if is_unix => value.clone_into(&mut user),
+            "password" if is_unix => password = Some(value.to_owned()),
             _ => return Ok(false),
         }
         Ok(true)
     })?;
     let (address, target) = if is_unix {
-        let path = decoded(url.path())?;
+        let path = percent_decoded(url.path())?;
         if url.host_str().is_some_and(|host| !host.is_empty()) || path.len() < 2 {
             return Err(config_error(
                 "a socket is given as redis+unix:///path/of/the/socket",
@@ -188,23 +140,20 @@ fn server(url: &Url) -> Result<(Target, Options)> {
             .to_owned();
         (ConnectionAddr::Tcp(bare, port), target)
     };
-    let mut settings = RedisConnectionInfo::default().set_db(database);
-    if !login.0.is_empty() {
-        settings = settings.set_username(login.0);
+    let mut login = RedisConnectionInfo::default().set_db(database);
+    if !user.is_empty() {
+        login = login.set_username(user);
     }
-    if let Some(password) = login.1 {
-        settings = settings.set_password(password);
+    if let Some(password) = password {
+        login = login.set_password(password);
     }
     let server = address
         .into_connection_info()
         .map_err(|error| config_error(error.to_string()))?;
-    Ok((
-        Target::Redis {
-            server: server.set_redis_settings(settings),
-            target,
-        },
-        options,
-    ))
+    Ok(Target::Redis {
+        server: server.set_redis_settings(login),
+        target,
+    })
 }
 
 #[cfg(feature = "redis")]
@@ -214,16 +163,16 @@ fn parse_database(text: &str) -> Result<i64> {
 }
 
 /// `sqlite:path`, relative or absolute. The path is made absolute here: the process may change its
-/// directory, and SQLite gives a meaning of their own to names such as `:memory:`.
+/// directory, and SQLite gives names such as `:memory:` a meaning of their own.
 #[cfg(feature = "sqlite")]
-fn file(url: &Url) -> Result<(Target, Options)> {
-    let options = options(url, &mut |_, _| Ok(false))?;
+fn file_target(url: &Url, settings: &mut Settings) -> Result<Target> {
+    read_options(url, settings, &mut |_, _| Ok(false))?;
     if url.host_str().is_some_and(|host| !host.is_empty()) {
         return Err(config_error(
             "a file is given as sqlite:path or sqlite:/absolute/path, without `//`",
         ));
     }
-    let path = decoded(url.path())?;
+    let path = percent_decoded(url.path())?;
     if path.is_empty() || path.ends_with('/') {
         return Err(config_error(
             "a file is given as sqlite:path; the URL has none",
@@ -235,16 +184,16 @@ fn file(url: &Url) -> Result<(Target, Options)> {
         ));
     }
     let path = std::path::absolute(&path)
-        .map_err(|error| config_error(format!("the path `{path}`: {error}")))?;
-    Ok((Target::Sqlite(path), options))
+        .map_err(|error| config_error(Reason::io(format_args!("the path `{path}`"), &error)))?;
+    Ok(Target::Sqlite(path))
 }
 
-fn decoded(text: &str) -> Result<String> {
+fn percent_decoded(text: &str) -> Result<String> {
     let text = percent_decode_str(text).decode_utf8();
     text.map(Into::into)
         .map_err(|_| config_error("the URL is not UTF-8 once its `%` are resolved"))
 }
 
-fn config_error(what: impl Into<String>) -> Error {
+fn config_error(what: impl Into<Reason>) -> Error {
     Error::new(ErrorKind::Config, what)
 }

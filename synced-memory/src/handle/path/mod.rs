@@ -1,11 +1,11 @@
-//! A place in what is stored under a key, whatever its type: reading it, and recording changes to
-//! it.
+//! A path to a part of what is stored under a key, whatever its type: reading it, and recording
+//! changes to it.
 //!
 //! - `record.rs`: changes
 
 mod record;
 
-pub(crate) use record::{How, PartChange, ReturnPath};
+pub(crate) use record::{Condition, Freshness, PathChange, ReturnPath};
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use std::time::Duration;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::base::error::{Error, ErrorKind, Result};
+use crate::base::error::{Error, ErrorKind, Reason, Result};
 use crate::base::policy::WritePolicy;
 use crate::base::waiting::block_on;
 use crate::client::core::Core;
@@ -28,22 +28,22 @@ use crate::value::mutation::{
     locate, look,
 };
 
-/// A place in what is stored under a key.
+/// A path to a part of what is stored under a key, or to all of it.
 #[derive(Clone)]
 pub struct ValuePath {
     root: Arc<KeyRoot>,
-    source: SlotReader,
+    reader: SlotReader,
     /// Its calls return facts, whatever the policy of the key.
     is_confirmed: bool,
 }
 
 struct KeyRoot {
     memory: Memory,
-    /// What the whole is taken for while it is unset.
+    /// What a change of the whole starts from while it is unset.
     origin: Box<dyn Fn() -> Option<Json> + Send + Sync>,
-    /// Somebody has said so, and it is taken for that also while nothing is known of it.
+    /// Whether that is an explicit default: a value of which nothing is known reads as this, too.
     has_default: bool,
-    how: Policies,
+    policies: Policies,
 }
 
 /// How what is under a key is read and written.
@@ -51,7 +51,7 @@ struct KeyRoot {
 pub(crate) struct Policies {
     /// How long a value lives, from its write.
     pub(crate) ttl: Option<Duration>,
-    /// It is read from its slots, which are kept current.
+    /// It is read from its slots, which the backend keeps current.
     pub(crate) near: bool,
     pub(crate) write: WritePolicy,
 }
@@ -61,9 +61,9 @@ impl ValuePath {
         memory: &Memory,
         slots: Result<Vec<Arc<Slot>>>,
         (origin, has_default): (impl Fn() -> Option<Json> + Send + Sync + 'static, bool),
-        how: Policies,
+        policies: Policies,
     ) -> Self {
-        if let (true, Ok(slots)) = (how.near, &slots) {
+        if let (true, Ok(slots)) = (policies.near, &slots) {
             for slot in slots {
                 slot.keep_near(memory.prefix());
             }
@@ -72,25 +72,25 @@ impl ValuePath {
             memory: memory.clone(),
             origin: Box::new(origin),
             has_default,
-            how,
+            policies,
         };
         Self {
             root: Arc::new(root),
-            source: SlotReader::root(memory.shared(), slots),
+            reader: SlotReader::root(memory.shared(), slots),
             is_confirmed: false,
         }
     }
 
-    /// A place in this one.
-    pub(crate) fn at(&self, place: PathSegment) -> Self {
+    /// The path one segment further.
+    pub(crate) fn at(&self, segment: PathSegment) -> Self {
         Self {
             root: Arc::clone(&self.root),
-            source: self.source.at(place),
+            reader: self.reader.at(segment),
             is_confirmed: self.is_confirmed,
         }
     }
 
-    /// The same place, whose calls return facts.
+    /// The same path, with calls that return facts.
     pub(crate) fn confirmed(&self) -> Self {
         Self {
             is_confirmed: true,
@@ -98,12 +98,12 @@ impl ValuePath {
         }
     }
 
-    /// Whether what is read here is what the backend answers to that.
+    /// Whether a read returns what the backend answers to it.
     pub(crate) fn is_confirmed(&self) -> bool {
         self.is_confirmed
     }
 
-    /// What the backend has now, with nothing on top.
+    /// What the backend has now, without queued writes on top.
     ///
     /// # Errors
     ///
@@ -113,7 +113,7 @@ impl ValuePath {
         Ok(KeyView::of(stored.into_iter().flatten().next()))
     }
 
-    /// A place of which nothing can be read or written, since its name made no sense.
+    /// A path where nothing can be read or written, since the name of a segment is invalid.
     pub(crate) fn broken(&self, error: Error) -> Self {
         Self::root(
             self.memory(),
@@ -132,28 +132,28 @@ impl ValuePath {
     }
 
     pub(crate) fn is_root(&self) -> bool {
-        self.source.is_root()
+        self.reader.is_root()
     }
 
     pub(crate) fn ttl(&self) -> Option<Duration> {
-        self.root.how.ttl
+        self.root.policies.ttl
     }
 
-    /// Where it is read from.
-    pub(crate) fn source(&self) -> &SlotReader {
-        &self.source
+    /// What it is read by.
+    pub(crate) fn reader(&self) -> &SlotReader {
+        &self.reader
     }
 
     /// The full key.
     pub(crate) fn key(&self) -> Result<&Arc<str>> {
-        self.source.key()
+        self.reader.key()
     }
 
     pub(crate) fn keys(&self) -> Result<Vec<Arc<str>>> {
-        self.source.keys()
+        self.reader.keys()
     }
 
-    /// Asks the backend, where it is there and has to be asked.
+    /// Asks the backend, unless the slots are current or it is away.
     pub(crate) fn load(&self) -> Result<()> {
         block_on(self.load_async())
     }
@@ -166,12 +166,12 @@ impl ValuePath {
         }
     }
 
-    /// Asks the backend, where it is there.
+    /// Asks the backend, unless it is away.
     async fn refresh(&self) -> Result<()> {
         self.core().load(&self.keys()?).await.map(drop)
     }
 
-    /// Asks the backend, which has to answer.
+    /// Asks the backend; no answer is an error.
     async fn refresh_now(&self) -> Result<()> {
         if self.core().load_now(&self.keys()?).await? {
             Ok(())
@@ -181,50 +181,50 @@ impl ValuePath {
     }
 
     pub(crate) fn is_near(&self) -> bool {
-        self.root.how.near
+        self.root.policies.near
     }
 
-    /// Whether the slots show what is there without anybody being asked.
+    /// Whether the slots are current, so that the backend need not be asked.
     pub(crate) fn is_local(&self) -> bool {
-        self.root.how.near && self.source.is_local()
+        self.root.policies.near && self.reader.is_local()
     }
 
     pub(crate) fn version(&self) -> Result<u64> {
-        self.source.version()
+        self.reader.version()
     }
 
     pub(crate) fn write_policy(&self) -> WritePolicy {
         if self.is_confirmed {
             WritePolicy::Confirmed
         } else {
-            self.root.how.write
+            self.root.policies.write
         }
     }
 
-    /// Whether the whole is taken for an explicit default while nothing is known of it.
+    /// Whether the whole reads as an explicit default while nothing is known of it.
     pub(crate) fn has_default(&self) -> bool {
         self.root.has_default
     }
 
     pub(crate) fn is_known(&self) -> bool {
-        self.source.is_known()
+        self.reader.is_known()
     }
 
-    /// What the slots show together.
+    /// What a read of the slots shows.
     pub(crate) fn visible(&self) -> Result<SlotsView> {
-        let shown = self.source.visible()?;
+        let view = self.reader.visible()?;
         Ok(SlotsView {
-            is_local: shown.is_local && self.root.how.near,
-            ..shown
+            is_local: view.is_local && self.root.policies.near,
+            ..view
         })
     }
 
-    /// Hands the text at the place to `look`: what is there, or taken to be there, and whether it
-    /// is.
-    pub(crate) fn look_at<R>(
+    /// Calls `read` with the text at the path in `view`, or the default there, and with whether it
+    /// is stored.
+    pub(crate) fn read_in<R>(
         &self,
         view: &KeyView,
-        look_at: impl FnOnce(Option<&str>, bool) -> Result<R>,
+        read: impl FnOnce(Option<&str>, bool) -> Result<R>,
     ) -> Result<R> {
         let text = view.value();
         let origin = if text.is_none() {
@@ -235,13 +235,13 @@ impl ValuePath {
         let found = look(
             text.as_ref().map(Text::as_str),
             origin.as_ref(),
-            self.source.places(),
+            self.reader.segments(),
         );
         let (found, exists) = found.map_err(|error| self.apply_error(error))?;
-        look_at(found, exists)
+        read(found, exists)
     }
 
-    /// Why nothing can be said of what is there.
+    /// The error of a read of what is not known.
     pub(crate) fn unknown(&self) -> Error {
         let cause = self.memory().shared().unavailable();
         self.error(
@@ -254,18 +254,18 @@ impl ValuePath {
     pub(crate) fn assignment(&self, value: Json) -> Result<(Arc<str>, Request)> {
         let text = self.visible()?.view.value();
         let origin = (self.root.origin)();
-        let spot = locate(
+        let location = locate(
             text.as_ref().map(Text::as_str),
             origin.as_ref(),
-            self.source.places(),
+            self.reader.segments(),
         );
-        let spot = spot.map_err(|error| self.apply_error(error))?;
+        let location = location.map_err(|error| self.apply_error(error))?;
         let set = mutation::Action::Set {
             value,
-            seen: seen(&spot),
+            seen: seen(&location),
         };
         let operations = vec![Operation {
-            path: spot.path,
+            path: location.path,
             action: set,
         }];
         let mutation = Mutation::new(origin, operations);
@@ -273,7 +273,7 @@ impl ValuePath {
             Arc::clone(self.key()?),
             Request::Mutate {
                 mutation,
-                ttl: self.root.how.ttl,
+                ttl: self.root.policies.ttl,
                 exact: None,
                 take: None,
             },
@@ -286,26 +286,26 @@ impl ValuePath {
     }
 
     pub(crate) fn decode<T: DeserializeOwned>(&self, text: &str) -> Result<T> {
-        self.source.decode(text, false)
+        self.reader.decode(text, false)
     }
 
     pub(crate) fn apply_error(&self, error: ApplyError) -> Error {
-        self.source.apply_error(error)
+        self.reader.apply_error(error)
     }
 
-    /// An error that names the place.
-    pub(crate) fn error(&self, kind: ErrorKind, what: impl fmt::Display) -> Error {
-        self.source.error(kind, what)
+    /// An error that names the key and the path.
+    pub(crate) fn error(&self, kind: ErrorKind, reason: impl Into<Reason>) -> Error {
+        self.reader.error(kind, reason)
     }
 }
 
-/// What is at a place, or is taken to be there, as an assignment or a removal remembers it.
-pub(crate) fn seen(spot: &Location<'_>) -> ObservedValue {
-    spot.found.map(Content::of).into()
+/// What an assignment or a removal at this location remembers: what is there, or the default.
+pub(crate) fn seen(location: &Location<'_>) -> ObservedValue {
+    location.found.map(Content::of).into()
 }
 
 impl fmt::Debug for ValuePath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Part").field(&self.source).finish()
+        f.debug_tuple("ValuePath").field(&self.reader).finish()
     }
 }

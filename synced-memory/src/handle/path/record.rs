@@ -1,5 +1,5 @@
-//! Recording a change to a place: on what this process knows, or on what the backend has; and again
-//! where that was not it.
+//! Recording a change at a path: on what this process knows, or on what the backend has; and again
+//! if something else turns out to be there.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use crate::base::clock::{Deadline, Monotonic};
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::policy::WritePolicy;
 use crate::base::waiting::block_on;
-use crate::client::state::Request;
+use crate::client::state::{KeyView, Request};
 use crate::handle::reader::SlotsView;
 use crate::pending::outbox::{Again, Answer, Precondition, Take, Written};
 use crate::value::envelope::Text;
@@ -18,29 +18,35 @@ use crate::value::mutation::{
     locate, within,
 };
 
-/// On what a change is recorded.
+/// How fresh the value has to be on which a change is recorded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum How {
-    /// On anything: it says the same whatever is there, and of the whole nobody has to look.
-    Plain,
-    /// On what this process knows.
-    Blind,
-    /// On what the backend has now.
-    Current,
-    /// On what this process knows; where something else is there at its places, it is recorded
-    /// anew.
-    Exact,
-    /// By a closure of the user, on what the backend has now, and for that alone: where anything
-    /// else is there, it is recorded anew. While the backend is away, on what this process knows:
-    /// then it is compared with that.
+pub(crate) enum Freshness {
+    /// The change says the same whatever is there: the value of a key need not be looked at.
+    Any,
+    /// What this process knows.
+    Known,
+    /// What the backend has now.
+    Latest,
+}
+
+/// What has to be there still when a change is applied. If it is not, the change is withdrawn and
+/// recorded again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Condition {
+    /// Nothing: it applies to whatever is there.
+    Always,
+    /// What it saw at the paths that it changes.
+    SamePaths,
+    /// The whole value that a closure of the user saw. While the backend is away the change is
+    /// queued, and compared with what the closure saw when it is sent.
     Closure,
-    /// On what the backend has now, and for that alone. It hands out an element that its caller has
-    /// not named, and is confirmed.
+    /// The whole value, out of which an element is taken that the caller did not name. Such a call
+    /// is confirmed under every policy.
     Take,
 }
 
-/// What is to be changed at a place, with paths from there.
-pub(crate) enum PartChange {
+/// What is to be changed at a path, with paths from there.
+pub(crate) enum PathChange {
     Nothing,
     Do(Vec<Operation>),
     /// Hands the item to the caller; `back` brings it back to where it came from.
@@ -51,156 +57,193 @@ pub(crate) enum PartChange {
     },
 }
 
-/// How what was taken goes back.
+/// How a taken element goes back.
 pub(crate) enum ReturnPath {
-    /// There is no such place.
+    /// It cannot.
     Nowhere,
-    /// To a list, which takes it whatever else is in there.
-    Anyway(Operation),
-    /// To a place in a map that has to be free.
-    WhereFree(Operation),
+    /// To a list, whatever else is in there by then.
+    Always(Operation),
+    /// To a map, if its key is free.
+    IfAbsent(Operation),
 }
 
 impl ReturnPath {
     fn mutation(self, origin: Option<Json>) -> Option<Mutation> {
         match self {
             Self::Nowhere => None,
-            Self::Anyway(operation) => Some(Mutation::new(origin, vec![operation])),
-            Self::WhereFree(operation) => {
-                // What is there by then is somebody else's, also where it is the same.
-                let is_free = mutation::Action::Remove {
-                    seen: ObservedValue::Absent,
-                };
-                let is_free = Operation {
+            Self::Always(operation) => Some(Mutation::new(origin, vec![operation])),
+            Self::IfAbsent(operation) => {
+                // An entry that is there by then is somebody else's, even an equal one.
+                let is_absent = Operation {
                     path: operation.path.clone(),
-                    action: is_free,
+                    action: mutation::Action::Remove {
+                        seen: ObservedValue::Absent,
+                    },
                 };
-                Some(Mutation::compared(origin, vec![is_free, operation]))
+                Some(Mutation::compared(origin, vec![is_absent, operation]))
             }
+        }
+    }
+
+    /// The same, with a path from the root.
+    fn below(self, path: &[PathStep]) -> Self {
+        match self {
+            Self::Nowhere => Self::Nowhere,
+            Self::Always(operation) => Self::Always(operation.below(path)),
+            Self::IfAbsent(operation) => Self::IfAbsent(operation.below(path)),
         }
     }
 }
 
-impl PartChange {
+impl PathChange {
     pub(crate) fn one(action: mutation::Action) -> Self {
         Self::Do(vec![Operation {
             path: Vec::new(),
             action,
         }])
     }
+
+    /// The same change, with paths from the root of `text`.
+    fn below(self, text: &str, path: &[PathStep]) -> Self {
+        match self {
+            Self::Nothing => Self::Nothing,
+            Self::Do(operations) => Self::Do(within(text, path, operations)),
+            Self::Take {
+                operations,
+                item,
+                back,
+            } => Self::Take {
+                operations: within(text, path, operations),
+                item,
+                back: back.below(path),
+            },
+        }
+    }
 }
 
-/// A change on its way: how often it was recorded, on what, and how long that took.
+/// One call that changes a value: how often it was recorded, on what, and how long that took.
 struct Recorder<'a> {
-    part: &'a ValuePath,
-    how: How,
+    path: &'a ValuePath,
+    freshness: Freshness,
+    condition: Condition,
     policy: WritePolicy,
     empty: Option<Json>,
-    places: Arc<[PathSegment]>,
+    segments: Arc<[PathSegment]>,
     /// It is recorded on what the backend has answered to this call.
     is_current: bool,
-    /// How long it has waited. The time in the code of the user does not count.
+    /// How long it has waited. The time in the user's code does not count.
     waited: Duration,
-    started: Monotonic,
+    waiting_since: Monotonic,
     runs: u32,
 }
 
 /// On what a change is recorded first.
 enum Start {
-    /// On what is known, which is all there is to know: nobody is asked.
+    /// On what is known, which is all there is to know: the backend is not asked.
     Settled,
-    /// On what is known, and anew where something else is there.
-    OnWhatIsKnown,
+    /// On what is known, and again if something else turns out to be there.
+    Known,
     /// On what the backend answers.
     Ask,
 }
 
-/// What came of recording a change once.
-enum Attempted<R> {
+/// What a change is recorded on.
+struct Snapshot {
+    /// What is stored under the key itself.
+    own: KeyView,
+    /// The value in it.
+    text: Option<Text>,
+    /// What the value is taken for if there is none.
+    origin: Option<Json>,
+}
+
+/// What came of recording a change on a snapshot.
+enum Plan<R> {
     /// There is nothing to change.
     Nothing(R),
-    /// What it was recorded on may be out of date.
-    Outdated,
-    Request(Request, R),
+    /// The snapshot may be out of date, and has to be taken again.
+    Stale,
+    Change {
+        operations: Vec<Operation>,
+        take: Option<Take>,
+        result: R,
+    },
 }
 
 impl ValuePath {
-    /// Records a change, and brings it to the backend. `empty`: what the place is taken for where
-    /// nothing is there, and nothing else is said. `record` may be called more than once, and holds
-    /// no lock.
+    /// Records a change, and brings it to the backend. `empty`: what the path is taken for if
+    /// nothing is there and there is no default. `record` may be called more than once, and is
+    /// called without a lock.
     pub(crate) fn record<R>(
         &self,
-        how: How,
+        freshness: Freshness,
+        condition: Condition,
         empty: Option<&str>,
-        record: impl FnMut(&Location<'_>) -> Result<(PartChange, R)>,
+        record: impl FnMut(&Location<'_>) -> Result<(PathChange, R)>,
     ) -> Result<(R, Written)> {
-        block_on(self.record_async(how, empty, record))
+        block_on(self.record_async(freshness, condition, empty, record))
     }
 
     pub(crate) async fn record_async<R>(
         &self,
-        how: How,
+        freshness: Freshness,
+        condition: Condition,
         empty: Option<&str>,
-        mut record: impl FnMut(&Location<'_>) -> Result<(PartChange, R)>,
+        mut record: impl FnMut(&Location<'_>) -> Result<(PathChange, R)>,
     ) -> Result<(R, Written)> {
-        let timeout = self.memory().shared().settings.timeout;
-        let key = self.key()?;
-        // Closures of this process go one after the other: each would find that another one was
-        // made before it.
-        let _turn = if how == How::Closure {
-            self.core().closures().enter(key, timeout).await
+        // Closures of this process on one key go one after the other: otherwise each would find
+        // that another one was made before it.
+        let _queue = if condition == Condition::Closure {
+            let timeout = self.memory().shared().settings.timeout;
+            self.core().closures().enter(self.key()?, timeout).await
         } else {
             None
         };
-        let mut recorder = Recorder::begin(self, how, empty).await?;
+
+        let mut recorder = Recorder::begin(self, freshness, condition, empty).await?;
         loop {
-            match recorder.record(&mut record)? {
-                Attempted::Nothing(result) => return Ok((result, Written::Stored)),
-                Attempted::Outdated => recorder.ask().await?,
-                Attempted::Request(request, result) => {
-                    let answer = recorder.send(request, timeout).await?;
-                    match answer.again {
-                        None => return Ok((result, answer.written)),
-                        Some(_) if recorder.runs > 1 && recorder.waited() >= timeout => {
-                            let what =
-                                format!("others have changed it again and again, for {timeout:?}");
-                            return Err(Error::of_key(ErrorKind::Conflict, key, what));
-                        }
-                        Some(Again::Answered) => recorder.is_current = true,
-                        Some(Again::Shown) => {}
+            let snapshot = recorder.snapshot()?;
+            match recorder.plan(&snapshot, &mut record)? {
+                Plan::Nothing(result) => return Ok((result, Written::Stored)),
+                Plan::Stale => recorder.ask().await?,
+                Plan::Change {
+                    operations,
+                    take,
+                    result,
+                } => {
+                    if let Some(written) = recorder.submit(snapshot, operations, take).await? {
+                        return Ok((result, written));
                     }
                 }
             }
         }
     }
 
-    /// Records one action that says the same whatever is there.
+    /// Records one action.
     pub(crate) fn act(
         &self,
-        how: How,
+        freshness: Freshness,
         empty: Option<&str>,
         action: impl FnMut(&Location<'_>) -> mutation::Action,
     ) -> Result<Written> {
-        block_on(self.act_async(how, empty, action))
+        block_on(self.act_async(freshness, empty, action))
     }
 
     pub(crate) async fn act_async(
         &self,
-        how: How,
+        freshness: Freshness,
         empty: Option<&str>,
         mut action: impl FnMut(&Location<'_>) -> mutation::Action,
     ) -> Result<Written> {
-        Ok(self
-            .record_async(how, empty, |spot| Ok((PartChange::one(action(spot)), ())))
-            .await?
-            .1)
+        let record = |location: &Location<'_>| Ok((PathChange::one(action(location)), ()));
+        let recorded = self.record_async(freshness, Condition::Always, empty, record);
+        Ok(recorded.await?.1)
     }
 
-    /// Whether what is shown has writes of this process in it that the backend has not answered
-    /// for.
-    fn is_anything_on_top(&self) -> Result<bool> {
+    /// Whether a read shows writes of this process that the backend has not answered for.
+    fn has_queued_writes(&self) -> Result<bool> {
         let state = self.memory().shared().state();
-        Ok(self.source.slots()?.iter().any(|slot| {
+        Ok(self.reader.slots()?.iter().any(|slot| {
             state
                 .outbox
                 .of(&slot.key)
@@ -208,8 +251,8 @@ impl ValuePath {
         }))
     }
 
-    /// Removes what is stored under the key and its older names, of which nothing is taken for what
-    /// it was; whether there was anything.
+    /// Removes exactly what the backend has under the key and its older names; whether there was
+    /// anything. If others change it meanwhile, it looks again.
     pub(crate) async fn delete_now(&self) -> Result<bool> {
         let shared = self.memory().shared();
         let (started, timeout) = (shared.clock.mono(), shared.settings.timeout);
@@ -217,7 +260,7 @@ impl ValuePath {
         loop {
             self.refresh_now().await?;
             // The older names first: the key must not fall back to them in between.
-            let deletes = self.source.stored()?.into_iter().rev();
+            let deletes = self.reader.stored_by_key()?.into_iter().rev();
             let deletes: Vec<_> = deletes
                 .map(|(key, stored)| (key, Request::DeleteOf(stored)))
                 .collect();
@@ -225,30 +268,27 @@ impl ValuePath {
                 .core()
                 .write_together(deletes, WritePolicy::Confirmed)
                 .await?;
-            existed |= answers
-                .iter()
-                .any(|answer| answer.again.is_none() && answer.existed);
-            let is_any_made = answers.iter().any(|answer| answer.again.is_none());
-            if answers.iter().all(|answer| answer.again.is_none()) {
+            let is_made = |answer: &&Answer| answer.again.is_none();
+            existed |= answers.iter().filter(is_made).any(|made| made.existed);
+            let made = answers.iter().filter(is_made).count();
+            if made == answers.len() {
                 return Ok(existed);
             }
+
             if shared.clock.mono().saturating_sub(started) >= timeout {
-                let kind = if is_any_made {
+                let kind = if made > 0 {
                     ErrorKind::InDoubt
                 } else {
                     ErrorKind::Conflict
                 };
-                return Err(self.error(
-                    kind,
-                    format_args!("others have changed it again and again, for {timeout:?}"),
-                ));
+                return Err(self.error(kind, changed_again_and_again(timeout)));
             }
         }
     }
 
-    /// The places, where the last one is taken for `empty` if nothing else is said.
-    fn places_with(&self, empty: Option<&Json>) -> Arc<[PathSegment]> {
-        match (self.source.places().split_last(), empty) {
+    /// The segments, of which the last one is taken for `empty` if it has no default.
+    fn segments_with(&self, empty: Option<&Json>) -> Arc<[PathSegment]> {
+        match (self.reader.segments().split_last(), empty) {
             (
                 Some((
                     last @ (PathSegment::Member(member) | PathSegment::Entry(member, _)),
@@ -266,240 +306,267 @@ impl ValuePath {
                 };
                 before.iter().cloned().chain([last]).collect()
             }
-            _ => Arc::clone(self.source.places()),
+            _ => Arc::clone(self.reader.segments()),
         }
     }
 }
 
 impl<'a> Recorder<'a> {
-    async fn begin(part: &'a ValuePath, how: How, empty: Option<&str>) -> Result<Self> {
-        // A closure is told what has come of it, whatever the policy: it may have to run again.
-        let policy = match (how, part.write_policy()) {
-            (How::Take, _) | (_, WritePolicy::Confirmed) => WritePolicy::Confirmed,
-            (How::Closure, _) => WritePolicy::Through,
+    async fn begin(
+        path: &'a ValuePath,
+        freshness: Freshness,
+        condition: Condition,
+        empty: Option<&str>,
+    ) -> Result<Self> {
+        // A closure waits for the answer whatever the policy: it may have to run again.
+        let policy = match (condition, path.write_policy()) {
+            (Condition::Take, _) | (_, WritePolicy::Confirmed) => WritePolicy::Confirmed,
+            (Condition::Closure, _) => WritePolicy::Through,
             (_, policy) => policy,
         };
         let empty = empty.and_then(|empty| Json::parse(empty.to_owned()).ok());
-        let places = part.places_with(empty.as_ref());
-        let (is_current, waited, started, runs) =
-            (true, Duration::ZERO, part.memory().shared().clock.mono(), 0);
+        let segments = path.segments_with(empty.as_ref());
         let mut recorder = Self {
-            part,
-            how,
+            path,
+            freshness,
+            condition,
             policy,
             empty,
-            places,
-            is_current,
-            waited,
-            started,
-            runs,
+            segments,
+            is_current: true,
+            waited: Duration::ZERO,
+            waiting_since: path.memory().shared().clock.mono(),
+            runs: 0,
         };
+
         match recorder.start()? {
             Start::Settled => {}
-            Start::OnWhatIsKnown => recorder.is_current = false,
+            Start::Known => recorder.is_current = false,
             Start::Ask => recorder.ask().await?,
         }
         Ok(recorder)
     }
 
     fn start(&self) -> Result<Start> {
-        let (part, is_behind) = (self.part, self.part.write_policy() == WritePolicy::Behind);
-        Ok(match (self.how, self.policy) {
-            // It says the same whatever is there, and nothing comes of it that is to be known.
-            (How::Plain, WritePolicy::Confirmed) if !self.names_what_is_there()? => {
-                Start::OnWhatIsKnown
-            }
-            (_, WritePolicy::Confirmed) if part.is_known() && !self.names_what_is_there()? => {
-                Start::OnWhatIsKnown
-            }
-            (_, WritePolicy::Confirmed) => Start::Ask,
-            // Earlier writes behind go before it, and it is recorded on what they make.
-            (How::Closure, _) if part.is_local() || is_behind && part.is_known() => {
-                Start::OnWhatIsKnown
-            }
-            (_, WritePolicy::Behind) if part.is_known() => Start::Settled,
-            (How::Closure | How::Take, _) => Start::Ask,
-            _ if self.names_what_is_there()? => Start::Ask,
-            _ => Start::OnWhatIsKnown,
+        let path = self.path;
+        if self.policy == WritePolicy::Confirmed {
+            // What is known may be out of date: then the answer says so, and it is recorded again.
+            let is_enough = self.freshness == Freshness::Any || path.is_known();
+            return Ok(if is_enough && !self.must_ask()? {
+                Start::Known
+            } else {
+                Start::Ask
+            });
+        }
+        if self.condition == Condition::Closure {
+            // Earlier behind writes go before it, and it is recorded on what they make.
+            let is_behind = path.write_policy() == WritePolicy::Behind;
+            return Ok(if path.is_local() || is_behind && path.is_known() {
+                Start::Known
+            } else {
+                Start::Ask
+            });
+        }
+        Ok(if self.policy == WritePolicy::Behind && path.is_known() {
+            Start::Settled
+        } else if self.must_ask()? {
+            Start::Ask
+        } else {
+            Start::Known
         })
     }
 
-    /// Whether it names a place by what is there now.
-    fn names_what_is_there(&self) -> Result<bool> {
+    /// Whether nothing would notice that what is known is out of date: the change names what is
+    /// there now, and what it names is not compared.
+    fn must_ask(&self) -> Result<bool> {
         let names_elements = self
-            .places
+            .segments
             .iter()
-            .any(|place| matches!(place, PathSegment::Index(_)));
-        // Where nothing is under the key, it starts from what is under an older name by now.
-        let may_be_older = || {
-            Ok(self.part.source().slots()?.len() > 1 && self.part.visible()?.own.stored.is_none())
-        };
-        Ok(names_elements || self.how == How::Current || may_be_older()?)
+            .any(|segment| matches!(segment, PathSegment::Index(_)));
+        let is_unchecked =
+            self.freshness == Freshness::Latest && self.condition == Condition::Always;
+        Ok(names_elements || is_unchecked || self.may_start_from_older_name()?)
+    }
+
+    /// Whether nothing is known under the key itself: the change starts from what is under an older
+    /// name by now.
+    fn may_start_from_older_name(&self) -> Result<bool> {
+        let has_older_names = self.path.reader().slots()?.len() > 1;
+        Ok(has_older_names && self.path.visible()?.own.stored.is_none())
     }
 
     /// Asks the backend; for a confirmed call it has to answer.
     async fn ask(&mut self) -> Result<()> {
         match self.policy {
-            WritePolicy::Confirmed => self.part.refresh_now().await?,
-            WritePolicy::Through | WritePolicy::Behind => self.part.refresh().await?,
+            WritePolicy::Confirmed => self.path.refresh_now().await?,
+            WritePolicy::Through | WritePolicy::Behind => self.path.refresh().await?,
         }
         self.is_current = true;
         Ok(())
     }
 
-    fn record<R>(
-        &mut self,
-        record: &mut impl FnMut(&Location<'_>) -> Result<(PartChange, R)>,
-    ) -> Result<Attempted<R>> {
-        let part = self.part;
-        if self.how == How::Closure && !part.is_known() {
-            return Err(part.unknown());
+    fn snapshot(&self) -> Result<Snapshot> {
+        let path = self.path;
+        if self.condition == Condition::Closure && !path.is_known() {
+            return Err(path.unknown());
         }
-        // Of many pushes in a row that wait, none has to look at those before it.
-        let is_anything =
-            self.how == How::Plain && part.is_root() && part.source().slots()?.len() == 1;
-        let SlotsView { own, view, .. } = if is_anything {
+
+        // Of many queued pushes in a row, none has to apply those before it.
+        let is_any =
+            self.freshness == Freshness::Any && path.is_root() && path.reader().slots()?.len() == 1;
+        let SlotsView { own, view, .. } = if is_any {
             SlotsView::default()
         } else {
-            part.visible()?
+            path.visible()?
         };
-        let text = own.value();
+
         let origin = match &own.stored {
+            // What is stored under an older name.
             None if view.stored.is_some() => view
                 .value()
                 .and_then(|older| Json::parse(older.as_str().to_owned()).ok()),
-            _ => (part.root.origin)().or_else(|| self.empty.clone().filter(|_| part.is_root())),
+            _ => (path.root.origin)().or_else(|| self.empty.clone().filter(|_| path.is_root())),
         };
-        let spot = locate(
-            text.as_ref().map(Text::as_str),
-            origin.as_ref(),
-            &self.places,
-        );
-        let clock = &part.memory().shared().clock;
-        self.waited += clock.mono().saturating_sub(self.started);
-        let has_spellings = self
-            .places
-            .iter()
-            .any(|place| matches!(place, PathSegment::Entry(..)));
-        if has_spellings && !self.is_current && spot.as_ref().is_ok_and(|spot| !spot.exists) {
-            // Another program may have stored it since, under another spelling of its key.
-            return Ok(Attempted::Outdated);
+        Ok(Snapshot {
+            text: own.value(),
+            own,
+            origin,
+        })
+    }
+
+    /// Has `record` say what is to be changed in the snapshot.
+    fn plan<R>(
+        &mut self,
+        snapshot: &Snapshot,
+        record: &mut impl FnMut(&Location<'_>) -> Result<(PathChange, R)>,
+    ) -> Result<Plan<R>> {
+        let text = snapshot.text.as_ref().map(Text::as_str);
+        let origin = snapshot.origin.as_ref();
+        let location = locate(text, origin, &self.segments);
+        if !self.is_current
+            && location
+                .as_ref()
+                .is_ok_and(|location| self.may_miss(location))
+        {
+            return Ok(Plan::Stale);
         }
-        let recorded = spot
-            .map_err(|error| part.apply_error(error))
-            .and_then(|mut spot| {
-                spot.is_current = self.is_current;
-                let (change, result) = record(&spot)?;
-                let base = text
-                    .as_ref()
-                    .map(Text::as_str)
-                    .or(origin.as_ref().map(Json::as_str));
-                Ok((below(base.unwrap_or_default(), &spot.path, change), result))
+
+        let clock = &self.path.memory().shared().clock;
+        self.waited += clock.mono().saturating_sub(self.waiting_since);
+        let planned = location
+            .map_err(|error| self.path.apply_error(error))
+            .and_then(|mut location| {
+                location.is_current = self.is_current;
+                let (change, result) = record(&location)?;
+                let base = text.or(origin.map(Json::as_str)).unwrap_or_default();
+                Ok((change.below(base, &location.path), result))
             });
-        (self.started, self.runs) = (clock.mono(), self.runs + 1);
-        let (change, result) = match recorded {
+        (self.waiting_since, self.runs) = (clock.mono(), self.runs + 1);
+
+        let (change, result) = match planned {
             Err(error) if self.is_current => return Err(error),
-            Err(_) => return Ok(Attempted::Outdated),
-            Ok(recorded) => recorded,
+            Err(_) => return Ok(Plan::Stale),
+            Ok(planned) => planned,
         };
         let (operations, take) = match change {
-            PartChange::Nothing if !self.is_current => return Ok(Attempted::Outdated),
-            // What waits here may yet be superseded: it is a fact once that was answered for, and
-            // nothing has changed.
-            PartChange::Nothing
-                if self.policy == WritePolicy::Confirmed && part.is_anything_on_top()? =>
+            PathChange::Nothing if !self.is_current => return Ok(Plan::Stale),
+            // What is queued here may yet be superseded. That nothing is to be changed is a fact
+            // only if the value is still the same once the backend has answered for that.
+            PathChange::Nothing
+                if self.policy == WritePolicy::Confirmed && self.path.has_queued_writes()? =>
             {
                 (Vec::new(), None)
             }
-            PartChange::Nothing => return Ok(Attempted::Nothing(result)),
-            PartChange::Do(operations) => (operations, None),
-            PartChange::Take {
+            PathChange::Nothing => return Ok(Plan::Nothing(result)),
+            PathChange::Do(operations) => (operations, None),
+            PathChange::Take {
                 operations,
                 item,
                 back,
-            } => (
-                operations,
-                Some(Take {
-                    item,
-                    back: back.mutation(origin.clone()),
-                }),
-            ),
+            } => {
+                let back = back.mutation(snapshot.origin.clone());
+                (operations, Some(Take { item, back }))
+            }
         };
-        let (mutation, exact) = match self.how {
-            _ if operations.is_empty() => (
-                Mutation::new(origin, operations),
-                Some(Precondition::Whole(own.stored)),
-            ),
-            How::Closure => (
-                Mutation::compared(origin, operations),
-                Some(Precondition::Whole(own.stored)),
-            ),
-            How::Take => (
-                Mutation::new(origin, operations),
-                Some(Precondition::Whole(own.stored)),
-            ),
-            How::Exact => (
-                Mutation::new(origin, operations),
-                Some(Precondition::Places),
-            ),
-            How::Plain | How::Blind | How::Current => (Mutation::new(origin, operations), None),
-        };
-        Ok(Attempted::Request(
-            Request::Mutate {
-                mutation,
-                ttl: part.ttl(),
-                exact,
-                take,
-            },
+        Ok(Plan::Change {
+            operations,
+            take,
             result,
-        ))
+        })
     }
 
-    async fn send(&self, request: Request, timeout: Duration) -> Result<Answer> {
-        let key = self.part.key()?;
-        if self.policy == WritePolicy::Confirmed {
-            let deadline = Deadline::after(timeout.saturating_sub(self.waited()));
-            return self
-                .part
-                .core()
-                .write_within(key, request, self.policy, deadline)
-                .await;
+    /// Whether another program may have stored what is not found here, under another spelling of
+    /// its key.
+    fn may_miss(&self, location: &Location<'_>) -> bool {
+        let has_spellings = |segment: &PathSegment| matches!(segment, PathSegment::Entry(..));
+        !location.exists && self.segments.iter().any(has_spellings)
+    }
+
+    /// Sends a planned change. `None` if something else was there: it is to be recorded again.
+    async fn submit(
+        &mut self,
+        snapshot: Snapshot,
+        operations: Vec<Operation>,
+        take: Option<Take>,
+    ) -> Result<Option<Written>> {
+        let answer = self.send(self.request(snapshot, operations, take)).await?;
+        let timeout = self.path.memory().shared().settings.timeout;
+        match answer.again {
+            None => return Ok(Some(answer.written)),
+            Some(_) if self.runs > 1 && self.waited() >= timeout => {
+                let what = changed_again_and_again(timeout);
+                return Err(Error::of_key(ErrorKind::Conflict, self.path.key()?, what));
+            }
+            Some(Again::Answered) => self.is_current = true,
+            Some(Again::Shown) => {}
         }
-        self.part.core().write(key, request, self.policy).await
+        Ok(None)
+    }
+
+    fn request(
+        &self,
+        snapshot: Snapshot,
+        operations: Vec<Operation>,
+        take: Option<Take>,
+    ) -> Request {
+        let Snapshot { own, origin, .. } = snapshot;
+        let exact = match self.condition {
+            // It changes nothing, and confirms that the value is the same.
+            _ if operations.is_empty() => Some(Precondition::Whole(own.stored)),
+            Condition::Closure | Condition::Take => Some(Precondition::Whole(own.stored)),
+            Condition::SamePaths => Some(Precondition::Places),
+            Condition::Always => None,
+        };
+        let is_compared = self.condition == Condition::Closure && !operations.is_empty();
+        let mutation = if is_compared {
+            Mutation::compared(origin, operations)
+        } else {
+            Mutation::new(origin, operations)
+        };
+        Request::Mutate {
+            mutation,
+            ttl: self.path.ttl(),
+            exact,
+            take,
+        }
+    }
+
+    async fn send(&self, request: Request) -> Result<Answer> {
+        let (key, core) = (self.path.key()?, self.path.core());
+        if self.policy != WritePolicy::Confirmed {
+            return core.write(key, request, self.policy).await;
+        }
+        let timeout = self.path.memory().shared().settings.timeout;
+        let deadline = Deadline::after(timeout.saturating_sub(self.waited()));
+        core.write_within(key, request, self.policy, deadline).await
     }
 
     fn waited(&self) -> Duration {
-        self.waited
-            + self
-                .part
-                .memory()
-                .shared()
-                .clock
-                .mono()
-                .saturating_sub(self.started)
+        let now = self.path.memory().shared().clock.mono();
+        self.waited + now.saturating_sub(self.waiting_since)
     }
 }
 
-/// The same change, with paths from the root of `text`.
-fn below(text: &str, path: &[PathStep], change: PartChange) -> PartChange {
-    match change {
-        PartChange::Do(operations) => PartChange::Do(within(text, path, operations)),
-        PartChange::Take {
-            operations,
-            item,
-            back,
-        } => {
-            let back = match back {
-                ReturnPath::Nowhere => ReturnPath::Nowhere,
-                ReturnPath::Anyway(operation) => ReturnPath::Anyway(operation.below(path)),
-                ReturnPath::WhereFree(operation) => ReturnPath::WhereFree(operation.below(path)),
-            };
-            PartChange::Take {
-                operations: within(text, path, operations),
-                item,
-                back,
-            }
-        }
-        PartChange::Nothing => PartChange::Nothing,
-    }
+fn changed_again_and_again(timeout: Duration) -> String {
+    format!("others have changed it again and again, for {timeout:?}")
 }

@@ -1,5 +1,5 @@
-//! Finding the key or the element that a caller names: by its text, and where text finds none, by
-//! what the stored texts decode to. Another program may spell one value in another way.
+//! Finding the key or the element that a caller names: by its text, and if that finds none, by what
+//! the stored texts decode to. Another program may spell the same value in another way.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -22,13 +22,12 @@ use crate::value::shape;
 pub(super) struct EntryKey {
     /// As the type of the key writes it.
     pub(super) own: Box<str>,
-    /// Whether that type reads the same key from another name, where it reads more than one
-    /// spelling.
+    /// Whether the type reads the same key from another name; `None` if it has only one spelling.
     pub(super) spelling: Option<Spelling>,
 }
 
 impl EntryKey {
-    /// Of a key that has no other spelling.
+    /// The name of a key that has no other spelling.
     pub(super) fn plain(own: &str) -> Self {
         Self {
             own: own.into(),
@@ -36,8 +35,11 @@ impl EntryKey {
         }
     }
 
-    /// Where it is among these members, and as which member it is changed.
-    pub(super) fn find(&self, members: &[(Cow<'_, str>, &str)]) -> (Option<usize>, MemberName) {
+    /// Its position among these members, and as which member it is changed.
+    pub(super) fn locate_in(
+        &self,
+        members: &[(Cow<'_, str>, &str)],
+    ) -> (Option<usize>, MemberName) {
         let by_text = members.iter().position(|(name, _)| **name == *self.own);
         let by_value = || {
             let spelling = self.spelling?;
@@ -52,20 +54,20 @@ impl EntryKey {
         (at, MemberName::aliased(&self.own, found.as_slice()))
     }
 
-    /// Whether what is not found may be there in another spelling: this process may not know it
-    /// yet.
-    pub(super) fn may_be_missed(&self, spot: &Location<'_>) -> bool {
-        self.spelling.is_some() && !spot.is_current
+    /// Whether an entry that is not found may be there in another spelling, of which this process
+    /// does not know yet.
+    pub(super) fn may_be_missed(&self, location: &Location<'_>) -> bool {
+        self.spelling.is_some() && !location.is_current
     }
 
-    pub(super) fn member(&self) -> MemberName {
+    pub(super) fn member_name(&self) -> MemberName {
         MemberName::new(&self.own)
     }
 
-    pub(super) fn place(&self) -> PathSegment {
+    pub(super) fn segment(&self) -> PathSegment {
         match self.spelling {
-            Some(spelling) => PathSegment::Entry(self.member(), OwnSpelling(spelling)),
-            None => PathSegment::Member(self.member()),
+            Some(spelling) => PathSegment::Entry(self.member_name(), OwnSpelling(spelling)),
+            None => PathSegment::Member(self.member_name()),
         }
     }
 }
@@ -76,7 +78,7 @@ impl ValuePath {
         &self,
         key: &Q,
     ) -> Result<EntryKey> {
-        // What is no string, or fails to be written, is an error of this place.
+        // A key that is not a string, or cannot be written, is an error that names this path.
         let object = self.encode(&SingleEntry(key, ()))?;
         let own = only_name(&object).ok_or_else(|| {
             self.error(
@@ -152,13 +154,13 @@ type IsReadFrom = Box<dyn Fn(&str) -> bool>;
 pub(super) struct NamedElement {
     pub(super) text: Json,
     content: Content,
-    /// Whether its type reads an equal element from a text, where it reads more than one spelling.
+    /// Whether its type reads an equal element from a text; `None` if it has only one spelling.
     is_read_from: Option<IsReadFrom>,
 }
 
 impl NamedElement {
-    pub(super) fn of<T: Value + PartialEq>(part: &ValuePath, item: &T) -> Result<Self> {
-        let text = part.encode(item)?;
+    pub(super) fn of<T: Value + PartialEq>(path: &ValuePath, item: &T) -> Result<Self> {
+        let text = path.encode(item)?;
         let is_read_from = (!shape::has_one_spelling::<T>()).then(|| {
             let item = item.clone();
             let is_equal =
@@ -176,7 +178,7 @@ impl NamedElement {
         self.is_read_from.is_none()
     }
 
-    /// Where it is first.
+    /// The position of the first element that equals it.
     pub(super) fn position(&self, list: &[&str]) -> Option<usize> {
         let by_text = list
             .iter()
@@ -187,17 +189,17 @@ impl NamedElement {
         })
     }
 
-    /// All the texts by which it is there.
+    /// All the texts of elements that equal it.
     pub(super) fn spellings(&self, list: &[&str]) -> Vec<Json> {
-        let is_it = |element: &&&str| {
+        let is_equal = |element: &&&str| {
             Content::of(element) == self.content
                 || self
                     .is_read_from
                     .as_ref()
-                    .is_some_and(|is_it| is_it(element))
+                    .is_some_and(|is_read_from| is_read_from(element))
         };
         list.iter()
-            .filter(is_it)
+            .filter(is_equal)
             .filter_map(|element| Json::parse((*element).to_owned()).ok())
             .collect()
     }

@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use super::Synced;
 use super::lookup::EntryKey;
 use crate::base::error::Result;
-use crate::handle::path::{How, PartChange, ReturnPath, ValuePath};
+use crate::handle::path::{Condition, Freshness, PathChange, ReturnPath, ValuePath};
 use crate::handle::value::Value;
 use crate::pending::outbox::Written;
 use crate::value::mutation::{
@@ -22,37 +22,42 @@ use crate::value::mutation::{
 const EMPTY: &str = "{}";
 
 impl ValuePath {
-    /// Stores a member, and returns what was there; what is no `V` stays.
+    /// Stores a member, and returns the one that was there; one that is not a `V` stays.
     pub(super) fn put<V: DeserializeOwned>(
         &self,
         name: &EntryKey,
         value: &Json,
     ) -> Result<Option<V>> {
-        let before = self.record(How::Exact, Some(EMPTY), |spot| {
-            let (member, before) = self.entry_of(spot.found, name)?;
-            if before.is_none() && name.may_be_missed(spot) {
-                return Ok((PartChange::Nothing, None));
-            }
-            let seen = before.map(Content::of).into();
-            let set = on(
-                member,
-                Action::Set {
-                    value: value.clone(),
-                    seen,
-                },
-            );
-            Ok((
-                PartChange::Do(vec![set]),
-                before.map(|before| self.decode(before)).transpose()?,
-            ))
-        })?;
+        let before = self.record(
+            Freshness::Known,
+            Condition::SamePaths,
+            Some(EMPTY),
+            |location| {
+                let (member, before) = self.entry_of(location.found, name)?;
+                if before.is_none() && name.may_be_missed(location) {
+                    return Ok((PathChange::Nothing, None));
+                }
+                let seen = before.map(Content::of).into();
+                let set = at_member(
+                    member,
+                    Action::Set {
+                        value: value.clone(),
+                        seen,
+                    },
+                );
+                Ok((
+                    PathChange::Do(vec![set]),
+                    before.map(|before| self.decode(before)).transpose()?,
+                ))
+            },
+        )?;
         Ok(before.0)
     }
 
     /// Stores members, all of them or none.
     fn put_all(&self, entries: &[(EntryKey, Json)]) -> Result<Written> {
-        let put = |spot: &Location<'_>| {
-            let members = self.members(spot.found)?;
+        let put = |location: &Location<'_>| {
+            let members = self.members(location.found)?;
             let by_name: HashMap<&str, usize> = members
                 .iter()
                 .enumerate()
@@ -61,14 +66,14 @@ impl ValuePath {
             let mut operations = Vec::with_capacity(entries.len());
             for (name, value) in entries {
                 let (at, member) = match by_name.get(&*name.own) {
-                    Some(at) => (Some(*at), name.member()),
-                    None => name.find(&members),
+                    Some(at) => (Some(*at), name.member_name()),
+                    None => name.locate_in(&members),
                 };
-                if at.is_none() && name.may_be_missed(spot) {
-                    return Ok((PartChange::Nothing, ()));
+                if at.is_none() && name.may_be_missed(location) {
+                    return Ok((PathChange::Nothing, ()));
                 }
                 let seen = at.map(|at| Content::of(members[at].1)).into();
-                operations.push(on(
+                operations.push(at_member(
                     member,
                     Action::Set {
                         value: value.clone(),
@@ -78,88 +83,106 @@ impl ValuePath {
             }
             Ok((
                 if operations.is_empty() {
-                    PartChange::Nothing
+                    PathChange::Nothing
                 } else {
-                    PartChange::Do(operations)
+                    PathChange::Do(operations)
                 },
                 (),
             ))
         };
-        Ok(self.record(How::Blind, Some(EMPTY), put)?.1)
+        Ok(self
+            .record(Freshness::Known, Condition::Always, Some(EMPTY), put)?
+            .1)
     }
 
-    /// Stores a member that is not there yet; returns what is there else.
+    /// Stores a member unless there is one, which is returned.
     fn put_if_absent(&self, name: &EntryKey, value: &Json) -> Result<Option<String>> {
-        let there = self.record(How::Exact, Some(EMPTY), |spot| {
-            Ok(match self.entry_of(spot.found, name)? {
-                (_, Some(there)) => (PartChange::Nothing, Some(there.to_owned())),
-                (_, None) if name.may_be_missed(spot) => (PartChange::Nothing, None),
-                (member, None) => (
-                    PartChange::Do(vec![on(
-                        member,
-                        Action::SetIfAbsent {
-                            value: value.clone(),
-                        },
-                    )]),
-                    None,
-                ),
-            })
-        })?;
-        Ok(there.0)
+        let existing = self.record(
+            Freshness::Known,
+            Condition::SamePaths,
+            Some(EMPTY),
+            |location| {
+                Ok(match self.entry_of(location.found, name)? {
+                    (_, Some(existing)) => (PathChange::Nothing, Some(existing.to_owned())),
+                    (_, None) if name.may_be_missed(location) => (PathChange::Nothing, None),
+                    (member, None) => (
+                        PathChange::Do(vec![at_member(
+                            member,
+                            Action::SetIfAbsent {
+                                value: value.clone(),
+                            },
+                        )]),
+                        None,
+                    ),
+                })
+            },
+        )?;
+        Ok(existing.0)
     }
 
-    /// Removes the member with this name, and returns what was there; what is no `V` stays.
+    /// Removes the member with this name, and returns it; one that is not a `V` stays.
     pub(super) fn remove_named<V: DeserializeOwned>(&self, name: &EntryKey) -> Result<Option<V>> {
-        let removed = self.record(How::Exact, Some(EMPTY), |spot| {
-            let members = self.members(spot.found)?;
-            let Some((name, value)) = name.find(&members).0.map(|at| &members[at]) else {
-                return Ok((PartChange::Nothing, None));
-            };
-            Ok((
-                PartChange::Do(vec![removal(name, value)]),
-                Some(self.decode(value)?),
-            ))
-        })?;
+        let removed = self.record(
+            Freshness::Known,
+            Condition::SamePaths,
+            Some(EMPTY),
+            |location| {
+                let members = self.members(location.found)?;
+                let Some((name, value)) = name.locate_in(&members).0.map(|at| &members[at]) else {
+                    return Ok((PathChange::Nothing, None));
+                };
+                Ok((
+                    PathChange::Do(vec![removal_of_member(name, value)]),
+                    Some(self.decode(value)?),
+                ))
+            },
+        )?;
         Ok(removed.0)
     }
 
     /// Takes out the member that is stored last, and hands what `read` makes of its name and value
-    /// to its caller alone; where that fails it stays.
+    /// to this caller alone; if `read` fails, the member stays.
     fn take_last<R>(&self, read: impl Fn(&str, &str) -> Result<R>) -> Result<Option<R>> {
-        let taken = self.record(How::Take, Some(EMPTY), |spot| {
-            let members = self.members(spot.found)?;
-            let Some((name, value)) = members.last() else {
-                return Ok((PartChange::Nothing, None));
-            };
-            let entry = self.item(&format!("{{{}:{value}}}", self.encode(&**name)?.as_str()))?;
-            let set = Action::Set {
-                value: self.item(value)?,
-                seen: ObservedValue::Absent,
-            };
-            let back = ReturnPath::WhereFree(on(MemberName::new(name), set));
-            let change = PartChange::Take {
-                operations: vec![removal(name, value)],
-                item: entry,
-                back,
-            };
-            Ok((change, Some(read(name, value)?)))
-        })?;
+        let taken = self.record(
+            Freshness::Latest,
+            Condition::Take,
+            Some(EMPTY),
+            |location| {
+                let members = self.members(location.found)?;
+                let Some((name, value)) = members.last() else {
+                    return Ok((PathChange::Nothing, None));
+                };
+                let entry =
+                    self.item(&format!("{{{}:{value}}}", self.encode(&**name)?.as_str()))?;
+                let set = Action::Set {
+                    value: self.item(value)?,
+                    seen: ObservedValue::Absent,
+                };
+                let back = ReturnPath::IfAbsent(at_member(MemberName::new(name), set));
+                let change = PathChange::Take {
+                    operations: vec![removal_of_member(name, value)],
+                    item: entry,
+                    back,
+                };
+                Ok((change, Some(read(name, value)?)))
+            },
+        )?;
         Ok(taken.0)
     }
 
-    /// What is at the entry with this name, and as which member it is changed.
+    /// The value of the entry with this name, and as which member it is changed.
     fn entry_of<'a>(
         &self,
         found: Option<&'a str>,
         name: &EntryKey,
     ) -> Result<(MemberName, Option<&'a str>)> {
-        let there =
+        let value =
             member(found.unwrap_or(EMPTY), &name.own).map_err(|error| self.apply_error(error))?;
-        if there.is_some() || name.spelling.is_none() {
-            return Ok((name.member(), there));
+        if value.is_some() || name.spelling.is_none() {
+            return Ok((name.member_name(), value));
         }
         let members = self.members(found)?;
-        let (at, member) = name.find(&members);
+        let (at, member) = name.locate_in(&members);
         Ok((member, at.map(|at| members[at].1)))
     }
 
@@ -169,14 +192,14 @@ impl ValuePath {
 
     fn entry_at<K: Value + PartialEq, Q: Serialize + ?Sized>(&self, key: &Q) -> Self {
         match self.name_of::<K, Q>(key) {
-            Ok(name) => self.at(name.place()),
+            Ok(name) => self.at(name.segment()),
             Err(error) => self.broken(error),
         }
     }
 }
 
-fn removal(name: &str, value: &str) -> Operation {
-    on(
+fn removal_of_member(name: &str, value: &str) -> Operation {
+    at_member(
         MemberName::new(name),
         Action::Remove {
             seen: ObservedValue::Content(Content::of(value)),
@@ -184,7 +207,7 @@ fn removal(name: &str, value: &str) -> Operation {
     )
 }
 
-fn on(member: MemberName, action: Action) -> Operation {
+fn at_member(member: MemberName, action: Action) -> Operation {
     Operation {
         path: vec![PathStep::Member(member)],
         action,
@@ -200,7 +223,7 @@ macro_rules! maps {
             $map<K, V $(, $hasher)?>: Value,
             $($hasher: BuildHasher + Default + 'static,)?
         {
-            /// How many entries there are; none while the map is unset.
+            /// How many entries there are; zero while the map is unset.
             ///
             /// # Errors
             ///
@@ -209,7 +232,7 @@ macro_rules! maps {
                 Ok(self.read_or($map::default)?.len())
             }
 
-            /// Whether there is no entry.
+            /// Whether there are no entries.
             ///
             /// # Errors
             ///
@@ -248,26 +271,26 @@ macro_rules! maps {
                 self.read_or($map::default).map(std::sync::Arc::unwrap_or_clone)
             }
 
-            /// The value under `key`, as a live view. Where nothing is, it reads as `Unset`, and a
+            /// The value under `key`, as a live view. If there is none, it reads as `Unset`, and a
             /// set stores it.
             pub fn at<Q: ?Sized + Serialize>(&self, key: &Q) -> Synced<V>
             where
                 K: Borrow<Q>,
             {
-                Synced::of(self.part().entry_at::<K, Q>(key))
+                Synced::of(self.path().entry_at::<K, Q>(key))
             }
 
-            /// Stores a value under `key`, and returns what was there.
+            /// Stores a value under `key`, and returns the one that was there.
             ///
             /// # Errors
             ///
-            /// `Serialize` for what JSON cannot hold, `Decode` where what was there is no `V`,
-            /// `Conflict` where something else than a map is there, `OutboxFull`, `Rejected`. After
-            /// an error nothing is changed.
-            #[allow(clippy::needless_pass_by_value)] // they are given away, as to a map
+            /// `Serialize` for an entry that JSON cannot hold, `Decode` if what was there is not a
+            /// `V`, `Conflict` if something other than a map is stored, `OutboxFull`, `Rejected`.
+            /// After an error nothing is changed.
+            #[allow(clippy::needless_pass_by_value)] // they are moved in, as into a map
             pub fn insert(&self, key: K, value: V) -> Result<Option<V>> {
-                let part = self.part();
-                part.put(&part.name_of::<K, K>(&key)?, &part.encode(&value)?)
+                let path = self.path();
+                path.put(&path.name_of::<K, K>(&key)?, &path.encode(&value)?)
             }
 
             /// Removes the value under `key` and returns it.
@@ -279,38 +302,39 @@ macro_rules! maps {
             where
                 K: Borrow<Q>,
             {
-                self.part().remove_named(&self.part().name_of::<K, Q>(key)?)
+                self.path().remove_named(&self.path().name_of::<K, Q>(key)?)
             }
 
             /// Removes the entry that is stored last and returns it. It is handed to this caller
-            /// alone, whatever happens to the backend: what was taken and handed to nobody goes
-            /// back by itself, where its key is free.
+            /// alone, whatever happens to the backend: an entry that was taken and reached no
+            /// caller goes back by itself, if its key is free.
             ///
             /// # Errors
             ///
-            /// `Unavailable` where the backend does not answer within `timeout` and nothing was
-            /// taken, `InDoubt` where nobody knows (it goes back by itself then), `Conflict` where
-            /// others changed the map again and again, `Decode`, `OutboxFull`, `Rejected`.
+            /// `Unavailable` if the backend does not answer within `timeout` and nothing was taken;
+            /// `InDoubt` if nobody knows whether it was taken (if so, it goes back by itself);
+            /// `Conflict` if others changed the map again and again; `Decode`, `OutboxFull`,
+            /// `Rejected`.
             pub fn pop(&self) -> Result<Option<(K, V)>> {
-                let part = self.part();
+                let path = self.path();
                 // A map of this one entry: its key is written as a name, and read from one.
                 let read = |name: &str, value: &str| {
-                    let entry = format!("{{{}:{value}}}", part.encode(name)?.as_str());
-                    Ok(part.decode::<$map<K, V $(, $hasher)?>>(&entry)?.into_iter().next())
+                    let entry = format!("{{{}:{value}}}", path.encode(name)?.as_str());
+                    Ok(path.decode::<$map<K, V $(, $hasher)?>>(&entry)?.into_iter().next())
                 };
-                Ok(part.take_last(read)?.flatten())
+                Ok(path.take_last(read)?.flatten())
             }
 
-            /// The value under `key`; where there is none, stores `value`. Of many processes that
-            /// do so at once, one stores its own, and all get that.
+            /// The value under `key`; if there is none, stores `value` and returns it. If many
+            /// processes do so at once, one stores its own, and all get that.
             ///
             /// # Errors
             ///
             /// As [`insert`](Self::insert).
             pub fn get_or_insert(&self, key: K, value: V) -> Result<V> {
-                let part = self.part();
-                match part.put_if_absent(&part.name_of::<K, K>(&key)?, &part.encode(&value)?)? {
-                    Some(there) => part.decode(&there),
+                let path = self.path();
+                match path.put_if_absent(&path.name_of::<K, K>(&key)?, &path.encode(&value)?)? {
+                    Some(existing) => path.decode(&existing),
                     None => Ok(value),
                 }
             }
@@ -321,12 +345,15 @@ macro_rules! maps {
             ///
             /// As [`insert`](Self::insert).
             pub fn extend(&self, entries: impl IntoIterator<Item = (K, V)>) -> Result<Written> {
-                let part = self.part();
-                let encoded = entries.into_iter().map(|(key, value)| Ok((part.name_of::<K, K>(&key)?, part.encode(&value)?)));
-                part.put_all(&encoded.collect::<Result<Vec<_>>>()?)
+                let path = self.path();
+                let encode = |(key, value)| {
+                    Ok((path.name_of::<K, K>(&key)?, path.encode::<V>(&value)?))
+                };
+                path.put_all(&entries.into_iter().map(encode).collect::<Result<Vec<_>>>()?)
             }
 
-            /// Keeps the entries for which `keeps` holds. It may be called more than once for each.
+            /// Keeps the entries for which `keeps` returns `true`. It may be called more than once
+            /// for each.
             ///
             /// # Errors
             ///
@@ -336,7 +363,7 @@ macro_rules! maps {
                     map.retain(|key, value| keeps(key, value));
                     Ok::<(), Infallible>(())
                 };
-                Ok(self.change(self.inner.default.or(Some($map::default)), retain)?.1)
+                Ok(self.change(self.inner.default.of_unset().or(Some($map::default)), retain)?.1)
             }
 
             /// Assigns an empty map.

@@ -23,9 +23,9 @@ use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::policy::{ReadPolicy, WritePolicy};
 use crate::base::waiting::block_on;
 use crate::client::state::{KeyView, Request};
-use crate::handle::key::{Key, Spec};
+use crate::handle::key::{DefaultValue, Key, Spec};
 use crate::handle::memory::Memory;
-use crate::handle::path::{How, PartChange, Policies, ValuePath, seen};
+use crate::handle::path::{Condition, Freshness, PathChange, Policies, ValuePath, seen};
 use crate::handle::reader::SlotsView;
 use crate::handle::schema::SyncedMemory;
 use crate::handle::value::Value;
@@ -60,23 +60,21 @@ pub struct Synced<T> {
 }
 
 struct ViewInner<T> {
-    part: ValuePath,
-    default: Option<fn() -> T>,
-    /// Of what is not known the default says nothing.
-    is_implied: bool,
-    /// It is merged by field, and may have some of these members only.
+    path: ValuePath,
+    default: DefaultValue<T>,
+    /// It is a struct that is merged by field, and may have only some of these members.
     nested: Option<Members>,
     memo: ArcSwapOption<Memo<T>>,
 }
 
-/// What was shown, decoded once for each change.
+/// What a read shows, decoded once for each change.
 struct Memo<T> {
     version: u64,
-    /// Nobody has to be asked for it while it is of this version.
+    /// While it is of this version, the backend need not be asked.
     is_local: bool,
     expires: Option<Duration>,
     value: Option<Arc<T>>,
-    /// It is there, and not only taken to be there.
+    /// The value is stored, and not only a default of what it is a part of.
     exists: bool,
     /// The backend has answered for it, or this process has assigned it.
     is_known: bool,
@@ -89,23 +87,23 @@ impl Memory {
         let names = std::iter::once(key.name()).chain(spec.aliases.iter().copied());
         let slots = names.map(|name| self.slot(name)).collect();
         let near = spec.near || self.shared().settings.read_policy == ReadPolicy::Near;
-        let how = Policies {
+        let policies = Policies {
             ttl: spec.ttl,
             near,
             write: spec.write.unwrap_or(self.shared().settings.write_policy),
         };
-        let has_default = spec.default.is_some() && !spec.is_implied;
+        let has_default = spec.default.explicit().is_some();
         Synced::with_spec(
-            ValuePath::root(self, slots, (move || spec.origin(), has_default), how),
+            ValuePath::root(self, slots, (move || spec.origin(), has_default), policies),
             spec,
         )
     }
 }
 
 impl<T: Value> Spec<T> {
-    /// What an unset value is taken for.
+    /// What a change of an unset value starts from.
     fn origin(&self) -> Option<Json> {
-        match self.default {
+        match self.default.of_unset() {
             Some(default) => Json::encode(&default()).ok(),
             None if self.is_optional => None,
             None => self.nested.and_then(|_| Json::parse("{}".to_owned()).ok()),
@@ -126,8 +124,8 @@ impl ValuePath {
 }
 
 impl<T> Synced<T> {
-    /// The same value, whose calls return facts: a write returns what has come of it, and a read
-    /// what the backend has when it is asked, with nothing on top. See
+    /// The same value, with calls that return facts: a write waits until it was made, and a read
+    /// returns what the backend has then, without queued writes of this process on top. See
     /// [`WritePolicy::Confirmed`](crate::WritePolicy::Confirmed).
     ///
     /// ```
@@ -137,62 +135,55 @@ impl<T> Synced<T> {
     /// let memory = Memory::open("memory:")?;
     /// let claims = memory.synced(&Key::<HashSet<u64>>::new("claims"));
     /// if claims.confirmed().insert(17)? {
-    ///     // Nobody else was told `true` for 17: it is ours.
+    ///     // Nobody else got `true` for 17: it is ours.
     /// }
     /// # Ok::<(), synced_memory::Error>(())
     /// ```
     ///
     /// # Errors
     ///
-    /// The calls of the view: also `Unavailable` where the backend does not answer within `timeout`
-    /// (it was not made, and never will be), and `InDoubt` where it was made once, or never.
+    /// The calls of the view also return `Unavailable` if the backend does not answer within
+    /// `timeout` (the call was not made, and never will be), and `InDoubt` if the call was made
+    /// once, or never.
     #[must_use]
     pub fn confirmed(&self) -> Self {
         let ViewInner {
-            default,
-            nested,
-            is_implied,
-            ..
+            default, nested, ..
         } = *self.inner;
         Self::with_spec(
-            self.part().confirmed(),
+            self.path().confirmed(),
             Spec {
                 default,
                 nested,
-                is_implied,
                 ..Spec::new()
             },
         )
     }
 
-    /// A part that has no default.
-    fn of(part: ValuePath) -> Self {
-        Self::with_spec(part, Spec::new())
+    /// The view of a part that has no default.
+    fn of(path: ValuePath) -> Self {
+        Self::with_spec(path, Spec::new())
     }
 
-    fn with_spec(part: ValuePath, spec: Spec<T>) -> Self {
+    fn with_spec(path: ValuePath, spec: Spec<T>) -> Self {
         let Spec {
-            default,
-            is_implied,
-            nested,
-            ..
+            default, nested, ..
         } = spec;
         Self {
             inner: Arc::new(ViewInner {
-                part,
+                path,
                 default,
-                is_implied,
                 nested,
                 memo: ArcSwapOption::empty(),
             }),
         }
     }
 
-    pub(crate) fn part(&self) -> &ValuePath {
-        &self.inner.part
+    pub(crate) fn path(&self) -> &ValuePath {
+        &self.inner.path
     }
 
-    /// Whether it may have some of its members only.
+    /// Whether it may have only some of its members.
     pub(crate) fn is_nested(&self) -> bool {
         self.inner.nested.is_some()
     }
@@ -203,9 +194,9 @@ impl<T: Value> Synced<T> {
     ///
     /// # Errors
     ///
-    /// `Unset` where nothing is stored and there is no default, `Unavailable` where the backend is
-    /// away and nothing is known of the key (an explicit `default` is read then), `Decode` where
-    /// something else than a `T` is stored, `Rejected` where the server refuses this key.
+    /// `Unset` if nothing is stored and there is no default; `Unavailable` if the backend is away
+    /// and nothing is known of the key (an explicit `default` is returned instead); `Decode` if
+    /// something other than a `T` is stored; `Rejected` if the server refuses this key.
     pub fn get(&self) -> Result<T> {
         match self.local(T::clone) {
             Some(value) => Ok(value),
@@ -219,36 +210,36 @@ impl<T: Value> Synced<T> {
     ///
     /// As [`get`](Synced::get).
     pub async fn get_async(&self) -> Result<T> {
-        if self.part().is_confirmed() {
+        if self.path().is_confirmed() {
             return self
                 .memo_or(&*self.memo_now().await?, None)
                 .map(Arc::unwrap_or_clone);
         }
-        self.part().load_async().await?;
+        self.path().load_async().await?;
         self.cached_or_default().map(Arc::unwrap_or_clone)
     }
 
-    /// The value, or `None` where nothing is stored, whatever the default.
+    /// The value, or `None` if nothing is stored, whatever the default.
     ///
     /// # Errors
     ///
     /// `Unavailable`, `Decode` and `Rejected`, as [`get`](Synced::get).
     pub fn find(&self) -> Result<Option<T>> {
-        Ok(self.found()?.map(Arc::unwrap_or_clone))
+        Ok(self.stored()?.map(Arc::unwrap_or_clone))
     }
 
-    /// What is there by what a read of it says.
+    /// What a read shows, after asking the backend if that is needed.
     fn current(&self) -> Result<Arc<Memo<T>>> {
-        if self.part().is_confirmed() {
+        if self.path().is_confirmed() {
             return block_on(self.memo_now());
         }
-        self.part().load()?;
+        self.path().load()?;
         self.memo()
     }
 
-    /// What the backend has now, with nothing on top.
+    /// What the backend has now, without queued writes on top.
     async fn memo_now(&self) -> Result<Arc<Memo<T>>> {
-        self.memo_of(&self.part().view_now().await?)
+        self.memo_of(&self.path().view_now().await?)
     }
 
     /// What the backend has answered.
@@ -270,29 +261,24 @@ impl<T: Value> Synced<T> {
         self.memo_or(&*self.memo_of(view)?, None)
     }
 
-    fn found(&self) -> Result<Option<Arc<T>>> {
+    fn stored(&self) -> Result<Option<Arc<T>>> {
         let memo = self.current()?;
         match memo.value.clone().filter(|_| memo.exists) {
-            None if !memo.is_known => Err(self.part().unknown()),
-            found => Ok(found),
+            None if !memo.is_known => Err(self.path().unknown()),
+            stored => Ok(stored),
         }
     }
 
-    /// The default that somebody has asked for: what is not known is taken for it too.
-    fn explicit_default(&self) -> Option<fn() -> T> {
-        self.inner.default.filter(|_| !self.inner.is_implied)
-    }
-
-    /// The value; where nothing is stored, its default.
+    /// The value, or its default if nothing is stored.
     pub(crate) fn find_or_default(&self) -> Result<Option<T>> {
-        match (self.found(), self.explicit_default()) {
-            (Err(error), Some(default)) if error.kind() == ErrorKind::Unavailable => {
-                Ok(Some(default()))
+        let default = self.inner.default;
+        match (self.stored(), default.explicit()) {
+            (Err(error), Some(explicit)) if error.kind() == ErrorKind::Unavailable => {
+                Ok(Some(explicit()))
             }
-            (found, _) => {
-                let default = || self.inner.default.map(|default| default());
-                Ok(found?.map(Arc::unwrap_or_clone).or_else(default))
-            }
+            (stored, _) => Ok(stored?
+                .map(Arc::unwrap_or_clone)
+                .or_else(|| default.of_unset().map(|default| default()))),
         }
     }
 
@@ -305,7 +291,7 @@ impl<T: Value> Synced<T> {
         self.memo_or(&*self.current()?, None)
     }
 
-    /// What `look` makes of the value, which is not cloned for it.
+    /// Calls `look` with the value, which is not cloned for it, and returns what it returns.
     ///
     /// # Errors
     ///
@@ -314,27 +300,29 @@ impl<T: Value> Synced<T> {
         self.read().map(|value| look(&value))
     }
 
-    /// How old what a near read shows may be: zero while the backend keeps it current, the time
-    /// since then while it is away; `None` for what is not read near, or was not yet.
+    /// How old the value of a near read may be: zero while the backend keeps it current, and the
+    /// time since then while the backend is away. `None` for a value that is not read near, or was
+    /// not yet read.
     pub fn staleness(&self) -> Option<Duration> {
-        self.part()
-            .source()
+        self.path()
+            .reader()
             .staleness()
-            .filter(|_| self.part().is_near())
+            .filter(|_| self.path().is_near())
     }
 
-    /// What `take` makes of the value, where nobody has to be asked and nothing be decoded.
-    fn local<R>(&self, take: impl FnOnce(&T) -> R) -> Option<R> {
+    /// What `look` makes of the value, if neither the backend has to be asked nor the value
+    /// decoded.
+    fn local<R>(&self, look: impl FnOnce(&T) -> R) -> Option<R> {
         let memo = self.inner.memo.load();
         let memo = memo
             .as_ref()
-            .filter(|memo| memo.is_local && self.is_of_now(memo))?;
-        memo.value.as_deref().map(take)
+            .filter(|memo| memo.is_local && self.is_current(memo))?;
+        memo.value.as_deref().map(look)
     }
 
-    fn is_of_now(&self, memo: &Memo<T>) -> bool {
-        let shared = self.part().memory().shared();
-        self.part()
+    fn is_current(&self, memo: &Memo<T>) -> bool {
+        let shared = self.path().memory().shared();
+        self.path()
             .version()
             .is_ok_and(|version| version == memo.version)
             && memo
@@ -346,91 +334,94 @@ impl<T: Value> Synced<T> {
     ///
     /// # Errors
     ///
-    /// `Serialize` for a value that JSON cannot hold, `OutboxFull`, `Rejected` where the server
-    /// refuses; of a part, `Unset` where what it is a part of is missing. After an error nothing is
-    /// changed.
+    /// `Serialize` for a value that JSON cannot hold, `OutboxFull`, `Rejected` if the server
+    /// refuses it; for a part of a value, `Unset` if what contains it is missing. After an error
+    /// nothing is changed.
     pub fn set(&self, value: T) -> Result<Written> {
         block_on(self.set_async(value))
     }
 
-    /// As [`set`](Synced::set), in async code: it runs on any executor. To drop the future does not
-    /// take back a write that was queued.
+    /// As [`set`](Synced::set), in async code: it runs on any executor. Dropping the future does
+    /// not undo a write that was queued.
     ///
     /// # Errors
     ///
     /// As [`set`](Synced::set).
     pub async fn set_async(&self, value: T) -> Result<Written> {
-        if self.part().is_root() {
+        if self.path().is_root() {
             let (key, request) = self.assignment(&value)?;
             return Ok(self
-                .part()
+                .path()
                 .core()
-                .write(&key, request, self.part().write_policy())
+                .write(&key, request, self.path().write_policy())
                 .await?
                 .written);
         }
-        let value = self.part().encode(&value)?;
-        let set = |spot: &Location<'_>| Action::Set {
+        let value = self.path().encode(&value)?;
+        let set = |location: &Location<'_>| Action::Set {
             value: value.clone(),
-            seen: seen(spot),
+            seen: seen(location),
         };
-        self.part().act_async(How::Blind, None, set).await
+        self.path().act_async(Freshness::Known, None, set).await
     }
 
-    /// Removes what is stored under the key and its older names, or the part; whether there was
-    /// anything.
+    /// Removes what is stored under the key and its older names, or the part of a value that this
+    /// is; returns whether there was anything.
     ///
     /// # Errors
     ///
-    /// `OutboxFull`, `Rejected` where the server refuses. After an error nothing is changed.
+    /// `OutboxFull`, `Rejected` if the server refuses it. After an error nothing is changed.
     pub fn delete(&self) -> Result<bool> {
-        if !self.part().is_root() {
-            let remove = |spot: &Location<'_>| match seen(spot) {
-                _ if !spot.exists => Ok((PartChange::Nothing, false)),
-                seen => Ok((PartChange::one(Action::Remove { seen }), true)),
+        if !self.path().is_root() {
+            let remove = |location: &Location<'_>| match seen(location) {
+                _ if !location.exists => Ok((PathChange::Nothing, false)),
+                seen => Ok((PathChange::one(Action::Remove { seen }), true)),
             };
-            return match self.part().record(How::Exact, None, remove) {
+            return match self
+                .path()
+                .record(Freshness::Known, Condition::SamePaths, None, remove)
+            {
                 Ok((existed, _)) => Ok(existed),
                 Err(error) if error.kind() == ErrorKind::Unset => Ok(false),
                 Err(error) => Err(error),
             };
         }
-        if self.part().write_policy() == WritePolicy::Confirmed {
-            return block_on(self.part().delete_now());
+        if self.path().write_policy() == WritePolicy::Confirmed {
+            return block_on(self.path().delete_now());
         }
         // The older names first: the key must not fall back to them in between.
         let deletes = self
-            .part()
+            .path()
             .keys()?
             .into_iter()
             .rev()
             .map(|key| (key, Request::Delete))
             .collect();
         let answers = block_on(
-            self.part()
+            self.path()
                 .core()
-                .write_together(deletes, self.part().write_policy()),
+                .write_together(deletes, self.path().write_policy()),
         )?;
         Ok(answers.iter().any(|answer| answer.existed))
     }
 
-    /// When the value, with all its parts, was last written, in ns since 1970; zero where that is
-    /// not known, `None` where nothing is stored.
+    /// When the value, with all its parts, was last written, in ns since 1970; zero if that is not
+    /// known, `None` if nothing is stored.
     ///
     /// # Errors
     ///
-    /// `Unavailable` where the backend is away and nothing is known of the key, `Rejected` where
-    /// the server refuses it.
+    /// `Unavailable` if the backend is away and nothing is known of the key, `Rejected` if the
+    /// server refuses it.
     pub fn last_modified(&self) -> Result<Option<u64>> {
-        let (view, is_known) = if self.part().is_confirmed() {
-            (block_on(self.part().view_now())?, true)
+        let (view, is_known) = if self.path().is_confirmed() {
+            (block_on(self.path().view_now())?, true)
         } else {
-            self.part().load()?;
-            let SlotsView { view, is_known, .. } = self.part().visible()?;
+            self.path().load()?;
+            let SlotsView { view, is_known, .. } = self.path().visible()?;
             (view, is_known)
         };
         match view.stored {
-            None if !is_known => Err(self.part().unknown()),
+            None if !is_known => Err(self.path().unknown()),
             stored => Ok(stored.map(|stored| envelope::stamp_of(&stored).get())),
         }
     }
@@ -439,32 +430,35 @@ impl<T: Value> Synced<T> {
         Ok(self.last_modified()?.is_some())
     }
 
-    /// The value that the last answers show, or the default.
+    /// The value according to the last answers, or the default.
     pub(crate) fn cached_or_default(&self) -> Result<Arc<T>> {
         self.memo_or(&*self.memo()?, None)
     }
 
-    /// The value; where nothing is there, its default, or what a value of this type is without one.
+    /// The value; if nothing is there, its default, or else `empty`.
     fn read_or(&self, empty: fn() -> T) -> Result<Arc<T>> {
         self.memo_or(&*self.current()?, Some(empty))
     }
 
     fn memo_or(&self, memo: &Memo<T>, empty: Option<fn() -> T>) -> Result<Arc<T>> {
-        let explicit = self.explicit_default();
-        match (&memo.value, explicit, self.inner.default.or(empty)) {
-            // What is only taken to be there is an implied default.
-            (Some(value), _, _)
-                if memo.is_known
-                    || memo.exists
-                    || explicit.is_some()
-                    || self.part().has_default() =>
-            {
-                Ok(Arc::clone(value))
-            }
-            (None, Some(default), _) => Ok(Arc::new(default())),
-            _ if !memo.is_known => Err(self.part().unknown()),
-            (None, None, Some(default)) => Ok(Arc::new(default())),
-            (None | Some(_), None | Some(_), _) => Err(self.unset()),
+        let explicit = self.inner.default.explicit();
+        // A value that is not stored comes from the default of what it is a part of: while nothing
+        // is known, only an explicit one counts.
+        let is_said =
+            memo.is_known || memo.exists || explicit.is_some() || self.path().has_default();
+        if let Some(value) = memo.value.as_ref().filter(|_| is_said) {
+            return Ok(Arc::clone(value));
+        }
+
+        let default = if memo.is_known {
+            self.inner.default.of_unset().or(empty)
+        } else {
+            explicit
+        };
+        match (&memo.value, default) {
+            (None, Some(default)) => Ok(Arc::new(default())),
+            _ if memo.is_known => Err(self.unset()),
+            _ => Err(self.path().unknown()),
         }
     }
 
@@ -472,31 +466,31 @@ impl<T: Value> Synced<T> {
     fn assignment(&self, value: &T) -> Result<(Arc<str>, Request)> {
         let encoded = Unsealed::encode(value);
         let value = encoded.map_err(|error| {
-            self.part()
+            self.path()
                 .error(ErrorKind::Serialize, envelope::describe_refusal(&error))
         })?;
         Ok((
-            Arc::clone(self.part().key()?),
+            Arc::clone(self.path().key()?),
             Request::Put {
                 value,
-                ttl: self.part().ttl(),
+                ttl: self.path().ttl(),
             },
         ))
     }
 
     /// The request that stores `value`, for many at a time.
     pub(crate) fn request(&self, value: &T) -> Result<(Arc<str>, Request)> {
-        if self.part().is_root() {
+        if self.path().is_root() {
             self.assignment(value)
         } else {
-            self.part().assignment(self.part().encode(value)?)
+            self.path().assignment(self.path().encode(value)?)
         }
     }
 
     fn memo(&self) -> Result<Arc<Memo<T>>> {
-        let part = self.part();
+        let path = self.path();
         if let Some(memo) = &*self.inner.memo.load()
-            && self.is_of_now(memo)
+            && self.is_current(memo)
         {
             return Ok(Arc::clone(memo));
         }
@@ -506,8 +500,8 @@ impl<T: Value> Synced<T> {
             is_known,
             view,
             ..
-        } = part.visible()?;
-        let is_unknown = !is_known && !part.has_default() && view.stored.is_none();
+        } = path.visible()?;
+        let is_unknown = !is_known && !path.has_default() && view.stored.is_none();
         let (value, exists) = if is_unknown {
             (None, false)
         } else {
@@ -525,11 +519,11 @@ impl<T: Value> Synced<T> {
         Ok(memo)
     }
 
-    /// The value in this, and whether it is there and not only taken to be there.
+    /// The value in `view`, and whether it is stored and not only a default.
     fn decoded(&self, view: &KeyView) -> Result<(Option<T>, bool)> {
-        let part = self.part();
+        let path = self.path();
         match &view.stored {
-            stored if part.is_root() => {
+            stored if path.is_root() => {
                 let decode = |stored: &Bytes| {
                     envelope::decode(stored).map_err(|error| {
                         self.undecoded(&error, envelope::value_of(stored).as_str())
@@ -537,20 +531,20 @@ impl<T: Value> Synced<T> {
                 };
                 Ok((stored.as_ref().map(decode).transpose()?, stored.is_some()))
             }
-            _ => part.look_at(view, |found, exists| {
+            _ => path.read_in(view, |text, exists| {
                 let decode = |text| self.decode(text);
-                Ok((found.map(decode).transpose()?, exists))
+                Ok((text.map(decode).transpose()?, exists))
             }),
         }
     }
 
     fn decode(&self, text: &str) -> Result<T> {
-        self.part().source().decode(text, self.is_nested())
+        self.path().reader().decode(text, self.is_nested())
     }
 
     fn undecoded(&self, error: &serde_json::Error, text: &str) -> Error {
-        self.part()
-            .source()
+        self.path()
+            .reader()
             .undecoded::<T>(error, text, self.is_nested())
     }
 
@@ -559,37 +553,37 @@ impl<T: Value> Synced<T> {
         let what = format!(
             "expected a value of type `{expected}`, but nothing is stored, and there is no default"
         );
-        self.part().error(ErrorKind::Unset, what)
+        self.path().error(ErrorKind::Unset, what)
     }
 }
 
 impl<T: SyncedMemory> Synced<T> {
     /// The handle of the struct that is stored here: each of its fields is a part of the value.
     pub fn fields(&self) -> T::Handle {
-        T::inside(self.part())
+        T::inside(self.path())
     }
 }
 
-/// A view whatever its type, for reading many in one round trip.
+/// A view of a value of any type, for reading many in one round trip.
 pub trait AnyView {
+    /// The keys of which the backend has to be asked.
     #[doc(hidden)]
-    /// Those of which the backend has to be asked.
     fn keys(&self) -> Result<Vec<Arc<str>>>;
     #[doc(hidden)]
-    fn as_part(&self) -> &ValuePath;
+    fn as_path(&self) -> &ValuePath;
 }
 
 impl<T: Value> AnyView for Synced<T> {
     fn keys(&self) -> Result<Vec<Arc<str>>> {
-        if self.part().is_local() {
+        if self.path().is_local() {
             Ok(Vec::new())
         } else {
-            self.part().keys()
+            self.path().keys()
         }
     }
 
-    fn as_part(&self) -> &ValuePath {
-        self.part()
+    fn as_path(&self) -> &ValuePath {
+        self.path()
     }
 }
 
@@ -604,7 +598,7 @@ impl<T> Clone for Synced<T> {
 impl<T> fmt::Debug for Synced<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Synced")
-            .field("part", self.part())
+            .field("path", self.path())
             .finish_non_exhaustive()
     }
 }

@@ -1,10 +1,10 @@
-//! Numbers: adding to what is there, whatever that is.
+//! Numbers: adding to the number that is there, whatever it is.
 
 use super::Synced;
 use crate::base::error::{ErrorKind, Result};
 use crate::handle::key::Key;
 use crate::handle::memory::Memory;
-use crate::handle::path::{How, ValuePath};
+use crate::handle::path::{Freshness, ValuePath};
 use crate::handle::value::Value;
 use crate::pending::outbox::Written;
 use crate::value::mutation::{Action, Amount};
@@ -17,27 +17,27 @@ mod sealed {
 #[diagnostic::on_unimplemented(message = "`{Self}` is no number that can be added to")]
 pub trait Number: Value + sealed::SealedNumber {
     #[doc(hidden)]
-    fn add_at(part: &ValuePath, amount: Self) -> Result<Written>;
+    fn add_at(path: &ValuePath, amount: Self) -> Result<Written>;
 }
 
 /// An integer.
 #[diagnostic::on_unimplemented(message = "`{Self}` is no integer")]
 pub trait Integer: Number {
     #[doc(hidden)]
-    fn sub_at(part: &ValuePath, amount: Self) -> Result<Written>;
+    fn sub_at(path: &ValuePath, amount: Self) -> Result<Written>;
 }
 
 impl<T: Number> Synced<T> {
     /// Adds to the number that is there, whatever it is by now: the adds of all processes survive.
-    /// An unset number is its default, else zero.
+    /// An unset number starts from its default, or from zero.
     ///
     /// # Errors
     ///
-    /// `Conflict` where the sum would leave the range of `T`, or something else than a number is
-    /// there; `Serialize` for a float that is not finite; `OutboxFull`, `Rejected`. After an error
+    /// `Conflict` if the sum would leave the range of `T`, or something other than a number is
+    /// stored; `Serialize` for a float that is not finite; `OutboxFull`, `Rejected`. After an error
     /// nothing is changed.
     pub fn add(&self, amount: T) -> Result<Written> {
-        T::add_at(self.part(), amount)
+        T::add_at(self.path(), amount)
     }
 }
 
@@ -48,7 +48,7 @@ impl<T: Integer> Synced<T> {
     ///
     /// As [`add`](Synced::add).
     pub fn sub(&self, amount: T) -> Result<Written> {
-        T::sub_at(self.part(), amount)
+        T::sub_at(self.path(), amount)
     }
 }
 
@@ -63,13 +63,13 @@ impl Memory {
     }
 }
 
-fn add(part: &ValuePath, amount: Amount) -> Result<Written> {
+fn add(path: &ValuePath, amount: Amount) -> Result<Written> {
     let zero = if matches!(amount, Amount::Integer { .. }) {
         "0"
     } else {
         "0.0"
     };
-    part.act(How::Plain, Some(zero), |_| Action::Add { amount })
+    path.act(Freshness::Any, Some(zero), |_| Action::Add { amount })
 }
 
 /// Beyond every number that can be stored: no sum is in its range.
@@ -80,16 +80,16 @@ macro_rules! integers {
         impl sealed::SealedNumber for $type {}
 
         impl Number for $type {
-            fn add_at(part: &ValuePath, amount: Self) -> Result<Written> {
+            fn add_at(path: &ValuePath, amount: Self) -> Result<Written> {
                 let by = i128::try_from(amount).unwrap_or(BEYOND).clamp(-BEYOND, BEYOND);
-                add(part, integer::<Self>(by))
+                add(path, integer::<Self>(by))
             }
         }
 
         impl Integer for $type {
-            fn sub_at(part: &ValuePath, amount: Self) -> Result<Written> {
+            fn sub_at(path: &ValuePath, amount: Self) -> Result<Written> {
                 let by = i128::try_from(amount).unwrap_or(BEYOND).clamp(-BEYOND, BEYOND);
-                add(part, integer::<Self>(-by))
+                add(path, integer::<Self>(-by))
             }
         }
 
@@ -111,7 +111,7 @@ fn integer<T: Range>(by: i128) -> Amount
 where
     i128: TryFrom<T>,
 {
-    // No wider than what JSON holds.
+    // No wider than the integers that are stored as JSON.
     let min = i128::try_from(T::MIN)
         .unwrap_or(i128::MIN)
         .max(i64::MIN.into());
@@ -126,11 +126,11 @@ macro_rules! floats {
         impl sealed::SealedNumber for $type {}
 
         impl Number for $type {
-            fn add_at(part: &ValuePath, amount: Self) -> Result<Written> {
+            fn add_at(path: &ValuePath, amount: Self) -> Result<Written> {
                 if !amount.is_finite() {
-                    return Err(part.error(ErrorKind::Serialize, "the amount is not finite"));
+                    return Err(path.error(ErrorKind::Serialize, "the amount is not finite"));
                 }
-                add(part, Amount::Float { by: amount.into(), single: $single })
+                add(path, Amount::Float { by: amount.into(), single: $single })
             }
         }
     )* };

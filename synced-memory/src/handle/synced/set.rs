@@ -1,4 +1,5 @@
-//! Sets: `HashSet` with any hasher, and `BTreeSet`. Stored as lists, in which order does not count.
+//! Sets: `HashSet` with any hasher, and `BTreeSet`. They are stored as lists whose order does not
+//! count.
 
 use std::collections::{BTreeSet, HashSet};
 use std::hash::{BuildHasher, Hash};
@@ -6,7 +7,7 @@ use std::hash::{BuildHasher, Hash};
 use super::Synced;
 use super::lookup::NamedElement;
 use crate::base::error::Result;
-use crate::handle::path::{How, PartChange, ValuePath};
+use crate::handle::path::{Condition, Freshness, PathChange, ValuePath};
 use crate::handle::value::Value;
 use crate::pending::outbox::Written;
 use crate::value::mutation::{Action, Json};
@@ -14,23 +15,28 @@ use crate::value::mutation::{Action, Json};
 const EMPTY: &str = "[]";
 
 impl ValuePath {
-    /// Takes an element in or out; whether that made a difference.
-    fn hold(&self, item: &NamedElement, is_in: bool) -> Result<bool> {
-        let changed = self.record(How::Exact, Some(EMPTY), |spot| {
-            let there = item.spellings(&self.elements(spot.found)?);
-            let action = match (is_in, there.is_empty()) {
-                // It may be there in another spelling, and this process does not know it yet.
-                (_, true) if !item.has_one_spelling() && !spot.is_current => {
-                    return Ok((PartChange::Nothing, false));
-                }
-                (true, true) => Action::Include {
-                    items: vec![item.text.clone()],
-                },
-                (false, false) => Action::Exclude { items: there },
-                (true, false) | (false, true) => return Ok((PartChange::Nothing, false)),
-            };
-            Ok((PartChange::one(action), true))
-        })?;
+    /// Has the set contain an element or not; returns whether that changed it.
+    fn set_membership(&self, item: &NamedElement, is_member: bool) -> Result<bool> {
+        let changed = self.record(
+            Freshness::Known,
+            Condition::SamePaths,
+            Some(EMPTY),
+            |location| {
+                let spellings = item.spellings(&self.elements(location.found)?);
+                let action = match (is_member, spellings.is_empty()) {
+                    // It may be there in another spelling, of which this process does not know.
+                    (_, true) if !item.has_one_spelling() && !location.is_current => {
+                        return Ok((PathChange::Nothing, false));
+                    }
+                    (true, true) => Action::Include {
+                        items: vec![item.text.clone()],
+                    },
+                    (false, false) => Action::Exclude { items: spellings },
+                    (true, false) | (false, true) => return Ok((PathChange::Nothing, false)),
+                };
+                Ok((PathChange::one(action), true))
+            },
+        )?;
         Ok(changed.0)
     }
 
@@ -40,27 +46,32 @@ impl ValuePath {
         }
         if items.iter().all(NamedElement::has_one_spelling) {
             let items: Vec<Json> = items.iter().map(|item| item.text.clone()).collect();
-            return self.act(How::Plain, Some(EMPTY), |_| Action::Include {
+            return self.act(Freshness::Any, Some(EMPTY), |_| Action::Include {
                 items: items.clone(),
             });
         }
         let include = |found: Option<&str>| {
-            let there = self.elements(found)?;
+            let elements = self.elements(found)?;
             let new = items
                 .iter()
-                .filter(|item| item.spellings(&there).is_empty());
+                .filter(|item| item.spellings(&elements).is_empty());
             let items: Vec<Json> = new.map(|item| item.text.clone()).collect();
             Ok((
                 if items.is_empty() {
-                    PartChange::Nothing
+                    PathChange::Nothing
                 } else {
-                    PartChange::one(Action::Include { items })
+                    PathChange::one(Action::Include { items })
                 },
                 (),
             ))
         };
         Ok(self
-            .record(How::Current, Some(EMPTY), |spot| include(spot.found))?
+            .record(
+                Freshness::Latest,
+                Condition::Always,
+                Some(EMPTY),
+                |location| include(location.found),
+            )?
             .1)
     }
 }
@@ -110,35 +121,35 @@ macro_rules! sets {
                 self.read_or($set::default).map(std::sync::Arc::unwrap_or_clone)
             }
 
-            /// Takes an element in; whether it was not there. Of many processes that do so at once
-            /// while the backend is there, one is told so.
+            /// Adds an element; returns `true` if it was not there. If many processes add it at
+            /// once while the backend is there, one of them gets `true`.
             ///
             /// # Errors
             ///
-            /// `Serialize` for what JSON cannot hold, `Conflict` where something else than a list
-            /// is there, `OutboxFull`, `Rejected`. After an error nothing is changed.
-            #[allow(clippy::needless_pass_by_value)] // it is given away, as to a set
+            /// `Serialize` for an element that JSON cannot hold, `Conflict` if something other than
+            /// a list is stored, `OutboxFull`, `Rejected`. After an error nothing is changed.
+            #[allow(clippy::needless_pass_by_value)] // it is moved in, as into a set
             pub fn insert(&self, item: T) -> Result<bool> {
-                self.part().hold(&NamedElement::of(self.part(), &item)?, true)
+                self.path().set_membership(&NamedElement::of(self.path(), &item)?, true)
             }
 
-            /// Takes an element out; whether it was there.
+            /// Removes an element; returns whether it was there.
             ///
             /// # Errors
             ///
             /// As [`insert`](Self::insert).
             pub fn remove(&self, item: &T) -> Result<bool> {
-                self.part().hold(&NamedElement::of(self.part(), item)?, false)
+                self.path().set_membership(&NamedElement::of(self.path(), item)?, false)
             }
 
-            /// Takes elements in, all of them or none.
+            /// Adds elements, all of them or none.
             ///
             /// # Errors
             ///
             /// As [`insert`](Self::insert).
             pub fn extend(&self, items: impl IntoIterator<Item = T>) -> Result<Written> {
-                let items = items.into_iter().map(|item| NamedElement::of(self.part(), &item));
-                self.part().include(&items.collect::<Result<Vec<_>>>()?)
+                let items = items.into_iter().map(|item| NamedElement::of(self.path(), &item));
+                self.path().include(&items.collect::<Result<Vec<_>>>()?)
             }
 
             /// Assigns an empty set.

@@ -9,7 +9,7 @@ use crate::base::waiting::block_on;
 use crate::client::reentrancy::ReentrancyGuard;
 use crate::handle::key::Key;
 use crate::handle::memory::Memory;
-use crate::handle::path::{How, PartChange, ReturnPath, seen};
+use crate::handle::path::{Condition, Freshness, PathChange, ReturnPath, seen};
 use crate::handle::value::Value;
 use crate::pending::outbox::Written;
 use crate::value::envelope;
@@ -23,28 +23,28 @@ impl<T: Value> Synced<T> {
     /// Changes the value by a closure, which gets what the backend has now, and returns what it
     /// returns.
     ///
-    /// Only what differs afterwards is written. Where somebody else writes at the same time, the
+    /// Only what differs afterwards is written. If somebody else writes at the same time, the
     /// closure runs again on what they wrote. It blocks no other process, may borrow from the
-    /// caller, and may run more than once; one that panics changes nothing. It waits for the
-    /// backend under every write policy, also `Behind`.
+    /// caller, and may run more than once; one that panics changes nothing. The call waits for the
+    /// backend under every write policy, `Behind` too.
     ///
     /// While the backend is away it runs once, on what this process knows, and what it changed is
     /// queued: by element, entry or member of std's collections, and by field of `nested` structs;
     /// everything else, a plain struct too, is one part. If a part that it changed is something
-    /// else when that is sent, the whole call becomes a [dead letter](Memory::dead_letters). It
-    /// does not tell which of the two it was: who has to know, say to take a job, calls it on the
-    /// [`confirmed`](Synced::confirmed) view. Numbers that several processes change are counted by
-    /// [`add`](Synced::add).
+    /// else when that is sent, the whole call becomes a [dead letter](Memory::dead_letters). The
+    /// result does not say whether the change was made or queued: if you have to know, say to take
+    /// a job, call it on the [`confirmed`](Synced::confirmed) view. To count a number that several
+    /// processes change, use [`add`](Synced::add).
     ///
     /// # Errors
     ///
-    /// `Unset` where nothing is stored and there is no default; `Unavailable` where the backend is
-    /// away and nothing is known of the value; `Conflict` for a closure that writes to its own key,
-    /// and where others change it again and again for as long as `timeout`; `Serialize`, `Decode`,
-    /// `OutboxFull`, `Rejected`. After an error nothing is changed, but for `InDoubt`, which only
-    /// [`confirmed`](Synced::confirmed) calls return.
+    /// `Unset` if nothing is stored and there is no default; `Unavailable` if the backend is away
+    /// and nothing is known of the value; `Conflict` for a closure that writes to its own key, and
+    /// if others change the value again and again for as long as `timeout`; `Serialize`, `Decode`,
+    /// `OutboxFull`, `Rejected`. After an error nothing is changed, except after `InDoubt`, which
+    /// only [`confirmed`](Synced::confirmed) calls return.
     pub fn update<R>(&self, mut change: impl FnMut(&mut T) -> R) -> Result<R> {
-        let changed = self.change(self.inner.default, |value| {
+        let changed = self.change(self.inner.default.of_unset(), |value| {
             Ok::<R, Infallible>(change(value))
         })?;
         Ok(match changed.0 {
@@ -53,8 +53,8 @@ impl<T: Value> Synced<T> {
     }
 
     /// As [`update`](Synced::update), in async code: it runs on any executor. The closure runs
-    /// while the future is polled; where the future is dropped, what the closure did is written or
-    /// not, and never in part.
+    /// while the future is polled. If the future is dropped, what the closure changed is written
+    /// completely or not at all.
     ///
     /// # Errors
     ///
@@ -62,7 +62,11 @@ impl<T: Value> Synced<T> {
     pub async fn update_async<R>(&self, mut change: impl FnMut(&mut T) -> R) -> Result<R> {
         let change = |value: &mut T| Ok::<R, Infallible>(change(value));
         Ok(
-            match self.change_async(self.inner.default, change).await?.0 {
+            match self
+                .change_async(self.inner.default.of_unset(), change)
+                .await?
+                .0
+            {
                 Ok(result) => result,
             },
         )
@@ -78,10 +82,12 @@ impl<T: Value> Synced<T> {
         &self,
         change: impl FnMut(&mut T) -> Result<R, E>,
     ) -> Result<R, E> {
-        self.change(self.inner.default, change).map_err(E::from)?.0
+        self.change(self.inner.default.of_unset(), change)
+            .map_err(E::from)?
+            .0
     }
 
-    /// Changes the value, which is `default` where nothing is there.
+    /// Changes the value, which is `default` if nothing is there.
     pub(super) fn change<R, E>(
         &self,
         default: Option<fn() -> T>,
@@ -95,49 +101,55 @@ impl<T: Value> Synced<T> {
         default: Option<fn() -> T>,
         mut change: impl FnMut(&mut T) -> Result<R, E>,
     ) -> Result<(Result<R, E>, Written)> {
-        let record = |spot: &Location<'_>| {
-            let mut value = self.value_at(spot, default)?;
+        let record = |location: &Location<'_>| {
+            let mut value = self.value_at(location, default)?;
             let before = self.encoded(&value)?;
             let result = self.run(|| change(&mut value))?;
             if result.is_err() {
-                return Ok((PartChange::Nothing, result));
+                return Ok((PathChange::Nothing, result));
             }
             Ok((
-                self.changed(spot, Some(&before), Some(self.encoded(&value)?)),
+                self.change_between(location, Some(&before), Some(self.encoded(&value)?)),
                 result,
             ))
         };
-        self.part().record_async(How::Closure, None, record).await
+        self.path()
+            .record_async(Freshness::Latest, Condition::Closure, None, record)
+            .await
     }
 
-    /// Changes the value by a closure of ours that takes elements out of it, and hands them to its
+    /// Changes the value by a closure of ours that takes elements out of it, and hands them to this
     /// caller alone.
     pub(super) fn take_by<I: Value>(
         &self,
         default: Option<fn() -> T>,
         mut take: impl FnMut(&mut T) -> Vec<I>,
     ) -> Result<Vec<I>> {
-        let record = |spot: &Location<'_>| {
-            let mut value = self.value_at(spot, default)?;
+        let record = |location: &Location<'_>| {
+            let mut value = self.value_at(location, default)?;
             let before = self.encoded(&value)?;
             let taken = take(&mut value);
-            let item = self.part().encode(&taken)?;
-            let change = match self.changed(spot, Some(&before), Some(self.encoded(&value)?)) {
-                PartChange::Do(operations) if !taken.is_empty() => PartChange::Take {
-                    operations,
-                    item,
-                    back: ReturnPath::Nowhere,
-                },
-                change => change,
-            };
+            let item = self.path().encode(&taken)?;
+            let change =
+                match self.change_between(location, Some(&before), Some(self.encoded(&value)?)) {
+                    PathChange::Do(operations) if !taken.is_empty() => PathChange::Take {
+                        operations,
+                        item,
+                        back: ReturnPath::Nowhere,
+                    },
+                    change => change,
+                };
             Ok((change, taken))
         };
-        Ok(self.part().record(How::Take, None, record)?.0)
+        Ok(self
+            .path()
+            .record(Freshness::Latest, Condition::Take, None, record)?
+            .0)
     }
 
-    /// What a closure gets.
-    fn value_at(&self, spot: &Location<'_>, default: Option<fn() -> T>) -> Result<T> {
-        match (spot.found, default) {
+    /// The value that a closure gets.
+    fn value_at(&self, location: &Location<'_>, default: Option<fn() -> T>) -> Result<T> {
+        match (location.found, default) {
             (Some(text), _) => self.decode(text),
             (None, Some(default)) => Ok(default()),
             (None, None) => Err(self.unset()),
@@ -147,47 +159,47 @@ impl<T: Value> Synced<T> {
     fn encoded(&self, value: &T) -> Result<Encoded> {
         let encoded = Encoded::of(value, self.inner.nested);
         encoded.map_err(|error| {
-            self.part()
+            self.path()
                 .error(ErrorKind::Serialize, envelope::describe_refusal(&error))
         })
     }
 
-    /// What a closure changed at a place; `None` is what is not there.
-    fn changed(
+    /// What a closure changed at a location; `None` is a value that is not there.
+    fn change_between(
         &self,
-        spot: &Location<'_>,
+        location: &Location<'_>,
         before: Option<&Encoded>,
         after: Option<Encoded>,
-    ) -> PartChange {
-        let seen = seen(spot);
-        match (before, after, spot.found) {
-            (None, None, _) => PartChange::Nothing,
+    ) -> PathChange {
+        let seen = seen(location);
+        match (before, after, location.found) {
+            (None, None, _) => PathChange::Nothing,
             (Some(before), Some(after), Some(found)) => {
                 difference::<T>(found, before, &after, self.inner.nested)
             }
             (Some(before), Some(after), None) if before.content() == after.content() => {
-                PartChange::Nothing
+                PathChange::Nothing
             }
-            (_, Some(after), _) => PartChange::one(Action::Set {
+            (_, Some(after), _) => PathChange::one(Action::Set {
                 value: after.into_text(),
                 seen,
             }),
-            (Some(_), None, _) => PartChange::one(Action::Remove { seen }),
+            (Some(_), None, _) => PathChange::one(Action::Remove { seen }),
         }
     }
 
     /// Runs a closure of the user, which may not write to this key.
     fn run<R>(&self, closure: impl FnOnce() -> R) -> Result<R> {
-        let updating = ReentrancyGuard::begin(self.part().memory().shared(), self.part().key()?);
+        let guard = ReentrancyGuard::begin(self.path().memory().shared(), self.path().key()?);
         let result = closure();
-        updating.end()?;
+        guard.end()?;
         Ok(result)
     }
 }
 
 impl Memory {
-    /// Changes what is stored under `key` by a closure: `None` is what is not there, before and
-    /// after. See [`Synced::update`]; a default does not count here.
+    /// Changes what is stored under `key` by a closure. It gets `None` if nothing is stored, and
+    /// leaves `None` to delete it; a default does not count here. See [`Synced::update`].
     ///
     /// ```
     /// use synced_memory::{Key, Memory};
@@ -195,24 +207,26 @@ impl Memory {
     /// const VISITORS: Key<Vec<String>> = Key::new("visitors");
     ///
     /// let memory = Memory::open("memory:")?;
-    /// memory.update(&VISITORS, |visitors| visitors.get_or_insert_default().push("ada".to_string()))?;
+    /// memory.update(&VISITORS, |visitors| {
+    ///     visitors.get_or_insert_default().push("ada".to_string());
+    /// })?;
     /// assert_eq!(memory.get(&VISITORS)?.unwrap(), ["ada"]);
     /// # Ok::<(), synced_memory::Error>(())
     /// ```
     ///
     /// # Errors
     ///
-    /// As [`Synced::update`], but for `Unset`.
+    /// As [`Synced::update`], except `Unset`.
     pub fn update<T: Value, R>(
         &self,
         key: &Key<T>,
         mut change: impl FnMut(&mut Option<T>) -> R,
     ) -> Result<R> {
         let view = self.synced(&key.without_default());
-        let part = view.part();
+        let path = view.path();
         let mut is_deleted = false;
-        let (result, _) = part.record(How::Closure, None, |spot| {
-            let mut value: Option<T> = spot.found.map(|text| part.decode(text)).transpose()?;
+        let (result, _) = path.record(Freshness::Latest, Condition::Closure, None, |location| {
+            let mut value: Option<T> = location.found.map(|text| path.decode(text)).transpose()?;
             let before = value
                 .as_ref()
                 .map(|value| view.encoded(value))
@@ -223,7 +237,10 @@ impl Memory {
                 .map(|value| view.encoded(value))
                 .transpose()?;
             is_deleted = before.is_some() && after.is_none();
-            Ok((view.changed(spot, before.as_ref(), after), result))
+            Ok((
+                view.change_between(location, before.as_ref(), after),
+                result,
+            ))
         })?;
         if is_deleted && !key.spec().aliases.is_empty() {
             view.delete()?;
@@ -232,35 +249,35 @@ impl Memory {
     }
 }
 
-/// So many times a difference is cut more coarsely; then it is the whole.
+/// How many times a difference is cut more coarsely before it is the whole value.
 const CUTS: usize = 8;
 
-/// What a closure changed at a place, which has read `before` from what is `found` there.
+/// What a closure changed from `before` to `after`, if `found` is stored.
 fn difference<T: Value>(
     found: &str,
     before: &Encoded,
     after: &Encoded,
     nested: Option<Members>,
-) -> PartChange {
+) -> PathChange {
     let mut whole = Vec::new();
     let is_as_written = before.is_as_written_in(found);
     for _ in 0..CUTS {
         let operations = diff(found, before, after, &whole);
         if operations.is_empty() {
-            return PartChange::Nothing;
+            return PathChange::Nothing;
         }
         if is_as_written {
-            return PartChange::Do(operations);
+            return PathChange::Do(operations);
         }
-        // What is stored may be another text for the same value: what comes of it has to be what
-        // the closure left.
+        // What is stored may be another text for the same value: the result of the operations has
+        // to be what the closure left.
         let Some(applied) = applied::<T>(found, &operations, nested) else {
             break;
         };
         let Some(mut location) = first_difference(&applied, after) else {
-            return PartChange::Do(operations);
+            return PathChange::Do(operations);
         };
-        // Around what goes as a whole already.
+        // If that is inside what is replaced as a whole already, what contains both is replaced.
         while let Some(at) = whole
             .iter()
             .position(|whole: &ChildPath| location.starts_with(whole))
@@ -273,10 +290,10 @@ fn difference<T: Value>(
         }
         whole.push(location);
     }
-    PartChange::Do(diff(found, before, after, &[ChildPath::new()]))
+    PathChange::Do(diff(found, before, after, &[ChildPath::new()]))
 }
 
-/// What the type reads where these operations are made.
+/// What the type reads after these operations.
 fn applied<T: Value>(
     found: &str,
     operations: &[Operation],

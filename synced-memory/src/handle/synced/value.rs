@@ -22,7 +22,7 @@ mod sealed {
 /// What a [`serde_json::Value`] is indexed by: a `usize` in a list, a string in an object.
 pub trait ValueIndex: sealed::SealedIndex {
     #[doc(hidden)]
-    fn into_place(self) -> AnySegment;
+    fn into_segment(self) -> AnySegment;
 }
 
 #[doc(hidden)]
@@ -35,38 +35,38 @@ impl fmt::Debug for AnySegment {
 }
 
 impl ValueIndex for usize {
-    fn into_place(self) -> AnySegment {
+    fn into_segment(self) -> AnySegment {
         AnySegment(PathSegment::Index(self))
     }
 }
 
 impl ValueIndex for &str {
-    fn into_place(self) -> AnySegment {
+    fn into_segment(self) -> AnySegment {
         AnySegment(PathSegment::Member(MemberName::new(self)))
     }
 }
 
 impl ValueIndex for String {
-    fn into_place(self) -> AnySegment {
-        self.as_str().into_place()
+    fn into_segment(self) -> AnySegment {
+        self.as_str().into_segment()
     }
 }
 
 impl ValueIndex for &String {
-    fn into_place(self) -> AnySegment {
-        self.as_str().into_place()
+    fn into_segment(self) -> AnySegment {
+        self.as_str().into_segment()
     }
 }
 
 impl Synced<Value> {
-    /// The element or member at `index`, as a live view. Where nothing is, it reads as `Unset`, and
+    /// The element or member at `index`, as a live view. If there is none, it reads as `Unset`, and
     /// a set below an object stores it.
     #[must_use]
     pub fn at(&self, index: impl ValueIndex) -> Self {
-        Synced::of(self.part().at(index.into_place().0))
+        Synced::of(self.path().at(index.into_segment().0))
     }
 
-    /// How many elements or members there are; none in what is no list and no object.
+    /// How many elements or members there are; zero if it is neither a list nor an object.
     ///
     /// # Errors
     ///
@@ -79,7 +79,7 @@ impl Synced<Value> {
         })
     }
 
-    /// Whether there is no element and no member.
+    /// Whether there are no elements or members.
     ///
     /// # Errors
     ///
@@ -88,7 +88,7 @@ impl Synced<Value> {
         Ok(self.len()? == 0)
     }
 
-    /// The names of the members; none in what is no object.
+    /// The names of the members; none if it is not an object.
     ///
     /// # Errors
     ///
@@ -114,10 +114,10 @@ impl Synced<Value> {
     ///
     /// # Errors
     ///
-    /// `Conflict` where something else than a list is there, `OutboxFull`, `Rejected`. After an
+    /// `Conflict` if something other than a list is stored, `OutboxFull`, `Rejected`. After an
     /// error nothing is changed.
     pub fn push(&self, item: impl Into<Value>) -> Result<Written> {
-        self.part().append(&[self.part().encode(&item.into())?])
+        self.path().append(&[self.path().encode(&item.into())?])
     }
 
     /// Adds elements to the end of the list that this is, all of them or none.
@@ -126,46 +126,48 @@ impl Synced<Value> {
     ///
     /// As [`push`](Self::push).
     pub fn extend<V: Into<Value>>(&self, items: impl IntoIterator<Item = V>) -> Result<Written> {
-        self.part().append(
+        self.path().append(
             &self
-                .part()
+                .path()
                 .encode_all(items.into_iter().map(Into::<Value>::into))?,
         )
     }
 
-    /// Stores a member of the object that this is, and returns what was there.
+    /// Stores a member of the object that this is, and returns the one that was there.
     ///
     /// # Errors
     ///
-    /// `Decode` where something else than an object is there, `OutboxFull`, `Rejected`. After an
+    /// `Decode` if something other than an object is stored, `OutboxFull`, `Rejected`. After an
     /// error nothing is changed.
     pub fn insert(
         &self,
         name: impl Into<String>,
         value: impl Into<Value>,
     ) -> Result<Option<Value>> {
-        self.part().put(
+        self.path().put(
             &EntryKey::plain(&name.into()),
-            &self.part().encode(&value.into())?,
+            &self.path().encode(&value.into())?,
         )
     }
 
-    /// Removes the element or member at `index` and returns it: of an element a fact, as of `Vec`'s
-    /// [`remove`](Synced::<Vec<Value>>::remove); of a member what this process knows.
+    /// Removes the element or member at `index` and returns it. For an element the result is a
+    /// fact, as that of `Vec`'s [`remove`](Synced::<Vec<Value>>::remove); for a member it is what
+    /// this process knows.
     ///
     /// # Errors
     ///
-    /// As [`insert`](Self::insert); of an element also `Unavailable` where the backend does not
-    /// answer within `timeout` and nothing was taken, `InDoubt` where nobody knows (it goes back by
-    /// itself then), `Conflict` where others changed the list again and again.
+    /// As [`insert`](Self::insert). For an element also `Unavailable` if the backend does not
+    /// answer within `timeout` and nothing was taken, `InDoubt` if nobody knows whether it was
+    /// taken (if so, it goes back by itself), and `Conflict` if others changed the list again and
+    /// again.
     pub fn remove(&self, index: impl ValueIndex) -> Result<Option<Value>> {
-        let part: &ValuePath = self.part();
-        match index.into_place().0 {
+        let path: &ValuePath = self.path();
+        match index.into_segment().0 {
             PathSegment::Index(index) => {
-                part.take_element(|list| (index < list.len()).then_some(index))
+                path.take_element(|list| (index < list.len()).then_some(index))
             }
             PathSegment::Member(member) | PathSegment::Entry(member, _) => {
-                part.remove_named(&EntryKey::plain(&member.name))
+                path.remove_named(&EntryKey::plain(&member.name))
             }
         }
     }
@@ -174,8 +176,8 @@ impl Synced<Value> {
     ///
     /// # Errors
     ///
-    /// As [`remove`](Self::remove) of an element.
+    /// As [`remove`](Self::remove) for an element.
     pub fn pop(&self) -> Result<Option<Value>> {
-        self.part().take_element(|list| list.len().checked_sub(1))
+        self.path().take_element(|list| list.len().checked_sub(1))
     }
 }

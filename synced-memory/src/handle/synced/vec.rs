@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use super::Synced;
 use super::lookup::NamedElement;
 use crate::base::error::Result;
-use crate::handle::path::{How, PartChange, ReturnPath, ValuePath};
+use crate::handle::path::{Condition, Freshness, PathChange, ReturnPath, ValuePath};
 use crate::handle::value::Value;
 use crate::pending::outbox::Written;
 use crate::value::mutation::{
@@ -19,7 +19,7 @@ use crate::value::mutation::{
 
 const EMPTY: &str = "[]";
 
-fn removal(element: Element) -> Operation {
+fn removal_of_element(element: Element) -> Operation {
     let seen = ObservedValue::Content(element.content);
     Operation {
         path: vec![PathStep::Element(element)],
@@ -33,18 +33,18 @@ impl ValuePath {
         if items.is_empty() {
             return Ok(Written::Stored);
         }
-        self.act(How::Plain, Some(EMPTY), |_| Action::Append {
+        self.act(Freshness::Any, Some(EMPTY), |_| Action::Append {
             items: items.to_vec(),
         })
     }
 
     /// Adds before the element that is at `index`, or at the end.
-    fn insert(&self, index: usize, item: &Json) -> Result<Written> {
+    fn insert_before(&self, index: usize, item: &Json) -> Result<Written> {
         let insert = |found: Option<&str>| {
             let items = vec![item.clone()];
             let list = self.elements(found)?;
             Ok((
-                PartChange::one(match element(&list, index) {
+                PathChange::one(match element(&list, index) {
                     Some(before) => Action::InsertAt { before, items },
                     None => Action::Append { items },
                 }),
@@ -52,59 +52,75 @@ impl ValuePath {
             ))
         };
         Ok(self
-            .record(How::Current, Some(EMPTY), |spot| insert(spot.found))?
+            .record(
+                Freshness::Latest,
+                Condition::Always,
+                Some(EMPTY),
+                |location| insert(location.found),
+            )?
             .1)
     }
 
-    /// Removes the element that `pick` chooses, which its caller has named; whether there was one.
+    /// Removes the element that `pick` chooses, which the caller named; returns whether there was
+    /// one.
     pub(super) fn remove_element(&self, pick: impl Fn(&[&str]) -> Option<usize>) -> Result<bool> {
-        let removed = self.record(How::Exact, Some(EMPTY), |spot| {
-            let list = self.elements(spot.found)?;
-            let Some(element) = pick(&list).and_then(|index| element(&list, index)) else {
-                return Ok((PartChange::Nothing, false));
-            };
-            Ok((PartChange::Do(vec![removal(element)]), true))
-        })?;
+        let removed = self.record(
+            Freshness::Known,
+            Condition::SamePaths,
+            Some(EMPTY),
+            |location| {
+                let list = self.elements(location.found)?;
+                let Some(element) = pick(&list).and_then(|index| element(&list, index)) else {
+                    return Ok((PathChange::Nothing, false));
+                };
+                Ok((PathChange::Do(vec![removal_of_element(element)]), true))
+            },
+        )?;
         Ok(removed.0)
     }
 
-    /// Takes out the element that `pick` chooses, which its caller has not named, and hands it to
-    /// it alone; one that is no `T` stays.
+    /// Takes out the element that `pick` chooses, which the caller did not name, and hands it to
+    /// this caller alone; an element that is not a `T` stays.
     pub(super) fn take_element<T: DeserializeOwned>(
         &self,
         pick: impl Fn(&[&str]) -> Option<usize>,
     ) -> Result<Option<T>> {
-        let taken = self.record(How::Take, Some(EMPTY), |spot| {
-            let mut list = self.elements(spot.found)?;
-            let picked = pick(&list).and_then(|index| element(&list, index));
-            let Some(picked) = picked else {
-                return Ok((PartChange::Nothing, None));
-            };
-            let text = list.remove(picked.index);
-            let (taken, item) = (self.decode(text)?, self.item(text)?);
-            // Before what was behind it, wherever that is by then.
-            let items = vec![item.clone()];
-            let action = match element(&list, picked.index) {
-                Some(before) => Action::InsertAt { before, items },
-                None => Action::Append { items },
-            };
-            let back = ReturnPath::Anyway(Operation {
-                path: Vec::new(),
-                action,
-            });
-            Ok((
-                PartChange::Take {
-                    operations: vec![removal(picked)],
-                    item,
-                    back,
-                },
-                Some(taken),
-            ))
-        })?;
+        let taken = self.record(
+            Freshness::Latest,
+            Condition::Take,
+            Some(EMPTY),
+            |location| {
+                let mut list = self.elements(location.found)?;
+                let picked = pick(&list).and_then(|index| element(&list, index));
+                let Some(picked) = picked else {
+                    return Ok((PathChange::Nothing, None));
+                };
+                let text = list.remove(picked.index);
+                let (taken, item) = (self.decode(text)?, self.item(text)?);
+                // It goes back before the element that followed it, wherever that is by then.
+                let items = vec![item.clone()];
+                let action = match element(&list, picked.index) {
+                    Some(before) => Action::InsertAt { before, items },
+                    None => Action::Append { items },
+                };
+                let back = ReturnPath::Always(Operation {
+                    path: Vec::new(),
+                    action,
+                });
+                Ok((
+                    PathChange::Take {
+                        operations: vec![removal_of_element(picked)],
+                        item,
+                        back,
+                    },
+                    Some(taken),
+                ))
+            },
+        )?;
         Ok(taken.0)
     }
 
-    /// A part of what is stored, as it is there.
+    /// A part of what is stored, as its text there.
     pub(super) fn item(&self, text: &str) -> Result<Json> {
         Json::parse(text.to_owned()).map_err(|_| self.apply_error(ApplyError::Invalid))
     }
@@ -126,7 +142,7 @@ impl ValuePath {
 macro_rules! lists {
     ($($list:ident)*) => { $(
         impl<T: Value> Synced<$list<T>> {
-            /// How many elements there are; none while the list is unset.
+            /// How many elements there are; zero while the list is unset.
             ///
             /// # Errors
             ///
@@ -135,7 +151,7 @@ macro_rules! lists {
                 Ok(self.read_or($list::new)?.len())
             }
 
-            /// Whether there is no element.
+            /// Whether there are no elements.
             ///
             /// # Errors
             ///
@@ -153,21 +169,21 @@ macro_rules! lists {
                 Ok(self.read_or($list::new)?.iter().cloned().collect())
             }
 
-            /// The element at `index`, as a live view: it is whatever is at that index when it is
-            /// used. Where nothing is, it reads as `Unset`.
+            /// The element at `index`, as a live view: it is whatever is at that index when the
+            /// view is used. If there is none, it reads as `Unset`.
             pub fn at(&self, index: usize) -> Synced<T> {
-                Synced::of(self.part().at(PathSegment::Index(index)))
+                Synced::of(self.path().at(PathSegment::Index(index)))
             }
 
             /// Adds an element to the end.
             ///
             /// # Errors
             ///
-            /// `Serialize` for an element that JSON cannot hold, `Conflict` where something else
-            /// than a list is there, `OutboxFull`, `Rejected`. After an error nothing is changed.
-            #[allow(clippy::needless_pass_by_value)] // it is given away, as to a `Vec`
+            /// `Serialize` for an element that JSON cannot hold, `Conflict` if something other than
+            /// a list is stored, `OutboxFull`, `Rejected`. After an error nothing is changed.
+            #[allow(clippy::needless_pass_by_value)] // it is moved in, as into a `Vec`
             pub fn push(&self, item: T) -> Result<Written> {
-                self.part().append(&[self.part().encode(&item)?])
+                self.path().append(&[self.path().encode(&item)?])
             }
 
             /// Adds elements to the end, all of them or none.
@@ -176,35 +192,36 @@ macro_rules! lists {
             ///
             /// As [`push`](Self::push).
             pub fn extend(&self, items: impl IntoIterator<Item = T>) -> Result<Written> {
-                self.part().append(&self.part().encode_all(items)?)
+                self.path().append(&self.path().encode_all(items)?)
             }
 
             /// Adds an element before the one that is at `index`, wherever that has moved to when
-            /// it is sent; at the end where the list is shorter.
+            /// the change is sent; at the end if the list is shorter.
             ///
             /// # Errors
             ///
             /// As [`push`](Self::push).
             #[allow(clippy::needless_pass_by_value)]
             pub fn insert(&self, index: usize, item: T) -> Result<Written> {
-                self.part().insert(index, &self.part().encode(&item)?)
+                self.path().insert_before(index, &self.path().encode(&item)?)
             }
 
-            /// Removes the element at `index` and returns it; `None` where the list is shorter. It
-            /// is handed to this caller alone, whatever happens to the backend: what was taken and
-            /// handed to nobody goes back by itself.
+            /// Removes the element at `index` and returns it; `None` if the list is shorter. It is
+            /// handed to this caller alone, whatever happens to the backend: an element that was
+            /// taken and reached no caller goes back by itself.
             ///
             /// # Errors
             ///
-            /// `Unavailable` where the backend does not answer within `timeout` and nothing was
-            /// taken, `InDoubt` where nobody knows (it goes back by itself then), `Conflict` where
-            /// others changed the list again and again, `Decode`, `OutboxFull`, `Rejected`.
+            /// `Unavailable` if the backend does not answer within `timeout` and nothing was taken;
+            /// `InDoubt` if nobody knows whether it was taken (if so, it goes back by itself);
+            /// `Conflict` if others changed the list again and again; `Decode`, `OutboxFull`,
+            /// `Rejected`.
             pub fn remove(&self, index: usize) -> Result<Option<T>> {
-                self.part().take_element(|list| (index < list.len()).then_some(index))
+                self.path().take_element(|list| (index < list.len()).then_some(index))
             }
 
             /// Removes the first element that equals `item`, in whatever spelling it is stored;
-            /// whether there was one, as far as this process knows.
+            /// returns whether there was one, as far as this process knows.
             ///
             /// # Errors
             ///
@@ -213,20 +230,20 @@ macro_rules! lists {
             where
                 T: PartialEq,
             {
-                let item = NamedElement::of(self.part(), item)?;
-                self.part().remove_element(|list| item.position(list))
+                let item = NamedElement::of(self.path(), item)?;
+                self.path().remove_element(|list| item.position(list))
             }
 
-            /// Removes the last element and returns it; `None` where there is none.
+            /// Removes the last element and returns it; `None` if there is none.
             ///
             /// # Errors
             ///
             /// As [`remove`](Self::remove).
             pub fn pop(&self) -> Result<Option<T>> {
-                self.part().take_element(|list| list.len().checked_sub(1))
+                self.path().take_element(|list| list.len().checked_sub(1))
             }
 
-            /// Removes all elements behind the first `len`.
+            /// Removes all elements after the first `len`.
             ///
             /// # Errors
             ///
@@ -265,8 +282,8 @@ macro_rules! lists {
                 self.edit(|list| lists!(@slice $list list).reverse())
             }
 
-            /// Keeps the elements for which `keeps` holds. It may be called more than once for
-            /// each.
+            /// Keeps the elements for which `keeps` returns `true`. It may be called more than once
+            /// for each.
             ///
             /// # Errors
             ///
@@ -276,8 +293,8 @@ macro_rules! lists {
             }
 
             /// Replaces the elements in `range` (as far as they exist) by `items`, and returns
-            /// those that were there, as [`remove`](Self::remove) does. What was taken and handed
-            /// to nobody is a [dead letter](crate::DeadLetter).
+            /// those that were there, as [`remove`](Self::remove) does. Elements that were taken
+            /// and reached no caller become a [dead letter](crate::DeadLetter).
             ///
             /// # Errors
             ///
@@ -289,18 +306,18 @@ macro_rules! lists {
             ) -> Result<Vec<T>> {
                 let items: Vec<T> = items.into_iter().collect();
                 let splice = |list: &mut $list<T>| {
-                    let (start, end) = within(&range, list.len());
+                    let (start, end) = bounds_in(&range, list.len());
                     let mut rest = list.split_off(start);
                     let behind = rest.split_off(end - start);
                     list.extend(items.iter().cloned());
                     list.extend(behind);
                     rest.into_iter().collect::<Vec<T>>()
                 };
-                self.take_by(self.inner.default.or(Some($list::new)), splice)
+                self.take_by(self.inner.default.of_unset().or(Some($list::new)), splice)
             }
 
             fn edit(&self, mut edit: impl FnMut(&mut $list<T>)) -> Result<Written> {
-                let default = self.inner.default.or(Some($list::new));
+                let default = self.inner.default.of_unset().or(Some($list::new));
                 Ok(self.change(default, |list| Ok::<(), Infallible>(edit(list)))?.1)
             }
         }
@@ -312,7 +329,7 @@ macro_rules! lists {
 lists!(Vec VecDeque);
 
 /// The part of a range that a list of `len` elements has.
-fn within(range: &impl RangeBounds<usize>, len: usize) -> (usize, usize) {
+fn bounds_in(range: &impl RangeBounds<usize>, len: usize) -> (usize, usize) {
     use std::ops::Bound::{Excluded, Included, Unbounded};
     let start = match range.start_bound() {
         Included(start) => *start,

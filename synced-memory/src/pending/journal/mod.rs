@@ -19,23 +19,13 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use crate::backend::commit::Writer;
-use crate::base::error::{Error, ErrorKind, Result};
+use crate::base::error::{Error, ErrorKind, Reason, Result};
+pub use crate::base::policy::Durability;
 use crate::pending::outbox::LetterRecord;
 use file::{Frames, JournalFile};
 use replay::Replayed;
 
-/// How safe what is on the disk of this machine is: a journal, and the file of `sqlite:path`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub enum Durability {
-    /// It survives a crash of the process, since the operating system has it. The default.
-    #[default]
-    Process,
-    /// It survives a loss of power, since the disk has it (`fsync` before each call returns).
-    Fsync,
-}
-
-/// A journal of fewer bytes is not worth rewriting.
+/// Below so many bytes a journal is not worth rewriting.
 const SLACK: u64 = 1 << 20;
 
 /// A journal that is in use.
@@ -243,5 +233,5 @@ fn left_behind(directory: &Path) -> Result<Vec<PathBuf>> {
 }
 
 fn failed(path: &Path, error: &std::io::Error) -> Error {
-    Error::new(ErrorKind::Journal, format!("{}: {error}", path.display()))
+    Error::new(ErrorKind::Journal, Reason::io(path.display(), error))
 }

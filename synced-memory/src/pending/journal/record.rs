@@ -4,6 +4,7 @@
 //! read them.
 
 use std::borrow::Cow;
+use std::error::Error as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use serde_json::value::RawValue;
 
 use crate::backend::commit::{KeyChange, Sequence, TimeToLive, Writer};
 use crate::base::clock::{Monotonic, Stamp};
-use crate::base::error::{Error, ErrorKind};
+use crate::base::error::{CauseText, Error, ErrorKind, Reason};
 use crate::pending::outbox::{Entry, EntryIdentity, EntryName, LetterRecord, Outbox, Take, Write};
 use crate::value::envelope::Unsealed;
 use crate::value::mutation::{Json, Mutation, Operation};
@@ -127,9 +128,16 @@ pub(crate) struct JournalledLetter<'a> {
     #[serde(skip_serializing_if = "std::ops::Not::not", default)]
     may_have_been_made: bool,
     stamp: u64,
-    /// The server refused it; otherwise it was in conflict with what others wrote.
+    /// Whether `kind` is `Rejected`, for versions that know no other kind than that and `Conflict`.
+    #[serde(default)]
     rejected: bool,
+    /// The kind of the reason by name. Journals of earlier versions have `rejected` alone.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    kind: Option<Cow<'a, str>>,
     reason: String,
+    /// What the reason was caused by, in its words.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    cause: Option<String>,
 }
 
 #[derive(Serialize, Deserialize, PartialEq)]
@@ -201,7 +209,9 @@ impl<'a> JournalRecord<'a> {
             may_have_been_made: letter.may_have_been_made,
             stamp: letter.stamp.get(),
             rejected: letter.reason.kind() == ErrorKind::Rejected,
+            kind: Some(letter.reason.kind().as_str().into()),
             reason: letter.reason.to_string(),
+            cause: letter.reason.source().map(ToString::to_string),
         })
     }
 
@@ -301,13 +311,26 @@ impl<'a> EntryState<'a> {
     }
 }
 
+impl JournalledLetter<'_> {
+    fn reason(&self) -> Error {
+        let kind = match &self.kind {
+            // A kind of a later version: nothing says that the write could apply by now, as it
+            // might after a `Conflict`.
+            Some(kind) => kind.parse().unwrap_or(ErrorKind::Rejected),
+            None if self.rejected => ErrorKind::Rejected,
+            None => ErrorKind::Conflict,
+        };
+        let message = self.reason.as_str();
+        match &self.cause {
+            Some(cause) => Error::new(kind, Reason::caused_by(message, CauseText(cause.clone()))),
+            None => Error::new(kind, message),
+        }
+    }
+}
+
 impl From<JournalledLetter<'_>> for LetterRecord {
     fn from(letter: JournalledLetter<'_>) -> Self {
-        let kind = if letter.rejected {
-            ErrorKind::Rejected
-        } else {
-            ErrorKind::Conflict
-        };
+        let reason = letter.reason();
         let stamp = Stamp::new(letter.stamp);
         let first_value = letter.value.map(|value| KeyChange::Put {
             envelope: Unsealed::of_text(value.get()).seal(stamp),
@@ -338,7 +361,7 @@ impl From<JournalledLetter<'_>> for LetterRecord {
             stamp,
             ttl: letter.ttl,
             may_have_been_made: letter.may_have_been_made,
-            reason: Error::new(kind, letter.reason),
+            reason,
         }
     }
 }
