@@ -40,7 +40,7 @@ const ROOMS: &[(&str, &[&[&str]])] = &[
         ],
     ),
     ("pending", &[&["journal", "rebase"], &["outbox"], &["mod"]]),
-    ("cache", &[&["mod", "near"]]),
+    ("cache", &[&["refresh"], &["mod"], &["near"]]),
     (
         "backend",
         &[
