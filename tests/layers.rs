@@ -45,9 +45,10 @@ const ROOMS: &[(&str, &[&[&str]])] = &[
         "backend",
         &[
             &["contract"],
+            &["open"],
             &["process", "redis", "sqlite"],
             &["mod"],
-            &["step"],
+            &["effects"],
             &["commit", "error", "sidecar"],
         ],
     ),

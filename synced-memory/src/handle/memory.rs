@@ -5,10 +5,9 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::backend::Backend;
+use crate::backend::open::open;
 use crate::backend::sidecar::check_prefix;
-#[cfg(feature = "sqlite")]
-use crate::backend::sqlite::SqliteBackend;
+use crate::backend::{Backend, DiskSync};
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::policy::WritePolicy;
 use crate::base::waiting::block_on;
@@ -16,12 +15,10 @@ use crate::client::core::Core;
 use crate::client::shared::Shared;
 use crate::client::slot::Slot;
 use crate::client::state::{Link, Request};
-use crate::handle::config::{Builder, Config, Target};
+use crate::handle::config::{Builder, Config};
 use crate::handle::dead_letter::DeadLetter;
 use crate::handle::key::{Key, check_name, check_scope};
-use crate::pending::journal;
-#[cfg(feature = "sqlite")]
-use crate::pending::journal::Durability;
+use crate::pending::journal::{self, Durability};
 use crate::pending::outbox::{LetterRecord, Written};
 
 /// One connection to one backend, with its cache and the writes that wait. Cheap to clone; clones
@@ -130,39 +127,17 @@ impl Memory {
             journal,
             durability,
         } = config;
-        let journal = |target: &str| {
-            let target = format!("{target} {prefix}");
-            journal.map(|directory| journal::JournalConfig {
-                directory,
-                target,
-                durability,
-            })
+        let disk_sync = match durability {
+            Durability::Process => DiskSync::Lazy,
+            Durability::Fsync => DiskSync::Full,
         };
-        let core = match place {
-            Target::Process(name) => {
-                let backend = Target::process(&name, &settings);
-                let journal = journal(backend.target());
-                Core::open(backend, settings, journal)?
-            }
-            #[cfg(feature = "redis")]
-            Target::Redis { server, target } => {
-                use crate::backend::redis::RedisBackend;
-                let backend =
-                    RedisBackend::new(server, target, settings.timeout, settings.tombstone_ttl);
-                let backend =
-                    backend.map_err(|error| Error::new(ErrorKind::Config, error.to_string()))?;
-                let journal = journal(backend.target());
-                Core::open(backend, settings, journal)?
-            }
-            #[cfg(feature = "sqlite")]
-            Target::Sqlite(path) => {
-                let synced = durability == Durability::Fsync;
-                let backend =
-                    SqliteBackend::new(path, synced, settings.timeout, settings.tombstone_ttl);
-                let journal = journal(backend.target());
-                Core::open(backend, settings, journal)?
-            }
-        };
+        let backend = open(place, &settings, disk_sync)?;
+        let journal = journal.map(|directory| journal::JournalConfig {
+            directory,
+            target: format!("{} {prefix}", backend.target()),
+            durability,
+        });
+        let core = Core::open(backend, settings, journal)?;
         let path = scope.map(|scope| format!("{scope}:")).unwrap_or_default();
         Ok(Self::with(Arc::new(core), prefix, path, None))
     }

@@ -12,7 +12,7 @@ use crate::base::clock::Stamp;
 use crate::value::json;
 
 /// So many bytes from the end are looked at, here and in `commit.lua`.
-const TAIL: usize = 64;
+pub(crate) const TAIL: usize = 64;
 
 /// An envelope that still lacks its stamp.
 #[derive(Debug)]

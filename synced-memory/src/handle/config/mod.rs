@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use self::url::{parse, url_of_host};
-use crate::backend::process::ProcessBackend;
+use crate::backend::open::Target;
 use crate::backend::sidecar::check_prefix;
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::policy::{ReadPolicy, WritePolicy};
@@ -230,24 +230,5 @@ impl Config {
             return refuse("`tombstone_ttl` is zero: deletes would be forgotten at once");
         }
         Ok(())
-    }
-}
-
-/// Where the state is.
-pub(crate) enum Target {
-    Process(String),
-    #[cfg(feature = "redis")]
-    Redis {
-        server: redis::ConnectionInfo,
-        target: String,
-    },
-    /// The file at an absolute path.
-    #[cfg(feature = "sqlite")]
-    Sqlite(PathBuf),
-}
-
-impl Target {
-    pub(crate) fn process(name: &str, settings: &Settings) -> ProcessBackend {
-        ProcessBackend::open(name, settings.tombstone_ttl)
     }
 }
