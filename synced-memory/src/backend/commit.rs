@@ -182,7 +182,7 @@ impl Verdict {
 /// not even if an older stamp was stored since (rules 4 and 6).
 pub(crate) fn decide(
     attempt: &Attempt,
-    found: &KeyState,
+    current: &KeyState,
     record: Option<WriterRecord>,
     may_lack_record: bool,
 ) -> Verdict {
@@ -198,7 +198,7 @@ pub(crate) fn decide(
         None if may_lack_record && attempt.retry.is_some() => return Verdict::RecordExpired,
         _ => {}
     }
-    if attempt.expects.is_met_by(found.stored.as_ref()) && attempt.stamp > found.stamp() {
+    if attempt.expects.is_met_by(current.stored.as_ref()) && attempt.stamp > current.stamp() {
         Verdict::Apply
     } else {
         Verdict::Refuse
@@ -233,7 +233,7 @@ mod tests {
         }
     }
 
-    fn found(stored: &'static str, tombstone: u64) -> KeyState {
+    fn key_state(stored: &'static str, tombstone: u64) -> KeyState {
         let stored = (!stored.is_empty()).then(|| Bytes::from_static(stored.as_bytes()));
         KeyState {
             stored,
@@ -266,7 +266,7 @@ mod tests {
         ] {
             let attempt = attempt(sequence, stamp, Expects::Anything, false);
             assert_eq!(
-                decide(&attempt, &found("", tombstone), recorded, false),
+                decide(&attempt, &key_state("", tombstone), recorded, false),
                 verdict
             );
         }
@@ -278,7 +278,7 @@ mod tests {
         const LONGER: &str = r#"{"value": 11,"last_modified": 5}"#;
         const NEWER: &str = r#"{"value": 1,"last_modified": 6}"#;
         for before in ["", "1", STAMPED] {
-            let expects = Expects::of(found(before, 0).stored.as_ref());
+            let expects = Expects::of(key_state(before, 0).stored.as_ref());
             for there in ["", "1", "2", STAMPED, LONGER, NEWER] {
                 let expected = if there == before {
                     Verdict::Apply
@@ -288,7 +288,7 @@ mod tests {
                 assert_eq!(
                     decide(
                         &attempt(1, 9, expects.clone(), false),
-                        &found(there, 0),
+                        &key_state(there, 0),
                         None,
                         false
                     ),
@@ -297,7 +297,7 @@ mod tests {
                 assert_eq!(
                     decide(
                         &attempt(1, 9, Expects::Nothing, false),
-                        &found(there, 0),
+                        &key_state(there, 0),
                         None,
                         false
                     ),
@@ -313,7 +313,7 @@ mod tests {
             assert_eq!(
                 decide(
                     &attempt(1, 9, expects, false),
-                    &found(before, 9),
+                    &key_state(before, 9),
                     None,
                     false
                 ),
@@ -326,15 +326,21 @@ mod tests {
     fn a_retry_whose_record_may_have_been_dropped_is_not_applied() {
         let retry = attempt(3, 9, Expects::Anything, true);
         assert_eq!(
-            decide(&retry, &found("", 0), None, true),
+            decide(&retry, &key_state("", 0), None, true),
             Verdict::RecordExpired
         );
-        assert_eq!(decide(&retry, &found("", 0), None, false), Verdict::Apply);
-        assert_eq!(decide(&retry, &found("", 0), APPLIED, true), Verdict::Apply);
+        assert_eq!(
+            decide(&retry, &key_state("", 0), None, false),
+            Verdict::Apply
+        );
+        assert_eq!(
+            decide(&retry, &key_state("", 0), APPLIED, true),
+            Verdict::Apply
+        );
         assert_eq!(
             decide(
                 &attempt(3, 9, Expects::Anything, false),
-                &found("", 0),
+                &key_state("", 0),
                 None,
                 true
             ),
@@ -344,7 +350,7 @@ mod tests {
 
     #[test]
     fn a_key_that_exists_ignores_its_tombstone() {
-        assert_eq!(found("5", 9).stamp(), Stamp::ZERO);
-        assert_eq!(found("", 9).stamp(), Stamp::new(9));
+        assert_eq!(key_state("5", 9).stamp(), Stamp::ZERO);
+        assert_eq!(key_state("", 9).stamp(), Stamp::new(9));
     }
 }

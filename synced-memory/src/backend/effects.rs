@@ -14,7 +14,7 @@ pub(crate) const STARVATION_TIMEOUT: Duration = Duration::from_secs(2);
 /// What a backend has of a key when an attempt arrives.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct KeyContext {
-    pub(crate) found: KeyState,
+    pub(crate) current: KeyState,
     /// What is on record for the attempt's writer.
     pub(crate) record: Option<WriterRecord>,
     /// Records up to this time may have been dropped.
@@ -46,7 +46,7 @@ pub(crate) struct Effects {
 /// What `attempt` does at the time `now`, given what the backend has of its key.
 pub(crate) fn effects_of(attempt: &Attempt, context: KeyContext, now: Monotonic) -> Effects {
     let KeyContext {
-        found,
+        current,
         record,
         horizon,
         starved,
@@ -56,7 +56,7 @@ pub(crate) fn effects_of(attempt: &Attempt, context: KeyContext, now: Monotonic)
 
     let first_tried = now.saturating_sub(attempt.retry.unwrap_or_default());
     let may_lack_record = horizon.is_some_and(|horizon| first_tried <= horizon);
-    let verdict = commit::decide(attempt, &found, record, may_lack_record);
+    let verdict = commit::decide(attempt, &current, record, may_lack_record);
 
     let record = verdict.is_recorded(attempt).then_some(WriterRecord {
         sequence: attempt.sequence,
@@ -64,12 +64,12 @@ pub(crate) fn effects_of(attempt: &Attempt, context: KeyContext, now: Monotonic)
     });
     let outcome = match verdict {
         Verdict::Apply => Outcome::Applied {
-            existed: found.stored.is_some(),
+            existed: current.stored.is_some(),
             contended: other.map(|other| other.writer),
         },
-        Verdict::AlreadyApplied => Outcome::AlreadyApplied(found),
-        Verdict::Refuse => Outcome::Refused(found),
-        Verdict::RecordExpired => Outcome::RecordExpired(found),
+        Verdict::AlreadyApplied => Outcome::AlreadyApplied(current),
+        Verdict::Refuse => Outcome::Refused(current),
+        Verdict::RecordExpired => Outcome::RecordExpired(current),
     };
 
     let is_change = matches!(attempt.expects, Expects::Stamped { .. });

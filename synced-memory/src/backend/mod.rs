@@ -37,7 +37,7 @@ pub(crate) type Reply<T> = Pin<Box<dyn Future<Output = Result<T, BackendError>> 
 /// Some names, and the cursor of the next page; `None` after the last.
 pub(crate) type Page = (Vec<String>, Option<String>);
 
-/// Which keys may have changed, whoever changed them.
+/// Which keys may have changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Invalidation {
     Keys(Vec<Arc<str>>),
@@ -101,27 +101,27 @@ impl Backend for Box<dyn Backend> {
 /// effect.
 ///
 /// **Commits.** An attempt is decided on and made in one atomic step, by the rule of
-/// [`decide`](crate::backend::commit::decide): what it found, the change, the tombstone and the
-/// record of its sequence number. A change that was answered is seen by every later read of every
-/// session, until another change. Records of sequence numbers and tombstones are kept at least for
-/// the sidecar's time to live.
+/// [`decide`](crate::backend::commit::decide): the look at what is stored, the change, the
+/// tombstone and the record of its sequence number. Once a change was answered, every read of every
+/// session returns it, until the next change. Records of sequence numbers and tombstones are kept
+/// at least for the sidecar's time to live.
 ///
 /// **Notifications.** After [`track`](Session::track) was answered, each read of a key that begins
-/// with a tracked prefix leaves that key *tracked*, whichever of the two methods reads it, whether
-/// the key exists or not, and however often the key was notified before. When another session
+/// with a tracked prefix leaves that key *tracked*. It does not matter which of the two methods
+/// reads it, whether the key exists, or how often the key was notified before. When another session
 /// changes a tracked key, [`invalidations`](Session::invalidations) soon reports that key, or
-/// [`All`](Invalidation::All). That includes a change that takes effect while the answer to the read
-/// is on its way, and does not show in it. More may be reported than has changed: keys that are not
-/// tracked, and the session's own changes.
+/// [`All`](Invalidation::All). This includes a change that takes effect while the answer to the
+/// read is on its way and does not contain it. More may be reported than has changed: keys that are
+/// not tracked, and the session's own changes.
 ///
 /// **Expiry.** A read with [`read_with_expiry`](Session::read_with_expiry) either says when the key
 /// expires, or says `Tracked`, and then its expiry is notified like a change.
 ///
-/// **The end.** A session ends with its connection. If the connection can be closed by the other
-/// side, [`ended`](Session::ended) is ready soon after it was, and never before. Every session
-/// answers [`now`](Session::now), the heartbeat, with `ConnectionLost` once what it was connected to
-/// is gone. After one request was answered with `ConnectionLost`, or `ended` is ready, the session
-/// is not used again.
+/// **The end.** A session ends with its connection. If the other side can close the connection,
+/// [`ended`](Session::ended) is ready soon after that, and never before. Every session answers
+/// [`now`](Session::now), the heartbeat, with `ConnectionLost` once what it was connected to is
+/// gone. After one request was answered with `ConnectionLost`, or `ended` is ready, the session is
+/// not used again.
 pub(crate) trait Session: fmt::Debug + Send + Sync {
     /// What is stored under each key, in their order. An error of one key concerns that key alone.
     fn read(&self, keys: &[Arc<str>]) -> Reply<Vec<Result<Option<Bytes>, BackendError>>>;

@@ -1,4 +1,4 @@
-//! Opening a backend: the one place that knows all of them.
+//! Opening a backend: the one file that knows all of them.
 
 #[cfg(feature = "sqlite")]
 use std::path::PathBuf;

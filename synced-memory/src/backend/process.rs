@@ -295,7 +295,7 @@ impl Store {
         self.clean(mono);
         let stored = self.read(&attempt.key, mono);
         let sidecar = self.sidecars.entry(Arc::clone(&attempt.key)).or_default();
-        let found = KeyState {
+        let current = KeyState {
             stored,
             tombstone: sidecar.tombstone,
         };
@@ -306,7 +306,7 @@ impl Store {
         let effects = effects_of(
             attempt,
             KeyContext {
-                found,
+                current,
                 record,
                 horizon: sidecar.horizon,
                 starved: sidecar.starved,

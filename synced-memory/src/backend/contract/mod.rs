@@ -13,7 +13,6 @@ mod sessions;
 mod subjects;
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;

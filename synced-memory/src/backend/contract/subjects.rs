@@ -1,5 +1,10 @@
 //! The backends that the suite runs on, with a real file and a real server.
 
+#![cfg_attr(
+    not(all(feature = "redis", feature = "sqlite", unix)),
+    allow(dead_code, unused_imports)
+)]
+
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};

@@ -1,6 +1,6 @@
 -- Makes attempts to write keys, each by the rule of commit.rs, in one atomic step.
 --
--- A template: redis/commit.rs replaces each name in braces with a dollar sign by its constant.
+-- A template: redis/commit.rs puts its constants in place of the names in braces.
 --
 -- KEYS: for each attempt the key and its sidecar, a hash of
 --         deleted    the stamp of the last delete: the tombstone
@@ -17,10 +17,11 @@
 --         gap: how far the number is above the one on record, if that is known and was recorded
 --           less than LAG seconds ago, and the instruction is one of the first two below; else "",
 --         stamp, envelope, and an instruction:
---         "${KEEP}"                              store, and keep the key's time to live; on anything
---         "${KEEP}  <start> <count> <stamp>"     the same, on what has this many bytes from <start>
---                                             to its end, and this stamp
---         "<change> <in doubt> <expected>"    with
+--         "${KEEP}"
+--           store, and keep the time to live that the key has; whatever is there
+--         "${KEEP}  <start> <count> <stamp>"
+--           the same, if what is there has so many bytes from <start> to its end, and this stamp
+--         "<change> <in doubt> <expected>", with
 --           change      "${DELETE}", or how to store: "${KEEP}", "${NEVER}" (to expire) or the time
 --                       to live in ms
 --           in doubt    if an earlier attempt is in doubt: how many seconds ago the first one was
@@ -28,16 +29,21 @@
 --           expected    "" (anything), "${ABSENT}", "${NOTHING}" (refuse in any case),
 --                       "<start> <count> <stamp>" as above, or "=" and the bytes
 -- Returns ${APPLIED} if all were applied to what was there, else for each attempt
---         ${APPLIED}                        applied to what was there
---         {${APPLIED}, existed, starved}    applied; and which other writer is starved, or ""
---         {${ALREADY_APPLIED}, stored, tombstone}   applied by an earlier attempt
---         {${REFUSED}, stored, tombstone}   refused: as new or newer, or not what was expected
---         {${RECORD_EXPIRED}, stored, tombstone}   whether an earlier attempt was applied is not
---                                    known any more
---         {${SERVER_ERROR}, message}             the server itself refused
+--         ${APPLIED}
+--           applied to what was there
+--         {${APPLIED}, existed, starved}
+--           applied; which other writer is starved, or ""
+--         {${ALREADY_APPLIED}, stored, tombstone}
+--           an earlier attempt was applied
+--         {${REFUSED}, stored, tombstone}
+--           something as new or newer is there, or not what was expected
+--         {${RECORD_EXPIRED}, stored, tombstone}
+--           whether an earlier attempt was applied is not known any more
+--         {${SERVER_ERROR}, message}
+--           the server refused
 --
--- The value is never decoded: its stamp is in the last bytes. Stamps and sequence numbers compare as
--- decimal strings, since Lua numbers cannot hold all of them. Valid in Lua 5.1 and 5.4.
+-- The value is never decoded: its stamp is in the last bytes. Stamps and sequence numbers compare
+-- as decimal strings, since Lua numbers cannot hold all of them. Valid in Lua 5.1 and 5.4.
 
 local LAST = '"last_modified":%s*(%d+)%s*}%s*$'
 local TAIL = '-${TAIL}'

@@ -1,5 +1,5 @@
-//! Attempts as calls of `commit.lua`, and its answers. What both languages know is defined here, and
-//! put into the script.
+//! Attempts as calls of `commit.lua`, and its answers. Constants that both sides know are defined
+//! here, and put into the script.
 
 use std::borrow::Cow;
 use std::sync::LazyLock;
@@ -89,7 +89,7 @@ pub(super) fn record_fields(writer: Writer) -> [String; 2] {
 /// many calls, but while it runs, nobody else is served.
 const KEYS_IN_ONE_CALL: usize = 32;
 
-/// How this session calls the script. It finds out from the server's refusals.
+/// How this session calls the script, which it learns from the server's refusals.
 #[derive(Debug)]
 pub(super) struct Committer {
     sidecar_ttl: Duration,

@@ -70,7 +70,7 @@ pub(super) fn unexpected(answer: &Value) -> BackendError {
         _ => "something else",
     };
     BackendError::rejected(format_args!(
-        "the server answered with {kind} where that makes no sense"
+        "the server answered with {kind}, which makes no sense here"
     ))
 }
 

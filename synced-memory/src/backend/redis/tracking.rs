@@ -55,14 +55,15 @@ pub(super) fn channel() -> (PushSender, PushReceiver) {
 }
 
 impl PushSender {
-    /// Queues an invalidation: some keys, or none if the server has dropped everything. It is called
-    /// in the order in which the server sent them.
+    /// Queues an invalidation: some keys, or none if the server has dropped everything. It is
+    /// called in the order in which the server sent them.
     pub(super) fn receive(&self, mut data: Vec<Value>) {
-        let text = |key: Value| reply::text(key).ok().map(Arc::from);
+        let key_of = |key: Value| reply::text(key).ok().map(Arc::from);
+
         let mut pending = self.0.pending();
         match data.pop() {
             Some(Value::Array(keys)) if !pending.is_all => {
-                pending.keys.extend(keys.into_iter().filter_map(text));
+                pending.keys.extend(keys.into_iter().filter_map(key_of));
             }
             Some(Value::Array(_)) => {}
             _ => pending.is_all = true,

@@ -21,7 +21,7 @@ fn is_passing(error: &Error) -> bool {
         )
 }
 
-/// The request is at fault, and the file is not.
+/// The request is wrong; the file is fine.
 pub(super) fn is_refusal(error: &Error) -> bool {
     use ErrorCode::{ConstraintViolation, TooBig, TypeMismatch};
     matches!(
@@ -30,8 +30,8 @@ pub(super) fn is_refusal(error: &Error) -> bool {
     )
 }
 
-/// A write failed before the end of its transaction, which was rolled back. Unless it was for a lock
-/// or a full disk, the file is reopened before the next try.
+/// A write failed before the end of its transaction, which was rolled back. Unless the cause was a
+/// lock or a full disk, the file is reopened before the next try.
 pub(super) fn of_write(error: &Error) -> BackendError {
     if is_passing(error) {
         BackendError::unavailable(error)
@@ -42,8 +42,8 @@ pub(super) fn of_write(error: &Error) -> BackendError {
     }
 }
 
-/// The end of a transaction failed. If the disk failed, a commit that was written and not synced may
-/// reappear after a crash.
+/// The end of a transaction failed. If the disk failed, a commit that was written and not synced
+/// may reappear after a crash.
 pub(super) fn of_end(error: &Error) -> BackendError {
     if is_passing(error) {
         BackendError::unavailable(error)

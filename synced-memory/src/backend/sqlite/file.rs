@@ -8,7 +8,7 @@ use rusqlite::{Connection, Error, ErrorCode, OpenFlags};
 
 use super::busy_timeout::BusyTimeout;
 use super::error::is_busy;
-use super::tables;
+use super::statements;
 use crate::backend::DiskSync;
 use crate::backend::error::BackendError;
 
@@ -42,8 +42,8 @@ impl Identity {
 
     /// # Errors
     ///
-    /// `ConnectionLost` if the file is gone, or another one is at its path: nobody who opens the path
-    /// now sees what is written to the open one.
+    /// `ConnectionLost` if the file is gone, or another one is at its path: nobody who opens the
+    /// path now sees what is written to the open one.
     pub(super) fn check(&self) -> Result<(), BackendError> {
         if file_at(&self.path) == self.file {
             Ok(())
@@ -72,8 +72,8 @@ fn file_at(path: &Path) -> Option<(u64, u64)> {
 ///
 /// # Errors
 ///
-/// `Rejected` if it makes no sense to try again: it is no database, not ours, of a later version, or
-/// cannot be written. `Unavailable` if it is locked or the disk is full.
+/// `Rejected` if it makes no sense to try again: it is no database, not ours, of a later version,
+/// or cannot be written. `Unavailable` if it is locked or the disk is full.
 pub(super) fn open(
     path: &Path,
     disk_sync: DiskSync,
@@ -172,7 +172,7 @@ fn set_up(
         }
         connection.execute_batch("COMMIT")?;
     }
-    busy_timeout.wait(|| tables::check(&connection))?;
+    busy_timeout.wait(|| statements::check(&connection))?;
     Ok(connection)
 }
 
@@ -209,7 +209,8 @@ impl FileHeader {
             (0, 0) if self.is_empty => Ok(true),
             (APPLICATION, VERSION) => Ok(false),
             (APPLICATION, later) => unusable(format_args!(
-                "the file has the schema version {later}; this version of the library knows {VERSION}"
+                "the file has the schema version {later}; this version of the library knows \
+                 {VERSION}"
             )),
             _ => unusable("the file is the database of another application"),
         }

@@ -1,13 +1,14 @@
 //! `sqlite:path`: a file that the processes of one machine share.
 //!
 //! - `file.rs`: opening it, and checking that it is ours
-//! - `tables.rs`: the statements
+//! - `tables.rs`, `statements.rs`: reading and changing the tables
 //! - `busy_timeout.rs`: waiting for a lock that another process holds
 //! - `error.rs`: what an error means for a request
 
 mod busy_timeout;
 mod error;
 mod file;
+mod statements;
 mod tables;
 
 use std::path::PathBuf;

@@ -1,4 +1,4 @@
-//! The statements: keys, and what is kept beside them.
+//! The tables: keys, and what is kept beside them.
 //!
 //! Times are ns since 1970 by the machine's wall clock, which all who share the file agree on. A
 //! writer's number is stored with its 64 bits as SQLite's signed integer.
@@ -10,6 +10,7 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Error, Params, Row, ToSql, params};
 
 use super::error::{self, is_refusal};
+use super::statements;
 use crate::backend::Page;
 use crate::backend::commit::{
     Attempt, KeyChange, KeyState, Outcome, RECORDS, Writer, WriterRecord,
@@ -21,84 +22,13 @@ use crate::base::clock::{Monotonic, Stamp};
 /// How many expired rows of each kind are removed at a time.
 const CLEANED: u32 = 200;
 
-const READ: &str = "SELECT envelope, expires FROM keys WHERE key = ?1";
-const LOOK: &str = "SELECT k.rowid, k.envelope, k.expires, s.tombstone, s.horizon, k.writer, k.sequence, k.decided, \
-                    l.expires, r.sequence, r.refused, r.expires, k.waiting, k.waited \
-                    FROM (SELECT 1) LEFT JOIN keys k ON k.key = ?1 LEFT JOIN sidecars s ON s.key = ?1 \
-                    LEFT JOIN records l ON l.key = ?1 AND l.writer = k.writer \
-                    LEFT JOIN records r ON r.key = ?1 AND r.writer = ?2";
-const INSERT: &str = "INSERT INTO keys (key, envelope, expires, writer, sequence, decided) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
-const UPDATE: &str =
-    "UPDATE keys SET envelope = ?2, writer = ?3, sequence = ?4, decided = ?5 WHERE rowid = ?1";
-const UPDATE_WITH_EXPIRY: &str = "UPDATE keys SET envelope = ?2, writer = ?3, sequence = ?4, decided = ?5, expires = ?6 \
-                               WHERE rowid = ?1";
-const STARVE: &str = "UPDATE keys SET waiting = ?2, waited = ?3 WHERE rowid = ?1";
-const DISOWN: &str =
-    "UPDATE keys SET writer = NULL, sequence = NULL, decided = NULL WHERE rowid = ?1";
-const REMOVE: &str = "DELETE FROM keys WHERE rowid = ?1";
-const BURY: &str = "INSERT INTO sidecars (key, tombstone, expires) VALUES (?1, ?2, ?3) ON CONFLICT (key) DO UPDATE \
-                    SET tombstone = max(tombstone, excluded.tombstone), expires = max(expires, excluded.expires)";
-const RECORD: &str = "INSERT INTO records (key, writer, sequence, refused, decided, expires) \
-                      VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT (key, writer) DO UPDATE \
-                      SET sequence = ?3, refused = ?4, decided = ?5, expires = max(expires, ?6)";
-const RECORD_AGAIN: &str =
-    "UPDATE records SET sequence = ?3, refused = ?4, decided = ?5 WHERE key = ?1 AND writer = ?2";
-const COUNT: &str = "SELECT count(*) FROM records WHERE key = ?1";
-const TIMES: &str = "SELECT decided FROM records WHERE key = ?1";
-const PRUNE: &str = "DELETE FROM records WHERE key = ?1 AND decided <= ?3 AND writer <> ?2";
-const HORIZON: &str = "INSERT INTO sidecars (key, horizon, expires) VALUES (?1, ?2, ?3) ON CONFLICT (key) DO UPDATE \
-                       SET horizon = ?2, expires = max(expires, ?3)";
-const FORGET: [&str; 2] = [
-    "DELETE FROM records WHERE key = ?1 AND writer = ?2",
-    "UPDATE keys SET writer = NULL, sequence = NULL, decided = NULL WHERE key = ?1 AND writer = ?2",
-];
-const EXPIRED_BETWEEN: &str = "SELECT 1 FROM keys WHERE expires > ?1 AND expires <= ?2";
-const NAMES_FROM: &str = "SELECT key FROM keys WHERE key >= ?1 AND (expires IS NULL OR expires > ?2) ORDER BY key LIMIT ?3";
-const NAMES_AFTER: &str = "SELECT key FROM keys WHERE key > ?1 AND (expires IS NULL OR expires > ?2) ORDER BY key LIMIT ?3";
-/// Removes what has expired, except keys whose last writer's record still has to be kept.
-const CLEAN: [&str; 3] = [
-    "DELETE FROM keys WHERE rowid IN (SELECT rowid FROM keys WHERE expires <= ?1 AND writer IS NULL LIMIT ?2)",
-    "DELETE FROM sidecars WHERE key IN (SELECT key FROM sidecars WHERE expires <= ?1 LIMIT ?2)",
-    "DELETE FROM records WHERE (key, writer) IN (SELECT key, writer FROM records WHERE expires <= ?1 LIMIT ?2)",
-];
-const EXPIRED_WITH_RECORD: &str = "SELECT rowid, key, writer, sequence, decided FROM keys \
-                    WHERE expires <= ?1 AND writer IS NOT NULL LIMIT ?2";
-
-/// Fails if the file lacks a table or column that the statements use.
-pub(super) fn check(connection: &Connection) -> Result<(), Error> {
-    let all = [
-        READ,
-        LOOK,
-        INSERT,
-        UPDATE,
-        UPDATE_WITH_EXPIRY,
-        STARVE,
-        DISOWN,
-        REMOVE,
-        BURY,
-        RECORD,
-        RECORD_AGAIN,
-        COUNT,
-        TIMES,
-        PRUNE,
-        HORIZON,
-        EXPIRED_BETWEEN,
-        NAMES_FROM,
-        NAMES_AFTER,
-        EXPIRED_WITH_RECORD,
-    ];
-    let all = all.iter().chain(&FORGET).chain(&CLEAN);
-    all.into_iter()
-        .try_for_each(|statement| connection.prepare_cached(statement).map(drop))
-}
-
 /// What is stored under `key` and has not expired.
 pub(super) fn read(
     connection: &Connection,
     key: &str,
     now: Monotonic,
 ) -> Result<Option<Bytes>, Error> {
-    let mut statement = connection.prepare_cached(READ)?;
+    let mut statement = connection.prepare_cached(statements::READ)?;
     let mut rows = statement.query([key])?;
     let Some(row) = rows.next()? else {
         return Ok(None);
@@ -132,15 +62,16 @@ struct RecordRow {
     decided: Monotonic,
 }
 
-fn look(
+/// What the file has of the key of an attempt, and in which rows.
+fn context_of(
     connection: &Connection,
     attempt: &Attempt,
     now: Monotonic,
 ) -> Result<(KeyContext, KeyRows), Error> {
     let writer = attempt.writer.cast_signed();
-    connection
-        .prepare_cached(LOOK)?
-        .query_row(params![&*attempt.key, writer], |row| {
+    connection.prepare_cached(statements::CONTEXT)?.query_row(
+        params![&*attempt.key, writer],
+        |row| {
             let at = |column| {
                 row.get::<_, Option<i64>>(column)
                     .map(|nanos| nanos.map(time))
@@ -190,14 +121,15 @@ fn look(
             };
             Ok((
                 KeyContext {
-                    found: KeyState { stored, tombstone },
+                    current: KeyState { stored, tombstone },
                     record,
                     horizon,
                     starved,
                 },
                 rows,
             ))
-        })
+        },
+    )
 }
 
 /// Makes an attempt, inside a transaction. A [`BackendError`] concerns this attempt alone, and
@@ -211,7 +143,7 @@ pub(super) fn commit(
     now: Monotonic,
     sidecar_ttl: Duration,
 ) -> Result<Result<Outcome, BackendError>, Error> {
-    let (context, rows) = look(connection, attempt, now)?;
+    let (context, rows) = context_of(connection, attempt, now)?;
     let starved = context.starved;
     let effects = effects_of(attempt, context, now);
 
@@ -220,7 +152,7 @@ pub(super) fn commit(
             effects.starved.map(|starved| starved.writer.cast_signed()),
             effects.starved.map(|starved| nanos(starved.tried)),
         );
-        execute(connection, STARVE, params![row, writer, tried])?;
+        execute(connection, statements::STARVE, params![row, writer, tried])?;
     }
 
     let Some(record) = effects.record else {
@@ -252,12 +184,12 @@ pub(super) fn commit(
         }
         (KeyChange::Delete, true) => {
             if let Some(row) = rows.row {
-                execute(connection, REMOVE, [row])?;
+                execute(connection, statements::REMOVE, [row])?;
             }
             let stamp = Stamp::new(attempt.stamp.get()).get().cast_signed();
             execute(
                 connection,
-                BURY,
+                statements::TOMBSTONE,
                 params![&*attempt.key, stamp, nanos(now.saturating_add(sidecar_ttl))],
             )?;
             records.keep(&own, rows.own_expiry, now)?;
@@ -267,7 +199,7 @@ pub(super) fn commit(
         }
         (_, false) => {
             if let Some(row) = rows.row.filter(|_| rows.last.as_ref().is_some_and(is_own)) {
-                execute(connection, DISOWN, [row])?;
+                execute(connection, statements::DISOWN, [row])?;
             }
             records.keep(&own, rows.own_expiry, now)?;
         }
@@ -297,17 +229,17 @@ fn put(
     match (rows.row, expires.map(nanos)) {
         (Some(row), None) if !rows.has_expiry => execute(
             connection,
-            UPDATE,
+            statements::UPDATE,
             params![row, envelope, writer, sequence, decided],
         ),
         (Some(row), expires) => execute(
             connection,
-            UPDATE_WITH_EXPIRY,
+            statements::UPDATE_WITH_EXPIRY,
             params![row, envelope, writer, sequence, decided, expires],
         ),
         (None, expires) => execute(
             connection,
-            INSERT,
+            statements::INSERT,
             params![key, envelope, expires, writer, sequence, decided],
         ),
     }
@@ -343,7 +275,7 @@ impl Records<'_> {
         if expires.is_some_and(|expires| expires >= needed) {
             return execute(
                 connection,
-                RECORD_AGAIN,
+                statements::RECORD_AGAIN,
                 params![key, row.writer, sequence, refused, decided],
             );
         }
@@ -351,7 +283,7 @@ impl Records<'_> {
         let until = nanos(needed.saturating_add(self.sidecar_ttl / 10));
         execute(
             connection,
-            RECORD,
+            statements::RECORD,
             params![key, row.writer, sequence, refused, decided, until],
         )?;
         if expires.is_some() {
@@ -359,19 +291,27 @@ impl Records<'_> {
         }
 
         let count: i64 = connection
-            .prepare_cached(COUNT)?
+            .prepare_cached(statements::COUNT)?
             .query_row([key], |row| row.get(0))?;
         // The last writer has one more, in the row of the key.
         if usize::try_from(count).is_ok_and(|count| count < RECORDS) {
             return Ok(());
         }
-        let mut times = connection.prepare_cached(TIMES)?;
+        let mut times = connection.prepare_cached(statements::TIMES)?;
         let times = times
             .query_map([key], |row| row.get(0).map(time))?
             .collect::<Result<_, _>>()?;
         let horizon = nanos(horizon_of(times));
-        execute(connection, PRUNE, params![key, row.writer, horizon])?;
-        execute(connection, HORIZON, params![key, horizon, until])
+        execute(
+            connection,
+            statements::PRUNE,
+            params![key, row.writer, horizon],
+        )?;
+        execute(
+            connection,
+            statements::HORIZON,
+            params![key, horizon, until],
+        )
     }
 }
 
@@ -385,9 +325,9 @@ pub(super) fn names(
     now: Monotonic,
 ) -> Result<Page, Error> {
     let mut statement = connection.prepare_cached(if cursor.is_some() {
-        NAMES_AFTER
+        statements::NAMES_AFTER
     } else {
-        NAMES_FROM
+        statements::NAMES_FROM
     })?;
     let names =
         statement.query_map(params![cursor.unwrap_or(prefix), nanos(now), most], |row| {
@@ -415,13 +355,13 @@ pub(super) fn has_expired(
     now: Monotonic,
 ) -> Result<bool, Error> {
     connection
-        .prepare_cached(EXPIRED_BETWEEN)?
+        .prepare_cached(statements::EXPIRED_BETWEEN)?
         .exists([nanos(since), nanos(now)])
 }
 
 /// Drops the record of a writer.
 pub(super) fn forget(connection: &Connection, writer: Writer, key: &str) -> Result<(), Error> {
-    FORGET.iter().try_for_each(|statement| {
+    statements::FORGET.iter().try_for_each(|statement| {
         execute(connection, statement, params![key, writer.cast_signed()])
     })
 }
@@ -432,7 +372,7 @@ pub(super) fn clean(
     now: Monotonic,
     sidecar_ttl: Duration,
 ) -> Result<bool, Error> {
-    let mut expired = connection.prepare_cached(EXPIRED_WITH_RECORD)?;
+    let mut expired = connection.prepare_cached(statements::EXPIRED_WITH_RECORD)?;
     let expired = expired.query_map(params![nanos(now), CLEANED], |row| {
         let record = WriterRecord {
             sequence: row.get::<_, i64>(3)?.cast_unsigned(),
@@ -454,9 +394,9 @@ pub(super) fn clean(
             sidecar_ttl,
         }
         .keep(&own, None, now)?;
-        execute(connection, REMOVE, [row])?;
+        execute(connection, statements::REMOVE, [row])?;
     }
-    for statement in CLEAN {
+    for statement in statements::CLEAN {
         is_more |= connection
             .prepare_cached(statement)?
             .execute(params![nanos(now), CLEANED])?
