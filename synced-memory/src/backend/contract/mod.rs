@@ -38,6 +38,7 @@ struct Subject {
 }
 
 /// How the connections of a backend are lost.
+#[cfg_attr(not(feature = "sqlite"), allow(dead_code))]
 enum Loss {
     /// They cannot be: the backend is in this process.
     Never,
@@ -111,8 +112,8 @@ impl TestSession<'_> {
     }
 
     fn track(&self, prefixes: &[&str]) {
-        let prefixes: Vec<_> = prefixes.iter().map(|prefix| prefix.to_string()).collect();
-        self.wait(self.inner.track(&prefixes));
+        let prefixes = prefixes.iter().copied().map(str::to_owned);
+        self.wait(self.inner.track(&prefixes.collect::<Vec<_>>()));
     }
 
     /// Whether changes of all these keys are reported before the deadline.

@@ -13,8 +13,8 @@ use crate::backend::commit::{Outcome, TimeToLive};
 use crate::base::clock::{self, Deadline};
 
 /// What [`put`] stores for the writer 1.
-fn value_of(sequence: u64) -> Option<Bytes> {
-    Some(envelope(&format!("\"1/{sequence}\""), sequence))
+fn own_envelope(sequence: u64) -> Bytes {
+    envelope(&format!("\"1/{sequence}\""), sequence)
 }
 
 pub(super) fn requests_take_effect_in_the_order_of_their_first_polls(subject: &Subject) {
@@ -31,7 +31,10 @@ pub(super) fn requests_take_effect_in_the_order_of_their_first_polls(subject: &S
             outcomes.unwrap()[..],
             [Ok(Outcome::Applied { .. })]
         ));
-        assert_eq!(stored.unwrap().remove(0).unwrap(), value_of(sequence));
+        assert_eq!(
+            stored.unwrap().remove(0).unwrap(),
+            Some(own_envelope(sequence))
+        );
     }
 }
 
@@ -97,7 +100,7 @@ pub(super) fn a_change_while_a_read_is_on_its_way_is_in_the_answer_or_notified(s
             let (outcomes, answers) = subject.runtime.block_on(join(commit, read));
             (answers, outcomes)
         };
-        let is_in_the_answer = answers.unwrap().remove(0).unwrap() == value_of(sequence);
+        let is_in_the_answer = answers.unwrap().remove(0).unwrap() == Some(own_envelope(sequence));
         assert!(is_in_the_answer || session.is_notified_of(&["race:a"]));
     }
 }
