@@ -19,8 +19,8 @@ use crate::base::clock::{Monotonic, Stamp};
 use crate::base::error::Error;
 use crate::base::waiting::Signal;
 use crate::value::envelope::{self, Text};
-use near::Freshness;
 pub(crate) use near::Generation;
+use near::SlotFreshness;
 
 /// A number that orders the requests as they are sent to the backend. An answer to a later request
 /// is never overwritten by an answer to an earlier one, whichever is handled first.
@@ -60,7 +60,7 @@ struct Cell {
     holders: usize,
     /// How many of the holders want it kept current.
     near_holders: usize,
-    freshness: Freshness,
+    freshness: SlotFreshness,
     /// Why the backend refused to let the key be read, and the request that it refused.
     refusal: Option<(Ticket, Error)>,
     watches: Vec<Arc<Signal>>,

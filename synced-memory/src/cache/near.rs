@@ -25,15 +25,15 @@ impl Generation {
 ///     └──────────────── invalidated, disconnected ──────────┘
 /// ```
 #[derive(Debug, Default)]
-pub(super) struct Freshness {
+pub(super) struct SlotFreshness {
     /// Rises with each invalidation. A read that was sent under another generation says nothing
     /// about what is there now (rule 14).
     generation: Generation,
     /// The generation from which on a read may be shown to near readers: before it the slot was not
-    /// near, and nobody cared for its invalidations.
+    /// near, and its invalidations were ignored.
     near_since: Generation,
     currency: Currency,
-    view: View,
+    visibility: Visibility,
     reread: Reread,
 }
 
@@ -51,7 +51,7 @@ enum Currency {
 
 /// What near readers may see of a slot.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
-enum View {
+enum Visibility {
     /// Nothing: it was not read since it became near.
     #[default]
     Nothing,
@@ -70,9 +70,8 @@ enum Reread {
     Queued,
 }
 
-impl Freshness {
-    /// The slot became near. What is known of it, or is being read, may have changed while nobody
-    /// listened.
+impl SlotFreshness {
+    /// The slot became near. What is known of it, or is being read, may have changed unnoticed.
     pub(super) fn became_near(&mut self, generation: Generation) {
         self.generation = generation;
         self.near_since = generation;
@@ -88,8 +87,9 @@ impl Freshness {
         };
     }
 
-    /// A read is sent: the generation that its answer has to bring to [`answered`](Self::answered).
-    pub(super) fn asked(&self) -> Generation {
+    /// The generation under which a read is sent now. Its answer comes to
+    /// [`answered`](Self::answered) with it.
+    pub(super) fn generation(&self) -> Generation {
         self.generation
     }
 
@@ -101,21 +101,21 @@ impl Freshness {
             self.currency = Currency::Current;
         }
 
-        let view = if is_tracked {
-            View::Tracked
+        let visibility = if is_tracked {
+            Visibility::Tracked
         } else {
-            View::Once
+            Visibility::Once
         };
-        let is_more = generation >= self.near_since && self.view < view;
+        let is_more = generation >= self.near_since && self.visibility < visibility;
         if is_more {
-            self.view = view;
+            self.visibility = visibility;
         }
         is_more
     }
 
     /// The backend refused a read: readers ask again, and get the refusal.
     pub(super) fn refused(&mut self) {
-        self.view = self.view.min(View::Once);
+        self.visibility = self.visibility.min(Visibility::Once);
     }
 
     /// What is there may have changed: the backend notified us of a change.
@@ -155,12 +155,12 @@ impl Freshness {
     /// Whether readers may see what the slot holds after they have asked, or while nobody can be
     /// asked.
     pub(super) fn is_visible(&self) -> bool {
-        self.view > View::Nothing
+        self.visibility > Visibility::Nothing
     }
 
     /// Whether readers need not ask, as long as changes are tracked.
     pub(super) fn is_kept_current(&self) -> bool {
-        self.view == View::Tracked
+        self.visibility == Visibility::Tracked
     }
 
     /// How old what the slot holds may be; `None` if it never was current.
@@ -180,9 +180,9 @@ mod tests {
     const SECOND: Monotonic = Duration::from_secs(1);
 
     /// A near slot whose changes are tracked, and the source of its generations.
-    fn near() -> (Freshness, Generation) {
+    fn near() -> (SlotFreshness, Generation) {
         let mut generations = Generation::default();
-        let mut freshness = Freshness::default();
+        let mut freshness = SlotFreshness::default();
         freshness.became_near(generations.next());
         (freshness, generations)
     }
@@ -190,14 +190,14 @@ mod tests {
     #[test]
     fn only_an_answer_to_a_read_that_was_sent_after_the_last_invalidation_makes_a_slot_current() {
         let (mut freshness, mut generations) = near();
-        let early = freshness.asked();
+        let early = freshness.generation();
         freshness.invalidated(generations.next(), SECOND);
 
         assert!(freshness.answered(early, true), "it is visible now");
         assert!(!freshness.is_current() && freshness.is_kept_current());
         assert_eq!(freshness.staleness(SECOND), None, "it never was current");
 
-        assert!(!freshness.answered(freshness.asked(), true));
+        assert!(!freshness.answered(freshness.generation(), true));
         assert_eq!(freshness.staleness(2 * SECOND), Some(Duration::ZERO));
 
         freshness.disconnected(generations.next(), 2 * SECOND);
@@ -207,12 +207,12 @@ mod tests {
 
     #[test]
     fn an_answer_to_a_read_from_before_the_slot_became_near_is_not_visible() {
-        let (mut freshness, mut generations) = (Freshness::default(), Generation::default());
-        let before = freshness.asked();
+        let (mut freshness, mut generations) = (SlotFreshness::default(), Generation::default());
+        let before = freshness.generation();
         freshness.became_near(generations.next());
         assert!(!freshness.answered(before, true) && !freshness.is_visible());
 
-        assert!(freshness.answered(freshness.asked(), false));
+        assert!(freshness.answered(freshness.generation(), false));
         assert!(freshness.is_visible() && !freshness.is_kept_current());
 
         freshness.ceased_to_be_near();
@@ -222,10 +222,10 @@ mod tests {
     #[test]
     fn a_refusal_sends_readers_to_the_backend_until_the_next_answer() {
         let (mut freshness, _) = near();
-        freshness.answered(freshness.asked(), true);
+        freshness.answered(freshness.generation(), true);
         freshness.refused();
         assert!(freshness.is_visible() && !freshness.is_kept_current());
-        assert!(freshness.answered(freshness.asked(), true) && freshness.is_kept_current());
+        assert!(freshness.answered(freshness.generation(), true) && freshness.is_kept_current());
     }
 
     #[test]

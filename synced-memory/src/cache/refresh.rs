@@ -4,13 +4,13 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::near::{Freshness, Generation};
+use super::near::{Generation, SlotFreshness};
 use super::{Cache, Cell, Ticket};
 use crate::base::clock::Monotonic;
 use crate::base::error::Error;
 
-/// A transition of [`Freshness`] after which a slot is not current.
-type Invalidate = fn(&mut Freshness, Generation, Monotonic);
+/// A transition of [`SlotFreshness`] after which a slot is not current.
+type Invalidate = fn(&mut SlotFreshness, Generation, Monotonic);
 
 impl Cache {
     /// Keeps the slot of `key` current from its next read on, for one more of its holders.
@@ -81,7 +81,7 @@ impl Cache {
     pub(crate) fn generation(&self, key: &str) -> Generation {
         self.cells
             .get(key)
-            .map(|cell| cell.freshness.asked())
+            .map(|cell| cell.freshness.generation())
             .unwrap_or_default()
     }
 
@@ -136,9 +136,9 @@ impl Cache {
     pub(crate) fn tracked(&mut self, is_tracked: bool, mono: Monotonic) {
         self.is_tracked = is_tracked;
         let invalidate: Invalidate = if is_tracked {
-            Freshness::reconnected
+            SlotFreshness::reconnected
         } else {
-            Freshness::disconnected
+            SlotFreshness::disconnected
         };
         self.invalidate_all(invalidate, mono);
         self.touch_near();
@@ -146,7 +146,7 @@ impl Cache {
 
     /// Records that everything may have changed.
     pub(crate) fn all_changed(&mut self, mono: Monotonic) {
-        self.invalidate_all(Freshness::invalidated, mono);
+        self.invalidate_all(SlotFreshness::invalidated, mono);
     }
 
     fn invalidate_all(&mut self, invalidate: Invalidate, mono: Monotonic) {

@@ -18,7 +18,8 @@ use crate::backend::sidecar;
 use crate::base::clock::Stamp;
 use crate::value::envelope;
 
-/// The script, the same text in every process of this version, so that the server compiles it once.
+/// The script. Its text is the same in every process of this version, so that servers know it by its
+/// hash.
 static SCRIPT: LazyLock<CommitScript> = LazyLock::new(CommitScript::new);
 
 struct CommitScript {
@@ -53,7 +54,7 @@ const DELETE: &str = "delete";
 const ABSENT: &str = "absent";
 const NOTHING: &str = "nothing";
 
-/// Behind a writer's number: the field of its sidecar with the time of its record.
+/// What follows a writer's number in the name of the field with the time of its record.
 const TIME: &str = "@";
 
 /// What `commit.lua` calls by these names.

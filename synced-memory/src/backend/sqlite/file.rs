@@ -172,7 +172,7 @@ fn set_up(
         }
         connection.execute_batch("COMMIT")?;
     }
-    busy_timeout.wait(|| statements::check(&connection))?;
+    busy_timeout.wait(|| statements::check_tables(&connection))?;
     Ok(connection)
 }
 

@@ -24,6 +24,7 @@ use crate::backend::error::BackendError;
 use crate::base::clock::{self, Monotonic};
 use busy_timeout::BusyTimeout;
 use file::Identity;
+use statements::execute;
 
 /// How many names a page has at most.
 const PAGE: u32 = 1_000;
@@ -123,8 +124,7 @@ struct OpenConnection {
     connection: Connection,
     /// When to remove again what has expired.
     next_clean: Monotonic,
-    /// SQLite's `data_version`, which rises when another connection changes the file, and the time
-    /// of the last check.
+    /// The data version at the last check for changes, and the time of that check.
     checked: (i64, Monotonic),
 }
 
@@ -148,8 +148,7 @@ impl OpenFile {
             checked,
             ..
         } = &mut *held;
-        let version = execute_and_read(connection, "PRAGMA data_version");
-        let version = version.map_err(|error| error::of_read(&error))?;
+        let version = data_version(connection).map_err(|error| error::of_read(&error))?;
         let has_expired = tables::has_expired(connection, checked.1, now);
         let has_expired = has_expired.map_err(|error| error::of_read(&error))?;
 
@@ -170,11 +169,14 @@ impl OpenFile {
         } = &mut *held;
         let nothing_done = |error: BackendError| Ok(vec![Err(error); batch.len()]);
 
-        if let Err(error) = self.writes.wait(|| execute(connection, "BEGIN IMMEDIATE")) {
+        if let Err(error) = self
+            .writes
+            .wait(|| execute(connection, "BEGIN IMMEDIATE", []))
+        {
             return nothing_done(error::of_write(&error));
         }
         let error = match self.commit_inside(connection, batch, next_clean) {
-            Ok(answers) => match execute(connection, "COMMIT") {
+            Ok(answers) => match execute(connection, "COMMIT", []) {
                 Ok(()) => return Ok(answers),
                 Err(error) => error::of_end(&error),
             },
@@ -183,7 +185,7 @@ impl OpenFile {
 
         // Some errors have rolled back the transaction already.
         if !connection.is_autocommit()
-            && let Err(error) = execute(connection, "ROLLBACK")
+            && let Err(error) = execute(connection, "ROLLBACK", [])
         {
             return Err(BackendError::connection_lost(error));
         }
@@ -305,14 +307,11 @@ impl SqliteSession {
     }
 }
 
-fn execute_and_read(connection: &Connection, statement: &str) -> Result<i64, Error> {
+/// A number that rises when another connection changes the file.
+fn data_version(connection: &Connection) -> Result<i64, Error> {
     connection
-        .prepare_cached(statement)?
+        .prepare_cached("PRAGMA data_version")?
         .query_row([], |row| row.get(0))
-}
-
-fn execute(connection: &Connection, statement: &str) -> Result<(), Error> {
-    connection.prepare_cached(statement)?.execute([]).map(drop)
 }
 
 /// The time that decides what has expired: all processes have to agree on it.

@@ -1,6 +1,6 @@
 //! The SQL statements.
 
-use rusqlite::{Connection, Error};
+use rusqlite::{Connection, Error, Params};
 
 pub(super) const READ: &str = "SELECT envelope, expires FROM keys WHERE key = ?1";
 
@@ -90,7 +90,7 @@ pub(super) const EXPIRED_WITH_RECORD: &str = "\
     WHERE expires <= ?1 AND writer IS NOT NULL LIMIT ?2";
 
 /// Fails if the file lacks a table or column that the statements use.
-pub(super) fn check(connection: &Connection) -> Result<(), Error> {
+pub(super) fn check_tables(connection: &Connection) -> Result<(), Error> {
     let all = [
         READ,
         CONTEXT,
@@ -115,4 +115,16 @@ pub(super) fn check(connection: &Connection) -> Result<(), Error> {
     let all = all.iter().chain(&FORGET).chain(&CLEAN);
     all.into_iter()
         .try_for_each(|statement| connection.prepare_cached(statement).map(drop))
+}
+
+/// Executes a statement that returns no rows.
+pub(super) fn execute(
+    connection: &Connection,
+    statement: &str,
+    parameters: impl Params,
+) -> Result<(), Error> {
+    connection
+        .prepare_cached(statement)?
+        .execute(parameters)
+        .map(drop)
 }

@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use rusqlite::types::ValueRef;
-use rusqlite::{Connection, Error, Params, Row, ToSql, params};
+use rusqlite::{Connection, Error, Row, ToSql, params};
 
 use super::error::{self, is_refusal};
-use super::statements;
+use super::statements::{self, execute};
 use crate::backend::Page;
 use crate::backend::commit::{
     Attempt, KeyChange, KeyState, Outcome, RECORDS, Writer, WriterRecord,
@@ -36,7 +36,7 @@ pub(super) fn read(
     Ok(if has_passed(row.get(1)?, now) {
         None
     } else {
-        bytes(row, 0)?
+        bytes_of(row, 0)?
     })
 }
 
@@ -74,13 +74,13 @@ fn context_of(
         |row| {
             let at = |column| {
                 row.get::<_, Option<i64>>(column)
-                    .map(|nanos| nanos.map(time))
+                    .map(|nanos| nanos.map(time_of))
             };
             let expires: Option<i64> = row.get(2)?;
             let stored = if has_passed(expires, now) {
                 None
             } else {
-                bytes(row, 1)?
+                bytes_of(row, 1)?
             };
             let tombstone = row
                 .get::<_, Option<i64>>(3)?
@@ -114,7 +114,7 @@ fn context_of(
             let horizon = at(4)?;
             let rows = KeyRows {
                 row: row.get(0)?,
-                expires: expires.filter(|_| stored.is_some()).map(time),
+                expires: expires.filter(|_| stored.is_some()).map(time_of),
                 has_expiry: expires.is_some(),
                 last: last.zip(Some(at(8)?)),
                 own_expiry: at(11)?,
@@ -299,7 +299,7 @@ impl Records<'_> {
         }
         let mut times = connection.prepare_cached(statements::TIMES)?;
         let times = times
-            .query_map([key], |row| row.get(0).map(time))?
+            .query_map([key], |row| row.get(0).map(time_of))?
             .collect::<Result<_, _>>()?;
         let horizon = nanos(horizon_of(times));
         execute(
@@ -381,7 +381,7 @@ pub(super) fn clean(
         let own = RecordRow {
             writer: row.get(2)?,
             record,
-            decided: time(row.get(4)?),
+            decided: time_of(row.get(4)?),
         };
         Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?, own))
     })?;
@@ -405,15 +405,8 @@ pub(super) fn clean(
     Ok(is_more)
 }
 
-fn execute(connection: &Connection, statement: &str, parameters: impl Params) -> Result<(), Error> {
-    connection
-        .prepare_cached(statement)?
-        .execute(parameters)
-        .map(drop)
-}
-
 /// The bytes of a column, which another program may have written.
-fn bytes(row: &Row<'_>, column: usize) -> Result<Option<Bytes>, Error> {
+fn bytes_of(row: &Row<'_>, column: usize) -> Result<Option<Bytes>, Error> {
     Ok(match row.get_ref(column)? {
         ValueRef::Text(bytes) | ValueRef::Blob(bytes) => Some(Bytes::copy_from_slice(bytes)),
         ValueRef::Null => None,
@@ -424,10 +417,10 @@ fn bytes(row: &Row<'_>, column: usize) -> Result<Option<Bytes>, Error> {
 }
 
 fn has_passed(expires: Option<i64>, now: Monotonic) -> bool {
-    expires.is_some_and(|expires| time(expires) <= now)
+    expires.is_some_and(|expires| time_of(expires) <= now)
 }
 
-fn time(nanos: i64) -> Monotonic {
+fn time_of(nanos: i64) -> Monotonic {
     Duration::from_nanos(u64::try_from(nanos).unwrap_or_default())
 }
 
