@@ -18,8 +18,8 @@ use crate::backend::sidecar;
 use crate::base::clock::Stamp;
 use crate::value::envelope;
 
-/// The script. Its text is the same in every process of this version, so that servers know it by its
-/// hash.
+/// The script. Its text is the same in every process of this version, so that servers know it by
+/// its hash.
 static SCRIPT: LazyLock<CommitScript> = LazyLock::new(CommitScript::new);
 
 struct CommitScript {
