@@ -55,14 +55,15 @@ const ROOMS: &[(&str, &[&[&str]])] = &[
         ],
     ),
     ("pending", &[&["journal", "rebase"], &["outbox"], &["mod"]]),
-    ("cache", &[&["mod", "near"]]),
+    ("cache", &[&["refresh"], &["mod"], &["near"]]),
     (
         "backend",
         &[
             &["contract"],
+            &["open"],
             &["process", "redis", "sqlite"],
             &["mod"],
-            &["step"],
+            &["effects"],
             &["commit", "error", "sidecar"],
         ],
     ),

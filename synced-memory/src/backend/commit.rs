@@ -1,7 +1,7 @@
 //! The accept-or-refuse rule: what a backend does with an attempt to write one key.
 //!
-//! `backend/redis/commit.lua` is the same rule for servers; the contract tests hold the two
-//! together.
+//! `backend/redis/commit.lua` is the same rule for servers; the contract suite checks that both
+//! decide alike.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,20 +11,20 @@ use bytes::Bytes;
 use crate::base::clock::Stamp;
 use crate::value::envelope::{self, Text};
 
-/// Who writes: one number for each opened memory, drawn at random.
+/// Who writes: a random number for each opened memory.
 pub(crate) type Writer = u64;
 
-/// A writer's own count of its writes; it rises from write to write.
+/// A writer's own count of its writes.
 pub(crate) type Sequence = u64;
 
 /// What a write does about the time to live of its key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum TimeToLive {
-    /// The key keeps the one that it has.
+    /// The key keeps the time to live that it has.
     Keep,
-    /// The key has none.
+    /// The key never expires.
     Never,
-    /// The key ends after this time.
+    /// The key expires after this time.
     For(Duration),
 }
 
@@ -55,11 +55,11 @@ impl KeyChange {
     }
 }
 
-/// What an attempt was made on: a compare-and-set is on the stamp and the length, and on the bytes
-/// where a value has no stamp.
+/// What an attempt expects to be stored. A compare-and-set compares stamp and length, or the bytes
+/// if a value has no stamp.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Expects {
-    /// Whatever is there: the stamps decide.
+    /// Nothing in particular: the stamps decide.
     Anything,
     Absent,
     Stamped {
@@ -67,12 +67,12 @@ pub(crate) enum Expects {
         length: usize,
     },
     Unstamped(Bytes),
-    /// What is never there: the attempt asks what is.
+    /// What is never there: the attempt is refused, and learns what is there.
     Nothing,
 }
 
 impl Expects {
-    /// Exactly what is stored.
+    /// Expects exactly what is stored.
     pub(crate) fn of(stored: Option<&Bytes>) -> Self {
         let Some(stored) = stored else {
             return Self::Absent;
@@ -97,14 +97,15 @@ pub(crate) struct Attempt {
     pub(crate) key: Arc<str>,
     pub(crate) writer: Writer,
     pub(crate) sequence: Sequence,
-    /// It has to be newer than what is there. The envelope that it carries may have a later one.
+    /// It has to be newer than the stamp of what is there. The stamp in the envelope may be later.
     pub(crate) stamp: Stamp,
     pub(crate) change: KeyChange,
     pub(crate) expects: Expects,
-    /// An earlier attempt is in doubt, and may yet arrive: the first one was made so long ago.
+    /// Set if an earlier attempt is in doubt and may still arrive: how long ago the first one was
+    /// made.
     pub(crate) retry: Option<Duration>,
-    /// The sequence number that is on record for the writer, where that is known and was not long
-    /// ago. It changes nothing of what is done, but for how much there is to look at.
+    /// The sequence number that is on record for the writer, if that is known and recent. It is a
+    /// hint that saves the backend work; it never changes the outcome.
     pub(crate) recorded: Option<Sequence>,
 }
 
@@ -115,24 +116,24 @@ impl Attempt {
     }
 }
 
-/// What the backend did with an attempt that it looked at.
+/// What the backend did with an attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    /// The change was made now. `existed` says whether the key was there before, `contended` by
-    /// whom another change was refused that has not been made since.
+    /// The change was made now. `existed` says whether the key was there before; `contended` is
+    /// another writer that is starved: its change was refused, and has not been made since.
     Applied {
         existed: bool,
         contended: Option<Writer>,
     },
-    /// An earlier attempt with this sequence number had made it; nothing was done now.
+    /// An earlier attempt with this sequence number has made the change; nothing was done now.
     AlreadyApplied(KeyState),
-    /// Something as new or newer is there, or something else than expected; nothing was done.
+    /// Something as new or newer is there, or not what was expected; nothing was done.
     Refused(KeyState),
-    /// Whether an earlier attempt was made is not known any more; nothing was done.
+    /// Whether an earlier attempt was applied is not known any more; nothing was done.
     RecordExpired(KeyState),
 }
 
-/// What was at the key.
+/// What a backend found at a key.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct KeyState {
     pub(crate) stored: Option<Bytes>,
@@ -140,7 +141,7 @@ pub(crate) struct KeyState {
 }
 
 impl KeyState {
-    /// The stamp that a write has to beat. A key that exists ignores its tombstone.
+    /// The stamp that a write has to be newer than. A key that exists ignores its tombstone.
     pub(crate) fn stamp(&self) -> Stamp {
         self.stored
             .as_deref()
@@ -151,9 +152,9 @@ impl KeyState {
 /// What a backend has on record about a writer at a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct WriterRecord {
-    /// The attempt that was decided on last.
+    /// Of the last attempt that was decided on.
     pub(crate) sequence: Sequence,
-    /// That one was refused, as a retry.
+    /// That attempt was a retry, and was refused.
     pub(crate) refused: bool,
 }
 
@@ -167,23 +168,23 @@ pub(crate) enum Verdict {
 }
 
 impl Verdict {
-    /// Whether it goes on record. A retry that is refused does: what was refused stays so, also
-    /// when the attempt in doubt arrives at last.
+    /// Whether it goes on record. A refused retry does: the attempt in doubt has to be refused too,
+    /// if it arrives later.
     pub(crate) fn is_recorded(self, attempt: &Attempt) -> bool {
         self == Self::Apply || (self == Self::Refuse && attempt.retry.is_some())
     }
 }
 
 /// Decides on an attempt, given what is at its key, and what is on record for its writer there.
-/// `forgets`: records that are as old as its first try may have been dropped.
+/// `may_lack_record`: records as old as its first try may have been dropped.
 ///
-/// The sequence number comes first: an attempt that was applied once is never applied again, not
-/// even where somebody has since stored an older stamp (rules 4 and 6).
+/// The sequence number is compared first: an attempt that was applied once is never applied again,
+/// not even if an older stamp was stored since (rules 4 and 6).
 pub(crate) fn decide(
     attempt: &Attempt,
-    found: &KeyState,
+    current: &KeyState,
     record: Option<WriterRecord>,
-    forgets: bool,
+    may_lack_record: bool,
 ) -> Verdict {
     match record {
         Some(record) if attempt.sequence < record.sequence => return Verdict::AlreadyApplied,
@@ -194,21 +195,21 @@ pub(crate) fn decide(
                 Verdict::AlreadyApplied
             };
         }
-        None if forgets && attempt.retry.is_some() => return Verdict::RecordExpired,
+        None if may_lack_record && attempt.retry.is_some() => return Verdict::RecordExpired,
         _ => {}
     }
-    if attempt.expects.is_met_by(found.stored.as_ref()) && attempt.stamp > found.stamp() {
+    if attempt.expects.is_met_by(current.stored.as_ref()) && attempt.stamp > current.stamp() {
         Verdict::Apply
     } else {
         Verdict::Refuse
     }
 }
 
-/// So many records a key has at most: writers come and go.
+/// How many records a key has at most: writers come and go.
 pub(crate) const RECORDS: usize = 256;
 
-/// For so long after a record was put down with its time, later ones of its writer may take its
-/// place without. Sidecars are kept for that much longer.
+/// How long a record's time may lag behind: for this long, later records of the same writer may
+/// replace it without a new time. Sidecars are kept for that much longer.
 pub(crate) fn recent(sidecar_ttl: Duration) -> Duration {
     const MOST: Duration = Duration::from_secs(60);
     MOST.min(sidecar_ttl / 20)
@@ -232,7 +233,7 @@ mod tests {
         }
     }
 
-    fn found(stored: &'static str, tombstone: u64) -> KeyState {
+    fn key_state(stored: &'static str, tombstone: u64) -> KeyState {
         let stored = (!stored.is_empty()).then(|| Bytes::from_static(stored.as_bytes()));
         KeyState {
             stored,
@@ -265,21 +266,21 @@ mod tests {
         ] {
             let attempt = attempt(sequence, stamp, Expects::Anything, false);
             assert_eq!(
-                decide(&attempt, &found("", tombstone), recorded, false),
+                decide(&attempt, &key_state("", tombstone), recorded, false),
                 verdict
             );
         }
     }
 
     #[test]
-    fn an_attempt_that_expects_something_is_refused_where_it_finds_something_else() {
+    fn an_attempt_that_expects_something_is_refused_if_it_finds_something_else() {
         const STAMPED: &str = r#"{"value": 1,"last_modified": 5}"#;
         const LONGER: &str = r#"{"value": 11,"last_modified": 5}"#;
         const NEWER: &str = r#"{"value": 1,"last_modified": 6}"#;
-        for seen in ["", "1", STAMPED] {
-            let expects = Expects::of(found(seen, 0).stored.as_ref());
+        for before in ["", "1", STAMPED] {
+            let expects = Expects::of(key_state(before, 0).stored.as_ref());
             for there in ["", "1", "2", STAMPED, LONGER, NEWER] {
-                let expected = if there == seen {
+                let expected = if there == before {
                     Verdict::Apply
                 } else {
                     Verdict::Refuse
@@ -287,7 +288,7 @@ mod tests {
                 assert_eq!(
                     decide(
                         &attempt(1, 9, expects.clone(), false),
-                        &found(there, 0),
+                        &key_state(there, 0),
                         None,
                         false
                     ),
@@ -296,39 +297,50 @@ mod tests {
                 assert_eq!(
                     decide(
                         &attempt(1, 9, Expects::Nothing, false),
-                        &found(there, 0),
+                        &key_state(there, 0),
                         None,
                         false
                     ),
                     Verdict::Refuse
                 );
             }
-            // What is deleted stays deleted.
-            let expected = if seen.is_empty() {
+            // A deleted key stays deleted.
+            let expected = if before.is_empty() {
                 Verdict::Refuse
             } else {
                 Verdict::Apply
             };
             assert_eq!(
-                decide(&attempt(1, 9, expects, false), &found(seen, 9), None, false),
+                decide(
+                    &attempt(1, 9, expects, false),
+                    &key_state(before, 9),
+                    None,
+                    false
+                ),
                 expected
             );
         }
     }
 
     #[test]
-    fn a_retry_of_which_no_record_may_be_left_is_not_tried() {
+    fn a_retry_whose_record_may_have_been_dropped_is_not_applied() {
         let retry = attempt(3, 9, Expects::Anything, true);
         assert_eq!(
-            decide(&retry, &found("", 0), None, true),
+            decide(&retry, &key_state("", 0), None, true),
             Verdict::RecordExpired
         );
-        assert_eq!(decide(&retry, &found("", 0), None, false), Verdict::Apply);
-        assert_eq!(decide(&retry, &found("", 0), APPLIED, true), Verdict::Apply);
+        assert_eq!(
+            decide(&retry, &key_state("", 0), None, false),
+            Verdict::Apply
+        );
+        assert_eq!(
+            decide(&retry, &key_state("", 0), APPLIED, true),
+            Verdict::Apply
+        );
         assert_eq!(
             decide(
                 &attempt(3, 9, Expects::Anything, false),
-                &found("", 0),
+                &key_state("", 0),
                 None,
                 true
             ),
@@ -338,7 +350,7 @@ mod tests {
 
     #[test]
     fn a_key_that_exists_ignores_its_tombstone() {
-        assert_eq!(found("5", 9).stamp(), Stamp::ZERO);
-        assert_eq!(found("", 9).stamp(), Stamp::new(9));
+        assert_eq!(key_state("5", 9).stamp(), Stamp::ZERO);
+        assert_eq!(key_state("", 9).stamp(), Stamp::new(9));
     }
 }

@@ -1,16 +1,24 @@
-//! What carries the state from process to process, and the contract that each backend keeps.
+//! What carries the state from process to process, and the contract that every backend keeps.
+//!
+//! - `open.rs`: opening a backend
+//! - `process.rs`, `sqlite/`, `redis/`: the backends
+//! - `mod.rs`: the traits and their contract
+//! - `commit.rs`, `effects.rs`: the accept-or-refuse rule
+//! - `sidecar.rs`: the names of what is kept beside a key
+//! - `contract/`: the suite that every backend passes
 
 pub(crate) mod commit;
 #[cfg(test)]
 mod contract;
+mod effects;
 pub(crate) mod error;
+pub(crate) mod open;
 pub(crate) mod process;
 #[cfg(feature = "redis")]
-pub(crate) mod redis;
+mod redis;
 pub(crate) mod sidecar;
 #[cfg(feature = "sqlite")]
-pub(crate) mod sqlite;
-mod step;
+mod sqlite;
 
 use std::fmt;
 use std::pin::Pin;
@@ -22,77 +30,102 @@ use bytes::Bytes;
 use crate::backend::commit::{Attempt, Outcome, Writer};
 use crate::backend::error::BackendError;
 
-/// An answer on its way. The request is made at the call and takes effect from the first poll on; a
-/// reply that is dropped leaves it unknown whether the request took effect.
+/// An answer that is on its way. The request takes effect from the first poll on, and not before. A
+/// reply that is dropped after that leaves it unknown whether the request took effect.
 pub(crate) type Reply<T> = Pin<Box<dyn Future<Output = Result<T, BackendError>> + Send>>;
 
-/// Some names, and where the next ones begin; `None` after the last.
+/// Some names, and the cursor of the next page; `None` after the last.
 pub(crate) type Page = (Vec<String>, Option<String>);
 
-/// What has changed, by whomever.
+/// Which keys may have changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Invalidation {
     Keys(Vec<Arc<str>>),
-    /// Perhaps everything.
+    /// Perhaps all of them.
     All,
 }
 
-/// How long what is stored lives yet.
+/// When a key expires.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Expiry {
-    /// Its end is told in time, as other changes are.
+    /// The backend notifies us when it does, as soon as of any other change.
     Tracked,
     For(Duration),
     Forever,
 }
 
-/// What is stored under a key, and how long it lives yet.
+/// What is stored under a key, and when it expires.
 pub(crate) type WithExpiry = (Option<Bytes>, Expiry);
 
-/// A place where the state lives. It knows neither types nor JSON paths: it carries bytes and
+/// A place where the state is kept. It knows neither types nor JSON paths: it carries bytes and
 /// stamps.
 pub(crate) trait Backend: fmt::Debug + Send + Sync + 'static {
-    /// Connects. A error of kind `Refused` means that trying again makes no sense (a wrong
+    /// Connects. An error of kind `Rejected` means that it makes no sense to try again (a wrong
     /// password).
     fn connect(&self) -> Reply<Box<dyn Session>>;
 
-    /// Where that is, for messages; without a password.
+    /// Its address, for messages; without a password.
     fn target(&self) -> &str;
+}
+
+impl Backend for Box<dyn Backend> {
+    fn connect(&self) -> Reply<Box<dyn Session>> {
+        (**self).connect()
+    }
+
+    fn target(&self) -> &str {
+        (**self).target()
+    }
 }
 
 /// A connection to a backend.
 ///
 /// # Contract
 ///
-/// - Requests take effect in the order in which their replies are first polled, on whatever thread.
-///   `Fault::Lost` is the one error that leaves open whether a request took effect.
-/// - An attempt is decided on and made in one atomic step, by the rule of
-///   [`crate::backend::commit::decide`]: what it found, the change, the tombstone and the record of its
-///   sequence number.
-/// - A change that was answered for is seen by every later read of every session, until another
-///   change.
-/// - Records of sequence numbers and tombstones are kept for the sidecar's time to live at the
-///   least.
-/// - A change by another session that takes effect after [`Session::track`] was answered is told by
-///   [`Session::changed`], sooner or later; so is the end of a time to live. More may be told than
-///   that.
-/// - After one request was answered with `Lost`, or [`Session::ended`] is ready, the session is not
-///   used again.
+/// Each paragraph is checked on every backend by the suite in `contract/`, and the suite is checked
+/// with a faulty backend for each promise.
+///
+/// **Order.** Requests take effect in the order in which their replies are first polled, on
+/// whatever thread. `ConnectionLost` is the only error that leaves open whether a request took
+/// effect.
+///
+/// **Commits.** An attempt is decided on and made in one atomic step, by the rule of
+/// [`decide`](crate::backend::commit::decide): the look at what is stored, the change, the
+/// tombstone and the record of its sequence number. Once a change was answered, every read of every
+/// session returns it, until the next change. Records of sequence numbers and tombstones are kept
+/// at least for the sidecar's time to live.
+///
+/// **Notifications.** After [`track`](Session::track) was answered, each read of a key that begins
+/// with a tracked prefix leaves that key *tracked*. It does not matter which of the two methods
+/// reads it, whether the key exists, or how often the key was notified before. When another session
+/// changes a tracked key, [`invalidations`](Session::invalidations) soon reports that key, or
+/// [`All`](Invalidation::All). This includes a change that takes effect while the answer to the
+/// read is on its way and does not contain it. More may be reported than has changed: keys that are
+/// not tracked, and the session's own changes.
+///
+/// **Expiry.** A read with [`read_with_expiry`](Session::read_with_expiry) either says when the key
+/// expires, or says `Tracked`, and then its expiry is notified like a change.
+///
+/// **The end.** A session ends with its connection. If the other side can close the connection,
+/// [`ended`](Session::ended) is ready soon after that, and never before. Every session answers
+/// [`now`](Session::now), the heartbeat, with `ConnectionLost` once what it was connected to is
+/// gone. After one request was answered with `ConnectionLost`, or `ended` is ready, the session is
+/// not used again.
 pub(crate) trait Session: fmt::Debug + Send + Sync {
-    /// What is stored under each key, in their order. A error of one key is that key's alone.
+    /// What is stored under each key, in their order. An error of one key concerns that key alone.
     fn read(&self, keys: &[Arc<str>]) -> Reply<Vec<Result<Option<Bytes>, BackendError>>>;
 
-    /// As [`read`](Session::read), with how long each lives yet where its end is told late.
+    /// As [`read`](Session::read), with when each key expires.
     fn read_with_expiry(&self, keys: &[Arc<str>]) -> Reply<Vec<Result<WithExpiry, BackendError>>> {
         all_tracked(self.read(keys))
     }
 
-    /// Makes attempts, of which each has its own key, and answers for each in their order. `now` is
-    /// the backend's clock as estimated, in ns since 1970.
+    /// Makes attempts, each for a key of its own, and answers each in their order. `now` is the
+    /// backend's clock as estimated, in ns since 1970.
     fn commit(&self, batch: &[Attempt], now: u64) -> Reply<Vec<Result<Outcome, BackendError>>>;
 
-    /// A page of the full names of the keys that begin with `prefix`, and where the next one
-    /// begins. A name may come twice; one that is there all the time comes at least once.
+    /// A page of the full names of the keys that begin with `prefix`, and the cursor of the next
+    /// page. A name may come twice; one that exists all the time comes at least once.
     fn names(&self, prefix: &str, cursor: Option<String>) -> Reply<Page>;
 
     /// Drops the records of a writer that will not write to these keys again.
@@ -101,27 +134,26 @@ pub(crate) trait Session: fmt::Debug + Send + Sync {
     /// The backend's clock, in ns since 1970.
     fn now(&self) -> Reply<u64>;
 
-    /// How the backend chooses what it throws away when memory is short, where it says so.
+    /// How the backend chooses what to evict when memory is short, if it says so.
     fn eviction_policy(&self) -> Reply<Option<String>>;
 
-    /// From the answer on, changes of keys that begin with one of these prefixes are told. Each
-    /// call replaces the prefixes of the one before. A error of kind `Refused`: they cannot be told
-    /// here.
+    /// Tracks keys that begin with one of these prefixes, from the answer on, and none of those of
+    /// an earlier call. An error of kind `Rejected`: this backend cannot notify us of changes.
     fn track(&self, prefixes: &[String]) -> Reply<()>;
 
-    /// What has changed since the last call; ready when something has. It may cost something, and
-    /// is asked only while something is tracked. It is polled on the I/O thread alone, one call at
-    /// a time.
+    /// What has changed since the last call; ready when something has. It may be costly, and is
+    /// called only while something is tracked. It is polled on the I/O thread alone, one call at a
+    /// time.
     fn invalidations(&self) -> Reply<Invalidation>;
 
-    /// Ready when the connection is known to be gone.
+    /// Ready when the connection is known to be closed.
     fn ended(&self) -> Reply<()>;
 }
 
-/// A read that says nothing of ends.
+/// A read by a backend that notifies us when keys expire.
 pub(crate) fn all_tracked(
     read: Reply<Vec<Result<Option<Bytes>, BackendError>>>,
 ) -> Reply<Vec<Result<WithExpiry, BackendError>>> {
-    let living = |answer: Result<_, BackendError>| answer.map(|stored| (stored, Expiry::Tracked));
-    Box::pin(async move { Ok(read.await?.into_iter().map(living).collect()) })
+    let tracked = |answer: Result<_, BackendError>| answer.map(|stored| (stored, Expiry::Tracked));
+    Box::pin(async move { Ok(read.await?.into_iter().map(tracked).collect()) })
 }

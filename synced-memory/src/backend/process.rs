@@ -1,4 +1,4 @@
-//! `memory:`: a backend within this process.
+//! `memory:`: a backend inside this process.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
-use super::step::{StarvedWriter, StepInput, end_of, horizon, step};
+use super::effects::{KeyContext, StarvedWriter, effects_of, expiry_of, horizon_of};
 use super::{Backend, Invalidation, Page, Reply, Session};
 use crate::backend::commit::{
     Attempt, KeyChange, KeyState, Outcome, RECORDS, Writer, WriterRecord,
@@ -16,8 +16,8 @@ use crate::backend::commit::{
 use crate::backend::error::BackendError;
 use crate::base::clock::{self, Clock, Monotonic, Stamp};
 
-/// So long a wait for changes goes on at most, before it looks again for what has ended.
-const LOOK_AGAIN: Duration = Duration::from_millis(100);
+/// How long a wait for changes lasts at most before it looks again for keys that have expired.
+const EXPIRY_CHECK: Duration = Duration::from_millis(100);
 
 /// What every session on the same `memory:` shares.
 #[derive(Debug)]
@@ -27,12 +27,12 @@ struct ProcessSpace {
     trackers: Mutex<Vec<Tracker>>,
 }
 
-/// A session that is told of changes.
+/// A session that tracks keys.
 #[derive(Debug)]
 struct Tracker {
     session: u64,
     prefixes: Vec<String>,
-    tell: mpsc::UnboundedSender<Arc<str>>,
+    changes: mpsc::UnboundedSender<Arc<str>>,
 }
 
 impl ProcessSpace {
@@ -46,14 +46,14 @@ impl ProcessSpace {
 
     fn notify(&self, key: &Arc<str>) {
         self.trackers().retain(|tracker| {
-            let is_meant = tracker
+            let is_tracked = tracker
                 .prefixes
                 .iter()
                 .any(|prefix| key.starts_with(&**prefix));
-            if is_meant {
-                tracker.tell.send(Arc::clone(key)).is_ok()
+            if is_tracked {
+                tracker.changes.send(Arc::clone(key)).is_ok()
             } else {
-                !tracker.tell.is_closed()
+                !tracker.changes.is_closed()
             }
         });
     }
@@ -63,11 +63,11 @@ impl ProcessSpace {
 #[derive(Debug, Clone)]
 pub(crate) struct ProcessBackend {
     target: String,
-    place: Arc<ProcessSpace>,
+    space: Arc<ProcessSpace>,
 }
 
 impl ProcessBackend {
-    /// A fresh place, or the one that other memories of this process hold under `name`.
+    /// A new space, or the one that other memories of this process share under `name`.
     pub(crate) fn open(name: &str, sidecar_ttl: Duration) -> Self {
         static NAMED: Mutex<BTreeMap<String, Weak<ProcessSpace>>> = Mutex::new(BTreeMap::new());
         let fresh = || {
@@ -81,27 +81,27 @@ impl ProcessBackend {
         if name.is_empty() {
             return Self {
                 target,
-                place: fresh(),
+                space: fresh(),
             };
         }
         let mut named = NAMED.lock().unwrap_or_else(PoisonError::into_inner);
-        named.retain(|_, place| place.strong_count() > 0);
-        let place = named
+        named.retain(|_, space| space.strong_count() > 0);
+        let space = named
             .get(name)
             .and_then(Weak::upgrade)
             .unwrap_or_else(fresh);
-        named.insert(name.to_owned(), Arc::downgrade(&place));
-        Self { target, place }
+        named.insert(name.to_owned(), Arc::downgrade(&space));
+        Self { target, space }
     }
 }
 
-/// A connection to a place in this process.
+/// A connection to a space in this process.
 #[derive(Debug)]
 struct ProcessSession {
-    place: Arc<ProcessSpace>,
+    space: Arc<ProcessSpace>,
     id: u64,
     changes: Arc<tokio::sync::Mutex<mpsc::UnboundedReceiver<Arc<str>>>>,
-    tell: mpsc::UnboundedSender<Arc<str>>,
+    sender: mpsc::UnboundedSender<Arc<str>>,
 }
 
 impl ProcessSession {
@@ -109,24 +109,22 @@ impl ProcessSession {
         &self,
         answer: impl FnOnce(&mut Store, Monotonic) -> T + Send + 'static,
     ) -> Reply<T> {
-        let place = Arc::clone(&self.place);
+        let space = Arc::clone(&self.space);
         Box::pin(async move {
-            let mono = place.clock.mono();
-            Ok(answer(&mut place.store(), mono))
+            let mono = space.clock.mono();
+            Ok(answer(&mut space.store(), mono))
         })
     }
 }
 
 impl Backend for ProcessBackend {
     fn connect(&self) -> Reply<Box<dyn Session>> {
-        let (tell, changes) = mpsc::unbounded_channel();
-        let changes = Arc::new(tokio::sync::Mutex::new(changes));
-        let place = Arc::clone(&self.place);
+        let (sender, changes) = mpsc::unbounded_channel();
         let session: Box<dyn Session> = Box::new(ProcessSession {
-            place,
+            space: Arc::clone(&self.space),
             id: fastrand::u64(..),
-            changes,
-            tell,
+            changes: Arc::new(tokio::sync::Mutex::new(changes)),
+            sender,
         });
         Box::pin(std::future::ready(Ok(session)))
     }
@@ -138,7 +136,7 @@ impl Backend for ProcessBackend {
 
 impl Drop for ProcessSession {
     fn drop(&mut self) {
-        self.place
+        self.space
             .trackers()
             .retain(|tracker| tracker.session != self.id);
     }
@@ -152,16 +150,17 @@ impl Session for ProcessSession {
 
     fn commit(&self, batch: &[Attempt], _now: u64) -> Reply<Vec<Result<Outcome, BackendError>>> {
         let batch = batch.to_vec();
-        let place = Arc::clone(&self.place);
+        let space = Arc::clone(&self.space);
         self.reply(move |store, mono| {
-            let commit = |attempt: &Attempt| {
+            let mut outcomes = Vec::with_capacity(batch.len());
+            for attempt in &batch {
                 let outcome = store.commit(attempt, mono);
                 if matches!(outcome, Outcome::Applied { .. }) {
-                    place.notify(&attempt.key);
+                    space.notify(&attempt.key);
                 }
-                Ok(outcome)
-            };
-            batch.iter().map(commit).collect()
+                outcomes.push(Ok(outcome));
+            }
+            outcomes
         })
     }
 
@@ -184,14 +183,14 @@ impl Session for ProcessSession {
     }
 
     fn track(&self, prefixes: &[String]) -> Reply<()> {
-        let (place, session) = (Arc::clone(&self.place), self.id);
+        let (space, session) = (Arc::clone(&self.space), self.id);
         let tracker = Tracker {
             session,
             prefixes: prefixes.to_vec(),
-            tell: self.tell.clone(),
+            changes: self.sender.clone(),
         };
         Box::pin(async move {
-            let mut trackers = place.trackers();
+            let mut trackers = space.trackers();
             trackers.retain(|tracker| tracker.session != session);
             trackers.push(tracker);
             Ok(())
@@ -199,27 +198,31 @@ impl Session for ProcessSession {
     }
 
     fn invalidations(&self) -> Reply<Invalidation> {
-        let (place, changes) = (Arc::clone(&self.place), Arc::clone(&self.changes));
+        let (space, changes) = (Arc::clone(&self.space), Arc::clone(&self.changes));
         Box::pin(async move {
             let mut changes = changes.lock().await;
             loop {
-                let mut told = Vec::new();
-                let now = place.clock.mono();
-                let (over, next) = place.store().ended(now);
-                for key in &over {
-                    place.notify(key);
+                let mut keys = Vec::new();
+                let now = space.clock.mono();
+                let (expired, next) = space.store().take_expired(now);
+                for key in &expired {
+                    space.notify(key);
                 }
+
                 let wait = next
-                    .map_or(LOOK_AGAIN, |next| next.saturating_sub(now))
-                    .min(LOOK_AGAIN);
+                    .map_or(EXPIRY_CHECK, |next| next.saturating_sub(now))
+                    .min(EXPIRY_CHECK);
                 tokio::select! {
-                    _ = changes.recv_many(&mut told, usize::MAX) => return Ok(Invalidation::Keys(told)),
+                    _ = changes.recv_many(&mut keys, usize::MAX) => {
+                        return Ok(Invalidation::Keys(keys));
+                    }
                     () = tokio::time::sleep(wait) => {}
                 }
             }
         })
     }
 
+    /// Nothing can close it.
     fn ended(&self) -> Reply<()> {
         Box::pin(std::future::pending())
     }
@@ -231,8 +234,8 @@ pub(crate) struct Store {
     keys: BTreeMap<Arc<str>, StoredValue>,
     sidecars: HashMap<Arc<str>, Sidecar>,
     sidecar_ttl: Duration,
-    /// When which key ends, unless it was written since.
-    ends: BTreeSet<(Monotonic, Arc<str>)>,
+    /// When which key expires, unless it was written since.
+    expiries: BTreeSet<(Monotonic, Arc<str>)>,
 }
 
 #[derive(Debug)]
@@ -244,21 +247,21 @@ struct StoredValue {
 #[derive(Debug, Default)]
 struct Sidecar {
     tombstone: Stamp,
-    /// What is on record about each writer, and since when.
+    /// What is on record for each writer, and since when.
     records: HashMap<Writer, (WriterRecord, Monotonic)>,
-    /// Records of until then may have been dropped.
+    /// Records up to this time may have been dropped.
     horizon: Option<Monotonic>,
-    waiting: Option<StarvedWriter>,
+    starved: Option<StarvedWriter>,
     expires: Monotonic,
 }
 
 impl Sidecar {
-    /// Records that a writer's attempt was decided on. Where there are too many, the older half
-    /// goes.
+    /// Records that a writer's attempt was decided on. If there are too many records, the older
+    /// half is dropped.
     fn record(&mut self, writer: Writer, record: WriterRecord, mono: Monotonic) {
         self.records.insert(writer, (record, mono));
         if self.records.len() > RECORDS {
-            let horizon = horizon(self.records.values().map(|(_, when)| *when).collect());
+            let horizon = horizon_of(self.records.values().map(|(_, when)| *when).collect());
             self.records
                 .retain(|own, (_, when)| *own == writer || *when > horizon);
             self.horizon = Some(horizon);
@@ -272,7 +275,7 @@ impl Store {
             keys: BTreeMap::new(),
             sidecars: HashMap::new(),
             sidecar_ttl,
-            ends: BTreeSet::new(),
+            expiries: BTreeSet::new(),
         }
     }
 
@@ -292,7 +295,7 @@ impl Store {
         self.clean(mono);
         let stored = self.read(&attempt.key, mono);
         let sidecar = self.sidecars.entry(Arc::clone(&attempt.key)).or_default();
-        let found = KeyState {
+        let current = KeyState {
             stored,
             tombstone: sidecar.tombstone,
         };
@@ -300,32 +303,34 @@ impl Store {
             .records
             .get(&attempt.writer)
             .map(|(record, _)| *record);
-        let step = step(
+        let effects = effects_of(
             attempt,
-            StepInput {
-                found,
+            KeyContext {
+                current,
                 record,
                 horizon: sidecar.horizon,
-                waiting: sidecar.waiting,
+                starved: sidecar.starved,
             },
             mono,
         );
-        if let Some(record) = step.record {
+
+        if let Some(record) = effects.record {
             sidecar.record(attempt.writer, record, mono);
             sidecar.expires = mono + self.sidecar_ttl;
         }
-        sidecar.waiting = step.waiting;
+        sidecar.starved = effects.starved;
+
         match &attempt.change {
-            _ if !step.applies => {}
+            _ if !effects.applies => {}
             KeyChange::Put { envelope, ttl } => {
                 let kept = self
                     .keys
                     .get(&attempt.key)
                     .and_then(|stored| stored.expires);
-                let expires = end_of(*ttl, kept, mono);
+                let expires = expiry_of(*ttl, kept, mono);
                 if kept != expires {
-                    kept.map(|end| self.ends.remove(&(end, Arc::clone(&attempt.key))));
-                    expires.map(|end| self.ends.insert((end, Arc::clone(&attempt.key))));
+                    kept.map(|at| self.expiries.remove(&(at, Arc::clone(&attempt.key))));
+                    expires.map(|at| self.expiries.insert((at, Arc::clone(&attempt.key))));
                 }
                 self.keys.insert(
                     Arc::clone(&attempt.key),
@@ -340,27 +345,26 @@ impl Store {
                 self.keys.remove(&attempt.key);
             }
         }
-        step.outcome
+        effects.outcome
     }
 
-    /// The keys that may have ended, and when the next one does.
-    fn ended(&mut self, mono: Monotonic) -> (Vec<Arc<str>>, Option<Monotonic>) {
+    /// Removes and returns the keys that may have expired, and says when the next one does.
+    fn take_expired(&mut self, mono: Monotonic) -> (Vec<Arc<str>>, Option<Monotonic>) {
         let later = self
-            .ends
+            .expiries
             .split_off(&(mono + Duration::from_nanos(1), Arc::from("")));
-        let over = std::mem::replace(&mut self.ends, later);
+        let expired = std::mem::replace(&mut self.expiries, later);
         (
-            over.into_iter().map(|(_, key)| key).collect(),
-            self.ends.first().map(|(end, _)| *end),
+            expired.into_iter().map(|(_, key)| key).collect(),
+            self.expiries.first().map(|(at, _)| *at),
         )
     }
 
     fn names(&self, prefix: &str, mono: Monotonic) -> Vec<String> {
-        let is_live = |stored: &StoredValue| stored.expires.is_none_or(|expires| expires > mono);
         self.keys
             .range::<str, _>((Bound::Included(prefix), Bound::Unbounded))
             .take_while(|(key, _)| key.starts_with(prefix))
-            .filter(|(_, stored)| is_live(stored))
+            .filter(|(_, stored)| stored.expires.is_none_or(|expires| expires > mono))
             .map(|(key, _)| key.to_string())
             .collect()
     }
@@ -373,7 +377,7 @@ impl Store {
         }
     }
 
-    /// Drops what is over, whenever there is more beside the keys than keys.
+    /// Drops the sidecars that have expired, once there are many more sidecars than keys.
     fn clean(&mut self, mono: Monotonic) {
         if self.sidecars.len() > 2 * self.keys.len() + 1_000 {
             self.sidecars.retain(|_, sidecar| {

@@ -1,8 +1,8 @@
-//! Sidecars: what backends keep beside a key, and how a prefix keeps out of their way.
+//! Sidecars: the names of what backends keep beside a key, and which prefixes would collide.
 
 use crate::base::error::{Error, ErrorKind, Result};
 
-/// Refuses a prefix with braces other than one hash tag, and one that would cover the sidecars.
+/// Refuses a prefix with braces other than one hash tag, and one that sidecars would be under.
 pub(crate) fn check_prefix(prefix: &str) -> Result<()> {
     let refuse = |why: &str| {
         Err(Error::new(
@@ -22,10 +22,12 @@ pub(crate) fn check_prefix(prefix: &str) -> Result<()> {
 }
 
 /// What the name of every sidecar begins with.
+///
+/// The derive refuses such prefixes too, before the program runs: its copy is in `validate` there.
 pub(crate) const SIDECARS: &str = "synced-memory/";
 
-/// The sidecar of a key, in the key's own cluster slot: under the key's hash tag where it has one,
-/// else with the whole key as the tag.
+/// The name of a key's sidecar, in the key's own cluster slot: with the key's hash tag if it has
+/// one, else with the whole key as the tag.
 pub(crate) fn sidecar(key: &str) -> String {
     if key.contains('{') {
         format!("{SIDECARS}{key}")

@@ -1,8 +1,11 @@
 //! The slots: what the backend last answered for each key. No I/O.
+//!
+//! - `refresh.rs`: near slots: which may be read locally, and which are to be read again
+//! - `mod.rs`: slots, answers and stamps
+//! - `near.rs`: how current one slot is, as a state machine
 
 mod near;
-
-pub(crate) use near::Generation;
+mod refresh;
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::Hash;
@@ -13,32 +16,37 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::base::clock::{Monotonic, Stamp};
+use crate::base::error::Error;
 use crate::base::waiting::Signal;
 use crate::value::envelope::{self, Text};
-use near::Near;
+pub(crate) use near::Generation;
+use near::SlotFreshness;
 
-/// The place of a request in the order in which requests are sent to the backend. An answer to a
-/// later request is never overwritten by one to an earlier request, whichever is handled first.
+/// A number that orders the requests as they are sent to the backend. An answer to a later request
+/// is never overwritten by an answer to an earlier one, whichever is handled first.
 pub(crate) type Ticket = u64;
 
-/// The version of what a slot shows. It rises with every local write and every changed answer.
+/// The version of what a slot shows. It rises with every local write and every answer that differs
+/// from the one before.
 pub(crate) type Version = Arc<AtomicU64>;
 
-/// Two ends that are told so shortly after each other are the same.
-const ANSWER: Duration = Duration::from_millis(20);
+/// Two estimates of when a key expires that differ by less than this are the same: each is late by
+/// as much as its answer took.
+const SAME_EXPIRY: Duration = Duration::from_millis(20);
 
 #[derive(Debug, Default)]
 pub(crate) struct Cache {
     cells: HashMap<Arc<str>, Cell>,
-    /// The backend tells what changes.
+    /// The backend notifies us of changes.
     is_tracked: bool,
-    /// The last generation of any slot: none comes twice, also where a slot goes and is made anew.
+    /// The last generation of any slot. None is used twice, even if a slot is dropped and made
+    /// again.
     generation: Generation,
     /// The slots that are to be read again.
-    stale: VecDeque<Arc<str>>,
-    /// Those that could not be read just now, and are to be read again a little later.
-    later: Vec<Arc<str>>,
-    /// The watches that are to be woken once nobody is in here.
+    rereads: VecDeque<Arc<str>>,
+    /// The slots that could not be read just now, and are to be read again a little later.
+    deferred: Vec<Arc<str>>,
+    /// The watches that are to be woken after the lock around the cache is free.
     raised: Vec<Arc<Signal>>,
 }
 
@@ -48,9 +56,13 @@ struct Cell {
     base: Base,
     /// The last stamp that was issued or seen for the key.
     last: Stamp,
-    /// The scopes, views and watches that hold the slot. It goes when nobody holds it.
+    /// How many scopes, views and watches hold the slot. It is dropped with the last of them.
     holders: usize,
-    near: Near,
+    /// How many of the holders want it kept current.
+    near_holders: usize,
+    freshness: SlotFreshness,
+    /// Why the backend refused to let the key be read, and the request that it refused.
+    refusal: Option<(Ticket, Error)>,
     watches: Vec<Arc<Signal>>,
 }
 
@@ -58,16 +70,16 @@ struct Cell {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Base {
     pub(crate) stored: Option<Bytes>,
-    /// The request that this answers; zero as long as there was no answer.
+    /// The request that this answers; zero before the first answer.
     pub(crate) ticket: Ticket,
-    /// When this process's own `ttl` ends it.
+    /// When it expires, as far as this process knows.
     pub(crate) expires: Option<Monotonic>,
-    /// The first request that was made after that.
+    /// The first request that was sent after it expired.
     asked_after: Option<Ticket>,
     value: OnceLock<Text>,
 }
 
-/// Nothing was answered yet.
+/// The base of a key for which nothing was answered yet.
 static UNKNOWN: Base = Base {
     stored: None,
     ticket: 0,
@@ -87,7 +99,7 @@ impl Base {
         }
     }
 
-    /// What this process itself has stored.
+    /// What this process has stored itself.
     pub(crate) fn own(sealed: Bytes, ticket: Ticket, expires: Option<Monotonic>) -> Self {
         let value = OnceLock::from(envelope::own_value_of(&sealed));
         Self {
@@ -109,7 +121,7 @@ impl Base {
         )
     }
 
-    /// The same where nobody has to look for it any more.
+    /// The same, if the value was already found in the envelope.
     pub(crate) fn known_value(&self, mono: Monotonic) -> Option<Text> {
         self.at(mono).and_then(|_| self.value.get().cloned())
     }
@@ -127,15 +139,19 @@ impl Base {
 }
 
 impl Cell {
-    /// Says that what it shows has changed. What watches it is woken when the lock around all this
-    /// is free.
+    fn is_near(&self) -> bool {
+        self.near_holders > 0
+    }
+
+    /// Records that what the slot shows has changed. Its watches are woken after the lock around
+    /// the cache is free.
     fn bump(&mut self, raised: &mut Vec<Arc<Signal>>) {
         self.version.fetch_add(1, Ordering::Release);
         raised.extend(self.watches.iter().filter(|watch| watch.raise()).cloned());
     }
 }
 
-/// Gives back the room of what has gone: as many may never come again.
+/// Gives back the memory of entries that were removed: there may never be as many again.
 pub(crate) fn give_back<K: Eq + Hash, V>(map: &mut HashMap<K, V>) {
     const FEW: usize = 16;
     if map.capacity() > 4 * map.len() + FEW {
@@ -144,14 +160,14 @@ pub(crate) fn give_back<K: Eq + Hash, V>(map: &mut HashMap<K, V>) {
 }
 
 impl Cache {
-    /// Takes hold of the slot of `key`, which is made at the first call.
+    /// Adds a holder to the slot of `key`, which is made at the first call.
     pub(crate) fn hold(&mut self, key: &Arc<str>) -> Version {
         let cell = self.cells.entry(Arc::clone(key)).or_default();
         cell.holders += 1;
         Arc::clone(&cell.version)
     }
 
-    /// Lets go of the slot of `key`; whether nobody holds it any more.
+    /// Removes a holder from the slot of `key`; whether it was the last one.
     pub(crate) fn release(&mut self, key: &str) -> bool {
         let Some(cell) = self.cells.get_mut(key) else {
             return false;
@@ -170,7 +186,7 @@ impl Cache {
         self.cells.get(key).map_or(&UNKNOWN, |cell| &cell.base)
     }
 
-    /// Takes in that the request `ticket` asks for `key` at `mono`.
+    /// Records that the request `ticket`, sent at `mono`, reads `key`.
     pub(crate) fn asked(&mut self, key: &str, ticket: Ticket, mono: Monotonic) {
         let Some(base) = self.cells.get_mut(key).map(|cell| &mut cell.base) else {
             return;
@@ -180,7 +196,7 @@ impl Cache {
         }
     }
 
-    /// Takes in an answer for `key`, unless a later request was answered before.
+    /// Stores an answer for `key`, unless a later request was answered before.
     ///
     /// A slot follows the backend, whatever the stamps say: servers do go backwards.
     pub(crate) fn answered(&mut self, key: &str, answer: Base) {
@@ -190,9 +206,10 @@ impl Cache {
         if answer.ticket < cell.base.ticket {
             return;
         }
+
         let same = cell.base.stored == answer.stored && cell.base.ticket != 0;
-        // An answer says nothing of the time to live: the same bytes keep the one that is known.
-        // Where they are there after their end, somebody has given them more time.
+        // An answer does not include the time to live: the same bytes keep the one that is known.
+        // If they are still there after it has ended, another process has prolonged it.
         let keeps = same
             && cell
                 .base
@@ -200,12 +217,13 @@ impl Cache {
                 .is_none_or(|first| answer.ticket < first);
         let expires = answer.expires.or(cell.base.expires.filter(|_| keeps));
         let asked_after = cell.base.asked_after.filter(|_| keeps);
+
         let was_refused = cell
-            .near
-            .refused
+            .refusal
             .take_if(|(ticket, _)| *ticket <= answer.ticket)
             .is_some();
         let changed = !same || expires != cell.base.expires || was_refused;
+
         cell.base = Base {
             expires,
             asked_after,
@@ -216,7 +234,7 @@ impl Cache {
         }
     }
 
-    /// Takes in when what the request `ticket` was answered with ends: `None` for never.
+    /// Records when the answer to the request `ticket` expires: `None` for never.
     pub(crate) fn ends(&mut self, key: &str, ticket: Ticket, end: Option<Monotonic>) {
         let Some(cell) = self
             .cells
@@ -225,30 +243,29 @@ impl Cache {
         else {
             return;
         };
+
         let known = cell.base.expires;
-        // Each answer tells it as later than it is, by the time that the answer took.
+        // Each estimate is later than the truth, by the time that its answer took.
         if let (Some(known), Some(end)) = (known, end)
             && known <= end
-            && end.saturating_sub(known) < ANSWER
+            && end.saturating_sub(known) < SAME_EXPIRY
         {
             return;
         }
+
         (cell.base.expires, cell.base.asked_after) = (end, None);
         if end.is_some_and(|end| known.is_none_or(|known| end < known)) {
             cell.bump(&mut self.raised);
         }
     }
 
-    /// Has `watch` woken from now on whenever what `key` shows has changed, and the slot read where
-    /// it may be old.
+    /// Wakes `watch` from now on whenever what `key` shows changes. A near slot that is not current
+    /// is read again.
     pub(crate) fn watch(&mut self, key: &Arc<str>, watch: &Arc<Signal>) {
         if let Some(cell) = self.cells.get_mut(key) {
             cell.watches.push(Arc::clone(watch));
-            if cell.is_near()
-                && !cell.near.is_current
-                && !std::mem::replace(&mut cell.near.is_queued, true)
-            {
-                self.stale.push_back(Arc::clone(key));
+            if cell.is_near() && !cell.freshness.is_current() && cell.freshness.queued() {
+                self.rereads.push_back(Arc::clone(key));
             }
         }
     }
@@ -259,7 +276,7 @@ impl Cache {
         }
     }
 
-    /// Takes out the watches that are to be woken.
+    /// Removes and returns the watches that are to be woken.
     pub(crate) fn take_raised(&mut self) -> Vec<Arc<Signal>> {
         std::mem::take(&mut self.raised)
     }
@@ -269,21 +286,21 @@ impl Cache {
         self.cells.get(key).map_or(Stamp::ZERO, |cell| cell.last)
     }
 
-    /// Takes in that `stamp` was issued or seen for `key`.
+    /// Records that `stamp` was issued or seen for `key`.
     pub(crate) fn seen(&mut self, key: &str, stamp: Stamp) {
         if let Some(cell) = self.cells.get_mut(key) {
             cell.last = cell.last.max(Stamp::new(stamp.get()));
         }
     }
 
-    /// Moves the stamps that were issued by a clock that turned out to be `by` ns behind.
+    /// Shifts the stamps that were issued by a clock which turned out to be `by` ns behind.
     pub(crate) fn shift(&mut self, by: i64) {
         for cell in self.cells.values_mut() {
             cell.last = cell.last.shifted(by);
         }
     }
 
-    /// Says that what `key` shows has changed, for another reason than an answer.
+    /// Records that what `key` shows has changed for another reason than an answer.
     pub(crate) fn touch(&mut self, key: &str) {
         if let Some(cell) = self.cells.get_mut(key) {
             cell.bump(&mut self.raised);

@@ -40,7 +40,7 @@ fn a_slot_goes_with_its_last_holder() {
     assert!(!cache.base(&key).is_known());
 }
 
-/// A cache that is told of changes, with a slot that is read locally.
+/// A cache whose changes are tracked, with a near slot.
 fn near() -> (Cache, Arc<str>) {
     let (mut cache, key) = (Cache::default(), Arc::from("k"));
     cache.hold(&key);
@@ -78,7 +78,7 @@ fn what_was_read_before_a_slot_became_near_is_asked_for_again() {
     assert!(!cache.is_local(&key, true) && !is_current(&cache, &key));
     assert!(
         cache.is_local(&key, false),
-        "while nobody can be asked it is all there is"
+        "it is all there is while nobody can be asked"
     );
     let now = cache.generation(&key);
     read(&mut cache, &key, "new", 3, now);
@@ -86,7 +86,7 @@ fn what_was_read_before_a_slot_became_near_is_asked_for_again() {
 }
 
 #[test]
-fn a_reply_during_which_the_key_changed_is_shown_but_is_not_current() {
+fn a_reply_during_which_the_key_changed_is_visible_but_not_current() {
     let (mut cache, key) = near();
     let sent = cache.generation(&key);
     cache.invalidated(&key, Monotonic::ZERO);
@@ -117,7 +117,7 @@ fn a_late_reply_to_an_earlier_read_says_nothing_against_a_later_one() {
     assert!(is_current(&cache, &key));
 }
 
-/// What was told in between was of nobody's interest.
+/// Nobody cared for the invalidations in between.
 #[test]
 fn a_reply_to_a_read_of_a_slot_that_is_gone_says_nothing_of_one_that_was_made_since() {
     let (mut cache, key) = near();
@@ -132,9 +132,9 @@ fn a_reply_to_a_read_of_a_slot_that_is_gone_says_nothing_of_one_that_was_made_si
     read(&mut cache, &key, "old", 1, sent);
     assert!(
         !cache.is_local(&key, true) && !is_current(&cache, &key),
-        "whoever reads it asks"
+        "its readers ask"
     );
-    // However often it has changed by then.
+    // No matter how often it has changed by then.
     cache.invalidated(&key, Monotonic::ZERO);
     assert_ne!(cache.generation(&key), sent);
 }
@@ -148,7 +148,7 @@ fn after_a_reconnect_every_slot_is_read_again_before_it_is_current() {
     assert!(!is_current(&cache, &key) && cache.is_local(&key, false));
     assert_eq!(cache.stale(), 1);
     cache.tracked(true, Monotonic::ZERO);
-    // A reply over the connection that was lost.
+    // A late reply over the connection that was lost.
     read(&mut cache, &key, "late", 2, before);
     assert!(!is_current(&cache, &key) && cache.is_local(&key, true));
     assert_eq!(cache.take_stale(9), [Arc::clone(&key)]);
@@ -177,7 +177,7 @@ fn what_could_not_be_read_is_read_again_later_and_what_is_refused_is_asked_for_b
 }
 
 #[test]
-fn an_end_is_shown_when_it_has_come_and_its_estimates_do_not_move_it() {
+fn an_expiry_is_visible_when_it_has_come_and_later_estimates_do_not_move_it() {
     let (mut cache, key) = near();
     let version = cache.hold(&key);
     let now = cache.generation(&key);
@@ -187,10 +187,10 @@ fn an_end_is_shown_when_it_has_come_and_its_estimates_do_not_move_it() {
     cache.ends(&key, 1, Some(second));
     assert!(
         version.load(Ordering::Relaxed) > before,
-        "whoever has it shown learns of its end"
+        "its readers learn when it expires"
     );
     let before = version.load(Ordering::Relaxed);
-    cache.ends(&key, 1, Some(second + ANSWER / 2));
+    cache.ends(&key, 1, Some(second + SAME_EXPIRY / 2));
     assert_eq!(
         (version.load(Ordering::Relaxed), cache.base(&key).expires),
         (before, Some(second))
@@ -199,7 +199,7 @@ fn an_end_is_shown_when_it_has_come_and_its_estimates_do_not_move_it() {
     cache.ends(&key, 0, Some(2 * second));
     assert!(
         cache.base(&key).at(second).is_none(),
-        "that was said of something else"
+        "that was about another answer"
     );
     cache.ends(&key, 1, None);
     assert!(cache.base(&key).at(second).is_some());
@@ -213,14 +213,14 @@ fn whoever_watches_a_slot_is_woken_once_until_it_looks() {
     assert_eq!(
         cache.take_stale(9),
         [Arc::clone(&key)],
-        "it is read, though nobody else asks"
+        "it is read even if nobody else asks"
     );
     let now = cache.generation(&key);
     read(&mut cache, &key, "value", 1, now);
     cache.touch(&key);
     assert_eq!(cache.take_raised().len(), 1);
     cache.touch(&key);
-    assert!(cache.take_raised().is_empty(), "it knows already");
+    assert!(cache.take_raised().is_empty(), "it was woken already");
     let context = std::task::Context::from_waker(std::task::Waker::noop());
     assert!(watch.poll(&context).is_ready());
     cache.answered(&key, base("other", 2));
@@ -229,7 +229,7 @@ fn whoever_watches_a_slot_is_woken_once_until_it_looks() {
     assert!(watch.poll(&context).is_ready());
     cache.touch(&key);
     assert!(cache.take_raised().is_empty());
-    assert_eq!(Arc::strong_count(&watch), 1, "nothing of it is left");
+    assert_eq!(Arc::strong_count(&watch), 1, "nothing holds it any more");
 }
 
 #[test]
@@ -247,7 +247,7 @@ fn a_slot_is_kept_current_until_the_last_one_that_wanted_it_is_gone() {
     assert!(cache.take_stale(9).is_empty(), "nobody wants it any more");
     cache.invalidated(&key, Monotonic::ZERO);
     assert!(cache.take_stale(9).is_empty() && !cache.is_local(&key, true) && cache.stale() == 0);
-    // One that comes later begins anew.
+    // A later holder begins anew.
     cache.keep_near(&key);
     assert!(!cache.is_local(&key, true) && !cache.is_cell_visible(&key, true));
     read(&mut cache, &key, "late", 2, now);
@@ -258,7 +258,7 @@ fn a_slot_is_kept_current_until_the_last_one_that_wanted_it_is_gone() {
 }
 
 #[test]
-fn where_changes_are_not_told_what_is_watched_is_looked_at_again_and_nothing_else() {
+fn while_changes_are_not_tracked_watched_slots_are_read_again_and_no_others() {
     let ((mut cache, key), watch, unwatched) =
         (near(), Arc::new(Signal::default()), Arc::from("other"));
     cache.hold(&unwatched);

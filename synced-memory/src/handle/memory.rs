@@ -6,12 +6,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::backend::Backend;
+use crate::backend::open::{Target, open};
 use crate::backend::sidecar::check_prefix;
-#[cfg(feature = "sqlite")]
-use crate::backend::sqlite::SqliteBackend;
 use crate::base::error::{Error, ErrorKind, Result};
-#[cfg(feature = "sqlite")]
-use crate::base::policy::Durability;
 use crate::base::policy::WritePolicy;
 use crate::base::settings::Settings;
 use crate::base::waiting::block_on;
@@ -19,10 +16,10 @@ use crate::client::core::Core;
 use crate::client::shared::Shared;
 use crate::client::slot::Slot;
 use crate::client::state::{Link, Request};
-use crate::handle::config::{Builder, Target};
+use crate::handle::config::Builder;
 use crate::handle::dead_letter::DeadLetter;
 use crate::handle::key::{Key, check_name, check_scope};
-use crate::pending::journal;
+use crate::pending::journal::JournalConfig;
 use crate::pending::outbox::{LetterRecord, Written};
 
 /// One connection to one backend, with its cache and the writes that wait. Cheap to clone; clones
@@ -129,40 +126,13 @@ impl Memory {
             .as_ref()
             .map(|scope| format!("{scope}:"))
             .unwrap_or_default();
-        let directory = settings.journal.clone();
-        let journal = |target: &str| {
-            let target = format!("{target} {prefix}");
-            directory.map(|directory| journal::JournalConfig {
-                directory,
-                target,
-                durability,
-            })
-        };
-        let core = match target {
-            Target::Process(name) => {
-                let backend = Target::process(&name, &settings);
-                let journal = journal(backend.target());
-                Core::open(backend, settings, journal)?
-            }
-            #[cfg(feature = "redis")]
-            Target::Redis { server, target } => {
-                use crate::backend::redis::RedisBackend;
-                let backend =
-                    RedisBackend::new(server, target, settings.timeout, settings.tombstone_ttl);
-                let backend =
-                    backend.map_err(|error| Error::new(ErrorKind::Config, error.to_string()))?;
-                let journal = journal(backend.target());
-                Core::open(backend, settings, journal)?
-            }
-            #[cfg(feature = "sqlite")]
-            Target::Sqlite(path) => {
-                let synced = durability == Durability::Fsync;
-                let backend =
-                    SqliteBackend::new(path, synced, settings.timeout, settings.tombstone_ttl);
-                let journal = journal(backend.target());
-                Core::open(backend, settings, journal)?
-            }
-        };
+        let backend = open(target, &settings)?;
+        let journal = settings.journal.clone().map(|directory| JournalConfig {
+            directory,
+            target: format!("{} {prefix}", backend.target()),
+            durability,
+        });
+        let core = Core::open(backend, settings, journal)?;
         Ok(Self::from_parts(Arc::new(core), prefix, path, None))
     }
 

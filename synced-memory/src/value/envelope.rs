@@ -12,7 +12,7 @@ use crate::base::clock::Stamp;
 use crate::value::json;
 
 /// How many bytes at the end are looked at, here and in `commit.lua`.
-const TAIL: usize = 64;
+pub(crate) const TAIL: usize = 64;
 
 /// An envelope without its stamp.
 #[derive(Debug)]

@@ -1,4 +1,5 @@
-//! Attempts as calls of `commit.lua`, and its answers.
+//! Attempts as calls of `commit.lua`, and its answers. Constants that both sides know are defined
+//! here, and put into the script.
 
 use std::borrow::Cow;
 use std::sync::LazyLock;
@@ -9,29 +10,93 @@ use redis::{Cmd, Pipeline, Script, Value};
 
 use super::reply;
 use crate::backend::commit::{
-    self, Attempt, Expects, KeyChange, KeyState, Outcome, RECORDS, TimeToLive,
+    self, Attempt, Expects, KeyChange, KeyState, Outcome, RECORDS, TimeToLive, Writer,
 };
+use crate::backend::effects::STARVATION_TIMEOUT;
 use crate::backend::error::BackendError;
 use crate::backend::sidecar;
 use crate::base::clock::Stamp;
+use crate::value::envelope;
 
-static SCRIPT: LazyLock<Script> = LazyLock::new(|| Script::new(TEXT));
-const TEXT: &str = include_str!("commit.lua");
+/// The script. Its text is the same in every process of this version, so that servers know it by
+/// its hash.
+static SCRIPT: LazyLock<CommitScript> = LazyLock::new(CommitScript::new);
 
-/// So many keys go into one call at most: one call for many keys costs the server half of many
-/// calls, and a long one keeps others waiting.
+struct CommitScript {
+    text: String,
+    hash: String,
+}
+
+impl CommitScript {
+    const TEMPLATE: &str = include_str!("commit.lua");
+
+    fn new() -> Self {
+        let mut text = Self::TEMPLATE.to_owned();
+        for (name, value) in constants() {
+            text = text.replace(&format!("${{{name}}}"), &value);
+        }
+        let hash = Script::new(&text).get_hash().to_owned();
+        Self { text, hash }
+    }
+}
+
+// What the script answers for an attempt.
+const SERVER_ERROR: i64 = 0;
+const APPLIED: i64 = 1;
+const ALREADY_APPLIED: i64 = 2;
+const REFUSED: i64 = 3;
+const RECORD_EXPIRED: i64 = 4;
+
+// The words of an instruction to it.
+const KEEP: &str = "keep";
+const NEVER: &str = "never";
+const DELETE: &str = "delete";
+const ABSENT: &str = "absent";
+const NOTHING: &str = "nothing";
+
+/// What follows a writer's number in the name of the field with the time of its record.
+const TIME: &str = "@";
+
+/// What `commit.lua` calls by these names.
+fn constants() -> [(&'static str, String); 14] {
+    let number = |number: i64| number.to_string();
+    [
+        ("SERVER_ERROR", number(SERVER_ERROR)),
+        ("APPLIED", number(APPLIED)),
+        ("ALREADY_APPLIED", number(ALREADY_APPLIED)),
+        ("REFUSED", number(REFUSED)),
+        ("RECORD_EXPIRED", number(RECORD_EXPIRED)),
+        ("KEEP", KEEP.to_owned()),
+        ("NEVER", NEVER.to_owned()),
+        ("DELETE", DELETE.to_owned()),
+        ("ABSENT", ABSENT.to_owned()),
+        ("NOTHING", NOTHING.to_owned()),
+        ("TIME", TIME.to_owned()),
+        ("TAIL", envelope::TAIL.to_string()),
+        ("LARGEST_STAMP", Stamp::MAX.to_string()),
+        (
+            "STARVATION_TIMEOUT",
+            STARVATION_TIMEOUT.as_secs().to_string(),
+        ),
+    ]
+}
+
+/// The fields of a sidecar that hold the record of a writer.
+pub(super) fn record_fields(writer: Writer) -> [String; 2] {
+    [writer.to_string(), format!("{writer}{TIME}")]
+}
+
+/// How many keys go into one call at most. A call for many keys costs the server half as much as
+/// many calls, but while it runs, nobody else is served.
 const KEYS_IN_ONE_CALL: usize = 32;
 
-/// The stamp of an envelope is in so many bytes at its end.
-const TAIL: usize = 64;
-
-/// How this session calls the script. It finds out from the server's refusals.
+/// How this session calls the script, which it learns from the server's refusals.
 #[derive(Debug)]
 pub(super) struct Committer {
     sidecar_ttl: Duration,
-    /// The server may lack the script, which then goes along with the call.
+    /// The server may lack the script: the next call carries its text.
     sends_text: AtomicBool,
-    /// One key per call, since the server refused a call with many for the sake of one of them.
+    /// One key per call, since the server refused a call with many keys because of one of them.
     one_by_one: AtomicBool,
 }
 
@@ -57,12 +122,13 @@ impl Committer {
             KEYS_IN_ONE_CALL
         };
         let chunks = batch.chunks(most);
+
         let mut calls = Calls {
             commands: Pipeline::with_capacity(chunks.len()),
             sizes: Vec::new(),
         };
-        // Once in a session, and again after the server forgot it: later calls in a pipeline find
-        // it there.
+        // The first call of a session carries the text, and the first one after the server has
+        // forgotten the script. Later calls of the same pipeline find it there.
         let mut sends_text = self.sends_text.swap(false, Ordering::Relaxed);
         for chunk in chunks {
             calls.sizes.push(chunk.len());
@@ -80,25 +146,27 @@ impl Committer {
             .sum();
         let mut call = Cmd::with_capacity(4 + 8 * attempts.len(), bytes);
         if sends_text {
-            call.arg("EVAL").arg(TEXT);
+            call.arg("EVAL").arg(&SCRIPT.text);
         } else {
-            call.arg("EVALSHA").arg(SCRIPT.get_hash());
+            call.arg("EVALSHA").arg(&SCRIPT.hash);
         }
+
         call.arg(2 * attempts.len());
         for attempt in attempts {
             call.arg(&*attempt.key).arg(sidecar::sidecar(&attempt.key));
         }
+
         let recent = commit::recent(self.sidecar_ttl);
-        let (kept, steps, now) = (
+        let (kept, lag, now) = (
             millis(self.sidecar_ttl + recent),
             recent.as_secs() + 1,
             now / 1_000_000_000,
         );
-        call.arg(format!("{kept} {steps} {now} {RECORDS}"));
+        call.arg(format!("{kept} {lag} {now} {RECORDS}"));
         for attempt in attempts {
             call.arg(attempt.writer).arg(attempt.sequence);
-            match step(attempt) {
-                Some(step) => call.arg(step),
+            match sequence_gap(attempt) {
+                Some(gap) => call.arg(gap),
                 None => call.arg(""),
             };
             call.arg(attempt.stamp.get());
@@ -106,7 +174,7 @@ impl Committer {
                 KeyChange::Put { envelope, .. } => call.arg(&envelope[..]),
                 KeyChange::Delete => call.arg(""),
             };
-            call.arg(how(attempt));
+            call.arg(instruction(attempt));
         }
         call
     }
@@ -120,7 +188,7 @@ impl Committer {
         let mut outcomes = Vec::with_capacity(sizes.iter().sum());
         for (size, answer) in sizes.into_iter().zip(answers) {
             match answer {
-                Value::Int(1) => outcomes.extend(std::iter::repeat_n(Ok(REPLACED), size)),
+                Value::Int(APPLIED) => outcomes.extend(std::iter::repeat_n(Ok(REPLACED), size)),
                 Value::Array(of_each) if of_each.len() == size => {
                     outcomes.extend(of_each.into_iter().map(outcome));
                 }
@@ -152,9 +220,9 @@ impl Committer {
     }
 }
 
-/// How far the attempt's number is above the one on record, where the script can go by that.
-fn step(attempt: &Attempt) -> Option<u64> {
-    /// Lua's numbers are whole up to here.
+/// How far the attempt's number is above the one on record, if the script's fast path applies.
+fn sequence_gap(attempt: &Attempt) -> Option<u64> {
+    /// Lua's numbers are exact below this.
     const WHOLE: u64 = 1 << 53;
     let keeps = matches!(
         attempt.change,
@@ -170,52 +238,53 @@ fn step(attempt: &Attempt) -> Option<u64> {
     attempt
         .sequence
         .checked_sub(recorded)
-        .filter(|step| *step > 0 && attempt.sequence < WHOLE)
+        .filter(|gap| *gap > 0 && attempt.sequence < WHOLE)
 }
 
-/// What is to be done, and on what.
-fn how(attempt: &Attempt) -> Cow<'static, [u8]> {
+/// What the script is to do, and on what.
+fn instruction(attempt: &Attempt) -> Cow<'static, [u8]> {
     let change = match &attempt.change {
         KeyChange::Put {
             ttl: TimeToLive::Keep,
             ..
-        } => "keep".into(),
+        } => KEEP.into(),
         KeyChange::Put {
             ttl: TimeToLive::Never,
             ..
-        } => "never".into(),
+        } => NEVER.into(),
         KeyChange::Put {
             ttl: TimeToLive::For(ttl),
             ..
         } => millis(*ttl).max(1).to_string().into(),
-        KeyChange::Delete => Cow::Borrowed("delete"),
+        KeyChange::Delete => Cow::Borrowed(DELETE),
     };
-    if (&*change, &attempt.expects, attempt.retry) == ("keep", &Expects::Anything, None) {
-        return b"keep"[..].into();
+    if (&*change, &attempt.expects, attempt.retry) == (KEEP, &Expects::Anything, None) {
+        return KEEP.as_bytes().into();
     }
-    // Rounded up: the record of it may have the second before, and is gone with that.
+
+    // Rounded up: the record of that attempt may have the time of the second before.
     let retry = attempt
         .retry
         .map(|ago| (ago.as_secs() + 1).to_string())
         .unwrap_or_default();
-    let mut how = format!("{change} {retry} ").into_bytes();
+    let mut instruction = format!("{change} {retry} ").into_bytes();
     match &attempt.expects {
         Expects::Anything => {}
-        Expects::Absent => how.extend(b"absent"),
-        Expects::Nothing => how.extend(b"nothing"),
+        Expects::Absent => instruction.extend(ABSENT.as_bytes()),
+        Expects::Nothing => instruction.extend(NOTHING.as_bytes()),
         Expects::Stamped { stamp, length } => {
-            let start = length.saturating_sub(TAIL);
-            how.extend(format!("{start} {} {stamp}", length - start).into_bytes());
+            let start = length.saturating_sub(envelope::TAIL);
+            instruction.extend(format!("{start} {} {stamp}", length - start).into_bytes());
         }
         Expects::Unstamped(bytes) => {
-            how.push(b'=');
-            how.extend(&bytes[..]);
+            instruction.push(b'=');
+            instruction.extend(&bytes[..]);
         }
     }
-    how.into()
+    instruction.into()
 }
 
-/// What the script says of an attempt that took its short way.
+/// What the script answers for an attempt that took its fast path.
 const REPLACED: Outcome = Outcome::Applied {
     existed: true,
     contended: None,
@@ -228,25 +297,27 @@ fn millis(duration: Duration) -> u64 {
 fn outcome(answer: Value) -> Result<Outcome, BackendError> {
     let parts = match answer {
         Value::Array(parts) => parts,
-        Value::Int(1) => return Ok(REPLACED),
+        Value::Int(APPLIED) => return Ok(REPLACED),
         other => return Err(reply::unexpected(&other)),
     };
     let mut parts = parts.into_iter();
     match (parts.next(), parts.next(), parts.next()) {
-        (Some(Value::Int(1)), Some(Value::Int(existed)), Some(contended)) => Ok(Outcome::Applied {
-            existed: existed == 1,
-            contended: reply::text(contended)?.parse().ok(),
-        }),
-        (Some(Value::Int(2)), Some(stored), Some(tombstone)) => {
-            Ok(Outcome::AlreadyApplied(found(stored, tombstone)?))
+        (Some(Value::Int(APPLIED)), Some(Value::Int(existed)), Some(contended)) => {
+            Ok(Outcome::Applied {
+                existed: existed == 1,
+                contended: reply::text(contended)?.parse().ok(),
+            })
         }
-        (Some(Value::Int(3)), Some(stored), Some(tombstone)) => {
-            Ok(Outcome::Refused(found(stored, tombstone)?))
+        (Some(Value::Int(ALREADY_APPLIED)), Some(stored), Some(tombstone)) => {
+            Ok(Outcome::AlreadyApplied(key_state(stored, tombstone)?))
         }
-        (Some(Value::Int(4)), Some(stored), Some(tombstone)) => {
-            Ok(Outcome::RecordExpired(found(stored, tombstone)?))
+        (Some(Value::Int(REFUSED)), Some(stored), Some(tombstone)) => {
+            Ok(Outcome::Refused(key_state(stored, tombstone)?))
         }
-        (Some(Value::Int(0)), Some(message), None) => {
+        (Some(Value::Int(RECORD_EXPIRED)), Some(stored), Some(tombstone)) => {
+            Ok(Outcome::RecordExpired(key_state(stored, tombstone)?))
+        }
+        (Some(Value::Int(SERVER_ERROR)), Some(message), None) => {
             Err(reply::error_of_reply(&reply::text(message)?))
         }
         (Some(other), ..) => Err(reply::unexpected(&other)),
@@ -254,7 +325,7 @@ fn outcome(answer: Value) -> Result<Outcome, BackendError> {
     }
 }
 
-fn found(stored: Value, tombstone: Value) -> Result<KeyState, BackendError> {
+fn key_state(stored: Value, tombstone: Value) -> Result<KeyState, BackendError> {
     let tombstone = reply::text(tombstone)?
         .parse()
         .map_or(Stamp::ZERO, Stamp::new);
@@ -262,4 +333,18 @@ fn found(stored: Value, tombstone: Value) -> Result<KeyState, BackendError> {
         stored: reply::stored(stored)?,
         tombstone,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_constant_is_in_the_script_and_no_name_is_left_in_it() {
+        for (name, _) in constants() {
+            let name = format!("${{{name}}}");
+            assert!(CommitScript::TEMPLATE.contains(&name), "{name}");
+        }
+        assert!(!SCRIPT.text.contains("${"), "{}", SCRIPT.text);
+    }
 }

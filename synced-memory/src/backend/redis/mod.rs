@@ -1,4 +1,8 @@
 //! Redis, Valkey and Dragonfly: one multiplexed RESP3 connection.
+//!
+//! - `commit.rs`, `commit.lua`: attempts
+//! - `tracking.rs`: notifications
+//! - `reply.rs`: what servers answer
 
 mod commit;
 mod reply;
@@ -23,8 +27,8 @@ use crate::backend::error::BackendError;
 use crate::backend::sidecar;
 use commit::Committer;
 
-/// So many requests may wait for the driver to take them: more than there will ever be.
-const MOST_AT_ONCE: usize = 1 << 24;
+/// How many requests may wait for the driver to take them: more than there will ever be.
+const DRIVER_QUEUE: usize = 1 << 24;
 
 /// The backend of every `redis://` URL.
 #[derive(Debug)]
@@ -47,7 +51,7 @@ impl RedisBackend {
             .redis_settings()
             .clone()
             .set_protocol(ProtocolVersion::RESP3);
-        // Small requests one by one must not wait for each other's acknowledgements.
+        // A small request must not wait for the acknowledgement of the one before (Nagle).
         let server = server
             .set_redis_settings(settings)
             .set_tcp_settings(TcpSettings::default().set_nodelay(true));
@@ -65,24 +69,24 @@ impl Backend for RedisBackend {
     fn connect(&self) -> Reply<Box<dyn Session>> {
         let (client, timeout, sidecar_ttl) = (self.client.clone(), self.timeout, self.sidecar_ttl);
         Box::pin(async move {
-            let (tell, ended) = watch::channel(false);
-            let (told, changes) = tracking::channel();
+            let (closed, ended) = watch::channel(false);
+            let (sender, changes) = tracking::channel();
             let on_push = move |push: PushInfo| {
                 match push.kind {
-                    PushKind::Disconnection => _ = tell.send_replace(true),
-                    PushKind::Invalidate => told.receive(push.data),
+                    PushKind::Disconnection => _ = closed.send_replace(true),
+                    PushKind::Invalidate => sender.receive(push.data),
                     _ => {}
                 }
                 Ok::<(), Infallible>(())
             };
-            // Callers bound their own waits: a timeout in here would need the runtime on their
-            // threads.
+            // Callers bound their own waits: a timeout of the driver's would need the runtime on
+            // their threads.
             let config = AsyncConnectionConfig::new()
                 .set_connection_timeout(Some(timeout))
                 .set_response_timeout(None)
-                // A request that found the way to the driver full would be sent in another place
-                // than its ticket says.
-                .set_pipeline_buffer_size(MOST_AT_ONCE)
+                // If the queue to the driver were full, a request would be sent later than its
+                // ticket says.
+                .set_pipeline_buffer_size(DRIVER_QUEUE)
                 .set_push_sender(on_push);
             let connection = client
                 .get_multiplexed_async_connection_with_config(&config)
@@ -156,7 +160,7 @@ impl Session for RedisSession {
         })
     }
 
-    /// The end of a time to live is told when the server happens to notice it.
+    /// Expiry is not tracked: the server notifies us only when it happens to notice it.
     fn read_with_expiry(&self, keys: &[Arc<str>]) -> Reply<Vec<Result<WithExpiry, BackendError>>> {
         let mut commands = Pipeline::with_capacity(2 * keys.len());
         for key in keys {
@@ -200,8 +204,7 @@ impl Session for RedisSession {
             forgets
                 .cmd("HDEL")
                 .arg(sidecar::sidecar(key))
-                .arg(writer)
-                .arg(format!("{writer}@"));
+                .arg(&commit::record_fields(writer));
         }
         let connection = self.connection.clone();
         Box::pin(async move { ask(connection, forgets).await.map(drop) })
@@ -237,7 +240,7 @@ impl Session for RedisSession {
     fn ended(&self) -> Reply<()> {
         let mut ended = self.ended.clone();
         Box::pin(async move {
-            // The sender goes with the connection's own task: that is an end as well.
+            // If the sender was dropped with the driver's task, the connection has ended, too.
             let _ = ended.wait_for(|ended| *ended).await;
             Ok(())
         })

@@ -8,7 +8,7 @@ use redis::{ErrorKind, RedisError, ServerError, Value};
 use crate::backend::Expiry;
 use crate::backend::error::{BackendError, BackendErrorKind};
 
-/// The text that GET answers with.
+/// The answer to GET.
 pub(super) fn stored(answer: Value) -> Result<Option<Bytes>, BackendError> {
     match answer {
         Value::Nil => Ok(None),
@@ -20,11 +20,11 @@ pub(super) fn stored(answer: Value) -> Result<Option<Bytes>, BackendError> {
     }
 }
 
-/// How long a key lives yet, as PTTL answers.
+/// When a key expires: the answer to PTTL.
 pub(super) fn expiry(answer: &Value) -> Expiry {
     match answer {
         Value::Int(-1) => Expiry::Forever,
-        // It has ended since it was read.
+        // It has expired since it was read.
         Value::Int(-2) => Expiry::For(Duration::ZERO),
         Value::Int(millis) => u64::try_from(*millis).map_or(Expiry::Tracked, |millis| {
             Expiry::For(Duration::from_millis(millis))
@@ -33,7 +33,7 @@ pub(super) fn expiry(answer: &Value) -> Expiry {
     }
 }
 
-/// The answer, or the error that it is.
+/// The answer, or the error that the server answered with.
 pub(super) fn checked(answer: Value) -> Result<Value, BackendError> {
     match answer {
         Value::ServerError(error) => Err(server_error(&error)),
@@ -46,7 +46,7 @@ pub(super) fn text(answer: Value) -> Result<String, BackendError> {
         .map_err(|error| BackendError::rejected(format_args!("an answer that is no text: {error}")))
 }
 
-/// The next cursor and the names of a SCAN.
+/// The answer to SCAN: the next cursor and the names.
 pub(super) fn page(answer: Value) -> Result<(String, Vec<String>), BackendError> {
     redis::from_redis_value(answer)
         .map_err(|error| BackendError::rejected(format_args!("an answer that is no page: {error}")))
@@ -60,7 +60,7 @@ pub(super) fn time(answer: Value) -> Result<u64, BackendError> {
     Ok(seconds * 1_000_000_000 + micros * 1_000)
 }
 
-/// An answer that no server gives; it is described by its kind, without the bytes in it.
+/// The error for an answer that makes no sense. It names the kind of the answer, without its bytes.
 pub(super) fn unexpected(answer: &Value) -> BackendError {
     let kind = match answer {
         Value::Nil => "nil",
@@ -70,11 +70,11 @@ pub(super) fn unexpected(answer: &Value) -> BackendError {
         _ => "something else",
     };
     BackendError::rejected(format_args!(
-        "the server answered with {kind} where that makes no sense"
+        "the server answered with {kind}, which makes no sense here"
     ))
 }
 
-/// The error that an error of the connection or of the server is.
+/// An error of the connection, or of the server.
 pub(super) fn backend_error(error: &RedisError) -> BackendError {
     match error.code() {
         Some(code) => error_of_reply(&format!("{code} {}", error.detail().unwrap_or_default())),
@@ -82,7 +82,7 @@ pub(super) fn backend_error(error: &RedisError) -> BackendError {
     }
 }
 
-/// As [`backend_error`], for what a server says to a new connection.
+/// As [`backend_error`], while connecting.
 pub(super) fn connect_error(error: &RedisError) -> BackendError {
     match error.kind() {
         ErrorKind::AuthenticationFailed | ErrorKind::InvalidClientConfig => {
@@ -100,13 +100,13 @@ pub(super) fn server_error(error: &ServerError) -> BackendError {
     ))
 }
 
-/// The error behind a server's message, by its code.
+/// The error for a server's message, by its code.
 pub(super) fn error_of_reply(message: &str) -> BackendError {
     let message = message.trim_start_matches('-').trim_end();
     BackendError::new(kind_of(message), message)
 }
 
-/// The codes of servers that cannot do now what they will do later. Any other refusal is for good.
+/// The codes of refusals that pass. Any other refusal is for good.
 const PASSING: &[(&str, BackendErrorKind)] = &[
     ("OOM", BackendErrorKind::Unavailable),
     ("LOADING", BackendErrorKind::Unavailable),
@@ -121,14 +121,14 @@ const PASSING: &[(&str, BackendErrorKind)] = &[
 
 fn kind_of(message: &str) -> BackendErrorKind {
     let code = message.split(' ').next().unwrap_or_default();
-    // Redis 6 wraps what a command within a script answered: "ERR Error running script ... -OOM
-    // ..." where the script ended by it, "@user_script: 49: -OOM ..." where it caught it.
-    let wraps = code == "ERR" || code == "@user_script:";
-    let says =
-        |passing: &str| code == passing || wraps && message.contains(&format!("-{passing} "));
+    // Redis 6 wraps what a command inside a script answered: "ERR Error running script ... -OOM
+    // ..." if the script ended by it, "@user_script: 49: -OOM ..." if the script caught it.
+    let is_wrapped = code == "ERR" || code == "@user_script:";
     PASSING
         .iter()
-        .find(|(passing, _)| says(passing))
+        .find(|(passing, _)| {
+            code == *passing || is_wrapped && message.contains(&format!("-{passing} "))
+        })
         .map_or(BackendErrorKind::Rejected, |(_, kind)| *kind)
 }
 

@@ -1,12 +1,12 @@
-//! CLIENT TRACKING: the server tells what has changed.
+//! CLIENT TRACKING: the server notifies us of changes.
 //!
-//! On the one connection that does everything else as well, and that is enough. Its pushes come in
-//! the order in which the server has made them, among the answers: whoever takes in an answer can
-//! be sure that all that was told before it is in the queue. When the connection is lost, so is the
-//! tracking, and whoever connects anew knows that; the heartbeat finds out where nobody says so.
-//! What a push tells is read again over the same connection: that is what a server without prefixes
-//! (Dragonfly) tracks. A connection of its own would be one more to lose, whose pushes and the
-//! other's answers come in no order.
+//! The pushes come over the same connection as everything else, for three reasons. They arrive in
+//! the order in which the server sent them, among the answers: when an answer is handled, every
+//! push that was sent before it is in the queue. When the connection is lost, so is the tracking,
+//! and who reconnects knows that; if nothing reports the loss, the heartbeat notices it. And keys
+//! that were pushed are read again over the same connection, which is what a server without
+//! prefixes (Dragonfly) tracks. A second connection would be one more to lose, and its pushes would
+//! arrive in no order with the answers of the first.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -18,20 +18,20 @@ use super::{ask, reply};
 use crate::backend::Invalidation;
 use crate::backend::error::BackendError;
 
-/// So many keys wait to be taken in at most: beyond that it is as if everything had changed. What
-/// is told is taken in at once, so that the server need not keep it, whatever becomes of it here.
-const MOST: usize = 10_000;
+/// How many keys the queue holds at most: beyond that, everything counts as changed. Pushes are
+/// queued at once, so that the server need not buffer them while we are busy.
+const LONGEST_QUEUE: usize = 10_000;
 
-/// Where the pushes of a connection go.
+/// Queues the pushes of a connection.
 pub(super) struct PushSender(Arc<PushQueue>);
 
-/// What they say.
+/// Hands out what was queued.
 #[derive(Debug, Clone)]
 pub(super) struct PushReceiver(Arc<PushQueue>);
 
 #[derive(Debug, Default)]
 struct PushQueue {
-    waiting: Mutex<PendingKeys>,
+    pending: Mutex<PendingKeys>,
     is_more: Notify,
 }
 
@@ -39,13 +39,13 @@ struct PushQueue {
 struct PendingKeys {
     keys: Vec<Arc<str>>,
     is_all: bool,
-    /// The connection is gone.
-    is_over: bool,
+    /// The connection is closed.
+    is_closed: bool,
 }
 
 impl PushQueue {
-    fn waiting(&self) -> MutexGuard<'_, PendingKeys> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    fn pending(&self) -> MutexGuard<'_, PendingKeys> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -55,50 +55,51 @@ pub(super) fn channel() -> (PushSender, PushReceiver) {
 }
 
 impl PushSender {
-    /// An invalidation: some keys, or nothing where the server has dropped everything. It is called
-    /// in the order in which the server has sent it, and only passes it on.
+    /// Queues an invalidation: some keys, or none if the server has dropped everything. It is
+    /// called in the order in which the server sent them.
     pub(super) fn receive(&self, mut data: Vec<Value>) {
-        let text = |key: Value| reply::text(key).ok().map(Arc::from);
-        let mut waiting = self.0.waiting();
+        let key_of = |key: Value| reply::text(key).ok().map(Arc::from);
+
+        let mut pending = self.0.pending();
         match data.pop() {
-            Some(Value::Array(keys)) if !waiting.is_all => {
-                waiting.keys.extend(keys.into_iter().filter_map(text));
+            Some(Value::Array(keys)) if !pending.is_all => {
+                pending.keys.extend(keys.into_iter().filter_map(key_of));
             }
             Some(Value::Array(_)) => {}
-            _ => waiting.is_all = true,
+            _ => pending.is_all = true,
         }
-        if waiting.is_all || waiting.keys.len() > MOST {
-            *waiting = PendingKeys {
+        if pending.is_all || pending.keys.len() > LONGEST_QUEUE {
+            *pending = PendingKeys {
                 keys: Vec::new(),
                 is_all: true,
-                is_over: waiting.is_over,
+                is_closed: pending.is_closed,
             };
         }
-        drop(waiting);
+        drop(pending);
         self.0.is_more.notify_one();
     }
 }
 
 impl Drop for PushSender {
     fn drop(&mut self) {
-        self.0.waiting().is_over = true;
+        self.0.pending().is_closed = true;
         self.0.is_more.notify_one();
     }
 }
 
 impl PushReceiver {
-    /// All that was told by now; ready when that is something.
+    /// Removes and returns everything that is queued; ready when something is.
     pub(super) async fn next(self) -> Result<Invalidation, BackendError> {
         loop {
             {
-                let mut waiting = self.0.waiting();
-                if std::mem::take(&mut waiting.is_all) {
+                let mut pending = self.0.pending();
+                if std::mem::take(&mut pending.is_all) {
                     return Ok(Invalidation::All);
                 }
-                if !waiting.keys.is_empty() {
-                    return Ok(Invalidation::Keys(std::mem::take(&mut waiting.keys)));
+                if !pending.keys.is_empty() {
+                    return Ok(Invalidation::Keys(std::mem::take(&mut pending.keys)));
                 }
-                if waiting.is_over {
+                if pending.is_closed {
                     return Err(BackendError::connection_lost("the connection was closed"));
                 }
             }
@@ -108,14 +109,13 @@ impl PushReceiver {
 }
 
 /// Turns tracking on for keys that begin with these prefixes. A server that does not know prefixes
-/// (Dragonfly) tracks what this connection reads: here that is the same, since everything that is
-/// told is read again here.
+/// (Dragonfly) tracks what this connection reads, which is all that the contract asks for.
 pub(super) async fn track(
     connection: MultiplexedConnection,
     prefixes: Vec<String>,
 ) -> Result<(), BackendError> {
-    // Prefixes can only be added to, and may not overlap. What changes in between is not told:
-    // whoever asks for this reads everything afterwards.
+    // Prefixes can only be added, and may not overlap. Changes between OFF and ON are not pushed:
+    // a key is tracked from its next read on.
     let mut commands = Pipeline::with_capacity(2);
     commands.cmd("CLIENT").arg("TRACKING").arg("OFF");
     let on = commands
@@ -145,38 +145,38 @@ mod tests {
     use super::*;
     use futures_util::FutureExt;
 
-    fn push(told: &PushSender, keys: impl IntoIterator<Item = String>) {
+    fn push(sender: &PushSender, keys: impl IntoIterator<Item = String>) {
         let keys = keys
             .into_iter()
             .map(|key| Value::BulkString(key.into_bytes()))
             .collect();
-        told.receive(vec![Value::Array(keys)]);
+        sender.receive(vec![Value::Array(keys)]);
     }
 
     #[test]
-    fn what_is_told_waits_together_and_beyond_a_bound_it_is_everything() {
-        let (told, changes) = channel();
+    fn pushes_are_handed_out_together_and_beyond_a_bound_everything_counts_as_changed() {
+        let (sender, changes) = channel();
         assert_eq!(
             changes.clone().next().now_or_never().map(Result::unwrap),
             None
         );
-        push(&told, ["a".to_owned()]);
-        push(&told, ["b".to_owned(), "c".to_owned()]);
+        push(&sender, ["a".to_owned()]);
+        push(&sender, ["b".to_owned(), "c".to_owned()]);
         let keys = ["a", "b", "c"].map(Arc::from).to_vec();
         assert_eq!(
             changes.clone().next().now_or_never().map(Result::unwrap),
             Some(Invalidation::Keys(keys))
         );
-        for some in 0..2 * MOST {
-            push(&told, [some.to_string()]);
-            assert!(told.0.waiting().keys.len() <= MOST);
+        for number in 0..2 * LONGEST_QUEUE {
+            push(&sender, [number.to_string()]);
+            assert!(sender.0.pending().keys.len() <= LONGEST_QUEUE);
         }
         assert_eq!(
             changes.clone().next().now_or_never().map(Result::unwrap),
             Some(Invalidation::All)
         );
-        told.receive(vec![Value::Nil]);
-        drop(told);
+        sender.receive(vec![Value::Nil]);
+        drop(sender);
         assert_eq!(
             changes.clone().next().now_or_never().map(Result::unwrap),
             Some(Invalidation::All)

@@ -22,8 +22,8 @@ const JITTER: Jitter = Jitter::between(0.5, 1.0);
 
 /// How long to wait for one kind of lock.
 ///
-/// SQLite's own busy handler sleeps for up to 100 ms at a time, in steps that are the same in each
-/// process.
+/// SQLite's own busy handler would sleep for up to 100 ms at a time, in intervals that are the same
+/// in every process.
 #[derive(Debug)]
 pub(super) struct BusyTimeout {
     limit: Duration,

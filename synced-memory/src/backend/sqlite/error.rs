@@ -1,10 +1,10 @@
-//! What SQLite's errors mean for what was asked.
+//! What SQLite's errors mean for a request.
 
 use rusqlite::{Error, ErrorCode};
 
 use crate::backend::error::BackendError;
 
-/// Somebody else has the lock.
+/// Another connection holds the lock.
 pub(super) fn is_busy(error: &Error) -> bool {
     matches!(
         error.sqlite_error_code(),
@@ -12,7 +12,7 @@ pub(super) fn is_busy(error: &Error) -> bool {
     )
 }
 
-/// Nothing was done, and later it may be: the file is locked, or there is no room.
+/// Nothing was done, and it may be possible later: the file is locked, or there is no space.
 fn is_passing(error: &Error) -> bool {
     is_busy(error)
         || matches!(
@@ -21,7 +21,7 @@ fn is_passing(error: &Error) -> bool {
         )
 }
 
-/// What was asked is at error, and the file is well.
+/// The request is wrong; the file is fine.
 pub(super) fn is_refusal(error: &Error) -> bool {
     use ErrorCode::{ConstraintViolation, TooBig, TypeMismatch};
     matches!(
@@ -30,8 +30,8 @@ pub(super) fn is_refusal(error: &Error) -> bool {
     )
 }
 
-/// A write failed before its transaction was to end: it was rolled back. Where more is wrong than a
-/// lock or a full disk, the file is opened anew before the next try.
+/// A write failed before the end of its transaction, which was rolled back. Unless the cause was a
+/// lock or a full disk, the file is reopened before the next try.
 pub(super) fn of_write(error: &Error) -> BackendError {
     if is_passing(error) {
         BackendError::unavailable(error)
@@ -42,8 +42,8 @@ pub(super) fn of_write(error: &Error) -> BackendError {
     }
 }
 
-/// The end of a transaction failed. Where the disk did, a commit that was written and could not be
-/// synced may show up again after a crash.
+/// The end of a transaction failed. If the disk failed, a commit that was written and not synced
+/// may reappear after a crash.
 pub(super) fn of_end(error: &Error) -> BackendError {
     if is_passing(error) {
         BackendError::unavailable(error)
@@ -52,7 +52,7 @@ pub(super) fn of_end(error: &Error) -> BackendError {
     }
 }
 
-/// A read failed, or something of which it does not matter whether it was done.
+/// A read failed, or a request for which it does not matter whether it was done.
 pub(super) fn of_read(error: &Error) -> BackendError {
     if is_passing(error) {
         BackendError::unavailable(error)

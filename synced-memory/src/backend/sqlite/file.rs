@@ -1,4 +1,4 @@
-//! The file: how it is opened, what makes it ours, and whether it is still there.
+//! The file: opening it, checking that it is ours, and whether it is still there.
 
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
@@ -8,23 +8,24 @@ use rusqlite::{Connection, Error, ErrorCode, OpenFlags};
 
 use super::busy_timeout::BusyTimeout;
 use super::error::is_busy;
-use super::tables;
+use super::statements;
 use crate::backend::error::BackendError;
+use crate::base::policy::Durability;
 
-/// In the header of every file of ours; as characters `SyMe`.
+/// The application id in the header of our files: `SyMe` in ASCII.
 const APPLICATION: i32 = 0x5379_4d65;
 
-/// Of the tables in `schema.sql`.
+/// The version of the tables in `schema.sql`.
 const VERSION: i32 = 1;
 const SCHEMA: &str = include_str!("schema.sql");
 
-/// A write-ahead log that was longer than this is cut back to it once its pages are in the file.
+/// A write-ahead log that grew beyond this is truncated to it after a checkpoint.
 const LONGEST_LOG: i64 = 16 << 20;
 
-/// More than there are statements.
+/// How many prepared statements are cached: more than there are.
 const STATEMENTS: usize = 32;
 
-/// Which file it is that was opened, so that another one in its place is noticed.
+/// Which file was opened, so that another one at the same path is noticed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Identity {
     path: PathBuf,
@@ -41,8 +42,8 @@ impl Identity {
 
     /// # Errors
     ///
-    /// `Lost` where the file is gone, or another one is there: what is written into the open one is
-    /// seen by nobody who opens the path now.
+    /// `ConnectionLost` if the file is gone, or another one is at its path: nobody who opens the
+    /// path now sees what is written to the open one.
     pub(super) fn check(&self) -> Result<(), BackendError> {
         if file_at(&self.path) == self.file {
             Ok(())
@@ -67,15 +68,15 @@ fn file_at(path: &Path) -> Option<(u64, u64)> {
     std::fs::metadata(path).ok().map(|_| (0, 0))
 }
 
-/// Opens the file, which is made where it is missing.
+/// Opens the file, and creates it if it is missing.
 ///
 /// # Errors
 ///
-/// `Refused` where it makes no sense to try again: it is no database, not ours, of a later version,
-/// or cannot be written. `Busy` where it is locked or the disk is full.
+/// `Rejected` if it makes no sense to try again: it is no database, not ours, of a later version,
+/// or cannot be written. `Unavailable` if it is locked or the disk is full.
 pub(super) fn open(
     path: &Path,
-    synced: bool,
+    durability: Durability,
     busy_timeout: Duration,
 ) -> Result<(Connection, Identity), BackendError> {
     if path.is_dir() {
@@ -87,7 +88,7 @@ pub(super) fn open(
         ));
     }
     let busy_timeout = BusyTimeout::new(busy_timeout);
-    let connection = set_up(path, synced, &busy_timeout).map_err(|error| match error {
+    let connection = set_up(path, durability, &busy_timeout).map_err(|error| match error {
         Unusable::Sqlite(error) => open_error(&error),
         Unusable::Other(error) => error,
     })?;
@@ -105,7 +106,7 @@ impl From<Error> for Unusable {
     }
 }
 
-fn refused<T>(why: impl Display) -> Result<T, Unusable> {
+fn unusable<T>(why: impl Display) -> Result<T, Unusable> {
     Err(Unusable::Other(BackendError::rejected(why)))
 }
 
@@ -122,44 +123,56 @@ fn open_error(error: &Error) -> BackendError {
     }
 }
 
-fn set_up(path: &Path, synced: bool, busy_timeout: &BusyTimeout) -> Result<Connection, Unusable> {
-    // One thread at a time uses it, by the session's own lock.
+fn set_up(
+    path: &Path,
+    durability: Durability,
+    busy_timeout: &BusyTimeout,
+) -> Result<Connection, Unusable> {
+    // The session's own lock lets one thread at a time use it.
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
         | OpenFlags::SQLITE_OPEN_CREATE
         | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;
-    // Waiting is this library's own: it has to end in time for the caller.
+    // `BusyTimeout` waits instead: it has to end in time for the caller.
     connection.busy_timeout(Duration::ZERO)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS);
     if connection.is_readonly("main")? {
-        return refused("the file is read-only");
+        return unusable("the file is read-only");
     }
-    let is_new = busy_timeout.wait(|| state_at_once(&connection))?.is_new()?;
-    // Before anything is created: within a transaction it cannot be changed.
+
+    let is_new = busy_timeout
+        .wait(|| header_at_once(&connection))?
+        .is_new()?;
+    // First, since the mode cannot be changed inside a transaction.
     let mode: String = busy_timeout
         .wait(|| connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0)))?;
     if mode != "wal" {
-        return refused(
+        return unusable(
             "the file system cannot hold a file that several processes share (no write-ahead log)",
         );
     }
-    connection.pragma_update(None, "synchronous", if synced { "FULL" } else { "NORMAL" })?;
+    let synchronous = match durability {
+        Durability::Process => "NORMAL",
+        Durability::Fsync => "FULL",
+    };
+    connection.pragma_update(None, "synchronous", synchronous)?;
     connection.query_row(
         &format!("PRAGMA journal_size_limit = {LONGEST_LOG}"),
         [],
         |_| Ok(()),
     )?;
+
     if is_new {
         busy_timeout.wait(|| connection.execute_batch("BEGIN IMMEDIATE"))?;
-        // Somebody else may have been faster.
-        if state_of(&connection)?.is_new()? {
+        // Another process may have been faster.
+        if header_of(&connection)?.is_new()? {
             connection.execute_batch(SCHEMA)?;
             connection.pragma_update(None, "application_id", APPLICATION)?;
             connection.pragma_update(None, "user_version", VERSION)?;
         }
         connection.execute_batch("COMMIT")?;
     }
-    busy_timeout.wait(|| tables::check(&connection))?;
+    busy_timeout.wait(|| statements::check_tables(&connection))?;
     Ok(connection)
 }
 
@@ -170,15 +183,15 @@ struct FileHeader {
     is_empty: bool,
 }
 
-/// What it says at one moment: somebody else may be creating the tables.
-fn state_at_once(connection: &Connection) -> Result<FileHeader, Error> {
-    let moment = connection.unchecked_transaction()?;
-    let state = state_of(connection)?;
-    moment.finish()?;
-    Ok(state)
+/// The header at one moment, since another process may be creating the tables.
+fn header_at_once(connection: &Connection) -> Result<FileHeader, Error> {
+    let transaction = connection.unchecked_transaction()?;
+    let header = header_of(connection)?;
+    transaction.finish()?;
+    Ok(header)
 }
 
-fn state_of(connection: &Connection) -> Result<FileHeader, Error> {
+fn header_of(connection: &Connection) -> Result<FileHeader, Error> {
     let number = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i32>(0));
     Ok(FileHeader {
         application: number("application_id")?,
@@ -195,10 +208,11 @@ impl FileHeader {
         match (self.application, self.version) {
             (0, 0) if self.is_empty => Ok(true),
             (APPLICATION, VERSION) => Ok(false),
-            (APPLICATION, later) => refused(format_args!(
-                "the file has the schema version {later}; this version of the library knows {VERSION}"
+            (APPLICATION, later) => unusable(format_args!(
+                "the file has the schema version {later}; this version of the library knows \
+                 {VERSION}"
             )),
-            _ => refused("the file is the database of another application"),
+            _ => unusable("the file is the database of another application"),
         }
     }
 }

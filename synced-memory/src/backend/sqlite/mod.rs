@@ -1,13 +1,14 @@
 //! `sqlite:path`: a file that the processes of one machine share.
 //!
-//! - `file.rs`: opening it, and what makes it ours
-//! - `tables.rs`: the statements, around the step that all backends without Lua share
+//! - `file.rs`: opening it, and checking that it is ours
+//! - `tables.rs`, `statements.rs`: reading and changing the tables
 //! - `busy_timeout.rs`: waiting for a lock that another process holds
-//! - `error.rs`: what an error means for what was asked
+//! - `error.rs`: what an error means for a request
 
 mod busy_timeout;
 mod error;
 mod file;
+mod statements;
 mod tables;
 
 use std::path::PathBuf;
@@ -21,16 +22,19 @@ use super::{Backend, Invalidation, Page, Reply, Session};
 use crate::backend::commit::{Attempt, Outcome, Writer};
 use crate::backend::error::BackendError;
 use crate::base::clock::{self, Monotonic};
+use crate::base::policy::Durability;
 use busy_timeout::BusyTimeout;
 use file::Identity;
+use statements::execute;
 
-/// So many names are looked up at a time.
+/// How many names a page has at most.
 const PAGE: u32 = 1_000;
 
-/// Between two looks at whether another process has changed the file: it takes some microseconds.
-const LOOK: Duration = Duration::from_millis(5);
+/// The pause between two checks whether another process has changed the file. A check takes some
+/// microseconds.
+const CHANGE_CHECK: Duration = Duration::from_millis(5);
 
-/// Between two looks for what is over.
+/// How long after a cleaning the next one is due: if everything expired was removed, and if not.
 const CLEANED_EVERY: Duration = Duration::from_secs(10);
 const CLEANED_SOON: Duration = Duration::from_millis(100);
 
@@ -39,9 +43,9 @@ const CLEANED_SOON: Duration = Duration::from_millis(100);
 pub(crate) struct SqliteBackend {
     target: String,
     path: PathBuf,
-    /// Whether what is answered for has to be on the disk.
-    synced: bool,
-    /// How long a request waits at most for a lock: its caller has half of the time left.
+    durability: Durability,
+    /// How long a request waits at most for a lock. It is half of the timeout, so that its caller
+    /// has the other half for the rest.
     busy_timeout: Duration,
     sidecar_ttl: Duration,
 }
@@ -50,7 +54,7 @@ impl SqliteBackend {
     /// The file at an absolute path.
     pub(crate) fn new(
         path: PathBuf,
-        synced: bool,
+        durability: Durability,
         timeout: Duration,
         sidecar_ttl: Duration,
     ) -> Self {
@@ -58,7 +62,7 @@ impl SqliteBackend {
         Self {
             target,
             path,
-            synced,
+            durability,
             busy_timeout: timeout / 2,
             sidecar_ttl,
         }
@@ -67,18 +71,18 @@ impl SqliteBackend {
 
 impl Backend for SqliteBackend {
     fn connect(&self) -> Reply<Box<dyn Session>> {
-        let (path, synced, busy_timeout, sidecar_ttl) = (
+        let (path, durability, busy_timeout, sidecar_ttl) = (
             self.path.clone(),
-            self.synced,
+            self.durability,
             self.busy_timeout,
             self.sidecar_ttl,
         );
         Box::pin(async move {
-            let (connection, identity) = file::open(&path, synced, busy_timeout)?;
+            let (connection, identity) = file::open(&path, durability, busy_timeout)?;
             let held = OpenConnection {
                 connection,
                 next_clean: Duration::ZERO,
-                seen: (0, Duration::ZERO),
+                checked: (0, Duration::ZERO),
             };
             let (reads, writes) = (
                 BusyTimeout::new(busy_timeout),
@@ -101,15 +105,15 @@ impl Backend for SqliteBackend {
     }
 }
 
-/// An open file. A request is made and done at the first poll, on the thread that polls: what takes
-/// some microseconds is not worth a change of threads.
+/// An open file. A request is done at its first poll, on the thread that polls it: what takes some
+/// microseconds is not worth a change of threads.
 #[derive(Debug)]
 struct SqliteSession(Arc<OpenFile>);
 
 #[derive(Debug)]
 struct OpenFile {
     held: Mutex<OpenConnection>,
-    /// A write is held up by any other write, a read by next to nothing.
+    /// Any other write delays a write; hardly anything delays a read.
     reads: BusyTimeout,
     writes: BusyTimeout,
     identity: Identity,
@@ -119,14 +123,14 @@ struct OpenFile {
 #[derive(Debug)]
 struct OpenConnection {
     connection: Connection,
-    /// When to look again for what is over.
+    /// When to remove again what has expired.
     next_clean: Monotonic,
-    /// The version that others had made of the file at the last look, and when that was.
-    seen: (i64, Monotonic),
+    /// The data version at the last check for changes, and the time of that check.
+    checked: (i64, Monotonic),
 }
 
 impl OpenFile {
-    /// Asks something of which it does not matter whether it was done where it fails.
+    /// Makes a request for which it does not matter whether it was done if it fails.
     fn ask<T>(
         &self,
         busy_timeout: &BusyTimeout,
@@ -137,20 +141,21 @@ impl OpenFile {
         answer.map_err(|error| error::of_read(&error))
     }
 
-    /// Looks whether another connection has changed the file since the last look, or a key has
-    /// ended.
-    fn looked_at(&self, now: Monotonic) -> Result<bool, BackendError> {
+    /// Whether another connection has changed the file since the last check, or a key has expired.
+    fn check_for_changes(&self, now: Monotonic) -> Result<bool, BackendError> {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         let OpenConnection {
-            connection, seen, ..
+            connection,
+            checked,
+            ..
         } = &mut *held;
-        let version = execute_and_read(connection, "PRAGMA data_version");
-        let version = version.map_err(|error| error::of_read(&error))?;
-        let has_ended =
-            tables::has_ended(connection, seen.1, now).map_err(|error| error::of_read(&error))?;
-        // Only now: what was seen is told, and no error comes in between.
-        let (before, _) = std::mem::replace(seen, (version, now));
-        Ok(version != before || has_ended)
+        let version = data_version(connection).map_err(|error| error::of_read(&error))?;
+        let has_expired = tables::has_expired(connection, checked.1, now);
+        let has_expired = has_expired.map_err(|error| error::of_read(&error))?;
+
+        // Last, since an error before it must not lose a change.
+        let (before, _) = std::mem::replace(checked, (version, now));
+        Ok(version != before || has_expired)
     }
 
     fn commit(
@@ -164,31 +169,36 @@ impl OpenFile {
             ..
         } = &mut *held;
         let nothing_done = |error: BackendError| Ok(vec![Err(error); batch.len()]);
-        if let Err(error) = self.writes.wait(|| execute(connection, "BEGIN IMMEDIATE")) {
+
+        if let Err(error) = self
+            .writes
+            .wait(|| execute(connection, "BEGIN IMMEDIATE", []))
+        {
             return nothing_done(error::of_write(&error));
         }
-        let made = self.make(connection, batch, next_clean);
-        let ended = match made {
-            Ok(answers) => match execute(connection, "COMMIT") {
+        let error = match self.commit_inside(connection, batch, next_clean) {
+            Ok(answers) => match execute(connection, "COMMIT", []) {
                 Ok(()) => return Ok(answers),
                 Err(error) => error::of_end(&error),
             },
             Err(error) => error::of_write(&error),
         };
-        // Some errors have rolled it back already.
+
+        // Some errors have rolled back the transaction already.
         if !connection.is_autocommit()
-            && let Err(error) = execute(connection, "ROLLBACK")
+            && let Err(error) = execute(connection, "ROLLBACK", [])
         {
             return Err(BackendError::connection_lost(error));
         }
-        if ended.is_connection_lost() {
-            Err(ended)
+        if error.is_connection_lost() {
+            Err(error)
         } else {
-            nothing_done(ended)
+            nothing_done(error)
         }
     }
 
-    fn make(
+    /// Makes the attempts, inside a transaction.
+    fn commit_inside(
         &self,
         connection: &Connection,
         batch: &[Attempt],
@@ -211,15 +221,15 @@ impl Session for SqliteSession {
         let keys = keys.to_vec();
         self.reply(move |opened| {
             opened.ask(&opened.reads, |connection, now| {
-                // Several statements in one transaction take the locks once.
-                let several = (keys.len() > 1)
+                // In one transaction, several statements take the locks once.
+                let transaction = (keys.len() > 1)
                     .then(|| connection.unchecked_transaction())
                     .transpose()?;
                 let read = keys
                     .iter()
                     .map(|key| tables::read(connection, key, now).map(Ok))
                     .collect();
-                several.map_or(Ok(()), rusqlite::Transaction::finish)?;
+                transaction.map_or(Ok(()), rusqlite::Transaction::finish)?;
                 read
             })
         })
@@ -243,18 +253,18 @@ impl Session for SqliteSession {
         let keys = keys.to_vec();
         self.reply(move |opened| {
             opened.ask(&opened.writes, |connection, _| {
-                let all = rusqlite::Transaction::new_unchecked(
+                let transaction = rusqlite::Transaction::new_unchecked(
                     connection,
                     rusqlite::TransactionBehavior::Immediate,
                 )?;
                 keys.iter()
                     .try_for_each(|key| tables::forget(connection, writer, key))?;
-                all.commit()
+                transaction.commit()
             })
         })
     }
 
-    /// The wall clock of the machine, on which the file is.
+    /// The wall clock of the machine that the file is on.
     fn now(&self) -> Reply<u64> {
         self.reply(|opened| opened.identity.check().map(|()| clock::wall()))
     }
@@ -264,24 +274,25 @@ impl Session for SqliteSession {
     }
 
     fn track(&self, _: &[String]) -> Reply<()> {
-        self.reply(|opened| opened.looked_at(now()).map(drop))
+        self.reply(|opened| opened.check_for_changes(now()).map(drop))
     }
 
     fn invalidations(&self) -> Reply<Invalidation> {
         let opened = Arc::clone(&self.0);
         Box::pin(async move {
             loop {
-                tokio::time::sleep(LOOK).await;
-                match opened.looked_at(now()) {
+                tokio::time::sleep(CHANGE_CHECK).await;
+                match opened.check_for_changes(now()) {
                     Ok(true) => return Ok(Invalidation::All),
                     Err(error) if error.is_connection_lost() => return Err(error),
-                    // Where somebody has the lock, the next look will tell.
+                    // If the file is locked, the next check will find out.
                     Ok(false) | Err(_) => {}
                 }
             }
         })
     }
 
+    /// Nobody can close it; `now` finds out that the file is gone.
     fn ended(&self) -> Reply<()> {
         Box::pin(std::future::pending())
     }
@@ -297,17 +308,14 @@ impl SqliteSession {
     }
 }
 
-fn execute_and_read(connection: &Connection, statement: &str) -> Result<i64, Error> {
+/// A number that rises when another connection changes the file.
+fn data_version(connection: &Connection) -> Result<i64, Error> {
     connection
-        .prepare_cached(statement)?
+        .prepare_cached("PRAGMA data_version")?
         .query_row([], |row| row.get(0))
 }
 
-fn execute(connection: &Connection, statement: &str) -> Result<(), Error> {
-    connection.prepare_cached(statement)?.execute([]).map(drop)
-}
-
-/// The time by which ends are counted: several processes have to agree on it.
+/// The time that decides what has expired: all processes have to agree on it.
 fn now() -> Monotonic {
     Duration::from_nanos(clock::wall())
 }

@@ -1,3 +1,7 @@
+-- Times are ns since 1970. A writer's number is stored with its 64 bits as a signed integer.
+
+-- The keys. `writer`, `sequence` and `decided` are the record of the writer that wrote last;
+-- `waiting` is the starved writer, and `waited` is when it last tried.
 CREATE TABLE keys (
     key      TEXT    NOT NULL PRIMARY KEY,
     envelope TEXT    NOT NULL,
@@ -10,6 +14,8 @@ CREATE TABLE keys (
 );
 CREATE INDEX keys_by_end ON keys (expires) WHERE expires IS NOT NULL;
 
+-- What stays when a key is deleted: its tombstone, and up to which time records may have been
+-- dropped.
 CREATE TABLE sidecars (
     key       TEXT    NOT NULL PRIMARY KEY,
     tombstone INTEGER NOT NULL DEFAULT 0,
@@ -18,6 +24,7 @@ CREATE TABLE sidecars (
 ) WITHOUT ROWID;
 CREATE INDEX sidecars_by_end ON sidecars (expires);
 
+-- The records of all other writers.
 CREATE TABLE records (
     key      TEXT    NOT NULL,
     writer   INTEGER NOT NULL,

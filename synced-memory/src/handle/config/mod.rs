@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use self::url::{parse, url_of_host};
-use crate::backend::process::ProcessBackend;
+use crate::backend::open::Target;
 use crate::backend::sidecar::check_prefix;
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::policy::{Durability, ReadPolicy, WritePolicy};
@@ -125,23 +125,4 @@ fn check_settings(settings: &Settings) -> Result<()> {
         return refuse("`tombstone_ttl` is zero: deletes would be forgotten at once");
     }
     Ok(())
-}
-
-/// Where the state is.
-pub(crate) enum Target {
-    Process(String),
-    #[cfg(feature = "redis")]
-    Redis {
-        server: redis::ConnectionInfo,
-        target: String,
-    },
-    /// The file at an absolute path.
-    #[cfg(feature = "sqlite")]
-    Sqlite(PathBuf),
-}
-
-impl Target {
-    pub(crate) fn process(name: &str, settings: &Settings) -> ProcessBackend {
-        ProcessBackend::open(name, settings.tombstone_ttl)
-    }
 }

@@ -320,7 +320,9 @@ proptest! {
         let mut text = base.clone();
         for closure in &closures {
             let before = of(&list);
-            closure.iter().for_each(|edit| edit.make(&mut list));
+            for edit in closure {
+                edit.make(&mut list);
+            }
             let later = Mutation::compared(None, diff(&text, &before, &of(&list), &[]));
             coalesce(&mut queue, later, Since::Unchanged(Some(&base))).unwrap();
             let applied = apply(Some(&base), &queue, ConflictRule::NewerWins(Stamp::MAX));

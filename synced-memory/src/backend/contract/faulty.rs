@@ -1,0 +1,348 @@
+//! Faulty backends: each breaks one promise of the contract, and the suite has to notice.
+
+use std::collections::{HashMap, HashSet};
+use std::future::pending;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use tokio::sync::watch;
+use tokio::task::yield_now;
+
+use super::{CHECKS, DAY, Loss, Subject};
+use crate::backend::commit::{Attempt, Outcome, Writer};
+use crate::backend::error::BackendError;
+use crate::backend::process::ProcessBackend;
+use crate::backend::{
+    Backend, Expiry, Invalidation, Page, Reply, Session, WithExpiry, all_tracked,
+};
+
+/// How long a check waits for what a faulty backend never does.
+const DEADLINE: Duration = Duration::from_millis(600);
+
+/// The promise that a backend breaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Promise {
+    /// None of them: it is sound.
+    None,
+    /// Requests take effect in the order of their first polls.
+    Order,
+    /// A change that was answered is seen by every later read of every session.
+    Visibility,
+    /// Records of sequence numbers are kept.
+    Records,
+    /// Changes are notified.
+    Notification,
+    /// A read leaves its key tracked.
+    TrackingByRead,
+    /// So does a read with expiry.
+    TrackingByReadWithExpiry,
+    /// A change is notified even while the answer to a read is on its way.
+    Races,
+    /// The last call of `track` counts.
+    Prefixes,
+    /// A read says when a key expires, or its expiry is notified.
+    Expiry,
+    /// `ended` is ready once the connection is closed.
+    End,
+    /// And not before.
+    NoOtherEnd,
+    /// The heartbeat is not answered once the connection is closed.
+    Heartbeat,
+}
+
+/// `memory:` over a line that can be closed, with one promise broken.
+#[derive(Debug)]
+struct FaultyBackend {
+    inner: ProcessBackend,
+    broken: Promise,
+    is_closed: watch::Receiver<bool>,
+}
+
+#[derive(Debug)]
+struct FaultySession {
+    inner: Arc<dyn Session>,
+    broken: Promise,
+    is_closed: watch::Receiver<bool>,
+    state: Arc<Mutex<FaultState>>,
+}
+
+#[derive(Debug, Default)]
+struct FaultState {
+    is_tracking: bool,
+    /// The keys that were notified, and are not tracked any more.
+    untracked: HashSet<Arc<str>>,
+    /// What was read once, and is not read again.
+    copies: HashMap<Arc<str>, Option<Bytes>>,
+}
+
+impl FaultySession {
+    /// Sends a request, unless the line is closed.
+    fn send<T: 'static>(&self, request: Reply<T>) -> Reply<T> {
+        let is_closed = self.is_closed.clone();
+        Box::pin(async move {
+            if *is_closed.borrow() {
+                return Err(BackendError::connection_lost("closed"));
+            }
+            request.await
+        })
+    }
+
+    fn track_again(&self, keys: &[Arc<str>]) {
+        let mut state = self.state.lock().unwrap();
+        for key in keys {
+            state.untracked.remove(key);
+        }
+    }
+}
+
+impl Backend for FaultyBackend {
+    fn connect(&self) -> Reply<Box<dyn Session>> {
+        let inner = self.inner.connect();
+        let (broken, is_closed) = (self.broken, self.is_closed.clone());
+        Box::pin(async move {
+            let session: Box<dyn Session> = Box::new(FaultySession {
+                inner: inner.await?.into(),
+                broken,
+                is_closed,
+                state: Arc::default(),
+            });
+            Ok(session)
+        })
+    }
+
+    fn target(&self) -> &str {
+        self.inner.target()
+    }
+}
+
+impl Session for FaultySession {
+    fn read(&self, keys: &[Arc<str>]) -> Reply<Vec<Result<Option<Bytes>, BackendError>>> {
+        if self.broken != Promise::TrackingByRead {
+            self.track_again(keys);
+        }
+        let read = self.send(self.inner.read(keys));
+        let (broken, keys) = (self.broken, keys.to_vec());
+        let (inner, state) = (Arc::clone(&self.inner), Arc::clone(&self.state));
+        Box::pin(async move {
+            let mut answers = read.await?;
+            if broken == Promise::Races {
+                yield_now().await;
+                while inner.invalidations().now_or_never().is_some() {}
+            }
+            if broken == Promise::Visibility {
+                let mut state = state.lock().unwrap();
+                for (key, answer) in keys.into_iter().zip(&mut answers) {
+                    let stored = answer.clone().unwrap();
+                    *answer = Ok(state.copies.entry(key).or_insert(stored).clone());
+                }
+            }
+            Ok(answers)
+        })
+    }
+
+    fn read_with_expiry(&self, keys: &[Arc<str>]) -> Reply<Vec<Result<WithExpiry, BackendError>>> {
+        let read = match self.broken {
+            Promise::TrackingByReadWithExpiry => self.send(self.inner.read(keys)),
+            _ => self.read(keys),
+        };
+        let answers = all_tracked(read);
+        if self.broken != Promise::Expiry {
+            return answers;
+        }
+        Box::pin(async move {
+            let mut answers = answers.await?;
+            for answer in answers.iter_mut().flatten() {
+                answer.1 = Expiry::Forever;
+            }
+            Ok(answers)
+        })
+    }
+
+    fn commit(&self, batch: &[Attempt], now: u64) -> Reply<Vec<Result<Outcome, BackendError>>> {
+        let commit = self.send(self.inner.commit(batch, now));
+        let (broken, batch) = (self.broken, batch.to_vec());
+        let inner = Arc::clone(&self.inner);
+        for attempt in &batch {
+            self.state.lock().unwrap().copies.remove(&attempt.key);
+        }
+        Box::pin(async move {
+            if broken == Promise::Order {
+                yield_now().await;
+            }
+            let outcomes = commit.await?;
+            if broken == Promise::Records {
+                for attempt in batch {
+                    inner.forget(attempt.writer, &[attempt.key]).await?;
+                }
+            }
+            Ok(outcomes)
+        })
+    }
+
+    fn names(&self, prefix: &str, cursor: Option<String>) -> Reply<Page> {
+        self.send(self.inner.names(prefix, cursor))
+    }
+
+    fn forget(&self, writer: Writer, keys: &[Arc<str>]) -> Reply<()> {
+        self.send(self.inner.forget(writer, keys))
+    }
+
+    fn now(&self) -> Reply<u64> {
+        match self.broken {
+            Promise::Heartbeat => self.inner.now(),
+            _ => self.send(self.inner.now()),
+        }
+    }
+
+    fn eviction_policy(&self) -> Reply<Option<String>> {
+        self.send(self.inner.eviction_policy())
+    }
+
+    fn track(&self, prefixes: &[String]) -> Reply<()> {
+        let mut state = self.state.lock().unwrap();
+        let was_tracking = std::mem::replace(&mut state.is_tracking, true);
+        if was_tracking && self.broken == Promise::Prefixes {
+            return Box::pin(async { Ok(()) });
+        }
+        self.send(self.inner.track(prefixes))
+    }
+
+    fn invalidations(&self) -> Reply<Invalidation> {
+        let (inner, state) = (Arc::clone(&self.inner), Arc::clone(&self.state));
+        let tracks_once = matches!(
+            self.broken,
+            Promise::TrackingByRead | Promise::TrackingByReadWithExpiry
+        );
+        match self.broken {
+            Promise::Notification => Box::pin(pending()),
+            _ if !tracks_once => self.send(inner.invalidations()),
+            _ => Box::pin(async move {
+                loop {
+                    let Invalidation::Keys(mut keys) = inner.invalidations().await? else {
+                        return Ok(Invalidation::All);
+                    };
+                    keys.retain(|key| state.lock().unwrap().untracked.insert(Arc::clone(key)));
+                    if !keys.is_empty() {
+                        return Ok(Invalidation::Keys(keys));
+                    }
+                }
+            }),
+        }
+    }
+
+    fn ended(&self) -> Reply<()> {
+        let mut is_closed = self.is_closed.clone();
+        match self.broken {
+            Promise::End => Box::pin(pending()),
+            Promise::NoOtherEnd => Box::pin(async { Ok(()) }),
+            _ => Box::pin(async move {
+                let _ = is_closed.wait_for(|is_closed| *is_closed).await;
+                Ok(())
+            }),
+        }
+    }
+}
+
+fn without(broken: Promise) -> Subject {
+    let (close, is_closed) = watch::channel(false);
+    let backend = FaultyBackend {
+        inner: ProcessBackend::open("", DAY),
+        broken,
+        is_closed,
+    };
+    let close = move || _ = close.send_replace(true);
+    let mut subject = Subject::new(backend, Loss::Closed(Box::new(close)), ());
+    subject.deadline = DEADLINE;
+    subject
+}
+
+/// Runs the checks of one file on a backend that breaks this promise.
+fn assert_that_only_these_fail(file: &str, broken: Promise, expected: &[&str]) {
+    let fails = |check: fn(&Subject)| {
+        let subject = without(broken);
+        catch_unwind(AssertUnwindSafe(|| check(&subject))).is_err()
+    };
+    let failed: Vec<_> = CHECKS
+        .iter()
+        .filter(|(of, _, check)| *of == file && fails(*check))
+        .map(|(_, name, _)| *name)
+        .collect();
+    assert_eq!(failed, expected, "without {broken:?}");
+}
+
+const HISTORY: &str = "any_history_is_answered_as_in_this_process";
+const TIME_TO_LIVE: &str = "a_time_to_live_is_kept_set_and_taken_away";
+const RECORDS: &str = "what_is_recorded_is_not_made_again_and_what_was_dropped_is_not_guessed";
+const ORDER: &str = "requests_take_effect_in_the_order_of_their_first_polls";
+const CHANGES: &str = "a_change_of_another_session_to_a_tracked_key_is_notified";
+const READS: &str = "every_read_leaves_its_keys_tracked";
+const RACES: &str = "a_change_while_a_read_is_on_its_way_is_in_the_answer_or_notified";
+const PREFIXES: &str = "the_last_call_says_which_prefixes_are_tracked";
+const EXPIRY: &str = "a_read_says_when_a_key_expires_or_its_expiry_is_notified";
+const END: &str = "a_lost_connection_ends_its_session_and_nothing_else_does";
+
+#[test]
+fn a_sound_backend_passes() {
+    assert_that_only_these_fail("commits", Promise::None, &[]);
+    assert_that_only_these_fail("sessions", Promise::None, &[]);
+}
+
+#[test]
+fn a_backend_whose_requests_overtake_each_other_fails() {
+    assert_that_only_these_fail("sessions", Promise::Order, &[ORDER]);
+}
+
+#[test]
+fn a_backend_that_answers_from_a_copy_fails() {
+    assert_that_only_these_fail("commits", Promise::Visibility, &[HISTORY, TIME_TO_LIVE]);
+}
+
+#[test]
+fn a_backend_that_forgets_records_fails() {
+    assert_that_only_these_fail("commits", Promise::Records, &[HISTORY, RECORDS]);
+}
+
+#[test]
+fn a_backend_that_never_notifies_fails() {
+    let expected = [CHANGES, READS, RACES, PREFIXES, EXPIRY];
+    assert_that_only_these_fail("sessions", Promise::Notification, &expected);
+}
+
+#[test]
+fn a_backend_whose_reads_do_not_leave_the_key_tracked_fails() {
+    assert_that_only_these_fail(
+        "sessions",
+        Promise::TrackingByRead,
+        &[CHANGES, READS, RACES, EXPIRY],
+    );
+    assert_that_only_these_fail(
+        "sessions",
+        Promise::TrackingByReadWithExpiry,
+        &[READS, EXPIRY],
+    );
+}
+
+#[test]
+fn a_backend_that_drops_notifications_while_a_read_is_on_its_way_fails() {
+    assert_that_only_these_fail("sessions", Promise::Races, &[RACES]);
+}
+
+#[test]
+fn a_backend_that_tracks_the_prefixes_of_the_first_call_fails() {
+    assert_that_only_these_fail("sessions", Promise::Prefixes, &[PREFIXES]);
+}
+
+#[test]
+fn a_backend_that_hides_when_a_key_expires_fails() {
+    assert_that_only_these_fail("sessions", Promise::Expiry, &[EXPIRY]);
+}
+
+#[test]
+fn a_backend_whose_sessions_do_not_end_with_their_connection_or_end_before_it_fails() {
+    for broken in [Promise::End, Promise::NoOtherEnd, Promise::Heartbeat] {
+        assert_that_only_these_fail("sessions", broken, &[END]);
+    }
+}

@@ -1,0 +1,272 @@
+//! The contract suite: each check is run on every backend.
+//!
+//! - `commits.rs`, `sessions.rs`: the checks
+//! - `subjects.rs`: the backends, with a real server and a real file
+//! - `faulty.rs`: faulty backends, which show that the checks notice each fault
+//!
+//! Many checks send the same requests to a backend and to a fresh `memory:`. They are what ensures
+//! that `commit.lua`, the file and `commit.rs` follow the same rule.
+
+mod commits;
+mod faulty;
+mod sessions;
+mod subjects;
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::backend::commit::{Attempt, Expects, KeyChange, Outcome, Sequence, TimeToLive, Writer};
+use crate::backend::{Backend, Invalidation, Reply, Session, WithExpiry};
+use crate::base::clock::{self, Stamp};
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
+const DEADLINE: Duration = Duration::from_secs(10);
+
+/// How long a session reports nothing before nothing more is expected of it.
+const QUIET: Duration = Duration::from_millis(30);
+
+/// A backend, and what its sessions need to be asked.
+struct Subject {
+    backend: Box<dyn Backend>,
+    runtime: tokio::runtime::Runtime,
+    /// How long a check waits for what has to come.
+    deadline: Duration,
+    loss: Loss,
+    _keeps: Box<dyn std::any::Any>,
+}
+
+/// How the connections of a backend are lost.
+#[cfg_attr(not(feature = "sqlite"), allow(dead_code))]
+enum Loss {
+    /// They cannot be: the backend is in this process.
+    Never,
+    /// This closes them.
+    Closed(Box<dyn Fn()>),
+    /// This removes what they are connected to, and closes nothing.
+    Removed(Box<dyn Fn()>),
+}
+
+impl Subject {
+    fn new(backend: impl Backend, loss: Loss, keeps: impl std::any::Any) -> Self {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        Self {
+            backend: Box::new(backend),
+            runtime,
+            deadline: DEADLINE,
+            loss,
+            _keeps: Box::new(keeps),
+        }
+    }
+
+    fn connect(&self) -> TestSession<'_> {
+        TestSession {
+            subject: self,
+            inner: self.runtime.block_on(self.backend.connect()).unwrap(),
+        }
+    }
+
+    /// Whether `future` is ready within `limit`.
+    fn is_ready_within<T>(&self, limit: Duration, future: impl Future<Output = T>) -> bool {
+        // The timer needs the runtime.
+        let timeout = async { tokio::time::timeout(limit, future).await };
+        self.runtime.block_on(timeout).is_ok()
+    }
+}
+
+/// A session whose answers are waited for.
+struct TestSession<'a> {
+    subject: &'a Subject,
+    inner: Box<dyn Session>,
+}
+
+impl TestSession<'_> {
+    fn wait<T>(&self, reply: Reply<T>) -> T {
+        self.subject.runtime.block_on(reply).unwrap()
+    }
+
+    fn read(&self, key: &str) -> Option<Bytes> {
+        self.wait(self.inner.read(&[key.into()])).remove(0).unwrap()
+    }
+
+    fn commit_all(&self, batch: &[Attempt]) -> Vec<Outcome> {
+        let answers = self.wait(self.inner.commit(batch, clock::wall()));
+        answers
+            .into_iter()
+            .map(|answer| uncontended(answer.unwrap()))
+            .collect()
+    }
+
+    fn commit(&self, attempt: &Attempt) -> Outcome {
+        self.commit_all(std::slice::from_ref(attempt)).remove(0)
+    }
+
+    fn read_with_expiry(&self, key: &str) -> WithExpiry {
+        self.wait(self.inner.read_with_expiry(&[key.into()]))
+            .remove(0)
+            .unwrap()
+    }
+
+    fn track(&self, prefixes: &[&str]) {
+        let prefixes = prefixes.iter().copied().map(str::to_owned);
+        self.wait(self.inner.track(&prefixes.collect::<Vec<_>>()));
+    }
+
+    /// Whether changes of all these keys are reported before the deadline.
+    fn is_notified_of(&self, keys: &[&str]) -> bool {
+        let mut missing: BTreeSet<_> = keys.iter().copied().collect();
+        let all_reported = async {
+            while !missing.is_empty() {
+                match self.inner.invalidations().await.unwrap() {
+                    Invalidation::All => missing.clear(),
+                    Invalidation::Keys(keys) => {
+                        missing.retain(|key| !keys.iter().any(|reported| **reported == **key));
+                    }
+                }
+            }
+        };
+        let subject = self.subject;
+        subject.is_ready_within(subject.deadline, all_reported)
+    }
+
+    /// Drops what is reported of earlier changes.
+    fn drain(&self) {
+        while self
+            .subject
+            .is_ready_within(QUIET, self.inner.invalidations())
+        {}
+    }
+
+    /// All names that begin with a prefix, page by page.
+    fn names(&self, prefix: &str) -> Vec<String> {
+        let (mut names, mut cursor) = (BTreeSet::new(), None);
+        loop {
+            let (page, next) = self.wait(self.inner.names(prefix, cursor));
+            names.extend(page);
+            cursor = next;
+            if cursor.is_none() {
+                return names.into_iter().collect();
+            }
+        }
+    }
+}
+
+/// Which other writer is starved is not part of the contract: a backend says so if it knows.
+fn uncontended(outcome: Outcome) -> Outcome {
+    match outcome {
+        Outcome::Applied { existed, .. } => Outcome::Applied {
+            existed,
+            contended: None,
+        },
+        other => other,
+    }
+}
+
+const NEW: Outcome = Outcome::Applied {
+    existed: false,
+    contended: None,
+};
+const REPLACED: Outcome = Outcome::Applied {
+    existed: true,
+    contended: None,
+};
+
+fn envelope(value: &str, stamp: u64) -> Bytes {
+    Bytes::from(format!(r#"{{"value": {value},"last_modified": {stamp}}}"#))
+}
+
+fn put(key: &str, writer: Writer, sequence: Sequence, stamp: u64) -> Attempt {
+    let envelope = envelope(&format!("\"{writer}/{sequence}\""), stamp);
+    Attempt {
+        key: key.into(),
+        writer,
+        sequence,
+        stamp: Stamp::new(stamp),
+        change: KeyChange::Put {
+            envelope,
+            ttl: TimeToLive::Keep,
+        },
+        expects: Expects::Anything,
+        retry: None,
+        recorded: None,
+    }
+}
+
+fn delete(key: &str, writer: Writer, sequence: Sequence, stamp: u64) -> Attempt {
+    Attempt {
+        change: KeyChange::Delete,
+        ..put(key, writer, sequence, stamp)
+    }
+}
+
+fn with_ttl(attempt: Attempt, ttl: TimeToLive) -> Attempt {
+    let KeyChange::Put { envelope, .. } = attempt.change else {
+        panic!("a delete has no time to live")
+    };
+    Attempt {
+        change: KeyChange::Put { envelope, ttl },
+        ..attempt
+    }
+}
+
+/// Runs each check on each backend, and lists them for `faulty.rs`.
+macro_rules! suite {
+    ($($file:ident: $($check:ident),+;)+) => {
+        /// Each check, with its name and the file that it is in.
+        const CHECKS: &[(&str, &str, fn(&Subject))] =
+            &[$($((stringify!($file), stringify!($check), $file::$check)),+),+];
+
+        mod process {
+            $($(
+                #[test]
+                fn $check() {
+                    super::$file::$check(&super::subjects::process());
+                }
+            )+)+
+        }
+
+        #[cfg(feature = "sqlite")]
+        mod sqlite {
+            $($(
+                #[test]
+                fn $check() {
+                    super::$file::$check(&super::subjects::sqlite());
+                }
+            )+)+
+        }
+
+        #[cfg(all(feature = "redis", unix))]
+        mod redis {
+            $($(
+                #[test]
+                fn $check() {
+                    super::$file::$check(&super::subjects::redis());
+                }
+            )+)+
+        }
+    };
+}
+
+suite! {
+    commits:
+        any_history_is_answered_as_in_this_process,
+        a_batch_is_answered_in_its_order_each_key_for_itself,
+        a_delete_stays_and_an_older_write_does_not_bring_the_key_back,
+        a_time_to_live_is_kept_set_and_taken_away,
+        names_come_page_by_page_and_their_prefix_is_meant_literally,
+        what_is_recorded_is_not_made_again_and_what_was_dropped_is_not_guessed,
+        a_large_value_comes_back_byte_for_byte,
+        the_clock_runs;
+    sessions:
+        requests_take_effect_in_the_order_of_their_first_polls,
+        a_change_of_another_session_to_a_tracked_key_is_notified,
+        every_read_leaves_its_keys_tracked,
+        a_change_while_a_read_is_on_its_way_is_in_the_answer_or_notified,
+        the_last_call_says_which_prefixes_are_tracked,
+        a_read_says_when_a_key_expires_or_its_expiry_is_notified,
+        a_lost_connection_ends_its_session_and_nothing_else_does;
+}

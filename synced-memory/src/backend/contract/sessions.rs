@@ -1,0 +1,174 @@
+//! What a session does besides commits: order, notifications, expiry, and its end.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::join;
+
+use super::{
+    DAY, Loss, NEW, QUIET, REPLACED, Subject, TestSession, delete, envelope, put, with_ttl,
+};
+use crate::backend::Expiry;
+use crate::backend::commit::{Outcome, TimeToLive};
+use crate::base::clock::{self, Deadline};
+
+/// What [`put`] stores for the writer 1.
+fn own_envelope(sequence: u64) -> Bytes {
+    envelope(&format!("\"1/{sequence}\""), sequence)
+}
+
+pub(super) fn requests_take_effect_in_the_order_of_their_first_polls(subject: &Subject) {
+    let session = subject.connect();
+    let key = "order".into();
+    for sequence in 1..=20 {
+        // Made in the other order, which does not matter.
+        let read = session.inner.read(std::slice::from_ref(&key));
+        let attempt = put("order", 1, sequence, sequence);
+        let commit = session.inner.commit(&[attempt], clock::wall());
+        let (outcomes, stored) = subject.runtime.block_on(join(commit, read));
+
+        assert!(matches!(
+            outcomes.unwrap()[..],
+            [Ok(Outcome::Applied { .. })]
+        ));
+        assert_eq!(
+            stored.unwrap().remove(0).unwrap(),
+            Some(own_envelope(sequence))
+        );
+    }
+}
+
+pub(super) fn a_change_of_another_session_to_a_tracked_key_is_notified(subject: &Subject) {
+    let (session, other) = (subject.connect(), subject.connect());
+    session.track(&["tracked:"]);
+    let key = "tracked:a";
+    let expiring = with_ttl(put(key, 1, 4, 4), TimeToLive::For(DAY));
+    for (attempt, outcome) in [
+        (put(key, 1, 1, 1), NEW),
+        (put(key, 1, 2, 2), REPLACED),
+        (delete(key, 1, 3, 3), REPLACED),
+        (expiring, NEW),
+    ] {
+        session.read(key);
+        session.drain();
+        assert_eq!(other.commit(&attempt), outcome);
+        assert!(session.is_notified_of(&[key]), "{attempt:?}");
+    }
+}
+
+pub(super) fn every_read_leaves_its_keys_tracked(subject: &Subject) {
+    let (session, other) = (subject.connect(), subject.connect());
+    session.track(&["tracked:"]);
+    let keys = ["tracked:a", "tracked:b", "tracked:c"];
+    let read = |session: &TestSession<'_>| {
+        let answers = session.wait(session.inner.read(&keys.map(Into::into)));
+        assert_eq!(answers.len(), keys.len());
+    };
+    let read_with_expiry = |session: &TestSession<'_>| {
+        let answers = session.wait(session.inner.read_with_expiry(&keys.map(Into::into)));
+        assert_eq!(answers.len(), keys.len());
+    };
+
+    let mut sequence = 0;
+    for round in 0..6 {
+        if round % 2 == 0 {
+            read_with_expiry(&session);
+        } else {
+            read(&session);
+        }
+        session.drain();
+        for key in keys {
+            sequence += 1;
+            other.commit(&put(key, 1, sequence, sequence));
+        }
+        assert!(session.is_notified_of(&keys), "in round {round}");
+    }
+}
+
+pub(super) fn a_change_while_a_read_is_on_its_way_is_in_the_answer_or_notified(subject: &Subject) {
+    let (session, other) = (subject.connect(), subject.connect());
+    session.track(&["race:"]);
+    for sequence in 1..=10 {
+        session.drain();
+        let read = session.inner.read(&["race:a".into()]);
+        let attempt = put("race:a", 1, sequence, sequence);
+        let commit = other.inner.commit(&[attempt], clock::wall());
+
+        let (answers, _) = if sequence % 2 == 0 {
+            subject.runtime.block_on(join(read, commit))
+        } else {
+            let (outcomes, answers) = subject.runtime.block_on(join(commit, read));
+            (answers, outcomes)
+        };
+        let is_in_the_answer = answers.unwrap().remove(0).unwrap() == Some(own_envelope(sequence));
+        assert!(is_in_the_answer || session.is_notified_of(&["race:a"]));
+    }
+}
+
+pub(super) fn the_last_call_says_which_prefixes_are_tracked(subject: &Subject) {
+    let (session, other) = (subject.connect(), subject.connect());
+    session.track(&["one:"]);
+    session.track(&["two:", "three:"]);
+    let keys = ["two:a", "three:a"];
+    for key in keys {
+        session.read(key);
+    }
+    session.drain();
+    for (key, sequence) in keys.iter().zip(1..) {
+        assert_eq!(other.commit(&put(key, 1, sequence, 1)), NEW);
+    }
+    assert!(session.is_notified_of(&keys));
+}
+
+pub(super) fn a_read_says_when_a_key_expires_or_its_expiry_is_notified(subject: &Subject) {
+    const TTL: Duration = Duration::from_millis(400);
+    let (session, other) = (subject.connect(), subject.connect());
+    session.track(&["expiring:"]);
+
+    other.commit(&put("expiring:never", 1, 1, 1));
+    let (_, expiry) = session.read_with_expiry("expiring:never");
+    assert!(!matches!(expiry, Expiry::For(_)), "{expiry:?}");
+
+    let key = "expiring:soon";
+    let expiry = (2..).find_map(|sequence| {
+        let attempt = put(key, 1, sequence, sequence);
+        other.commit(&with_ttl(attempt, TimeToLive::For(TTL)));
+        session.drain();
+        // On a slow machine it may have expired already.
+        let (stored, expiry) = session.read_with_expiry(key);
+        stored.map(|_| expiry)
+    });
+    match expiry.unwrap() {
+        Expiry::Forever => panic!("it expires"),
+        Expiry::For(left) => assert!(left <= TTL, "{left:?}"),
+        Expiry::Tracked => {
+            assert!(session.is_notified_of(&[key]));
+            assert_eq!(session.read(key), None);
+        }
+    }
+}
+
+pub(super) fn a_lost_connection_ends_its_session_and_nothing_else_does(subject: &Subject) {
+    let (session, other) = (subject.connect(), subject.connect());
+    let ended = session.inner.ended();
+    assert!(!subject.is_ready_within(QUIET, session.inner.ended()));
+    session.wait(session.inner.now());
+
+    match &subject.loss {
+        Loss::Never => return,
+        Loss::Removed(remove) => remove(),
+        Loss::Closed(close) => {
+            close();
+            assert!(subject.is_ready_within(subject.deadline, ended));
+        }
+    }
+
+    let end = Deadline::after(subject.deadline);
+    loop {
+        match subject.runtime.block_on(other.inner.now()) {
+            Err(error) if error.is_connection_lost() => return,
+            answer => assert!(!end.remaining().is_zero(), "{answer:?}"),
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}

@@ -1,0 +1,100 @@
+//! The backends that the suite runs on, with a real file and a real server.
+
+#![cfg_attr(
+    not(all(feature = "redis", feature = "sqlite", unix)),
+    allow(dead_code, unused_imports)
+)]
+
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use super::{DAY, DEADLINE, Loss, Subject};
+use crate::backend::process::ProcessBackend;
+use crate::base::clock::Deadline;
+
+/// A directory that is removed at the end.
+struct Directory(PathBuf);
+
+impl Directory {
+    fn new() -> Self {
+        let path = std::env::temp_dir().join(format!("synced-memory-{:016x}", fastrand::u64(..)));
+        std::fs::create_dir(&path).unwrap();
+        Self(path)
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+pub(super) fn process() -> Subject {
+    Subject::new(ProcessBackend::open("", DAY), Loss::Never, ())
+}
+
+#[cfg(feature = "sqlite")]
+pub(super) fn sqlite() -> Subject {
+    use crate::backend::sqlite::SqliteBackend;
+    use crate::base::policy::Durability;
+
+    let directory = Directory::new();
+    let path = directory.0.join("state.db");
+    let backend = SqliteBackend::new(path.clone(), Durability::Process, DEADLINE, DAY);
+    let remove = move || std::fs::remove_file(&path).unwrap();
+    Subject::new(backend, Loss::Removed(Box::new(remove)), directory)
+}
+
+/// A server that is killed at the end, or before.
+#[derive(Clone)]
+struct TestServer(Arc<Mutex<Child>>);
+
+impl TestServer {
+    fn kill(&self) {
+        let mut server = self.0.lock().unwrap();
+        let _ = server.kill();
+        let _ = server.wait();
+    }
+}
+
+impl Drop for TestServer {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+#[cfg(all(feature = "redis", unix))]
+pub(super) fn redis() -> Subject {
+    use ::redis::{ConnectionAddr, IntoConnectionInfo};
+
+    use crate::backend::redis::RedisBackend;
+
+    let directory = Directory::new();
+    let socket = directory.0.join("redis.sock");
+    let server = Command::new("redis-server")
+        .args(["--port", "0", "--save", "", "--unixsocket"])
+        .arg(&socket)
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("no redis-server in PATH: run .ci/test");
+    let server = TestServer(Arc::new(Mutex::new(server)));
+    let kill = {
+        let server = server.clone();
+        move || server.kill()
+    };
+
+    let address = ConnectionAddr::Unix(socket).into_connection_info().unwrap();
+    let backend = RedisBackend::new(address, "redis".to_owned(), DEADLINE, DAY).unwrap();
+    let subject = Subject::new(backend, Loss::Closed(Box::new(kill)), (server, directory));
+    let end = Deadline::after(DEADLINE);
+    while let Err(error) = subject.runtime.block_on(subject.backend.connect()) {
+        assert!(
+            !end.remaining().is_zero(),
+            "redis-server does not answer: {error}"
+        );
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    subject
+}
