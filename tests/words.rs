@@ -40,7 +40,7 @@ impl Types {
     fn add(&mut self, file: &Path, source: &str) {
         let syntax =
             syn::parse_file(source).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
-        self.file = file.to_owned();
+        file.clone_into(&mut self.file);
         self.visit_file(&syntax);
     }
 

@@ -1,6 +1,7 @@
 //! While the backend is there a closure waits for its answer, under every policy: none of many is
 //! lost.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::sync::Barrier;
 use std::sync::mpsc;
@@ -8,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use support::{Canary, Direction, Server};
-use synced_memory::{Key, Memory, ReadPolicy, SyncedMemory, WritePolicy, Written};
+use synced_memory::{ErrorKind, Key, Memory, ReadPolicy, SyncedMemory, WritePolicy, Written};
 use tempfile::TempDir;
 
 use crate::line::{DEADLINE, Line, connected, ended_letters, on_every_backend, quick};
@@ -278,4 +279,63 @@ fn two_closures_that_update_each_others_key_from_inside_come_to_an_end() {
             }
         }
     });
+}
+
+/// Others do not overtake a closure that is slow: it would run again and again.
+#[test]
+fn while_the_code_of_a_closure_runs_another_one_waits_for_timeout_and_is_a_conflict() {
+    let memory = quick("memory:")
+        .timeout(Duration::from_millis(50))
+        .build()
+        .unwrap();
+    let number = memory.synced(&Key::<u64>::new("number"));
+    number.set(1).unwrap();
+    let (runs, number) = (Cell::new(0), &number);
+    let (begun, begins) = mpsc::channel();
+    let (end, ends) = mpsc::channel::<()>();
+    thread::scope(|scope| {
+        scope.spawn(move || {
+            begins.recv().unwrap();
+            let error = number.update(|number| *number += 1).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Conflict, "{error}");
+            end.send(()).unwrap();
+        });
+        number
+            .update(|number| {
+                runs.set(runs.get() + 1);
+                let _ = begun.send(());
+                ends.recv_timeout(DEADLINE).unwrap();
+                *number += 10;
+            })
+            .unwrap();
+    });
+    assert_eq!((runs.get(), number.get().unwrap()), (1, 11));
+    number.update(|number| *number += 1).unwrap();
+    assert_eq!(number.get().unwrap(), 12, "and then the others go on");
+}
+
+/// A closure that has another thread write to its own key, and waits for that.
+#[test]
+fn a_closure_that_updates_its_key_on_another_thread_comes_to_an_end() {
+    let memory = quick("memory:")
+        .timeout(Duration::from_millis(50))
+        .build()
+        .unwrap();
+    let number = memory.synced(&Key::<u64>::new("number"));
+    number.set(1).unwrap();
+    let mut runs = 0;
+    number
+        .update(|value| {
+            runs += 1;
+            let inner = thread::scope(|scope| {
+                scope
+                    .spawn(|| number.update(|value| *value += 100))
+                    .join()
+                    .unwrap()
+            });
+            assert_eq!(inner.unwrap_err().kind(), ErrorKind::Conflict);
+            *value += 10;
+        })
+        .unwrap();
+    assert_eq!((runs, number.get().unwrap()), (1, 11));
 }

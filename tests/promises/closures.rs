@@ -409,3 +409,15 @@ fn a_closure_gets_its_turn_while_another_process_writes_behind_all_the_time() {
     behind.flush(DEADLINE).unwrap();
     assert_eq!(state.count().unwrap(), 30_000_000 + adds);
 }
+
+/// After `Conflict` nothing was changed.
+#[test]
+fn a_purge_inside_a_closure_of_one_of_its_keys_deletes_nothing() {
+    let memory = Memory::open("memory:").unwrap();
+    let [one, other] = ["one", "other"].map(|name| memory.synced(&Key::<u64>::new(name)));
+    one.set(1).unwrap();
+    other.set(1).unwrap();
+    let result = one.update(|_| memory.purge());
+    assert_eq!(result.unwrap_err().kind(), ErrorKind::Conflict);
+    assert_eq!((one.get().unwrap(), other.get().unwrap()), (1, 1));
+}

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use support::Direction::ToClient;
 use support::eventually;
-use synced_memory::{ErrorKind, Memory, Result, Synced, SyncedMemory, WritePolicy, Written};
+use synced_memory::{ErrorKind, Key, Memory, Result, Synced, SyncedMemory, WritePolicy, Written};
 
 use crate::line::{DEADLINE, Line, commits, connected, lost, on_every_backend};
 
@@ -555,4 +555,18 @@ fn what_a_confirmed_call_finds_is_no_write_of_this_process_that_may_yet_be_super
     memory.flush(DEADLINE).unwrap();
     assert_eq!(theirs.map().at("b").get().unwrap(), 2);
     assert_eq!((fact, memory.status().superseded), (2, 1));
+}
+
+/// The closure may rely on what a confirmed read has just said: here, that there is a job.
+#[test]
+fn a_confirmed_closure_begins_on_what_the_backend_has() {
+    on_every_backend("confirmed_closures", |one, other| {
+        let [mine, theirs] =
+            [one, other].map(|memory| memory.synced(&Key::<Vec<u64>>::new("jobs")));
+        mine.set(Vec::new()).unwrap();
+        theirs.push(7).unwrap();
+        let jobs = mine.confirmed();
+        assert!(!jobs.is_empty().unwrap());
+        assert_eq!(jobs.update(|jobs| jobs.remove(0)).unwrap(), 7);
+    });
 }

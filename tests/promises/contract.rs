@@ -320,9 +320,11 @@ fn many_names_are_listed_and_purged(place: &Place) {
     let names: Vec<String> = (0..2_300).map(|number| format!("{number:05}")).collect();
     thread::scope(|threads| {
         for some in names.chunks(300) {
-            threads.spawn(|| {
-                some.iter()
-                    .for_each(|name| _ = scope.set(&number(name), 1).unwrap());
+            let scope = &scope;
+            threads.spawn(move || {
+                for name in some {
+                    scope.set(&number(name), 1).unwrap();
+                }
             });
         }
     });

@@ -4,6 +4,7 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -93,38 +94,82 @@ pub(crate) struct Closures {
     keys: Mutex<ClosureLocks>,
 }
 
-type ClosureLocks = HashMap<Arc<str>, Arc<AsyncMutex<()>>>;
+type ClosureLocks = HashMap<Arc<str>, Arc<ClosureLock>>;
+
+#[derive(Debug, Default)]
+struct ClosureLock {
+    mutex: Arc<AsyncMutex<()>>,
+    /// Code of the user's is running in the closure whose turn it is.
+    is_running: AtomicBool,
+}
 
 /// A closure that is the only one for its key until this is dropped.
 pub(crate) struct ClosureTurn<'a> {
     closures: &'a Closures,
     key: Arc<str>,
+    lock: Arc<ClosureLock>,
     guard: Option<OwnedMutexGuard<()>>,
 }
+
+/// Code of the user's is running in a closure until this is dropped.
+pub(crate) struct Running<'a>(Option<&'a ClosureLock>);
 
 impl Closures {
     /// Waits until no other closure changes the key, for at most `limit`. A closure inside another
     /// one does not wait: two that wait for each other's key would never end.
-    pub(crate) async fn enter(&self, key: &Arc<str>, limit: Duration) -> Option<ClosureTurn<'_>> {
+    ///
+    /// # Errors
+    ///
+    /// `Conflict` if the code of another closure runs for so long. To go on beside it would make it
+    /// run again and again; and it may itself wait for this one, on another thread.
+    pub(crate) async fn enter(
+        &self,
+        key: &Arc<str>,
+        limit: Duration,
+    ) -> Result<Option<ClosureTurn<'_>>> {
         if RUNNING.try_with(|running| running.borrow().is_empty()) != Ok(true) {
-            return None;
+            return Ok(None);
         }
-        let mutex = Arc::clone(self.keys().entry(Arc::clone(key)).or_default());
+        let lock = Arc::clone(self.keys().entry(Arc::clone(key)).or_default());
         // Before it waits: a future that is dropped while it waits must remove the entry, too.
         let mut turn = ClosureTurn {
             closures: self,
             key: Arc::clone(key),
+            lock,
             guard: None,
         };
-        turn.guard = match Arc::clone(&mutex).try_lock_owned() {
+        let mutex = &turn.lock.mutex;
+        turn.guard = match Arc::clone(mutex).try_lock_owned() {
             Ok(guard) => Some(guard),
-            Err(_) => until(mutex.lock_owned(), Deadline::after(limit)).await,
+            Err(_) => until(Arc::clone(mutex).lock_owned(), Deadline::after(limit)).await,
         };
-        Some(turn)
+        if turn.guard.is_none() && turn.lock.is_running.load(Ordering::Acquire) {
+            let what =
+                format_args!("another closure of this process has been changing it for {limit:?}");
+            return Err(Error::of_key(ErrorKind::Conflict, key, what));
+        }
+        Ok(Some(turn))
     }
 
     fn keys(&self) -> MutexGuard<'_, ClosureLocks> {
         lock(&self.keys)
+    }
+}
+
+impl ClosureTurn<'_> {
+    /// Code of the user's runs until this is dropped. Without a turn nobody waits for that.
+    pub(crate) fn running(&self) -> Running<'_> {
+        let lock = self.guard.as_ref().map(|_| &*self.lock);
+        lock.inspect(|lock| lock.is_running.store(true, Ordering::Release));
+        Running(lock)
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        if let Some(lock) = self.0 {
+            lock.is_running.store(false, Ordering::Release);
+        }
     }
 }
 
@@ -133,10 +178,9 @@ impl Drop for ClosureTurn<'_> {
         // Under no lock: it wakes the next closure, which runs code of its executor.
         drop(self.guard.take());
         let mut keys = self.closures.keys();
-        if keys
-            .get(&self.key)
-            .is_some_and(|mutex| Arc::strong_count(mutex) == 1)
-        {
+        // This one and the map have it, and nobody waits.
+        let is_last = |lock: &Arc<ClosureLock>| Arc::strong_count(lock) == 2;
+        if keys.get(&self.key).is_some_and(is_last) {
             keys.remove(&self.key);
         }
     }

@@ -13,6 +13,7 @@ use crate::base::policy::WritePolicy;
 use crate::base::settings::Settings;
 use crate::base::waiting::block_on;
 use crate::client::core::Core;
+use crate::client::reentrancy::check_not_updating;
 use crate::client::shared::Shared;
 use crate::client::slot::Slot;
 use crate::client::state::{Link, Request};
@@ -244,6 +245,10 @@ impl Memory {
         }
         let mut purged = 0;
         let keys: Vec<Arc<str>> = self.keys_below()?.into_iter().map(Into::into).collect();
+        // Inside a closure of one of them nothing is deleted at all.
+        for key in &keys {
+            check_not_updating(self.scope.core.shared(), key)?;
+        }
         for some in keys.chunks(1_000) {
             let deletes = some
                 .iter()

@@ -24,7 +24,7 @@ const INSTANT: Duration = Duration::from_nanos(1);
 
 /// The backend of `memory:`, and what goes wrong with it.
 #[derive(Debug)]
-struct FaultyBackend {
+struct FailingBackend {
     inner: ProcessBackend,
     faults: Arc<Faults>,
 }
@@ -41,12 +41,12 @@ struct Faults {
 }
 
 #[derive(Debug)]
-struct FaultySession {
+struct FailingSession {
     inner: Box<dyn Session>,
     faults: Arc<Faults>,
 }
 
-impl FaultyBackend {
+impl FailingBackend {
     fn new() -> Self {
         Self {
             inner: ProcessBackend::open("", Duration::from_secs(1)),
@@ -61,7 +61,7 @@ impl FaultyBackend {
     }
 }
 
-impl Backend for FaultyBackend {
+impl Backend for FailingBackend {
     fn connect(&self) -> Reply<Box<dyn Session>> {
         self.faults.connects.fetch_add(1, Ordering::Relaxed);
         let (fault, faults) = (*lock(&self.faults.connecting), Arc::clone(&self.faults));
@@ -69,7 +69,7 @@ impl Backend for FaultyBackend {
         Box::pin(async move {
             match fault {
                 Some(kind) => Err(BackendError::new(kind, "on purpose")),
-                None => Ok(Box::new(FaultySession {
+                None => Ok(Box::new(FailingSession {
                     inner: session.await?,
                     faults,
                 }) as Box<dyn Session>),
@@ -82,7 +82,7 @@ impl Backend for FaultyBackend {
     }
 }
 
-impl Session for FaultySession {
+impl Session for FailingSession {
     fn read(&self, keys: &[Arc<str>]) -> Reply<Vec<Result<Option<Bytes>, BackendError>>> {
         self.inner.read(keys)
     }
@@ -206,7 +206,7 @@ fn a_backend_that_is_away_is_tried_less_and_less_often() {
         BackendErrorKind::Retry,
         BackendErrorKind::Rejected,
     ] {
-        let backend = FaultyBackend::new();
+        let backend = FailingBackend::new();
         *lock(&backend.faults.connecting) = Some(kind);
         let shared = backend.shared();
         let (first, longest) = shared.settings.backoff;
@@ -237,7 +237,7 @@ fn a_backend_that_is_away_is_tried_less_and_less_often() {
 
 #[test]
 fn a_silent_connection_is_given_up_when_a_heartbeat_is_not_answered_in_time() {
-    let backend = FaultyBackend::new();
+    let backend = FailingBackend::new();
     let shared = backend.shared();
     let (clock, timeout) = (&shared.clock, shared.settings.timeout);
     let mut connector = Connector::new(&shared, &backend, None);
@@ -272,7 +272,7 @@ fn a_backend_that_takes_no_writes_gets_them_again_after_a_pause() {
         (BackendErrorKind::Unavailable, false),
         (BackendErrorKind::NotPrimary, true),
     ] {
-        let backend = FaultyBackend::new();
+        let backend = FailingBackend::new();
         *lock(&backend.faults.committing) = Some(kind);
         let shared = backend.shared();
         let mut connector = Connector::new(&shared, &backend, None);
@@ -302,7 +302,7 @@ fn a_backend_that_takes_no_writes_gets_them_again_after_a_pause() {
 
 #[test]
 fn a_queued_write_is_dropped_when_its_time_to_live_is_over() {
-    let (backend, key) = (FaultyBackend::new(), Arc::from("k"));
+    let (backend, key) = (FailingBackend::new(), Arc::from("k"));
     let (shared, ttl) = (backend.shared(), Duration::from_secs(5));
     let is_visible = || {
         let mono = shared.clock.mono();
@@ -322,7 +322,7 @@ fn a_queued_write_is_dropped_when_its_time_to_live_is_over() {
 
 #[test]
 fn a_queued_write_that_is_older_than_the_tombstones_becomes_a_dead_letter() {
-    let backend = FaultyBackend::new();
+    let backend = FailingBackend::new();
     let shared = backend.shared();
     let tombstone_ttl = shared.settings.tombstone_ttl;
     queue(&shared, "old", None);

@@ -9,6 +9,7 @@ use crate::base::clock::{Deadline, Monotonic};
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::policy::WritePolicy;
 use crate::base::waiting::block_on;
+use crate::client::reentrancy::ClosureTurn;
 use crate::client::state::{KeyView, Request};
 use crate::handle::reader::SlotsView;
 use crate::pending::outbox::{Again, Answer, Precondition, Take, Written};
@@ -193,9 +194,9 @@ impl ValuePath {
     ) -> Result<(R, Written)> {
         // Closures of this process on one key go one after the other: otherwise each would find
         // that another one was made before it.
-        let _queue = if condition == Condition::Closure {
+        let turn = if condition == Condition::Closure {
             let timeout = self.memory().shared().settings.timeout;
-            self.core().closures().enter(self.key()?, timeout).await
+            self.core().closures().enter(self.key()?, timeout).await?
         } else {
             None
         };
@@ -203,7 +204,10 @@ impl ValuePath {
         let mut recorder = Recorder::begin(self, freshness, condition, empty).await?;
         loop {
             let snapshot = recorder.snapshot()?;
-            match recorder.plan(&snapshot, &mut record)? {
+            let is_running = turn.as_ref().map(ClosureTurn::running);
+            let plan = recorder.plan(&snapshot, &mut record)?;
+            drop(is_running);
+            match plan {
                 Plan::Nothing(result) => return Ok((result, Written::Stored)),
                 Plan::Stale => recorder.ask().await?,
                 Plan::Change {
@@ -349,6 +353,10 @@ impl<'a> Recorder<'a> {
 
     fn start(&self) -> Result<Start> {
         let path = self.path;
+        if self.policy == WritePolicy::Confirmed && self.condition == Condition::Closure {
+            // Code of the user's may rely on what a confirmed read has just said.
+            return Ok(Start::Ask);
+        }
         if self.policy == WritePolicy::Confirmed {
             // What is known may be out of date: then the answer says so, and it is recorded again.
             let is_enough = self.freshness == Freshness::Any || path.is_known();

@@ -143,14 +143,14 @@ pub(crate) fn apply(value: Option<&str>, mutation: &Mutation, rule: ConflictRule
 }
 
 /// How the elements of lists are found.
-pub(super) enum Elements {
+pub(super) enum ElementSearch {
     ByName,
     /// By index and content: each was recorded on what the operations before it have left. Notes
     /// the name that each has there.
     ByIndex(Vec<Element>),
 }
 
-impl Elements {
+impl ElementSearch {
     fn find(
         &mut self,
         element: &Element,
@@ -178,7 +178,7 @@ pub(super) fn apply_by_index(
     mutation: &Mutation,
 ) -> Option<(Option<String>, Vec<Element>)> {
     let mut root = value.map(|value| Node::from(value.trim_matches(is_space)));
-    let mut elements = Elements::ByIndex(Vec::new());
+    let mut elements = ElementSearch::ByIndex(Vec::new());
     for operation in mutation.calls.iter().flat_map(|call| &call.operations) {
         apply_operation(
             &mut root,
@@ -189,7 +189,7 @@ pub(super) fn apply_by_index(
         )
         .ok()?;
     }
-    let Elements::ByIndex(names) = elements else {
+    let ElementSearch::ByIndex(names) = elements else {
         return None;
     };
     Some((root.map(|root| root.to_text().into_owned()), names))
@@ -204,7 +204,7 @@ pub(super) fn apply_one(text: &str, operation: &Operation) -> Option<String> {
         None,
         (path, action),
         Comparison::Older,
-        &mut Elements::ByName,
+        &mut ElementSearch::ByName,
     )
     .ok()?
     {
@@ -236,7 +236,7 @@ fn apply_call<'a>(
     // A single operation that fails has changed nothing.
     let before = (call.operations.len() > 1).then(|| root.clone());
     for operation in &call.operations {
-        let elements = &mut Elements::ByName;
+        let elements = &mut ElementSearch::ByName;
         if let Err(error) = apply_operation(root, mutation, operation, comparison, elements) {
             if let Some(before) = before {
                 *root = before;
@@ -252,7 +252,7 @@ fn apply_operation<'a>(
     mutation: &'a Mutation,
     operation: &'a Operation,
     comparison: Comparison,
-    elements: &mut Elements,
+    elements: &mut ElementSearch,
 ) -> Result<(), NotApplied> {
     let Operation { path, action } = operation;
     let origin = mutation.origin.as_ref();
@@ -271,7 +271,7 @@ fn apply_below<'a>(
     origin: Option<&'a Json>,
     (path, action): (&'a [PathStep], &'a Action),
     comparison: Comparison,
-    elements: &mut Elements,
+    elements: &mut ElementSearch,
 ) -> Result<NodeEdit<'a>, NotApplied> {
     let is_removal = matches!(action, Action::Remove { .. });
     if path.is_empty()
@@ -436,7 +436,7 @@ fn change_in_place<'a>(
     node: &mut Node<'a>,
     action: &'a Action,
     comparison: Comparison,
-    elements: &mut Elements,
+    elements: &mut ElementSearch,
 ) -> Result<(), NotApplied> {
     match action {
         Action::Add { amount } => {
