@@ -2,7 +2,14 @@
 default:
     @just --list
 
-# All tests, with real servers; installs on Debian what is missing.
+# Formatting, lints, and the tests that need no servers: the units, a short run of the model, the derive, the floors.
+check:
+    cargo fmt --all --check
+    cargo clippy --workspace --all-targets --all-features -- -D warnings
+    SYNCED_MEMORY_SCHEDULES=2000 cargo test --quiet -p synced-memory -p synced-memory-derive --all-features --lib -- --skip redis
+    cargo test --quiet -p synced-memory-tests --test layers --test words
+
+# All tests, or those whose name contains NAME, with real servers; installs on Debian what is missing.
 test *args:
     .ci/test {{args}}
 

@@ -26,6 +26,38 @@ fn no_two_types_share_a_name() {
     assert!(shared.is_empty(), "\n{}\n", shared.join("\n"));
 }
 
+/// Also in the bodies of macros, which make the same methods for several collections.
+#[test]
+fn every_method_of_a_view_is_called_by_the_test_of_the_interface() {
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let views = tests
+        .with_file_name("synced-memory")
+        .join("src/handle/synced");
+    let interface = fs::read_to_string(tests.join("promises/interface.rs")).expect("it is there");
+    let mut missing = Vec::new();
+    let mut count = 0;
+    for path in sources_in(&views) {
+        let source = fs::read_to_string(&path).expect("a source can be read");
+        for line in source.lines().map(str::trim) {
+            let method = line
+                .strip_prefix("pub fn ")
+                .or(line.strip_prefix("pub async fn "));
+            let Some(name) = method.and_then(|rest| rest.split(['(', '<']).next()) else {
+                continue;
+            };
+            count += 1;
+            if ![".{}(", ".{}::<"]
+                .iter()
+                .any(|call| interface.contains(&call.replace("{}", name)))
+            {
+                missing.push(format!("{}: {name}", path.display()));
+            }
+        }
+    }
+    assert!(count > 30, "only {count} methods were found");
+    assert!(missing.is_empty(), "\n{}\n", missing.join("\n"));
+}
+
 /// The types by their names, each with where it is declared.
 ///
 /// Associated types and what macros make do not count, and neither do types inside functions: these

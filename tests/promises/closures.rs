@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 use support::Direction::ToClient;
 use support::{Stop, eventually};
-use synced_memory::{Error, ErrorKind, Key, SyncedMemory, WritePolicy, Written};
+use synced_memory::{Error, ErrorKind, Key, Memory, SyncedMemory, WritePolicy, Written};
 
 use crate::line::{DEADLINE, Line, commits, connected, lost, quick};
 

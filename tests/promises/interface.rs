@@ -461,3 +461,16 @@ fn a_memory_does_by_key_what_a_view_does() -> Result<()> {
     memory.flush(Duration::from_secs(5))?;
     memory.close(Duration::from_secs(5))
 }
+
+#[test]
+fn a_view_has_a_confirmed_form_and_says_how_old_its_value_may_be() -> Result<()> {
+    let memory = Memory::builder()
+        .url("memory:")
+        .read_policy(synced_memory::ReadPolicy::Near)
+        .build()?;
+    let number = memory.synced(&Key::<u64>::new("number"));
+    assert_eq!(number.confirmed().set(7)?, Written::Stored);
+    assert_eq!((number.confirmed().get()?, number.get()?), (7, 7));
+    assert_eq!(number.staleness(), Some(Duration::ZERO));
+    Ok(())
+}

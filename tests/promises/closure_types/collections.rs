@@ -120,9 +120,13 @@ fn counts_merged<T: Any>(start: &[&T], mine: &[&T], theirs: &[&T], end: &[&T]) -
                 (true, _) => end == theirs,
                 (_, true) => end == mine || (is_moved && mine < start && end == start),
                 _ => {
+                    // Of equal ones, each may have removed others, some the same, or all the same.
+                    let both_removed = mine < start && theirs < start;
+                    let least = (mine + theirs).saturating_sub(start);
                     end + start == mine + theirs
                         || end == mine.max(theirs)
                         || end == mine.min(theirs)
+                        || both_removed && (least..=mine.min(theirs)).contains(&end)
                 }
             }
         })

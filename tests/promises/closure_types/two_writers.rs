@@ -81,6 +81,17 @@ impl<'a, T: Tested> TwoWriters<'a, T> {
         normal(&left)
     }
 
+    /// What is stored but for the elements that were not stored so before.
+    fn without_respelled(&self, stored: &str) -> Option<T> {
+        let [now, before] = [stored, &self.stored].map(serde_json::from_str::<Vec<Value>>);
+        let (now, before) = (now.ok()?, before.ok()?);
+        let kept = now
+            .into_iter()
+            .filter(|item| before.contains(item))
+            .collect();
+        serde_json::from_value(Value::Array(kept)).ok()
+    }
+
     /// Whether an `IndexMap` has only another order: members of objects are compared without, if
     /// there are sets in them, or if they are removed.
     fn is_reordered(&self, left: &T) -> bool {
@@ -182,7 +193,14 @@ impl<T: Tested> Pair for TwoWriters<'_, T> {
             };
         }
         let is_all_gone = || end.same(theirs) && is_all_that_went_gone(start, mine, Some(theirs));
-        if (self.kind.merged)(start, mine, theirs, &end) || is_all_gone() {
+        let is_merged = |end: &T| (self.kind.merged)(start, mine, theirs, end);
+        if is_merged(&end) || is_all_gone() {
+            Verdict::Fine
+        } else if self
+            .without_respelled(stored)
+            .is_some_and(|end| is_merged(&end))
+        {
+            // The second has written the same element in another spelling: it is its own by then.
             Verdict::Fine
         } else if end.same(theirs) {
             Verdict::Wrong(tell("the first is gone, and not set aside"))

@@ -522,7 +522,11 @@ impl<'a> Recorder<'a> {
         match answer.again {
             None => return Ok(Some(answer.written)),
             Some(_) if self.runs > 1 && self.waited() >= timeout => {
-                let what = changed_again_and_again(timeout);
+                let what = format!(
+                    "{}, and refused {} runs",
+                    changed_again_and_again(timeout),
+                    self.runs
+                );
                 return Err(Error::of_key(ErrorKind::Conflict, self.path.key()?, what));
             }
             Some(Again::Answered) => self.is_current = true,
