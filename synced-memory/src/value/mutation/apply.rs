@@ -156,11 +156,15 @@ impl ElementSearch {
         element: &Element,
         list: &mut List<'_>,
     ) -> Result<Option<ElementMatch>, ApplyError> {
-        let contents = list.contents();
         match self {
-            Self::ByName => Ok(element.find(&contents)),
+            // A closure that changes each element of a long list must not look at all of it each
+            // time.
+            Self::ByName if element.has_stayed(|at| list.content(at)) => {
+                Ok(Some(ElementMatch::Same(element.index)))
+            }
+            Self::ByName => Ok(element.find(&list.contents())),
             Self::ByIndex(names) => {
-                let name = Element::of(&contents, element.index)
+                let name = Element::of(&list.contents(), element.index)
                     .filter(|name| name.content == element.content)
                     .ok_or(ApplyError::Gone)?;
                 names.push(name);
@@ -170,8 +174,8 @@ impl ElementSearch {
     }
 }
 
-/// Applies a mutation whose elements are found by index and content. Returns what it makes of the value,
-/// and the name of each element at the moment of its operation, in order; `None` if an operation
+/// Applies a mutation whose elements are found by index and content. Returns what it makes of the
+/// value, and the name of each element at the moment of its operation, in order; `None` if an operation
 /// does not apply.
 pub(super) fn apply_by_index(
     value: Option<&str>,

@@ -78,10 +78,7 @@ fn within_element(
     let list = elements(locate(Some(text), None, &segments).ok()?.found?).ok()?;
     let stored = *list.get(element.index)?;
     let contents = list.iter().map(|element| Content::of(element)).collect();
-    let mut editor = Editor {
-        contents,
-        operations: Vec::new(),
-    };
+    let mut editor = Editor::new(contents);
     editor.apply_changes(
         element.index,
         stored,
@@ -355,10 +352,7 @@ impl Diff<'_> {
         }
 
         let contents = stored.iter().map(|element| Content::of(element)).collect();
-        let mut editor = Editor {
-            contents,
-            operations: Vec::new(),
-        };
+        let mut editor = Editor::new(contents);
         // From the end, so that the indexes before it stay the same.
         let mut end = (old.views.len(), new.views.len());
         for start in kept.into_iter().rev().map(Some).chain([None]) {

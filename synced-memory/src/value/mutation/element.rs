@@ -53,6 +53,28 @@ pub(super) enum ElementMatch {
 }
 
 impl Element {
+    /// The element at `index` of a list in which nothing equals it.
+    pub(super) fn unique(list: &[Content], index: usize) -> Option<Self> {
+        Some(Self {
+            index,
+            content: *list.get(index)?,
+            occurrence: 0,
+            others: 0,
+            previous: index.checked_sub(1).map(|previous| list[previous]),
+            next: list.get(index + 1).copied(),
+        })
+    }
+
+    /// Whether it is where it was, and its neighbours too. This needs no look at the whole list, as
+    /// [`find`](Self::find) does.
+    pub(super) fn has_stayed(&self, mut content: impl FnMut(usize) -> Option<Content>) -> bool {
+        let previous = self.index.checked_sub(1);
+        self.others == 0
+            && content(self.index) == Some(self.content)
+            && previous.and_then(&mut content) == self.previous
+            && content(self.index + 1) == self.next
+    }
+
     /// The element at `index` of a list with these contents.
     pub(super) fn of(list: &[Content], index: usize) -> Option<Self> {
         let content = *list.get(index)?;

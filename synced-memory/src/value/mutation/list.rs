@@ -10,13 +10,45 @@ use crate::value::shape::Shape;
 
 /// Records operations on a list, which changes with each of them.
 pub(super) struct Editor {
-    pub(super) contents: Vec<Content>,
+    contents: Vec<Content>,
+    /// How many elements have each content.
+    counts: HashMap<Content, usize>,
     pub(super) operations: Vec<Operation>,
 }
 
 impl Editor {
+    pub(super) fn new(contents: Vec<Content>) -> Self {
+        let mut counts = HashMap::new();
+        for content in &contents {
+            *counts.entry(*content).or_default() += 1;
+        }
+        Self {
+            contents,
+            counts,
+            operations: Vec::new(),
+        }
+    }
+
     fn element(&self, at: usize) -> Option<Element> {
-        Element::of(&self.contents, at)
+        let content = self.contents.get(at)?;
+        // Most lists are of unequal elements: then there is nothing to count.
+        if self.counts.get(content) == Some(&1) {
+            Element::unique(&self.contents, at)
+        } else {
+            Element::of(&self.contents, at)
+        }
+    }
+
+    fn set_content(&mut self, at: usize, content: Content) {
+        let before = std::mem::replace(&mut self.contents[at], content);
+        self.uncount(before);
+        *self.counts.entry(content).or_default() += 1;
+    }
+
+    fn uncount(&mut self, content: Content) {
+        if let Some(count) = self.counts.get_mut(&content) {
+            *count -= 1;
+        }
     }
 
     pub(super) fn remove(&mut self, at: usize) {
@@ -28,7 +60,8 @@ impl Editor {
         });
         self.operations
             .extend(prefixed(&PathStep::Element(element), vec![removal]));
-        self.contents.remove(at);
+        let removed = self.contents.remove(at);
+        self.uncount(removed);
     }
 
     pub(super) fn insert(&mut self, at: usize, items: Vec<Json>) {
@@ -44,6 +77,9 @@ impl Editor {
             None => Action::Append { items },
         };
         self.operations.push(at_root(action));
+        for content in &contents {
+            *self.counts.entry(*content).or_default() += 1;
+        }
         self.contents.splice(at..at, contents);
     }
 
@@ -59,7 +95,7 @@ impl Editor {
         if self.apply_changes(at, stored, changes).is_none() {
             // The stored text is not what the type writes: the element is replaced as a whole.
             self.operations.truncate(first);
-            self.contents[at] = Content::of(stored);
+            self.set_content(at, Content::of(stored));
             self.replace(at, stored, before, after);
         }
     }
@@ -77,7 +113,7 @@ impl Editor {
             let element = self.element(at)?;
             self.operations
                 .extend(prefixed(&PathStep::Element(element), vec![change]));
-            self.contents[at] = Content::of(&result);
+            self.set_content(at, Content::of(&result));
             now = result;
         }
         Some(())
@@ -90,7 +126,7 @@ impl Editor {
                 vec![set_operation(stored, before, after)],
             ));
         }
-        self.contents[at] = Content::of(after);
+        self.set_content(at, Content::of(after));
     }
 }
 

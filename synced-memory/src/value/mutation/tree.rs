@@ -191,6 +191,10 @@ fn write_all<T>(
 }
 
 impl<'a> ListNode<'a> {
+    fn content(&mut self) -> Content {
+        *self.content.get_or_insert_with(|| self.node.content())
+    }
+
     fn new(text: &'a str) -> Self {
         Self {
             space: ("", ""),
@@ -224,9 +228,11 @@ impl<'a> List<'a> {
     }
 
     pub(super) fn contents(&mut self) -> Vec<Content> {
-        let content =
-            |slot: &mut ListNode<'_>| *slot.content.get_or_insert_with(|| slot.node.content());
-        self.slots.iter_mut().map(content).collect()
+        self.slots.iter_mut().map(ListNode::content).collect()
+    }
+
+    pub(super) fn content(&mut self, at: usize) -> Option<Content> {
+        self.slots.get_mut(at).map(ListNode::content)
     }
 
     /// The element at an index that exists.
