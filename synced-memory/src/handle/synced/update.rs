@@ -26,7 +26,8 @@ impl<T: Value> Synced<T> {
     /// Only what differs afterwards is written. If somebody else writes at the same time, the
     /// closure runs again on what they wrote. It blocks no other process, may borrow from the
     /// caller, and may run more than once; one that panics changes nothing. The call waits for the
-    /// backend under every write policy, `Behind` too.
+    /// backend under every write policy, `Behind` too. Closures of one process on one key run one
+    /// after the other.
     ///
     /// While the backend is away it runs once, on what this process knows, and what it changed is
     /// queued: by element, entry or member of std's collections, and by field of `nested` structs;
@@ -39,9 +40,10 @@ impl<T: Value> Synced<T> {
     /// # Errors
     ///
     /// `Unset` if nothing is stored and there is no default; `Unavailable` if the backend is away
-    /// and nothing is known of the value; `Conflict` for a closure that writes to its own key, and
-    /// if others change the value again and again for as long as `timeout`; `Serialize`, `Decode`,
-    /// `OutboxFull`, `Rejected`. After an error nothing is changed, except after `InDoubt`, which
+    /// and nothing is known of the value; `Conflict` for a closure that writes to its own key, if
+    /// the code of another closure of this process on the key runs for longer than `timeout`, and
+    /// if others change the value again and again for as long as `timeout` of waiting (the time in
+    /// the closure does not count); `Serialize`, `Decode`, `OutboxFull`, `Rejected`. After an error nothing is changed, except after `InDoubt`, which
     /// only [`confirmed`](Synced::confirmed) calls return.
     pub fn update<R>(&self, mut change: impl FnMut(&mut T) -> R) -> Result<R> {
         let changed = self.change(self.inner.default.of_unset(), |value| {

@@ -220,8 +220,9 @@ macro_rules! lists {
                 self.path().take_element(|list| (index < list.len()).then_some(index))
             }
 
-            /// Removes the first element that equals `item`, in whatever spelling it is stored;
-            /// returns whether there was one, as far as this process knows.
+            /// Removes an element that equals `item`: the first one that is stored as its type
+            /// writes it or, if there is none, the first one in any other spelling. Returns whether
+            /// there was one, as far as this process knows.
             ///
             /// # Errors
             ///
