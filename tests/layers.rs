@@ -1,4 +1,5 @@
-//! Imports point down only, between the rooms and inside them, and only `clock.rs` asks for the time.
+//! Imports point down only, between the rooms and inside them, and only `clock.rs` asks for the
+//! time.
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -52,9 +52,11 @@ impl HandleRoot {
 /// What generated code does with a field, as calls on the field's own type: if that is not a
 /// [`Value`], rustc finds the same mistake at each call, and reports it once.
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` cannot be shared: a field needs `Serialize + DeserializeOwned + Clone + Send + Sync + 'static`",
+    message = "`{Self}` cannot be shared: a field needs \
+               `Serialize + DeserializeOwned + Clone + Send + Sync + 'static`",
     label = "not a value that can be shared",
-    note = "derive `serde::Serialize`, `serde::Deserialize` and `Clone` for it, or leave the field out with `#[synced(skip)]`"
+    note = "derive `serde::Serialize`, `serde::Deserialize` and `Clone` for it, or leave the field \
+            out with `#[synced(skip)]`"
 )]
 pub trait FieldType: Sized {
     fn field() -> LazyView<Self>;

@@ -177,8 +177,8 @@ impl<T: Tested> Pair for TwoWriters<'_, T> {
                 now.ok() != before.ok()
             };
             return if theirs.same(start) && has_written_otherwise() {
-                // Its type writes the same in another order each time, and hides that: no part of it
-                // can be compared.
+                // Its type writes the same in another order each time, and hides that: no part of
+                // it can be compared.
                 Verdict::Fine
             } else if theirs.same(start) {
                 Verdict::Wrong(tell("set aside, though nobody else has changed anything"))

@@ -59,7 +59,8 @@ impl State {
             Err(error) => match error.recovery() {
                 Recovery::GiveUp => {
                     let reason = Error::of_key(error.error_kind(), key, &error);
-                    tracing::warn!(key = &**key, error = %error, "the server refused a write for good");
+                    let what = "the server refused a write for good";
+                    tracing::warn!(key = &**key, error = %error, "{what}");
                     self.last_error = Some(reason.clone());
                     // One that is asked for was sent before.
                     self.move_to_dead_letters(key, reason, attempt.retry.is_some());

@@ -159,7 +159,7 @@ struct Snapshot {
 }
 
 /// What came of recording a change on a snapshot.
-enum PlannedChange<R> {
+enum PlanOutcome<R> {
     /// There is nothing to change.
     Nothing(R),
     /// The snapshot may be out of date, and has to be taken again.
@@ -208,9 +208,9 @@ impl ValuePath {
             let plan = recorder.plan(&snapshot, &mut record)?;
             drop(is_running);
             match plan {
-                PlannedChange::Nothing(result) => return Ok((result, Written::Stored)),
-                PlannedChange::Stale => recorder.ask().await?,
-                PlannedChange::Change {
+                PlanOutcome::Nothing(result) => return Ok((result, Written::Stored)),
+                PlanOutcome::Stale => recorder.ask().await?,
+                PlanOutcome::Change {
                     operations,
                     take,
                     result,
@@ -447,7 +447,7 @@ impl<'a> Recorder<'a> {
         &mut self,
         snapshot: &Snapshot,
         record: &mut impl FnMut(&Location<'_>) -> Result<(PathChange, R)>,
-    ) -> Result<PlannedChange<R>> {
+    ) -> Result<PlanOutcome<R>> {
         let text = snapshot.text.as_ref().map(Text::as_str);
         let origin = snapshot.origin.as_ref();
         let location = locate(text, origin, &self.segments);
@@ -456,7 +456,7 @@ impl<'a> Recorder<'a> {
                 .as_ref()
                 .is_ok_and(|location| self.may_miss(location))
         {
-            return Ok(PlannedChange::Stale);
+            return Ok(PlanOutcome::Stale);
         }
 
         let clock = &self.path.memory().shared().clock;
@@ -473,11 +473,11 @@ impl<'a> Recorder<'a> {
 
         let (change, result) = match planned {
             Err(error) if self.is_current => return Err(error),
-            Err(_) => return Ok(PlannedChange::Stale),
+            Err(_) => return Ok(PlanOutcome::Stale),
             Ok(planned) => planned,
         };
         let (operations, take) = match change {
-            PathChange::Nothing if !self.is_current => return Ok(PlannedChange::Stale),
+            PathChange::Nothing if !self.is_current => return Ok(PlanOutcome::Stale),
             // What is queued here may yet be superseded. That nothing is to be changed is a fact
             // only if the value is still the same once the backend has answered for that.
             PathChange::Nothing
@@ -485,7 +485,7 @@ impl<'a> Recorder<'a> {
             {
                 (Vec::new(), None)
             }
-            PathChange::Nothing => return Ok(PlannedChange::Nothing(result)),
+            PathChange::Nothing => return Ok(PlanOutcome::Nothing(result)),
             PathChange::Do(operations) => (operations, None),
             PathChange::Take {
                 operations,
@@ -496,7 +496,7 @@ impl<'a> Recorder<'a> {
                 (operations, Some(Take { item, back }))
             }
         };
-        Ok(PlannedChange::Change {
+        Ok(PlanOutcome::Change {
             operations,
             take,
             result,

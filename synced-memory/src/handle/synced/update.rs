@@ -43,8 +43,9 @@ impl<T: Value> Synced<T> {
     /// and nothing is known of the value; `Conflict` for a closure that writes to its own key, if
     /// the code of another closure of this process on the key runs for longer than `timeout`, and
     /// if others change the value again and again for as long as `timeout` of waiting (the time in
-    /// the closure does not count); `Serialize`, `Decode`, `OutboxFull`, `Rejected`. After an error nothing is changed, except after `InDoubt`, which
-    /// only [`confirmed`](Synced::confirmed) calls return.
+    /// the closure does not count); `Serialize`, `Decode`, `OutboxFull`, `Rejected`. After an error
+    /// nothing is changed, except after `InDoubt`, which only [`confirmed`](Synced::confirmed)
+    /// calls return.
     pub fn update<R>(&self, mut change: impl FnMut(&mut T) -> R) -> Result<R> {
         let changed = self.change(self.inner.default.of_unset(), |value| {
             Ok::<R, Infallible>(change(value))

@@ -175,8 +175,8 @@ impl ElementSearch {
 }
 
 /// Applies a mutation whose elements are found by index and content. Returns what it makes of the
-/// value, and the name of each element at the moment of its operation, in order; `None` if an operation
-/// does not apply.
+/// value, and the name of each element at the moment of its operation, in order; `None` if an
+/// operation does not apply.
 pub(super) fn apply_by_index(
     value: Option<&str>,
     mutation: &Mutation,

@@ -71,8 +71,9 @@ fn add_compared(earlier: &mut Mutation, call: RecordedCall, since: Since<'_>) {
     }
 }
 
-/// Makes the last call a part of the ones that it has a part in common with. Returns whether it went
-/// past a call that changes the same list: then the elements of that list are named differently.
+/// Makes the last call a part of the ones that it has a part in common with. Returns whether it
+/// went past a call that changes the same list: then the elements of that list are named
+/// differently.
 fn go_back(mutation: &mut Mutation) -> bool {
     let mut last = mutation.calls.len() - 1;
     let reach = last.saturating_sub(REACH);

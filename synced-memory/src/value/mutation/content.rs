@@ -257,8 +257,8 @@ impl<'a> Walk<'a> {
 fn string(quoted: &str) -> u64 {
     let inner = quoted.as_bytes();
     if inner.contains(&b'\\') {
-        // A lone surrogate, which Python writes and Rust does not read, counts as it is written, and
-        // is not the string that reads as these letters.
+        // A lone surrogate, which Python writes and Rust does not read, counts as it is written,
+        // and is not the string that reads as these letters.
         return match serde_json::from_str::<String>(quoted) {
             Ok(read) => bytes(STRING, read.as_bytes()),
             Err(_) => bytes(OTHER, inner),

@@ -326,14 +326,18 @@ proptest! {
             let later = Mutation::compared(None, diff(&text, &before, &of(&list), &[]));
             coalesce(&mut queue, later, Since::Unchanged(Some(&base))).unwrap();
             let applied = apply(Some(&base), &queue, ConflictRule::NewerWins(Stamp::MAX));
-            prop_assert!(applied.failed.is_empty() && applied.superseded.is_empty(), "{base}\n{queue:?}");
+            let is_whole = applied.failed.is_empty() && applied.superseded.is_empty();
+            prop_assert!(is_whole, "{base}\n{queue:?}");
             text = applied.text().unwrap_or(&base).to_owned();
-            prop_assert_eq!(Content::of(&text), Content::of(of(&list).text()), "{}\n{}", base, text);
+            let left = of(&list);
+            prop_assert_eq!(Content::of(&text), Content::of(left.text()), "{}\n{}", base, text);
         }
     }
 
     #[test]
-    fn coalesced_calls_apply_as_one_by_one_to_what_is_unset(origin in json_text(), calls in choices()) {
+    fn coalesced_calls_apply_as_one_by_one_to_what_is_unset(
+        origin in json_text(), calls in choices()
+    ) {
         // Each is recorded on what the unset value is taken for, and on what those before it made
         // of that.
         let (mut mutations, view) = record_all(&origin, &calls);
