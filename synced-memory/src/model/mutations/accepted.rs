@@ -14,7 +14,7 @@ use crate::base::clock::Monotonic;
 use crate::client::state::{Accepted, Link, State};
 use crate::pending::outbox::{Entry, Written};
 use crate::value::envelope::Text;
-use crate::value::mutation::Mutation;
+use crate::value::mutation::{Action, Mutation, Operation, PathStep};
 
 /// A call that is new in the history.
 #[derive(Debug)]
@@ -157,7 +157,8 @@ impl History {
     }
 
     /// A closure was queued in the last entry. If it changes what an earlier closure changed, the
-    /// two are one call, unless a call between them has to stay there.
+    /// two are one call, unless a call between them has to stay there, or changes the same list:
+    /// elements are named by what was in it.
     fn join_closure(&mut self, state: &State, index: usize) -> RuleResult {
         let Some((line, entry)) = self.lines.back().zip(state.outbox.last(KEY)) else {
             return Ok(());
@@ -174,7 +175,7 @@ impl History {
             let (earlier, later) = (&self.calls[one].edits, &self.calls[other].edits);
             let overlap = later.overlap(earlier);
             if !earlier.is_compared {
-                may_stay_apart |= overlap != Overlap::No;
+                may_stay_apart |= overlap != Overlap::No || changes_same_list(earlier, later);
                 continue;
             }
             let is_joined = !queued.contains(&earlier.stamp);
@@ -190,6 +191,7 @@ impl History {
                 self.calls[other].kind
             );
             if !is_joined {
+                may_stay_apart |= changes_same_list(earlier, later);
                 continue;
             }
             // What the later one was made on, and the earlier one was not, is applied before both.
@@ -252,4 +254,27 @@ pub(super) fn stamps(entry: &Entry) -> Vec<u64> {
         .filter(|call| call.is_compared)
         .map(|call| call.stamp.get())
         .collect()
+}
+
+/// Whether elements of one list are named or added by both.
+fn changes_same_list(one: &CallEdits, other: &CallEdits) -> bool {
+    let names_elements = |operation: &Operation| {
+        let is_in_list = |step: &PathStep| matches!(step, PathStep::Element(_));
+        operation.path.iter().any(is_in_list)
+            || matches!(
+                operation.action,
+                Action::Append { .. } | Action::InsertAt { .. }
+            )
+    };
+    let has_same_root =
+        |one: &Operation, other: &Operation| match (one.path.first(), other.path.first()) {
+            (Some(PathStep::Member(one)), Some(PathStep::Member(other))) => one.name == other.name,
+            _ => true,
+        };
+    let is_same = |one: &&Operation| {
+        other.operations.iter().any(|other| {
+            (names_elements(one) || names_elements(other)) && has_same_root(one, other)
+        })
+    };
+    one.operations.iter().any(|one| is_same(&one))
 }
