@@ -22,6 +22,7 @@ const BATCH: usize = 256;
 /// with many slots do not ask at the same time.
 const SPREAD: Duration = Duration::from_micros(20);
 const LONGEST_SPREAD: Duration = Duration::from_millis(200);
+const JITTER: Jitter = Jitter::FULL;
 
 /// How often watched slots are read if the backend does not notify of changes.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
@@ -228,7 +229,7 @@ async fn keep_current(
 fn first_batch_delay(shared: &Shared) -> Option<Duration> {
     let stale = u32::try_from(shared.state().cache.queued_reads()).unwrap_or(u32::MAX);
     let longest = SPREAD.saturating_mul(stale).min(LONGEST_SPREAD);
-    (stale > 0).then(|| Jitter::FULL.draw(longest, &mut fastrand::Rng::new()))
+    (stale > 0).then(|| JITTER.draw(longest, &mut fastrand::Rng::new()))
 }
 
 /// Ready with the output of the future, which is then removed; never ready if there is none.

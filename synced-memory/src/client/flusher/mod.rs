@@ -26,6 +26,9 @@ use batches::{Batches, writes_resumed};
 /// The time between two checks of a connection that nobody uses.
 const HEARTBEAT: Duration = Duration::from_secs(1);
 
+/// Tries to reconnect are spread over the whole pause, as many processes lose a server at once.
+const JITTER: Jitter = Jitter::FULL;
+
 /// Runs until the memory stops. `first` gets the outcome of the first try to connect.
 pub(crate) async fn run(
     shared: &Shared,
@@ -85,7 +88,7 @@ impl<'a> Connector<'a> {
             shared,
             backend,
             first,
-            backoff: Backoff::new(shared.settings.backoff, Jitter::FULL),
+            backoff: Backoff::new(shared.settings.backoff, JITTER),
             was_connected: false,
             last_failure: None,
         }

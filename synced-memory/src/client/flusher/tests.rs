@@ -164,7 +164,7 @@ fn queue(shared: &Shared, key: &str, ttl: Option<Duration>) {
 
 fn seeded(shared: &Shared) -> Backoff {
     let random = fastrand::Rng::with_seed(1);
-    Backoff::with_random(shared.settings.backoff, Jitter::FULL, random)
+    Backoff::with_random(shared.settings.backoff, JITTER, random)
 }
 
 #[test]
@@ -337,4 +337,16 @@ fn a_queued_write_that_is_older_than_the_tombstones_becomes_a_dead_letter() {
     assert_eq!(state.outbox.entries().count(), 0);
     let letters: Vec<_> = state.letters.iter().map(|letter| &*letter.key).collect();
     assert_eq!(letters, ["old"]);
+}
+
+#[test]
+fn tries_of_many_processes_to_reconnect_are_spread() {
+    let backoff = Settings::default().backoff;
+    let first = |seed| Backoff::with_random(backoff, JITTER, fastrand::Rng::with_seed(seed)).next();
+    let pauses: Vec<Duration> = (0..100).map(first).collect();
+    let (least, most) = (pauses.iter().min().unwrap(), pauses.iter().max().unwrap());
+    assert!(
+        *least < backoff.0 / 4 && *most > backoff.0 * 3 / 4,
+        "{least:?} to {most:?}"
+    );
 }
