@@ -342,7 +342,10 @@ fn a_queued_write_that_is_older_than_the_tombstones_becomes_a_dead_letter() {
 #[test]
 fn tries_of_many_processes_to_reconnect_are_spread() {
     let backoff = Settings::default().backoff;
-    let first = |seed| Backoff::with_random(backoff, JITTER, fastrand::Rng::with_seed(seed)).next();
+    let first = |seed| {
+        let random = fastrand::Rng::with_seed(seed);
+        Backoff::with_random(backoff, JITTER, random).next_wait()
+    };
     let pauses: Vec<Duration> = (0..100).map(first).collect();
     let (least, most) = (pauses.iter().min().unwrap(), pauses.iter().max().unwrap());
     assert!(
