@@ -145,7 +145,7 @@ impl Closures {
         };
         if turn.guard.is_none() && turn.lock.is_running.load(Ordering::Acquire) {
             let what =
-                format_args!("another closure of this process has been changing it for {limit:?}");
+                format!("another closure of this process has been changing it for {limit:?}");
             return Err(Error::of_key(ErrorKind::Conflict, key, what));
         }
         Ok(Some(turn))

@@ -221,7 +221,7 @@ impl SlotReader {
         let found = envelope::describe(error);
         let found = found.strip_suffix(&position).unwrap_or(&found);
         let expected = std::any::type_name::<T>();
-        let message = format_args!("what is stored is no `{expected}`: {found}");
+        let message = format!("what is stored is no `{expected}`: {found}");
         let reason = Reason::caused_by(message, JsonCause::from(error));
         self.error(ErrorKind::Decode, reason)
     }

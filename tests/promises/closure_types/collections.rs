@@ -82,7 +82,13 @@ fn count<T: Any>(list: &[&T], item: &T) -> usize {
 /// both have made.
 fn lists_merged<T: Any>(merge: bool, start: &[&T], mine: &[&T], theirs: &[&T], end: &[&T]) -> bool {
     if !merge {
-        return counts_merged(start, mine, theirs, end) && orders_merged(start, mine, theirs, end);
+        // What both have put into another order is in an order of both.
+        let both_moved = is_moved(start, mine) && is_moved(start, theirs);
+        return counts_merged(start, mine, theirs, end)
+            && (both_moved || orders_merged(start, mine, theirs, end));
+    }
+    if each_merged(start, mine, theirs, end) {
+        return true;
     }
     let merges = |from: &[&T], mine: &[&T], theirs: &[&T], end: &[&T]| {
         let of = |from: &T, mine: &T, theirs: &T| {
@@ -105,6 +111,14 @@ fn lists_merged<T: Any>(merge: bool, start: &[&T], mine: &[&T], theirs: &[&T], e
         && theirs
             .iter()
             .all(|item| has(start, item) || has(end, item) || merges(start, mine, &[item], end))
+}
+
+/// Whether each element is what was made of it at its index: also of one that was moved, if both
+/// the one that was there and it can be merged.
+fn each_merged<T: Any>(start: &[&T], mine: &[&T], theirs: &[&T], end: &[&T]) -> bool {
+    let lengths = [mine.len(), theirs.len(), end.len()];
+    lengths == [start.len(); 3]
+        && (0..start.len()).all(|at| T::merged(start[at], mine[at], theirs[at], end[at]))
 }
 
 /// An element that is removed by one and moved by the other may be taken for another by then.

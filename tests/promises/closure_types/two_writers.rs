@@ -81,15 +81,45 @@ impl<'a, T: Tested> TwoWriters<'a, T> {
         normal(&left)
     }
 
-    /// What is stored but for the elements that were not stored so before.
-    fn without_respelled(&self, stored: &str) -> Option<T> {
-        let [now, before] = [stored, &self.stored].map(serde_json::from_str::<Vec<Value>>);
-        let (now, before) = (now.ok()?, before.ok()?);
-        let kept = now
-            .into_iter()
-            .filter(|item| before.contains(item))
-            .collect();
-        serde_json::from_value(Value::Array(kept)).ok()
+    /// What is stored but for some of the elements that were not stored so before.
+    fn without_respelled(&self, stored: &str) -> Vec<T> {
+        let read = |text: &str| serde_json::from_str::<Vec<Value>>(text).unwrap_or_default();
+        let (now, before) = (read(stored), read(&self.stored));
+        let is_new: Vec<bool> = now.iter().map(|item| !before.contains(item)).collect();
+        let new = is_new.iter().filter(|is_new| **is_new).count();
+        let without = |gone: u32| {
+            let mut at = 0;
+            let kept = now.iter().zip(&is_new).filter(|(_, is_new)| {
+                at += u32::from(**is_new);
+                !**is_new || gone >> (at - 1) & 1 == 0
+            });
+            let kept = kept.map(|(item, _)| item.clone()).collect();
+            serde_json::from_value(Value::Array(kept)).ok()
+        };
+        (1..1_u32 << new.min(6)).filter_map(without).collect()
+    }
+
+    /// Whether each entry of a map of `IndexMap`s is as one of both left it, whatever the order in
+    /// it.
+    fn entries_merged(&self, left: [&T; 2], end: &T) -> bool {
+        let entries = |value: &T| match serde_json::to_value(value).expect("it is JSON") {
+            Value::Object(entries) if self.kind.name.contains("IndexMap") => Some(entries),
+            _ => None,
+        };
+        let [Some(start), Some(mine), Some(theirs), Some(end)] =
+            [&self.start, left[0], left[1], end].map(entries)
+        else {
+            return false;
+        };
+        let maps = [&start, &mine, &theirs, &end];
+        maps.iter().flat_map(|map| map.keys()).all(|name| {
+            let [start, mine, theirs, end] = maps.map(|map| map.get(name).cloned().map(sorted));
+            if theirs == start {
+                end == mine
+            } else {
+                mine == start && end == theirs || mine == theirs
+            }
+        })
     }
 
     /// Whether an `IndexMap` has only another order: members of objects are compared without, if
@@ -196,9 +226,8 @@ impl<T: Tested> Pair for TwoWriters<'_, T> {
         let is_merged = |end: &T| (self.kind.merged)(start, mine, theirs, end);
         if is_merged(&end) || is_all_gone() {
             Verdict::Fine
-        } else if self
-            .without_respelled(stored)
-            .is_some_and(|end| is_merged(&end))
+        } else if self.without_respelled(stored).iter().any(is_merged)
+            || self.entries_merged([mine, theirs], &end)
         {
             // The second has written the same element in another spelling: it is its own by then.
             Verdict::Fine

@@ -75,7 +75,7 @@ impl State {
         let Some(mut entry) = self.remove_unnoted_head(key) else {
             return;
         };
-        let what = format_args!("nobody knows whether it was made: {why}");
+        let what = format!("nobody knows whether it was made: {why}");
         let error = Error::of_key(ErrorKind::InDoubt, key, what);
         entry.notify_waiters(&Err(error.clone()));
         if entry.write.take.is_some() {
@@ -113,7 +113,7 @@ impl State {
             return;
         };
         let Some(back) = take.back.clone() else {
-            let what = format_args!("{why}, and it has no place to go back to");
+            let what = format!("{why}, and it has no place to go back to");
             let error = Error::of_key(ErrorKind::Conflict, key, what);
             return self.not_returned(key, entry, error);
         };
