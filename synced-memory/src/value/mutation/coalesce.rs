@@ -58,13 +58,15 @@ fn add_compared(earlier: &mut Mutation, call: RecordedCall, since: Since<'_>) {
     let shares_list = earlier.calls[first..]
         .iter()
         .any(|before| before.is_in_list_of(&call));
+    let compares = call.compares();
     push_call(earlier, call);
     if !shares_list {
         go_back(earlier);
         return;
     }
     let as_called = earlier.calls[first..].to_vec();
-    if go_back(earlier) && !name_anew(earlier, first, &as_called, since) {
+    // What only adds to a list depends on nothing in it: it need not go past others.
+    if go_back(earlier) && !(compares && name_anew(earlier, first, &as_called, since)) {
         earlier.calls.truncate(first);
         earlier.calls.extend(as_called);
         earlier.size = earlier.calls.iter().map(RecordedCall::size).sum();
