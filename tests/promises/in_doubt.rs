@@ -266,7 +266,11 @@ fn other_keys_go_on_while_one_is_in_doubt() {
     thread::scope(|scope| {
         let push = scope.spawn(|| two.mine.confirmed().push(2));
         eventually(DEADLINE, "it is on its way", || two.line.proxy.held() > 0);
+        let before = two.line.proxy.connections();
         two.line.proxy.cut();
+        eventually(DEADLINE, "it has noticed, and connects anew", || {
+            two.line.proxy.connections() > before
+        });
         connected(&two.memory);
         assert_eq!(other.confirmed().set(1).unwrap(), Written::Stored);
         assert_eq!(
