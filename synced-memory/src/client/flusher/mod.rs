@@ -273,12 +273,11 @@ impl<'a> Connector<'a> {
                 Err(error) => ControlFlow::Break(error),
             };
         }
-        let mono = shared.clock.mono();
-        let held_until = shared.state().held_until(mono);
+        let held_until = shared.state().held_until();
         let woken = shared.wake.notified();
         match held_until {
             Some(until) => {
-                let limit = until.saturating_sub(mono);
+                let limit = until.saturating_sub(shared.clock.mono());
                 shared.clock.timeout(limit, woken).await;
             }
             None => woken.await,

@@ -353,3 +353,17 @@ fn tries_of_many_processes_to_reconnect_are_spread() {
         "{least:?} to {most:?}"
     );
 }
+
+#[test]
+fn a_hold_that_ends_while_the_flusher_is_about_to_sleep_is_not_slept_through() {
+    let shared = Shared::new(Settings::default(), "test", None).unwrap();
+    queue(&shared, "k", None);
+    let key = Arc::from("k");
+    let mono = shared.clock.mono();
+    let mut state = shared.state();
+    state.hold(&key, mono);
+    assert!(state.next_batch(1, 1, mono).is_empty(), "it is held");
+    let until = state.held_until().expect("it is to be sent after that");
+    assert_eq!(state.next_batch(1, 1, until).len(), 1);
+    assert_eq!(state.held_until(), None, "nothing is ready any more");
+}

@@ -66,13 +66,11 @@ impl State {
         self.held.insert(Arc::clone(key), (mono + length, length));
     }
 
-    /// When the first key that is held may be sent.
-    pub(crate) fn held_until(&self, mono: Monotonic) -> Option<Monotonic> {
-        let held = self
-            .held
-            .iter()
-            .filter(|(key, (until, _))| *until > mono && self.outbox.has(key));
-        held.map(|(_, (until, _))| *until).min()
+    /// When the first of the keys that are ready and held may be sent. That may be over already:
+    /// a hold that has ended since the last batch was chosen must not be slept through.
+    pub(crate) fn held_until(&self) -> Option<Monotonic> {
+        let held = self.outbox.ready().filter_map(|key| self.held.get(key));
+        held.map(|(until, _)| *until).min()
     }
 
     /// The attempt to send the head of `key` at once, if somebody waits for it, no other key is

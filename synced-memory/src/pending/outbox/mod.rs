@@ -196,6 +196,11 @@ impl Outbox {
         is_first
     }
 
+    /// The keys whose heads are ready, in the order in which they are sent.
+    pub(crate) fn ready(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.ready.iter()
+    }
+
     /// Whether anything is ready to be sent.
     pub(crate) fn is_anything_ready(&self) -> bool {
         !self.ready.is_empty()
