@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,7 +14,9 @@ use crate::backend::commit::{
     Attempt, KeyChange, KeyState, Outcome, RECORDS, Writer, WriterRecord,
 };
 use crate::backend::error::BackendError;
+use crate::base::clock::has_expired;
 use crate::base::clock::{self, Clock, Monotonic, Stamp};
+use crate::base::lock::lock;
 
 /// How long a wait for changes lasts at most before it looks again for keys that have expired.
 const EXPIRY_CHECK: Duration = Duration::from_millis(100);
@@ -37,11 +39,11 @@ struct Tracker {
 
 impl ProcessSpace {
     fn store(&self) -> MutexGuard<'_, Store> {
-        self.store.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.store)
     }
 
     fn trackers(&self) -> MutexGuard<'_, Vec<Tracker>> {
-        self.trackers.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.trackers)
     }
 
     fn notify(&self, key: &Arc<str>) {
@@ -84,7 +86,7 @@ impl ProcessBackend {
                 space: fresh(),
             };
         }
-        let mut named = NAMED.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut named = lock(&NAMED);
         named.retain(|_, space| space.strong_count() > 0);
         let space = named
             .get(name)
@@ -280,12 +282,7 @@ impl Store {
     }
 
     pub(crate) fn read(&mut self, key: &str, mono: Monotonic) -> Option<Bytes> {
-        if self
-            .keys
-            .get(key)?
-            .expires
-            .is_some_and(|expires| expires <= mono)
-        {
+        if has_expired(self.keys.get(key)?.expires, mono) {
             self.keys.remove(key);
         }
         Some(self.keys.get(key)?.bytes.clone())
@@ -364,7 +361,7 @@ impl Store {
         self.keys
             .range::<str, _>((Bound::Included(prefix), Bound::Unbounded))
             .take_while(|(key, _)| key.starts_with(prefix))
-            .filter(|(_, stored)| stored.expires.is_none_or(|expires| expires > mono))
+            .filter(|(_, stored)| !has_expired(stored.expires, mono))
             .map(|(key, _)| key.to_string())
             .collect()
     }

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::base::clock::has_expired;
 use crate::base::clock::{Monotonic, Stamp};
 use crate::base::error::Error;
 use crate::base::waiting::Signal;
@@ -133,7 +134,7 @@ impl Base {
 
     /// What is there at `mono`.
     pub(crate) fn at(&self, mono: Monotonic) -> Option<&Bytes> {
-        let expired = self.expires.is_some_and(|expires| expires <= mono);
+        let expired = has_expired(self.expires, mono);
         self.stored.as_ref().filter(|_| !expired)
     }
 }
@@ -191,7 +192,7 @@ impl Cache {
         let Some(base) = self.cells.get_mut(key).map(|cell| &mut cell.base) else {
             return;
         };
-        if base.expires.is_some_and(|expires| expires <= mono) {
+        if has_expired(base.expires, mono) {
             base.asked_after.get_or_insert(ticket);
         }
     }

@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use crate::backend::Backend;
 use crate::backend::open::{Target, open};
 use crate::backend::sidecar::check_prefix;
 use crate::base::error::{Error, ErrorKind, Result};
+use crate::base::lock::lock;
 use crate::base::policy::WritePolicy;
 use crate::base::settings::Settings;
 use crate::base::waiting::block_on;
@@ -405,10 +406,7 @@ impl Memory {
     }
 
     fn slots(&self) -> MutexGuard<'_, HashMap<String, Arc<Slot>>> {
-        self.scope
-            .slots
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        lock(&self.scope.slots)
     }
 
     /// What the keys of all its scopes begin with.

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use futures_core::Stream;
 
+use crate::base::clock::has_expired;
 use crate::base::clock::{Deadline, Monotonic};
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::waiting::{Alarm, Signal, block_on, until};
@@ -314,8 +315,7 @@ impl WatchedPath {
 
     /// What is there, if that has changed.
     fn new_value(&mut self, mono: Monotonic) -> Option<Result<Option<Text>>> {
-        let has_expired = self.expires.is_some_and(|expires| expires <= mono);
-        if self.version == self.reader.version().ok() && !has_expired {
+        if self.version == self.reader.version().ok() && !has_expired(self.expires, mono) {
             return None;
         }
         let WatchView {

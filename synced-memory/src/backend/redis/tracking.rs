@@ -8,7 +8,7 @@
 //! prefixes (Dragonfly) tracks. A second connection would be one more to lose, and its pushes would
 //! arrive in no order with the answers of the first.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use redis::aio::MultiplexedConnection;
 use redis::{Pipeline, Value};
@@ -17,6 +17,7 @@ use tokio::sync::Notify;
 use super::{ask, reply};
 use crate::backend::Invalidation;
 use crate::backend::error::BackendError;
+use crate::base::lock::lock;
 
 /// How many keys the queue holds at most: beyond that, everything counts as changed. Pushes are
 /// queued at once, so that the server need not buffer them while we are busy.
@@ -45,7 +46,7 @@ struct PendingKeys {
 
 impl PushQueue {
     fn pending(&self) -> MutexGuard<'_, PendingKeys> {
-        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.pending)
     }
 }
 

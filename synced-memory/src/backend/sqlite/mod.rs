@@ -12,7 +12,7 @@ mod statements;
 mod tables;
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -22,6 +22,7 @@ use super::{Backend, Invalidation, Page, Reply, Session};
 use crate::backend::commit::{Attempt, Outcome, Writer};
 use crate::backend::error::BackendError;
 use crate::base::clock::{self, Monotonic};
+use crate::base::lock::lock;
 use crate::base::policy::Durability;
 use busy_timeout::BusyTimeout;
 use file::Identity;
@@ -136,14 +137,14 @@ impl OpenFile {
         busy_timeout: &BusyTimeout,
         ask: impl Fn(&Connection, Monotonic) -> Result<T, Error>,
     ) -> Result<T, BackendError> {
-        let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let held = lock(&self.held);
         let answer = busy_timeout.wait(|| ask(&held.connection, now()));
         answer.map_err(|error| error::of_read(&error))
     }
 
     /// Whether another connection has changed the file since the last check, or a key has expired.
     fn check_for_changes(&self, now: Monotonic) -> Result<bool, BackendError> {
-        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut held = lock(&self.held);
         let OpenConnection {
             connection,
             checked,
@@ -162,7 +163,7 @@ impl OpenFile {
         &self,
         batch: &[Attempt],
     ) -> Result<Vec<Result<Outcome, BackendError>>, BackendError> {
-        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut held = lock(&self.held);
         let OpenConnection {
             connection,
             next_clean,

@@ -177,6 +177,12 @@ impl ScenarioProcess {
         value(self.state.view(KEY, self.mono).stored)
     }
 
+    /// How many changes each of its dead letters has.
+    fn dead_changes(&self) -> Vec<usize> {
+        let letters = self.state.letters.iter();
+        letters.map(|record| record.changes().len()).collect()
+    }
+
     fn is_done(&self) -> bool {
         self.state.outbox.len() == 0
     }

@@ -123,15 +123,7 @@ fn of_two_assignments_to_an_element_that_is_gone_by_then_the_later_one_is_set_as
     other.deliver(&mut server);
     process.state.connected(None);
     process.deliver(&mut server);
-    assert_eq!(
-        process
-            .state
-            .letters
-            .iter()
-            .map(|record| record.changes().len())
-            .sum::<usize>(),
-        1
-    );
+    assert_eq!(process.dead_changes().iter().sum::<usize>(), 1);
     assert_eq!(
         envelope::value_of(&server.stored().unwrap()).as_str(),
         r#"{"list":["x","c","b","a","c"]}"#

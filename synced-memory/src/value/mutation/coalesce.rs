@@ -61,28 +61,27 @@ fn add_compared(earlier: &mut Mutation, call: RecordedCall, since: Since<'_>) {
     let compares = call.compares();
     push_call(earlier, call);
     if !shares_list {
-        go_back(earlier);
+        go_back(earlier, first);
         return;
     }
     let as_called = earlier.calls[first..].to_vec();
     // What only adds to a list depends on nothing in it: it need not go past others.
-    if go_back(earlier) && !(compares && name_anew(earlier, first, &as_called, since)) {
+    if go_back(earlier, first) && !(compares && name_anew(earlier, first, &as_called, since)) {
         earlier.calls.truncate(first);
         earlier.calls.extend(as_called);
         earlier.size = earlier.calls.iter().map(RecordedCall::size).sum();
     }
 }
 
-/// Makes the last call a part of the ones that it has a part in common with. Returns whether it
-/// went past a call that changes the same list: then the elements of that list are named
+/// Makes the last call a part of those from `first` on that it has a part in common with. Returns
+/// whether it went past a call that changes the same list: then the elements of that list are named
 /// differently.
-fn go_back(mutation: &mut Mutation) -> bool {
+fn go_back(mutation: &mut Mutation, first: usize) -> bool {
     let mut last = mutation.calls.len() - 1;
-    let reach = last.saturating_sub(REACH);
     let mut passes = false;
     // Of the calls between the two, whether one changes the same list.
     let mut is_between = false;
-    for index in (reach..last).rev() {
+    for index in (first..last).rev() {
         let (before, merged) = (&mutation.calls[index], &mutation.calls[last]);
         if !merged.meets(before) {
             is_between |= before.is_in_list_of(merged);

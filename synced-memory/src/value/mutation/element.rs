@@ -80,12 +80,9 @@ impl Element {
         let content = *list.get(index)?;
         let equal = |list: &[Content]| list.iter().filter(|other| **other == content).count();
         Some(Self {
-            index,
-            content,
             occurrence: equal(&list[..index]),
             others: equal(list) - 1,
-            previous: index.checked_sub(1).map(|previous| list[previous]),
-            next: list.get(index + 1).copied(),
+            ..Self::unique(list, index)?
         })
     }
 

@@ -18,15 +18,14 @@ pub(super) struct Editor {
 
 impl Editor {
     pub(super) fn new(contents: Vec<Content>) -> Self {
-        let mut counts = HashMap::new();
-        for content in &contents {
-            *counts.entry(*content).or_default() += 1;
-        }
-        Self {
-            contents,
-            counts,
+        let mut editor = Self {
+            contents: Vec::new(),
+            counts: HashMap::new(),
             operations: Vec::new(),
-        }
+        };
+        editor.count(&contents);
+        editor.contents = contents;
+        editor
     }
 
     fn element(&self, at: usize) -> Option<Element> {
@@ -42,7 +41,13 @@ impl Editor {
     fn set_content(&mut self, at: usize, content: Content) {
         let before = std::mem::replace(&mut self.contents[at], content);
         self.uncount(before);
-        *self.counts.entry(content).or_default() += 1;
+        self.count(&[content]);
+    }
+
+    fn count(&mut self, contents: &[Content]) {
+        for content in contents {
+            *self.counts.entry(*content).or_default() += 1;
+        }
     }
 
     fn uncount(&mut self, content: Content) {
@@ -77,9 +82,7 @@ impl Editor {
             None => Action::Append { items },
         };
         self.operations.push(at_root(action));
-        for content in &contents {
-            *self.counts.entry(*content).or_default() += 1;
-        }
+        self.count(&contents);
         self.contents.splice(at..at, contents);
     }
 
