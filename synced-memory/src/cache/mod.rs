@@ -153,7 +153,7 @@ impl Cell {
 }
 
 /// Gives back the memory of entries that were removed: there may never be as many again.
-pub(crate) fn give_back<K: Eq + Hash, V>(map: &mut HashMap<K, V>) {
+pub(crate) fn shrink_sparse<K: Eq + Hash, V>(map: &mut HashMap<K, V>) {
     const FEW: usize = 16;
     if map.capacity() > 4 * map.len() + FEW {
         map.shrink_to(2 * map.len());
@@ -177,7 +177,7 @@ impl Cache {
         let is_last = cell.holders == 0;
         if is_last {
             self.cells.remove(key);
-            give_back(&mut self.cells);
+            shrink_sparse(&mut self.cells);
         }
         is_last
     }

@@ -26,7 +26,7 @@ impl Cache {
     }
 
     /// Records that one of the holders that wanted the slot kept current does not want it any more.
-    pub(crate) fn let_go(&mut self, key: &str) {
+    pub(crate) fn stop_near(&mut self, key: &str) {
         let Some(cell) = self.cells.get_mut(key) else {
             return;
         };
@@ -122,12 +122,12 @@ impl Cache {
     }
 
     /// Whether there are slots that could not be read just now.
-    pub(crate) fn is_any_for_later(&self) -> bool {
+    pub(crate) fn has_deferred(&self) -> bool {
         !self.deferred.is_empty()
     }
 
     /// Queues the slots that could not be read before.
-    pub(crate) fn now_is_later(&mut self) {
+    pub(crate) fn queue_deferred(&mut self) {
         self.rereads.extend(std::mem::take(&mut self.deferred));
     }
 
@@ -170,7 +170,7 @@ impl Cache {
     }
 
     /// While changes are not tracked: queues the near slots that are watched.
-    pub(crate) fn look_again(&mut self) {
+    pub(crate) fn queue_polls(&mut self) {
         if self.is_tracked {
             return;
         }

@@ -124,7 +124,7 @@ fn a_reply_to_a_read_of_a_slot_that_is_gone_says_nothing_of_one_that_was_made_si
     cache.invalidated(&key, Monotonic::ZERO);
     cache.take_stale(9);
     let sent = cache.generation(&key);
-    cache.let_go(&key);
+    cache.stop_near(&key);
     assert!(cache.release(&key));
     cache.invalidated(&key, Monotonic::ZERO);
     cache.hold(&key);
@@ -166,8 +166,8 @@ fn what_could_not_be_read_is_read_again_later_and_what_is_refused_is_asked_for_b
     cache.take_stale(9);
     cache.was_not_read(&key);
     cache.was_not_read(&key);
-    assert!(cache.take_stale(9).is_empty() && cache.is_any_for_later());
-    cache.now_is_later();
+    assert!(cache.take_stale(9).is_empty() && cache.has_deferred());
+    cache.queue_deferred();
     assert_eq!(cache.take_stale(9), [Arc::clone(&key)]);
     cache.was_refused(&key, 1, Error::closed());
     assert!(!cache.is_local(&key, true));
@@ -239,11 +239,11 @@ fn a_slot_is_kept_current_until_the_last_one_that_wanted_it_is_gone() {
     cache.keep_near(&key);
     let now = cache.generation(&key);
     read(&mut cache, &key, "value", 1, now);
-    cache.let_go(&key);
+    cache.stop_near(&key);
     cache.invalidated(&key, Monotonic::ZERO);
     assert_eq!(cache.take_stale(9), [Arc::clone(&key)]);
     cache.invalidated(&key, Monotonic::ZERO);
-    cache.let_go(&key);
+    cache.stop_near(&key);
     assert!(cache.take_stale(9).is_empty(), "nobody wants it any more");
     cache.invalidated(&key, Monotonic::ZERO);
     assert!(cache.take_stale(9).is_empty() && !cache.is_local(&key, true) && cache.stale() == 0);
@@ -265,11 +265,11 @@ fn while_changes_are_not_tracked_watched_slots_are_read_again_and_no_others() {
     cache.keep_near(&unwatched);
     cache.watch(&key, &watch);
     cache.take_stale(9);
-    cache.look_again();
+    cache.queue_polls();
     assert!(cache.take_stale(9).is_empty());
     cache.tracked(false, Monotonic::ZERO);
-    cache.look_again();
-    cache.look_again();
+    cache.queue_polls();
+    cache.queue_polls();
     assert_eq!(cache.take_stale(9), [Arc::clone(&key)]);
     let now = cache.generation(&key);
     read(&mut cache, &key, "value", 1, now);

@@ -74,7 +74,7 @@ pub(crate) async fn load(
             store_answer(&mut state, key, ticket, generation, answer, mono)
         })
         .collect();
-    if state.cache.is_any_for_later() {
+    if state.cache.has_deferred() {
         shared.wake_refresher();
     }
     Ok(answers)
@@ -205,7 +205,7 @@ async fn keep_current(
             let stale = shared.state().cache.take_stale(BATCH);
             reading = (!stale.is_empty()).then(|| Box::pin(read_again(shared, connection, stale)));
         }
-        if retry.is_none() && shared.state().cache.is_any_for_later() {
+        if retry.is_none() && shared.state().cache.has_deferred() {
             retry = Some(Box::pin(shared.clock.sleep(RETRY_DELAY)));
         }
 
@@ -215,10 +215,10 @@ async fn keep_current(
             changed = take_ready(&mut invalidation) => handle_invalidation(shared, changed?),
             read = take_ready(&mut reading) => read?,
             () = take_ready(&mut spread) => {}
-            () = take_ready(&mut retry) => shared.state().cache.now_is_later(),
+            () = take_ready(&mut retry) => shared.state().cache.queue_deferred(),
             () = shared.refresher_woken() => {}
             () = take_ready(&mut poll) => {
-                shared.state().cache.look_again();
+                shared.state().cache.queue_polls();
                 poll = Some(Box::pin(shared.clock.sleep(POLL_INTERVAL)));
             }
         }

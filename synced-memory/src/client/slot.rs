@@ -55,7 +55,7 @@ impl Drop for Slot {
             state.cache.unwatch(&self.key, watch);
         }
         if *self.is_near.get_mut() {
-            state.cache.let_go(&self.key);
+            state.cache.stop_near(&self.key);
         }
         state.release(&self.key);
         if state.is_any_unused() {

@@ -246,7 +246,10 @@ impl NearRun {
             };
         }
         let lost = Error::new(ErrorKind::Unavailable, "lost");
-        self.state.lock().unwrap().lost(lost, Monotonic::ZERO);
+        self.state
+            .lock()
+            .unwrap()
+            .disconnected(lost, Monotonic::ZERO);
         thread::yield_now();
         self.state.lock().unwrap().connected(None);
         thread::yield_now();

@@ -310,14 +310,14 @@ impl<R: Rules> World<R> {
             }) => {
                 process
                     .state
-                    .busy(Error::new(ErrorKind::Unavailable, "busy"));
-                process.ledger.interrupted(Link::Busy)?;
+                    .paused(Error::new(ErrorKind::Unavailable, "busy"));
+                process.ledger.interrupted(Link::Paused)?;
                 if *kind == BackendErrorKind::NotPrimary {
                     self.connections[connection].is_abandoned = true;
                     self.processes[at].disconnected(mono)?;
                 }
             }
-            _ if process.state.link == Link::Busy => {
+            _ if process.state.link == Link::Paused => {
                 process.state.link = Link::Up;
                 process.ledger.recovered();
             }

@@ -147,7 +147,7 @@ impl<R: ProcessRules> ModelProcess<R> {
         self.is_under_way = false;
         self.connection = None;
         let lost = Error::new(ErrorKind::Unavailable, "lost");
-        self.state.lost(lost, mono);
+        self.state.disconnected(lost, mono);
         self.ledger.interrupted(Link::Down)
     }
 }

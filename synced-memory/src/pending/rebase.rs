@@ -26,7 +26,7 @@ pub(crate) enum Plan {
     /// The backend has to be asked first for what is stored.
     Ask,
     /// It was recorded on something else than what is stored: its caller is to record it anew.
-    Again,
+    Outdated,
     /// These calls do not apply to what is stored.
     Failed(Vec<(usize, ApplyError)>),
     /// It changes nothing; these of its calls are superseded.
@@ -49,7 +49,7 @@ pub(crate) fn plan(entry: &Entry, base: &Base, mono: Monotonic) -> Plan {
             return Plan::Ask;
         }
         if !is_same_value(whole.as_ref(), stored) {
-            return Plan::Again;
+            return Plan::Outdated;
         }
     }
 
@@ -113,7 +113,7 @@ fn plan_mutation(
         failed,
     } = apply(base.value_at(mono), mutation, conflict_rule(write, found));
     if !superseded.is_empty() && write.precondition.is_some() {
-        return Plan::Again;
+        return Plan::Outdated;
     }
     let is_clean = made != Edited::Nothing && superseded.is_empty() && failed.is_empty();
     if !is_current && !is_clean {
@@ -196,7 +196,7 @@ pub(crate) fn is_same_value(one: Option<&Bytes>, other: Option<&Bytes>) -> bool 
 /// A write that no outage has delayed is the latest.
 fn conflict_rule(write: &Write, found: Stamp) -> ConflictRule {
     match write.precondition {
-        Some(Precondition::Places) => ConflictRule::Exact,
+        Some(Precondition::Paths) => ConflictRule::Exact,
         _ if write.fresh => ConflictRule::Latest,
         _ => ConflictRule::NewerWins(found),
     }

@@ -234,7 +234,7 @@ fn run_io_thread(
         }
         Err(error) => {
             let mono = shared.clock.mono();
-            shared.state().lost(no_thread(&error), mono);
+            shared.state().disconnected(no_thread(&error), mono);
         }
     }
 }

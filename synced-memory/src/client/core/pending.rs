@@ -31,10 +31,7 @@ impl<'a> Pending<'a> {
         accepted: Accepted,
         policy: WritePolicy,
     ) -> Self {
-        let Accepted {
-            sequence: id,
-            answer,
-        } = accepted;
+        let Accepted { id, answer } = accepted;
         Self {
             shared,
             key,

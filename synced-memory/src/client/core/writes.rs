@@ -199,7 +199,7 @@ impl Core {
             state.retry_letter(id, self.shared.clock.at())?
         };
         self.forward();
-        let id = accepted.sequence;
+        let id = accepted.id;
         let answer = Pending::new(&self.shared, &key, accepted, WritePolicy::Through)
             .wait(deadline)
             .await;

@@ -173,7 +173,7 @@ fn handle_answers(
 
     if let Some((error, key)) = refusal {
         tracing::warn!(target = shared.target, error = %error, "the backend takes no writes now");
-        state.busy(Error::of_key(error.error_kind(), key, &error));
+        state.paused(Error::of_key(error.error_kind(), key, &error));
         state.refusal = Some(error.clone());
         return Err(error);
     }
@@ -187,7 +187,7 @@ fn handle_answers(
 /// The backend takes writes: ends the pause, if there was one.
 pub(super) fn writes_resumed(shared: &Shared, state: &mut State) {
     state.refusal = None;
-    if state.link == Link::Busy {
+    if state.link == Link::Paused {
         tracing::info!(target = shared.target, "the backend takes writes again");
         state.link = Link::Up;
     }

@@ -56,7 +56,9 @@ impl Drop for EndOnDrop<'_> {
         } else {
             Error::closed()
         };
-        shared.state().lost(reason.clone(), shared.clock.mono());
+        shared
+            .state()
+            .disconnected(reason.clone(), shared.clock.mono());
         shared.set_connection(None);
         if has_panicked {
             tracing::error!(target = shared.target, error = %reason, "the memory is closed");
@@ -199,7 +201,9 @@ impl<'a> Connector<'a> {
         let shared = self.shared;
         let failure = Error::new(error.error_kind(), format!("{}: {error}", shared.target));
         // The state first: a call that finds no connection reads there when it was lost.
-        shared.state().lost(failure.clone(), shared.clock.mono());
+        shared
+            .state()
+            .disconnected(failure.clone(), shared.clock.mono());
         shared.set_connection(None);
         self.report_first(Err(failure));
     }

@@ -283,7 +283,7 @@ fn a_backend_that_takes_no_writes_gets_them_again_after_a_pause() {
             queue(&shared, "k", None);
             settle().await;
             assert_eq!(commits.load(Ordering::Relaxed), 1, "{kind:?}");
-            assert_eq!(shared.state().link, Link::Busy, "{kind:?}");
+            assert_eq!(shared.state().link, Link::Paused, "{kind:?}");
             assert!(shared.is_connected(), "{kind:?}: it still reads");
 
             *lock(&backend.faults.committing) = None;

@@ -224,7 +224,7 @@ impl State {
         match self.write_letter(&letter, at) {
             Ok(accepted) => {
                 let key = Arc::clone(&letter.key);
-                self.retried.insert(accepted.sequence, (position, letter));
+                self.retried.insert(accepted.id, (position, letter));
                 Ok((key, accepted))
             }
             Err(error) => {

@@ -34,10 +34,10 @@ use crate::backend::error::BackendError;
 use crate::base::clock::{Moment, Monotonic, Stamp};
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::policy::WritePolicy;
-use crate::cache::{Base, Cache, Generation, Ticket, give_back};
+use crate::cache::{Base, Cache, Generation, Ticket, shrink_sparse};
 use crate::pending::journal::{Ends, Journal};
 use crate::pending::outbox::{
-    Again, Answer, Entry, EntryName, LetterRecord, Outbox, Selector, Tried, Write, Written,
+    Answer, Entry, EntryName, LetterRecord, Outbox, Outdated, Selector, Tried, Write, Written,
 };
 use crate::value::envelope;
 
@@ -46,14 +46,14 @@ use crate::value::envelope;
 pub(crate) enum Link {
     Up,
     /// The backend is there, but takes no writes now (out of memory, read-only, loading).
-    Busy,
+    Paused,
     Down,
 }
 
 /// A write that was accepted, with its answer or the way that it comes.
 #[derive(Debug)]
 pub(crate) struct Accepted {
-    pub(crate) sequence: Sequence,
+    pub(crate) id: Sequence,
     pub(crate) answer: oneshot::Receiver<Result<Answer>>,
 }
 
@@ -162,7 +162,7 @@ impl State {
         {
             self.unused
                 .extend(self.recorded.remove_entry(key).map(|(key, _)| key));
-            give_back(&mut self.recorded);
+            shrink_sparse(&mut self.recorded);
         }
     }
 
@@ -202,8 +202,8 @@ impl State {
         }
         if request.is_outdated(|| self.view(key, at.mono)) {
             return Ok(Accepted {
-                sequence: self.outbox.last_sequence(),
-                answer: ready_answer(Answer::again(Again::Shown)),
+                id: self.outbox.last_sequence(),
+                answer: ready_answer(Answer::outdated(Outdated::InView)),
             });
         }
 
@@ -213,8 +213,8 @@ impl State {
         };
         let is_take = write.take.is_some();
         let accepted = self.enqueue(key, write, policy, None)?;
-        if is_take && let Err(error) = self.journal_entry(key, accepted.sequence) {
-            self.outbox.withdraw(key, accepted.sequence);
+        if is_take && let Err(error) = self.journal_entry(key, accepted.id) {
+            self.outbox.withdraw(key, accepted.id);
             return Err(error);
         }
         Ok(accepted)
@@ -267,7 +267,7 @@ impl State {
             (None, ready_answer(Answer::new(Written::Queued, existed)))
         };
         let base = self.cache.base(key);
-        let sequence = self.outbox.push(key, write, waiter, base)?;
+        let id = self.outbox.push(key, write, waiter, base)?;
         if is_journalled && self.journal.is_some() {
             self.outbox.journal_rest_of(key, |_, _| true);
         }
@@ -278,7 +278,7 @@ impl State {
         }
         self.cache.seen(key, stamp);
         self.cache.touch(key);
-        Ok(Accepted { sequence, answer })
+        Ok(Accepted { id, answer })
     }
 
     /// Why a call of `key` that only the backend can answer is not answered.
@@ -348,7 +348,7 @@ impl State {
     }
 
     /// The connection is gone: what was under way has an unknown outcome.
-    pub(crate) fn lost(&mut self, error: Error, mono: Monotonic) {
+    pub(crate) fn disconnected(&mut self, error: Error, mono: Monotonic) {
         if self.link != Link::Down {
             self.lost_at = Some(mono);
         }
@@ -364,8 +364,8 @@ impl State {
     }
 
     /// The backend is there but takes no writes now.
-    pub(crate) fn busy(&mut self, error: Error) {
-        self.link = Link::Busy;
+    pub(crate) fn paused(&mut self, error: Error) {
+        self.link = Link::Paused;
         self.last_error = Some(error);
         self.journal_rest();
         self.outbox.pause();

@@ -11,7 +11,7 @@ use crate::base::clock::{Monotonic, Stamp};
 use crate::base::error::{Error, ErrorKind};
 use crate::cache::Ticket;
 use crate::pending::journal::JournalRecord;
-use crate::pending::outbox::{Again, Answer, Selector, Tried, Write, Written};
+use crate::pending::outbox::{Answer, Outdated, Selector, Tried, Write, Written};
 use crate::pending::rebase::{self, Plan};
 
 /// How long a key is held at first, and at most.
@@ -204,13 +204,13 @@ impl State {
                 Plan::Ask => {
                     return Some((KeyChange::Delete, head.write.latest, Expects::Nothing));
                 }
-                Plan::Again => {
-                    let again = if head.attempt.base_is_current {
-                        Again::Answered
+                Plan::Outdated => {
+                    let outdated = if head.attempt.base_is_current {
+                        Outdated::ByAnswer
                     } else {
-                        Again::Shown
+                        Outdated::InView
                     };
-                    self.settle(key, Answer::again(again));
+                    self.settle(key, Answer::outdated(outdated));
                     return None;
                 }
                 Plan::Done { superseded } => {

@@ -12,7 +12,7 @@ use crate::base::waiting::block_on;
 use crate::client::reentrancy::ClosureTurn;
 use crate::client::state::{KeyView, Request};
 use crate::handle::reader::SlotsView;
-use crate::pending::outbox::{Again, Answer, Precondition, Take, Written};
+use crate::pending::outbox::{Answer, Outdated, Precondition, Take, Written};
 use crate::value::envelope::Text;
 use crate::value::mutation::{
     self, Json, Location, MemberName, Mutation, ObservedValue, Operation, PathSegment, PathStep,
@@ -272,7 +272,7 @@ impl ValuePath {
                 .core()
                 .write_together(deletes, WritePolicy::Confirmed)
                 .await?;
-            let is_made = |answer: &&Answer| answer.again.is_none();
+            let is_made = |answer: &&Answer| answer.outdated.is_none();
             existed |= answers.iter().filter(is_made).any(|made| made.existed);
             let made = answers.iter().filter(is_made).count();
             if made == answers.len() {
@@ -519,7 +519,7 @@ impl<'a> Recorder<'a> {
     ) -> Result<Option<Written>> {
         let answer = self.send(self.request(snapshot, operations, take)).await?;
         let timeout = self.path.memory().shared().settings.timeout;
-        match answer.again {
+        match answer.outdated {
             None => return Ok(Some(answer.written)),
             Some(_) if self.runs > 1 && self.waited() >= timeout => {
                 let what = format!(
@@ -529,8 +529,8 @@ impl<'a> Recorder<'a> {
                 );
                 return Err(Error::of_key(ErrorKind::Conflict, self.path.key()?, what));
             }
-            Some(Again::Answered) => self.is_current = true,
-            Some(Again::Shown) => {}
+            Some(Outdated::ByAnswer) => self.is_current = true,
+            Some(Outdated::InView) => {}
         }
         Ok(None)
     }
@@ -546,7 +546,7 @@ impl<'a> Recorder<'a> {
             // It changes nothing, and confirms that the value is the same.
             _ if operations.is_empty() => Some(Precondition::Whole(own.stored)),
             Condition::Closure | Condition::Take => Some(Precondition::Whole(own.stored)),
-            Condition::SamePaths => Some(Precondition::Places),
+            Condition::SamePaths => Some(Precondition::Paths),
             Condition::Always => None,
         };
         let is_compared = self.condition == Condition::Closure && !operations.is_empty();

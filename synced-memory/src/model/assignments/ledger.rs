@@ -211,7 +211,7 @@ impl Ledger {
         accepted: Accepted,
     ) -> RuleResult {
         let Accepted {
-            sequence,
+            id: sequence,
             mut answer,
         } = accepted;
         let stamp = state

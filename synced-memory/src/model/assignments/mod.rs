@@ -56,7 +56,7 @@ impl Rules for Ledger {
             .write(&world.key, request, WritePolicy::Through, moment)
         {
             Ok(accepted) => {
-                let sequence = accepted.sequence;
+                let sequence = accepted.id;
                 let written = (is_put.then_some(value), ttl);
                 process
                     .ledger

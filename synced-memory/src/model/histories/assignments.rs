@@ -63,7 +63,7 @@ fn a_write_made_while_an_attempt_is_in_flight_is_neither_lost_nor_doubled() {
             }
             process.state.answered(&attempt, ticket, Ok(outcome));
         }
-        assert_eq!(applied, [second.sequence]);
+        assert_eq!(applied, [second.id]);
         assert_eq!(server.value().as_deref(), Some("second"));
         let expected = if answer_is_lost {
             Written::Queued

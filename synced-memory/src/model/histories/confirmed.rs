@@ -87,7 +87,7 @@ fn a_confirmed_call_in_doubt_was_not_made_by_another_one_that_stored_the_same() 
     );
     let answer = accepted.answer.try_recv().unwrap().unwrap();
     assert!(
-        answer.written == Written::Stored && answer.again.is_none(),
+        answer.written == Written::Stored && answer.outdated.is_none(),
         "{answer:?}"
     );
 }
@@ -98,8 +98,7 @@ fn a_confirmed_call_in_doubt_was_not_made_by_another_one_that_stored_the_same() 
 fn a_confirmed_call_that_was_refused_until_its_time_was_over_is_a_conflict() {
     let (mut server, mut process, _other) = a_newer_list();
     let accepted = push(&mut process, &mut server, WritePolicy::Confirmed);
-    let not_made =
-        |process: &ScenarioProcess| process.state.not_made(KEY, accepted.sequence).kind();
+    let not_made = |process: &ScenarioProcess| process.state.not_made(KEY, accepted.id).kind();
     assert_eq!(not_made(&process), ErrorKind::Conflict);
     process.disconnect();
     assert_eq!(not_made(&process), ErrorKind::Unavailable);

@@ -159,7 +159,7 @@ impl ScenarioProcess {
 
     fn disconnect(&mut self) {
         self.state
-            .lost(Error::new(ErrorKind::Unavailable, "lost"), self.mono);
+            .disconnected(Error::new(ErrorKind::Unavailable, "lost"), self.mono);
     }
 
     fn read(&mut self, server: &mut ScenarioServer) {

@@ -26,7 +26,7 @@ fn an_element_of_the_default_can_be_removed() {
     let _accepted = process.write(Request::Mutate {
         mutation,
         ttl: None,
-        exact: Some(Precondition::Places),
+        exact: Some(Precondition::Paths),
         take: None,
     });
     assert_eq!(value(&process).as_deref(), Some("[2]"));
@@ -209,13 +209,13 @@ fn an_entry_that_went_with_its_key_was_removed_by_nobody_else() {
     let mut accepted = process.write(Request::Mutate {
         mutation,
         ttl: None,
-        exact: Some(Precondition::Places),
+        exact: Some(Precondition::Paths),
         take: None,
     });
     process.deliver(&mut server);
     let answer = accepted.answer.try_recv().unwrap().unwrap();
     assert!(
-        answer.again.is_some(),
+        answer.outdated.is_some(),
         "it returns an entry that it did not remove: {answer:?}"
     );
 }

@@ -37,7 +37,7 @@ impl History {
         new: NewCall,
         accepted: Accepted,
     ) -> RuleResult {
-        let id = accepted.sequence;
+        let id = accepted.id;
         let last = state.outbox.last(KEY).ok_or("rule 2: it is not queued")?;
         ensure!(
             last.identity.id == id,

@@ -92,7 +92,7 @@ fn write_again(
                 !is_away,
                 "{kind:?} is confirmed, and was accepted without the server"
             );
-            let sequence = accepted.sequence;
+            let sequence = accepted.id;
             process.ledger.add_call(&process.state, new, accepted)?;
             let confirmed = if is_confirmed { ", confirmed" } else { "" };
             world.log_step(|| format!("{at} calls {kind:?}, as {sequence}{confirmed}"));
@@ -177,7 +177,7 @@ impl PlannedCall {
     ) -> Request {
         let precondition = match recorded_on {
             RecordedOn::Anything => None,
-            RecordedOn::Paths => Some(Precondition::Places),
+            RecordedOn::Paths => Some(Precondition::Paths),
             RecordedOn::Whole => Some(Precondition::Whole(self.view.stored.clone())),
         };
         let record = if self.kind.is_closure() {

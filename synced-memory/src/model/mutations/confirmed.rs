@@ -216,7 +216,7 @@ impl History {
         let answer = received
             .map_err(|error| format!("{description} was applied, and was answered {error}"))?;
         ensure!(
-            answer.written == Written::Stored && answer.again.is_none(),
+            answer.written == Written::Stored && answer.outdated.is_none(),
             "{description} was answered {answer:?}"
         );
         let is_fact = existed.is_none_or(|existed| answer.existed == existed);

@@ -34,7 +34,7 @@ impl History {
             }
             let result = answer.as_ref().ok();
             call.reported = result
-                .filter(|answer| answer.again.is_none())
+                .filter(|answer| answer.outdated.is_none())
                 .map(|answer| answer.written);
             if let (Some(confirmed), Err(error)) = (&mut call.confirmed, &answer) {
                 confirmed.error = Some(error.kind());
@@ -66,7 +66,7 @@ impl History {
     pub(super) fn check_reported_stored(&mut self, line: &HistoryLine) -> RuleResult {
         let received = self.received_answer(line)?;
         let is_stored =
-            |answer: &Answer| answer.written == Written::Stored && answer.again.is_none();
+            |answer: &Answer| answer.written == Written::Stored && answer.outdated.is_none();
         ensure!(
             received
                 .as_ref()

@@ -285,7 +285,7 @@ impl ProcessRules for History {
                 self.check_reported_queued(line)?;
             }
         }
-        self.confirmed_interrupted(link == Link::Busy)
+        self.confirmed_interrupted(link == Link::Paused)
     }
 
     fn recovered(&mut self) {

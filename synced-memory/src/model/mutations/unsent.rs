@@ -39,7 +39,7 @@ impl History {
         }
         let is_too_old = line.written + TOMBSTONE_TTL <= mono;
         match self.received_answer(&line)? {
-            Some(Ok(answer)) if answer.again.is_some() => {
+            Some(Ok(answer)) if answer.outdated.is_some() => {
                 self.check_to_be_recorded_again(&line)?;
                 self.to_record_again.extend(line.all_calls());
                 self.unsent_ended(&line, CallOutcome::RecordedAgain, ends)

@@ -30,7 +30,7 @@ pub(crate) struct Answer {
     pub(crate) existed: bool,
     /// It was withdrawn, since something else is stored than what it was recorded on: its caller
     /// records it anew.
-    pub(crate) again: Option<Again>,
+    pub(crate) outdated: Option<Outdated>,
     /// This other writer tries to change the same key.
     pub(crate) contended: Option<Writer>,
     /// The name of the entry whose taken element is to be handed out.
@@ -39,11 +39,11 @@ pub(crate) struct Answer {
 
 /// What showed that a write was recorded on something else than what is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Again {
+pub(crate) enum Outdated {
     /// The current view of this process.
-    Shown,
+    InView,
     /// The backend's answer to it.
-    Answered,
+    ByAnswer,
 }
 
 impl Answer {
@@ -51,15 +51,15 @@ impl Answer {
         Self {
             written,
             existed,
-            again: None,
+            outdated: None,
             contended: None,
             taken: None,
         }
     }
 
-    pub(crate) fn again(again: Again) -> Self {
+    pub(crate) fn outdated(outdated: Outdated) -> Self {
         Self {
-            again: Some(again),
+            outdated: Some(outdated),
             ..Self::new(Written::Superseded, false)
         }
     }

@@ -37,7 +37,7 @@ pub(crate) enum Precondition {
     /// The whole of what is stored.
     Whole(Option<Bytes>),
     /// What its operations have observed at their paths.
-    Places,
+    Paths,
 }
 
 /// An element that a call takes out of a collection and hands to its caller, who has not named it.

@@ -15,7 +15,7 @@ mod journalled;
 mod merge;
 
 pub use answer::Written;
-pub(crate) use answer::{Again, Answer, EntryName, Waiter};
+pub(crate) use answer::{Answer, EntryName, Outdated, Waiter};
 pub(crate) use dead_letter::LetterRecord;
 use entry::BOOKKEEPING;
 pub(crate) use entry::{Entry, EntryIdentity, NUMBERS, Precondition, Take, Tried, Write};
