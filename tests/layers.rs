@@ -76,7 +76,8 @@ const ROOMS: &[(&str, &[&[&str]])] = &[
         "base",
         &[
             &["settings", "waiting"],
-            &["backoff", "clock", "error", "lock", "policy"],
+            &["backoff", "timer"],
+            &["clock", "error", "fork", "lock", "policy", "random"],
             &["mod"],
         ],
     ),

@@ -16,7 +16,9 @@ use crate::backend::commit::{
 use crate::backend::error::BackendError;
 use crate::base::clock::has_expired;
 use crate::base::clock::{self, Clock, Monotonic, Stamp};
+use crate::base::fork::PerProcess;
 use crate::base::lock::lock;
+use crate::base::random;
 
 /// How long a wait for changes lasts at most before it looks again for keys that have expired.
 const EXPIRY_CHECK: Duration = Duration::from_millis(100);
@@ -71,7 +73,7 @@ pub(crate) struct ProcessBackend {
 impl ProcessBackend {
     /// A new space, or the one that other memories of this process share under `name`.
     pub(crate) fn open(name: &str, sidecar_ttl: Duration) -> Self {
-        static NAMED: Mutex<BTreeMap<String, Weak<ProcessSpace>>> = Mutex::new(BTreeMap::new());
+        static NAMED: PerProcess<Mutex<BTreeMap<String, Weak<ProcessSpace>>>> = PerProcess::new();
         let fresh = || {
             Arc::new(ProcessSpace {
                 store: Mutex::new(Store::new(sidecar_ttl)),
@@ -86,7 +88,8 @@ impl ProcessBackend {
                 space: fresh(),
             };
         }
-        let mut named = lock(&NAMED);
+        let named = NAMED.get(Mutex::default);
+        let mut named = lock(&named.1);
         named.retain(|_, space| space.strong_count() > 0);
         let space = named
             .get(name)
@@ -124,7 +127,7 @@ impl Backend for ProcessBackend {
         let (sender, changes) = mpsc::unbounded_channel();
         let session: Box<dyn Session> = Box::new(ProcessSession {
             space: Arc::clone(&self.space),
-            id: fastrand::u64(..),
+            id: random::rng().u64(..),
             changes: Arc::new(tokio::sync::Mutex::new(changes)),
             sender,
         });

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use fastrand::Rng;
 
+use super::random;
+
 /// Between which parts of its length a wait is drawn at random, so that processes that failed
 /// together do not try again together.
 #[derive(Debug, Clone, Copy)]
@@ -45,7 +47,7 @@ pub(crate) struct Backoff {
 
 impl Backoff {
     pub(crate) fn new((first, longest): (Duration, Duration), jitter: Jitter) -> Self {
-        Self::with_random((first, longest), jitter, Rng::new())
+        Self::with_random((first, longest), jitter, random::rng())
     }
 
     pub(crate) fn with_random(

@@ -244,6 +244,14 @@ impl Error {
         Self::new(ErrorKind::Closed, "the memory was closed")
     }
 
+    /// In the child of a fork.
+    pub(crate) fn opened_before_fork() -> Self {
+        Self::new(
+            ErrorKind::Closed,
+            "the memory was opened before a fork: open one in this process",
+        )
+    }
+
     /// What became of each key, if this is the error of a confirmed call of several keys
     /// (`restore`, a delete of a key that has older names): `None` if it was made, otherwise why it
     /// was not. Empty for every other error.

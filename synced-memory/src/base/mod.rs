@@ -3,7 +3,10 @@
 pub(crate) mod backoff;
 pub(crate) mod clock;
 pub(crate) mod error;
+pub(crate) mod fork;
 pub(crate) mod lock;
 pub(crate) mod policy;
+pub(crate) mod random;
 pub(crate) mod settings;
+pub(crate) mod timer;
 pub(crate) mod waiting;

@@ -1,7 +1,8 @@
 //! Waiting with a deadline and without a runtime: on the caller's own thread, or in a task of any
 //! executor.
 //!
-//! A blocking call must not panic inside an async runtime, so nothing here is tokio's.
+//! A blocking call must not panic inside an async runtime, so no wait here needs the runtime of its
+//! caller.
 //!
 //! Blocking and async calls share their futures. What differs between them is decided in one place
 //! each:
@@ -19,11 +20,12 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker, ready};
 use std::time::Duration;
 
-use futures_timer::Delay;
 use futures_util::task::AtomicWaker;
+use tokio::time::Sleep;
 
 use crate::base::clock::Deadline;
 use crate::base::lock::lock;
+use crate::base::timer;
 
 thread_local! {
     static PARKING: (parking::Parker, Waker) = parker_and_waker();
@@ -198,7 +200,7 @@ pub(crate) async fn until<F: Future>(future: F, deadline: Deadline) -> Option<F:
 #[derive(Debug)]
 pub(crate) struct Alarm {
     deadline: Deadline,
-    timer: Option<Delay>,
+    timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl Alarm {
@@ -223,7 +225,15 @@ impl Alarm {
                 NEXT_POLL.set(earlier.or(Some(self.deadline)));
                 return Poll::Pending;
             }
-            ready!(Pin::new(self.timer.get_or_insert_with(|| Delay::new(remaining))).poll(context));
+            if self.timer.is_none() {
+                self.timer = timer::sleep(remaining);
+            }
+            let Some(sleep) = &mut self.timer else {
+                // Without a timer it is polled again and again until the deadline.
+                context.waker().wake_by_ref();
+                return Poll::Pending;
+            };
+            ready!(sleep.as_mut().poll(context));
             self.timer = None;
         }
     }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use crate::backend::commit::Writer;
 use crate::base::backoff::{Jitter, doubled};
 use crate::base::lock::lock;
+use crate::base::random;
 
 /// The longest wait.
 const LONGEST: Duration = Duration::from_millis(10);
@@ -34,7 +35,7 @@ struct Contention {
 
 impl Default for Fairness {
     fn default() -> Self {
-        Self::with_random(fastrand::Rng::new())
+        Self::with_random(random::rng())
     }
 }
 

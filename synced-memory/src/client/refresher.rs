@@ -11,6 +11,7 @@ use crate::backend::{Expiry, Invalidation, WithExpiry, all_tracked};
 use crate::base::backoff::Jitter;
 use crate::base::clock::Monotonic;
 use crate::base::error::{Error, Result};
+use crate::base::random;
 use crate::cache::{Generation, Ticket};
 use crate::client::shared::{Connection, Shared};
 use crate::client::state::State;
@@ -229,7 +230,7 @@ async fn keep_current(
 fn first_batch_delay(shared: &Shared) -> Option<Duration> {
     let stale = u32::try_from(shared.state().cache.queued_reads()).unwrap_or(u32::MAX);
     let longest = SPREAD.saturating_mul(stale).min(LONGEST_SPREAD);
-    (stale > 0).then(|| JITTER.draw(longest, &mut fastrand::Rng::new()))
+    (stale > 0).then(|| JITTER.draw(longest, &mut random::rng()))
 }
 
 /// Ready with the output of the future, which is then removed; never ready if there is none.

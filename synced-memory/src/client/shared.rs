@@ -8,7 +8,7 @@ use std::future::poll_fn;
 use std::ops::{Deref, DerefMut};
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -20,7 +20,9 @@ use crate::backend::error::BackendError;
 use crate::backend::{Reply, Session};
 use crate::base::clock::Clock;
 use crate::base::error::{Error, ErrorKind, Result};
+use crate::base::fork::{OwnerProcess, try_lock_inherited};
 use crate::base::lock::lock;
+use crate::base::random;
 use crate::base::settings::Settings;
 use crate::base::waiting::{DeferredWake, DeferredWakes, Signal};
 use crate::cache::Ticket;
@@ -72,6 +74,11 @@ pub(crate) struct Shared {
     /// Where the backend is, without a password.
     pub(crate) target: String,
     state: Mutex<State>,
+    owner: OwnerProcess,
+    /// This process is a child of the owner, as far as it has noticed.
+    is_inherited: AtomicBool,
+    /// In a child: stands for the state if the owner held its lock at the fork.
+    unknown_state: OnceLock<Mutex<State>>,
     /// The tasks that are answered under the lock of the state.
     pub(crate) deferred_wakes: Arc<DeferredWakes>,
     /// The ticket of the last request. Requests are sent under this lock, in the order of their
@@ -120,7 +127,8 @@ pub(crate) struct Locked<'a> {
     // In this order: fields are dropped in the order of their declaration.
     state: MutexGuard<'a, State>,
     wakes: WakesOnDrop,
-    deferred_wakes: &'a DeferredWakes,
+    /// `None` in the child of a fork, which wakes nobody.
+    deferred_wakes: Option<&'a DeferredWakes>,
 }
 
 #[derive(Debug, Default)]
@@ -131,8 +139,11 @@ struct WakesOnDrop {
 
 impl Drop for Locked<'_> {
     fn drop(&mut self) {
+        let Some(deferred) = self.deferred_wakes else {
+            return;
+        };
         self.wakes.watches = self.state.cache.take_raised();
-        self.wakes.tasks = self.deferred_wakes.take();
+        self.wakes.tasks = deferred.take();
     }
 }
 
@@ -178,11 +189,7 @@ impl Shared {
         journal: Option<journal::JournalConfig>,
         clock: Clock,
     ) -> Result<Self> {
-        let mut state = State::new(
-            settings.outbox_limit,
-            settings.tombstone_ttl,
-            fastrand::Rng::new(),
-        );
+        let mut state = State::new(settings.outbox_limit, settings.tombstone_ttl, random::rng());
         if let Some(config) = journal {
             state.keep_a_journal(config, journal::ClockOrigin(clock.zero()), clock.mono())?;
         }
@@ -191,6 +198,9 @@ impl Shared {
             clock,
             target: target.to_owned(),
             state: Mutex::new(state),
+            owner: OwnerProcess::current(),
+            is_inherited: AtomicBool::new(false),
+            unknown_state: OnceLock::new(),
             deferred_wakes: Arc::default(),
             wire: Mutex::new(0),
             connection: ArcSwapOption::empty(),
@@ -206,11 +216,43 @@ impl Shared {
         })
     }
 
+    /// Whether this process is a child of the one that opened the memory (rule 17). To be asked
+    /// at the beginning of each call that takes a lock, and of each drop: it is a system call.
+    pub(crate) fn is_inherited(&self) -> bool {
+        if !self.is_inherited.load(Ordering::Relaxed) && !self.owner.is_current() {
+            self.is_inherited.store(true, Ordering::Relaxed);
+        }
+        self.is_inherited.load(Ordering::Relaxed)
+    }
+
+    /// The state in a child of the process that opened the memory.
+    fn inherited_state(&self) -> MutexGuard<'_, State> {
+        try_lock_inherited(&self.state).unwrap_or_else(|| {
+            let unknown = self.unknown_state.get_or_init(|| {
+                let Settings {
+                    outbox_limit,
+                    tombstone_ttl,
+                    ..
+                } = self.settings;
+                Mutex::new(State::new(outbox_limit, tombstone_ttl, random::rng()))
+            });
+            lock(unknown)
+        })
+    }
+
     pub(crate) fn state(&self) -> Locked<'_> {
+        if self.is_inherited.load(Ordering::Relaxed) {
+            return Locked {
+                state: self.inherited_state(),
+                wakes: WakesOnDrop::default(),
+                deferred_wakes: None,
+            };
+        }
+        debug_assert!(self.owner.is_current(), "a call that did not ask");
         Locked {
             state: lock(&self.state),
             wakes: WakesOnDrop::default(),
-            deferred_wakes: &self.deferred_wakes,
+            deferred_wakes: Some(&self.deferred_wakes),
         }
     }
 
@@ -355,6 +397,15 @@ impl Shared {
     }
 
     pub(crate) fn check_open(&self) -> Result<()> {
+        if self.is_inherited() {
+            Err(Error::opened_before_fork())
+        } else {
+            self.check_not_closed()
+        }
+    }
+
+    /// The same under the lock of the state, without the system call: `check_open` was asked before.
+    pub(crate) fn check_not_closed(&self) -> Result<()> {
         if self.closed.load(Ordering::Relaxed) {
             Err(Error::closed())
         } else {
@@ -420,6 +471,9 @@ impl Shared {
 
     /// An error for a call that only the backend could have answered.
     pub(crate) fn unavailable(&self) -> Error {
+        if self.is_inherited() {
+            return Error::opened_before_fork();
+        }
         let cause = self.state().last_error.clone();
         let cause = cause.map_or_else(
             || "it has not answered yet".to_owned(),

@@ -20,6 +20,7 @@ pub(crate) struct Slot {
 impl Slot {
     pub(crate) fn hold(shared: &Arc<Shared>, key: impl Into<Arc<str>>) -> Self {
         let key = key.into();
+        shared.is_inherited();
         let version = shared.state().cache.hold(&key);
         Self {
             key,
@@ -32,8 +33,10 @@ impl Slot {
 
     /// A hold of its own for a watch, which is woken whenever the visible value has changed.
     pub(crate) fn watched(mut self, watch: &Arc<Signal>) -> Self {
-        self.shared.state().cache.watch(&self.key, watch);
-        self.shared.wake_refresher();
+        if !self.shared.is_inherited() {
+            self.shared.state().cache.watch(&self.key, watch);
+            self.shared.wake_refresher();
+        }
         self.watch = Some(Arc::clone(watch));
         self
     }
@@ -41,7 +44,7 @@ impl Slot {
     /// Keeps the slot current from now on. `prefix` is what its key begins with, and what is
     /// tracked at the backend.
     pub(crate) fn keep_near(&self, prefix: &str) {
-        if !self.is_near.swap(true, Ordering::Relaxed) {
+        if !self.is_near.swap(true, Ordering::Relaxed) && !self.shared.is_inherited() {
             self.shared.track_prefix(prefix);
             self.shared.state().cache.keep_near(&self.key);
         }
@@ -50,6 +53,9 @@ impl Slot {
 
 impl Drop for Slot {
     fn drop(&mut self) {
+        if self.shared.is_inherited() {
+            return;
+        }
         let mut state = self.shared.state();
         if let Some(watch) = &self.watch {
             state.cache.unwatch(&self.key, watch);

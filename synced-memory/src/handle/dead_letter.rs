@@ -123,6 +123,7 @@ impl DeadLetter {
     ///
     /// `Conflict` if it was retried or forgotten before.
     pub fn forget(&self) -> Result<()> {
+        self.core.shared().check_open()?;
         self.core.shared().state().forget_letter(self.id)
     }
 }

@@ -9,6 +9,7 @@ use crate::backend::Backend;
 use crate::backend::open::{Target, open};
 use crate::backend::sidecar::check_prefix;
 use crate::base::error::{Error, ErrorKind, Result};
+use crate::base::fork::try_lock_inherited;
 use crate::base::lock::lock;
 use crate::base::policy::WritePolicy;
 use crate::base::settings::Settings;
@@ -314,6 +315,7 @@ impl Memory {
     pub fn status(&self) -> Status {
         let shared = self.shared();
         let mono = shared.clock.mono();
+        let is_inherited = shared.is_inherited();
         let state = shared.state();
         let oldest = state
             .outbox
@@ -321,7 +323,7 @@ impl Memory {
             .map(|(_, entry)| entry.write.since)
             .min();
         Status {
-            connected: state.link != Link::Down,
+            connected: state.link != Link::Down && !is_inherited,
             pending: state.outbox.len(),
             oldest_pending: oldest.map(|oldest| mono.saturating_sub(oldest)),
             last_error: state.last_error.clone(),
@@ -338,6 +340,7 @@ impl Memory {
     /// the taken elements that could not go back, oldest first. A memory without a scope has those
     /// of the whole connection. Each is kept until it is retried or forgotten.
     pub fn dead_letters(&self) -> Vec<DeadLetter> {
+        self.shared().is_inherited();
         let letters = self.shared().state().letters.clone();
         let stem = self.stem();
         // Without a scope: those of the whole connection, whatever their prefix.
@@ -405,8 +408,13 @@ impl Memory {
         self.scope.invalid.clone().map_or(Ok(()), Err)
     }
 
-    fn slots(&self) -> MutexGuard<'_, HashMap<String, Arc<Slot>>> {
-        lock(&self.scope.slots)
+    /// The slots that were used; `None` in the child of a fork if its parent was using them.
+    fn slots(&self) -> Option<MutexGuard<'_, HashMap<String, Arc<Slot>>>> {
+        if self.shared().is_inherited() {
+            try_lock_inherited(&self.scope.slots)
+        } else {
+            Some(lock(&self.scope.slots))
+        }
     }
 
     /// What the keys of all its scopes begin with.
@@ -418,7 +426,9 @@ impl Memory {
     /// known when the backend is away.
     pub(crate) fn slot(&self, name: &str) -> Result<Arc<Slot>> {
         self.check_valid()?;
-        let mut slots = self.slots();
+        let Some(mut slots) = self.slots() else {
+            return self.lone_slot(name);
+        };
         if let Some(slot) = slots.get(name) {
             return Ok(Arc::clone(slot));
         }

@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 
 use crate::base::clock::Monotonic;
 use crate::base::error::{Error, ErrorKind, JsonCause, Reason, Result};
-use crate::client::shared::Shared;
+use crate::client::shared::{Locked, Shared};
 use crate::client::slot::Slot;
 use crate::client::state::{KeyView, State};
 use crate::value::envelope::{self, Text};
@@ -101,6 +101,12 @@ impl SlotReader {
             .collect())
     }
 
+    /// The state, at the beginning of a call.
+    fn state(&self) -> Locked<'_> {
+        self.shared.is_inherited();
+        self.shared.state()
+    }
+
     /// The sum of the versions: each only rises, so that the sum changes when one of them does.
     pub(crate) fn version(&self) -> Result<u64> {
         Ok(version(self.slots()?))
@@ -108,14 +114,16 @@ impl SlotReader {
 
     /// Whether the slots are current, so that the backend need not be asked.
     pub(crate) fn is_local(&self) -> bool {
-        self.slots()
-            .is_ok_and(|slots| is_local(&self.shared, &self.shared.state(), slots))
+        self.slots().is_ok_and(|slots| {
+            let is_open = self.shared.check_open().is_ok();
+            is_open && is_local(&self.shared.state(), slots)
+        })
     }
 
     /// Whether anything is known of the key and its older names.
     pub(crate) fn is_known(&self) -> bool {
         self.slots().is_ok_and(|slots| {
-            let state = self.shared.state();
+            let state = self.state();
             slots.iter().all(|slot| state.is_known(&slot.key))
         })
     }
@@ -123,17 +131,18 @@ impl SlotReader {
     /// How old the oldest of the slots may be.
     pub(crate) fn staleness(&self) -> Option<Duration> {
         let mono = self.shared.clock.mono();
-        let state = self.shared.state();
+        let state = self.state();
         let slots = self.slots().ok()?.iter();
         slots
             .map(|slot| state.cache.staleness(&slot.key, mono))
             .try_fold(Duration::ZERO, |most, one| Some(most.max(one?)))
     }
 
-    /// What a read of the slots shows.
+    /// What a read of the slots shows, for a call that has checked that the memory is open.
     pub(crate) fn visible(&self) -> Result<SlotsView> {
         let slots = self.slots()?;
         let mono = self.shared.clock.mono();
+        let is_open = self.shared.check_not_closed().is_ok();
         // Versions change under this lock only: the view belongs to this version.
         let state = self.shared.state();
         let mut views = slots.iter().map(|slot| state.view(&slot.key, mono));
@@ -145,7 +154,7 @@ impl SlotReader {
         } else {
             views.find(is_set).unwrap_or_default()
         };
-        let is_local = is_local(&self.shared, &state, slots);
+        let is_local = is_open && is_local(&state, slots);
         let is_known = slots.iter().all(|slot| state.is_known(&slot.key));
         Ok(SlotsView {
             version: version(slots),
@@ -159,7 +168,7 @@ impl SlotReader {
     /// What is stored under the key and each of its older names.
     pub(crate) fn stored_by_key(&self) -> Result<Vec<(Arc<str>, Option<Bytes>)>> {
         let mono = self.shared.clock.mono();
-        let state = self.shared.state();
+        let state = self.state();
         let stored = |slot: &Arc<Slot>| (Arc::clone(&slot.key), state.view(&slot.key, mono).stored);
         Ok(self.slots()?.iter().map(stored).collect())
     }
@@ -169,7 +178,7 @@ impl SlotReader {
         let slots = self.slots()?;
         let mono = self.shared.clock.mono();
         let (version, view) = {
-            let state = self.shared.state();
+            let state = self.state();
             (version(slots), known(&state, slots, mono))
         };
         let expires = view
@@ -257,8 +266,8 @@ fn version(slots: &[Arc<Slot>]) -> u64 {
     }
 }
 
-fn is_local(shared: &Shared, state: &State, slots: &[Arc<Slot>]) -> bool {
-    shared.check_open().is_ok() && state.is_local(slots.iter().map(|slot| &*slot.key))
+fn is_local(state: &State, slots: &[Arc<Slot>]) -> bool {
+    state.is_local(slots.iter().map(|slot| &*slot.key))
 }
 
 /// What a read of tracked slots shows, or why the backend refuses the key; `None` while that is not

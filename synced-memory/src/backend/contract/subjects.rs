@@ -13,13 +13,15 @@ use std::time::Duration;
 use super::{DAY, DEADLINE, Loss, Subject};
 use crate::backend::process::ProcessBackend;
 use crate::base::clock::Deadline;
+use crate::base::random;
 
 /// A directory that is removed at the end.
 struct Directory(PathBuf);
 
 impl Directory {
     fn new() -> Self {
-        let path = std::env::temp_dir().join(format!("synced-memory-{:016x}", fastrand::u64(..)));
+        let path =
+            std::env::temp_dir().join(format!("synced-memory-{:016x}", random::rng().u64(..)));
         std::fs::create_dir(&path).unwrap();
         Self(path)
     }

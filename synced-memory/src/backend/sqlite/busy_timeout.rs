@@ -9,6 +9,7 @@ use rusqlite::Error;
 use super::error::is_busy;
 use crate::base::backoff::{Backoff, Jitter};
 use crate::base::clock::Deadline;
+use crate::base::random;
 
 /// The busy timeout after the last wait for the lock ended without it.
 const SHORT_LIMIT: Duration = Duration::from_millis(20);
@@ -53,7 +54,7 @@ impl BusyTimeout {
 
             let (deadline, backoff) = contended.get_or_insert_with(|| {
                 let limit = self.current_limit();
-                (Deadline::after(limit), backoff(fastrand::Rng::new()))
+                (Deadline::after(limit), backoff(random::rng()))
             });
             let remaining = deadline.remaining();
             if remaining.is_zero() {

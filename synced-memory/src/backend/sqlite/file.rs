@@ -8,6 +8,7 @@ use rusqlite::{Connection, Error, ErrorCode, OpenFlags};
 
 use super::busy_timeout::BusyTimeout;
 use super::error::is_busy;
+use super::inherited::{self, FileId, OpenMark};
 use super::statements;
 use crate::backend::error::BackendError;
 use crate::base::policy::Durability;
@@ -29,7 +30,7 @@ const STATEMENTS: usize = 32;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Identity {
     path: PathBuf,
-    file: Option<(u64, u64)>,
+    file: Option<FileId>,
 }
 
 impl Identity {
@@ -56,7 +57,7 @@ impl Identity {
 }
 
 #[cfg(unix)]
-fn file_at(path: &Path) -> Option<(u64, u64)> {
+fn file_at(path: &Path) -> Option<FileId> {
     use std::os::unix::fs::MetadataExt;
     std::fs::metadata(path)
         .ok()
@@ -64,7 +65,7 @@ fn file_at(path: &Path) -> Option<(u64, u64)> {
 }
 
 #[cfg(not(unix))]
-fn file_at(path: &Path) -> Option<(u64, u64)> {
+fn file_at(path: &Path) -> Option<FileId> {
     std::fs::metadata(path).ok().map(|_| (0, 0))
 }
 
@@ -78,7 +79,7 @@ pub(super) fn open(
     path: &Path,
     durability: Durability,
     busy_timeout: Duration,
-) -> Result<(Connection, Identity), BackendError> {
+) -> Result<(Connection, Identity, Option<OpenMark>), BackendError> {
     if path.is_dir() {
         return Err(BackendError::rejected("it is a directory"));
     }
@@ -87,12 +88,21 @@ pub(super) fn open(
             "the directory of the file does not exist",
         ));
     }
+    let existing = file_at(path);
+    if let Some(file) = existing {
+        inherited::check(file)?;
+    }
+    // Before SQLite has it open, if the file is there.
+    let mark = existing.map(OpenMark::new);
+
     let busy_timeout = BusyTimeout::new(busy_timeout);
     let connection = set_up(path, durability, &busy_timeout).map_err(|error| match error {
         Unusable::Sqlite(error) => open_error(&error),
         Unusable::Other(error) => error,
     })?;
-    Ok((connection, Identity::of(path)))
+    let identity = Identity::of(path);
+    let mark = mark.or_else(|| identity.file.map(OpenMark::new));
+    Ok((connection, identity, mark))
 }
 
 enum Unusable {

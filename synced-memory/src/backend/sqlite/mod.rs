@@ -1,6 +1,7 @@
 //! `sqlite:path`: a file that the processes of one machine share.
 //!
 //! - `file.rs`: opening it, and checking that it is ours
+//! - `inherited.rs`: refusing what a parent had open at a fork
 //! - `tables.rs`, `statements.rs`: reading and changing the tables
 //! - `busy_timeout.rs`: waiting for a lock that another process holds
 //! - `error.rs`: what an error means for a request
@@ -8,6 +9,7 @@
 mod busy_timeout;
 mod error;
 mod file;
+mod inherited;
 mod statements;
 mod tables;
 
@@ -26,6 +28,7 @@ use crate::base::lock::lock;
 use crate::base::policy::Durability;
 use busy_timeout::BusyTimeout;
 use file::Identity;
+use inherited::OpenMark;
 use statements::execute;
 
 /// How many names a page has at most.
@@ -79,7 +82,7 @@ impl Backend for SqliteBackend {
             self.sidecar_ttl,
         );
         Box::pin(async move {
-            let (connection, identity) = file::open(&path, durability, busy_timeout)?;
+            let (connection, identity, mark) = file::open(&path, durability, busy_timeout)?;
             let held = OpenConnection {
                 connection,
                 next_clean: Duration::ZERO,
@@ -95,6 +98,7 @@ impl Backend for SqliteBackend {
                 writes,
                 identity,
                 sidecar_ttl,
+                _mark: mark,
             };
             let session: Box<dyn Session> = Box::new(SqliteSession(Arc::new(opened)));
             Ok(session)
@@ -119,6 +123,8 @@ struct OpenFile {
     writes: BusyTimeout,
     identity: Identity,
     sidecar_ttl: Duration,
+    /// Dropped after the connection is closed.
+    _mark: Option<OpenMark>,
 }
 
 #[derive(Debug)]

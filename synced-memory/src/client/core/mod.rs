@@ -122,6 +122,9 @@ impl Core {
     ///
     /// `Timeout`, with what was not delivered.
     pub(crate) async fn close(&self, limit: Duration) -> Result<()> {
+        if self.shared.is_inherited() {
+            return Err(Error::opened_before_fork());
+        }
         self.shared.close();
         // A close whose future was dropped has not stopped it: this one goes on.
         if self.shared.is_stopped() {
@@ -189,6 +192,11 @@ impl Core {
 impl Drop for Core {
     /// Delivers what is queued for at most `shutdown_timeout`, and ends the I/O thread.
     fn drop(&mut self) {
+        if self.shared.is_inherited() {
+            // Connection, journal and file are the parent's. Never dropped, they stay untouched.
+            std::mem::forget(Arc::clone(&self.shared));
+            return;
+        }
         let limit = self.shared.settings.shutdown_timeout;
         match block_on(self.close(limit)) {
             Err(error) if self.shared.state().is_journalled() => {

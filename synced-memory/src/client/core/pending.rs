@@ -89,7 +89,7 @@ impl<'a> Pending<'a> {
             return self.hand_out(answer);
         }
         self.is_over = true;
-        let error = match self.shared.check_open() {
+        let error = match self.shared.check_not_closed() {
             Err(closed) => closed,
             Ok(()) => state.not_made(self.key, self.id),
         };
@@ -115,7 +115,8 @@ impl Drop for Pending<'_> {
     /// A confirmed write whose caller is gone is withdrawn or in doubt; an element that it has
     /// taken goes back.
     fn drop(&mut self) {
-        if self.is_over || self.policy != WritePolicy::Confirmed {
+        let is_settled = self.is_over || self.policy != WritePolicy::Confirmed;
+        if is_settled || self.shared.is_inherited() {
             return;
         }
         let mut state = self.shared.state();

@@ -39,6 +39,9 @@ impl Core {
 
     /// `grace`: how long it waits for a connection, given whether that was just lost.
     async fn load_with(&self, keys: &[Arc<str>], grace: impl Fn(bool) -> Duration) -> Result<bool> {
+        if self.shared.is_inherited() {
+            return Ok(false);
+        }
         self.shared.check_open()?;
         let deadline = self.deadline();
         let mut given_up = None;

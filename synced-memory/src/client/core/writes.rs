@@ -72,10 +72,11 @@ impl Core {
         last_try: &mut Monotonic,
     ) -> Result<Answer> {
         reentrancy::check_not_updating(&self.shared, key)?;
+        self.shared.check_open()?;
         let connection = self.connection_for_own_send(mode, deadline);
         let (mut pending, mut attempt) = {
             let mut state = self.shared.state();
-            self.shared.check_open()?;
+            self.shared.check_not_closed()?;
             // Under the lock: the clock and the stamps that it has issued are shifted in one step.
             let at = self.shared.clock.at();
             let accepted = state.write(key, request, policy, at)?;
@@ -192,10 +193,11 @@ impl Core {
 
     /// Makes a new write of a dead letter.
     pub(crate) async fn retry(&self, id: u64) -> Result<Written> {
+        self.shared.check_open()?;
         let deadline = self.deadline();
         let (key, accepted) = {
             let mut state = self.shared.state();
-            self.shared.check_open()?;
+            self.shared.check_not_closed()?;
             state.retry_letter(id, self.shared.clock.at())?
         };
         self.forward();
@@ -209,8 +211,9 @@ impl Core {
 
     fn accept(&self, key: &Arc<str>, request: Request, policy: WritePolicy) -> Result<Accepted> {
         reentrancy::check_not_updating(&self.shared, key)?;
-        let mut state = self.shared.state();
         self.shared.check_open()?;
+        let mut state = self.shared.state();
+        self.shared.check_not_closed()?;
         state.write(key, request, policy, self.shared.clock.at())
     }
 

@@ -245,13 +245,14 @@ impl ValuePath {
     pub(crate) fn unknown(&self) -> Error {
         let cause = self.memory().shared().unavailable();
         self.error(
-            ErrorKind::Unavailable,
+            cause.kind(),
             format_args!("nothing is known of it: {cause}"),
         )
     }
 
     /// The request that stores `value` here, as a mutation of its own.
     pub(crate) fn assignment(&self, value: Json) -> Result<(Arc<str>, Request)> {
+        self.memory().shared().check_open()?;
         let text = self.visible()?.view.value();
         let origin = (self.root.origin)();
         let location = locate(

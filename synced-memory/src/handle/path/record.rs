@@ -192,6 +192,7 @@ impl ValuePath {
         empty: Option<&str>,
         mut record: impl FnMut(&Location<'_>) -> Result<(PathChange, R)>,
     ) -> Result<(R, Written)> {
+        self.memory().shared().check_open()?;
         // Closures of this process on one key go one after the other: otherwise each would find
         // that another one was made before it.
         let turn = if condition == Condition::Closure {

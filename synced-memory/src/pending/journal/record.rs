@@ -15,6 +15,7 @@ use serde_json::value::RawValue;
 use crate::backend::commit::{KeyChange, Sequence, TimeToLive, Writer};
 use crate::base::clock::{Monotonic, Stamp};
 use crate::base::error::{CauseText, Error, ErrorKind, Reason};
+use crate::base::random;
 use crate::pending::outbox::{Entry, EntryIdentity, EntryName, LetterRecord, Outbox, Take, Write};
 use crate::value::envelope::Unsealed;
 use crate::value::mutation::{Json, Mutation, Operation};
@@ -347,7 +348,7 @@ impl From<JournalledLetter<'_>> for LetterRecord {
 
         Self {
             id: if letter.id == 0 {
-                fastrand::u64(..)
+                random::rng().u64(..)
             } else {
                 letter.id
             },
