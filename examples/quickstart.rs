@@ -120,7 +120,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     assert_eq!(snapshot.settings["lang"], "en");
 
     // A scope is a namespace of its own: here, one for each session.
-    let session = AgentState::attach(&memory.scope("session_abc"));
+    let session = AgentState::attach(&memory.scope_for("session_abc"));
     session.set_theme("blue")?;
     assert_eq!(
         (state.theme()?, session.theme()?),

@@ -42,6 +42,7 @@ mod python_tables;
 mod refusals;
 mod round_trips;
 mod runtimes;
+mod scopes_of_users;
 mod shutdown;
 mod sidecars;
 mod sqlite;

@@ -152,8 +152,12 @@ impl Memory {
         }
     }
 
-    /// The namespace `scope` below this one: its keys are `<prefix><scope>:<name>`. It shares the
-    /// connection, and is cheap: a process may have very many. A `:` in it nests.
+    /// The namespace `scope` below this one, for names that you wrote yourself: **a `:` in it
+    /// nests**, so that [`purge`](Memory::purge) of `a` also deletes `a:b`. For a name that comes
+    /// from outside, such as a user's id, use [`scope_for`](Memory::scope_for).
+    ///
+    /// Its keys are `<prefix><scope>:<name>`. It shares the connection, and is cheap: a process may
+    /// have very many.
     ///
     /// A scope that is empty or has braces is an error of kind `Config` at each use.
     #[must_use]
@@ -161,6 +165,36 @@ impl Memory {
         let scope_error = check_scope(scope).err();
         let path = format!("{}{scope}:", self.scope.path);
         self.derived(self.scope.prefix.clone(), path, scope_error)
+    }
+
+    /// The namespace for `name` below this one: one level, whatever the name contains. A `:`, `{`,
+    /// `}` and `%` in it are written as `%3A`, `%7B`, `%7D` and `%25`; all else stays as it is.
+    ///
+    /// ```
+    /// use synced_memory::{Key, Memory};
+    ///
+    /// let memory = Memory::open("memory:")?;
+    /// let theme = Key::<String>::new("theme");
+    /// memory.scope_for("ada:admin").set(&theme, "dark".to_owned())?;
+    /// memory.scope_for("ada").purge()?;
+    /// assert_eq!(memory.scope_for("ada:admin").get(&theme)?, Some("dark".to_owned()));
+    /// # Ok::<(), synced_memory::Error>(())
+    /// ```
+    ///
+    /// An empty name is an error of kind `Config` at each use.
+    #[must_use]
+    pub fn scope_for(&self, name: &str) -> Self {
+        let mut scope = String::with_capacity(name.len());
+        for character in name.chars() {
+            match character {
+                ':' => scope.push_str("%3A"),
+                '{' => scope.push_str("%7B"),
+                '}' => scope.push_str("%7D"),
+                '%' => scope.push_str("%25"),
+                other => scope.push(other),
+            }
+        }
+        self.scope(&scope)
     }
 
     /// The same scope under another prefix.
@@ -231,8 +265,8 @@ impl Memory {
         Ok(names.filter(|name| !name.contains(':')).collect())
     }
 
-    /// Deletes everything in this scope and in the scopes below it, so that it stays deleted;
-    /// returns how many keys there were.
+    /// Deletes everything in this scope **and in the scopes below it** (`a:b` is below `a`), so
+    /// that it stays deleted; returns how many keys there were.
     ///
     /// # Errors
     ///

@@ -7,6 +7,7 @@ mod url;
 #[cfg(test)]
 mod tests;
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -91,23 +92,54 @@ impl Builder {
     }
 
     pub(crate) fn resolve(self) -> Result<(Target, Settings)> {
-        self.resolve_with(&|name| std::env::var(name).ok().filter(|value| !value.is_empty()))
+        self.resolve_with(&|name| {
+            std::env::var_os(name)
+                .map(|value| environment_value(name, value))
+                .transpose()
+                .map(Option::flatten)
+        })
     }
 
-    fn resolve_with(mut self, env: &dyn Fn(&str) -> Option<String>) -> Result<(Target, Settings)> {
+    fn resolve_with(mut self, env: &Environment<'_>) -> Result<(Target, Settings)> {
         let mut settings = Settings::default();
-        if let Some(prefix) = env("REDIS_PREFIX") {
+        if let Some(prefix) = env("REDIS_PREFIX")? {
+            check_prefix(&prefix).map_err(|error| of_variable("REDIS_PREFIX", &error))?;
             settings.prefix = prefix;
         }
 
-        let url = self.url.take().or_else(|| env("SYNCED_MEMORY_URL"));
-        let url = url.map_or_else(|| url_of_host(env), Ok)?;
-        let target = parse(&url, &mut settings)?;
+        let target = if let Some(url) = self.url.take() {
+            parse(&url, &mut settings)?
+        } else if let Some(url) = env("SYNCED_MEMORY_URL")? {
+            parse(&url, &mut settings).map_err(|error| of_variable("SYNCED_MEMORY_URL", &error))?
+        } else {
+            let url = url_of_host(env)?;
+            parse(&url, &mut settings).map_err(|error| of_variable("REDIS_HOST", &error))?
+        };
 
         self.apply_to(&mut settings);
         check_settings(&settings)?;
         Ok((target, settings))
     }
+}
+
+/// The value of an environment variable; `None` if it is not set or empty.
+type Environment<'a> = dyn Fn(&str) -> Result<Option<String>> + 'a;
+
+/// Without the white space around it: what comes from a file of secrets ends in a newline.
+fn environment_value(name: &str, value: OsString) -> Result<Option<String>> {
+    let value = value.into_string().map_err(|_| {
+        let what = format!("the environment variable {name} is not UTF-8");
+        Error::new(ErrorKind::Config, what)
+    })?;
+    Ok(Some(value.trim().to_owned()).filter(|value| !value.is_empty()))
+}
+
+/// An error in what an environment variable says.
+fn of_variable(name: &str, error: &Error) -> Error {
+    Error::new(
+        error.kind(),
+        format!("the environment variable {name}: {error}"),
+    )
 }
 
 fn check_settings(settings: &Settings) -> Result<()> {

@@ -3,7 +3,12 @@ use crate::base::settings::OPTIONS;
 
 fn resolve(builder: Builder, env: &[(&str, &str)]) -> Result<(Target, Settings)> {
     let env: std::collections::HashMap<_, _> = env.iter().copied().collect();
-    builder.resolve_with(&|name| env.get(name).map(ToString::to_string))
+    builder.resolve_with(&|name| {
+        let value = env
+            .get(name)
+            .map(|value| environment_value(name, value.into()));
+        Ok(value.transpose()?.flatten())
+    })
 }
 
 fn target_name(target: &Target) -> String {
@@ -52,7 +57,86 @@ fn the_environment_names_the_server_as_in_the_python_package() {
         ("SYNCED_MEMORY_URL", "valkey://other/2"),
     ];
     assert_eq!(target(&env), "valkey://other:6379/2");
-    assert!(resolve(Builder::default(), &[("REDIS_PORT", "x")]).is_err());
+    for (env, expected) in [
+        // What Kubernetes sets beside a Service called `redis`.
+        (
+            &[("REDIS_PORT", "tcp://10.0.0.1:6380")][..],
+            "redis://10.0.0.1:6380/0",
+        ),
+        (
+            &[("REDIS_PORT", "tcp://fd00::1:6380")],
+            "redis://[fd00::1]:6380/0",
+        ),
+        (
+            &[("REDIS_PORT", "tcp://[fd00::1]:6380")],
+            "redis://[fd00::1]:6380/0",
+        ),
+        (
+            &[("REDIS_HOST", "db"), ("REDIS_PORT", "tcp://10.0.0.1:6380")],
+            "redis://db:6380/0",
+        ),
+        (
+            &[
+                ("REDIS_HOST", "db:7000"),
+                ("REDIS_PORT", "tcp://10.0.0.1:6380"),
+            ],
+            "redis://db:7000/0",
+        ),
+        (
+            &[("REDIS_HOST", "db:7000"), ("REDIS_PORT", "7000")],
+            "redis://db:7000/0",
+        ),
+        (&[("REDIS_HOST", "::1")], "redis://[::1]:6379/0"),
+        (&[("REDIS_HOST", "[::1]:7000")], "redis://[::1]:7000/0"),
+        (&[("REDIS_PORT", "7000")], "redis://redis:7000/0"),
+        // Files of secrets end in a newline.
+        (
+            &[("REDIS_HOST", "db\n"), ("REDIS_PORT", " 7000\n")],
+            "redis://db:7000/0",
+        ),
+        (
+            &[("SYNCED_MEMORY_URL", "redis://db:7000\r\n")],
+            "redis://db:7000/0",
+        ),
+        (
+            &[("SYNCED_MEMORY_URL", " \n"), ("REDIS_HOST", "")],
+            "redis://redis:6379/0",
+        ),
+    ] {
+        assert_eq!(target(env), expected, "{env:?}");
+    }
+}
+
+#[test]
+fn an_error_in_the_environment_names_the_variable() {
+    for (name, value) in [
+        ("REDIS_PORT", "x"),
+        ("REDIS_PORT", "tcp://10.0.0.1"),
+        ("REDIS_PORT", "65536"),
+        ("REDIS_HOST", "db:port"),
+        ("REDIS_HOST", "redis://db"),
+        ("REDIS_PREFIX", "a{"),
+        ("SYNCED_MEMORY_URL", "nonsense"),
+        ("SYNCED_MEMORY_URL", "memory:?color=red"),
+    ] {
+        let error = resolve(Builder::default(), &[(name, value)])
+            .err()
+            .expect(value);
+        assert_eq!(error.kind(), ErrorKind::Config);
+        assert!(error.to_string().contains(name), "{name}={value}: {error}");
+    }
+    let both = [("REDIS_HOST", "db:7000"), ("REDIS_PORT", "7001")];
+    let error = resolve(Builder::default(), &both).err().expect("two ports");
+    assert!(
+        error.to_string().contains("REDIS_HOST says port 7000"),
+        "{error}"
+    );
+    #[cfg(unix)]
+    {
+        let value = std::os::unix::ffi::OsStringExt::from_vec(vec![0xff]);
+        let error = environment_value("REDIS_PREFIX", value).expect_err("no UTF-8");
+        assert!(error.to_string().contains("REDIS_PREFIX"), "{error}");
+    }
 }
 
 #[test]

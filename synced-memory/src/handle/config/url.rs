@@ -3,7 +3,7 @@
 use percent_encoding::percent_decode_str;
 use url::Url;
 
-use super::Target;
+use super::{Environment, Target};
 use crate::base::error::{Error, ErrorKind, Reason, Result};
 use crate::base::settings::{OPTIONS, Settings};
 
@@ -11,19 +11,85 @@ use crate::base::settings::{OPTIONS, Settings};
 const SCHEMES: &str = "write redis://host:port, valkey://, dragonfly://, redis+unix:///path, \
                        sqlite:path, memory: or memory:name";
 
+/// The server if the environment does not name another one, as in the Python package.
+const DEFAULT_HOST: &str = "redis";
+const DEFAULT_PORT: u16 = 6379;
+
 /// The URL that `REDIS_HOST` and `REDIS_PORT` stand for, as in the Python package.
-pub(super) fn url_of_host(env: &dyn Fn(&str) -> Option<String>) -> Result<String> {
-    let host = env("REDIS_HOST").unwrap_or_else(|| "redis".to_owned());
-    let port = env("REDIS_PORT").unwrap_or_else(|| "6379".to_owned());
-    let port: u16 = port
-        .parse()
-        .map_err(|_| config_error(format!("REDIS_PORT is `{port}`, which is no port")))?;
-    let host = if host.contains(':') && !host.starts_with('[') {
-        format!("[{host}]")
-    } else {
-        host
+///
+/// Beside a Service called `redis`, Kubernetes sets `REDIS_PORT=tcp://10.0.0.1:6379` in each of its
+/// pods: that counts as far as nothing else says which server is meant.
+pub(super) fn url_of_host(env: &Environment<'_>) -> Result<String> {
+    let host = env("REDIS_HOST")?
+        .map(|text| parse_host(&text))
+        .transpose()?;
+    let port = env("REDIS_PORT")?
+        .map(|text| parse_port(&text))
+        .transpose()?;
+    let (of_service, port) = match port {
+        Some(NamedPort::Port(port)) => (None, Some(port)),
+        Some(NamedPort::Service(host, port)) => (Some((host, port)), None),
+        None => (None, None),
+    };
+    let (host, port) = match (host, port, of_service) {
+        (Some((_, Some(of_host))), Some(port), _) if of_host != port => {
+            return Err(config_error(format!(
+                "REDIS_HOST says port {of_host}, and REDIS_PORT says {port}"
+            )));
+        }
+        (Some((host, Some(port))), ..) | (Some((host, None)), Some(port), _) => (host, port),
+        (Some((host, None)), None, Some((_, port))) => (host, port),
+        (Some((host, None)), None, None) => (host, DEFAULT_PORT),
+        (None, Some(port), _) => (DEFAULT_HOST.to_owned(), port),
+        (None, None, Some((host, port))) => (host, port),
+        (None, None, None) => (DEFAULT_HOST.to_owned(), DEFAULT_PORT),
     };
     Ok(format!("redis://{host}:{port}"))
+}
+
+/// What `REDIS_PORT` may be.
+enum NamedPort {
+    Port(u16),
+    /// Of Kubernetes: the host of a Service, and its port.
+    Service(String, u16),
+}
+
+fn parse_port(text: &str) -> Result<NamedPort> {
+    let no_port = || config_error(format!("REDIS_PORT is `{text}`, which is no port"));
+    let Some(service) = text.strip_prefix("tcp://") else {
+        let port = text.parse().map_err(|_| no_port())?;
+        return Ok(NamedPort::Port(port));
+    };
+    let (host, port) = service.rsplit_once(':').ok_or_else(no_port)?;
+    let port = port.parse().map_err(|_| no_port())?;
+    Ok(NamedPort::Service(bracketed(host), port))
+}
+
+/// What `REDIS_HOST` may be: `host`, `host:port`, an IPv6 address, or `[address]:port`.
+fn parse_host(text: &str) -> Result<(String, Option<u16>)> {
+    let is_plain = |text: &str| !text.is_empty() && !text.contains(['/', '@', '?', '#']);
+    let (host, port) = match text.rsplit_once(':') {
+        Some((host, port)) if !host.contains(':') || host.ends_with(']') => (host, Some(port)),
+        _ => (text, None),
+    };
+    let port = port.map(str::parse).transpose().ok();
+    port.filter(|_| is_plain(host))
+        .map(|port| (bracketed(host), port))
+        .ok_or_else(|| {
+            config_error(format!(
+                "REDIS_HOST is `{text}`, which is neither a host nor host:port; a URL belongs into \
+                 SYNCED_MEMORY_URL"
+            ))
+        })
+}
+
+/// A host as it stands in a URL.
+fn bracketed(host: &str) -> String {
+    if host.contains(':') && !host.starts_with('[') {
+        format!("[{host}]")
+    } else {
+        host.to_owned()
+    }
 }
 
 /// The target of a URL; its options are set in `settings`. No message repeats the URL, which may
