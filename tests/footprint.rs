@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use cap::Cap;
 use support::{Server, eventually};
-use synced_memory::{Key, Memory, ReadPolicy, SyncedMemory};
+use synced_memory::{Key, Memory, ReadPolicy, SyncedMemory, WritePolicy};
 
 #[global_allocator]
 static ALLOCATOR: Cap<System> = Cap::new(System, usize::MAX);
@@ -130,6 +130,44 @@ fn scopes_share_one_connection_that_tells_of_all_of_them() {
     assert_eq!(session.count().unwrap(), 2);
     server.set_raw("memory:session7:count", "9");
     eventually(DEADLINE, "it is told of", || session.count().unwrap() == 9);
+}
+
+/// In its long form a million names take no more than the limit and 20 MB.
+#[test]
+fn names_that_were_used_once_take_no_more_than_the_limit() {
+    const LIMIT: usize = 16 << 20;
+    let _alone = alone();
+    let (names, room) = if std::env::var_os("SYNCED_MEMORY_SOAK").is_some() {
+        (1_000_000, 20 << 20)
+    } else {
+        (100_000, 4 << 20)
+    };
+    let server = Server::redis().start();
+    let memory = Memory::builder()
+        .url(server.url())
+        .cache_limit(LIMIT)
+        .write_policy(WritePolicy::Behind)
+        .build()
+        .unwrap();
+    memory.set(&Key::new("first"), 1).unwrap();
+    memory.flush(DEADLINE).unwrap();
+    let before = ALLOCATOR.allocated();
+    for name in 0..names {
+        memory
+            .set(&Key::named(format!("name{name}")), name)
+            .unwrap();
+        if name % 1_000 == 0 {
+            memory.flush(DEADLINE).unwrap();
+        }
+    }
+    memory.flush(DEADLINE).unwrap();
+    let taken = || ALLOCATOR.allocated().saturating_sub(before);
+    println!(
+        "{names} names: {} bytes, counted {}",
+        taken(),
+        memory.status().cache_bytes
+    );
+    eventually(DEADLINE, "they take no more", || taken() <= LIMIT + room);
 }
 
 #[test]

@@ -48,7 +48,7 @@ const ROOMS: &[(&str, &[&[&str]])] = &[
         "client",
         &[
             &["core"],
-            &["flusher"],
+            &["flusher", "retained"],
             &["fairness", "reentrancy", "refresher", "slot"],
             &["shared"],
             &["state"],

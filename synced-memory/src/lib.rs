@@ -18,7 +18,7 @@ mod pending;
 mod value;
 
 pub use crate::base::error::{Error, ErrorKind, Result};
-pub use crate::base::policy::{ReadPolicy, WritePolicy};
+pub use crate::base::policy::{ConnectPolicy, ReadPolicy, WritePolicy};
 pub use crate::handle::config::Builder;
 pub use crate::handle::dead_letter::DeadLetter;
 pub use crate::handle::key::Key;

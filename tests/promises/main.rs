@@ -1,6 +1,7 @@
 //! One module per promise.
 
 mod asynchronous;
+mod cache_limit;
 mod clocks;
 mod closure_forms;
 mod closure_keys;
@@ -28,6 +29,7 @@ mod in_doubt;
 mod interface;
 mod journal;
 mod line;
+mod misspelt_hosts;
 mod mutations;
 mod names_and_scopes;
 mod near;

@@ -46,6 +46,17 @@ pub enum Durability {
     Fsync,
 }
 
+/// Whether opening a memory needs the backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum ConnectPolicy {
+    /// No: writes are queued until the backend is there. The default.
+    #[default]
+    Optional,
+    /// Yes: if no backend answers within `timeout`, opening is an error of kind `Unavailable`.
+    Required,
+}
+
 named! {
     ReadPolicy, "a read policy",
     /// Its name in a URL, as in `read_policy=near`. It is read back by `parse`.
@@ -56,6 +67,12 @@ named! {
     WritePolicy, "a write policy",
     /// Its name in a URL, as in `write_policy=behind`. It is read back by `parse`.
     { Through = "through", Behind = "behind", Confirmed = "confirmed" }
+}
+
+named! {
+    ConnectPolicy, "a connect policy",
+    /// Its name in a URL, as in `connect=required`. It is read back by `parse`.
+    { Optional = "optional", Required = "required" }
 }
 
 named! {

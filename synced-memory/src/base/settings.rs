@@ -8,7 +8,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use crate::base::error::{Error, ErrorKind, Result};
-use crate::base::policy::{Durability, ReadPolicy, WritePolicy};
+use crate::base::policy::{ConnectPolicy, Durability, ReadPolicy, WritePolicy};
 
 /// Hands the table of options to the macro `$with`.
 ///
@@ -46,6 +46,15 @@ macro_rules! with_options {
                     "how long one call waits at most; to be longer than the largest "
                     "value takes to arrive");
 
+            /// Whether opening needs the backend: with [`ConnectPolicy::Required`] it is an error of
+            /// kind `Unavailable` if no backend answers within `timeout`, so that a misspelt host
+            /// is noticed at once. Default: [`ConnectPolicy::Optional`].
+            connect: ConnectPolicy = ConnectPolicy::default(),
+                set (policy: ConnectPolicy) as policy,
+                url (ConnectPolicy),
+                readme ("`optional`",
+                    "`required`: opening is `Unavailable` if no backend answers within `timeout`");
+
             /// How long the drop of the last handle waits at most for what is still queued.
             /// Default: 2 s.
             shutdown_timeout: Duration = Duration::from_secs(2),
@@ -66,6 +75,15 @@ macro_rules! with_options {
                 set (bytes: usize) as bytes,
                 url (ByteCount),
                 readme ("`67108864`", "bytes that may be queued");
+
+            /// How many bytes the local copies of values take at most, with 512 bytes for each key.
+            /// Beyond that, those that no view, handle or watch holds are dropped, least recently
+            /// used first; what was dropped is unknown while the backend is away. Default: 64 MiB.
+            cache_limit: usize = 64 << 20,
+                set (bytes: usize) as bytes,
+                url (ByteCount),
+                readme ("`67108864`",
+                    "bytes of local copies, beyond which the least recently used are dropped");
 
             /// What reads ask, unless a key or a field says `near`. Default:
             /// [`ReadPolicy::Through`].

@@ -49,6 +49,8 @@ pub(crate) struct Cache {
     deferred: Vec<Arc<str>>,
     /// The watches that are to be woken after the lock around the cache is free.
     raised: Vec<Arc<Signal>>,
+    /// How many bytes all slots take.
+    bytes: usize,
 }
 
 #[derive(Debug, Default)]
@@ -139,6 +141,15 @@ impl Base {
     }
 }
 
+/// About what a slot takes beside its key and what is stored: the cell, the version, what a scope
+/// keeps about it, and this writer's record.
+const SLOT: usize = 512;
+
+/// How many bytes a slot takes.
+fn size_of(key: &str, base: &Base) -> usize {
+    SLOT + 2 * key.len() + base.stored.as_ref().map_or(0, Bytes::len)
+}
+
 impl Cell {
     fn is_near(&self) -> bool {
         self.near_holders > 0
@@ -163,7 +174,11 @@ pub(crate) fn shrink_sparse<K: Eq + Hash, V>(map: &mut HashMap<K, V>) {
 impl Cache {
     /// Adds a holder to the slot of `key`, which is made at the first call.
     pub(crate) fn hold(&mut self, key: &Arc<str>) -> Version {
-        let cell = self.cells.entry(Arc::clone(key)).or_default();
+        let bytes = &mut self.bytes;
+        let cell = self.cells.entry(Arc::clone(key)).or_insert_with(|| {
+            *bytes += size_of(key, &UNKNOWN);
+            Cell::default()
+        });
         cell.holders += 1;
         Arc::clone(&cell.version)
     }
@@ -176,10 +191,23 @@ impl Cache {
         cell.holders -= 1;
         let is_last = cell.holders == 0;
         if is_last {
+            self.bytes -= size_of(key, &cell.base);
             self.cells.remove(key);
             shrink_sparse(&mut self.cells);
         }
         is_last
+    }
+
+    /// How many bytes all slots take.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// How many bytes the slot of `key` takes; zero if there is none.
+    pub(crate) fn size_of(&self, key: &str) -> usize {
+        self.cells
+            .get(key)
+            .map_or(0, |cell| size_of(key, &cell.base))
     }
 
     /// What the backend last answered for `key`.
@@ -225,11 +253,13 @@ impl Cache {
             .is_some();
         let changed = !same || expires != cell.base.expires || was_refused;
 
+        self.bytes -= size_of(key, &cell.base);
         cell.base = Base {
             expires,
             asked_after,
             ..answer
         };
+        self.bytes += size_of(key, &cell.base);
         if changed {
             cell.bump(&mut self.raised);
         }

@@ -5,6 +5,7 @@ pub(crate) mod fairness;
 pub(crate) mod flusher;
 pub(crate) mod reentrancy;
 pub(crate) mod refresher;
+pub(crate) mod retained;
 pub(crate) mod shared;
 pub(crate) mod slot;
 pub(crate) mod state;

@@ -1,21 +1,20 @@
 //! `Memory`: the connection, its scopes, and access by key.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::backend::Backend;
 use crate::backend::open::{Target, open};
 use crate::backend::sidecar::check_prefix;
 use crate::base::error::{Error, ErrorKind, Result};
-use crate::base::fork::try_lock_inherited;
-use crate::base::lock::lock;
 use crate::base::policy::WritePolicy;
 use crate::base::settings::Settings;
 use crate::base::waiting::block_on;
 use crate::client::core::Core;
 use crate::client::reentrancy::check_not_updating;
+use crate::client::retained::ScopeId;
 use crate::client::shared::Shared;
 use crate::client::slot::Slot;
 use crate::client::state::{Link, Request};
@@ -55,7 +54,14 @@ struct Scope {
     path: String,
     /// The error of every call in here, if a name in the path is invalid.
     invalid: Option<Error>,
-    slots: Mutex<HashMap<String, Arc<Slot>>>,
+    /// What names the slots that it retains.
+    id: ScopeId,
+}
+
+impl Drop for Scope {
+    fn drop(&mut self) {
+        self.core.retained().drop_scope(self.id);
+    }
 }
 
 /// The state of a memory and of its connection; see [`Memory::status`].
@@ -83,6 +89,9 @@ pub struct Status {
     /// is away, or refuses to notify this process of changes, or they are being read again.
     /// [`Synced::staleness`](crate::Synced::staleness) says since when.
     pub stale: usize,
+    /// How many bytes the local copies of values take; see
+    /// [`cache_limit`](crate::Builder::cache_limit).
+    pub cache_bytes: usize,
     /// The server's eviction policy, if it is known. Anything but `noeviction` loses state when the
     /// server is short of memory; `volatile-*` loses the sidecars first, and with them the memory
     /// of deletes.
@@ -140,14 +149,14 @@ impl Memory {
     }
 
     fn from_parts(core: Arc<Core>, prefix: String, path: String, invalid: Option<Error>) -> Self {
-        let slots = Mutex::default();
+        let id = core.retained().new_scope();
         Self {
             scope: Arc::new(Scope {
                 core,
                 prefix,
                 path,
                 invalid,
-                slots,
+                id,
             }),
         }
     }
@@ -366,6 +375,7 @@ impl Memory {
             superseded: state.superseded,
             expired: state.expired,
             stale: state.cache.stale(),
+            cache_bytes: state.cache.bytes(),
             eviction_policy: shared.eviction_policy.load().as_deref().cloned(),
         }
     }
@@ -442,36 +452,20 @@ impl Memory {
         self.scope.invalid.clone().map_or(Ok(()), Err)
     }
 
-    /// The slots that were used; `None` in the child of a fork if its parent was using them.
-    fn slots(&self) -> Option<MutexGuard<'_, HashMap<String, Arc<Slot>>>> {
-        if self.shared().is_inherited() {
-            try_lock_inherited(&self.scope.slots)
-        } else {
-            Some(lock(&self.scope.slots))
-        }
-    }
-
     /// What the keys of all its scopes begin with.
     pub(crate) fn prefix(&self) -> &str {
         &self.scope.prefix
     }
 
-    /// The slot of `name`. The scope holds it from its first use on, so that its value is still
-    /// known when the backend is away.
+    /// The slot of `name`. The scope retains it from its first use on, so that its value is still
+    /// known when the backend is away, unless it is dropped for `cache_limit`.
     pub(crate) fn slot(&self, name: &str) -> Result<Arc<Slot>> {
         self.check_valid()?;
-        let Some(mut slots) = self.slots() else {
-            return self.lone_slot(name);
-        };
-        if let Some(slot) = slots.get(name) {
-            return Ok(Arc::clone(slot));
-        }
-        let slot = self.lone_slot(name)?;
-        slots.insert(name.to_owned(), Arc::clone(&slot));
-        Ok(slot)
+        let retained = self.core().retained();
+        retained.slot(self.scope.id, name, || self.lone_slot(name))
     }
 
-    /// A slot of `name` that the scope does not hold.
+    /// A slot of `name` that the scope does not retain.
     pub(crate) fn lone_slot(&self, name: &str) -> Result<Arc<Slot>> {
         self.check_valid()?;
         check_name(name)?;

@@ -7,20 +7,24 @@ mod pending;
 mod reads;
 mod writes;
 
+use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
+use tracing::level_filters::LevelFilter;
 
 use crate::backend::Backend;
 use crate::backend::error::BackendError;
 use crate::base::clock::Deadline;
 use crate::base::error::{Error, ErrorKind, Reason, Result};
+use crate::base::policy::ConnectPolicy;
 use crate::base::settings::Settings;
 use crate::base::waiting::{block_on, until};
 use crate::client::fairness::Fairness;
 use crate::client::flusher;
 use crate::client::reentrancy::Closures;
+use crate::client::retained::RetainedSlots;
 use crate::client::shared::Shared;
 use crate::client::state::Link;
 use crate::pending::journal;
@@ -34,6 +38,7 @@ pub(crate) struct Core {
     shared: Arc<Shared>,
     fairness: Fairness,
     closures: Closures,
+    retained: RetainedSlots,
     /// Ready when the I/O thread has ended.
     thread_end: oneshot::Receiver<()>,
 }
@@ -43,8 +48,8 @@ impl Core {
     ///
     /// # Errors
     ///
-    /// `Rejected` if the backend rejects the connection, `Journal` if the journal cannot be used.
-    /// An unavailable backend is no error (rule 12).
+    /// `Rejected` if the backend rejects the connection, `Journal` if the journal cannot be used. An
+    /// unavailable backend is `Unavailable` if it is required, and no error otherwise (rule 12).
     pub(crate) fn open(
         backend: impl Backend,
         settings: Settings,
@@ -64,15 +69,21 @@ impl Core {
             });
         spawned.map_err(|error| no_thread(&error))?;
         let core = Self {
+            retained: RetainedSlots::new(&shared),
             shared,
             fairness: Fairness::default(),
             closures: Closures::default(),
             thread_end,
         };
         match block_on(until(first_outcome, deadline)) {
-            Some(Ok(Err(error))) if error.kind() == ErrorKind::Rejected => Err(error),
-            _ => Ok(core),
+            Some(Ok(Err(error))) if error.kind() == ErrorKind::Rejected => return Err(error),
+            _ => {}
         }
+        if core.shared.settings.connect == ConnectPolicy::Required {
+            let connected = core.shared.connected_other_than(None);
+            block_on(until(connected, deadline)).ok_or_else(|| core.shared.unavailable())?;
+        }
+        Ok(core)
     }
 
     pub(crate) fn shared(&self) -> &Arc<Shared> {
@@ -81,6 +92,10 @@ impl Core {
 
     pub(crate) fn closures(&self) -> &Closures {
         &self.closures
+    }
+
+    pub(crate) fn retained(&self) -> &RetainedSlots {
+        &self.retained
     }
 
     fn deadline(&self) -> Deadline {
@@ -181,8 +196,13 @@ impl Core {
         } else {
             ""
         };
+        let (writes, verb) = if count == 1 {
+            ("write", "was")
+        } else {
+            ("writes", "were")
+        };
         let message = format!(
-            "{count} writes were not delivered ({}{more}){cause}{kept}",
+            "{count} {writes} {verb} not delivered ({}{more}){cause}{kept}",
             keys.join(", ")
         );
         Error::new(ErrorKind::Timeout, message)
@@ -212,6 +232,7 @@ impl Drop for Core {
                     %error,
                     "dropped with undelivered writes"
                 );
+                warn_on_stderr(&self.shared.target, &error);
             }
             Ok(()) => {}
         }
@@ -222,6 +243,15 @@ impl Drop for Core {
             &mut self.thread_end,
             Deadline::after(limit.min(THREAD_END)),
         ));
+    }
+}
+
+/// Says on stderr that writes are lost, in a process without a subscriber of `tracing`: otherwise a
+/// program with a misspelt host would end without a word (rule 11).
+fn warn_on_stderr(target: &str, error: &Error) {
+    if LevelFilter::current() == LevelFilter::OFF {
+        // If stderr is closed, there is nobody to warn.
+        let _ = writeln!(std::io::stderr(), "synced-memory: {target}: {error}");
     }
 }
 

@@ -15,7 +15,7 @@ use self::url::{parse, url_of_host};
 use crate::backend::open::Target;
 use crate::backend::sidecar::check_prefix;
 use crate::base::error::{Error, ErrorKind, Result};
-use crate::base::policy::{Durability, ReadPolicy, WritePolicy};
+use crate::base::policy::{ConnectPolicy, Durability, ReadPolicy, WritePolicy};
 use crate::base::settings::{Settings, with_options};
 use crate::handle::key::check_scope;
 

@@ -311,6 +311,7 @@ fn every_name_of_a_policy_is_an_option() {
                 settings.read_policy.as_str(),
                 settings.write_policy.as_str(),
                 settings.durability.as_str(),
+                settings.connect.as_str(),
             ];
             assert!(read.contains(&name), "{option}={name}");
         }
@@ -326,6 +327,10 @@ fn every_name_of_a_policy_is_an_option() {
     assert_read(
         "durability",
         Durability::ALL.iter().map(|durability| durability.as_str()),
+    );
+    assert_read(
+        "connect",
+        ConnectPolicy::ALL.iter().map(|policy| policy.as_str()),
     );
     let url = "memory:?write_policy=soon";
     let error = resolve(Builder::default().url(url), &[]).err().unwrap();
