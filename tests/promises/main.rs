@@ -2,6 +2,7 @@
 
 mod asynchronous;
 mod clocks;
+mod closure_fairness;
 mod closure_forms;
 mod closure_keys;
 mod closure_merges;
@@ -9,7 +10,6 @@ mod closure_outages;
 mod closure_parts;
 mod closure_spellings;
 mod closure_transfers;
-mod closure_turns;
 mod closure_types;
 mod closure_unknowns;
 mod closures;
