@@ -50,7 +50,7 @@ structs! {
         #[serde(rename = "größe")]
         size: f64,
         #[serde(rename(serialize = "both", deserialize = "both"))]
-        renamed_list: Vec<i64>,
+        items: Vec<i64>,
     }
 
     #[serde(rename_all = "camelCase")]
