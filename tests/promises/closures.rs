@@ -394,7 +394,7 @@ fn a_closure_gets_its_turn_while_another_process_writes_behind_all_the_time() {
         let stopped = stop.on_drop();
         let adds = scope.spawn(|| {
             let mut adds = 0;
-            while !stop.is_told() {
+            while !stop.is_set() {
                 behind.add(&count, 1).unwrap();
                 adds += 1;
             }

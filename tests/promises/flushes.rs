@@ -471,7 +471,7 @@ fn scripts_that_the_server_forgets_cost_nothing() {
     thread::scope(|scope| {
         let _stop = stop.on_drop();
         scope.spawn(|| {
-            while !stop.is_told() {
+            while !stop.is_set() {
                 line.server.cli(&["SCRIPT", "FLUSH"]);
             }
         });
