@@ -7,11 +7,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use synced_memory::{Key, Memory, Synced, SyncedMemory, Written};
 
-use crate::line::{DEADLINE, Line, ended_letters, passes};
+use crate::line::{DEADLINE, Line, forget_dead_letters, wait_for_later_stamp};
 
 /// The keys of the queued writes that were not made; each is over with that.
 fn take_dead_letters(memory: &Memory) -> Vec<String> {
-    ended_letters(memory)
+    forget_dead_letters(memory)
         .into_iter()
         .map(|letter| letter.key)
         .collect()
@@ -109,7 +109,7 @@ impl Two {
 
     /// Lets what this process writes be earlier than what others write from now on.
     fn then_theirs<T: synced_memory::Value>(&self, view: &Synced<T>) {
-        passes(self.theirs.memory(), view.last_modified().unwrap());
+        wait_for_later_stamp(self.theirs.memory(), view.last_modified().unwrap());
     }
 
     fn up(&self) {

@@ -10,7 +10,7 @@ use synced_memory::{
     Error, ErrorKind, Key, Memory, ReadPolicy, SyncedMemory, WritePolicy, Written,
 };
 
-use crate::line::{DEADLINE, Line, connected, ended_letters, lost};
+use crate::line::{DEADLINE, Line, forget_dead_letters, wait_connected, wait_disconnected};
 
 #[derive(Debug, Clone, PartialEq, SyncedMemory)]
 struct State {
@@ -80,7 +80,7 @@ const TIMEOUT: Duration = Duration::from_millis(200);
 
 /// How many queued writes were not made; each is over with that.
 fn take_dead_letters(memory: &Memory) -> usize {
-    ended_letters(memory).len()
+    forget_dead_letters(memory).len()
 }
 
 /// Why nothing is known of the values.
@@ -131,11 +131,11 @@ impl Unread {
         match outage {
             Outage::Never => {}
             Outage::Down => {
-                connected(&memory);
+                wait_connected(&memory);
                 line.down(&memory);
             }
             Outage::Silent => {
-                connected(&memory);
+                wait_connected(&memory);
                 line.proxy.stall(true);
             }
         }
@@ -151,7 +151,7 @@ impl Unread {
         self.line.up();
         self.line.proxy.stall(false);
         self.mine.memory().flush(DEADLINE).unwrap();
-        connected(self.mine.memory());
+        wait_connected(self.mine.memory());
         eventually(DEADLINE, "it is read", || self.mine.text().is_ok());
     }
 
@@ -464,7 +464,7 @@ fn what_was_read_before_an_outage_is_known_and_what_was_not_there_is_unset() {
         ),
         (vec![1], None, 0)
     );
-    lost(mine.memory());
+    wait_disconnected(mine.memory());
     assert_eq!(
         (
             mine.list().to_vec().unwrap(),

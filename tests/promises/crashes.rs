@@ -160,7 +160,7 @@ fn stamps(state: &SyncedState) -> Vec<u64> {
 }
 
 /// Waits until what `later` writes is later than all of those.
-fn passes(later: &Memory, stamps: &[u64]) {
+fn wait_for_later_stamp(later: &Memory, stamps: &[u64]) {
     let probe = later.scope("probe").synced(&Key::<u64>::new("probe"));
     eventually(DEADLINE, "the clock has moved on", || {
         probe.set(1).unwrap();
@@ -192,11 +192,11 @@ fn story(line: &Line, journal: &Path, seed: u64, crashes: bool) -> Story {
     if theirs_first {
         calls_beside(&theirs, seed + 1);
         // Mine are later, though they know nothing of it.
-        passes(mine.memory(), &stamps(&theirs));
+        wait_for_later_stamp(mine.memory(), &stamps(&theirs));
     }
     let said = calls(&mine, seed + 2, 14);
     if !theirs_first {
-        passes(theirs.memory(), &stamps(&mine));
+        wait_for_later_stamp(theirs.memory(), &stamps(&mine));
         calls_beside(&theirs, seed + 1);
     }
     let memory = mine.memory().clone();

@@ -10,7 +10,7 @@ use support::eventually;
 use synced_memory::{ErrorKind, Key, SyncedMemory, Written};
 use tempfile::TempDir;
 
-use crate::line::{DEADLINE, Line, ended_letters};
+use crate::line::{DEADLINE, Line, forget_dead_letters};
 
 #[derive(SyncedMemory)]
 struct State {
@@ -371,7 +371,7 @@ fn a_queued_change_that_the_server_refuses_for_good_is_set_aside() {
         "~synced-memory/{memory:small}",
     ]);
     two.up();
-    let aside = ended_letters(two.mine.memory());
+    let aside = forget_dead_letters(two.mine.memory());
     assert_eq!(
         (aside.len(), aside[0].key.as_str(), aside[0].reason.kind()),
         (1, "memory:list", ErrorKind::Rejected)
@@ -469,7 +469,7 @@ fn what_waited_for_longer_than_deletes_are_remembered_is_set_aside_and_not_appli
             (memory.get(&early).unwrap(), memory.get(&late).unwrap()),
             (None, Some(3))
         );
-        let mut aside = ended_letters(&memory);
+        let mut aside = forget_dead_letters(&memory);
         aside.sort_by(|one, other| one.key.cmp(&other.key));
         let told: Vec<_> = aside
             .iter()

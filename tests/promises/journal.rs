@@ -10,7 +10,7 @@ use support::{Child, CrashingDisk, Image, Proxy, Server, Tmpfs, eventually};
 use synced_memory::{Builder, Durability, ErrorKind, Key, Memory, SyncedMemory, Written};
 use tempfile::TempDir;
 
-use crate::line::{Line, durable, ended_letters, lost, quick};
+use crate::line::{Line, durable, forget_dead_letters, quick, wait_disconnected};
 
 const DEADLINE: Duration = Duration::from_secs(20);
 
@@ -157,7 +157,7 @@ fn memories_of_one_target_share_a_directory_and_only_what_is_left_behind_is_adop
     let open = || journalling(&line, directory.path()).build().unwrap();
     let (ends, lives) = (open(), open());
     line.down(&ends);
-    lost(&lives);
+    wait_disconnected(&lives);
     ends.synced(&items())
         .push("of the one that ends".to_owned())
         .unwrap();
@@ -562,7 +562,7 @@ fn a_memory_whose_backend_was_never_there_keeps_its_journal() {
     let (line, directory) = (Line::new(), TempDir::new().unwrap());
     line.proxy.refuse(true);
     let memory = journalling(&line, directory.path()).build().unwrap();
-    lost(&memory);
+    wait_disconnected(&memory);
     assert_eq!(
         memory.synced(&items()).push("early".to_owned()).unwrap(),
         Written::Queued
@@ -650,7 +650,7 @@ fn a_dead_letter_stays_in_the_journal_until_it_is_ended() {
     drop(journalling(&line, directory.path()).build().unwrap());
     let memory = journalling(&line, directory.path()).build().unwrap();
     assert_eq!(memory.status().dead_letters, 1);
-    let letters = ended_letters(&memory);
+    let letters = forget_dead_letters(&memory);
     assert_eq!(
         (&*letters[0].key, letters[0].reason.kind()),
         ("memory:items", ErrorKind::Conflict)

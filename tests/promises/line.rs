@@ -51,7 +51,7 @@ impl Line {
     pub(crate) fn down(&self, memory: &Memory) {
         self.proxy.refuse(true);
         self.proxy.cut();
-        lost(memory);
+        wait_disconnected(memory);
     }
 
     /// Takes the line up again. The memories on it reconnect by themselves.
@@ -64,7 +64,7 @@ impl Line {
     pub(crate) fn deliver(&self, memory: &Memory) {
         self.up();
         memory.flush(DEADLINE).unwrap();
-        connected(memory);
+        wait_connected(memory);
     }
 }
 
@@ -106,7 +106,7 @@ pub(crate) fn on_every_backend(name: &str, check: impl Fn(&Memory, &Memory)) {
 }
 
 /// Forgets the dead letters of a memory, and returns them.
-pub(crate) fn ended_letters(memory: &Memory) -> Vec<DeadLetter> {
+pub(crate) fn forget_dead_letters(memory: &Memory) -> Vec<DeadLetter> {
     let letters = memory.dead_letters();
     for letter in &letters {
         letter.forget().unwrap();
@@ -114,13 +114,13 @@ pub(crate) fn ended_letters(memory: &Memory) -> Vec<DeadLetter> {
     letters
 }
 
-pub(crate) fn lost(memory: &Memory) {
+pub(crate) fn wait_disconnected(memory: &Memory) {
     eventually(DEADLINE, "the loss is noticed", || {
         !memory.status().connected
     });
 }
 
-pub(crate) fn connected(memory: &Memory) {
+pub(crate) fn wait_connected(memory: &Memory) {
     eventually(DEADLINE, "the memory is connected", || {
         memory.status().connected
     });
@@ -140,7 +140,7 @@ pub(crate) fn commit_count(requests: &[u8]) -> usize {
 }
 
 /// Waits until writes of this memory get a later stamp than this one.
-pub(crate) fn passes(memory: &Memory, stamp: Option<u64>) {
+pub(crate) fn wait_for_later_stamp(memory: &Memory, stamp: Option<u64>) {
     let probe = memory.synced(&Key::<u64>::new("probe"));
     eventually(DEADLINE, "the clock has moved on", || {
         probe.set(1).unwrap();

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use support::Python;
 use synced_memory::{ErrorKind, Key, Synced, SyncedMemory, Written};
 
-use crate::line::{Line, ended_letters, passes};
+use crate::line::{Line, forget_dead_letters, wait_for_later_stamp};
 
 #[derive(Debug, Clone, PartialEq, SyncedMemory)]
 struct State {
@@ -69,12 +69,12 @@ impl Two {
     /// memory estimates the server's clock, and the estimates may differ by a little.
     fn let_theirs_be_later<T: synced_memory::Value>(&self, view: &Synced<T>) {
         let before = view.last_modified().unwrap();
-        passes(self.theirs.memory(), before);
+        wait_for_later_stamp(self.theirs.memory(), before);
     }
 
     fn let_mine_be_later<T: synced_memory::Value>(&self, view: &Synced<T>) {
         let before = view.last_modified().unwrap();
-        passes(self.mine.memory(), before);
+        wait_for_later_stamp(self.mine.memory(), before);
     }
 
     fn up(&self) {
@@ -330,7 +330,7 @@ fn the_changes_of_one_call_are_made_together_or_not_at_all() {
         "{status:?}"
     );
     assert_eq!(
-        ended_letters(two.mine.memory())[0].reason.kind(),
+        forget_dead_letters(two.mine.memory())[0].reason.kind(),
         ErrorKind::Conflict
     );
     // Another process changes a third field: both changes are made.
@@ -530,7 +530,7 @@ fn after_a_delete_a_later_push_starts_a_new_list_and_an_earlier_one_is_a_dead_le
     // Queued after the delete, without knowing of it.
     two.down();
     two.theirs.list().delete().unwrap();
-    passes(
+    wait_for_later_stamp(
         two.mine.memory(),
         two.theirs.list().last_modified().unwrap(),
     );
@@ -555,7 +555,7 @@ fn after_a_delete_a_later_push_starts_a_new_list_and_an_earlier_one_is_a_dead_le
     );
     assert_eq!(two.mine.list().find().unwrap(), None);
     assert_eq!(two.mine.memory().status().dead_letters, 1);
-    let letters = ended_letters(two.mine.memory());
+    let letters = forget_dead_letters(two.mine.memory());
     assert_eq!(
         (letters[0].key.as_str(), letters[0].reason.kind()),
         ("memory:list", ErrorKind::Conflict)

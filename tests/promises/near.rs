@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use support::{Canary, Direction, Server, Stop, eventually};
 use synced_memory::{ErrorKind, Key, Memory, ReadPolicy, SyncedMemory, WritePolicy, Written};
 
-use crate::line::{DEADLINE, Line, connected, lost, on_every_backend, quick};
+use crate::line::{DEADLINE, Line, on_every_backend, quick, wait_connected, wait_disconnected};
 
 #[derive(SyncedMemory, Debug)]
 struct Sample {
@@ -134,7 +134,7 @@ fn whatever_happens_to_the_server_every_slot_is_read_again_afterwards() {
             line.server.get_raw("memory:count").is_none()
         });
         agrees(None);
-        connected(&direct);
+        wait_connected(&direct);
     }
 }
 
@@ -204,7 +204,7 @@ fn while_the_server_is_away_near_reads_and_behind_writes_never_wait() {
         .build()
         .unwrap();
     let count = memory.synced(&key());
-    connected(&memory);
+    wait_connected(&memory);
     assert_eq!(count.set(1).unwrap(), Written::Queued);
     memory.flush(DEADLINE).unwrap();
     eventually(DEADLINE, "it is current", || {
@@ -227,7 +227,7 @@ fn while_the_server_is_away_near_reads_and_behind_writes_never_wait() {
     }
     // No call waits for the network, but on a busy machine a thread may wait for a CPU.
     assert!(longest < Duration::from_millis(400), "{longest:?}");
-    lost(&memory);
+    wait_disconnected(&memory);
     assert!(
         count
             .staleness()
@@ -432,7 +432,7 @@ fn a_slot_that_a_loading_server_refused_to_read_is_read_once_it_has_loaded() {
         sample.count().unwrap() == 2
     });
     server.stop();
-    lost(sample.memory());
+    wait_disconnected(sample.memory());
     server.launch();
     let cause = || {
         sample
@@ -542,7 +542,7 @@ fn a_slot_whose_change_is_in_doubt_is_not_read_in_a_busy_loop() {
     line.proxy.refuse(true);
     line.proxy.cut_after_bytes(Direction::ToServer, 0);
     sample.items().push("b".to_owned()).unwrap();
-    lost(sample.memory());
+    wait_disconnected(sample.memory());
     line.server.cli(&["CONFIG", "SET", "maxmemory", "1"]);
     line.server.reset_stats();
     line.proxy.refuse(false);

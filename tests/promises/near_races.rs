@@ -11,7 +11,7 @@ use redis::{AsyncConnectionConfig, Commands};
 use support::{Canary, Direction, Dragonfly, Server, Stop, eventually};
 use synced_memory::{Key, Memory, ReadPolicy, Synced, WritePolicy, Written};
 
-use crate::line::{DEADLINE, Line, connected, lost, quick};
+use crate::line::{DEADLINE, Line, quick, wait_connected, wait_disconnected};
 use crate::outages::Stopwatch;
 
 fn races() -> usize {
@@ -125,7 +125,7 @@ fn assert_none_is_stuck(server: &Server, url: &str, goes_on: bool) {
         .read_policy(ReadPolicy::Near)
         .build()
         .unwrap();
-    connected(&memory);
+    wait_connected(&memory);
     let views: Vec<Synced<u32>> = (0..races())
         .map(|race| memory.synced(&Key::<u32>::named(Racer::name(race))))
         .collect();
@@ -310,9 +310,9 @@ fn in_outages_no_near_read_fails_or_takes_longer_than_1_ms_and_each_shows_own_wr
             ["own0", "own1"].map(|own| scope.spawn(|| read_and_write_on(&memory, own, &stop)));
         let mut outage = |begin: &dyn Fn(), end: &dyn Fn()| {
             begin();
-            lost(&memory);
+            wait_disconnected(&memory);
             end();
-            connected(&memory);
+            wait_connected(&memory);
             memory.flush(DEADLINE).unwrap();
             lateness = lateness.max(canary.lateness());
         };

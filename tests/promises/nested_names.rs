@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use support::Python;
 use synced_memory::{ErrorKind, Key, SyncedMemory};
 
-use crate::line::{DEADLINE, Line, connected};
+use crate::line::{DEADLINE, Line, wait_connected};
 
 #[derive(SyncedMemory)]
 struct State {
@@ -105,7 +105,7 @@ fn a_renamed_field_that_is_set_by_handle_by_update_and_by_python_stays_one_field
             .unwrap();
         line.up();
         state.memory().flush(DEADLINE).unwrap();
-        connected(state.memory());
+        wait_connected(state.memory());
         python.run("m = Memory(); u = m.user; u['fullName'] += '!'; u['years'] += 1; u['homeAddress']['no'] += 1");
         let age = expected["years"].as_u64().unwrap() + 3;
         let number = expected["homeAddress"]["no"].as_u64().unwrap() + 2;

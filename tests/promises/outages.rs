@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use support::{Child, Logs, Proxy, Server, Stop, eventually};
 use synced_memory::{ErrorKind, Key, Memory, Synced, SyncedMemory, Written};
 
-use crate::line::{DEADLINE, Line, connected, durable, lost, quick};
+use crate::line::{DEADLINE, Line, durable, quick, wait_connected, wait_disconnected};
 
 /// The default timeout, which bounds every call.
 const TIMEOUT: Duration = Duration::from_millis(500);
@@ -304,7 +304,7 @@ fn three_outages(what: &str, server: &Server, begin: impl Fn(), end: impl Fn()) 
             writers.go_on_for(20);
             let start = Instant::now();
             begin();
-            lost(&memory);
+            wait_disconnected(&memory);
             let opened = Instant::now();
             writers.go_on_for(100);
             outages.push(Outage {
@@ -313,7 +313,7 @@ fn three_outages(what: &str, server: &Server, begin: impl Fn(), end: impl Fn()) 
                 end: Instant::now(),
             });
             end();
-            connected(&memory);
+            wait_connected(&memory);
         }
         writers.go_on_for(20);
     });
@@ -377,7 +377,7 @@ fn the_last_write_of_two_processes_wins_whatever_happens_to_the_server() {
             peer_goes_on(&mut peer, 50);
             let start = Instant::now();
             begin(&server);
-            lost(&memory);
+            wait_disconnected(&memory);
             let opened = Instant::now();
             writers.go_on_for(100);
             peer_goes_on(&mut peer, 50);
@@ -387,7 +387,7 @@ fn the_last_write_of_two_processes_wins_whatever_happens_to_the_server() {
                 end: Instant::now(),
             });
             end(&server);
-            connected(&memory);
+            wait_connected(&memory);
         }
         writers.go_on_for(20);
         peer_goes_on(&mut peer, 50);
@@ -426,7 +426,7 @@ fn a_hundred_thousand_sets_to_one_key_while_offline_are_one_command_on_reconnect
     let memory = quick(server.url()).build().unwrap();
     let key = Key::<u64>::new("n");
     server.kill();
-    lost(&memory);
+    wait_disconnected(&memory);
     let view = memory.synced(&key);
     for n in 1..=100_000 {
         assert_eq!(view.set(n).unwrap(), Written::Queued);
@@ -452,7 +452,7 @@ fn sets_to_ten_thousand_keys_while_offline_come_back_in_batches() {
     let server = Server::redis().start();
     let memory = quick(server.url()).build().unwrap();
     server.kill();
-    lost(&memory);
+    wait_disconnected(&memory);
     for n in 0..10_000 {
         let key = Key::<u64>::named(format!("k{n}"));
         assert_eq!(memory.set(&key, n + 1).unwrap(), Written::Queued);
@@ -637,7 +637,7 @@ fn once_the_breaker_is_open_calls_return_at_once_and_show_what_is_known_with_pen
     assert_eq!(memory.set(&written, 1).unwrap(), Written::Queued);
     let first = started.elapsed();
     assert!(first <= TIMEOUT + Duration::from_millis(150), "{first:?}");
-    lost(&memory);
+    wait_disconnected(&memory);
     let stopwatch = Stopwatch::of_this_thread();
     let mut took = Vec::with_capacity(2 * CALLS);
     for n in 2..CALLS as u64 {
@@ -674,10 +674,10 @@ fn once_the_breaker_is_open_calls_return_at_once_and_show_what_is_known_with_pen
 fn a_half_open_connection_is_noticed_without_any_call() {
     let line = Line::new();
     let memory = line.open();
-    connected(&memory);
+    wait_connected(&memory);
     line.proxy.stall(true);
     let started = Instant::now();
-    lost(&memory);
+    wait_disconnected(&memory);
     eprintln!("noticed after {:?}", started.elapsed());
     // A second between two heartbeats, and the time that an answer may take.
     assert!(
@@ -728,7 +728,7 @@ fn a_read_shows_what_the_server_holds_even_if_that_is_older() {
     );
 
     server.kill();
-    lost(&memory);
+    wait_disconnected(&memory);
     assert_eq!(view.get().unwrap(), 4);
     server.start();
     // The server has lost all its data.
@@ -738,7 +738,7 @@ fn a_read_shows_what_the_server_holds_even_if_that_is_older() {
     assert_eq!(memory.get(&key).unwrap(), None);
 
     server.kill();
-    lost(&memory);
+    wait_disconnected(&memory);
     assert_eq!(view.set(5).unwrap(), Written::Queued);
     server.start();
     memory.flush(DEADLINE).unwrap();

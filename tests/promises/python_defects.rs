@@ -8,7 +8,7 @@ use support::Direction::{ToClient, ToServer};
 use support::{Child, Python, Server, Stop};
 use synced_memory::{ErrorKind, Key, Memory, SyncedMemory, Written};
 
-use crate::line::{DEADLINE, Line, commits, connected, lost, quick};
+use crate::line::{DEADLINE, Line, commits, quick, wait_connected, wait_disconnected};
 
 #[derive(SyncedMemory, Debug)]
 struct State {
@@ -240,7 +240,7 @@ fn item_7_an_older_queued_write_does_not_resurrect_a_deleted_key() {
         },
     ];
     for (round, delete) in deletes.into_iter().enumerate() {
-        connected(&memory);
+        wait_connected(&memory);
         assert_eq!(memory.set(&key("n"), 1).unwrap(), Written::Stored);
         line.down(&memory);
         assert_eq!(memory.set(&key("n"), 2).unwrap(), Written::Queued);
@@ -282,7 +282,7 @@ fn item_8_an_online_write_respects_the_stamps() {
     memory.flush(DEADLINE).unwrap();
     assert_eq!(other.get(&key("n")).unwrap(), Some(3));
 
-    connected(&memory);
+    wait_connected(&memory);
     memory.get(&key("n")).unwrap();
     line.proxy.refuse(true);
     line.proxy.lose_answer_to(commits);
@@ -394,7 +394,7 @@ fn item_10_the_compare_and_set_is_atomic_among_writes_that_come_back_together() 
     for round in 0..5 {
         line.proxy.refuse(true);
         line.proxy.cut();
-        memories.iter().for_each(lost);
+        memories.iter().for_each(wait_disconnected);
         let mut newest = vec![(0, 0); usize::try_from(KEYS).unwrap()];
         // The writers take a different order for each key.
         for n in 0..KEYS {

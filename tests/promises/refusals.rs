@@ -8,7 +8,7 @@ use redis::Value;
 use support::{Logs, Proxy, Server, eventually, eventually_some};
 use synced_memory::{ErrorKind, Key, Memory, SyncedMemory, Written};
 
-use crate::line::ended_letters;
+use crate::line::forget_dead_letters;
 
 const DEADLINE: Duration = Duration::from_secs(10);
 
@@ -671,7 +671,7 @@ fn a_queued_write_that_is_refused_is_a_dead_letter_and_the_others_are_delivered(
                 .last_error
                 .is_some_and(|error| error.kind() == ErrorKind::Rejected)
         );
-        let mut letters = ended_letters(&memory);
+        let mut letters = forget_dead_letters(&memory);
         letters.sort_by(|a, b| a.key.cmp(&b.key));
         assert_eq!(letters.len(), 2);
         assert_eq!(

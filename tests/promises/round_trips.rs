@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use support::Server;
 use synced_memory::{Key, SyncedMemory, Written};
 
-use crate::line::{DEADLINE, Line, connected};
+use crate::line::{DEADLINE, Line, wait_connected};
 
 #[derive(SyncedMemory)]
 struct State {
@@ -136,7 +136,7 @@ fn ten_thousand_changes_while_offline_are_one_command_on_reconnect() {
         line.server.reset_stats();
         line.up();
         mine.memory().flush(DEADLINE).unwrap();
-        connected(mine.memory());
+        wait_connected(mine.memory());
         assert_eq!(counted(&line.server), (1, 0, 1), "{name}");
         assert_eq!(
             line.server.command_count("hset"),

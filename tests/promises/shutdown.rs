@@ -8,7 +8,7 @@ use support::Direction::{ToClient, ToServer};
 use support::{Logs, Server, eventually};
 use synced_memory::{Error, ErrorKind, Key, Memory, SyncedMemory, Written};
 
-use crate::line::{DEADLINE, Line, lost, quick};
+use crate::line::{DEADLINE, Line, quick, wait_disconnected};
 
 /// How much longer than its limit a drop or a close may take on a machine that runs other tests.
 const SLACK: Duration = Duration::from_millis(250);
@@ -44,7 +44,7 @@ fn close_with_the_server_away_ends_in_time_and_names_what_was_not_delivered() {
     let memory = quick(server.url()).build().unwrap();
     memory.set(&key("delivered"), 1).unwrap();
     server.kill();
-    lost(&memory);
+    wait_disconnected(&memory);
     memory.set(&key("one"), 1).unwrap();
     memory.scope("s").set(&key("two"), 2).unwrap();
     memory.delete(&key("delivered")).unwrap();
@@ -95,7 +95,7 @@ fn the_last_drop_with_the_server_away_ends_within_shutdown_timeout() {
         } else {
             server.kill();
         }
-        lost(&memory);
+        wait_disconnected(&memory);
         memory.set(&key("n"), 2).unwrap();
         within(Duration::ZERO, "the drop that is not the last", || {
             drop(memory);
@@ -116,7 +116,7 @@ fn a_drop_with_nothing_queued_does_not_wait_for_a_server_that_is_away() {
     let memory = quick(server.url()).build().unwrap();
     memory.set(&key("n"), 1).unwrap();
     server.kill();
-    lost(&memory);
+    wait_disconnected(&memory);
     within(Duration::ZERO, "the drop", || drop(memory));
 }
 
@@ -148,7 +148,7 @@ fn after_close_every_call_is_closed_for_every_clone_and_scope() {
     assert_closed(view.get());
     assert_closed(view.set(2));
     assert_closed(view.last_modified());
-    lost(&memory);
+    wait_disconnected(&memory);
     assert!(
         server
             .get_text("memory:n")
@@ -165,7 +165,7 @@ fn a_second_close_is_ok_and_does_not_wait() {
     let server = Server::redis().start();
     let memory = quick(server.url()).build().unwrap();
     server.kill();
-    lost(&memory);
+    wait_disconnected(&memory);
     memory.set(&key("n"), 1).unwrap();
     memory.close(Duration::from_millis(10)).unwrap_err();
     within(Duration::ZERO, "the second close", || {
@@ -181,7 +181,7 @@ fn close_delivers_what_is_queued_when_the_server_comes_back_in_time() {
     let server = Server::redis().start();
     let memory = quick(server.url()).build().unwrap();
     server.kill();
-    lost(&memory);
+    wait_disconnected(&memory);
     for n in 0..1_000 {
         memory.set(&key(&format!("k{n}")), n).unwrap();
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use support::{Child, Server, eventually};
 use synced_memory::{ErrorKind, Key, Memory, Written};
 
-use crate::line::{DEADLINE, Line, commits, lost};
+use crate::line::{DEADLINE, Line, commits, wait_disconnected};
 
 /// How many writers there are in all, and how many of them in one process.
 fn writers() -> (usize, usize) {
@@ -98,7 +98,7 @@ fn an_attempt_in_doubt_whose_record_may_be_gone_is_a_dead_letter_and_never_doubl
     line.proxy.refuse(true);
     line.proxy.lose_answer_to(commits);
     assert_eq!(memory.add(&count, 1).unwrap(), Written::Queued);
-    lost(&memory);
+    wait_disconnected(&memory);
     let records: HashMap<String, String> =
         redis::from_redis_value(line.server.cli(&["HGETALL", SIDECAR])).unwrap();
     let own = records

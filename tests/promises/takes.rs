@@ -9,7 +9,7 @@ use support::Direction::{ToClient, ToServer};
 use support::eventually;
 use synced_memory::{ErrorKind, Key, Memory, Result, SyncedMemory, Written};
 
-use crate::line::{DEADLINE, Line, commits, lost};
+use crate::line::{DEADLINE, Line, commits, wait_disconnected};
 
 #[derive(Debug, PartialEq, SyncedMemory)]
 struct State {
@@ -419,7 +419,7 @@ fn a_close_with_a_take_in_doubt_puts_it_back_or_names_what_was_not_delivered() {
             two.line.up();
             two.memory.close(DEADLINE).unwrap();
         } else {
-            lost(&two.memory);
+            wait_disconnected(&two.memory);
             let error = two.memory.close(Duration::from_millis(1)).unwrap_err();
             assert!(
                 error.kind() == ErrorKind::Timeout && error.to_string().contains("memory:list"),

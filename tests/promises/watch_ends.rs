@@ -12,7 +12,7 @@ use support::{Server, eventually};
 use synced_memory::{Error, ErrorKind, Key, Memory, Synced, SyncedMemory, Watch};
 use tokio::runtime;
 
-use crate::line::{DEADLINE, Line, lost, on_every_backend, quick};
+use crate::line::{DEADLINE, Line, on_every_backend, quick, wait_disconnected};
 use crate::watches::next;
 
 #[derive(SyncedMemory, Debug)]
@@ -368,7 +368,7 @@ fn a_dropped_watch_frees_its_slot() {
     assert_eq!(reads(), 1, "of the one key that is watched");
     // Its value is not known any more, either.
     server.kill();
-    lost(&memory);
+    wait_disconnected(&memory);
     assert_eq!(
         memory.get(&key()).unwrap_err().kind(),
         ErrorKind::Unavailable
