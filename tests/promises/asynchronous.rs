@@ -11,7 +11,7 @@ use support::Server;
 use synced_memory::{ErrorKind, Key, Memory, SyncedMemory, Written};
 use tokio::runtime;
 
-use crate::line::{DEADLINE, Line, connected, lost};
+use crate::line::{DEADLINE, Line, wait_connected, wait_disconnected};
 
 #[derive(SyncedMemory, Debug)]
 struct Sample {
@@ -141,7 +141,7 @@ fn dropping_a_future_never_loses_a_write() {
     let line = Line::new();
     let sample = Sample::attach(&line.open());
     let memory = sample.memory().clone();
-    connected(&memory);
+    wait_connected(&memory);
     let key = Key::<i64>::new("count");
     for n in 0..200_i64 {
         poll_once_and_drop(sample.synced_count().set_async(n));
@@ -200,7 +200,7 @@ fn an_async_call_waits_no_longer_than_the_timeout_on_any_executor() {
                 assert_eq!(count.get_async().await.unwrap(), 2);
             }
         }));
-        lost(&memory);
+        wait_disconnected(&memory);
         server.thaw();
         memory.flush(DEADLINE).unwrap();
         assert_eq!(memory.get(&Key::<i64>::new("count")).unwrap(), Some(2));

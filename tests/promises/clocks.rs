@@ -391,7 +391,7 @@ fn a_write_during_the_first_connect_has_the_servers_time_too() {
                 let stop_writing = stop.on_drop();
                 for _ in 0..4 {
                     scope.spawn(|| {
-                        while !stop.is_told() && !memory.status().connected {
+                        while !stop.is_set() && !memory.status().connected {
                             let n = next.fetch_add(1, Ordering::Relaxed);
                             memory.set(&key(n), n).unwrap();
                         }

@@ -12,7 +12,7 @@ use support::{Canary, Direction, Server};
 use synced_memory::{ErrorKind, Key, Memory, ReadPolicy, SyncedMemory, WritePolicy, Written};
 use tempfile::TempDir;
 
-use crate::line::{DEADLINE, Line, connected, ended_letters, on_every_backend, quick};
+use crate::line::{DEADLINE, Line, forget_dead_letters, on_every_backend, quick, wait_connected};
 
 #[derive(SyncedMemory)]
 struct Counters {
@@ -24,7 +24,7 @@ struct Counters {
 
 /// Forgets all dead letters, and returns how many there were.
 fn take_dead_letters(memory: &Memory) -> usize {
-    ended_letters(memory).len()
+    forget_dead_letters(memory).len()
 }
 
 /// The timeout is so long that no closure gives up on a busy machine.
@@ -110,7 +110,7 @@ fn an_earlier_behind_write_is_made_before_a_closure_on_the_same_key() {
         .timeout(DEADLINE)
         .write_policy(WritePolicy::Behind);
     let counters = Counters::attach(&builder.build().unwrap());
-    connected(counters.memory());
+    wait_connected(counters.memory());
     counters.update_hits(|hits| *hits = 5).unwrap();
     line.proxy
         .delay(Direction::ToServer, Duration::from_millis(20));
@@ -150,7 +150,7 @@ fn a_closure_that_is_written_behind_returns_once_it_is_stored() {
             .write_policy(WritePolicy::Behind)
             .read_policy(read);
         let counters = Counters::attach(&builder.build().unwrap());
-        connected(counters.memory());
+        wait_connected(counters.memory());
         counters.update_hits(|hits| *hits = 0).unwrap();
         counters.update_list(Vec::clear).unwrap();
         line.proxy

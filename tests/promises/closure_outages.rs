@@ -7,11 +7,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use synced_memory::{Key, Memory, Synced, SyncedMemory, Written};
 
-use crate::line::{DEADLINE, Line, ended_letters, passes};
+use crate::line::{DEADLINE, Line, forget_dead_letters, wait_for_later_stamp};
 
 /// Forgets all dead letters, and returns their keys.
 fn take_dead_letters(memory: &Memory) -> Vec<String> {
-    ended_letters(memory)
+    forget_dead_letters(memory)
         .into_iter()
         .map(|letter| letter.key)
         .collect()
@@ -109,7 +109,7 @@ impl Two {
 
     /// Waits until writes of the other process have later stamps than `view`.
     fn wait_for_later_stamps<T: synced_memory::Value>(&self, view: &Synced<T>) {
-        passes(self.theirs.memory(), view.last_modified().unwrap());
+        wait_for_later_stamp(self.theirs.memory(), view.last_modified().unwrap());
     }
 
     fn up(&self) {

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use support::Server;
 use synced_memory::{Key, Memory, ReadPolicy, WritePolicy};
 
-use crate::line::{DEADLINE, Line, connected, ended_letters, quick};
+use crate::line::{DEADLINE, Line, forget_dead_letters, quick, wait_connected};
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 enum Job {
@@ -52,7 +52,7 @@ struct Span {
 
 /// Forgets all dead letters, and returns how many there were.
 fn take_dead_letters(memory: &Memory) -> usize {
-    ended_letters(memory).len()
+    forget_dead_letters(memory).len()
 }
 
 /// Two closures of two processes on one value.
@@ -195,7 +195,7 @@ impl TwoClosures for CutOff {
             }
             self.line.up();
             self.mine.flush(DEADLINE).unwrap();
-            connected(&self.mine);
+            wait_connected(&self.mine);
             for memory in [&self.theirs, &self.mine] {
                 assert_eq!(read(memory, &key), left(start, &[other]));
             }

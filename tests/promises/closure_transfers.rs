@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use support::eventually;
 use synced_memory::{ErrorKind, Memory, ReadPolicy, SyncedMemory, WritePolicy};
 
-use crate::line::{DEADLINE, Line, connected, ended_letters, lost, quick};
+use crate::line::{DEADLINE, Line, forget_dead_letters, quick, wait_connected, wait_disconnected};
 
 const NAMES: [&str; 3] = ["x", "y", "z"];
 
@@ -91,7 +91,7 @@ fn transfer(bank: &SyncedBank, [from, to]: [usize; 2], amount: i64) {
 
 /// Forgets all dead letters, and returns their keys.
 fn take_dead_letters(memory: &Memory) -> Vec<String> {
-    let letters = ended_letters(memory);
+    let letters = forget_dead_letters(memory);
     assert!(
         letters
             .iter()
@@ -181,10 +181,10 @@ fn a_transfer_made_while_the_server_is_frozen_is_a_dead_letter_if_another_came_b
         transfer(theirs, [0, 1], 100);
         line.server.freeze();
         transfer(mine, [0, 2], 10);
-        lost(mine.memory());
+        wait_disconnected(mine.memory());
         line.server.thaw();
         mine.memory().flush(DEADLINE).unwrap();
-        connected(mine.memory());
+        wait_connected(mine.memory());
         assert_only_theirs_was_made(&banks);
     }
 }

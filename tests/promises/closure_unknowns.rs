@@ -11,7 +11,7 @@ use synced_memory::{
     Error, ErrorKind, Key, Memory, ReadPolicy, SyncedMemory, WritePolicy, Written,
 };
 
-use crate::line::{DEADLINE, Line, connected, ended_letters, lost};
+use crate::line::{DEADLINE, Line, forget_dead_letters, wait_connected, wait_disconnected};
 
 #[derive(Debug, Clone, PartialEq, SyncedMemory)]
 struct State {
@@ -81,7 +81,7 @@ const TIMEOUT: Duration = Duration::from_millis(200);
 
 /// Forgets all dead letters, and returns how many there were.
 fn take_dead_letters(memory: &Memory) -> usize {
-    ended_letters(memory).len()
+    forget_dead_letters(memory).len()
 }
 
 /// Why the values are unknown.
@@ -132,11 +132,11 @@ impl Unread {
         match outage {
             Outage::Never => {}
             Outage::Down => {
-                connected(&memory);
+                wait_connected(&memory);
                 line.down(&memory);
             }
             Outage::Silent => {
-                connected(&memory);
+                wait_connected(&memory);
                 line.proxy.stall(true);
             }
         }
@@ -152,7 +152,7 @@ impl Unread {
         self.line.up();
         self.line.proxy.stall(false);
         self.mine.memory().flush(DEADLINE).unwrap();
-        connected(self.mine.memory());
+        wait_connected(self.mine.memory());
         eventually(DEADLINE, "the text is read", || self.mine.text().is_ok());
     }
 
@@ -468,7 +468,7 @@ fn a_value_read_before_an_outage_stays_known_and_an_absent_one_stays_unset() {
         ),
         (vec![1], None, 0)
     );
-    lost(mine.memory());
+    wait_disconnected(mine.memory());
     assert_eq!(
         (
             mine.list().to_vec().unwrap(),

@@ -11,7 +11,7 @@ use support::Direction::ToClient;
 use support::{Stop, eventually};
 use synced_memory::{Error, ErrorKind, Key, Memory, SyncedMemory, WritePolicy, Written};
 
-use crate::line::{DEADLINE, Line, commits, connected, lost, quick};
+use crate::line::{DEADLINE, Line, commits, quick, wait_connected, wait_disconnected};
 
 #[derive(Debug, Clone, PartialEq, SyncedMemory)]
 struct State {
@@ -102,7 +102,7 @@ fn a_closure_that_fails_commits_nothing() {
         assert_eq!(two.everything(), before);
     }
     two.line.up();
-    connected(two.mine.memory());
+    wait_connected(two.mine.memory());
     two.line.server.reset_stats();
     failing().unwrap_err();
     assert_eq!(
@@ -354,7 +354,7 @@ fn a_closure_never_runs_again_after_an_unknown_outcome() {
             }
         };
         two.mine.update_list(double).unwrap();
-        lost(two.mine.memory());
+        wait_disconnected(two.mine.memory());
         assert_eq!(two.mine.memory().status().pending, 1);
         assert_eq!(
             two.theirs.list().to_vec().unwrap(),
@@ -396,7 +396,7 @@ fn a_closure_does_not_starve_while_another_process_writes_behind_all_the_time() 
         let stopped = stop.on_drop();
         let adds = scope.spawn(|| {
             let mut adds = 0;
-            while !stop.is_told() {
+            while !stop.is_set() {
                 behind.add(&count, 1).unwrap();
                 adds += 1;
             }

@@ -11,7 +11,7 @@ use support::Direction::ToClient;
 use support::eventually;
 use synced_memory::{ErrorKind, Key, Memory, Result, Synced, SyncedMemory, WritePolicy, Written};
 
-use crate::line::{DEADLINE, Line, commits, connected, lost, on_every_backend};
+use crate::line::{DEADLINE, Line, commits, on_every_backend, wait_connected, wait_disconnected};
 
 #[derive(Debug, Clone, PartialEq, SyncedMemory)]
 pub(crate) struct State {
@@ -391,7 +391,7 @@ fn while_the_line_is_down_a_confirmed_call_is_unavailable_at_once_and_is_never_m
             );
         }
         line.up();
-        connected(&memory);
+        wait_connected(&memory);
         memory.flush(DEADLINE).unwrap();
         assert_eq!(other.snapshot().unwrap(), initial());
         let status = memory.status();
@@ -579,13 +579,13 @@ fn a_confirmed_call_does_not_return_a_queued_write_that_may_still_be_superseded(
     line.proxy.lose_answer_to(commits);
     line.proxy.refuse(true);
     mine.map().insert("first".to_owned(), 0).unwrap();
-    lost(&memory);
+    wait_disconnected(&memory);
     mine.map().insert("b".to_owned(), 1).unwrap();
     line.proxy.delay(ToClient, Duration::from_millis(300));
     let reads = || line.server.command_count("get") + line.server.command_count("mget");
     let before = reads();
     line.up();
-    connected(&memory);
+    wait_connected(&memory);
     let fact = thread::scope(|scope| {
         let call = scope.spawn(|| mine.map().confirmed().get_or_insert("b".to_owned(), 3));
         eventually(

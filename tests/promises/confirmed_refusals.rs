@@ -9,7 +9,7 @@ use support::Direction::ToClient;
 use support::{Proxy, Server, eventually, eventually_some};
 use synced_memory::{ErrorKind, Key, Memory, Result, Synced, Written};
 
-use crate::line::{DEADLINE, Line, connected, lost, quick};
+use crate::line::{DEADLINE, Line, quick, wait_connected, wait_disconnected};
 
 fn list() -> Key<Vec<u64>> {
     Key::new("list")
@@ -124,9 +124,9 @@ fn a_server_that_is_loading_refuses_confirmed_calls() {
         server.set_raw(&format!("filler{n}"), [b'x'; 2_000]);
     }
     server.stop();
-    lost(&memory);
+    wait_disconnected(&memory);
     server.launch();
-    connected(&memory);
+    wait_connected(&memory);
     for call in CALLS {
         assert_eq!(
             call(&list.confirmed()).unwrap_err().kind(),
@@ -146,7 +146,7 @@ fn a_server_that_is_loading_refuses_confirmed_calls() {
         (0, vec![1, 2])
     );
     server.wait_ready();
-    connected(&memory);
+    wait_connected(&memory);
     assert_eq!(list.confirmed().get().unwrap(), [1, 2], "no call was made");
     assert_eq!(list.confirmed().push(3).unwrap(), Written::Stored);
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use support::eventually;
 use synced_memory::{ErrorKind, Key, SyncedMemory, Written};
 
-use crate::line::{DEADLINE, Line, connected};
+use crate::line::{DEADLINE, Line, wait_connected};
 
 #[derive(Debug, PartialEq, SyncedMemory)]
 struct Settings {
@@ -66,7 +66,7 @@ fn a_restore_with_a_confirmed_field_is_confirmed_as_a_whole_and_reports_each_out
         (0, settings(1))
     );
     line.up();
-    connected(&memory);
+    wait_connected(&memory);
 
     allow(&line, &["~*memory:first*"]);
     let error = mine.restore(settings(3)).unwrap_err();

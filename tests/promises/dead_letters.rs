@@ -10,7 +10,7 @@ use support::eventually;
 use synced_memory::{ErrorKind, Key, SyncedMemory, Written};
 use tempfile::TempDir;
 
-use crate::line::{DEADLINE, Line, ended_letters};
+use crate::line::{DEADLINE, Line, forget_dead_letters};
 
 #[derive(SyncedMemory)]
 struct State {
@@ -377,7 +377,7 @@ fn a_queued_change_that_the_server_refuses_for_good_is_a_dead_letter() {
         "~synced-memory/{memory:small}",
     ]);
     two.up();
-    let letters = ended_letters(two.mine.memory());
+    let letters = forget_dead_letters(two.mine.memory());
     assert_eq!(
         (
             letters.len(),
@@ -483,7 +483,7 @@ fn a_write_that_waited_longer_than_the_tombstone_ttl_is_a_dead_letter_and_not_ap
             (memory.get(&early).unwrap(), memory.get(&late).unwrap()),
             (None, Some(3))
         );
-        let mut letters = ended_letters(&memory);
+        let mut letters = forget_dead_letters(&memory);
         letters.sort_by(|one, other| one.key.cmp(&other.key));
         let reasons: Vec<_> = letters
             .iter()

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::json;
 use synced_memory::{DeadLetter, ErrorKind, Key, Memory, SyncedMemory, Written};
 
-use crate::line::{Line, commits, lost};
+use crate::line::{Line, commits, wait_disconnected};
 
 #[derive(SyncedMemory)]
 pub(crate) struct State {
@@ -235,7 +235,7 @@ fn a_write_that_may_have_been_made_is_made_again_only_by_retry_anyway() {
     two.line.proxy.lose_answer_to(commits);
     two.line.proxy.refuse(true);
     assert_eq!(two.mine.list().push(2).unwrap(), Written::Queued);
-    lost(&two.memory);
+    wait_disconnected(&two.memory);
     two.allow("%R~*");
     two.up();
     two.line

@@ -10,7 +10,7 @@ use support::Direction::ToClient;
 use support::eventually;
 use synced_memory::{Memory, Result, SyncedMemory, Written};
 
-use crate::line::{DEADLINE, Line, commits, connected, lost};
+use crate::line::{DEADLINE, Line, commits, wait_connected, wait_disconnected};
 
 #[derive(Debug, Clone, PartialEq, SyncedMemory)]
 struct State {
@@ -315,14 +315,14 @@ fn a_change_whose_answer_is_lost_is_made_once_whatever_its_kind() {
         let (changed, both) = expected(row);
         let (mine, theirs) = (scoped(&memory, index), scoped(&other, index));
         theirs.restore(initial()).unwrap();
-        connected(&memory);
+        wait_connected(&memory);
         assert_eq!(mine.snapshot().unwrap(), initial());
         // The server makes the change, but its answer never arrives.
         let cuts = line.proxy.cuts();
         line.proxy.lose_answer_to(commits);
         line.proxy.refuse(true);
         change(&mine).unwrap_or_else(|error| panic!("{name}: {error}"));
-        lost(&memory);
+        wait_disconnected(&memory);
         eventually(DEADLINE, "the answer is lost", || line.proxy.cuts() > cuts);
         assert_eq!(memory.status().pending, 1, "{name}");
         assert_eq!(
@@ -380,7 +380,7 @@ fn a_change_that_was_queued_and_whose_answer_is_lost_is_made_once_whatever_its_k
         line.proxy.refuse(true);
         eventually(DEADLINE, "the answer is lost", || line.proxy.cuts() > cuts);
         line.proxy.delay(ToClient, Duration::ZERO);
-        lost(&memory);
+        wait_disconnected(&memory);
         for ((row, (_, theirs)), index) in rows.iter().zip(&handles).zip(0..) {
             let (name, _, later) = row;
             assert_eq!(

@@ -8,7 +8,9 @@ use support::{Server, Stop, eventually};
 use synced_memory::{ErrorKind, Key, Memory, SyncedMemory, Written};
 
 use crate::clocks::time;
-use crate::line::{DEADLINE, Line, commit_count, commits, connected, lost, quick};
+use crate::line::{
+    DEADLINE, Line, commit_count, commits, quick, wait_connected, wait_disconnected,
+};
 
 const HOUR: u64 = 3_600_000_000_000;
 
@@ -160,7 +162,7 @@ fn a_foreign_write_between_the_cut_and_the_retry_stays(direction: Direction) {
             let mut cut = false;
             for (what, foreign, leaves, is_newer) in FOREIGN {
                 let what = format!("{mine:?}, cut after {bytes}, then {what}");
-                connected(&memory);
+                wait_connected(&memory);
                 memory.set(&key("n"), 50).unwrap();
                 memory.flush(DEADLINE).unwrap();
                 line.proxy.refuse(true);
@@ -175,7 +177,7 @@ fn a_foreign_write_between_the_cut_and_the_retry_stays(direction: Direction) {
                 eventually(DEADLINE, "the proxy has cut the connection", || {
                     line.proxy.cuts() > cuts
                 });
-                lost(&memory);
+                wait_disconnected(&memory);
                 wait_until_settled(&line);
                 let now = stored(&line.server, "n");
                 let had_arrived = now == mine;
@@ -236,7 +238,7 @@ fn a_retry_whose_first_answer_was_lost_is_stored_and_erases_nothing() {
     let memory = line.open();
     let other = line.open_directly();
     for (what, foreign, leaves, _) in FOREIGN {
-        connected(&memory);
+        wait_connected(&memory);
         memory.set(&key("n"), 50).unwrap();
         line.proxy.refuse(true);
         line.proxy.lose_answer_to(commits);
@@ -289,7 +291,7 @@ fn a_late_attempt_of_a_dead_connection_erases_nothing() {
     let other = line.open_directly();
     for mine in [Some(51), None] {
         for (what, foreign, leaves, _) in FOREIGN {
-            connected(&memory);
+            wait_connected(&memory);
             memory.set(&key("n"), 50).unwrap();
             leave_late_attempt(&line, &memory, mine);
             memory.flush(DEADLINE).unwrap();
@@ -402,7 +404,7 @@ fn a_write_is_frozen_at_its_first_attempt_and_a_later_one_is_not_mistaken_for_it
         let written = write_behind_an_attempt(&line, &memory, || line.proxy.cut());
         line.proxy.swallow_answers(false);
         assert_eq!(written, [Written::Queued, Written::Queued]);
-        lost(&memory);
+        wait_disconnected(&memory);
         assert_eq!(memory.set(&key("n"), 3).unwrap(), Written::Queued);
         assert_eq!(memory.get(&key("n")).unwrap(), Some(3));
         line.up();
@@ -470,7 +472,7 @@ fn a_server_that_forgets_its_scripts_costs_no_write_and_no_connection() {
     thread::scope(|scope| {
         let _stop = stop.on_drop();
         scope.spawn(|| {
-            while !stop.is_told() {
+            while !stop.is_set() {
                 line.server.cli(&["SCRIPT", "FLUSH"]);
             }
         });

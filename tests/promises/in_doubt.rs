@@ -9,7 +9,7 @@ use support::Direction::{ToClient, ToServer};
 use support::{Proxy, eventually};
 use synced_memory::{ErrorKind, Key, Memory, Synced, Written};
 
-use crate::line::{DEADLINE, Line, commits, connected, lost, quick};
+use crate::line::{DEADLINE, Line, commits, quick, wait_connected, wait_disconnected};
 
 const TIMEOUT: Duration = Duration::from_millis(500);
 
@@ -58,7 +58,7 @@ impl Two {
         assert_eq!(error.kind(), ErrorKind::InDoubt, "{error}");
         assert!(self.line.proxy.held() > 0);
         self.line.proxy.cut();
-        lost(&self.memory);
+        wait_disconnected(&self.memory);
     }
 
     /// Whether a number of this writer is barred at the list.
@@ -226,7 +226,7 @@ fn a_call_that_has_only_read_is_unavailable_and_was_not_made() {
     );
     assert_eq!(memory.status().pending, 0);
     line.up();
-    connected(&memory);
+    wait_connected(&memory);
     assert_eq!(mine.confirmed().push(3).unwrap(), Written::Stored);
     assert_eq!(mine.confirmed().get().unwrap(), [1, 3]);
 }
@@ -270,7 +270,7 @@ fn other_keys_go_on_while_one_is_in_doubt() {
         eventually(DEADLINE, "the memory reconnects", || {
             two.line.proxy.connections() > before
         });
-        connected(&two.memory);
+        wait_connected(&two.memory);
         assert_eq!(other.confirmed().set(1).unwrap(), Written::Stored);
         assert_eq!(
             push.join().unwrap().unwrap(),
