@@ -2,8 +2,8 @@
 //! 10,000 structs, one entry of a map of 1,000; in a memory of this process, so that nothing but
 //! the closure is measured.
 //!
-//! `cargo bench -p synced-memory-benches --bench closures`. Its bars are of a version against the
-//! one before: build both, and run them in turn.
+//! `cargo bench -p synced-memory-benches --bench closures`. The targets compare one version with
+//! the one before: build both, and run them alternately.
 
 use std::collections::BTreeMap;
 

@@ -5,11 +5,12 @@
 
 use std::time::Instant;
 
-/// One side of a comparison: a name, and what is done so many times.
+/// One side of a comparison: its name, and a function that repeats its operation the given number
+/// of times.
 pub type Side<'a> = (&'a str, Box<dyn FnMut(u32) + 'a>);
 
-/// Runs the sides in turn for `rounds`, `count` times each, and returns the median time of one
-/// operation for each side, in seconds.
+/// Runs the sides alternately for `rounds` rounds, `count` operations each, and returns the median
+/// time of one operation for each side, in seconds.
 pub fn medians(rounds: usize, count: u32, sides: &mut [Side<'_>]) -> Vec<f64> {
     let mut times = vec![Vec::with_capacity(rounds); sides.len()];
     for round in 0..=rounds {
@@ -43,7 +44,7 @@ pub fn print(sides: &[Side<'_>], figures: &[f64]) {
     }
 }
 
-/// Prints a figure as a ratio, with its bar.
+/// Prints a ratio and its bar: the value that it should reach.
 pub fn report(what: &str, figure: f64, bar: &str) {
     println!("{what:<62} {figure:>8.2} x   (bar: {bar})");
 }

@@ -129,7 +129,7 @@ print(sorted(read() for _ in range(5))[2])
     );
 }
 
-/// An operation that is done so many times.
+/// Repeats an operation the given number of times.
 fn each<'a, T>(mut operate: impl FnMut() -> T + 'a) -> Box<dyn FnMut(u32) + 'a> {
     Box::new(move |count| {
         for _ in 0..count {
@@ -138,7 +138,7 @@ fn each<'a, T>(mut operate: impl FnMut() -> T + 'a) -> Box<dyn FnMut(u32) + 'a> 
     })
 }
 
-/// What a read costs each of 8 threads in its own CPU time: the machine may have fewer processors.
+/// The CPU time that a read costs each of 8 threads: the machine may have fewer processors.
 fn many_threads(state: &SyncedState) {
     let cpu_time = || {
         let time = clock_gettime(ClockId::ThreadCPUTime);
@@ -158,7 +158,7 @@ fn many_threads(state: &SyncedState) {
             let running: Vec<_> = (0..threads).map(|_| scope.spawn(reads)).collect();
             running
                 .into_iter()
-                .map(|thread| thread.join().expect("nobody panics"))
+                .map(|thread| thread.join().expect("no thread panics"))
                 .fold(0.0, f64::max)
         })
     };
@@ -196,7 +196,7 @@ fn behind(server: &Server) {
     );
     memory.flush(DEADLINE).expect("all is delivered");
 
-    // Until the server has them all, against bare pipelined SETs of the same bytes.
+    // Measured until the server has them all, against bare pipelined SETs of the same bytes.
     let views: Vec<_> = (0..KEYS)
         .map(|n| memory.synced(&Key::<u64>::named(format!("distinct{n}"))))
         .collect();
@@ -250,16 +250,16 @@ fn watches(server: &Server) {
     watch.recv().expect("a value");
     let (mut fired, mut round_trips) = (Vec::new(), Vec::new());
     for n in 1..=2_000 {
-        let (tell, told) = std::sync::mpsc::channel();
+        let (seen, when_seen) = std::sync::mpsc::channel();
         let (watch, fired) = (&mut watch, &mut fired);
         thread::scope(|scope| {
             scope.spawn(move || {
                 while watch.recv().expect("a value") != Some(n) {}
-                tell.send(Instant::now()).expect("somebody waits");
+                seen.send(Instant::now()).expect("the test waits");
             });
             let began = Instant::now();
             writer.set(&key, n).expect("the server is there");
-            fired.push(told.recv().expect("it fires") - began);
+            fired.push(when_seen.recv().expect("it fires") - began);
         });
         let began = Instant::now();
         writer.get(&key).expect("the server is there");

@@ -12,10 +12,10 @@ use synced_memory_benches::{Side, medians, report};
 
 const ROUNDS: usize = 15;
 
-/// How many reads and writes a round has: some time slices of a machine that others use too.
+/// How many reads and writes a round has: enough to last several time slices of a shared machine.
 const COUNTS: (u32, u32) = (50_000, 5_000);
 
-/// An `fsync` takes long, and as long on both sides.
+/// Fewer writes: an `fsync` is slow, and equally slow on both sides.
 const SYNCED_COUNTS: (u32, u32) = (50_000, 20);
 
 fn main() {
@@ -24,12 +24,12 @@ fn main() {
         let url = format!("sqlite:{}{options}", directory.path().join(name).display());
         Memory::open(&url).expect("the file can be made")
     };
-    // A file of the same form, which nobody else has open.
+    // A file of the same form that no memory has open.
     drop(open("bare.db", ""));
     let bare = Bare::open(&directory.path().join("bare.db"), "NORMAL");
     compare(&open("memory.db", ""), &bare, COUNTS, "");
     let away = |name: &str, durability: Durability| {
-        // Nobody is at this port.
+        // Nothing listens on this port.
         let builder = Memory::builder()
             .url("redis://127.0.0.1:1")
             .journal(directory.path().join(name));
@@ -173,7 +173,7 @@ fn print(sides: &[Side<'_>], figures: &[f64], mode: &str) {
     }
 }
 
-/// The statements of somebody who needs no more than one row to be stored.
+/// The statements of a program that only stores a row, without the library.
 struct Bare(Connection);
 
 impl Bare {

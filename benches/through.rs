@@ -37,7 +37,7 @@ fn multiplexed(server: &Server, runtime: &Runtime) -> redis::aio::MultiplexedCon
     runtime.block_on(connection).expect("the server is there")
 }
 
-fn another_threads_runtime() -> Runtime {
+fn background_runtime() -> Runtime {
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()
@@ -51,8 +51,8 @@ fn one_thread(server: &Server, memory: &Memory, key: &Key<u64>) {
         .build()
         .expect("a runtime");
     let connection = multiplexed(server, &runtime);
-    let elsewhere = another_threads_runtime();
-    let other = multiplexed(server, &elsewhere);
+    let background = background_runtime();
+    let other = multiplexed(server, &background);
     let envelope = r#"{"value": 12345,"last_modified": 1719400000000000000}"#;
     let view = memory.synced(key);
     let counter = memory.synced(&Key::<i64>::new("counter"));
@@ -89,7 +89,7 @@ fn one_thread(server: &Server, memory: &Memory, key: &Key<u64>) {
         "<= 1.3",
     );
     report(
-        "  … where the connection is another thread's",
+        "  … with the connection on another thread",
         figures[0] / figures[2],
         "",
     );
@@ -133,7 +133,7 @@ fn one_thread(server: &Server, memory: &Memory, key: &Key<u64>) {
         "<= 1.5",
     );
     report(
-        "  … where the connection is another thread's",
+        "  … with the connection on another thread",
         figures[0] / figures[3],
         "",
     );
@@ -158,20 +158,20 @@ fn many_threads(server: &Server, memory: &Memory) {
     let bare_get = |thread: usize| {
         let _: String = locked
             .lock()
-            .expect("nobody panics")
+            .expect("no thread panics")
             .get(format!("memory:of_{thread}"))
             .expect("it is set");
     };
     let bare_set = |thread: usize| {
         let () = locked
             .lock()
-            .expect("nobody panics")
+            .expect("no thread panics")
             .set(format!("bare_{thread}"), 5)
             .expect("it is there");
     };
-    // What redis-rs itself makes of 8 threads that wait.
-    let elsewhere = another_threads_runtime();
-    let connection = multiplexed(server, &elsewhere);
+    // The multiplexed connection of redis-rs, shared by 8 threads that wait.
+    let background = background_runtime();
+    let connection = multiplexed(server, &background);
     let shared_get = |thread: usize| {
         let _: String =
             pollster(connection.clone().get(format!("memory:of_{thread}"))).expect("it is set");
@@ -212,7 +212,7 @@ fn many_threads(server: &Server, memory: &Memory) {
     );
 }
 
-/// An operation that is done by 8 threads at once, each with its own number, `count` times in all.
+/// Runs an operation on 8 threads at once, `count` times in all; it gets the number of its thread.
 fn in_threads<'a>(operate: &'a (dyn Fn(usize) + Sync)) -> Box<dyn FnMut(u32) + 'a> {
     Box::new(move |count| {
         thread::scope(|scope| {
@@ -320,7 +320,7 @@ print(sorted(times)[7])
     );
 }
 
-/// Waits on this thread for a future of another thread's runtime.
+/// Blocks this thread until a future is ready that another thread's runtime drives.
 fn pollster<F: Future>(future: F) -> F::Output {
     struct Unpark(thread::Thread);
     impl std::task::Wake for Unpark {

@@ -1,6 +1,6 @@
-//! Two instances of a web service share a state, and no handler ever waits for it: near reads look
-//! at local memory, behind writes are queued, what has to wait is awaited, and a watch is a stream
-//! of events.
+//! Two instances of a web service share a state, and no handler ever waits for it: near reads take
+//! local memory, behind writes are queued, calls that have to wait are awaited, and a watch is a
+//! stream of events.
 //!
 //! ```text
 //! cargo run --example axum_state
@@ -39,12 +39,12 @@ struct Site {
     visits: u64,
     #[synced(near, behind)]
     pages: BTreeMap<String, u64>,
-    /// Who sets it wants to know that it is stored.
+    /// Written through: whether it is stored is part of the answer.
     #[synced(default = "hello".to_string())]
     motto: String,
 }
 
-/// Local memory: no handler of this kind has to be `async`.
+/// Reads local memory, and so awaits nothing.
 async fn visits(State(site): State<SyncedSite>) -> Result<Json<u64>, Failure> {
     Ok(Json(site.visits()?))
 }
@@ -69,7 +69,7 @@ async fn motto(State(site): State<SyncedSite>) -> Result<String, Failure> {
     Ok(site.synced_motto().get_async().await?)
 }
 
-/// Waits for the backend's answer, and the thread serves others meanwhile.
+/// Awaits the backend's answer; the thread serves other requests meanwhile.
 async fn set_motto(State(site): State<SyncedSite>, motto: String) -> Result<StatusCode, Failure> {
     match site.synced_motto().set_async(motto).await? {
         Written::Stored => Ok(StatusCode::OK),
@@ -77,7 +77,7 @@ async fn set_motto(State(site): State<SyncedSite>, motto: String) -> Result<Stat
     }
 }
 
-/// The motto, and what it becomes, as server-sent events.
+/// The motto and each later change of it, as server-sent events.
 async fn follow(
     State(site): State<SyncedSite>,
 ) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
@@ -126,7 +126,7 @@ async fn start(url: &str) -> Result<(u16, SyncedSite), Box<dyn Error>> {
     Ok((port, site))
 }
 
-// One thread for everything: a handler that held it would hold up all others.
+// One thread for everything: a handler that blocked it would block all others.
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn Error>> {
     let directory = TempDir::new()?;
@@ -151,7 +151,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         request(other, "GET", "/motto", "").await?,
         (200, "good evening".to_string())
     );
-    println!("what one instance sets is told by the other, which was asked once");
+    println!("what one instance sets, the other sends to a client that asked once");
 
     for n in 0..20 {
         let (port, page) = if n % 2 == 0 {
@@ -172,7 +172,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Asks until this is answered.
+/// Repeats a request until the answer is `expected`.
 async fn until(port: u16, path: &str, expected: &str) -> Result<(), Box<dyn Error>> {
     let asked = async {
         while request(port, "GET", path, "").await? != (200, expected.to_string()) {

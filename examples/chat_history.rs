@@ -1,6 +1,6 @@
 //! Three people write into one conversation, each in a process of their own. One of them is cut off
-//! for a while and writes on; in the end every message is there, once, and each person's in their
-//! order.
+//! for a while and writes on; in the end every message is there once, and the messages of each
+//! person are in order.
 //!
 //! ```text
 //! cargo run --example chat_history
@@ -46,14 +46,14 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
 }
 
-/// Starts the three, and takes down the line of one of them.
+/// Starts the three, and cuts the line of one of them.
 fn watch() -> Result<(), Box<dyn Error>> {
     let server = RedisServer::on_free_port();
     let line = Line::to(server.port());
     let chat = Chat::open(&server.url())?;
 
     let mut carol = start("cut-off", "carol", &line.url())?;
-    let mut said = BufReader::new(carol.stdout.take().ok_or("carol's output is piped")?).lines();
+    let mut output = BufReader::new(carol.stdout.take().ok_or("carol's output is piped")?).lines();
     wait_until("carol has written", || {
         chat.history().len().is_ok_and(|count| count == ONLINE)
     });
@@ -64,7 +64,7 @@ fn watch() -> Result<(), Box<dyn Error>> {
         start("online", "alice", &server.url())?,
         start("online", "bob", &server.url())?,
     ];
-    println!("carol: {}", said.next().ok_or("carol ended")??);
+    println!("carol: {}", output.next().ok_or("carol ended")??);
     for other in &mut others {
         assert!(other.wait()?.success());
     }
@@ -74,7 +74,7 @@ fn watch() -> Result<(), Box<dyn Error>> {
         "carol's are not there yet"
     );
 
-    line.mend();
+    line.restore();
     println!("carol is back");
     assert!(carol.wait()?.success());
 
@@ -143,8 +143,8 @@ fn cut_off(author: &str) -> Result<(), Box<dyn Error>> {
     for number in ONLINE..ONLINE + OFFLINE {
         assert_eq!(say(&chat, author, number)?, Written::Queued);
     }
-    // While she is cut off a call returns what is known here: her own messages, on top of what the
-    // server told her last.
-    println!("I am alone and see {} messages", chat.history().len()?);
+    // While she is cut off, a call returns what is known here: her own messages, on top of the
+    // server's last answer.
+    println!("offline, I see {} messages", chat.history().len()?);
     Ok(memory.close(Duration::from_secs(10))?)
 }

@@ -1,5 +1,5 @@
-//! A server that is told of its configuration: it is never restarted, reads no file again, and no
-//! request waits for what the configuration is.
+//! A server whose configuration changes while it runs: it is notified of each change, never
+//! restarts, reads no file again, and no request waits for the configuration.
 //!
 //! ```text
 //! cargo run --example config_watch
@@ -20,43 +20,43 @@ use synced_memory::SyncedMemory;
 use synced_memory_examples::wait_until;
 use tempfile::TempDir;
 
-/// `near`: a getter is a look at local memory that the backend keeps current.
+/// `near`: a getter reads local memory, which the backend's invalidations keep current.
 #[derive(SyncedMemory)]
 #[synced(prefix = "config-watch:", near)]
 struct Config {
     #[synced(default = "Hello".to_string(), into)]
     greeting: String,
-    /// Who is not greeted: names, or beginnings of names with a `*` behind them.
+    /// Who is not greeted: names, or prefixes of names followed by `*`.
     blocked: Vec<String>,
     #[synced(default)]
     shut_down: bool,
 }
 
-/// What the server makes of `blocked`. To make it takes time: not for each request, but when the
-/// rules have changed.
+/// The compiled form of `blocked`. To compile it takes time, so the server does that when the rules
+/// change, and not for each request.
 #[derive(Default)]
 struct Filter {
     names: Vec<String>,
-    beginnings: Vec<String>,
+    prefixes: Vec<String>,
 }
 
 impl Filter {
     fn of(rules: &[String]) -> Self {
-        let (beginnings, names): (Vec<_>, Vec<_>) =
+        let (prefixes, names): (Vec<_>, Vec<_>) =
             rules.iter().partition(|rule| rule.ends_with('*'));
-        let beginnings = beginnings
+        let prefixes = prefixes
             .iter()
             .map(|rule| rule.trim_end_matches('*').to_owned())
             .collect();
         Self {
             names: names.into_iter().cloned().collect(),
-            beginnings,
+            prefixes,
         }
     }
 
     fn blocks(&self, name: &str) -> bool {
         self.names.iter().any(|other| other == name)
-            || self.beginnings.iter().any(|begin| name.starts_with(begin))
+            || self.prefixes.iter().any(|prefix| name.starts_with(prefix))
     }
 }
 
@@ -84,15 +84,16 @@ fn server() -> Result<(), Box<dyn Error>> {
     };
     thread::spawn(requests);
 
-    // The first item names all fields: what depends on them is made here, and nowhere else.
+    // The first item names all fields, so what depends on them is made here and nowhere else.
     for changed in config.watch() {
         let changed = changed?.expect("a handle is never deleted");
         eprintln!("server:   {} changed", changed.join(", "));
         if changed.contains(&"blocked") {
-            *filter.write().expect("nobody panics with it") = Filter::of(&config.blocked().get()?);
+            *filter.write().expect("no thread panics with it") =
+                Filter::of(&config.blocked().get()?);
         }
         if config.shut_down()? {
-            eprintln!("server:   goes home");
+            eprintln!("server:   shuts down");
             break;
         }
     }
@@ -108,7 +109,11 @@ fn answer(
     let mut name = String::new();
     BufReader::new(client).read_line(&mut name)?;
     let name = name.trim();
-    if filter.read().expect("nobody panics with it").blocks(name) {
+    if filter
+        .read()
+        .expect("no thread panics with it")
+        .blocks(name)
+    {
         writeln!(client, "no")?;
     } else {
         writeln!(client, "{}, {name}!", config.greeting()?)?;
@@ -136,10 +141,10 @@ fn operator() -> Result<(), Box<dyn Error>> {
     BufReader::new(server.stdout.take().expect("it is a pipe")).read_line(&mut port)?;
     let port = port.trim().parse()?;
     let greets = |name: &str, expected: &str| {
-        wait_until(&format!("{name} is told `{expected}`"), || {
+        wait_until(&format!("{name} gets `{expected}`"), || {
             ask(port, name).is_ok_and(|answer| answer == expected)
         });
-        println!("operator: {name} is told `{expected}`");
+        println!("operator: {name} gets `{expected}`");
     };
 
     greets("Ada", "Hello, Ada!"); // nothing is set yet: the default
@@ -159,7 +164,7 @@ fn operator() -> Result<(), Box<dyn Error>> {
     config.set_shut_down(true)?;
     assert!(
         server.wait()?.success(),
-        "it is the same process as in the beginning"
+        "it is still the process that was started"
     );
     config.memory().purge()?;
     Ok(())

@@ -1,5 +1,5 @@
 //! What the examples share: a redis-server of their own, a line to it that can be cut, and waiting
-//! for something to come true.
+//! for a condition.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -46,7 +46,7 @@ impl RedisServer {
                 "--dir",
             ])
             .arg(self.dir.path())
-            // So that what it has answered for is on disk.
+            // So that every acknowledged write is on disk.
             .args([
                 "--appendonly",
                 "yes",
@@ -100,7 +100,7 @@ impl Drop for RedisServer {
     }
 }
 
-/// A line to a server on this host, which can be cut and mended.
+/// A line to a server on this host, which can be cut and restored.
 #[derive(Debug)]
 pub struct Line {
     port: u16,
@@ -114,7 +114,7 @@ struct LineState {
 }
 
 impl Line {
-    /// A line to this port. It goes on until the process ends.
+    /// A line to this port. It stays until the process ends.
     pub fn to(server: u16) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port is free");
         let port = listener.local_addr().expect("it is bound").port();
@@ -125,7 +125,7 @@ impl Line {
         };
         thread::spawn(move || {
             for client in listener.incoming().flatten() {
-                let mut state = state.lock().expect("nobody panics with it");
+                let mut state = state.lock().expect("no thread panics with it");
                 let Some(server) = TcpStream::connect(("127.0.0.1", server))
                     .ok()
                     .filter(|_| !state.is_cut)
@@ -145,14 +145,14 @@ impl Line {
         line
     }
 
-    /// Where to reach the server by this line.
+    /// The URL of the server by this line.
     pub fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
     /// Ends all connections, and refuses new ones.
     pub fn cut(&self) {
-        let mut state = self.state.lock().expect("nobody panics with it");
+        let mut state = self.state.lock().expect("no thread panics with it");
         state.is_cut = true;
         for stream in state.streams.drain(..) {
             let _ = stream.shutdown(Shutdown::Both);
@@ -160,8 +160,8 @@ impl Line {
     }
 
     /// Lets connections through again.
-    pub fn mend(&self) {
-        self.state.lock().expect("nobody panics with it").is_cut = false;
+    pub fn restore(&self) {
+        self.state.lock().expect("no thread panics with it").is_cut = false;
     }
 }
 
@@ -172,7 +172,7 @@ fn copy_of(stream: &TcpStream) -> TcpStream {
     stream.try_clone().expect("a connection can be shared")
 }
 
-/// Waits until `condition` holds; panics with `what` where it does not within ten seconds.
+/// Waits until `condition` holds; panics with `what` if it does not within ten seconds.
 #[track_caller]
 pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     let started = Instant::now();
@@ -197,7 +197,7 @@ fn answers(port: u16) -> bool {
     ping().unwrap_or(false)
 }
 
-/// A port below those that the kernel gives to outgoing connections: one of these could otherwise
+/// A port below those that the kernel gives to outgoing connections: otherwise one of them could
 /// take it while the server is down.
 fn free_port() -> u16 {
     let first = u16::try_from(std::process::id() % 4_000).expect("it is below 4000");

@@ -1,5 +1,5 @@
 //! The server is killed and started again under a writer: what the writer sees, that nothing is
-//! lost, and which calls say that nobody can answer them now.
+//! lost, and which calls fail because only the server can answer them.
 //!
 //! ```text
 //! cargo run --example outage
@@ -20,39 +20,39 @@ struct Job {
     step: u64,
     #[synced(default)]
     message: String,
-    /// Nobody reads it before the outage.
+    /// Not read before the outage.
     owner: Option<String>,
     todo: Vec<String>,
 }
 
-/// What became of some calls.
+/// The results of some calls.
 #[derive(Debug, Default)]
-struct Seen {
+struct Summary {
     stored: u32,
     queued: u32,
     longest: Duration,
 }
 
 /// Works for a hundred steps: sets a field, and reads it back.
-fn work(job: &SyncedJob) -> synced_memory::Result<Seen> {
-    let mut seen = Seen::default();
+fn work(job: &SyncedJob) -> synced_memory::Result<Summary> {
+    let mut summary = Summary::default();
     for _ in 0..100 {
         let started = Instant::now();
         let step = job.step()? + 1;
         match job.set_step(step)? {
-            Written::Stored => seen.stored += 1,
-            Written::Queued => seen.queued += 1,
-            Written::Superseded => panic!("nobody else writes here"),
+            Written::Stored => summary.stored += 1,
+            Written::Queued => summary.queued += 1,
+            Written::Superseded => panic!("no other process writes here"),
         }
         assert_eq!(
             job.step()?,
             step,
             "reads go on, and show this process's own writes"
         );
-        seen.longest = seen.longest.max(started.elapsed());
+        summary.longest = summary.longest.max(started.elapsed());
         thread::sleep(Duration::from_millis(1));
     }
-    Ok(seen)
+    Ok(summary)
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -61,16 +61,16 @@ fn main() -> Result<(), Box<dyn Error>> {
     job.todo().push("tidy up".to_string())?;
 
     println!("the server is there");
-    let seen = work(&job)?;
-    println!("  {seen:?}");
-    assert!(seen.stored > 0, "the server answers");
+    let summary = work(&job)?;
+    println!("  {summary:?}");
+    assert!(summary.stored > 0, "the server answers");
 
     println!("the server is killed");
     server.kill();
-    let seen = work(&job)?;
-    println!("  {seen:?}");
+    let summary = work(&job)?;
+    println!("  {summary:?}");
     assert!(
-        seen.queued > 0 && seen.longest < Duration::from_secs(1),
+        summary.queued > 0 && summary.longest < Duration::from_secs(1),
         "no call waits for long, and none fails"
     );
     job.set_message("written during the outage".to_string())?;
@@ -93,8 +93,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         "a hundred writes to one key are one, so there are `step` and `message`"
     );
 
-    // What only the server can answer is an error, and changes nothing: a value that was never
-    // read, a fact, and an element that is to be handed to one caller alone.
+    // A call that only the server can answer is an error, and changes nothing: a read of a value
+    // that was never read before, a confirmed write, and a call that takes an element for one
+    // caller alone.
     let unanswered = [
         job.owner().unwrap_err(),
         job.synced_step().confirmed().set(0).unwrap_err(),
@@ -106,15 +107,17 @@ fn main() -> Result<(), Box<dyn Error>> {
             .all(|error| error.kind() == ErrorKind::Unavailable),
         "{unanswered:?}"
     );
-    println!("  not now: {}", unanswered[2]);
-    assert_eq!(job.memory().status().pending, 2, "nothing of that waits");
+    println!("  an error: {}", unanswered[2]);
+    assert_eq!(job.memory().status().pending, 2, "none of these is queued");
     let undelivered = job.memory().flush(Duration::from_millis(100)).unwrap_err();
     println!("  flush: {undelivered}");
 
     println!("the server is started again");
     server.start();
     job.memory().flush(Duration::from_secs(10))?;
-    wait_until("the memory says so", || job.memory().status().connected);
+    wait_until("the memory is connected", || {
+        job.memory().status().connected
+    });
     let status = job.memory().status();
     println!(
         "  connected: {}, {} keys pending",
@@ -144,11 +147,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     assert_eq!(
         job.todo().pop()?.as_deref(),
         Some("tidy up"),
-        "and now it is ours alone"
+        "and now it is handed to this caller alone"
     );
 
-    let seen = work(&job)?;
-    println!("  {seen:?}");
-    assert!(seen.stored > 0, "the server answers");
+    let summary = work(&job)?;
+    println!("  {summary:?}");
+    assert!(summary.stored > 0, "the server answers");
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! The first steps: derive, open, set, get, snapshot.
 //!
 //! Without a server, on a file beside the program (in `target/`), which any number of processes may
-//! share. Run it twice, and it goes on where it was:
+//! share. Run it twice, and it continues from where it stopped:
 //!
 //! ```text
 //! cargo run --example quickstart
@@ -39,7 +39,7 @@ struct AgentState {
     user: User,
 }
 
-/// What is stored as one value is serde's, and `nested` gives its fields their own methods.
+/// Serde stores it as one value, and `nested` gives its fields methods of their own.
 #[derive(SyncedMemory, Serialize, Deserialize, Clone, Debug, Default)]
 struct User {
     name: String,
@@ -61,8 +61,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     // live.
     let state = AgentState::attach(&memory);
 
-    // What earlier runs have left behind. A field with a `default` reads as that while nothing is
-    // known of it; of any other, a server that was never reached leaves no guess.
+    // What earlier runs have left behind. If the server was never reached, a field with a `default`
+    // reads as its default, and any other field is `Unavailable`.
     let before = state.runs()?;
     match state.note() {
         Ok(Some(note)) => {
@@ -89,11 +89,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     state.settings().insert("lang".to_string(), json!("en"))?;
     assert_eq!(state.settings().at("lang").get()?, "en");
 
-    // What belongs together is one struct: each of its fields is a part of one value.
+    // Fields that belong together form one struct, which is stored as one value.
     state.user().set_name("Ada".to_string())?;
     state.user().add_visits(1)?;
-    // A closure changes what it sees, so somebody has to know that. (Numbers are counted by `add`,
-    // as above.)
+    // A closure changes what it sees, so the current value has to be known. (Numbers are counted by
+    // `add`, as above.)
     match state.update_user(|user| user.name.push_str(" Lovelace")) {
         Err(error) if error.kind() == ErrorKind::Unavailable => {
             assert_eq!(state.user().name()?, "Ada");
@@ -138,21 +138,21 @@ fn main() -> Result<(), Box<dyn Error>> {
     // Whatever opens the same URL finds all of it, in this process or another: now, or in the next
     // run.
     if memory.status().connected && !url.starts_with("memory:") {
-        let elsewhere = AgentState::open(&url)?;
-        assert!(elsewhere.runs()? >= runs);
-        assert_eq!(elsewhere.theme()?, "light");
+        let other = AgentState::open(&url)?;
+        assert!(other.runs()? >= runs);
+        assert_eq!(other.theme()?, "light");
     }
 
     // A drop delivers what is queued, too; `close` says what could not be delivered.
     if let Err(error) = memory.close(Duration::from_secs(2)) {
-        println!("the server was away to the end: {error}");
+        println!("the server was away until the end: {error}");
     }
     Ok(())
 }
 
 fn file_beside_the_program() -> Result<String, Box<dyn Error>> {
     let path = std::env::current_exe()?.with_extension("db");
-    // In a URL these three have a meaning.
+    // These three characters have a meaning in a URL.
     let path = path
         .display()
         .to_string()

@@ -1,5 +1,5 @@
 //! Two processes share a state through a real server: a control service says how many workers are
-//! wanted, a worker service sees to it and reports.
+//! wanted, a worker service starts or stops workers, and reports.
 //!
 //! ```text
 //! cargo run --example two_services
@@ -43,7 +43,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 fn control() -> Result<(), Box<dyn Error>> {
-    // A server of our own ends with this function.
+    // A server that is started here ends with this function.
     let (_server, url) = match env::var("SYNCED_MEMORY_URL") {
         Ok(url) if !url.is_empty() => (None, url),
         _ => {
@@ -72,7 +72,7 @@ fn control() -> Result<(), Box<dyn Error>> {
             Written::Stored,
             "the server is there"
         );
-        wait_until("the worker service has followed", || has_running(wanted));
+        wait_until("the worker service has adjusted", || has_running(wanted));
         println!("control: {wanted} running");
     }
     assert_eq!(
@@ -83,7 +83,8 @@ fn control() -> Result<(), Box<dyn Error>> {
         })
     );
 
-    // A delete is seen as well: `wanted` is unset again, there too, and reads as its default.
+    // A delete is seen as well: in the worker service, too, `wanted` is unset and reads as its
+    // default.
     println!("control: nothing wanted any more");
     fleet.synced_wanted().delete()?;
     wait_until("the worker service has stopped everything", || {
@@ -95,7 +96,7 @@ fn control() -> Result<(), Box<dyn Error>> {
     assert_eq!(
         fleet.memory().purge()?,
         2,
-        "what is left are `report` and `shut_down`"
+        "`report` and `shut_down` are left"
     );
     Ok(())
 }
@@ -117,6 +118,6 @@ fn worker() -> Result<(), Box<dyn Error>> {
         }
         fleet.shut_down().expect("it has a default")
     });
-    println!("worker:  goes home");
+    println!("worker:  shuts down");
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! Several workers share a pool of jobs, and each job is handed to one of them. First by `pop`, for
-//! work that may be lost with its worker; then for work that must be done: a job is in the state
-//! until it is done, and a worker that died in the middle of one is given it again.
+//! work that may be lost with its worker; then for work that must be done: a job stays in the state
+//! until it is done, and a worker that died in the middle of one gets it again.
 //!
 //! ```text
 //! cargo run --example worker_pool
@@ -36,7 +36,7 @@ struct Pool {
 #[derive(Clone, Default, Serialize, Deserialize, SyncedMemory)]
 struct Work {
     jobs: Vec<u32>,
-    /// What each worker is at, by its name.
+    /// The job that each worker is running, by the worker's name.
     running: BTreeMap<String, u32>,
 }
 
@@ -46,8 +46,8 @@ fn run(pool: &SyncedPool, job: u32) -> Result<()> {
     pool.done().at(&job).add(1).map(drop)
 }
 
-/// Asks until there is an answer. A `pop` without one took nothing, or it goes back by itself;
-/// `begin` finds again what it may have moved.
+/// Repeats a call until it is answered. A `pop` that failed took nothing, or its element goes back
+/// by itself; `begin` finds the job that a failed call of it may have moved.
 fn next(mut take: impl FnMut() -> Result<Option<u32>>) -> Result<Option<u32>> {
     loop {
         match take() {
@@ -72,8 +72,8 @@ fn work_by_pop(pool: &SyncedPool) -> Result<u32> {
     Ok(count)
 }
 
-/// Moves a job from `jobs` to `running`, in one call whose result is a fact: nobody else has moved
-/// it.
+/// Moves a job from `jobs` to `running`, in one confirmed call: no other worker has moved the job
+/// that it returns.
 fn begin(pool: &SyncedPool, me: &str) -> Result<Option<u32>> {
     pool.synced_work().confirmed().update(|work| {
         if let Some(begun) = work.running.get(me) {
@@ -111,10 +111,10 @@ fn main() -> std::result::Result<(), Box<dyn Error>> {
     assert_each_was_done_once(&pool)?;
 
     pool.work().jobs().set((0..JOBS).collect())?;
-    let lost = begin(&pool, "worker-0")?;
+    let unfinished = begin(&pool, "worker-0")?;
     println!(
         "worker-0 dies while it is at job {:?}",
-        lost.ok_or("there are jobs")?
+        unfinished.ok_or("there are jobs")?
     );
     let counts = all_workers(&url, |pool, number| {
         work_that_must_be_done(pool, &format!("worker-{number}"))
@@ -126,7 +126,7 @@ fn main() -> std::result::Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Starts the workers and waits for them; how many jobs each of them has done.
+/// Starts the workers and waits for them; returns how many jobs each of them has done.
 fn all_workers(
     url: &str,
     work: impl Fn(&SyncedPool, u32) -> Result<u32> + Sync,

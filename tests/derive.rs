@@ -93,7 +93,7 @@ fn a_restored_struct_is_the_snapshot() -> Result<()> {
     assert_eq!(
         state.snapshot()?,
         full(),
-        "and what is skipped is the default"
+        "and a skipped field has its default"
     );
     Ok(())
 }
@@ -112,7 +112,7 @@ fn an_older_name_is_read_if_the_new_one_is_unset() -> Result<()> {
 }
 
 #[test]
-fn an_update_gives_what_its_closure_gives() -> Result<()> {
+fn an_update_returns_what_its_closure_returns() -> Result<()> {
     let state = AgentState::open("memory:")?;
     let length = state.update_theme(|theme| {
         theme.push_str("er");
@@ -142,14 +142,14 @@ fn an_update_gives_what_its_closure_gives() -> Result<()> {
 }
 
 #[test]
-fn numbers_are_added_to_and_subtracted_from() -> Result<()> {
+fn a_number_has_an_add_and_a_sub_method() -> Result<()> {
     let state = AgentState::open("memory:")?;
     state.add_counter(5)?;
     assert_eq!(state.sub_counter(7)?, Written::Stored);
     assert_eq!(
         state.counter()?,
         -2,
-        "an unset number without a default is zero to an addition"
+        "an addition to an unset number without a default starts from zero"
     );
     state.add_ratio(0.5)?;
     assert_eq!(state.ratio()?.to_bits(), 0.5_f64.to_bits());
@@ -160,7 +160,7 @@ fn numbers_are_added_to_and_subtracted_from() -> Result<()> {
 }
 
 #[test]
-fn a_collection_is_the_view_of_it() -> Result<()> {
+fn the_getter_of_a_collection_returns_its_view() -> Result<()> {
     let state = AgentState::open("memory:")?;
     let history = state.history().clone();
     history.push(Message {
@@ -169,7 +169,7 @@ fn a_collection_is_the_view_of_it() -> Result<()> {
     assert_eq!(
         state.snapshot().unwrap_err().kind(),
         ErrorKind::Unset,
-        "of the counter"
+        "the counter is unset"
     );
     assert_eq!(state.history().with(Vec::len)?, 1);
     Ok(())
@@ -220,17 +220,17 @@ fn a_scope_on_the_struct_is_under_the_scope_of_the_memory() -> Result<()> {
 }
 
 #[derive(SyncedMemory)]
-#[synced(prefix = "elsewhere:")]
-struct Elsewhere {
+#[synced(prefix = "other:")]
+struct OtherPrefix {
     counter: i64,
 }
 
 #[test]
 fn a_prefix_on_the_struct_replaces_that_of_the_memory() -> Result<()> {
     let memory = Memory::open("memory:")?;
-    Elsewhere::attach(&memory).set_counter(1)?;
+    OtherPrefix::attach(&memory).set_counter(1)?;
     assert_eq!(memory.get(&Key::<i64>::new("counter"))?, None);
-    assert_eq!(Elsewhere::attach(&memory).counter()?, 1);
+    assert_eq!(OtherPrefix::attach(&memory).counter()?, 1);
     Ok(())
 }
 
@@ -288,7 +288,8 @@ fn a_printed_handle_names_its_memory_and_no_value() -> Result<()> {
     Ok(())
 }
 
-/// The error kinds that the docs of a generated method name, in a snapshot of what is generated.
+/// The error kinds that the docs of a generated method name, read from the snapshot of the
+/// expansion.
 fn documented_kinds(method: &str) -> BTreeSet<&'static str> {
     let expansion = include_str!(
         "../synced-memory-derive/src/pipeline/snapshots/\
@@ -308,7 +309,7 @@ fn documented_kinds(method: &str) -> BTreeSet<&'static str> {
     reasons.collect()
 }
 
-/// A call failed for a reason that the docs of such a method give.
+/// Asserts that a call failed with this kind, and that the docs of such a method name it.
 fn assert_fails<T: Debug>(result: Result<T>, kind: ErrorKind, method: &str) {
     let error = result.unwrap_err();
     assert_eq!(error.kind(), kind, "{method}: {error}");
@@ -370,7 +371,7 @@ fn after_close_every_call_fails_as_its_docs_say() -> Result<()> {
     Ok(())
 }
 
-/// Nobody listens on port 1.
+/// Nothing listens on port 1.
 const AWAY: &str = "redis://127.0.0.1:1?timeout=50ms&shutdown_timeout=1ms";
 
 #[test]
@@ -392,19 +393,27 @@ fn while_the_server_is_away_reads_and_closures_are_unavailable_and_writes_are_qu
 }
 
 #[derive(SyncedMemory)]
-struct Sure {
+struct ConfirmedState {
     #[synced(confirmed)]
     counter: i64,
 }
 
 #[test]
 fn while_the_server_is_away_a_confirmed_write_is_unavailable() -> Result<()> {
-    let sure = Sure::open(AWAY)?;
-    assert_fails(sure.set_counter(1), ErrorKind::Unavailable, "set_counter(");
-    assert_fails(sure.add_counter(1), ErrorKind::Unavailable, "add_counter(");
-    let updated = sure.update_counter(|counter| *counter += 1);
+    let confirmed_state = ConfirmedState::open(AWAY)?;
+    assert_fails(
+        confirmed_state.set_counter(1),
+        ErrorKind::Unavailable,
+        "set_counter(",
+    );
+    assert_fails(
+        confirmed_state.add_counter(1),
+        ErrorKind::Unavailable,
+        "add_counter(",
+    );
+    let updated = confirmed_state.update_counter(|counter| *counter += 1);
     assert_fails(updated, ErrorKind::Unavailable, "update_counter<");
-    let restored = sure.restore(Sure { counter: 1 });
+    let restored = confirmed_state.restore(ConfirmedState { counter: 1 });
     assert_fails(restored, ErrorKind::Unavailable, "restore(");
     Ok(())
 }

@@ -1,5 +1,5 @@
-//! The derive in crates that make it hard: every lint is denied, names of the prelude have another
-//! meaning, the dependency is renamed. Most of the test is that this file compiles.
+//! The derive in crates that make it difficult: every lint is denied, names of the prelude have
+//! another meaning, the dependency is renamed. Most of the test is that this file compiles.
 
 #![deny(warnings, missing_docs, unreachable_pub, clippy::pedantic)]
 
@@ -147,13 +147,13 @@ pub mod public {
 
     type Names = Vec<String>;
 
-    /// Around another.
+    /// A wrapper around another value.
     #[derive(
         Debug, Clone, Default, PartialEq, SyncedMemory, serde::Serialize, serde::Deserialize,
     )]
     #[serde(default)]
     pub struct Wrapped<T> {
-        /// What it is around.
+        /// The wrapped value.
         #[synced(nested)]
         pub inner: T,
         /// By name.
@@ -162,7 +162,7 @@ pub mod public {
 
     /// With parameters.
     #[derive(Debug, Clone, PartialEq, SyncedMemory)]
-    #[synced(handle = LiveShelf)]
+    #[synced(handle = SharedShelf)]
     pub struct Shelf<T, U: Ord = u8, const N: usize = 4>
     where
         T: std::fmt::Debug,
@@ -206,7 +206,7 @@ pub mod public {
     }
 }
 
-/// No text in the whole struct, and nobody uses it.
+/// A struct without docs that is never used.
 mod private {
     use synced_memory::SyncedMemory;
 
@@ -432,7 +432,7 @@ fn names_are_the_wire_names_in_field_order() {
 fn a_handle_is_cloned_and_printed_without_bounds_on_the_values() {
     fn is_a_handle<H: Clone + std::fmt::Debug + Send + Sync + 'static>() {}
     is_a_handle::<public::SyncedAgentState>();
-    is_a_handle::<public::LiveShelf<u8, u8, 2>>();
+    is_a_handle::<public::SharedShelf<u8, u8, 2>>();
     is_a_handle::<public::SyncedShapes<public::User, public::Address, [(); 2]>>();
 }
 

@@ -17,8 +17,8 @@ struct State {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, SyncedMemory)]
 #[serde(rename_all = "camelCase")]
 #[synced(
-    prefix = "elsewhere:",
-    scope = "elsewhere",
+    prefix = "ignored:",
+    scope = "ignored",
     rename_all = "SCREAMING_SNAKE_CASE"
 )]
 struct User {
@@ -115,13 +115,13 @@ fn a_renamed_member_that_is_set_by_handle_and_by_update_stays_one() -> Result<()
     assert_eq!(
         stored(&state, "user"),
         expected,
-        "no member has come, and none has gone"
+        "no member was added or removed"
     );
     Ok(())
 }
 
 #[test]
-fn the_members_have_the_names_of_serde_and_none_of_the_root() -> Result<()> {
+fn members_have_their_serde_names_and_not_those_of_the_root() -> Result<()> {
     let state = State::open("memory:")?;
     state.user().restore(ada())?;
     assert_eq!(
@@ -131,7 +131,7 @@ fn the_members_have_the_names_of_serde_and_none_of_the_root() -> Result<()> {
     assert_eq!(
         state.memory().names()?,
         ["user"],
-        "nor has the nested struct a prefix or scope"
+        "the nested struct has no prefix or scope of its own"
     );
     Ok(())
 }
@@ -143,7 +143,11 @@ fn a_setter_under_an_unset_parent_starts_from_an_object_with_only_that() -> Resu
     assert_eq!(stored(&state, "user"), json!({ "fullName": "Ada" }));
     assert_eq!(state.user().full_name()?, "Ada");
     let error = state.synced_user().get().unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Unset, "the whole is not there yet");
+    assert_eq!(
+        error.kind(),
+        ErrorKind::Unset,
+        "some fields are still missing"
+    );
     assert!(error.to_string().contains("years"), "{error}");
     Ok(())
 }
@@ -193,7 +197,7 @@ fn a_setter_under_an_unset_parent_starts_from_its_default() -> Result<()> {
 }
 
 #[test]
-fn a_missing_member_reads_as_serde_says_then_as_the_field_says() -> Result<()> {
+fn a_missing_member_reads_as_its_serde_default_or_else_as_its_synced_default() -> Result<()> {
     let state = State::open("memory:")?;
     state.user().set_full_name("Ada")?;
     let user = state.user();
@@ -296,7 +300,7 @@ fn the_same_struct_at_the_root_has_the_names_of_the_attributes() -> Result<()> {
     assert_eq!(
         user.share()?.to_bits(),
         0.25_f64.to_bits(),
-        "at the root serde has no say"
+        "at the root the serde default does not apply"
     );
     user.set_full_name("Ada")?;
     assert_eq!(user.memory().names()?, ["FULL_NAME"]);

@@ -16,8 +16,8 @@ static ALLOCATOR: Cap<System> = Cap::new(System, usize::MAX);
 
 const DEADLINE: Duration = Duration::from_secs(10);
 
-/// What is left of a scope, and of everything that it made others keep.
-const NOTHING: usize = 64 << 10;
+/// Fewer bytes than this may be left of dropped scopes, wherever they were held.
+const NEGLIGIBLE: usize = 64 << 10;
 
 fn alone() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
@@ -45,12 +45,12 @@ fn threads() -> usize {
 fn connections(server: &Server) -> usize {
     let listed: String =
         redis::from_redis_value(server.cli(&["CLIENT", "LIST", "TYPE", "normal"])).unwrap();
-    // One is this program's own.
+    // One of them is the test's own.
     listed.lines().count() - 1
 }
 
-/// Opens so many scopes, uses one field of each, and drops them all.
-fn come_and_go(what: &str, memory: &Memory, scopes: usize, use_it: impl Fn(&SyncedSession)) {
+/// Opens this many scopes, uses one field of each, and drops them all.
+fn open_use_and_drop(what: &str, memory: &Memory, scopes: usize, use_it: impl Fn(&SyncedSession)) {
     let open = |scopes: usize| -> Vec<SyncedSession> {
         let open = |number| {
             let session = Session::attach(&memory.scope(&format!("session{number}")));
@@ -67,9 +67,9 @@ fn come_and_go(what: &str, memory: &Memory, scopes: usize, use_it: impl Fn(&Sync
     drop(opened);
     let left = || ALLOCATOR.allocated().saturating_sub(before);
     let mut least = left();
-    // What is told meanwhile comes and goes.
+    // Invalidations that arrive meanwhile allocate, and free it again.
     let began = Instant::now();
-    while least >= NOTHING {
+    while least >= NEGLIGIBLE {
         assert!(
             began.elapsed() < DEADLINE,
             "{what}: {least} bytes are left, of {each} for each of {scopes} scopes"
@@ -85,13 +85,13 @@ fn come_and_go(what: &str, memory: &Memory, scopes: usize, use_it: impl Fn(&Sync
 fn a_hundred_thousand_scopes_take_2_kb_each_and_leave_nothing() {
     let _alone = alone();
     let memory = Memory::open("memory:").unwrap();
-    come_and_go("one field read", &memory, 100_000, |session| {
+    open_use_and_drop("one field read", &memory, 100_000, |session| {
         assert_eq!(session.count().unwrap(), 0);
     });
 }
 
 #[test]
-fn scopes_share_one_connection_that_tells_of_all_of_them() {
+fn all_scopes_share_one_connection_for_their_invalidations() {
     let _alone = alone();
     let scopes = if std::env::var_os("SYNCED_MEMORY_SOAK").is_some() {
         100_000
@@ -100,19 +100,19 @@ fn scopes_share_one_connection_that_tells_of_all_of_them() {
     };
     let server = Server::redis().start();
     let memory = Memory::open(&server.url()).unwrap();
-    come_and_go("one field read", &memory, scopes, |session| {
+    open_use_and_drop("one field read", &memory, scopes, |session| {
         assert_eq!(session.count().unwrap(), 0);
     });
     assert_eq!(connections(&server), 1);
-    come_and_go("one field written", &memory, scopes, |session| {
+    open_use_and_drop("one field written", &memory, scopes, |session| {
         _ = session.set_count(1).unwrap();
     });
-    come_and_go("one field written and read", &memory, scopes, |session| {
+    open_use_and_drop("one field written and read", &memory, scopes, |session| {
         session.set_count(2).unwrap();
         assert_eq!(session.count().unwrap(), 2);
     });
     assert_eq!(connections(&server), 1);
-    // What the server remembers of this writer goes with the scopes that it wrote to.
+    // The server's records of this writer are dropped with the scopes that it wrote to.
     let sidecars = || {
         let fields = |n: &usize| {
             server.cli(&[
@@ -129,7 +129,9 @@ fn scopes_share_one_connection_that_tells_of_all_of_them() {
     let session = Session::attach(&memory.scope("session7"));
     assert_eq!(session.count().unwrap(), 2);
     server.set_raw("memory:session7:count", "9");
-    eventually(DEADLINE, "it is told of", || session.count().unwrap() == 9);
+    eventually(DEADLINE, "the change is seen", || {
+        session.count().unwrap() == 9
+    });
 }
 
 /// In its long form a million names take no more than the limit and 20 MB.
@@ -192,8 +194,8 @@ fn a_near_read_of_a_number_allocates_nothing() {
             ("a held view", &|| held.get().unwrap()),
         ];
         for (what, read) in reads {
-            // Others allocate at times: the heartbeat, and what runs the tests. A read that did
-            // would do so each time.
+            // Other threads allocate at times (the heartbeat, the test harness). A read that
+            // allocates would do so each time.
             let allocated = |_| {
                 let before = ALLOCATOR.total_allocated();
                 (0..READS).for_each(|_| assert_eq!(read(), 5));

@@ -1,5 +1,4 @@
-//! Imports point down only, between the rooms and inside them, and only `clock.rs` asks for the
-//! time.
+//! Imports point down only, between the rooms and inside them, and only `clock.rs` reads the time.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -83,20 +82,20 @@ const ROOMS: &[(&str, &[&[&str]])] = &[
     ),
 ];
 
-/// Re-exports everything, and belongs to no floor. To name something by way of it is to name its
-/// room.
+/// Re-exports everything, and belongs to no floor. A name that is imported by way of it counts as a
+/// name of its own room.
 const ROOF: &str = "lib";
 
 #[test]
 fn imports_point_down_only() {
-    let offences = imports(&House::of_the_library());
-    assert!(offences.is_empty(), "\n{}\n", offences.join("\n"));
+    let violations = imports(&House::of_the_library());
+    assert!(violations.is_empty(), "\n{}\n", violations.join("\n"));
 }
 
 #[test]
-fn only_the_clock_asks_for_the_time() {
-    let offences = questions_of_time(&House::of_the_library());
-    assert!(offences.is_empty(), "\n{}\n", offences.join("\n"));
+fn only_the_clock_reads_the_time() {
+    let violations = reads_of_the_time(&House::of_the_library());
+    assert!(violations.is_empty(), "\n{}\n", violations.join("\n"));
 }
 
 /// The sources, parsed.
@@ -170,7 +169,7 @@ impl House {
         Self { files, re_exports }
     }
 
-    /// The room that a name in the root of the crate stands for.
+    /// The room that a name in the root of the crate refers to.
     fn room_of(&self, name: &str) -> Option<&str> {
         let found = ROOMS
             .iter()
@@ -220,7 +219,7 @@ fn floor_inside(room: &str, file: &str) -> Option<usize> {
     floors.iter().position(|files| files.contains(&file))
 }
 
-/// The file or folder of a room that a name in it stands for: what is neither is in its `mod.rs`.
+/// The file or folder of a room that a name in it refers to; any other name is in its `mod.rs`.
 fn file_of<'a>(room: &str, name: Option<&'a String>) -> &'a str {
     name.map(String::as_str)
         .filter(|name| floor_inside(room, name).is_some())
@@ -228,14 +227,14 @@ fn file_of<'a>(room: &str, name: Option<&'a String>) -> &'a str {
 }
 
 fn imports(house: &House) -> Vec<String> {
-    let mut offences = Vec::new();
+    let mut violations = Vec::new();
     for source in &house.files {
         let Some(room) = source.module.first() else {
             continue;
         };
         let path = source.name.display();
         let Some(own) = floor(room) else {
-            offences.push(format!(
+            violations.push(format!(
                 "src/{path}: the room `{room}` has no floor: add it to ROOMS"
             ));
             continue;
@@ -244,7 +243,7 @@ fn imports(house: &House) -> Vec<String> {
         let file = source.module.get(1).map_or("mod", String::as_str);
         if has_floors && floor_inside(room, file).is_none() && source.module.len() > 1 {
             if file != "tests" {
-                offences.push(format!(
+                violations.push(format!(
                     "src/{path}: `{file}` has no floor in `{room}`: add it"
                 ));
             }
@@ -261,29 +260,29 @@ fn imports(house: &House) -> Vec<String> {
                 Some(other) if other == room => {
                     let other = file_of(room, inside.as_ref());
                     if has_floors && floor_inside(room, other) < floor_inside(room, file) {
-                        offences.push(format!(
+                        violations.push(format!(
                             "src/{path}:{line}: `{room}/{file}` names `{room}/{other}`, which is \
                              above it"
                         ));
                     }
                 }
                 Some(other) if floor(other).is_some_and(|floor| floor > own) => {}
-                Some(other) => offences.push(format!(
+                Some(other) => violations.push(format!(
                     "src/{path}:{line}: `{room}` names `{other}`, which is above it"
                 )),
-                None => offences.push(format!(
+                None => violations.push(format!(
                     "src/{path}:{line}: `{room}` names `crate::{name}`, which is no room of ROOMS \
                      and nothing that lib.rs re-exports"
                 )),
             }
         }
     }
-    offences.dedup(); // one `use` may name a room many times
-    offences
+    violations.dedup(); // one `use` may name a room many times
+    violations
 }
 
-fn questions_of_time(house: &House) -> Vec<String> {
-    let mut offences = Vec::new();
+fn reads_of_the_time(house: &House) -> Vec<String> {
+    let mut violations = Vec::new();
     for file in house
         .files
         .iter()
@@ -300,7 +299,7 @@ fn questions_of_time(house: &House) -> Vec<String> {
                     && now == "now"
                 {
                     let line = span.start().line;
-                    offences.push(format!(
+                    violations.push(format!(
                         "src/{}:{line}: `{clock}::now`: time is passed in",
                         file.name.display()
                     ));
@@ -308,7 +307,7 @@ fn questions_of_time(house: &House) -> Vec<String> {
             }
         });
     }
-    offences
+    violations
 }
 
 /// Collects what a file names in the root of its crate: `crate::name::…`, in `use` and anywhere
@@ -367,7 +366,7 @@ impl<'ast> Visit<'ast> for Names {
         visit::visit_path(self, path);
     }
 
-    /// Who may see something is no import.
+    /// A visibility such as `pub(in crate::handle)` is no import.
     fn visit_vis_restricted(&mut self, _: &'ast syn::VisRestricted) {}
 
     fn visit_macro(&mut self, call: &'ast syn::Macro) {
@@ -401,7 +400,7 @@ struct Leaf<'a> {
     span: Span,
 }
 
-/// Shows each leaf of a `use`.
+/// Calls `show` with each leaf of a `use`.
 fn flatten(tree: &syn::UseTree, path: &mut Vec<String>, show: &mut impl FnMut(Leaf<'_>)) {
     let (name, alias) = match tree {
         syn::UseTree::Path(tree) => {
@@ -425,7 +424,7 @@ fn flatten(tree: &syn::UseTree, path: &mut Vec<String>, show: &mut impl FnMut(Le
     });
 }
 
-/// Shows the words of each group of tokens, with `::` as one word.
+/// Calls `show` with the words of each group of tokens, with `::` as one word.
 fn words(tokens: TokenStream, show: &mut impl FnMut(&[(String, Span)])) {
     let mut words: Vec<(String, Span)> = Vec::new();
     for token in tokens {
@@ -448,9 +447,9 @@ fn words(tokens: TokenStream, show: &mut impl FnMut(&[(String, Span)])) {
     show(&words);
 }
 
-/// The test is tested: what it finds in a house of a few files.
+/// Tests of the tests: what they find in a house of a few files.
 mod finds {
-    use super::{House, imports, questions_of_time};
+    use super::{House, imports, reads_of_the_time};
 
     const LIB: &str = "pub use crate::base::error::{Error, Result}; \
                        pub use handle::memory::Memory; mod cache; mod handle;";
@@ -462,10 +461,10 @@ mod finds {
         ])
     }
 
-    fn offends(file: &str, source: &str) -> bool {
-        let offences = imports(&house(file, source));
-        assert!(offences.len() < 2, "{offences:?}");
-        !offences.is_empty()
+    fn violates(file: &str, source: &str) -> bool {
+        let violations = imports(&house(file, source));
+        assert!(violations.len() < 2, "{violations:?}");
+        !violations.is_empty()
     }
 
     #[test]
@@ -478,18 +477,18 @@ mod finds {
             "mod tests { use super::*; use super::super::outbox::Entry; fn f() { super::g() } }",
             "fn f() { matches!(x, crate::base::error::Kind::A); println!(\"crate::handle\"); }",
         ] {
-            assert!(!offends("pending/rebase.rs", source), "{source}");
+            assert!(!violates("pending/rebase.rs", source), "{source}");
         }
         let memory = "use crate::handle::config::Builder; use crate::client::core::Core;";
-        assert!(!offends("handle/memory.rs", memory));
+        assert!(!violates("handle/memory.rs", memory));
         let redis = "use super::super::{Backend, commit::C}; use crate::base::clock::Clock;";
-        assert!(!offends("backend/redis/reply.rs", redis));
+        assert!(!violates("backend/redis/reply.rs", redis));
         let support = "pub use crate::handle::memory::Memory; pub use crate::Error;";
-        assert!(!offends("macro_support.rs", support));
+        assert!(!violates("macro_support.rs", support));
     }
 
     #[test]
-    fn an_import_that_points_up_wherever_it_stands() {
+    fn an_import_that_points_up_in_any_syntax() {
         for source in [
             "use crate::handle::memory::Memory;",
             "use crate::{base::error::Error, handle};",
@@ -509,29 +508,29 @@ mod finds {
             "use crate::*;",
             "use crate::somewhere::Else;",
         ] {
-            assert!(offends("cache/near.rs", source), "{source}");
+            assert!(violates("cache/near.rs", source), "{source}");
         }
-        assert!(offends(
+        assert!(violates(
             "backend/redis/mod.rs",
             "use super::super::pending::outbox::Entry;"
         ));
-        assert!(offends("value/json.rs", "use crate::backend::Backend;"));
+        assert!(violates("value/json.rs", "use crate::backend::Backend;"));
     }
 
     #[test]
     fn an_import_that_points_up_inside_a_room() {
-        assert!(offends(
+        assert!(violates(
             "client/state/mod.rs",
             "use crate::client::shared::Shared;"
         ));
-        assert!(offends(
+        assert!(violates(
             "client/state/mod.rs",
             "use super::super::shared::Shared;"
         ));
-        assert!(offends("backend/commit.rs", "use super::Backend;"));
-        assert!(offends("backend/mod.rs", "use self::redis::Redis;"));
-        assert!(!offends("backend/redis/mod.rs", "use super::Backend;"));
-        assert!(!offends(
+        assert!(violates("backend/commit.rs", "use super::Backend;"));
+        assert!(violates("backend/mod.rs", "use self::redis::Redis;"));
+        assert!(!violates("backend/redis/mod.rs", "use super::Backend;"));
+        assert!(!violates(
             "client/flusher.rs",
             "use super::{shared::Shared, state::State};"
         ));
@@ -539,13 +538,13 @@ mod finds {
 
     #[test]
     fn a_room_or_a_file_without_a_floor() {
-        assert!(offends("helpers.rs", ""));
-        assert!(offends("client/helpers.rs", ""));
+        assert!(violates("helpers.rs", ""));
+        assert!(violates("client/helpers.rs", ""));
     }
 
     #[test]
-    fn a_question_of_time_outside_the_clock() {
-        let asks = |file, source| !questions_of_time(&house(file, source)).is_empty();
+    fn a_read_of_the_time_outside_the_clock() {
+        let asks = |file, source| !reads_of_the_time(&house(file, source)).is_empty();
         assert!(asks(
             "cache/mod.rs",
             "fn f() { let now = std::time::Instant::now(); }"

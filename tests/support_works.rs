@@ -22,7 +22,8 @@ struct Wire(TcpStream);
 
 impl Wire {
     fn to(address: &impl Address) -> Self {
-        let stream = TcpStream::connect(("127.0.0.1", address.port())).expect("somebody listens");
+        let stream =
+            TcpStream::connect(("127.0.0.1", address.port())).expect("the port is listening");
         stream
             .set_read_timeout(Some(SOON))
             .expect("a timeout can be set");
@@ -139,7 +140,7 @@ fn a_frozen_server_keeps_connections_and_answers_after_the_thaw() {
 }
 
 #[test]
-fn a_loading_server_can_be_met() {
+fn a_loading_server_answers_that_it_is_loading() {
     let server = Server::redis()
         .slow_loading(Duration::from_millis(5))
         .start();
@@ -148,7 +149,7 @@ fn a_loading_server_can_be_met() {
     }
     server.stop();
     server.launch();
-    eventually(SOON, "somebody is told LOADING", || {
+    eventually(SOON, "a client is answered LOADING", || {
         server
             .try_cli(&["GET", "k1"])
             .is_err_and(|error| error.to_string().contains("loading"))
@@ -347,7 +348,7 @@ fn a_refusing_proxy_refuses_new_connections_and_keeps_old_ones() {
     assert_eq!(old.ask("PING"), "+PONG");
     for _ in 0..3 {
         proxy.refuse(true);
-        let refused = TcpStream::connect(("127.0.0.1", proxy.port())).expect_err("nobody listens");
+        let refused = TcpStream::connect(("127.0.0.1", proxy.port())).expect_err("nothing listens");
         assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
         assert_eq!(old.ask("PING"), "+PONG");
         proxy.refuse(false);
@@ -397,7 +398,7 @@ fn the_answer_to_a_chosen_request_is_swallowed_until_the_cut() {
     assert_eq!(
         Wire::to(&proxy).ask("INCR n"),
         ":2",
-        "other connections are not concerned"
+        "other connections are not affected"
     );
     proxy.cut();
     assert_eq!(wire.rest(), (Vec::new(), true));
@@ -507,7 +508,7 @@ fn a_program_sees_its_clock_step_while_it_runs_and_its_monotonic_clock_go_on() {
             .duration_since(std::time::UNIX_EPOCH)
             .expect("it is past 1970");
         let off = shown - i128::try_from(now.as_millis()).expect("a time in ms is small");
-        (off, peer.ask("mono").parse::<u64>().expect("a number"))
+        (off, peer.ask("monotonic").parse::<u64>().expect("a number"))
     };
     let near = |off: i128, expected: i128| (off - expected).abs() < 2_000;
     let (off, first) = wall();
@@ -544,7 +545,7 @@ fn a_server_can_have_a_clock_of_its_own() {
 }
 
 #[test]
-fn a_child_is_spoken_to_in_lines_frozen_thawed_and_waited_for() {
+fn a_child_answers_lines_and_is_frozen_thawed_and_waited_for() {
     let mut peer = Child::spawn(env!("CARGO_BIN_EXE_support_peer"), [""; 0]);
     assert_eq!(peer.ask("hello, wörld"), "hello, wörld");
     peer.freeze();
@@ -596,7 +597,7 @@ fn the_librarys_events_are_captured_from_all_threads() {
     let logs = Logs::capture();
     thread::spawn(|| {
         tracing::warn!(target: "synced_memory::flusher", key = "memory:k", n = 3, "superseded by {}", "a peer");
-        tracing::info!(target: "somebody_else", key = "memory:k", "not ours");
+        tracing::info!(target: "another_crate", key = "memory:k", "not ours");
     })
     .join()
     .expect("it logs");
@@ -637,7 +638,7 @@ fn say(connection: &mut redis::Connection, words: &[&str]) -> redis::RedisResult
 }
 
 #[test]
-fn behind_dragonflys_rules_what_dragonfly_does_not_know_is_refused() {
+fn behind_dragonflys_rules_requests_unknown_to_dragonfly_are_refused() {
     let server = Server::redis().start();
     let dragonfly = Dragonfly::over(&server);
     let mut wire = speak(&dragonfly, "resp3");
@@ -703,8 +704,8 @@ fn behind_dragonflys_rules_each_push_is_of_one_key_and_noloop_tracks_nothing() {
     let server = Server::redis().start();
     let dragonfly = Dragonfly::over(&server);
     let mut wire = speak(&dragonfly, "resp3");
-    let (tell, told) = mpsc::channel();
-    wire.set_push_sender(tell);
+    let (sender, pushes) = mpsc::channel();
+    wire.set_push_sender(sender);
     for (options, expected) in [(&["NOLOOP"][..], 0), (&[][..], 2)] {
         say(
             &mut wire,
@@ -718,7 +719,8 @@ fn behind_dragonflys_rules_each_push_is_of_one_key_and_noloop_tracks_nothing() {
         for _ in 0..20 {
             say(&mut wire, &["PING"]).unwrap();
             keys.extend(
-                told.try_iter()
+                pushes
+                    .try_iter()
                     .map(|push: redis::PushInfo| push.data[0].clone()),
             );
         }

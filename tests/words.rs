@@ -26,7 +26,8 @@ fn no_two_types_share_a_name() {
     assert!(shared.is_empty(), "\n{}\n", shared.join("\n"));
 }
 
-/// Also in the bodies of macros, which make the same methods for several collections.
+/// Methods in the bodies of macros count too: a macro makes the same methods for several
+/// collections.
 #[test]
 fn every_method_of_a_view_is_called_by_the_test_of_the_interface() {
     let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -61,7 +62,7 @@ fn every_method_of_a_view_is_called_by_the_test_of_the_interface() {
 /// The types by their names, each with where it is declared.
 ///
 /// Associated types and what macros make do not count, and neither do types inside functions: these
-/// have no name elsewhere.
+/// have no name outside.
 #[derive(Default)]
 struct Types {
     file: PathBuf,
@@ -132,7 +133,7 @@ fn sources_in(dir: &Path) -> Vec<PathBuf> {
     sources
 }
 
-/// The test is tested.
+/// Tests of the test.
 mod finds {
     use std::path::Path;
 

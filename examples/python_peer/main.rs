@@ -55,7 +55,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         note: Some("to be deleted".to_string()),
     })?;
     println!("rust:   wrote a Chat");
-    // A scope here is a `PrefixedMemory` there.
+    // A scope in Rust is a `PrefixedMemory` in Python.
     Chat::attach(&memory.scope("session_1")).set_turns(7)?;
 
     let status = Command::new(python)
@@ -63,7 +63,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         .env("REDIS_HOST", "127.0.0.1")
         .env("REDIS_PORT", server.port().to_string())
         .status()?;
-    assert!(status.success(), "peer.py found what it should not have");
+    assert!(status.success(), "peer.py found something unexpected");
 
     let snapshot = chat.snapshot()?;
     println!("rust:   turns {}, {:?}", snapshot.turns, snapshot.history);
@@ -78,7 +78,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         [message("user", "Grüße!"), message("assistant", "Hello.")]
     );
     assert_eq!(snapshot.settings["model"], "small");
-    assert_eq!(snapshot.note, None, "it was deleted there");
+    assert_eq!(snapshot.note, None, "Python has deleted it");
     Ok(())
 }
 

@@ -14,4 +14,4 @@ chat.turns += 1
 chat.history.append({"role": "assistant", "text": "Hello."})
 chat.settings["model"] = "small"
 del chat.note
-print("python: took a turn", flush=True)
+print("python: answered", flush=True)

@@ -1,5 +1,5 @@
-//! What waits has an async form, which runs on any executor and loses nothing
-//! when it is dropped.
+//! Every call that waits has an async form, which runs on any executor and loses nothing when its
+//! future is dropped.
 
 use std::future::Future;
 use std::pin::pin;
@@ -11,7 +11,7 @@ use support::Server;
 use synced_memory::{ErrorKind, Key, Memory, SyncedMemory, Written};
 use tokio::runtime;
 
-use crate::line::{DEADLINE, Line, connected, lost};
+use crate::line::{DEADLINE, Line, wait_connected, wait_disconnected};
 
 #[derive(SyncedMemory, Debug)]
 struct Sample {
@@ -20,8 +20,8 @@ struct Sample {
     items: Vec<String>,
 }
 
-/// Every async form, with a backend that answers.
-async fn every_form(url: String) {
+/// Calls every async form on a backend that answers.
+async fn call_every_form(url: String) {
     let sample = Sample::open(&url).unwrap();
     sample.memory().purge().unwrap();
     let count = sample.synced_count().clone();
@@ -65,7 +65,7 @@ async fn every_form(url: String) {
 }
 
 /// Polls a future once, and drops it.
-fn dropped_after_a_poll<F: Future>(future: F) {
+fn poll_once_and_drop<F: Future>(future: F) {
     let _: Poll<_> = pin!(future).poll(&mut Context::from_waker(Waker::noop()));
 }
 
@@ -76,19 +76,19 @@ fn the_async_forms_run_on_any_executor() {
         runtime::Builder::new_current_thread()
             .build()
             .unwrap()
-            .block_on(every_form(url.clone()));
-        // A task that may move from thread to thread: the futures are `Send`.
+            .block_on(call_every_form(url.clone()));
+        // A task that may move between threads: the futures are `Send`.
         let threads = runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .build()
             .unwrap();
         threads
-            .block_on(threads.spawn(every_form(url.clone())))
+            .block_on(threads.spawn(call_every_form(url.clone())))
             .unwrap();
-        pollster::block_on(every_form(url.clone()));
-        // As a future inside one that is not tokio's, among others.
+        pollster::block_on(call_every_form(url.clone()));
+        // Inside a future that joins several, on an executor that is not tokio's.
         futures_executor::block_on(async {
-            futures_util::join!(every_form(url.clone() + "?prefix=other:"), async {})
+            futures_util::join!(call_every_form(url.clone() + "?prefix=other:"), async {})
         });
     }
 }
@@ -141,10 +141,10 @@ fn dropping_a_future_never_loses_a_write() {
     let line = Line::new();
     let sample = Sample::attach(&line.open());
     let memory = sample.memory().clone();
-    connected(&memory);
+    wait_connected(&memory);
     let key = Key::<i64>::new("count");
     for n in 0..200_i64 {
-        dropped_after_a_poll(sample.synced_count().set_async(n));
+        poll_once_and_drop(sample.synced_count().set_async(n));
         assert_eq!(
             sample.synced_count().get().unwrap(),
             n,
@@ -156,11 +156,11 @@ fn dropping_a_future_never_loses_a_write() {
     }
     memory.flush(DEADLINE).unwrap();
     assert_eq!(line.open_directly().get(&key).unwrap(), Some(199));
-    // Nor does it hold up what comes later, nor the end.
+    // It does not block later calls or the shutdown either.
     sample.items().push("after".to_owned()).unwrap();
     drop(memory.close_async(DEADLINE));
-    dropped_after_a_poll(sample.synced_count().set_async(200));
-    dropped_after_a_poll(memory.close_async(DEADLINE));
+    poll_once_and_drop(sample.synced_count().set_async(200));
+    poll_once_and_drop(memory.close_async(DEADLINE));
     drop((sample, memory));
     assert_eq!(
         line.open_directly().get(&key).unwrap(),
@@ -200,18 +200,18 @@ fn an_async_call_waits_no_longer_than_the_timeout_on_any_executor() {
                 assert_eq!(count.get_async().await.unwrap(), 2);
             }
         }));
-        lost(&memory);
+        wait_disconnected(&memory);
         server.thaw();
         memory.flush(DEADLINE).unwrap();
         assert_eq!(memory.get(&Key::<i64>::new("count")).unwrap(), Some(2));
     }
 }
 
-/// As an executor may that polls at once, or that has given the task up.
+/// An executor may poll the task or drop it while it is woken, and so use the memory.
 #[test]
-fn a_wake_up_by_an_answer_may_use_the_memory() {
-    struct Using(Memory, mpsc::Sender<Written>);
-    impl Wake for Using {
+fn a_waker_that_an_answer_wakes_may_use_the_memory() {
+    struct UsesMemory(Memory, mpsc::Sender<Written>);
+    impl Wake for UsesMemory {
         fn wake(self: Arc<Self>) {
             let key = Key::<i64>::new("count");
             assert!(self.0.get(&key).unwrap().is_some());
@@ -225,8 +225,8 @@ fn a_wake_up_by_an_answer_may_use_the_memory() {
     let count = memory.synced(&Key::<i64>::new("count"));
     count.set(0).unwrap();
     for is_answered in [true, false] {
-        let (tell, told) = mpsc::channel();
-        let waker = Waker::from(Arc::new(Using(memory.clone(), tell)));
+        let (sender, written) = mpsc::channel();
+        let waker = Waker::from(Arc::new(UsesMemory(memory.clone(), sender)));
         line.proxy.stall(true);
         let mut set = Box::pin(count.set_async(1));
         assert!(
@@ -238,8 +238,9 @@ fn a_wake_up_by_an_answer_may_use_the_memory() {
             line.down(&memory);
         }
         line.proxy.stall(false);
-        told.recv_timeout(DEADLINE)
-            .expect("it is woken, and nobody holds a lock");
+        written
+            .recv_timeout(DEADLINE)
+            .expect("it is woken, and no lock is held");
         line.up();
         memory.flush(DEADLINE).unwrap();
         assert!(

@@ -1,4 +1,4 @@
-//! Rules 4 and 8: stamps, when clocks are wrong or step.
+//! Rules 4 and 8: stamps when clocks are wrong or step.
 
 use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,14 +12,14 @@ const DEADLINE: Duration = Duration::from_secs(10);
 const HOUR: Duration = Duration::from_secs(3_600);
 const HOUR_NS: u64 = 3_600_000_000_000;
 const DAY: Duration = Duration::from_secs(24 * 3_600);
-/// What an estimate of the server's clock may be off, on a host that is busy with other tests.
+/// How far an estimate of the server's clock may be off on a host that is busy with other tests.
 const SLACK_NS: u64 = 2_000_000_000;
 
 fn key() -> Key<String> {
     Key::new("n")
 }
 
-/// The server's clock, in ns since 1970.
+/// The server's clock, in nanoseconds since 1970.
 pub(crate) fn time(server: &Server) -> u64 {
     let (seconds, micros): (u64, u64) = redis::from_redis_value(server.cli(&["TIME"])).unwrap();
     seconds * 1_000_000_000 + micros * 1_000
@@ -43,7 +43,7 @@ fn value(server: &Server) -> String {
         .to_owned()
 }
 
-/// A foreign program's value, with its stamp.
+/// Stores the value of another program with its stamp.
 fn put(server: &Server, text: &str, stamp: impl std::fmt::Display) {
     server.set_raw(
         "memory:n",
@@ -51,7 +51,7 @@ fn put(server: &Server, text: &str, stamp: impl std::fmt::Display) {
     );
 }
 
-/// A process with a memory, whose clock is `clock`.
+/// Starts a process that has a memory and the clock `clock`.
 fn writer(url: &str, clock: &FakeClock) -> Child {
     let mut child = Child::spawn_with(env!("CARGO_BIN_EXE_clock_writer"), [url], |command| {
         clock.apply(command);
@@ -128,7 +128,7 @@ fn a_clock_that_steps_during_an_outage_changes_no_order() {
         assert_eq!(process.ask("set n before"), "Ok(Stored)");
         proxy.refuse(true);
         proxy.cut();
-        eventually(DEADLINE, "the loss is noticed", || {
+        eventually(DEADLINE, "the lost connection is noticed", || {
             process.ask("connected") == "false"
         });
         step(&clock);
@@ -147,7 +147,7 @@ fn a_clock_that_steps_during_an_outage_changes_no_order() {
 }
 
 #[test]
-fn a_server_whose_clock_steps_back_by_a_day_takes_every_write() {
+fn a_server_whose_clock_steps_back_by_a_day_accepts_every_write() {
     let clock = FakeClock::new();
     let server = Server::valkey().clock(&clock).start();
     let memory = Memory::open(&server.url()).unwrap();
@@ -230,7 +230,7 @@ fn an_online_write_wins_over_a_stamp_that_is_an_hour_ahead() {
 }
 
 #[test]
-fn an_online_write_and_a_python_peer_whose_clock_is_an_hour_ahead_win_in_turn() {
+fn an_online_write_and_a_python_peer_whose_clock_is_an_hour_ahead_overwrite_each_other() {
     let server = Server::redis().start();
     let memory = Memory::open(&server.url()).unwrap();
     let clock = clock(Off::Ahead);
@@ -286,7 +286,7 @@ fn a_host_whose_clock_is_an_hour_off_writes_with_the_servers_time() {
     }
 }
 
-/// Two hosts on one server, each behind a line of its own.
+/// Two hosts on one server, each behind its own line.
 struct Two {
     server: Server,
     lines: [Proxy; 2],
@@ -326,12 +326,12 @@ impl Two {
         }
     }
 
-    /// The process `first` writes before the other; the process `delivers` is back before the
-    /// other.
+    /// The process `first` writes before the other one; the process `delivers` is connected again
+    /// before the other one.
     fn write_and_deliver(&mut self, first: usize, delivers: usize) {
         assert_eq!(self.processes[first].ask("set n earlier"), "Ok(Queued)");
         let written = time(&self.server);
-        eventually(DEADLINE, "the second write is a later one", || {
+        eventually(DEADLINE, "the second write is later", || {
             time(&self.server) > written + SLACK_NS / 10
         });
         assert_eq!(self.processes[1 - first].ask("set n later"), "Ok(Queued)");
@@ -359,21 +359,21 @@ impl Two {
 }
 
 #[test]
-fn of_two_writes_in_an_outage_by_hosts_with_wrong_clocks_the_later_one_wins() {
+fn the_later_of_two_writes_in_an_outage_wins_although_the_hosts_clocks_are_wrong() {
     Two::check([Off::Ahead, Off::Behind], true);
 }
 
 #[test]
-fn a_write_before_the_first_connect_counts_from_its_true_time() {
+fn a_write_before_the_first_connect_is_stamped_with_its_true_time() {
     Two::check([Off::Ahead, Off::Right], false);
     Two::check([Off::Behind, Off::Right], false);
 }
 
 #[test]
-fn a_write_while_the_first_connection_is_made_has_the_servers_time_too() {
-    // The clock and what it has stamped move in one step: a stamp from in between would be moved
-    // twice. The wrong clock is the server's here: libfaketime is not to be trusted on many
-    // threads.
+fn a_write_during_the_first_connect_has_the_servers_time_too() {
+    // The clock and the stamps issued so far are shifted in one step: a stamp issued in between
+    // would be shifted twice. Here the server's clock is the wrong one, because libfaketime is not
+    // reliable with many threads.
     for off in [Off::Ahead, Off::Behind] {
         let clock = clock(off);
         let server = Server::valkey().clock(&clock).start();
@@ -391,17 +391,19 @@ fn a_write_while_the_first_connection_is_made_has_the_servers_time_too() {
                 let stop_writing = stop.on_drop();
                 for _ in 0..4 {
                     scope.spawn(|| {
-                        while !stop.is_told() && !memory.status().connected {
+                        while !stop.is_set() && !memory.status().connected {
                             let n = next.fetch_add(1, Ordering::Relaxed);
                             memory.set(&key(n), n).unwrap();
                         }
                     });
                 }
-                eventually(DEADLINE, "the writers are well under way", || {
+                eventually(DEADLINE, "the writers have started", || {
                     next.load(Ordering::Relaxed) > 100
                 });
                 proxy.refuse(false);
-                eventually(DEADLINE, "it is connected", || memory.status().connected);
+                eventually(DEADLINE, "the memory is connected", || {
+                    memory.status().connected
+                });
                 drop(stop_writing);
             });
             memory.flush(DEADLINE).unwrap();
@@ -441,7 +443,7 @@ fn a_stamp_beyond_2_to_62_counts_as_zero() {
                 Written::Stored
             );
             assert_near(stamp(&server), time(&server));
-            // Also where this process never read it.
+            // Also if this process has never read it.
             put(&server, "peer", beyond);
             assert_eq!(
                 Memory::open(&server.url())
@@ -488,7 +490,7 @@ fn the_stamps_of_a_key_rise_strictly() {
             assert!(memory.delete(&key()).unwrap());
         }
     }
-    // Writes that are made together rise too: none of them is refused for an equal stamp.
+    // The stamps of concurrent writes rise too: no write is refused for an equal stamp.
     thread::scope(|scope| {
         for memory in memories.iter().chain(&memories) {
             scope.spawn(|| {

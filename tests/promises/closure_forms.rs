@@ -1,5 +1,5 @@
-//! What a closure leaves is what is read afterwards, by whatever names and in whatever older form
-//! it was stored.
+//! A read after a closure returns what the closure left, even if the value was stored under older
+//! names or in an older form.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -55,10 +55,10 @@ fn move_out(user: &mut User) {
     user.home.number += 1;
 }
 
-/// A change by a handle, and what it comes to.
-type Change = (&'static str, fn(&SyncedPeople), fn(&mut People));
+/// A change by a handle, and the same change of a plain value.
+type ChangeCase = (&'static str, fn(&SyncedPeople), fn(&mut People));
 
-const CHANGES: &[Change] = &[
+const CHANGES: &[ChangeCase] = &[
     (
         "another field",
         |s| s.update_plain(|plain| plain.age += 1).unwrap(),
@@ -160,10 +160,10 @@ const CHANGES: &[Change] = &[
 ];
 
 #[test]
-fn a_field_that_was_stored_under_an_older_name_is_changed_and_not_doubled() {
+fn a_field_stored_under_an_older_name_is_changed_and_not_doubled() {
     on_every_backend("forms-aliases", |one, other| {
         let (mine, theirs) = (People::attach(one), People::attach(other));
-        for (what, by_handle, by_value) in CHANGES {
+        for (case, by_handle, by_value) in CHANGES {
             store(other, "plain", OLD);
             store(other, "user", OLD_USER);
             store(other, "by_name", &format!(r#"{{"a": {OLD}, "b": {OLD}}}"#));
@@ -179,14 +179,14 @@ fn a_field_that_was_stored_under_an_older_name_is_changed_and_not_doubled() {
             for state in [&theirs, &mine] {
                 let read = state
                     .snapshot()
-                    .unwrap_or_else(|error| panic!("{what}: {error}"));
-                assert_eq!(read, left, "{what}");
+                    .unwrap_or_else(|error| panic!("{case}: {error}"));
+                assert_eq!(read, left, "{case}");
             }
         }
     });
 }
 
-/// Its stored form has had two versions.
+/// Has had two stored forms.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(from = "Versions", into = "Versions")]
 struct Person {
@@ -228,7 +228,7 @@ impl From<Person> for Versions {
     }
 }
 
-/// The older form wins where both are there.
+/// The older form wins if both are there.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(from = "OldOrNew")]
 struct Untagged {
@@ -253,7 +253,7 @@ impl From<OldOrNew> for Untagged {
     }
 }
 
-/// A timeout was in seconds once.
+/// The timeout used to be in seconds.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(from = "SecondsOrMs")]
 struct Settings {
@@ -285,7 +285,7 @@ struct Group {
 }
 
 #[test]
-fn what_was_stored_in_an_older_form_is_what_a_closure_left() {
+fn a_value_stored_in_an_older_form_reads_as_a_closure_left_it() {
     const ADA: &str = r#"{"version": "1", "name": "Ada Lovelace"}"#;
     let grace = |person: &mut Person| person.first = "Grace".to_owned();
     let quicker = |settings: &mut Settings| settings.timeout_ms = 250;
@@ -335,7 +335,7 @@ fn what_was_stored_in_an_older_form_is_what_a_closure_left() {
             it.people.iter_mut().for_each(grace);
             it.settings.values_mut().for_each(quicker);
         });
-        // By a view of the part.
+        // Through a view of an element or entry.
         let (people, settings) = (
             Key::<Vec<Person>>::new("value"),
             Key::<BTreeMap<String, Settings>>::new("value"),
@@ -380,7 +380,7 @@ struct Inner {
     height: i64,
 }
 
-/// Reads what it was given, and keeps another text.
+/// Normalises its fields when it is read.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Normal {
     #[serde(deserialize_with = "lowercase")]
@@ -476,7 +476,7 @@ fn normalised(one: &Memory, other: &Memory) {
 }
 
 #[test]
-fn what_is_left_out_flattened_or_normalised_is_what_a_closure_left() {
+fn omitted_flattened_and_normalised_fields_read_as_a_closure_left_them() {
     on_every_backend("forms-attributes", |one, other| {
         defaults(one, other);
         flattened(one, other);

@@ -1,4 +1,4 @@
-//! One key has several spellings: maps find it by what it is, not by how it was written.
+//! A key can be spelled in several ways: maps find it by its decoded value, not by its text.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::Ipv6Addr;
@@ -7,10 +7,10 @@ use serde_json::Value;
 use synced_memory::{Key, Memory, Synced};
 
 use crate::closure_merges::store;
-use crate::closure_spellings::{Spelled, WithEach, address, each_kind};
+use crate::closure_spellings::{Spelled, WithEach, address, each_type};
 use crate::line::{DEADLINE, Line, on_every_backend};
 
-/// A call on a map, given the key that is spelled otherwise, and the one that is not there.
+/// A call on a map, given a key that is stored in another spelling and a key that is absent.
 type MapCall<K> = (
     &'static str,
     fn(&Synced<HashMap<K, i64>>, &K, &K) -> Option<i64>,
@@ -156,7 +156,8 @@ fn map_closures<K: Spelled>() -> Vec<MapCall<K>> {
     ]
 }
 
-/// In a map by key; the first process knows what is there, or what was there before.
+/// As keys of a map. The first process has read the current map if `is_known`, else only an older
+/// one.
 struct Maps<'a> {
     one: &'a Memory,
     other: &'a Memory,
@@ -164,9 +165,9 @@ struct Maps<'a> {
 }
 
 impl WithEach for Maps<'_> {
-    fn with<T: Spelled>(&self, texts: [&str; 2], [item, beside, new]: [T; 3]) {
+    fn with<T: Spelled>(&self, texts: [&str; 2], [item, neighbour, new]: [T; 3]) {
         let (key, mut wrong) = (Key::<HashMap<T, i64>>::new("map"), Vec::new());
-        for (what, by_view, by_value) in map_calls::<T>().into_iter().chain(map_closures()) {
+        for (name, by_view, by_value) in map_calls::<T>().into_iter().chain(map_closures()) {
             self.other.set(&key, HashMap::new()).unwrap();
             assert_eq!(self.one.get(&key).unwrap(), Some(HashMap::new()));
             store(
@@ -177,14 +178,14 @@ impl WithEach for Maps<'_> {
             if self.is_known {
                 self.one.get(&key).unwrap();
             }
-            let mut left = HashMap::from([(item.clone(), 7), (beside.clone(), 8)]);
+            let mut left = HashMap::from([(item.clone(), 7), (neighbour.clone(), 8)]);
             let expected = by_value(&mut left, &item, &new);
             let returned = by_view(&self.one.synced(&key), &item, &new);
             let stored = self.other.get(&Key::<Value>::new("map")).unwrap().unwrap();
             let is_left = |memory: &Memory| memory.get(&key).unwrap().as_ref() == Some(&left);
             let is_single = stored.as_object().unwrap().len() == left.len();
             if returned != expected || !is_single || !is_left(self.one) || !is_left(self.other) {
-                wrong.push(format!("{what} of {item:?}: {returned:?}, then {stored}"));
+                wrong.push(format!("{name} of {item:?}: {returned:?}, then {stored}"));
             }
         }
         assert!(wrong.is_empty(), "{wrong:#?}");
@@ -192,9 +193,9 @@ impl WithEach for Maps<'_> {
 }
 
 #[test]
-fn a_map_finds_a_key_that_another_program_spelled_otherwise() {
+fn a_map_finds_a_key_that_another_program_spelled_differently() {
     on_every_backend("keys-known", |one, other| {
-        each_kind(&Maps {
+        each_type(&Maps {
             one,
             other,
             is_known: true,
@@ -203,9 +204,9 @@ fn a_map_finds_a_key_that_another_program_spelled_otherwise() {
 }
 
 #[test]
-fn a_map_finds_a_key_that_another_program_spelled_otherwise_since_this_one_has_read_it() {
+fn a_map_finds_a_key_that_another_program_respelled_after_the_last_read() {
     on_every_backend("keys-unknown", |one, other| {
-        each_kind(&Maps {
+        each_type(&Maps {
             one,
             other,
             is_known: false,
@@ -214,7 +215,7 @@ fn a_map_finds_a_key_that_another_program_spelled_otherwise_since_this_one_has_r
 }
 
 #[test]
-fn a_sorted_map_finds_a_key_that_another_program_spelled_otherwise() {
+fn a_sorted_map_finds_a_key_that_another_program_spelled_differently() {
     on_every_backend("keys-sorted", |one, other| {
         let map = one.synced(&Key::<BTreeMap<Ipv6Addr, i64>>::new("map"));
         store(other, "map", r#"{"0:0:0:0:0:0:0:1": 7, "2001:DB8::5": 8}"#);
@@ -236,19 +237,18 @@ fn a_sorted_map_finds_a_key_that_another_program_spelled_otherwise() {
 }
 
 #[test]
-fn a_queued_change_of_a_key_finds_the_spelling_that_it_found_when_it_was_made() {
+fn a_queued_change_of_an_entry_is_made_once_even_if_its_key_is_respelled_meanwhile() {
     let line = Line::new();
     let (mine, theirs) = (line.open(), line.open_directly());
     let key = Key::<HashMap<Ipv6Addr, i64>>::new("map");
     let item = address("::1");
-    // Another process goes on with the spelling that is there, or writes all anew in that of the
-    // type.
-    for is_anew in [false, true] {
+    // Another process keeps the stored spelling, or writes the map in the type's own spelling.
+    for is_rewritten in [false, true] {
         store(&theirs, "map", r#"{"0:0:0:0:0:0:0:1": 7}"#);
         assert_eq!(mine.get(&key).unwrap(), Some(HashMap::from([(item, 7)])));
         line.down(&mine);
         mine.synced(&key).at(&item).add(1).unwrap();
-        if is_anew {
+        if is_rewritten {
             theirs.set(&key, HashMap::from([(item, 17)])).unwrap();
         } else {
             theirs.synced(&key).at(&item).add(10).unwrap();

@@ -1,5 +1,5 @@
-//! What a closure changes is all that changes: the order of a set or a map tells nothing, and an
-//! enum, an array or a tuple is one part.
+//! A call changes only what its closure changed: the order of a set or a map does not matter, and
+//! an enum, an array or a tuple is one part.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fmt::Debug;
@@ -11,7 +11,7 @@ use synced_memory::{Key, Memory, SyncedMemory};
 
 use crate::line::on_every_backend;
 
-/// The order of a set is another in each instance: one round may be right by chance.
+/// Each instance of a set has another order, so that a single round may pass by chance.
 const ROUNDS: usize = 20;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -78,13 +78,14 @@ fn app() -> App {
     }
 }
 
-/// Stores a text as another program does, whatever its order, its names and its spelling.
+/// Stores a text as another program does, with any order, names and spelling.
 pub(crate) fn store(memory: &Memory, name: &'static str, text: &str) {
     let raw = RawValue::from_string(text.to_owned()).expect("it is JSON");
     memory.set(&Key::<Box<RawValue>>::new(name), raw).unwrap();
 }
 
-/// Changes what is stored as `text` by a closure: what both then read is what the closure left.
+/// Stores `text` and changes it by a closure; checks that both memories then read what the closure
+/// left.
 #[track_caller]
 pub(crate) fn leaves<T>(one: &Memory, other: &Memory, text: &str, closure: impl Fn(&mut T))
 where
@@ -123,7 +124,7 @@ fn replace(doc: &mut Doc, gone: &str) {
     doc.n += 1;
 }
 
-/// A closure that removes a member of a set somewhere, and what it comes to.
+/// A closure that removes a member of a set somewhere, and the same removal in a plain value.
 type Removal = (&'static str, fn(&SyncedApp, &str), fn(&mut App, &str));
 
 const REMOVALS: &[Removal] = &[
@@ -259,10 +260,10 @@ const REMOVALS: &[Removal] = &[
 ];
 
 #[test]
-fn a_closure_that_removes_one_member_of_a_set_removes_that_alone_wherever_the_set_is() {
+fn a_closure_that_removes_one_member_of_a_set_removes_nothing_else_wherever_the_set_is() {
     on_every_backend("merges-removals", |one, other| {
         let (mine, theirs) = (App::attach(one), App::attach(other));
-        for (what, by_handle, by_value) in REMOVALS {
+        for (place, by_handle, by_value) in REMOVALS {
             for round in 0..ROUNDS {
                 let gone = format!("t{}", round % 8);
                 theirs.restore(app()).unwrap();
@@ -272,14 +273,14 @@ fn a_closure_that_removes_one_member_of_a_set_removes_that_alone_wherever_the_se
                 assert_eq!(
                     theirs.snapshot().unwrap(),
                     left,
-                    "{gone} {what}, round {round}"
+                    "{gone} {place}, round {round}"
                 );
             }
         }
     });
 }
 
-/// A call that moves elements of a list, and what it comes to.
+/// A call that moves elements of a list, and the same move in a plain list.
 type Move = (fn(&SyncedApp), fn(&mut Vec<Doc>));
 
 #[test]
@@ -384,7 +385,7 @@ fn ordered() -> Ordered {
 }
 
 #[test]
-fn an_order_that_a_closure_changes_is_stored_where_the_order_is_part_of_the_type() {
+fn an_order_that_a_closure_changes_is_stored_if_the_order_is_part_of_the_type() {
     let changes: [fn(&mut Ordered); 5] = [
         |it| {
             it.set.sort();
@@ -398,7 +399,7 @@ fn an_order_that_a_closure_changes_is_stored_where_the_order_is_part_of_the_type
             it.set.shift_insert(0, "z".to_owned());
             it.map.shift_insert(0, "z".to_owned(), 0);
         },
-        // What was used last goes to the end.
+        // Moves the entry that was used last to the end.
         |it| {
             it.set.shift_remove("c");
             it.set.insert("c".to_owned());
@@ -413,7 +414,7 @@ fn an_order_that_a_closure_changes_is_stored_where_the_order_is_part_of_the_type
     ];
     on_every_backend("merges-orders", |one, other| {
         let (set, map, both) = (Key::new("set"), Key::new("map"), Key::new("both"));
-        // Two are equal whatever their order: their texts are compared.
+        // `==` ignores the order, so the texts are compared.
         let text = |it: &Ordered| serde_json::to_string(it).unwrap();
         for (at, change) in changes.iter().enumerate() {
             let Ordered {

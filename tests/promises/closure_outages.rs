@@ -1,5 +1,5 @@
-//! A closure made while cut off: what fits what is there by then is made, what does not is a dead
-//! letter.
+//! A closure that ran while cut off is made if it still applies to what is stored by then, and
+//! becomes a dead letter if not.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -7,11 +7,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use synced_memory::{Key, Memory, Synced, SyncedMemory, Written};
 
-use crate::line::{DEADLINE, Line, ended_letters, passes};
+use crate::line::{DEADLINE, Line, forget_dead_letters, wait_for_later_stamp};
 
-/// The keys of the queued writes that were not made; each is over with that.
+/// Forgets all dead letters, and returns their keys.
 fn take_dead_letters(memory: &Memory) -> Vec<String> {
-    ended_letters(memory)
+    forget_dead_letters(memory)
         .into_iter()
         .map(|letter| letter.key)
         .collect()
@@ -94,7 +94,7 @@ struct Two {
 }
 
 impl Two {
-    /// Both know the same.
+    /// Both have read the same state.
     fn new() -> Self {
         let line = Line::new();
         let (mine, theirs) = line.attach::<State>();
@@ -107,9 +107,9 @@ impl Two {
         self.line.down(self.mine.memory());
     }
 
-    /// Lets what this process writes be earlier than what others write from now on.
-    fn then_theirs<T: synced_memory::Value>(&self, view: &Synced<T>) {
-        passes(self.theirs.memory(), view.last_modified().unwrap());
+    /// Waits until writes of the other process have later stamps than `view`.
+    fn wait_for_later_stamps<T: synced_memory::Value>(&self, view: &Synced<T>) {
+        wait_for_later_stamp(self.theirs.memory(), view.last_modified().unwrap());
     }
 
     fn up(&self) {
@@ -128,7 +128,7 @@ impl Two {
 }
 
 #[test]
-fn closures_that_change_different_parts_are_both_made_though_one_of_them_was_cut_off() {
+fn closures_that_change_different_parts_are_both_made_although_one_ran_while_cut_off() {
     let two = Two::new();
     let (mine, theirs) = (&two.mine, &two.theirs);
     let mut left = state();
@@ -194,7 +194,7 @@ fn closures_that_change_different_parts_are_both_made_though_one_of_them_was_cut
 }
 
 #[test]
-fn a_closure_that_does_nothing_but_remove_what_is_gone_already_is_done() {
+fn a_closure_that_only_removes_what_is_already_gone_succeeds() {
     let two = Two::new();
     let (mine, theirs) = (&two.mine, &two.theirs);
     two.down();
@@ -223,7 +223,7 @@ fn a_closure_that_does_nothing_but_remove_what_is_gone_already_is_done() {
 }
 
 #[test]
-fn a_closure_that_deletes_what_is_deleted_already_is_done() {
+fn a_closure_that_deletes_what_is_already_deleted_succeeds() {
     let two = Two::new();
     two.down();
     for state in [&two.mine, &two.theirs] {
@@ -245,7 +245,7 @@ fn a_closure_that_deletes_what_is_deleted_already_is_done() {
 }
 
 #[test]
-fn a_closure_that_removes_and_changes_is_a_dead_letter_where_what_it_removes_is_gone() {
+fn a_closure_that_removes_and_changes_is_a_dead_letter_if_what_it_removes_is_gone() {
     let two = Two::new();
     two.down();
     let moves = |map: &mut BTreeMap<String, i64>| {
@@ -260,7 +260,7 @@ fn a_closure_that_removes_and_changes_is_a_dead_letter_where_what_it_removes_is_
 }
 
 #[test]
-fn what_is_already_as_a_closure_left_it_is_done_unless_it_is_a_number() {
+fn a_closure_whose_result_is_already_stored_succeeds_unless_it_is_a_number() {
     let two = Two::new();
     two.down();
     for state in [&two.mine, &two.theirs] {
@@ -291,12 +291,12 @@ fn what_is_already_as_a_closure_left_it_is_done_unless_it_is_a_number() {
     assert_eq!(
         dead,
         ["memory:count", "memory:map"],
-        "only `add` says that a number is to be added to"
+        "only `add` says that the change is an addition"
     );
 }
 
 #[test]
-fn a_new_entry_that_another_has_made_meanwhile_is_not_replaced() {
+fn a_new_entry_that_another_process_inserted_meanwhile_is_not_replaced() {
     let two = Two::new();
     two.down();
     two.mine
@@ -311,7 +311,7 @@ fn a_new_entry_that_another_has_made_meanwhile_is_not_replaced() {
 }
 
 #[test]
-fn a_dead_letter_takes_the_later_calls_with_it_that_build_on_it_and_none_beside_it() {
+fn a_dead_letter_includes_the_later_calls_that_build_on_it_and_no_others() {
     let two = Two::new();
     two.theirs
         .map()
@@ -327,12 +327,12 @@ fn a_dead_letter_takes_the_later_calls_with_it_that_build_on_it_and_none_beside_
         *map.get_mut("b").unwrap() += 5;
     };
     two.mine.update_map(builds_on_it).unwrap();
-    // On what that one wrote.
+    // These build on what that call wrote.
     two.mine
         .update_map(|map| *map.get_mut("b").unwrap() += 100)
         .unwrap();
     two.mine.map().at("b").update(|b| *b += 100).unwrap();
-    // Beside them.
+    // These do not.
     two.mine
         .update_map(|map| *map.get_mut("c").unwrap() += 1)
         .unwrap();
@@ -351,19 +351,19 @@ fn a_dead_letter_takes_the_later_calls_with_it_that_build_on_it_and_none_beside_
 }
 
 #[test]
-fn a_closure_on_an_assignment_that_is_superseded_goes_with_it() {
+fn a_closure_on_a_superseded_assignment_is_superseded_with_it() {
     let two = Two::new();
     two.down();
     assert_eq!(two.mine.set_count(100).unwrap(), Written::Queued);
     two.mine.update_count(|count| *count += 1).unwrap();
     assert_eq!(two.mine.count().unwrap(), 101);
-    two.then_theirs(two.mine.synced_count());
+    two.wait_for_later_stamps(two.mine.synced_count());
     two.theirs.set_count(7).unwrap();
     two.mine.map().at("a").set(100).unwrap();
     two.mine
         .update_map(|map| *map.get_mut("a").unwrap() += 1)
         .unwrap();
-    two.then_theirs(two.mine.map());
+    two.wait_for_later_stamps(two.mine.map());
     two.theirs.map().at("a").set(7).unwrap();
     two.up();
     assert_eq!(
@@ -376,20 +376,20 @@ fn a_closure_on_an_assignment_that_is_superseded_goes_with_it() {
     assert_eq!(
         take_dead_letters(two.mine.memory()),
         [""; 0],
-        "it is superseded"
+        "it is superseded, not a dead letter"
     );
-    // Two assignments, and the closures with them or by themselves.
+    // Two assignments, and the closures on them, which may be counted separately.
     let superseded = two.mine.memory().status().superseded;
     assert!((2..=4).contains(&superseded), "{superseded}");
 }
 
 #[test]
-fn a_closure_that_deletes_while_cut_off_deletes_nothing_that_another_wrote_meanwhile() {
+fn a_closure_that_deletes_while_cut_off_deletes_nothing_that_another_process_wrote_meanwhile() {
     let two = Two::new();
     let (count, option) = (Key::<i64>::new("count"), Key::<Option<i64>>::new("option"));
     let text = Key::<String>::new("text");
     two.down();
-    // Before it or after it: this process has seen neither.
+    // One write before the closure and one after it: this process has seen neither.
     two.theirs.add_count(1).unwrap();
     two.mine
         .memory()
@@ -409,12 +409,12 @@ fn a_closure_that_deletes_while_cut_off_deletes_nothing_that_another_wrote_meanw
     two.theirs
         .update_option(|option| option.as_mut().map(|option| *option += 1))
         .unwrap();
-    // What nobody else has changed is deleted.
+    // A value that no other process has changed is deleted.
     two.mine
         .memory()
         .update(&text, |text| *text = None)
         .unwrap();
-    // Of this one nothing is known.
+    // This key was never read.
     two.mine
         .memory()
         .update(&Key::<i64>::new("made"), |made| *made = Some(1))
@@ -488,7 +488,7 @@ fn a_hundred_thousand_closures_on_one_counter_while_offline_are_one_command_on_r
         );
         assert_eq!(take_dead_letters(&memory), [""; 0]);
     }
-    // All of them are one dead letter.
+    // Together they become one dead letter.
     line.down(&memory);
     for _ in 0..100 {
         memory.synced(&count).update(|count| *count += 1).unwrap();

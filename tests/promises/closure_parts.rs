@@ -1,5 +1,5 @@
-//! What is one part is never a mixture of what two closures left: an enum, an array, a tuple, a
-//! plain struct.
+//! A value that is one part (an enum, an array, a tuple, a plain struct) is never a mixture of what
+//! two closures left.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use support::Server;
 use synced_memory::{Key, Memory, ReadPolicy, WritePolicy};
 
-use crate::line::{DEADLINE, Line, connected, ended_letters, quick};
+use crate::line::{DEADLINE, Line, forget_dead_letters, quick, wait_connected};
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 enum Job {
@@ -50,9 +50,9 @@ struct Span {
     to: u64,
 }
 
-/// How many queued writes were not made; each is over with that.
+/// Forgets all dead letters, and returns how many there were.
 fn take_dead_letters(memory: &Memory) -> usize {
-    ended_letters(memory).len()
+    forget_dead_letters(memory).len()
 }
 
 /// Two closures of two processes on one value.
@@ -62,19 +62,19 @@ trait TwoClosures {
         T: synced_memory::Value + PartialEq + Debug;
 }
 
-/// All the types that are one part, or hold what is.
-fn each_type(of: &impl TwoClosures) {
-    of.run(
+/// Runs `closures` for every type that is one part or contains one.
+fn each_type(closures: &impl TwoClosures) {
+    closures.run(
         &Job::Idle,
         |job| *job = Job::Running { pid: 7, since: 1 },
         |job| *job = Job::Failed("x".to_owned()),
     );
-    of.run(
+    closures.run(
         &Job::Waiting { since: 1 },
         |job| *job = Job::Pair(1, 2),
         |job| *job = Job::Waiting { since: 2 },
     );
-    of.run(
+    closures.run(
         &Job::Running { pid: 1, since: 1 },
         |job| {
             let Job::Running { pid, .. } = job else {
@@ -84,7 +84,7 @@ fn each_type(of: &impl TwoClosures) {
         },
         |job| *job = Job::Waiting { since: 9 },
     );
-    of.run(
+    closures.run(
         &Job::Pair(1, 2),
         |job| {
             let Job::Pair(first, _) = job else { return };
@@ -95,61 +95,61 @@ fn each_type(of: &impl TwoClosures) {
             *second = 8;
         },
     );
-    of.run(
+    closures.run(
         &Internal::Waiting { since: 1 },
         |it| *it = Internal::Running { pid: 7, since: 1 },
         |it| *it = Internal::Waiting { since: 3 },
     );
-    of.run(
+    closures.run(
         &Adjacent::Waiting { since: 1 },
         |it| *it = Adjacent::Failed("x".to_owned()),
         |it| *it = Adjacent::Waiting { since: 2 },
     );
-    of.run(
+    closures.run(
         &Untagged::Of { since: 1 },
         |it| *it = Untagged::Span { from: 1, to: 2 },
         |it| *it = Untagged::Of { since: 2 },
     );
-    of.run(
+    closures.run(
         &[0.0_f64; 3],
         |it| (it[0], it[2]) = (1.0, 2.0),
         |it| it[1] = 3.0,
     );
-    of.run(&[[0_u8; 2]; 2], |it| it[0][1] = 1, |it| it[1][0] = 2);
-    of.run(
+    closures.run(&[[0_u8; 2]; 2], |it| it[0][1] = 1, |it| it[1][0] = 2);
+    closures.run(
         &(1_u64, "a".to_owned(), 2_u64),
         |it| it.0 = 7,
         |it| (it.1, it.2) = ("b".to_owned(), 8),
     );
-    of.run(&Span { from: 1, to: 5 }, |it| it.from += 2, |it| it.to -= 3);
-    of.run(
+    closures.run(&Span { from: 1, to: 5 }, |it| it.from += 2, |it| it.to -= 3);
+    closures.run(
         &Duration::new(1, 5),
         |it| *it += Duration::from_secs(1),
         |it| *it += Duration::from_nanos(1),
     );
-    of.run(
+    closures.run(
         &Some(Job::Idle),
         |it| *it = Some(Job::Waiting { since: 1 }),
         |it| *it = Some(Job::Running { pid: 1, since: 1 }),
     );
-    of.run(
+    closures.run(
         &BTreeMap::from([("a".to_owned(), Job::Idle)]),
         |it| _ = it.insert("a".to_owned(), Job::Waiting { since: 1 }),
         |it| _ = it.insert("a".to_owned(), Job::Pair(1, 2)),
     );
-    of.run(
+    closures.run(
         &vec![Job::Idle, Job::Waiting { since: 1 }],
         |it| it[1] = Job::Running { pid: 1, since: 1 },
         |it| it[1] = Job::Failed("x".to_owned()),
     );
-    of.run(
+    closures.run(
         &vec![(1_u64, 2_u64), (3, 4)],
         |it| it[1].0 = 7,
         |it| it[1].1 = 8,
     );
 }
 
-/// What closures leave, one after the other.
+/// What the closures leave if they run one after the other.
 fn left<T: Clone>(start: &T, closures: &[fn(&mut T)]) -> T {
     let mut left = start.clone();
     for closure in closures {
@@ -164,10 +164,10 @@ fn read<T: synced_memory::Value + Debug>(memory: &Memory, key: &Key<T>) -> T {
     let read = memory
         .get(key)
         .unwrap_or_else(|error| panic!("{error}: {:?}", raw()));
-    read.expect("it is there")
+    read.expect("the value is set")
 }
 
-/// The first closure runs while its process is cut off, the other one before or after it.
+/// The first closure runs while its process is cut off; the other one runs before or after it.
 struct CutOff {
     line: Line,
     mine: Memory,
@@ -195,7 +195,7 @@ impl TwoClosures for CutOff {
             }
             self.line.up();
             self.mine.flush(DEADLINE).unwrap();
-            connected(&self.mine);
+            wait_connected(&self.mine);
             for memory in [&self.theirs, &self.mine] {
                 assert_eq!(read(memory, &key), left(start, &[other]));
             }
@@ -205,27 +205,27 @@ impl TwoClosures for CutOff {
 }
 
 #[test]
-fn of_two_closures_on_one_part_one_of_them_cut_off_one_is_made_and_the_other_is_a_dead_letter() {
+fn a_closure_that_ran_while_cut_off_is_a_dead_letter_if_another_one_changed_the_same_part() {
     let line = Line::new();
     let (mine, theirs) = (line.open(), line.open_directly());
     each_type(&CutOff { line, mine, theirs });
 }
 
 /// Both run at the same time.
-struct AtOnce([Memory; 2]);
+struct Concurrent([Memory; 2]);
 
-impl TwoClosures for AtOnce {
+impl TwoClosures for Concurrent {
     fn run<T>(&self, start: &T, one: fn(&mut T), other: fn(&mut T))
     where
         T: synced_memory::Value + PartialEq + Debug,
     {
         const ROUNDS: usize = 20;
         let (key, barrier) = (Key::<T>::new("value"), Barrier::new(2));
-        let in_turn = [left(start, &[one, other]), left(start, &[other, one])];
+        let serial = [left(start, &[one, other]), left(start, &[other, one])];
         for _ in 0..ROUNDS {
             self.0[0].set(&key, start.clone()).unwrap();
             self.0[0].flush(DEADLINE).unwrap();
-            support::eventually(DEADLINE, "both know it", || {
+            support::eventually(DEADLINE, "both have read it", || {
                 self.0
                     .iter()
                     .all(|memory| memory.get(&key).unwrap().as_ref() == Some(start))
@@ -249,15 +249,15 @@ impl TwoClosures for AtOnce {
             }
             let stored = read(&self.0[0], &key);
             assert!(
-                in_turn.contains(&stored),
-                "{start:?} became {stored:?}, and not one of {in_turn:?}"
+                serial.contains(&stored),
+                "{start:?} became {stored:?}, and not one of {serial:?}"
             );
         }
     }
 }
 
 #[test]
-fn two_closures_on_one_part_at_once_are_made_one_after_the_other_under_every_policy() {
+fn concurrent_closures_on_one_part_are_made_one_after_the_other_under_every_policy() {
     let server = Server::redis().start();
     for write in [WritePolicy::Through, WritePolicy::Behind] {
         let open = || {
@@ -266,6 +266,6 @@ fn two_closures_on_one_part_at_once_are_made_one_after_the_other_under_every_pol
                 .read_policy(ReadPolicy::Through);
             builder.write_policy(write).build().unwrap()
         };
-        each_type(&AtOnce([open(), open()]));
+        each_type(&Concurrent([open(), open()]));
     }
 }

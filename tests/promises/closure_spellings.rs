@@ -1,5 +1,5 @@
-//! One value has several spellings: elements of sets and lists are found by what they are, not by
-//! how they were written.
+//! A value can be spelled in several ways: elements of sets and lists are found by their decoded
+//! value, not by their text.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fmt::Debug;
@@ -17,7 +17,7 @@ use uuid::Uuid;
 use crate::closure_merges::{leaves, store};
 use crate::line::on_every_backend;
 
-/// A moment, which may be written in any offset.
+/// A point in time, which may be written with any offset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 struct Moment(#[serde(with = "time::serde::rfc3339")] OffsetDateTime);
@@ -30,7 +30,7 @@ pub(crate) fn address(text: &str) -> Ipv6Addr {
     text.parse().unwrap()
 }
 
-/// Something with several spellings.
+/// A value with several spellings.
 pub(crate) trait Spelled:
     Debug + Clone + Eq + Hash + Ord + Serialize + DeserializeOwned + Send + Sync + 'static
 {
@@ -41,26 +41,26 @@ impl<T: Debug + Clone + Eq + Hash + Ord + Serialize + DeserializeOwned + Send + 
 {
 }
 
-/// What is done with three of a kind: one that is stored in another spelling, one that is stored,
-/// and one that is not.
+/// A check with three values of one type: two that are stored in another spelling than the type's
+/// own, and one that is absent.
 pub(crate) trait WithEach {
-    /// `texts`: how the first two are spelled in JSON.
+    /// `texts`: the JSON in which the first two are stored.
     fn with<T: Spelled>(&self, texts: [&str; 2], items: [T; 3]);
 }
 
-pub(crate) fn each_kind(of: &impl WithEach) {
-    of.with(
+pub(crate) fn each_type(check: &impl WithEach) {
+    check.with(
         [r#""0:0:0:0:0:0:0:1""#, r#""2001:DB8::5""#],
         ["::1", "2001:db8::5", "::2"].map(address),
     );
-    of.with(
+    check.with(
         [
             r#""ABCDEF00-0000-4000-8000-0000000000A0""#,
             r#""abcdef00000040008000000000000001""#,
         ],
         [0xa0, 0x01, 0x02].map(|n| Uuid::from_u128(0xabcd_ef00_0000_4000_8000_0000_0000_0000 + n)),
     );
-    of.with(
+    check.with(
         [
             r#""2001-09-09T03:46:40+02:00""#,
             r#""2001-09-09T01:46:41.000Z""#,
@@ -71,11 +71,11 @@ pub(crate) fn each_kind(of: &impl WithEach) {
             moment(1_000_000_002),
         ],
     );
-    of.with(
+    check.with(
         [r#""\u00e9\u0074\u00e9""#, r#""a\/b""#],
         ["été", "a/b", "c"].map(str::to_owned),
     );
-    of.with([r#""\u00e9""#, r#""\n""#], ['é', '\n', 'c']);
+    check.with([r#""\u00e9""#, r#""\n""#], ['é', '\n', 'c']);
 }
 
 /// As members of a set.
@@ -83,7 +83,7 @@ struct Sets<'a>([&'a Memory; 2]);
 
 impl WithEach for Sets<'_> {
     fn with<T: Spelled>(&self, texts: [&str; 2], items: [T; 3]) {
-        let ([one, other], [item, beside, new]) = (self.0, items);
+        let ([one, other], [item, neighbour, new]) = (self.0, items);
         let text = format!("[{}, {}]", texts[0], texts[1]);
         let count = |memory: &Memory| {
             let stored = memory.get(&Key::<Value>::new("set")).unwrap().unwrap();
@@ -96,18 +96,18 @@ impl WithEach for Sets<'_> {
                 store(other, "set", &text);
                 assert!(set.contains(&item).unwrap() && !set.contains(&new).unwrap());
                 assert!(!set.insert(item.clone()).unwrap(), "it is there");
-                set.extend([item.clone(), beside.clone()]).unwrap();
+                set.extend([item.clone(), neighbour.clone()]).unwrap();
                 assert_eq!(
                     (set.len().unwrap(), count(other)),
                     (2, 2),
-                    "none is doubled"
+                    "no member is doubled"
                 );
                 set.update(|set| set.extend([item.clone(), new.clone()]))
                     .unwrap();
                 assert_eq!((set.len().unwrap(), count(other)), (3, 3));
                 assert!(set.remove(&item).unwrap() && !set.contains(&item).unwrap());
                 assert!(!set.remove(&item).unwrap(), "it is gone");
-                assert!(set.update(|set| set.remove(&beside)).unwrap());
+                assert!(set.update(|set| set.remove(&neighbour)).unwrap());
                 assert_eq!(other.get(&key).unwrap(), Some($set::from([new.clone()])));
                 assert_eq!(count(other), 1);
             };
@@ -118,17 +118,17 @@ impl WithEach for Sets<'_> {
 }
 
 #[test]
-fn a_set_finds_a_member_that_another_program_spelled_otherwise() {
+fn a_set_finds_a_member_that_another_program_spelled_differently() {
     on_every_backend("spellings-sets", |one, other| {
-        each_kind(&Sets([one, other]));
+        each_type(&Sets([one, other]));
     });
 }
 
-/// A call on a set, given the member that is spelled otherwise, and one that is not there.
+/// A call on a set, given a member that is stored in another spelling and one that is absent.
 type SetCall = fn(&Synced<HashSet<Ipv6Addr>>, Ipv6Addr, Ipv6Addr) -> bool;
 
 #[test]
-fn a_set_finds_a_member_that_another_program_spelled_otherwise_since_this_one_has_read_it() {
+fn a_set_finds_a_member_that_another_program_respelled_after_the_last_read() {
     on_every_backend("spellings-unread-sets", |one, other| {
         let key = Key::<HashSet<Ipv6Addr>>::new("set");
         let (set, item, new) = (one.synced(&key), address("::1"), address("::2"));
@@ -163,13 +163,13 @@ fn a_set_finds_a_member_that_another_program_spelled_otherwise_since_this_one_ha
                 2,
             ),
         ];
-        for (what, call, expected, count) in calls {
+        for (name, call, expected, count) in calls {
             other.set(&key, HashSet::new()).unwrap();
             assert!(set.is_empty().unwrap());
             store(other, "set", r#"["0:0:0:0:0:0:0:1"]"#);
-            assert_eq!(call(&set, item, new), expected, "{what}");
+            assert_eq!(call(&set, item, new), expected, "{name}");
             let stored = other.get(&Key::<Value>::new("set")).unwrap().unwrap();
-            assert_eq!(stored.as_array().unwrap().len(), count, "{what}: {stored}");
+            assert_eq!(stored.as_array().unwrap().len(), count, "{name}: {stored}");
         }
     });
 }
@@ -179,7 +179,7 @@ struct Lists<'a>([&'a Memory; 2]);
 
 impl WithEach for Lists<'_> {
     fn with<T: Spelled>(&self, texts: [&str; 2], items: [T; 3]) {
-        let ([one, other], [item, beside, new]) = (self.0, items);
+        let ([one, other], [item, neighbour, new]) = (self.0, items);
         let (key, [first, second]) = (Key::<Vec<T>>::new("list"), texts);
         let list = one.synced(&key);
         store(other, "list", &format!("[{first}, {second}, {first}]"));
@@ -190,7 +190,7 @@ impl WithEach for Lists<'_> {
         assert!(!list.remove_item(&item).unwrap() && !list.remove_item(&new).unwrap());
         assert_eq!(
             other.get(&key).unwrap().unwrap(),
-            std::slice::from_ref(&beside)
+            std::slice::from_ref(&neighbour)
         );
         let text = format!("[{first}, {second}]");
         leaves(one, other, &text, |list: &mut Vec<T>| {
@@ -220,9 +220,9 @@ fn doc() -> Doc {
 }
 
 #[test]
-fn a_list_finds_an_element_that_another_program_spelled_otherwise() {
+fn a_list_finds_an_element_that_another_program_spelled_differently() {
     on_every_backend("spellings-lists", |one, other| {
-        each_kind(&Lists([one, other]));
+        each_type(&Lists([one, other]));
     });
 }
 
@@ -281,7 +281,7 @@ fn a_list_of_floats_finds_the_integers_that_another_program_wrote() {
 }
 
 #[test]
-fn a_list_finds_elements_that_hold_sets_and_maps_whatever_their_order() {
+fn a_list_finds_elements_that_contain_sets_and_maps_in_any_order() {
     const ROUNDS: usize = 20;
     on_every_backend("spellings-holders", |one, other| {
         let (sets, maps) = (
@@ -301,7 +301,7 @@ fn a_list_finds_elements_that_hold_sets_and_maps_whatever_their_order() {
             assert!(one.synced(&docs).remove_item(&doc()).unwrap());
             assert!(
                 one.synced(&docs).remove_item(&read[0]).unwrap(),
-                "one that was just read"
+                "an element that was just read"
             );
             assert!(!one.synced(&docs).remove_item(&doc()).unwrap());
             assert_eq!(other.get(&sets).unwrap().unwrap(), [HashSet::new()]);

@@ -1,5 +1,5 @@
-//! A closure made while cut off is compared with what it saw: it is made as it was meant, or it is
-//! a dead letter.
+//! A closure that ran while cut off is made only if the values it saw are unchanged; otherwise it
+//! becomes a dead letter. Sums over accounts stay right.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::thread;
@@ -9,11 +9,11 @@ use serde_json::{Value, json};
 use support::eventually;
 use synced_memory::{ErrorKind, Memory, ReadPolicy, SyncedMemory, WritePolicy};
 
-use crate::line::{DEADLINE, Line, connected, ended_letters, lost, quick};
+use crate::line::{DEADLINE, Line, forget_dead_letters, quick, wait_connected, wait_disconnected};
 
 const NAMES: [&str; 3] = ["x", "y", "z"];
 
-/// Three accounts, kept in several ways.
+/// Three accounts, stored in several ways.
 #[derive(Debug, Clone, PartialEq, SyncedMemory)]
 struct Bank {
     map: BTreeMap<String, i64>,
@@ -47,7 +47,7 @@ impl Accounts {
     }
 }
 
-/// The same balances in every way.
+/// The same balances, stored in every way.
 fn bank([x, y, z]: [i64; 3]) -> Bank {
     Bank {
         map: NAMES
@@ -63,7 +63,7 @@ fn bank([x, y, z]: [i64; 3]) -> Bank {
     }
 }
 
-/// Moves an amount from one account to another, in every way.
+/// Moves an amount from one account to another, in each of the stored forms.
 fn transfer(bank: &SyncedBank, [from, to]: [usize; 2], amount: i64) {
     let in_struct = |accounts: &mut Accounts| {
         *accounts.each()[from] -= amount;
@@ -89,9 +89,9 @@ fn transfer(bank: &SyncedBank, [from, to]: [usize; 2], amount: i64) {
     bank.update_any(in_object).unwrap();
 }
 
-/// The keys of the queued writes that were not made; each is over with that.
+/// Forgets all dead letters, and returns their keys.
 fn take_dead_letters(memory: &Memory) -> Vec<String> {
-    let letters = ended_letters(memory);
+    let letters = forget_dead_letters(memory);
     assert!(
         letters
             .iter()
@@ -101,7 +101,7 @@ fn take_dead_letters(memory: &Memory) -> Vec<String> {
     letters.into_iter().map(|letter| letter.key).collect()
 }
 
-/// Both are written in the same way, and know what is there.
+/// Two processes with the same policies that have both read the state.
 fn two_banks(line: &Line, write: WritePolicy, read: ReadPolicy) -> [SyncedBank; 2] {
     let open = |url: String| {
         quick(url)
@@ -113,7 +113,7 @@ fn two_banks(line: &Line, write: WritePolicy, read: ReadPolicy) -> [SyncedBank; 
     let banks = [line.proxy.url(), line.server.url()].map(|url| Bank::attach(&open(url)));
     banks[1].restore(bank([1_000, 2_000, 3_000])).unwrap();
     banks[1].memory().flush(DEADLINE).unwrap();
-    eventually(DEADLINE, "it is known", || {
+    eventually(DEADLINE, "the first process has read it", || {
         banks[0]
             .snapshot()
             .is_ok_and(|known| known == bank([1_000, 2_000, 3_000]))
@@ -121,13 +121,13 @@ fn two_banks(line: &Line, write: WritePolicy, read: ReadPolicy) -> [SyncedBank; 
     banks
 }
 
-/// The other's transfer is made, this one is not, and each call is one dead letter.
+/// Only the other process's transfer was made; each call of this one is a dead letter.
 #[track_caller]
-fn assert_one_of_both([mine, theirs]: &[SyncedBank; 2]) {
+fn assert_only_theirs_was_made([mine, theirs]: &[SyncedBank; 2]) {
     assert_eq!(
         theirs.snapshot().unwrap(),
         bank([900, 2_100, 3_000]),
-        "the sum is what it was"
+        "the sum is unchanged"
     );
     assert_eq!(mine.snapshot().unwrap(), bank([900, 2_100, 3_000]));
     let dead: BTreeSet<String> = take_dead_letters(mine.memory()).into_iter().collect();
@@ -142,8 +142,7 @@ fn assert_one_of_both([mine, theirs]: &[SyncedBank; 2]) {
 }
 
 #[test]
-fn a_transfer_made_while_cut_off_from_an_account_that_another_changed_is_a_dead_letter_and_no_sum_is_wrong()
- {
+fn a_transfer_made_while_cut_off_is_a_dead_letter_if_another_process_changed_the_account() {
     for write in [WritePolicy::Through, WritePolicy::Behind] {
         for (read, is_before) in [
             (ReadPolicy::Through, true),
@@ -168,13 +167,13 @@ fn a_transfer_made_while_cut_off_from_an_account_that_another_changed_is_a_dead_
             }
             line.up();
             mine.memory().flush(DEADLINE).unwrap();
-            assert_one_of_both(&banks);
+            assert_only_theirs_was_made(&banks);
         }
     }
 }
 
 #[test]
-fn a_transfer_made_while_the_server_is_frozen_is_a_dead_letter_where_another_came_before_it() {
+fn a_transfer_made_while_the_server_is_frozen_is_a_dead_letter_if_another_came_before_it() {
     for write in [WritePolicy::Through, WritePolicy::Behind] {
         let line = Line::new();
         let banks = two_banks(&line, write, ReadPolicy::Through);
@@ -182,16 +181,16 @@ fn a_transfer_made_while_the_server_is_frozen_is_a_dead_letter_where_another_cam
         transfer(theirs, [0, 1], 100);
         line.server.freeze();
         transfer(mine, [0, 2], 10);
-        lost(mine.memory());
+        wait_disconnected(mine.memory());
         line.server.thaw();
         mine.memory().flush(DEADLINE).unwrap();
-        connected(mine.memory());
-        assert_one_of_both(&banks);
+        wait_connected(mine.memory());
+        assert_only_theirs_was_made(&banks);
     }
 }
 
 #[test]
-fn transfers_of_two_processes_that_write_behind_are_all_made_and_no_sum_is_wrong() {
+fn transfers_of_two_processes_that_write_behind_are_all_made_and_the_sum_is_right() {
     const TRANSFERS: i64 = 20;
     let line = Line::new();
     let open = || {
@@ -203,15 +202,17 @@ fn transfers_of_two_processes_that_write_behind_are_all_made_and_no_sum_is_wrong
     let banks = [open(), open()];
     banks[0].restore(bank([1_000, 2_000, 3_000])).unwrap();
     banks[0].memory().flush(DEADLINE).unwrap();
-    eventually(DEADLINE, "it is known", || banks[1].snapshot().is_ok());
+    eventually(DEADLINE, "the second process has read it", || {
+        banks[1].snapshot().is_ok()
+    });
     thread::scope(|scope| {
         for (bank, to) in banks.iter().zip([1, 2]) {
             scope.spawn(move || (0..TRANSFERS).for_each(|_| transfer(bank, [0, to], 1)));
         }
     });
-    let beside = Bank::attach(&line.open_directly());
+    let reader = Bank::attach(&line.open_directly());
     assert_eq!(
-        beside.snapshot().unwrap(),
+        reader.snapshot().unwrap(),
         bank([1_000 - 2 * TRANSFERS, 2_000 + TRANSFERS, 3_000 + TRANSFERS])
     );
     assert!(

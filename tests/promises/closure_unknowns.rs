@@ -1,4 +1,5 @@
-//! What is unknown is not unset: a read says so, and a closure changes nothing of it.
+//! An unknown value is not an unset one: reads and closures fail with `Unavailable`, and closures
+//! change nothing.
 
 use std::collections::{BTreeMap, HashSet};
 use std::time::{Duration, Instant};
@@ -10,7 +11,7 @@ use synced_memory::{
     Error, ErrorKind, Key, Memory, ReadPolicy, SyncedMemory, WritePolicy, Written,
 };
 
-use crate::line::{DEADLINE, Line, connected, ended_letters, lost};
+use crate::line::{DEADLINE, Line, forget_dead_letters, wait_connected, wait_disconnected};
 
 #[derive(Debug, Clone, PartialEq, SyncedMemory)]
 struct State {
@@ -34,7 +35,7 @@ struct State {
     newer: Vec<u64>,
 }
 
-/// All of it may read as its defaults.
+/// Every field has a default, so that all of it can be read without a backend.
 #[derive(Debug, Clone, PartialEq, SyncedMemory)]
 struct Defaults {
     #[synced(default = 7)]
@@ -75,26 +76,26 @@ fn stored() -> State {
     }
 }
 
-/// A read waits no longer for its answer.
+/// How long a read waits for its answer.
 const TIMEOUT: Duration = Duration::from_millis(200);
 
-/// How many queued writes were not made; each is over with that.
+/// Forgets all dead letters, and returns how many there were.
 fn take_dead_letters(memory: &Memory) -> usize {
-    ended_letters(memory).len()
+    forget_dead_letters(memory).len()
 }
 
-/// Why nothing is known of the values.
+/// Why the values are unknown.
 #[derive(Debug, Clone, Copy)]
 enum Outage {
-    /// The server was never there for this process.
+    /// This process could never connect.
     Never,
-    /// It was, and the line is down by now.
+    /// It was connected, and the line is down now.
     Down,
-    /// It is connected, and gets no answer.
+    /// It is connected, and gets no answers.
     Silent,
 }
 
-/// A process that has read nothing of what is stored, and gets no answer.
+/// A process that has read no stored value, and gets no answers.
 struct Unread {
     line: Line,
     mine: SyncedState,
@@ -103,7 +104,7 @@ struct Unread {
 }
 
 impl Unread {
-    /// In each kind of outage, under each policy.
+    /// Runs `check` in each kind of outage and under each policy.
     fn each(check: impl Fn(&Self)) {
         for outage in [Outage::Never, Outage::Down, Outage::Silent] {
             for read in [ReadPolicy::Through, ReadPolicy::Near] {
@@ -131,11 +132,11 @@ impl Unread {
         match outage {
             Outage::Never => {}
             Outage::Down => {
-                connected(&memory);
+                wait_connected(&memory);
                 line.down(&memory);
             }
             Outage::Silent => {
-                connected(&memory);
+                wait_connected(&memory);
                 line.proxy.stall(true);
             }
         }
@@ -151,11 +152,11 @@ impl Unread {
         self.line.up();
         self.line.proxy.stall(false);
         self.mine.memory().flush(DEADLINE).unwrap();
-        connected(self.mine.memory());
-        eventually(DEADLINE, "it is read", || self.mine.text().is_ok());
+        wait_connected(self.mine.memory());
+        eventually(DEADLINE, "the text is read", || self.mine.text().is_ok());
     }
 
-    /// Each of these says that nothing is known, and has queued nothing.
+    /// Checks that each call failed with `Unavailable` and queued nothing.
     #[track_caller]
     fn assert_unavailable<const N: usize>(&self, calls: [(&str, Result<(), Error>); N]) {
         let is_unavailable = |error: &Error| error.kind() == ErrorKind::Unavailable;
@@ -169,7 +170,7 @@ impl Unread {
 }
 
 #[test]
-fn a_closure_on_what_was_never_read_is_unavailable_and_changes_nothing() {
+fn a_closure_on_a_value_that_was_never_read_is_unavailable_and_changes_nothing() {
     Unread::each(|unread| {
         let (s, memory) = (&unread.mine, unread.mine.memory());
         let names = |map: &mut BTreeMap<String, u64>| _ = map.insert("new".to_owned(), 2);
@@ -230,14 +231,17 @@ fn a_closure_on_what_was_never_read_is_unavailable_and_changes_nothing() {
                 memory.update(&list, |list| list.get_or_insert_default().push(4)),
             ),
             (
-                "one that is made where there is none",
+                "a closure that creates a key",
                 memory.update(&unset, |n| _ = n.get_or_insert(1)),
             ),
             (
-                "one that is deleted",
+                "a closure that deletes a key",
                 memory.update(&list, |list| *list = None),
             ),
-            ("one that is left alone", memory.update(&list, |_| ())),
+            (
+                "a closure that changes nothing",
+                memory.update(&list, |_| ()),
+            ),
         ]);
         unread.end();
         assert_eq!(unread.theirs.snapshot().unwrap(), stored());
@@ -246,14 +250,14 @@ fn a_closure_on_what_was_never_read_is_unavailable_and_changes_nothing() {
             (take_dead_letters(memory), memory.status().superseded),
             (0, 0)
         );
-        // Now it is known.
+        // Now the value is known.
         s.update_number(|n| *n += 1).unwrap();
         assert_eq!(unread.theirs.number().unwrap(), 101);
     });
 }
 
 #[test]
-fn a_closure_on_what_this_process_has_assigned_is_queued_also_where_it_was_never_read() {
+fn a_closure_on_a_value_that_this_process_assigned_is_queued_even_if_it_was_never_read() {
     Unread::each(|unread| {
         let s = &unread.mine;
         assert_eq!(s.set_number(10).unwrap(), Written::Queued);
@@ -277,7 +281,7 @@ fn a_closure_on_what_this_process_has_assigned_is_queued_also_where_it_was_never
 }
 
 #[test]
-fn a_read_of_what_was_never_read_is_unavailable_and_neither_none_nor_empty_nor_unset() {
+fn a_value_that_was_never_read_is_unavailable_and_not_none_empty_or_unset() {
     Unread::each(|unread| {
         let (s, memory) = (&unread.mine, unread.mine.memory());
         unread.assert_unavailable([
@@ -329,7 +333,7 @@ fn a_read_of_what_was_never_read_is_unavailable_and_neither_none_nor_empty_nor_u
                 memory.get(&Key::<String>::new("text")).map(drop),
             ),
             (
-                "get by key of what is not there",
+                "get by key of an unset value",
                 memory.get(&Key::<u64>::new("unset")).map(drop),
             ),
             (
@@ -345,7 +349,7 @@ fn a_read_of_what_was_never_read_is_unavailable_and_neither_none_nor_empty_nor_u
                 memory.synced(&Key::<String>::new("text")).find().map(drop),
             ),
         ]);
-        // Somebody has said what these read as.
+        // These fields have defaults.
         assert_eq!(
             (s.number().unwrap(), s.zero().unwrap(), s.log().unwrap()),
             (7, 0, vec![])
@@ -366,13 +370,13 @@ fn a_read_of_what_was_never_read_is_unavailable_and_neither_none_nor_empty_nor_u
         assert_eq!(
             memory.get(&Key::<u64>::new("unset")).unwrap(),
             None,
-            "this is known"
+            "now it is known to be unset"
         );
     });
 }
 
 #[test]
-fn a_member_of_any_value_that_was_never_read_is_unavailable() {
+fn a_member_of_a_json_value_that_was_never_read_is_unavailable() {
     Unread::each(|unread| {
         let any = unread.mine.any();
         unread.assert_unavailable([
@@ -390,7 +394,7 @@ fn a_member_of_any_value_that_was_never_read_is_unavailable() {
 }
 
 #[test]
-fn what_was_never_read_and_has_queued_changes_reads_as_those() {
+fn a_value_that_was_never_read_reads_as_its_queued_changes() {
     Unread::each(|unread| {
         let s = &unread.mine;
         s.list().push(4).unwrap();
@@ -424,7 +428,7 @@ fn what_was_never_read_and_has_queued_changes_reads_as_those() {
         assert_eq!(
             s.text().unwrap_err().kind(),
             ErrorKind::Unavailable,
-            "beside them nothing is known"
+            "other values are unknown"
         );
         unread.end();
         let mut left = State {
@@ -442,7 +446,7 @@ fn what_was_never_read_and_has_queued_changes_reads_as_those() {
 }
 
 #[test]
-fn what_was_read_before_an_outage_is_known_and_what_was_not_there_is_unset() {
+fn a_value_read_before_an_outage_stays_known_and_an_absent_one_stays_unset() {
     let line = Line::new();
     let (mine, theirs) = line.attach::<State>();
     theirs.list().push(1).unwrap();
@@ -464,7 +468,7 @@ fn what_was_read_before_an_outage_is_known_and_what_was_not_there_is_unset() {
         ),
         (vec![1], None, 0)
     );
-    lost(mine.memory());
+    wait_disconnected(mine.memory());
     assert_eq!(
         (
             mine.list().to_vec().unwrap(),
@@ -487,20 +491,20 @@ fn what_was_read_before_an_outage_is_known_and_what_was_not_there_is_unset() {
 }
 
 #[test]
-fn what_was_never_read_is_read_as_soon_as_the_memory_says_that_it_is_connected() {
+fn a_value_that_was_never_read_can_be_read_as_soon_as_the_memory_is_connected() {
     const ROUNDS: usize = 10;
     for read in [ReadPolicy::Through, ReadPolicy::Near] {
         for round in 0..ROUNDS {
             let unread = Unread::new(Outage::Never, read, WritePolicy::Through);
-            // A loss that was just noticed is waited out; this one is long over.
+            // Reads wait for a while after a lost connection; that time is over.
             let began = Instant::now();
             eventually(DEADLINE, "no read waits any more", || {
                 began.elapsed() > TIMEOUT
             });
             unread.line.up();
-            // In the very moment.
+            // Read in the very moment in which the memory says that it is connected.
             while !unread.mine.memory().status().connected {
-                assert!(began.elapsed() < DEADLINE, "it comes back");
+                assert!(began.elapsed() < DEADLINE, "the memory reconnects");
                 std::hint::spin_loop();
             }
             let snapshot = unread
@@ -513,14 +517,14 @@ fn what_was_never_read_is_read_as_soon_as_the_memory_says_that_it_is_connected()
 }
 
 #[test]
-fn a_watch_says_nothing_of_what_is_unknown() {
+fn a_watch_reports_nothing_while_the_value_is_unknown() {
     Unread::each(|unread| {
         let (mut list, mut option) = (
             unread.mine.list().watch(),
             unread.mine.synced_option().watch(),
         );
         let mut by_key = unread.mine.memory().watch(&Key::<String>::new("text"));
-        // For longer than a read waits for its answer.
+        // This waits for longer than a read waits for its answer.
         let early = list.recv_timeout(2 * TIMEOUT).map_err(|error| error.kind());
         assert_eq!(early, Err(ErrorKind::Timeout));
         let early = option
@@ -535,7 +539,7 @@ fn a_watch_says_nothing_of_what_is_unknown() {
         assert_eq!(
             list.recv_timeout(DEADLINE).unwrap(),
             Some(stored().list),
-            "the first that it says"
+            "the first value it reports"
         );
         assert_eq!(
             option.recv_timeout(DEADLINE).unwrap(),

@@ -11,7 +11,7 @@ use support::Direction::ToClient;
 use support::{Stop, eventually};
 use synced_memory::{Error, ErrorKind, Key, Memory, SyncedMemory, WritePolicy, Written};
 
-use crate::line::{DEADLINE, Line, commits, connected, lost, quick};
+use crate::line::{DEADLINE, Line, commits, quick, wait_connected, wait_disconnected};
 
 #[derive(Debug, Clone, PartialEq, SyncedMemory)]
 struct State {
@@ -29,7 +29,7 @@ struct User {
     age: u32,
 }
 
-/// Something whose comparison is the user's code.
+/// An item whose comparison runs the code in `COMPARING`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Item(i64);
 
@@ -39,8 +39,8 @@ thread_local! {
 
 impl Ord for Item {
     fn cmp(&self, other: &Self) -> Ordering {
-        if let Some(act) = COMPARING.take() {
-            act();
+        if let Some(action) = COMPARING.take() {
+            action();
         }
         self.0.cmp(&other.0)
     }
@@ -71,13 +71,13 @@ impl Two {
         self.line.deliver(self.mine.memory());
     }
 
-    /// What is stored, what is shown and what is queued, all of it.
+    /// Everything that is stored, visible or queued.
     fn everything(&self) -> (Option<String>, Vec<i64>, Option<u64>, usize) {
-        let shown = self.mine.list().to_vec().unwrap();
+        let visible = self.mine.list().to_vec().unwrap();
         let stamp = self.mine.list().last_modified().unwrap();
         (
             self.line.server.get_text("memory:list"),
-            shown,
+            visible,
             stamp,
             self.mine.memory().status().pending,
         )
@@ -102,7 +102,7 @@ fn a_closure_that_fails_commits_nothing() {
         assert_eq!(two.everything(), before);
     }
     two.line.up();
-    connected(two.mine.memory());
+    wait_connected(two.mine.memory());
     two.line.server.reset_stats();
     failing().unwrap_err();
     assert_eq!(
@@ -110,7 +110,7 @@ fn a_closure_that_fails_commits_nothing() {
         0,
         "nothing is sent"
     );
-    // The same way, where it does not fail.
+    // The same closure without the failure.
     let pushed = two.mine.list().try_update(|list| {
         list.push(4);
         Ok::<_, Error>(list.len())
@@ -155,7 +155,7 @@ fn a_closure_that_panics_leaves_everything_as_it_was() {
             catch_unwind(AssertUnwindSafe(panics)).unwrap_err();
             assert_eq!(two.everything(), before);
         }
-        // Neither this thread nor another is shut out of the key.
+        // This thread and others can still use the key.
         two.mine.list().push(5).unwrap();
         thread::scope(|scope| {
             scope
@@ -204,7 +204,7 @@ fn a_closure_that_writes_to_its_own_key_is_a_conflict_and_changes_nothing() {
             let error = two.mine.update_list(|list| {
                 runs.set(runs.get() + 1);
                 list.push(5);
-                // Whether it heeds the error or not.
+                // The error is ignored here, and returned below.
                 let _ = write();
             });
             assert_eq!(
@@ -215,17 +215,17 @@ fn a_closure_that_writes_to_its_own_key_is_a_conflict_and_changes_nothing() {
             assert_eq!(error.unwrap_err().kind(), ErrorKind::Conflict);
             assert_eq!(two.everything(), before);
         }
-        // A part of its key, too.
+        // Also if it writes to a part of its key.
         let error = two.mine.update_user(|_| two.mine.user().set_age(1));
         assert_eq!(error.unwrap_err().kind(), ErrorKind::Conflict);
         assert_eq!(two.mine.user().age().unwrap(), 36);
         // It may read its own key, and write to others.
-        let seen = two.mine.update_list(|list| {
+        let read = two.mine.update_list(|list| {
             two.mine.add_count(1).unwrap();
             list.push(9);
             two.mine.list().to_vec().unwrap()
         });
-        assert_eq!(seen.unwrap(), before.1);
+        assert_eq!(read.unwrap(), before.1);
         assert!(two.mine.list().remove_item(&9).unwrap());
     }
     two.up();
@@ -233,7 +233,7 @@ fn a_closure_that_writes_to_its_own_key_is_a_conflict_and_changes_nothing() {
 }
 
 #[test]
-fn a_closure_that_writes_to_its_own_key_by_another_memory_ends_as_a_conflict() {
+fn a_closure_that_writes_to_its_own_key_through_another_memory_ends_as_a_conflict() {
     let two = Two::new();
     let (started, runs) = (Instant::now(), Cell::new(0));
     let error = two.mine.update_list(|list| {
@@ -244,7 +244,7 @@ fn a_closure_that_writes_to_its_own_key_by_another_memory_ends_as_a_conflict() {
     let took = started.elapsed();
     assert_eq!(error.unwrap_err().kind(), ErrorKind::Conflict);
     println!("{} runs in {took:?}", runs.get());
-    // The time in the closure, which is the other memory's, does not count.
+    // The time spent in the closure, by the other memory, does not count.
     assert!(
         runs.get() > 1 && took < DEADLINE,
         "{} runs in {took:?}",
@@ -266,10 +266,10 @@ fn a_closure_that_writes_to_its_own_key_by_another_memory_ends_as_a_conflict() {
 }
 
 #[test]
-fn closures_run_again_on_what_another_process_wrote_meanwhile() {
+fn a_closure_runs_again_on_what_another_process_wrote_meanwhile() {
     let two = Two::new();
-    // Somebody else writes while the closure runs for the first time.
-    let meanwhile = |runs: &Cell<u32>, item: i64| {
+    // Another process writes while the closure runs for the first time.
+    let push_in_first_run = |runs: &Cell<u32>, item: i64| {
         runs.set(runs.get() + 1);
         if runs.get() == 1 {
             two.theirs.list().push(item).unwrap();
@@ -277,7 +277,7 @@ fn closures_run_again_on_what_another_process_wrote_meanwhile() {
     };
     let runs = Cell::new(0);
     let sum = two.mine.update_list(|list| {
-        meanwhile(&runs, 10);
+        push_in_first_run(&runs, 10);
         for item in list.iter_mut() {
             *item *= 2;
         }
@@ -286,16 +286,16 @@ fn closures_run_again_on_what_another_process_wrote_meanwhile() {
     assert_eq!((sum.unwrap(), runs.get()), (32, 2));
     assert_eq!(two.theirs.list().to_vec().unwrap(), [6, 2, 4, 20]);
     runs.set(0);
-    let mut seen = Vec::new();
+    let mut visited = Vec::new();
     let kept = two.mine.list().retain(|item| {
         if *item == 6 {
-            meanwhile(&runs, 2);
+            push_in_first_run(&runs, 2);
         }
-        seen.push(*item);
+        visited.push(*item);
         *item != 2
     });
     assert_eq!(
-        (kept.unwrap(), seen),
+        (kept.unwrap(), visited),
         (Written::Stored, vec![6, 2, 4, 20, 6, 2, 4, 20, 2])
     );
     assert_eq!(two.theirs.list().to_vec().unwrap(), [6, 4, 20]);
@@ -311,12 +311,12 @@ fn closures_run_again_on_what_another_process_wrote_meanwhile() {
     assert_eq!(
         two.theirs.items().to_vec().unwrap(),
         [0, 1, 2, 3].map(Item),
-        "sorted with what came meanwhile"
+        "sorted together with the item that was added meanwhile"
     );
 
     runs.set(0);
     let error = two.mine.list().try_update(|list| {
-        meanwhile(&runs, -1);
+        push_in_first_run(&runs, -1);
         if list.contains(&-1) {
             return Err(Box::<dyn std::error::Error>::from("negative"));
         }
@@ -326,21 +326,21 @@ fn closures_run_again_on_what_another_process_wrote_meanwhile() {
     assert_eq!(
         (error.unwrap_err().to_string().as_str(), runs.get()),
         ("negative", 2),
-        "judged on what is there"
+        "it is decided on the current value"
     );
     assert_eq!(two.theirs.list().to_vec().unwrap(), [6, 4, 20, -1]);
 }
 
 #[test]
 fn a_closure_never_runs_again_after_an_unknown_outcome() {
-    // Whether the server has made the change or not.
+    // Either the server has made the change, or the request has not arrived.
     for is_made in [true, false] {
         let two = Two::new();
         let runs = Cell::new(0);
         if is_made {
             two.line.proxy.lose_answer_to(commits);
         } else {
-            // The request is on hold until long after the line has gone down.
+            // The request is held back until long after the line has gone down.
             two.mine.update_list(|_| ()).unwrap();
         }
         two.line.proxy.refuse(true);
@@ -354,7 +354,7 @@ fn a_closure_never_runs_again_after_an_unknown_outcome() {
             }
         };
         two.mine.update_list(double).unwrap();
-        lost(two.mine.memory());
+        wait_disconnected(two.mine.memory());
         assert_eq!(two.mine.memory().status().pending, 1);
         assert_eq!(
             two.theirs.list().to_vec().unwrap(),
@@ -364,37 +364,39 @@ fn a_closure_never_runs_again_after_an_unknown_outcome() {
         two.theirs.list().push(99).unwrap();
         two.up();
         if !is_made {
-            // The first attempt arrives at last.
+            // The first attempt arrives late.
             assert!(two.line.proxy.held() > 0);
             two.line.proxy.release();
-            eventually(DEADLINE, "it has arrived", || two.line.proxy.open() == 1);
+            eventually(DEADLINE, "the attempt has arrived", || {
+                two.line.proxy.open() == 1
+            });
         }
         assert_eq!(runs.get(), 1);
         assert_eq!(
             two.theirs.list().to_vec().unwrap(),
             [30, 10, 20, 99],
-            "made once, and not of what came after"
+            "made once, and without the later item"
         );
         assert_eq!(two.mine.list().to_vec().unwrap(), [30, 10, 20, 99]);
     }
 }
 
 #[test]
-fn a_closure_gets_its_turn_while_another_process_writes_behind_all_the_time() {
+fn a_closure_does_not_starve_while_another_process_writes_behind_all_the_time() {
     let line = Line::new();
     let behind = quick(line.server.url())
         .write_policy(WritePolicy::Behind)
         .build()
         .unwrap();
     let (state, count) = (State::attach(&line.open()), Key::<i64>::new("count"));
-    // Its line is the slower one.
+    // The closure has the slower line.
     line.proxy.delay(ToClient, Duration::from_millis(5));
     let stop = Stop::default();
     let adds = thread::scope(|scope| {
         let stopped = stop.on_drop();
         let adds = scope.spawn(|| {
             let mut adds = 0;
-            while !stop.is_told() {
+            while !stop.is_set() {
                 behind.add(&count, 1).unwrap();
                 adds += 1;
             }
@@ -410,7 +412,7 @@ fn a_closure_gets_its_turn_while_another_process_writes_behind_all_the_time() {
     assert_eq!(state.count().unwrap(), 30_000_000 + adds);
 }
 
-/// After `Conflict` nothing was changed.
+/// A `Conflict` means that nothing was changed.
 #[test]
 fn a_purge_inside_a_closure_of_one_of_its_keys_deletes_nothing() {
     let memory = Memory::open("memory:").unwrap();

@@ -1,4 +1,4 @@
-//! What is sent to a server, and in how many round trips.
+//! Which commands are sent to a server, and in how many round trips.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Write};
@@ -11,8 +11,8 @@ use synced_memory::{Key, Memory, SyncedMemory, Written};
 
 const DEADLINE: Duration = Duration::from_secs(10);
 
-/// What Redis from 6.2 on, Valkey and Dragonfly all have, and no more than this library needs.
-/// `CLIENT SETINFO` is the redis crate's own; it ignores the answer.
+/// The commands this library needs, which Redis from 6.2 on, Valkey and Dragonfly all have.
+/// `CLIENT SETINFO` is sent by the redis crate, which ignores the answer.
 const ALLOWED: &str = "auth hello select client|setinfo client time info \
     get mget getrange exists set del unlink pttl pexpire scan hget hmget hset hincrby hdel hlen hgetall eval evalsha script|load";
 
@@ -44,8 +44,8 @@ fn sample() -> Sample {
     }
 }
 
-/// Everything that a session does.
-fn session(url: &str, proxy: &Proxy) {
+/// Uses everything that sends commands.
+fn run_session(url: &str, proxy: &Proxy) {
     let memory = Memory::builder()
         .url(url)
         .backoff(Duration::from_millis(5), Duration::from_millis(50))
@@ -63,7 +63,7 @@ fn session(url: &str, proxy: &Proxy) {
     assert_eq!(handle.synced_f().find().unwrap(), None);
     proxy.refuse(true);
     proxy.cut();
-    eventually(DEADLINE, "the loss is noticed", || {
+    eventually(DEADLINE, "the lost connection is noticed", || {
         !memory.status().connected
     });
     assert_eq!(handle.set_a(7).unwrap(), Written::Queued);
@@ -88,7 +88,7 @@ fn only_commands_that_every_server_has_are_sent() {
         let proxy = Proxy::to(&server);
         server.info("server");
         server.reset_stats();
-        session(&format!("redis://:pw@127.0.0.1:{}/3", proxy.port()), &proxy);
+        run_session(&format!("redis://:pw@127.0.0.1:{}/3", proxy.port()), &proxy);
         let stats = server.info("commandstats");
         let called: BTreeSet<&str> = stats
             .lines()
@@ -99,8 +99,8 @@ fn only_commands_that_every_server_has_are_sent() {
             .filter(|name| !name.is_empty())
             .chain(["config|resetstat", "config"])
             .collect();
-        let foreign: Vec<_> = called.difference(&known).collect();
-        assert!(foreign.is_empty(), "{foreign:?} are not on the list");
+        let unknown: Vec<_> = called.difference(&known).collect();
+        assert!(unknown.is_empty(), "{unknown:?} are not on the list");
         for needed in [
             "hello", "select", "time", "info", "get", "set", "del", "scan", "evalsha", "hset",
             "hdel",
@@ -110,12 +110,12 @@ fn only_commands_that_every_server_has_are_sent() {
     }
 }
 
-/// A connection that sees every command that the server carries out.
+/// A connection that receives every command that the server executes.
 struct Monitor(BufReader<TcpStream>);
 
-/// A command, and whether a script made it.
+/// An executed command, and whether a script called it.
 #[derive(Debug)]
-struct Seen {
+struct Executed {
     by_script: bool,
     words: Vec<String>,
 }
@@ -136,15 +136,14 @@ impl Monitor {
         line.trim_end().to_owned()
     }
 
-    /// Everything up to now. Expects words without quotes in them, but for the script and the
-    /// envelopes.
-    fn seen(mut self, server: &Server) -> Vec<Seen> {
+    /// All commands up to now. Only the script and the envelopes may have quotes in them.
+    fn commands(mut self, server: &Server) -> Vec<Executed> {
         server.cli(&["ECHO", "the end of the session"]);
-        let mut seen = Vec::new();
+        let mut commands = Vec::new();
         loop {
             let line = self.line();
             if line.contains("the end of the session") {
-                return seen;
+                return commands;
             }
             let (head, words) = line.split_once("] ").unwrap();
             let words = words
@@ -152,7 +151,7 @@ impl Monitor {
                 .split("\" \"")
                 .map(str::to_owned)
                 .collect();
-            seen.push(Seen {
+            commands.push(Executed {
                 by_script: head.ends_with("lua"),
                 words,
             });
@@ -166,14 +165,14 @@ fn every_key_that_the_script_touches_is_declared_and_on_one_hash_tag() {
         let server = builder.start();
         let proxy = Proxy::to(&server);
         let monitor = Monitor::of(&server);
-        session(&proxy.url(), &proxy);
+        run_session(&proxy.url(), &proxy);
         let mut declared = Vec::new();
         let (mut scripts, mut touches) = (0, 0);
-        for seen in monitor.seen(&server) {
-            let name = seen.words[0].to_lowercase();
+        for command in monitor.commands(&server) {
+            let name = command.words[0].to_lowercase();
             if name == "eval" || name == "evalsha" {
-                let count: usize = seen.words[2].parse().unwrap();
-                declared = seen.words[3..3 + count].to_vec();
+                let count: usize = command.words[2].parse().unwrap();
+                declared = command.words[3..3 + count].to_vec();
                 for pair in declared.chunks(2) {
                     assert_eq!(
                         pair[1],
@@ -182,10 +181,10 @@ fn every_key_that_the_script_touches_is_declared_and_on_one_hash_tag() {
                     );
                 }
                 scripts += 1;
-            } else if seen.by_script {
+            } else if command.by_script {
                 assert!(
-                    declared.contains(&seen.words[1]),
-                    "{seen:?} is not declared in {declared:?}"
+                    declared.contains(&command.words[1]),
+                    "{command:?} is not declared in {declared:?}"
                 );
                 touches += 1;
             }
@@ -198,7 +197,7 @@ fn every_key_that_the_script_touches_is_declared_and_on_one_hash_tag() {
 }
 
 #[test]
-fn a_server_in_cluster_mode_takes_every_call() {
+fn a_server_in_cluster_mode_accepts_every_call() {
     let bus = Server::redis().start();
     bus.stop();
     let server = Server::redis()
@@ -218,9 +217,9 @@ fn a_server_in_cluster_mode_takes_every_call() {
         "{refused}"
     );
     let proxy = Proxy::to(&server);
-    // All keys in one slot, and each key in a slot of its own.
+    // With all keys in one slot, and with each key in its own slot.
     for prefix in ["app{tag}:", "{t}", "memory:"] {
-        session(
+        run_session(
             &format!(
                 "{}?prefix={}",
                 proxy.url(),
@@ -240,14 +239,14 @@ fn a_snapshot_is_one_round_trip() {
     handle.restore(sample()).unwrap();
     server.reset_stats();
     let before = proxy.bytes(ToServer);
-    // No answer comes: what reaches the server all the same is sent without waiting for one.
+    // No answer comes: whatever reaches the server was sent without waiting for one.
     proxy.swallow_answers(true);
     assert_eq!(
         handle.snapshot().unwrap(),
         sample(),
-        "what is known is shown"
+        "it returns what is known"
     );
-    // Eight fields and an older name.
+    // Eight fields, and one older name.
     assert_eq!(server.command_count("get"), 9);
     assert!(proxy.bytes(ToServer) > before);
 }
@@ -281,7 +280,7 @@ fn a_restore_is_one_round_trip() {
 }
 
 #[test]
-fn a_server_that_forgot_the_script_is_given_it_again() {
+fn a_script_that_the_server_forgot_is_sent_again() {
     for builder in [Server::redis(), Server::redis_6(), Server::valkey()] {
         let server = builder.start();
         let handle = Sample::open(&server.url()).unwrap();
@@ -306,7 +305,7 @@ fn a_server_that_forgot_the_script_is_given_it_again() {
         }
         assert!(
             server.command_count("eval") <= 1,
-            "the script's text goes along with every call"
+            "the script's text is sent with every call"
         );
         assert!(handle.memory().status().last_error.is_none());
     }

@@ -1,4 +1,4 @@
-//! What a confirmed call returns is a fact; where there is none it says so, and nothing was made.
+//! A confirmed call returns a fact; if it cannot, it fails and nothing was made.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fmt::Debug;
@@ -11,7 +11,7 @@ use support::Direction::ToClient;
 use support::eventually;
 use synced_memory::{ErrorKind, Key, Memory, Result, Synced, SyncedMemory, WritePolicy, Written};
 
-use crate::line::{DEADLINE, Line, commits, connected, lost, on_every_backend};
+use crate::line::{DEADLINE, Line, commits, on_every_backend, wait_connected, wait_disconnected};
 
 #[derive(Debug, Clone, PartialEq, SyncedMemory)]
 pub(crate) struct State {
@@ -54,7 +54,7 @@ fn initial() -> State {
     }
 }
 
-/// The views of a state, all confirmed or all as the memory says.
+/// The views of a state, either all confirmed or all with the memory's policy.
 struct Views {
     list: Synced<Vec<i64>>,
     map: Synced<HashMap<String, i64>>,
@@ -108,168 +108,208 @@ impl Views {
     }
 }
 
-fn said(result: Result<impl Debug>) -> Result<String> {
-    result.map(|fact| format!("{fact:?}"))
+fn formatted(result: Result<impl Debug>) -> Result<String> {
+    result.map(|value| format!("{value:?}"))
 }
 
 type Call = (&'static str, fn(&Views) -> Result<String>, &'static str);
 
-/// Each on the initial state, and what it says.
+/// Calls on the initial state, each with the fact that it returns.
 const CALLS: &[Call] = &[
-    ("push", |v| said(v.list.push(9)), "Stored"),
-    ("extend", |v| said(v.list.extend([8, 9])), "Stored"),
+    ("push", |v| formatted(v.list.push(9)), "Stored"),
+    ("extend", |v| formatted(v.list.extend([8, 9])), "Stored"),
     (
         "insert into a list",
-        |v| said(v.list.insert(1, 9)),
+        |v| formatted(v.list.insert(1, 9)),
         "Stored",
     ),
-    ("remove by index", |v| said(v.list.remove(0)), "Some(1)"),
+    (
+        "remove by index",
+        |v| formatted(v.list.remove(0)),
+        "Some(1)",
+    ),
     (
         "remove of what is there",
-        |v| said(v.list.remove_item(&2)),
+        |v| formatted(v.list.remove_item(&2)),
         "true",
     ),
     (
         "remove of what is not there",
-        |v| said(v.list.remove_item(&7)),
+        |v| formatted(v.list.remove_item(&7)),
         "false",
     ),
-    ("pop", |v| said(v.list.pop()), "Some(3)"),
-    ("truncate", |v| said(v.list.truncate(1)), "Stored"),
-    ("clear", |v| said(v.list.clear()), "Stored"),
-    ("reverse", |v| said(v.list.reverse()), "Stored"),
+    ("pop", |v| formatted(v.list.pop()), "Some(3)"),
+    ("truncate", |v| formatted(v.list.truncate(1)), "Stored"),
+    ("clear", |v| formatted(v.list.clear()), "Stored"),
+    ("reverse", |v| formatted(v.list.reverse()), "Stored"),
     (
         "retain of a list",
-        |v| said(v.list.retain(|item| *item != 2)),
+        |v| formatted(v.list.retain(|item| *item != 2)),
         "Stored",
     ),
-    ("splice", |v| said(v.list.splice(1.., [9])), "[2, 3]"),
-    ("set of an element", |v| said(v.list.at(0).set(9)), "Stored"),
-    ("add to an element", |v| said(v.list.at(0).add(9)), "Stored"),
+    ("splice", |v| formatted(v.list.splice(1.., [9])), "[2, 3]"),
+    (
+        "set of an element",
+        |v| formatted(v.list.at(0).set(9)),
+        "Stored",
+    ),
+    (
+        "add to an element",
+        |v| formatted(v.list.at(0).add(9)),
+        "Stored",
+    ),
     (
         "insert of a new key",
-        |v| said(v.map.insert("new".to_owned(), 9)),
+        |v| formatted(v.map.insert("new".to_owned(), 9)),
         "None",
     ),
     (
         "insert of a known key",
-        |v| said(v.map.insert("a".to_owned(), 9)),
+        |v| formatted(v.map.insert("a".to_owned(), 9)),
         "Some(1)",
     ),
     (
         "insert into a sorted map",
-        |v| said(v.sorted.insert(1, 9)),
+        |v| formatted(v.sorted.insert(1, 9)),
         "Some(1)",
     ),
     (
         "get or insert of a new key",
-        |v| said(v.map.get_or_insert("new".to_owned(), 9)),
+        |v| formatted(v.map.get_or_insert("new".to_owned(), 9)),
         "9",
     ),
     (
         "get or insert of a known key",
-        |v| said(v.map.get_or_insert("a".to_owned(), 9)),
+        |v| formatted(v.map.get_or_insert("a".to_owned(), 9)),
         "1",
     ),
-    ("remove of a key", |v| said(v.map.remove("a")), "Some(1)"),
+    (
+        "remove of a key",
+        |v| formatted(v.map.remove("a")),
+        "Some(1)",
+    ),
     (
         "remove of an unknown key",
-        |v| said(v.map.remove("new")),
+        |v| formatted(v.map.remove("new")),
         "None",
     ),
-    ("pop of a map", |v| said(v.sorted.pop()), "Some((1, 1))"),
+    (
+        "pop of a map",
+        |v| formatted(v.sorted.pop()),
+        "Some((1, 1))",
+    ),
     (
         "extend of a map",
-        |v| said(v.map.extend([("new".to_owned(), 9)])),
+        |v| formatted(v.map.extend([("new".to_owned(), 9)])),
         "Stored",
     ),
     (
         "retain of a map",
-        |v| said(v.map.retain(|_, value| *value != 1)),
+        |v| formatted(v.map.retain(|_, value| *value != 1)),
         "Stored",
     ),
     (
         "set of an entry",
-        |v| said(v.map.at("new").set(9)),
+        |v| formatted(v.map.at("new").set(9)),
         "Stored",
     ),
     (
         "delete of an entry",
-        |v| said(v.map.at("a").delete()),
+        |v| formatted(v.map.at("a").delete()),
         "true",
     ),
     (
         "delete of no entry",
-        |v| said(v.map.at("new").delete()),
+        |v| formatted(v.map.at("new").delete()),
         "false",
     ),
-    ("insert of a new member", |v| said(v.set.insert(9)), "true"),
+    (
+        "insert of a new member",
+        |v| formatted(v.set.insert(9)),
+        "true",
+    ),
     (
         "insert of a known member",
-        |v| said(v.set.insert(1)),
+        |v| formatted(v.set.insert(1)),
         "false",
     ),
     (
         "insert into an ordered set",
-        |v| said(v.ordered.insert(9)),
+        |v| formatted(v.ordered.insert(9)),
         "true",
     ),
-    ("remove of a member", |v| said(v.set.remove(&1)), "true"),
-    ("remove of no member", |v| said(v.set.remove(&9)), "false"),
-    ("extend of a set", |v| said(v.set.extend([1, 9])), "Stored"),
-    ("add", |v| said(v.number.add(5)), "Stored"),
-    ("sub", |v| said(v.number.sub(5)), "Stored"),
-    ("set", |v| said(v.text.set("other".to_owned())), "Stored"),
-    ("delete", |v| said(v.text.delete()), "true"),
+    (
+        "remove of a member",
+        |v| formatted(v.set.remove(&1)),
+        "true",
+    ),
+    (
+        "remove of no member",
+        |v| formatted(v.set.remove(&9)),
+        "false",
+    ),
+    (
+        "extend of a set",
+        |v| formatted(v.set.extend([1, 9])),
+        "Stored",
+    ),
+    ("add", |v| formatted(v.number.add(5)), "Stored"),
+    ("sub", |v| formatted(v.number.sub(5)), "Stored"),
+    (
+        "set",
+        |v| formatted(v.text.set("other".to_owned())),
+        "Stored",
+    ),
+    ("delete", |v| formatted(v.text.delete()), "true"),
     (
         "update",
-        |v| said(v.number.update(|number| std::mem::replace(number, 7))),
+        |v| formatted(v.number.update(|number| std::mem::replace(number, 7))),
         "10",
     ),
     (
         "try_update",
         |v| {
             v.number
-                .try_update(|number| said(Ok(std::mem::replace(number, 7))))
+                .try_update(|number| formatted(Ok(std::mem::replace(number, 7))))
         },
         "10",
     ),
     (
         "set of a field",
-        |v| said(v.users.at("ada").fields().set_age(37)),
+        |v| formatted(v.users.at("ada").fields().set_age(37)),
         "Stored",
     ),
     (
         "add to a field",
-        |v| said(v.users.at("ada").fields().add_age(1)),
+        |v| formatted(v.users.at("ada").fields().add_age(1)),
         "Stored",
     ),
     (
         "update of a field",
-        |v| said(v.users.at("ada").fields().update_age(|age| *age)),
+        |v| formatted(v.users.at("ada").fields().update_age(|age| *age)),
         "36",
     ),
     (
         "push in any JSON",
-        |v| said(v.any.at("list").push(9)),
+        |v| formatted(v.any.at("list").push(9)),
         "Stored",
     ),
     (
         "insert in any JSON",
-        |v| said(v.any.at("map").insert("a", 9)),
+        |v| formatted(v.any.at("map").insert("a", 9)),
         "Some(Number(1))",
     ),
     (
         "pop in any JSON",
-        |v| said(v.any.at("list").pop()),
+        |v| formatted(v.any.at("list").pop()),
         "Some(Number(1))",
     ),
 ];
 
-type Way = (Memory, fn(&SyncedState) -> Views);
+type Route = (Memory, fn(&SyncedState) -> Views);
 
-/// Confirmed by the view, by the builder and by the URL.
-fn ways(line: &Line) -> Vec<Way> {
+/// Memories and views that are confirmed by the view, by the builder or by the URL.
+fn routes(line: &Line) -> Vec<Route> {
     let by_url = crate::line::quick(format!("{}?write_policy=confirmed", line.proxy.url()));
     vec![
         (line.open(), Views::confirmed),
@@ -285,25 +325,25 @@ fn ways(line: &Line) -> Vec<Way> {
 }
 
 #[test]
-fn with_the_server_there_a_confirmed_call_returns_a_fact() {
+fn a_confirmed_call_returns_a_fact_while_the_server_answers() {
     let line = Line::new();
     let other = line.open_directly();
-    for (way, (memory, views)) in ways(&line).into_iter().enumerate() {
+    for (route, (memory, views)) in routes(&line).into_iter().enumerate() {
         for (index, (name, call, fact)) in CALLS.iter().enumerate() {
-            let scope = format!("scope{way}_{index}");
+            let scope = format!("scope{route}_{index}");
             State::attach(&other.scope(&scope))
                 .restore(initial())
                 .unwrap();
             let state = State::attach(&memory.scope(&scope));
             let got = call(&views(&state)).unwrap_or_else(|error| panic!("{name}: {error}"));
-            assert_eq!(got, *fact, "{name}, way {way}");
+            assert_eq!(got, *fact, "{name}, route {route}");
             assert_eq!(memory.status().pending, 0, "{name}");
         }
     }
 }
 
 #[test]
-fn on_every_backend_a_confirmed_call_returns_a_fact() {
+fn a_confirmed_call_returns_a_fact_on_every_backend() {
     on_every_backend("confirmed", |memory, other| {
         for (index, (name, call, fact)) in CALLS.iter().enumerate() {
             let scope = format!("scope{index}");
@@ -330,7 +370,7 @@ fn while_the_line_is_down_a_confirmed_call_is_unavailable_at_once_and_is_never_m
     let line = Line::new();
     let other = State::attach(&line.open_directly());
     other.restore(initial()).unwrap();
-    for (memory, views) in ways(&line) {
+    for (memory, views) in routes(&line) {
         let state = State::attach(&memory);
         assert_eq!(state.snapshot().unwrap(), initial());
         line.down(&memory);
@@ -347,11 +387,11 @@ fn while_the_line_is_down_a_confirmed_call_is_unavailable_at_once_and_is_never_m
             assert_eq!(
                 state.snapshot().unwrap(),
                 initial(),
-                "{name}: it is not shown"
+                "{name}: it is not visible"
             );
         }
         line.up();
-        connected(&memory);
+        wait_connected(&memory);
         memory.flush(DEADLINE).unwrap();
         assert_eq!(other.snapshot().unwrap(), initial());
         let status = memory.status();
@@ -365,7 +405,7 @@ fn while_the_line_is_down_a_confirmed_call_is_unavailable_at_once_and_is_never_m
 
 #[derive(SyncedMemory)]
 #[synced(confirmed)]
-struct Sure {
+struct ConfirmedStruct {
     list: Vec<i64>,
     #[synced(default)]
     number: i64,
@@ -376,7 +416,7 @@ struct Sure {
 }
 
 #[derive(SyncedMemory)]
-struct Partly {
+struct ConfirmedField {
     #[synced(confirmed)]
     list: Vec<i64>,
     #[synced(default)]
@@ -391,34 +431,35 @@ struct Behind {
 }
 
 #[test]
-fn a_struct_and_a_field_are_confirmed_where_they_say_so() {
+fn a_struct_or_a_field_is_confirmed_by_its_attribute() {
     let line = Line::new();
     let memory = line.open();
-    let (sure, partly) = (
-        Sure::attach(&memory),
-        Partly::attach(&memory.scope("partly")),
+    let (whole, partly) = (
+        ConfirmedStruct::attach(&memory),
+        ConfirmedField::attach(&memory.scope("partly")),
     );
-    assert_eq!(sure.list().push(1).unwrap(), Written::Stored);
+    assert_eq!(whole.list().push(1).unwrap(), Written::Stored);
     assert_eq!(
-        sure.set_user(User {
-            name: "Ada".to_owned(),
-            age: 36
-        })
-        .unwrap(),
+        whole
+            .set_user(User {
+                name: "Ada".to_owned(),
+                age: 36
+            })
+            .unwrap(),
         Written::Stored
     );
     assert_eq!(partly.list().push(1).unwrap(), Written::Stored);
     line.down(&memory);
     let refused = [
-        sure.list().push(2),
-        sure.set_number(1),
-        sure.add_number(1),
-        sure.user().set_age(37),
+        whole.list().push(2),
+        whole.set_number(1),
+        whole.add_number(1),
+        whole.user().set_age(37),
         partly.list().push(2),
         partly.list().at(0).set(2),
-        memory.set(&SyncedSure::NUMBER, 5),
-        memory.add(&SyncedSure::NUMBER, 5),
-        partly.restore(Partly {
+        memory.set(&SyncedConfirmedStruct::NUMBER, 5),
+        memory.add(&SyncedConfirmedStruct::NUMBER, 5),
+        partly.restore(ConfirmedField {
             list: vec![],
             number: 3,
         }),
@@ -427,14 +468,17 @@ fn a_struct_and_a_field_are_confirmed_where_they_say_so() {
         assert_eq!(refused.unwrap_err().kind(), ErrorKind::Unavailable);
     }
     assert_eq!(
-        memory.delete(&SyncedSure::NUMBER).unwrap_err().kind(),
+        memory
+            .delete(&SyncedConfirmedStruct::NUMBER)
+            .unwrap_err()
+            .kind(),
         ErrorKind::Unavailable
     );
     assert_eq!(memory.status().pending, 0);
     assert_eq!(
-        sure.behind().push(1).unwrap(),
+        whole.behind().push(1).unwrap(),
         Written::Queued,
-        "a field decides for itself"
+        "the attribute of the field wins"
     );
     assert_eq!(
         partly.set_number(1).unwrap(),
@@ -444,7 +488,7 @@ fn a_struct_and_a_field_are_confirmed_where_they_say_so() {
     assert_eq!(memory.status().pending, 2);
     line.up();
     memory.flush(DEADLINE).unwrap();
-    let other = Partly::attach(&line.open_directly().scope("partly"));
+    let other = ConfirmedField::attach(&line.open_directly().scope("partly"));
     assert_eq!(
         (other.list().to_vec().unwrap(), other.number().unwrap()),
         (vec![1], 1)
@@ -452,7 +496,7 @@ fn a_struct_and_a_field_are_confirmed_where_they_say_so() {
 }
 
 #[test]
-fn a_confirmed_view_reads_what_the_backend_has_with_nothing_on_top() {
+fn a_confirmed_view_reads_what_the_backend_has_without_queued_writes() {
     let line = Line::new();
     let memory = line.builder().timeout(DEADLINE).build().unwrap();
     let other = State::attach(&line.open_directly());
@@ -463,10 +507,10 @@ fn a_confirmed_view_reads_what_the_backend_has_with_nothing_on_top() {
     state.snapshot().unwrap();
     line.proxy.delay(ToClient, Duration::from_millis(300));
     assert_eq!(behind.push(4).unwrap(), Written::Queued);
-    eventually(DEADLINE, "the first one is under way", || {
+    eventually(DEADLINE, "the first write is under way", || {
         other.list().len().unwrap() == 4
     });
-    // It waits for the answer to the first one.
+    // This write waits for the answer to the first one.
     assert_eq!(behind.push(5).unwrap(), Written::Queued);
     assert_eq!(state.list().confirmed().to_vec().unwrap(), [1, 2, 3, 4]);
     line.proxy.delay(ToClient, Duration::ZERO);
@@ -520,34 +564,36 @@ fn a_confirmed_view_reads_nothing_while_the_line_is_down() {
     assert_eq!(
         state.snapshot().unwrap(),
         initial(),
-        "other reads show what is known"
+        "other reads return what is known"
     );
 }
 
 #[test]
-fn what_a_confirmed_call_finds_is_no_write_of_this_process_that_may_yet_be_superseded() {
+fn a_confirmed_call_does_not_return_a_queued_write_that_may_still_be_superseded() {
     let line = Line::new();
     let memory = line.builder().timeout(DEADLINE).build().unwrap();
     let (mine, theirs) = (State::attach(&memory), State::attach(&line.open_directly()));
     theirs.map().insert("a".to_owned(), 0).unwrap();
     mine.map().to_map().unwrap();
-    // The first one is in doubt, and the second one waits behind it.
+    // The first write is in doubt, and the second one waits behind it.
     line.proxy.lose_answer_to(commits);
     line.proxy.refuse(true);
     mine.map().insert("first".to_owned(), 0).unwrap();
-    lost(&memory);
+    wait_disconnected(&memory);
     mine.map().insert("b".to_owned(), 1).unwrap();
     line.proxy.delay(ToClient, Duration::from_millis(300));
     let reads = || line.server.command_count("get") + line.server.command_count("mget");
     let before = reads();
     line.up();
-    connected(&memory);
+    wait_connected(&memory);
     let fact = thread::scope(|scope| {
         let call = scope.spawn(|| mine.map().confirmed().get_or_insert("b".to_owned(), 3));
-        eventually(DEADLINE, "it has asked, behind the first one", || {
-            reads() >= before + 2
-        });
-        // Newer than what waits.
+        eventually(
+            DEADLINE,
+            "the call has read, behind the first write",
+            || reads() >= before + 2,
+        );
+        // This is newer than the queued write.
         theirs.map().insert("b".to_owned(), 2).unwrap();
         call.join().unwrap().unwrap()
     });
@@ -557,9 +603,9 @@ fn what_a_confirmed_call_finds_is_no_write_of_this_process_that_may_yet_be_super
     assert_eq!((fact, memory.status().superseded), (2, 1));
 }
 
-/// The closure may rely on what a confirmed read has just said: here, that there is a job.
+/// The closure may rely on what a confirmed read has just returned: here, that there is a job.
 #[test]
-fn a_confirmed_closure_begins_on_what_the_backend_has() {
+fn a_confirmed_closure_starts_from_what_the_backend_has() {
     on_every_backend("confirmed_closures", |one, other| {
         let [mine, theirs] =
             [one, other].map(|memory| memory.synced(&Key::<Vec<u64>>::new("jobs")));

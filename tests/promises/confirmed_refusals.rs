@@ -1,5 +1,5 @@
-//! A confirmed call that the server refuses, or that others are always ahead of, was not made, and
-//! its caller is told why.
+//! A confirmed call that the server refuses, or that loses every race, was not made, and its error
+//! says why.
 
 use std::collections::HashSet;
 use std::thread;
@@ -9,7 +9,7 @@ use support::Direction::ToClient;
 use support::{Proxy, Server, eventually, eventually_some};
 use synced_memory::{ErrorKind, Key, Memory, Result, Synced, Written};
 
-use crate::line::{DEADLINE, Line, connected, lost, quick};
+use crate::line::{DEADLINE, Line, quick, wait_connected, wait_disconnected};
 
 fn list() -> Key<Vec<u64>> {
     Key::new("list")
@@ -17,7 +17,7 @@ fn list() -> Key<Vec<u64>> {
 
 type Call = fn(&Synced<Vec<u64>>) -> Result<()>;
 
-/// Calls that would change what is there.
+/// Calls that change the list.
 const CALLS: &[Call] = &[
     |list| list.push(9).map(drop),
     |list| list.insert(0, 9).map(drop),
@@ -28,9 +28,9 @@ const CALLS: &[Call] = &[
     |list| list.pop().map(drop),
 ];
 
-/// The server refuses everything for now. No call is queued, and once it is mended calls are made
-/// again, though nobody but confirmed calls has anything for it.
-fn refused_until_mended(
+/// The server refuses every write between `begin` and `end`. No call is queued, and after `end`
+/// calls succeed again, although there are no other writes that would probe the server.
+fn check_refused_until_end(
     server: &Server,
     code: &str,
     mut begin: impl FnMut(),
@@ -50,7 +50,7 @@ fn refused_until_mended(
             "{code}"
         );
         end();
-        eventually_some(DEADLINE, "it takes writes again", || {
+        eventually_some(DEADLINE, "the server accepts writes again", || {
             call(&list.confirmed()).ok()
         });
         assert_ne!(list.confirmed().get().unwrap(), [1, 2], "it was made");
@@ -62,7 +62,7 @@ fn refused_until_mended(
                 .count()
                 / 2,
             0,
-            "and once"
+            "it was made once"
         );
     }
     let status = memory.status();
@@ -74,21 +74,21 @@ fn refused_until_mended(
 }
 
 #[test]
-fn a_server_without_room_makes_no_confirmed_call_and_later_ones_again() {
+fn a_server_without_memory_refuses_confirmed_calls_until_it_has_room_again() {
     let server = Server::redis()
         .arg("maxmemory-policy", "noeviction")
         .start();
     let limit = |bytes: &str| drop(server.cli(&["CONFIG", "SET", "maxmemory", bytes]));
-    refused_until_mended(&server, "OOM", || limit("1"), || limit("0"));
+    check_refused_until_end(&server, "OOM", || limit("1"), || limit("0"));
 }
 
 #[test]
-fn a_replica_makes_no_confirmed_call_and_later_ones_when_it_is_a_master() {
+fn a_replica_refuses_confirmed_calls_until_it_is_a_master() {
     let (server, dead) = (Server::redis().start(), Server::redis().start());
     dead.stop();
     let port = dead.port().to_string();
     let follow = |host: &str, port: &str| drop(server.cli(&["REPLICAOF", host, port]));
-    refused_until_mended(
+    check_refused_until_end(
         &server,
         "READONLY",
         || follow("127.0.0.1", &port),
@@ -97,7 +97,7 @@ fn a_replica_makes_no_confirmed_call_and_later_ones_when_it_is_a_master() {
 }
 
 #[test]
-fn after_a_confirmed_call_was_refused_by_a_replica_another_server_is_looked_for() {
+fn a_confirmed_call_that_a_replica_refuses_makes_the_memory_reconnect() {
     let (server, dead) = (Server::redis().start(), Server::redis().start());
     dead.stop();
     let proxy = Proxy::to(&server);
@@ -109,13 +109,11 @@ fn after_a_confirmed_call_was_refused_by_a_replica_another_server_is_looked_for(
         list.confirmed().push(2).unwrap_err().kind(),
         ErrorKind::Unavailable
     );
-    eventually(DEADLINE, "it connects anew", || {
-        proxy.connections() > before
-    });
+    eventually(DEADLINE, "it reconnects", || proxy.connections() > before);
 }
 
 #[test]
-fn a_server_that_is_loading_makes_no_confirmed_call() {
+fn a_server_that_is_loading_refuses_confirmed_calls() {
     let server = Server::redis()
         .slow_loading(Duration::from_millis(10))
         .start();
@@ -126,9 +124,9 @@ fn a_server_that_is_loading_makes_no_confirmed_call() {
         server.set_raw(&format!("filler{n}"), [b'x'; 2_000]);
     }
     server.stop();
-    lost(&memory);
+    wait_disconnected(&memory);
     server.launch();
-    connected(&memory);
+    wait_connected(&memory);
     for call in CALLS {
         assert_eq!(
             call(&list.confirmed()).unwrap_err().kind(),
@@ -141,20 +139,20 @@ fn a_server_that_is_loading_makes_no_confirmed_call() {
     );
     assert!(
         server.info("persistence").contains("loading:1"),
-        "the server had loaded before the test was through"
+        "the server finished loading before the end of the test"
     );
     assert_eq!(
         (memory.status().pending, list.get().unwrap()),
         (0, vec![1, 2])
     );
     server.wait_ready();
-    connected(&memory);
-    assert_eq!(list.confirmed().get().unwrap(), [1, 2], "nothing was made");
+    wait_connected(&memory);
+    assert_eq!(list.confirmed().get().unwrap(), [1, 2], "no call was made");
     assert_eq!(list.confirmed().push(3).unwrap(), Written::Stored);
 }
 
 #[test]
-fn a_server_without_room_still_answers_confirmed_reads() {
+fn a_server_without_memory_still_answers_confirmed_reads() {
     let server = Server::redis()
         .arg("maxmemory-policy", "noeviction")
         .start();
@@ -168,7 +166,7 @@ fn a_server_without_room_still_answers_confirmed_reads() {
         assert_eq!(
             list.confirmed().get().unwrap(),
             [1],
-            "what waits is not there"
+            "a queued write is not stored"
         );
     }
     server.cli(&["CONFIG", "SET", "maxmemory", "0"]);
@@ -177,7 +175,7 @@ fn a_server_without_room_still_answers_confirmed_reads() {
 }
 
 #[test]
-fn what_the_server_refuses_for_good_is_rejected_and_withdrawn() {
+fn a_confirmed_call_that_the_server_refuses_for_good_is_rejected_and_withdrawn() {
     let line = Line::new();
     let memory = line.open();
     let (mine, theirs) = (memory.synced(&list()), Key::<u64>::new("other"));
@@ -212,7 +210,7 @@ fn what_the_server_refuses_for_good_is_rejected_and_withdrawn() {
 }
 
 #[test]
-fn a_refusal_that_comes_after_its_caller_has_gone_is_no_dead_letter() {
+fn a_refusal_that_arrives_after_its_caller_gave_up_is_no_dead_letter() {
     let line = Line::new();
     line.open_directly().set(&list(), vec![1, 2]).unwrap();
     for call in CALLS {
@@ -225,7 +223,7 @@ fn a_refusal_that_comes_after_its_caller_has_gone_is_no_dead_letter() {
         line.proxy.delay(ToClient, Duration::from_millis(300));
         line.server
             .cli(&["ACL", "SETUSER", "default", "resetkeys", "%R~*"]);
-        // It has to ask what is there, and the answer to the write comes when its time is over.
+        // The call reads first, so that the answer to its write comes after its timeout.
         let error = call(&memory.synced(&list()).confirmed()).unwrap_err();
         assert!(
             matches!(error.kind(), ErrorKind::InDoubt | ErrorKind::Rejected),
@@ -243,13 +241,13 @@ fn a_refusal_that_comes_after_its_caller_has_gone_is_no_dead_letter() {
     assert_eq!(line.open_directly().get(&list()).unwrap().unwrap(), [1, 2]);
 }
 
-/// What many threads push at once, each confirmed: what returned is there.
+/// Many threads write at once; every call that succeeded was made.
 #[test]
 fn under_contention_a_confirmed_call_succeeds_or_is_a_conflict() {
     let line = Line::new();
     let memories: Vec<Memory> = (0..4).map(|_| line.open()).collect();
     let number = Key::<u64>::new("number");
-    let kinds = thread::scope(|scope| {
+    let totals = thread::scope(|scope| {
         let calls = |(n, memory): (usize, &Memory)| {
             let (list, set) = (
                 memory.synced(&list()),
@@ -263,13 +261,13 @@ fn under_contention_a_confirmed_call_succeeds_or_is_a_conflict() {
             let mut made = [0_u64; 3];
             for round in 0..60 {
                 let value = n as u64 * 1_000 + round;
-                let said = [
+                let results = [
                     list.push(value).map(drop),
                     set.insert(value).map(drop),
                     number.update(|number| *number += 1),
                 ];
-                for (said, made) in said.into_iter().zip(&mut made) {
-                    match said {
+                for (result, made) in results.into_iter().zip(&mut made) {
+                    match result {
                         Ok(()) => *made += 1,
                         Err(error) => assert_eq!(error.kind(), ErrorKind::Conflict, "{error}"),
                     }
@@ -292,20 +290,20 @@ fn under_contention_a_confirmed_call_succeeds_or_is_a_conflict() {
             })
     });
     let other = line.open_directly();
-    assert_eq!(other.get(&list()).unwrap().unwrap().len() as u64, kinds[0]);
+    assert_eq!(other.get(&list()).unwrap().unwrap().len() as u64, totals[0]);
     assert_eq!(
         other
             .get(&Key::<HashSet<u64>>::new("set"))
             .unwrap()
             .unwrap()
             .len() as u64,
-        kinds[1]
+        totals[1]
     );
-    assert_eq!(other.get(&number).unwrap(), Some(kinds[2]));
+    assert_eq!(other.get(&number).unwrap(), Some(totals[2]));
     assert_eq!(
         line.proxy.connections(),
         4,
-        "no connection was taken for a silent one"
+        "no connection was given up as silent"
     );
-    eprintln!("of 480 calls each {kinds:?} were made");
+    eprintln!("of 480 calls each {totals:?} were made");
 }

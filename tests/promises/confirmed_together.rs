@@ -1,5 +1,5 @@
-//! Confirmed calls of several keys say what became of each; one whose future is dropped is
-//! withdrawn, or settled by itself.
+//! A confirmed call on several keys reports the outcome of each; one whose future is dropped is
+//! withdrawn, or settled in the background.
 
 use std::future::Future;
 use std::pin::pin;
@@ -9,7 +9,7 @@ use std::time::Duration;
 use support::eventually;
 use synced_memory::{ErrorKind, Key, SyncedMemory, Written};
 
-use crate::line::{DEADLINE, Line, connected};
+use crate::line::{DEADLINE, Line, wait_connected};
 
 #[derive(Debug, PartialEq, SyncedMemory)]
 struct Settings {
@@ -36,14 +36,14 @@ fn settings(n: u64) -> Settings {
     }
 }
 
-/// What the server lets this memory write.
+/// Restricts the keys that the server lets this memory write.
 fn allow(line: &Line, keys: &[&str]) {
     line.server
         .cli(&[&["ACL", "SETUSER", "default", "resetkeys", "%R~*"], keys].concat());
 }
 
 #[test]
-fn a_restore_with_a_confirmed_field_is_confirmed_as_a_whole_and_says_what_became_of_each() {
+fn a_restore_with_a_confirmed_field_is_confirmed_as_a_whole_and_reports_each_outcome() {
     let line = Line::new();
     let memory = line.open();
     let (mine, theirs) = (
@@ -66,7 +66,7 @@ fn a_restore_with_a_confirmed_field_is_confirmed_as_a_whole_and_says_what_became
         (0, settings(1))
     );
     line.up();
-    connected(&memory);
+    wait_connected(&memory);
 
     allow(&line, &["~*memory:first*"]);
     let error = mine.restore(settings(3)).unwrap_err();
@@ -76,14 +76,14 @@ fn a_restore_with_a_confirmed_field_is_confirmed_as_a_whole_and_says_what_became
         "one of them was made: {error}"
     );
     let rejected = Some(ErrorKind::Rejected);
-    let became = [
+    let outcomes = [
         ("memory:first", None),
         ("memory:sure", rejected),
         ("memory:last", rejected),
     ];
     assert_eq!(
         error.keys(),
-        became.map(|(key, error)| (key.to_owned(), error))
+        outcomes.map(|(key, error)| (key.to_owned(), error))
     );
     allow(&line, &["~*"]);
     assert_eq!(
@@ -98,7 +98,7 @@ fn a_restore_with_a_confirmed_field_is_confirmed_as_a_whole_and_says_what_became
 }
 
 #[test]
-fn a_confirmed_delete_of_a_key_with_an_older_name_says_what_became_of_each() {
+fn a_confirmed_delete_of_a_key_with_an_older_name_reports_each_outcome() {
     let line = Line::new();
     let memory = line.open();
     let (renamed, direct) = (Renamed::attach(&memory), line.open_directly());
@@ -137,7 +137,7 @@ fn a_confirmed_delete_of_a_key_with_an_older_name_says_what_became_of_each() {
 }
 
 #[test]
-fn a_confirmed_call_whose_future_is_dropped_is_made_once_or_never_and_holds_up_nobody() {
+fn a_confirmed_call_whose_future_is_dropped_is_made_once_or_never_and_blocks_no_later_call() {
     let line = Line::new();
     let memory = line
         .builder()
@@ -207,10 +207,12 @@ fn a_confirmed_call_whose_future_is_dropped_before_it_was_sent_is_never_made() {
     assert_eq!(mine.get().unwrap(), 1);
     line.proxy.stall(false);
     memory.flush(DEADLINE).unwrap();
-    eventually(DEADLINE, "nothing waits", || memory.status().pending == 0);
-    let there = theirs.get().unwrap();
+    eventually(DEADLINE, "nothing is queued", || {
+        memory.status().pending == 0
+    });
+    let stored = theirs.get().unwrap();
     assert!(
-        there == 1 || there == 2,
-        "{there}: the second one waited behind the first one"
+        stored == 1 || stored == 2,
+        "{stored}: the second write waited behind the first one"
     );
 }

@@ -1,4 +1,4 @@
-//! The same program on every backend: a rule holds everywhere or nowhere.
+//! The same tests on every backend: a rule that holds on one holds on all.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Barrier;
@@ -14,28 +14,28 @@ use tempfile::TempDir;
 
 const DEADLINE: Duration = Duration::from_secs(20);
 
-/// A backend of its own, for as long as the test runs.
-struct Place {
+/// A backend for one test, and what keeps it alive.
+struct TestBackend {
     url: String,
-    _keeps: Keeps,
+    _alive: Resource,
 }
 
 #[allow(dead_code, clippy::large_enum_variant)]
-enum Keeps {
+enum Resource {
     Memory(Memory),
     Directory(TempDir),
     Server(Server),
     Dragonfly(Dragonfly, Server),
 }
 
-impl Place {
+impl TestBackend {
     fn process() -> Self {
         static NUMBER: AtomicUsize = AtomicUsize::new(0);
         let url = format!("memory:contract{}", NUMBER.fetch_add(1, Ordering::Relaxed));
         let memory = Memory::open(&url).unwrap();
         Self {
             url,
-            _keeps: Keeps::Memory(memory),
+            _alive: Resource::Memory(memory),
         }
     }
 
@@ -44,29 +44,29 @@ impl Place {
         let url = format!("sqlite:{}", directory.path().join("state.db").display());
         Self {
             url,
-            _keeps: Keeps::Directory(directory),
+            _alive: Resource::Directory(directory),
         }
     }
 
     fn on(server: Server) -> Self {
         Self {
             url: server.url(),
-            _keeps: Keeps::Server(server),
+            _alive: Resource::Server(server),
         }
     }
 
-    /// A Redis behind Dragonfly's rules.
+    /// A Redis behind a proxy that enforces Dragonfly's rules.
     fn dragonfly() -> Self {
         let server = Server::redis().start();
         let dragonfly = Dragonfly::over(&server);
         Self {
             url: dragonfly.url(),
-            _keeps: Keeps::Dragonfly(dragonfly, server),
+            _alive: Resource::Dragonfly(dragonfly, server),
         }
     }
 
     fn open(&self) -> Memory {
-        // Some of these tests have more threads than the machine has time for.
+        // Some of these tests run so many threads that calls are slow.
         let memory = Memory::builder()
             .url(&self.url)
             .timeout(Duration::from_secs(5))
@@ -81,8 +81,8 @@ fn number(name: &str) -> Key<i64> {
     Key::named(name.to_owned())
 }
 
-fn what_one_memory_writes_every_other_one_reads(place: &Place) {
-    let (one, other) = (place.open(), place.open());
+fn every_memory_reads_what_another_one_wrote(backend: &TestBackend) {
+    let (one, other) = (backend.open(), backend.open());
     let key = Key::<String>::new("theme");
     assert_eq!(other.get(&key).unwrap(), None);
     for (writer, reader, value) in [
@@ -103,8 +103,8 @@ fn what_one_memory_writes_every_other_one_reads(place: &Place) {
     );
 }
 
-fn what_is_deleted_stays_deleted(place: &Place) {
-    let (one, other) = (place.open(), place.open());
+fn a_deleted_key_stays_deleted(backend: &TestBackend) {
+    let (one, other) = (backend.open(), backend.open());
     let (key, items) = (number("n"), Key::<Vec<i64>>::new("items"));
     let held = other.synced(&items);
     one.set(&key, 5).unwrap();
@@ -116,7 +116,7 @@ fn what_is_deleted_stays_deleted(place: &Place) {
         (None, None)
     );
     assert!(!other.delete(&key).unwrap() && !other.contains(&key).unwrap());
-    // What changes it then begins anew.
+    // Later changes start from an empty value.
     other.add(&key, 2).unwrap();
     held.push(2).unwrap();
     assert_eq!(
@@ -125,23 +125,23 @@ fn what_is_deleted_stays_deleted(place: &Place) {
     );
 }
 
-fn changes_of_many_memories_to_one_value_all_survive(place: &Place) {
+fn changes_of_many_memories_to_one_value_all_survive(backend: &TestBackend) {
     const MEMORIES: usize = 4;
     const EACH: usize = 25;
     let barrier = Barrier::new(MEMORIES);
     thread::scope(|scope| {
         for own in 0..MEMORIES {
-            // Here: a thread that fails leaves the others at the barrier.
-            let (memory, barrier) = (place.open(), &barrier);
+            // Opened here, because a thread that fails leaves the others at the barrier.
+            let (memory, barrier) = (backend.open(), &barrier);
             scope.spawn(move || {
                 let items = memory.synced(&Key::<Vec<String>>::new("items"));
-                let seen = memory.synced(&Key::<BTreeMap<String, usize>>::new("map"));
+                let map = memory.synced(&Key::<BTreeMap<String, usize>>::new("map"));
                 let set = memory.synced(&Key::<HashSet<usize>>::new("set"));
                 barrier.wait();
                 for step in 0..EACH {
                     items.push(format!("{own}/{step}")).unwrap();
                     memory.add(&number("count"), 1).unwrap();
-                    seen.insert(format!("{own}/{step}"), step).unwrap();
+                    map.insert(format!("{own}/{step}"), step).unwrap();
                     set.insert(step).unwrap();
                     memory
                         .update(&number("updates"), |value| {
@@ -153,7 +153,7 @@ fn changes_of_many_memories_to_one_value_all_survive(place: &Place) {
             });
         }
     });
-    let memory = place.open();
+    let memory = backend.open();
     let items = memory
         .get(&Key::<Vec<String>>::new("items"))
         .unwrap()
@@ -198,12 +198,12 @@ fn changes_of_many_memories_to_one_value_all_survive(place: &Place) {
     );
 }
 
-fn one_of_many_inserts_the_value_that_all_then_have(place: &Place) {
+fn concurrent_calls_of_get_or_insert_return_the_same_value(backend: &TestBackend) {
     let barrier = Barrier::new(4);
     let got: HashSet<usize> = thread::scope(|scope| {
         let racers: Vec<_> = (0..4)
             .map(|own| {
-                let map = place
+                let map = backend
                     .open()
                     .synced(&Key::<HashMap<String, usize>>::new("map"));
                 let barrier = &barrier;
@@ -221,8 +221,8 @@ fn one_of_many_inserts_the_value_that_all_then_have(place: &Place) {
     assert_eq!(got.len(), 1, "{got:?}");
 }
 
-fn a_change_that_does_not_fit_is_a_conflict_and_changes_nothing(place: &Place) {
-    let (one, other) = (place.open(), place.open());
+fn a_change_that_does_not_fit_is_a_conflict_and_changes_nothing(backend: &TestBackend) {
+    let (one, other) = (backend.open(), backend.open());
     let value = Key::<Value>::new("value");
     one.set(&value, json!({"a": [1, 2], "n": i64::MAX}))
         .unwrap();
@@ -252,8 +252,8 @@ fn a_change_that_does_not_fit_is_a_conflict_and_changes_nothing(place: &Place) {
     assert_eq!((status.pending, status.dead_letters), (0, 0));
 }
 
-fn threads_that_share_a_memory_see_their_writes_in_order(place: &Place) {
-    let (memory, other) = (place.open(), place.open());
+fn threads_that_share_a_memory_see_their_writes_in_order(backend: &TestBackend) {
+    let (memory, other) = (backend.open(), backend.open());
     thread::scope(|scope| {
         for own in 0..8 {
             let memory = memory.clone();
@@ -271,10 +271,10 @@ fn threads_that_share_a_memory_see_their_writes_in_order(place: &Place) {
     assert_eq!(other.names().unwrap().len(), 9);
 }
 
-fn names_and_purge_keep_to_their_scope_whatever_it_is_called(place: &Place) {
+fn names_and_purge_keep_to_their_scope_whatever_its_name(backend: &TestBackend) {
     let under = |prefix: &str| {
         Memory::builder()
-            .url(&place.url)
+            .url(&backend.url)
             .prefix(prefix)
             .timeout(Duration::from_secs(5))
             .build()
@@ -303,7 +303,7 @@ fn names_and_purge_keep_to_their_scope_whatever_it_is_called(place: &Place) {
         assert_eq!(
             memory.scope("s").purge().unwrap(),
             9,
-            "with the scope below it"
+            "including the scope below it"
         );
         assert_eq!(memory.scope("s").scope("t").names().unwrap(), [""; 0]);
         assert_eq!(memory.scope("s%").names().unwrap(), all);
@@ -313,8 +313,8 @@ fn names_and_purge_keep_to_their_scope_whatever_it_is_called(place: &Place) {
     assert_eq!(under(prefixes[1]).names().unwrap(), all);
 }
 
-fn many_names_are_listed_and_purged(place: &Place) {
-    let memory = place.open();
+fn many_names_are_listed_and_purged(backend: &TestBackend) {
+    let memory = backend.open();
     let scope = memory.scope("many");
     memory.set(&number("stays"), 1).unwrap();
     let names: Vec<String> = (0..2_300).map(|number| format!("{number:05}")).collect();
@@ -329,13 +329,13 @@ fn many_names_are_listed_and_purged(place: &Place) {
         }
     });
     assert_eq!(scope.names().unwrap(), names);
-    assert_eq!(place.open().scope("many").purge().unwrap(), 2_300);
+    assert_eq!(backend.open().scope("many").purge().unwrap(), 2_300);
     assert_eq!(memory.names().unwrap(), ["stays"]);
     assert_eq!(scope.names().unwrap(), [""; 0]);
 }
 
-fn values_come_back_as_they_were_whatever_their_size(place: &Place) {
-    let (one, other) = (place.open(), place.open());
+fn values_of_any_size_are_read_as_they_were_written(backend: &TestBackend) {
+    let (one, other) = (backend.open(), backend.open());
     let text = Key::<String>::new("text");
     for value in ["", "\0", "\u{10ffff}'\"\\", &"é\n".repeat(1_500_000)] {
         assert_eq!(one.set(&text, value.to_owned()).unwrap(), Written::Stored);
@@ -381,10 +381,10 @@ struct Owner {
     visits: u64,
 }
 
-fn a_struct_is_taken_and_put_back_whole(place: &Place) {
+fn a_struct_is_read_and_restored_as_a_whole(backend: &TestBackend) {
     let (one, other) = (
-        Cart::open(&place.url).unwrap(),
-        Cart::open(&place.url).unwrap(),
+        Cart::open(&backend.url).unwrap(),
+        Cart::open(&backend.url).unwrap(),
     );
     let cart = |count| Cart {
         count,
@@ -417,7 +417,7 @@ fn a_struct_is_taken_and_put_back_whole(place: &Place) {
     assert_eq!(
         other.title().unwrap(),
         "none",
-        "a delete covers the older name"
+        "a delete includes the older name"
     );
     assert_eq!(
         other.memory().names().unwrap(),
@@ -425,10 +425,10 @@ fn a_struct_is_taken_and_put_back_whole(place: &Place) {
     );
 }
 
-fn a_time_to_live_ends_and_a_write_without_one_keeps_it(place: &Place) {
+fn a_value_expires_and_a_write_without_a_time_to_live_keeps_the_expiry(backend: &TestBackend) {
     let (one, other) = (
-        Cart::open(&place.url).unwrap(),
-        Cart::open(&place.url).unwrap(),
+        Cart::open(&backend.url).unwrap(),
+        Cart::open(&backend.url).unwrap(),
     );
     one.set_hold(Some("mine".to_owned())).unwrap();
     // The same key, without its attributes.
@@ -449,7 +449,7 @@ fn a_time_to_live_ends_and_a_write_without_one_keeps_it(place: &Place) {
     });
     assert_eq!(other.synced_hold().find().unwrap(), None);
     assert_eq!(other.memory().names().unwrap(), [""; 0]);
-    // It is over for good: what is written then lives on its own terms.
+    // The expiry is gone: a later write does not inherit it.
     other
         .memory()
         .set(&Key::<Option<String>>::new("hold"), Some("new".to_owned()))
@@ -457,8 +457,8 @@ fn a_time_to_live_ends_and_a_write_without_one_keeps_it(place: &Place) {
     assert_eq!(one.hold().unwrap().as_deref(), Some("new"));
 }
 
-fn after_a_close_others_go_on_and_a_later_memory_finds_everything(place: &Place) {
-    let (one, other) = (place.open(), place.open());
+fn after_one_memory_is_closed_others_go_on_and_a_later_one_reads_everything(backend: &TestBackend) {
+    let (one, other) = (backend.open(), backend.open());
     one.set(&number("n"), 1).unwrap();
     one.synced(&Key::<Vec<i64>>::new("items"))
         .extend([1, 2])
@@ -469,7 +469,7 @@ fn after_a_close_others_go_on_and_a_later_memory_finds_everything(place: &Place)
         ErrorKind::Closed
     );
     other.add(&number("n"), 1).unwrap();
-    let later = place.open();
+    let later = backend.open();
     assert_eq!(later.get(&number("n")).unwrap(), Some(2));
     assert_eq!(
         later.get(&Key::<Vec<i64>>::new("items")).unwrap(),
@@ -479,32 +479,32 @@ fn after_a_close_others_go_on_and_a_later_memory_finds_everything(place: &Place)
 }
 
 macro_rules! on {
-    ($backend:ident, $place:expr) => {
-        mod $backend {
+    ($name:ident, $backend:expr) => {
+        mod $name {
             use super::*;
 
-            on!(@ $place, what_one_memory_writes_every_other_one_reads,
-                what_is_deleted_stays_deleted,
+            on!(@ $backend, every_memory_reads_what_another_one_wrote,
+                a_deleted_key_stays_deleted,
                 changes_of_many_memories_to_one_value_all_survive,
-                one_of_many_inserts_the_value_that_all_then_have,
+                concurrent_calls_of_get_or_insert_return_the_same_value,
                 a_change_that_does_not_fit_is_a_conflict_and_changes_nothing,
                 threads_that_share_a_memory_see_their_writes_in_order,
-                names_and_purge_keep_to_their_scope_whatever_it_is_called,
+                names_and_purge_keep_to_their_scope_whatever_its_name,
                 many_names_are_listed_and_purged,
-                values_come_back_as_they_were_whatever_their_size,
-                a_struct_is_taken_and_put_back_whole,
-                a_time_to_live_ends_and_a_write_without_one_keeps_it,
-                after_a_close_others_go_on_and_a_later_memory_finds_everything);
+                values_of_any_size_are_read_as_they_were_written,
+                a_struct_is_read_and_restored_as_a_whole,
+                a_value_expires_and_a_write_without_a_time_to_live_keeps_the_expiry,
+                after_one_memory_is_closed_others_go_on_and_a_later_one_reads_everything);
         }
     };
-    (@ $place:expr, $($rule:ident),+) => {
-        $(#[test] fn $rule() { super::$rule(&$place) })+
+    (@ $backend:expr, $($rule:ident),+) => {
+        $(#[test] fn $rule() { super::$rule(&$backend) })+
     };
 }
 
-on!(process, Place::process());
-on!(sqlite, Place::sqlite());
-on!(redis, Place::on(Server::redis().start()));
-on!(redis_6, Place::on(Server::redis_6().start()));
-on!(valkey, Place::on(Server::valkey().start()));
-on!(dragonfly, Place::dragonfly());
+on!(process, TestBackend::process());
+on!(sqlite, TestBackend::sqlite());
+on!(redis, TestBackend::on(Server::redis().start()));
+on!(redis_6, TestBackend::on(Server::redis_6().start()));
+on!(valkey, TestBackend::on(Server::valkey().start()));
+on!(dragonfly, TestBackend::dragonfly());

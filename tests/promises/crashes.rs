@@ -1,6 +1,5 @@
-//! Rules 3, 5 and 6: a crash in between changes nothing. Whatever
-//! was queued comes to the same whether the process that queued it delivers it, or the next one
-//! does from its journal.
+//! Rules 3, 5 and 6: a crash changes nothing. Queued changes have the same outcome whether the
+//! process that queued them delivers them, or the next one delivers them from the journal.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -36,7 +35,7 @@ struct User {
     tags: Vec<String>,
 }
 
-/// The same draws for the same seed.
+/// Random draws, the same for the same seed.
 struct Draws(u64);
 
 impl Draws {
@@ -61,7 +60,8 @@ impl Draws {
     }
 }
 
-/// A call, whatever comes of it: what does not apply is an error, and changes nothing.
+/// Makes a random call, and returns the kind of its error, if any. A call that does not apply is an
+/// error and changes nothing.
 fn call(state: &SyncedState, draws: &mut Draws) -> String {
     let (n, index, name) = (draws.number(), draws.index(), draws.name());
     let (list, map, set, any, user) = (
@@ -71,7 +71,7 @@ fn call(state: &SyncedState, draws: &mut Draws) -> String {
         state.any(),
         state.user(),
     );
-    let done = match draws.below(38) {
+    let result = match draws.below(38) {
         0..4 => list.push(n).map(drop),
         4 => list.insert(index, n).map(drop),
         5 => list.remove(index).map(drop),
@@ -108,7 +108,8 @@ fn call(state: &SyncedState, draws: &mut Draws) -> String {
         36 => any.insert(name, serde_json::json!([n])).map(drop),
         _ => any.at(name.as_str()).push(n).map(drop),
     };
-    done.err()
+    result
+        .err()
         .map_or_else(String::new, |error| format!("{:?}", error.kind()))
 }
 
@@ -118,9 +119,9 @@ fn calls(state: &SyncedState, seed: u64, most: u64) -> Vec<String> {
     (0..count).map(|_| call(state, &mut draws)).collect()
 }
 
-/// What somebody else does beside it. Of the same part either may be superseded, and which calls
-/// that takes along depends on how they were merged.
-fn calls_beside(state: &SyncedState, seed: u64) {
+/// Random calls of another process. They assign nothing that the first process assigns: one of two
+/// assignments would be superseded, and which calls go with it depends on how they were merged.
+fn calls_of_another_process(state: &SyncedState, seed: u64) {
     let mut draws = Draws(seed);
     for _ in 0..draws.below(5) {
         let n = draws.number();
@@ -135,14 +136,14 @@ fn calls_beside(state: &SyncedState, seed: u64) {
     }
 }
 
-/// What comes of it all: what each call said, what is read in the end, and how much was superseded
-/// and set aside.
+/// What each call returned, what is read in the end, what was superseded and what became a dead
+/// letter.
 #[derive(Debug, PartialEq)]
-struct Story {
-    said: Vec<String>,
+struct Outcome {
+    errors: Vec<String>,
     read: State,
     superseded: u64,
-    set_aside: Vec<(String, Vec<Value>)>,
+    dead_letters: Vec<(String, Vec<Value>)>,
 }
 
 fn stamps(state: &SyncedState) -> Vec<u64> {
@@ -159,8 +160,8 @@ fn stamps(state: &SyncedState) -> Vec<u64> {
     ]
 }
 
-/// Waits until what `later` writes is later than all of those.
-fn passes(later: &Memory, stamps: &[u64]) {
+/// Waits until writes of `later` have stamps at or above all of `stamps`.
+fn wait_for_later_stamps(later: &Memory, stamps: &[u64]) {
     let probe = later.scope("probe").synced(&Key::<u64>::new("probe"));
     eventually(DEADLINE, "the clock has moved on", || {
         probe.set(1).unwrap();
@@ -168,7 +169,7 @@ fn passes(later: &Memory, stamps: &[u64]) {
     });
 }
 
-fn story(line: &Line, journal: &Path, seed: u64, crashes: bool) -> Story {
+fn outcome(line: &Line, journal: &Path, seed: u64, crashes: bool) -> Outcome {
     let prefix = format!("{seed}{}:", if crashes { "crash" } else { "" });
     let open = || {
         line.builder()
@@ -190,14 +191,14 @@ fn story(line: &Line, journal: &Path, seed: u64, crashes: bool) -> Story {
     line.down(mine.memory());
     let theirs_first = seed.is_multiple_of(3);
     if theirs_first {
-        calls_beside(&theirs, seed + 1);
-        // Mine are later, though they know nothing of it.
-        passes(mine.memory(), &stamps(&theirs));
+        calls_of_another_process(&theirs, seed + 1);
+        // My calls are later, although they have not read the other ones.
+        wait_for_later_stamps(mine.memory(), &stamps(&theirs));
     }
-    let said = calls(&mine, seed + 2, 14);
+    let errors = calls(&mine, seed + 2, 14);
     if !theirs_first {
-        passes(theirs.memory(), &stamps(&mine));
-        calls_beside(&theirs, seed + 1);
+        wait_for_later_stamps(theirs.memory(), &stamps(&mine));
+        calls_of_another_process(&theirs, seed + 1);
     }
     let memory = mine.memory().clone();
     drop(mine);
@@ -212,44 +213,44 @@ fn story(line: &Line, journal: &Path, seed: u64, crashes: bool) -> Story {
     };
     memory.flush(DEADLINE).unwrap();
     let superseded = memory.status().superseded;
-    let mut set_aside: Vec<_> = memory
+    let mut dead_letters: Vec<_> = memory
         .dead_letters()
         .into_iter()
-        .map(|aside| (aside.key.replacen(&prefix, "", 1), aside.changes()))
+        .map(|letter| (letter.key.replacen(&prefix, "", 1), letter.changes()))
         .collect();
-    set_aside.sort_by(|one, other| one.0.cmp(&other.0));
+    dead_letters.sort_by(|one, other| one.0.cmp(&other.0));
     let read = theirs.snapshot().unwrap();
     memory.close(DEADLINE).unwrap();
-    Story {
-        said,
+    Outcome {
+        errors,
         read,
         superseded,
-        set_aside,
+        dead_letters,
     }
 }
 
 #[test]
-fn a_crash_changes_nothing_of_what_comes_of_queued_changes() {
+fn queued_changes_have_the_same_outcome_after_a_crash() {
     let seeds = if std::env::var_os("SYNCED_MEMORY_SOAK").is_some() {
         3_000
     } else {
         60
     };
     let (line, directory) = (Line::new(), TempDir::new().unwrap());
-    let mut told = (0, 0, 0);
+    let mut counts = (0, 0, 0);
     for seed in (0..seeds).map(|n| 1_000 * n) {
         let [plain, crashed] =
-            [false, true].map(|crashes| story(&line, directory.path(), seed, crashes));
+            [false, true].map(|crashes| outcome(&line, directory.path(), seed, crashes));
         assert_eq!(crashed, plain, "seed {seed}");
-        told = (
-            told.0 + plain.said.len(),
-            told.1 + plain.superseded,
-            told.2 + plain.set_aside.len(),
+        counts = (
+            counts.0 + plain.errors.len(),
+            counts.1 + plain.superseded,
+            counts.2 + plain.dead_letters.len(),
         );
     }
     println!(
-        "{seeds} seeds: {} calls, {} superseded, {} set aside",
-        told.0, told.1, told.2
+        "{seeds} seeds: {} calls, {} superseded, {} dead letters",
+        counts.0, counts.1, counts.2
     );
-    assert!(told.0 > 100 && told.1 > 0, "{told:?}");
+    assert!(counts.0 > 100 && counts.1 > 0, "{counts:?}");
 }

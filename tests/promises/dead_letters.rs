@@ -1,5 +1,5 @@
-//! Rule 13: what no longer applies is set aside, never dropped; what is superseded is
-//! counted.
+//! Rule 13: a queued write that no longer applies becomes a dead letter and is never dropped; a
+//! superseded write is counted.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use support::eventually;
 use synced_memory::{ErrorKind, Key, SyncedMemory, Written};
 use tempfile::TempDir;
 
-use crate::line::{DEADLINE, Line, ended_letters};
+use crate::line::{DEADLINE, Line, forget_dead_letters};
 
 #[derive(SyncedMemory)]
 struct State {
@@ -42,7 +42,7 @@ struct Two {
 }
 
 impl Two {
-    /// Both know the same users, and a list.
+    /// Both have read the same state.
     fn new() -> Self {
         let line = Line::new();
         let (mine, theirs) = line.attach::<State>();
@@ -74,10 +74,10 @@ impl Two {
         self.line.deliver(self.mine.memory());
     }
 
-    /// One write became a dead letter: it is kept until it is forgotten, and says what it was and
-    /// why. Returns that.
+    /// Checks that one write became a dead letter with this key and reason, which is kept until it
+    /// is forgotten. Returns its changes.
     #[track_caller]
-    fn one_aside(&self, key: &str, why: &str) -> Value {
+    fn forget_the_one_letter(&self, key: &str, reason: &str) -> Value {
         let memory = self.mine.memory();
         let status = memory.status();
         assert_eq!(
@@ -85,31 +85,32 @@ impl Two {
             (0, 1, 0),
             "{status:?}"
         );
-        let aside = memory.dead_letters();
+        let letters = memory.dead_letters();
         assert_eq!(
             (
-                aside.len(),
+                letters.len(),
                 memory.status().dead_letters,
                 memory.dead_letters().len()
             ),
             (1, 1, 1)
         );
-        aside[0].forget().unwrap();
+        let letter = &letters[0];
+        letter.forget().unwrap();
         assert_eq!(
             (memory.status().dead_letters, memory.dead_letters().len()),
             (0, 0)
         );
         assert_eq!(
-            (aside[0].key.as_str(), aside[0].reason.kind()),
+            (letter.key.as_str(), letter.reason.kind()),
             (key, ErrorKind::Conflict)
         );
         assert!(
-            aside[0].reason.to_string().contains(why),
+            letter.reason.to_string().contains(reason),
             "{}",
-            aside[0].reason
+            letter.reason
         );
-        assert!(aside[0].last_modified > 1_600_000_000_000_000_000 && aside[0].value().is_none());
-        Value::Array(aside[0].changes())
+        assert!(letter.last_modified > 1_600_000_000_000_000_000 && letter.value().is_none());
+        Value::Array(letter.changes())
     }
 
     fn replace<T: synced_memory::Value>(&self, name: &'static str, value: T) {
@@ -121,14 +122,15 @@ impl Two {
 }
 
 #[test]
-fn a_queued_change_of_what_has_another_type_by_then_is_set_aside() {
+fn a_queued_change_of_a_value_whose_type_changed_meanwhile_is_a_dead_letter() {
     let two = Two::new();
     two.down();
     assert_eq!(two.mine.list().push(2).unwrap(), Written::Queued);
     assert_eq!(two.mine.list().push(3).unwrap(), Written::Queued);
     two.replace("list", "text".to_owned());
     two.up();
-    let changes = two.one_aside("memory:list", "found a string where a list was expected");
+    let changes =
+        two.forget_the_one_letter("memory:list", "found a string where a list was expected");
     assert_eq!(
         changes[0][0]["do"]["append"]["items"],
         json!([2, 3]),
@@ -142,12 +144,12 @@ fn a_queued_change_of_what_has_another_type_by_then_is_set_aside() {
             .unwrap(),
         "text"
     );
-    // Nothing is broken: of this key the type is wrong, and all else goes on.
+    // This key has the wrong type; all other keys work.
     assert_eq!(two.mine.list().get().unwrap_err().kind(), ErrorKind::Decode);
     assert_eq!(
         two.mine.list().push(4).unwrap_err().kind(),
         ErrorKind::Conflict,
-        "to a caller that waits"
+        "the caller that waits gets the error"
     );
     assert_eq!(two.mine.add_small(1).unwrap(), Written::Stored);
     two.replace("list", vec![1]);
@@ -156,7 +158,7 @@ fn a_queued_change_of_what_has_another_type_by_then_is_set_aside() {
 }
 
 #[test]
-fn each_kind_of_change_is_set_aside_where_the_type_changed() {
+fn every_kind_of_change_is_a_dead_letter_if_the_type_changed() {
     type Change = fn(&SyncedState) -> synced_memory::Result<()>;
     const CHANGES: &[(&str, Change)] = &[
         ("memory:list", |s| s.list().push(2).map(drop)),
@@ -191,7 +193,7 @@ fn each_kind_of_change_is_set_aside_where_the_type_changed() {
         let name: &'static str = key.strip_prefix("memory:").unwrap();
         two.replace(name, true);
         two.up();
-        let changes = two.one_aside(key, "found a boolean");
+        let changes = two.forget_the_one_letter(key, "found a boolean");
         assert_eq!(changes.as_array().unwrap().len(), 1, "{changes}");
         assert_eq!(
             two.theirs.memory().get(&Key::<bool>::new(name)).unwrap(),
@@ -201,7 +203,7 @@ fn each_kind_of_change_is_set_aside_where_the_type_changed() {
 }
 
 #[test]
-fn a_queued_change_below_what_is_gone_by_then_is_set_aside() {
+fn a_queued_change_below_a_path_that_is_gone_is_a_dead_letter() {
     let two = Two::new();
     two.down();
     two.mine
@@ -213,28 +215,32 @@ fn a_queued_change_below_what_is_gone_by_then_is_set_aside() {
     assert_eq!(two.mine.users().at("ada").get().unwrap().name, "Ada");
     two.theirs.users().remove("ada").unwrap();
     two.up();
-    two.one_aside("memory:users", "does not apply to what is there");
+    two.forget_the_one_letter("memory:users", "does not apply to what is there");
     assert_eq!(two.mine.users().keys().unwrap(), ["bob"]);
 
     two.down();
     two.mine.team().at(1).fields().add_age(1).unwrap();
     two.theirs.team().remove(1).unwrap();
     two.up();
-    two.one_aside("memory:team", "the list element that it changes is gone");
+    two.forget_the_one_letter("memory:team", "the list element that it changes is gone");
     assert_eq!(two.theirs.team().to_vec().unwrap(), [user("ada")]);
 }
 
 #[test]
-fn a_caller_that_waits_is_told_of_a_vanished_path_and_nothing_is_changed() {
+fn a_caller_that_waits_gets_a_conflict_for_a_vanished_path_and_nothing_is_changed() {
     let two = Two::new();
     two.theirs.users().remove("ada").unwrap();
     let before = two.line.server.get_raw("memory:users");
-    // It knows of nothing yet, and is told by the refusal.
+    // It has not read the removal yet: the server's refusal reveals it.
     let error = two.mine.users().at("ada").fields().add_age(1).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Conflict, "{error}");
     assert!(error.to_string().contains("memory:users"), "{error}");
     let error = two.mine.users().at("ada").fields().add_age(1).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Unset, "now it knows: {error}");
+    assert_eq!(
+        error.kind(),
+        ErrorKind::Unset,
+        "now it has read the removal: {error}"
+    );
     assert_eq!(two.line.server.get_raw("memory:users"), before);
     assert_eq!(
         (
@@ -247,7 +253,7 @@ fn a_caller_that_waits_is_told_of_a_vanished_path_and_nothing_is_changed() {
 }
 
 #[test]
-fn an_overflow_is_a_conflict_to_a_caller_that_waits_and_is_set_aside_where_it_was_queued() {
+fn an_overflow_is_a_conflict_to_a_caller_that_waits_and_a_dead_letter_if_it_was_queued() {
     let two = Two::new();
     let too_much = [
         two.mine.add_small(156),
@@ -274,12 +280,12 @@ fn an_overflow_is_a_conflict_to_a_caller_that_waits_and_is_set_aside_where_it_wa
         "{deep}"
     );
     two.down();
-    // Each of them alone is in the range.
+    // Each of the two additions alone stays in the range.
     assert_eq!(two.mine.add_small(100).unwrap(), Written::Queued);
     assert_eq!(two.mine.small().unwrap(), 200);
     two.theirs.add_small(90).unwrap();
     two.up();
-    let changes = two.one_aside("memory:small", "the number would leave its range");
+    let changes = two.forget_the_one_letter("memory:small", "the number would leave its range");
     assert_eq!(
         changes[0][0]["do"]["add"]["amount"]["integer"]["by"],
         json!(100),
@@ -293,7 +299,7 @@ fn an_overflow_is_a_conflict_to_a_caller_that_waits_and_is_set_aside_where_it_wa
     assert_eq!(two.mine.sub_small(150).unwrap(), Written::Queued);
     two.theirs.sub_small(100).unwrap();
     two.up();
-    two.one_aside("memory:small", "the number would leave its range");
+    two.forget_the_one_letter("memory:small", "the number would leave its range");
     assert_eq!(
         (two.mine.small().unwrap(), two.theirs.small().unwrap()),
         (90, 90)
@@ -311,7 +317,7 @@ fn an_overflow_is_a_conflict_to_a_caller_that_waits_and_is_set_aside_where_it_wa
 }
 
 #[test]
-fn one_calls_changes_are_set_aside_together() {
+fn the_changes_of_one_call_become_one_dead_letter() {
     let two = Two::new();
     two.down();
     let birthday =
@@ -319,7 +325,7 @@ fn one_calls_changes_are_set_aside_together() {
     two.mine.update_users(birthday).unwrap();
     two.theirs.users().remove("bob").unwrap();
     two.up();
-    let changes = two.one_aside("memory:users", "does not apply to what is there");
+    let changes = two.forget_the_one_letter("memory:users", "does not apply to what is there");
     assert_eq!(
         (
             changes.as_array().unwrap().len(),
@@ -331,12 +337,12 @@ fn one_calls_changes_are_set_aside_together() {
     assert_eq!(
         two.theirs.users().at("ada").get().unwrap(),
         user("ada"),
-        "it is not made for one of them alone"
+        "it is not made for one user alone"
     );
 }
 
 #[test]
-fn the_calls_that_apply_are_made_beside_those_that_are_set_aside() {
+fn calls_that_apply_are_made_although_others_become_dead_letters() {
     let two = Two::new();
     two.down();
     two.mine.any().at("list").push(1).unwrap();
@@ -344,7 +350,7 @@ fn the_calls_that_apply_are_made_beside_those_that_are_set_aside() {
     two.mine.any().insert("new", true).unwrap();
     two.theirs.any().at("object").set(json!(5)).unwrap();
     two.up();
-    let changes = two.one_aside("memory:any", "where an object was expected");
+    let changes = two.forget_the_one_letter("memory:any", "where an object was expected");
     assert_eq!(changes.as_array().unwrap().len(), 1, "{changes}");
     assert_eq!(
         two.theirs.any().get().unwrap(),
@@ -357,7 +363,7 @@ fn the_calls_that_apply_are_made_beside_those_that_are_set_aside() {
 }
 
 #[test]
-fn a_queued_change_that_the_server_refuses_for_good_is_set_aside() {
+fn a_queued_change_that_the_server_refuses_for_good_is_a_dead_letter() {
     let two = Two::new();
     two.down();
     two.mine.list().push(2).unwrap();
@@ -371,17 +377,25 @@ fn a_queued_change_that_the_server_refuses_for_good_is_set_aside() {
         "~synced-memory/{memory:small}",
     ]);
     two.up();
-    let aside = ended_letters(two.mine.memory());
+    let letters = forget_dead_letters(two.mine.memory());
     assert_eq!(
-        (aside.len(), aside[0].key.as_str(), aside[0].reason.kind()),
+        (
+            letters.len(),
+            letters[0].key.as_str(),
+            letters[0].reason.kind()
+        ),
         (1, "memory:list", ErrorKind::Rejected)
     );
     assert_eq!(
-        aside[0].changes()[0][0]["do"]["append"]["items"],
+        letters[0].changes()[0][0]["do"]["append"]["items"],
         json!([2]),
-        "{aside:?}"
+        "{letters:?}"
     );
-    assert_eq!(two.theirs.small().unwrap(), 101, "the rest is delivered");
+    assert_eq!(
+        two.theirs.small().unwrap(),
+        101,
+        "the other write is delivered"
+    );
     two.line
         .server
         .cli(&["ACL", "SETUSER", "default", "allkeys"]);
@@ -389,7 +403,7 @@ fn a_queued_change_that_the_server_refuses_for_good_is_set_aside() {
 }
 
 #[test]
-fn queued_writes_that_are_superseded_are_counted_and_not_set_aside() {
+fn superseded_queued_writes_are_counted_and_are_no_dead_letters() {
     let two = Two::new();
     two.down();
     two.mine.set_small(1).unwrap();
@@ -400,7 +414,7 @@ fn queued_writes_that_are_superseded_are_counted_and_not_set_aside() {
         .set_name("mine".to_owned())
         .unwrap();
     two.mine.team().at(0).fields().set_age(1).unwrap();
-    // Later than those, by as much as two clocks may differ.
+    // The other writes have to be later than these by more than two clocks may differ.
     let queued = two.mine.team().last_modified().unwrap();
     eventually(DEADLINE, "the clock has moved on", || {
         two.theirs.set_small(2).unwrap();
@@ -426,12 +440,12 @@ fn queued_writes_that_are_superseded_are_counted_and_not_set_aside() {
 }
 
 #[test]
-fn what_waited_for_longer_than_deletes_are_remembered_is_set_aside_and_not_applied() {
-    const REMEMBERED: Duration = Duration::from_millis(500);
+fn a_write_that_waited_longer_than_the_tombstone_ttl_is_a_dead_letter_and_not_applied() {
+    const TOMBSTONE_TTL: Duration = Duration::from_millis(500);
     for is_journalled in [false, true] {
         let (line, directory) = (Line::new(), TempDir::new().unwrap());
         let open = || {
-            let builder = line.builder().tombstone_ttl(REMEMBERED);
+            let builder = line.builder().tombstone_ttl(TOMBSTONE_TTL);
             let builder = if is_journalled {
                 builder.journal(directory.path())
             } else {
@@ -450,10 +464,10 @@ fn what_waited_for_longer_than_deletes_are_remembered_is_set_aside_and_not_appli
         );
         let began = Instant::now();
         direct.delete(&early).unwrap();
-        eventually(DEADLINE, "it has waited for too long", || {
-            began.elapsed() > REMEMBERED
+        eventually(DEADLINE, "the write has waited for too long", || {
+            began.elapsed() > TOMBSTONE_TTL
         });
-        // Of this one a delete would still be known.
+        // A delete of this key would still have its tombstone.
         assert_eq!(memory.set(&late, 3).unwrap(), Written::Queued);
         let memory = if is_journalled {
             memory.close(Duration::ZERO).unwrap_err();
@@ -469,27 +483,27 @@ fn what_waited_for_longer_than_deletes_are_remembered_is_set_aside_and_not_appli
             (memory.get(&early).unwrap(), memory.get(&late).unwrap()),
             (None, Some(3))
         );
-        let mut aside = ended_letters(&memory);
-        aside.sort_by(|one, other| one.key.cmp(&other.key));
-        let told: Vec<_> = aside
+        let mut letters = forget_dead_letters(&memory);
+        letters.sort_by(|one, other| one.key.cmp(&other.key));
+        let reasons: Vec<_> = letters
             .iter()
-            .map(|aside| (aside.key.as_str(), aside.reason.kind()))
+            .map(|letter| (letter.key.as_str(), letter.reason.kind()))
             .collect();
         assert_eq!(
-            told,
+            reasons,
             [
                 ("memory:count", ErrorKind::Conflict),
                 ("memory:early", ErrorKind::Conflict)
             ]
         );
         assert_eq!(
-            (aside[0].changes().len(), aside[1].value()),
+            (letters[0].changes().len(), letters[1].value()),
             (1, Some(json!(2)))
         );
         assert!(
-            aside[1].reason.to_string().contains("waited longer"),
+            letters[1].reason.to_string().contains("waited longer"),
             "{}",
-            aside[1].reason
+            letters[1].reason
         );
     }
 }

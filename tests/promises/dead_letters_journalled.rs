@@ -1,4 +1,4 @@
-//! With a journal dead letters outlive the process, as their ends do.
+//! With a journal, dead letters outlive the process, and a letter that ended stays ended.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use crate::dead_letters_retried::{State, Two, ids};
 use crate::line::{DEADLINE, Line};
 
-/// Written behind.
+/// The list of the state, written behind.
 #[derive(SyncedMemory)]
 #[synced(behind)]
 struct Behind {
@@ -31,7 +31,7 @@ fn journalled() -> (TempDir, Two) {
 
 fn reopen(two: &mut Two, directory: &TempDir) {
     let _ = two.memory.close(Duration::ZERO);
-    // Its journal is free once nobody has it any more.
+    // The journal is unlocked only after its last memory is dropped.
     two.memory = Memory::open("memory:").unwrap();
     two.mine = State::attach(&two.memory);
     two.line.up();
@@ -45,7 +45,7 @@ fn reopen(two: &mut Two, directory: &TempDir) {
 }
 
 #[test]
-fn with_a_journal_letters_and_their_ends_outlive_the_process() {
+fn dead_letters_in_a_journal_and_their_ends_outlive_the_process() {
     let (directory, mut two) = journalled();
     two.down();
     two.mine.list().push(2).unwrap();
@@ -56,28 +56,28 @@ fn with_a_journal_letters_and_their_ends_outlive_the_process() {
     two.line
         .server
         .cli(&["ACL", "SETUSER", "default", "allkeys"]);
-    let told = |memory: &Memory| {
-        let tell = |letter: DeadLetter| {
-            let what = (
+    let contents = |memory: &Memory| {
+        let content = |letter: DeadLetter| {
+            let write = (
                 letter.changes(),
                 letter.value(),
                 letter.ttl,
                 letter.last_modified,
             );
-            (letter.id, (letter.key, what))
+            (letter.id, (letter.key, write))
         };
         memory
             .dead_letters()
             .into_iter()
-            .map(tell)
+            .map(content)
             .collect::<BTreeMap<_, _>>()
     };
-    let before = told(&two.memory);
+    let before = contents(&two.memory);
     assert_eq!(before.len(), 3);
     two.memory.close(DEADLINE).unwrap();
     for _ in 0..2 {
         reopen(&mut two, &directory);
-        assert_eq!(told(&two.memory), before);
+        assert_eq!(contents(&two.memory), before);
     }
     let by_key = |memory: &Memory, key: &str| {
         memory
@@ -98,7 +98,7 @@ fn with_a_journal_letters_and_their_ends_outlive_the_process() {
         (last.key.as_str(), last.value()),
         ("memory:brief", Some(json!("brief")))
     );
-    // Its retry waits when the process ends, and is delivered by the next one.
+    // The retry is still queued when the process ends, and the next process delivers it.
     two.down();
     assert_eq!(last.retry().unwrap(), Written::Queued);
     drop(last);
@@ -123,16 +123,16 @@ fn a_retry_that_waits_behind_another_write_survives_a_crash() {
     two.mine.list().get().unwrap();
     two.line.proxy.delay(ToClient, Duration::from_millis(300));
     assert_eq!(behind.list().push(2).unwrap(), Written::Queued);
-    eventually(DEADLINE, "the first one is under way", || {
+    eventually(DEADLINE, "the first push is under way", || {
         two.theirs.list().len().unwrap() == 2
     });
     assert_eq!(behind.list().push(3).unwrap(), Written::Queued);
     thread::scope(|scope| {
         let retry = scope.spawn(|| letter.retry());
-        eventually(DEADLINE, "the second one is made", || {
+        eventually(DEADLINE, "the second push is made", || {
             two.theirs.list().len().unwrap() == 3
         });
-        // The second one is answered for, and the retry is not made.
+        // The second push is answered, and the retry is held back.
         two.line.proxy.hold_requests();
         eventually(DEADLINE, "the retry is on its way", || {
             two.line.proxy.held() > 0
@@ -170,7 +170,7 @@ fn a_retry_that_is_queued_behind_another_write_is_made_once_after_a_crash() {
 }
 
 #[test]
-fn what_was_dropped_for_room_is_on_disk_still() {
+fn dead_letters_that_were_dropped_for_room_are_still_in_the_journal() {
     let directory = TempDir::new().unwrap();
     let open = |line: &Line| {
         line.builder()

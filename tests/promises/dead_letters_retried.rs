@@ -1,4 +1,4 @@
-//! A dead letter is looked at and kept, and ends once: it is made as a new write, or forgotten.
+//! Reading a dead letter keeps it. A letter ends once: it is made as a new write, or forgotten.
 
 use std::collections::BTreeMap;
 use std::thread;
@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::json;
 use synced_memory::{DeadLetter, ErrorKind, Key, Memory, SyncedMemory, Written};
 
-use crate::line::{Line, commits, lost};
+use crate::line::{Line, commits, wait_disconnected};
 
 #[derive(SyncedMemory)]
 pub(crate) struct State {
@@ -70,7 +70,7 @@ impl Two {
             .unwrap();
     }
 
-    /// What the server lets this memory write.
+    /// Restricts the keys that the server lets this memory write.
     pub(crate) fn allow(&self, keys: &str) {
         self.line.server.cli(&[
             "ACL",
@@ -82,7 +82,7 @@ impl Two {
         ]);
     }
 
-    /// A push of this onto the list that finds a text there.
+    /// The dead letter of a push of `item` that found a text instead of the list.
     pub(crate) fn letter_of_a_push(&self, item: i64) -> DeadLetter {
         self.down();
         assert_eq!(self.mine.list().push(item).unwrap(), Written::Queued);
@@ -110,7 +110,7 @@ pub(crate) fn ids(memory: &Memory) -> Vec<u64> {
 }
 
 #[test]
-fn to_look_at_a_dead_letter_keeps_it() {
+fn reading_a_dead_letter_keeps_it() {
     let two = Two::new();
     let letter = two.letter_of_a_push(2);
     for _ in 0..3 {
@@ -131,13 +131,13 @@ fn to_look_at_a_dead_letter_keeps_it() {
     assert!(!letter.may_have_been_made() && letter.last_modified > 1_600_000_000_000_000_000);
     assert!(
         !format!("{letter:?}").contains("append"),
-        "no value is in what is logged"
+        "`Debug` shows no value"
     );
     assert_eq!(letter.clone().id, letter.id);
 }
 
 #[test]
-fn a_retry_makes_it_as_a_new_write_and_ends_it() {
+fn a_retry_makes_a_new_write_and_ends_the_letter() {
     let two = Two::new();
     let letter = two.letter_of_a_push(2);
     two.replace("list", vec![1]);
@@ -191,7 +191,7 @@ fn a_retry_that_fails_keeps_the_letter_in_its_place() {
     assert_eq!((both.len(), both[0]), (2, first.id));
     let error = first.retry().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Conflict, "{error}");
-    assert_eq!(ids(&two.memory), both, "oldest first");
+    assert_eq!(ids(&two.memory), both, "the order stays, oldest first");
     two.allow("%R~*");
     assert_eq!(first.retry().unwrap_err().kind(), ErrorKind::Rejected);
     assert_eq!((ids(&two.memory), two.memory.status().pending), (both, 0));
@@ -210,7 +210,7 @@ fn a_retry_that_fails_keeps_the_letter_in_its_place() {
 }
 
 #[test]
-fn a_retry_while_the_line_is_down_waits_as_any_write_and_may_become_another_letter() {
+fn a_retry_while_the_line_is_down_is_queued_and_may_become_another_letter() {
     let two = Two::new();
     let letter = two.letter_of_a_push(2);
     two.down();
@@ -218,7 +218,7 @@ fn a_retry_while_the_line_is_down_waits_as_any_write_and_may_become_another_lett
     assert_eq!((ids(&two.memory), two.memory.status().pending), (vec![], 1));
     two.up();
     let another = two.one_letter();
-    assert_ne!(another.id, letter.id, "it was a text still");
+    assert_ne!(another.id, letter.id, "the value was still a text");
     two.down();
     assert_eq!(another.retry().unwrap(), Written::Queued);
     two.replace("list", vec![1]);
@@ -230,12 +230,12 @@ fn a_retry_while_the_line_is_down_waits_as_any_write_and_may_become_another_lett
 }
 
 #[test]
-fn what_may_have_been_made_is_made_again_only_by_who_says_so() {
+fn a_write_that_may_have_been_made_is_made_again_only_by_retry_anyway() {
     let two = Two::new();
     two.line.proxy.lose_answer_to(commits);
     two.line.proxy.refuse(true);
     assert_eq!(two.mine.list().push(2).unwrap(), Written::Queued);
-    lost(&two.memory);
+    wait_disconnected(&two.memory);
     two.allow("%R~*");
     two.up();
     two.line
@@ -256,7 +256,7 @@ fn what_may_have_been_made_is_made_again_only_by_who_says_so() {
 }
 
 #[test]
-fn of_many_that_end_one_letter_one_does() {
+fn only_one_of_many_concurrent_calls_ends_a_letter() {
     let two = Two::new();
     for round in 0..10 {
         let letter = two.letter_of_a_push(2);
@@ -283,24 +283,24 @@ fn of_many_that_end_one_letter_one_does() {
 }
 
 #[derive(SyncedMemory)]
-#[synced(prefix = "elsewhere:")]
-struct Elsewhere {
+#[synced(prefix = "app:")]
+struct OtherPrefix {
     list: Vec<i64>,
 }
 
 #[test]
-fn a_scope_sees_its_own_letters_and_the_connection_all() {
+fn a_scope_lists_its_own_letters_and_the_root_lists_all() {
     let two = Two::new();
     let (one, other) = (two.memory.scope("one"), two.memory.scope("other"));
-    let elsewhere = Elsewhere::attach(&two.memory);
-    elsewhere.list().push(1).unwrap();
+    let other_prefix = OtherPrefix::attach(&two.memory);
+    other_prefix.list().push(1).unwrap();
     let lists = [&one, &other, &one.scope("below")]
         .map(|memory| memory.synced(&Key::<Vec<i64>>::new("list")));
     two.down();
     for list in &lists {
         list.push(1).unwrap();
     }
-    elsewhere.list().push(2).unwrap();
+    other_prefix.list().push(2).unwrap();
     two.allow("%R~*");
     two.up();
     let keys = |memory: &Memory| {
@@ -317,7 +317,7 @@ fn a_scope_sees_its_own_letters_and_the_connection_all() {
     assert_eq!(
         keys(&two.memory),
         [
-            "elsewhere:list",
+            "app:list",
             "memory:one:below:list",
             "memory:one:list",
             "memory:other:list"
@@ -327,7 +327,7 @@ fn a_scope_sees_its_own_letters_and_the_connection_all() {
 }
 
 #[test]
-fn each_kind_of_letter_is_retried_as_what_it_was() {
+fn every_kind_of_dead_letter_is_retried_as_the_write_that_it_was() {
     let two = Two::new();
     two.down();
     two.mine.set_number(7).unwrap();
@@ -337,7 +337,7 @@ fn each_kind_of_letter_is_retried_as_what_it_was() {
         .unwrap();
     two.mine.set_brief("text".to_owned()).unwrap();
     two.mine.briefs().push(1).unwrap();
-    // A part that was compared is another one by then, and the rest is refused.
+    // The closure's entry has changed by then, and the server refuses the other writes.
     two.theirs.map().insert("a".to_owned(), 5).unwrap();
     two.line.server.cli(&[
         "ACL",
@@ -355,8 +355,8 @@ fn each_kind_of_letter_is_retried_as_what_it_was() {
         .server
         .cli(&["ACL", "SETUSER", "default", "allkeys"]);
     for letter in letters {
-        let said = letter.retry();
-        assert_eq!(said.unwrap(), Written::Stored, "{letter:?}");
+        let retried = letter.retry();
+        assert_eq!(retried.unwrap(), Written::Stored, "{letter:?}");
     }
     assert_eq!(ids(&two.memory), [0; 0]);
     assert_eq!(
@@ -369,7 +369,7 @@ fn each_kind_of_letter_is_retried_as_what_it_was() {
     assert_eq!(
         two.theirs.map().at("a").get().unwrap(),
         2,
-        "it is assigned, whatever is there"
+        "the retry assigns, whatever is stored"
     );
     assert_eq!(
         (
@@ -420,7 +420,7 @@ fn the_time_to_live_of_a_letter_counts_from_its_retry() {
 }
 
 #[test]
-fn letters_have_a_budget_of_their_own_and_what_was_taken_is_never_dropped() {
+fn dead_letters_have_their_own_budget_and_a_taken_element_is_never_dropped() {
     const LIMIT: usize = 64_000;
     let two = Two::on(Line::new(), |line| {
         line.builder().outbox_limit(LIMIT).build().unwrap()
@@ -467,13 +467,17 @@ fn letters_have_a_budget_of_their_own_and_what_was_taken_is_never_dropped() {
     );
     assert!(
         (8..16).contains(&letters.len()),
-        "a quarter: {} of {first}",
+        "a quarter of the limit: {} of {first}",
         letters.len()
     );
     assert_eq!(letters[0].id, taken.id);
     assert_eq!(letters[0].taken(), Some(json!(3)));
     two.down();
-    assert_eq!(queued("second"), first, "they block no write");
+    assert_eq!(
+        queued("second"),
+        first,
+        "dead letters take no room from queued writes"
+    );
     two.up();
     assert_eq!(two.memory.status().dead_letters, letters.len());
 }

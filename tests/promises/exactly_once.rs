@@ -10,7 +10,7 @@ use support::Direction::ToClient;
 use support::eventually;
 use synced_memory::{Memory, Result, SyncedMemory, Written};
 
-use crate::line::{DEADLINE, Line, commits, connected, lost};
+use crate::line::{DEADLINE, Line, commits, wait_connected, wait_disconnected};
 
 #[derive(Debug, Clone, PartialEq, SyncedMemory)]
 struct State {
@@ -54,13 +54,13 @@ fn initial() -> State {
     }
 }
 
-type Act = fn(&SyncedState) -> Result<()>;
+type Action = fn(&SyncedState) -> Result<()>;
 
-/// A change, and one by another process such that the first one, made once more after that, would
-/// show.
-type Row = (&'static str, Act, Act);
+/// A change, and a later one by another process, after which it would be visible if the first one
+/// were made again.
+type Row = (&'static str, Action, Action);
 
-const PUSHED: Act = |s| s.list().push(77).map(drop);
+const PUSHED: Action = |s| s.list().push(77).map(drop);
 
 const ROWS: &[Row] = &[
     ("push", |s| s.list().push(9).map(drop), PUSHED),
@@ -263,7 +263,7 @@ const ROWS: &[Row] = &[
     ),
 ];
 
-/// What hands out an element goes back where its answer is lost: that is for the tests of takes.
+/// Whether the call takes an element, which goes back if the answer is lost; `takes.rs` tests that.
 fn is_take(name: &str) -> bool {
     [
         "remove at",
@@ -275,14 +275,14 @@ fn is_take(name: &str) -> bool {
     .contains(&name)
 }
 
-/// Each change in a scope of its own.
+/// Each change has its own scope.
 fn scoped(memory: &Memory, index: usize) -> SyncedState {
     State::attach(&memory.scope(&format!("row{index}")))
 }
 
-/// What one, and what one and the other, make of the initial state, by the backend of this process;
-/// and that the first one made twice would be seen.
-fn expected((name, change, meanwhile): &Row) -> (State, State) {
+/// The state after the first change, and after both, as the `memory:` backend has them. Checks that
+/// it would be visible if the first one were made twice.
+fn expected((name, change, later): &Row) -> (State, State) {
     let open = || {
         let state = State::open("memory:").unwrap();
         state.restore(initial()).unwrap();
@@ -292,9 +292,9 @@ fn expected((name, change, meanwhile): &Row) -> (State, State) {
     change(&once).unwrap();
     let changed = once.snapshot().unwrap();
     assert_ne!(changed, initial(), "{name}");
-    meanwhile(&once).unwrap();
+    later(&once).unwrap();
     change(&twice).unwrap();
-    meanwhile(&twice).unwrap();
+    later(&twice).unwrap();
     change(&twice).unwrap();
     let both = once.snapshot().unwrap();
     assert_ne!(
@@ -309,32 +309,32 @@ fn expected((name, change, meanwhile): &Row) -> (State, State) {
 fn a_change_whose_answer_is_lost_is_made_once_whatever_its_kind() {
     let line = Line::new();
     let (memory, other) = (line.open(), line.open_directly());
-    for (index, row @ (name, change, meanwhile)) in
+    for (index, row @ (name, change, later)) in
         ROWS.iter().enumerate().filter(|(_, row)| !is_take(row.0))
     {
         let (changed, both) = expected(row);
         let (mine, theirs) = (scoped(&memory, index), scoped(&other, index));
         theirs.restore(initial()).unwrap();
-        connected(&memory);
+        wait_connected(&memory);
         assert_eq!(mine.snapshot().unwrap(), initial());
-        // The server makes the change, and its answer never arrives.
+        // The server makes the change, but its answer never arrives.
         let cuts = line.proxy.cuts();
         line.proxy.lose_answer_to(commits);
         line.proxy.refuse(true);
         change(&mine).unwrap_or_else(|error| panic!("{name}: {error}"));
-        lost(&memory);
+        wait_disconnected(&memory);
         eventually(DEADLINE, "the answer is lost", || line.proxy.cuts() > cuts);
         assert_eq!(memory.status().pending, 1, "{name}");
         assert_eq!(
             mine.snapshot().unwrap(),
             changed,
-            "{name}: it is shown once"
+            "{name}: it is visible once"
         );
-        // Of two calls the second one waits behind the first.
+        // A row that makes two calls is skipped here: the second call waits behind the first.
         let is_one_call = !name.ends_with("on it");
         if is_one_call {
             assert_eq!(theirs.snapshot().unwrap(), changed, "{name}: it was made");
-            meanwhile(&theirs).unwrap();
+            later(&theirs).unwrap();
         }
         line.up();
         memory.flush(DEADLINE).unwrap();
@@ -352,9 +352,9 @@ fn a_change_whose_answer_is_lost_is_made_once_whatever_its_kind() {
 
 #[test]
 fn a_change_that_was_queued_and_whose_answer_is_lost_is_made_once_whatever_its_kind() {
-    // So many keys go in one call, which the server makes as one.
+    // The keys of one chunk are sent in one call, which the server executes at once.
     let rows: Vec<Row> = ROWS.iter().filter(|row| !is_take(row.0)).copied().collect();
-    for (part, rows) in rows.chunks(30).enumerate() {
+    for (chunk, rows) in rows.chunks(30).enumerate() {
         let line = Line::new();
         let (memory, other) = (line.open(), line.open_directly());
         let handles: Vec<_> = (0..rows.len())
@@ -368,7 +368,7 @@ fn a_change_that_was_queued_and_whose_answer_is_lost_is_made_once_whatever_its_k
         for ((name, change, _), (mine, _)) in rows.iter().zip(&handles) {
             change(mine).unwrap_or_else(|error| panic!("{name}: {error}"));
         }
-        // The handshake takes so long that the proxy refuses the next one before the answer is
+        // The handshake takes so long that the proxy refuses new connections before the answer is
         // lost.
         line.proxy.delay(ToClient, Duration::from_millis(50));
         let (cuts, connections) = (line.proxy.cuts(), line.proxy.connections());
@@ -380,15 +380,15 @@ fn a_change_that_was_queued_and_whose_answer_is_lost_is_made_once_whatever_its_k
         line.proxy.refuse(true);
         eventually(DEADLINE, "the answer is lost", || line.proxy.cuts() > cuts);
         line.proxy.delay(ToClient, Duration::ZERO);
-        lost(&memory);
+        wait_disconnected(&memory);
         for ((row, (_, theirs)), index) in rows.iter().zip(&handles).zip(0..) {
-            let (name, _, meanwhile) = row;
+            let (name, _, later) = row;
             assert_eq!(
                 theirs.snapshot().unwrap(),
                 expected(row).0,
-                "{name}: it was made ({part}, {index})"
+                "{name}: it was made ({chunk}, {index})"
             );
-            meanwhile(theirs).unwrap();
+            later(theirs).unwrap();
         }
         line.up();
         memory.flush(DEADLINE).unwrap();
@@ -407,17 +407,17 @@ fn a_change_that_was_queued_and_whose_answer_is_lost_is_made_once_whatever_its_k
 }
 
 #[test]
-fn a_push_made_while_an_earlier_pushs_answer_is_lost_comes_behind_it_and_both_are_there_once() {
+fn a_push_made_while_the_answer_to_an_earlier_one_is_lost_comes_after_it_and_both_are_made_once() {
     let line = Line::new();
     let memory = line.open();
     let state = State::attach(&memory);
     let other = State::attach(&line.open_directly());
     state.list().push(1).unwrap();
-    // The line stays up, and no answer comes any more.
+    // The line stays up, but no more answers arrive.
     line.proxy.swallow_answers(true);
     thread::scope(|scope| {
         let first = scope.spawn(|| state.list().push(2).unwrap());
-        eventually(DEADLINE, "the first one is made", || {
+        eventually(DEADLINE, "the first push is made", || {
             other.list().len().unwrap() == 2
         });
         let second = scope.spawn(|| state.list().push(3).unwrap());

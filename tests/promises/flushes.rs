@@ -1,4 +1,4 @@
-//! Rules 2, 3, 4, 6 and 10: what a flush survives, and what it never does.
+//! Rules 2, 3, 4, 6 and 10: a flush survives cuts, and loses, doubles and erases nothing.
 
 use std::thread;
 use std::time::Duration;
@@ -8,7 +8,9 @@ use support::{Server, Stop, eventually};
 use synced_memory::{ErrorKind, Key, Memory, SyncedMemory, Written};
 
 use crate::clocks::time;
-use crate::line::{DEADLINE, Line, commit_count, commits, connected, lost, quick};
+use crate::line::{
+    DEADLINE, Line, commit_count, commits, quick, wait_connected, wait_disconnected,
+};
 
 const HOUR: u64 = 3_600_000_000_000;
 
@@ -23,8 +25,8 @@ fn key(name: &'static str) -> Key<u64> {
     Key::new(name)
 }
 
-/// Cuts the connection that brings back queued writes after each of its bytes in turn, from the
-/// first of its handshake to the last answer; the server counts what it did.
+/// Delivers queued writes again and again over a connection that is cut one byte later each time,
+/// from the first byte of its handshake to the last answer; the server counts its commands.
 fn cut_at_every_byte(direction: Direction) {
     let line = Line::new();
     let memory = line.open();
@@ -60,7 +62,7 @@ fn cut_at_every_byte(direction: Direction) {
         assert_eq!(
             done,
             if deletes { (2, 1) } else { (3, 0) },
-            "cut after {round}: done as often as asked for"
+            "cut after {round}: each write was executed once"
         );
         if line.proxy.cuts() == cuts {
             break;
@@ -68,7 +70,7 @@ fn cut_at_every_byte(direction: Direction) {
         round += 1;
     }
     eprintln!("{direction:?}: a flush has {round} bytes");
-    assert!(round > 200, "the cut did happen");
+    assert!(round > 200, "the connection was cut");
     let status = memory.status();
     assert_eq!(
         (status.pending, status.superseded, status.dead_letters),
@@ -87,10 +89,10 @@ fn a_flush_whose_answers_are_cut_at_any_byte_loses_nothing_and_doubles_nothing()
     cut_at_every_byte(ToClient);
 }
 
-/// What another process does between an attempt and its retry, and what it leaves.
+/// An action of another process between an attempt and its retry, the value that it leaves, and
+/// whether it is newer than our write: then it wins even if our attempt has not arrived.
 type Foreign = (&'static str, fn(&Line, &Memory), Option<u64>, bool);
 
-/// The last says whether a write of ours that had not arrived loses to it by its stamp.
 const FOREIGN: [Foreign; 5] = [
     (
         "SET of a bare value",
@@ -127,7 +129,7 @@ const FOREIGN: [Foreign; 5] = [
     ),
 ];
 
-/// Our own write or delete, whose attempt or answer is cut.
+/// Makes our own write or delete, whose attempt or answer is cut.
 fn write(memory: &Memory, value: Option<u64>) {
     match value {
         Some(value) => _ = memory.set(&key("n"), value).unwrap(),
@@ -135,11 +137,11 @@ fn write(memory: &Memory, value: Option<u64>) {
     }
 }
 
-/// Waits until the server has handled what it got from connections that are gone.
-fn settled(line: &Line) {
+/// Waits until the server has handled the requests of closed connections.
+fn wait_until_settled(line: &Line) {
     eventually(
         DEADLINE,
-        "the server has only the connections of the test",
+        "only the connections of the test are open",
         || {
             line.proxy.open() == 0
                 && line
@@ -160,7 +162,7 @@ fn a_foreign_write_between_the_cut_and_the_retry_stays(direction: Direction) {
             let mut cut = false;
             for (what, foreign, leaves, is_newer) in FOREIGN {
                 let what = format!("{mine:?}, cut after {bytes}, then {what}");
-                connected(&memory);
+                wait_connected(&memory);
                 memory.set(&key("n"), 50).unwrap();
                 memory.flush(DEADLINE).unwrap();
                 line.proxy.refuse(true);
@@ -169,12 +171,14 @@ fn a_foreign_write_between_the_cut_and_the_retry_stays(direction: Direction) {
                 write(&memory, mine);
                 cut = memory.status().pending > 0;
                 if !cut {
-                    // The answer had fewer bytes, or all of them had passed.
+                    // The answer was complete before the cut.
                     break;
                 }
-                eventually(DEADLINE, "it was the proxy", || line.proxy.cuts() > cuts);
-                lost(&memory);
-                settled(&line);
+                eventually(DEADLINE, "the proxy has cut the connection", || {
+                    line.proxy.cuts() > cuts
+                });
+                wait_disconnected(&memory);
+                wait_until_settled(&line);
                 let now = stored(&line.server, "n");
                 let had_arrived = now == mine;
                 assert!(had_arrived || now == Some(50), "{what}: {now:?}");
@@ -194,15 +198,15 @@ fn a_foreign_write_between_the_cut_and_the_retry_stays(direction: Direction) {
                 assert_eq!(
                     stored(&line.server, "n"),
                     expected,
-                    "{what}; it had arrived: {had_arrived}"
+                    "{what}; the attempt had arrived: {had_arrived}"
                 );
                 assert_eq!(
                     memory.get(&key("n")).unwrap(),
                     expected,
-                    "{what}: the slot follows"
+                    "{what}: the memory reads it too"
                 );
             }
-            // All bytes of the shortest answer were cut.
+            // There was a cut after every byte of the shortest answer.
             assert!(cut || bytes >= ":1\r\n".len() as u64, "{mine:?}: {bytes}");
             line.proxy.do_not_cut();
             line.up();
@@ -234,7 +238,7 @@ fn a_retry_whose_first_answer_was_lost_is_stored_and_erases_nothing() {
     let memory = line.open();
     let other = line.open_directly();
     for (what, foreign, leaves, _) in FOREIGN {
-        connected(&memory);
+        wait_connected(&memory);
         memory.set(&key("n"), 50).unwrap();
         line.proxy.refuse(true);
         line.proxy.lose_answer_to(commits);
@@ -246,7 +250,7 @@ fn a_retry_whose_first_answer_was_lost_is_stored_and_erases_nothing() {
         assert_eq!(
             stored(&line.server, "n"),
             Some(51),
-            "{what}: it has arrived"
+            "{what}: the attempt has arrived"
         );
         foreign(&line, &other);
         assert_eq!(
@@ -261,20 +265,18 @@ fn a_retry_whose_first_answer_was_lost_is_stored_and_erases_nothing() {
     }
 }
 
-/// Makes a write that stays on its way, on a connection that is gone.
-fn leave_on_the_way(line: &Line, memory: &Memory, mine: Option<u64>) {
+/// Makes a write whose attempt is held back on a connection that is closed.
+fn leave_late_attempt(line: &Line, memory: &Memory, mine: Option<u64>) {
     line.proxy.hold_requests();
     thread::scope(|scope| {
         let writing = scope.spawn(|| write(memory, mine));
-        eventually(DEADLINE, "the attempt is on its way", || {
-            line.proxy.held() > 0
-        });
+        eventually(DEADLINE, "the attempt was sent", || line.proxy.held() > 0);
         line.proxy.cut();
         writing.join().expect("the write is queued");
     });
 }
 
-/// Lets the attempt arrive that [`leave_on_the_way`] left.
+/// Lets the attempt arrive that [`leave_late_attempt`] held back.
 fn let_it_arrive(line: &Line) {
     let calls = || line.server.command_count("evalsha") + line.server.command_count("eval");
     let before = calls();
@@ -289,14 +291,14 @@ fn a_late_attempt_of_a_dead_connection_erases_nothing() {
     let other = line.open_directly();
     for mine in [Some(51), None] {
         for (what, foreign, leaves, _) in FOREIGN {
-            connected(&memory);
+            wait_connected(&memory);
             memory.set(&key("n"), 50).unwrap();
-            leave_on_the_way(&line, &memory, mine);
+            leave_late_attempt(&line, &memory, mine);
             memory.flush(DEADLINE).unwrap();
             assert_eq!(
                 stored(&line.server, "n"),
                 mine,
-                "{what}: the retry was faster"
+                "{what}: the retry has arrived first"
             );
             foreign(&line, &other);
             let_it_arrive(&line);
@@ -312,7 +314,7 @@ fn a_late_attempt_of_a_memory_that_was_closed_erases_nothing() {
         let line = Line::new();
         let memory = line.open();
         memory.set(&key("n"), 50).unwrap();
-        leave_on_the_way(&line, &memory, mine);
+        leave_late_attempt(&line, &memory, mine);
         memory.close(DEADLINE).unwrap();
         assert_eq!(stored(&line.server, "n"), mine);
         line.server.set_raw("memory:n", "99");
@@ -329,7 +331,7 @@ fn a_late_attempt_of_a_write_that_was_superseded_erases_nothing() {
         let other = line.open_directly();
         memory.set(&key("n"), 50).unwrap();
         line.proxy.refuse(true);
-        leave_on_the_way(&line, &memory, Some(51));
+        leave_late_attempt(&line, &memory, Some(51));
         other.set(&key("n"), 60).unwrap();
         line.up();
         memory.flush(DEADLINE).unwrap();
@@ -344,15 +346,14 @@ fn a_late_attempt_of_a_write_that_was_superseded_erases_nothing() {
     }
 }
 
-/// Two fields that are written in this order by one call, so that the second is there when the
-/// first is.
+/// Two fields that one call writes in this order: once the marker is queued, the number is too.
 #[derive(SyncedMemory, Clone, Copy)]
 struct Pair {
     n: u64,
     marker: u64,
 }
 
-/// Writes 1, and 2 while the attempt of 1 is under way; `then` comes when both wait.
+/// Writes 1, and 2 while the attempt of 1 is under way; calls `then` when both are pending.
 fn write_behind_an_attempt(line: &Line, memory: &Memory, then: impl FnOnce()) -> [Written; 2] {
     let pair = Pair::attach(memory);
     thread::scope(|scope| {
@@ -361,7 +362,7 @@ fn write_behind_an_attempt(line: &Line, memory: &Memory, then: impl FnOnce()) ->
             line.proxy.held() > 0 || stored(&line.server, "n") == Some(1)
         });
         let second = scope.spawn(|| pair.restore(Pair { n: 2, marker: 1 }).unwrap());
-        eventually(DEADLINE, "the second write waits too", || {
+        eventually(DEADLINE, "the second write is pending too", || {
             memory.status().pending == 2
         });
         then();
@@ -382,13 +383,13 @@ fn a_write_made_while_an_attempt_is_under_way_is_neither_lost_nor_doubled() {
     assert_eq!(
         line.server.command_count("set"),
         3,
-        "n twice, and the marker"
+        "`n` twice, and the marker"
     );
 }
 
 #[test]
-fn from_its_first_attempt_a_write_is_frozen_and_a_later_one_is_not_taken_for_it() {
-    // Its answer is lost, or it never arrives.
+fn a_write_is_frozen_at_its_first_attempt_and_a_later_one_is_not_mistaken_for_it() {
+    // Either its answer is lost, or the attempt never arrives.
     for arrives in [true, false] {
         let line = Line::new();
         let memory = line.open();
@@ -403,13 +404,13 @@ fn from_its_first_attempt_a_write_is_frozen_and_a_later_one_is_not_taken_for_it(
         let written = write_behind_an_attempt(&line, &memory, || line.proxy.cut());
         line.proxy.swallow_answers(false);
         assert_eq!(written, [Written::Queued, Written::Queued]);
-        lost(&memory);
+        wait_disconnected(&memory);
         assert_eq!(memory.set(&key("n"), 3).unwrap(), Written::Queued);
         assert_eq!(memory.get(&key("n")).unwrap(), Some(3));
         line.up();
         memory.flush(DEADLINE).unwrap();
         assert_eq!(stored(&line.server, "n"), Some(3));
-        // 1, which was sent; 2 became 3 on the way, if it had not been sent; the marker.
+        // 1, which was sent; 2 if it was sent before it was replaced by 3; 3; and the marker.
         let sets = line.server.command_count("set");
         assert!((3..=4).contains(&sets), "{sets}");
         assert_eq!(memory.status().superseded, 0);
@@ -417,7 +418,7 @@ fn from_its_first_attempt_a_write_is_frozen_and_a_later_one_is_not_taken_for_it(
 }
 
 #[test]
-fn a_write_behind_one_that_was_stamped_anew_stays_behind_it() {
+fn a_write_stays_behind_an_earlier_one_that_was_stamped_anew() {
     let line = Line::new();
     let memory = line.open();
     memory.set(&key("other"), 1).unwrap();
@@ -431,8 +432,8 @@ fn a_write_behind_one_that_was_stamped_anew_stays_behind_it() {
         "memory:n",
         format!(r#"{{"value": 9, "last_modified": {ahead}}}"#),
     );
-    // The refusal of 1 comes late, when 2 waits behind it; the answer to its next attempt never
-    // comes.
+    // The refusal of 1 arrives late, when 2 waits behind it, and the answer to the next attempt of
+    // 1 is lost.
     line.proxy.delay(ToClient, Duration::from_millis(100));
     line.proxy
         .lose_answer_to(|requests| commit_count(requests) == 3);
@@ -455,7 +456,7 @@ fn a_write_behind_one_that_was_stamped_anew_stays_behind_it() {
 }
 
 #[test]
-fn scripts_that_the_server_forgets_cost_nothing() {
+fn a_server_that_forgets_its_scripts_costs_no_write_and_no_connection() {
     let line = Line::new();
     let memory = line.open();
     for n in 1..=20 {
@@ -471,7 +472,7 @@ fn scripts_that_the_server_forgets_cost_nothing() {
     thread::scope(|scope| {
         let _stop = stop.on_drop();
         scope.spawn(|| {
-            while !stop.is_told() {
+            while !stop.is_set() {
                 line.server.cli(&["SCRIPT", "FLUSH"]);
             }
         });
@@ -489,25 +490,29 @@ fn scripts_that_the_server_forgets_cost_nothing() {
     assert_eq!(
         line.proxy.connections(),
         2,
-        "no connection was given up for it"
+        "no connection was given up because of it"
     );
 }
 
-/// It takes longer than a heartbeat and a call may take, and everything else waits behind it.
+/// The transfer takes longer than the timeouts of heartbeats and calls, which wait behind it.
 #[test]
-fn a_large_value_is_delivered_over_a_slow_line_beside_reads() {
+fn a_large_value_is_delivered_over_a_slow_line_while_reads_go_on() {
     let line = Line::new();
     let memory = line.open();
     memory.set(&key("n"), 5).unwrap();
     line.proxy.pace(ToServer, Some(1_500_000));
     let (text, large) = ("x".repeat(4_000_000), Key::<String>::new("large"));
     assert_eq!(memory.set(&large, text.clone()).unwrap(), Written::Queued);
-    eventually(DEADLINE, "it is delivered", || {
+    eventually(DEADLINE, "the large value is delivered", || {
         assert_eq!(memory.get(&key("n")).unwrap(), Some(5));
         memory.set(&key("m"), 6).unwrap();
         memory.status().pending == 0
     });
-    assert_eq!(line.proxy.connections(), 1, "it was not begun anew");
+    assert_eq!(
+        line.proxy.connections(),
+        1,
+        "the transfer was not started again"
+    );
     line.proxy.pace(ToServer, None);
     assert!(line.open_directly().get(&large).unwrap() == Some(text));
     assert_eq!(line.open_directly().get(&key("m")).unwrap(), Some(6));
@@ -537,7 +542,7 @@ fn a_full_outbox_refuses_a_write_and_keeps_what_is_queued() {
     assert!(queued >= 5, "{queued}");
     assert_eq!(memory.status().pending, queued);
 
-    // Nothing has changed for those that were refused, whatever was there before.
+    // A refused write changes nothing, whether its key was stored, queued or unknown.
     let full = |answer: synced_memory::Result<Written>| {
         assert_eq!(answer.unwrap_err().kind(), ErrorKind::OutboxFull);
     };
@@ -552,10 +557,10 @@ fn a_full_outbox_refuses_a_write_and_keeps_what_is_queued() {
     assert_eq!(
         refused.unwrap_err().kind(),
         ErrorKind::Unavailable,
-        "nothing is known of it"
+        "its value is unknown"
     );
     assert_eq!(memory.status().pending, queued);
-    // What takes no more room than what it replaces is no burden.
+    // A write that needs no more room than the one it replaces is accepted.
     assert_eq!(
         memory.set(&text("k1"), "z".repeat(100)).unwrap(),
         Written::Queued
@@ -594,7 +599,7 @@ fn a_queued_write_that_meets_a_newer_one_is_superseded_and_counted() {
     assert_eq!(
         memory.get(&key("n")).unwrap(),
         Some(2),
-        "as far as this process knows"
+        "a process reads its own writes"
     );
     line.up();
     memory.flush(DEADLINE).unwrap();
@@ -604,7 +609,7 @@ fn a_queued_write_that_meets_a_newer_one_is_superseded_and_counted() {
     );
     assert_eq!(memory.get(&key("m")).unwrap(), Some(2));
     assert_eq!(memory.status().superseded, 1);
-    // From then on it is online again, and the latest.
+    // Online again, its writes are the newest.
     assert_eq!(memory.set(&key("n"), 4).unwrap(), Written::Stored);
     assert_eq!(other.get(&key("n")).unwrap(), Some(4));
 }
@@ -630,7 +635,7 @@ fn an_online_write_that_meets_a_stamp_an_hour_ahead_is_stored_above_it() {
             "just above: {ahead}, {stamp}"
         );
     }
-    // One that waited out an outage does not know that it is the latest.
+    // A write that waited out an outage keeps its stamp, and is superseded by the one ahead.
     line.down(&memory);
     memory.set(&key("m"), 1).unwrap();
     line.server.set_raw(
@@ -646,13 +651,13 @@ fn an_online_write_that_meets_a_stamp_an_hour_ahead_is_stored_above_it() {
 }
 
 #[test]
-fn of_two_writes_the_later_wins_also_where_one_line_is_slow_one_way() {
-    // Half of the round trip is no good guess at when the server looked at its clock: 100 ms off. A
-    // busy machine makes every guess a little worse.
+fn the_later_of_two_writes_wins_even_if_one_line_is_slow_in_one_direction() {
+    // Half of the round trip is a bad estimate of when the server read its clock: it is 100 ms off.
+    // A busy machine makes every estimate a little worse.
     const APART: u64 = 50_000_000;
-    let later = |server: &Server| {
+    let wait_apart = |server: &Server| {
         let before = time(server);
-        eventually(DEADLINE, "the server's clock has gone on", || {
+        eventually(DEADLINE, "the server's clock has moved on", || {
             time(server) > before + APART
         });
     };
@@ -668,10 +673,10 @@ fn of_two_writes_the_later_wins_also_where_one_line_is_slow_one_way() {
         memory.set(&key("n"), 1).unwrap();
         line.down(&memory);
         memory.set(&key("n"), 2).unwrap();
-        later(&line.server);
+        wait_apart(&line.server);
         other.set(&key("n"), 3).unwrap();
         other.set(&key("m"), 3).unwrap();
-        later(&line.server);
+        wait_apart(&line.server);
         memory.set(&key("m"), 4).unwrap();
         line.up();
         memory.flush(DEADLINE).unwrap();
@@ -684,7 +689,7 @@ fn of_two_writes_the_later_wins_also_where_one_line_is_slow_one_way() {
 }
 
 #[test]
-fn a_write_that_no_attempt_was_made_of_can_wait_for_a_server_that_never_was() {
+fn a_write_waits_for_a_server_that_was_never_reachable() {
     let server = Server::redis().start();
     server.kill();
     let memory = quick(server.url()).build().unwrap();

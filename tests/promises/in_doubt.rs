@@ -1,6 +1,5 @@
-//! A confirmed call whose answer was lost was made once or never: its caller is told what has come
-//! of it where that is known in time, and else that nobody knows; what it was is found out, and
-//! nothing is made twice.
+//! A confirmed call whose answer was lost was made once or never. Its caller gets the fact if it is
+//! known in time, and `InDoubt` if not; the memory settles the doubt later and makes nothing twice.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -10,7 +9,7 @@ use support::Direction::{ToClient, ToServer};
 use support::{Proxy, eventually};
 use synced_memory::{ErrorKind, Key, Memory, Synced, Written};
 
-use crate::line::{DEADLINE, Line, commits, connected, lost, quick};
+use crate::line::{DEADLINE, Line, commits, quick, wait_connected, wait_disconnected};
 
 const TIMEOUT: Duration = Duration::from_millis(500);
 
@@ -41,7 +40,7 @@ impl Two {
         }
     }
 
-    /// Pushes 2, which the server does, and no answer comes for longer than that is waited for.
+    /// Pushes 2. The server makes the push, but no answer comes within the timeout.
     fn push_in_doubt(&self) {
         self.line.proxy.lose_answer_to(commits);
         self.line.proxy.refuse(true);
@@ -51,7 +50,7 @@ impl Two {
         assert_eq!(self.theirs.get().unwrap(), [1, 2]);
     }
 
-    /// Pushes 2, which is on its way for longer than that is waited for.
+    /// Pushes 2. The request is held back for longer than the timeout.
     fn push_held(&self) {
         self.line.proxy.hold_requests();
         self.line.proxy.refuse(true);
@@ -59,10 +58,10 @@ impl Two {
         assert_eq!(error.kind(), ErrorKind::InDoubt, "{error}");
         assert!(self.line.proxy.held() > 0);
         self.line.proxy.cut();
-        lost(&self.memory);
+        wait_disconnected(&self.memory);
     }
 
-    /// Whether a number of this writer was barred at the list.
+    /// Whether a number of this writer is barred at the list.
     fn is_barred(&self) -> bool {
         let Value::Array(sidecar) = self
             .line
@@ -90,7 +89,7 @@ impl Two {
 }
 
 #[test]
-fn a_call_whose_answer_was_lost_returns_its_fact_where_the_line_is_back_in_time() {
+fn a_call_whose_answer_was_lost_returns_its_fact_if_the_line_is_back_in_time() {
     let two = Two::new(DEADLINE);
     let claims = two
         .memory
@@ -100,7 +99,7 @@ fn a_call_whose_answer_was_lost_returns_its_fact_where_the_line_is_back_in_time(
         two.line.proxy.lose_answer_to(commits);
         assert!(
             claims.insert(round).unwrap(),
-            "the answer was lost, and the fact is the same"
+            "the fact is the same although the answer was lost"
         );
         assert!(!claims.insert(round).unwrap());
         let cuts = two.line.proxy.cuts();
@@ -116,7 +115,7 @@ fn a_call_whose_answer_was_lost_returns_its_fact_where_the_line_is_back_in_time(
 }
 
 #[test]
-fn a_delete_whose_answer_was_lost_says_whether_there_was_anything() {
+fn a_delete_whose_answer_was_lost_returns_whether_the_key_was_set() {
     let two = Two::new(DEADLINE);
     for is_there in [true, false] {
         let key = Key::<u64>::named(format!("never_read_{is_there}"));
@@ -134,13 +133,13 @@ fn a_delete_whose_answer_was_lost_says_whether_there_was_anything() {
 }
 
 #[test]
-fn what_was_made_in_doubt_is_there_once_and_later_writes_come_behind_it() {
+fn a_write_that_was_made_in_doubt_is_there_once_and_before_later_writes() {
     let two = Two::new(TIMEOUT);
     two.push_in_doubt();
     assert_eq!(
         two.mine.get().unwrap(),
         [1],
-        "it is not shown before it is confirmed"
+        "it is not visible before it is confirmed"
     );
     let other = Key::<u64>::new("other");
     assert_eq!(two.mine.push(3).unwrap(), Written::Queued);
@@ -155,7 +154,7 @@ fn what_was_made_in_doubt_is_there_once_and_later_writes_come_behind_it() {
 }
 
 #[test]
-fn what_was_never_made_is_barred_and_refused_when_it_arrives_at_last() {
+fn an_attempt_that_was_not_made_is_barred_and_refused_when_it_arrives_late() {
     for is_changed_since in [false, true] {
         let two = Two::new(TIMEOUT);
         two.push_held();
@@ -170,31 +169,31 @@ fn what_was_never_made_is_barred_and_refused_when_it_arrives_at_last() {
         };
         assert_eq!(two.theirs.get().unwrap(), expected);
         two.line.proxy.release();
-        eventually(DEADLINE, "the late one has arrived", || {
+        eventually(DEADLINE, "the late attempt has arrived", || {
             two.line.proxy.open() == 1
         });
-        // Behind what arrived.
+        // The server handles this after the late attempt.
         assert_eq!(two.theirs.confirmed().push(4).unwrap(), Written::Stored);
         assert!(
             !two.theirs.get().unwrap().contains(&2),
-            "it was never to be made"
+            "the barred push is never made"
         );
     }
 }
 
 #[test]
-fn what_was_barred_and_withdrawn_is_refused_also_when_its_writer_has_gone() {
+fn a_barred_attempt_is_refused_even_after_its_writer_has_closed() {
     let two = Two::new(DEADLINE);
-    // It has a record at the key, which it drops when it closes.
+    // The writer now has a record at the key, which it drops when it closes.
     two.mine.set(vec![1]).unwrap();
     two.line.proxy.hold_requests();
     let error = thread::scope(|scope| {
         let push = scope.spawn(|| two.mine.confirmed().push(2));
-        eventually(DEADLINE, "it is on its way", || two.line.proxy.held() > 0);
+        eventually(DEADLINE, "the push was sent", || two.line.proxy.held() > 0);
         two.line.proxy.cut();
-        // Its number is barred, and before it goes out again the server has no room any more.
+        // The server bars the number, and runs out of memory before the push is sent again.
         two.line.proxy.delay(ToClient, Duration::from_millis(300));
-        eventually(DEADLINE, "it is barred", || two.is_barred());
+        eventually(DEADLINE, "the number is barred", || two.is_barred());
         two.line.server.cli(&["CONFIG", "SET", "maxmemory", "1"]);
         push.join().unwrap().unwrap_err()
     });
@@ -203,18 +202,18 @@ fn what_was_barred_and_withdrawn_is_refused_also_when_its_writer_has_gone() {
     two.line.server.cli(&["CONFIG", "SET", "maxmemory", "0"]);
     two.memory.close(DEADLINE).unwrap();
     two.line.proxy.release();
-    eventually(DEADLINE, "the late one has arrived", || {
+    eventually(DEADLINE, "the late attempt has arrived", || {
         two.line.proxy.open() == 0
     });
     assert_eq!(
         two.theirs.confirmed().get().unwrap(),
         [1],
-        "it was withdrawn"
+        "the push was withdrawn"
     );
 }
 
 #[test]
-fn a_call_that_has_only_asked_what_is_there_was_not_made_and_says_so() {
+fn a_call_that_has_only_read_is_unavailable_and_was_not_made() {
     let line = Line::new();
     line.open_directly().synced(&list()).set(vec![1]).unwrap();
     let memory = line.builder().timeout(TIMEOUT).build().unwrap();
@@ -227,21 +226,21 @@ fn a_call_that_has_only_asked_what_is_there_was_not_made_and_says_so() {
     );
     assert_eq!(memory.status().pending, 0);
     line.up();
-    connected(&memory);
+    wait_connected(&memory);
     assert_eq!(mine.confirmed().push(3).unwrap(), Written::Stored);
     assert_eq!(mine.confirmed().get().unwrap(), [1, 3]);
 }
 
 #[test]
-fn nothing_of_this_writer_goes_out_at_a_key_before_what_is_in_doubt_there_is_settled() {
+fn no_later_write_to_a_key_is_sent_before_its_write_in_doubt_is_settled() {
     let two = Two::new(TIMEOUT);
     two.push_held();
     let other = Key::<u64>::new("other");
     assert_eq!(two.mine.push(3).unwrap(), Written::Queued);
-    // What asks for it is not let through for now, as the key is.
+    // The server refuses the question about the push, which is a write too.
     two.line.server.cli(&["CONFIG", "SET", "maxmemory", "1"]);
     two.line.up();
-    eventually(DEADLINE, "it is asked for in vain", || {
+    eventually(DEADLINE, "the question was refused", || {
         two.memory
             .status()
             .last_error
@@ -265,35 +264,35 @@ fn other_keys_go_on_while_one_is_in_doubt() {
     two.line.proxy.hold_requests();
     thread::scope(|scope| {
         let push = scope.spawn(|| two.mine.confirmed().push(2));
-        eventually(DEADLINE, "it is on its way", || two.line.proxy.held() > 0);
+        eventually(DEADLINE, "the push was sent", || two.line.proxy.held() > 0);
         let before = two.line.proxy.connections();
         two.line.proxy.cut();
-        eventually(DEADLINE, "it has noticed, and connects anew", || {
+        eventually(DEADLINE, "the memory reconnects", || {
             two.line.proxy.connections() > before
         });
-        connected(&two.memory);
+        wait_connected(&two.memory);
         assert_eq!(other.confirmed().set(1).unwrap(), Written::Stored);
         assert_eq!(
             push.join().unwrap().unwrap(),
             Written::Stored,
-            "it was barred, and made anew"
+            "it was barred, and made under a new number"
         );
     });
     two.line.proxy.release();
-    eventually(DEADLINE, "the late one has arrived", || {
+    eventually(DEADLINE, "the late attempt has arrived", || {
         two.line.proxy.open() == 1
     });
     assert_eq!(two.theirs.confirmed().get().unwrap(), [1, 2]);
 }
 
 #[test]
-fn a_confirmed_write_that_is_in_doubt_for_longer_than_deletes_are_remembered_is_no_dead_letter() {
-    const REMEMBERED: Duration = Duration::from_millis(700);
+fn a_confirmed_write_that_is_in_doubt_for_longer_than_the_tombstone_ttl_is_no_dead_letter() {
+    const TOMBSTONE_TTL: Duration = Duration::from_millis(700);
     let line = Line::new();
     let memory = line
         .builder()
         .timeout(Duration::from_millis(200))
-        .tombstone_ttl(REMEMBERED)
+        .tombstone_ttl(TOMBSTONE_TTL)
         .build()
         .unwrap();
     let (mine, theirs) = (memory.synced(&list()), line.open_directly().synced(&list()));
@@ -305,8 +304,8 @@ fn a_confirmed_write_that_is_in_doubt_for_longer_than_deletes_are_remembered_is_
         mine.confirmed().push(2).unwrap_err().kind(),
         ErrorKind::InDoubt
     );
-    eventually(DEADLINE, "it has waited for too long", || {
-        began.elapsed() > 2 * REMEMBERED
+    eventually(DEADLINE, "the write has waited for too long", || {
+        began.elapsed() > 2 * TOMBSTONE_TTL
     });
     line.up();
     memory.flush(DEADLINE).unwrap();
@@ -322,7 +321,7 @@ fn a_confirmed_write_that_is_in_doubt_for_longer_than_deletes_are_remembered_is_
 }
 
 #[test]
-fn a_slow_line_is_not_taken_for_a_silent_one() {
+fn a_slow_line_is_not_mistaken_for_a_silent_one() {
     let line = Line::new();
     let memory = line
         .builder()
@@ -333,12 +332,12 @@ fn a_slow_line_is_not_taken_for_a_silent_one() {
     list.set(vec![]).unwrap();
     line.proxy.delay(ToClient, Duration::from_millis(600));
     let connections = line.proxy.connections();
-    // A read takes more than half of the time.
+    // A read takes more than half of the timeout.
     let error = list.confirmed().pop().map(drop).err();
     assert_eq!(
         error.map(|error| error.kind()),
         None,
-        "nothing is there, which is a fact"
+        "that the list is empty is a fact"
     );
     let error = list.confirmed().insert(0, 5).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InDoubt, "{error}");
@@ -347,7 +346,7 @@ fn a_slow_line_is_not_taken_for_a_silent_one() {
     assert_eq!(
         line.proxy.connections(),
         connections,
-        "the connection is good"
+        "the connection was kept"
     );
     assert_eq!(
         line.open_directly().synced(&self::list()).get().unwrap(),
@@ -356,29 +355,29 @@ fn a_slow_line_is_not_taken_for_a_silent_one() {
 }
 
 #[test]
-fn a_line_that_is_cut_at_any_byte_makes_a_confirmed_push_once_or_never_and_a_fact_is_true() {
+fn a_confirmed_push_over_a_line_cut_at_any_byte_is_made_once_or_never_and_its_fact_is_true() {
     let two = Two::new(Duration::from_millis(300));
-    let mut kinds = [0; 3];
+    let mut counts = [0; 3];
     for byte in 0..60 {
         let direction = if byte % 2 == 0 { ToClient } else { ToServer };
         two.line.proxy.cut_after_bytes(direction, byte * 7);
-        // In two of three it does not come back in time.
+        // In two of three rounds the line does not come back in time.
         two.line.proxy.refuse(byte % 3 > 0);
         let number = 100 + byte;
         match two.mine.confirmed().push(number) {
             Ok(written) => {
                 assert_eq!(written, Written::Stored);
-                kinds[0] += 1;
+                counts[0] += 1;
             }
-            Err(error) if error.kind() == ErrorKind::InDoubt => kinds[1] += 1,
+            Err(error) if error.kind() == ErrorKind::InDoubt => counts[1] += 1,
             Err(error) => {
                 assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
-                kinds[2] += 1;
+                counts[2] += 1;
                 two.line.up();
                 two.memory.flush(DEADLINE).unwrap();
                 assert!(
                     !two.theirs.get().unwrap().contains(&number),
-                    "byte {byte}: it was withdrawn"
+                    "byte {byte}: the push was withdrawn"
                 );
             }
         }
@@ -395,27 +394,29 @@ fn a_line_that_is_cut_at_any_byte_makes_a_confirmed_push_once_or_never_and_a_fac
     }
     eprintln!(
         "{} facts, {} in doubt, {} withdrawn",
-        kinds[0], kinds[1], kinds[2]
+        counts[0], counts[1], counts[2]
     );
-    assert!(kinds[0] > 0 && kinds[1] > 0, "{kinds:?}");
+    assert!(counts[0] > 0 && counts[1] > 0, "{counts:?}");
     assert_eq!(two.memory.status().dead_letters, 0);
 }
 
 #[test]
-fn a_close_meanwhile_ends_a_confirmed_call_as_closed_or_in_doubt() {
+fn a_close_ends_a_running_confirmed_call_as_closed_or_in_doubt() {
     let two = Two::new(Duration::from_secs(2));
     thread::scope(|scope| {
         two.line.proxy.stall(true);
         let sent = scope.spawn(|| two.mine.confirmed().push(2));
-        eventually(DEADLINE, "it waits", || two.memory.status().pending == 1);
-        let waits = scope.spawn(|| two.mine.confirmed().push(3));
+        eventually(DEADLINE, "the push is pending", || {
+            two.memory.status().pending == 1
+        });
+        let waiting = scope.spawn(|| two.mine.confirmed().push(3));
         let closed = scope.spawn(|| two.memory.close(Duration::from_millis(100)));
         assert_eq!(
             closed.join().unwrap().unwrap_err().kind(),
             ErrorKind::Timeout
         );
         assert_eq!(sent.join().unwrap().unwrap_err().kind(), ErrorKind::InDoubt);
-        let error = waits.join().unwrap().unwrap_err();
+        let error = waiting.join().unwrap().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Closed, "{error}");
     });
     two.line.proxy.stall(false);
@@ -423,7 +424,7 @@ fn a_close_meanwhile_ends_a_confirmed_call_as_closed_or_in_doubt() {
 }
 
 #[test]
-fn a_memory_without_a_journal_forgets_what_was_in_doubt_and_another_is_not_held_up() {
+fn a_memory_without_a_journal_forgets_its_write_in_doubt_and_does_not_block_another_one() {
     let two = Two::new(TIMEOUT);
     two.push_in_doubt();
     let proxy = Proxy::to(&two.line.server);

@@ -1,5 +1,5 @@
-//! Every method of the tables is there as it is written there, and does what
-//! std's collections do.
+//! Every documented method exists with its documented signature, and does what the collections of
+//! std do.
 
 use std::collections::hash_map::DefaultHasher;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
@@ -43,7 +43,7 @@ macro_rules! list {
             same(&model);
             let _: Written = list.insert(1, 7)?;
             model.insert(1, 7);
-            // As in Python: beyond the end is the end.
+            // As in Python, an index beyond the end means the end.
             list.insert(99, 8)?;
             model.push(8);
             same(&model);
@@ -101,7 +101,7 @@ macro_rules! list {
             assert_eq!(
                 list.find()?.map(|list| list.len()),
                 Some(0),
-                "it is there, and empty"
+                "the key is set, to an empty list"
             );
             Ok(())
         }
@@ -171,7 +171,7 @@ macro_rules! map {
             assert_eq!((got, map.get_or_insert("d".to_owned(), 9)?), (4, 9));
             model.insert("d".to_owned(), 9);
             same(&model);
-            // With what a key borrows as, and with the key itself.
+            // With the borrowed form of a key, and with the key itself.
             let by_key = "b".to_owned();
             assert!(map.contains_key("b")? && map.contains_key(&by_key)?);
             let value: Synced<i64> = map.at("b");
@@ -210,7 +210,7 @@ map!(a_hash_map_does_what_one_of_std_does, HashMap<String, i64>);
 map!(a_hash_map_with_any_hasher_does_what_one_of_std_does, HashMap<String, i64, Hasher>);
 map!(a_btree_map_does_what_one_of_std_does, BTreeMap<String, i64>);
 
-/// What serde writes as the name of a member.
+/// A key that serde writes as a string.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 enum Colour {
@@ -219,7 +219,7 @@ enum Colour {
 }
 
 #[test]
-fn a_map_has_keys_of_every_type_that_json_can_name() -> Result<()> {
+fn a_map_has_keys_of_every_type_that_json_writes_as_a_string() -> Result<()> {
     let memory = memory();
     let numbers: Synced<BTreeMap<u32, String>> = memory.synced(&Key::new("numbers"));
     numbers.insert(7, "seven".to_owned())?;
@@ -236,7 +236,7 @@ fn a_map_has_keys_of_every_type_that_json_can_name() -> Result<()> {
         Some(json!({"dark-red": 1, "blue": 2}))
     );
     assert_eq!(colours.pop()?, Some((Colour::Blue, 2)));
-    // What JSON cannot name is refused, and nothing is changed.
+    // A key that is no string in JSON is refused, and nothing is changed.
     let pairs: Synced<BTreeMap<(u8, u8), u8>> = memory.synced(&Key::new("pairs"));
     let refused = [
         pairs.insert((1, 2), 3).map(drop),
@@ -471,7 +471,7 @@ fn a_view_has_a_confirmed_form_and_says_how_old_its_value_may_be() -> Result<()>
     let number = memory.synced(&Key::<u64>::new("number"));
     assert_eq!(number.confirmed().set(7)?, Written::Stored);
     assert_eq!((number.confirmed().get()?, number.get()?), (7, 7));
-    support::eventually(Duration::from_secs(20), "its slot is current", || {
+    support::eventually(Duration::from_secs(20), "the value is current", || {
         number.staleness() == Some(Duration::ZERO)
     });
     Ok(())

@@ -10,7 +10,7 @@ use support::{Child, CrashingDisk, Image, Proxy, Server, Tmpfs, eventually};
 use synced_memory::{Builder, Durability, ErrorKind, Key, Memory, SyncedMemory, Written};
 use tempfile::TempDir;
 
-use crate::line::{Line, durable, ended_letters, lost, quick};
+use crate::line::{Line, durable, forget_dead_letters, quick, wait_disconnected};
 
 const DEADLINE: Duration = Duration::from_secs(20);
 
@@ -24,7 +24,7 @@ fn items() -> Key<Vec<String>> {
     Key::new("items")
 }
 
-/// A memory on this line that keeps its journal there.
+/// A memory on this line, with its journal in `directory`.
 fn journalling(line: &Line, directory: &Path) -> Builder {
     line.builder().journal(directory)
 }
@@ -32,7 +32,7 @@ fn journalling(line: &Line, directory: &Path) -> Builder {
 /// Ends a memory as a crash would: nothing is delivered, and its journal stays.
 fn crash(memory: Memory, line: &Line) {
     line.down(&memory);
-    // A close that delivers nothing leaves everything where it is.
+    // A close that delivers nothing leaves the journal as it is.
     assert_eq!(
         memory.close(Duration::ZERO).unwrap_err().kind(),
         ErrorKind::Timeout
@@ -88,7 +88,7 @@ fn a_write_whose_answer_was_lost_is_not_doubled_by_the_process_that_adopts_it() 
     let memory = journalling(&line, directory.path()).build().unwrap();
     let list = memory.synced(&items());
     list.push("a".to_owned()).unwrap();
-    // The server makes it, and its answer never arrives.
+    // The server applies it, and its answer never arrives.
     line.proxy.lose_answer_to(crate::line::commits);
     line.proxy.refuse(true);
     assert_eq!(list.push("b".to_owned()).unwrap(), Written::Queued);
@@ -157,7 +157,7 @@ fn memories_of_one_target_share_a_directory_and_only_what_is_left_behind_is_adop
     let open = || journalling(&line, directory.path()).build().unwrap();
     let (ends, lives) = (open(), open());
     line.down(&ends);
-    lost(&lives);
+    wait_disconnected(&lives);
     ends.synced(&items())
         .push("of the one that ends".to_owned())
         .unwrap();
@@ -214,14 +214,14 @@ fn many_sets_of_one_key_do_not_grow_the_journal() {
     );
 }
 
-/// How long this thread has been on a CPU so far: other tests run beside this one.
+/// The CPU time of this thread so far: wall time would include the other tests that run meanwhile.
 fn time_on_cpu() -> Duration {
     let times = fs::read_to_string("/proc/thread-self/schedstat").unwrap();
     Duration::from_nanos(times.split(' ').next().unwrap().parse().unwrap())
 }
 
 #[test]
-fn a_journal_of_many_keys_is_adopted_in_no_time() {
+fn a_journal_of_many_keys_is_adopted_quickly() {
     const KEYS: u64 = 20_000;
     let (line, directory) = (Line::new(), TempDir::new().unwrap());
     let open = || journalling(&line, directory.path()).build().unwrap();
@@ -242,7 +242,7 @@ fn a_journal_of_many_keys_is_adopted_in_no_time() {
     let adopted = time_on_cpu().saturating_sub(began);
     let left = memory.status().pending;
     println!("{KEYS} keys were queued in {queued:?}; {left} adopted in {adopted:?}");
-    // Looking at all that wait for each of them takes ten times as long.
+    // Code that scans all queued keys for each key takes ten times as long.
     assert!(
         queued < Duration::from_secs(8) && adopted < Duration::from_secs(4),
         "{queued:?}, {adopted:?}"
@@ -258,7 +258,7 @@ fn a_journal_of_many_keys_is_adopted_in_no_time() {
 }
 
 #[test]
-fn what_is_damaged_is_kept_aside_and_reported_and_the_rest_is_delivered() {
+fn a_damaged_journal_is_kept_and_reported_and_its_whole_records_are_delivered() {
     let (line, directory) = (Line::new(), TempDir::new().unwrap());
     let memory = journalling(&line, directory.path()).build().unwrap();
     line.down(&memory);
@@ -291,13 +291,13 @@ fn what_is_damaged_is_kept_aside_and_reported_and_the_rest_is_delivered() {
     assert_eq!(
         fs::read(&left[0]).unwrap(),
         &whole[..whole.len() - 3],
-        "the damaged file is kept aside"
+        "the damaged file is kept"
     );
 }
 
-/// A crash image after every byte of a journal.
+/// Opens a crash image of every length of the journal.
 #[test]
-fn a_journal_that_ends_anywhere_never_fails_to_open_and_keeps_what_was_whole() {
+fn a_journal_that_ends_at_any_byte_opens_and_keeps_its_whole_records() {
     let (line, directory) = (Line::new(), TempDir::new().unwrap());
     let memory = journalling(&line, directory.path())
         .durability(Durability::Fsync)
@@ -313,7 +313,7 @@ fn a_journal_that_ends_anywhere_never_fails_to_open_and_keeps_what_was_whole() {
             .path();
         (fs::read(&journal).unwrap(), journal)
     };
-    // After each write: everything that had returned by then is in there.
+    // The length after each write: that much of the journal holds every write that had returned.
     let mut lengths = vec![read().0.len()];
     for item in ["a", "b", "c", "d"] {
         memory.synced(&items()).push(item.to_owned()).unwrap();
@@ -328,9 +328,9 @@ fn a_journal_that_ends_anywhere_never_fails_to_open_and_keeps_what_was_whole() {
         }
         let journal = image.path().join(path.file_name().unwrap());
         fs::write(&journal, &whole[..end]).unwrap();
-        // And it was just being rewritten.
+        // It was being rewritten at that moment, too.
         fs::write(journal.with_extension("new"), &whole[..end / 2]).unwrap();
-        // Nobody is there: what it shows is what it has adopted.
+        // The backend is away, so the memory shows only what it has adopted.
         let memory = journalling(&line, image.path())
             .timeout(Duration::from_millis(1))
             .build()
@@ -352,9 +352,9 @@ fn a_journal_that_ends_anywhere_never_fails_to_open_and_keeps_what_was_whole() {
     }
 }
 
-/// A process that opens a journal, adopts another one, and goes on until its own was rewritten,
-/// ends at each step; or the machine does.
-fn wherever_it_ends(durability: &str) {
+/// Checks the journal after a crash of the process, or of the machine, at each step of a process
+/// that opens a journal, adopts another one, and writes until its own was rewritten.
+fn assert_whole_after_every_crash(durability: &str) {
     const LEFT: u64 = 3;
     const ALL: u64 = 20;
     let (server, directory, disk) = (
@@ -378,11 +378,12 @@ fn wherever_it_ends(durability: &str) {
             &to.to_string(),
             durability,
         ];
-        let mut child = Child::spawn_with(env!("CARGO_BIN_EXE_hoarder"), arguments, |command| {
-            if watch {
-                disk.watch(directory.path(), command);
-            }
-        });
+        let mut child =
+            Child::spawn_with(env!("CARGO_BIN_EXE_journal_filler"), arguments, |command| {
+                if watch {
+                    disk.watch(directory.path(), command);
+                }
+            });
         assert_eq!(child.recv(), "opened");
         (from..to).for_each(|n| assert_eq!(child.recv(), n.to_string()));
         child.kill();
@@ -412,7 +413,7 @@ fn wherever_it_ends(durability: &str) {
         memory.flush(DEADLINE).unwrap();
         let items = memory.get(&Key::<Vec<u64>>::new("items")).unwrap().unwrap();
         let image = format!("{}, power lost: {is_loss_of_power}", path.display());
-        // One line is not of a write.
+        // The first line is `opened`, not a write.
         let returned = LEFT + (*lines as u64).saturating_sub(1);
         let is_whole = (returned..=returned + 1).any(|count| items.iter().copied().eq(0..count));
         assert!(
@@ -435,13 +436,13 @@ fn wherever_it_ends(durability: &str) {
 }
 
 #[test]
-fn wherever_a_process_ends_its_journal_is_whole() {
-    wherever_it_ends("process");
+fn wherever_a_process_is_killed_its_journal_is_whole() {
+    assert_whole_after_every_crash("process");
 }
 
 #[test]
 fn wherever_the_machine_loses_its_power_a_synced_journal_is_whole() {
-    wherever_it_ends("fsync");
+    assert_whole_after_every_crash("fsync");
 }
 
 #[test]
@@ -453,7 +454,7 @@ fn a_journal_that_cannot_be_written_is_an_error_of_that_call_alone() {
     assert_eq!(error.kind(), ErrorKind::Journal, "{error}");
 }
 
-/// Random enough for the moments of kills, and the same in every run.
+/// A pseudorandom number for the moments of kills: the sequence is the same in every run.
 fn draw(state: &mut u64, below: u64) -> u64 {
     *state = state
         .wrapping_mul(6_364_136_223_846_793_005)
@@ -476,10 +477,10 @@ fn every_write_that_returned_is_on_the_server_once_however_often_the_process_is_
     let mut returned: Vec<Vec<u64>> = Vec::new();
     for round in 0..rounds {
         // Down, up, or flapping.
-        let mood = draw(&mut random, 3);
-        proxy.refuse(mood == 0);
+        let fault_mode = draw(&mut random, 3);
+        proxy.refuse(fault_mode == 0);
         let mut child = Child::spawn(
-            env!("CARGO_BIN_EXE_journalist"),
+            env!("CARGO_BIN_EXE_endless_writer"),
             [url.as_str(), &format!("r{round}")],
         );
         assert_eq!(child.recv(), "opened");
@@ -487,17 +488,17 @@ fn every_write_that_returned_is_on_the_server_once_however_often_the_process_is_
         for _ in 0..=draw(&mut random, 60) {
             said.push(child.recv().parse().unwrap());
             match draw(&mut random, 8) {
-                0 if mood == 2 => proxy.cut(),
-                1 if mood == 2 => proxy.refuse(true),
-                2 if mood == 2 => proxy.refuse(false),
+                0 if fault_mode == 2 => proxy.cut(),
+                1 if fault_mode == 2 => proxy.refuse(true),
+                2 if fault_mode == 2 => proxy.refuse(false),
                 _ => {}
             }
         }
         child.kill();
-        // What it said before it was killed has returned as well.
+        // What it printed before it was killed had returned as well.
         said.extend(
             child
-                .last_words()
+                .unread_lines()
                 .iter()
                 .filter_map(|word| word.parse::<u64>().ok()),
         );
@@ -512,7 +513,7 @@ fn every_write_that_returned_is_on_the_server_once_however_often_the_process_is_
         (0, 0),
         "{status:?}"
     );
-    // However busy this machine is, what is read is what is there.
+    // With a long timeout a read returns what the server holds, even on a busy machine.
     let reader = quick(server.url()).timeout(DEADLINE).build().unwrap();
     let items = reader.get(&items()).unwrap().unwrap_or_default();
     let mut total = 0;
@@ -522,7 +523,7 @@ fn every_write_that_returned_is_on_the_server_once_however_often_the_process_is_
             .iter()
             .filter_map(|item| item.strip_prefix(&prefix)?.parse().ok())
             .collect();
-        // One more may have been pushed and not said.
+        // One more may have been pushed and not printed.
         let expected: Vec<u64> = (0..there.len() as u64).collect();
         assert_eq!(there, expected, "each item of round {round} once, in order");
         assert!(
@@ -557,11 +558,11 @@ fn every_write_that_returned_is_on_the_server_once_however_often_the_process_is_
 }
 
 #[test]
-fn a_memory_without_a_backend_that_ever_was_there_keeps_its_journal() {
+fn a_memory_whose_backend_was_never_there_keeps_its_journal() {
     let (line, directory) = (Line::new(), TempDir::new().unwrap());
     line.proxy.refuse(true);
     let memory = journalling(&line, directory.path()).build().unwrap();
-    lost(&memory);
+    wait_disconnected(&memory);
     assert_eq!(
         memory.synced(&items()).push("early".to_owned()).unwrap(),
         Written::Queued
@@ -582,7 +583,7 @@ fn a_full_disk_is_an_error_of_that_call_and_what_was_journalled_before_is_delive
     let long = |n: u32| format!("{n}{}", "x".repeat(2_000));
     list.push(long(0)).unwrap();
     let filler = disk.fill();
-    // What is left of the page that the last record ends in may take some more.
+    // The rest of the page that the last record ends in may have room for a few more.
     let mut pushed = 1;
     let error = loop {
         match list.push(long(pushed)) {
@@ -595,7 +596,7 @@ fn a_full_disk_is_an_error_of_that_call_and_what_was_journalled_before_is_delive
     assert_eq!(
         list.len().unwrap(),
         pushed as usize,
-        "what is an error was withdrawn"
+        "a write that failed was withdrawn"
     );
     assert_eq!(
         memory.set(&Key::new("other"), long(0)).unwrap_err().kind(),
@@ -605,7 +606,7 @@ fn a_full_disk_is_an_error_of_that_call_and_what_was_journalled_before_is_delive
     assert_eq!(
         other.unwrap_err().kind(),
         ErrorKind::Unavailable,
-        "nothing is known of it"
+        "its value is not known"
     );
 
     fs::remove_file(filler).unwrap();
@@ -630,7 +631,7 @@ fn with_a_dead_push(line: &Line, directory: &Path, item: &str) -> Memory {
     memory.synced(&items()).push("a".to_owned()).unwrap();
     line.down(&memory);
     memory.synced(&items()).push(item.to_owned()).unwrap();
-    // It is no list any more.
+    // The key holds no list any more, so the push cannot be applied.
     line.open_directly().set(&Key::new("items"), 5).unwrap();
     line.up();
     memory.flush(DEADLINE).unwrap();
@@ -645,23 +646,23 @@ fn a_dead_letter_stays_in_the_journal_until_it_is_ended() {
     memory.close(DEADLINE).unwrap();
     drop(memory);
 
-    // Whoever opens it next can be told, also after yet another process that did not ask.
+    // The next memory that asks finds it, even if another one was opened and dropped in between.
     drop(journalling(&line, directory.path()).build().unwrap());
     let memory = journalling(&line, directory.path()).build().unwrap();
     assert_eq!(memory.status().dead_letters, 1);
-    let set_aside = ended_letters(&memory);
+    let letters = forget_dead_letters(&memory);
     assert_eq!(
-        (&*set_aside[0].key, set_aside[0].reason.kind()),
+        (&*letters[0].key, letters[0].reason.kind()),
         ("memory:items", ErrorKind::Conflict)
     );
-    assert_eq!(set_aside[0].changes().len(), 1, "{set_aside:?}");
+    assert_eq!(letters[0].changes().len(), 1, "{letters:?}");
     memory.close(DEADLINE).unwrap();
     assert_eq!(files(directory.path()), 0);
 }
 
-/// Rewriting is for what is not needed any more; it costs as much as all that is.
+/// A rewrite drops what is not needed any more, and costs as much as what is still needed.
 #[test]
-fn a_dead_letter_does_not_have_the_journal_rewritten_at_each_write() {
+fn a_large_dead_letter_does_not_cause_a_rewrite_at_each_write() {
     let (line, directory) = (Line::new(), TempDir::new().unwrap());
     let memory = with_a_dead_push(&line, directory.path(), &"x".repeat(2 << 20));
     line.down(&memory);
@@ -678,7 +679,7 @@ fn a_dead_letter_does_not_have_the_journal_rewritten_at_each_write() {
         memory.set(&Key::new("n"), n).unwrap();
     }
     assert_eq!(file(), before, "it was rewritten");
-    // But it is once enough has come together.
+    // It is rewritten once enough of it is not needed any more.
     for n in 0..10 {
         memory
             .set(&Key::new("long"), n.to_string().repeat(1 << 20))
@@ -687,9 +688,10 @@ fn a_dead_letter_does_not_have_the_journal_rewritten_at_each_write() {
     assert_ne!(file(), before);
 }
 
-/// What a change was recorded on is not in the journal, and whoever adopts it must not guess.
+/// The journal does not hold the value that a change was recorded on, and the process that adopts
+/// it must not guess.
 #[test]
-fn an_adopted_assignment_gives_way_to_nothing_that_was_there_when_it_was_made() {
+fn an_adopted_assignment_is_not_superseded_by_what_was_there_when_it_was_made() {
     let (line, directory) = (Line::new(), TempDir::new().unwrap());
     let state = Lists::attach(&journalling(&line, directory.path()).build().unwrap());
     let theirs = Lists::attach(&line.open_directly());
@@ -722,10 +724,10 @@ fn an_adopted_assignment_gives_way_to_nothing_that_was_there_when_it_was_made() 
     );
 }
 
-/// The process that adopts a journal ends after it has taken everything over, and before the old
-/// file is gone.
+/// The process that adopts a journal ends after it has copied all entries, and before it has
+/// removed the old file.
 #[test]
-fn what_two_journals_hold_is_delivered_once() {
+fn a_write_that_is_in_two_journals_is_delivered_once() {
     let (line, directory) = (Line::new(), TempDir::new().unwrap());
     let memory = journalling(&line, directory.path()).build().unwrap();
     line.down(&memory);

@@ -18,7 +18,7 @@ impl Line {
         Self::to(Server::redis().start())
     }
 
-    /// Whose server has, after a restart, all that it has answered.
+    /// A line to a server that keeps every acknowledged write over a restart.
     pub(crate) fn durable() -> Self {
         Self::to(durable())
     }
@@ -28,7 +28,7 @@ impl Line {
         Self { server, proxy }
     }
 
-    /// A memory on this line that is quick to come back.
+    /// A memory on this line that reconnects quickly.
     pub(crate) fn builder(&self) -> Builder {
         quick(self.proxy.url())
     }
@@ -37,12 +37,12 @@ impl Line {
         self.builder().build().unwrap()
     }
 
-    /// A memory beside the line.
+    /// A memory that does not use the line.
     pub(crate) fn open_directly(&self) -> Memory {
         quick(self.server.url()).build().unwrap()
     }
 
-    /// A state in a memory on this line, and the same one in a memory beside it.
+    /// Handles of a state: of a memory on this line, and of one that does not use it.
     pub(crate) fn attach<S: SyncedMemory>(&self) -> (S::Handle, S::Handle) {
         (S::attach(&self.open()), S::attach(&self.open_directly()))
     }
@@ -51,20 +51,20 @@ impl Line {
     pub(crate) fn down(&self, memory: &Memory) {
         self.proxy.refuse(true);
         self.proxy.cut();
-        lost(memory);
+        wait_disconnected(memory);
     }
 
-    /// Takes the line up again. The memories on it come back by themselves.
+    /// Takes the line up again. The memories on it reconnect by themselves.
     pub(crate) fn up(&self) {
         self.proxy.refuse(false);
     }
 
-    /// Takes the line up again, and returns once this memory is back and all that it had queued was
-    /// answered for.
+    /// Takes the line up again, and returns once this memory is connected and has an answer to all
+    /// that it had queued.
     pub(crate) fn deliver(&self, memory: &Memory) {
         self.up();
         memory.flush(DEADLINE).unwrap();
-        connected(memory);
+        wait_connected(memory);
     }
 }
 
@@ -82,7 +82,8 @@ pub(crate) fn quick(url: impl Into<String>) -> Builder {
         .backoff(Duration::from_millis(1), Duration::from_millis(10))
 }
 
-/// Runs a check with two memories on each backend, one after the other. `name`: of nobody else's.
+/// Runs a check with two memories on each backend, one after the other. `name`: one that no other
+/// test uses.
 pub(crate) fn on_every_backend(name: &str, check: impl Fn(&Memory, &Memory)) {
     let (redis, valkey, another) = (
         Server::redis().start(),
@@ -98,14 +99,14 @@ pub(crate) fn on_every_backend(name: &str, check: impl Fn(&Memory, &Memory)) {
         format!("memory:{name}"),
         file,
     ] {
-        // However busy this machine is, what is read is what is there.
+        // With a long timeout a read returns what the backend holds, even on a busy machine.
         let open = || quick(url.clone()).timeout(DEADLINE).build().unwrap();
         check(&open(), &open());
     }
 }
 
-/// The dead letters of a memory, which are over with that.
-pub(crate) fn ended_letters(memory: &Memory) -> Vec<DeadLetter> {
+/// Forgets the dead letters of a memory, and returns them.
+pub(crate) fn forget_dead_letters(memory: &Memory) -> Vec<DeadLetter> {
     let letters = memory.dead_letters();
     for letter in &letters {
         letter.forget().unwrap();
@@ -113,13 +114,13 @@ pub(crate) fn ended_letters(memory: &Memory) -> Vec<DeadLetter> {
     letters
 }
 
-pub(crate) fn lost(memory: &Memory) {
+pub(crate) fn wait_disconnected(memory: &Memory) {
     eventually(DEADLINE, "the loss is noticed", || {
         !memory.status().connected
     });
 }
 
-pub(crate) fn connected(memory: &Memory) {
+pub(crate) fn wait_connected(memory: &Memory) {
     eventually(DEADLINE, "the memory is connected", || {
         memory.status().connected
     });
@@ -138,8 +139,8 @@ pub(crate) fn commit_count(requests: &[u8]) -> usize {
         .count()
 }
 
-/// Waits until what this memory writes has a later stamp.
-pub(crate) fn passes(memory: &Memory, stamp: Option<u64>) {
+/// Waits until writes of this memory get a later stamp than this one.
+pub(crate) fn wait_for_later_stamp(memory: &Memory, stamp: Option<u64>) {
     let probe = memory.synced(&Key::<u64>::new("probe"));
     eventually(DEADLINE, "the clock has moved on", || {
         probe.set(1).unwrap();

@@ -3,6 +3,7 @@
 mod asynchronous;
 mod cache_limit;
 mod clocks;
+mod closure_fairness;
 mod closure_forms;
 mod closure_keys;
 mod closure_merges;
@@ -10,7 +11,6 @@ mod closure_outages;
 mod closure_parts;
 mod closure_spellings;
 mod closure_transfers;
-mod closure_turns;
 mod closure_types;
 mod closure_unknowns;
 mod closures;

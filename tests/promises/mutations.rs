@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use support::Python;
 use synced_memory::{ErrorKind, Key, Synced, SyncedMemory, Written};
 
-use crate::line::{Line, ended_letters, passes};
+use crate::line::{Line, forget_dead_letters, wait_for_later_stamp};
 
 #[derive(Debug, Clone, PartialEq, SyncedMemory)]
 struct State {
@@ -65,23 +65,24 @@ impl Two {
         self.line.down(self.mine.memory());
     }
 
-    /// What others write from now on is later than what was written to `view` here: two memories
-    /// estimate the server's clock, and may differ by a little.
-    fn then_theirs<T: synced_memory::Value>(&self, view: &Synced<T>) {
+    /// Waits until writes of the other memory get a later stamp than the last write to `view`: each
+    /// memory estimates the server's clock, and the estimates may differ by a little.
+    fn let_theirs_be_later<T: synced_memory::Value>(&self, view: &Synced<T>) {
         let before = view.last_modified().unwrap();
-        passes(self.theirs.memory(), before);
+        wait_for_later_stamp(self.theirs.memory(), before);
     }
 
-    fn then_mine<T: synced_memory::Value>(&self, view: &Synced<T>) {
+    fn let_mine_be_later<T: synced_memory::Value>(&self, view: &Synced<T>) {
         let before = view.last_modified().unwrap();
-        passes(self.mine.memory(), before);
+        wait_for_later_stamp(self.mine.memory(), before);
     }
 
     fn up(&self) {
         self.line.deliver(self.mine.memory());
     }
 
-    /// Both see this list, and so many writes of mine were superseded; none was set aside.
+    /// Asserts that both see this list, how many writes of mine were superseded, and that none
+    /// became a dead letter.
     #[track_caller]
     fn assert_list(&self, list: &[i64], superseded: u64) {
         assert_eq!(self.theirs.list().to_vec().unwrap(), list);
@@ -120,7 +121,7 @@ fn a_push_on_a_queued_assignment_goes_onto_the_list_that_supersedes_it() {
     assert_eq!(two.mine.set_list(vec![]).unwrap(), Written::Queued);
     assert_eq!(two.mine.list().push(9).unwrap(), Written::Queued);
     assert_eq!(two.mine.list().to_vec().unwrap(), [9]);
-    two.then_theirs(two.mine.list());
+    two.let_theirs_be_later(two.mine.list());
     two.theirs.set_list(vec![1]).unwrap();
     two.theirs.list().push(2).unwrap();
     two.up();
@@ -133,7 +134,7 @@ fn a_queued_assignment_with_a_push_on_it_replaces_what_was_written_before_it() {
     two.down();
     two.theirs.set_list(vec![1]).unwrap();
     two.theirs.list().push(2).unwrap();
-    two.then_mine(two.theirs.list());
+    two.let_mine_be_later(two.theirs.list());
     two.mine.set_list(vec![]).unwrap();
     two.mine.list().push(9).unwrap();
     two.up();
@@ -141,13 +142,13 @@ fn a_queued_assignment_with_a_push_on_it_replaces_what_was_written_before_it() {
 }
 
 #[test]
-fn pushes_and_adds_that_were_queued_are_superseded_by_nothing() {
+fn queued_pushes_and_adds_are_never_superseded() {
     let two = Two::with_list(&[0]);
     two.theirs.set_five(7).unwrap();
     two.down();
     two.mine.list().push(9).unwrap();
     two.mine.add_five(1).unwrap();
-    two.then_theirs(two.mine.list());
+    two.let_theirs_be_later(two.mine.list());
     two.theirs.list().push(1).unwrap();
     two.theirs.add_five(10).unwrap();
     two.up();
@@ -158,9 +159,9 @@ fn pushes_and_adds_that_were_queued_are_superseded_by_nothing() {
     );
 }
 
-/// What each of two does to the map of one entry, who is later, and what is there then; so many are
-/// superseded.
-type Meeting = (
+/// A case: its name, what each of the two does to a map with one entry, whether the other change is
+/// the later one, the entries in the end, and how many writes were superseded.
+type Case = (
     &'static str,
     Change,
     Change,
@@ -177,7 +178,7 @@ const BESIDE: Change = |map| _ = map.insert("b".to_owned(), 3).unwrap();
 
 #[test]
 fn under_one_key_of_a_map_the_newest_wins() {
-    const MEETINGS: &[Meeting] = &[
+    const CASES: &[Case] = &[
         ("a newer insert", INSERT_1, INSERT_2, true, &[("a", 2)], 1),
         ("an older insert", INSERT_1, INSERT_2, false, &[("a", 1)], 0),
         ("a newer remove", INSERT_1, REMOVE, true, &[], 1),
@@ -198,7 +199,7 @@ fn under_one_key_of_a_map_the_newest_wins() {
             &[],
             0,
         ),
-        ("what is gone already", REMOVE, REMOVE, true, &[], 0),
+        ("a remove of a removed entry", REMOVE, REMOVE, true, &[], 0),
         ("the same insert", INSERT_2, INSERT_2, true, &[("a", 2)], 0),
         (
             "an insert beside a newer one",
@@ -217,17 +218,17 @@ fn under_one_key_of_a_map_the_newest_wins() {
             0,
         ),
     ];
-    for (what, change, other, is_newer, expected, superseded) in MEETINGS {
+    for (what, change, other, is_newer, expected, superseded) in CASES {
         println!("{what}");
         let two = Two::with_map(&[("a", 0)]);
         two.down();
         if *is_newer {
             change(two.mine.map());
-            two.then_theirs(two.mine.map());
+            two.let_theirs_be_later(two.mine.map());
             other(two.theirs.map());
         } else {
             other(two.theirs.map());
-            two.then_mine(two.theirs.map());
+            two.let_mine_be_later(two.theirs.map());
             change(two.mine.map());
         }
         two.up();
@@ -236,7 +237,7 @@ fn under_one_key_of_a_map_the_newest_wins() {
 }
 
 #[test]
-fn of_two_equal_elements_two_processes_remove_one_each_where_both_name_the_first() {
+fn two_processes_that_remove_the_first_of_two_equal_elements_remove_one_each() {
     let two = Two::with_list(&[7, 7, 8]);
     assert!(two.mine.list().remove_item(&7).unwrap() && two.theirs.list().remove_item(&7).unwrap());
     two.assert_list(&[8], 0);
@@ -252,7 +253,7 @@ fn of_two_equal_elements_two_processes_remove_one_each_where_both_name_the_first
 }
 
 #[test]
-fn of_two_equal_elements_two_processes_remove_the_same_one_where_both_name_the_second() {
+fn two_processes_that_remove_the_second_of_two_equal_elements_remove_the_same_one() {
     let two = Two::with_list(&[7, 7, 8]);
     two.down();
     for state in [&two.mine, &two.theirs] {
@@ -265,13 +266,13 @@ fn of_two_equal_elements_two_processes_remove_the_same_one_where_both_name_the_s
 }
 
 #[test]
-fn an_operation_on_an_element_follows_it_and_never_hits_anothers() {
+fn an_operation_on_an_element_follows_it_and_never_hits_another_element() {
     let two = Two::with_list(&[10, 20, 30, 40]);
     two.down();
     two.mine.list().at(2).add(1).unwrap();
     assert!(two.mine.list().remove_item(&40).unwrap());
     two.mine.list().insert(1, 15).unwrap();
-    two.then_theirs(two.mine.list());
+    two.let_theirs_be_later(two.mine.list());
     two.theirs.list().insert(0, 5).unwrap();
     assert_eq!(two.theirs.list().remove(4).unwrap(), Some(40));
     two.theirs.list().push(50).unwrap();
@@ -280,7 +281,7 @@ fn an_operation_on_an_element_follows_it_and_never_hits_anothers() {
 }
 
 #[test]
-fn one_calls_changes_are_made_together_or_not_at_all() {
+fn the_changes_of_one_call_are_made_together_or_not_at_all() {
     let transfer = |account: &mut Account| {
         account.from -= 5;
         account.to += 5;
@@ -290,7 +291,7 @@ fn one_calls_changes_are_made_together_or_not_at_all() {
         .update_account(|account| account.note = 1)
         .unwrap();
     assert_eq!(two.mine.account().snapshot().unwrap().note, 1);
-    // Somebody else's change of one of the two, newer or not: neither is made.
+    // Another process changes one of the two fields: neither change is made, whichever is newer.
     two.down();
     two.mine.update_account(transfer).unwrap();
     assert_eq!(
@@ -301,7 +302,7 @@ fn one_calls_changes_are_made_together_or_not_at_all() {
             note: 1
         }
     );
-    two.then_theirs(two.mine.synced_account());
+    two.let_theirs_be_later(two.mine.synced_account());
     two.theirs
         .update_account(|account| account.to = 100)
         .unwrap();
@@ -329,13 +330,13 @@ fn one_calls_changes_are_made_together_or_not_at_all() {
         "{status:?}"
     );
     assert_eq!(
-        ended_letters(two.mine.memory())[0].reason.kind(),
+        forget_dead_letters(two.mine.memory())[0].reason.kind(),
         ErrorKind::Conflict
     );
-    // And of something beside them: both are.
+    // Another process changes a third field: both changes are made.
     two.down();
     two.mine.update_account(transfer).unwrap();
-    two.then_theirs(two.mine.synced_account());
+    two.let_theirs_be_later(two.mine.synced_account());
     two.theirs
         .update_account(|account| account.note = 2)
         .unwrap();
@@ -349,7 +350,7 @@ fn one_calls_changes_are_made_together_or_not_at_all() {
         }
     );
     two.assert_superseded(0);
-    // With the server there the closure runs again.
+    // While the server is there, the closure runs again.
     let mut runs = 0;
     two.mine
         .update_account(|account| {
@@ -376,7 +377,7 @@ fn one_calls_changes_are_made_together_or_not_at_all() {
         .map()
         .extend(entries(&[("a", 1), ("b", 1)]))
         .unwrap();
-    two.then_theirs(two.mine.map());
+    two.let_theirs_be_later(two.mine.map());
     INSERT_2(two.theirs.map());
     two.up();
     two.assert_map(&[("a", 2)], 1);
@@ -402,7 +403,7 @@ fn a_big_integer_and_the_key_order_of_python_survive_a_push_beside_them() {
 }
 
 #[test]
-fn a_change_starts_from_what_a_read_of_the_unset_key_shows() {
+fn a_change_starts_from_what_a_read_of_the_unset_key_returns() {
     let two = Two::new();
     for scope in ["up", "down"] {
         let [mine, theirs] =
@@ -419,7 +420,7 @@ fn a_change_starts_from_what_a_read_of_the_unset_key_shows() {
             (mine.newer().len().unwrap(), mine.count().unwrap()),
             (1, 40)
         );
-        // A closure gets no value that nobody knows.
+        // A closure needs a value that is known.
         mine.account().snapshot().unwrap();
         if scope == "down" {
             two.down();
@@ -441,7 +442,11 @@ fn a_change_starts_from_what_a_read_of_the_unset_key_shows() {
                 ),
                 (vec![1], vec![1, 2, 3])
             );
-            assert_eq!(state.newer().to_vec().unwrap(), [7, 8], "the older name's");
+            assert_eq!(
+                state.newer().to_vec().unwrap(),
+                [7, 8],
+                "it starts from the value of the older name"
+            );
             assert_eq!(state.map().to_map().unwrap(), entries(&[("a", 1)]));
             assert_eq!((state.five().unwrap(), state.count().unwrap()), (6, 42));
             assert_eq!(
@@ -490,7 +495,7 @@ fn get_or_insert_is_insert_if_absent() {
         (0, 1)
     );
     assert_eq!(get_or_insert(&two.theirs, "b", 2), 1);
-    // Of many that do so at once all get what one has stored.
+    // Of several at once, all get the value that one of them has stored.
     let got = thread::scope(|scope| {
         let both = [(&two.mine, 10), (&two.theirs, 11)];
         let threads = both.map(|(state, n)| scope.spawn(move || get_or_insert(state, "c", n)));
@@ -499,12 +504,12 @@ fn get_or_insert_is_insert_if_absent() {
     assert_eq!(got[0], got[1]);
     assert_eq!(two.theirs.map().at("c").get().unwrap(), got[0]);
     two.theirs.map().remove("c").unwrap();
-    // Offline it returns what this process saw, and gives way to what is there by then, however
-    // old.
+    // Offline it returns what this process saw, and gives way to any value that is there on
+    // reconnect, however old.
     assert_eq!(two.mine.map().len().unwrap(), 2);
     two.down();
     two.theirs.map().insert("c".to_owned(), 2).unwrap();
-    two.then_mine(two.theirs.map());
+    two.let_mine_be_later(two.theirs.map());
     assert_eq!(
         (
             get_or_insert(&two.mine, "c", 3),
@@ -517,15 +522,15 @@ fn get_or_insert_is_insert_if_absent() {
 }
 
 #[test]
-fn after_a_delete_a_later_push_starts_a_new_list_and_an_earlier_one_is_set_aside() {
+fn after_a_delete_a_later_push_starts_a_new_list_and_an_earlier_one_is_a_dead_letter() {
     let two = Two::with_list(&[1]);
     assert!(two.theirs.list().delete().unwrap());
     two.mine.list().push(2).unwrap();
     two.assert_list(&[2], 0);
-    // Queued after the delete, of which it did not know.
+    // Queued after the delete, without knowing of it.
     two.down();
     two.theirs.list().delete().unwrap();
-    passes(
+    wait_for_later_stamp(
         two.mine.memory(),
         two.theirs.list().last_modified().unwrap(),
     );
@@ -540,7 +545,7 @@ fn after_a_delete_a_later_push_starts_a_new_list_and_an_earlier_one_is_set_aside
     // Queued before the delete.
     two.down();
     two.mine.list().push(4).unwrap();
-    two.then_theirs(two.mine.list());
+    two.let_theirs_be_later(two.mine.list());
     two.theirs.list().delete().unwrap();
     two.up();
     assert_eq!(
@@ -550,15 +555,15 @@ fn after_a_delete_a_later_push_starts_a_new_list_and_an_earlier_one_is_set_aside
     );
     assert_eq!(two.mine.list().find().unwrap(), None);
     assert_eq!(two.mine.memory().status().dead_letters, 1);
-    let aside = ended_letters(two.mine.memory());
+    let letters = forget_dead_letters(two.mine.memory());
     assert_eq!(
-        (aside[0].key.as_str(), aside[0].reason.kind()),
+        (letters[0].key.as_str(), letters[0].reason.kind()),
         ("memory:list", ErrorKind::Conflict)
     );
     assert!(
-        aside[0].changes()[0].to_string().contains('4'),
+        letters[0].changes()[0].to_string().contains('4'),
         "{:?}",
-        aside[0]
+        letters[0]
     );
     two.mine.list().push(5).unwrap();
     two.assert_list(&[5], 0);
@@ -574,7 +579,7 @@ fn while_offline_a_call_returns_what_this_process_saw() {
     assert_eq!(two.mine.map().len().unwrap(), 2);
     two.down();
     two.theirs.map().insert("a".to_owned(), 7).unwrap();
-    two.then_mine(two.theirs.map());
+    two.let_mine_be_later(two.theirs.map());
     assert_eq!(two.mine.map().insert("a".to_owned(), 8).unwrap(), Some(1));
     assert_eq!(two.mine.map().remove("b").unwrap(), Some(2));
     assert_eq!(
@@ -584,7 +589,8 @@ fn while_offline_a_call_returns_what_this_process_saw() {
         ),
         (None, true)
     );
-    // What hands out an element that its caller has not named would hand it to others too.
+    // Offline, calls that take an element without naming it could hand the same one to several
+    // callers.
     let taken = [
         two.mine.list().pop().map(drop),
         two.mine.list().remove(0).map(drop),
@@ -600,7 +606,7 @@ fn while_offline_a_call_returns_what_this_process_saw() {
 }
 
 #[test]
-fn what_cannot_be_returned_stays_where_it_is() {
+fn an_element_that_cannot_be_decoded_is_not_taken() {
     let two = Two::new();
     for is_down in [false, true] {
         two.theirs
@@ -612,7 +618,7 @@ fn what_cannot_be_returned_stays_where_it_is() {
             .set(&Key::new("list"), json!([1, "text"]))
             .unwrap();
         let before = ["memory:map", "memory:list"].map(|key| two.line.server.get_text(key));
-        // It knows what is there.
+        // The memory knows what is stored.
         two.mine.map().get().unwrap_err();
         two.mine.list().get().unwrap_err();
         if is_down {
@@ -647,7 +653,7 @@ fn what_cannot_be_returned_stays_where_it_is() {
             before
         );
     }
-    // What returns nothing of it goes on.
+    // Calls that return no element still work.
     two.mine.map().extend(entries(&[("a", 1)])).unwrap();
     two.mine.list().at(1).delete().unwrap();
     two.assert_map(&[("a", 1)], 0);
@@ -657,8 +663,8 @@ fn what_cannot_be_returned_stays_where_it_is() {
 #[test]
 fn a_value_without_a_stamp_is_compared_byte_by_byte() {
     let two = Two::new();
-    // What it knows, and what another program has made of it since: of the same length, and without
-    // a stamp.
+    // The value that the memory knows, and the one that another program has stored since: of the
+    // same length, and without a stamp.
     for (known, since, added) in [("5", "6", "7"), ("[1, 2]", "[3, 2]", "[3, 2,9]")] {
         two.line.server.set_raw("memory:raw", known);
         let raw = two.mine.memory().synced(&Key::<Value>::new("raw"));

@@ -37,7 +37,7 @@ fn a_key_is_prefix_scope_and_name() {
 }
 
 #[test]
-fn names_are_those_of_this_scope_and_purge_takes_the_scopes_below_too() {
+fn names_are_those_of_this_scope_and_purge_includes_the_scopes_below() {
     let server = Server::redis().start();
     let memory = Memory::builder()
         .url(server.url())
@@ -67,7 +67,7 @@ fn names_are_those_of_this_scope_and_purge_takes_the_scopes_below_too() {
 }
 
 #[test]
-fn a_name_that_makes_no_sense_is_an_error_at_each_use() {
+fn an_invalid_name_is_an_error_at_each_use() {
     let memory = Memory::open("memory:").unwrap();
     for name in ["", "a:b", "{a}"] {
         let key = Key::<i32>::named(name.to_owned());
@@ -107,7 +107,7 @@ fn a_name_that_makes_no_sense_is_an_error_at_each_use() {
 }
 
 #[test]
-fn what_is_contained_is_set_or_about_to_be() {
+fn contains_is_true_for_keys_that_are_set_or_queued_to_be_set() {
     let server = Server::redis().start();
     let memory = Memory::open(&server.url()).unwrap();
     let key = Key::<i32>::new("n");
@@ -159,7 +159,7 @@ fn an_older_name_is_read_while_the_new_one_is_unset_and_a_delete_covers_both() {
 }
 
 #[test]
-fn a_key_constant_means_what_the_methods_of_its_field_mean() {
+fn a_key_constant_behaves_like_the_methods_of_its_field() {
     let cart = Cart::open("memory:").unwrap();
     assert_eq!(
         cart.memory().get(&SyncedCart::TITLE).unwrap().as_deref(),
@@ -192,22 +192,22 @@ fn a_time_to_live_counts_from_the_write_and_a_write_without_one_keeps_it() {
     }
 }
 
-/// Its end is known here, and the server knows better.
+/// The memory expects the value to expire, but its expiry was removed on the server.
 #[test]
-fn what_somebody_gave_more_time_is_there_and_is_changed_as_before() {
+fn a_value_whose_expiry_was_removed_is_read_and_changed_as_before() {
     let server = Server::redis().start();
     let cart = Cart::open(&server.url()).unwrap();
-    let give_more_time = || {
+    let set_and_remove_expiry = || {
         cart.set_hold(Some("mine".to_owned())).unwrap();
-        let end = Instant::now() + Duration::from_millis(300);
+        let expiry = Instant::now() + Duration::from_millis(300);
         server.cli(&["PERSIST", "shop:cart:hold"]);
-        eventually(DEADLINE, "the end that it had is over", || {
-            Instant::now() > end
+        eventually(DEADLINE, "the former expiry has passed", || {
+            Instant::now() > expiry
         });
     };
-    give_more_time();
+    set_and_remove_expiry();
     assert_eq!(cart.hold().unwrap().as_deref(), Some("mine"));
-    give_more_time();
+    set_and_remove_expiry();
     cart.synced_hold()
         .update(|hold| *hold = hold.take().map(|hold| hold + " still"))
         .unwrap();

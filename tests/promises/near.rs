@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use support::{Canary, Direction, Server, Stop, eventually};
 use synced_memory::{ErrorKind, Key, Memory, ReadPolicy, SyncedMemory, WritePolicy, Written};
 
-use crate::line::{DEADLINE, Line, connected, lost, on_every_backend, quick};
+use crate::line::{DEADLINE, Line, on_every_backend, quick, wait_connected, wait_disconnected};
 
 #[derive(SyncedMemory, Debug)]
 struct Sample {
@@ -52,7 +52,7 @@ fn a_near_read_sees_what_others_write_and_delete() {
         assert_eq!(
             one.synced(&key()).staleness(),
             None,
-            "which is for what is read near"
+            "only near reads have a staleness"
         );
         assert_eq!(one.status().stale, 0);
     });
@@ -81,7 +81,7 @@ fn a_near_read_shows_this_processs_own_writes_at_once() {
 }
 
 #[test]
-fn near_reads_ask_nobody() {
+fn near_reads_send_no_request() {
     let server = Server::redis().start();
     let memory = Memory::builder()
         .url(server.url())
@@ -93,8 +93,8 @@ fn near_reads_ask_nobody() {
     eventually(DEADLINE, "it is current", || {
         count.get().is_ok() && count.staleness() == Some(Duration::ZERO)
     });
-    // Once it was read again after what the server has told of that write.
-    eventually(DEADLINE, "10,000 reads ask nobody", || {
+    // From when the slot was read again after the invalidation by that write.
+    eventually(DEADLINE, "10,000 reads send no request", || {
         server.reset_stats();
         (0..10_000).for_each(|_| assert_eq!(count.get().unwrap(), 5));
         assert_eq!(memory.get(&key()).unwrap(), Some(5));
@@ -103,18 +103,18 @@ fn near_reads_ask_nobody() {
 }
 
 #[test]
-fn after_whatever_happened_to_the_server_every_slot_is_read_again() {
+fn whatever_happens_to_the_server_every_slot_is_read_again_afterwards() {
     let line = Line::new();
     let (mine, direct) = (Sample::attach(&line.open()), line.open_directly());
     let agrees = |expected: Option<i64>| {
-        eventually(DEADLINE, "the slot follows", || {
+        eventually(DEADLINE, "the slot shows it", || {
             mine.synced_count().find().unwrap() == expected
         });
     };
     for n in 0..20 {
         direct.set(&key(), n).unwrap();
         agrees(Some(n));
-        // What nobody tells: the line is down while it changes.
+        // A change without an invalidation: the line is down.
         line.down(mine.memory());
         assert_eq!(mine.count().unwrap(), n);
         direct.set(&key(), n + 1_000).unwrap();
@@ -126,15 +126,15 @@ fn after_whatever_happened_to_the_server_every_slot_is_read_again() {
         agrees(Some(7));
         line.server
             .cli(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]);
-        line.server.cli(&["RENAME", "memory:count", "elsewhere"]);
+        line.server.cli(&["RENAME", "memory:count", "renamed"]);
         agrees(None);
         line.server.cli(&["SET", "memory:count", "8", "PX", "30"]);
-        // Not before: a write without a time to live would keep this one.
+        // Wait for that: a write without a time to live would keep this one.
         eventually(DEADLINE, "it ends", || {
             line.server.get_raw("memory:count").is_none()
         });
         agrees(None);
-        connected(&direct);
+        wait_connected(&direct);
     }
 }
 
@@ -204,7 +204,7 @@ fn while_the_server_is_away_near_reads_and_behind_writes_never_wait() {
         .build()
         .unwrap();
     let count = memory.synced(&key());
-    connected(&memory);
+    wait_connected(&memory);
     assert_eq!(count.set(1).unwrap(), Written::Queued);
     memory.flush(DEADLINE).unwrap();
     eventually(DEADLINE, "it is current", || {
@@ -219,15 +219,15 @@ fn while_the_server_is_away_near_reads_and_behind_writes_never_wait() {
         let call = Instant::now();
         assert_eq!(count.set(n).unwrap(), Written::Queued);
         assert_eq!(count.get().unwrap(), n);
-        // One of which the server was never asked.
+        // A key that was never read from the server.
         let fresh = memory.synced(&Key::<i64>::named(format!("fresh{}", n % 100)));
         assert_eq!(fresh.set(n).unwrap(), Written::Queued);
         assert_eq!(fresh.get().unwrap(), n);
         longest = longest.max(call.elapsed());
     }
-    // Nothing waits for the network; a busy machine may keep a thread waiting.
+    // No call waits for the network, but on a busy machine a thread may wait for a CPU.
     assert!(longest < Duration::from_millis(400), "{longest:?}");
-    lost(&memory);
+    wait_disconnected(&memory);
     assert!(
         count
             .staleness()
@@ -243,7 +243,7 @@ fn while_the_server_is_away_near_reads_and_behind_writes_never_wait() {
 
 #[derive(SyncedMemory, Debug)]
 #[synced(behind)]
-struct Busy {
+struct BusyFields {
     a: i64,
     b: i64,
     c: i64,
@@ -253,7 +253,7 @@ struct Busy {
 fn however_busy_a_process_is_it_sees_what_others_change() {
     on_every_backend("near-busy", |one, other| {
         let (count, stop) = (Sample::attach(one).synced_count().clone(), Stop::default());
-        let busy = Busy::attach(one);
+        let busy = BusyFields::attach(one);
         count.set(0).unwrap();
         eventually(DEADLINE, "it is current", || {
             count.get().is_ok() && count.staleness() == Some(Duration::ZERO)
@@ -263,14 +263,14 @@ fn however_busy_a_process_is_it_sees_what_others_change() {
             for field in [busy.synced_a(), busy.synced_b(), busy.synced_c()] {
                 let stop = &stop;
                 scope.spawn(move || {
-                    while !stop.is_told() {
+                    while !stop.is_set() {
                         field.set(7).unwrap();
                     }
                 });
             }
-            // Each opens the look for changes anew, or would.
+            // Each new watch may restart the search for changes.
             scope.spawn(|| {
-                while !stop.is_told() {
+                while !stop.is_set() {
                     drop(one.watch(&Key::<i64>::named(format!(
                         "watched{}",
                         fastrand::u8(..100)
@@ -286,7 +286,7 @@ fn however_busy_a_process_is_it_sees_what_others_change() {
 }
 
 #[test]
-fn a_server_that_may_not_tell_is_asked_each_time() {
+fn without_the_right_to_track_each_near_read_asks_the_server() {
     let server = Server::redis().start();
     server.cli(&[
         "ACL",
@@ -318,15 +318,15 @@ struct Plain {
 }
 
 #[test]
-fn a_value_that_was_known_before_is_asked_for_when_its_key_is_read_near() {
+fn a_value_that_was_read_through_is_read_again_by_the_first_near_read() {
     let server = Server::redis().start();
     let memory = quick(server.url()).build().unwrap();
     let mine = Sample::attach(&memory);
     mine.count().unwrap();
     let near = Key::<i64>::new("plain");
     for n in 0..20 {
-        // Another scope has a slot of its own; changes of its keys are told already, and nobody
-        // reads them near.
+        // Another scope has a slot of its own: its keys are tracked already, and none of them is
+        // read near yet.
         let scope = memory.scope(&format!("s{n}"));
         let known = format!("memory:s{n}:plain");
         server.set_raw(&known, "1");
@@ -342,7 +342,7 @@ fn a_value_that_was_known_before_is_asked_for_when_its_key_is_read_near() {
 }
 
 #[test]
-fn whatever_its_prefix_and_whenever_it_is_asked_for_a_near_key_is_told_of() {
+fn whatever_its_prefix_and_whenever_it_is_first_read_a_near_key_is_tracked() {
     let server = Server::redis().start();
     for round in 0..100 {
         let prefix = format!("p{}:", round % 7);
@@ -357,7 +357,7 @@ fn whatever_its_prefix_and_whenever_it_is_asked_for_a_near_key_is_told_of() {
             sample.count().unwrap() == before + 1
         });
         if round % 10 == 0 {
-            // Others, while the first ones are in use; one is the beginning of all.
+            // More prefixes, while the first ones are in use; `p` is the beginning of all of those.
             for other in ["q:", "q:r:", "p", "x:"] {
                 let memory = under(&memory, other);
                 let key = format!("{other}other");
@@ -415,7 +415,7 @@ macro_rules! under {
 under!(UnderQ "q:", UnderR "q:r:", UnderP "p", UnderX "x:");
 
 #[test]
-fn a_slot_that_a_loading_server_would_not_read_is_read_when_it_has_loaded() {
+fn a_slot_that_a_loading_server_refused_to_read_is_read_once_it_has_loaded() {
     let server = Server::redis()
         .slow_loading(Duration::from_millis(2))
         .start();
@@ -432,7 +432,7 @@ fn a_slot_that_a_loading_server_would_not_read_is_read_when_it_has_loaded() {
         sample.count().unwrap() == 2
     });
     server.stop();
-    lost(sample.memory());
+    wait_disconnected(sample.memory());
     server.launch();
     let cause = || {
         sample
@@ -442,7 +442,7 @@ fn a_slot_that_a_loading_server_would_not_read_is_read_when_it_has_loaded() {
             .map(|error| error.to_string())
             .unwrap_or_default()
     };
-    eventually(DEADLINE, "it would not read", || {
+    eventually(DEADLINE, "the read is refused", || {
         cause().contains("LOADING")
     });
     assert_eq!(
@@ -459,7 +459,7 @@ fn a_slot_that_a_loading_server_would_not_read_is_read_when_it_has_loaded() {
 }
 
 #[test]
-fn a_near_read_of_what_has_become_of_another_type_says_so_as_any_read_does() {
+fn a_near_read_of_a_key_that_became_another_type_is_rejected_as_any_read_is() {
     let server = Server::redis().start();
     let sample = Sample::attach(&quick(server.url()).build().unwrap());
     for n in 0..20 {
@@ -475,7 +475,7 @@ fn a_near_read_of_what_has_become_of_another_type_says_so_as_any_read_does() {
         server.set_raw("memory:count", "7");
         eventually(DEADLINE, "it is read again", || kind() == Ok(7));
         server.set_raw("memory:count", "8");
-        eventually(DEADLINE, "it is told of again", || kind() == Ok(8));
+        eventually(DEADLINE, "a change is seen again", || kind() == Ok(8));
         eventually(DEADLINE, "it is current", || {
             sample.synced_count().staleness() == Some(Duration::ZERO)
                 && sample.memory().status().stale == 0
@@ -484,10 +484,10 @@ fn a_near_read_of_what_has_become_of_another_type_says_so_as_any_read_does() {
 }
 
 #[test]
-fn what_others_gave_a_time_to_live_ends_in_time_though_the_server_says_nothing() {
+fn a_time_to_live_that_others_set_ends_in_time_without_an_invalidation() {
     const TTL: Duration = Duration::from_millis(150);
     let server = Server::redis().arg("enable-debug-command", "yes").start();
-    // Nobody looks for what has ended until it is asked for.
+    // The server expires a key only when it is accessed.
     server.cli(&["DEBUG", "SET-ACTIVE-EXPIRE", "0"]);
     let sample = Sample::attach(&quick(server.url()).build().unwrap());
     let (count, canary) = (sample.synced_count(), Canary::start());
@@ -511,7 +511,7 @@ fn what_others_gave_a_time_to_live_ends_in_time_though_the_server_says_nothing()
             took <= TTL + Duration::from_millis(50) + 3 * lateness,
             "{took:?}; the machine was late by {lateness:?}"
         );
-        // One that is taken back, and one that is put off.
+        // A time to live that is shortened, and then removed.
         server.cli(&["SET", "memory:count", "70", "PX", "100000"]);
         eventually(DEADLINE, "the change is seen", || {
             count.find().unwrap() == Some(70)
@@ -524,12 +524,14 @@ fn what_others_gave_a_time_to_live_ends_in_time_though_the_server_says_nothing()
                 count.find().unwrap().is_some() || before.elapsed() < Duration::from_millis(60)
             );
         }
-        eventually(DEADLINE, "it lives", || count.find().unwrap() == Some(70));
+        eventually(DEADLINE, "the value stays", || {
+            count.find().unwrap() == Some(70)
+        });
     }
 }
 
 #[test]
-fn a_slot_whose_change_is_in_doubt_is_not_read_without_a_pause() {
+fn a_slot_whose_change_is_in_doubt_is_not_read_in_a_busy_loop() {
     let line = Line::new();
     let sample = Sample::attach(&line.open());
     sample.items().push("a".to_owned()).unwrap();
@@ -540,7 +542,7 @@ fn a_slot_whose_change_is_in_doubt_is_not_read_without_a_pause() {
     line.proxy.refuse(true);
     line.proxy.cut_after_bytes(Direction::ToServer, 0);
     sample.items().push("b".to_owned()).unwrap();
-    lost(sample.memory());
+    wait_disconnected(sample.memory());
     line.server.cli(&["CONFIG", "SET", "maxmemory", "1"]);
     line.server.reset_stats();
     line.proxy.refuse(false);
@@ -552,7 +554,7 @@ fn a_slot_whose_change_is_in_doubt_is_not_read_without_a_pause() {
             .map(|error| error.to_string())
             .unwrap_or_default()
     };
-    eventually(DEADLINE, "no write is taken", || cause().contains("OOM"));
+    eventually(DEADLINE, "writes are refused", || cause().contains("OOM"));
     let began = Instant::now();
     while began.elapsed() < Duration::from_millis(500) {
         assert_eq!(sample.items().to_vec().unwrap(), ["a", "b"]);

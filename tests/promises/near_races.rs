@@ -1,5 +1,5 @@
-//! Rules 1, 9 and 14: near reads while somebody writes at the worst moment, very often, or
-//! nobody can be asked.
+//! Rules 1, 9 and 14: near reads during writes at the worst moment, during very frequent writes,
+//! and during outages.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -11,8 +11,8 @@ use redis::{AsyncConnectionConfig, Commands};
 use support::{Canary, Direction, Dragonfly, Server, Stop, eventually};
 use synced_memory::{Key, Memory, ReadPolicy, Synced, WritePolicy, Written};
 
-use crate::line::{DEADLINE, Line, connected, lost, quick};
-use crate::outages::Watch;
+use crate::line::{DEADLINE, Line, quick, wait_connected, wait_disconnected};
+use crate::outages::Stopwatch;
 
 fn races() -> usize {
     if std::env::var_os("SYNCED_MEMORY_SOAK").is_some() {
@@ -22,14 +22,14 @@ fn races() -> usize {
     }
 }
 
-/// Two round trips and a little, within which a write may meet a read anywhere.
+/// A little more than two round trips: a write within this time may meet a read at any step.
 const APART: Duration = Duration::from_micros(200);
 
-/// A writer that sets one key after the other, each once, when somebody begins to read it.
+/// A writer that sets one key after the other, each when its first read begins.
 struct Racer {
     go: AtomicUsize,
     done: AtomicUsize,
-    /// Either of the two has failed, or all is done.
+    /// The reader or the writer has failed, or all is done.
     over: Stop,
 }
 
@@ -38,8 +38,7 @@ impl Racer {
         format!("race{race}")
     }
 
-    /// Runs `read` for each race while its key is set from 1 to 2 (and on to 3, where it
-    /// `goes_on`).
+    /// Runs `read` for each race while its key is set from 1 to 2 (and then to 3, if it `goes_on`).
     fn run(server: &Server, races: usize, goes_on: bool, mut read: impl FnMut(usize)) {
         let all = Self {
             go: AtomicUsize::new(0),
@@ -61,7 +60,7 @@ impl Racer {
                 let _over = all.over.on_drop();
                 for race in 0..races {
                     while all.go.load(Ordering::Acquire) <= race {
-                        if all.over.is_told() {
+                        if all.over.is_set() {
                             return;
                         }
                         std::hint::spin_loop();
@@ -83,7 +82,7 @@ impl Racer {
                 read(race);
                 let is_done = || all.done.load(Ordering::Acquire) > race;
                 while !is_done() {
-                    assert!(!all.over.is_told() || is_done(), "the writer goes on");
+                    assert!(!all.over.is_set() || is_done(), "the writer goes on");
                     thread::yield_now();
                 }
             }
@@ -92,7 +91,7 @@ impl Racer {
     }
 }
 
-/// How many keys redis-rs shows as they were before the last write, and goes on to.
+/// How many keys redis-rs shows, and keeps showing, as they were before the last write.
 fn stuck_in_redis_rs(server: &Server) -> usize {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -110,7 +109,7 @@ fn stuck_in_redis_rs(server: &Server) -> usize {
             .unwrap()
     };
     Racer::run(server, races(), false, |race| _ = get(race));
-    // What is on its way has the time to come.
+    // Invalidations under way have time to arrive.
     let until = Instant::now() + Duration::from_millis(300);
     let mut stuck: Vec<usize> = (0..races()).collect();
     while Instant::now() < until && !stuck.is_empty() {
@@ -119,14 +118,14 @@ fn stuck_in_redis_rs(server: &Server) -> usize {
     stuck.len()
 }
 
-fn none_is_stuck(server: &Server, url: &str, goes_on: bool) {
-    // The writer and what it writes to may have both CPUs for a while.
+fn assert_none_is_stuck(server: &Server, url: &str, goes_on: bool) {
+    // The writer and the server may occupy both CPUs for a while.
     let memory = quick(url)
         .timeout(Duration::from_secs(5))
         .read_policy(ReadPolicy::Near)
         .build()
         .unwrap();
-    connected(&memory);
+    wait_connected(&memory);
     let views: Vec<Synced<u32>> = (0..races())
         .map(|race| memory.synced(&Key::<u32>::named(Racer::name(race))))
         .collect();
@@ -148,8 +147,8 @@ fn none_is_stuck(server: &Server, url: &str, goes_on: bool) {
 fn a_write_that_meets_a_first_read_leaves_no_reader_stuck() {
     let server = Server::redis().start();
     for goes_on in [false, true] {
-        none_is_stuck(&server, &server.url(), goes_on);
-        none_is_stuck(&server, &Dragonfly::over(&server).url(), goes_on);
+        assert_none_is_stuck(&server, &server.url(), goes_on);
+        assert_none_is_stuck(&server, &Dragonfly::over(&server).url(), goes_on);
     }
     let peer = stuck_in_redis_rs(&server);
     eprintln!(
@@ -159,13 +158,13 @@ fn a_write_that_meets_a_first_read_leaves_no_reader_stuck() {
 }
 
 #[test]
-fn a_key_that_others_write_every_30_us_is_read_on_and_asked_for_once_at_a_time() {
+fn a_key_written_every_30_us_stays_readable_and_is_read_again_once_at_a_time() {
     const EVERY: Duration = Duration::from_micros(30);
-    const WAY: Duration = Duration::from_millis(5);
+    const LATENCY: Duration = Duration::from_millis(5);
     const LENGTH: Duration = Duration::from_secs(1);
     let line = Line::new();
     for direction in [Direction::ToServer, Direction::ToClient] {
-        line.proxy.delay(direction, WAY);
+        line.proxy.delay(direction, LATENCY);
     }
     let memory = line
         .builder()
@@ -185,7 +184,7 @@ fn a_key_that_others_write_every_30_us_is_read_on_and_asked_for_once_at_a_time()
                 .get_connection()
                 .unwrap();
             let (began, mut written) = (Instant::now(), 0_u32);
-            while !stop.is_told() {
+            while !stop.is_set() {
                 written += 1;
                 // Ten at a time, so that none waits for the answer to the one before.
                 let mut ten = redis::pipe();
@@ -200,11 +199,11 @@ fn a_key_that_others_write_every_30_us_is_read_on_and_asked_for_once_at_a_time()
         eventually(DEADLINE, "it is read", || hot.find().unwrap().is_some());
         line.server.reset_stats();
         canary.lateness();
-        let (began, watch, mut reads) = (Instant::now(), Watch::of_this_thread(), 0);
+        let (began, stopwatch, mut reads) = (Instant::now(), Stopwatch::of_this_thread(), 0);
         let (mut longest, mut slow) = (Duration::ZERO, 0);
         let (mut seen, mut changes) = (0, 0);
         while began.elapsed() < LENGTH {
-            let took = watch.time(|| {
+            let took = stopwatch.time(|| {
                 let now = hot.get().unwrap();
                 assert!(now >= seen, "{now} after {seen}");
                 changes += u32::from(now != seen);
@@ -221,7 +220,7 @@ fn a_key_that_others_write_every_30_us_is_read_on_and_asked_for_once_at_a_time()
             calm.find().unwrap() == Some(5)
         });
         line.server.set_raw("memory:calm", "6");
-        eventually(DEADLINE, "another key is told of", || {
+        eventually(DEADLINE, "the change of another key is seen", || {
             calm.find().unwrap() == Some(6)
         });
         let asked = line.server.command_count("get");
@@ -231,15 +230,15 @@ fn a_key_that_others_write_every_30_us_is_read_on_and_asked_for_once_at_a_time()
             "{written} writes; {reads} reads in {took:?} saw {changes} values, the longest took {longest:?} on a machine \
              that was late by {lateness:?}; {asked} GETs"
         );
-        // Not one in a thousand waits for anything, be it a lock whose holder has no CPU; a round
-        // trip is 10 ms.
+        // At most one in a thousand waits, if only for a lock whose holder has no CPU; a round trip
+        // takes 10 ms.
         assert!(
             slow < 1 + reads / 1_000,
             "{slow} of {reads} reads took longer than 1 ms"
         );
         assert!(changes > 5, "only {changes} values were seen");
-        // One round trip after the other, and some for the other key.
-        let most = began.elapsed().as_millis() / (2 * WAY).as_millis() + 10;
+        // One GET per round trip, and some for the other key.
+        let most = began.elapsed().as_millis() / (2 * LATENCY).as_millis() + 10;
         assert!(
             u128::from(asked) <= most,
             "{asked} GETs in {:?}",
@@ -253,15 +252,15 @@ fn a_key_that_others_write_every_30_us_is_read_on_and_asked_for_once_at_a_time()
     eventually(DEADLINE, "all are current", || memory.status().stale == 0);
 }
 
-/// Reads and writes all the time; returns how many reads there were, and the longest.
+/// Reads and writes until `stop` is set; returns how many rounds there were, and the longest read.
 fn read_and_write_on(memory: &Memory, own: &str, stop: &Stop) -> (u64, Duration) {
     let (own, shared) = (
         memory.synced(&Key::<u64>::named(own.to_owned())),
         memory.synced(&Key::<u64>::new("shared")),
     );
-    let watch = Watch::of_this_thread();
+    let stopwatch = Stopwatch::of_this_thread();
     let (mut reads, mut longest) = (0, Duration::ZERO);
-    while !stop.is_told() {
+    while !stop.is_set() {
         reads += 1;
         if reads % 16 == 1 {
             assert_eq!(own.set(reads).unwrap(), Written::Queued);
@@ -271,7 +270,7 @@ fn read_and_write_on(memory: &Memory, own: &str, stop: &Stop) -> (u64, Duration)
             assert!(shared.get().unwrap() > 0);
         }] as [&mut dyn FnMut(); 2]
         {
-            longest = longest.max(watch.time(read).time);
+            longest = longest.max(stopwatch.time(read).time);
         }
         if longest == before {
             thread::yield_now();
@@ -281,8 +280,8 @@ fn read_and_write_on(memory: &Memory, own: &str, stop: &Stop) -> (u64, Duration)
 }
 
 #[test]
-fn in_outages_no_near_read_fails_or_takes_longer_than_1_ms_and_each_shows_ones_own_writes() {
-    // One that forgets would give a reader, rightly, nothing for what it has written before.
+fn in_outages_no_near_read_fails_or_takes_longer_than_1_ms_and_each_shows_own_writes() {
+    // After a restart without its data the server would rightly have nothing of the earlier writes.
     let line = Line::durable();
     let memory = line
         .builder()
@@ -298,7 +297,7 @@ fn in_outages_no_near_read_fails_or_takes_longer_than_1_ms_and_each_shows_ones_o
     for own in ["own0", "own1"] {
         let own = memory.synced(&Key::<u64>::new(own));
         own.set(1).unwrap();
-        // The first read of a key asks.
+        // The first read of a key asks the server.
         eventually(DEADLINE, "it is kept current", || {
             own.get().is_ok() && own.staleness() == Some(Duration::ZERO)
         });
@@ -311,9 +310,9 @@ fn in_outages_no_near_read_fails_or_takes_longer_than_1_ms_and_each_shows_ones_o
             ["own0", "own1"].map(|own| scope.spawn(|| read_and_write_on(&memory, own, &stop)));
         let mut outage = |begin: &dyn Fn(), end: &dyn Fn()| {
             begin();
-            lost(&memory);
+            wait_disconnected(&memory);
             end();
-            connected(&memory);
+            wait_connected(&memory);
             memory.flush(DEADLINE).unwrap();
             lateness = lateness.max(canary.lateness());
         };
@@ -326,7 +325,9 @@ fn in_outages_no_near_read_fails_or_takes_longer_than_1_ms_and_each_shows_ones_o
                 line.server.set_raw("memory:shared", round.to_string());
             });
             let shared = || memory.get(&Key::<u64>::new("shared")).unwrap();
-            eventually(DEADLINE, "it is told again", || shared() == Some(round));
+            eventually(DEADLINE, "changes are seen again", || {
+                shared() == Some(round)
+            });
         }
         drop(stop_reading);
         for thread in threads {
@@ -340,8 +341,8 @@ fn in_outages_no_near_read_fails_or_takes_longer_than_1_ms_and_each_shows_ones_o
     eprintln!(
         "{reads} rounds in twelve outages; the longest read took {longest:?}; this machine was late by {lateness:?}"
     );
-    // Without what the thread itself waited for a CPU; those before it at a lock may wait for one,
-    // too.
+    // Without the time that the thread itself waited for a CPU; the holder of a lock may wait for
+    // one, too.
     assert!(
         longest < Duration::from_millis(1) + 3 * lateness,
         "a near read took {longest:?}; late by {lateness:?}"

@@ -1,4 +1,4 @@
-//! Inside a key the names are serde's, and a field has one name whoever sets it.
+//! Inside a key the names are serde's, and a field has one name, however it is set.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use support::Python;
 use synced_memory::{ErrorKind, Key, SyncedMemory};
 
-use crate::line::{DEADLINE, Line, connected};
+use crate::line::{DEADLINE, Line, wait_connected};
 
 #[derive(SyncedMemory)]
 struct State {
@@ -105,7 +105,7 @@ fn a_renamed_field_that_is_set_by_handle_by_update_and_by_python_stays_one_field
             .unwrap();
         line.up();
         state.memory().flush(DEADLINE).unwrap();
-        connected(state.memory());
+        wait_connected(state.memory());
         python.run("m = Memory(); u = m.user; u['fullName'] += '!'; u['years'] += 1; u['homeAddress']['no'] += 1");
         let age = expected["years"].as_u64().unwrap() + 3;
         let number = expected["homeAddress"]["no"].as_u64().unwrap() + 2;
@@ -119,7 +119,7 @@ fn a_renamed_field_that_is_set_by_handle_by_update_and_by_python_stays_one_field
         assert_eq!(
             stored(&line, "user"),
             expected,
-            "no field has come, and none has gone"
+            "no field was added or removed"
         );
         let user = state.user().snapshot().unwrap();
         assert_eq!(
@@ -183,7 +183,7 @@ fn a_renamed_field_stays_one_field_in_the_elements_of_collections() {
 }
 
 #[test]
-fn what_two_change_in_one_element_is_both_there_wherever_it_has_moved() {
+fn changes_by_two_processes_to_one_element_are_both_made_even_if_it_has_moved() {
     let line = Line::new();
     let (state, other) = (
         State::attach(&line.open()),
@@ -278,7 +278,8 @@ fn a_setter_under_an_unset_parent_starts_from_its_default_or_an_object_with_only
             "{error}"
         );
     }
-    // Offline too, by two processes: what both have set is there, and the whole reads once all is.
+    // Offline and by two processes, too: the fields that either has set are there, and the whole
+    // value can be read once all fields are.
     line.down(state.memory());
     state.user().set_full_name("Ada".to_owned()).unwrap();
     state
@@ -308,7 +309,7 @@ fn a_setter_under_an_unset_parent_starts_from_its_default_or_an_object_with_only
 }
 
 #[test]
-fn a_setter_under_a_missing_element_is_unset_and_leaves_the_rest_decodable() {
+fn a_setter_under_a_missing_element_fails_as_unset_and_leaves_the_rest_decodable() {
     let line = Line::new();
     let state = State::attach(&line.open());
     for is_set in [false, true] {
@@ -358,7 +359,7 @@ fn a_setter_under_a_missing_element_is_unset_and_leaves_the_rest_decodable() {
             (size, size)
         );
     }
-    // A whole element is set where there was none.
+    // A whole element can be set, although it was missing.
     state.users().at("eve").set(ada()).unwrap();
     assert_eq!(state.users().keys().unwrap(), ["ada", "eve"]);
 }

@@ -1,4 +1,4 @@
-//! Rule 14: a near read is never stale for good, whoever writes and whatever happens.
+//! Rule 14: a near read is never stale for good, whichever client writes and whatever happens.
 //!
 //! Bursts of writes by four kinds of writers, with faults in them, and after each a quiet point, at
 //! which every reader has to agree with the server. `SYNCED_MEMORY_SOAK=1` is the long form.
@@ -16,11 +16,11 @@ use crate::line::{DEADLINE, quick};
 const NAMES: [&str; 8] = ["k0", "k1", "k2", "k3", "k4", "k5", "k6", "k7"];
 const READERS: usize = 4;
 
-/// How long after a quiet point a reader may disagree with the server, beside what the processes in
-/// between had to wait for a CPU: on a machine with less to do than CPUs that is next to nothing.
+/// How long after a quiet point a reader may disagree with the server, in addition to the time that
+/// the processes in between waited for a CPU (next to none on an idle machine).
 const BOUND: Duration = Duration::from_millis(100);
 
-/// How many quiet points there are at least, and for how long.
+/// The minimum number of quiet points, and the minimum duration.
 fn length() -> (u32, Duration) {
     if std::env::var_os("SYNCED_MEMORY_SOAK").is_some() {
         (1_000, Duration::from_secs(60))
@@ -37,12 +37,12 @@ fn any_key() -> String {
     key(NAMES[fastrand::usize(..NAMES.len())])
 }
 
-/// A value that nobody else writes.
+/// A value that no other write has.
 fn any_value() -> String {
     fastrand::u32(..).to_string()
 }
 
-/// A program that writes as it likes, over a connection of its own.
+/// A program without the library that runs arbitrary commands over a connection of its own.
 struct Bare<'a> {
     server: &'a Server,
     connection: Option<Connection>,
@@ -113,7 +113,7 @@ fn write_through_the_library(memory: &Memory, end: Instant) {
     memory.flush(DEADLINE).unwrap();
 }
 
-/// What the package queued while it found no server goes nowhere: it would be written at some later
+/// What the package queued while it found no server is discarded: it would be written at some later
 /// time.
 const PYTHON: &str = "
 import random, time
@@ -193,7 +193,7 @@ impl<'a> Scene<'a> {
         }
     }
 
-    /// How long the server and each reader have waited for a CPU, and the proxies in this process.
+    /// How long the server, the proxies in this process, and each reader have waited for a CPU.
     fn waited(&self) -> Vec<Duration> {
         let proxies = time_without_cpu(std::process::id(), |name| {
             matches!(name, "proxy" | "dragonfly")
@@ -209,7 +209,7 @@ impl<'a> Scene<'a> {
             .collect()
     }
 
-    /// How long a change that went through all of them has waited for a CPU at most, since then.
+    /// How long a change that passed through all of them may have waited for a CPU since `before`.
     fn waited_since(&self, before: &[Duration]) -> Duration {
         let since = self
             .waited()
@@ -243,7 +243,7 @@ impl<'a> Scene<'a> {
             for bare in bare {
                 scope.spawn(move || bare.burst(end));
             }
-            // Somewhere in it, or at its end, or just after.
+            // During the burst, at its end, or just after it.
             thread::sleep(length.mul_f64(1.2 * fastrand::f64()));
             match fault {
                 Fault::Nothing => {}
@@ -259,14 +259,14 @@ impl<'a> Scene<'a> {
                 }
                 Fault::NewViews => {
                     for reader in readers {
-                        assert_eq!(reader.ask("anew"), "made");
+                        assert_eq!(reader.ask("renew"), "renewed");
                     }
                 }
             }
         });
     }
 
-    /// What the server holds, once nothing there is about to end.
+    /// What the server holds, once no key is about to expire.
     fn quiet(&self) -> Vec<Value> {
         let deadline = Instant::now() + DEADLINE;
         loop {
@@ -306,8 +306,8 @@ impl<'a> Scene<'a> {
             if let Some(millis) = millis.collect::<Option<Vec<u64>>>() {
                 return Duration::from_millis(millis.into_iter().max().unwrap());
             }
-            // It was no quiet point where somebody has written since: a program may have a thread
-            // of its own.
+            // If something was written since, it was no quiet point: a program may write on a
+            // thread of its own.
             assert!(
                 self.quiet() != held && Instant::now() < deadline,
                 "{what}: {answers:?} instead of {json}"
@@ -365,14 +365,14 @@ fn no_reader_is_stale_after_a_quiet_point(what: &str, server: &Server, proxy: &P
 }
 
 #[test]
-fn whoever_writes_and_whatever_happens_every_reader_agrees_with_the_server_soon() {
+fn whatever_is_written_and_whatever_happens_every_reader_soon_agrees_with_the_server() {
     let server = Server::redis().start();
     let proxy = Proxy::to(&server);
     no_reader_is_stale_after_a_quiet_point("Redis", &server, &proxy, &proxy.url());
 }
 
 #[test]
-fn so_it_is_by_dragonflys_rules() {
+fn the_same_holds_by_dragonflys_rules() {
     let server = Server::redis().start();
     let proxy = Proxy::to(&server);
     let dragonfly = Dragonfly::over(&proxy);

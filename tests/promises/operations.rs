@@ -30,12 +30,12 @@ fn logged(logs: &Logs, parts: &[&str]) -> Event {
     })
 }
 
-fn is_loud(event: &Event) -> bool {
+fn is_warning_or_error(event: &Event) -> bool {
     event.level.as_str() == "WARN" || event.level.as_str() == "ERROR"
 }
 
 #[test]
-fn an_outage_is_told_from_its_beginning_to_its_end() {
+fn an_outage_is_logged_from_its_beginning_to_its_end() {
     let logs = Logs::capture();
     let server = Server::redis().start();
     let proxy = Proxy::to(&server);
@@ -50,7 +50,7 @@ fn an_outage_is_told_from_its_beginning_to_its_end() {
     proxy.refuse(true);
     proxy.cut();
     let lost = logged(&outage, &[&at, "lost", "breaker opened"]);
-    assert!(is_loud(&lost), "{lost}");
+    assert!(is_warning_or_error(&lost), "{lost}");
     assert!(
         lost.field("error").is_some_and(|error| !error.is_empty()),
         "{lost}"
@@ -74,7 +74,7 @@ fn an_outage_is_told_from_its_beginning_to_its_end() {
         .map(|event| event.field("writes").unwrap().parse::<u32>().unwrap())
         .sum::<u32>();
     assert_eq!(writes, 3);
-    // One outage is one opening and one closing, whatever the tries in between.
+    // One outage opens and closes the breaker once, however many attempts fail in between.
     assert_eq!(logs_of(&outage, &at, "breaker opened").len(), 1);
     assert_eq!(logs_of(&outage, &at, "breaker closed").len(), 1);
 }
@@ -87,7 +87,7 @@ fn logs_of(logs: &Logs, at: &str, what: &str) -> Vec<Event> {
 }
 
 #[test]
-fn a_backend_that_is_not_there_at_the_start_is_told_once_and_loudly() {
+fn a_backend_that_is_not_there_at_the_start_is_warned_about_once() {
     let logs = Logs::capture();
     let server = Server::redis().start();
     server.stop();
@@ -97,12 +97,15 @@ fn a_backend_that_is_not_there_at_the_start_is_told_once_and_loudly() {
     eventually(DEADLINE, "it has tried again and again", || {
         logs_of(&logs, &at, "could not connect").len() > 5
     });
-    let loud = logs_of(&logs, &at, "").into_iter().filter(is_loud).count();
-    assert_eq!(loud, 1, "{:?}", logs.containing(&at));
+    let warnings = logs_of(&logs, &at, "")
+        .into_iter()
+        .filter(is_warning_or_error)
+        .count();
+    assert_eq!(warnings, 1, "{:?}", logs.containing(&at));
 }
 
 #[test]
-fn a_superseded_write_is_told_and_counted() {
+fn a_superseded_write_is_logged_and_counted() {
     let logs = Logs::capture();
     let server = Server::redis().start();
     let proxy = Proxy::to(&server);
@@ -125,7 +128,7 @@ fn a_superseded_write_is_told_and_counted() {
     });
     assert_eq!(memory.set(&number("n"), 2).unwrap(), Written::Queued);
     let queued = memory.synced(&number("n")).last_modified().unwrap();
-    // Somebody's later write; the clocks of two memories may differ by the error of their
+    // A later write by another process; the clocks of two memories may differ by the error of their
     // estimates.
     eventually(DEADLINE, "the other write is the later one", || {
         assert_eq!(other.set(&number("n"), 3).unwrap(), Written::Stored);
@@ -147,7 +150,7 @@ fn a_superseded_write_is_told_and_counted() {
 }
 
 #[test]
-fn a_refused_write_is_told_with_its_key_and_the_reason_and_without_its_value() {
+fn a_refused_write_is_logged_with_its_key_and_the_reason_and_without_its_value() {
     const VALUE: i64 = 918_273_645_546;
     let logs = Logs::capture();
     let server = Server::redis().start();
@@ -167,7 +170,7 @@ fn a_refused_write_is_told_with_its_key_and_the_reason_and_without_its_value() {
     );
     let refused = logged(&logs, &["refused", &format!("{prefix}online")]);
     assert!(
-        is_loud(&refused) && refused.to_string().contains("NOPERM"),
+        is_warning_or_error(&refused) && refused.to_string().contains("NOPERM"),
         "{refused}"
     );
     proxy.refuse(true);
@@ -181,14 +184,14 @@ fn a_refused_write_is_told_with_its_key_and_the_reason_and_without_its_value() {
     );
     proxy.refuse(false);
     memory.flush(DEADLINE).unwrap();
-    let aside = logged(&logs, &["dead letter", &format!("{prefix}queued")]);
+    let dead_letter = logged(&logs, &["dead letter", &format!("{prefix}queued")]);
     assert!(
-        is_loud(&aside) && aside.to_string().contains("NOPERM"),
-        "{aside}"
+        is_warning_or_error(&dead_letter) && dead_letter.to_string().contains("NOPERM"),
+        "{dead_letter}"
     );
     assert_eq!(memory.status().dead_letters, 1);
     assert_eq!(logs.containing(&VALUE.to_string()).len(), 0);
-    // A write that was refused to its caller's face is not set aside, and not told as if it were.
+    // A write whose caller got the error is no dead letter, and is not logged as one.
     assert_eq!(
         logs_of(&logs, &format!("{prefix}online"), "dead letter").len(),
         0
@@ -196,7 +199,7 @@ fn a_refused_write_is_told_with_its_key_and_the_reason_and_without_its_value() {
 }
 
 #[test]
-fn a_backend_that_takes_no_writes_is_told_and_so_is_its_recovery() {
+fn a_backend_that_takes_no_writes_is_logged_and_so_is_its_recovery() {
     let logs = Logs::capture();
     let server = Server::redis().start();
     let at = format!("127.0.0.1:{}", server.port());
@@ -204,14 +207,14 @@ fn a_backend_that_takes_no_writes_is_told_and_so_is_its_recovery() {
     server.cli(&["CONFIG", "SET", "maxmemory", "1"]);
     assert_eq!(memory.set(&number("n"), 1).unwrap(), Written::Queued);
     let event = logged(&logs, &[&at, "takes no writes", "OOM"]);
-    assert!(is_loud(&event), "{event}");
+    assert!(is_warning_or_error(&event), "{event}");
     server.cli(&["CONFIG", "SET", "maxmemory", "0"]);
     memory.flush(DEADLINE).unwrap();
     logged(&logs, &[&at, "takes writes again"]);
 }
 
 #[test]
-fn what_a_drop_could_not_deliver_is_told() {
+fn a_write_that_a_drop_could_not_deliver_is_logged() {
     let logs = Logs::capture();
     let server = Server::redis().start();
     server.stop();
@@ -229,7 +232,7 @@ fn what_a_drop_could_not_deliver_is_told() {
 }
 
 #[test]
-fn status_tells_an_outage() {
+fn status_shows_an_outage() {
     let server = Server::redis().start();
     let proxy = Proxy::to(&server);
     let memory = quick(&proxy.url());
@@ -294,12 +297,12 @@ fn status_tells_an_outage() {
         ),
         (0, 0, 0, 0)
     );
-    assert!(status.last_error.is_some(), "it stays to be read");
+    assert!(status.last_error.is_some(), "the last error stays");
     assert_eq!(memory.set(&number("a"), 5).unwrap(), Written::Stored);
 }
 
 #[test]
-fn status_shows_how_the_server_throws_away_what_it_has_no_room_for() {
+fn status_shows_the_eviction_policy_of_the_server() {
     for builder in [Server::redis(), Server::redis_6(), Server::valkey()] {
         let server = builder.start();
         let memory = quick(&server.url());

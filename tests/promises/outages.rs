@@ -11,9 +11,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use support::{Child, Logs, Proxy, Server, Stop, eventually};
 use synced_memory::{ErrorKind, Key, Memory, Synced, SyncedMemory, Written};
 
-use crate::line::{DEADLINE, Line, connected, durable, lost, quick};
+use crate::line::{DEADLINE, Line, durable, quick, wait_connected, wait_disconnected};
 
-/// The default, by which every call is judged.
+/// The default timeout, which bounds every call.
 const TIMEOUT: Duration = Duration::from_millis(500);
 const THREADS: usize = 8;
 const SHARED: [&str; 3] = ["shared0", "shared1", "shared2"];
@@ -29,14 +29,15 @@ struct Write {
 
 /// How long a call took, and when it began and ended.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Took {
+pub(crate) struct CallTime {
     started: Instant,
     ended: Instant,
-    /// Without what the thread, ready to run, waited for a CPU: other tests run beside this one.
+    /// Without the time that the thread was ready to run and waited for a CPU: other tests run
+    /// beside this one.
     pub(crate) time: Duration,
 }
 
-/// When it began, from when on the breaker was open, and until when it certainly was.
+/// When an outage began, and between which times the breaker certainly was open.
 #[derive(Debug, Clone, Copy)]
 struct Outage {
     start: Instant,
@@ -44,20 +45,20 @@ struct Outage {
     end: Instant,
 }
 
-/// A watch for the calls of one thread.
-pub(crate) struct Watch(Option<File>);
+/// A stopwatch for the calls of one thread.
+pub(crate) struct Stopwatch(Option<File>);
 
-impl Watch {
+impl Stopwatch {
     pub(crate) fn of_this_thread() -> Self {
         Self(File::open("/proc/thread-self/schedstat").ok())
     }
 
-    pub(crate) fn time(&self, call: impl FnOnce()) -> Took {
+    pub(crate) fn time(&self, call: impl FnOnce()) -> CallTime {
         let (queued, started) = (self.queued(), Instant::now());
         call();
         let ended = Instant::now();
         let queued = self.queued().saturating_sub(queued);
-        Took {
+        CallTime {
             started,
             ended,
             time: (ended - started).saturating_sub(queued),
@@ -79,18 +80,22 @@ impl Watch {
     }
 }
 
-/// Eight threads that write to a key of their own and to shared keys, and read them, busily.
+/// Eight threads that write to a key of their own and to shared keys, and read them, all the time.
 struct Writers {
     stop: Stop,
     rounds: [AtomicU64; THREADS],
-    /// How late this machine wakes a thread at most. A call waits for others' threads too (the I/O
-    /// thread, whoever holds a lock), which may wait for a CPU.
+    /// How late this machine wakes a thread at most. A call waits for other threads too (the I/O
+    /// thread, the holder of a lock), which may wait for a CPU.
     lateness: AtomicU64,
 }
 
 impl Writers {
-    /// Runs `outages` under the writers; returns all their writes, and how long each call took.
-    fn under(memory: &Memory, outages: impl FnOnce(&Self)) -> (Vec<Write>, Vec<Took>, Duration) {
+    /// Runs `outages` under the writers; returns all their writes, how long each call took, and the
+    /// largest lateness.
+    fn under(
+        memory: &Memory,
+        outages: impl FnOnce(&Self),
+    ) -> (Vec<Write>, Vec<CallTime>, Duration) {
         let all = Self {
             stop: Stop::default(),
             rounds: Default::default(),
@@ -121,25 +126,26 @@ impl Writers {
         )
     }
 
-    fn write(&self, memory: &Memory, thread: usize) -> (Vec<Write>, Vec<Took>) {
+    fn write(&self, memory: &Memory, thread: usize) -> (Vec<Write>, Vec<CallTime>) {
         let origin = (Instant::now(), since_1970());
-        let (mut writes, mut took, watch) = (Vec::new(), Vec::new(), Watch::of_this_thread());
+        let (mut writes, mut took, stopwatch) =
+            (Vec::new(), Vec::new(), Stopwatch::of_this_thread());
         let own = memory.synced(&Key::<u64>::named(format!("own{thread}")));
         let shared = SHARED.map(|name| memory.synced(&Key::<u64>::new(name)));
         let mut n = 0;
-        while !self.stop.is_told() {
+        while !self.stop.is_set() {
             n += 1;
-            // The pace of busy threads, not of threads that take the CPUs from each other.
+            // Busy threads, but not so busy that they take the CPUs from each other.
             thread::sleep(Duration::from_micros(100));
             let mut timed = |call: &mut dyn FnMut()| {
-                let timed = watch.time(call);
+                let timed = stopwatch.time(call);
                 took.push(timed);
                 timed
             };
             let mut set = |view: &Synced<u64>, key: String, value| {
                 let call = timed(&mut || {
                     let written = view.set(value).expect("a write is stored or queued");
-                    assert_ne!(written, Written::Superseded, "nobody writes later stamps");
+                    assert_ne!(written, Written::Superseded, "no other process writes");
                 });
                 let at = |instant: Instant| origin.1 + instant.duration_since(origin.0).as_nanos();
                 writes.push(Write {
@@ -150,10 +156,10 @@ impl Writers {
                 });
             };
             set(&own, format!("own{thread}"), n);
-            let turn = (usize::try_from(n).expect("a count is small") + thread) % SHARED.len();
+            let index = (usize::try_from(n).expect("a count is small") + thread) % SHARED.len();
             set(
-                &shared[turn],
-                SHARED[turn].to_owned(),
+                &shared[index],
+                SHARED[index].to_owned(),
                 (thread as u64 + 1) * 1_000_000 + n,
             );
             timed(&mut || {
@@ -163,13 +169,13 @@ impl Writers {
                     "a process reads its own writes"
                 );
             });
-            timed(&mut || _ = shared[turn].get().expect("it was written"));
+            timed(&mut || _ = shared[index].get().expect("it was written"));
             self.rounds[thread].store(n, Ordering::Relaxed);
         }
         (writes, took)
     }
 
-    /// Waits until every writer has made so many more rounds.
+    /// Waits until every writer has made this many more rounds.
     fn go_on_for(&self, rounds: u64) {
         let before: Vec<u64> = self
             .rounds
@@ -186,7 +192,7 @@ impl Writers {
 
     fn watch_the_machine(&self) {
         const NAP: Duration = Duration::from_millis(1);
-        while !self.stop.is_told() {
+        while !self.stop.is_set() {
             let started = Instant::now();
             thread::sleep(NAP);
             let late = started.elapsed().saturating_sub(NAP);
@@ -205,28 +211,28 @@ fn since_1970() -> u128 {
         .as_nanos()
 }
 
-/// No call took longer than `timeout` and 50 ms, few waited for the breaker, and while it was open
-/// none waited at all.
-fn assert_bounded(what: &str, took: &[Took], lateness: Duration, outages: &[Outage]) {
+/// Asserts that no call took longer than `timeout` and 50 ms, that few waited for the breaker to
+/// open, and that none waited while it was open.
+fn assert_bounded(what: &str, took: &[CallTime], lateness: Duration, outages: &[Outage]) {
     let longest = took
         .iter()
         .map(|took| took.time)
         .max()
         .expect("there were calls");
-    // Those at other times wait for the disk, which others use too.
-    let at_its_beginning = |took: &&Took| {
+    // Slow calls at other times wait for the disk, which other tests use too.
+    let at_its_beginning = |took: &&CallTime| {
         outages
             .iter()
             .any(|it| took.started < it.opened && took.ended > it.start)
     };
-    let is_slow = |took: &&Took| took.time > Duration::from_millis(100) + lateness;
+    let is_slow = |took: &&CallTime| took.time > Duration::from_millis(100) + lateness;
     let slow = took.iter().filter(is_slow).filter(at_its_beginning).count();
-    let within = |took: &&Took| {
+    let within = |took: &&CallTime| {
         outages
             .iter()
             .any(|it| took.started > it.opened && took.ended < it.end)
     };
-    let while_open: Vec<&Took> = took.iter().filter(within).collect();
+    let while_open: Vec<&CallTime> = took.iter().filter(within).collect();
     let longest_open = while_open
         .iter()
         .map(|took| took.time)
@@ -258,8 +264,8 @@ fn assert_bounded(what: &str, took: &[Took], lateness: Duration, outages: &[Outa
     );
 }
 
-/// What rule 4 leaves at each key: the last write to it. Of writes that ran at the same time either
-/// may be the last; clocks of two processes agree to `margin`.
+/// Asserts that each key holds the last write to it, by rule 4. Of concurrent writes either may be
+/// the last; the clocks of two processes agree to within `margin`.
 fn assert_the_last_write_won(server: &Server, writes: &[Write], margin: Duration) {
     let mut keys: BTreeMap<&str, Vec<&Write>> = BTreeMap::new();
     for write in writes {
@@ -272,7 +278,8 @@ fn assert_the_last_write_won(server: &Server, writes: &[Write], margin: Duration
         let stored: serde_json::Value = serde_json::from_str(&stored).unwrap();
         let value = stored["value"].as_u64().unwrap();
         let winner = writes.iter().find(|write| write.value == value);
-        let winner = winner.unwrap_or_else(|| panic!("{key} holds {value}, which nobody wrote"));
+        let winner =
+            winner.unwrap_or_else(|| panic!("{key} holds {value}, which was never written"));
         let same = |write: &&Write| (write.value >= 1_000_000_000) == (value >= 1_000_000_000);
         for write in &writes {
             let margin = if same(write) { Duration::ZERO } else { margin };
@@ -284,7 +291,7 @@ fn assert_the_last_write_won(server: &Server, writes: &[Write], margin: Duration
     }
 }
 
-/// Three outages under eight writers; `ends` also when the breaker has closed.
+/// Makes three outages under eight writers, each from `begin` to `end`.
 fn three_outages(what: &str, server: &Server, begin: impl Fn(), end: impl Fn()) {
     let memory = Memory::builder()
         .url(server.url())
@@ -297,7 +304,7 @@ fn three_outages(what: &str, server: &Server, begin: impl Fn(), end: impl Fn()) 
             writers.go_on_for(20);
             let start = Instant::now();
             begin();
-            lost(&memory);
+            wait_disconnected(&memory);
             let opened = Instant::now();
             writers.go_on_for(100);
             outages.push(Outage {
@@ -306,7 +313,7 @@ fn three_outages(what: &str, server: &Server, begin: impl Fn(), end: impl Fn()) 
                 end: Instant::now(),
             });
             end();
-            connected(&memory);
+            wait_connected(&memory);
         }
         writers.go_on_for(20);
     });
@@ -322,19 +329,19 @@ fn three_outages(what: &str, server: &Server, begin: impl Fn(), end: impl Fn()) 
 }
 
 #[test]
-fn a_server_that_is_killed_under_eight_writers_costs_no_write_and_no_wait() {
+fn when_the_server_is_killed_under_eight_writers_no_write_is_lost_and_no_call_waits() {
     let server = durable();
     three_outages("killed", &server, || server.kill(), || server.start());
 }
 
 #[test]
-fn a_server_that_is_frozen_under_eight_writers_costs_no_write_and_each_of_them_one_wait() {
+fn when_the_server_is_frozen_under_eight_writers_no_write_is_lost_and_each_waits_once() {
     let server = durable();
     three_outages("frozen", &server, || server.freeze(), || server.thaw());
 }
 
 #[test]
-fn a_server_that_is_stopped_and_started_under_eight_writers_costs_no_write_and_no_wait() {
+fn when_the_server_is_restarted_under_eight_writers_no_write_is_lost_and_no_call_waits() {
     let server = durable();
     three_outages("restarted", &server, || server.stop(), || server.start());
 }
@@ -359,18 +366,18 @@ fn the_last_write_of_two_processes_wins_whatever_happens_to_the_server() {
     };
     let mut outages = Vec::new();
     let (mut writes, took, lateness) = Writers::under(&memory, |writers| {
-        type Act = fn(&Server);
-        let acts: [(Act, Act); 3] = [
+        type Action = fn(&Server);
+        let faults: [(Action, Action); 3] = [
             (Server::kill, Server::start),
             (Server::freeze, Server::thaw),
             (Server::stop, Server::start),
         ];
-        for (begin, end) in acts {
+        for (begin, end) in faults {
             writers.go_on_for(20);
             peer_goes_on(&mut peer, 50);
             let start = Instant::now();
             begin(&server);
-            lost(&memory);
+            wait_disconnected(&memory);
             let opened = Instant::now();
             writers.go_on_for(100);
             peer_goes_on(&mut peer, 50);
@@ -380,7 +387,7 @@ fn the_last_write_of_two_processes_wins_whatever_happens_to_the_server() {
                 end: Instant::now(),
             });
             end(&server);
-            connected(&memory);
+            wait_connected(&memory);
         }
         writers.go_on_for(20);
         peer_goes_on(&mut peer, 50);
@@ -401,7 +408,7 @@ fn the_last_write_of_two_processes_wins_whatever_happens_to_the_server() {
         });
     }
     assert_bounded("two processes", &took, lateness, &outages);
-    // Each estimates the server's clock by half a round trip, on a machine that is busy.
+    // Each process estimates the server's clock to within half a round trip, on a busy machine.
     assert_the_last_write_won(&server, &writes, Duration::from_millis(50) + lateness);
     for name in SHARED {
         let key = Key::<u64>::new(name);
@@ -419,7 +426,7 @@ fn a_hundred_thousand_sets_to_one_key_while_offline_are_one_command_on_reconnect
     let memory = quick(server.url()).build().unwrap();
     let key = Key::<u64>::new("n");
     server.kill();
-    lost(&memory);
+    wait_disconnected(&memory);
     let view = memory.synced(&key);
     for n in 1..=100_000 {
         assert_eq!(view.set(n).unwrap(), Written::Queued);
@@ -445,7 +452,7 @@ fn sets_to_ten_thousand_keys_while_offline_come_back_in_batches() {
     let server = Server::redis().start();
     let memory = quick(server.url()).build().unwrap();
     server.kill();
-    lost(&memory);
+    wait_disconnected(&memory);
     for n in 0..10_000 {
         let key = Key::<u64>::named(format!("k{n}"));
         assert_eq!(memory.set(&key, n + 1).unwrap(), Written::Queued);
@@ -562,12 +569,12 @@ fn without_a_server_fields_read_as_unavailable_or_default_and_writes_wait_until_
 
 #[test]
 fn a_read_of_what_was_never_read_waits_for_a_quick_reconnect() {
-    // What is logged takes time, in which a read finds out that the connection is gone.
+    // Logging takes time, in which a read finds out that the connection is gone.
     let _logs = Logs::capture();
     let line = Line::new();
     let beside = quick(line.server.url()).timeout(DEADLINE).build().unwrap();
     for round in 0..100_u64 {
-        // Each has never lost a connection before, and then has.
+        // The first loss of a connection in a new memory, and a second one.
         let memory = line.builder().timeout(DEADLINE).build().unwrap();
         for loss in 0..2 {
             let key = Key::<u64>::named(format!("never_read_{round}_{loss}"));
@@ -630,17 +637,17 @@ fn once_the_breaker_is_open_calls_return_at_once_and_show_what_is_known_with_pen
     assert_eq!(memory.set(&written, 1).unwrap(), Written::Queued);
     let first = started.elapsed();
     assert!(first <= TIMEOUT + Duration::from_millis(150), "{first:?}");
-    lost(&memory);
-    let watch = Watch::of_this_thread();
+    wait_disconnected(&memory);
+    let stopwatch = Stopwatch::of_this_thread();
     let mut took = Vec::with_capacity(2 * CALLS);
     for n in 2..CALLS as u64 {
         took.push(
-            watch
+            stopwatch
                 .time(|| assert_eq!(memory.set(&written, n).unwrap(), Written::Queued))
                 .time,
         );
         took.push(
-            watch
+            stopwatch
                 .time(|| assert_eq!(memory.get(&written).unwrap(), Some(n)))
                 .time,
         );
@@ -664,13 +671,13 @@ fn once_the_breaker_is_open_calls_return_at_once_and_show_what_is_known_with_pen
 }
 
 #[test]
-fn a_half_open_connection_is_noticed_with_nobody_asking() {
+fn a_half_open_connection_is_noticed_without_any_call() {
     let line = Line::new();
     let memory = line.open();
-    connected(&memory);
+    wait_connected(&memory);
     line.proxy.stall(true);
     let started = Instant::now();
-    lost(&memory);
+    wait_disconnected(&memory);
     eprintln!("noticed after {:?}", started.elapsed());
     // A second between two heartbeats, and the time that an answer may take.
     assert!(
@@ -682,7 +689,7 @@ fn a_half_open_connection_is_noticed_with_nobody_asking() {
     assert_eq!(memory.set(&Key::new("n"), 1).unwrap(), Written::Queued);
     assert!(
         started.elapsed() < TIMEOUT / 2,
-        "nobody waits for what is known to be gone"
+        "no call waits for a connection that is known to be gone"
     );
     line.proxy.stall(false);
     memory.flush(DEADLINE).unwrap();
@@ -694,7 +701,7 @@ fn a_half_open_connection_is_noticed_with_nobody_asking() {
 }
 
 #[test]
-fn a_read_follows_the_server_backwards() {
+fn a_read_shows_what_the_server_holds_even_if_that_is_older() {
     let server = Server::redis().start();
     let memory = quick(server.url()).build().unwrap();
     let key = Key::<u64>::new("n");
@@ -721,17 +728,17 @@ fn a_read_follows_the_server_backwards() {
     );
 
     server.kill();
-    lost(&memory);
+    wait_disconnected(&memory);
     assert_eq!(view.get().unwrap(), 4);
     server.start();
-    // It has forgotten everything.
-    eventually(DEADLINE, "the read follows", || {
+    // The server has lost all its data.
+    eventually(DEADLINE, "the read shows it", || {
         view.find().unwrap().is_none()
     });
     assert_eq!(memory.get(&key).unwrap(), None);
 
     server.kill();
-    lost(&memory);
+    wait_disconnected(&memory);
     assert_eq!(view.set(5).unwrap(), Written::Queued);
     server.start();
     memory.flush(DEADLINE).unwrap();
@@ -754,7 +761,7 @@ fn a_write_made_right_after_a_read_has_found_the_server_silent_is_delivered() {
         memory.set(&key, 2 * n).unwrap();
         memory.flush(DEADLINE).unwrap();
         server.freeze();
-        // The read gives the connection up; the write comes before the flusher has heard of that.
+        // The read gives the connection up, and the write is made before the flusher has noticed.
         memory.get(&key).unwrap();
         memory.set(&key, 2 * n + 1).unwrap();
         server.thaw();

@@ -39,7 +39,7 @@ fn map<T>(entries: impl IntoIterator<Item = (&'static str, T)>) -> Map<T> {
         .collect()
 }
 
-/// Both sides, of which Python's forgets what it has read: a memory of the package does not see
+/// Both sides. The Python side uses a new `Memory` each time: a memory of the package does not see
 /// what others write to a key that it has read.
 fn both(server: &Server) -> (SyncedState, Python) {
     let mut python = Python::against(server);
@@ -47,7 +47,7 @@ fn both(server: &Server) -> (SyncedState, Python) {
     (State::attach(&Memory::open(&server.url()).unwrap()), python)
 }
 
-/// What Python reads.
+/// The value that Python reads.
 #[track_caller]
 fn in_python(python: &mut Python, key: &str) -> Value {
     let printed = python.run(&format!("print(json.dumps(plain(Memory().{key})))"));
@@ -213,7 +213,7 @@ m.any['a'][0]['b'] = [None, True, 1.5]
 }
 
 #[test]
-fn both_change_one_collection_in_turn_at_every_level() {
+fn both_change_one_collection_alternately_at_every_level() {
     let server = Server::redis().start();
     let (state, mut python) = both(&server);
     python.run("Memory().mixed = {'a': [{'b': 0}]}");

@@ -1,4 +1,4 @@
-//! What the Python package gets wrong, each item by its number.
+//! What the Python package gets wrong, by numbered items, and this library does not.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
@@ -8,7 +8,7 @@ use support::Direction::{ToClient, ToServer};
 use support::{Child, Python, Server, Stop};
 use synced_memory::{ErrorKind, Key, Memory, SyncedMemory, Written};
 
-use crate::line::{DEADLINE, Line, commits, connected, lost, quick};
+use crate::line::{DEADLINE, Line, commits, quick, wait_connected, wait_disconnected};
 
 #[derive(SyncedMemory, Debug)]
 struct State {
@@ -67,7 +67,7 @@ fn item_2_a_held_list_loses_no_update() {
     state.items().to_vec().unwrap();
     held.push(4).unwrap();
     assert_eq!(other.items().to_vec().unwrap(), [1, 2, 3, 4]);
-    // Whatever becomes of the list meanwhile, here or elsewhere.
+    // The same if the list changes meanwhile, in this process or in another one.
     other.items().insert(0, 0).unwrap();
     held.push(5).unwrap();
     state.set_items(vec![7]).unwrap();
@@ -82,7 +82,7 @@ fn item_2_a_held_list_loses_no_update() {
         python.run("m = Memory(); h = m.items; print(h[:])"),
         "[9, 10, 11]"
     );
-    // And the package does lose it, so that this shows what it is to show.
+    // The package does lose it, so this test covers the defect.
     assert_eq!(
         python.run("m.items; h.append(12); print(Memory().items[:])"),
         "[9, 10, 11]"
@@ -181,7 +181,7 @@ fn item_6_an_error_in_the_middle_of_a_flush_loses_nothing() {
     let memory = line.open();
     let mut cut = 0;
     for direction in [ToServer, ToClient] {
-        // How many bytes such a flush has in this direction, about: what it can send at once
+        // About how many bytes such a flush sends in this direction: how much it sends at once
         // depends on the machine.
         let mut whole = None;
         for part in 0..=20 {
@@ -232,15 +232,15 @@ fn item_7_an_older_queued_write_does_not_resurrect_a_deleted_key() {
     assert_eq!(peer.recv(), "opened");
     let deletes: [&mut dyn FnMut(); 2] = [
         &mut || assert!(other.delete(&key("n")).unwrap()),
-        // A process of its own, and one that finds nothing to delete: it wants the key to be gone
-        // all the same.
+        // A delete by another process, and a second one that finds nothing to delete: it counts all
+        // the same.
         &mut || {
             assert_eq!(peer.ask("delete n"), "true");
             assert_eq!(peer.ask("delete n"), "false");
         },
     ];
     for (round, delete) in deletes.into_iter().enumerate() {
-        connected(&memory);
+        wait_connected(&memory);
         assert_eq!(memory.set(&key("n"), 1).unwrap(), Written::Stored);
         line.down(&memory);
         assert_eq!(memory.set(&key("n"), 2).unwrap(), Written::Queued);
@@ -260,7 +260,7 @@ fn item_7_an_older_queued_write_does_not_resurrect_a_deleted_key() {
         assert_eq!(memory.set(&key("n"), 3).unwrap(), Written::Stored);
         assert_eq!(other.get(&key("n")).unwrap(), Some(3));
     }
-    // And the tombstone is not in the way of the Python package.
+    // The tombstone does not hinder the Python package.
     other.delete(&key("n")).unwrap();
     let mut python = Python::against(&line.server);
     python.run("from synced_memory import Memory; m = Memory(); m.n = 4");
@@ -272,7 +272,7 @@ fn item_8_an_online_write_respects_the_stamps() {
     let line = Line::new();
     let memory = line.open();
     let other = line.open_directly();
-    // A write that is older, since it waited or since its answer was lost, does not replace a newer
+    // A write that is older, because it waited or its answer was lost, does not replace a newer
     // one.
     memory.set(&key("n"), 1).unwrap();
     line.down(&memory);
@@ -282,7 +282,7 @@ fn item_8_an_online_write_respects_the_stamps() {
     memory.flush(DEADLINE).unwrap();
     assert_eq!(other.get(&key("n")).unwrap(), Some(3));
 
-    connected(&memory);
+    wait_connected(&memory);
     memory.get(&key("n")).unwrap();
     line.proxy.refuse(true);
     line.proxy.lose_answer_to(commits);
@@ -298,7 +298,7 @@ fn item_8_an_online_write_respects_the_stamps() {
         (Some(5), Some(5))
     );
 
-    // One that is made online is the latest, and is stamped above what it meets.
+    // A write that is made online is the latest, and its stamp is above the stored one.
     let ahead = stamp(&line.server, "memory:n").unwrap() + 3_600_000_000_000;
     line.server.set_raw(
         "memory:n",
@@ -336,7 +336,7 @@ fn item_9_a_scope_loads_nothing_of_other_scopes() {
     assert_eq!(
         server.command_count("get"),
         3,
-        "one for each read, of its own key"
+        "one GET for each read, of its own key"
     );
     for command in ["scan", "keys", "mget", "client|tracking"] {
         assert_eq!(server.command_count(command), 0, "{command}");
@@ -348,7 +348,7 @@ fn item_9_a_scope_loads_nothing_of_other_scopes() {
     );
 }
 
-/// What the server has sent, of which the test's own INFO is a part.
+/// How many bytes the server has sent, including the answers to the test's own INFO.
 fn transferred(server: &Server) -> u64 {
     let stats = server.info("stats");
     let line = stats
@@ -362,7 +362,7 @@ fn item_10_the_queue_is_bounded() {
     let line = Line::new();
     let memory = line.builder().outbox_limit(100_000).build().unwrap();
     line.down(&memory);
-    // By keys, not by writes.
+    // The limit counts keys, not writes.
     for n in 0..10_000 {
         assert_eq!(memory.set(&key("n"), n).unwrap(), Written::Queued);
     }
@@ -372,7 +372,10 @@ fn item_10_the_queue_is_bounded() {
             Ok(_) => accepted += 1,
             Err(error) => break error,
         }
-        assert!(accepted < 1_000, "100,000 bytes hold no end of writes");
+        assert!(
+            accepted < 1_000,
+            "100,000 bytes do not hold any number of writes"
+        );
     };
     assert_eq!(refusal.kind(), ErrorKind::OutboxFull);
     line.up();
@@ -391,16 +394,16 @@ fn item_10_the_compare_and_set_is_atomic_among_writes_that_come_back_together() 
     for round in 0..5 {
         line.proxy.refuse(true);
         line.proxy.cut();
-        memories.iter().for_each(lost);
+        memories.iter().for_each(wait_disconnected);
         let mut newest = vec![(0, 0); usize::try_from(KEYS).unwrap()];
-        // Each key in another order.
+        // The writers take a different order for each key.
         for n in 0..KEYS {
-            for turn in 0..memories.len() as u64 {
-                let writer = (n + turn * 5 + round) % memories.len() as u64;
+            for step in 0..memories.len() as u64 {
+                let writer = (n + step * 5 + round) % memories.len() as u64;
                 let view =
                     memories[usize::try_from(writer).unwrap()].synced(&key(&format!("k{n}")));
                 view.set(writer * 1_000 + n).unwrap();
-                let stamp = view.last_modified().unwrap().expect("it waits");
+                let stamp = view.last_modified().unwrap().expect("it is queued");
                 let newest = &mut newest[usize::try_from(n).unwrap()];
                 *newest = (*newest).max((stamp, writer * 1_000 + n));
             }
@@ -440,14 +443,14 @@ fn item_10_the_compare_and_set_is_atomic_among_writes_that_come_back_together() 
 #[test]
 fn item_10_the_compare_and_set_is_atomic_among_online_writers() {
     let server = Server::redis().start();
-    // None of them is to be late, whatever else this machine does.
+    // With a long timeout none of them is queued, even on a busy machine.
     let open = || quick(server.url()).timeout(DEADLINE).build().unwrap();
     let memories: Vec<Memory> = (0..4).map(|_| open()).collect();
     let (done, seen) = (Stop::default(), AtomicU64::new(0));
     thread::scope(|scope| {
         let all_done = done.on_drop();
         let watching = scope.spawn(|| {
-            while !done.is_told() {
+            while !done.is_set() {
                 let now = stamp(&server, "memory:n").unwrap_or(0);
                 let before = seen.fetch_max(now, Ordering::Relaxed);
                 assert!(now >= before, "the stamp went from {before} to {now}");

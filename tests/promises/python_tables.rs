@@ -1,5 +1,5 @@
-//! The tables of `collections.md`: what each method of Python's `SyncedList` and `SyncedDict` is
-//! here.
+//! The tables of `collections.md`: the equivalent of each method of Python's `SyncedList` and
+//! `SyncedDict`.
 
 use std::collections::BTreeMap;
 
@@ -18,7 +18,7 @@ struct Mine {
     nested: BTreeMap<String, Entries>,
 }
 
-/// A Python statement, and what does the same here.
+/// A Python statement, and its equivalent in Rust.
 type Row = (&'static str, fn(&SyncedMine) -> Result<()>);
 
 const ROWS: &[Row] = &[
@@ -105,7 +105,7 @@ const ROWS: &[Row] = &[
 ];
 
 #[test]
-fn each_row_does_here_what_it_does_in_python() {
+fn each_row_does_the_same_in_rust_and_in_python() {
     let server = Server::redis().start();
     let memory = Memory::open(&server.url()).unwrap();
     let mine = Mine::attach(&memory);
@@ -123,7 +123,7 @@ fn each_row_does_here_what_it_does_in_python() {
         }
     };
     let stored = || names.map(|name| memory.get(&Key::<Value>::new(name)).unwrap().unwrap());
-    for (statement, here) in ROWS {
+    for (statement, equivalent) in ROWS {
         reset();
         // A fresh memory: one that has read a key before does not see what others write to it.
         python.run(&format!(
@@ -131,7 +131,7 @@ fn each_row_does_here_what_it_does_in_python() {
         ));
         let theirs = stored();
         reset();
-        here(&mine).unwrap();
+        equivalent(&mine).unwrap();
         assert_eq!(stored(), theirs, "{statement}");
         let is_changed = stored() != names.map(|name| initial[name].clone());
         assert_eq!(
@@ -143,7 +143,7 @@ fn each_row_does_here_what_it_does_in_python() {
 }
 
 #[test]
-fn what_is_read_in_python_is_read_here() -> Result<()> {
+fn reads_return_what_they_return_in_python() -> Result<()> {
     let memory = Memory::open("memory:")?;
     let mine = Mine::attach(&memory);
     mine.set_items(vec![3, 1])?;

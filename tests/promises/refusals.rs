@@ -1,4 +1,4 @@
-//! Rules 2, 12 and 13, and section 3.5: what a server refuses, for now and for good.
+//! Rules 2, 12 and 13: what a server refuses, for some time or permanently.
 
 use std::fmt::{Debug, Write};
 use std::thread;
@@ -8,16 +8,16 @@ use redis::Value;
 use support::{Logs, Proxy, Server, eventually, eventually_some};
 use synced_memory::{ErrorKind, Key, Memory, SyncedMemory, Written};
 
-use crate::line::ended_letters;
+use crate::line::forget_dead_letters;
 
 const DEADLINE: Duration = Duration::from_secs(10);
 
 /// The rights that are enough for the prefix `memory:`; the README states them.
 const KEYS: &str = "~memory:* ~synced-memory/{memory:*";
 const COMMANDS: &str = "+time +get +eval +evalsha +getrange +exists +hget +hmget +hincrby +set +del +hset +hlen +hgetall +pttl +pexpire +hdel +scan +info";
-/// Needed to be told of changes; without it what is read near or watched is asked for.
-const TOLD: &str = "+client|tracking";
-/// Needed for nothing; the ACL log is quieter with it, on servers that know the subcommand.
+/// Needed for invalidations; without it near reads and watches ask the server each time.
+const TRACKING: &str = "+client|tracking";
+/// Optional: the ACL log has fewer entries with it, on servers that know the subcommand.
 const QUIET: &str = "+client|setinfo";
 
 fn number(name: &str) -> Key<i64> {
@@ -48,18 +48,18 @@ fn last_error(memory: &Memory) -> String {
 // --- passwords
 
 #[test]
-fn a_wrong_password_is_said_by_open_at_once() {
+fn open_reports_a_wrong_password_at_once() {
     for builder in [Server::redis(), Server::redis_6(), Server::valkey()] {
         let server = builder
             .password("right")
             .user("alice", "on >right ~* +@all")
             .start();
-        let nobodys = format!("redis://127.0.0.1:{}", server.port());
+        let without_password = format!("redis://127.0.0.1:{}", server.port());
         for url in [
             server.url_as("default", "wrong"),
             server.url_as("alice", "wrong"),
             server.url_as("bob", "right"),
-            nobodys,
+            without_password,
         ] {
             let asked = Instant::now();
             let error = Memory::builder()
@@ -180,7 +180,7 @@ fn no_password_is_in_any_message_log_line_or_debug_output() {
 }
 
 #[test]
-fn a_password_that_is_changed_on_the_server_loses_no_write() {
+fn no_write_is_lost_when_the_password_is_changed_on_the_server() {
     let server = Server::redis().password("first").start();
     let memory = quick(&server.url());
     assert_eq!(memory.set(&number("n"), 1).unwrap(), Written::Stored);
@@ -201,20 +201,21 @@ fn a_password_that_is_changed_on_the_server_loses_no_write() {
 
 // --- servers that take no writes now
 
-/// While the server is spoilt, writes are queued with the cause, and reads work; once it is mended,
-/// everything is delivered. `answers_reads`: whether the spoilt server does.
-fn waits_until_mended(
+/// Asserts that while the server takes no writes, they are queued with the cause, and reads work;
+/// and that everything is delivered once it has recovered. `answers_reads`: whether the server
+/// answers reads meanwhile.
+fn assert_writes_wait_for_recovery(
     server: &Server,
     code: &str,
     answers_reads: bool,
-    spoil: impl FnOnce(),
-    mend: impl FnOnce(),
+    take_no_writes: impl FnOnce(),
+    recover: impl FnOnce(),
 ) {
     server.set_raw("memory:foreign", r#"{"value": 7, "last_modified": 5}"#);
     let memory = quick(&server.url());
     assert_eq!(memory.set(&number("known"), 1).unwrap(), Written::Stored);
     assert_eq!(memory.set(&number("gone"), 1).unwrap(), Written::Stored);
-    spoil();
+    take_no_writes();
     assert_eq!(
         memory.set(&number("n"), 2).unwrap(),
         Written::Queued,
@@ -259,7 +260,7 @@ fn waits_until_mended(
     let late = memory.flush(Duration::from_millis(50)).unwrap_err();
     assert_eq!(late.kind(), ErrorKind::Timeout);
     assert!(late.to_string().contains("memory:known"), "{late}");
-    mend();
+    recover();
     memory.flush(DEADLINE).unwrap();
     assert_eq!(stored(server, "memory:n"), Some(2), "{code}");
     assert_eq!(stored(server, "memory:known"), Some(4), "{code}");
@@ -276,16 +277,16 @@ fn waits_until_mended(
 }
 
 #[test]
-fn out_of_memory_a_server_gets_the_writes_when_there_is_room_again() {
+fn a_server_that_is_out_of_memory_gets_the_writes_when_there_is_room_again() {
     for builder in [Server::redis(), Server::redis_6(), Server::valkey()] {
         let server = builder.arg("maxmemory-policy", "noeviction").start();
         let limit = |bytes: &str| drop(server.cli(&["CONFIG", "SET", "maxmemory", bytes]));
-        waits_until_mended(&server, "OOM", true, || limit("1"), || limit("0"));
+        assert_writes_wait_for_recovery(&server, "OOM", true, || limit("1"), || limit("0"));
     }
 }
 
 #[test]
-fn out_of_memory_deletes_are_made_all_the_same() {
+fn a_server_that_is_out_of_memory_still_makes_deletes() {
     for builder in [Server::redis(), Server::redis_6(), Server::valkey()] {
         let server = builder.arg("maxmemory-policy", "noeviction").start();
         let memory = quick(&server.url());
@@ -309,7 +310,7 @@ fn a_replica_gets_the_writes_when_it_is_a_master_again() {
         let server = builder.start();
         let follow = |host: &str, port: &str| drop(server.cli(&["REPLICAOF", host, port]));
         let port = dead.port().to_string();
-        waits_until_mended(
+        assert_writes_wait_for_recovery(
             &server,
             "READONLY",
             true,
@@ -328,7 +329,7 @@ fn a_replica_that_has_lost_its_master_keeps_what_is_known() {
         .start();
     let follow = |host: &str, port: &str| drop(server.cli(&["REPLICAOF", host, port]));
     let port = dead.port().to_string();
-    waits_until_mended(
+    assert_writes_wait_for_recovery(
         &server,
         "MASTERDOWN",
         false,
@@ -362,7 +363,7 @@ fn a_server_that_cannot_save_gets_the_writes_when_it_can() {
     };
     let dir: String = redis::from_redis_value(dir[1].clone()).unwrap();
     server.cli(&["CONFIG", "SET", "save", "3600 1000000"]);
-    waits_until_mended(
+    assert_writes_wait_for_recovery(
         &server,
         "MISCONF",
         true,
@@ -406,7 +407,7 @@ fn a_server_that_is_loading_gets_the_writes_when_it_has_loaded() {
     let (status, late) = (memory.status(), opened.status());
     assert!(
         server.info("persistence").contains("loading:1"),
-        "the server had loaded before the test was through"
+        "the server had loaded before the test was done"
     );
     assert_eq!(
         (status.pending, status.dead_letters, late.pending),
@@ -427,7 +428,7 @@ fn a_server_that_is_loading_gets_the_writes_when_it_has_loaded() {
 }
 
 #[test]
-fn while_a_server_takes_no_writes_it_is_not_asked_without_a_pause() {
+fn a_server_that_takes_no_writes_is_tried_again_with_growing_pauses() {
     let dead = Server::redis().start();
     dead.stop();
     let server = Server::redis().start();
@@ -441,8 +442,8 @@ fn while_a_server_takes_no_writes_it_is_not_asked_without_a_pause() {
     assert_eq!(memory.set(&number("n"), 1).unwrap(), Written::Stored);
     server.cli(&["REPLICAOF", "127.0.0.1", &dead.port().to_string()]);
     assert_eq!(memory.set(&number("n"), 2).unwrap(), Written::Queued);
-    // The n-th wait is 10 ms × 2^n on average: thirty tries in a row that do not take much longer
-    // than the first one, again and again, are waits that do not grow.
+    // The n-th wait is 10 ms × 2^n on average: thirty attempts within four seconds would mean that
+    // the waits do not grow.
     let (before, started) = (proxy.connections(), Instant::now());
     while started.elapsed() < Duration::from_secs(4) && proxy.connections() - before < 30 {
         thread::park_timeout(Duration::from_millis(5));
@@ -464,7 +465,7 @@ struct Sample {
 fn the_rights_that_the_readme_names_are_enough_for_everything() {
     for builder in [Server::redis(), Server::redis_6(), Server::valkey()] {
         let server = builder.start();
-        let order = format!("ACL SETUSER minimal on >pw {KEYS} {COMMANDS} {TOLD}");
+        let order = format!("ACL SETUSER minimal on >pw {KEYS} {COMMANDS} {TRACKING}");
         server.cli(&order.split(' ').collect::<Vec<_>>());
         let _ = server.try_cli(&["ACL", "SETUSER", "minimal", QUIET]);
         server.cli(&["ACL", "LOG", "RESET"]);
@@ -487,7 +488,7 @@ fn the_rights_that_the_readme_names_are_enough_for_everything() {
         assert_eq!(watch.recv().unwrap(), None);
         server.set_raw("memory:one", "7");
         assert_eq!(watch.recv_timeout(DEADLINE).unwrap(), Some(7));
-        assert_eq!(memory.status().stale, 0, "it is told");
+        assert_eq!(memory.status().stale, 0, "it is tracked");
         assert_eq!(
             memory.status().eviction_policy.as_deref(),
             Some("noeviction")
@@ -539,12 +540,12 @@ fn without_one_of_those_rights_a_write_is_rejected_and_was_never_made() {
             }
         }
         refused |= memory.get(&number("one")).is_err();
-        // EVAL is needed to bring the script, and EVALSHA from the second call on; without these,
-        // only records stay behind until they age out, the script takes its long way, and the
-        // policy is not shown.
-        let spared = ["hdel", "hget", "hincrby", "hlen", "hgetall", "info"];
+        // EVAL is needed to send the script, and EVALSHA from the second call on. Without those
+        // below, records only stay until they expire, the script takes a longer path, and the
+        // eviction policy is not shown.
+        let optional = ["hdel", "hget", "hincrby", "hlen", "hgetall", "info"];
         assert!(
-            refused || spared.contains(&missing),
+            refused || optional.contains(&missing),
             "{missing} is not needed"
         );
         assert_eq!(
@@ -553,7 +554,7 @@ fn without_one_of_those_rights_a_write_is_rejected_and_was_never_made() {
             "{missing}"
         );
     }
-    assert_eq!(half_made, [""; 0], "rejected, and made all the same");
+    assert_eq!(half_made, [""; 0], "rejected, and still made");
 }
 
 #[test]
@@ -598,7 +599,7 @@ fn a_withdrawn_write_leaves_the_view_as_it_was() {
     let synced = memory.synced(&number("n"));
     synced.set(1).unwrap();
     let stamp = synced.last_modified().unwrap();
-    // Reads go on, scripts do not.
+    // Reads still work, scripts do not.
     server.cli(&["ACL", "SETUSER", "alice", "-eval", "-evalsha"]);
     let error = synced.set(2).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Rejected);
@@ -618,7 +619,7 @@ fn a_withdrawn_write_leaves_the_view_as_it_was() {
 }
 
 #[test]
-fn a_queued_write_that_is_refused_is_set_aside_and_handed_out_and_the_others_are_delivered() {
+fn a_queued_write_that_is_refused_is_a_dead_letter_and_the_others_are_delivered() {
     for builder in [Server::redis(), Server::redis_6(), Server::valkey()] {
         let server = builder.start();
         server.cli(&["ACL", "SETUSER", "alice", "on", ">pw", "~*", "+@all"]);
@@ -670,24 +671,24 @@ fn a_queued_write_that_is_refused_is_set_aside_and_handed_out_and_the_others_are
                 .last_error
                 .is_some_and(|error| error.kind() == ErrorKind::Rejected)
         );
-        let mut aside = ended_letters(&memory);
-        aside.sort_by(|a, b| a.key.cmp(&b.key));
-        assert_eq!(aside.len(), 2);
+        let mut letters = forget_dead_letters(&memory);
+        letters.sort_by(|a, b| a.key.cmp(&b.key));
+        assert_eq!(letters.len(), 2);
         assert_eq!(
-            (aside[0].key.as_str(), &aside[0].value()),
+            (letters[0].key.as_str(), &letters[0].value()),
             ("memory:deleted", &None)
         );
         assert_eq!(
-            (aside[1].key.as_str(), &aside[1].value()),
+            (letters[1].key.as_str(), &letters[1].value()),
             ("memory:lost", &Some(serde_json::json!(2)))
         );
-        assert_eq!(aside[1].last_modified, stamp);
-        for write in &aside {
-            assert_eq!(write.reason.kind(), ErrorKind::Rejected);
+        assert_eq!(letters[1].last_modified, stamp);
+        for letter in &letters {
+            assert_eq!(letter.reason.kind(), ErrorKind::Rejected);
             assert!(
-                write.reason.to_string().contains(&write.key),
+                letter.reason.to_string().contains(&letter.key),
                 "{}",
-                write.reason
+                letter.reason
             );
         }
         assert_eq!(memory.status().dead_letters, 0);
@@ -697,7 +698,7 @@ fn a_queued_write_that_is_refused_is_set_aside_and_handed_out_and_the_others_are
 }
 
 #[test]
-fn a_user_who_is_switched_off_loses_no_write() {
+fn no_write_is_lost_when_the_user_is_deleted_and_created_again() {
     let server = Server::redis().start();
     server.cli(&["ACL", "SETUSER", "alice", "on", ">pw", "~*", "+@all"]);
     let memory = quick(&server.url_as("alice", "pw"));

@@ -1,4 +1,4 @@
-//! Rules 5 and 10, and section 8: what a change costs, counted by the server.
+//! Rules 5 and 10: what a change costs, counted by the server.
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use support::Server;
 use synced_memory::{Key, SyncedMemory, Written};
 
-use crate::line::{DEADLINE, Line, connected};
+use crate::line::{DEADLINE, Line, wait_connected};
 
 #[derive(SyncedMemory)]
 struct State {
@@ -29,7 +29,7 @@ struct User {
     tags: Vec<String>,
 }
 
-/// How often the script was called, and a key read and written.
+/// How often the script was called, a key was read, and a key was written.
 fn counted(server: &Server) -> (u64, u64, u64) {
     let calls = server.command_count("eval") + server.command_count("evalsha");
     (
@@ -40,7 +40,7 @@ fn counted(server: &Server) -> (u64, u64, u64) {
 }
 
 #[test]
-fn a_change_is_one_round_trip_where_nobody_interfered_and_two_where_somebody_did() {
+fn a_change_is_one_round_trip_or_two_if_another_process_interfered() {
     type Change = fn(&SyncedState, u64);
     const CHANGES: &[(&str, Change)] = &[
         ("push", |s, n| _ = s.list().push(n).unwrap()),
@@ -79,7 +79,7 @@ fn a_change_is_one_round_trip_where_nobody_interfered_and_two_where_somebody_did
         State::attach(&line.open()),
         State::attach(&line.open_directly()),
     );
-    // Once, so that everything is there, and the script.
+    // Once before, so that all keys exist and the script is loaded.
     for (_, change) in CHANGES {
         change(&mine, 1);
     }
@@ -89,7 +89,7 @@ fn a_change_is_one_round_trip_where_nobody_interfered_and_two_where_somebody_did
         change(&mine, 2);
         assert_eq!(counted(&line.server), (1, 0, 1), "{name}");
     }
-    // A refusal brings what is there, which the script reads: nobody asks for it.
+    // A refusal carries the stored value, which the script reads: no other read is needed.
     for (_, change) in CHANGES {
         change(&theirs, 3);
     }
@@ -99,7 +99,7 @@ fn a_change_is_one_round_trip_where_nobody_interfered_and_two_where_somebody_did
         change(&mine, 5);
         assert_eq!(counted(&line.server), (2, 1, 1), "{name}");
     }
-    // A closure gets what is there, which is asked for.
+    // A closure gets the stored value, which is read first.
     line.server.reset_stats();
     mine.update_list(|list| list.push(7)).unwrap();
     assert_eq!(counted(&line.server), (1, 1, 1), "update");
@@ -125,7 +125,7 @@ fn ten_thousand_changes_while_offline_are_one_command_on_reconnect() {
         );
         change(&mine, 0);
         line.down(mine.memory());
-        // Each of these looks at all of those before it: the short form does fewer.
+        // Each of these changes looks at all those before it: the short form makes fewer.
         let is_short = name.contains("below") && std::env::var_os("SYNCED_MEMORY_SOAK").is_none();
         let changes = if is_short { CHANGES / 5 } else { CHANGES };
         let began = Instant::now();
@@ -136,7 +136,7 @@ fn ten_thousand_changes_while_offline_are_one_command_on_reconnect() {
         line.server.reset_stats();
         line.up();
         mine.memory().flush(DEADLINE).unwrap();
-        connected(mine.memory());
+        wait_connected(mine.memory());
         assert_eq!(counted(&line.server), (1, 0, 1), "{name}");
         assert_eq!(
             line.server.command_count("hset"),
@@ -185,20 +185,20 @@ impl<'de> Deserialize<'de> for Counted {
 
 #[test]
 fn a_push_encodes_what_is_pushed_and_decodes_nothing_and_a_read_decodes_once_for_each_change() {
-    const ALREADY: u32 = 100;
+    const INITIAL: u32 = 100;
     let line = Line::new();
     let (memory, other) = (line.open(), line.open_directly());
     let key = Key::<Vec<Counted>>::new("list");
     let (list, theirs) = (memory.synced(&key), other.synced(&key));
-    list.extend((0..ALREADY).map(|n| Counted(n.into())))
+    list.extend((0..INITIAL).map(|n| Counted(n.into())))
         .unwrap();
     let counts = || (ENCODED.take(), DECODED.take());
-    assert_eq!(counts(), (ALREADY, 0));
+    assert_eq!(counts(), (INITIAL, 0));
     list.push(Counted(1)).unwrap();
     assert_eq!(counts(), (1, 0));
     assert_eq!(list.len().unwrap(), 101);
     assert_eq!(counts(), (0, 101));
-    // Nothing has changed, and it is asked for.
+    // Nothing has changed: the reads ask the server, and decode nothing.
     assert_eq!(
         (
             list.len().unwrap(),
@@ -209,7 +209,7 @@ fn a_push_encodes_what_is_pushed_and_decodes_nothing_and_a_read_decodes_once_for
     assert_eq!(counts(), (0, 0));
     theirs.push(Counted(2)).unwrap();
     list.push(Counted(3)).unwrap();
-    assert_eq!(counts(), (2, 0), "also where somebody interfered");
+    assert_eq!(counts(), (2, 0), "even if another process interfered");
     list.insert(1, Counted(4)).unwrap();
     assert_eq!(counts(), (1, 0));
     assert_eq!(list.pop().unwrap(), Some(Counted(3)));

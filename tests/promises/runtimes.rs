@@ -1,4 +1,4 @@
-//! A blocking call inside an async runtime does not panic, and needs none.
+//! A blocking call inside an async runtime does not panic, and a blocking call needs no runtime.
 
 use std::sync::mpsc;
 use std::thread;
@@ -10,7 +10,7 @@ use tokio::runtime::{self, Runtime};
 use tokio::task::{self, LocalSet};
 
 const DEADLINE: Duration = Duration::from_secs(10);
-/// More than a tokio task may do at once before tokio's own primitives tell it to yield.
+/// More than a tokio task may do at once before tokio's own primitives make it yield.
 const MANY: i64 = 300;
 
 #[derive(SyncedMemory, Debug, Clone, PartialEq)]
@@ -76,8 +76,8 @@ fn every_call(url: &str) {
     assert_eq!(closed.get(&key()).unwrap_err().kind(), ErrorKind::Closed);
 }
 
-/// Every blocking call, with nobody there: each returns, and in time.
-fn every_call_in_vain(url: &str) {
+/// Every blocking call while the backend is away: each returns in time.
+fn every_call_without_the_backend(url: &str) {
     let (timeout, started) = (Duration::from_millis(100), Instant::now());
     let memory = Memory::builder()
         .url(url)
@@ -119,13 +119,13 @@ fn every_call_in_vain(url: &str) {
     assert!(started.elapsed() < DEADLINE, "{:?}", started.elapsed());
 }
 
-/// Runs a test in every place of a runtime where a user may call from.
-fn in_every_place(test: impl Fn(&str) + Clone + Send + 'static) {
+/// Runs a test in every context of a runtime from which a user may call.
+fn in_every_context(test: impl Fn(&str) + Clone + Send + 'static) {
     for (kind, runtime) in [
         ("current thread", current_thread()),
         ("multi-thread", multi_thread()),
     ] {
-        let say = move |place: &str| format!("{kind}, {place}");
+        let say = move |context: &str| format!("{kind}, {context}");
         runtime.block_on(async { test(&say("block_on")) });
         let spawned = test.clone();
         runtime
@@ -145,7 +145,7 @@ fn in_every_place(test: impl Fn(&str) + Clone + Send + 'static) {
         let entered = runtime.enter();
         test(&say("enter"));
         drop(entered);
-        // After it has waited, in the middle of a task.
+        // In the middle of a task, after an await.
         let spawned = test.clone();
         let waited = runtime.spawn(async move {
             tokio::time::sleep(Duration::from_millis(1)).await;
@@ -166,12 +166,12 @@ fn in_every_place(test: impl Fn(&str) + Clone + Send + 'static) {
 fn a_blocking_call_in_an_async_runtime_is_answered_and_does_not_panic() {
     let server = Server::redis().start();
     let url = server.url();
-    in_every_place(move |place| {
+    in_every_context(move |context| {
         let started = Instant::now();
-        every_call(&format!("{url}?scope={}", percent(place)));
+        every_call(&format!("{url}?scope={}", percent(context)));
         assert!(
             started.elapsed() < DEADLINE,
-            "{place}: {:?}",
+            "{context}: {:?}",
             started.elapsed()
         );
     });
@@ -182,16 +182,16 @@ fn a_blocking_call_in_an_async_runtime_with_the_backend_away_ends_and_does_not_p
     let server = Server::redis().start();
     server.stop();
     let url = server.url();
-    in_every_place(move |_| every_call_in_vain(&url));
+    in_every_context(move |_| every_call_without_the_backend(&url));
 }
 
 #[test]
 fn a_blocking_call_on_the_backend_of_this_process_does_not_panic_either() {
-    in_every_place(|_| every_call("memory:"));
+    in_every_context(|_| every_call("memory:"));
 }
 
 #[test]
-fn a_write_that_is_cut_off_in_a_runtime_waits_for_its_timeout_at_most() {
+fn in_a_runtime_a_write_without_an_answer_waits_for_its_timeout_at_most() {
     let server = Server::redis().start();
     let memory = Memory::builder()
         .url(server.url())
@@ -240,17 +240,17 @@ fn a_memory_can_be_dropped_inside_a_runtime_and_delivers_what_it_holds() {
                 .is_some_and(|stored| stored.starts_with(r#"{"value": 7,"#))
         );
         server.cli(&["FLUSHALL"]);
-        // With the runtime itself, in a task that never ends.
+        // Dropped with the runtime itself, in a task that never ends.
         let memory = Memory::open(&server.url()).unwrap();
-        let (tell, told) = mpsc::channel();
+        let (sender, receiver) = mpsc::channel();
         runtime.spawn(async move {
             memory.set(&key(), 8).unwrap();
-            tell.send(()).unwrap();
+            sender.send(()).unwrap();
             std::future::pending::<()>().await;
             drop(memory);
         });
         runtime.block_on(async { tokio::time::sleep(Duration::from_millis(1)).await });
-        told.recv_timeout(DEADLINE).unwrap();
+        receiver.recv_timeout(DEADLINE).unwrap();
         drop(runtime);
         assert!(
             server

@@ -8,16 +8,16 @@ use support::Direction::{ToClient, ToServer};
 use support::{Logs, Server, eventually};
 use synced_memory::{Error, ErrorKind, Key, Memory, SyncedMemory, Written};
 
-use crate::line::{DEADLINE, Line, lost, quick};
+use crate::line::{DEADLINE, Line, quick, wait_disconnected};
 
-/// What a drop or a close may take beyond its limit, on a machine with other tests on it.
+/// How much longer than its limit a drop or a close may take on a machine that runs other tests.
 const SLACK: Duration = Duration::from_millis(250);
 
 fn key(name: &str) -> Key<u64> {
     Key::named(name.to_owned())
 }
 
-/// How long it took.
+/// Asserts that a call takes no longer than `limit`; returns its result, and how long it took.
 #[track_caller]
 fn within<R>(limit: Duration, what: &str, call: impl FnOnce() -> R) -> (R, Duration) {
     let started = Instant::now();
@@ -34,7 +34,7 @@ fn sidecar(server: &Server, key: &str) -> HashMap<String, String> {
         .unwrap()
 }
 
-fn is_closed<T: std::fmt::Debug>(answer: Result<T, Error>) {
+fn assert_closed<T: std::fmt::Debug>(answer: Result<T, Error>) {
     assert_eq!(answer.unwrap_err().kind(), ErrorKind::Closed);
 }
 
@@ -44,7 +44,7 @@ fn close_with_the_server_away_ends_in_time_and_names_what_was_not_delivered() {
     let memory = quick(server.url()).build().unwrap();
     memory.set(&key("delivered"), 1).unwrap();
     server.kill();
-    lost(&memory);
+    wait_disconnected(&memory);
     memory.set(&key("one"), 1).unwrap();
     memory.scope("s").set(&key("two"), 2).unwrap();
     memory.delete(&key("delivered")).unwrap();
@@ -71,7 +71,7 @@ fn close_with_a_silent_server_ends_in_time_too() {
     assert_eq!(closed.unwrap_err().kind(), ErrorKind::Timeout);
     within(Duration::ZERO, "the drop after it", || drop(memory));
 
-    // Nothing is queued; what is not certain is whether the records can be dropped.
+    // Nothing is queued; only the records of this writer may be left on the server.
     server.thaw();
     let memory = quick(server.url()).build().unwrap();
     memory.set(&key("n"), 3).unwrap();
@@ -95,22 +95,18 @@ fn the_last_drop_with_the_server_away_ends_within_shutdown_timeout() {
         } else {
             server.kill();
         }
-        lost(&memory);
+        wait_disconnected(&memory);
         memory.set(&key("n"), 2).unwrap();
         within(Duration::ZERO, "the drop that is not the last", || {
             drop(memory);
         });
         let ((), took) = within(limit, "the last drop", || drop(other));
         assert!(took >= limit, "it tried until then: {took:?}");
-        let told = logs.containing(&format!("127.0.0.1:{}", server.port()));
-        let told = told
+        let logged = logs.containing(&format!("127.0.0.1:{}", server.port()));
+        let logged = logged
             .iter()
             .any(|event| event.to_string().contains("memory:n"));
-        assert!(
-            told,
-            "an operator is told what was lost: {:?}",
-            logs.events()
-        );
+        assert!(logged, "what was lost is logged: {:?}", logs.events());
     }
 }
 
@@ -120,7 +116,7 @@ fn a_drop_with_nothing_queued_does_not_wait_for_a_server_that_is_away() {
     let memory = quick(server.url()).build().unwrap();
     memory.set(&key("n"), 1).unwrap();
     server.kill();
-    lost(&memory);
+    wait_disconnected(&memory);
     within(Duration::ZERO, "the drop", || drop(memory));
 }
 
@@ -138,21 +134,21 @@ fn after_close_every_call_is_closed_for_every_clone_and_scope() {
     view.set(1).unwrap();
     clone.close(DEADLINE).unwrap();
     for memory in [&memory, &clone, &scope, &memory.scope("made later")] {
-        is_closed(memory.get(&key("n")));
-        is_closed(memory.set(&key("n"), 2));
-        is_closed(memory.delete(&key("n")));
-        is_closed(memory.contains(&key("n")));
-        is_closed(memory.names());
-        is_closed(memory.purge());
-        is_closed(memory.flush(Duration::from_millis(1)));
+        assert_closed(memory.get(&key("n")));
+        assert_closed(memory.set(&key("n"), 2));
+        assert_closed(memory.delete(&key("n")));
+        assert_closed(memory.contains(&key("n")));
+        assert_closed(memory.names());
+        assert_closed(memory.purge());
+        assert_closed(memory.flush(Duration::from_millis(1)));
     }
-    is_closed(state.n());
-    is_closed(state.set_n(2));
-    is_closed(state.snapshot());
-    is_closed(view.get());
-    is_closed(view.set(2));
-    is_closed(view.last_modified());
-    lost(&memory);
+    assert_closed(state.n());
+    assert_closed(state.set_n(2));
+    assert_closed(state.snapshot());
+    assert_closed(view.get());
+    assert_closed(view.set(2));
+    assert_closed(view.last_modified());
+    wait_disconnected(&memory);
     assert!(
         server
             .get_text("memory:n")
@@ -169,7 +165,7 @@ fn a_second_close_is_ok_and_does_not_wait() {
     let server = Server::redis().start();
     let memory = quick(server.url()).build().unwrap();
     server.kill();
-    lost(&memory);
+    wait_disconnected(&memory);
     memory.set(&key("n"), 1).unwrap();
     memory.close(Duration::from_millis(10)).unwrap_err();
     within(Duration::ZERO, "the second close", || {
@@ -185,7 +181,7 @@ fn close_delivers_what_is_queued_when_the_server_comes_back_in_time() {
     let server = Server::redis().start();
     let memory = quick(server.url()).build().unwrap();
     server.kill();
-    lost(&memory);
+    wait_disconnected(&memory);
     for n in 0..1_000 {
         memory.set(&key(&format!("k{n}")), n).unwrap();
     }
@@ -194,7 +190,7 @@ fn close_delivers_what_is_queued_when_the_server_comes_back_in_time() {
         eventually(DEADLINE, "it is closing", || {
             memory.get(&key("k0")).is_err()
         });
-        is_closed(memory.set(&key("late"), 1));
+        assert_closed(memory.set(&key("late"), 1));
         assert!(!closing.is_finished(), "it waits for the server");
         server.start();
         closing.join().unwrap().unwrap();
@@ -274,7 +270,7 @@ fn an_orderly_close_drops_the_writers_records_and_keeps_the_tombstones() {
         sidecar(&server, "n")
     );
 
-    // However many processes have come and gone.
+    // However many memories were opened and closed.
     for n in 0..50 {
         let memory: Memory = quick(server.url()).build().unwrap();
         memory.set(&key("n"), n).unwrap();

@@ -7,9 +7,9 @@ use std::time::Duration;
 use support::{Child, Server, eventually};
 use synced_memory::{ErrorKind, Key, Memory, Written};
 
-use crate::line::{DEADLINE, Line, commits, lost};
+use crate::line::{DEADLINE, Line, commits, wait_disconnected};
 
-/// So many writers come and go, of which so many are in one process.
+/// How many writers there are in all, and how many of them in one process.
 fn writers() -> (usize, usize) {
     if std::env::var_os("SYNCED_MEMORY_SOAK").is_some() {
         (10_000, 200)
@@ -28,15 +28,18 @@ fn size(server: &Server) -> (usize, usize) {
     (fields, bytes.unwrap_or(0))
 }
 
-fn come_and_go(what: &str, most_fields: usize, go: impl Fn(&mut Child)) {
+fn assert_sidecar_stays_small(what: &str, most_fields: usize, go: impl Fn(&mut Child)) {
     let server = Server::redis().start();
     let (all, at_once) = writers();
     let (mut fields, mut bytes) = (0, 0);
     for _ in 0..all / at_once {
         let mut child = Child::spawn(env!("CARGO_BIN_EXE_contributor"), [&server.url(), "w"]);
         assert_eq!(child.recv(), "opened");
-        child.send(format!("come {at_once}"));
-        assert_eq!(child.recv_within(Duration::from_secs(60)).unwrap(), "came");
+        child.send(format!("join {at_once}"));
+        assert_eq!(
+            child.recv_within(Duration::from_secs(60)).unwrap(),
+            "joined"
+        );
         let now = size(&server);
         (fields, bytes) = (fields.max(now.0), bytes.max(now.1));
         go(&mut child);
@@ -47,10 +50,10 @@ fn come_and_go(what: &str, most_fields: usize, go: impl Fn(&mut Child)) {
     );
     assert!(fields <= most_fields, "{fields} fields");
     assert!(bytes < 64 << 10, "{bytes} bytes");
-    // And no write of any of them was lost or doubled for it.
+    // No write of any of them was lost or doubled.
     let memory = Memory::open(&server.url()).unwrap();
     assert_eq!(memory.get(&Key::<usize>::new("count")).unwrap(), Some(all));
-    // It goes by itself at last.
+    // The sidecar expires by itself.
     if fields_left > 0 {
         let left: i64 = redis::from_redis_value(server.cli(&["PTTL", SIDECAR])).unwrap();
         assert!(left > 0, "it has an expiry: {left}");
@@ -58,19 +61,19 @@ fn come_and_go(what: &str, most_fields: usize, go: impl Fn(&mut Child)) {
 }
 
 #[test]
-fn writers_that_come_and_close_leave_no_records() {
+fn writers_that_close_leave_no_records() {
     let at_once = writers().1;
     // A record has two fields.
-    come_and_go("closed", 2 * at_once, |child| {
+    assert_sidecar_stays_small("closed", 2 * at_once, |child| {
         child.send("leave");
         assert_eq!(child.recv_within(Duration::from_secs(60)).unwrap(), "left");
     });
 }
 
 #[test]
-fn writers_that_come_and_are_killed_leave_few_records() {
+fn writers_that_are_killed_leave_few_records() {
     // A record for each writer up to a bound, of two fields, `horizon` and `waiting`.
-    come_and_go("killed", 2 * 256 + 2, Child::kill);
+    assert_sidecar_stays_small("killed", 2 * 256 + 2, Child::kill);
 }
 
 /// The server's time in seconds, and the microseconds of the second.
@@ -79,15 +82,15 @@ fn time(server: &Server) -> (u64, u64) {
 }
 
 #[test]
-fn an_attempt_in_doubt_whose_record_may_be_gone_is_set_aside_and_never_doubled() {
+fn an_attempt_in_doubt_whose_record_may_be_gone_is_a_dead_letter_and_never_doubled() {
     let line = Line::new();
     let memory = line.open();
     let count = Key::<usize>::new("count");
     memory.add(&count, 1).unwrap();
     let mut child = Child::spawn(env!("CARGO_BIN_EXE_contributor"), [&line.server.url(), "w"]);
     assert_eq!(child.recv(), "opened");
-    // Records are of a second. The attempt and what comes after it are in one, and the retry is at
-    // the beginning of the next one, less than a second later.
+    // Records hold the time in seconds. The attempt and the writes after it fall into one second,
+    // and the retry into the beginning of the next one, less than a second later.
     eventually(DEADLINE, "a second has begun", || {
         (50_000..100_000).contains(&time(&line.server).1)
     });
@@ -95,15 +98,15 @@ fn an_attempt_in_doubt_whose_record_may_be_gone_is_set_aside_and_never_doubled()
     line.proxy.refuse(true);
     line.proxy.lose_answer_to(commits);
     assert_eq!(memory.add(&count, 1).unwrap(), Written::Queued);
-    lost(&memory);
+    wait_disconnected(&memory);
     let records: HashMap<String, String> =
         redis::from_redis_value(line.server.cli(&["HGETALL", SIDECAR])).unwrap();
     let own = records
         .into_keys()
         .find(|field| !field.ends_with('@'))
         .expect("the one record");
-    // So many others come that the record of it is dropped.
-    assert_eq!(child.ask("come 300"), "came");
+    // Enough other writers write that the record of the attempt is dropped.
+    assert_eq!(child.ask("join 300"), "joined");
     let exists: bool =
         redis::from_redis_value(line.server.cli(&["HEXISTS", SIDECAR, &own])).unwrap();
     assert!(!exists, "the record of the attempt is gone");
@@ -112,17 +115,17 @@ fn an_attempt_in_doubt_whose_record_may_be_gone_is_set_aside_and_never_doubled()
     });
     line.up();
     memory.flush(DEADLINE).unwrap();
-    let aside = memory.dead_letters();
+    let letters = memory.dead_letters();
     assert_eq!(
         memory.get(&count).unwrap(),
         Some(302),
-        "it was made once: {aside:?}"
+        "it was made once: {letters:?}"
     );
     assert_eq!(
-        (aside.len(), aside[0].reason.kind()),
+        (letters.len(), letters[0].reason.kind()),
         (1, ErrorKind::Conflict)
     );
-    assert!(aside[0].may_have_been_made(), "its answer was lost");
+    assert!(letters[0].may_have_been_made(), "its answer was lost");
 }
 
 #[test]

@@ -15,10 +15,10 @@ use tempfile::TempDir;
 const DEADLINE: Duration = Duration::from_secs(30);
 const PROCESSES: usize = 8;
 
-/// A directory with a file in it, which is made at its first use.
-struct Place(TempDir);
+/// A database file in a temporary directory, which is made at its first use.
+struct Database(TempDir);
 
-impl Place {
+impl Database {
     fn new() -> Self {
         Self(TempDir::new().unwrap())
     }
@@ -37,8 +37,7 @@ impl Place {
             .backoff(Duration::from_millis(5), Duration::from_millis(50))
     }
 
-    /// A memory that waits for longer than a machine that does many things at once keeps it
-    /// waiting.
+    /// A memory whose timeout is long enough for a busy machine.
     fn open(&self) -> Memory {
         self.builder()
             .timeout(Duration::from_secs(10))
@@ -46,8 +45,8 @@ impl Place {
             .unwrap()
     }
 
-    /// Another process that runs this in Python, with `db` connected to the file; each line that it
-    /// is sent is run, too, and answered with its last value.
+    /// A Python process with a connection to the file. It runs each line that it is sent as SQL,
+    /// and answers with the rows as JSON.
     fn python(&self) -> Child {
         const DRIVER: &str = "
 import json, sqlite3, sys
@@ -80,7 +79,7 @@ fn items() -> Key<Vec<String>> {
     Key::new("items")
 }
 
-/// What this environment variable asks for is the long form, which takes minutes.
+/// This environment variable asks for the long form, which takes minutes.
 fn rounds() -> usize {
     if std::env::var_os("SYNCED_MEMORY_SOAK").is_some() {
         1_000
@@ -91,8 +90,8 @@ fn rounds() -> usize {
 
 #[test]
 fn eight_processes_on_one_file_lose_nothing_and_double_nothing() {
-    let (place, rounds) = (Place::new(), rounds());
-    let mut sharers: Vec<Child> = (0..PROCESSES).map(|_| place.sharer()).collect();
+    let (database, rounds) = (Database::new(), rounds());
+    let mut sharers: Vec<Child> = (0..PROCESSES).map(|_| database.sharer()).collect();
     for (own, sharer) in sharers.iter_mut().enumerate() {
         sharer.send(format!("push {rounds} {own}"));
     }
@@ -105,7 +104,7 @@ fn eight_processes_on_one_file_lose_nothing_and_double_nothing() {
         })
         .collect();
     println!("{PROCESSES} x {rounds} pushes, adds and inserts took these processes {took:?} ms");
-    let memory = place.open();
+    let memory = database.open();
     let items = memory.get(&items()).unwrap().unwrap();
     assert_eq!(items.len(), PROCESSES * rounds);
     let mut next: HashMap<&str, usize> = HashMap::new();
@@ -135,7 +134,7 @@ fn eight_processes_on_one_file_lose_nothing_and_double_nothing() {
 }
 
 #[test]
-fn many_open_a_file_at_once_that_is_not_there_yet() {
+fn many_memories_can_open_a_new_file_at_once() {
     let directory = TempDir::new().unwrap();
     for round in 0..rounds() {
         let barrier = Barrier::new(8);
@@ -171,14 +170,14 @@ fn many_open_a_file_at_once_that_is_not_there_yet() {
 }
 
 #[test]
-fn eight_processes_on_one_key_all_have_their_turn() {
-    let place = Place::new();
-    let mut sharers: Vec<Child> = (0..PROCESSES).map(|_| place.sharer()).collect();
+fn eight_processes_on_one_key_all_make_progress() {
+    let database = Database::new();
+    let mut sharers: Vec<Child> = (0..PROCESSES).map(|_| database.sharer()).collect();
     for sharer in &mut sharers {
         assert_eq!(sharer.ask("add"), "started");
     }
     let count = |sharer: &mut Child, how: &str| sharer.ask(how).parse::<u64>().unwrap();
-    // From when all of them are at it.
+    // Counted from when all of them are adding.
     let (before, began): (Vec<u64>, _) = (
         sharers
             .iter_mut()
@@ -187,8 +186,7 @@ fn eight_processes_on_one_key_all_have_their_turn() {
         Instant::now(),
     );
     let mut made: Vec<u64> = Vec::new();
-    // For as long as it takes the machine to be fair to eight processes in what it gives them of
-    // its time.
+    // The machine shares its time fairly between eight processes only in the long run.
     eventually(
         Duration::from_secs(60),
         "the slowest has made a quarter of what the fastest has",
@@ -207,7 +205,7 @@ fn eight_processes_on_one_key_all_have_their_turn() {
         began.elapsed()
     );
     let stopped: u64 = sharers.iter_mut().map(|sharer| count(sharer, "stop")).sum();
-    let memory = place.open();
+    let memory = database.open();
     eventually(DEADLINE, "what was still under way is there", || {
         memory.get(&number("fair")).unwrap() == Some(stopped)
     });
@@ -215,27 +213,27 @@ fn eight_processes_on_one_key_all_have_their_turn() {
 
 #[test]
 fn a_process_that_is_killed_in_mid_write_loses_nothing_and_leaves_the_others_working() {
-    let place = Place::new();
+    let database = Database::new();
     let name = |round: usize| format!("j{round}");
-    let journalist = |round: usize| {
+    let endless_writer = |round: usize| {
         opened(Child::spawn(
-            env!("CARGO_BIN_EXE_journalist"),
-            [place.url(), name(round)],
+            env!("CARGO_BIN_EXE_endless_writer"),
+            [database.url(), name(round)],
         ))
     };
-    let memory = place.open();
-    let mut survivor = journalist(0);
+    let memory = database.open();
+    let mut survivor = endless_writer(0);
     let mut said: Vec<usize> = vec![0];
     let mut said_by_survivor = 0;
     for round in 1..=10 {
-        let mut victim = journalist(round);
+        let mut victim = endless_writer(round);
         let mut last = 0;
         while last < 3 * round {
             last = victim.recv().parse().unwrap();
         }
         victim.kill();
         said.push(last);
-        // The lock of the one that was killed went with it.
+        // The lock of the killed process was released with it.
         let before = said_by_survivor;
         while said_by_survivor < before + 20 {
             said_by_survivor = survivor.recv().parse().unwrap();
@@ -249,7 +247,7 @@ fn a_process_that_is_killed_in_mid_write_loses_nothing_and_leaves_the_others_wor
     said[0] = said_by_survivor;
     drop(memory);
 
-    let memory = place.open();
+    let memory = database.open();
     let items = memory.get(&items()).unwrap().unwrap();
     let mut in_doubt = 0;
     for (round, said) in said.iter().enumerate() {
@@ -268,7 +266,7 @@ fn a_process_that_is_killed_in_mid_write_loses_nothing_and_leaves_the_others_wor
             "{prefix}: {said} was answered for, {} are there",
             there.len()
         );
-        // Between its push and its add it may have been killed.
+        // It may have been killed between its push and its add.
         in_doubt += 1;
         let last = memory
             .get(&number(&format!("last_{}", name(round))))
@@ -289,13 +287,13 @@ fn a_process_that_is_killed_in_mid_write_loses_nothing_and_leaves_the_others_wor
 
 #[test]
 fn python_reads_the_envelopes_while_rust_writes_and_rust_reads_what_python_writes() {
-    let place = Place::new();
-    let mut sharer = place.sharer();
-    let memory = place.open();
+    let database = Database::new();
+    let mut sharer = database.sharer();
+    let memory = database.open();
     memory
         .set(&Key::new("text"), "Grüße 😀 \u{0} \"quoted\"".to_owned())
         .unwrap();
-    let mut python = place.python();
+    let mut python = database.python();
     sharer.ask("add");
     let mut seen = 0;
     eventually(DEADLINE, "python sees the value grow", || {
@@ -358,11 +356,11 @@ fn refused(path: &Path, why: &str) {
 
 #[test]
 fn a_file_that_cannot_be_used_is_an_error_that_names_it_and_is_left_as_it_is() {
-    let place = Place::new();
-    let path = place.path();
-    refused(place.0.path(), "it is a directory");
+    let database = Database::new();
+    let path = database.path();
+    refused(database.0.path(), "it is a directory");
     refused(
-        &place.0.path().join("missing/state.db"),
+        &database.0.path().join("missing/state.db"),
         "the directory of the file does not exist",
     );
     fs::write(&path, "no database at all ".repeat(1_000)).unwrap();
@@ -373,7 +371,7 @@ fn a_file_that_cannot_be_used_is_an_error_that_names_it_and_is_left_as_it_is() {
             .starts_with("no database at all ")
     );
 
-    let foreign = Place::new();
+    let foreign = Database::new();
     let mut python = foreign.python();
     python.ask("CREATE TABLE mine (x)");
     refused(&foreign.path(), "another application");
@@ -384,7 +382,7 @@ fn a_file_that_cannot_be_used_is_an_error_that_names_it_and_is_left_as_it_is() {
     );
     assert_eq!(python.ask("SELECT name FROM sqlite_master"), "[[\"mine\"]]");
 
-    let later = Place::new();
+    let later = Database::new();
     later.open().set(&number("n"), 1).unwrap();
     let mut python = later.python();
     python.ask("PRAGMA user_version = 2");
@@ -397,8 +395,8 @@ fn a_file_that_cannot_be_used_is_an_error_that_names_it_and_is_left_as_it_is() {
     refused(&later.path(), "no such table: records");
 }
 
-/// A process with a directory that nobody else sees: a file system of its own, set up by a line of
-/// shell, in which `$1` is the directory.
+/// A process with a file system of its own in a directory, which no other process sees. A line of
+/// shell sets it up, in which `$1` is the directory.
 fn sharer_in(directory: &Path, set_up: &str) -> Child {
     let script = format!("{set_up} && exec \"$0\" \"sqlite:$1/state.db\"");
     let args = [
@@ -412,40 +410,40 @@ fn sharer_in(directory: &Path, set_up: &str) -> Child {
     Child::spawn("unshare", args)
 }
 
-/// What such a process sees at a path.
+/// The path by which the test reaches what such a process sees at `path`.
 fn seen_by(child: &Child, path: &Path) -> PathBuf {
     PathBuf::from(format!("/proc/{}/root{}", child.pid(), path.display()))
 }
 
 #[test]
 fn a_directory_that_cannot_be_written_is_an_error_that_names_the_file() {
-    let place = Place::new();
+    let database = Database::new();
     let read_only = "mount -t tmpfs -o size=1m tmpfs \"$1\"";
     let empty = sharer_in(
-        place.0.path(),
+        database.0.path(),
         &format!("{read_only} && mount -o remount,ro \"$1\""),
     )
     .recv();
     assert!(
-        empty.starts_with("failed Rejected: ") && empty.contains(place.path().to_str().unwrap()),
+        empty.starts_with("failed Rejected: ") && empty.contains(database.path().to_str().unwrap()),
         "{empty}"
     );
     assert!(empty.contains("cannot be written"), "{empty}");
 
     // The same with a file that is there.
-    place.open().set(&number("n"), 1).unwrap();
+    database.open().set(&number("n"), 1).unwrap();
     let there = "mount --bind \"$1\" \"$1\" && mount -o remount,bind,ro \"$1\"";
-    let there = sharer_in(place.0.path(), there).recv();
+    let there = sharer_in(database.0.path(), there).recv();
     assert!(
-        there.starts_with("failed Rejected: ") && there.contains(place.path().to_str().unwrap()),
+        there.starts_with("failed Rejected: ") && there.contains(database.path().to_str().unwrap()),
         "{there}"
     );
 }
 
 #[test]
 fn on_a_full_disk_writes_wait_and_nothing_earlier_is_lost() {
-    let place = Place::new();
-    let directory = place.0.path();
+    let database = Database::new();
+    let directory = database.0.path();
     let mut sharer = opened(sharer_in(
         directory,
         "mount -t tmpfs -o size=4m tmpfs \"$1\"",
@@ -453,11 +451,12 @@ fn on_a_full_disk_writes_wait_and_nothing_earlier_is_lost() {
     assert_eq!(sharer.ask("set early 1"), "Stored");
     assert_eq!(sharer.ask("fill big 100000"), "Stored");
     let filler = seen_by(&sharer, directory).join("filler");
-    // As much as there is room for.
+    // This takes all the room that is left.
     let full = fs::write(&filler, vec![0; 8 << 20]).unwrap_err();
     assert_eq!(full.kind(), std::io::ErrorKind::StorageFull, "{full}");
 
-    // What fits into what SQLite has already is stored, until that is full as well.
+    // Writes that fit into the room that SQLite has allocated already are stored, until that is
+    // full as well.
     let mut queued = 0;
     eventually(DEADLINE, "there is no room", || {
         queued += 1;
@@ -476,13 +475,13 @@ fn on_a_full_disk_writes_wait_and_nothing_earlier_is_lost() {
         sharer.ask("status").starts_with("true 0 ")
     });
     assert_eq!(sharer.ask("set last 3"), "Stored");
-    // The file system ends with the process.
+    // The file system ends with the process, so its files are copied.
     for file in fs::read_dir(seen_by(&sharer, directory)).unwrap() {
         let file = file.unwrap();
         fs::copy(file.path(), directory.join(file.file_name())).unwrap();
     }
     sharer.kill();
-    let memory = place.open();
+    let memory = database.open();
     for (name, value) in [("early", 1), ("late", 2), ("last", 3)] {
         assert_eq!(memory.get(&number(name)).unwrap(), Some(value), "{name}");
     }
@@ -499,9 +498,9 @@ fn on_a_full_disk_writes_wait_and_nothing_earlier_is_lost() {
 }
 
 #[test]
-fn a_memory_that_opens_on_a_full_disk_is_there_once_there_is_room() {
-    let place = Place::new();
-    let directory = place.0.path();
+fn a_memory_that_opens_on_a_full_disk_works_once_there_is_room() {
+    let database = Database::new();
+    let directory = database.0.path();
     let full =
         "mount -t tmpfs -o size=1m tmpfs \"$1\" && { head -c 2m /dev/zero > \"$1\"/filler; true; }";
     let mut sharer = opened(sharer_in(directory, full));
@@ -519,11 +518,11 @@ fn a_memory_that_opens_on_a_full_disk_is_there_once_there_is_room() {
 }
 
 #[test]
-fn a_lock_that_somebody_keeps_holds_up_writes_for_a_bounded_time_and_no_reads() {
-    let place = Place::new();
-    let memory = place.builder().build().unwrap();
+fn a_lock_held_by_another_process_delays_writes_for_a_bounded_time_and_no_reads() {
+    let database = Database::new();
+    let memory = database.builder().build().unwrap();
     memory.set(&number("n"), 1).unwrap();
-    let mut python = place.python();
+    let mut python = database.python();
     assert_eq!(python.ask("BEGIN IMMEDIATE"), "[]");
     let began = Instant::now();
     assert_eq!(memory.set(&number("n"), 2).unwrap(), Written::Queued);
@@ -539,7 +538,7 @@ fn a_lock_that_somebody_keeps_holds_up_writes_for_a_bounded_time_and_no_reads() 
             .last_error
             .is_some_and(|error| error.to_string().contains("locked"))
     );
-    // What it wrote itself, and what others wrote.
+    // A key that it wrote itself, and one that it did not.
     let began = Instant::now();
     for _ in 0..20 {
         assert_eq!(memory.get(&number("n")).unwrap(), Some(2));
@@ -552,35 +551,35 @@ fn a_lock_that_somebody_keeps_holds_up_writes_for_a_bounded_time_and_no_reads() 
         began.elapsed()
     );
     // A memory that opens now finds what is stored.
-    assert_eq!(place.open().get(&number("n")).unwrap(), Some(1));
+    assert_eq!(database.open().get(&number("n")).unwrap(), Some(1));
     assert_eq!(python.ask("COMMIT"), "[]");
     memory.flush(DEADLINE).unwrap();
-    assert_eq!(place.open().get(&number("n")).unwrap(), Some(2));
+    assert_eq!(database.open().get(&number("n")).unwrap(), Some(2));
     assert_eq!(memory.set(&number("n"), 3).unwrap(), Written::Stored);
 }
 
 #[test]
-fn a_file_that_is_replaced_is_noticed_and_what_is_there_then_is_opened() {
-    let place = Place::new();
-    let memory = place.open();
+fn a_file_that_is_replaced_is_noticed_and_the_new_file_is_opened() {
+    let database = Database::new();
+    let memory = database.open();
     memory.set(&number("n"), 1).unwrap();
-    let other = Place::new();
+    let other = Database::new();
     other.open().set(&number("n"), 5).unwrap();
-    for file in fs::read_dir(place.0.path()).unwrap() {
+    for file in fs::read_dir(database.0.path()).unwrap() {
         fs::remove_file(file.unwrap().path()).unwrap();
     }
-    fs::rename(other.path(), place.path()).unwrap();
+    fs::rename(other.path(), database.path()).unwrap();
     eventually(DEADLINE, "the new file is opened", || {
         memory.get(&number("n")).unwrap() == Some(5)
     });
-    let told = memory.status().last_error.unwrap().to_string();
-    assert!(told.contains("removed or replaced"), "{told}");
+    let reported = memory.status().last_error.unwrap().to_string();
+    assert!(reported.contains("removed or replaced"), "{reported}");
     assert_eq!(memory.set(&number("n"), 6).unwrap(), Written::Stored);
-    assert_eq!(place.open().get(&number("n")).unwrap(), Some(6));
+    assert_eq!(database.open().get(&number("n")).unwrap(), Some(6));
 }
 
 #[test]
-fn what_is_over_leaves_the_file_and_a_writer_that_closes_leaves_no_record() {
+fn expired_rows_leave_the_file_and_a_writer_that_closes_leaves_no_record() {
     #[derive(synced_memory::SyncedMemory)]
     struct Lease {
         #[synced(ttl = "50ms")]
@@ -588,15 +587,15 @@ fn what_is_over_leaves_the_file_and_a_writer_that_closes_leaves_no_record() {
     }
     use synced_memory::SyncedMemory;
 
-    let place = Place::new();
+    let database = Database::new();
     let open = || {
-        let builder = place.builder().timeout(Duration::from_secs(10));
+        let builder = database.builder().timeout(Duration::from_secs(10));
         builder
             .tombstone_ttl(Duration::from_millis(100))
             .build()
             .unwrap()
     };
-    let mut python = place.python();
+    let mut python = database.python();
     let mut rows = |table: &str| {
         let rows: Vec<Vec<serde_json::Value>> =
             serde_json::from_str(&python.ask(format!("SELECT * FROM {table}"))).unwrap();
@@ -608,16 +607,20 @@ fn what_is_over_leaves_the_file_and_a_writer_that_closes_leaves_no_record() {
     memory.delete(&number("gone")).unwrap();
     assert_eq!((rows("keys"), rows("sidecars"), rows("records")), (1, 1, 1));
     eventually(DEADLINE, "all of it is removed", || {
-        // The first write of a memory looks for what is over.
+        // The first write of a memory removes what has expired.
         open().set(&number("stays"), 1).unwrap();
         (rows("keys"), rows("sidecars"), rows("records")) == (1, 0, 0)
     });
 
-    let (one, other) = (place.open(), place.open());
+    let (one, other) = (database.open(), database.open());
     for memory in [&one, &other, &one] {
         assert_eq!(memory.add(&number("stays"), 1).unwrap(), Written::Stored);
     }
-    assert_eq!(rows("records"), 2, "one has an older one of its own");
+    assert_eq!(
+        rows("records"),
+        2,
+        "the record of `other`, and an older one of `one`"
+    );
     drop((one, other));
     assert_eq!(
         (rows("records"), rows("keys WHERE writer IS NOT NULL")),
@@ -627,8 +630,8 @@ fn what_is_over_leaves_the_file_and_a_writer_that_closes_leaves_no_record() {
 
 #[test]
 fn a_file_with_any_path_is_shared_by_relative_and_absolute_names() {
-    let place = Place::new();
-    let odd = place.0.path().join("a b#c?d%e é");
+    let database = Database::new();
+    let odd = database.0.path().join("a b#c?d%e é");
     fs::create_dir(&odd).unwrap();
     let encoded = odd
         .display()
@@ -650,18 +653,18 @@ fn a_file_with_any_path_is_shared_by_relative_and_absolute_names() {
 }
 
 #[test]
-fn what_is_synced_is_stored_the_same_way() {
-    let place = Place::new();
+fn writes_with_fsync_are_stored_the_same_way() {
+    let database = Database::new();
     let memory = Memory::open(&format!(
         "{}?durability=fsync&prefix=app:&timeout=20s",
-        place.url()
+        database.url()
     ))
     .unwrap();
     assert_eq!(memory.set(&number("n"), 1).unwrap(), Written::Stored);
     memory.synced(&items()).push("a".to_owned()).unwrap();
     let found = eventually_some(DEADLINE, "another memory sees it", || {
         Memory::builder()
-            .url(place.url())
+            .url(database.url())
             .prefix("app:")
             .build()
             .unwrap()
@@ -686,11 +689,11 @@ fn time_on_cpu(child: &Child) -> Duration {
 }
 
 #[test]
-fn what_another_process_changes_is_seen_within_10_ms_and_nobody_is_busy_with_looking() {
+fn a_change_by_another_process_is_seen_within_10_ms_without_busy_polling() {
     const ROUNDS: u64 = 50;
-    let place = Place::new();
-    let mut other = place.sharer();
-    let memory = place
+    let database = Database::new();
+    let mut other = database.sharer();
+    let memory = database
         .builder()
         .read_policy(ReadPolicy::Near)
         .build()
@@ -698,10 +701,10 @@ fn what_another_process_changes_is_seen_within_10_ms_and_nobody_is_busy_with_loo
     let near = memory.synced(&number("n"));
     near.set(0).unwrap();
     let mut took: Vec<Duration> = Vec::new();
-    // How late this machine wakes a thread: it wakes the one that looks no earlier.
+    // How late this machine wakes a thread: it wakes the polling thread no earlier.
     let mut late = Duration::ZERO;
     for n in 1..=ROUNDS {
-        // Its first read makes it so.
+        // The first read makes the slot tracked.
         eventually(DEADLINE, "it is current", || {
             near.get().is_ok() && near.staleness() == Some(Duration::ZERO)
         });
@@ -717,7 +720,7 @@ fn what_another_process_changes_is_seen_within_10_ms_and_nobody_is_busy_with_loo
     }
     took.sort_unstable();
     let (median, most) = (took[took.len() / 2], took[took.len() - 1]);
-    // One that does nothing, for a while.
+    // The CPU time of a process that does nothing for a while.
     let before = (Instant::now(), time_on_cpu(&other));
     eventually(DEADLINE, "a second has passed", || {
         before.0.elapsed() >= Duration::from_secs(1)

@@ -1,5 +1,4 @@
-//! An element that a call hands out, and that its caller has not named, is handed to one caller, or
-//! goes back by itself.
+//! An element that a call takes without naming it is handed to one caller, or goes back by itself.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt::Debug;
@@ -10,7 +9,7 @@ use support::Direction::{ToClient, ToServer};
 use support::eventually;
 use synced_memory::{ErrorKind, Key, Memory, Result, SyncedMemory, Written};
 
-use crate::line::{DEADLINE, Line, commits, lost};
+use crate::line::{DEADLINE, Line, commits, wait_disconnected};
 
 #[derive(Debug, PartialEq, SyncedMemory)]
 struct State {
@@ -21,7 +20,7 @@ struct State {
     any: Value,
 }
 
-/// The same, written behind.
+/// Two of the same fields, written behind.
 #[derive(SyncedMemory)]
 #[synced(behind)]
 struct Behind {
@@ -51,7 +50,7 @@ fn said(taken: Result<Option<impl Debug>>) -> Result<String> {
     taken.map(|taken| format!("{taken:?}"))
 }
 
-/// What takes an element that has a place to go back to.
+/// The calls that take an element which can go back to where it was.
 const TAKES: &[Take] = &[
     ("pop", |s| said(s.list().pop())),
     ("remove of the first", |s| said(s.list().remove(0))),
@@ -94,7 +93,7 @@ impl Two {
         }
     }
 
-    /// The server does it, and no answer comes for longer than that is waited for.
+    /// Makes a call that ends as `InDoubt`: the server takes the element, and the answer is lost.
     #[track_caller]
     fn in_doubt(&self, take: fn(&SyncedState) -> Result<String>) {
         self.line.proxy.lose_answer_to(commits);
@@ -107,9 +106,9 @@ impl Two {
         self.line.deliver(&self.memory);
     }
 
-    /// What was taken, and has become a dead letter.
+    /// The key and the element of the one dead letter, which is a taken element.
     #[track_caller]
-    fn taken_aside(&self) -> (String, Value) {
+    fn taken_dead_letter(&self) -> (String, Value) {
         let letters = self.memory.dead_letters();
         let [letter] = &letters[..] else {
             panic!("{letters:?}")
@@ -152,7 +151,7 @@ fn while_the_line_is_down_nothing_is_taken_whatever_the_policy() {
 }
 
 #[test]
-fn what_was_taken_in_doubt_goes_back_to_where_it_came_from() {
+fn an_element_taken_in_doubt_goes_back_to_where_it_came_from() {
     for (name, take) in TAKES {
         let two = Two::new();
         two.in_doubt(*take);
@@ -176,13 +175,13 @@ fn what_was_taken_in_doubt_goes_back_to_where_it_came_from() {
 }
 
 #[test]
-fn what_was_never_taken_is_there_once_also_when_the_request_arrives_at_last() {
+fn an_element_that_was_not_taken_stays_even_if_the_request_arrives_late() {
     for (name, take) in TAKES {
         let two = Two::new();
         two.line.proxy.hold_requests();
         two.line.proxy.refuse(true);
         let error = kind(take(&two.mine));
-        // One of a view of a part may have read first, which was not answered.
+        // A call of a view of a part may have read first, and that read was not answered.
         assert!(
             matches!(error, ErrorKind::InDoubt | ErrorKind::Unavailable),
             "{name}: {error:?}"
@@ -190,7 +189,7 @@ fn what_was_never_taken_is_there_once_also_when_the_request_arrives_at_last() {
         two.line.proxy.cut();
         two.up();
         two.line.proxy.release();
-        eventually(DEADLINE, "the late one has arrived", || {
+        eventually(DEADLINE, "the late request has arrived", || {
             two.line.proxy.open() == 1
         });
         two.theirs.list().confirmed().len().unwrap();
@@ -200,7 +199,7 @@ fn what_was_never_taken_is_there_once_also_when_the_request_arrives_at_last() {
 }
 
 #[test]
-fn what_goes_back_is_there_once_however_often_the_line_is_cut_meanwhile() {
+fn an_element_goes_back_once_however_often_the_line_is_cut_meanwhile() {
     let two = Two::new();
     for round in 0..8_u64 {
         two.in_doubt(|s| said(s.list().remove(0)));
@@ -232,7 +231,7 @@ fn what_goes_back_is_there_once_however_often_the_line_is_cut_meanwhile() {
 }
 
 #[test]
-fn what_goes_back_goes_beside_what_others_have_done_meanwhile() {
+fn an_element_that_goes_back_leaves_the_changes_of_others() {
     let two = Two::new();
     two.in_doubt(|s| said(s.list().remove(0)));
     two.theirs.list().push(4).unwrap();
@@ -247,7 +246,7 @@ fn what_goes_back_goes_beside_what_others_have_done_meanwhile() {
 }
 
 #[test]
-fn what_finds_another_type_where_it_came_from_is_a_dead_letter() {
+fn an_element_that_cannot_go_back_into_another_type_is_a_dead_letter() {
     let two = Two::new();
     two.in_doubt(|s| said(s.list().pop()));
     two.theirs
@@ -255,7 +254,10 @@ fn what_finds_another_type_where_it_came_from_is_a_dead_letter() {
         .set(&Key::<String>::new("list"), "text".to_owned())
         .unwrap();
     two.up();
-    assert_eq!(two.taken_aside(), ("memory:list".to_owned(), json!(3)));
+    assert_eq!(
+        two.taken_dead_letter(),
+        ("memory:list".to_owned(), json!(3))
+    );
     assert_eq!(
         two.theirs
             .memory()
@@ -267,7 +269,7 @@ fn what_finds_another_type_where_it_came_from_is_a_dead_letter() {
 }
 
 #[test]
-fn an_entry_whose_key_was_taken_meanwhile_is_a_dead_letter_also_where_it_is_the_same() {
+fn an_entry_whose_key_was_set_meanwhile_is_a_dead_letter_even_if_it_is_the_same() {
     for value in ["other", "2"] {
         let two = Two::new();
         two.in_doubt(|s| said(s.map().pop()));
@@ -278,7 +280,7 @@ fn an_entry_whose_key_was_taken_meanwhile_is_a_dead_letter_also_where_it_is_the_
         two.up();
         assert_eq!(two.theirs.map().at("b").get().unwrap(), value);
         assert_eq!(
-            two.taken_aside(),
+            two.taken_dead_letter(),
             ("memory:map".to_owned(), json!({"b": "2"})),
             "{value}"
         );
@@ -286,7 +288,7 @@ fn an_entry_whose_key_was_taken_meanwhile_is_a_dead_letter_also_where_it_is_the_
         assert_eq!(
             kind(letter.retry()),
             ErrorKind::Conflict,
-            "its key is still taken"
+            "its key is still set"
         );
         assert_eq!(two.memory.status().dead_letters, 1);
         assert_eq!(
@@ -305,11 +307,14 @@ fn an_entry_whose_key_was_taken_meanwhile_is_a_dead_letter_also_where_it_is_the_
 }
 
 #[test]
-fn what_a_splice_took_in_doubt_is_a_dead_letter_and_one_that_took_nothing_is_none() {
+fn a_splice_in_doubt_is_a_dead_letter_only_if_it_took_something() {
     let two = Two::new();
     two.in_doubt(|s| said(s.list().splice(..2, [8, 9]).map(Some)));
     two.up();
-    assert_eq!(two.taken_aside(), ("memory:list".to_owned(), json!([1, 2])));
+    assert_eq!(
+        two.taken_dead_letter(),
+        ("memory:list".to_owned(), json!([1, 2]))
+    );
     let letter = two.memory.dead_letters().remove(0);
     assert_eq!(
         kind(letter.retry()),
@@ -330,11 +335,11 @@ fn what_a_splice_took_in_doubt_is_a_dead_letter_and_one_that_took_nothing_is_non
 }
 
 #[test]
-fn a_delete_since_then_is_not_undone() {
+fn a_delete_after_a_take_in_doubt_is_not_undone() {
     let deletes: [fn(&Two); 2] = [
         |two| assert!(two.theirs.list().delete().unwrap()),
         |two| {
-            // Behind what is in doubt, and before it has gone back.
+            // Queued behind the call in doubt, before its element has gone back.
             assert!(two.mine.list().delete().unwrap());
         },
     ];
@@ -345,7 +350,10 @@ fn a_delete_since_then_is_not_undone() {
         two.up();
         assert_eq!(two.theirs.list().find().unwrap(), None);
         assert_eq!(two.line.server.get_raw("memory:list"), None);
-        assert_eq!(two.taken_aside(), ("memory:list".to_owned(), json!(3)));
+        assert_eq!(
+            two.taken_dead_letter(),
+            ("memory:list".to_owned(), json!(3))
+        );
     }
 }
 
@@ -365,7 +373,7 @@ fn an_element_for_which_there_is_no_room_is_not_taken() {
 }
 
 #[test]
-fn what_is_no_element_of_the_type_stays() {
+fn an_element_that_cannot_be_decoded_stays() {
     let two = Two::new();
     two.theirs
         .memory()
@@ -379,16 +387,16 @@ fn what_is_no_element_of_the_type_stays() {
     assert_eq!(
         two.mine.list().remove(7).map_err(|error| error.kind()),
         Ok(None),
-        "a fact, whatever else is there"
+        "there is no such index, whatever the elements are"
     );
 }
 
 #[test]
-fn an_answer_that_comes_after_its_caller_has_gone_takes_the_element_back() {
+fn after_an_answer_that_comes_too_late_for_its_caller_the_element_goes_back() {
     let two = Two::new();
     let (memory, connections) = (two.line.open(), two.line.proxy.connections());
     two.line.proxy.delay(ToClient, Duration::from_millis(300));
-    // It has to read what is there, and the answer to the take comes when its time is over.
+    // The call reads first, and the answer to the take comes after its timeout.
     assert_eq!(
         kind(State::attach(&memory).list().pop()),
         ErrorKind::InDoubt
@@ -403,7 +411,7 @@ fn an_answer_that_comes_after_its_caller_has_gone_takes_the_element_back() {
 }
 
 #[test]
-fn a_close_while_something_is_in_doubt_brings_it_back_or_says_what_was_not_delivered() {
+fn a_close_with_a_take_in_doubt_puts_it_back_or_names_what_was_not_delivered() {
     for is_back in [true, false] {
         let two = Two::new();
         two.in_doubt(|s| said(s.list().pop()));
@@ -411,7 +419,7 @@ fn a_close_while_something_is_in_doubt_brings_it_back_or_says_what_was_not_deliv
             two.line.up();
             two.memory.close(DEADLINE).unwrap();
         } else {
-            lost(&two.memory);
+            wait_disconnected(&two.memory);
             let error = two.memory.close(Duration::from_millis(1)).unwrap_err();
             assert!(
                 error.kind() == ErrorKind::Timeout && error.to_string().contains("memory:list"),

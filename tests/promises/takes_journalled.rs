@@ -1,4 +1,4 @@
-//! With a journal what was taken goes back also where the process that took it is gone.
+//! With a journal, an element that was taken in doubt goes back even if its process is gone.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -17,7 +17,7 @@ fn jobs() -> Key<Vec<u64>> {
     Key::new("jobs")
 }
 
-/// A process on the line that takes jobs, and keeps a journal there.
+/// A process on the line that takes jobs, with its journal in `directory`.
 fn taker(line: &Line, directory: &Path) -> Child {
     let url = format!(
         "{}?timeout=20s&journal={}",
@@ -40,7 +40,7 @@ fn three_jobs(line: &Line) -> Synced<Vec<u64>> {
     direct
 }
 
-fn is_nothing_left(memory: &Memory, directory: &Path) {
+fn assert_nothing_is_left(memory: &Memory, directory: &Path) {
     let status = memory.status();
     assert_eq!(
         (status.pending, status.dead_letters),
@@ -53,7 +53,7 @@ fn is_nothing_left(memory: &Memory, directory: &Path) {
 }
 
 #[test]
-fn what_a_killed_process_had_taken_and_not_got_goes_back() {
+fn an_element_that_a_killed_process_took_and_did_not_receive_goes_back() {
     let (line, directory) = (Line::new(), TempDir::new().unwrap());
     let direct = three_jobs(&line);
     let mut child = taker(&line, directory.path());
@@ -65,12 +65,12 @@ fn what_a_killed_process_had_taken_and_not_got_goes_back() {
     memory.flush(DEADLINE).unwrap();
     assert_eq!(direct.get().unwrap(), [1, 2, 3]);
     assert_eq!(memory.synced(&jobs()).remove(0).unwrap(), Some(1));
-    is_nothing_left(&memory, directory.path());
+    assert_nothing_is_left(&memory, directory.path());
     assert_eq!(direct.get().unwrap(), [2, 3]);
 }
 
 #[test]
-fn what_a_killed_process_was_handed_is_its_own() {
+fn an_element_that_a_killed_process_received_does_not_go_back() {
     let (line, directory) = (Line::new(), TempDir::new().unwrap());
     let direct = three_jobs(&line);
     let mut child = taker(&line, directory.path());
@@ -79,11 +79,11 @@ fn what_a_killed_process_was_handed_is_its_own() {
     let memory = next(&line, directory.path());
     memory.flush(DEADLINE).unwrap();
     assert_eq!(direct.get().unwrap(), [2, 3]);
-    is_nothing_left(&memory, directory.path());
+    assert_nothing_is_left(&memory, directory.path());
 }
 
 #[test]
-fn what_a_killed_process_had_not_taken_yet_is_asked_for_and_never_taken_any_more() {
+fn a_take_under_way_when_its_process_is_killed_is_never_made_later() {
     let (line, directory) = (Line::new(), TempDir::new().unwrap());
     let direct = three_jobs(&line);
     let mut child = taker(&line, directory.path());
@@ -101,15 +101,15 @@ fn what_a_killed_process_had_not_taken_yet_is_asked_for_and_never_taken_any_more
     memory.flush(DEADLINE).unwrap();
     assert_eq!(direct.get().unwrap(), [1, 2, 3]);
     line.proxy.release();
-    eventually(DEADLINE, "the late one has arrived", || {
+    eventually(DEADLINE, "the late request has arrived", || {
         line.proxy.open() == 1
     });
     assert_eq!(direct.confirmed().get().unwrap(), [1, 2, 3]);
-    is_nothing_left(&memory, directory.path());
+    assert_nothing_is_left(&memory, directory.path());
 }
 
 #[test]
-fn a_process_that_is_killed_at_any_moment_of_its_work_leaves_each_job_with_one_or_in_the_list() {
+fn whenever_a_process_is_killed_each_job_is_with_one_process_or_in_the_list() {
     const JOBS: u64 = 300;
     let (line, directory) = (Line::durable(), TempDir::new().unwrap());
     let direct = line.open_directly().synced(&jobs());
@@ -122,25 +122,25 @@ fn a_process_that_is_killed_at_any_moment_of_its_work_leaves_each_job_with_one_o
             all.push(child.recv());
         }
         child.kill();
-        all.extend(child.last_words());
+        all.extend(child.unread_lines());
     }
     let memory = next(&line, directory.path());
     memory.flush(DEADLINE).unwrap();
-    is_nothing_left(&memory, directory.path());
+    assert_nothing_is_left(&memory, directory.path());
     let mut all: Vec<u64> = all
         .iter()
         .map(|line| line.strip_prefix("job ").unwrap().parse().unwrap())
         .collect();
     all.extend(direct.get().unwrap());
     all.sort_unstable();
-    // One that was handed out just before the end, and not said any more, is with its process.
+    // A job that was handed out just before the end, and not printed any more, is with its process.
     let twice = all.windows(2).filter(|two| two[0] == two[1]).count();
     assert_eq!(twice, 0, "{all:?}");
     assert!(all.len() as u64 >= JOBS - 6, "{} of {JOBS}", all.len());
 }
 
 #[test]
-fn what_goes_back_goes_back_once_also_where_one_process_after_the_other_ends_meanwhile() {
+fn an_element_goes_back_once_even_if_one_process_after_the_other_ends_meanwhile() {
     let (line, directory) = (Line::new(), TempDir::new().unwrap());
     let direct = three_jobs(&line);
     let memory = next(&line, directory.path());
@@ -156,7 +156,7 @@ fn what_goes_back_goes_back_once_also_where_one_process_after_the_other_ends_mea
     );
     drop(memory);
     for round in 0..6 {
-        // It asks, or gives back, and does not hear what came of it.
+        // It asks for the attempt, or puts the element back, and the answer is lost.
         line.up();
         line.proxy.lose_answer_to(commits);
         let cuts = line.proxy.cuts();
@@ -177,11 +177,11 @@ fn what_goes_back_goes_back_once_also_where_one_process_after_the_other_ends_mea
     let memory = next(&line, directory.path());
     memory.flush(DEADLINE).unwrap();
     assert_eq!(direct.get().unwrap(), [1, 2, 3]);
-    is_nothing_left(&memory, directory.path());
+    assert_nothing_is_left(&memory, directory.path());
 }
 
 #[test]
-fn what_has_no_place_to_go_back_to_is_a_dead_letter_of_the_next_process() {
+fn an_element_with_no_place_to_go_back_to_is_a_dead_letter_of_the_next_process() {
     let (line, directory) = (Line::new(), TempDir::new().unwrap());
     let direct = three_jobs(&line);
     let map = Key::<BTreeMap<String, u64>>::new("map");
@@ -224,7 +224,7 @@ fn what_has_no_place_to_go_back_to_is_a_dead_letter_of_the_next_process() {
     for letter in memory.dead_letters() {
         letter.forget().unwrap();
     }
-    is_nothing_left(&memory, directory.path());
+    assert_nothing_is_left(&memory, directory.path());
 }
 
 #[test]
@@ -247,7 +247,7 @@ fn of_confirmed_calls_only_takes_are_journalled() {
         .collect();
     assert!(
         !String::from_utf8_lossy(&journal).contains("987654"),
-        "it is not in there"
+        "the push is not in the journal"
     );
     assert_eq!(
         memory.close(Duration::ZERO).unwrap_err().kind(),
@@ -258,5 +258,5 @@ fn of_confirmed_calls_only_takes_are_journalled() {
     let memory = next(&line, directory.path());
     memory.flush(DEADLINE).unwrap();
     assert_eq!(direct.get().unwrap(), [1, 2, 3, 987_654, 4]);
-    is_nothing_left(&memory, directory.path());
+    assert_nothing_is_left(&memory, directory.path());
 }

@@ -13,7 +13,7 @@ use crate::line::durable;
 const DEADLINE: Duration = Duration::from_secs(120);
 const PROCESSES: usize = 8;
 
-/// So many pushes, adds and inserts each process makes.
+/// How many pushes, adds and inserts each process makes.
 fn rounds() -> usize {
     if std::env::var_os("SYNCED_MEMORY_SOAK").is_some() {
         1_000
@@ -22,7 +22,7 @@ fn rounds() -> usize {
     }
 }
 
-/// Random enough for faults, and the same in every run.
+/// A pseudorandom number for faults: the sequence is the same in every run.
 pub(crate) fn draw(state: &mut u64, below: u64) -> u64 {
     *state = state
         .wrapping_mul(6_364_136_223_846_793_005)
@@ -30,7 +30,7 @@ pub(crate) fn draw(state: &mut u64, below: u64) -> u64 {
     (*state >> 33) % below
 }
 
-/// So many adds the server has.
+/// How many adds the server has made.
 fn count(server: &Server) -> usize {
     let stored: Option<serde_json::Value> = server
         .get_text("memory:count")
@@ -63,31 +63,31 @@ impl Crew {
         }
     }
 
-    fn tell(&mut self, what: &str) {
+    fn send(&mut self, what: &str) {
         self.children.iter_mut().for_each(|child| child.send(what));
     }
 
-    fn hear(&mut self) -> Vec<String> {
-        let hear = |child: &mut Child| child.recv_within(DEADLINE).expect("it answers in time");
-        self.children.iter_mut().map(hear).collect()
+    fn receive(&mut self) -> Vec<String> {
+        let receive = |child: &mut Child| child.recv_within(DEADLINE).expect("it answers in time");
+        self.children.iter_mut().map(receive).collect()
     }
 
     fn laps(&mut self) -> Vec<u64> {
-        self.tell("laps");
-        self.hear()
+        self.send("laps");
+        self.receive()
             .iter()
             .map(|laps| laps.parse().unwrap())
             .collect()
     }
 
-    /// How far each comes while all of them are at it, once they have come so far together that the
-    /// slowest has made a quarter of what the fastest has: the machine is fair to eight processes
-    /// in the long run alone.
+    /// How many calls each process makes while all of them run, measured until the slowest has made
+    /// a quarter of what the fastest has: the machine is fair to eight processes only in the long
+    /// run.
     fn race(&mut self, kind: &str, length: u64) -> Vec<u64> {
-        self.tell(&format!("race {kind}"));
-        self.hear();
-        // Whoever starts first is alone for a while, and does not count before the others have
-        // started too.
+        self.send(&format!("race {kind}"));
+        self.receive();
+        // The process that starts first is alone for a while; its calls count only once the others
+        // have started too.
         eventually(DEADLINE, "all of them run", || {
             self.laps().iter().all(|laps| *laps > 0)
         });
@@ -106,28 +106,29 @@ impl Crew {
                 (done.iter().sum::<u64>() >= length && is_fair).then_some(done)
             },
         );
-        self.tell("stop");
-        self.hear();
+        self.send("stop");
+        self.receive();
         done
     }
 
-    /// Everything that they did is there: each item once, and each process's in its order.
-    fn assert_exact(mut self, what: &str, server: &Server) {
+    /// Asserts that everything they did is there: each item once, and the items of each process in
+    /// order.
+    fn assert_each_once(mut self, what: &str, server: &Server) {
         let (each, all) = (rounds(), PROCESSES * rounds());
-        self.tell("flush");
-        self.hear();
+        self.send("flush");
+        self.receive();
         let took = self.began.elapsed();
         // Once all have delivered, all see the same, as soon as the server answers them in time.
         let expected = vec![format!("0 0 {all} {all} {all}"); PROCESSES];
         eventually(
             DEADLINE,
             &format!(
-                "each sees {:?} (set aside, superseded, and what is there)",
+                "each sees {:?} (dead letters, superseded writes, and what is there)",
                 expected[0]
             ),
             || {
-                self.tell("see");
-                self.hear() == expected
+                self.send("see");
+                self.receive() == expected
             },
         );
         let memory = Memory::open(&server.url()).unwrap();
@@ -163,9 +164,9 @@ impl Crew {
 fn pushes_adds_and_inserts_of_eight_processes_at_once_are_all_there() {
     let server = Server::redis().start();
     let mut crew = Crew::at(&server.url());
-    crew.tell(&format!("go {}", rounds()));
-    crew.hear();
-    crew.assert_exact("undisturbed", &server);
+    crew.send(&format!("go {}", rounds()));
+    crew.receive();
+    crew.assert_each_once("undisturbed", &server);
 }
 
 /// Three outages under all of them. Each lasts until all have gone on for a while without the
@@ -175,36 +176,36 @@ fn three_outages(what: &str, begin: impl Fn(&Server), end: impl Fn(&Server)) {
     let mut crew = Crew::at(&format!("{}?timeout=100ms", server.url()));
     let part = rounds() / 6;
     for _ in 0..3 {
-        // In the middle of what they do.
+        // In the middle of their work.
         let before = count(&server);
-        crew.tell(&format!("go {part}"));
-        eventually(DEADLINE, "they are at it", || {
+        crew.send(&format!("go {part}"));
+        eventually(DEADLINE, "they are working", || {
             count(&server) >= before + part * PROCESSES / 4
         });
         begin(&server);
-        assert_eq!(crew.hear(), ["did"; PROCESSES]);
-        // And while all of them come back.
-        crew.tell(&format!("go {part}"));
+        assert_eq!(crew.receive(), ["did"; PROCESSES]);
+        // And while all of them reconnect.
+        crew.send(&format!("go {part}"));
         end(&server);
-        assert_eq!(crew.hear(), ["did"; PROCESSES]);
+        assert_eq!(crew.receive(), ["did"; PROCESSES]);
     }
-    crew.tell(&format!("go {}", rounds() - 6 * part));
-    crew.hear();
-    crew.assert_exact(what, &server);
+    crew.send(&format!("go {}", rounds() - 6 * part));
+    crew.receive();
+    crew.assert_each_once(what, &server);
 }
 
 #[test]
-fn they_are_all_there_when_the_server_is_killed_and_restarted() {
+fn no_change_is_lost_or_doubled_when_the_server_is_killed_and_restarted() {
     three_outages("killed", Server::kill, Server::start);
 }
 
 #[test]
-fn they_are_all_there_when_the_server_is_frozen() {
+fn no_change_is_lost_or_doubled_when_the_server_is_frozen() {
     three_outages("frozen", Server::freeze, Server::thaw);
 }
 
 #[test]
-fn they_are_all_there_when_connections_are_cut_at_random_bytes() {
+fn no_change_is_lost_or_doubled_when_connections_are_cut_at_random_bytes() {
     let server = Server::redis().start();
     let proxy = Proxy::to(&server);
     let mut crew = Crew::at(&format!("{}?timeout=100ms", proxy.url()));
@@ -212,7 +213,7 @@ fn they_are_all_there_when_connections_are_cut_at_random_bytes() {
     let parts = rounds() / 12;
     for part in 0..parts {
         let rounds = rounds() / parts + if part == 0 { rounds() % parts } else { 0 };
-        crew.tell(&format!("go {rounds}"));
+        crew.send(&format!("go {rounds}"));
         let cuts = proxy.cuts();
         for n in 1..=3 {
             let direction = if draw(&mut random, 2) == 0 {
@@ -221,19 +222,19 @@ fn they_are_all_there_when_connections_are_cut_at_random_bytes() {
                 ToClient
             };
             proxy.cut_after_bytes(direction, draw(&mut random, 3_000));
-            // Those who were not cut go on until the server is told something, by one that comes
-            // back at the latest.
+            // The processes that were not cut keep sending; at the latest one that reconnects sends
+            // enough for the next cut.
             eventually(DEADLINE, "a connection is cut", || proxy.cuts() >= cuts + n);
         }
-        assert_eq!(crew.hear(), vec!["did".to_owned(); PROCESSES]);
+        assert_eq!(crew.receive(), vec!["did".to_owned(); PROCESSES]);
     }
     proxy.do_not_cut();
     println!("{} cuts", proxy.cuts());
-    crew.assert_exact("cut at random bytes", &server);
+    crew.assert_each_once("cut at random bytes", &server);
 }
 
 #[test]
-fn of_eight_processes_at_one_key_the_slowest_makes_a_quarter_of_the_fastest() {
+fn of_eight_processes_on_one_key_the_slowest_makes_a_quarter_of_the_fastest() {
     let server = Server::redis().start();
     let mut crew = Crew::at(&server.url());
     let length = if std::env::var_os("SYNCED_MEMORY_SOAK").is_some() {

@@ -1,6 +1,5 @@
-//! A watch waits on a thread or in a task of any executor, begins once
-//! something is known, ends with its memory, which it does not keep alive, and leaves nothing
-//! behind.
+//! A watch waits on a thread or in a task of any executor, begins once a value is known, ends with
+//! its memory, which it does not keep alive, and leaves nothing behind.
 
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex};
@@ -13,7 +12,7 @@ use support::{Server, eventually};
 use synced_memory::{Error, ErrorKind, Key, Memory, Synced, SyncedMemory, Watch};
 use tokio::runtime;
 
-use crate::line::{DEADLINE, Line, lost, on_every_backend, quick};
+use crate::line::{DEADLINE, Line, on_every_backend, quick, wait_disconnected};
 use crate::watches::next;
 
 #[derive(SyncedMemory, Debug)]
@@ -26,11 +25,11 @@ fn key() -> Key<i64> {
     Key::new("count")
 }
 
-fn is_closed<T>(item: Result<T, Error>) -> bool {
+fn has_ended<T>(item: Result<T, Error>) -> bool {
     item.is_err_and(|error| error.kind() == ErrorKind::Closed)
 }
 
-/// What is held, and a watch that was made with it.
+/// Returns what keeps the memory alive, and a watch that was made with it.
 type Hold = fn(&Memory) -> (Box<dyn Send>, Watch<i64>);
 
 #[test]
@@ -57,8 +56,8 @@ fn a_watch_does_not_keep_the_memory_alive() {
         let items = thread::spawn(move || watch.into_iter().collect::<Vec<_>>());
         drop(last);
         let mut items = items.join().unwrap();
-        assert!(is_closed(items.pop().unwrap()) && items.is_empty());
-        // What is left is the connection that asks.
+        assert!(has_ended(items.pop().unwrap()) && items.is_empty());
+        // The connection that is left is the one that asks here.
         eventually(DEADLINE, "the connection is gone", || {
             server.info("clients").contains("connected_clients:1\r")
         });
@@ -75,26 +74,26 @@ fn a_watch_ends_after_closed() {
         let waiting = thread::spawn(move || waiting.into_iter().collect::<Vec<_>>());
         one.close(DEADLINE).unwrap();
         assert!(
-            is_closed(watch.recv())
-                && is_closed(watch.recv())
-                && is_closed(watch.recv_timeout(DEADLINE))
+            has_ended(watch.recv())
+                && has_ended(watch.recv())
+                && has_ended(watch.recv_timeout(DEADLINE))
         );
         assert_eq!(
             next(&mut unasked),
             Some(1),
-            "what was there before the end is seen before the end"
+            "a value from before the close is seen before `Closed`"
         );
-        assert!(is_closed(unasked.recv()));
-        assert!(is_closed(waiting.join().unwrap().pop().unwrap()));
+        assert!(has_ended(unasked.recv()));
+        assert!(has_ended(waiting.join().unwrap().pop().unwrap()));
         assert!(
-            is_closed(one.watch(&Key::<i64>::new("other")).recv()),
-            "one that begins later"
+            has_ended(one.watch(&Key::<i64>::new("other")).recv()),
+            "a watch that begins later"
         );
     });
 }
 
 #[test]
-fn what_was_written_before_the_end_is_seen_before_the_end() {
+fn a_value_written_before_the_last_drop_is_seen_before_closed() {
     let memory = Memory::open("memory:").unwrap();
     let mut watch = memory.watch(&key());
     assert_eq!(next(&mut watch), None);
@@ -108,7 +107,7 @@ fn what_was_written_before_the_end_is_seen_before_the_end() {
 }
 
 #[test]
-fn a_name_that_makes_no_sense_is_told_once() {
+fn an_invalid_name_is_an_error_once() {
     let memory = Memory::open("memory:").unwrap();
     let bad = Key::<i64>::new("a:b");
     for mut watch in [
@@ -128,7 +127,7 @@ fn a_name_that_makes_no_sense_is_told_once() {
 }
 
 #[test]
-fn nothing_is_told_while_nothing_is_known() {
+fn a_watch_yields_nothing_while_no_value_is_known() {
     let server = Server::redis().start();
     server.set_raw("memory:count", "5");
     server.kill();
@@ -156,7 +155,7 @@ fn nothing_is_told_while_nothing_is_known() {
     assert_eq!(
         waiting.join().unwrap().0,
         None,
-        "it came back without its data"
+        "the server came back without its data"
     );
     assert_eq!(next(&mut handle).unwrap(), ["count"]);
 }
@@ -176,7 +175,7 @@ fn while_the_server_is_away_a_watch_keeps_what_it_has_and_shows_own_writes() {
     assert_eq!(
         next(&mut late),
         Some(1),
-        "what is known, while nobody can be asked"
+        "the last known value, while the server is away"
     );
     memory.set(&key(), 3).unwrap();
     assert_eq!((next(&mut watch), next(&mut late)), (Some(3), Some(3)));
@@ -189,7 +188,7 @@ fn while_the_server_is_away_a_watch_keeps_what_it_has_and_shows_own_writes() {
     );
 }
 
-/// Some values, written on another thread, each seen by `see` as it comes.
+/// Gives `see` a watch of an unset key, and its memory.
 fn each_is_seen<F: Future<Output = ()>>(
     memory: &Memory,
     see: impl FnOnce(Watch<i64>, Memory) -> F,
@@ -206,7 +205,7 @@ async fn by_changed(mut watch: Watch<i64>, memory: Memory) {
         assert_eq!(watch.changed().await.unwrap(), Some(n));
         writer.join().unwrap();
     }
-    // To drop the future loses nothing.
+    // Dropping the future loses nothing.
     assert!(watch.changed().now_or_never().is_none());
     memory.set(&key(), 1_000).unwrap();
     assert_eq!(watch.changed().await.unwrap(), Some(1_000));
@@ -235,7 +234,7 @@ async fn by_stream(watch: Watch<i64>, memory: Memory) {
     writer.join().unwrap();
 }
 
-/// Blocking, and inside whatever runs it.
+/// Blocking, inside the executor that runs it.
 async fn by_recv(mut watch: Watch<i64>, memory: Memory) {
     assert_eq!(watch.recv().unwrap(), None);
     for n in 0..300 {
@@ -291,20 +290,20 @@ fn a_stream_ends_after_closed_and_a_time_to_live_ends_in_any_executor() {
             assert_eq!(watch.next().await.unwrap().unwrap(), Some(1));
             assert_eq!(watch.next().await.unwrap().unwrap(), None);
             drop(state);
-            assert!(is_closed(watch.next().await.unwrap()));
+            assert!(has_ended(watch.next().await.unwrap()));
             assert!(watch.next().await.is_none() && watch.next().await.is_none());
         });
 }
 
 #[test]
-fn a_wake_up_may_use_and_drop_a_handle() {
-    /// What an executor may do that is told to go on with a task that it has given up.
+fn a_waker_may_use_and_drop_a_handle() {
+    /// Drops a handle, as an executor may that is woken for a task that it has given up.
     struct Dropping(Mutex<Option<Synced<i64>>>);
     impl Wake for Dropping {
         fn wake(self: Arc<Self>) {
             let view = self.0.lock().unwrap().take();
             if let Some(view) = view {
-                // It takes the locks that the library has.
+                // Both calls take the locks of the library.
                 let _ = view.set(2);
                 drop(view);
             }
@@ -331,7 +330,7 @@ fn a_wake_up_may_use_and_drop_a_handle() {
     drop(view);
     assert_eq!(other.get(&key()).unwrap(), Some(2));
     assert_eq!(next(&mut watch), Some(2));
-    assert!(is_closed(watch.recv()));
+    assert!(has_ended(watch.recv()));
     assert!(matches!(
         Pin::new(&mut watch).poll_next(&mut Context::from_waker(Waker::noop())),
         Poll::Ready(Some(Err(_)))
@@ -352,12 +351,12 @@ fn a_dropped_watch_frees_its_slot() {
     server.reset_stats();
     for n in 0..20 {
         other.set(&key(), n).unwrap();
-        assert_eq!(next(&mut two), Some(n), "another one holds it");
+        assert_eq!(next(&mut two), Some(n), "another watch holds it");
     }
     assert!(reads() >= 20);
     assert_eq!(memory.status().stale, 0);
     drop(two);
-    // What this connection was told before is behind it once it was told of something later.
+    // Once a later invalidation has arrived, all those before it have.
     let mut later = memory.watch(&Key::<i64>::new("later"));
     assert_eq!(next(&mut later), None);
     server.reset_stats();
@@ -367,9 +366,9 @@ fn a_dropped_watch_frees_its_slot() {
     other.set(&Key::new("later"), 1).unwrap();
     assert_eq!(next(&mut later), Some(1));
     assert_eq!(reads(), 1, "of the one key that is watched");
-    // Nor is anything known of it any more.
+    // Its value is not known any more, either.
     server.kill();
-    lost(&memory);
+    wait_disconnected(&memory);
     assert_eq!(
         memory.get(&key()).unwrap_err().kind(),
         ErrorKind::Unavailable
@@ -412,7 +411,7 @@ fn a_watch_reads_each_change_once_and_leaves_other_reads_as_they_are() {
     assert_eq!(
         server.command_count("get"),
         1,
-        "the view that is left reads when it is asked"
+        "the view that is left reads only when it is asked"
     );
     assert_eq!(count.get().unwrap(), 49);
 }

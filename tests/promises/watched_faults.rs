@@ -24,7 +24,7 @@ struct Sample {
     quiet: u64,
 }
 
-/// What a thread that does nothing but watch was last told.
+/// The last item of a watch, received by a thread that does nothing else.
 #[derive(Debug)]
 struct Follower<T> {
     /// Nothing yet, or one item.
@@ -57,9 +57,9 @@ struct Followers {
     count: Follower<i64>,
     first: Follower<i64>,
     map: Follower<BTreeMap<String, i64>>,
-    /// Of the whole handle: the fields of which it has told since the last quiet point, which it
-    /// has told as well.
-    told: Arc<Mutex<BTreeSet<&'static str>>>,
+    /// The fields that the watch of the whole handle has named since the last quiet point; it has
+    /// named `quiet` itself.
+    named: Arc<Mutex<BTreeSet<&'static str>>>,
     handle: JoinHandle<()>,
     before: [Option<Value>; 3],
 }
@@ -67,26 +67,26 @@ struct Followers {
 impl Followers {
     fn of(memory: &Memory) -> Self {
         let state = Sample::attach(memory);
-        let told = Arc::<Mutex<BTreeSet<&'static str>>>::default();
-        let (telling, watch) = (Arc::clone(&told), state.watch());
+        let named = Arc::<Mutex<BTreeSet<&'static str>>>::default();
+        let (naming, watch) = (Arc::clone(&named), state.watch());
         let handle = thread::spawn(move || {
             // The last one is `Closed`.
             watch
                 .into_iter()
                 .map_while(Result::ok)
-                .for_each(|names| telling.lock().unwrap().extend(names.unwrap()));
+                .for_each(|names| naming.lock().unwrap().extend(names.unwrap()));
         });
         Self {
             count: Follower::of(state.synced_count().watch()),
             first: Follower::of(state.items().at(0).watch()),
             map: Follower::of(state.map().watch()),
-            told,
+            named,
             handle,
             before: [None, None, None],
         }
     }
 
-    /// Nobody writes any more: the last items are what there is.
+    /// Asserts, after the last write, that the last items are what there is.
     fn agree(
         &mut self,
         writer: &SyncedSample,
@@ -119,23 +119,24 @@ impl Followers {
             );
             thread::sleep(Duration::from_millis(1));
         };
-        // It looks at all fields at once: with this, it has looked at what the others are at.
-        self.told.lock().unwrap().remove("quiet");
+        // The watch looks at all fields at once: once it has named `quiet`, it has seen the last
+        // values of the others.
+        self.named.lock().unwrap().remove("quiet");
         writer.update_quiet(|quiet| *quiet += 1).unwrap();
-        let is_told = |name| self.told.lock().unwrap().contains(name);
+        let is_named = |name| self.named.lock().unwrap().contains(name);
         eventually(
             DEADLINE,
-            &format!("{when}: the quiet point is told"),
-            || is_told("quiet"),
+            &format!("{when}: the quiet point is seen"),
+            || is_named("quiet"),
         );
         for ((name, before), now) in Sample::NAMES.iter().zip(&self.before).zip(&now) {
             eventually(
                 DEADLINE,
-                &format!("{when}: the change of {name} is told"),
-                || before == now || is_told(name),
+                &format!("{when}: the change of {name} is seen"),
+                || before == now || is_named(name),
             );
         }
-        self.told.lock().unwrap().clear();
+        self.named.lock().unwrap().clear();
         self.before = now;
     }
 
@@ -165,8 +166,8 @@ fn change_at_random(state: &SyncedSample, random: &mut u64) {
         9..=10 => state.map().insert(name, n).map(drop),
         _ => state.map().remove(&name).map(drop),
     }
-    // What it was recorded on may be gone; and what takes an element is not made while the server
-    // is away.
+    // The element or type that a change was recorded on may be gone; and nothing is taken while the
+    // server is away.
     .or_else(|error| match error.kind() {
         ErrorKind::Conflict | ErrorKind::Unavailable | ErrorKind::InDoubt => Ok(()),
         _ => Err(error),
@@ -174,7 +175,7 @@ fn change_at_random(state: &SyncedSample, random: &mut u64) {
     .unwrap();
 }
 
-/// What the server has under a name, whoever wrote it.
+/// The value that the server holds under a name, in an envelope or bare.
 fn stored(server: &Server, name: &str) -> Option<Value> {
     let stored: Value = serde_json::from_str(&server.get_text(&format!("memory:{name}"))?).unwrap();
     Some(
@@ -186,21 +187,21 @@ fn stored(server: &Server, name: &str) -> Option<Value> {
 }
 
 #[test]
-fn no_last_value_is_lost_over_ten_thousand_changes_and_whatever_happens_meanwhile() {
+fn the_last_value_is_seen_after_ten_thousand_changes_and_whatever_faults_happen_meanwhile() {
     let line = Line::new();
-    whatever_happens(&line, line.open(), 100);
+    assert_last_values_are_seen(&line, line.open(), 100);
 }
 
 #[test]
-fn so_it_is_by_dragonflys_rules() {
+fn the_same_holds_by_dragonflys_rules() {
     let line = Line::new();
     let dragonfly = Dragonfly::over(&line.proxy);
-    whatever_happens(&line, quick(dragonfly.url()).build().unwrap(), 50);
+    assert_last_values_are_seen(&line, quick(dragonfly.url()).build().unwrap(), 50);
 }
 
-/// So many rounds of changes and a fault, and a quiet point after each. `watched`: a memory on this
+/// Makes rounds of changes with a fault, with a quiet point after each. `watched`: a memory on this
 /// line.
-fn whatever_happens(line: &Line, watched: Memory, rounds: usize) {
+fn assert_last_values_are_seen(line: &Line, watched: Memory, rounds: usize) {
     const WRITERS: usize = 4;
     const CHANGES: usize = 25;
 
@@ -265,7 +266,7 @@ fn whatever_happens(line: &Line, watched: Memory, rounds: usize) {
 }
 
 #[test]
-fn no_last_value_is_lost_on_any_backend() {
+fn the_last_value_is_seen_on_every_backend() {
     on_every_backend("watched", |one, other| {
         let mut followers = Followers::of(one);
         let writers = [Sample::attach(one), Sample::attach(other)];
@@ -298,7 +299,7 @@ fn no_last_value_is_lost_on_any_backend() {
             };
             followers.agree(&writers[1], what_is_there, &format!("round {round}"));
         }
-        // Its clone goes with the check; this ends it now.
+        // The caller drops its memory only later; this ends the watches now.
         one.close(DEADLINE).unwrap();
         followers.end();
     });

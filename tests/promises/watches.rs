@@ -1,5 +1,4 @@
-//! A watch tells the current value, then the newest one whenever it has
-//! changed, whoever did.
+//! A watch yields the current value, then the newest one whenever it has changed, in any process.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -14,7 +13,7 @@ use synced_memory::{ErrorKind, Key, Memory, SyncedMemory, Watch};
 
 use crate::line::{DEADLINE, Line, on_every_backend, quick};
 
-/// So long a test waits for something that must not come.
+/// How long a test waits for an item that must not come.
 const A_WHILE: Duration = Duration::from_millis(150);
 
 #[derive(SyncedMemory, Debug)]
@@ -57,7 +56,7 @@ fn is_silent<T: std::fmt::Debug>(watch: &mut Watch<T>) -> bool {
 }
 
 #[test]
-fn a_watch_tells_the_current_value_then_the_newest_and_a_delete_as_none() {
+fn a_watch_yields_the_current_value_then_the_newest_and_a_delete_as_none() {
     on_every_backend("watch-values", |one, other| {
         other.set(&key(), 1).unwrap();
         let mut watch = one.watch(&key());
@@ -79,7 +78,7 @@ fn a_watch_tells_the_current_value_then_the_newest_and_a_delete_as_none() {
 }
 
 #[test]
-fn what_is_unset_is_none_whatever_its_default() {
+fn an_unset_key_is_none_whatever_its_default() {
     let state = Sample::open("memory:").unwrap();
     assert_eq!(state.count().unwrap(), 7);
     let mut count = state.synced_count().watch();
@@ -128,14 +127,14 @@ fn the_same_value_again_is_no_item() {
     server.set_raw("memory:map", r#" {"a":1.0,"ü":100.0} "#);
     assert!(
         is_silent(&mut watch),
-        "it is spelt otherwise, and says the same"
+        "it is the same value, written differently"
     );
     server.set_raw("memory:map", r#"{"a": 1.0}"#);
     assert_eq!(next(&mut watch).unwrap().len(), 1);
 }
 
 #[test]
-fn a_watch_of_a_part_is_told_of_when_that_part_has_changed() {
+fn a_watch_of_a_part_yields_an_item_only_when_that_part_has_changed() {
     on_every_backend("watch-parts", |one, other| {
         let (mine, theirs) = (Sample::attach(one), Sample::attach(other));
         let mut visits = mine.user().synced_visits().watch();
@@ -184,7 +183,7 @@ fn a_watch_of_a_part_is_told_of_when_that_part_has_changed() {
 }
 
 #[test]
-fn a_watch_of_a_whole_handle_tells_which_fields_have_changed() {
+fn a_watch_of_a_whole_handle_names_the_fields_that_have_changed() {
     on_every_backend("watch-handles", |one, other| {
         let (mine, theirs) = (Sample::attach(one), Sample::attach(other));
         let mut watch = mine.watch();
@@ -248,7 +247,7 @@ fn a_handle_of_generic_fields_and_one_without_fields_are_watched_too() {
 }
 
 #[test]
-fn a_slow_watcher_sees_the_newest_and_holds_nobody_up() {
+fn a_slow_watcher_sees_the_newest_value_and_delays_no_other_thread() {
     /// A number that takes long to read, for one thread.
     #[derive(Clone, Serialize)]
     struct Slow(i64);
@@ -295,7 +294,7 @@ fn a_slow_watcher_sees_the_newest_and_holds_nobody_up() {
 }
 
 #[test]
-fn values_are_decoded_by_whoever_asks_and_by_nobody_else() {
+fn values_are_decoded_only_by_the_thread_that_asks() {
     #[derive(Clone, Serialize, Debug)]
     struct Traced(i64);
     static READERS: Mutex<Vec<ThreadId>> = Mutex::new(Vec::new());
@@ -410,7 +409,7 @@ fn a_watcher_in_another_process_sees_what_is_written() {
 }
 
 #[test]
-fn a_server_that_may_not_tell_is_asked_for_what_is_watched() {
+fn without_the_right_to_track_a_watch_asks_the_server() {
     let server = Server::redis().start();
     server.cli(&[
         "ACL",

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use support::{Proxy, Python, Server};
 use synced_memory::{ErrorKind, Key, Memory, SyncedMemory, Written};
 
-use crate::line::{DEADLINE, lost, quick};
+use crate::line::{DEADLINE, quick, wait_disconnected};
 
 #[derive(SyncedMemory, Debug, PartialEq)]
 struct Sample {
@@ -282,7 +282,7 @@ fn the_last_bytes_alone_decide_what_an_envelope_is_here_and_in_the_script() {
         let beside = Memory::open(&server.url()).unwrap();
         proxy.refuse(true);
         proxy.cut();
-        lost(&memory);
+        wait_disconnected(&memory);
         let key = |row: usize| Key::<Value>::named(format!("row{row}"));
         for (row, (text, is_stamp)) in table.iter().enumerate() {
             server.set_raw(&format!("memory:row{row}"), stamped(text));

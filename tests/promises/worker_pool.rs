@@ -124,7 +124,7 @@ fn each_job_is_handed_to_one_worker_over_lines_that_are_cut_again_and_again() {
                 proxy.cut_after_bytes(direction, random.u64(0..1_500));
                 match jobs.remove(0) {
                     Ok(Some(job)) => handed.push(job),
-                    // One that is in doubt here or elsewhere may come back.
+                    // A job that is in doubt, here or at another worker, may come back.
                     Ok(None) if memory.status().pending == 0 && random.u8(0..100) == 0 => break,
                     Ok(None) | Err(_) => thread::yield_now(),
                 }
@@ -160,7 +160,7 @@ fn each_job_is_handed_to_one_worker_over_lines_that_are_cut_again_and_again() {
 }
 
 #[test]
-fn of_many_processes_that_insert_one_member_one_is_told_so_whatever_their_clocks_say() {
+fn of_many_processes_that_insert_one_member_one_gets_true_whatever_their_clocks_say() {
     const MEMBERS: u64 = 60;
     let line = Line::new();
     let clocks = [FakeClock::new(), FakeClock::new(), FakeClock::new()];
@@ -209,10 +209,10 @@ fn of_many_processes_that_insert_one_member_one_is_told_so_whatever_their_clocks
         let of_member = |what: &str| said.iter().filter(|said| said[at] == what).count();
         let (ours, doubtful) = (of_member("true"), of_member("InDoubt"));
         in_doubt += doubtful;
-        assert!(ours <= 1, "{member}: {ours} were told that it is theirs");
+        assert!(ours <= 1, "{member}: {ours} processes got `true`");
         assert!(
             ours == 1 || doubtful > 0,
-            "{member}: nobody was told that it is theirs"
+            "{member}: no process got `true`, and none is in doubt"
         );
         assert!(
             claims.contains(&member) || ours == 0 && of_member("false") == 0,

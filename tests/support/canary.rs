@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 
 const NAP: Duration = Duration::from_millis(1);
 
-/// How late this machine is: a thread that asks to be woken every millisecond, and notes by how
-/// much it was not.
+/// How late this machine wakes threads: a thread that sleeps for a millisecond at a time, and notes
+/// by how much it overslept.
 ///
-/// A bound on what this library does is one on top of that: other tests run beside this one, and
-/// whatever hands something to another thread or process waits for a CPU.
+/// The bounds on what this library does are in addition to that: other tests run beside this one,
+/// and a handover to another thread or process waits for a CPU.
 #[derive(Debug)]
 pub struct Canary {
     shared: Arc<Shared>,
@@ -46,8 +46,7 @@ impl Canary {
         }
     }
 
-    /// By how much it was late at most since this was last asked. Waits for the nap that is under
-    /// way.
+    /// The largest lateness since this was last called. Waits for the nap that is under way.
     pub fn lateness(&self) -> Duration {
         let before = self.shared.naps.load(Ordering::Acquire);
         while self.shared.naps.load(Ordering::Acquire) == before {
@@ -67,8 +66,9 @@ impl Drop for Canary {
 }
 
 /// How long threads of a process were ready to run and had no CPU, all together since they began.
-/// `is_meant` sees their names. What takes several processes is late by what each of them has
-/// waited: a canary, which needs next to no time, hardly waits where others do.
+/// Threads count if `is_meant` accepts their names. Work that passes through several processes is
+/// late by what each of them has waited. A canary does not show that: it needs next to no CPU time,
+/// and so hardly waits.
 pub fn time_without_cpu(pid: u32, is_meant: impl Fn(&str) -> bool) -> Duration {
     let tasks = fs::read_dir(format!("/proc/{pid}/task"))
         .into_iter()

@@ -12,7 +12,7 @@ use crate::wait::{eventually_some, poll};
 
 const DEADLINE: Duration = Duration::from_secs(20);
 
-/// Another process that is spoken to in lines; killed on drop. Its stderr is the test's.
+/// Another process that reads and prints lines; killed on drop. Its stderr is the test's.
 ///
 /// A helper program of this package is a file in `tests/src/bin/`, and its path
 /// `env!("CARGO_BIN_EXE_<name>")`.
@@ -75,7 +75,7 @@ impl Child {
     #[track_caller]
     pub fn recv(&mut self) -> String {
         self.recv_within(DEADLINE)
-            .unwrap_or_else(|| panic!("the process said nothing for {DEADLINE:?}"))
+            .unwrap_or_else(|| panic!("the process printed nothing for {DEADLINE:?}"))
     }
 
     /// The next line of its stdout, if it comes within `deadline`; panics if there is no more to
@@ -94,8 +94,8 @@ impl Child {
         }
     }
 
-    /// What it has said and nobody has read, up to the end of its stdout.
-    pub fn last_words(&mut self) -> Vec<String> {
+    /// The lines that it has printed and the test has not read, up to the end of its stdout.
+    pub fn unread_lines(&mut self) -> Vec<String> {
         self.lines.iter().collect()
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 /// A wall clock for other processes, which can be stepped while they run. Their monotonic clocks
-/// run on truly.
+/// are not affected.
 ///
 /// Works for Rust programs, Python, Valkey and Redis 6; Debian's `redis-server` does not start
 /// under it (its allocator asks for the time before the library is ready).
@@ -16,7 +16,7 @@ pub struct FakeClock {
 }
 
 impl FakeClock {
-    /// A clock that is right, so far.
+    /// A clock that shows the true time until it is stepped.
     pub fn new() -> Self {
         let clock = Self {
             dir: TempDir::new().expect("a temporary directory can be made"),

@@ -1,4 +1,4 @@
-//! What the tests stand on: real servers, real faults, other processes, other clocks.
+//! What the tests are built on: real servers, real faults, other processes, other clocks.
 //!
 //! Everything here panics when it cannot do its work: a fault that did not happen proves nothing.
 

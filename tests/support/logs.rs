@@ -13,7 +13,7 @@ static INSTALLED: OnceLock<()> = OnceLock::new();
 /// An event of the library.
 #[derive(Debug, Clone)]
 pub struct Event {
-    /// How grave it is.
+    /// Its severity.
     pub level: Level,
     /// The module that it comes from.
     pub target: String,
@@ -57,7 +57,7 @@ impl Logs {
         INSTALLED.get_or_init(|| {
             let subscriber = tracing_subscriber::registry().with(Keeper);
             tracing::subscriber::set_global_default(subscriber)
-                .expect("nobody else installs a subscriber");
+                .expect("no other code installs a subscriber");
         });
         Self {
             from: LOG.lock().unwrap_or_else(PoisonError::into_inner).len(),

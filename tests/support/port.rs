@@ -21,8 +21,8 @@ impl Address for u16 {
     }
 }
 
-/// A port of 127.0.0.1 that stays ours, among all processes that use this module, until it is
-/// dropped, even while nobody listens on it.
+/// A port of 127.0.0.1 that no other user of this module, in any process, gets until it is dropped,
+/// even while nothing listens on it.
 #[derive(Debug)]
 pub(crate) struct Port {
     pub(crate) number: u16,

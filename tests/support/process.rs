@@ -1,4 +1,4 @@
-//! Child processes that die with the test process, also when that is killed.
+//! Child processes that die with the test process, even if that is killed.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -57,7 +57,7 @@ pub(crate) fn signal(child: &Child, signal: Signal) {
         .expect("a child that is not yet waited for can be signalled");
 }
 
-/// Stops the process as if its host had hung, and returns once it stands still.
+/// Stops the process as if its host had hung, and returns once it has stopped.
 pub(crate) fn freeze(child: &Child) {
     signal(child, Signal::STOP);
     eventually(Duration::from_secs(5), "the process is stopped", || {

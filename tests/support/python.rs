@@ -29,9 +29,9 @@ for line in sys.stdin:
 ";
 
 /// Runs a program in Python, with `synced-memory` 0.1.3 installed and `REDIS_HOST` and `REDIS_PORT`
-/// pointing at `server` (a [`Server`](crate::Server), a [`Proxy`](crate::Proxy) or a port), up to
-/// its orderly end. Returns what it printed, without the last newline; panics with its stderr when
-/// it fails.
+/// pointing at `server` (a [`Server`](crate::Server), a [`Proxy`](crate::Proxy) or a port), and
+/// waits for its end. Returns what it printed, without the last newline; panics with its stderr
+/// when it fails.
 #[track_caller]
 pub fn python(server: &impl Address, code: &str) -> String {
     let dir = TempDir::new().expect("a temporary directory can be made");

@@ -16,7 +16,7 @@ use crate::process::{freeze, guarded, signal, spawn, thaw};
 use crate::venv::{existing, packaged};
 use crate::wait::eventually;
 
-/// The user that this module connects as, so that a test may do to the default user what it likes.
+/// The user that this module connects as, so that a test may change the default user as it likes.
 const ADMIN: &str = "support";
 const TIMEOUT: Duration = Duration::from_secs(2);
 const START: Duration = Duration::from_secs(10);
@@ -180,7 +180,7 @@ impl Server {
         self.query(&args)
     }
 
-    /// SET, without an envelope: what somebody else's program might do.
+    /// SET, without an envelope, as another program might do.
     #[track_caller]
     pub fn set_raw(&self, key: &str, value: impl AsRef<[u8]>) {
         let set: RedisResult<Value> = self.query(&[b"SET", key.as_bytes(), value.as_ref()]);
@@ -208,7 +208,7 @@ impl Server {
             .unwrap_or_else(|error| panic!("INFO failed: {error}"))
     }
 
-    /// How often a command was called since [`reset_stats`](Self::reset_stats), by anybody, this
+    /// How often a command was called since [`reset_stats`](Self::reset_stats), by any client, this
     /// module and scripts included (a script's `redis.call` counts under its own name). Subcommands
     /// are `"client|tracking"`.
     #[track_caller]
@@ -239,9 +239,9 @@ impl Server {
         loop {
             let late = started.elapsed() >= START;
             let why = match self.query::<String>(&[b"INFO"]) {
-                // Another test's server may have the port: ask who answers.
+                // Another test's server may have the port: check which one answers.
                 Ok(info) if !info.contains(&format!("process_id:{}\r\n", self.pid())) => {
-                    "a stranger answers".to_owned()
+                    "another server answers".to_owned()
                 }
                 Ok(info) if info.contains("\nloading:1") => "it is loading".to_owned(),
                 Ok(_) => return Ok(()),
@@ -368,8 +368,8 @@ impl Builder {
         self.arg("unixsocket", "redis.sock")
     }
 
-    /// Saves at [`Server::stop`], and takes `per_key` to load each key, telling clients `LOADING`
-    /// meanwhile: `stop`, [`Server::launch`], look, [`Server::wait_ready`].
+    /// Saves at [`Server::stop`], and takes `per_key` to load each key, answering clients with
+    /// `LOADING` meanwhile: `stop`, [`Server::launch`], look, [`Server::wait_ready`].
     pub fn slow_loading(self, per_key: Duration) -> Self {
         self.arg("save", "3600 1")
             .arg("key-load-delay", &per_key.as_micros().to_string())
@@ -404,7 +404,7 @@ impl Builder {
             server.launch();
             match server.try_ready() {
                 Ok(()) => return server,
-                // Somebody who knows nothing of our claims took the port: try another one.
+                // A process that does not claim its ports took this one: try another one.
                 Err(_) if server.log().contains("Address already in use") => {
                     server.kill();
                     server.port = Port::claim();

@@ -1,16 +1,17 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Tells threads to stop.
+/// A flag that makes threads stop.
 #[derive(Debug, Default)]
 pub struct Stop(AtomicBool);
 
-/// Tells them when it is dropped: a scope in which a check fails waits for its threads first.
+/// Sets the flag when it is dropped: a thread scope waits for its threads, even if an assertion in
+/// it has failed.
 #[must_use]
 #[derive(Debug)]
 pub struct StopOnDrop<'a>(&'a Stop);
 
 impl Stop {
-    pub fn is_told(&self) -> bool {
+    pub fn is_set(&self) -> bool {
         self.0.load(Ordering::Acquire)
     }
 

@@ -47,7 +47,7 @@ impl Tmpfs {
 
 impl Drop for Tmpfs {
     fn drop(&mut self) {
-        // Lazily: whoever failed may still hold a file on it.
+        // Lazily: a test that failed may still have a file on it open.
         as_root("umount", ["-l".as_ref(), self.directory.path()]);
     }
 }

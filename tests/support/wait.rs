@@ -9,8 +9,8 @@ pub fn eventually(deadline: Duration, what: &str, mut condition: impl FnMut() ->
     eventually_some(deadline, what, || condition().then_some(()));
 }
 
-/// Polls until `answer` is there and returns it; panics with `what` when it is not within
-/// `deadline`.
+/// Polls until `answer` returns a value, and returns that; panics with `what` when there is none
+/// within `deadline`.
 #[track_caller]
 pub fn eventually_some<T>(deadline: Duration, what: &str, answer: impl FnMut() -> Option<T>) -> T {
     poll(deadline, answer).unwrap_or_else(|| panic!("not within {deadline:?}: {what}"))
@@ -19,7 +19,8 @@ pub fn eventually_some<T>(deadline: Duration, what: &str, answer: impl FnMut() -
 pub(crate) fn poll<T>(deadline: Duration, mut answer: impl FnMut() -> Option<T>) -> Option<T> {
     let started = Instant::now();
     loop {
-        // The clock is read first: what came true in time counts even if this thread slept.
+        // The clock is read first: a condition that was met in time counts even if this thread
+        // slept.
         let late = started.elapsed() >= deadline;
         let found = answer();
         if late || found.is_some() {

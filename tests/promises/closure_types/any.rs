@@ -1,4 +1,5 @@
-//! Random values of a type, random changes of them, and what two changes of one value may come to.
+//! Random values of a type, random changes of them, and which results two concurrent changes of one
+//! value may have.
 
 use std::fmt::Debug;
 use std::hash::Hash;
@@ -7,42 +8,43 @@ use std::time::Duration;
 use fastrand::Rng;
 use serde::Serialize;
 
-/// A type of which this test makes values.
+/// A type of which this test makes random values.
 pub(super) trait Any: Clone + Debug + PartialEq + Serialize {
-    /// Two changes of one value may both survive in it.
+    /// Whether two concurrent changes of one value may both survive.
     const MERGES: bool = false;
 
     fn any(rng: &mut Rng) -> Self;
 
-    /// Of two equal values the same seed makes two equal ones, in whatever order they hold their
-    /// members.
+    /// Changes the value at random. With the same seed, equal values become equal values, whatever
+    /// the order of their members.
     fn change(&mut self, rng: &mut Rng) {
         *self = Self::any(rng);
     }
 
-    /// Equal, with the order where order is a part of it.
+    /// Whether both are equal, in the same order if the order is part of the type.
     fn same(&self, other: &Self) -> bool {
         self == other
     }
 
-    /// Whether `end` has the change from `start` to `mine` and the one to `theirs`, and nothing
-    /// else.
+    /// Whether `end` has the change from `start` to `mine` and the one from `start` to `theirs`,
+    /// and no other.
     fn merged(start: &Self, mine: &Self, theirs: &Self, end: &Self) -> bool {
         one_part(start, mine, theirs, end)
     }
 
-    /// Whether nothing was changed by both, so that both must survive.
+    /// Whether no part was changed by both, so that both changes must survive.
     fn apart(start: &Self, mine: &Self, theirs: &Self) -> bool {
         mine.same(start) || theirs.same(start)
     }
 }
 
-/// What is a name in a map, or a member of a set.
+/// A type that can be the key of a map or the member of a set.
 pub(super) trait Name: Any + Ord + Hash {}
 
 impl<T: Any + Ord + Hash> Name for T {}
 
-/// It goes as a whole: one has changed it, or both in the same way.
+/// Whether `end` is right for a value that is replaced as a whole: one changed it, or both in the
+/// same way.
 pub(super) fn one_part<T: Any>(start: &T, mine: &T, theirs: &T, end: &T) -> bool {
     (mine.same(start) && end.same(theirs))
         || (theirs.same(start) && end.same(mine))
@@ -241,7 +243,7 @@ where
     }
 }
 
-/// Implements [`Any`] for a struct of such fields, which is one part.
+/// Implements [`Any`] for a struct of such fields, which is replaced as a whole.
 macro_rules! any_struct {
     ($name:ident $(<$generic:ident>)? { $($field:tt),+ }) => {
         impl $(<$generic: $crate::closure_types::any::Any>)? $crate::closure_types::any::Any for $name $(<$generic>)? {

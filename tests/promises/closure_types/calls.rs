@@ -1,4 +1,4 @@
-//! Calls that change a value, each by a view of it and by what it has to come to.
+//! Calls that change a value: each as a call of a view, and as the same change of a plain value.
 
 use std::collections::HashMap;
 
@@ -9,32 +9,32 @@ use super::any::Any;
 use super::collections::in_order;
 use super::people::Person;
 
-/// What this test stores.
+/// A type of which this test stores values.
 pub(super) trait Tested: Any + Value {}
 
 impl<T: Any + Value> Tested for T {}
 
-/// The name of the one key of a case; each has a scope of its own.
+/// The name of the only key of a case; each case has its own scope.
 pub(super) const NAME: &str = "value";
 
 pub(super) fn view<T: Value>(memory: &Memory) -> Synced<T> {
     memory.synced(&Key::new(NAME))
 }
 
-/// What went wrong, if anything did.
-pub(super) type Told = Result<(), String>;
+/// The error of a call as text.
+pub(super) type CallResult = Result<(), String>;
 
-type ByView<T> = fn(&Memory, &T, u64) -> Told;
+type ByView<T> = fn(&Memory, &T, u64) -> CallResult;
 type ByValue<T> = fn(&mut T, u64);
 
-/// One call. What it does depends on a seed, and for some on the value that is there.
+/// One call. What it does depends on a seed, and for some calls on the current value.
 pub(super) struct Call<T> {
     pub(super) name: &'static str,
-    /// It runs a closure: while cut off it is recorded as the difference that this made.
+    /// Whether it runs a closure, which is recorded as a difference while cut off.
     pub(super) is_closure: bool,
     pub(super) by_view: ByView<T>,
     pub(super) by_value: ByValue<T>,
-    /// Whether it may have left this as well: what was there, and what is there now.
+    /// Whether it may also have left another result: given the value before, and the value now.
     pub(super) may_leave: fn(&T, &T) -> bool,
 }
 
@@ -64,7 +64,7 @@ impl<T> Call<T> {
     }
 }
 
-/// What the closures of this test do: for one seed always the same.
+/// What the closures of this test do; always the same for one seed.
 pub(super) fn change<T: Any>(value: &mut T, seed: u64) {
     let mut rng = Rng::with_seed(seed);
     for _ in 0..[0, 1, 1, 1, 1, 2, 2, 3][rng.usize(..8)] {
@@ -72,15 +72,15 @@ pub(super) fn change<T: Any>(value: &mut T, seed: u64) {
     }
 }
 
-pub(super) fn told<R>(result: Result<R, Error>) -> Told {
+pub(super) fn checked<R>(result: Result<R, Error>) -> CallResult {
     result.map(drop).map_err(|error| error.to_string())
 }
 
-/// For a call that says whether what it names is there.
-pub(super) fn told_whether(is_there: Result<bool, Error>, expected: bool) -> Told {
+/// For a call that returns whether an element or key is there.
+pub(super) fn checked_presence(is_there: Result<bool, Error>, expected: bool) -> CallResult {
     match is_there {
-        Ok(is_there) if is_there != expected => Err(format!("the call says {is_there}")),
-        result => told(result),
+        Ok(is_there) if is_there != expected => Err(format!("the call returned {is_there}")),
+        result => checked(result),
     }
 }
 
@@ -96,23 +96,23 @@ impl From<Error> for Refused {
     }
 }
 
-/// A place in what has so many, chosen by a seed.
-pub(super) fn place(len: usize, seed: u64) -> usize {
+/// An index below `len`, chosen by a seed.
+pub(super) fn index_in(len: usize, seed: u64) -> usize {
     Rng::with_seed(seed).usize(..len)
 }
 
-/// The calls that each view has.
+/// The calls that every view has.
 pub(super) fn of_any<T: Tested>() -> Vec<Call<T>> {
     vec![
         Call::closure(
             "update",
-            |memory, _, seed| told(view::<T>(memory).update(|value| change(value, seed))),
+            |memory, _, seed| checked(view::<T>(memory).update(|value| change(value, seed))),
             change,
         ),
         Call::closure(
             "try_update",
             |memory, _, seed| {
-                told(view::<T>(memory).try_update(|value| {
+                checked(view::<T>(memory).try_update(|value| {
                     change(value, seed);
                     Ok::<_, Error>(())
                 }))
@@ -137,7 +137,7 @@ pub(super) fn of_any<T: Tested>() -> Vec<Call<T>> {
         Call::closure(
             "Memory::update",
             |memory, _, seed| {
-                told(memory.update(&Key::<T>::new(NAME), |value| {
+                checked(memory.update(&Key::<T>::new(NAME), |value| {
                     change(value.as_mut().expect("it is set"), seed);
                 }))
             },
@@ -146,27 +146,27 @@ pub(super) fn of_any<T: Tested>() -> Vec<Call<T>> {
     ]
 }
 
-/// A struct that is nested, as the field of another.
+/// A struct with a nested struct as a field.
 #[derive(Debug, Clone, PartialEq, SyncedMemory)]
 struct Root {
     #[synced(nested)]
     value: Person,
 }
 
-/// The calls by the handle of a nested struct.
+/// Calls of the handle of a nested struct.
 pub(super) fn of_nested() -> Vec<Call<Person>> {
     vec![
         Call::closure(
             "update_value",
             |memory, _, seed| {
-                told(Root::attach(memory).update_value(|person| change(person, seed)))
+                checked(Root::attach(memory).update_value(|person| change(person, seed)))
             },
             change,
         ),
         Call::closure(
             "update_tags",
             |memory, _, seed| {
-                told(
+                checked(
                     Root::attach(memory)
                         .value()
                         .update_tags(|tags| change(tags, seed)),
@@ -177,7 +177,7 @@ pub(super) fn of_nested() -> Vec<Call<Person>> {
         Call::closure(
             "update_years",
             |memory, _, seed| {
-                told(
+                checked(
                     Root::attach(memory)
                         .value()
                         .update_years(|years| change(years, seed)),
@@ -188,7 +188,7 @@ pub(super) fn of_nested() -> Vec<Call<Person>> {
         Call::closure(
             "update_home_address",
             |memory, _, seed| {
-                told(
+                checked(
                     Root::attach(memory)
                         .value()
                         .update_home_address(|address| change(address, seed)),
@@ -199,7 +199,7 @@ pub(super) fn of_nested() -> Vec<Call<Person>> {
         Call::closure(
             "update_rooms",
             |memory, _, seed| {
-                told(
+                checked(
                     Root::attach(memory)
                         .value()
                         .home_address()
@@ -211,39 +211,39 @@ pub(super) fn of_nested() -> Vec<Call<Person>> {
     ]
 }
 
-/// The calls by the handle of an element.
+/// Calls of the handle of an element.
 pub(super) fn of_listed() -> Vec<Call<Vec<Person>>> {
     vec![Call::plain(
         "at(i).fields().update_tags",
         |memory, before, seed| match before.len() {
             0 => Ok(()),
             len => {
-                let person = view::<Vec<Person>>(memory).at(place(len, seed)).fields();
-                told(person.update_tags(|tags| change(tags, seed)))
+                let person = view::<Vec<Person>>(memory).at(index_in(len, seed)).fields();
+                checked(person.update_tags(|tags| change(tags, seed)))
             }
         },
         |list, seed| match list.len() {
             0 => {}
-            len => change(&mut list[place(len, seed)].tags, seed),
+            len => change(&mut list[index_in(len, seed)].tags, seed),
         },
     )]
 }
 
-/// The calls by the handle of an entry.
+/// Calls of the handle of an entry.
 pub(super) fn of_mapped() -> Vec<Call<HashMap<String, Person>>> {
     vec![Call::plain(
         "at(k).fields().update_home_address",
         |memory, before, seed| match before.len() {
             0 => Ok(()),
             len => {
-                let key = &in_order(before.keys())[place(len, seed)];
+                let key = &in_order(before.keys())[index_in(len, seed)];
                 let person = view::<HashMap<String, Person>>(memory).at(key).fields();
-                told(person.update_home_address(|address| change(address, seed)))
+                checked(person.update_home_address(|address| change(address, seed)))
             }
         },
         |map, seed| {
             if !map.is_empty() {
-                let key = &in_order(map.keys())[place(map.len(), seed)];
+                let key = &in_order(map.keys())[index_in(map.len(), seed)];
                 change(
                     &mut map.get_mut(key).expect("it is there").home_address,
                     seed,

@@ -1,14 +1,14 @@
-//! Calls that lists, maps and sets have.
+//! Calls of lists, maps and sets.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 
 use fastrand::Rng;
 
 use super::any::{Any, Name};
-use super::calls::{Call, Tested, change, place, told, told_whether, view};
+use super::calls::{Call, Tested, change, checked, checked_presence, index_in, view};
 use super::collections::in_order;
 
-/// Some of these, chosen by a seed.
+/// Some of the items, chosen by a seed.
 fn some<T: Any>(items: Vec<T>, seed: u64) -> Vec<T> {
     let mut rng = Rng::with_seed(seed);
     items.into_iter().filter(|_| rng.u8(..3) == 0).collect()
@@ -30,7 +30,7 @@ macro_rules! list_calls {
                     "retain",
                     |memory, before, seed| {
                         let gone = some(before.iter().cloned().collect(), seed);
-                        told(view::<$list<T>>(memory).retain(|item| !is_in(&gone, item)))
+                        checked(view::<$list<T>>(memory).retain(|item| !is_in(&gone, item)))
                     },
                     |list, seed| {
                         let gone = some(list.iter().cloned().collect(), seed);
@@ -40,11 +40,12 @@ macro_rules! list_calls {
                 Call::plain(
                     "splice",
                     |memory, before, seed| {
-                        let at = place(before.len() + 1, seed);
-                        told(view::<$list<T>>(memory).splice(at..at + 2, [new(seed), new(seed + 1)]))
+                        let at = index_in(before.len() + 1, seed);
+                        let items = [new(seed), new(seed + 1)];
+                        checked(view::<$list<T>>(memory).splice(at..at + 2, items))
                     },
                     |list, seed| {
-                        let at = place(list.len() + 1, seed);
+                        let at = index_in(list.len() + 1, seed);
                         let mut items: Vec<T> = list.drain(..).collect();
                         items.splice(at..items.len().min(at + 2), [new(seed), new(seed + 1)]);
                         list.extend(items);
@@ -54,26 +55,32 @@ macro_rules! list_calls {
                     "at(i).update",
                     |memory, before, seed| match before.len() {
                         0 => Ok(()),
-                        len => told(view::<$list<T>>(memory).at(place(len, seed)).update(|item| change(item, seed))),
+                        len => {
+                            let element = view::<$list<T>>(memory).at(index_in(len, seed));
+                            checked(element.update(|item| change(item, seed)))
+                        }
                     },
                     |list, seed| match list.len() {
                         0 => {}
-                        len => change(&mut list[place(len, seed)], seed),
+                        len => change(&mut list[index_in(len, seed)], seed),
                     },
                 ),
                 Call::closure(
                     "reverse",
-                    |memory, _, _| told(view::<$list<T>>(memory).reverse()),
+                    |memory, _, _| checked(view::<$list<T>>(memory).reverse()),
                     |list, _| list.$slice().reverse(),
                 ),
                 Call::closure(
                     "truncate",
-                    |memory, before, seed| told(view::<$list<T>>(memory).truncate(place(before.len() + 1, seed))),
-                    |list, seed| list.truncate(place(list.len() + 1, seed)),
+                    |memory, before, seed| {
+                        let len = index_in(before.len() + 1, seed);
+                        checked(view::<$list<T>>(memory).truncate(len))
+                    },
+                    |list, seed| list.truncate(index_in(list.len() + 1, seed)),
                 ),
                 Call::plain(
                     "push",
-                    |memory, _, seed| told(view::<$list<T>>(memory).push(new(seed))),
+                    |memory, _, seed| checked(view::<$list<T>>(memory).push(new(seed))),
                     |list, seed| list.$push(new(seed)),
                 ),
                 Call::<$list<T>>::plain(
@@ -81,19 +88,20 @@ macro_rules! list_calls {
                     |memory, before, seed| match before.len() {
                         0 => Ok(()),
                         len => {
-                            told_whether(view::<$list<T>>(memory).remove_item(&before[place(len, seed)]), true)
+                            let item = &before[index_in(len, seed)];
+                            checked_presence(view::<$list<T>>(memory).remove_item(item), true)
                         }
                     },
                     |list, seed| match list.len() {
                         0 => {}
                         len => {
-                            let item = list[place(len, seed)].clone();
+                            let item = list[index_in(len, seed)].clone();
                             let first = list.iter().position(|other| other.same(&item)).expect("it is there");
                             drop(list.remove(first));
                         }
                     },
                 )
-                // Of several equal elements, another one: the one that is spelled as its type does.
+                // Of several equal elements it may remove another one: that in the type's spelling.
                 .or(|before, left| {
                     (0..before.len()).any(|gone| {
                         let mut rest = before.clone();
@@ -108,7 +116,7 @@ macro_rules! list_calls {
         pub(super) fn $of_sorted<T: Tested + Ord>() -> Call<$list<T>> {
             Call::closure(
                 "sort",
-                |memory, _, _| told(view::<$list<T>>(memory).sort()),
+                |memory, _, _| checked(view::<$list<T>>(memory).sort()),
                 |list, _| list.$slice().sort(),
             )
         }
@@ -129,7 +137,7 @@ macro_rules! map_calls {
                             change(value, seed);
                             !gone.contains(key)
                         };
-                        told(view::<$map<K, V>>(memory).retain(keeps))
+                        checked(view::<$map<K, V>>(memory).retain(keeps))
                     },
                     |map, seed| {
                         let gone = some(in_order(map.keys()), seed);
@@ -144,20 +152,23 @@ macro_rules! map_calls {
                     |memory, before, seed| match before.len() {
                         0 => Ok(()),
                         len => {
-                            let key = &in_order(before.keys())[place(len, seed)];
-                            told(view::<$map<K, V>>(memory).at(key).update(|value| change(value, seed)))
+                            let key = &in_order(before.keys())[index_in(len, seed)];
+                            let entry = view::<$map<K, V>>(memory).at(key);
+                            checked(entry.update(|value| change(value, seed)))
                         }
                     },
                     |map, seed| {
                         if !map.is_empty() {
-                            let key = &in_order(map.keys())[place(map.len(), seed)];
+                            let key = &in_order(map.keys())[index_in(map.len(), seed)];
                             change(map.get_mut(key).expect("it is there"), seed);
                         }
                     },
                 ),
                 Call::plain(
                     "insert",
-                    |memory, _, seed| told(view::<$map<K, V>>(memory).insert(new(seed), new(seed))),
+                    |memory, _, seed| {
+                        checked(view::<$map<K, V>>(memory).insert(new(seed), new(seed)))
+                    },
                     |map, seed| _ = map.insert(new(seed), new(seed)),
                 ),
                 Call::plain(
@@ -165,13 +176,14 @@ macro_rules! map_calls {
                     |memory, before, seed| match before.len() {
                         0 => Ok(()),
                         len => {
-                            let key = &in_order(before.keys())[place(len, seed)];
-                            told_whether(view::<$map<K, V>>(memory).remove(key).map(|value| value.is_some()), true)
+                            let key = &in_order(before.keys())[index_in(len, seed)];
+                            let removed = view::<$map<K, V>>(memory).remove(key);
+                            checked_presence(removed.map(|value| value.is_some()), true)
                         }
                     },
                     |map, seed| {
                         if !map.is_empty() {
-                            let key = &in_order(map.keys())[place(map.len(), seed)];
+                            let key = &in_order(map.keys())[index_in(map.len(), seed)];
                             map.remove(key);
                         }
                     },
@@ -190,7 +202,8 @@ macro_rules! set_calls {
                 Call::plain(
                     "insert",
                     |memory, before, seed| {
-                        told_whether(view::<$set<T>>(memory).insert(new(seed)), !before.contains(&new(seed)))
+                        let is_new = !before.contains(&new(seed));
+                        checked_presence(view::<$set<T>>(memory).insert(new(seed)), is_new)
                     },
                     |set, seed| _ = set.insert(new(seed)),
                 ),
@@ -199,13 +212,13 @@ macro_rules! set_calls {
                     |memory, before, seed| match before.len() {
                         0 => Ok(()),
                         len => {
-                            let item = &in_order(before)[place(len, seed)];
-                            told_whether(view::<$set<T>>(memory).remove(item), true)
+                            let item = &in_order(before)[index_in(len, seed)];
+                            checked_presence(view::<$set<T>>(memory).remove(item), true)
                         }
                     },
                     |set, seed| {
                         if !set.is_empty() {
-                            let item = &in_order(&*set)[place(set.len(), seed)];
+                            let item = &in_order(&*set)[index_in(set.len(), seed)];
                             set.remove(item);
                         }
                     },

@@ -1,4 +1,4 @@
-//! Random collections, and what two changes of one may come to.
+//! Random collections, and which results two concurrent changes of one may have.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 
@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::any::{Any, Name, one_part};
 
-/// In an order that does not depend on the map.
+/// The keys in an order that does not depend on the map.
 pub(super) fn in_order<'a, K: Name + 'a>(keys: impl IntoIterator<Item = &'a K>) -> Vec<K> {
     let mut keys: Vec<K> = keys.into_iter().cloned().collect();
     keys.sort();
@@ -78,11 +78,11 @@ fn count<T: Any>(list: &[&T], item: &T) -> usize {
     list.iter().filter(|other| other.same(item)).count()
 }
 
-/// Each element that only one has touched is as that one left it. Elements that `merge` may be what
-/// both have made.
+/// Whether each element that only one of both changed is as that one left it. If `merge` is set,
+/// elements may also be the merge of both changes.
 fn lists_merged<T: Any>(merge: bool, start: &[&T], mine: &[&T], theirs: &[&T], end: &[&T]) -> bool {
     if !merge {
-        // What both have put into another order is in an order of both.
+        // If both changed the order, the result may have the order of either.
         let both_moved = is_moved(start, mine) && is_moved(start, theirs);
         return counts_merged(start, mine, theirs, end)
             && (both_moved || orders_merged(start, mine, theirs, end));
@@ -99,7 +99,7 @@ fn lists_merged<T: Any>(merge: bool, start: &[&T], mine: &[&T], theirs: &[&T], e
                 .any(|mine| theirs.iter().any(|theirs| of(from, mine, theirs)))
         })
     };
-    // Of equal ones each may have changed another.
+    // Of several equal elements each may have changed a different one.
     let is_left = |item: &T| count(mine, item) + count(theirs, item) > count(start, item);
     let is_known = |item: &T| [start, mine, theirs].iter().any(|list| has(list, item));
     end.iter()
@@ -113,15 +113,16 @@ fn lists_merged<T: Any>(merge: bool, start: &[&T], mine: &[&T], theirs: &[&T], e
             .all(|item| has(start, item) || has(end, item) || merges(start, mine, &[item], end))
 }
 
-/// Whether each element is what was made of it at its index: also of one that was moved, if both
-/// the one that was there and it can be merged.
+/// Whether each element is the merge of both changes at its index. An element that was moved there
+/// counts as a change of the one that was there before, if the two can be merged.
 fn each_merged<T: Any>(start: &[&T], mine: &[&T], theirs: &[&T], end: &[&T]) -> bool {
     let lengths = [mine.len(), theirs.len(), end.len()];
     lengths == [start.len(); 3]
         && (0..start.len()).all(|at| T::merged(start[at], mine[at], theirs[at], end[at]))
 }
 
-/// An element that is removed by one and moved by the other may be taken for another by then.
+/// Whether each element occurs as often as the two changes allow. An element that one removed and
+/// the other moved may be mistaken for another one.
 fn counts_merged<T: Any>(start: &[&T], mine: &[&T], theirs: &[&T], end: &[&T]) -> bool {
     let is_moved = is_moved(start, theirs);
     [start, mine, theirs, end]
@@ -134,7 +135,8 @@ fn counts_merged<T: Any>(start: &[&T], mine: &[&T], theirs: &[&T], end: &[&T]) -
                 (true, _) => end == theirs,
                 (_, true) => end == mine || (is_moved && mine < start && end == start),
                 _ => {
-                    // Of equal ones, each may have removed others, some the same, or all the same.
+                    // Of several equal elements the two may have removed different ones, the same
+                    // ones, or some of both.
                     let both_removed = mine < start && theirs < start;
                     let least = (mine + theirs).saturating_sub(start);
                     end + start == mine + theirs
@@ -154,31 +156,31 @@ fn is_moved<T: Any>(start: &[&T], list: &[&T]) -> bool {
         .any(|item| !rest.by_ref().any(|other| other.same(item)))
 }
 
-/// What nobody has moved is not moved.
+/// Whether elements that neither changed the order of are still in order.
 fn orders_merged<T: Any>(start: &[&T], mine: &[&T], theirs: &[&T], end: &[&T]) -> bool {
-    let only = |list: &[&T], item: &T| {
-        let places: Vec<usize> = (0..list.len()).filter(|at| list[*at].same(item)).collect();
-        (places.len() == 1).then(|| places[0])
+    let only_index = |list: &[&T], item: &T| {
+        let indices: Vec<usize> = (0..list.len()).filter(|at| list[*at].same(item)).collect();
+        (indices.len() == 1).then(|| indices[0])
     };
-    let places: Vec<[usize; 4]> = start
+    let indices: Vec<[usize; 4]> = start
         .iter()
         .filter_map(|item| {
             Some([
-                only(start, item)?,
-                only(mine, item)?,
-                only(theirs, item)?,
-                only(end, item)?,
+                only_index(start, item)?,
+                only_index(mine, item)?,
+                only_index(theirs, item)?,
+                only_index(end, item)?,
             ])
         })
         .collect();
-    places.iter().all(|one| {
-        places
+    indices.iter().all(|one| {
+        indices
             .iter()
             .all(|other| !(0..3).all(|list| one[list] < other[list]) || one[3] < other[3])
     })
 }
 
-/// An entry of a map, which may be absent.
+/// Whether an entry of a map, which may be absent, is the merge of both changes.
 fn entry_merged<T: Any>(
     start: Option<&T>,
     mine: Option<&T>,
@@ -189,7 +191,7 @@ fn entry_merged<T: Any>(
         return T::merged(start, mine, theirs, end);
     }
     if let (Some(start), Some(mine), None, None) = (start, mine, theirs, end)
-        && is_all_that_went_gone(start, mine, None)
+        && are_all_removed_by_both(start, mine, None)
     {
         return true;
     }
@@ -203,9 +205,8 @@ fn entry_merged<T: Any>(
         || (same(mine, theirs) && same(end, mine))
 }
 
-/// Whether the first did nothing but remove, and all of that is gone by what the second did as
-/// well.
-pub(super) fn is_all_that_went_gone<T: Any>(start: &T, first: &T, second: Option<&T>) -> bool {
+/// Whether the first change only removed parts, and the second one removed all of these too.
+pub(super) fn are_all_removed_by_both<T: Any>(start: &T, first: &T, second: Option<&T>) -> bool {
     let json = |value: &T| serde_json::to_value(value).expect("it is JSON");
     is_gone(&json(start), &json(first), second.map(json).as_ref())
 }
@@ -227,7 +228,7 @@ fn is_gone(start: &Value, first: &Value, second: Option<&Value>) -> bool {
                 .and_then(Value::as_array)
                 .cloned()
                 .unwrap_or_default();
-            // An element of which only a part is removed.
+            // An element of which only a part was removed.
             let lost_a_part = |item: &Value| {
                 let mut gone = start.iter().filter(|start| !first.contains(start));
                 gone.any(|start| is_gone(start, item, None))
@@ -425,13 +426,13 @@ impl Any for Value {
     fn merged(start: &Self, mine: &Self, theirs: &Self, end: &Self) -> bool {
         let deeper = match (start, mine, theirs, end) {
             (Value::Array(start), Value::Array(mine), Value::Array(theirs), Value::Array(end)) => {
-                let are_parts = [start, mine, theirs]
+                let can_merge = [start, mine, theirs]
                     .into_iter()
                     .flatten()
                     .any(|item| item.is_array() || item.is_object());
                 let [start, mine, theirs, end] =
                     [start, mine, theirs, end].map(|list| list.iter().collect::<Vec<_>>());
-                lists_merged(are_parts, &start, &mine, &theirs, &end)
+                lists_merged(can_merge, &start, &mine, &theirs, &end)
             }
             (
                 Value::Object(start),

@@ -1,4 +1,4 @@
-//! Enums in each of serde's forms.
+//! Enums in each of serde's representations.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::any::{any_enum, any_struct};
 use super::structs::Plain;
 
-/// Declares enums of which this test makes values.
+/// Declares enums of which this test makes random values.
 macro_rules! enums {
     ($($(#[$attribute:meta])* $name:ident { $($variants:tt)+ } = { $($any:tt)+ })+) => { $(
         #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -133,7 +133,7 @@ enums! {
     }
 }
 
-/// Read from any of its versions, and written as the newest.
+/// Can be read from any of its versions, and is written as the newest.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(from = "Versions", into = "Versions")]
 pub(super) struct Versioned {
@@ -208,7 +208,7 @@ impl From<Versioned> for Versions {
     }
 }
 
-/// A number, or an older form of it: text.
+/// A struct whose older form is a number of cents.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(from = "PriceForms")]
 pub(super) struct Price {

@@ -1,4 +1,4 @@
-//! Types of other crates, which have several spellings in JSON.
+//! Types of other crates, each with several spellings in JSON.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -38,7 +38,7 @@ impl Any for OrderedFloat<f64> {
     }
 }
 
-/// A moment: two that are equal may be written in two offsets.
+/// A point in time: equal ones may be written with different offsets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub(super) struct Moment(#[serde(with = "time::serde::rfc3339")] OffsetDateTime);

@@ -1,4 +1,4 @@
-//! Stored forms: the JSON of a value as another program would have written it.
+//! Stored forms: the JSON of a value as another program may have written it.
 
 use std::fmt::{self, Write as _};
 use std::net::Ipv6Addr;
@@ -20,15 +20,14 @@ pub(super) enum Tree {
     Object(Vec<(String, Tree)>),
 }
 
-/// How one part of a value was written at another time, or elsewhere; `None` where it does not
+/// Rewrites a node into the form of an older version or another program; `None` if it does not
 /// apply.
 pub(super) type Older = fn(&Tree) -> Option<Tree>;
 
-/// Names of members, each with another that the type reads too.
+/// Names of members, each with an alias that the type reads too.
 pub(super) type Aliases = &'static [(&'static str, &'static str)];
 
-/// A form of this JSON, which is of a value, such that `is_equal` says that it decodes to that
-/// value.
+/// A random form of the JSON of a value that decodes to the same value, as `is_equal` checks.
 pub(super) fn form(
     json: &str,
     aliases: Aliases,
@@ -97,11 +96,11 @@ impl Tree {
         }
     }
 
-    fn each(&mut self, act: &mut dyn FnMut(&mut Self)) {
-        act(self);
+    fn each(&mut self, action: &mut dyn FnMut(&mut Self)) {
+        action(self);
         match self {
-            Self::List(items) => items.iter_mut().for_each(|item| item.each(act)),
-            Self::Object(members) => members.iter_mut().for_each(|(_, value)| value.each(act)),
+            Self::List(items) => items.iter_mut().for_each(|item| item.each(action)),
+            Self::Object(members) => members.iter_mut().for_each(|(_, value)| value.each(action)),
             _ => {}
         }
     }
@@ -118,7 +117,7 @@ impl Tree {
         }
     }
 
-    /// Other spellings of numbers, names and texts.
+    /// Changes numbers, names and texts to other spellings.
     fn respell(&mut self, rng: &mut Rng) {
         match self {
             Self::Number(number) => {
@@ -160,7 +159,7 @@ impl Tree {
                         (*alias).clone_into(&mut named.expect("it is there").0);
                     }
                     (0, None) => self.shuffle_members(rng),
-                    // One that the type does not know, or one that is what it is taken for.
+                    // A member that the type does not know, or that it reads into a flattened map.
                     (1 | 4, _) => {
                         members.insert(
                             rng.usize(..=members.len()),
@@ -182,7 +181,7 @@ impl Tree {
         }
     }
 
-    /// As text: as short as can be, or in a style by chance.
+    /// The tree as text: compact, or in a random style.
     pub(super) fn written(&self, style: Option<&mut Rng>) -> String {
         let mut writer = Writer {
             text: String::new(),
@@ -246,7 +245,7 @@ struct Writer {
     text: String,
     comma: &'static str,
     colon: &'static str,
-    /// Which characters are escaped that need not be: none, those beyond ASCII, or any.
+    /// Which characters are escaped without need: none (0), those beyond ASCII (1), or any (2).
     escapes: u8,
     rng: Rng,
 }

@@ -1,9 +1,8 @@
-//! What a closure leaves, of very many types, however they are stored: by one writer, and by two at
-//! a time.
+//! What a closure leaves in values of very many types and stored forms: with one writer, and with
+//! two at the same time.
 //!
-//! Each case has a seed. `SYNCED_MEMORY_SOAK=1` is the long form; `SYNCED_MEMORY_SEED=<seed>` runs
-//! one case, and that again and again, as the order of a `HashMap` or `HashSet` is another each
-//! time.
+//! Each case has a seed. `SYNCED_MEMORY_SOAK=1` runs the long form; `SYNCED_MEMORY_SEED=<seed>`
+//! runs one case many times, because a `HashMap` or `HashSet` has another order each time.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -28,16 +27,16 @@ mod structs;
 mod table;
 mod two_writers;
 
-/// How often a case is run whose seed is given.
-const AGAIN: u64 = 100;
+/// How often a case runs if its seed is given.
+const REPEATS: u64 = 100;
 
-/// What a case answers; one that panics has failed too.
-fn caught(case: impl FnOnce() -> Result<(), String>) -> Result<(), String> {
-    let caught = catch_unwind(AssertUnwindSafe(case));
-    caught.unwrap_or_else(|_| Err("it panicked: see above".to_owned()))
+/// Runs a case; a panic is a failure too.
+fn catch(case: impl FnOnce() -> Result<(), String>) -> Result<(), String> {
+    let result = catch_unwind(AssertUnwindSafe(case));
+    result.unwrap_or_else(|_| Err("it panicked: see above".to_owned()))
 }
 
-/// The cases of a test, and what became of them.
+/// The cases of a test, and which of them failed.
 struct Cases {
     test: &'static str,
     seeds: Vec<u64>,
@@ -50,7 +49,7 @@ impl Cases {
         let seeds: Vec<u64> = match env::var("SYNCED_MEMORY_SEED") {
             Ok(seed) => vec![
                 seed.parse().expect("SYNCED_MEMORY_SEED is a number");
-                AGAIN.try_into().expect("it fits")
+                REPEATS.try_into().expect("it fits")
             ],
             Err(_) => Self::range(count).collect(),
         };
@@ -62,7 +61,7 @@ impl Cases {
         }
     }
 
-    /// The same in each short run, and others in each long one.
+    /// The seeds: the same in each short run, and others in each long one.
     fn range(count: u64) -> Range<u64> {
         if env::var_os("SYNCED_MEMORY_SOAK").is_some() {
             let first = u64::from(fastrand::u32(..)) << 16;
@@ -79,18 +78,20 @@ impl Cases {
 
     fn failed(&mut self, seed: u64, what: &str) {
         let name = self.kind(seed).name().to_owned();
-        let how = format!(
+        let command = format!(
             "SYNCED_MEMORY_SEED={seed} cargo test -p synced-memory-tests --test promises {}",
             self.test
         );
-        let (count, _) = self
-            .failed
-            .entry(name)
-            .or_insert_with(|| (0, format!("{what}\n  seed:    {seed}\n  again:   {how}")));
+        let (count, _) = self.failed.entry(name).or_insert_with(|| {
+            (
+                0,
+                format!("{what}\n  seed:    {seed}\n  again:   {command}"),
+            )
+        });
         *count += 1;
     }
 
-    /// Fails where a case has.
+    /// Panics if a case has failed.
     fn end(self) {
         if self.failed.is_empty() {
             return;
@@ -113,7 +114,7 @@ impl Cases {
 }
 
 #[test]
-fn there_are_very_many_types_and_each_has_a_name_of_its_own() {
+fn there_are_very_many_types_and_each_has_its_own_name() {
     let kinds = table::kinds();
     let mut names: Vec<&str> = kinds.iter().map(|kind| kind.name()).collect();
     names.sort_unstable();

@@ -1,4 +1,4 @@
-//! Newtypes, around collections above all.
+//! Newtypes, mostly around collections.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -53,7 +53,7 @@ impl Any for Nothing {
     }
 }
 
-/// A map whose clones share what it holds, with a `Serialize` of its own.
+/// A map whose clones share their entries, with its own `Serialize`.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Persistent(Arc<HashMap<String, i64>>);
 

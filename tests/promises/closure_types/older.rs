@@ -1,4 +1,4 @@
-//! Older forms of a part of a value, and others that its type reads as the same.
+//! Older forms of a part of a value, and other forms that its type reads as the same.
 
 use super::forms::Tree;
 
@@ -20,7 +20,7 @@ fn is_empty(tree: Option<&Tree>) -> bool {
     tree.is_some_and(|tree| matches!(tree, Tree::List(items) if items.is_empty()))
 }
 
-/// What is left out may as well be there.
+/// Adds members that its type omits when it writes them.
 pub(super) fn explicit(tree: &Tree) -> Option<Tree> {
     let Tree::Object(members) = tree else {
         return None;
@@ -44,7 +44,7 @@ pub(super) fn explicit(tree: &Tree) -> Option<Tree> {
     Some(Tree::Object(members))
 }
 
-/// What is normalised when it is read.
+/// Changes members to forms that are normalised when they are read.
 pub(super) fn loose(tree: &Tree) -> Option<Tree> {
     let Tree::Object(members) = tree else {
         return None;

@@ -1,4 +1,4 @@
-//! One writer: what a closure leaves is what is read afterwards.
+//! One writer: a read after a closure returns what the closure left.
 
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,9 +9,9 @@ use synced_memory::{Key, Memory};
 
 use super::calls::{NAME, Tested, view};
 use super::table::{Kind, normal};
-use super::{Cases, caught};
+use super::{Cases, catch};
 
-/// One store with three programs: one writes JSON as it likes, one runs closures, one reads.
+/// One store with three programs: one writes JSON in any form, one runs closures, one reads.
 pub(super) struct Store {
     foreign: Memory,
     writer: Memory,
@@ -30,7 +30,7 @@ impl Store {
         }
     }
 
-    /// A place of its own for a case.
+    /// The scope of a new case, in each of the three memories.
     fn case(&self) -> [Memory; 3] {
         let scope = format!("case{}", self.cases.fetch_add(1, Ordering::Relaxed));
         [&self.foreign, &self.writer, &self.reader].map(|memory| memory.scope(&scope))
@@ -41,7 +41,7 @@ impl Store {
 pub(super) struct OneWriter<'a, T> {
     kind: &'a Kind<T>,
     rng: Rng,
-    told: String,
+    trace: String,
 }
 
 impl<'a, T: Tested> OneWriter<'a, T> {
@@ -49,7 +49,7 @@ impl<'a, T: Tested> OneWriter<'a, T> {
         Self {
             kind,
             rng: Rng::with_seed(seed),
-            told: String::new(),
+            trace: String::new(),
         }
     }
 
@@ -57,7 +57,7 @@ impl<'a, T: Tested> OneWriter<'a, T> {
         let [foreign, writer, reader] = store.case();
         let raw = Key::<Box<RawValue>>::new(NAME);
         let (mut before, stored, _) = self.kind.start(&mut self.rng);
-        self.tell("stored", &stored);
+        self.log("stored", &stored);
         foreign
             .set(&raw, RawValue::from_string(stored).expect("it is JSON"))
             .unwrap();
@@ -68,19 +68,19 @@ impl<'a, T: Tested> OneWriter<'a, T> {
             let mut after = before.clone();
             (call.by_value)(&mut after, seed);
             let after = normal(&after);
-            self.tell("call", call.name);
-            self.tell("before", &format!("{before:?}"));
-            self.tell("left", &format!("{after:?}"));
+            self.log("call", call.name);
+            self.log("before", &format!("{before:?}"));
+            self.log("left", &format!("{after:?}"));
             (call.by_view)(&writer, &before, seed)
                 .map_err(|error| self.failed("the call", &error))?;
             let stored = foreign.get(&raw).unwrap().expect("it is there");
-            self.tell("then", stored.get());
+            self.log("then", stored.get());
             let after = match view::<T>(&writer).get() {
                 Ok(found) if (call.may_leave)(&before, &found) => found,
                 _ => after,
             };
             self.read_by("the writer", &writer, &after)?;
-            self.read_by("another", &reader, &after)?;
+            self.read_by("the reader", &reader, &after)?;
             before = after;
         }
         Ok(())
@@ -94,22 +94,22 @@ impl<'a, T: Tested> OneWriter<'a, T> {
         }
     }
 
-    fn tell(&mut self, what: &str, text: &str) {
-        writeln!(self.told, "  {:8} {text}", format!("{what}:")).expect("there is room");
+    fn log(&mut self, what: &str, text: &str) {
+        writeln!(self.trace, "  {:8} {text}", format!("{what}:")).expect("there is room");
     }
 
     fn failed(&self, who: &str, what: &str) -> String {
-        format!("{who}: {what}\n{}", self.told.trim_end())
+        format!("{who}: {what}\n{}", self.trace.trim_end())
     }
 }
 
 #[test]
-fn what_a_closure_leaves_is_what_is_read_afterwards_whatever_was_stored() {
-    let mut cases = Cases::of("what_a_closure_leaves", 6_500);
+fn reads_return_what_a_closure_left_whatever_was_stored() {
+    let mut cases = Cases::of("reads_return_what_a_closure_left", 6_500);
     for seeds in cases.seeds.clone().chunks(1_000) {
         let store = Store::new();
         for seed in seeds {
-            if let Err(what) = caught(|| cases.kind(*seed).one_writer(&store, *seed)) {
+            if let Err(what) = catch(|| cases.kind(*seed).one_writer(&store, *seed)) {
                 cases.failed(*seed, &what);
             }
         }

@@ -1,4 +1,4 @@
-//! Structs that derive `SyncedMemory`: as a field of another each of their own fields is a part.
+//! Structs that derive `SyncedMemory`: in a nested one each field is a part of its own.
 
 use std::collections::{HashMap, HashSet};
 
@@ -30,9 +30,9 @@ structs! {
     }
 }
 
-/// What two changes of a nested struct come to: each of its fields is a part.
+/// Whether each field of a nested struct is the merge of both changes.
 pub(super) fn fields_merged(start: &Person, mine: &Person, theirs: &Person, end: &Person) -> bool {
-    /// Whether a field is as one of them left it, or their merge.
+    /// Whether a field is as one of both left it, or is their merge.
     fn field<'a, S, T: Any + 'a>(all: [&'a S; 4], of: impl Fn(&'a S) -> &'a T) -> bool {
         let [start, mine, theirs, end] = all.map(of);
         T::merged(start, mine, theirs, end) || one_part(start, mine, theirs, end)
@@ -47,9 +47,9 @@ pub(super) fn fields_merged(start: &Person, mine: &Person, theirs: &Person, end:
         && field(all, |it| &it.home_address.rooms)
 }
 
-/// Whether no field, nor part of one, was changed by both.
+/// Whether no field, and no part of a field, was changed by both.
 pub(super) fn fields_apart(start: &Person, mine: &Person, theirs: &Person) -> bool {
-    let (at, of, by) = (
+    let (start_home, my_home, their_home) = (
         &start.home_address,
         &mine.home_address,
         &theirs.home_address,
@@ -58,7 +58,7 @@ pub(super) fn fields_apart(start: &Person, mine: &Person, theirs: &Person) -> bo
         && Any::apart(&start.years, &mine.years, &theirs.years)
         && Any::apart(&start.tags, &mine.tags, &theirs.tags)
         && Any::apart(&start.visits, &mine.visits, &theirs.visits)
-        && Any::apart(&at.street, &of.street, &by.street)
-        && Any::apart(&at.number, &of.number, &by.number)
-        && Any::apart(&at.rooms, &of.rooms, &by.rooms)
+        && Any::apart(&start_home.street, &my_home.street, &their_home.street)
+        && Any::apart(&start_home.number, &my_home.number, &their_home.number)
+        && Any::apart(&start_home.rooms, &my_home.rooms, &their_home.rooms)
 }

@@ -1,4 +1,4 @@
-//! Structs, with each attribute that serde has for them.
+//! Structs with each of serde's attributes.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::Duration;
@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::any::{Any, any_enum};
 
-/// Declares structs of which this test makes values.
+/// Declares structs of which this test makes random values.
 macro_rules! structs {
     ($($(#[$attribute:meta])* struct $name:ident { $($(#[$of_field:meta])* $field:ident: $type:ty,)+ })+) => { $(
         #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -50,7 +50,7 @@ structs! {
         #[serde(rename = "größe")]
         size: f64,
         #[serde(rename(serialize = "both", deserialize = "both"))]
-        ways: Vec<i64>,
+        items: Vec<i64>,
     }
 
     #[serde(rename_all = "camelCase")]
@@ -210,7 +210,7 @@ impl Default for Defaulted {
     fn default() -> Self {
         Self {
             level: 3,
-            names: vec!["nobody".to_owned()],
+            names: vec!["default".to_owned()],
             ratio: 0.5,
         }
     }
@@ -224,7 +224,7 @@ pub(super) enum What {
 
 any_enum!(What { Number { 0: number }, Names { 0: names } });
 
-/// Few levels, however the dice fall.
+/// Seldom has elements, so that a recursive value has few levels.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub(super) struct Children(Vec<Recursive>);
@@ -348,13 +348,13 @@ impl TryFrom<u8> for Percent {
         if percent <= 200 {
             Ok(Self { percent })
         } else {
-            Err("more than twice all of it")
+            Err("more than 200 percent")
         }
     }
 }
 
 impl From<Percent> for u8 {
-    /// Nothing is beyond all of it.
+    /// At most 100 percent is written.
     fn from(percent: Percent) -> Self {
         percent.percent.min(100)
     }

@@ -1,4 +1,4 @@
-//! The types: each with what is written of it elsewhere, and the calls that change it.
+//! The types: each with the other forms in which it may be stored, and the calls that change it.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::net::{IpAddr, Ipv6Addr};
@@ -41,13 +41,13 @@ pub(super) struct Kind<T> {
     pub(super) apart: fn(&T, &T, &T) -> bool,
 }
 
-/// One type, whichever.
+/// One type, without its type parameter.
 pub(super) trait AnyKind: Sync + Send {
     fn name(&self) -> &str;
 
     /// # Errors
     ///
-    /// What was not as promised.
+    /// Says what was wrong.
     fn one_writer(&self, store: &Store, seed: u64) -> Result<(), String>;
 
     fn two_writers(&self, seed: u64) -> Box<dyn Pair + '_>;
@@ -67,7 +67,7 @@ impl<T: Tested> AnyKind for Kind<T> {
     }
 }
 
-/// What comes back of a value that is written.
+/// The value that is read after `value` was written.
 pub(super) fn normal<T: Tested>(value: &T) -> T {
     let json = serde_json::to_string(value).expect("it has a JSON form");
     serde_json::from_str(&json).unwrap_or_else(|error| panic!("{json} decodes: {error}"))
@@ -100,7 +100,7 @@ impl<T: Tested> Kind<T> {
         self
     }
 
-    /// A value, how it is stored, and whether that is how its type writes it.
+    /// A value, the form in which it is stored, and whether that is the form that its type writes.
     pub(super) fn start(&self, rng: &mut Rng) -> (T, String, bool) {
         let value = normal(&T::any(rng));
         let json = serde_json::to_string(&value).expect("it has a JSON form");
@@ -112,7 +112,7 @@ impl<T: Tested> Kind<T> {
     }
 }
 
-/// The name of a type without the paths.
+/// The name of a type without paths.
 fn short_name<T>() -> String {
     let mut name = String::new();
     for part in std::any::type_name::<T>()

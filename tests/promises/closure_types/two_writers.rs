@@ -1,5 +1,5 @@
-//! Two writers: what is stored decodes, and is what one of them left, or what both did; what is not
-//! made is a dead letter.
+//! Two writers: the stored value decodes, and is what one of them left or the merge of both. A
+//! change that was not made is a dead letter.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Barrier;
@@ -12,40 +12,40 @@ use serde_json::value::RawValue;
 use synced_memory::{Memory, WritePolicy};
 
 use super::calls::{Call, NAME, Tested, change, view};
-use super::collections::is_all_that_went_gone;
+use super::collections::are_all_removed_by_both;
 use super::table::{Kind, normal};
-use super::{Cases, caught};
+use super::{Cases, catch};
 use crate::line::{DEADLINE, Line, quick};
 
-/// As many as are written in one outage.
-const AT_ONCE: usize = 500;
+/// How many cases share one outage.
+const BATCH_SIZE: usize = 500;
 
-/// What became of a case.
+/// The result of a case.
 pub(super) enum Verdict {
     Fine,
     Wrong(String),
 }
 
-/// Two closures on one value, of whatever type.
+/// Two closures on one value, without its type parameter.
 pub(super) trait Pair: Send + Sync {
-    /// What is there before, as it is stored.
+    /// The stored form of the value before the closures.
     fn stored(&self) -> &str;
 
-    /// Lets a memory know what is there.
-    fn look(&self, memory: &Memory) -> Result<(), String>;
+    /// Reads the value, so that the memory knows it.
+    fn read(&self, memory: &Memory) -> Result<(), String>;
 
     fn mine(&self, memory: &Memory) -> Result<(), String>;
 
     fn theirs(&self, memory: &Memory) -> Result<(), String>;
 
-    /// Runs `update`, whichever calls were chosen: the first of both, or the second.
+    /// Runs `update` instead of the chosen call: as the first process, or as the second.
     fn update(&self, memory: &Memory, is_first: bool) -> Result<(), String>;
 
-    /// Judges what is `stored` after the first closure was recorded while cut off, and the second
+    /// Judges what is `stored` after the first closure ran while cut off and the second one was
     /// made meanwhile.
     fn judge(&self, stored: &str, is_dead: bool, memory: &Memory) -> Verdict;
 
-    /// Judges what is `stored` after both have run `update` at once.
+    /// Judges what is `stored` after both ran `update` at the same time.
     fn judge_updates(&self, stored: &str, dead: [bool; 2], memory: &Memory) -> Verdict;
 }
 
@@ -81,7 +81,7 @@ impl<'a, T: Tested> TwoWriters<'a, T> {
         normal(&left)
     }
 
-    /// What is stored but for some of the elements that were not stored so before.
+    /// The stored list without some of the elements that were not stored in this spelling before.
     fn without_respelled(&self, stored: &str) -> Vec<T> {
         let read = |text: &str| serde_json::from_str::<Vec<Value>>(text).unwrap_or_default();
         let (now, before) = (read(stored), read(&self.stored));
@@ -99,8 +99,7 @@ impl<'a, T: Tested> TwoWriters<'a, T> {
         (1..1_u32 << new.min(6)).filter_map(without).collect()
     }
 
-    /// Whether each entry of a map of `IndexMap`s is as one of both left it, whatever the order in
-    /// it.
+    /// Whether each entry of a map of `IndexMap`s is as one of both left it, in any order.
     fn entries_merged(&self, left: [&T; 2], end: &T) -> bool {
         let entries = |value: &T| match serde_json::to_value(value).expect("it is JSON") {
             Value::Object(entries) if self.kind.name.contains("IndexMap") => Some(entries),
@@ -122,8 +121,8 @@ impl<'a, T: Tested> TwoWriters<'a, T> {
         })
     }
 
-    /// Whether an `IndexMap` has only another order: members of objects are compared without, if
-    /// there are sets in them, or if they are removed.
+    /// Whether only the order of an `IndexMap` changed: members of objects are compared without
+    /// their order if they contain sets or were removed.
     fn is_reordered(&self, left: &T) -> bool {
         let [left, start] = [left, &self.start]
             .map(|value| sorted(serde_json::to_value(value).expect("it is JSON")));
@@ -139,7 +138,7 @@ impl<'a, T: Tested> TwoWriters<'a, T> {
         left
     }
 
-    fn tell(&self, what: &str, calls: [&str; 2], left: [&T; 2], then: &str) -> String {
+    fn describe(&self, what: &str, calls: [&str; 2], left: [&T; 2], then: &str) -> String {
         let ([mine, theirs], [my_call, their_call], start) = (left, calls, &self.start);
         format!(
             "{what}\n  stored:  {}\n  before:  {start:?}\n  first:   {my_call}: {mine:?}\n  second:  \
@@ -148,14 +147,14 @@ impl<'a, T: Tested> TwoWriters<'a, T> {
         )
     }
 
-    /// What is stored, which the memory reads too.
+    /// The stored value, which the memory must read too.
     fn end(stored: &str, memory: &Memory) -> Result<T, String> {
         let end: T = serde_json::from_str(stored)
             .map_err(|error| format!("what is stored does not decode: {error}"))?;
         match view::<T>(memory).get() {
             Ok(read) if read.same(&end) => Ok(end),
-            Ok(read) => Err(format!("the first reads something else: {read:?}")),
-            Err(error) => Err(format!("the first cannot read it: {error}")),
+            Ok(read) => Err(format!("the first process reads something else: {read:?}")),
+            Err(error) => Err(format!("the first process cannot read it: {error}")),
         }
     }
 }
@@ -165,11 +164,11 @@ impl<T: Tested> Pair for TwoWriters<'_, T> {
         &self.stored
     }
 
-    fn look(&self, memory: &Memory) -> Result<(), String> {
+    fn read(&self, memory: &Memory) -> Result<(), String> {
         view::<T>(memory)
             .get()
             .map(drop)
-            .map_err(|error| format!("it is not read: {error}"))
+            .map_err(|error| format!("it cannot be read: {error}"))
     }
 
     fn mine(&self, memory: &Memory) -> Result<(), String> {
@@ -189,8 +188,8 @@ impl<T: Tested> Pair for TwoWriters<'_, T> {
 
     fn judge(&self, stored: &str, is_dead: bool, memory: &Memory) -> Verdict {
         let (start, mine, theirs) = (&self.start, &self.left(0), &self.left(1));
-        let tell = |what: &str| {
-            self.tell(
+        let describe = |what: &str| {
+            self.describe(
                 what,
                 self.calls.map(|call| call.name),
                 [mine, theirs],
@@ -199,83 +198,87 @@ impl<T: Tested> Pair for TwoWriters<'_, T> {
         };
         let end = match Self::end(stored, memory) {
             Ok(end) => end,
-            Err(what) => return Verdict::Wrong(tell(&what)),
+            Err(what) => return Verdict::Wrong(describe(&what)),
         };
         if is_dead {
-            let has_written_otherwise = || {
+            let is_rewritten = || {
                 let [now, before] = [stored, self.stored()].map(serde_json::from_str::<Value>);
                 now.ok() != before.ok()
             };
-            return if theirs.same(start) && has_written_otherwise() {
-                // Its type writes the same in another order each time, and hides that: no part of
-                // it can be compared.
+            return if theirs.same(start) && is_rewritten() {
+                // The type compares values as equal and yet writes them in another order each time:
+                // no part of it can be compared.
                 Verdict::Fine
             } else if theirs.same(start) {
-                Verdict::Wrong(tell("set aside, though nobody else has changed anything"))
+                Verdict::Wrong(describe(
+                    "a dead letter, although the second process changed nothing",
+                ))
             } else if self.is_plain && !start.same(mine) && (self.kind.apart)(start, mine, theirs) {
-                Verdict::Wrong(tell(
-                    "set aside, though nobody else has changed what it changed",
+                Verdict::Wrong(describe(
+                    "a dead letter, although the second process changed other parts",
                 ))
             } else if end.same(theirs) {
                 Verdict::Fine
             } else {
-                Verdict::Wrong(tell("set aside, and yet something was changed"))
+                Verdict::Wrong(describe("a dead letter, and yet it changed something"))
             };
         }
-        let is_all_gone = || end.same(theirs) && is_all_that_went_gone(start, mine, Some(theirs));
+        let is_removed_by_both =
+            || end.same(theirs) && are_all_removed_by_both(start, mine, Some(theirs));
         let is_merged = |end: &T| (self.kind.merged)(start, mine, theirs, end);
-        if is_merged(&end) || is_all_gone() {
+        if is_merged(&end) || is_removed_by_both() {
             Verdict::Fine
         } else if self.without_respelled(stored).iter().any(is_merged)
             || self.entries_merged([mine, theirs], &end)
         {
-            // The second has written the same element in another spelling: it is its own by then.
+            // The second process wrote the same element in another spelling, which makes it another
+            // element.
             Verdict::Fine
         } else if end.same(theirs) {
-            Verdict::Wrong(tell("the first is gone, and not set aside"))
+            Verdict::Wrong(describe("the first change is lost, and is no dead letter"))
         } else if end.same(mine) && self.is_reordered(theirs) {
             Verdict::Fine
         } else if end.same(mine) {
-            Verdict::Wrong(tell("the second is overwritten"))
+            Verdict::Wrong(describe("the second change was overwritten"))
         } else {
-            Verdict::Wrong(tell("neither what one of them left, nor what both did"))
+            Verdict::Wrong(describe("neither what one of both left, nor their merge"))
         }
     }
 
     fn judge_updates(&self, stored: &str, dead: [bool; 2], memory: &Memory) -> Verdict {
         let (mine, theirs) = (&self.updated(&[0]), &self.updated(&[1]));
-        let tell = |what: &str| self.tell(what, ["update"; 2], [mine, theirs], stored);
+        let describe = |what: &str| self.describe(what, ["update"; 2], [mine, theirs], stored);
         let end = match Self::end(stored, memory) {
             Ok(end) => end,
-            Err(what) => return Verdict::Wrong(tell(&what)),
+            Err(what) => return Verdict::Wrong(describe(&what)),
         };
         let is_sound = match dead {
             [true, true] => end.same(&self.start),
             [true, false] => end.same(theirs),
             [false, true] => end.same(mine),
             [false, false] => {
-                let is_in_turn = [[0, 1], [1, 0]]
+                let is_serial = [[0, 1], [1, 0]]
                     .iter()
                     .any(|order| end.same(&self.updated(order)));
                 let merged = |one: &T, other: &T| (self.kind.merged)(&self.start, one, other, &end);
-                is_in_turn || merged(mine, theirs) || merged(theirs, mine)
+                is_serial || merged(mine, theirs) || merged(theirs, mine)
             }
         };
         if is_sound {
             Verdict::Fine
         } else if end.same(mine) || end.same(theirs) {
-            Verdict::Wrong(tell(&format!(
-                "one of both is gone, and not set aside ({dead:?})"
+            Verdict::Wrong(describe(&format!(
+                "one of both changes is lost, and is no dead letter ({dead:?})"
             )))
         } else {
-            Verdict::Wrong(tell(&format!(
-                "neither what one of them left, nor what both did ({dead:?})"
+            Verdict::Wrong(describe(&format!(
+                "neither what one of both left, nor their merge ({dead:?})"
             )))
         }
     }
 }
 
-/// The same with all lists in one order.
+/// The value with all its lists sorted.
 fn sorted(value: Value) -> Value {
     match value {
         Value::Array(items) => {
@@ -291,7 +294,7 @@ fn sorted(value: Value) -> Value {
     }
 }
 
-/// Where a queued write was not made: the keys.
+/// The keys of the dead letters.
 fn dead_letters(memory: &Memory) -> HashSet<String> {
     memory
         .dead_letters()
@@ -306,13 +309,13 @@ struct Envelope<'a> {
     value: &'a RawValue,
 }
 
-/// The cases of one outage, each with a key of its own, which both have read.
+/// The cases of one outage, each with its own key, which both processes have read.
 struct Batch<'a> {
     pairs: Vec<(u64, Box<dyn Pair + 'a>)>,
-    places: Vec<[Memory; 2]>,
+    scopes: Vec<[Memory; 2]>,
     line: &'a Line,
     memories: [&'a Memory; 2],
-    /// By case: what went wrong already.
+    /// What went wrong so far, by the index of the case.
     wrong: BTreeMap<usize, String>,
 }
 
@@ -324,7 +327,7 @@ impl<'a> Batch<'a> {
             .collect();
         let mut batch = Self {
             pairs,
-            places: Vec::new(),
+            scopes: Vec::new(),
             line,
             memories,
             wrong: BTreeMap::new(),
@@ -336,11 +339,11 @@ impl<'a> Batch<'a> {
             );
             batch.line.server.set_raw(&Self::key(at), envelope);
             batch
-                .places
+                .scopes
                 .push(batch.memories.map(|memory| memory.scope(&Self::scope(at))));
         }
         for who in [0, 1] {
-            batch.each(|pair, places| pair.look(&places[who]));
+            batch.each(|pair, scopes| pair.read(&scopes[who]));
         }
         batch
     }
@@ -353,9 +356,9 @@ impl<'a> Batch<'a> {
         format!("memory:{}:{NAME}", Self::scope(at))
     }
 
-    fn each(&mut self, act: impl Fn(&dyn Pair, &[Memory; 2]) -> Result<(), String>) {
-        for (at, ((_, pair), places)) in self.pairs.iter().zip(&self.places).enumerate() {
-            if let Err(what) = caught(|| act(&**pair, places)) {
+    fn each(&mut self, call: impl Fn(&dyn Pair, &[Memory; 2]) -> Result<(), String>) {
+        for (at, ((_, pair), scopes)) in self.pairs.iter().zip(&self.scopes).enumerate() {
+            if let Err(what) = catch(|| call(&**pair, scopes)) {
                 self.wrong
                     .entry(at)
                     .or_insert_with(|| format!("{what}\n  stored:  {}", pair.stored()));
@@ -363,18 +366,18 @@ impl<'a> Batch<'a> {
         }
     }
 
-    /// What became of them all, once all is delivered.
+    /// Judges all cases after everything is delivered, and returns those that failed.
     fn end(
         mut self,
         judge: impl Fn(&dyn Pair, &str, [bool; 2], &Memory) -> Verdict,
     ) -> Vec<(u64, String)> {
         let dead = self.memories.map(dead_letters);
-        for (at, ((_, pair), places)) in self.pairs.iter().zip(&self.places).enumerate() {
+        for (at, ((_, pair), scopes)) in self.pairs.iter().zip(&self.scopes).enumerate() {
             let key = Self::key(at);
             let text = self.line.server.get_text(&key).expect("it is there");
             let envelope: Envelope = serde_json::from_str(&text).expect("an envelope is stored");
             let is_dead = [0, 1].map(|who| dead[who].contains(&key));
-            match judge(&**pair, envelope.value.get(), is_dead, &places[0]) {
+            match judge(&**pair, envelope.value.get(), is_dead, &scopes[0]) {
                 Verdict::Fine => {}
                 Verdict::Wrong(what) => _ = self.wrong.entry(at).or_insert(what),
             }
@@ -387,11 +390,11 @@ impl<'a> Batch<'a> {
 }
 
 #[test]
-fn of_two_closures_one_of_them_cut_off_nothing_is_mixed_and_nothing_is_lost_unseen() {
-    let mut cases = Cases::of("of_two_closures_one_of_them_cut_off", 2_500);
-    for seeds in cases.seeds.clone().chunks(AT_ONCE) {
+fn two_closures_one_of_which_ran_while_cut_off_are_not_mixed_or_lost_silently() {
+    let mut cases = Cases::of("two_closures_one_of_which_ran_while_cut_off", 2_500);
+    for seeds in cases.seeds.clone().chunks(BATCH_SIZE) {
         let line = Line::new();
-        // However busy this machine is, what is there is read.
+        // The timeout is so long that reads succeed on a busy machine.
         let mine = line.builder().timeout(DEADLINE).build().unwrap();
         let theirs = quick(line.server.url()).timeout(DEADLINE).build().unwrap();
         let mut batch = Batch::new(&cases, seeds, &line, [&mine, &theirs]);
@@ -410,9 +413,9 @@ fn of_two_closures_one_of_them_cut_off_nothing_is_mixed_and_nothing_is_lost_unse
 }
 
 #[test]
-fn of_two_closures_at_once_that_are_written_behind_nothing_is_mixed_and_nothing_is_lost_unseen() {
-    let mut cases = Cases::of("of_two_closures_at_once", 1_000);
-    for seeds in cases.seeds.clone().chunks(AT_ONCE) {
+fn concurrent_closures_that_are_written_behind_are_not_mixed_or_lost_silently() {
+    let mut cases = Cases::of("concurrent_closures_that_are_written_behind", 1_000);
+    for seeds in cases.seeds.clone().chunks(BATCH_SIZE) {
         let line = Line::new();
         let open = || {
             let builder = quick(line.server.url()).timeout(DEADLINE);
@@ -421,10 +424,10 @@ fn of_two_closures_at_once_that_are_written_behind_nothing_is_mixed_and_nothing_
         let memories = [&open(), &open()];
         let mut batch = Batch::new(&cases, seeds, &line, memories);
         let start = Barrier::new(2);
-        batch.each(|pair, places| {
+        batch.each(|pair, scopes| {
             let update = |is_first: bool| {
                 start.wait();
-                pair.update(&places[usize::from(!is_first)], is_first)
+                pair.update(&scopes[usize::from(!is_first)], is_first)
             };
             thread::scope(|scope| {
                 let first = scope.spawn(|| update(true));

@@ -1,4 +1,4 @@
-//! A process with a memory, for tests of clocks: it is spoken to in lines, and runs under a clock
+//! A process with a memory, for tests of clocks: it reads commands as lines, and runs under a clock
 //! of its own.
 //!
 //! `set <name> <value>`, `get <name>`, `stamp <name>`, `wall`, `connected`, `flush`; each is
@@ -52,7 +52,8 @@ fn keep(url: &str, key: &Key<String>, value: String) {
     thread_local! {
         static KEPT: RefCell<Option<Memory>> = const { RefCell::new(None) };
     }
-    // The thread's own local comes first, and so goes last: after whatever the library keeps there.
+    // The thread's own local is initialized first, and so is dropped last: after those of the
+    // library.
     KEPT.with_borrow_mut(|kept| {
         let memory = kept.insert(Memory::open(url).expect("the memory opens"));
         memory.set(key, value).expect("the write is taken");

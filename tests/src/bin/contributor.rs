@@ -1,12 +1,12 @@
-//! Another process that works on what many share. It is told in lines what to do, and answers each
-//! with one.
+//! Another process that works on what many share. It reads commands, one a line, and answers each
+//! with a line.
 //!
 //! `contributor <url> <name>` says `opened`. `go <n>`: `n` times, it pushes `<name>/<i>` onto the
 //! list `items`, adds 1 to `count` and inserts `<name>/<i>` into the map `entries`; answered with
 //! `did`. `race <kind>`: pushes or adds without end, until `stop`; `laps` says how many those are
-//! so far. `flush`: delivers all. `see`: how many writes were set aside, how many superseded, and
-//! how much it sees in `items`, `count` and `entries`. `come <n>`: `n` memories of their own add 1
-//! to `count` each, and stay. `leave`: all of those are closed.
+//! so far. `flush`: delivers all. `see`: how many dead letters there are, how many writes were
+//! superseded, and how much it sees in `items`, `count` and `entries`. `join <n>`: opens `n` more
+//! memories, each of which adds 1 to `count` and stays open. `leave`: closes all of those.
 
 use std::collections::HashMap;
 use std::io::stdin;
@@ -86,10 +86,10 @@ fn main() {
                     status.dead_letters, status.superseded, seen[0], seen[1]
                 );
             }
-            ["come", count] => {
+            ["join", count] => {
                 for _ in 0..count.parse::<usize>().expect("a number") {
-                    // It waits for its answer however busy the machine is: what is queued goes with
-                    // the process.
+                    // With a long timeout the write is stored even on a busy machine: a queued
+                    // write would be lost with the process.
                     let memory = Memory::builder()
                         .url(&url)
                         .timeout(DEADLINE)
@@ -101,7 +101,7 @@ fn main() {
                     assert_eq!(written, Written::Stored);
                     others.push(memory);
                 }
-                println!("came");
+                println!("joined");
             }
             ["leave"] => {
                 others
@@ -126,9 +126,9 @@ impl Race {
             Arc::new(AtomicBool::new(false)),
             Arc::new(AtomicU64::new(0)),
         );
-        let (told, done) = (Arc::clone(&stop), Arc::clone(&laps));
+        let (is_stopped, done) = (Arc::clone(&stop), Arc::clone(&laps));
         let thread = thread::spawn(move || {
-            while !told.load(Ordering::Relaxed) {
+            while !is_stopped.load(Ordering::Relaxed) {
                 let written = if pushes {
                     items.push("item".to_owned())
                 } else {

@@ -3,7 +3,7 @@
 //!
 //! `agree <since> <limit> <json>`: waits until its near reads show these values (an array; null for
 //! nothing), at most `limit` ms after `since` (ns since 1970), and says `agreed <ms after since>`
-//! or `stuck <what it shows>`. `anew`: drops its views and their slots, and makes them anew.
+//! or `stuck <what it shows>`. `renew`: drops its views and their slots, and makes new ones.
 //! `reads`: how many there were so far, on a thread that does nothing else; none of them may fail.
 
 use std::env::args;
@@ -29,7 +29,7 @@ fn main() {
         .backoff(least, most)
         .read_policy(ReadPolicy::Near)
         .build();
-    let memory = memory.expect("the arguments say where");
+    let memory = memory.expect("the arguments name a backend");
     let views = || -> Views {
         let scope = memory.scope(scope);
         names
@@ -55,11 +55,11 @@ fn main() {
                     )
                 );
             }
-            ["anew"] => {
+            ["renew"] => {
                 let mut held = held.lock().unwrap();
                 held.clear();
                 *held = views();
-                println!("made");
+                println!("renewed");
             }
             ["reads"] => println!("{}", reads.load(Ordering::Relaxed)),
             _ => panic!("unknown command: {line}"),
@@ -71,7 +71,7 @@ fn number(word: &str) -> u128 {
     word.parse().expect("a number")
 }
 
-/// Reads all the time. It ends the process where a read fails.
+/// Reads all the time. It ends the process if a read fails.
 fn read_on(held: Arc<Mutex<Views>>, reads: Arc<AtomicU64>) {
     thread::spawn(move || {
         loop {

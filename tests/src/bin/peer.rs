@@ -2,7 +2,7 @@
 //! line, and answers each with a line; at the end of its stdin it drops its memory and ends.
 //!
 //! `set <name> <json>`, `delete <name>`, `get <name>`, `write <name> <name>…` (writes to these keys
-//! in turn, on a thread, until it is told to stop), `writes` (how many so far), `stop` (the writes
+//! one after the other, on a thread, until `stop`), `writes` (how many so far), `stop` (the writes
 //! that it made, one a line, and `.`).
 
 use std::io::stdin;
@@ -15,7 +15,7 @@ use serde_json::Value;
 use synced_memory::{Key, Memory};
 
 fn main() {
-    let memory = Memory::from_env().expect("the environment says where");
+    let memory = Memory::from_env().expect("the environment names a backend");
     let mut writer = None;
     println!("opened");
     for line in stdin().lines().map_while(Result::ok) {
@@ -76,10 +76,10 @@ impl Writer {
             Arc::new(AtomicBool::new(false)),
             Arc::new(AtomicU64::new(0)),
         );
-        let (told, counted) = (Arc::clone(&stop), Arc::clone(&count));
+        let (is_stopped, counted) = (Arc::clone(&stop), Arc::clone(&count));
         let thread = thread::spawn(move || {
             let mut written = Vec::new();
-            while !told.load(Ordering::Relaxed) {
+            while !is_stopped.load(Ordering::Relaxed) {
                 let n = counted.fetch_add(1, Ordering::Relaxed);
                 let name = &names[usize::try_from(n).expect("a count is small") % names.len()];
                 let value = 1_000_000_000 + n;

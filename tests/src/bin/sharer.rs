@@ -1,11 +1,11 @@
 //! One of several processes on one backend. It reads commands, one a line, and answers each with a
 //! line.
 //!
-//! `sharer <url>`: says `opened`, or `failed <kind>: <message>` and ends. `push <n> <name>`: so
-//! many rounds of a push of `<name>/<n>` onto `items`, an add to `count` and an insert of it into
-//! `map`; says how many ms that took. `add`: adds to `fair` without end, on a thread, until `stop`,
-//! which says how often. `added`: how often so far. `set <name> <json>`, `get <name>`, `fill <name>
-//! <bytes>`. `status`: whether connected, what is pending, and the last error.
+//! `sharer <url>`: says `opened`, or `failed <kind>: <message>` and ends. `push <n> <name>`: `n`
+//! rounds of a push of `<name>/<i>` onto `items`, an add to `count` and an insert of `<name>/<i>`
+//! into `map`; says how many ms that took. `add`: adds to `fair` without end, on a thread, until
+//! `stop`, which says how often. `added`: how often so far. `set <name> <json>`, `get <name>`,
+//! `fill <name> <bytes>`. `status`: whether connected, what is pending, and the last error.
 
 use std::io::stdin;
 use std::sync::Arc;
@@ -18,8 +18,8 @@ use synced_memory::{Key, Memory, Written};
 
 fn main() {
     let url = std::env::args().nth(1).expect("the URL is the argument");
-    // It waits for its turn, also where the machine has no time for it: what is queued would be
-    // counted at once.
+    // With a long timeout each call waits until it is stored, even on a busy machine: a queued add
+    // would be counted at once.
     let builder = Memory::builder().url(url).timeout(Duration::from_secs(10));
     let memory = builder
         .backoff(Duration::from_millis(5), Duration::from_millis(50))

@@ -1,4 +1,4 @@
-//! Another process that takes elements out of the list `jobs`. It is told in lines what to do.
+//! Another process that takes elements out of the list `jobs`. It reads commands, one a line.
 //!
 //! `taker <url>` says `opened`. `take`: takes the first one, and says which. `work`: takes the
 //! first one again and again, until `stop`, and says `job <n>` for each; answered with `stopped`,
@@ -35,8 +35,8 @@ fn main() {
             ["take"] => println!("{:?}", jobs.remove(0).map_err(|error| error.kind())),
             ["work"] => {
                 let is_over = Arc::new(AtomicBool::new(false));
-                let (jobs, told) = (jobs.clone(), Arc::clone(&is_over));
-                work = Some((is_over, thread::spawn(move || go_on(&jobs, &told))));
+                let (jobs, stop) = (jobs.clone(), Arc::clone(&is_over));
+                work = Some((is_over, thread::spawn(move || take_all(&jobs, &stop))));
             }
             ["stop"] => {
                 let (is_over, thread) = work.take().expect("it works");
@@ -61,8 +61,8 @@ fn main() {
     }
 }
 
-/// Takes jobs until it is told that it is over; how many times it did not learn whether it had one.
-fn go_on(jobs: &Synced<Vec<u64>>, is_over: &AtomicBool) -> u64 {
+/// Takes jobs until `is_over` is set; returns how many calls were in doubt.
+fn take_all(jobs: &Synced<Vec<u64>>, is_over: &AtomicBool) -> u64 {
     let mut in_doubt = 0;
     while !is_over.load(Ordering::Relaxed) {
         match jobs.remove(0) {

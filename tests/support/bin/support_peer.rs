@@ -1,5 +1,5 @@
-//! Answers lines, for the tests of the support itself: `wall` and `mono` in ms, anything else as it
-//! came.
+//! Answers lines, for the tests of the support itself: `wall` and `monotonic` with its clock in ms,
+//! anything else with the same line.
 
 use std::io::stdin;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -14,7 +14,7 @@ fn main() {
                     .duration_since(UNIX_EPOCH)
                     .map_or(0, |time| time.as_millis())
             ),
-            "mono" => println!("{}", started.elapsed().as_millis()),
+            "monotonic" => println!("{}", started.elapsed().as_millis()),
             other => println!("{other}"),
         }
     }

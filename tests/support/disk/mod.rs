@@ -14,13 +14,13 @@ pub struct CrashingDisk {
     _keeps: TempDir,
 }
 
-/// What is left in the directory where the process ends, or the machine, between two changes or
+/// What is left in the directory if the process, or the machine, crashes between two changes or
 /// within one.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Image {
     /// A directory with the files.
     pub path: PathBuf,
-    /// So many lines the process had printed before.
+    /// How many lines the process had printed before.
     pub lines: usize,
     /// The machine has lost its power: what was not synced is gone.
     pub is_loss_of_power: bool,

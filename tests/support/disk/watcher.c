@@ -1,10 +1,10 @@
 /* Watches what a process does to the files of one directory, and keeps what a crash would leave there.
  *
  * Preloaded into the process (see mod.rs). `WATCHED` is the directory. Before and after each change of a file in it, and
- * in the middle of a write, `IMAGES/<number>-<lines>-<how>` becomes what is left in the directory where the process
- * ends at this moment: `process` where the operating system goes on, and all that was written is there; `power` where
- * it does not, and nothing is there that was not synced, of files and of the directory. `<lines>` is how many lines
- * the process had printed by then. One thread at a time changes the directory. */
+ * in the middle of a write, `IMAGES/<number>-<lines>-<how>` becomes what is left in the directory if the process
+ * ends at this moment: `process` if the operating system goes on, and all that was written is there; `power` if it
+ * does not, and only what was synced is there, of files and of the directory. `<lines>` is how many lines the process
+ * had printed by then. One thread at a time changes the directory. */
 #define _GNU_SOURCE
 #include <dirent.h>
 #include <dlfcn.h>
@@ -125,7 +125,7 @@ static void keep_content(int fd) {
     contents[at].bytes = read_whole(fd, &contents[at].length);
 }
 
-/* It may have the number of a file that is gone. */
+/* Its inode number may be that of a removed file. */
 static void forget_content(int fd) {
     struct stat stat;
     if (fstat(fd, &stat)) give_up("fstat");
@@ -154,7 +154,7 @@ static void keep_all(const char *watched, const char *name, int fd, const char *
     keep_content(fd);
 }
 
-/* What is there at the start has long been on the disk. */
+/* What is there at the start counts as synced. */
 __attribute__((constructor)) static void begin(void) {
     const char *watched = getenv("WATCHED");
     if (!watched) return;

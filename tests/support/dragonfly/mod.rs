@@ -1,5 +1,5 @@
-//! A proxy that makes a Redis behave as Dragonfly does, where the two differ: of Dragonfly itself
-//! there is no binary here.
+//! A proxy that makes a Redis behave as Dragonfly does, in what the two differ: no binary of
+//! Dragonfly itself is available here.
 //!
 //! - `rules.rs`: what it does with requests and answers
 //! - `guard.lua`: what it lets a script do
@@ -21,12 +21,12 @@ use tokio::sync::oneshot;
 use tokio::time::sleep_until;
 
 use self::resp::Resp;
-use self::rules::{Answer, Fate, Scripts};
+use self::rules::{Answer, Handling, Scripts};
 use crate::port::{Address, Port};
 
 const CHUNK: usize = 64 * 1024;
 
-/// One in so many answers and pushes is late, by so much at most: a push comes before or after the
+/// One in this many answers and pushes is late, by at most `LATE`: a push comes before or after the
 /// answer that it refers to.
 const ONE_IN: u32 = 6;
 const LATE: Duration = Duration::from_millis(3);
@@ -46,7 +46,7 @@ impl Dragonfly {
         let (port, there) = (Port::claim(), server.port());
         let here = port.number;
         let (end, ended) = oneshot::channel();
-        let (tell, listening) = std::sync::mpsc::channel();
+        let (ready, listening) = std::sync::mpsc::channel();
         let run = move || {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
@@ -57,7 +57,7 @@ impl Dragonfly {
                     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, here))
                         .await
                         .expect("the port is claimed");
-                    tell.send(()).expect("somebody waits");
+                    ready.send(()).expect("the constructor waits");
                     tokio::select! {
                         () = listen(listener, there) => {}
                         _ = ended => {}
@@ -106,7 +106,7 @@ async fn listen(listener: TcpListener, there: u16) {
             .expect("connections can be accepted");
         let scripts = Arc::clone(&scripts);
         tokio::spawn(async move {
-            // A server that is not there: the client is let go.
+            // If the server is not there, the client is disconnected.
             if let Ok(server) = TcpStream::connect((Ipv4Addr::LOCALHOST, there)).await {
                 let _ = (client.set_nodelay(true), server.set_nodelay(true));
                 let _ = Link::new(scripts).run(client, server).await;
@@ -128,11 +128,11 @@ struct Link {
 #[derive(Debug)]
 enum Asked {
     OfServer(Answer),
-    /// Answered here, once those before it were.
+    /// Answered here, once the requests before it are.
     Here(Resp),
 }
 
-/// What leaves in order, some of it late.
+/// Values that leave in order, some of them late.
 #[derive(Debug, Default)]
 struct Late(VecDeque<(Instant, Vec<u8>)>);
 
@@ -217,12 +217,12 @@ impl Link {
         if words[0].eq_ignore_ascii_case(b"HELLO") {
             self.is_resp3 = words.get(1).is_some_and(|version| version == b"3");
         }
-        match rules::fate(words, self.is_resp3, &self.scripts) {
-            Fate::Passed(words, answer) => {
+        match rules::handling(words, self.is_resp3, &self.scripts) {
+            Handling::Passed(words, answer) => {
                 Resp::of_words(words).write(passed);
                 self.asked.push_back(Asked::OfServer(answer));
             }
-            Fate::Answered(answer) => {
+            Handling::Answered(answer) => {
                 self.asked.push_back(Asked::Here(answer));
                 self.answer_here();
             }
@@ -236,7 +236,7 @@ impl Link {
                 .for_each(|push| self.pushes.push(push)),
             answer => {
                 let Some(Asked::OfServer(how)) = self.asked.pop_front() else {
-                    panic!("nobody asked for {answer:?}")
+                    panic!("there was no request for {answer:?}")
                 };
                 self.answers.push(&rules::changed(answer, how));
                 self.answer_here();
@@ -244,7 +244,7 @@ impl Link {
         }
     }
 
-    /// Answers what is answered here and not by the server, up to the next one that is.
+    /// Sends the answers that are made here, up to the next request that the server has to answer.
     fn answer_here(&mut self) {
         while let Some(Asked::Here(answer)) = self.asked.front() {
             self.answers.push(answer);
@@ -253,7 +253,7 @@ impl Link {
     }
 }
 
-/// Takes all values out of what has arrived that have come in full.
+/// Takes all values out of what has arrived that are complete.
 fn take_all(arrived: &mut Vec<u8>, mut take: impl FnMut(Resp)) {
     let mut at = 0;
     while let Some((value, length)) = (at < arrived.len())

@@ -5,7 +5,7 @@
 pub(super) enum Resp {
     /// `$`, `=` and `!`: bytes with a length.
     Bulk(u8, Vec<u8>),
-    /// `*`, `%`, `~` and `>`: values with a count, which of a map is that of its pairs.
+    /// `*`, `%`, `~` and `>`: values with a count, which for a map is that of its pairs.
     Many(u8, Vec<Resp>),
     /// Anything in one line, nulls included.
     Line(Vec<u8>),
@@ -16,7 +16,7 @@ impl Resp {
         Self::Bulk(b'$', text.into())
     }
 
-    /// The value that `bytes` begin with, and how long it is; `None` where its end is yet to come.
+    /// The value that `bytes` begin with, and how long it is; `None` if its end has not arrived.
     pub(super) fn parse(bytes: &[u8]) -> Option<(Self, usize)> {
         let end = bytes.windows(2).position(|pair| pair == b"\r\n")?;
         let (line, body) = (&bytes[..end], end + 2);
@@ -103,7 +103,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_value_is_what_it_was_and_ends_where_it_ends() {
+    fn a_value_is_written_as_it_was_read_and_ends_at_its_last_byte() {
         let all = "$3\r\na\r\n\r\n*2\r\n:1\r\n*-1\r\n%1\r\n$1\r\nk\r\n_\r\n>2\r\n$1\r\nx\r\n*0\r\n+OK\r\n-ERR no\r\n$-1\r\n";
         let (mut rest, mut seen) = (all.as_bytes(), Vec::new());
         while !rest.is_empty() {

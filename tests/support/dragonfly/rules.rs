@@ -1,4 +1,4 @@
-//! What Dragonfly does with a request that Redis does otherwise. Read in its sources, v1.14 to
+//! The requests that Dragonfly handles differently from Redis, as read in its sources, v1.14 to
 //! v1.40.1.
 
 use std::collections::HashMap;
@@ -9,16 +9,16 @@ use super::resp::Resp;
 /// Put before each script: it lets no command touch a key that was not declared.
 const GUARD: &str = include_str!("guard.lua");
 
-/// What becomes of a request.
+/// How a request is handled.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Fate {
+pub(super) enum Handling {
     /// The server gets this, and its answer is changed.
     Passed(Vec<Vec<u8>>, Answer),
     /// The server does not see it.
     Answered(Resp),
 }
 
-/// What becomes of the answer.
+/// How the answer is changed.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Answer {
     AsItIs,
@@ -58,12 +58,12 @@ fn hash(text: &str) -> String {
     redis::Script::new(text).get_hash().to_owned()
 }
 
-fn error(text: &str) -> Fate {
-    Fate::Answered(Resp::Line(format!("-ERR {text}").into_bytes()))
+fn error(text: &str) -> Handling {
+    Handling::Answered(Resp::Line(format!("-ERR {text}").into_bytes()))
 }
 
-/// What becomes of a request on a connection that speaks RESP3, or does not.
-pub(super) fn fate(mut words: Vec<Vec<u8>>, is_resp3: bool, scripts: &Scripts) -> Fate {
+/// How a request is handled, on a connection that speaks RESP3 or RESP2.
+pub(super) fn handling(mut words: Vec<Vec<u8>>, is_resp3: bool, scripts: &Scripts) -> Handling {
     let text = |word: &Vec<u8>| String::from_utf8_lossy(word).into_owned();
     let upper: Vec<String> = words
         .iter()
@@ -77,11 +77,11 @@ pub(super) fn fate(mut words: Vec<Vec<u8>>, is_resp3: bool, scripts: &Scripts) -
         }
         ["CLIENT", "TRACKING", _, ref options @ ..] => match options {
             // It answers, and tracks nothing.
-            ["NOLOOP"] => Fate::Passed(
+            ["NOLOOP"] => Handling::Passed(
                 ["CLIENT", "TRACKING", "OFF"].map(Vec::from).to_vec(),
                 Answer::AsItIs,
             ),
-            [] | ["OPTIN" | "OPTOUT"] => Fate::Passed(words, Answer::AsItIs),
+            [] | ["OPTIN" | "OPTOUT"] => Handling::Passed(words, Answer::AsItIs),
             _ => error("syntax error"),
         },
         [
@@ -97,26 +97,26 @@ pub(super) fn fate(mut words: Vec<Vec<u8>>, is_resp3: bool, scripts: &Scripts) -
         ["SCRIPT", "LOAD", _] => {
             let plain = text(&words[2]);
             words[2] = scripts.guarded(&plain).into_bytes();
-            Fate::Passed(words, Answer::Hashed(hash(&plain)))
+            Handling::Passed(words, Answer::Hashed(hash(&plain)))
         }
         ["EVAL", ..] => {
             words[1] = scripts.guarded(&text(&words[1])).into_bytes();
-            Fate::Passed(words, Answer::AsItIs)
+            Handling::Passed(words, Answer::AsItIs)
         }
         ["EVALSHA", ..] => {
             if let Some(hash) = scripts.guarded_hash(&text(&words[1])) {
                 words[1] = hash.into_bytes();
             }
-            Fate::Passed(words, Answer::AsItIs)
+            Handling::Passed(words, Answer::AsItIs)
         }
         ["SCAN", _, ref options @ ..] => {
             if let Some(count) = options.iter().position(|option| *option == "COUNT") {
                 words[2 + count + 1] = b"7".to_vec();
             }
-            Fate::Passed(words, Answer::Doubled)
+            Handling::Passed(words, Answer::Doubled)
         }
-        ["HELLO", ..] => Fate::Passed(words, Answer::Named),
-        _ => Fate::Passed(words, Answer::AsItIs),
+        ["HELLO", ..] => Handling::Passed(words, Answer::Named),
+        _ => Handling::Passed(words, Answer::AsItIs),
     }
 }
 

@@ -11,7 +11,7 @@ use super::Direction::{self, ToClient, ToServer};
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) faults: Mutex<Faults>,
-    /// Signalled by the tasks when they have heeded a change.
+    /// Signalled by the tasks when they have applied a change.
     pub(super) settled: Condvar,
     /// Signalled to the tasks when there is a change.
     pub(super) changed: watch::Sender<()>,
@@ -46,7 +46,7 @@ pub(super) struct Faults {
 
 #[derive(Debug, Default)]
 pub(super) struct LinkFaults {
-    /// To be cut; taken back by the link's task when it has done so.
+    /// To be cut; the link's task resets it when it has done so.
     pub(super) cut: bool,
     pub(super) hold: bool,
     /// Answers that arrive from now on are lost; with `Some(true)` the first one cuts the link.

@@ -10,12 +10,12 @@ use tokio::net::TcpStream;
 use tokio::time::{sleep_until, timeout};
 
 use super::Direction::{self, ToClient, ToServer};
-use super::PATIENCE;
+use super::TIMEOUT;
 use super::faults::{Both, Faults, Shared};
 
 const CHUNK: usize = 64 * 1024;
 
-/// A connection: what the client sent and the server has not got, and the reverse.
+/// A connection: what the client sent and the server has not received, and the reverse.
 pub(super) struct Link {
     id: u64,
     shared: Arc<Shared>,
@@ -24,7 +24,7 @@ pub(super) struct Link {
     queue: Both<VecDeque<Chunk>>,
     /// The sender of that direction has ended, and its end is in the queue.
     ended: Both<bool>,
-    /// When the next bytes may pass where that has a pace.
+    /// When the next bytes may pass, if the direction has a pace.
     next: Both<Option<Instant>>,
 }
 
@@ -119,12 +119,12 @@ impl Link {
         };
         if let Some(from) = from {
             let read = from.try_io(Interest::READABLE, || receive(from));
-            self.take_in(direction, read);
+            self.enqueue(direction, read);
         }
     }
 
     /// Queues what was read; returns whether there was anything.
-    fn take_in(&mut self, direction: Direction, read: io::Result<Vec<u8>>) -> bool {
+    fn enqueue(&mut self, direction: Direction, read: io::Result<Vec<u8>>) -> bool {
         let bytes = match read {
             Err(error) if error.kind() == ErrorKind::WouldBlock => return false,
             Ok(bytes) => bytes,
@@ -178,7 +178,7 @@ impl Link {
         }
         let shared = Arc::clone(&self.shared);
         let mut faults = shared.faults();
-        // Once more, now that nobody can change them.
+        // Once more, now that the lock keeps the faults from changing.
         if faults.stall
             || direction == ToServer && faults.links[&self.id].hold
             || faults.links[&self.id].cut
@@ -216,7 +216,7 @@ impl Link {
             _ if allowed == 0 => (0, 0),
             Some(Ok(written)) => (written, written),
             Some(Err(error)) if error.kind() == ErrorKind::WouldBlock => return Next::Go,
-            // Nobody is there any more: what they would have got is gone.
+            // The receiver is gone, and what it would have received is lost.
             None | Some(Err(_)) => (rest.len(), 0),
         };
         let time_for =
@@ -248,7 +248,7 @@ impl Link {
         Next::Go
     }
 
-    /// Shows the trigger the head of the requests. Where it fires, answers that arrived before it
+    /// Shows the trigger the head of the requests. If it fires, answers that arrived before it
     /// still pass.
     fn examine(&mut self) {
         let shared = Arc::clone(&self.shared);
@@ -271,10 +271,10 @@ impl Link {
         *trigger = None;
         link.seen = Vec::new();
         drop(faults);
-        // Not by way of the runtime, which may not have noticed yet that something has arrived.
+        // Read directly, since the runtime may not have noticed yet that something has arrived.
         while !self.ended[ToClient] {
             let read = receive(&self.server);
-            if !self.take_in(ToClient, read) {
+            if !self.enqueue(ToClient, read) {
                 break;
             }
         }
@@ -298,7 +298,7 @@ impl Link {
         }
     }
 
-    /// Lets the client go; the link is over unless requests are on hold.
+    /// Disconnects the client; the link is over unless requests are on hold.
     fn cut(&mut self, how: Cut) -> Next {
         if let Some(client) = self.client.take() {
             match how {
@@ -306,7 +306,7 @@ impl Link {
                     let _ = client.set_zero_linger();
                 }
                 // Unread requests would make the kernel send RST; they are read until the client
-                // has understood.
+                // has closed its side.
                 Cut::Finish => {
                     let _ = shutdown(&client);
                     tokio::spawn(discard(client));
@@ -353,7 +353,7 @@ impl Link {
 /// Reads until the other side has closed, for a while.
 async fn discard(mut stream: TcpStream) {
     let mut bytes = vec![0; CHUNK];
-    let _ = timeout(PATIENCE, async {
+    let _ = timeout(TIMEOUT, async {
         while matches!(stream.read(&mut bytes).await, Ok(1..)) {}
     })
     .await;

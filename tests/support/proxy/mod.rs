@@ -1,4 +1,4 @@
-//! A TCP proxy that does what networks do, exactly when it is told.
+//! A TCP proxy that makes the faults of networks happen, exactly when a test asks for them.
 //!
 //! One task owns both sockets of a connection. What may pass is decided, written and counted in one
 //! step under the lock of [`Faults`], so that a fault holds for every byte after the call that set
@@ -22,9 +22,9 @@ use self::faults::{Both, Faults, LinkFaults, Shared, Trigger};
 use self::link::Link;
 use crate::port::{Address, Port};
 
-const PATIENCE: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The way of a byte.
+/// The direction of a byte.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Direction {
     /// A request.
@@ -33,8 +33,8 @@ pub enum Direction {
     ToClient,
 }
 
-/// A TCP proxy in front of a server. Give its [`url`](Proxy::url) to what is tested, and faults to
-/// it.
+/// A TCP proxy in front of a server. Give its [`url`](Proxy::url) to what is tested; its methods
+/// make the faults.
 ///
 /// Connections that it accepts while the server is down are closed at once; for a refusal that the
 /// client sees as one, see [`refuse`](Proxy::refuse).
@@ -104,7 +104,9 @@ impl Proxy {
     /// Whether new connections are refused (`ECONNREFUSED`); those that are open stay.
     pub fn refuse(&self, refuse: bool) {
         self.change(|faults| faults.refuse = refuse);
-        self.settle("the proxy heeds", |faults| faults.listening != refuse);
+        self.settle("the proxy refuses, or listens again", |faults| {
+            faults.listening != refuse
+        });
     }
 
     /// Cuts a connection, once, as soon as exactly `bytes` more have passed in a direction (counted
@@ -114,7 +116,7 @@ impl Proxy {
         self.change(|faults| faults.cut_after[direction] = Some(bytes));
     }
 
-    /// Takes back a [`cut_after_bytes`](Self::cut_after_bytes) that has not happened.
+    /// Cancels a [`cut_after_bytes`](Self::cut_after_bytes) that has not happened.
     pub fn do_not_cut(&self) {
         self.change(|faults| faults.cut_after = Both::default());
     }
@@ -142,7 +144,7 @@ impl Proxy {
         self.change(|faults| faults.delay[direction] = delay);
     }
 
-    /// Lets so many bytes pass in a second in a direction, on each connection.
+    /// Lets this many bytes pass in a second in a direction, on each connection.
     pub fn pace(&self, direction: Direction, pace: Option<u32>) {
         self.change(|faults| faults.pace[direction] = pace);
     }
@@ -229,10 +231,10 @@ impl Proxy {
         let (faults, waited) = self
             .shared
             .settled
-            .wait_timeout_while(self.faults(), PATIENCE, |faults| !settled(faults))
+            .wait_timeout_while(self.faults(), TIMEOUT, |faults| !settled(faults))
             .unwrap_or_else(PoisonError::into_inner);
         drop(faults);
-        assert!(!waited.timed_out(), "not within {PATIENCE:?}: {what}");
+        assert!(!waited.timed_out(), "not within {TIMEOUT:?}: {what}");
     }
 
     fn faults(&self) -> MutexGuard<'_, Faults> {
@@ -317,10 +319,10 @@ async fn accept(listener: Option<&TcpListener>) -> TcpStream {
     }
 }
 
-/// Listens again. A process that is being started by another test holds what this one has closed
-/// until it has become its program.
+/// Listens again. A process that another test is starting holds the closed socket open until it has
+/// executed its program.
 async fn rebind(here: SocketAddr) -> TcpListener {
-    let bound = timeout(PATIENCE, async {
+    let bound = timeout(TIMEOUT, async {
         loop {
             match TcpListener::bind(here).await {
                 Err(error) if error.kind() == ErrorKind::AddrInUse => {

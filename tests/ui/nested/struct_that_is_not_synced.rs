@@ -5,7 +5,7 @@ struct Plain {
     name: String,
 }
 
-// One error, none for what uses the field.
+// One error: code that uses the field causes none.
 #[derive(SyncedMemory)]
 struct State {
     #[synced(nested)]

@@ -2,7 +2,7 @@ use synced_memory::SyncedMemory;
 
 struct Plain;
 
-// One error, none for what uses the field.
+// One error: code that uses the field causes none.
 #[derive(SyncedMemory)]
 struct State {
     fine: u8,

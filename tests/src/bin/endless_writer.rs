@@ -1,15 +1,15 @@
-//! Another process that writes without end, until it is killed, and says each write that has
-//! returned: a push of `<name>/<n>` onto the list `items`, an add to `count`, and a set of
+//! Another process that writes without end, until it is killed, and prints each round of writes
+//! that has returned: a push of `<name>/<n>` onto the list `items`, an add to `count`, and a set of
 //! `last_<name>`.
 //!
-//! `journalist <url> <name>`: prints `opened`, then each `<n>`.
+//! `endless_writer <url> <name>`: prints `opened`, then each `<n>`.
 
 use synced_memory::{Key, Memory};
 
 fn main() {
     let mut arguments = std::env::args().skip(1);
     let (Some(url), Some(name)) = (arguments.next(), arguments.next()) else {
-        panic!("journalist <url> <name>")
+        panic!("endless_writer <url> <name>")
     };
     let memory = Memory::open(&url).expect("it can be opened");
     println!("opened");

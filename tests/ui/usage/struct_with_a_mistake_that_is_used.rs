@@ -1,6 +1,6 @@
 use synced_memory::SyncedMemory;
 
-// One error in the attributes is one error, however much the struct is used.
+// A mistake in the attributes is one error, however much the struct is used.
 #[derive(SyncedMemory)]
 #[synced(rename_all = "camel")]
 struct State<T: Clone, U> {

@@ -1,5 +1,5 @@
-//! While the backend is there a closure waits for its answer, under every policy: none of many is
-//! lost.
+//! While the backend answers, a closure waits for its answer under every policy, and of many
+//! concurrent closures none is lost or starved.
 
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -12,7 +12,7 @@ use support::{Canary, Direction, Server};
 use synced_memory::{ErrorKind, Key, Memory, ReadPolicy, SyncedMemory, WritePolicy, Written};
 use tempfile::TempDir;
 
-use crate::line::{DEADLINE, Line, connected, ended_letters, on_every_backend, quick};
+use crate::line::{DEADLINE, Line, forget_dead_letters, on_every_backend, quick, wait_connected};
 
 #[derive(SyncedMemory)]
 struct Counters {
@@ -22,18 +22,18 @@ struct Counters {
     list: Vec<u64>,
 }
 
-/// How many queued writes were not made; each is over with that.
+/// Forgets all dead letters, and returns how many there were.
 fn take_dead_letters(memory: &Memory) -> usize {
-    ended_letters(memory).len()
+    forget_dead_letters(memory).len()
 }
 
-/// However busy this machine is, no closure gives up.
+/// The timeout is so long that no closure gives up on a busy machine.
 fn near_and_behind(url: &str) -> Memory {
     let builder = quick(url).timeout(DEADLINE).read_policy(ReadPolicy::Near);
     builder.write_policy(WritePolicy::Behind).build().unwrap()
 }
 
-fn a_thousand_of_two(memories: [Memory; 2]) {
+fn count_to_a_thousand(memories: [Memory; 2]) {
     const EACH: u64 = 500;
     let [one, other] = &memories.map(|memory| Counters::attach(&memory));
     let barrier = Barrier::new(2);
@@ -71,46 +71,46 @@ fn a_thousand_of_two(memories: [Memory; 2]) {
 }
 
 #[test]
-fn of_a_thousand_closures_of_two_processes_near_and_behind_none_is_lost_on_redis() {
+fn a_thousand_near_and_behind_closures_of_two_processes_are_all_made_on_redis() {
     let server = Server::redis().start();
-    a_thousand_of_two([
+    count_to_a_thousand([
         near_and_behind(&server.url()),
         near_and_behind(&server.url()),
     ]);
-    let beside = Counters::open(&server.url()).unwrap();
+    let reader = Counters::open(&server.url()).unwrap();
     assert_eq!(
         (
-            beside.hits().unwrap(),
-            beside.pages().at("/").get().unwrap()
+            reader.hits().unwrap(),
+            reader.pages().at("/").get().unwrap()
         ),
         (1_000, 1_000)
     );
 }
 
 #[test]
-fn of_a_thousand_closures_of_two_processes_near_and_behind_none_is_lost_on_sqlite() {
+fn a_thousand_near_and_behind_closures_of_two_processes_are_all_made_on_sqlite() {
     let directory = TempDir::new().unwrap();
     let url = format!("sqlite:{}", directory.path().join("shared.db").display());
-    a_thousand_of_two([near_and_behind(&url), near_and_behind(&url)]);
-    let beside = Counters::open(&url).unwrap();
+    count_to_a_thousand([near_and_behind(&url), near_and_behind(&url)]);
+    let reader = Counters::open(&url).unwrap();
     assert_eq!(
         (
-            beside.hits().unwrap(),
-            beside.pages().at("/").get().unwrap()
+            reader.hits().unwrap(),
+            reader.pages().at("/").get().unwrap()
         ),
         (1_000, 1_000)
     );
 }
 
 #[test]
-fn an_earlier_behind_write_goes_before_a_closure_of_the_same_key() {
+fn an_earlier_behind_write_is_made_before_a_closure_on_the_same_key() {
     let line = Line::new();
     let builder = line
         .builder()
         .timeout(DEADLINE)
         .write_policy(WritePolicy::Behind);
     let counters = Counters::attach(&builder.build().unwrap());
-    connected(counters.memory());
+    wait_connected(counters.memory());
     counters.update_hits(|hits| *hits = 5).unwrap();
     line.proxy
         .delay(Direction::ToServer, Duration::from_millis(20));
@@ -133,9 +133,9 @@ fn an_earlier_behind_write_goes_before_a_closure_of_the_same_key() {
             .unwrap();
     }
     assert_eq!(counters.memory().status().pending, 0);
-    let beside = Counters::attach(&line.open_directly());
+    let reader = Counters::attach(&line.open_directly());
     assert_eq!(
-        beside.list().to_vec().unwrap(),
+        reader.list().to_vec().unwrap(),
         (101..=110).collect::<Vec<u64>>()
     );
 }
@@ -150,7 +150,7 @@ fn a_closure_that_is_written_behind_returns_once_it_is_stored() {
             .write_policy(WritePolicy::Behind)
             .read_policy(read);
         let counters = Counters::attach(&builder.build().unwrap());
-        connected(counters.memory());
+        wait_connected(counters.memory());
         counters.update_hits(|hits| *hits = 0).unwrap();
         counters.update_list(Vec::clear).unwrap();
         line.proxy
@@ -184,7 +184,7 @@ fn a_closure_that_is_written_behind_returns_once_it_is_stored() {
 }
 
 #[test]
-fn closures_of_one_process_on_one_key_take_turns_and_none_waits_for_long() {
+fn closures_of_one_process_on_one_key_run_one_after_the_other_and_none_starves() {
     const THREADS: u64 = 8;
     const EACH: u64 = 200;
     let server = Server::redis().start();
@@ -212,39 +212,39 @@ fn closures_of_one_process_on_one_key_take_turns_and_none_waits_for_long() {
             .unwrap()
     });
     let all = began.elapsed();
-    let beside = Counters::open(&server.url()).unwrap();
-    assert_eq!(beside.hits().unwrap(), THREADS * EACH);
+    let reader = Counters::open(&server.url()).unwrap();
+    assert_eq!(reader.hits().unwrap(), THREADS * EACH);
     let calls = server.command_count("eval") + server.command_count("evalsha");
     assert_eq!(
         calls,
         THREADS * EACH,
-        "none of them was refused and ran again"
+        "no closure was refused and run again"
     );
-    // Were the turns not fair, one would wait for many of the others.
+    // Without fairness one call would wait for many of the others.
     let fair =
         all / u32::try_from(EACH).unwrap() * 10 + Duration::from_millis(100) + canary.lateness();
     assert!(
         longest <= fair,
-        "one waited for {longest:?} of {all:?}, and not for {fair:?} at most"
+        "one call took {longest:?} of {all:?}, and may take at most {fair:?}"
     );
 }
 
 #[test]
-fn two_closures_that_update_each_others_key_from_inside_come_to_an_end() {
+fn two_closures_that_update_each_others_key_do_not_deadlock() {
     let count = std::cell::Cell::new(0);
-    on_every_backend("turns-crossed", |one, other| {
-        // By one memory, and by two.
+    on_every_backend("fairness-crossed", |one, other| {
+        // Through one memory, and through two.
         for memories in [[one.clone(), one.clone()], [one.clone(), other.clone()]] {
             count.set(count.get() + 1);
             let names = [0, 1].map(|n| format!("crossed{}-{n}", count.get()));
-            let (ended, ends) = mpsc::channel();
+            let (sender, receiver) = mpsc::channel();
             let barrier = std::sync::Arc::new(Barrier::new(2));
             for (at, memory) in memories.iter().enumerate() {
-                let (memory, ended, barrier) = (memory.clone(), ended.clone(), barrier.clone());
+                let (memory, sender, barrier) = (memory.clone(), sender.clone(), barrier.clone());
                 let [own, others] =
                     [at, 1 - at].map(|at| Key::<Vec<usize>>::named(names[at].clone()));
                 memory.set(&own, vec![]).unwrap();
-                // They are not joined: where they wait for each other they never end.
+                // The threads are not joined: in a deadlock they never end.
                 thread::spawn(move || {
                     let mut runs = 0;
                     let updated = memory.synced(&own).update(|list| {
@@ -257,11 +257,13 @@ fn two_closures_that_update_each_others_key_from_inside_come_to_an_end() {
                         }
                         list.push(at);
                     });
-                    ended.send((at, updated)).unwrap();
+                    sender.send((at, updated)).unwrap();
                 });
             }
             for _ in 0..2 {
-                let (at, updated) = ends.recv_timeout(DEADLINE).expect("it comes to an end");
+                let (at, updated) = receiver
+                    .recv_timeout(DEADLINE)
+                    .expect("there is no deadlock");
                 updated.unwrap();
                 assert!(at < 2);
             }
@@ -271,19 +273,15 @@ fn two_closures_that_update_each_others_key_from_inside_come_to_an_end() {
                     .unwrap()
                     .unwrap();
                 list.sort_unstable();
-                assert_eq!(
-                    list,
-                    [at, 10 + 1 - at],
-                    "each of both closures was made once"
-                );
+                assert_eq!(list, [at, 10 + 1 - at], "each closure was made once");
             }
         }
     });
 }
 
-/// Others do not overtake a closure that is slow: it would run again and again.
+/// Otherwise other closures would overtake a slow one, which would run again and again.
 #[test]
-fn while_the_code_of_a_closure_runs_another_one_waits_for_timeout_and_is_a_conflict() {
+fn a_closure_that_waits_for_a_slow_one_is_a_conflict_after_the_timeout() {
     let memory = quick("memory:")
         .timeout(Duration::from_millis(50))
         .build()
@@ -291,11 +289,11 @@ fn while_the_code_of_a_closure_runs_another_one_waits_for_timeout_and_is_a_confl
     let number = memory.synced(&Key::<u64>::new("number"));
     number.set(1).unwrap();
     let (runs, number) = (Cell::new(0), &number);
-    let (begun, begins) = mpsc::channel();
-    let (end, ends) = mpsc::channel::<()>();
+    let (begun, has_begun) = mpsc::channel();
+    let (end, may_end) = mpsc::channel::<()>();
     thread::scope(|scope| {
         scope.spawn(move || {
-            begins.recv().unwrap();
+            has_begun.recv().unwrap();
             let error = number.update(|number| *number += 1).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Conflict, "{error}");
             end.send(()).unwrap();
@@ -304,19 +302,19 @@ fn while_the_code_of_a_closure_runs_another_one_waits_for_timeout_and_is_a_confl
             .update(|number| {
                 runs.set(runs.get() + 1);
                 let _ = begun.send(());
-                ends.recv_timeout(DEADLINE).unwrap();
+                may_end.recv_timeout(DEADLINE).unwrap();
                 *number += 10;
             })
             .unwrap();
     });
     assert_eq!((runs.get(), number.get().unwrap()), (1, 11));
     number.update(|number| *number += 1).unwrap();
-    assert_eq!(number.get().unwrap(), 12, "and then the others go on");
+    assert_eq!(number.get().unwrap(), 12, "a later closure is made");
 }
 
-/// A closure that has another thread write to its own key, and waits for that.
+/// The closure waits for another thread that writes to the closure's own key.
 #[test]
-fn a_closure_that_updates_its_key_on_another_thread_comes_to_an_end() {
+fn a_closure_that_updates_its_own_key_on_another_thread_does_not_deadlock() {
     let memory = quick("memory:")
         .timeout(Duration::from_millis(50))
         .build()

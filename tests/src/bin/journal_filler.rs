@@ -1,8 +1,8 @@
 //! Another process whose journal grows and is rewritten: pushes `<n>` onto the list `items`, and
 //! sets the long text `big`, which begins with `<n>`.
 //!
-//! `hoarder <url> <from> <to> <durability>`: prints `opened`, then each `<n>` once both calls have
-//! returned; then it waits to be killed.
+//! `journal_filler <url> <from> <to> <durability>`: prints `opened`, then each `<n>` once both
+//! calls have returned; then it waits to be killed.
 
 use std::thread;
 
@@ -11,7 +11,7 @@ use synced_memory::{Durability, Key, Memory};
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [url, from, to, durability] = &arguments[..] else {
-        panic!("hoarder <url> <from> <to> <durability>")
+        panic!("journal_filler <url> <from> <to> <durability>")
     };
     let durability = if durability == "fsync" {
         Durability::Fsync
