@@ -152,19 +152,13 @@ impl CallClass {
 /// The field's own text, or one that names it.
 pub(super) fn getter(field: &FieldModel) -> TokenStream {
     let name = field.ident.unraw();
-    match field.kind {
-        FieldKind::Value | FieldKind::Float | FieldKind::Integer => {
-            let text = format!("The value of `{name}`.");
-            CallClass::Read.document(&own_or(&field.copied, &text))
-        }
-        FieldKind::Nested => own_or(
-            &field.copied,
-            &format!("The handle of the fields of `{name}`, which are read and set one by one."),
-        ),
-        FieldKind::Collection => own_or(
-            &field.copied,
-            &format!("A live view of `{name}`, whose elements can be read and changed one by one."),
-        ),
+    if field.kind == FieldKind::Nested {
+        let text =
+            format!("The handle of the fields of `{name}`, which are read and set one by one.");
+        own_or(&field.copied, &text)
+    } else {
+        let text = format!("The value of `{name}`.");
+        CallClass::Read.document(&own_or(&field.copied, &text))
     }
 }
 
@@ -201,15 +195,15 @@ pub(super) fn sub(field: &FieldModel) -> TokenStream {
     CallClass::Add.document(&before(&text, &field.copied))
 }
 
+/// The view of a collection stands in for its getter, and is documented like one.
 pub(super) fn view(field: &FieldModel) -> TokenStream {
+    let name = field.ident.unraw();
     if field.kind == FieldKind::Collection {
-        // The view of a collection is its getter.
-        return getter(field);
+        let text =
+            format!("A live view of `{name}`, whose elements can be read and changed one by one.");
+        return own_or(&field.copied, &text);
     }
-    let text = format!(
-        "A live view of `{}`, to clone, keep and send to other threads.",
-        field.ident.unraw()
-    );
+    let text = format!("A live view of `{name}`, to clone, keep and send to other threads.");
     before(&text, &field.copied)
 }
 

@@ -5,7 +5,7 @@ use quote::quote;
 use syn::{DeriveInput, Expr, ImplItem, Item, Lit, Meta, parse_quote};
 
 use super::derive;
-use crate::attr::{AttrTarget, WORDS};
+use crate::attr::{AttrTarget, EXCLUSIONS, WORDS};
 use crate::model::RESERVED_METHODS;
 
 fn pretty(tokens: TokenStream) -> String {
@@ -260,6 +260,27 @@ fn an_unknown_attribute_is_answered_with_all_that_are_known() {
         let found = mistakes(&with_attribute("zzzzzzzz", target, "u8"));
         for word in WORDS.iter().filter(|word| word.targets.contains(&target)) {
             assert!(found[0].contains(&format!("`{}`", word.name)), "{found:?}");
+        }
+    }
+}
+
+#[test]
+fn attributes_that_exclude_each_other_are_refused_in_pairs() {
+    for words in EXCLUSIONS.iter().map(|exclusion| exclusion.words) {
+        for name in words {
+            assert!(WORDS.iter().any(|word| word.name == *name), "{name}");
+        }
+        for (at, first) in words.iter().enumerate() {
+            for other in &words[at + 1..] {
+                let both = format!("{other}, {first}");
+                let found = mistakes(&with_attribute(&both, AttrTarget::Field, "Names"));
+                let [mistake] = found.as_slice() else {
+                    panic!("{both}: {found:?}")
+                };
+                for word in [first, other] {
+                    assert!(mistake.contains(&format!("`{word}`")), "{both}: {mistake}");
+                }
+            }
         }
     }
 }

@@ -155,19 +155,11 @@ pub(super) fn unique_methods(model: &StructModel, diag: &Diag) {
 
 fn generated_names(field: &FieldModel) -> Vec<(String, &'static str)> {
     let names = &field.names;
-    let mut generated = vec![
-        (&names.getter, "the getter"),
-        (&names.setter, "the setter"),
-        (&names.update, "the update"),
-    ];
-    if names.view != names.getter {
-        generated.push((&names.view, "the view"));
-    }
-    generated.extend(names.add.iter().map(|add| (add, "the addition")));
-    generated.extend(names.sub.iter().map(|sub| (sub, "the subtraction")));
-    generated.push((&names.constant, "the constant"));
-    generated
-        .into_iter()
+    let methods = names
+        .methods()
+        .map(|(method, name)| (name, method.description()));
+    methods
+        .chain([(&names.constant, "the constant")])
         .map(|(name, role)| (name.unraw().to_string(), role))
         .collect()
 }
