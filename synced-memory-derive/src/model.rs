@@ -24,6 +24,9 @@ use crate::type_syntax::{self, TypeSyntax};
 pub(crate) const RESERVED_METHODS: &[&str] =
     &["memory", "snapshot", "restore", "watch", "clone", "fields"];
 
+/// What the names of the library's own keys start with, as `SIDECARS` there says.
+pub(crate) const RESERVED_PREFIX: &str = "synced-memory/";
+
 pub(crate) struct StructModel {
     pub(crate) schema: Ident,
     pub(crate) handle: Ident,

@@ -3,10 +3,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use proc_macro2::TokenStream;
 use quote::quote;
 use syn::{DeriveInput, Expr, ImplItem, Item, Lit, Meta, parse_quote};
+use synced_memory::{ErrorKind, Key, Memory, Result};
 
 use super::derive;
 use crate::attr::{AttrTarget, EXCLUSIONS, WORDS};
-use crate::model::RESERVED_METHODS;
+use crate::model::{RESERVED_METHODS, RESERVED_PREFIX};
 
 fn pretty(tokens: TokenStream) -> String {
     prettyplease::unparse(&syn::parse2(tokens).expect("the expansion parses"))
@@ -310,6 +311,51 @@ fn every_attribute_is_documented_and_nothing_else() {
             known.insert("default");
         }
         assert_eq!(documented(heading), known, "{heading}");
+    }
+}
+
+/// Whether the derive refuses `attribute`, and whether the library refuses the same.
+fn assert_both_agree<T>(attribute: &str, target: AttrTarget, of_the_library: Result<T>) {
+    let is_refused = match of_the_library {
+        Ok(_) => false,
+        Err(error) => {
+            assert_eq!(error.kind(), ErrorKind::Config, "{attribute}");
+            true
+        }
+    };
+    let found = mistakes(&with_attribute(attribute, target, "u8"));
+    assert_eq!(!found.is_empty(), is_refused, "{attribute}: {found:?}");
+}
+
+/// The rules are written down twice: the derive cannot use the library.
+#[test]
+fn the_derive_refuses_the_prefixes_scopes_and_names_that_the_library_refuses() {
+    let below = format!("{RESERVED_PREFIX}x");
+    let (shorter, _) = RESERVED_PREFIX.split_at(RESERVED_PREFIX.len() - 1);
+    for prefix in [
+        RESERVED_PREFIX,
+        &below,
+        shorter,
+        "",
+        "app:",
+        "app{tag}:",
+        "a{",
+        "}a{",
+        "a{}b",
+        "{a}{b}",
+        "{{a}",
+    ] {
+        let opened = Memory::builder().url("memory:").prefix(prefix).build();
+        assert_both_agree(&format!("prefix = {prefix:?}"), AttrTarget::Struct, opened);
+    }
+    for scope in ["a", "a:b", "", ":a", "a:", "a::b", "a{b", "a}b"] {
+        let opened = Memory::builder().url("memory:").scope(scope).build();
+        assert_both_agree(&format!("scope = {scope:?}"), AttrTarget::Struct, opened);
+    }
+    let memory = Memory::open("memory:").unwrap();
+    for name in ["counter", "a b", "", "a:b", "a{b", "a}b"] {
+        let read = memory.get(&Key::<u8>::named(name.to_owned()));
+        assert_both_agree(&format!("rename = {name:?}"), AttrTarget::Field, read);
     }
 }
 
