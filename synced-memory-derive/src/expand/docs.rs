@@ -55,6 +55,19 @@ const IN_DOUBT: ErrorReason = (
     "the field is confirmed, and the answer was lost: the change was made once, or never",
 );
 
+/// The kinds that no section lists, and why.
+#[cfg(test)]
+const UNLISTED: &[ErrorReason] = &[
+    (
+        "Config",
+        "`Memory::scope` documents it: every call fails so if the scope is invalid",
+    ),
+    (
+        "Timeout",
+        "never returned by generated methods: `flush`, `close` and watches return it",
+    ),
+];
+
 const UNCHANGED: &str = "After an error nothing is changed, except after `InDoubt`.";
 const PARTLY_CHANGED: &str = "After `Serialize` nothing is changed. After another error, \
                               `Error::keys` says what became of each key.";
@@ -261,4 +274,38 @@ fn before(text: &str, copied: &CopiedAttrs) -> TokenStream {
     let docs = &copied.docs;
     let gap = copied.has_text().then(|| quote! { #[doc = ""] });
     quote! { #[doc = #text] #gap #(#docs)* }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    /// The README's table of errors, which has all kinds: a test of the library sees to that.
+    fn kinds() -> BTreeSet<&'static str> {
+        let readme = include_str!("../../../README.md");
+        let (_, table) = readme.split_once("\n| kind | when |\n").expect("a table");
+        let rows = table.lines().skip(1);
+        rows.take_while(|line| line.starts_with('|'))
+            .map(|row| row.split('`').nth(1).expect("a kind"))
+            .collect()
+    }
+
+    #[test]
+    fn every_kind_of_error_is_documented_or_listed_as_not_returned() {
+        let classes = [
+            CallClass::Read,
+            CallClass::Write,
+            CallClass::Add,
+            CallClass::Closure,
+            CallClass::Snapshot,
+            CallClass::Restore,
+        ];
+        let documented = classes.into_iter().flat_map(CallClass::reasons);
+        let documented: BTreeSet<_> = documented.map(|(kind, _)| *kind).collect();
+        let unlisted: BTreeSet<_> = UNLISTED.iter().map(|(kind, _)| *kind).collect();
+        assert_eq!(&documented | &unlisted, kinds());
+        assert!(documented.is_disjoint(&unlisted), "{unlisted:?}");
+    }
 }

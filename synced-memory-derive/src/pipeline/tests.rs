@@ -314,6 +314,33 @@ fn every_attribute_is_documented_and_nothing_else() {
     }
 }
 
+/// The names of the attributes in the README's table that has this head.
+fn names_in_the_readme(head: &str) -> BTreeSet<&'static str> {
+    let page = include_str!("../../../README.md");
+    let table = page.split_once(&format!("\n{head}\n")).unwrap().1;
+    let rows = table
+        .lines()
+        .skip(1)
+        .map_while(|row| row.strip_prefix("| "));
+    let cells = rows.map(|row| row.split_once(" |").unwrap().0);
+    cells
+        .flat_map(|cell| cell.split('`').skip(1).step_by(2))
+        .map(|usage| usage.split(" =").next().unwrap())
+        .collect()
+}
+
+#[test]
+fn the_readme_names_every_attribute_and_nothing_else() {
+    for (target, head) in [
+        (AttrTarget::Struct, "| on the struct | |"),
+        (AttrTarget::Field, "| on a field | |"),
+    ] {
+        let words = WORDS.iter().filter(|word| word.targets.contains(&target));
+        let known: BTreeSet<_> = words.map(|word| word.name).collect();
+        assert_eq!(names_in_the_readme(head), known, "{head}");
+    }
+}
+
 /// Whether the derive refuses `attribute`, and whether the library refuses the same.
 fn assert_both_agree<T>(attribute: &str, target: AttrTarget, of_the_library: Result<T>) {
     let is_refused = match of_the_library {
