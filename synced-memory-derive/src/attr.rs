@@ -23,6 +23,13 @@ pub(crate) struct Word {
     pub(crate) usage: &'static str,
 }
 
+/// Attributes of which a struct or a field has one at most.
+pub(crate) struct Exclusion {
+    pub(crate) words: &'static [&'static str],
+    /// Why, for the message, if the words do not say so.
+    pub(crate) reason: Option<&'static str>,
+}
+
 /// An attribute as the user wrote it.
 pub(crate) struct Arg<T> {
     pub(crate) word: Ident,
@@ -88,6 +95,21 @@ attributes! {
     behind:     Flag,               "behind"     on Struct|Field, "behind";
     confirmed:  Flag,               "confirmed"  on Struct|Field, "confirmed";
 }
+
+/// Which attributes exclude each other. `skip` excludes all others, and is not listed.
+pub(crate) const EXCLUSIONS: &[Exclusion] = &[
+    Exclusion {
+        words: &["value", "collection", "nested"],
+        reason: None,
+    },
+    Exclusion {
+        words: &["behind", "confirmed"],
+        reason: Some(
+            "a write returns once it is queued (`behind`), or once the backend has answered \
+             (`confirmed`)",
+        ),
+    },
+];
 
 impl AttrTarget {
     fn article_and_name(self) -> &'static str {

@@ -24,6 +24,9 @@ use crate::type_syntax::{self, TypeSyntax};
 pub(crate) const RESERVED_METHODS: &[&str] =
     &["memory", "snapshot", "restore", "watch", "clone", "fields"];
 
+/// What the names of the library's own keys start with, as `SIDECARS` there says.
+pub(crate) const RESERVED_PREFIX: &str = "synced-memory/";
+
 pub(crate) struct StructModel {
     pub(crate) schema: Ident,
     pub(crate) handle: Ident,
@@ -95,16 +98,28 @@ pub(crate) enum WhenUnset {
     OfStruct(Option<ExprPath>),
 }
 
-/// The names that are generated for one field.
+/// The names that are generated for one field. `None` is a method that it does not have: the
+/// methods, their stubs and the search for clashes all follow this.
 pub(crate) struct Names {
-    /// The getter of a collection is its view.
-    pub(crate) getter: Ident,
-    pub(crate) setter: Ident,
-    pub(crate) update: Ident,
+    pub(crate) getter: Option<Ident>,
+    pub(crate) setter: Option<Ident>,
+    pub(crate) update: Option<Ident>,
     pub(crate) add: Option<Ident>,
     pub(crate) sub: Option<Ident>,
+    /// Every field has it, since the other methods go through it.
     pub(crate) view: Ident,
     pub(crate) constant: Ident,
+}
+
+/// One of a field's methods.
+#[derive(Clone, Copy)]
+pub(crate) enum FieldMethod {
+    Getter,
+    Setter,
+    Update,
+    View,
+    Add,
+    Sub,
 }
 
 /// The user's attributes that are copied to what is generated.
@@ -305,20 +320,61 @@ impl Names {
             ident.set_span(field.span());
             ident
         };
-        let getter = method(accessor);
-        let view = match kind {
-            FieldKind::Collection => getter.clone(),
-            _ => method(&format!("synced_{accessor}")),
+        // The view of a collection stands in for the getter, and has its name.
+        let (getter, view) = match kind {
+            FieldKind::Collection => (None, method(accessor)),
+            _ => (
+                Some(method(accessor)),
+                method(&format!("synced_{accessor}")),
+            ),
         };
         Self {
             getter,
-            setter: method(&format!("set_{accessor}")),
-            update: method(&format!("update_{accessor}")),
+            setter: Some(method(&format!("set_{accessor}"))),
+            update: Some(method(&format!("update_{accessor}"))),
             add: matches!(kind, FieldKind::Float | FieldKind::Integer)
                 .then(|| method(&format!("add_{accessor}"))),
             sub: (kind == FieldKind::Integer).then(|| method(&format!("sub_{accessor}"))),
             view,
             constant: method(&case::constant(accessor)),
+        }
+    }
+
+    /// The methods that the field has.
+    pub(crate) fn methods(&self) -> impl Iterator<Item = (FieldMethod, &Ident)> {
+        // In full, so that a new name has to be listed.
+        let Self {
+            getter,
+            setter,
+            update,
+            add,
+            sub,
+            view,
+            constant: _,
+        } = self;
+        [
+            (FieldMethod::Getter, getter.as_ref()),
+            (FieldMethod::Setter, setter.as_ref()),
+            (FieldMethod::Update, update.as_ref()),
+            (FieldMethod::View, Some(view)),
+            (FieldMethod::Add, add.as_ref()),
+            (FieldMethod::Sub, sub.as_ref()),
+        ]
+        .into_iter()
+        .filter_map(|(method, name)| Some((method, name?)))
+    }
+}
+
+impl FieldMethod {
+    /// What messages call it.
+    pub(crate) fn description(self) -> &'static str {
+        match self {
+            Self::Getter => "the getter",
+            Self::Setter => "the setter",
+            Self::Update => "the update",
+            Self::View => "the view",
+            Self::Add => "the addition",
+            Self::Sub => "the subtraction",
         }
     }
 }

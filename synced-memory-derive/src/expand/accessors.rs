@@ -2,10 +2,11 @@
 
 use proc_macro2::TokenStream;
 use quote::quote_spanned;
+use syn::Ident;
 use syn::spanned::Spanned;
 
 use super::{Context, FieldIndices, docs, keys};
-use crate::model::{FieldKind, FieldModel};
+use crate::model::{FieldKind, FieldModel, Names};
 
 pub(super) fn expand(context: &Context<'_>) -> TokenStream {
     context
@@ -15,12 +16,29 @@ pub(super) fn expand(context: &Context<'_>) -> TokenStream {
 }
 
 fn methods(context: &Context<'_>, indices: &FieldIndices, field: &FieldModel) -> TokenStream {
-    let getter = getter(context, indices, field);
-    let setter = setter(context, field);
-    let update = update(context, field);
-    let arithmetic = arithmetic(context, field);
+    // In full, so that a new name has to be expanded; `keys` expands the constant.
+    let Names {
+        getter,
+        setter,
+        update,
+        add,
+        sub,
+        view: _,
+        constant: _,
+    } = &field.names;
+    let getter = getter
+        .as_ref()
+        .map(|name| self::getter(context, indices, field, name));
+    let setter = setter
+        .as_ref()
+        .map(|name| self::setter(context, field, name));
+    let update = update
+        .as_ref()
+        .map(|name| self::update(context, field, name));
+    let add = add.as_ref().map(|name| self::add(context, field, name));
+    let sub = sub.as_ref().map(|name| self::sub(context, field, name));
     let view = view(context, indices, field);
-    quote_spanned! {context.site=> #getter #setter #update #arithmetic #view }
+    quote_spanned! {context.site=> #getter #setter #update #add #sub #view }
 }
 
 /// The user's attributes that each method of the field has as well.
@@ -34,43 +52,38 @@ fn getter(
     context: &Context<'_>,
     indices: &FieldIndices,
     field: &FieldModel,
-) -> Option<TokenStream> {
+    getter: &Ident,
+) -> TokenStream {
     let Context { model, support, .. } = context;
-    let vis = &model.vis;
-    let ty = &field.ty;
+    let (vis, ty, view) = (&model.vis, &field.ty, &field.names.view);
     let value = context.value(ty);
-    let (getter, view) = (&field.names.getter, &field.names.view);
     let attrs = copied_attrs(context, field);
     let docs = docs::getter(field);
-    match field.kind {
-        FieldKind::Value | FieldKind::Float | FieldKind::Integer => {
-            Some(quote_spanned! {context.site=>
-                #docs
-                #attrs
-                #vis fn #getter(&self) -> #support::Result<#ty> {
-                    #value::get(self.#view())
-                }
-            })
+    if field.kind == FieldKind::Nested {
+        let (handle, nested) = (context.nested(ty, "Handle"), context.nested(ty, "nested"));
+        let index = &indices.handle;
+        // If the type is not synced, rustc reports that at the signature and in the body. All
+        // tokens have the span of the type, so that it reports it once.
+        quote_spanned! {context.site.located_at(ty.span())=>
+            #docs
+            #attrs
+            #[must_use]
+            #vis fn #getter(&self) -> &#handle {
+                #nested(&self.inner.#index, || #value::part(self.#view()))
+            }
         }
-        FieldKind::Nested => {
-            let (handle, nested) = (context.nested(ty, "Handle"), context.nested(ty, "nested"));
-            let index = &indices.handle;
-            // If the type is not synced, rustc reports that at the signature and in the body. All
-            // tokens have the span of the type, so that it reports it once.
-            Some(quote_spanned! {context.site.located_at(ty.span())=>
-                #docs
-                #attrs
-                #[must_use]
-                #vis fn #getter(&self) -> &#handle {
-                    #nested(&self.inner.#index, || #value::part(self.#view()))
-                }
-            })
+    } else {
+        quote_spanned! {context.site=>
+            #docs
+            #attrs
+            #vis fn #getter(&self) -> #support::Result<#ty> {
+                #value::get(self.#view())
+            }
         }
-        FieldKind::Collection => None,
     }
 }
 
-fn setter(context: &Context<'_>, field: &FieldModel) -> TokenStream {
+fn setter(context: &Context<'_>, field: &FieldModel, setter: &Ident) -> TokenStream {
     let Context {
         model,
         support,
@@ -79,7 +92,7 @@ fn setter(context: &Context<'_>, field: &FieldModel) -> TokenStream {
     } = context;
     let (site, vis, ty) = (*site, &model.vis, &field.ty);
     let value = context.value(ty);
-    let (setter, view) = (&field.names.setter, &field.names.view);
+    let view = &field.names.view;
     let attrs = copied_attrs(context, field);
     let docs = docs::setter(field);
     let (argument, converted) = if field.attrs.into.is_some() {
@@ -99,11 +112,11 @@ fn setter(context: &Context<'_>, field: &FieldModel) -> TokenStream {
     }
 }
 
-fn update(context: &Context<'_>, field: &FieldModel) -> TokenStream {
+fn update(context: &Context<'_>, field: &FieldModel, update: &Ident) -> TokenStream {
     let Context { model, support, .. } = context;
     let (vis, ty, output) = (&model.vis, &field.ty, &model.closure_output);
     let value = context.value(ty);
-    let (update, view) = (&field.names.update, &field.names.view);
+    let view = &field.names.view;
     let attrs = copied_attrs(context, field);
     let docs = docs::update(field);
     quote_spanned! {context.site=>
@@ -118,31 +131,32 @@ fn update(context: &Context<'_>, field: &FieldModel) -> TokenStream {
     }
 }
 
-fn arithmetic(context: &Context<'_>, field: &FieldModel) -> TokenStream {
+fn add(context: &Context<'_>, field: &FieldModel, add: &Ident) -> TokenStream {
     let Context { model, support, .. } = context;
     let (vis, ty, view) = (&model.vis, &field.ty, &field.names.view);
     let attrs = copied_attrs(context, field);
-    let add = field.names.add.as_ref().map(|add| {
-        let docs = docs::add(field);
-        quote_spanned! {context.site=>
-            #docs
-            #attrs
-            #vis fn #add(&self, amount: #ty) -> #support::Result<#support::Written> {
-                <#ty as #support::AddableField>::add(self.#view(), amount)
-            }
+    let docs = docs::add(field);
+    quote_spanned! {context.site=>
+        #docs
+        #attrs
+        #vis fn #add(&self, amount: #ty) -> #support::Result<#support::Written> {
+            <#ty as #support::AddableField>::add(self.#view(), amount)
         }
-    });
-    let sub = field.names.sub.as_ref().map(|sub| {
-        let docs = docs::sub(field);
-        quote_spanned! {context.site=>
-            #docs
-            #attrs
-            #vis fn #sub(&self, amount: #ty) -> #support::Result<#support::Written> {
-                <#ty as #support::IntegerField>::sub(self.#view(), amount)
-            }
+    }
+}
+
+fn sub(context: &Context<'_>, field: &FieldModel, sub: &Ident) -> TokenStream {
+    let Context { model, support, .. } = context;
+    let (vis, ty, view) = (&model.vis, &field.ty, &field.names.view);
+    let attrs = copied_attrs(context, field);
+    let docs = docs::sub(field);
+    quote_spanned! {context.site=>
+        #docs
+        #attrs
+        #vis fn #sub(&self, amount: #ty) -> #support::Result<#support::Written> {
+            <#ty as #support::IntegerField>::sub(self.#view(), amount)
         }
-    });
-    quote_spanned! {context.site=> #add #sub }
+    }
 }
 
 fn view(context: &Context<'_>, indices: &FieldIndices, field: &FieldModel) -> TokenStream {

@@ -55,6 +55,19 @@ const IN_DOUBT: ErrorReason = (
     "the field is confirmed, and the answer was lost: the change was made once, or never",
 );
 
+/// The kinds that no section lists, and why.
+#[cfg(test)]
+const UNLISTED: &[ErrorReason] = &[
+    (
+        "Config",
+        "`Memory::scope` documents it: every call fails so if the scope is invalid",
+    ),
+    (
+        "Timeout",
+        "never returned by generated methods: `flush`, `close` and watches return it",
+    ),
+];
+
 const UNCHANGED: &str = "After an error nothing is changed, except after `InDoubt`.";
 const PARTLY_CHANGED: &str = "After `Serialize` nothing is changed. After another error, \
                               `Error::keys` says what became of each key.";
@@ -152,19 +165,13 @@ impl CallClass {
 /// The field's own text, or one that names it.
 pub(super) fn getter(field: &FieldModel) -> TokenStream {
     let name = field.ident.unraw();
-    match field.kind {
-        FieldKind::Value | FieldKind::Float | FieldKind::Integer => {
-            let text = format!("The value of `{name}`.");
-            CallClass::Read.document(&own_or(&field.copied, &text))
-        }
-        FieldKind::Nested => own_or(
-            &field.copied,
-            &format!("The handle of the fields of `{name}`, which are read and set one by one."),
-        ),
-        FieldKind::Collection => own_or(
-            &field.copied,
-            &format!("A live view of `{name}`, whose elements can be read and changed one by one."),
-        ),
+    if field.kind == FieldKind::Nested {
+        let text =
+            format!("The handle of the fields of `{name}`, which are read and set one by one.");
+        own_or(&field.copied, &text)
+    } else {
+        let text = format!("The value of `{name}`.");
+        CallClass::Read.document(&own_or(&field.copied, &text))
     }
 }
 
@@ -201,15 +208,15 @@ pub(super) fn sub(field: &FieldModel) -> TokenStream {
     CallClass::Add.document(&before(&text, &field.copied))
 }
 
+/// The view of a collection stands in for its getter, and is documented like one.
 pub(super) fn view(field: &FieldModel) -> TokenStream {
+    let name = field.ident.unraw();
     if field.kind == FieldKind::Collection {
-        // The view of a collection is its getter.
-        return getter(field);
+        let text =
+            format!("A live view of `{name}`, whose elements can be read and changed one by one.");
+        return own_or(&field.copied, &text);
     }
-    let text = format!(
-        "A live view of `{}`, to clone, keep and send to other threads.",
-        field.ident.unraw()
-    );
+    let text = format!("A live view of `{name}`, to clone, keep and send to other threads.");
     before(&text, &field.copied)
 }
 
@@ -267,4 +274,38 @@ fn before(text: &str, copied: &CopiedAttrs) -> TokenStream {
     let docs = &copied.docs;
     let gap = copied.has_text().then(|| quote! { #[doc = ""] });
     quote! { #[doc = #text] #gap #(#docs)* }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    /// The README's table of errors, which has all kinds: a test of the library sees to that.
+    fn kinds() -> BTreeSet<&'static str> {
+        let readme = include_str!("../../../README.md");
+        let (_, table) = readme.split_once("\n| kind | when |\n").expect("a table");
+        let rows = table.lines().skip(1);
+        rows.take_while(|line| line.starts_with('|'))
+            .map(|row| row.split('`').nth(1).expect("a kind"))
+            .collect()
+    }
+
+    #[test]
+    fn every_kind_of_error_is_documented_or_listed_as_not_returned() {
+        let classes = [
+            CallClass::Read,
+            CallClass::Write,
+            CallClass::Add,
+            CallClass::Closure,
+            CallClass::Snapshot,
+            CallClass::Restore,
+        ];
+        let documented = classes.into_iter().flat_map(CallClass::reasons);
+        let documented: BTreeSet<_> = documented.map(|(kind, _)| *kind).collect();
+        let unlisted: BTreeSet<_> = UNLISTED.iter().map(|(kind, _)| *kind).collect();
+        assert_eq!(&documented | &unlisted, kinds());
+        assert!(documented.is_disjoint(&unlisted), "{unlisted:?}");
+    }
 }

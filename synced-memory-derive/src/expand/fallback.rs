@@ -9,7 +9,7 @@ use syn::ext::IdentExt;
 use syn::{GenericParam, Generics};
 
 use super::declaration;
-use crate::model::{FieldKind, FieldModel, RESERVED_METHODS, StructModel};
+use crate::model::{FieldKind, FieldMethod, FieldModel, RESERVED_METHODS, StructModel};
 
 pub(crate) fn stubs(model: &StructModel) -> TokenStream {
     let krate = &model.krate;
@@ -120,7 +120,7 @@ fn handle_name(model: &StructModel) -> Ident {
     }
 }
 
-/// The field's methods, except those whose name is taken.
+/// The field's methods and its constant, except those whose name is taken.
 fn methods(
     field: &FieldModel,
     taken: &mut HashSet<String>,
@@ -130,57 +130,61 @@ fn methods(
     let vis = &model.vis;
     let ty = make_static(field.ty.to_token_stream(), &model.generics);
     let names = &field.names;
-    let mut free = |name: &Ident| {
+    let mut is_free = |name: &Ident| {
         let name = name.unraw().to_string();
         !RESERVED_METHODS.contains(&name.as_str()) && taken.insert(name)
     };
-    let mut method = |name: &Ident, signature: TokenStream| {
-        free(name).then(|| {
+    let methods = names.methods().filter(|(_, name)| is_free(name));
+    let methods: TokenStream = methods
+        .map(|(method, name)| {
+            let signature = signature(method, field, &ty, model, support);
             quote_spanned! {Span::mixed_site()=>
                 #vis fn #name #signature {
                     loop {}
                 }
             }
         })
-    };
-    let written = quote! { #support::Result<#support::Written> };
-    let getter = match field.kind {
-        FieldKind::Value | FieldKind::Float | FieldKind::Integer => {
-            quote! { (&self) -> #support::Result<#ty> }
-        }
-        FieldKind::Nested => quote! { (&self) -> &<#ty as #support::SyncedMemory>::Handle },
-        FieldKind::Collection => quote! { (&self) -> &#support::Synced<#ty> },
-    };
-    let argument = if field.attrs.into.is_some() {
-        quote! { impl ::std::convert::Into<#ty> }
-    } else {
-        ty.clone()
-    };
-    let output = &model.closure_output;
-    let update = quote! {
-        <#output>(
-            &self,
-            _: impl ::std::ops::FnMut(&mut #ty) -> #output,
-        ) -> #support::Result<#output>
-    };
-    let mut methods = vec![
-        method(&names.getter, getter),
-        method(&names.setter, quote! { (&self, _: #argument) -> #written }),
-        method(&names.update, update),
-        // The view of a collection is its getter, which has taken the name.
-        method(&names.view, quote! { (&self) -> &#support::Synced<#ty> }),
-    ];
-    for name in [&names.add, &names.sub].into_iter().flatten() {
-        methods.push(method(name, quote! { (&self, _: #ty) -> #written }));
-    }
-    let constant = free(&names.constant).then(|| {
+        .collect();
+    let constant = is_free(&names.constant).then(|| {
         let constant = &names.constant;
         quote_spanned! {Span::mixed_site()=>
             #vis const #constant: #support::Key<#ty> =
                 #support::Key::with_spec("", #support::Spec::new());
         }
     });
-    quote! { #constant #(#methods)* }
+    quote! { #constant #methods }
+}
+
+/// What follows the name of a method of a field, whose type without lifetimes is `ty`.
+fn signature(
+    method: FieldMethod,
+    field: &FieldModel,
+    ty: &TokenStream,
+    model: &StructModel,
+    support: &TokenStream,
+) -> TokenStream {
+    match method {
+        FieldMethod::Getter if field.kind == FieldKind::Nested => {
+            quote! { (&self) -> &<#ty as #support::SyncedMemory>::Handle }
+        }
+        FieldMethod::Getter => quote! { (&self) -> #support::Result<#ty> },
+        FieldMethod::Setter if field.attrs.into.is_some() => quote! {
+            (&self, _: impl ::std::convert::Into<#ty>) -> #support::Result<#support::Written>
+        },
+        FieldMethod::Setter | FieldMethod::Add | FieldMethod::Sub => {
+            quote! { (&self, _: #ty) -> #support::Result<#support::Written> }
+        }
+        FieldMethod::Update => {
+            let output = &model.closure_output;
+            quote! {
+                <#output>(
+                    &self,
+                    _: impl ::std::ops::FnMut(&mut #ty) -> #output,
+                ) -> #support::Result<#output>
+            }
+        }
+        FieldMethod::View => quote! { (&self) -> &#support::Synced<#ty> },
+    }
 }
 
 fn without_lifetimes(generics: &Generics) -> Generics {

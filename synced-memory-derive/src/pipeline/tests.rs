@@ -3,10 +3,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use proc_macro2::TokenStream;
 use quote::quote;
 use syn::{DeriveInput, Expr, ImplItem, Item, Lit, Meta, parse_quote};
+use synced_memory::{ErrorKind, Key, Memory, Result};
 
 use super::derive;
-use crate::attr::{AttrTarget, WORDS};
-use crate::model::RESERVED_METHODS;
+use crate::attr::{AttrTarget, EXCLUSIONS, WORDS};
+use crate::model::{RESERVED_METHODS, RESERVED_PREFIX};
 
 fn pretty(tokens: TokenStream) -> String {
     prettyplease::unparse(&syn::parse2(tokens).expect("the expansion parses"))
@@ -264,6 +265,27 @@ fn an_unknown_attribute_is_answered_with_all_that_are_known() {
     }
 }
 
+#[test]
+fn attributes_that_exclude_each_other_are_refused_in_pairs() {
+    for words in EXCLUSIONS.iter().map(|exclusion| exclusion.words) {
+        for name in words {
+            assert!(WORDS.iter().any(|word| word.name == *name), "{name}");
+        }
+        for (at, first) in words.iter().enumerate() {
+            for other in &words[at + 1..] {
+                let both = format!("{other}, {first}");
+                let found = mistakes(&with_attribute(&both, AttrTarget::Field, "Names"));
+                let [mistake] = found.as_slice() else {
+                    panic!("{both}: {found:?}")
+                };
+                for word in [first, other] {
+                    assert!(mistake.contains(&format!("`{word}`")), "{both}: {mistake}");
+                }
+            }
+        }
+    }
+}
+
 /// The attributes that `attributes.md` documents under `heading`, as they are written there.
 fn documented(heading: &str) -> BTreeSet<&'static str> {
     let page = include_str!("../../attributes.md");
@@ -289,6 +311,78 @@ fn every_attribute_is_documented_and_nothing_else() {
             known.insert("default");
         }
         assert_eq!(documented(heading), known, "{heading}");
+    }
+}
+
+/// The names of the attributes in the README's table that has this head.
+fn names_in_the_readme(head: &str) -> BTreeSet<&'static str> {
+    let page = include_str!("../../../README.md");
+    let table = page.split_once(&format!("\n{head}\n")).unwrap().1;
+    let rows = table
+        .lines()
+        .skip(1)
+        .map_while(|row| row.strip_prefix("| "));
+    let cells = rows.map(|row| row.split_once(" |").unwrap().0);
+    cells
+        .flat_map(|cell| cell.split('`').skip(1).step_by(2))
+        .map(|usage| usage.split(" =").next().unwrap())
+        .collect()
+}
+
+#[test]
+fn the_readme_names_every_attribute_and_nothing_else() {
+    for (target, head) in [
+        (AttrTarget::Struct, "| on the struct | |"),
+        (AttrTarget::Field, "| on a field | |"),
+    ] {
+        let words = WORDS.iter().filter(|word| word.targets.contains(&target));
+        let known: BTreeSet<_> = words.map(|word| word.name).collect();
+        assert_eq!(names_in_the_readme(head), known, "{head}");
+    }
+}
+
+/// Whether the derive refuses `attribute`, and whether the library refuses the same.
+fn assert_both_agree<T>(attribute: &str, target: AttrTarget, of_the_library: Result<T>) {
+    let is_refused = match of_the_library {
+        Ok(_) => false,
+        Err(error) => {
+            assert_eq!(error.kind(), ErrorKind::Config, "{attribute}");
+            true
+        }
+    };
+    let found = mistakes(&with_attribute(attribute, target, "u8"));
+    assert_eq!(!found.is_empty(), is_refused, "{attribute}: {found:?}");
+}
+
+/// The rules are written down twice: the derive cannot use the library.
+#[test]
+fn the_derive_refuses_the_prefixes_scopes_and_names_that_the_library_refuses() {
+    let below = format!("{RESERVED_PREFIX}x");
+    let (shorter, _) = RESERVED_PREFIX.split_at(RESERVED_PREFIX.len() - 1);
+    for prefix in [
+        RESERVED_PREFIX,
+        &below,
+        shorter,
+        "",
+        "app:",
+        "app{tag}:",
+        "a{",
+        "}a{",
+        "a{}b",
+        "{a}{b}",
+        "{{a}",
+    ] {
+        let opened = Memory::builder().url("memory:").prefix(prefix).build();
+        assert_both_agree(&format!("prefix = {prefix:?}"), AttrTarget::Struct, opened);
+    }
+    for scope in ["a", "a:b", "", ":a", "a:", "a::b", "a{b", "a}b"] {
+        let opened = Memory::builder().url("memory:").scope(scope).build();
+        assert_both_agree(&format!("scope = {scope:?}"), AttrTarget::Struct, opened);
+    }
+    let memory = Memory::open("memory:").unwrap();
+    for name in ["counter", "a b", "", "a:b", "a{b", "a}b"] {
+        let read = memory.get(&Key::<u8>::named(name.to_owned()));
+        assert_both_agree(&format!("rename = {name:?}"), AttrTarget::Field, read);
     }
 }
 

@@ -5,33 +5,17 @@ use crate::diag::Diag;
 use crate::model::FieldModel;
 use crate::type_syntax::{self, Opaque, TypeSyntax};
 
-/// At most one of them, and only if it changes something.
-pub(super) fn exclusive_and_fitting(field: &FieldModel, diag: &Diag) {
+/// The one that is given has to change something. Several exclude each other, whatever the type.
+pub(super) fn fitting(field: &FieldModel, diag: &Diag) {
     let attrs = &field.attrs;
-    let given: Vec<_> = [&attrs.value, &attrs.collection, &attrs.nested]
-        .into_iter()
-        .flatten()
-        .collect();
-    if let [first, others @ ..] = given.as_slice()
-        && !others.is_empty()
-    {
-        for other in others {
-            let (first, other) = (&first.word, &other.word);
-            diag.error(
-                other,
-                format!("`{first}` and `{other}` exclude each other: keep one"),
-            );
-        }
-        return;
-    }
-    let mistake = match (&attrs.value, &attrs.collection, &attrs.nested) {
-        (Some(value), ..) => redundant_value(field).map(|mistake| (value, mistake)),
-        (_, Some(collection), _) => not_a_collection(field).map(|mistake| (collection, mistake)),
-        (.., Some(nested)) => not_nested(field).map(|mistake| (nested, mistake)),
-        _ => None,
+    let (word, mistake) = match (&attrs.value, &attrs.collection, &attrs.nested) {
+        (Some(value), None, None) => (&value.word, redundant_value(field)),
+        (None, Some(collection), None) => (&collection.word, not_a_collection(field)),
+        (None, None, Some(nested)) => (&nested.word, not_nested(field)),
+        _ => return,
     };
-    if let Some((word, mistake)) = mistake {
-        diag.error(&word.word, mistake);
+    if let Some(mistake) = mistake {
+        diag.error(word, mistake);
     }
 }
 

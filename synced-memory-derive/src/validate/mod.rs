@@ -9,7 +9,7 @@ use syn::ext::IdentExt;
 use syn::visit::Visit;
 use syn::{Lifetime, Type, TypeReference};
 
-use crate::attr::Flag;
+use crate::attr::{Attrs, EXCLUSIONS};
 use crate::diag::Diag;
 use crate::model::{FieldModel, StructModel};
 use crate::{serde_attr, type_syntax};
@@ -23,9 +23,9 @@ pub(crate) fn model(model: &StructModel, diag: &Diag) {
         if field.is_skipped() {
             skipped(field, diag);
         } else {
-            kind::exclusive_and_fitting(field, diag);
+            exclusions(&field.attrs, diag);
+            kind::fitting(field, diag);
             field_type(field, diag);
-            single_write_policy(&field.attrs.behind, &field.attrs.confirmed, diag);
             serde_field(field, diag);
             names::wire_names(field, diag);
             ttl(field, diag);
@@ -50,7 +50,7 @@ fn structure(model: &StructModel, diag: &Diag) {
     if let Some(given) = &model.attrs.scope {
         names::scope(&given.value, diag);
     }
-    single_write_policy(&model.attrs.behind, &model.attrs.confirmed, diag);
+    exclusions(&model.attrs, diag);
     serde_struct(model, diag);
     check_handle_name(model, diag);
 }
@@ -73,14 +73,23 @@ fn check_handle_name(model: &StructModel, diag: &Diag) {
     }
 }
 
-/// A write returns either once it is queued, or once its outcome is known.
-fn single_write_policy(behind: &Flag, confirmed: &Flag, diag: &Diag) {
-    if let (Some(_), Some(confirmed)) = (behind, confirmed) {
-        diag.error(
-            &confirmed.word,
-            "a write returns once it is queued (`behind`), or once the backend has answered \
-             (`confirmed`): remove one",
-        );
+/// Attributes that exclude each other: every one but the first of the table is a mistake.
+fn exclusions(attrs: &Attrs, diag: &Diag) {
+    for exclusion in EXCLUSIONS {
+        let given = |name| attrs.words.iter().find(|word| *word == name);
+        let mut given = exclusion.words.iter().filter_map(given);
+        let Some(first) = given.next() else {
+            continue;
+        };
+        for other in given {
+            diag.error(
+                other,
+                match exclusion.reason {
+                    Some(reason) => format!("{reason}: remove one"),
+                    None => format!("`{first}` and `{other}` exclude each other: keep one"),
+                },
+            );
+        }
     }
 }
 

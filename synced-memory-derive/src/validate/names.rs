@@ -7,7 +7,7 @@ use syn::LitStr;
 use syn::ext::IdentExt;
 
 use crate::diag::Diag;
-use crate::model::{FieldModel, RESERVED_METHODS, StructModel};
+use crate::model::{FieldModel, RESERVED_METHODS, RESERVED_PREFIX, StructModel};
 
 pub(super) fn wire_names(field: &FieldModel, diag: &Diag) {
     let aliases = field.attrs.aliases.iter();
@@ -56,11 +56,13 @@ pub(super) fn prefix(literal: &LitStr, diag: &Diag) {
             "a prefix can contain one hash tag and no other braces, as in `prefix = \"{myapp}:\"`",
         );
     }
-    if text.starts_with("synced-memory/") {
+    if text.starts_with(RESERVED_PREFIX) {
         diag.error(
             literal,
-            "prefixes that start with `synced-memory/` are reserved for the library: choose \
-             another",
+            format!(
+                "prefixes that start with `{RESERVED_PREFIX}` are reserved for the library: \
+                 choose another"
+            ),
         );
     }
 }
@@ -155,19 +157,11 @@ pub(super) fn unique_methods(model: &StructModel, diag: &Diag) {
 
 fn generated_names(field: &FieldModel) -> Vec<(String, &'static str)> {
     let names = &field.names;
-    let mut generated = vec![
-        (&names.getter, "the getter"),
-        (&names.setter, "the setter"),
-        (&names.update, "the update"),
-    ];
-    if names.view != names.getter {
-        generated.push((&names.view, "the view"));
-    }
-    generated.extend(names.add.iter().map(|add| (add, "the addition")));
-    generated.extend(names.sub.iter().map(|sub| (sub, "the subtraction")));
-    generated.push((&names.constant, "the constant"));
-    generated
-        .into_iter()
+    let methods = names
+        .methods()
+        .map(|(method, name)| (name, method.description()));
+    methods
+        .chain([(&names.constant, "the constant")])
         .map(|(name, role)| (name.unraw().to_string(), role))
         .collect()
 }

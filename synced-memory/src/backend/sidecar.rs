@@ -23,7 +23,8 @@ pub(crate) fn check_prefix(prefix: &str) -> Result<()> {
 
 /// What the name of every sidecar begins with.
 ///
-/// The derive refuses such prefixes too, before the program runs: its copy is in `validate` there.
+/// The derive refuses such prefixes too, before the program runs: its copy is `RESERVED_PREFIX`,
+/// and a test there fails if the two differ.
 pub(crate) const SIDECARS: &str = "synced-memory/";
 
 /// The name of a key's sidecar, in the key's own cluster slot: with the key's hash tag if it has

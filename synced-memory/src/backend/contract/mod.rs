@@ -18,6 +18,8 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::backend::commit::{Attempt, Expects, KeyChange, Outcome, Sequence, TimeToLive, Writer};
+#[cfg(unix)]
+use crate::backend::open::Target;
 use crate::backend::{Backend, Invalidation, Reply, Session, WithExpiry};
 use crate::base::clock::{self, Stamp};
 
@@ -213,60 +215,67 @@ fn with_ttl(attempt: Attempt, ttl: TimeToLive) -> Attempt {
     }
 }
 
-/// Runs each check on each backend, and lists them for `faulty.rs`.
+/// Runs each check on each backend, and lists the checks for `faulty.rs`. A backend is the name of
+/// its subject, and its target: a target without a row does not compile.
 macro_rules! suite {
-    ($($file:ident: $($check:ident),+;)+) => {
+    (
+        backends { $($(#[$cfg:meta])* $backend:ident: $target:pat,)+ }
+        checks $checks:tt
+    ) => {
+        suite!(@list $checks);
+        $(
+            $(#[$cfg])*
+            mod $backend {
+                suite!(@run $backend $checks);
+            }
+        )+
+
+        // Elsewhere no server is started.
+        #[cfg(unix)]
+        const _: fn(&Target) = |target| match target {
+            $($(#[$cfg])* $target => {})+
+        };
+    };
+    (@list { $($file:ident: $($check:ident),+;)+ }) => {
         /// Each check, with its name and the file that it is in.
         const CHECKS: &[(&str, &str, fn(&Subject))] =
             &[$($((stringify!($file), stringify!($check), $file::$check)),+),+];
-
-        mod process {
-            $($(
-                #[test]
-                fn $check() {
-                    super::$file::$check(&super::subjects::process());
-                }
-            )+)+
-        }
-
-        #[cfg(feature = "sqlite")]
-        mod sqlite {
-            $($(
-                #[test]
-                fn $check() {
-                    super::$file::$check(&super::subjects::sqlite());
-                }
-            )+)+
-        }
-
-        #[cfg(all(feature = "redis", unix))]
-        mod redis {
-            $($(
-                #[test]
-                fn $check() {
-                    super::$file::$check(&super::subjects::redis());
-                }
-            )+)+
-        }
+    };
+    (@run $backend:ident { $($file:ident: $($check:ident),+;)+ }) => {
+        $($(
+            #[test]
+            fn $check() {
+                super::$file::$check(&super::subjects::$backend());
+            }
+        )+)+
     };
 }
 
 suite! {
-    commits:
-        any_history_is_answered_as_in_this_process,
-        a_batch_is_answered_in_its_order_each_key_for_itself,
-        a_delete_stays_and_an_older_write_does_not_bring_the_key_back,
-        a_time_to_live_is_kept_set_and_taken_away,
-        names_come_page_by_page_and_their_prefix_is_meant_literally,
-        what_is_recorded_is_not_made_again_and_what_was_dropped_is_not_guessed,
-        a_large_value_comes_back_byte_for_byte,
-        the_clock_runs;
-    sessions:
-        requests_take_effect_in_the_order_of_their_first_polls,
-        a_change_of_another_session_to_a_tracked_key_is_notified,
-        every_read_leaves_its_keys_tracked,
-        a_change_while_a_read_is_on_its_way_is_in_the_answer_or_notified,
-        the_last_call_says_which_prefixes_are_tracked,
-        a_read_says_when_a_key_expires_or_its_expiry_is_notified,
-        a_lost_connection_ends_its_session_and_nothing_else_does;
+    backends {
+        process: Target::Process(_),
+        #[cfg(feature = "sqlite")]
+        sqlite: Target::Sqlite(_),
+        #[cfg(all(feature = "redis", unix))]
+        redis: Target::Redis { .. },
+    }
+    checks {
+        commits:
+            any_history_is_answered_as_in_this_process,
+            a_batch_is_answered_in_its_order_each_key_for_itself,
+            a_delete_stays_and_an_older_write_does_not_bring_the_key_back,
+            a_time_to_live_is_kept_set_and_taken_away,
+            names_come_page_by_page_and_their_prefix_is_meant_literally,
+            what_is_recorded_is_not_made_again_and_what_was_dropped_is_not_guessed,
+            a_large_value_comes_back_byte_for_byte,
+            the_clock_runs;
+        sessions:
+            requests_take_effect_in_the_order_of_their_first_polls,
+            a_change_of_another_session_to_a_tracked_key_is_notified,
+            every_read_leaves_its_keys_tracked,
+            a_change_while_a_read_is_on_its_way_is_in_the_answer_or_notified,
+            the_last_call_says_which_prefixes_are_tracked,
+            a_read_says_when_a_key_expires_or_its_expiry_is_notified,
+            a_lost_connection_ends_its_session_and_nothing_else_does;
+    }
 }

@@ -1,3 +1,6 @@
+use std::collections::BTreeSet;
+
+use super::url::SCHEMES;
 use super::*;
 use crate::base::settings::OPTIONS;
 
@@ -249,14 +252,37 @@ fn a_password_may_hold_any_character() {
     assert_eq!(server.redis_settings().db(), 3);
 }
 
-/// The rows of the README's table of options.
-fn documented_options() -> Vec<&'static str> {
+/// The rows of the README's table that has this head.
+fn rows_of_the_readme(head: &str) -> Vec<&'static str> {
     let readme = include_str!("../../../../README.md");
-    let (_, table) = readme
-        .split_once("| query option and builder method | default | |")
-        .expect("a table");
+    let (_, table) = readme.split_once(head).expect("a table");
     let rows = table.lines().skip(2);
     rows.take_while(|line| line.starts_with('|')).collect()
+}
+
+#[test]
+fn the_readme_names_every_scheme_and_no_other() {
+    let rows = rows_of_the_readme("| URL | |");
+    let texts = rows
+        .iter()
+        .flat_map(|row| row.split('`').skip(1).step_by(2));
+    let documented: BTreeSet<_> = texts
+        .filter_map(|text| text.split_once(':'))
+        .map(|(scheme, _)| scheme)
+        .collect();
+    let schemes: BTreeSet<_> = SCHEMES.iter().map(|scheme| scheme.name).collect();
+    assert_eq!(documented, schemes);
+}
+
+#[test]
+fn an_unknown_scheme_is_answered_with_all_that_are_known() {
+    let error = resolve(Builder::default().url("http://x"), &[])
+        .err()
+        .unwrap();
+    for scheme in SCHEMES {
+        let usage = format!("{}:", scheme.name);
+        assert!(error.to_string().contains(&usage), "{error}");
+    }
 }
 
 #[test]
@@ -275,7 +301,10 @@ fn the_readme_has_the_row_of_every_option_and_no_other() {
             option.default, option.meaning
         )
     });
-    assert_eq!(documented_options(), rows.collect::<Vec<_>>());
+    assert_eq!(
+        rows_of_the_readme("| query option and builder method | default | |"),
+        rows.collect::<Vec<_>>()
+    );
 }
 
 #[test]

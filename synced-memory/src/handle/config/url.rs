@@ -7,9 +7,47 @@ use super::{Environment, Target};
 use crate::base::error::{Error, ErrorKind, Reason, Result};
 use crate::base::settings::{OPTIONS, Settings};
 
-/// What a URL may look like, for messages.
-const SCHEMES: &str = "write redis://host:port, valkey://, dragonfly://, redis+unix:///path, \
-                       sqlite:path, memory: or memory:name";
+/// A scheme of URLs.
+pub(super) struct Scheme {
+    pub(super) name: &'static str,
+    /// How a URL of it is written, for messages.
+    usage: &'static str,
+    target: fn(&Url, &mut Settings) -> Result<Target>,
+}
+
+/// Every scheme. One whose feature is off is refused by the name of the feature.
+pub(super) const SCHEMES: &[Scheme] = &[
+    Scheme {
+        name: "redis",
+        usage: "redis://host:port",
+        target: server_target,
+    },
+    Scheme {
+        name: "valkey",
+        usage: "valkey://",
+        target: server_target,
+    },
+    Scheme {
+        name: "dragonfly",
+        usage: "dragonfly://",
+        target: server_target,
+    },
+    Scheme {
+        name: "redis+unix",
+        usage: "redis+unix:///path",
+        target: server_target,
+    },
+    Scheme {
+        name: "sqlite",
+        usage: "sqlite:path",
+        target: file_target,
+    },
+    Scheme {
+        name: "memory",
+        usage: "memory: or memory:name",
+        target: process_target,
+    },
+];
 
 /// The server if the environment does not name another one, as in the Python package.
 const DEFAULT_HOST: &str = "redis";
@@ -97,30 +135,29 @@ fn bracketed(host: &str) -> String {
 pub(super) fn parse(url: &str, settings: &mut Settings) -> Result<Target> {
     let url = Url::parse(url).map_err(|error| match error {
         url::ParseError::RelativeUrlWithoutBase => {
-            config_error(format!("the URL has no scheme: {SCHEMES}"))
+            config_error(format!("the URL has no scheme: {}", usages()))
         }
         error => config_error(Reason::caused_by("the URL cannot be read", error)),
     })?;
-    match url.scheme() {
-        "memory" => process_target(&url, settings),
-        #[cfg(feature = "redis")]
-        "redis" | "valkey" | "dragonfly" | "redis+unix" => server_target(&url, settings),
-        #[cfg(not(feature = "redis"))]
-        "redis" | "valkey" | "dragonfly" | "redis+unix" => {
-            Err(config_error("a server needs the feature `redis`"))
-        }
-        #[cfg(feature = "sqlite")]
-        "sqlite" => file_target(&url, settings),
-        #[cfg(not(feature = "sqlite"))]
-        "sqlite" => Err(config_error("an embedded file needs the feature `sqlite`")),
-        "rediss" | "redis-cluster" | "redis-sentinel" => Err(config_error(format!(
-            "`{}:` is not supported by this version",
-            url.scheme()
-        ))),
-        other => Err(config_error(format!(
-            "the scheme `{other}:` is unknown: {SCHEMES}"
-        ))),
+    match SCHEMES.iter().find(|scheme| scheme.name == url.scheme()) {
+        Some(scheme) => (scheme.target)(&url, settings),
+        None => Err(unknown_scheme(url.scheme())),
     }
+}
+
+fn unknown_scheme(scheme: &str) -> Error {
+    config_error(match scheme {
+        "rediss" | "redis-cluster" | "redis-sentinel" => {
+            format!("`{scheme}:` is not supported by this version")
+        }
+        _ => format!("the scheme `{scheme}:` is unknown: {}", usages()),
+    })
+}
+
+/// What a URL may look like.
+fn usages() -> String {
+    let usages: Vec<_> = SCHEMES.iter().map(|scheme| scheme.usage).collect();
+    format!("write {}", usages.join(", "))
 }
 
 /// Sets the options in a URL's query. `scheme_option` takes those that only this scheme has.
@@ -161,6 +198,11 @@ fn process_target(url: &Url, settings: &mut Settings) -> Result<Target> {
         ));
     }
     Ok(Target::Process(percent_decoded(url.path())?))
+}
+
+#[cfg(not(feature = "redis"))]
+fn server_target(_: &Url, _: &mut Settings) -> Result<Target> {
+    Err(config_error("a server needs the feature `redis`"))
 }
 
 /// `redis://` and its relatives.
@@ -226,6 +268,11 @@ fn server_target(url: &Url, settings: &mut Settings) -> Result<Target> {
 fn parse_database(text: &str) -> Result<i64> {
     let number = text.parse().ok().filter(|number| *number >= 0);
     number.ok_or_else(|| config_error("the database in the URL is no number"))
+}
+
+#[cfg(not(feature = "sqlite"))]
+fn file_target(_: &Url, _: &mut Settings) -> Result<Target> {
+    Err(config_error("an embedded file needs the feature `sqlite`"))
 }
 
 /// `sqlite:path`, relative or absolute. The path is made absolute here: the process may change its
