@@ -214,7 +214,10 @@ async fn keep_current(
             // Invalidations go first: they may say that an answer is stale.
             biased;
             changed = take_ready(&mut invalidation) => handle_invalidation(shared, changed?),
-            read = take_ready(&mut reading) => read?,
+            read = take_ready(&mut reading) => {
+                read?;
+                shared.cache_grew.notify_one();
+            }
             () = take_ready(&mut spread) => {}
             () = take_ready(&mut retry) => shared.state().cache.queue_deferred(),
             () = shared.refresher_woken() => {}

@@ -122,6 +122,15 @@ impl RetainedSlots {
         Ok(slot)
     }
 
+    /// Drops slots whenever the refresher has made others grow. Never ready.
+    pub(crate) async fn keep_within_limit(&self) {
+        loop {
+            self.shared.cache_grew.notified().await;
+            let dropped = self.scopes().map(|mut scopes| self.over_limit(&mut scopes));
+            drop(dropped);
+        }
+    }
+
     /// Removes what is to be dropped so that the slots take no more than the limit.
     fn over_limit(&self, scopes: &mut ScopesWithSlots) -> Vec<RetainedSlot> {
         let limit = self.shared.settings.cache_limit;

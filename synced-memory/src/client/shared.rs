@@ -88,6 +88,8 @@ pub(crate) struct Shared {
     connected: watch::Sender<bool>,
     /// There is something to send.
     pub(crate) wake: Notify,
+    /// Answers to reads that nobody waits for were stored.
+    pub(crate) cache_grew: Notify,
     /// The backend's eviction policy, as it said when last connected.
     pub(crate) eviction_policy: ArcSwapOption<String>,
     /// The prefixes of the keys that are read locally; none of them is a prefix of another.
@@ -206,6 +208,7 @@ impl Shared {
             connection: ArcSwapOption::empty(),
             connected: watch::Sender::new(false),
             wake: Notify::new(),
+            cache_grew: Notify::new(),
             eviction_policy: ArcSwapOption::empty(),
             near_prefixes: Mutex::default(),
             refresher_wake: Notify::new(),

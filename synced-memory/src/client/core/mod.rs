@@ -38,7 +38,7 @@ pub(crate) struct Core {
     shared: Arc<Shared>,
     fairness: Fairness,
     closures: Closures,
-    retained: RetainedSlots,
+    retained: Arc<RetainedSlots>,
     /// Ready when the I/O thread has ended.
     thread_end: oneshot::Receiver<()>,
 }
@@ -59,18 +59,19 @@ impl Core {
         let deadline = Deadline::after(shared.settings.timeout);
         let (first_sender, first_outcome) = oneshot::channel();
         let (end_sender, thread_end) = oneshot::channel();
-        let of_thread = Arc::clone(&shared);
+        let retained = Arc::new(RetainedSlots::new(&shared));
+        let of_thread = (Arc::clone(&shared), Arc::clone(&retained));
         let spawned = std::thread::Builder::new()
             .name("synced-memory".to_owned())
             .spawn(move || {
-                run_io_thread(&of_thread, &backend, first_sender);
+                run_io_thread(&of_thread.0, &of_thread.1, &backend, first_sender);
                 drop((backend, of_thread));
                 let _ = end_sender.send(());
             });
         spawned.map_err(|error| no_thread(&error))?;
         let core = Self {
-            retained: RetainedSlots::new(&shared),
             shared,
+            retained,
             fairness: Fairness::default(),
             closures: Closures::default(),
             thread_end,
@@ -258,6 +259,7 @@ fn warn_on_stderr(target: &str, error: &Error) {
 /// All that the I/O thread does, until the memory stops.
 fn run_io_thread(
     shared: &Shared,
+    retained: &RetainedSlots,
     backend: &dyn Backend,
     first_outcome: oneshot::Sender<Result<()>>,
 ) {
@@ -266,7 +268,12 @@ fn run_io_thread(
         .build();
     match runtime {
         Ok(runtime) => {
-            runtime.block_on(flusher::run(shared, backend, first_outcome));
+            runtime.block_on(async {
+                tokio::select! {
+                    () = flusher::run(shared, backend, first_outcome) => {}
+                    () = retained.keep_within_limit() => {}
+                }
+            });
             // The end does not wait for a name that is being resolved.
             runtime.shutdown_background();
         }
