@@ -76,7 +76,7 @@ macro_rules! with_options {
                 url (ByteCount),
                 readme ("`67108864`", "bytes that may be queued");
 
-            /// How many bytes the local copies of values take at most, with 512 bytes for each key.
+            /// How many bytes the local copies of values take at most, with 1 KiB for each key.
             /// Beyond that, those that no view, handle or watch holds are dropped, least recently
             /// used first; what was dropped is unknown while the backend is away. Default: 64 MiB.
             cache_limit: usize = 64 << 20,

@@ -142,8 +142,9 @@ impl Base {
 }
 
 /// About what a slot takes beside its key and what is stored: the cell, the version, what a scope
-/// keeps about it, and this writer's record.
-const SLOT: usize = 512;
+/// keeps about it, this writer's record, and the room that hash maps have to spare (measured by
+/// `footprint.rs`).
+const SLOT: usize = 1024;
 
 /// How many bytes a slot takes.
 fn size_of(key: &str, base: &Base) -> usize {
