@@ -3,8 +3,10 @@
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use support::{Proxy, Server};
+use support::{Event, Logs, Proxy, Server, eventually_some};
 use synced_memory::{ConnectPolicy, ErrorKind, Key, Memory};
+
+use crate::line::{DEADLINE, Line, wait_for_later_stamp};
 
 const NOWHERE: &str = "redis://127.0.0.1:1";
 
@@ -64,4 +66,42 @@ fn opening_fails_within_the_timeout_if_the_backend_is_required_and_nobody_answer
     );
     let optional = Memory::open(NOWHERE).expect("it is optional by default");
     optional.set(&Key::new("n"), 1).expect("queued");
+}
+
+#[test]
+fn a_reconnect_says_what_became_of_the_writes_that_waited() {
+    let line = Line::new();
+    let (memory, other) = (line.open(), line.open_directly());
+    let [newest, pushed, closed] = ["newest", "pushed", "closed"].map(Key::<Vec<u64>>::new);
+    for key in [&newest, &pushed, &closed] {
+        memory.set(key, vec![1]).expect("stored");
+    }
+    let logs = Logs::capture();
+    line.down(&memory);
+    memory.set(&newest, vec![2]).expect("queued");
+    memory.synced(&pushed).push(2).expect("queued");
+    memory
+        .synced(&closed)
+        .update(|list| list[0] = 2)
+        .expect("recorded");
+    wait_for_later_stamp();
+    other.set(&newest, vec![3]).expect("stored");
+    other.set(&closed, vec![3]).expect("stored");
+    line.deliver(&memory);
+
+    let of_memory =
+        |event: &Event| event.field("target") == Some(&format!("{}/0", line.proxy.url()));
+    let report = eventually_some(DEADLINE, "it is reported", || {
+        let reports = logs.containing("the writes that waited are answered for");
+        reports.into_iter().find(of_memory)
+    });
+    for (name, count) in [
+        ("waited", "3"),
+        ("delivered", "1"),
+        ("superseded", "1"),
+        ("expired", "0"),
+        ("dead_letters", "1"),
+    ] {
+        assert_eq!(report.field(name), Some(count), "{name}: {report:?}");
+    }
 }

@@ -444,7 +444,10 @@ impl Shared {
     pub(crate) fn when_delivered(&self) -> oneshot::Receiver<()> {
         let (sender, delivered) = oneshot::channel();
         let up_to = self.state().outbox.last_sequence();
-        lock(&self.delivery_waiters).push((up_to, sender));
+        let mut waiters = lock(&self.delivery_waiters);
+        waiters.retain(|(_, sender)| !sender.is_closed());
+        waiters.push((up_to, sender));
+        drop(waiters);
         self.notify_delivered();
         delivered
     }

@@ -6,6 +6,8 @@ mod batches;
 #[cfg(test)]
 mod tests;
 
+use std::convert::Infallible;
+use std::future::pending;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +22,7 @@ use crate::base::clock::Monotonic;
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::client::refresher::{self, Tracked};
 use crate::client::shared::{Connection, Shared};
+use crate::client::state::State;
 pub(crate) use batches::send;
 use batches::{Batches, writes_resumed};
 
@@ -41,6 +44,30 @@ pub(crate) async fn run(
         () = shared.stopped() => {}
         () = connector.keep_connected() => {}
     }
+}
+
+/// Once all writes that waited for this connection are answered for, says what became of them.
+async fn report_backlog(shared: &Shared) -> Infallible {
+    let outcomes = |state: &State| (state.superseded, state.expired, state.all_letters);
+    let (waited, before) = {
+        let state = shared.state();
+        (state.outbox.entries().count() as u64, outcomes(&state))
+    };
+    if waited > 0 && shared.when_delivered().await.is_ok() {
+        let after = outcomes(&shared.state());
+        let (superseded, expired, dead_letters) =
+            (after.0 - before.0, after.1 - before.1, after.2 - before.2);
+        tracing::info!(
+            target = shared.target,
+            waited,
+            delivered = waited.saturating_sub(superseded + expired + dead_letters),
+            superseded,
+            expired,
+            dead_letters,
+            "the writes that waited are answered for"
+        );
+    }
+    pending().await
 }
 
 /// Ends the connection when the I/O thread ends, also by a panic, so that nobody waits for an
@@ -177,6 +204,7 @@ impl<'a> Connector<'a> {
             error = heartbeat(shared, connection) => error,
             error = self.flush(connection) => error,
             error = refresher::run(shared, connection, tracked) => error,
+            never = report_backlog(shared) => match never {},
         }
     }
 

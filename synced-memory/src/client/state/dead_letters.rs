@@ -160,6 +160,7 @@ impl State {
     /// Keeps a dead letter. They have a limit of their own, so that they never prevent a write from
     /// being queued.
     fn keep_letter(&mut self, letter: LetterRecord) {
+        self.all_letters += 1;
         tracing::warn!(
             key = &*letter.key,
             reason = %letter.reason,

@@ -88,6 +88,8 @@ pub(crate) struct State {
     retried: HashMap<Sequence, (usize, LetterRecord)>,
     /// How many bytes they may take, not counting taken elements.
     pub(crate) letters_limit: usize,
+    /// How many there ever were.
+    pub(crate) all_letters: u64,
     /// How many of them were dropped, since there were too many.
     pub(crate) dropped_letters: u64,
     /// How many queued writes were replaced by somebody's newer write.
@@ -124,6 +126,7 @@ impl State {
             letters: Vec::new(),
             retried: HashMap::new(),
             letters_limit: outbox_limit / LETTERS,
+            all_letters: 0,
             dropped_letters: 0,
             superseded: 0,
             expired: 0,
