@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use support::{Event, Logs, Proxy, Server, eventually_some};
 use synced_memory::{ConnectPolicy, ErrorKind, Key, Memory};
 
-use crate::line::{DEADLINE, Line, wait_for_later_stamp};
+use crate::line::{DEADLINE, Line};
 
 const NOWHERE: &str = "redis://127.0.0.1:1";
 
@@ -84,7 +84,6 @@ fn a_reconnect_says_what_became_of_the_writes_that_waited() {
         .synced(&closed)
         .update(|list| list[0] = 2)
         .expect("recorded");
-    wait_for_later_stamp();
     other.set(&newest, vec![3]).expect("stored");
     other.set(&closed, vec![3]).expect("stored");
     line.deliver(&memory);
