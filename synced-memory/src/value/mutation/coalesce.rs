@@ -61,22 +61,31 @@ fn add_compared(earlier: &mut Mutation, call: RecordedCall, since: Since<'_>) {
     let compares = call.compares();
     push_call(earlier, call);
     if !shares_list {
-        go_back(earlier, first);
+        go_back(earlier, first, Passing::Allowed);
         return;
     }
     let as_called = earlier.calls[first..].to_vec();
+    let passes = go_back(earlier, first, Passing::Allowed);
     // What only adds to a list depends on nothing in it: it need not go past others.
-    if go_back(earlier, first) && !(compares && name_anew(earlier, first, &as_called, since)) {
+    if passes && !(compares && name_anew(earlier, first, &as_called, since)) {
         earlier.calls.truncate(first);
         earlier.calls.extend(as_called);
         earlier.size = earlier.calls.iter().map(RecordedCall::size).sum();
+        go_back(earlier, first, Passing::Refused);
     }
+}
+
+/// Whether a call may go past others that change the same list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Passing {
+    Allowed,
+    Refused,
 }
 
 /// Makes the last call a part of those from `first` on that it has a part in common with. Returns
 /// whether it went past a call that changes the same list: then the elements of that list are named
 /// differently.
-fn go_back(mutation: &mut Mutation, first: usize) -> bool {
+fn go_back(mutation: &mut Mutation, first: usize, passing: Passing) -> bool {
     let mut last = mutation.calls.len() - 1;
     let mut passes = false;
     // Of the calls between the two, whether one changes the same list.
@@ -87,7 +96,7 @@ fn go_back(mutation: &mut Mutation, first: usize) -> bool {
             is_between |= before.is_in_list_of(merged);
             continue;
         }
-        if !before.is_compared {
+        if !before.is_compared || is_between && passing == Passing::Refused {
             break;
         }
         // Nothing between the two meets the later one: it may as well be made there.
