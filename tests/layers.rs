@@ -76,7 +76,7 @@ const ROOMS: &[(&str, &[&[&str]])] = &[
         "base",
         &[
             &["settings", "waiting"],
-            &["backoff", "clock", "error", "lock", "policy"],
+            &["backoff", "clock", "error", "files", "lock", "policy"],
             &["mod"],
         ],
     ),

@@ -22,7 +22,6 @@ use crate::client::fairness::Fairness;
 use crate::client::flusher;
 use crate::client::reentrancy::Closures;
 use crate::client::shared::Shared;
-use crate::client::state::Link;
 use crate::pending::journal;
 
 /// How long the last drop waits at most for the I/O thread, after everything else was done.
@@ -159,7 +158,7 @@ impl Core {
     /// An error that names the first keys of what is still queued.
     fn undelivered(&self) -> Error {
         const NAMED: usize = 5;
-        let state = self.shared.state();
+        let mut state = self.shared.state();
         let mut keys: Vec<_> = state
             .outbox
             .entries()
@@ -171,7 +170,7 @@ impl Core {
         let more = if keys.len() > NAMED { ", …" } else { "" };
         keys.truncate(NAMED);
 
-        let cause = state.last_error.as_ref().filter(|_| state.link != Link::Up);
+        let cause = state.obstacle();
         let cause = cause.map(|cause| format!(": {cause}")).unwrap_or_default();
         let kept = if state.is_journalled() {
             "; they are kept in the journal"
