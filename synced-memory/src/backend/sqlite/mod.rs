@@ -25,7 +25,7 @@ use crate::base::clock::{self, Monotonic};
 use crate::base::lock::lock;
 use crate::base::policy::Durability;
 use busy_timeout::BusyTimeout;
-use file::Identity;
+use file::{Identity, LogWatch};
 use statements::execute;
 
 /// How many names a page has at most.
@@ -94,6 +94,7 @@ impl Backend for SqliteBackend {
                 reads,
                 writes,
                 identity,
+                log: LogWatch::beside(&path),
                 sidecar_ttl,
             };
             let session: Box<dyn Session> = Box::new(SqliteSession(Arc::new(opened)));
@@ -118,6 +119,7 @@ struct OpenFile {
     reads: BusyTimeout,
     writes: BusyTimeout,
     identity: Identity,
+    log: LogWatch,
     sidecar_ttl: Duration,
 }
 
@@ -267,7 +269,11 @@ impl Session for SqliteSession {
 
     /// The wall clock of the machine that the file is on.
     fn now(&self) -> Reply<u64> {
-        self.reply(|opened| opened.identity.check().map(|()| clock::wall()))
+        self.reply(|opened| {
+            opened.identity.check()?;
+            opened.log.check();
+            Ok(clock::wall())
+        })
     }
 
     fn eviction_policy(&self) -> Reply<Option<String>> {
