@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::{DAY, NEW, REPLACED, SHORT, Subject, delete, envelope, put, subjects, with_ttl};
+use super::{
+    DAY, NEW, REPLACED, SHORT, Subject, TestSession, delete, envelope, put, subjects, with_ttl,
+};
 use crate::backend::commit::{Attempt, Expects, KeyChange, KeyState, Outcome, RECORDS, TimeToLive};
 use crate::base::clock::{self, Stamp};
 
@@ -298,6 +300,34 @@ pub(super) fn a_record_is_kept_for_as_long_as_its_own_writer_needs_it(subject: &
     }
     // Of what was dropped nobody can say more.
     let outcome = retry("pruned");
+    assert!(matches!(outcome, Outcome::RecordExpired(_)), "{outcome:?}");
+}
+
+/// A server's record may have an older time than the last number in it, by as much as its own
+/// writer allows.
+pub(super) fn a_record_that_lags_is_not_dropped_as_if_it_were_old(subject: &Subject) {
+    let (session, forgetful) = (subject.connect(), subject.connect_forgetful());
+    let begun = clock::wall();
+    let commit_at = |session: &TestSession<'_>, attempt: Attempt, seconds: u64| {
+        let now = begun + seconds * 1_000_000_000;
+        let mut outcomes = session.wait(session.inner.commit(&[attempt], now));
+        outcomes.remove(0).unwrap()
+    };
+    commit_at(&session, put("lags", 1, 1, 5), 0);
+    let again = Attempt {
+        recorded: Some(1),
+        ..put("lags", 1, 2, 6)
+    };
+    commit_at(&session, again, 30);
+    for writer in 2..=RECORDS as u64 + 2 {
+        let seconds = if writer < 200 { 10 } else { 31 };
+        commit_at(&forgetful, put("lags", writer, 1, 5 + writer), seconds);
+    }
+    let retry = Attempt {
+        retry: Some(Duration::from_secs(2)),
+        ..put("lags", 1, 2, 9_999)
+    };
+    let outcome = commit_at(&session, retry, 32);
     assert!(matches!(outcome, Outcome::RecordExpired(_)), "{outcome:?}");
 }
 

@@ -279,6 +279,7 @@ suite! {
         names_come_page_by_page_and_their_prefix_is_meant_literally,
         what_is_recorded_is_not_made_again_and_what_was_dropped_is_not_guessed,
         a_record_is_kept_for_as_long_as_its_own_writer_needs_it,
+        a_record_that_lags_is_not_dropped_as_if_it_were_old,
         a_large_value_comes_back_byte_for_byte,
         the_clock_runs;
     sessions:

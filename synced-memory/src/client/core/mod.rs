@@ -22,6 +22,7 @@ use crate::client::fairness::Fairness;
 use crate::client::flusher;
 use crate::client::reentrancy::Closures;
 use crate::client::shared::Shared;
+use crate::client::state::Link;
 use crate::pending::journal;
 
 /// How long the last drop waits at most for the I/O thread, after everything else was done.
@@ -170,7 +171,7 @@ impl Core {
         let more = if keys.len() > NAMED { ", …" } else { "" };
         keys.truncate(NAMED);
 
-        let cause = state.obstacle();
+        let cause = state.last_error.as_ref().filter(|_| state.link != Link::Up);
         let cause = cause.map(|cause| format!(": {cause}")).unwrap_or_default();
         let kept = if state.is_journalled() {
             "; they are kept in the journal"

@@ -178,7 +178,6 @@ fn handle_answers(
         return Err(error);
     }
     if is_any_accepted {
-        state.not_taken = None;
         writes_resumed(shared, &mut state);
     }
     tracing::debug!(target = shared.target, writes = batch.len(), "flushed");

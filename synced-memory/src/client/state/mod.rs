@@ -85,8 +85,6 @@ pub(crate) struct State {
     pub(crate) journal_damage: Vec<Error>,
     /// Why the backend takes no writes now, until the flusher has waited for it.
     pub(crate) refusal: Option<BackendError>,
-    /// Why the backend did not take the last write that it was sent; nothing once it has taken one.
-    pub(crate) not_taken: Option<Error>,
     pub(crate) letters: Vec<LetterRecord>,
     /// Those that are being retried, by the id of the write, with their positions in `letters`.
     retried: HashMap<Sequence, (usize, LetterRecord)>,
@@ -126,7 +124,6 @@ impl State {
             last_error: None,
             journal_damage: Vec::new(),
             refusal: None,
-            not_taken: None,
             letters: Vec::new(),
             retried: HashMap::new(),
             letters_limit: outbox_limit / LETTERS,
@@ -287,14 +284,6 @@ impl State {
         Ok(Accepted { id, answer })
     }
 
-    /// Why what is queued was not delivered, if that is known.
-    pub(crate) fn obstacle(&self) -> Option<&Error> {
-        match self.link {
-            Link::Down => self.last_error.as_ref(),
-            Link::Up | Link::Paused => self.not_taken.as_ref(),
-        }
-    }
-
     /// Why a call of `key` that only the backend can answer is not answered.
     pub(crate) fn unavailable_error(&self, key: &str) -> Error {
         let cause = self
@@ -380,7 +369,6 @@ impl State {
     /// The backend is there but takes no writes now.
     pub(crate) fn paused(&mut self, error: Error) {
         self.link = Link::Paused;
-        self.not_taken = Some(error.clone());
         self.last_error = Some(error);
         self.journal_rest();
         self.outbox.pause();
