@@ -76,7 +76,9 @@ const ROOMS: &[(&str, &[&[&str]])] = &[
         &[
             &["settings", "waiting"],
             &["backoff", "timer"],
-            &["clock", "error", "fork", "lock", "policy", "random"],
+            &[
+                "clock", "error", "files", "fork", "lock", "policy", "random",
+            ],
             &["mod"],
         ],
     ),

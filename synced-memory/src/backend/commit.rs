@@ -211,9 +211,11 @@ pub(crate) const RECORDS: usize = 256;
 /// How long a record's time may lag behind: for this long, later records of the same writer may
 /// replace it without a new time. Sidecars are kept for that much longer.
 pub(crate) fn recent(sidecar_ttl: Duration) -> Duration {
-    const MOST: Duration = Duration::from_secs(60);
-    MOST.min(sidecar_ttl / 20)
+    LONGEST_RECENT.min(sidecar_ttl / 20)
 }
+
+/// The most of that, whatever the `sidecar_ttl` of the writer.
+pub(crate) const LONGEST_RECENT: Duration = Duration::from_secs(60);
 
 #[cfg(test)]
 mod tests {

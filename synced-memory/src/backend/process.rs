@@ -95,6 +95,10 @@ impl ProcessBackend {
             .get(name)
             .and_then(Weak::upgrade)
             .unwrap_or_else(fresh);
+        // What one of those who share it needs is kept for all of them.
+        let mut store = space.store();
+        store.sidecar_ttl = store.sidecar_ttl.max(sidecar_ttl);
+        drop(store);
         named.insert(name.to_owned(), Arc::downgrade(&space));
         Self { target, space }
     }
@@ -316,7 +320,7 @@ impl Store {
 
         if let Some(record) = effects.record {
             sidecar.record(attempt.writer, record, mono);
-            sidecar.expires = mono + self.sidecar_ttl;
+            sidecar.expires = mono.saturating_add(self.sidecar_ttl);
         }
         sidecar.starved = effects.starved;
 

@@ -180,8 +180,20 @@ impl Deadline {
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
 )]
-#[serde(transparent)]
+#[serde(from = "u64", into = "u64")]
 pub(crate) struct Stamp(u64);
+
+impl From<u64> for Stamp {
+    fn from(ns: u64) -> Self {
+        Self::new(ns)
+    }
+}
+
+impl From<Stamp> for u64 {
+    fn from(stamp: Stamp) -> Self {
+        stamp.0
+    }
+}
 
 impl Stamp {
     /// The stamp of what has none.

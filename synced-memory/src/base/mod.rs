@@ -1,8 +1,10 @@
-//! What every room may use, and what uses none: time, waiting, locks, errors, policies, settings.
+//! What every room may use, and what uses none: time, waiting, locks, files, errors, policies,
+//! settings.
 
 pub(crate) mod backoff;
 pub(crate) mod clock;
 pub(crate) mod error;
+pub(crate) mod files;
 pub(crate) mod fork;
 pub(crate) mod lock;
 pub(crate) mod policy;

@@ -76,6 +76,9 @@ pub struct Status {
     pub oldest_pending: Option<Duration>,
     /// The last error between this process and the backend. It may be long over.
     pub last_error: Option<Error>,
+    /// What was wrong with the journals that this memory found when it was opened: one error for
+    /// each damaged file, which names the file and where it is kept. They stay.
+    pub journal_damage: Vec<Error>,
     /// How many queued writes were not made, or may have been, and how many taken elements could
     /// not go back; [`Memory::dead_letters`] returns them.
     pub dead_letters: usize,
@@ -370,6 +373,7 @@ impl Memory {
             pending: state.outbox.len(),
             oldest_pending: oldest.map(|oldest| mono.saturating_sub(oldest)),
             last_error: state.last_error.clone(),
+            journal_damage: state.journal_damage.clone(),
             dead_letters: state.letters.len(),
             dropped_dead_letters: state.dropped_letters,
             superseded: state.superseded,

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::{DAY, NEW, REPLACED, Subject, delete, envelope, put, subjects, with_ttl};
+use super::{
+    DAY, NEW, REPLACED, SHORT, Subject, TestSession, delete, envelope, put, subjects, with_ttl,
+};
 use crate::backend::commit::{Attempt, Expects, KeyChange, KeyState, Outcome, RECORDS, TimeToLive};
 use crate::base::clock::{self, Stamp};
 
@@ -237,6 +239,96 @@ pub(super) fn what_is_recorded_is_not_made_again_and_what_was_dropped_is_not_gue
     );
     // A first try needs no record.
     assert_eq!(session.commit(&put("busy", 2, 2, 9_999)), REPLACED);
+}
+
+pub(super) fn a_record_is_kept_for_as_long_as_its_own_writer_needs_it(subject: &Subject) {
+    let pass = |time| {
+        let end = clock::Deadline::after(time);
+        while !end.remaining().is_zero() {
+            std::thread::sleep(end.remaining());
+        }
+    };
+    let own = |key| put(key, 1, 1, 5);
+    let session = subject.connect();
+    for key in ["replaced", "replaced later", "deleted", "pruned", "refused"] {
+        session.commit(&own(key));
+    }
+    session.commit(&with_ttl(own("expired"), TimeToLive::For(SHORT)));
+
+    let forgetful = subject.connect_forgetful();
+    forgetful.commit(&put("replaced", 2, 1, 6));
+    forgetful.commit(&delete("deleted", 2, 1, 6));
+    let refusal = Attempt {
+        retry: Some(Duration::ZERO),
+        ..put("refused", 2, 1, 4)
+    };
+    assert!(matches!(forgetful.commit(&refusal), Outcome::Refused(_)));
+    forgetful.commit(&put("refused", 2, 2, 6));
+    for writer in 2..=RECORDS as u64 + 1 {
+        forgetful.commit(&put("pruned", writer, 1, 5 + writer));
+    }
+    pass(2 * SHORT);
+    forgetful.commit(&put("replaced later", 2, 1, 6));
+    pass(2 * SHORT);
+    // What is over is removed when a session is new, or when there is much of it.
+    let forgetful = subject.connect_forgetful();
+    let many: Vec<_> = (0..2_500)
+        .map(|number| delete(&format!("gone:{number}"), 2, 1, 6))
+        .collect();
+    forgetful.commit_all(&many);
+
+    let retry = |key| {
+        let again = Attempt {
+            retry: Some(Duration::from_secs(5)),
+            stamp: Stamp::new(9_999),
+            ..own(key)
+        };
+        session.commit(&again)
+    };
+    for key in [
+        "replaced",
+        "replaced later",
+        "deleted",
+        "refused",
+        "expired",
+    ] {
+        let outcome = retry(key);
+        assert!(
+            matches!(outcome, Outcome::AlreadyApplied(_)),
+            "{key}: {outcome:?}"
+        );
+    }
+    // Of what was dropped nobody can say more.
+    let outcome = retry("pruned");
+    assert!(matches!(outcome, Outcome::RecordExpired(_)), "{outcome:?}");
+}
+
+/// A server's record may have an older time than the last number in it, by as much as its own
+/// writer allows.
+pub(super) fn a_record_that_lags_is_not_dropped_as_if_it_were_old(subject: &Subject) {
+    let (session, forgetful) = (subject.connect(), subject.connect_forgetful());
+    let begun = clock::wall();
+    let commit_at = |session: &TestSession<'_>, attempt: Attempt, seconds: u64| {
+        let now = begun + seconds * 1_000_000_000;
+        let mut outcomes = session.wait(session.inner.commit(&[attempt], now));
+        outcomes.remove(0).unwrap()
+    };
+    commit_at(&session, put("lags", 1, 1, 5), 0);
+    let again = Attempt {
+        recorded: Some(1),
+        ..put("lags", 1, 2, 6)
+    };
+    commit_at(&session, again, 30);
+    for writer in 2..=RECORDS as u64 + 2 {
+        let seconds = if writer < 200 { 10 } else { 31 };
+        commit_at(&forgetful, put("lags", writer, 1, 5 + writer), seconds);
+    }
+    let retry = Attempt {
+        retry: Some(Duration::from_secs(2)),
+        ..put("lags", 1, 2, 9_999)
+    };
+    let outcome = commit_at(&session, retry, 32);
+    assert!(matches!(outcome, Outcome::RecordExpired(_)), "{outcome:?}");
 }
 
 pub(super) fn a_large_value_comes_back_byte_for_byte(subject: &Subject) {

@@ -26,12 +26,17 @@ use crate::base::clock::{self, Stamp};
 const DAY: Duration = Duration::from_secs(24 * 3600);
 const DEADLINE: Duration = Duration::from_secs(10);
 
+/// How long a forgetful process remembers deletes and records.
+const SHORT: Duration = Duration::from_millis(50);
+
 /// How long a session reports nothing before nothing more is expected of it.
 const QUIET: Duration = Duration::from_millis(30);
 
 /// A backend, and what its sessions need to be asked.
 struct Subject {
     backend: Box<dyn Backend>,
+    /// The same store, as a process has opened it whose sidecars are to be kept for `SHORT` only.
+    forgetful: Box<dyn Backend>,
     runtime: tokio::runtime::Runtime,
     /// How long a check waits for what has to come.
     deadline: Duration,
@@ -51,13 +56,19 @@ enum Loss {
 }
 
 impl Subject {
-    fn new(backend: impl Backend, loss: Loss, keeps: impl std::any::Any) -> Self {
+    /// `backends`: as all checks use it, and the forgetful one.
+    fn new<B: Backend>(
+        [backend, forgetful]: [B; 2],
+        loss: Loss,
+        keeps: impl std::any::Any,
+    ) -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .unwrap();
         Self {
             backend: Box::new(backend),
+            forgetful: Box::new(forgetful),
             runtime,
             deadline: DEADLINE,
             loss,
@@ -66,9 +77,17 @@ impl Subject {
     }
 
     fn connect(&self) -> TestSession<'_> {
+        self.connect_to(&*self.backend)
+    }
+
+    fn connect_forgetful(&self) -> TestSession<'_> {
+        self.connect_to(&*self.forgetful)
+    }
+
+    fn connect_to(&self, backend: &dyn Backend) -> TestSession<'_> {
         TestSession {
             subject: self,
-            inner: self.runtime.block_on(self.backend.connect()).unwrap(),
+            inner: self.runtime.block_on(backend.connect()).unwrap(),
         }
     }
 
@@ -267,6 +286,8 @@ suite! {
             a_time_to_live_is_kept_set_and_taken_away,
             names_come_page_by_page_and_their_prefix_is_meant_literally,
             what_is_recorded_is_not_made_again_and_what_was_dropped_is_not_guessed,
+            a_record_is_kept_for_as_long_as_its_own_writer_needs_it,
+            a_record_that_lags_is_not_dropped_as_if_it_were_old,
             a_large_value_comes_back_byte_for_byte,
             the_clock_runs;
         sessions:

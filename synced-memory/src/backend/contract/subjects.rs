@@ -10,7 +10,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::{DAY, DEADLINE, Loss, Subject};
+use super::{DAY, DEADLINE, Loss, SHORT, Subject};
 use crate::backend::process::ProcessBackend;
 use crate::base::clock::Deadline;
 use crate::base::random;
@@ -34,7 +34,14 @@ impl Drop for Directory {
 }
 
 pub(super) fn process() -> Subject {
-    Subject::new(ProcessBackend::open("", DAY), Loss::Never, ())
+    Subject::new(process_backends(), Loss::Never, ())
+}
+
+/// The forgetful one is there first.
+pub(super) fn process_backends() -> [ProcessBackend; 2] {
+    let name = format!("{:016x}", fastrand::u64(..));
+    let forgetful = ProcessBackend::open(&name, SHORT);
+    [ProcessBackend::open(&name, DAY), forgetful]
 }
 
 #[cfg(feature = "sqlite")]
@@ -44,9 +51,10 @@ pub(super) fn sqlite() -> Subject {
 
     let directory = Directory::new();
     let path = directory.0.join("state.db");
-    let backend = SqliteBackend::new(path.clone(), Durability::Process, DEADLINE, DAY);
+    let backends = [DAY, SHORT]
+        .map(|ttl| SqliteBackend::new(path.clone(), Durability::Process, DEADLINE, ttl));
     let remove = move || std::fs::remove_file(&path).unwrap();
-    Subject::new(backend, Loss::Removed(Box::new(remove)), directory)
+    Subject::new(backends, Loss::Removed(Box::new(remove)), directory)
 }
 
 /// A server that is killed at the end, or before.
@@ -88,8 +96,9 @@ pub(super) fn redis() -> Subject {
     };
 
     let address = ConnectionAddr::Unix(socket).into_connection_info().unwrap();
-    let backend = RedisBackend::new(address, "redis".to_owned(), DEADLINE, DAY).unwrap();
-    let subject = Subject::new(backend, Loss::Closed(Box::new(kill)), (server, directory));
+    let backends = [DAY, SHORT]
+        .map(|ttl| RedisBackend::new(address.clone(), "redis".to_owned(), DEADLINE, ttl).unwrap());
+    let subject = Subject::new(backends, Loss::Closed(Box::new(kill)), (server, directory));
     let end = Deadline::after(DEADLINE);
     while let Err(error) = subject.runtime.block_on(subject.backend.connect()) {
         assert!(

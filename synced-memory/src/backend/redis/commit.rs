@@ -159,7 +159,8 @@ impl Committer {
         let recent = commit::recent(self.sidecar_ttl);
         let (kept, lag, now) = (
             millis(self.sidecar_ttl + recent),
-            recent.as_secs() + 1,
+            // Of any writer: what is dropped may be the record of one with another `sidecar_ttl`.
+            commit::LONGEST_RECENT.as_secs() + 1,
             now / 1_000_000_000,
         );
         call.arg(format!("{kept} {lag} {now} {RECORDS}"));

@@ -1,16 +1,19 @@
 //! The file: opening it, checking that it is ours, and whether it is still there.
 
 use std::fmt::Display;
+use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use rusqlite::{Connection, Error, ErrorCode, OpenFlags};
+use rusqlite::{Connection, Error, ErrorCode, OpenFlags, Transaction, TransactionBehavior};
 
 use super::busy_timeout::BusyTimeout;
 use super::error::is_busy;
-use super::inherited::{self, FileId, OpenMark};
+use super::inherited::OpenMark;
 use super::statements;
 use crate::backend::error::BackendError;
+use crate::base::files::{self, FileId};
 use crate::base::policy::Durability;
 
 /// The application id in the header of our files: `SyMe` in ASCII.
@@ -22,6 +25,9 @@ const SCHEMA: &str = include_str!("schema.sql");
 
 /// A write-ahead log that grew beyond this is truncated to it after a checkpoint.
 const LONGEST_LOG: i64 = 16 << 20;
+
+/// One that is longer has a cause: somebody reads in a transaction that does not end.
+const LONG_LOG: u64 = 4 * LONGEST_LOG.cast_unsigned();
 
 /// How many prepared statements are cached: more than there are.
 const STATEMENTS: usize = 32;
@@ -37,7 +43,7 @@ impl Identity {
     fn of(path: &Path) -> Self {
         Self {
             path: path.to_owned(),
-            file: file_at(path),
+            file: FileId::at(path),
         }
     }
 
@@ -46,7 +52,7 @@ impl Identity {
     /// `ConnectionLost` if the file is gone, or another one is at its path: nobody who opens the
     /// path now sees what is written to the open one.
     pub(super) fn check(&self) -> Result<(), BackendError> {
-        if file_at(&self.path) == self.file {
+        if FileId::at(&self.path) == self.file {
             Ok(())
         } else {
             Err(BackendError::connection_lost(
@@ -56,17 +62,39 @@ impl Identity {
     }
 }
 
-#[cfg(unix)]
-fn file_at(path: &Path) -> Option<FileId> {
-    use std::os::unix::fs::MetadataExt;
-    std::fs::metadata(path)
-        .ok()
-        .map(|metadata| (metadata.dev(), metadata.ino()))
+/// Watches how long the write-ahead log is. As long as anybody reads what was there at an earlier
+/// time, SQLite cannot begin it anew.
+#[derive(Debug)]
+pub(super) struct LogWatch {
+    path: PathBuf,
+    /// How long it is when that is worth the next warning.
+    next: AtomicU64,
 }
 
-#[cfg(not(unix))]
-fn file_at(path: &Path) -> Option<FileId> {
-    std::fs::metadata(path).ok().map(|_| (0, 0))
+impl LogWatch {
+    pub(super) fn beside(path: &Path) -> Self {
+        let mut path = path.as_os_str().to_owned();
+        path.push("-wal");
+        Self {
+            path: path.into(),
+            next: AtomicU64::new(LONG_LOG),
+        }
+    }
+
+    /// Warns when it is long, and again each time that its length has doubled.
+    pub(super) fn check(&self) {
+        let length = std::fs::metadata(&self.path).map_or(0, |metadata| metadata.len());
+        if length < LONG_LOG {
+            self.next.store(LONG_LOG, Ordering::Relaxed);
+        } else if length >= self.next.load(Ordering::Relaxed) {
+            self.next.store(length.saturating_mul(2), Ordering::Relaxed);
+            tracing::warn!(
+                path = %self.path.display(),
+                bytes = length,
+                "the write-ahead log grows: somebody reads in a transaction that does not end"
+            );
+        }
+    }
 }
 
 /// Opens the file, and creates it if it is missing.
@@ -88,21 +116,58 @@ pub(super) fn open(
             "the directory of the file does not exist",
         ));
     }
-    let existing = file_at(path);
-    if let Some(file) = existing {
-        inherited::check(file)?;
-    }
-    // Before SQLite has it open, if the file is there.
-    let mark = existing.map(OpenMark::new);
+    let resolved = create_if_missing(path)?;
+    // Before SQLite has it open.
+    let mark = FileId::at(&resolved).map(OpenMark::new).transpose()?;
 
     let busy_timeout = BusyTimeout::new(busy_timeout);
-    let connection = set_up(path, durability, &busy_timeout).map_err(|error| match error {
+    let connection = set_up(&resolved, durability, &busy_timeout).map_err(|error| match error {
         Unusable::Sqlite(error) => open_error(&error),
         Unusable::Other(error) => error,
     })?;
-    let identity = Identity::of(path);
-    let mark = mark.or_else(|| identity.file.map(OpenMark::new));
-    Ok((connection, identity, mark))
+    Ok((connection, Identity::of(path), mark))
+}
+
+/// Creates the file if it is missing, since SQLite would let everybody read it. What SQLite creates
+/// beside it has the same mode. Returns its path without links in the names of its directories.
+fn create_if_missing(path: &Path) -> Result<PathBuf, BackendError> {
+    let resolved = resolve(path).map_err(|error| file_error(&error))?;
+    match std::fs::symlink_metadata(&resolved) {
+        Ok(metadata) if metadata.is_symlink() => Err(BackendError::rejected(
+            "it is a symbolic link, which is not followed",
+        )),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => match files::create(&resolved) {
+            // Another process may have been faster.
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(file_error(&error)),
+            _ => Ok(resolved),
+        },
+        // What cannot be looked at, SQLite says.
+        _ => Ok(resolved),
+    }
+}
+
+/// The path with the names of its directories resolved, and the name of the file as it is.
+fn resolve(path: &Path) -> io::Result<PathBuf> {
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+        return Ok(path.to_owned());
+    };
+    Ok(parent.canonicalize()?.join(name))
+}
+
+fn file_error(error: &io::Error) -> BackendError {
+    use io::ErrorKind::{QuotaExceeded, StorageFull};
+    match error.kind() {
+        StorageFull | QuotaExceeded => {
+            BackendError::unavailable(format_args!("the disk is full: {error}"))
+        }
+        _ => cannot_be_written(error),
+    }
+}
+
+fn cannot_be_written(why: impl Display) -> BackendError {
+    BackendError::rejected(format_args!(
+        "the file or its directory cannot be written: {why}"
+    ))
 }
 
 enum Unusable {
@@ -126,9 +191,7 @@ fn open_error(error: &Error) -> BackendError {
         _ if is_busy(error) => BackendError::unavailable(error),
         Some(DiskFull | OutOfMemory) => BackendError::unavailable(error),
         Some(NotADatabase) => BackendError::rejected("the file is no SQLite database"),
-        Some(ReadOnly | PermissionDenied | CannotOpen) => BackendError::rejected(format_args!(
-            "the file or its directory cannot be written: {error}"
-        )),
+        Some(ReadOnly | PermissionDenied | CannotOpen) => cannot_be_written(error),
         _ => BackendError::rejected(error),
     }
 }
@@ -140,8 +203,8 @@ fn set_up(
 ) -> Result<Connection, Unusable> {
     // The session's own lock lets one thread at a time use it.
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
-        | OpenFlags::SQLITE_OPEN_CREATE
-        | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        | OpenFlags::SQLITE_OPEN_NO_MUTEX
+        | OpenFlags::SQLITE_OPEN_NOFOLLOW;
     let connection = Connection::open_with_flags(path, flags)?;
     // `BusyTimeout` waits instead: it has to end in time for the caller.
     connection.busy_timeout(Duration::ZERO)?;
@@ -182,8 +245,27 @@ fn set_up(
         }
         connection.execute_batch("COMMIT")?;
     }
+    busy_timeout.wait(|| add_what_is_missing(&connection))?;
     busy_timeout.wait(|| statements::check_tables(&connection))?;
     Ok(connection)
+}
+
+/// Adds the column that earlier versions do not know, and go on without.
+fn add_what_is_missing(connection: &Connection) -> Result<(), Error> {
+    let is_there = || {
+        connection
+            .prepare(statements::HAS_RECORD_EXPIRES)?
+            .exists([])
+    };
+    if is_there()? {
+        return Ok(());
+    }
+    let transaction = Transaction::new_unchecked(connection, TransactionBehavior::Immediate)?;
+    // Another process may have been faster.
+    if !is_there()? {
+        transaction.execute_batch(statements::ADD_RECORD_EXPIRES)?;
+    }
+    transaction.commit()
 }
 
 /// What the header of a file says.

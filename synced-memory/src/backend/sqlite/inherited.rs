@@ -5,10 +5,8 @@ use std::sync::Arc;
 use arc_swap::ArcSwapOption;
 
 use crate::backend::error::BackendError;
+use crate::base::files::FileId;
 use crate::base::fork::OwnerProcess;
-
-/// The device and the number of a file.
-pub(super) type FileId = (u64, u64);
 
 /// SQLite keeps a list of the files that its process has open, with the locks on them. The child of
 /// a fork has a copy of the list, but not the locks: a connection of its own to one of these files
@@ -21,14 +19,31 @@ static OPEN_FILES: ArcSwapOption<Vec<(FileId, OwnerProcess)>> = ArcSwapOption::c
 pub(super) struct OpenMark(FileId, OwnerProcess);
 
 impl OpenMark {
-    pub(super) fn new(file: FileId) -> Self {
-        let mark = Self(file, OwnerProcess::current());
+    /// # Errors
+    ///
+    /// `Rejected` if a parent of this process had the file open at a fork.
+    pub(super) fn new(file: FileId) -> Result<Self, BackendError> {
+        let current = OwnerProcess::current();
+        let is_inherited =
+            |(open, owner): &(FileId, OwnerProcess)| *open == file && *owner != current;
+        if OPEN_FILES
+            .load()
+            .iter()
+            .any(|open| open.iter().any(is_inherited))
+        {
+            return Err(BackendError::rejected(
+                "this process was forked while the file was open; SQLite's locks do not survive \
+                 that: open the file after the fork, or close the memory before it",
+            ));
+        }
+
+        let mark = Self(file, current);
         OPEN_FILES.rcu(|open| {
             let mut open = open.as_deref().cloned().unwrap_or_default();
             open.push((mark.0, mark.1));
             Some(Arc::new(open))
         });
-        mark
+        Ok(mark)
     }
 }
 
@@ -43,23 +58,4 @@ impl Drop for OpenMark {
             Some(Arc::new(left))
         });
     }
-}
-
-/// # Errors
-///
-/// `Rejected` if a parent of this process had the file open at a fork.
-pub(super) fn check(file: FileId) -> Result<(), BackendError> {
-    let current = OwnerProcess::current();
-    let is_inherited = |(open, owner): &(FileId, OwnerProcess)| *open == file && *owner != current;
-    if OPEN_FILES
-        .load()
-        .iter()
-        .any(|open| open.iter().any(is_inherited))
-    {
-        return Err(BackendError::rejected(
-            "this process was forked while the file was open; SQLite's locks do not survive that: \
-             open the file after the fork, or close the memory before it",
-        ));
-    }
-    Ok(())
 }

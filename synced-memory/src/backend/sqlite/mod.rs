@@ -27,7 +27,7 @@ use crate::base::clock::{self, Monotonic};
 use crate::base::lock::lock;
 use crate::base::policy::Durability;
 use busy_timeout::BusyTimeout;
-use file::Identity;
+use file::{Identity, LogWatch};
 use inherited::OpenMark;
 use statements::execute;
 
@@ -97,6 +97,7 @@ impl Backend for SqliteBackend {
                 reads,
                 writes,
                 identity,
+                log: LogWatch::beside(&path),
                 sidecar_ttl,
                 _mark: mark,
             };
@@ -122,6 +123,7 @@ struct OpenFile {
     reads: BusyTimeout,
     writes: BusyTimeout,
     identity: Identity,
+    log: LogWatch,
     sidecar_ttl: Duration,
     /// Dropped after the connection is closed.
     _mark: Option<OpenMark>,
@@ -273,7 +275,11 @@ impl Session for SqliteSession {
 
     /// The wall clock of the machine that the file is on.
     fn now(&self) -> Reply<u64> {
-        self.reply(|opened| opened.identity.check().map(|()| clock::wall()))
+        self.reply(|opened| {
+            opened.identity.check()?;
+            opened.log.check();
+            Ok(clock::wall())
+        })
     }
 
     fn eviction_policy(&self) -> Reply<Option<String>> {

@@ -1,7 +1,8 @@
 -- Times are ns since 1970. A writer's number is stored with its 64 bits as a signed integer.
 
--- The keys. `writer`, `sequence` and `decided` are the record of the writer that wrote last;
--- `waiting` is the starved writer, and `waited` is when it last tried.
+-- The keys. `writer`, `sequence` and `decided` are the record of the writer that wrote last, and
+-- `record_expires` is until when that writer needs it. `waiting` is the starved writer, and
+-- `waited` is when it last tried.
 CREATE TABLE keys (
     key      TEXT    NOT NULL PRIMARY KEY,
     envelope TEXT    NOT NULL,
@@ -10,7 +11,8 @@ CREATE TABLE keys (
     sequence INTEGER,
     decided  INTEGER,
     waiting  INTEGER,
-    waited   INTEGER
+    waited   INTEGER,
+    record_expires INTEGER
 );
 CREATE INDEX keys_by_end ON keys (expires) WHERE expires IS NOT NULL;
 

@@ -8,7 +8,7 @@ pub(super) const READ: &str = "SELECT envelope, expires FROM keys WHERE key = ?1
 pub(super) const CONTEXT: &str = "\
     SELECT k.rowid, k.envelope, k.expires, s.tombstone, s.horizon, \
         k.writer, k.sequence, k.decided, l.expires, \
-        r.sequence, r.refused, r.expires, k.waiting, k.waited \
+        r.sequence, r.refused, r.expires, k.waiting, k.waited, k.record_expires \
     FROM (SELECT 1) \
     LEFT JOIN keys k ON k.key = ?1 \
     LEFT JOIN sidecars s ON s.key = ?1 \
@@ -16,21 +16,24 @@ pub(super) const CONTEXT: &str = "\
     LEFT JOIN records r ON r.key = ?1 AND r.writer = ?2";
 
 pub(super) const INSERT: &str = "\
-    INSERT INTO keys (key, envelope, expires, writer, sequence, decided) \
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+    INSERT INTO keys (key, envelope, expires, writer, sequence, decided, record_expires) \
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
 
 pub(super) const UPDATE: &str = "\
-    UPDATE keys SET envelope = ?2, writer = ?3, sequence = ?4, decided = ?5 WHERE rowid = ?1";
+    UPDATE keys SET envelope = ?2, writer = ?3, sequence = ?4, decided = ?5, record_expires = ?6 \
+    WHERE rowid = ?1";
 
 pub(super) const UPDATE_WITH_EXPIRY: &str = "\
-    UPDATE keys SET envelope = ?2, writer = ?3, sequence = ?4, decided = ?5, expires = ?6 \
+    UPDATE keys SET envelope = ?2, writer = ?3, sequence = ?4, decided = ?5, record_expires = ?6, \
+        expires = ?7 \
     WHERE rowid = ?1";
 
 pub(super) const STARVE: &str = "UPDATE keys SET waiting = ?2, waited = ?3 WHERE rowid = ?1";
 
 /// Removes the record of the last writer from the row of the key.
 pub(super) const DISOWN: &str = "\
-    UPDATE keys SET writer = NULL, sequence = NULL, decided = NULL WHERE rowid = ?1";
+    UPDATE keys SET writer = NULL, sequence = NULL, decided = NULL, record_expires = NULL \
+    WHERE rowid = ?1";
 
 pub(super) const REMOVE: &str = "DELETE FROM keys WHERE rowid = ?1";
 
@@ -53,6 +56,10 @@ pub(super) const COUNT: &str = "SELECT count(*) FROM records WHERE key = ?1";
 
 pub(super) const TIMES: &str = "SELECT decided FROM records WHERE key = ?1";
 
+/// Until when the records are needed that [`PRUNE`] drops.
+pub(super) const NEEDED: &str = "\
+    SELECT max(expires) FROM records WHERE key = ?1 AND decided <= ?3 AND writer <> ?2";
+
 pub(super) const PRUNE: &str =
     "DELETE FROM records WHERE key = ?1 AND decided <= ?3 AND writer <> ?2";
 
@@ -62,7 +69,8 @@ pub(super) const HORIZON: &str = "\
 
 pub(super) const FORGET: [&str; 2] = [
     "DELETE FROM records WHERE key = ?1 AND writer = ?2",
-    "UPDATE keys SET writer = NULL, sequence = NULL, decided = NULL WHERE key = ?1 AND writer = ?2",
+    "UPDATE keys SET writer = NULL, sequence = NULL, decided = NULL, record_expires = NULL \
+        WHERE key = ?1 AND writer = ?2",
 ];
 
 pub(super) const EXPIRED_BETWEEN: &str = "SELECT 1 FROM keys WHERE expires > ?1 AND expires <= ?2";
@@ -86,8 +94,14 @@ pub(super) const CLEAN: [&str; 3] = [
 ];
 
 pub(super) const EXPIRED_WITH_RECORD: &str = "\
-    SELECT rowid, key, writer, sequence, decided FROM keys \
+    SELECT rowid, key, writer, sequence, decided, record_expires FROM keys \
     WHERE expires <= ?1 AND writer IS NOT NULL LIMIT ?2";
+
+/// Whether the file has the column `record_expires`.
+pub(super) const HAS_RECORD_EXPIRES: &str =
+    "SELECT 1 FROM pragma_table_info('keys') WHERE name = 'record_expires'";
+
+pub(super) const ADD_RECORD_EXPIRES: &str = "ALTER TABLE keys ADD COLUMN record_expires INTEGER";
 
 /// Fails if the file lacks a table or column that the statements use.
 pub(super) fn check_tables(connection: &Connection) -> Result<(), Error> {
@@ -105,6 +119,7 @@ pub(super) fn check_tables(connection: &Connection) -> Result<(), Error> {
         RECORD_AGAIN,
         COUNT,
         TIMES,
+        NEEDED,
         PRUNE,
         HORIZON,
         EXPIRED_BETWEEN,

@@ -60,6 +60,9 @@ struct RecordRow {
     writer: i64,
     record: WriterRecord,
     decided: Monotonic,
+    /// Until when the writer needs it: by the `sidecar_ttl` of its own, which may be longer than
+    /// that of whoever replaces it. Nothing where an earlier version has stored the record.
+    needed: Option<Monotonic>,
 }
 
 /// What the file has of the key of an attempt, and in which rows.
@@ -94,6 +97,7 @@ fn context_of(
                         refused: false,
                     },
                     decided,
+                    needed: at(14)?,
                 }),
                 _ => None,
             };
@@ -162,6 +166,7 @@ pub(super) fn commit(
         writer: attempt.writer.cast_signed(),
         record,
         decided: now,
+        needed: Some(now.saturating_add(sidecar_ttl)),
     };
     let records = Records {
         connection,
@@ -221,26 +226,27 @@ fn put(
         Ok(text) => text,
         Err(_) => &&envelope[..],
     };
-    let (writer, sequence, decided) = (
+    let (writer, sequence, decided, needed) = (
         record.writer,
         record.record.sequence.cast_signed(),
         nanos(record.decided),
+        record.needed.map(nanos),
     );
     match (rows.row, expires.map(nanos)) {
         (Some(row), None) if !rows.has_expiry => execute(
             connection,
             statements::UPDATE,
-            params![row, envelope, writer, sequence, decided],
+            params![row, envelope, writer, sequence, decided, needed],
         ),
         (Some(row), expires) => execute(
             connection,
             statements::UPDATE_WITH_EXPIRY,
-            params![row, envelope, writer, sequence, decided, expires],
+            params![row, envelope, writer, sequence, decided, needed, expires],
         ),
         (None, expires) => execute(
             connection,
             statements::INSERT,
-            params![key, envelope, expires, writer, sequence, decided],
+            params![key, envelope, expires, writer, sequence, decided, needed],
         ),
     }
 }
@@ -268,7 +274,11 @@ impl Records<'_> {
             nanos(row.decided),
         );
 
-        let needed = row.decided.saturating_add(self.sidecar_ttl);
+        // No shorter than any of the two asks for.
+        let needed = row
+            .decided
+            .saturating_add(self.sidecar_ttl)
+            .max(row.needed.unwrap_or_default());
         if needed <= now {
             return Ok(());
         }
@@ -302,15 +312,20 @@ impl Records<'_> {
             .query_map([key], |row| row.get(0).map(time_of))?
             .collect::<Result<_, _>>()?;
         let horizon = nanos(horizon_of(times));
-        execute(
-            connection,
-            statements::PRUNE,
-            params![key, row.writer, horizon],
-        )?;
+        let dropped = params![key, row.writer, horizon];
+        // The horizon stands for what is dropped, and stays for as long as that would have.
+        let of_dropped: Option<i64> = connection
+            .prepare_cached(statements::NEEDED)?
+            .query_row(dropped, |row| row.get(0))?;
+        execute(connection, statements::PRUNE, dropped)?;
         execute(
             connection,
             statements::HORIZON,
-            params![key, horizon, until],
+            params![
+                key,
+                horizon,
+                of_dropped.map_or(until, |needed| needed.max(until))
+            ],
         )
     }
 }
@@ -382,6 +397,7 @@ pub(super) fn clean(
             writer: row.get(2)?,
             record,
             decided: time_of(row.get(4)?),
+            needed: row.get::<_, Option<i64>>(5)?.map(time_of),
         };
         Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?, own))
     })?;

@@ -178,7 +178,7 @@ impl Core {
     /// An error that names the first keys of what is still queued.
     fn undelivered(&self) -> Error {
         const NAMED: usize = 5;
-        let state = self.shared.state();
+        let mut state = self.shared.state();
         let mut keys: Vec<_> = state
             .outbox
             .entries()

@@ -114,6 +114,12 @@ impl State {
             self.remove_head(key);
             return;
         }
+        if head.identity.is_used_up() {
+            let reason = "its answer was lost again and again, until no number was left to try it \
+                under";
+            let reason = Error::of_key(ErrorKind::Conflict, key, reason);
+            return self.move_to_dead_letters(key, reason, false);
+        }
 
         let is_beaten = found.stamp() >= attempt.stamp;
         let fresh = head.write.fresh;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::State;
 use crate::backend::commit::Sequence;
 use crate::base::clock::Monotonic;
-use crate::base::error::{Error, Result};
+use crate::base::error::{Error, ErrorKind, Result};
 use crate::pending::journal::{
     ClockOrigin, Ends, Journal, JournalConfig, JournalRecord, LeftBehind,
 };
@@ -27,8 +27,7 @@ impl State {
         let (mut journal, mut adopted) = Journal::open(config, self.writer(), origin)?;
         for LeftBehind { key, mut entry } in std::mem::take(&mut adopted.pending) {
             entry.journalled = true;
-            // It counts as attempted from here on at the latest, also for whoever adopts it next.
-            entry.attempt.first_tried.get_or_insert(mono);
+            entry.was_left_until(mono);
             if !self.outbox.has(&key) {
                 self.cache.hold(&key);
             }
@@ -37,7 +36,8 @@ impl State {
         }
         self.letters.append(&mut adopted.letters);
         journal.rewrite(self.journal_records(origin))?;
-        self.last_error = adopted.damage.take();
+        self.journal_damage = std::mem::take(&mut adopted.damage);
+        self.last_error = self.journal_damage.last().cloned();
         adopted.release();
         self.journal = Some(journal);
         Ok(())
@@ -46,14 +46,44 @@ impl State {
     /// Everything was delivered, and nothing comes any more: the journal is removed, unless dead
     /// letters are in it.
     pub(crate) fn end_journal(&mut self) {
-        if let Some(journal) = self.journal.take_if(|_| self.letters.is_empty()) {
-            journal.remove();
+        match self.journal.take_if(|_| self.letters.is_empty()) {
+            Some(journal) => journal.remove(),
+            None => self.check_journal(),
         }
     }
 
     /// Whether what is not delivered now survives the end of this process.
-    pub(crate) fn is_journalled(&self) -> bool {
-        self.journal.is_some()
+    pub(crate) fn is_journalled(&mut self) -> bool {
+        self.journal_rest();
+        let is_there = self.journal.as_ref().is_some_and(Journal::is_in_place);
+        is_there && self.outbox.is_all_journalled()
+    }
+
+    /// Begins a new journal with what is queued if somebody has removed or replaced the file of the
+    /// one that is kept.
+    ///
+    /// # Errors
+    ///
+    /// `Journal`: what is queued is not on disk.
+    fn keep_in_place(&mut self) -> Result<()> {
+        if self.journal.as_ref().is_none_or(Journal::is_in_place) {
+            return Ok(());
+        }
+        let Some(mut journal) = self.journal.take() else {
+            return Ok(());
+        };
+        let begun = journal.begin_anew(self.journal_records(journal.origin));
+        self.journal = Some(journal);
+        begun?;
+        let what = "the journal was removed or replaced while it was in use; a new one was begun";
+        self.report_failure(Some(Error::new(ErrorKind::Journal, what)));
+        Ok(())
+    }
+
+    /// The same, if nobody waits for the outcome.
+    fn check_journal(&mut self) {
+        let failed = self.keep_in_place().err();
+        self.report_failure(failed);
     }
 
     /// Journals a write before it is queued.
@@ -63,6 +93,7 @@ impl State {
         write: &Write,
         ends: Option<Ends>,
     ) -> Result<()> {
+        self.keep_in_place()?;
         // What it may be merged into has to be there before it.
         self.journal_rest_of(key);
         // Before it is added: the rewritten journal is what the outbox holds, and the outbox does
@@ -88,6 +119,7 @@ impl State {
 
     /// Journals one entry, before it is sent.
     pub(super) fn journal_entry(&mut self, key: &Arc<str>, id: Sequence) -> Result<()> {
+        self.keep_in_place()?;
         let Some(journal) = &mut self.journal else {
             return Ok(());
         };
@@ -102,6 +134,7 @@ impl State {
     /// Journals all pending writes that are not in the journal yet: they are about to be reported
     /// as queued.
     pub(super) fn journal_rest(&mut self) {
+        self.check_journal();
         let Some(journal) = &mut self.journal else {
             return;
         };
@@ -137,6 +170,7 @@ impl State {
 
     /// Journals the dead letter at this position.
     pub(super) fn journal_letter(&mut self, position: usize) {
+        self.check_journal();
         let Some((journal, letter)) = self.journal.as_mut().zip(self.letters.get(position)) else {
             return;
         };
@@ -176,7 +210,7 @@ impl State {
 
     fn report_failure(&mut self, failed: Option<Error>) {
         if let Some(error) = failed {
-            tracing::error!(%error, "the journal cannot be written");
+            tracing::error!(%error, "the journal has failed");
             self.last_error = Some(error);
         }
     }

@@ -81,6 +81,8 @@ pub(crate) struct State {
     /// When the connection was lost, as long as there is no new one.
     pub(crate) lost_at: Option<Monotonic>,
     pub(crate) last_error: Option<Error>,
+    /// What was wrong with the journals that were adopted.
+    pub(crate) journal_damage: Vec<Error>,
     /// Why the backend takes no writes now, until the flusher has waited for it.
     pub(crate) refusal: Option<BackendError>,
     pub(crate) letters: Vec<LetterRecord>,
@@ -122,6 +124,7 @@ impl State {
             link: Link::Down,
             lost_at: None,
             last_error: None,
+            journal_damage: Vec::new(),
             refusal: None,
             letters: Vec::new(),
             retried: HashMap::new(),

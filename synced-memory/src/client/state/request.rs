@@ -58,7 +58,7 @@ impl Request {
                     envelope: value.seal(stamp),
                     ttl: TimeToLive::Keep,
                 }),
-                expires: ttl.map(|ttl| mono + ttl),
+                expires: ttl.map(|ttl| mono.saturating_add(ttl)),
                 ..write
             },
             Self::Delete => Write {
@@ -84,7 +84,7 @@ impl Request {
                     mutation: Some(mutation),
                     precondition: exact,
                     take,
-                    expires: ttl.map(|ttl| mono + ttl),
+                    expires: ttl.map(|ttl| mono.saturating_add(ttl)),
                     ..write
                 }
             }

@@ -148,7 +148,7 @@ impl State {
             self.drop_expired(key);
             return true;
         }
-        if write.written + self.tombstone_ttl <= mono {
+        if write.written.saturating_add(self.tombstone_ttl) <= mono {
             let reason = "it waited longer than the tombstones of deletes are kept";
             let reason = Error::of_key(ErrorKind::Conflict, key, reason);
             self.move_to_dead_letters(key, reason, is_in_doubt);

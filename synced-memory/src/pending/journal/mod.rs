@@ -15,11 +15,13 @@ mod replay;
 pub(crate) use record::{ClockOrigin, Ends, JournalRecord};
 pub(crate) use replay::LeftBehind;
 
-use std::fmt;
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
+use std::{fmt, io};
 
 use crate::backend::commit::Writer;
 use crate::base::error::{Error, ErrorKind, Reason, Result};
+use crate::base::files;
 pub use crate::base::policy::Durability;
 use crate::pending::outbox::LetterRecord;
 use file::{Frames, JournalFile};
@@ -28,9 +30,13 @@ use replay::Replayed;
 /// Below so many bytes a journal is not worth rewriting.
 const SLACK: u64 = 1 << 20;
 
+/// How many names are tried for a new file.
+const NAMES: usize = 8;
+
 /// A journal that is in use.
 pub(crate) struct Journal {
     file: JournalFile,
+    directory: PathBuf,
     target: String,
     durability: Durability,
     pub(crate) origin: ClockOrigin,
@@ -61,8 +67,22 @@ pub(crate) struct Adopted {
     pub(crate) letters: Vec<LetterRecord>,
     /// The files to remove once everything in them is in this memory's own journal.
     files: Vec<JournalFile>,
-    /// What was wrong with them.
-    pub(crate) damage: Option<Error>,
+    /// The damaged files, with the path at which each is to be kept after that.
+    damaged_files: Vec<(JournalFile, PathBuf)>,
+    /// What is wrong with which file.
+    pub(crate) damage: Vec<Error>,
+}
+
+/// Whose a journal is, by its first record.
+enum Owner {
+    /// Memories with the target of this one.
+    Target,
+    /// Others, or a later version.
+    Others,
+    /// A process with this target that ended before it had written the first record.
+    Unfinished,
+    /// Nobody can know.
+    Unknown,
 }
 
 impl Journal {
@@ -82,18 +102,16 @@ impl Journal {
             target,
             durability,
         } = config;
-        let directory = &directory;
-        std::fs::create_dir_all(directory).map_err(|error| failed(directory, &error))?;
+        files::create_directory(&directory).map_err(|error| failed(&directory, &error))?;
         let mut adopted = Adopted::default();
-        for path in left_behind(directory)? {
+        for path in left_behind(&directory)? {
             adopted.add(&path, &target, origin);
         }
-        let path = directory.join(format!("{writer:016x}.{EXTENSION}"));
-        let file = JournalFile::create(&path, &JournalRecord::header(&target))
-            .map_err(|error| failed(&path, &error))?;
+        let file = new_file(&directory, writer, &target)?;
         Ok((
             Self {
                 file,
+                directory,
                 target,
                 durability,
                 origin,
@@ -125,6 +143,11 @@ impl Journal {
         self.file.len() > SLACK + 4 * (pending as u64 + self.letters)
     }
 
+    /// Whether the next process finds it: nobody has removed or replaced its file.
+    pub(crate) fn is_in_place(&self) -> bool {
+        self.file.is_in_place()
+    }
+
     /// Replaces all records by these.
     ///
     /// # Errors
@@ -134,27 +157,81 @@ impl Journal {
         &mut self,
         records: impl Iterator<Item = JournalRecord<'a>>,
     ) -> Result<()> {
-        let mut letters = 0;
-        let records = records.map(|record| {
-            let frame = record.encoded();
-            if matches!(record, JournalRecord::Letter(_)) {
-                letters += frame.len() as u64;
+        self.letters = write_all(&mut self.file, (&self.target, self.durability), records)?;
+        Ok(())
+    }
+
+    /// Goes on in a new file with these records, since its own is not in place any more.
+    ///
+    /// # Errors
+    ///
+    /// `Journal`: it is as it was.
+    pub(crate) fn begin_anew<'a>(
+        &mut self,
+        records: impl Iterator<Item = JournalRecord<'a>>,
+    ) -> Result<()> {
+        let Self {
+            directory, target, ..
+        } = self;
+        files::create_directory(directory).map_err(|error| failed(directory, &error))?;
+        // Under another name: what may be there now under the old one is not ours.
+        let mut file = new_file(directory, fastrand::u64(..), target)?;
+        match write_all(&mut file, (target, self.durability), records) {
+            Ok(letters) => (self.file, self.letters) = (file, letters),
+            Err(error) => {
+                file.remove();
+                return Err(error);
             }
-            frame
-        });
-        let frames = std::iter::once(JournalRecord::header(&self.target)).chain(records);
-        let durable = self.durability == Durability::Fsync;
-        self.file
-            .rewrite(frames, durable)
-            .map_err(|error| failed(self.file.path(), &error))?;
-        self.letters = letters;
+        }
         Ok(())
     }
 
     /// Removes it: nothing in it is needed any more.
     pub(crate) fn remove(self) {
-        self.file.remove();
+        // What is at its path may be somebody else's by now.
+        if self.is_in_place() {
+            self.file.remove();
+        }
     }
+}
+
+/// A new file in the directory, which is named after `writer` if that name is free.
+fn new_file(directory: &Path, writer: Writer, target: &str) -> Result<JournalFile> {
+    let header = JournalRecord::header(target);
+    let names = std::iter::once(writer).chain(std::iter::repeat_with(|| fastrand::u64(..)));
+    let mut last = (directory.to_owned(), io::ErrorKind::AlreadyExists.into());
+    for name in names.take(NAMES) {
+        let path = directory.join(format!("{name:016x}.{EXTENSION}"));
+        match JournalFile::create(&path, &header) {
+            Ok(file) => return Ok(file),
+            Err(error) => last = (path, error),
+        }
+        if last.1.kind() != io::ErrorKind::AlreadyExists {
+            break;
+        }
+    }
+    let (path, error) = last;
+    Err(failed(&path, &error))
+}
+
+/// Replaces all records of a file by these. Returns how many bytes of them are dead letters.
+fn write_all<'a>(
+    file: &mut JournalFile,
+    (target, durability): (&str, Durability),
+    records: impl Iterator<Item = JournalRecord<'a>>,
+) -> Result<u64> {
+    let mut letters = 0;
+    let records = records.map(|record| {
+        let frame = record.encoded();
+        if matches!(record, JournalRecord::Letter(_)) {
+            letters += frame.len() as u64;
+        }
+        frame
+    });
+    let frames = std::iter::once(JournalRecord::header(target)).chain(records);
+    file.rewrite(frames, durability == Durability::Fsync)
+        .map_err(|error| failed(file.path(), &error))?;
+    Ok(letters)
 }
 
 impl Adopted {
@@ -163,6 +240,13 @@ impl Adopted {
         for file in self.files {
             file.remove();
         }
+        for (file, kept_at) in self.damaged_files {
+            // If that fails, it is adopted again by the next process.
+            if let Err(error) = file.keep_at(&kept_at) {
+                let path = kept_at.display();
+                tracing::error!(%path, %error, "a damaged journal could not be kept there");
+            }
+        }
     }
 
     /// Adopts the journal at `path`, unless another process uses it, or it is for another target.
@@ -170,44 +254,62 @@ impl Adopted {
         let Some(file) = JournalFile::adopt(path) else {
             return;
         };
-        let frames = match file.frames() {
+        match Owner::of(&file, target) {
+            Ok(Owner::Target) => {}
+            Ok(Owner::Others) => return,
+            Ok(Owner::Unfinished) => return file.remove(),
+            Ok(Owner::Unknown) => {
+                let what = "it is no journal, or its first record is damaged, so that nobody knows \
+                    whose writes are in it; it stays as it is";
+                let what = format!("{}: {what}", path.display());
+                return self.report(Error::new(ErrorKind::Journal, what));
+            }
+            Err(error) => return self.report(failed(path, &error)),
+        }
+        let Frames { whole, damaged } = match file.frames() {
             Ok(frames) => frames,
             Err(error) => return self.report(failed(path, &error)),
         };
-        let Frames { mut whole, damaged } = frames;
-        if whole.is_empty() || !JournalRecord::is_header(&whole.remove(0), target) {
-            if damaged == 0 && whole.is_empty() && file.len() == 0 {
-                // Its process ended before it wrote anything.
-                file.remove();
-            }
-            return;
-        }
 
         let Replayed {
             pending,
             mut letters,
             unread,
-        } = replay::replay(&whole, origin);
-        if damaged > 0 || unread > 0 {
-            let copy = match file.copy_damaged() {
-                Ok(copy) => format!("a copy is {}", copy.display()),
-                Err(error) => format!("no copy could be kept: {error}"),
-            };
-            let what = format!(
-                "{}: {damaged} bytes and {unread} records could not be read; {copy}",
-                path.display()
-            );
-            self.report(Error::new(ErrorKind::Journal, what));
-        }
-        file.remove_unfinished();
+        } = replay::replay(whole.get(1..).unwrap_or_default(), origin);
         self.pending.extend(pending);
+        // A process that ended while it adopted has left some of them in two journals.
+        let known: HashSet<u64> = self.letters.iter().map(|letter| letter.id).collect();
+        letters.retain(|letter| !known.contains(&letter.id));
         self.letters.append(&mut letters);
-        self.files.push(file);
+        file.remove_unfinished();
+        if damaged == 0 && unread == 0 {
+            return self.files.push(file);
+        }
+
+        let kept_at = file.path_if_damaged();
+        let what = format!(
+            "{}: {damaged} bytes and {unread} records could not be read; it is kept as {}",
+            path.display(),
+            kept_at.display()
+        );
+        self.report(Error::new(ErrorKind::Journal, what));
+        self.damaged_files.push((file, kept_at));
     }
 
     fn report(&mut self, error: Error) {
         tracing::error!(%error, "a journal is damaged");
-        self.damage = Some(error);
+        self.damage.push(error);
+    }
+}
+
+impl Owner {
+    fn of(file: &JournalFile, target: &str) -> io::Result<Self> {
+        Ok(match file.first_frame()? {
+            Some(frame) if JournalRecord::is_header(&frame, target) => Self::Target,
+            Some(frame) if JournalRecord::is_any_header(&frame) => Self::Others,
+            None if file.ends_within(&JournalRecord::header(target))? => Self::Unfinished,
+            _ => Self::Unknown,
+        })
     }
 }
 
@@ -219,10 +321,11 @@ fn left_behind(directory: &Path) -> Result<Vec<PathBuf>> {
     let mut journals = Vec::new();
     for entry in entries.flatten() {
         let path = entry.path();
-        if path
+        let is_journal = path
             .extension()
-            .is_some_and(|extension| extension == EXTENSION)
-        {
+            .is_some_and(|extension| extension == EXTENSION);
+        // A link, a directory or a pipe is none of ours.
+        if is_journal && entry.file_type().is_ok_and(|kind| kind.is_file()) {
             let metadata = entry.metadata();
             let modified = metadata.and_then(|metadata| metadata.modified()).ok();
             journals.push((modified, path));

@@ -16,7 +16,9 @@ use crate::backend::commit::{KeyChange, Sequence, TimeToLive, Writer};
 use crate::base::clock::{Monotonic, Stamp};
 use crate::base::error::{CauseText, Error, ErrorKind, Reason};
 use crate::base::random;
-use crate::pending::outbox::{Entry, EntryIdentity, EntryName, LetterRecord, Outbox, Take, Write};
+use crate::pending::outbox::{
+    Entry, EntryIdentity, EntryName, LetterRecord, NUMBERS, Outbox, Take, Write,
+};
 use crate::value::envelope::Unsealed;
 use crate::value::mutation::{Json, Mutation, Operation};
 
@@ -24,6 +26,9 @@ use crate::value::mutation::{Json, Mutation, Operation};
 /// letters; its records are read as before.
 const VERSION: u32 = 2;
 const FIRST: u32 = 1;
+
+/// No outbox gets as far, and there is room above it.
+const LAST_SEQUENCE: Sequence = 1 << 62;
 
 /// What happened to a write.
 #[derive(Debug, Serialize, Deserialize)]
@@ -177,6 +182,25 @@ impl<'a> JournalRecord<'a> {
         })
     }
 
+    /// Whether it is the first frame of a journal, for whatever target and of whatever version.
+    pub(super) fn is_any_header(frame: &[u8]) -> bool {
+        serde_json::from_slice::<JournalHeader<'_>>(frame).is_ok()
+    }
+
+    /// Whether an outbox assigns such numbers. Others are no less damage than a wrong checksum.
+    pub(super) fn is_plausible(&self) -> bool {
+        match self {
+            Self::Wrote { after, .. } => is_sequence(*after),
+            Self::State(state) => {
+                let (_, sequence) = state.name;
+                sequence > 0 && is_sequence(sequence) && state.refused_retries < NUMBERS
+            }
+            // The numbers of the others name something, and if there is no such thing, nothing
+            // happens.
+            _ => true,
+        }
+    }
+
     /// `write`, of one call, is queued behind what the outbox has.
     pub(crate) fn wrote(
         outbox: &Outbox,
@@ -225,6 +249,11 @@ impl<'a> JournalRecord<'a> {
     pub(super) fn encoded(&self) -> Vec<u8> {
         encoded(self)
     }
+}
+
+/// Whether an entry may have this sequence number, or none has one yet.
+fn is_sequence(number: Sequence) -> bool {
+    number.is_multiple_of(NUMBERS) && number <= LAST_SEQUENCE
 }
 
 fn encoded<T: Serialize>(value: &T) -> Vec<u8> {

@@ -35,9 +35,9 @@ pub(super) fn replay(records: &[Vec<u8>], origin: ClockOrigin) -> Replayed {
     };
     let mut unread = 0;
     for (position, record) in (1..).zip(records) {
-        match serde_json::from_slice(record) {
-            Ok(record) => replay.add(record, position),
-            Err(_) => unread += 1,
+        match serde_json::from_slice::<JournalRecord<'_>>(record) {
+            Ok(record) if record.is_plausible() => replay.add(record, position),
+            _ => unread += 1,
         }
     }
 

@@ -160,6 +160,11 @@ impl EntryIdentity {
     pub(crate) fn number(&self) -> Sequence {
         self.sequence + self.refused_retries.min(NUMBERS - 1)
     }
+
+    /// Whether the backend refuses all of its numbers for ever.
+    pub(crate) fn is_used_up(&self) -> bool {
+        self.refused_retries >= NUMBERS
+    }
 }
 
 impl Write {
@@ -298,6 +303,17 @@ impl Entry {
 
     pub(crate) fn name(&self) -> EntryName {
         self.identity.name()
+    }
+
+    /// It was left behind, and is found at `mono`. Nothing was written or sent later than that: the
+    /// clock may have been set back since.
+    pub(crate) fn was_left_until(&mut self, mono: Monotonic) {
+        let (write, attempt) = (&mut self.write, &mut self.attempt);
+        write.written = write.written.min(mono);
+        write.since = write.since.min(mono);
+        // It counts as attempted from here on at the latest, also for whoever adopts it next.
+        let tried = attempt.first_tried.map_or(mono, |tried| tried.min(mono));
+        attempt.first_tried = Some(tried);
     }
 
     pub(crate) fn is_awaited(&self) -> bool {

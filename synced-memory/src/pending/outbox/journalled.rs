@@ -65,6 +65,12 @@ impl Outbox {
         })
     }
 
+    /// Whether every entry that has to be in the journal is there.
+    pub(crate) fn is_all_journalled(&self) -> bool {
+        self.entries()
+            .all(|(_, entry)| entry.journalled || !entry.write.must_survive())
+    }
+
     /// Marks the entries that have to be in the journal and are not, if `journal` has added them
     /// there.
     pub(crate) fn journal_rest(&mut self, mut journal: impl FnMut(&str, &Entry) -> bool) {

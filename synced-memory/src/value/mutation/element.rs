@@ -1,6 +1,7 @@
 //! How a list element is named, so that an operation on it never hits another element.
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::Content;
 
@@ -19,18 +20,29 @@ use super::Content;
 /// is there with only known elements beside it, or the list is too short, the element is gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Element {
+    #[serde(deserialize_with = "index")]
     pub(crate) index: usize,
     pub(crate) content: Content,
     /// How many equal elements are before it.
-    #[serde(default, skip_serializing_if = "is_zero")]
+    #[serde(default, skip_serializing_if = "is_zero", deserialize_with = "index")]
     occurrence: usize,
     /// How many equal elements there are besides it.
-    #[serde(default, skip_serializing_if = "is_zero")]
+    #[serde(default, skip_serializing_if = "is_zero", deserialize_with = "index")]
     others: usize,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     previous: Option<Content>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     next: Option<Content>,
+}
+
+/// No list has as many elements as `usize` can count: that number and the next ones are no index.
+fn index<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
+    let index = usize::deserialize(deserializer)?;
+    if isize::try_from(index).is_ok() {
+        Ok(index)
+    } else {
+        Err(D::Error::custom("no list has this index"))
+    }
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde calls it")]
