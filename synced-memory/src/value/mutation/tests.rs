@@ -913,3 +913,28 @@ fn closures_on_each_element_of_a_list_are_one_call_for_each() {
     assert_eq!(applied.text(), Some(of(&list).text()));
     assert!(queue.calls().len() <= 21, "{} calls", queue.calls().len());
 }
+
+/// A call that may not go past another one in its list is still one with the one right before it.
+#[test]
+fn a_closure_that_may_not_go_past_others_joins_the_one_before_it() {
+    let remove = |text: &str, at: &str| {
+        let seen = seen_at(text, at);
+        operation(text, at, Action::Remove { seen })
+    };
+    let mut queue = Mutation::new(None, Vec::new());
+    // What others wrote is unknown: elements cannot be named anew.
+    let mut add = |later: Mutation| coalesce(&mut queue, later, Since::Moved).unwrap();
+    let seen = r#"{"list":[1,0,0,9],"m":0}"#;
+    add(Mutation::compared(None, vec![remove(seen, "list.0")]));
+    let seen = r#"{"list":[0,0,9],"m":0}"#;
+    add(Mutation::new(None, vec![append(seen, "list", "[7]")]));
+    for (seen, m) in [
+        (r#"{"list":[0,0,9,7],"m":0}"#, "1"),
+        (r#"{"list":[0,9,7],"m":1}"#, "2"),
+    ] {
+        let operations = vec![remove(seen, "list.0"), set(seen, "m", m)];
+        add(Mutation::compared(None, operations));
+    }
+    let compared = queue.calls().iter().filter(|call| call.is_compared);
+    assert_eq!(compared.count(), 2, "{queue:?}");
+}
