@@ -24,6 +24,7 @@ mod dead_letters;
 mod dead_letters_journalled;
 mod dead_letters_retried;
 mod exactly_once;
+mod extremes;
 mod flushes;
 mod in_doubt;
 mod interface;
