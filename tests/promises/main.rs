@@ -1,7 +1,9 @@
 //! One module per promise.
 
 mod asynchronous;
+mod auto_traits;
 mod cache_limit;
+mod callbacks;
 mod clocks;
 mod closure_fairness;
 mod closure_forms;
@@ -29,6 +31,7 @@ mod flushes;
 mod in_doubt;
 mod interface;
 mod journal;
+mod late_callers;
 mod line;
 mod misspelt_hosts;
 mod mutations;
@@ -49,6 +52,7 @@ mod scopes_of_users;
 mod shutdown;
 mod sidecars;
 mod sqlite;
+mod starts;
 mod takes;
 mod takes_journalled;
 mod together;

@@ -1,8 +1,10 @@
 //! What every room may use, and what uses none: time, waiting, locks, errors, policies, settings.
 
 pub(crate) mod backoff;
+pub(crate) mod callback;
 pub(crate) mod clock;
 pub(crate) mod error;
+pub(crate) mod events;
 pub(crate) mod fork;
 pub(crate) mod lock;
 pub(crate) mod policy;

@@ -247,6 +247,7 @@ impl OptionValue for usize {}
 impl OptionValue for PathBuf {}
 impl OptionValue for ReadPolicy {}
 impl OptionValue for WritePolicy {}
+impl OptionValue for ConnectPolicy {}
 impl OptionValue for Durability {}
 
 fn parsed<T: FromStr<Err: std::fmt::Display>>(name: &str, text: &str) -> Result<T> {

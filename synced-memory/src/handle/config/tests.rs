@@ -471,6 +471,19 @@ const EXTREMES: &[Extreme] = &[
         None,
         false,
     ),
+    extreme("cache_limit", |b| b.cache_limit(0), Some("0"), true),
+    extreme(
+        "cache_limit",
+        |b| b.cache_limit(usize::MAX),
+        Some("18446744073709551615"),
+        true,
+    ),
+    extreme(
+        "connect",
+        |b| b.connect(ConnectPolicy::Required),
+        Some("required"),
+        true,
+    ),
     extreme("outbox_limit", |b| b.outbox_limit(0), Some("0"), false),
     extreme("outbox_limit", |b| b.outbox_limit(1), Some("1"), true),
     extreme(

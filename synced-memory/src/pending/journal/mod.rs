@@ -20,6 +20,7 @@ use std::path::{Path, PathBuf};
 
 use crate::backend::commit::Writer;
 use crate::base::error::{Error, ErrorKind, Reason, Result};
+use crate::base::events::event;
 pub use crate::base::policy::Durability;
 use crate::pending::outbox::LetterRecord;
 use file::{Frames, JournalFile};
@@ -206,8 +207,8 @@ impl Adopted {
     }
 
     fn report(&mut self, error: Error) {
-        tracing::error!(%error, "a journal is damaged");
-        self.damage = Some(error);
+        self.damage = Some(error.clone());
+        event!(ERROR, %error, "a journal is damaged").emit();
     }
 }
 
