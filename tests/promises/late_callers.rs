@@ -13,7 +13,7 @@ fn every_call_works_in_the_destructor_of_a_threads_local() {
         for order in ["first", "last"] {
             server.cli(&["FLUSHALL"]);
             let mut caller = Child::spawn(env!("CARGO_BIN_EXE_late_caller"), [&*url, order]);
-            let said = caller.last_words();
+            let said = caller.unread_lines();
             let ended = caller.wait(Duration::from_secs(20));
             assert!(ended.success(), "{url}, {order}: {ended:?} after {said:?}");
             assert_eq!(
