@@ -1,4 +1,5 @@
-//! Imports point down only, between the rooms and inside them, and only `clock.rs` reads the time.
+//! Imports point down only, between the rooms and inside them; only `clock.rs` reads the time, and
+//! only `events.rs` calls subscribers.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -75,10 +76,9 @@ const ROOMS: &[(&str, &[&[&str]])] = &[
         "base",
         &[
             &["settings", "waiting"],
-            &["backoff", "timer"],
-            &[
-                "clock", "error", "files", "fork", "lock", "policy", "random",
-            ],
+            &["backoff", "events", "timer"],
+            &["callback", "fork"],
+            &["clock", "error", "files", "lock", "policy", "random"],
             &["mod"],
         ],
     ),
@@ -98,6 +98,12 @@ fn imports_point_down_only() {
 fn only_the_clock_reads_the_time() {
     let violations = reads_of_the_time(&House::of_the_library());
     assert!(violations.is_empty(), "\n{}\n", violations.join("\n"));
+}
+
+#[test]
+fn only_events_that_are_emitted_under_no_lock_call_subscribers() {
+    let offences = calls_of_subscribers(&House::of_the_library());
+    assert!(offences.is_empty(), "\n{}\n", offences.join("\n"));
 }
 
 /// The sources, parsed.
@@ -312,6 +318,28 @@ fn reads_of_the_time(house: &House) -> Vec<String> {
     violations
 }
 
+fn calls_of_subscribers(house: &House) -> Vec<String> {
+    let mut offences = Vec::new();
+    for file in &house.files {
+        if file.name.ends_with("base/events.rs") {
+            continue;
+        }
+        let tokens: TokenStream = file.source.parse().expect("it was parsed before");
+        words(tokens, &mut |words| {
+            for window in words.windows(2) {
+                let [(name, span), (colons, _)] = window else {
+                    continue;
+                };
+                if name == "tracing" && colons == "::" {
+                    let (line, file) = (span.start().line, file.name.display());
+                    offences.push(format!("src/{file}:{line}: `event!` emits under no lock"));
+                }
+            }
+        });
+    }
+    offences
+}
+
 /// Collects what a file names in the root of its crate: `crate::name::…`, in `use` and anywhere
 /// else, macros included, `self` and `super` resolved.
 struct Names {
@@ -451,7 +479,7 @@ fn words(tokens: TokenStream, show: &mut impl FnMut(&[(String, Span)])) {
 
 /// Tests of the tests: what they find in a house of a few files.
 mod finds {
-    use super::{House, imports, reads_of_the_time};
+    use super::{House, calls_of_subscribers, imports, reads_of_the_time};
 
     const LIB: &str = "pub use crate::base::error::{Error, Result}; \
                        pub use handle::memory::Memory; mod cache; mod handle;";
@@ -542,6 +570,21 @@ mod finds {
     fn a_room_or_a_file_without_a_floor() {
         assert!(violates("helpers.rs", ""));
         assert!(violates("client/helpers.rs", ""));
+    }
+
+    #[test]
+    fn a_call_of_a_subscriber_outside_the_events() {
+        let calls = |file, source| !calls_of_subscribers(&house(file, source)).is_empty();
+        assert!(calls(
+            "cache/mod.rs",
+            "fn f() { tracing::warn!(key, \"late\"); }"
+        ));
+        assert!(calls("lib.rs", "use tracing::info;"));
+        assert!(!calls("base/events.rs", "use tracing::Level;"));
+        assert!(!calls(
+            "cache/mod.rs",
+            "fn f() { event!(WARN, \"tracing::\"); } // tracing::"
+        ));
     }
 
     #[test]

@@ -1,7 +1,9 @@
 //! One module per promise.
 
 mod asynchronous;
+mod auto_traits;
 mod cache_limit;
+mod callbacks;
 mod clocks;
 mod closure_fairness;
 mod closure_forms;
@@ -24,6 +26,7 @@ mod dead_letters;
 mod dead_letters_journalled;
 mod dead_letters_retried;
 mod exactly_once;
+mod extremes;
 mod flushes;
 mod frames;
 mod full_disk;
@@ -33,6 +36,7 @@ mod journal;
 mod journal_damage;
 mod journal_records;
 mod journal_removed;
+mod late_callers;
 mod line;
 mod misspelt_hosts;
 mod mutations;
@@ -56,6 +60,7 @@ mod sidecars;
 mod sqlite;
 mod sqlite_log;
 mod sqlite_records;
+mod starts;
 mod takes;
 mod takes_journalled;
 mod together;

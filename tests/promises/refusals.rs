@@ -14,7 +14,7 @@ const DEADLINE: Duration = Duration::from_secs(10);
 
 /// The rights that are enough for the prefix `memory:`; the README states them.
 const KEYS: &str = "~memory:* ~synced-memory/{memory:*";
-const COMMANDS: &str = "+time +get +eval +evalsha +getrange +exists +hget +hmget +hincrby +set +del +hset +hlen +hgetall +pttl +pexpire +hdel +scan +info";
+const COMMANDS: &str = "+time +get +eval +evalsha +getrange +exists +hget +hmget +hincrby +set +del +hset +hlen +hgetall +pttl +pexpire +hdel +scan +dbsize +info";
 /// Needed for invalidations; without it near reads and watches ask the server each time.
 const TRACKING: &str = "+client|tracking";
 /// Optional: the ACL log has fewer entries with it, on servers that know the subcommand.

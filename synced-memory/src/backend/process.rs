@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
-use std::sync::{Arc, Mutex, MutexGuard, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,7 +17,7 @@ use crate::backend::error::BackendError;
 use crate::base::clock::has_expired;
 use crate::base::clock::{self, Clock, Monotonic, Stamp};
 use crate::base::fork::PerProcess;
-use crate::base::lock::lock;
+use crate::base::lock::{LockGuard, lock};
 use crate::base::random;
 
 /// How long a wait for changes lasts at most before it looks again for keys that have expired.
@@ -40,11 +40,11 @@ struct Tracker {
 }
 
 impl ProcessSpace {
-    fn store(&self) -> MutexGuard<'_, Store> {
+    fn store(&self) -> LockGuard<'_, Store> {
         lock(&self.store)
     }
 
-    fn trackers(&self) -> MutexGuard<'_, Vec<Tracker>> {
+    fn trackers(&self) -> LockGuard<'_, Vec<Tracker>> {
         lock(&self.trackers)
     }
 

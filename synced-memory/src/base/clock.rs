@@ -217,7 +217,8 @@ impl Stamp {
     /// A stamp for a write at `now`: microseconds with three random digits, or just above the last
     /// stamp issued or seen for the key if that one is not lower.
     pub(crate) fn issue(now: u64, last: Self, random: &mut fastrand::Rng) -> Self {
-        let fresh = Self::new((now / 1_000).saturating_mul(1_000) + random.u64(0..1_000));
+        let micros = now / 1_000 * 1_000;
+        let fresh = Self::new(micros.saturating_add(random.u64(0..1_000)));
         if last < fresh || last > Self::MAX {
             fresh
         } else {
@@ -362,6 +363,26 @@ mod tests {
                 .all(|stamp| (7_000_000..7_001_000).contains(stamp))
         );
         assert!(digits.len() > 50);
+    }
+
+    #[test]
+    fn a_server_whose_clock_is_anywhere_between_0_and_584_years_stops_nothing() {
+        let (clock, mut random) = (Clock::mock(), fastrand::Rng::with_seed(3));
+        let mut last = Stamp::ZERO;
+        for server in [
+            u64::MAX,
+            0,
+            1 << 63,
+            i64::MAX.cast_unsigned(),
+            1 << 62,
+            u64::MAX,
+        ] {
+            clock.adjust(server, clock.mono(), clock.mono());
+            let next = Stamp::issue(clock.at().now, last, &mut random);
+            assert!(next > last, "{server}");
+            last = next;
+        }
+        assert!(Stamp::issue(u64::MAX, Stamp::ZERO, &mut random) > Stamp::ZERO);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What can go wrong, in one opaque type.
 
 use std::error::Error as StdError;
+use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::sync::Arc;
 use std::{fmt, io};
 
@@ -91,7 +92,8 @@ pub enum ErrorKind {
     /// What is stored is not a value of this type, or no JSON at all. Other keys are not affected.
     Decode,
     /// The backend did not answer, and the call needs it: a read of a key of which this process
-    /// knows nothing, or a confirmed call, which was not made and never will be.
+    /// knows nothing, or a confirmed call, which was not made and never will be. Also, the process
+    /// has no descriptor or thread left to open a memory.
     Unavailable,
     /// The change does not apply to what others wrote.
     Conflict,
@@ -212,6 +214,10 @@ impl From<&serde_json::Error> for JsonCause {
         }
     }
 }
+
+// Nothing in it is ever changed.
+impl UnwindSafe for Error {}
+impl RefUnwindSafe for Error {}
 
 impl Error {
     pub(crate) fn new(kind: ErrorKind, reason: impl Into<Reason>) -> Self {

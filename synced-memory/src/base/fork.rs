@@ -1,9 +1,11 @@
 //! Forks: the child has copies of what its parent opened, but neither its threads, nor a say in its
 //! connections, files and locks (rule 17).
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 
 use arc_swap::ArcSwapOption;
+
+use super::lock::LockGuard;
 
 /// The process that made something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,13 +53,15 @@ impl<T> PerProcess<T> {
 
 /// Locks a mutex in the child of a fork; `None` if its parent seems to have held the lock at the
 /// fork, since nobody will release it then.
-pub(crate) fn try_lock_inherited<T: ?Sized>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
+pub(crate) fn try_lock_inherited<T: ?Sized>(mutex: &Mutex<T>) -> Option<LockGuard<'_, T>> {
     /// Another thread of the child holds the lock for a shorter time than so many yields.
     const TRIES: usize = 1_000;
     for _ in 0..TRIES {
         match mutex.try_lock() {
-            Ok(guard) => return Some(guard),
-            Err(TryLockError::Poisoned(error)) => return Some(PoisonError::into_inner(error)),
+            Ok(guard) => return Some(LockGuard::of(guard)),
+            Err(TryLockError::Poisoned(error)) => {
+                return Some(LockGuard::of(PoisonError::into_inner(error)));
+            }
             Err(TryLockError::WouldBlock) => std::thread::yield_now(),
         }
     }
@@ -83,6 +87,6 @@ mod tests {
         let held = mutex.lock();
         assert!(try_lock_inherited(&mutex).is_none());
         drop(held);
-        assert_eq!(try_lock_inherited(&mutex).as_deref(), Some(&1));
+        assert_eq!(try_lock_inherited(&mutex).map(|held| *held), Some(1));
     }
 }

@@ -2,8 +2,10 @@
 //! settings.
 
 pub(crate) mod backoff;
+pub(crate) mod callback;
 pub(crate) mod clock;
 pub(crate) mod error;
+pub(crate) mod events;
 pub(crate) mod files;
 pub(crate) mod fork;
 pub(crate) mod lock;

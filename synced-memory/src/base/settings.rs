@@ -162,6 +162,21 @@ macro_rules! settings {
                 }
                 Ok(true)
             }
+
+            /// Refuses what no option of its type may be.
+            ///
+            /// # Errors
+            ///
+            /// `Config`.
+            pub(crate) fn check(&self) -> Result<()> {
+                $(
+                    self.$name.check().map_err(|what| {
+                        let message = format!("`{}` {what}", stringify!($name));
+                        Error::new(ErrorKind::Config, message)
+                    })?;
+                )+
+                Ok(())
+            }
         }
 
         /// Every option, in the order of the README.
@@ -190,6 +205,50 @@ pub(crate) struct OptionRow {
 }
 
 with_options!(settings);
+
+/// The longest duration that an option may be, 1,000 years as a URL counts them. Sums of a few of
+/// them, and points in time so far away, can be expressed by every clock here.
+pub(crate) const LONGEST: Duration = Duration::from_secs(1_000 * 31_557_600);
+
+/// Which values of a type no option may have.
+trait OptionValue {
+    /// # Errors
+    ///
+    /// What is wrong with it.
+    fn check(&self) -> std::result::Result<(), &'static str> {
+        Ok(())
+    }
+}
+
+impl OptionValue for Duration {
+    fn check(&self) -> std::result::Result<(), &'static str> {
+        if *self > LONGEST {
+            Err("is longer than 1000 years")
+        } else {
+            Ok(())
+        }
+    }
+}
+
+impl OptionValue for (Duration, Duration) {
+    fn check(&self) -> std::result::Result<(), &'static str> {
+        self.0.check().and_then(|()| self.1.check())
+    }
+}
+
+impl<T: OptionValue> OptionValue for Option<T> {
+    fn check(&self) -> std::result::Result<(), &'static str> {
+        self.as_ref().map_or(Ok(()), T::check)
+    }
+}
+
+impl OptionValue for String {}
+impl OptionValue for usize {}
+impl OptionValue for PathBuf {}
+impl OptionValue for ReadPolicy {}
+impl OptionValue for WritePolicy {}
+impl OptionValue for ConnectPolicy {}
+impl OptionValue for Durability {}
 
 fn parsed<T: FromStr<Err: std::fmt::Display>>(name: &str, text: &str) -> Result<T> {
     text.parse().map_err(|error| {

@@ -8,6 +8,7 @@ use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
 use tokio::time::Sleep;
 
+use super::callback::become_io_thread;
 use super::fork::PerProcess;
 
 static TIMER: PerProcess<Option<Timer>> = PerProcess::new();
@@ -26,7 +27,11 @@ impl Timer {
         let (running, ended) = oneshot::channel::<()>();
         std::thread::Builder::new()
             .name("synced-memory-timer".to_owned())
-            .spawn(move || runtime.block_on(ended))?;
+            .spawn(move || {
+                // Wakers run on it: a call that waited there would delay all other deadlines.
+                become_io_thread();
+                runtime.block_on(ended)
+            })?;
         Ok(Self {
             runtime: handle,
             _running: running,

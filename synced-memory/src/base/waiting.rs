@@ -14,7 +14,9 @@
 
 use std::cell::Cell;
 use std::future::{pending, poll_fn};
+use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::pin::{Pin, pin};
+use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker, ready};
@@ -23,16 +25,20 @@ use std::time::Duration;
 use futures_util::task::AtomicWaker;
 use tokio::time::Sleep;
 
+use crate::base::callback::call_out;
 use crate::base::clock::Deadline;
 use crate::base::lock::lock;
 use crate::base::timer;
 
 thread_local! {
     static PARKING: (parking::Parker, Waker) = parker_and_waker();
+
+    // The others have no destructor, so that they are there in the destructors of other locals.
+
     /// When the future that is being polled has to be polled again at the latest.
     static NEXT_POLL: Cell<Option<Deadline>> = const { Cell::new(None) };
-    /// How many `block_on` run on this thread, each in a poll of the one before.
-    static DEPTH: Cell<u32> = const { Cell::new(0) };
+    /// The data of the waker that the innermost `block_on` of this thread polls with.
+    static POLLING_WITH: Cell<*const ()> = const { Cell::new(ptr::null()) };
     static SPIN: Spin = const { Spin::new() };
 }
 
@@ -55,7 +61,7 @@ pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
                 return output;
             }
             let next_poll = NEXT_POLL.take();
-            if SPIN.try_with(|spin| spin.until_woken(parker)) == Ok(true) {
+            if SPIN.with(|spin| spin.until_woken(parker)) {
                 continue;
             }
             match next_poll {
@@ -65,7 +71,7 @@ pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
         }
     };
     // At the end of a thread its locals are dropped one by one, and a memory that is kept in one of
-    // them may be dropped after `PARKING`.
+    // them may be used after `PARKING` is gone.
     PARKING
         .try_with(&mut run)
         .unwrap_or_else(|_| run(&parker_and_waker()))
@@ -128,24 +134,25 @@ impl Spin {
 /// therefore polled again.
 struct NestedRun<'a> {
     waker: &'a Waker,
-    outer: Option<Deadline>,
+    outer: *const (),
+    outer_next_poll: Option<Deadline>,
 }
 
 impl<'a> NestedRun<'a> {
     fn new(waker: &'a Waker) -> Self {
-        DEPTH.set(DEPTH.get() + 1);
         Self {
             waker,
-            outer: NEXT_POLL.get(),
+            outer: POLLING_WITH.replace(waker.data()),
+            outer_next_poll: NEXT_POLL.get(),
         }
     }
 }
 
 impl Drop for NestedRun<'_> {
     fn drop(&mut self) {
-        DEPTH.set(DEPTH.get() - 1);
-        if DEPTH.get() > 0 {
-            NEXT_POLL.set(self.outer);
+        POLLING_WITH.set(self.outer);
+        if !self.outer.is_null() {
+            NEXT_POLL.set(self.outer_next_poll);
             self.waker.wake_by_ref();
         }
     }
@@ -153,7 +160,9 @@ impl Drop for NestedRun<'_> {
 
 /// Whether a poll with this context is one of `block_on`, on this thread.
 fn is_parking(context: &Context<'_>) -> bool {
-    PARKING.try_with(|(_, waker)| context.waker().will_wake(waker)) == Ok(true)
+    // A waker without data is not ours: ours is an `Arc`.
+    let data = context.waker().data();
+    !data.is_null() && ptr::eq(data, POLLING_WITH.get())
 }
 
 /// How the caller of a future waits for it.
@@ -203,6 +212,10 @@ pub(crate) struct Alarm {
     timer: Option<Pin<Box<Sleep>>>,
 }
 
+// A timer that is polled again after a panic is as it was.
+impl UnwindSafe for Alarm {}
+impl RefUnwindSafe for Alarm {}
+
 impl Alarm {
     pub(crate) fn at(deadline: Deadline) -> Self {
         Self {
@@ -247,6 +260,10 @@ pub(crate) struct Signal {
     waiter: AtomicWaker,
 }
 
+// A panic in code of the waiter's executor leaves the waker, and what was raised, in place.
+impl UnwindSafe for Signal {}
+impl RefUnwindSafe for Signal {}
+
 impl Signal {
     /// Raises it. Returns whether the caller has to [`wake`](Signal::wake) the waiter, which is not
     /// notified yet.
@@ -259,7 +276,7 @@ impl Signal {
 
     /// To be called under no lock: it runs code of the waiter's executor, which may drop anything.
     pub(crate) fn wake(&self) {
-        self.waiter.wake();
+        call_out(|| self.waiter.wake());
     }
 
     /// Ready if it was raised since it was last ready.
@@ -285,14 +302,19 @@ impl DeferredWakes {
     /// that waits on its own thread is woken at once: that runs no code of an executor.
     pub(crate) async fn run<F: Future>(self: &Arc<Self>, future: F) -> F::Output {
         let mut future = pin!(future);
+        let mut wake = ForgottenOnDrop(None);
         poll_fn(|context| {
             if is_parking(context) {
                 return future.as_mut().poll(context);
             }
-            let waker = Waker::from(Arc::new(DeferredWake {
-                queue: Arc::clone(self),
-                waker: context.waker().clone(),
-            }));
+            let wake = wake.0.get_or_insert_with(|| {
+                Arc::new(DeferredWake {
+                    queue: Arc::clone(self),
+                    task: AtomicWaker::new(),
+                })
+            });
+            wake.task.register(context.waker());
+            let waker = Waker::from(Arc::clone(wake));
             future.as_mut().poll(&mut Context::from_waker(&waker))
         })
         .await
@@ -311,13 +333,25 @@ impl DeferredWakes {
 #[derive(Debug)]
 pub(crate) struct DeferredWake {
     queue: Arc<DeferredWakes>,
-    waker: Waker,
+    task: AtomicWaker,
 }
 
 impl DeferredWake {
     /// Wakes the task, which runs code of its executor.
     pub(crate) fn wake_now(&self) {
-        self.waker.wake_by_ref();
+        call_out(|| self.task.wake());
+    }
+}
+
+/// Forgets the task's waker when nobody waits any more. Whoever was to answer still holds the
+/// wake-up, and may drop it under a lock: to drop a waker runs code of its executor, too.
+struct ForgottenOnDrop(Option<Arc<DeferredWake>>);
+
+impl Drop for ForgottenOnDrop {
+    fn drop(&mut self) {
+        if let Some(wake) = &self.0 {
+            drop(wake.task.take());
+        }
     }
 }
 
@@ -384,6 +418,8 @@ mod tests {
     #[test]
     fn the_mode_is_that_of_whoever_runs_the_future() {
         assert_eq!(block_on(WaitMode::of_caller()), WaitMode::Blocking);
+        let by_hand = pin!(WaitMode::of_caller()).poll(&mut Context::from_waker(Waker::noop()));
+        assert_eq!(by_hand, Poll::Ready(WaitMode::Async));
         let runtime = tokio::runtime::Builder::new_current_thread()
             .build()
             .unwrap();

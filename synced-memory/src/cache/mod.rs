@@ -7,7 +7,7 @@
 mod near;
 mod refresh;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::hash::Hash;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -66,7 +66,8 @@ struct Cell {
     freshness: SlotFreshness,
     /// Why the backend refused to let the key be read, and the request that it refused.
     refusal: Option<(Ticket, Error)>,
-    watches: Vec<Arc<Signal>>,
+    /// By address, so that one of very many is removed at once: others wait for the lock.
+    watches: BTreeMap<usize, Arc<Signal>>,
 }
 
 /// What the backend last answered for a key.
@@ -160,8 +161,12 @@ impl Cell {
     /// the cache is free.
     fn bump(&mut self, raised: &mut Vec<Arc<Signal>>) {
         self.version.fetch_add(1, Ordering::Release);
-        raised.extend(self.watches.iter().filter(|watch| watch.raise()).cloned());
+        raised.extend(self.watches.values().filter(|watch| watch.raise()).cloned());
     }
+}
+
+fn address(watch: &Arc<Signal>) -> usize {
+    Arc::as_ptr(watch).addr()
 }
 
 /// Gives back the memory of entries that were removed: there may never be as many again.
@@ -295,7 +300,7 @@ impl Cache {
     /// is read again.
     pub(crate) fn watch(&mut self, key: &Arc<str>, watch: &Arc<Signal>) {
         if let Some(cell) = self.cells.get_mut(key) {
-            cell.watches.push(Arc::clone(watch));
+            cell.watches.insert(address(watch), Arc::clone(watch));
             if cell.is_near() && !cell.freshness.is_current() && cell.freshness.queued() {
                 self.rereads.push_back(Arc::clone(key));
             }
@@ -304,7 +309,7 @@ impl Cache {
 
     pub(crate) fn unwatch(&mut self, key: &str, watch: &Arc<Signal>) {
         if let Some(cell) = self.cells.get_mut(key) {
-            cell.watches.retain(|other| !Arc::ptr_eq(other, watch));
+            cell.watches.remove(&address(watch));
         }
     }
 

@@ -4,20 +4,24 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fmt;
+use std::mem::ManuallyDrop;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
 
 use crate::base::clock::Deadline;
 use crate::base::error::{Error, ErrorKind, Result};
-use crate::base::lock::lock;
+use crate::base::lock::{LockGuard, lock};
 use crate::base::waiting::until;
 use crate::client::shared::Shared;
 
 thread_local! {
-    static RUNNING: RefCell<Vec<RunningClosure>> = const { RefCell::new(Vec::new()) };
+    // Never dropped, so that it is there in the destructors of other locals. It holds no memory
+    // while no closure runs.
+    static RUNNING: ManuallyDrop<RefCell<Vec<RunningClosure>>> =
+        const { ManuallyDrop::new(RefCell::new(Vec::new())) };
 }
 
 struct RunningClosure {
@@ -36,7 +40,7 @@ impl ReentrancyGuard {
             key: Arc::clone(key),
             has_written: false,
         };
-        RUNNING.with_borrow_mut(|running| running.push(closure));
+        RUNNING.with(|running| running.borrow_mut().push(closure));
         Self(())
     }
 
@@ -46,11 +50,10 @@ impl ReentrancyGuard {
     ///
     /// `Conflict` if the closure wrote to the key.
     pub(crate) fn end(self) -> Result<()> {
-        let conflict = RUNNING.with_borrow(|running| {
-            running
-                .last()
-                .filter(|closure| closure.has_written)
-                .map(|closure| conflict(&closure.key))
+        let conflict = RUNNING.with(|running| {
+            let running = running.borrow();
+            let last = running.last().filter(|closure| closure.has_written);
+            last.map(|closure| conflict(&closure.key))
         });
         drop(self);
         conflict.map_or(Ok(()), Err)
@@ -59,21 +62,27 @@ impl ReentrancyGuard {
 
 impl Drop for ReentrancyGuard {
     fn drop(&mut self) {
-        RUNNING.with_borrow_mut(Vec::pop);
+        RUNNING.with(|running| {
+            let mut running = running.borrow_mut();
+            running.pop();
+            if running.is_empty() {
+                *running = Vec::new();
+            }
+        });
     }
 }
 
 /// Refuses a write to a key that a closure of this thread is changing. The closure then changes
 /// nothing, either.
 pub(crate) fn check_not_updating(shared: &Arc<Shared>, key: &str) -> Result<()> {
-    let is_changed = RUNNING.try_with(|running| {
+    let is_changed = RUNNING.with(|running| {
         let mut running = running.borrow_mut();
         let of_key = running
             .iter_mut()
             .filter(|closure| closure.shared == Arc::as_ptr(shared) && *closure.key == *key);
         of_key.map(|closure| closure.has_written = true).count() > 0
     });
-    if is_changed == Ok(true) {
+    if is_changed {
         Err(conflict(key))
     } else {
         Ok(())
@@ -127,7 +136,7 @@ impl Closures {
         key: &Arc<str>,
         limit: Duration,
     ) -> Result<Option<ClosureTurn<'_>>> {
-        if RUNNING.try_with(|running| running.borrow().is_empty()) != Ok(true) {
+        if RUNNING.with(|running| !running.borrow().is_empty()) {
             return Ok(None);
         }
         let lock = Arc::clone(self.keys().entry(Arc::clone(key)).or_default());
@@ -151,7 +160,7 @@ impl Closures {
         Ok(Some(turn))
     }
 
-    fn keys(&self) -> MutexGuard<'_, ClosureLocks> {
+    fn keys(&self) -> LockGuard<'_, ClosureLocks> {
         lock(&self.keys)
     }
 }

@@ -11,6 +11,7 @@ use crate::backend::{Expiry, Invalidation, WithExpiry, all_tracked};
 use crate::base::backoff::Jitter;
 use crate::base::clock::Monotonic;
 use crate::base::error::{Error, Result};
+use crate::base::events::event;
 use crate::base::random;
 use crate::cache::{Generation, Ticket};
 use crate::client::shared::{Connection, Shared};
@@ -153,11 +154,13 @@ pub(crate) async fn track(
     let is_tracked = match connection.session.track(&prefixes).await {
         Ok(()) => true,
         Err(error) if error.is_rejected() => {
-            tracing::warn!(
-                target = shared.target,
+            let target = Arc::clone(&shared.target);
+            shared.events.emit(event!(
+                WARN,
+                target = &*target,
                 error = %error,
                 "the backend does not notify of changes: near reads ask it each time"
-            );
+            ));
             false
         }
         Err(error) => return Err(error),

@@ -5,11 +5,11 @@
 //! Its lock is taken before those of `shared.rs`.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex};
 
 use crate::base::error::Result;
 use crate::base::fork::try_lock_inherited;
-use crate::base::lock::lock;
+use crate::base::lock::{LockGuard, lock};
 use crate::cache::shrink_sparse;
 use crate::client::shared::Shared;
 use crate::client::slot::Slot;
@@ -159,7 +159,7 @@ impl RetainedSlots {
     }
 
     /// `None` in the child of a fork if its parent was using them.
-    fn scopes(&self) -> Option<MutexGuard<'_, ScopesWithSlots>> {
+    fn scopes(&self) -> Option<LockGuard<'_, ScopesWithSlots>> {
         if self.shared.is_inherited() {
             try_lock_inherited(&self.scopes)
         } else {

@@ -4,24 +4,27 @@
 //! Order of locks: `wire` before `state`. Neither is held across I/O or a callback, except that
 //! `wire` is held across the first poll of a request, in which the embedded backends do all of it.
 
-use std::future::poll_fn;
 use std::ops::{Deref, DerefMut};
-use std::pin::pin;
+use std::panic::{RefUnwindSafe, UnwindSafe};
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
-use std::task::Poll;
+use std::sync::{Arc, Mutex, OnceLock};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use futures_util::future::{Either, select};
 use tokio::sync::{Notify, oneshot, watch};
+use tokio::task::unconstrained;
 
 use crate::backend::error::BackendError;
 use crate::backend::{Reply, Session};
+use crate::base::callback::{call_out, is_io_thread};
 use crate::base::clock::Clock;
 use crate::base::error::{Error, ErrorKind, Result};
+use crate::base::events::{EventEmitter, LogEvent};
 use crate::base::fork::{OwnerProcess, try_lock_inherited};
-use crate::base::lock::lock;
+use crate::base::lock::{LockGuard, lock};
 use crate::base::random;
 use crate::base::settings::Settings;
 use crate::base::waiting::{DeferredWake, DeferredWakes, Signal};
@@ -34,36 +37,36 @@ use crate::pending::journal;
 pub(crate) struct Connection {
     pub(crate) session: Box<dyn Session>,
     /// Why it must not be used any more.
-    end_reason: watch::Sender<Option<BackendError>>,
+    end_reason: OnceLock<BackendError>,
+    has_ended: Notify,
 }
 
 impl Connection {
     pub(crate) fn new(session: Box<dyn Session>) -> Self {
         Self {
             session,
-            end_reason: watch::Sender::new(None),
+            end_reason: OnceLock::new(),
+            has_ended: Notify::new(),
         }
     }
 
     /// Gives the connection up: the flusher drops it and connects anew. The first reason counts.
     pub(crate) fn end(&self, error: BackendError) {
-        self.end_reason.send_if_modified(|reason| {
-            let is_first = reason.is_none();
-            reason.get_or_insert(error);
-            is_first
-        });
+        if self.end_reason.set(error).is_ok() {
+            call_out(|| self.has_ended.notify_waiters());
+        }
     }
 
     /// Ready when the connection was given up.
     pub(crate) async fn ended(&self) -> BackendError {
-        let mut reason = self.end_reason.subscribe();
-        // The sender is in `self`, and lives as long as this waits.
-        let error = reason
-            .wait_for(Option::is_some)
-            .await
-            .ok()
-            .and_then(|reason| reason.clone());
-        error.unwrap_or_else(|| BackendError::connection_lost("the connection was given up"))
+        loop {
+            // Before the look: it is woken by what comes after it was made.
+            let ended = self.has_ended.notified();
+            if let Some(reason) = self.end_reason.get() {
+                return reason.clone();
+            }
+            ended.await;
+        }
     }
 }
 
@@ -72,7 +75,8 @@ pub(crate) struct Shared {
     pub(crate) settings: Settings,
     pub(crate) clock: Clock,
     /// Where the backend is, without a password.
-    pub(crate) target: String,
+    pub(crate) target: Arc<str>,
+    pub(crate) events: EventEmitter,
     state: Mutex<State>,
     owner: OwnerProcess,
     /// This process is a child of the owner, as far as it has noticed.
@@ -85,7 +89,9 @@ pub(crate) struct Shared {
     /// tickets.
     wire: Mutex<Ticket>,
     connection: ArcSwapOption<Connection>,
-    connected: watch::Sender<bool>,
+    /// Not a `watch` of tokio's, as for the end of a connection: callers wait for these, and a
+    /// `watch` needs a local of the thread that waits, which may be gone when the thread ends.
+    connection_changed: Notify,
     /// There is something to send.
     pub(crate) wake: Notify,
     /// Answers to reads that nobody waits for were stored.
@@ -103,6 +109,11 @@ pub(crate) struct Shared {
     /// Those who wait until all writes up to a number are answered for.
     delivery_waiters: Mutex<DeliveryWaiters>,
 }
+
+// A panic leaves it sound: code of the user runs under none of its locks, and what is changed
+// without a lock is one atomic value each.
+impl UnwindSafe for Shared {}
+impl RefUnwindSafe for Shared {}
 
 type DeliveryWaiters = Vec<(u64, oneshot::Sender<()>)>;
 
@@ -123,36 +134,55 @@ impl Drop for Uploading<'_> {
 }
 
 /// The state under its lock. The watches of what was changed, and the tasks that were answered, are
-/// woken when the lock is free again: to wake one runs code of its executor.
+/// woken when the lock is free again, and what has happened is logged then: that runs code of
+/// executors and subscribers (rule 18).
 #[derive(Debug)]
 pub(crate) struct Locked<'a> {
     // In this order: fields are dropped in the order of their declaration.
-    state: MutexGuard<'a, State>,
-    wakes: WakesOnDrop,
-    /// `None` in the child of a fork, which wakes nobody.
-    deferred_wakes: Option<&'a DeferredWakes>,
+    state: LockGuard<'a, State>,
+    callbacks: CallbacksOnDrop<'a>,
 }
 
-#[derive(Debug, Default)]
-struct WakesOnDrop {
+#[derive(Debug)]
+struct CallbacksOnDrop<'a> {
+    shared: &'a Shared,
     watches: Vec<Arc<Signal>>,
     tasks: Vec<Arc<DeferredWake>>,
+    events: Vec<LogEvent>,
+}
+
+impl<'a> CallbacksOnDrop<'a> {
+    fn new(shared: &'a Shared) -> Self {
+        Self {
+            shared,
+            watches: Vec::new(),
+            tasks: Vec::new(),
+            events: Vec::new(),
+        }
+    }
 }
 
 impl Drop for Locked<'_> {
     fn drop(&mut self) {
-        let Some(deferred) = self.deferred_wakes else {
+        let shared = self.callbacks.shared;
+        // The child of a fork wakes nobody, and has nothing to log.
+        if shared.is_inherited.load(Ordering::Relaxed) {
             return;
-        };
-        self.wakes.watches = self.state.cache.take_raised();
-        self.wakes.tasks = deferred.take();
+        }
+        self.callbacks.watches = self.state.cache.take_raised();
+        self.callbacks.tasks = shared.deferred_wakes.take();
+        self.callbacks.events = std::mem::take(&mut self.state.events);
     }
 }
 
-impl Drop for WakesOnDrop {
+impl Drop for CallbacksOnDrop<'_> {
     fn drop(&mut self) {
         self.watches.iter().for_each(|watch| watch.wake());
         self.tasks.iter().for_each(|task| task.wake_now());
+        // Last: a subscriber may be slow.
+        for event in self.events.drain(..) {
+            self.shared.events.emit(event);
+        }
     }
 }
 
@@ -198,7 +228,8 @@ impl Shared {
         Ok(Self {
             settings,
             clock,
-            target: target.to_owned(),
+            target: target.into(),
+            events: EventEmitter::default(),
             state: Mutex::new(state),
             owner: OwnerProcess::current(),
             is_inherited: AtomicBool::new(false),
@@ -206,7 +237,7 @@ impl Shared {
             deferred_wakes: Arc::default(),
             wire: Mutex::new(0),
             connection: ArcSwapOption::empty(),
-            connected: watch::Sender::new(false),
+            connection_changed: Notify::new(),
             wake: Notify::new(),
             cache_grew: Notify::new(),
             eviction_policy: ArcSwapOption::empty(),
@@ -229,7 +260,7 @@ impl Shared {
     }
 
     /// The state in a child of the process that opened the memory.
-    fn inherited_state(&self) -> MutexGuard<'_, State> {
+    fn inherited_state(&self) -> LockGuard<'_, State> {
         try_lock_inherited(&self.state).unwrap_or_else(|| {
             let unknown = self.unknown_state.get_or_init(|| {
                 let Settings {
@@ -247,15 +278,13 @@ impl Shared {
         if self.is_inherited.load(Ordering::Relaxed) {
             return Locked {
                 state: self.inherited_state(),
-                wakes: WakesOnDrop::default(),
-                deferred_wakes: None,
+                callbacks: CallbacksOnDrop::new(self),
             };
         }
         debug_assert!(self.owner.is_current(), "a call that did not ask");
         Locked {
             state: lock(&self.state),
-            wakes: WakesOnDrop::default(),
-            deferred_wakes: Some(&self.deferred_wakes),
+            callbacks: CallbacksOnDrop::new(self),
         }
     }
 
@@ -265,13 +294,12 @@ impl Shared {
     }
 
     pub(crate) fn is_connected(&self) -> bool {
-        *self.connected.borrow()
+        self.connection.load().is_some()
     }
 
     pub(crate) fn set_connection(&self, connection: Option<Arc<Connection>>) {
-        let is_connected = connection.is_some();
         self.connection.store(connection);
-        self.connected.send_replace(is_connected);
+        call_out(|| self.connection_changed.notify_waiters());
     }
 
     /// The connection, if there is one other than this.
@@ -285,11 +313,14 @@ impl Shared {
 
     /// Ready if there is a connection other than this.
     pub(crate) async fn connected_other_than(&self, given_up: Option<&Arc<Connection>>) {
-        let mut changes = self.connected.subscribe();
-        // The sender is in `self`, and lives as long as this waits.
-        let _ = changes
-            .wait_for(|_| self.connection_other_than(given_up).is_some())
-            .await;
+        loop {
+            // Before the look: it is woken by what comes after it was made.
+            let changed = self.connection_changed.notified();
+            if self.connection_other_than(given_up).is_some() {
+                return;
+            }
+            changed.await;
+        }
     }
 
     /// Makes a request. Its ticket is its number in the order in which requests take effect, and is
@@ -317,27 +348,7 @@ impl Shared {
         connection: &Connection,
         make: impl FnOnce(Ticket) -> Reply<T>,
     ) -> Result<T, BackendError> {
-        let mut make = Some(make);
-        let first = poll_fn(|context| {
-            let mut last_ticket = lock(&self.wire);
-            let sent = match (&*connection.end_reason.borrow(), make.take()) {
-                (None, Some(make)) => {
-                    *last_ticket += 1;
-                    let mut request = make(*last_ticket);
-                    match request.as_mut().poll(context) {
-                        Poll::Ready(answer) => Err(answer),
-                        Poll::Pending => Ok(request),
-                    }
-                }
-                (Some(error), _) => Err(Err(error.clone())),
-                (None, None) => Err(Err(BackendError::connection_lost(
-                    "the request was made before",
-                ))),
-            };
-            Poll::Ready(sent)
-        })
-        .await;
-        match first {
+        match self.first_poll(connection, make) {
             Err(answer) => answer,
             // A request that is made while the connection ends may never be answered, not even with
             // an error: the channel to redis's driver keeps what is pushed into it while its
@@ -346,6 +357,29 @@ impl Shared {
                 Either::Left((answer, _)) => answer,
                 Either::Right((error, _)) => Err(error),
             },
+        }
+    }
+
+    /// Sends a request, which its first poll does; an error if it is over by then. The caller's
+    /// waker is not passed to that poll: it is code of the user's, which does not run under a lock.
+    fn first_poll<T>(
+        &self,
+        connection: &Connection,
+        make: impl FnOnce(Ticket) -> Reply<T>,
+    ) -> Result<Reply<T>, Result<T, BackendError>> {
+        let mut last_ticket = lock(&self.wire);
+        if let Some(error) = connection.end_reason.get() {
+            return Err(Err(error.clone()));
+        }
+        *last_ticket += 1;
+        let mut request = make(*last_ticket);
+        // Unconstrained: in a task that has used up its budget, tokio's primitives would send
+        // nothing yet, and the request would take effect later than its ticket says.
+        let mut first = unconstrained(request.as_mut());
+        let polled = Pin::new(&mut first).poll(&mut Context::from_waker(Waker::noop()));
+        match polled {
+            Poll::Ready(answer) => Err(answer),
+            Poll::Pending => Ok(request),
         }
     }
 
@@ -454,24 +488,22 @@ impl Shared {
 
     /// Notifies those who wait for writes to be delivered, as far as they were.
     pub(crate) fn notify_delivered(&self) {
-        let mut waiters = lock(&self.delivery_waiters);
-        if waiters.is_empty() {
+        if lock(&self.delivery_waiters).is_empty() {
             return;
         }
+        // The one lock is not taken under the other: when it is released, code of the user runs.
+        // Who begins to wait in between looks again by itself.
         let oldest = self
             .state()
             .outbox
             .entries()
             .map(|(_, entry)| entry.identity.id)
             .min();
-        let delivered: Vec<_> = waiters
+        let delivered: Vec<_> = lock(&self.delivery_waiters)
             .extract_if(.., |(up_to, _)| oldest.is_none_or(|oldest| oldest > *up_to))
             .collect();
-
-        // To notify one runs code of its executor.
-        drop(waiters);
         for (_, sender) in delivered {
-            let _ = sender.send(());
+            call_out(|| _ = sender.send(()));
         }
     }
 
@@ -480,14 +512,15 @@ impl Shared {
         if self.is_inherited() {
             return Error::opened_before_fork();
         }
-        let cause = self.state().last_error.clone();
-        let cause = cause.map_or_else(
-            || "it has not answered yet".to_owned(),
-            |cause| cause.to_string(),
-        );
-        Error::new(
-            ErrorKind::Unavailable,
-            format!("the backend {} is not available: {cause}", self.target),
-        )
+        let what = if is_io_thread() {
+            format!(
+                "a waker on an I/O thread cannot wait for the backend {}",
+                self.target
+            )
+        } else {
+            let cause = self.state().last_cause();
+            format!("the backend {} is not available: {cause}", self.target)
+        };
+        Error::new(ErrorKind::Unavailable, what)
     }
 }

@@ -114,7 +114,8 @@ impl Memory {
     /// # Errors
     ///
     /// `Config` for an invalid URL; `Rejected` for a wrong password, and for a file that is not a
-    /// database of this library or cannot be written.
+    /// database of this library or cannot be written; `Unavailable` if the process has no
+    /// descriptor or thread left for the connection.
     pub fn open(url: &str) -> Result<Self> {
         Self::builder().url(url).build()
     }
@@ -403,7 +404,8 @@ impl Memory {
     ///
     /// # Errors
     ///
-    /// `Timeout` after `timeout`, naming what was not delivered; it stays queued.
+    /// `Timeout` after `timeout`, naming what was not delivered; it stays queued. A waker that runs
+    /// on the thread of a memory gets that at once.
     pub fn flush(&self, timeout: Duration) -> Result<()> {
         block_on(self.flush_async(timeout))
     }
@@ -424,7 +426,8 @@ impl Memory {
     ///
     /// `Timeout` after `timeout`, naming what was not delivered. With a
     /// [journal](crate::Builder::journal) the next memory that opens it delivers that; without one
-    /// it is lost.
+    /// it is lost. A waker that runs on the thread of a memory gets that at once, and the memory
+    /// stays open.
     pub fn close(&self, timeout: Duration) -> Result<()> {
         block_on(self.close_async(timeout))
     }

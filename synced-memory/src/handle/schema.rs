@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::fmt::Debug;
+use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::sync::OnceLock;
 
 use crate::base::error::Result;
@@ -72,6 +73,10 @@ pub trait Handle {
 #[doc(hidden)]
 #[derive(Debug)]
 pub struct NestedHandle(OnceLock<Box<dyn Any + Send + Sync>>);
+
+// It is a handle, whose views are, and it is made whole or not at all.
+impl UnwindSafe for NestedHandle {}
+impl RefUnwindSafe for NestedHandle {}
 
 impl NestedHandle {
     #[allow(clippy::new_without_default)] // only generated code makes one

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::future::poll_fn;
+use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -10,6 +11,7 @@ use std::time::Duration;
 
 use futures_core::Stream;
 
+use crate::base::callback::is_io_thread;
 use crate::base::clock::has_expired;
 use crate::base::clock::{Deadline, Monotonic};
 use crate::base::error::{Error, ErrorKind, Result};
@@ -35,7 +37,13 @@ pub struct Watch<T> {
 }
 
 /// Turns what has changed into an item.
-type Item<T> = Box<dyn Fn(&[WatchedPath], Vec<WatchEvent>) -> Result<Option<T>> + Send + Sync>;
+type Item<T> = Box<
+    dyn Fn(&[WatchedPath], Vec<WatchEvent>) -> Result<Option<T>>
+        + Send
+        + Sync
+        + UnwindSafe
+        + RefUnwindSafe,
+>;
 
 /// The paths that are watched, each with its last value. It holds the slots, but nothing that keeps
 /// the memory open.
@@ -170,9 +178,10 @@ impl<T> Watch<T> {
     ///
     /// `Closed` once the memory is closed, or its last handle was dropped: from then on always.
     /// `Config` if a name is invalid: always. `Decode` if something other than a `T` is stored, and
-    /// `Rejected` if the server refuses the key: once, and the watch goes on.
+    /// `Rejected` if the server refuses the key: once, and the watch goes on. `Timeout` if there is
+    /// nothing new in a waker that runs on the thread of a memory, which cannot wait.
     pub fn recv(&mut self) -> Result<Option<T>> {
-        block_on(self.changed())
+        self.recv_within(None)
     }
 
     /// As [`recv`](Watch::recv), but waits for at most `timeout`.
@@ -181,13 +190,12 @@ impl<T> Watch<T> {
     ///
     /// `Timeout` if there is nothing new by then; otherwise as [`recv`](Watch::recv).
     pub fn recv_timeout(&mut self, timeout: Duration) -> Result<Option<T>> {
-        let nothing = || {
-            Error::new(
-                ErrorKind::Timeout,
-                format!("nothing has changed within {timeout:?}"),
-            )
-        };
-        block_on(until(self.changed(), Deadline::after(timeout))).unwrap_or_else(|| Err(nothing()))
+        self.recv_within(Some(timeout))
+    }
+
+    fn recv_within(&mut self, timeout: Option<Duration>) -> Result<Option<T>> {
+        let changed = poll_fn(|context| self.poll_changed(context));
+        wait_within(changed, timeout).unwrap_or_else(Err)
     }
 
     /// As [`recv`](Watch::recv), in async code: it runs on any executor. Dropping the future loses
@@ -214,6 +222,23 @@ impl<T> Watch<T> {
         self.watched.is_end_reported = self.watched.over.is_some();
         Poll::Ready(Some(item))
     }
+}
+
+/// Waits on this thread; on an I/O thread it only looks.
+///
+/// # Errors
+///
+/// `Timeout`.
+fn wait_within<F: Future>(future: F, timeout: Option<Duration>) -> Result<F::Output> {
+    let timeout = match timeout {
+        _ if is_io_thread() => Duration::ZERO,
+        None => return Ok(block_on(future)),
+        Some(timeout) => timeout,
+    };
+    block_on(until(future, Deadline::after(timeout))).ok_or_else(|| {
+        let what = format!("nothing has changed within {timeout:?}");
+        Error::new(ErrorKind::Timeout, what)
+    })
 }
 
 impl Watched {
@@ -347,7 +372,8 @@ impl<T> Iterator for WatchIter<T> {
     type Item = Result<Option<T>>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        block_on(poll_fn(|context| self.0.poll_item(context)))
+        let item = poll_fn(|context| self.0.poll_item(context));
+        wait_within(item, None).unwrap_or_else(|timeout| Some(Err(timeout)))
     }
 }
 

@@ -3,9 +3,11 @@
 //! - `commit.rs`, `commit.lua`: attempts
 //! - `tracking.rs`: notifications
 //! - `reply.rs`: what servers answer
+//! - `resolver.rs`: addresses of hosts
 
 mod commit;
 mod reply;
+mod resolver;
 mod tracking;
 
 use std::convert::Infallible;
@@ -26,6 +28,7 @@ use crate::backend::commit::{Attempt, Outcome, Writer};
 use crate::backend::error::BackendError;
 use crate::backend::sidecar;
 use commit::Committer;
+use resolver::Resolver;
 
 /// How many requests may wait for the driver to take them: more than there will ever be.
 const DRIVER_QUEUE: usize = 1 << 24;
@@ -87,6 +90,7 @@ impl Backend for RedisBackend {
                 // If the queue to the driver were full, a request would be sent later than its
                 // ticket says.
                 .set_pipeline_buffer_size(DRIVER_QUEUE)
+                .set_dns_resolver(Resolver)
                 .set_push_sender(on_push);
             let connection = client
                 .get_multiplexed_async_connection_with_config(&config)
@@ -185,16 +189,34 @@ impl Session for RedisSession {
     }
 
     fn names(&self, prefix: &str, cursor: Option<String>) -> Reply<Page> {
-        let mut scan = redis::cmd("SCAN");
-        scan.arg(cursor.as_deref().unwrap_or("0"))
+        let mut commands = Pipeline::with_capacity(2);
+        let scan = cursor.as_deref().map(Scan::of_cursor).unwrap_or_default();
+        commands
+            .cmd("SCAN")
+            .arg(scan.cursor)
             .arg("MATCH")
-            .arg(format!("{}*", escaped(prefix)));
-        scan.arg("COUNT").arg(1_000);
+            .arg(format!("{}*", escaped(prefix)))
+            .arg("COUNT")
+            .arg(SCANNED);
+        if scan.left.is_none() {
+            commands.cmd("DBSIZE");
+        }
         let (connection, prefix) = (self.connection.clone(), prefix.to_owned());
+        let left = scan.left;
         Box::pin(async move {
-            let (next, mut names) = reply::page(ask_one(connection, scan).await?)?;
+            let mut answers = ask(connection, commands).await?.into_iter();
+            let page = reply::checked(answers.next().unwrap_or_default())?;
+            let (next, mut names) = reply::page(page)?;
+            let left = match left {
+                Some(left) => left,
+                None => Scan::longest(&answers.next().unwrap_or_default()),
+            };
+            let left = left.checked_sub(1 + names.len() / SCANNED).ok_or_else(|| {
+                BackendError::rejected("SCAN does not end: it has listed far more than there is")
+            })?;
             names.retain(|name| name.starts_with(&prefix) && !name.starts_with(sidecar::SIDECARS));
-            Ok((names, Some(next).filter(|next| next != "0")))
+            let next = Some(next).filter(|next| next != "0");
+            Ok((names, next.map(|next| format!("{next} {left}"))))
         })
     }
 
@@ -244,6 +266,52 @@ impl Session for RedisSession {
             let _ = ended.wait_for(|ended| *ended).await;
             Ok(())
         })
+    }
+}
+
+/// About how many keys the server looks at for one page.
+const SCANNED: usize = 1_000;
+
+/// How far an iteration with SCAN has got. It ends whatever the server answers (rule 9).
+struct Scan<'a> {
+    /// The server's cursor.
+    cursor: &'a str,
+    /// How many more pages it may have; `None` before the first.
+    left: Option<usize>,
+}
+
+impl Default for Scan<'_> {
+    fn default() -> Self {
+        Self {
+            cursor: "0",
+            left: None,
+        }
+    }
+}
+
+impl<'a> Scan<'a> {
+    /// Reads the cursor of a page: the server's, and how many more pages there may be.
+    fn of_cursor(cursor: &'a str) -> Self {
+        let (cursor, left) = cursor.split_once(' ').unwrap_or((cursor, "0"));
+        Self {
+            cursor,
+            left: Some(left.parse().unwrap_or(0)),
+        }
+    }
+
+    /// How many pages an iteration may have, given the answer to DBSIZE: ten times as many as the
+    /// keys need, and as many as an emptied table of a hundred million keys needs, which a server
+    /// that is saving does not shrink.
+    fn longest(keys: &Value) -> usize {
+        const OF_EMPTY_TABLE: usize = 10_000;
+        /// If the user has no right to ask.
+        const OF_UNKNOWN: usize = 1_000_000;
+        match keys {
+            Value::Int(keys) => {
+                OF_EMPTY_TABLE + usize::try_from(*keys).unwrap_or(0) / (SCANNED / 10)
+            }
+            _ => OF_UNKNOWN,
+        }
     }
 }
 

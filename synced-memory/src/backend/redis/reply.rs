@@ -57,7 +57,13 @@ pub(super) fn time(answer: Value) -> Result<u64, BackendError> {
     let (seconds, micros): (u64, u64) = redis::from_redis_value(answer).map_err(|error| {
         BackendError::rejected(format_args!("an answer that is no time: {error}"))
     })?;
-    Ok(seconds * 1_000_000_000 + micros * 1_000)
+    let nanos = seconds
+        .checked_mul(1_000_000_000)
+        .and_then(|whole| whole.checked_add(micros.checked_mul(1_000)?));
+    nanos.ok_or_else(|| {
+        let what = "an answer that is no time: it is more than 584 years after 1970";
+        BackendError::rejected(what)
+    })
 }
 
 /// The error for an answer that makes no sense. It names the kind of the answer, without its bytes.
@@ -135,6 +141,25 @@ fn kind_of(message: &str) -> BackendErrorKind {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_time_that_cannot_be_counted_in_nanoseconds_is_no_time() {
+        let answer = |seconds: u64, micros: u64| {
+            let parts = [seconds.to_string(), micros.to_string()];
+            time(Value::Array(
+                parts.map(|part| Value::BulkString(part.into())).to_vec(),
+            ))
+        };
+        assert_eq!(answer(1_700_000_000, 5).unwrap(), 1_700_000_000_000_005_000);
+        for (seconds, micros) in [
+            (18_446_744_074, 0),
+            (18_446_744_073, 999_999),
+            (0, u64::MAX),
+            (u64::MAX, u64::MAX),
+        ] {
+            assert!(answer(seconds, micros).is_err(), "{seconds} {micros}");
+        }
+    }
 
     #[test]
     fn a_servers_message_says_whether_to_try_again() {

@@ -8,7 +8,7 @@
 //! prefixes (Dragonfly) tracks. A second connection would be one more to lose, and its pushes would
 //! arrive in no order with the answers of the first.
 
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex};
 
 use redis::aio::MultiplexedConnection;
 use redis::{Pipeline, Value};
@@ -17,7 +17,7 @@ use tokio::sync::Notify;
 use super::{ask, reply};
 use crate::backend::Invalidation;
 use crate::backend::error::BackendError;
-use crate::base::lock::lock;
+use crate::base::lock::{LockGuard, lock};
 
 /// How many keys the queue holds at most: beyond that, everything counts as changed. Pushes are
 /// queued at once, so that the server need not buffer them while we are busy.
@@ -45,7 +45,7 @@ struct PendingKeys {
 }
 
 impl PushQueue {
-    fn pending(&self) -> MutexGuard<'_, PendingKeys> {
+    fn pending(&self) -> LockGuard<'_, PendingKeys> {
         lock(&self.pending)
     }
 }

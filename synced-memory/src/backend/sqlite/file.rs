@@ -13,6 +13,7 @@ use super::error::is_busy;
 use super::inherited::OpenMark;
 use super::statements;
 use crate::backend::error::BackendError;
+use crate::base::events::{EventEmitter, event};
 use crate::base::files::{self, FileId};
 use crate::base::policy::Durability;
 
@@ -69,6 +70,7 @@ pub(super) struct LogWatch {
     path: PathBuf,
     /// How long it is when that is worth the next warning.
     next: AtomicU64,
+    events: EventEmitter,
 }
 
 impl LogWatch {
@@ -78,6 +80,7 @@ impl LogWatch {
         Self {
             path: path.into(),
             next: AtomicU64::new(LONG_LOG),
+            events: EventEmitter::default(),
         }
     }
 
@@ -88,11 +91,14 @@ impl LogWatch {
             self.next.store(LONG_LOG, Ordering::Relaxed);
         } else if length >= self.next.load(Ordering::Relaxed) {
             self.next.store(length.saturating_mul(2), Ordering::Relaxed);
-            tracing::warn!(
-                path = %self.path.display(),
+            let path = self.path.display().to_string();
+            // Requests are made under a lock.
+            self.events.emit_elsewhere(event!(
+                WARN,
+                path,
                 bytes = length,
                 "the write-ahead log grows: somebody reads in a transaction that does not end"
-            );
+            ));
         }
     }
 }

@@ -8,16 +8,19 @@ mod reads;
 mod writes;
 
 use std::io::Write;
+use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::runtime::{self, Runtime};
 use tokio::sync::oneshot;
-use tracing::level_filters::LevelFilter;
 
 use crate::backend::Backend;
 use crate::backend::error::BackendError;
+use crate::base::callback::{become_io_thread, is_io_thread};
 use crate::base::clock::Deadline;
 use crate::base::error::{Error, ErrorKind, Reason, Result};
+use crate::base::events::{self, event};
 use crate::base::policy::ConnectPolicy;
 use crate::base::settings::Settings;
 use crate::base::waiting::{block_on, until};
@@ -39,22 +42,33 @@ pub(crate) struct Core {
     fairness: Fairness,
     closures: Closures,
     retained: Arc<RetainedSlots>,
-    /// Ready when the I/O thread has ended.
-    thread_end: oneshot::Receiver<()>,
+    /// Ready when the I/O thread has ended; `None` once somebody waits for that.
+    thread_end: Option<oneshot::Receiver<()>>,
 }
+
+// As `Shared`; `thread_end` is polled by the drop alone.
+impl UnwindSafe for Core {}
+impl RefUnwindSafe for Core {}
+
+/// The runtime of the I/O thread. To drop it in an async context is no error: its end does not wait
+/// for what still runs, such as the resolution of a name.
+struct IoRuntime(Option<Runtime>);
 
 impl Core {
     /// Starts the I/O thread, and waits at most `timeout` for the backend's first answer.
     ///
     /// # Errors
     ///
-    /// `Rejected` if the backend rejects the connection, `Journal` if the journal cannot be used. An
+    /// `Rejected` if the backend rejects the connection, `Journal` if the journal cannot be used,
+    /// `Unavailable` if the process has no descriptors or threads left for the I/O thread. An
     /// unavailable backend is `Unavailable` if it is required, and no error otherwise (rule 12).
     pub(crate) fn open(
         backend: impl Backend,
         settings: Settings,
         journal: Option<journal::JournalConfig>,
     ) -> Result<Self> {
+        // On this thread, which can still say that it failed.
+        let runtime = IoRuntime::start()?;
         let shared = Arc::new(Shared::new(settings, backend.target(), journal)?);
         let deadline = Deadline::after(shared.settings.timeout);
         let (first_sender, first_outcome) = oneshot::channel();
@@ -64,18 +78,31 @@ impl Core {
         let spawned = std::thread::Builder::new()
             .name("synced-memory".to_owned())
             .spawn(move || {
-                run_io_thread(&of_thread.0, &of_thread.1, &backend, first_sender);
-                drop((backend, of_thread));
+                become_io_thread();
+                let (shared, retained) = of_thread;
+                runtime.run(async {
+                    tokio::select! {
+                        () = flusher::run(&shared, &backend, first_sender) => {}
+                        () = retained.keep_within_limit() => {}
+                    }
+                });
+                drop(runtime);
+                let events = shared.events.clone();
+                drop((backend, retained, shared));
+                events.finish();
                 let _ = end_sender.send(());
             });
-        spawned.map_err(|error| no_thread(&error))?;
+        spawned.map_err(|error| not_started(&error))?;
         let core = Self {
             shared,
             retained,
             fairness: Fairness::default(),
             closures: Closures::default(),
-            thread_end,
+            thread_end: Some(thread_end),
         };
+        if is_io_thread() {
+            return Ok(core);
+        }
         match block_on(until(first_outcome, deadline)) {
             Some(Ok(Err(error))) if error.kind() == ErrorKind::Rejected => return Err(error),
             _ => {}
@@ -121,15 +148,7 @@ impl Core {
     /// `Timeout`, with what was not delivered.
     pub(crate) async fn flush(&self, limit: Duration) -> Result<()> {
         self.shared.check_open()?;
-        self.deliver(Deadline::after(limit)).await
-    }
-
-    async fn deliver(&self, deadline: Deadline) -> Result<()> {
-        self.forward();
-        match until(self.shared.when_delivered(), deadline).await {
-            Some(Ok(())) => Ok(()),
-            _ => Err(self.undelivered()),
-        }
+        deliver(&self.shared, Deadline::after(limit)).await
     }
 
     /// Refuses all further calls, delivers what is queued, and ends the I/O thread.
@@ -141,72 +160,10 @@ impl Core {
         if self.shared.is_inherited() {
             return Err(Error::opened_before_fork());
         }
-        self.shared.close();
-        // A close whose future was dropped has not stopped it: this one goes on.
-        if self.shared.is_stopped() {
-            return Ok(());
+        if is_io_thread() && self.shared.when_delivered().try_recv().is_err() {
+            return Err(undelivered(&self.shared));
         }
-        let deadline = Deadline::after(limit);
-        let delivered = self.deliver(deadline).await;
-        if delivered.is_ok() {
-            self.forget(deadline).await;
-            self.shared.state().end_journal();
-        }
-        self.shared.stop();
-        delivered
-    }
-
-    /// Drops this writer's records at the backend: none of its writes is under way any more.
-    async fn forget(&self, deadline: Deadline) {
-        const KEYS_PER_REQUEST: usize = 1_000;
-        let (writer, keys) = {
-            let mut state = self.shared.state();
-            (state.writer(), state.take_recorded())
-        };
-        let Some(connection) = self.shared.connection() else {
-            return;
-        };
-        for keys in keys.chunks(KEYS_PER_REQUEST) {
-            // Records that stay behind age out.
-            let forgotten = until(connection.session.forget(writer, keys), deadline).await;
-            if !matches!(forgotten, Some(Ok(()))) {
-                return;
-            }
-        }
-    }
-
-    /// An error that names the first keys of what is still queued.
-    fn undelivered(&self) -> Error {
-        const NAMED: usize = 5;
-        let mut state = self.shared.state();
-        let mut keys: Vec<_> = state
-            .outbox
-            .entries()
-            .map(|(key, _)| format!("`{key}`"))
-            .collect();
-        let count = keys.len();
-        keys.sort_unstable();
-        keys.dedup();
-        let more = if keys.len() > NAMED { ", …" } else { "" };
-        keys.truncate(NAMED);
-
-        let cause = state.last_error.as_ref().filter(|_| state.link != Link::Up);
-        let cause = cause.map(|cause| format!(": {cause}")).unwrap_or_default();
-        let kept = if state.is_journalled() {
-            "; they are kept in the journal"
-        } else {
-            ""
-        };
-        let (writes, verb) = if count == 1 {
-            ("write", "was")
-        } else {
-            ("writes", "were")
-        };
-        let message = format!(
-            "{count} {writes} {verb} not delivered ({}{more}){cause}{kept}",
-            keys.join(", ")
-        );
-        Error::new(ErrorKind::Timeout, message)
+        close(&self.shared, limit).await
     }
 }
 
@@ -218,77 +175,174 @@ impl Drop for Core {
             std::mem::forget(Arc::clone(&self.shared));
             return;
         }
-        let limit = self.shared.settings.shutdown_timeout;
-        match block_on(self.close(limit)) {
-            Err(error) if self.shared.state().is_journalled() => {
-                tracing::warn!(
-                    target = self.shared.target,
-                    %error,
-                    "dropped with writes that the next process delivers"
-                );
-            }
-            Err(error) => {
-                tracing::error!(
-                    target = self.shared.target,
-                    %error,
-                    "dropped with undelivered writes"
-                );
-                warn_on_stderr(&self.shared.target, &error);
-            }
-            Ok(()) => {}
+        let (shared, thread_end) = (Arc::clone(&self.shared), self.thread_end.take());
+        if !is_io_thread() {
+            return shut_down(&shared, thread_end);
         }
-
-        self.shared.stop();
-        // It ends at once, unless it is in the middle of something; no drop waits long for that.
-        let _ = block_on(until(
-            &mut self.thread_end,
-            Deadline::after(limit.min(THREAD_END)),
-        ));
+        // It may be the I/O thread that delivers: another one waits for that.
+        shared.close();
+        let of_thread = Arc::clone(&shared);
+        let spawned = std::thread::Builder::new()
+            .name("synced-memory-end".to_owned())
+            .spawn(move || shut_down(&of_thread, thread_end));
+        if spawned.is_err() {
+            report_end(&shared, Err(undelivered(&shared)));
+            shared.stop();
+        }
     }
 }
 
 /// Says on stderr that writes are lost, in a process without a subscriber of `tracing`: otherwise a
 /// program with a misspelt host would end without a word (rule 11).
 fn warn_on_stderr(target: &str, error: &Error) {
-    if LevelFilter::current() == LevelFilter::OFF {
+    if !events::has_subscriber() {
         // If stderr is closed, there is nobody to warn.
         let _ = writeln!(std::io::stderr(), "synced-memory: {target}: {error}");
     }
 }
 
-/// All that the I/O thread does, until the memory stops.
-fn run_io_thread(
-    shared: &Shared,
-    retained: &RetainedSlots,
-    backend: &dyn Backend,
-    first_outcome: oneshot::Sender<Result<()>>,
-) {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build();
-    match runtime {
-        Ok(runtime) => {
-            runtime.block_on(async {
-                tokio::select! {
-                    () = flusher::run(shared, backend, first_outcome) => {}
-                    () = retained.keep_within_limit() => {}
-                }
-            });
-            // The end does not wait for a name that is being resolved.
-            runtime.shutdown_background();
+/// Waits until everything that is queued now is answered for; on an I/O thread, not at all.
+async fn deliver(shared: &Shared, deadline: Deadline) -> Result<()> {
+    writes::forward(shared);
+    let mut delivered = shared.when_delivered();
+    if is_io_thread() {
+        return delivered.try_recv().map_err(|_| undelivered(shared));
+    }
+    match until(delivered, deadline).await {
+        Some(Ok(())) => Ok(()),
+        _ => Err(undelivered(shared)),
+    }
+}
+
+async fn close(shared: &Shared, limit: Duration) -> Result<()> {
+    shared.close();
+    // A close whose future was dropped has not stopped it: this one goes on.
+    if shared.is_stopped() {
+        return Ok(());
+    }
+    let deadline = Deadline::after(limit);
+    let delivered = deliver(shared, deadline).await;
+    if delivered.is_ok() {
+        if !is_io_thread() {
+            forget(shared, deadline).await;
         }
-        Err(error) => {
-            let mono = shared.clock.mono();
-            shared.state().disconnected(no_thread(&error), mono);
+        shared.state().end_journal();
+    }
+    shared.stop();
+    delivered
+}
+
+/// Drops this writer's records at the backend: none of its writes is under way any more.
+async fn forget(shared: &Shared, deadline: Deadline) {
+    const KEYS_PER_REQUEST: usize = 1_000;
+    let (writer, keys) = {
+        let mut state = shared.state();
+        (state.writer(), state.take_recorded())
+    };
+    let Some(connection) = shared.connection() else {
+        return;
+    };
+    for keys in keys.chunks(KEYS_PER_REQUEST) {
+        // Records that stay behind age out.
+        let forgotten = until(connection.session.forget(writer, keys), deadline).await;
+        if !matches!(forgotten, Some(Ok(()))) {
+            return;
         }
     }
 }
 
-fn no_thread(error: &std::io::Error) -> Error {
-    Error::new(
-        ErrorKind::Config,
-        Reason::io("the I/O thread could not start", error),
-    )
+/// What the last drop does.
+fn shut_down(shared: &Shared, mut thread_end: Option<oneshot::Receiver<()>>) {
+    let limit = shared.settings.shutdown_timeout;
+    report_end(shared, block_on(close(shared, limit)));
+    shared.stop();
+    // It ends at once, unless it is in the middle of something; no drop waits long for that.
+    if let Some(thread_end) = &mut thread_end {
+        let deadline = Deadline::after(limit.min(THREAD_END));
+        let _ = block_on(until(thread_end, deadline));
+    }
+}
+
+/// Logs what the last drop could not deliver.
+fn report_end(shared: &Shared, delivered: Result<()>) {
+    let Err(error) = delivered else {
+        return;
+    };
+    let (target, is_kept) = (Arc::clone(&shared.target), shared.state().is_journalled());
+    let event = if is_kept {
+        let what = "dropped with writes that the next process delivers";
+        event!(WARN, target = &*target, %error, "{what}")
+    } else {
+        warn_on_stderr(&target, &error);
+        event!(ERROR, target = &*target, %error, "dropped with undelivered writes")
+    };
+    shared.events.emit(event);
+}
+
+/// An error that names the first keys of what is still queued.
+fn undelivered(shared: &Shared) -> Error {
+    const NAMED: usize = 5;
+    let mut state = shared.state();
+    let mut keys: Vec<_> = state
+        .outbox
+        .entries()
+        .map(|(key, _)| format!("`{key}`"))
+        .collect();
+    let count = keys.len();
+    keys.sort_unstable();
+    keys.dedup();
+    let more = if keys.len() > NAMED { ", …" } else { "" };
+    keys.truncate(NAMED);
+
+    let cause = state.last_error.as_ref().filter(|_| state.link != Link::Up);
+    let cause = cause.map(|cause| format!(": {cause}")).unwrap_or_default();
+    let kept = if state.is_journalled() {
+        "; they are kept in the journal"
+    } else {
+        ""
+    };
+    let (writes, verb) = if count == 1 {
+        ("write", "was")
+    } else {
+        ("writes", "were")
+    };
+    let message = format!(
+        "{count} {writes} {verb} not delivered ({}{more}){cause}{kept}",
+        keys.join(", ")
+    );
+    Error::new(ErrorKind::Timeout, message)
+}
+
+impl IoRuntime {
+    /// # Errors
+    ///
+    /// `Unavailable` if the process has no descriptors left.
+    fn start() -> Result<Self> {
+        let runtime = runtime::Builder::new_current_thread().enable_all().build();
+        runtime
+            .map(|runtime| Self(Some(runtime)))
+            .map_err(|error| not_started(&error))
+    }
+
+    /// Runs all that the I/O thread does.
+    fn run(&self, flusher: impl Future<Output = ()>) {
+        if let Some(runtime) = &self.0 {
+            runtime.block_on(flusher);
+        }
+    }
+}
+
+impl Drop for IoRuntime {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+fn not_started(error: &std::io::Error) -> Error {
+    let what = Reason::io("the I/O thread could not start", error);
+    Error::new(ErrorKind::Unavailable, what)
 }
 
 #[cfg(test)]

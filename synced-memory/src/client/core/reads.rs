@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use super::Core;
 use crate::backend::error::BackendError;
+use crate::base::callback::is_io_thread;
 use crate::base::clock::Deadline;
 use crate::base::error::{Error, Result};
 use crate::base::waiting::until;
@@ -43,6 +44,9 @@ impl Core {
             return Ok(false);
         }
         self.shared.check_open()?;
+        if is_io_thread() {
+            return Ok(false);
+        }
         let deadline = self.deadline();
         let mut given_up = None;
         loop {
@@ -116,7 +120,7 @@ impl Core {
     fn check_connected(&self, key: &str) -> Result<()> {
         self.shared.check_open()?;
         let state = self.shared.state();
-        if state.link == Link::Down {
+        if state.link == Link::Down || is_io_thread() {
             Err(state.unavailable_error(key))
         } else {
             Ok(())
@@ -142,12 +146,13 @@ impl Core {
             .map_or(Duration::ZERO, |lost| (lost + limit).saturating_sub(mono))
     }
 
-    /// Makes a request on the connection; `None` if there is none, or it is silent.
+    /// Makes a request on the connection; `None` if there is none, it is silent, or this is an I/O
+    /// thread, on which nothing waits.
     pub(crate) async fn ask<T, F: Future<Output = Result<T, BackendError>>>(
         &self,
         request: impl FnOnce(Arc<Connection>) -> F,
     ) -> Option<Result<T, BackendError>> {
-        let connection = self.shared.connection()?;
+        let connection = self.shared.connection().filter(|_| !is_io_thread())?;
         let request = request(Arc::clone(&connection));
         self.ask_on(&connection, request, self.deadline()).await
     }

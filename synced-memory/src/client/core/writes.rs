@@ -5,11 +5,12 @@ use std::sync::Arc;
 use super::Core;
 use super::pending::Pending;
 use crate::backend::error::{BackendError, Recovery};
+use crate::base::callback::is_io_thread;
 use crate::base::clock::{Deadline, Monotonic};
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::policy::WritePolicy;
 use crate::base::waiting::{WaitMode, pause, until};
-use crate::client::shared::{Connection, LARGE};
+use crate::client::shared::{Connection, LARGE, Shared};
 use crate::client::state::{Accepted, Request};
 use crate::client::{flusher, reentrancy};
 use crate::pending::outbox::{Answer, Written};
@@ -25,6 +26,7 @@ impl Core {
         request: Request,
         policy: WritePolicy,
     ) -> Result<Answer> {
+        let policy = self.policy_here(key, policy)?;
         if policy == WritePolicy::Behind {
             let mut accepted = self.accept(key, request, policy)?;
             self.forward();
@@ -35,6 +37,22 @@ impl Core {
         }
         self.write_within(key, request, policy, self.deadline())
             .await
+    }
+
+    /// What a write waits for on this thread: on an I/O thread nothing waits.
+    ///
+    /// # Errors
+    ///
+    /// `Unavailable` for a confirmed write, which only an answer could confirm.
+    pub(crate) fn policy_here(&self, key: &str, policy: WritePolicy) -> Result<WritePolicy> {
+        match policy {
+            _ if !is_io_thread() => Ok(policy),
+            WritePolicy::Through | WritePolicy::Behind => Ok(WritePolicy::Behind),
+            WritePolicy::Confirmed => {
+                self.shared.check_open()?;
+                Err(self.shared.state().unavailable_error(key))
+            }
+        }
     }
 
     /// The same for a write whose answer is waited for, until the deadline.
@@ -165,6 +183,10 @@ impl Core {
     ) -> Result<Vec<Result<Answer>>> {
         let deadline = self.deadline();
         self.shared.check_open()?;
+        let policy = match writes.first() {
+            Some((key, _)) => self.policy_here(key, policy)?,
+            None => policy,
+        };
         let (keys, accepted): (Vec<_>, Vec<_>) = writes
             .into_iter()
             .map(|(key, request)| {
@@ -198,7 +220,12 @@ impl Core {
         let (key, accepted) = {
             let mut state = self.shared.state();
             self.shared.check_not_closed()?;
-            state.retry_letter(id, self.shared.clock.at())?
+            let policy = if is_io_thread() {
+                WritePolicy::Behind
+            } else {
+                WritePolicy::Through
+            };
+            state.retry_letter(id, policy, self.shared.clock.at())?
         };
         self.forward();
         let id = accepted.id;
@@ -217,18 +244,22 @@ impl Core {
         state.write(key, request, policy, self.shared.clock.at())
     }
 
-    /// Wakes the flusher if there is anything to do for it.
-    pub(super) fn forward(&self) {
-        let is_anything_to_do = {
-            let state = self.shared.state();
-            state.outbox.is_anything_ready() || state.is_any_unused()
-        };
-        if is_anything_to_do {
-            self.shared.wake.notify_one();
-        }
-        // The last write of the queue may have been settled here.
-        self.shared.notify_delivered();
+    fn forward(&self) {
+        forward(&self.shared);
     }
+}
+
+/// Wakes the flusher if there is anything to do for it.
+pub(super) fn forward(shared: &Shared) {
+    let is_anything_to_do = {
+        let state = shared.state();
+        state.outbox.is_anything_ready() || state.is_any_unused()
+    };
+    if is_anything_to_do {
+        shared.wake.notify_one();
+    }
+    // The last write of the queue may have been settled here.
+    shared.notify_delivered();
 }
 
 /// The error of one confirmed call whose writes were not all made: the `first` one, and what became

@@ -2,6 +2,7 @@
 
 use std::future::poll_fn;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::Poll;
 
 use futures_util::stream::FuturesUnordered;
@@ -10,6 +11,7 @@ use tokio::task::yield_now;
 use crate::backend::commit::{Attempt, Outcome};
 use crate::backend::error::BackendError;
 use crate::base::error::{Error, Result};
+use crate::base::events::event;
 use crate::cache::Ticket;
 use crate::client::shared::{Connection, Shared};
 use crate::client::state::{Link, State};
@@ -172,15 +174,24 @@ fn handle_answers(
     }
 
     if let Some((error, key)) = refusal {
-        tracing::warn!(target = shared.target, error = %error, "the backend takes no writes now");
         state.paused(Error::of_key(error.error_kind(), key, &error));
         state.refusal = Some(error.clone());
-        return Err(error);
+        let (target, returned) = (Arc::clone(&shared.target), error.clone());
+        state.events.push(event!(
+            WARN,
+            target = &*target,
+            error = %error,
+            "the backend takes no writes now"
+        ));
+        return Err(returned);
     }
     if is_any_accepted {
         writes_resumed(shared, &mut state);
     }
-    tracing::debug!(target = shared.target, writes = batch.len(), "flushed");
+    let (target, writes) = (Arc::clone(&shared.target), batch.len());
+    state
+        .events
+        .push(event!(DEBUG, target = &*target, writes, "flushed"));
     Ok(())
 }
 
@@ -188,7 +199,12 @@ fn handle_answers(
 pub(super) fn writes_resumed(shared: &Shared, state: &mut State) {
     state.refusal = None;
     if state.link == Link::Paused {
-        tracing::info!(target = shared.target, "the backend takes writes again");
         state.link = Link::Up;
+        let target = Arc::clone(&shared.target);
+        state.events.push(event!(
+            INFO,
+            target = &*target,
+            "the backend takes writes again"
+        ));
     }
 }

@@ -20,6 +20,7 @@ use crate::backend::error::{BackendError, Recovery};
 use crate::base::backoff::{Backoff, Jitter};
 use crate::base::clock::Monotonic;
 use crate::base::error::{Error, ErrorKind, Result};
+use crate::base::events::event;
 use crate::client::refresher::{self, Tracked};
 use crate::client::shared::{Connection, Shared};
 use crate::client::state::State;
@@ -57,15 +58,17 @@ async fn report_backlog(shared: &Shared) -> Infallible {
         let after = outcomes(&shared.state());
         let (superseded, expired, dead_letters) =
             (after.0 - before.0, after.1 - before.1, after.2 - before.2);
-        tracing::info!(
-            target = shared.target,
+        let target = Arc::clone(&shared.target);
+        shared.events.emit(event!(
+            INFO,
+            target = &*target,
             waited,
             delivered = waited.saturating_sub(superseded + expired + dead_letters),
             superseded,
             expired,
             dead_letters,
             "the writes that waited are answered for"
-        );
+        ));
     }
     pending().await
 }
@@ -88,8 +91,10 @@ impl Drop for EndOnDrop<'_> {
             .disconnected(reason.clone(), shared.clock.mono());
         shared.set_connection(None);
         if has_panicked {
-            tracing::error!(target = shared.target, error = %reason, "the memory is closed");
             shared.close();
+            let target = Arc::clone(&shared.target);
+            let event = event!(ERROR, target = &*target, error = %reason, "the memory is closed");
+            shared.events.emit(event);
         }
     }
 }
@@ -105,6 +110,8 @@ struct Connector<'a> {
     was_connected: bool,
     /// Why the last try to connect failed, as it was logged.
     last_failure: Option<String>,
+    /// The pause before the next connection is over already: reads went on meanwhile.
+    has_paused: bool,
 }
 
 impl<'a> Connector<'a> {
@@ -120,6 +127,7 @@ impl<'a> Connector<'a> {
             backoff: Backoff::new(shared.settings.backoff, JITTER),
             was_connected: false,
             last_failure: None,
+            has_paused: false,
         }
     }
 
@@ -127,7 +135,9 @@ impl<'a> Connector<'a> {
         loop {
             match self.connect().await {
                 Ok((connection, tracked)) => {
-                    tracing::info!(target = self.shared.target, "connected, breaker closed");
+                    let target = Arc::clone(&self.shared.target);
+                    let event = event!(INFO, target = &*target, "connected, breaker closed");
+                    self.shared.events.emit(event);
                     self.last_failure = None;
                     self.use_connection(&connection, tracked).await;
                 }
@@ -180,17 +190,21 @@ impl<'a> Connector<'a> {
     async fn use_connection(&mut self, connection: &Arc<Connection>, tracked: Tracked) {
         let error = self.serve(connection, tracked).await;
         connection.end(error.clone());
-        tracing::warn!(
-            target = self.shared.target,
-            error = %error,
+        let (target, cause) = (Arc::clone(&self.shared.target), error.clone());
+        self.shared.events.emit(event!(
+            WARN,
+            target = &*target,
+            error = %cause,
             "connection lost, breaker opened"
-        );
+        ));
         self.disconnected(&error);
 
         // A server that takes no writes is asked less and less often, however often it can be
-        // reached. Its pause is over already: reads went on meanwhile.
+        // reached.
         if error.recovery() != Recovery::PauseThenReconnect {
             self.backoff.reset();
+        }
+        if !std::mem::take(&mut self.has_paused) {
             self.pause().await;
         }
     }
@@ -211,17 +225,14 @@ impl<'a> Connector<'a> {
     /// Logs why a try to connect failed: as a warning once for each cause, so that an outage does
     /// not fill the log.
     fn log_failure(&mut self, error: &BackendError) {
-        let failure = error.to_string();
-        if self.last_failure.as_ref() == Some(&failure) {
-            tracing::debug!(target = self.shared.target, error = %error, "could not connect");
+        let (target, failure) = (Arc::clone(&self.shared.target), error.to_string());
+        let event = if self.last_failure.as_ref() == Some(&failure) {
+            event!(DEBUG, target = &*target, error = %failure, "could not connect")
         } else {
-            tracing::warn!(
-                target = self.shared.target,
-                error = %error,
-                "could not connect, breaker open"
-            );
-            self.last_failure = Some(failure);
-        }
+            self.last_failure = Some(failure.clone());
+            event!(WARN, target = &*target, error = %failure, "could not connect, breaker open")
+        };
+        self.shared.events.emit(event);
     }
 
     /// Makes everybody see that there is no connection.
@@ -278,6 +289,7 @@ impl<'a> Connector<'a> {
             }
             Recovery::PauseThenReconnect => {
                 self.pause().await;
+                self.has_paused = true;
                 ControlFlow::Break(error)
             }
             // An attempt that was rejected, or is to be sent again, has an answer of its own. A

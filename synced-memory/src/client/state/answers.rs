@@ -7,6 +7,7 @@ use crate::backend::commit::{Attempt, Expects, KeyChange, KeyState, Outcome};
 use crate::backend::error::{BackendError, Recovery};
 use crate::base::clock::Monotonic;
 use crate::base::error::{Error, ErrorKind};
+use crate::base::events::event;
 use crate::cache::{Base, Ticket};
 use crate::pending::journal::JournalRecord;
 use crate::pending::outbox::{Answer, Entry, Selector, Tried, Write, Written};
@@ -59,8 +60,13 @@ impl State {
             Err(error) => match error.recovery() {
                 Recovery::GiveUp => {
                     let reason = Error::of_key(error.error_kind(), key, &error);
-                    let what = "the server refused a write for good";
-                    tracing::warn!(key = &**key, error = %error, "{what}");
+                    let of_key = Arc::clone(key);
+                    self.events.push(event!(
+                        WARN,
+                        key = &*of_key,
+                        error = %error,
+                        "the server refused a write for good"
+                    ));
                     self.last_error = Some(reason.clone());
                     // One that is asked for was sent before.
                     self.move_to_dead_letters(key, reason, attempt.retry.is_some());
@@ -219,7 +225,12 @@ impl State {
 
     fn count_superseded(&mut self, key: &str) {
         self.superseded += 1;
-        tracing::info!(key, "a queued write was superseded by a newer one");
+        let key = key.to_owned();
+        self.events.push(event!(
+            INFO,
+            key,
+            "a queued write was superseded by a newer one"
+        ));
     }
 
     /// Removes the head of `key`, and answers those who wait for it.
@@ -274,10 +285,12 @@ impl State {
             return self.move_to_dead_letters(key, reason, false);
         }
         self.expired += 1;
-        tracing::info!(
-            key = &**key,
+        let of_key = Arc::clone(key);
+        self.events.push(event!(
+            INFO,
+            key = &*of_key,
             "a queued write was dropped, since its time to live was over"
-        );
+        ));
         self.settle(key, Answer::new(Written::Superseded, false));
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::{Link, State};
 use crate::backend::commit::Sequence;
 use crate::base::error::{Error, ErrorKind};
+use crate::base::events::event;
 use crate::base::policy::WritePolicy;
 use crate::pending::journal::Ends;
 use crate::pending::outbox::{Answer, Entry, EntryName, Selector, Take, Withdrawal, Write};
@@ -134,7 +135,9 @@ impl State {
                 let id = entry.identity.id;
                 self.outbox
                     .edit(key, Selector::Last, |last| last.identity.id = id);
-                tracing::info!(key = &**key, "{why}: it goes back");
+                let (key, why) = (Arc::clone(key), why.to_owned());
+                self.events
+                    .push(event!(INFO, key = &*key, "{why}: it goes back"));
             }
             Err(error) => self.not_returned(key, entry, error),
         }

@@ -7,6 +7,7 @@ use super::{Accepted, Request, State};
 use crate::backend::commit::{KeyChange, Sequence};
 use crate::base::clock::{Moment, Stamp};
 use crate::base::error::{Error, ErrorKind, Result};
+use crate::base::events::event;
 use crate::base::policy::WritePolicy;
 use crate::pending::journal::{Ends, JournalRecord};
 use crate::pending::outbox::{Entry, LetterRecord, Selector, Write};
@@ -161,11 +162,13 @@ impl State {
     /// being queued.
     fn keep_letter(&mut self, letter: LetterRecord) {
         self.all_letters += 1;
-        tracing::warn!(
-            key = &*letter.key,
-            reason = %letter.reason,
+        let (key, reason) = (Arc::clone(&letter.key), letter.reason.clone());
+        self.events.push(event!(
+            WARN,
+            key = &*key,
+            %reason,
             "a queued write became a dead letter"
-        );
+        ));
         self.letters.push(letter);
         self.journal_letter(self.letters.len() - 1);
         let mut size: usize = self.letters.iter().map(LetterRecord::size).sum();
@@ -179,16 +182,17 @@ impl State {
                 break;
             };
             let letter = self.letters.remove(at);
-            size -= letter.size();
+            let bytes = letter.size();
+            size -= bytes;
             self.dropped_letters += 1;
-            let (key, bytes) = (&*letter.key, letter.size());
-            let reason = &letter.reason;
-            tracing::error!(
-                key,
+            let LetterRecord { key, reason, .. } = letter;
+            self.events.push(event!(
+                ERROR,
+                key = &*key,
                 bytes,
                 %reason,
                 "a dead letter was dropped, since there are too many"
-            );
+            ));
         }
     }
 
@@ -220,9 +224,14 @@ impl State {
     /// # Errors
     ///
     /// It stays: `Conflict` if it was ended before or cannot be returned, `OutboxFull`, `Journal`.
-    pub(crate) fn retry_letter(&mut self, id: u64, at: Moment) -> Result<(Arc<str>, Accepted)> {
+    pub(crate) fn retry_letter(
+        &mut self,
+        id: u64,
+        policy: WritePolicy,
+        at: Moment,
+    ) -> Result<(Arc<str>, Accepted)> {
         let (position, letter) = self.end_letter(id)?;
-        match self.write_letter(&letter, at) {
+        match self.write_letter(&letter, policy, at) {
             Ok(accepted) => {
                 let key = Arc::clone(&letter.key);
                 self.retried.insert(accepted.id, (position, letter));
@@ -235,14 +244,19 @@ impl State {
         }
     }
 
-    fn write_letter(&mut self, letter: &LetterRecord, at: Moment) -> Result<Accepted> {
+    fn write_letter(
+        &mut self,
+        letter: &LetterRecord,
+        policy: WritePolicy,
+        at: Moment,
+    ) -> Result<Accepted> {
         let key = &letter.key;
         let write = Write {
             is_retry: true,
             ..self.stamp(key, retry_request(letter)?, at)
         };
         let ends = Some(Ends::Letter(letter.id));
-        self.enqueue(key, write, WritePolicy::Through, ends)
+        self.enqueue(key, write, policy, ends)
     }
 
     /// Nobody waits any more for the retry that was queued under this id.

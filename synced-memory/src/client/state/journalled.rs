@@ -6,6 +6,7 @@ use super::State;
 use crate::backend::commit::Sequence;
 use crate::base::clock::Monotonic;
 use crate::base::error::{Error, ErrorKind, Result};
+use crate::base::events::event;
 use crate::pending::journal::{
     ClockOrigin, Ends, Journal, JournalConfig, JournalRecord, LeftBehind,
 };
@@ -210,8 +211,9 @@ impl State {
 
     fn report_failure(&mut self, failed: Option<Error>) {
         if let Some(error) = failed {
-            tracing::error!(%error, "the journal has failed");
-            self.last_error = Some(error);
+            self.last_error = Some(error.clone());
+            self.events
+                .push(event!(ERROR, %error, "the journal has failed"));
         }
     }
 }

@@ -31,8 +31,10 @@ use tokio::sync::oneshot;
 
 use crate::backend::commit::{Sequence, Writer};
 use crate::backend::error::BackendError;
+use crate::base::callback::is_io_thread;
 use crate::base::clock::{Moment, Monotonic, Stamp};
 use crate::base::error::{Error, ErrorKind, Result};
+use crate::base::events::LogEvent;
 use crate::base::policy::WritePolicy;
 use crate::cache::{Base, Cache, Generation, Ticket, shrink_sparse};
 use crate::pending::journal::{Ends, Journal};
@@ -110,6 +112,8 @@ pub(crate) struct State {
     handing: HashMap<EntryName, (Arc<str>, Entry)>,
     tombstone_ttl: Duration,
     random: fastrand::Rng,
+    /// What has happened. It is emitted when the lock around the state is free.
+    pub(crate) events: Vec<LogEvent>,
 }
 
 impl State {
@@ -140,6 +144,7 @@ impl State {
             handing: HashMap::new(),
             tombstone_ttl,
             random,
+            events: Vec::new(),
         }
     }
 
@@ -289,15 +294,23 @@ impl State {
 
     /// Why a call of `key` that only the backend can answer is not answered.
     pub(crate) fn unavailable_error(&self, key: &str) -> Error {
-        let cause = self
-            .last_error
-            .as_ref()
-            .map_or_else(|| "it has not answered yet".to_owned(), Error::to_string);
+        let why = if is_io_thread() {
+            "a waker on an I/O thread cannot wait for the backend".to_owned()
+        } else {
+            format!("the backend is not available: {}", self.last_cause())
+        };
         Error::of_key(
             ErrorKind::Unavailable,
             key,
-            format_args!("not made, since the backend is not available: {cause}"),
+            format_args!("not made, since {why}"),
         )
+    }
+
+    /// The last error between this process and the backend.
+    pub(crate) fn last_cause(&self) -> String {
+        self.last_error
+            .as_ref()
+            .map_or_else(|| "it has not answered yet".to_owned(), Error::to_string)
     }
 
     /// Ready when the answer to a read that was sent as the request `ticket` is known to be with or

@@ -144,6 +144,7 @@ fn of_variable(name: &str, error: &Error) -> Error {
 
 fn check_settings(settings: &Settings) -> Result<()> {
     let refuse = |what: &str| Err(Error::new(ErrorKind::Config, what));
+    settings.check()?;
     check_prefix(&settings.prefix)?;
     settings.scope.as_deref().map_or(Ok(()), check_scope)?;
     if settings.timeout.is_zero() {
@@ -155,6 +156,9 @@ fn check_settings(settings: &Settings) -> Result<()> {
     }
     if settings.tombstone_ttl.is_zero() {
         return refuse("`tombstone_ttl` is zero: deletes would be forgotten at once");
+    }
+    if settings.outbox_limit == 0 {
+        return refuse("`outbox_limit` is zero: every write would be refused");
     }
     Ok(())
 }

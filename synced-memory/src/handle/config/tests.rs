@@ -2,7 +2,7 @@ use std::collections::BTreeSet;
 
 use super::url::SCHEMES;
 use super::*;
-use crate::base::settings::OPTIONS;
+use crate::base::settings::{LONGEST, OPTIONS};
 
 fn resolve(builder: Builder, env: &[(&str, &str)]) -> Result<(Target, Settings)> {
     let env: std::collections::HashMap<_, _> = env.iter().copied().collect();
@@ -369,4 +369,199 @@ fn every_name_of_a_policy_is_an_option() {
             .contains("`through`, `behind` or `confirmed`"),
         "{error}"
     );
+}
+
+/// An option at one of its extremes: as the builder sets it, and as a URL has it.
+struct Extreme {
+    option: &'static str,
+    set: fn(Builder) -> Builder,
+    text: Option<&'static str>,
+    is_taken: bool,
+}
+
+const fn extreme(
+    option: &'static str,
+    set: fn(Builder) -> Builder,
+    text: Option<&'static str>,
+    is_taken: bool,
+) -> Extreme {
+    Extreme {
+        option,
+        set,
+        text,
+        is_taken,
+    }
+}
+
+const TOO_LONG: Duration = LONGEST.saturating_add(Duration::from_nanos(1));
+const LEAST: Duration = Duration::from_nanos(1);
+
+/// What each option takes and refuses at its ends.
+const EXTREMES: &[Extreme] = &[
+    extreme("prefix", |b| b.prefix(""), Some(""), true),
+    extreme("prefix", |b| b.prefix("{"), Some("{"), false),
+    extreme("scope", |b| b.scope("a:b"), Some("a:b"), true),
+    extreme("scope", |b| b.scope(""), Some(""), false),
+    extreme("timeout", |b| b.timeout(LEAST), Some("1ns"), true),
+    extreme("timeout", |b| b.timeout(Duration::ZERO), Some("0s"), false),
+    extreme("timeout", |b| b.timeout(LONGEST), Some("1000years"), true),
+    extreme(
+        "timeout",
+        |b| b.timeout(TOO_LONG),
+        Some("1000years 1ns"),
+        false,
+    ),
+    extreme(
+        "timeout",
+        |b| b.timeout(Duration::MAX),
+        Some("18446744073709551615s"),
+        false,
+    ),
+    extreme(
+        "shutdown_timeout",
+        |b| b.shutdown_timeout(Duration::ZERO),
+        Some("0s"),
+        true,
+    ),
+    extreme(
+        "shutdown_timeout",
+        |b| b.shutdown_timeout(LONGEST),
+        Some("1000years"),
+        true,
+    ),
+    extreme(
+        "shutdown_timeout",
+        |b| b.shutdown_timeout(TOO_LONG),
+        Some("1000years 1ns"),
+        false,
+    ),
+    extreme(
+        "shutdown_timeout",
+        |b| b.shutdown_timeout(Duration::MAX),
+        None,
+        false,
+    ),
+    extreme(
+        "tombstone_ttl",
+        |b| b.tombstone_ttl(LEAST),
+        Some("1ns"),
+        true,
+    ),
+    extreme(
+        "tombstone_ttl",
+        |b| b.tombstone_ttl(Duration::ZERO),
+        Some("0s"),
+        false,
+    ),
+    extreme(
+        "tombstone_ttl",
+        |b| b.tombstone_ttl(LONGEST),
+        Some("1000years"),
+        true,
+    ),
+    extreme(
+        "tombstone_ttl",
+        |b| b.tombstone_ttl(TOO_LONG),
+        Some("1000years 1ns"),
+        false,
+    ),
+    extreme(
+        "tombstone_ttl",
+        |b| b.tombstone_ttl(Duration::MAX),
+        None,
+        false,
+    ),
+    extreme("cache_limit", |b| b.cache_limit(0), Some("0"), true),
+    extreme(
+        "cache_limit",
+        |b| b.cache_limit(usize::MAX),
+        Some("18446744073709551615"),
+        true,
+    ),
+    extreme(
+        "connect",
+        |b| b.connect(ConnectPolicy::Required),
+        Some("required"),
+        true,
+    ),
+    extreme("outbox_limit", |b| b.outbox_limit(0), Some("0"), false),
+    extreme("outbox_limit", |b| b.outbox_limit(1), Some("1"), true),
+    extreme(
+        "outbox_limit",
+        |b| b.outbox_limit(usize::MAX),
+        Some("18446744073709551615"),
+        true,
+    ),
+    extreme(
+        "outbox_limit",
+        |b| b.outbox_limit(0),
+        Some("18446744073709551616"),
+        false,
+    ),
+    extreme(
+        "read_policy",
+        |b| b.read_policy(ReadPolicy::Near),
+        Some("near"),
+        true,
+    ),
+    extreme(
+        "write_policy",
+        |b| b.write_policy(WritePolicy::Behind),
+        Some("behind"),
+        true,
+    ),
+    extreme("journal", |b| b.journal("a"), Some("a"), true),
+    extreme(
+        "durability",
+        |b| b.durability(Durability::Fsync),
+        Some("fsync"),
+        true,
+    ),
+    extreme("backoff", |b| b.backoff(LEAST, LEAST), None, true),
+    extreme("backoff", |b| b.backoff(LEAST, LONGEST), None, true),
+    extreme("backoff", |b| b.backoff(LONGEST, LONGEST), None, true),
+    extreme("backoff", |b| b.backoff(Duration::ZERO, LEAST), None, false),
+    extreme("backoff", |b| b.backoff(LEAST, Duration::ZERO), None, false),
+    extreme("backoff", |b| b.backoff(LEAST, TOO_LONG), None, false),
+    extreme(
+        "backoff",
+        |b| b.backoff(Duration::MAX, Duration::MAX),
+        None,
+        false,
+    ),
+];
+
+#[test]
+fn every_option_is_taken_or_refused_at_its_extremes_in_builder_and_url_alike() {
+    for option in OPTIONS {
+        let is_listed = |extreme: &&Extreme| extreme.option == option.name;
+        let listed: Vec<_> = EXTREMES.iter().filter(is_listed).collect();
+        assert!(
+            !listed.is_empty(),
+            "what are the extremes of `{}`?",
+            option.name
+        );
+        let in_url = listed.iter().any(|extreme| extreme.text.is_some());
+        assert_eq!(in_url, option.is_in_urls, "{}", option.name);
+    }
+    for Extreme {
+        option,
+        set,
+        text,
+        is_taken,
+    } in EXTREMES
+    {
+        let of_builder = set(Builder::default().url("memory:"));
+        let of_url = text.map(|text| Builder::default().url(format!("memory:?{option}={text}")));
+        for builder in [Some(of_builder), of_url].into_iter().flatten() {
+            match resolve(builder.clone(), &[]) {
+                Ok(_) => assert!(is_taken, "{option} was taken: {builder:?}, {text:?}"),
+                Err(error) => {
+                    assert!(!is_taken, "{option}: {error}");
+                    assert_eq!(error.kind(), ErrorKind::Config, "{option}: {error}");
+                    assert!(error.to_string().contains(option), "{option}: {error}");
+                }
+            }
+        }
+    }
 }

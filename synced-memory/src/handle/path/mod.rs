@@ -8,6 +8,7 @@ mod record;
 pub(crate) use record::{Condition, Freshness, PathChange, ReturnPath};
 
 use std::fmt;
+use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -40,7 +41,7 @@ pub struct ValuePath {
 struct KeyRoot {
     memory: Memory,
     /// What a change of the whole starts from while it is unset.
-    origin: Box<dyn Fn() -> Option<Json> + Send + Sync>,
+    origin: Box<dyn Fn() -> Option<Json> + Send + Sync + UnwindSafe + RefUnwindSafe>,
     /// Whether that is an explicit default: a value of which nothing is known reads as this, too.
     has_default: bool,
     policies: Policies,
@@ -60,7 +61,10 @@ impl ValuePath {
     pub(crate) fn root(
         memory: &Memory,
         slots: Result<Vec<Arc<Slot>>>,
-        (origin, has_default): (impl Fn() -> Option<Json> + Send + Sync + 'static, bool),
+        (origin, has_default): (
+            impl Fn() -> Option<Json> + Send + Sync + UnwindSafe + RefUnwindSafe + 'static,
+            bool,
+        ),
         policies: Policies,
     ) -> Self {
         if let (true, Ok(slots)) = (policies.near, &slots) {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::ValuePath;
+use crate::base::callback::is_io_thread;
 use crate::base::clock::{Deadline, Monotonic};
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::policy::WritePolicy;
@@ -193,6 +194,7 @@ impl ValuePath {
         mut record: impl FnMut(&Location<'_>) -> Result<(PathChange, R)>,
     ) -> Result<(R, Written)> {
         self.memory().shared().check_open()?;
+        let policy = self.policy_here(condition)?;
         // Closures of this process on one key go one after the other: otherwise each would find
         // that another one was made before it.
         let turn = if condition == Condition::Closure {
@@ -202,7 +204,7 @@ impl ValuePath {
             None
         };
 
-        let mut recorder = Recorder::begin(self, freshness, condition, empty).await?;
+        let mut recorder = Recorder::begin(self, freshness, (condition, policy), empty).await?;
         loop {
             let snapshot = recorder.snapshot()?;
             let is_running = turn.as_ref().map(ClosureTurn::running);
@@ -222,6 +224,22 @@ impl ValuePath {
                 }
             }
         }
+    }
+
+    /// What the change waits for on this thread.
+    ///
+    /// # Errors
+    ///
+    /// `Unavailable` if it has to wait, and cannot: on an I/O thread.
+    fn policy_here(&self, condition: Condition) -> Result<WritePolicy> {
+        // A closure waits for the answer whatever the policy: it may have to run again.
+        let policy = match (condition, self.write_policy()) {
+            (Condition::Take, _) | (_, WritePolicy::Confirmed) => WritePolicy::Confirmed,
+            (Condition::Closure, _) if is_io_thread() => WritePolicy::Confirmed,
+            (Condition::Closure, _) => WritePolicy::Through,
+            (_, policy) => policy,
+        };
+        self.core().policy_here(self.key()?, policy)
     }
 
     /// Records one action.
@@ -320,15 +338,9 @@ impl<'a> Recorder<'a> {
     async fn begin(
         path: &'a ValuePath,
         freshness: Freshness,
-        condition: Condition,
+        (condition, policy): (Condition, WritePolicy),
         empty: Option<&str>,
     ) -> Result<Self> {
-        // A closure waits for the answer whatever the policy: it may have to run again.
-        let policy = match (condition, path.write_policy()) {
-            (Condition::Take, _) | (_, WritePolicy::Confirmed) => WritePolicy::Confirmed,
-            (Condition::Closure, _) => WritePolicy::Through,
-            (_, policy) => policy,
-        };
         let empty = empty.and_then(|empty| Json::parse(empty.to_owned()).ok());
         let segments = path.segments_with(empty.as_ref());
         let mut recorder = Self {

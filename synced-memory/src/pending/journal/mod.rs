@@ -21,6 +21,7 @@ use std::{fmt, io};
 
 use crate::backend::commit::Writer;
 use crate::base::error::{Error, ErrorKind, Reason, Result};
+use crate::base::events::event;
 use crate::base::files;
 pub use crate::base::policy::Durability;
 use crate::pending::outbox::LetterRecord;
@@ -243,8 +244,8 @@ impl Adopted {
         for (file, kept_at) in self.damaged_files {
             // If that fails, it is adopted again by the next process.
             if let Err(error) = file.keep_at(&kept_at) {
-                let path = kept_at.display();
-                tracing::error!(%path, %error, "a damaged journal could not be kept there");
+                let path = kept_at.display().to_string();
+                event!(ERROR, path, %error, "a damaged journal could not be kept there").emit();
             }
         }
     }
@@ -297,8 +298,8 @@ impl Adopted {
     }
 
     fn report(&mut self, error: Error) {
-        tracing::error!(%error, "a journal is damaged");
-        self.damage.push(error);
+        self.damage.push(error.clone());
+        event!(ERROR, %error, "a journal is damaged").emit();
     }
 }
 
