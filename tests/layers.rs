@@ -51,7 +51,7 @@ const ROOMS: &[(&str, &[&[&str]])] = &[
             &["flusher"],
             &["fairness", "reentrancy", "refresher", "slot"],
             &["shared"],
-            &["state"],
+            &["large_reads", "state"],
             &["mod"],
         ],
     ),
@@ -76,7 +76,8 @@ const ROOMS: &[(&str, &[&[&str]])] = &[
         "base",
         &[
             &["settings", "waiting"],
-            &["backoff", "clock", "error", "lock", "policy"],
+            &["backoff", "credentials"],
+            &["clock", "error", "lock", "policy"],
             &["mod"],
         ],
     ),

@@ -86,7 +86,7 @@ pub(super) fn redis() -> Subject {
     };
 
     let address = ConnectionAddr::Unix(socket).into_connection_info().unwrap();
-    let backend = RedisBackend::new(address, "redis".to_owned(), DEADLINE, DAY).unwrap();
+    let backend = RedisBackend::new(&address, "redis".to_owned(), DEADLINE, DAY);
     let subject = Subject::new(backend, Loss::Closed(Box::new(kill)), (server, directory));
     let end = Deadline::after(DEADLINE);
     while let Err(error) = subject.runtime.block_on(subject.backend.connect()) {

@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use super::Core;
 use super::pending::Pending;
+use crate::backend::commit::Attempt;
 use crate::backend::error::{BackendError, Recovery};
 use crate::base::clock::{Deadline, Monotonic};
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::policy::WritePolicy;
 use crate::base::waiting::{WaitMode, pause, until};
-use crate::client::shared::{Connection, LARGE};
+use crate::client::shared::{Connection, LARGE, Shared};
 use crate::client::state::{Accepted, Request};
 use crate::client::{flusher, reentrancy};
 use crate::pending::outbox::{Answer, Written};
@@ -87,8 +88,8 @@ impl Core {
 
         while let Some((connection, own)) = connection.as_ref().zip(attempt.take()) {
             *last_try = self.shared.clock.mono();
-            let sent = until(flusher::send(&self.shared, connection, &[own]), deadline).await;
-            match sent {
+            let mut sending = Box::pin(send_own(&self.shared, connection, own));
+            match until(&mut sending, deadline).await {
                 Some(Ok(())) => {
                     if let Some(answer) = pending.answer() {
                         self.forward();
@@ -100,8 +101,8 @@ impl Core {
                         attempt = self.shared.state().take_small(key, LARGE, mono);
                     }
                 }
-                Some(Err(error)) => self.leave_to_flusher(connection, error),
-                None => connection.end(self.silent("a write")),
+                Some(Err(error)) => leave_to_flusher(&self.shared, connection, error),
+                None => self.leave_unanswered(connection, sending),
             }
         }
         self.forward();
@@ -123,16 +124,20 @@ impl Core {
         }
     }
 
-    /// A write of a caller's own has failed: the flusher goes on with it.
-    fn leave_to_flusher(&self, connection: &Connection, error: BackendError) {
-        match error.recovery() {
-            Recovery::Reconnect => connection.end(error),
-            // The flusher pauses, and tries again. It does so even if the write was withdrawn, to
-            // find out when the backend takes writes again.
-            Recovery::RetryNow
-            | Recovery::Pause
-            | Recovery::PauseThenReconnect
-            | Recovery::GiveUp => self.shared.wake.notify_one(),
+    /// A write of a caller's own was not answered in time. If its connection is not silent, the I/O
+    /// thread waits for the answer.
+    fn leave_unanswered(
+        &self,
+        connection: &Arc<Connection>,
+        sending: impl Future<Output = Result<(), BackendError>> + Send + 'static,
+    ) {
+        let (shared, sent_over) = (Arc::clone(&self.shared), Arc::clone(connection));
+        if self.shared.not_answered(connection, self.silent("a write")) {
+            self.shared.abandon(async move {
+                if let Err(error) = sending.await {
+                    leave_to_flusher(&shared, &sent_over, error);
+                }
+            });
         }
     }
 
@@ -225,6 +230,30 @@ impl Core {
         }
         // The last write of the queue may have been settled here.
         self.shared.notify_delivered();
+    }
+}
+
+/// Sends a write of a caller's own, and handles the answer.
+fn send_own(
+    shared: &Arc<Shared>,
+    connection: &Arc<Connection>,
+    own: Attempt,
+) -> impl Future<Output = Result<(), BackendError>> + Send + use<> {
+    let (shared, connection) = (Arc::clone(shared), Arc::clone(connection));
+    async move { flusher::send(&shared, &connection, &[own]).await }
+}
+
+/// A write of a caller's own has failed: the flusher goes on with it.
+fn leave_to_flusher(shared: &Shared, connection: &Connection, error: BackendError) {
+    match error.recovery() {
+        Recovery::Reconnect => connection.end(error),
+        // The flusher pauses, and tries again. It does so even if the write was withdrawn, to find
+        // out when the backend takes writes again.
+        Recovery::RetryNow
+        | Recovery::ReadApart
+        | Recovery::Pause
+        | Recovery::PauseThenReconnect
+        | Recovery::GiveUp => shared.wake.notify_one(),
     }
 }
 

@@ -31,6 +31,7 @@ impl State {
             return false;
         }
         self.outbox.edit(key, Selector::Head, Entry::acknowledged);
+        self.connection_held(key);
 
         let is_applied = matches!(answer, Ok(Outcome::Applied { .. }));
         self.note_record(attempt, is_applied);
@@ -66,6 +67,7 @@ impl State {
                     self.move_to_dead_letters(key, reason, attempt.retry.is_some());
                 }
                 Recovery::RetryNow
+                | Recovery::ReadApart
                 | Recovery::Pause
                 | Recovery::PauseThenReconnect
                 | Recovery::Reconnect => {

@@ -47,8 +47,13 @@ pub(super) fn parse(url: &str, settings: &mut Settings) -> Result<Target> {
         "sqlite" => file_target(&url, settings),
         #[cfg(not(feature = "sqlite"))]
         "sqlite" => Err(config_error("an embedded file needs the feature `sqlite`")),
-        "rediss" | "redis-cluster" | "redis-sentinel" => Err(config_error(format!(
-            "`{}:` is not supported by this version",
+        "rediss" | "valkeys" => Err(config_error(format!(
+            "`{}:` asks for TLS, which this version does not have: write redis://host:port, and \
+             lead the connection through a TLS tunnel if it leaves this network",
+            url.scheme()
+        ))),
+        "redis-cluster" | "redis-sentinel" => Err(config_error(format!(
+            "`{}:` is not supported by this version, which connects to one server",
             url.scheme()
         ))),
         other => Err(config_error(format!(
