@@ -41,7 +41,9 @@ fn a_server_that_repeats_the_login_in_its_error_shows_the_password_to_nobody() {
             .timeout(DEADLINE)
             .build();
         let said = everything(&opened.unwrap_err());
-        assert!(said.contains("HELLO"), "it repeats the command: {said}");
+        // Valkey asks for the password before it looks at the command.
+        let is_login = said.contains("HELLO") || said.contains("NOAUTH");
+        assert!(is_login, "{said}");
         assert!(!said.contains("s3cr3t"), "{said}");
         assert_eq!(logs.containing("s3cr3t").len(), 0);
         assert!(!logs.containing(&server.port().to_string()).is_empty());
