@@ -1,6 +1,7 @@
 //! No password leaves this process in a text, and one that is missing is asked for in plain words.
 
 use std::error::Error;
+use std::fmt::Write;
 
 use support::{Logs, Server, eventually};
 use synced_memory::{ErrorKind, Key, Memory};
@@ -16,7 +17,7 @@ fn everything(error: &synced_memory::Error) -> String {
     let mut said = format!("{error} {error:?} {error:#?}");
     let mut cause = error.source();
     while let Some(next) = cause {
-        said += &format!(" {next} {next:?}");
+        write!(said, " {next} {next:?}").unwrap();
         cause = next.source();
     }
     said

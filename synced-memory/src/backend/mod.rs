@@ -117,10 +117,10 @@ impl Backend for Box<dyn Backend> {
 /// **Expiry.** A read with [`read_with_expiry`](Session::read_with_expiry) either says when the key
 /// expires, or says `Tracked`, and then its expiry is notified like a change.
 ///
-/// **Large values.** Where an answer would hold up others, the read of a large value may be answered
+/// **Large values.** If an answer would hold up others, the read of a large value may be answered
 /// with `TooLarge`, which leaves the key tracked all the same. [`read_apart`](Session::read_apart)
-/// then takes effect some time after its first poll, in no order with other requests, and its
-/// failure, of whatever kind, says nothing of the session.
+/// then takes effect some time after its first poll, in no order with other requests. Its failure,
+/// of whatever kind, says nothing of the session.
 ///
 /// **The end.** A session ends with its connection. If the other side can close the connection,
 /// [`ended`](Session::ended) is ready soon after that, and never before. Every session answers
@@ -131,8 +131,8 @@ pub(crate) trait Session: fmt::Debug + Send + Sync {
     /// What is stored under each key, in their order. An error of one key concerns that key alone.
     fn read(&self, keys: &[Arc<str>]) -> Reply<Vec<Result<Option<Bytes>, BackendError>>>;
 
-    /// As [`read`](Session::read), or as [`read_with_expiry`](Session::read_with_expiry), given what
-    /// is known of the size of each value, which may make it cheaper.
+    /// As [`read`](Session::read), or as [`read_with_expiry`](Session::read_with_expiry), given
+    /// what is known of the size of each value, which may make it cheaper.
     fn read_sized(
         &self,
         keys: &[Arc<str>],

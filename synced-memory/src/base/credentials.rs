@@ -1,8 +1,8 @@
 //! The credentials in use, which no text from outside may repeat.
 //!
 //! Servers repeat commands in their errors, AUTH and its arguments included, and some cut them
-//! short. [`scrubbed`] is applied where such a text becomes an error of a backend, which is the only
-//! way for it into errors, events and the status.
+//! short. [`scrubbed`] is applied where such a text becomes an error of a backend, which is the
+//! only way for it into errors, events and the status.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, Weak};

@@ -421,10 +421,11 @@ impl Shared {
             let since = self.clock.mono();
             // If nothing was asked for long, the silence before says nothing.
             let idle = session.idle();
-            let counts = if idle < limit { idle } else { Duration::ZERO };
+            let rest = limit.checked_sub(idle).filter(|rest| !rest.is_zero());
+            let rest = rest.unwrap_or(limit);
             // What was not answered may have been over this connection or the one before; this is
             // to be answered in any case.
-            let answer = self.clock.timeout(limit - counts, session.now()).await;
+            let answer = self.clock.timeout(rest, session.now()).await;
             let is_silent = session.idle() >= self.clock.mono().saturating_sub(since);
             match answer {
                 Some(Err(error)) if error.is_connection_lost() => return error,

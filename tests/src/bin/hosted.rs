@@ -1,7 +1,7 @@
 //! A process whose SIGPIPE is at its default, as that of a C host or of a tool in a pipe.
 //!
-//! `hosted <url>` says `opened` and writes without end, in several threads. `count` is answered with
-//! how many writes were stored so far.
+//! `hosted <url>` says `opened` and writes without end, in several threads. `count` is answered
+//! with how many writes were stored so far.
 
 use std::io::stdin;
 use std::sync::Arc;

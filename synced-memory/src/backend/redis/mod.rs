@@ -1,4 +1,4 @@
-//! Redis, Valkey and Dragonfly: one multiplexed RESP3 connection, and a second one for large values.
+//! Redis, Valkey and Dragonfly: a multiplexed RESP3 connection, and another one for large values.
 //!
 //! - `stream.rs`: the bytes; `line.rs`: the login, and requests over the stream
 //! - `commit.rs`, `commit.lua`: attempts
@@ -235,7 +235,7 @@ impl Session for RedisSession {
         self.read_sized(keys, &vec![SizeHint::Unknown; keys.len()], true)
     }
 
-    /// Of a small value it is GET. If it has become large since, it comes over this connection once.
+    /// Of a small value it is GET. One that has become large since comes over this connection once.
     fn read_sized(
         &self,
         keys: &[Arc<str>],

@@ -2,7 +2,7 @@
 //! of [`Transport`].
 //!
 //! It notes when the other side showed that it is there, and writes in a way that never raises
-//! SIGPIPE: a process whose SIGPIPE is at its default must not be killed by a server that goes away.
+//! SIGPIPE: a server that goes away must not kill a process whose SIGPIPE is at its default.
 
 use std::io;
 use std::path::Path;

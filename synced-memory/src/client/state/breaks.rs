@@ -1,13 +1,15 @@
 //! Writes that may be what breaks the connection: tried alone, and then apart from the rest.
 //!
 //! A write that is too large for the server or for something on the way makes it close the
-//! connection, whatever else is under way. Who is to blame is not known, so that after
-//! [`BREAKS`] breaks in a row with writes under way the largest of these is sent alone. If it passes,
-//! it was not the cause. If the connection breaks again, its key is tried less and less often, each
-//! time alone, and the others go on meanwhile (rule 16).
+//! connection, whatever else is under way. Who is to blame is not known, so that after [`BREAKS`]
+//! breaks in a row with writes under way the largest of these is sent alone. If it passes, it was
+//! not the cause. If the connection breaks again, its key is tried less and less often, each time
+//! alone, and the others go on meanwhile (rule 16).
 
 use std::sync::Arc;
 use std::time::Duration;
+
+use bytes::Bytes;
 
 use super::State;
 use crate::backend::commit::Attempt;
@@ -62,7 +64,7 @@ impl State {
         let base = self.cache.base(key).stored.as_ref();
         self.outbox.head(key).map_or(0, |head| {
             let of_base = base.filter(|_| head.write.mutation.is_some());
-            head.write.size() + of_base.map_or(0, |stored| stored.len())
+            head.write.size() + of_base.map_or(0, Bytes::len)
         })
     }
 
@@ -202,7 +204,9 @@ mod tests {
 
         let others = send(&mut state, START);
         assert_eq!(keys(&others), ["a", "b"]);
-        others.iter().for_each(|other| answer(&mut state, other));
+        for other in &others {
+            answer(&mut state, other);
+        }
         assert_eq!(keys(&send(&mut state, START)), [""; 0]);
 
         // It is tried alone, less and less often.
@@ -210,7 +214,7 @@ mod tests {
         let mut pauses = Vec::new();
         for _ in 0..3 {
             let due = state.held_until().unwrap();
-            pauses.push(due - mono);
+            pauses.push(due.saturating_sub(mono));
             mono = due;
             let name = format!("c{}", pauses.len());
             write(&mut state, &name, 10);
