@@ -51,7 +51,7 @@ const ROOMS: &[(&str, &[&[&str]])] = &[
             &["flusher", "retained"],
             &["fairness", "reentrancy", "refresher", "slot"],
             &["shared"],
-            &["state"],
+            &["large_reads", "state"],
             &["mod"],
         ],
     ),
@@ -76,7 +76,7 @@ const ROOMS: &[(&str, &[&[&str]])] = &[
         "base",
         &[
             &["settings", "waiting"],
-            &["backoff", "events", "timer"],
+            &["backoff", "credentials", "events", "timer"],
             &["callback", "fork"],
             &["clock", "error", "files", "lock", "policy", "random"],
             &["mod"],

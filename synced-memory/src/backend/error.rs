@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::base::credentials::scrubbed;
 use crate::base::error::{CauseText, ErrorKind, Reason};
 
 /// A backend's failure to do what it was asked.
@@ -23,6 +24,8 @@ pub(crate) enum BackendErrorKind {
     NotPrimary,
     /// It was not done, for a reason that no longer holds.
     Retry,
+    /// The value is too large to be read together with others.
+    TooLarge,
     /// The backend answered that it will not do this; it did nothing.
     Rejected,
 }
@@ -32,6 +35,8 @@ pub(crate) enum BackendErrorKind {
 pub(crate) enum Recovery {
     /// Send it again at once, over the same connection.
     RetryNow,
+    /// Read the value by itself.
+    ReadApart,
     /// Send no writes before a pause; the connection stays.
     Pause,
     /// Send no writes before a pause, and then connect anew.
@@ -58,6 +63,8 @@ impl BackendErrorKind {
             // The backend has already changed what stood in the way (a script was not loaded, or
             // the batch was too large for it).
             Self::Retry => Recovery::RetryNow,
+            // Behind it, everything else would wait until it has arrived.
+            Self::TooLarge => Recovery::ReadApart,
             // A missing right or a value of another type: the same request has the same answer
             // each time, and would block the writes behind it.
             Self::Rejected => Recovery::GiveUp,
@@ -68,9 +75,11 @@ impl BackendErrorKind {
     pub(crate) fn error_kind(self) -> ErrorKind {
         match self {
             Self::Rejected => ErrorKind::Rejected,
-            Self::ConnectionLost | Self::Unavailable | Self::NotPrimary | Self::Retry => {
-                ErrorKind::Unavailable
-            }
+            Self::ConnectionLost
+            | Self::Unavailable
+            | Self::NotPrimary
+            | Self::Retry
+            | Self::TooLarge => ErrorKind::Unavailable,
         }
     }
 }
@@ -80,16 +89,17 @@ impl Recovery {
     pub(crate) fn pauses_writes(self) -> bool {
         match self {
             Self::Pause | Self::PauseThenReconnect => true,
-            Self::RetryNow | Self::Reconnect | Self::GiveUp => false,
+            Self::RetryNow | Self::ReadApart | Self::Reconnect | Self::GiveUp => false,
         }
     }
 }
 
 impl BackendError {
+    /// The only way for a text from outside into an error: credentials in use are taken out of it.
     pub(crate) fn new(kind: BackendErrorKind, message: impl fmt::Display) -> Self {
         Self {
             kind,
-            message: message.to_string(),
+            message: scrubbed(message.to_string()),
         }
     }
 
@@ -197,6 +207,11 @@ mod tests {
         (
             BackendErrorKind::Retry,
             Recovery::RetryNow,
+            ErrorKind::Unavailable,
+        ),
+        (
+            BackendErrorKind::TooLarge,
+            Recovery::ReadApart,
             ErrorKind::Unavailable,
         ),
         (

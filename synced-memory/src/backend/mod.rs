@@ -45,6 +45,17 @@ pub(crate) enum Invalidation {
     All,
 }
 
+/// A value of more bytes is large: it is not read together with others (rule 16).
+pub(crate) const LARGE_VALUE: usize = 1 << 20;
+
+/// What is known of the size of a value before it is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SizeHint {
+    /// It was not large when it was last read, or there was none.
+    Small,
+    Unknown,
+}
+
 /// When a key expires.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Expiry {
@@ -106,6 +117,11 @@ impl Backend for Box<dyn Backend> {
 /// **Expiry.** A read with [`read_with_expiry`](Session::read_with_expiry) either says when the key
 /// expires, or says `Tracked`, and then its expiry is notified like a change.
 ///
+/// **Large values.** If an answer would hold up others, the read of a large value may be answered
+/// with `TooLarge`, which leaves the key tracked all the same. [`read_apart`](Session::read_apart)
+/// then takes effect some time after its first poll, in no order with other requests. Its failure,
+/// of whatever kind, says nothing of the session.
+///
 /// **The end.** A session ends with its connection. If the other side can close the connection,
 /// [`ended`](Session::ended) is ready soon after that, and never before. Every session answers
 /// [`now`](Session::now), the heartbeat, with `ConnectionLost` once what it was connected to is
@@ -114,6 +130,30 @@ impl Backend for Box<dyn Backend> {
 pub(crate) trait Session: fmt::Debug + Send + Sync {
     /// What is stored under each key, in their order. An error of one key concerns that key alone.
     fn read(&self, keys: &[Arc<str>]) -> Reply<Vec<Result<Option<Bytes>, BackendError>>>;
+
+    /// As [`read`](Session::read), or as [`read_with_expiry`](Session::read_with_expiry), given
+    /// what is known of the size of each value, which may make it cheaper.
+    fn read_sized(
+        &self,
+        keys: &[Arc<str>],
+        _sizes: &[SizeHint],
+        with_expiry: bool,
+    ) -> Reply<Vec<Result<WithExpiry, BackendError>>> {
+        if with_expiry {
+            self.read_with_expiry(keys)
+        } else {
+            all_tracked(self.read(keys))
+        }
+    }
+
+    /// Reads one value, however large. It is polled on the I/O thread alone.
+    fn read_apart(&self, key: &Arc<str>) -> Reply<WithExpiry> {
+        let read = self.read_with_expiry(std::slice::from_ref(key));
+        Box::pin(async move {
+            let no_answer = || Err(BackendError::rejected("a read without an answer"));
+            read.await?.pop().unwrap_or_else(no_answer)
+        })
+    }
 
     /// As [`read`](Session::read), with when each key expires.
     fn read_with_expiry(&self, keys: &[Arc<str>]) -> Reply<Vec<Result<WithExpiry, BackendError>>> {
@@ -145,6 +185,12 @@ pub(crate) trait Session: fmt::Debug + Send + Sync {
     /// called only while something is tracked. It is polled on the I/O thread alone, one call at a
     /// time.
     fn invalidations(&self) -> Reply<Invalidation>;
+
+    /// How long the other side has sent nothing, and made no room for what waits to be written. A
+    /// backend that is in this process has no other side.
+    fn idle(&self) -> Duration {
+        Duration::MAX
+    }
 
     /// Ready when the connection is known to be closed.
     fn ended(&self) -> Reply<()>;

@@ -9,9 +9,6 @@ use crate::backend::process::ProcessBackend;
 use crate::backend::redis::RedisBackend;
 #[cfg(feature = "sqlite")]
 use crate::backend::sqlite::SqliteBackend;
-use crate::base::error::Result;
-#[cfg(feature = "redis")]
-use crate::base::error::{Error, ErrorKind};
 use crate::base::settings::Settings;
 
 /// Which backend, and where it is.
@@ -30,22 +27,17 @@ pub(crate) enum Target {
 }
 
 /// Opens the backend at `target`. Nothing is connected yet.
-///
-/// # Errors
-///
-/// `Config` if nothing can be connected to that way.
 #[cfg_attr(
     not(all(feature = "redis", feature = "sqlite")),
-    allow(unused_variables, clippy::unnecessary_wraps)
+    allow(unused_variables)
 )]
-pub(crate) fn open(target: Target, settings: &Settings) -> Result<Box<dyn Backend>> {
-    Ok(match target {
+pub(crate) fn open(target: Target, settings: &Settings) -> Box<dyn Backend> {
+    match target {
         Target::Process(name) => Box::new(ProcessBackend::open(&name, settings.tombstone_ttl)),
         #[cfg(feature = "redis")]
         Target::Redis { server, target } => {
-            let backend =
-                RedisBackend::new(server, target, settings.timeout, settings.tombstone_ttl);
-            Box::new(backend.map_err(|error| Error::new(ErrorKind::Config, error.to_string()))?)
+            let (timeout, sidecar_ttl) = (settings.timeout, settings.tombstone_ttl);
+            Box::new(RedisBackend::new(&server, target, timeout, sidecar_ttl))
         }
         #[cfg(feature = "sqlite")]
         Target::Sqlite(path) => Box::new(SqliteBackend::new(
@@ -54,5 +46,5 @@ pub(crate) fn open(target: Target, settings: &Settings) -> Result<Box<dyn Backen
             settings.timeout,
             settings.tombstone_ttl,
         )),
-    })
+    }
 }

@@ -1,10 +1,13 @@
 //! Waits between tries: how they grow, and how they are spread at random.
 
+use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use fastrand::Rng;
 
-use super::random;
+use crate::base::clock::Monotonic;
+use crate::base::random;
 
 /// Between which parts of its length a wait is drawn at random, so that processes that failed
 /// together do not try again together.
@@ -77,9 +80,53 @@ impl Backoff {
     }
 }
 
+/// The keys that fail again and again, each with a pause of its own: what is tried less and less
+/// often holds up nothing else.
+#[derive(Debug, Default)]
+pub(crate) struct KeyPauses {
+    /// Until when, and for how long.
+    pauses: HashMap<Arc<str>, (Monotonic, Duration)>,
+}
+
+impl KeyPauses {
+    const FIRST: Duration = Duration::from_millis(200);
+    const LONGEST: Duration = Duration::from_secs(60);
+
+    /// A try failed. Returns how long its key pauses, which is twice as long each time.
+    pub(crate) fn failed(&mut self, key: &Arc<str>, mono: Monotonic) -> Duration {
+        let length = self.pauses.get(key).map_or(Self::FIRST, |(_, length)| {
+            doubled(*length, 1, Self::LONGEST)
+        });
+        self.pauses.insert(Arc::clone(key), (mono + length, length));
+        length
+    }
+
+    /// A try succeeded, or nothing is to be tried any more.
+    pub(crate) fn passed(&mut self, key: &str) {
+        self.pauses.remove(key);
+    }
+
+    /// Until when the key pauses, if it has failed.
+    pub(crate) fn until(&self, key: &str) -> Option<Monotonic> {
+        self.pauses.get(key).map(|(until, _)| *until)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_key_that_fails_is_tried_less_and_less_often_until_it_passes() {
+        let (mut pauses, key) = (KeyPauses::default(), Arc::from("k"));
+        assert_eq!(pauses.until(&key), None);
+        let lengths: Vec<_> = (0..12).map(|_| pauses.failed(&key, LONGEST)).collect();
+        assert!(lengths[..8].windows(2).all(|pair| pair[1] == 2 * pair[0]));
+        assert_eq!(lengths[11], KeyPauses::LONGEST);
+        assert_eq!(pauses.until(&key), Some(LONGEST + KeyPauses::LONGEST));
+        pauses.passed(&key);
+        assert_eq!(pauses.until(&key), None);
+    }
 
     const FIRST: Duration = Duration::from_millis(50);
     const LONGEST: Duration = Duration::from_secs(5);

@@ -4,6 +4,8 @@
 //! or as a [`Clock`], which a test can advance by hand (`Clock::mock`).
 
 use std::fmt;
+#[cfg(feature = "redis")]
+use std::sync::atomic::AtomicU64;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -173,6 +175,39 @@ impl Deadline {
         self.0.map_or(Duration::MAX, |end| {
             end.saturating_duration_since(Instant::now())
         })
+    }
+}
+
+/// When something last happened, in real time; noted and asked for by any thread.
+#[cfg(feature = "redis")]
+#[derive(Debug)]
+pub(crate) struct LastActivity {
+    origin: Instant,
+    /// In ns since the origin.
+    at: AtomicU64,
+}
+
+#[cfg(feature = "redis")]
+impl LastActivity {
+    /// It has just happened.
+    #[allow(clippy::disallowed_methods)]
+    pub(crate) fn now() -> Self {
+        Self {
+            origin: Instant::now(),
+            at: AtomicU64::new(0),
+        }
+    }
+
+    /// It happens now.
+    pub(crate) fn note(&self) {
+        self.at
+            .fetch_max(nanos(self.origin.elapsed()), Ordering::Relaxed);
+    }
+
+    /// How long ago it was.
+    pub(crate) fn elapsed(&self) -> Duration {
+        let at = Duration::from_nanos(self.at.load(Ordering::Relaxed));
+        self.origin.elapsed().saturating_sub(at)
     }
 }
 

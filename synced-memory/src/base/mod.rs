@@ -4,6 +4,7 @@
 pub(crate) mod backoff;
 pub(crate) mod callback;
 pub(crate) mod clock;
+pub(crate) mod credentials;
 pub(crate) mod error;
 pub(crate) mod events;
 pub(crate) mod files;

@@ -36,15 +36,15 @@ macro_rules! with_options {
 
             /// How long one call waits at most for a backend that does not answer. Default: 0.5 s.
             ///
-            /// It must be longer than the largest value takes to arrive: after `timeout` without an
-            /// answer to a read, the connection is taken for dead and made anew. A large write may
-            /// take longer; it is then queued, and delivered.
+            /// A connection is taken for dead, and made anew, if a call is not answered and for
+            /// `timeout` no byte arrives either. A value that takes longer to arrive is waited for
+            /// in the background, and a large write is queued, and delivered.
             timeout: Duration = Duration::from_millis(500),
                 set (timeout: Duration) as timeout,
                 url (HumanDuration),
                 readme ("`500ms`",
-                    "how long one call waits at most; to be longer than the largest "
-                    "value takes to arrive");
+                    "how long one call waits at most, and how long a server may be "
+                    "silent that owes an answer");
 
             /// Whether opening needs the backend: with [`ConnectPolicy::Required`] it is an error of
             /// kind `Unavailable` if no backend answers within `timeout`, so that a misspelt host

@@ -3,6 +3,7 @@
 pub(crate) mod core;
 pub(crate) mod fairness;
 pub(crate) mod flusher;
+pub(crate) mod large_reads;
 pub(crate) mod reentrancy;
 pub(crate) mod refresher;
 pub(crate) mod retained;

@@ -6,14 +6,18 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+use tokio::sync::oneshot;
+
 use crate::backend::error::{BackendError, Recovery};
-use crate::backend::{Expiry, Invalidation, WithExpiry, all_tracked};
+use crate::backend::{Expiry, Invalidation, LARGE_VALUE, SizeHint, WithExpiry};
 use crate::base::backoff::Jitter;
 use crate::base::clock::Monotonic;
 use crate::base::error::{Error, Result};
 use crate::base::events::event;
 use crate::base::random;
-use crate::cache::{Generation, Ticket};
+use crate::cache::{Base, Generation, Ticket};
+use crate::client::large_reads::{LargeAnswer, LargeRead};
 use crate::client::shared::{Connection, Shared};
 use crate::client::state::State;
 
@@ -36,22 +40,55 @@ const RETRY_DELAY: Duration = Duration::from_millis(20);
 /// The prefixes of the keys whose changes the backend was asked to notify of.
 pub(crate) type Tracked = Vec<String>;
 
-/// Asks the backend for keys in one round trip, and keeps the answers in their slots. One answer
-/// per key: `Err` if the server rejects the read of this key.
+/// What a read of some keys has brought, one for each: `Err` if the server rejects the read of this
+/// key.
+pub(crate) type SlotAnswers = Vec<Result<()>>;
+
+/// The answers of a read that come later, each with the index of its key.
+#[derive(Debug, Default)]
+pub(crate) struct LargeAnswers(Vec<(usize, oneshot::Receiver<LargeAnswer>)>);
+
+impl LargeAnswers {
+    /// Waits for the large values among the keys of a read.
+    ///
+    /// # Errors
+    ///
+    /// The connection was lost.
+    pub(crate) async fn arrive(
+        self,
+        keys: &[Arc<str>],
+        answers: &mut SlotAnswers,
+    ) -> Result<(), BackendError> {
+        for (index, answer) in self.0 {
+            let lost = |_| BackendError::connection_lost("the connection was closed");
+            // What else went wrong is in the status, and the slot shows what is known.
+            if let Err(error) = answer.await.map_err(lost)?
+                && error.is_rejected()
+            {
+                let reason = Error::of_key(error.error_kind(), &keys[index], error);
+                answers[index] = Err(reason);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Asks the backend for keys in one round trip, and keeps the answers in their slots. Large values
+/// are asked for, and kept when they arrive.
 pub(crate) async fn load(
     shared: &Shared,
     connection: &Connection,
     keys: &[Arc<str>],
-) -> Result<Vec<Result<()>>, BackendError> {
-    let is_any_near = {
+) -> Result<(SlotAnswers, LargeAnswers), BackendError> {
+    let (is_any_near, sizes) = {
         let state = shared.state();
-        keys.iter().any(|key| state.cache.is_near(key))
+        let sizes: Vec<_> = keys
+            .iter()
+            .map(|key| size_hint(state.cache.base(key)))
+            .collect();
+        (keys.iter().any(|key| state.cache.is_near(key)), sizes)
     };
-    let read = if is_any_near {
-        connection.session.read_with_expiry(keys)
-    } else {
-        all_tracked(connection.session.read(keys))
-    };
+    let read = connection.session.read_sized(keys, &sizes, is_any_near);
     let mut ticket = 0;
     let mut generations = Vec::new();
     let request = shared.issue(connection, read, |sent_as| {
@@ -65,21 +102,60 @@ pub(crate) async fn load(
     let answers = request.await?;
     let mono = shared.clock.mono();
 
-    earlier_mutations_settled(shared, keys, ticket).await;
+    mutations_settled(shared, keys, ticket).await;
 
+    let mut large = LargeAnswers::default();
     let mut state = shared.state();
     let answers = keys
         .iter()
         .zip(answers)
         .zip(generations)
-        .map(|((key, answer), generation)| {
-            store_answer(&mut state, key, ticket, generation, answer, mono)
+        .enumerate()
+        .map(|(index, ((key, answer), generation))| match answer {
+            Err(error) if error.recovery() == Recovery::ReadApart => {
+                let answer = shared.large_reads.ask(key, ticket, generation);
+                large.0.push((index, answer));
+                Ok(())
+            }
+            answer => store_answer(&mut state, key, ticket, generation, answer, mono),
         })
         .collect();
-    if state.cache.has_deferred() {
+    if state.cache.has_deferred() || !large.0.is_empty() {
         shared.wake_refresher();
     }
-    Ok(answers)
+    Ok((answers, large))
+}
+
+fn size_hint(base: &Base) -> SizeHint {
+    let length = base.stored.as_ref().map_or(0, Bytes::len);
+    if base.is_known() && length <= LARGE_VALUE {
+        SizeHint::Small
+    } else {
+        SizeHint::Unknown
+    }
+}
+
+/// Reads a large value, and keeps it in its slot.
+async fn read_large(shared: &Shared, connection: &Connection, read: LargeRead) {
+    let key = Arc::clone(&read.key);
+    let answer = connection.session.read_apart(&key).await;
+    let mono = shared.clock.mono();
+
+    // It took effect at some time after its ticket: any mutation under way may be in it. Once that
+    // was answered for, its answer is newer than this one.
+    mutations_settled(shared, std::slice::from_ref(&key), Ticket::MAX).await;
+
+    match &answer {
+        Ok(_) => shared.large_reads.arrived(&key),
+        Err(_) => shared.large_reads.failed(&key, mono),
+    }
+    {
+        let mut state = shared.state();
+        let stored = answer.clone();
+        // A refusal is told to those who wait, below, and to later readers by the slot.
+        let _ = store_answer(&mut state, &key, read.ticket, read.generation, stored, mono);
+    }
+    read.answer(&answer);
 }
 
 /// Keeps the answer to the read `ticket`, which came at `mono`, in the slot of `key`.
@@ -111,6 +187,7 @@ fn store_answer(
                 }
                 // The read is made again after a delay. Until then the slot shows what is known.
                 Recovery::RetryNow
+                | Recovery::ReadApart
                 | Recovery::Pause
                 | Recovery::PauseThenReconnect
                 | Recovery::Reconnect => {
@@ -125,7 +202,7 @@ fn store_answer(
 
 /// Ready when no mutation of these keys is under way that was sent before the request `ticket`: the
 /// answer to such a mutation says whether the answer to the request contains it.
-async fn earlier_mutations_settled(shared: &Shared, keys: &[Arc<str>], ticket: Ticket) {
+async fn mutations_settled(shared: &Shared, keys: &[Arc<str>], ticket: Ticket) {
     let settled: Vec<_> = {
         let mut state = shared.state();
         keys.iter()
@@ -193,7 +270,7 @@ async fn keep_current(
 ) -> Result<Infallible, BackendError> {
     let mut spread = first_batch_delay(shared).map(|delay| Box::pin(shared.clock.sleep(delay)));
     let mut retry = None;
-    let (mut invalidation, mut reading) = (None, None);
+    let (mut invalidation, mut reading, mut reading_large) = (None, None, None);
     let mut poll = Some(Box::pin(shared.clock.sleep(Duration::ZERO)));
     loop {
         // Before the first read: the backend notifies of what changes after that.
@@ -209,6 +286,10 @@ async fn keep_current(
             let stale = shared.state().cache.take_stale(BATCH);
             reading = (!stale.is_empty()).then(|| Box::pin(read_again(shared, connection, stale)));
         }
+        if reading_large.is_none() {
+            let large = shared.large_reads.take(shared.clock.mono());
+            reading_large = large.map(|large| Box::pin(read_large(shared, connection, large)));
+        }
         if retry.is_none() && shared.state().cache.has_deferred() {
             retry = Some(Box::pin(shared.clock.sleep(RETRY_DELAY)));
         }
@@ -221,6 +302,8 @@ async fn keep_current(
                 read?;
                 shared.cache_grew.notify_one();
             }
+            () = take_ready(&mut reading_large) => {}
+            () = large_read_due(shared), if reading_large.is_none() => {}
             () = take_ready(&mut spread) => {}
             () = take_ready(&mut retry) => shared.state().cache.queue_deferred(),
             () = shared.refresher_woken() => {}
@@ -249,11 +332,23 @@ async fn take_ready<F: Future + ?Sized>(slot: &mut Option<Pin<Box<F>>>) -> F::Ou
     output
 }
 
+/// Ready when a large value that could not be read may be tried again.
+async fn large_read_due(shared: &Shared) {
+    match shared.large_reads.next() {
+        Some(due) => {
+            let wait = due.saturating_sub(shared.clock.mono());
+            shared.clock.sleep(wait).await;
+        }
+        None => pending().await,
+    }
+}
+
 async fn read_again(
     shared: &Shared,
     connection: &Connection,
     keys: Vec<Arc<str>>,
 ) -> Result<(), BackendError> {
+    // Large values are stored when they arrive. Nothing here waits for them.
     match load(shared, connection, &keys).await {
         Err(error) if error.is_connection_lost() => Err(error),
         Err(_) => {

@@ -4,6 +4,7 @@
 //! Order of locks: `wire` before `state`. Neither is held across I/O or a callback, except that
 //! `wire` is held across the first poll of a request, in which the embedded backends do all of it.
 
+use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::pin::{Pin, pin};
@@ -29,6 +30,7 @@ use crate::base::random;
 use crate::base::settings::Settings;
 use crate::base::waiting::{DeferredWake, DeferredWakes, Signal};
 use crate::cache::Ticket;
+use crate::client::large_reads::LargeReads;
 use crate::client::state::State;
 use crate::pending::journal;
 
@@ -55,6 +57,11 @@ impl Connection {
         if self.end_reason.set(error).is_ok() {
             call_out(|| self.has_ended.notify_waiters());
         }
+    }
+
+    /// Whether it was given up.
+    pub(crate) fn is_ended(&self) -> bool {
+        self.end_reason.get().is_some()
     }
 
     /// Ready when the connection was given up.
@@ -102,6 +109,15 @@ pub(crate) struct Shared {
     near_prefixes: Mutex<Vec<String>>,
     /// There is something to do for the refresher.
     refresher_wake: Notify,
+    pub(crate) large_reads: LargeReads,
+    /// Requests that their callers do not wait for any more.
+    abandoned: Mutex<Vec<AbandonedRequest>>,
+    abandoned_wake: Notify,
+    /// How many reads are abandoned and not answered yet.
+    overdue_reads: AtomicUsize,
+    no_overdue_read: Notify,
+    /// A request took too long, and the connection was not silent all the time.
+    line_suspected: Notify,
     closed: AtomicBool,
     stopped: watch::Sender<bool>,
     /// How many bytes are on their way in large writes.
@@ -114,6 +130,14 @@ pub(crate) struct Shared {
 // without a lock is one atomic value each.
 impl UnwindSafe for Shared {}
 impl RefUnwindSafe for Shared {}
+/// The rest of a request that its caller made, with the handling of its answer.
+struct AbandonedRequest(Pin<Box<dyn Future<Output = ()> + Send>>);
+
+impl fmt::Debug for AbandonedRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("AbandonedRequest")
+    }
+}
 
 type DeliveryWaiters = Vec<(u64, oneshot::Sender<()>)>;
 
@@ -130,6 +154,24 @@ pub(crate) struct Uploading<'a> {
 impl Drop for Uploading<'_> {
     fn drop(&mut self) {
         self.uploading.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+/// A read that is not answered, and that nobody waits for.
+struct OverdueRead(Arc<Shared>);
+
+impl OverdueRead {
+    fn new(shared: &Arc<Shared>) -> Self {
+        shared.overdue_reads.fetch_add(1, Ordering::AcqRel);
+        Self(Arc::clone(shared))
+    }
+}
+
+impl Drop for OverdueRead {
+    fn drop(&mut self) {
+        if self.0.overdue_reads.fetch_sub(1, Ordering::AcqRel) == 1 {
+            call_out(|| self.0.no_overdue_read.notify_waiters());
+        }
     }
 }
 
@@ -243,6 +285,12 @@ impl Shared {
             eviction_policy: ArcSwapOption::empty(),
             near_prefixes: Mutex::default(),
             refresher_wake: Notify::new(),
+            large_reads: LargeReads::default(),
+            abandoned: Mutex::default(),
+            abandoned_wake: Notify::new(),
+            overdue_reads: AtomicUsize::new(0),
+            no_overdue_read: Notify::new(),
+            line_suspected: Notify::new(),
             closed: AtomicBool::new(false),
             stopped: watch::Sender::new(false),
             uploading: AtomicUsize::new(0),
@@ -406,6 +454,109 @@ impl Shared {
         self.settings
             .timeout
             .saturating_add(Duration::from_micros(bytes))
+    }
+
+    /// What a request over this connection returns; `None` if the other side was silent for
+    /// `limit`. An answer that takes longer is waited for as long as bytes come (rule 16).
+    pub(crate) async fn unless_silent<F: Future>(
+        &self,
+        connection: &Connection,
+        limit: Duration,
+        request: F,
+    ) -> Option<F::Output> {
+        let mut request = pin!(request);
+        let mut wait = limit;
+        loop {
+            let answer = self.clock.timeout(wait, request.as_mut()).await;
+            wait = limit.saturating_sub(connection.session.idle());
+            if answer.is_some() || wait.is_zero() {
+                return answer;
+            }
+        }
+    }
+
+    /// A request over this connection was not answered within `timeout`, and `error` says so. The
+    /// connection is given up if it was silent for as long, or else as soon as it was. Returns
+    /// whether it stays for now.
+    pub(crate) fn not_answered(&self, connection: &Connection, error: BackendError) -> bool {
+        // Behind a large write, silence means nothing. The flusher ends the connection if that
+        // write takes too long.
+        let is_silent = connection.session.idle() >= self.settings.timeout;
+        if is_silent && !self.is_uploading() {
+            connection.end(error);
+            return false;
+        }
+        self.suspect_line();
+        true
+    }
+
+    /// The connection is given up if it is silent from now on.
+    pub(crate) fn suspect_line(&self) {
+        self.line_suspected.notify_one();
+    }
+
+    /// Ready when a connection that is suspected turns out to be silent.
+    pub(crate) async fn silent(&self, connection: &Connection) -> BackendError {
+        let (limit, session) = (self.settings.timeout, &connection.session);
+        loop {
+            self.line_suspected.notified().await;
+            let since = self.clock.mono();
+            // If nothing was asked for long, the silence before says nothing.
+            let idle = session.idle();
+            let rest = limit.checked_sub(idle).filter(|rest| !rest.is_zero());
+            let rest = rest.unwrap_or(limit);
+            // What was not answered may have been over this connection or the one before; this is
+            // to be answered in any case.
+            let answer = self.clock.timeout(rest, session.now()).await;
+            let is_silent = session.idle() >= self.clock.mono().saturating_sub(since);
+            match answer {
+                Some(Err(error)) if error.is_connection_lost() => return error,
+                None if is_silent && !self.is_uploading() => {
+                    return BackendError::connection_lost(format_args!(
+                        "nothing arrived for {limit:?}, and a request was not answered"
+                    ));
+                }
+                None | Some(_) => {}
+            }
+        }
+    }
+
+    /// The I/O thread continues with this, since its caller does not wait any more.
+    pub(crate) fn abandon(&self, request: impl Future<Output = ()> + Send + 'static) {
+        lock(&self.abandoned).push(AbandonedRequest(Box::pin(request)));
+        self.abandoned_wake.notify_one();
+    }
+
+    /// The same with a read: as long as it is not answered, other reads are not sent behind it, for
+    /// they would come still later.
+    pub(crate) fn abandon_read(self: &Arc<Self>, read: impl Future<Output = ()> + Send + 'static) {
+        let overdue = OverdueRead::new(self);
+        self.abandon(async move {
+            read.await;
+            drop(overdue);
+        });
+    }
+
+    /// Ready when no read is overdue.
+    pub(crate) async fn no_overdue_read(&self) {
+        loop {
+            // Before the look: it is woken by what comes after it was made.
+            let none_is_left = self.no_overdue_read.notified();
+            if self.overdue_reads.load(Ordering::Acquire) == 0 {
+                return;
+            }
+            none_is_left.await;
+        }
+    }
+
+    pub(crate) fn take_abandoned(&self) -> Vec<impl Future<Output = ()> + Send + use<>> {
+        let abandoned = std::mem::take(&mut *lock(&self.abandoned));
+        abandoned.into_iter().map(|request| request.0).collect()
+    }
+
+    /// Ready when a request was abandoned.
+    pub(crate) async fn request_abandoned(&self) {
+        self.abandoned_wake.notified().await;
     }
 
     /// Tracks keys that begin with `prefix` from now on.

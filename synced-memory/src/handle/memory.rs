@@ -142,7 +142,7 @@ impl Memory {
             .as_ref()
             .map(|scope| format!("{scope}:"))
             .unwrap_or_default();
-        let backend = open(target, &settings)?;
+        let backend = open(target, &settings);
         let journal = settings.journal.clone().map(|directory| JournalConfig {
             directory,
             target: format!("{} {prefix}", backend.target()),

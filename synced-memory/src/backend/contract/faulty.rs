@@ -14,10 +14,10 @@ use tokio::task::yield_now;
 use super::subjects::process_backends;
 use super::{CHECKS, Loss, Subject};
 use crate::backend::commit::{Attempt, Outcome, Writer};
-use crate::backend::error::BackendError;
+use crate::backend::error::{BackendError, BackendErrorKind};
 use crate::backend::process::ProcessBackend;
 use crate::backend::{
-    Backend, Expiry, Invalidation, Page, Reply, Session, WithExpiry, all_tracked,
+    Backend, Expiry, Invalidation, LARGE_VALUE, Page, Reply, Session, WithExpiry, all_tracked,
 };
 
 /// How long a check waits for what a faulty backend never does.
@@ -46,6 +46,8 @@ enum Promise {
     Prefixes,
     /// A read says when a key expires, or its expiry is notified.
     Expiry,
+    /// What is too large to be read with others is read apart.
+    LargeValues,
     /// `ended` is ready once the connection is closed.
     End,
     /// And not before.
@@ -129,6 +131,13 @@ impl Session for FaultySession {
         let (inner, state) = (Arc::clone(&self.inner), Arc::clone(&self.state));
         Box::pin(async move {
             let mut answers = read.await?;
+            if broken == Promise::LargeValues {
+                for answer in &mut answers {
+                    if matches!(answer, Ok(Some(stored)) if stored.len() > LARGE_VALUE) {
+                        *answer = Err(BackendError::new(BackendErrorKind::TooLarge, "too large"));
+                    }
+                }
+            }
             if broken == Promise::Races {
                 yield_now().await;
                 while inner.invalidations().now_or_never().is_some() {}
@@ -159,6 +168,15 @@ impl Session for FaultySession {
                 answer.1 = Expiry::Forever;
             }
             Ok(answers)
+        })
+    }
+
+    fn read_apart(&self, key: &Arc<str>) -> Reply<WithExpiry> {
+        let read = self.send(self.inner.read_apart(key));
+        let is_broken = self.broken == Promise::LargeValues;
+        Box::pin(async move {
+            let (stored, expiry) = read.await?;
+            Ok((stored.filter(|_| !is_broken), expiry))
         })
     }
 
@@ -285,6 +303,8 @@ const READS: &str = "every_read_leaves_its_keys_tracked";
 const RACES: &str = "a_change_while_a_read_is_on_its_way_is_in_the_answer_or_notified";
 const PREFIXES: &str = "the_last_call_says_which_prefixes_are_tracked";
 const EXPIRY: &str = "a_read_says_when_a_key_expires_or_its_expiry_is_notified";
+const LARGE: &str = "a_large_value_is_read_whole_beside_others_and_leaves_its_key_tracked";
+const WHOLE: &str = "a_large_value_comes_back_byte_for_byte";
 const END: &str = "a_lost_connection_ends_its_session_and_nothing_else_does";
 
 #[test]
@@ -314,7 +334,7 @@ fn a_backend_that_forgets_records_fails() {
 
 #[test]
 fn a_backend_that_never_notifies_fails() {
-    let expected = [CHANGES, READS, RACES, PREFIXES, EXPIRY];
+    let expected = [CHANGES, READS, RACES, PREFIXES, EXPIRY, LARGE];
     assert_that_only_these_fail("sessions", Promise::Notification, &expected);
 }
 
@@ -323,7 +343,7 @@ fn a_backend_whose_reads_do_not_leave_the_key_tracked_fails() {
     assert_that_only_these_fail(
         "sessions",
         Promise::TrackingByRead,
-        &[CHANGES, READS, RACES, EXPIRY],
+        &[CHANGES, READS, RACES, EXPIRY, LARGE],
     );
     assert_that_only_these_fail(
         "sessions",
@@ -345,6 +365,12 @@ fn a_backend_that_tracks_the_prefixes_of_the_first_call_fails() {
 #[test]
 fn a_backend_that_hides_when_a_key_expires_fails() {
     assert_that_only_these_fail("sessions", Promise::Expiry, &[EXPIRY]);
+}
+
+#[test]
+fn a_backend_that_does_not_read_large_values_fails() {
+    assert_that_only_these_fail("commits", Promise::LargeValues, &[WHOLE]);
+    assert_that_only_these_fail("sessions", Promise::LargeValues, &[LARGE]);
 }
 
 #[test]

@@ -8,8 +8,9 @@ use futures_util::future::join;
 use super::{
     DAY, Loss, NEW, QUIET, REPLACED, Subject, TestSession, delete, envelope, put, with_ttl,
 };
-use crate::backend::Expiry;
-use crate::backend::commit::{Outcome, TimeToLive};
+use crate::backend::commit::{Attempt, KeyChange, Outcome, TimeToLive};
+use crate::backend::error::BackendErrorKind;
+use crate::backend::{Expiry, LARGE_VALUE, all_tracked};
 use crate::base::clock::{self, Deadline};
 
 /// What [`put`] stores for the writer 1.
@@ -144,6 +145,47 @@ pub(super) fn a_read_says_when_a_key_expires_or_its_expiry_is_notified(subject: 
         Expiry::Tracked => {
             assert!(session.is_notified_of(&[key]));
             assert_eq!(session.read(key), None);
+        }
+    }
+}
+
+pub(super) fn a_large_value_is_read_whole_beside_others_and_leaves_its_key_tracked(
+    subject: &Subject,
+) {
+    let (session, other) = (subject.connect(), subject.connect());
+    session.track(&["large:"]);
+    other.commit(&put("large:beside", 1, 1, 1));
+    let keys = ["large:beside", "large:a"];
+    // Small at first and at last, and large in between: a session may remember what was large.
+    for (sequence, length) in (2..).zip([1, LARGE_VALUE, LARGE_VALUE + 100, 1, 1]) {
+        let value = envelope(&format!("\"{}\"", "x".repeat(length)), sequence);
+        let attempt = Attempt {
+            change: KeyChange::Put {
+                envelope: value.clone(),
+                ttl: TimeToLive::Keep,
+            },
+            ..put("large:a", 1, sequence, sequence)
+        };
+        other.commit(&attempt);
+        let was_read = sequence > 2;
+        assert!(!was_read || session.is_notified_of(&["large:a"]));
+        for is_with_expiry in [false, true] {
+            session.drain();
+            let keys = keys.map(Into::into);
+            let answers = if is_with_expiry {
+                session.wait(session.inner.read_with_expiry(&keys))
+            } else {
+                session.wait(all_tracked(session.inner.read(&keys)))
+            };
+            let [beside, large] = answers.try_into().expect("two answers");
+            assert_eq!(beside.unwrap().0, Some(own_envelope(1)));
+            let stored = match large {
+                Err(error) if error.kind == BackendErrorKind::TooLarge => {
+                    session.wait(session.inner.read_apart(&keys[1])).0
+                }
+                answer => answer.unwrap().0,
+            };
+            assert!(stored.is_some_and(|stored| stored == value), "{length}");
         }
     }
 }

@@ -96,8 +96,8 @@ pub(super) fn redis() -> Subject {
     };
 
     let address = ConnectionAddr::Unix(socket).into_connection_info().unwrap();
-    let backends = [DAY, SHORT]
-        .map(|ttl| RedisBackend::new(address.clone(), "redis".to_owned(), DEADLINE, ttl).unwrap());
+    let backends =
+        [DAY, SHORT].map(|ttl| RedisBackend::new(&address, "redis".to_owned(), DEADLINE, ttl));
     let subject = Subject::new(backends, Loss::Closed(Box::new(kill)), (server, directory));
     let end = Deadline::after(DEADLINE);
     while let Err(error) = subject.runtime.block_on(subject.backend.connect()) {

@@ -1,76 +1,76 @@
-//! Redis, Valkey and Dragonfly: one multiplexed RESP3 connection.
+//! Redis, Valkey and Dragonfly: a multiplexed RESP3 connection, and another one for large values.
 //!
+//! - `stream.rs`: the bytes; `line.rs`: the login, and requests over the stream
 //! - `commit.rs`, `commit.lua`: attempts
 //! - `tracking.rs`: notifications
 //! - `reply.rs`: what servers answer
 //! - `resolver.rs`: addresses of hosts
 
 mod commit;
+mod line;
 mod reply;
 mod resolver;
+mod stream;
 mod tracking;
 
+use std::collections::HashSet;
 use std::convert::Infallible;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
 use redis::aio::MultiplexedConnection;
-use redis::io::tcp::TcpSettings;
-use redis::{
-    AsyncConnectionConfig, Client, Cmd, ConnectionInfo, Pipeline, ProtocolVersion, PushInfo,
-    PushKind, Value,
-};
+use redis::{AsyncConnectionConfig, Cmd, ConnectionInfo, Pipeline, PushInfo, PushKind, Value};
 use tokio::sync::watch;
 
-use super::{Backend, Invalidation, Page, Reply, Session, WithExpiry};
+use super::{
+    Backend, Expiry, Invalidation, LARGE_VALUE, Page, Reply, Session, SizeHint, WithExpiry,
+};
 use crate::backend::commit::{Attempt, Outcome, Writer};
-use crate::backend::error::BackendError;
+use crate::backend::error::{BackendError, BackendErrorKind};
 use crate::backend::sidecar;
+use crate::base::lock::lock;
 use commit::Committer;
-use resolver::Resolver;
-
-/// How many requests may wait for the driver to take them: more than there will ever be.
-const DRIVER_QUEUE: usize = 1 << 24;
+use line::{Line, ServerLogin};
 
 /// The backend of every `redis://` URL.
-#[derive(Debug)]
 pub(crate) struct RedisBackend {
-    client: Client,
+    login: Arc<ServerLogin>,
     target: String,
     timeout: Duration,
     sidecar_ttl: Duration,
 }
 
 impl RedisBackend {
-    /// The server that `server` describes; `target` names it in messages.
+    /// The server that `server` describes; `target` names it in messages. After `timeout` without a
+    /// byte the connection for large values counts as lost.
     pub(crate) fn new(
-        server: ConnectionInfo,
+        server: &ConnectionInfo,
         target: String,
         timeout: Duration,
         sidecar_ttl: Duration,
-    ) -> Result<Self, BackendError> {
-        let settings = server
-            .redis_settings()
-            .clone()
-            .set_protocol(ProtocolVersion::RESP3);
-        // A small request must not wait for the acknowledgement of the one before (Nagle).
-        let server = server
-            .set_redis_settings(settings)
-            .set_tcp_settings(TcpSettings::default().set_nodelay(true));
-        let client = Client::open(server).map_err(|error| reply::backend_error(&error))?;
-        Ok(Self {
-            client,
+    ) -> Self {
+        Self {
+            login: Arc::new(ServerLogin::new(server, &target)),
             target,
             timeout,
             sidecar_ttl,
-        })
+        }
+    }
+}
+
+impl std::fmt::Debug for RedisBackend {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RedisBackend")
+            .field("target", &self.target)
+            .finish_non_exhaustive()
     }
 }
 
 impl Backend for RedisBackend {
     fn connect(&self) -> Reply<Box<dyn Session>> {
-        let (client, timeout, sidecar_ttl) = (self.client.clone(), self.timeout, self.sidecar_ttl);
+        let (login, timeout, sidecar_ttl) =
+            (Arc::clone(&self.login), self.timeout, self.sidecar_ttl);
         Box::pin(async move {
             let (closed, ended) = watch::channel(false);
             let (sender, changes) = tracking::channel();
@@ -82,26 +82,19 @@ impl Backend for RedisBackend {
                 }
                 Ok::<(), Infallible>(())
             };
-            // Callers bound their own waits: a timeout of the driver's would need the runtime on
-            // their threads.
-            let config = AsyncConnectionConfig::new()
-                .set_connection_timeout(Some(timeout))
-                .set_response_timeout(None)
-                // If the queue to the driver were full, a request would be sent later than its
-                // ticket says.
-                .set_pipeline_buffer_size(DRIVER_QUEUE)
-                .set_dns_resolver(Resolver)
-                .set_push_sender(on_push);
-            let connection = client
-                .get_multiplexed_async_connection_with_config(&config)
-                .await
-                .map_err(|error| reply::connect_error(&error))?;
-            let committer = Arc::new(Committer::new(sidecar_ttl));
+            let config = AsyncConnectionConfig::new().set_push_sender(on_push);
+            let line = login.open(config).await?;
             let session: Box<dyn Session> = Box::new(RedisSession {
-                connection,
+                line,
                 ended,
-                committer,
+                committer: Arc::new(Committer::new(sidecar_ttl)),
                 changes,
+                large_keys: Arc::default(),
+                apart: Arc::new(ApartLine {
+                    login,
+                    timeout,
+                    open: tokio::sync::Mutex::default(),
+                }),
             });
             Ok(session)
         })
@@ -113,15 +106,96 @@ impl Backend for RedisBackend {
 }
 
 struct RedisSession {
-    connection: MultiplexedConnection,
+    line: Line,
     ended: watch::Receiver<bool>,
     committer: Arc<Committer>,
     changes: tracking::PushReceiver,
+    large_keys: Arc<LargeKeys>,
+    apart: Arc<ApartLine>,
+}
+
+/// The keys whose values were too large when they were last read: of them a read asks for one byte.
+#[derive(Debug, Default)]
+struct LargeKeys(Mutex<HashSet<Arc<str>>>);
+
+/// The second line, over which large values come. It is opened for the first of them.
+struct ApartLine {
+    login: Arc<ServerLogin>,
+    timeout: Duration,
+    open: tokio::sync::Mutex<Option<Line>>,
 }
 
 impl std::fmt::Debug for RedisSession {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("RedisSession").finish_non_exhaustive()
+    }
+}
+
+impl LargeKeys {
+    /// Asks for so much of a value that its answer says whether it is large; and for all of it, if
+    /// it was not large before.
+    fn add_bounded_read(&self, commands: &mut Pipeline, key: &Arc<str>) {
+        let first = if lock(&self.0).contains(key) {
+            LARGE_VALUE
+        } else {
+            0
+        };
+        commands
+            .cmd("GETRANGE")
+            .arg(&**key)
+            .arg(first)
+            .arg(LARGE_VALUE);
+    }
+
+    /// The value in the answer to that. `exists`: whether there was one at about the same time.
+    ///
+    /// # Errors
+    ///
+    /// `TooLarge` also if nothing else is certain: if it is not large any more, or may be empty.
+    fn value(
+        &self,
+        key: &Arc<str>,
+        answer: Value,
+        exists: bool,
+    ) -> Result<Option<Bytes>, BackendError> {
+        let stored = reply::stored(answer)?.unwrap_or_default();
+        let mut large_keys = lock(&self.0);
+        let was_large = large_keys.contains(key);
+        let is_large = stored.len() > LARGE_VALUE || was_large && !stored.is_empty();
+        if is_large {
+            large_keys.insert(Arc::clone(key));
+        } else {
+            large_keys.remove(key);
+        }
+        if is_large || was_large || stored.is_empty() && exists {
+            let what = "the value is larger than 1 MiB, and is read apart";
+            return Err(BackendError::new(BackendErrorKind::TooLarge, what));
+        }
+        Ok(Some(stored).filter(|stored| !stored.is_empty()))
+    }
+}
+
+impl ApartLine {
+    /// On the I/O thread.
+    async fn read(&self, key: &str) -> Result<WithExpiry, BackendError> {
+        let mut open = self.open.lock().await;
+        let line = match open.take() {
+            Some(line) if line.is_open() => line,
+            _ => tokio::time::timeout(self.timeout, self.login.open(AsyncConnectionConfig::new()))
+                .await
+                .unwrap_or_else(|_| {
+                    let what = format_args!("no answer within {:?}", self.timeout);
+                    Err(BackendError::connection_lost(what))
+                })?,
+        };
+
+        let mut commands = Pipeline::with_capacity(2);
+        commands.cmd("GET").arg(key).cmd("PTTL").arg(key);
+        let request = ask(line.requests.clone(), commands);
+        let mut answers = line.unless_silent(self.timeout, request).await?.into_iter();
+        *open = Some(line);
+        let stored = reply::stored(answers.next().unwrap_or_default())?;
+        Ok((stored, reply::expiry(&answers.next().unwrap_or_default())))
     }
 }
 
@@ -150,39 +224,84 @@ async fn ask_one(connection: MultiplexedConnection, command: Cmd) -> Result<Valu
 
 impl Session for RedisSession {
     fn read(&self, keys: &[Arc<str>]) -> Reply<Vec<Result<Option<Bytes>, BackendError>>> {
-        let mut gets = Pipeline::with_capacity(keys.len());
-        for key in keys {
-            gets.cmd("GET").arg(&**key);
-        }
-        let connection = self.connection.clone();
+        let read = self.read_sized(keys, &vec![SizeHint::Unknown; keys.len()], false);
         Box::pin(async move {
-            Ok(ask(connection, gets)
-                .await?
-                .into_iter()
-                .map(reply::stored)
+            let answers = read.await?.into_iter();
+            Ok(answers
+                .map(|answer| answer.map(|(stored, _)| stored))
                 .collect())
         })
     }
 
-    /// Expiry is not tracked: the server notifies us only when it happens to notice it.
     fn read_with_expiry(&self, keys: &[Arc<str>]) -> Reply<Vec<Result<WithExpiry, BackendError>>> {
+        self.read_sized(keys, &vec![SizeHint::Unknown; keys.len()], true)
+    }
+
+    /// Of a small value it is GET. One that has become large since comes over this connection once.
+    fn read_sized(
+        &self,
+        keys: &[Arc<str>],
+        sizes: &[SizeHint],
+        with_expiry: bool,
+    ) -> Reply<Vec<Result<WithExpiry, BackendError>>> {
         let mut commands = Pipeline::with_capacity(2 * keys.len());
-        for key in keys {
-            commands.cmd("GET").arg(&**key).cmd("PTTL").arg(&**key);
+        for (key, size) in keys.iter().zip(sizes) {
+            match size {
+                SizeHint::Small => _ = commands.cmd("GET").arg(&**key),
+                SizeHint::Unknown => {
+                    if !with_expiry {
+                        commands.cmd("EXISTS").arg(&**key);
+                    }
+                    self.large_keys.add_bounded_read(&mut commands, key);
+                }
+            }
+            // Expiry is not tracked: the server notifies us only when it happens to notice it.
+            if with_expiry {
+                commands.cmd("PTTL").arg(&**key);
+            }
         }
-        let connection = self.connection.clone();
+        let (connection, keys, sizes) = (self.line.requests.clone(), keys.to_vec(), sizes.to_vec());
+        let large_keys = Arc::clone(&self.large_keys);
         Box::pin(async move {
             let mut answers = ask(connection, commands).await?.into_iter();
-            let pairs = std::iter::from_fn(|| Some((answers.next()?, answers.next()?)));
-            Ok(pairs
-                .map(|(stored, left)| Ok((reply::stored(stored)?, reply::expiry(&left))))
-                .collect())
+            let mut next = || answers.next().unwrap_or_default();
+            let read = keys.iter().zip(sizes).map(|(key, size)| {
+                let exists = (size == SizeHint::Unknown && !with_expiry).then(&mut next);
+                let answer = next();
+                let left = with_expiry.then(&mut next);
+                let expiry = left.as_ref().map_or(Expiry::Tracked, reply::expiry);
+                let stored = match size {
+                    SizeHint::Small => reply::stored(answer)?,
+                    SizeHint::Unknown => {
+                        let is_there = exists != Some(Value::Int(0))
+                            && left != Some(Value::Int(reply::NO_KEY));
+                        large_keys.value(key, answer, is_there)?
+                    }
+                };
+                Ok((stored, expiry))
+            });
+            Ok(read.collect())
+        })
+    }
+
+    fn read_apart(&self, key: &Arc<str>) -> Reply<WithExpiry> {
+        let (apart, key) = (Arc::clone(&self.apart), Arc::clone(key));
+        Box::pin(async move {
+            let read = apart.read(&key).await;
+            read.map_err(|error| match error.kind {
+                // It says nothing of the connection of this session.
+                BackendErrorKind::ConnectionLost => BackendError::new(
+                    BackendErrorKind::Unavailable,
+                    format_args!("the connection for large values: {error}"),
+                ),
+                _ => error,
+            })
         })
     }
 
     fn commit(&self, batch: &[Attempt], now: u64) -> Reply<Vec<Result<Outcome, BackendError>>> {
         let calls = self.committer.calls(batch, now);
-        let (connection, committer) = (self.connection.clone(), Arc::clone(&self.committer));
+        let (connection, committer) = (self.line.requests.clone(), Arc::clone(&self.committer));
         Box::pin(async move {
             Ok(committer.answers(calls.sizes, ask(connection, calls.commands).await?))
         })
@@ -201,7 +320,7 @@ impl Session for RedisSession {
         if scan.left.is_none() {
             commands.cmd("DBSIZE");
         }
-        let (connection, prefix) = (self.connection.clone(), prefix.to_owned());
+        let (connection, prefix) = (self.line.requests.clone(), prefix.to_owned());
         let left = scan.left;
         Box::pin(async move {
             let mut answers = ask(connection, commands).await?.into_iter();
@@ -228,17 +347,17 @@ impl Session for RedisSession {
                 .arg(sidecar::sidecar(key))
                 .arg(&commit::record_fields(writer));
         }
-        let connection = self.connection.clone();
+        let connection = self.line.requests.clone();
         Box::pin(async move { ask(connection, forgets).await.map(drop) })
     }
 
     fn now(&self) -> Reply<u64> {
-        let connection = self.connection.clone();
+        let connection = self.line.requests.clone();
         Box::pin(async move { reply::time(ask_one(connection, redis::cmd("TIME")).await?) })
     }
 
     fn eviction_policy(&self) -> Reply<Option<String>> {
-        let connection = self.connection.clone();
+        let connection = self.line.requests.clone();
         Box::pin(async move {
             let mut info = redis::cmd("INFO");
             info.arg("memory");
@@ -252,11 +371,18 @@ impl Session for RedisSession {
     }
 
     fn track(&self, prefixes: &[String]) -> Reply<()> {
-        Box::pin(tracking::track(self.connection.clone(), prefixes.to_vec()))
+        Box::pin(tracking::track(
+            self.line.requests.clone(),
+            prefixes.to_vec(),
+        ))
     }
 
     fn invalidations(&self) -> Reply<Invalidation> {
         Box::pin(self.changes.clone().next())
+    }
+
+    fn idle(&self) -> Duration {
+        self.line.idle()
     }
 
     fn ended(&self) -> Reply<()> {

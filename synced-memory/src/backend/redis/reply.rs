@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use redis::{ErrorKind, RedisError, ServerError, Value};
+use redis::{ErrorKind, FromRedisValue, RedisError, ServerError, Value};
 
 use crate::backend::Expiry;
 use crate::backend::error::{BackendError, BackendErrorKind};
@@ -20,12 +20,15 @@ pub(super) fn stored(answer: Value) -> Result<Option<Bytes>, BackendError> {
     }
 }
 
+/// What PTTL answers if there is no such key.
+pub(super) const NO_KEY: i64 = -2;
+
 /// When a key expires: the answer to PTTL.
 pub(super) fn expiry(answer: &Value) -> Expiry {
     match answer {
         Value::Int(-1) => Expiry::Forever,
         // It has expired since it was read.
-        Value::Int(-2) => Expiry::For(Duration::ZERO),
+        Value::Int(NO_KEY) => Expiry::For(Duration::ZERO),
         Value::Int(millis) => u64::try_from(*millis).map_or(Expiry::Tracked, |millis| {
             Expiry::For(Duration::from_millis(millis))
         }),
@@ -42,21 +45,17 @@ pub(super) fn checked(answer: Value) -> Result<Value, BackendError> {
 }
 
 pub(super) fn text(answer: Value) -> Result<String, BackendError> {
-    redis::from_redis_value(answer)
-        .map_err(|error| BackendError::rejected(format_args!("an answer that is no text: {error}")))
+    converted(answer, "text")
 }
 
 /// The answer to SCAN: the next cursor and the names.
 pub(super) fn page(answer: Value) -> Result<(String, Vec<String>), BackendError> {
-    redis::from_redis_value(answer)
-        .map_err(|error| BackendError::rejected(format_args!("an answer that is no page: {error}")))
+    converted(answer, "page of names")
 }
 
 /// The answer to TIME, in ns since 1970.
 pub(super) fn time(answer: Value) -> Result<u64, BackendError> {
-    let (seconds, micros): (u64, u64) = redis::from_redis_value(answer).map_err(|error| {
-        BackendError::rejected(format_args!("an answer that is no time: {error}"))
-    })?;
+    let (seconds, micros): (u64, u64) = converted(answer, "time")?;
     let nanos = seconds
         .checked_mul(1_000_000_000)
         .and_then(|whole| whole.checked_add(micros.checked_mul(1_000)?));
@@ -64,6 +63,12 @@ pub(super) fn time(answer: Value) -> Result<u64, BackendError> {
         let what = "an answer that is no time: it is more than 584 years after 1970";
         BackendError::rejected(what)
     })
+}
+
+/// The library's own message would repeat the answer, which may be a value.
+fn converted<T: FromRedisValue>(answer: Value, what: &str) -> Result<T, BackendError> {
+    redis::from_redis_value(answer)
+        .map_err(|_| BackendError::rejected(format_args!("the server answered with no {what}")))
 }
 
 /// The error for an answer that makes no sense. It names the kind of the answer, without its bytes.
@@ -94,6 +99,10 @@ pub(super) fn connect_error(error: &RedisError) -> BackendError {
         ErrorKind::AuthenticationFailed | ErrorKind::InvalidClientConfig => {
             BackendError::rejected(error)
         }
+        // The same server will not know it the next time.
+        ErrorKind::RESP3NotSupported => BackendError::rejected(
+            "the server does not know HELLO: Redis 6.2 or later is needed, or a server like it",
+        ),
         _ => backend_error(error),
     }
 }

@@ -5,32 +5,16 @@ use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::thread;
 
-use redis::RedisFuture;
-use redis::io::AsyncDNSResolver;
 use tokio::sync::oneshot;
 
-/// Resolves on a thread of its own, which ends with the answer: the C library blocks.
-pub(super) struct Resolver;
-
-impl AsyncDNSResolver for Resolver {
-    fn resolve<'a, 'b: 'a>(
-        &'a self,
-        host: &'b str,
-        port: u16,
-    ) -> RedisFuture<'a, Box<dyn Iterator<Item = SocketAddr> + Send + 'a>> {
-        let host = host.to_owned();
-        Box::pin(async move {
-            let addresses: Box<dyn Iterator<Item = SocketAddr> + Send> = match host.parse() {
-                Ok(ip) => Box::new(std::iter::once(SocketAddr::new(ip, port))),
-                Err(_) => Box::new(addresses(host, port).await?.into_iter()),
-            };
-            Ok(addresses)
-        })
+/// The addresses of a host. They are looked up on a thread of its own, which ends with the answer:
+/// the C library blocks.
+pub(super) async fn addresses(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+    if let Ok(ip) = host.parse() {
+        return Ok(vec![SocketAddr::new(ip, port)]);
     }
-}
-
-async fn addresses(host: String, port: u16) -> io::Result<Vec<SocketAddr>> {
     let (sender, resolved) = oneshot::channel();
+    let host = host.to_owned();
     let resolve = move || {
         (host.as_str(), port)
             .to_socket_addrs()

@@ -6,13 +6,14 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::Core;
-use crate::backend::error::BackendError;
+use crate::backend::error::{BackendError, Recovery};
 use crate::base::callback::is_io_thread;
 use crate::base::clock::Deadline;
 use crate::base::error::{Error, Result};
 use crate::base::waiting::until;
-use crate::client::refresher;
-use crate::client::shared::Connection;
+use crate::cache::{Generation, Ticket};
+use crate::client::refresher::{self, LargeAnswers, SlotAnswers};
+use crate::client::shared::{Connection, Shared};
 use crate::client::state::Link;
 
 impl Core {
@@ -54,13 +55,37 @@ impl Core {
             let Some(connection) = self.connection_within(given_up.as_ref(), limit).await else {
                 return Ok(false);
             };
-            let load = refresher::load(&self.shared, &connection, keys);
-            match self.ask_on(&connection, load, deadline).await {
-                Some(Ok(answers)) => {
-                    return answers.into_iter().collect::<Result<()>>().map(|()| true);
+            if until(self.shared.no_overdue_read(), deadline)
+                .await
+                .is_none()
+            {
+                return Ok(false);
+            }
+            let mut load = Box::pin(load_on(&self.shared, &connection, keys));
+            match self.ask_on(&connection, &mut load, deadline).await {
+                Some(Ok((mut answers, large))) => {
+                    // They come over another connection: that this one is quiet says nothing.
+                    match until(large.arrive(keys, &mut answers), deadline).await {
+                        Some(Ok(())) => {
+                            return answers.into_iter().collect::<Result<()>>().map(|()| true);
+                        }
+                        Some(Err(_)) => given_up = Some(connection),
+                        None => return Ok(false),
+                    }
                 }
                 Some(Err(_)) => given_up = Some(connection),
-                None => return Ok(false),
+                None => {
+                    if !connection.is_ended() {
+                        self.shared.abandon_read(async move {
+                            if let Err(error) = load.await
+                                && error.is_connection_lost()
+                            {
+                                connection.end(error);
+                            }
+                        });
+                    }
+                    return Ok(false);
+                }
             }
         }
     }
@@ -95,10 +120,22 @@ impl Core {
             else {
                 return Err(self.shared.state().unavailable_error(key));
             };
+            let (mut ticket, mut generations) = (0, Vec::new());
             let read = connection.session.read(keys);
-            let read = self.shared.issue(&connection, read, |_| ());
+            let read = self.shared.issue(&connection, read, |sent_as| {
+                ticket = sent_as;
+                let state = self.shared.state();
+                generations = keys.iter().map(|key| state.cache.generation(key)).collect();
+            });
             match self.ask_on(&connection, read, deadline).await {
-                Some(Ok(answers)) => {
+                Some(Ok(mut answers)) => {
+                    let large = keys.iter().zip(generations).zip(&mut answers);
+                    let large = large.filter(|(_, answer)| is_large(answer));
+                    for ((key, generation), answer) in large {
+                        let value = self.large_value(key, ticket, generation);
+                        let silent = || Err(self.silent("a read"));
+                        *answer = until(value, deadline).await.unwrap_or_else(silent);
+                    }
                     return answers
                         .into_iter()
                         .map(|answer| answer.map_err(error_of_key))
@@ -109,6 +146,19 @@ impl Core {
                 None => return Err(error_of_key(self.silent("a read"))),
             }
         }
+    }
+
+    /// The value of a key whose read was answered with `TooLarge`.
+    async fn large_value(
+        &self,
+        key: &Arc<str>,
+        ticket: Ticket,
+        generation: Generation,
+    ) -> Result<Option<Bytes>, BackendError> {
+        let answer = self.shared.large_reads.ask(key, ticket, generation);
+        self.shared.wake_refresher();
+        let lost = |_| BackendError::connection_lost("the connection was closed");
+        answer.await.map_err(lost)?.map(|(stored, _)| stored)
     }
 
     /// Checks that the backend is available, for a call that only it can answer. It may take no
@@ -146,8 +196,8 @@ impl Core {
             .map_or(Duration::ZERO, |lost| (lost + limit).saturating_sub(mono))
     }
 
-    /// Makes a request on the connection; `None` if there is none, it is silent, or this is an I/O
-    /// thread, on which nothing waits.
+    /// Makes a request on the connection; `None` if there is none, it does not answer in time, or
+    /// this is an I/O thread, on which nothing waits.
     pub(crate) async fn ask<T, F: Future<Output = Result<T, BackendError>>>(
         &self,
         request: impl FnOnce(Arc<Connection>) -> F,
@@ -157,7 +207,8 @@ impl Core {
         self.ask_on(&connection, request, self.deadline()).await
     }
 
-    /// Waits for a request on this connection, which is given up if it is lost or silent.
+    /// Waits for a request on this connection, which is given up if it is lost or silent. If only
+    /// the answer takes long, the connection stays, and others go on.
     async fn ask_on<T>(
         &self,
         connection: &Connection,
@@ -167,14 +218,26 @@ impl Core {
         let is_late = self.is_late(deadline);
         let answer = until(request, deadline).await;
         match &answer {
-            // Behind a large write, silence means nothing. The flusher ends the connection if that
-            // write takes too long.
-            None if !is_late && !self.shared.is_uploading() => {
-                connection.end(self.silent("a read"));
-            }
+            None if is_late => self.shared.suspect_line(),
+            None => _ = self.shared.not_answered(connection, self.silent("a read")),
             Some(Err(error)) if error.is_connection_lost() => connection.end(error.clone()),
-            None | Some(_) => {}
+            Some(_) => {}
         }
         answer
     }
+}
+
+/// [`refresher::load`], which may outlive its caller.
+fn load_on(
+    shared: &Arc<Shared>,
+    connection: &Arc<Connection>,
+    keys: &[Arc<str>],
+) -> impl Future<Output = Result<(SlotAnswers, LargeAnswers), BackendError>> + Send + use<> {
+    let (shared, connection) = (Arc::clone(shared), Arc::clone(connection));
+    let keys = keys.to_vec();
+    async move { refresher::load(&shared, &connection, &keys).await }
+}
+
+fn is_large(answer: &Result<Option<Bytes>, BackendError>) -> bool {
+    matches!(answer, Err(error) if error.recovery() == Recovery::ReadApart)
 }

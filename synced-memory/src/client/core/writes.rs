@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::Core;
 use super::pending::Pending;
+use crate::backend::commit::Attempt;
 use crate::backend::error::{BackendError, Recovery};
 use crate::base::callback::is_io_thread;
 use crate::base::clock::{Deadline, Monotonic};
@@ -106,8 +107,8 @@ impl Core {
 
         while let Some((connection, own)) = connection.as_ref().zip(attempt.take()) {
             *last_try = self.shared.clock.mono();
-            let sent = until(flusher::send(&self.shared, connection, &[own]), deadline).await;
-            match sent {
+            let mut sending = Box::pin(send_own(&self.shared, connection, own));
+            match until(&mut sending, deadline).await {
                 Some(Ok(())) => {
                     if let Some(answer) = pending.answer() {
                         self.forward();
@@ -119,8 +120,8 @@ impl Core {
                         attempt = self.shared.state().take_small(key, LARGE, mono);
                     }
                 }
-                Some(Err(error)) => self.leave_to_flusher(connection, error),
-                None => connection.end(self.silent("a write")),
+                Some(Err(error)) => leave_to_flusher(&self.shared, connection, error),
+                None => self.leave_unanswered(connection, sending),
             }
         }
         self.forward();
@@ -142,16 +143,20 @@ impl Core {
         }
     }
 
-    /// A write of a caller's own has failed: the flusher goes on with it.
-    fn leave_to_flusher(&self, connection: &Connection, error: BackendError) {
-        match error.recovery() {
-            Recovery::Reconnect => connection.end(error),
-            // The flusher pauses, and tries again. It does so even if the write was withdrawn, to
-            // find out when the backend takes writes again.
-            Recovery::RetryNow
-            | Recovery::Pause
-            | Recovery::PauseThenReconnect
-            | Recovery::GiveUp => self.shared.wake.notify_one(),
+    /// A write of a caller's own was not answered in time. If its connection is not silent, the I/O
+    /// thread waits for the answer.
+    fn leave_unanswered(
+        &self,
+        connection: &Arc<Connection>,
+        sending: impl Future<Output = Result<(), BackendError>> + Send + 'static,
+    ) {
+        let (shared, sent_over) = (Arc::clone(&self.shared), Arc::clone(connection));
+        if self.shared.not_answered(connection, self.silent("a write")) {
+            self.shared.abandon(async move {
+                if let Err(error) = sending.await {
+                    leave_to_flusher(&shared, &sent_over, error);
+                }
+            });
         }
     }
 
@@ -246,6 +251,30 @@ impl Core {
 
     fn forward(&self) {
         forward(&self.shared);
+    }
+}
+
+/// Sends a write of a caller's own, and handles the answer.
+fn send_own(
+    shared: &Arc<Shared>,
+    connection: &Arc<Connection>,
+    own: Attempt,
+) -> impl Future<Output = Result<(), BackendError>> + Send + use<> {
+    let (shared, connection) = (Arc::clone(shared), Arc::clone(connection));
+    async move { flusher::send(&shared, &connection, &[own]).await }
+}
+
+/// A write of a caller's own has failed: the flusher goes on with it.
+fn leave_to_flusher(shared: &Shared, connection: &Connection, error: BackendError) {
+    match error.recovery() {
+        Recovery::Reconnect => connection.end(error),
+        // The flusher pauses, and tries again. It does so even if the write was withdrawn, to find
+        // out when the backend takes writes again.
+        Recovery::RetryNow
+        | Recovery::ReadApart
+        | Recovery::Pause
+        | Recovery::PauseThenReconnect
+        | Recovery::GiveUp => shared.wake.notify_one(),
     }
 }
 

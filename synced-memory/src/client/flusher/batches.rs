@@ -100,8 +100,7 @@ fn next_batch<'a>(shared: &'a Shared, connection: &'a Connection) -> Option<Send
     Some(Box::pin(async move {
         let _uploading = uploading;
         let sent = shared
-            .clock
-            .timeout(limit, send(shared, connection, &batch))
+            .unless_silent(connection, limit, send(shared, connection, &batch))
             .await;
         sent.unwrap_or_else(|| {
             Err(BackendError::connection_lost(format_args!(

@@ -12,7 +12,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::stream::StreamExt;
+use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::oneshot;
 
 use crate::backend::Backend;
@@ -90,6 +90,9 @@ impl Drop for EndOnDrop<'_> {
             .state()
             .disconnected(reason.clone(), shared.clock.mono());
         shared.set_connection(None);
+        shared.large_reads.clear();
+        // They hold what is shared.
+        drop(shared.take_abandoned());
         if has_panicked {
             shared.close();
             let target = Arc::clone(&shared.target);
@@ -216,6 +219,8 @@ impl<'a> Connector<'a> {
             error = connection.ended() => error,
             error = session_ended(connection) => error,
             error = heartbeat(shared, connection) => error,
+            error = shared.silent(connection) => error,
+            () = continue_abandoned(shared) => BackendError::connection_lost("it never ends"),
             error = self.flush(connection) => error,
             error = refresher::run(shared, connection, tracked) => error,
             never = report_backlog(shared) => match never {},
@@ -240,10 +245,20 @@ impl<'a> Connector<'a> {
         let shared = self.shared;
         let failure = Error::new(error.error_kind(), format!("{}: {error}", shared.target));
         // The state first: a call that finds no connection reads there when it was lost.
-        shared
+        let broken_by = shared
             .state()
             .disconnected(failure.clone(), shared.clock.mono());
         shared.set_connection(None);
+        shared.large_reads.clear();
+        if let Some(error) = broken_by {
+            let target = shared.target.clone();
+            shared.events.emit(event!(
+                WARN,
+                target = &*target,
+                error = %error,
+                "a write breaks connections"
+            ));
+        }
         self.report_first(Err(failure));
     }
 
@@ -294,7 +309,7 @@ impl<'a> Connector<'a> {
             }
             // An attempt that was rejected, or is to be sent again, has an answer of its own. A
             // failure of the whole batch means that nothing is known of its attempts.
-            Recovery::Reconnect | Recovery::RetryNow | Recovery::GiveUp => {
+            Recovery::Reconnect | Recovery::RetryNow | Recovery::ReadApart | Recovery::GiveUp => {
                 ControlFlow::Break(error)
             }
         }
@@ -352,6 +367,19 @@ impl<'a> Connector<'a> {
     }
 }
 
+/// Continues with the requests that their callers do not wait for any more, as long as the
+/// connection is used.
+async fn continue_abandoned(shared: &Shared) {
+    let mut under_way = FuturesUnordered::new();
+    loop {
+        under_way.extend(shared.take_abandoned());
+        tokio::select! {
+            Some(()) = under_way.next() => {}
+            () = shared.request_abandoned() => {}
+        }
+    }
+}
+
 /// Ready when the session knows that its connection is gone.
 async fn session_ended(connection: &Connection) -> BackendError {
     match connection.session.ended().await {
@@ -368,7 +396,9 @@ async fn ask_time(
 ) -> Result<(u64, Monotonic, Monotonic), BackendError> {
     let limit = shared.heartbeat_timeout();
     let asked = shared.clock.mono();
-    let answer = shared.clock.timeout(limit, connection.session.now()).await;
+    let answer = shared
+        .unless_silent(connection, limit, connection.session.now())
+        .await;
     let now = answer.unwrap_or_else(|| {
         Err(BackendError::connection_lost(format_args!(
             "no answer to a heartbeat within {limit:?}"

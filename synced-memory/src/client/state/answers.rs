@@ -32,6 +32,7 @@ impl State {
             return false;
         }
         self.outbox.edit(key, Selector::Head, Entry::acknowledged);
+        self.connection_held(key);
 
         let is_applied = matches!(answer, Ok(Outcome::Applied { .. }));
         self.note_record(attempt, is_applied);
@@ -72,6 +73,7 @@ impl State {
                     self.move_to_dead_letters(key, reason, attempt.retry.is_some());
                 }
                 Recovery::RetryNow
+                | Recovery::ReadApart
                 | Recovery::Pause
                 | Recovery::PauseThenReconnect
                 | Recovery::Reconnect => {

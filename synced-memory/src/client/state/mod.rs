@@ -9,9 +9,11 @@
 //! - `answers.rs`: what the backend answered
 //! - `dead_letters.rs`: what does not apply any more
 //! - `confirmed.rs`: what is withdrawn, or stays in doubt, and what was taken
+//! - `breaks.rs`: what may be the cause of broken connections
 //! - `journalled.rs`: what of it is on disk
 
 mod answers;
+mod breaks;
 mod confirmed;
 mod dead_letters;
 mod journalled;
@@ -42,6 +44,7 @@ use crate::pending::outbox::{
     Answer, Entry, EntryName, LetterRecord, Outbox, Outdated, Selector, Tried, Write, Written,
 };
 use crate::value::envelope;
+use breaks::{ConnectionBreaks, broke_alone};
 
 /// Whether writes can be sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,6 +110,7 @@ pub(crate) struct State {
     /// The keys that are not sent for a while, since another writer is starved there: until when,
     /// and for how long.
     held: HashMap<Arc<str>, (Monotonic, Duration)>,
+    breaks: ConnectionBreaks,
     journal: Option<Journal>,
     /// What was taken, and is being handed to its caller.
     handing: HashMap<EntryName, (Arc<str>, Entry)>,
@@ -140,6 +144,7 @@ impl State {
             recorded: HashMap::new(),
             unused: Vec::new(),
             held: HashMap::new(),
+            breaks: ConnectionBreaks::default(),
             journal: None,
             handing: HashMap::new(),
             tombstone_ttl,
@@ -366,8 +371,9 @@ impl State {
         self.link = Link::Up;
     }
 
-    /// The connection is gone: what was under way has an unknown outcome.
-    pub(crate) fn disconnected(&mut self, error: Error, mono: Monotonic) {
+    /// The connection is gone: what was under way has an unknown outcome. Returns why, if it was a
+    /// write of this process that broke it.
+    pub(crate) fn disconnected(&mut self, error: Error, mono: Monotonic) -> Option<Error> {
         if self.link != Link::Down {
             self.lost_at = Some(mono);
         }
@@ -379,7 +385,12 @@ impl State {
         self.cache.tracked(false, mono);
         // Before anybody is notified that a write is queued.
         self.journal_rest();
-        self.outbox.disconnected();
+        let under_way = self.outbox.disconnected();
+        let (key, pause) = self.connection_broke(&under_way, mono)?;
+        let bytes = self.size_to_send(&key);
+        let cause = self.last_error.take().unwrap_or_else(Error::closed);
+        self.last_error = Some(broke_alone(&key, bytes, pause, &cause));
+        self.last_error.clone()
     }
 
     /// The backend is there but takes no writes now.

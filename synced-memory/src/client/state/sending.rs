@@ -3,8 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-
 use super::State;
 use crate::backend::commit::{self, Attempt, Expects, KeyChange, Sequence, TimeToLive, Writer};
 use crate::base::clock::{Monotonic, Stamp};
@@ -32,6 +30,14 @@ impl State {
         most_bytes: usize,
         mono: Monotonic,
     ) -> Vec<Attempt> {
+        self.forget_breaks();
+        if self.is_trial() {
+            let attempt = self.suspects_attempt(mono);
+            if attempt.is_some() || self.is_trial() {
+                return attempt.into_iter().collect();
+            }
+        }
+
         let mut batch = Vec::new();
         let mut bytes = 0;
         let mut held = Vec::new();
@@ -41,6 +47,17 @@ impl State {
             };
             if self.held.get(&key).is_some_and(|(until, _)| *until > mono) {
                 held.push(key);
+                continue;
+            }
+            if let Some(until) = self.paused_until(&key) {
+                // Those before it in this batch are answered for first.
+                if until <= mono {
+                    self.suspect(&key);
+                }
+                held.push(key);
+                if self.is_trial() {
+                    break;
+                }
                 continue;
             }
             if let Some(attempt) = self.attempt(key, mono) {
@@ -69,8 +86,15 @@ impl State {
     /// When the first of the keys that are ready and held may be sent. That may be over already:
     /// a hold that has ended since the last batch was chosen must not be slept through.
     pub(crate) fn held_until(&self) -> Option<Monotonic> {
-        let held = self.outbox.ready().filter_map(|key| self.held.get(key));
-        held.map(|(until, _)| *until).min()
+        if self.is_trial() && self.outbox.is_any_drawn() {
+            // Nothing is sent before that is answered.
+            return None;
+        }
+        let until = |key: &Arc<str>| {
+            let held = self.held.get(key).map(|(until, _)| *until);
+            held.max(self.paused_until(key))
+        };
+        self.outbox.ready().filter_map(until).min()
     }
 
     /// The attempt to send the head of `key` at once, if somebody waits for it, no other key is
@@ -81,11 +105,10 @@ impl State {
         most_bytes: usize,
         mono: Monotonic,
     ) -> Option<Attempt> {
-        let base = self.cache.base(key).stored.as_ref().map_or(0, Bytes::len);
-        let head = self.outbox.head(key)?;
-        let is_mutation = head.write.mutation.is_some();
-        let size = head.write.size() + if is_mutation { base } else { 0 };
-        if !head.is_awaited() || size > most_bytes || !self.outbox.take_first(key) {
+        let is_large = self.size_to_send(key) > most_bytes;
+        let is_kept_back = self.is_trial() || self.paused_until(key).is_some();
+        let is_awaited = self.outbox.head(key)?.is_awaited();
+        if !is_awaited || is_large || is_kept_back || !self.outbox.take_first(key) {
             return None;
         }
         self.attempt(Arc::clone(key), mono)
@@ -93,7 +116,7 @@ impl State {
 
     /// The next attempt to write `key`; nothing if its head was settled, dropped or became a dead
     /// letter instead.
-    fn attempt(&mut self, key: Arc<str>, mono: Monotonic) -> Option<Attempt> {
+    pub(super) fn attempt(&mut self, key: Arc<str>, mono: Monotonic) -> Option<Attempt> {
         if self.end_unsent(&key, mono) {
             return None;
         }

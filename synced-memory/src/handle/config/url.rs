@@ -147,8 +147,12 @@ pub(super) fn parse(url: &str, settings: &mut Settings) -> Result<Target> {
 
 fn unknown_scheme(scheme: &str) -> Error {
     config_error(match scheme {
-        "rediss" | "redis-cluster" | "redis-sentinel" => {
-            format!("`{scheme}:` is not supported by this version")
+        "rediss" | "valkeys" => format!(
+            "`{scheme}:` asks for TLS, which this version does not have: write redis://host:port, \
+             and lead the connection through a TLS tunnel if it leaves this network"
+        ),
+        "redis-cluster" | "redis-sentinel" => {
+            format!("`{scheme}:` is not supported by this version, which connects to one server")
         }
         _ => format!("the scheme `{scheme}:` is unknown: {}", usages()),
     })

@@ -196,6 +196,18 @@ impl Outbox {
         is_first
     }
 
+    /// Removes `key` from the ready keys, wherever it is; whether it was there.
+    pub(crate) fn take_ready(&mut self, key: &str) -> bool {
+        let at = self.ready.iter().position(|ready| **ready == *key);
+        at.and_then(|at| self.ready.remove(at)).is_some()
+    }
+
+    /// Whether anything was chosen to be sent and is not answered yet.
+    pub(crate) fn is_any_drawn(&self) -> bool {
+        let mut heads = self.queues.values().filter_map(VecDeque::front);
+        heads.any(|head| head.attempt.is_drawn)
+    }
+
     /// The keys whose heads are ready, in the order in which they are sent.
     pub(crate) fn ready(&self) -> impl Iterator<Item = &Arc<str>> {
         self.ready.iter()
@@ -277,8 +289,9 @@ impl Outbox {
     }
 
     /// The connection is gone: whatever is under way has an unknown outcome, and is sent first over
-    /// the next one.
-    pub(crate) fn disconnected(&mut self) {
+    /// the next one. Returns the keys of that.
+    pub(crate) fn disconnected(&mut self) -> Vec<Arc<str>> {
+        let mut under_way = Vec::new();
         for (key, queue) in &mut self.queues {
             if let Some(head) = queue.front_mut()
                 && head.acknowledged().is_some()
@@ -287,9 +300,11 @@ impl Outbox {
                 head.attempt.was_in_doubt = true;
                 head.attempt.base_is_current = false;
                 self.ready.push_front(Arc::clone(key));
+                under_way.push(Arc::clone(key));
             }
         }
         self.pause();
+        under_way
     }
 
     /// Nothing can be sent for now. Everybody who waits is notified that the write is queued.

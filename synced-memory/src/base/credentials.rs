@@ -1,0 +1,148 @@
+//! The credentials in use, which no text from outside may repeat.
+//!
+//! Servers repeat commands in their errors, AUTH and its arguments included, and some cut them
+//! short. [`scrubbed`] is applied where such a text becomes an error of a backend, which is the
+//! only way for it into errors, events and the status.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, Weak};
+
+use crate::base::lock::lock;
+
+/// What stands in place of a secret.
+const REDACTED: &str = "<redacted>";
+
+/// The shortest beginning of a secret that is taken out where the text was cut short.
+const LEAST_BEGINNING: usize = 4;
+
+/// The secrets of all backends that are there, each in the forms in which it may be repeated.
+static IN_USE: Mutex<Vec<Weak<[String]>>> = Mutex::new(Vec::new());
+
+/// A secret that is taken out of every text from outside as long as this lives.
+#[derive(Clone)]
+pub(crate) struct Credentials {
+    _forms: Arc<[String]>,
+}
+
+impl Credentials {
+    pub(crate) fn new(secret: &str) -> Self {
+        let forms: Arc<[String]> = forms(secret).into();
+        let mut in_use = lock(&IN_USE);
+        in_use.retain(|other| other.strong_count() > 0);
+        in_use.push(Arc::downgrade(&forms));
+        Self { _forms: forms }
+    }
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(REDACTED)
+    }
+}
+
+/// How a text may repeat a secret: as it is, with the line ends that Redis
+/// replaces by spaces, with escapes, and as in a URL.
+fn forms(secret: &str) -> Vec<String> {
+    let url = percent_encoding::utf8_percent_encode(secret, percent_encoding::NON_ALPHANUMERIC);
+    let mut forms = vec![
+        secret.to_owned(),
+        secret.replace(['\r', '\n'], " "),
+        secret.escape_debug().to_string(),
+        secret.replace('\\', "\\\\").replace('"', "\\\""),
+        url.to_string(),
+    ];
+    forms.retain(|form| !form.is_empty());
+    forms
+}
+
+/// The text without the credentials in use, and without their beginnings where it was cut short.
+pub(crate) fn scrubbed(text: String) -> String {
+    let in_use: Vec<_> = lock(&IN_USE).iter().filter_map(Weak::upgrade).collect();
+    let mut scrubbed = String::new();
+    let (mut copied, mut at) = (0, 0);
+    while let Some(character) = text[at..].chars().next() {
+        // The longest form: what is left of a longer one would be a part of the secret.
+        let forms = in_use.iter().flat_map(|forms| forms.iter());
+        let length = forms.map(|form| repeated(&text[at..], form)).max();
+        match length {
+            None | Some(0) => at += character.len_utf8(),
+            Some(length) => {
+                scrubbed.push_str(&text[copied..at]);
+                scrubbed.push_str(REDACTED);
+                at += length;
+                copied = at;
+            }
+        }
+    }
+    if copied == 0 {
+        return text;
+    }
+    scrubbed.push_str(&text[copied..]);
+    scrubbed
+}
+
+/// How many bytes at the beginning of the text repeat the secret.
+fn repeated(text: &str, secret: &str) -> usize {
+    let common: usize = text
+        .chars()
+        .zip(secret.chars())
+        .take_while(|(one, other)| one == other)
+        .map(|(one, _)| one.len_utf8())
+        .sum();
+    let rest = &text[common..];
+    let is_cut_short = rest.is_empty() || rest.starts_with(['\'', '"', '`', '…']);
+    let is_repeated = common == secret.len()
+        || common >= LEAST_BEGINNING && (is_cut_short || rest.starts_with("..."));
+    if is_repeated { common } else { 0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scrub(text: &str) -> String {
+        scrubbed(text.to_owned())
+    }
+
+    #[test]
+    fn a_secret_in_use_is_taken_out_of_a_text_however_it_is_repeated() {
+        let _held = Credentials::new("s3cr\r\n3t \"&");
+        for said in [
+            "s3cr\r\n3t \"&",
+            "s3cr  3t \"&",
+            "s3cr\\r\\n3t \\\"&",
+            "s3cr%0D%0A3t%20%22%26",
+            "s3cr  3t",
+            "s3cr",
+        ] {
+            let text = scrub(&format!(
+                "ERR args: 'AUTH' 'default' '{said}' twice '{said}'"
+            ));
+            let expected = format!("ERR args: 'AUTH' 'default' '{REDACTED}' twice '{REDACTED}'");
+            assert_eq!(text, expected, "{said}");
+        }
+        assert_eq!(scrub("it ends with s3cr  3"), "it ends with <redacted>");
+        assert_eq!(scrub("it ends with s3c"), "it ends with s3c");
+    }
+
+    #[test]
+    fn a_text_without_a_secret_stays_as_it_is() {
+        let _held = Credentials::new("userland-7");
+        let text = "WRONGPASS invalid username-password pair or user is disabled.";
+        assert_eq!(scrub(text), text);
+        let _empty = Credentials::new("");
+        assert_eq!(scrub(text), text);
+    }
+
+    #[test]
+    fn a_secret_that_nobody_uses_any_more_is_forgotten() {
+        let held = Credentials::new("0nce-in-use");
+        assert_eq!(scrub("0nce-in-use"), REDACTED);
+        assert_eq!(format!("{held:?}"), REDACTED);
+        let other = held.clone();
+        drop(held);
+        assert_eq!(scrub("0nce-in-use"), REDACTED);
+        drop(other);
+        assert_eq!(scrub("0nce-in-use"), "0nce-in-use");
+    }
+}

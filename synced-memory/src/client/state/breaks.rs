@@ -1,0 +1,262 @@
+//! Writes that may be what breaks the connection: tried alone, and then apart from the rest.
+//!
+//! A write that is too large for the server or for something on the way makes it close the
+//! connection, whatever else is under way. Who is to blame is not known, so that after [`BREAKS`]
+//! breaks in a row with writes under way the largest of these is sent alone. If it passes, it was
+//! not the cause. If the connection breaks again, its key is tried less and less often, each time
+//! alone, and the others go on meanwhile (rule 16).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::State;
+use crate::backend::commit::Attempt;
+use crate::base::backoff::KeyPauses;
+use crate::base::clock::Monotonic;
+use crate::base::error::{Error, ErrorKind};
+
+/// After so many breaks one write is sent alone.
+const BREAKS: u32 = 2;
+
+/// What is known of who breaks connections.
+#[derive(Debug, Default)]
+pub(super) struct ConnectionBreaks {
+    /// How many connections in a row broke with writes under way. An outbox that runs empty ends
+    /// the row, and so does a verdict on one of the writes.
+    in_a_row: u32,
+    /// The key whose head is sent next, alone, or is being sent so.
+    suspect: Option<Arc<str>>,
+    /// The keys whose heads broke a connection alone.
+    pauses: KeyPauses,
+}
+
+impl State {
+    /// The connection broke with the heads of these keys under way. Returns the key that did it, if
+    /// that is known, with how long it is not tried.
+    pub(super) fn connection_broke(
+        &mut self,
+        under_way: &[Arc<str>],
+        mono: Monotonic,
+    ) -> Option<(Arc<str>, Duration)> {
+        let suspect = self.breaks.suspect.take();
+        if under_way.is_empty() {
+            self.breaks.suspect = suspect;
+            return None;
+        }
+
+        if let Some(suspect) = suspect.filter(|suspect| under_way == [Arc::clone(suspect)]) {
+            self.breaks.in_a_row = 0;
+            let pause = self.breaks.pauses.failed(&suspect, mono);
+            return Some((suspect, pause));
+        }
+        self.breaks.in_a_row += 1;
+        if self.breaks.in_a_row >= BREAKS {
+            let largest = under_way.iter().max_by_key(|key| self.size_to_send(key));
+            self.breaks.suspect = largest.cloned();
+        }
+        None
+    }
+
+    /// About how many bytes the head of `key` is sent as.
+    pub(super) fn size_to_send(&self, key: &str) -> usize {
+        let base = self.cache.base(key).stored.as_ref();
+        self.outbox.head(key).map_or(0, |head| {
+            let of_base = base.filter(|_| head.write.mutation.is_some());
+            head.write.size() + of_base.map_or(0, Bytes::len)
+        })
+    }
+
+    /// The head of `key` was answered for: it breaks no connection.
+    pub(super) fn connection_held(&mut self, key: &str) {
+        self.breaks.pauses.passed(key);
+        if self.breaks.suspect.as_deref() == Some(key) {
+            self.breaks.suspect = None;
+            self.breaks.in_a_row = 0;
+        }
+    }
+
+    /// Whether nothing but the suspect may be sent.
+    pub(super) fn is_trial(&self) -> bool {
+        self.breaks.suspect.is_some()
+    }
+
+    /// Until when the head of `key` is not sent, since it broke a connection alone.
+    pub(super) fn paused_until(&self, key: &str) -> Option<Monotonic> {
+        self.breaks.pauses.until(key)
+    }
+
+    /// The key whose pause is over is sent next, alone.
+    pub(super) fn suspect(&mut self, key: &Arc<str>) {
+        self.breaks.suspect = Some(Arc::clone(key));
+    }
+
+    /// The attempt of the suspect, if there is one and nothing else is under way.
+    pub(super) fn suspects_attempt(&mut self, mono: Monotonic) -> Option<Attempt> {
+        let suspect = self.breaks.suspect.clone()?;
+        if self.outbox.is_any_drawn() {
+            return None;
+        }
+        let is_ready = self.outbox.take_ready(&suspect);
+        let attempt = is_ready.then(|| self.attempt(Arc::clone(&suspect), mono));
+        let attempt = attempt.flatten();
+        if attempt.is_none() {
+            // It was settled or withdrawn meanwhile.
+            self.connection_held(&suspect);
+        }
+        attempt
+    }
+
+    /// Nothing is queued: the breaks before say nothing of what comes.
+    pub(super) fn forget_breaks(&mut self) {
+        if self.outbox.len() == 0 {
+            self.breaks = ConnectionBreaks::default();
+        }
+    }
+}
+
+/// Why a write that breaks connections is not sent.
+pub(super) fn broke_alone(key: &str, bytes: usize, pause: Duration, cause: &Error) -> Error {
+    let what = format_args!(
+        "the connection broke each time a write of {bytes} bytes was on its way, at last alone; it \
+         is tried again in {pause:?}, apart from the others: {cause}"
+    );
+    Error::of_key(ErrorKind::Unavailable, key, what)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::commit::Outcome;
+    use crate::base::clock::Moment;
+    use crate::base::policy::WritePolicy;
+    use crate::client::state::Request;
+    use crate::value::envelope::Unsealed;
+
+    const START: Monotonic = Duration::from_secs(1_000);
+
+    /// What is queued has these lengths.
+    fn state(lengths: &[(&str, usize)]) -> State {
+        let mut state = State::new(1 << 20, Duration::MAX / 4, fastrand::Rng::with_seed(1));
+        state.connected(None);
+        for (key, length) in lengths {
+            write(&mut state, key, *length);
+        }
+        state
+    }
+
+    fn write(state: &mut State, key: &str, length: usize) {
+        let at = Moment {
+            mono: START,
+            now: 1_700_000_000_000_000_000,
+        };
+        let value = Unsealed::of_text(&format!("\"{}\"", "x".repeat(length)));
+        let request = Request::Put { value, ttl: None };
+        let policy = WritePolicy::Behind;
+        state.write(&key.into(), request, policy, at).unwrap();
+    }
+
+    /// Sends the next batch, and returns it.
+    fn send(state: &mut State, mono: Monotonic) -> Vec<Attempt> {
+        let batch = state.next_batch(512, 1 << 20, mono);
+        state.sent(&batch, 7, mono);
+        batch
+    }
+
+    fn keys(batch: &[Attempt]) -> Vec<&str> {
+        let mut keys: Vec<_> = batch.iter().map(|attempt| &*attempt.key).collect();
+        keys.sort_unstable();
+        keys
+    }
+
+    fn lose(state: &mut State, mono: Monotonic) -> Option<String> {
+        let error = Error::new(ErrorKind::Unavailable, "on purpose");
+        let broken_by = state.disconnected(error, mono);
+        state.connected(None);
+        broken_by.map(|error| error.to_string())
+    }
+
+    fn answer(state: &mut State, attempt: &Attempt) {
+        let applied = Outcome::Applied {
+            existed: false,
+            contended: None,
+        };
+        assert!(state.answered(attempt, 7, Ok(applied)));
+    }
+
+    #[test]
+    fn after_two_breaks_the_largest_goes_alone_and_after_a_third_the_others_go_without_it() {
+        let mut state = state(&[("a", 10), ("large", 1_000), ("b", 10)]);
+        for _ in 0..BREAKS {
+            assert_eq!(keys(&send(&mut state, START)), ["a", "b", "large"]);
+            assert_eq!(lose(&mut state, START), None);
+        }
+        assert_eq!(keys(&send(&mut state, START)), ["large"]);
+        assert_eq!(
+            keys(&send(&mut state, START)),
+            [""; 0],
+            "nothing goes with it"
+        );
+        let error = lose(&mut state, START).unwrap();
+        assert!(error.starts_with("`large`: "), "{error}");
+        assert_eq!(state.last_error.as_ref().unwrap().to_string(), error);
+
+        let others = send(&mut state, START);
+        assert_eq!(keys(&others), ["a", "b"]);
+        for other in &others {
+            answer(&mut state, other);
+        }
+        assert_eq!(keys(&send(&mut state, START)), [""; 0]);
+
+        // It is tried alone, less and less often.
+        let mut mono = START;
+        let mut pauses = Vec::new();
+        for _ in 0..3 {
+            let due = state.held_until().unwrap();
+            pauses.push(due.saturating_sub(mono));
+            mono = due;
+            let name = format!("c{}", pauses.len());
+            write(&mut state, &name, 10);
+            let other = loop {
+                let batch = send(&mut state, mono);
+                if !batch.is_empty() {
+                    break batch;
+                }
+            };
+            let batch = if keys(&other) == ["large"] {
+                other
+            } else {
+                assert_eq!(keys(&other), [name.as_str()]);
+                assert_eq!(keys(&send(&mut state, mono)), [""; 0], "it is waited for");
+                answer(&mut state, &other[0]);
+                send(&mut state, mono)
+            };
+            assert_eq!(keys(&batch), ["large"]);
+            assert!(lose(&mut state, mono).is_some());
+        }
+        assert!(
+            pauses.windows(2).all(|pair| pair[1] == 2 * pair[0]),
+            "{pauses:?}"
+        );
+    }
+
+    #[test]
+    fn one_that_passes_alone_was_not_the_cause() {
+        let mut state = state(&[("a", 10), ("large", 1_000)]);
+        for _ in 0..BREAKS {
+            send(&mut state, START);
+            lose(&mut state, START);
+        }
+        let alone = send(&mut state, START);
+        assert_eq!(keys(&alone), ["large"]);
+        answer(&mut state, &alone[0]);
+        let rest = send(&mut state, START);
+        assert_eq!(keys(&rest), ["a"]);
+        answer(&mut state, &rest[0]);
+        write(&mut state, "b", 10);
+        send(&mut state, START);
+        assert_eq!(lose(&mut state, START), None, "the row has ended");
+        assert!(!state.is_trial());
+    }
+}
