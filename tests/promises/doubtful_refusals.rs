@@ -7,7 +7,7 @@ use support::eventually;
 use synced_memory::{DeadLetter, ErrorKind, Key, Memory, Written};
 use tempfile::TempDir;
 
-use crate::line::{DEADLINE, Line, commits, lost};
+use crate::line::{DEADLINE, Line, commits, wait_disconnected};
 
 fn list() -> Key<Vec<u64>> {
     Key::new("list")
@@ -41,7 +41,7 @@ fn a_push_whose_answer_was_lost_and_whose_retry_is_refused_may_have_been_made() 
     line.proxy.refuse(true);
     let written = memory.synced(&list()).push(2).unwrap();
     assert_eq!(written, Written::Queued);
-    lost(&memory);
+    wait_disconnected(&memory);
     refuse(&line);
     line.up();
     letter_of_doubt(&line, &memory);
@@ -82,7 +82,7 @@ fn a_push_in_doubt_that_another_process_adopts_and_that_is_refused_may_have_been
     line.proxy.refuse(true);
     let written = first.synced(&list()).push(2).unwrap();
     assert_eq!(written, Written::Queued);
-    lost(&first);
+    wait_disconnected(&first);
     drop(first);
     refuse(&line);
     let second = open();

@@ -10,7 +10,7 @@ use synced_memory::{ErrorKind, Key, Memory};
 use tempfile::TempDir;
 
 use crate::frames::frame_length;
-use crate::line::{DEADLINE, Line, connected, lost};
+use crate::line::{DEADLINE, Line, wait_connected, wait_disconnected};
 
 fn items() -> Key<Vec<String>> {
     Key::new("items")
@@ -153,9 +153,9 @@ fn damage_stays_to_be_seen_whatever_goes_wrong_later() {
         fs::write(directory.path().join(format!("{number}.journal")), journal).unwrap();
     }
     let memory = line.builder().journal(directory.path()).build().unwrap();
-    lost(&memory);
+    wait_disconnected(&memory);
     line.up();
-    connected(&memory);
+    wait_connected(&memory);
     line.down(&memory);
     memory.synced(&items()).push("c".to_owned()).unwrap();
     eventually(DEADLINE, "something else went wrong", || {

@@ -6,7 +6,7 @@ use support::Direction::ToClient;
 use support::{Server, eventually};
 use synced_memory::{Key, Memory, Written};
 
-use crate::line::{DEADLINE, Line, connected, quick};
+use crate::line::{DEADLINE, Line, quick, wait_connected};
 
 const MIB: usize = 1 << 20;
 
@@ -49,7 +49,7 @@ fn others_go_out(line: &Line, memory: &Memory, behind: usize) {
         || line.proxy.connections() > before && last_error(memory).starts_with("`memory:large`"),
     );
     // Between two tries nothing is in the way of others.
-    connected(memory);
+    wait_connected(memory);
     let (began, mut stored) = (Instant::now(), 0);
     while began.elapsed() < Duration::from_secs(2) {
         stored += usize::from(memory.set(&number(stored), stored).unwrap() == Written::Stored);
@@ -267,6 +267,6 @@ fn a_server_that_is_silent_is_noticed_though_it_has_just_sent_something() {
         );
         server.thaw();
         memory.flush(DEADLINE).unwrap();
-        connected(&memory);
+        wait_connected(&memory);
     }
 }

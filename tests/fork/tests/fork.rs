@@ -18,7 +18,7 @@ fn run(arguments: &[&str]) {
 
 fn ends_well(mut child: Child) {
     let status = child.wait(LIMIT);
-    let said = child.last_words();
+    let said = child.unread_lines();
     assert!(status.success(), "{status}: {said:?}");
     assert_eq!(said.last().map(String::as_str), Some("done"));
 }
