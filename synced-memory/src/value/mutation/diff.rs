@@ -351,33 +351,32 @@ impl Diff<'_> {
             return None;
         }
 
+        let anchors = anchors(&old.contents, &new.contents, &kept);
         let contents = stored.iter().map(|element| Content::of(element)).collect();
         let mut editor = Editor::new(contents);
-        // From the end, so that the indexes before it stay the same.
-        let mut end = (old.views.len(), new.views.len());
-        for start in kept.into_iter().rev().map(Some).chain([None]) {
-            let first = start.map_or((0, 0), |(from, to)| (from + 1, to + 1));
-            let pairs = (end.0 - first.0).min(end.1 - first.1);
-            let items: Vec<Json> = new.views[first.1 + pairs..end.1]
-                .iter()
-                .map(|item| json_part(item.text))
-                .collect();
-            for at in (first.0 + pairs..end.0).rev() {
-                editor.remove(at);
+        // Removals first and additions last: an element that only moves is never taken for the one
+        // that is added, if another process has removed it. From the end, so that the indexes
+        // before it stay the same.
+        let mut stays = vec![false; old.views.len()];
+        anchors.iter().for_each(|anchor| stays[anchor.from] = true);
+        for at in (0..stays.len()).rev().filter(|at| !stays[*at]) {
+            editor.remove(at);
+        }
+        for (at, anchor) in anchors.iter().enumerate().rev() {
+            // One that has not changed may still have to be replaced as a whole.
+            if anchor.is_changed || !self.whole.is_empty() {
+                let pair = (old.views[anchor.from], new.views[anchor.to]);
+                let indexes = (at, anchor.to);
+                self.element(&mut editor, indexes, stored[anchor.from], pair);
             }
-            editor.insert(first.0 + pairs, items);
-            for at in (0..pairs).rev() {
-                let (from, to) = (first.0 + at, first.1 + at);
-                let pair = (old.views[from], new.views[to]);
-                self.element(&mut editor, (from, to), stored[from], pair);
-            }
-
-            end = start.unwrap_or_default();
-            if start.is_some() && !self.whole.is_empty() {
-                // One that has not changed may still have to be replaced as a whole.
-                let pair = (old.views[end.0], new.views[end.1]);
-                self.element(&mut editor, end, stored[end.0], pair);
-            }
+        }
+        let mut end = new.views.len();
+        for at in (0..=anchors.len()).rev() {
+            let before = at.checked_sub(1).map(|before| anchors[before].to);
+            let first = before.map_or(0, |before| before + 1);
+            let items = new.views[first..end].iter();
+            editor.insert(at, items.map(|item| json_part(item.text)).collect());
+            end = before.unwrap_or(0);
         }
         Some(editor.operations)
     }
@@ -393,6 +392,61 @@ impl Diff<'_> {
         let changes = self.child(ChildKey::Index(to), stored, old, new);
         editor.change(from, stored, (old.shape, new.text), changes);
     }
+}
+
+/// An element that is in the list before and after.
+struct Anchor {
+    from: usize,
+    to: usize,
+    is_changed: bool,
+}
+
+/// The elements that stay, and those that are changed in their place, in order. What is removed from
+/// a gap between those that stay, and what is added there, are one element that is changed, unless
+/// one of the two has only moved.
+fn anchors(old: &[Content], new: &[Content], kept: &[(usize, usize)]) -> Vec<Anchor> {
+    let (mut before, mut after) = (HashSet::new(), HashSet::new());
+    before.extend(unkept(old, kept.iter().map(|(from, _)| *from)));
+    after.extend(unkept(new, kept.iter().map(|(_, to)| *to)));
+    let is_moved =
+        |(from, to): (usize, usize)| after.contains(&old[from]) || before.contains(&new[to]);
+
+    let mut anchors = Vec::new();
+    let mut first = (0, 0);
+    for stop in kept.iter().copied().map(Some).chain([None]) {
+        let end = stop.unwrap_or((old.len(), new.len()));
+        let changed = (first.0..end.0).zip(first.1..end.1);
+        anchors.extend(
+            changed
+                .filter(|pair| !is_moved(*pair))
+                .map(|(from, to)| Anchor {
+                    from,
+                    to,
+                    is_changed: true,
+                }),
+        );
+        if let Some((from, to)) = stop {
+            anchors.push(Anchor {
+                from,
+                to,
+                is_changed: false,
+            });
+            first = (from + 1, to + 1);
+        }
+    }
+    anchors
+}
+
+/// The contents that are not at these rising indexes.
+fn unkept(
+    contents: &[Content],
+    kept: impl Iterator<Item = usize>,
+) -> impl Iterator<Item = Content> {
+    let mut kept = kept.peekable();
+    let contents = contents.iter().enumerate();
+    contents
+        .filter(move |(at, _)| kept.next_if_eq(at).is_none())
+        .map(|(_, content)| *content)
 }
 
 /// Whether a list has become another one, or was reordered: it is then replaced as a whole. `kept`:

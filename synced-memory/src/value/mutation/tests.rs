@@ -738,9 +738,9 @@ fn a_difference_is_as_small_as_it_can_be() {
         (
             r#"[{"x": 1, "y": 1}, 2]"#,
             r#"[{"x": 5, "y": 1}, 2, 3]"#,
-            &["0:append", "2:set"],
+            &["2:set", "0:append"],
         ),
-        ("[1, 2, 3, 4]", "[2, 3, 4, 1]", &["0:append", "1:remove"]),
+        ("[1, 2, 3, 4]", "[2, 3, 4, 1]", &["1:remove", "0:append"]),
         ("[3, 2, 1, 0]", "[0, 1, 2, 3]", &["0:set"]),
         ("[1, 2]", "[]", &["1:remove", "1:remove"]),
         ("[]", "[1, 2]", &["0:append"]),
@@ -937,4 +937,41 @@ fn a_closure_that_may_not_go_past_others_joins_the_one_before_it() {
     }
     let compared = queue.calls().iter().filter(|call| call.is_compared);
     assert_eq!(compared.count(), 2, "{queue:?}");
+}
+
+/// A closure that moved an element is not made if another process has removed that: what it adds is
+/// not taken for what it removes.
+#[test]
+fn a_move_of_an_element_that_is_gone_does_not_fit_whatever_else_moves() {
+    let of = |list: &[u8]| Encoded::of(&list.to_vec(), None).unwrap();
+    let before = [1, 2, 3, 4];
+    for after in [
+        &[2, 1, 4, 5, 3][..],
+        &[2, 1, 3, 4],
+        &[3, 2, 1, 4],
+        &[1, 3, 2, 4],
+        &[4, 1, 2, 3],
+        &[2, 3, 4, 1],
+        &[1, 2, 4, 3, 9],
+    ] {
+        let (shown, left) = (of(&before), of(after));
+        let operations = diff(shown.text(), &shown, &left, &[]);
+        let call = Mutation::compared(None, operations);
+        let rule = ConflictRule::NewerWins(Stamp::MAX);
+        let made = apply(Some(shown.text()), &call, rule);
+        assert_eq!(made.text().map(Content::of), Some(Content::of(left.text())));
+        for gone in before {
+            let theirs: Vec<u8> = before.into_iter().filter(|item| *item != gone).collect();
+            let applied = apply(Some(of(&theirs).text()), &call, rule);
+            let end: Vec<u8> = applied.text().map_or(theirs, |text| {
+                serde_json::from_str(text).expect("it is a list of numbers")
+            });
+            let expected: Vec<u8> = if applied.failed.is_empty() {
+                after.iter().copied().filter(|item| *item != gone).collect()
+            } else {
+                before.into_iter().filter(|item| *item != gone).collect()
+            };
+            assert_eq!(end, expected, "{after:?} without {gone}: {call:?}");
+        }
+    }
 }
