@@ -84,9 +84,11 @@ impl RetainedSlots {
     }
 
     pub(crate) fn drop_scope(&self, scope: ScopeId) {
-        let dropped = self
-            .scopes()
-            .and_then(|mut scopes| scopes.by_scope.remove(&scope));
+        let dropped = self.scopes().and_then(|mut scopes| {
+            let dropped = scopes.by_scope.remove(&scope);
+            shrink_sparse(&mut scopes.by_scope);
+            dropped
+        });
         // Under no lock: to drop a slot takes that of the state.
         drop(dropped);
     }
