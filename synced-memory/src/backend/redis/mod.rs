@@ -192,9 +192,21 @@ impl Session for RedisSession {
         scan.arg("COUNT").arg(1_000);
         let (connection, prefix) = (self.connection.clone(), prefix.to_owned());
         Box::pin(async move {
-            let (next, mut names) = reply::page(ask_one(connection, scan).await?)?;
-            names.retain(|name| name.starts_with(&prefix) && !name.starts_with(sidecar::SIDECARS));
-            Ok((names, Some(next).filter(|next| next != "0")))
+            let (next, keys) = reply::page(ask_one(connection, scan).await?)?;
+            let mut page = Page {
+                next: Some(next).filter(|next| next != "0"),
+                ..Page::default()
+            };
+            for key in keys {
+                let is_ours = key.starts_with(prefix.as_bytes())
+                    && !key.starts_with(sidecar::SIDECARS.as_bytes());
+                match String::from_utf8(key) {
+                    _ if !is_ours => {}
+                    Ok(name) => page.names.push(name),
+                    Err(error) => page.unreadable.push(error.into_bytes()),
+                }
+            }
+            Ok(page)
         })
     }
 

@@ -46,8 +46,8 @@ pub(super) fn text(answer: Value) -> Result<String, BackendError> {
         .map_err(|error| BackendError::rejected(format_args!("an answer that is no text: {error}")))
 }
 
-/// The answer to SCAN: the next cursor and the names.
-pub(super) fn page(answer: Value) -> Result<(String, Vec<String>), BackendError> {
+/// The answer to SCAN: the next cursor and the keys, which may be any bytes.
+pub(super) fn page(answer: Value) -> Result<(String, Vec<Vec<u8>>), BackendError> {
     redis::from_redis_value(answer)
         .map_err(|error| BackendError::rejected(format_args!("an answer that is no page: {error}")))
 }
