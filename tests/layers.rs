@@ -76,7 +76,15 @@ const ROOMS: &[(&str, &[&[&str]])] = &[
         &[
             &["settings", "waiting"],
             &["backoff", "timer"],
-            &["clock", "error", "fork", "lock", "policy", "random"],
+            &[
+                "clock",
+                "error",
+                "fork",
+                "lock",
+                "policy",
+                "random",
+                "type_name",
+            ],
             &["mod"],
         ],
     ),
