@@ -206,12 +206,12 @@ pub mod public {
     }
 }
 
-/// A struct without docs that is never used.
+/// Structs without docs, of which hardly anything is used.
 mod private {
     use synced_memory::SyncedMemory;
 
     #[derive(SyncedMemory)]
-    struct Unused {
+    pub(super) struct Unused {
         counter: i64,
         names: Vec<String>,
     }
@@ -415,6 +415,7 @@ fn names_are_the_wire_names_in_field_order() {
         ["items", "first", "by_number", "label"]
     );
     assert!(public::Empty::NAMES.is_empty());
+    assert_eq!(private::Unused::NAMES, ["counter", "names"]);
     assert_eq!(private::Visible::NAMES, ["fooBar", "old", "inner", "list"]);
     assert_eq!(renamed::State::NAMES, ["counter", "list", "nested"]);
     assert_eq!(public::User::NAMES, ["FULL_NAME", "AGE", "ADDRESS"]);

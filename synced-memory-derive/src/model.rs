@@ -4,8 +4,8 @@
 
 use std::time::Duration;
 
-use proc_macro2::Span;
-use quote::format_ident;
+use proc_macro2::{Group, Span, TokenStream, TokenTree};
+use quote::{ToTokens, format_ident};
 use syn::ext::IdentExt;
 use syn::spanned::Spanned;
 use syn::{
@@ -26,6 +26,9 @@ pub(crate) const RESERVED_METHODS: &[&str] =
 
 /// What the names of the library's own keys start with, as `SIDECARS` there says.
 pub(crate) const RESERVED_PREFIX: &str = "synced-memory/";
+
+/// Keywords of some edition that `syn` takes for names.
+const KEYWORDS_BEYOND_SYN: &[&str] = &["gen"];
 
 pub(crate) struct StructModel {
     pub(crate) schema: Ident,
@@ -149,8 +152,12 @@ impl StructModel {
             .map(|field| FieldModel::read(field, input, rename_all, &serde, &parameters, diag))
             .collect();
         let handle = match &attrs.handle {
-            Some(handle) => handle.value.clone(),
-            None => format_ident!("Synced{}", input.ident.unraw(), span = input.ident.span()),
+            Some(handle) => as_generated(handle.value.clone()),
+            None => as_generated(format_ident!(
+                "Synced{}",
+                input.ident.unraw(),
+                span = input.ident.span()
+            )),
         };
         let krate = match &attrs.krate {
             Some(krate) => krate.value.clone(),
@@ -159,7 +166,7 @@ impl StructModel {
         Self {
             schema: input.ident.clone(),
             handle,
-            vis: input.vis.clone(),
+            vis: visibility(&input.vis),
             generics: input.generics.clone(),
             krate,
             copied: CopiedAttrs::read(&input.attrs),
@@ -314,27 +321,25 @@ impl FieldKind {
 impl Names {
     fn of(accessor: &str, kind: FieldKind, field: &Ident) -> Self {
         // With the field's span an editor finds the field from each of the names.
-        let method = |name: &str| {
-            let ident = syn::parse_str::<Ident>(name);
-            let mut ident = ident.unwrap_or_else(|_| Ident::new_raw(name, field.span()));
-            ident.set_span(field.span());
-            ident
+        let span = field.span();
+        let method = |name: &str| match syn::parse_str::<Ident>(name) {
+            Ok(_) if !KEYWORDS_BEYOND_SYN.contains(&name) => as_generated(Ident::new(name, span)),
+            _ => as_generated(Ident::new_raw(name, span)),
         };
+        // Of `_id` it is `set_id`: two underscores in a row are not snake case.
+        let bare = accessor.trim_start_matches('_');
+        let prefixed = |verb: &str| method(&format!("{verb}_{bare}"));
         // The view of a collection stands in for the getter, and has its name.
         let (getter, view) = match kind {
             FieldKind::Collection => (None, method(accessor)),
-            _ => (
-                Some(method(accessor)),
-                method(&format!("synced_{accessor}")),
-            ),
+            _ => (Some(method(accessor)), prefixed("synced")),
         };
         Self {
             getter,
-            setter: Some(method(&format!("set_{accessor}"))),
-            update: Some(method(&format!("update_{accessor}"))),
-            add: matches!(kind, FieldKind::Float | FieldKind::Integer)
-                .then(|| method(&format!("add_{accessor}"))),
-            sub: (kind == FieldKind::Integer).then(|| method(&format!("sub_{accessor}"))),
+            setter: Some(prefixed("set")),
+            update: Some(prefixed("update")),
+            add: matches!(kind, FieldKind::Float | FieldKind::Integer).then(|| prefixed("add")),
+            sub: (kind == FieldKind::Integer).then(|| prefixed("sub")),
             view,
             constant: method(&case::constant(accessor)),
         }
@@ -456,6 +461,29 @@ fn is_empty_when_unset(ty: &Type, kind: FieldKind) -> bool {
         (FieldKind::Value, TypeSyntax::Collection) => !type_syntax::is_bare_value(ty),
         _ => false,
     }
+}
+
+/// The name at the same place, as one of generated code: rustc does not warn of it if nobody uses
+/// it, or it is unusual. An `allow` would not compile in a crate that forbids the lint.
+fn as_generated(mut name: Ident) -> Ident {
+    name.set_span(Span::mixed_site().located_at(name.span()));
+    name
+}
+
+/// The visibility as one of generated code, for the same reason: for rustc an item is where its
+/// visibility is.
+fn visibility(vis: &Visibility) -> Visibility {
+    fn respan(tokens: TokenStream) -> TokenStream {
+        let respan_one = |mut token: TokenTree| {
+            if let TokenTree::Group(group) = &token {
+                token = Group::new(group.delimiter(), respan(group.stream())).into();
+            }
+            token.set_span(Span::mixed_site().located_at(token.span()));
+            token
+        };
+        tokens.into_iter().map(respan_one).collect()
+    }
+    syn::parse2(respan(vis.to_token_stream())).unwrap_or_else(|_| vis.clone())
 }
 
 /// `R`, or `RR` and so on if the struct, its parameters or the types of its fields use that name.

@@ -44,7 +44,6 @@ pub(crate) fn stubs(model: &StructModel) -> TokenStream {
 
     quote_spanned! {Span::mixed_site()=>
         #[doc(hidden)]
-        #[allow(dead_code)]
         #vis struct #handle #declared #bounds {
             schema: ::std::marker::PhantomData<fn() -> #schema #declared_arguments>,
         }
@@ -64,22 +63,27 @@ pub(crate) fn stubs(model: &StructModel) -> TokenStream {
         }
 
         #[automatically_derived]
-        #[allow(dead_code, missing_docs)]
         impl #impl_generics #handle #arguments #where_clause {
             #methods
 
+            #[doc(hidden)]
             #vis fn snapshot(&self) -> #support::Result<#schema #arguments> {
                 loop {}
             }
 
+            #[doc(hidden)]
             #vis fn restore(&self, _: #schema #arguments) -> #support::Result<#support::Written> {
                 loop {}
             }
 
-            #vis fn watch(&self) -> #support::Watch<::std::vec::Vec<&'static str>> {
+            #[doc(hidden)]
+            #vis fn watch(
+                &self,
+            ) -> #support::Watch<::std::vec::Vec<&'static #support::std::primitive::str>> {
                 loop {}
             }
 
+            #[doc(hidden)]
             #vis fn memory(&self) -> &#support::Memory {
                 loop {}
             }
@@ -89,7 +93,7 @@ pub(crate) fn stubs(model: &StructModel) -> TokenStream {
         impl #impl_generics #support::SyncedMemory for #schema #arguments #where_clause {
             type Handle = #handle #arguments;
 
-            const NAMES: &'static [&'static str] = &[];
+            const NAMES: &'static [&'static #support::std::primitive::str] = &[];
 
             fn members() -> &'static [#support::Member] {
                 loop {}
@@ -139,6 +143,7 @@ fn methods(
         .map(|(method, name)| {
             let signature = signature(method, field, &ty, model, support);
             quote_spanned! {Span::mixed_site()=>
+                #[doc(hidden)]
                 #vis fn #name #signature {
                     loop {}
                 }
@@ -148,6 +153,7 @@ fn methods(
     let constant = is_free(&names.constant).then(|| {
         let constant = &names.constant;
         quote_spanned! {Span::mixed_site()=>
+            #[doc(hidden)]
             #vis const #constant: #support::Key<#ty> =
                 #support::Key::with_spec("", #support::Spec::new());
         }

@@ -36,7 +36,6 @@ pub(crate) fn expand(model: &StructModel) -> TokenStream {
     quote_spanned! {context.site=>
         #handle
 
-        // Few programs use every method, and rustc would warn of the others in a private struct.
         #allow
         #[automatically_derived]
         impl #impl_generics #name #arguments #where_values {
@@ -106,13 +105,14 @@ impl<'a> Context<'a> {
             .collect()
     }
 
-    /// The lints that the user allowed, and those that only generated code would violate.
+    /// The lints that the user allowed. Of its own accord generated code allows nothing but the use
+    /// of what the user deprecated: rustc refuses an `allow` of what the user's crate forbids.
     fn allow(&self) -> TokenStream {
         let allows = &self.model.copied.allows;
         let is_deprecated = self.model.copied.deprecated.is_some()
             || (self.model.fields.iter()).any(|field| field.copied.deprecated.is_some());
-        let deprecated = is_deprecated.then(|| quote! { , deprecated });
-        quote_spanned! {self.site=> #(#allows)* #[allow(dead_code #deprecated)] }
+        let deprecated = is_deprecated.then(|| quote! { #[allow(deprecated)] });
+        quote_spanned! {self.site=> #(#allows)* #deprecated }
     }
 
     /// The shared fields, and where they are in the handle's tuple, which starts with the root.

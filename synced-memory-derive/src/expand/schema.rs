@@ -44,13 +44,16 @@ pub(super) fn expand(context: &Context<'_>) -> TokenStream {
         impl #impl_generics #support::SyncedMemory for #schema #where_values {
             type Handle = #handle #arguments;
 
-            const NAMES: &'static [&'static str] = &[#(#names),*];
+            const NAMES: &'static [&'static #support::std::primitive::str] = &[#(#names),*];
 
             fn members() -> &'static [#support::Member] {
                 const { &[#(#members),*] }
             }
 
             fn attach(memory: &#support::Memory) -> Self::Handle {
+                // These make the struct and read its fields: without a use, rustc would call the
+                // fields of a private struct dead.
+                let _ = (Self::Handle::snapshot, Self::Handle::restore);
                 #handle {
                     inner: ::std::sync::Arc::new((
                         #support::HandleRoot::root(memory, #prefix, #scope),

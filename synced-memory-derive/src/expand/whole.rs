@@ -49,7 +49,6 @@ fn snapshot(context: &Context<'_>) -> TokenStream {
     quote_spanned! {context.site=>
         #docs
         #vis fn snapshot(&self) -> #support::Result<#schema> {
-            #[allow(unused_variables)]
             let loaded = #support::load(&self.inner.0, &[#(#views),*])?;
             ::std::result::Result::Ok(#name { #(#fields),* })
         }
@@ -68,7 +67,9 @@ fn watch(context: &Context<'_>) -> TokenStream {
     let views = views(context);
     quote_spanned! {context.site=>
         #docs
-        #vis fn watch(&self) -> #support::Watch<::std::vec::Vec<&'static str>> {
+        #vis fn watch(
+            &self,
+        ) -> #support::Watch<::std::vec::Vec<&'static #support::std::primitive::str>> {
             #support::watch(
                 &self.inner.0,
                 &[#(#views),*],

@@ -56,18 +56,20 @@ fn structure(model: &StructModel, diag: &Diag) {
 }
 
 fn check_handle_name(model: &StructModel, diag: &Diag) {
+    let given = model.attrs.handle.as_ref();
+    let at = given.map_or(&model.schema, |given| &given.value);
     if model.handle == model.schema {
         diag.error(
-            &model.handle,
+            at,
             "the handle cannot have the name of the struct: choose another",
         );
     } else if model.handle.unraw() == "SyncedMemory" {
-        let fix = match &model.attrs.handle {
+        let fix = match given {
             Some(_) => "choose another name",
             None => "name it, as in `#[synced(handle = MyHandle)]`",
         };
         diag.error(
-            &model.handle,
+            at,
             format!("the handle would hide the trait `SyncedMemory`: {fix}"),
         );
     }

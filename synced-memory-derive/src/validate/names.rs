@@ -64,6 +64,15 @@ pub(super) fn prefix(literal: &LitStr, diag: &Diag) {
                  choose another"
             ),
         );
+    } else if !text.is_empty() && RESERVED_PREFIX.starts_with(&text) {
+        diag.error(
+            literal,
+            format!(
+                "`{RESERVED_PREFIX}`, which is reserved for the library, starts with this prefix: \
+                 end it with a colon, as in `prefix = \"{}:\"`",
+                text.trim_end_matches(['/', '-'])
+            ),
+        );
     }
 }
 

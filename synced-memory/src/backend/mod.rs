@@ -34,8 +34,15 @@ use crate::backend::error::BackendError;
 /// reply that is dropped after that leaves it unknown whether the request took effect.
 pub(crate) type Reply<T> = Pin<Box<dyn Future<Output = Result<T, BackendError>> + Send>>;
 
-/// Some names, and the cursor of the next page; `None` after the last.
-pub(crate) type Page = (Vec<String>, Option<String>);
+/// Some of the names.
+#[derive(Debug, Default)]
+pub(crate) struct Page {
+    pub(crate) names: Vec<String>,
+    /// Names that are not UTF-8. No key of ours has one: another program made it.
+    pub(crate) unreadable: Vec<Vec<u8>>,
+    /// The cursor of the next page; `None` after the last.
+    pub(crate) next: Option<String>,
+}
 
 /// Which keys may have changed.
 #[derive(Debug, Clone, PartialEq, Eq)]

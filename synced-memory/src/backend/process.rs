@@ -175,7 +175,10 @@ impl Session for ProcessSession {
 
     fn names(&self, prefix: &str, _cursor: Option<String>) -> Reply<Page> {
         let prefix = prefix.to_owned();
-        self.reply(move |store, mono| (store.names(&prefix, mono), None))
+        self.reply(move |store, mono| Page {
+            names: store.names(&prefix, mono),
+            ..Page::default()
+        })
     }
 
     fn forget(&self, writer: Writer, keys: &[Arc<str>]) -> Reply<()> {

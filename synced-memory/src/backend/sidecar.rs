@@ -18,6 +18,18 @@ pub(crate) fn check_prefix(prefix: &str) -> Result<()> {
     if prefix.starts_with(SIDECARS) {
         return refuse("is reserved for the sidecars");
     }
+    if !prefix.is_empty() && SIDECARS.starts_with(prefix) {
+        return refuse("is the beginning of `synced-memory/`, below which the sidecars are");
+    }
+    Ok(())
+}
+
+/// Refuses a key among the sidecars, which only a memory without a prefix can have.
+pub(crate) fn check_key(key: &str) -> Result<()> {
+    if key.starts_with(SIDECARS) {
+        let what = "is reserved for the sidecars: choose another name, or use a prefix";
+        return Err(Error::of_key(ErrorKind::Config, key, what));
+    }
     Ok(())
 }
 
@@ -46,9 +58,28 @@ mod tests {
         for prefix in ["", "memory:", "app{tag}:", "{t}"] {
             assert!(check_prefix(prefix).is_ok(), "{prefix}");
         }
-        for prefix in ["a{", "}a{", "a{}b", "{a}{b}", "{{a}", "synced-memory/x"] {
+        for prefix in ["a{", "}a{", "a{}b", "{a}{b}", "{{a}"] {
             assert!(check_prefix(prefix).is_err(), "{prefix}");
         }
+    }
+
+    #[test]
+    fn no_key_of_a_user_can_be_among_the_sidecars() {
+        for end in 1..=SIDECARS.len() {
+            assert!(
+                check_prefix(&SIDECARS[..end]).is_err(),
+                "{}",
+                &SIDECARS[..end]
+            );
+        }
+        assert!(check_prefix("synced-memory/x").is_err());
+        for prefix in ["synced-memory:", "synced-memory2/", "synced_memory/", "sy:"] {
+            assert!(check_prefix(prefix).is_ok(), "{prefix}");
+        }
+        // Without a prefix a name may lead there.
+        assert!(check_prefix("").is_ok());
+        assert!(check_key("synced-memory/x").is_err());
+        assert!(check_key("synced-memory").is_ok());
     }
 
     #[test]

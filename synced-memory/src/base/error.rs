@@ -86,8 +86,9 @@ pub enum ErrorKind {
     /// Nothing is stored, and there is no default. The backend has said so; if it was never
     /// reached, the error is `Unavailable` instead.
     Unset,
-    /// JSON cannot hold the value: its `Serialize` failed, or it contains a NaN, an infinity or an
-    /// integer beyond 64 bits. Nothing was changed.
+    /// JSON cannot hold the value: its `Serialize` failed, it contains a NaN, an infinity or an
+    /// integer beyond 64 bits, it has more than 126 levels, or its type cannot read what it has
+    /// written. Nothing was changed.
     Serialize,
     /// What is stored is not a value of this type, or no JSON at all. Other keys are not affected.
     Decode,
@@ -197,6 +198,17 @@ pub(crate) struct JsonCause {
     category: &'static str,
     line: usize,
     column: usize,
+}
+
+impl JsonCause {
+    /// The same of JSON that is valid, and not of the type: `serde_json` reports some of that as an
+    /// error of syntax.
+    pub(crate) fn of_valid_json(self) -> Self {
+        Self {
+            category: "data",
+            ..self
+        }
+    }
 }
 
 impl From<&serde_json::Error> for JsonCause {

@@ -14,4 +14,5 @@ pub(crate) mod policy;
 pub(crate) mod random;
 pub(crate) mod settings;
 pub(crate) mod timer;
+pub(crate) mod type_name;
 pub(crate) mod waiting;

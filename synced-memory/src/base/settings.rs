@@ -21,6 +21,9 @@ macro_rules! with_options {
         $with! {
             /// What all keys begin with. Default: `REDIS_PREFIX`, or `memory:` without it.
             ///
+            /// It may be empty; then no name may begin with `synced-memory/`, where the library's
+            /// own keys are. No other beginning of that is a prefix.
+            ///
             /// One hash tag such as `app{shop}:` puts all keys of the prefix into one slot of a
             /// cluster.
             prefix: String = "memory:".to_owned(),

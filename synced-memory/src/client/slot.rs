@@ -1,7 +1,9 @@
 //! The local cell of one key, held by a handle.
 
+use std::any::TypeId;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::base::waiting::Signal;
 use crate::cache::Version;
@@ -13,6 +15,8 @@ pub(crate) struct Slot {
     pub(crate) key: Arc<str>,
     pub(crate) version: Version,
     is_near: AtomicBool,
+    /// The types of which a value was read back: a bit for each, by its hash.
+    read_back: AtomicU64,
     watch: Option<Arc<Signal>>,
     shared: Arc<Shared>,
 }
@@ -26,6 +30,7 @@ impl Slot {
             key,
             version,
             is_near: AtomicBool::new(false),
+            read_back: AtomicU64::new(0),
             watch: None,
             shared: Arc::clone(shared),
         }
@@ -39,6 +44,16 @@ impl Slot {
         }
         self.watch = Some(Arc::clone(watch));
         self
+    }
+
+    /// Whether a value of this type was read back that was written by way of this slot. Two types
+    /// with one hash count as one.
+    pub(crate) fn was_read_back(&self, written: TypeId) -> bool {
+        self.read_back.load(Ordering::Relaxed) & bit_of(written) != 0
+    }
+
+    pub(crate) fn note_read_back(&self, written: TypeId) {
+        self.read_back.fetch_or(bit_of(written), Ordering::Relaxed);
     }
 
     /// Keeps the slot current from now on. `prefix` is what its key begins with, and what is
@@ -68,6 +83,12 @@ impl Drop for Slot {
             self.shared.wake.notify_one();
         }
     }
+}
+
+fn bit_of(written: TypeId) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    written.hash(&mut hasher);
+    1 << (hasher.finish() % 64)
 }
 
 #[cfg(test)]

@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use crate::backend::Backend;
 use crate::backend::open::{Target, open};
-use crate::backend::sidecar::check_prefix;
+use crate::backend::sidecar::{check_key, check_prefix};
 use crate::base::error::{Error, ErrorKind, Result};
+use crate::base::events::event;
 use crate::base::policy::WritePolicy;
 use crate::base::settings::Settings;
 use crate::base::waiting::block_on;
@@ -265,6 +266,7 @@ impl Memory {
     }
 
     /// The names that are set in this scope, in alphabetical order, without those of other scopes.
+    /// A key of another program whose name is not UTF-8 is left out, which one warning counts.
     ///
     /// # Errors
     ///
@@ -279,7 +281,8 @@ impl Memory {
     }
 
     /// Deletes everything in this scope **and in the scopes below it** (`a:b` is below `a`), so
-    /// that it stays deleted; returns how many keys there were.
+    /// that it stays deleted; returns how many keys there were. What [`names`](Self::names) leaves
+    /// out stays.
     ///
     /// # Errors
     ///
@@ -316,7 +319,7 @@ impl Memory {
         let shared = self.shared();
         shared.check_open()?;
         let stem = self.stem();
-        let mut keys = BTreeSet::new();
+        let (mut keys, mut unreadable) = (BTreeSet::new(), BTreeSet::new());
         let mut cursor = None;
         loop {
             let page = block_on(
@@ -324,7 +327,7 @@ impl Memory {
                     .core
                     .ask(|connection| connection.session.names(&stem, cursor.take())),
             );
-            let (names, next) = match page {
+            let page = match page {
                 Some(Ok(page)) => page,
                 Some(Err(error)) if error.is_rejected() => {
                     return Err(Error::new(
@@ -334,12 +337,23 @@ impl Memory {
                 }
                 _ => return Err(shared.unavailable()),
             };
-            keys.extend(names);
-            cursor = next;
+            keys.extend(page.names);
+            unreadable.extend(page.unreadable);
+            cursor = page.next;
             if cursor.is_none() {
                 break;
             }
         }
+        if !unreadable.is_empty() {
+            let (prefix, keys) = (stem.clone(), unreadable.len());
+            shared.events.emit(event!(
+                WARN,
+                prefix,
+                keys,
+                "keys whose names are not UTF-8 are left out"
+            ));
+        }
+
         let mono = shared.clock.mono();
         let state = shared.state();
         let pending: BTreeSet<_> = state
@@ -476,10 +490,9 @@ impl Memory {
     pub(crate) fn lone_slot(&self, name: &str) -> Result<Arc<Slot>> {
         self.check_valid()?;
         check_name(name)?;
-        Ok(Arc::new(Slot::hold(
-            self.shared(),
-            format!("{}{name}", self.stem()),
-        )))
+        let key = format!("{}{name}", self.stem());
+        check_key(&key)?;
+        Ok(Arc::new(Slot::hold(self.shared(), key)))
     }
 }
 

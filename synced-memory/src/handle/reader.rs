@@ -1,5 +1,6 @@
 //! Reading a value of any type: the slots of a key, and a path in what they show.
 
+use std::any::TypeId;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -10,6 +11,7 @@ use serde::de::DeserializeOwned;
 
 use crate::base::clock::Monotonic;
 use crate::base::error::{Error, ErrorKind, JsonCause, Reason, Result};
+use crate::base::type_name::type_name;
 use crate::client::shared::{Locked, Shared};
 use crate::client::slot::Slot;
 use crate::client::state::{KeyView, State};
@@ -203,6 +205,18 @@ impl SlotReader {
             .map(|(text, found)| text.part(found)))
     }
 
+    /// Whether a value of this type was read back that was written by way of this key.
+    pub(crate) fn was_read_back<T: 'static>(&self) -> bool {
+        let slots = self.slots();
+        slots.is_ok_and(|slots| slots[0].was_read_back(TypeId::of::<T>()))
+    }
+
+    pub(crate) fn note_read_back<T: 'static>(&self) {
+        if let Ok(slots) = self.slots() {
+            slots[0].note_read_back(TypeId::of::<T>());
+        }
+    }
+
     /// Decodes what is at the path. `nested`: it may have only some of its members.
     pub(crate) fn decode<T: DeserializeOwned>(&self, text: &str, nested: bool) -> Result<T> {
         serde_json::from_str(text).map_err(|error| self.undecoded::<T>(&error, text, nested))
@@ -227,11 +241,19 @@ impl SlotReader {
         }
         // The position is in the cause.
         let position = format!(", at line {} column {}", error.line(), error.column());
-        let found = envelope::describe(error);
+        let found = envelope::describe(error, text);
         let found = found.strip_suffix(&position).unwrap_or(&found);
-        let expected = std::any::type_name::<T>();
+        let expected = type_name::<T>();
         let message = format!("what is stored is no `{expected}`: {found}");
-        let reason = Reason::caused_by(message, JsonCause::from(error));
+        let cause = JsonCause::from(error);
+        let reason = Reason::caused_by(
+            message,
+            if envelope::is_json(text) {
+                cause.of_valid_json()
+            } else {
+                cause
+            },
+        );
         self.error(ErrorKind::Decode, reason)
     }
 

@@ -4,7 +4,7 @@
 //! `commit.lua`: nothing has to read a long value to compare two stamps.
 
 use bytes::Bytes;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -14,6 +14,9 @@ use crate::value::json;
 /// How many bytes at the end are looked at, here and in `commit.lua`.
 pub(crate) const TAIL: usize = 64;
 
+/// What an envelope of ours begins with.
+const PREFIX: &[u8] = br#"{"value": "#;
+
 /// An envelope without its stamp.
 #[derive(Debug)]
 pub(crate) struct Unsealed(Vec<u8>);
@@ -22,7 +25,7 @@ impl Unsealed {
     /// The envelope of a value, which is written as JSON.
     pub(crate) fn encode<T: Serialize>(value: &T) -> Result<Self, serde_json::Error> {
         let mut text = Vec::with_capacity(128);
-        text.extend_from_slice(br#"{"value": "#);
+        text.extend_from_slice(PREFIX);
         json::write(&mut text, value)?;
         Ok(Self(text))
     }
@@ -30,9 +33,14 @@ impl Unsealed {
     /// The envelope of a value that is JSON already.
     pub(crate) fn of_text(value: &str) -> Self {
         let mut text = Vec::with_capacity(value.len() + 48);
-        text.extend_from_slice(br#"{"value": "#);
+        text.extend_from_slice(PREFIX);
         text.extend_from_slice(value.as_bytes());
         Self(text)
+    }
+
+    /// The value.
+    pub(crate) fn json(&self) -> &[u8] {
+        &self.0[PREFIX.len()..]
     }
 
     pub(crate) fn seal(mut self, stamp: Stamp) -> Bytes {
@@ -71,7 +79,7 @@ pub(crate) fn value_of(stored: &Bytes) -> Text {
 
 /// The same for an envelope that [`Unsealed::seal`] made, without parsing the value.
 pub(crate) fn own_value_of(sealed: &Bytes) -> Text {
-    let prefix = br#"{"value": "#.len();
+    let prefix = PREFIX.len();
     let end = find_tail(sealed).map_or(sealed.len(), |tail| tail.start);
     Text(sealed.slice(prefix.min(end)..end.saturating_sub(1).max(prefix.min(end))))
 }
@@ -104,13 +112,44 @@ pub(crate) fn decode<T: DeserializeOwned>(stored: &[u8]) -> Result<T, serde_json
     }
 }
 
-/// What is wrong with a stored value, without any of the value.
-pub(crate) fn describe(error: &serde_json::Error) -> String {
+/// What is wrong with a stored value, which is this JSON, without any of the value.
+pub(crate) fn describe(error: &serde_json::Error, json: &str) -> String {
+    let found = describe_found(error, json);
+    if json::has_arbitrary_precision() && may_be_of_arbitrary_precision(error) {
+        return format!("{found}; {ARBITRARY_PRECISION}");
+    }
+    found
+}
+
+/// Why a number may not be read.
+const ARBITRARY_PRECISION: &str = "if that is a number, it is since a crate of this build turns \
+     on `serde_json/arbitrary_precision`, with which serde reads no numbers inside an enum with \
+     `tag` or `untagged`, or beside a `flatten`";
+
+/// With `arbitrary_precision` serde takes a number inside such an enum for a map.
+fn may_be_of_arbitrary_precision(error: &serde_json::Error) -> bool {
+    let text = error.to_string();
+    text.starts_with("invalid type: map, expected")
+        || text.starts_with("data did not match any variant of untagged enum")
+}
+
+/// Whether it is JSON at all, of whatever type.
+pub(crate) fn is_json(json: &str) -> bool {
+    serde_json::from_str::<IgnoredAny>(json).is_ok()
+}
+
+fn describe_found(error: &serde_json::Error, json: &str) -> String {
     let text = error.to_string();
     let place = format!("line {} column {}", error.line(), error.column());
     let text = text.strip_suffix(&format!(" at {place}")).unwrap_or(&text);
-    if !error.is_data() {
-        return format!("found no valid JSON, at {place}");
+    // serde_json reports some valid JSON of another type as an error of syntax.
+    match error.is_data() || is_json(json) {
+        true if text == "recursion limit exceeded" => {
+            let levels = json::LEVELS;
+            return format!("found JSON with more than {levels} levels, at {place}");
+        }
+        true => {}
+        false => return format!("found no valid JSON, at {place}"),
     }
     if text.starts_with("missing field `") {
         return format!("{text}, at {place}");
@@ -333,8 +372,13 @@ mod tests {
             #[allow(dead_code)]
             age: u8,
         }
-        let describe =
-            |stored: &str| super::describe(&decode::<Age>(stored.as_bytes()).unwrap_err());
+        let describe = |stored: &'static str| {
+            let value = value_of(&Bytes::from_static(stored.as_bytes()));
+            super::describe(
+                &decode::<Age>(stored.as_bytes()).unwrap_err(),
+                value.as_str(),
+            )
+        };
         assert_eq!(
             describe(r#"{"age": "secret, expected 5"}"#),
             "found string where u8 was expected, at line 1 column 28"
@@ -348,6 +392,51 @@ mod tests {
             describe("nonsense"),
             "found no valid JSON, at line 1 column 2"
         );
+        assert_eq!(
+            describe(r#"{"age": }"#),
+            "found no valid JSON, at line 1 column 9"
+        );
+    }
+
+    #[test]
+    fn json_of_another_type_is_not_called_invalid() {
+        fn of<T: DeserializeOwned>(json: &str) -> String {
+            describe(
+                &serde_json::from_str::<T>(json).map(drop).unwrap_err(),
+                json,
+            )
+        }
+        #[derive(Debug, Deserialize)]
+        enum Light {
+            #[allow(dead_code)]
+            Green,
+        }
+        let deep = format!("{}{}", "[".repeat(200), "]".repeat(200));
+        for (described, expected) in [
+            (of::<Light>("7"), "found JSON that does not fit"),
+            (of::<(u8, u8)>("[1, 2, 3]"), "found JSON that does not fit"),
+            (
+                of::<std::collections::HashMap<u8, u8>>(r#"{"a": 1}"#),
+                "found JSON that does not fit",
+            ),
+            (of::<f64>("1e999"), "found JSON that does not fit"),
+            (of::<Value>(&deep), "found JSON with more than 126 levels"),
+            (of::<(u8, u8)>("[1, 2, 3"), "found no valid JSON"),
+        ] {
+            assert_eq!(described.split(", at line").next(), Some(expected));
+        }
+    }
+
+    #[test]
+    fn a_number_that_serde_takes_for_a_map_is_explained() {
+        let error = |json| serde_json::from_str::<f64>(json).unwrap_err();
+        assert!(may_be_of_arbitrary_precision(&error("{}")));
+        assert!(!may_be_of_arbitrary_precision(&error("[]")));
+        assert!(ARBITRARY_PRECISION.contains("`serde_json/arbitrary_precision`"));
+        // This build has not turned it on.
+        let described = describe(&error("{}"), "{}");
+        assert!(described.starts_with("found map where f64 was expected, at"));
+        assert!(!described.contains(ARBITRARY_PRECISION));
     }
 
     #[test]

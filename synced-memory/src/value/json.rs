@@ -19,6 +19,47 @@ pub(crate) fn into_text(written: Vec<u8>) -> Result<String, serde_json::Error> {
     String::from_utf8(written).map_err(ser::Error::custom)
 }
 
+/// How many lists and objects may be nested in each other in a value: `serde_json` reads no more of
+/// them, and the envelope is one more.
+pub(crate) const LEVELS: usize = 126;
+
+/// Whether more than `levels` lists and objects are nested in each other in this JSON, of which the
+/// end may be missing.
+pub(crate) fn is_deeper_than(levels: usize, json: &[u8]) -> bool {
+    let is_opening = |byte: &&u8| matches!(**byte, b'[' | b'{');
+    // Nearly every value ends here: this is much faster than to follow the brackets.
+    if json.len() <= levels || json.iter().filter(is_opening).count() <= levels {
+        return false;
+    }
+
+    let (mut depth, mut in_string, mut is_escaped) = (0_usize, false, false);
+    for &byte in json {
+        match byte {
+            _ if is_escaped => is_escaped = false,
+            b'\\' if in_string => is_escaped = true,
+            b'"' => in_string = !in_string,
+            _ if in_string => {}
+            b'[' | b'{' => {
+                depth += 1;
+                if depth > levels {
+                    return true;
+                }
+            }
+            b']' | b'}' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    false
+}
+
+/// Whether another crate of the build has turned on `serde_json/arbitrary_precision`. Then serde
+/// cannot read a number inside an enum with `tag` or `untagged`, or beside a `flatten`.
+pub(crate) fn has_arbitrary_precision() -> bool {
+    serde_json::from_str::<serde_json::Value>("1.00")
+        .and_then(|number| serde_json::to_string(&number))
+        .is_ok_and(|text| text == "1.00")
+}
+
 /// A serializer, or a part of one, that refuses inexact numbers and forwards everything else.
 pub(crate) struct ExactNumbers<S>(S);
 
@@ -269,5 +310,52 @@ impl<S: ser::SerializeMap> ser::SerializeMap for ExactNumbers<S> {
 
     fn end(self) -> Result<S::Ok, S::Error> {
         self.0.end()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_and_objects_in_each_other_are_counted_and_brackets_in_strings_are_not() {
+        let nested = |levels: usize| format!("{}1{}", "[".repeat(levels), "]".repeat(levels));
+        let objects =
+            |levels: usize| format!("{}1{}", r#"{"[":"#.repeat(levels), "}".repeat(levels));
+        let in_a_row = format!("[{}1]", "[{}],".repeat(1_000));
+        let in_a_string = format!(r#"["\\\"{}", "\\"]"#, "[".repeat(1_000));
+        for (levels, json) in [
+            (0, "1".to_owned()),
+            (3, nested(3)),
+            (LEVELS, nested(LEVELS)),
+            (LEVELS + 1, nested(LEVELS + 1)),
+            (500, objects(500)),
+            (3, in_a_row),
+            (1, in_a_string),
+        ] {
+            assert!(
+                !is_deeper_than(levels, json.as_bytes()),
+                "{levels} in {json}"
+            );
+            assert!(
+                levels == 0 || is_deeper_than(levels - 1, json.as_bytes()),
+                "{levels} in {json}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_too_deep_is_exactly_what_is_not_read_out_of_an_envelope() {
+        for levels in LEVELS - 2..LEVELS + 3 {
+            let value = format!("{}{}", "[".repeat(levels), "]".repeat(levels));
+            let envelope = format!(r#"{{"value": {value},"last_modified": 1}}"#);
+            let read = serde_json::from_str::<serde_json::Value>(&envelope);
+            assert_eq!(read.is_err(), is_deeper_than(LEVELS, value.as_bytes()));
+        }
+    }
+
+    #[test]
+    fn this_build_has_no_arbitrary_precision() {
+        assert!(!has_arbitrary_precision());
     }
 }

@@ -172,9 +172,9 @@ impl TestSession<'_> {
     fn names(&self, prefix: &str) -> Vec<String> {
         let (mut names, mut cursor) = (BTreeSet::new(), None);
         loop {
-            let (page, next) = self.wait(self.inner.names(prefix, cursor));
-            names.extend(page);
-            cursor = next;
+            let page = self.wait(self.inner.names(prefix, cursor));
+            names.extend(page.names);
+            cursor = page.next;
             if cursor.is_none() {
                 return names.into_iter().collect();
             }

@@ -325,17 +325,29 @@ impl Session for RedisSession {
         Box::pin(async move {
             let mut answers = ask(connection, commands).await?.into_iter();
             let page = reply::checked(answers.next().unwrap_or_default())?;
-            let (next, mut names) = reply::page(page)?;
+            let (next, keys) = reply::page(page)?;
             let left = match left {
                 Some(left) => left,
                 None => Scan::longest(&answers.next().unwrap_or_default()),
             };
-            let left = left.checked_sub(1 + names.len() / SCANNED).ok_or_else(|| {
+            let left = left.checked_sub(1 + keys.len() / SCANNED).ok_or_else(|| {
                 BackendError::rejected("SCAN does not end: it has listed far more than there is")
             })?;
-            names.retain(|name| name.starts_with(&prefix) && !name.starts_with(sidecar::SIDECARS));
             let next = Some(next).filter(|next| next != "0");
-            Ok((names, next.map(|next| format!("{next} {left}"))))
+            let mut page = Page {
+                next: next.map(|next| format!("{next} {left}")),
+                ..Page::default()
+            };
+            for key in keys {
+                let is_ours = key.starts_with(prefix.as_bytes())
+                    && !key.starts_with(sidecar::SIDECARS.as_bytes());
+                match String::from_utf8(key) {
+                    _ if !is_ours => {}
+                    Ok(name) => page.names.push(name),
+                    Err(error) => page.unreadable.push(error.into_bytes()),
+                }
+            }
+            Ok(page)
         })
     }
 

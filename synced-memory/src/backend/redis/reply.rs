@@ -48,8 +48,8 @@ pub(super) fn text(answer: Value) -> Result<String, BackendError> {
     converted(answer, "text")
 }
 
-/// The answer to SCAN: the next cursor and the names.
-pub(super) fn page(answer: Value) -> Result<(String, Vec<String>), BackendError> {
+/// The answer to SCAN: the next cursor and the keys, which may be any bytes.
+pub(super) fn page(answer: Value) -> Result<(String, Vec<Vec<u8>>), BackendError> {
     converted(answer, "page of names")
 }
 

@@ -344,23 +344,26 @@ pub(super) fn names(
     } else {
         statements::NAMES_FROM
     })?;
-    let names =
-        statement.query_map(params![cursor.unwrap_or(prefix), nanos(now), most], |row| {
-            // A key that is not text is no name of ours.
-            Ok(row
-                .get_ref(0)?
-                .as_str()
-                .map(str::to_owned)
-                .unwrap_or_default())
-        })?;
-    let mut names = names.collect::<Result<Vec<String>, _>>()?;
-    names.retain(|name| name.starts_with(prefix) && !name.is_empty());
-    // Names come in order: a page that lost some to `retain` was the last one.
-    let next = names
-        .last()
-        .filter(|_| names.len() == most as usize)
-        .cloned();
-    Ok((names, next))
+    let mut rows = statement.query(params![cursor.unwrap_or(prefix), nanos(now), most])?;
+    let (mut page, mut left) = (Page::default(), most);
+    while let Some(row) = rows.next()? {
+        // Names come in order, and those that are no text after all others.
+        let ValueRef::Text(name) = row.get_ref(0)? else {
+            return Ok(page);
+        };
+        if !name.starts_with(prefix.as_bytes()) {
+            return Ok(page);
+        }
+        match std::str::from_utf8(name) {
+            Ok(name) => page.names.push(name.to_owned()),
+            Err(_) => page.unreadable.push(name.to_owned()),
+        }
+        left -= 1;
+    }
+    if left == 0 {
+        page.next = page.names.last().cloned();
+    }
+    Ok(page)
 }
 
 /// Whether a key has expired after `since`, and until `now`.
@@ -442,4 +445,55 @@ fn time_of(nanos: i64) -> Monotonic {
 
 fn nanos(time: Monotonic) -> i64 {
     i64::try_from(time.as_nanos()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_are_not_utf_8_hide_no_others_of_their_page() {
+        let connection = Connection::open_in_memory().unwrap();
+        connection
+            .execute_batch(include_str!("schema.sql"))
+            .unwrap();
+        let keys = [
+            "x'613A31'",
+            "x'613AFF'",
+            "x'613AC3'",
+            "x'613AE282AC'",
+            "x'62'",
+        ];
+        for key in keys {
+            let insert = "INSERT INTO keys (key, envelope) VALUES (CAST(";
+            let insert = format!("{insert}{key} AS TEXT), '1')");
+            connection.execute(&insert, []).unwrap();
+        }
+        connection
+            .execute(
+                "INSERT INTO keys (key, envelope) VALUES (x'613A32', '1')",
+                [],
+            )
+            .unwrap();
+
+        let (mut found, mut unreadable, mut cursor) = (Vec::new(), 0, None);
+        loop {
+            let page = names(
+                &connection,
+                "a:",
+                cursor.as_deref(),
+                3,
+                Monotonic::default(),
+            )
+            .unwrap();
+            found.extend(page.names);
+            unreadable += page.unreadable.len();
+            cursor = page.next;
+            if cursor.is_none() {
+                break;
+            }
+        }
+        assert_eq!(found, ["a:1", "a:\u{20ac}"]);
+        assert!(unreadable >= 2, "{unreadable}");
+    }
 }

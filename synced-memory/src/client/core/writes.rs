@@ -90,8 +90,7 @@ impl Core {
         deadline: Deadline,
         last_try: &mut Monotonic,
     ) -> Result<Answer> {
-        reentrancy::check_not_updating(&self.shared, key)?;
-        self.shared.check_open()?;
+        self.check_may_write(key, &request)?;
         let connection = self.connection_for_own_send(mode, deadline);
         let (mut pending, mut attempt) = {
             let mut state = self.shared.state();
@@ -241,9 +240,15 @@ impl Core {
         Ok(answer?.written)
     }
 
-    fn accept(&self, key: &Arc<str>, request: Request, policy: WritePolicy) -> Result<Accepted> {
+    /// What every write has to pass, before the state is locked.
+    fn check_may_write(&self, key: &str, request: &Request) -> Result<()> {
         reentrancy::check_not_updating(&self.shared, key)?;
         self.shared.check_open()?;
+        request.check_levels(key)
+    }
+
+    fn accept(&self, key: &Arc<str>, request: Request, policy: WritePolicy) -> Result<Accepted> {
+        self.check_may_write(key, &request)?;
         let mut state = self.shared.state();
         self.shared.check_not_closed()?;
         state.write(key, request, policy, self.shared.clock.at())

@@ -223,7 +223,8 @@ impl State {
     ///
     /// # Errors
     ///
-    /// It stays: `Conflict` if it was ended before or cannot be returned, `OutboxFull`, `Journal`.
+    /// It stays: `Conflict` if it was ended before or cannot be returned, `Serialize` if nobody
+    /// could read it, `OutboxFull`, `Journal`.
     pub(crate) fn retry_letter(
         &mut self,
         id: u64,
@@ -251,9 +252,12 @@ impl State {
         at: Moment,
     ) -> Result<Accepted> {
         let key = &letter.key;
+        let request = retry_request(letter)?;
+        // A journal of an earlier version may hold one.
+        request.check_levels(key)?;
         let write = Write {
             is_retry: true,
-            ..self.stamp(key, retry_request(letter)?, at)
+            ..self.stamp(key, request, at)
         };
         let ends = Some(Ends::Letter(letter.id));
         self.enqueue(key, write, policy, ends)

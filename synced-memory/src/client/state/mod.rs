@@ -83,6 +83,8 @@ pub(crate) struct State {
     pub(crate) cache: Cache,
     pub(crate) outbox: Outbox,
     pub(crate) link: Link,
+    /// The server's clock is not known yet: stamps are by the clock of this host.
+    is_on_host_clock: bool,
     /// When the connection was lost, as long as there is no new one.
     pub(crate) lost_at: Option<Monotonic>,
     pub(crate) last_error: Option<Error>,
@@ -130,6 +132,7 @@ impl State {
             cache: Cache::default(),
             outbox: Outbox::new(outbox_limit, random.u64(..)),
             link: Link::Down,
+            is_on_host_clock: true,
             lost_at: None,
             last_error: None,
             journal_damage: Vec::new(),
@@ -248,6 +251,7 @@ impl State {
         Write {
             fresh: self.link == Link::Up,
             existed,
+            is_by_host_clock: self.is_on_host_clock,
             ..request.stamp(stamp, at.mono)
         }
     }
@@ -368,6 +372,7 @@ impl State {
             self.cache.shift(by);
             self.rewrite_journal();
         }
+        self.is_on_host_clock = false;
         self.link = Link::Up;
     }
 

@@ -7,9 +7,11 @@ use bytes::Bytes;
 use super::view::KeyView;
 use crate::backend::commit::{KeyChange, TimeToLive};
 use crate::base::clock::{Monotonic, Stamp};
+use crate::base::error::{Error, ErrorKind, Result};
 use crate::pending::outbox::{Precondition, Take, Write};
 use crate::pending::rebase;
 use crate::value::envelope::Unsealed;
+use crate::value::json::{self, LEVELS};
 use crate::value::mutation::Mutation;
 
 /// What a user asks to be written: a write that has no stamp yet.
@@ -47,6 +49,24 @@ impl Request {
             } => !rebase::is_same_value(whole.as_ref(), view().stored.as_ref()),
             Self::Put { .. } | Self::Delete | Self::Mutate { .. } => false,
         }
+    }
+
+    /// Refuses what would be stored with too many levels to be read. Every write passes this, be it
+    /// new or the retry of a dead letter.
+    pub(crate) fn check_levels(&self, key: &str) -> Result<()> {
+        let is_too_deep = match self {
+            Self::Put { value, .. } => json::is_deeper_than(LEVELS, value.json()),
+            Self::Mutate { mutation, .. } => mutation.is_too_deep(),
+            Self::Delete | Self::DeleteOf(_) => false,
+        };
+        if is_too_deep {
+            let what = format!(
+                "the value would have more than {LEVELS} levels of lists and objects, and nobody \
+                 could read it"
+            );
+            return Err(Error::of_key(ErrorKind::Serialize, key, what));
+        }
+        Ok(())
     }
 
     /// The write of this request that is made at `mono` with this stamp.

@@ -17,12 +17,14 @@ use serde::de::DeserializeOwned;
 
 use crate::base::error::{Error, ErrorKind, Reason, Result};
 use crate::base::policy::WritePolicy;
+use crate::base::type_name::type_name;
 use crate::base::waiting::block_on;
 use crate::client::core::Core;
 use crate::client::slot::Slot;
 use crate::client::state::{KeyView, Request};
 use crate::handle::memory::Memory;
 use crate::handle::reader::{SlotReader, SlotsView};
+use crate::handle::value::Value;
 use crate::value::envelope::{self, Text};
 use crate::value::mutation::{
     self, ApplyError, Content, Json, Location, Mutation, ObservedValue, Operation, PathSegment,
@@ -285,9 +287,42 @@ impl ValuePath {
         ))
     }
 
-    pub(crate) fn encode<T: Serialize + ?Sized>(&self, value: &T) -> Result<Json> {
+    /// A value as JSON.
+    ///
+    /// # Errors
+    ///
+    /// `Serialize` if JSON cannot hold it, or its type cannot read it back.
+    pub(crate) fn encode<T: Value>(&self, value: &T) -> Result<Json> {
+        let json = self.encode_unread(value)?;
+        self.check_is_read_back::<T>(json.as_str().as_bytes())?;
+        Ok(json)
+    }
+
+    /// What is part of a value, or the name of one, as JSON.
+    pub(crate) fn encode_unread<T: Serialize + ?Sized>(&self, value: &T) -> Result<Json> {
         Json::encode(value)
             .map_err(|error| self.error(ErrorKind::Serialize, envelope::describe_refusal(&error)))
+    }
+
+    /// Refuses what a `T` has written and cannot read: stored, it would be lost to everybody.
+    ///
+    /// That mostly depends on the type and not on the value, and a look at each value would cost as
+    /// much as a read of it: in release builds only the first value of each type and key is read
+    /// back.
+    pub(crate) fn check_is_read_back<T: Value>(&self, json: &[u8]) -> Result<()> {
+        if self.reader.was_read_back::<T>() && !cfg!(debug_assertions) {
+            return Ok(());
+        }
+        let Err(error) = serde_json::from_slice::<T>(json) else {
+            self.reader.note_read_back::<T>();
+            return Ok(());
+        };
+        let found = envelope::describe(&error, std::str::from_utf8(json).unwrap_or_default());
+        let written = type_name::<T>();
+        Err(self.error(
+            ErrorKind::Serialize,
+            format!("what `{written}` writes for this value it cannot read back: {found}"),
+        ))
     }
 
     pub(crate) fn decode<T: DeserializeOwned>(&self, text: &str) -> Result<T> {

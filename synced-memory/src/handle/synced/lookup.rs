@@ -10,6 +10,7 @@ use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::base::error::{ErrorKind, Result};
+use crate::base::type_name::type_name;
 use crate::handle::path::ValuePath;
 use crate::handle::value::Value;
 use crate::value::mutation::{
@@ -79,7 +80,7 @@ impl ValuePath {
         key: &Q,
     ) -> Result<EntryKey> {
         // A key that is not a string, or cannot be written, is an error that names this path.
-        let object = self.encode(&SingleEntry(key, ()))?;
+        let object = self.encode_unread(&SingleEntry(key, ()))?;
         let own = only_name(&object).ok_or_else(|| {
             self.error(
                 ErrorKind::Serialize,
@@ -89,17 +90,35 @@ impl ValuePath {
         let spelling = (!shape::has_one_spelling::<K>()).then_some(is_same_key::<K> as Spelling);
         Ok(EntryKey { own, spelling })
     }
+
+    /// The name of the entry that is to be stored under this key.
+    ///
+    /// # Errors
+    ///
+    /// `Serialize` if `K` cannot read what it writes: nobody could read the map.
+    pub(super) fn new_name_of<K: Value + PartialEq>(&self, key: &K) -> Result<EntryKey> {
+        let name = self.name_of::<K, K>(key)?;
+        if !shape::has_one_spelling::<K>() && read_key::<K>(&name.own).is_none() {
+            let written = type_name::<K>();
+            return Err(self.error(
+                ErrorKind::Serialize,
+                format!("what `{written}` writes for the key of a map it cannot read back"),
+            ));
+        }
+        Ok(name)
+    }
 }
 
 /// Whether `K` reads both names as one key.
 fn is_same_key<K: DeserializeOwned + PartialEq>(own: &str, other: &str) -> bool {
-    fn read<K: DeserializeOwned>(name: &str) -> Option<K> {
-        let entry = format!("{{{}:null}}", serde_json::Value::from(name));
-        serde_json::from_str::<SingleKey<K>>(&entry)
-            .ok()
-            .map(|SingleKey(key)| key)
-    }
-    read::<K>(other).is_some_and(|other| read::<K>(own).as_ref() == Some(&other))
+    read_key::<K>(other).is_some_and(|other| read_key::<K>(own).as_ref() == Some(&other))
+}
+
+fn read_key<K: DeserializeOwned>(name: &str) -> Option<K> {
+    let entry = format!("{{{}:null}}", serde_json::Value::from(name));
+    serde_json::from_str::<SingleKey<K>>(&entry)
+        .ok()
+        .map(|SingleKey(key)| key)
 }
 
 fn only_name(object: &Json) -> Option<Box<str>> {

@@ -152,8 +152,10 @@ impl ValuePath {
                 let Some((name, value)) = members.last() else {
                     return Ok((PathChange::Nothing, None));
                 };
-                let entry =
-                    self.item(&format!("{{{}:{value}}}", self.encode(&**name)?.as_str()))?;
+                let entry = self.item(&format!(
+                    "{{{}:{value}}}",
+                    self.encode_unread(&**name)?.as_str()
+                ))?;
                 let set = Action::Set {
                     value: self.item(value)?,
                     seen: ObservedValue::Absent,
@@ -290,7 +292,7 @@ macro_rules! maps {
             #[allow(clippy::needless_pass_by_value)] // they are moved in, as into a map
             pub fn insert(&self, key: K, value: V) -> Result<Option<V>> {
                 let path = self.path();
-                path.put(&path.name_of::<K, K>(&key)?, &path.encode(&value)?)
+                path.put(&path.new_name_of(&key)?, &path.encode(&value)?)
             }
 
             /// Removes the value under `key` and returns it.
@@ -319,7 +321,7 @@ macro_rules! maps {
                 let path = self.path();
                 // A map of this one entry: its key is written as a name, and read from one.
                 let read = |name: &str, value: &str| {
-                    let entry = format!("{{{}:{value}}}", path.encode(name)?.as_str());
+                    let entry = format!("{{{}:{value}}}", path.encode_unread(name)?.as_str());
                     Ok(path.decode::<$map<K, V $(, $hasher)?>>(&entry)?.into_iter().next())
                 };
                 Ok(path.take_last(read)?.flatten())
@@ -333,7 +335,7 @@ macro_rules! maps {
             /// As [`insert`](Self::insert).
             pub fn get_or_insert(&self, key: K, value: V) -> Result<V> {
                 let path = self.path();
-                match path.put_if_absent(&path.name_of::<K, K>(&key)?, &path.encode(&value)?)? {
+                match path.put_if_absent(&path.new_name_of(&key)?, &path.encode(&value)?)? {
                     Some(existing) => path.decode(&existing),
                     None => Ok(value),
                 }
@@ -346,8 +348,8 @@ macro_rules! maps {
             /// As [`insert`](Self::insert).
             pub fn extend(&self, entries: impl IntoIterator<Item = (K, V)>) -> Result<Written> {
                 let path = self.path();
-                let encode = |(key, value)| {
-                    Ok((path.name_of::<K, K>(&key)?, path.encode::<V>(&value)?))
+                let encode = |(key, value): (K, V)| {
+                    Ok((path.new_name_of(&key)?, path.encode(&value)?))
                 };
                 path.put_all(&entries.into_iter().map(encode).collect::<Result<Vec<_>>>()?)
             }

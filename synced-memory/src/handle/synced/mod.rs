@@ -21,6 +21,7 @@ use bytes::Bytes;
 
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::policy::{ReadPolicy, WritePolicy};
+use crate::base::type_name::type_name;
 use crate::base::waiting::block_on;
 use crate::client::state::{KeyView, Request};
 use crate::handle::key::{DefaultValue, Key, Spec};
@@ -469,6 +470,7 @@ impl<T: Value> Synced<T> {
             self.path()
                 .error(ErrorKind::Serialize, envelope::describe_refusal(&error))
         })?;
+        self.path().check_is_read_back::<T>(value.json())?;
         Ok((
             Arc::clone(self.path().key()?),
             Request::Put {
@@ -549,7 +551,7 @@ impl<T: Value> Synced<T> {
     }
 
     fn unset(&self) -> Error {
-        let expected = std::any::type_name::<T>();
+        let expected = type_name::<T>();
         let what = format!(
             "expected a value of type `{expected}`, but nothing is stored, and there is no default"
         );

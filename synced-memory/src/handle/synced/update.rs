@@ -112,7 +112,7 @@ impl<T: Value> Synced<T> {
                 return Ok((PathChange::Nothing, result));
             }
             Ok((
-                self.change_between(location, Some(&before), Some(self.encoded(&value)?)),
+                self.change_between(location, Some(&before), Some(self.encoded_result(&value)?)),
                 result,
             ))
         };
@@ -132,16 +132,19 @@ impl<T: Value> Synced<T> {
             let mut value = self.value_at(location, default)?;
             let before = self.encoded(&value)?;
             let taken = take(&mut value);
-            let item = self.path().encode(&taken)?;
-            let change =
-                match self.change_between(location, Some(&before), Some(self.encoded(&value)?)) {
-                    PathChange::Do(operations) if !taken.is_empty() => PathChange::Take {
-                        operations,
-                        item,
-                        back: ReturnPath::Nowhere,
-                    },
-                    change => change,
-                };
+            let item = self.path().encode_unread(&taken)?;
+            let change = match self.change_between(
+                location,
+                Some(&before),
+                Some(self.encoded_result(&value)?),
+            ) {
+                PathChange::Do(operations) if !taken.is_empty() => PathChange::Take {
+                    operations,
+                    item,
+                    back: ReturnPath::Nowhere,
+                },
+                change => change,
+            };
             Ok((change, taken))
         };
         Ok(self
@@ -157,6 +160,14 @@ impl<T: Value> Synced<T> {
             (None, Some(default)) => Ok(default()),
             (None, None) => Err(self.unset()),
         }
+    }
+
+    /// What a closure has left.
+    fn encoded_result(&self, value: &T) -> Result<Encoded> {
+        let encoded = self.encoded(value)?;
+        self.path()
+            .check_is_read_back::<T>(encoded.text().as_bytes())?;
+        Ok(encoded)
     }
 
     fn encoded(&self, value: &T) -> Result<Encoded> {
@@ -237,7 +248,7 @@ impl Memory {
             let result = view.run(|| change(&mut value))?;
             let after = value
                 .as_ref()
-                .map(|value| view.encoded(value))
+                .map(|value| view.encoded_result(value))
                 .transpose()?;
             is_deleted = before.is_some() && after.is_none();
             Ok((

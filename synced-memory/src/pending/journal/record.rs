@@ -85,6 +85,9 @@ pub(crate) struct JournalledWrite<'a> {
     #[serde(skip_serializing_if = "Option::is_none", default)]
     expires: Option<u64>,
     at: u64,
+    /// Its stamps are by this host's clock, and not yet by the server's.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    by_host_clock: bool,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -289,6 +292,7 @@ impl<'a> JournalledWrite<'a> {
             stamp: write.stamp,
             expires: write.expires.map(|expires| origin.wall(expires)),
             at: origin.wall(write.written),
+            by_host_clock: write.is_by_host_clock,
         }
     }
 
@@ -298,6 +302,7 @@ impl<'a> JournalledWrite<'a> {
             mutation: self.mutate.map(Cow::into_owned),
             take: self.take.map(Cow::into_owned),
             expires: self.expires.map(|expires| origin.mono(expires)),
+            is_by_host_clock: self.by_host_clock,
             ..Write::new(self.stamp, origin.mono(self.at))
         }
     }

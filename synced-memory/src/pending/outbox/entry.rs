@@ -117,6 +117,8 @@ pub(crate) struct Write {
     pub(crate) fresh: bool,
     /// Whether the key was there before, as far as this process knew.
     pub(crate) existed: bool,
+    /// Its stamps are by a host's own clock: the process that issued them had never been connected.
+    pub(crate) is_by_host_clock: bool,
 }
 
 /// How far the attempts to send an entry have got.
@@ -185,6 +187,7 @@ impl Write {
             since: written,
             fresh: false,
             existed: false,
+            is_by_host_clock: false,
         }
     }
 
@@ -245,8 +248,9 @@ impl Write {
         }
     }
 
-    /// Moves its stamps, since the clock that issued them was `by` ns behind.
+    /// Moves its stamps to the server's clock, since the clock that issued them was `by` ns behind.
     pub(super) fn shift(&mut self, by: i64) {
+        self.is_by_host_clock = false;
         self.latest = self.latest.shifted(by);
         self.restamp(self.stamp.shifted(by));
         if let Some(mutation) = &mut self.mutation {

@@ -355,12 +355,12 @@ impl Outbox {
         self.edit(key, Selector::Id(id), Entry::notify_queued);
     }
 
-    /// Moves the stamps of what was never sent, since the clock that issued them was `by` ns
-    /// behind.
+    /// Moves the stamps that were issued by this host's own clock, which is `by` ns behind: those of
+    /// this process, and those that a process left behind which had never been connected.
     pub(crate) fn shift(&mut self, by: i64) {
         for (key, queue) in &mut self.queues {
-            let is_unsent = |entry: &&mut Entry| entry.attempt.tried == Tried::Never;
-            for entry in queue.iter_mut().filter(is_unsent) {
+            let is_by_host_clock = |entry: &&mut Entry| entry.write.is_by_host_clock;
+            for entry in queue.iter_mut().filter(is_by_host_clock) {
                 recounted(&mut self.bytes, key, entry, |entry| entry.write.shift(by));
             }
         }

@@ -167,6 +167,40 @@ impl From<Option<Content>> for ObservedValue {
     }
 }
 
+impl Action {
+    /// What it stores, and how many levels below its path.
+    fn stored(&self) -> (&[Json], usize) {
+        match self {
+            Self::Set { value, .. } | Self::SetIfAbsent { value } => {
+                (std::slice::from_ref(value), 0)
+            }
+            Self::Append { items } | Self::InsertAt { items, .. } | Self::Include { items } => {
+                (items, 1)
+            }
+            Self::Remove { .. } | Self::Add { .. } | Self::Exclude { .. } => (&[], 0),
+        }
+    }
+}
+
+impl Operation {
+    /// Whether it makes a value that has too many levels, whatever is there when it is applied: how
+    /// deep a path leads is part of the path.
+    fn is_too_deep(&self) -> bool {
+        let (stored, below) = self.action.stored();
+        let origins = (1..)
+            .zip(&self.path)
+            .filter_map(|(above, step)| match step {
+                PathStep::Member(member) => Some((above, member.origin.as_ref()?)),
+                PathStep::Element(_) => None,
+            });
+        stored
+            .iter()
+            .map(|stored| (self.path.len() + below, stored))
+            .chain(origins)
+            .any(|(above, json)| json.is_too_deep(above))
+    }
+}
+
 impl ObservedValue {
     /// Whether `text`, or its absence, is what was observed.
     fn is(self, text: Option<&str>) -> bool {
@@ -306,6 +340,14 @@ impl Mutation {
         for call in &mut self.calls {
             call.stamp = stamp;
         }
+    }
+
+    /// Whether it makes a value that has too many levels to be read.
+    pub(crate) fn is_too_deep(&self) -> bool {
+        let origin = self.origin.as_ref();
+        let operations = self.calls.iter().flat_map(|call| &call.operations);
+        origin.is_some_and(|origin| origin.is_too_deep(0))
+            || operations.into_iter().any(Operation::is_too_deep)
     }
 
     /// Moves its stamps, since the clock that issued them was `by` ns behind.

@@ -28,6 +28,12 @@ impl Json {
         RawValue::from_string(text).map(Self)
     }
 
+    /// Whether it has too many levels for a value in which it is so many levels down.
+    pub(super) fn is_too_deep(&self, above: usize) -> bool {
+        let allowed = json::LEVELS.checked_sub(above);
+        allowed.is_none_or(|allowed| json::is_deeper_than(allowed, self.as_str().as_bytes()))
+    }
+
     pub(crate) fn as_str(&self) -> &str {
         self.0.get()
     }
