@@ -176,7 +176,7 @@ fn a_waker_makes_every_call_and_none_of_them_waits() {
         let (thread, took, said) = inbox.recv_timeout(DEADLINE).expect("it returns");
         assert_eq!(thread, IO_THREAD);
         assert!(took < DEADLINE / 4, "{took:?}: {said}");
-        let refused = vec!["Some(Unavailable)"; 6].join(", ");
+        let refused = ["Some(Unavailable)"; 6].join(", ");
         let expected = format!(
             "Some(1) Some(Queued) Some(Queued) Some(Timeout) Some(Timeout) None 0 [{refused}] true"
         );

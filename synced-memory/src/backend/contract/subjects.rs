@@ -39,7 +39,7 @@ pub(super) fn process() -> Subject {
 
 /// The forgetful one is there first.
 pub(super) fn process_backends() -> [ProcessBackend; 2] {
-    let name = format!("{:016x}", fastrand::u64(..));
+    let name = format!("{:016x}", random::rng().u64(..));
     let forgetful = ProcessBackend::open(&name, SHORT);
     [ProcessBackend::open(&name, DAY), forgetful]
 }

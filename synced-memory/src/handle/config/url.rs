@@ -75,9 +75,11 @@ pub(super) fn url_of_host(env: &Environment<'_>) -> Result<String> {
                 "REDIS_HOST says port {of_host}, and REDIS_PORT says {port}"
             )));
         }
-        (Some((host, Some(port))), ..) | (Some((host, None)), Some(port), _) => (host, port),
-        (Some((host, None)), None, Some((_, port))) => (host, port),
-        (Some((host, None)), None, None) => (host, DEFAULT_PORT),
+        (Some((host, of_host)), port, of_service) => {
+            let of_service = of_service.map(|(_, port)| port);
+            let port = of_host.or(port).or(of_service);
+            (host, port.unwrap_or(DEFAULT_PORT))
+        }
         (None, Some(port), _) => (DEFAULT_HOST.to_owned(), port),
         (None, None, Some((host, port))) => (host, port),
         (None, None, None) => (DEFAULT_HOST.to_owned(), DEFAULT_PORT),

@@ -9,6 +9,7 @@ use fs4::fs_std::FileExt;
 use serde::de::IgnoredAny;
 
 use crate::base::files::{self, FileId};
+use crate::base::random;
 
 /// Length and checksum, as little-endian `u32`s.
 const HEAD: usize = 8;
@@ -204,7 +205,7 @@ impl JournalFile {
             return first;
         }
         self.path
-            .with_extension(format!("{:016x}.{DAMAGED}", fastrand::u64(..)))
+            .with_extension(format!("{:016x}.{DAMAGED}", random::rng().u64(..)))
     }
 
     /// Keeps it at another path, at which nobody looks for journals.

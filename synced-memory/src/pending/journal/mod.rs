@@ -24,6 +24,7 @@ use crate::base::error::{Error, ErrorKind, Reason, Result};
 use crate::base::events::event;
 use crate::base::files;
 pub use crate::base::policy::Durability;
+use crate::base::random;
 use crate::pending::outbox::LetterRecord;
 use file::{Frames, JournalFile};
 use replay::Replayed;
@@ -176,7 +177,7 @@ impl Journal {
         } = self;
         files::create_directory(directory).map_err(|error| failed(directory, &error))?;
         // Under another name: what may be there now under the old one is not ours.
-        let mut file = new_file(directory, fastrand::u64(..), target)?;
+        let mut file = new_file(directory, random::rng().u64(..), target)?;
         match write_all(&mut file, (target, self.durability), records) {
             Ok(letters) => (self.file, self.letters) = (file, letters),
             Err(error) => {
@@ -199,7 +200,7 @@ impl Journal {
 /// A new file in the directory, which is named after `writer` if that name is free.
 fn new_file(directory: &Path, writer: Writer, target: &str) -> Result<JournalFile> {
     let header = JournalRecord::header(target);
-    let names = std::iter::once(writer).chain(std::iter::repeat_with(|| fastrand::u64(..)));
+    let names = std::iter::once(writer).chain(std::iter::repeat_with(|| random::rng().u64(..)));
     let mut last = (directory.to_owned(), io::ErrorKind::AlreadyExists.into());
     for name in names.take(NAMES) {
         let path = directory.join(format!("{name:016x}.{EXTENSION}"));

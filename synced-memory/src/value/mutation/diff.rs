@@ -358,7 +358,9 @@ impl Diff<'_> {
         // that is added, if another process has removed it. From the end, so that the indexes
         // before it stay the same.
         let mut stays = vec![false; old.views.len()];
-        anchors.iter().for_each(|anchor| stays[anchor.from] = true);
+        for anchor in &anchors {
+            stays[anchor.from] = true;
+        }
         for at in (0..stays.len()).rev().filter(|at| !stays[*at]) {
             editor.remove(at);
         }
