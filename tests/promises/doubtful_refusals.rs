@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::Duration;
 
-use support::eventually;
+use support::{eventually, eventually_some};
 use synced_memory::{DeadLetter, ErrorKind, Key, Memory, Written};
 use tempfile::TempDir;
 
@@ -85,7 +85,11 @@ fn a_push_in_doubt_that_another_process_adopts_and_that_is_refused_may_have_been
     wait_disconnected(&first);
     drop(first);
     refuse(&line);
-    let second = open();
+    // The journal is free once the I/O thread of the first has ended.
+    let second = eventually_some(DEADLINE, "the journal is adopted", || {
+        let memory = open();
+        (memory.status().pending > 0).then_some(memory)
+    });
     line.up();
     letter_of_doubt(&line, &second);
 }

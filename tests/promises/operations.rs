@@ -69,11 +69,13 @@ fn an_outage_is_logged_from_its_beginning_to_its_end() {
     memory.flush(DEADLINE).unwrap();
     logged(&end, &[&at, "connected"]);
     logged(&end, &[&at, "breaker closed"]);
-    let writes = logs_of(&end, &at, "flushed")
-        .iter()
-        .map(|event| event.field("writes").unwrap().parse::<u32>().unwrap())
-        .sum::<u32>();
-    assert_eq!(writes, 3);
+    eventually(DEADLINE, "what was flushed is logged", || {
+        let writes = logs_of(&end, &at, "flushed");
+        let counts = writes
+            .iter()
+            .map(|event| event.field("writes").unwrap().parse::<u32>().unwrap());
+        counts.sum::<u32>() == 3
+    });
     // One outage opens and closes the breaker once, however many attempts fail in between.
     assert_eq!(logs_of(&outage, &at, "breaker opened").len(), 1);
     assert_eq!(logs_of(&outage, &at, "breaker closed").len(), 1);

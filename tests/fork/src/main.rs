@@ -60,6 +60,22 @@ fn fork(child: impl FnOnce()) {
     }
 }
 
+/// Waits until the I/O thread of a memory that was dropped has ended, and has closed its file.
+fn wait_for_io_thread() {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    let is_there = || {
+        let threads = std::fs::read_dir("/proc/self/task").expect("the threads are listed");
+        let names = threads.flatten().map(|thread| thread.path().join("comm"));
+        names
+            .flat_map(std::fs::read_to_string)
+            .any(|name| name.trim() == "synced-memory")
+    };
+    while is_there() {
+        assert!(Instant::now() < deadline, "the I/O thread does not end");
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
 fn is_closed<T>(what: &str, answer: Result<T, Error>) {
     let error = answer
         .err()
@@ -76,6 +92,9 @@ fn own_memories(url: &str, keeps_open: bool) {
     let parent = Memory::open(url).expect("a memory");
     parent.set(&LIST, Vec::new()).expect("stored");
     let parent = keeps_open.then_some(parent);
+    if !keeps_open {
+        wait_for_io_thread();
+    }
     for child in 0..4 {
         fork(|| {
             let memory = Memory::open(url).expect("a memory of the child");
@@ -233,6 +252,7 @@ fn file_of_the_parent(url: &str, other: &str) {
     assert_eq!(memory.add(&NUMBER, 1).expect("added"), Written::Stored);
     memory.close(Duration::from_secs(5)).expect("closed");
     drop(memory);
+    wait_for_io_thread();
     fork(|| {
         let memory = Memory::open(url).expect("nobody has it open");
         assert_eq!(memory.add(&NUMBER, 1).expect("added"), Written::Stored);
