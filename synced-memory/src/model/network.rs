@@ -111,7 +111,11 @@ impl<R: Rules> World<R> {
         });
     }
 
+    /// The next batch. The flusher waits until a write that broke connections may be tried again.
     fn take_batch(&mut self, at: usize) -> RuleResult<Vec<Attempt>> {
+        let due = self.processes[at].state.held_until().unwrap_or_default();
+        let nanos = u64::try_from(due.as_nanos()).map_err(|_| "a pause ends in time")?;
+        self.nanos = self.nanos.max(nanos);
         let mono = self.mono();
         let process = &mut self.processes[at];
         let batch = process.state.next_batch(512, 1 << 20, mono);

@@ -70,6 +70,10 @@ impl State {
         for key in held {
             self.outbox.requeue_last(key);
         }
+        if batch.is_empty() {
+            // One whose pause has just ended.
+            batch.extend(self.suspects_attempt(mono));
+        }
         batch
     }
 
