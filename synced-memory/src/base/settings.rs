@@ -86,7 +86,8 @@ macro_rules! with_options {
                 set (bytes: usize) as bytes,
                 url (ByteCount),
                 readme ("`67108864`",
-                    "bytes of local copies, beyond which the least recently used are dropped");
+                    "bytes of local copies, beyond which those that no view, "
+                    "handle or watch holds are dropped");
 
             /// What reads ask, unless a key or a field says `near`. Default:
             /// [`ReadPolicy::Through`].

@@ -108,15 +108,16 @@ impl Memory {
     /// feature `sqlite`), `memory:` (this process alone, fresh at each open) or `memory:name`
     /// (shared within the process while anybody has it open).
     ///
-    /// Waits at most `timeout` for the first answer. If the backend is not there, that is no error:
-    /// reads return what this process knows or an explicit `default`, and are `Unavailable`
+    /// Waits at most `timeout` for the first answer. If the backend is not there, that is no error,
+    /// unless it is [required](crate::ConnectPolicy::Required): reads return what this process knows or an explicit `default`, and are `Unavailable`
     /// otherwise; writes are queued.
     ///
     /// # Errors
     ///
     /// `Config` for an invalid URL; `Rejected` for a wrong password, and for a file that is not a
-    /// database of this library or cannot be written; `Unavailable` if the process has no
-    /// descriptor or thread left for the connection.
+    /// database of this library or cannot be written; `Journal` if the journal cannot be used;
+    /// `Unavailable` if the process has no descriptor or thread left for the connection, or the
+    /// backend is required and does not answer.
     pub fn open(url: &str) -> Result<Self> {
         Self::builder().url(url).build()
     }

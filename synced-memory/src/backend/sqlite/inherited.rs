@@ -33,7 +33,7 @@ impl OpenMark {
         {
             return Err(BackendError::rejected(
                 "this process was forked while the file was open; SQLite's locks do not survive \
-                 that: open the file after the fork, or close the memory before it",
+                 that: open the file after the fork",
             ));
         }
 

@@ -101,7 +101,11 @@ impl Core {
             thread_end: Some(thread_end),
         };
         if is_io_thread() {
-            return Ok(core);
+            // Nothing waits there.
+            return match core.shared.settings.connect {
+                ConnectPolicy::Required => Err(core.shared.unavailable()),
+                ConnectPolicy::Optional => Ok(core),
+            };
         }
         match block_on(until(first_outcome, deadline)) {
             Some(Ok(Err(error))) if error.kind() == ErrorKind::Rejected => return Err(error),
