@@ -184,8 +184,10 @@ impl<'de> Deserialize<'de> for Counted {
 }
 
 #[test]
-fn a_push_encodes_what_is_pushed_and_decodes_nothing_and_a_read_decodes_once_for_each_change() {
+fn a_push_encodes_what_is_pushed_and_no_more_and_a_read_decodes_once_for_each_change() {
     const INITIAL: u32 = 100;
+    // What a debug build writes is read back; a release build does so with the first write alone.
+    const READ_BACK: u32 = if cfg!(debug_assertions) { 1 } else { 0 };
     let line = Line::new();
     let (memory, other) = (line.open(), line.open_directly());
     let key = Key::<Vec<Counted>>::new("list");
@@ -193,9 +195,9 @@ fn a_push_encodes_what_is_pushed_and_decodes_nothing_and_a_read_decodes_once_for
     list.extend((0..INITIAL).map(|n| Counted(n.into())))
         .unwrap();
     let counts = || (ENCODED.take(), DECODED.take());
-    assert_eq!(counts(), (INITIAL, 0));
+    assert_eq!(counts(), (INITIAL, INITIAL), "the first write");
     list.push(Counted(1)).unwrap();
-    assert_eq!(counts(), (1, 0));
+    assert_eq!(counts(), (1, READ_BACK));
     assert_eq!(list.len().unwrap(), 101);
     assert_eq!(counts(), (0, 101));
     // Nothing has changed: the reads ask the server, and decode nothing.
@@ -209,9 +211,10 @@ fn a_push_encodes_what_is_pushed_and_decodes_nothing_and_a_read_decodes_once_for
     assert_eq!(counts(), (0, 0));
     theirs.push(Counted(2)).unwrap();
     list.push(Counted(3)).unwrap();
-    assert_eq!(counts(), (2, 0), "even if another process interfered");
+    let expected = (2, 1 + READ_BACK);
+    assert_eq!(counts(), expected, "even if another process interfered");
     list.insert(1, Counted(4)).unwrap();
-    assert_eq!(counts(), (1, 0));
+    assert_eq!(counts(), (1, READ_BACK));
     assert_eq!(list.pop().unwrap(), Some(Counted(3)));
     assert_eq!(counts(), (0, 1), "what is returned is decoded");
     assert_eq!(list.len().unwrap(), 103);
