@@ -94,6 +94,33 @@ fn a_write_that_waits_keeps_its_slot_whatever_else_is_used() {
 }
 
 #[test]
+fn values_that_grow_are_bounded_though_no_name_is_new() {
+    let server = Server::redis().start();
+    let memory = open(&server, ReadPolicy::Through);
+    for number in 0..KEYS {
+        memory.set(&key(number), String::new()).expect("stored");
+    }
+    for number in 0..KEYS {
+        memory.set(&key(number), value(number)).expect("stored");
+    }
+    eventually(DEADLINE, "the copies are bounded", || {
+        memory.status().cache_bytes <= LIMIT
+    });
+    // Views hold what they have read; when they have gone, it is dropped as well.
+    let views: Vec<_> = (0..KEYS)
+        .map(|number| memory.synced(&key(number)))
+        .collect();
+    for view in &views {
+        view.get().expect("read");
+    }
+    assert!(memory.status().cache_bytes > LIMIT);
+    drop(views);
+    eventually(DEADLINE, "the copies are bounded again", || {
+        memory.status().cache_bytes <= LIMIT
+    });
+}
+
+#[test]
 fn near_copies_that_others_let_grow_are_dropped_as_well() {
     let server = Server::redis().start();
     let (memory, other) = (

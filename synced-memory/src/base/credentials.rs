@@ -5,9 +5,9 @@
 //! only way for it into errors, events and the status.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Weak};
 
-use crate::base::lock::lock;
+use arc_swap::ArcSwapOption;
 
 /// What stands in place of a secret.
 const REDACTED: &str = "<redacted>";
@@ -15,8 +15,9 @@ const REDACTED: &str = "<redacted>";
 /// The shortest beginning of a secret that is taken out where the text was cut short.
 const LEAST_BEGINNING: usize = 4;
 
-/// The secrets of all backends that are there, each in the forms in which it may be repeated.
-static IN_USE: Mutex<Vec<Weak<[String]>>> = Mutex::new(Vec::new());
+/// The secrets of all backends that are there, each in the forms in which it may be repeated. Not
+/// under a lock, which a parent could hold at a fork.
+static IN_USE: ArcSwapOption<Vec<Weak<[String]>>> = ArcSwapOption::const_empty();
 
 /// A secret that is taken out of every text from outside as long as this lives.
 #[derive(Clone)]
@@ -27,9 +28,15 @@ pub(crate) struct Credentials {
 impl Credentials {
     pub(crate) fn new(secret: &str) -> Self {
         let forms: Arc<[String]> = forms(secret).into();
-        let mut in_use = lock(&IN_USE);
-        in_use.retain(|other| other.strong_count() > 0);
-        in_use.push(Arc::downgrade(&forms));
+        IN_USE.rcu(|in_use| {
+            let in_use = in_use.iter().flat_map(|in_use| in_use.iter());
+            let mut in_use: Vec<_> = in_use
+                .filter(|other| other.strong_count() > 0)
+                .cloned()
+                .collect();
+            in_use.push(Arc::downgrade(&forms));
+            Some(Arc::new(in_use))
+        });
         Self { _forms: forms }
     }
 }
@@ -57,7 +64,9 @@ fn forms(secret: &str) -> Vec<String> {
 
 /// The text without the credentials in use, and without their beginnings where it was cut short.
 pub(crate) fn scrubbed(text: String) -> String {
-    let in_use: Vec<_> = lock(&IN_USE).iter().filter_map(Weak::upgrade).collect();
+    let in_use = IN_USE.load();
+    let in_use = in_use.iter().flat_map(|in_use| in_use.iter());
+    let in_use: Vec<_> = in_use.filter_map(Weak::upgrade).collect();
     let mut scrubbed = String::new();
     let (mut copied, mut at) = (0, 0);
     while let Some(character) = text[at..].chars().next() {

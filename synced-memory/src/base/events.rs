@@ -92,23 +92,20 @@ impl EventEmitter {
             return;
         }
 
-        {
-            let mut queue = lock(&self.0);
-            if queue.waiting.len() >= LONGEST_QUEUE {
-                queue.dropped += 1;
-                return;
-            }
-            queue.waiting.push_back(event);
-            if std::mem::replace(&mut queue.is_running, true) {
-                return;
-            }
+        let mut queue = lock(&self.0);
+        if queue.waiting.len() >= LONGEST_QUEUE {
+            queue.dropped += 1;
+            return;
+        }
+        queue.waiting.push_back(event);
+        if queue.is_running {
+            return;
         }
         let emitter = self.clone();
         let name = "synced-memory-log".to_owned();
-        match Builder::new().name(name).spawn(move || emitter.run()) {
-            Ok(thread) => lock(&self.0).thread = Some(thread),
-            // No thread can be started now: a slow subscriber is the lesser evil.
-            Err(_) => self.run(),
+        // If no thread can be started now, the next event starts one.
+        if let Ok(thread) = Builder::new().name(name).spawn(move || emitter.run()) {
+            (queue.is_running, queue.thread) = (true, Some(thread));
         }
     }
 
@@ -137,5 +134,7 @@ impl EventEmitter {
         if let Some(thread) = thread {
             let _ = thread.join();
         }
+        // Those for which no thread could be started.
+        self.run();
     }
 }

@@ -301,7 +301,9 @@ impl DeferredWakes {
     /// Runs `future`, whose wake-up is put off until it is [taken](DeferredWakes::take). A caller
     /// that waits on its own thread is woken at once: that runs no code of an executor.
     pub(crate) async fn run<F: Future>(self: &Arc<Self>, future: F) -> F::Output {
-        let mut future = pin!(future);
+        // Unconstrained: in a task that has used up its budget, tokio's primitives would wake it by
+        // themselves, at another time than under the lock.
+        let mut future = pin!(tokio::task::unconstrained(future));
         let mut wake = ForgottenOnDrop(None);
         poll_fn(|context| {
             if is_parking(context) {

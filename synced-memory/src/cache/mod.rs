@@ -51,6 +51,8 @@ pub(crate) struct Cache {
     raised: Vec<Arc<Signal>>,
     /// How many bytes all slots take.
     bytes: usize,
+    /// How many bytes are too many.
+    alarm_above: Option<usize>,
 }
 
 #[derive(Debug, Default)]
@@ -207,6 +209,18 @@ impl Cache {
     /// How many bytes all slots take.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// Sets how many bytes are too many.
+    pub(crate) fn set_alarm(&mut self, above: usize) {
+        self.alarm_above = Some(above);
+    }
+
+    /// Whether the slots take too many bytes; once for each time that the limit is set.
+    pub(crate) fn take_alarm(&mut self) -> bool {
+        self.alarm_above
+            .take_if(|above| self.bytes > *above)
+            .is_some()
     }
 
     /// How many bytes the slot of `key` takes; zero if there is none.

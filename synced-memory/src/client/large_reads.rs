@@ -8,6 +8,7 @@ use tokio::sync::oneshot;
 use crate::backend::WithExpiry;
 use crate::backend::error::BackendError;
 use crate::base::backoff::KeyPauses;
+use crate::base::callback::call_out;
 use crate::base::clock::Monotonic;
 use crate::base::lock::lock;
 use crate::cache::{Generation, Ticket};
@@ -92,14 +93,14 @@ impl LargeReads {
     /// The connection is gone: nobody waits any more.
     pub(crate) fn clear(&self) {
         let reads = std::mem::take(&mut lock(&self.0).reads);
-        drop(reads);
+        call_out(|| drop(reads));
     }
 }
 
 impl LargeRead {
     pub(crate) fn answer(self, answer: &LargeAnswer) {
         for waiter in self.waiters {
-            let _ = waiter.send(answer.clone());
+            call_out(|| _ = waiter.send(answer.clone()));
         }
     }
 }

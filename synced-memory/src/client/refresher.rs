@@ -298,10 +298,7 @@ async fn keep_current(
             // Invalidations go first: they may say that an answer is stale.
             biased;
             changed = take_ready(&mut invalidation) => handle_invalidation(shared, changed?),
-            read = take_ready(&mut reading) => {
-                read?;
-                shared.cache_grew.notify_one();
-            }
+            read = take_ready(&mut reading) => read?,
             () = take_ready(&mut reading_large) => {}
             () = large_read_due(shared), if reading_large.is_none() => {}
             () = take_ready(&mut spread) => {}

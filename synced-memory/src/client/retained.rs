@@ -2,10 +2,11 @@
 //! away: least recently used ones are dropped if all slots together take more than `cache_limit`
 //! (rule 10).
 //!
-//! Its lock is taken before those of `shared.rs`.
+//! Its lock is not taken together with another one.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use crate::base::error::Result;
 use crate::base::fork::try_lock_inherited;
@@ -13,6 +14,9 @@ use crate::base::lock::{LockGuard, lock};
 use crate::cache::shrink_sparse;
 use crate::client::shared::Shared;
 use crate::client::slot::Slot;
+
+/// If views hold more than the limit, how often it is looked whether they have gone.
+const LOOK_AGAIN: Duration = Duration::from_secs(10);
 
 /// The slots of one memory that its scopes retain.
 #[derive(Debug)]
@@ -27,9 +31,6 @@ struct ScopesWithSlots {
     last_scope: u64,
     /// How many lookups there were: the time of a use.
     lookups: u64,
-    /// The slots are not looked through again before they take so many bytes. If most of them are
-    /// held by views, each look would go through all of them in vain.
-    look_at: usize,
 }
 
 impl ScopesWithSlots {
@@ -100,64 +101,89 @@ impl RetainedSlots {
         name: &str,
         make: impl FnOnce() -> Result<Arc<Slot>>,
     ) -> Result<Arc<Slot>> {
-        let Some(mut scopes) = self.scopes() else {
+        let Some(scopes) = self.scopes() else {
             return make();
         };
-        scopes.lookups += 1;
-        let used = scopes.lookups;
-        let slots = scopes.by_scope.entry(scope).or_default();
-        if let Some(retained) = slots.get_mut(name) {
-            retained.used = used;
-            return Ok(Arc::clone(&retained.slot));
+        if let Some(slot) = used(scopes, scope, name) {
+            return Ok(slot);
         }
-
-        let slot = make()?;
-        let retained = RetainedSlot {
-            slot: Arc::clone(&slot),
-            used,
+        // Under no lock: to make a slot takes that of the state.
+        let made = make()?;
+        let Some(mut scopes) = self.scopes() else {
+            return Ok(made);
         };
-        slots.insert(name.into(), retained);
-        let dropped = self.over_limit(&mut scopes);
+        scopes.lookups += 1;
+        let retained = RetainedSlot {
+            slot: Arc::clone(&made),
+            used: scopes.lookups,
+        };
+        let slots = scopes.by_scope.entry(scope).or_default();
+        let slot = Arc::clone(&slots.entry(name.into()).or_insert(retained).slot);
         drop(scopes);
-        // Under no lock: to drop a slot takes that of the state.
-        drop(dropped);
+        self.drop_excess();
         Ok(slot)
     }
 
-    /// Drops slots whenever the refresher has made others grow. Never ready.
+    /// Drops slots whenever they have grown beyond the limit. Never ready.
     pub(crate) async fn keep_within_limit(&self) {
         loop {
-            self.shared.cache_grew.notified().await;
-            let dropped = self.scopes().map(|mut scopes| self.over_limit(&mut scopes));
-            drop(dropped);
+            let is_within = self.drop_excess();
+            let grew = self.shared.cache_grew.notified();
+            if is_within {
+                grew.await;
+            } else {
+                // Views hold the others: nobody says when they have gone.
+                let _ = self.shared.clock.timeout(LOOK_AGAIN, grew).await;
+            }
         }
     }
 
-    /// Removes what is to be dropped so that the slots take no more than the limit.
-    fn over_limit(&self, scopes: &mut ScopesWithSlots) -> Vec<RetainedSlot> {
+    /// Drops what is to be dropped so that the slots take no more than the limit. Returns whether
+    /// that was possible.
+    fn drop_excess(&self) -> bool {
         let limit = self.shared.settings.cache_limit;
-        let bytes = self.shared.state().cache.bytes();
-        if bytes <= limit.max(scopes.look_at) {
-            return Vec::new();
-        }
+        let bytes = {
+            let mut state = self.shared.state();
+            let bytes = state.cache.bytes();
+            if bytes <= limit {
+                state.cache.set_alarm(limit);
+                return true;
+            }
+            bytes
+        };
+        let Some(scopes) = self.scopes() else {
+            return true;
+        };
+        let unheld = scopes.slots().filter(|retained| !retained.is_held());
+        let unheld: Vec<_> = unheld
+            .map(|retained| (retained.used, Arc::clone(&retained.slot.key)))
+            .collect();
+        drop(scopes);
 
         let state = self.shared.state();
-        let unheld = scopes.slots().filter(|retained| !retained.is_held());
-        let mut unheld: Vec<(u64, usize)> = unheld
-            .map(|retained| (retained.used, state.cache.size_of(&retained.slot.key)))
+        let sizes = unheld.iter();
+        let mut sizes: Vec<(u64, usize)> = sizes
+            .map(|(used, key)| (*used, state.cache.size_of(key)))
             .collect();
         drop(state);
-        unheld.sort_unstable();
+        sizes.sort_unstable();
 
         // More than is needed, so that the next look is not due at once.
         let mut too_many = bytes - (limit - limit / 8);
-        let last = unheld.iter().find(|(_, size)| {
+        let last = sizes.iter().find(|(_, size)| {
             too_many = too_many.saturating_sub(*size);
             too_many == 0
         });
-        let last = last.or(unheld.last()).map_or(0, |(used, _)| *used);
-        scopes.look_at = limit + too_many;
-        scopes.remove(|retained| retained.used <= last && !retained.is_held())
+        let last = last.or(sizes.last()).map_or(0, |(used, _)| *used);
+        let removed = self.scopes().map(|mut scopes| {
+            scopes.remove(|retained| retained.used <= last && !retained.is_held())
+        });
+        // Under no lock: to drop a slot takes that of the state.
+        drop(removed);
+        let mut state = self.shared.state();
+        let left = state.cache.bytes();
+        state.cache.set_alarm(limit.max(left + limit / 8));
+        left <= limit
     }
 
     /// `None` in the child of a fork if its parent was using them.
@@ -168,4 +194,17 @@ impl RetainedSlots {
             Some(lock(&self.scopes))
         }
     }
+}
+
+/// The retained slot of `name`, which is in use now.
+fn used(
+    mut scopes: LockGuard<'_, ScopesWithSlots>,
+    scope: ScopeId,
+    name: &str,
+) -> Option<Arc<Slot>> {
+    scopes.lookups += 1;
+    let now = scopes.lookups;
+    let retained = scopes.by_scope.get_mut(&scope)?.get_mut(name)?;
+    retained.used = now;
+    Some(Arc::clone(&retained.slot))
 }

@@ -101,7 +101,7 @@ pub(crate) struct Shared {
     connection_changed: Notify,
     /// There is something to send.
     pub(crate) wake: Notify,
-    /// Answers to reads that nobody waits for were stored.
+    /// The slots take more than they may.
     pub(crate) cache_grew: Notify,
     /// The backend's eviction policy, as it said when last connected.
     pub(crate) eviction_policy: ArcSwapOption<String>,
@@ -214,6 +214,9 @@ impl Drop for Locked<'_> {
         self.callbacks.watches = self.state.cache.take_raised();
         self.callbacks.tasks = shared.deferred_wakes.take();
         self.callbacks.events = std::mem::take(&mut self.state.events);
+        if self.state.cache.take_alarm() {
+            shared.cache_grew.notify_one();
+        }
     }
 }
 
@@ -431,6 +434,12 @@ impl Shared {
         }
     }
 
+    /// Waits until nobody is in the first poll of a request. After a connection was given up, every
+    /// request that went out over it is known as one that did.
+    pub(crate) fn wait_for_first_polls(&self) {
+        drop(lock(&self.wire));
+    }
+
     /// Counts a write of so many bytes as under way, until what this returns is dropped.
     pub(crate) fn uploads(&self, bytes: usize) -> Uploading<'_> {
         let bytes = if bytes > LARGE { bytes } else { 0 };
@@ -523,6 +532,10 @@ impl Shared {
 
     /// The I/O thread continues with this, since its caller does not wait any more.
     pub(crate) fn abandon(&self, request: impl Future<Output = ()> + Send + 'static) {
+        if self.is_stopped() {
+            // It would never be continued, and holds what is shared.
+            return;
+        }
         lock(&self.abandoned).push(AbandonedRequest(Box::pin(request)));
         self.abandoned_wake.notify_one();
     }
@@ -629,10 +642,15 @@ impl Shared {
     pub(crate) fn when_delivered(&self) -> oneshot::Receiver<()> {
         let (sender, delivered) = oneshot::channel();
         let up_to = self.state().outbox.last_sequence();
-        let mut waiters = lock(&self.delivery_waiters);
-        waiters.retain(|(_, sender)| !sender.is_closed());
-        waiters.push((up_to, sender));
-        drop(waiters);
+        let gone: Vec<_> = {
+            let mut waiters = lock(&self.delivery_waiters);
+            waiters.push((up_to, sender));
+            waiters
+                .extract_if(.., |(_, sender)| sender.is_closed())
+                .collect()
+        };
+        // Under no lock: it drops wakers.
+        drop(gone);
         self.notify_delivered();
         delivered
     }

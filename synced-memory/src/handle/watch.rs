@@ -279,6 +279,10 @@ impl Watched {
     /// reason why there are no more items.
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<Vec<WatchEvent>>> {
         loop {
+            if self.over.is_none() && self.shared.is_inherited() {
+                // Nobody raises it in the child of a fork.
+                self.over = self.shared.check_open().err();
+            }
             if let Some(over) = &self.over {
                 return Poll::Ready(Err(over.clone()));
             }

@@ -133,21 +133,20 @@ impl std::fmt::Debug for RedisSession {
 
 impl LargeKeys {
     /// Asks for so much of a value that its answer says whether it is large; and for all of it, if
-    /// it was not large before.
-    fn add_bounded_read(&self, commands: &mut Pipeline, key: &Arc<str>) {
-        let first = if lock(&self.0).contains(key) {
-            LARGE_VALUE
-        } else {
-            0
-        };
+    /// it was not large before. Returns whether it was.
+    fn add_bounded_read(&self, commands: &mut Pipeline, key: &Arc<str>) -> bool {
+        let was_large = lock(&self.0).contains(key);
+        let first = if was_large { LARGE_VALUE } else { 0 };
         commands
             .cmd("GETRANGE")
             .arg(&**key)
             .arg(first)
             .arg(LARGE_VALUE);
+        was_large
     }
 
     /// The value in the answer to that. `exists`: whether there was one at about the same time.
+    /// `was_large`: as it was known when it was asked.
     ///
     /// # Errors
     ///
@@ -157,10 +156,10 @@ impl LargeKeys {
         key: &Arc<str>,
         answer: Value,
         exists: bool,
+        was_large: bool,
     ) -> Result<Option<Bytes>, BackendError> {
         let stored = reply::stored(answer)?.unwrap_or_default();
         let mut large_keys = lock(&self.0);
-        let was_large = large_keys.contains(key);
         let is_large = stored.len() > LARGE_VALUE || was_large && !stored.is_empty();
         if is_large {
             large_keys.insert(Arc::clone(key));
@@ -245,14 +244,18 @@ impl Session for RedisSession {
         with_expiry: bool,
     ) -> Reply<Vec<Result<WithExpiry, BackendError>>> {
         let mut commands = Pipeline::with_capacity(2 * keys.len());
+        let mut were_large = Vec::with_capacity(keys.len());
         for (key, size) in keys.iter().zip(sizes) {
             match size {
-                SizeHint::Small => _ = commands.cmd("GET").arg(&**key),
+                SizeHint::Small => {
+                    commands.cmd("GET").arg(&**key);
+                    were_large.push(false);
+                }
                 SizeHint::Unknown => {
                     if !with_expiry {
                         commands.cmd("EXISTS").arg(&**key);
                     }
-                    self.large_keys.add_bounded_read(&mut commands, key);
+                    were_large.push(self.large_keys.add_bounded_read(&mut commands, key));
                 }
             }
             // Expiry is not tracked: the server notifies us only when it happens to notice it.
@@ -265,7 +268,8 @@ impl Session for RedisSession {
         Box::pin(async move {
             let mut answers = ask(connection, commands).await?.into_iter();
             let mut next = || answers.next().unwrap_or_default();
-            let read = keys.iter().zip(sizes).map(|(key, size)| {
+            let asked = keys.iter().zip(sizes).zip(were_large);
+            let read = asked.map(|((key, size), was_large)| {
                 let exists = (size == SizeHint::Unknown && !with_expiry).then(&mut next);
                 let answer = next();
                 let left = with_expiry.then(&mut next);
@@ -275,7 +279,7 @@ impl Session for RedisSession {
                     SizeHint::Unknown => {
                         let is_there = exists != Some(Value::Int(0))
                             && left != Some(Value::Int(reply::NO_KEY));
-                        large_keys.value(key, answer, is_there)?
+                        large_keys.value(key, answer, is_there, was_large)?
                     }
                 };
                 Ok((stored, expiry))

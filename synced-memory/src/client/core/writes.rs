@@ -155,6 +155,8 @@ impl Core {
                 if let Err(error) = sending.await {
                     leave_to_flusher(&shared, &sent_over, error);
                 }
+                // What was queued behind it may be ready now.
+                forward(&shared);
             });
         }
     }

@@ -86,6 +86,10 @@ impl Drop for EndOnDrop<'_> {
         } else {
             Error::closed()
         };
+        if let Some(connection) = shared.connection() {
+            connection.end(BackendError::connection_lost(&reason));
+        }
+        shared.wait_for_first_polls();
         shared
             .state()
             .disconnected(reason.clone(), shared.clock.mono());
@@ -171,7 +175,11 @@ impl<'a> Connector<'a> {
             shared.eviction_policy.store(policy.map(Arc::new));
         }
 
-        let (now, asked, answered) = ask_time(shared, &connection).await?;
+        // At most so long, whatever else the server sends meanwhile.
+        let (now, asked, answered) = clock
+            .timeout(limit, ask_time(shared, &connection))
+            .await
+            .ok_or_else(silent)??;
         let is_first = !std::mem::replace(&mut self.was_connected, true);
         {
             // In one step: a stamp that is issued in between would be shifted twice.
@@ -244,6 +252,8 @@ impl<'a> Connector<'a> {
     fn disconnected(&mut self, error: &BackendError) {
         let shared = self.shared;
         let failure = Error::new(error.error_kind(), format!("{}: {error}", shared.target));
+        // What is in its first poll is known as sent after that.
+        shared.wait_for_first_polls();
         // The state first: a call that finds no connection reads there when it was lost.
         let broken_by = shared
             .state()

@@ -262,7 +262,10 @@ impl State {
         let entry = self.outbox.remove(key)?;
         let was_in_doubt = entry.attempt.was_in_doubt;
         if was_in_doubt || entry.attempt.tried == Tried::Sent {
-            self.recorded.entry(Arc::clone(key)).or_default().must_stay |= was_in_doubt;
+            self.recorded.entry(Arc::clone(key)).or_default();
+            if was_in_doubt {
+                self.keep_record(key);
+            }
         }
         self.cache.touch(key);
         if !self.outbox.has(key) {

@@ -21,9 +21,11 @@ impl State {
         match self.outbox.withdraw(key, id) {
             Withdrawal::Withdrawn(mut entry) => {
                 self.note_done(&entry);
+                // Nothing of it is tried any more, apart or not.
+                self.connection_held(key);
                 if entry.attempt.was_in_doubt {
                     // An attempt that was barred may still arrive, and must find the record.
-                    self.recorded.entry(Arc::clone(key)).or_default().must_stay = true;
+                    self.keep_record(key);
                 }
                 if !self.outbox.has(key) {
                     self.release(key);

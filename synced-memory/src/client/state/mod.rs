@@ -185,6 +185,14 @@ impl State {
         }
     }
 
+    /// Keeps the record of this writer at `key` for good: an attempt in doubt must find it.
+    fn keep_record(&mut self, key: &Arc<str>) {
+        let recorded = self.recorded.entry(Arc::clone(key)).or_default();
+        if !std::mem::replace(&mut recorded.must_stay, true) {
+            self.outbox.reserve(key.len() + size_of::<OwnRecord>());
+        }
+    }
+
     /// Whether there are enough unused records to be worth a request.
     pub(crate) fn is_any_unused(&self) -> bool {
         self.unused.len() >= UNUSED

@@ -61,6 +61,8 @@ pub(crate) struct Outbox {
     last_sequence: Sequence,
     writer: Writer,
     bytes: usize,
+    /// What must stay known of attempts that are over, and takes room as well.
+    reserved: usize,
     limit: usize,
 }
 
@@ -73,12 +75,18 @@ impl Outbox {
             last_sequence: 0,
             writer,
             bytes: 0,
+            reserved: 0,
             limit,
         }
     }
 
     pub(crate) fn writer(&self) -> Writer {
         self.writer
+    }
+
+    /// Takes so many bytes of the limit, for good.
+    pub(crate) fn reserve(&mut self, bytes: usize) {
+        self.reserved += bytes;
     }
 
     pub(crate) fn bytes(&self) -> usize {
@@ -101,11 +109,12 @@ impl Outbox {
             0
         };
 
-        let bytes = self.bytes - replaced + write.size() + of_entry;
-        if bytes > self.limit && bytes > self.bytes {
+        let before = self.bytes + self.reserved;
+        let bytes = before - replaced + write.size() + of_entry;
+        if bytes > self.limit && bytes > before {
             let what = format!(
-                "refused, since the outbox holds {} of {} bytes",
-                self.bytes, self.limit
+                "refused, since the outbox holds {before} of {} bytes",
+                self.limit
             );
             return Err(Error::of_key(ErrorKind::OutboxFull, key, what));
         }
