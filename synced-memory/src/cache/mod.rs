@@ -52,7 +52,9 @@ pub(crate) struct Cache {
     /// How many bytes all slots take.
     bytes: usize,
     /// How many bytes are too many.
-    alarm_above: Option<usize>,
+    alarm_above: usize,
+    /// It was said that they are too many.
+    is_alarmed: bool,
 }
 
 #[derive(Debug, Default)]
@@ -213,14 +215,17 @@ impl Cache {
 
     /// Sets how many bytes are too many.
     pub(crate) fn set_alarm(&mut self, above: usize) {
-        self.alarm_above = Some(above);
+        (self.alarm_above, self.is_alarmed) = (above, false);
     }
 
-    /// Whether the slots take too many bytes; once for each time that the limit is set.
+    /// Whether the slots take too many bytes.
+    pub(crate) fn is_too_large(&self) -> bool {
+        self.bytes > self.alarm_above
+    }
+
+    /// The same, once for each time that the limit is set.
     pub(crate) fn take_alarm(&mut self) -> bool {
-        self.alarm_above
-            .take_if(|above| self.bytes > *above)
-            .is_some()
+        self.is_too_large() && !std::mem::replace(&mut self.is_alarmed, true)
     }
 
     /// How many bytes the slot of `key` takes; zero if there is none.

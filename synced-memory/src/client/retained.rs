@@ -120,7 +120,9 @@ impl RetainedSlots {
         let slots = scopes.by_scope.entry(scope).or_default();
         let slot = Arc::clone(&slots.entry(name.into()).or_insert(retained).slot);
         drop(scopes);
-        self.drop_excess();
+        if self.shared.state().cache.is_too_large() {
+            self.drop_excess();
+        }
         Ok(slot)
     }
 
