@@ -108,13 +108,13 @@ impl RetainedSlots {
             return Ok(slot);
         }
         // Under no lock: to make a slot takes that of the state.
-        let made = make()?;
+        let fresh = make()?;
         let Some(mut scopes) = self.scopes() else {
-            return Ok(made);
+            return Ok(fresh);
         };
         scopes.lookups += 1;
         let retained = RetainedSlot {
-            slot: Arc::clone(&made),
+            slot: Arc::clone(&fresh),
             used: scopes.lookups,
         };
         let slots = scopes.by_scope.entry(scope).or_default();
