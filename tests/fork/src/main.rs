@@ -141,16 +141,16 @@ fn inherited(options: Builder) {
             })
         })
         .collect();
-    let mut begun = memory.watch(&NUMBER);
-    assert_eq!(begun.recv().expect("the first item"), Some(7));
+    let mut seen = memory.watch(&NUMBER);
+    assert_eq!(seen.recv().expect("the first item"), Some(7));
     for _ in 0..30 {
         let (list, watch) = (memory.synced(&LIST), memory.watch(&NUMBER));
         fork(|| {
             let began = Instant::now();
             refuses(&memory, &near, &list);
             is_closed(
-                "a watch that has begun",
-                begun.recv_timeout(Duration::from_secs(5)),
+                "a watch that has seen",
+                seen.recv_timeout(Duration::from_secs(5)),
             );
             let mut watch = watch;
             // What was known may come first.
