@@ -123,7 +123,7 @@ impl Line {
             }
             wait = limit.saturating_sub(self.idle());
         }
-        let what = format_args!("nothing arrived for {limit:?}");
+        let what = format!("nothing arrived for {limit:?}");
         Err(BackendError::connection_lost(what))
     }
 }

@@ -183,7 +183,7 @@ impl ApartLine {
             _ => tokio::time::timeout(self.timeout, self.login.open(AsyncConnectionConfig::new()))
                 .await
                 .unwrap_or_else(|_| {
-                    let what = format_args!("no answer within {:?}", self.timeout);
+                    let what = format!("no answer within {:?}", self.timeout);
                     Err(BackendError::connection_lost(what))
                 })?,
         };

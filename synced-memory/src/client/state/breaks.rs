@@ -118,7 +118,7 @@ impl State {
 
 /// Why a write that breaks connections is not sent.
 pub(super) fn broke_alone(key: &str, bytes: usize, pause: Duration, cause: &Error) -> Error {
-    let what = format_args!(
+    let what = format!(
         "the connection broke each time a write of {bytes} bytes was on its way, at last alone; it \
          is tried again in {pause:?}, apart from the others: {cause}"
     );
