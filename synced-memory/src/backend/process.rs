@@ -14,8 +14,7 @@ use crate::backend::commit::{
     Attempt, KeyChange, KeyState, Outcome, RECORDS, Writer, WriterRecord,
 };
 use crate::backend::error::BackendError;
-use crate::base::clock::has_expired;
-use crate::base::clock::{self, Clock, Monotonic, Stamp};
+use crate::base::clock::{self, Clock, Monotonic, Stamp, has_expired};
 use crate::base::fork::PerProcess;
 use crate::base::lock::{LockGuard, lock};
 use crate::base::random;

@@ -67,6 +67,9 @@ pub(crate) fn scrubbed(text: String) -> String {
     let in_use = IN_USE.load();
     let in_use = in_use.iter().flat_map(|in_use| in_use.iter());
     let in_use: Vec<_> = in_use.filter_map(Weak::upgrade).collect();
+    if in_use.is_empty() {
+        return text;
+    }
     let mut scrubbed = String::new();
     let (mut copied, mut at) = (0, 0);
     while let Some(character) = text[at..].chars().next() {

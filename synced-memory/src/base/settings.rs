@@ -49,9 +49,9 @@ macro_rules! with_options {
                     "how long one call waits at most, and how long a server may be "
                     "silent that owes an answer");
 
-            /// Whether opening needs the backend: with [`ConnectPolicy::Required`] it is an error of
-            /// kind `Unavailable` if no backend answers within `timeout`, so that a misspelt host
-            /// is noticed at once. Default: [`ConnectPolicy::Optional`].
+            /// Whether opening needs the backend: with [`ConnectPolicy::Required`] it is an error
+            /// of kind `Unavailable` if no backend answers within `timeout`, so that a misspelt
+            /// host is noticed at once. Default: [`ConnectPolicy::Optional`].
             connect: ConnectPolicy = ConnectPolicy::default(),
                 set (policy: ConnectPolicy) as policy,
                 url (ConnectPolicy),

@@ -15,8 +15,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::base::clock::has_expired;
-use crate::base::clock::{Monotonic, Stamp};
+use crate::base::clock::{Monotonic, Stamp, has_expired};
 use crate::base::error::Error;
 use crate::base::waiting::Signal;
 use crate::value::envelope::{self, Text};

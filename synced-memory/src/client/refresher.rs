@@ -231,13 +231,14 @@ pub(crate) async fn track(
     let is_tracked = match connection.session.track(&prefixes).await {
         Ok(()) => true,
         Err(error) if error.is_rejected() => {
-            let target = Arc::clone(&shared.target);
-            shared.events.emit(event!(
-                WARN,
-                target = &*target,
-                error = %error,
-                "the backend does not notify of changes: near reads ask it each time"
-            ));
+            shared.emit(|target| {
+                event!(
+                    WARN,
+                    target = &*target,
+                    error = %error,
+                    "the backend does not notify of changes: near reads ask it each time"
+                )
+            });
             false
         }
         Err(error) => return Err(error),

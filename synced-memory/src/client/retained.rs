@@ -5,6 +5,7 @@
 //! Its lock is not taken together with another one.
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -126,8 +127,8 @@ impl RetainedSlots {
         Ok(slot)
     }
 
-    /// Drops slots whenever they have grown beyond the limit. Never ready.
-    pub(crate) async fn keep_within_limit(&self) {
+    /// Drops slots whenever they have grown beyond the limit.
+    pub(crate) async fn keep_within_limit(&self) -> Infallible {
         loop {
             let is_within = self.drop_excess();
             let grew = self.shared.cache_grew.notified();
@@ -163,8 +164,8 @@ impl RetainedSlots {
         drop(scopes);
 
         let state = self.shared.state();
-        let sizes = unheld.iter();
-        let mut sizes: Vec<(u64, usize)> = sizes
+        let mut sizes: Vec<_> = unheld
+            .iter()
             .map(|(used, key)| (*used, state.cache.size_of(key)))
             .collect();
         drop(state);

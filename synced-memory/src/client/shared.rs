@@ -130,6 +130,7 @@ pub(crate) struct Shared {
 // without a lock is one atomic value each.
 impl UnwindSafe for Shared {}
 impl RefUnwindSafe for Shared {}
+
 /// The rest of a request that its caller made, with the handling of its answer.
 struct AbandonedRequest(Pin<Box<dyn Future<Output = ()> + Send>>);
 
@@ -353,6 +354,23 @@ impl Shared {
         call_out(|| self.connection_changed.notify_waiters());
     }
 
+    /// Makes everybody see that there is no connection. Returns the error of the write that broke
+    /// it, if one did.
+    pub(crate) fn connection_lost(&self, failure: Error) -> Option<Error> {
+        // What is in its first poll is known as sent after that.
+        self.wait_for_first_polls();
+        // The state first: a call that finds no connection reads there when it was lost.
+        let broken_by = self.state().disconnected(failure, self.clock.mono());
+        self.set_connection(None);
+        self.large_reads.clear();
+        broken_by
+    }
+
+    /// Emits an event that names the backend.
+    pub(crate) fn emit(&self, event: impl FnOnce(Arc<str>) -> LogEvent) {
+        self.events.emit(event(Arc::clone(&self.target)));
+    }
+
     /// The connection, if there is one other than this.
     pub(crate) fn connection_other_than(
         &self,
@@ -436,7 +454,7 @@ impl Shared {
 
     /// Waits until nobody is in the first poll of a request. After a connection was given up, every
     /// request that went out over it is known as one that did.
-    pub(crate) fn wait_for_first_polls(&self) {
+    fn wait_for_first_polls(&self) {
         drop(lock(&self.wire));
     }
 
@@ -605,7 +623,8 @@ impl Shared {
         }
     }
 
-    /// The same under the lock of the state, without the system call: `check_open` was asked before.
+    /// The same without the system call: `check_open` or `is_inherited` was asked before. For calls
+    /// under the lock of the state.
     pub(crate) fn check_not_closed(&self) -> Result<()> {
         if self.closed.load(Ordering::Relaxed) {
             Err(Error::closed())

@@ -109,8 +109,8 @@ impl Memory {
     /// (shared within the process while anybody has it open).
     ///
     /// Waits at most `timeout` for the first answer. If the backend is not there, that is no error,
-    /// unless it is [required](crate::ConnectPolicy::Required): reads return what this process knows or an explicit `default`, and are `Unavailable`
-    /// otherwise; writes are queued.
+    /// unless it is [required](crate::ConnectPolicy::Required): reads return what this process
+    /// knows or an explicit `default`, and are `Unavailable` otherwise; writes are queued.
     ///
     /// # Errors
     ///

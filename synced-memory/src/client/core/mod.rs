@@ -83,7 +83,7 @@ impl Core {
                 runtime.run(async {
                     tokio::select! {
                         () = flusher::run(&shared, &backend, first_sender) => {}
-                        () = retained.keep_within_limit() => {}
+                        never = retained.keep_within_limit() => match never {},
                     }
                 });
                 drop(runtime);
@@ -272,15 +272,18 @@ fn report_end(shared: &Shared, delivered: Result<()>) {
     let Err(error) = delivered else {
         return;
     };
-    let (target, is_kept) = (Arc::clone(&shared.target), shared.state().is_journalled());
-    let event = if is_kept {
-        let what = "dropped with writes that the next process delivers";
-        event!(WARN, target = &*target, %error, "{what}")
-    } else {
-        warn_on_stderr(&target, &error);
-        event!(ERROR, target = &*target, %error, "dropped with undelivered writes")
-    };
-    shared.events.emit(event);
+    let is_kept = shared.state().is_journalled();
+    if !is_kept {
+        warn_on_stderr(&shared.target, &error);
+    }
+    shared.emit(|target| {
+        if is_kept {
+            let what = "dropped with writes that the next process delivers";
+            event!(WARN, target = &*target, %error, "{what}")
+        } else {
+            event!(ERROR, target = &*target, %error, "dropped with undelivered writes")
+        }
+    });
 }
 
 /// An error that names the first keys of what is still queued.

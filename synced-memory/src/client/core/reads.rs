@@ -44,7 +44,7 @@ impl Core {
         if self.shared.is_inherited() {
             return Ok(false);
         }
-        self.shared.check_open()?;
+        self.shared.check_not_closed()?;
         if is_io_thread() {
             return Ok(false);
         }

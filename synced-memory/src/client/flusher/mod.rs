@@ -58,17 +58,18 @@ async fn report_backlog(shared: &Shared) -> Infallible {
         let after = outcomes(&shared.state());
         let (superseded, expired, dead_letters) =
             (after.0 - before.0, after.1 - before.1, after.2 - before.2);
-        let target = Arc::clone(&shared.target);
-        shared.events.emit(event!(
-            INFO,
-            target = &*target,
-            waited,
-            delivered = waited.saturating_sub(superseded + expired + dead_letters),
-            superseded,
-            expired,
-            dead_letters,
-            "the writes that waited are answered for"
-        ));
+        shared.emit(|target| {
+            event!(
+                INFO,
+                target = &*target,
+                waited,
+                delivered = waited.saturating_sub(superseded + expired + dead_letters),
+                superseded,
+                expired,
+                dead_letters,
+                "the writes that waited are answered for"
+            )
+        });
     }
     pending().await
 }
@@ -89,19 +90,14 @@ impl Drop for EndOnDrop<'_> {
         if let Some(connection) = shared.connection() {
             connection.end(BackendError::connection_lost(&reason));
         }
-        shared.wait_for_first_polls();
-        shared
-            .state()
-            .disconnected(reason.clone(), shared.clock.mono());
-        shared.set_connection(None);
-        shared.large_reads.clear();
+        shared.connection_lost(reason.clone());
         // They hold what is shared.
         drop(shared.take_abandoned());
         if has_panicked {
             shared.close();
-            let target = Arc::clone(&shared.target);
-            let event = event!(ERROR, target = &*target, error = %reason, "the memory is closed");
-            shared.events.emit(event);
+            shared.emit(
+                |target| event!(ERROR, target = &*target, error = %reason, "the memory is closed"),
+            );
         }
     }
 }
@@ -142,9 +138,9 @@ impl<'a> Connector<'a> {
         loop {
             match self.connect().await {
                 Ok((connection, tracked)) => {
-                    let target = Arc::clone(&self.shared.target);
-                    let event = event!(INFO, target = &*target, "connected, breaker closed");
-                    self.shared.events.emit(event);
+                    self.shared.emit(|target| {
+                        event!(INFO, target = &*target, "connected, breaker closed")
+                    });
                     self.last_failure = None;
                     self.use_connection(&connection, tracked).await;
                 }
@@ -201,13 +197,10 @@ impl<'a> Connector<'a> {
     async fn use_connection(&mut self, connection: &Arc<Connection>, tracked: Tracked) {
         let error = self.serve(connection, tracked).await;
         connection.end(error.clone());
-        let (target, cause) = (Arc::clone(&self.shared.target), error.clone());
-        self.shared.events.emit(event!(
-            WARN,
-            target = &*target,
-            error = %cause,
-            "connection lost, breaker opened"
-        ));
+        let cause = error.clone();
+        self.shared.emit(|target| {
+            event!(WARN, target = &*target, error = %cause, "connection lost, breaker opened")
+        });
         self.disconnected(&error);
 
         // A server that takes no writes is asked less and less often, however often it can be
@@ -228,7 +221,7 @@ impl<'a> Connector<'a> {
             error = session_ended(connection) => error,
             error = heartbeat(shared, connection) => error,
             error = shared.silent(connection) => error,
-            () = continue_abandoned(shared) => BackendError::connection_lost("it never ends"),
+            never = continue_abandoned(shared) => match never {},
             error = self.flush(connection) => error,
             error = refresher::run(shared, connection, tracked) => error,
             never = report_backlog(shared) => match never {},
@@ -238,36 +231,26 @@ impl<'a> Connector<'a> {
     /// Logs why a try to connect failed: as a warning once for each cause, so that an outage does
     /// not fill the log.
     fn log_failure(&mut self, error: &BackendError) {
-        let (target, failure) = (Arc::clone(&self.shared.target), error.to_string());
-        let event = if self.last_failure.as_ref() == Some(&failure) {
-            event!(DEBUG, target = &*target, error = %failure, "could not connect")
-        } else {
-            self.last_failure = Some(failure.clone());
-            event!(WARN, target = &*target, error = %failure, "could not connect, breaker open")
-        };
-        self.shared.events.emit(event);
+        let failure = error.to_string();
+        let is_known = self.last_failure.as_ref() == Some(&failure);
+        self.last_failure = Some(failure.clone());
+        self.shared.emit(|target| {
+            if is_known {
+                event!(DEBUG, target = &*target, error = %failure, "could not connect")
+            } else {
+                event!(WARN, target = &*target, error = %failure, "could not connect, breaker open")
+            }
+        });
     }
 
-    /// Makes everybody see that there is no connection.
+    /// Makes everybody see that there is no connection, and why.
     fn disconnected(&mut self, error: &BackendError) {
         let shared = self.shared;
         let failure = Error::new(error.error_kind(), format!("{}: {error}", shared.target));
-        // What is in its first poll is known as sent after that.
-        shared.wait_for_first_polls();
-        // The state first: a call that finds no connection reads there when it was lost.
-        let broken_by = shared
-            .state()
-            .disconnected(failure.clone(), shared.clock.mono());
-        shared.set_connection(None);
-        shared.large_reads.clear();
-        if let Some(error) = broken_by {
-            let target = shared.target.clone();
-            shared.events.emit(event!(
-                WARN,
-                target = &*target,
-                error = %error,
-                "a write breaks connections"
-            ));
+        if let Some(error) = shared.connection_lost(failure.clone()) {
+            shared.emit(|target| {
+                event!(WARN, target = &*target, error = %error, "a write breaks connections")
+            });
         }
         self.report_first(Err(failure));
     }
@@ -379,7 +362,7 @@ impl<'a> Connector<'a> {
 
 /// Continues with the requests that their callers do not wait for any more, as long as the
 /// connection is used.
-async fn continue_abandoned(shared: &Shared) {
+async fn continue_abandoned(shared: &Shared) -> Infallible {
     let mut under_way = FuturesUnordered::new();
     loop {
         under_way.extend(shared.take_abandoned());

@@ -364,8 +364,8 @@ impl Outbox {
         self.edit(key, Selector::Id(id), Entry::notify_queued);
     }
 
-    /// Moves the stamps that were issued by this host's own clock, which is `by` ns behind: those of
-    /// this process, and those that a process left behind which had never been connected.
+    /// Moves the stamps that were issued by this host's own clock, which is `by` ns behind: those
+    /// of this process, and those that a process left behind which had never been connected.
     pub(crate) fn shift(&mut self, by: i64) {
         for (key, queue) in &mut self.queues {
             let is_by_host_clock = |entry: &&mut Entry| entry.write.is_by_host_clock;

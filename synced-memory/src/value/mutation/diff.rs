@@ -403,9 +403,9 @@ struct Anchor {
     is_changed: bool,
 }
 
-/// The elements that stay, and those that are changed in their place, in order. What is removed from
-/// a gap between those that stay, and what is added there, are one element that is changed, unless
-/// one of the two has only moved.
+/// The elements that stay, and those that are changed in their place, in order. What is removed
+/// from a gap between those that stay, and what is added there, are one element that is changed,
+/// unless one of the two has only moved.
 fn anchors(old: &[Content], new: &[Content], kept: &[(usize, usize)]) -> Vec<Anchor> {
     let (mut before, mut after) = (HashSet::new(), HashSet::new());
     before.extend(unkept(old, kept.iter().map(|(from, _)| *from)));
