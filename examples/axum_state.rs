@@ -1,4 +1,4 @@
-//! Two instances of a web service share a state, and no handler ever waits for it: near reads take
+//! Two instances of a web service share a state, and no handler blocks its thread: near reads take
 //! local memory, behind writes are queued, calls that have to wait are awaited, and a watch is a
 //! stream of events.
 //!
@@ -44,7 +44,7 @@ struct Site {
     motto: String,
 }
 
-/// Reads local memory, and so awaits nothing.
+/// Reads local memory, and so awaits nothing. Only the first read of a key asks the backend.
 async fn visits(State(site): State<SyncedSite>) -> Result<Json<u64>, Failure> {
     Ok(Json(site.visits()?))
 }

@@ -1,5 +1,14 @@
 //! Typed state that many processes share through Redis, and that keeps working when Redis does not.
+//!
+//! [attributes.md]: derive@SyncedMemory
+//! [collections.md]: Synced
+//! [near.md]: ReadPolicy
+//! [sqlite.md]: Memory
+//! [watching.md]: Watch
+//! [MIT]: https://opensource.org/license/mit
+//! [Apache-2.0]: https://www.apache.org/licenses/LICENSE-2.0
 #![doc = ""]
+// The README names these pages too, as files of the repository: of two definitions the first holds.
 #![doc = include_str!("../../README.md")]
 
 extern crate self as synced_memory;

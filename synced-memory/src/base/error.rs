@@ -111,7 +111,7 @@ pub enum ErrorKind {
     /// The journal on disk could not be written or read.
     Journal,
     /// A confirmed call was sent, and no answer came in time: it was made once, or never. This is
-    /// the only error after which something may have changed.
+    /// the only error after which a call of one key may have changed something.
     InDoubt,
 }
 

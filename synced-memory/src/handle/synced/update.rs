@@ -34,8 +34,10 @@ impl<T: Value> Synced<T> {
     /// everything else, a plain struct too, is one part. If a part that it changed is something
     /// else when that is sent, the whole call becomes a [dead letter](Memory::dead_letters). The
     /// result does not say whether the change was made or queued: if you have to know, say to take
-    /// a job, call it on the [`confirmed`](Synced::confirmed) view. To count a number that several
-    /// processes change, use [`add`](Synced::add).
+    /// a job, call it on the [`confirmed`](Synced::confirmed) view.
+    ///
+    /// **Numbers that several processes change are counted by [`add`](Synced::add), never by
+    /// `update`.**
     ///
     /// # Errors
     ///
@@ -57,7 +59,8 @@ impl<T: Value> Synced<T> {
 
     /// As [`update`](Synced::update), in async code: it runs on any executor. The closure runs
     /// while the future is polled. If the future is dropped, what the closure changed is written
-    /// completely or not at all.
+    /// completely or not at all; what it returns is lost, so that an element that it removes may be
+    /// gone.
     ///
     /// # Errors
     ///
