@@ -61,7 +61,8 @@ fn add_compared(earlier: &mut Mutation, call: RecordedCall, since: Since<'_>) {
     let compares = call.compares();
     push_call(earlier, call);
     if !shares_list {
-        go_back(earlier, first, Passing::Allowed);
+        // The call that it becomes a part of may share one, and has not gone past others in it.
+        go_back(earlier, first, Passing::Refused);
         return;
     }
     let as_called = earlier.calls[first..].to_vec();
@@ -96,7 +97,11 @@ fn go_back(mutation: &mut Mutation, first: usize, passing: Passing) -> bool {
             is_between |= before.is_in_list_of(merged);
             continue;
         }
-        if !before.is_compared || is_between && passing == Passing::Refused {
+        let is_passable = passing == Passing::Allowed
+            && mutation.calls[index + 1..last].iter().all(|passed| {
+                !passed.moves_elements_of(merged) && !merged.moves_elements_of(passed)
+            });
+        if !before.is_compared || is_between && !is_passable {
             break;
         }
         // Nothing between the two meets the later one: it may as well be made there.
@@ -176,6 +181,15 @@ impl RecordedCall {
         self.operations.iter().any(is_in)
     }
 
+    /// Whether an element that the other call names has another index before this one than after
+    /// it: an equal element may have its index there.
+    fn moves_elements_of(&self, other: &Self) -> bool {
+        self.operations.iter().any(|operation| {
+            let mut others = other.operations.iter();
+            others.any(|other| operation.moves_element_of(other))
+        })
+    }
+
     /// Whether the two have a part in common, or one has a part in one of the other.
     fn meets(&self, earlier: &Self) -> bool {
         self.operations.iter().any(|later| later.meets_any(earlier))
@@ -230,6 +244,31 @@ impl Operation {
             _ => false,
         };
         self.path.len() >= list && self.path.iter().zip(&later.path[..list]).all(is_same)
+    }
+
+    /// Whether it removes or adds elements of a list before the one that the other operation names
+    /// in the same list, or that one itself.
+    fn moves_element_of(&self, other: &Self) -> bool {
+        let (list, first) = match (&self.action, self.path.split_last()) {
+            (Action::Remove { .. }, Some((PathStep::Element(element), list))) => {
+                (list, element.index)
+            }
+            (Action::InsertAt { before, .. }, _) => (&self.path[..], before.index),
+            _ => return false,
+        };
+        let named = match (other.path.get(list.len()), &other.action) {
+            (Some(PathStep::Element(element)), _) => element.index,
+            (None, Action::InsertAt { before, .. }) => before.index,
+            _ => return false,
+        };
+        let is_same = |(one, other): (&PathStep, &PathStep)| match (one, other) {
+            (PathStep::Member(one), PathStep::Member(other)) => one.overlaps(other),
+            (PathStep::Element(one), PathStep::Element(other)) => one.index == other.index,
+            _ => false,
+        };
+        other.path.len() >= list.len()
+            && list.iter().zip(&other.path).all(is_same)
+            && named >= first
     }
 
     /// The elements that it names, in the order in which they are looked for.

@@ -914,6 +914,62 @@ fn closures_on_each_element_of_a_list_are_one_call_for_each() {
     assert!(queue.calls().len() <= 21, "{} calls", queue.calls().len());
 }
 
+/// Closures that become one call apply to what others have left as one by one. If a call between the
+/// two moves the elements of their list, an equal one must not be taken for the one that each named.
+#[test]
+fn a_closure_keeps_the_element_that_it_named_whatever_is_moved_in_between() {
+    let histories: [&[&str]; 3] = [
+        // The second of two equal elements, which the removal of another one has moved.
+        &["[0,1,0]", "[1,0,0]", "-0", "[0]"],
+        // Made earlier, the closure would move the elements that the removal names.
+        &["[5,0,0,8]", "[5,0,0,9]", "-1", "[0,9]"],
+        // With a closure on another part, which joins the last one.
+        &["[0,1,0]", "[1,0,0]", "-0", "[0]", "m"],
+    ];
+    let rule = ConflictRule::NewerWins(Stamp::MAX);
+    let document = |list: &str, m: usize| format!(r#"{{"list":{list},"m":{m}}}"#);
+    for history in histories {
+        let base = document(history[0], 0);
+        let (mut shown, mut m) = (base.clone(), 0);
+        let mut calls = Vec::new();
+        for step in &history[1..] {
+            let call = if let Some(at) = step.strip_prefix('-') {
+                one(remove(&shown, &format!("list.{at}")))
+            } else if *step == "m" {
+                Mutation::compared(None, vec![set(&shown, "m", "7")])
+            } else {
+                m += 1;
+                Mutation::compared(None, diff_of(&shown, &shown, &document(step, m)))
+            };
+            shown = apply(Some(&shown), &call, rule).text().unwrap().to_owned();
+            calls.push(call);
+        }
+        let mut queue = calls[0].clone();
+        for call in &calls[1..] {
+            coalesce(&mut queue, call.clone(), Since::Unchanged(Some(&base))).unwrap();
+        }
+
+        assert_eq!(apply(Some(&base), &queue, rule).text(), Some(&*shown));
+        let list: Vec<u8> = serde_json::from_str(history[0]).unwrap();
+        for gone in 0..list.len() {
+            let mut theirs = list.clone();
+            theirs.remove(gone);
+            let theirs = document(&format!("{theirs:?}"), 0);
+            let mut expected = theirs.clone();
+            for call in &calls {
+                let applied = apply(Some(&expected), call, rule);
+                expected = applied.text().unwrap_or(&expected).to_owned();
+            }
+            let applied = apply(Some(&theirs), &queue, rule);
+            assert_eq!(
+                applied.text().unwrap_or(&theirs),
+                expected,
+                "{theirs}: {queue:?}"
+            );
+        }
+    }
+}
+
 /// A call that may not go past another one in its list is still one with the one right before it.
 #[test]
 fn a_closure_that_may_not_go_past_others_joins_the_one_before_it() {
@@ -935,6 +991,9 @@ fn a_closure_that_may_not_go_past_others_joins_the_one_before_it() {
         let operations = vec![remove(seen, "list.0"), set(seen, "m", m)];
         add(Mutation::compared(None, operations));
     }
+    // Nor by way of the one that it joins.
+    let seen = r#"{"list":[9,7],"m":2}"#;
+    add(Mutation::compared(None, vec![set(seen, "m", "3")]));
     let compared = queue.calls().iter().filter(|call| call.is_compared);
     assert_eq!(compared.count(), 2, "{queue:?}");
 }
