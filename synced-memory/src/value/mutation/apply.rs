@@ -172,6 +172,20 @@ impl ElementSearch {
             }
         }
     }
+
+    /// The index at which something belongs that was added before the element.
+    fn find_insertion(
+        &mut self,
+        before: &Element,
+        list: &mut List<'_>,
+    ) -> Result<usize, ApplyError> {
+        Ok(match self.find(before, list)? {
+            Some(ElementMatch::Same(at) | ElementMatch::Changed(at)) => at,
+            Some(ElementMatch::Guessed(_) | ElementMatch::Unclear) | None => {
+                before.find_gap(&list.contents())
+            }
+        })
+    }
 }
 
 /// Applies a mutation whose elements are found by index and content. Returns what it makes of the
@@ -450,12 +464,7 @@ fn change_in_place<'a>(
         Action::Append { items } => node.append(items)?,
         Action::InsertAt { before, items } => {
             let list = node.list()?;
-            let at = match elements.find(before, list)? {
-                Some(
-                    ElementMatch::Same(at) | ElementMatch::Changed(at) | ElementMatch::Guessed(at),
-                ) => at,
-                None | Some(ElementMatch::Unclear) => before.index,
-            };
+            let at = elements.find_insertion(before, list)?;
             list.insert(at, items);
         }
         Action::Include { items } => {

@@ -18,6 +18,9 @@ use super::Content;
 /// neighbours show which. If both are there with one element in between, it is that one; otherwise
 /// the one beside one of them; if neither is there any more, the one at the index. If a neighbour
 /// is there with only known elements beside it, or the list is too short, the element is gone.
+///
+/// What is added before an element that is gone, or of which that is not certain, goes behind its
+/// previous neighbour or, if that is gone, before the next one; if neither is there, to the index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Element {
     #[serde(deserialize_with = "index")]
@@ -184,6 +187,26 @@ impl Element {
         (self.index < list.len() && !moved).then(|| self.guess(list, self.index))
     }
 
+    /// The index at which it would be if it is gone.
+    pub(super) fn find_gap(&self, list: &[Content]) -> usize {
+        let indexes_of = |neighbour: Option<Content>| {
+            (0..list.len()).filter(move |at| Some(list[*at]) == neighbour)
+        };
+        let is_apart = |at: &usize| list.get(*at).copied() != self.next;
+        let behind_previous = indexes_of(self.previous)
+            .map(|previous| previous + 1)
+            .min_by_key(|at| (is_apart(at), at.abs_diff(self.index)));
+        // The one before the next neighbour may be the element, with another content, unless it is
+        // where only elements before that were.
+        let before_next = || {
+            let next = self.nearest(indexes_of(self.next))?;
+            Some(next - usize::from(next > self.index))
+        };
+        behind_previous
+            .or_else(before_next)
+            .unwrap_or(self.index.min(list.len()))
+    }
+
     fn nearest(&self, indexes: impl Iterator<Item = usize>) -> Option<usize> {
         indexes.min_by_key(|at| at.abs_diff(self.index))
     }
@@ -241,6 +264,33 @@ mod tests {
                 found,
                 "{index} of {seen:?} in {now:?}"
             );
+        }
+    }
+
+    /// What is added before it, whatever becomes of it, stays between its neighbours.
+    #[test]
+    fn what_is_added_before_an_element_that_is_gone_goes_beside_its_neighbours() {
+        for (seen, index, now, gap) in [
+            ("a b c", 1, "a c", 1),
+            ("a b c", 1, "x y a c", 3),
+            ("a b c", 1, "a x y c", 1),
+            // Of two equal neighbours it is the one with the other neighbour behind it.
+            ("a b c", 1, "a x a c", 3),
+            ("a b", 1, "a x y a", 4),
+            // One neighbour is gone too.
+            ("a b c", 1, "x a", 2),
+            ("a b c", 0, "x b c", 0),
+            ("a b c d", 2, "a d", 1),
+            ("a b c d", 2, "x a", 2),
+            // It may be the one before the next neighbour.
+            ("a b c", 1, "A B c", 1),
+            ("a b c", 1, "x y", 1),
+            ("a b c", 2, "x", 1),
+            ("a", 0, "", 0),
+        ] {
+            let element = Element::of(&contents(seen), index).unwrap();
+            let found = element.find_gap(&contents(now));
+            assert_eq!(found, gap, "{index} of {seen:?} in {now:?}");
         }
     }
 }
