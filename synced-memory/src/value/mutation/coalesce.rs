@@ -97,11 +97,9 @@ fn go_back(mutation: &mut Mutation, first: usize, passing: Passing) -> bool {
             is_between |= before.is_in_list_of(merged);
             continue;
         }
-        let is_passable = passing == Passing::Allowed
-            && mutation.calls[index + 1..last].iter().all(|passed| {
-                !passed.moves_elements_of(merged) && !merged.moves_elements_of(passed)
-            });
-        if !before.is_compared || is_between && !is_passable {
+        let passed = &mutation.calls[index + 1..last];
+        let may_pass = || passing == Passing::Allowed && merged.keeps_elements_apart_from(passed);
+        if !before.is_compared || is_between && !may_pass() {
             break;
         }
         // Nothing between the two meets the later one: it may as well be made there.
@@ -181,12 +179,20 @@ impl RecordedCall {
         self.operations.iter().any(is_in)
     }
 
-    /// Whether an element that the other call names has another index before this one than after
-    /// it: an equal element may have its index there.
+    /// Whether each element that it names, or one of the others does, has the same index before and
+    /// after them. With another index, it could be taken for an equal one.
+    fn keeps_elements_apart_from(&self, others: &[Self]) -> bool {
+        let is_apart =
+            |other: &Self| !other.moves_elements_of(self) && !self.moves_elements_of(other);
+        others.iter().all(is_apart)
+    }
+
+    /// Whether an element that the other call names has another index after this call.
     fn moves_elements_of(&self, other: &Self) -> bool {
-        self.operations.iter().any(|operation| {
-            let mut others = other.operations.iter();
-            others.any(|other| operation.moves_element_of(other))
+        let mut moved = self.operations.iter().filter_map(Operation::moved_elements);
+        moved.any(|(list, first)| {
+            let names = |operation: &Operation| operation.names_element_from(list, first);
+            other.operations.iter().any(names)
         })
     }
 
@@ -246,29 +252,31 @@ impl Operation {
         self.path.len() >= list && self.path.iter().zip(&later.path[..list]).all(is_same)
     }
 
-    /// Whether it removes or adds elements of a list before the one that the other operation names
-    /// in the same list, or that one itself.
-    fn moves_element_of(&self, other: &Self) -> bool {
-        let (list, first) = match (&self.action, self.path.split_last()) {
+    /// The list whose elements have another index afterwards, and the first of them.
+    fn moved_elements(&self) -> Option<(&[PathStep], usize)> {
+        match (&self.action, self.path.split_last()) {
             (Action::Remove { .. }, Some((PathStep::Element(element), list))) => {
-                (list, element.index)
+                Some((list, element.index))
             }
-            (Action::InsertAt { before, .. }, _) => (&self.path[..], before.index),
-            _ => return false,
-        };
-        let named = match (other.path.get(list.len()), &other.action) {
-            (Some(PathStep::Element(element)), _) => element.index,
-            (None, Action::InsertAt { before, .. }) => before.index,
-            _ => return false,
-        };
+            (Action::InsertAt { before, .. }, _) => Some((&self.path, before.index)),
+            _ => None,
+        }
+    }
+
+    /// Whether it names an element of this list with this index, or with a higher one.
+    fn names_element_from(&self, list: &[PathStep], first: usize) -> bool {
         let is_same = |(one, other): (&PathStep, &PathStep)| match (one, other) {
             (PathStep::Member(one), PathStep::Member(other)) => one.overlaps(other),
             (PathStep::Element(one), PathStep::Element(other)) => one.index == other.index,
             _ => false,
         };
-        other.path.len() >= list.len()
-            && list.iter().zip(&other.path).all(is_same)
-            && named >= first
+        let is_in_list = self.path.len() >= list.len() && self.path.iter().zip(list).all(is_same);
+        let named = match (self.path.get(list.len()), &self.action) {
+            (Some(PathStep::Element(element)), _) => Some(element),
+            (None, Action::InsertAt { before, .. }) => Some(before),
+            _ => None,
+        };
+        is_in_list && named.is_some_and(|named| named.index >= first)
     }
 
     /// The elements that it names, in the order in which they are looked for.

@@ -1034,3 +1034,30 @@ fn a_move_of_an_element_that_is_gone_does_not_fit_whatever_else_moves() {
         }
     }
 }
+
+/// Whatever other processes have removed from a list, a closure that sorts it leaves it in order, or
+/// is not made.
+#[test]
+fn a_list_that_was_sorted_is_in_order_whatever_others_removed() {
+    let of = |list: &[u8]| Encoded::of(&list.to_vec(), None).unwrap();
+    let before = [1, 3, 5, 2, 4];
+    let (shown, sorted) = (of(&before), of(&[1, 2, 3, 4, 5]));
+    let call = Mutation::compared(None, diff(shown.text(), &shown, &sorted, &[]));
+    for gone in 0..1_u8 << before.len() {
+        let stays = |at: &usize| gone >> at & 1 == 0;
+        let mut left: Vec<u8> = (0..5).filter(stays).map(|at| before[at]).collect();
+        let theirs = of(&left);
+        let rule = ConflictRule::NewerWins(Stamp::MAX);
+        let applied = apply(Some(theirs.text()), &call, rule);
+        if applied.failed.is_empty() {
+            left.sort_unstable();
+        }
+        let end = applied.text().unwrap_or(theirs.text());
+        assert_eq!(
+            Content::of(end),
+            Content::of(of(&left).text()),
+            "{}: {end}",
+            theirs.text()
+        );
+    }
+}
