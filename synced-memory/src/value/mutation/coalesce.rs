@@ -97,8 +97,8 @@ fn go_back(mutation: &mut Mutation, first: usize, passing: Passing) -> bool {
             is_between |= before.is_in_list_of(merged);
             continue;
         }
-        let passed = &mutation.calls[index + 1..last];
-        let may_pass = || passing == Passing::Allowed && merged.keeps_elements_apart_from(passed);
+        let between = &mutation.calls[index + 1..last];
+        let may_pass = || passing == Passing::Allowed && merged.keeps_elements_apart_from(between);
         if !before.is_compared || is_between && !may_pass() {
             break;
         }
