@@ -1,4 +1,5 @@
-//! One word for one thing: no two types of the two library crates share a name.
+//! One word for one thing: no two types of the two library crates share a name. And what is declared
+//! in one place is used in the others: methods of views, options, backends.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -26,6 +27,14 @@ fn no_two_types_share_a_name() {
     assert!(shared.is_empty(), "\n{}\n", shared.join("\n"));
 }
 
+/// The views whose methods share names, by their file, and what the test of the interface calls one.
+const RECEIVERS: &[(&str, &str)] = &[
+    ("map.rs", "map"),
+    ("set.rs", "set"),
+    ("value.rs", "any"),
+    ("vec.rs", "list"),
+];
+
 /// Methods in the bodies of macros count too: a macro makes the same methods for several
 /// collections.
 #[test]
@@ -39,6 +48,8 @@ fn every_method_of_a_view_is_called_by_the_test_of_the_interface() {
     let mut count = 0;
     for path in sources_in(&views) {
         let source = fs::read_to_string(&path).expect("a source can be read");
+        let receiver = RECEIVERS.iter().find(|(file, _)| path.ends_with(file));
+        let receiver = receiver.map_or("", |(_, name)| name);
         for line in source.lines().map(str::trim) {
             let method = line
                 .strip_prefix("pub fn ")
@@ -47,16 +58,70 @@ fn every_method_of_a_view_is_called_by_the_test_of_the_interface() {
                 continue;
             };
             count += 1;
-            if ![".{}(", ".{}::<"]
-                .iter()
-                .any(|call| interface.contains(&call.replace("{}", name)))
-            {
-                missing.push(format!("{}: {name}", path.display()));
+            let calls = ["(", "::<"].map(|rest| format!("{receiver}.{name}{rest}"));
+            if !calls.iter().any(|call| interface.contains(call)) {
+                missing.push(format!("{}: `{}…)`", path.display(), calls[0]));
             }
         }
     }
     assert!(count > 30, "only {count} methods were found");
     assert!(missing.is_empty(), "\n{}\n", missing.join("\n"));
+}
+
+#[test]
+fn every_option_is_read_where_it_has_its_effect() {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("synced-memory/src");
+    let table = src.join("base/settings.rs");
+    let rows = fs::read_to_string(&table).expect("it is there");
+    let lines: Vec<&str> = rows.lines().map(str::trim).collect();
+    let options = lines.windows(2).filter_map(|lines| {
+        let (name, _) = lines[0].split_once(": ")?;
+        (lines[1].starts_with("set (") && !name.starts_with('$')).then_some(name)
+    });
+    let options: Vec<&str> = options.collect();
+    assert!(options.len() > 10, "only {options:?} were found");
+
+    let readers = sources_in(&src).into_iter().filter(|path| {
+        *path != table
+            && !path.starts_with(src.join("handle/config"))
+            && !path.ends_with("tests.rs")
+    });
+    // Without white space: a chain of calls may be broken after `settings`.
+    let readers: String = readers
+        .map(|path| fs::read_to_string(path).expect("a source can be read"))
+        .flat_map(|source| {
+            source
+                .split_whitespace()
+                .map(str::to_owned)
+                .collect::<Vec<_>>()
+        })
+        .collect();
+    let is_read = |name: &&str| {
+        let is_part = |character: char| character.is_alphanumeric() || character == '_';
+        let field = format!("settings.{name}");
+        let mut rests = readers.split(&field).skip(1);
+        rests.any(|rest| !rest.starts_with(is_part))
+    };
+    let unread: Vec<_> = options.into_iter().filter(|name| !is_read(name)).collect();
+    assert!(unread.is_empty(), "no effect: {unread:?}");
+}
+
+#[test]
+fn every_backend_has_its_place_among_the_promises() {
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let read = |path| fs::read_to_string(path).expect("it is there");
+    let suite = read(tests.with_file_name("synced-memory/src/backend/contract/mod.rs"));
+    let promises = read(tests.join("promises/contract.rs"));
+    let rows = suite.lines().filter_map(|line| {
+        let (backend, target) = line.trim().split_once(": ")?;
+        target.starts_with("Target::").then_some(backend)
+    });
+    let backends: Vec<&str> = rows.collect();
+    assert!(backends.len() > 2, "only {backends:?} were found");
+    for backend in backends {
+        let place = format!("on!({backend}, ");
+        assert!(promises.contains(&place), "`{place}…)` in contract.rs");
+    }
 }
 
 /// The types by their names, each with where it is declared.

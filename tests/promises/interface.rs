@@ -259,7 +259,10 @@ macro_rules! set {
             let same = |model: &BTreeSet<i64>| {
                 let got: $set = set.to_set().unwrap();
                 assert_eq!(got.into_iter().collect::<BTreeSet<_>>(), *model);
-                assert_eq!(set.len().unwrap(), model.len());
+                assert_eq!(
+                    (set.len().unwrap(), set.is_empty().unwrap()),
+                    (model.len(), model.is_empty())
+                );
             };
             same(&model);
             for item in [1, 2, 1] {
@@ -286,6 +289,38 @@ macro_rules! set {
 set!(a_hash_set_does_what_one_of_std_does, HashSet<i64>);
 set!(a_hash_set_with_any_hasher_does_what_one_of_std_does, HashSet<i64, Hasher>);
 set!(a_btree_set_does_what_one_of_std_does, BTreeSet<i64>);
+
+#[test]
+fn a_view_of_any_json_does_what_those_of_lists_and_maps_do() -> Result<()> {
+    let any: Synced<Value> = memory().synced(&Key::new("any"));
+    assert!(any.is_empty()?);
+    any.set(json!([]))?;
+    let _: Written = any.push(1)?;
+    let _: Written = any.extend(["x", "y"])?;
+    let last: Option<Value> = any.pop()?;
+    let first: Option<Value> = any.remove(0)?;
+    assert_eq!((first, last), (Some(json!(1)), Some(json!("y"))));
+    any.at(0).set(json!([7]))?;
+    assert_eq!(
+        (any.get()?, any.len()?, any.keys()?),
+        (json!([[7]]), 1, vec![])
+    );
+    any.set(json!({"a": 1}))?;
+    let before: Option<Value> = any.insert("a", 2)?;
+    assert_eq!((before, any.insert("b", "x")?), (Some(json!(1)), None));
+    assert!(any.contains_key("a")? && !any.contains_key("x")?);
+    let mut names: Vec<String> = any.keys()?;
+    names.sort_unstable();
+    assert_eq!(
+        (names, any.len()?, any.is_empty()?),
+        (vec!["a".to_owned(), "b".to_owned()], 2, false)
+    );
+    assert_eq!(
+        (any.remove("a")?, any.remove("a")?, any.get()?),
+        (Some(json!(2)), None, json!({"b": "x"}))
+    );
+    Ok(())
+}
 
 #[test]
 fn every_view_is_read_and_written_as_a_whole() -> Result<()> {

@@ -124,7 +124,7 @@ macro_rules! with_options {
                     "process; with `fsync` a loss of power too");
 
             /// The shortest and the longest wait between attempts to reconnect: it doubles from one
-            /// to the other, with full jitter. Default: 50 ms and 5 s.
+            /// to the other, with jitter. Default: 50 ms and 5 s.
             backoff: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5)),
                 set (least: Duration, most: Duration) as (least, most),
                 readme ("50 ms, 5 s", "the first and the longest wait between tries to reconnect");

@@ -269,7 +269,9 @@ async fn keep_current(
     connection: &Connection,
     mut tracked: Tracked,
 ) -> Result<Infallible, BackendError> {
-    let mut spread = first_batch_delay(shared).map(|delay| Box::pin(shared.clock.sleep(delay)));
+    let stale = shared.state().cache.queued_reads();
+    let mut spread = first_batch_delay(stale, &mut random::rng())
+        .map(|delay| Box::pin(shared.clock.sleep(delay)));
     let mut retry = None;
     let (mut invalidation, mut reading, mut reading_large) = (None, None, None);
     let mut poll = Some(Box::pin(shared.clock.sleep(Duration::ZERO)));
@@ -313,11 +315,12 @@ async fn keep_current(
     }
 }
 
-/// How long the first batch waits after a reconnect; `None` if nothing is to be read.
-fn first_batch_delay(shared: &Shared) -> Option<Duration> {
-    let stale = u32::try_from(shared.state().cache.queued_reads()).unwrap_or(u32::MAX);
+/// How long the first batch waits after a reconnect, given how many slots are to be read; `None`
+/// if there are none.
+fn first_batch_delay(stale: usize, random: &mut fastrand::Rng) -> Option<Duration> {
+    let stale = u32::try_from(stale).unwrap_or(u32::MAX);
     let longest = SPREAD.saturating_mul(stale).min(LONGEST_SPREAD);
-    (stale > 0).then(|| JITTER.draw(longest, &mut random::rng()))
+    (stale > 0).then(|| JITTER.draw(longest, random))
 }
 
 /// Ready with the output of the future, which is then removed; never ready if there is none.
@@ -369,5 +372,24 @@ fn handle_invalidation(shared: &Shared, invalidation: Invalidation) {
         Invalidation::Keys(keys) => keys
             .iter()
             .for_each(|key| state.cache.invalidated(key, mono)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_reads_of_many_processes_after_a_reconnect_are_spread() {
+        assert_eq!(first_batch_delay(0, &mut random::rng()), None);
+        for (stale, longest) in [(100, 100 * SPREAD), (usize::MAX, LONGEST_SPREAD)] {
+            let delay = |seed| first_batch_delay(stale, &mut fastrand::Rng::with_seed(seed));
+            let delays: Vec<Duration> = (0..100).filter_map(delay).collect();
+            let (least, most) = (delays.iter().min().unwrap(), delays.iter().max().unwrap());
+            assert!(
+                *least < longest / 4 && *most > longest * 3 / 4 && *most <= longest,
+                "{stale}: {least:?} to {most:?}"
+            );
+        }
     }
 }
