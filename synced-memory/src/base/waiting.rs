@@ -480,4 +480,27 @@ mod tests {
         });
         assert_eq!(block_on(outer), Ok(7));
     }
+
+    /// The wake-ups that tokio makes by itself come under no lock, where nobody would take them.
+    #[test]
+    fn a_task_that_has_used_up_its_budget_gets_its_answer() {
+        let (done, is_done) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .build()
+                .unwrap();
+            let (sender, answer) = tokio::sync::oneshot::channel();
+            sender.send(7).unwrap();
+            let wakes = Arc::new(DeferredWakes::default());
+            let answered = runtime.block_on(async {
+                while tokio::task::coop::has_budget_remaining() {
+                    tokio::task::coop::consume_budget().await;
+                }
+                wakes.run(answer).await
+            });
+            done.send(answered)
+        });
+        let answered = is_done.recv_timeout(Duration::from_secs(5));
+        assert_eq!(answered.expect("it is answered"), Ok(7));
+    }
 }

@@ -107,9 +107,14 @@ impl LargeRead {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::Pin;
+    use std::task::{Context, Wake, Waker};
     use std::time::Duration;
 
+    use tokio::sync::oneshot::error::TryRecvError;
+
     use super::*;
+    use crate::base::lock::assert_unlocked;
 
     #[test]
     fn a_key_is_read_once_for_all_who_asked_before_the_read_began_and_again_for_the_others() {
@@ -139,5 +144,36 @@ mod tests {
         assert_eq!(reads.take(Duration::ZERO).unwrap().key, good);
         assert!(reads.take(Duration::ZERO).is_none());
         assert_eq!(reads.take(due).unwrap().key, bad);
+    }
+
+    /// A waker of the user's that panics, if it may run here at all.
+    struct PanickingWaker;
+
+    impl Wake for PanickingWaker {
+        fn wake(self: Arc<Self>) {
+            assert_unlocked();
+            panic!("on purpose");
+        }
+    }
+
+    #[test]
+    fn a_waker_that_panics_keeps_no_large_value_from_the_others_who_wait_for_it() {
+        let (reads, key) = (LargeReads::default(), Arc::from("k"));
+        let ask = || {
+            let mut first = reads.ask(&key, 1, Generation::default());
+            let waker = Waker::from(Arc::new(PanickingWaker));
+            let polled = Pin::new(&mut first).poll(&mut Context::from_waker(&waker));
+            assert!(polled.is_pending());
+            (first, reads.ask(&key, 1, Generation::default()))
+        };
+        let (_first, mut second) = ask();
+        let read = reads.take(Duration::ZERO).unwrap();
+        read.answer(&Err(BackendError::rejected("on purpose")));
+        assert!(matches!(second.try_recv(), Ok(Err(_))));
+
+        let (_first, mut second) = ask();
+        reads.clear();
+        assert_eq!(second.try_recv().unwrap_err(), TryRecvError::Closed);
+        assert_eq!(reads.next(), None);
     }
 }

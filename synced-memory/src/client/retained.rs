@@ -211,3 +211,22 @@ fn used(
     retained.used = now;
     Some(Arc::clone(&retained.slot))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::error::{Error, ErrorKind};
+    use crate::base::lock::assert_unlocked;
+    use crate::base::settings::Settings;
+
+    #[test]
+    fn a_slot_is_made_under_no_lock() {
+        let shared = Shared::new(Settings::default(), "test", None).unwrap();
+        let retained = RetainedSlots::new(&Arc::new(shared));
+        let made = retained.slot(retained.new_scope(), "k", || {
+            assert_unlocked();
+            Err(Error::new(ErrorKind::Closed, "on purpose"))
+        });
+        assert!(made.is_err());
+    }
+}

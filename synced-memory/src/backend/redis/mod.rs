@@ -471,8 +471,40 @@ fn escaped(literal: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
+
     #[test]
     fn a_pattern_matches_its_prefix_literally() {
-        assert_eq!(super::escaped("a*b?[c]\\"), "a\\*b\\?\\[c\\]\\\\");
+        assert_eq!(escaped("a*b?[c]\\"), "a\\*b\\?\\[c\\]\\\\");
+    }
+
+    /// Two reads that ask for one byte of a large value are under way. It is small when the first
+    /// is answered, and large again when the second is.
+    #[test]
+    fn one_byte_of_a_large_value_is_never_taken_for_the_value() {
+        let (large_keys, key) = (LargeKeys::default(), Arc::from("k"));
+        let mut commands = Pipeline::new();
+        let mut ask = || large_keys.add_bounded_read(&mut commands, &key);
+        let answer = |text: &[u8], was_large| {
+            let answer = Value::BulkString(text.to_vec());
+            large_keys.value(&key, answer, true, was_large)
+        };
+        let was_large = ask();
+        let read = answer(&vec![b'x'; LARGE_VALUE + 1], was_large);
+        assert_eq!(read.unwrap_err().kind, BackendErrorKind::TooLarge);
+
+        let [first, second] = [ask(), ask()];
+        let read = answer(b"", first);
+        assert_eq!(read.unwrap_err().kind, BackendErrorKind::TooLarge);
+        let read = answer(b"x", second);
+        assert_eq!(read.unwrap_err().kind, BackendErrorKind::TooLarge);
+
+        assert!(ask(), "it is large again");
+        assert_eq!(
+            answer(b"", true).unwrap_err().kind,
+            BackendErrorKind::TooLarge
+        );
+        let was_large = ask();
+        assert_eq!(answer(b"y", was_large).unwrap(), Some(Bytes::from("y")));
     }
 }

@@ -5,6 +5,8 @@
 
 mod pending;
 mod reads;
+#[cfg(test)]
+mod tests;
 mod writes;
 
 use std::io::Write;
@@ -350,36 +352,4 @@ impl Drop for IoRuntime {
 fn not_started(error: &std::io::Error) -> Error {
     let what = Reason::io("the I/O thread could not start", error);
     Error::new(ErrorKind::Unavailable, what)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::backend::{Reply, Session};
-
-    #[derive(Debug)]
-    struct Panicking;
-
-    impl Backend for Panicking {
-        fn connect(&self) -> Reply<Box<dyn Session>> {
-            panic!("on purpose")
-        }
-
-        fn target(&self) -> &'static str {
-            "nowhere:"
-        }
-    }
-
-    #[test]
-    fn a_panic_of_the_io_thread_closes_the_memory_and_leaves_nobody_waiting() {
-        let core = Core::open(Panicking, Settings::default(), None).unwrap();
-        // It may have been opened just before.
-        while core.shared().check_open().is_ok() {
-            std::thread::yield_now();
-        }
-        let read = block_on(core.load(&["k".into()]));
-        assert_eq!(read.unwrap_err().kind(), ErrorKind::Closed);
-        let last = core.shared().state().last_error.clone();
-        assert!(last.is_some_and(|error| error.to_string().contains("panicked")));
-    }
 }

@@ -4,6 +4,8 @@
 
 mod batches;
 #[cfg(test)]
+pub(in crate::client) mod failing;
+#[cfg(test)]
 mod tests;
 
 use std::convert::Infallible;

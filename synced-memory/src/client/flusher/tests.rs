@@ -1,136 +1,25 @@
 use std::cell::Cell;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
+use std::sync::mpsc;
+use std::thread;
 
-use bytes::Bytes;
 use tokio::task::yield_now;
 
 use super::batches::BATCH;
+use super::failing::FailingBackend;
 use super::*;
-use crate::backend::commit::{Attempt, Outcome, Writer};
 use crate::backend::error::BackendErrorKind;
 use crate::backend::process::ProcessBackend;
-use crate::backend::{Invalidation, Page, Reply, Session};
 use crate::base::backoff::doubled;
-use crate::base::clock::Clock;
 use crate::base::lock::lock;
 use crate::base::policy::WritePolicy;
 use crate::base::settings::Settings;
+use crate::base::waiting::block_on;
 use crate::client::state::{Link, Request};
 use crate::value::envelope::Unsealed;
 
 /// The least time that can pass.
 const INSTANT: Duration = Duration::from_nanos(1);
-
-/// The backend of `memory:`, and what goes wrong with it.
-#[derive(Debug)]
-struct FailingBackend {
-    inner: ProcessBackend,
-    faults: Arc<Faults>,
-}
-
-#[derive(Debug, Default)]
-struct Faults {
-    connects: AtomicUsize,
-    commits: AtomicUsize,
-    /// Heartbeats are not answered.
-    is_silent: AtomicBool,
-    connecting: Mutex<Option<BackendErrorKind>>,
-    /// Of each attempt.
-    committing: Mutex<Option<BackendErrorKind>>,
-}
-
-#[derive(Debug)]
-struct FailingSession {
-    inner: Box<dyn Session>,
-    faults: Arc<Faults>,
-}
-
-impl FailingBackend {
-    fn new() -> Self {
-        Self {
-            inner: ProcessBackend::open("", Duration::from_secs(1)),
-            faults: Arc::default(),
-        }
-    }
-
-    /// What a memory shares whose time passes when the test says so.
-    fn shared(&self) -> Shared {
-        let settings = Settings::default();
-        Shared::with_clock(settings, self.target(), None, Clock::mock()).unwrap()
-    }
-}
-
-impl Backend for FailingBackend {
-    fn connect(&self) -> Reply<Box<dyn Session>> {
-        self.faults.connects.fetch_add(1, Ordering::Relaxed);
-        let (fault, faults) = (*lock(&self.faults.connecting), Arc::clone(&self.faults));
-        let session = self.inner.connect();
-        Box::pin(async move {
-            match fault {
-                Some(kind) => Err(BackendError::new(kind, "on purpose")),
-                None => Ok(Box::new(FailingSession {
-                    inner: session.await?,
-                    faults,
-                }) as Box<dyn Session>),
-            }
-        })
-    }
-
-    fn target(&self) -> &str {
-        self.inner.target()
-    }
-}
-
-impl Session for FailingSession {
-    fn read(&self, keys: &[Arc<str>]) -> Reply<Vec<Result<Option<Bytes>, BackendError>>> {
-        self.inner.read(keys)
-    }
-
-    fn commit(&self, batch: &[Attempt], now: u64) -> Reply<Vec<Result<Outcome, BackendError>>> {
-        self.faults.commits.fetch_add(1, Ordering::Relaxed);
-        match *lock(&self.faults.committing) {
-            Some(kind) => {
-                let error = BackendError::new(kind, "on purpose");
-                let answers = vec![Err(error); batch.len()];
-                Box::pin(std::future::ready(Ok(answers)))
-            }
-            None => self.inner.commit(batch, now),
-        }
-    }
-
-    fn names(&self, prefix: &str, cursor: Option<String>) -> Reply<Page> {
-        self.inner.names(prefix, cursor)
-    }
-
-    fn forget(&self, writer: Writer, keys: &[Arc<str>]) -> Reply<()> {
-        self.inner.forget(writer, keys)
-    }
-
-    fn now(&self) -> Reply<u64> {
-        if self.faults.is_silent.load(Ordering::Relaxed) {
-            Box::pin(std::future::pending())
-        } else {
-            self.inner.now()
-        }
-    }
-
-    fn eviction_policy(&self) -> Reply<Option<String>> {
-        self.inner.eviction_policy()
-    }
-
-    fn track(&self, prefixes: &[String]) -> Reply<()> {
-        self.inner.track(prefixes)
-    }
-
-    fn invalidations(&self) -> Reply<Invalidation> {
-        self.inner.invalidations()
-    }
-
-    fn ended(&self) -> Reply<()> {
-        self.inner.ended()
-    }
-}
 
 /// Runs the I/O thread's loop beside `test`, until that is done.
 fn beside(connector: &mut Connector<'_>, test: impl Future<Output = ()>) {
@@ -366,4 +255,80 @@ fn a_hold_that_ends_while_the_flusher_is_about_to_sleep_is_not_slept_through() {
     let until = state.held_until().expect("it is to be sent after that");
     assert_eq!(state.next_batch(1, 1, until).len(), 1);
     assert_eq!(state.held_until(), None, "nothing is ready any more");
+}
+
+#[test]
+fn a_server_that_sends_something_and_never_the_time_is_given_up_and_tried_again() {
+    let backend = FailingBackend::new();
+    backend.faults.is_silent.store(true, Ordering::Relaxed);
+    backend.faults.is_chatty.store(true, Ordering::Relaxed);
+    let shared = backend.shared();
+    let mut connector = Connector::new(&shared, &backend, None);
+    beside(&mut connector, async {
+        settle().await;
+        shared.clock.advance(shared.settings.timeout);
+        settle().await;
+        let error = shared.state().last_error.clone().expect("it was given up");
+        let error = error.to_string();
+        assert!(
+            error.contains("no answer to a connection attempt"),
+            "{error}"
+        );
+        shared.clock.advance(shared.settings.backoff.1);
+        settle().await;
+        assert_eq!(backend.faults.connects.load(Ordering::Relaxed), 2);
+    });
+}
+
+/// A caller is about to send its write, and `end` is called by the I/O thread in that moment.
+fn sent_while(end: fn(&Shared, &FailingBackend, &Connection)) {
+    let backend = FailingBackend::new();
+    let shared = backend.shared();
+    let connection = Connection::new(block_on(backend.connect()).unwrap());
+    queue(&shared, "k", None);
+    let mono = shared.clock.mono();
+    let batch = {
+        let mut state = shared.state();
+        state.connected(None);
+        state.next_batch(1, 1, mono)
+    };
+    assert_eq!(batch.len(), 1);
+
+    let (ended, has_ended) = mpsc::channel();
+    thread::scope(|scope| {
+        let on_sent = |ticket| {
+            scope.spawn(|| {
+                end(&shared, &backend, &connection);
+                let _ = ended.send(());
+            });
+            // It has to wait for this write to be known as sent. If it does not, it is over soon.
+            let _ = has_ended.recv_timeout(Duration::from_millis(200));
+            shared.state().sent(&batch, ticket, mono);
+        };
+        let never = Box::pin(std::future::pending::<Result<(), BackendError>>());
+        let answer = block_on(shared.issue(&connection, never, on_sent));
+        assert!(answer.unwrap_err().is_connection_lost());
+    });
+    let mut state = shared.state();
+    let head = state.outbox.head("k").expect("it is queued");
+    assert_eq!(head.attempt.in_flight, None);
+    state.connected(None);
+    assert_eq!(state.next_batch(1, 1, mono).len(), 1, "it is sent again");
+}
+
+#[test]
+fn a_write_that_is_sent_while_its_connection_is_given_up_does_not_stay_in_flight() {
+    sent_while(|shared, backend, connection| {
+        let error = BackendError::connection_lost("on purpose");
+        connection.end(error.clone());
+        Connector::new(shared, backend, None).disconnected(&error);
+    });
+}
+
+#[test]
+fn a_write_that_is_sent_while_the_io_thread_ends_does_not_stay_in_flight() {
+    sent_while(|shared, _, connection| {
+        connection.end(BackendError::connection_lost("on purpose"));
+        drop(EndOnDrop(shared));
+    });
 }

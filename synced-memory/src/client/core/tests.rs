@@ -1,0 +1,122 @@
+use std::sync::atomic::Ordering;
+use std::sync::mpsc;
+use std::thread;
+
+use super::*;
+use crate::backend::{Reply, Session};
+use crate::base::policy::WritePolicy;
+use crate::client::flusher::failing::{FailingBackend, Faults};
+use crate::client::state::Request;
+use crate::pending::outbox::Written;
+use crate::value::envelope::Unsealed;
+
+const DEADLINE: Duration = Duration::from_secs(10);
+
+#[derive(Debug)]
+struct Panicking;
+
+impl Backend for Panicking {
+    fn connect(&self) -> Reply<Box<dyn Session>> {
+        panic!("on purpose")
+    }
+
+    fn target(&self) -> &'static str {
+        "nowhere:"
+    }
+}
+
+#[test]
+fn a_panic_of_the_io_thread_closes_the_memory_and_leaves_nobody_waiting() {
+    let core = Core::open(Panicking, Settings::default(), None).unwrap();
+    // It may have been opened just before.
+    while core.shared().check_open().is_ok() {
+        std::thread::yield_now();
+    }
+    let read = block_on(core.load(&["k".into()]));
+    assert_eq!(read.unwrap_err().kind(), ErrorKind::Closed);
+    let last = core.shared().state().last_error.clone();
+    assert!(last.is_some_and(|error| error.to_string().contains("panicked")));
+}
+
+/// A memory whose writes are not answered within this time, and its faults.
+fn unanswered(timeout: Duration) -> (Arc<Core>, Arc<Faults>) {
+    let backend = FailingBackend::new();
+    let faults = Arc::clone(&backend.faults);
+    let settings = Settings {
+        timeout,
+        ..Settings::default()
+    };
+    let core = Core::open(backend, settings, None).unwrap();
+    eventually("it is connected", || core.shared().is_connected());
+    faults.is_chatty.store(true, Ordering::Relaxed);
+    faults.holds_commits.send_replace(true);
+    (Arc::new(core), faults)
+}
+
+fn set(core: &Core, value: i32) -> Result<Written> {
+    let request = Request::Put {
+        value: Unsealed::encode(&value).unwrap(),
+        ttl: None,
+    };
+    let key = Arc::from("k");
+    let write = core.write(&key, request, WritePolicy::Through);
+    block_on(write).map(|answer| answer.written)
+}
+
+fn eventually(what: &str, condition: impl Fn() -> bool) {
+    let deadline = Deadline::after(DEADLINE);
+    while !condition() {
+        assert!(!deadline.remaining().is_zero(), "not in time: {what}");
+        thread::yield_now();
+    }
+}
+
+fn queued(core: &Core) -> usize {
+    core.shared().state().outbox.entries().count()
+}
+
+#[test]
+fn a_write_behind_one_that_is_answered_too_late_is_sent_then() {
+    let (core, faults) = unanswered(Duration::from_millis(100));
+    assert_eq!(set(&core, 1).unwrap(), Written::Queued);
+    assert_eq!(set(&core, 2).unwrap(), Written::Queued);
+    assert_eq!(queued(&core), 2);
+    assert_eq!(faults.commits.load(Ordering::Relaxed), 1);
+    faults.holds_commits.send_replace(false);
+    eventually("both are delivered", || queued(&core) == 0);
+    assert_eq!(faults.commits.load(Ordering::Relaxed), 2);
+    assert_eq!(faults.connects.load(Ordering::Relaxed), 1);
+}
+
+#[test]
+fn a_write_that_nobody_waits_for_is_sent_again_if_its_connection_ends() {
+    let (core, faults) = unanswered(Duration::from_millis(100));
+    assert_eq!(set(&core, 1).unwrap(), Written::Queued);
+    let connection = core.shared().connection().unwrap();
+    faults.holds_commits.send_replace(false);
+    connection.end(BackendError::connection_lost("on purpose"));
+    eventually("it is delivered", || queued(&core) == 0);
+}
+
+#[test]
+fn a_caller_whose_write_is_under_way_when_the_io_thread_ends_does_not_wait_for_its_time() {
+    let (core, faults) = unanswered(3 * DEADLINE);
+    let (answers, answer) = mpsc::channel();
+    let caller = Arc::clone(&core);
+    thread::spawn(move || answers.send(set(&caller, 1)));
+    eventually("it is sent", || faults.commits.load(Ordering::Relaxed) == 1);
+    let closed = block_on(core.close(Duration::from_millis(1)));
+    assert_eq!(closed.unwrap_err().kind(), ErrorKind::Timeout);
+    let written = answer.recv_timeout(DEADLINE).expect("it returns");
+    assert_eq!(written.unwrap(), Written::Queued);
+}
+
+#[test]
+fn what_is_abandoned_after_the_end_keeps_nothing_alive() {
+    let shared = Arc::new(Shared::new(Settings::default(), "test", None).unwrap());
+    let (held, is_alive) = (Arc::clone(&shared), Arc::downgrade(&shared));
+    shared.stop();
+    shared.abandon(async move { drop(held) });
+    drop(shared);
+    assert!(is_alive.upgrade().is_none());
+}
