@@ -11,7 +11,7 @@ use tempfile::TempDir;
 const DEADLINE: Duration = Duration::from_secs(20);
 
 /// A process that is bound by its limit of threads: root is not.
-fn limited_in_threads(directory: &TempDir, url: &str) -> Child {
+pub(crate) fn limited_in_threads(directory: &TempDir, url: &str) -> Child {
     let program = directory.path().join("limited");
     fs::set_permissions(directory.path(), Permissions::from_mode(0o755)).unwrap();
     fs::copy(env!("CARGO_BIN_EXE_limited"), &program).unwrap();

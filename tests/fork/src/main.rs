@@ -25,6 +25,7 @@ fn main() {
         ["journal", url, journal] => journal_of_the_parent(url, journal),
         ["file", url, other] => file_of_the_parent(url, other),
         ["deadline", url] => deadline_of_a_task(url),
+        ["passwords", url] => passwords_in_use(url),
         _ => panic!("no scenario: {arguments:?}"),
     }
     println!("done");
@@ -283,4 +284,24 @@ fn deadline_of_a_task(url: &str) {
     };
     wait();
     fork(wait);
+}
+
+/// While the memories of the parent look for their passwords in what they are told, a child opens
+/// one that has a password, too.
+fn passwords_in_use(url: &str) {
+    let open = || {
+        let builder = Memory::builder().url(url);
+        let often = builder.backoff(Duration::from_millis(1), Duration::from_millis(1));
+        let options = often.timeout(Duration::from_millis(20));
+        options.build().expect("a memory")
+    };
+    let parents: Vec<_> = (0..16).map(|_| open()).collect();
+    for _ in 0..100 {
+        fork(|| {
+            let memory = open();
+            assert_eq!(memory.set(&NUMBER, 1).expect("queued"), Written::Queued);
+            std::mem::forget(memory);
+        });
+    }
+    drop(parents);
 }

@@ -1,6 +1,7 @@
 //! What a process that forks may rely on (rule 17). Each test runs `src/main.rs`, which forks.
 
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use support::{Child, Server};
@@ -11,8 +12,10 @@ fn forking(arguments: &[&str]) -> Child {
     Child::spawn(env!("CARGO_BIN_EXE_synced-memory-fork-tests"), arguments)
 }
 
-/// Runs a scenario to its end.
+/// Runs a scenario to its end, while no other one takes the processors from it.
 fn run(arguments: &[&str]) {
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     ends_well(forking(arguments));
 }
 
@@ -69,4 +72,9 @@ fn a_child_is_refused_the_sqlite_file_that_its_parent_had_open() {
 #[test]
 fn the_deadline_of_a_task_comes_in_a_child_as_well() {
     run(&["deadline", "redis://127.0.0.1:1"]);
+}
+
+#[test]
+fn a_child_opens_a_memory_with_a_password_whatever_its_parent_does_with_passwords() {
+    run(&["passwords", "redis://:s3cr3t@127.0.0.1:1"]);
 }

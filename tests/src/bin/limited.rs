@@ -4,17 +4,51 @@
 //! - `limit`, `free`: nothing more can be opened or started from now on; and then again
 //! - `open`: opens the URL
 //! - `set`, `flush`, `error`: of the memory that was opened last
+//! - `drop`: drops it
+//! - `events`: on which threads there were events, in their order
 
 use std::error::Error as _;
 use std::fs::File;
 use std::io::stdin;
 use std::os::fd::AsRawFd;
+use std::sync::Mutex;
+use std::thread;
 use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use synced_memory::{Key, Memory};
+use tracing::field::{Field, Visit};
+use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
+
+static EVENTS: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+/// Notes each event with the thread on which it is emitted.
+struct Noting;
+
+impl<S: tracing::Subscriber> Layer<S> for Noting {
+    fn on_event(&self, event: &tracing::Event<'_>, _: Context<'_, S>) {
+        if event.metadata().target().starts_with("synced_memory") {
+            event.record(&mut Message);
+        }
+    }
+}
+
+/// The message of an event.
+struct Message;
+
+impl Visit for Message {
+    fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
+        if field.name() == "message" {
+            let thread = thread::current();
+            let line = format!("{}: {value:?}", thread.name().unwrap_or("another"));
+            EVENTS.lock().unwrap().push(line);
+        }
+    }
+}
 
 fn main() {
+    let subscriber = tracing_subscriber::registry().with(Noting);
+    tracing::subscriber::set_global_default(subscriber).expect("the only one");
     let mut arguments = std::env::args().skip(1);
     let (Some(what), Some(url)) = (arguments.next(), arguments.next()) else {
         panic!("limited descriptors|threads <url>")
@@ -74,6 +108,11 @@ fn main() {
                 let status = opened.as_ref().expect("it was opened").status();
                 println!("{:?}", status.last_error.map(|error| error.to_string()));
             }
+            "drop" => {
+                drop(opened.take());
+                println!("dropped");
+            }
+            "events" => println!("{}", EVENTS.lock().unwrap().join("; ")),
             other => panic!("{other}?"),
         }
     }
