@@ -2,9 +2,11 @@
 //! connections, files and locks (rule 17).
 
 use std::sync::{Arc, Mutex, PoisonError, TryLockError};
+use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 
+use super::clock::Deadline;
 use super::lock::LockGuard;
 
 /// The process that made something.
@@ -56,12 +58,16 @@ impl<T> PerProcess<T> {
 pub(crate) fn try_lock_inherited<T: ?Sized>(mutex: &Mutex<T>) -> Option<LockGuard<'_, T>> {
     /// Another thread of the child holds the lock for a shorter time than so many yields.
     const TRIES: usize = 1_000;
+    /// On a busy machine a yield may take as long as this.
+    const LONGEST: Duration = Duration::from_millis(20);
+    let end = Deadline::after(LONGEST);
     for _ in 0..TRIES {
         match mutex.try_lock() {
             Ok(guard) => return Some(LockGuard::of(guard)),
             Err(TryLockError::Poisoned(error)) => {
                 return Some(LockGuard::of(PoisonError::into_inner(error)));
             }
+            Err(TryLockError::WouldBlock) if end.remaining().is_zero() => break,
             Err(TryLockError::WouldBlock) => std::thread::yield_now(),
         }
     }

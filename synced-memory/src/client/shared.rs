@@ -313,6 +313,10 @@ impl Shared {
 
     /// The state in a child of the process that opened the memory.
     fn inherited_state(&self) -> LockGuard<'_, State> {
+        if let Some(unknown) = self.unknown_state.get() {
+            // Nobody will release the lock of the other one: only the first call tries.
+            return lock(unknown);
+        }
         try_lock_inherited(&self.state).unwrap_or_else(|| {
             let unknown = self.unknown_state.get_or_init(|| {
                 let Settings {
@@ -550,12 +554,13 @@ impl Shared {
 
     /// The I/O thread continues with this, since its caller does not wait any more.
     pub(crate) fn abandon(&self, request: impl Future<Output = ()> + Send + 'static) {
-        if self.is_stopped() {
-            // It would never be continued, and holds what is shared.
-            return;
-        }
         lock(&self.abandoned).push(AbandonedRequest(Box::pin(request)));
         self.abandoned_wake.notify_one();
+        // Not before: the I/O thread may end meanwhile.
+        if self.is_stopped() {
+            // They would never be continued, and hold what is shared.
+            drop(self.take_abandoned());
+        }
     }
 
     /// The same with a read: as long as it is not answered, other reads are not sent behind it, for
@@ -710,5 +715,20 @@ impl Shared {
             format!("the backend {} is not available: {cause}", self.target)
         };
         Error::new(ErrorKind::Unavailable, what)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn in_a_child_only_the_first_call_tries_the_lock_that_its_parent_held() {
+        let shared = Shared::new(Settings::default(), "test", None).unwrap();
+        let held = lock(&shared.state);
+        shared.is_inherited.store(true, Ordering::Relaxed);
+        shared.state().superseded = 7;
+        drop(held);
+        assert_eq!(shared.state().superseded, 7, "what the first one got");
     }
 }

@@ -128,7 +128,7 @@ pub(super) fn broke_alone(key: &str, bytes: usize, pause: Duration, cause: &Erro
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backend::commit::Outcome;
+    use crate::backend::commit::{Outcome, Sequence};
     use crate::base::clock::Moment;
     use crate::base::policy::WritePolicy;
     use crate::client::state::Request;
@@ -258,5 +258,51 @@ mod tests {
         send(&mut state, START);
         assert_eq!(lose(&mut state, START), None, "the row has ended");
         assert!(!state.is_trial());
+    }
+
+    fn write_confirmed(state: &mut State, key: &Arc<str>) -> Sequence {
+        let at = Moment {
+            mono: START,
+            now: 1_700_000_000_000_000_000,
+        };
+        let value = Unsealed::of_text("1");
+        let request = Request::Put { value, ttl: None };
+        let accepted = state.write(key, request, WritePolicy::Confirmed, at);
+        accepted.unwrap().id
+    }
+
+    fn withdraw(state: &mut State, key: &Arc<str>, id: Sequence) {
+        let error = Error::new(ErrorKind::Unavailable, "on purpose");
+        assert!(state.withdraw(key, id, error).is_some());
+    }
+
+    #[test]
+    fn a_write_behind_the_one_that_breaks_connections_does_not_set_it_free_if_it_is_withdrawn() {
+        let (mut state, key) = (state(&[("large", 1_000)]), Arc::from("large"));
+        for _ in 0..=BREAKS {
+            send(&mut state, START);
+            lose(&mut state, START);
+        }
+        let paused = state.paused_until(&key);
+        assert!(paused.is_some());
+        let id = write_confirmed(&mut state, &key);
+        withdraw(&mut state, &key, id);
+        assert_eq!(state.paused_until(&key), paused);
+        assert_eq!(keys(&send(&mut state, START)), [""; 0]);
+    }
+
+    #[test]
+    fn a_write_that_is_withdrawn_leaves_no_pause_to_the_next_one_of_its_key() {
+        let (mut state, key) = (state(&[]), Arc::from("k"));
+        let id = write_confirmed(&mut state, &key);
+        // It has broken connections alone.
+        state.breaks.pauses.failed(&key, START);
+        state.suspect(&key);
+        withdraw(&mut state, &key, id);
+        assert!(!state.is_trial());
+        assert_eq!(state.paused_until(&key), None);
+        write(&mut state, &key, 10);
+        write(&mut state, "other", 10);
+        assert_eq!(keys(&send(&mut state, START)), ["k", "other"]);
     }
 }

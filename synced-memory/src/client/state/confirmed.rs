@@ -18,11 +18,15 @@ impl State {
     /// Withdraws a confirmed write, whose caller gets `error`. Returns what its caller gets, unless
     /// it has an answer already.
     pub(crate) fn withdraw(&mut self, key: &Arc<str>, id: Sequence, error: Error) -> Option<Error> {
+        let is_head = |head: &Entry| head.identity.id == id;
+        let is_head = self.outbox.head(key).is_some_and(is_head);
         match self.outbox.withdraw(key, id) {
             Withdrawal::Withdrawn(mut entry) => {
                 self.note_done(&entry);
-                // Nothing of it is tried any more, apart or not.
-                self.connection_held(key);
+                if is_head {
+                    // Nothing of it is tried any more, apart or not.
+                    self.connection_held(key);
+                }
                 if entry.attempt.was_in_doubt {
                     // An attempt that was barred may still arrive, and must find the record.
                     self.keep_record(key);
@@ -148,5 +152,70 @@ impl State {
     fn not_returned(&mut self, key: &Arc<str>, entry: &Entry, error: Error) {
         self.move_taken_to_dead_letters(key, entry, error, false);
         self.note_done(entry);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::backend::commit::{Attempt, KeyState, Outcome};
+    use crate::base::clock::{Moment, Monotonic};
+    use crate::client::state::Request;
+    use crate::value::envelope::Unsealed;
+
+    const START: Monotonic = Duration::from_secs(1_000);
+
+    fn send(state: &mut State) -> Vec<Attempt> {
+        state.connected(None);
+        let batch = state.next_batch(512, 1 << 20, START);
+        state.sent(&batch, 7, START);
+        batch
+    }
+
+    /// A confirmed write whose answer is lost, and which the backend bars when it is asked.
+    ///
+    /// # Errors
+    ///
+    /// It was refused before it was sent.
+    fn bar(state: &mut State, key: &str) -> Result<(), Error> {
+        let (key, at) = (
+            Arc::from(key),
+            Moment {
+                mono: START,
+                now: 1_700_000_000_000_000_000,
+            },
+        );
+        let request = Request::Put {
+            value: Unsealed::of_text("1"),
+            ttl: None,
+        };
+        state.connected(None);
+        let accepted = state.write(&key, request, WritePolicy::Confirmed, at)?;
+        assert_eq!(send(state).len(), 1);
+        let lost = Error::new(ErrorKind::Unavailable, "on purpose");
+        state.disconnected(lost.clone(), START);
+        let error = state.withdraw(&key, accepted.id, lost).unwrap();
+        assert_eq!(error.kind(), ErrorKind::InDoubt);
+        for attempt in send(state) {
+            state.answered(&attempt, 7, Ok(Outcome::Refused(KeyState::default())));
+        }
+        assert_eq!(state.outbox.bytes(), 0, "it is over");
+        Ok(())
+    }
+
+    #[test]
+    fn what_must_stay_known_of_attempts_in_doubt_is_bounded_by_the_outbox_limit() {
+        let limit = 1 << 16;
+        let random = fastrand::Rng::with_seed(1);
+        let mut state = State::new(limit, Duration::MAX / 4, random);
+        // Of one key it is known once.
+        for _ in 0..limit {
+            bar(&mut state, "k").unwrap();
+        }
+        let refused = (0..limit).find_map(|number| bar(&mut state, &format!("k{number}")).err());
+        let refused = refused.expect("there is no end to it");
+        assert_eq!(refused.kind(), ErrorKind::OutboxFull, "{refused}");
     }
 }
