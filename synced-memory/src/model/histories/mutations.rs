@@ -16,11 +16,10 @@ fn an_element_of_the_default_can_be_removed() {
     let (mut server, mut process) = (ScenarioServer::new(), ScenarioProcess::connected(1));
     let default = "[1,2]";
     let first = element(&elements(default).unwrap(), 0).unwrap();
+    let seen = ObservedValue::Content(first.content);
     let operations = vec![Operation {
         path: vec![PathStep::Element(first)],
-        action: Action::Remove {
-            seen: ObservedValue::Content(first.content),
-        },
+        action: Action::Remove { seen },
     }];
     let mutation = Mutation::new(Some(text(default)), operations);
     let _accepted = process.write(Request::Mutate {

@@ -34,6 +34,12 @@ impl Content {
     pub(super) fn of_members(text: &str, shape: &Shape) -> Self {
         Self(Walk { text, at: 0 }.shaped(shape, true, 0))
     }
+
+    /// Four parts of the number.
+    pub(super) fn parts(self) -> [u16; 4] {
+        let bytes = self.0.to_le_bytes();
+        [0, 2, 4, 6].map(|at| u16::from_le_bytes([bytes[at], bytes[at + 1]]))
+    }
 }
 
 /// How deep `serde_json` reads; what is deeper counts letter by letter.

@@ -17,11 +17,12 @@ use super::Content;
 /// An element whose content is found nowhere was removed, or was changed inside, and only its
 /// neighbours show which. If both are there with one element in between, it is that one; otherwise
 /// the one beside one of them; if neither is there any more, the one at the index. If a neighbour
-/// is there with only known elements beside it, or the list is too short, the element is gone.
+/// is there with only known elements beside it, or the list is too short, the element is gone. What
+/// was elsewhere in the list when the element was seen is never that element, changed.
 ///
 /// What is added before an element that is gone, or of which that is not certain, goes behind its
 /// previous neighbour or, if that is gone, before the next one; if neither is there, to the index.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Element {
     #[serde(deserialize_with = "index")]
     pub(crate) index: usize,
@@ -36,6 +37,50 @@ pub(crate) struct Element {
     previous: Option<Content>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     next: Option<Content>,
+    /// What else was in the list, if that was not long: not what is named above.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    elsewhere: Option<Box<ContentFilter>>,
+}
+
+/// Some contents, as a Bloom filter: what is among them is always found, and at most one of 40
+/// others is taken for one of them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+struct ContentFilter([u64; 8]);
+
+impl ContentFilter {
+    /// How long the list may be.
+    const ROOM: usize = 64;
+
+    /// The elements that are neither at `index` nor beside it, if there are any, and not too many.
+    fn beyond_neighbours(list: &[Content], index: usize) -> Option<Box<Self>> {
+        if list.len() > Self::ROOM {
+            return None;
+        }
+        let elements = list.iter().enumerate();
+        let mut far = elements.filter(|(at, _)| at.abs_diff(index) > 1).peekable();
+        far.peek()?;
+        let mut filter = Box::<Self>::default();
+        far.for_each(|(_, content)| filter.insert(*content));
+        Some(filter)
+    }
+
+    fn insert(&mut self, content: Content) {
+        for bit in Self::bits(content) {
+            self.0[bit / 64] |= 1 << (bit % 64);
+        }
+    }
+
+    fn contains(&self, content: Content) -> bool {
+        Self::bits(content).all(|bit| self.0[bit / 64] & (1 << (bit % 64)) != 0)
+    }
+
+    fn bits(content: Content) -> impl Iterator<Item = usize> {
+        content
+            .parts()
+            .into_iter()
+            .map(|part| usize::from(part % 512))
+    }
 }
 
 /// No list has as many elements as `usize` can count: that number and the next ones are no index.
@@ -77,6 +122,7 @@ impl Element {
             others: 0,
             previous: index.checked_sub(1).map(|previous| list[previous]),
             next: list.get(index + 1).copied(),
+            elsewhere: ContentFilter::beyond_neighbours(list, index),
         })
     }
 
@@ -99,6 +145,11 @@ impl Element {
             others: equal(list) - 1,
             ..Self::unique(list, index)?
         })
+    }
+
+    /// How many bytes it owns beside itself.
+    pub(super) fn owned_size(&self) -> usize {
+        self.elsewhere.as_deref().map_or(0, size_of_val)
     }
 
     /// Whether it is the one element with this content.
@@ -152,10 +203,18 @@ impl Element {
         usize::from(previous) * weight(self.previous) + usize::from(next) * weight(self.next)
     }
 
+    /// Whether this is no other element of the list that was seen.
+    fn may_have_become(&self, content: Content) -> bool {
+        let known = [Some(self.content), self.previous, self.next];
+        let is_elsewhere = |elsewhere: &ContentFilter| elsewhere.contains(content);
+        !known.contains(&Some(content)) && !self.elsewhere.as_deref().is_some_and(is_elsewhere)
+    }
+
     fn find_between(&self, list: &[Content]) -> Option<ElementMatch> {
         let has_neighbours = self.previous.is_some() || self.next.is_some();
-        let fits =
-            |at: &usize| list[*at] != self.content && self.neighbours_at(list, *at) == (true, true);
+        let fits = |at: &usize| {
+            self.may_have_become(list[*at]) && self.neighbours_at(list, *at) == (true, true)
+        };
         self.nearest((0..list.len()).filter(fits))
             .filter(|_| has_neighbours)
             .map(ElementMatch::Changed)
@@ -165,8 +224,7 @@ impl Element {
         if list.contains(&self.content) {
             return None;
         }
-        let is_known = |at: usize| [self.previous, self.next].contains(&Some(list[at]));
-        let fits = |at: &usize| self.closeness(list, *at) > 1 && !is_known(*at);
+        let fits = |at: &usize| self.closeness(list, *at) > 1 && self.may_have_become(list[*at]);
         self.nearest((0..list.len()).filter(fits))
             .map(|at| self.guess(list, at))
     }
@@ -184,7 +242,10 @@ impl Element {
     fn find_by_index(&self, list: &[Content]) -> Option<ElementMatch> {
         let known = [Some(self.content), self.previous, self.next];
         let moved = list.iter().any(|content| known.contains(&Some(*content)));
-        (self.index < list.len() && !moved).then(|| self.guess(list, self.index))
+        let found = list
+            .get(self.index)
+            .filter(|found| self.may_have_become(**found));
+        (found.is_some() && !moved).then(|| self.guess(list, self.index))
     }
 
     /// The index at which it would be if it is gone.
@@ -243,6 +304,12 @@ mod tests {
             ("a b c", 2, "a b", None),
             ("a b", 0, "", None),
             ("a b c", 2, "A B", None),
+            // Another one is in its place.
+            ("a b c", 2, "b a", None),
+            ("a p e n", 2, "p a n", None),
+            ("a b c d", 2, "b a", None),
+            ("a b c d", 3, "d x c a", Some(Same(0))),
+            ("a b c d e f", 2, "f", None),
             // Equal ones, by occurrence.
             ("a a", 0, "a", Some(Same(0))),
             ("a a", 1, "a", None),

@@ -530,7 +530,7 @@ impl PathStep {
                     .sum::<usize>();
                 name.len() + also + size_of_json(origin.as_slice())
             }
-            Self::Element(_) => 0,
+            Self::Element(element) => element.owned_size(),
         };
         size_of::<Self>() + owned
     }
