@@ -17,6 +17,7 @@ mod closure_transfers;
 mod closure_types;
 mod closure_unknowns;
 mod closures;
+mod colliding_texts;
 mod commands;
 mod confirmed;
 mod confirmed_refusals;

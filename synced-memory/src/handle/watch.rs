@@ -356,7 +356,7 @@ impl WatchedPath {
         let found = found?;
         let last = Some(match &found {
             Ok(None) => LastValue::Nothing,
-            Ok(Some(text)) => LastValue::Value(Content::of(text.as_str())),
+            Ok(Some(text)) => LastValue::Value(Content::keyed(text.as_str())),
             Err(error) => LastValue::Error(error.kind()),
         });
         (std::mem::replace(&mut self.last, last) != self.last).then_some(found)

@@ -187,7 +187,7 @@ impl NamedElement {
             Box::new(is_equal) as IsReadFrom
         });
         Ok(Self {
-            content: Content::of(text.as_str()),
+            content: Content::keyed(text.as_str()),
             is_read_from,
             text,
         })
@@ -201,7 +201,7 @@ impl NamedElement {
     pub(super) fn position(&self, list: &[&str]) -> Option<usize> {
         let by_text = list
             .iter()
-            .position(|element| Content::of(element) == self.content);
+            .position(|element| Content::keyed(element) == self.content);
         by_text.or_else(|| {
             let is_read_from = self.is_read_from.as_ref()?;
             list.iter().position(|element| is_read_from(element))
@@ -211,7 +211,7 @@ impl NamedElement {
     /// All the texts of elements that equal it.
     pub(super) fn spellings(&self, list: &[&str]) -> Vec<Json> {
         let is_equal = |element: &&&str| {
-            Content::of(element) == self.content
+            Content::keyed(element) == self.content
                 || self
                     .is_read_from
                     .as_ref()

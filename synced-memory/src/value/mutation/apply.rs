@@ -390,7 +390,7 @@ impl Comparison {
     /// Whether a change that leaves `value` is done, although it finds something else than it saw.
     fn is_done(self, found: Option<&str>, value: &Json) -> bool {
         let is_found =
-            || found.is_some_and(|found| Content::of(found) == Content::of(value.as_str()));
+            || found.is_some_and(|found| Content::keyed(found) == Content::keyed(value.as_str()));
         match self {
             Self::Newer => is_found(),
             // A number that two calls have changed to the same number is still wrong: one of the
@@ -469,9 +469,9 @@ fn change_in_place<'a>(
         }
         Action::Include { items } => {
             let list = node.list()?;
-            let mut present: HashSet<Content> = list.contents().into_iter().collect();
+            let mut present: HashSet<Content> = list.keyed_contents().into_iter().collect();
             for item in items {
-                if present.insert(Content::of(item.as_str())) {
+                if present.insert(Content::keyed(item.as_str())) {
                     list.insert(usize::MAX, std::slice::from_ref(item));
                 } else if comparison == Comparison::AsSeen {
                     return Err(NotApplied::Superseded);
@@ -481,12 +481,12 @@ fn change_in_place<'a>(
         Action::Exclude { items } => {
             let out: HashSet<Content> = items
                 .iter()
-                .map(|item| Content::of(item.as_str()))
+                .map(|item| Content::keyed(item.as_str()))
                 .collect();
             let list = node.list()?;
-            let present: HashSet<Content> = list
-                .contents()
-                .into_iter()
+            let contents = list.keyed_contents();
+            let present: HashSet<&Content> = contents
+                .iter()
                 .filter(|content| out.contains(content))
                 .collect();
             let is_any_gone = match comparison {
@@ -498,7 +498,7 @@ fn change_in_place<'a>(
             if is_any_gone {
                 comparison.if_gone()?;
             }
-            list.retain(|content| !out.contains(&content));
+            list.retain(contents.iter().map(|content| !out.contains(content)));
         }
         Action::Set { .. } | Action::SetIfAbsent { .. } | Action::Remove { .. } => {}
     }

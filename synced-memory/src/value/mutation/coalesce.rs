@@ -655,9 +655,9 @@ fn merge_operations(
             if let Include { items: other } | Exclude { items: other } = &action {
                 let other: Vec<Content> = other
                     .iter()
-                    .map(|item| Content::of(item.as_str()))
+                    .map(|item| Content::keyed(item.as_str()))
                     .collect();
-                items.retain(|item| !other.contains(&Content::of(item.as_str())));
+                items.retain(|item| !other.contains(&Content::keyed(item.as_str())));
             }
             *size += size_of_json(items);
             let later = Operation {

@@ -2,8 +2,14 @@
 //!
 //! White space, escapes, the order of members and the spelling of a float (`1e2`, `100.0`) do not
 //! count, since another program that rewrites a value changes them; of duplicate members the last
-//! one counts. Numbers are compared exactly, of whatever length. The number is on disk (in
-//! journals) and must not change from version to version.
+//! one counts. Numbers are compared exactly, of whatever length.
+//!
+//! The number that is on disk (in journals) must not change from version to version, so anybody can
+//! compute it, and make a string that shares it with another one. Texts that are compared in one
+//! process have a number with a key, which nobody knows.
+
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::sync::LazyLock;
 
 use serde::{Deserialize, Serialize};
 
@@ -13,26 +19,34 @@ use crate::value::shape::{Children, PLAIN, Shape};
 #[serde(transparent)]
 pub(crate) struct Content(u64);
 
+/// The key of what stays in this process.
+static KEY: LazyLock<u64> = LazyLock::new(|| RandomState::new().build_hasher().finish());
+
 impl Content {
-    /// The content of a valid text.
+    /// The content of a valid text, as it is on disk.
     pub(crate) fn of(text: &str) -> Self {
-        Self(Walk { text, at: 0 }.value(0))
+        Self(Walk::with_key(0, text).value(0))
+    }
+
+    /// The content of a valid text, to be compared with other keyed contents of this process.
+    pub(crate) fn keyed(text: &str) -> Self {
+        Self(Walk::with_key(*KEY, text).value(0))
     }
 
     /// The same, but the order of members counts.
     pub(super) fn with_order(text: &str) -> Self {
-        Self::of_value(text, &PLAIN)
+        Self(Walk::with_key(0, text).shaped(&PLAIN, false, 0))
     }
 
-    /// The content of a value as its type writes it: order counts except in maps and sets.
+    /// The keyed content of a value as its type writes it: order counts except in maps and sets.
     pub(super) fn of_value(text: &str, shape: &Shape) -> Self {
-        Self(Walk { text, at: 0 }.shaped(shape, false, 0))
+        Self(Walk::with_key(*KEY, text).shaped(shape, false, 0))
     }
 
     /// The same, but order does not count inside a part either: a type that hides a set in it
     /// writes the members in another order each time.
     pub(super) fn of_members(text: &str, shape: &Shape) -> Self {
-        Self(Walk { text, at: 0 }.shaped(shape, true, 0))
+        Self(Walk::with_key(*KEY, text).shaped(shape, true, 0))
     }
 
     /// Four parts of the number.
@@ -56,15 +70,21 @@ const DECIMAL: u64 = 6;
 struct Walk<'a> {
     text: &'a str,
     at: usize,
+    /// Zero for what is on disk.
+    key: u64,
 }
 
 impl<'a> Walk<'a> {
+    fn with_key(key: u64, text: &'a str) -> Self {
+        Self { text, at: 0, key }
+    }
+
     fn value(&mut self, depth: usize) -> u64 {
         match self.peek() {
             Some(b'{') if depth < DEPTH => self.object(depth),
             Some(b'[') if depth < DEPTH => self.list(depth),
-            Some(b'{' | b'[') => bytes(OTHER, self.nested().as_bytes()),
-            Some(b'"') => string(self.quoted()),
+            Some(b'{' | b'[') => bytes(self.key ^ OTHER, self.nested().as_bytes()),
+            Some(b'"') => string(self.key, self.quoted()),
             _ => self.scalar(),
         }
     }
@@ -111,7 +131,7 @@ impl<'a> Walk<'a> {
         if !is_ordered {
             elements.sort_unstable();
         }
-        elements.into_iter().fold(mix(LIST), join)
+        elements.into_iter().fold(mix(self.key ^ LIST), join)
     }
 
     fn shaped_members<'s>(
@@ -128,7 +148,7 @@ impl<'a> Walk<'a> {
         let mut members = Vec::new();
         while self.has_next(b'}') {
             let name = if self.peek() == Some(b'"') {
-                string(self.quoted())
+                string(self.key, self.quoted())
             } else {
                 self.scalar()
             };
@@ -143,14 +163,14 @@ impl<'a> Walk<'a> {
         }
         members
             .into_iter()
-            .fold(mix(OBJECT), |hash, (name, value)| {
+            .fold(mix(self.key ^ OBJECT), |hash, (name, value)| {
                 join(join(hash, name), value)
             })
     }
 
     fn list(&mut self, depth: usize) -> u64 {
         self.at += 1;
-        let mut hash = mix(LIST);
+        let mut hash = mix(self.key ^ LIST);
         while self.has_next(b']') {
             hash = join(hash, self.value(depth + 1));
         }
@@ -162,7 +182,7 @@ impl<'a> Walk<'a> {
         let mut members = Vec::new();
         while self.has_next(b'}') {
             let name = if self.peek() == Some(b'"') {
-                string(self.quoted())
+                string(self.key, self.quoted())
             } else {
                 self.scalar()
             };
@@ -170,7 +190,7 @@ impl<'a> Walk<'a> {
             members.push((name, self.value(depth + 1)));
         }
         members.sort_by_key(|(name, _)| *name);
-        let mut hash = mix(OBJECT);
+        let mut hash = mix(self.key ^ OBJECT);
         for (index, (name, value)) in members.iter().enumerate() {
             if members.get(index + 1).is_none_or(|(next, _)| next != name) {
                 hash = join(join(hash, *name), *value);
@@ -195,7 +215,7 @@ impl<'a> Walk<'a> {
             .max(1)
             .min(rest.len());
         self.at += length;
-        number(&rest[..length])
+        number(self.key, &rest[..length])
     }
 
     /// A string with its quotes.
@@ -260,25 +280,25 @@ impl<'a> Walk<'a> {
     }
 }
 
-fn string(quoted: &str) -> u64 {
+fn string(key: u64, quoted: &str) -> u64 {
     let inner = quoted.as_bytes();
     if inner.contains(&b'\\') {
         // A lone surrogate, which Python writes and Rust does not read, counts as it is written,
         // and is not the string that reads as these letters.
         return match serde_json::from_str::<String>(quoted) {
-            Ok(read) => bytes(STRING, read.as_bytes()),
-            Err(_) => bytes(OTHER, inner),
+            Ok(read) => bytes(key ^ STRING, read.as_bytes()),
+            Err(_) => bytes(key ^ OTHER, inner),
         };
     }
     bytes(
-        STRING,
+        key ^ STRING,
         inner
             .get(1..inner.len().saturating_sub(1))
             .unwrap_or_default(),
     )
 }
 
-fn number(text: &[u8]) -> u64 {
+fn number(key: u64, text: &[u8]) -> u64 {
     let integer = text != b"-0" && !text.iter().any(|byte| matches!(byte, b'.' | b'e' | b'E'));
     let starts = text
         .first()
@@ -290,14 +310,14 @@ fn number(text: &[u8]) -> u64 {
                 let exact = Decimal::of(read);
                 // A decimal type may write more digits than a float has.
                 if exact == Decimal::of(&format!("{float:e}")) {
-                    mix(mix(FLOAT) ^ float.to_bits())
+                    mix(mix(key ^ FLOAT) ^ float.to_bits())
                 } else {
-                    exact.hash()
+                    exact.hash(key)
                 }
             }
-            _ => bytes(OTHER, text),
+            _ => bytes(key ^ OTHER, text),
         },
-        _ => bytes(OTHER, text),
+        _ => bytes(key ^ OTHER, text),
     }
 }
 
@@ -338,8 +358,11 @@ impl Decimal {
         }
     }
 
-    fn hash(&self) -> u64 {
-        let hash = join(bytes(DECIMAL, &self.digits), self.exponent.cast_unsigned());
+    fn hash(&self, key: u64) -> u64 {
+        let hash = join(
+            bytes(key ^ DECIMAL, &self.digits),
+            self.exponent.cast_unsigned(),
+        );
         join(hash, u64::from(self.is_negative))
     }
 }
@@ -485,6 +508,15 @@ mod tests {
             Content::of_members("[[1,2]]", &list),
             Content::of_members("[[1,1]]", &list)
         );
+    }
+
+    #[test]
+    fn texts_that_were_made_to_share_a_content_have_different_keyed_ones() {
+        let (one, other) = (r#""admin of company""#, r#""00000971oBf2Iixl""#);
+        assert_eq!(Content::of(one), Content::of(other));
+        assert_ne!(Content::keyed(one), Content::keyed(other));
+        let [one, other] = [one, other].map(|text| Content::of_value(text, &PLAIN));
+        assert_ne!(one, other);
     }
 
     #[test]

@@ -493,7 +493,7 @@ fn set_members(
     let (stored, old, new) = (stored?, old?, new?);
     let old = Elements::new(&old, &|at| old_shapes.at(at));
     let new = Elements::new(&new, &|at| new_shapes.at(at));
-    let stored: HashSet<Content> = stored.iter().map(|element| Content::of(element)).collect();
+    let stored: HashSet<Content> = stored.iter().map(|text| Content::keyed(text)).collect();
     let missing = |of: &Elements<'_>, from: &Elements<'_>| -> Vec<Json> {
         let there: HashSet<Content> = from.contents.iter().copied().collect();
         let all = of.views.iter().zip(&of.contents);
@@ -504,7 +504,7 @@ fn set_members(
     let (removed, added) = (missing(&old, &new), missing(&new, &old));
     if removed
         .iter()
-        .any(|item| !stored.contains(&Content::of(item.as_str())))
+        .any(|item| !stored.contains(&Content::keyed(item.as_str())))
     {
         return None;
     }

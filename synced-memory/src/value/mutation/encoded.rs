@@ -46,7 +46,7 @@ impl Encoded {
     pub(crate) fn is_as_written_in(&self, stored: &str) -> bool {
         self.text() == stored
             || self.view().content() == EncodedPart::new(stored, &self.shape).content()
-            || Content::of(self.text()) == Content::of(stored)
+            || Content::keyed(self.text()) == Content::keyed(stored)
     }
 
     /// A number that equal values share: order counts except in maps and sets, also in those that

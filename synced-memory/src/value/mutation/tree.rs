@@ -260,10 +260,14 @@ impl<'a> List<'a> {
         );
     }
 
-    pub(super) fn retain(&mut self, keeps: impl Fn(Content) -> bool) {
-        let contents = self.contents();
-        let mut contents = contents.into_iter();
-        self.slots.retain(|_| contents.next().is_none_or(&keeps));
+    pub(super) fn keyed_contents(&self) -> Vec<Content> {
+        let texts = self.slots.iter().map(|slot| slot.node.to_text());
+        texts.map(|text| Content::keyed(&text)).collect()
+    }
+
+    /// Keeps the elements for which `keeps`, in their order, is true.
+    pub(super) fn retain(&mut self, mut keeps: impl Iterator<Item = bool>) {
+        self.slots.retain(|_| keeps.next().unwrap_or(true));
     }
 }
 
