@@ -28,6 +28,7 @@ mod credentials;
 mod dead_letters;
 mod dead_letters_journalled;
 mod dead_letters_retried;
+mod doubled_keys;
 mod doubtful_refusals;
 mod events_without_threads;
 mod exactly_once;

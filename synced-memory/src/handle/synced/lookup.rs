@@ -1,7 +1,8 @@
-//! Finding the key or the element that a caller names: by its text, and if that finds none, by what
-//! the stored texts decode to. Another program may spell the same value in another way.
+//! Finding the key or the element that a caller names by what the stored texts decode to: another
+//! program may spell the same value in another way. What has only one spelling is found by its text.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::fmt;
 use std::marker::PhantomData;
 
@@ -14,7 +15,8 @@ use crate::base::type_name::type_name;
 use crate::handle::path::ValuePath;
 use crate::handle::value::Value;
 use crate::value::mutation::{
-    Content, Json, Location, MemberName, OwnSpelling, PathSegment, Spelling, members,
+    Content, Json, Location, MemberName, OwnSpelling, PathSegment, Spelling, locate_all_spelled,
+    locate_spelled, members,
 };
 use crate::value::shape;
 
@@ -41,18 +43,27 @@ impl EntryKey {
         &self,
         members: &[(Cow<'_, str>, &str)],
     ) -> (Option<usize>, MemberName) {
-        let by_text = members.iter().position(|(name, _)| **name == *self.own);
-        let by_value = || {
-            let spelling = self.spelling?;
-            members
-                .iter()
-                .rposition(|(name, _)| spelling(&self.own, name))
-        };
-        let at = by_text.or_else(by_value);
-        let found = at
-            .map(|at| &*members[at].0)
-            .filter(|name| **name != *self.own);
-        (at, MemberName::aliased(&self.own, found.as_slice()))
+        match self.spelling {
+            Some(spelling) => locate_spelled(&self.own, members, spelling),
+            None => {
+                let at = members.iter().position(|(name, _)| **name == *self.own);
+                (at, self.member_name())
+            }
+        }
+    }
+
+    /// The same for several keys of one map.
+    pub(super) fn locate_all<'k>(
+        keys: impl Iterator<Item = &'k Self> + Clone,
+        members: &[(Cow<'_, str>, &str)],
+    ) -> Vec<(Option<usize>, MemberName)> {
+        if let Some(spelling) = keys.clone().find_map(|key| key.spelling) {
+            return locate_all_spelled(keys.map(|key| &*key.own), members, spelling);
+        }
+        let names = members.iter().map(|(name, _)| &**name);
+        let by_name: HashMap<&str, usize> = names.zip(0..).collect();
+        keys.map(|key| (by_name.get(&*key.own).copied(), key.member_name()))
+            .collect()
     }
 
     /// Whether an entry that is not found may be there in another spelling, of which this process
@@ -75,9 +86,10 @@ impl EntryKey {
 
 impl ValuePath {
     /// The name of the entry that a map stores under this key, whose keys are of the type `K`.
-    pub(super) fn name_of<K: DeserializeOwned + PartialEq, Q: Serialize + ?Sized>(
+    pub(super) fn name_of<K: 'static, Q: Serialize + ?Sized>(
         &self,
         key: &Q,
+        spelling: Spelling,
     ) -> Result<EntryKey> {
         // A key that is not a string, or cannot be written, is an error that names this path.
         let object = self.encode_unread(&SingleEntry(key, ()))?;
@@ -87,8 +99,10 @@ impl ValuePath {
                 "the key of a map cannot be written as JSON",
             )
         })?;
-        let spelling = (!shape::has_one_spelling::<K>()).then_some(is_same_key::<K> as Spelling);
-        Ok(EntryKey { own, spelling })
+        Ok(EntryKey {
+            own,
+            spelling: unless_single::<K>(spelling),
+        })
     }
 
     /// The name of the entry that is to be stored under this key.
@@ -96,9 +110,9 @@ impl ValuePath {
     /// # Errors
     ///
     /// `Serialize` if `K` cannot read what it writes: nobody could read the map.
-    pub(super) fn new_name_of<K: Value + PartialEq>(&self, key: &K) -> Result<EntryKey> {
-        let name = self.name_of::<K, K>(key)?;
-        if !shape::has_one_spelling::<K>() && read_key::<K>(&name.own).is_none() {
+    pub(super) fn new_name_of<K: Value>(&self, key: &K, spelling: Spelling) -> Result<EntryKey> {
+        let name = self.name_of::<K, K>(key, spelling)?;
+        if name.spelling.is_some() && read_key::<K>(&name.own).is_none() {
             let written = type_name::<K>();
             return Err(self.error(
                 ErrorKind::Serialize,
@@ -109,9 +123,27 @@ impl ValuePath {
     }
 }
 
-/// Whether `K` reads both names as one key.
-fn is_same_key<K: DeserializeOwned + PartialEq>(own: &str, other: &str) -> bool {
-    read_key::<K>(other).is_some_and(|other| read_key::<K>(own).as_ref() == Some(&other))
+/// How keys of the type `K` are found, if they have more than one spelling.
+pub(super) fn unless_single<K>(spelling: Spelling) -> Option<Spelling> {
+    (!shape::has_one_spelling::<K>()).then_some(spelling)
+}
+
+/// A [`Spelling`] for keys of the type `K`. `first` notes the index of a key unless it has one, and
+/// returns the one that it has.
+pub(super) fn group_names<K: DeserializeOwned>(
+    names: &[&str],
+    mut first: impl FnMut(K, usize) -> usize,
+) -> Vec<usize> {
+    // What is no key is only the same as the same text.
+    let mut unreadable: HashMap<&str, usize> = HashMap::new();
+    names
+        .iter()
+        .enumerate()
+        .map(|(at, name)| match read_key(name) {
+            Some(key) => first(key, at),
+            None => *unreadable.entry(name).or_insert(at),
+        })
+        .collect()
 }
 
 fn read_key<K: DeserializeOwned>(name: &str) -> Option<K> {

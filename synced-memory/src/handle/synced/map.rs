@@ -9,14 +9,14 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::Synced;
-use super::lookup::EntryKey;
+use super::lookup::{EntryKey, group_names, unless_single};
 use crate::base::error::Result;
 use crate::handle::path::{Condition, Freshness, PathChange, ReturnPath, ValuePath};
 use crate::handle::value::Value;
 use crate::pending::outbox::Written;
 use crate::value::mutation::{
-    Action, Content, Json, Location, MemberName, ObservedValue, Operation, PathStep, member,
-    members,
+    Action, Content, Json, Location, MemberName, ObservedValue, Operation, PathStep, Spelling,
+    member, members,
 };
 
 const EMPTY: &str = "{}";
@@ -58,17 +58,9 @@ impl ValuePath {
     fn put_all(&self, entries: &[(EntryKey, Json)]) -> Result<Written> {
         let put = |location: &Location<'_>| {
             let members = self.members(location.found)?;
-            let by_name: HashMap<&str, usize> = members
-                .iter()
-                .enumerate()
-                .map(|(at, (name, _))| (&**name, at))
-                .collect();
+            let located = EntryKey::locate_all(entries.iter().map(|(name, _)| name), &members);
             let mut operations = Vec::with_capacity(entries.len());
-            for (name, value) in entries {
-                let (at, member) = match by_name.get(&*name.own) {
-                    Some(at) => (Some(*at), name.member_name()),
-                    None => name.locate_in(&members),
-                };
+            for ((name, value), (at, member)) in entries.iter().zip(located) {
                 if at.is_none() && name.may_be_missed(location) {
                     return Ok((PathChange::Nothing, ()));
                 }
@@ -128,11 +120,12 @@ impl ValuePath {
             Some(EMPTY),
             |location| {
                 let members = self.members(location.found)?;
-                let Some((name, value)) = name.locate_in(&members).0.map(|at| &members[at]) else {
+                let (Some(at), member) = name.locate_in(&members) else {
                     return Ok((PathChange::Nothing, None));
                 };
+                let value = members[at].1;
                 Ok((
-                    PathChange::Do(vec![removal_of_member(name, value)]),
+                    PathChange::Do(vec![removal_of_member(member, value)]),
                     Some(self.decode(value)?),
                 ))
             },
@@ -142,7 +135,11 @@ impl ValuePath {
 
     /// Takes out the member that is stored last, and hands what `read` makes of its name and value
     /// to this caller alone; if `read` fails, the member stays.
-    fn take_last<R>(&self, read: impl Fn(&str, &str) -> Result<R>) -> Result<Option<R>> {
+    fn take_last<R>(
+        &self,
+        spelling: Option<Spelling>,
+        read: impl Fn(&str, &str) -> Result<R>,
+    ) -> Result<Option<R>> {
         let taken = self.record(
             Freshness::Latest,
             Condition::Take,
@@ -160,9 +157,14 @@ impl ValuePath {
                     value: self.item(value)?,
                     seen: ObservedValue::Absent,
                 };
-                let back = ReturnPath::IfAbsent(at_member(MemberName::new(name), set));
+                let last = EntryKey {
+                    own: Box::from(&**name),
+                    spelling,
+                };
+                let (_, member) = last.locate_in(&members);
+                let back = ReturnPath::IfAbsent(at_member(member.clone(), set));
                 let change = PathChange::Take {
-                    operations: vec![removal_of_member(name, value)],
+                    operations: vec![removal_of_member(member, value)],
                     item: entry,
                     back,
                 };
@@ -178,10 +180,12 @@ impl ValuePath {
         found: Option<&'a str>,
         name: &EntryKey,
     ) -> Result<(MemberName, Option<&'a str>)> {
-        let value =
-            member(found.unwrap_or(EMPTY), &name.own).map_err(|error| self.apply_error(error))?;
-        if value.is_some() || name.spelling.is_none() {
-            return Ok((name.member_name(), value));
+        if name.spelling.is_none() {
+            let value = member(found.unwrap_or(EMPTY), &name.own);
+            return Ok((
+                name.member_name(),
+                value.map_err(|error| self.apply_error(error))?,
+            ));
         }
         let members = self.members(found)?;
         let (at, member) = name.locate_in(&members);
@@ -192,17 +196,17 @@ impl ValuePath {
         members(found.unwrap_or(EMPTY)).map_err(|error| self.apply_error(error))
     }
 
-    fn entry_at<K: Value + PartialEq, Q: Serialize + ?Sized>(&self, key: &Q) -> Self {
-        match self.name_of::<K, Q>(key) {
+    fn entry_at<K: Value, Q: Serialize + ?Sized>(&self, key: &Q, spelling: Spelling) -> Self {
+        match self.name_of::<K, Q>(key, spelling) {
             Ok(name) => self.at(name.segment()),
             Err(error) => self.broken(error),
         }
     }
 }
 
-fn removal_of_member(name: &str, value: &str) -> Operation {
+fn removal_of_member(member: MemberName, value: &str) -> Operation {
     at_member(
-        MemberName::new(name),
+        member,
         Action::Remove {
             seen: ObservedValue::Content(Content::of(value)),
         },
@@ -279,7 +283,7 @@ macro_rules! maps {
             where
                 K: Borrow<Q>,
             {
-                Synced::of(self.path().entry_at::<K, Q>(key))
+                Synced::of(self.path().entry_at::<K, Q>(key, Self::group_keys))
             }
 
             /// Stores a value under `key`, and returns the one that was there.
@@ -292,7 +296,7 @@ macro_rules! maps {
             #[allow(clippy::needless_pass_by_value)] // they are moved in, as into a map
             pub fn insert(&self, key: K, value: V) -> Result<Option<V>> {
                 let path = self.path();
-                path.put(&path.new_name_of(&key)?, &path.encode(&value)?)
+                path.put(&path.new_name_of(&key, Self::group_keys)?, &path.encode(&value)?)
             }
 
             /// Removes the value under `key` and returns it.
@@ -304,7 +308,8 @@ macro_rules! maps {
             where
                 K: Borrow<Q>,
             {
-                self.path().remove_named(&self.path().name_of::<K, Q>(key)?)
+                let path = self.path();
+                path.remove_named(&path.name_of::<K, Q>(key, Self::group_keys)?)
             }
 
             /// Removes the entry that is stored last and returns it. It is handed to this caller
@@ -324,7 +329,8 @@ macro_rules! maps {
                     let entry = format!("{{{}:{value}}}", path.encode_unread(name)?.as_str());
                     Ok(path.decode::<$map<K, V $(, $hasher)?>>(&entry)?.into_iter().next())
                 };
-                Ok(path.take_last(read)?.flatten())
+                let spelling = unless_single::<K>(Self::group_keys);
+                Ok(path.take_last(spelling, read)?.flatten())
             }
 
             /// The value under `key`; if there is none, stores `value` and returns it. If many
@@ -335,7 +341,8 @@ macro_rules! maps {
             /// As [`insert`](Self::insert).
             pub fn get_or_insert(&self, key: K, value: V) -> Result<V> {
                 let path = self.path();
-                match path.put_if_absent(&path.new_name_of(&key)?, &path.encode(&value)?)? {
+                let name = path.new_name_of(&key, Self::group_keys)?;
+                match path.put_if_absent(&name, &path.encode(&value)?)? {
                     Some(existing) => path.decode(&existing),
                     None => Ok(value),
                 }
@@ -349,7 +356,7 @@ macro_rules! maps {
             pub fn extend(&self, entries: impl IntoIterator<Item = (K, V)>) -> Result<Written> {
                 let path = self.path();
                 let encode = |(key, value): (K, V)| {
-                    Ok((path.new_name_of(&key)?, path.encode(&value)?))
+                    Ok((path.new_name_of(&key, Self::group_keys)?, path.encode(&value)?))
                 };
                 path.put_all(&entries.into_iter().map(encode).collect::<Result<Vec<_>>>()?)
             }
@@ -366,6 +373,11 @@ macro_rules! maps {
                     Ok::<(), Infallible>(())
                 };
                 Ok(self.change(self.inner.default.of_unset().or(Some($map::default)), retain)?.1)
+            }
+
+            fn group_keys(names: &[&str]) -> Vec<usize> {
+                let mut first = $map::<K, usize>::new();
+                group_names(names, |key, at| *first.entry(key).or_insert(at))
             }
 
             /// Assigns an empty map.

@@ -279,6 +279,19 @@ impl Operation {
         is_in_list && named.is_some_and(|named| named.index >= first)
     }
 
+    /// Both name the entries on their common path by all spellings that one of them knows: what the
+    /// other one does not know would stay if they become one. Returns by how much this one grows.
+    fn share_spellings(&mut self, later: &mut Self) -> usize {
+        let mut grown = 0;
+        for steps in self.path.iter_mut().zip(&mut later.path) {
+            if let (PathStep::Member(one), PathStep::Member(other)) = steps {
+                grown += one.add_spellings(other);
+                other.add_spellings(one);
+            }
+        }
+        grown
+    }
+
     /// The elements that it names, in the order in which they are looked for.
     fn elements_mut(&mut self) -> impl Iterator<Item = &mut Element> {
         let in_path = self.path.iter_mut().filter_map(|step| match step {
@@ -418,7 +431,11 @@ fn add_operation(earlier: &mut Mutation, mut later: Operation, stamp: Stamp, sin
     let reach = index.saturating_sub(REACH);
     while index > reach {
         index -= 1;
-        match relation(&earlier.calls[index], &later, since) {
+        let relation = relation(&earlier.calls[index], &later, since);
+        if matches!(relation, Relation::Same | Relation::Inside) {
+            earlier.size += earlier.calls[index].operations[0].share_spellings(&mut later);
+        }
+        match relation {
             Relation::Apart => {}
             Relation::Same => match merge_operations(
                 &mut earlier.calls[index].operations[0],

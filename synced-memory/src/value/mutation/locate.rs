@@ -1,8 +1,7 @@
 //! Making the path of an operation, in what its writer sees.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
-use std::collections::hash_map::Entry::{Occupied, Vacant};
+use std::collections::{HashMap, HashSet};
 
 use super::{ApplyError, Content, Element, Json, MemberName, PathStep, text};
 
@@ -15,8 +14,8 @@ pub(crate) enum PathSegment {
     Index(usize),
 }
 
-/// Whether the type of a key reads two names as the same key.
-pub(crate) type Spelling = fn(&str, &str) -> bool;
+/// For each name the index of the first one that the type of a key reads as the same key.
+pub(crate) type Spelling = fn(&[&str]) -> Vec<usize>;
 
 /// A [`Spelling`]. All are equal: those at one path are of one type.
 #[derive(Debug, Clone, Copy)]
@@ -63,16 +62,12 @@ pub(crate) fn locate<'a>(
         let parent = location.found.ok_or(ApplyError::Unset)?;
         match segment {
             PathSegment::Member(member) => {
-                location.step_into(parent, member, None)?;
+                location.step_into(parent, member)?;
                 location.path.push(PathStep::Member(member.clone()));
             }
             PathSegment::Entry(member, OwnSpelling(spelling)) => {
-                let mut member_there = member.clone();
-                if let Some(name) = location.step_into(parent, member, Some(*spelling))? {
-                    // Later it may be under the one name or the other.
-                    member_there.also = member_there.also.iter().cloned().chain([name]).collect();
-                }
-                location.path.push(PathStep::Member(member_there));
+                let member = location.step_into_entry(parent, member, *spelling)?;
+                location.path.push(PathStep::Member(member));
             }
             PathSegment::Index(index) => {
                 let elements = text::elements(parent)?;
@@ -106,9 +101,9 @@ pub(crate) fn look<'a>(
             return Ok((None, false));
         };
         match segment {
-            PathSegment::Member(member) => _ = location.step_into(parent, member, None)?,
+            PathSegment::Member(member) => location.step_into(parent, member)?,
             PathSegment::Entry(member, OwnSpelling(spelling)) => {
-                _ = location.step_into(parent, member, Some(*spelling))?;
+                location.step_into_entry(parent, member, *spelling)?;
             }
             PathSegment::Index(index) => {
                 location.found = text::elements(parent)?.get(*index).copied();
@@ -120,34 +115,38 @@ pub(crate) fn look<'a>(
 }
 
 impl<'a> Location<'a> {
-    /// Goes on to a member. Returns the name under which it was found, if that is none of its own.
-    fn step_into(
+    /// Goes on to a member.
+    fn step_into(&mut self, parent: &'a str, member: &'a MemberName) -> Result<(), ApplyError> {
+        let members = text::members(parent)?;
+        let last = |name: &str| {
+            members
+                .iter()
+                .rposition(|(quoted, _)| text::reads_as(quoted, name))
+        };
+        let found = member.position(last).map(|at| members[at].1);
+        self.arrive(found, member);
+        Ok(())
+    }
+
+    /// Goes on to an entry of a map. Returns it with all the names that it has there.
+    fn step_into_entry(
         &mut self,
         parent: &'a str,
         member: &'a MemberName,
-        spelling: Option<Spelling>,
-    ) -> Result<Option<Box<str>>, ApplyError> {
-        let members = text::members(parent)?;
-        let by_name = |name: &str| {
-            members
-                .iter()
-                .rfind(|(quoted, _)| text::reads_as(quoted, name))
-        };
-        let is_spelled_so = |quoted: &str| {
-            spelling.is_some_and(|is_same| is_same(&member.name, &text::read_name(quoted)))
-        };
-        let by_value = || members.iter().rfind(|(quoted, _)| is_spelled_so(quoted));
-        let (found, spelled) = match member.names().find_map(by_name) {
-            Some(found) => (Some(found), None),
-            None => by_value().map_or((None, None), |found| {
-                (Some(found), Some(text::read_name(found.0).into()))
-            }),
-        };
+        spelling: Spelling,
+    ) -> Result<MemberName, ApplyError> {
+        let members = members(parent)?;
+        let (at, spelled) = locate_spelled(&member.name, &members, spelling);
+        self.arrive(at.map(|at| members[at].1), member);
+        Ok(MemberName {
+            origin: member.origin.clone(),
+            ..spelled
+        })
+    }
+
+    fn arrive(&mut self, found: Option<&'a str>, member: &'a MemberName) {
         self.exists &= found.is_some();
-        self.found = found
-            .map(|(_, value)| *value)
-            .or(member.origin.as_ref().map(Json::as_str));
-        Ok(spelled)
+        self.found = found.or(member.origin.as_ref().map(Json::as_str));
     }
 }
 
@@ -176,19 +175,63 @@ pub(crate) fn element(elements: &[&str], index: usize) -> Option<Element> {
 
 /// The members of an object, with names as they read; of several with one name, only the last one.
 pub(crate) fn members(object: &str) -> Result<Vec<(Cow<'_, str>, &str)>, ApplyError> {
-    let mut members: Vec<(Cow<'_, str>, &str)> = Vec::new();
-    let mut at: HashMap<Cow<'_, str>, usize> = HashMap::new();
-    for (name, value) in text::members(object)? {
-        let name = text::read_name(name);
-        match at.entry(name.clone()) {
-            Occupied(index) => members[*index.get()].1 = value,
-            Vacant(index) => {
-                index.insert(members.len());
-                members.push((name, value));
-            }
+    let all = text::members(object)?;
+    let mut names = HashSet::with_capacity(all.len());
+    let mut members: Vec<_> = all
+        .into_iter()
+        .rev()
+        .map(|(name, value)| (text::read_name(name), value))
+        .filter(|(name, _)| names.insert(name.clone()))
+        .collect();
+    members.reverse();
+    Ok(members)
+}
+
+/// Where the entry with a key is among these members, and as which member it is changed. Of several
+/// spellings of the key the last one is the entry, as in a map that is read.
+pub(crate) fn locate_spelled(
+    own: &str,
+    members: &[(Cow<'_, str>, &str)],
+    spelling: Spelling,
+) -> (Option<usize>, MemberName) {
+    let mut located = locate_all_spelled([own].into_iter(), members, spelling);
+    located.pop().expect("one for each key")
+}
+
+/// The same for several keys.
+pub(crate) fn locate_all_spelled<'k>(
+    keys: impl Iterator<Item = &'k str>,
+    members: &'k [(Cow<'_, str>, &str)],
+    spelling: Spelling,
+) -> Vec<(Option<usize>, MemberName)> {
+    let names: Vec<&str> = members
+        .iter()
+        .map(|(name, _)| &**name)
+        .chain(keys)
+        .collect();
+    let (stored, keys) = names.split_at(members.len());
+    let first = spelling(&names);
+    let (first_of_stored, first_of_keys) = first.split_at(members.len());
+    let mut positions: HashMap<usize, Vec<usize>> = first_of_keys
+        .iter()
+        .map(|first| (*first, Vec::new()))
+        .collect();
+    for (at, first) in first_of_stored.iter().enumerate() {
+        if let Some(positions) = positions.get_mut(first) {
+            positions.push(at);
         }
     }
-    Ok(members)
+    keys.iter()
+        .zip(first_of_keys)
+        .map(|(key, first)| {
+            let positions = &positions[first];
+            let spellings = positions.iter().map(|at| stored[*at]);
+            (
+                positions.last().copied(),
+                MemberName::spelled(key, spellings),
+            )
+        })
+        .collect()
 }
 
 /// The value of the member of an object that has this name.

@@ -32,7 +32,8 @@ pub(crate) use diff::{ChildPath, diff, first_difference, within};
 pub(crate) use element::Element;
 pub(crate) use encoded::Encoded;
 pub(crate) use locate::{
-    Location, OwnSpelling, PathSegment, Spelling, element, elements, locate, look, member, members,
+    Location, OwnSpelling, PathSegment, Spelling, element, elements, locate, locate_all_spelled,
+    locate_spelled, look, member, members,
 };
 pub(crate) use text::Json;
 
@@ -94,12 +95,42 @@ pub(crate) enum PathStep {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct MemberName {
     pub(crate) name: Box<str>,
-    /// Other names that it may have, tried in this order; a member that is found keeps its name.
+    /// Other names that it may have; a member that is found keeps its name.
     #[serde(default, skip_serializing_if = "<[_]>::is_empty")]
     pub(crate) also: Box<[Box<str>]>,
+    /// What decides if an object has several of the names.
+    #[serde(default, skip_serializing_if = "Chosen::is_first_name")]
+    pub(crate) chosen: Chosen,
     /// The value that it counts as if it is missing. Without one, what is below it is unset.
     #[serde(default, with = "text::maybe", skip_serializing_if = "Option::is_none")]
     pub(crate) origin: Option<Json>,
+}
+
+/// Which member is meant if an object has several of its names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Chosen {
+    /// The one with the first name in order: a field that was renamed.
+    #[default]
+    FirstName,
+    /// The one that is stored last: the names are spellings of one key of a map, and a map that is
+    /// read keeps the last one.
+    LastStored,
+}
+
+impl Chosen {
+    fn of_spellings(also: &[Box<str>]) -> Self {
+        if also.is_empty() {
+            Self::FirstName
+        } else {
+            Self::LastStored
+        }
+    }
+
+    #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde calls it")]
+    fn is_first_name(&self) -> bool {
+        *self == Self::FirstName
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -523,17 +554,18 @@ impl Operation {
 impl PathStep {
     fn size(&self) -> usize {
         let owned = match self {
-            Self::Member(MemberName { name, also, origin }) => {
-                let also = also
-                    .iter()
-                    .map(|name| size_of::<Box<str>>() + name.len())
-                    .sum::<usize>();
-                name.len() + also + size_of_json(origin.as_slice())
+            Self::Member(member) => {
+                let also = member.also.iter().map(|name| size_of_name(name));
+                member.name.len() + also.sum::<usize>() + size_of_json(member.origin.as_slice())
             }
             Self::Element(element) => element.owned_size(),
         };
         size_of::<Self>() + owned
     }
+}
+
+fn size_of_name(name: &str) -> usize {
+    size_of::<Box<str>>() + name.len()
 }
 
 impl MemberName {
@@ -547,8 +579,48 @@ impl MemberName {
         Self {
             name: name.into(),
             also: aliases.iter().map(|alias| Box::from(*alias)).collect(),
+            chosen: Chosen::FirstName,
             origin: None,
         }
+    }
+
+    /// An entry of a map, whose key is stored in these spellings.
+    pub(crate) fn spelled<'a>(name: &str, stored: impl Iterator<Item = &'a str>) -> Self {
+        let other = stored.filter(|stored| *stored != name);
+        let also: Box<[Box<str>]> = other.map(Box::from).collect();
+        Self {
+            name: name.into(),
+            chosen: Chosen::of_spellings(&also),
+            also,
+            origin: None,
+        }
+    }
+
+    /// The position of the member in an object; `last` returns that of the last one with a name.
+    fn position(&self, last: impl Fn(&str) -> Option<usize>) -> Option<usize> {
+        let mut found = self.names().filter_map(last);
+        match self.chosen {
+            Chosen::FirstName => found.next(),
+            Chosen::LastStored => found.max(),
+        }
+    }
+
+    /// Takes over the spellings of the same key that the other one knows. Returns by how much that
+    /// makes it larger.
+    fn add_spellings(&mut self, other: &Self) -> usize {
+        if other.chosen == Chosen::FirstName || self.also == other.also {
+            return 0;
+        }
+        let new: Vec<Box<str>> = other
+            .names()
+            .filter(|other| self.names().all(|name| name != *other))
+            .map(Box::from)
+            .collect();
+        let size = new.iter().map(|name| size_of_name(name)).sum();
+        let also = std::mem::take(&mut self.also);
+        self.also = also.into_iter().chain(new).collect();
+        self.chosen = Chosen::LastStored;
+        size
     }
 
     fn overlaps(&self, other: &Self) -> bool {

@@ -300,7 +300,7 @@ impl<'a> Object<'a> {
         })
     }
 
-    /// The index of a member; of several with its name, that of the last one.
+    /// The index of a member; of several with one name, that of the last one.
     pub(super) fn find(&mut self, member: &MemberName) -> Option<usize> {
         if let Index::Unmade(times) = &mut self.index {
             *times += 1;
@@ -310,7 +310,7 @@ impl<'a> Object<'a> {
                         .iter()
                         .rposition(|entry| reads_as(&entry.name, name))
                 };
-                return member.names().find_map(last);
+                return member.position(last);
             }
             let names = self.members.iter().map(|entry| match &entry.name {
                 Cow::Borrowed(name) => read_name(name),
@@ -319,7 +319,7 @@ impl<'a> Object<'a> {
             self.index = Index::Made(names.zip(0..).collect());
         }
         match &self.index {
-            Index::Made(index) => member.names().find_map(|name| index.get(name).copied()),
+            Index::Made(index) => member.position(|name| index.get(name).copied()),
             Index::Unmade(_) => None,
         }
     }
