@@ -9,7 +9,7 @@
 //! process have a number with a key, which nobody knows.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::{Deserialize, Serialize};
 
@@ -19,8 +19,22 @@ use crate::value::shape::{Children, PLAIN, Shape};
 #[serde(transparent)]
 pub(crate) struct Content(u64);
 
-/// The key of what stays in this process.
-static KEY: LazyLock<u64> = LazyLock::new(|| RandomState::new().build_hasher().finish());
+/// The key of what stays in this process; zero until it is drawn. No lock is held while that is
+/// done: a fork at that moment would leave the child with a lock that nobody releases.
+static KEY: AtomicU64 = AtomicU64::new(0);
+
+fn process_key() -> u64 {
+    let key = KEY.load(Ordering::Relaxed);
+    if key != 0 {
+        return key;
+    }
+    let drawn = RandomState::new().build_hasher().finish() | 1;
+    // Of several threads that draw one, the first decides for all.
+    match KEY.compare_exchange(0, drawn, Ordering::Relaxed, Ordering::Relaxed) {
+        Ok(_) => drawn,
+        Err(key) => key,
+    }
+}
 
 impl Content {
     /// The content of a valid text, as it is on disk.
@@ -30,7 +44,7 @@ impl Content {
 
     /// The content of a valid text, to be compared with other keyed contents of this process.
     pub(crate) fn keyed(text: &str) -> Self {
-        Self(Walk::with_key(*KEY, text).value(0))
+        Self(Walk::with_key(process_key(), text).value(0))
     }
 
     /// The same, but the order of members counts.
@@ -40,13 +54,13 @@ impl Content {
 
     /// The keyed content of a value as its type writes it: order counts except in maps and sets.
     pub(super) fn of_value(text: &str, shape: &Shape) -> Self {
-        Self(Walk::with_key(*KEY, text).shaped(shape, false, 0))
+        Self(Walk::with_key(process_key(), text).shaped(shape, false, 0))
     }
 
     /// The same, but order does not count inside a part either: a type that hides a set in it
     /// writes the members in another order each time.
     pub(super) fn of_members(text: &str, shape: &Shape) -> Self {
-        Self(Walk::with_key(*KEY, text).shaped(shape, true, 0))
+        Self(Walk::with_key(process_key(), text).shaped(shape, true, 0))
     }
 
     /// Four parts of the number.
