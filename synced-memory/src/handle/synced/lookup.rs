@@ -43,13 +43,11 @@ impl EntryKey {
         &self,
         members: &[(Cow<'_, str>, &str)],
     ) -> (Option<usize>, MemberName) {
-        match self.spelling {
-            Some(spelling) => locate_spelled(&self.own, members, spelling),
-            None => {
-                let at = members.iter().position(|(name, _)| **name == *self.own);
-                (at, self.member_name())
-            }
+        if let Some(spelling) = self.spelling {
+            return locate_spelled(&self.own, members, spelling);
         }
+        let at = members.iter().position(|(name, _)| **name == *self.own);
+        (at, self.member_name())
     }
 
     /// The same for several keys of one map.
@@ -134,12 +132,16 @@ pub(super) fn group_names<K: DeserializeOwned>(
     names: &[&str],
     mut first: impl FnMut(K, usize) -> usize,
 ) -> Vec<usize> {
+    let keys: Vec<Option<K>> = match read_keys(names) {
+        Some(keys) => keys.into_iter().map(Some).collect(),
+        None => names.iter().map(|name| read_key(name)).collect(),
+    };
     // What is no key is only the same as the same text.
     let mut unreadable: HashMap<&str, usize> = HashMap::new();
-    names
-        .iter()
+    keys.into_iter()
+        .zip(names)
         .enumerate()
-        .map(|(at, name)| match read_key(name) {
+        .map(|(at, (key, name))| match key {
             Some(key) => first(key, at),
             None => *unreadable.entry(name).or_insert(at),
         })
@@ -147,10 +149,14 @@ pub(super) fn group_names<K: DeserializeOwned>(
 }
 
 fn read_key<K: DeserializeOwned>(name: &str) -> Option<K> {
-    let entry = format!("{{{}:null}}", serde_json::Value::from(name));
-    serde_json::from_str::<SingleKey<K>>(&entry)
-        .ok()
-        .map(|SingleKey(key)| key)
+    read_keys(&[name])?.pop()
+}
+
+/// The keys that have these names; `None` if one of them is the name of no key.
+fn read_keys<K: DeserializeOwned>(names: &[&str]) -> Option<Vec<K>> {
+    let object = serde_json::to_string(&WithoutValues(names)).ok()?;
+    let Keys(keys) = serde_json::from_str(&object).ok()?;
+    Some(keys)
 }
 
 fn only_name(object: &Json) -> Option<Box<str>> {
@@ -172,29 +178,39 @@ impl<K: Serialize + ?Sized, V: Serialize> Serialize for SingleEntry<'_, K, V> {
     }
 }
 
-/// The key of a map of one entry.
-struct SingleKey<K>(K);
+/// A map with these names.
+struct WithoutValues<'a>(&'a [&'a str]);
 
-impl<'de, K: Deserialize<'de>> Deserialize<'de> for SingleKey<K> {
+impl Serialize for WithoutValues<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|name| (name, ())))
+    }
+}
+
+/// The keys of a map as it is written, each as often as it stands there.
+struct Keys<K>(Vec<K>);
+
+impl<'de, K: Deserialize<'de>> Deserialize<'de> for Keys<K> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct One<K>(PhantomData<K>);
+        struct KeysVisitor<K>(PhantomData<K>);
 
-        impl<'de, K: Deserialize<'de>> Visitor<'de> for One<K> {
-            type Value = SingleKey<K>;
+        impl<'de, K: Deserialize<'de>> Visitor<'de> for KeysVisitor<K> {
+            type Value = Keys<K>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a map of one entry")
+                f.write_str("a map")
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<SingleKey<K>, A::Error> {
-                let entry = map.next_entry::<K, IgnoredAny>()?;
-                entry
-                    .map(|(key, _)| SingleKey(key))
-                    .ok_or_else(|| serde::de::Error::custom("it is empty"))
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Keys<K>, A::Error> {
+                let mut keys = Vec::new();
+                while let Some((key, IgnoredAny)) = map.next_entry()? {
+                    keys.push(key);
+                }
+                Ok(Keys(keys))
             }
         }
 
-        deserializer.deserialize_map(One(PhantomData))
+        deserializer.deserialize_map(KeysVisitor(PhantomData))
     }
 }
 

@@ -378,6 +378,61 @@ fn a_member_that_is_there_under_an_older_name_stays_one_member() {
 }
 
 #[test]
+fn of_several_spellings_of_a_key_the_one_that_is_stored_last_is_the_entry() {
+    let at = |action| Operation {
+        path: vec![PathStep::Member(MemberName::spelled(
+            "::1",
+            ["::0:1", "::1"].into_iter(),
+        ))],
+        action,
+    };
+    let add = at(Action::Add { amount: integer(5) });
+    let own_last = r#"{"::0:1": 1, "::1": 2}"#;
+    let own_first = r#"{"::1": 1, "::0:1": 2}"#;
+    assert_eq!(applied(own_last, add.clone()), r#"{"::0:1": 1, "::1": 7}"#);
+    assert_eq!(applied(own_first, add.clone()), r#"{"::1": 1, "::0:1": 7}"#);
+    assert_eq!(applied(r#"{"::0:1": 1}"#, add), r#"{"::0:1": 6}"#);
+    let remove = at(Action::Remove {
+        seen: ObservedValue::Content(Content::of("2")),
+    });
+    for text in [own_last, own_first] {
+        assert_eq!(applied(text, remove.clone()), "{}");
+    }
+}
+
+#[test]
+fn calls_that_become_one_know_all_spellings_that_one_of_them_knows() {
+    let base = r#"{"::1": 1, "::0:1": 2}"#;
+    let at = |member, action| Operation {
+        path: vec![PathStep::Member(member)],
+        action,
+    };
+    let removal = at(
+        MemberName::spelled("::1", ["::1", "::0:1"].into_iter()),
+        Action::Remove {
+            seen: ObservedValue::Content(Content::of("2")),
+        },
+    );
+    let insertion = at(
+        MemberName::new("::1"),
+        Action::Set {
+            value: json("9"),
+            seen: ObservedValue::Absent,
+        },
+    );
+    let mut queue = one(removal);
+    coalesce(&mut queue, one(insertion), Since::Unchanged(Some(base))).unwrap();
+    assert_eq!(queue.calls().len(), 1);
+    let made = apply(Some(base), &queue, ConflictRule::Latest);
+    assert_eq!(made.text(), Some(r#"{"::1": 1, "::0:1": 9}"#));
+    let size = Mutation::from(Journalled {
+        origin: queue.origin.clone(),
+        calls: queue.calls.clone(),
+    });
+    assert_eq!(queue.size(), size.size());
+}
+
+#[test]
 fn sums_are_exact() {
     let sum =
         |text: &str, amount: Amount| applied(text, operation(text, "", Action::Add { amount }));
