@@ -18,30 +18,30 @@ fn both() -> [String; 2] {
 }
 
 #[track_caller]
-fn leaves<T: Value + Debug + PartialEq>(view: &Synced<T>, change: impl Fn(&mut T), expected: T) {
+fn leaves<T: Value + Debug + PartialEq>(view: &Synced<T>, change: impl Fn(&mut T), expected: &T) {
     view.update(|value| change(value)).unwrap();
-    assert_eq!(view.get().unwrap(), expected);
+    assert_eq!(&view.get().unwrap(), expected);
 }
 
 fn check(memory: &Memory) {
     let [one, other] = both();
     let text = memory.synced(&Key::<String>::new("text"));
     text.set(one.clone()).unwrap();
-    leaves(&text, |text| *text = OTHER.to_owned(), other.clone());
+    leaves(&text, |text| OTHER.clone_into(text), &other);
 
     let list = memory.synced(&Key::<Vec<String>>::new("list"));
     list.set(vec![one.clone()]).unwrap();
     assert!(!list.remove_item(&other).unwrap());
     leaves(
         &list,
-        |list| list[0] = OTHER.to_owned(),
-        vec![other.clone()],
+        |list| OTHER.clone_into(&mut list[0]),
+        &vec![other.clone()],
     );
     list.set(both().to_vec()).unwrap();
     leaves(
         &list,
         |list| list.swap(0, 1),
-        vec![other.clone(), one.clone()],
+        &vec![other.clone(), one.clone()],
     );
     assert!(list.remove_item(&one).unwrap());
     assert_eq!(list.get().unwrap(), [OTHER]);
@@ -54,14 +54,14 @@ fn check(memory: &Memory) {
     leaves(
         &set,
         |set| _ = set.remove(OTHER),
-        HashSet::from([one.clone()]),
+        &HashSet::from([one.clone()]),
     );
     leaves(
         &set,
         |set| _ = set.insert(OTHER.to_owned()),
-        HashSet::from(both()),
+        &HashSet::from(both()),
     );
-    leaves(&set, |set| _ = set.remove(ONE), HashSet::from([other]));
+    leaves(&set, |set| _ = set.remove(ONE), &HashSet::from([other]));
 }
 
 #[test]

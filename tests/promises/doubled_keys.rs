@@ -254,6 +254,8 @@ fn queued_calls_mean_the_entry_that_is_read_if_a_key_is_stored_in_several_spelli
     assert_eq!(mine.status().superseded, 0);
 }
 
+type QueuedCall = fn(&Synced<BTreeMap<Ipv6Addr, i64>>, &Ipv6Addr);
+
 #[test]
 fn a_queued_call_means_the_entry_that_is_read_if_another_spelling_is_stored_meanwhile() {
     let line = Line::new();
@@ -264,11 +266,8 @@ fn a_queued_call_means_the_entry_that_is_read_if_another_spelling_is_stored_mean
         (r#"{"0:0:0:0:0:0:0:1": 1, "::1": 2}"#, 2),
         (r#"{"::1": 2, "0:0:0:0:0:0:0:1": 1}"#, 1),
     ] {
-        let calls: [(fn(&Synced<_>, &Ipv6Addr), Option<i64>); 3] = [
-            (
-                |map: &Synced<BTreeMap<Ipv6Addr, i64>>, key| _ = map.at(key).add(10).unwrap(),
-                Some(read + 10),
-            ),
+        let calls: [(QueuedCall, Option<i64>); 3] = [
+            (|map, key| _ = map.at(key).add(10).unwrap(), Some(read + 10)),
             // The other process was last, so that what it stored stays if it is not what was seen.
             (
                 |map, key| _ = map.insert(*key, 9).unwrap(),
