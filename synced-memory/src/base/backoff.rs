@@ -90,13 +90,18 @@ pub(crate) struct KeyPauses {
 
 impl KeyPauses {
     const FIRST: Duration = Duration::from_millis(200);
-    const LONGEST: Duration = Duration::from_secs(60);
+    pub(crate) const LONGEST: Duration = Duration::from_secs(60);
 
-    /// A try failed. Returns how long its key pauses, which is twice as long each time.
-    pub(crate) fn failed(&mut self, key: &Arc<str>, mono: Monotonic) -> Duration {
-        let length = self.pauses.get(key).map_or(Self::FIRST, |(_, length)| {
-            doubled(*length, 1, Self::LONGEST)
-        });
+    /// A try failed. Returns how long its key pauses, which is twice as long each time, and at most
+    /// `longest`.
+    pub(crate) fn failed(
+        &mut self,
+        key: &Arc<str>,
+        longest: Duration,
+        mono: Monotonic,
+    ) -> Duration {
+        let last = self.pauses.get(key);
+        let length = last.map_or(Self::FIRST, |(_, length)| doubled(*length, 1, longest));
         self.pauses.insert(Arc::clone(key), (mono + length, length));
         length
     }
@@ -120,7 +125,9 @@ mod tests {
     fn a_key_that_fails_is_tried_less_and_less_often_until_it_passes() {
         let (mut pauses, key) = (KeyPauses::default(), Arc::from("k"));
         assert_eq!(pauses.until(&key), None);
-        let lengths: Vec<_> = (0..12).map(|_| pauses.failed(&key, LONGEST)).collect();
+        let lengths: Vec<_> = (0..12)
+            .map(|_| pauses.failed(&key, KeyPauses::LONGEST, LONGEST))
+            .collect();
         assert!(lengths[..8].windows(2).all(|pair| pair[1] == 2 * pair[0]));
         assert_eq!(lengths[11], KeyPauses::LONGEST);
         assert_eq!(pauses.until(&key), Some(LONGEST + KeyPauses::LONGEST));

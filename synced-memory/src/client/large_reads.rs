@@ -87,7 +87,7 @@ impl LargeReads {
 
     /// The value of `key` could not be read: it is tried less and less often.
     pub(crate) fn failed(&self, key: &Arc<str>, mono: Monotonic) {
-        lock(&self.0).failing.failed(key, mono);
+        lock(&self.0).failing.failed(key, KeyPauses::LONGEST, mono);
     }
 
     /// The connection is gone: nobody waits any more.

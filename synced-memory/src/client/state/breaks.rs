@@ -20,6 +20,11 @@ use crate::base::error::{Error, ErrorKind};
 /// After so many breaks one write is sent alone.
 const BREAKS: u32 = 2;
 
+/// A write of at most so many bytes is hardly ever the cause: it is the line that breaks again and
+/// again. Its key pauses for a second at most, so that it gets through once the line holds.
+const SMALL: usize = 64 << 10;
+const LONGEST_IF_SMALL: Duration = Duration::from_secs(1);
+
 /// What is known of who breaks connections.
 #[derive(Debug, Default)]
 pub(super) struct ConnectionBreaks {
@@ -48,7 +53,13 @@ impl State {
 
         if let Some(suspect) = suspect.filter(|suspect| under_way == [Arc::clone(suspect)]) {
             self.breaks.in_a_row = 0;
-            let pause = self.breaks.pauses.failed(&suspect, mono);
+            let is_small = self.size_to_send(&suspect) <= SMALL;
+            let longest = if is_small {
+                LONGEST_IF_SMALL
+            } else {
+                KeyPauses::LONGEST
+            };
+            let pause = self.breaks.pauses.failed(&suspect, longest, mono);
             return Some((suspect, pause));
         }
         self.breaks.in_a_row += 1;
@@ -296,7 +307,7 @@ mod tests {
         let (mut state, key) = (state(&[]), Arc::from("k"));
         let id = write_confirmed(&mut state, &key);
         // It has broken connections alone.
-        state.breaks.pauses.failed(&key, START);
+        state.breaks.pauses.failed(&key, KeyPauses::LONGEST, START);
         state.suspect(&key);
         withdraw(&mut state, &key, id);
         assert!(!state.is_trial());
