@@ -122,10 +122,11 @@ impl SlotReader {
         })
     }
 
-    /// Whether anything is known of the key and its older names.
+    /// Whether anything is known of the key and its older names, for a call that has checked that
+    /// the memory is open.
     pub(crate) fn is_known(&self) -> bool {
         self.slots().is_ok_and(|slots| {
-            let state = self.state();
+            let state = self.shared.state();
             slots.iter().all(|slot| state.is_known(&slot.key))
         })
     }

@@ -24,6 +24,14 @@ impl Core {
     ///
     /// Of the first key that the server rejects.
     pub(crate) async fn load(&self, keys: &[Arc<str>]) -> Result<bool> {
+        if self.shared.is_inherited() {
+            return Ok(false);
+        }
+        self.load_checked(keys).await
+    }
+
+    /// As [`load`](Self::load), for a call that has checked that the memory is open.
+    pub(crate) async fn load_checked(&self, keys: &[Arc<str>]) -> Result<bool> {
         self.load_with(keys, |is_just_lost| self.grace(keys, is_just_lost))
             .await
     }
@@ -41,9 +49,6 @@ impl Core {
 
     /// `grace`: how long it waits for a connection, given whether that was just lost.
     async fn load_with(&self, keys: &[Arc<str>], grace: impl Fn(bool) -> Duration) -> Result<bool> {
-        if self.shared.is_inherited() {
-            return Ok(false);
-        }
         self.shared.check_not_closed()?;
         if is_io_thread() {
             return Ok(false);

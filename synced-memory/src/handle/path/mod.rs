@@ -177,6 +177,11 @@ impl ValuePath {
         self.core().load(&self.keys()?).await.map(drop)
     }
 
+    /// The same for a call that has checked that the memory is open.
+    async fn refresh_checked(&self) -> Result<()> {
+        self.core().load_checked(&self.keys()?).await.map(drop)
+    }
+
     /// Asks the backend; no answer is an error.
     async fn refresh_now(&self) -> Result<()> {
         if self.core().load_now(&self.keys()?).await? {

@@ -420,7 +420,7 @@ impl<'a> Recorder<'a> {
     async fn ask(&mut self) -> Result<()> {
         match self.policy {
             WritePolicy::Confirmed => self.path.refresh_now().await?,
-            WritePolicy::Through | WritePolicy::Behind => self.path.refresh().await?,
+            WritePolicy::Through | WritePolicy::Behind => self.path.refresh_checked().await?,
         }
         self.is_current = true;
         Ok(())
