@@ -1,5 +1,6 @@
 //! Finding the key or the element that a caller names by what the stored texts decode to: another
-//! program may spell the same value in another way. What has only one spelling is found by its text.
+//! program may spell the same value in another way. What has one spelling only is found by its
+//! text.
 
 use std::borrow::Cow;
 use std::collections::HashMap;

@@ -67,7 +67,7 @@ fn a_closure_on_what_was_not_made_is_not_made_either() {
 
 /// If nothing is left of an entry, it does not become a dead letter once more.
 #[test]
-fn of_what_waited_too_long_nothing_is_set_aside_that_was_already() {
+fn what_waited_too_long_becomes_a_dead_letter_once() {
     let (mut server, mut process, _other) = both_know(r#"{"map":{"c":1}}"#);
     process.disconnect();
     update(&mut process, set("/map/c", json!(2)));

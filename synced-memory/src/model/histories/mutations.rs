@@ -83,7 +83,7 @@ fn of_two_assignments_to_an_element_of_the_default_the_later_one_follows_that_el
 
 /// If that element is gone by then, the one call that is kept becomes a dead letter.
 #[test]
-fn of_two_assignments_to_an_element_that_is_gone_by_then_the_later_one_is_set_aside() {
+fn of_two_assignments_to_an_element_that_is_gone_by_then_the_later_one_becomes_a_dead_letter() {
     let (mut server, mut process, mut other) = (
         ScenarioServer::new(),
         ScenarioProcess::connected(1),
