@@ -1,5 +1,5 @@
-//! One word for one thing: no two types of the two library crates share a name. And what is declared
-//! in one place is used in the others: methods of views, options, backends.
+//! One word for one thing: no two types of the two library crates share a name. And what is
+//! declared in one place is used in the others: methods of views, options, backends.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -27,7 +27,8 @@ fn no_two_types_share_a_name() {
     assert!(shared.is_empty(), "\n{}\n", shared.join("\n"));
 }
 
-/// The views whose methods share names, by their file, and what the test of the interface calls one.
+/// The views whose methods share names, by their file, and what the test of the interface calls
+/// one.
 const RECEIVERS: &[(&str, &str)] = &[
     ("map.rs", "map"),
     ("set.rs", "set"),

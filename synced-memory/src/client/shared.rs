@@ -31,7 +31,7 @@ use crate::base::settings::Settings;
 use crate::base::waiting::{DeferredWake, DeferredWakes, Signal};
 use crate::cache::Ticket;
 use crate::client::large_reads::LargeReads;
-use crate::client::state::State;
+use crate::client::state::{LARGE, State};
 use crate::pending::journal;
 
 /// A connection that is in use.
@@ -141,9 +141,6 @@ impl fmt::Debug for AbandonedRequest {
 }
 
 type DeliveryWaiters = Vec<(u64, oneshot::Sender<()>)>;
-
-/// A write of more bytes is large: sending it may take longer than its caller waits.
-pub(crate) const LARGE: usize = 64 << 10;
 
 /// A large write on its way.
 #[derive(Debug)]
@@ -360,7 +357,7 @@ impl Shared {
 
     /// Makes everybody see that there is no connection. Returns the error of the write that broke
     /// it, if one did.
-    pub(crate) fn connection_lost(&self, failure: Error) -> Option<Error> {
+    pub(crate) fn lose_connection(&self, failure: Error) -> Option<Error> {
         // What is in its first poll is known as sent after that.
         self.wait_for_first_polls();
         // The state first: a call that finds no connection reads there when it was lost.

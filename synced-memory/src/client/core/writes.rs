@@ -11,8 +11,8 @@ use crate::base::clock::{Deadline, Monotonic};
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::policy::WritePolicy;
 use crate::base::waiting::{WaitMode, pause, until};
-use crate::client::shared::{Connection, LARGE, Shared};
-use crate::client::state::{Accepted, Request};
+use crate::client::shared::{Connection, Shared};
+use crate::client::state::{Accepted, LARGE, Request};
 use crate::client::{flusher, reentrancy};
 use crate::pending::outbox::{Answer, Written};
 

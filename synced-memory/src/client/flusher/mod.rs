@@ -92,7 +92,7 @@ impl Drop for EndOnDrop<'_> {
         if let Some(connection) = shared.connection() {
             connection.end(BackendError::connection_lost(&reason));
         }
-        shared.connection_lost(reason.clone());
+        shared.lose_connection(reason.clone());
         // They hold what is shared.
         drop(shared.take_abandoned());
         if has_panicked {
@@ -249,7 +249,7 @@ impl<'a> Connector<'a> {
     fn disconnected(&mut self, error: &BackendError) {
         let shared = self.shared;
         let failure = Error::new(error.error_kind(), format!("{}: {error}", shared.target));
-        if let Some(error) = shared.connection_lost(failure.clone()) {
+        if let Some(error) = shared.lose_connection(failure.clone()) {
             shared.emit(|target| {
                 event!(WARN, target = &*target, error = %error, "a write breaks connections")
             });

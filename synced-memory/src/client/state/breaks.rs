@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::State;
+use super::{LARGE, State};
 use crate::backend::commit::Attempt;
 use crate::base::backoff::KeyPauses;
 use crate::base::clock::Monotonic;
@@ -20,9 +20,8 @@ use crate::base::error::{Error, ErrorKind};
 /// After so many breaks one write is sent alone.
 const BREAKS: u32 = 2;
 
-/// A write of at most so many bytes is hardly ever the cause: it is the line that breaks again and
+/// A write that is not [`LARGE`] is hardly ever the cause: it is the line that breaks again and
 /// again. Its key pauses for a second at most, so that it gets through once the line holds.
-const SMALL: usize = 64 << 10;
 const LONGEST_IF_SMALL: Duration = Duration::from_secs(1);
 
 /// What is known of who breaks connections.
@@ -53,7 +52,7 @@ impl State {
 
         if let Some(suspect) = suspect.filter(|suspect| under_way == [Arc::clone(suspect)]) {
             self.breaks.in_a_row = 0;
-            let is_small = self.size_to_send(&suspect) <= SMALL;
+            let is_small = self.size_to_send(&suspect) <= LARGE;
             let longest = if is_small {
                 LONGEST_IF_SMALL
             } else {

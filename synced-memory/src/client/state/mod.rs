@@ -72,6 +72,9 @@ struct OwnRecord {
     number: Option<(Sequence, Monotonic)>,
 }
 
+/// A write of more bytes is large: sending it may take longer than its caller waits.
+pub(crate) const LARGE: usize = 64 << 10;
+
 /// Dead letters may use the outbox's limit divided by this.
 const LETTERS: usize = 4;
 

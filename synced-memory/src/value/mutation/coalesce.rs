@@ -245,11 +245,17 @@ impl Operation {
         let Some(list) = first.or(adds.then_some(later.path.len())) else {
             return false;
         };
+        self.leads_into(&later.path[..list])
+    }
+
+    /// Whether it changes what is at this path, or something inside.
+    fn leads_into(&self, path: &[PathStep]) -> bool {
         let is_same = |(one, other): (&PathStep, &PathStep)| match (one, other) {
             (PathStep::Member(one), PathStep::Member(other)) => one.overlaps(other),
+            (PathStep::Element(one), PathStep::Element(other)) => one.index == other.index,
             _ => false,
         };
-        self.path.len() >= list && self.path.iter().zip(&later.path[..list]).all(is_same)
+        self.path.len() >= path.len() && self.path.iter().zip(path).all(is_same)
     }
 
     /// The list whose elements have another index afterwards, and the first of them.
@@ -265,18 +271,12 @@ impl Operation {
 
     /// Whether it names an element of this list with this index, or with a higher one.
     fn names_element_from(&self, list: &[PathStep], first: usize) -> bool {
-        let is_same = |(one, other): (&PathStep, &PathStep)| match (one, other) {
-            (PathStep::Member(one), PathStep::Member(other)) => one.overlaps(other),
-            (PathStep::Element(one), PathStep::Element(other)) => one.index == other.index,
-            _ => false,
-        };
-        let is_in_list = self.path.len() >= list.len() && self.path.iter().zip(list).all(is_same);
         let named = match (self.path.get(list.len()), &self.action) {
             (Some(PathStep::Element(element)), _) => Some(element),
             (None, Action::InsertAt { before, .. }) => Some(before),
             _ => None,
         };
-        is_in_list && named.is_some_and(|named| named.index >= first)
+        self.leads_into(list) && named.is_some_and(|named| named.index >= first)
     }
 
     /// Both name the entries on their common path by all spellings that one of them knows: what the

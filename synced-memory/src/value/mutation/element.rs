@@ -205,9 +205,13 @@ impl Element {
 
     /// Whether this is no other element of the list that was seen.
     fn may_have_become(&self, content: Content) -> bool {
-        let known = [Some(self.content), self.previous, self.next];
         let is_elsewhere = |elsewhere: &ContentFilter| elsewhere.contains(content);
-        !known.contains(&Some(content)) && !self.elsewhere.as_deref().is_some_and(is_elsewhere)
+        !self.is_named(content) && !self.elsewhere.as_deref().is_some_and(is_elsewhere)
+    }
+
+    /// Whether this is its content, or that of a neighbour.
+    fn is_named(&self, content: Content) -> bool {
+        [Some(self.content), self.previous, self.next].contains(&Some(content))
     }
 
     fn find_between(&self, list: &[Content]) -> Option<ElementMatch> {
@@ -240,8 +244,7 @@ impl Element {
     }
 
     fn find_by_index(&self, list: &[Content]) -> Option<ElementMatch> {
-        let known = [Some(self.content), self.previous, self.next];
-        let moved = list.iter().any(|content| known.contains(&Some(*content)));
+        let moved = list.iter().any(|content| self.is_named(*content));
         let found = list
             .get(self.index)
             .filter(|found| self.may_have_become(**found));

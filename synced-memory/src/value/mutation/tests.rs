@@ -969,8 +969,9 @@ fn closures_on_each_element_of_a_list_are_one_call_for_each() {
     assert!(queue.calls().len() <= 21, "{} calls", queue.calls().len());
 }
 
-/// Closures that become one call apply to what others have left as one by one. If a call between the
-/// two moves the elements of their list, an equal one must not be taken for the one that each named.
+/// Closures that become one call apply to what others have left as one by one. If a call between
+/// the two moves the elements of their list, an equal one must not be taken for the one that each
+/// named.
 #[test]
 fn a_closure_keeps_the_element_that_it_named_whatever_is_moved_in_between() {
     let histories: [&[&str]; 3] = [
@@ -1090,8 +1091,8 @@ fn a_move_of_an_element_that_is_gone_does_not_fit_whatever_else_moves() {
     }
 }
 
-/// Whatever other processes have removed from a list, a closure that sorts it leaves it in order, or
-/// is not made.
+/// Whatever other processes have removed from a list, a closure that sorts it leaves it in order,
+/// or is not made.
 #[test]
 fn a_list_that_was_sorted_is_in_order_whatever_others_removed() {
     let of = |list: &[u8]| Encoded::of(&list.to_vec(), None).unwrap();
