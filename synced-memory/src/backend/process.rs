@@ -16,6 +16,7 @@ use crate::backend::commit::{
 use crate::backend::error::BackendError;
 use crate::base::clock::{self, Clock, Monotonic, Stamp, has_expired};
 use crate::base::fork::PerProcess;
+use crate::base::hash::KeyMap;
 use crate::base::lock::{LockGuard, lock};
 use crate::base::random;
 
@@ -243,7 +244,7 @@ impl Session for ProcessSession {
 #[derive(Debug)]
 pub(crate) struct Store {
     keys: BTreeMap<Arc<str>, StoredValue>,
-    sidecars: HashMap<Arc<str>, Sidecar>,
+    sidecars: KeyMap<Sidecar>,
     sidecar_ttl: Duration,
     /// When which key expires, unless it was written since.
     expiries: BTreeSet<(Monotonic, Arc<str>)>,
@@ -284,7 +285,7 @@ impl Store {
     pub(crate) fn new(sidecar_ttl: Duration) -> Self {
         Self {
             keys: BTreeMap::new(),
-            sidecars: HashMap::new(),
+            sidecars: KeyMap::default(),
             sidecar_ttl,
             expiries: BTreeSet::new(),
         }

@@ -1,12 +1,12 @@
 //! Waits between tries: how they grow, and how they are spread at random.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use fastrand::Rng;
 
 use crate::base::clock::Monotonic;
+use crate::base::hash::KeyMap;
 use crate::base::random;
 
 /// Between which parts of its length a wait is drawn at random, so that processes that failed
@@ -85,7 +85,7 @@ impl Backoff {
 #[derive(Debug, Default)]
 pub(crate) struct KeyPauses {
     /// Until when, and for how long.
-    pauses: HashMap<Arc<str>, (Monotonic, Duration)>,
+    pauses: KeyMap<(Monotonic, Duration)>,
 }
 
 impl KeyPauses {

@@ -9,6 +9,7 @@ pub(crate) mod error;
 pub(crate) mod events;
 pub(crate) mod files;
 pub(crate) mod fork;
+pub(crate) mod hash;
 pub(crate) mod lock;
 pub(crate) mod policy;
 pub(crate) mod random;

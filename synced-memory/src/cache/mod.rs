@@ -8,7 +8,7 @@ mod near;
 mod refresh;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::hash::Hash;
+use std::hash::{BuildHasher, Hash};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -17,6 +17,7 @@ use bytes::Bytes;
 
 use crate::base::clock::{Monotonic, Stamp, has_expired};
 use crate::base::error::Error;
+use crate::base::hash::KeyMap;
 use crate::base::waiting::Signal;
 use crate::value::envelope::{self, Text};
 pub(crate) use near::Generation;
@@ -36,7 +37,7 @@ const SAME_EXPIRY: Duration = Duration::from_millis(20);
 
 #[derive(Debug, Default)]
 pub(crate) struct Cache {
-    cells: HashMap<Arc<str>, Cell>,
+    cells: KeyMap<Cell>,
     /// The backend notifies us of changes.
     is_tracked: bool,
     /// The last generation of any slot. None is used twice, even if a slot is dropped and made
@@ -173,7 +174,7 @@ fn address(watch: &Arc<Signal>) -> usize {
 }
 
 /// Gives back the memory of entries that were removed: there may never be as many again.
-pub(crate) fn shrink_sparse<K: Eq + Hash, V>(map: &mut HashMap<K, V>) {
+pub(crate) fn shrink_sparse<K: Eq + Hash, V, S: BuildHasher>(map: &mut HashMap<K, V, S>) {
     const FEW: usize = 16;
     if map.capacity() > 4 * map.len() + FEW {
         map.shrink_to(2 * map.len());

@@ -2,7 +2,6 @@
 //! end. And the queue of closures for each key, which run one at a time.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::fmt;
 use std::mem::ManuallyDrop;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,6 +12,7 @@ use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
 
 use crate::base::clock::Deadline;
 use crate::base::error::{Error, ErrorKind, Result};
+use crate::base::hash::KeyMap;
 use crate::base::lock::{LockGuard, lock};
 use crate::base::waiting::until;
 use crate::client::shared::Shared;
@@ -103,7 +103,7 @@ pub(crate) struct Closures {
     keys: Mutex<ClosureLocks>,
 }
 
-type ClosureLocks = HashMap<Arc<str>, Arc<ClosureLock>>;
+type ClosureLocks = KeyMap<Arc<ClosureLock>>;
 
 #[derive(Debug, Default)]
 struct ClosureLock {

@@ -37,6 +37,7 @@ use crate::base::callback::is_io_thread;
 use crate::base::clock::{Moment, Monotonic, Stamp};
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::events::LogEvent;
+use crate::base::hash::KeyMap;
 use crate::base::policy::WritePolicy;
 use crate::cache::{Base, Cache, Generation, Ticket, shrink_sparse};
 use crate::pending::journal::{Ends, Journal};
@@ -109,12 +110,12 @@ pub(crate) struct State {
     /// How many queued writes expired before they could be sent.
     pub(crate) expired: u64,
     /// The keys at which the backend has a record of this writer.
-    recorded: HashMap<Arc<str>, OwnRecord>,
+    recorded: KeyMap<OwnRecord>,
     /// The keys of records that can be dropped, since nobody here uses the keys any more.
     unused: Vec<Arc<str>>,
     /// The keys that are not sent for a while, since another writer is starved there: until when,
     /// and for how long.
-    held: HashMap<Arc<str>, (Monotonic, Duration)>,
+    held: KeyMap<(Monotonic, Duration)>,
     breaks: ConnectionBreaks,
     journal: Option<Journal>,
     /// What was taken, and is being handed to its caller.
@@ -147,9 +148,9 @@ impl State {
             dropped_letters: 0,
             superseded: 0,
             expired: 0,
-            recorded: HashMap::new(),
+            recorded: KeyMap::default(),
             unused: Vec::new(),
-            held: HashMap::new(),
+            held: KeyMap::default(),
             breaks: ConnectionBreaks::default(),
             journal: None,
             handing: HashMap::new(),

@@ -21,13 +21,14 @@ use entry::BOOKKEEPING;
 pub(crate) use entry::{Entry, EntryIdentity, NUMBERS, Precondition, Take, Tried, Write};
 
 use std::collections::hash_map::Entry as KeyQueue;
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::backend::commit::{Sequence, Writer};
 use crate::base::clock::Stamp;
 use crate::base::error::{Error, ErrorKind, Result};
+use crate::base::hash::KeyMap;
 use crate::cache::Base;
 use crate::value::mutation::{Mutation, NotMade};
 
@@ -55,7 +56,7 @@ pub(crate) enum Selector {
 
 #[derive(Debug)]
 pub(crate) struct Outbox {
-    queues: HashMap<Arc<str>, VecDeque<Entry>>,
+    queues: KeyMap<VecDeque<Entry>>,
     /// The keys whose head is ready to be sent, each once.
     ready: VecDeque<Arc<str>>,
     last_sequence: Sequence,
@@ -70,7 +71,7 @@ impl Outbox {
     /// An outbox of this writer that holds at most `limit` bytes.
     pub(crate) fn new(limit: usize, writer: Writer) -> Self {
         Self {
-            queues: HashMap::new(),
+            queues: KeyMap::default(),
             ready: VecDeque::new(),
             last_sequence: 0,
             writer,
