@@ -59,7 +59,7 @@ pub(crate) fn restamped(envelope: &[u8], stamp: Stamp) -> Bytes {
 
 /// The stamp of what is stored; a JSON value without an envelope has the stamp zero.
 pub(crate) fn stamp_of(stored: &[u8]) -> Stamp {
-    find_tail(stored).map_or(Stamp::ZERO, |tail| tail.stamp)
+    find_tail(stored).map_or(Stamp::ZERO, |tail| tail.stamp())
 }
 
 /// The value as JSON text, byte for byte: a slice of what is stored. Empty if that is not JSON.
@@ -192,14 +192,15 @@ pub(crate) fn describe_refusal(error: &serde_json::Error) -> String {
     )
 }
 
-struct Tail {
+struct Tail<'a> {
     /// Where `"last_modified"` begins.
     start: usize,
-    stamp: Stamp,
+    /// Those of the stamp.
+    digits: &'a [u8],
 }
 
 /// The pattern `"last_modified":%s*(%d+)%s*}%s*$` of `commit.lua`.
-fn find_tail(stored: &[u8]) -> Option<Tail> {
+fn find_tail(stored: &[u8]) -> Option<Tail<'_>> {
     const NAME: &[u8] = br#""last_modified":"#;
     let first = stored.len().saturating_sub(TAIL);
     let rest = trim_end(&stored[first..]).strip_suffix(b"}")?;
@@ -209,18 +210,24 @@ fn find_tail(stored: &[u8]) -> Option<Tail> {
         .rev()
         .take_while(|byte| byte.is_ascii_digit())
         .count();
-    let (rest, number) = rest.split_at(rest.len() - digits);
+    let (rest, digits) = rest.split_at(rest.len() - digits);
     let rest = trim_end(rest).strip_suffix(NAME)?;
-    if digits == 0 {
-        return None;
-    }
-    let number = std::str::from_utf8(number).ok()?;
-    // More digits than a u64 has are a stamp above 2^62, which counts as zero.
-    let stamp = number.parse().map_or(Stamp::ZERO, Stamp::new);
-    Some(Tail {
+    (!digits.is_empty()).then_some(Tail {
         start: first + rest.len(),
-        stamp,
+        digits,
     })
+}
+
+impl Tail<'_> {
+    /// Digits that are no u64 are a stamp above 2^62, which counts as zero.
+    fn stamp(&self) -> Stamp {
+        let add = |number: u64, digit: &u8| {
+            let number = number.checked_mul(10)?;
+            number.checked_add(u64::from(digit - b'0'))
+        };
+        let number = self.digits.iter().try_fold(0, add);
+        number.map_or(Stamp::ZERO, Stamp::new)
+    }
 }
 
 fn trim_end(text: &[u8]) -> &[u8] {

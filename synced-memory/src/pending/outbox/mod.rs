@@ -20,8 +20,8 @@ pub(crate) use dead_letter::LetterRecord;
 use entry::BOOKKEEPING;
 pub(crate) use entry::{Entry, EntryIdentity, NUMBERS, Precondition, Take, Tried, Write};
 
-use std::collections::hash_map::Entry as KeyQueue;
 use std::collections::VecDeque;
+use std::collections::hash_map::Entry as KeyQueue;
 use std::sync::Arc;
 use std::time::Duration;
 
