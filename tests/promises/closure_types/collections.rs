@@ -1,5 +1,6 @@
 //! Random collections, and which results two concurrent changes of one may have.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 
 use fastrand::Rng;
@@ -7,6 +8,21 @@ use indexmap::{IndexMap, IndexSet};
 use serde_json::Value;
 
 use super::any::{Any, Name, one_part};
+
+/// How many times JSON values are compared to judge one case. Each level of lists in lists is
+/// compared in some hundred ways.
+const MOST_COMPARED: u32 = 200_000;
+
+thread_local! {
+    static LEFT: Cell<u32> = const { Cell::new(MOST_COMPARED) };
+}
+
+/// The verdict, unless it takes too many comparisons.
+pub(super) fn decided<R>(judge: impl FnOnce() -> R) -> Option<R> {
+    LEFT.set(MOST_COMPARED);
+    let verdict = judge();
+    (LEFT.get() > 0).then_some(verdict)
+}
 
 /// The keys in an order that does not depend on the map.
 pub(super) fn in_order<'a, K: Name + 'a>(keys: impl IntoIterator<Item = &'a K>) -> Vec<K> {
@@ -424,7 +440,12 @@ impl Any for Value {
     }
 
     fn merged(start: &Self, mine: &Self, theirs: &Self, end: &Self) -> bool {
-        let deeper = match (start, mine, theirs, end) {
+        let left = LEFT.get().saturating_sub(1);
+        LEFT.set(left);
+        if left == 0 || one_part(start, mine, theirs, end) {
+            return true;
+        }
+        match (start, mine, theirs, end) {
             (Value::Array(start), Value::Array(mine), Value::Array(theirs), Value::Array(end)) => {
                 let can_merge = [start, mine, theirs]
                     .into_iter()
@@ -453,8 +474,7 @@ impl Any for Value {
                 })
             }
             _ => false,
-        };
-        deeper || one_part(start, mine, theirs, end)
+        }
     }
 
     fn apart(start: &Self, mine: &Self, theirs: &Self) -> bool {

@@ -42,6 +42,15 @@ struct Cases {
     seeds: Vec<u64>,
     kinds: Vec<Box<dyn AnyKind>>,
     failed: BTreeMap<String, (usize, String)>,
+    undecided: usize,
+}
+
+/// Cases that were judged.
+struct Judged {
+    /// The seeds of those that failed, and how.
+    failed: Vec<(u64, String)>,
+    /// How many take too long to be judged.
+    undecided: usize,
 }
 
 impl Cases {
@@ -58,6 +67,7 @@ impl Cases {
             seeds,
             kinds: table::kinds(),
             failed: BTreeMap::new(),
+            undecided: 0,
         }
     }
 
@@ -91,8 +101,20 @@ impl Cases {
         *count += 1;
     }
 
-    /// Panics if a case has failed.
+    fn add(&mut self, judged: Judged) {
+        for (seed, what) in judged.failed {
+            self.failed(seed, &what);
+        }
+        self.undecided += judged.undecided;
+    }
+
+    /// Panics if a case has failed, or if many could not be judged.
     fn end(self) {
+        assert!(
+            self.undecided <= self.seeds.len() / 1_000,
+            "{} cases take too long to be judged",
+            self.undecided
+        );
         if self.failed.is_empty() {
             return;
         }

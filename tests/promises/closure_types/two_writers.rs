@@ -13,9 +13,9 @@ use serde_json::value::RawValue;
 use synced_memory::{Memory, WritePolicy};
 
 use super::calls::{Call, NAME, Tested, change, view};
-use super::collections::are_all_removed_by_both;
+use super::collections::{are_all_removed_by_both, decided};
 use super::table::{Kind, normal};
-use super::{Cases, catch};
+use super::{Cases, Judged, catch};
 use crate::line::{DEADLINE, Line, quick};
 
 /// How many cases share one outage.
@@ -382,26 +382,27 @@ impl<'a> Batch<'a> {
         }
     }
 
-    /// Judges all cases after everything is delivered, and returns those that failed.
-    fn end(
-        mut self,
-        judge: impl Fn(&dyn Pair, &str, [bool; 2], &Memory) -> Verdict,
-    ) -> Vec<(u64, String)> {
+    /// Judges all cases after everything is delivered.
+    fn end(mut self, judge: impl Fn(&dyn Pair, &str, [bool; 2], &Memory) -> Verdict) -> Judged {
+        let mut undecided = 0;
         let dead = self.memories.map(dead_letters);
         for (at, ((_, pair), scopes)) in self.pairs.iter().zip(&self.scopes).enumerate() {
             let key = Self::key(at);
             let text = self.line.server.get_text(&key).expect("it is there");
             let envelope: Envelope = serde_json::from_str(&text).expect("an envelope is stored");
             let is_dead = [0, 1].map(|who| dead[who].contains(&key));
-            match judge(&**pair, envelope.value.get(), is_dead, &scopes[0]) {
-                Verdict::Fine => {}
-                Verdict::Wrong(what) => _ = self.wrong.entry(at).or_insert(what),
+            let stored = envelope.value.get();
+            match decided(|| judge(&**pair, stored, is_dead, &scopes[0])) {
+                Some(Verdict::Fine) => {}
+                Some(Verdict::Wrong(what)) => _ = self.wrong.entry(at).or_insert(what),
+                None => undecided += 1,
             }
         }
-        self.wrong
-            .iter()
-            .map(|(at, what)| (self.pairs[*at].0, what.clone()))
-            .collect()
+        let wrong = self.wrong.into_iter();
+        Judged {
+            failed: wrong.map(|(at, what)| (self.pairs[at].0, what)).collect(),
+            undecided,
+        }
     }
 }
 
@@ -419,11 +420,9 @@ fn two_closures_one_of_which_ran_while_cut_off_are_not_mixed_or_lost_silently() 
         batch.each(|pair, [_, theirs]| pair.theirs(theirs));
         line.up();
         mine.flush(DEADLINE).unwrap();
-        let failed =
+        let judged =
             batch.end(|pair, stored, [is_dead, _], memory| pair.judge(stored, is_dead, memory));
-        for (seed, what) in failed {
-            cases.failed(seed, &what);
-        }
+        cases.add(judged);
     }
     cases.end();
 }
@@ -454,11 +453,9 @@ fn concurrent_closures_that_are_written_behind_are_not_mixed_or_lost_silently() 
         for memory in memories {
             memory.flush(DEADLINE).unwrap();
         }
-        let failed =
+        let judged =
             batch.end(|pair, stored, dead, memory| pair.judge_updates(stored, dead, memory));
-        for (seed, what) in failed {
-            cases.failed(seed, &what);
-        }
+        cases.add(judged);
     }
     cases.end();
 }
