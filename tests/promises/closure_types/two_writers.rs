@@ -82,11 +82,21 @@ impl<'a, T: Tested> TwoWriters<'a, T> {
         normal(&left)
     }
 
-    /// The stored list without some of the elements that were not stored in this spelling before.
+    /// The stored list without some of the elements that were not stored in this spelling before,
+    /// or in others as well.
     fn without_respelled(&self, stored: &str) -> Vec<T> {
         let read = |text: &str| serde_json::from_str::<Vec<Value>>(text).unwrap_or_default();
         let (now, before) = (read(stored), read(&self.stored));
-        let is_new: Vec<bool> = now.iter().map(|item| !before.contains(item)).collect();
+        let decoded = |item: &Value| serde_json::from_value::<T>(Value::Array(vec![item.clone()]));
+        let is_same = |one: &Value, other: &Value| match (decoded(one), decoded(other)) {
+            (Ok(one), Ok(other)) => one.same(&other),
+            _ => false,
+        };
+        let is_new = |item: &Value| {
+            let mut respelled = before.iter().filter(|other| *other != item);
+            !before.contains(item) || respelled.any(|other| is_same(item, other))
+        };
+        let is_new: Vec<bool> = now.iter().map(is_new).collect();
         let new = is_new.iter().filter(|is_new| **is_new).count();
         let without = |gone: u32| {
             let mut at = 0;

@@ -21,7 +21,9 @@ use super::Content;
 /// was elsewhere in the list when the element was seen is never that element, changed.
 ///
 /// What is added before an element that is gone, or of which that is not certain, goes behind its
-/// previous neighbour or, if that is gone, before the next one; if neither is there, to the index.
+/// previous neighbour or, if that is gone, before the next one. If neither is there, nobody knows
+/// where it belongs among what else was in the list; if nothing of that is there either, it goes to
+/// the index.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Element {
     #[serde(deserialize_with = "index")]
@@ -251,8 +253,8 @@ impl Element {
         (found.is_some() && !moved).then(|| self.guess(list, self.index))
     }
 
-    /// The index at which it would be if it is gone.
-    pub(super) fn find_gap(&self, list: &[Content]) -> usize {
+    /// The index at which it would be if it is gone, if that is known.
+    pub(super) fn find_gap(&self, list: &[Content]) -> Option<usize> {
         let indexes_of = |neighbour: Option<Content>| {
             (0..list.len()).filter(move |at| Some(list[*at]) == neighbour)
         };
@@ -266,9 +268,12 @@ impl Element {
             let next = self.nearest(indexes_of(self.next))?;
             Some(next - usize::from(next > self.index))
         };
-        behind_previous
-            .or_else(before_next)
-            .unwrap_or(self.index.min(list.len()))
+        let is_among_others = || {
+            let elsewhere = self.elsewhere.as_deref();
+            elsewhere.is_some_and(|elsewhere| list.iter().any(|item| elsewhere.contains(*item)))
+        };
+        let at_index = || (!is_among_others()).then(|| self.index.min(list.len()));
+        behind_previous.or_else(before_next).or_else(at_index)
     }
 
     fn nearest(&self, indexes: impl Iterator<Item = usize>) -> Option<usize> {
@@ -351,16 +356,21 @@ mod tests {
             ("a b c", 1, "x a", 2),
             ("a b c", 0, "x b c", 0),
             ("a b c d", 2, "a d", 1),
-            ("a b c d", 2, "x a", 2),
             // It may be the one before the next neighbour.
             ("a b c", 1, "A B c", 1),
             ("a b c", 1, "x y", 1),
             ("a b c", 2, "x", 1),
+            ("a b c d e", 1, "x y", 1),
             ("a", 0, "", 0),
         ] {
             let element = Element::of(&contents(seen), index).unwrap();
             let found = element.find_gap(&contents(now));
-            assert_eq!(found, gap, "{index} of {seen:?} in {now:?}");
+            assert_eq!(found, Some(gap), "{index} of {seen:?} in {now:?}");
+        }
+        // Of what is there, nobody knows on which side it was.
+        for (index, now) in [(1, "e"), (1, "x d"), (3, "a"), (3, "x a")] {
+            let element = Element::of(&contents("a b c d e"), index).unwrap();
+            assert_eq!(element.find_gap(&contents(now)), None, "{index} in {now:?}");
         }
     }
 }

@@ -1096,24 +1096,40 @@ fn a_move_of_an_element_that_is_gone_does_not_fit_whatever_else_moves() {
 #[test]
 fn a_list_that_was_sorted_is_in_order_whatever_others_removed() {
     let of = |list: &[u8]| Encoded::of(&list.to_vec(), None).unwrap();
-    let before = [1, 3, 5, 2, 4];
-    let (shown, sorted) = (of(&before), of(&[1, 2, 3, 4, 5]));
-    let call = Mutation::compared(None, diff(shown.text(), &shown, &sorted, &[]));
-    for gone in 0..1_u8 << before.len() {
-        let stays = |at: &usize| gone >> at & 1 == 0;
-        let mut left: Vec<u8> = (0..5).filter(stays).map(|at| before[at]).collect();
-        let theirs = of(&left);
-        let rule = ConflictRule::NewerWins(Stamp::MAX);
-        let applied = apply(Some(theirs.text()), &call, rule);
-        if applied.failed.is_empty() {
-            left.sort_unstable();
+    let sorted = of(&[1, 2, 3, 4, 5]);
+    for before in permutations(&[1, 2, 3, 4, 5]) {
+        let shown = of(&before);
+        let call = Mutation::compared(None, diff(shown.text(), &shown, &sorted, &[]));
+        for gone in 0..1_u8 << before.len() {
+            let stays = |at: &usize| gone >> at & 1 == 0;
+            let mut left: Vec<u8> = (0..5).filter(stays).map(|at| before[at]).collect();
+            let theirs = of(&left);
+            let rule = ConflictRule::NewerWins(Stamp::MAX);
+            let applied = apply(Some(theirs.text()), &call, rule);
+            if applied.failed.is_empty() {
+                left.sort_unstable();
+            }
+            let end = applied.text().unwrap_or(theirs.text());
+            assert_eq!(
+                Content::of(end),
+                Content::of(of(&left).text()),
+                "{before:?}, then {}: {end}",
+                theirs.text()
+            );
         }
-        let end = applied.text().unwrap_or(theirs.text());
-        assert_eq!(
-            Content::of(end),
-            Content::of(of(&left).text()),
-            "{}: {end}",
-            theirs.text()
-        );
     }
+}
+
+/// All orders of these items.
+fn permutations(items: &[u8]) -> Vec<Vec<u8>> {
+    let Some((first, rest)) = items.split_first() else {
+        return vec![Vec::new()];
+    };
+    let with_first = |rest: Vec<u8>| {
+        (0..=rest.len()).map(move |at| [&rest[..at], &[*first], &rest[at..]].concat())
+    };
+    permutations(rest)
+        .into_iter()
+        .flat_map(with_first)
+        .collect()
 }
