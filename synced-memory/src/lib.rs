@@ -28,6 +28,8 @@ mod value;
 
 pub use crate::base::error::{Error, ErrorKind, Result};
 pub use crate::base::policy::{ConnectPolicy, ReadPolicy, WritePolicy};
+pub use crate::cache::Tracking;
+pub use crate::client::state::ContendedKey;
 pub use crate::handle::config::Builder;
 pub use crate::handle::dead_letter::DeadLetter;
 pub use crate::handle::key::Key;

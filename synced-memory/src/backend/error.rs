@@ -26,6 +26,8 @@ pub(crate) enum BackendErrorKind {
     Retry,
     /// The value is too large to be read together with others.
     TooLarge,
+    /// The backend does not track keys (any more), and was asked to. Nothing of the request counts.
+    NotTracked,
     /// The backend answered that it will not do this; it did nothing.
     Rejected,
 }
@@ -37,6 +39,8 @@ pub(crate) enum Recovery {
     RetryNow,
     /// Read the value by itself.
     ReadApart,
+    /// Read without tracking.
+    ReadUntracked,
     /// Send no writes before a pause; the connection stays.
     Pause,
     /// Send no writes before a pause, and then connect anew.
@@ -65,6 +69,8 @@ impl BackendErrorKind {
             Self::Retry => Recovery::RetryNow,
             // Behind it, everything else would wait until it has arrived.
             Self::TooLarge => Recovery::ReadApart,
+            // What is not tracked cannot be kept current: its readers ask.
+            Self::NotTracked => Recovery::ReadUntracked,
             // A missing right or a value of another type: the same request has the same answer
             // each time, and would block the writes behind it.
             Self::Rejected => Recovery::GiveUp,
@@ -79,7 +85,8 @@ impl BackendErrorKind {
             | Self::Unavailable
             | Self::NotPrimary
             | Self::Retry
-            | Self::TooLarge => ErrorKind::Unavailable,
+            | Self::TooLarge
+            | Self::NotTracked => ErrorKind::Unavailable,
         }
     }
 }
@@ -89,7 +96,11 @@ impl Recovery {
     pub(crate) fn pauses_writes(self) -> bool {
         match self {
             Self::Pause | Self::PauseThenReconnect => true,
-            Self::RetryNow | Self::ReadApart | Self::Reconnect | Self::GiveUp => false,
+            Self::RetryNow
+            | Self::ReadApart
+            | Self::ReadUntracked
+            | Self::Reconnect
+            | Self::GiveUp => false,
         }
     }
 }
@@ -212,6 +223,11 @@ mod tests {
         (
             BackendErrorKind::TooLarge,
             Recovery::ReadApart,
+            ErrorKind::Unavailable,
+        ),
+        (
+            BackendErrorKind::NotTracked,
+            Recovery::ReadUntracked,
             ErrorKind::Unavailable,
         ),
         (

@@ -63,10 +63,38 @@ pub(crate) enum SizeHint {
     Unknown,
 }
 
+/// Whether the answer to a read is to be kept current.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ReadKind {
+    /// It is not: nothing needs to be notified because of this read.
+    Through,
+    /// Changes of the key are to be notified.
+    Tracked,
+}
+
+/// A key to read, and how.
+#[derive(Debug, Clone)]
+pub(crate) struct KeyRead {
+    pub(crate) key: Arc<str>,
+    pub(crate) kind: ReadKind,
+    pub(crate) size: SizeHint,
+}
+
+impl KeyRead {
+    /// A read of a value of unknown size.
+    pub(crate) fn new(key: &Arc<str>, kind: ReadKind) -> Self {
+        Self {
+            key: Arc::clone(key),
+            kind,
+            size: SizeHint::Unknown,
+        }
+    }
+}
+
 /// When a key expires.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Expiry {
-    /// The backend notifies us when it does, as soon as of any other change.
+    /// The backend notifies us when it does, as soon as of any other change; or nobody has asked.
     Tracked,
     For(Duration),
     Forever,
@@ -113,19 +141,26 @@ impl Backend for Box<dyn Backend> {
 /// session returns it, until the next change. Records of sequence numbers and tombstones are kept
 /// at least for the sidecar's time to live.
 ///
-/// **Notifications.** After [`track`](Session::track) was answered, each read of a key that begins
-/// with a tracked prefix leaves that key *tracked*. It does not matter which of the two methods
-/// reads it, whether the key exists, or how often the key was notified before. When another session
-/// changes a tracked key, [`invalidations`](Session::invalidations) soon reports that key, or
-/// [`All`](Invalidation::All). This includes a change that takes effect while the answer to the
-/// read is on its way and does not contain it. More may be reported than has changed: keys that are
-/// not tracked, and the session's own changes.
+/// **Notifications.** After [`track`](Session::track) was answered, each read of the kind
+/// [`Tracked`](ReadKind::Tracked) leaves its key *tracked* until the key is next reported. It does
+/// not matter whether the key exists, what else the same request reads, or how often the key was
+/// reported before. When another session changes a tracked key,
+/// [`invalidations`](Session::invalidations) soon reports that key, or [`All`](Invalidation::All).
+/// This includes a change that takes effect while the answer to the read is on its way and does not
+/// contain it. After a report of a key, or of `All`, the key need not be tracked any more, until it
+/// is read again. More may be reported than has changed: keys that are not tracked, and the
+/// session's own changes. A backend that turns out not to track keys answers a request with tracked
+/// reads with `NotTracked` as a whole; through reads go on. An error of one key leaves it open
+/// whether that key is tracked.
 ///
-/// **Expiry.** A read with [`read_with_expiry`](Session::read_with_expiry) either says when the key
-/// expires, or says `Tracked`, and then its expiry is notified like a change.
+/// **Through reads.** A read of the kind [`Through`](ReadKind::Through) makes nothing tracked, and
+/// ends no tracking. A backend that knows which key has changed reports nothing because of it.
+///
+/// **Expiry.** A tracked read either says when the key expires, or says `Tracked`, and then its
+/// expiry is notified like a change.
 ///
 /// **Large values.** If an answer would hold up others, the read of a large value may be answered
-/// with `TooLarge`, which leaves the key tracked all the same. [`read_apart`](Session::read_apart)
+/// with `TooLarge`; a tracked read leaves the key tracked all the same. [`read_apart`](Session::read_apart)
 /// then takes effect some time after its first poll, in no order with other requests. Its failure,
 /// of whatever kind, says nothing of the session.
 ///
@@ -136,35 +171,15 @@ impl Backend for Box<dyn Backend> {
 /// not used again.
 pub(crate) trait Session: fmt::Debug + Send + Sync {
     /// What is stored under each key, in their order. An error of one key concerns that key alone.
-    fn read(&self, keys: &[Arc<str>]) -> Reply<Vec<Result<Option<Bytes>, BackendError>>>;
-
-    /// As [`read`](Session::read), or as [`read_with_expiry`](Session::read_with_expiry), given
-    /// what is known of the size of each value, which may make it cheaper.
-    fn read_sized(
-        &self,
-        keys: &[Arc<str>],
-        _sizes: &[SizeHint],
-        with_expiry: bool,
-    ) -> Reply<Vec<Result<WithExpiry, BackendError>>> {
-        if with_expiry {
-            self.read_with_expiry(keys)
-        } else {
-            all_tracked(self.read(keys))
-        }
-    }
+    fn read(&self, reads: &[KeyRead]) -> Reply<Vec<Result<WithExpiry, BackendError>>>;
 
     /// Reads one value, however large. It is polled on the I/O thread alone.
     fn read_apart(&self, key: &Arc<str>) -> Reply<WithExpiry> {
-        let read = self.read_with_expiry(std::slice::from_ref(key));
+        let read = self.read(&[KeyRead::new(key, ReadKind::Through)]);
         Box::pin(async move {
             let no_answer = || Err(BackendError::rejected("a read without an answer"));
             read.await?.pop().unwrap_or_else(no_answer)
         })
-    }
-
-    /// As [`read`](Session::read), with when each key expires.
-    fn read_with_expiry(&self, keys: &[Arc<str>]) -> Reply<Vec<Result<WithExpiry, BackendError>>> {
-        all_tracked(self.read(keys))
     }
 
     /// Makes attempts, each for a key of its own, and answers each in their order. `now` is the
@@ -184,13 +199,13 @@ pub(crate) trait Session: fmt::Debug + Send + Sync {
     /// How the backend chooses what to evict when memory is short, if it says so.
     fn eviction_policy(&self) -> Reply<Option<String>>;
 
-    /// Tracks keys that begin with one of these prefixes, from the answer on, and none of those of
-    /// an earlier call. An error of kind `Rejected`: this backend cannot notify us of changes.
-    fn track(&self, prefixes: &[String]) -> Reply<()>;
+    /// Notifies of changes of the keys that are read by tracked reads, from the answer on. An error
+    /// of kind `Rejected`: this backend cannot notify us of changes.
+    fn track(&self) -> Reply<()>;
 
     /// What has changed since the last call; ready when something has. It may be costly, and is
-    /// called only while something is tracked. It is polled on the I/O thread alone, one call at a
-    /// time.
+    /// called only
+    /// after [`track`](Session::track). It is polled on the I/O thread alone, one call at a time.
     fn invalidations(&self) -> Reply<Invalidation>;
 
     /// How long the other side has sent nothing, and made no room for what waits to be written. A
@@ -201,12 +216,4 @@ pub(crate) trait Session: fmt::Debug + Send + Sync {
 
     /// Ready when the connection is known to be closed.
     fn ended(&self) -> Reply<()>;
-}
-
-/// A read by a backend that notifies us when keys expire.
-pub(crate) fn all_tracked(
-    read: Reply<Vec<Result<Option<Bytes>, BackendError>>>,
-) -> Reply<Vec<Result<WithExpiry, BackendError>>> {
-    let tracked = |answer: Result<_, BackendError>| answer.map(|stored| (stored, Expiry::Tracked));
-    Box::pin(async move { Ok(read.await?.into_iter().map(tracked).collect()) })
 }

@@ -1,6 +1,6 @@
 //! `memory:`: a backend inside this process.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ops::Bound;
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
@@ -9,7 +9,7 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 
 use super::effects::{KeyContext, StarvedWriter, effects_of, expiry_of, horizon_of};
-use super::{Backend, Invalidation, Page, Reply, Session};
+use super::{Backend, Expiry, Invalidation, KeyRead, Page, ReadKind, Reply, Session, WithExpiry};
 use crate::backend::commit::{
     Attempt, KeyChange, KeyState, Outcome, RECORDS, Writer, WriterRecord,
 };
@@ -35,7 +35,8 @@ struct ProcessSpace {
 #[derive(Debug)]
 struct Tracker {
     session: u64,
-    prefixes: Vec<String>,
+    /// Those that were read since they were last notified.
+    keys: HashSet<Arc<str>>,
     changes: mpsc::UnboundedSender<Arc<str>>,
 }
 
@@ -48,18 +49,29 @@ impl ProcessSpace {
         lock(&self.trackers)
     }
 
+    /// Notifies the sessions that track `key`. Each tracks it anew when it next reads it.
     fn notify(&self, key: &Arc<str>) {
-        self.trackers().retain(|tracker| {
-            let is_tracked = tracker
-                .prefixes
-                .iter()
-                .any(|prefix| key.starts_with(&**prefix));
-            if is_tracked {
+        self.trackers().retain_mut(|tracker| {
+            if tracker.keys.remove(key) {
                 tracker.changes.send(Arc::clone(key)).is_ok()
             } else {
                 !tracker.changes.is_closed()
             }
         });
+    }
+
+    /// Notifies `session`, if it tracks keys, of the next change of those that these reads track.
+    fn track(&self, session: u64, reads: &[KeyRead]) {
+        let tracked = reads.iter().filter(|read| read.kind == ReadKind::Tracked);
+        let mut trackers = self.trackers();
+        if let Some(tracker) = trackers
+            .iter_mut()
+            .find(|tracker| tracker.session == session)
+        {
+            tracker
+                .keys
+                .extend(tracked.map(|read| Arc::clone(&read.key)));
+        }
     }
 }
 
@@ -152,9 +164,14 @@ impl Drop for ProcessSession {
 }
 
 impl Session for ProcessSession {
-    fn read(&self, keys: &[Arc<str>]) -> Reply<Vec<Result<Option<Bytes>, BackendError>>> {
-        let keys = keys.to_vec();
-        self.reply(move |store, mono| keys.iter().map(|key| Ok(store.read(key, mono))).collect())
+    fn read(&self, reads: &[KeyRead]) -> Reply<Vec<Result<WithExpiry, BackendError>>> {
+        let (space, session, reads) = (Arc::clone(&self.space), self.id, reads.to_vec());
+        self.reply(move |store, mono| {
+            // Under the lock of the store: a change is in the answer, or finds the keys tracked.
+            space.track(session, &reads);
+            let read = |read: &KeyRead| Ok((store.read(&read.key, mono), Expiry::Tracked));
+            reads.iter().map(read).collect()
+        })
     }
 
     fn commit(&self, batch: &[Attempt], _now: u64) -> Reply<Vec<Result<Outcome, BackendError>>> {
@@ -194,11 +211,11 @@ impl Session for ProcessSession {
         Box::pin(std::future::ready(Ok(None)))
     }
 
-    fn track(&self, prefixes: &[String]) -> Reply<()> {
+    fn track(&self) -> Reply<()> {
         let (space, session) = (Arc::clone(&self.space), self.id);
         let tracker = Tracker {
             session,
-            prefixes: prefixes.to_vec(),
+            keys: HashSet::new(),
             changes: self.sender.clone(),
         };
         Box::pin(async move {

@@ -2,12 +2,17 @@
 //!
 //! - `refresh.rs`: near slots: which may be read locally, and which are to be read again
 //! - `mod.rs`: slots, answers and stamps
+//! - `tracking.rs`: whether the backend notifies of changes
+//! - `pace.rs`: how often one slot is read again, as a state machine
 //! - `near.rs`: how current one slot is, as a state machine
 
 mod near;
+mod pace;
 mod refresh;
+mod tracking;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
 use std::hash::{BuildHasher, Hash};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -22,6 +27,9 @@ use crate::base::waiting::Signal;
 use crate::value::envelope::{self, Text};
 pub(crate) use near::Generation;
 use near::SlotFreshness;
+use pace::Pace;
+pub use tracking::Tracking;
+use tracking::TrackingState;
 
 /// A number that orders the requests as they are sent to the backend. An answer to a later request
 /// is never overwritten by an answer to an earlier one, whichever is handled first.
@@ -38,13 +46,14 @@ const SAME_EXPIRY: Duration = Duration::from_millis(20);
 #[derive(Debug, Default)]
 pub(crate) struct Cache {
     cells: KeyMap<Cell>,
-    /// The backend notifies us of changes.
-    is_tracked: bool,
+    tracking: TrackingState,
     /// The last generation of any slot. None is used twice, even if a slot is dropped and made
     /// again.
     generation: Generation,
     /// The slots that are to be read again.
     rereads: VecDeque<Arc<str>>,
+    /// The slots that are to be read again, but not before a time.
+    paced: BinaryHeap<Reverse<(Monotonic, Arc<str>)>>,
     /// The slots that could not be read just now, and are to be read again a little later.
     deferred: Vec<Arc<str>>,
     /// The watches that are to be woken after the lock around the cache is free.
@@ -68,6 +77,7 @@ struct Cell {
     /// How many of the holders want it kept current.
     near_holders: usize,
     freshness: SlotFreshness,
+    pace: Pace,
     /// Why the backend refused to let the key be read, and the request that it refused.
     refusal: Option<(Ticket, Error)>,
     /// By address, so that one of very many is removed at once: others wait for the lock.
@@ -252,13 +262,14 @@ impl Cache {
 
     /// Stores an answer for `key`, unless a later request was answered before.
     ///
-    /// A slot follows the backend, whatever the stamps say: servers do go backwards.
-    pub(crate) fn answered(&mut self, key: &str, answer: Base) {
+    /// A slot follows the backend, whatever the stamps say: servers do go backwards. Returns whether
+    /// it shows something else now.
+    pub(crate) fn answered(&mut self, key: &str, answer: Base) -> bool {
         let Some(cell) = self.cells.get_mut(key) else {
-            return;
+            return false;
         };
         if answer.ticket < cell.base.ticket {
-            return;
+            return false;
         }
 
         let same = cell.base.stored == answer.stored && cell.base.ticket != 0;
@@ -286,8 +297,10 @@ impl Cache {
         };
         self.bytes += size_of(key, &cell.base);
         if changed {
+            cell.pace.changed();
             cell.bump(&mut self.raised);
         }
+        changed
     }
 
     /// Records when the answer to the request `ticket` expires: `None` for never.
@@ -309,6 +322,9 @@ impl Cache {
             return;
         }
 
+        if known != end {
+            cell.pace.changed();
+        }
         (cell.base.expires, cell.base.asked_after) = (end, None);
         if end.is_some_and(|end| known.is_none_or(|known| end < known)) {
             cell.bump(&mut self.raised);

@@ -35,7 +35,14 @@ pub(super) struct SlotFreshness {
     currency: Currency,
     visibility: Visibility,
     reread: Reread,
+    /// Since when what the slot shows has changed without anybody looking at it.
+    unread_since: Option<Monotonic>,
 }
+
+/// A slot that nobody has looked at for so long since it last changed is not read again when its
+/// key changes once more: its next reader asks the backend. A reader who looks more often never
+/// waits.
+const UNUSED_AFTER: Duration = Duration::from_secs(1);
 
 /// Whether what a slot holds is what the backend holds.
 #[derive(Debug, Clone, Copy, Default)]
@@ -68,6 +75,8 @@ enum Reread {
     #[default]
     Idle,
     Queued,
+    /// It is not, and is stale: its next reader asks the backend.
+    OnDemand,
 }
 
 impl SlotFreshness {
@@ -80,9 +89,13 @@ impl SlotFreshness {
     /// The slot is not near any more. Reads that are under way, and its place in the queue, stay
     /// what they are.
     pub(super) fn ceased_to_be_near(&mut self) {
+        let reread = match self.reread {
+            Reread::Queued => Reread::Queued,
+            Reread::Idle | Reread::OnDemand => Reread::Idle,
+        };
         *self = Self {
             generation: self.generation,
-            reread: self.reread,
+            reread,
             ..Self::default()
         };
     }
@@ -97,11 +110,18 @@ impl SlotFreshness {
     /// than before.
     pub(super) fn answered(&mut self, generation: Generation, is_tracked: bool) -> bool {
         // A late answer says nothing against the answer to a later read.
-        if is_tracked && generation == self.generation {
+        let is_current = is_tracked && generation == self.generation;
+        if is_current {
             self.currency = Currency::Current;
+            if self.reread == Reread::OnDemand {
+                self.reread = Reread::Idle;
+            }
         }
 
-        let visibility = if is_tracked {
+        // An answer that an invalidation has overtaken is shown until the slot is read again, which
+        // nobody does unless it is in line: the key is notified once for each time that it is read.
+        let is_kept = is_current || is_tracked && self.reread == Reread::Queued;
+        let visibility = if is_kept {
             Visibility::Tracked
         } else {
             Visibility::Once
@@ -113,14 +133,20 @@ impl SlotFreshness {
         is_more
     }
 
-    /// The backend refused a read: readers ask again, and get the refusal.
-    pub(super) fn refused(&mut self) {
+    /// The backend refused a read: readers ask again, and get the refusal. Whether the key is
+    /// tracked is not known.
+    pub(super) fn refused(&mut self, mono: Monotonic) {
         self.visibility = self.visibility.min(Visibility::Once);
+        self.became_stale(mono);
     }
 
     /// What is there may have changed: the backend notified us of a change.
     pub(super) fn invalidated(&mut self, generation: Generation, mono: Monotonic) {
         self.generation = generation;
+        self.became_stale(mono);
+    }
+
+    fn became_stale(&mut self, mono: Monotonic) {
         if self.is_current() {
             self.currency = Currency::StaleSince(mono);
         }
@@ -140,7 +166,39 @@ impl SlotFreshness {
 
     /// Puts the slot in line to be read again; whether it was not in line before.
     pub(super) fn queued(&mut self) -> bool {
-        std::mem::replace(&mut self.reread, Reread::Queued) == Reread::Idle
+        std::mem::replace(&mut self.reread, Reread::Queued) != Reread::Queued
+    }
+
+    /// The slot is not read again before somebody reads it, unless it is in line: readers ask.
+    /// Returns whether they need not have asked before.
+    pub(super) fn left_to_readers(&mut self) -> bool {
+        if self.reread == Reread::Queued {
+            return false;
+        }
+        self.reread = Reread::OnDemand;
+        let was_kept_current = self.is_kept_current();
+        self.visibility = self.visibility.min(Visibility::Once);
+        was_kept_current
+    }
+
+    pub(super) fn is_left_to_readers(&self) -> bool {
+        self.reread == Reread::OnDemand
+    }
+
+    /// What the slot shows has changed, or is to be looked at again.
+    pub(super) fn changed(&mut self, mono: Monotonic) {
+        self.unread_since.get_or_insert(mono);
+    }
+
+    /// Somebody has looked at the slot.
+    pub(super) fn used(&mut self) {
+        self.unread_since = None;
+    }
+
+    /// Whether nobody has looked at the slot for long since it last changed.
+    pub(super) fn is_unused(&self, mono: Monotonic) -> bool {
+        self.unread_since
+            .is_some_and(|since| mono.saturating_sub(since) >= UNUSED_AFTER)
     }
 
     /// The slot was taken out of the line.
@@ -192,6 +250,7 @@ mod tests {
         let (mut freshness, mut generations) = near();
         let early = freshness.generation();
         freshness.invalidated(generations.next(), SECOND);
+        assert!(freshness.queued());
 
         assert!(freshness.answered(early, true), "it is visible now");
         assert!(!freshness.is_current() && freshness.is_kept_current());
@@ -223,9 +282,42 @@ mod tests {
     fn a_refusal_sends_readers_to_the_backend_until_the_next_answer() {
         let (mut freshness, _) = near();
         freshness.answered(freshness.generation(), true);
-        freshness.refused();
+        freshness.refused(SECOND);
         assert!(freshness.is_visible() && !freshness.is_kept_current());
+        assert_eq!(freshness.staleness(2 * SECOND), Some(SECOND));
         assert!(freshness.answered(freshness.generation(), true) && freshness.is_kept_current());
+    }
+
+    #[test]
+    fn an_answer_that_was_overtaken_is_not_shown_unless_the_slot_is_in_line() {
+        let (mut freshness, mut generations) = near();
+        let early = freshness.generation();
+        freshness.invalidated(generations.next(), SECOND);
+        freshness.left_to_readers();
+        freshness.answered(early, true);
+        assert!(!freshness.is_kept_current() && freshness.is_left_to_readers());
+
+        assert!(freshness.answered(freshness.generation(), true));
+        assert!(freshness.is_kept_current() && !freshness.is_left_to_readers());
+    }
+
+    #[test]
+    fn a_slot_is_left_to_its_readers_if_nobody_looked_for_long_and_it_is_not_in_line() {
+        let (mut freshness, _) = near();
+        freshness.answered(freshness.generation(), true);
+        assert!(!freshness.is_unused(9 * SECOND));
+        freshness.changed(SECOND);
+        freshness.changed(2 * SECOND);
+        assert!(!freshness.is_unused(SECOND) && freshness.is_unused(SECOND + UNUSED_AFTER));
+        freshness.used();
+        assert!(!freshness.is_unused(9 * SECOND));
+
+        assert!(freshness.queued() && !freshness.left_to_readers());
+        assert!(freshness.is_kept_current());
+        freshness.dequeued();
+        assert!(freshness.left_to_readers() && !freshness.left_to_readers());
+        assert!(freshness.is_visible() && !freshness.is_kept_current());
+        assert!(freshness.queued(), "it is put in line again");
     }
 
     #[test]

@@ -1,13 +1,15 @@
 //! Near slots: which may be read locally, which are stale, and which are to be read again.
 
-use std::collections::VecDeque;
+use std::cmp::Reverse;
+use std::mem::take;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::near::{Generation, SlotFreshness};
-use super::{Cache, Cell, Ticket};
+use super::{Cache, Cell, Ticket, Tracking};
 use crate::base::clock::Monotonic;
 use crate::base::error::Error;
+use crate::base::waiting::Signal;
 
 /// A transition of [`SlotFreshness`] after which a slot is not current.
 type Invalidate = fn(&mut SlotFreshness, Generation, Monotonic);
@@ -37,6 +39,22 @@ impl Cache {
         }
     }
 
+    /// Whether the slot of `key` is to be kept current, and the backend notifies of changes: a read
+    /// of it is to be a tracked one.
+    pub(crate) fn is_to_be_tracked(&self, key: &str) -> bool {
+        self.tracking.is_on() && self.is_near(key)
+    }
+
+    /// Whether the backend notifies of changes.
+    pub(crate) fn tracking(&self, mono: Monotonic) -> Tracking {
+        self.tracking.at(mono)
+    }
+
+    /// Whether it is to be said that the server's table of tracked keys is too small.
+    pub(crate) fn take_overflow_alarm(&mut self) -> bool {
+        self.tracking.take_alarm()
+    }
+
     /// Whether the slot of `key` is kept current.
     pub(crate) fn is_near(&self, key: &str) -> bool {
         self.cells.get(key).is_some_and(Cell::is_near)
@@ -46,7 +64,7 @@ impl Cache {
     /// asked.
     pub(crate) fn is_local(&self, key: &str, is_connected: bool) -> bool {
         self.cells.get(key).is_some_and(|cell| {
-            let is_kept_current = self.is_tracked && cell.freshness.is_kept_current();
+            let is_kept_current = self.tracking.is_on() && cell.freshness.is_kept_current();
             cell.base.is_known() && cell.is_near() && (is_kept_current || !is_connected)
         })
     }
@@ -63,12 +81,14 @@ impl Cache {
         self.cells.get(key)?.freshness.staleness(mono)
     }
 
-    /// How many near slots are not known to be current.
+    /// How many near slots are not known to be current. Those that are not counted while changes are
+    /// tracked: slots whose next readers ask, since nobody has read them for long.
     pub(crate) fn stale(&self) -> usize {
-        self.cells
-            .values()
-            .filter(|cell| cell.is_near() && !cell.freshness.is_current())
-            .count()
+        let is_stale = |cell: &&Cell| {
+            let is_asked_for = self.tracking.is_on() && cell.freshness.is_left_to_readers();
+            cell.is_near() && !cell.freshness.is_current() && !is_asked_for
+        };
+        self.cells.values().filter(is_stale).count()
     }
 
     /// Why the backend refuses to let `key` be read.
@@ -86,25 +106,47 @@ impl Cache {
     }
 
     /// Records that a read of `key` that was sent under `generation` was answered, and its answer
-    /// stored.
-    pub(crate) fn was_read(&mut self, key: &str, generation: Generation) {
+    /// stored at `mono`. `has_changed`: the slot shows something else since.
+    pub(crate) fn was_read(
+        &mut self,
+        key: &str,
+        generation: Generation,
+        has_changed: bool,
+        mono: Monotonic,
+    ) {
         let Some(cell) = self.cells.get_mut(key).filter(|cell| cell.is_near()) else {
             return;
         };
-        if cell.freshness.answered(generation, self.is_tracked) {
+        let is_reported_in_vain = cell.pace.answered(mono);
+        if is_reported_in_vain {
+            self.tracking.overflowed(mono);
+        }
+        let is_more = cell.freshness.answered(generation, self.tracking.is_on());
+        // Whoever reads a slot that is reported in vain shows it by looking at it again.
+        if is_more || is_reported_in_vain {
             cell.bump(&mut self.raised);
+        }
+        if has_changed || is_more || is_reported_in_vain {
+            cell.freshness.changed(mono);
+        }
+    }
+
+    /// Records that somebody looks at what the slot of `key` shows.
+    pub(crate) fn used(&mut self, key: &str) {
+        if let Some(cell) = self.cells.get_mut(key) {
+            cell.freshness.used();
         }
     }
 
     /// Records that the backend refused to let `key` be read: its readers ask, and get the error.
-    pub(crate) fn was_refused(&mut self, key: &str, ticket: Ticket, error: Error) {
+    pub(crate) fn was_refused(&mut self, key: &str, ticket: Ticket, error: Error, mono: Monotonic) {
         if let Some(cell) = self
             .cells
             .get_mut(key)
             .filter(|cell| cell.is_near() && cell.base.ticket <= ticket)
         {
             cell.refusal = Some((ticket, error));
-            cell.freshness.refused();
+            cell.freshness.refused(mono);
             cell.bump(&mut self.raised);
         }
     }
@@ -114,7 +156,7 @@ impl Cache {
         if let Some(cell) = self
             .cells
             .get_mut(key)
-            .filter(|cell| cell.is_near() && self.is_tracked)
+            .filter(|cell| cell.is_near() && self.tracking.is_on())
             && cell.freshness.queued()
         {
             self.deferred.push(Arc::clone(key));
@@ -128,14 +170,14 @@ impl Cache {
 
     /// Queues the slots that could not be read before.
     pub(crate) fn queue_deferred(&mut self) {
-        self.rereads.extend(std::mem::take(&mut self.deferred));
+        self.rereads.extend(take(&mut self.deferred));
     }
 
     /// Records that the backend notifies us of changes from now on, or no longer does. What was
     /// read before may have changed.
-    pub(crate) fn tracked(&mut self, is_tracked: bool, mono: Monotonic) {
-        self.is_tracked = is_tracked;
-        let invalidate: Invalidate = if is_tracked {
+    pub(crate) fn tracked(&mut self, tracking: Tracking, mono: Monotonic) {
+        self.tracking.set(tracking);
+        let invalidate: Invalidate = if self.tracking.is_on() {
             SlotFreshness::reconnected
         } else {
             SlotFreshness::disconnected
@@ -152,7 +194,7 @@ impl Cache {
     fn invalidate_all(&mut self, invalidate: Invalidate, mono: Monotonic) {
         for (key, cell) in self.cells.iter_mut().filter(|(_, cell)| cell.is_near()) {
             invalidate(&mut cell.freshness, self.generation.next(), mono);
-            if self.is_tracked && cell.freshness.queued() {
+            if self.tracking.is_on() && cell.is_to_be_read_again(&mut self.raised, mono) {
                 self.rereads.push_back(Arc::clone(key));
             }
         }
@@ -164,14 +206,18 @@ impl Cache {
             return;
         };
         cell.freshness.invalidated(self.generation.next(), mono);
-        if cell.is_near() && self.is_tracked && cell.freshness.queued() {
+        cell.pace.reported(mono);
+        if cell.is_near()
+            && self.tracking.is_on()
+            && cell.is_to_be_read_again(&mut self.raised, mono)
+        {
             self.rereads.push_back(Arc::clone(key));
         }
     }
 
     /// While changes are not tracked: queues the near slots that are watched.
     pub(crate) fn queue_polls(&mut self) {
-        if self.is_tracked {
+        if self.tracking.is_on() {
             return;
         }
         for (key, cell) in self
@@ -190,20 +236,51 @@ impl Cache {
         self.rereads.len()
     }
 
-    /// Removes and returns the keys that are to be read again now, at most `most`.
-    pub(crate) fn take_stale(&mut self, most: usize) -> Vec<Arc<str>> {
-        let mut keys: Vec<_> = self.rereads.drain(..most.min(self.rereads.len())).collect();
-        if self.rereads.is_empty() {
-            self.rereads = VecDeque::new();
-        }
+    /// When the next slot may be read again that has to wait.
+    pub(crate) fn next_paced(&self) -> Option<Monotonic> {
+        self.paced.peek().map(|Reverse((due, _))| *due)
+    }
 
-        keys.retain(|key| {
-            self.cells.get_mut(key).is_some_and(|cell| {
-                cell.freshness.dequeued();
-                cell.is_near()
-            })
-        });
+    /// Removes and returns the keys that are to be read again at `mono`, at most `most`.
+    pub(crate) fn take_stale(&mut self, most: usize, mono: Monotonic) -> Vec<Arc<str>> {
+        while self.next_paced().is_some_and(|due| due <= mono) {
+            self.rereads
+                .extend(self.paced.pop().map(|Reverse((_, key))| key));
+        }
+        let mut keys = Vec::new();
+        while keys.len() < most
+            && let Some(key) = self.rereads.pop_front()
+        {
+            let Some(cell) = self.cells.get_mut(&key) else {
+                continue;
+            };
+            let due = cell.pace.due();
+            if cell.is_near() && due > mono {
+                self.paced.push(Reverse((due, key)));
+                continue;
+            }
+            cell.freshness.dequeued();
+            if cell.is_near() {
+                cell.pace.read_began(mono);
+                keys.push(key);
+            }
+        }
+        if self.rereads.is_empty() {
+            take(&mut self.rereads);
+        }
+        if self.paced.is_empty() {
+            take(&mut self.paced);
+        }
         keys
+    }
+
+    /// Records that the read of the keys which [`take_stale`](Self::take_stale) returned is over.
+    pub(crate) fn stale_were_read(&mut self, keys: &[Arc<str>], mono: Monotonic) {
+        for key in keys {
+            if let Some(cell) = self.cells.get_mut(key) {
+                cell.pace.read_ended(mono);
+            }
+        }
     }
 
     /// Records that the way in which near or watched slots are to be read may have changed.
@@ -215,5 +292,19 @@ impl Cache {
         {
             cell.bump(&mut self.raised);
         }
+    }
+}
+
+impl Cell {
+    /// A near slot whose key may have changed: whether it is to be put in line, to be read again.
+    /// If nobody has looked at it for long, it is left to its next reader.
+    fn is_to_be_read_again(&mut self, raised: &mut Vec<Arc<Signal>>, mono: Monotonic) -> bool {
+        if self.watches.is_empty() && self.freshness.is_unused(mono) {
+            if self.freshness.left_to_readers() {
+                self.bump(raised);
+            }
+            return false;
+        }
+        self.freshness.queued()
     }
 }

@@ -44,7 +44,7 @@ fn a_slot_goes_with_its_last_holder() {
 fn near() -> (Cache, Arc<str>) {
     let (mut cache, key) = (Cache::default(), Arc::from("k"));
     cache.hold(&key);
-    cache.tracked(true, Monotonic::ZERO);
+    cache.tracked(Tracking::On, Monotonic::ZERO);
     cache.keep_near(&key);
     (cache, key)
 }
@@ -56,8 +56,8 @@ fn read(
     ticket: Ticket,
     generation: Generation,
 ) {
-    cache.answered(key, base(stored, ticket));
-    cache.was_read(key, generation);
+    let has_changed = cache.answered(key, base(stored, ticket));
+    cache.was_read(key, generation, has_changed, Monotonic::ZERO);
 }
 
 fn is_current(cache: &Cache, key: &str) -> bool {
@@ -68,7 +68,7 @@ fn is_current(cache: &Cache, key: &str) -> bool {
 fn what_was_read_before_a_slot_became_near_is_asked_for_again() {
     let (mut cache, key) = (Cache::default(), Arc::from("k"));
     cache.hold(&key);
-    cache.tracked(true, Monotonic::ZERO);
+    cache.tracked(Tracking::On, Monotonic::ZERO);
     let before = cache.generation(&key);
     read(&mut cache, &key, "old", 1, before);
     cache.keep_near(&key);
@@ -95,13 +95,13 @@ fn a_reply_during_which_the_key_changed_is_visible_but_not_current() {
     assert_eq!(cache.base(&key).at(Monotonic::ZERO).unwrap(), "shown");
     assert!(cache.is_local(&key, true) && !is_current(&cache, &key));
     assert_eq!(
-        cache.take_stale(9),
+        cache.take_stale(9, Monotonic::ZERO),
         [Arc::clone(&key)],
         "it is read again, once"
     );
     let sent = cache.generation(&key);
     read(&mut cache, &key, "new", 2, sent);
-    assert!(is_current(&cache, &key) && cache.take_stale(9).is_empty());
+    assert!(is_current(&cache, &key) && cache.take_stale(9, Monotonic::ZERO).is_empty());
 }
 
 #[test]
@@ -109,7 +109,7 @@ fn a_late_reply_to_an_earlier_read_says_nothing_against_a_later_one() {
     let (mut cache, key) = near();
     let early = cache.generation(&key);
     cache.invalidated(&key, Monotonic::ZERO);
-    cache.take_stale(9);
+    cache.take_stale(9, Monotonic::ZERO);
     let late = cache.generation(&key);
     read(&mut cache, &key, "new", 2, late);
     read(&mut cache, &key, "old", 1, early);
@@ -122,7 +122,7 @@ fn a_late_reply_to_an_earlier_read_says_nothing_against_a_later_one() {
 fn a_reply_to_a_read_of_a_slot_that_is_gone_says_nothing_of_one_that_was_made_since() {
     let (mut cache, key) = near();
     cache.invalidated(&key, Monotonic::ZERO);
-    cache.take_stale(9);
+    cache.take_stale(9, Monotonic::ZERO);
     let sent = cache.generation(&key);
     cache.stop_near(&key);
     assert!(cache.release(&key));
@@ -144,14 +144,14 @@ fn after_a_reconnect_every_slot_is_read_again_before_it_is_current() {
     let (mut cache, key) = near();
     let before = cache.generation(&key);
     read(&mut cache, &key, "old", 1, before);
-    cache.tracked(false, Monotonic::ZERO);
+    cache.tracked(Tracking::Off, Monotonic::ZERO);
     assert!(!is_current(&cache, &key) && cache.is_local(&key, false));
     assert_eq!(cache.stale(), 1);
-    cache.tracked(true, Monotonic::ZERO);
+    cache.tracked(Tracking::On, Monotonic::ZERO);
     // A late reply over the connection that was lost.
     read(&mut cache, &key, "late", 2, before);
     assert!(!is_current(&cache, &key) && cache.is_local(&key, true));
-    assert_eq!(cache.take_stale(9), [Arc::clone(&key)]);
+    assert_eq!(cache.take_stale(9, Monotonic::ZERO), [Arc::clone(&key)]);
     let now = cache.generation(&key);
     read(&mut cache, &key, "new", 3, now);
     assert!(is_current(&cache, &key) && cache.stale() == 0);
@@ -163,13 +163,13 @@ fn what_could_not_be_read_is_read_again_later_and_what_is_refused_is_asked_for_b
     let now = cache.generation(&key);
     read(&mut cache, &key, "value", 1, now);
     cache.invalidated(&key, Monotonic::ZERO);
-    cache.take_stale(9);
+    cache.take_stale(9, Monotonic::ZERO);
     cache.was_not_read(&key);
     cache.was_not_read(&key);
-    assert!(cache.take_stale(9).is_empty() && cache.has_deferred());
+    assert!(cache.take_stale(9, Monotonic::ZERO).is_empty() && cache.has_deferred());
     cache.queue_deferred();
-    assert_eq!(cache.take_stale(9), [Arc::clone(&key)]);
-    cache.was_refused(&key, 1, Error::closed());
+    assert_eq!(cache.take_stale(9, Monotonic::ZERO), [Arc::clone(&key)]);
+    cache.was_refused(&key, 1, Error::closed(), Monotonic::ZERO);
     assert!(!cache.is_local(&key, true));
     let now = cache.generation(&key);
     read(&mut cache, &key, "again", 2, now);
@@ -211,7 +211,7 @@ fn whoever_watches_a_slot_is_woken_once_until_it_looks() {
     cache.take_raised();
     cache.watch(&key, &watch);
     assert_eq!(
-        cache.take_stale(9),
+        cache.take_stale(9, Monotonic::ZERO),
         [Arc::clone(&key)],
         "it is read even if nobody else asks"
     );
@@ -241,12 +241,19 @@ fn a_slot_is_kept_current_until_the_last_one_that_wanted_it_is_gone() {
     read(&mut cache, &key, "value", 1, now);
     cache.stop_near(&key);
     cache.invalidated(&key, Monotonic::ZERO);
-    assert_eq!(cache.take_stale(9), [Arc::clone(&key)]);
+    assert_eq!(cache.take_stale(9, Monotonic::ZERO), [Arc::clone(&key)]);
     cache.invalidated(&key, Monotonic::ZERO);
     cache.stop_near(&key);
-    assert!(cache.take_stale(9).is_empty(), "nobody wants it any more");
+    assert!(
+        cache.take_stale(9, Monotonic::ZERO).is_empty(),
+        "nobody wants it any more"
+    );
     cache.invalidated(&key, Monotonic::ZERO);
-    assert!(cache.take_stale(9).is_empty() && !cache.is_local(&key, true) && cache.stale() == 0);
+    assert!(
+        cache.take_stale(9, Monotonic::ZERO).is_empty()
+            && !cache.is_local(&key, true)
+            && cache.stale() == 0
+    );
     // A later holder begins anew.
     cache.keep_near(&key);
     assert!(!cache.is_local(&key, true) && !cache.is_cell_visible(&key, true));
@@ -264,13 +271,13 @@ fn while_changes_are_not_tracked_watched_slots_are_read_again_and_no_others() {
     cache.hold(&unwatched);
     cache.keep_near(&unwatched);
     cache.watch(&key, &watch);
-    cache.take_stale(9);
+    cache.take_stale(9, Monotonic::ZERO);
     cache.queue_polls();
-    assert!(cache.take_stale(9).is_empty());
-    cache.tracked(false, Monotonic::ZERO);
+    assert!(cache.take_stale(9, Monotonic::ZERO).is_empty());
+    cache.tracked(Tracking::Off, Monotonic::ZERO);
     cache.queue_polls();
     cache.queue_polls();
-    assert_eq!(cache.take_stale(9), [Arc::clone(&key)]);
+    assert_eq!(cache.take_stale(9, Monotonic::ZERO), [Arc::clone(&key)]);
     let now = cache.generation(&key);
     read(&mut cache, &key, "value", 1, now);
     assert!(cache.is_cell_visible(&key, true) && !cache.is_local(&key, true));

@@ -20,8 +20,8 @@ pub(crate) type LargeAnswer = Result<WithExpiry, BackendError>;
 #[derive(Debug)]
 pub(crate) struct LargeRead {
     pub(crate) key: Arc<str>,
-    /// The request that was answered with `TooLarge`, and the generation under which it was sent:
-    /// changes after it are notified.
+    /// The last request that was answered with `TooLarge`, and the last generation under which one
+    /// was sent that left the key tracked: changes after that are notified.
     pub(crate) ticket: Ticket,
     pub(crate) generation: Generation,
     waiters: Vec<oneshot::Sender<LargeAnswer>>,
@@ -48,9 +48,8 @@ impl LargeReads {
         let (waiter, answer) = oneshot::channel();
         let mut queue = lock(&self.0);
         if let Some(read) = queue.reads.iter_mut().find(|read| read.key == *key) {
-            if read.ticket < ticket {
-                (read.ticket, read.generation) = (ticket, generation);
-            }
+            read.ticket = read.ticket.max(ticket);
+            read.generation = read.generation.max(generation);
             read.waiters.push(waiter);
         } else {
             queue.reads.push_back(LargeRead {

@@ -10,13 +10,13 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use crate::backend::error::{BackendError, Recovery};
-use crate::backend::{Expiry, Invalidation, LARGE_VALUE, SizeHint, WithExpiry};
+use crate::backend::{Expiry, Invalidation, KeyRead, LARGE_VALUE, ReadKind, SizeHint, WithExpiry};
 use crate::base::backoff::Jitter;
 use crate::base::clock::Monotonic;
 use crate::base::error::{Error, Result};
 use crate::base::events::event;
 use crate::base::random;
-use crate::cache::{Base, Generation, Ticket};
+use crate::cache::{Base, Generation, Ticket, Tracking};
 use crate::client::large_reads::{LargeAnswer, LargeRead};
 use crate::client::shared::{Connection, Shared};
 use crate::client::state::State;
@@ -36,9 +36,6 @@ const POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// How much later a slot is read again that could not be read (the server is loading, or a change
 /// of its value is in doubt).
 const RETRY_DELAY: Duration = Duration::from_millis(20);
-
-/// The prefixes of the keys whose changes the backend was asked to notify of.
-pub(crate) type Tracked = Vec<String>;
 
 /// What a read of some keys has brought, one for each: `Err` if the server rejects the read of this
 /// key.
@@ -80,15 +77,27 @@ pub(crate) async fn load(
     connection: &Connection,
     keys: &[Arc<str>],
 ) -> Result<(SlotAnswers, LargeAnswers), BackendError> {
-    let (is_any_near, sizes) = {
+    loop {
+        match load_once(shared, connection, keys).await {
+            // From here on no slot is to be tracked, so that the next try is not refused for that.
+            Err(error) if error.recovery() == Recovery::ReadUntracked => {
+                tracking_was_refused(shared, error);
+            }
+            answers => return answers,
+        }
+    }
+}
+
+async fn load_once(
+    shared: &Shared,
+    connection: &Connection,
+    keys: &[Arc<str>],
+) -> Result<(SlotAnswers, LargeAnswers), BackendError> {
+    let reads: Vec<_> = {
         let state = shared.state();
-        let sizes: Vec<_> = keys
-            .iter()
-            .map(|key| size_hint(state.cache.base(key)))
-            .collect();
-        (keys.iter().any(|key| state.cache.is_near(key)), sizes)
+        keys.iter().map(|key| read_of(&state, key)).collect()
     };
-    let read = connection.session.read_sized(keys, &sizes, is_any_near);
+    let read = connection.session.read(&reads);
     let mut ticket = 0;
     let mut generations = Vec::new();
     let request = shared.issue(connection, read, |sent_as| {
@@ -97,7 +106,8 @@ pub(crate) async fn load(
         for key in keys {
             state.cache.asked(key, ticket, mono);
         }
-        generations = keys.iter().map(|key| state.cache.generation(key)).collect();
+        let generation = |read| generation_of(&state, read);
+        generations = reads.iter().map(generation).collect();
     });
     let answers = request.await?;
     let mono = shared.clock.mono();
@@ -124,6 +134,28 @@ pub(crate) async fn load(
         shared.wake_refresher();
     }
     Ok((answers, large))
+}
+
+fn read_of(state: &State, key: &Arc<str>) -> KeyRead {
+    let kind = if state.cache.is_to_be_tracked(key) {
+        ReadKind::Tracked
+    } else {
+        ReadKind::Through
+    };
+    KeyRead {
+        key: Arc::clone(key),
+        kind,
+        size: size_hint(state.cache.base(key)),
+    }
+}
+
+/// The generation under which a read is sent now. That of a through read of a slot which is to be
+/// tracked (it has only just become near) makes nothing current: its key is not tracked.
+fn generation_of(state: &State, read: &KeyRead) -> Generation {
+    match read.kind {
+        ReadKind::Through if state.cache.is_to_be_tracked(&read.key) => Generation::default(),
+        ReadKind::Through | ReadKind::Tracked => state.cache.generation(&read.key),
+    }
 }
 
 fn size_hint(base: &Base) -> SizeHint {
@@ -169,7 +201,7 @@ fn store_answer(
 ) -> Result<()> {
     match answer {
         Ok((stored, expiry)) => {
-            state.read(key, ticket, generation, stored);
+            state.read(key, ticket, generation, stored, mono);
             match expiry {
                 Expiry::Tracked => {}
                 Expiry::Forever => state.cache.ends(key, ticket, None),
@@ -182,12 +214,13 @@ fn store_answer(
             let error = Error::of_key(error.error_kind(), key, error);
             match recovery {
                 Recovery::GiveUp => {
-                    state.cache.was_refused(key, ticket, error.clone());
+                    state.cache.was_refused(key, ticket, error.clone(), mono);
                     Err(error)
                 }
                 // The read is made again after a delay. Until then the slot shows what is known.
                 Recovery::RetryNow
                 | Recovery::ReadApart
+                | Recovery::ReadUntracked
                 | Recovery::Pause
                 | Recovery::PauseThenReconnect
                 | Recovery::Reconnect => {
@@ -215,48 +248,47 @@ async fn mutations_settled(shared: &Shared, keys: &[Arc<str>], ticket: Ticket) {
     }
 }
 
-/// Makes the backend notify of changes of the keys whose slots are read locally.
+/// Makes the backend notify of changes of the keys whose slots are read locally, if there may be
+/// any. Returns whether it was asked to.
 ///
 /// # Errors
 ///
 /// The connection cannot be used. If the backend rejects tracking, near reads ask it each time.
-pub(crate) async fn track(
-    shared: &Shared,
-    connection: &Connection,
-) -> Result<Tracked, BackendError> {
-    let prefixes = shared.near_prefixes();
-    if prefixes.is_empty() {
-        return Ok(prefixes);
+pub(crate) async fn track(shared: &Shared, connection: &Connection) -> Result<bool, BackendError> {
+    if !shared.is_tracking_wanted() {
+        return Ok(false);
     }
-    let is_tracked = match connection.session.track(&prefixes).await {
-        Ok(()) => true,
-        Err(error) if error.is_rejected() => {
-            shared.emit(|target| {
-                event!(
-                    WARN,
-                    target = &*target,
-                    error = %error,
-                    "the backend does not notify of changes: near reads ask it each time"
-                )
-            });
-            false
+    match connection.session.track().await {
+        Ok(()) => {
+            let mono = shared.clock.mono();
+            shared.state().cache.tracked(Tracking::On, mono);
         }
+        Err(error) if error.is_rejected() => tracking_was_refused(shared, error),
         Err(error) => return Err(error),
-    };
-    shared
-        .state()
-        .cache
-        .tracked(is_tracked, shared.clock.mono());
-    Ok(prefixes)
+    }
+    Ok(true)
+}
+
+/// Records that the backend does not notify of changes, and says so once.
+fn tracking_was_refused(shared: &Shared, error: BackendError) {
+    let mono = shared.clock.mono();
+    if shared.state().tracking_was_refused(mono) {
+        shared.emit(|target| {
+            event!(
+                WARN,
+                target = &*target,
+                error = %error,
+                "the backend does not notify of changes: near reads ask it each time, and what is \
+                 watched is read once a second"
+            )
+        });
+    }
 }
 
 /// Keeps the slots current that are read locally, until the connection cannot be used any more.
-pub(crate) async fn run(
-    shared: &Shared,
-    connection: &Connection,
-    tracked: Tracked,
-) -> BackendError {
-    match keep_current(shared, connection, tracked).await {
+/// `has_asked`: whether the backend was asked to notify of changes.
+pub(crate) async fn run(shared: &Shared, connection: &Connection, has_asked: bool) -> BackendError {
+    match keep_current(shared, connection, has_asked).await {
         Err(error) => error,
         Ok(never) => match never {},
     }
@@ -267,7 +299,7 @@ pub(crate) async fn run(
 async fn keep_current(
     shared: &Shared,
     connection: &Connection,
-    mut tracked: Tracked,
+    mut has_asked: bool,
 ) -> Result<Infallible, BackendError> {
     let stale = shared.state().cache.queued_reads();
     let mut spread = first_batch_delay(stale, &mut random::rng())
@@ -277,16 +309,17 @@ async fn keep_current(
     let mut poll = Some(Box::pin(shared.clock.sleep(Duration::ZERO)));
     loop {
         // Before the first read: the backend notifies of what changes after that.
-        if shared.near_prefixes() != tracked {
-            tracked = track(shared, connection).await?;
+        if !has_asked {
+            has_asked = track(shared, connection).await?;
         }
         // A request for invalidations may cost something, and is of no use while nothing is
         // tracked.
-        if invalidation.is_none() && !tracked.is_empty() {
+        if invalidation.is_none() && has_asked {
             invalidation = Some(connection.session.invalidations());
         }
         if reading.is_none() && spread.is_none() {
-            let stale = shared.state().cache.take_stale(BATCH);
+            let mono = shared.clock.mono();
+            let stale = shared.state().cache.take_stale(BATCH, mono);
             reading = (!stale.is_empty()).then(|| Box::pin(read_again(shared, connection, stale)));
         }
         if reading_large.is_none() {
@@ -304,6 +337,7 @@ async fn keep_current(
             read = take_ready(&mut reading) => read?,
             () = take_ready(&mut reading_large) => {}
             () = large_read_due(shared), if reading_large.is_none() => {}
+            () = reread_due(shared), if reading.is_none() && spread.is_none() => {}
             () = take_ready(&mut spread) => {}
             () = take_ready(&mut retry) => shared.state().cache.queue_deferred(),
             () = shared.refresher_woken() => {}
@@ -335,7 +369,17 @@ async fn take_ready<F: Future + ?Sized>(slot: &mut Option<Pin<Box<F>>>) -> F::Ou
 
 /// Ready when a large value that could not be read may be tried again.
 async fn large_read_due(shared: &Shared) {
-    match shared.large_reads.next() {
+    due(shared, shared.large_reads.next()).await;
+}
+
+/// Ready when a slot may be read again that was read too often.
+async fn reread_due(shared: &Shared) {
+    let next = shared.state().cache.next_paced();
+    due(shared, next).await;
+}
+
+async fn due(shared: &Shared, due: Option<Monotonic>) {
+    match due {
         Some(due) => {
             let wait = due.saturating_sub(shared.clock.mono());
             shared.clock.sleep(wait).await;
@@ -350,10 +394,12 @@ async fn read_again(
     keys: Vec<Arc<str>>,
 ) -> Result<(), BackendError> {
     // Large values are stored when they arrive. Nothing here waits for them.
-    match load(shared, connection, &keys).await {
+    let answers = load(shared, connection, &keys).await;
+    let (mut state, mono) = (shared.state(), shared.clock.mono());
+    state.cache.stale_were_read(&keys, mono);
+    match answers {
         Err(error) if error.is_connection_lost() => Err(error),
         Err(_) => {
-            let mut state = shared.state();
             for key in &keys {
                 state.cache.was_not_read(key);
             }

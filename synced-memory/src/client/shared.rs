@@ -105,8 +105,8 @@ pub(crate) struct Shared {
     pub(crate) cache_grew: Notify,
     /// The backend's eviction policy, as it said when last connected.
     pub(crate) eviction_policy: ArcSwapOption<String>,
-    /// The prefixes of the keys that are read locally; none of them is a prefix of another.
-    near_prefixes: Mutex<Vec<String>>,
+    /// Something is read near or watched, or was.
+    is_tracking_wanted: AtomicBool,
     /// There is something to do for the refresher.
     refresher_wake: Notify,
     pub(crate) large_reads: LargeReads,
@@ -284,7 +284,7 @@ impl Shared {
             wake: Notify::new(),
             cache_grew: Notify::new(),
             eviction_policy: ArcSwapOption::empty(),
-            near_prefixes: Mutex::default(),
+            is_tracking_wanted: AtomicBool::new(false),
             refresher_wake: Notify::new(),
             large_reads: LargeReads::default(),
             abandoned: Mutex::default(),
@@ -592,18 +592,15 @@ impl Shared {
         self.abandoned_wake.notified().await;
     }
 
-    /// Tracks keys that begin with `prefix` from now on.
-    pub(crate) fn track_prefix(&self, prefix: &str) {
-        let mut prefixes = lock(&self.near_prefixes);
-        if !prefixes.iter().any(|other| prefix.starts_with(other)) {
-            prefixes.retain(|other| !other.starts_with(prefix));
-            prefixes.push(prefix.to_owned());
-            self.refresher_wake.notify_one();
+    /// Makes the backend notify of changes from now on, of what is read for a near slot.
+    pub(crate) fn want_tracking(&self) {
+        if !self.is_tracking_wanted.swap(true, Ordering::AcqRel) {
+            self.wake_refresher();
         }
     }
 
-    pub(crate) fn near_prefixes(&self) -> Vec<String> {
-        lock(&self.near_prefixes).clone()
+    pub(crate) fn is_tracking_wanted(&self) -> bool {
+        self.is_tracking_wanted.load(Ordering::Acquire)
     }
 
     /// Makes the refresher check again what there is to do.
@@ -611,8 +608,8 @@ impl Shared {
         self.refresher_wake.notify_one();
     }
 
-    /// Ready when a prefix was added, a slot is watched that is to be read, or one could not be
-    /// read.
+    /// Ready when the first slot has become near, a slot is watched that is to be read, or one could
+    /// not be read.
     pub(crate) async fn refresher_woken(&self) {
         self.refresher_wake.notified().await;
     }

@@ -56,11 +56,10 @@ impl Slot {
         self.read_back.fetch_or(bit_of(written), Ordering::Relaxed);
     }
 
-    /// Keeps the slot current from now on. `prefix` is what its key begins with, and what is
-    /// tracked at the backend.
-    pub(crate) fn keep_near(&self, prefix: &str) {
+    /// Keeps the slot current from its next read on.
+    pub(crate) fn keep_near(&self) {
         if !self.is_near.swap(true, Ordering::Relaxed) && !self.shared.is_inherited() {
-            self.shared.track_prefix(prefix);
+            self.shared.want_tracking();
             self.shared.state().cache.keep_near(&self.key);
         }
     }
@@ -102,7 +101,7 @@ mod tests {
         let (held, watch) = (Slot::hold(&shared, "k"), Arc::<Signal>::default());
         for _ in 0..3 {
             let slot = Slot::hold(&shared, "k");
-            slot.keep_near("");
+            slot.keep_near();
             let slot = slot.watched(&watch);
             assert_eq!(
                 (shared.state().cache.stale(), Arc::strong_count(&watch)),

@@ -13,12 +13,13 @@ use crate::base::events::event;
 use crate::base::policy::WritePolicy;
 use crate::base::settings::Settings;
 use crate::base::waiting::block_on;
+use crate::cache::Tracking;
 use crate::client::core::Core;
 use crate::client::reentrancy::check_not_updating;
 use crate::client::retained::ScopeId;
 use crate::client::shared::Shared;
 use crate::client::slot::Slot;
-use crate::client::state::{Link, Request};
+use crate::client::state::{ContendedKey, Link, Request};
 use crate::handle::config::Builder;
 use crate::handle::dead_letter::DeadLetter;
 use crate::handle::key::{Key, check_name, check_scope};
@@ -90,9 +91,19 @@ pub struct Status {
     /// How many queued writes were dropped because their `ttl` was over before they could be sent.
     pub expired: u64,
     /// How many keys that are read near or watched have slots that may not be current: the backend
-    /// is away, or refuses to notify this process of changes, or they are being read again.
+    /// is away, or refuses to notify this process of changes, or they are being read again. A key
+    /// that has changed since, and that nobody has read for a second before, does not count: its
+    /// next reader asks the backend.
     /// [`Synced::staleness`](crate::Synced::staleness) says since when.
     pub stale: usize,
+    /// Whether the backend notifies this process of changes of the keys that it reads near or
+    /// watches.
+    pub tracking: Tracking,
+    /// The keys at which the writes of this process were refused most often because others had
+    /// written first, most first; at most eight. Such writes are made again, on the newer value: it
+    /// costs a round trip each time. On a key that many write, prefer `add` and `push` to closures
+    /// and assignments inside the value, or divide it into several keys.
+    pub contended: Vec<ContendedKey>,
     /// How many bytes the local copies of values take; see
     /// [`cache_limit`](crate::Builder::cache_limit).
     pub cache_bytes: usize,
@@ -395,6 +406,8 @@ impl Memory {
             superseded: state.superseded,
             expired: state.expired,
             stale: state.cache.stale(),
+            tracking: state.cache.tracking(mono),
+            contended: state.contended(),
             cache_bytes: state.cache.bytes(),
             eviction_policy: shared.eviction_policy.load().as_deref().cloned(),
         }

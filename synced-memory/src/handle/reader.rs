@@ -147,7 +147,10 @@ impl SlotReader {
         let mono = self.shared.clock.mono();
         let is_open = self.shared.check_not_closed().is_ok();
         // Versions change under this lock only: the view belongs to this version.
-        let state = self.shared.state();
+        let mut state = self.shared.state();
+        for slot in slots {
+            state.cache.used(&slot.key);
+        }
         let mut views = slots.iter().map(|slot| state.view(&slot.key, mono));
         let first = views.next().unwrap_or_default();
         let own = first.clone();

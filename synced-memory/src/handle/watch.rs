@@ -248,7 +248,7 @@ impl Watched {
         let mut hold = |key: &Arc<str>| {
             let slot = slots.entry(Arc::clone(key)).or_insert_with(|| {
                 let slot = Slot::hold(shared, Arc::clone(key));
-                slot.keep_near(memory.prefix());
+                slot.keep_near();
                 Arc::new(slot.watched(&signal))
             });
             Arc::clone(slot)

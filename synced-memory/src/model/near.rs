@@ -2,8 +2,8 @@
 //! invalidations and refreshes, another process that writes, and a connection that is lost.
 //!
 //! The slot, its version and its generation are those of the library; the server and the connection
-//! are a few lines here. Invalidations and answers arrive in any order, as from Dragonfly; the
-//! server invalidates by prefix, or once after each read.
+//! are a few lines here. The server tracks what is read by tracked reads, and invalidates it once.
+//! Invalidations and answers arrive in any order, as from Dragonfly.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::Ordering;
@@ -14,35 +14,61 @@ use shuttle::sync::{Arc, Mutex};
 use shuttle::thread;
 
 use super::server::{KEY, TOMBSTONE_TTL};
+use crate::backend::ReadKind;
 use crate::base::clock::Monotonic;
 use crate::base::error::{Error, ErrorKind};
-use crate::cache::{Ticket, Version};
+use crate::cache::{Generation, Ticket, Tracking, Version};
 use crate::client::state::State;
 
 const SCHEDULES: usize = 1_500;
 const WRITES: u64 = 3;
 
+/// So much time passes whenever somebody asks for it, if it passes at all: whatever nobody has
+/// looked at counts as unused.
+const TICK: Monotonic = Duration::from_secs(2);
+
+/// What happens besides reads and writes.
+#[derive(Debug, Clone, Copy, Default)]
+struct Circumstances {
+    /// The connection is lost and made anew.
+    is_lost: bool,
+    /// The server tracks nothing from some time on, and says so to tracked reads.
+    is_refused: bool,
+    /// Time passes, so that slots are left to their readers.
+    is_slow: bool,
+}
+
 /// What the server stores, and what is on its way.
 #[derive(Debug, Default)]
 struct NearServer {
     value: u64,
-    /// It invalidates at each change, and not only at the first one after each read.
-    is_by_prefix: bool,
+    /// The next change is notified: the key was read by a tracked read since the last one.
     is_armed: bool,
+    refuses: bool,
     /// The number of the connection, and whether it is tracked and may be used.
     connection: u64,
     is_tracking: bool,
-    requests: VecDeque<Ticket>,
-    answers: HashMap<Ticket, u64>,
+    requests: VecDeque<(Ticket, ReadKind)>,
+    /// `None`: tracking was refused.
+    answers: HashMap<Ticket, Option<u64>>,
     invalidations: u32,
 }
 
 impl NearServer {
     fn write(&mut self) {
         self.value += 1;
-        if self.is_tracking && (self.is_by_prefix || std::mem::take(&mut self.is_armed)) {
+        if self.is_tracking && std::mem::take(&mut self.is_armed) {
             self.invalidations += 1;
         }
+    }
+
+    fn read(&mut self, kind: ReadKind) -> Option<u64> {
+        match kind {
+            ReadKind::Tracked if self.refuses => return None,
+            ReadKind::Tracked => self.is_armed = true,
+            ReadKind::Through => {}
+        }
+        Some(self.value)
     }
 }
 
@@ -54,20 +80,21 @@ struct NearRun {
     state: Mutex<State>,
     version: Version,
     memo: Mutex<Option<(u64, u64)>>,
+    circumstances: Circumstances,
+    mono: Mutex<Monotonic>,
     /// Nobody writes or reads any more, and nobody sends requests.
     is_over: Mutex<bool>,
     is_closed: Mutex<bool>,
 }
 
 impl NearRun {
-    fn new(is_by_prefix: bool) -> Arc<Self> {
+    fn new(circumstances: Circumstances) -> Arc<Self> {
         let key = std::sync::Arc::from(KEY);
         let mut state = State::new(1 << 20, TOMBSTONE_TTL, fastrand::Rng::with_seed(1));
         let version = state.cache.hold(&key);
         state.connected(None);
-        state.cache.tracked(true, Monotonic::ZERO);
+        state.cache.tracked(Tracking::On, Monotonic::ZERO);
         let server = NearServer {
-            is_by_prefix,
             is_tracking: true,
             ..NearServer::default()
         };
@@ -79,6 +106,8 @@ impl NearRun {
             state,
             version,
             memo: Mutex::new(None),
+            circumstances,
+            mono: Mutex::new(TICK),
             is_over: Mutex::new(false),
             is_closed: Mutex::new(false),
         })
@@ -88,36 +117,62 @@ impl NearRun {
         *self.is_over.lock().unwrap()
     }
 
+    fn now(&self) -> Monotonic {
+        let mut mono = self.mono.lock().unwrap();
+        if self.circumstances.is_slow {
+            *mono += TICK;
+        }
+        *mono
+    }
+
     /// As `refresher::load`. Does nothing if there is no connection, or if it is lost before the
     /// answer.
     fn load(&self) {
+        while let Some(None) = self.load_once() {
+            let mono = self.now();
+            self.state.lock().unwrap().tracking_was_refused(mono);
+        }
+    }
+
+    /// As `refresher::load_once`; `Some(None)` if tracking was refused.
+    fn load_once(&self) -> Option<Option<u64>> {
+        let kind = kind_of(&self.state.lock().unwrap());
+        thread::yield_now();
         let (connection, ticket, generation) = {
             let mut last_ticket = self.last_ticket.lock().unwrap();
             let mut server = self.server.lock().unwrap();
             if !server.is_tracking {
-                return;
+                return None;
             }
             *last_ticket += 1;
-            let generation = self.state.lock().unwrap().cache.generation(KEY);
-            server.requests.push_back(*last_ticket);
+            let state = self.state.lock().unwrap();
+            let generation = match (kind, kind_of(&state)) {
+                (ReadKind::Through, ReadKind::Tracked) => Generation::default(),
+                _ => state.cache.generation(KEY),
+            };
+            drop(state);
+            server.requests.push_back((*last_ticket, kind));
             (server.connection, *last_ticket, generation)
         };
-        let value = loop {
+        let answer = loop {
             let mut server = self.server.lock().unwrap();
-            if let Some(value) = server.answers.remove(&ticket) {
-                break value;
+            if let Some(answer) = server.answers.remove(&ticket) {
+                break answer;
             }
             if server.connection != connection {
-                return;
+                return None;
             }
             drop(server);
             thread::yield_now();
         };
-        let stored = Bytes::from(value.to_string());
-        self.state
-            .lock()
-            .unwrap()
-            .read(&self.key, ticket, generation, Some(stored));
+        if let Some(value) = answer {
+            let (stored, mono) = (Bytes::from(value.to_string()), self.now());
+            self.state
+                .lock()
+                .unwrap()
+                .read(&self.key, ticket, generation, Some(stored), mono);
+        }
+        Some(answer)
     }
 
     /// As `Synced::shown`, with a memo that all readers share and that is valid for one version.
@@ -129,7 +184,8 @@ impl NearRun {
             return value;
         }
         let (version, view) = {
-            let state = self.state.lock().unwrap();
+            let mut state = self.state.lock().unwrap();
+            state.cache.used(KEY);
             (
                 self.version.load(Ordering::Acquire),
                 state.view(KEY, Monotonic::ZERO),
@@ -173,10 +229,9 @@ impl NearRun {
             let is_closed = *self.is_closed.lock().unwrap();
             {
                 let mut server = self.server.lock().unwrap();
-                if let Some(ticket) = server.requests.pop_front() {
-                    server.is_armed = true;
-                    let value = server.value;
-                    server.answers.insert(ticket, value);
+                if let Some((ticket, kind)) = server.requests.pop_front() {
+                    let answer = server.read(kind);
+                    server.answers.insert(ticket, answer);
                 } else if is_closed {
                     return;
                 }
@@ -208,11 +263,12 @@ impl NearRun {
                 let mut server = self.server.lock().unwrap();
                 if server.invalidations > 0 {
                     server.invalidations -= 1;
+                    let mono = self.now();
                     self.state
                         .lock()
                         .unwrap()
                         .cache
-                        .invalidated(&self.key, Monotonic::ZERO);
+                        .invalidated(&self.key, mono);
                 }
             }
             self.check();
@@ -223,9 +279,17 @@ impl NearRun {
     fn refresh(&self) {
         loop {
             let is_over = self.is_over() && self.server.lock().unwrap().invalidations == 0;
-            let stale = self.state.lock().unwrap().cache.take_stale(1);
+            // However long a slot has to wait until it may be read again.
+            let (most, mono) = (1, Monotonic::MAX);
+            let stale = self.state.lock().unwrap().cache.take_stale(most, mono);
             if !stale.is_empty() {
                 self.load();
+                let mono = self.now();
+                self.state
+                    .lock()
+                    .unwrap()
+                    .cache
+                    .stale_were_read(&stale, mono);
             } else if is_over {
                 return;
             }
@@ -236,36 +300,51 @@ impl NearRun {
     fn disconnect(&self) {
         {
             let mut server = self.server.lock().unwrap();
-            let is_by_prefix = server.is_by_prefix;
             let (value, connection) = (server.value, server.connection + 1);
             *server = NearServer {
                 value,
-                is_by_prefix,
                 connection,
+                refuses: server.refuses,
                 ..NearServer::default()
             };
         }
         let lost = Error::new(ErrorKind::Unavailable, "lost");
-        self.state
-            .lock()
-            .unwrap()
-            .disconnected(lost, Monotonic::ZERO);
+        let mono = self.now();
+        self.state.lock().unwrap().disconnected(lost, mono);
         thread::yield_now();
         self.state.lock().unwrap().connected(None);
         thread::yield_now();
         // Tracking is confirmed before anything is read.
-        self.server.lock().unwrap().is_tracking = true;
-        self.state
-            .lock()
-            .unwrap()
-            .cache
-            .tracked(true, Monotonic::ZERO);
+        let refuses = {
+            let mut server = self.server.lock().unwrap();
+            server.is_tracking = true;
+            server.refuses
+        };
+        let (mut state, mono) = (self.state.lock().unwrap(), *self.mono.lock().unwrap());
+        if refuses {
+            state.tracking_was_refused(mono);
+        } else {
+            state.cache.tracked(Tracking::On, mono);
+        }
+    }
+
+    fn refuse(&self) {
+        thread::yield_now();
+        self.server.lock().unwrap().refuses = true;
     }
 }
 
-fn in_every_order(is_by_prefix: bool, is_lost: bool) {
+fn kind_of(state: &State) -> ReadKind {
+    if state.cache.is_to_be_tracked(KEY) {
+        ReadKind::Tracked
+    } else {
+        ReadKind::Through
+    }
+}
+
+fn in_every_order(circumstances: Circumstances) {
     let run = move || {
-        let run = NearRun::new(is_by_prefix);
+        let run = NearRun::new(circumstances);
         let spawn = |action: fn(&NearRun)| {
             let run = Arc::clone(&run);
             thread::spawn(move || action(&run))
@@ -279,7 +358,8 @@ fn in_every_order(is_by_prefix: bool, is_lost: bool) {
             }
         };
         let mut callers = vec![spawn(write), spawn(NearRun::call), spawn(NearRun::call)];
-        callers.extend(is_lost.then(|| spawn(NearRun::disconnect)));
+        callers.extend(circumstances.is_lost.then(|| spawn(NearRun::disconnect)));
+        callers.extend(circumstances.is_refused.then(|| spawn(NearRun::refuse)));
         for action in callers {
             action.join().unwrap();
         }
@@ -287,27 +367,53 @@ fn in_every_order(is_by_prefix: bool, is_lost: bool) {
         for thread in io {
             thread.join().unwrap();
         }
-        *run.is_closed.lock().unwrap() = true;
-        serve.join().unwrap();
         // A reader now, who has read before.
         if run.is_local() {
             let stale = run.state.lock().unwrap().cache.stale();
             assert_eq!((run.visible(), stale), (WRITES, 0), "stale for good");
         } else {
-            assert!(is_lost, "it is not read, though no connection was lost");
+            let is_expected =
+                circumstances.is_lost || circumstances.is_refused || circumstances.is_slow;
+            assert!(is_expected, "its readers ask, though it is read again");
+            run.load();
+            assert_eq!(run.visible(), WRITES, "what the server has just answered");
         }
+        *run.is_closed.lock().unwrap() = true;
+        serve.join().unwrap();
     };
     shuttle::check_random(run, SCHEDULES);
 }
 
+/// With and without time that passes.
+fn at_any_pace(circumstances: Circumstances) {
+    for is_slow in [false, true] {
+        in_every_order(Circumstances {
+            is_slow,
+            ..circumstances
+        });
+    }
+}
+
 #[test]
 fn no_slot_is_stale_for_good_in_any_order_of_answers_and_invalidations() {
-    in_every_order(true, false);
-    in_every_order(false, false);
+    at_any_pace(Circumstances::default());
 }
 
 #[test]
 fn no_slot_is_stale_for_good_when_the_connection_is_lost_at_any_time() {
-    in_every_order(true, true);
-    in_every_order(false, true);
+    at_any_pace(Circumstances {
+        is_lost: true,
+        ..Circumstances::default()
+    });
+}
+
+#[test]
+fn no_slot_is_stale_for_good_when_tracking_is_refused_at_any_time() {
+    for is_lost in [false, true] {
+        at_any_pace(Circumstances {
+            is_lost,
+            is_refused: true,
+            ..Circumstances::default()
+        });
+    }
 }

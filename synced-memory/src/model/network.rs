@@ -11,6 +11,7 @@ use super::server::{HeldValue, KEY};
 use super::world::{FaultMode, ModelAnswer, ModelConnection, ModelRequest, World, one_of};
 use crate::backend::commit::{Attempt, Outcome};
 use crate::backend::error::{BackendError, BackendErrorKind};
+use crate::base::clock::Monotonic;
 use crate::base::error::{Error, ErrorKind};
 use crate::cache::{Generation, Ticket};
 use crate::client::state::Link;
@@ -338,6 +339,7 @@ impl<R: Rules> World<R> {
             ticket,
             Generation::default(),
             held.as_ref().map(|held| held.bytes.clone()),
+            Monotonic::ZERO,
         );
         process.ledger.read(ticket, held);
         self.audit(at)

@@ -1,7 +1,6 @@
 //! What a commit does: the same as in this process, whatever the backend.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -9,6 +8,7 @@ use bytes::Bytes;
 use super::{
     DAY, NEW, REPLACED, SHORT, Subject, TestSession, delete, envelope, put, subjects, with_ttl,
 };
+use crate::backend::ReadKind;
 use crate::backend::commit::{Attempt, Expects, KeyChange, KeyState, Outcome, RECORDS, TimeToLive};
 use crate::base::clock::{self, Stamp};
 
@@ -85,14 +85,10 @@ pub(super) fn a_batch_is_answered_in_its_order_each_key_for_itself(subject: &Sub
         tombstone: Stamp::ZERO,
     };
     assert_eq!(answers, [NEW, Outcome::Refused(refused), NEW, NEW]);
-    let keys: Vec<Arc<str>> = ["batch:d", "batch:x", "batch:a"].map(Arc::from).to_vec();
-    let read: Vec<_> = session
-        .wait(session.inner.read(&keys))
-        .into_iter()
-        .map(Result::unwrap)
-        .collect();
+    let read = ["batch:d", "batch:x", "batch:a"].map(|key| (key, ReadKind::Through));
+    let stored = session.read_as(read).map(|(stored, _)| stored);
     assert_eq!(
-        read,
+        stored,
         [
             Some(envelope("\"1/5\"", 5)),
             None,

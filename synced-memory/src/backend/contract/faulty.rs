@@ -17,7 +17,7 @@ use crate::backend::commit::{Attempt, Outcome, Writer};
 use crate::backend::error::{BackendError, BackendErrorKind};
 use crate::backend::process::ProcessBackend;
 use crate::backend::{
-    Backend, Expiry, Invalidation, LARGE_VALUE, Page, Reply, Session, WithExpiry, all_tracked,
+    Backend, Expiry, Invalidation, KeyRead, LARGE_VALUE, Page, ReadKind, Reply, Session, WithExpiry,
 };
 
 /// How long a check waits for what a faulty backend never does.
@@ -36,14 +36,16 @@ enum Promise {
     Records,
     /// Changes are notified.
     Notification,
-    /// A read leaves its key tracked.
-    TrackingByRead,
-    /// So does a read with expiry.
-    TrackingByReadWithExpiry,
+    /// A tracked read leaves its key tracked, however often it was notified before.
+    Tracking,
+    /// So do all tracked reads of a request.
+    TrackingOfAll,
+    /// A through read makes nothing tracked.
+    ThroughReads,
+    /// And ends no tracking.
+    LastingTracking,
     /// A change is notified even while the answer to a read is on its way.
     Races,
-    /// The last call of `track` counts.
-    Prefixes,
     /// A read says when a key expires, or its expiry is notified.
     Expiry,
     /// What is too large to be read with others is read apart.
@@ -74,8 +76,7 @@ struct FaultySession {
 
 #[derive(Debug, Default)]
 struct FaultState {
-    is_tracking: bool,
-    /// The keys that were notified, and are not tracked any more.
+    /// The keys that are not tracked any more, whatever is changed.
     untracked: HashSet<Arc<str>>,
     /// What was read once, and is not read again.
     copies: HashMap<Arc<str>, Option<Bytes>>,
@@ -93,11 +94,22 @@ impl FaultySession {
         })
     }
 
-    fn track_again(&self, keys: &[Arc<str>]) {
-        let mut state = self.state.lock().unwrap();
-        for key in keys {
-            state.untracked.remove(key);
+    /// The reads as they are made: which of them are tracked may be wrong.
+    fn made(&self, reads: &[KeyRead]) -> Vec<KeyRead> {
+        let (mut reads, mut state) = (reads.to_vec(), self.state.lock().unwrap());
+        let mut is_any_tracked = false;
+        for read in &mut reads {
+            let is_tracked = read.kind == ReadKind::Tracked;
+            match self.broken {
+                Promise::TrackingOfAll if is_any_tracked => read.kind = ReadKind::Through,
+                Promise::ThroughReads => read.kind = ReadKind::Tracked,
+                Promise::LastingTracking if is_tracked => _ = state.untracked.remove(&read.key),
+                Promise::LastingTracking => _ = state.untracked.insert(Arc::clone(&read.key)),
+                _ => {}
+            }
+            is_any_tracked |= is_tracked;
         }
+        reads
     }
 }
 
@@ -122,18 +134,15 @@ impl Backend for FaultyBackend {
 }
 
 impl Session for FaultySession {
-    fn read(&self, keys: &[Arc<str>]) -> Reply<Vec<Result<Option<Bytes>, BackendError>>> {
-        if self.broken != Promise::TrackingByRead {
-            self.track_again(keys);
-        }
-        let read = self.send(self.inner.read(keys));
-        let (broken, keys) = (self.broken, keys.to_vec());
+    fn read(&self, reads: &[KeyRead]) -> Reply<Vec<Result<WithExpiry, BackendError>>> {
+        let read = self.send(self.inner.read(&self.made(reads)));
+        let (broken, reads) = (self.broken, reads.to_vec());
         let (inner, state) = (Arc::clone(&self.inner), Arc::clone(&self.state));
         Box::pin(async move {
             let mut answers = read.await?;
             if broken == Promise::LargeValues {
                 for answer in &mut answers {
-                    if matches!(answer, Ok(Some(stored)) if stored.len() > LARGE_VALUE) {
+                    if matches!(answer, Ok((Some(stored), _)) if stored.len() > LARGE_VALUE) {
                         *answer = Err(BackendError::new(BackendErrorKind::TooLarge, "too large"));
                     }
                 }
@@ -144,28 +153,15 @@ impl Session for FaultySession {
             }
             if broken == Promise::Visibility {
                 let mut state = state.lock().unwrap();
-                for (key, answer) in keys.into_iter().zip(&mut answers) {
-                    let stored = answer.clone().unwrap();
-                    *answer = Ok(state.copies.entry(key).or_insert(stored).clone());
+                for (read, (stored, _)) in reads.into_iter().zip(answers.iter_mut().flatten()) {
+                    let copy = state.copies.entry(read.key);
+                    stored.clone_from(copy.or_insert_with(|| stored.clone()));
                 }
             }
-            Ok(answers)
-        })
-    }
-
-    fn read_with_expiry(&self, keys: &[Arc<str>]) -> Reply<Vec<Result<WithExpiry, BackendError>>> {
-        let read = match self.broken {
-            Promise::TrackingByReadWithExpiry => self.send(self.inner.read(keys)),
-            _ => self.read(keys),
-        };
-        let answers = all_tracked(read);
-        if self.broken != Promise::Expiry {
-            return answers;
-        }
-        Box::pin(async move {
-            let mut answers = answers.await?;
-            for answer in answers.iter_mut().flatten() {
-                answer.1 = Expiry::Forever;
+            if broken == Promise::Expiry {
+                for (_, expiry) in answers.iter_mut().flatten() {
+                    *expiry = Expiry::Forever;
+                }
             }
             Ok(answers)
         })
@@ -220,35 +216,33 @@ impl Session for FaultySession {
         self.send(self.inner.eviction_policy())
     }
 
-    fn track(&self, prefixes: &[String]) -> Reply<()> {
-        let mut state = self.state.lock().unwrap();
-        let was_tracking = std::mem::replace(&mut state.is_tracking, true);
-        if was_tracking && self.broken == Promise::Prefixes {
-            return Box::pin(async { Ok(()) });
-        }
-        self.send(self.inner.track(prefixes))
+    fn track(&self) -> Reply<()> {
+        self.send(self.inner.track())
     }
 
     fn invalidations(&self) -> Reply<Invalidation> {
         let (inner, state) = (Arc::clone(&self.inner), Arc::clone(&self.state));
-        let tracks_once = matches!(
-            self.broken,
-            Promise::TrackingByRead | Promise::TrackingByReadWithExpiry
-        );
-        match self.broken {
+        let broken = self.broken;
+        match broken {
             Promise::Notification => Box::pin(pending()),
-            _ if !tracks_once => self.send(inner.invalidations()),
-            _ => Box::pin(async move {
+            Promise::Tracking | Promise::LastingTracking => Box::pin(async move {
                 loop {
                     let Invalidation::Keys(mut keys) = inner.invalidations().await? else {
                         return Ok(Invalidation::All);
                     };
-                    keys.retain(|key| state.lock().unwrap().untracked.insert(Arc::clone(key)));
+                    {
+                        let untracked = &mut state.lock().unwrap().untracked;
+                        keys.retain(|key| match broken {
+                            Promise::Tracking => untracked.insert(Arc::clone(key)),
+                            _ => !untracked.contains(key),
+                        });
+                    }
                     if !keys.is_empty() {
                         return Ok(Invalidation::Keys(keys));
                     }
                 }
             }),
+            _ => self.send(inner.invalidations()),
         }
     }
 
@@ -299,9 +293,9 @@ const LONGEST: &str = "a_record_is_kept_for_as_long_as_its_own_writer_needs_it";
 const LAGGING: &str = "a_record_that_lags_is_not_dropped_as_if_it_were_old";
 const ORDER: &str = "requests_take_effect_in_the_order_of_their_first_polls";
 const CHANGES: &str = "a_change_of_another_session_to_a_tracked_key_is_notified";
-const READS: &str = "every_read_leaves_its_keys_tracked";
+const READS: &str = "every_tracked_read_leaves_its_keys_tracked";
+const THROUGH: &str = "what_is_read_through_is_not_notified_and_ends_no_tracking";
 const RACES: &str = "a_change_while_a_read_is_on_its_way_is_in_the_answer_or_notified";
-const PREFIXES: &str = "the_last_call_says_which_prefixes_are_tracked";
 const EXPIRY: &str = "a_read_says_when_a_key_expires_or_its_expiry_is_notified";
 const LARGE: &str = "a_large_value_is_read_whole_beside_others_and_leaves_its_key_tracked";
 const WHOLE: &str = "a_large_value_comes_back_byte_for_byte";
@@ -334,7 +328,7 @@ fn a_backend_that_forgets_records_fails() {
 
 #[test]
 fn a_backend_that_never_notifies_fails() {
-    let expected = [CHANGES, READS, RACES, PREFIXES, EXPIRY, LARGE];
+    let expected = [CHANGES, READS, THROUGH, RACES, EXPIRY, LARGE];
     assert_that_only_these_fail("sessions", Promise::Notification, &expected);
 }
 
@@ -342,24 +336,21 @@ fn a_backend_that_never_notifies_fails() {
 fn a_backend_whose_reads_do_not_leave_the_key_tracked_fails() {
     assert_that_only_these_fail(
         "sessions",
-        Promise::TrackingByRead,
-        &[CHANGES, READS, RACES, EXPIRY, LARGE],
+        Promise::Tracking,
+        &[CHANGES, READS, THROUGH, RACES, LARGE],
     );
-    assert_that_only_these_fail(
-        "sessions",
-        Promise::TrackingByReadWithExpiry,
-        &[READS, EXPIRY],
-    );
+    assert_that_only_these_fail("sessions", Promise::TrackingOfAll, &[READS, LARGE]);
+}
+
+#[test]
+fn a_backend_that_tracks_what_is_read_through_or_ends_tracking_by_that_fails() {
+    assert_that_only_these_fail("sessions", Promise::ThroughReads, &[THROUGH]);
+    assert_that_only_these_fail("sessions", Promise::LastingTracking, &[THROUGH]);
 }
 
 #[test]
 fn a_backend_that_drops_notifications_while_a_read_is_on_its_way_fails() {
     assert_that_only_these_fail("sessions", Promise::Races, &[RACES]);
-}
-
-#[test]
-fn a_backend_that_tracks_the_prefixes_of_the_first_call_fails() {
-    assert_that_only_these_fail("sessions", Promise::Prefixes, &[PREFIXES]);
 }
 
 #[test]

@@ -13,6 +13,7 @@ mod sessions;
 mod subjects;
 
 use std::collections::BTreeSet;
+use std::future::pending;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -21,7 +22,7 @@ use crate::backend::commit::{Attempt, Expects, KeyChange, Outcome, Sequence, Tim
 use crate::backend::error::BackendErrorKind;
 #[cfg(unix)]
 use crate::backend::open::Target;
-use crate::backend::{Backend, Invalidation, Reply, Session, WithExpiry};
+use crate::backend::{Backend, Invalidation, KeyRead, ReadKind, Reply, Session, WithExpiry};
 use crate::base::clock::{self, Stamp};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -111,13 +112,28 @@ impl TestSession<'_> {
         self.subject.runtime.block_on(reply).unwrap()
     }
 
+    /// What is stored, as a through read finds it.
     fn read(&self, key: &str) -> Option<Bytes> {
-        match self.wait(self.inner.read(&[key.into()])).remove(0) {
+        let read = KeyRead::new(&key.into(), ReadKind::Through);
+        match self.wait(self.inner.read(&[read])).remove(0) {
             Err(error) if error.kind == BackendErrorKind::TooLarge => {
                 self.wait(self.inner.read_apart(&key.into())).0
             }
-            answer => answer.unwrap(),
+            answer => answer.unwrap().0,
         }
+    }
+
+    /// Makes one request of some reads.
+    fn read_as<const N: usize>(&self, reads: [(&str, ReadKind); N]) -> [WithExpiry; N] {
+        let reads = reads.map(|(key, kind)| KeyRead::new(&key.into(), kind));
+        let answers = self.wait(self.inner.read(&reads)).into_iter();
+        let answers: Vec<_> = answers.map(Result::unwrap).collect();
+        answers.try_into().expect("an answer for each")
+    }
+
+    fn read_tracked(&self, key: &str) -> WithExpiry {
+        let [answer] = self.read_as([(key, ReadKind::Tracked)]);
+        answer
     }
 
     fn commit_all(&self, batch: &[Attempt]) -> Vec<Outcome> {
@@ -132,26 +148,28 @@ impl TestSession<'_> {
         self.commit_all(std::slice::from_ref(attempt)).remove(0)
     }
 
-    fn read_with_expiry(&self, key: &str) -> WithExpiry {
-        self.wait(self.inner.read_with_expiry(&[key.into()]))
-            .remove(0)
-            .unwrap()
-    }
-
-    fn track(&self, prefixes: &[&str]) {
-        let prefixes = prefixes.iter().copied().map(str::to_owned);
-        self.wait(self.inner.track(&prefixes.collect::<Vec<_>>()));
+    fn track(&self) {
+        self.wait(self.inner.track());
     }
 
     /// Whether changes of all these keys are reported before the deadline.
     fn is_notified_of(&self, keys: &[&str]) -> bool {
+        self.is_notified_without(keys, "")
+    }
+
+    /// The same, and whether no change of `unwanted` is reported by then.
+    fn is_notified_without(&self, keys: &[&str], unwanted: &str) -> bool {
         let mut missing: BTreeSet<_> = keys.iter().copied().collect();
         let all_reported = async {
             while !missing.is_empty() {
                 match self.inner.invalidations().await.unwrap() {
                     Invalidation::All => missing.clear(),
                     Invalidation::Keys(keys) => {
-                        missing.retain(|key| !keys.iter().any(|reported| **reported == **key));
+                        let is_reported = |key: &str| keys.iter().any(|other| **other == *key);
+                        if is_reported(unwanted) {
+                            return pending().await;
+                        }
+                        missing.retain(|key| !is_reported(key));
                     }
                 }
             }
@@ -299,9 +317,9 @@ suite! {
         sessions:
             requests_take_effect_in_the_order_of_their_first_polls,
             a_change_of_another_session_to_a_tracked_key_is_notified,
-            every_read_leaves_its_keys_tracked,
+            every_tracked_read_leaves_its_keys_tracked,
+            what_is_read_through_is_not_notified_and_ends_no_tracking,
             a_change_while_a_read_is_on_its_way_is_in_the_answer_or_notified,
-            the_last_call_says_which_prefixes_are_tracked,
             a_read_says_when_a_key_expires_or_its_expiry_is_notified,
             a_large_value_is_read_whole_beside_others_and_leaves_its_key_tracked,
             a_lost_connection_ends_its_session_and_nothing_else_does;

@@ -5,12 +5,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::join;
 
-use super::{
-    DAY, Loss, NEW, QUIET, REPLACED, Subject, TestSession, delete, envelope, put, with_ttl,
-};
+use super::{DAY, Loss, NEW, QUIET, REPLACED, Subject, delete, envelope, put, with_ttl};
 use crate::backend::commit::{Attempt, KeyChange, Outcome, TimeToLive};
 use crate::backend::error::BackendErrorKind;
-use crate::backend::{Expiry, LARGE_VALUE, all_tracked};
+use crate::backend::{Expiry, KeyRead, LARGE_VALUE, ReadKind, SizeHint};
 use crate::base::clock::{self, Deadline};
 
 /// What [`put`] stores for the writer 1.
@@ -23,7 +21,7 @@ pub(super) fn requests_take_effect_in_the_order_of_their_first_polls(subject: &S
     let key = "order".into();
     for sequence in 1..=20 {
         // Made in the other order, which does not matter.
-        let read = session.inner.read(std::slice::from_ref(&key));
+        let read = session.inner.read(&[KeyRead::new(&key, ReadKind::Through)]);
         let attempt = put("order", 1, sequence, sequence);
         let commit = session.inner.commit(&[attempt], clock::wall());
         let (outcomes, stored) = subject.runtime.block_on(join(commit, read));
@@ -33,7 +31,7 @@ pub(super) fn requests_take_effect_in_the_order_of_their_first_polls(subject: &S
             [Ok(Outcome::Applied { .. })]
         ));
         assert_eq!(
-            stored.unwrap().remove(0).unwrap(),
+            stored.unwrap().remove(0).unwrap().0,
             Some(own_envelope(sequence))
         );
     }
@@ -41,7 +39,7 @@ pub(super) fn requests_take_effect_in_the_order_of_their_first_polls(subject: &S
 
 pub(super) fn a_change_of_another_session_to_a_tracked_key_is_notified(subject: &Subject) {
     let (session, other) = (subject.connect(), subject.connect());
-    session.track(&["tracked:"]);
+    session.track();
     let key = "tracked:a";
     let expiring = with_ttl(put(key, 1, 4, 4), TimeToLive::For(DAY));
     for (attempt, outcome) in [
@@ -50,33 +48,31 @@ pub(super) fn a_change_of_another_session_to_a_tracked_key_is_notified(subject: 
         (delete(key, 1, 3, 3), REPLACED),
         (expiring, NEW),
     ] {
-        session.read(key);
+        session.read_tracked(key);
         session.drain();
         assert_eq!(other.commit(&attempt), outcome);
         assert!(session.is_notified_of(&[key]), "{attempt:?}");
     }
 }
 
-pub(super) fn every_read_leaves_its_keys_tracked(subject: &Subject) {
+pub(super) fn every_tracked_read_leaves_its_keys_tracked(subject: &Subject) {
     let (session, other) = (subject.connect(), subject.connect());
-    session.track(&["tracked:"]);
-    let keys = ["tracked:a", "tracked:b", "tracked:c"];
-    let read = |session: &TestSession<'_>| {
-        let answers = session.wait(session.inner.read(&keys.map(Into::into)));
-        assert_eq!(answers.len(), keys.len());
-    };
-    let read_with_expiry = |session: &TestSession<'_>| {
-        let answers = session.wait(session.inner.read_with_expiry(&keys.map(Into::into)));
-        assert_eq!(answers.len(), keys.len());
-    };
+    session.track();
+    let (keys, untracked) = (["tracked:a", "tracked:b", "tracked:c"], "untracked:a");
 
     let mut sequence = 0;
     for round in 0..6 {
-        if round % 2 == 0 {
-            read_with_expiry(&session);
-        } else {
-            read(&session);
-        }
+        // In one request, with a through read between them, and all in two ways.
+        let size = [SizeHint::Small, SizeHint::Unknown][round % 2];
+        let read = |(key, kind): (&str, _)| KeyRead {
+            size,
+            ..KeyRead::new(&key.into(), kind)
+        };
+        let [a, b, c] = keys.map(|key| read((key, ReadKind::Tracked)));
+        let between = read((untracked, ReadKind::Through));
+        let answers = session.wait(session.inner.read(&[a, between, b, c]));
+        assert_eq!(answers.len(), 4);
+
         session.drain();
         for key in keys {
             sequence += 1;
@@ -86,12 +82,33 @@ pub(super) fn every_read_leaves_its_keys_tracked(subject: &Subject) {
     }
 }
 
+pub(super) fn what_is_read_through_is_not_notified_and_ends_no_tracking(subject: &Subject) {
+    use ReadKind::{Through, Tracked};
+
+    let (session, other) = (subject.connect(), subject.connect());
+    session.track();
+    let (tracked, through) = ("tracked:a", "through:a");
+    for sequence in 1..=4 {
+        if sequence % 2 == 0 {
+            session.read_as([(tracked, Tracked), (through, Through)]);
+        } else {
+            session.read_as([(through, Through), (tracked, Tracked)]);
+        }
+        session.read_as([(tracked, Through)]);
+        session.drain();
+        other.commit(&put(through, 1, sequence, sequence));
+        other.commit(&put(tracked, 1, sequence, sequence));
+        assert!(session.is_notified_without(&[tracked], through));
+    }
+}
+
 pub(super) fn a_change_while_a_read_is_on_its_way_is_in_the_answer_or_notified(subject: &Subject) {
     let (session, other) = (subject.connect(), subject.connect());
-    session.track(&["race:"]);
+    session.track();
     for sequence in 1..=10 {
         session.drain();
-        let read = session.inner.read(&["race:a".into()]);
+        let read = KeyRead::new(&"race:a".into(), ReadKind::Tracked);
+        let read = session.inner.read(&[read]);
         let attempt = put("race:a", 1, sequence, sequence);
         let commit = other.inner.commit(&[attempt], clock::wall());
 
@@ -101,33 +118,19 @@ pub(super) fn a_change_while_a_read_is_on_its_way_is_in_the_answer_or_notified(s
             let (outcomes, answers) = subject.runtime.block_on(join(commit, read));
             (answers, outcomes)
         };
-        let is_in_the_answer = answers.unwrap().remove(0).unwrap() == Some(own_envelope(sequence));
+        let (stored, _) = answers.unwrap().remove(0).unwrap();
+        let is_in_the_answer = stored == Some(own_envelope(sequence));
         assert!(is_in_the_answer || session.is_notified_of(&["race:a"]));
     }
-}
-
-pub(super) fn the_last_call_says_which_prefixes_are_tracked(subject: &Subject) {
-    let (session, other) = (subject.connect(), subject.connect());
-    session.track(&["one:"]);
-    session.track(&["two:", "three:"]);
-    let keys = ["two:a", "three:a"];
-    for key in keys {
-        session.read(key);
-    }
-    session.drain();
-    for (key, sequence) in keys.iter().zip(1..) {
-        assert_eq!(other.commit(&put(key, 1, sequence, 1)), NEW);
-    }
-    assert!(session.is_notified_of(&keys));
 }
 
 pub(super) fn a_read_says_when_a_key_expires_or_its_expiry_is_notified(subject: &Subject) {
     const TTL: Duration = Duration::from_millis(400);
     let (session, other) = (subject.connect(), subject.connect());
-    session.track(&["expiring:"]);
+    session.track();
 
     other.commit(&put("expiring:never", 1, 1, 1));
-    let (_, expiry) = session.read_with_expiry("expiring:never");
+    let (_, expiry) = session.read_tracked("expiring:never");
     assert!(!matches!(expiry, Expiry::For(_)), "{expiry:?}");
 
     let key = "expiring:soon";
@@ -136,7 +139,7 @@ pub(super) fn a_read_says_when_a_key_expires_or_its_expiry_is_notified(subject: 
         other.commit(&with_ttl(attempt, TimeToLive::For(TTL)));
         session.drain();
         // On a slow machine it may have expired already.
-        let (stored, expiry) = session.read_with_expiry(key);
+        let (stored, expiry) = session.read_tracked(key);
         stored.map(|_| expiry)
     });
     match expiry.unwrap() {
@@ -153,7 +156,7 @@ pub(super) fn a_large_value_is_read_whole_beside_others_and_leaves_its_key_track
     subject: &Subject,
 ) {
     let (session, other) = (subject.connect(), subject.connect());
-    session.track(&["large:"]);
+    session.track();
     other.commit(&put("large:beside", 1, 1, 1));
     let keys = ["large:beside", "large:a"];
     // Small at first and at last, and large in between: a session may remember what was large.
@@ -169,14 +172,11 @@ pub(super) fn a_large_value_is_read_whole_beside_others_and_leaves_its_key_track
         other.commit(&attempt);
         let was_read = sequence > 2;
         assert!(!was_read || session.is_notified_of(&["large:a"]));
-        for is_with_expiry in [false, true] {
+        for kind in [ReadKind::Through, ReadKind::Tracked] {
             session.drain();
             let keys = keys.map(Into::into);
-            let answers = if is_with_expiry {
-                session.wait(session.inner.read_with_expiry(&keys))
-            } else {
-                session.wait(all_tracked(session.inner.read(&keys)))
-            };
+            let reads = keys.each_ref().map(|key| KeyRead::new(key, kind));
+            let answers = session.wait(session.inner.read(&reads));
             let [beside, large] = answers.try_into().expect("two answers");
             assert_eq!(beside.unwrap().0, Some(own_envelope(1)));
             let stored = match large {

@@ -24,7 +24,8 @@ use redis::{AsyncConnectionConfig, Cmd, ConnectionInfo, Pipeline, PushInfo, Push
 use tokio::sync::watch;
 
 use super::{
-    Backend, Expiry, Invalidation, LARGE_VALUE, Page, Reply, Session, SizeHint, WithExpiry,
+    Backend, Expiry, Invalidation, KeyRead, LARGE_VALUE, Page, ReadKind, Reply, Session, SizeHint,
+    WithExpiry,
 };
 use crate::backend::commit::{Attempt, Outcome, Writer};
 use crate::backend::error::{BackendError, BackendErrorKind};
@@ -145,7 +146,21 @@ impl LargeKeys {
         was_large
     }
 
-    /// The value in the answer to that. `exists`: whether there was one at about the same time.
+    /// The value in the answer to a read. `exists`, `was_large`: as for [`value`](Self::value).
+    fn stored(
+        &self,
+        read: &KeyRead,
+        answer: Value,
+        was_large: bool,
+        exists: impl FnOnce() -> bool,
+    ) -> Result<Option<Bytes>, BackendError> {
+        match read.size {
+            SizeHint::Small => reply::stored(answer),
+            SizeHint::Unknown => self.value(&read.key, answer, exists(), was_large),
+        }
+    }
+
+    /// The value in the answer to a bounded read. `exists`: whether there was one at about the same time.
     /// `was_large`: as it was known when it was asked.
     ///
     /// # Errors
@@ -222,69 +237,59 @@ async fn ask_one(connection: MultiplexedConnection, command: Cmd) -> Result<Valu
 }
 
 impl Session for RedisSession {
-    fn read(&self, keys: &[Arc<str>]) -> Reply<Vec<Result<Option<Bytes>, BackendError>>> {
-        let read = self.read_sized(keys, &vec![SizeHint::Unknown; keys.len()], false);
-        Box::pin(async move {
-            let answers = read.await?.into_iter();
-            Ok(answers
-                .map(|answer| answer.map(|(stored, _)| stored))
-                .collect())
-        })
-    }
-
-    fn read_with_expiry(&self, keys: &[Arc<str>]) -> Reply<Vec<Result<WithExpiry, BackendError>>> {
-        self.read_sized(keys, &vec![SizeHint::Unknown; keys.len()], true)
-    }
-
     /// Of a small value it is GET. One that has become large since comes over this connection once.
-    fn read_sized(
-        &self,
-        keys: &[Arc<str>],
-        sizes: &[SizeHint],
-        with_expiry: bool,
-    ) -> Reply<Vec<Result<WithExpiry, BackendError>>> {
-        let mut commands = Pipeline::with_capacity(2 * keys.len());
-        let mut were_large = Vec::with_capacity(keys.len());
-        for (key, size) in keys.iter().zip(sizes) {
-            match size {
-                SizeHint::Small => {
-                    commands.cmd("GET").arg(&**key);
-                    were_large.push(false);
-                }
-                SizeHint::Unknown => {
-                    if !with_expiry {
-                        commands.cmd("EXISTS").arg(&**key);
-                    }
-                    were_large.push(self.large_keys.add_bounded_read(&mut commands, key));
-                }
+    fn read(&self, reads: &[KeyRead]) -> Reply<Vec<Result<WithExpiry, BackendError>>> {
+        let mut commands = Pipeline::with_capacity(3 * reads.len());
+        let mut were_large = Vec::with_capacity(reads.len());
+        for read in reads {
+            let is_tracked = read.kind == ReadKind::Tracked;
+            if read.size == SizeHint::Unknown && !is_tracked {
+                commands.cmd("EXISTS").arg(&*read.key);
             }
+            if is_tracked {
+                tracking::add_caching(&mut commands);
+            }
+            // Directly behind it: it is the next command that is tracked, and no other.
+            were_large.push(match read.size {
+                SizeHint::Small => {
+                    commands.cmd("GET").arg(&*read.key);
+                    false
+                }
+                SizeHint::Unknown => self.large_keys.add_bounded_read(&mut commands, &read.key),
+            });
             // Expiry is not tracked: the server notifies us only when it happens to notice it.
-            if with_expiry {
-                commands.cmd("PTTL").arg(&**key);
+            if is_tracked {
+                commands.cmd("PTTL").arg(&*read.key);
             }
         }
-        let (connection, keys, sizes) = (self.line.requests.clone(), keys.to_vec(), sizes.to_vec());
+        let (connection, reads) = (self.line.requests.clone(), reads.to_vec());
         let large_keys = Arc::clone(&self.large_keys);
         Box::pin(async move {
             let mut answers = ask(connection, commands).await?.into_iter();
             let mut next = || answers.next().unwrap_or_default();
-            let asked = keys.iter().zip(sizes).zip(were_large);
-            let read = asked.map(|((key, size), was_large)| {
-                let exists = (size == SizeHint::Unknown && !with_expiry).then(&mut next);
-                let answer = next();
-                let left = with_expiry.then(&mut next);
-                let expiry = left.as_ref().map_or(Expiry::Tracked, reply::expiry);
-                let stored = match size {
-                    SizeHint::Small => reply::stored(answer)?,
-                    SizeHint::Unknown => {
-                        let is_there = exists != Some(Value::Int(0))
-                            && left != Some(Value::Int(reply::NO_KEY));
-                        large_keys.value(key, answer, is_there, was_large)?
+            let mut found = Vec::with_capacity(reads.len());
+            for (read, was_large) in reads.iter().zip(were_large) {
+                let answer = match read.kind {
+                    ReadKind::Tracked => {
+                        let (caching, value, left) = (next(), next(), next());
+                        let stored = large_keys
+                            .stored(read, value, was_large, || left != Value::Int(reply::NO_KEY));
+                        let stored = stored.map(|stored| (stored, reply::expiry(&left)));
+                        tracking::caching(caching).and(stored)
+                    }
+                    ReadKind::Through => {
+                        let exists = (read.size == SizeHint::Unknown).then(&mut next);
+                        let stored = large_keys
+                            .stored(read, next(), was_large, || exists != Some(Value::Int(0)));
+                        stored.map(|stored| (stored, Expiry::Tracked))
                     }
                 };
-                Ok((stored, expiry))
-            });
-            Ok(read.collect())
+                match answer {
+                    Err(error) if error.kind == BackendErrorKind::NotTracked => return Err(error),
+                    answer => found.push(answer),
+                }
+            }
+            Ok(found)
         })
     }
 
@@ -386,11 +391,8 @@ impl Session for RedisSession {
         })
     }
 
-    fn track(&self, prefixes: &[String]) -> Reply<()> {
-        Box::pin(tracking::track(
-            self.line.requests.clone(),
-            prefixes.to_vec(),
-        ))
+    fn track(&self) -> Reply<()> {
+        Box::pin(tracking::track(self.line.requests.clone()))
     }
 
     fn invalidations(&self) -> Reply<Invalidation> {

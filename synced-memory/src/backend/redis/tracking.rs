@@ -1,12 +1,16 @@
 //! CLIENT TRACKING: the server notifies us of changes.
 //!
+//! With OPTIN the server tracks the keys of the one command that directly follows CLIENT CACHING
+//! YES, each until it has pushed it once. So a process is notified of what it reads near or
+//! watches, and a write of any other key costs nothing: with BCAST and a prefix, the server would
+//! push each write of each key to each process.
+//!
 //! The pushes come over the same connection as everything else, for three reasons. They arrive in
 //! the order in which the server sent them, among the answers: when an answer is handled, every
 //! push that was sent before it is in the queue. When the connection is lost, so is the tracking,
-//! and who reconnects knows that; if nothing reports the loss, the heartbeat notices it. And keys
-//! that were pushed are read again over the same connection, which is what a server without
-//! prefixes (Dragonfly) tracks. A second connection would be one more to lose, and its pushes would
-//! arrive in no order with the answers of the first.
+//! and who reconnects knows that; if nothing reports the loss, the heartbeat notices it. And the
+//! server tracks what is read over the connection that it notifies. A second connection would be
+//! one more to lose, and its pushes would arrive in no order with the answers of the first.
 
 use std::sync::{Arc, Mutex};
 
@@ -16,7 +20,7 @@ use tokio::sync::Notify;
 
 use super::{ask, reply};
 use crate::backend::Invalidation;
-use crate::backend::error::BackendError;
+use crate::backend::error::{BackendError, BackendErrorKind};
 use crate::base::lock::{LockGuard, lock};
 
 /// How many keys the queue holds at most: beyond that, everything counts as changed. Pushes are
@@ -109,35 +113,43 @@ impl PushReceiver {
     }
 }
 
-/// Turns tracking on for keys that begin with these prefixes. A server that does not know prefixes
-/// (Dragonfly) tracks what this connection reads, which is all that the contract asks for.
-pub(super) async fn track(
-    connection: MultiplexedConnection,
-    prefixes: Vec<String>,
-) -> Result<(), BackendError> {
-    // Prefixes can only be added, and may not overlap. Changes between OFF and ON are not pushed:
-    // a key is tracked from its next read on.
-    let mut commands = Pipeline::with_capacity(2);
-    commands.cmd("CLIENT").arg("TRACKING").arg("OFF");
-    let on = commands
-        .cmd("CLIENT")
-        .arg("TRACKING")
-        .arg("ON")
-        .arg("BCAST");
-    for prefix in prefixes {
-        on.arg("PREFIX").arg(prefix);
-    }
-    match ask(connection.clone(), commands).await?.pop() {
-        Some(Value::ServerError(error)) if error.code() == "ERR" => {
-            let mut commands = Pipeline::with_capacity(1);
-            commands.cmd("CLIENT").arg("TRACKING").arg("ON");
-            ask(connection, commands)
-                .await?
-                .pop()
-                .map_or(Ok(()), |answer| reply::checked(answer).map(drop))
+/// Turns tracking on for the keys that are read behind CLIENT CACHING YES.
+///
+/// # Errors
+///
+/// `Rejected` also if the server refuses only CLIENT CACHING: without it nothing is tracked.
+pub(super) async fn track(connection: MultiplexedConnection) -> Result<(), BackendError> {
+    let mut commands = Pipeline::with_capacity(3);
+    let on = commands.cmd("CLIENT");
+    on.arg("TRACKING").arg("ON").arg("OPTIN");
+    add_caching(&mut commands);
+    // CLIENT CACHING holds for the next command, whatever it is: so it is none that has keys.
+    commands.cmd("TIME");
+    let answers = ask(connection, commands).await?;
+    answers
+        .into_iter()
+        .try_for_each(|answer| reply::checked(answer).map(drop))
+}
+
+/// Makes the server track the keys of the next command. Nothing may come in between, so both go
+/// out in one write.
+pub(super) fn add_caching(commands: &mut Pipeline) {
+    commands.cmd("CLIENT").arg("CACHING").arg("YES");
+}
+
+/// The answer to that.
+///
+/// # Errors
+///
+/// `NotTracked` if the server refuses it for good: the right to it was taken away, or what is in
+/// between does not know it. Otherwise the error of the key that was to be tracked.
+pub(super) fn caching(answer: Value) -> Result<(), BackendError> {
+    match reply::checked(answer) {
+        Ok(_) => Ok(()),
+        Err(error) if error.is_rejected() => {
+            Err(BackendError::new(BackendErrorKind::NotTracked, error))
         }
-        Some(answer) => reply::checked(answer).map(drop),
-        None => Ok(()),
+        Err(error) => Err(error),
     }
 }
 

@@ -17,10 +17,9 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bytes::Bytes;
 use rusqlite::{Connection, Error};
 
-use super::{Backend, Invalidation, Page, Reply, Session};
+use super::{Backend, Expiry, Invalidation, KeyRead, Page, Reply, Session, WithExpiry};
 use crate::backend::commit::{Attempt, Outcome, Writer};
 use crate::backend::error::BackendError;
 use crate::base::clock::{self, Monotonic};
@@ -226,17 +225,19 @@ impl OpenFile {
 }
 
 impl Session for SqliteSession {
-    fn read(&self, keys: &[Arc<str>]) -> Reply<Vec<Result<Option<Bytes>, BackendError>>> {
-        let keys = keys.to_vec();
+    /// Every key is tracked, however it is read: what is notified is that the file has changed.
+    fn read(&self, reads: &[KeyRead]) -> Reply<Vec<Result<WithExpiry, BackendError>>> {
+        let reads = reads.to_vec();
         self.reply(move |opened| {
             opened.ask(&opened.reads, |connection, now| {
                 // In one transaction, several statements take the locks once.
-                let transaction = (keys.len() > 1)
+                let transaction = (reads.len() > 1)
                     .then(|| connection.unchecked_transaction())
                     .transpose()?;
-                let read = keys
+                let stored = |read: &KeyRead| tables::read(connection, &read.key, now);
+                let read = reads
                     .iter()
-                    .map(|key| tables::read(connection, key, now).map(Ok))
+                    .map(|read| Ok(Ok((stored(read)?, Expiry::Tracked))))
                     .collect();
                 transaction.map_or(Ok(()), rusqlite::Transaction::finish)?;
                 read
@@ -286,7 +287,7 @@ impl Session for SqliteSession {
         Box::pin(std::future::ready(Ok(None)))
     }
 
-    fn track(&self, _: &[String]) -> Reply<()> {
+    fn track(&self) -> Reply<()> {
         self.reply(|opened| opened.check_for_changes(now()).map(drop))
     }
 

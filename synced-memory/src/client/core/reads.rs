@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use super::Core;
 use crate::backend::error::{BackendError, Recovery};
+use crate::backend::{KeyRead, ReadKind, WithExpiry};
 use crate::base::callback::is_io_thread;
 use crate::base::clock::Deadline;
 use crate::base::error::{Error, Result};
@@ -125,25 +126,24 @@ impl Core {
             else {
                 return Err(self.shared.state().unavailable_error(key));
             };
-            let (mut ticket, mut generations) = (0, Vec::new());
-            let read = connection.session.read(keys);
-            let read = self.shared.issue(&connection, read, |sent_as| {
-                ticket = sent_as;
-                let state = self.shared.state();
-                generations = keys.iter().map(|key| state.cache.generation(key)).collect();
-            });
+            let mut ticket = 0;
+            let through = |key| KeyRead::new(key, ReadKind::Through);
+            let reads: Vec<_> = keys.iter().map(through).collect();
+            let read = connection.session.read(&reads);
+            let read = self
+                .shared
+                .issue(&connection, read, |sent_as| ticket = sent_as);
             match self.ask_on(&connection, read, deadline).await {
                 Some(Ok(mut answers)) => {
-                    let large = keys.iter().zip(generations).zip(&mut answers);
-                    let large = large.filter(|(_, answer)| is_large(answer));
-                    for ((key, generation), answer) in large {
-                        let value = self.large_value(key, ticket, generation);
+                    let large = keys.iter().zip(&mut answers);
+                    for (key, answer) in large.filter(|(_, answer)| is_large(answer)) {
+                        let value = self.large_value(key, ticket);
                         let silent = || Err(self.silent("a read"));
                         *answer = until(value, deadline).await.unwrap_or_else(silent);
                     }
                     return answers
                         .into_iter()
-                        .map(|answer| answer.map_err(error_of_key))
+                        .map(|answer| answer.map(|(stored, _)| stored).map_err(error_of_key))
                         .collect();
                 }
                 Some(Err(error)) if error.is_connection_lost() => given_up = Some(connection),
@@ -158,12 +158,13 @@ impl Core {
         &self,
         key: &Arc<str>,
         ticket: Ticket,
-        generation: Generation,
-    ) -> Result<Option<Bytes>, BackendError> {
-        let answer = self.shared.large_reads.ask(key, ticket, generation);
+    ) -> Result<WithExpiry, BackendError> {
+        // A through read: its key is not tracked.
+        let untracked = Generation::default();
+        let answer = self.shared.large_reads.ask(key, ticket, untracked);
         self.shared.wake_refresher();
         let lost = |_| BackendError::connection_lost("the connection was closed");
-        answer.await.map_err(lost)?.map(|(stored, _)| stored)
+        answer.await.map_err(lost)?
     }
 
     /// Checks that the backend is available, for a call that only it can answer. It may take no
@@ -243,6 +244,6 @@ fn load_on(
     async move { refresher::load(&shared, &connection, &keys).await }
 }
 
-fn is_large(answer: &Result<Option<Bytes>, BackendError>) -> bool {
+fn is_large(answer: &Result<WithExpiry, BackendError>) -> bool {
     matches!(answer, Err(error) if error.recovery() == Recovery::ReadApart)
 }

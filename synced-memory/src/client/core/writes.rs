@@ -279,6 +279,7 @@ fn leave_to_flusher(shared: &Shared, connection: &Connection, error: BackendErro
         // out when the backend takes writes again.
         Recovery::RetryNow
         | Recovery::ReadApart
+        | Recovery::ReadUntracked
         | Recovery::Pause
         | Recovery::PauseThenReconnect
         | Recovery::GiveUp => shared.wake.notify_one(),

@@ -4,13 +4,12 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::sync::watch;
 
 use crate::backend::commit::{Attempt, Outcome, Writer};
 use crate::backend::error::{BackendError, BackendErrorKind};
 use crate::backend::process::ProcessBackend;
-use crate::backend::{Backend, Invalidation, Page, Reply, Session};
+use crate::backend::{Backend, Invalidation, KeyRead, Page, Reply, Session, WithExpiry};
 use crate::base::clock::Clock;
 use crate::base::lock::lock;
 use crate::base::settings::Settings;
@@ -81,8 +80,8 @@ impl Backend for FailingBackend {
 }
 
 impl Session for FailingSession {
-    fn read(&self, keys: &[Arc<str>]) -> Reply<Vec<Result<Option<Bytes>, BackendError>>> {
-        self.inner.read(keys)
+    fn read(&self, reads: &[KeyRead]) -> Reply<Vec<Result<WithExpiry, BackendError>>> {
+        self.inner.read(reads)
     }
 
     fn commit(&self, batch: &[Attempt], now: u64) -> Reply<Vec<Result<Outcome, BackendError>>> {
@@ -120,8 +119,8 @@ impl Session for FailingSession {
         self.inner.eviction_policy()
     }
 
-    fn track(&self, prefixes: &[String]) -> Reply<()> {
-        self.inner.track(prefixes)
+    fn track(&self) -> Reply<()> {
+        self.inner.track()
     }
 
     fn invalidations(&self) -> Reply<Invalidation> {

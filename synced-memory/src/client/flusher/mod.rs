@@ -23,7 +23,7 @@ use crate::base::backoff::{Backoff, Jitter};
 use crate::base::clock::Monotonic;
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::events::event;
-use crate::client::refresher::{self, Tracked};
+use crate::client::refresher;
 use crate::client::shared::{Connection, Shared};
 use crate::client::state::State;
 pub(crate) use batches::send;
@@ -139,12 +139,12 @@ impl<'a> Connector<'a> {
     async fn keep_connected(&mut self) {
         loop {
             match self.connect().await {
-                Ok((connection, tracked)) => {
+                Ok((connection, has_asked)) => {
                     self.shared.emit(|target| {
                         event!(INFO, target = &*target, "connected, breaker closed")
                     });
                     self.last_failure = None;
-                    self.use_connection(&connection, tracked).await;
+                    self.use_connection(&connection, has_asked).await;
                 }
                 Err(error) => {
                     self.log_failure(&error);
@@ -155,9 +155,9 @@ impl<'a> Connector<'a> {
         }
     }
 
-    /// Connects, and learns the backend's clock. Also returns the prefixes of the keys whose
-    /// changes the backend notifies of from now on.
-    async fn connect(&mut self) -> Result<(Arc<Connection>, Tracked), BackendError> {
+    /// Connects, and learns the backend's clock. Also returns whether the backend was asked to notify
+    /// of changes.
+    async fn connect(&mut self) -> Result<(Arc<Connection>, bool), BackendError> {
         let (shared, limit) = (self.shared, self.shared.settings.timeout);
         let clock = &shared.clock;
         let silent = || {
@@ -187,17 +187,17 @@ impl<'a> Connector<'a> {
         }
 
         // Before anybody reads over this connection.
-        let tracked = clock
+        let has_asked = clock
             .timeout(limit, refresher::track(shared, &connection))
             .await
             .ok_or_else(silent)??;
-        Ok((connection, tracked))
+        Ok((connection, has_asked))
     }
 
     /// Uses a connection until it cannot be used any more, and waits until it is time for the next
     /// one.
-    async fn use_connection(&mut self, connection: &Arc<Connection>, tracked: Tracked) {
-        let error = self.serve(connection, tracked).await;
+    async fn use_connection(&mut self, connection: &Arc<Connection>, has_asked: bool) {
+        let error = self.serve(connection, has_asked).await;
         connection.end(error.clone());
         let cause = error.clone();
         self.shared.emit(|target| {
@@ -216,7 +216,7 @@ impl<'a> Connector<'a> {
     }
 
     /// Uses a connection until it cannot be used any more. Returns why.
-    async fn serve(&mut self, connection: &Arc<Connection>, tracked: Tracked) -> BackendError {
+    async fn serve(&mut self, connection: &Arc<Connection>, has_asked: bool) -> BackendError {
         let shared = self.shared;
         tokio::select! {
             error = connection.ended() => error,
@@ -225,7 +225,7 @@ impl<'a> Connector<'a> {
             error = shared.silent(connection) => error,
             never = continue_abandoned(shared) => match never {},
             error = self.flush(connection) => error,
-            error = refresher::run(shared, connection, tracked) => error,
+            error = refresher::run(shared, connection, has_asked) => error,
             never = report_backlog(shared) => match never {},
         }
     }
@@ -304,9 +304,11 @@ impl<'a> Connector<'a> {
             }
             // An attempt that was rejected, or is to be sent again, has an answer of its own. A
             // failure of the whole batch means that nothing is known of its attempts.
-            Recovery::Reconnect | Recovery::RetryNow | Recovery::ReadApart | Recovery::GiveUp => {
-                ControlFlow::Break(error)
-            }
+            Recovery::Reconnect
+            | Recovery::RetryNow
+            | Recovery::ReadApart
+            | Recovery::ReadUntracked
+            | Recovery::GiveUp => ControlFlow::Break(error),
         }
     }
 

@@ -74,6 +74,7 @@ impl State {
                 }
                 Recovery::RetryNow
                 | Recovery::ReadApart
+                | Recovery::ReadUntracked
                 | Recovery::Pause
                 | Recovery::PauseThenReconnect
                 | Recovery::Reconnect => {
@@ -150,6 +151,9 @@ impl State {
                 .outbox
                 .restamp_above(key, found.stamp(), &mut self.random);
             self.cache.seen(key, last);
+        }
+        if attempt.retry.is_none() {
+            self.contention.refused(key);
         }
         self.outbox.requeue(Arc::clone(key));
         self.cache.touch(key);

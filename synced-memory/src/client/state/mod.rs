@@ -10,17 +10,20 @@
 //! - `dead_letters.rs`: what does not apply any more
 //! - `confirmed.rs`: what is withdrawn, or stays in doubt, and what was taken
 //! - `breaks.rs`: what may be the cause of broken connections
+//! - `contention.rs`: at which keys others write first
 //! - `journalled.rs`: what of it is on disk
 
 mod answers;
 mod breaks;
 mod confirmed;
+mod contention;
 mod dead_letters;
 mod journalled;
 mod request;
 mod sending;
 mod view;
 
+pub use contention::ContendedKey;
 pub(crate) use request::Request;
 pub(crate) use view::KeyView;
 
@@ -36,16 +39,17 @@ use crate::backend::error::BackendError;
 use crate::base::callback::is_io_thread;
 use crate::base::clock::{Moment, Monotonic, Stamp};
 use crate::base::error::{Error, ErrorKind, Result};
-use crate::base::events::LogEvent;
+use crate::base::events::{LogEvent, event};
 use crate::base::hash::KeyMap;
 use crate::base::policy::WritePolicy;
-use crate::cache::{Base, Cache, Generation, Ticket, shrink_sparse};
+use crate::cache::{Base, Cache, Generation, Ticket, Tracking, shrink_sparse};
 use crate::pending::journal::{Ends, Journal};
 use crate::pending::outbox::{
     Answer, Entry, EntryName, LetterRecord, Outbox, Outdated, Selector, Tried, Write, Written,
 };
 use crate::value::envelope;
 use breaks::{ConnectionBreaks, broke_alone};
+use contention::Contention;
 
 /// Whether writes can be sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -116,11 +120,14 @@ pub(crate) struct State {
     /// The keys that are not sent for a while, since another writer is starved there: until when,
     /// and for how long.
     held: KeyMap<(Monotonic, Duration)>,
+    contention: Contention,
     breaks: ConnectionBreaks,
     journal: Option<Journal>,
     /// What was taken, and is being handed to its caller.
     handing: HashMap<EntryName, (Arc<str>, Entry)>,
     tombstone_ttl: Duration,
+    /// It was said that the backend does not notify of changes.
+    is_refusal_reported: bool,
     random: fastrand::Rng,
     /// What has happened. It is emitted when the lock around the state is free.
     pub(crate) events: Vec<LogEvent>,
@@ -151,10 +158,12 @@ impl State {
             recorded: KeyMap::default(),
             unused: Vec::new(),
             held: KeyMap::default(),
+            contention: Contention::default(),
             breaks: ConnectionBreaks::default(),
             journal: None,
             handing: HashMap::new(),
             tombstone_ttl,
+            is_refusal_reported: false,
             random,
             events: Vec::new(),
         }
@@ -361,6 +370,7 @@ impl State {
         ticket: Ticket,
         generation: Generation,
         stored: Option<Bytes>,
+        mono: Monotonic,
     ) {
         // With a mutation in doubt nobody knows whether it is in the answer; its retry shows it.
         if self.outbox.head(key).is_some_and(|head| {
@@ -372,8 +382,28 @@ impl State {
         if let Some(stored) = &stored {
             self.cache.seen(key, envelope::stamp_of(stored));
         }
-        self.cache.answered(key, Base::new(stored, ticket, None));
-        self.cache.was_read(key, generation);
+        let answer = Base::new(stored, ticket, None);
+        let has_changed = self.cache.answered(key, answer);
+        self.cache.was_read(key, generation, has_changed, mono);
+        if self.cache.take_overflow_alarm() {
+            let key = key.to_string();
+            self.events.push(event!(
+                WARN,
+                key,
+                "the server reports keys again and again that have not changed: its table of \
+                 tracked keys is too small (tracking-table-max-keys), and near reads and watches \
+                 may be late"
+            ));
+        }
+    }
+
+    /// The backend does not notify of changes, from now on until there is a new connection. Returns
+    /// whether that is still to be said.
+    pub(crate) fn tracking_was_refused(&mut self, mono: Monotonic) -> bool {
+        if self.cache.tracking(mono) != Tracking::Refused {
+            self.cache.tracked(Tracking::Refused, mono);
+        }
+        !std::mem::replace(&mut self.is_refusal_reported, true)
     }
 
     /// The backend is there. `shift`: by how much the first answer of its clock moved ours; stamps
@@ -399,7 +429,7 @@ impl State {
         for recorded in self.recorded.values_mut() {
             recorded.number = None;
         }
-        self.cache.tracked(false, mono);
+        self.cache.tracked(Tracking::Off, mono);
         // Before anybody is notified that a write is queued.
         self.journal_rest();
         let under_way = self.outbox.disconnected();

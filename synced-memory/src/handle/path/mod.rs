@@ -71,7 +71,7 @@ impl ValuePath {
     ) -> Self {
         if let (true, Ok(slots)) = (policies.near, &slots) {
             for slot in slots {
-                slot.keep_near(memory.prefix());
+                slot.keep_near();
             }
         }
         let root = KeyRoot {

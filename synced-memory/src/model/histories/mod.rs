@@ -170,6 +170,7 @@ impl ScenarioProcess {
             self.tickets,
             Generation::default(),
             server.store.read(KEY, self.mono),
+            self.mono,
         );
     }
 
