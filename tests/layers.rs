@@ -56,7 +56,10 @@ const ROOMS: &[(&str, &[&[&str]])] = &[
         ],
     ),
     ("pending", &[&["journal", "rebase"], &["outbox"], &["mod"]]),
-    ("cache", &[&["refresh"], &["mod"], &["near"]]),
+    (
+        "cache",
+        &[&["refresh"], &["mod"], &["near", "pace", "tracking"]],
+    ),
     (
         "backend",
         &[

@@ -13,7 +13,7 @@ const DEADLINE: Duration = Duration::from_secs(10);
 
 /// The commands this library needs, which Redis from 6.2 on, Valkey and Dragonfly all have.
 /// `CLIENT SETINFO` is sent by the redis crate, which ignores the answer.
-const ALLOWED: &str = "auth hello select client|setinfo client time info \
+const ALLOWED: &str = "auth hello select client|setinfo client|tracking client|caching client time info \
     get mget getrange exists set del unlink pttl pexpire scan dbsize hget hmget hset hincrby hdel hlen hgetall eval evalsha script|load";
 
 #[derive(SyncedMemory, Debug, Clone, PartialEq)]
@@ -28,6 +28,12 @@ struct Sample {
     f: i64,
     g: BTreeMap<String, i64>,
     h: f64,
+}
+
+#[derive(SyncedMemory, Debug)]
+struct NearSample {
+    #[synced(near)]
+    near: i64,
 }
 
 fn sample() -> Sample {
@@ -59,6 +65,13 @@ fn run_session(url: &str, proxy: &Proxy) {
         assert_eq!(handle.a().unwrap(), n);
         assert_eq!(handle.set_e(n).unwrap(), Written::Stored);
     }
+    let near = NearSample::attach(&memory);
+    let mut watch = near.synced_near().watch();
+    assert_eq!(watch.recv().unwrap(), None);
+    near.set_near(1).unwrap();
+    assert_eq!(watch.recv().unwrap(), Some(1));
+    assert_eq!(near.near().unwrap(), 1);
+    assert!(near.synced_near().delete().unwrap());
     assert!(handle.synced_f().delete().unwrap());
     assert_eq!(handle.synced_f().find().unwrap(), None);
     proxy.refuse(true);

@@ -75,6 +75,7 @@ mod swapped_databases;
 mod takes;
 mod takes_journalled;
 mod together;
+mod tracking;
 mod watch_ends;
 mod watched_faults;
 mod watches;

@@ -16,7 +16,7 @@ const DEADLINE: Duration = Duration::from_secs(10);
 const KEYS: &str = "~memory:* ~synced-memory/{memory:*";
 const COMMANDS: &str = "+time +get +eval +evalsha +getrange +exists +hget +hmget +hincrby +set +del +hset +hlen +hgetall +pttl +pexpire +hdel +scan +dbsize +info";
 /// Needed for invalidations; without it near reads and watches ask the server each time.
-const TRACKING: &str = "+client|tracking";
+const TRACKING: &str = "+client|tracking +client|caching";
 /// Optional: the ACL log has fewer entries with it, on servers that know the subcommand.
 const QUIET: &str = "+client|setinfo";
 

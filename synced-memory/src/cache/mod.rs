@@ -322,7 +322,8 @@ impl Cache {
             return;
         }
 
-        if known != end {
+        // Of a key that does not exist, the server says that it expires now.
+        if known != end && cell.base.stored.is_some() {
             cell.pace.changed();
         }
         (cell.base.expires, cell.base.asked_after) = (end, None);

@@ -282,3 +282,144 @@ fn while_changes_are_not_tracked_watched_slots_are_read_again_and_no_others() {
     read(&mut cache, &key, "value", 1, now);
     assert!(cache.is_cell_visible(&key, true) && !cache.is_local(&key, true));
 }
+
+const SECOND: Monotonic = Duration::from_secs(1);
+
+/// Another process writes `stored`, and what is to be read again by then is read.
+fn foreign_write(cache: &mut Cache, key: &Arc<str>, stored: &'static str, mono: Monotonic) -> bool {
+    cache.invalidated(key, mono);
+    let stale = cache.take_stale(9, mono);
+    let generation = cache.generation(key);
+    for key in &stale {
+        let ticket = cache.base(key).ticket + 1;
+        let has_changed = cache.answered(key, base(stored, ticket));
+        cache.was_read(key, generation, has_changed, mono);
+    }
+    cache.stale_were_read(&stale, mono);
+    !stale.is_empty()
+}
+
+#[test]
+fn a_slot_that_nobody_looks_at_is_left_to_its_next_reader_unless_it_is_watched() {
+    let ((mut cache, key), watch) = (near(), Arc::new(Signal::default()));
+    let version = cache.hold(&key);
+    let now = cache.generation(&key);
+    read(&mut cache, &key, "0", 1, now);
+    cache.used(&key);
+
+    assert!(foreign_write(&mut cache, &key, "1", SECOND));
+    assert!(foreign_write(&mut cache, &key, "2", SECOND + SECOND / 2));
+    assert!(cache.is_local(&key, true) && is_current(&cache, &key));
+    let before = version.load(Ordering::Relaxed);
+    assert!(!foreign_write(&mut cache, &key, "3", 2 * SECOND));
+    assert!(
+        version.load(Ordering::Relaxed) > before,
+        "who has read it looks again"
+    );
+    assert!(!cache.is_local(&key, true), "and asks");
+    assert!(cache.is_local(&key, false), "if there is somebody to ask");
+    assert_eq!(cache.stale(), 0);
+    assert_eq!(cache.staleness(&key, 5 * SECOND), Some(3 * SECOND));
+
+    // Its next reader, and what follows.
+    let now = cache.generation(&key);
+    read(&mut cache, &key, "4", 9, now);
+    cache.used(&key);
+    assert!(cache.is_local(&key, true) && is_current(&cache, &key));
+    assert!(foreign_write(&mut cache, &key, "5", 9 * SECOND));
+
+    // While it is left to its reader, it becomes watched.
+    assert!(!foreign_write(&mut cache, &key, "6", 20 * SECOND));
+    cache.watch(&key, &watch);
+    assert_eq!(cache.take_stale(9, 20 * SECOND), [Arc::clone(&key)]);
+    let now = cache.generation(&key);
+    read(&mut cache, &key, "7", 19, now);
+    assert!(foreign_write(&mut cache, &key, "8", 40 * SECOND));
+}
+
+#[test]
+fn after_a_reconnect_only_slots_that_somebody_looks_at_are_read_again() {
+    let (mut cache, key) = near();
+    let now = cache.generation(&key);
+    read(&mut cache, &key, "0", 1, now);
+    for is_used in [true, false] {
+        assert!(foreign_write(
+            &mut cache,
+            &key,
+            ["1", "2"][usize::from(is_used)],
+            SECOND
+        ));
+        if is_used {
+            cache.used(&key);
+        }
+        cache.tracked(Tracking::Off, 5 * SECOND);
+        assert_eq!(cache.stale(), 1);
+        cache.tracked(Tracking::On, 5 * SECOND);
+        assert_eq!(cache.take_stale(9, 5 * SECOND).len(), usize::from(is_used));
+        assert_eq!(cache.stale(), usize::from(is_used));
+        assert_eq!(cache.is_local(&key, true), is_used);
+        let (now, ticket) = (cache.generation(&key), cache.base(&key).ticket + 1);
+        read(&mut cache, &key, "current", ticket, now);
+        assert_eq!(cache.stale(), 0);
+    }
+}
+
+#[test]
+fn an_answer_to_a_through_read_makes_no_near_slot_current_or_visible() {
+    let (mut cache, key) = near();
+    assert!(cache.is_to_be_tracked(&key));
+    read(&mut cache, &key, "through", 1, Generation::default());
+    assert!(!cache.is_local(&key, true) && !is_current(&cache, &key));
+    let now = cache.generation(&key);
+    read(&mut cache, &key, "tracked", 2, now);
+    assert!(cache.is_local(&key, true) && is_current(&cache, &key));
+    cache.tracked(Tracking::Refused, SECOND);
+    assert!(!cache.is_to_be_tracked(&key) && !cache.is_local(&key, true));
+}
+
+#[test]
+fn a_slot_that_may_not_be_read_yet_keeps_no_other_slot_from_being_read() {
+    let ((mut cache, hot), calm) = (near(), Arc::from("calm"));
+    cache.hold(&calm);
+    cache.keep_near(&calm);
+    // It changes while it is being read, and again.
+    cache.invalidated(&hot, SECOND);
+    assert_eq!(cache.take_stale(9, SECOND), [Arc::clone(&hot)]);
+    cache.invalidated(&hot, SECOND);
+    cache.stale_were_read(&[Arc::clone(&hot)], SECOND + SECOND / 2);
+    cache.invalidated(&calm, SECOND + SECOND / 2);
+
+    let stale = cache.take_stale(1, SECOND + SECOND / 2);
+    assert_eq!(stale, [Arc::clone(&calm)]);
+    let due = cache.next_paced().unwrap();
+    assert_eq!(due, 2 * SECOND, "twice what the read took");
+    assert!(cache.take_stale(9, due - SECOND / 4).is_empty());
+    assert_eq!(cache.take_stale(9, due), [Arc::clone(&hot)]);
+    assert_eq!(cache.next_paced(), None);
+}
+
+#[test]
+fn keys_that_are_reported_without_a_change_are_said_once_and_read_less_and_less_often() {
+    let (mut cache, key) = near();
+    let now = cache.generation(&key);
+    read(&mut cache, &key, "same", 1, now);
+    let (mut reads, mut alarms, mut mono) = (0, 0, SECOND);
+    while mono < 11 * SECOND {
+        cache.used(&key);
+        if is_current(&cache, &key) {
+            reads += u32::from(foreign_write(&mut cache, &key, "same", mono));
+        } else if !cache.take_stale(9, mono).is_empty() {
+            let (now, ticket) = (cache.generation(&key), cache.base(&key).ticket + 1);
+            let has_changed = cache.answered(&key, base("same", ticket));
+            cache.was_read(&key, now, has_changed, mono);
+            cache.stale_were_read(&[Arc::clone(&key)], mono);
+            reads += 1;
+        }
+        alarms += u32::from(cache.take_overflow_alarm());
+        mono += SECOND / 1000;
+    }
+    assert_eq!(cache.tracking(mono), Tracking::Overflowing);
+    assert!((10..30).contains(&reads), "{reads}");
+    assert_eq!(alarms, 1);
+    assert_eq!(cache.tracking(mono + 9 * SECOND), Tracking::On);
+}

@@ -20,7 +20,7 @@ use crate::base::error::{Error, ErrorKind};
 use crate::cache::{Generation, Ticket, Tracking, Version};
 use crate::client::state::State;
 
-const SCHEDULES: usize = 1_500;
+const SCHEDULES: usize = 1_000;
 const WRITES: u64 = 3;
 
 /// So much time passes whenever somebody asks for it, if it passes at all: whatever nobody has
