@@ -322,8 +322,7 @@ impl Cache {
             return;
         }
 
-        // Of a key that does not exist, the server says that it expires now.
-        if known != end && cell.base.stored.is_some() {
+        if known != end {
             cell.pace.changed();
         }
         (cell.base.expires, cell.base.asked_after) = (end, None);

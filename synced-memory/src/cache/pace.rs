@@ -10,6 +10,10 @@ use crate::base::clock::Monotonic;
 const LEAST_INTERVAL: Duration = Duration::from_millis(1);
 const TIMES_OF_A_READ: u32 = 2;
 
+/// After so many reads in a row during which the key was written, it counts as written all the
+/// time. One alone may be chance, above all if the read was of many keys.
+const HOT: u32 = 2;
+
 /// The time from one read to the next of a key that is reported without having changed: doubled
 /// from the second such report on.
 const FIRST_BACKOFF: Duration = Duration::from_millis(1);
@@ -23,8 +27,11 @@ const MANY_UNCHANGED: u32 = 5;
 pub(super) struct Pace {
     /// When the read that is under way began.
     reading_since: Option<Monotonic>,
-    /// The key is written faster than it is read.
-    is_hot: bool,
+    /// The key was reported since then.
+    is_overtaken: bool,
+    /// How many reads were overtaken in a row. Such a key is hot from `HOT` on, until a report
+    /// comes later than `hot_until`.
+    overtaken: u32,
     /// Until then nothing is read again of a key that is hot.
     hot_until: Monotonic,
     /// Until then nothing is read again at all.
@@ -40,7 +47,7 @@ pub(super) struct Pace {
 impl Pace {
     /// When the slot may be read again.
     pub(super) fn due(&self) -> Monotonic {
-        if self.is_hot {
+        if self.overtaken >= HOT {
             self.hot_until.max(self.backs_off_until)
         } else {
             self.backs_off_until
@@ -49,16 +56,16 @@ impl Pace {
 
     /// A read of the slot begins.
     pub(super) fn read_began(&mut self, mono: Monotonic) {
-        self.reading_since = Some(mono);
+        (self.reading_since, self.is_overtaken) = (Some(mono), false);
     }
 
     /// The backend has reported the key.
     pub(super) fn reported(&mut self, mono: Monotonic) {
         self.is_reported = true;
         if self.reading_since.is_some() {
-            self.is_hot = true;
+            self.is_overtaken = true;
         } else if mono >= self.hot_until {
-            self.is_hot = false;
+            self.overtaken = 0;
         }
     }
 
@@ -90,6 +97,11 @@ impl Pace {
             let took = mono.saturating_sub(since);
             let interval = took.saturating_mul(TIMES_OF_A_READ).max(LEAST_INTERVAL);
             self.hot_until = since.saturating_add(interval);
+            if self.is_overtaken {
+                self.overtaken = self.overtaken.saturating_add(1);
+            } else if self.overtaken < HOT {
+                self.overtaken = 0;
+            }
         }
     }
 }
@@ -124,6 +136,8 @@ mod tests {
 
         // A write every 30 µs.
         let mut now = 100 * MILLI;
+        read(&mut pace, now, 60 * MICRO, true);
+        assert!(pace.due() <= now, "once is chance");
         for _ in 0..10 {
             read(&mut pace, now, 60 * MICRO, true);
             assert_eq!(pace.due(), now + LEAST_INTERVAL);
@@ -143,7 +157,9 @@ mod tests {
     #[test]
     fn a_slow_read_of_a_hot_key_leaves_the_line_to_others_for_as_long_again() {
         let mut pace = Pace::default();
-        read(&mut pace, MILLI, 10 * MILLI, true);
+        for _ in 0..HOT {
+            read(&mut pace, MILLI, 10 * MILLI, true);
+        }
         assert_eq!(pace.due(), 21 * MILLI);
     }
 

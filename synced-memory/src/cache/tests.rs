@@ -343,6 +343,7 @@ fn after_a_reconnect_only_slots_that_somebody_looks_at_are_read_again() {
     let now = cache.generation(&key);
     read(&mut cache, &key, "0", 1, now);
     for is_used in [true, false] {
+        cache.used(&key);
         assert!(foreign_write(
             &mut cache,
             &key,
@@ -384,9 +385,11 @@ fn a_slot_that_may_not_be_read_yet_keeps_no_other_slot_from_being_read() {
     cache.keep_near(&calm);
     // It changes while it is being read, and again.
     cache.invalidated(&hot, SECOND);
-    assert_eq!(cache.take_stale(9, SECOND), [Arc::clone(&hot)]);
-    cache.invalidated(&hot, SECOND);
-    cache.stale_were_read(&[Arc::clone(&hot)], SECOND + SECOND / 2);
+    for _ in 0..2 {
+        assert_eq!(cache.take_stale(9, SECOND), [Arc::clone(&hot)]);
+        cache.invalidated(&hot, SECOND);
+        cache.stale_were_read(&[Arc::clone(&hot)], SECOND + SECOND / 2);
+    }
     cache.invalidated(&calm, SECOND + SECOND / 2);
 
     let stale = cache.take_stale(1, SECOND + SECOND / 2);

@@ -201,11 +201,14 @@ fn store_answer(
 ) -> Result<()> {
     match answer {
         Ok((stored, expiry)) => {
+            let is_there = stored.is_some();
             state.read(key, ticket, generation, stored, mono);
             match expiry {
                 Expiry::Tracked => {}
-                Expiry::Forever => state.cache.ends(key, ticket, None),
-                Expiry::For(remaining) => state.cache.ends(key, ticket, Some(mono + remaining)),
+                Expiry::For(remaining) if is_there => {
+                    state.cache.ends(key, ticket, Some(mono + remaining));
+                }
+                Expiry::For(_) | Expiry::Forever => state.cache.ends(key, ticket, None),
             }
             Ok(())
         }
