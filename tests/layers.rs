@@ -85,6 +85,7 @@ const ROOMS: &[(&str, &[&[&str]])] = &[
                 "clock",
                 "error",
                 "files",
+                "hash",
                 "lock",
                 "policy",
                 "random",

@@ -6,8 +6,8 @@ use std::panic::{RefUnwindSafe, UnwindSafe, catch_unwind};
 use std::path::Path;
 
 use synced_memory::{
-    Builder, ConnectPolicy, DeadLetter, Durability, Error, ErrorKind, Key, Memory, ReadPolicy,
-    Status, Synced, SyncedMemory, Watch, WatchIter, WritePolicy, Written,
+    Builder, ConnectPolicy, ContendedKey, DeadLetter, Durability, Error, ErrorKind, Key, Memory,
+    ReadPolicy, Status, Synced, SyncedMemory, Tracking, Watch, WatchIter, WritePolicy, Written,
 };
 
 #[derive(SyncedMemory, Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -78,6 +78,7 @@ fn every_public_type_is_send_sync_unpin_and_unwind_safe() {
     let types = have_all![
         Builder,
         ConnectPolicy,
+        ContendedKey,
         DeadLetter,
         Durability,
         Error,
@@ -88,6 +89,7 @@ fn every_public_type_is_send_sync_unpin_and_unwind_safe() {
         Result,
         Status,
         Synced<Vec<String>>,
+        Tracking,
         Watch<Vec<String>>,
         WatchIter<Vec<String>>,
         WritePolicy,

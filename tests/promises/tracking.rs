@@ -182,7 +182,9 @@ fn after_flushall_every_slot_is_tracked_again() {
             for n in 0..views.len() {
                 server.set_raw(&format!("memory:n{n}"), round.to_string());
             }
-            views.iter().for_each(|view| sees(view, round));
+            for view in &views {
+                sees(view, round);
+            }
             server.cli(&[["FLUSHALL"], ["FLUSHDB"]][usize::from(round % 2 == 0)]);
             for view in &views {
                 eventually(DEADLINE, "it is gone", || view.find().unwrap().is_none());
@@ -452,7 +454,9 @@ fn a_table_of_tracked_keys_that_is_too_small_leaves_no_slot_stale_and_no_storm_o
         for n in 0..KEYS {
             server.set_raw(&format!("{prefix}n{n}"), round.to_string());
         }
-        views.iter().for_each(|view| sees(view, round));
+        for view in &views {
+            sees(view, round);
+        }
     }
     eventually(DEADLINE, "reads become rare", || {
         server.reset_stats();
@@ -477,7 +481,9 @@ fn a_table_of_tracked_keys_that_is_too_small_leaves_no_slot_stale_and_no_storm_o
     for n in 0..KEYS {
         server.set_raw(&format!("{prefix}n{n}"), "77");
     }
-    views.iter().for_each(|view| sees(view, 77));
+    for view in &views {
+        sees(view, 77);
+    }
 }
 
 /// A process of version 0.2: it is notified of all keys below the prefix, and reads again what has
@@ -553,7 +559,9 @@ fn beside_a_process_of_version_0_2_neither_is_ever_stale() {
                 let mut reader = OldProcess::on(&server);
                 reader.value()
             };
-            shared.iter().for_each(|view| sees(view, last.unwrap()));
+            for view in &shared {
+                sees(view, last.unwrap());
+            }
             eventually(DEADLINE, "the old one sees it", || old.value() == last);
         }
     }

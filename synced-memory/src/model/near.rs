@@ -72,6 +72,15 @@ impl NearServer {
     }
 }
 
+/// What became of a read.
+#[derive(Debug, PartialEq, Eq)]
+enum Loaded {
+    Answer,
+    /// There was no connection, or it was lost.
+    Nothing,
+    NotTracked,
+}
+
 struct NearRun {
     key: std::sync::Arc<str>,
     /// Order of locks: this one, that of the server, that of the state.
@@ -128,21 +137,21 @@ impl NearRun {
     /// As `refresher::load`. Does nothing if there is no connection, or if it is lost before the
     /// answer.
     fn load(&self) {
-        while let Some(None) = self.load_once() {
+        while self.load_once() == Loaded::NotTracked {
             let mono = self.now();
             self.state.lock().unwrap().tracking_was_refused(mono);
         }
     }
 
-    /// As `refresher::load_once`; `Some(None)` if tracking was refused.
-    fn load_once(&self) -> Option<Option<u64>> {
+    /// As `refresher::load_once`.
+    fn load_once(&self) -> Loaded {
         let kind = kind_of(&self.state.lock().unwrap());
         thread::yield_now();
         let (connection, ticket, generation) = {
             let mut last_ticket = self.last_ticket.lock().unwrap();
             let mut server = self.server.lock().unwrap();
             if !server.is_tracking {
-                return None;
+                return Loaded::Nothing;
             }
             *last_ticket += 1;
             let state = self.state.lock().unwrap();
@@ -160,19 +169,20 @@ impl NearRun {
                 break answer;
             }
             if server.connection != connection {
-                return None;
+                return Loaded::Nothing;
             }
             drop(server);
             thread::yield_now();
         };
-        if let Some(value) = answer {
-            let (stored, mono) = (Bytes::from(value.to_string()), self.now());
-            self.state
-                .lock()
-                .unwrap()
-                .read(&self.key, ticket, generation, Some(stored), mono);
-        }
-        Some(answer)
+        let Some(value) = answer else {
+            return Loaded::NotTracked;
+        };
+        let (stored, mono) = (Bytes::from(value.to_string()), self.now());
+        self.state
+            .lock()
+            .unwrap()
+            .read(&self.key, ticket, generation, Some(stored), mono);
+        Loaded::Answer
     }
 
     /// As `Synced::shown`, with a memo that all readers share and that is valid for one version.
@@ -280,8 +290,8 @@ impl NearRun {
         loop {
             let is_over = self.is_over() && self.server.lock().unwrap().invalidations == 0;
             // However long a slot has to wait until it may be read again.
-            let (most, mono) = (1, Monotonic::MAX);
-            let stale = self.state.lock().unwrap().cache.take_stale(most, mono);
+            let due = Monotonic::MAX;
+            let stale = self.state.lock().unwrap().cache.take_stale(1, due);
             if !stale.is_empty() {
                 self.load();
                 let mono = self.now();

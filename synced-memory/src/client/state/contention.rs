@@ -27,23 +27,23 @@ const REPORTED: usize = 8;
 /// and dropped: so a key that is refused more often than one in `COUNTED` refusals is always among
 /// them. By how much a count may be too large is kept, and taken off what is reported.
 #[derive(Debug, Default)]
-pub(super) struct Contention(Vec<Counted>);
+pub(super) struct RefusalCounts(Vec<RefusalCount>);
 
 #[derive(Debug)]
-struct Counted {
+struct RefusalCount {
     key: Arc<str>,
     refusals: u64,
     /// What it began with.
     inherited: u64,
 }
 
-impl Counted {
+impl RefusalCount {
     fn certain(&self) -> u64 {
         self.refusals - self.inherited
     }
 }
 
-impl Contention {
+impl RefusalCounts {
     /// An attempt at `key` was refused because somebody else had written.
     pub(super) fn refused(&mut self, key: &Arc<str>) {
         if let Some(counted) = self.0.iter_mut().find(|counted| counted.key == *key) {
@@ -52,12 +52,12 @@ impl Contention {
         }
         let mut inherited = 0;
         if self.0.len() == COUNTED {
-            let by_count = |(_, counted): &(usize, &Counted)| counted.refusals;
+            let by_count = |(_, counted): &(usize, &RefusalCount)| counted.refusals;
             let least = self.0.iter().enumerate().min_by_key(by_count);
             let least = least.map_or(0, |(index, _)| index);
             inherited = self.0.swap_remove(least).refusals;
         }
-        self.0.push(Counted {
+        self.0.push(RefusalCount {
             key: Arc::clone(key),
             refusals: inherited + 1,
             inherited,
@@ -65,7 +65,7 @@ impl Contention {
     }
 
     fn most_refused(&self) -> Vec<ContendedKey> {
-        let reported = |counted: &Counted| ContendedKey {
+        let reported = |counted: &RefusalCount| ContendedKey {
             key: counted.key.to_string(),
             refusals: counted.certain(),
         };
@@ -92,7 +92,7 @@ mod tests {
 
     #[test]
     fn the_keys_refused_most_are_found_among_very_many_and_none_is_counted_too_often() {
-        let mut contention = Contention::default();
+        let mut contention = RefusalCounts::default();
         let name = |n: u32| Arc::from(format!("k{n}"));
         let (hot, warm) = (Arc::from("hot"), Arc::from("warm"));
         for n in 0..10_000 {

@@ -49,7 +49,7 @@ use crate::pending::outbox::{
 };
 use crate::value::envelope;
 use breaks::{ConnectionBreaks, broke_alone};
-use contention::Contention;
+use contention::RefusalCounts;
 
 /// Whether writes can be sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -120,7 +120,7 @@ pub(crate) struct State {
     /// The keys that are not sent for a while, since another writer is starved there: until when,
     /// and for how long.
     held: KeyMap<(Monotonic, Duration)>,
-    contention: Contention,
+    contention: RefusalCounts,
     breaks: ConnectionBreaks,
     journal: Option<Journal>,
     /// What was taken, and is being handed to its caller.
@@ -158,7 +158,7 @@ impl State {
             recorded: KeyMap::default(),
             unused: Vec::new(),
             held: KeyMap::default(),
-            contention: Contention::default(),
+            contention: RefusalCounts::default(),
             breaks: ConnectionBreaks::default(),
             journal: None,
             handing: HashMap::new(),
