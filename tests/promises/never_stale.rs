@@ -378,3 +378,15 @@ fn the_same_holds_by_dragonflys_rules() {
     let dragonfly = Dragonfly::over(&proxy);
     no_reader_is_stale_after_a_quiet_point("Dragonfly's rules", &server, &proxy, &dragonfly.url());
 }
+
+#[test]
+fn the_same_holds_on_the_oldest_redis_and_on_valkey() {
+    for (what, builder) in [
+        ("Redis 6.2", Server::redis_6()),
+        ("Valkey", Server::valkey()),
+    ] {
+        let server = builder.start();
+        let proxy = Proxy::to(&server);
+        no_reader_is_stale_after_a_quiet_point(what, &server, &proxy, &proxy.url());
+    }
+}

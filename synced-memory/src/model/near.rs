@@ -103,14 +103,26 @@ impl NearRun {
         let version = state.cache.hold(&key);
         state.connected(None);
         state.cache.tracked(Tracking::On, Monotonic::ZERO);
-        let server = NearServer {
+        let mut server = NearServer {
             is_tracking: true,
             ..NearServer::default()
         };
+        let mut last_ticket = 0;
+        if circumstances.is_slow {
+            // Somebody has read the slot long ago, and nobody since: the first change leaves it to
+            // its readers.
+            last_ticket = 1;
+            state.cache.keep_near(&key);
+            let generation = state.cache.generation(KEY);
+            let stored = server
+                .read(ReadKind::Tracked)
+                .map(|value| value.to_string());
+            state.read(&key, last_ticket, generation, stored.map(Bytes::from), TICK);
+        }
         let (server, state) = (Mutex::new(server), Mutex::new(state));
         Arc::new(Self {
             key,
-            last_ticket: Mutex::new(0),
+            last_ticket: Mutex::new(last_ticket),
             server,
             state,
             version,
