@@ -82,6 +82,7 @@ const ROOMS: &[(&str, &[&[&str]])] = &[
             &["backoff", "credentials", "events", "timer"],
             &["callback", "fork"],
             &[
+                "client_name",
                 "clock",
                 "error",
                 "files",

@@ -4,6 +4,7 @@ mod asynchronous;
 mod auto_traits;
 mod cache_limit;
 mod callbacks;
+mod client_name;
 mod clocks;
 mod clocks_left_behind;
 mod closure_fairness;

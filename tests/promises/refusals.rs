@@ -17,6 +17,8 @@ const KEYS: &str = "~memory:* ~synced-memory/{memory:*";
 const COMMANDS: &str = "+time +get +eval +evalsha +getrange +exists +hget +hmget +hincrby +set +del +hset +hlen +hgetall +pttl +pexpire +hdel +scan +dbsize +info";
 /// Needed for invalidations; without it near reads and watches ask the server each time.
 const TRACKING: &str = "+client|tracking +client|caching";
+/// Needed for `client_name`; without it connections have no name.
+const NAME: &str = "+client|setname";
 /// Optional: the ACL log has fewer entries with it, on servers that know the subcommand.
 const QUIET: &str = "+client|setinfo";
 
@@ -465,7 +467,7 @@ struct Sample {
 fn the_rights_that_the_readme_names_are_enough_for_everything() {
     for builder in [Server::redis(), Server::redis_6(), Server::valkey()] {
         let server = builder.start();
-        let order = format!("ACL SETUSER minimal on >pw {KEYS} {COMMANDS} {TRACKING}");
+        let order = format!("ACL SETUSER minimal on >pw {KEYS} {COMMANDS} {TRACKING} {NAME}");
         server.cli(&order.split(' ').collect::<Vec<_>>());
         let _ = server.try_cli(&["ACL", "SETUSER", "minimal", QUIET]);
         server.cli(&["ACL", "LOG", "RESET"]);

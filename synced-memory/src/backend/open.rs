@@ -9,6 +9,8 @@ use crate::backend::process::ProcessBackend;
 use crate::backend::redis::RedisBackend;
 #[cfg(feature = "sqlite")]
 use crate::backend::sqlite::SqliteBackend;
+#[cfg(feature = "redis")]
+use crate::base::client_name;
 use crate::base::settings::Settings;
 
 /// Which backend, and where it is.
@@ -37,7 +39,15 @@ pub(crate) fn open(target: Target, settings: &Settings) -> Box<dyn Backend> {
         #[cfg(feature = "redis")]
         Target::Redis { server, target } => {
             let (timeout, sidecar_ttl) = (settings.timeout, settings.tombstone_ttl);
-            Box::new(RedisBackend::new(&server, target, timeout, sidecar_ttl))
+            let client_name = settings.client_name.clone();
+            let client_name = client_name.or_else(client_name::of_program);
+            Box::new(RedisBackend::new(
+                &server,
+                target,
+                client_name.unwrap_or_default(),
+                timeout,
+                sidecar_ttl,
+            ))
         }
         #[cfg(feature = "sqlite")]
         Target::Sqlite(path) => Box::new(SqliteBackend::new(

@@ -3,6 +3,7 @@
 
 pub(crate) mod backoff;
 pub(crate) mod callback;
+pub(crate) mod client_name;
 pub(crate) mod clock;
 pub(crate) mod credentials;
 pub(crate) mod error;

@@ -123,6 +123,19 @@ macro_rules! with_options {
                     "what is on this machine's disk survives a crash of the "
                     "process; with `fsync` a loss of power too");
 
+            /// What the server's `CLIENT LIST` calls the connections of this memory, so that whoever
+            /// looks at the server finds the process; of at most 255 bytes, ASCII without spaces.
+            /// An empty one is none. Default: the file name of the program, without path and
+            /// extension.
+            ///
+            /// It is set by `CLIENT SETNAME` with the first request of each connection. A user who
+            /// has no right to that gets no error, and an event at `debug`.
+            client_name: Option<String> = None,
+                set (name: impl Into<String>) as Some(name.into()),
+                url (String),
+                readme ("the program's name",
+                    "what `CLIENT LIST` of a server calls the connections; an empty one is none");
+
             /// The shortest and the longest wait between attempts to reconnect: it doubles from one
             /// to the other, with jitter. Default: 50 ms and 5 s.
             backoff: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5)),

@@ -96,8 +96,10 @@ pub(super) fn redis() -> Subject {
     };
 
     let address = ConnectionAddr::Unix(socket).into_connection_info().unwrap();
-    let backends =
-        [DAY, SHORT].map(|ttl| RedisBackend::new(&address, "redis".to_owned(), DEADLINE, ttl));
+    let backends = [DAY, SHORT].map(|ttl| {
+        let (target, client_name) = ("redis".to_owned(), "contract".to_owned());
+        RedisBackend::new(&address, target, client_name, DEADLINE, ttl)
+    });
     let subject = Subject::new(backends, Loss::Closed(Box::new(kill)), (server, directory));
     let end = Deadline::after(DEADLINE);
     while let Err(error) = subject.runtime.block_on(subject.backend.connect()) {

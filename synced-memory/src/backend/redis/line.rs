@@ -1,6 +1,7 @@
 //! A line to the server that is open and logged in.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
@@ -9,11 +10,12 @@ use redis::{RedisConnectionInfo, RedisError};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use super::reply;
 use super::stream::Stream;
+use super::{ask_one, reply};
 use crate::backend::error::BackendError;
 use crate::base::clock::LastActivity;
 use crate::base::credentials::Credentials;
+use crate::base::events::{EventEmitter, event};
 
 /// How many requests may wait for the driver to take them: more than there will ever be. If the
 /// queue were full, a request would be sent later than its ticket says.
@@ -25,7 +27,18 @@ pub(super) struct ServerLogin {
     login: RedisConnectionInfo,
     /// What to write in order to give a password.
     with_password: String,
+    name: Arc<ClientName>,
     _credentials: Option<Credentials>,
+}
+
+/// What the server's `CLIENT LIST` calls our connections; nothing if it is empty.
+struct ClientName {
+    name: String,
+    /// The server, for messages.
+    target: String,
+    /// An event has said that the server refuses it.
+    is_reported: AtomicBool,
+    events: EventEmitter,
 }
 
 /// An open line. It is closed when this is dropped.
@@ -36,12 +49,18 @@ pub(super) struct Line {
 }
 
 impl ServerLogin {
-    /// `target` names the server in messages.
-    pub(super) fn new(server: &ConnectionInfo, target: &str) -> Self {
+    /// `target` names the server in messages, and `client_name` us in its `CLIENT LIST`.
+    pub(super) fn new(server: &ConnectionInfo, target: &str, client_name: String) -> Self {
         let login = server.redis_settings().clone();
         Self {
             address: server.addr().clone(),
             with_password: with_password(target, login.username()),
+            name: Arc::new(ClientName {
+                name: client_name,
+                target: target.to_owned(),
+                is_reported: AtomicBool::new(false),
+                events: EventEmitter::default(),
+            }),
             _credentials: login.password().map(Credentials::new),
             login: login.set_protocol(ProtocolVersion::RESP3),
         }
@@ -63,6 +82,11 @@ impl ServerLogin {
             MultiplexedConnection::new_with_config(&self.login, stream, config)
                 .await
                 .map_err(|error| self.login_error(&error))?;
+        if !self.name.name.is_empty() {
+            // Before the driver: when that runs first, it finds this request and the one that our
+            // caller makes next, and sends both at once.
+            tokio::spawn(Arc::clone(&self.name).set_on(requests.clone()));
+        }
         Ok(Line {
             requests,
             activity,
@@ -78,6 +102,27 @@ impl ServerLogin {
             ));
         }
         reply::connect_error(error)
+    }
+}
+
+impl ClientName {
+    /// Names the connection. A refusal is no error: all that is lost is a name to look for.
+    async fn set_on(self: Arc<Self>, connection: MultiplexedConnection) {
+        let mut command = redis::cmd("CLIENT");
+        command.arg("SETNAME").arg(&self.name);
+        let Err(error) = ask_one(connection, command).await else {
+            return;
+        };
+        if !error.is_connection_lost() && !self.is_reported.swap(true, Ordering::Relaxed) {
+            let (name, target) = (self.name.clone(), self.target.clone());
+            self.events.emit(event!(
+                DEBUG,
+                target,
+                name,
+                %error,
+                "the server does not let the connection have a name (CLIENT SETNAME)"
+            ));
+        }
     }
 }
 

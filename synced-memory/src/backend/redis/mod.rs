@@ -43,16 +43,18 @@ pub(crate) struct RedisBackend {
 }
 
 impl RedisBackend {
-    /// The server that `server` describes; `target` names it in messages. After `timeout` without a
-    /// byte the connection for large values counts as lost.
+    /// The server that `server` describes; `target` names it in messages, and `client_name` names
+    /// us in its `CLIENT LIST`, if it is not empty. After `timeout` without a byte the connection
+    /// for large values counts as lost.
     pub(crate) fn new(
         server: &ConnectionInfo,
         target: String,
+        client_name: String,
         timeout: Duration,
         sidecar_ttl: Duration,
     ) -> Self {
         Self {
-            login: Arc::new(ServerLogin::new(server, &target)),
+            login: Arc::new(ServerLogin::new(server, &target, client_name)),
             target,
             timeout,
             sidecar_ttl,

@@ -14,6 +14,7 @@ use std::time::Duration;
 use self::url::{parse, url_of_host};
 use crate::backend::open::Target;
 use crate::backend::sidecar::check_prefix;
+use crate::base::client_name;
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::policy::{ConnectPolicy, Durability, ReadPolicy, WritePolicy};
 use crate::base::settings::{Settings, with_options};
@@ -147,6 +148,9 @@ fn check_settings(settings: &Settings) -> Result<()> {
     settings.check()?;
     check_prefix(&settings.prefix)?;
     settings.scope.as_deref().map_or(Ok(()), check_scope)?;
+    if let Some(Err(what)) = settings.client_name.as_deref().map(client_name::check) {
+        return refuse(&format!("`client_name` {what}"));
+    }
     if settings.timeout.is_zero() {
         return refuse("`timeout` is zero: no answer could ever be in time");
     }

@@ -311,9 +311,14 @@ fn the_readme_has_the_row_of_every_option_and_no_other() {
 fn the_defaults_in_the_readme_are_the_defaults() {
     let mut settings = Settings::default();
     for option in OPTIONS.iter().filter(|option| option.is_in_urls) {
-        if option.default != "none" {
-            let text = option.default.trim_matches('`');
-            assert!(settings.set_from_text(option.name, text).unwrap());
+        let quoted = option.default.strip_prefix('`');
+        match quoted.and_then(|text| text.strip_suffix('`')) {
+            Some(text) => assert!(settings.set_from_text(option.name, text).unwrap()),
+            None => assert!(
+                ["none", "the program's name"].contains(&option.default),
+                "{} is no default",
+                option.default
+            ),
         }
     }
     assert_eq!(settings, Settings::default());
@@ -516,6 +521,39 @@ const EXTREMES: &[Extreme] = &[
         |b| b.durability(Durability::Fsync),
         Some("fsync"),
         true,
+    ),
+    extreme("client_name", |b| b.client_name(""), Some(""), true),
+    extreme("client_name", |b| b.client_name("!a~"), Some("!a~"), true),
+    extreme(
+        "client_name",
+        |b| b.client_name("x".repeat(255)),
+        None,
+        true,
+    ),
+    extreme(
+        "client_name",
+        |b| b.client_name("x".repeat(256)),
+        None,
+        false,
+    ),
+    extreme(
+        "client_name",
+        |b| b.client_name("a b"),
+        Some("a%20b"),
+        false,
+    ),
+    extreme("client_name", |b| b.client_name("a\n"), Some("a%0A"), false),
+    extreme(
+        "client_name",
+        |b| b.client_name("a\u{7f}"),
+        Some("a%7F"),
+        false,
+    ),
+    extreme(
+        "client_name",
+        |b| b.client_name("caf\u{e9}"),
+        Some("caf%C3%A9"),
+        false,
     ),
     extreme("backoff", |b| b.backoff(LEAST, LEAST), None, true),
     extreme("backoff", |b| b.backoff(LEAST, LONGEST), None, true),
