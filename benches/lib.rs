@@ -48,3 +48,21 @@ pub fn print(sides: &[Side<'_>], figures: &[f64]) {
 pub fn report(what: &str, figure: f64, bar: &str) {
     println!("{what:<62} {figure:>8.2} x   (bar: {bar})");
 }
+
+/// Prints a ratio that should be at most `bar`, with the word `MISSED` if it is not.
+pub fn report_at_most(what: &str, figure: f64, bar: f64) {
+    let missed = if figure > bar { "   MISSED" } else { "" };
+    println!("{what:<62} {figure:>8.2} x   (bar: <= {bar}){missed}");
+}
+
+/// The value below which that share of them lies; they are sorted for it.
+pub fn quantile<T: Copy + PartialOrd>(values: &mut [T], share: f64) -> T {
+    values.sort_unstable_by(|one, other| one.partial_cmp(other).expect("none is NaN"));
+    #[allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_precision_loss,
+        clippy::cast_sign_loss
+    )]
+    let at = (values.len() as f64 * share) as usize;
+    values[at.min(values.len() - 1)]
+}
