@@ -90,7 +90,7 @@ pub fn cpu_of(server: &Server) -> f64 {
     info(server, "cpu", "used_cpu_user") + info(server, "cpu", "used_cpu_sys")
 }
 
-/// A number that `INFO stats`, `INFO memory` or `INFO clients` has.
+/// How much memory the server uses, in bytes.
 pub fn memory_of(server: &Server) -> f64 {
     info(server, "memory", "used_memory")
 }

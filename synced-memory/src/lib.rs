@@ -1,6 +1,7 @@
 //! Typed state that many processes share through Redis, and that keeps working when Redis does not.
 //!
 //! [attributes.md]: derive@SyncedMemory
+//! [capacity.md]: Memory
 //! [collections.md]: Synced
 //! [near.md]: ReadPolicy
 //! [sqlite.md]: Memory

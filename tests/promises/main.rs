@@ -23,6 +23,7 @@ mod commands;
 mod confirmed;
 mod confirmed_refusals;
 mod confirmed_together;
+mod contention;
 mod contract;
 mod crashes;
 mod credentials;

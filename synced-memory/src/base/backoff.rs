@@ -37,6 +37,24 @@ pub(crate) fn doubled(first: Duration, times: u32, longest: Duration) -> Duratio
     first.saturating_mul(factor).min(longest)
 }
 
+/// So many refusals of a write come from a few other writers, and need no wait.
+const FEW_REFUSALS: u32 = 2;
+
+/// How many waits there were before the one that follows so many refusals of one write, if it is
+/// read again after a wait; `None` if it is tried again at once.
+pub(crate) fn waits_of_read(refusals: u32) -> Option<u32> {
+    refusals.checked_sub(FEW_REFUSALS + 1)
+}
+
+/// The same for a write that is not read again: what a refusal has brought is out of date after a
+/// wait. The next try brings what is stored, and the one after that follows at once.
+pub(crate) fn waits_of_tried(refusals: u32) -> Option<u32> {
+    let beyond = refusals
+        .checked_sub(FEW_REFUSALS)
+        .filter(|beyond| *beyond > 0)?;
+    (beyond % 2 == 0).then(|| beyond / 2 - 1)
+}
+
 /// Waits that double up to a bound, each with jitter.
 #[derive(Debug)]
 pub(crate) struct Backoff {
@@ -120,6 +138,28 @@ impl KeyPauses {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_few_refusals_need_no_wait_and_what_is_not_read_again_waits_every_other_time() {
+        let waits: Vec<_> = (0..7).map(waits_of_read).collect();
+        assert_eq!(
+            waits,
+            [None, None, None, Some(0), Some(1), Some(2), Some(3)]
+        );
+        let waits: Vec<_> = (0..9).map(waits_of_tried).collect();
+        let expected = [
+            None,
+            None,
+            None,
+            None,
+            Some(0),
+            None,
+            Some(1),
+            None,
+            Some(2),
+        ];
+        assert_eq!(waits, expected);
+    }
 
     #[test]
     fn a_key_that_fails_is_tried_less_and_less_often_until_it_passes() {

@@ -1,8 +1,12 @@
 //! Fairness between processes that change the same key: whoever wins waits for the writer that the
-//! backend refused.
+//! backend refused, and whoever is refused again and again makes room for the others.
 //!
 //! A refused writer has to try again on the new value. A winner that goes on at once already has
 //! that value, and would win again and again.
+//!
+//! Of writers that all try at once one wins and the others are refused: the tries for one change are
+//! as many as the writers, and the tries for all of them the square of that. If each that has lost
+//! a few times waits, longer each time, few try at once, however many there are.
 
 use std::sync::Mutex;
 use std::time::Duration;
@@ -17,6 +21,12 @@ const LONGEST: Duration = Duration::from_millis(10);
 
 /// The mean wait is the length, whatever the jitter.
 const JITTER: Jitter = Jitter::between(0.5, 1.5);
+
+/// The longest wait of a writer that is refused again and again.
+const LONGEST_RETREAT: Duration = Duration::from_millis(50);
+
+/// Those who were refused by the same write try again at different times.
+const RETREAT_JITTER: Jitter = Jitter::FULL;
 
 /// After so many waits in a row a wait does not double any more.
 const DOUBLINGS: u32 = 6;
@@ -62,6 +72,13 @@ impl Fairness {
         let wait = JITTER.draw(length, &mut contention.random);
         wait.min(LONGEST)
     }
+
+    /// How long a writer waits that is refused again and again, if it has waited so many times and
+    /// its last try took `took`.
+    pub(crate) fn retreat(&self, waits: u32, took: Duration) -> Duration {
+        let length = doubled(took, waits, LONGEST_RETREAT);
+        RETREAT_JITTER.draw(length, &mut lock(&self.0).random)
+    }
 }
 
 #[cfg(test)]
@@ -78,6 +95,26 @@ mod tests {
             assert!(wait >= least && wait <= LONGEST, "round {round}: {wait:?}");
         }
         assert!(fairness.wait_for(8, took) <= took * 3 / 2);
+    }
+
+    #[test]
+    fn who_is_refused_again_and_again_waits_longer_each_time_and_not_in_step_with_others() {
+        let took = Duration::from_micros(100);
+        let fairness = Fairness::with_random(fastrand::Rng::with_seed(1));
+        let mean = |waits| {
+            let all: Duration = (0..1_000).map(|_| fairness.retreat(waits, took)).sum();
+            all / 1_000
+        };
+        for waits in 0..8 {
+            let expected = took / 2 * (1 << waits);
+            let mean = mean(waits);
+            assert!(
+                mean > expected * 9 / 10 && mean < expected * 11 / 10,
+                "{waits}: {mean:?}"
+            );
+        }
+        let longest = (0..1_000).map(|_| fairness.retreat(u32::MAX, took)).max();
+        assert!(longest.is_some_and(|longest| longest <= LONGEST_RETREAT));
     }
 
     #[test]

@@ -42,6 +42,8 @@ use crate::pending::outbox::{LetterRecord, Written};
 /// The drop of the last `Memory`, handle or [`Synced`](crate::Synced) delivers what is queued for
 /// at most `shutdown_timeout`. What lives in a `static` is never dropped and must call
 /// [`close`](Memory::close).
+///
+#[doc = include_str!("../../capacity.md")]
 #[cfg_attr(feature = "sqlite", doc = "", doc = include_str!("../../sqlite.md"))]
 #[derive(Clone)]
 pub struct Memory {
@@ -280,6 +282,10 @@ impl Memory {
     /// The names that are set in this scope, in alphabetical order, without those of other scopes.
     /// A key of another program whose name is not UTF-8 is left out, which one warning counts.
     ///
+    /// **A server is scanned as a whole for it**, however few keys are in the scope: with a million
+    /// keys there that takes seconds, in some thousand calls of about a millisecond. If you need the
+    /// names often, keep them in a field, as a set or the keys of a map.
+    ///
     /// # Errors
     ///
     /// `Unavailable` if the backend is away.
@@ -295,6 +301,10 @@ impl Memory {
     /// Deletes everything in this scope **and in the scopes below it** (`a:b` is below `a`), so
     /// that it stays deleted; returns how many keys there were. What [`names`](Self::names) leaves
     /// out stays.
+    ///
+    /// **A server is scanned as a whole for it**, as by `names`; after that each key is a write. What
+    /// is temporary ends by itself with a `ttl`, and of a scope whose keys are known each can be
+    /// [deleted](Self::delete).
     ///
     /// # Errors
     ///

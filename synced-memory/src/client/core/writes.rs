@@ -1,11 +1,13 @@
 //! Writes: queued, sent from the caller's thread if that is possible, and waited for.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::Core;
 use super::pending::Pending;
 use crate::backend::commit::Attempt;
 use crate::backend::error::{BackendError, Recovery};
+use crate::base::backoff::waits_of_tried;
 use crate::base::callback::is_io_thread;
 use crate::base::clock::{Deadline, Monotonic};
 use crate::base::error::{Error, ErrorKind, Result};
@@ -104,6 +106,7 @@ impl Core {
             (Pending::new(&self.shared, key, accepted, policy), attempt)
         };
 
+        let mut refusals = 0;
         while let Some((connection, own)) = connection.as_ref().zip(attempt.take()) {
             *last_try = self.shared.clock.mono();
             let mut sending = Box::pin(send_own(&self.shared, connection, own));
@@ -114,6 +117,11 @@ impl Core {
                         return answer;
                     }
                     // The backend had another value: the write goes out again, on top of that one.
+                    refusals += 1;
+                    if let Some(waits) = waits_of_tried(refusals) {
+                        let took = self.shared.clock.mono().saturating_sub(*last_try);
+                        self.retreat(waits, took).await;
+                    }
                     if !self.is_late(deadline) {
                         let mono = self.shared.clock.mono();
                         attempt = self.shared.state().take_small(key, LARGE, mono);
@@ -125,6 +133,13 @@ impl Core {
         }
         self.forward();
         pending.wait(deadline).await
+    }
+
+    /// Waits, since others win again and again; see [`Fairness::retreat`].
+    ///
+    /// [`Fairness::retreat`]: crate::client::fairness::Fairness::retreat
+    pub(crate) async fn retreat(&self, waits: u32, took: Duration) {
+        pause(Deadline::after(self.fairness.retreat(waits, took))).await;
     }
 
     /// The connection over which a caller sends its write itself, if it may.

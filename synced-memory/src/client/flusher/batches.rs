@@ -158,11 +158,14 @@ fn handle_answers(
                 ..
             })
         );
+        let is_refused = matches!(answer, Ok(Outcome::Refused(_)));
         if !state.answered(attempt, ticket, answer) {
             continue;
         }
         if is_contended {
             state.hold(&attempt.key, shared.clock.mono());
+        } else if is_refused {
+            state.retreat(&attempt.key, shared.clock.mono());
         }
         match error {
             Some(error) if error.recovery().pauses_writes() => {

@@ -8,6 +8,7 @@ use tokio::task::yield_now;
 use super::batches::BATCH;
 use super::failing::FailingBackend;
 use super::*;
+use crate::backend::commit::{KeyState, Outcome};
 use crate::backend::error::BackendErrorKind;
 use crate::backend::process::ProcessBackend;
 use crate::base::backoff::doubled;
@@ -255,6 +256,45 @@ fn a_hold_that_ends_while_the_flusher_is_about_to_sleep_is_not_slept_through() {
     let until = state.held_until().expect("it is to be sent after that");
     assert_eq!(state.next_batch(1, 1, until).len(), 1);
     assert_eq!(state.held_until(), None, "nothing is ready any more");
+}
+
+/// Others write the key each time before this process does.
+#[test]
+fn a_write_that_is_refused_again_and_again_is_held_longer_each_time() {
+    let shared = Shared::new(Settings::default(), "test", None).unwrap();
+    shared.state().connected(None);
+    queue(&shared, "k", None);
+    let key = Arc::from("k");
+    let mut mono = shared.clock.mono();
+    let mut state = shared.state();
+    let mut holds = Vec::new();
+    for refusals in 0..14 {
+        let mut batch = state.next_batch(1, 1, mono);
+        if batch.is_empty() {
+            let until = state.held_until().expect("it is held");
+            holds.push((refusals, until.saturating_sub(mono)));
+            mono = until;
+            batch = state.next_batch(1, 1, mono);
+        }
+        let ticket = u64::from(refusals) + 1;
+        state.sent(&batch, ticket, mono);
+        let theirs = batch[0].stamp.get() + 1;
+        let theirs = format!(r#"{{"value": 0,"last_modified": {theirs}}}"#);
+        let found = KeyState {
+            stored: Some(theirs.into()),
+            ..KeyState::default()
+        };
+        assert!(state.answered(&batch[0], ticket, Ok(Outcome::Refused(found))));
+        state.retreat(&key, mono);
+    }
+    let held_after: Vec<u32> = holds.iter().map(|(refusals, _)| *refusals).collect();
+    assert_eq!(held_after, [4, 6, 8, 10, 12]);
+    for (waits, (_, length)) in (0..).zip(holds) {
+        assert!(
+            length <= Duration::from_millis(1) * 2_u32.pow(waits),
+            "{length:?}"
+        );
+    }
 }
 
 #[test]

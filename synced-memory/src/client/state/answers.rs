@@ -111,6 +111,7 @@ impl State {
         self.note_found(key, ticket, found);
         self.outbox.edit(key, Selector::Head, |head| {
             head.attempt.base_is_current = true;
+            head.attempt.refusals += 1;
             if attempt.retry.is_some() {
                 head.retry_refused();
             }

@@ -117,8 +117,8 @@ pub(crate) struct State {
     recorded: KeyMap<OwnRecord>,
     /// The keys of records that can be dropped, since nobody here uses the keys any more.
     unused: Vec<Arc<str>>,
-    /// The keys that are not sent for a while, since another writer is starved there: until when,
-    /// and for how long.
+    /// The keys that are not sent for a while, since another writer is starved there, or others win
+    /// again and again: until when, and for how long.
     held: KeyMap<(Monotonic, Duration)>,
     contention: RefusalCounts,
     breaks: ConnectionBreaks,

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::State;
 use crate::backend::commit::{self, Attempt, Expects, KeyChange, Sequence, TimeToLive, Writer};
+use crate::base::backoff::{Jitter, doubled, waits_of_tried};
 use crate::base::clock::{Monotonic, Stamp};
 use crate::base::error::{Error, ErrorKind};
 use crate::cache::Ticket;
@@ -15,6 +16,9 @@ use crate::pending::rebase::{self, Plan};
 /// How long a key is held at first, and at most.
 const HELD: Duration = Duration::from_millis(1);
 const LONGEST_HELD: Duration = Duration::from_millis(64);
+
+/// Writers that were refused by the same write try again at different times.
+const RETREAT_JITTER: Jitter = Jitter::FULL;
 
 /// How long after that the next hold counts as the next in a row.
 const HELD_LATELY: Duration = Duration::from_millis(200);
@@ -85,6 +89,17 @@ impl State {
             .get(key)
             .map_or(HELD, |(_, length)| (*length * 2).min(LONGEST_HELD));
         self.held.insert(Arc::clone(key), (mono + length, length));
+    }
+
+    /// Sends nothing of this key for a while, if its head was refused again and again: others win,
+    /// and are done the sooner the fewer try.
+    pub(crate) fn retreat(&mut self, key: &Arc<str>, mono: Monotonic) {
+        let head = self.outbox.head(key);
+        if let Some(waits) = head.and_then(|head| waits_of_tried(head.attempt.refusals)) {
+            let length = doubled(HELD, waits, LONGEST_HELD);
+            let until = mono + RETREAT_JITTER.draw(length, &mut self.random);
+            self.held.insert(Arc::clone(key), (until, length));
+        }
     }
 
     /// When the first of the keys that are ready and held may be sent. That may be over already:

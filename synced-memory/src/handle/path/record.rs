@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::ValuePath;
+use crate::base::backoff::waits_of_read;
 use crate::base::callback::is_io_thread;
 use crate::base::clock::{Deadline, Monotonic};
 use crate::base::error::{Error, ErrorKind, Result};
@@ -137,6 +138,8 @@ struct Recorder<'a> {
     waited: Duration,
     waiting_since: Monotonic,
     runs: u32,
+    /// How often the backend has refused it.
+    refusals: u32,
 }
 
 /// On what a change is recorded first.
@@ -354,6 +357,7 @@ impl<'a> Recorder<'a> {
             waited: Duration::ZERO,
             waiting_since: path.memory().shared().clock.mono(),
             runs: 0,
+            refusals: 0,
         };
 
         match recorder.start()? {
@@ -531,7 +535,8 @@ impl<'a> Recorder<'a> {
         take: Option<Take>,
     ) -> Result<Option<Written>> {
         let answer = self.send(self.request(snapshot, operations, take)).await?;
-        let timeout = self.path.memory().shared().settings.timeout;
+        let shared = self.path.memory().shared();
+        let timeout = shared.settings.timeout;
         match answer.outdated {
             None => return Ok(Some(answer.written)),
             Some(_) if self.runs > 1 && self.waited() >= timeout => {
@@ -542,7 +547,16 @@ impl<'a> Recorder<'a> {
                 );
                 return Err(Error::of_key(ErrorKind::Conflict, self.path.key()?, what));
             }
-            Some(Outdated::ByAnswer) => self.is_current = true,
+            Some(Outdated::ByAnswer) => {
+                self.is_current = true;
+                self.refusals += 1;
+                if let Some(waits) = waits_of_read(self.refusals) {
+                    let took = shared.clock.mono().saturating_sub(self.waiting_since);
+                    self.path.core().retreat(waits, took).await;
+                    // What the answer brought is out of date by now.
+                    self.ask().await?;
+                }
+            }
             Some(Outdated::InView) => {}
         }
         Ok(None)

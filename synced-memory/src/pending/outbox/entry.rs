@@ -136,6 +136,8 @@ pub(crate) struct AttemptState {
     pub(crate) is_drawn: bool,
     /// A refusal over the current connection has brought what is stored.
     pub(crate) base_is_current: bool,
+    /// How often it was refused, since others wrote first.
+    pub(crate) refusals: u32,
     /// The attempt that is under way.
     pub(crate) in_flight: Option<Ticket>,
     /// The calls in the attempt under way that are superseded, by index.
