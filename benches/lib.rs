@@ -56,6 +56,10 @@ pub fn report_at_most(what: &str, figure: f64, bar: f64) {
 }
 
 /// The value below which that share of them lies; they are sorted for it.
+///
+/// # Panics
+///
+/// If there are none, or one of them is not a number.
 pub fn quantile<T: Copy + PartialOrd>(values: &mut [T], share: f64) -> T {
     values.sort_unstable_by(|one, other| one.partial_cmp(other).expect("none is NaN"));
     #[allow(

@@ -26,20 +26,19 @@ pub fn restart() {
         server.stop();
         fleet.ask("down");
         thread::sleep(outage);
-        let before = now();
+        let before = Instant::now();
         server.start();
-        let ready = now();
+        let (start, ready) = (before.elapsed(), now());
         let mut when = fleet.numbers("up");
         #[allow(clippy::cast_precision_loss)]
         let seconds = |when: f64| (when - ready as f64).max(0.0) / 1e9;
         let (median, last) = (quantile(&mut when, 0.5), quantile(&mut when, 1.0));
         println!(
             "after an outage of {outage:?}: half of {MEMORIES} memories are connected and current \
-             {:.0} ms after the server is there, all {:.0} ms; it started in {:.0} ms and used \
+             {:.0} ms after the server is there, all {:.0} ms; it started in {start:.0?} and used \
              {:.0} ms of CPU time",
             1e3 * seconds(median),
             1e3 * seconds(last),
-            (ready - before) as f64 / 1e6,
             1e3 * cpu_of(&server),
         );
         report_at_most(
