@@ -74,7 +74,7 @@ impl NearServer {
 
 /// What became of a read.
 #[derive(Debug, PartialEq, Eq)]
-enum Loaded {
+enum ReadEnd {
     Answer,
     /// There was no connection, or it was lost.
     Nothing,
@@ -149,21 +149,21 @@ impl NearRun {
     /// As `refresher::load`. Does nothing if there is no connection, or if it is lost before the
     /// answer.
     fn load(&self) {
-        while self.load_once() == Loaded::NotTracked {
+        while self.load_once() == ReadEnd::NotTracked {
             let mono = self.now();
             self.state.lock().unwrap().tracking_was_refused(mono);
         }
     }
 
     /// As `refresher::load_once`.
-    fn load_once(&self) -> Loaded {
+    fn load_once(&self) -> ReadEnd {
         let kind = kind_of(&self.state.lock().unwrap());
         thread::yield_now();
         let (connection, ticket, generation) = {
             let mut last_ticket = self.last_ticket.lock().unwrap();
             let mut server = self.server.lock().unwrap();
             if !server.is_tracking {
-                return Loaded::Nothing;
+                return ReadEnd::Nothing;
             }
             *last_ticket += 1;
             let state = self.state.lock().unwrap();
@@ -181,20 +181,20 @@ impl NearRun {
                 break answer;
             }
             if server.connection != connection {
-                return Loaded::Nothing;
+                return ReadEnd::Nothing;
             }
             drop(server);
             thread::yield_now();
         };
         let Some(value) = answer else {
-            return Loaded::NotTracked;
+            return ReadEnd::NotTracked;
         };
         let (stored, mono) = (Bytes::from(value.to_string()), self.now());
         self.state
             .lock()
             .unwrap()
             .read(&self.key, ticket, generation, Some(stored), mono);
-        Loaded::Answer
+        ReadEnd::Answer
     }
 
     /// As `Synced::shown`, with a memo that all readers share and that is valid for one version.
