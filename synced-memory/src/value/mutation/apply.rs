@@ -173,23 +173,18 @@ impl ElementSearch {
         }
     }
 
-    /// The index at which something belongs that was added before the element. If nobody knows it,
-    /// a call that need not find what it saw goes to the index that it saw.
+    /// The index at which something belongs that was added before the element.
     fn find_insertion(
         &mut self,
         before: &Element,
         list: &mut List<'_>,
-        comparison: Comparison,
-    ) -> Result<usize, NotApplied> {
-        if let Some(ElementMatch::Same(at) | ElementMatch::Changed(at)) = self.find(before, list)? {
-            return Ok(at);
-        }
-        let contents = list.contents();
-        if let Some(gap) = before.find_gap(&contents) {
-            return Ok(gap);
-        }
-        comparison.if_changed()?;
-        Ok(before.index.min(contents.len()))
+    ) -> Result<usize, ApplyError> {
+        Ok(match self.find(before, list)? {
+            Some(ElementMatch::Same(at) | ElementMatch::Changed(at)) => at,
+            Some(ElementMatch::Guessed(_) | ElementMatch::Unclear) | None => {
+                before.find_gap(&list.contents())
+            }
+        })
     }
 }
 
@@ -469,7 +464,7 @@ fn change_in_place<'a>(
         Action::Append { items } => node.append(items)?,
         Action::InsertAt { before, items } => {
             let list = node.list()?;
-            let at = elements.find_insertion(before, list, comparison)?;
+            let at = elements.find_insertion(before, list)?;
             list.insert(at, items);
         }
         Action::Include { items } => {

@@ -21,9 +21,8 @@ use super::Content;
 /// was elsewhere in the list when the element was seen is never that element, changed.
 ///
 /// What is added before an element that is gone, or of which that is not certain, goes behind its
-/// previous neighbour or, if that is gone, before the next one. If neither is there, nobody knows
-/// where it belongs among what else was in the list; if nothing of that is there either, it goes to
-/// the index.
+/// previous neighbour or, if that is gone, before the next one. If neither is there, it goes to the
+/// index, or as near to it as is behind what was before the element, and before what was behind it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Element {
     #[serde(deserialize_with = "index")]
@@ -41,7 +40,14 @@ pub(crate) struct Element {
     next: Option<Content>,
     /// What else was in the list, if that was not long: not what is named above.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    elsewhere: Option<Box<ContentFilter>>,
+    elsewhere: Option<Box<Surroundings>>,
+}
+
+/// What is before an element and behind it, beyond its neighbours.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Surroundings {
+    before: ContentFilter,
+    behind: ContentFilter,
 }
 
 /// Some contents, as a Bloom filter: what is among them is always found, and at most one of 40
@@ -50,21 +56,51 @@ pub(crate) struct Element {
 #[serde(transparent)]
 struct ContentFilter([u64; 8]);
 
-impl ContentFilter {
+impl Surroundings {
     /// How long the list may be.
     const ROOM: usize = 64;
 
-    /// The elements that are neither at `index` nor beside it, if there are any, and not too many.
-    fn beyond_neighbours(list: &[Content], index: usize) -> Option<Box<Self>> {
-        if list.len() > Self::ROOM {
-            return None;
+    /// Those of the element at `index`, if there are any, and not too many.
+    fn of(list: &[Content], index: usize) -> Option<Box<Self>> {
+        let before = list.get(..index.saturating_sub(1)).unwrap_or_default();
+        let behind = list.get(index + 2..).unwrap_or_default();
+        let is_known = list.len() <= Self::ROOM && !(before.is_empty() && behind.is_empty());
+        is_known.then(|| {
+            Box::new(Self {
+                before: ContentFilter::of(before),
+                behind: ContentFilter::of(behind),
+            })
+        })
+    }
+
+    fn contains(&self, content: Content) -> bool {
+        self.before.contains(content) || self.behind.contains(content)
+    }
+
+    /// The index nearest to this one that is behind what was before the element, and before what
+    /// was behind it. If they have changed places, it is this one.
+    fn nearest_gap(&self, list: &[Content], index: usize) -> usize {
+        let is_only_in = |one: &ContentFilter, other: &ContentFilter, content: &Content| {
+            one.contains(*content) && !other.contains(*content)
+        };
+        let mut all = list.iter();
+        let before = all.rposition(|content| is_only_in(&self.before, &self.behind, content));
+        let mut all = list.iter();
+        let behind = all.position(|content| is_only_in(&self.behind, &self.before, content));
+        let (first, last) = (before.map_or(0, |at| at + 1), behind.unwrap_or(list.len()));
+        if first <= last {
+            index.clamp(first, last)
+        } else {
+            index
         }
-        let elements = list.iter().enumerate();
-        let mut far = elements.filter(|(at, _)| at.abs_diff(index) > 1).peekable();
-        far.peek()?;
-        let mut filter = Box::<Self>::default();
-        far.for_each(|(_, content)| filter.insert(*content));
-        Some(filter)
+    }
+}
+
+impl ContentFilter {
+    fn of(list: &[Content]) -> Self {
+        let mut filter = Self::default();
+        list.iter().for_each(|content| filter.insert(*content));
+        filter
     }
 
     fn insert(&mut self, content: Content) {
@@ -124,7 +160,7 @@ impl Element {
             others: 0,
             previous: index.checked_sub(1).map(|previous| list[previous]),
             next: list.get(index + 1).copied(),
-            elsewhere: ContentFilter::beyond_neighbours(list, index),
+            elsewhere: Surroundings::of(list, index),
         })
     }
 
@@ -207,7 +243,7 @@ impl Element {
 
     /// Whether this is no other element of the list that was seen.
     fn may_have_become(&self, content: Content) -> bool {
-        let is_elsewhere = |elsewhere: &ContentFilter| elsewhere.contains(content);
+        let is_elsewhere = |elsewhere: &Surroundings| elsewhere.contains(content);
         !self.is_named(content) && !self.elsewhere.as_deref().is_some_and(is_elsewhere)
     }
 
@@ -253,8 +289,8 @@ impl Element {
         (found.is_some() && !moved).then(|| self.guess(list, self.index))
     }
 
-    /// The index at which it would be if it is gone, if that is known.
-    pub(super) fn find_gap(&self, list: &[Content]) -> Option<usize> {
+    /// The index at which it would be if it is gone.
+    pub(super) fn find_gap(&self, list: &[Content]) -> usize {
         let indexes_of = |neighbour: Option<Content>| {
             (0..list.len()).filter(move |at| Some(list[*at]) == neighbour)
         };
@@ -268,12 +304,13 @@ impl Element {
             let next = self.nearest(indexes_of(self.next))?;
             Some(next - usize::from(next > self.index))
         };
-        let is_among_others = || {
-            let elsewhere = self.elsewhere.as_deref();
-            elsewhere.is_some_and(|elsewhere| list.iter().any(|item| elsewhere.contains(*item)))
-        };
-        let at_index = || (!is_among_others()).then(|| self.index.min(list.len()));
-        behind_previous.or_else(before_next).or_else(at_index)
+        behind_previous.or_else(before_next).unwrap_or_else(|| {
+            let index = self.index.min(list.len());
+            match self.elsewhere.as_deref() {
+                Some(elsewhere) => elsewhere.nearest_gap(list, index),
+                None => index,
+            }
+        })
     }
 
     fn nearest(&self, indexes: impl Iterator<Item = usize>) -> Option<usize> {
@@ -356,21 +393,24 @@ mod tests {
             ("a b c", 1, "x a", 2),
             ("a b c", 0, "x b c", 0),
             ("a b c d", 2, "a d", 1),
+            ("a b c d", 2, "x a", 2),
             // It may be the one before the next neighbour.
             ("a b c", 1, "A B c", 1),
             ("a b c", 1, "x y", 1),
             ("a b c", 2, "x", 1),
+            // Both are, and something else is there.
             ("a b c d e", 1, "x y", 1),
+            ("a b c d e", 1, "e", 0),
+            ("a b c d e", 1, "x d", 1),
+            ("a b c d e", 1, "d x", 0),
+            ("a b c d e", 3, "a", 1),
+            ("a b c d e", 3, "x y z b a w", 5),
+            ("a b c d e f", 2, "f a x", 2),
             ("a", 0, "", 0),
         ] {
             let element = Element::of(&contents(seen), index).unwrap();
             let found = element.find_gap(&contents(now));
-            assert_eq!(found, Some(gap), "{index} of {seen:?} in {now:?}");
-        }
-        // Of what is there, nobody knows on which side it was.
-        for (index, now) in [(1, "e"), (1, "x d"), (3, "a"), (3, "x a")] {
-            let element = Element::of(&contents("a b c d e"), index).unwrap();
-            assert_eq!(element.find_gap(&contents(now)), None, "{index} in {now:?}");
+            assert_eq!(found, gap, "{index} of {seen:?} in {now:?}");
         }
     }
 }
