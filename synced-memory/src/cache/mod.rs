@@ -262,8 +262,8 @@ impl Cache {
 
     /// Stores an answer for `key`, unless a later request was answered before.
     ///
-    /// A slot follows the backend, whatever the stamps say: servers do go backwards. Returns whether
-    /// it shows something else now.
+    /// A slot follows the backend, whatever the stamps say: servers do go backwards. Returns
+    /// whether it shows something else now.
     pub(crate) fn answered(&mut self, key: &str, answer: Base) -> bool {
         let Some(cell) = self.cells.get_mut(key) else {
             return false;

@@ -81,8 +81,8 @@ impl Cache {
         self.cells.get(key)?.freshness.staleness(mono)
     }
 
-    /// How many near slots are not known to be current. Those that are not counted while changes are
-    /// tracked: slots whose next readers ask, since nobody has read them for long.
+    /// How many near slots are not known to be current. While changes are tracked, those that were
+    /// left to their readers do not count.
     pub(crate) fn stale(&self) -> usize {
         let is_stale = |cell: &&Cell| {
             let is_asked_for = self.tracking.is_on() && cell.freshness.is_left_to_readers();

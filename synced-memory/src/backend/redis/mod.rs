@@ -162,7 +162,8 @@ impl LargeKeys {
         }
     }
 
-    /// The value in the answer to a bounded read. `exists`: whether there was one at about the same time.
+    /// The value in the answer to a bounded read. `exists`: whether there was one at about the same
+    /// time.
     /// `was_large`: as it was known when it was asked.
     ///
     /// # Errors

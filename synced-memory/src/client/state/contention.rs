@@ -15,7 +15,7 @@ pub struct ContendedKey {
     pub refusals: u64,
 }
 
-/// How many keys are counted at a time. A new one takes the place of the one that was refused least.
+/// How many keys are counted at a time. A new one takes the place of the one refused least.
 const COUNTED: usize = 64;
 
 /// How many of them are reported.
