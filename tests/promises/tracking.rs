@@ -324,6 +324,29 @@ fn a_key_that_may_not_be_read_for_a_while_is_tracked_again_afterwards() {
     }
 }
 
+/// A read that the server refuses leaves its key untracked, and a watch asks for nothing by itself.
+#[test]
+fn a_watch_goes_on_after_its_key_could_not_be_read_for_a_while() {
+    for server in servers() {
+        set_rights(&server, &[]);
+        let memory = quick(server.url_as("app", "pw")).build().unwrap();
+        server.set_raw("memory:watched", "0");
+        let mut watch = memory.watch(&Key::<u64>::new("watched"));
+        assert_eq!(watch.recv().unwrap(), Some(0));
+        for n in 1..4 {
+            set_rights(&server, &["resetkeys", "~other:*"]);
+            server.set_raw("memory:watched", "100");
+            let refused = watch.recv_timeout(DEADLINE).unwrap_err();
+            assert_eq!(refused.kind(), ErrorKind::Rejected);
+            server.set_raw("memory:watched", n.to_string());
+            set_rights(&server, &[]);
+            assert_eq!(watch.recv_timeout(DEADLINE).unwrap(), Some(n));
+            // It is tracked again.
+            poll(&server, &mut watch, 10 + n);
+        }
+    }
+}
+
 #[test]
 fn reads_that_are_answered_too_late_leave_no_slot_stale() {
     let server = Server::redis().start();

@@ -132,8 +132,11 @@ impl ProcessSession {
     ) -> Reply<T> {
         let space = Arc::clone(&self.space);
         Box::pin(async move {
+            let mut store = space.store();
+            // Under the lock: what a read finds that has not expired has not been reported as
+            // expired, either.
             let mono = space.clock.mono();
-            Ok(answer(&mut space.store(), mono))
+            Ok(answer(&mut store, mono))
         })
     }
 }

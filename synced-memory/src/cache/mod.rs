@@ -56,6 +56,9 @@ pub(crate) struct Cache {
     paced: BinaryHeap<Reverse<(Monotonic, Arc<str>)>>,
     /// The slots that could not be read just now, and are to be read again a little later.
     deferred: Vec<Arc<str>>,
+    /// The watched slots that the backend refused to let be read, each once, to be read again at
+    /// the next poll.
+    refused: Vec<Arc<str>>,
     /// The watches that are to be woken after the lock around the cache is free.
     raised: Vec<Arc<Signal>>,
     /// How many bytes all slots take.
@@ -80,6 +83,8 @@ struct Cell {
     pace: Pace,
     /// Why the backend refused to let the key be read, and the request that it refused.
     refusal: Option<(Ticket, Error)>,
+    /// It is among the refused slots that are to be read again at the next poll.
+    is_refused: bool,
     /// By address, so that one of very many is removed at once: others wait for the lock.
     watches: BTreeMap<usize, Arc<Signal>>,
 }
@@ -337,7 +342,7 @@ impl Cache {
         if let Some(cell) = self.cells.get_mut(key) {
             cell.watches.insert(address(watch), Arc::clone(watch));
             if cell.is_near() && !cell.freshness.is_current() && cell.freshness.queued() {
-                self.rereads.push_back(Arc::clone(key));
+                self.put_in_line(key);
             }
         }
     }

@@ -201,6 +201,10 @@ impl SlotFreshness {
             .is_some_and(|since| mono.saturating_sub(since) >= UNUSED_AFTER)
     }
 
+    pub(super) fn is_queued(&self) -> bool {
+        self.reread == Reread::Queued
+    }
+
     /// The slot was taken out of the line.
     pub(super) fn dequeued(&mut self) {
         self.reread = Reread::Idle;

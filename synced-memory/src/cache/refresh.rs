@@ -1,7 +1,8 @@
 //! Near slots: which may be read locally, which are stale, and which are to be read again.
 
 use std::cmp::Reverse;
-use std::mem::take;
+use std::collections::HashSet;
+use std::mem::{replace, take};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -139,15 +140,25 @@ impl Cache {
     }
 
     /// Records that the backend refused to let `key` be read: its readers ask, and get the error.
-    pub(crate) fn was_refused(&mut self, key: &str, ticket: Ticket, error: Error, mono: Monotonic) {
-        if let Some(cell) = self
-            .cells
-            .get_mut(key)
-            .filter(|cell| cell.is_near() && cell.base.ticket <= ticket)
-        {
+    /// Whether the key is tracked is not known then, and a watch does not ask: it is read again at
+    /// the next poll.
+    pub(crate) fn was_refused(
+        &mut self,
+        key: &Arc<str>,
+        ticket: Ticket,
+        error: Error,
+        mono: Monotonic,
+    ) {
+        let Some(cell) = self.cells.get_mut(key).filter(|cell| cell.is_near()) else {
+            return;
+        };
+        if cell.base.ticket <= ticket {
             cell.refusal = Some((ticket, error));
-            cell.freshness.refused(mono);
-            cell.bump(&mut self.raised);
+        }
+        cell.freshness.refused(mono);
+        cell.bump(&mut self.raised);
+        if !cell.watches.is_empty() && !replace(&mut cell.is_refused, true) {
+            self.refused.push(Arc::clone(key));
         }
     }
 
@@ -215,8 +226,19 @@ impl Cache {
         }
     }
 
-    /// While changes are not tracked: queues the near slots that are watched.
+    /// Queues the slots that are watched and that no invalidation may be sent for: those that the
+    /// backend refused to let be read, and while changes are not tracked, all near ones.
     pub(crate) fn queue_polls(&mut self) {
+        for key in take(&mut self.refused) {
+            let Some(cell) = self.cells.get_mut(&key) else {
+                continue;
+            };
+            cell.is_refused = false;
+            let is_stale = cell.is_near() && !cell.freshness.is_current();
+            if is_stale && !cell.watches.is_empty() && cell.freshness.queued() {
+                self.rereads.push_back(key);
+            }
+        }
         if self.tracking.is_on() {
             return;
         }
@@ -241,7 +263,25 @@ impl Cache {
         self.paced.peek().map(|Reverse((due, _))| *due)
     }
 
-    /// Removes and returns the keys that are to be read again at `mono`, at most `most`.
+    /// Puts the slot of `key` in line, which was not in line before. The line has entries of slots
+    /// that are gone, and while there is no connection nobody takes them out: they are removed here
+    /// before they are more than those of the slots that exist.
+    pub(super) fn put_in_line(&mut self, key: &Arc<str>) {
+        const FEW: usize = 64;
+        if self.rereads.len() > 2 * self.cells.len() + FEW {
+            let mut seen = HashSet::new();
+            let cells = &self.cells;
+            self.rereads.retain(|key| {
+                let is_queued = cells
+                    .get(key)
+                    .is_some_and(|cell| cell.freshness.is_queued());
+                is_queued && seen.insert(Arc::clone(key))
+            });
+        }
+        self.rereads.push_back(Arc::clone(key));
+    }
+
+    /// Removes and returns the keys that are to be read again at `mono`, at most `most`, each once.
     pub(crate) fn take_stale(&mut self, most: usize, mono: Monotonic) -> Vec<Arc<str>> {
         while self.next_paced().is_some_and(|due| due <= mono) {
             self.rereads
@@ -251,7 +291,9 @@ impl Cache {
         while keys.len() < most
             && let Some(key) = self.rereads.pop_front()
         {
-            let Some(cell) = self.cells.get_mut(&key) else {
+            // An entry of a slot that is gone, and was made anew since, may come before its own.
+            let cell = self.cells.get_mut(&key);
+            let Some(cell) = cell.filter(|cell| cell.freshness.is_queued()) else {
                 continue;
             };
             let due = cell.pace.due();

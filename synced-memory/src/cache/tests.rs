@@ -177,6 +177,63 @@ fn what_could_not_be_read_is_read_again_later_and_what_is_refused_is_asked_for_b
 }
 
 #[test]
+fn a_watched_slot_that_is_refused_is_read_again_at_each_poll_until_it_is_answered() {
+    let ((mut cache, key), watch) = (near(), Arc::new(Signal::default()));
+    let refuse = |cache: &mut Cache, ticket| {
+        cache.was_refused(&key, ticket, Error::closed(), Monotonic::ZERO);
+    };
+    cache.watch(&key, &watch);
+    assert_eq!(cache.take_stale(9, Monotonic::ZERO).len(), 1);
+    for ticket in 1..4 {
+        // By the refresher, and by readers who ask.
+        refuse(&mut cache, ticket);
+        refuse(&mut cache, ticket);
+        assert!(cache.take_stale(9, Monotonic::ZERO).is_empty());
+        cache.queue_polls();
+        assert_eq!(cache.take_stale(9, Monotonic::ZERO), [Arc::clone(&key)]);
+    }
+    // An own write was answered in between: what is refused is still not current.
+    cache.answered(&key, base("own", 6));
+    refuse(&mut cache, 5);
+    assert!(cache.refusal(&key).is_none() && !cache.is_local(&key, true));
+    cache.queue_polls();
+    assert_eq!(cache.take_stale(9, Monotonic::ZERO).len(), 1);
+    let now = cache.generation(&key);
+    read(&mut cache, &key, "value", 7, now);
+    cache.queue_polls();
+    assert!(is_current(&cache, &key) && cache.take_stale(9, Monotonic::ZERO).is_empty());
+
+    cache.unwatch(&key, &watch);
+    refuse(&mut cache, 8);
+    cache.queue_polls();
+    assert!(
+        cache.take_stale(9, Monotonic::ZERO).is_empty(),
+        "its readers ask"
+    );
+}
+
+#[test]
+fn watches_that_come_and_go_leave_nothing_in_line_and_a_key_is_read_once() {
+    let (mut cache, key) = (Cache::default(), Arc::from("k"));
+    for _ in 0..10_000 {
+        let watch = Arc::default();
+        cache.hold(&key);
+        cache.keep_near(&key);
+        cache.watch(&key, &watch);
+        cache.unwatch(&key, &watch);
+        cache.stop_near(&key);
+        cache.release(&key);
+    }
+    assert!(cache.queued_reads() < 100, "{}", cache.queued_reads());
+    cache.hold(&key);
+    cache.keep_near(&key);
+    cache.watch(&key, &Arc::default());
+    cache.tracked(Tracking::On, Monotonic::ZERO);
+    assert_eq!(cache.take_stale(256, Monotonic::ZERO), [key]);
+    assert_eq!(cache.queued_reads(), 0);
+}
+
+#[test]
 fn an_expiry_is_visible_when_it_has_come_and_later_estimates_do_not_move_it() {
     let (mut cache, key) = near();
     let version = cache.hold(&key);

@@ -81,7 +81,7 @@ pub(crate) async fn load(
         match load_once(shared, connection, keys).await {
             // From here on no slot is to be tracked, so that the next try is not refused for that.
             Err(error) if error.recovery() == Recovery::ReadUntracked => {
-                tracking_was_refused(shared, error);
+                tracking_was_refused(shared, connection, error);
             }
             answers => return answers,
         }
@@ -266,16 +266,22 @@ pub(crate) async fn track(shared: &Shared, connection: &Connection) -> Result<bo
             let mono = shared.clock.mono();
             shared.state().cache.tracked(Tracking::On, mono);
         }
-        Err(error) if error.is_rejected() => tracking_was_refused(shared, error),
+        Err(error) if error.is_rejected() => tracking_was_refused(shared, connection, error),
         Err(error) => return Err(error),
     }
     Ok(true)
 }
 
 /// Records that the backend does not notify of changes, and says so once.
-fn tracking_was_refused(shared: &Shared, error: BackendError) {
+fn tracking_was_refused(shared: &Shared, connection: &Connection, error: BackendError) {
     let mono = shared.clock.mono();
-    if shared.state().tracking_was_refused(mono) {
+    let is_to_be_said = {
+        let mut state = shared.state();
+        // Under the lock: a refusal over a connection that was given up says nothing about the next
+        // one, whose tracking is recorded later.
+        !connection.is_ended() && state.tracking_was_refused(mono)
+    };
+    if is_to_be_said {
         shared.emit(|target| {
             event!(
                 WARN,
@@ -345,7 +351,10 @@ async fn keep_current(
             () = take_ready(&mut retry) => shared.state().cache.queue_deferred(),
             () = shared.refresher_woken() => {}
             () = take_ready(&mut poll) => {
-                shared.state().cache.queue_polls();
+                // It looks at every slot. Without this, none of them is near.
+                if has_asked {
+                    shared.state().cache.queue_polls();
+                }
                 poll = Some(Box::pin(shared.clock.sleep(POLL_INTERVAL)));
             }
         }
@@ -426,7 +435,27 @@ fn handle_invalidation(shared: &Shared, invalidation: Invalidation) {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt;
+
     use super::*;
+    use crate::backend::Backend;
+    use crate::client::flusher::failing::FailingBackend;
+
+    #[test]
+    fn a_late_refusal_over_a_connection_that_was_given_up_says_nothing_about_the_next_one() {
+        let backend = FailingBackend::new();
+        let (shared, now) = (backend.shared(), Monotonic::ZERO);
+        let connect = || Connection::new(backend.connect().now_or_never().unwrap().unwrap());
+        let refused = || BackendError::rejected("on purpose");
+        let (given_up, next) = (connect(), connect());
+        given_up.end(BackendError::connection_lost("on purpose"));
+        shared.state().cache.tracked(Tracking::On, now);
+
+        tracking_was_refused(&shared, &given_up, refused());
+        assert_eq!(shared.state().cache.tracking(now), Tracking::On);
+        tracking_was_refused(&shared, &next, refused());
+        assert_eq!(shared.state().cache.tracking(now), Tracking::Refused);
+    }
 
     #[test]
     fn the_first_reads_of_many_processes_after_a_reconnect_are_spread() {
