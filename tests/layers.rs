@@ -79,7 +79,7 @@ const ROOMS: &[(&str, &[&[&str]])] = &[
         "base",
         &[
             &["settings", "waiting"],
-            &["backoff", "credentials", "events", "timer"],
+            &["backoff", "credentials", "events", "redaction", "timer"],
             &["callback", "fork"],
             &[
                 "client_name",

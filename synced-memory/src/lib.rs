@@ -3,6 +3,7 @@
 //! [attributes.md]: derive@SyncedMemory
 //! [capacity.md]: Memory
 //! [collections.md]: Synced
+//! [credentials.md]: Credentials
 //! [near.md]: ReadPolicy
 //! [sqlite.md]: Memory
 //! [watching.md]: Watch
@@ -27,6 +28,8 @@ mod model;
 mod pending;
 mod value;
 
+#[cfg(feature = "redis")]
+pub use crate::base::credentials::{BoxError, Credentials};
 pub use crate::base::error::{Error, ErrorKind, Result};
 pub use crate::base::policy::{ConnectPolicy, ReadPolicy, WritePolicy};
 pub use crate::cache::Tracking;
@@ -41,4 +44,7 @@ pub use crate::handle::value::Value;
 pub use crate::handle::watch::{Watch, WatchIter};
 pub use crate::pending::journal::Durability;
 pub use crate::pending::outbox::Written;
+/// The version of `rustls` of [`Builder::tls_config`]. The feature `tls`.
+#[cfg(feature = "tls")]
+pub use rustls;
 pub use synced_memory_derive::SyncedMemory;

@@ -99,13 +99,3 @@ fn a_server_that_asks_for_a_password_says_where_to_write_it() {
         );
     }
 }
-
-#[test]
-fn a_url_that_asks_for_tls_says_that_there_is_none() {
-    for scheme in ["rediss", "valkeys"] {
-        let error = Memory::open(&format!("{scheme}://:right@127.0.0.1")).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Config);
-        let said = error.to_string();
-        assert!(said.contains("TLS") && !said.contains("right"), "{said}");
-    }
-}

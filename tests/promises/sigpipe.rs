@@ -1,6 +1,6 @@
 //! A server that goes away kills no process, whatever that does with SIGPIPE.
 
-use support::{Child, Server, eventually};
+use support::{Authority, Child, Server, eventually};
 
 use crate::line::DEADLINE;
 
@@ -54,4 +54,15 @@ fn a_server_on_a_unix_socket_that_goes_away_kills_none_either() {
     let server = Server::redis().unix_socket().start();
     let socket = format!("redis+unix://{}", server.socket().display());
     survives(&socket, &server);
+}
+
+#[test]
+fn a_server_with_tls_that_goes_away_kills_none_either() {
+    let authority = Authority::new("ours");
+    let server = Server::redis().tls(&authority.local(), &authority).start();
+    let (port, ca) = (server.tls_port(), authority.file());
+    survives(
+        &format!("rediss://127.0.0.1:{port}?tls_ca={}", ca.display()),
+        &server,
+    );
 }

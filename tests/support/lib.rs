@@ -2,6 +2,7 @@
 //!
 //! Everything here panics when it cannot do its work: a fault that did not happen proves nothing.
 
+mod ca;
 mod canary;
 mod child;
 mod disk;
@@ -18,6 +19,7 @@ mod tmpfs;
 mod venv;
 mod wait;
 
+pub use ca::{Authority, Certificate, replace};
 pub use canary::{Canary, time_without_cpu};
 pub use child::Child;
 pub use disk::{CrashingDisk, Image};

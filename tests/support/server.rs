@@ -10,6 +10,7 @@ use redis::{Connection, FromRedisValue, RedisResult, Value};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
+use crate::ca::{Authority, Certificate};
 use crate::faketime::FakeClock;
 use crate::port::{Address, Port};
 use crate::process::{freeze, guarded, signal, spawn, thaw};
@@ -28,6 +29,7 @@ pub struct Builder {
     program: PathBuf,
     config: Vec<String>,
     password: Option<String>,
+    has_tls: bool,
     clock: Vec<(OsString, OsString)>,
 }
 
@@ -41,6 +43,7 @@ pub struct Server {
     builder: Builder,
     dir: TempDir,
     port: Port,
+    tls_port: Option<Port>,
     process: Mutex<Option<Child>>,
     admin: Mutex<Admin>,
 }
@@ -100,6 +103,12 @@ impl Server {
     /// The port on 127.0.0.1.
     pub fn port(&self) -> u16 {
         self.port.number
+    }
+
+    /// The port on 127.0.0.1 at which it speaks TLS, if the builder asked for it.
+    #[track_caller]
+    pub fn tls_port(&self) -> u16 {
+        self.tls_port.as_ref().expect("`Builder::tls`").number
     }
 
     /// The Unix socket, if the builder asked for one: `format!("redis+unix://{}",
@@ -341,6 +350,7 @@ impl Builder {
             program: existing(program),
             config: Vec::new(),
             password: None,
+            has_tls: false,
             clock: Vec::new(),
         }
     }
@@ -361,6 +371,22 @@ impl Builder {
     /// An ACL user: `user("alice", "on >secret ~memory:* +@all")`; see [`Server::url_as`].
     pub fn user(self, name: &str, rules: &str) -> Self {
         self.arg("user", &format!("{name} {rules}"))
+    }
+
+    /// Speaks TLS too, on [`Server::tls_port`], with this certificate, and asks clients for none.
+    /// Not for [`Server::redis_6`], and not for [`Server::valkey`]: they were built without.
+    pub fn tls(mut self, certificate: &Certificate, authority: &Authority) -> Self {
+        self.has_tls = true;
+        self.arg("tls-cert-file", &certificate.file.display().to_string())
+            .arg("tls-key-file", &certificate.key.display().to_string())
+            .arg("tls-ca-cert-file", &authority.file().display().to_string())
+            .arg("tls-auth-clients", "no")
+    }
+
+    /// Refuses clients without a certificate of the authority of [`tls`](Self::tls), which comes
+    /// before this.
+    pub fn asks_for_certificates(self) -> Self {
+        self.arg("tls-auth-clients", "yes")
     }
 
     /// Listens on [`Server::socket`] too.
@@ -393,6 +419,7 @@ impl Builder {
     #[track_caller]
     pub fn start(self) -> Server {
         let mut server = Server {
+            tls_port: self.has_tls.then(Port::claim),
             builder: self,
             dir: TempDir::new().expect("a temporary directory can be made"),
             port: Port::claim(),
@@ -408,6 +435,7 @@ impl Builder {
                 Err(_) if server.log().contains("Address already in use") => {
                     server.kill();
                     server.port = Port::claim();
+                    server.tls_port = server.builder.has_tls.then(Port::claim);
                 }
                 Err(why) => panic!("{} does not start: {why}", server.builder.program.display()),
             }
@@ -429,6 +457,9 @@ impl Server {
             lines,
             "logfile server.log\nsave \"\"\nuser {ADMIN} on >{ADMIN} ~* &* +@all\n"
         );
+        if let Some(port) = &self.tls_port {
+            let _ = writeln!(lines, "tls-port {}", port.number);
+        }
         for line in &self.builder.config {
             lines += line;
             lines.push('\n');

@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-use crate::base::credentials::scrubbed;
 use crate::base::error::{CauseText, ErrorKind, Reason};
+use crate::base::redaction::scrubbed;
 
 /// A backend's failure to do what it was asked.
 #[derive(Debug, Clone)]
@@ -14,6 +14,10 @@ pub(crate) struct BackendError {
 
 /// A new kind needs an arm in [`BackendErrorKind::recovery`] and [`BackendErrorKind::error_kind`],
 /// and a backend that returns it; everything else decides by the recovery.
+#[cfg_attr(
+    not(feature = "redis"),
+    allow(dead_code, reason = "what servers alone do")
+)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum BackendErrorKind {
     /// The connection is gone or silent; whether the request took effect is not known.
@@ -128,6 +132,10 @@ impl BackendError {
         Self::new(BackendErrorKind::NotPrimary, message)
     }
 
+    #[cfg_attr(
+        not(feature = "redis"),
+        allow(dead_code, reason = "what servers alone do")
+    )]
     pub(crate) fn retry(cause: Self) -> Self {
         Self {
             kind: BackendErrorKind::Retry,
@@ -166,7 +174,7 @@ impl fmt::Display for BackendError {
 
 impl BackendError {
     /// The code that a server's message begins with, such as `NOPERM`.
-    fn code(&self) -> Option<&str> {
+    pub(crate) fn code(&self) -> Option<&str> {
         let code = self.message.split(' ').next()?;
         let is_code = code.len() > 1 && code.bytes().all(|byte| byte.is_ascii_uppercase());
         is_code.then_some(code)

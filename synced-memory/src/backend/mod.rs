@@ -49,6 +49,10 @@ pub(crate) struct Page {
 pub(crate) enum Invalidation {
     Keys(Vec<Arc<str>>),
     /// Perhaps all of them.
+    #[cfg_attr(
+        not(any(feature = "redis", feature = "sqlite")),
+        allow(dead_code, reason = "this process forgets none")
+    )]
     All,
 }
 
@@ -92,6 +96,10 @@ impl KeyRead {
 }
 
 /// When a key expires.
+#[cfg_attr(
+    not(feature = "redis"),
+    allow(dead_code, reason = "servers expire keys unseen")
+)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Expiry {
     /// The backend notifies us when it does, as soon as of any other change; or nobody has asked.
@@ -112,6 +120,18 @@ pub(crate) trait Backend: fmt::Debug + Send + Sync + 'static {
 
     /// Its address, for messages; without a password.
     fn target(&self) -> &str;
+
+    /// The error for an attempt to connect that is given up after `limit`.
+    fn unanswered(&self, limit: Duration) -> BackendError {
+        BackendError::connection_lost(format_args!(
+            "no answer to a connection attempt within {limit:?}"
+        ))
+    }
+
+    /// Something that is wrong although it can be connected to, once for each occasion.
+    fn new_problem(&self) -> Option<BackendError> {
+        None
+    }
 }
 
 impl Backend for Box<dyn Backend> {
@@ -121,6 +141,14 @@ impl Backend for Box<dyn Backend> {
 
     fn target(&self) -> &str {
         (**self).target()
+    }
+
+    fn unanswered(&self, limit: Duration) -> BackendError {
+        (**self).unanswered(limit)
+    }
+
+    fn new_problem(&self) -> Option<BackendError> {
+        (**self).new_problem()
     }
 }
 
@@ -216,4 +244,20 @@ pub(crate) trait Session: fmt::Debug + Send + Sync {
 
     /// Ready when the connection is known to be closed.
     fn ended(&self) -> Reply<()>;
+
+    /// When the session is to log in anew, counted from now; `None` if its login does not expire.
+    fn login_due(&self) -> Option<Duration> {
+        None
+    }
+
+    /// Gets what the next login needs. It may take long, and is no request. It is polled on the I/O
+    /// thread alone.
+    fn prepare_login(&self) -> Reply<()> {
+        Box::pin(async { Ok(()) })
+    }
+
+    /// Logs in with what was prepared. If that is refused, the login of before goes on.
+    fn log_in(&self) -> Reply<()> {
+        Box::pin(async { Ok(()) })
+    }
 }

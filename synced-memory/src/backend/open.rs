@@ -2,6 +2,8 @@
 
 #[cfg(feature = "sqlite")]
 use std::path::PathBuf;
+#[cfg(feature = "tls")]
+use std::sync::Arc;
 
 use crate::backend::Backend;
 use crate::backend::process::ProcessBackend;
@@ -11,6 +13,8 @@ use crate::backend::redis::RedisBackend;
 use crate::backend::sqlite::SqliteBackend;
 #[cfg(feature = "redis")]
 use crate::base::client_name;
+use crate::base::credentials::CredentialsCallback;
+use crate::base::error::Result;
 use crate::base::settings::Settings;
 
 /// Which backend, and where it is.
@@ -22,32 +26,63 @@ pub(crate) enum Target {
         server: redis::ConnectionInfo,
         /// The address for messages, without a password.
         target: String,
+        security: Security,
+        /// What issues the login, if none is in `server`.
+        credentials: Option<CredentialsCallback>,
     },
     /// The file at an absolute path.
     #[cfg(feature = "sqlite")]
     Sqlite(PathBuf),
 }
 
+/// How the bytes to a server are protected.
+#[cfg(feature = "redis")]
+pub(crate) enum Security {
+    None,
+    /// By TLS: as the options say, or by a configuration of the user's.
+    #[cfg(feature = "tls")]
+    Tls(Option<Arc<rustls::ClientConfig>>),
+}
+
 /// Opens the backend at `target`. Nothing is connected yet.
+///
+/// # Errors
+///
+/// `Config` if the certificates of TLS cannot be used.
 #[cfg_attr(
     not(all(feature = "redis", feature = "sqlite")),
     allow(unused_variables)
 )]
-pub(crate) fn open(target: Target, settings: &Settings) -> Box<dyn Backend> {
-    match target {
+#[cfg_attr(
+    not(feature = "tls"),
+    allow(clippy::unnecessary_wraps, reason = "only TLS reads files here")
+)]
+pub(crate) fn open(target: Target, settings: &Settings) -> Result<Box<dyn Backend>> {
+    Ok(match target {
         Target::Process(name) => Box::new(ProcessBackend::open(&name, settings.tombstone_ttl)),
         #[cfg(feature = "redis")]
-        Target::Redis { server, target } => {
+        Target::Redis {
+            server,
+            target,
+            security,
+            credentials,
+        } => {
             let (timeout, sidecar_ttl) = (settings.timeout, settings.tombstone_ttl);
             let client_name = settings.client_name.clone();
             let client_name = client_name.or_else(client_name::of_program);
-            Box::new(RedisBackend::new(
+            let backend = RedisBackend::new(
                 &server,
                 target,
                 client_name.unwrap_or_default(),
+                credentials,
                 timeout,
                 sidecar_ttl,
-            ))
+            );
+            match security {
+                Security::None => Box::new(backend),
+                #[cfg(feature = "tls")]
+                Security::Tls(config) => Box::new(backend.over_tls(&server, config, settings)?),
+            }
         }
         #[cfg(feature = "sqlite")]
         Target::Sqlite(path) => Box::new(SqliteBackend::new(
@@ -56,5 +91,5 @@ pub(crate) fn open(target: Target, settings: &Settings) -> Box<dyn Backend> {
             settings.timeout,
             settings.tombstone_ttl,
         )),
-    }
+    })
 }

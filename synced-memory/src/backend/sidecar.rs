@@ -41,6 +41,10 @@ pub(crate) const SIDECARS: &str = "synced-memory/";
 
 /// The name of a key's sidecar, in the key's own cluster slot: with the key's hash tag if it has
 /// one, else with the whole key as the tag.
+#[cfg_attr(
+    not(feature = "redis"),
+    allow(dead_code, reason = "servers have sidecars")
+)]
 pub(crate) fn sidecar(key: &str) -> String {
     if key.contains('{') {
         format!("{SIDECARS}{key}")

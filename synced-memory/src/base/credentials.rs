@@ -1,160 +1,163 @@
-//! The credentials in use, which no text from outside may repeat.
-//!
-//! Servers repeat commands in their errors, AUTH and its arguments included, and some cut them
-//! short. [`scrubbed`] is applied where such a text becomes an error of a backend, which is the
-//! only way for it into errors, events and the status.
+//! Credentials that expire, and the callback of the user's that issues them.
 
+use std::error::Error;
 use std::fmt;
-use std::sync::{Arc, Weak};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Duration;
 
-use arc_swap::ArcSwapOption;
+use crate::base::lock::assert_unlocked;
+use crate::base::redaction::Redaction;
 
-/// What stands in place of a secret.
-const REDACTED: &str = "<redacted>";
+/// Any error of the code that issues [`Credentials`].
+pub type BoxError = Box<dyn Error + Send + Sync>;
 
-/// The shortest beginning of a secret that is taken out where the text was cut short.
-const LEAST_BEGINNING: usize = 4;
+/// A user and a password for a server, as
+/// [`Builder::credentials`](crate::Builder::credentials) issues them.
+///
+/// No message, event or `Debug` shows the password, as long as these or a clone are there.
+///
+/// ```
+/// use std::time::Duration;
+/// use synced_memory::Credentials;
+///
+/// let issued = Credentials::new("app", "t0ken").expires_in(Duration::from_secs(900));
+/// assert!(!format!("{issued:?}").contains("t0ken"));
+/// ```
+#[doc = ""]
+#[doc = include_str!("../../credentials.md")]
+#[derive(Clone, Debug)]
+pub struct Credentials {
+    user: String,
+    password: Password,
+    expires_in: Option<Duration>,
+    _redaction: Redaction,
+}
 
-/// The secrets of all backends that are there, each in the forms in which it may be repeated. Not
-/// under a lock, which a parent could hold at a fork.
-static IN_USE: ArcSwapOption<Vec<Weak<[String]>>> = ArcSwapOption::const_empty();
-
-/// A secret that is taken out of every text from outside as long as this lives.
 #[derive(Clone)]
-pub(crate) struct Credentials {
-    _forms: Arc<[String]>,
+struct Password(String);
+
+impl fmt::Debug for Password {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("<redacted>")
+    }
 }
 
 impl Credentials {
-    pub(crate) fn new(secret: &str) -> Self {
-        let forms: Arc<[String]> = forms(secret).into();
-        IN_USE.rcu(|in_use| {
-            let in_use = in_use.iter().flat_map(|in_use| in_use.iter());
-            let mut in_use: Vec<_> = in_use
-                .filter(|other| other.strong_count() > 0)
-                .cloned()
-                .collect();
-            in_use.push(Arc::downgrade(&forms));
-            Some(Arc::new(in_use))
-        });
-        Self { _forms: forms }
-    }
-}
-
-impl fmt::Debug for Credentials {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(REDACTED)
-    }
-}
-
-/// How a text may repeat a secret: as it is, with the line ends that Redis
-/// replaces by spaces, with escapes, and as in a URL.
-fn forms(secret: &str) -> Vec<String> {
-    let url = percent_encoding::utf8_percent_encode(secret, percent_encoding::NON_ALPHANUMERIC);
-    let mut forms = vec![
-        secret.to_owned(),
-        secret.replace(['\r', '\n'], " "),
-        secret.escape_debug().to_string(),
-        secret.replace('\\', "\\\\").replace('"', "\\\""),
-        url.to_string(),
-    ];
-    forms.retain(|form| !form.is_empty());
-    forms
-}
-
-/// The text without the credentials in use, and without their beginnings where it was cut short.
-pub(crate) fn scrubbed(text: String) -> String {
-    let in_use = IN_USE.load();
-    let in_use = in_use.iter().flat_map(|in_use| in_use.iter());
-    let in_use: Vec<_> = in_use.filter_map(Weak::upgrade).collect();
-    if in_use.is_empty() {
-        return text;
-    }
-    let mut scrubbed = String::new();
-    let (mut copied, mut at) = (0, 0);
-    while let Some(character) = text[at..].chars().next() {
-        // The longest form: what is left of a longer one would be a part of the secret.
-        let forms = in_use.iter().flat_map(|forms| forms.iter());
-        let length = forms.map(|form| repeated(&text[at..], form)).max();
-        match length {
-            None | Some(0) => at += character.len_utf8(),
-            Some(length) => {
-                scrubbed.push_str(&text[copied..at]);
-                scrubbed.push_str(REDACTED);
-                at += length;
-                copied = at;
-            }
+    /// An empty user is the server's default one.
+    pub fn new(user: impl Into<String>, password: impl Into<String>) -> Self {
+        let password = Password(password.into());
+        Self {
+            user: user.into(),
+            _redaction: Redaction::of(&password.0),
+            password,
+            expires_in: None,
         }
     }
-    if copied == 0 {
-        return text;
+
+    /// How long they are good for, counted from now. New ones are asked for after 80 % of that, and
+    /// the open connections log in with them.
+    ///
+    /// Without it they are asked for at each connect, and used as long as the connection lives.
+    #[must_use]
+    pub fn expires_in(mut self, life: Duration) -> Self {
+        self.expires_in = Some(life);
+        self
     }
-    scrubbed.push_str(&text[copied..]);
-    scrubbed
+
+    /// The user's name; `default` if it is empty.
+    pub(crate) fn user(&self) -> &str {
+        if self.user.is_empty() {
+            "default"
+        } else {
+            &self.user
+        }
+    }
+
+    pub(crate) fn password(&self) -> &str {
+        &self.password.0
+    }
+
+    pub(crate) fn life(&self) -> Option<Duration> {
+        self.expires_in
+    }
 }
 
-/// How many bytes at the beginning of the text repeat the secret.
-fn repeated(text: &str, secret: &str) -> usize {
-    let common: usize = text
-        .chars()
-        .zip(secret.chars())
-        .take_while(|(one, other)| one == other)
-        .map(|(one, _)| one.len_utf8())
-        .sum();
-    let rest = &text[common..];
-    let is_cut_short = rest.is_empty() || rest.starts_with(['\'', '"', '`', '…']);
-    let is_repeated = common == secret.len()
-        || common >= LEAST_BEGINNING && (is_cut_short || rest.starts_with("..."));
-    if is_repeated { common } else { 0 }
+/// The code of the user's that issues credentials. It may block, make any call, and panic.
+#[derive(Clone)]
+pub(crate) struct CredentialsCallback(Arc<Callback>);
+
+type Callback = dyn Fn() -> Result<Credentials, BoxError> + Send + Sync;
+
+impl fmt::Debug for CredentialsCallback {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("CredentialsCallback")
+    }
+}
+
+impl CredentialsCallback {
+    pub(crate) fn new(
+        issue: impl Fn() -> Result<Credentials, BoxError> + Send + Sync + 'static,
+    ) -> Self {
+        Self(Arc::new(issue))
+    }
+
+    /// Calls it, on this thread.
+    ///
+    /// # Errors
+    ///
+    /// What its error says, with all causes; a panic is one, too.
+    pub(crate) fn call(&self) -> Result<Credentials, String> {
+        assert_unlocked();
+        // The text of the error is code of the user's, too.
+        let issue = || (self.0)().map_err(|error| with_causes(&*error));
+        let issued = catch_unwind(AssertUnwindSafe(issue));
+        issued.unwrap_or_else(|_| Err("it panicked".to_owned()))
+    }
+}
+
+fn with_causes(error: &(dyn Error + 'static)) -> String {
+    /// As many causes are said at most: a chain may have no end.
+    const MOST: usize = 10;
+    let causes = std::iter::successors(Some(error), |&error| error.source());
+    let said: Vec<_> = causes.take(MOST).map(ToString::to_string).collect();
+    said.join(": ")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::redaction::scrubbed;
 
-    fn scrub(text: &str) -> String {
-        scrubbed(text.to_owned())
+    #[test]
+    fn a_password_is_in_no_text_as_long_as_it_is_there() {
+        let issued = Credentials::new("app", "t0p-s3cret").expires_in(Duration::from_secs(1));
+        let shown = format!("{issued:?} {issued:#?}");
+        assert!(
+            !shown.contains("t0p-s3cret") && shown.contains("app"),
+            "{shown}"
+        );
+        let said = scrubbed("AUTH app t0p-s3cret".to_owned());
+        assert!(!said.contains("t0p-s3cret"), "{said}");
     }
 
     #[test]
-    fn a_secret_in_use_is_taken_out_of_a_text_however_it_is_repeated() {
-        let _held = Credentials::new("s3cr\r\n3t \"&");
-        for said in [
-            "s3cr\r\n3t \"&",
-            "s3cr  3t \"&",
-            "s3cr\\r\\n3t \\\"&",
-            "s3cr%0D%0A3t%20%22%26",
-            "s3cr  3t",
-            "s3cr",
-        ] {
-            let text = scrub(&format!(
-                "ERR args: 'AUTH' 'default' '{said}' twice '{said}'"
-            ));
-            let expected = format!("ERR args: 'AUTH' 'default' '{REDACTED}' twice '{REDACTED}'");
-            assert_eq!(text, expected, "{said}");
-        }
-        assert_eq!(scrub("it ends with s3cr  3"), "it ends with <redacted>");
-        assert_eq!(scrub("it ends with s3c"), "it ends with s3c");
+    fn an_empty_user_is_the_default_one() {
+        assert_eq!(Credentials::new("", "x").user(), "default");
+        assert_eq!(Credentials::new("app", "x").user(), "app");
     }
 
     #[test]
-    fn a_text_without_a_secret_stays_as_it_is() {
-        let _held = Credentials::new("userland-7");
-        let text = "WRONGPASS invalid username-password pair or user is disabled.";
-        assert_eq!(scrub(text), text);
-        let _empty = Credentials::new("");
-        assert_eq!(scrub(text), text);
-    }
-
-    #[test]
-    fn a_secret_that_nobody_uses_any_more_is_forgotten() {
-        let held = Credentials::new("0nce-in-use");
-        assert_eq!(scrub("0nce-in-use"), REDACTED);
-        assert_eq!(format!("{held:?}"), REDACTED);
-        let other = held.clone();
-        drop(held);
-        assert_eq!(scrub("0nce-in-use"), REDACTED);
-        drop(other);
-        assert_eq!(scrub("0nce-in-use"), "0nce-in-use");
+    fn a_failure_of_the_callback_says_its_causes_and_a_panic_is_one() {
+        let failing = CredentialsCallback::new(|| {
+            let cause = std::io::Error::other("no route");
+            Err(Box::new(crate::base::error::Error::new(
+                crate::base::error::ErrorKind::Config,
+                crate::base::error::Reason::caused_by("no token", cause),
+            )))
+        });
+        assert_eq!(failing.call().unwrap_err(), "no token: no route");
+        let panicking = CredentialsCallback::new(|| panic!("on purpose"));
+        assert_eq!(panicking.call().unwrap_err(), "it panicked");
     }
 }

@@ -5,6 +5,7 @@ pub(crate) mod backoff;
 pub(crate) mod callback;
 pub(crate) mod client_name;
 pub(crate) mod clock;
+#[cfg(feature = "redis")]
 pub(crate) mod credentials;
 pub(crate) mod error;
 pub(crate) mod events;
@@ -14,6 +15,7 @@ pub(crate) mod hash;
 pub(crate) mod lock;
 pub(crate) mod policy;
 pub(crate) mod random;
+pub(crate) mod redaction;
 pub(crate) mod settings;
 pub(crate) mod timer;
 pub(crate) mod type_name;

@@ -58,6 +58,49 @@ macro_rules! with_options {
                 readme ("`optional`",
                     "`required`: opening is `Unavailable` if no backend answers within `timeout`");
 
+            /// A file with the certificates (PEM) of the authorities that may have signed the
+            /// server's certificate. Default: those that the system trusts.
+            ///
+            /// This file and those of `tls_cert` and `tls_key` are read again at each connect if
+            /// they have changed. If they cannot be used then, those of before are, and an event
+            /// and [`Status::last_error`](crate::Status::last_error) say so.
+            tls_ca: Option<PathBuf> = None,
+                set (file: impl Into<PathBuf>) as Some(file.into()),
+                url (PathBuf),
+                readme ("none",
+                    "TLS: a file (PEM) with the authorities that are trusted, instead of the system's");
+
+            /// A file with the certificate (PEM) that this process shows to the server, and those
+            /// between it and its authority. It needs `tls_key`. Default: none is shown.
+            tls_cert: Option<PathBuf> = None,
+                set (file: impl Into<PathBuf>) as Some(file.into()),
+                url (PathBuf),
+                readme ("none", "TLS: a file (PEM) with the certificate that this process shows");
+
+            /// A file with the private key (PEM, without a passphrase) of `tls_cert`. Default:
+            /// none.
+            tls_key: Option<PathBuf> = None,
+                set (file: impl Into<PathBuf>) as Some(file.into()),
+                url (PathBuf),
+                readme ("none", "TLS: a file (PEM) with its private key");
+
+            /// The name, or the address, that the server's certificate has to have, if the URL has
+            /// another one: for a tunnel, or an address that no certificate names. Default: the
+            /// host of the URL.
+            tls_name: Option<String> = None,
+                set (name: impl Into<String>) as Some(name.into()),
+                url (String),
+                readme ("none", "TLS: the name in the server's certificate, if the URL has another one");
+
+            /// Whether every certificate of the server is taken. **Anybody between this process and
+            /// the server can then read and change everything, passwords included**; each open
+            /// emits a warning. Default: `false`.
+            tls_insecure: bool = false,
+                set (insecure: bool) as insecure,
+                url (bool),
+                readme ("`false`",
+                    "TLS: `true` takes every certificate, so that nothing is safe; for trials");
+
             /// How long the drop of the last handle waits at most for what is still queued.
             /// Default: 2 s.
             shutdown_timeout: Duration = Duration::from_secs(2),
@@ -261,6 +304,7 @@ impl<T: OptionValue> OptionValue for Option<T> {
 
 impl OptionValue for String {}
 impl OptionValue for usize {}
+impl OptionValue for bool {}
 impl OptionValue for PathBuf {}
 impl OptionValue for ReadPolicy {}
 impl OptionValue for WritePolicy {}

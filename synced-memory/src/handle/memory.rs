@@ -116,8 +116,8 @@ pub struct Status {
 }
 
 impl Memory {
-    /// Opens a URL: `redis://user:password@host:6379/0`, `valkey://`, `dragonfly://`,
-    /// `redis+unix:///path`, `sqlite:path` (a file that the processes of one machine share; the
+    /// Opens a URL: `redis://user:password@host:6379/0`, `valkey://`, `dragonfly://`, `rediss://`
+    /// and `valkeys://` (TLS; the feature `tls`), `redis+unix:///path`, `sqlite:path` (a file that the processes of one machine share; the
     /// feature `sqlite`), `memory:` (this process alone, fresh at each open) or `memory:name`
     /// (shared within the process while anybody has it open).
     ///
@@ -127,7 +127,8 @@ impl Memory {
     ///
     /// # Errors
     ///
-    /// `Config` for an invalid URL; `Rejected` for a wrong password, and for a file that is not a
+    /// `Config` for an invalid URL, and for a certificate or key of TLS that cannot be used;
+    /// `Rejected` for a wrong password, for a certificate that is refused, and for a file that is not a
     /// database of this library or cannot be written; `Journal` if the journal cannot be used;
     /// `Unavailable` if the process has no descriptor or thread left for the connection, or the
     /// backend is required and does not answer.
@@ -157,13 +158,24 @@ impl Memory {
             .as_ref()
             .map(|scope| format!("{scope}:"))
             .unwrap_or_default();
-        let backend = open(target, &settings);
+        let backend = open(target, &settings)?;
         let journal = settings.journal.clone().map(|directory| JournalConfig {
             directory,
             target: format!("{} {prefix}", backend.target()),
             durability,
         });
+        let is_verified = !settings.tls_insecure;
         let core = Core::open(backend, settings, journal)?;
+        if !is_verified {
+            core.shared().emit(|target| {
+                event!(
+                    WARN,
+                    target = &*target,
+                    "`tls_insecure`: anybody between this process and the server can read and \
+                     change everything, since the server's certificate is not verified"
+                )
+            });
+        }
         Ok(Self::from_parts(Arc::new(core), prefix, path, None))
     }
 

@@ -98,7 +98,7 @@ pub(super) fn redis() -> Subject {
     let address = ConnectionAddr::Unix(socket).into_connection_info().unwrap();
     let backends = [DAY, SHORT].map(|ttl| {
         let (target, client_name) = ("redis".to_owned(), "contract".to_owned());
-        RedisBackend::new(&address, target, client_name, DEADLINE, ttl)
+        RedisBackend::new(&address, target, client_name, None, DEADLINE, ttl)
     });
     let subject = Subject::new(backends, Loss::Closed(Box::new(kill)), (server, directory));
     let end = Deadline::after(DEADLINE);

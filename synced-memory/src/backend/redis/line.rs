@@ -1,7 +1,7 @@
 //! A line to the server that is open and logged in.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
@@ -10,12 +10,18 @@ use redis::{RedisConnectionInfo, RedisError};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use super::stream::Stream;
+use super::credentials::{Issued, Issuer};
+use super::socket::Socket;
+use super::stream::{Stream, StreamFailure};
+#[cfg(feature = "tls")]
+use super::tls::{Tls, TlsFailure, TlsFailureKind};
 use super::{ask_one, reply};
 use crate::backend::error::BackendError;
+#[cfg(feature = "tls")]
+use crate::backend::error::BackendErrorKind;
 use crate::base::clock::LastActivity;
-use crate::base::credentials::Credentials;
 use crate::base::events::{EventEmitter, event};
+use crate::base::redaction::Redaction;
 
 /// How many requests may wait for the driver to take them: more than there will ever be. If the
 /// queue were full, a request would be sent later than its ticket says.
@@ -25,10 +31,15 @@ const DRIVER_QUEUE: usize = 1 << 24;
 pub(super) struct ServerLogin {
     address: ConnectionAddr,
     login: RedisConnectionInfo,
-    /// What to write in order to give a password.
-    with_password: String,
+    target: String,
     name: Arc<ClientName>,
-    _credentials: Option<Credentials>,
+    #[cfg(feature = "tls")]
+    tls: Option<Tls>,
+    /// A line was open once.
+    was_connected: AtomicBool,
+    /// What issues the user and the password, if they are not in `login`.
+    issuer: Option<Issuer>,
+    _redaction: Option<Redaction>,
 }
 
 /// What the server's `CLIENT LIST` calls our connections; nothing if it is empty.
@@ -48,40 +59,123 @@ pub(super) struct Line {
     driver: JoinHandle<()>,
 }
 
+/// What an attempt to open a line waits for.
+#[derive(Debug, Default)]
+pub(super) struct OpenStage(AtomicU8);
+
+impl OpenStage {
+    const SERVER: u8 = 0;
+    #[cfg(feature = "tls")]
+    const HANDSHAKE: u8 = 1;
+    const CREDENTIALS: u8 = 2;
+
+    fn enter(&self, stage: u8) {
+        self.0.store(stage, Ordering::Relaxed);
+    }
+}
+
 impl ServerLogin {
-    /// `target` names the server in messages, and `client_name` us in its `CLIENT LIST`.
-    pub(super) fn new(server: &ConnectionInfo, target: &str, client_name: String) -> Self {
+    /// `target` names the server in messages, and `client_name` us in its `CLIENT LIST`. `issuer`:
+    /// what issues the user and the password, if `server` has none.
+    pub(super) fn new(
+        server: &ConnectionInfo,
+        target: &str,
+        client_name: String,
+        issuer: Option<Issuer>,
+    ) -> Self {
         let login = server.redis_settings().clone();
         Self {
             address: server.addr().clone(),
-            with_password: with_password(target, login.username()),
+            target: target.to_owned(),
             name: Arc::new(ClientName {
                 name: client_name,
                 target: target.to_owned(),
                 is_reported: AtomicBool::new(false),
                 events: EventEmitter::default(),
             }),
-            _credentials: login.password().map(Credentials::new),
+            #[cfg(feature = "tls")]
+            tls: None,
+            was_connected: AtomicBool::new(false),
+            issuer,
+            _redaction: login.password().map(Redaction::of),
             login: login.set_protocol(ProtocolVersion::RESP3),
         }
     }
 
-    /// Opens a line. `config`: what becomes of pushes.
-    pub(super) async fn open(&self, config: AsyncConnectionConfig) -> Result<Line, BackendError> {
+    /// The same over TLS.
+    #[cfg(feature = "tls")]
+    pub(super) fn over(self, tls: Tls) -> Self {
+        Self {
+            tls: Some(tls),
+            ..self
+        }
+    }
+
+    pub(super) fn issuer(&self) -> Option<&Issuer> {
+        self.issuer.as_ref()
+    }
+
+    /// Opens a line. `config`: what becomes of pushes. `stage` shows what it waits for. Also
+    /// returns what was issued for the login, if anything was.
+    pub(super) async fn open(
+        &self,
+        config: AsyncConnectionConfig,
+        stage: &OpenStage,
+    ) -> Result<(Line, Option<Arc<Issued>>), BackendError> {
         // Callers bound their own waits: a timeout of the driver's would need the runtime on their
         // threads.
         let config = config
             .set_connection_timeout(None)
             .set_response_timeout(None)
             .set_pipeline_buffer_size(DRIVER_QUEUE);
-        let stream = Stream::open(&self.address)
+        let Some(issuer) = &self.issuer else {
+            let stream = self.connect(stage).await?;
+            let line = self.log_in(&self.login, stream, config).await?;
+            return Ok((line, None));
+        };
+        // What was issued may be good for long, and be refused all the same: others are asked for
+        // once.
+        let mut refused: Option<(Arc<Issued>, BackendError)> = None;
+        loop {
+            // First: while the server is away, nothing is asked for.
+            let stream = self.connect(stage).await?;
+            stage.enter(OpenStage::CREDENTIALS);
+            let fresh = issuer.issue(refused.as_ref().map(|(fresh, _)| fresh)).await;
+            stage.enter(OpenStage::SERVER);
+            let fresh = fresh?;
+            let login = self.login.clone();
+            let login = login
+                .set_username(fresh.credentials.user())
+                .set_password(fresh.credentials.password());
+            match self.log_in(&login, stream, config.clone()).await {
+                Ok(line) => {
+                    fresh.note_used();
+                    issuer.succeeded();
+                    return Ok((line, Some(fresh)));
+                }
+                Err(error) if matches!(error.code(), Some("NOAUTH" | "WRONGPASS")) => {
+                    fresh.note_used();
+                    if refused.is_some() {
+                        return Err(issuer.refused(&error));
+                    }
+                    refused = Some((fresh, error));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    async fn log_in(
+        &self,
+        login: &RedisConnectionInfo,
+        stream: Stream,
+        config: AsyncConnectionConfig,
+    ) -> Result<Line, BackendError> {
+        let (activity, failure) = (stream.activity(), stream.failure());
+        let (requests, driver) = MultiplexedConnection::new_with_config(login, stream, config)
             .await
-            .map_err(BackendError::connection_lost)?;
-        let activity = stream.activity();
-        let (requests, driver) =
-            MultiplexedConnection::new_with_config(&self.login, stream, config)
-                .await
-                .map_err(|error| self.login_error(&error))?;
+            .map_err(|error| self.login_error(login, &error, failure.get()))?;
+        self.was_connected.store(true, Ordering::Relaxed);
         if !self.name.name.is_empty() {
             // Before the driver: when that runs first, it finds this request and the one that our
             // caller makes next, and sends both at once.
@@ -94,14 +188,155 @@ impl ServerLogin {
         })
     }
 
-    fn login_error(&self, error: &RedisError) -> BackendError {
-        if error.code() == Some("NOAUTH") && self.login.password().is_none() {
+    async fn connect(&self, stage: &OpenStage) -> Result<Stream, BackendError> {
+        stage.enter(OpenStage::SERVER);
+        let socket = Socket::open(&self.address)
+            .await
+            .map_err(BackendError::connection_lost)?;
+        #[cfg(feature = "tls")]
+        if let Some(tls) = &self.tls {
+            stage.enter(OpenStage::HANDSHAKE);
+            let stream = Stream::secure(socket, tls).await;
+            stage.enter(OpenStage::SERVER);
+            return stream.map_err(|failure| self.tls_error(tls, &failure));
+        }
+        Ok(Stream::plain(socket))
+    }
+
+    /// The error for an attempt that was at `stage` when `limit` was over.
+    #[cfg_attr(not(feature = "tls"), allow(clippy::unused_self))]
+    pub(super) fn unanswered(&self, stage: &OpenStage, limit: Duration) -> BackendError {
+        BackendError::connection_lost(match stage.0.load(Ordering::Relaxed) {
+            #[cfg(feature = "tls")]
+            OpenStage::HANDSHAKE => format!(
+                "no answer to the TLS handshake within {limit:?}: {}",
+                self.without_tls()
+            ),
+            OpenStage::CREDENTIALS => {
+                format!("the credentials callback has not returned within {limit:?}, and goes on")
+            }
+            _ => format!("no answer to a connection attempt within {limit:?}"),
+        })
+    }
+
+    fn login_error(
+        &self,
+        login: &RedisConnectionInfo,
+        error: &RedisError,
+        failure: Option<&StreamFailure>,
+    ) -> BackendError {
+        if error.code() == Some("NOAUTH") && login.password().is_none() {
             return BackendError::rejected(format_args!(
                 "the server asks for a password (NOAUTH), and none was given: write {}",
-                self.with_password
+                with_password(&self.target, login.username())
             ));
         }
+        if error.code().is_none()
+            && let Some(explained) = failure.and_then(|failure| self.explained(failure))
+        {
+            return explained;
+        }
         reply::connect_error(error)
+    }
+
+    /// The error for a login that failed with the stream.
+    fn explained(&self, failure: &StreamFailure) -> Option<BackendError> {
+        if matches!(failure, StreamFailure::ClosedUnanswered)
+            && self.was_connected.load(Ordering::Relaxed)
+        {
+            // The options were right before: it is the server that ends.
+            return None;
+        }
+        #[cfg(feature = "tls")]
+        if let Some(tls) = &self.tls {
+            return match failure {
+                StreamFailure::Tls(failure) => Some(self.tls_error(tls, failure)),
+                StreamFailure::ClosedUnanswered if !tls.has_certificate() => {
+                    Some(BackendError::connection_lost(
+                        "the server closed the connection instead of answering the login: if it \
+                         asks for a certificate, name one by `tls_cert` and `tls_key`",
+                    ))
+                }
+                StreamFailure::ClosedUnanswered | StreamFailure::AnsweredInTls => None,
+            };
+        }
+        let with_tls = with_tls(&self.target)?;
+        let what = match failure {
+            StreamFailure::AnsweredInTls => {
+                format!("the server speaks TLS at this port: write {with_tls}")
+            }
+            StreamFailure::ClosedUnanswered => format!(
+                "the server closed the connection instead of answering the login: if it speaks \
+                 TLS at this port, write {with_tls}"
+            ),
+            #[cfg(feature = "tls")]
+            StreamFailure::Tls(_) => return None,
+        };
+        Some(BackendError::connection_lost(what))
+    }
+
+    /// A refusal is for good if there was no connection before. Later it may be that the
+    /// certificates are being replaced.
+    #[cfg(feature = "tls")]
+    fn tls_error(&self, tls: &Tls, failure: &TlsFailure) -> BackendError {
+        let mut what = match failure.kind {
+            TlsFailureKind::RefusedHere => {
+                format!("the certificate of the server is refused: {failure}")
+            }
+            TlsFailureKind::RefusedThere if tls.has_certificate() => {
+                format!("the server refuses the TLS connection: {failure}")
+            }
+            TlsFailureKind::RefusedThere => format!(
+                "the server refuses the TLS connection: {failure}; if it asks for a certificate, \
+                 name one by `tls_cert` and `tls_key`"
+            ),
+            TlsFailureKind::NoTls => {
+                format!(
+                    "the server answers, but not in TLS: {}: {failure}",
+                    self.without_tls()
+                )
+            }
+            TlsFailureKind::Lost => format!("the TLS connection failed: {failure}"),
+        };
+        if let Some(problem) = tls.problem() {
+            what = format!("{what}; {problem}");
+        }
+        let is_refusal = matches!(
+            failure.kind,
+            TlsFailureKind::RefusedHere | TlsFailureKind::RefusedThere
+        );
+        let kind = if is_refusal && !self.was_connected.load(Ordering::Relaxed) {
+            BackendErrorKind::Rejected
+        } else {
+            BackendErrorKind::ConnectionLost
+        };
+        BackendError::new(kind, what)
+    }
+
+    /// What to write if the server has no TLS.
+    #[cfg(feature = "tls")]
+    fn without_tls(&self) -> String {
+        let plain = self.target.replacen("s://", "://", 1);
+        format!("if the server has no TLS at this port, write {plain}")
+    }
+
+    /// Something that is wrong although lines can be opened, and was not reported yet.
+    #[cfg_attr(not(feature = "tls"), allow(clippy::unused_self))]
+    pub(super) fn new_problem(&self) -> Option<BackendError> {
+        #[cfg(feature = "tls")]
+        if let Some(problem) = self.tls.as_ref().and_then(Tls::new_problem) {
+            return Some(BackendError::unavailable(problem));
+        }
+        None
+    }
+}
+
+/// The URL of this target with TLS, if there is one.
+fn with_tls(target: &str) -> Option<String> {
+    match target.split_once("://")? {
+        ("redis" | "dragonfly", host) => Some(format!("rediss://{host}")),
+        ("valkey", host) => Some(format!("valkeys://{host}")),
+        _ => None,
     }
 }
 

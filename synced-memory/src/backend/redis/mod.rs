@@ -1,16 +1,23 @@
 //! Redis, Valkey and Dragonfly: a multiplexed RESP3 connection, and another one for large values.
 //!
-//! - `stream.rs`: the bytes; `line.rs`: the login, and requests over the stream
+//! - `socket.rs`: the bytes; `stream.rs`: the same, or TLS over them; `tls.rs`: its certificates
+//! - `credentials.rs`, `expiring.rs`: logins that expire
+//! - `line.rs`: the login, and requests over the stream
 //! - `commit.rs`, `commit.lua`: attempts
 //! - `tracking.rs`: notifications
 //! - `reply.rs`: what servers answer
 //! - `resolver.rs`: addresses of hosts
 
 mod commit;
+mod credentials;
+mod expiring;
 mod line;
 mod reply;
 mod resolver;
+mod socket;
 mod stream;
+#[cfg(feature = "tls")]
+mod tls;
 mod tracking;
 
 use std::collections::HashSet;
@@ -30,13 +37,25 @@ use super::{
 use crate::backend::commit::{Attempt, Outcome, Writer};
 use crate::backend::error::{BackendError, BackendErrorKind};
 use crate::backend::sidecar;
+use crate::base::credentials::CredentialsCallback;
 use crate::base::lock::lock;
 use commit::Committer;
-use line::{Line, ServerLogin};
+use credentials::{Issued, Issuer};
+use expiring::ExpiringSession;
+use line::{Line, OpenStage, ServerLogin};
+#[cfg(feature = "tls")]
+use {
+    crate::base::error::{Error, ErrorKind},
+    crate::base::settings::Settings,
+    redis::ConnectionAddr,
+    tls::Tls,
+};
 
 /// The backend of every `redis://` URL.
 pub(crate) struct RedisBackend {
     login: Arc<ServerLogin>,
+    /// What the attempt to connect waits for that is under way.
+    stage: Arc<OpenStage>,
     target: String,
     timeout: Duration,
     sidecar_ttl: Duration,
@@ -44,21 +63,51 @@ pub(crate) struct RedisBackend {
 
 impl RedisBackend {
     /// The server that `server` describes; `target` names it in messages, and `client_name` names
-    /// us in its `CLIENT LIST`, if it is not empty. After `timeout` without a byte the connection
-    /// for large values counts as lost.
+    /// us in its `CLIENT LIST`, if it is not empty. `credentials` issue the login, if there are
+    /// any. After `timeout` without a byte the connection for large values counts as lost.
     pub(crate) fn new(
         server: &ConnectionInfo,
         target: String,
         client_name: String,
+        credentials: Option<CredentialsCallback>,
         timeout: Duration,
         sidecar_ttl: Duration,
     ) -> Self {
+        let issuer = credentials.map(Issuer::new);
         Self {
-            login: Arc::new(ServerLogin::new(server, &target, client_name)),
+            login: Arc::new(ServerLogin::new(server, &target, client_name, issuer)),
+            stage: Arc::default(),
             target,
             timeout,
             sidecar_ttl,
         }
+    }
+
+    /// The same over TLS: by `config`, or else as the options say.
+    ///
+    /// # Errors
+    ///
+    /// `Config` for certificates that cannot be used, and for a server without a host.
+    #[cfg(feature = "tls")]
+    pub(crate) fn over_tls(
+        self,
+        server: &ConnectionInfo,
+        config: Option<Arc<rustls::ClientConfig>>,
+        settings: &Settings,
+    ) -> Result<Self, Error> {
+        let ConnectionAddr::Tcp(host, _) = server.addr() else {
+            let what = "TLS needs a host, as in rediss://host:port";
+            return Err(Error::new(ErrorKind::Config, what));
+        };
+        let tls = match config {
+            Some(config) => Tls::given(host, config, settings)?,
+            None => Tls::from_files(host, settings)?,
+        };
+        let login = Arc::into_inner(self.login).expect("nobody else has it yet");
+        Ok(Self {
+            login: Arc::new(login.over(tls)),
+            ..self
+        })
     }
 }
 
@@ -72,8 +121,8 @@ impl std::fmt::Debug for RedisBackend {
 
 impl Backend for RedisBackend {
     fn connect(&self) -> Reply<Box<dyn Session>> {
-        let (login, timeout, sidecar_ttl) =
-            (Arc::clone(&self.login), self.timeout, self.sidecar_ttl);
+        let (login, stage) = (Arc::clone(&self.login), Arc::clone(&self.stage));
+        let (timeout, sidecar_ttl) = (self.timeout, self.sidecar_ttl);
         Box::pin(async move {
             let (closed, ended) = watch::channel(false);
             let (sender, changes) = tracking::channel();
@@ -86,25 +135,38 @@ impl Backend for RedisBackend {
                 Ok::<(), Infallible>(())
             };
             let config = AsyncConnectionConfig::new().set_push_sender(on_push);
-            let line = login.open(config).await?;
-            let session: Box<dyn Session> = Box::new(RedisSession {
+            let (line, issued) = login.open(config, &stage).await?;
+            let session = RedisSession {
                 line,
                 ended,
                 committer: Arc::new(Committer::new(sidecar_ttl)),
                 changes,
                 large_keys: Arc::default(),
                 apart: Arc::new(ApartLine {
-                    login,
+                    login: Arc::clone(&login),
                     timeout,
                     open: tokio::sync::Mutex::default(),
+                    requests: Mutex::default(),
                 }),
-            });
+            };
+            let session: Box<dyn Session> = match issued {
+                Some(issued) => Box::new(ExpiringSession::new(session, login, issued)),
+                None => Box::new(session),
+            };
             Ok(session)
         })
     }
 
     fn target(&self) -> &str {
         &self.target
+    }
+
+    fn unanswered(&self, limit: Duration) -> BackendError {
+        self.login.unanswered(&self.stage, limit)
+    }
+
+    fn new_problem(&self) -> Option<BackendError> {
+        self.login.new_problem()
     }
 }
 
@@ -126,6 +188,8 @@ struct ApartLine {
     login: Arc<ServerLogin>,
     timeout: Duration,
     open: tokio::sync::Mutex<Option<Line>>,
+    /// Those of the open line, also while a read uses it; `None` if the line is not to be used.
+    requests: Mutex<Option<MultiplexedConnection>>,
 }
 
 impl std::fmt::Debug for RedisSession {
@@ -193,17 +257,36 @@ impl LargeKeys {
 }
 
 impl ApartLine {
+    async fn open(&self) -> Result<Line, BackendError> {
+        let stage = OpenStage::default();
+        let line = self.login.open(AsyncConnectionConfig::new(), &stage);
+        let (line, _) = tokio::time::timeout(self.timeout, line)
+            .await
+            .unwrap_or_else(|_| Err(self.login.unanswered(&stage, self.timeout)))?;
+        *lock(&self.requests) = Some(line.requests.clone());
+        Ok(line)
+    }
+
+    /// Logs the line in anew, if there is one. If that fails, the next read opens another line.
+    async fn log_in(&self, issued: &Issued) {
+        let Some(requests) = lock(&self.requests).clone() else {
+            return;
+        };
+        if ask_one(requests, expiring::auth(issued)).await.is_err() {
+            lock(&self.requests).take();
+        }
+    }
+
+    fn is_usable(&self, line: &Line) -> bool {
+        line.is_open() && lock(&self.requests).is_some()
+    }
+
     /// On the I/O thread.
     async fn read(&self, key: &str) -> Result<WithExpiry, BackendError> {
         let mut open = self.open.lock().await;
         let line = match open.take() {
-            Some(line) if line.is_open() => line,
-            _ => tokio::time::timeout(self.timeout, self.login.open(AsyncConnectionConfig::new()))
-                .await
-                .unwrap_or_else(|_| {
-                    let what = format!("no answer within {:?}", self.timeout);
-                    Err(BackendError::connection_lost(what))
-                })?,
+            Some(line) if self.is_usable(&line) => line,
+            _ => self.open().await?,
         };
 
         let mut commands = Pipeline::with_capacity(2);

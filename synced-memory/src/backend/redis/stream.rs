@@ -1,118 +1,132 @@
-//! The byte stream to a server: TCP or a Unix socket. A new kind of line, such as TLS, is a variant
-//! of [`Transport`].
+//! The byte stream to a server: a socket, or TLS over it.
 //!
-//! It notes when the other side showed that it is there, and writes in a way that never raises
-//! SIGPIPE: a server that goes away must not kill a process whose SIGPIPE is at its default.
+//! It keeps what explains why a login failed: the client library hides the error of the stream, and
+//! under TLS 1.3 a server refuses a client's certificate only after the handshake.
 
 use std::io;
-use std::path::Path;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 
-use futures_util::future::select_ok;
-use redis::ConnectionAddr;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 
-use super::resolver;
+use super::socket::Socket;
+#[cfg(feature = "tls")]
+use super::tls::{Tls, TlsFailure};
 use crate::base::clock::LastActivity;
 
-/// A line to a server.
-///
-/// It offers no vectored writes, which `std` makes by `writev`, and `writev` raises SIGPIPE.
+/// A line to a server. As a socket, it offers no vectored writes.
 pub(super) struct Stream {
     transport: Transport,
     activity: Arc<LastActivity>,
-    /// The last write found no room.
-    is_full: bool,
+    failure: Arc<OnceLock<StreamFailure>>,
+    /// Something has arrived.
+    has_received: bool,
 }
 
 enum Transport {
-    /// `std` writes to it by `send` with `MSG_NOSIGNAL`, or sets `SO_NOSIGPIPE`.
-    Tcp(TcpStream),
-    #[cfg(unix)]
-    Unix(tokio::net::UnixStream),
+    Plain(Socket),
+    #[cfg(feature = "tls")]
+    Tls(Box<tokio_rustls::client::TlsStream<Socket>>),
 }
 
+/// Why a stream can be used no more, as far as it says more than the error that its user gets.
+#[derive(Debug)]
+pub(super) enum StreamFailure {
+    /// The other side closed it before it had sent anything.
+    ClosedUnanswered,
+    /// The other side answered in TLS to what was sent in plain text.
+    AnsweredInTls,
+    #[cfg(feature = "tls")]
+    Tls(TlsFailure),
+}
+
+/// What a TLS record begins with that holds an alert.
+const TLS_ALERT: u8 = 21;
+
 impl Stream {
-    pub(super) async fn open(address: &ConnectionAddr) -> io::Result<Self> {
-        let transport = match address {
-            ConnectionAddr::Tcp(host, port) => Transport::Tcp(open_tcp(host, *port).await?),
-            ConnectionAddr::Unix(path) => open_unix(path).await?,
-            _ => return Err(unsupported("this kind of address is not supported")),
-        };
-        Ok(Self {
+    /// A stream without TLS.
+    pub(super) fn plain(socket: Socket) -> Self {
+        let activity = socket.activity();
+        Self::of(Transport::Plain(socket), activity)
+    }
+
+    /// A stream with TLS over this socket; it ends with the handshake.
+    #[cfg(feature = "tls")]
+    pub(super) async fn secure(socket: Socket, tls: &Tls) -> Result<Self, TlsFailure> {
+        // Of what is below TLS: a record that arrives in parts shows that the server is there.
+        let activity = socket.activity();
+        let stream = tls.handshake(socket.reporting_after_reads()).await?;
+        Ok(Self::of(Transport::Tls(Box::new(stream)), activity))
+    }
+
+    fn of(transport: Transport, activity: Arc<LastActivity>) -> Self {
+        Self {
             transport,
-            activity: Arc::new(LastActivity::now()),
-            is_full: false,
-        })
+            activity,
+            failure: Arc::default(),
+            has_received: false,
+        }
     }
 
     /// When the other side last sent something, or made room for a write that waited.
     pub(super) fn activity(&self) -> Arc<LastActivity> {
         Arc::clone(&self.activity)
     }
-}
 
-/// Connects to whichever address of the host answers first.
-async fn open_tcp(host: &str, port: u16) -> io::Result<TcpStream> {
-    let addresses = resolver::addresses(host, port).await?;
-    let attempts: Vec<_> = addresses
-        .into_iter()
-        .map(|address| Box::pin(TcpStream::connect(address)))
-        .collect();
-    if attempts.is_empty() {
-        let what = "the host has no address";
-        return Err(io::Error::new(io::ErrorKind::NotFound, what));
+    /// Why it can be used no more, once it was used.
+    pub(super) fn failure(&self) -> Arc<OnceLock<StreamFailure>> {
+        Arc::clone(&self.failure)
     }
-    let (stream, _) = select_ok(attempts).await?;
-    // A small request must not wait for the acknowledgement of the one before (Nagle).
-    stream.set_nodelay(true)?;
-    Ok(stream)
-}
 
-#[cfg(unix)]
-async fn open_unix(path: &Path) -> io::Result<Transport> {
-    tokio::net::UnixStream::connect(path)
-        .await
-        .map(Transport::Unix)
-}
+    fn poll_read_transport(
+        &mut self,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match &mut self.transport {
+            Transport::Plain(socket) => Pin::new(socket).poll_read(context, buffer),
+            #[cfg(feature = "tls")]
+            Transport::Tls(stream) => Pin::new(stream).poll_read(context, buffer),
+        }
+    }
 
-#[cfg(not(unix))]
-async fn open_unix(_: &Path) -> io::Result<Transport> {
-    Err(unsupported("there are no Unix sockets on this platform"))
-}
+    /// Keeps the first failure.
+    fn note_failure(&self, failure: StreamFailure) {
+        let _ = self.failure.set(failure);
+    }
 
-fn unsupported(what: &str) -> io::Error {
-    io::Error::new(io::ErrorKind::Unsupported, what)
-}
+    /// Notes what is known of an error. `io::Error`s of a socket say nothing that their text does
+    /// not say.
+    fn note_error(&self, error: &io::Error) {
+        #[cfg(feature = "tls")]
+        if let Some(failure) = TlsFailure::of_stream(error) {
+            self.note_failure(StreamFailure::Tls(failure));
+        }
+        // Some close a connection with what they have not read, which resets it.
+        let is_closed = matches!(
+            error.kind(),
+            io::ErrorKind::ConnectionReset
+                | io::ErrorKind::ConnectionAborted
+                | io::ErrorKind::BrokenPipe
+                | io::ErrorKind::UnexpectedEof
+        );
+        if is_closed && !self.has_received {
+            self.note_failure(StreamFailure::ClosedUnanswered);
+        }
+    }
 
-/// `std` writes to Unix sockets by `write`, which raises SIGPIPE if the other side is gone.
-#[cfg(unix)]
-fn poll_send(
-    stream: &tokio::net::UnixStream,
-    context: &mut Context<'_>,
-    bytes: &[u8],
-) -> Poll<io::Result<usize>> {
-    use rustix::net::{SendFlags, send};
-
-    // There the socket itself is set not to raise it, when it is made.
-    #[cfg(target_vendor = "apple")]
-    const FLAGS: SendFlags = SendFlags::empty();
-    #[cfg(not(target_vendor = "apple"))]
-    const FLAGS: SendFlags = SendFlags::NOSIGNAL;
-
-    loop {
-        ready!(stream.poll_write_ready(context))?;
-        let sent = stream.try_io(tokio::io::Interest::WRITABLE, || {
-            send(stream, bytes, FLAGS).map_err(io::Error::from)
-        });
-        match sent {
-            // It was not ready after all, and is not marked so any more.
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            sent => return Poll::Ready(sent),
+    fn note_read(&mut self, read: &io::Result<()>, arrived: &[u8]) {
+        match (read, arrived.first()) {
+            (Err(error), _) => self.note_error(error),
+            _ if self.has_received => {}
+            (Ok(()), None) => self.note_failure(StreamFailure::ClosedUnanswered),
+            (Ok(()), Some(first)) => {
+                self.has_received = true;
+                if *first == TLS_ALERT && matches!(self.transport, Transport::Plain(_)) {
+                    self.note_failure(StreamFailure::AnsweredInTls);
+                }
+            }
         }
     }
 }
@@ -124,15 +138,12 @@ impl AsyncRead for Stream {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
-        let read = match &mut self.transport {
-            Transport::Tcp(stream) => Pin::new(stream).poll_read(context, buffer),
-            #[cfg(unix)]
-            Transport::Unix(stream) => Pin::new(stream).poll_read(context, buffer),
-        };
-        if buffer.filled().len() > before {
-            self.activity.note();
+        let room = buffer.remaining();
+        let read = ready!(self.poll_read_transport(context, buffer));
+        if room > 0 {
+            self.note_read(&read, &buffer.filled()[before..]);
         }
-        read
+        Poll::Ready(read)
     }
 }
 
@@ -143,31 +154,33 @@ impl AsyncWrite for Stream {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let written = match &mut self.transport {
-            Transport::Tcp(stream) => Pin::new(stream).poll_write(context, bytes),
-            #[cfg(unix)]
-            Transport::Unix(stream) => poll_send(stream, context, bytes),
+            Transport::Plain(socket) => Pin::new(socket).poll_write(context, bytes),
+            #[cfg(feature = "tls")]
+            Transport::Tls(stream) => Pin::new(stream).poll_write(context, bytes),
         };
-        // What goes into a buffer that has room says nothing about the other side.
-        let was_full = std::mem::replace(&mut self.is_full, written.is_pending());
-        if was_full && matches!(written, Poll::Ready(Ok(_))) {
-            self.activity.note();
+        if let Poll::Ready(Err(error)) = &written {
+            self.note_error(error);
         }
         written
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.transport {
-            Transport::Tcp(stream) => Pin::new(stream).poll_flush(context),
-            #[cfg(unix)]
-            Transport::Unix(stream) => Pin::new(stream).poll_flush(context),
+        let flushed = match &mut self.transport {
+            Transport::Plain(socket) => Pin::new(socket).poll_flush(context),
+            #[cfg(feature = "tls")]
+            Transport::Tls(stream) => Pin::new(stream).poll_flush(context),
+        };
+        if let Poll::Ready(Err(error)) = &flushed {
+            self.note_error(error);
         }
+        flushed
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.transport {
-            Transport::Tcp(stream) => Pin::new(stream).poll_shutdown(context),
-            #[cfg(unix)]
-            Transport::Unix(stream) => Pin::new(stream).poll_shutdown(context),
+            Transport::Plain(socket) => Pin::new(socket).poll_shutdown(context),
+            #[cfg(feature = "tls")]
+            Transport::Tls(stream) => Pin::new(stream).poll_shutdown(context),
         }
     }
 }

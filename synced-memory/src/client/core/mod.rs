@@ -34,6 +34,9 @@ use crate::client::shared::Shared;
 use crate::client::state::Link;
 use crate::pending::journal;
 
+/// How much longer opening waits for the reason if a required backend does not answer in time.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
 /// How long the last drop waits at most for the I/O thread, after everything else was done.
 const THREAD_END: Duration = Duration::from_millis(500);
 
@@ -73,7 +76,7 @@ impl Core {
         let runtime = IoRuntime::start()?;
         let shared = Arc::new(Shared::new(settings, backend.target(), journal)?);
         let deadline = Deadline::after(shared.settings.timeout);
-        let (first_sender, first_outcome) = oneshot::channel();
+        let (first_sender, mut first_outcome) = oneshot::channel();
         let (end_sender, thread_end) = oneshot::channel();
         let retained = Arc::new(RetainedSlots::new(&shared));
         let of_thread = (Arc::clone(&shared), Arc::clone(&retained));
@@ -109,13 +112,20 @@ impl Core {
                 ConnectPolicy::Optional => Ok(core),
             };
         }
-        match block_on(until(first_outcome, deadline)) {
+        let outcome = block_on(until(&mut first_outcome, deadline));
+        match outcome {
             Some(Ok(Err(error))) if error.kind() == ErrorKind::Rejected => return Err(error),
             _ => {}
         }
         if core.shared.settings.connect == ConnectPolicy::Required {
             let connected = core.shared.connected_other_than(None);
-            block_on(until(connected, deadline)).ok_or_else(|| core.shared.unavailable())?;
+            if block_on(until(connected, deadline)).is_none() {
+                if outcome.is_none() {
+                    // It fails at about the same time, and says why.
+                    block_on(until(first_outcome, Deadline::after(LAST_WORDS)));
+                }
+                return Err(core.shared.unavailable());
+            }
         }
         Ok(core)
     }

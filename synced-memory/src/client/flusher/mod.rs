@@ -144,6 +144,7 @@ impl<'a> Connector<'a> {
                         event!(INFO, target = &*target, "connected, breaker closed")
                     });
                     self.last_failure = None;
+                    self.report_problem();
                     self.use_connection(&connection, has_asked).await;
                 }
                 Err(error) => {
@@ -166,7 +167,8 @@ impl<'a> Connector<'a> {
             ))
         };
         let session = clock.timeout(limit, self.backend.connect()).await;
-        let connection = Arc::new(Connection::new(session.ok_or_else(silent)??));
+        let session = session.unwrap_or_else(|| Err(self.backend.unanswered(limit)))?;
+        let connection = Arc::new(Connection::new(session));
 
         let policy = connection.session.eviction_policy();
         if let Some(Ok(policy)) = clock.timeout(limit, policy).await {
@@ -222,6 +224,7 @@ impl<'a> Connector<'a> {
             error = connection.ended() => error,
             error = session_ended(connection) => error,
             error = heartbeat(shared, connection) => error,
+            error = keep_logged_in(shared, connection) => error,
             error = shared.silent(connection) => error,
             never = continue_abandoned(shared) => match never {},
             error = self.flush(connection) => error,
@@ -255,6 +258,13 @@ impl<'a> Connector<'a> {
             });
         }
         self.report_first(Err(failure));
+    }
+
+    /// Says what is wrong although the backend is there.
+    fn report_problem(&self) {
+        if let Some(problem) = self.backend.new_problem() {
+            report(self.shared, &problem);
+        }
     }
 
     /// Lets callers use the connection.
@@ -364,6 +374,14 @@ impl<'a> Connector<'a> {
     }
 }
 
+/// Logs a failure after which the connection goes on, and shows it in the status.
+fn report(shared: &Shared, failure: &BackendError) {
+    let what = format!("{}: {failure}", shared.target);
+    shared.state().last_error = Some(Error::new(failure.error_kind(), what));
+    let error = failure.to_string();
+    shared.emit(|target| event!(WARN, target = &*target, %error, "the connection goes on"));
+}
+
 /// Continues with the requests that their callers do not wait for any more, as long as the
 /// connection is used.
 async fn continue_abandoned(shared: &Shared) -> Infallible {
@@ -415,6 +433,27 @@ async fn heartbeat(shared: &Shared, connection: &Connection) -> BackendError {
             Err(_) => {}
         }
     }
+}
+
+/// Logs in anew whenever the login is about to expire. A login that fails leaves the connection as
+/// it is, and is tried again. Returns why the connection cannot be used any more.
+async fn keep_logged_in(shared: &Shared, connection: &Connection) -> BackendError {
+    while let Some(due) = connection.session.login_due() {
+        shared.clock.sleep(due).await;
+        let renewed = match connection.session.prepare_login().await {
+            Ok(()) => {
+                let log_in = |_| connection.session.log_in();
+                shared.issue_made(connection, log_in).await
+            }
+            Err(error) => Err(error),
+        };
+        match renewed {
+            Err(error) if error.is_connection_lost() => return error,
+            Err(error) => report(shared, &error),
+            Ok(()) => {}
+        }
+    }
+    pending().await
 }
 
 /// Drops this writer's records at keys that nobody here uses any more. Those that stay behind age

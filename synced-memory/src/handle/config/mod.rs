@@ -2,19 +2,25 @@
 //!
 //! What can be set is one table, [`with_options`]: the builder has a method for each row.
 
+mod tls;
 mod url;
 
 #[cfg(test)]
 mod tests;
 
 use std::ffi::OsString;
+use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::path::PathBuf;
+#[cfg(feature = "tls")]
+use std::sync::Arc;
 use std::time::Duration;
 
 use self::url::{parse, url_of_host};
 use crate::backend::open::Target;
 use crate::backend::sidecar::check_prefix;
 use crate::base::client_name;
+#[cfg(feature = "redis")]
+use crate::base::credentials::{BoxError, Credentials, CredentialsCallback};
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::policy::{ConnectPolicy, Durability, ReadPolicy, WritePolicy};
 use crate::base::settings::{Settings, with_options};
@@ -49,6 +55,10 @@ macro_rules! builder {
         #[must_use = "nothing is opened before `build`"]
         pub struct Builder {
             url: Option<String>,
+            #[cfg(feature = "tls")]
+            tls_config: Option<Arc<rustls::ClientConfig>>,
+            #[cfg(feature = "redis")]
+            credentials: Option<CredentialsCallback>,
             $($name: Option<$type>,)+
         }
 
@@ -84,11 +94,67 @@ macro_rules! builder {
 
 with_options!(builder);
 
+// Nothing in it is changed once it was set.
+impl UnwindSafe for Builder {}
+impl RefUnwindSafe for Builder {}
+
 impl Builder {
     /// Where the state is. Without it the environment says so: `SYNCED_MEMORY_URL`, or else
     /// `REDIS_HOST` (default `redis`) and `REDIS_PORT` (default `6379`).
     pub fn url(mut self, url: impl Into<String>) -> Self {
         self.url = Some(url.into());
+        self
+    }
+
+    /// How TLS is spoken, instead of by `tls_ca`, `tls_cert`, `tls_key` and `tls_insecure`: for
+    /// other roots of trust, keys in hardware, or another provider of cryptography. It is of the
+    /// version of `rustls` that this crate exports. The feature `tls`.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use synced_memory::{Memory, rustls};
+    ///
+    /// # fn roots() -> rustls::RootCertStore { rustls::RootCertStore::empty() }
+    /// let provider = rustls::crypto::ring::default_provider();
+    /// let config = rustls::ClientConfig::builder_with_provider(Arc::new(provider))
+    ///     .with_protocol_versions(&[&rustls::version::TLS13])?
+    ///     .with_root_certificates(roots())
+    ///     .with_no_client_auth();
+    /// let builder = Memory::builder()
+    ///     .url("rediss://cache.example.com:6380")
+    ///     .tls_config(Arc::new(config));
+    /// # Ok::<(), rustls::Error>(())
+    /// ```
+    #[cfg(feature = "tls")]
+    pub fn tls_config(mut self, config: Arc<rustls::ClientConfig>) -> Self {
+        self.tls_config = Some(config);
+        self
+    }
+
+    /// What issues the user and the password of a server, if they expire: tokens of a cloud, or a
+    /// file of secrets that is replaced. They are asked for at each connect, and again before they
+    /// expire; then the open connections log in anew, and none is lost. All about it:
+    /// [`Credentials`].
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use synced_memory::{BoxError, Credentials, Memory};
+    ///
+    /// # fn token() -> Result<String, BoxError> { Ok("t0ken".to_string()) }
+    /// let builder = Memory::builder().url("redis://cache.example.com").credentials(|| {
+    ///     Ok(Credentials::new("app", token()?).expires_in(Duration::from_secs(900)))
+    /// });
+    /// ```
+    ///
+    /// `issue` is called on a thread of its own, by one call at a time. It may block, for at most
+    /// 10 s. While it fails, it is called again after 1 s, doubled each time up to 60 s, and
+    /// [`Status::last_error`](crate::Status::last_error) says why; a connection that is open stays.
+    #[cfg(feature = "redis")]
+    pub fn credentials(
+        mut self,
+        issue: impl Fn() -> std::result::Result<Credentials, BoxError> + Send + Sync + 'static,
+    ) -> Self {
+        self.credentials = Some(CredentialsCallback::new(issue));
         self
     }
 
@@ -108,7 +174,8 @@ impl Builder {
             settings.prefix = prefix;
         }
 
-        let target = if let Some(url) = self.url.take() {
+        #[cfg_attr(not(feature = "redis"), allow(unused_mut))]
+        let mut target = if let Some(url) = self.url.take() {
             parse(&url, &mut settings)?
         } else if let Some(url) = env("SYNCED_MEMORY_URL")? {
             parse(&url, &mut settings).map_err(|error| of_variable("SYNCED_MEMORY_URL", &error))?
@@ -117,10 +184,45 @@ impl Builder {
             parse(&url, &mut settings).map_err(|error| of_variable("REDIS_HOST", &error))?
         };
 
+        #[cfg(feature = "tls")]
+        let tls_config = self.tls_config.take();
+        #[cfg(feature = "redis")]
+        if let Some(callback) = self.credentials.take() {
+            set_credentials(&mut target, callback)?;
+        }
         self.apply_to(&mut settings);
         check_settings(&settings)?;
+        tls::check(&target, &settings)?;
+        #[cfg(feature = "tls")]
+        if let Some(config) = tls_config {
+            tls::set_config(&mut target, config, &settings)?;
+        }
         Ok((target, settings))
     }
+}
+
+/// # Errors
+///
+/// `Config` if the target has no login, or another one.
+#[cfg(feature = "redis")]
+fn set_credentials(target: &mut Target, callback: CredentialsCallback) -> Result<()> {
+    let refuse = |what: &str| Err(Error::new(ErrorKind::Config, what));
+    let Target::Redis {
+        server,
+        credentials,
+        ..
+    } = target
+    else {
+        return refuse(
+            "`credentials` are for servers: only a URL such as redis://host has a login",
+        );
+    };
+    let login = server.redis_settings();
+    if login.username().is_some() || login.password().is_some() {
+        return refuse("`credentials` say who logs in: the URL may have no user and no password");
+    }
+    *credentials = Some(callback);
+    Ok(())
 }
 
 /// The value of an environment variable; `None` if it is not set or empty.

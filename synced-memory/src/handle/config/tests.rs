@@ -215,6 +215,121 @@ fn a_scheme_whose_feature_is_off_is_refused_by_its_name() {
     );
 }
 
+#[cfg(not(feature = "tls"))]
+#[test]
+fn a_scheme_with_tls_is_refused_by_the_name_of_its_feature() {
+    for url in ["rediss://host", "valkeys://host"] {
+        let error = resolve(Builder::default().url(url), &[]).err().unwrap();
+        let is_named = error.to_string().contains("the feature `tls`");
+        assert!(
+            error.kind() == ErrorKind::Config && (is_named || cfg!(not(feature = "redis"))),
+            "{error}"
+        );
+    }
+}
+
+#[cfg(feature = "tls")]
+#[test]
+fn options_of_tls_are_taken_by_targets_with_tls_and_by_no_others() {
+    let options = "tls_ca=ca.pem&tls_cert=a.pem&tls_key=a.key&tls_name=cache.example.com";
+    for (url, is_taken) in [
+        ("rediss://host:6380/2", true),
+        ("valkeys://host", true),
+        ("redis://host", false),
+        ("valkey://host", false),
+        ("dragonfly://host", false),
+        ("redis+unix:///run/redis.sock", false),
+        ("sqlite:state.db", false),
+        ("memory:", false),
+    ] {
+        if url.starts_with("sqlite") && cfg!(not(feature = "sqlite")) {
+            continue;
+        }
+        let resolved = resolve(Builder::default().url(format!("{url}?{options}")), &[]);
+        match resolved {
+            Ok((_, settings)) => {
+                assert!(is_taken, "{url}");
+                assert_eq!(settings.tls_ca, Some("ca.pem".into()));
+                assert_eq!(settings.tls_cert, Some("a.pem".into()));
+                assert_eq!(settings.tls_key, Some("a.key".into()));
+                assert_eq!(settings.tls_name.as_deref(), Some("cache.example.com"));
+            }
+            Err(error) => {
+                assert!(!is_taken, "{url}: {error}");
+                let said = error.to_string();
+                assert!(
+                    said.contains("`tls_ca`") && said.contains("rediss://"),
+                    "{said}"
+                );
+            }
+        }
+        assert!(resolve(Builder::default().url(url), &[]).is_ok(), "{url}");
+    }
+}
+
+#[cfg(feature = "tls")]
+#[test]
+fn a_ready_configuration_of_tls_leaves_nothing_to_its_options_but_the_name() {
+    let provider = rustls::crypto::ring::default_provider();
+    let config = rustls::ClientConfig::builder_with_provider(provider.into())
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(rustls::RootCertStore::empty())
+        .with_no_client_auth();
+    let config = Arc::new(config);
+    let builder = |url: &str| Builder::default().url(url).tls_config(Arc::clone(&config));
+    assert!(resolve(builder("rediss://host?tls_name=other"), &[]).is_ok());
+    for (url, option) in [
+        ("rediss://host?tls_ca=a", "`tls_ca`"),
+        ("rediss://host?tls_insecure=true", "`tls_insecure`"),
+        ("redis://host", "rediss://"),
+        ("memory:", "rediss://"),
+    ] {
+        let error = resolve(builder(url), &[]).err().expect(url);
+        assert_eq!(error.kind(), ErrorKind::Config);
+        let said = error.to_string();
+        assert!(
+            said.contains("`tls_config`") && said.contains(option),
+            "{said}"
+        );
+    }
+}
+
+#[cfg(feature = "redis")]
+#[test]
+fn credentials_are_for_servers_whose_url_has_no_login() {
+    let builder = |url: &str| {
+        let issue = || Ok(Credentials::new("app", "s3cret"));
+        Builder::default().url(url).credentials(issue)
+    };
+    for url in [
+        "redis://host",
+        "valkey://host/2",
+        "redis+unix:///run/redis.sock",
+    ] {
+        let (target, _) = resolve(builder(url), &[]).expect(url);
+        let Target::Redis { credentials, .. } = target else {
+            panic!("no server")
+        };
+        assert!(credentials.is_some());
+    }
+    for url in [
+        "redis://user@host",
+        "redis://:password@host",
+        "redis+unix:///run/redis.sock?user=user",
+        "memory:",
+        "memory:name",
+    ] {
+        let error = resolve(builder(url), &[]).err().expect(url);
+        assert_eq!(error.kind(), ErrorKind::Config, "{url}");
+        let said = format!("{error} {error:?} {:?}", builder(url));
+        assert!(
+            said.contains("`credentials`") && !said.contains("s3cret"),
+            "{said}"
+        );
+    }
+}
+
 #[cfg(feature = "redis")]
 #[test]
 fn no_message_holds_the_password() {
@@ -487,6 +602,23 @@ const EXTREMES: &[Extreme] = &[
         "connect",
         |b| b.connect(ConnectPolicy::Required),
         Some("required"),
+        true,
+    ),
+    // Of a target without TLS.
+    extreme("tls_ca", |b| b.tls_ca("a"), Some("a"), false),
+    extreme("tls_cert", |b| b.tls_cert("a"), Some("a"), false),
+    extreme("tls_key", |b| b.tls_key("a"), Some("a"), false),
+    extreme("tls_name", |b| b.tls_name("a"), Some("a"), false),
+    extreme(
+        "tls_insecure",
+        |b| b.tls_insecure(true),
+        Some("true"),
+        false,
+    ),
+    extreme(
+        "tls_insecure",
+        |b| b.tls_insecure(false),
+        Some("false"),
         true,
     ),
     extreme("outbox_limit", |b| b.outbox_limit(0), Some("0"), false),

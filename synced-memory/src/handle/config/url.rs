@@ -4,6 +4,8 @@ use percent_encoding::percent_decode_str;
 use url::Url;
 
 use super::{Environment, Target};
+#[cfg(feature = "redis")]
+use crate::backend::open::Security;
 use crate::base::error::{Error, ErrorKind, Reason, Result};
 use crate::base::settings::{OPTIONS, Settings};
 
@@ -25,6 +27,16 @@ pub(super) const SCHEMES: &[Scheme] = &[
     Scheme {
         name: "valkey",
         usage: "valkey://",
+        target: server_target,
+    },
+    Scheme {
+        name: "rediss",
+        usage: "rediss://host:port (TLS)",
+        target: server_target,
+    },
+    Scheme {
+        name: "valkeys",
+        usage: "valkeys:// (TLS)",
         target: server_target,
     },
     Scheme {
@@ -149,10 +161,6 @@ pub(super) fn parse(url: &str, settings: &mut Settings) -> Result<Target> {
 
 fn unknown_scheme(scheme: &str) -> Error {
     config_error(match scheme {
-        "rediss" | "valkeys" => format!(
-            "`{scheme}:` asks for TLS, which this version does not have: write redis://host:port, \
-             and lead the connection through a TLS tunnel if it leaves this network"
-        ),
         "redis-cluster" | "redis-sentinel" => {
             format!("`{scheme}:` is not supported by this version, which connects to one server")
         }
@@ -267,7 +275,25 @@ fn server_target(url: &Url, settings: &mut Settings) -> Result<Target> {
     Ok(Target::Redis {
         server: server.set_redis_settings(login),
         target,
+        security: security(url.scheme())?,
+        credentials: None,
     })
+}
+
+/// How a scheme protects what is sent.
+#[cfg(feature = "redis")]
+#[cfg_attr(
+    feature = "tls",
+    allow(clippy::unnecessary_wraps, reason = "it fails without the feature")
+)]
+fn security(scheme: &str) -> Result<Security> {
+    match scheme {
+        #[cfg(feature = "tls")]
+        "rediss" | "valkeys" => Ok(Security::Tls(None)),
+        #[cfg(not(feature = "tls"))]
+        "rediss" | "valkeys" => Err(config_error(format!("`{scheme}:` needs the feature `tls`"))),
+        _ => Ok(Security::None),
+    }
 }
 
 #[cfg(feature = "redis")]
