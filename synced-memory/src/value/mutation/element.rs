@@ -87,9 +87,9 @@ impl Surroundings {
         let before = all.rposition(|content| is_only_in(&self.before, &self.behind, content));
         let mut all = list.iter();
         let behind = all.position(|content| is_only_in(&self.behind, &self.before, content));
-        let (first, last) = (before.map_or(0, |at| at + 1), behind.unwrap_or(list.len()));
-        if first <= last {
-            index.clamp(first, last)
+        let (lowest, highest) = (before.map_or(0, |at| at + 1), behind.unwrap_or(list.len()));
+        if lowest <= highest {
+            index.clamp(lowest, highest)
         } else {
             index
         }
@@ -99,7 +99,9 @@ impl Surroundings {
 impl ContentFilter {
     fn of(list: &[Content]) -> Self {
         let mut filter = Self::default();
-        list.iter().for_each(|content| filter.insert(*content));
+        for content in list {
+            filter.insert(*content);
+        }
         filter
     }
 
