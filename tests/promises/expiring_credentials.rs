@@ -1,6 +1,7 @@
 //! Credentials that expire: a callback issues them, and no connection is lost when they change.
 
 use std::collections::BTreeSet;
+use std::fmt::Write;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -483,12 +484,12 @@ fn no_text_has_a_password_that_was_issued() {
     let builder = {
         let kept = Arc::clone(&kept);
         issuer.builder(server.url(), move |n| {
-            let issued = Credentials::new("app", format!("t0p-s3cret-{n}")).expires_in(LONG);
-            kept.lock().unwrap().push(issued.clone());
+            let fresh = Credentials::new("app", format!("t0p-s3cret-{n}")).expires_in(LONG);
+            kept.lock().unwrap().push(fresh.clone());
             if n == 1 {
                 return Err(format!("t0p-s3cret-{n} cannot be used").into());
             }
-            Ok(issued)
+            Ok(fresh)
         })
     };
     let mut said = format!("{builder:?}");
@@ -496,17 +497,17 @@ fn no_text_has_a_password_that_was_issued() {
     match memory {
         Ok(memory) => {
             eventually(DEADLINE, "the callback failed", || {
-                said += &format!("{:?}", memory.status());
+                write!(said, "{:?}", memory.status()).unwrap();
                 said.contains("cannot be used")
             });
             eventually(DEADLINE, "the server repeats the login", || {
-                said += &format!("{:?} {}", memory.status(), last_error(&memory));
+                write!(said, "{:?} {}", memory.status(), last_error(&memory)).unwrap();
                 said.contains("HELLO")
             });
         }
         Err(error) => panic!("{error}"),
     }
-    said += &format!("{:?}", kept.lock().unwrap());
+    write!(said, "{:?}", kept.lock().unwrap()).unwrap();
     assert!(!said.contains("t0p-s3cret"), "{said}");
     assert_eq!(logs.containing("t0p-s3cret").len(), 0);
 }

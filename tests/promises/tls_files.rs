@@ -218,7 +218,7 @@ fn a_broken_new_file_keeps_the_old_one_and_says_so_until_it_is_mended() {
         &|| {
             fs::copy(authority.named(&["client"]).key, &mine.key)
                 .map(drop)
-                .unwrap()
+                .unwrap();
         },
     ];
     for (n, make_broken) in broken.iter().enumerate() {
