@@ -14,8 +14,9 @@ pub enum ReadPolicy {
     /// knows. The default.
     #[default]
     Through,
-    /// A local slot answers, which the backend keeps current by notifying of changes. Only the
-    /// first read of a key asks the backend.
+    /// A local slot answers, which the backend keeps current by notifying of changes. The first
+    /// read of a key asks the backend, and so does the next read of one that nobody has looked at
+    /// for a second while it changed.
     Near,
 }
 

@@ -12,20 +12,26 @@ const OVERFLOW_LASTS: Duration = Duration::from_secs(5);
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Tracking {
-    /// It was not asked to: nothing is read near or watched, or there is no connection.
+    /// It was not asked to: nothing was read near or watched yet, or there is no connection.
     #[default]
     Off,
-    /// It does.
+    /// It does: near reads are local.
     On,
-    /// It does, but reports keys again and again that nobody has changed: its table of tracked keys
-    /// is too small for what all processes follow, and it drops keys from it. Such keys are read
-    /// again less and less often, down to once a second, so that near reads and watches may be up
-    /// to a second late. On Redis and Valkey the setting is `tracking-table-max-keys`, by default a
-    /// million keys.
+    /// It does, but reports keys again and again whose values stay the same. Such keys are read
+    /// again less and less often, down to once a second, so that near reads and watches of them may
+    /// be up to a second late.
+    ///
+    /// Most often its table of tracked keys is too small for what all processes hold near or watch,
+    /// and it drops keys from it. On Redis and Valkey the setting is `tracking-table-max-keys`, by
+    /// default a million keys: raise it if `tracking_total_keys` in `INFO stats` is close to it. If
+    /// it is not, a program stores the same bytes under a key again and again, or writes a key of
+    /// the same name in another database of the server.
     Overflowing,
-    /// It refuses to, by `CLIENT TRACKING` or `CLIENT CACHING`: the user may not call them, or what
-    /// is in between does not know them. Each near read asks the backend, and what is watched is
-    /// read once a second.
+    /// It refuses `CLIENT TRACKING` or `CLIENT CACHING`: the user may not call them, or a proxy
+    /// does not know them. Each near read asks the backend, and what is watched is read once a
+    /// second.
+    ///
+    /// Grant both (`+client|tracking +client|caching`). They are tried again at the next connection.
     Refused,
 }
 

@@ -92,26 +92,29 @@ pub struct Status {
     pub superseded: u64,
     /// How many queued writes were dropped because their `ttl` was over before they could be sent.
     pub expired: u64,
-    /// How many keys that are read near or watched have slots that may not be current: the backend
-    /// is away, or refuses to notify this process of changes, or they are being read again. A key
-    /// that has changed since, and that nobody has read for a second before, does not count: its
-    /// next reader asks the backend.
-    /// [`Synced::staleness`](crate::Synced::staleness) says since when.
+    /// How many keys that are read near or watched have local copies that may not be current: the
+    /// backend is away, or refuses to notify this process of changes, or they are being read again.
+    /// A key that is not read again because nobody looks at it does not count: its next reader asks
+    /// the backend. [`Synced::staleness`](crate::Synced::staleness) says of one value since when it
+    /// has not been current.
     pub stale: usize,
     /// Whether the backend notifies this process of changes of the keys that it reads near or
-    /// watches.
+    /// watches; [`Tracking`] says what to do about each answer.
     pub tracking: Tracking,
     /// The keys at which the writes of this process were refused most often because others had
-    /// written first, most first; at most eight. Such writes are made again, on the newer value: it
-    /// costs a round trip each time. On a key that many write, prefer `add` and `push` to closures
-    /// and assignments inside the value, or divide it into several keys.
+    /// written first, since the memory was opened; at most eight, the most refused one first. Such
+    /// writes are made again, on the newer value, which costs a round trip each time.
+    ///
+    /// If the number at a key grows all the time, many write it. Prefer `add`, `push` and `insert`
+    /// to closures there: they are refused as well, but unless they are confirmed, that never makes
+    /// them a `Conflict`. To have fewer refusals, divide the value into several keys.
     pub contended: Vec<ContendedKey>,
     /// How many bytes the local copies of values take; see
     /// [`cache_limit`](crate::Builder::cache_limit).
     pub cache_bytes: usize,
     /// The server's eviction policy, if it is known. Anything but `noeviction` loses state when the
-    /// server is short of memory; `volatile-*` loses the sidecars first, and with them the memory
-    /// of deletes.
+    /// server is short of memory; `volatile-*` loses the hashes `synced-memory/{<key>}` first, and
+    /// with them the memory of deletes.
     pub eviction_policy: Option<String>,
 }
 
@@ -294,9 +297,9 @@ impl Memory {
     /// The names that are set in this scope, in alphabetical order, without those of other scopes.
     /// A key of another program whose name is not UTF-8 is left out, which one warning counts.
     ///
-    /// **A server is scanned as a whole for it**, however few keys are in the scope: with a million
-    /// keys there that takes seconds, in some thousand calls of about a millisecond. If you need the
-    /// names often, keep them in a field, as a set or the keys of a map.
+    /// **All keys of the server's database are scanned for it**, however few are in the scope: with
+    /// a million keys that takes seconds, in about a thousand calls of a millisecond each. If you
+    /// need the names often, keep them in a field, as a set or the keys of a map.
     ///
     /// # Errors
     ///
@@ -314,9 +317,9 @@ impl Memory {
     /// that it stays deleted; returns how many keys there were. What [`names`](Self::names) leaves
     /// out stays.
     ///
-    /// **A server is scanned as a whole for it**, as by `names`; after that each key is a write. What
-    /// is temporary ends by itself with a `ttl`, and of a scope whose keys are known each can be
-    /// [deleted](Self::delete).
+    /// **All keys of the server's database are scanned for it**, as by `names`; after that each key
+    /// is a write. It is not for each request or session: let what is temporary end by itself, by
+    /// `ttl`, and [delete](Self::delete) the keys of a scope one by one if you know them.
     ///
     /// # Errors
     ///

@@ -11,7 +11,7 @@ pub struct ContendedKey {
     /// The full key, with prefix and scope.
     pub key: String,
     /// How many attempts of this process to write it were refused, and made again, because somebody
-    /// else had written in between.
+    /// else had written in between; since the memory was opened, and at least so many.
     pub refusals: u64,
 }
 
