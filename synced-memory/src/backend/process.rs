@@ -31,6 +31,9 @@ struct ProcessSpace {
     trackers: Mutex<Vec<Tracker>>,
 }
 
+/// How many keys a session tracks at most, as many as a server by default. Its slots may be gone.
+const MOST_TRACKED: usize = 1_000_000;
+
 /// A session that tracks keys.
 #[derive(Debug)]
 struct Tracker {
@@ -68,9 +71,22 @@ impl ProcessSpace {
             .iter_mut()
             .find(|tracker| tracker.session == session)
         {
-            tracker
-                .keys
-                .extend(tracked.map(|read| Arc::clone(&read.key)));
+            tracker.track(tracked.map(|read| Arc::clone(&read.key)));
+        }
+    }
+}
+
+impl Tracker {
+    /// If there are too many, one half is not tracked any more, and counts as changed.
+    fn track(&mut self, keys: impl Iterator<Item = Arc<str>>) {
+        self.keys.extend(keys);
+        if self.keys.len() > MOST_TRACKED {
+            let (changes, mut stays) = (&self.changes, false);
+            self.keys.retain(|key| {
+                stays = !stays;
+                // It fails if nobody listens any more.
+                stays || changes.send(Arc::clone(key)).is_err()
+            });
         }
     }
 }
@@ -412,5 +428,31 @@ impl Store {
                     && (sidecar.tombstone > Stamp::ZERO || !sidecar.records.is_empty())
             });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_tracks_so_many_keys_at_most_and_is_notified_of_the_others() {
+        let (changes, mut notified) = mpsc::unbounded_channel();
+        let mut tracker = Tracker {
+            session: 1,
+            keys: HashSet::new(),
+            changes,
+        };
+        let key = |number: usize| Arc::from(number.to_string());
+        tracker.track((0..MOST_TRACKED).map(key));
+        assert!(notified.try_recv().is_err() && tracker.keys.len() == MOST_TRACKED);
+        tracker.track([key(MOST_TRACKED)].into_iter());
+        let mut count = 0;
+        while let Ok(key) = notified.try_recv() {
+            assert!(!tracker.keys.contains(&key), "{key} is not tracked");
+            count += 1;
+        }
+        assert_eq!(count + tracker.keys.len(), MOST_TRACKED + 1);
+        assert!(tracker.keys.len() <= MOST_TRACKED);
     }
 }

@@ -22,6 +22,10 @@ const LONGEST_BACKOFF: Duration = Duration::from_secs(1);
 /// After so many reports in a row without a change, the server's table counts as too small.
 const MANY_UNCHANGED: u32 = 5;
 
+/// A report that comes so long after the one before is not in a row with it. A table that is too
+/// small reports a key again as soon as it was read, which is at least once in `LONGEST_BACKOFF`.
+const ROW_ENDS_AFTER: Duration = Duration::from_secs(5);
+
 /// How fast reports of one key come, and what they are worth.
 #[derive(Debug, Default)]
 pub(super) struct Pace {
@@ -42,6 +46,8 @@ pub(super) struct Pace {
     has_changed: bool,
     /// How many reports in a row were of no change.
     unchanged: u32,
+    /// When the last of them was answered.
+    unchanged_at: Monotonic,
 }
 
 impl Pace {
@@ -82,7 +88,11 @@ impl Pace {
         if has_changed {
             self.unchanged = 0;
         } else if is_reported {
+            if mono.saturating_sub(self.unchanged_at) > ROW_ENDS_AFTER {
+                self.unchanged = 0;
+            }
             self.unchanged = self.unchanged.saturating_add(1);
+            self.unchanged_at = mono;
         }
         if self.unchanged > 1 && is_reported {
             let doubled = FIRST_BACKOFF.saturating_mul(1 << self.unchanged.min(20));
@@ -190,6 +200,16 @@ mod tests {
         read(&mut pace, now, MILLI, false);
         pace.reported(now + MILLI);
         assert!(pace.due() <= now + MILLI);
+    }
+
+    #[test]
+    fn reports_without_a_change_that_come_now_and_then_are_nothing() {
+        let (mut pace, mut now) = (Pace::default(), MILLI);
+        for _ in 0..100 {
+            now += 2 * ROW_ENDS_AFTER;
+            assert_eq!(reports_of_nothing(&mut pace, &mut now, 1), 0);
+            assert!(pace.due() <= now);
+        }
     }
 
     /// The report of an own write, the report of everything, and a read that nobody reported.
