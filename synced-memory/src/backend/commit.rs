@@ -74,10 +74,15 @@ pub(crate) enum Expects {
 impl Expects {
     /// Expects exactly what is stored.
     pub(crate) fn of(stored: Option<&Bytes>) -> Self {
-        let Some(stored) = stored else {
-            return Self::Absent;
-        };
-        match envelope::stamp_of(stored) {
+        match stored {
+            Some(stored) => Self::stamped(stored, envelope::stamp_of(stored)),
+            None => Self::Absent,
+        }
+    }
+
+    /// The same, of what has this stamp.
+    fn stamped(stored: &Bytes, stamp: Stamp) -> Self {
+        match stamp {
             Stamp::ZERO => Self::Unstamped(stored.clone()),
             stamp => Self::Stamped {
                 stamp,
@@ -86,8 +91,10 @@ impl Expects {
         }
     }
 
-    fn is_met_by(&self, stored: Option<&Bytes>) -> bool {
-        *self == Self::Anything || *self == Self::of(stored)
+    /// `stamp`: that of what is stored.
+    fn is_met_by(&self, stored: Option<&Bytes>, stamp: Stamp) -> bool {
+        let found = || stored.map_or(Self::Absent, |stored| Self::stamped(stored, stamp));
+        *self == Self::Anything || *self == found()
     }
 }
 
@@ -198,7 +205,8 @@ pub(crate) fn decide(
         None if may_lack_record && attempt.retry.is_some() => return Verdict::RecordExpired,
         _ => {}
     }
-    if attempt.expects.is_met_by(current.stored.as_ref()) && attempt.stamp > current.stamp() {
+    let stamp = current.stamp();
+    if attempt.expects.is_met_by(current.stored.as_ref(), stamp) && attempt.stamp > stamp {
         Verdict::Apply
     } else {
         Verdict::Refuse

@@ -277,6 +277,7 @@ impl Cache {
             return false;
         }
 
+        let ticket = answer.ticket;
         let same = cell.base.stored == answer.stored && cell.base.ticket != 0;
         // An answer does not include the time to live: the same bytes keep the one that is known.
         // If they are still there after it has ended, another process has prolonged it.
@@ -295,10 +296,17 @@ impl Cache {
         let changed = !same || expires != cell.base.expires || was_refused;
 
         self.bytes -= size_of(key, &cell.base);
+        // Of the same bytes, what is known already: the value was found in them.
+        let bytes = if same {
+            std::mem::take(&mut cell.base)
+        } else {
+            answer
+        };
         cell.base = Base {
+            ticket,
             expires,
             asked_after,
-            ..answer
+            ..bytes
         };
         self.bytes += size_of(key, &cell.base);
         if changed {

@@ -439,12 +439,14 @@ mod tests {
 
     use super::*;
     use crate::backend::Backend;
-    use crate::client::flusher::failing::FailingBackend;
+    use crate::backend::process::ProcessBackend;
+    use crate::base::settings::Settings;
 
     #[test]
     fn a_late_refusal_over_a_connection_that_was_given_up_says_nothing_about_the_next_one() {
-        let backend = FailingBackend::new();
-        let (shared, now) = (backend.shared(), Monotonic::ZERO);
+        let backend = ProcessBackend::open("", Duration::from_secs(60));
+        let shared = Shared::new(Settings::default(), "test", None).unwrap();
+        let now = Monotonic::ZERO;
         let connect = || Connection::new(backend.connect().now_or_never().unwrap().unwrap());
         let refused = || BackendError::rejected("on purpose");
         let (given_up, next) = (connect(), connect());

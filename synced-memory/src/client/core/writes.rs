@@ -67,7 +67,7 @@ impl Core {
         deadline: Deadline,
     ) -> Result<Answer> {
         let mode = WaitMode::of_caller().await;
-        let mut last_try = self.shared.clock.mono();
+        let mut last_try = Monotonic::ZERO;
         let answer = self
             .submit(key, request, policy, mode, deadline, &mut last_try)
             .await?;
@@ -99,6 +99,7 @@ impl Core {
             self.shared.check_not_closed()?;
             // Under the lock: the clock and the stamps that it has issued are shifted in one step.
             let at = self.shared.clock.at();
+            *last_try = at.mono;
             let accepted = state.write(key, request, policy, at)?;
             let attempt = connection
                 .as_ref()
@@ -108,7 +109,6 @@ impl Core {
 
         let mut refusals = 0;
         while let Some((connection, own)) = connection.as_ref().zip(attempt.take()) {
-            *last_try = self.shared.clock.mono();
             let mut sending = Box::pin(send_own(&self.shared, connection, own));
             match until(&mut sending, deadline).await {
                 Some(Ok(())) => {
@@ -123,8 +123,8 @@ impl Core {
                         self.retreat(waits, took).await;
                     }
                     if !self.is_late(deadline) {
-                        let mono = self.shared.clock.mono();
-                        attempt = self.shared.state().take_small(key, LARGE, mono);
+                        *last_try = self.shared.clock.mono();
+                        attempt = self.shared.state().take_small(key, LARGE, *last_try);
                     }
                 }
                 Some(Err(error)) => leave_to_flusher(&self.shared, connection, error),
