@@ -188,9 +188,9 @@ impl Backend for Box<dyn Backend> {
 /// expiry is notified like a change.
 ///
 /// **Large values.** If an answer would hold up others, the read of a large value may be answered
-/// with `TooLarge`; a tracked read leaves the key tracked all the same. [`read_apart`](Session::read_apart)
-/// then takes effect some time after its first poll, in no order with other requests. Its failure,
-/// of whatever kind, says nothing of the session.
+/// with `TooLarge`; a tracked read leaves the key tracked all the same.
+/// [`read_apart`](Session::read_apart) then takes effect some time after its first poll, in no order
+/// with other requests. Its failure, of whatever kind, says nothing of the session.
 ///
 /// **The end.** A session ends with its connection. If the other side can close the connection,
 /// [`ended`](Session::ended) is ready soon after that, and never before. Every session answers
@@ -232,8 +232,8 @@ pub(crate) trait Session: fmt::Debug + Send + Sync {
     fn track(&self) -> Reply<()>;
 
     /// What has changed since the last call; ready when something has. It may be costly, and is
-    /// called only
-    /// after [`track`](Session::track). It is polled on the I/O thread alone, one call at a time.
+    /// called only after [`track`](Session::track). It is polled on the I/O thread alone, one call
+    /// at a time.
     fn invalidations(&self) -> Reply<Invalidation>;
 
     /// How long the other side has sent nothing, and made no room for what waits to be written. A

@@ -68,7 +68,8 @@ macro_rules! with_options {
                 set (file: impl Into<PathBuf>) as Some(file.into()),
                 url (PathBuf),
                 readme ("none",
-                    "TLS: a file (PEM) with the authorities that are trusted, instead of the system's");
+                    "TLS: a file (PEM) with the authorities that are trusted, "
+                    "instead of the system's");
 
             /// A file with the certificate (PEM) that this process shows to the server, and those
             /// between it and its authority. It needs `tls_key`. Default: none is shown.
@@ -90,7 +91,8 @@ macro_rules! with_options {
             tls_name: Option<String> = None,
                 set (name: impl Into<String>) as Some(name.into()),
                 url (String),
-                readme ("none", "TLS: the name in the server's certificate, if the URL has another one");
+                readme ("none",
+                    "TLS: the name in the server's certificate, if the URL has another one");
 
             /// Whether every certificate of the server is taken. **Anybody between this process and
             /// the server can then read and change everything, passwords included**; each open
@@ -166,9 +168,9 @@ macro_rules! with_options {
                     "what is on this machine's disk survives a crash of the "
                     "process; with `fsync` a loss of power too");
 
-            /// What the server's `CLIENT LIST` calls the connections of this memory, so that whoever
-            /// looks at the server finds the process; of at most 255 bytes, ASCII without spaces.
-            /// An empty one is none. Default: the file name of the program, without path and
+            /// What the server's `CLIENT LIST` calls the connections of this memory, so that
+            /// whoever looks at the server finds the process; of at most 255 bytes, ASCII without
+            /// spaces. An empty one is none. Default: the file name of the program, without path and
             /// extension, which is the same in all pods of a service: name the pod instead.
             ///
             /// It is set by `CLIENT SETNAME` with the first request of each connection. A user who

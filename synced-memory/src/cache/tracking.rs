@@ -31,7 +31,8 @@ pub enum Tracking {
     /// does not know them. Each near read asks the backend, and what is watched is read once a
     /// second.
     ///
-    /// Grant both (`+client|tracking +client|caching`). They are tried again at the next connection.
+    /// Grant both (`+client|tracking +client|caching`). They are tried again at the next
+    /// connection.
     Refused,
 }
 

@@ -4,9 +4,9 @@
 //! A refused writer has to try again on the new value. A winner that goes on at once already has
 //! that value, and would win again and again.
 //!
-//! Of writers that all try at once one wins and the others are refused: the tries for one change are
-//! as many as the writers, and the tries for all of them the square of that. If each that has lost
-//! a few times waits, longer each time, few try at once, however many there are.
+//! Of writers that all try at once one wins and the others are refused: the tries for one change
+//! are as many as the writers, and the tries for all of them the square of that. If each that has
+//! lost a few times waits, longer each time, few try at once, however many there are.
 
 use std::sync::Mutex;
 use std::time::Duration;

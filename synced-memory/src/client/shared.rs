@@ -608,8 +608,8 @@ impl Shared {
         self.refresher_wake.notify_one();
     }
 
-    /// Ready when the first slot has become near, a slot is watched that is to be read, or one could
-    /// not be read.
+    /// Ready when the first slot has become near, a slot is watched that is to be read, or one
+    /// could not be read.
     pub(crate) async fn refresher_woken(&self) {
         self.refresher_wake.notified().await;
     }

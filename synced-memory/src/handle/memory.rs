@@ -120,9 +120,9 @@ pub struct Status {
 
 impl Memory {
     /// Opens a URL: `redis://user:password@host:6379/0`, `valkey://`, `dragonfly://`, `rediss://`
-    /// and `valkeys://` (TLS; the feature `tls`), `redis+unix:///path`, `sqlite:path` (a file that the processes of one machine share; the
-    /// feature `sqlite`), `memory:` (this process alone, fresh at each open) or `memory:name`
-    /// (shared within the process while anybody has it open).
+    /// and `valkeys://` (TLS; the feature `tls`), `redis+unix:///path`, `sqlite:path` (a file that
+    /// the processes of one machine share; the feature `sqlite`), `memory:` (this process alone,
+    /// fresh at each open) or `memory:name` (shared within the process while anybody has it open).
     ///
     /// Waits at most `timeout` for the first answer. If the backend is not there, that is no error,
     /// unless it is [required](crate::ConnectPolicy::Required): reads return what this process
@@ -131,10 +131,10 @@ impl Memory {
     /// # Errors
     ///
     /// `Config` for an invalid URL, and for a certificate or key of TLS that cannot be used;
-    /// `Rejected` for a wrong password, for a certificate that is refused, and for a file that is not a
-    /// database of this library or cannot be written; `Journal` if the journal cannot be used;
-    /// `Unavailable` if the process has no descriptor or thread left for the connection, or the
-    /// backend is required and does not answer.
+    /// `Rejected` for a wrong password, for a certificate that is refused, and for a file that is
+    /// not a database of this library or cannot be written; `Journal` if the journal cannot be
+    /// used; `Unavailable` if the process has no descriptor or thread left for the connection, or
+    /// the backend is required and does not answer.
     pub fn open(url: &str) -> Result<Self> {
         Self::builder().url(url).build()
     }

@@ -156,8 +156,8 @@ impl<'a> Connector<'a> {
         }
     }
 
-    /// Connects, and learns the backend's clock. Also returns whether the backend was asked to notify
-    /// of changes.
+    /// Connects, and learns the backend's clock. Also returns whether the backend was asked to
+    /// notify of changes.
     async fn connect(&mut self) -> Result<(Arc<Connection>, bool), BackendError> {
         let (shared, limit) = (self.shared, self.shared.settings.timeout);
         let clock = &shared.clock;
