@@ -81,6 +81,10 @@ pub(crate) enum ReadKind {
 pub(crate) struct KeyRead {
     pub(crate) key: Arc<str>,
     pub(crate) kind: ReadKind,
+    #[cfg_attr(
+        not(feature = "redis"),
+        allow(dead_code, reason = "what servers alone ask")
+    )]
     pub(crate) size: SizeHint,
 }
 

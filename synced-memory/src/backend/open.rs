@@ -13,6 +13,7 @@ use crate::backend::redis::RedisBackend;
 use crate::backend::sqlite::SqliteBackend;
 #[cfg(feature = "redis")]
 use crate::base::client_name;
+#[cfg(feature = "redis")]
 use crate::base::credentials::CredentialsCallback;
 use crate::base::error::Result;
 use crate::base::settings::Settings;

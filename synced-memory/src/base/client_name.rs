@@ -24,6 +24,10 @@ pub(crate) fn check(name: &str) -> Result<(), &'static str> {
 }
 
 /// The name of this program, as `CLIENT SETNAME` takes it. `None` if it is not known.
+#[cfg_attr(
+    not(feature = "redis"),
+    allow(dead_code, reason = "what servers alone are told")
+)]
 pub(crate) fn of_program() -> Option<String> {
     let program = std::env::current_exe().ok();
     let program = program.or_else(|| std::env::args_os().next().map(PathBuf::from));
