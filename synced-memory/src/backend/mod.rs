@@ -235,6 +235,10 @@ pub(crate) trait Session: fmt::Debug + Send + Sync {
     /// of kind `Rejected`: this backend cannot notify us of changes.
     fn track(&self) -> Reply<()>;
 
+    /// Nobody follows the key any more: a backend that keeps a list of what it tracks in this
+    /// process may remove it. It is called under locks, and sends nothing.
+    fn untrack(&self, _key: &str) {}
+
     /// What has changed since the last call; ready when something has. It may be costly, and is
     /// called only after [`track`](Session::track). It is polled on the I/O thread alone, one call
     /// at a time.

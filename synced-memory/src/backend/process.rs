@@ -16,7 +16,7 @@ use crate::backend::commit::{
 use crate::backend::error::BackendError;
 use crate::base::clock::{self, Clock, Monotonic, Stamp, has_expired};
 use crate::base::fork::PerProcess;
-use crate::base::hash::KeyMap;
+use crate::base::hash::{KeyMap, shrink_sparse_set};
 use crate::base::lock::{LockGuard, lock};
 use crate::base::random;
 
@@ -243,6 +243,17 @@ impl Session for ProcessSession {
             trackers.push(tracker);
             Ok(())
         })
+    }
+
+    fn untrack(&self, key: &str) {
+        let mut trackers = self.space.trackers();
+        if let Some(tracker) = trackers
+            .iter_mut()
+            .find(|tracker| tracker.session == self.id)
+        {
+            tracker.keys.remove(key);
+            shrink_sparse_set(&mut tracker.keys);
+        }
     }
 
     fn invalidations(&self) -> Reply<Invalidation> {

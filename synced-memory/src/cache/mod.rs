@@ -12,8 +12,7 @@ mod refresh;
 mod tracking;
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
-use std::hash::{BuildHasher, Hash};
+use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -22,7 +21,7 @@ use bytes::Bytes;
 
 use crate::base::clock::{Monotonic, Stamp, has_expired};
 use crate::base::error::Error;
-use crate::base::hash::KeyMap;
+use crate::base::hash::{KeyMap, shrink_sparse};
 use crate::base::waiting::Signal;
 use crate::value::envelope::{self, Text};
 pub(crate) use near::Generation;
@@ -186,14 +185,6 @@ impl Cell {
 
 fn address(watch: &Arc<Signal>) -> usize {
     Arc::as_ptr(watch).addr()
-}
-
-/// Gives back the memory of entries that were removed: there may never be as many again.
-pub(crate) fn shrink_sparse<K: Eq + Hash, V, S: BuildHasher>(map: &mut HashMap<K, V, S>) {
-    const FEW: usize = 16;
-    if map.capacity() > 4 * map.len() + FEW {
-        map.shrink_to(2 * map.len());
-    }
 }
 
 impl Cache {

@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use crate::base::error::Result;
 use crate::base::fork::try_lock_inherited;
+use crate::base::hash::shrink_sparse;
 use crate::base::lock::{LockGuard, lock};
-use crate::cache::shrink_sparse;
 use crate::client::shared::Shared;
 use crate::client::slot::Slot;
 

@@ -70,12 +70,19 @@ impl Drop for Slot {
         if self.shared.is_inherited() {
             return;
         }
+        let was_near = *self.is_near.get_mut();
+        // Before the lock, so that it is not dropped under it.
+        let connection = was_near.then(|| self.shared.connection()).flatten();
         let mut state = self.shared.state();
         if let Some(watch) = &self.watch {
             state.cache.unwatch(&self.key, watch);
         }
-        if *self.is_near.get_mut() {
+        if was_near {
             state.cache.stop_near(&self.key);
+        }
+        // Under the lock: whoever makes the slot near again reads it after that.
+        if let Some(connection) = connection.filter(|_| !state.cache.is_near(&self.key)) {
+            connection.session.untrack(&self.key);
         }
         state.release(&self.key);
         if state.is_any_unused() {

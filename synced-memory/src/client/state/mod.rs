@@ -40,9 +40,9 @@ use crate::base::callback::is_io_thread;
 use crate::base::clock::{Moment, Monotonic, Stamp};
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::events::{LogEvent, event};
-use crate::base::hash::KeyMap;
+use crate::base::hash::{KeyMap, shrink_sparse};
 use crate::base::policy::WritePolicy;
-use crate::cache::{Base, Cache, Generation, Ticket, Tracking, shrink_sparse};
+use crate::cache::{Base, Cache, Generation, Ticket, Tracking};
 use crate::pending::journal::{Ends, Journal};
 use crate::pending::outbox::{
     Answer, Entry, EntryName, LetterRecord, Outbox, Outdated, Selector, Tried, Write, Written,
