@@ -193,8 +193,8 @@ impl Backend for Box<dyn Backend> {
 ///
 /// **Large values.** If an answer would hold up others, the read of a large value may be answered
 /// with `TooLarge`; a tracked read leaves the key tracked all the same.
-/// [`read_apart`](Session::read_apart) then takes effect some time after its first poll, in no order
-/// with other requests. Its failure, of whatever kind, says nothing of the session.
+/// [`read_apart`](Session::read_apart) then takes effect some time after its first poll, in no
+/// order with other requests. Its failure, of whatever kind, says nothing of the session.
 ///
 /// **The end.** A session ends with its connection. If the other side can close the connection,
 /// [`ended`](Session::ended) is ready soon after that, and never before. Every session answers

@@ -170,8 +170,8 @@ macro_rules! with_options {
 
             /// What the server's `CLIENT LIST` calls the connections of this memory, so that
             /// whoever looks at the server finds the process; of at most 255 bytes, ASCII without
-            /// spaces. An empty one is none. Default: the file name of the program, without path and
-            /// extension, which is the same in all pods of a service: name the pod instead.
+            /// spaces. An empty one is none. Default: the file name of the program, without path
+            /// and extension, which is the same in all pods of a service: name the pod instead.
             ///
             /// It is set by `CLIENT SETNAME` with the first request of each connection. A user who
             /// has no right to that gets no error, and an event at `debug`.

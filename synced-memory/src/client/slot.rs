@@ -81,7 +81,9 @@ impl Drop for Slot {
             state.cache.stop_near(&self.key);
         }
         // Under the lock: whoever makes the slot near again reads it after that.
-        if let Some(connection) = connection.filter(|_| !state.cache.is_near(&self.key)) {
+        if let Some(connection) = &connection
+            && !state.cache.is_near(&self.key)
+        {
             connection.session.untrack(&self.key);
         }
         state.release(&self.key);
