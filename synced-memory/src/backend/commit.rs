@@ -114,6 +114,8 @@ pub(crate) struct Attempt {
     /// The sequence number that is on record for the writer, if that is known and recent. It is a
     /// hint that saves the backend work; it never changes the outcome.
     pub(crate) recorded: Option<Sequence>,
+    /// The server is to answer although it does not have the slot yet: another one sent us there.
+    pub(crate) asking: bool,
 }
 
 impl Attempt {
@@ -240,6 +242,7 @@ mod tests {
             expects,
             retry,
             recorded: None,
+            asking: false,
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::backend::layout::Redirect;
 use crate::base::error::{CauseText, ErrorKind, Reason};
 use crate::base::redaction::scrubbed;
 
@@ -10,6 +11,8 @@ use crate::base::redaction::scrubbed;
 pub(crate) struct BackendError {
     pub(crate) kind: BackendErrorKind,
     message: String,
+    /// Where the request is to be sent instead.
+    pub(crate) redirect: Option<Box<Redirect>>,
 }
 
 /// A new kind needs an arm in [`BackendErrorKind::recovery`] and [`BackendErrorKind::error_kind`],
@@ -28,6 +31,14 @@ pub(crate) enum BackendErrorKind {
     NotPrimary,
     /// It was not done, for a reason that no longer holds.
     Retry,
+    /// Another server has the key, and with it its slot.
+    Moved,
+    /// Another server has the key, or will have it; its slot is being moved.
+    Ask,
+    /// A part of what the key needs is at another server: its slot is being moved. It did nothing.
+    TryAgain,
+    /// It was made, on too few replicas: it may be lost with its server.
+    UnderReplicated,
     /// The value is too large to be read together with others.
     TooLarge,
     /// The backend does not track keys (any more), and was asked to. Nothing of the request counts.
@@ -41,6 +52,12 @@ pub(crate) enum BackendErrorKind {
 pub(crate) enum Recovery {
     /// Send it again at once, over the same connection.
     RetryNow,
+    /// Send it to the server that the error names.
+    Redirect,
+    /// Send nothing of this key before a pause; others go on.
+    ParkKey,
+    /// Send it again, as what is in doubt is sent; the connection stays.
+    Confirm,
     /// Read the value by itself.
     ReadApart,
     /// Read without tracking.
@@ -71,6 +88,12 @@ impl BackendErrorKind {
             // The backend has already changed what stood in the way (a script was not loaded, or
             // the batch was too large for it).
             Self::Retry => Recovery::RetryNow,
+            // It did nothing. What is sent to the other server is another request.
+            Self::Moved | Self::Ask => Recovery::Redirect,
+            // The slot of this key is being moved, and no other key has to wait for that.
+            Self::TryAgain => Recovery::ParkKey,
+            // Sent again under the same number, it is answered when the replicas have it.
+            Self::UnderReplicated => Recovery::Confirm,
             // Behind it, everything else would wait until it has arrived.
             Self::TooLarge => Recovery::ReadApart,
             // What is not tracked cannot be kept current: its readers ask.
@@ -89,6 +112,10 @@ impl BackendErrorKind {
             | Self::Unavailable
             | Self::NotPrimary
             | Self::Retry
+            | Self::Moved
+            | Self::Ask
+            | Self::TryAgain
+            | Self::UnderReplicated
             | Self::TooLarge
             | Self::NotTracked => ErrorKind::Unavailable,
         }
@@ -101,6 +128,9 @@ impl Recovery {
         match self {
             Self::Pause | Self::PauseThenReconnect => true,
             Self::RetryNow
+            | Self::Redirect
+            | Self::ParkKey
+            | Self::Confirm
             | Self::ReadApart
             | Self::ReadUntracked
             | Self::Reconnect
@@ -115,6 +145,23 @@ impl BackendError {
         Self {
             kind,
             message: scrubbed(message.to_string()),
+            redirect: None,
+        }
+    }
+
+    /// A server that names another one for a slot.
+    #[cfg_attr(
+        not(feature = "redis"),
+        allow(dead_code, reason = "what servers alone do")
+    )]
+    pub(crate) fn redirected(
+        kind: BackendErrorKind,
+        redirect: Redirect,
+        message: impl fmt::Display,
+    ) -> Self {
+        Self {
+            redirect: Some(Box::new(redirect)),
+            ..Self::new(kind, message)
         }
     }
 
@@ -226,6 +273,26 @@ mod tests {
         (
             BackendErrorKind::Retry,
             Recovery::RetryNow,
+            ErrorKind::Unavailable,
+        ),
+        (
+            BackendErrorKind::Moved,
+            Recovery::Redirect,
+            ErrorKind::Unavailable,
+        ),
+        (
+            BackendErrorKind::Ask,
+            Recovery::Redirect,
+            ErrorKind::Unavailable,
+        ),
+        (
+            BackendErrorKind::TryAgain,
+            Recovery::ParkKey,
+            ErrorKind::Unavailable,
+        ),
+        (
+            BackendErrorKind::UnderReplicated,
+            Recovery::Confirm,
             ErrorKind::Unavailable,
         ),
         (

@@ -3,6 +3,7 @@
 //! - `open.rs`: opening a backend
 //! - `process.rs`, `sqlite/`, `redis/`: the backends
 //! - `mod.rs`: the traits and their contract
+//! - `layout.rs`: which server has which keys
 //! - `commit.rs`, `effects.rs`: the accept-or-refuse rule
 //! - `sidecar.rs`: the names of what is kept beside a key
 //! - `contract/`: the suite that every backend passes
@@ -12,6 +13,7 @@ pub(crate) mod commit;
 mod contract;
 mod effects;
 pub(crate) mod error;
+pub(crate) mod layout;
 pub(crate) mod open;
 pub(crate) mod process;
 #[cfg(feature = "redis")]
@@ -29,6 +31,7 @@ use bytes::Bytes;
 
 use crate::backend::commit::{Attempt, Outcome, Writer};
 use crate::backend::error::BackendError;
+use crate::backend::layout::{Layout, LayoutQuery, Node};
 
 /// An answer that is on its way. The request takes effect from the first poll on, and not before. A
 /// reply that is dropped after that leaves it unknown whether the request took effect.
@@ -86,6 +89,8 @@ pub(crate) struct KeyRead {
         allow(dead_code, reason = "what servers alone ask")
     )]
     pub(crate) size: SizeHint,
+    /// The server is to answer although it does not have the slot yet: another one sent us there.
+    pub(crate) asking: bool,
 }
 
 impl KeyRead {
@@ -95,6 +100,7 @@ impl KeyRead {
             key: Arc::clone(key),
             kind,
             size: SizeHint::Unknown,
+            asking: false,
         }
     }
 }
@@ -118,12 +124,22 @@ pub(crate) type WithExpiry = (Option<Bytes>, Expiry);
 /// A place where the state is kept. It knows neither types nor JSON paths: it carries bytes and
 /// stamps.
 pub(crate) trait Backend: fmt::Debug + Send + Sync + 'static {
-    /// Connects. An error of kind `Rejected` means that it makes no sense to try again (a wrong
-    /// password).
-    fn connect(&self) -> Reply<Box<dyn Session>>;
+    /// Which servers there are, and which of them has which keys. `known`: those of the last answer.
+    fn layout(&self, _known: &[Node], _query: LayoutQuery) -> Reply<Layout> {
+        Box::pin(async { Ok(Layout::One) })
+    }
+
+    /// Connects to a server of the layout; to the one that there is if that is [`Layout::One`]. An
+    /// error of kind `Rejected` means that it makes no sense to try again (a wrong password).
+    fn connect(&self, node: &Node) -> Reply<Box<dyn Session>>;
 
     /// Its address, for messages; without a password.
     fn target(&self) -> &str;
+
+    /// Whose state a journal belongs to. It says the same however the servers are listed.
+    fn identity(&self) -> &str {
+        self.target()
+    }
 
     /// The error for an attempt to connect that is given up after `limit`.
     fn unanswered(&self, limit: Duration) -> BackendError {
@@ -139,12 +155,20 @@ pub(crate) trait Backend: fmt::Debug + Send + Sync + 'static {
 }
 
 impl Backend for Box<dyn Backend> {
-    fn connect(&self) -> Reply<Box<dyn Session>> {
-        (**self).connect()
+    fn layout(&self, known: &[Node], query: LayoutQuery) -> Reply<Layout> {
+        (**self).layout(known, query)
+    }
+
+    fn connect(&self, node: &Node) -> Reply<Box<dyn Session>> {
+        (**self).connect(node)
     }
 
     fn target(&self) -> &str {
         (**self).target()
+    }
+
+    fn identity(&self) -> &str {
+        (**self).identity()
     }
 
     fn unanswered(&self, limit: Duration) -> BackendError {

@@ -14,6 +14,7 @@ use crate::backend::commit::{
     Attempt, KeyChange, KeyState, Outcome, RECORDS, Writer, WriterRecord,
 };
 use crate::backend::error::BackendError;
+use crate::backend::layout::Node;
 use crate::base::clock::{self, Clock, Monotonic, Stamp, has_expired};
 use crate::base::fork::PerProcess;
 use crate::base::hash::{KeyMap, shrink_sparse_set};
@@ -158,7 +159,7 @@ impl ProcessSession {
 }
 
 impl Backend for ProcessBackend {
-    fn connect(&self) -> Reply<Box<dyn Session>> {
+    fn connect(&self, _node: &Node) -> Reply<Box<dyn Session>> {
         let (sender, changes) = mpsc::unbounded_channel();
         let session: Box<dyn Session> = Box::new(ProcessSession {
             space: Arc::clone(&self.space),

@@ -146,6 +146,7 @@ fn read_of(state: &State, key: &Arc<str>) -> KeyRead {
         key: Arc::clone(key),
         kind,
         size: size_hint(state.cache.base(key)),
+        asking: false,
     }
 }
 
@@ -222,6 +223,9 @@ fn store_answer(
                 }
                 // The read is made again after a delay. Until then the slot shows what is known.
                 Recovery::RetryNow
+                | Recovery::Redirect
+                | Recovery::ParkKey
+                | Recovery::Confirm
                 | Recovery::ReadApart
                 | Recovery::ReadUntracked
                 | Recovery::Pause
@@ -439,6 +443,7 @@ mod tests {
 
     use super::*;
     use crate::backend::Backend;
+    use crate::backend::layout::Node;
     use crate::backend::process::ProcessBackend;
     use crate::base::settings::Settings;
 
@@ -447,7 +452,15 @@ mod tests {
         let backend = ProcessBackend::open("", Duration::from_secs(60));
         let shared = Shared::new(Settings::default(), "test", None).unwrap();
         let now = Monotonic::ZERO;
-        let connect = || Connection::new(backend.connect().now_or_never().unwrap().unwrap());
+        let connect = || {
+            Connection::new(
+                backend
+                    .connect(&Node::only())
+                    .now_or_never()
+                    .unwrap()
+                    .unwrap(),
+            )
+        };
         let refused = || BackendError::rejected("on purpose");
         let (given_up, next) = (connect(), connect());
         given_up.end(BackendError::connection_lost("on purpose"));

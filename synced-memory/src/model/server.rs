@@ -384,6 +384,7 @@ impl ModelServer {
                 expects: Expects::Anything,
                 retry: None,
                 recorded: None,
+                asking: false,
             };
             self.store.commit(&attempt, mono);
         };

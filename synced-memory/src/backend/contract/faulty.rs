@@ -15,6 +15,7 @@ use super::subjects::process_backends;
 use super::{CHECKS, Loss, Subject};
 use crate::backend::commit::{Attempt, Outcome, Writer};
 use crate::backend::error::{BackendError, BackendErrorKind};
+use crate::backend::layout::Node;
 use crate::backend::process::ProcessBackend;
 use crate::backend::{
     Backend, Expiry, Invalidation, KeyRead, LARGE_VALUE, Page, ReadKind, Reply, Session, WithExpiry,
@@ -114,8 +115,8 @@ impl FaultySession {
 }
 
 impl Backend for FaultyBackend {
-    fn connect(&self) -> Reply<Box<dyn Session>> {
-        let inner = self.inner.connect();
+    fn connect(&self, node: &Node) -> Reply<Box<dyn Session>> {
+        let inner = self.inner.connect(node);
         let (broken, is_closed) = (self.broken, self.is_closed.clone());
         Box::pin(async move {
             let session: Box<dyn Session> = Box::new(FaultySession {

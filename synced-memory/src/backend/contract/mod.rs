@@ -20,6 +20,7 @@ use bytes::Bytes;
 
 use crate::backend::commit::{Attempt, Expects, KeyChange, Outcome, Sequence, TimeToLive, Writer};
 use crate::backend::error::BackendErrorKind;
+use crate::backend::layout::Node;
 #[cfg(unix)]
 use crate::backend::open::Target;
 use crate::backend::{Backend, Invalidation, KeyRead, ReadKind, Reply, Session, WithExpiry};
@@ -89,7 +90,10 @@ impl Subject {
     fn connect_to(&self, backend: &dyn Backend) -> TestSession<'_> {
         TestSession {
             subject: self,
-            inner: self.runtime.block_on(backend.connect()).unwrap(),
+            inner: self
+                .runtime
+                .block_on(backend.connect(&Node::only()))
+                .unwrap(),
         }
     }
 
@@ -238,6 +242,7 @@ fn put(key: &str, writer: Writer, sequence: Sequence, stamp: u64) -> Attempt {
         expects: Expects::Anything,
         retry: None,
         recorded: None,
+        asking: false,
     }
 }
 

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::{DAY, DEADLINE, Loss, SHORT, Subject};
+use crate::backend::layout::Node;
 use crate::backend::process::ProcessBackend;
 use crate::base::clock::Deadline;
 use crate::base::random;
@@ -102,7 +103,10 @@ pub(super) fn redis() -> Subject {
     });
     let subject = Subject::new(backends, Loss::Closed(Box::new(kill)), (server, directory));
     let end = Deadline::after(DEADLINE);
-    while let Err(error) = subject.runtime.block_on(subject.backend.connect()) {
+    while let Err(error) = subject
+        .runtime
+        .block_on(subject.backend.connect(&Node::only()))
+    {
         assert!(
             !end.remaining().is_zero(),
             "redis-server does not answer: {error}"

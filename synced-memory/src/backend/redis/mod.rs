@@ -36,6 +36,7 @@ use super::{
 };
 use crate::backend::commit::{Attempt, Outcome, Writer};
 use crate::backend::error::{BackendError, BackendErrorKind};
+use crate::backend::layout::Node;
 use crate::backend::sidecar;
 use crate::base::credentials::CredentialsCallback;
 use crate::base::lock::lock;
@@ -120,7 +121,7 @@ impl std::fmt::Debug for RedisBackend {
 }
 
 impl Backend for RedisBackend {
-    fn connect(&self) -> Reply<Box<dyn Session>> {
+    fn connect(&self, _node: &Node) -> Reply<Box<dyn Session>> {
         let (login, stage) = (Arc::clone(&self.login), Arc::clone(&self.stage));
         let (timeout, sidecar_ttl) = (self.timeout, self.sidecar_ttl);
         Box::pin(async move {

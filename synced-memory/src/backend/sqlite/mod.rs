@@ -22,6 +22,7 @@ use rusqlite::{Connection, Error};
 use super::{Backend, Expiry, Invalidation, KeyRead, Page, Reply, Session, WithExpiry};
 use crate::backend::commit::{Attempt, Outcome, Writer};
 use crate::backend::error::BackendError;
+use crate::backend::layout::Node;
 use crate::base::clock::{self, Monotonic};
 use crate::base::lock::lock;
 use crate::base::policy::Durability;
@@ -73,7 +74,7 @@ impl SqliteBackend {
 }
 
 impl Backend for SqliteBackend {
-    fn connect(&self) -> Reply<Box<dyn Session>> {
+    fn connect(&self, _node: &Node) -> Reply<Box<dyn Session>> {
         let (path, durability, busy_timeout, sidecar_ttl) = (
             self.path.clone(),
             self.durability,

@@ -3,6 +3,7 @@ use std::sync::mpsc;
 use std::thread;
 
 use super::*;
+use crate::backend::layout::Node;
 use crate::backend::{Reply, Session};
 use crate::base::policy::WritePolicy;
 use crate::client::flusher::failing::{FailingBackend, Faults};
@@ -16,7 +17,7 @@ const DEADLINE: Duration = Duration::from_secs(10);
 struct Panicking;
 
 impl Backend for Panicking {
-    fn connect(&self) -> Reply<Box<dyn Session>> {
+    fn connect(&self, _node: &Node) -> Reply<Box<dyn Session>> {
         panic!("on purpose")
     }
 

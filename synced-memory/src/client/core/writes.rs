@@ -293,6 +293,9 @@ fn leave_to_flusher(shared: &Shared, connection: &Connection, error: BackendErro
         // The flusher pauses, and tries again. It does so even if the write was withdrawn, to find
         // out when the backend takes writes again.
         Recovery::RetryNow
+        | Recovery::Redirect
+        | Recovery::ParkKey
+        | Recovery::Confirm
         | Recovery::ReadApart
         | Recovery::ReadUntracked
         | Recovery::Pause

@@ -8,6 +8,7 @@ use tokio::sync::watch;
 
 use crate::backend::commit::{Attempt, Outcome, Writer};
 use crate::backend::error::{BackendError, BackendErrorKind};
+use crate::backend::layout::Node;
 use crate::backend::process::ProcessBackend;
 use crate::backend::{Backend, Invalidation, KeyRead, Page, Reply, Session, WithExpiry};
 use crate::base::clock::Clock;
@@ -59,10 +60,10 @@ impl FailingBackend {
 }
 
 impl Backend for FailingBackend {
-    fn connect(&self) -> Reply<Box<dyn Session>> {
+    fn connect(&self, node: &Node) -> Reply<Box<dyn Session>> {
         self.faults.connects.fetch_add(1, Ordering::Relaxed);
         let (fault, faults) = (*lock(&self.faults.connecting), Arc::clone(&self.faults));
-        let session = self.inner.connect();
+        let session = self.inner.connect(node);
         Box::pin(async move {
             match fault {
                 Some(kind) => Err(BackendError::new(kind, "on purpose")),

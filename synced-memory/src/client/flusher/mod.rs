@@ -19,6 +19,7 @@ use tokio::sync::oneshot;
 
 use crate::backend::Backend;
 use crate::backend::error::{BackendError, Recovery};
+use crate::backend::layout::Node;
 use crate::base::backoff::{Backoff, Jitter};
 use crate::base::clock::Monotonic;
 use crate::base::error::{Error, ErrorKind, Result};
@@ -166,7 +167,9 @@ impl<'a> Connector<'a> {
                 "no answer to a connection attempt within {limit:?}"
             ))
         };
-        let session = clock.timeout(limit, self.backend.connect()).await;
+        let session = clock
+            .timeout(limit, self.backend.connect(&Node::only()))
+            .await;
         let session = session.unwrap_or_else(|| Err(self.backend.unanswered(limit)))?;
         let connection = Arc::new(Connection::new(session));
 
@@ -316,6 +319,9 @@ impl<'a> Connector<'a> {
             // failure of the whole batch means that nothing is known of its attempts.
             Recovery::Reconnect
             | Recovery::RetryNow
+            | Recovery::Redirect
+            | Recovery::ParkKey
+            | Recovery::Confirm
             | Recovery::ReadApart
             | Recovery::ReadUntracked
             | Recovery::GiveUp => ControlFlow::Break(error),

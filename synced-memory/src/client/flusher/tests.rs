@@ -10,6 +10,7 @@ use super::failing::FailingBackend;
 use super::*;
 use crate::backend::commit::{KeyState, Outcome};
 use crate::backend::error::BackendErrorKind;
+use crate::backend::layout::Node;
 use crate::backend::process::ProcessBackend;
 use crate::base::backoff::doubled;
 use crate::base::lock::lock;
@@ -67,7 +68,9 @@ fn whatever_else_runs_on_the_io_thread_has_its_turn_after_each_batch() {
         .build()
         .unwrap();
     runtime.block_on(async {
-        let connection = Arc::new(Connection::new(backend.connect().await.unwrap()));
+        let connection = Arc::new(Connection::new(
+            backend.connect(&Node::only()).await.unwrap(),
+        ));
         for n in 0..4 * BATCH {
             queue(&shared, &n.to_string(), None);
         }
@@ -324,7 +327,7 @@ fn a_server_that_sends_something_and_never_the_time_is_given_up_and_tried_again(
 fn sent_while(end: fn(&Shared, &FailingBackend, &Connection)) {
     let backend = FailingBackend::new();
     let shared = backend.shared();
-    let connection = Connection::new(block_on(backend.connect()).unwrap());
+    let connection = Connection::new(block_on(backend.connect(&Node::only())).unwrap());
     queue(&shared, "k", None);
     let mono = shared.clock.mono();
     let batch = {

@@ -73,6 +73,9 @@ impl State {
                     self.move_to_dead_letters(key, reason, attempt.retry.is_some());
                 }
                 Recovery::RetryNow
+                | Recovery::Redirect
+                | Recovery::ParkKey
+                | Recovery::Confirm
                 | Recovery::ReadApart
                 | Recovery::ReadUntracked
                 | Recovery::Pause

@@ -162,6 +162,7 @@ impl State {
             expects,
             retry,
             recorded,
+            asking: false,
         })
     }
 

@@ -76,6 +76,7 @@ impl ScenarioServer {
             expects,
             retry: None,
             recorded: None,
+            asking: false,
         });
         assert!(matches!(outcome, Outcome::Applied { .. }));
     }
