@@ -126,16 +126,22 @@ impl Recovery {
     /// Whether the backend is there and takes no writes for now.
     pub(crate) fn pauses_writes(self) -> bool {
         match self {
-            Self::Pause | Self::PauseThenReconnect => true,
+            Self::Pause | Self::PauseThenReconnect | Self::Confirm => true,
             Self::RetryNow
             | Self::Redirect
             | Self::ParkKey
-            | Self::Confirm
             | Self::ReadApart
             | Self::ReadUntracked
             | Self::Reconnect
             | Self::GiveUp => false,
         }
+    }
+}
+
+impl Recovery {
+    /// Whether the answer says nothing about whether the backend takes writes.
+    pub(crate) fn is_elsewhere(self) -> bool {
+        matches!(self, Self::Redirect | Self::ParkKey)
     }
 }
 
@@ -340,7 +346,11 @@ mod tests {
             .filter(|(kind, ..)| kind.recovery().pauses_writes())
             .map(|(kind, ..)| *kind)
             .collect();
-        let expected = [BackendErrorKind::Unavailable, BackendErrorKind::NotPrimary];
+        let expected = [
+            BackendErrorKind::Unavailable,
+            BackendErrorKind::NotPrimary,
+            BackendErrorKind::UnderReplicated,
+        ];
         assert_eq!(pauses, expected);
     }
 

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use crate::backend::shards::Shard;
+
 /// How many slots a cluster has.
 pub(crate) const SLOTS: usize = 16_384;
 
@@ -37,15 +39,7 @@ impl fmt::Display for Node {
     }
 }
 
-/// Which server has which keys.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Layout {
-    /// One server has all of them.
-    One,
-    /// The primaries of a cluster share them out.
-    Cluster(ClusterLayout),
-}
-
+/// Which server of a cluster has which keys.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ClusterLayout {
     /// The primaries that have slots, each once.
@@ -54,6 +48,25 @@ pub(crate) struct ClusterLayout {
     pub(crate) slots: Vec<Option<u16>>,
     /// Some slot is being moved, as far as that was asked.
     pub(crate) is_moving: bool,
+}
+
+impl ClusterLayout {
+    fn node_of(&self, slot: usize) -> Option<&Node> {
+        let at = (*self.slots.get(slot)?)?;
+        self.nodes.get(usize::from(at))
+    }
+
+    /// Whether each slot is at the same server.
+    pub(crate) fn says_the_same(&self, other: &Self) -> bool {
+        (0..SLOTS).all(|slot| self.node_of(slot) == other.node_of(slot))
+    }
+
+    /// The shard of a slot. `shards`: that of each server.
+    pub(crate) fn shard_of_slot(&self, slot: usize, shards: &[Shard]) -> Shard {
+        let at = self.slots.get(slot).copied().flatten();
+        let shard = at.and_then(|at| shards.get(usize::from(at)));
+        shard.copied().unwrap_or(Shard::FIRST)
+    }
 }
 
 /// How thoroughly the layout is asked for.

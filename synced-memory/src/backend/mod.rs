@@ -3,7 +3,7 @@
 //! - `open.rs`: opening a backend
 //! - `process.rs`, `sqlite/`, `redis/`: the backends
 //! - `mod.rs`: the traits and their contract
-//! - `layout.rs`: which server has which keys
+//! - `layout.rs`: which server has which keys; `shards.rs`: the same, as the client keeps it
 //! - `commit.rs`, `effects.rs`: the accept-or-refuse rule
 //! - `sidecar.rs`: the names of what is kept beside a key
 //! - `contract/`: the suite that every backend passes
@@ -18,6 +18,7 @@ pub(crate) mod open;
 pub(crate) mod process;
 #[cfg(feature = "redis")]
 mod redis;
+pub(crate) mod shards;
 pub(crate) mod sidecar;
 #[cfg(feature = "sqlite")]
 mod sqlite;
@@ -31,7 +32,7 @@ use bytes::Bytes;
 
 use crate::backend::commit::{Attempt, Outcome, Writer};
 use crate::backend::error::BackendError;
-use crate::backend::layout::{Layout, LayoutQuery, Node};
+use crate::backend::layout::{ClusterLayout, LayoutQuery, Node};
 
 /// An answer that is on its way. The request takes effect from the first poll on, and not before. A
 /// reply that is dropped after that leaves it unknown whether the request took effect.
@@ -124,13 +125,18 @@ pub(crate) type WithExpiry = (Option<Bytes>, Expiry);
 /// A place where the state is kept. It knows neither types nor JSON paths: it carries bytes and
 /// stamps.
 pub(crate) trait Backend: fmt::Debug + Send + Sync + 'static {
-    /// Which servers there are, and which of them has which keys. `known`: those of the last answer.
-    fn layout(&self, _known: &[Node], _query: LayoutQuery) -> Reply<Layout> {
-        Box::pin(async { Ok(Layout::One) })
+    /// Whether several servers share the keys out.
+    fn is_cluster(&self) -> bool {
+        false
     }
 
-    /// Connects to a server of the layout; to the one that there is if that is [`Layout::One`]. An
-    /// error of kind `Rejected` means that it makes no sense to try again (a wrong password).
+    /// Which servers a cluster has, and which of them has which keys. `known`: those of the last
+    /// answer.
+    fn layout(&self, _known: &[Node], _query: LayoutQuery) -> Reply<ClusterLayout> {
+        Box::pin(async { Err(BackendError::rejected("this backend is no cluster")) })
+    }
+
+    /// Connects to a server of the cluster, or to the one that there is. An error of kind `Rejected` means that it makes no sense to try again (a wrong password).
     fn connect(&self, node: &Node) -> Reply<Box<dyn Session>>;
 
     /// Its address, for messages; without a password.
@@ -155,7 +161,11 @@ pub(crate) trait Backend: fmt::Debug + Send + Sync + 'static {
 }
 
 impl Backend for Box<dyn Backend> {
-    fn layout(&self, known: &[Node], query: LayoutQuery) -> Reply<Layout> {
+    fn is_cluster(&self) -> bool {
+        (**self).is_cluster()
+    }
+
+    fn layout(&self, known: &[Node], query: LayoutQuery) -> Reply<ClusterLayout> {
         (**self).layout(known, query)
     }
 
@@ -229,9 +239,13 @@ pub(crate) trait Session: fmt::Debug + Send + Sync {
     /// What is stored under each key, in their order. An error of one key concerns that key alone.
     fn read(&self, reads: &[KeyRead]) -> Reply<Vec<Result<WithExpiry, BackendError>>>;
 
-    /// Reads one value, however large. It is polled on the I/O thread alone.
-    fn read_apart(&self, key: &Arc<str>) -> Reply<WithExpiry> {
-        let read = self.read(&[KeyRead::new(key, ReadKind::Through)]);
+    /// Reads one value, however large. `asking`: as in [`KeyRead`]. It is polled on the I/O thread
+    /// alone.
+    fn read_apart(&self, key: &Arc<str>, asking: bool) -> Reply<WithExpiry> {
+        let read = self.read(&[KeyRead {
+            asking,
+            ..KeyRead::new(key, ReadKind::Through)
+        }]);
         Box::pin(async move {
             let no_answer = || Err(BackendError::rejected("a read without an answer"));
             read.await?.pop().unwrap_or_else(no_answer)

@@ -124,9 +124,14 @@ impl KeyPauses {
         length
     }
 
-    /// A try succeeded, or nothing is to be tried any more.
-    pub(crate) fn passed(&mut self, key: &str) {
-        self.pauses.remove(key);
+    /// A try succeeded, or nothing is to be tried any more. Returns whether the key paused.
+    pub(crate) fn passed(&mut self, key: &str) -> bool {
+        self.pauses.remove(key).is_some()
+    }
+
+    /// Whether no key pauses.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.pauses.is_empty()
     }
 
     /// Until when the key pauses, if it has failed.

@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::backend::shards::{ByShard, ShardMap};
 use crate::base::clock::{Monotonic, Stamp, has_expired};
 use crate::base::error::Error;
 use crate::base::hash::{KeyMap, shrink_sparse};
@@ -45,10 +46,27 @@ const SAME_EXPIRY: Duration = Duration::from_millis(20);
 #[derive(Debug, Default)]
 pub(crate) struct Cache {
     cells: KeyMap<Cell>,
-    tracking: TrackingState,
+    map: ShardMap,
+    shards: ByShard<ShardReads>,
+    /// A slot is in line at another shard than the one that was asked for it.
+    has_strayed: bool,
     /// The last generation of any slot. None is used twice, even if a slot is dropped and made
     /// again.
     generation: Generation,
+    /// The watches that are to be woken after the lock around the cache is free.
+    raised: Vec<Arc<Signal>>,
+    /// How many bytes all slots take.
+    bytes: usize,
+    /// How many bytes are too many.
+    alarm_above: usize,
+    /// It was said that they are too many.
+    is_alarmed: bool,
+}
+
+/// What is to be read from one shard.
+#[derive(Debug, Default)]
+struct ShardReads {
+    tracking: TrackingState,
     /// The slots that are to be read again.
     rereads: VecDeque<Arc<str>>,
     /// The slots that are to be read again, but not before a time.
@@ -58,14 +76,8 @@ pub(crate) struct Cache {
     /// The watched slots that the backend refused to let be read, each once, to be read again at
     /// the next poll.
     refused: Vec<Arc<str>>,
-    /// The watches that are to be woken after the lock around the cache is free.
-    raised: Vec<Arc<Signal>>,
-    /// How many bytes all slots take.
-    bytes: usize,
-    /// How many bytes are too many.
-    alarm_above: usize,
-    /// It was said that they are too many.
-    is_alarmed: bool,
+    /// The keys that are to be read there although it does not have their slots yet.
+    asked: Vec<Arc<str>>,
 }
 
 #[derive(Debug, Default)]

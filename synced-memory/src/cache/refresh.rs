@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::near::{Generation, SlotFreshness};
-use super::{Cache, Cell, Ticket, Tracking};
+use super::{Cache, Cell, ShardReads, Ticket, Tracking};
+use crate::backend::shards::{Shard, ShardMap};
 use crate::base::clock::Monotonic;
 use crate::base::error::Error;
 use crate::base::waiting::Signal;
@@ -43,17 +44,89 @@ impl Cache {
     /// Whether the slot of `key` is to be kept current, and the backend notifies of changes: a read
     /// of it is to be a tracked one.
     pub(crate) fn is_to_be_tracked(&self, key: &str) -> bool {
-        self.tracking.is_on() && self.is_near(key)
+        self.is_tracking(key) && self.is_near(key)
     }
 
-    /// Whether the backend notifies of changes.
+    /// Whether the shard of `key` notifies of changes.
+    fn is_tracking(&self, key: &str) -> bool {
+        self.shards[self.map.shard_of(key)].tracking.is_on()
+    }
+
+    /// Whether the backend notifies of changes: all of its shards that have keys, or what is wrong
+    /// with one of them.
     pub(crate) fn tracking(&self, mono: Monotonic) -> Tracking {
-        self.tracking.at(mono)
+        let shards = self.shards.iter();
+        // In a cluster no key is served there.
+        let is_nobody = |shard| self.map.is_cluster() && shard == Shard::FIRST;
+        let trackings = shards.filter(|(shard, _)| !is_nobody(*shard));
+        trackings
+            .map(|(_, reads)| reads.tracking.at(mono))
+            .max_by_key(|tracking| tracking.severity())
+            .unwrap_or_default()
     }
 
-    /// Whether it is to be said that the server's table of tracked keys is too small.
-    pub(crate) fn take_overflow_alarm(&mut self) -> bool {
-        self.tracking.take_alarm()
+    /// Whether a shard notifies of changes.
+    pub(crate) fn tracking_of(&self, shard: Shard, mono: Monotonic) -> Tracking {
+        self.shards[shard].tracking.at(mono)
+    }
+
+    /// Whether it is to be said that a server's table of tracked keys is too small.
+    pub(crate) fn take_overflow_alarm(&mut self, key: &str) -> bool {
+        self.shards[self.map.shard_of(key)].tracking.take_alarm()
+    }
+
+    /// The keys are shared out as `map` says from now on, before any slot is used.
+    pub(crate) fn set_map(&mut self, map: ShardMap) {
+        self.map = map;
+    }
+
+    /// Makes room for a shard, which is not connected.
+    pub(crate) fn add_shard(&mut self, shard: Shard) {
+        self.shards[shard] = ShardReads::default();
+    }
+
+    /// Records that these keys are at other shards from now on: those notify of what changes after
+    /// the next read there, and of nothing before.
+    pub(crate) fn slots_moved(&mut self, has_moved: &impl Fn(&str) -> bool, mono: Monotonic) {
+        let shards = take(&mut self.shards);
+        for (shard, reads) in shards.into_all() {
+            // For a shard without slots, too: whoever looks finds its own.
+            self.shards[shard].tracking = reads.tracking;
+            self.shards[shard].asked = reads.asked;
+            for key in reads.rereads {
+                self.shards[self.map.shard_of(&key)].rereads.push_back(key);
+            }
+            for Reverse((due, key)) in reads.paced {
+                let now = self.map.shard_of(&key);
+                self.shards[now].paced.push(Reverse((due, key)));
+            }
+            for key in reads.deferred {
+                self.shards[self.map.shard_of(&key)].deferred.push(key);
+            }
+            for key in reads.refused {
+                self.shards[self.map.shard_of(&key)].refused.push(key);
+            }
+        }
+        let moved = |_: &ShardMap, key: &str| has_moved(key);
+        self.invalidate_near(moved, SlotFreshness::reconnected, mono);
+    }
+
+    /// Puts `key` in line at a shard that is to answer although it does not have the slot yet.
+    pub(crate) fn ask_at(&mut self, shard: Shard, key: &Arc<str>) {
+        let asked = &mut self.shards[shard].asked;
+        if !asked.contains(key) {
+            asked.push(Arc::clone(key));
+        }
+    }
+
+    /// Removes and returns the keys that are in line by [`ask_at`](Self::ask_at).
+    pub(crate) fn take_asked(&mut self, shard: Shard) -> Vec<Arc<str>> {
+        take(&mut self.shards[shard].asked)
+    }
+
+    /// Whether a slot turned out to be in line at another shard, since the last call.
+    pub(crate) fn take_strayed(&mut self) -> bool {
+        take(&mut self.has_strayed)
     }
 
     /// Whether the slot of `key` is kept current.
@@ -65,7 +138,7 @@ impl Cache {
     /// asked.
     pub(crate) fn is_local(&self, key: &str, is_connected: bool) -> bool {
         self.cells.get(key).is_some_and(|cell| {
-            let is_kept_current = self.tracking.is_on() && cell.freshness.is_kept_current();
+            let is_kept_current = self.is_tracking(key) && cell.freshness.is_kept_current();
             cell.base.is_known() && cell.is_near() && (is_kept_current || !is_connected)
         })
     }
@@ -85,11 +158,11 @@ impl Cache {
     /// How many near slots are not known to be current. While changes are tracked, those that were
     /// left to their readers do not count.
     pub(crate) fn stale(&self) -> usize {
-        let is_stale = |cell: &&Cell| {
-            let is_asked_for = self.tracking.is_on() && cell.freshness.is_left_to_readers();
-            cell.is_near() && !cell.freshness.is_current() && !is_asked_for
+        let is_stale = |(key, cell): &(&Arc<str>, &Cell)| {
+            let is_left = || cell.freshness.is_left_to_readers() && self.is_tracking(key);
+            cell.is_near() && !cell.freshness.is_current() && !is_left()
         };
-        self.cells.values().filter(is_stale).count()
+        self.cells.iter().filter(is_stale).count()
     }
 
     /// Why the backend refuses to let `key` be read.
@@ -118,11 +191,12 @@ impl Cache {
         let Some(cell) = self.cells.get_mut(key).filter(|cell| cell.is_near()) else {
             return;
         };
+        let tracking = &mut self.shards[self.map.shard_of(key)].tracking;
         let is_reported_in_vain = cell.pace.answered(mono);
         if is_reported_in_vain {
-            self.tracking.overflowed(mono);
+            tracking.overflowed(mono);
         }
-        let is_more = cell.freshness.answered(generation, self.tracking.is_on());
+        let is_more = cell.freshness.answered(generation, tracking.is_on());
         // Whoever reads a slot that is reported in vain shows it by looking at it again.
         if is_more || is_reported_in_vain {
             cell.bump(&mut self.raised);
@@ -158,55 +232,69 @@ impl Cache {
         cell.freshness.refused(mono);
         cell.bump(&mut self.raised);
         if !cell.watches.is_empty() && !replace(&mut cell.is_refused, true) {
-            self.refused.push(Arc::clone(key));
+            let shard = self.map.shard_of(key);
+            self.shards[shard].refused.push(Arc::clone(key));
         }
     }
 
     /// Records that `key` could not be read just now: it is to be read again a little later.
     pub(crate) fn was_not_read(&mut self, key: &Arc<str>) {
-        if let Some(cell) = self
-            .cells
-            .get_mut(key)
-            .filter(|cell| cell.is_near() && self.tracking.is_on())
+        let reads = &mut self.shards[self.map.shard_of(key)];
+        if let Some(cell) = self.cells.get_mut(key)
+            && cell.is_near()
+            && reads.tracking.is_on()
             && cell.freshness.queued()
         {
-            self.deferred.push(Arc::clone(key));
+            reads.deferred.push(Arc::clone(key));
         }
     }
 
-    /// Whether there are slots that could not be read just now.
-    pub(crate) fn has_deferred(&self) -> bool {
-        !self.deferred.is_empty()
+    /// Whether there are slots of a shard that could not be read just now.
+    pub(crate) fn has_deferred(&self, shard: Shard) -> bool {
+        !self.shards[shard].deferred.is_empty()
     }
 
     /// Queues the slots that could not be read before.
-    pub(crate) fn queue_deferred(&mut self) {
-        self.rereads.extend(take(&mut self.deferred));
+    pub(crate) fn queue_deferred(&mut self, shard: Shard) {
+        let reads = &mut self.shards[shard];
+        reads.rereads.extend(take(&mut reads.deferred));
     }
 
-    /// Records that the backend notifies us of changes from now on, or no longer does. What was
-    /// read before may have changed.
-    pub(crate) fn tracked(&mut self, tracking: Tracking, mono: Monotonic) {
-        self.tracking.set(tracking);
-        let invalidate: Invalidate = if self.tracking.is_on() {
+    /// Records that a shard notifies us of changes from now on, or no longer does. What was read
+    /// before may have changed.
+    pub(crate) fn tracked(&mut self, shard: Shard, tracking: Tracking, mono: Monotonic) {
+        let of_shard = &mut self.shards[shard].tracking;
+        of_shard.set(tracking);
+        let invalidate: Invalidate = if of_shard.is_on() {
             SlotFreshness::reconnected
         } else {
             SlotFreshness::disconnected
         };
-        self.invalidate_all(invalidate, mono);
-        self.touch_near();
+        let is_of_shard = |map: &ShardMap, key: &str| map.shard_of(key) == shard;
+        self.invalidate_near(is_of_shard, invalidate, mono);
+        self.touch_those(is_of_shard);
     }
 
-    /// Records that everything may have changed.
-    pub(crate) fn all_changed(&mut self, mono: Monotonic) {
-        self.invalidate_all(SlotFreshness::invalidated, mono);
+    /// Records that everything at a shard may have changed.
+    pub(crate) fn all_changed(&mut self, shard: Shard, mono: Monotonic) {
+        let is_of_shard = |map: &ShardMap, key: &str| map.shard_of(key) == shard;
+        self.invalidate_near(is_of_shard, SlotFreshness::invalidated, mono);
     }
 
-    fn invalidate_all(&mut self, invalidate: Invalidate, mono: Monotonic) {
-        for (key, cell) in self.cells.iter_mut().filter(|(_, cell)| cell.is_near()) {
+    fn invalidate_near(
+        &mut self,
+        is_concerned: impl Fn(&ShardMap, &str) -> bool,
+        invalidate: Invalidate,
+        mono: Monotonic,
+    ) {
+        for (key, cell) in &mut self.cells {
+            if !cell.is_near() || !is_concerned(&self.map, key) {
+                continue;
+            }
             invalidate(&mut cell.freshness, self.generation.next(), mono);
-            if self.tracking.is_on() && cell.is_to_be_read_again(&mut self.raised, mono) {
-                self.rereads.push_back(Arc::clone(key));
+            let reads = &mut self.shards[self.map.shard_of(key)];
+            if reads.tracking.is_on() && cell.is_to_be_read_again(&mut self.raised, mono) {
+                reads.rereads.push_back(Arc::clone(key));
             }
         }
     }
@@ -218,49 +306,49 @@ impl Cache {
         };
         cell.freshness.invalidated(self.generation.next(), mono);
         cell.pace.reported(mono);
+        let reads = &mut self.shards[self.map.shard_of(key)];
         if cell.is_near()
-            && self.tracking.is_on()
+            && reads.tracking.is_on()
             && cell.is_to_be_read_again(&mut self.raised, mono)
         {
-            self.rereads.push_back(Arc::clone(key));
+            reads.rereads.push_back(Arc::clone(key));
         }
     }
 
-    /// Queues the slots that are watched and that no invalidation may be sent for: those that the
-    /// backend refused to let be read, and while changes are not tracked, all near ones.
-    pub(crate) fn queue_polls(&mut self) {
-        for key in take(&mut self.refused) {
+    /// Queues the slots of a shard that are watched and that no invalidation may be sent for: those
+    /// that it refused to let be read, and while changes are not tracked, all near ones.
+    pub(crate) fn queue_polls(&mut self, shard: Shard) {
+        let reads = &mut self.shards[shard];
+        for key in take(&mut reads.refused) {
             let Some(cell) = self.cells.get_mut(&key) else {
                 continue;
             };
             cell.is_refused = false;
             let is_stale = cell.is_near() && !cell.freshness.is_current();
             if is_stale && !cell.watches.is_empty() && cell.freshness.queued() {
-                self.rereads.push_back(key);
+                reads.rereads.push_back(key);
             }
         }
-        if self.tracking.is_on() {
+        if reads.tracking.is_on() {
             return;
         }
-        for (key, cell) in self
-            .cells
-            .iter_mut()
-            .filter(|(_, cell)| cell.is_near() && !cell.watches.is_empty())
-        {
-            if cell.freshness.queued() {
-                self.rereads.push_back(Arc::clone(key));
+        for (key, cell) in &mut self.cells {
+            let is_watched = cell.is_near() && !cell.watches.is_empty();
+            if is_watched && self.map.shard_of(key) == shard && cell.freshness.queued() {
+                reads.rereads.push_back(Arc::clone(key));
             }
         }
     }
 
-    /// How many slots are queued to be read again.
-    pub(crate) fn queued_reads(&self) -> usize {
-        self.rereads.len()
+    /// How many slots of a shard are queued to be read again.
+    pub(crate) fn queued_reads(&self, shard: Shard) -> usize {
+        self.shards[shard].rereads.len()
     }
 
-    /// When the next slot may be read again that has to wait.
-    pub(crate) fn next_paced(&self) -> Option<Monotonic> {
-        self.paced.peek().map(|Reverse((due, _))| *due)
+    /// When the next slot of a shard may be read again that has to wait.
+    pub(crate) fn next_paced(&self, shard: Shard) -> Option<Monotonic> {
+        let next = self.shards[shard].paced.peek();
+        next.map(|Reverse((due, _))| *due)
     }
 
     /// Puts the slot of `key` in line, which was not in line before. The line has entries of slots
@@ -268,29 +356,43 @@ impl Cache {
     /// before they are more than those of the slots that exist.
     pub(super) fn put_in_line(&mut self, key: &Arc<str>) {
         const FEW: usize = 64;
-        if self.rereads.len() > 2 * self.cells.len() + FEW {
+        let rereads = &mut self.shards[self.map.shard_of(key)].rereads;
+        if rereads.len() > 2 * self.cells.len() + FEW {
             let mut seen = HashSet::new();
             let cells = &self.cells;
-            self.rereads.retain(|key| {
+            rereads.retain(|key| {
                 let is_queued = cells
                     .get(key)
                     .is_some_and(|cell| cell.freshness.is_queued());
                 is_queued && seen.insert(Arc::clone(key))
             });
         }
-        self.rereads.push_back(Arc::clone(key));
+        rereads.push_back(Arc::clone(key));
     }
 
-    /// Removes and returns the keys that are to be read again at `mono`, at most `most`, each once.
-    pub(crate) fn take_stale(&mut self, most: usize, mono: Monotonic) -> Vec<Arc<str>> {
-        while self.next_paced().is_some_and(|due| due <= mono) {
-            self.rereads
-                .extend(self.paced.pop().map(|Reverse((_, key))| key));
+    /// Removes and returns the keys of a shard that are to be read again at `mono`, at most `most`,
+    /// each once.
+    pub(crate) fn take_stale(
+        &mut self,
+        shard: Shard,
+        most: usize,
+        mono: Monotonic,
+    ) -> Vec<Arc<str>> {
+        while self.next_paced(shard).is_some_and(|due| due <= mono) {
+            let reads = &mut self.shards[shard];
+            let due = reads.paced.pop().map(|Reverse((_, key))| key);
+            reads.rereads.extend(due);
         }
         let mut keys = Vec::new();
         while keys.len() < most
-            && let Some(key) = self.rereads.pop_front()
+            && let Some(key) = self.shards[shard].rereads.pop_front()
         {
+            let now = self.map.shard_of(&key);
+            if now != shard {
+                self.shards[now].rereads.push_back(key);
+                self.has_strayed = true;
+                continue;
+            }
             // An entry of a slot that is gone, and was made anew since, may come before its own.
             let cell = self.cells.get_mut(&key);
             let Some(cell) = cell.filter(|cell| cell.freshness.is_queued()) else {
@@ -298,7 +400,7 @@ impl Cache {
             };
             let due = cell.pace.due();
             if cell.is_near() && due > mono {
-                self.paced.push(Reverse((due, key)));
+                self.shards[shard].paced.push(Reverse((due, key)));
                 continue;
             }
             cell.freshness.dequeued();
@@ -307,11 +409,12 @@ impl Cache {
                 keys.push(key);
             }
         }
-        if self.rereads.is_empty() {
-            take(&mut self.rereads);
+        let reads = &mut self.shards[shard];
+        if reads.rereads.is_empty() {
+            take(&mut reads.rereads);
         }
-        if self.paced.is_empty() {
-            take(&mut self.paced);
+        if reads.paced.is_empty() {
+            take(&mut reads.paced);
         }
         keys
     }
@@ -327,12 +430,15 @@ impl Cache {
 
     /// Records that the way in which near or watched slots are to be read may have changed.
     pub(crate) fn touch_near(&mut self) {
-        for cell in self
-            .cells
-            .values_mut()
-            .filter(|cell| cell.is_near() || !cell.watches.is_empty())
-        {
-            cell.bump(&mut self.raised);
+        self.touch_those(|_, _| true);
+    }
+
+    fn touch_those(&mut self, is_concerned: impl Fn(&ShardMap, &str) -> bool) {
+        for (key, cell) in &mut self.cells {
+            let is_looked_at = cell.is_near() || !cell.watches.is_empty();
+            if is_looked_at && is_concerned(&self.map, key) {
+                cell.bump(&mut self.raised);
+            }
         }
     }
 }

@@ -1,4 +1,5 @@
 use super::*;
+use crate::backend::shards::Shard;
 use crate::base::error::Error;
 
 fn base(stored: &'static str, ticket: Ticket) -> Base {
@@ -44,7 +45,7 @@ fn a_slot_goes_with_its_last_holder() {
 fn near() -> (Cache, Arc<str>) {
     let (mut cache, key) = (Cache::default(), Arc::from("k"));
     cache.hold(&key);
-    cache.tracked(Tracking::On, Monotonic::ZERO);
+    cache.tracked(Shard::FIRST, Tracking::On, Monotonic::ZERO);
     cache.keep_near(&key);
     (cache, key)
 }
@@ -68,7 +69,7 @@ fn is_current(cache: &Cache, key: &str) -> bool {
 fn what_was_read_before_a_slot_became_near_is_asked_for_again() {
     let (mut cache, key) = (Cache::default(), Arc::from("k"));
     cache.hold(&key);
-    cache.tracked(Tracking::On, Monotonic::ZERO);
+    cache.tracked(Shard::FIRST, Tracking::On, Monotonic::ZERO);
     let before = cache.generation(&key);
     read(&mut cache, &key, "old", 1, before);
     cache.keep_near(&key);
@@ -95,13 +96,18 @@ fn a_reply_during_which_the_key_changed_is_visible_but_not_current() {
     assert_eq!(cache.base(&key).at(Monotonic::ZERO).unwrap(), "shown");
     assert!(cache.is_local(&key, true) && !is_current(&cache, &key));
     assert_eq!(
-        cache.take_stale(9, Monotonic::ZERO),
+        cache.take_stale(Shard::FIRST, 9, Monotonic::ZERO),
         [Arc::clone(&key)],
         "it is read again, once"
     );
     let sent = cache.generation(&key);
     read(&mut cache, &key, "new", 2, sent);
-    assert!(is_current(&cache, &key) && cache.take_stale(9, Monotonic::ZERO).is_empty());
+    assert!(
+        is_current(&cache, &key)
+            && cache
+                .take_stale(Shard::FIRST, 9, Monotonic::ZERO)
+                .is_empty()
+    );
 }
 
 #[test]
@@ -109,7 +115,7 @@ fn a_late_reply_to_an_earlier_read_says_nothing_against_a_later_one() {
     let (mut cache, key) = near();
     let early = cache.generation(&key);
     cache.invalidated(&key, Monotonic::ZERO);
-    cache.take_stale(9, Monotonic::ZERO);
+    cache.take_stale(Shard::FIRST, 9, Monotonic::ZERO);
     let late = cache.generation(&key);
     read(&mut cache, &key, "new", 2, late);
     read(&mut cache, &key, "old", 1, early);
@@ -122,7 +128,7 @@ fn a_late_reply_to_an_earlier_read_says_nothing_against_a_later_one() {
 fn a_reply_to_a_read_of_a_slot_that_is_gone_says_nothing_of_one_that_was_made_since() {
     let (mut cache, key) = near();
     cache.invalidated(&key, Monotonic::ZERO);
-    cache.take_stale(9, Monotonic::ZERO);
+    cache.take_stale(Shard::FIRST, 9, Monotonic::ZERO);
     let sent = cache.generation(&key);
     cache.stop_near(&key);
     assert!(cache.release(&key));
@@ -144,14 +150,17 @@ fn after_a_reconnect_every_slot_is_read_again_before_it_is_current() {
     let (mut cache, key) = near();
     let before = cache.generation(&key);
     read(&mut cache, &key, "old", 1, before);
-    cache.tracked(Tracking::Off, Monotonic::ZERO);
+    cache.tracked(Shard::FIRST, Tracking::Off, Monotonic::ZERO);
     assert!(!is_current(&cache, &key) && cache.is_local(&key, false));
     assert_eq!(cache.stale(), 1);
-    cache.tracked(Tracking::On, Monotonic::ZERO);
+    cache.tracked(Shard::FIRST, Tracking::On, Monotonic::ZERO);
     // A late reply over the connection that was lost.
     read(&mut cache, &key, "late", 2, before);
     assert!(!is_current(&cache, &key) && cache.is_local(&key, true));
-    assert_eq!(cache.take_stale(9, Monotonic::ZERO), [Arc::clone(&key)]);
+    assert_eq!(
+        cache.take_stale(Shard::FIRST, 9, Monotonic::ZERO),
+        [Arc::clone(&key)]
+    );
     let now = cache.generation(&key);
     read(&mut cache, &key, "new", 3, now);
     assert!(is_current(&cache, &key) && cache.stale() == 0);
@@ -163,12 +172,20 @@ fn what_could_not_be_read_is_read_again_later_and_what_is_refused_is_asked_for_b
     let now = cache.generation(&key);
     read(&mut cache, &key, "value", 1, now);
     cache.invalidated(&key, Monotonic::ZERO);
-    cache.take_stale(9, Monotonic::ZERO);
+    cache.take_stale(Shard::FIRST, 9, Monotonic::ZERO);
     cache.was_not_read(&key);
     cache.was_not_read(&key);
-    assert!(cache.take_stale(9, Monotonic::ZERO).is_empty() && cache.has_deferred());
-    cache.queue_deferred();
-    assert_eq!(cache.take_stale(9, Monotonic::ZERO), [Arc::clone(&key)]);
+    assert!(
+        cache
+            .take_stale(Shard::FIRST, 9, Monotonic::ZERO)
+            .is_empty()
+            && cache.has_deferred(Shard::FIRST)
+    );
+    cache.queue_deferred(Shard::FIRST);
+    assert_eq!(
+        cache.take_stale(Shard::FIRST, 9, Monotonic::ZERO),
+        [Arc::clone(&key)]
+    );
     cache.was_refused(&key, 1, Error::closed(), Monotonic::ZERO);
     assert!(!cache.is_local(&key, true));
     let now = cache.generation(&key);
@@ -183,31 +200,45 @@ fn a_watched_slot_that_is_refused_is_read_again_at_each_poll_until_it_is_answere
         cache.was_refused(&key, ticket, Error::closed(), Monotonic::ZERO);
     };
     cache.watch(&key, &watch);
-    assert_eq!(cache.take_stale(9, Monotonic::ZERO).len(), 1);
+    assert_eq!(cache.take_stale(Shard::FIRST, 9, Monotonic::ZERO).len(), 1);
     for ticket in 1..4 {
         // By the refresher, and by readers who ask.
         refuse(&mut cache, ticket);
         refuse(&mut cache, ticket);
-        assert!(cache.take_stale(9, Monotonic::ZERO).is_empty());
-        cache.queue_polls();
-        assert_eq!(cache.take_stale(9, Monotonic::ZERO), [Arc::clone(&key)]);
+        assert!(
+            cache
+                .take_stale(Shard::FIRST, 9, Monotonic::ZERO)
+                .is_empty()
+        );
+        cache.queue_polls(Shard::FIRST);
+        assert_eq!(
+            cache.take_stale(Shard::FIRST, 9, Monotonic::ZERO),
+            [Arc::clone(&key)]
+        );
     }
     // An own write was answered in between: what is refused is still not current.
     cache.answered(&key, base("own", 6));
     refuse(&mut cache, 5);
     assert!(cache.refusal(&key).is_none() && !cache.is_local(&key, true));
-    cache.queue_polls();
-    assert_eq!(cache.take_stale(9, Monotonic::ZERO).len(), 1);
+    cache.queue_polls(Shard::FIRST);
+    assert_eq!(cache.take_stale(Shard::FIRST, 9, Monotonic::ZERO).len(), 1);
     let now = cache.generation(&key);
     read(&mut cache, &key, "value", 7, now);
-    cache.queue_polls();
-    assert!(is_current(&cache, &key) && cache.take_stale(9, Monotonic::ZERO).is_empty());
+    cache.queue_polls(Shard::FIRST);
+    assert!(
+        is_current(&cache, &key)
+            && cache
+                .take_stale(Shard::FIRST, 9, Monotonic::ZERO)
+                .is_empty()
+    );
 
     cache.unwatch(&key, &watch);
     refuse(&mut cache, 8);
-    cache.queue_polls();
+    cache.queue_polls(Shard::FIRST);
     assert!(
-        cache.take_stale(9, Monotonic::ZERO).is_empty(),
+        cache
+            .take_stale(Shard::FIRST, 9, Monotonic::ZERO)
+            .is_empty(),
         "its readers ask"
     );
 }
@@ -224,13 +255,17 @@ fn watches_that_come_and_go_leave_nothing_in_line_and_a_key_is_read_once() {
         cache.stop_near(&key);
         cache.release(&key);
     }
-    assert!(cache.queued_reads() < 100, "{}", cache.queued_reads());
+    assert!(
+        cache.queued_reads(Shard::FIRST) < 100,
+        "{}",
+        cache.queued_reads(Shard::FIRST)
+    );
     cache.hold(&key);
     cache.keep_near(&key);
     cache.watch(&key, &Arc::default());
-    cache.tracked(Tracking::On, Monotonic::ZERO);
-    assert_eq!(cache.take_stale(256, Monotonic::ZERO), [key]);
-    assert_eq!(cache.queued_reads(), 0);
+    cache.tracked(Shard::FIRST, Tracking::On, Monotonic::ZERO);
+    assert_eq!(cache.take_stale(Shard::FIRST, 256, Monotonic::ZERO), [key]);
+    assert_eq!(cache.queued_reads(Shard::FIRST), 0);
 }
 
 #[test]
@@ -268,7 +303,7 @@ fn whoever_watches_a_slot_is_woken_once_until_it_looks() {
     cache.take_raised();
     cache.watch(&key, &watch);
     assert_eq!(
-        cache.take_stale(9, Monotonic::ZERO),
+        cache.take_stale(Shard::FIRST, 9, Monotonic::ZERO),
         [Arc::clone(&key)],
         "it is read even if nobody else asks"
     );
@@ -298,16 +333,23 @@ fn a_slot_is_kept_current_until_the_last_one_that_wanted_it_is_gone() {
     read(&mut cache, &key, "value", 1, now);
     cache.stop_near(&key);
     cache.invalidated(&key, Monotonic::ZERO);
-    assert_eq!(cache.take_stale(9, Monotonic::ZERO), [Arc::clone(&key)]);
+    assert_eq!(
+        cache.take_stale(Shard::FIRST, 9, Monotonic::ZERO),
+        [Arc::clone(&key)]
+    );
     cache.invalidated(&key, Monotonic::ZERO);
     cache.stop_near(&key);
     assert!(
-        cache.take_stale(9, Monotonic::ZERO).is_empty(),
+        cache
+            .take_stale(Shard::FIRST, 9, Monotonic::ZERO)
+            .is_empty(),
         "nobody wants it any more"
     );
     cache.invalidated(&key, Monotonic::ZERO);
     assert!(
-        cache.take_stale(9, Monotonic::ZERO).is_empty()
+        cache
+            .take_stale(Shard::FIRST, 9, Monotonic::ZERO)
+            .is_empty()
             && !cache.is_local(&key, true)
             && cache.stale() == 0
     );
@@ -328,13 +370,20 @@ fn while_changes_are_not_tracked_watched_slots_are_read_again_and_no_others() {
     cache.hold(&unwatched);
     cache.keep_near(&unwatched);
     cache.watch(&key, &watch);
-    cache.take_stale(9, Monotonic::ZERO);
-    cache.queue_polls();
-    assert!(cache.take_stale(9, Monotonic::ZERO).is_empty());
-    cache.tracked(Tracking::Off, Monotonic::ZERO);
-    cache.queue_polls();
-    cache.queue_polls();
-    assert_eq!(cache.take_stale(9, Monotonic::ZERO), [Arc::clone(&key)]);
+    cache.take_stale(Shard::FIRST, 9, Monotonic::ZERO);
+    cache.queue_polls(Shard::FIRST);
+    assert!(
+        cache
+            .take_stale(Shard::FIRST, 9, Monotonic::ZERO)
+            .is_empty()
+    );
+    cache.tracked(Shard::FIRST, Tracking::Off, Monotonic::ZERO);
+    cache.queue_polls(Shard::FIRST);
+    cache.queue_polls(Shard::FIRST);
+    assert_eq!(
+        cache.take_stale(Shard::FIRST, 9, Monotonic::ZERO),
+        [Arc::clone(&key)]
+    );
     let now = cache.generation(&key);
     read(&mut cache, &key, "value", 1, now);
     assert!(cache.is_cell_visible(&key, true) && !cache.is_local(&key, true));
@@ -345,7 +394,7 @@ const SECOND: Monotonic = Duration::from_secs(1);
 /// Another process writes `stored`, and what is to be read again by then is read.
 fn foreign_write(cache: &mut Cache, key: &Arc<str>, stored: &'static str, mono: Monotonic) -> bool {
     cache.invalidated(key, mono);
-    let stale = cache.take_stale(9, mono);
+    let stale = cache.take_stale(Shard::FIRST, 9, mono);
     let generation = cache.generation(key);
     for key in &stale {
         let ticket = cache.base(key).ticket + 1;
@@ -388,7 +437,10 @@ fn a_slot_that_nobody_looks_at_is_left_to_its_next_reader_unless_it_is_watched()
     // While it is left to its reader, it becomes watched.
     assert!(!foreign_write(&mut cache, &key, "6", 20 * SECOND));
     cache.watch(&key, &watch);
-    assert_eq!(cache.take_stale(9, 20 * SECOND), [Arc::clone(&key)]);
+    assert_eq!(
+        cache.take_stale(Shard::FIRST, 9, 20 * SECOND),
+        [Arc::clone(&key)]
+    );
     let now = cache.generation(&key);
     read(&mut cache, &key, "7", 19, now);
     assert!(foreign_write(&mut cache, &key, "8", 40 * SECOND));
@@ -410,10 +462,13 @@ fn after_a_reconnect_only_slots_that_somebody_looks_at_are_read_again() {
         if is_used {
             cache.used(&key);
         }
-        cache.tracked(Tracking::Off, 5 * SECOND);
+        cache.tracked(Shard::FIRST, Tracking::Off, 5 * SECOND);
         assert_eq!(cache.stale(), 1);
-        cache.tracked(Tracking::On, 5 * SECOND);
-        assert_eq!(cache.take_stale(9, 5 * SECOND).len(), usize::from(is_used));
+        cache.tracked(Shard::FIRST, Tracking::On, 5 * SECOND);
+        assert_eq!(
+            cache.take_stale(Shard::FIRST, 9, 5 * SECOND).len(),
+            usize::from(is_used)
+        );
         assert_eq!(cache.stale(), usize::from(is_used));
         assert_eq!(cache.is_local(&key, true), is_used);
         let (now, ticket) = (cache.generation(&key), cache.base(&key).ticket + 1);
@@ -431,7 +486,7 @@ fn an_answer_to_a_through_read_makes_no_near_slot_current_or_visible() {
     let now = cache.generation(&key);
     read(&mut cache, &key, "tracked", 2, now);
     assert!(cache.is_local(&key, true) && is_current(&cache, &key));
-    cache.tracked(Tracking::Refused, SECOND);
+    cache.tracked(Shard::FIRST, Tracking::Refused, SECOND);
     assert!(!cache.is_to_be_tracked(&key) && !cache.is_local(&key, true));
 }
 
@@ -443,19 +498,22 @@ fn a_slot_that_may_not_be_read_yet_keeps_no_other_slot_from_being_read() {
     // It changes while it is being read, and again.
     cache.invalidated(&hot, SECOND);
     for _ in 0..2 {
-        assert_eq!(cache.take_stale(9, SECOND), [Arc::clone(&hot)]);
+        assert_eq!(
+            cache.take_stale(Shard::FIRST, 9, SECOND),
+            [Arc::clone(&hot)]
+        );
         cache.invalidated(&hot, SECOND);
         cache.stale_were_read(&[Arc::clone(&hot)], SECOND + SECOND / 2);
     }
     cache.invalidated(&calm, SECOND + SECOND / 2);
 
-    let stale = cache.take_stale(1, SECOND + SECOND / 2);
+    let stale = cache.take_stale(Shard::FIRST, 1, SECOND + SECOND / 2);
     assert_eq!(stale, [Arc::clone(&calm)]);
-    let due = cache.next_paced().unwrap();
+    let due = cache.next_paced(Shard::FIRST).unwrap();
     assert_eq!(due, 2 * SECOND, "twice what the read took");
-    assert!(cache.take_stale(9, 7 * SECOND / 4).is_empty());
-    assert_eq!(cache.take_stale(9, due), [Arc::clone(&hot)]);
-    assert_eq!(cache.next_paced(), None);
+    assert!(cache.take_stale(Shard::FIRST, 9, 7 * SECOND / 4).is_empty());
+    assert_eq!(cache.take_stale(Shard::FIRST, 9, due), [Arc::clone(&hot)]);
+    assert_eq!(cache.next_paced(Shard::FIRST), None);
 }
 
 #[test]
@@ -468,14 +526,14 @@ fn keys_that_are_reported_without_a_change_are_said_once_and_read_less_and_less_
         cache.used(&key);
         if is_current(&cache, &key) {
             reads += u32::from(foreign_write(&mut cache, &key, "same", mono));
-        } else if !cache.take_stale(9, mono).is_empty() {
+        } else if !cache.take_stale(Shard::FIRST, 9, mono).is_empty() {
             let (now, ticket) = (cache.generation(&key), cache.base(&key).ticket + 1);
             let has_changed = cache.answered(&key, base("same", ticket));
             cache.was_read(&key, now, has_changed, mono);
             cache.stale_were_read(&[Arc::clone(&key)], mono);
             reads += 1;
         }
-        alarms += u32::from(cache.take_overflow_alarm());
+        alarms += u32::from(cache.take_overflow_alarm("k"));
         mono += SECOND / 1000;
     }
     assert_eq!(cache.tracking(mono), Tracking::Overflowing);

@@ -36,6 +36,18 @@ pub enum Tracking {
     Refused,
 }
 
+impl Tracking {
+    /// Which of several shards' says most.
+    pub(super) fn severity(self) -> u8 {
+        match self {
+            Self::On => 0,
+            Self::Off => 1,
+            Self::Overflowing => 2,
+            Self::Refused => 3,
+        }
+    }
+}
+
 /// The same, as the cache keeps it.
 #[derive(Debug, Default)]
 pub(super) struct TrackingState {

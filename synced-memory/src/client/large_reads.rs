@@ -24,6 +24,8 @@ pub(crate) struct LargeRead {
     /// was sent that left the key tracked: changes after that are notified.
     pub(crate) ticket: Ticket,
     pub(crate) generation: Generation,
+    /// The server is to answer although it does not have the slot yet.
+    pub(crate) asking: bool,
     waiters: Vec<oneshot::Sender<LargeAnswer>>,
 }
 
@@ -44,10 +46,15 @@ impl LargeReads {
         key: &Arc<str>,
         ticket: Ticket,
         generation: Generation,
+        asking: bool,
     ) -> oneshot::Receiver<LargeAnswer> {
         let (waiter, answer) = oneshot::channel();
         let mut queue = lock(&self.0);
-        if let Some(read) = queue.reads.iter_mut().find(|read| read.key == *key) {
+        if let Some(read) = queue
+            .reads
+            .iter_mut()
+            .find(|read| read.key == *key && read.asking == asking)
+        {
             read.ticket = read.ticket.max(ticket);
             read.generation = read.generation.max(generation);
             read.waiters.push(waiter);
@@ -56,6 +63,7 @@ impl LargeReads {
                 key: Arc::clone(key),
                 ticket,
                 generation,
+                asking,
                 waiters: vec![waiter],
             });
         }
@@ -118,10 +126,10 @@ mod tests {
     #[test]
     fn a_key_is_read_once_for_all_who_asked_before_the_read_began_and_again_for_the_others() {
         let (reads, key) = (LargeReads::default(), Arc::from("k"));
-        let mut early = [1, 2].map(|ticket| reads.ask(&key, ticket, Generation::default()));
+        let mut early = [1, 2].map(|ticket| reads.ask(&key, ticket, Generation::default(), false));
         let first = reads.take(Duration::ZERO).unwrap();
         assert_eq!(first.ticket, 2);
-        let mut late = reads.ask(&key, 3, Generation::default());
+        let mut late = reads.ask(&key, 3, Generation::default(), false);
 
         first.answer(&Err(BackendError::rejected("on purpose")));
         assert!(early.iter_mut().all(|early| early.try_recv().is_ok()));
@@ -133,7 +141,7 @@ mod tests {
     #[test]
     fn a_value_that_cannot_be_read_waits_and_lets_others_go_first() {
         let (reads, bad, good) = (LargeReads::default(), Arc::from("bad"), Arc::from("good"));
-        let ask = |key| drop(reads.ask(key, 1, Generation::default()));
+        let ask = |key| drop(reads.ask(key, 1, Generation::default(), false));
         reads.failed(&bad, Duration::ZERO);
         ask(&bad);
         let due = reads.next().unwrap();
@@ -159,11 +167,11 @@ mod tests {
     fn a_waker_that_panics_keeps_no_large_value_from_the_others_who_wait_for_it() {
         let (reads, key) = (LargeReads::default(), Arc::from("k"));
         let ask = || {
-            let mut first = reads.ask(&key, 1, Generation::default());
+            let mut first = reads.ask(&key, 1, Generation::default(), false);
             let waker = Waker::from(Arc::new(PanickingWaker));
             let polled = Pin::new(&mut first).poll(&mut Context::from_waker(&waker));
             assert!(polled.is_pending());
-            (first, reads.ask(&key, 1, Generation::default()))
+            (first, reads.ask(&key, 1, Generation::default(), false))
         };
         let (_first, mut second) = ask();
         let read = reads.take(Duration::ZERO).unwrap();

@@ -7,6 +7,7 @@ pub(crate) mod large_reads;
 pub(crate) mod reentrancy;
 pub(crate) mod refresher;
 pub(crate) mod retained;
+pub(crate) mod route;
 pub(crate) mod shared;
 pub(crate) mod slot;
 pub(crate) mod state;

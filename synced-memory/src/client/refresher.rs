@@ -10,6 +10,7 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use crate::backend::error::{BackendError, Recovery};
+use crate::backend::shards::Shard;
 use crate::backend::{Expiry, Invalidation, KeyRead, LARGE_VALUE, ReadKind, SizeHint, WithExpiry};
 use crate::base::backoff::Jitter;
 use crate::base::clock::Monotonic;
@@ -18,7 +19,8 @@ use crate::base::events::event;
 use crate::base::random;
 use crate::cache::{Base, Generation, Ticket, Tracking};
 use crate::client::large_reads::{LargeAnswer, LargeRead};
-use crate::client::shared::{Connection, Shared};
+use crate::client::route::{Connection, Route};
+use crate::client::shared::Shared;
 use crate::client::state::State;
 
 /// How many slots are read again in one request.
@@ -41,44 +43,83 @@ const RETRY_DELAY: Duration = Duration::from_millis(20);
 /// key.
 pub(crate) type SlotAnswers = Vec<Result<()>>;
 
+/// What one request has brought.
+#[derive(Debug, Default)]
+pub(crate) struct Loaded {
+    pub(crate) answers: SlotAnswers,
+    pub(crate) large: LargeAnswers,
+    /// What another shard has.
+    pub(crate) redirected: Vec<Redirected>,
+}
+
+/// A key that was not read, since another shard has it.
+#[derive(Debug)]
+pub(crate) struct Redirected {
+    /// The index of the key.
+    pub(crate) index: usize,
+    /// The shard to ask; `None` if nothing is known of it so far.
+    pub(crate) to: Option<Shard>,
+    /// It is to answer although it does not have the slot yet.
+    pub(crate) asking: bool,
+}
+
 /// The answers of a read that come later, each with the index of its key.
 #[derive(Debug, Default)]
 pub(crate) struct LargeAnswers(Vec<(usize, oneshot::Receiver<LargeAnswer>)>);
 
 impl LargeAnswers {
-    /// Waits for the large values among the keys of a read.
+    /// Waits for the large values among the keys of a read. Returns what another shard has.
     ///
     /// # Errors
     ///
     /// The connection was lost.
     pub(crate) async fn arrive(
         self,
+        shared: &Shared,
         keys: &[Arc<str>],
         answers: &mut SlotAnswers,
-    ) -> Result<(), BackendError> {
+    ) -> Result<Vec<Redirected>, BackendError> {
+        let mut redirected = Vec::new();
         for (index, answer) in self.0 {
             let lost = |_| BackendError::connection_lost("the connection was closed");
-            // What else went wrong is in the status, and the slot shows what is known.
-            if let Err(error) = answer.await.map_err(lost)?
-                && error.is_rejected()
-            {
-                let reason = Error::of_key(error.error_kind(), &keys[index], error);
-                answers[index] = Err(reason);
+            match answer.await.map_err(lost)? {
+                Err(error) if error.is_rejected() => {
+                    let reason = Error::of_key(error.error_kind(), &keys[index], error);
+                    answers[index] = Err(reason);
+                }
+                Err(error) if error.recovery() == Recovery::Redirect => {
+                    redirected.push(Redirected::of(&mut shared.state(), index, &error));
+                }
+                // What else went wrong is in the status, and the slot shows what is known.
+                Ok(_) | Err(_) => {}
             }
         }
-        Ok(())
+        Ok(redirected)
     }
 }
 
-/// Asks the backend for keys in one round trip, and keeps the answers in their slots. Large values
-/// are asked for, and kept when they arrive.
+impl Redirected {
+    fn of(state: &mut State, index: usize, error: &BackendError) -> Self {
+        let to = state.redirected(error);
+        Self {
+            index,
+            to: to.map(|(shard, _)| shard),
+            asking: to.is_some_and(|(_, asking)| asking),
+        }
+    }
+}
+
+/// Asks a shard for keys in one round trip, and keeps the answers in their slots. Large values are
+/// asked for, and kept when they arrive. `asking`: the shard is to answer although it does not have
+/// the slots yet.
 pub(crate) async fn load(
     shared: &Shared,
     connection: &Connection,
     keys: &[Arc<str>],
-) -> Result<(SlotAnswers, LargeAnswers), BackendError> {
+    asking: bool,
+) -> Result<Loaded, BackendError> {
     loop {
-        match load_once(shared, connection, keys).await {
+        match load_once(shared, connection, keys, asking).await {
             // From here on no slot is to be tracked, so that the next try is not refused for that.
             Err(error) if error.recovery() == Recovery::ReadUntracked => {
                 tracking_was_refused(shared, connection, error);
@@ -92,10 +133,13 @@ async fn load_once(
     shared: &Shared,
     connection: &Connection,
     keys: &[Arc<str>],
-) -> Result<(SlotAnswers, LargeAnswers), BackendError> {
+    asking: bool,
+) -> Result<Loaded, BackendError> {
     let reads: Vec<_> = {
         let state = shared.state();
-        keys.iter().map(|key| read_of(&state, key)).collect()
+        keys.iter()
+            .map(|key| read_of(&state, key, asking))
+            .collect()
     };
     let read = connection.session.read(&reads);
     let mut ticket = 0;
@@ -114,30 +158,37 @@ async fn load_once(
 
     mutations_settled(shared, keys, ticket).await;
 
-    let mut large = LargeAnswers::default();
+    let mut loaded = Loaded::default();
+    let route = shared.route(connection.shard);
     let mut state = shared.state();
-    let answers = keys
-        .iter()
-        .zip(answers)
-        .zip(generations)
-        .enumerate()
-        .map(|(index, ((key, answer), generation))| match answer {
-            Err(error) if error.recovery() == Recovery::ReadApart => {
-                let answer = shared.large_reads.ask(key, ticket, generation);
-                large.0.push((index, answer));
-                Ok(())
+    for (index, ((key, answer), generation)) in
+        keys.iter().zip(answers).zip(generations).enumerate()
+    {
+        if let Err(error) = &answer {
+            if error.recovery() == Recovery::Redirect {
+                let redirected = Redirected::of(&mut state, index, error);
+                loaded.redirected.push(redirected);
+            } else if let Some(route) = &route
+                && error.recovery() == Recovery::ReadApart
+            {
+                let answer = route.large_reads.ask(key, ticket, generation, asking);
+                loaded.large.0.push((index, answer));
+                loaded.answers.push(Ok(()));
+                continue;
             }
-            answer => store_answer(&mut state, key, ticket, generation, answer, mono),
-        })
-        .collect();
-    if state.cache.has_deferred() || !large.0.is_empty() {
+        }
+        let stored = store_answer(&mut state, key, ticket, generation, answer, mono);
+        loaded.answers.push(stored);
+    }
+    if state.cache.has_deferred(connection.shard) || !loaded.large.0.is_empty() {
         shared.wake_refresher();
     }
-    Ok((answers, large))
+    Ok(loaded)
 }
 
-fn read_of(state: &State, key: &Arc<str>) -> KeyRead {
-    let kind = if state.cache.is_to_be_tracked(key) {
+fn read_of(state: &State, key: &Arc<str>, asking: bool) -> KeyRead {
+    // What is read where its slot is not yet, is not tracked there.
+    let kind = if state.cache.is_to_be_tracked(key) && !asking {
         ReadKind::Tracked
     } else {
         ReadKind::Through
@@ -146,7 +197,7 @@ fn read_of(state: &State, key: &Arc<str>) -> KeyRead {
         key: Arc::clone(key),
         kind,
         size: size_hint(state.cache.base(key)),
-        asking: false,
+        asking,
     }
 }
 
@@ -169,9 +220,9 @@ fn size_hint(base: &Base) -> SizeHint {
 }
 
 /// Reads a large value, and keeps it in its slot.
-async fn read_large(shared: &Shared, connection: &Connection, read: LargeRead) {
+async fn read_large(shared: &Shared, route: &Route, connection: &Connection, read: LargeRead) {
     let key = Arc::clone(&read.key);
-    let answer = connection.session.read_apart(&key).await;
+    let answer = connection.session.read_apart(&key, read.asking).await;
     let mono = shared.clock.mono();
 
     // It took effect at some time after its ticket: any mutation under way may be in it. Once that
@@ -179,8 +230,10 @@ async fn read_large(shared: &Shared, connection: &Connection, read: LargeRead) {
     mutations_settled(shared, std::slice::from_ref(&key), Ticket::MAX).await;
 
     match &answer {
-        Ok(_) => shared.large_reads.arrived(&key),
-        Err(_) => shared.large_reads.failed(&key, mono),
+        Ok(_) => route.large_reads.arrived(&key),
+        // It is read elsewhere.
+        Err(error) if error.recovery() == Recovery::Redirect => {}
+        Err(_) => route.large_reads.failed(&key, mono),
     }
     {
         let mut state = shared.state();
@@ -232,7 +285,7 @@ fn store_answer(
                 | Recovery::PauseThenReconnect
                 | Recovery::Reconnect => {
                     state.cache.was_not_read(key);
-                    state.last_error = Some(error);
+                    state.failed(state.map.shard_of(key), error);
                     Ok(())
                 }
             }
@@ -268,7 +321,8 @@ pub(crate) async fn track(shared: &Shared, connection: &Connection) -> Result<bo
     match connection.session.track().await {
         Ok(()) => {
             let mono = shared.clock.mono();
-            shared.state().cache.tracked(Tracking::On, mono);
+            let mut state = shared.state();
+            state.cache.tracked(connection.shard, Tracking::On, mono);
         }
         Err(error) if error.is_rejected() => tracking_was_refused(shared, connection, error),
         Err(error) => return Err(error),
@@ -283,7 +337,7 @@ fn tracking_was_refused(shared: &Shared, connection: &Connection, error: Backend
         let mut state = shared.state();
         // Under the lock: a refusal over a connection that was given up says nothing about the next
         // one, whose tracking is recorded later.
-        !connection.is_ended() && state.tracking_was_refused(mono)
+        !connection.is_ended() && state.tracking_was_refused(connection.shard, mono)
     };
     if is_to_be_said {
         shared.emit(|target| {
@@ -300,8 +354,13 @@ fn tracking_was_refused(shared: &Shared, connection: &Connection, error: Backend
 
 /// Keeps the slots current that are read locally, until the connection cannot be used any more.
 /// `has_asked`: whether the backend was asked to notify of changes.
-pub(crate) async fn run(shared: &Shared, connection: &Connection, has_asked: bool) -> BackendError {
-    match keep_current(shared, connection, has_asked).await {
+pub(crate) async fn run(
+    shared: &Shared,
+    route: &Route,
+    connection: &Connection,
+    has_asked: bool,
+) -> BackendError {
+    match keep_current(shared, route, connection, has_asked).await {
         Err(error) => error,
         Ok(never) => match never {},
     }
@@ -311,14 +370,17 @@ pub(crate) async fn run(shared: &Shared, connection: &Connection, has_asked: boo
 /// read again after it.
 async fn keep_current(
     shared: &Shared,
+    route: &Route,
     connection: &Connection,
     mut has_asked: bool,
 ) -> Result<Infallible, BackendError> {
-    let stale = shared.state().cache.queued_reads();
+    let shard = route.shard;
+    let stale = shared.state().cache.queued_reads(shard);
     let mut spread = first_batch_delay(stale, &mut random::rng())
         .map(|delay| Box::pin(shared.clock.sleep(delay)));
     let mut retry = None;
     let (mut invalidation, mut reading, mut reading_large) = (None, None, None);
+    let mut asking = None;
     let mut poll = Some(Box::pin(shared.clock.sleep(Duration::ZERO)));
     loop {
         // Before the first read: the backend notifies of what changes after that.
@@ -332,32 +394,40 @@ async fn keep_current(
         }
         if reading.is_none() && spread.is_none() {
             let mono = shared.clock.mono();
-            let stale = shared.state().cache.take_stale(BATCH, mono);
+            let stale = shared.state().cache.take_stale(shard, BATCH, mono);
             reading = (!stale.is_empty()).then(|| Box::pin(read_again(shared, connection, stale)));
         }
         if reading_large.is_none() {
-            let large = shared.large_reads.take(shared.clock.mono());
-            reading_large = large.map(|large| Box::pin(read_large(shared, connection, large)));
+            let large = route.large_reads.take(shared.clock.mono());
+            let read = |large| Box::pin(read_large(shared, route, connection, large));
+            reading_large = large.map(read);
         }
-        if retry.is_none() && shared.state().cache.has_deferred() {
+        if asking.is_none() {
+            let asked = shared.state().cache.take_asked(shard);
+            asking = (!asked.is_empty()).then(|| Box::pin(read_asked(shared, connection, asked)));
+        }
+        if retry.is_none() && shared.state().cache.has_deferred(shard) {
             retry = Some(Box::pin(shared.clock.sleep(RETRY_DELAY)));
         }
 
         tokio::select! {
             // Invalidations go first: they may say that an answer is stale.
             biased;
-            changed = take_ready(&mut invalidation) => handle_invalidation(shared, changed?),
+            changed = take_ready(&mut invalidation) => {
+                handle_invalidation(shared, shard, changed?);
+            }
             read = take_ready(&mut reading) => read?,
+            read = take_ready(&mut asking) => read?,
             () = take_ready(&mut reading_large) => {}
-            () = large_read_due(shared), if reading_large.is_none() => {}
-            () = reread_due(shared), if reading.is_none() && spread.is_none() => {}
+            () = large_read_due(shared, route), if reading_large.is_none() => {}
+            () = reread_due(shared, shard), if reading.is_none() && spread.is_none() => {}
             () = take_ready(&mut spread) => {}
-            () = take_ready(&mut retry) => shared.state().cache.queue_deferred(),
-            () = shared.refresher_woken() => {}
+            () = take_ready(&mut retry) => shared.state().cache.queue_deferred(shard),
+            () = route.refresher_wake.notified() => {}
             () = take_ready(&mut poll) => {
                 // It looks at every slot. Without this, none of them is near.
                 if has_asked {
-                    shared.state().cache.queue_polls();
+                    shared.state().cache.queue_polls(shard);
                 }
                 poll = Some(Box::pin(shared.clock.sleep(POLL_INTERVAL)));
             }
@@ -384,13 +454,13 @@ async fn take_ready<F: Future + ?Sized>(slot: &mut Option<Pin<Box<F>>>) -> F::Ou
 }
 
 /// Ready when a large value that could not be read may be tried again.
-async fn large_read_due(shared: &Shared) {
-    due(shared, shared.large_reads.next()).await;
+async fn large_read_due(shared: &Shared, route: &Route) {
+    due(shared, route.large_reads.next()).await;
 }
 
 /// Ready when a slot may be read again that was read too often.
-async fn reread_due(shared: &Shared) {
-    let next = shared.state().cache.next_paced();
+async fn reread_due(shared: &Shared, shard: Shard) {
+    let next = shared.state().cache.next_paced(shard);
     due(shared, next).await;
 }
 
@@ -410,10 +480,10 @@ async fn read_again(
     keys: Vec<Arc<str>>,
 ) -> Result<(), BackendError> {
     // Large values are stored when they arrive. Nothing here waits for them.
-    let answers = load(shared, connection, &keys).await;
+    let loaded = load(shared, connection, &keys, false).await;
     let (mut state, mono) = (shared.state(), shared.clock.mono());
     state.cache.stale_were_read(&keys, mono);
-    match answers {
+    match loaded {
         Err(error) if error.is_connection_lost() => Err(error),
         Err(_) => {
             for key in &keys {
@@ -421,16 +491,44 @@ async fn read_again(
             }
             Ok(())
         }
-        // The slot of a key that was rejected shows the error to its readers.
-        Ok(_) => Ok(()),
+        // The slot of a key that was rejected shows the error to its readers. One that is at another
+        // shard is read there a little later; and as long as that does not have its slot, each time
+        // it is read, what is there is shown, and is not current.
+        Ok(loaded) => {
+            let asked = loaded
+                .redirected
+                .iter()
+                .filter(|redirected| redirected.asking);
+            for (shard, at) in asked.filter_map(|asked| Some((asked.to?, asked.index))) {
+                state.cache.ask_at(shard, &keys[at]);
+            }
+            drop(state);
+            if !loaded.redirected.is_empty() {
+                shared.wake_refresher();
+            }
+            Ok(())
+        }
     }
 }
 
-fn handle_invalidation(shared: &Shared, invalidation: Invalidation) {
+/// Shows what a shard has of slots that it does not have yet.
+async fn read_asked(
+    shared: &Shared,
+    connection: &Connection,
+    keys: Vec<Arc<str>>,
+) -> Result<(), BackendError> {
+    match load(shared, connection, &keys, true).await {
+        Err(error) if error.is_connection_lost() => Err(error),
+        // They are read again in any case.
+        Ok(_) | Err(_) => Ok(()),
+    }
+}
+
+fn handle_invalidation(shared: &Shared, shard: Shard, invalidation: Invalidation) {
     let mono = shared.clock.mono();
     let mut state = shared.state();
     match invalidation {
-        Invalidation::All => state.cache.all_changed(mono),
+        Invalidation::All => state.cache.all_changed(shard, mono),
         Invalidation::Keys(keys) => keys
             .iter()
             .for_each(|key| state.cache.invalidated(key, mono)),
@@ -453,18 +551,16 @@ mod tests {
         let shared = Shared::new(Settings::default(), "test", None).unwrap();
         let now = Monotonic::ZERO;
         let connect = || {
-            Connection::new(
-                backend
-                    .connect(&Node::only())
-                    .now_or_never()
-                    .unwrap()
-                    .unwrap(),
-            )
+            let session = backend.connect(&Node::only()).now_or_never();
+            Connection::new(session.unwrap().unwrap(), Shard::FIRST)
         };
         let refused = || BackendError::rejected("on purpose");
         let (given_up, next) = (connect(), connect());
         given_up.end(BackendError::connection_lost("on purpose"));
-        shared.state().cache.tracked(Tracking::On, now);
+        shared
+            .state()
+            .cache
+            .tracked(Shard::FIRST, Tracking::On, now);
 
         tracking_was_refused(&shared, &given_up, refused());
         assert_eq!(shared.state().cache.tracking(now), Tracking::On);

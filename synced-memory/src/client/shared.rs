@@ -8,18 +8,20 @@ use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::pin::{Pin, pin};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use arc_swap::ArcSwapOption;
+use arc_swap::ArcSwap;
 use futures_util::future::{Either, select};
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::task::unconstrained;
 
+use crate::backend::Reply;
 use crate::backend::error::BackendError;
-use crate::backend::{Reply, Session};
+use crate::backend::layout::Node;
+use crate::backend::shards::{Shard, ShardMap};
 use crate::base::callback::{call_out, is_io_thread};
 use crate::base::clock::Clock;
 use crate::base::error::{Error, ErrorKind, Result};
@@ -30,52 +32,9 @@ use crate::base::random;
 use crate::base::settings::Settings;
 use crate::base::waiting::{DeferredWake, DeferredWakes, Signal};
 use crate::cache::Ticket;
-use crate::client::large_reads::LargeReads;
-use crate::client::state::{LARGE, State};
+use crate::client::route::{Connection, OverdueRead, Route};
+use crate::client::state::State;
 use crate::pending::journal;
-
-/// A connection that is in use.
-#[derive(Debug)]
-pub(crate) struct Connection {
-    pub(crate) session: Box<dyn Session>,
-    /// Why it must not be used any more.
-    end_reason: OnceLock<BackendError>,
-    has_ended: Notify,
-}
-
-impl Connection {
-    pub(crate) fn new(session: Box<dyn Session>) -> Self {
-        Self {
-            session,
-            end_reason: OnceLock::new(),
-            has_ended: Notify::new(),
-        }
-    }
-
-    /// Gives the connection up: the flusher drops it and connects anew. The first reason counts.
-    pub(crate) fn end(&self, error: BackendError) {
-        if self.end_reason.set(error).is_ok() {
-            call_out(|| self.has_ended.notify_waiters());
-        }
-    }
-
-    /// Whether it was given up.
-    pub(crate) fn is_ended(&self) -> bool {
-        self.end_reason.get().is_some()
-    }
-
-    /// Ready when the connection was given up.
-    pub(crate) async fn ended(&self) -> BackendError {
-        loop {
-            // Before the look: it is woken by what comes after it was made.
-            let ended = self.has_ended.notified();
-            if let Some(reason) = self.end_reason.get() {
-                return reason.clone();
-            }
-            ended.await;
-        }
-    }
-}
 
 #[derive(Debug)]
 pub(crate) struct Shared {
@@ -95,33 +54,25 @@ pub(crate) struct Shared {
     /// The ticket of the last request. Requests are sent under this lock, in the order of their
     /// tickets.
     wire: Mutex<Ticket>,
-    connection: ArcSwapOption<Connection>,
+    /// Which shard has which key.
+    pub(crate) map: ShardMap,
+    routes: ArcSwap<Routes>,
     /// Not a `watch` of tokio's, as for the end of a connection: callers wait for these, and a
     /// `watch` needs a local of the thread that waits, which may be gone when the thread ends.
     connection_changed: Notify,
-    /// There is something to send.
-    pub(crate) wake: Notify,
+    /// Slots may have moved: the layout is to be asked for.
+    pub(crate) layout_wanted: Notify,
+    /// Those who wait until it was asked for.
+    layout_waiters: Mutex<Vec<LayoutWaiter>>,
     /// The slots take more than they may.
     pub(crate) cache_grew: Notify,
-    /// The backend's eviction policy, as it said when last connected.
-    pub(crate) eviction_policy: ArcSwapOption<String>,
     /// Something is read near or watched, or was.
     is_tracking_wanted: AtomicBool,
-    /// There is something to do for the refresher.
-    refresher_wake: Notify,
-    pub(crate) large_reads: LargeReads,
     /// Requests that their callers do not wait for any more.
     abandoned: Mutex<Vec<AbandonedRequest>>,
     abandoned_wake: Notify,
-    /// How many reads are abandoned and not answered yet.
-    overdue_reads: AtomicUsize,
-    no_overdue_read: Notify,
-    /// A request took too long, and the connection was not silent all the time.
-    line_suspected: Notify,
     closed: AtomicBool,
     stopped: watch::Sender<bool>,
-    /// How many bytes are on their way in large writes.
-    uploading: AtomicUsize,
     /// Those who wait until all writes up to a number are answered for.
     delivery_waiters: Mutex<DeliveryWaiters>,
 }
@@ -142,34 +93,56 @@ impl fmt::Debug for AbandonedRequest {
 
 type DeliveryWaiters = Vec<(u64, oneshot::Sender<()>)>;
 
-/// A large write on its way.
+/// What a look at the layout of a cluster has shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct LayoutCheck {
+    /// It rises with each change that was seen.
+    pub(crate) version: u64,
+    /// Some slot was being moved.
+    pub(crate) is_moving: bool,
+}
+
+pub(crate) type LayoutWaiter = oneshot::Sender<Result<LayoutCheck, BackendError>>;
+
+/// The ways to all shards.
 #[derive(Debug)]
-pub(crate) struct Uploading<'a> {
-    uploading: &'a AtomicUsize,
-    bytes: usize,
+pub(crate) struct Routes {
+    /// By the number of the shard; `None` where there is none.
+    by_shard: Vec<Option<Arc<Route>>>,
+    /// The shards that serve slots, that of the lowest slot first.
+    pub(crate) in_order: Vec<Shard>,
+    /// Every slot is served.
+    pub(crate) is_complete: bool,
 }
 
-impl Drop for Uploading<'_> {
-    fn drop(&mut self) {
-        self.uploading.fetch_sub(self.bytes, Ordering::Relaxed);
-    }
-}
-
-/// A read that is not answered, and that nobody waits for.
-struct OverdueRead(Arc<Shared>);
-
-impl OverdueRead {
-    fn new(shared: &Arc<Shared>) -> Self {
-        shared.overdue_reads.fetch_add(1, Ordering::AcqRel);
-        Self(Arc::clone(shared))
-    }
-}
-
-impl Drop for OverdueRead {
-    fn drop(&mut self) {
-        if self.0.overdue_reads.fetch_sub(1, Ordering::AcqRel) == 1 {
-            call_out(|| self.0.no_overdue_read.notify_waiters());
+impl Routes {
+    /// `in_order`: as in the field of that name.
+    pub(crate) fn new(routes: Vec<Arc<Route>>, in_order: Vec<Shard>, is_complete: bool) -> Self {
+        let mut by_shard = Vec::new();
+        for route in routes {
+            let at = route.shard.index();
+            by_shard.resize_with(by_shard.len().max(at + 1), || None);
+            by_shard[at] = Some(route);
         }
+        Self {
+            by_shard,
+            in_order,
+            is_complete,
+        }
+    }
+
+    pub(crate) fn get(&self, shard: Shard) -> Option<&Arc<Route>> {
+        self.by_shard.get(shard.index())?.as_ref()
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<Route>> {
+        self.by_shard.iter().flatten()
+    }
+
+    /// Whether every key can be read and written.
+    pub(crate) fn is_connected(&self) -> bool {
+        let is_connected = |shard: &Shard| self.get(*shard).is_some_and(|it| it.is_connected());
+        self.is_complete && self.in_order.iter().all(is_connected)
     }
 }
 
@@ -215,6 +188,12 @@ impl Drop for Locked<'_> {
         if self.state.cache.take_alarm() {
             shared.cache_grew.notify_one();
         }
+        if self.state.take_layout_wanted() {
+            shared.layout_wanted.notify_one();
+        }
+        if self.state.take_strayed() {
+            shared.wake_all();
+        }
     }
 }
 
@@ -244,34 +223,42 @@ impl DerefMut for Locked<'_> {
 }
 
 impl Shared {
-    /// # Errors
-    ///
-    /// `Journal` if there is to be one and it cannot be used.
+    /// What a memory shares whose backend is one server.
+    #[cfg(test)]
     pub(crate) fn new(
         settings: Settings,
         target: &str,
         journal: Option<journal::JournalConfig>,
     ) -> Result<Self> {
-        Self::with_clock(settings, target, journal, Clock::start())
+        Self::with_clock(settings, target, ShardMap::One, journal, Clock::start())
     }
 
     /// # Errors
     ///
-    /// As [`new`](Self::new).
+    /// `Journal` if there is to be one and it cannot be used.
     pub(crate) fn with_clock(
         settings: Settings,
         target: &str,
+        map: ShardMap,
         journal: Option<journal::JournalConfig>,
         clock: Clock,
     ) -> Result<Self> {
-        let mut state = State::new(settings.outbox_limit, settings.tombstone_ttl, random::rng());
+        let state = State::new(settings.outbox_limit, settings.tombstone_ttl, random::rng());
+        let mut state = state.with_map(&map);
         if let Some(config) = journal {
             state.keep_a_journal(config, journal::ClockOrigin(clock.zero()), clock.mono())?;
         }
+        let target: Arc<str> = target.into();
+        let routes = if map.is_cluster() {
+            Routes::new(Vec::new(), Vec::new(), false)
+        } else {
+            let only = Route::new(Shard::FIRST, Node::only(), Arc::clone(&target));
+            Routes::new(vec![Arc::new(only)], vec![Shard::FIRST], true)
+        };
         Ok(Self {
             settings,
             clock,
-            target: target.into(),
+            target,
             events: EventEmitter::default(),
             state: Mutex::new(state),
             owner: OwnerProcess::current(),
@@ -279,22 +266,17 @@ impl Shared {
             unknown_state: OnceLock::new(),
             deferred_wakes: Arc::default(),
             wire: Mutex::new(0),
-            connection: ArcSwapOption::empty(),
+            map,
+            routes: ArcSwap::from_pointee(routes),
             connection_changed: Notify::new(),
-            wake: Notify::new(),
+            layout_wanted: Notify::new(),
+            layout_waiters: Mutex::default(),
             cache_grew: Notify::new(),
-            eviction_policy: ArcSwapOption::empty(),
             is_tracking_wanted: AtomicBool::new(false),
-            refresher_wake: Notify::new(),
-            large_reads: LargeReads::default(),
             abandoned: Mutex::default(),
             abandoned_wake: Notify::new(),
-            overdue_reads: AtomicUsize::new(0),
-            no_overdue_read: Notify::new(),
-            line_suspected: Notify::new(),
             closed: AtomicBool::new(false),
             stopped: watch::Sender::new(false),
-            uploading: AtomicUsize::new(0),
             delivery_waiters: Mutex::default(),
         })
     }
@@ -341,30 +323,106 @@ impl Shared {
         }
     }
 
-    /// The connection, if there is one.
-    pub(crate) fn connection(&self) -> Option<Arc<Connection>> {
-        self.connection.load_full()
+    /// The ways to all shards.
+    pub(crate) fn routes(&self) -> Arc<Routes> {
+        self.routes.load_full()
     }
 
+    pub(crate) fn set_routes(&self, routes: Routes) {
+        self.routes.store(Arc::new(routes));
+    }
+
+    /// The way to a shard, if it is still there.
+    pub(crate) fn route(&self, shard: Shard) -> Option<Arc<Route>> {
+        self.routes.load().get(shard).cloned()
+    }
+
+    /// The connection to a shard, if there is one.
+    pub(crate) fn connection(&self, shard: Shard) -> Option<Arc<Connection>> {
+        self.routes.load().get(shard)?.connection()
+    }
+
+    /// The connection to the shard of `key`, if there is one.
+    pub(crate) fn connection_of(&self, key: &str) -> Option<Arc<Connection>> {
+        self.connection(self.map.shard_of(key))
+    }
+
+    /// Whether every key can be read and written.
     pub(crate) fn is_connected(&self) -> bool {
-        self.connection.load().is_some()
+        self.routes.load().is_connected()
     }
 
-    pub(crate) fn set_connection(&self, connection: Option<Arc<Connection>>) {
-        self.connection.store(connection);
+    /// Whether the backend's clock is read from this shard: it is that of the server with the lowest
+    /// slot which answers, so that all processes have the same one.
+    pub(crate) fn is_clock(&self, shard: Shard) -> bool {
+        let routes = self.routes.load();
+        let is_before = |other: &&Shard| **other != shard;
+        let mut before = routes.in_order.iter().take_while(is_before);
+        !before.any(|other| routes.get(*other).is_some_and(|it| it.is_connected()))
+    }
+
+    pub(crate) fn set_connection(&self, route: &Route, connection: Option<Arc<Connection>>) {
+        route.set_connection(connection);
         call_out(|| self.connection_changed.notify_waiters());
     }
 
-    /// Makes everybody see that there is no connection. Returns the error of the write that broke
-    /// it, if one did.
-    pub(crate) fn lose_connection(&self, failure: Error) -> Option<Error> {
+    /// Makes everybody see that there is no connection to a shard. Returns the error of the write
+    /// that broke it, if one did.
+    pub(crate) fn lose_connection(&self, route: &Route, failure: Error) -> Option<Error> {
         // What is in its first poll is known as sent after that.
         self.wait_for_first_polls();
         // The state first: a call that finds no connection reads there when it was lost.
-        let broken_by = self.state().disconnected(failure, self.clock.mono());
-        self.set_connection(None);
-        self.large_reads.clear();
+        let mono = self.clock.mono();
+        let broken_by = self.state().disconnected(route.shard, failure, mono);
+        self.set_connection(route, None);
+        route.large_reads.clear();
         broken_by
+    }
+
+    /// Wakes the flushers of these shards: there is something to send.
+    pub(crate) fn wake(&self, shards: impl IntoIterator<Item = Shard>) {
+        let routes = self.routes.load();
+        for route in shards.into_iter().filter_map(|shard| routes.get(shard)) {
+            route.wake.notify_one();
+        }
+    }
+
+    /// What the next look at the layout shows; every server is asked.
+    pub(crate) fn check_layout(&self) -> oneshot::Receiver<Result<LayoutCheck, BackendError>> {
+        let (waiter, check) = oneshot::channel();
+        lock(&self.layout_waiters).push(waiter);
+        self.layout_wanted.notify_one();
+        check
+    }
+
+    pub(crate) fn has_layout_waiters(&self) -> bool {
+        !lock(&self.layout_waiters).is_empty()
+    }
+
+    pub(crate) fn take_layout_waiters(&self) -> Vec<LayoutWaiter> {
+        std::mem::take(&mut *lock(&self.layout_waiters))
+    }
+
+    /// How the servers choose what to evict: of several, what one says that evicts.
+    pub(crate) fn eviction_policy(&self) -> Option<String> {
+        let routes = self.routes.load();
+        let policies = routes
+            .iter()
+            .filter_map(|route| route.eviction_policy.load_full());
+        let policy = policies.max_by_key(|policy| match policy.split('-').next() {
+            Some("noeviction") => 0,
+            Some("volatile") => 1,
+            _ => 2,
+        });
+        policy.map(|policy| policy.to_string())
+    }
+
+    /// Makes all loops of all shards look again what there is to do.
+    pub(crate) fn wake_all(&self) {
+        for route in self.routes.load().iter() {
+            route.wake.notify_one();
+            route.refresher_wake.notify_one();
+        }
     }
 
     /// Emits an event that names the backend.
@@ -372,22 +430,23 @@ impl Shared {
         self.events.emit(event(Arc::clone(&self.target)));
     }
 
-    /// The connection, if there is one other than this.
+    /// The connection to a shard, if there is one other than this.
     pub(crate) fn connection_other_than(
         &self,
+        shard: Shard,
         given_up: Option<&Arc<Connection>>,
     ) -> Option<Arc<Connection>> {
-        self.connection()
+        self.connection(shard)
             .filter(|current| given_up.is_none_or(|given_up| !Arc::ptr_eq(current, given_up)))
     }
 
-    /// Ready if there is a connection other than this.
-    pub(crate) async fn connected_other_than(&self, given_up: Option<&Arc<Connection>>) {
+    /// Ready with what `found` returns, which is asked whenever a connection was made or lost.
+    pub(crate) async fn when_connected<T>(&self, found: impl Fn() -> Option<T>) -> T {
         loop {
             // Before the look: it is woken by what comes after it was made.
             let changed = self.connection_changed.notified();
-            if self.connection_other_than(given_up).is_some() {
-                return;
+            if let Some(found) = found() {
+                return found;
             }
             changed.await;
         }
@@ -438,7 +497,7 @@ impl Shared {
         make: impl FnOnce(Ticket) -> Reply<T>,
     ) -> Result<Reply<T>, Result<T, BackendError>> {
         let mut last_ticket = lock(&self.wire);
-        if let Some(error) = connection.end_reason.get() {
+        if let Some(error) = connection.end_reason() {
             return Err(Err(error.clone()));
         }
         *last_ticket += 1;
@@ -459,29 +518,11 @@ impl Shared {
         drop(lock(&self.wire));
     }
 
-    /// Counts a write of so many bytes as under way, until what this returns is dropped.
-    pub(crate) fn uploads(&self, bytes: usize) -> Uploading<'_> {
-        let bytes = if bytes > LARGE { bytes } else { 0 };
-        self.uploading.fetch_add(bytes, Ordering::Relaxed);
-        Uploading {
-            uploading: &self.uploading,
-            bytes,
-        }
-    }
-
-    /// Whether the connection is busy with a large write, behind which everything else waits:
-    /// silence means nothing.
-    pub(crate) fn is_uploading(&self) -> bool {
-        self.uploading.load(Ordering::Relaxed) > 0
-    }
-
     /// How long the backend may take for an answer: the timeout of one call, and the time that the
     /// bytes before it take on a slow line (1 MB/s).
-    pub(crate) fn heartbeat_timeout(&self) -> Duration {
-        let bytes = u64::try_from(self.uploading.load(Ordering::Relaxed)).unwrap_or(u64::MAX);
-        self.settings
-            .timeout
-            .saturating_add(Duration::from_micros(bytes))
+    pub(crate) fn heartbeat_timeout(&self, connection: &Connection) -> Duration {
+        let timeout = self.settings.timeout;
+        timeout.saturating_add(connection.upload_time())
     }
 
     /// What a request over this connection returns; `None` if the other side was silent for
@@ -510,36 +551,29 @@ impl Shared {
         // Behind a large write, silence means nothing. The flusher ends the connection if that
         // write takes too long.
         let is_silent = connection.session.idle() >= self.settings.timeout;
-        if is_silent && !self.is_uploading() {
+        if is_silent && !connection.is_uploading() {
             connection.end(error);
             return false;
         }
-        self.suspect_line();
+        connection.suspect();
         true
-    }
-
-    /// The connection is given up if it is silent from now on.
-    pub(crate) fn suspect_line(&self) {
-        self.line_suspected.notify_one();
     }
 
     /// Ready when a connection that is suspected turns out to be silent.
     pub(crate) async fn silent(&self, connection: &Connection) -> BackendError {
         let (limit, session) = (self.settings.timeout, &connection.session);
         loop {
-            self.line_suspected.notified().await;
+            connection.suspected.notified().await;
             let since = self.clock.mono();
             // If nothing was asked for long, the silence before says nothing.
             let idle = session.idle();
             let rest = limit.checked_sub(idle).filter(|rest| !rest.is_zero());
             let rest = rest.unwrap_or(limit);
-            // What was not answered may have been over this connection or the one before; this is
-            // to be answered in any case.
             let answer = self.clock.timeout(rest, session.now()).await;
             let is_silent = session.idle() >= self.clock.mono().saturating_sub(since);
             match answer {
                 Some(Err(error)) if error.is_connection_lost() => return error,
-                None if is_silent && !self.is_uploading() => {
+                None if is_silent && !connection.is_uploading() => {
                     return BackendError::connection_lost(format_args!(
                         "nothing arrived for {limit:?}, and a request was not answered"
                     ));
@@ -560,26 +594,18 @@ impl Shared {
         }
     }
 
-    /// The same with a read: as long as it is not answered, other reads are not sent behind it, for
-    /// they would come still later.
-    pub(crate) fn abandon_read(self: &Arc<Self>, read: impl Future<Output = ()> + Send + 'static) {
-        let overdue = OverdueRead::new(self);
+    /// The same with a read over a connection: as long as it is not answered, other reads are not
+    /// sent behind it, for they would come still later.
+    pub(crate) fn abandon_read(
+        &self,
+        connection: &Arc<Connection>,
+        read: impl Future<Output = ()> + Send + 'static,
+    ) {
+        let overdue = OverdueRead::new(connection);
         self.abandon(async move {
             read.await;
             drop(overdue);
         });
-    }
-
-    /// Ready when no read is overdue.
-    pub(crate) async fn no_overdue_read(&self) {
-        loop {
-            // Before the look: it is woken by what comes after it was made.
-            let none_is_left = self.no_overdue_read.notified();
-            if self.overdue_reads.load(Ordering::Acquire) == 0 {
-                return;
-            }
-            none_is_left.await;
-        }
     }
 
     pub(crate) fn take_abandoned(&self) -> Vec<impl Future<Output = ()> + Send + use<>> {
@@ -603,15 +629,12 @@ impl Shared {
         self.is_tracking_wanted.load(Ordering::Acquire)
     }
 
-    /// Makes the refresher check again what there is to do.
+    /// Makes the refreshers check again what there is to do: the first slot has become near, a slot
+    /// is watched that is to be read, or one could not be read.
     pub(crate) fn wake_refresher(&self) {
-        self.refresher_wake.notify_one();
-    }
-
-    /// Ready when the first slot has become near, a slot is watched that is to be read, or one
-    /// could not be read.
-    pub(crate) async fn refresher_woken(&self) {
-        self.refresher_wake.notified().await;
+        for route in self.routes.load().iter() {
+            route.refresher_wake.notify_one();
+        }
     }
 
     pub(crate) fn check_open(&self) -> Result<()> {

@@ -72,7 +72,8 @@ impl Drop for Slot {
         }
         let was_near = *self.is_near.get_mut();
         // Before the lock, so that it is not dropped under it.
-        let connection = was_near.then(|| self.shared.connection()).flatten();
+        let connection = was_near.then(|| self.shared.connection_of(&self.key));
+        let connection = connection.flatten();
         let mut state = self.shared.state();
         if let Some(watch) = &self.watch {
             state.cache.unwatch(&self.key, watch);
@@ -87,8 +88,11 @@ impl Drop for Slot {
             connection.session.untrack(&self.key);
         }
         state.release(&self.key);
-        if state.is_any_unused() {
-            self.shared.wake.notify_one();
+        let shard = state.map.shard_of(&self.key);
+        let is_any_unused = state.is_any_unused(shard);
+        drop(state);
+        if is_any_unused {
+            self.shared.wake([shard]);
         }
     }
 }

@@ -14,12 +14,12 @@ use crate::base::policy::WritePolicy;
 use crate::base::settings::Settings;
 use crate::base::waiting::block_on;
 use crate::cache::Tracking;
-use crate::client::core::Core;
+use crate::client::core::{Core, FoundNames};
 use crate::client::reentrancy::check_not_updating;
 use crate::client::retained::ScopeId;
 use crate::client::shared::Shared;
 use crate::client::slot::Slot;
-use crate::client::state::{ContendedKey, Link, Request};
+use crate::client::state::{ContendedKey, Request};
 use crate::handle::config::Builder;
 use crate::handle::dead_letter::DeadLetter;
 use crate::handle::key::{Key, check_name, check_scope};
@@ -356,31 +356,10 @@ impl Memory {
         let shared = self.shared();
         shared.check_open()?;
         let stem = self.stem();
-        let (mut keys, mut unreadable) = (BTreeSet::new(), BTreeSet::new());
-        let mut cursor = None;
-        loop {
-            let page = block_on(
-                self.scope
-                    .core
-                    .ask(|connection| connection.session.names(&stem, cursor.take())),
-            );
-            let page = match page {
-                Some(Ok(page)) => page,
-                Some(Err(error)) if error.is_rejected() => {
-                    return Err(Error::new(
-                        ErrorKind::Rejected,
-                        format!("the names below `{stem}`: {error}"),
-                    ));
-                }
-                _ => return Err(shared.unavailable()),
-            };
-            keys.extend(page.names);
-            unreadable.extend(page.unreadable);
-            cursor = page.next;
-            if cursor.is_none() {
-                break;
-            }
-        }
+        let FoundNames {
+            mut keys,
+            unreadable,
+        } = block_on(self.scope.core.names(&stem))?;
         if !unreadable.is_empty() {
             let (prefix, keys) = (stem.clone(), unreadable.len());
             shared.events.emit(event!(
@@ -414,6 +393,8 @@ impl Memory {
         let shared = self.shared();
         let mono = shared.clock.mono();
         let is_inherited = shared.is_inherited();
+        let is_connected = shared.is_connected();
+        let eviction_policy = shared.eviction_policy();
         let state = shared.state();
         let oldest = state
             .outbox
@@ -421,7 +402,7 @@ impl Memory {
             .map(|(_, entry)| entry.write.since)
             .min();
         Status {
-            connected: state.link != Link::Down && !is_inherited,
+            connected: is_connected && !is_inherited,
             pending: state.outbox.len(),
             oldest_pending: oldest.map(|oldest| mono.saturating_sub(oldest)),
             last_error: state.last_error.clone(),
@@ -434,7 +415,7 @@ impl Memory {
             tracking: state.cache.tracking(mono),
             contended: state.contended(),
             cache_bytes: state.cache.bytes(),
-            eviction_policy: shared.eviction_policy.load().as_deref().cloned(),
+            eviction_policy,
         }
     }
 

@@ -15,6 +15,7 @@ use shuttle::thread;
 
 use super::server::{KEY, TOMBSTONE_TTL};
 use crate::backend::ReadKind;
+use crate::backend::shards::Shard;
 use crate::base::clock::Monotonic;
 use crate::base::error::{Error, ErrorKind};
 use crate::cache::{Generation, Ticket, Tracking, Version};
@@ -101,8 +102,10 @@ impl NearRun {
         let key = std::sync::Arc::from(KEY);
         let mut state = State::new(1 << 20, TOMBSTONE_TTL, fastrand::Rng::with_seed(1));
         let version = state.cache.hold(&key);
-        state.connected(None);
-        state.cache.tracked(Tracking::On, Monotonic::ZERO);
+        state.connected(Shard::FIRST, None);
+        state
+            .cache
+            .tracked(Shard::FIRST, Tracking::On, Monotonic::ZERO);
         let mut server = NearServer {
             is_tracking: true,
             ..NearServer::default()
@@ -151,7 +154,10 @@ impl NearRun {
     fn load(&self) {
         while self.load_once() == ReadEnd::NotTracked {
             let mono = self.now();
-            self.state.lock().unwrap().tracking_was_refused(mono);
+            self.state
+                .lock()
+                .unwrap()
+                .tracking_was_refused(Shard::FIRST, mono);
         }
     }
 
@@ -303,7 +309,12 @@ impl NearRun {
             let is_over = self.is_over() && self.server.lock().unwrap().invalidations == 0;
             // However long a slot has to wait until it may be read again.
             let due = Monotonic::MAX;
-            let stale = self.state.lock().unwrap().cache.take_stale(1, due);
+            let stale = self
+                .state
+                .lock()
+                .unwrap()
+                .cache
+                .take_stale(Shard::FIRST, 1, due);
             if !stale.is_empty() {
                 self.load();
                 let mono = self.now();
@@ -332,9 +343,12 @@ impl NearRun {
         }
         let lost = Error::new(ErrorKind::Unavailable, "lost");
         let mono = self.now();
-        self.state.lock().unwrap().disconnected(lost, mono);
+        self.state
+            .lock()
+            .unwrap()
+            .disconnected(Shard::FIRST, lost, mono);
         thread::yield_now();
-        self.state.lock().unwrap().connected(None);
+        self.state.lock().unwrap().connected(Shard::FIRST, None);
         thread::yield_now();
         // Tracking is confirmed before anything is read.
         let refuses = {
@@ -344,9 +358,9 @@ impl NearRun {
         };
         let (mut state, mono) = (self.state.lock().unwrap(), *self.mono.lock().unwrap());
         if refuses {
-            state.tracking_was_refused(mono);
+            state.tracking_was_refused(Shard::FIRST, mono);
         } else {
-            state.cache.tracked(Tracking::On, mono);
+            state.cache.tracked(Shard::FIRST, Tracking::On, mono);
         }
     }
 

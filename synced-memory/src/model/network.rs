@@ -11,6 +11,7 @@ use super::server::{HeldValue, KEY};
 use super::world::{FaultMode, ModelAnswer, ModelConnection, ModelRequest, World, one_of};
 use crate::backend::commit::{Attempt, Outcome};
 use crate::backend::error::{BackendError, BackendErrorKind};
+use crate::backend::shards::Shard;
 use crate::base::clock::Monotonic;
 use crate::base::error::{Error, ErrorKind};
 use crate::cache::{Generation, Ticket};
@@ -41,7 +42,7 @@ impl<R: Rules> World<R> {
         let first = !std::mem::replace(&mut process.was_connected, true);
         let shift = first.then_some(clock_offset - process.clock_offset);
         process.clock_offset = clock_offset;
-        process.state.connected(shift);
+        process.state.connected(Shard::FIRST, shift);
         process.ledger.connected(shift);
         process.connection = Some(self.connections.len());
         let (requests, answers) = (VecDeque::new(), VecDeque::new());
@@ -114,12 +115,15 @@ impl<R: Rules> World<R> {
 
     /// The next batch. The flusher waits until a write that broke connections may be tried again.
     fn take_batch(&mut self, at: usize) -> RuleResult<Vec<Attempt>> {
-        let due = self.processes[at].state.held_until().unwrap_or_default();
+        let due = self.processes[at]
+            .state
+            .held_until(Shard::FIRST)
+            .unwrap_or_default();
         let nanos = u64::try_from(due.as_nanos()).map_err(|_| "a pause ends in time")?;
         self.nanos = self.nanos.max(nanos);
         let mono = self.mono();
         let process = &mut self.processes[at];
-        let batch = process.state.next_batch(512, 1 << 20, mono);
+        let batch = process.state.next_batch(Shard::FIRST, 512, 1 << 20, mono);
         let withdrawn = process
             .ledger
             .batch_taken(&process.state, &batch, mono)
@@ -250,6 +254,7 @@ impl<R: Rules> World<R> {
 
     /// An answer arrives. One to a read may be handled later, by its caller's thread.
     fn deliver(&mut self, connection: usize, is_handled_late: bool) -> RuleResult {
+        let mono = self.mono();
         let ModelConnection {
             process: at,
             writer,
@@ -276,7 +281,9 @@ impl<R: Rules> World<R> {
                 answer,
                 held,
             } => {
-                process.state.answered(&attempt, ticket, answer.clone());
+                process
+                    .state
+                    .answered(&attempt, ticket, answer.clone(), mono);
                 let withdrawn =
                     process
                         .ledger
@@ -313,19 +320,18 @@ impl<R: Rules> World<R> {
                 kind: kind @ (BackendErrorKind::Unavailable | BackendErrorKind::NotPrimary),
                 ..
             }) => {
-                process
-                    .state
-                    .paused(Error::new(ErrorKind::Unavailable, "busy"));
+                process.state.paused(
+                    Shard::FIRST,
+                    Error::new(ErrorKind::Unavailable, "busy"),
+                    None,
+                );
                 process.ledger.interrupted(Link::Paused)?;
                 if *kind == BackendErrorKind::NotPrimary {
                     self.connections[connection].is_abandoned = true;
                     self.processes[at].disconnected(mono)?;
                 }
             }
-            _ if process.state.link == Link::Paused => {
-                process.state.link = Link::Up;
-                process.ledger.recovered();
-            }
+            _ if process.state.resumed(Shard::FIRST) => process.ledger.recovered(),
             _ => {}
         }
         Ok(())

@@ -6,6 +6,7 @@ use super::check::RuleResult;
 use super::server::{HeldValue, KEY, ModelServer, TOMBSTONE_TTL};
 use crate::backend::commit::{Attempt, Outcome, Sequence};
 use crate::backend::error::BackendError;
+use crate::backend::shards::Shard;
 use crate::base::clock::Monotonic;
 use crate::base::error::{Error, ErrorKind};
 use crate::cache::{Ticket, Version};
@@ -147,7 +148,7 @@ impl<R: ProcessRules> ModelProcess<R> {
         self.is_under_way = false;
         self.connection = None;
         let lost = Error::new(ErrorKind::Unavailable, "lost");
-        self.state.disconnected(lost, mono);
+        self.state.disconnected(Shard::FIRST, lost, mono);
         self.ledger.interrupted(Link::Down)
     }
 }

@@ -380,7 +380,7 @@ impl Session for RedisSession {
         })
     }
 
-    fn read_apart(&self, key: &Arc<str>) -> Reply<WithExpiry> {
+    fn read_apart(&self, key: &Arc<str>, _asking: bool) -> Reply<WithExpiry> {
         let (apart, key) = (Arc::clone(&self.apart), Arc::clone(key));
         Box::pin(async move {
             let read = apart.read(&key).await;

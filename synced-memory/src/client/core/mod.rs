@@ -1,26 +1,33 @@
 //! The callers' side of one memory: open, flush and close, each with a bounded wait.
 //!
 //! - `reads.rs`, `writes.rs`: the calls that ask and change the backend
+//! - `names.rs`: the names that all servers have
 //! - `pending.rs`: a write whose caller waits for the answer
 
+mod names;
 mod pending;
 mod reads;
 #[cfg(test)]
 mod tests;
 mod writes;
 
+pub(crate) use names::FoundNames;
+
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use tokio::runtime::{self, Runtime};
 use tokio::sync::oneshot;
 
 use crate::backend::Backend;
 use crate::backend::error::BackendError;
+use crate::backend::shards::ShardMap;
 use crate::base::callback::{become_io_thread, is_io_thread};
-use crate::base::clock::Deadline;
+use crate::base::clock::{Clock, Deadline};
 use crate::base::error::{Error, ErrorKind, Reason, Result};
 use crate::base::events::{self, event};
 use crate::base::policy::ConnectPolicy;
@@ -31,7 +38,6 @@ use crate::client::flusher;
 use crate::client::reentrancy::Closures;
 use crate::client::retained::RetainedSlots;
 use crate::client::shared::Shared;
-use crate::client::state::Link;
 use crate::pending::journal;
 
 /// How much longer opening waits for the reason if a required backend does not answer in time.
@@ -74,7 +80,14 @@ impl Core {
     ) -> Result<Self> {
         // On this thread, which can still say that it failed.
         let runtime = IoRuntime::start()?;
-        let shared = Arc::new(Shared::new(settings, backend.target(), journal)?);
+        let map = if backend.is_cluster() {
+            ShardMap::cluster()
+        } else {
+            ShardMap::One
+        };
+        let target = backend.target();
+        let shared = Shared::with_clock(settings, target, map, journal, Clock::start())?;
+        let shared = Arc::new(shared);
         let deadline = Deadline::after(shared.settings.timeout);
         let (first_sender, mut first_outcome) = oneshot::channel();
         let (end_sender, thread_end) = oneshot::channel();
@@ -118,7 +131,8 @@ impl Core {
             _ => {}
         }
         if core.shared.settings.connect == ConnectPolicy::Required {
-            let connected = core.shared.connected_other_than(None);
+            let shared = &core.shared;
+            let connected = shared.when_connected(|| shared.is_connected().then_some(()));
             if block_on(until(connected, deadline)).is_none() {
                 if outcome.is_none() {
                     // It fails at about the same time, and says why.
@@ -255,16 +269,24 @@ async fn forget(shared: &Shared, deadline: Deadline) {
         let mut state = shared.state();
         (state.writer(), state.take_recorded())
     };
-    let Some(connection) = shared.connection() else {
-        return;
-    };
-    for keys in keys.chunks(KEYS_PER_REQUEST) {
-        // Records that stay behind age out.
-        let forgotten = until(connection.session.forget(writer, keys), deadline).await;
-        if !matches!(forgotten, Some(Ok(()))) {
-            return;
-        }
+    let mut shards: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    for key in keys {
+        let shard = shared.map.shard_of(&key);
+        shards.entry(shard).or_default().push(key);
     }
+    let forgotten = shards.iter().map(|(shard, keys)| async {
+        let Some(connection) = shared.connection(*shard) else {
+            return;
+        };
+        for keys in keys.chunks(KEYS_PER_REQUEST) {
+            // Records that stay behind age out.
+            let forgotten = until(connection.session.forget(writer, keys), deadline).await;
+            if !matches!(forgotten, Some(Ok(()))) {
+                return;
+            }
+        }
+    });
+    join_all(forgotten).await;
 }
 
 /// What the last drop does.
@@ -313,7 +335,7 @@ fn undelivered(shared: &Shared) -> Error {
     let more = if keys.len() > NAMED { ", …" } else { "" };
     keys.truncate(NAMED);
 
-    let cause = state.last_error.as_ref().filter(|_| state.link != Link::Up);
+    let cause = state.last_error.as_ref().filter(|_| !state.is_all_up());
     let cause = cause.map(|cause| format!(": {cause}")).unwrap_or_default();
     let kept = if state.is_journalled() {
         "; they are kept in the journal"

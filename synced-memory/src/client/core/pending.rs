@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
+use super::writes::forward;
 use crate::backend::commit::Sequence;
 use crate::base::clock::Deadline;
 use crate::base::error::Result;
@@ -103,11 +104,7 @@ impl<'a> Pending<'a> {
 
     /// The writes behind this one may be sent now, and `flush` does not wait for it any more.
     fn withdrawn(&self) {
-        let is_anything_ready = self.shared.state().outbox.is_anything_ready();
-        if is_anything_ready {
-            self.shared.wake.notify_one();
-        }
-        self.shared.notify_delivered();
+        forward(self.shared);
     }
 }
 

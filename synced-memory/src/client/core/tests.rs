@@ -4,6 +4,7 @@ use std::thread;
 
 use super::*;
 use crate::backend::layout::Node;
+use crate::backend::shards::Shard;
 use crate::backend::{Reply, Session};
 use crate::base::policy::WritePolicy;
 use crate::client::flusher::failing::{FailingBackend, Faults};
@@ -93,7 +94,7 @@ fn a_write_behind_one_that_is_answered_too_late_is_sent_then() {
 fn a_write_that_nobody_waits_for_is_sent_again_if_its_connection_ends() {
     let (core, faults) = unanswered(Duration::from_millis(100));
     assert_eq!(set(&core, 1).unwrap(), Written::Queued);
-    let connection = core.shared().connection().unwrap();
+    let connection = core.shared().connection(Shard::FIRST).unwrap();
     faults.holds_commits.send_replace(false);
     connection.end(BackendError::connection_lost("on purpose"));
     eventually("it is delivered", || queued(&core) == 0);

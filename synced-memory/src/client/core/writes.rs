@@ -13,7 +13,8 @@ use crate::base::clock::{Deadline, Monotonic};
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::policy::WritePolicy;
 use crate::base::waiting::{WaitMode, pause, until};
-use crate::client::shared::{Connection, Shared};
+use crate::client::route::Connection;
+use crate::client::shared::Shared;
 use crate::client::state::{Accepted, LARGE, Request};
 use crate::client::{flusher, reentrancy};
 use crate::pending::outbox::{Answer, Written};
@@ -93,7 +94,7 @@ impl Core {
         last_try: &mut Monotonic,
     ) -> Result<Answer> {
         self.check_may_write(key, &request)?;
-        let connection = self.connection_for_own_send(mode, deadline);
+        let connection = self.connection_for_own_send(key, mode, deadline);
         let (mut pending, mut attempt) = {
             let mut state = self.shared.state();
             self.shared.check_not_closed()?;
@@ -145,16 +146,16 @@ impl Core {
     /// The connection over which a caller sends its write itself, if it may.
     fn connection_for_own_send(
         &self,
+        key: &str,
         mode: WaitMode,
         deadline: Deadline,
     ) -> Option<Arc<Connection>> {
         // If a future is dropped after it has sent, nobody is left to handle the answer.
-        let may_send = mode.is_blocking() && !self.shared.is_uploading() && !self.is_late(deadline);
-        if may_send {
-            self.shared.connection()
-        } else {
-            None
+        if !mode.is_blocking() || self.is_late(deadline) {
+            return None;
         }
+        let connection = self.shared.connection_of(key);
+        connection.filter(|connection| !connection.is_uploading())
     }
 
     /// A write of a caller's own was not answered in time. If its connection is not silent, the I/O
@@ -300,19 +301,14 @@ fn leave_to_flusher(shared: &Shared, connection: &Connection, error: BackendErro
         | Recovery::ReadUntracked
         | Recovery::Pause
         | Recovery::PauseThenReconnect
-        | Recovery::GiveUp => shared.wake.notify_one(),
+        | Recovery::GiveUp => shared.wake([connection.shard]),
     }
 }
 
 /// Wakes the flusher if there is anything to do for it.
 pub(super) fn forward(shared: &Shared) {
-    let is_anything_to_do = {
-        let state = shared.state();
-        state.outbox.is_anything_ready() || state.is_any_unused()
-    };
-    if is_anything_to_do {
-        shared.wake.notify_one();
-    }
+    let to_wake: Vec<_> = shared.state().shards_with_work().collect();
+    shared.wake(to_wake);
     // The last write of the queue may have been settled here.
     shared.notify_delivered();
 }

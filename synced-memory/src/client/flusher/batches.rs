@@ -10,11 +10,13 @@ use tokio::task::yield_now;
 
 use crate::backend::commit::{Attempt, Outcome};
 use crate::backend::error::BackendError;
+use crate::backend::shards::Shard;
 use crate::base::error::{Error, Result};
 use crate::base::events::event;
 use crate::cache::Ticket;
-use crate::client::shared::{Connection, Shared};
-use crate::client::state::{Link, State};
+use crate::client::route::Connection;
+use crate::client::shared::Shared;
+use crate::client::state::State;
 
 /// The most writes in one batch: enough to fill a round trip, few enough to be answered soon.
 pub(super) const BATCH: usize = 512;
@@ -90,13 +92,14 @@ impl<'a> Batches<'a> {
 /// The next batch, if there is anything to send. Its first poll sends it.
 fn next_batch<'a>(shared: &'a Shared, connection: &'a Connection) -> Option<Sending<'a>> {
     let mono = shared.clock.mono();
-    let batch = shared.state().next_batch(BATCH, BATCH_BYTES, mono);
+    let shard = connection.shard;
+    let batch = shared.state().next_batch(shard, BATCH, BATCH_BYTES, mono);
     if batch.is_empty() {
         shared.notify_delivered();
         return None;
     }
-    let uploading = shared.uploads(batch.iter().map(Attempt::size).sum());
-    let limit = shared.heartbeat_timeout();
+    let uploading = connection.uploads(batch.iter().map(Attempt::size).sum());
+    let limit = shared.heartbeat_timeout(connection);
     Some(Box::pin(async move {
         let _uploading = uploading;
         let sent = shared
@@ -132,7 +135,7 @@ pub(crate) async fn send(
         // The connection was given up before: nothing was sent.
         shared.state().requeue_batch(batch);
     }
-    let result = handle_answers(shared, batch, ticket, answers?);
+    let result = handle_answers(shared, connection.shard, batch, ticket, answers?);
     shared.notify_delivered();
     result
 }
@@ -142,6 +145,7 @@ pub(crate) async fn send(
 /// The backend takes no writes for now.
 fn handle_answers(
     shared: &Shared,
+    shard: Shard,
     batch: &[Attempt],
     ticket: Ticket,
     answers: Vec<Result<Outcome, BackendError>>,
@@ -159,7 +163,7 @@ fn handle_answers(
             })
         );
         let is_refused = matches!(answer, Ok(Outcome::Refused(_)));
-        if !state.answered(attempt, ticket, answer) {
+        if !state.answered(attempt, ticket, answer, shared.clock.mono()) {
             continue;
         }
         if is_contended {
@@ -171,13 +175,14 @@ fn handle_answers(
             Some(error) if error.recovery().pauses_writes() => {
                 refusal.get_or_insert((error, &attempt.key));
             }
+            Some(error) if error.recovery().is_elsewhere() => {}
             _ => is_any_accepted = true,
         }
     }
 
     if let Some((error, key)) = refusal {
-        state.paused(Error::of_key(error.error_kind(), key, &error));
-        state.refusal = Some(error.clone());
+        let reason = Error::of_key(error.error_kind(), key, &error);
+        state.paused(shard, reason, Some(error.clone()));
         let (target, returned) = (Arc::clone(&shared.target), error.clone());
         state.events.push(event!(
             WARN,
@@ -188,7 +193,7 @@ fn handle_answers(
         return Err(returned);
     }
     if is_any_accepted {
-        writes_resumed(shared, &mut state);
+        writes_resumed(shared, shard, &mut state);
     }
     let (target, writes) = (Arc::clone(&shared.target), batch.len());
     state
@@ -198,10 +203,8 @@ fn handle_answers(
 }
 
 /// The backend takes writes: ends the pause, if there was one.
-pub(super) fn writes_resumed(shared: &Shared, state: &mut State) {
-    state.refusal = None;
-    if state.link == Link::Paused {
-        state.link = Link::Up;
+pub(super) fn writes_resumed(shared: &Shared, shard: Shard, state: &mut State) {
+    if state.resumed(shard) {
         let target = Arc::clone(&shared.target);
         state.events.push(event!(
             INFO,

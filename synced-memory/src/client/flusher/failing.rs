@@ -10,6 +10,7 @@ use crate::backend::commit::{Attempt, Outcome, Writer};
 use crate::backend::error::{BackendError, BackendErrorKind};
 use crate::backend::layout::Node;
 use crate::backend::process::ProcessBackend;
+use crate::backend::shards::ShardMap;
 use crate::backend::{Backend, Invalidation, KeyRead, Page, Reply, Session, WithExpiry};
 use crate::base::clock::Clock;
 use crate::base::lock::lock;
@@ -55,7 +56,7 @@ impl FailingBackend {
     /// What a memory shares whose time passes when the test says so.
     pub(crate) fn shared(&self) -> Shared {
         let settings = Settings::default();
-        Shared::with_clock(settings, self.target(), None, Clock::mock()).unwrap()
+        Shared::with_clock(settings, self.target(), ShardMap::One, None, Clock::mock()).unwrap()
     }
 }
 

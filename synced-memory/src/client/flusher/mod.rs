@@ -1,10 +1,12 @@
 //! Outbox → backend: the I/O thread's own loop, with breaker, heartbeat and backoff.
 //!
+//! - `layout.rs`: which shards there are, and the loop of each
 //! - `batches.rs`: what is sent together, and what the answers mean
 
 mod batches;
 #[cfg(test)]
 pub(in crate::client) mod failing;
+mod layout;
 #[cfg(test)]
 mod tests;
 
@@ -19,13 +21,14 @@ use tokio::sync::oneshot;
 
 use crate::backend::Backend;
 use crate::backend::error::{BackendError, Recovery};
-use crate::backend::layout::Node;
+use crate::backend::shards::Shard;
 use crate::base::backoff::{Backoff, Jitter};
 use crate::base::clock::Monotonic;
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::events::event;
 use crate::client::refresher;
-use crate::client::shared::{Connection, Shared};
+use crate::client::route::{Connection, Route};
+use crate::client::shared::Shared;
 use crate::client::state::State;
 pub(crate) use batches::send;
 use batches::{Batches, writes_resumed};
@@ -43,19 +46,29 @@ pub(crate) async fn run(
     first: oneshot::Sender<Result<()>>,
 ) {
     let _end = EndOnDrop(shared);
-    let mut connector = Connector::new(shared, backend, Some(first));
     tokio::select! {
         () = shared.stopped() => {}
-        () = connector.keep_connected() => {}
+        never = continue_abandoned(shared) => match never {},
+        () = run_shards(shared, backend, first) => {}
+    }
+}
+
+async fn run_shards(shared: &Shared, backend: &dyn Backend, first: oneshot::Sender<Result<()>>) {
+    match shared.route(Shard::FIRST) {
+        Some(only) => {
+            let mut connector = Connector::new(shared, backend, only, Some(first));
+            connector.keep_connected().await;
+        }
+        None => layout::run(shared, backend, first).await,
     }
 }
 
 /// Once all writes that waited for this connection are answered for, says what became of them.
-async fn report_backlog(shared: &Shared) -> Infallible {
+async fn report_backlog(shared: &Shared, connection: &Connection) -> Infallible {
     let outcomes = |state: &State| (state.superseded, state.expired, state.all_letters);
     let (waited, before) = {
         let state = shared.state();
-        (state.outbox.entries().count() as u64, outcomes(&state))
+        (state.outbox.count_of(connection.shard), outcomes(&state))
     };
     if waited > 0 && shared.when_delivered().await.is_ok() {
         let after = outcomes(&shared.state());
@@ -90,10 +103,12 @@ impl Drop for EndOnDrop<'_> {
         } else {
             Error::closed()
         };
-        if let Some(connection) = shared.connection() {
-            connection.end(BackendError::connection_lost(&reason));
+        for route in shared.routes().iter() {
+            if let Some(connection) = route.connection() {
+                connection.end(BackendError::connection_lost(&reason));
+            }
+            shared.lose_connection(route, reason.clone());
         }
-        shared.lose_connection(reason.clone());
         // They hold what is shared.
         drop(shared.take_abandoned());
         if has_panicked {
@@ -109,11 +124,10 @@ impl Drop for EndOnDrop<'_> {
 struct Connector<'a> {
     shared: &'a Shared,
     backend: &'a dyn Backend,
+    route: Arc<Route>,
     /// Gets the outcome of the first try to connect.
     first: Option<oneshot::Sender<Result<()>>>,
     backoff: Backoff,
-    /// The stamps of this process are shifted to the server's clock by the first connection only.
-    was_connected: bool,
     /// Why the last try to connect failed, as it was logged.
     last_failure: Option<String>,
     /// The pause before the next connection is over already: reads went on meanwhile.
@@ -124,14 +138,15 @@ impl<'a> Connector<'a> {
     fn new(
         shared: &'a Shared,
         backend: &'a dyn Backend,
+        route: Arc<Route>,
         first: Option<oneshot::Sender<Result<()>>>,
     ) -> Self {
         Self {
             shared,
             backend,
+            route,
             first,
             backoff: Backoff::new(shared.settings.backoff, JITTER),
-            was_connected: false,
             last_failure: None,
             has_paused: false,
         }
@@ -141,9 +156,9 @@ impl<'a> Connector<'a> {
         loop {
             match self.connect().await {
                 Ok((connection, has_asked)) => {
-                    self.shared.emit(|target| {
-                        event!(INFO, target = &*target, "connected, breaker closed")
-                    });
+                    let target = Arc::clone(&self.route.target);
+                    let connected = event!(INFO, target = &*target, "connected, breaker closed");
+                    self.shared.events.emit(connected);
                     self.last_failure = None;
                     self.report_problem();
                     self.use_connection(&connection, has_asked).await;
@@ -168,14 +183,14 @@ impl<'a> Connector<'a> {
             ))
         };
         let session = clock
-            .timeout(limit, self.backend.connect(&Node::only()))
+            .timeout(limit, self.backend.connect(&self.route.node))
             .await;
         let session = session.unwrap_or_else(|| Err(self.backend.unanswered(limit)))?;
-        let connection = Arc::new(Connection::new(session));
+        let connection = Arc::new(Connection::new(session, self.route.shard));
 
         let policy = connection.session.eviction_policy();
         if let Some(Ok(policy)) = clock.timeout(limit, policy).await {
-            shared.eviction_policy.store(policy.map(Arc::new));
+            self.route.eviction_policy.store(policy.map(Arc::new));
         }
 
         // At most so long, whatever else the server sends meanwhile.
@@ -183,12 +198,15 @@ impl<'a> Connector<'a> {
             .timeout(limit, ask_time(shared, &connection))
             .await
             .ok_or_else(silent)??;
-        let is_first = !std::mem::replace(&mut self.was_connected, true);
         {
             // In one step: a stamp that is issued in between would be shifted twice.
             let mut state = shared.state();
-            let shift = clock.adjust(now, asked, answered);
-            state.connected(is_first.then_some(shift));
+            // The stamps of this process are shifted to the backend's clock by the first connection
+            // only.
+            let is_first = !state.knows_clock();
+            let is_clock = is_first || shared.is_clock(self.route.shard);
+            let shift = is_clock.then(|| clock.adjust(now, asked, answered));
+            state.connected(self.route.shard, shift.filter(|_| is_first));
         }
 
         // Before anybody reads over this connection.
@@ -205,9 +223,10 @@ impl<'a> Connector<'a> {
         let error = self.serve(connection, has_asked).await;
         connection.end(error.clone());
         let cause = error.clone();
-        self.shared.emit(|target| {
-            event!(WARN, target = &*target, error = %cause, "connection lost, breaker opened")
-        });
+        let target = Arc::clone(&self.route.target);
+        let lost =
+            event!(WARN, target = &*target, error = %cause, "connection lost, breaker opened");
+        self.shared.events.emit(lost);
         self.disconnected(&error);
 
         // A server that takes no writes is asked less and less often, however often it can be
@@ -222,17 +241,16 @@ impl<'a> Connector<'a> {
 
     /// Uses a connection until it cannot be used any more. Returns why.
     async fn serve(&mut self, connection: &Arc<Connection>, has_asked: bool) -> BackendError {
-        let shared = self.shared;
+        let (shared, route) = (self.shared, &*Arc::clone(&self.route));
         tokio::select! {
             error = connection.ended() => error,
             error = session_ended(connection) => error,
             error = heartbeat(shared, connection) => error,
-            error = keep_logged_in(shared, connection) => error,
+            error = keep_logged_in(shared, route, connection) => error,
             error = shared.silent(connection) => error,
-            never = continue_abandoned(shared) => match never {},
             error = self.flush(connection) => error,
-            error = refresher::run(shared, connection, has_asked) => error,
-            never = report_backlog(shared) => match never {},
+            error = refresher::run(shared, route, connection, has_asked) => error,
+            never = report_backlog(shared, connection) => match never {},
         }
     }
 
@@ -242,23 +260,22 @@ impl<'a> Connector<'a> {
         let failure = error.to_string();
         let is_known = self.last_failure.as_ref() == Some(&failure);
         self.last_failure = Some(failure.clone());
-        self.shared.emit(|target| {
-            if is_known {
-                event!(DEBUG, target = &*target, error = %failure, "could not connect")
-            } else {
-                event!(WARN, target = &*target, error = %failure, "could not connect, breaker open")
-            }
+        let target = Arc::clone(&self.route.target);
+        self.shared.events.emit(if is_known {
+            event!(DEBUG, target = &*target, error = %failure, "could not connect")
+        } else {
+            event!(WARN, target = &*target, error = %failure, "could not connect, breaker open")
         });
     }
 
     /// Makes everybody see that there is no connection, and why.
     fn disconnected(&mut self, error: &BackendError) {
-        let shared = self.shared;
-        let failure = Error::new(error.error_kind(), format!("{}: {error}", shared.target));
-        if let Some(error) = shared.lose_connection(failure.clone()) {
-            shared.emit(|target| {
-                event!(WARN, target = &*target, error = %error, "a write breaks connections")
-            });
+        let (shared, target) = (self.shared, Arc::clone(&self.route.target));
+        let failure = Error::new(error.error_kind(), format!("{target}: {error}"));
+        if let Some(error) = shared.lose_connection(&self.route, failure.clone()) {
+            let broken =
+                event!(WARN, target = &*target, error = %error, "a write breaks connections");
+            shared.events.emit(broken);
         }
         self.report_first(Err(failure));
     }
@@ -266,14 +283,15 @@ impl<'a> Connector<'a> {
     /// Says what is wrong although the backend is there.
     fn report_problem(&self) {
         if let Some(problem) = self.backend.new_problem() {
-            report(self.shared, &problem);
+            report(self.shared, &self.route, &problem);
         }
     }
 
     /// Lets callers use the connection.
     fn publish(&mut self, connection: &Arc<Connection>) {
-        if !self.shared.is_connected() {
-            self.shared.set_connection(Some(Arc::clone(connection)));
+        if !self.route.is_connected() {
+            let connection = Some(Arc::clone(connection));
+            self.shared.set_connection(&self.route, connection);
             self.report_first(Ok(()));
         }
     }
@@ -306,7 +324,7 @@ impl<'a> Connector<'a> {
     /// Waits as the failure demands. Breaks with it if the connection is to be replaced.
     async fn recover(&mut self, error: BackendError) -> ControlFlow<BackendError> {
         match error.recovery() {
-            Recovery::Pause => {
+            Recovery::Pause | Recovery::Confirm => {
                 self.pause().await;
                 ControlFlow::Continue(())
             }
@@ -321,7 +339,6 @@ impl<'a> Connector<'a> {
             | Recovery::RetryNow
             | Recovery::Redirect
             | Recovery::ParkKey
-            | Recovery::Confirm
             | Recovery::ReadApart
             | Recovery::ReadUntracked
             | Recovery::GiveUp => ControlFlow::Break(error),
@@ -330,23 +347,23 @@ impl<'a> Connector<'a> {
 
     /// Waits until there may be more to send.
     async fn after_drain(&mut self, connection: &Connection) -> ControlFlow<BackendError> {
-        let shared = self.shared;
-        let refusal = shared.state().refusal.take();
+        let (shared, shard) = (self.shared, self.route.shard);
+        let refusal = shared.state().take_refusal(shard);
         match refusal {
             None => self.backoff.reset(),
             // What the backend refused was withdrawn: there is nothing left to try again with.
             Some(error) => self.recover(error).await?,
         }
-        writes_resumed(shared, &mut shared.state());
+        writes_resumed(shared, shard, &mut shared.state());
 
-        if shared.state().is_any_unused() {
+        if shared.state().is_any_unused(shard) {
             return match forget_unused(shared, connection).await {
                 Ok(()) => ControlFlow::Continue(()),
                 Err(error) => ControlFlow::Break(error),
             };
         }
-        let held_until = shared.state().held_until();
-        let woken = shared.wake.notified();
+        let held_until = shared.state().held_until(shard);
+        let woken = self.route.wake.notified();
         match held_until {
             Some(until) => {
                 let limit = until.saturating_sub(shared.clock.mono());
@@ -374,22 +391,24 @@ impl<'a> Connector<'a> {
                     Some(answered) => batches.handle_result(answered)?,
                     None => return batches.refusal.map_or(Ok(()), Err),
                 },
-                () = shared.wake.notified(), if has_room => {}
+                () = self.route.wake.notified(), if has_room => {}
             }
         }
     }
 }
 
 /// Logs a failure after which the connection goes on, and shows it in the status.
-fn report(shared: &Shared, failure: &BackendError) {
-    let what = format!("{}: {failure}", shared.target);
-    shared.state().last_error = Some(Error::new(failure.error_kind(), what));
+fn report(shared: &Shared, route: &Route, failure: &BackendError) {
+    let target = Arc::clone(&route.target);
+    let what = Error::new(failure.error_kind(), format!("{target}: {failure}"));
+    shared.state().failed(route.shard, what);
     let error = failure.to_string();
-    shared.emit(|target| event!(WARN, target = &*target, %error, "the connection goes on"));
+    let goes_on = event!(WARN, target = &*target, %error, "the connection goes on");
+    shared.events.emit(goes_on);
 }
 
-/// Continues with the requests that their callers do not wait for any more, as long as the
-/// connection is used.
+/// Continues with the requests that their callers do not wait for any more. Each ends with its
+/// connection.
 async fn continue_abandoned(shared: &Shared) -> Infallible {
     let mut under_way = FuturesUnordered::new();
     loop {
@@ -415,7 +434,7 @@ async fn ask_time(
     shared: &Shared,
     connection: &Connection,
 ) -> Result<(u64, Monotonic, Monotonic), BackendError> {
-    let limit = shared.heartbeat_timeout();
+    let limit = shared.heartbeat_timeout(connection);
     let asked = shared.clock.mono();
     let answer = shared
         .unless_silent(connection, limit, connection.session.now())
@@ -433,7 +452,11 @@ async fn heartbeat(shared: &Shared, connection: &Connection) -> BackendError {
     loop {
         shared.clock.sleep(HEARTBEAT).await;
         match ask_time(shared, connection).await {
-            Ok((now, asked, answered)) => _ = shared.clock.adjust(now, asked, answered),
+            Ok((now, asked, answered)) => {
+                if shared.is_clock(connection.shard) {
+                    shared.clock.adjust(now, asked, answered);
+                }
+            }
             Err(error) if error.is_connection_lost() => return error,
             // A server that refuses to answer is alive.
             Err(_) => {}
@@ -443,7 +466,7 @@ async fn heartbeat(shared: &Shared, connection: &Connection) -> BackendError {
 
 /// Logs in anew whenever the login is about to expire. A login that fails leaves the connection as
 /// it is, and is tried again. Returns why the connection cannot be used any more.
-async fn keep_logged_in(shared: &Shared, connection: &Connection) -> BackendError {
+async fn keep_logged_in(shared: &Shared, route: &Route, connection: &Connection) -> BackendError {
     while let Some(due) = connection.session.login_due() {
         shared.clock.sleep(due).await;
         let renewed = match connection.session.prepare_login().await {
@@ -455,7 +478,7 @@ async fn keep_logged_in(shared: &Shared, connection: &Connection) -> BackendErro
         };
         match renewed {
             Err(error) if error.is_connection_lost() => return error,
-            Err(error) => report(shared, &error),
+            Err(error) => report(shared, route, &error),
             Ok(()) => {}
         }
     }
@@ -469,7 +492,7 @@ async fn forget_unused(shared: &Shared, connection: &Connection) -> Result<(), B
         let mut state = shared.state();
         connection
             .session
-            .forget(state.writer(), &state.take_unused())
+            .forget(state.writer(), &state.take_unused(connection.shard))
     };
     let request = shared.issue_made(connection, forget);
     match shared.clock.timeout(shared.settings.timeout, request).await {

@@ -12,6 +12,7 @@ use crate::backend::commit::{KeyState, Outcome};
 use crate::backend::error::BackendErrorKind;
 use crate::backend::layout::Node;
 use crate::backend::process::ProcessBackend;
+use crate::backend::shards::Shard;
 use crate::base::backoff::doubled;
 use crate::base::lock::lock;
 use crate::base::policy::WritePolicy;
@@ -36,6 +37,10 @@ fn beside(connector: &mut Connector<'_>, test: impl Future<Output = ()>) {
     });
 }
 
+fn only(shared: &Shared) -> Arc<Route> {
+    shared.route(Shard::FIRST).unwrap()
+}
+
 /// Lets the loop do all that it can do without that time passes.
 async fn settle() {
     for _ in 0..100 {
@@ -50,7 +55,7 @@ fn queue(shared: &Shared, key: &str, ttl: Option<Duration>) {
         .state()
         .write(&key.into(), Request::Put { value, ttl }, policy, at);
     accepted.unwrap();
-    shared.wake.notify_one();
+    shared.wake([Shard::FIRST]);
 }
 
 fn seeded(shared: &Shared) -> Backoff {
@@ -62,7 +67,7 @@ fn seeded(shared: &Shared) -> Backoff {
 fn whatever_else_runs_on_the_io_thread_has_its_turn_after_each_batch() {
     let backend = ProcessBackend::open("", Duration::from_secs(1));
     let shared = Shared::new(Settings::default(), backend.target(), None).unwrap();
-    let mut connector = Connector::new(&shared, &backend, None);
+    let mut connector = Connector::new(&shared, &backend, only(&shared), None);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .build()
@@ -70,6 +75,7 @@ fn whatever_else_runs_on_the_io_thread_has_its_turn_after_each_batch() {
     runtime.block_on(async {
         let connection = Arc::new(Connection::new(
             backend.connect(&Node::only()).await.unwrap(),
+            Shard::FIRST,
         ));
         for n in 0..4 * BATCH {
             queue(&shared, &n.to_string(), None);
@@ -104,7 +110,7 @@ fn a_backend_that_is_away_is_tried_less_and_less_often() {
         let shared = backend.shared();
         let (first, longest) = shared.settings.backoff;
         let (outcome, outcome_of_first) = oneshot::channel();
-        let mut connector = Connector::new(&shared, &backend, Some(outcome));
+        let mut connector = Connector::new(&shared, &backend, only(&shared), Some(outcome));
         connector.backoff = seeded(&shared);
         let mut waits = Vec::new();
         beside(&mut connector, async {
@@ -133,7 +139,7 @@ fn a_silent_connection_is_given_up_when_a_heartbeat_is_not_answered_in_time() {
     let backend = FailingBackend::new();
     let shared = backend.shared();
     let (clock, timeout) = (&shared.clock, shared.settings.timeout);
-    let mut connector = Connector::new(&shared, &backend, None);
+    let mut connector = Connector::new(&shared, &backend, only(&shared), None);
     beside(&mut connector, async {
         settle().await;
         assert!(shared.is_connected());
@@ -168,7 +174,7 @@ fn a_backend_that_takes_no_writes_gets_them_again_after_a_pause() {
         let backend = FailingBackend::new();
         *lock(&backend.faults.committing) = Some(kind);
         let shared = backend.shared();
-        let mut connector = Connector::new(&shared, &backend, None);
+        let mut connector = Connector::new(&shared, &backend, only(&shared), None);
         connector.backoff = seeded(&shared);
         let (commits, connects) = (&backend.faults.commits, &backend.faults.connects);
         beside(&mut connector, async {
@@ -176,7 +182,7 @@ fn a_backend_that_takes_no_writes_gets_them_again_after_a_pause() {
             queue(&shared, "k", None);
             settle().await;
             assert_eq!(commits.load(Ordering::Relaxed), 1, "{kind:?}");
-            assert_eq!(shared.state().link, Link::Paused, "{kind:?}");
+            assert_eq!(shared.state().link(Shard::FIRST), Link::Paused, "{kind:?}");
             assert!(shared.is_connected(), "{kind:?}: it still reads");
 
             *lock(&backend.faults.committing) = None;
@@ -186,7 +192,7 @@ fn a_backend_that_takes_no_writes_gets_them_again_after_a_pause() {
             settle().await;
             assert_eq!(commits.load(Ordering::Relaxed), 2, "{kind:?}");
             assert_eq!(shared.state().outbox.entries().count(), 0, "{kind:?}");
-            assert_eq!(shared.state().link, Link::Up, "{kind:?}");
+            assert_eq!(shared.state().link(Shard::FIRST), Link::Up, "{kind:?}");
         });
         let expected = if reconnects { 2 } else { 1 };
         assert_eq!(connects.load(Ordering::Relaxed), expected, "{kind:?}");
@@ -207,7 +213,7 @@ fn a_queued_write_is_dropped_when_its_time_to_live_is_over() {
     shared.clock.advance(INSTANT);
     assert!(!is_visible());
 
-    let mut connector = Connector::new(&shared, &backend, None);
+    let mut connector = Connector::new(&shared, &backend, only(&shared), None);
     beside(&mut connector, settle());
     assert_eq!(backend.faults.commits.load(Ordering::Relaxed), 0);
     assert_eq!(shared.state().expired, 1);
@@ -223,7 +229,7 @@ fn a_queued_write_that_is_older_than_the_tombstones_becomes_a_dead_letter() {
     queue(&shared, "young", None);
     shared.clock.advance(tombstone_ttl.saturating_sub(INSTANT));
 
-    let mut connector = Connector::new(&shared, &backend, None);
+    let mut connector = Connector::new(&shared, &backend, only(&shared), None);
     beside(&mut connector, settle());
     assert_eq!(backend.faults.commits.load(Ordering::Relaxed), 1);
     let state = shared.state();
@@ -255,29 +261,38 @@ fn a_hold_that_ends_while_the_flusher_is_about_to_sleep_is_not_slept_through() {
     let mono = shared.clock.mono();
     let mut state = shared.state();
     state.hold(&key, mono);
-    assert!(state.next_batch(1, 1, mono).is_empty(), "it is held");
-    let until = state.held_until().expect("it is to be sent after that");
-    assert_eq!(state.next_batch(1, 1, until).len(), 1);
-    assert_eq!(state.held_until(), None, "nothing is ready any more");
+    assert!(
+        state.next_batch(Shard::FIRST, 1, 1, mono).is_empty(),
+        "it is held"
+    );
+    let until = state
+        .held_until(Shard::FIRST)
+        .expect("it is to be sent after that");
+    assert_eq!(state.next_batch(Shard::FIRST, 1, 1, until).len(), 1);
+    assert_eq!(
+        state.held_until(Shard::FIRST),
+        None,
+        "nothing is ready any more"
+    );
 }
 
 /// Others write the key each time before this process does.
 #[test]
 fn a_write_that_is_refused_again_and_again_is_held_longer_each_time() {
     let shared = Shared::new(Settings::default(), "test", None).unwrap();
-    shared.state().connected(None);
+    shared.state().connected(Shard::FIRST, None);
     queue(&shared, "k", None);
     let key = Arc::from("k");
     let mut mono = shared.clock.mono();
     let mut state = shared.state();
     let mut holds = Vec::new();
     for refusals in 0..14 {
-        let mut batch = state.next_batch(1, 1, mono);
+        let mut batch = state.next_batch(Shard::FIRST, 1, 1, mono);
         if batch.is_empty() {
-            let until = state.held_until().expect("it is held");
+            let until = state.held_until(Shard::FIRST).expect("it is held");
             holds.push((refusals, until.saturating_sub(mono)));
             mono = until;
-            batch = state.next_batch(1, 1, mono);
+            batch = state.next_batch(Shard::FIRST, 1, 1, mono);
         }
         let ticket = u64::from(refusals) + 1;
         state.sent(&batch, ticket, mono);
@@ -287,7 +302,7 @@ fn a_write_that_is_refused_again_and_again_is_held_longer_each_time() {
             stored: Some(theirs.into()),
             ..KeyState::default()
         };
-        assert!(state.answered(&batch[0], ticket, Ok(Outcome::Refused(found))));
+        assert!(state.answered(&batch[0], ticket, Ok(Outcome::Refused(found)), mono));
         state.retreat(&key, mono);
     }
     let held_after: Vec<u32> = holds.iter().map(|(refusals, _)| *refusals).collect();
@@ -306,7 +321,7 @@ fn a_server_that_sends_something_and_never_the_time_is_given_up_and_tried_again(
     backend.faults.is_silent.store(true, Ordering::Relaxed);
     backend.faults.is_chatty.store(true, Ordering::Relaxed);
     let shared = backend.shared();
-    let mut connector = Connector::new(&shared, &backend, None);
+    let mut connector = Connector::new(&shared, &backend, only(&shared), None);
     beside(&mut connector, async {
         settle().await;
         shared.clock.advance(shared.settings.timeout);
@@ -327,13 +342,16 @@ fn a_server_that_sends_something_and_never_the_time_is_given_up_and_tried_again(
 fn sent_while(end: fn(&Shared, &FailingBackend, &Connection)) {
     let backend = FailingBackend::new();
     let shared = backend.shared();
-    let connection = Connection::new(block_on(backend.connect(&Node::only())).unwrap());
+    let connection = Connection::new(
+        block_on(backend.connect(&Node::only())).unwrap(),
+        Shard::FIRST,
+    );
     queue(&shared, "k", None);
     let mono = shared.clock.mono();
     let batch = {
         let mut state = shared.state();
-        state.connected(None);
-        state.next_batch(1, 1, mono)
+        state.connected(Shard::FIRST, None);
+        state.next_batch(Shard::FIRST, 1, 1, mono)
     };
     assert_eq!(batch.len(), 1);
 
@@ -355,8 +373,12 @@ fn sent_while(end: fn(&Shared, &FailingBackend, &Connection)) {
     let mut state = shared.state();
     let head = state.outbox.head("k").expect("it is queued");
     assert_eq!(head.attempt.in_flight, None);
-    state.connected(None);
-    assert_eq!(state.next_batch(1, 1, mono).len(), 1, "it is sent again");
+    state.connected(Shard::FIRST, None);
+    assert_eq!(
+        state.next_batch(Shard::FIRST, 1, 1, mono).len(),
+        1,
+        "it is sent again"
+    );
 }
 
 #[test]
@@ -364,7 +386,7 @@ fn a_write_that_is_sent_while_its_connection_is_given_up_does_not_stay_in_flight
     sent_while(|shared, backend, connection| {
         let error = BackendError::connection_lost("on purpose");
         connection.end(error.clone());
-        Connector::new(shared, backend, None).disconnected(&error);
+        Connector::new(shared, backend, only(shared), None).disconnected(&error);
     });
 }
 

@@ -23,6 +23,7 @@ impl State {
         attempt: &Attempt,
         ticket: Ticket,
         answer: Result<Outcome, BackendError>,
+        mono: Monotonic,
     ) -> bool {
         let key = &attempt.key;
         let is_under_way = self.outbox.head(key).is_some_and(|head| {
@@ -68,14 +69,26 @@ impl State {
                         error = %error,
                         "the server refused a write for good"
                     ));
-                    self.last_error = Some(reason.clone());
+                    self.failed(self.map.shard_of(key), reason.clone());
                     // One that is asked for was sent before.
                     self.move_to_dead_letters(key, reason, attempt.retry.is_some());
                 }
+                Recovery::Redirect => {
+                    self.send_elsewhere(key, &error, mono);
+                    self.outbox.requeue(Arc::clone(key));
+                }
+                Recovery::ParkKey => {
+                    let waits = Error::of_key(error.error_kind(), key, &error);
+                    self.failed(self.map.shard_of(key), waits);
+                    self.wait_for_slot(key, mono);
+                    self.outbox.requeue(Arc::clone(key));
+                }
+                Recovery::Confirm => {
+                    self.outbox
+                        .edit(key, Selector::Head, Entry::is_to_be_confirmed);
+                    self.outbox.requeue(Arc::clone(key));
+                }
                 Recovery::RetryNow
-                | Recovery::Redirect
-                | Recovery::ParkKey
-                | Recovery::Confirm
                 | Recovery::ReadApart
                 | Recovery::ReadUntracked
                 | Recovery::Pause

@@ -13,6 +13,7 @@ use bytes::Bytes;
 
 use super::{LARGE, State};
 use crate::backend::commit::Attempt;
+use crate::backend::shards::Shard;
 use crate::base::backoff::KeyPauses;
 use crate::base::clock::Monotonic;
 use crate::base::error::{Error, ErrorKind};
@@ -36,35 +37,44 @@ pub(super) struct ConnectionBreaks {
     pauses: KeyPauses,
 }
 
+impl ConnectionBreaks {
+    /// Whether nothing is known.
+    fn is_none(&self) -> bool {
+        self.in_a_row == 0 && self.suspect.is_none() && self.pauses.is_empty()
+    }
+}
+
 impl State {
-    /// The connection broke with the heads of these keys under way. Returns the key that did it, if
+    /// The connection to a shard broke with the heads of these keys under way. Returns the key that did it, if
     /// that is known, with how long it is not tried.
     pub(super) fn connection_broke(
         &mut self,
+        shard: Shard,
         under_way: &[Arc<str>],
         mono: Monotonic,
     ) -> Option<(Arc<str>, Duration)> {
-        let suspect = self.breaks.suspect.take();
         if under_way.is_empty() {
-            self.breaks.suspect = suspect;
             return None;
         }
+        let suspect = self.shard_mut(shard).breaks.suspect.take();
 
         if let Some(suspect) = suspect.filter(|suspect| under_way == [Arc::clone(suspect)]) {
-            self.breaks.in_a_row = 0;
             let is_small = self.size_to_send(&suspect) <= LARGE;
             let longest = if is_small {
                 LONGEST_IF_SMALL
             } else {
                 KeyPauses::LONGEST
             };
-            let pause = self.breaks.pauses.failed(&suspect, longest, mono);
+            let breaks = &mut self.shard_mut(shard).breaks;
+            breaks.in_a_row = 0;
+            let pause = breaks.pauses.failed(&suspect, longest, mono);
             return Some((suspect, pause));
         }
-        self.breaks.in_a_row += 1;
-        if self.breaks.in_a_row >= BREAKS {
-            let largest = under_way.iter().max_by_key(|key| self.size_to_send(key));
-            self.breaks.suspect = largest.cloned();
+        let largest = under_way.iter().max_by_key(|key| self.size_to_send(key));
+        let breaks = &mut self.shard_mut(shard).breaks;
+        breaks.in_a_row += 1;
+        if breaks.in_a_row >= BREAKS {
+            breaks.suspect = largest.cloned();
         }
         None
     }
@@ -80,48 +90,56 @@ impl State {
 
     /// The head of `key` was answered for: it breaks no connection.
     pub(super) fn connection_held(&mut self, key: &str) {
-        self.breaks.pauses.passed(key);
-        if self.breaks.suspect.as_deref() == Some(key) {
-            self.breaks.suspect = None;
-            self.breaks.in_a_row = 0;
+        let shard = self.map.shard_of(key);
+        let breaks = &mut self.shard_mut(shard).breaks;
+        let has_paused = breaks.pauses.passed(key);
+        if breaks.suspect.as_deref() == Some(key) {
+            breaks.suspect = None;
+            breaks.in_a_row = 0;
+        }
+        if has_paused {
+            self.outbox.end_parking(key);
         }
     }
 
-    /// Whether nothing but the suspect may be sent.
-    pub(super) fn is_trial(&self) -> bool {
-        self.breaks.suspect.is_some()
+    /// Whether nothing but the suspect may be sent to the shard.
+    pub(super) fn is_trial(&self, shard: Shard) -> bool {
+        self.breaks(shard).suspect.is_some()
     }
 
     /// Until when the head of `key` is not sent, since it broke a connection alone.
-    pub(super) fn paused_until(&self, key: &str) -> Option<Monotonic> {
-        self.breaks.pauses.until(key)
+    pub(super) fn paused_until(&self, shard: Shard, key: &str) -> Option<Monotonic> {
+        self.breaks(shard).pauses.until(key)
     }
 
     /// The key whose pause is over is sent next, alone.
-    pub(super) fn suspect(&mut self, key: &Arc<str>) {
-        self.breaks.suspect = Some(Arc::clone(key));
+    pub(super) fn suspect(&mut self, shard: Shard, key: &Arc<str>) {
+        self.shard_mut(shard).breaks.suspect = Some(Arc::clone(key));
     }
 
     /// The attempt of the suspect, if there is one and nothing else is under way.
-    pub(super) fn suspects_attempt(&mut self, mono: Monotonic) -> Option<Attempt> {
-        let suspect = self.breaks.suspect.clone()?;
-        if self.outbox.is_any_drawn() {
+    pub(super) fn suspects_attempt(&mut self, shard: Shard, mono: Monotonic) -> Option<Attempt> {
+        let suspect = self.breaks(shard).suspect.clone()?;
+        if self.outbox.is_any_drawn(shard) {
             return None;
         }
-        let is_ready = self.outbox.take_ready(&suspect);
-        let attempt = is_ready.then(|| self.attempt(Arc::clone(&suspect), mono));
+        let is_here = self.outbox.shard_of_head(&suspect) == shard;
+        let is_ready = is_here && self.outbox.take_ready(&suspect);
+        let attempt = is_ready.then(|| self.attempt(Arc::clone(&suspect), shard, mono));
         let attempt = attempt.flatten();
         if attempt.is_none() {
-            // It was settled or withdrawn meanwhile.
+            // It was settled or withdrawn meanwhile, or has gone to another shard.
             self.connection_held(&suspect);
+            let breaks = &mut self.shard_mut(shard).breaks;
+            breaks.suspect.take_if(|left| *left == suspect);
         }
         attempt
     }
 
-    /// Nothing is queued: the breaks before say nothing of what comes.
-    pub(super) fn forget_breaks(&mut self) {
-        if self.outbox.len() == 0 {
-            self.breaks = ConnectionBreaks::default();
+    /// Nothing is queued for the shard: the breaks before say nothing of what comes.
+    pub(super) fn forget_breaks(&mut self, shard: Shard) {
+        if !self.breaks(shard).is_none() && !self.outbox.has_any_of(shard) {
+            self.shard_mut(shard).breaks = ConnectionBreaks::default();
         }
     }
 }
@@ -149,7 +167,7 @@ mod tests {
     /// What is queued has these lengths.
     fn state(lengths: &[(&str, usize)]) -> State {
         let mut state = State::new(1 << 20, Duration::MAX / 4, fastrand::Rng::with_seed(1));
-        state.connected(None);
+        state.connected(Shard::FIRST, None);
         for (key, length) in lengths {
             write(&mut state, key, *length);
         }
@@ -169,7 +187,7 @@ mod tests {
 
     /// Sends the next batch, and returns it.
     fn send(state: &mut State, mono: Monotonic) -> Vec<Attempt> {
-        let batch = state.next_batch(512, 1 << 20, mono);
+        let batch = state.next_batch(Shard::FIRST, 512, 1 << 20, mono);
         state.sent(&batch, 7, mono);
         batch
     }
@@ -182,8 +200,8 @@ mod tests {
 
     fn lose(state: &mut State, mono: Monotonic) -> Option<String> {
         let error = Error::new(ErrorKind::Unavailable, "on purpose");
-        let broken_by = state.disconnected(error, mono);
-        state.connected(None);
+        let broken_by = state.disconnected(Shard::FIRST, error, mono);
+        state.connected(Shard::FIRST, None);
         broken_by.map(|error| error.to_string())
     }
 
@@ -192,7 +210,7 @@ mod tests {
             existed: false,
             contended: None,
         };
-        assert!(state.answered(attempt, 7, Ok(applied)));
+        assert!(state.answered(attempt, 7, Ok(applied), START));
     }
 
     #[test]
@@ -223,7 +241,7 @@ mod tests {
         let mut mono = START;
         let mut pauses = Vec::new();
         for _ in 0..3 {
-            let due = state.held_until().unwrap();
+            let due = state.held_until(Shard::FIRST).unwrap();
             pauses.push(due.saturating_sub(mono));
             mono = due;
             let name = format!("c{}", pauses.len());
@@ -267,7 +285,7 @@ mod tests {
         write(&mut state, "b", 10);
         send(&mut state, START);
         assert_eq!(lose(&mut state, START), None, "the row has ended");
-        assert!(!state.is_trial());
+        assert!(!state.is_trial(Shard::FIRST));
     }
 
     fn write_confirmed(state: &mut State, key: &Arc<str>) -> Sequence {
@@ -293,11 +311,11 @@ mod tests {
             send(&mut state, START);
             lose(&mut state, START);
         }
-        let paused = state.paused_until(&key);
+        let paused = state.paused_until(Shard::FIRST, &key);
         assert!(paused.is_some());
         let id = write_confirmed(&mut state, &key);
         withdraw(&mut state, &key, id);
-        assert_eq!(state.paused_until(&key), paused);
+        assert_eq!(state.paused_until(Shard::FIRST, &key), paused);
         assert_eq!(keys(&send(&mut state, START)), [""; 0]);
     }
 
@@ -306,11 +324,15 @@ mod tests {
         let (mut state, key) = (state(&[]), Arc::from("k"));
         let id = write_confirmed(&mut state, &key);
         // It has broken connections alone.
-        state.breaks.pauses.failed(&key, KeyPauses::LONGEST, START);
-        state.suspect(&key);
+        state
+            .shard_mut(Shard::FIRST)
+            .breaks
+            .pauses
+            .failed(&key, KeyPauses::LONGEST, START);
+        state.suspect(Shard::FIRST, &key);
         withdraw(&mut state, &key, id);
-        assert!(!state.is_trial());
-        assert_eq!(state.paused_until(&key), None);
+        assert!(!state.is_trial(Shard::FIRST));
+        assert_eq!(state.paused_until(Shard::FIRST, &key), None);
         write(&mut state, &key, 10);
         write(&mut state, "other", 10);
         assert_eq!(keys(&send(&mut state, START)), ["k", "other"]);

@@ -48,7 +48,7 @@ impl State {
     /// Why a confirmed write is withdrawn when its time is over.
     pub(crate) fn not_made(&self, key: &str, id: Sequence) -> Error {
         let was_refused = |entry: &Entry| entry.identity.id == id && entry.attempt.base_is_current;
-        if self.link == Link::Up && self.outbox.of(key).any(was_refused) {
+        if self.link_of(key) == Link::Up && self.outbox.of(key).any(was_refused) {
             let what = "not made: others changed it before each attempt, until the time was over";
             return Error::of_key(ErrorKind::Conflict, key, what);
         }
@@ -161,6 +161,7 @@ mod tests {
 
     use super::*;
     use crate::backend::commit::{Attempt, KeyState, Outcome};
+    use crate::backend::shards::Shard;
     use crate::base::clock::{Moment, Monotonic};
     use crate::client::state::Request;
     use crate::value::envelope::Unsealed;
@@ -168,8 +169,8 @@ mod tests {
     const START: Monotonic = Duration::from_secs(1_000);
 
     fn send(state: &mut State) -> Vec<Attempt> {
-        state.connected(None);
-        let batch = state.next_batch(512, 1 << 20, START);
+        state.connected(Shard::FIRST, None);
+        let batch = state.next_batch(Shard::FIRST, 512, 1 << 20, START);
         state.sent(&batch, 7, START);
         batch
     }
@@ -191,15 +192,20 @@ mod tests {
             value: Unsealed::of_text("1"),
             ttl: None,
         };
-        state.connected(None);
+        state.connected(Shard::FIRST, None);
         let accepted = state.write(&key, request, WritePolicy::Confirmed, at)?;
         assert_eq!(send(state).len(), 1);
         let lost = Error::new(ErrorKind::Unavailable, "on purpose");
-        state.disconnected(lost.clone(), START);
+        state.disconnected(Shard::FIRST, lost.clone(), START);
         let error = state.withdraw(&key, accepted.id, lost).unwrap();
         assert_eq!(error.kind(), ErrorKind::InDoubt);
         for attempt in send(state) {
-            state.answered(&attempt, 7, Ok(Outcome::Refused(KeyState::default())));
+            state.answered(
+                &attempt,
+                7,
+                Ok(Outcome::Refused(KeyState::default())),
+                START,
+            );
         }
         assert_eq!(state.outbox.bytes(), 0, "it is over");
         Ok(())

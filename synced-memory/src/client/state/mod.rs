@@ -8,6 +8,7 @@
 //! - `sending.rs`: from the outbox to the backend
 //! - `answers.rs`: what the backend answered
 //! - `dead_letters.rs`: what does not apply any more
+//! - `shards.rs`: what is known of the connection to each shard, and keys that go from one to another
 //! - `confirmed.rs`: what is withdrawn, or stays in doubt, and what was taken
 //! - `breaks.rs`: what may be the cause of broken connections
 //! - `contention.rs`: at which keys others write first
@@ -21,10 +22,12 @@ mod dead_letters;
 mod journalled;
 mod request;
 mod sending;
+mod shards;
 mod view;
 
 pub use contention::ContendedKey;
 pub(crate) use request::Request;
+pub(crate) use shards::Link;
 pub(crate) use view::KeyView;
 
 use std::collections::HashMap;
@@ -35,7 +38,7 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use crate::backend::commit::{Sequence, Writer};
-use crate::backend::error::BackendError;
+use crate::backend::shards::{ByShard, Shard, ShardMap};
 use crate::base::callback::is_io_thread;
 use crate::base::clock::{Moment, Monotonic, Stamp};
 use crate::base::error::{Error, ErrorKind, Result};
@@ -48,17 +51,8 @@ use crate::pending::outbox::{
     Answer, Entry, EntryName, LetterRecord, Outbox, Outdated, Selector, Tried, Write, Written,
 };
 use crate::value::envelope;
-use breaks::{ConnectionBreaks, broke_alone};
 use contention::RefusalCounts;
-
-/// Whether writes can be sent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Link {
-    Up,
-    /// The backend is there, but takes no writes now (out of memory, read-only, loading).
-    Paused,
-    Down,
-}
+use shards::ShardState;
 
 /// A write that was accepted, with its answer or the way that it comes.
 #[derive(Debug)]
@@ -90,16 +84,15 @@ const UNUSED: usize = 64;
 pub(crate) struct State {
     pub(crate) cache: Cache,
     pub(crate) outbox: Outbox,
-    pub(crate) link: Link,
+    pub(crate) map: ShardMap,
+    shards: ByShard<ShardState>,
+    /// Slots may have moved: the layout is to be asked for.
+    is_layout_wanted: bool,
     /// The server's clock is not known yet: stamps are by the clock of this host.
     is_on_host_clock: bool,
-    /// When the connection was lost, as long as there is no new one.
-    pub(crate) lost_at: Option<Monotonic>,
     pub(crate) last_error: Option<Error>,
     /// What was wrong with the journals that were adopted.
     pub(crate) journal_damage: Vec<Error>,
-    /// Why the backend takes no writes now, until the flusher has waited for it.
-    pub(crate) refusal: Option<BackendError>,
     pub(crate) letters: Vec<LetterRecord>,
     /// Those that are being retried, by the id of the write, with their positions in `letters`.
     retried: HashMap<Sequence, (usize, LetterRecord)>,
@@ -116,12 +109,11 @@ pub(crate) struct State {
     /// The keys at which the backend has a record of this writer.
     recorded: KeyMap<OwnRecord>,
     /// The keys of records that can be dropped, since nobody here uses the keys any more.
-    unused: Vec<Arc<str>>,
+    unused: ByShard<Vec<Arc<str>>>,
     /// The keys that are not sent for a while, since another writer is starved there, or others win
     /// again and again: until when, and for how long.
     held: KeyMap<(Monotonic, Duration)>,
     contention: RefusalCounts,
-    breaks: ConnectionBreaks,
     journal: Option<Journal>,
     /// What was taken, and is being handed to its caller.
     handing: HashMap<EntryName, (Arc<str>, Entry)>,
@@ -142,12 +134,12 @@ impl State {
         Self {
             cache: Cache::default(),
             outbox: Outbox::new(outbox_limit, random.u64(..)),
-            link: Link::Down,
+            map: ShardMap::default(),
+            shards: ByShard::default(),
+            is_layout_wanted: false,
             is_on_host_clock: true,
-            lost_at: None,
             last_error: None,
             journal_damage: Vec::new(),
-            refusal: None,
             letters: Vec::new(),
             retried: HashMap::new(),
             letters_limit: outbox_limit / LETTERS,
@@ -156,10 +148,9 @@ impl State {
             superseded: 0,
             expired: 0,
             recorded: KeyMap::default(),
-            unused: Vec::new(),
+            unused: ByShard::default(),
             held: KeyMap::default(),
             contention: RefusalCounts::default(),
-            breaks: ConnectionBreaks::default(),
             journal: None,
             handing: HashMap::new(),
             tombstone_ttl,
@@ -180,7 +171,8 @@ impl State {
             .drain()
             .filter(|(_, recorded)| !recorded.must_stay)
             .map(|(key, _)| key);
-        recorded.chain(std::mem::take(&mut self.unused)).collect()
+        let unused = std::mem::take(&mut self.unused).into_all();
+        recorded.chain(unused.flat_map(|(_, keys)| keys)).collect()
     }
 
     /// Releases the slot of `key` and, with its last holder, what else is kept about the key.
@@ -192,8 +184,8 @@ impl State {
                 .get(key)
                 .is_some_and(|recorded| !recorded.must_stay)
         {
-            self.unused
-                .extend(self.recorded.remove_entry(key).map(|(key, _)| key));
+            let unused = self.recorded.remove_entry(key).map(|(key, _)| key);
+            self.unused[self.map.shard_of(key)].extend(unused);
             shrink_sparse(&mut self.recorded);
         }
     }
@@ -206,19 +198,18 @@ impl State {
         }
     }
 
-    /// Whether there are enough unused records to be worth a request.
-    pub(crate) fn is_any_unused(&self) -> bool {
-        self.unused.len() >= UNUSED
+    /// Whether a shard has enough unused records to be worth a request.
+    pub(crate) fn is_any_unused(&self, shard: Shard) -> bool {
+        self.unused[shard].len() >= UNUSED
     }
 
-    /// Some of the unused records, without those of keys that are used again. The request to drop
-    /// them has to be sent before anything else is.
-    pub(crate) fn take_unused(&mut self) -> Vec<Arc<str>> {
-        let mut unused = self
-            .unused
-            .split_off(self.unused.len().saturating_sub(2 * UNUSED));
-        if self.unused.capacity() > 4 * (self.unused.len() + UNUSED) {
-            self.unused.shrink_to(2 * self.unused.len());
+    /// Some of the unused records of a shard, without those of keys that are used again. The request
+    /// to drop them has to be sent before anything else is.
+    pub(crate) fn take_unused(&mut self, shard: Shard) -> Vec<Arc<str>> {
+        let all = &mut self.unused[shard];
+        let mut unused = all.split_off(all.len().saturating_sub(2 * UNUSED));
+        if all.capacity() > 4 * (all.len() + UNUSED) {
+            all.shrink_to(2 * all.len());
         }
         unused.retain(|key| !self.outbox.has(key) && !self.recorded.contains_key(key));
         unused
@@ -237,7 +228,7 @@ impl State {
         policy: WritePolicy,
         at: Moment,
     ) -> Result<Accepted> {
-        if policy == WritePolicy::Confirmed && self.link != Link::Up {
+        if policy == WritePolicy::Confirmed && self.link_of(key) != Link::Up {
             return Err(self.unavailable_error(key));
         }
         if request.is_outdated(|| self.view(key, at.mono)) {
@@ -270,7 +261,7 @@ impl State {
             .max(self.cache.last(key));
         let stamp = Stamp::issue(at.now, last, &mut self.random);
         Write {
-            fresh: self.link == Link::Up,
+            fresh: self.link_of(key) == Link::Up,
             existed,
             is_by_host_clock: self.is_on_host_clock,
             ..request.stamp(stamp, at.mono)
@@ -327,20 +318,13 @@ impl State {
         let why = if is_io_thread() {
             "a waker on an I/O thread cannot wait for the backend".to_owned()
         } else {
-            format!("the backend is not available: {}", self.last_cause())
+            format!("the backend is not available: {}", self.last_cause_of(key))
         };
         Error::of_key(
             ErrorKind::Unavailable,
             key,
             format_args!("not made, since {why}"),
         )
-    }
-
-    /// The last error between this process and the backend.
-    pub(crate) fn last_cause(&self) -> String {
-        self.last_error
-            .as_ref()
-            .map_or_else(|| "it has not answered yet".to_owned(), Error::to_string)
     }
 
     /// Ready when the answer to a read that was sent as the request `ticket` is known to be with or
@@ -385,7 +369,7 @@ impl State {
         let answer = Base::new(stored, ticket, None);
         let has_changed = self.cache.answered(key, answer);
         self.cache.was_read(key, generation, has_changed, mono);
-        if self.cache.take_overflow_alarm() {
+        if self.cache.take_overflow_alarm(key) {
             let key = key.to_string();
             self.events.push(event!(
                 WARN,
@@ -397,59 +381,13 @@ impl State {
         }
     }
 
-    /// The backend does not notify of changes, from now on until there is a new connection. Returns
+    /// A shard does not notify of changes, from now on until there is a new connection. Returns
     /// whether that is still to be said.
-    pub(crate) fn tracking_was_refused(&mut self, mono: Monotonic) -> bool {
-        if self.cache.tracking(mono) != Tracking::Refused {
-            self.cache.tracked(Tracking::Refused, mono);
+    pub(crate) fn tracking_was_refused(&mut self, shard: Shard, mono: Monotonic) -> bool {
+        if self.cache.tracking_of(shard, mono) != Tracking::Refused {
+            self.cache.tracked(shard, Tracking::Refused, mono);
         }
         !std::mem::replace(&mut self.is_refusal_reported, true)
-    }
-
-    /// The backend is there. `shift`: by how much the first answer of its clock moved ours; stamps
-    /// issued before are moved as well (rule 8).
-    pub(crate) fn connected(&mut self, shift: Option<i64>) {
-        if let Some(by) = shift {
-            self.outbox.shift(by);
-            self.cache.shift(by);
-            self.rewrite_journal();
-        }
-        self.is_on_host_clock = false;
-        self.link = Link::Up;
-    }
-
-    /// The connection is gone: what was under way has an unknown outcome. Returns why, if it was a
-    /// write of this process that broke it.
-    pub(crate) fn disconnected(&mut self, error: Error, mono: Monotonic) -> Option<Error> {
-        if self.link != Link::Down {
-            self.lost_at = Some(mono);
-        }
-        self.link = Link::Down;
-        self.last_error = Some(error);
-        for recorded in self.recorded.values_mut() {
-            recorded.number = None;
-        }
-        self.cache.tracked(Tracking::Off, mono);
-        // Before anybody is notified that a write is queued.
-        self.journal_rest();
-        let under_way = self.outbox.disconnected();
-        let (key, pause) = self.connection_broke(&under_way, mono)?;
-        let bytes = self.size_to_send(&key);
-        let cause = self.last_error.take().unwrap_or_else(Error::closed);
-        self.last_error = Some(broke_alone(&key, bytes, pause, &cause));
-        self.last_error.clone()
-    }
-
-    /// The backend is there but takes no writes now.
-    pub(crate) fn paused(&mut self, error: Error) {
-        self.link = Link::Paused;
-        self.last_error = Some(error);
-        self.journal_rest();
-        self.outbox.pause();
-        for (key, id) in self.outbox.withdrawable() {
-            let error = self.unavailable_error(&key);
-            self.withdraw(&key, id, error);
-        }
     }
 
     /// Notifies those who wait for the entry of `key` with this id that it stays queued.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::State;
 use crate::backend::commit::{self, Attempt, Expects, KeyChange, Sequence, TimeToLive, Writer};
+use crate::backend::shards::Shard;
 use crate::base::backoff::{Jitter, doubled, waits_of_tried};
 use crate::base::clock::{Monotonic, Stamp};
 use crate::base::error::{Error, ErrorKind};
@@ -17,6 +18,10 @@ use crate::pending::rebase::{self, Plan};
 const HELD: Duration = Duration::from_millis(1);
 const LONGEST_HELD: Duration = Duration::from_millis(64);
 
+/// How long a key waits at first, and at most, that is half at one server and half at another.
+const SLOT_PAUSE: Duration = Duration::from_millis(5);
+const LONGEST_SLOT_PAUSE: Duration = Duration::from_millis(500);
+
 /// Writers that were refused by the same write try again at different times.
 const RETREAT_JITTER: Jitter = Jitter::FULL;
 
@@ -27,56 +32,55 @@ const HELD_LATELY: Duration = Duration::from_millis(200);
 type PlannedChange = (KeyChange, Stamp, Expects);
 
 impl State {
-    /// Chooses what is sent next: at most `most` attempts of together about `most_bytes`.
+    /// Chooses what is sent to a shard next: at most `most` attempts of together about `most_bytes`.
     pub(crate) fn next_batch(
         &mut self,
+        shard: Shard,
         most: usize,
         most_bytes: usize,
         mono: Monotonic,
     ) -> Vec<Attempt> {
-        self.forget_breaks();
-        if self.is_trial() {
-            let attempt = self.suspects_attempt(mono);
-            if attempt.is_some() || self.is_trial() {
+        self.forget_breaks(shard);
+        self.outbox.unpark(shard, mono);
+        if self.is_trial(shard) {
+            let attempt = self.suspects_attempt(shard, mono);
+            if attempt.is_some() || self.is_trial(shard) {
                 return attempt.into_iter().collect();
             }
         }
 
         let mut batch = Vec::new();
         let mut bytes = 0;
-        let mut held = Vec::new();
+        let mut suspects = Vec::new();
         while batch.len() < most && bytes < most_bytes {
-            let Some(key) = self.outbox.next_ready() else {
+            let Some(key) = self.outbox.next_ready(shard) else {
                 break;
             };
-            if self.held.get(&key).is_some_and(|(until, _)| *until > mono) {
-                held.push(key);
+            let held = self.held.get(&key).map(|(until, _)| *until);
+            let held = held.max(self.paused_until(shard, &key));
+            if let Some(until) = held.filter(|until| *until > mono) {
+                self.outbox.park(key, until);
                 continue;
             }
-            if let Some(until) = self.paused_until(&key) {
+            if self.paused_until(shard, &key).is_some() {
                 // Those before it in this batch are answered for first.
-                if until <= mono {
-                    self.suspect(&key);
-                }
-                held.push(key);
-                if self.is_trial() {
-                    break;
-                }
-                continue;
+                self.suspect(shard, &key);
+                suspects.push(key);
+                break;
             }
-            if let Some(attempt) = self.attempt(key, mono) {
+            if let Some(attempt) = self.attempt(key, shard, mono) {
                 bytes += attempt.size();
                 batch.push(attempt);
             }
         }
         self.held
             .retain(|_, (until, _)| *until + HELD_LATELY > mono);
-        for key in held {
+        for key in suspects {
             self.outbox.requeue_last(key);
         }
         if batch.is_empty() {
             // One whose pause has just ended.
-            batch.extend(self.suspects_attempt(mono));
+            batch.extend(self.suspects_attempt(shard, mono));
         }
         batch
     }
@@ -84,11 +88,27 @@ impl State {
     /// Sends nothing of this key for a while, since another writer is starved there. Each hold in a
     /// row is longer than the one before: the connection of the other writer may be slower.
     pub(crate) fn hold(&mut self, key: &Arc<str>, mono: Monotonic) {
-        let length = self
-            .held
-            .get(key)
-            .map_or(HELD, |(_, length)| (*length * 2).min(LONGEST_HELD));
+        self.hold_for(key, HELD, LONGEST_HELD, mono);
+    }
+
+    /// Sends nothing of this key for a while: `first`, and for each hold in a row longer, up to
+    /// `longest`.
+    pub(super) fn hold_for(
+        &mut self,
+        key: &Arc<str>,
+        first: Duration,
+        longest: Duration,
+        mono: Monotonic,
+    ) {
+        let before = self.held.get(key);
+        let length = before.map_or(first, |(_, length)| (*length * 2).clamp(first, longest));
         self.held.insert(Arc::clone(key), (mono + length, length));
+    }
+
+    /// Sends nothing of this key for a while, since its slot is being moved, and it is half here and
+    /// half there.
+    pub(super) fn wait_for_slot(&mut self, key: &Arc<str>, mono: Monotonic) {
+        self.hold_for(key, SLOT_PAUSE, LONGEST_SLOT_PAUSE, mono);
     }
 
     /// Sends nothing of this key for a while, if its head was refused again and again: others win,
@@ -102,18 +122,20 @@ impl State {
         }
     }
 
-    /// When the first of the keys that are ready and held may be sent. That may be over already:
+    /// When the first of the keys of a shard that are held may be sent. That may be over already:
     /// a hold that has ended since the last batch was chosen must not be slept through.
-    pub(crate) fn held_until(&self) -> Option<Monotonic> {
-        if self.is_trial() && self.outbox.is_any_drawn() {
+    pub(crate) fn held_until(&mut self, shard: Shard) -> Option<Monotonic> {
+        if self.is_trial(shard) && self.outbox.is_any_drawn(shard) {
             // Nothing is sent before that is answered.
             return None;
         }
         let until = |key: &Arc<str>| {
             let held = self.held.get(key).map(|(until, _)| *until);
-            held.max(self.paused_until(key))
+            held.max(self.paused_until(shard, key))
         };
-        self.outbox.ready().filter_map(until).min()
+        let ready = self.outbox.ready(shard).filter_map(until).min();
+        let parked = self.outbox.next_due(shard);
+        ready.into_iter().chain(parked).min()
     }
 
     /// The attempt to send the head of `key` at once, if somebody waits for it, no other key is
@@ -124,34 +146,44 @@ impl State {
         most_bytes: usize,
         mono: Monotonic,
     ) -> Option<Attempt> {
+        let shard = self.map.shard_of(key);
         let is_large = self.size_to_send(key) > most_bytes;
-        let is_kept_back = self.is_trial() || self.paused_until(key).is_some();
+        let is_kept_back = self.is_trial(shard) || self.paused_until(shard, key).is_some();
         let is_awaited = self.outbox.head(key)?.is_awaited();
-        if !is_awaited || is_large || is_kept_back || !self.outbox.take_first(key) {
+        let asks = self.outbox.shard_of_head(key) != shard;
+        if !is_awaited || is_large || is_kept_back || asks || !self.outbox.take_first(key) {
             return None;
         }
-        self.attempt(Arc::clone(key), mono)
+        self.attempt(Arc::clone(key), shard, mono)
     }
 
-    /// The next attempt to write `key`; nothing if its head was settled, dropped or became a dead
+    /// The next attempt to write `key`, which is sent to `shard`; nothing if its head was settled, dropped or became a dead
     /// letter instead.
-    pub(super) fn attempt(&mut self, key: Arc<str>, mono: Monotonic) -> Option<Attempt> {
+    pub(super) fn attempt(
+        &mut self,
+        key: Arc<str>,
+        shard: Shard,
+        mono: Monotonic,
+    ) -> Option<Attempt> {
         if self.end_unsent(&key, mono) {
             return None;
         }
         let (change, stamp, expects) = self.planned(&key, mono)?;
         self.note_sent(&key);
 
-        let (retry, writer, sequence, change) = self.outbox.edit(&key, Selector::Head, |head| {
-            let attempt = &mut head.attempt;
-            attempt.is_drawn = true;
-            attempt.was_sent |= expects != Expects::Nothing;
-            let first_tried = *attempt.first_tried.get_or_insert(mono);
-            let is_in_doubt = attempt.tried == Tried::InDoubt;
-            let retry = is_in_doubt.then(|| mono.saturating_sub(first_tried));
-            let change = with_ttl(change, &head.write, mono);
-            (retry, head.identity.writer, head.identity.number(), change)
-        })?;
+        let (retry, writer, sequence, change, asking) =
+            self.outbox.edit(&key, Selector::Head, |head| {
+                let attempt = &mut head.attempt;
+                attempt.drawn_to = Some(shard);
+                let asking = attempt.asks.take().is_some();
+                attempt.was_sent |= expects != Expects::Nothing;
+                let first_tried = *attempt.first_tried.get_or_insert(mono);
+                let is_in_doubt = attempt.tried == Tried::InDoubt;
+                let retry = is_in_doubt.then(|| mono.saturating_sub(first_tried));
+                let change = with_ttl(change, &head.write, mono);
+                let identity = &head.identity;
+                (retry, identity.writer, identity.number(), change, asking)
+            })?;
         let recorded = self.recorded_lately(&key, writer, mono);
         Some(Attempt {
             key,
@@ -162,7 +194,7 @@ impl State {
             expects,
             retry,
             recorded,
-            asking: false,
+            asking,
         })
     }
 

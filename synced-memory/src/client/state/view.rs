@@ -84,7 +84,7 @@ impl State {
     /// answer for is what it reads, whatever the backend says.
     pub(crate) fn is_local<'a>(&self, mut keys: impl Iterator<Item = &'a str>) -> bool {
         keys.all(|key| {
-            self.cache.is_local(key, self.link != Link::Down)
+            self.cache.is_local(key, self.link_of(key) != Link::Down)
                 || self.cache.is_near(key) && self.is_assigned(key)
         })
     }
@@ -99,7 +99,10 @@ impl State {
     /// Whether the view of `key`, whose slot is kept current, may be passed to a watch that has
     /// just begun.
     pub(crate) fn is_visible(&self, key: &str) -> bool {
-        self.is_assigned(key) || self.cache.is_cell_visible(key, self.link != Link::Down)
+        self.is_assigned(key)
+            || self
+                .cache
+                .is_cell_visible(key, self.link_of(key) != Link::Down)
     }
 
     /// Whether anything is known of `key`: the backend answered for it, or this process assigned

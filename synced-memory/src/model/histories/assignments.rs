@@ -3,6 +3,7 @@
 use super::{AN_HOUR, ScenarioProcess, ScenarioServer, answer};
 use crate::backend::commit::Outcome;
 use crate::backend::error::BackendError;
+use crate::backend::shards::Shard;
 use crate::base::clock::Monotonic;
 use crate::base::error::ErrorKind;
 use crate::pending::outbox::Written;
@@ -16,7 +17,7 @@ fn a_retry_never_erases_what_another_process_stored_meanwhile() {
     process.disconnect();
     // Without a stamp: by the stamps alone, the retry would be newer.
     server.set_foreign(r#""theirs""#);
-    process.state.connected(None);
+    process.state.connected(Shard::FIRST, None);
     process.deliver(&mut server);
     assert!(process.is_done());
     assert_eq!(server.value().as_deref(), Some("theirs"));
@@ -29,7 +30,7 @@ fn a_late_attempt_of_a_dead_connection_erases_nothing() {
     let _accepted = process.set("ours");
     let (late, _) = process.send().unwrap();
     process.disconnect();
-    process.state.connected(None);
+    process.state.connected(Shard::FIRST, None);
     process.deliver(&mut server);
     server.set_foreign(r#""theirs""#);
     assert!(matches!(server.commit(&late), Outcome::AlreadyApplied(_)));
@@ -50,9 +51,11 @@ fn a_write_made_while_an_attempt_is_in_flight_is_neither_lost_nor_doubled() {
         let outcome = server.commit(&attempt);
         if answer_is_lost {
             process.disconnect();
-            process.state.connected(None);
+            process.state.connected(Shard::FIRST, None);
         } else {
-            process.state.answered(&attempt, ticket, Ok(outcome));
+            process
+                .state
+                .answered(&attempt, ticket, Ok(outcome), process.mono);
         }
         assert_eq!(process.visible().as_deref(), Some("second"));
         let mut applied = Vec::new();
@@ -61,7 +64,9 @@ fn a_write_made_while_an_attempt_is_in_flight_is_neither_lost_nor_doubled() {
             if matches!(outcome, Outcome::Applied { .. }) {
                 applied.push(attempt.sequence);
             }
-            process.state.answered(&attempt, ticket, Ok(outcome));
+            process
+                .state
+                .answered(&attempt, ticket, Ok(outcome), process.mono);
         }
         assert_eq!(applied, [second.id]);
         assert_eq!(server.value().as_deref(), Some("second"));
@@ -128,7 +133,7 @@ fn a_write_that_waited_out_an_outage_is_superseded_by_a_newer_one() {
     other.now += AN_HOUR;
     let _newer = other.set("newer");
     other.deliver(&mut server);
-    process.state.connected(None);
+    process.state.connected(Shard::FIRST, None);
     process.deliver(&mut server);
     assert!(process.is_done());
     assert_eq!(process.state.superseded, 1);
@@ -149,7 +154,7 @@ fn an_older_queued_write_does_not_resurrect_a_deleted_key() {
     other.now += AN_HOUR;
     let _delete = other.delete();
     other.deliver(&mut server);
-    process.state.connected(None);
+    process.state.connected(Shard::FIRST, None);
     process.deliver(&mut server);
     assert_eq!(server.stored(), None);
     assert_eq!(process.visible(), None);
@@ -162,13 +167,16 @@ fn an_error_means_that_the_write_was_withdrawn() {
     process.deliver(&mut server);
     let mut accepted = process.set("second");
     let (attempt, ticket) = process.send().unwrap();
-    process
-        .state
-        .answered(&attempt, ticket, Err(BackendError::rejected("NOPERM")));
+    process.state.answered(
+        &attempt,
+        ticket,
+        Err(BackendError::rejected("NOPERM")),
+        process.mono,
+    );
     assert_eq!(answer(&mut accepted), Some(Err(ErrorKind::Rejected)));
     assert_eq!(process.visible().as_deref(), Some("first"));
     process.disconnect();
-    process.state.connected(None);
+    process.state.connected(Shard::FIRST, None);
     assert!(process.send().is_none());
 }
 
@@ -184,7 +192,9 @@ fn stamps_that_were_issued_before_the_first_connect_are_shifted() {
     other.now += AN_HOUR / 2;
     let _newer = other.set("newer");
     other.deliver(&mut server);
-    process.state.connected(Some(-AN_HOUR.cast_signed()));
+    process
+        .state
+        .connected(Shard::FIRST, Some(-AN_HOUR.cast_signed()));
     process.deliver(&mut server);
     assert_eq!(server.value().as_deref(), Some("newer"));
 }
@@ -194,10 +204,12 @@ fn stamps_that_were_issued_before_the_first_connect_are_shifted() {
 fn a_write_that_was_drawn_and_never_sent_is_not_lost() {
     let (mut server, mut process) = (ScenarioServer::new(), ScenarioProcess::connected(1));
     let _accepted = process.set("ours");
-    let batch = process.state.next_batch(512, 1 << 20, Monotonic::ZERO);
+    let batch = process
+        .state
+        .next_batch(Shard::FIRST, 512, 1 << 20, Monotonic::ZERO);
     process.state.requeue_batch(&batch);
     process.disconnect();
-    process.state.connected(None);
+    process.state.connected(Shard::FIRST, None);
     process.deliver(&mut server);
     assert_eq!(server.value().as_deref(), Some("ours"));
 }

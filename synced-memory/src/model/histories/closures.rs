@@ -5,6 +5,7 @@ use serde_json::json;
 use super::super::document::encoded;
 use super::super::server::TOMBSTONE_TTL;
 use super::calls::{both_know, call, member, set, stored, text, update};
+use crate::backend::shards::Shard;
 use crate::value::mutation::{Action, Edited, Mutation, ObservedValue, diff};
 
 /// `update` writes the difference, also if the closure has removed something of the default.
@@ -34,7 +35,7 @@ fn a_number_that_two_closures_change_is_never_wrong_in_silence() {
     update(&mut process, set("/map/c", json!(2)));
     update(&mut other, set("/map/c", json!(2)));
     other.deliver(&mut server);
-    process.state.connected(None);
+    process.state.connected(Shard::FIRST, None);
     process.deliver(&mut server);
     assert_eq!(stored(&mut server).as_deref(), Some(r#"{"map":{"c":2}}"#));
     assert_eq!(
@@ -50,7 +51,7 @@ fn a_closure_on_what_was_not_made_is_not_made_either() {
     let (mut server, mut process, mut other) = both_know(r#"{"map":{"c":1}}"#);
     process.disconnect();
     update(&mut process, set("/map/c", json!(2)));
-    process.state.connected(None);
+    process.state.connected(Shard::FIRST, None);
     assert!(
         process.send().is_some(),
         "from its first attempt it is frozen"
@@ -59,7 +60,7 @@ fn a_closure_on_what_was_not_made_is_not_made_either() {
     update(&mut process, set("/map/c", json!(3)));
     update(&mut other, set("/map/c", json!(2)));
     other.deliver(&mut server);
-    process.state.connected(None);
+    process.state.connected(Shard::FIRST, None);
     process.deliver(&mut server);
     assert_eq!(stored(&mut server).as_deref(), Some(r#"{"map":{"c":2}}"#));
     assert_eq!(process.dead_changes(), [1, 1]);
@@ -71,7 +72,7 @@ fn what_waited_too_long_becomes_a_dead_letter_once() {
     let (mut server, mut process, _other) = both_know(r#"{"map":{"c":1}}"#);
     process.disconnect();
     update(&mut process, set("/map/c", json!(2)));
-    process.state.connected(None);
+    process.state.connected(Shard::FIRST, None);
     assert!(
         process.send().is_some(),
         "from its first attempt it is frozen"
@@ -79,7 +80,7 @@ fn what_waited_too_long_becomes_a_dead_letter_once() {
     process.disconnect();
     update(&mut process, set("/map/c", json!(3)));
     process.mono += TOMBSTONE_TTL;
-    process.state.connected(None);
+    process.state.connected(Shard::FIRST, None);
     process.deliver(&mut server);
     assert_eq!(process.dead_changes(), [1, 1]);
     assert_eq!(process.state.outbox.len(), 0);
@@ -93,7 +94,7 @@ fn a_closure_that_deletes_what_another_one_has_deleted_since_is_done() {
     update(&mut process, |_| None);
     update(&mut other, |_| None);
     other.deliver(&mut server);
-    process.state.connected(None);
+    process.state.connected(Shard::FIRST, None);
     process.deliver(&mut server);
     assert_eq!(stored(&mut server), None);
     assert_eq!(
@@ -116,7 +117,7 @@ fn of_two_closures_on_a_list_each_names_its_elements_in_what_it_saw() {
     };
     call(&mut other, "{}", &[member("list")], None, theirs);
     other.deliver(&mut server);
-    process.state.connected(None);
+    process.state.connected(Shard::FIRST, None);
     process.deliver(&mut server);
     assert_eq!(
         stored(&mut server).as_deref(),

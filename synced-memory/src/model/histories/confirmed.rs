@@ -4,6 +4,7 @@ use super::super::server::KEY;
 use super::calls::{both_know, call, member, stored, text};
 use super::{ScenarioProcess, ScenarioServer};
 use crate::backend::commit::Outcome;
+use crate::backend::shards::Shard;
 use crate::base::error::ErrorKind;
 use crate::base::policy::WritePolicy;
 use crate::client::state::{Accepted, Request};
@@ -42,7 +43,9 @@ fn push(
     let (first, ticket) = process.send().unwrap();
     let refused = server.commit(&first);
     assert!(matches!(refused, Outcome::Refused(_)), "{refused:?}");
-    process.state.answered(&first, ticket, Ok(refused));
+    process
+        .state
+        .answered(&first, ticket, Ok(refused), process.mono);
     accepted
 }
 
@@ -77,9 +80,9 @@ fn a_confirmed_call_in_doubt_was_not_made_by_another_one_that_stored_the_same() 
         "both are to store the same"
     );
     let made = server.commit(&theirs);
-    other.state.answered(&theirs, ticket, Ok(made));
+    other.state.answered(&theirs, ticket, Ok(made), other.mono);
 
-    process.state.connected(None);
+    process.state.connected(Shard::FIRST, None);
     process.deliver(&mut server);
     assert_eq!(
         stored(&mut server).as_deref(),

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::super::server::KEY;
 use super::{NOW, ScenarioProcess, ScenarioServer, answer, value};
 use crate::backend::commit::Outcome;
+use crate::backend::shards::Shard;
 use crate::pending::outbox::Written;
 
 /// Rule 8: the stamps of one process rise. The first write was stamped again, above a clock that is
@@ -18,13 +19,17 @@ fn a_write_is_not_superseded_by_an_earlier_one_of_its_own_process() {
     let (attempt, ticket) = process.send().unwrap();
     let _second = process.set("second");
     let refused = server.commit(&attempt);
-    process.state.answered(&attempt, ticket, Ok(refused));
+    process
+        .state
+        .answered(&attempt, ticket, Ok(refused), process.mono);
     let (again, ticket) = process.send().unwrap();
     let applied = server.commit(&again);
-    process.state.answered(&again, ticket, Ok(applied));
+    process
+        .state
+        .answered(&again, ticket, Ok(applied), process.mono);
     // An outage before the second one is sent: it is not stamped again any more.
     process.disconnect();
-    process.state.connected(None);
+    process.state.connected(Shard::FIRST, None);
     process.deliver(&mut server);
     assert_eq!(process.state.superseded, 0);
     assert_eq!(server.value().as_deref(), Some("second"));
@@ -92,7 +97,7 @@ fn a_record_that_a_late_attempt_must_find_outlives_its_process() {
     let _first = process.set("first");
     let (_late, _) = process.send().unwrap();
     process.disconnect();
-    process.state.connected(None);
+    process.state.connected(Shard::FIRST, None);
     process.deliver(&mut server);
     let _second = process.set("second");
     process.deliver(&mut server);
@@ -108,7 +113,7 @@ fn a_record_is_dropped_with_the_last_use_of_its_key_and_not_under_a_write_that_c
     let _first = process.set("first");
     process.deliver(&mut server);
     process.state.release(KEY);
-    assert_eq!(process.state.take_unused(), [Arc::from(KEY)]);
+    assert_eq!(process.state.take_unused(Shard::FIRST), [Arc::from(KEY)]);
     for is_sent in [false, true] {
         process.state.cache.hold(&process.key);
         let _second = process.set("second");
@@ -119,19 +124,19 @@ fn a_record_is_dropped_with_the_last_use_of_its_key_and_not_under_a_write_that_c
         if is_sent {
             process.deliver(&mut server);
         }
-        assert!(process.state.take_unused().is_empty());
+        assert!(process.state.take_unused(Shard::FIRST).is_empty());
         process.deliver(&mut server);
         process.state.release(KEY);
-        assert_eq!(process.state.take_unused(), [Arc::from(KEY)]);
+        assert_eq!(process.state.take_unused(Shard::FIRST), [Arc::from(KEY)]);
     }
     process.state.cache.hold(&process.key);
     let _fourth = process.set("fourth");
     let _late = process.send().unwrap();
     process.disconnect();
-    process.state.connected(None);
+    process.state.connected(Shard::FIRST, None);
     process.deliver(&mut server);
     process.state.release(KEY);
-    assert!(process.state.take_unused().is_empty());
+    assert!(process.state.take_unused(Shard::FIRST).is_empty());
 }
 
 /// Rules 3 and 15: the result of the writes of one process is the same whether they are merged or
@@ -149,7 +154,7 @@ fn a_write_after_a_queued_delete_has_no_time_to_live_of_before() {
     process.now += 5_000_000;
     let _delete = process.delete();
     let _for_ever = process.set("for ever");
-    process.state.connected(None);
+    process.state.connected(Shard::FIRST, None);
     process.deliver(&mut server);
     assert_eq!(server.value().as_deref(), Some("for ever"));
     assert_eq!(
@@ -165,7 +170,9 @@ fn what_the_outbox_holds_is_counted_also_after_the_stamps_were_shifted() {
     let (mut server, mut process) = (ScenarioServer::new(), ScenarioProcess::offline(1));
     process.now = 0;
     let _first = process.set("first");
-    process.state.connected(Some(NOW.cast_signed()));
+    process
+        .state
+        .connected(Shard::FIRST, Some(NOW.cast_signed()));
     process.now += NOW;
     process.deliver(&mut server);
     let mut second = process.set("second");
@@ -187,6 +194,8 @@ fn a_tombstone_beyond_2_to_62_counts_as_zero() {
     let (attempt, ticket) = other.send().unwrap();
     let outcome = server.commit(&attempt);
     assert!(matches!(outcome, Outcome::Applied { .. }), "{outcome:?}");
-    other.state.answered(&attempt, ticket, Ok(outcome));
+    other
+        .state
+        .answered(&attempt, ticket, Ok(outcome), other.mono);
     assert_eq!(answer(&mut accepted), Some(Ok(Written::Stored)));
 }

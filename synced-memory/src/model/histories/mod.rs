@@ -22,6 +22,7 @@ use bytes::Bytes;
 use super::server::{KEY, TOMBSTONE_TTL};
 use crate::backend::commit::{Attempt, Expects, KeyChange, Outcome, TimeToLive};
 use crate::backend::process::Store;
+use crate::backend::shards::Shard;
 use crate::base::clock::{Moment, Monotonic, Stamp};
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::policy::WritePolicy;
@@ -107,7 +108,7 @@ impl ScenarioProcess {
 
     fn connected(seed: u64) -> Self {
         let mut process = Self::offline(seed);
-        process.state.connected(None);
+        process.state.connected(Shard::FIRST, None);
         process
     }
 
@@ -143,7 +144,7 @@ impl ScenarioProcess {
 
     /// The next attempt, on its way under the ticket.
     fn send(&mut self) -> Option<(Attempt, Ticket)> {
-        let batch = self.state.next_batch(512, 1 << 20, self.mono);
+        let batch = self.state.next_batch(Shard::FIRST, 512, 1 << 20, self.mono);
         assert!(batch.len() < 2, "one attempt per key");
         self.tickets += 1;
         self.state.sent(&batch, self.tickets, self.mono);
@@ -154,13 +155,17 @@ impl ScenarioProcess {
     fn deliver(&mut self, server: &mut ScenarioServer) {
         while let Some((attempt, ticket)) = self.send() {
             let outcome = server.store.commit(&attempt, self.mono);
-            self.state.answered(&attempt, ticket, Ok(outcome));
+            self.state
+                .answered(&attempt, ticket, Ok(outcome), self.mono);
         }
     }
 
     fn disconnect(&mut self) {
-        self.state
-            .disconnected(Error::new(ErrorKind::Unavailable, "lost"), self.mono);
+        self.state.disconnected(
+            Shard::FIRST,
+            Error::new(ErrorKind::Unavailable, "lost"),
+            self.mono,
+        );
     }
 
     fn read(&mut self, server: &mut ScenarioServer) {

@@ -2,6 +2,7 @@
 
 use super::calls::{call, member, text, value};
 use super::{ScenarioProcess, ScenarioServer};
+use crate::backend::shards::Shard;
 use crate::client::state::Request;
 use crate::pending::outbox::Precondition;
 use crate::value::envelope;
@@ -73,7 +74,7 @@ fn of_two_assignments_to_an_element_of_the_default_the_later_one_follows_that_el
     };
     call(&mut other, "[]", &[], None, theirs);
     other.deliver(&mut server);
-    process.state.connected(None);
+    process.state.connected(Shard::FIRST, None);
     process.deliver(&mut server);
     assert_eq!(
         envelope::value_of(&server.stored().unwrap()).as_str(),
@@ -120,7 +121,7 @@ fn of_two_assignments_to_an_element_that_is_gone_by_then_the_later_one_becomes_a
     };
     call(&mut other, "{}", &[member("list")], None, theirs);
     other.deliver(&mut server);
-    process.state.connected(None);
+    process.state.connected(Shard::FIRST, None);
     process.deliver(&mut server);
     assert_eq!(process.dead_changes().iter().sum::<usize>(), 1);
     assert_eq!(
@@ -243,7 +244,7 @@ fn a_queued_assignment_that_finds_the_default_that_it_saw_is_not_superseded() {
     };
     call(&mut other, origin, &[member("age")], None, add);
     other.deliver(&mut server);
-    process.state.connected(None);
+    process.state.connected(Shard::FIRST, None);
     process.deliver(&mut server);
     assert_eq!(process.state.superseded, 0);
     assert_eq!(

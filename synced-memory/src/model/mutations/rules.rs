@@ -18,6 +18,7 @@ use super::history::{ExpectedAttempt, History, HistoryLine, LastAnswer};
 use super::{callers, takes};
 use crate::backend::commit::{Attempt, Expects, Outcome, Sequence};
 use crate::backend::error::BackendError;
+use crate::backend::shards::Shard;
 use crate::base::clock::{Monotonic, Stamp};
 use crate::cache::Ticket;
 use crate::client::state::{Link, State};
@@ -294,9 +295,9 @@ impl ProcessRules for History {
 
     fn audit(&mut self, state: &State, _version: u64, mono: Monotonic) -> RuleResult {
         ensure!(
-            state.link == self.link,
+            state.link(Shard::FIRST) == self.link,
             "the link is {:?} instead of {:?}",
-            state.link,
+            state.link(Shard::FIRST),
             self.link
         );
         self.check_nothing_reported()?;

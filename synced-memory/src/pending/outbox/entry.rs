@@ -8,6 +8,7 @@ use tokio::sync::oneshot;
 
 use super::answer::{Answer, EntryName, Waiter, Written};
 use crate::backend::commit::{KeyChange, Sequence, Writer};
+use crate::backend::shards::Shard;
 use crate::base::clock::{Monotonic, Stamp, has_expired};
 use crate::base::error::Result;
 use crate::cache::Ticket;
@@ -132,8 +133,12 @@ pub(crate) struct AttemptState {
     pub(crate) was_in_doubt: bool,
     /// An attempt carried the write, and did not only ask what is stored.
     pub(crate) was_sent: bool,
-    /// It was chosen to be sent, and was not answered since.
-    pub(crate) is_drawn: bool,
+    /// The shard to which it was chosen to be sent, if it was not answered since.
+    pub(crate) drawn_to: Option<Shard>,
+    /// The shard that it is sent to next, instead of its own: another one sent it there.
+    pub(crate) asks: Option<Shard>,
+    /// When another shard sent it elsewhere.
+    pub(crate) moved_at: Option<Monotonic>,
     /// A refusal over the current connection has brought what is stored.
     pub(crate) base_is_current: bool,
     /// How often it was refused, since others wrote first.
@@ -339,17 +344,24 @@ impl Entry {
         self.attempt.was_in_doubt = true;
     }
 
+    /// The backend made it, and it may be lost again: it is sent once more under the same number.
+    pub(crate) fn is_to_be_confirmed(&mut self) {
+        self.attempt.tried = Tried::InDoubt;
+        self.attempt.was_in_doubt = true;
+        self.attempt.base_is_current = false;
+    }
+
     /// Whether it can be withdrawn: no attempt is under way, and none is in doubt except such that
     /// only asked what is stored. What another process sent is not known, and nobody waits for it.
     pub(super) fn is_withdrawable(&self) -> bool {
         let has_only_asked = !self.attempt.was_sent && self.is_awaited();
-        !self.attempt.is_drawn && (self.attempt.tried != Tried::InDoubt || has_only_asked)
+        self.attempt.drawn_to.is_none() && (self.attempt.tried != Tried::InDoubt || has_only_asked)
     }
 
     /// The attempt that was under way is over. Returns which one it was.
     pub(crate) fn acknowledged(&mut self) -> Option<Ticket> {
         self.listeners.followers.clear();
-        self.attempt.is_drawn = false;
+        self.attempt.drawn_to = None;
         self.attempt.in_flight.take()
     }
 

@@ -19,7 +19,7 @@ impl Outbox {
         self.bytes += entry.cost(key);
         let queue = self.queues.entry(Arc::clone(key)).or_default();
         if queue.is_empty() {
-            self.ready.push_back(Arc::clone(key));
+            self.ready.push_back(Arc::clone(key), None);
         }
         queue.push_back(entry);
     }

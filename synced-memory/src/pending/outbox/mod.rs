@@ -5,6 +5,7 @@
 //!
 //! - `answer.rs`: what a caller gets
 //! - `entry.rs`: one pending write; `dead_letter.rs`: one that is not pending any more
+//! - `ready.rs`: which keys are sent next
 //! - `merge.rs`: when a later write is made part of it
 //! - `journalled.rs`: what the journal needs from the outbox
 
@@ -13,6 +14,7 @@ mod dead_letter;
 mod entry;
 mod journalled;
 mod merge;
+mod ready;
 
 pub use answer::Written;
 pub(crate) use answer::{Answer, EntryName, Outdated, Waiter};
@@ -26,11 +28,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::backend::commit::{Sequence, Writer};
-use crate::base::clock::Stamp;
+use crate::backend::shards::{Shard, ShardMap};
+use crate::base::clock::{Monotonic, Stamp};
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::hash::KeyMap;
 use crate::cache::Base;
 use crate::value::mutation::{Mutation, NotMade};
+use ready::ReadyKeys;
 
 /// What has become of a write that was to be withdrawn.
 #[derive(Debug)]
@@ -57,8 +61,7 @@ pub(crate) enum Selector {
 #[derive(Debug)]
 pub(crate) struct Outbox {
     queues: KeyMap<VecDeque<Entry>>,
-    /// The keys whose head is ready to be sent, each once.
-    ready: VecDeque<Arc<str>>,
+    ready: ReadyKeys,
     last_sequence: Sequence,
     writer: Writer,
     bytes: usize,
@@ -72,13 +75,35 @@ impl Outbox {
     pub(crate) fn new(limit: usize, writer: Writer) -> Self {
         Self {
             queues: KeyMap::default(),
-            ready: VecDeque::new(),
+            ready: ReadyKeys::default(),
             last_sequence: 0,
             writer,
             bytes: 0,
             reserved: 0,
             limit,
         }
+    }
+
+    /// The keys are shared out as `map` says from now on, before any is queued.
+    pub(crate) fn set_map(&mut self, map: ShardMap) {
+        self.ready.map = map;
+        self.share_out();
+    }
+
+    /// Makes room for the keys of a shard.
+    pub(crate) fn add_shard(&mut self, shard: Shard) {
+        self.ready.add(shard);
+    }
+
+    /// The map has changed: every key is put where it belongs now.
+    pub(crate) fn share_out(&mut self) {
+        let queues = &self.queues;
+        self.ready.share_out(|key| asks(queues, key));
+    }
+
+    /// The shard that the head of `key` is sent to.
+    pub(crate) fn shard_of_head(&self, key: &str) -> Shard {
+        asks(&self.queues, key).unwrap_or_else(|| self.ready.map.shard_of(key))
     }
 
     pub(crate) fn writer(&self) -> Writer {
@@ -165,9 +190,9 @@ impl Outbox {
             KeyQueue::Occupied(mut queue) => queue.get_mut().push_back(entry),
             KeyQueue::Vacant(vacant) => {
                 if entry.is_awaited() {
-                    self.ready.push_front(Arc::clone(key));
+                    self.ready.push_front(Arc::clone(key), None);
                 } else {
-                    self.ready.push_back(Arc::clone(key));
+                    self.ready.push_back(Arc::clone(key), None);
                 }
                 vacant.insert(VecDeque::from([entry]));
             }
@@ -192,51 +217,96 @@ impl Outbox {
         Some(recounted(&mut self.bytes, key, entry?, change))
     }
 
-    /// The next key whose head is ready. The caller sends it, settles it, or requeues the key.
-    pub(crate) fn next_ready(&mut self) -> Option<Arc<str>> {
-        self.ready.pop_front()
+    /// The next key of this shard whose head is ready. The caller sends it, settles it, or requeues
+    /// the key.
+    pub(crate) fn next_ready(&mut self, shard: Shard) -> Option<Arc<str>> {
+        let queues = &self.queues;
+        self.ready.pop(shard, |key| asks(queues, key))
     }
 
-    /// Removes `key` from the ready keys if it is the first of them.
+    /// Removes `key` from the ready keys if it is the first of its shard.
     pub(crate) fn take_first(&mut self, key: &str) -> bool {
-        let is_first = self.ready.front().is_some_and(|first| **first == *key);
-        if is_first {
-            self.ready.pop_front();
-        }
-        is_first
+        let asks = asks(&self.queues, key);
+        self.ready.take_first(key, asks)
     }
 
     /// Removes `key` from the ready keys, wherever it is; whether it was there.
     pub(crate) fn take_ready(&mut self, key: &str) -> bool {
-        let at = self.ready.iter().position(|ready| **ready == *key);
-        at.and_then(|at| self.ready.remove(at)).is_some()
+        self.ready.remove(key)
     }
 
-    /// Whether anything was chosen to be sent and is not answered yet.
-    pub(crate) fn is_any_drawn(&self) -> bool {
+    /// How many pending writes are to this shard. It looks at all of them.
+    pub(crate) fn count_of(&self, shard: Shard) -> u64 {
+        let keys = self.queues.iter();
+        let of_shard = keys.filter(|(key, _)| self.shard_of_head(key) == shard);
+        of_shard.map(|(_, queue)| queue.len() as u64).sum()
+    }
+
+    /// Whether any pending write is one to this shard. It looks at all of them.
+    pub(crate) fn has_any_of(&self, shard: Shard) -> bool {
+        self.queues
+            .keys()
+            .any(|key| self.shard_of_head(key) == shard)
+    }
+
+    /// Whether anything was chosen to be sent to this shard and is not answered yet.
+    pub(crate) fn is_any_drawn(&self, shard: Shard) -> bool {
         let mut heads = self.queues.values().filter_map(VecDeque::front);
-        heads.any(|head| head.attempt.is_drawn)
+        heads.any(|head| head.attempt.drawn_to == Some(shard))
     }
 
-    /// The keys whose heads are ready, in the order in which they are sent.
-    pub(crate) fn ready(&self) -> impl Iterator<Item = &Arc<str>> {
-        self.ready.iter()
+    /// The keys of this shard whose heads are ready, in the order in which they are sent.
+    pub(crate) fn ready(&self, shard: Shard) -> impl Iterator<Item = &Arc<str>> {
+        self.ready.of(shard)
     }
 
-    /// Whether anything is ready to be sent.
-    pub(crate) fn is_anything_ready(&self) -> bool {
-        !self.ready.is_empty()
+    /// The shards for which anything is ready to be sent.
+    pub(crate) fn ready_shards(&self) -> impl Iterator<Item = Shard> {
+        self.ready.shards()
+    }
+
+    /// Whether a key turned out to be ready at another shard, since the last call.
+    pub(crate) fn take_strayed(&mut self) -> bool {
+        self.ready.take_strayed()
+    }
+
+    /// The head of `key`, which was to be sent now, is to be sent at `due`.
+    pub(crate) fn park(&mut self, key: Arc<str>, due: Monotonic) {
+        let asks = asks(&self.queues, &key);
+        self.ready.park(key, asks, due);
+    }
+
+    /// If `key` is parked, it is ready now.
+    pub(crate) fn end_parking(&mut self, key: &str) {
+        let asks = asks(&self.queues, key);
+        self.ready.end_parking(key, asks);
+    }
+
+    /// What was parked until `mono` or earlier is ready.
+    pub(crate) fn unpark(&mut self, shard: Shard, mono: Monotonic) {
+        let queues = &self.queues;
+        self.ready.unpark(shard, mono, |key| asks(queues, key));
+    }
+
+    /// When the first of what is parked is ready.
+    pub(crate) fn next_due(&mut self, shard: Shard) -> Option<Monotonic> {
+        self.ready.next_due(shard)
     }
 
     /// The head of `key` is to be sent before those of other keys.
     pub(crate) fn requeue(&mut self, key: Arc<str>) {
-        self.edit(&key, Selector::Head, |head| head.attempt.is_drawn = false);
-        self.ready.push_front(key);
+        let requeued = |head: &mut Entry| {
+            head.attempt.drawn_to = None;
+            head.attempt.asks
+        };
+        let asks = self.edit(&key, Selector::Head, requeued).flatten();
+        self.ready.push_front(key, asks);
     }
 
     /// The head of `key` is to be sent after those of other keys.
     pub(crate) fn requeue_last(&mut self, key: Arc<str>) {
-        self.ready.push_back(key);
+        let asks = asks(&self.queues, &key);
+        self.ready.push_back(key, asks);
     }
 
     /// The entry of `key` that is sent next, or is being sent.
@@ -292,34 +362,41 @@ impl Outbox {
         self.bytes -= entry.cost(key);
         match queue.front() {
             None => _ = self.queues.remove(key),
-            Some(next) if next.is_awaited() => self.ready.push_front(Arc::clone(key)),
-            Some(_) => self.ready.push_back(Arc::clone(key)),
+            Some(next) if next.is_awaited() => self.ready.push_front(Arc::clone(key), None),
+            Some(_) => self.ready.push_back(Arc::clone(key), None),
         }
         Some(entry)
     }
 
-    /// The connection is gone: whatever is under way has an unknown outcome, and is sent first over
-    /// the next one. Returns the keys of that.
-    pub(crate) fn disconnected(&mut self) -> Vec<Arc<str>> {
+    /// The connection to a shard is gone: whatever is under way there has an unknown outcome, and is
+    /// sent first over the next one. Returns the keys of that.
+    pub(crate) fn disconnected(&mut self, shard: Shard) -> Vec<Arc<str>> {
         let mut under_way = Vec::new();
         for (key, queue) in &mut self.queues {
-            if let Some(head) = queue.front_mut()
+            let head = queue.front_mut();
+            let is_lost = |head: &&mut Entry| head.attempt.drawn_to == Some(shard);
+            if let Some(head) = head.filter(is_lost)
                 && head.acknowledged().is_some()
             {
                 head.attempt.tried = Tried::InDoubt;
                 head.attempt.was_in_doubt = true;
                 head.attempt.base_is_current = false;
-                self.ready.push_front(Arc::clone(key));
+                self.ready.push_front(Arc::clone(key), None);
                 under_way.push(Arc::clone(key));
             }
         }
-        self.pause();
+        self.pause(shard);
         under_way
     }
 
-    /// Nothing can be sent for now. Everybody who waits is notified that the write is queued.
-    pub(crate) fn pause(&mut self) {
-        for queue in self.queues.values_mut() {
+    /// Nothing can be sent to a shard for now. Everybody who waits is notified that the write is
+    /// queued.
+    pub(crate) fn pause(&mut self, shard: Shard) {
+        for (key, queue) in &mut self.queues {
+            let asks = queue.front().and_then(|head| head.attempt.asks);
+            if asks.unwrap_or_else(|| self.ready.map.shard_of(key)) != shard {
+                continue;
+            }
             for entry in queue.iter_mut().filter(|entry| !entry.write.is_confirmed) {
                 entry.write.fresh = false;
                 entry.notify_queued();
@@ -347,15 +424,16 @@ impl Outbox {
         self.bytes -= entry.cost(key);
         if queue.is_empty() {
             self.queues.remove(key);
-            self.ready.retain(|ready| ready != key);
+            self.ready.remove(key);
         }
         Withdrawal::Withdrawn(Box::new(entry))
     }
 
-    /// The confirmed writes of which nothing is under way or in doubt.
-    pub(crate) fn withdrawable(&self) -> Vec<(Arc<str>, Sequence)> {
+    /// The confirmed writes to this shard of which nothing is under way or in doubt.
+    pub(crate) fn withdrawable(&self, shard: Shard) -> Vec<(Arc<str>, Sequence)> {
         self.entries()
             .filter(|(_, entry)| entry.write.is_confirmed && entry.is_withdrawable())
+            .filter(|(key, _)| self.shard_of_head(key) == shard)
             .map(|(key, entry)| (Arc::clone(key), entry.identity.id))
             .collect()
     }
@@ -412,6 +490,11 @@ impl Outbox {
             .iter()
             .flat_map(|(key, queue)| queue.iter().map(move |entry| (key, entry)))
     }
+}
+
+/// The shard that the head of `key` is sent to next, if not to its own.
+fn asks(queues: &KeyMap<VecDeque<Entry>>, key: &str) -> Option<Shard> {
+    queues.get(key)?.front()?.attempt.asks
 }
 
 /// Changes an entry, and counts in `bytes` what it takes after that.

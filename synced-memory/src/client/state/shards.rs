@@ -1,0 +1,265 @@
+//! What is known of the connection to each shard, and what becomes of keys that go from one to another.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::State;
+use super::breaks::{ConnectionBreaks, broke_alone};
+use crate::backend::error::{BackendError, BackendErrorKind};
+use crate::backend::layout::{Node, Redirect, SlotNumber, slot_of};
+use crate::backend::shards::{Shard, ShardMap};
+use crate::base::clock::Monotonic;
+use crate::base::error::Error;
+use crate::cache::Tracking;
+use crate::pending::outbox::Selector;
+
+/// Whether writes can be sent to a shard.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Link {
+    Up,
+    /// The backend is there, but takes no writes now (out of memory, read-only, loading).
+    Paused,
+    #[default]
+    Down,
+}
+
+/// The connection to one shard.
+#[derive(Debug, Default)]
+pub(super) struct ShardState {
+    /// Where it is; `None` if the backend knows.
+    node: Option<Node>,
+    link: Link,
+    /// When the connection was lost, as long as there is no new one.
+    lost_at: Option<Monotonic>,
+    /// Why the shard takes no writes now, until the flusher has waited for it.
+    refusal: Option<BackendError>,
+    /// What went wrong last between this process and the shard.
+    last_error: Option<Error>,
+    pub(super) breaks: ConnectionBreaks,
+}
+
+/// A key whose slot is sent from server to server is tried again after this time: they may send it
+/// to each other.
+const HOP: Duration = Duration::from_millis(20);
+
+impl State {
+    /// The keys are shared out as `map` says, before any is used.
+    pub(crate) fn with_map(mut self, map: &ShardMap) -> Self {
+        self.map = map.clone();
+        self.cache.set_map(map.clone());
+        self.outbox.set_map(map.clone());
+        self
+    }
+
+    pub(crate) fn link(&self, shard: Shard) -> Link {
+        self.shards[shard].link
+    }
+
+    /// That of the shard of `key`.
+    pub(crate) fn link_of(&self, key: &str) -> Link {
+        self.link(self.map.shard_of(key))
+    }
+
+    /// Whether writes can be sent to every shard that has pending ones.
+    pub(crate) fn is_all_up(&self) -> bool {
+        let mut keys = self.outbox.entries().map(|(key, _)| key);
+        keys.all(|key| self.link_of(key) == Link::Up)
+    }
+
+    /// The shards whose flushers have something to do.
+    pub(crate) fn shards_with_work(&self) -> impl Iterator<Item = Shard> {
+        let unused = self.unused.iter().map(|(shard, _)| shard);
+        let unused = unused.filter(|shard| self.is_any_unused(*shard));
+        self.outbox.ready_shards().chain(unused)
+    }
+
+    /// When the connection to the shard of `key` was lost, if there is no new one.
+    pub(crate) fn lost_at(&self, key: &str) -> Option<Monotonic> {
+        self.shards[self.map.shard_of(key)].lost_at
+    }
+
+    /// Whether the backend's clock is known.
+    pub(crate) fn knows_clock(&self) -> bool {
+        !self.is_on_host_clock
+    }
+
+    pub(super) fn shard_mut(&mut self, shard: Shard) -> &mut ShardState {
+        &mut self.shards[shard]
+    }
+
+    pub(super) fn breaks(&self, shard: Shard) -> &ConnectionBreaks {
+        &self.shards[shard].breaks
+    }
+
+    /// Makes room for the shard at `node`, which is not connected.
+    pub(crate) fn add_shard(&mut self, shard: Shard, node: &Node) {
+        self.shards[shard] = ShardState {
+            node: Some(node.clone()),
+            ..ShardState::default()
+        };
+        self.unused[shard].clear();
+        self.outbox.add_shard(shard);
+        self.cache.add_shard(shard);
+    }
+
+    /// The last error between this process and the backend.
+    pub(crate) fn last_cause(&self) -> String {
+        cause(self.last_error.as_ref())
+    }
+
+    /// The last one between this process and the shard of `key`.
+    pub(super) fn last_cause_of(&self, key: &str) -> String {
+        let of_shard = self.last_error_of(self.map.shard_of(key));
+        cause(of_shard.or(self.last_error.as_ref()))
+    }
+
+    /// What went wrong last between this process and a shard.
+    pub(crate) fn last_error_of(&self, shard: Shard) -> Option<&Error> {
+        self.shards[shard].last_error.as_ref()
+    }
+
+    /// Something went wrong between this process and a shard.
+    pub(crate) fn failed(&mut self, shard: Shard, error: Error) {
+        self.shards[shard].last_error = Some(error.clone());
+        self.last_error = Some(error);
+    }
+
+    /// The shard is there. `shift`: by how much the first answer of the backend's clock moved ours;
+    /// stamps issued before are moved as well (rule 8).
+    pub(crate) fn connected(&mut self, shard: Shard, shift: Option<i64>) {
+        if let Some(by) = shift {
+            self.outbox.shift(by);
+            self.cache.shift(by);
+            self.rewrite_journal();
+        }
+        self.is_on_host_clock = false;
+        self.shards[shard].link = Link::Up;
+    }
+
+    /// The connection to a shard is gone: what was under way has an unknown outcome. Returns why, if
+    /// it was a write of this process that broke it.
+    pub(crate) fn disconnected(
+        &mut self,
+        shard: Shard,
+        error: Error,
+        mono: Monotonic,
+    ) -> Option<Error> {
+        let of_shard = &mut self.shards[shard];
+        if of_shard.link != Link::Down {
+            of_shard.lost_at = Some(mono);
+        }
+        of_shard.link = Link::Down;
+        self.is_layout_wanted |= self.map.is_cluster();
+        self.failed(shard, error.clone());
+        self.forget_numbers(|map, key| map.shard_of(key) == shard);
+        self.cache.tracked(shard, Tracking::Off, mono);
+        // Before anybody is notified that a write is queued.
+        self.journal_rest();
+        let under_way = self.outbox.disconnected(shard);
+        let (key, pause) = self.connection_broke(shard, &under_way, mono)?;
+        let broken = broke_alone(&key, self.size_to_send(&key), pause, &error);
+        self.failed(shard, broken.clone());
+        Some(broken)
+    }
+
+    /// What the backend has on record at these keys is not known any more.
+    fn forget_numbers(&mut self, is_forgotten: impl Fn(&ShardMap, &str) -> bool) {
+        for (key, recorded) in &mut self.recorded {
+            if is_forgotten(&self.map, key) {
+                recorded.number = None;
+            }
+        }
+    }
+
+    /// The shard is there but takes no writes now, since it has `refused` one.
+    pub(crate) fn paused(&mut self, shard: Shard, error: Error, refusal: Option<BackendError>) {
+        self.shards[shard].link = Link::Paused;
+        self.shards[shard].refusal = refusal;
+        self.is_layout_wanted |= self.map.is_cluster();
+        self.failed(shard, error);
+        self.journal_rest();
+        self.outbox.pause(shard);
+        for (key, id) in self.outbox.withdrawable(shard) {
+            let error = self.unavailable_error(&key);
+            self.withdraw(&key, id, error);
+        }
+    }
+
+    /// Why the shard takes no writes now, if the flusher has not waited for it yet.
+    pub(crate) fn take_refusal(&mut self, shard: Shard) -> Option<BackendError> {
+        self.shards[shard].refusal.take()
+    }
+
+    /// The shard takes writes. Returns whether it did not before.
+    pub(crate) fn resumed(&mut self, shard: Shard) -> bool {
+        let of_shard = &mut self.shards[shard];
+        of_shard.refusal = None;
+        let was_paused = of_shard.link == Link::Paused;
+        if was_paused {
+            of_shard.link = Link::Up;
+        }
+        was_paused
+    }
+
+    /// The shard is not used any more.
+    pub(crate) fn remove_shard(&mut self, shard: Shard) {
+        self.shards[shard] = ShardState::default();
+    }
+
+    /// A server has sent us to another one. Returns the shard to go to, and whether it is to answer
+    /// although it does not have the slot yet; `None` if nothing is known of it so far.
+    pub(crate) fn redirected(&mut self, error: &BackendError) -> Option<(Shard, bool)> {
+        let Redirect { slot, node } = error.redirect.as_deref()?;
+        let mut shards = self.shards.iter();
+        let to = shards.find(|(_, of_shard)| of_shard.node.as_ref() == Some(node));
+        let to = to.map(|(shard, _)| shard);
+        let asking = error.kind == BackendErrorKind::Ask;
+        self.is_layout_wanted |= !asking || to.is_none();
+        if let Some(to) = to.filter(|_| !asking) {
+            self.map.assign(*slot, to);
+        }
+        Some((to?, asking))
+    }
+
+    /// Whether slots may have moved, since the last call.
+    pub(crate) fn take_layout_wanted(&mut self) -> bool {
+        std::mem::take(&mut self.is_layout_wanted)
+    }
+
+    /// Whether anything turned out to be in line at another shard, since the last call.
+    pub(crate) fn take_strayed(&mut self) -> bool {
+        let of_writes = self.outbox.take_strayed();
+        self.cache.take_strayed() || of_writes
+    }
+
+    /// Slots have gone to other shards: their keys are sent and read there from now on.
+    pub(crate) fn slots_moved(&mut self, moved: impl Fn(SlotNumber) -> bool, mono: Monotonic) {
+        let has_moved = |key: &str| moved(slot_of(key));
+        self.forget_numbers(|_, key| has_moved(key));
+        self.outbox.share_out();
+        self.cache.slots_moved(&has_moved, mono);
+        let unused = std::mem::take(&mut self.unused).into_all();
+        for key in unused.flat_map(|(_, keys)| keys) {
+            self.unused[self.map.shard_of(&key)].push(key);
+        }
+    }
+
+    /// The head of `key` is at another server. If that is to answer although it does not have the slot
+    /// yet, the head is sent there once; else to the shard that has the slot now.
+    pub(super) fn send_elsewhere(&mut self, key: &Arc<str>, error: &BackendError, mono: Monotonic) {
+        let to = self.redirected(error);
+        let asks = to.and_then(|(shard, asking)| asking.then_some(shard));
+        let has_just_moved = self.outbox.edit(key, Selector::Head, |head| {
+            head.attempt.asks = asks;
+            let before = head.attempt.moved_at.replace(mono);
+            before.is_some_and(|before| mono.saturating_sub(before) < HOP)
+        });
+        if asks.is_none() && has_just_moved == Some(true) {
+            self.hold_for(key, HOP, HOP, mono);
+        }
+    }
+}
+
+fn cause(error: Option<&Error>) -> String {
+    error.map_or_else(|| "it has not answered yet".to_owned(), Error::to_string)
+}
