@@ -229,9 +229,13 @@ pub(crate) trait Session: fmt::Debug + Send + Sync {
     /// What is stored under each key, in their order. An error of one key concerns that key alone.
     fn read(&self, reads: &[KeyRead]) -> Reply<Vec<Result<WithExpiry, BackendError>>>;
 
-    /// Reads one value, however large. It is polled on the I/O thread alone.
-    fn read_apart(&self, key: &Arc<str>) -> Reply<WithExpiry> {
-        let read = self.read(&[KeyRead::new(key, ReadKind::Through)]);
+    /// Reads one value, however large. `asking`: as for [`KeyRead`]. It is polled on the I/O thread
+    /// alone.
+    fn read_apart(&self, key: &Arc<str>, asking: bool) -> Reply<WithExpiry> {
+        let read = self.read(&[KeyRead {
+            asking,
+            ..KeyRead::new(key, ReadKind::Through)
+        }]);
         Box::pin(async move {
             let no_answer = || Err(BackendError::rejected("a read without an answer"));
             read.await?.pop().unwrap_or_else(no_answer)

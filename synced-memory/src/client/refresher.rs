@@ -171,7 +171,7 @@ fn size_hint(base: &Base) -> SizeHint {
 /// Reads a large value, and keeps it in its slot.
 async fn read_large(shared: &Shared, connection: &Connection, read: LargeRead) {
     let key = Arc::clone(&read.key);
-    let answer = connection.session.read_apart(&key).await;
+    let answer = connection.session.read_apart(&key, false).await;
     let mono = shared.clock.mono();
 
     // It took effect at some time after its ticket: any mutation under way may be in it. Once that

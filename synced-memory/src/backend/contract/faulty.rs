@@ -168,8 +168,8 @@ impl Session for FaultySession {
         })
     }
 
-    fn read_apart(&self, key: &Arc<str>) -> Reply<WithExpiry> {
-        let read = self.send(self.inner.read_apart(key));
+    fn read_apart(&self, key: &Arc<str>, asking: bool) -> Reply<WithExpiry> {
+        let read = self.send(self.inner.read_apart(key, asking));
         let is_broken = self.broken == Promise::LargeValues;
         Box::pin(async move {
             let (stored, expiry) = read.await?;

@@ -121,7 +121,7 @@ impl TestSession<'_> {
         let read = KeyRead::new(&key.into(), ReadKind::Through);
         match self.wait(self.inner.read(&[read])).remove(0) {
             Err(error) if error.kind == BackendErrorKind::TooLarge => {
-                self.wait(self.inner.read_apart(&key.into())).0
+                self.wait(self.inner.read_apart(&key.into(), false)).0
             }
             answer => answer.unwrap().0,
         }

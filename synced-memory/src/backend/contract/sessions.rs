@@ -181,7 +181,7 @@ pub(super) fn a_large_value_is_read_whole_beside_others_and_leaves_its_key_track
             assert_eq!(beside.unwrap().0, Some(own_envelope(1)));
             let stored = match large {
                 Err(error) if error.kind == BackendErrorKind::TooLarge => {
-                    session.wait(session.inner.read_apart(&keys[1])).0
+                    session.wait(session.inner.read_apart(&keys[1], false)).0
                 }
                 answer => answer.unwrap().0,
             };

@@ -8,12 +8,13 @@ use std::time::Duration;
 
 use redis::{Cmd, Pipeline, Script, Value};
 
+use super::calls::{CallPlan, OpenSlots, PlannedCall};
 use super::reply;
 use crate::backend::commit::{
     self, Attempt, Expects, KeyChange, KeyState, Outcome, RECORDS, TimeToLive, Writer,
 };
 use crate::backend::effects::STARVATION_TIMEOUT;
-use crate::backend::error::BackendError;
+use crate::backend::error::{BackendError, BackendErrorKind};
 use crate::backend::sidecar;
 use crate::base::clock::Stamp;
 use crate::value::envelope;
@@ -98,21 +99,38 @@ pub(super) struct Committer {
     sends_text: AtomicBool,
     /// One key per call, since the server refused a call with many keys because of one of them.
     one_by_one: AtomicBool,
+    /// At a node of a cluster, which refuses a call whose keys are in several slots.
+    open_slots: Option<OpenSlots>,
 }
 
+/// A pipeline of calls, and what its answers belong to.
 pub(super) struct Calls {
     pub(super) commands: Pipeline,
-    /// How many attempts each call has.
-    pub(super) sizes: Vec<usize>,
+    pub(super) plan: CallPlan,
 }
 
 impl Committer {
-    pub(super) fn new(sidecar_ttl: Duration) -> Self {
+    /// `is_in_cluster`: the server is a node of a cluster.
+    pub(super) fn new(sidecar_ttl: Duration, is_in_cluster: bool) -> Self {
         Self {
             sidecar_ttl,
             sends_text: AtomicBool::new(true),
             one_by_one: AtomicBool::new(false),
+            open_slots: is_in_cluster.then(OpenSlots::default),
         }
+    }
+
+    /// The command that makes the server know the script.
+    pub(super) fn load() -> Cmd {
+        let mut load = redis::cmd("SCRIPT");
+        load.arg("LOAD").arg(&SCRIPT.text);
+        load
+    }
+
+    /// Notes the answer to that.
+    pub(super) fn note_loaded(&self, answer: &Value) {
+        let is_loaded = !matches!(answer, Value::ServerError(_));
+        self.sends_text.store(!is_loaded, Ordering::Relaxed);
     }
 
     pub(super) fn calls(&self, batch: &[Attempt], now: u64) -> Calls {
@@ -121,25 +139,29 @@ impl Committer {
         } else {
             KEYS_IN_ONE_CALL
         };
-        let chunks = batch.chunks(most);
-
-        let mut calls = Calls {
-            commands: Pipeline::with_capacity(chunks.len()),
-            sizes: Vec::new(),
+        let plan = match &self.open_slots {
+            None => CallPlan::in_order(batch.len(), most),
+            Some(open_slots) => CallPlan::by_slot(batch, most, &open_slots.current()),
         };
-        // The first call of a session carries the text, and the first one after the server has
-        // forgotten the script. Later calls of the same pipeline find it there.
+        let attempts = plan.attempts(batch);
+        let mut attempts = &attempts[..];
+
+        let mut commands = Pipeline::with_capacity(plan.calls.len());
+        // If the server may have forgotten the script, the first call carries its text. Later calls
+        // of the same pipeline find it there.
         let mut sends_text = self.sends_text.swap(false, Ordering::Relaxed);
-        for chunk in chunks {
-            calls.sizes.push(chunk.len());
-            calls
-                .commands
-                .add_command(self.call(chunk, now, std::mem::take(&mut sends_text)));
+        for call in &plan.calls {
+            if call.asking {
+                commands.cmd("ASKING");
+            }
+            let (of_call, others) = attempts.split_at(call.size);
+            attempts = others;
+            commands.add_command(self.call(of_call, now, std::mem::take(&mut sends_text)));
         }
-        calls
+        Calls { commands, plan }
     }
 
-    fn call(&self, attempts: &[Attempt], now: u64, sends_text: bool) -> Cmd {
+    fn call(&self, attempts: &[&Attempt], now: u64, sends_text: bool) -> Cmd {
         let bytes = attempts
             .iter()
             .map(|attempt| 160 + 2 * attempt.key.len() + attempt.size())
@@ -180,42 +202,58 @@ impl Committer {
         call
     }
 
-    /// An answer for each attempt, from an answer for each call.
+    /// An answer for each attempt of the batch, from the answers to the pipeline.
     pub(super) fn answers(
         &self,
-        sizes: Vec<usize>,
+        plan: CallPlan,
         answers: Vec<Value>,
     ) -> Vec<Result<Outcome, BackendError>> {
-        let mut outcomes = Vec::with_capacity(sizes.iter().sum());
-        for (size, answer) in sizes.into_iter().zip(answers) {
-            match answer {
-                Value::Int(APPLIED) => outcomes.extend(std::iter::repeat_n(Ok(REPLACED), size)),
-                Value::Array(of_each) if of_each.len() == size => {
+        let mut outcomes = Vec::with_capacity(plan.calls.iter().map(|call| call.size).sum());
+        let mut answers = answers.into_iter();
+        for call in &plan.calls {
+            let size = call.size;
+            let asking = call.asking.then(|| answers.next()).flatten();
+            match (answers.next().unwrap_or_default(), asking) {
+                (Value::Int(APPLIED), _) => {
+                    outcomes.extend(std::iter::repeat_n(Ok(REPLACED), size));
+                }
+                (Value::Array(of_each), _) if of_each.len() == size => {
                     outcomes.extend(of_each.into_iter().map(outcome));
                 }
-                Value::ServerError(error) => {
-                    let error = self.call_error(size, &error);
+                (Value::ServerError(_), Some(Value::ServerError(refusal))) => {
+                    let error = reply::asking_refused(&refusal);
                     outcomes.extend(std::iter::repeat_n(Err(error), size));
                 }
-                other => {
+                (Value::ServerError(refusal), _) => {
+                    let error = self.call_error(call, &refusal);
+                    outcomes.extend(std::iter::repeat_n(Err(error), size));
+                }
+                (other, _) => {
                     let error = reply::unexpected(&other);
                     outcomes.extend(std::iter::repeat_n(Err(error), size));
                 }
             }
         }
-        outcomes
+        plan.in_order_of_batch(outcomes)
     }
 
     /// The server did not run the script at all.
-    fn call_error(&self, size: usize, refusal: &redis::ServerError) -> BackendError {
+    fn call_error(&self, call: &PlannedCall, refusal: &redis::ServerError) -> BackendError {
         let error = reply::server_error(refusal);
         if refusal.code() == "NOSCRIPT" {
             self.sends_text.store(true, Ordering::Relaxed);
             return BackendError::retry(error);
         }
-        if error.is_rejected() && size > 1 {
+        if error.is_rejected() && call.size > 1 {
             self.one_by_one.store(true, Ordering::Relaxed);
             return BackendError::retry(error);
+        }
+        let is_moving = matches!(
+            error.kind,
+            BackendErrorKind::TryAgain | BackendErrorKind::Ask
+        );
+        if let (true, Some(open_slots), Some(slot)) = (is_moving, &self.open_slots, call.slot) {
+            open_slots.note(slot);
         }
         error
     }

@@ -89,8 +89,8 @@ impl Session for ExpiringSession {
         of_each(self.session.read(reads))
     }
 
-    fn read_apart(&self, key: &Arc<str>) -> Reply<WithExpiry> {
-        of_all(self.session.read_apart(key))
+    fn read_apart(&self, key: &Arc<str>, asking: bool) -> Reply<WithExpiry> {
+        of_all(self.session.read_apart(key, asking))
     }
 
     fn commit(&self, batch: &[Attempt], now: u64) -> Reply<Vec<Result<Outcome, BackendError>>> {

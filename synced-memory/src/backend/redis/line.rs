@@ -109,6 +109,36 @@ impl ServerLogin {
         }
     }
 
+    /// How a server is written that is no node of a cluster.
+    pub(super) fn url_of_one_server(&self) -> String {
+        let family = self.family();
+        let secure = if self.is_tls() { "s" } else { "" };
+        format!("{family}{secure}://host:port")
+    }
+
+    /// How a cluster is written.
+    pub(super) fn url_of_cluster(&self) -> String {
+        let family = self.family();
+        let option = if self.is_tls() { "?tls=true" } else { "" };
+        format!("{family}-cluster://host:port{option}")
+    }
+
+    fn family(&self) -> &'static str {
+        if self.target.starts_with("valkey") {
+            "valkey"
+        } else {
+            "redis"
+        }
+    }
+
+    #[cfg_attr(not(feature = "tls"), allow(clippy::unused_self))]
+    fn is_tls(&self) -> bool {
+        #[cfg(feature = "tls")]
+        return self.tls.is_some();
+        #[cfg(not(feature = "tls"))]
+        false
+    }
+
     pub(super) fn issuer(&self) -> Option<&Issuer> {
         self.issuer.as_ref()
     }

@@ -1,17 +1,23 @@
-//! Redis, Valkey and Dragonfly: a multiplexed RESP3 connection, and another one for large values.
+//! Redis, Valkey and Dragonfly: a multiplexed RESP3 connection to each server, and another one for
+//! large values.
 //!
+//! - `cluster/`: several servers
 //! - `socket.rs`: the bytes; `stream.rs`: the same, or TLS over them; `tls.rs`: its certificates
 //! - `credentials.rs`, `expiring.rs`: logins that expire
 //! - `line.rs`: the login, and requests over the stream
-//! - `commit.rs`, `commit.lua`: attempts
+//! - `opening.rs`: what is asked before anything else
+//! - `commit.rs`, `calls.rs`, `commit.lua`: attempts
 //! - `tracking.rs`: notifications
 //! - `reply.rs`: what servers answer
 //! - `resolver.rs`: addresses of hosts
 
+mod calls;
+mod cluster;
 mod commit;
 mod credentials;
 mod expiring;
 mod line;
+mod opening;
 mod reply;
 mod resolver;
 mod socket;
@@ -41,6 +47,8 @@ use crate::backend::layout::Node;
 use crate::backend::sidecar;
 use crate::base::credentials::CredentialsCallback;
 use crate::base::lock::lock;
+pub(crate) use cluster::ClusterBackend;
+use cluster::ClusterNode;
 use commit::Committer;
 use credentials::{Issued, Issuer};
 use expiring::ExpiringSession;
@@ -115,20 +123,18 @@ impl RedisBackend {
     }
 }
 
-impl std::fmt::Debug for RedisBackend {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("RedisBackend")
-            .field("target", &self.target)
-            .finish_non_exhaustive()
-    }
-}
-
-impl Backend for RedisBackend {
-    fn connect(&self, _node: &Node) -> Reply<Box<dyn Session>> {
+impl RedisBackend {
+    /// Opens a session to the server at this address, and returns its connection, too. `node`: if
+    /// it is a node of a cluster.
+    fn open_session(
+        &self,
+        address: ConnectionAddr,
+        node: Option<ClusterNode>,
+    ) -> impl Future<Output = Result<(Box<dyn Session>, MultiplexedConnection), BackendError>> + use<>
+    {
         let (login, stage) = (Arc::clone(&self.login), Arc::clone(&self.stage));
-        let address = self.address.clone();
         let (timeout, sidecar_ttl) = (self.timeout, self.sidecar_ttl);
-        Box::pin(async move {
+        async move {
             let (closed, ended) = watch::channel(false);
             let (sender, changes) = tracking::channel();
             let on_push = move |push: PushInfo| {
@@ -141,10 +147,16 @@ impl Backend for RedisBackend {
             };
             let config = AsyncConnectionConfig::new().set_push_sender(on_push);
             let (line, issued) = login.open(&address, config, &stage).await?;
+            let requests = line.requests.clone();
+            let committer = Committer::new(sidecar_ttl, node.is_some());
+            let is_alone = node.is_none().then_some(&*login);
+            opening::prepare(&requests, &committer, is_alone).await?;
+
             let session = RedisSession {
                 line,
                 ended,
-                committer: Arc::new(Committer::new(sidecar_ttl)),
+                node,
+                committer: Arc::new(committer),
                 changes,
                 large_keys: Arc::default(),
                 apart: Arc::new(ApartLine {
@@ -159,8 +171,23 @@ impl Backend for RedisBackend {
                 Some(issued) => Box::new(ExpiringSession::new(session, login, issued)),
                 None => Box::new(session),
             };
-            Ok(session)
-        })
+            Ok((session, requests))
+        }
+    }
+}
+
+impl std::fmt::Debug for RedisBackend {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RedisBackend")
+            .field("target", &self.target)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Backend for RedisBackend {
+    fn connect(&self, _node: &Node) -> Reply<Box<dyn Session>> {
+        let opening = self.open_session(self.address.clone(), None);
+        Box::pin(async move { Ok(opening.await?.0) })
     }
 
     fn target(&self) -> &str {
@@ -179,6 +206,8 @@ impl Backend for RedisBackend {
 struct RedisSession {
     line: Line,
     ended: watch::Receiver<bool>,
+    /// `None` if the server is to have all keys.
+    node: Option<ClusterNode>,
     committer: Arc<Committer>,
     changes: tracking::PushReceiver,
     large_keys: Arc<LargeKeys>,
@@ -205,7 +234,50 @@ impl std::fmt::Debug for RedisSession {
     }
 }
 
+/// Whether the server is to track the key of this read. What another node has sent here is never
+/// tracked, whatever comes first of CACHING and ASKING: each holds for the next command.
+fn is_caching(read: &KeyRead) -> bool {
+    read.kind == ReadKind::Tracked && !read.asking
+}
+
+/// What the error of a key means at this server.
+async fn explained(error: BackendError, node: Option<&ClusterNode>) -> BackendError {
+    match node {
+        Some(node) => node.explained(error).await,
+        None => cluster::without_redirect(error),
+    }
+}
+
 impl LargeKeys {
+    /// The answer to a read, from those to its commands. `was_large`: as for
+    /// [`value`](Self::value).
+    fn answer(
+        &self,
+        read: &KeyRead,
+        answers: &mut impl Iterator<Item = Value>,
+        was_large: bool,
+    ) -> Result<WithExpiry, BackendError> {
+        let is_tracked = read.kind == ReadKind::Tracked;
+        let mut next = |asking| next_answer(answers, asking);
+        // All of them are taken, also if one is an error.
+        let exists = (read.size == SizeHint::Unknown && !is_tracked).then(|| next(read.asking));
+        let caching = is_caching(read).then(|| next(false));
+        let value = next(read.asking);
+        let left = is_tracked.then(|| next(read.asking));
+
+        if let Some(caching) = caching {
+            tracking::caching(caching?)?;
+        }
+        let (exists, left) = (exists.transpose()?, left.transpose()?);
+        let exists = || match &left {
+            Some(left) => *left != Value::Int(reply::NO_KEY),
+            None => exists != Some(Value::Int(0)),
+        };
+        let stored = self.stored(read, value?, was_large, exists)?;
+        let expiry = left.as_ref().map_or(Expiry::Tracked, reply::expiry);
+        Ok((stored, expiry))
+    }
+
     /// Asks for so much of a value that its answer says whether it is large; and for all of it, if
     /// it was not large before. Returns whether it was.
     fn add_bounded_read(&self, commands: &mut Pipeline, key: &Arc<str>) -> bool {
@@ -290,20 +362,24 @@ impl ApartLine {
     }
 
     /// On the I/O thread.
-    async fn read(&self, key: &str) -> Result<WithExpiry, BackendError> {
+    async fn read(&self, key: &str, asking: bool) -> Result<WithExpiry, BackendError> {
         let mut open = self.open.lock().await;
         let line = match open.take() {
             Some(line) if self.is_usable(&line) => line,
             _ => self.open().await?,
         };
 
-        let mut commands = Pipeline::with_capacity(2);
-        commands.cmd("GET").arg(key).cmd("PTTL").arg(key);
+        let mut commands = Pipeline::with_capacity(4);
+        for command in ["GET", "PTTL"] {
+            add_asking(&mut commands, asking);
+            commands.cmd(command).arg(key);
+        }
         let request = ask(line.requests.clone(), commands);
         let mut answers = line.unless_silent(self.timeout, request).await?.into_iter();
         *open = Some(line);
-        let stored = reply::stored(answers.next().unwrap_or_default())?;
-        Ok((stored, reply::expiry(&answers.next().unwrap_or_default())))
+        let mut next = || next_answer(&mut answers, asking);
+        let stored = reply::stored(next()?)?;
+        Ok((stored, reply::expiry(&next()?)))
     }
 }
 
@@ -322,6 +398,28 @@ async fn ask(
         .map_err(|error| reply::backend_error(&error))
 }
 
+/// Lets a node of a cluster answer the next command although it does not have the slot yet. It
+/// holds for one command, so both go out in one write.
+fn add_asking(commands: &mut Pipeline, asking: bool) {
+    if asking {
+        commands.cmd("ASKING");
+    }
+}
+
+/// The answer to a command that may be behind ASKING.
+fn next_answer(
+    answers: &mut impl Iterator<Item = Value>,
+    asking: bool,
+) -> Result<Value, BackendError> {
+    let allowed = asking.then(|| answers.next()).flatten();
+    match (answers.next().unwrap_or_default(), allowed) {
+        (Value::ServerError(_), Some(Value::ServerError(refusal))) => {
+            Err(reply::asking_refused(&refusal))
+        }
+        (answer, _) => Ok(answer),
+    }
+}
+
 /// Sends one command.
 async fn ask_one(connection: MultiplexedConnection, command: Cmd) -> Result<Value, BackendError> {
     let mut commands = Pipeline::new();
@@ -338,12 +436,14 @@ impl Session for RedisSession {
         for read in reads {
             let is_tracked = read.kind == ReadKind::Tracked;
             if read.size == SizeHint::Unknown && !is_tracked {
+                add_asking(&mut commands, read.asking);
                 commands.cmd("EXISTS").arg(&*read.key);
             }
-            if is_tracked {
+            if is_caching(read) {
                 tracking::add_caching(&mut commands);
             }
             // Directly behind it: it is the next command that is tracked, and no other.
+            add_asking(&mut commands, read.asking);
             were_large.push(match read.size {
                 SizeHint::Small => {
                     commands.cmd("GET").arg(&*read.key);
@@ -353,33 +453,19 @@ impl Session for RedisSession {
             });
             // Expiry is not tracked: the server notifies us only when it happens to notice it.
             if is_tracked {
+                add_asking(&mut commands, read.asking);
                 commands.cmd("PTTL").arg(&*read.key);
             }
         }
         let (connection, reads) = (self.line.requests.clone(), reads.to_vec());
-        let large_keys = Arc::clone(&self.large_keys);
+        let (large_keys, node) = (Arc::clone(&self.large_keys), self.node.clone());
         Box::pin(async move {
             let mut answers = ask(connection, commands).await?.into_iter();
-            let mut next = || answers.next().unwrap_or_default();
             let mut found = Vec::with_capacity(reads.len());
             for (read, was_large) in reads.iter().zip(were_large) {
-                let answer = match read.kind {
-                    ReadKind::Tracked => {
-                        let (caching, value, left) = (next(), next(), next());
-                        let stored = large_keys
-                            .stored(read, value, was_large, || left != Value::Int(reply::NO_KEY));
-                        let stored = stored.map(|stored| (stored, reply::expiry(&left)));
-                        tracking::caching(caching).and(stored)
-                    }
-                    ReadKind::Through => {
-                        let exists = (read.size == SizeHint::Unknown).then(&mut next);
-                        let stored = large_keys
-                            .stored(read, next(), was_large, || exists != Some(Value::Int(0)));
-                        stored.map(|stored| (stored, Expiry::Tracked))
-                    }
-                };
-                match answer {
+                match large_keys.answer(read, &mut answers, was_large) {
                     Err(error) if error.kind == BackendErrorKind::NotTracked => return Err(error),
+                    Err(error) => found.push(Err(explained(error, node.as_ref()).await)),
                     answer => found.push(answer),
                 }
             }
@@ -387,26 +473,37 @@ impl Session for RedisSession {
         })
     }
 
-    fn read_apart(&self, key: &Arc<str>) -> Reply<WithExpiry> {
+    fn read_apart(&self, key: &Arc<str>, asking: bool) -> Reply<WithExpiry> {
         let (apart, key) = (Arc::clone(&self.apart), Arc::clone(key));
+        let node = self.node.clone();
         Box::pin(async move {
-            let read = apart.read(&key).await;
-            read.map_err(|error| match error.kind {
+            match apart.read(&key, asking).await {
                 // It says nothing of the connection of this session.
-                BackendErrorKind::ConnectionLost => BackendError::new(
-                    BackendErrorKind::Unavailable,
-                    format_args!("the connection for large values: {error}"),
-                ),
-                _ => error,
-            })
+                Err(error) if error.kind == BackendErrorKind::ConnectionLost => {
+                    Err(BackendError::new(
+                        BackendErrorKind::Unavailable,
+                        format_args!("the connection for large values: {error}"),
+                    ))
+                }
+                Err(error) => Err(explained(error, node.as_ref()).await),
+                answer => answer,
+            }
         })
     }
 
     fn commit(&self, batch: &[Attempt], now: u64) -> Reply<Vec<Result<Outcome, BackendError>>> {
         let calls = self.committer.calls(batch, now);
         let (connection, committer) = (self.line.requests.clone(), Arc::clone(&self.committer));
+        let node = self.node.clone();
         Box::pin(async move {
-            Ok(committer.answers(calls.sizes, ask(connection, calls.commands).await?))
+            let mut outcomes =
+                committer.answers(calls.plan, ask(connection, calls.commands).await?);
+            for outcome in &mut outcomes {
+                if let Err(error) = outcome {
+                    *error = explained(error.clone(), node.as_ref()).await;
+                }
+            }
+            Ok(outcomes)
         })
     }
 

@@ -1,0 +1,224 @@
+//! Redis Cluster: a session for each primary, and the layout, which nodes are asked for.
+//!
+//! - `mod.rs`: the backend, and what an error means that a node answers with
+//! - `survey.rs`: asking nodes for the layout
+//! - `layout.rs`: what they say, and what most of them say
+
+pub(super) mod layout;
+mod survey;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use redis::ConnectionAddr;
+use redis::aio::MultiplexedConnection;
+
+use super::RedisBackend;
+use crate::backend::error::{BackendError, BackendErrorKind};
+use crate::backend::layout::{Layout, LayoutQuery, Node, Redirect, SlotNumber};
+use crate::backend::{Backend, Reply, Session};
+use crate::base::address_map::AddressMap;
+use crate::base::clock::Deadline;
+use crate::base::lock::lock;
+use survey::Survey;
+
+/// The backend of every `redis-cluster://` URL.
+pub(crate) struct ClusterBackend {
+    /// How each node is reached; its own address is that of the first seed.
+    servers: RedisBackend,
+    /// Whose state a journal belongs to.
+    identity: String,
+    cluster: Arc<Cluster>,
+}
+
+/// What is known of a cluster besides its layout.
+struct Cluster {
+    /// The nodes that the URL names. They are only asked for the layout.
+    seeds: Vec<Node>,
+    /// Where the addresses lead to that servers name.
+    addresses: Option<AddressMap>,
+    /// The connections of the newest session of each node, over which the layout is asked for.
+    lines: Mutex<HashMap<Node, MultiplexedConnection>>,
+    /// Which node had a slot by the last `MOVED`, which a layout may not show yet.
+    moved: Mutex<HashMap<SlotNumber, (Node, Deadline)>>,
+    /// How often a single node was asked.
+    glances: AtomicUsize,
+}
+
+/// A node that a session is connected to.
+#[derive(Clone)]
+pub(super) struct ClusterNode {
+    node: Node,
+    cluster: Arc<Cluster>,
+}
+
+/// How long a `MOVED` says more than a layout: all nodes know of a move after some seconds.
+const MOVED_COUNTS_FOR: Duration = Duration::from_secs(10);
+
+impl ClusterBackend {
+    /// `servers`: how each node is reached. `seeds`: at least one. `addresses` are where the
+    /// addresses lead to that servers name.
+    pub(crate) fn new(
+        servers: RedisBackend,
+        seeds: Vec<Node>,
+        identity: String,
+        addresses: Option<AddressMap>,
+    ) -> Self {
+        Self {
+            servers,
+            identity,
+            cluster: Arc::new(Cluster {
+                seeds,
+                addresses,
+                lines: Mutex::default(),
+                moved: Mutex::default(),
+                glances: AtomicUsize::default(),
+            }),
+        }
+    }
+}
+
+impl fmt::Debug for ClusterBackend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClusterBackend")
+            .field("target", &self.target())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Backend for ClusterBackend {
+    fn layout(&self, known: &[Node], query: LayoutQuery) -> Reply<Layout> {
+        let survey = Survey {
+            login: Arc::clone(&self.servers.login),
+            target: self.servers.target.clone(),
+            timeout: self.servers.timeout,
+            cluster: Arc::clone(&self.cluster),
+        };
+        let known = known.to_vec();
+        Box::pin(async move { Ok(Layout::Cluster(survey.layout(known, query).await?)) })
+    }
+
+    fn connect(&self, node: &Node) -> Reply<Box<dyn Session>> {
+        let node = ClusterNode {
+            node: node.clone(),
+            cluster: Arc::clone(&self.cluster),
+        };
+        let opening = self
+            .servers
+            .open_session(address_of(&node.node), Some(node.clone()));
+        Box::pin(async move {
+            let (session, line) = opening.await?;
+            lock(&node.cluster.lines).insert(node.node, line);
+            Ok(session)
+        })
+    }
+
+    fn target(&self) -> &str {
+        self.servers.target()
+    }
+
+    fn identity(&self) -> &str {
+        &self.identity
+    }
+
+    fn unanswered(&self, limit: Duration) -> BackendError {
+        self.servers.unanswered(limit)
+    }
+
+    fn new_problem(&self) -> Option<BackendError> {
+        self.servers.new_problem()
+    }
+}
+
+fn address_of(node: &Node) -> ConnectionAddr {
+    ConnectionAddr::Tcp(node.host.to_string(), node.port)
+}
+
+impl Cluster {
+    /// Where the address leads to that a server names. It may call code of the user's.
+    fn reached_at(&self, node: Node) -> Result<Node, BackendError> {
+        let Some(addresses) = &self.addresses else {
+            return Ok(node);
+        };
+        let mapped = addresses.call(&node.host, node.port);
+        let (host, port) = mapped.map_err(BackendError::connection_lost)?;
+        let host = host.into();
+        Ok(Node { host, port })
+    }
+
+    fn line(&self, node: &Node) -> Option<MultiplexedConnection> {
+        lock(&self.lines).get(node).cloned()
+    }
+
+    /// Drops the connections of nodes that are not among these.
+    fn keep_lines_of(&self, nodes: &[Node]) {
+        lock(&self.lines).retain(|node, _| nodes.contains(node));
+    }
+
+    fn note_moved(&self, redirect: &Redirect) {
+        let end = Deadline::after(MOVED_COUNTS_FOR);
+        lock(&self.moved).insert(redirect.slot, (redirect.node.clone(), end));
+    }
+
+    /// Where slots are by what requests were told lately.
+    fn moved_lately(&self) -> HashMap<SlotNumber, Node> {
+        let mut moved = lock(&self.moved);
+        moved.retain(|_, (_, end)| !end.remaining().is_zero());
+        let nodes = moved.iter().map(|(slot, (node, _))| (*slot, node.clone()));
+        nodes.collect()
+    }
+
+    /// Counts the times that a single node is asked.
+    fn next_glance(&self) -> usize {
+        self.glances.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+impl ClusterNode {
+    /// What an error says that this node answers a request with. It does not return with the first
+    /// poll, which may be made under a lock, if it calls code of the user's.
+    pub(super) async fn explained(&self, mut error: BackendError) -> BackendError {
+        match error.kind {
+            BackendErrorKind::Moved | BackendErrorKind::Ask => {
+                if let Some(redirect) = error.redirect.take() {
+                    error.redirect = self.followed(*redirect).await.map(Box::new);
+                }
+                if let (BackendErrorKind::Moved, Some(redirect)) = (error.kind, &error.redirect) {
+                    self.cluster.note_moved(redirect);
+                }
+            }
+            // Another node may have taken over.
+            BackendErrorKind::Unavailable if error.code() == Some("CLUSTERDOWN") => {
+                error.kind = BackendErrorKind::NotPrimary;
+            }
+            _ => {}
+        }
+        error
+    }
+
+    /// Where a redirect of this node leads to; `None` if that cannot be said.
+    async fn followed(&self, redirect: Redirect) -> Option<Redirect> {
+        let Redirect { slot, mut node } = redirect;
+        if node.host.is_empty() {
+            node.host = Arc::clone(&self.node.host);
+        }
+        if self.cluster.addresses.is_some() {
+            tokio::task::yield_now().await;
+        }
+        let node = self.cluster.reached_at(node).ok()?;
+        Some(Redirect { slot, node })
+    }
+}
+
+/// What an error of a request means that is not sent to another server: a node of a cluster that
+/// should be the only server sends it there, until it is.
+pub(super) fn without_redirect(mut error: BackendError) -> BackendError {
+    if matches!(error.kind, BackendErrorKind::Moved | BackendErrorKind::Ask) {
+        error.kind = BackendErrorKind::Unavailable;
+        error.redirect = None;
+    }
+    error
+}
