@@ -2,6 +2,7 @@
 //!
 //! What can be set is one table, [`with_options`]: the builder has a method for each row.
 
+mod hosts;
 mod tls;
 mod url;
 

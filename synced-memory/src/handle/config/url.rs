@@ -333,12 +333,12 @@ fn file_target(url: &Url, settings: &mut Settings) -> Result<Target> {
     Ok(Target::Sqlite(path))
 }
 
-fn percent_decoded(text: &str) -> Result<String> {
+pub(super) fn percent_decoded(text: &str) -> Result<String> {
     let text = percent_decode_str(text).decode_utf8();
     text.map(Into::into)
         .map_err(|_| config_error("the URL is not UTF-8 once its `%` are resolved"))
 }
 
-fn config_error(what: impl Into<Reason>) -> Error {
+pub(super) fn config_error(what: impl Into<Reason>) -> Error {
     Error::new(ErrorKind::Config, what)
 }
