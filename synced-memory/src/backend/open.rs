@@ -82,7 +82,7 @@ pub(crate) fn open(target: Target, settings: &Settings) -> Result<Box<dyn Backen
             match security {
                 Security::None => Box::new(backend),
                 #[cfg(feature = "tls")]
-                Security::Tls(config) => Box::new(backend.over_tls(&server, config, settings)?),
+                Security::Tls(config) => Box::new(backend.over_tls(config, settings)?),
             }
         }
         #[cfg(feature = "sqlite")]

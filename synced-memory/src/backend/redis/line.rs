@@ -1,11 +1,11 @@
-//! A line to the server that is open and logged in.
+//! A line to a server that is open and logged in.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, ConnectionAddr, ConnectionInfo, ProtocolVersion};
+use redis::{AsyncConnectionConfig, ConnectionAddr, ProtocolVersion};
 use redis::{RedisConnectionInfo, RedisError};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -27,14 +27,13 @@ use crate::base::redaction::Redaction;
 /// queue were full, a request would be sent later than its ticket says.
 const DRIVER_QUEUE: usize = 1 << 24;
 
-/// A server, and how to log in to it.
+/// How to log in to servers: to one, or to all nodes of a cluster.
 pub(super) struct ServerLogin {
-    address: ConnectionAddr,
     login: RedisConnectionInfo,
     target: String,
     name: Arc<ClientName>,
     #[cfg(feature = "tls")]
-    tls: Option<Tls>,
+    tls: Option<Arc<Tls>>,
     /// A line was open once.
     was_connected: AtomicBool,
     /// What issues the user and the password, if they are not in `login`.
@@ -42,10 +41,10 @@ pub(super) struct ServerLogin {
     _redaction: Option<Redaction>,
 }
 
-/// What the server's `CLIENT LIST` calls our connections; nothing if it is empty.
+/// What a server's `CLIENT LIST` calls our connections; nothing if it is empty.
 struct ClientName {
     name: String,
-    /// The server, for messages.
+    /// The servers, for messages.
     target: String,
     /// An event has said that the server refuses it.
     is_reported: AtomicBool,
@@ -75,17 +74,16 @@ impl OpenStage {
 }
 
 impl ServerLogin {
-    /// `target` names the server in messages, and `client_name` us in its `CLIENT LIST`. `issuer`:
-    /// what issues the user and the password, if `server` has none.
+    /// `target` names the servers in messages, and `client_name` us in their `CLIENT LIST`.
+    /// `issuer`: what issues the user and the password, if `login` has none.
     pub(super) fn new(
-        server: &ConnectionInfo,
+        login: &RedisConnectionInfo,
         target: &str,
         client_name: String,
         issuer: Option<Issuer>,
     ) -> Self {
-        let login = server.redis_settings().clone();
+        let login = login.clone();
         Self {
-            address: server.addr().clone(),
             target: target.to_owned(),
             name: Arc::new(ClientName {
                 name: client_name,
@@ -104,7 +102,7 @@ impl ServerLogin {
 
     /// The same over TLS.
     #[cfg(feature = "tls")]
-    pub(super) fn over(self, tls: Tls) -> Self {
+    pub(super) fn over(self, tls: Arc<Tls>) -> Self {
         Self {
             tls: Some(tls),
             ..self
@@ -115,10 +113,11 @@ impl ServerLogin {
         self.issuer.as_ref()
     }
 
-    /// Opens a line. `config`: what becomes of pushes. `stage` shows what it waits for. Also
-    /// returns what was issued for the login, if anything was.
+    /// Opens a line to a server. `config`: what becomes of pushes. `stage` shows what it waits for.
+    /// Also returns what was issued for the login, if anything was.
     pub(super) async fn open(
         &self,
+        address: &ConnectionAddr,
         config: AsyncConnectionConfig,
         stage: &OpenStage,
     ) -> Result<(Line, Option<Arc<Issued>>), BackendError> {
@@ -129,7 +128,7 @@ impl ServerLogin {
             .set_response_timeout(None)
             .set_pipeline_buffer_size(DRIVER_QUEUE);
         let Some(issuer) = &self.issuer else {
-            let stream = self.connect(stage).await?;
+            let stream = self.connect(address, stage).await?;
             let line = self.log_in(&self.login, stream, config).await?;
             return Ok((line, None));
         };
@@ -138,7 +137,7 @@ impl ServerLogin {
         let mut refused: Option<(Arc<Issued>, BackendError)> = None;
         loop {
             // First: while the server is away, nothing is asked for.
-            let stream = self.connect(stage).await?;
+            let stream = self.connect(address, stage).await?;
             stage.enter(OpenStage::CREDENTIALS);
             let fresh = issuer.issue(refused.as_ref().map(|(fresh, _)| fresh)).await;
             stage.enter(OpenStage::SERVER);
@@ -188,15 +187,19 @@ impl ServerLogin {
         })
     }
 
-    async fn connect(&self, stage: &OpenStage) -> Result<Stream, BackendError> {
+    async fn connect(
+        &self,
+        address: &ConnectionAddr,
+        stage: &OpenStage,
+    ) -> Result<Stream, BackendError> {
         stage.enter(OpenStage::SERVER);
-        let socket = Socket::open(&self.address)
+        let socket = Socket::open(address)
             .await
             .map_err(BackendError::connection_lost)?;
         #[cfg(feature = "tls")]
-        if let Some(tls) = &self.tls {
+        if let (Some(tls), ConnectionAddr::Tcp(host, _)) = (&self.tls, address) {
             stage.enter(OpenStage::HANDSHAKE);
-            let stream = Stream::secure(socket, tls).await;
+            let stream = Stream::secure(socket, host, tls).await;
             stage.enter(OpenStage::SERVER);
             return stream.map_err(|failure| self.tls_error(tls, &failure));
         }
@@ -324,7 +327,7 @@ impl ServerLogin {
     #[cfg_attr(not(feature = "tls"), allow(clippy::unused_self))]
     pub(super) fn new_problem(&self) -> Option<BackendError> {
         #[cfg(feature = "tls")]
-        if let Some(problem) = self.tls.as_ref().and_then(Tls::new_problem) {
+        if let Some(problem) = self.tls.as_ref().and_then(|tls| tls.new_problem()) {
             return Some(BackendError::unavailable(problem));
         }
         None

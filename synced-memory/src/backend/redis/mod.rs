@@ -27,7 +27,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Cmd, ConnectionInfo, Pipeline, PushInfo, PushKind, Value};
+use redis::{AsyncConnectionConfig, Cmd, ConnectionAddr, ConnectionInfo, Pipeline};
+use redis::{PushInfo, PushKind, Value};
 use tokio::sync::watch;
 
 use super::{
@@ -48,12 +49,12 @@ use line::{Line, OpenStage, ServerLogin};
 use {
     crate::base::error::{Error, ErrorKind},
     crate::base::settings::Settings,
-    redis::ConnectionAddr,
     tls::Tls,
 };
 
 /// The backend of every `redis://` URL.
 pub(crate) struct RedisBackend {
+    address: ConnectionAddr,
     login: Arc<ServerLogin>,
     /// What the attempt to connect waits for that is under way.
     stage: Arc<OpenStage>,
@@ -75,8 +76,10 @@ impl RedisBackend {
         sidecar_ttl: Duration,
     ) -> Self {
         let issuer = credentials.map(Issuer::new);
+        let login = ServerLogin::new(server.redis_settings(), &target, client_name, issuer);
         Self {
-            login: Arc::new(ServerLogin::new(server, &target, client_name, issuer)),
+            address: server.addr().clone(),
+            login: Arc::new(login),
             stage: Arc::default(),
             target,
             timeout,
@@ -92,21 +95,21 @@ impl RedisBackend {
     #[cfg(feature = "tls")]
     pub(crate) fn over_tls(
         self,
-        server: &ConnectionInfo,
         config: Option<Arc<rustls::ClientConfig>>,
         settings: &Settings,
     ) -> Result<Self, Error> {
-        let ConnectionAddr::Tcp(host, _) = server.addr() else {
+        let ConnectionAddr::Tcp(host, _) = &self.address else {
             let what = "TLS needs a host, as in rediss://host:port";
             return Err(Error::new(ErrorKind::Config, what));
         };
         let tls = match config {
-            Some(config) => Tls::given(host, config, settings)?,
-            None => Tls::from_files(host, settings)?,
+            Some(config) => Tls::given(config, settings)?,
+            None => Tls::from_files(settings)?,
         };
+        tls.check_host(host)?;
         let login = Arc::into_inner(self.login).expect("nobody else has it yet");
         Ok(Self {
-            login: Arc::new(login.over(tls)),
+            login: Arc::new(login.over(Arc::new(tls))),
             ..self
         })
     }
@@ -123,6 +126,7 @@ impl std::fmt::Debug for RedisBackend {
 impl Backend for RedisBackend {
     fn connect(&self, _node: &Node) -> Reply<Box<dyn Session>> {
         let (login, stage) = (Arc::clone(&self.login), Arc::clone(&self.stage));
+        let address = self.address.clone();
         let (timeout, sidecar_ttl) = (self.timeout, self.sidecar_ttl);
         Box::pin(async move {
             let (closed, ended) = watch::channel(false);
@@ -136,7 +140,7 @@ impl Backend for RedisBackend {
                 Ok::<(), Infallible>(())
             };
             let config = AsyncConnectionConfig::new().set_push_sender(on_push);
-            let (line, issued) = login.open(config, &stage).await?;
+            let (line, issued) = login.open(&address, config, &stage).await?;
             let session = RedisSession {
                 line,
                 ended,
@@ -144,6 +148,7 @@ impl Backend for RedisBackend {
                 changes,
                 large_keys: Arc::default(),
                 apart: Arc::new(ApartLine {
+                    address,
                     login: Arc::clone(&login),
                     timeout,
                     open: tokio::sync::Mutex::default(),
@@ -186,6 +191,7 @@ struct LargeKeys(Mutex<HashSet<Arc<str>>>);
 
 /// The second line, over which large values come. It is opened for the first of them.
 struct ApartLine {
+    address: ConnectionAddr,
     login: Arc<ServerLogin>,
     timeout: Duration,
     open: tokio::sync::Mutex<Option<Line>>,
@@ -260,7 +266,8 @@ impl LargeKeys {
 impl ApartLine {
     async fn open(&self) -> Result<Line, BackendError> {
         let stage = OpenStage::default();
-        let line = self.login.open(AsyncConnectionConfig::new(), &stage);
+        let config = AsyncConnectionConfig::new();
+        let line = self.login.open(&self.address, config, &stage);
         let (line, _) = tokio::time::timeout(self.timeout, line)
             .await
             .unwrap_or_else(|_| Err(self.login.unanswered(&stage, self.timeout)))?;
