@@ -7,6 +7,7 @@
 //! - `tracking.rs`: notifications
 //! - `reply.rs`: what servers answer
 //! - `resolver.rs`: addresses of hosts
+//! - `sentinel/`: the primary of a service that Sentinel watches over
 
 mod commit;
 mod credentials;
@@ -14,6 +15,7 @@ mod expiring;
 mod line;
 mod reply;
 mod resolver;
+pub(super) mod sentinel;
 mod socket;
 mod stream;
 #[cfg(feature = "tls")]
@@ -22,6 +24,7 @@ mod tracking;
 
 use std::collections::HashSet;
 use std::convert::Infallible;
+use std::future::pending;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -45,6 +48,7 @@ use commit::Committer;
 use credentials::{Issued, Issuer};
 use expiring::ExpiringSession;
 use line::{Line, OpenStage, ServerLogin};
+use sentinel::Following;
 #[cfg(feature = "tls")]
 use {
     crate::base::error::{Error, ErrorKind},
@@ -129,37 +133,9 @@ impl Backend for RedisBackend {
         let address = self.address.clone();
         let (timeout, sidecar_ttl) = (self.timeout, self.sidecar_ttl);
         Box::pin(async move {
-            let (closed, ended) = watch::channel(false);
-            let (sender, changes) = tracking::channel();
-            let on_push = move |push: PushInfo| {
-                match push.kind {
-                    PushKind::Disconnection => _ = closed.send_replace(true),
-                    PushKind::Invalidate => sender.receive(push.data),
-                    _ => {}
-                }
-                Ok::<(), Infallible>(())
-            };
-            let config = AsyncConnectionConfig::new().set_push_sender(on_push);
-            let (line, issued) = login.open(&address, config, &stage).await?;
-            let session = RedisSession {
-                line,
-                ended,
-                committer: Arc::new(Committer::new(sidecar_ttl)),
-                changes,
-                large_keys: Arc::default(),
-                apart: Arc::new(ApartLine {
-                    address,
-                    login: Arc::clone(&login),
-                    timeout,
-                    open: tokio::sync::Mutex::default(),
-                    requests: Mutex::default(),
-                }),
-            };
-            let session: Box<dyn Session> = match issued {
-                Some(issued) => Box::new(ExpiringSession::new(session, login, issued)),
-                None => Box::new(session),
-            };
-            Ok(session)
+            let opened = open_session(address, Arc::clone(&login), &stage, timeout, sidecar_ttl);
+            let (session, issued) = opened.await?;
+            Ok(in_session(session, login, issued))
         })
     }
 
@@ -176,8 +152,61 @@ impl Backend for RedisBackend {
     }
 }
 
+/// Connects to the server at `address`. Also returns what was issued for the login, if anything
+/// was.
+async fn open_session(
+    address: ConnectionAddr,
+    login: Arc<ServerLogin>,
+    stage: &OpenStage,
+    timeout: Duration,
+    sidecar_ttl: Duration,
+) -> Result<(RedisSession, Option<Arc<Issued>>), BackendError> {
+    let (closed, ended) = watch::channel(false);
+    let (sender, changes) = tracking::channel();
+    let on_push = move |push: PushInfo| {
+        match push.kind {
+            PushKind::Disconnection => _ = closed.send_replace(true),
+            PushKind::Invalidate => sender.receive(push.data),
+            _ => {}
+        }
+        Ok::<(), Infallible>(())
+    };
+    let config = AsyncConnectionConfig::new().set_push_sender(on_push);
+    let (line, issued) = login.open(&address, config, stage).await?;
+    let session = RedisSession {
+        line,
+        ended,
+        following: None,
+        committer: Arc::new(Committer::new(sidecar_ttl)),
+        changes,
+        large_keys: Arc::default(),
+        apart: Arc::new(ApartLine {
+            address,
+            login,
+            timeout,
+            open: tokio::sync::Mutex::default(),
+            requests: Mutex::default(),
+        }),
+    };
+    Ok((session, issued))
+}
+
+/// The session as it is used: one whose login was issued logs in anew before it expires.
+fn in_session(
+    session: RedisSession,
+    login: Arc<ServerLogin>,
+    issued: Option<Arc<Issued>>,
+) -> Box<dyn Session> {
+    match issued {
+        Some(issued) => Box::new(ExpiringSession::new(session, login, issued)),
+        None => Box::new(session),
+    }
+}
+
 struct RedisSession {
     line: Line,
+    /// If another server may become the primary in place of this one.
+    following: Option<Following>,
     ended: watch::Receiver<bool>,
     committer: Arc<Committer>,
     changes: tracking::PushReceiver,
@@ -467,8 +496,18 @@ impl Session for RedisSession {
     }
 
     fn now(&self) -> Reply<u64> {
-        let connection = self.line.requests.clone();
-        Box::pin(async move { reply::time(ask_one(connection, redis::cmd("TIME")).await?) })
+        let (connection, login) = (self.line.requests.clone(), Arc::clone(&self.apart.login));
+        Box::pin(async move {
+            match ask_one(connection.clone(), redis::cmd("TIME")).await {
+                Ok(time) => reply::time(time),
+                Err(error) if reply::is_unknown_command(&error) => {
+                    let role = ask_one(connection, redis::cmd("ROLE")).await;
+                    let services = role.ok().and_then(sentinel::watched_services);
+                    Err(services.map_or(error, |services| login.is_sentinel(&services)))
+                }
+                Err(error) => Err(error),
+            }
+        })
     }
 
     fn eviction_policy(&self) -> Reply<Option<String>> {
@@ -498,11 +537,24 @@ impl Session for RedisSession {
     }
 
     fn ended(&self) -> Reply<()> {
-        let mut ended = self.ended.clone();
+        let (mut ended, following) = (self.ended.clone(), self.following.clone());
+        let driver = self.line.driver();
+        let replaced = async move {
+            match following {
+                Some(following) => following.replaced().await,
+                None => pending().await,
+            }
+        };
         Box::pin(async move {
-            // If the sender was dropped with the driver's task, the connection has ended, too.
-            let _ = ended.wait_for(|ended| *ended).await;
-            Ok(())
+            tokio::select! {
+                // If the sender was dropped with the driver's task, the connection has ended, too.
+                _ = ended.wait_for(|ended| *ended) => Ok(()),
+                error = replaced => {
+                    // Whoever still waits for an answer must not get it from the old primary.
+                    driver.abort();
+                    Err(error)
+                }
+            }
         })
     }
 }

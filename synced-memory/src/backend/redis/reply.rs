@@ -121,6 +121,11 @@ pub(super) fn error_of_reply(message: &str) -> BackendError {
     BackendError::new(kind_of(message), message)
 }
 
+/// Whether the server does not know the command that it refused.
+pub(super) fn is_unknown_command(error: &BackendError) -> bool {
+    error.is_rejected() && error.to_string().starts_with("ERR unknown command")
+}
+
 /// The codes of refusals that pass. Any other refusal is for good.
 const PASSING: &[(&str, BackendErrorKind)] = &[
     ("OOM", BackendErrorKind::Unavailable),
