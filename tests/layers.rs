@@ -79,7 +79,14 @@ const ROOMS: &[(&str, &[&[&str]])] = &[
         "base",
         &[
             &["settings", "waiting"],
-            &["backoff", "credentials", "events", "redaction", "timer"],
+            &[
+                "address_map",
+                "backoff",
+                "credentials",
+                "events",
+                "redaction",
+                "timer",
+            ],
             &["callback", "fork"],
             &[
                 "client_name",

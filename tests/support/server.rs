@@ -30,6 +30,7 @@ pub struct Builder {
     config: Vec<String>,
     password: Option<String>,
     has_tls: bool,
+    is_sentinel: bool,
     clock: Vec<(OsString, OsString)>,
 }
 
@@ -117,6 +118,11 @@ impl Server {
         self.dir.path().join("redis.sock")
     }
 
+    /// Whether it was started, and not ended since.
+    pub fn is_running(&self) -> bool {
+        self.process().is_some()
+    }
+
     /// The server's process id.
     pub fn pid(&self) -> u32 {
         self.with_process(Child::id)
@@ -136,6 +142,7 @@ impl Server {
         let mut command = guarded(&self.builder.program);
         command
             .arg(self.dir.path().join("redis.conf"))
+            .args(self.builder.is_sentinel.then_some("--sentinel"))
             .envs(self.builder.clock.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -351,6 +358,7 @@ impl Builder {
             config: Vec::new(),
             password: None,
             has_tls: false,
+            is_sentinel: false,
             clock: Vec::new(),
         }
     }
@@ -387,6 +395,13 @@ impl Builder {
     /// before this.
     pub fn asks_for_certificates(self) -> Self {
         self.arg("tls-auth-clients", "yes")
+    }
+
+    /// Starts it as a sentinel of what is then said by `arg("sentinel", …)`. It keeps what it has
+    /// found out over [`Server::stop`], [`Server::kill`] and [`Server::start`].
+    pub fn sentinel(mut self) -> Self {
+        self.is_sentinel = true;
+        self
     }
 
     /// Listens on [`Server::socket`] too.

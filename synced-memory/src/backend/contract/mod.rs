@@ -306,6 +306,8 @@ suite! {
         sqlite: Target::Sqlite(_),
         #[cfg(all(feature = "redis", unix))]
         redis: Target::Redis { .. },
+        #[cfg(all(feature = "redis", unix))]
+        sentinel: Target::Sentinel(_),
     }
     checks {
         commits:

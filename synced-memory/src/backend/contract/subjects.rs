@@ -102,6 +102,69 @@ pub(super) fn redis() -> Subject {
         RedisBackend::new(&address, target, client_name, None, DEADLINE, ttl)
     });
     let subject = Subject::new(backends, Loss::Closed(Box::new(kill)), (server, directory));
+    wait_until_it_answers(subject)
+}
+
+/// A server, and one sentinel that names it.
+#[cfg(all(feature = "redis", unix))]
+pub(super) fn sentinel() -> Subject {
+    use crate::backend::redis::sentinel::{SentinelBackend, SentinelTarget};
+    use crate::base::settings::Settings;
+
+    let directory = Directory::new();
+    let (port, of_sentinel) = (free_port(), free_port());
+    let config = directory.0.join("sentinel.conf");
+    let monitor = format!("port {of_sentinel}\nsentinel monitor m 127.0.0.1 {port} 1\n");
+    std::fs::write(&config, monitor).unwrap();
+    let start = |command: &mut Command| {
+        let server = command.stdout(Stdio::null()).spawn();
+        TestServer(Arc::new(Mutex::new(
+            server.expect("no redis-server in PATH: run .ci/test"),
+        )))
+    };
+    let port = port.to_string();
+    let server = start(Command::new("redis-server").args(["--save", "", "--port", &port]));
+    let sentinel = start(Command::new("redis-server").arg(config).arg("--sentinel"));
+    let kill = {
+        let server = server.clone();
+        move || server.kill()
+    };
+
+    let backends = [DAY, SHORT].map(|tombstone_ttl| {
+        let node = Node {
+            host: "127.0.0.1".into(),
+            port: of_sentinel,
+        };
+        let target = SentinelTarget {
+            sentinels: vec![node],
+            service: "m".to_owned(),
+            login: ::redis::RedisConnectionInfo::default(),
+            target: "redis-sentinel".to_owned(),
+            credentials: None,
+            addresses: None,
+            #[cfg(feature = "tls")]
+            tls_config: None,
+        };
+        let settings = Settings {
+            timeout: DEADLINE,
+            tombstone_ttl,
+            ..Settings::default()
+        };
+        SentinelBackend::new(target, "contract", &settings).unwrap()
+    });
+    let keeps = (server, sentinel, directory);
+    wait_until_it_answers(Subject::new(backends, Loss::Closed(Box::new(kill)), keeps))
+}
+
+/// A port that nobody listens on now.
+#[cfg(all(feature = "redis", unix))]
+fn free_port() -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().port()
+}
+
+#[cfg(all(feature = "redis", unix))]
+fn wait_until_it_answers(subject: Subject) -> Subject {
     let end = Deadline::after(DEADLINE);
     while let Err(error) = subject
         .runtime
