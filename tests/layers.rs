@@ -68,7 +68,8 @@ const ROOMS: &[(&str, &[&[&str]])] = &[
             &["process", "redis", "sqlite"],
             &["mod"],
             &["effects"],
-            &["commit", "error", "sidecar"],
+            &["commit", "error", "sidecar", "test_servers"],
+            &["layout"],
         ],
     ),
     (
@@ -79,7 +80,14 @@ const ROOMS: &[(&str, &[&[&str]])] = &[
         "base",
         &[
             &["settings", "waiting"],
-            &["backoff", "credentials", "events", "redaction", "timer"],
+            &[
+                "address_map",
+                "backoff",
+                "credentials",
+                "events",
+                "redaction",
+                "timer",
+            ],
             &["callback", "fork"],
             &[
                 "client_name",

@@ -6,7 +6,7 @@
 //! - `layout.rs`: which server has which keys; `shards.rs`: the same, as the client keeps it
 //! - `commit.rs`, `effects.rs`: the accept-or-refuse rule
 //! - `sidecar.rs`: the names of what is kept beside a key
-//! - `contract/`: the suite that every backend passes
+//! - `contract/`: the suite that every backend passes; `test_servers/`: what it runs on
 
 pub(crate) mod commit;
 #[cfg(test)]
@@ -22,6 +22,8 @@ pub(crate) mod shards;
 pub(crate) mod sidecar;
 #[cfg(feature = "sqlite")]
 mod sqlite;
+#[cfg(test)]
+mod test_servers;
 
 use std::fmt;
 use std::pin::Pin;
@@ -154,6 +156,12 @@ pub(crate) trait Backend: fmt::Debug + Send + Sync + 'static {
         ))
     }
 
+    /// Ready when another server is to be connected to than the last one: it makes no sense to wait
+    /// any longer before the next connect.
+    fn moves(&self) -> Reply<()> {
+        Box::pin(std::future::pending())
+    }
+
     /// Something that is wrong although it can be connected to, once for each occasion.
     fn new_problem(&self) -> Option<BackendError> {
         None
@@ -183,6 +191,10 @@ impl Backend for Box<dyn Backend> {
 
     fn unanswered(&self, limit: Duration) -> BackendError {
         (**self).unanswered(limit)
+    }
+
+    fn moves(&self) -> Reply<()> {
+        (**self).moves()
     }
 
     fn new_problem(&self) -> Option<BackendError> {
@@ -239,7 +251,7 @@ pub(crate) trait Session: fmt::Debug + Send + Sync {
     /// What is stored under each key, in their order. An error of one key concerns that key alone.
     fn read(&self, reads: &[KeyRead]) -> Reply<Vec<Result<WithExpiry, BackendError>>>;
 
-    /// Reads one value, however large. `asking`: as in [`KeyRead`]. It is polled on the I/O thread
+    /// Reads one value, however large. `asking`: as for [`KeyRead`]. It is polled on the I/O thread
     /// alone.
     fn read_apart(&self, key: &Arc<str>, asking: bool) -> Reply<WithExpiry> {
         let read = self.read(&[KeyRead {
@@ -288,7 +300,8 @@ pub(crate) trait Session: fmt::Debug + Send + Sync {
         Duration::MAX
     }
 
-    /// Ready when the connection is known to be closed.
+    /// Ready when the connection is known to be closed; with an error of kind `Replaced` if another
+    /// server is to be used from now on.
     fn ended(&self) -> Reply<()>;
 
     /// When the session is to log in anew, counted from now; `None` if its login does not expire.

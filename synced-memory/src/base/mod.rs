@@ -1,6 +1,8 @@
 //! What every room may use, and what uses none: time, waiting, locks, files, errors, policies,
 //! settings.
 
+#[cfg(feature = "redis")]
+pub(crate) mod address_map;
 pub(crate) mod backoff;
 pub(crate) mod callback;
 pub(crate) mod client_name;

@@ -283,7 +283,8 @@ fn store_answer(
                 | Recovery::ReadUntracked
                 | Recovery::Pause
                 | Recovery::PauseThenReconnect
-                | Recovery::Reconnect => {
+                | Recovery::Reconnect
+                | Recovery::ReconnectNow => {
                     state.cache.was_not_read(key);
                     state.failed(state.map.shard_of(key), error);
                     Ok(())

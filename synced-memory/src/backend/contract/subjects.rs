@@ -5,34 +5,16 @@
     allow(dead_code, unused_imports)
 )]
 
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::{DAY, DEADLINE, Loss, SHORT, Subject};
 use crate::backend::layout::Node;
 use crate::backend::process::ProcessBackend;
+#[cfg(all(feature = "redis", unix))]
+use crate::backend::test_servers::server::{Program, TestProcess};
+use crate::backend::test_servers::{Directory, new_directory};
 use crate::base::clock::Deadline;
 use crate::base::random;
-
-/// A directory that is removed at the end.
-struct Directory(PathBuf);
-
-impl Directory {
-    fn new() -> Self {
-        let path =
-            std::env::temp_dir().join(format!("synced-memory-{:016x}", random::rng().u64(..)));
-        std::fs::create_dir(&path).unwrap();
-        Self(path)
-    }
-}
-
-impl Drop for Directory {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
 
 pub(super) fn process() -> Subject {
     Subject::new(process_backends(), Loss::Never, ())
@@ -58,39 +40,17 @@ pub(super) fn sqlite() -> Subject {
     Subject::new(backends, Loss::Removed(Box::new(remove)), directory)
 }
 
-/// A server that is killed at the end, or before.
-#[derive(Clone)]
-struct TestServer(Arc<Mutex<Child>>);
-
-impl TestServer {
-    fn kill(&self) {
-        let mut server = self.0.lock().unwrap();
-        let _ = server.kill();
-        let _ = server.wait();
-    }
-}
-
-impl Drop for TestServer {
-    fn drop(&mut self) {
-        self.kill();
-    }
-}
-
 #[cfg(all(feature = "redis", unix))]
 pub(super) fn redis() -> Subject {
     use ::redis::{ConnectionAddr, IntoConnectionInfo};
 
-    use crate::backend::redis::RedisBackend;
+    use crate::backend::redis::{RedisBackend, SessionOptions};
 
-    let directory = Directory::new();
-    let socket = directory.0.join("redis.sock");
-    let server = Command::new("redis-server")
-        .args(["--port", "0", "--save", "", "--unixsocket"])
-        .arg(&socket)
-        .stdout(Stdio::null())
-        .spawn()
-        .expect("no redis-server in PATH: run .ci/test");
-    let server = TestServer(Arc::new(Mutex::new(server)));
+    let directory = new_directory();
+    let socket = directory.join("redis.sock");
+    let path = socket.to_str().unwrap();
+    let arguments = ["--port", "0", "--save", "", "--unixsocket", path];
+    let server = TestProcess::start(&Program::Redis.path(), &arguments, &directory);
     let kill = {
         let server = server.clone();
         move || server.kill()
@@ -99,9 +59,62 @@ pub(super) fn redis() -> Subject {
     let address = ConnectionAddr::Unix(socket).into_connection_info().unwrap();
     let backends = [DAY, SHORT].map(|ttl| {
         let (target, client_name) = ("redis".to_owned(), "contract".to_owned());
-        RedisBackend::new(&address, target, client_name, None, DEADLINE, ttl)
+        let options = SessionOptions {
+            timeout: DEADLINE,
+            sidecar_ttl: ttl,
+            replicas: 0,
+        };
+        RedisBackend::new(&address, target, client_name, None, options)
     });
-    let subject = Subject::new(backends, Loss::Closed(Box::new(kill)), (server, directory));
+    let subject = Subject::new(backends, Loss::Closed(Box::new(kill)), server);
+    wait_until_it_answers(subject)
+}
+
+/// A server, and one sentinel that names it.
+#[cfg(all(feature = "redis", unix))]
+pub(super) fn sentinel() -> Subject {
+    use crate::backend::redis::sentinel::{SentinelBackend, SentinelTarget};
+    use crate::backend::test_servers::server::{TestServer, free_port};
+    use crate::base::settings::Settings;
+
+    let server = TestServer::start(Program::Redis, &[]);
+    let (directory, of_sentinel) = (new_directory(), free_port());
+    let config = directory.join("sentinel.conf");
+    let port = server.port;
+    let monitor = format!("port {of_sentinel}\nsentinel monitor m 127.0.0.1 {port} 1\n");
+    std::fs::write(&config, monitor).unwrap();
+    let arguments = [config.to_str().unwrap(), "--sentinel"];
+    let sentinel = TestProcess::start(&Program::Redis.path(), &arguments, &directory);
+    let kill = server.killer();
+
+    let backends = [DAY, SHORT].map(|tombstone_ttl| {
+        let node = Node {
+            host: "127.0.0.1".into(),
+            port: of_sentinel,
+        };
+        let target = SentinelTarget {
+            sentinels: vec![node],
+            service: "m".to_owned(),
+            login: ::redis::RedisConnectionInfo::default(),
+            target: "redis-sentinel".to_owned(),
+            credentials: None,
+            addresses: None,
+            #[cfg(feature = "tls")]
+            tls_config: None,
+        };
+        let settings = Settings {
+            timeout: DEADLINE,
+            tombstone_ttl,
+            ..Settings::default()
+        };
+        SentinelBackend::new(target, "contract", &settings).unwrap()
+    });
+    let keeps = (server, sentinel);
+    wait_until_it_answers(Subject::new(backends, Loss::Closed(Box::new(kill)), keeps))
+}
+
+#[cfg(all(feature = "redis", unix))]
+fn wait_until_it_answers(subject: Subject) -> Subject {
     let end = Deadline::after(DEADLINE);
     while let Err(error) = subject
         .runtime
@@ -114,4 +127,29 @@ pub(super) fn redis() -> Subject {
         std::thread::sleep(Duration::from_millis(2));
     }
     subject
+}
+
+/// A cluster of one primary: its sessions are those of a larger one.
+#[cfg(all(feature = "redis", unix))]
+pub(super) fn cluster() -> Subject {
+    use crate::backend::redis::cluster::{ClusterBackend, ClusterTarget};
+    use crate::backend::test_servers::cluster::TestCluster;
+    use crate::base::settings::Settings;
+
+    let cluster = TestCluster::of_one();
+    let server = &cluster.0[0];
+    let backends = [DAY, SHORT].map(|tombstone_ttl| {
+        let target = ClusterTarget::of_ports([server.port]);
+        let settings = Settings {
+            timeout: DEADLINE,
+            tombstone_ttl,
+            ..Settings::default()
+        };
+        ClusterBackend::new(target, "contract", &settings).unwrap()
+    });
+    let (node, kill) = (server.node(), server.killer());
+    Subject {
+        node,
+        ..Subject::new(backends, Loss::Closed(Box::new(kill)), cluster)
+    }
 }

@@ -8,12 +8,13 @@ use std::time::Duration;
 
 use redis::{Cmd, Pipeline, Script, Value};
 
-use super::reply;
+use super::calls::{CallPlan, OpenSlots, PlannedCall};
+use super::{SessionOptions, reply};
 use crate::backend::commit::{
     self, Attempt, Expects, KeyChange, KeyState, Outcome, RECORDS, TimeToLive, Writer,
 };
 use crate::backend::effects::STARVATION_TIMEOUT;
-use crate::backend::error::BackendError;
+use crate::backend::error::{BackendError, BackendErrorKind};
 use crate::backend::sidecar;
 use crate::base::clock::Stamp;
 use crate::value::envelope;
@@ -94,25 +95,56 @@ const KEYS_IN_ONE_CALL: usize = 32;
 #[derive(Debug)]
 pub(super) struct Committer {
     sidecar_ttl: Duration,
+    replication: Option<Replication>,
     /// The server may lack the script: the next call carries its text.
     sends_text: AtomicBool,
     /// One key per call, since the server refused a call with many keys because of one of them.
     one_by_one: AtomicBool,
+    /// At a node of a cluster, which refuses a call whose keys are in several slots.
+    open_slots: Option<OpenSlots>,
 }
 
+/// How many replicas what was made has to be on, and how long they are waited for.
+#[derive(Debug, Clone, Copy)]
+struct Replication {
+    replicas: u16,
+    limit: Duration,
+}
+
+/// A pipeline of calls, and what its answers belong to.
 pub(super) struct Calls {
     pub(super) commands: Pipeline,
-    /// How many attempts each call has.
-    pub(super) sizes: Vec<usize>,
+    pub(super) plan: CallPlan,
 }
 
 impl Committer {
-    pub(super) fn new(sidecar_ttl: Duration) -> Self {
+    /// `is_in_cluster`: the server is a node of a cluster.
+    pub(super) fn new(options: SessionOptions, is_in_cluster: bool) -> Self {
+        let replicas = Some(options.replicas).filter(|replicas| *replicas > 0);
         Self {
-            sidecar_ttl,
+            sidecar_ttl: options.sidecar_ttl,
+            // Requests behind it wait, too: a longer wait would look like a lost connection.
+            replication: replicas.map(|replicas| Replication {
+                replicas,
+                limit: options.timeout / 2,
+            }),
             sends_text: AtomicBool::new(true),
             one_by_one: AtomicBool::new(false),
+            open_slots: is_in_cluster.then(OpenSlots::default),
         }
+    }
+
+    /// The command that makes the server know the script.
+    pub(super) fn load() -> Cmd {
+        let mut load = redis::cmd("SCRIPT");
+        load.arg("LOAD").arg(&SCRIPT.text);
+        load
+    }
+
+    /// Notes the answer to that.
+    pub(super) fn note_loaded(&self, answer: &Value) {
+        let is_loaded = !matches!(answer, Value::ServerError(_));
+        self.sends_text.store(!is_loaded, Ordering::Relaxed);
     }
 
     pub(super) fn calls(&self, batch: &[Attempt], now: u64) -> Calls {
@@ -121,25 +153,32 @@ impl Committer {
         } else {
             KEYS_IN_ONE_CALL
         };
-        let chunks = batch.chunks(most);
-
-        let mut calls = Calls {
-            commands: Pipeline::with_capacity(chunks.len()),
-            sizes: Vec::new(),
+        let plan = match &self.open_slots {
+            None => CallPlan::in_order(batch.len(), most),
+            Some(open_slots) => CallPlan::by_slot(batch, most, &open_slots.current()),
         };
-        // The first call of a session carries the text, and the first one after the server has
-        // forgotten the script. Later calls of the same pipeline find it there.
+        let attempts = plan.attempts(batch);
+        let mut attempts = &attempts[..];
+
+        let mut commands = Pipeline::with_capacity(plan.calls.len());
+        // If the server may have forgotten the script, the first call carries its text. Later calls
+        // of the same pipeline find it there.
         let mut sends_text = self.sends_text.swap(false, Ordering::Relaxed);
-        for chunk in chunks {
-            calls.sizes.push(chunk.len());
-            calls
-                .commands
-                .add_command(self.call(chunk, now, std::mem::take(&mut sends_text)));
+        for call in &plan.calls {
+            if call.asking {
+                commands.cmd("ASKING");
+            }
+            let (of_call, others) = attempts.split_at(call.size);
+            attempts = others;
+            commands.add_command(self.call(of_call, now, std::mem::take(&mut sends_text)));
         }
-        calls
+        if let Some(replication) = self.replication {
+            replication.add_wait(&mut commands, batch);
+        }
+        Calls { commands, plan }
     }
 
-    fn call(&self, attempts: &[Attempt], now: u64, sends_text: bool) -> Cmd {
+    fn call(&self, attempts: &[&Attempt], now: u64, sends_text: bool) -> Cmd {
         let bytes = attempts
             .iter()
             .map(|attempt| 160 + 2 * attempt.key.len() + attempt.size())
@@ -180,44 +219,105 @@ impl Committer {
         call
     }
 
-    /// An answer for each attempt, from an answer for each call.
+    /// An answer for each attempt of the batch, from the answers to the pipeline.
     pub(super) fn answers(
         &self,
-        sizes: Vec<usize>,
+        plan: CallPlan,
         answers: Vec<Value>,
     ) -> Vec<Result<Outcome, BackendError>> {
-        let mut outcomes = Vec::with_capacity(sizes.iter().sum());
-        for (size, answer) in sizes.into_iter().zip(answers) {
-            match answer {
-                Value::Int(APPLIED) => outcomes.extend(std::iter::repeat_n(Ok(REPLACED), size)),
-                Value::Array(of_each) if of_each.len() == size => {
+        let mut outcomes = Vec::with_capacity(plan.calls.iter().map(|call| call.size).sum());
+        let mut answers = answers.into_iter();
+        for call in &plan.calls {
+            let size = call.size;
+            let asking = call.asking.then(|| answers.next()).flatten();
+            match (answers.next().unwrap_or_default(), asking) {
+                (Value::Int(APPLIED), _) => {
+                    outcomes.extend(std::iter::repeat_n(Ok(REPLACED), size));
+                }
+                (Value::Array(of_each), _) if of_each.len() == size => {
                     outcomes.extend(of_each.into_iter().map(outcome));
                 }
-                Value::ServerError(error) => {
-                    let error = self.call_error(size, &error);
+                (Value::ServerError(_), Some(Value::ServerError(refusal))) => {
+                    let error = reply::asking_refused(&refusal);
                     outcomes.extend(std::iter::repeat_n(Err(error), size));
                 }
-                other => {
+                (Value::ServerError(refusal), _) => {
+                    let error = self.call_error(call, &refusal);
+                    outcomes.extend(std::iter::repeat_n(Err(error), size));
+                }
+                (other, _) => {
                     let error = reply::unexpected(&other);
                     outcomes.extend(std::iter::repeat_n(Err(error), size));
                 }
             }
         }
-        outcomes
+        if let Some(replication) = self.replication {
+            replication.confirm(&mut outcomes, answers.last().unwrap_or_default());
+        }
+        plan.in_order_of_batch(outcomes)
     }
 
     /// The server did not run the script at all.
-    fn call_error(&self, size: usize, refusal: &redis::ServerError) -> BackendError {
+    fn call_error(&self, call: &PlannedCall, refusal: &redis::ServerError) -> BackendError {
         let error = reply::server_error(refusal);
         if refusal.code() == "NOSCRIPT" {
             self.sends_text.store(true, Ordering::Relaxed);
             return BackendError::retry(error);
         }
-        if error.is_rejected() && size > 1 {
+        if error.is_rejected() && call.size > 1 {
             self.one_by_one.store(true, Ordering::Relaxed);
             return BackendError::retry(error);
         }
+        let is_moving = matches!(
+            error.kind,
+            BackendErrorKind::TryAgain | BackendErrorKind::Ask
+        );
+        if let (true, Some(open_slots), Some(slot)) = (is_moving, &self.open_slots, call.slot) {
+            open_slots.note(slot);
+        }
         error
+    }
+}
+
+impl Replication {
+    /// Renews what is left of a sidecar's time to live.
+    const RENEW: &str = "\
+        local left = redis.call('PTTL', KEYS[1]) \
+        if left > 0 then redis.call('PEXPIRE', KEYS[1], left) end";
+
+    /// Waits until the replicas have what this connection has written. An attempt that was in doubt
+    /// may have been made by way of another one: it is followed by a write that changes nothing,
+    /// and what was made before that is on a replica which has that.
+    fn add_wait(self, commands: &mut Pipeline, batch: &[Attempt]) {
+        for attempt in batch.iter().filter(|attempt| attempt.retry.is_some()) {
+            if attempt.asking {
+                commands.cmd("ASKING");
+            }
+            let renew = commands.cmd("EVAL").arg(Self::RENEW).arg(1);
+            renew.arg(sidecar::sidecar(&attempt.key));
+        }
+        // Zero would be for ever.
+        let limit = millis(self.limit).max(1);
+        commands.cmd("WAIT").arg(self.replicas).arg(limit);
+    }
+
+    /// Answers what was made with an error if it is not on enough replicas. `answer`: to WAIT.
+    fn confirm(self, outcomes: &mut [Result<Outcome, BackendError>], answer: Value) {
+        let what = match reply::checked(answer) {
+            Ok(Value::Int(count)) if count >= i64::from(self.replicas) => return,
+            Ok(Value::Int(count)) => format!(
+                "{count} of {} replicas have it within {:?}",
+                self.replicas, self.limit
+            ),
+            Ok(other) => reply::unexpected(&other).to_string(),
+            Err(refusal) => refusal.to_string(),
+        };
+        for outcome in outcomes {
+            if let Ok(Outcome::Applied { .. } | Outcome::AlreadyApplied(_)) = outcome {
+                let error = BackendError::new(BackendErrorKind::UnderReplicated, &what);
+                *outcome = Err(error);
+            }
+        }
     }
 }
 

@@ -1,13 +1,13 @@
-//! A line to the server that is open and logged in.
+//! A line to a server that is open and logged in.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, ConnectionAddr, ConnectionInfo, ProtocolVersion};
+use redis::{AsyncConnectionConfig, ConnectionAddr, ProtocolVersion};
 use redis::{RedisConnectionInfo, RedisError};
-use tokio::task::JoinHandle;
+use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::timeout;
 
 use super::credentials::{Issued, Issuer};
@@ -27,25 +27,33 @@ use crate::base::redaction::Redaction;
 /// queue were full, a request would be sent later than its ticket says.
 const DRIVER_QUEUE: usize = 1 << 24;
 
-/// A server, and how to log in to it.
+/// How to log in to servers: to one, or to all nodes of a cluster.
 pub(super) struct ServerLogin {
-    address: ConnectionAddr,
     login: RedisConnectionInfo,
     target: String,
     name: Arc<ClientName>,
     #[cfg(feature = "tls")]
-    tls: Option<Tls>,
+    tls: Option<Arc<Tls>>,
     /// A line was open once.
     was_connected: AtomicBool,
     /// What issues the user and the password, if they are not in `login`.
     issuer: Option<Issuer>,
+    kind: LoginKind,
     _redaction: Option<Redaction>,
 }
 
-/// What the server's `CLIENT LIST` calls our connections; nothing if it is empty.
+/// Who is logged in to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum LoginKind {
+    Servers,
+    /// Their password is an option of its own.
+    Sentinels,
+}
+
+/// What a server's `CLIENT LIST` calls our connections; nothing if it is empty.
 struct ClientName {
     name: String,
-    /// The server, for messages.
+    /// The servers, for messages.
     target: String,
     /// An event has said that the server refuses it.
     is_reported: AtomicBool,
@@ -75,17 +83,16 @@ impl OpenStage {
 }
 
 impl ServerLogin {
-    /// `target` names the server in messages, and `client_name` us in its `CLIENT LIST`. `issuer`:
-    /// what issues the user and the password, if `server` has none.
+    /// `target` names the servers in messages, and `client_name` us in their `CLIENT LIST`.
+    /// `issuer`: what issues the user and the password, if `login` has none.
     pub(super) fn new(
-        server: &ConnectionInfo,
+        login: &RedisConnectionInfo,
         target: &str,
         client_name: String,
         issuer: Option<Issuer>,
     ) -> Self {
-        let login = server.redis_settings().clone();
+        let login = login.clone();
         Self {
-            address: server.addr().clone(),
             target: target.to_owned(),
             name: Arc::new(ClientName {
                 name: client_name,
@@ -97,6 +104,7 @@ impl ServerLogin {
             tls: None,
             was_connected: AtomicBool::new(false),
             issuer,
+            kind: LoginKind::Servers,
             _redaction: login.password().map(Redaction::of),
             login: login.set_protocol(ProtocolVersion::RESP3),
         }
@@ -104,9 +112,47 @@ impl ServerLogin {
 
     /// The same over TLS.
     #[cfg(feature = "tls")]
-    pub(super) fn over(self, tls: Tls) -> Self {
+    pub(super) fn over(self, tls: Arc<Tls>) -> Self {
         Self {
             tls: Some(tls),
+            ..self
+        }
+    }
+
+    /// How a server is written that is no node of a cluster.
+    pub(super) fn url_of_one_server(&self) -> String {
+        let family = self.family();
+        let secure = if self.is_tls() { "s" } else { "" };
+        format!("{family}{secure}://host:port")
+    }
+
+    /// How a cluster is written.
+    pub(super) fn url_of_cluster(&self) -> String {
+        let family = self.family();
+        let option = if self.is_tls() { "?tls=true" } else { "" };
+        format!("{family}-cluster://host:port{option}")
+    }
+
+    fn family(&self) -> &'static str {
+        if self.target.starts_with("valkey") {
+            "valkey"
+        } else {
+            "redis"
+        }
+    }
+
+    #[cfg_attr(not(feature = "tls"), allow(clippy::unused_self))]
+    fn is_tls(&self) -> bool {
+        #[cfg(feature = "tls")]
+        return self.tls.is_some();
+        #[cfg(not(feature = "tls"))]
+        false
+    }
+
+    /// The same for sentinels.
+    pub(super) fn of_sentinels(self) -> Self {
+        Self {
+            kind: LoginKind::Sentinels,
             ..self
         }
     }
@@ -115,10 +161,11 @@ impl ServerLogin {
         self.issuer.as_ref()
     }
 
-    /// Opens a line. `config`: what becomes of pushes. `stage` shows what it waits for. Also
-    /// returns what was issued for the login, if anything was.
+    /// Opens a line to a server. `config`: what becomes of pushes. `stage` shows what it waits for.
+    /// Also returns what was issued for the login, if anything was.
     pub(super) async fn open(
         &self,
+        address: &ConnectionAddr,
         config: AsyncConnectionConfig,
         stage: &OpenStage,
     ) -> Result<(Line, Option<Arc<Issued>>), BackendError> {
@@ -129,7 +176,7 @@ impl ServerLogin {
             .set_response_timeout(None)
             .set_pipeline_buffer_size(DRIVER_QUEUE);
         let Some(issuer) = &self.issuer else {
-            let stream = self.connect(stage).await?;
+            let stream = self.connect(address, stage).await?;
             let line = self.log_in(&self.login, stream, config).await?;
             return Ok((line, None));
         };
@@ -138,7 +185,7 @@ impl ServerLogin {
         let mut refused: Option<(Arc<Issued>, BackendError)> = None;
         loop {
             // First: while the server is away, nothing is asked for.
-            let stream = self.connect(stage).await?;
+            let stream = self.connect(address, stage).await?;
             stage.enter(OpenStage::CREDENTIALS);
             let fresh = issuer.issue(refused.as_ref().map(|(fresh, _)| fresh)).await;
             stage.enter(OpenStage::SERVER);
@@ -188,19 +235,38 @@ impl ServerLogin {
         })
     }
 
-    async fn connect(&self, stage: &OpenStage) -> Result<Stream, BackendError> {
+    async fn connect(
+        &self,
+        address: &ConnectionAddr,
+        stage: &OpenStage,
+    ) -> Result<Stream, BackendError> {
         stage.enter(OpenStage::SERVER);
-        let socket = Socket::open(&self.address)
+        let socket = Socket::open(address)
             .await
             .map_err(BackendError::connection_lost)?;
         #[cfg(feature = "tls")]
-        if let Some(tls) = &self.tls {
+        if let (Some(tls), ConnectionAddr::Tcp(host, _)) = (&self.tls, address) {
             stage.enter(OpenStage::HANDSHAKE);
-            let stream = Stream::secure(socket, tls).await;
+            let stream = Stream::secure(socket, host, tls).await;
             stage.enter(OpenStage::SERVER);
             return stream.map_err(|failure| self.tls_error(tls, &failure));
         }
         Ok(Stream::plain(socket))
+    }
+
+    /// The error for a server that is a sentinel of these services.
+    pub(super) fn is_sentinel(&self, services: &[String]) -> BackendError {
+        let hosts = self.target.split_once("://").map(|(_, rest)| rest);
+        let host = hosts.and_then(|rest| rest.split('/').next());
+        let service = services.first().map_or("service", String::as_str);
+        let is_secure = ["rediss://", "valkeys://"]
+            .iter()
+            .any(|scheme| self.target.starts_with(scheme));
+        BackendError::rejected(format_args!(
+            "it is a sentinel: write redis-sentinel://{}/{service}{}",
+            host.unwrap_or("host"),
+            if is_secure { "?tls=true" } else { "" }
+        ))
     }
 
     /// The error for an attempt that was at `stage` when `limit` was over.
@@ -225,6 +291,15 @@ impl ServerLogin {
         error: &RedisError,
         failure: Option<&StreamFailure>,
     ) -> BackendError {
+        if error.code() == Some("NOAUTH")
+            && login.password().is_none()
+            && self.kind == LoginKind::Sentinels
+        {
+            return BackendError::rejected(
+                "the sentinel asks for a password (NOAUTH), and none was given: say it by \
+                 `sentinel_password`; that of the servers is another one",
+            );
+        }
         if error.code() == Some("NOAUTH") && login.password().is_none() {
             return BackendError::rejected(format_args!(
                 "the server asks for a password (NOAUTH), and none was given: write {}",
@@ -316,7 +391,11 @@ impl ServerLogin {
     /// What to write if the server has no TLS.
     #[cfg(feature = "tls")]
     fn without_tls(&self) -> String {
-        let plain = self.target.replacen("s://", "://", 1);
+        let target = &self.target;
+        if lists_hosts(target) {
+            return format!("if there is no TLS at this port, write {target} without `tls=true`");
+        }
+        let plain = target.replacen("s://", "://", 1);
         format!("if the server has no TLS at this port, write {plain}")
     }
 
@@ -324,11 +403,18 @@ impl ServerLogin {
     #[cfg_attr(not(feature = "tls"), allow(clippy::unused_self))]
     pub(super) fn new_problem(&self) -> Option<BackendError> {
         #[cfg(feature = "tls")]
-        if let Some(problem) = self.tls.as_ref().and_then(Tls::new_problem) {
+        if let Some(problem) = self.tls.as_ref().and_then(|tls| tls.new_problem()) {
             return Some(BackendError::unavailable(problem));
         }
         None
     }
+}
+
+/// Whether the target is one whose URL lists hosts, so that its scheme does not say whether there
+/// is TLS.
+fn lists_hosts(target: &str) -> bool {
+    let scheme = target.split_once("://").map(|(scheme, _)| scheme);
+    scheme.is_some_and(|scheme| scheme.ends_with("-sentinel") || scheme.ends_with("-cluster"))
 }
 
 /// The URL of this target with TLS, if there is one.
@@ -336,6 +422,7 @@ fn with_tls(target: &str) -> Option<String> {
     match target.split_once("://")? {
         ("redis" | "dragonfly", host) => Some(format!("rediss://{host}")),
         ("valkey", host) => Some(format!("valkeys://{host}")),
+        _ if lists_hosts(target) => Some(format!("{target}?tls=true")),
         _ => None,
     }
 }
@@ -378,6 +465,11 @@ impl Line {
     /// How long the other side has sent nothing, and made no room for what waits to be written.
     pub(super) fn idle(&self) -> Duration {
         self.activity.elapsed()
+    }
+
+    /// What ends the connection, and with it all that is under way.
+    pub(super) fn driver(&self) -> AbortHandle {
+        self.driver.abort_handle()
     }
 
     /// Whether it was not closed, as far as known.

@@ -1,19 +1,27 @@
-//! Redis, Valkey and Dragonfly: a multiplexed RESP3 connection, and another one for large values.
+//! Redis, Valkey and Dragonfly: a multiplexed RESP3 connection to each server, and another one for
+//! large values.
 //!
+//! - `cluster/`: several servers
 //! - `socket.rs`: the bytes; `stream.rs`: the same, or TLS over them; `tls.rs`: its certificates
 //! - `credentials.rs`, `expiring.rs`: logins that expire
 //! - `line.rs`: the login, and requests over the stream
-//! - `commit.rs`, `commit.lua`: attempts
+//! - `opening.rs`: what is asked before anything else
+//! - `commit.rs`, `calls.rs`, `commit.lua`: attempts
 //! - `tracking.rs`: notifications
 //! - `reply.rs`: what servers answer
 //! - `resolver.rs`: addresses of hosts
+//! - `sentinel/`: the primary of a service that Sentinel watches over
 
+mod calls;
+pub(super) mod cluster;
 mod commit;
 mod credentials;
 mod expiring;
 mod line;
+mod opening;
 mod reply;
 mod resolver;
+pub(super) mod sentinel;
 mod socket;
 mod stream;
 #[cfg(feature = "tls")]
@@ -22,12 +30,14 @@ mod tracking;
 
 use std::collections::HashSet;
 use std::convert::Infallible;
+use std::future::pending;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Cmd, ConnectionInfo, Pipeline, PushInfo, PushKind, Value};
+use redis::{AsyncConnectionConfig, Cmd, ConnectionAddr, ConnectionInfo, Pipeline};
+use redis::{PushInfo, PushKind, Value};
 use tokio::sync::watch;
 
 use super::{
@@ -40,47 +50,68 @@ use crate::backend::layout::Node;
 use crate::backend::sidecar;
 use crate::base::credentials::CredentialsCallback;
 use crate::base::lock::lock;
+use crate::base::settings::Settings;
+use cluster::ClusterNode;
 use commit::Committer;
 use credentials::{Issued, Issuer};
 use expiring::ExpiringSession;
 use line::{Line, OpenStage, ServerLogin};
+use sentinel::Following;
 #[cfg(feature = "tls")]
 use {
     crate::base::error::{Error, ErrorKind},
-    crate::base::settings::Settings,
-    redis::ConnectionAddr,
     tls::Tls,
 };
 
 /// The backend of every `redis://` URL.
 pub(crate) struct RedisBackend {
+    address: ConnectionAddr,
     login: Arc<ServerLogin>,
     /// What the attempt to connect waits for that is under way.
     stage: Arc<OpenStage>,
     target: String,
-    timeout: Duration,
-    sidecar_ttl: Duration,
+    options: SessionOptions,
+}
+
+/// What holds for all sessions of a backend.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SessionOptions {
+    /// After this time without a byte the connection for large values counts as lost.
+    pub(crate) timeout: Duration,
+    pub(crate) sidecar_ttl: Duration,
+    /// How many replicas a write has to be on.
+    pub(crate) replicas: u16,
+}
+
+impl SessionOptions {
+    pub(crate) fn of(settings: &Settings) -> Self {
+        Self {
+            timeout: settings.timeout,
+            sidecar_ttl: settings.tombstone_ttl,
+            replicas: settings.replicas,
+        }
+    }
 }
 
 impl RedisBackend {
     /// The server that `server` describes; `target` names it in messages, and `client_name` names
     /// us in its `CLIENT LIST`, if it is not empty. `credentials` issue the login, if there are
-    /// any. After `timeout` without a byte the connection for large values counts as lost.
+    /// any.
     pub(crate) fn new(
         server: &ConnectionInfo,
         target: String,
         client_name: String,
         credentials: Option<CredentialsCallback>,
-        timeout: Duration,
-        sidecar_ttl: Duration,
+        options: SessionOptions,
     ) -> Self {
         let issuer = credentials.map(Issuer::new);
+        let login = ServerLogin::new(server.redis_settings(), &target, client_name, issuer);
         Self {
-            login: Arc::new(ServerLogin::new(server, &target, client_name, issuer)),
+            address: server.addr().clone(),
+            login: Arc::new(login),
             stage: Arc::default(),
             target,
-            timeout,
-            sidecar_ttl,
+            options,
         }
     }
 
@@ -92,21 +123,21 @@ impl RedisBackend {
     #[cfg(feature = "tls")]
     pub(crate) fn over_tls(
         self,
-        server: &ConnectionInfo,
         config: Option<Arc<rustls::ClientConfig>>,
         settings: &Settings,
     ) -> Result<Self, Error> {
-        let ConnectionAddr::Tcp(host, _) = server.addr() else {
+        let ConnectionAddr::Tcp(host, _) = &self.address else {
             let what = "TLS needs a host, as in rediss://host:port";
             return Err(Error::new(ErrorKind::Config, what));
         };
         let tls = match config {
-            Some(config) => Tls::given(host, config, settings)?,
-            None => Tls::from_files(host, settings)?,
+            Some(config) => Tls::given(config, settings)?,
+            None => Tls::from_files(settings)?,
         };
+        tls.check_host(host)?;
         let login = Arc::into_inner(self.login).expect("nobody else has it yet");
         Ok(Self {
-            login: Arc::new(login.over(tls)),
+            login: Arc::new(login.over(Arc::new(tls))),
             ..self
         })
     }
@@ -123,38 +154,12 @@ impl std::fmt::Debug for RedisBackend {
 impl Backend for RedisBackend {
     fn connect(&self, _node: &Node) -> Reply<Box<dyn Session>> {
         let (login, stage) = (Arc::clone(&self.login), Arc::clone(&self.stage));
-        let (timeout, sidecar_ttl) = (self.timeout, self.sidecar_ttl);
+        let address = self.address.clone();
+        let options = self.options;
         Box::pin(async move {
-            let (closed, ended) = watch::channel(false);
-            let (sender, changes) = tracking::channel();
-            let on_push = move |push: PushInfo| {
-                match push.kind {
-                    PushKind::Disconnection => _ = closed.send_replace(true),
-                    PushKind::Invalidate => sender.receive(push.data),
-                    _ => {}
-                }
-                Ok::<(), Infallible>(())
-            };
-            let config = AsyncConnectionConfig::new().set_push_sender(on_push);
-            let (line, issued) = login.open(config, &stage).await?;
-            let session = RedisSession {
-                line,
-                ended,
-                committer: Arc::new(Committer::new(sidecar_ttl)),
-                changes,
-                large_keys: Arc::default(),
-                apart: Arc::new(ApartLine {
-                    login: Arc::clone(&login),
-                    timeout,
-                    open: tokio::sync::Mutex::default(),
-                    requests: Mutex::default(),
-                }),
-            };
-            let session: Box<dyn Session> = match issued {
-                Some(issued) => Box::new(ExpiringSession::new(session, login, issued)),
-                None => Box::new(session),
-            };
-            Ok(session)
+            let opened = open_session(address, Arc::clone(&login), &stage, options, None);
+            let (session, issued) = opened.await?;
+            Ok(in_session(session, login, issued))
         })
     }
 
@@ -171,9 +176,68 @@ impl Backend for RedisBackend {
     }
 }
 
+/// Connects to the server at `address`, which is `node` if it is one of a cluster. Also returns what
+/// was issued for the login, if anything was.
+async fn open_session(
+    address: ConnectionAddr,
+    login: Arc<ServerLogin>,
+    stage: &OpenStage,
+    options: SessionOptions,
+    node: Option<ClusterNode>,
+) -> Result<(RedisSession, Option<Arc<Issued>>), BackendError> {
+    let (closed, ended) = watch::channel(false);
+    let (sender, changes) = tracking::channel();
+    let on_push = move |push: PushInfo| {
+        match push.kind {
+            PushKind::Disconnection => _ = closed.send_replace(true),
+            PushKind::Invalidate => sender.receive(push.data),
+            _ => {}
+        }
+        Ok::<(), Infallible>(())
+    };
+    let config = AsyncConnectionConfig::new().set_push_sender(on_push);
+    let (line, issued) = login.open(&address, config, stage).await?;
+    let committer = Committer::new(options, node.is_some());
+    let is_alone = node.is_none().then_some(&*login);
+    opening::prepare(&line.requests, &committer, is_alone).await?;
+    let session = RedisSession {
+        line,
+        ended,
+        following: None,
+        node,
+        committer: Arc::new(committer),
+        changes,
+        large_keys: Arc::default(),
+        apart: Arc::new(ApartLine {
+            address,
+            login,
+            timeout: options.timeout,
+            open: tokio::sync::Mutex::default(),
+            requests: Mutex::default(),
+        }),
+    };
+    Ok((session, issued))
+}
+
+/// The session as it is used: one whose login was issued logs in anew before it expires.
+fn in_session(
+    session: RedisSession,
+    login: Arc<ServerLogin>,
+    issued: Option<Arc<Issued>>,
+) -> Box<dyn Session> {
+    match issued {
+        Some(issued) => Box::new(ExpiringSession::new(session, login, issued)),
+        None => Box::new(session),
+    }
+}
+
 struct RedisSession {
     line: Line,
+    /// If another server may become the primary in place of this one.
+    following: Option<Following>,
     ended: watch::Receiver<bool>,
+    /// `None` if the server is to have all keys.
+    node: Option<ClusterNode>,
     committer: Arc<Committer>,
     changes: tracking::PushReceiver,
     large_keys: Arc<LargeKeys>,
@@ -186,6 +250,7 @@ struct LargeKeys(Mutex<HashSet<Arc<str>>>);
 
 /// The second line, over which large values come. It is opened for the first of them.
 struct ApartLine {
+    address: ConnectionAddr,
     login: Arc<ServerLogin>,
     timeout: Duration,
     open: tokio::sync::Mutex<Option<Line>>,
@@ -199,7 +264,50 @@ impl std::fmt::Debug for RedisSession {
     }
 }
 
+/// Whether the server is to track the key of this read. What another node has sent here is never
+/// tracked, whatever comes first of CACHING and ASKING: each holds for the next command.
+fn is_caching(read: &KeyRead) -> bool {
+    read.kind == ReadKind::Tracked && !read.asking
+}
+
+/// What the error of a key means at this server.
+async fn explained(error: BackendError, node: Option<&ClusterNode>) -> BackendError {
+    match node {
+        Some(node) => node.explained(error).await,
+        None => cluster::without_redirect(error),
+    }
+}
+
 impl LargeKeys {
+    /// The answer to a read, from those to its commands. `was_large`: as for
+    /// [`value`](Self::value).
+    fn answer(
+        &self,
+        read: &KeyRead,
+        answers: &mut impl Iterator<Item = Value>,
+        was_large: bool,
+    ) -> Result<WithExpiry, BackendError> {
+        let is_tracked = read.kind == ReadKind::Tracked;
+        let mut next = |asking| next_answer(answers, asking);
+        // All of them are taken, also if one is an error.
+        let exists = (read.size == SizeHint::Unknown && !is_tracked).then(|| next(read.asking));
+        let caching = is_caching(read).then(|| next(false));
+        let value = next(read.asking);
+        let left = is_tracked.then(|| next(read.asking));
+
+        if let Some(caching) = caching {
+            tracking::caching(caching?)?;
+        }
+        let (exists, left) = (exists.transpose()?, left.transpose()?);
+        let exists = || match &left {
+            Some(left) => *left != Value::Int(reply::NO_KEY),
+            None => exists != Some(Value::Int(0)),
+        };
+        let stored = self.stored(read, value?, was_large, exists)?;
+        let expiry = left.as_ref().map_or(Expiry::Tracked, reply::expiry);
+        Ok((stored, expiry))
+    }
+
     /// Asks for so much of a value that its answer says whether it is large; and for all of it, if
     /// it was not large before. Returns whether it was.
     fn add_bounded_read(&self, commands: &mut Pipeline, key: &Arc<str>) -> bool {
@@ -260,7 +368,8 @@ impl LargeKeys {
 impl ApartLine {
     async fn open(&self) -> Result<Line, BackendError> {
         let stage = OpenStage::default();
-        let line = self.login.open(AsyncConnectionConfig::new(), &stage);
+        let config = AsyncConnectionConfig::new();
+        let line = self.login.open(&self.address, config, &stage);
         let (line, _) = tokio::time::timeout(self.timeout, line)
             .await
             .unwrap_or_else(|_| Err(self.login.unanswered(&stage, self.timeout)))?;
@@ -283,20 +392,24 @@ impl ApartLine {
     }
 
     /// On the I/O thread.
-    async fn read(&self, key: &str) -> Result<WithExpiry, BackendError> {
+    async fn read(&self, key: &str, asking: bool) -> Result<WithExpiry, BackendError> {
         let mut open = self.open.lock().await;
         let line = match open.take() {
             Some(line) if self.is_usable(&line) => line,
             _ => self.open().await?,
         };
 
-        let mut commands = Pipeline::with_capacity(2);
-        commands.cmd("GET").arg(key).cmd("PTTL").arg(key);
+        let mut commands = Pipeline::with_capacity(4);
+        for command in ["GET", "PTTL"] {
+            add_asking(&mut commands, asking);
+            commands.cmd(command).arg(key);
+        }
         let request = ask(line.requests.clone(), commands);
         let mut answers = line.unless_silent(self.timeout, request).await?.into_iter();
         *open = Some(line);
-        let stored = reply::stored(answers.next().unwrap_or_default())?;
-        Ok((stored, reply::expiry(&answers.next().unwrap_or_default())))
+        let mut next = || next_answer(&mut answers, asking);
+        let stored = reply::stored(next()?)?;
+        Ok((stored, reply::expiry(&next()?)))
     }
 }
 
@@ -315,6 +428,28 @@ async fn ask(
         .map_err(|error| reply::backend_error(&error))
 }
 
+/// Lets a node of a cluster answer the next command although it does not have the slot yet. It
+/// holds for one command, so both go out in one write.
+fn add_asking(commands: &mut Pipeline, asking: bool) {
+    if asking {
+        commands.cmd("ASKING");
+    }
+}
+
+/// The answer to a command that may be behind ASKING.
+fn next_answer(
+    answers: &mut impl Iterator<Item = Value>,
+    asking: bool,
+) -> Result<Value, BackendError> {
+    let allowed = asking.then(|| answers.next()).flatten();
+    match (answers.next().unwrap_or_default(), allowed) {
+        (Value::ServerError(_), Some(Value::ServerError(refusal))) => {
+            Err(reply::asking_refused(&refusal))
+        }
+        (answer, _) => Ok(answer),
+    }
+}
+
 /// Sends one command.
 async fn ask_one(connection: MultiplexedConnection, command: Cmd) -> Result<Value, BackendError> {
     let mut commands = Pipeline::new();
@@ -331,12 +466,14 @@ impl Session for RedisSession {
         for read in reads {
             let is_tracked = read.kind == ReadKind::Tracked;
             if read.size == SizeHint::Unknown && !is_tracked {
+                add_asking(&mut commands, read.asking);
                 commands.cmd("EXISTS").arg(&*read.key);
             }
-            if is_tracked {
+            if is_caching(read) {
                 tracking::add_caching(&mut commands);
             }
             // Directly behind it: it is the next command that is tracked, and no other.
+            add_asking(&mut commands, read.asking);
             were_large.push(match read.size {
                 SizeHint::Small => {
                     commands.cmd("GET").arg(&*read.key);
@@ -346,33 +483,19 @@ impl Session for RedisSession {
             });
             // Expiry is not tracked: the server notifies us only when it happens to notice it.
             if is_tracked {
+                add_asking(&mut commands, read.asking);
                 commands.cmd("PTTL").arg(&*read.key);
             }
         }
         let (connection, reads) = (self.line.requests.clone(), reads.to_vec());
-        let large_keys = Arc::clone(&self.large_keys);
+        let (large_keys, node) = (Arc::clone(&self.large_keys), self.node.clone());
         Box::pin(async move {
             let mut answers = ask(connection, commands).await?.into_iter();
-            let mut next = || answers.next().unwrap_or_default();
             let mut found = Vec::with_capacity(reads.len());
             for (read, was_large) in reads.iter().zip(were_large) {
-                let answer = match read.kind {
-                    ReadKind::Tracked => {
-                        let (caching, value, left) = (next(), next(), next());
-                        let stored = large_keys
-                            .stored(read, value, was_large, || left != Value::Int(reply::NO_KEY));
-                        let stored = stored.map(|stored| (stored, reply::expiry(&left)));
-                        tracking::caching(caching).and(stored)
-                    }
-                    ReadKind::Through => {
-                        let exists = (read.size == SizeHint::Unknown).then(&mut next);
-                        let stored = large_keys
-                            .stored(read, next(), was_large, || exists != Some(Value::Int(0)));
-                        stored.map(|stored| (stored, Expiry::Tracked))
-                    }
-                };
-                match answer {
+                match large_keys.answer(read, &mut answers, was_large) {
                     Err(error) if error.kind == BackendErrorKind::NotTracked => return Err(error),
+                    Err(error) => found.push(Err(explained(error, node.as_ref()).await)),
                     answer => found.push(answer),
                 }
             }
@@ -380,26 +503,37 @@ impl Session for RedisSession {
         })
     }
 
-    fn read_apart(&self, key: &Arc<str>, _asking: bool) -> Reply<WithExpiry> {
+    fn read_apart(&self, key: &Arc<str>, asking: bool) -> Reply<WithExpiry> {
         let (apart, key) = (Arc::clone(&self.apart), Arc::clone(key));
+        let node = self.node.clone();
         Box::pin(async move {
-            let read = apart.read(&key).await;
-            read.map_err(|error| match error.kind {
+            match apart.read(&key, asking).await {
                 // It says nothing of the connection of this session.
-                BackendErrorKind::ConnectionLost => BackendError::new(
-                    BackendErrorKind::Unavailable,
-                    format_args!("the connection for large values: {error}"),
-                ),
-                _ => error,
-            })
+                Err(error) if error.kind == BackendErrorKind::ConnectionLost => {
+                    Err(BackendError::new(
+                        BackendErrorKind::Unavailable,
+                        format_args!("the connection for large values: {error}"),
+                    ))
+                }
+                Err(error) => Err(explained(error, node.as_ref()).await),
+                answer => answer,
+            }
         })
     }
 
     fn commit(&self, batch: &[Attempt], now: u64) -> Reply<Vec<Result<Outcome, BackendError>>> {
         let calls = self.committer.calls(batch, now);
         let (connection, committer) = (self.line.requests.clone(), Arc::clone(&self.committer));
+        let node = self.node.clone();
         Box::pin(async move {
-            Ok(committer.answers(calls.sizes, ask(connection, calls.commands).await?))
+            let mut outcomes =
+                committer.answers(calls.plan, ask(connection, calls.commands).await?);
+            for outcome in &mut outcomes {
+                if let Err(error) = outcome {
+                    *error = explained(error.clone(), node.as_ref()).await;
+                }
+            }
+            Ok(outcomes)
         })
     }
 
@@ -460,8 +594,18 @@ impl Session for RedisSession {
     }
 
     fn now(&self) -> Reply<u64> {
-        let connection = self.line.requests.clone();
-        Box::pin(async move { reply::time(ask_one(connection, redis::cmd("TIME")).await?) })
+        let (connection, login) = (self.line.requests.clone(), Arc::clone(&self.apart.login));
+        Box::pin(async move {
+            match ask_one(connection.clone(), redis::cmd("TIME")).await {
+                Ok(time) => reply::time(time),
+                Err(error) if reply::is_unknown_command(&error) => {
+                    let role = ask_one(connection, redis::cmd("ROLE")).await;
+                    let services = role.ok().and_then(sentinel::watched_services);
+                    Err(services.map_or(error, |services| login.is_sentinel(&services)))
+                }
+                Err(error) => Err(error),
+            }
+        })
     }
 
     fn eviction_policy(&self) -> Reply<Option<String>> {
@@ -491,11 +635,24 @@ impl Session for RedisSession {
     }
 
     fn ended(&self) -> Reply<()> {
-        let mut ended = self.ended.clone();
+        let (mut ended, following) = (self.ended.clone(), self.following.clone());
+        let driver = self.line.driver();
+        let replaced = async move {
+            match following {
+                Some(following) => following.replaced().await,
+                None => pending().await,
+            }
+        };
         Box::pin(async move {
-            // If the sender was dropped with the driver's task, the connection has ended, too.
-            let _ = ended.wait_for(|ended| *ended).await;
-            Ok(())
+            tokio::select! {
+                // If the sender was dropped with the driver's task, the connection has ended, too.
+                _ = ended.wait_for(|ended| *ended) => Ok(()),
+                error = replaced => {
+                    // Whoever still waits for an answer must not get it from the old primary.
+                    driver.abort();
+                    Err(error)
+                }
+            }
         })
     }
 }

@@ -7,6 +7,7 @@ use redis::{ErrorKind, FromRedisValue, RedisError, ServerError, Value};
 
 use crate::backend::Expiry;
 use crate::backend::error::{BackendError, BackendErrorKind};
+use crate::backend::layout::{Node, Redirect};
 
 /// The answer to GET.
 pub(super) fn stored(answer: Value) -> Result<Option<Bytes>, BackendError> {
@@ -115,10 +116,59 @@ pub(super) fn server_error(error: &ServerError) -> BackendError {
     ))
 }
 
-/// The error for a server's message, by its code.
+/// The error for a server's message, by its code. The redirect of a `MOVED` or an `ASK` is as the
+/// server wrote it: its host is empty if it is the one that was asked.
 pub(super) fn error_of_reply(message: &str) -> BackendError {
     let message = message.trim_start_matches('-').trim_end();
-    BackendError::new(kind_of(message), message)
+    let kind = kind_of(message);
+    let redirect = match kind {
+        BackendErrorKind::Moved => redirect(message, "MOVED "),
+        BackendErrorKind::Ask => redirect(message, "ASK "),
+        _ => None,
+    };
+    match redirect {
+        Some(redirect) => BackendError::redirected(kind, redirect, message),
+        None => BackendError::new(kind, message),
+    }
+}
+
+/// The error for a refusal of ASKING: without it, the command behind it is refused, too. What the
+/// key needs is there when its slot is settled.
+pub(super) fn asking_refused(refusal: &ServerError) -> BackendError {
+    let refusal = server_error(refusal);
+    BackendError::new(BackendErrorKind::TryAgain, refusal)
+}
+
+/// Where `MOVED 1234 host:port` leads to; `None` if the server does not know it. An IPv6 address
+/// has no brackets there.
+fn redirect(message: &str, code: &str) -> Option<Redirect> {
+    let (_, rest) = message.split_once(code)?;
+    let mut words = rest.split(' ');
+    let slot = words.next()?.parse().ok()?;
+    let (host, port) = words.next()?.rsplit_once(':')?;
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    (host != UNKNOWN_HOST).then_some(Redirect {
+        slot,
+        node: Node {
+            host: host.into(),
+            port: port.parse().ok()?,
+        },
+    })
+}
+
+/// What a node of a cluster writes for the host of a node whose host it does not know.
+pub(super) const UNKNOWN_HOST: &str = "?";
+
+/// Whether the server said that it is no node of a cluster.
+pub(super) fn is_no_cluster(error: &BackendError) -> bool {
+    error.to_string().contains(CLUSTER_DISABLED)
+}
+
+const CLUSTER_DISABLED: &str = "cluster support disabled";
+
+/// Whether the server does not know the command that it refused.
+pub(super) fn is_unknown_command(error: &BackendError) -> bool {
+    error.is_rejected() && error.to_string().starts_with("ERR unknown command")
 }
 
 /// The codes of refusals that pass. Any other refusal is for good.
@@ -127,24 +177,34 @@ const PASSING: &[(&str, BackendErrorKind)] = &[
     ("LOADING", BackendErrorKind::Unavailable),
     ("BUSY", BackendErrorKind::Unavailable),
     ("CLUSTERDOWN", BackendErrorKind::Unavailable),
-    ("TRYAGAIN", BackendErrorKind::Unavailable),
+    ("MOVED", BackendErrorKind::Moved),
+    ("ASK", BackendErrorKind::Ask),
+    ("TRYAGAIN", BackendErrorKind::TryAgain),
     ("NOREPLICAS", BackendErrorKind::Unavailable),
     ("MISCONF", BackendErrorKind::Unavailable),
     ("READONLY", BackendErrorKind::NotPrimary),
     ("MASTERDOWN", BackendErrorKind::NotPrimary),
 ];
 
+/// What refusals say that pass, and have no code of their own.
+const TOPOLOGIES: &[&str] = &[CLUSTER_DISABLED, "Cluster is not yet configured"];
+
 fn kind_of(message: &str) -> BackendErrorKind {
     let code = message.split(' ').next().unwrap_or_default();
     // Redis 6 wraps what a command inside a script answered: "ERR Error running script ... -OOM
     // ..." if the script ended by it, "@user_script: 49: -OOM ..." if the script caught it.
     let is_wrapped = code == "ERR" || code == "@user_script:";
-    PASSING
-        .iter()
-        .find(|(passing, _)| {
-            code == *passing || is_wrapped && message.contains(&format!("-{passing} "))
-        })
-        .map_or(BackendErrorKind::Rejected, |(_, kind)| *kind)
+    let passing = PASSING.iter().find(|(passing, _)| {
+        code == *passing || is_wrapped && message.contains(&format!("-{passing} "))
+    });
+    match passing {
+        Some((_, kind)) => *kind,
+        // A node that was just started, or was taken out of its cluster.
+        None if is_wrapped && TOPOLOGIES.iter().any(|passing| message.contains(passing)) => {
+            BackendErrorKind::Unavailable
+        }
+        None => BackendErrorKind::Rejected,
+    }
 }
 
 #[cfg(test)]
@@ -198,8 +258,75 @@ mod tests {
                 BackendErrorKind::Rejected,
             ),
             ("ERR unknown command", BackendErrorKind::Rejected),
+            (
+                "TRYAGAIN Multiple keys request during rehashing of slot",
+                BackendErrorKind::TryAgain,
+            ),
+            (
+                "CLUSTERDOWN Hash slot not served",
+                BackendErrorKind::Unavailable,
+            ),
+            (
+                "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.",
+                BackendErrorKind::NotPrimary,
+            ),
+            (
+                "ERR Cluster is not yet configured",
+                BackendErrorKind::Unavailable,
+            ),
+            (
+                "ERR This instance has cluster support disabled",
+                BackendErrorKind::Unavailable,
+            ),
+            (
+                "CROSSSLOT Keys in request don't hash to the same slot",
+                BackendErrorKind::Rejected,
+            ),
         ] {
             assert_eq!(error_of_reply(message).kind, kind, "{message}");
+        }
+    }
+
+    #[test]
+    fn a_redirect_says_the_slot_and_the_node() {
+        use BackendErrorKind::{Ask, Moved};
+
+        for (message, kind, redirect) in [
+            (
+                "MOVED 3999 127.0.0.1:6381",
+                Moved,
+                Some((3999, "127.0.0.1", 6381)),
+            ),
+            (
+                "-ASK 0 node-1.example:1",
+                Ask,
+                Some((0, "node-1.example", 1)),
+            ),
+            ("MOVED 16383 :7001", Moved, Some((16_383, "", 7001))),
+            (
+                "MOVED 7 2001:db8::1:7001",
+                Moved,
+                Some((7, "2001:db8::1", 7001)),
+            ),
+            (
+                "ASK 7 [2001:db8::1]:7001",
+                Ask,
+                Some((7, "2001:db8::1", 7001)),
+            ),
+            (
+                "ERR Error running script (call to f_1): @user_script:1: -MOVED 5 h:2 script: f_1",
+                Moved,
+                Some((5, "h", 2)),
+            ),
+            ("MOVED 7 ?:7001", Moved, None),
+            ("MOVED 7", Moved, None),
+            ("ASK 70000 h:1", Ask, None),
+        ] {
+            let error = error_of_reply(message);
+            assert_eq!(error.kind, kind, "{message}");
+            let found = error.redirect.as_deref();
+            let found = found.map(|to| (to.slot, &*to.node.host, to.node.port));
+            assert_eq!(found, redirect, "{message}");
         }
     }
 }

@@ -51,12 +51,12 @@ impl Stream {
         Self::of(Transport::Plain(socket), activity)
     }
 
-    /// A stream with TLS over this socket; it ends with the handshake.
+    /// A stream with TLS over this socket to `host`; it ends with the handshake.
     #[cfg(feature = "tls")]
-    pub(super) async fn secure(socket: Socket, tls: &Tls) -> Result<Self, TlsFailure> {
+    pub(super) async fn secure(socket: Socket, host: &str, tls: &Tls) -> Result<Self, TlsFailure> {
         // Of what is below TLS: a record that arrives in parts shows that the server is there.
         let activity = socket.activity();
-        let stream = tls.handshake(socket.reporting_after_reads()).await?;
+        let stream = tls.handshake(host, socket.reporting_after_reads()).await?;
         Ok(Self::of(Transport::Tls(Box::new(stream)), activity))
     }
 

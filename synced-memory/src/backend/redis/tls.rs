@@ -26,10 +26,10 @@ use crate::base::error::{CauseText, Error, ErrorKind, Reason, Result};
 use crate::base::lock::lock;
 use crate::base::settings::Settings;
 
-/// How to speak TLS to one server.
+/// How to speak TLS to servers.
 pub(super) struct Tls {
-    /// Whose certificate the server has to have.
-    name: ServerName<'static>,
+    /// Whose certificate they have to have, if it is not that of the host.
+    name: Option<ServerName<'static>>,
     source: ConfigSource,
 }
 
@@ -135,13 +135,13 @@ impl TlsFailureKind {
 }
 
 impl Tls {
-    /// TLS to `host`, as the options say.
+    /// TLS as the options say.
     ///
     /// # Errors
     ///
-    /// `Config` for a file that cannot be used, and for a host that no certificate can name.
-    pub(super) fn from_files(host: &str, settings: &Settings) -> Result<Self> {
-        let name = server_name(host, settings)?;
+    /// `Config` for a file that cannot be used, and for a name that no certificate can have.
+    pub(super) fn from_files(settings: &Settings) -> Result<Self> {
+        let name = given_name(settings)?;
         let files = TlsFiles::new(settings)?;
         let loaded = LoadedFiles {
             versions: files.versions(),
@@ -154,30 +154,53 @@ impl Tls {
         })
     }
 
-    /// TLS to `host` by a configuration of the user's.
+    /// TLS by a configuration of the user's.
     ///
     /// # Errors
     ///
-    /// `Config` for a host that no certificate can name.
-    pub(super) fn given(
-        host: &str,
-        config: Arc<ClientConfig>,
-        settings: &Settings,
-    ) -> Result<Self> {
+    /// `Config` for a name that no certificate can have.
+    pub(super) fn given(config: Arc<ClientConfig>, settings: &Settings) -> Result<Self> {
         Ok(Self {
-            name: server_name(host, settings)?,
+            name: given_name(settings)?,
             source: ConfigSource::Given(config),
         })
     }
 
-    /// Makes a TLS connection of a new socket.
+    /// Refuses a host that no certificate can name.
+    ///
+    /// # Errors
+    ///
+    /// `Config`.
+    pub(super) fn check_host(&self, host: &str) -> Result<()> {
+        self.name_at(host).map(drop).map_err(config_error)
+    }
+
+    /// Makes a TLS connection of a new socket to `host`.
     pub(super) async fn handshake(
         &self,
+        host: &str,
         socket: Socket,
     ) -> std::result::Result<TlsStream<Socket>, TlsFailure> {
+        let name = self.name_at(host).map_err(|text| TlsFailure {
+            kind: TlsFailureKind::RefusedHere,
+            text,
+        })?;
         let connector = TlsConnector::from(self.config());
-        let stream = connector.connect(self.name.clone(), socket).await;
+        let stream = connector.connect(name, socket).await;
         stream.map_err(|error| TlsFailure::of_handshake(&error))
+    }
+
+    /// Whose certificate the server at `host` has to have.
+    fn name_at(&self, host: &str) -> std::result::Result<ServerName<'static>, String> {
+        if let Some(name) = &self.name {
+            return Ok(name.clone());
+        }
+        ServerName::try_from(host.to_owned()).map_err(|_| {
+            format!(
+                "no certificate can have the name `{host}`: say by `tls_name` which one the server \
+                 has"
+            )
+        })
     }
 
     /// Whether this process has a certificate to show, as far as known.
@@ -247,18 +270,16 @@ impl Problem {
     }
 }
 
-/// Whose certificate is asked for.
-fn server_name(host: &str, settings: &Settings) -> Result<ServerName<'static>> {
-    let name = settings.tls_name.as_deref();
-    ServerName::try_from(name.unwrap_or(host).to_owned()).map_err(|_| {
-        config_error(match name {
-            Some(name) => format!("`tls_name` is `{name}`, which is neither a host nor an address"),
-            None => format!(
-                "no certificate can have the name `{host}`: say by `tls_name` which one the server \
-                 has"
-            ),
+/// The name that the options say.
+fn given_name(settings: &Settings) -> Result<Option<ServerName<'static>>> {
+    let name = settings.tls_name.as_ref().map(|name| {
+        ServerName::try_from(name.clone()).map_err(|_| {
+            config_error(format!(
+                "`tls_name` is `{name}`, which is neither a host nor an address"
+            ))
         })
-    })
+    });
+    name.transpose()
 }
 
 impl TlsFiles {

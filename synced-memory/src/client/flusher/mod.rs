@@ -160,7 +160,7 @@ impl<'a> Connector<'a> {
                     let connected = event!(INFO, target = &*target, "connected, breaker closed");
                     self.shared.events.emit(connected);
                     self.last_failure = None;
-                    self.report_problem();
+                    report_problem(self.shared, &self.route, self.backend);
                     self.use_connection(&connection, has_asked).await;
                 }
                 Err(error) => {
@@ -234,14 +234,16 @@ impl<'a> Connector<'a> {
         if error.recovery() != Recovery::PauseThenReconnect {
             self.backoff.reset();
         }
-        if !std::mem::take(&mut self.has_paused) {
+        let has_paused = std::mem::take(&mut self.has_paused);
+        if !has_paused && error.recovery() != Recovery::ReconnectNow {
             self.pause().await;
         }
     }
 
     /// Uses a connection until it cannot be used any more. Returns why.
     async fn serve(&mut self, connection: &Arc<Connection>, has_asked: bool) -> BackendError {
-        let (shared, route) = (self.shared, &*Arc::clone(&self.route));
+        let (shared, backend) = (self.shared, self.backend);
+        let route = &*Arc::clone(&self.route);
         tokio::select! {
             error = connection.ended() => error,
             error = session_ended(connection) => error,
@@ -251,6 +253,7 @@ impl<'a> Connector<'a> {
             error = self.flush(connection) => error,
             error = refresher::run(shared, route, connection, has_asked) => error,
             never = report_backlog(shared, connection) => match never {},
+            never = report_problems(shared, route, backend) => match never {},
         }
     }
 
@@ -280,13 +283,6 @@ impl<'a> Connector<'a> {
         self.report_first(Err(failure));
     }
 
-    /// Says what is wrong although the backend is there.
-    fn report_problem(&self) {
-        if let Some(problem) = self.backend.new_problem() {
-            report(self.shared, &self.route, &problem);
-        }
-    }
-
     /// Lets callers use the connection.
     fn publish(&mut self, connection: &Arc<Connection>) {
         if !self.route.is_connected() {
@@ -304,7 +300,10 @@ impl<'a> Connector<'a> {
 
     async fn pause(&mut self) {
         let wait = self.backoff.next_wait();
-        self.shared.clock.sleep(wait).await;
+        tokio::select! {
+            () = self.shared.clock.sleep(wait) => {}
+            _ = self.backend.moves() => {}
+        }
     }
 
     /// Sends what is queued, whenever there is something. Returns why the connection cannot be used
@@ -336,6 +335,7 @@ impl<'a> Connector<'a> {
             // An attempt that was rejected, or is to be sent again, has an answer of its own. A
             // failure of the whole batch means that nothing is known of its attempts.
             Recovery::Reconnect
+            | Recovery::ReconnectNow
             | Recovery::RetryNow
             | Recovery::Redirect
             | Recovery::ParkKey
@@ -405,6 +405,21 @@ fn report(shared: &Shared, route: &Route, failure: &BackendError) {
     let error = failure.to_string();
     let goes_on = event!(WARN, target = &*target, %error, "the connection goes on");
     shared.events.emit(goes_on);
+}
+
+/// Says what is wrong although the backend is there.
+fn report_problem(shared: &Shared, route: &Route, backend: &dyn Backend) {
+    if let Some(problem) = backend.new_problem() {
+        report(shared, route, &problem);
+    }
+}
+
+/// The same while the connection is used, for what goes wrong meanwhile.
+async fn report_problems(shared: &Shared, route: &Route, backend: &dyn Backend) -> Infallible {
+    loop {
+        shared.clock.sleep(HEARTBEAT).await;
+        report_problem(shared, route, backend);
+    }
 }
 
 /// Continues with the requests that their callers do not wait for any more. Each ends with its
