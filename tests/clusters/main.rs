@@ -1,0 +1,3 @@
+//! A Redis Cluster: the promises that one server keeps, while slots move and nodes go.
+
+mod basics;
