@@ -1,19 +1,14 @@
 //! What works on one server works on a cluster, whose nodes each have a part of the keys.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use support::{Cluster, Server, eventually};
-use synced_memory::{Builder, Key, Memory, SyncedMemory, Written};
+use synced_memory::{Key, Memory, SyncedMemory, Written};
 
-const DEADLINE: Duration = Duration::from_secs(20);
+use crate::{DEADLINE, builder};
 
 fn opened(cluster: &Cluster) -> Memory {
     builder(cluster).build().unwrap()
-}
-
-fn builder(cluster: &Cluster) -> Builder {
-    Memory::builder().url(cluster.url()).timeout(Duration::from_millis(500))
 }
 
 #[derive(SyncedMemory)]

@@ -1,3 +1,22 @@
 //! A Redis Cluster: the promises that one server keeps, while slots move and nodes go.
 
 mod basics;
+mod crew;
+mod moves;
+
+use std::time::Duration;
+
+use support::Cluster;
+use synced_memory::{Builder, Memory};
+
+const DEADLINE: Duration = Duration::from_secs(60);
+
+fn builder(cluster: &Cluster) -> Builder {
+    let builder = Memory::builder().url(cluster.url());
+    builder.timeout(Duration::from_millis(500))
+}
+
+/// Whether this is the long form.
+fn soak() -> bool {
+    std::env::var_os("SYNCED_MEMORY_SOAK").is_some()
+}

@@ -622,6 +622,8 @@ impl Shared {
     pub(crate) fn want_tracking(&self) {
         if !self.is_tracking_wanted.swap(true, Ordering::AcqRel) {
             self.wake_refresher();
+            // From now on it is looked at more often.
+            self.layout_wanted.notify_one();
         }
     }
 
