@@ -53,16 +53,25 @@ impl Crew {
         }
     }
 
-    /// All is delivered, and every push, add and insert was made exactly once.
-    pub(crate) fn check(&mut self, reader: Builder) {
+    /// How many pushes, adds and inserts were made.
+    pub(crate) fn all(&self) -> usize {
+        PROCESSES * self.rounds
+    }
+
+    /// Waits until all is delivered.
+    pub(crate) fn deliver(&mut self) {
         for child in &mut self.children {
             child.send("flush");
         }
         for child in &mut self.children {
             assert_eq!(child.recv_within(DEADLINE).as_deref(), Some("flushed"));
         }
-        let made = self.made(reader);
-        let all = PROCESSES * self.rounds;
+    }
+
+    /// All is delivered, and every push, add and insert was made exactly once.
+    pub(crate) fn check(&mut self, reader: Builder) {
+        self.deliver();
+        let (made, all) = (self.made(reader), self.all());
         assert_eq!(made.lost(all), [0; 3], "something is lost: {made:?}");
         assert_eq!(
             made.twice(all),

@@ -2,7 +2,9 @@
 
 mod basics;
 mod crew;
+mod failovers;
 mod moves;
+mod outages;
 
 use std::time::Duration;
 

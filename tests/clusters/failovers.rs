@@ -1,0 +1,154 @@
+//! Primaries that go: what is answered stays, and nothing is made twice.
+
+use std::time::{Duration, Instant};
+
+use support::{Cluster, Server, eventually};
+
+use crate::crew::{Crew, KEYS};
+use crate::{DEADLINE, builder, soak};
+
+const KEY: &str = KEYS[0];
+
+fn rounds() -> usize {
+    if soak() { 1_000 } else { 80 }
+}
+
+/// The primary of the crew's list now.
+fn primary(cluster: &Cluster) -> usize {
+    cluster.owner(cluster.slot_of(KEY))
+}
+
+/// Waits until another node than this has the slot of the crew's list.
+fn taken_over(cluster: &Cluster, from: usize) {
+    eventually(DEADLINE, "a replica takes over", || {
+        primary(cluster) != from
+    });
+}
+
+/// Lets the crew work while `disturb` does what it does to the primary of its list, three times.
+fn crew_while(cluster: &Cluster, url: &str, disturb: impl Fn(usize)) -> Crew {
+    let mut crew = Crew::at(url);
+    let mut disturbed = 0;
+    crew.work(rounds(), |_| {
+        if disturbed < 3 {
+            disturbed += 1;
+            disturb(primary(cluster));
+        }
+    });
+    crew
+}
+
+fn killed(program: fn() -> support::Builder) {
+    let cluster = Cluster::start(program, 3, 1);
+    let kill = |primary: usize| {
+        let node = &cluster.nodes()[primary];
+        node.kill();
+        taken_over(&cluster, primary);
+        node.start();
+        cluster.wait_ready();
+    };
+    crew_while(&cluster, &cluster.url(), kill).check(builder(&cluster));
+}
+
+#[test]
+fn nothing_is_lost_or_doubled_when_primaries_are_killed_and_replicas_take_over() {
+    killed(Server::redis);
+}
+
+#[test]
+fn the_same_holds_on_valkey() {
+    killed(Server::valkey);
+}
+
+#[test]
+fn nothing_is_lost_or_doubled_when_a_primary_is_frozen_past_its_failover_and_thawed() {
+    let cluster = Cluster::start(Server::redis, 3, 1);
+    let freeze = |primary: usize| {
+        let node = &cluster.nodes()[primary];
+        node.freeze();
+        taken_over(&cluster, primary);
+        node.thaw();
+        cluster.wait_ready();
+    };
+    crew_while(&cluster, &cluster.url(), freeze).check(builder(&cluster));
+}
+
+#[test]
+fn nothing_is_lost_or_doubled_by_failovers_in_good_order() {
+    let cluster = Cluster::start(Server::redis, 3, 1);
+    let fail_over = |primary: usize| {
+        cluster.failover(cluster.replica_of(primary));
+        taken_over(&cluster, primary);
+        cluster.wait_ready();
+    };
+    crew_while(&cluster, &cluster.url(), fail_over).check(builder(&cluster));
+}
+
+#[test]
+fn nothing_is_lost_or_doubled_when_all_nodes_are_stopped_and_started() {
+    let durable = |builder: support::Builder| {
+        let builder = builder.arg("appendonly", "yes");
+        builder.arg("appendfsync", "always")
+    };
+    let cluster = Cluster::start_with(Server::redis, 3, 0, durable);
+    let restart = |_| {
+        cluster.nodes().iter().for_each(Server::kill);
+        cluster.nodes().iter().for_each(Server::start);
+        cluster.wait_ready();
+    };
+    crew_while(&cluster, &cluster.url(), restart).check(builder(&cluster));
+}
+
+#[test]
+fn nothing_is_lost_or_doubled_while_slots_move_and_nodes_freeze() {
+    let cluster = Cluster::start(Server::redis, 3, 0);
+    let mut crew = Crew::at(&cluster.url());
+    let slots = KEYS.map(|key| cluster.slot_of(key));
+    crew.work(rounds(), |turn| {
+        let node = &cluster.nodes()[turn % 3];
+        node.freeze();
+        let frozen = Instant::now();
+        while frozen.elapsed() < Duration::from_millis(700) {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        node.thaw();
+        let slot = slots[turn % slots.len()];
+        cluster.move_slot(slot, (cluster.owner(slot) + 1) % 3);
+    });
+    crew.check(builder(&cluster));
+}
+
+/// The replicas of the primary are cut off from it, and then it is killed: what it answered since is
+/// gone with it.
+fn lossy(cluster: &Cluster, primary: usize) {
+    cluster.cut_replication(primary);
+    let cut = Instant::now();
+    while cut.elapsed() < Duration::from_millis(1_000) {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let node = &cluster.nodes()[primary];
+    node.kill();
+    taken_over(cluster, primary);
+    node.start();
+    cluster.restore_replication();
+    cluster.wait_ready();
+}
+
+#[test]
+fn nothing_is_made_twice_when_a_primary_dies_with_what_its_replica_never_got() {
+    let cluster = Cluster::start(Server::redis, 3, 1);
+    let mut crew = crew_while(&cluster, &cluster.url(), |primary| lossy(&cluster, primary));
+    crew.deliver();
+    let made = crew.made(builder(&cluster));
+    assert_eq!(made.twice(crew.all()), [0; 2], "{made:?}");
+}
+
+#[test]
+fn with_replicas_nothing_answered_is_lost_even_then() {
+    for program in [Server::redis, Server::valkey] {
+        let cluster = Cluster::start(program, 3, 1);
+        let url = format!("{}/?replicas=1", cluster.url());
+        let mut crew = crew_while(&cluster, &url, |primary| lossy(&cluster, primary));
+        crew.check(builder(&cluster));
+    }
+}

@@ -1,0 +1,115 @@
+//! One node that is away is the trouble of its own keys.
+
+use std::time::{Duration, Instant};
+
+use support::{Cluster, Server, eventually};
+use synced_memory::{Key, Memory, Written};
+
+use crate::{DEADLINE, builder};
+
+/// A key of each of three nodes.
+fn one_of_each(cluster: &Cluster) -> [Key<u32>; 3] {
+    [0, 1, 2].map(|node| {
+        let name = (0..).map(|n| format!("n{n}"));
+        let mut name = name.filter(|name| {
+            let slot = cluster.slot_of(&format!("memory:{name}"));
+            cluster.owner(slot) == node
+        });
+        Key::named(name.next().expect("there is one"))
+    })
+}
+
+/// The times of so many writes to these keys, none of which may be queued.
+fn times(memory: &Memory, keys: &[Key<u32>], lasts: Duration) -> Vec<Duration> {
+    let end = Instant::now() + lasts;
+    let mut times = Vec::new();
+    for n in 0.. {
+        for key in keys {
+            let began = Instant::now();
+            assert_eq!(memory.set(key, n).unwrap(), Written::Stored, "{key:?}");
+            times.push(began.elapsed());
+        }
+        if Instant::now() > end {
+            break;
+        }
+    }
+    times.sort_unstable();
+    times
+}
+
+#[test]
+fn a_frozen_node_delays_no_write_of_another_ones_keys_also_while_a_slot_moves() {
+    for program in [Server::redis, Server::valkey] {
+        let cluster = Cluster::start(program, 3, 0);
+        let memory = builder(&cluster).build().unwrap();
+        let [one, two, frozen] = one_of_each(&cluster);
+        let others = [one, two];
+        times(&memory, &others, Duration::from_secs(1));
+        memory.set(&frozen, 0).unwrap();
+
+        cluster.nodes()[2].freeze();
+        assert_eq!(memory.set(&frozen, 1).unwrap(), Written::Queued);
+        times(&memory, &others, Duration::from_secs(2));
+        let slot = cluster.slot_of("memory:moving");
+        let between = |owner: usize| (owner + 1) % 2;
+        if cluster.owner(slot) < 2 {
+            cluster.move_slot(slot, between(cluster.owner(slot)));
+        }
+        times(&memory, &others, Duration::from_secs(2));
+        let status = memory.status();
+        assert_eq!(status.pending, 1, "{status:?}");
+        assert!(!status.connected, "{status:?}");
+
+        cluster.nodes()[2].thaw();
+        memory.flush(DEADLINE).unwrap();
+        let reader = builder(&cluster).build().unwrap();
+        assert_eq!(reader.get(&frozen).unwrap(), Some(1));
+        eventually(DEADLINE, "all are connected", || memory.status().connected);
+    }
+}
+
+#[test]
+fn a_cluster_with_a_node_that_is_down_is_opened_and_used() {
+    let cluster = Cluster::start(Server::redis, 3, 0);
+    let [one, two, away] = one_of_each(&cluster);
+    cluster.nodes()[2].kill();
+    let began = Instant::now();
+    let memory = builder(&cluster).build().unwrap();
+    assert!(
+        began.elapsed() < Duration::from_secs(2),
+        "{:?}",
+        began.elapsed()
+    );
+    assert_eq!(memory.set(&one, 1).unwrap(), Written::Stored);
+    assert_eq!(memory.set(&two, 2).unwrap(), Written::Stored);
+    assert_eq!(memory.set(&away, 3).unwrap(), Written::Queued);
+    assert!(memory.names().is_err(), "a part would look like all");
+    cluster.nodes()[2].start();
+    memory.flush(DEADLINE).unwrap();
+    assert_eq!(memory.names().unwrap().len(), 3);
+}
+
+/// The default of servers: while one slot has no server, no node serves any.
+#[test]
+fn where_full_coverage_is_required_all_writes_wait_for_the_node_that_is_away() {
+    let whole = |builder: support::Builder| builder.arg("cluster-require-full-coverage", "yes");
+    let cluster = Cluster::start_with(Server::redis, 3, 0, whole);
+    let memory = builder(&cluster).build().unwrap();
+    let [one, two, _] = one_of_each(&cluster);
+    cluster.nodes()[2].kill();
+    let write = |key| memory.set(key, 7).unwrap();
+    eventually(DEADLINE, "the others do not serve", || {
+        write(&one) == Written::Queued
+    });
+    assert_eq!(write(&two), Written::Queued);
+    let error = memory.status().last_error.expect("it says why").to_string();
+    assert!(
+        error.contains("CLUSTERDOWN") || error.contains("refused"),
+        "{error}"
+    );
+    cluster.nodes()[2].start();
+    memory.flush(DEADLINE).unwrap();
+    eventually(DEADLINE, "writes are answered again", || {
+        write(&one) == Written::Stored
+    });
+}
