@@ -78,7 +78,9 @@ impl<R: Rules> World<R> {
         if !process.is_usable {
             return Ok(());
         }
-        let attempt = process.state.take_small(&self.key, 1 << 10, mono);
+        let attempt = process
+            .state
+            .take_small(&self.key, Shard::FIRST, 1 << 10, mono);
         let withdrawn =
             process
                 .ledger

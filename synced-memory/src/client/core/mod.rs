@@ -335,7 +335,8 @@ fn undelivered(shared: &Shared) -> Error {
     let more = if keys.len() > NAMED { ", …" } else { "" };
     keys.truncate(NAMED);
 
-    let cause = state.last_error.as_ref().filter(|_| !state.is_all_up());
+    let cause = state.last_error.as_ref();
+    let cause = cause.filter(|_| !state.is_all_up() || state.map.is_cluster());
     let cause = cause.map(|cause| format!(": {cause}")).unwrap_or_default();
     let kept = if state.is_journalled() {
         "; they are kept in the journal"

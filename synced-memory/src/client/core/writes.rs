@@ -104,7 +104,7 @@ impl Core {
             let accepted = state.write(key, request, policy, at)?;
             let attempt = connection
                 .as_ref()
-                .and_then(|_| state.take_small(key, LARGE, at.mono));
+                .and_then(|connection| state.take_small(key, connection.shard, LARGE, at.mono));
             (Pending::new(&self.shared, key, accepted, policy), attempt)
         };
 
@@ -125,7 +125,8 @@ impl Core {
                     }
                     if !self.is_late(deadline) {
                         *last_try = self.shared.clock.mono();
-                        attempt = self.shared.state().take_small(key, LARGE, *last_try);
+                        let mut state = self.shared.state();
+                        attempt = state.take_small(key, connection.shard, LARGE, *last_try);
                     }
                 }
                 Some(Err(error)) => leave_to_flusher(&self.shared, connection, error),

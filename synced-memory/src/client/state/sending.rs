@@ -138,20 +138,22 @@ impl State {
         ready.into_iter().chain(parked).min()
     }
 
-    /// The attempt to send the head of `key` at once, if somebody waits for it, no other key is
-    /// before it and it is at most `most_bytes` long.
+    /// The attempt to send the head of `key` to `shard` at once, if that has the key, somebody waits
+    /// for it, no other key is before it and it is at most `most_bytes` long.
     pub(crate) fn take_small(
         &mut self,
         key: &Arc<str>,
+        shard: Shard,
         most_bytes: usize,
         mono: Monotonic,
     ) -> Option<Attempt> {
-        let shard = self.map.shard_of(key);
         let is_large = self.size_to_send(key) > most_bytes;
         let is_kept_back = self.is_trial(shard) || self.paused_until(shard, key).is_some();
         let is_awaited = self.outbox.head(key)?.is_awaited();
-        let asks = self.outbox.shard_of_head(key) != shard;
-        if !is_awaited || is_large || is_kept_back || asks || !self.outbox.take_first(key) {
+        // The slot may have moved since the connection was chosen.
+        let is_elsewhere =
+            self.map.shard_of(key) != shard || self.outbox.shard_of_head(key) != shard;
+        if !is_awaited || is_large || is_kept_back || is_elsewhere || !self.outbox.take_first(key) {
             return None;
         }
         self.attempt(Arc::clone(key), shard, mono)
@@ -175,6 +177,7 @@ impl State {
             self.outbox.edit(&key, Selector::Head, |head| {
                 let attempt = &mut head.attempt;
                 attempt.drawn_to = Some(shard);
+                attempt.last_drawn_to = shard;
                 let asking = attempt.asks.take().is_some();
                 attempt.was_sent |= expects != Expects::Nothing;
                 let first_tried = *attempt.first_tried.get_or_insert(mono);

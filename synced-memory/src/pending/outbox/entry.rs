@@ -135,6 +135,8 @@ pub(crate) struct AttemptState {
     pub(crate) was_sent: bool,
     /// The shard to which it was chosen to be sent, if it was not answered since.
     pub(crate) drawn_to: Option<Shard>,
+    /// The shard to which it was chosen to be sent last.
+    pub(crate) last_drawn_to: Shard,
     /// The shard that it is sent to next, instead of its own: another one sent it there.
     pub(crate) asks: Option<Shard>,
     /// When another shard sent it elsewhere.

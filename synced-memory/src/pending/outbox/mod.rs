@@ -297,10 +297,12 @@ impl Outbox {
     pub(crate) fn requeue(&mut self, key: Arc<str>) {
         let requeued = |head: &mut Entry| {
             head.attempt.drawn_to = None;
-            head.attempt.asks
+            (head.attempt.last_drawn_to, head.attempt.asks)
         };
-        let asks = self.edit(&key, Selector::Head, requeued).flatten();
-        self.ready.push_front(key, asks);
+        let (from, asks) = self
+            .edit(&key, Selector::Head, requeued)
+            .unwrap_or_default();
+        self.ready.push_front_from(from, key, asks);
     }
 
     /// The head of `key` is to be sent after those of other keys.
@@ -381,7 +383,7 @@ impl Outbox {
                 head.attempt.tried = Tried::InDoubt;
                 head.attempt.was_in_doubt = true;
                 head.attempt.base_is_current = false;
-                self.ready.push_front(Arc::clone(key), None);
+                self.ready.push_front_from(shard, Arc::clone(key), None);
                 under_way.push(Arc::clone(key));
             }
         }

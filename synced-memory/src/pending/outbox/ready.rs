@@ -42,6 +42,12 @@ impl ReadyKeys {
         self.shards[shard].ready.push_back(key);
     }
 
+    /// The same of a key that was sent to the shard `from`, or was to be.
+    pub(super) fn push_front_from(&mut self, from: Shard, key: Arc<str>, sent_to: Option<Shard>) {
+        self.has_strayed |= self.shard(&key, sent_to) != from;
+        self.push_front(key, sent_to);
+    }
+
     /// The next key of this shard. `sent_to`: as above, of each key.
     pub(super) fn pop(
         &mut self,
