@@ -68,7 +68,8 @@ const ROOMS: &[(&str, &[&[&str]])] = &[
             &["process", "redis", "sqlite"],
             &["mod"],
             &["effects"],
-            &["commit", "error", "sidecar"],
+            &["commit", "error", "sidecar", "test_servers"],
+            &["layout"],
         ],
     ),
     (

@@ -6,7 +6,7 @@
 //! - `layout.rs`: which server has which keys
 //! - `commit.rs`, `effects.rs`: the accept-or-refuse rule
 //! - `sidecar.rs`: the names of what is kept beside a key
-//! - `contract/`: the suite that every backend passes
+//! - `contract/`: the suite that every backend passes; `test_servers/`: what it runs on
 
 pub(crate) mod commit;
 #[cfg(test)]
@@ -21,6 +21,8 @@ mod redis;
 pub(crate) mod sidecar;
 #[cfg(feature = "sqlite")]
 mod sqlite;
+#[cfg(test)]
+mod test_servers;
 
 use std::fmt;
 use std::pin::Pin;

@@ -5,34 +5,16 @@
     allow(dead_code, unused_imports)
 )]
 
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::{DAY, DEADLINE, Loss, SHORT, Subject};
 use crate::backend::layout::Node;
 use crate::backend::process::ProcessBackend;
+use crate::backend::test_servers::Directory;
+#[cfg(all(feature = "redis", unix))]
+use crate::backend::test_servers::server::{Program, TestProcess};
 use crate::base::clock::Deadline;
 use crate::base::random;
-
-/// A directory that is removed at the end.
-struct Directory(PathBuf);
-
-impl Directory {
-    fn new() -> Self {
-        let path =
-            std::env::temp_dir().join(format!("synced-memory-{:016x}", random::rng().u64(..)));
-        std::fs::create_dir(&path).unwrap();
-        Self(path)
-    }
-}
-
-impl Drop for Directory {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
 
 pub(super) fn process() -> Subject {
     Subject::new(process_backends(), Loss::Never, ())
@@ -58,24 +40,6 @@ pub(super) fn sqlite() -> Subject {
     Subject::new(backends, Loss::Removed(Box::new(remove)), directory)
 }
 
-/// A server that is killed at the end, or before.
-#[derive(Clone)]
-struct TestServer(Arc<Mutex<Child>>);
-
-impl TestServer {
-    fn kill(&self) {
-        let mut server = self.0.lock().unwrap();
-        let _ = server.kill();
-        let _ = server.wait();
-    }
-}
-
-impl Drop for TestServer {
-    fn drop(&mut self) {
-        self.kill();
-    }
-}
-
 #[cfg(all(feature = "redis", unix))]
 pub(super) fn redis() -> Subject {
     use ::redis::{ConnectionAddr, IntoConnectionInfo};
@@ -84,13 +48,9 @@ pub(super) fn redis() -> Subject {
 
     let directory = Directory::new();
     let socket = directory.0.join("redis.sock");
-    let server = Command::new("redis-server")
-        .args(["--port", "0", "--save", "", "--unixsocket"])
-        .arg(&socket)
-        .stdout(Stdio::null())
-        .spawn()
-        .expect("no redis-server in PATH: run .ci/test");
-    let server = TestServer(Arc::new(Mutex::new(server)));
+    let path = socket.to_str().unwrap();
+    let arguments = ["--port", "0", "--save", "", "--unixsocket", path];
+    let server = TestProcess::start(&Program::Redis.path(), &arguments);
     let kill = {
         let server = server.clone();
         move || server.kill()
