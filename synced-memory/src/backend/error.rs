@@ -29,6 +29,8 @@ pub(crate) enum BackendErrorKind {
     Unavailable,
     /// As `Unavailable`, and another server may have taken over.
     NotPrimary,
+    /// Another server has become the primary. Whether requests under way took effect is not known.
+    Replaced,
     /// It was not done, for a reason that no longer holds.
     Retry,
     /// Another server has the key, and with it its slot.
@@ -68,6 +70,8 @@ pub(crate) enum Recovery {
     PauseThenReconnect,
     /// Give the connection up and connect anew.
     Reconnect,
+    /// The same without a pause.
+    ReconnectNow,
     /// Do not send it again: report the error.
     GiveUp,
 }
@@ -85,6 +89,8 @@ impl BackendErrorKind {
             // After a failover, the name of the server leads to the new primary only if it is
             // resolved anew. The pause comes first, so that reads go on meanwhile.
             Self::NotPrimary => Recovery::PauseThenReconnect,
+            // What the old primary answers from now on is lost with it; the new one waits for us.
+            Self::Replaced => Recovery::ReconnectNow,
             // The backend has already changed what stood in the way (a script was not loaded, or
             // the batch was too large for it).
             Self::Retry => Recovery::RetryNow,
@@ -111,6 +117,7 @@ impl BackendErrorKind {
             Self::ConnectionLost
             | Self::Unavailable
             | Self::NotPrimary
+            | Self::Replaced
             | Self::Retry
             | Self::Moved
             | Self::Ask
@@ -134,6 +141,7 @@ impl Recovery {
             | Self::ReadApart
             | Self::ReadUntracked
             | Self::Reconnect
+            | Self::ReconnectNow
             | Self::GiveUp => false,
         }
     }
@@ -204,7 +212,10 @@ impl BackendError {
 
     /// Whether the connection that returned this must not be used again.
     pub(crate) fn is_connection_lost(&self) -> bool {
-        self.recovery() == Recovery::Reconnect
+        matches!(
+            self.recovery(),
+            Recovery::Reconnect | Recovery::ReconnectNow
+        )
     }
 
     /// Whether the same request would fail each time.
@@ -268,6 +279,11 @@ mod tests {
         (
             BackendErrorKind::NotPrimary,
             Recovery::PauseThenReconnect,
+            ErrorKind::Unavailable,
+        ),
+        (
+            BackendErrorKind::Replaced,
+            Recovery::ReconnectNow,
             ErrorKind::Unavailable,
         ),
         (

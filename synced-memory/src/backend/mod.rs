@@ -150,6 +150,12 @@ pub(crate) trait Backend: fmt::Debug + Send + Sync + 'static {
         ))
     }
 
+    /// Ready when another server is to be connected to than the last one: it makes no sense to wait
+    /// any longer before the next connect.
+    fn moves(&self) -> Reply<()> {
+        Box::pin(std::future::pending())
+    }
+
     /// Something that is wrong although it can be connected to, once for each occasion.
     fn new_problem(&self) -> Option<BackendError> {
         None
@@ -175,6 +181,10 @@ impl Backend for Box<dyn Backend> {
 
     fn unanswered(&self, limit: Duration) -> BackendError {
         (**self).unanswered(limit)
+    }
+
+    fn moves(&self) -> Reply<()> {
+        (**self).moves()
     }
 
     fn new_problem(&self) -> Option<BackendError> {
@@ -280,7 +290,8 @@ pub(crate) trait Session: fmt::Debug + Send + Sync {
         Duration::MAX
     }
 
-    /// Ready when the connection is known to be closed.
+    /// Ready when the connection is known to be closed; with an error of kind `Replaced` if another
+    /// server is to be used from now on.
     fn ended(&self) -> Reply<()>;
 
     /// When the session is to log in anew, counted from now; `None` if its login does not expire.

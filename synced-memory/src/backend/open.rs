@@ -8,7 +8,11 @@ use std::sync::Arc;
 use crate::backend::Backend;
 use crate::backend::process::ProcessBackend;
 #[cfg(feature = "redis")]
-use crate::backend::redis::RedisBackend;
+use crate::backend::redis::sentinel::SentinelBackend;
+#[cfg(feature = "redis")]
+pub(crate) use crate::backend::redis::sentinel::SentinelTarget;
+#[cfg(feature = "redis")]
+use crate::backend::redis::{RedisBackend, SessionOptions};
 #[cfg(feature = "sqlite")]
 use crate::backend::sqlite::SqliteBackend;
 #[cfg(feature = "redis")]
@@ -31,6 +35,9 @@ pub(crate) enum Target {
         /// What issues the login, if none is in `server`.
         credentials: Option<CredentialsCallback>,
     },
+    /// The primary that sentinels name.
+    #[cfg(feature = "redis")]
+    Sentinel(SentinelTarget),
     /// The file at an absolute path.
     #[cfg(feature = "sqlite")]
     Sqlite(PathBuf),
@@ -62,22 +69,24 @@ pub(crate) fn open(target: Target, settings: &Settings) -> Result<Box<dyn Backen
     Ok(match target {
         Target::Process(name) => Box::new(ProcessBackend::open(&name, settings.tombstone_ttl)),
         #[cfg(feature = "redis")]
+        Target::Sentinel(target) => Box::new(SentinelBackend::new(
+            target,
+            &client_name(settings),
+            settings,
+        )?),
+        #[cfg(feature = "redis")]
         Target::Redis {
             server,
             target,
             security,
             credentials,
         } => {
-            let (timeout, sidecar_ttl) = (settings.timeout, settings.tombstone_ttl);
-            let client_name = settings.client_name.clone();
-            let client_name = client_name.or_else(client_name::of_program);
             let backend = RedisBackend::new(
                 &server,
                 target,
-                client_name.unwrap_or_default(),
+                client_name(settings),
                 credentials,
-                timeout,
-                sidecar_ttl,
+                SessionOptions::of(settings),
             );
             match security {
                 Security::None => Box::new(backend),
@@ -93,4 +102,11 @@ pub(crate) fn open(target: Target, settings: &Settings) -> Result<Box<dyn Backen
             settings.tombstone_ttl,
         )),
     })
+}
+
+/// What servers call our connections; nothing if it is empty.
+#[cfg(feature = "redis")]
+fn client_name(settings: &Settings) -> String {
+    let given = settings.client_name.clone();
+    given.or_else(client_name::of_program).unwrap_or_default()
 }

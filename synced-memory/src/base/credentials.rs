@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::base::lock::assert_unlocked;
-use crate::base::redaction::Redaction;
+use crate::base::redaction::Secret;
 
 /// Any error of the code that issues [`Credentials`].
 pub type BoxError = Box<dyn Error + Send + Sync>;
@@ -29,28 +29,16 @@ pub type BoxError = Box<dyn Error + Send + Sync>;
 #[derive(Clone, Debug)]
 pub struct Credentials {
     user: String,
-    password: Password,
+    password: Secret,
     expires_in: Option<Duration>,
-    _redaction: Redaction,
-}
-
-#[derive(Clone)]
-struct Password(String);
-
-impl fmt::Debug for Password {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("<redacted>")
-    }
 }
 
 impl Credentials {
     /// An empty user is the server's default one.
     pub fn new(user: impl Into<String>, password: impl Into<String>) -> Self {
-        let password = Password(password.into());
         Self {
             user: user.into(),
-            _redaction: Redaction::of(&password.0),
-            password,
+            password: Secret::new(password),
             expires_in: None,
         }
     }
@@ -75,7 +63,7 @@ impl Credentials {
     }
 
     pub(crate) fn password(&self) -> &str {
-        &self.password.0
+        self.password.text()
     }
 
     pub(crate) fn life(&self) -> Option<Duration> {

@@ -9,7 +9,9 @@
     allow(dead_code, reason = "only servers have passwords")
 )]
 
+use std::convert::Infallible;
 use std::fmt;
+use std::str::FromStr;
 use std::sync::{Arc, Weak};
 
 use arc_swap::ArcSwapOption;
@@ -49,6 +51,47 @@ impl Redaction {
 impl fmt::Debug for Redaction {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(REDACTED)
+    }
+}
+
+/// A password: no `Debug` shows it, and it is taken out of every text from outside.
+#[derive(Clone)]
+pub(crate) struct Secret {
+    text: String,
+    _redaction: Redaction,
+}
+
+impl Secret {
+    pub(crate) fn new(text: impl Into<String>) -> Self {
+        let text = text.into();
+        Self {
+            _redaction: Redaction::of(&text),
+            text,
+        }
+    }
+
+    pub(crate) fn text(&self) -> &str {
+        &self.text
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(REDACTED)
+    }
+}
+
+impl PartialEq for Secret {
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text
+    }
+}
+
+impl FromStr for Secret {
+    type Err = Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(Self::new(text))
     }
 }
 
@@ -149,6 +192,16 @@ mod tests {
         assert_eq!(scrub(text), text);
         let _empty = Redaction::of("");
         assert_eq!(scrub(text), text);
+    }
+
+    #[test]
+    fn a_password_is_shown_by_nobody_who_holds_it() {
+        let password: Secret = "t0p-s3cret".parse().unwrap();
+        assert_eq!(
+            (format!("{password:?}"), password.text()),
+            (REDACTED.to_owned(), "t0p-s3cret")
+        );
+        assert_eq!(scrub("AUTH t0p-s3cret"), format!("AUTH {REDACTED}"));
     }
 
     #[test]

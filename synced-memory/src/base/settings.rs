@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::policy::{ConnectPolicy, Durability, ReadPolicy, WritePolicy};
+use crate::base::redaction::Secret;
 
 /// Hands the table of options to the macro `$with`.
 ///
@@ -102,6 +103,41 @@ macro_rules! with_options {
                 url (bool),
                 readme ("`false`",
                     "TLS: `true` takes every certificate, so that nothing is safe; for trials");
+
+            /// Whether the servers of `redis-sentinel://` are spoken to in TLS, and the sentinels,
+            /// too. Other URLs say it by their scheme: `rediss://`, `valkeys://`. Default: `false`.
+            tls: bool = false,
+                set (tls: bool) as tls,
+                url (bool),
+                readme ("`false`",
+                    "`redis-sentinel://`: `true` for TLS to the sentinels and the servers");
+
+            /// The user as whom this process logs in to the sentinels of `redis-sentinel://`: they
+            /// have logins of their own. It needs `sentinel_password`. Default: their default user.
+            sentinel_user: Option<String> = None,
+                set (user: impl Into<String>) as Some(user.into()),
+                url (String),
+                readme ("none", "`redis-sentinel://`: the user for the sentinels");
+
+            /// The password for the sentinels of `redis-sentinel://`. That of the servers is in the
+            /// URL, or is issued by `credentials`. Default: none.
+            sentinel_password: Option<Secret> = None,
+                set (password: impl Into<String>) as Some(Secret::new(password)),
+                url (Secret),
+                readme ("none",
+                    "`redis-sentinel://`: the password for the sentinels; that of the servers is "
+                    "before the hosts");
+
+            /// What the [`journal`](Self::journal) calls the servers of `redis-sentinel://`,
+            /// instead of the name of the service: it has to differ if two of them are called the
+            /// same, and memories of both use one directory and prefix. Default: the name of the
+            /// service.
+            name: Option<String> = None,
+                set (name: impl Into<String>) as Some(name.into()),
+                url (String),
+                readme ("none",
+                    "`redis-sentinel://`: what journals call the servers, instead of the name of "
+                    "the service");
 
             /// How long the drop of the last handle waits at most for what is still queued.
             /// Default: 2 s.
@@ -305,6 +341,7 @@ impl<T: OptionValue> OptionValue for Option<T> {
 }
 
 impl OptionValue for String {}
+impl OptionValue for Secret {}
 impl OptionValue for usize {}
 impl OptionValue for bool {}
 impl OptionValue for PathBuf {}

@@ -230,7 +230,8 @@ fn store_answer(
                 | Recovery::ReadUntracked
                 | Recovery::Pause
                 | Recovery::PauseThenReconnect
-                | Recovery::Reconnect => {
+                | Recovery::Reconnect
+                | Recovery::ReconnectNow => {
                     state.cache.was_not_read(key);
                     state.last_error = Some(error);
                     Ok(())

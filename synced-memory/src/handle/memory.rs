@@ -164,7 +164,7 @@ impl Memory {
         let backend = open(target, &settings)?;
         let journal = settings.journal.clone().map(|directory| JournalConfig {
             directory,
-            target: format!("{} {prefix}", backend.target()),
+            target: format!("{} {prefix}", backend.identity()),
             durability,
         });
         let is_verified = !settings.tls_insecure;

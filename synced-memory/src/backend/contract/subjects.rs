@@ -44,7 +44,7 @@ pub(super) fn sqlite() -> Subject {
 pub(super) fn redis() -> Subject {
     use ::redis::{ConnectionAddr, IntoConnectionInfo};
 
-    use crate::backend::redis::RedisBackend;
+    use crate::backend::redis::{RedisBackend, SessionOptions};
 
     let directory = Directory::new();
     let socket = directory.0.join("redis.sock");
@@ -59,7 +59,11 @@ pub(super) fn redis() -> Subject {
     let address = ConnectionAddr::Unix(socket).into_connection_info().unwrap();
     let backends = [DAY, SHORT].map(|ttl| {
         let (target, client_name) = ("redis".to_owned(), "contract".to_owned());
-        RedisBackend::new(&address, target, client_name, None, DEADLINE, ttl)
+        let options = SessionOptions {
+            timeout: DEADLINE,
+            sidecar_ttl: ttl,
+        };
+        RedisBackend::new(&address, target, client_name, None, options)
     });
     let subject = Subject::new(backends, Loss::Closed(Box::new(kill)), (server, directory));
     let end = Deadline::after(DEADLINE);

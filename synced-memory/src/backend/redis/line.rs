@@ -7,7 +7,7 @@ use std::time::Duration;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, ConnectionAddr, ProtocolVersion};
 use redis::{RedisConnectionInfo, RedisError};
-use tokio::task::JoinHandle;
+use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::timeout;
 
 use super::credentials::{Issued, Issuer};
@@ -38,7 +38,16 @@ pub(super) struct ServerLogin {
     was_connected: AtomicBool,
     /// What issues the user and the password, if they are not in `login`.
     issuer: Option<Issuer>,
+    kind: LoginKind,
     _redaction: Option<Redaction>,
+}
+
+/// Who is logged in to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum LoginKind {
+    Servers,
+    /// Their password is an option of its own.
+    Sentinels,
 }
 
 /// What a server's `CLIENT LIST` calls our connections; nothing if it is empty.
@@ -95,6 +104,7 @@ impl ServerLogin {
             tls: None,
             was_connected: AtomicBool::new(false),
             issuer,
+            kind: LoginKind::Servers,
             _redaction: login.password().map(Redaction::of),
             login: login.set_protocol(ProtocolVersion::RESP3),
         }
@@ -137,6 +147,14 @@ impl ServerLogin {
         return self.tls.is_some();
         #[cfg(not(feature = "tls"))]
         false
+    }
+
+    /// The same for sentinels.
+    pub(super) fn of_sentinels(self) -> Self {
+        Self {
+            kind: LoginKind::Sentinels,
+            ..self
+        }
     }
 
     pub(super) fn issuer(&self) -> Option<&Issuer> {
@@ -236,6 +254,19 @@ impl ServerLogin {
         Ok(Stream::plain(socket))
     }
 
+    /// The error for a server that is a sentinel of these services.
+    pub(super) fn is_sentinel(&self, services: &[String]) -> BackendError {
+        let hosts = self.target.split_once("://").map(|(_, rest)| rest);
+        let host = hosts.and_then(|rest| rest.split('/').next());
+        let service = services.first().map_or("service", String::as_str);
+        let is_secure = with_tls(&self.target).is_none();
+        BackendError::rejected(format_args!(
+            "it is a sentinel: write redis-sentinel://{}/{service}{}",
+            host.unwrap_or("host"),
+            if is_secure { "?tls=true" } else { "" }
+        ))
+    }
+
     /// The error for an attempt that was at `stage` when `limit` was over.
     #[cfg_attr(not(feature = "tls"), allow(clippy::unused_self))]
     pub(super) fn unanswered(&self, stage: &OpenStage, limit: Duration) -> BackendError {
@@ -258,6 +289,15 @@ impl ServerLogin {
         error: &RedisError,
         failure: Option<&StreamFailure>,
     ) -> BackendError {
+        if error.code() == Some("NOAUTH")
+            && login.password().is_none()
+            && self.kind == LoginKind::Sentinels
+        {
+            return BackendError::rejected(
+                "the sentinel asks for a password (NOAUTH), and none was given: say it by \
+                 `sentinel_password`; that of the servers is another one",
+            );
+        }
         if error.code() == Some("NOAUTH") && login.password().is_none() {
             return BackendError::rejected(format_args!(
                 "the server asks for a password (NOAUTH), and none was given: write {}",
@@ -349,7 +389,11 @@ impl ServerLogin {
     /// What to write if the server has no TLS.
     #[cfg(feature = "tls")]
     fn without_tls(&self) -> String {
-        let plain = self.target.replacen("s://", "://", 1);
+        let target = &self.target;
+        if lists_hosts(target) {
+            return format!("if there is no TLS at this port, write {target} without `tls=true`");
+        }
+        let plain = target.replacen("s://", "://", 1);
         format!("if the server has no TLS at this port, write {plain}")
     }
 
@@ -364,11 +408,19 @@ impl ServerLogin {
     }
 }
 
+/// Whether the target is one whose URL lists hosts, so that its scheme does not say whether there
+/// is TLS.
+fn lists_hosts(target: &str) -> bool {
+    let scheme = target.split_once("://").map(|(scheme, _)| scheme);
+    scheme.is_some_and(|scheme| scheme.ends_with("-sentinel") || scheme.ends_with("-cluster"))
+}
+
 /// The URL of this target with TLS, if there is one.
 fn with_tls(target: &str) -> Option<String> {
     match target.split_once("://")? {
         ("redis" | "dragonfly", host) => Some(format!("rediss://{host}")),
         ("valkey", host) => Some(format!("valkeys://{host}")),
+        _ if lists_hosts(target) => Some(format!("{target}?tls=true")),
         _ => None,
     }
 }
@@ -411,6 +463,11 @@ impl Line {
     /// How long the other side has sent nothing, and made no room for what waits to be written.
     pub(super) fn idle(&self) -> Duration {
         self.activity.elapsed()
+    }
+
+    /// What ends the connection, and with it all that is under way.
+    pub(super) fn driver(&self) -> AbortHandle {
+        self.driver.abort_handle()
     }
 
     /// Whether it was not closed, as far as known.

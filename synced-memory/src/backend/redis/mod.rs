@@ -10,6 +10,7 @@
 //! - `tracking.rs`: notifications
 //! - `reply.rs`: what servers answer
 //! - `resolver.rs`: addresses of hosts
+//! - `sentinel/`: the primary of a service that Sentinel watches over
 
 mod calls;
 mod cluster;
@@ -20,6 +21,7 @@ mod line;
 mod opening;
 mod reply;
 mod resolver;
+pub(super) mod sentinel;
 mod socket;
 mod stream;
 #[cfg(feature = "tls")]
@@ -28,6 +30,7 @@ mod tracking;
 
 use std::collections::HashSet;
 use std::convert::Infallible;
+use std::future::pending;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -47,16 +50,17 @@ use crate::backend::layout::Node;
 use crate::backend::sidecar;
 use crate::base::credentials::CredentialsCallback;
 use crate::base::lock::lock;
+use crate::base::settings::Settings;
 pub(crate) use cluster::ClusterBackend;
 use cluster::ClusterNode;
 use commit::Committer;
 use credentials::{Issued, Issuer};
 use expiring::ExpiringSession;
 use line::{Line, OpenStage, ServerLogin};
+use sentinel::Following;
 #[cfg(feature = "tls")]
 use {
     crate::base::error::{Error, ErrorKind},
-    crate::base::settings::Settings,
     tls::Tls,
 };
 
@@ -67,21 +71,36 @@ pub(crate) struct RedisBackend {
     /// What the attempt to connect waits for that is under way.
     stage: Arc<OpenStage>,
     target: String,
-    timeout: Duration,
-    sidecar_ttl: Duration,
+    options: SessionOptions,
+}
+
+/// What holds for all sessions of a backend.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SessionOptions {
+    /// After this time without a byte the connection for large values counts as lost.
+    pub(crate) timeout: Duration,
+    pub(crate) sidecar_ttl: Duration,
+}
+
+impl SessionOptions {
+    pub(crate) fn of(settings: &Settings) -> Self {
+        Self {
+            timeout: settings.timeout,
+            sidecar_ttl: settings.tombstone_ttl,
+        }
+    }
 }
 
 impl RedisBackend {
     /// The server that `server` describes; `target` names it in messages, and `client_name` names
     /// us in its `CLIENT LIST`, if it is not empty. `credentials` issue the login, if there are
-    /// any. After `timeout` without a byte the connection for large values counts as lost.
+    /// any.
     pub(crate) fn new(
         server: &ConnectionInfo,
         target: String,
         client_name: String,
         credentials: Option<CredentialsCallback>,
-        timeout: Duration,
-        sidecar_ttl: Duration,
+        options: SessionOptions,
     ) -> Self {
         let issuer = credentials.map(Issuer::new);
         let login = ServerLogin::new(server.redis_settings(), &target, client_name, issuer);
@@ -90,8 +109,7 @@ impl RedisBackend {
             login: Arc::new(login),
             stage: Arc::default(),
             target,
-            timeout,
-            sidecar_ttl,
+            options,
         }
     }
 
@@ -123,59 +141,6 @@ impl RedisBackend {
     }
 }
 
-impl RedisBackend {
-    /// Opens a session to the server at this address, and returns its connection, too. `node`: if
-    /// it is a node of a cluster.
-    fn open_session(
-        &self,
-        address: ConnectionAddr,
-        node: Option<ClusterNode>,
-    ) -> impl Future<Output = Result<(Box<dyn Session>, MultiplexedConnection), BackendError>> + use<>
-    {
-        let (login, stage) = (Arc::clone(&self.login), Arc::clone(&self.stage));
-        let (timeout, sidecar_ttl) = (self.timeout, self.sidecar_ttl);
-        async move {
-            let (closed, ended) = watch::channel(false);
-            let (sender, changes) = tracking::channel();
-            let on_push = move |push: PushInfo| {
-                match push.kind {
-                    PushKind::Disconnection => _ = closed.send_replace(true),
-                    PushKind::Invalidate => sender.receive(push.data),
-                    _ => {}
-                }
-                Ok::<(), Infallible>(())
-            };
-            let config = AsyncConnectionConfig::new().set_push_sender(on_push);
-            let (line, issued) = login.open(&address, config, &stage).await?;
-            let requests = line.requests.clone();
-            let committer = Committer::new(sidecar_ttl, node.is_some());
-            let is_alone = node.is_none().then_some(&*login);
-            opening::prepare(&requests, &committer, is_alone).await?;
-
-            let session = RedisSession {
-                line,
-                ended,
-                node,
-                committer: Arc::new(committer),
-                changes,
-                large_keys: Arc::default(),
-                apart: Arc::new(ApartLine {
-                    address,
-                    login: Arc::clone(&login),
-                    timeout,
-                    open: tokio::sync::Mutex::default(),
-                    requests: Mutex::default(),
-                }),
-            };
-            let session: Box<dyn Session> = match issued {
-                Some(issued) => Box::new(ExpiringSession::new(session, login, issued)),
-                None => Box::new(session),
-            };
-            Ok((session, requests))
-        }
-    }
-}
-
 impl std::fmt::Debug for RedisBackend {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("RedisBackend")
@@ -186,8 +151,14 @@ impl std::fmt::Debug for RedisBackend {
 
 impl Backend for RedisBackend {
     fn connect(&self, _node: &Node) -> Reply<Box<dyn Session>> {
-        let opening = self.open_session(self.address.clone(), None);
-        Box::pin(async move { Ok(opening.await?.0) })
+        let (login, stage) = (Arc::clone(&self.login), Arc::clone(&self.stage));
+        let address = self.address.clone();
+        let options = self.options;
+        Box::pin(async move {
+            let opened = open_session(address, Arc::clone(&login), &stage, options, None);
+            let (session, issued) = opened.await?;
+            Ok(in_session(session, login, issued))
+        })
     }
 
     fn target(&self) -> &str {
@@ -203,8 +174,65 @@ impl Backend for RedisBackend {
     }
 }
 
+/// Connects to the server at `address`, which is `node` if it is one of a cluster. Also returns what
+/// was issued for the login, if anything was.
+async fn open_session(
+    address: ConnectionAddr,
+    login: Arc<ServerLogin>,
+    stage: &OpenStage,
+    options: SessionOptions,
+    node: Option<ClusterNode>,
+) -> Result<(RedisSession, Option<Arc<Issued>>), BackendError> {
+    let (closed, ended) = watch::channel(false);
+    let (sender, changes) = tracking::channel();
+    let on_push = move |push: PushInfo| {
+        match push.kind {
+            PushKind::Disconnection => _ = closed.send_replace(true),
+            PushKind::Invalidate => sender.receive(push.data),
+            _ => {}
+        }
+        Ok::<(), Infallible>(())
+    };
+    let config = AsyncConnectionConfig::new().set_push_sender(on_push);
+    let (line, issued) = login.open(&address, config, stage).await?;
+    let committer = Committer::new(options.sidecar_ttl, node.is_some());
+    let is_alone = node.is_none().then_some(&*login);
+    opening::prepare(&line.requests, &committer, is_alone).await?;
+    let session = RedisSession {
+        line,
+        ended,
+        following: None,
+        node,
+        committer: Arc::new(committer),
+        changes,
+        large_keys: Arc::default(),
+        apart: Arc::new(ApartLine {
+            address,
+            login,
+            timeout: options.timeout,
+            open: tokio::sync::Mutex::default(),
+            requests: Mutex::default(),
+        }),
+    };
+    Ok((session, issued))
+}
+
+/// The session as it is used: one whose login was issued logs in anew before it expires.
+fn in_session(
+    session: RedisSession,
+    login: Arc<ServerLogin>,
+    issued: Option<Arc<Issued>>,
+) -> Box<dyn Session> {
+    match issued {
+        Some(issued) => Box::new(ExpiringSession::new(session, login, issued)),
+        None => Box::new(session),
+    }
+}
+
 struct RedisSession {
     line: Line,
+    /// If another server may become the primary in place of this one.
+    following: Option<Following>,
     ended: watch::Receiver<bool>,
     /// `None` if the server is to have all keys.
     node: Option<ClusterNode>,
@@ -564,8 +592,18 @@ impl Session for RedisSession {
     }
 
     fn now(&self) -> Reply<u64> {
-        let connection = self.line.requests.clone();
-        Box::pin(async move { reply::time(ask_one(connection, redis::cmd("TIME")).await?) })
+        let (connection, login) = (self.line.requests.clone(), Arc::clone(&self.apart.login));
+        Box::pin(async move {
+            match ask_one(connection.clone(), redis::cmd("TIME")).await {
+                Ok(time) => reply::time(time),
+                Err(error) if reply::is_unknown_command(&error) => {
+                    let role = ask_one(connection, redis::cmd("ROLE")).await;
+                    let services = role.ok().and_then(sentinel::watched_services);
+                    Err(services.map_or(error, |services| login.is_sentinel(&services)))
+                }
+                Err(error) => Err(error),
+            }
+        })
     }
 
     fn eviction_policy(&self) -> Reply<Option<String>> {
@@ -595,11 +633,24 @@ impl Session for RedisSession {
     }
 
     fn ended(&self) -> Reply<()> {
-        let mut ended = self.ended.clone();
+        let (mut ended, following) = (self.ended.clone(), self.following.clone());
+        let driver = self.line.driver();
+        let replaced = async move {
+            match following {
+                Some(following) => following.replaced().await,
+                None => pending().await,
+            }
+        };
         Box::pin(async move {
-            // If the sender was dropped with the driver's task, the connection has ended, too.
-            let _ = ended.wait_for(|ended| *ended).await;
-            Ok(())
+            tokio::select! {
+                // If the sender was dropped with the driver's task, the connection has ended, too.
+                _ = ended.wait_for(|ended| *ended) => Ok(()),
+                error = replaced => {
+                    // Whoever still waits for an answer must not get it from the old primary.
+                    driver.abort();
+                    Err(error)
+                }
+            }
         })
     }
 }

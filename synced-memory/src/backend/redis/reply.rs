@@ -166,6 +166,11 @@ pub(super) fn is_no_cluster(error: &BackendError) -> bool {
 
 const CLUSTER_DISABLED: &str = "cluster support disabled";
 
+/// Whether the server does not know the command that it refused.
+pub(super) fn is_unknown_command(error: &BackendError) -> bool {
+    error.is_rejected() && error.to_string().starts_with("ERR unknown command")
+}
+
 /// The codes of refusals that pass. Any other refusal is for good.
 const PASSING: &[(&str, BackendErrorKind)] = &[
     ("OOM", BackendErrorKind::Unavailable),

@@ -21,7 +21,11 @@ impl TestCluster {
         let slots = 16_384 / primaries;
         for (number, node) in (0..primaries).zip(&nodes) {
             node.wait();
-            let end = if number + 1 == primaries { 16_384 } else { (number + 1) * slots };
+            let end = if number + 1 == primaries {
+                16_384
+            } else {
+                (number + 1) * slots
+            };
             let own: Vec<_> = (number * slots..end).map(|slot| slot.to_string()).collect();
             node.ask::<()>(&format!("CLUSTER ADDSLOTS {}", own.join(" ")));
             node.ask::<()>(&format!("CLUSTER SET-CONFIG-EPOCH {}", number + 1));
@@ -76,7 +80,10 @@ impl TestCluster {
     pub(crate) fn settle_slot(&self, slot: u16, to: usize) {
         let target = self.id(to);
         // The target first, so that somebody has the slot all the time.
-        for node in [to].into_iter().chain((0..self.0.len()).filter(|node| *node != to)) {
+        for node in [to]
+            .into_iter()
+            .chain((0..self.0.len()).filter(|node| *node != to))
+        {
             self.0[node].ask::<()>(&format!("CLUSTER SETSLOT {slot} NODE {target}"));
         }
     }

@@ -100,7 +100,11 @@ fn packaged(folders: &[&str], name: &str) -> PathBuf {
     };
     let packages = below(environment.join("lib"))
         .map(|python| python.join("site-packages").join(&package))
-        .map(|package| folders.clone().fold(package, |path, folder| path.join(folder)));
+        .map(|package| {
+            folders
+                .clone()
+                .fold(package, |path, folder| path.join(folder))
+        });
     packages
         .flat_map(|folder| below(folder.clone()).chain([folder]))
         .map(|folder| folder.join(name))
@@ -216,7 +220,9 @@ impl Drop for Frozen {
 }
 
 fn signal(name: &str, pid: &str) {
-    let status = Command::new("kill").args([&format!("-{name}"), pid]).status();
+    let status = Command::new("kill")
+        .args([&format!("-{name}"), pid])
+        .status();
     assert!(status.is_ok_and(|status| status.success()), "kill -{name}");
 }
 

@@ -289,7 +289,7 @@ fn send_own(
 /// A write of a caller's own has failed: the flusher goes on with it.
 fn leave_to_flusher(shared: &Shared, connection: &Connection, error: BackendError) {
     match error.recovery() {
-        Recovery::Reconnect => connection.end(error),
+        Recovery::Reconnect | Recovery::ReconnectNow => connection.end(error),
         // The flusher pauses, and tries again. It does so even if the write was withdrawn, to find
         // out when the backend takes writes again.
         Recovery::RetryNow

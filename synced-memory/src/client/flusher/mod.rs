@@ -145,7 +145,7 @@ impl<'a> Connector<'a> {
                         event!(INFO, target = &*target, "connected, breaker closed")
                     });
                     self.last_failure = None;
-                    self.report_problem();
+                    report_problem(self.shared, self.backend);
                     self.use_connection(&connection, has_asked).await;
                 }
                 Err(error) => {
@@ -215,14 +215,15 @@ impl<'a> Connector<'a> {
         if error.recovery() != Recovery::PauseThenReconnect {
             self.backoff.reset();
         }
-        if !std::mem::take(&mut self.has_paused) {
+        let has_paused = std::mem::take(&mut self.has_paused);
+        if !has_paused && error.recovery() != Recovery::ReconnectNow {
             self.pause().await;
         }
     }
 
     /// Uses a connection until it cannot be used any more. Returns why.
     async fn serve(&mut self, connection: &Arc<Connection>, has_asked: bool) -> BackendError {
-        let shared = self.shared;
+        let (shared, backend) = (self.shared, self.backend);
         tokio::select! {
             error = connection.ended() => error,
             error = session_ended(connection) => error,
@@ -233,6 +234,7 @@ impl<'a> Connector<'a> {
             error = self.flush(connection) => error,
             error = refresher::run(shared, connection, has_asked) => error,
             never = report_backlog(shared) => match never {},
+            never = report_problems(shared, backend) => match never {},
         }
     }
 
@@ -263,13 +265,6 @@ impl<'a> Connector<'a> {
         self.report_first(Err(failure));
     }
 
-    /// Says what is wrong although the backend is there.
-    fn report_problem(&self) {
-        if let Some(problem) = self.backend.new_problem() {
-            report(self.shared, &problem);
-        }
-    }
-
     /// Lets callers use the connection.
     fn publish(&mut self, connection: &Arc<Connection>) {
         if !self.shared.is_connected() {
@@ -286,7 +281,10 @@ impl<'a> Connector<'a> {
 
     async fn pause(&mut self) {
         let wait = self.backoff.next_wait();
-        self.shared.clock.sleep(wait).await;
+        tokio::select! {
+            () = self.shared.clock.sleep(wait) => {}
+            _ = self.backend.moves() => {}
+        }
     }
 
     /// Sends what is queued, whenever there is something. Returns why the connection cannot be used
@@ -318,6 +316,7 @@ impl<'a> Connector<'a> {
             // An attempt that was rejected, or is to be sent again, has an answer of its own. A
             // failure of the whole batch means that nothing is known of its attempts.
             Recovery::Reconnect
+            | Recovery::ReconnectNow
             | Recovery::RetryNow
             | Recovery::Redirect
             | Recovery::ParkKey
@@ -386,6 +385,21 @@ fn report(shared: &Shared, failure: &BackendError) {
     shared.state().last_error = Some(Error::new(failure.error_kind(), what));
     let error = failure.to_string();
     shared.emit(|target| event!(WARN, target = &*target, %error, "the connection goes on"));
+}
+
+/// Says what is wrong although the backend is there.
+fn report_problem(shared: &Shared, backend: &dyn Backend) {
+    if let Some(problem) = backend.new_problem() {
+        report(shared, &problem);
+    }
+}
+
+/// The same while the connection is used, for what goes wrong meanwhile.
+async fn report_problems(shared: &Shared, backend: &dyn Backend) -> Infallible {
+    loop {
+        shared.clock.sleep(HEARTBEAT).await;
+        report_problem(shared, backend);
+    }
 }
 
 /// Continues with the requests that their callers do not wait for any more, as long as the

@@ -80,7 +80,8 @@ impl State {
                 | Recovery::ReadUntracked
                 | Recovery::Pause
                 | Recovery::PauseThenReconnect
-                | Recovery::Reconnect => {
+                | Recovery::Reconnect
+                | Recovery::ReconnectNow => {
                     self.outbox.requeue(Arc::clone(key));
                 }
             },

@@ -3,6 +3,7 @@
 //! What can be set is one table, [`with_options`]: the builder has a method for each row.
 
 mod hosts;
+mod sentinel;
 mod tls;
 mod url;
 
@@ -19,11 +20,14 @@ use std::time::Duration;
 use self::url::{parse, url_of_host};
 use crate::backend::open::Target;
 use crate::backend::sidecar::check_prefix;
+#[cfg(feature = "redis")]
+use crate::base::address_map::AddressMap;
 use crate::base::client_name;
 #[cfg(feature = "redis")]
 use crate::base::credentials::{BoxError, Credentials, CredentialsCallback};
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::policy::{ConnectPolicy, Durability, ReadPolicy, WritePolicy};
+use crate::base::redaction::Secret;
 use crate::base::settings::{Settings, with_options};
 use crate::handle::key::check_scope;
 
@@ -60,6 +64,8 @@ macro_rules! builder {
             tls_config: Option<Arc<rustls::ClientConfig>>,
             #[cfg(feature = "redis")]
             credentials: Option<CredentialsCallback>,
+            #[cfg(feature = "redis")]
+            addresses: Option<AddressMap>,
             $($name: Option<$type>,)+
         }
 
@@ -159,6 +165,33 @@ impl Builder {
         self
     }
 
+    /// Where a server is reached that another server names, given its host and its port: behind
+    /// NAT, in a container network, or through a tunnel. For `redis-sentinel://`, whose sentinels
+    /// name the primary and each other. The hosts of the URL are used as they are.
+    ///
+    /// ```
+    /// use synced_memory::Memory;
+    ///
+    /// let builder = Memory::builder()
+    ///     .url("redis-sentinel://sentinel.example.com/mymaster")
+    ///     .addresses(|host, port| match host {
+    ///         "10.0.0.7" => ("cache.example.com".to_string(), port),
+    ///         _ => (host.to_string(), port),
+    ///     });
+    /// ```
+    ///
+    /// `map` is called on the thread that answers all calls: it must not block. If it panics, or
+    /// returns an empty host or port 0, nothing is connected to, and
+    /// [`Status::last_error`](crate::Status::last_error) says so.
+    #[cfg(feature = "redis")]
+    pub fn addresses(
+        mut self,
+        map: impl Fn(&str, u16) -> (String, u16) + Send + Sync + 'static,
+    ) -> Self {
+        self.addresses = Some(AddressMap::new(map));
+        self
+    }
+
     pub(crate) fn resolve(self) -> Result<(Target, Settings)> {
         self.resolve_with(&|name| {
             std::env::var_os(name)
@@ -191,8 +224,13 @@ impl Builder {
         if let Some(callback) = self.credentials.take() {
             set_credentials(&mut target, callback)?;
         }
+        #[cfg(feature = "redis")]
+        if let Some(map) = self.addresses.take() {
+            sentinel::set_addresses(&mut target, map)?;
+        }
         self.apply_to(&mut settings);
         check_settings(&settings)?;
+        sentinel::check(&target, &settings)?;
         tls::check(&target, &settings)?;
         #[cfg(feature = "tls")]
         if let Some(config) = tls_config {
@@ -208,17 +246,19 @@ impl Builder {
 #[cfg(feature = "redis")]
 fn set_credentials(target: &mut Target, callback: CredentialsCallback) -> Result<()> {
     let refuse = |what: &str| Err(Error::new(ErrorKind::Config, what));
-    let Target::Redis {
-        server,
-        credentials,
-        ..
-    } = target
-    else {
-        return refuse(
-            "`credentials` are for servers: only a URL such as redis://host has a login",
-        );
+    let (login, credentials) = match target {
+        Target::Redis {
+            server,
+            credentials,
+            ..
+        } => (server.redis_settings(), credentials),
+        Target::Sentinel(target) => (&target.login, &mut target.credentials),
+        _ => {
+            return refuse(
+                "`credentials` are for servers: only a URL such as redis://host has a login",
+            );
+        }
     };
-    let login = server.redis_settings();
     if login.username().is_some() || login.password().is_some() {
         return refuse("`credentials` say who logs in: the URL may have no user and no password");
     }

@@ -19,6 +19,8 @@ fn target_name(target: &Target) -> String {
         Target::Process(name) => format!("memory:{name}"),
         #[cfg(feature = "redis")]
         Target::Redis { target, .. } => target.clone(),
+        #[cfg(feature = "redis")]
+        Target::Sentinel(target) => target.target.clone(),
         #[cfg(feature = "sqlite")]
         Target::Sqlite(path) => format!("sqlite:{}", path.display()),
     }

@@ -9,6 +9,10 @@ use crate::backend::open::Security;
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::settings::Settings;
 
+/// How a URL asks for TLS.
+const HOW_TO_ASK: &str = "which a URL asks for as rediss:// or valkeys://, and one of \
+                          redis-sentinel:// by `tls=true`";
+
 /// Refuses options of TLS that have no effect, or only half of one.
 ///
 /// # Errors
@@ -16,11 +20,9 @@ use crate::base::settings::Settings;
 /// `Config`.
 pub(super) fn check(target: &Target, settings: &Settings) -> Result<()> {
     if let Some(option) = options(settings).first()
-        && !is_tls(target)
+        && !is_tls(target, settings)
     {
-        return Err(config_error(format!(
-            "`{option}` needs TLS, which a URL asks for as rediss:// or valkeys://"
-        )));
+        return Err(config_error(format!("`{option}` needs TLS, {HOW_TO_ASK}")));
     }
     match (&settings.tls_cert, &settings.tls_key) {
         (Some(_), None) => Err(config_error(
@@ -53,21 +55,18 @@ pub(super) fn set_config(
             "`tls_config` says everything that `{option}` could say"
         )));
     }
-    let Target::Redis { security, .. } = target else {
-        return Err(needs_tls());
-    };
-    match security {
-        Security::None => Err(needs_tls()),
-        Security::Tls(given) => {
-            *given = Some(config);
-            Ok(())
+    match target {
+        Target::Redis {
+            security: Security::Tls(given),
+            ..
+        } => *given = Some(config),
+        Target::Sentinel(target) if settings.tls => target.tls_config = Some(config),
+        _ => {
+            let what = format!("`tls_config` needs TLS, {HOW_TO_ASK}");
+            return Err(config_error(what));
         }
     }
-}
-
-#[cfg(feature = "tls")]
-fn needs_tls() -> Error {
-    config_error("`tls_config` needs TLS, which a URL asks for as rediss:// or valkeys://".into())
+    Ok(())
 }
 
 /// The names of the options of TLS that are set.
@@ -85,10 +84,13 @@ fn options(settings: &Settings) -> Vec<&'static str> {
         .collect()
 }
 
-fn is_tls(target: &Target) -> bool {
+#[cfg_attr(not(feature = "tls"), allow(unused_variables))]
+fn is_tls(target: &Target, settings: &Settings) -> bool {
     match target {
         #[cfg(feature = "tls")]
         Target::Redis { security, .. } => matches!(security, Security::Tls(_)),
+        #[cfg(feature = "tls")]
+        Target::Sentinel(_) => settings.tls,
         _ => false,
     }
 }

@@ -3,6 +3,8 @@
 use percent_encoding::percent_decode_str;
 use url::Url;
 
+use super::hosts::{HostList, parse_hosts};
+use super::sentinel::sentinel_target;
 use super::{Environment, Target};
 #[cfg(feature = "redis")]
 use crate::backend::open::Security;
@@ -14,7 +16,15 @@ pub(super) struct Scheme {
     pub(super) name: &'static str,
     /// How a URL of it is written, for messages.
     usage: &'static str,
-    target: fn(&Url, &mut Settings) -> Result<Target>,
+    target: TargetParser,
+}
+
+/// What makes a target of a URL.
+enum TargetParser {
+    /// Of one with one host, or none.
+    Url(fn(&Url, &mut Settings) -> Result<Target>),
+    /// Of one that lists hosts.
+    Hosts(fn(HostList, &mut Settings) -> Result<Target>),
 }
 
 /// Every scheme. One whose feature is off is refused by the name of the feature.
@@ -22,42 +32,52 @@ pub(super) const SCHEMES: &[Scheme] = &[
     Scheme {
         name: "redis",
         usage: "redis://host:port",
-        target: server_target,
+        target: TargetParser::Url(server_target),
     },
     Scheme {
         name: "valkey",
         usage: "valkey://",
-        target: server_target,
+        target: TargetParser::Url(server_target),
     },
     Scheme {
         name: "rediss",
         usage: "rediss://host:port (TLS)",
-        target: server_target,
+        target: TargetParser::Url(server_target),
     },
     Scheme {
         name: "valkeys",
         usage: "valkeys:// (TLS)",
-        target: server_target,
+        target: TargetParser::Url(server_target),
     },
     Scheme {
         name: "dragonfly",
         usage: "dragonfly://",
-        target: server_target,
+        target: TargetParser::Url(server_target),
     },
     Scheme {
         name: "redis+unix",
         usage: "redis+unix:///path",
-        target: server_target,
+        target: TargetParser::Url(server_target),
+    },
+    Scheme {
+        name: "redis-sentinel",
+        usage: "redis-sentinel://host1,host2/service",
+        target: TargetParser::Hosts(sentinel_target),
+    },
+    Scheme {
+        name: "valkey-sentinel",
+        usage: "valkey-sentinel://",
+        target: TargetParser::Hosts(sentinel_target),
     },
     Scheme {
         name: "sqlite",
         usage: "sqlite:path",
-        target: file_target,
+        target: TargetParser::Url(file_target),
     },
     Scheme {
         name: "memory",
         usage: "memory: or memory:name",
-        target: process_target,
+        target: TargetParser::Url(process_target),
     },
 ];
 
@@ -147,21 +167,33 @@ fn bracketed(host: &str) -> String {
 /// The target of a URL; its options are set in `settings`. No message repeats the URL, which may
 /// hold a password.
 pub(super) fn parse(url: &str, settings: &mut Settings) -> Result<Target> {
+    let scheme_of = url.split_once(':').map(|(scheme, _)| scheme.trim_start());
+    if let Some(scheme) = scheme_of
+        && let Some(found) = find_scheme(&scheme.to_ascii_lowercase())
+        && let TargetParser::Hosts(target) = found.target
+    {
+        return target(parse_hosts(url)?, settings);
+    }
     let url = Url::parse(url).map_err(|error| match error {
         url::ParseError::RelativeUrlWithoutBase => {
             config_error(format!("the URL has no scheme: {}", usages()))
         }
         error => config_error(Reason::caused_by("the URL cannot be read", error)),
     })?;
-    match SCHEMES.iter().find(|scheme| scheme.name == url.scheme()) {
-        Some(scheme) => (scheme.target)(&url, settings),
+    match find_scheme(url.scheme()).map(|scheme| &scheme.target) {
+        Some(TargetParser::Url(target)) => target(&url, settings),
+        Some(TargetParser::Hosts(target)) => target(parse_hosts(url.as_str())?, settings),
         None => Err(unknown_scheme(url.scheme())),
     }
 }
 
+fn find_scheme(name: &str) -> Option<&'static Scheme> {
+    SCHEMES.iter().find(|scheme| scheme.name == name)
+}
+
 fn unknown_scheme(scheme: &str) -> Error {
     config_error(match scheme {
-        "redis-cluster" | "redis-sentinel" => {
+        "redis-cluster" => {
             format!("`{scheme}:` is not supported by this version, which connects to one server")
         }
         _ => format!("the scheme `{scheme}:` is unknown: {}", usages()),
@@ -175,16 +207,28 @@ fn usages() -> String {
 }
 
 /// Sets the options in a URL's query. `scheme_option` takes those that only this scheme has.
-fn read_options(
+pub(super) fn read_options<T: AsRef<str>>(
+    scheme: &str,
+    query: impl Iterator<Item = (T, T)>,
+    settings: &mut Settings,
+    scheme_option: &mut dyn FnMut(&str, &str) -> Result<bool>,
+) -> Result<()> {
+    for (name, value) in query {
+        let (name, value) = (name.as_ref(), value.as_ref());
+        if !settings.set_from_text(name, value)? && !scheme_option(name, value)? {
+            return Err(unknown_option(name, scheme));
+        }
+    }
+    Ok(())
+}
+
+/// The same of a URL with one host, or none.
+fn read_url_options(
     url: &Url,
     settings: &mut Settings,
     scheme_option: &mut dyn FnMut(&str, &str) -> Result<bool>,
 ) -> Result<()> {
-    for (name, value) in url.query_pairs() {
-        if !settings.set_from_text(&name, &value)? && !scheme_option(&name, &value)? {
-            return Err(unknown_option(&name, url.scheme()));
-        }
-    }
+    read_options(url.scheme(), url.query_pairs(), settings, scheme_option)?;
     if url.fragment().is_some() {
         return Err(config_error(
             "a `#` in the URL makes no sense; in a password or a path it is written `%23`",
@@ -205,7 +249,7 @@ fn unknown_option(name: &str, scheme: &str) -> Error {
 
 /// `memory:` and `memory:name`.
 fn process_target(url: &Url, settings: &mut Settings) -> Result<Target> {
-    read_options(url, settings, &mut |_, _| Ok(false))?;
+    read_url_options(url, settings, &mut |_, _| Ok(false))?;
     if url.has_authority() {
         return Err(config_error(
             "what lives in this process alone is given as memory: or memory:name, without `//`",
@@ -228,7 +272,7 @@ fn server_target(url: &Url, settings: &mut Settings) -> Result<Target> {
     let mut password = url.password().map(percent_decoded).transpose()?;
     let mut database = 0;
     let is_unix = url.scheme() == "redis+unix";
-    read_options(url, settings, &mut |name, value| {
+    read_url_options(url, settings, &mut |name, value| {
         match name {
             "db" if is_unix => database = parse_database(value)?,
             "user" if is_unix => value.clone_into(&mut user),
@@ -297,7 +341,7 @@ fn security(scheme: &str) -> Result<Security> {
 }
 
 #[cfg(feature = "redis")]
-fn parse_database(text: &str) -> Result<i64> {
+pub(super) fn parse_database(text: &str) -> Result<i64> {
     let number = text.parse().ok().filter(|number| *number >= 0);
     number.ok_or_else(|| config_error("the database in the URL is no number"))
 }
@@ -311,7 +355,7 @@ fn file_target(_: &Url, _: &mut Settings) -> Result<Target> {
 /// directory, and SQLite gives names such as `:memory:` a meaning of their own.
 #[cfg(feature = "sqlite")]
 fn file_target(url: &Url, settings: &mut Settings) -> Result<Target> {
-    read_options(url, settings, &mut |_, _| Ok(false))?;
+    read_url_options(url, settings, &mut |_, _| Ok(false))?;
     if url.host_str().is_some_and(|host| !host.is_empty()) {
         return Err(config_error(
             "a file is given as sqlite:path or sqlite:/absolute/path, without `//`",

@@ -16,7 +16,7 @@ use std::time::Duration;
 use redis::ConnectionAddr;
 use redis::aio::MultiplexedConnection;
 
-use super::RedisBackend;
+use super::{RedisBackend, in_session, open_session};
 use crate::backend::error::{BackendError, BackendErrorKind};
 use crate::backend::layout::{Layout, LayoutQuery, Node, Redirect, SlotNumber};
 use crate::backend::{Backend, Reply, Session};
@@ -94,7 +94,7 @@ impl Backend for ClusterBackend {
         let survey = Survey {
             login: Arc::clone(&self.servers.login),
             target: self.servers.target.clone(),
-            timeout: self.servers.timeout,
+            timeout: self.servers.options.timeout,
             cluster: Arc::clone(&self.cluster),
         };
         let known = known.to_vec();
@@ -106,13 +106,19 @@ impl Backend for ClusterBackend {
             node: node.clone(),
             cluster: Arc::clone(&self.cluster),
         };
-        let opening = self
-            .servers
-            .open_session(address_of(&node.node), Some(node.clone()));
+        let (login, stage) = (
+            Arc::clone(&self.servers.login),
+            Arc::clone(&self.servers.stage),
+        );
+        let options = self.servers.options;
         Box::pin(async move {
-            let (session, line) = opening.await?;
+            let address = address_of(&node.node);
+            let of_node = Some(node.clone());
+            let opened = open_session(address, Arc::clone(&login), &stage, options, of_node);
+            let (session, issued) = opened.await?;
+            let line = session.line.requests.clone();
             lock(&node.cluster.lines).insert(node.node, line);
-            Ok(session)
+            Ok(in_session(session, login, issued))
         })
     }
 
