@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use redis::Value;
 use support::Direction::{ToClient, ToServer};
 use support::{
-    Address, Child, Dragonfly, FakeClock, Logs, Proxy, Python, Server, eventually, eventually_some,
-    python,
+    Address, Child, Cluster, Dragonfly, FakeClock, Logs, Proxy, Python, Server, eventually,
+    eventually_some, python,
 };
 
 const SOON: Duration = Duration::from_secs(5);
@@ -731,4 +731,97 @@ fn behind_dragonflys_rules_each_push_is_of_one_key_and_noloop_tracks_nothing() {
             "{keys:?}"
         );
     }
+}
+
+/// What a node answers to GET.
+fn get(node: &Server, key: &str) -> Result<String, String> {
+    let answer = node.try_cli(&["GET", key]);
+    answer
+        .map(|value| redis::from_redis_value(value).expect("the value is text"))
+        .map_err(|error| error.code().unwrap_or_default().to_owned())
+}
+
+#[test]
+fn a_cluster_serves_moves_a_slot_step_by_step_and_a_replica_takes_over() {
+    for program in [Server::redis, Server::redis_6, Server::valkey] {
+        let cluster = Cluster::start(program, 3, 1);
+        let nodes = cluster.nodes();
+        let slot = cluster.slot_of("{b}1");
+        assert_eq!(cluster.owner(slot), 0);
+        for n in 1..=15 {
+            nodes[0].set_raw(&format!("{{b}}{n}"), n.to_string());
+        }
+        assert_eq!(get(&nodes[1], "{b}1"), Err("MOVED".to_owned()));
+
+        let moving = cluster.begin_move(slot, 1);
+        moving.migrate(&["{b}1"]);
+        assert_eq!(get(&nodes[0], "{b}1"), Err("ASK".to_owned()));
+        assert_eq!(get(&nodes[0], "{b}2"), Ok("2".to_owned()));
+        assert_eq!(moving.migrate_some(10), 10);
+        assert_eq!(moving.migrate_some(10), 4);
+        moving.settle();
+        assert_eq!(get(&nodes[0], "{b}2"), Err("MOVED".to_owned()));
+        assert_eq!(get(&nodes[1], "{b}2"), Ok("2".to_owned()));
+        assert_eq!(cluster.owner(slot), 1);
+        cluster.move_slot(slot, 0);
+        assert_eq!(get(&nodes[0], "{b}2"), Ok("2".to_owned()));
+
+        // In good order.
+        let replica = cluster.replica_of(0);
+        cluster.failover(replica);
+        eventually(Duration::from_secs(20), "the others know it", || {
+            cluster.owner(slot) == replica && get(&nodes[replica], "{b}2").is_ok()
+        });
+        cluster.wait_ready();
+
+        // What is written while its replica is cut off is lost with a primary.
+        nodes[replica].set_raw("{b}kept", "1");
+        assert_eq!(nodes[replica].cli(&["WAIT", "1", "5000"]), Value::Int(1));
+        cluster.cut_replication(replica);
+        nodes[replica].set_raw("{b}lost", "1");
+        nodes[replica].kill();
+        eventually(Duration::from_secs(20), "the other one takes over", || {
+            cluster.owner(slot) == 0 && get(&nodes[0], "{b}kept").is_ok()
+        });
+        assert_eq!(nodes[0].get_raw("{b}lost"), None);
+        nodes[replica].start();
+        cluster.restore_replication();
+        cluster.wait_ready();
+    }
+}
+
+#[test]
+fn valkey_moves_slots_at_once_and_a_slot_is_taken_over_without_its_keys() {
+    let cluster = Cluster::start(Server::valkey, 2, 0);
+    let nodes = cluster.nodes();
+    let slot = cluster.slot_of("{b}1");
+    nodes[0].set_raw("{b}1", "1");
+    cluster.move_slots_atomically(slot..slot + 1, 1);
+    assert_eq!(get(&nodes[1], "{b}1"), Ok("1".to_owned()));
+    cluster.take_slot_over(slot, 0);
+    eventually(SOON, "the slot changes hands", || {
+        cluster.owner(slot) == 0 && get(&nodes[1], "{b}1") == Err("MOVED".to_owned())
+    });
+    assert_eq!(nodes[0].get_raw("{b}1"), None);
+}
+
+#[test]
+fn the_proxies_of_a_cluster_stand_before_its_nodes() {
+    let cluster = Cluster::start(Server::redis, 2, 0);
+    let proxies = cluster.proxied();
+    let map = proxies.addresses();
+    for (node, proxy) in cluster.nodes().iter().zip(proxies.proxies()) {
+        assert_eq!(map("h", node.port()), ("h".to_owned(), proxy.port()));
+        assert!(proxies.url().contains(&proxy.port().to_string()));
+        assert!(cluster.url().contains(&node.port().to_string()));
+        let mut wire = Wire::to(&proxy.port());
+        wire.send("CLUSTER MYID");
+        wire.line().expect("there is an answer");
+        let id = wire.line().expect("there is an answer");
+        assert_eq!(
+            Value::BulkString(id.into_bytes()),
+            node.cli(&["CLUSTER", "MYID"])
+        );
+    }
+    assert_eq!(map("h", 1), ("h".to_owned(), 1), "no node of the cluster");
 }

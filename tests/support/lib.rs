@@ -5,6 +5,7 @@
 mod ca;
 mod canary;
 mod child;
+mod cluster;
 mod disk;
 mod dragonfly;
 mod faketime;
@@ -22,6 +23,7 @@ mod wait;
 pub use ca::{Authority, Certificate, replace};
 pub use canary::{Canary, time_without_cpu};
 pub use child::Child;
+pub use cluster::{Cluster, ClusterProxies, SlotMove};
 pub use disk::{CrashingDisk, Image};
 pub use dragonfly::Dragonfly;
 pub use faketime::FakeClock;

@@ -9,6 +9,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 const FIRST: u32 = 12_000;
 const COUNT: u32 = 20_000;
 
+/// How far above its port the bus of a node of a cluster listens.
+const BUS: u16 = 10_000;
+
 /// Something that listens on a port of this host.
 pub trait Address {
     /// The port on 127.0.0.1.
@@ -32,23 +35,36 @@ pub(crate) struct Port {
 
 impl Port {
     pub(crate) fn claim() -> Self {
+        Self::numbers(COUNT)
+            .find_map(Self::try_claim)
+            .unwrap_or_else(|| panic!("no free port between {FIRST} and {}", FIRST + COUNT))
+    }
+
+    /// A port of a node of a cluster, and that of its bus, which is 10,000 above it.
+    pub(crate) fn claim_with_bus() -> (Self, Self) {
+        Self::numbers(COUNT - u32::from(BUS))
+            .find_map(|number| Some((Self::try_claim(number)?, Self::try_claim(number + BUS)?)))
+            .unwrap_or_else(|| panic!("no two free ports {BUS} apart from {FIRST} on"))
+    }
+
+    /// So many numbers to try, each process from another one on.
+    fn numbers(count: u32) -> impl Iterator<Item = u16> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        for _ in 0..COUNT {
+        (0..count).map(move |_| {
             let step = NEXT.fetch_add(1, Ordering::Relaxed);
-            let number = FIRST + (process::id().wrapping_mul(97) + step) % COUNT;
-            let number = u16::try_from(number).expect("the range ends below 65536");
-            let name = SocketAddr::from_abstract_name(format!("synced-memory-test-port-{number}"))
-                .expect("a short name is a valid one");
-            let Ok(claim) = UnixListener::bind_addr(&name) else {
-                continue;
-            };
-            if TcpListener::bind(("127.0.0.1", number)).is_ok() {
-                return Self {
-                    number,
-                    _claim: claim,
-                };
-            }
-        }
-        panic!("no free port between {FIRST} and {}", FIRST + COUNT);
+            let number = FIRST + (process::id().wrapping_mul(97) + step) % count;
+            u16::try_from(number).expect("the range ends below 65536")
+        })
+    }
+
+    fn try_claim(number: u16) -> Option<Self> {
+        let name = SocketAddr::from_abstract_name(format!("synced-memory-test-port-{number}"))
+            .expect("a short name is a valid one");
+        let claim = UnixListener::bind_addr(&name).ok()?;
+        TcpListener::bind(("127.0.0.1", number)).ok()?;
+        Some(Self {
+            number,
+            _claim: claim,
+        })
     }
 }

@@ -30,6 +30,7 @@ pub struct Builder {
     config: Vec<String>,
     password: Option<String>,
     has_tls: bool,
+    is_cluster_node: bool,
     clock: Vec<(OsString, OsString)>,
 }
 
@@ -44,6 +45,8 @@ pub struct Server {
     dir: TempDir,
     port: Port,
     tls_port: Option<Port>,
+    /// At which nodes of a cluster talk to each other.
+    _bus: Option<Port>,
     process: Mutex<Option<Child>>,
     admin: Mutex<Admin>,
 }
@@ -351,6 +354,7 @@ impl Builder {
             config: Vec::new(),
             password: None,
             has_tls: false,
+            is_cluster_node: false,
             clock: Vec::new(),
         }
     }
@@ -415,14 +419,30 @@ impl Builder {
         self
     }
 
+    /// Makes it a node of a cluster, which [`Cluster`](crate::Cluster) puts together.
+    pub(crate) fn cluster_node(mut self) -> Self {
+        self.is_cluster_node = true;
+        self.arg("cluster-enabled", "yes")
+    }
+
+    fn claim_ports(&self) -> (Port, Option<Port>) {
+        if !self.is_cluster_node {
+            return (Port::claim(), None);
+        }
+        let (port, bus) = Port::claim_with_bus();
+        (port, Some(bus))
+    }
+
     /// Starts it on a free port and waits until it answers.
     #[track_caller]
     pub fn start(self) -> Server {
+        let (port, bus) = self.claim_ports();
         let mut server = Server {
             tls_port: self.has_tls.then(Port::claim),
             builder: self,
             dir: TempDir::new().expect("a temporary directory can be made"),
-            port: Port::claim(),
+            port,
+            _bus: bus,
             process: Mutex::new(None),
             admin: Mutex::new(Admin::default()),
         };
@@ -434,7 +454,7 @@ impl Builder {
                 // A process that does not claim its ports took this one: try another one.
                 Err(_) if server.log().contains("Address already in use") => {
                     server.kill();
-                    server.port = Port::claim();
+                    (server.port, server._bus) = server.builder.claim_ports();
                     server.tls_port = server.builder.has_tls.then(Port::claim);
                 }
                 Err(why) => panic!("{} does not start: {why}", server.builder.program.display()),

@@ -8,6 +8,10 @@ use std::sync::Arc;
 use crate::backend::Backend;
 use crate::backend::process::ProcessBackend;
 #[cfg(feature = "redis")]
+use crate::backend::redis::cluster::ClusterBackend;
+#[cfg(feature = "redis")]
+pub(crate) use crate::backend::redis::cluster::ClusterTarget;
+#[cfg(feature = "redis")]
 use crate::backend::redis::sentinel::SentinelBackend;
 #[cfg(feature = "redis")]
 pub(crate) use crate::backend::redis::sentinel::SentinelTarget;
@@ -35,6 +39,9 @@ pub(crate) enum Target {
         /// What issues the login, if none is in `server`.
         credentials: Option<CredentialsCallback>,
     },
+    /// The primaries of a cluster.
+    #[cfg(feature = "redis")]
+    Cluster(ClusterTarget),
     /// The primary that sentinels name.
     #[cfg(feature = "redis")]
     Sentinel(SentinelTarget),
@@ -68,6 +75,12 @@ pub(crate) enum Security {
 pub(crate) fn open(target: Target, settings: &Settings) -> Result<Box<dyn Backend>> {
     Ok(match target {
         Target::Process(name) => Box::new(ProcessBackend::open(&name, settings.tombstone_ttl)),
+        #[cfg(feature = "redis")]
+        Target::Cluster(target) => Box::new(ClusterBackend::new(
+            target,
+            &client_name(settings),
+            settings,
+        )?),
         #[cfg(feature = "redis")]
         Target::Sentinel(target) => Box::new(SentinelBackend::new(
             target,

@@ -104,8 +104,8 @@ macro_rules! with_options {
                 readme ("`false`",
                     "TLS: `true` takes every certificate, so that nothing is safe; for trials");
 
-            /// Whether the servers of `redis-sentinel://` are spoken to in TLS, and the sentinels,
-            /// too. Other URLs say it by their scheme: `rediss://`, `valkeys://`. Default: `false`.
+            /// Whether the servers of `redis-sentinel://` and `redis-cluster://` are spoken to in
+            /// TLS, and the sentinels, too. Other URLs say it by their scheme: `rediss://`, `valkeys://`. Default: `false`.
             tls: bool = false,
                 set (tls: bool) as tls,
                 url (bool),
@@ -138,6 +138,15 @@ macro_rules! with_options {
                 readme ("none",
                     "`redis-sentinel://`: what journals call the servers, instead of the name of "
                     "the service");
+
+            /// How many replicas of a server a write has to be on before it counts as stored: then
+            /// it is not lost if the server is, and a replica takes over. A write that is on too few
+            /// within half of `timeout` is queued, and others see it. Servers alone have replicas.
+            /// Default: 0, which waits for none.
+            replicas: u16 = 0,
+                set (count: u16) as count,
+                url (u16),
+                readme ("`0`", "how many replicas a write is on before it counts as stored");
 
             /// How long the drop of the last handle waits at most for what is still queued.
             /// Default: 2 s.
@@ -343,6 +352,7 @@ impl<T: OptionValue> OptionValue for Option<T> {
 impl OptionValue for String {}
 impl OptionValue for Secret {}
 impl OptionValue for usize {}
+impl OptionValue for u16 {}
 impl OptionValue for bool {}
 impl OptionValue for PathBuf {}
 impl OptionValue for ReadPolicy {}

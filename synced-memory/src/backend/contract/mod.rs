@@ -40,6 +40,8 @@ struct Subject {
     backend: Box<dyn Backend>,
     /// The same store, as a process has opened it whose sidecars are to be kept for `SHORT` only.
     forgetful: Box<dyn Backend>,
+    /// Which of its servers is connected to.
+    node: Node,
     runtime: tokio::runtime::Runtime,
     /// How long a check waits for what has to come.
     deadline: Duration,
@@ -72,6 +74,7 @@ impl Subject {
         Self {
             backend: Box::new(backend),
             forgetful: Box::new(forgetful),
+            node: Node::only(),
             runtime,
             deadline: DEADLINE,
             loss,
@@ -90,10 +93,7 @@ impl Subject {
     fn connect_to(&self, backend: &dyn Backend) -> TestSession<'_> {
         TestSession {
             subject: self,
-            inner: self
-                .runtime
-                .block_on(backend.connect(&Node::only()))
-                .unwrap(),
+            inner: self.runtime.block_on(backend.connect(&self.node)).unwrap(),
         }
     }
 
@@ -305,7 +305,9 @@ suite! {
         #[cfg(feature = "sqlite")]
         sqlite: Target::Sqlite(_),
         #[cfg(all(feature = "redis", unix))]
-        redis: Target::Redis { .. },
+        redis: Target::Redis { .. } | Target::Sentinel(_),
+        #[cfg(all(feature = "redis", unix))]
+        cluster: Target::Cluster(_),
     }
     checks {
         commits:

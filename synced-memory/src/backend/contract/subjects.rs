@@ -10,9 +10,9 @@ use std::time::Duration;
 use super::{DAY, DEADLINE, Loss, SHORT, Subject};
 use crate::backend::layout::Node;
 use crate::backend::process::ProcessBackend;
-use crate::backend::test_servers::Directory;
 #[cfg(all(feature = "redis", unix))]
 use crate::backend::test_servers::server::{Program, TestProcess};
+use crate::backend::test_servers::{Directory, new_directory};
 use crate::base::clock::Deadline;
 use crate::base::random;
 
@@ -46,11 +46,11 @@ pub(super) fn redis() -> Subject {
 
     use crate::backend::redis::{RedisBackend, SessionOptions};
 
-    let directory = Directory::new();
-    let socket = directory.0.join("redis.sock");
+    let directory = new_directory();
+    let socket = directory.join("redis.sock");
     let path = socket.to_str().unwrap();
     let arguments = ["--port", "0", "--save", "", "--unixsocket", path];
-    let server = TestProcess::start(&Program::Redis.path(), &arguments);
+    let server = TestProcess::start(&Program::Redis.path(), &arguments, &directory);
     let kill = {
         let server = server.clone();
         move || server.kill()
@@ -62,10 +62,11 @@ pub(super) fn redis() -> Subject {
         let options = SessionOptions {
             timeout: DEADLINE,
             sidecar_ttl: ttl,
+            replicas: 0,
         };
         RedisBackend::new(&address, target, client_name, None, options)
     });
-    let subject = Subject::new(backends, Loss::Closed(Box::new(kill)), (server, directory));
+    let subject = Subject::new(backends, Loss::Closed(Box::new(kill)), server);
     let end = Deadline::after(DEADLINE);
     while let Err(error) = subject
         .runtime
@@ -78,4 +79,29 @@ pub(super) fn redis() -> Subject {
         std::thread::sleep(Duration::from_millis(2));
     }
     subject
+}
+
+/// A cluster of one primary: its sessions are those of a larger one.
+#[cfg(all(feature = "redis", unix))]
+pub(super) fn cluster() -> Subject {
+    use crate::backend::redis::cluster::{ClusterBackend, ClusterTarget};
+    use crate::backend::test_servers::cluster::TestCluster;
+    use crate::base::settings::Settings;
+
+    let cluster = TestCluster::of_one();
+    let server = &cluster.0[0];
+    let backends = [DAY, SHORT].map(|tombstone_ttl| {
+        let target = ClusterTarget::of_ports([server.port]);
+        let settings = Settings {
+            timeout: DEADLINE,
+            tombstone_ttl,
+            ..Settings::default()
+        };
+        ClusterBackend::new(target, "contract", &settings).unwrap()
+    });
+    let (node, kill) = (server.node(), server.killer());
+    Subject {
+        node,
+        ..Subject::new(backends, Loss::Closed(Box::new(kill)), cluster)
+    }
 }

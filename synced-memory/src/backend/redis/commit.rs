@@ -9,7 +9,7 @@ use std::time::Duration;
 use redis::{Cmd, Pipeline, Script, Value};
 
 use super::calls::{CallPlan, OpenSlots, PlannedCall};
-use super::reply;
+use super::{SessionOptions, reply};
 use crate::backend::commit::{
     self, Attempt, Expects, KeyChange, KeyState, Outcome, RECORDS, TimeToLive, Writer,
 };
@@ -95,12 +95,20 @@ const KEYS_IN_ONE_CALL: usize = 32;
 #[derive(Debug)]
 pub(super) struct Committer {
     sidecar_ttl: Duration,
+    replication: Option<Replication>,
     /// The server may lack the script: the next call carries its text.
     sends_text: AtomicBool,
     /// One key per call, since the server refused a call with many keys because of one of them.
     one_by_one: AtomicBool,
     /// At a node of a cluster, which refuses a call whose keys are in several slots.
     open_slots: Option<OpenSlots>,
+}
+
+/// How many replicas what was made has to be on, and how long they are waited for.
+#[derive(Debug, Clone, Copy)]
+struct Replication {
+    replicas: u16,
+    limit: Duration,
 }
 
 /// A pipeline of calls, and what its answers belong to.
@@ -111,9 +119,15 @@ pub(super) struct Calls {
 
 impl Committer {
     /// `is_in_cluster`: the server is a node of a cluster.
-    pub(super) fn new(sidecar_ttl: Duration, is_in_cluster: bool) -> Self {
+    pub(super) fn new(options: SessionOptions, is_in_cluster: bool) -> Self {
+        let replicas = Some(options.replicas).filter(|replicas| *replicas > 0);
         Self {
-            sidecar_ttl,
+            sidecar_ttl: options.sidecar_ttl,
+            // Requests behind it wait, too: a longer wait would look like a lost connection.
+            replication: replicas.map(|replicas| Replication {
+                replicas,
+                limit: options.timeout / 2,
+            }),
             sends_text: AtomicBool::new(true),
             one_by_one: AtomicBool::new(false),
             open_slots: is_in_cluster.then(OpenSlots::default),
@@ -157,6 +171,9 @@ impl Committer {
             let (of_call, others) = attempts.split_at(call.size);
             attempts = others;
             commands.add_command(self.call(of_call, now, std::mem::take(&mut sends_text)));
+        }
+        if let Some(replication) = self.replication {
+            replication.add_wait(&mut commands, batch);
         }
         Calls { commands, plan }
     }
@@ -234,6 +251,9 @@ impl Committer {
                 }
             }
         }
+        if let Some(replication) = self.replication {
+            replication.confirm(&mut outcomes, answers.last().unwrap_or_default());
+        }
         plan.in_order_of_batch(outcomes)
     }
 
@@ -256,6 +276,48 @@ impl Committer {
             open_slots.note(slot);
         }
         error
+    }
+}
+
+impl Replication {
+    /// Renews what is left of a sidecar's time to live.
+    const RENEW: &str = "\
+        local left = redis.call('PTTL', KEYS[1]) \
+        if left > 0 then redis.call('PEXPIRE', KEYS[1], left) end";
+
+    /// Waits until the replicas have what this connection has written. An attempt that was in doubt
+    /// may have been made by way of another one: it is followed by a write that changes nothing,
+    /// and what was made before that is on a replica which has that.
+    fn add_wait(self, commands: &mut Pipeline, batch: &[Attempt]) {
+        for attempt in batch.iter().filter(|attempt| attempt.retry.is_some()) {
+            if attempt.asking {
+                commands.cmd("ASKING");
+            }
+            let renew = commands.cmd("EVAL").arg(Self::RENEW).arg(1);
+            renew.arg(sidecar::sidecar(&attempt.key));
+        }
+        // Zero would be for ever.
+        let limit = millis(self.limit).max(1);
+        commands.cmd("WAIT").arg(self.replicas).arg(limit);
+    }
+
+    /// Answers what was made with an error if it is not on enough replicas. `answer`: to WAIT.
+    fn confirm(self, outcomes: &mut [Result<Outcome, BackendError>], answer: Value) {
+        let what = match reply::checked(answer) {
+            Ok(Value::Int(count)) if count >= i64::from(self.replicas) => return,
+            Ok(Value::Int(count)) => format!(
+                "{count} of {} replicas have it within {:?}",
+                self.replicas, self.limit
+            ),
+            Ok(other) => reply::unexpected(&other).to_string(),
+            Err(refusal) => refusal.to_string(),
+        };
+        for outcome in outcomes {
+            if let Ok(Outcome::Applied { .. } | Outcome::AlreadyApplied(_)) = outcome {
+                let error = BackendError::new(BackendErrorKind::UnderReplicated, &what);
+                *outcome = Err(error);
+            }
+        }
     }
 }
 

@@ -13,7 +13,7 @@
 //! - `sentinel/`: the primary of a service that Sentinel watches over
 
 mod calls;
-mod cluster;
+pub(super) mod cluster;
 mod commit;
 mod credentials;
 mod expiring;
@@ -51,7 +51,6 @@ use crate::backend::sidecar;
 use crate::base::credentials::CredentialsCallback;
 use crate::base::lock::lock;
 use crate::base::settings::Settings;
-pub(crate) use cluster::ClusterBackend;
 use cluster::ClusterNode;
 use commit::Committer;
 use credentials::{Issued, Issuer};
@@ -80,6 +79,8 @@ pub(crate) struct SessionOptions {
     /// After this time without a byte the connection for large values counts as lost.
     pub(crate) timeout: Duration,
     pub(crate) sidecar_ttl: Duration,
+    /// How many replicas a write has to be on.
+    pub(crate) replicas: u16,
 }
 
 impl SessionOptions {
@@ -87,6 +88,7 @@ impl SessionOptions {
         Self {
             timeout: settings.timeout,
             sidecar_ttl: settings.tombstone_ttl,
+            replicas: settings.replicas,
         }
     }
 }
@@ -195,7 +197,7 @@ async fn open_session(
     };
     let config = AsyncConnectionConfig::new().set_push_sender(on_push);
     let (line, issued) = login.open(&address, config, stage).await?;
-    let committer = Committer::new(options.sidecar_ttl, node.is_some());
+    let committer = Committer::new(options, node.is_some());
     let is_alone = node.is_none().then_some(&*login);
     opening::prepare(&line.requests, &committer, is_alone).await?;
     let session = RedisSession {

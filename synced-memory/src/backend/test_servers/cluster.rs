@@ -1,5 +1,7 @@
 //! Clusters that a test starts.
 
+use std::sync::Mutex;
+
 use super::server::{Program, TestServer, eventually};
 
 /// A cluster of primaries that share the slots out evenly.
@@ -38,6 +40,24 @@ impl TestCluster {
 
     pub(crate) fn start(program: Program, primaries: u16, options: &[(&str, &str)]) -> Self {
         let cluster = Self::launch(program, primaries, options);
+        cluster.wait();
+        cluster
+    }
+
+    /// A cluster of one primary. A node serves only two seconds after its start: so some are started
+    /// at once, and those that nobody needs end with this process.
+    pub(crate) fn of_one() -> Self {
+        const AT_ONCE: usize = 6;
+        static LAUNCHED: Mutex<Vec<TestCluster>> = Mutex::new(Vec::new());
+
+        let cluster = {
+            let mut launched = LAUNCHED.lock().unwrap();
+            if launched.is_empty() {
+                let one = |_| Self::launch(Program::Redis, 1, &[]);
+                launched.extend((0..AT_ONCE).map(one));
+            }
+            launched.pop().expect("some were just launched")
+        };
         cluster.wait();
         cluster
     }

@@ -16,11 +16,14 @@ pub(crate) struct Directory(pub(crate) PathBuf);
 
 impl Directory {
     pub(crate) fn new() -> Self {
-        let path =
-            std::env::temp_dir().join(format!("synced-memory-{:016x}", random::rng().u64(..)));
-        std::fs::create_dir(&path).unwrap();
-        Self(path)
+        Self(new_directory())
     }
+}
+
+pub(crate) fn new_directory() -> PathBuf {
+    let path = std::env::temp_dir().join(format!("synced-memory-{:016x}", random::rng().u64(..)));
+    std::fs::create_dir(&path).unwrap();
+    path
 }
 
 impl Drop for Directory {

@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use redis::{Connection, FromRedisValue, RedisResult};
 
-use super::Directory;
+use super::new_directory;
+use crate::backend::layout::Node;
 use crate::base::clock::Deadline;
 use crate::base::random;
 
@@ -21,10 +22,13 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 pub(crate) struct TestProcess(Arc<Mutex<Child>>);
 
 impl TestProcess {
-    pub(crate) fn start(program: &Path, arguments: &[&str]) -> Self {
+    /// `directory` is removed at the end.
+    pub(crate) fn start(program: &Path, arguments: &[&str], directory: &Path) -> Self {
         // The shell waits for the end of its input, which comes with that of this process, too.
+        let script = r#""$@" & read line; kill -9 $!; wait $!; rm -rf "$0""#;
         let child = Command::new("sh")
-            .args(["-c", r#""$@" & read line; kill -9 $!; wait $!"#, "sh"])
+            .args(["-c", script])
+            .arg(directory)
             .arg(program)
             .args(arguments)
             .stdin(Stdio::piped())
@@ -117,29 +121,28 @@ pub(crate) struct TestServer {
     pub(crate) port: u16,
     process: TestProcess,
     admin: Mutex<Option<Connection>>,
-    _directory: Directory,
 }
 
 impl TestServer {
     /// Starts it without waiting for it. `options`: lines of its configuration.
     pub(crate) fn launch(program: Program, options: &[(&str, &str)]) -> Self {
-        let directory = Directory::new();
+        let directory = new_directory();
         let port = free_port();
         let mut lines = format!(
             "bind 127.0.0.1\nport {port}\nsave \"\"\ndir {}\nlogfile server.log\n",
-            directory.0.display()
+            directory.display()
         );
         for (name, value) in options {
             lines += &format!("{name} {value}\n");
         }
-        let file = directory.0.join("server.conf");
+        let file = directory.join("server.conf");
         std::fs::write(&file, lines).unwrap();
-        let process = TestProcess::start(&program.path(), &[file.to_str().unwrap()]);
+        let arguments = [file.to_str().unwrap()];
+        let process = TestProcess::start(&program.path(), &arguments, &directory);
         Self {
             port,
             process,
             admin: Mutex::default(),
-            _directory: directory,
         }
     }
 
@@ -176,7 +179,7 @@ impl TestServer {
     #[track_caller]
     pub(crate) fn ask<T: FromRedisValue>(&self, words: &str) -> T {
         self.try_ask(words)
-            .unwrap_or_else(|error| panic!("{words}: {error}"))
+            .unwrap_or_else(|error| panic!("{}: {error}", words.split_at(words.len().min(60)).0))
     }
 
     /// How often a command was called.
@@ -187,8 +190,17 @@ impl TestServer {
         line.map_or(0, |line| line.split(',').next().unwrap().parse().unwrap())
     }
 
-    pub(crate) fn kill(&self) {
-        self.process.kill();
+    /// What kills it.
+    pub(crate) fn killer(&self) -> impl Fn() + 'static {
+        let process = self.process.clone();
+        move || process.kill()
+    }
+
+    pub(crate) fn node(&self) -> Node {
+        Node {
+            host: "127.0.0.1".into(),
+            port: self.port,
+        }
     }
 
     /// Stops it as if its host hung, until the returned guard is dropped.

@@ -2,6 +2,7 @@
 //!
 //! What can be set is one table, [`with_options`]: the builder has a method for each row.
 
+mod cluster;
 mod hosts;
 mod sentinel;
 mod tls;
@@ -167,7 +168,8 @@ impl Builder {
 
     /// Where a server is reached that another server names, given its host and its port: behind
     /// NAT, in a container network, or through a tunnel. For `redis-sentinel://`, whose sentinels
-    /// name the primary and each other. The hosts of the URL are used as they are.
+    /// name the primary and each other, and for `redis-cluster://`, whose nodes name all nodes. The
+    /// hosts of the URL are used as they are.
     ///
     /// ```
     /// use synced_memory::Memory;
@@ -253,6 +255,7 @@ fn set_credentials(target: &mut Target, callback: CredentialsCallback) -> Result
             ..
         } => (server.redis_settings(), credentials),
         Target::Sentinel(target) => (&target.login, &mut target.credentials),
+        Target::Cluster(target) => (&target.login, &mut target.credentials),
         _ => {
             return refuse(
                 "`credentials` are for servers: only a URL such as redis://host has a login",

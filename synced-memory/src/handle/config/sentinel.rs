@@ -94,22 +94,38 @@ pub(super) fn sentinel_target(url: HostList, settings: &mut Settings) -> Result<
 ///
 /// `Config`.
 pub(super) fn check(target: &Target, settings: &Settings) -> Result<()> {
-    let set = [
-        ("tls", settings.tls),
+    let (is_sentinel, is_cluster) = match target {
+        #[cfg(feature = "redis")]
+        Target::Sentinel(_) => (true, false),
+        #[cfg(feature = "redis")]
+        Target::Cluster(_) => (false, true),
+        _ => (false, false),
+    };
+    let of_sentinel = [
         ("sentinel_user", settings.sentinel_user.is_some()),
         ("sentinel_password", settings.sentinel_password.is_some()),
-        ("name", settings.name.is_some()),
     ];
-    let option = set.into_iter().find(|(_, is_set)| *is_set);
-    if let Some((option, _)) = option
-        && !is_sentinel(target)
-    {
-        return Err(config_error(match option {
-            "tls" => "`tls` is for redis-sentinel://: a URL of one server asks for TLS as \
-                      rediss:// or valkeys://"
-                .to_owned(),
-            _ => format!("`{option}` is for redis-sentinel://"),
-        }));
+    let of_both = [("tls", settings.tls), ("name", settings.name.is_some())];
+    let first_of = |options: [(&'static str, bool); 2], is_meant: bool| {
+        let option = options.into_iter().find(|(_, is_set)| *is_set && !is_meant);
+        option.map(|(option, _)| option)
+    };
+    if let Some(option) = first_of(of_sentinel, is_sentinel) {
+        return Err(config_error(format!("`{option}` is for redis-sentinel://")));
+    }
+    match first_of(of_both, is_sentinel || is_cluster) {
+        Some("tls") => {
+            return Err(config_error(
+                "`tls` is for redis-sentinel:// and redis-cluster://: a URL of one server asks for \
+                 TLS as rediss:// or valkeys://",
+            ));
+        }
+        Some(option) => {
+            return Err(config_error(format!(
+                "`{option}` is for redis-sentinel:// and redis-cluster://"
+            )));
+        }
+        None => {}
     }
     if settings.tls && cfg!(not(feature = "tls")) {
         return Err(config_error("`tls` needs the feature `tls`"));
@@ -132,19 +148,16 @@ pub(super) fn check(target: &Target, settings: &Settings) -> Result<()> {
 /// `Config` for a target that no other server names.
 #[cfg(feature = "redis")]
 pub(super) fn set_addresses(target: &mut Target, map: AddressMap) -> Result<()> {
-    let Target::Sentinel(target) = target else {
-        return Err(config_error(
-            "`addresses` are for redis-sentinel://, whose servers are named by others",
-        ));
+    let addresses = match target {
+        Target::Sentinel(target) => &mut target.addresses,
+        Target::Cluster(target) => &mut target.addresses,
+        _ => {
+            return Err(config_error(
+                "`addresses` are for redis-sentinel:// and redis-cluster://, whose servers are \
+                 named by others",
+            ));
+        }
     };
-    target.addresses = Some(map);
+    *addresses = Some(map);
     Ok(())
-}
-
-fn is_sentinel(target: &Target) -> bool {
-    match target {
-        #[cfg(feature = "redis")]
-        Target::Sentinel(_) => true,
-        _ => false,
-    }
 }

@@ -21,6 +21,8 @@ fn target_name(target: &Target) -> String {
         Target::Redis { target, .. } => target.clone(),
         #[cfg(feature = "redis")]
         Target::Sentinel(target) => target.target.clone(),
+        #[cfg(feature = "redis")]
+        Target::Cluster(target) => target.target.clone(),
         #[cfg(feature = "sqlite")]
         Target::Sqlite(path) => format!("sqlite:{}", path.display()),
     }

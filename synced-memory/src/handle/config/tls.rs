@@ -11,7 +11,7 @@ use crate::base::settings::Settings;
 
 /// How a URL asks for TLS.
 const HOW_TO_ASK: &str = "which a URL asks for as rediss:// or valkeys://, and one of \
-                          redis-sentinel:// by `tls=true`";
+                          redis-sentinel:// or redis-cluster:// by `tls=true`";
 
 /// Refuses options of TLS that have no effect, or only half of one.
 ///
@@ -61,6 +61,7 @@ pub(super) fn set_config(
             ..
         } => *given = Some(config),
         Target::Sentinel(target) if settings.tls => target.tls_config = Some(config),
+        Target::Cluster(target) if settings.tls => target.tls_config = Some(config),
         _ => {
             let what = format!("`tls_config` needs TLS, {HOW_TO_ASK}");
             return Err(config_error(what));
@@ -90,7 +91,7 @@ fn is_tls(target: &Target, settings: &Settings) -> bool {
         #[cfg(feature = "tls")]
         Target::Redis { security, .. } => matches!(security, Security::Tls(_)),
         #[cfg(feature = "tls")]
-        Target::Sentinel(_) => settings.tls,
+        Target::Sentinel(_) | Target::Cluster(_) => settings.tls,
         _ => false,
     }
 }

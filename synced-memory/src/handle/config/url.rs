@@ -3,6 +3,7 @@
 use percent_encoding::percent_decode_str;
 use url::Url;
 
+use super::cluster::cluster_target;
 use super::hosts::{HostList, parse_hosts};
 use super::sentinel::sentinel_target;
 use super::{Environment, Target};
@@ -58,6 +59,16 @@ pub(super) const SCHEMES: &[Scheme] = &[
         name: "redis+unix",
         usage: "redis+unix:///path",
         target: TargetParser::Url(server_target),
+    },
+    Scheme {
+        name: "redis-cluster",
+        usage: "redis-cluster://host1,host2",
+        target: TargetParser::Hosts(cluster_target),
+    },
+    Scheme {
+        name: "valkey-cluster",
+        usage: "valkey-cluster://",
+        target: TargetParser::Hosts(cluster_target),
     },
     Scheme {
         name: "redis-sentinel",
@@ -192,12 +203,7 @@ fn find_scheme(name: &str) -> Option<&'static Scheme> {
 }
 
 fn unknown_scheme(scheme: &str) -> Error {
-    config_error(match scheme {
-        "redis-cluster" => {
-            format!("`{scheme}:` is not supported by this version, which connects to one server")
-        }
-        _ => format!("the scheme `{scheme}:` is unknown: {}", usages()),
-    })
+    config_error(format!("the scheme `{scheme}:` is unknown: {}", usages()))
 }
 
 /// What a URL may look like.

@@ -6,6 +6,8 @@
 
 pub(super) mod layout;
 mod survey;
+#[cfg(all(test, unix))]
+mod tests;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -13,22 +15,70 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use redis::ConnectionAddr;
 use redis::aio::MultiplexedConnection;
+use redis::{ConnectionAddr, RedisConnectionInfo};
 
-use super::{RedisBackend, in_session, open_session};
+use super::credentials::Issuer;
+use super::line::{OpenStage, ServerLogin};
+#[cfg(feature = "tls")]
+use super::tls::Tls;
+use super::{SessionOptions, in_session, open_session};
 use crate::backend::error::{BackendError, BackendErrorKind};
 use crate::backend::layout::{Layout, LayoutQuery, Node, Redirect, SlotNumber};
 use crate::backend::{Backend, Reply, Session};
 use crate::base::address_map::AddressMap;
 use crate::base::clock::Deadline;
+use crate::base::credentials::CredentialsCallback;
+use crate::base::error::Error;
 use crate::base::lock::lock;
+use crate::base::settings::Settings;
 use survey::Survey;
+
+/// The nodes of a cluster, and how they are spoken to.
+pub(crate) struct ClusterTarget {
+    /// The nodes that the URL names, for messages.
+    pub(crate) target: String,
+    /// The same: at least one.
+    pub(crate) seeds: Vec<Node>,
+    pub(crate) login: RedisConnectionInfo,
+    /// What issues the login, if none is in `login`.
+    pub(crate) credentials: Option<CredentialsCallback>,
+    /// Where the addresses lead to that servers name.
+    pub(crate) addresses: Option<AddressMap>,
+    /// How TLS is spoken, if the options ask for it and do not say so themselves.
+    #[cfg(feature = "tls")]
+    pub(crate) tls_config: Option<Arc<rustls::ClientConfig>>,
+}
+
+#[cfg(test)]
+impl ClusterTarget {
+    /// The nodes at these ports of this host.
+    pub(crate) fn of_ports(ports: impl IntoIterator<Item = u16>) -> Self {
+        let host = Arc::from("127.0.0.1");
+        let seeds = ports.into_iter().map(|port| Node {
+            host: Arc::clone(&host),
+            port,
+        });
+        Self {
+            target: "redis-cluster://test".to_owned(),
+            seeds: seeds.collect(),
+            login: RedisConnectionInfo::default(),
+            credentials: None,
+            addresses: None,
+            #[cfg(feature = "tls")]
+            tls_config: None,
+        }
+    }
+}
 
 /// The backend of every `redis-cluster://` URL.
 pub(crate) struct ClusterBackend {
-    /// How each node is reached; its own address is that of the first seed.
-    servers: RedisBackend,
+    /// For all nodes.
+    login: Arc<ServerLogin>,
+    /// What the newest attempt to connect waits for that is under way.
+    stage: Arc<OpenStage>,
+    options: SessionOptions,
+    target: String,
     /// Whose state a journal belongs to.
     identity: String,
     cluster: Arc<Cluster>,
@@ -59,32 +109,62 @@ pub(super) struct ClusterNode {
 const MOVED_COUNTS_FOR: Duration = Duration::from_secs(10);
 
 impl ClusterBackend {
-    /// `servers`: how each node is reached. `seeds`: at least one. `addresses` are where the
-    /// addresses lead to that servers name.
+    /// # Errors
+    ///
+    /// `Config` for certificates of TLS that cannot be used.
     pub(crate) fn new(
-        servers: RedisBackend,
-        seeds: Vec<Node>,
-        identity: String,
-        addresses: Option<AddressMap>,
-    ) -> Self {
-        Self {
-            servers,
-            identity,
+        target: ClusterTarget,
+        client_name: &str,
+        settings: &Settings,
+    ) -> Result<Self, Error> {
+        let issuer = target.credentials.map(Issuer::new);
+        let client_name = client_name.to_owned();
+        let login = ServerLogin::new(&target.login, &target.target, client_name, issuer);
+        #[cfg(feature = "tls")]
+        let login = if settings.tls {
+            let tls = match target.tls_config {
+                Some(config) => Tls::given(config, settings)?,
+                None => Tls::from_files(settings)?,
+            };
+            for seed in &target.seeds {
+                tls.check_host(&seed.host)?;
+            }
+            login.over(Arc::new(tls))
+        } else {
+            login
+        };
+        Ok(Self {
+            login: Arc::new(login),
+            stage: Arc::default(),
+            options: SessionOptions::of(settings),
+            identity: identity(settings.name.as_deref(), &target.seeds),
+            target: target.target,
             cluster: Arc::new(Cluster {
-                seeds,
-                addresses,
+                seeds: target.seeds,
+                addresses: target.addresses,
                 lines: Mutex::default(),
                 moved: Mutex::default(),
                 glances: AtomicUsize::default(),
             }),
-        }
+        })
     }
+}
+
+/// Whose state a journal belongs to. The seeds say it only as long as they are the same.
+fn identity(name: Option<&str>, seeds: &[Node]) -> String {
+    if let Some(name) = name {
+        return format!("redis-cluster:{name}");
+    }
+    let mut seeds: Vec<_> = seeds.iter().map(Node::to_string).collect();
+    seeds.sort();
+    seeds.dedup();
+    format!("redis-cluster:{}", seeds.join(","))
 }
 
 impl fmt::Debug for ClusterBackend {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ClusterBackend")
-            .field("target", &self.target())
+            .field("target", &self.target)
             .finish_non_exhaustive()
     }
 }
@@ -92,9 +172,9 @@ impl fmt::Debug for ClusterBackend {
 impl Backend for ClusterBackend {
     fn layout(&self, known: &[Node], query: LayoutQuery) -> Reply<Layout> {
         let survey = Survey {
-            login: Arc::clone(&self.servers.login),
-            target: self.servers.target.clone(),
-            timeout: self.servers.options.timeout,
+            login: Arc::clone(&self.login),
+            target: self.target.clone(),
+            timeout: self.options.timeout,
             cluster: Arc::clone(&self.cluster),
         };
         let known = known.to_vec();
@@ -106,11 +186,8 @@ impl Backend for ClusterBackend {
             node: node.clone(),
             cluster: Arc::clone(&self.cluster),
         };
-        let (login, stage) = (
-            Arc::clone(&self.servers.login),
-            Arc::clone(&self.servers.stage),
-        );
-        let options = self.servers.options;
+        let (login, stage) = (Arc::clone(&self.login), Arc::clone(&self.stage));
+        let options = self.options;
         Box::pin(async move {
             let address = address_of(&node.node);
             let of_node = Some(node.clone());
@@ -123,7 +200,7 @@ impl Backend for ClusterBackend {
     }
 
     fn target(&self) -> &str {
-        self.servers.target()
+        &self.target
     }
 
     fn identity(&self) -> &str {
@@ -131,11 +208,11 @@ impl Backend for ClusterBackend {
     }
 
     fn unanswered(&self, limit: Duration) -> BackendError {
-        self.servers.unanswered(limit)
+        self.login.unanswered(&self.stage, limit)
     }
 
     fn new_problem(&self) -> Option<BackendError> {
-        self.servers.new_problem()
+        self.login.new_problem()
     }
 }
 

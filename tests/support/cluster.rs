@@ -1,0 +1,387 @@
+use std::ops::Range;
+use std::time::{Duration, Instant};
+
+use redis::Value;
+
+use crate::proxy::Proxy;
+use crate::server::{Builder, Server};
+use crate::wait::eventually;
+
+const START: Duration = Duration::from_secs(20);
+const SLOTS: u16 = 16_384;
+
+/// A Redis Cluster of real servers: its primaries share the slots out evenly, and each has as many
+/// replicas as the test says. Each node is a [`Server`], which can be killed, frozen and started
+/// again.
+///
+/// `cluster-node-timeout` is 2 s, nodes serve what they have while others are away, and a replica
+/// may take over however old its data is.
+#[derive(Debug)]
+pub struct Cluster {
+    /// The primaries, then their replicas: those of the first, those of the second, …
+    nodes: Vec<Server>,
+}
+
+/// A slot on its way from one node to another, which a test moves on step by step.
+#[derive(Debug)]
+#[must_use = "a slot that is on its way stays so until it is settled"]
+pub struct SlotMove<'a> {
+    cluster: &'a Cluster,
+    slot: u16,
+    from: usize,
+    to: usize,
+}
+
+/// A proxy before each node.
+#[derive(Debug)]
+pub struct ClusterProxies {
+    proxies: Vec<Proxy>,
+    ports: Vec<u16>,
+}
+
+impl Cluster {
+    /// Starts a cluster of this program, and waits until every node serves:
+    /// `Cluster::start(Server::redis, 3, 1)`.
+    #[track_caller]
+    pub fn start(program: fn() -> Builder, primaries: u16, replicas: u16) -> Self {
+        Self::start_with(program, primaries, replicas, |builder| builder)
+    }
+
+    /// The same with more configuration.
+    #[track_caller]
+    pub fn start_with(
+        program: fn() -> Builder,
+        primaries: u16,
+        replicas: u16,
+        configure: impl Fn(Builder) -> Builder,
+    ) -> Self {
+        let node = |_| {
+            let builder = program()
+                .cluster_node()
+                .arg("cluster-node-timeout", "2000")
+                .arg("cluster-require-full-coverage", "no")
+                .arg("cluster-replica-validity-factor", "0")
+                .arg("repl-ping-replica-period", "1");
+            configure(builder).start()
+        };
+        let count = primaries * (1 + replicas);
+        let cluster = Self {
+            nodes: (0..count).map(node).collect(),
+        };
+        for (number, node) in (0..primaries).zip(&cluster.nodes) {
+            let end = |number: u16| u32::from(number) * u32::from(SLOTS) / u32::from(primaries);
+            let slots = end(number)..end(number + 1);
+            let slots: Vec<String> = slots.map(|slot| slot.to_string()).collect();
+            let slots = slots.iter().map(String::as_str);
+            let command: Vec<&str> = ["CLUSTER", "ADDSLOTS"].into_iter().chain(slots).collect();
+            node.cli(&command);
+        }
+        for (number, node) in cluster.nodes.iter().enumerate() {
+            node.cli(&["CLUSTER", "SET-CONFIG-EPOCH", &(number + 1).to_string()]);
+            let port = node.port().to_string();
+            if number > 0 {
+                cluster.nodes[0].cli(&["CLUSTER", "MEET", "127.0.0.1", &port]);
+            }
+        }
+        let (primaries, replicas) = (usize::from(primaries), usize::from(replicas));
+        for (number, replica) in cluster.nodes[primaries..].iter().enumerate() {
+            let id = cluster.id(number / replicas);
+            eventually(START, "a replica knows its primary", || {
+                replica.try_cli(&["CLUSTER", "REPLICATE", &id]).is_ok()
+            });
+        }
+        cluster.wait_ready();
+        cluster
+    }
+
+    /// Waits until every node that runs serves and knows that all slots are served, and every
+    /// replica follows its primary.
+    #[track_caller]
+    pub fn wait_ready(&self) {
+        let known = format!("cluster_known_nodes:{}", self.nodes.len());
+        eventually(START, "the cluster serves", || {
+            self.nodes.iter().all(|node| {
+                let state = node.try_cli(&["CLUSTER", "INFO"]).map(text);
+                let is_whole = state.is_ok_and(|state| {
+                    let has = |line: &str| state.lines().any(|other| other == line);
+                    has("cluster_state:ok") && has("cluster_slots_ok:16384") && has(&known)
+                });
+                let replication = node.info("replication");
+                is_whole && !replication.contains("master_link_status:down")
+            })
+        });
+    }
+
+    /// `redis-cluster://`, with the primaries of the start as seeds.
+    pub fn url(&self) -> String {
+        url(self.nodes.iter().map(Server::port))
+    }
+
+    /// The nodes: the primaries of the start, then their replicas.
+    pub fn nodes(&self) -> &[Server] {
+        &self.nodes
+    }
+
+    /// The name of a node in the cluster.
+    #[track_caller]
+    pub fn id(&self, node: usize) -> String {
+        text(self.nodes[node].cli(&["CLUSTER", "MYID"]))
+    }
+
+    /// The slot of a key, as a node says.
+    #[track_caller]
+    pub fn slot_of(&self, key: &str) -> u16 {
+        let slot = self.any_cli(&["CLUSTER", "KEYSLOT", key]);
+        redis::from_redis_value(slot).expect("a slot is a number")
+    }
+
+    /// Which node has a slot, as most of those that answer say.
+    #[track_caller]
+    pub fn owner(&self, slot: u16) -> usize {
+        let mut votes = vec![0; self.nodes.len()];
+        for node in &self.nodes {
+            let Ok(slots) = node.try_cli(&["CLUSTER", "SLOTS"]) else {
+                continue;
+            };
+            let owner = port_of(&slots, slot);
+            let owner = owner.and_then(|port| self.nodes.iter().position(|of| of.port() == port));
+            if let Some(owner) = owner {
+                votes[owner] += 1;
+            }
+        }
+        let most = (0..votes.len()).max_by_key(|node| votes[*node]);
+        most.filter(|node| votes[*node] > 0)
+            .unwrap_or_else(|| panic!("nobody has the slot {slot}"))
+    }
+
+    /// Which node is a replica of another one now.
+    #[track_caller]
+    pub fn replica_of(&self, primary: usize) -> usize {
+        let id = self.id(primary);
+        let follows = |node: &Server| {
+            let nodes = node.try_cli(&["CLUSTER", "NODES"]).map(text);
+            nodes.is_ok_and(|nodes| {
+                let own = nodes.lines().find(|line| line.contains("myself"));
+                own.is_some_and(|own| own.split(' ').nth(3) == Some(id.as_str()))
+            })
+        };
+        let replica = self.nodes.iter().position(follows);
+        replica.unwrap_or_else(|| panic!("node {primary} has no replica"))
+    }
+
+    /// Begins to move a slot to another primary.
+    #[track_caller]
+    pub fn begin_move(&self, slot: u16, to: usize) -> SlotMove<'_> {
+        let from = self.owner(slot);
+        assert_ne!(from, to, "the slot {slot} is there already");
+        let (slot_name, source, target) = (slot.to_string(), self.id(from), self.id(to));
+        let set = ["CLUSTER", "SETSLOT", &slot_name];
+        self.nodes[to].cli(&[&set[..], &["IMPORTING", &source]].concat());
+        self.nodes[from].cli(&[&set[..], &["MIGRATING", &target]].concat());
+        SlotMove {
+            cluster: self,
+            slot,
+            from,
+            to,
+        }
+    }
+
+    /// Moves a slot to another primary, some keys at a time, as `redis-cli` does.
+    #[track_caller]
+    pub fn move_slot(&self, slot: u16, to: usize) {
+        let moving = self.begin_move(slot, to);
+        while moving.migrate_some(10) > 0 {}
+        moving.settle();
+    }
+
+    /// Moves slots at once, as only Valkey from 9 on can, and waits until that is done.
+    #[track_caller]
+    pub fn move_slots_atomically(&self, slots: Range<u16>, to: usize) {
+        let from = self.owner(slots.start);
+        let (first, last) = (slots.start.to_string(), (slots.end - 1).to_string());
+        let command = [
+            "CLUSTER",
+            "MIGRATESLOTS",
+            "SLOTSRANGE",
+            &first,
+            &last,
+            "NODE",
+        ];
+        self.nodes[from].cli(&[&command[..], &[&self.id(to)]].concat());
+        eventually(START, "the slots were moved", || {
+            self.owner(slots.start) == to
+        });
+    }
+
+    /// Lets a slot change hands without its keys: the new primary has it by a higher epoch, and the
+    /// old one keeps what it had.
+    #[track_caller]
+    pub fn take_slot_over(&self, slot: u16, to: usize) {
+        let (slot, id) = (slot.to_string(), self.id(to));
+        self.nodes[to].cli(&["CLUSTER", "BUMPEPOCH"]);
+        self.nodes[to].cli(&["CLUSTER", "SETSLOT", &slot, "NODE", &id]);
+    }
+
+    /// Lets a replica take over in good order (`CLUSTER FAILOVER`), and waits until it has.
+    #[track_caller]
+    pub fn failover(&self, replica: usize) {
+        let started = Instant::now();
+        let replica = &self.nodes[replica];
+        // The primary may not have voted: then nothing happens, and it is asked for again.
+        eventually(START, "the replica has taken over", || {
+            if replica.info("replication").contains("role:master") {
+                return true;
+            }
+            if started.elapsed().as_millis() % 6_000 < 10 {
+                let _ = replica.try_cli(&["CLUSTER", "FAILOVER"]);
+            }
+            false
+        });
+    }
+
+    /// Cuts the replicas of a primary off from it: what is written from now on is lost with it.
+    /// [`restore_replication`](Self::restore_replication) ends it.
+    #[track_caller]
+    pub fn cut_replication(&self, primary: usize) {
+        let replica = &self.nodes[self.replica_of(primary)];
+        replica.cli(&["CONFIG", "SET", "masterauth", "wrong"]);
+        replica.cli(&["CONFIG", "SET", "masteruser", "nobody"]);
+        let primary = &self.nodes[primary];
+        eventually(START, "the replica is cut off", || {
+            primary.cli(&["CLIENT", "KILL", "TYPE", "replica"]);
+            primary.info("replication").contains("connected_slaves:0")
+        });
+    }
+
+    /// Lets all replicas follow their primaries again.
+    #[track_caller]
+    pub fn restore_replication(&self) {
+        for node in &self.nodes {
+            let _ = node.try_cli(&["CONFIG", "SET", "masteruser", ""]);
+            let _ = node.try_cli(&["CONFIG", "SET", "masterauth", ""]);
+        }
+    }
+
+    /// A proxy before each node, which `Builder::addresses` leads to.
+    pub fn proxied(&self) -> ClusterProxies {
+        ClusterProxies {
+            proxies: self.nodes.iter().map(Proxy::to).collect(),
+            ports: self.nodes.iter().map(Server::port).collect(),
+        }
+    }
+
+    #[track_caller]
+    fn any_cli(&self, command: &[&str]) -> Value {
+        let answer = self
+            .nodes
+            .iter()
+            .find_map(|node| node.try_cli(command).ok());
+        answer.unwrap_or_else(|| panic!("nobody answers {command:?}"))
+    }
+}
+
+impl SlotMove<'_> {
+    /// Moves up to so many keys, and returns how many.
+    #[track_caller]
+    pub fn migrate_some(&self, count: usize) -> usize {
+        let (slot, count) = (self.slot.to_string(), count.to_string());
+        let keys = self
+            .source()
+            .cli(&["CLUSTER", "GETKEYSINSLOT", &slot, &count]);
+        let keys: Vec<String> = redis::from_redis_value(keys).expect("keys are text");
+        let names: Vec<&str> = keys.iter().map(String::as_str).collect();
+        self.migrate(&names);
+        keys.len()
+    }
+
+    /// Moves these keys: of a key that a memory wrote, its sidecar is another one.
+    #[track_caller]
+    pub fn migrate(&self, keys: &[&str]) {
+        if keys.is_empty() {
+            return;
+        }
+        let port = self.cluster.nodes[self.to].port().to_string();
+        let command = [
+            "MIGRATE",
+            "127.0.0.1",
+            &port,
+            "",
+            "0",
+            "5000",
+            "REPLACE",
+            "KEYS",
+        ];
+        self.source().cli(&[&command[..], keys].concat());
+    }
+
+    /// Ends the move: the slot is the other node's.
+    #[track_caller]
+    pub fn settle(self) {
+        let (slot, id) = (self.slot.to_string(), self.cluster.id(self.to));
+        let set = ["CLUSTER", "SETSLOT", &slot, "NODE", &id];
+        // The target first, so that somebody has the slot all the time.
+        self.cluster.nodes[self.to].cli(&set);
+        self.source().cli(&set);
+        for (number, node) in self.cluster.nodes.iter().enumerate() {
+            // Replicas are told by their primaries; who is away learns it later.
+            if number != self.to && number != self.from {
+                let _ = node.try_cli(&set);
+            }
+        }
+    }
+
+    fn source(&self) -> &Server {
+        &self.cluster.nodes[self.from]
+    }
+}
+
+impl ClusterProxies {
+    /// The proxies, in the order of [`Cluster::nodes`].
+    pub fn proxies(&self) -> &[Proxy] {
+        &self.proxies
+    }
+
+    /// `redis-cluster://`, with the proxies as seeds.
+    pub fn url(&self) -> String {
+        url(self.proxies.iter().map(Proxy::port))
+    }
+
+    /// For `Builder::addresses`.
+    pub fn addresses(&self) -> impl Fn(&str, u16) -> (String, u16) + Send + Sync + 'static {
+        let proxies = self.proxies.iter().map(Proxy::port);
+        let ports: Vec<(u16, u16)> = self.ports.iter().copied().zip(proxies).collect();
+        move |host, port| {
+            let proxy = ports.iter().find(|(of_node, _)| *of_node == port);
+            (host.to_owned(), proxy.map_or(port, |(_, proxy)| *proxy))
+        }
+    }
+}
+
+fn url(ports: impl Iterator<Item = u16>) -> String {
+    let seeds: Vec<String> = ports.map(|port| format!("127.0.0.1:{port}")).collect();
+    format!("redis-cluster://{}", seeds.join(","))
+}
+
+fn text(value: Value) -> String {
+    redis::from_redis_value(value).expect("the answer is text")
+}
+
+/// The port of the primary of a slot, in an answer to CLUSTER SLOTS.
+fn port_of(slots: &Value, slot: u16) -> Option<u16> {
+    let Value::Array(ranges) = slots else {
+        return None;
+    };
+    ranges.iter().find_map(|range| {
+        let Value::Array(parts) = range else {
+            return None;
+        };
+        let [Value::Int(first), Value::Int(last), Value::Array(node), ..] = &parts[..] else {
+            return None;
+        };
+        let port = match node.get(1) {
+            Some(Value::Int(port)) if (*first..=*last).contains(&i64::from(slot)) => *port,
+            _ => return None,
+        };
+        u16::try_from(port).ok()
+    })
+}
