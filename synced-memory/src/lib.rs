@@ -5,6 +5,7 @@
 //! [collections.md]: Synced
 //! [credentials.md]: Credentials
 //! [near.md]: ReadPolicy
+//! [servers.md]: Builder
 //! [sqlite.md]: Memory
 //! [watching.md]: Watch
 //! [MIT]: https://opensource.org/license/mit

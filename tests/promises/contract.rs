@@ -26,6 +26,7 @@ enum Resource {
     Directory(TempDir),
     Server(Server),
     Dragonfly(Dragonfly, Server),
+    Sentinel { sentinel: Server, server: Server },
 }
 
 impl TestBackend {
@@ -62,6 +63,16 @@ impl TestBackend {
         Self {
             url: dragonfly.url(),
             _alive: Resource::Dragonfly(dragonfly, server),
+        }
+    }
+
+    fn sentinel() -> Self {
+        let server = Server::redis().start();
+        let monitor = format!("monitor mymaster 127.0.0.1 {} 1", server.port());
+        let sentinel = Server::redis().sentinel().arg("sentinel", &monitor).start();
+        Self {
+            url: format!("redis-sentinel://127.0.0.1:{}/mymaster", sentinel.port()),
+            _alive: Resource::Sentinel { sentinel, server },
         }
     }
 
@@ -508,3 +519,4 @@ on!(redis, TestBackend::on(Server::redis().start()));
 on!(redis_6, TestBackend::on(Server::redis_6().start()));
 on!(valkey, TestBackend::on(Server::valkey().start()));
 on!(dragonfly, TestBackend::dragonfly());
+on!(sentinel, TestBackend::sentinel());

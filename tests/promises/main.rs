@@ -67,6 +67,8 @@ mod refusals;
 mod round_trips;
 mod runtimes;
 mod scopes_of_users;
+mod sentinel;
+mod sentinel_starts;
 mod shutdown;
 mod sidecars;
 mod sigpipe;

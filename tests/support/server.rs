@@ -31,6 +31,7 @@ pub struct Builder {
     password: Option<String>,
     has_tls: bool,
     is_cluster_node: bool,
+    is_sentinel: bool,
     clock: Vec<(OsString, OsString)>,
 }
 
@@ -120,6 +121,11 @@ impl Server {
         self.dir.path().join("redis.sock")
     }
 
+    /// Whether it was started, and not ended since.
+    pub fn is_running(&self) -> bool {
+        self.process().is_some()
+    }
+
     /// The server's process id.
     pub fn pid(&self) -> u32 {
         self.with_process(Child::id)
@@ -139,6 +145,7 @@ impl Server {
         let mut command = guarded(&self.builder.program);
         command
             .arg(self.dir.path().join("redis.conf"))
+            .args(self.builder.is_sentinel.then_some("--sentinel"))
             .envs(self.builder.clock.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -355,6 +362,7 @@ impl Builder {
             password: None,
             has_tls: false,
             is_cluster_node: false,
+            is_sentinel: false,
             clock: Vec::new(),
         }
     }
@@ -391,6 +399,13 @@ impl Builder {
     /// before this.
     pub fn asks_for_certificates(self) -> Self {
         self.arg("tls-auth-clients", "yes")
+    }
+
+    /// Starts it as a sentinel of what is then said by `arg("sentinel", …)`. It keeps what it has
+    /// found out over [`Server::stop`], [`Server::kill`] and [`Server::start`].
+    pub fn sentinel(mut self) -> Self {
+        self.is_sentinel = true;
+        self
     }
 
     /// Listens on [`Server::socket`] too.

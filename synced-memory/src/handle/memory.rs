@@ -120,7 +120,8 @@ pub struct Status {
 
 impl Memory {
     /// Opens a URL: `redis://user:password@host:6379/0`, `valkey://`, `dragonfly://`, `rediss://`
-    /// and `valkeys://` (TLS; the feature `tls`), `redis+unix:///path`, `sqlite:path` (a file that
+    /// and `valkeys://` (TLS; the feature `tls`), `redis-sentinel://host1,host2/service` (the
+    /// primary that sentinels name: [`Builder`]), `redis+unix:///path`, `sqlite:path` (a file that
     /// the processes of one machine share; the feature `sqlite`), `memory:` (this process alone,
     /// fresh at each open) or `memory:name` (shared within the process while anybody has it open).
     ///

@@ -305,7 +305,9 @@ suite! {
         #[cfg(feature = "sqlite")]
         sqlite: Target::Sqlite(_),
         #[cfg(all(feature = "redis", unix))]
-        redis: Target::Redis { .. } | Target::Sentinel(_),
+        redis: Target::Redis { .. },
+        #[cfg(all(feature = "redis", unix))]
+        sentinel: Target::Sentinel(_),
         #[cfg(all(feature = "redis", unix))]
         cluster: Target::Cluster(_),
     }

@@ -67,6 +67,54 @@ pub(super) fn redis() -> Subject {
         RedisBackend::new(&address, target, client_name, None, options)
     });
     let subject = Subject::new(backends, Loss::Closed(Box::new(kill)), server);
+    wait_until_it_answers(subject)
+}
+
+/// A server, and one sentinel that names it.
+#[cfg(all(feature = "redis", unix))]
+pub(super) fn sentinel() -> Subject {
+    use crate::backend::redis::sentinel::{SentinelBackend, SentinelTarget};
+    use crate::backend::test_servers::server::{TestServer, free_port};
+    use crate::base::settings::Settings;
+
+    let server = TestServer::start(Program::Redis, &[]);
+    let (directory, of_sentinel) = (new_directory(), free_port());
+    let config = directory.join("sentinel.conf");
+    let port = server.port;
+    let monitor = format!("port {of_sentinel}\nsentinel monitor m 127.0.0.1 {port} 1\n");
+    std::fs::write(&config, monitor).unwrap();
+    let arguments = [config.to_str().unwrap(), "--sentinel"];
+    let sentinel = TestProcess::start(&Program::Redis.path(), &arguments, &directory);
+    let kill = server.killer();
+
+    let backends = [DAY, SHORT].map(|tombstone_ttl| {
+        let node = Node {
+            host: "127.0.0.1".into(),
+            port: of_sentinel,
+        };
+        let target = SentinelTarget {
+            sentinels: vec![node],
+            service: "m".to_owned(),
+            login: ::redis::RedisConnectionInfo::default(),
+            target: "redis-sentinel".to_owned(),
+            credentials: None,
+            addresses: None,
+            #[cfg(feature = "tls")]
+            tls_config: None,
+        };
+        let settings = Settings {
+            timeout: DEADLINE,
+            tombstone_ttl,
+            ..Settings::default()
+        };
+        SentinelBackend::new(target, "contract", &settings).unwrap()
+    });
+    let keeps = (server, sentinel);
+    wait_until_it_answers(Subject::new(backends, Loss::Closed(Box::new(kill)), keeps))
+}
+
+#[cfg(all(feature = "redis", unix))]
+fn wait_until_it_answers(subject: Subject) -> Subject {
     let end = Deadline::after(DEADLINE);
     while let Err(error) = subject
         .runtime

@@ -259,7 +259,9 @@ impl ServerLogin {
         let hosts = self.target.split_once("://").map(|(_, rest)| rest);
         let host = hosts.and_then(|rest| rest.split('/').next());
         let service = services.first().map_or("service", String::as_str);
-        let is_secure = with_tls(&self.target).is_none();
+        let is_secure = ["rediss://", "valkeys://"]
+            .iter()
+            .any(|scheme| self.target.starts_with(scheme));
         BackendError::rejected(format_args!(
             "it is a sentinel: write redis-sentinel://{}/{service}{}",
             host.unwrap_or("host"),

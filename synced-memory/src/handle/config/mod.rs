@@ -57,6 +57,8 @@ macro_rules! builder {
         ///     .build()?;
         /// # Ok::<(), synced_memory::Error>(())
         /// ```
+        ///
+        #[doc = include_str!("../../../servers.md")]
         #[derive(Clone, Default)]
         #[must_use = "nothing is opened before `build`"]
         pub struct Builder {

@@ -335,6 +335,110 @@ fn credentials_are_for_servers_whose_url_has_no_login() {
 }
 
 #[cfg(feature = "redis")]
+fn sentinel_target(url: &str) -> (crate::backend::open::SentinelTarget, Settings) {
+    match resolve(Builder::default().url(url), &[]) {
+        Ok((Target::Sentinel(target), settings)) => (target, settings),
+        Ok(_) => panic!("{url}: another target"),
+        Err(error) => panic!("{url}: {error}"),
+    }
+}
+
+#[cfg(feature = "redis")]
+#[test]
+fn sentinels_are_listed_before_the_service_and_its_database() {
+    let url = "redis-sentinel://ada:a%2Fb@h1:7,h2,[::1]/my%20master/3?prefix=x:&sentinel_user=u\
+               &sentinel_password=p%26q&name=blue";
+    let (target, settings) = sentinel_target(url);
+    let sentinels: Vec<_> = target.sentinels.iter().map(ToString::to_string).collect();
+    assert_eq!(sentinels, ["h1:7", "h2:26379", "[::1]:26379"]);
+    assert_eq!(target.service, "my master");
+    assert_eq!(target.login.username(), Some("ada"));
+    assert_eq!(target.login.password(), Some("a/b"));
+    assert_eq!(target.login.db(), 3);
+    assert_eq!(
+        target.target,
+        "redis-sentinel://h1:7,h2:26379,[::1]:26379/my master/3"
+    );
+    assert_eq!(settings.prefix, "x:");
+    assert_eq!(settings.sentinel_user.as_deref(), Some("u"));
+    let password = settings.sentinel_password.as_ref();
+    assert_eq!(password.map(Secret::text), Some("p&q"));
+    assert_eq!(settings.name.as_deref(), Some("blue"));
+    assert!(!format!("{settings:?}").contains("p&q"));
+
+    let (target, _) = sentinel_target("valkey-sentinel://h1/m/");
+    assert_eq!(target.target, "valkey-sentinel://h1:26379/m/0");
+}
+
+#[cfg(feature = "redis")]
+#[test]
+fn a_url_of_sentinels_that_makes_no_sense_says_what_does() {
+    for (url, said) in [
+        ("redis-sentinel://h1", "names no service"),
+        ("redis-sentinel://h1/?prefix=a", "names no service"),
+        ("redis-sentinel://h1//0", "names no service"),
+        (
+            "redis-sentinel://h1/m/x",
+            "the database in the URL is no number",
+        ),
+        (
+            "redis-sentinel://h1/m/-1",
+            "the database in the URL is no number",
+        ),
+        (
+            "redis-sentinel://h1/m/0/x",
+            "more than a service and a database",
+        ),
+        ("redis-sentinel://h1:7,h2:x/m", "host 2"),
+        ("redis-sentinel://:s3cret@/m", "host 1"),
+        ("redis-sentinel:h1/m", "behind `//`"),
+        ("redis-sentinel://:s3cret@h1/m#x", "`#`"),
+        ("redis-sentinel://h1/m?color=s3cret", "`color` is unknown"),
+        (
+            "redis-sentinel://h1/m?sentinel_user=u",
+            "`sentinel_password`",
+        ),
+        ("redis-sentinel://h1/m?name=", "`name` is empty"),
+        ("redis-sentinel://h1/m?tls_ca=a", "`tls=true`"),
+    ] {
+        let error = resolve(Builder::default().url(url), &[]).err().expect(url);
+        assert_eq!(error.kind(), ErrorKind::Config, "{url}");
+        let shown = error.to_string();
+        assert!(
+            shown.contains(said) && !shown.contains("s3cret"),
+            "{url}: {shown}"
+        );
+    }
+}
+
+#[cfg(feature = "redis")]
+#[test]
+fn what_is_for_sentinels_alone_is_taken_by_their_targets() {
+    let url = "redis-sentinel://h1/m";
+    let mapped = || Builder::default().addresses(|host, port| (host.to_owned(), port));
+    let issue = || Ok(Credentials::new("app", "s3cret"));
+    let builder = mapped().url(url).credentials(issue);
+    let (target, _) = resolve(builder, &[]).unwrap();
+    let Target::Sentinel(target) = target else {
+        panic!("another target")
+    };
+    assert!(target.addresses.is_some() && target.credentials.is_some());
+    let twice = Builder::default()
+        .url("redis-sentinel://:p@h1/m")
+        .credentials(issue);
+    assert!(resolve(twice, &[]).is_err());
+    for url in ["redis://host", "memory:"] {
+        let error = resolve(mapped().url(url), &[]).err().expect(url);
+        assert!(error.to_string().contains("`addresses`"), "{error}");
+        let error = resolve(Builder::default().url(url).tls(true), &[]);
+        let error = error.err().expect(url).to_string();
+        assert!(error.contains("rediss://"), "{error}");
+    }
+    let secure = resolve(Builder::default().url(url).tls(true), &[]);
+    assert_eq!(secure.is_ok(), cfg!(feature = "tls"));
+}
+
+#[cfg(feature = "redis")]
 #[test]
 fn no_message_holds_the_password() {
     for url in [
@@ -625,6 +729,17 @@ const EXTREMES: &[Extreme] = &[
         Some("false"),
         true,
     ),
+    // Of a target that no other server names.
+    extreme("tls", |b| b.tls(true), Some("true"), false),
+    extreme("tls", |b| b.tls(false), Some("false"), true),
+    extreme("sentinel_user", |b| b.sentinel_user("a"), Some("a"), false),
+    extreme(
+        "sentinel_password",
+        |b| b.sentinel_password("a"),
+        Some("a"),
+        false,
+    ),
+    extreme("name", |b| b.name("a"), Some("a"), false),
     extreme("outbox_limit", |b| b.outbox_limit(0), Some("0"), false),
     extreme("outbox_limit", |b| b.outbox_limit(1), Some("1"), true),
     extreme(
