@@ -80,13 +80,14 @@ pub(crate) fn slot_of(key: &str) -> SlotNumber {
 }
 
 fn hashed_part(key: &str) -> &str {
-    let Some((_, rest)) = key.split_once('{') else {
-        return key;
-    };
-    match rest.split_once('}') {
-        Some((tag, _)) if !tag.is_empty() => tag,
-        _ => key,
-    }
+    hash_tag(key).unwrap_or(key)
+}
+
+/// The text in the first braces of a key, if it has any.
+pub(crate) fn hash_tag(key: &str) -> Option<&str> {
+    let (_, rest) = key.split_once('{')?;
+    let (tag, _) = rest.split_once('}')?;
+    Some(tag).filter(|tag| !tag.is_empty())
 }
 
 const fn crc16_table() -> [u16; 256] {
