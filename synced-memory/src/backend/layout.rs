@@ -76,7 +76,9 @@ pub(crate) struct Redirect {
 
 /// The slot of a key: CRC16 (XMODEM) of the text in its first braces, or of all of it.
 pub(crate) fn slot_of(key: &str) -> SlotNumber {
-    crc16(hashed_part(key).as_bytes()) % SLOTS as u16
+    const COUNT: SlotNumber = 16_384;
+    const _: () = assert!(COUNT as usize == SLOTS);
+    crc16(hashed_part(key).as_bytes()) % COUNT
 }
 
 fn hashed_part(key: &str) -> &str {
@@ -92,9 +94,9 @@ pub(crate) fn hash_tag(key: &str) -> Option<&str> {
 
 const fn crc16_table() -> [u16; 256] {
     let mut table = [0; 256];
-    let mut byte = 0;
+    let mut byte: u16 = 0;
     while byte < 256 {
-        let mut crc = (byte as u16) << 8;
+        let mut crc = byte << 8;
         let mut bit = 0;
         while bit < 8 {
             crc = if crc & 0x8000 == 0 {
@@ -104,7 +106,7 @@ const fn crc16_table() -> [u16; 256] {
             };
             bit += 1;
         }
-        table[byte] = crc;
+        table[byte as usize] = crc;
         byte += 1;
     }
     table

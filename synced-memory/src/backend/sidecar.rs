@@ -60,7 +60,7 @@ pub(crate) fn sidecar(key: &str) -> String {
 /// The least number that is, as a text, in a slot.
 fn tag_of_slot(slot: SlotNumber) -> u32 {
     let is_there = |number: &u32| slot_of(&number.to_string()) == slot;
-    (0..).find(is_there).unwrap_or_default()
+    (0..u32::MAX).find(is_there).unwrap_or_default()
 }
 
 #[cfg(test)]
