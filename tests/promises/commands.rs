@@ -14,7 +14,7 @@ const DEADLINE: Duration = Duration::from_secs(10);
 /// The commands this library needs, which Redis from 6.2 on, Valkey and Dragonfly all have.
 /// `CLIENT SETINFO` is sent by the redis crate, which ignores the answer.
 const ALLOWED: &str = "auth hello select client|setinfo client|setname client|tracking client|caching client time info \
-    get mget getrange exists set del unlink pttl pexpire scan dbsize hget hmget hset hincrby hdel hlen hgetall eval evalsha script|load";
+    get mget getrange exists set del unlink pttl pexpire scan dbsize hget hmget hset hincrby hdel hlen hgetall eval evalsha script script|load";
 
 #[derive(SyncedMemory, Debug, Clone, PartialEq)]
 struct Sample {

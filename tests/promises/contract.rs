@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use support::{Dragonfly, Server, eventually};
+use support::{Cluster, Dragonfly, Server, eventually};
 use synced_memory::{ErrorKind, Key, Memory, SyncedMemory, Written};
 use tempfile::TempDir;
 
@@ -27,6 +27,7 @@ enum Resource {
     Server(Server),
     Dragonfly(Dragonfly, Server),
     Sentinel { sentinel: Server, server: Server },
+    Cluster(Cluster),
 }
 
 impl TestBackend {
@@ -73,6 +74,15 @@ impl TestBackend {
         Self {
             url: format!("redis-sentinel://127.0.0.1:{}/mymaster", sentinel.port()),
             _alive: Resource::Sentinel { sentinel, server },
+        }
+    }
+
+    /// Three primaries, over which the keys are spread.
+    fn cluster() -> Self {
+        let cluster = Cluster::start(Server::redis, 3, 0);
+        Self {
+            url: cluster.url(),
+            _alive: Resource::Cluster(cluster),
         }
     }
 
@@ -520,3 +530,4 @@ on!(redis_6, TestBackend::on(Server::redis_6().start()));
 on!(valkey, TestBackend::on(Server::valkey().start()));
 on!(dragonfly, TestBackend::dragonfly());
 on!(sentinel, TestBackend::sentinel());
+on!(cluster, TestBackend::cluster());

@@ -18,6 +18,7 @@ mod closure_transfers;
 mod closure_types;
 mod closure_unknowns;
 mod closures;
+mod cluster_starts;
 mod colliding_texts;
 mod commands;
 mod confirmed;

@@ -199,6 +199,29 @@ fn a_user_who_may_not_ask_for_the_role_is_no_problem() {
     assert_stores(quick(url(&sentinel).replacen("://", "://app:pw@", 1)));
 }
 
+/// The words behind `start` in a block of a page, without line breaks.
+fn rights(page: &str, start: &str) -> String {
+    let (_, rest) = page.split_once(start).expect("the block is there");
+    let block = rest.split("```").next().expect("it ends");
+    block.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn the_rights_that_the_docs_name_are_enough() {
+    let of_server = rights(include_str!("../../README.md"), "ACL SETUSER app ");
+    let of_sentinel = rights(include_str!("../../synced-memory/servers.md"), "user app ");
+    let server = Server::redis().user("app", &format!("{of_server} +role"));
+    let server = server.start();
+    let sentinel = sentinel_with(&server, |sentinel| sentinel.user("app", &of_sentinel));
+    let builder = quick(url(&sentinel).replacen("://", "://app:secret@", 1))
+        .sentinel_user("app")
+        .sentinel_password("secret");
+    assert_stores(builder.read_policy(ReadPolicy::Near));
+    for refused in [server.cli(&["ACL", "LOG"]), sentinel.cli(&["ACL", "LOG"])] {
+        assert_eq!(refused, redis::Value::Array(Vec::new()));
+    }
+}
+
 #[test]
 fn the_wrong_scheme_for_a_port_says_which_one_to_write() {
     for program in [Server::redis, Server::redis_6, Server::valkey] {

@@ -30,7 +30,11 @@ impl Address for u16 {
 pub(crate) struct Port {
     pub(crate) number: u16,
     /// An abstract socket named for the port is the lock; the kernel frees it with the process.
-    _claim: UnixListener,
+    #[allow(dead_code, reason = "it is held")]
+    claim: UnixListener,
+    /// The same for the port of the bus.
+    #[allow(dead_code, reason = "it is held")]
+    bus: Option<UnixListener>,
 }
 
 impl Port {
@@ -40,10 +44,17 @@ impl Port {
             .unwrap_or_else(|| panic!("no free port between {FIRST} and {}", FIRST + COUNT))
     }
 
-    /// A port of a node of a cluster, and that of its bus, which is 10,000 above it.
-    pub(crate) fn claim_with_bus() -> (Self, Self) {
+    /// A port of a node of a cluster, together with that of its bus, which is 10,000 above it.
+    pub(crate) fn claim_with_bus() -> Self {
+        let both = |number| {
+            let bus = Self::try_claim(number + BUS)?;
+            Some(Self {
+                bus: Some(bus.claim),
+                ..Self::try_claim(number)?
+            })
+        };
         Self::numbers(COUNT - u32::from(BUS))
-            .find_map(|number| Some((Self::try_claim(number)?, Self::try_claim(number + BUS)?)))
+            .find_map(both)
             .unwrap_or_else(|| panic!("no two free ports {BUS} apart from {FIRST} on"))
     }
 
@@ -64,7 +75,8 @@ impl Port {
         TcpListener::bind(("127.0.0.1", number)).ok()?;
         Some(Self {
             number,
-            _claim: claim,
+            claim,
+            bus: None,
         })
     }
 }

@@ -46,8 +46,6 @@ pub struct Server {
     dir: TempDir,
     port: Port,
     tls_port: Option<Port>,
-    /// At which nodes of a cluster talk to each other.
-    _bus: Option<Port>,
     process: Mutex<Option<Child>>,
     admin: Mutex<Admin>,
 }
@@ -440,24 +438,23 @@ impl Builder {
         self.arg("cluster-enabled", "yes")
     }
 
-    fn claim_ports(&self) -> (Port, Option<Port>) {
-        if !self.is_cluster_node {
-            return (Port::claim(), None);
+    fn claim_port(&self) -> Port {
+        if self.is_cluster_node {
+            Port::claim_with_bus()
+        } else {
+            Port::claim()
         }
-        let (port, bus) = Port::claim_with_bus();
-        (port, Some(bus))
     }
 
     /// Starts it on a free port and waits until it answers.
     #[track_caller]
     pub fn start(self) -> Server {
-        let (port, bus) = self.claim_ports();
+        let port = self.claim_port();
         let mut server = Server {
             tls_port: self.has_tls.then(Port::claim),
             builder: self,
             dir: TempDir::new().expect("a temporary directory can be made"),
             port,
-            _bus: bus,
             process: Mutex::new(None),
             admin: Mutex::new(Admin::default()),
         };
@@ -469,7 +466,7 @@ impl Builder {
                 // A process that does not claim its ports took this one: try another one.
                 Err(_) if server.log().contains("Address already in use") => {
                     server.kill();
-                    (server.port, server._bus) = server.builder.claim_ports();
+                    server.port = server.builder.claim_port();
                     server.tls_port = server.builder.has_tls.then(Port::claim);
                 }
                 Err(why) => panic!("{} does not start: {why}", server.builder.program.display()),

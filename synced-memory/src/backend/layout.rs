@@ -89,24 +89,27 @@ pub(crate) struct Redirect {
 
 /// The slot of a key: CRC16 (XMODEM) of the text in its first braces, or of all of it.
 pub(crate) fn slot_of(key: &str) -> SlotNumber {
-    crc16(hashed_part(key).as_bytes()) % SLOTS as u16
+    const COUNT: SlotNumber = 16_384;
+    const _: () = assert!(COUNT as usize == SLOTS);
+    crc16(hashed_part(key).as_bytes()) % COUNT
 }
 
 fn hashed_part(key: &str) -> &str {
-    let Some((_, rest)) = key.split_once('{') else {
-        return key;
-    };
-    match rest.split_once('}') {
-        Some((tag, _)) if !tag.is_empty() => tag,
-        _ => key,
-    }
+    hash_tag(key).unwrap_or(key)
+}
+
+/// The text in the first braces of a key, if it has any.
+pub(crate) fn hash_tag(key: &str) -> Option<&str> {
+    let (_, rest) = key.split_once('{')?;
+    let (tag, _) = rest.split_once('}')?;
+    Some(tag).filter(|tag| !tag.is_empty())
 }
 
 const fn crc16_table() -> [u16; 256] {
     let mut table = [0; 256];
-    let mut byte = 0;
+    let mut byte: u16 = 0;
     while byte < 256 {
-        let mut crc = (byte as u16) << 8;
+        let mut crc = byte << 8;
         let mut bit = 0;
         while bit < 8 {
             crc = if crc & 0x8000 == 0 {
@@ -116,7 +119,7 @@ const fn crc16_table() -> [u16; 256] {
             };
             bit += 1;
         }
-        table[byte] = crc;
+        table[byte as usize] = crc;
         byte += 1;
     }
     table

@@ -1,5 +1,6 @@
 //! Sidecars: the names of what backends keep beside a key, and which prefixes would collide.
 
+use crate::backend::layout::{SlotNumber, hash_tag, slot_of};
 use crate::base::error::{Error, ErrorKind, Result};
 
 /// Refuses a prefix with braces other than one hash tag, and one that sidecars would be under.
@@ -46,15 +47,26 @@ pub(crate) const SIDECARS: &str = "synced-memory/";
     allow(dead_code, reason = "servers have sidecars")
 )]
 pub(crate) fn sidecar(key: &str) -> String {
-    if key.contains('{') {
+    if hash_tag(key).is_some() {
         format!("{SIDECARS}{key}")
+    } else if key.contains('}') {
+        // Another program's, which a purge deletes: as a tag it would end at its first brace.
+        format!("{SIDECARS}{{{}}}{key}", tag_of_slot(slot_of(key)))
     } else {
         format!("{SIDECARS}{{{key}}}")
     }
 }
 
+/// The least number that is, as a text, in a slot.
+fn tag_of_slot(slot: SlotNumber) -> u32 {
+    let is_there = |number: &u32| slot_of(&number.to_string()) == slot;
+    (0..u32::MAX).find(is_there).unwrap_or_default()
+}
+
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -93,5 +105,29 @@ mod tests {
             sidecar("app{tag}:counter"),
             "synced-memory/app{tag}:counter"
         );
+    }
+
+    #[test]
+    fn every_slot_has_a_tag() {
+        for slot in (0..16_384).step_by(97).chain([16_383]) {
+            assert_eq!(slot_of(&tag_of_slot(slot).to_string()), slot);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_key_and_its_sidecar_are_in_one_slot(
+            prefix in "[a{}:é]{0,6}",
+            name in "[a-c_é/ ]{1,4}",
+        ) {
+            prop_assume!(check_prefix(&prefix).is_ok());
+            let key = format!("{prefix}{name}");
+            prop_assert_eq!(slot_of(&sidecar(&key)), slot_of(&key), "{}", key);
+        }
+
+        #[test]
+        fn so_are_the_keys_of_other_programs(key in "[ab{}]{1,8}") {
+            prop_assert_eq!(slot_of(&sidecar(&key)), slot_of(&key), "{}", key);
+        }
     }
 }

@@ -105,12 +105,14 @@ macro_rules! with_options {
                     "TLS: `true` takes every certificate, so that nothing is safe; for trials");
 
             /// Whether the servers of `redis-sentinel://` and `redis-cluster://` are spoken to in
-            /// TLS, and the sentinels, too. Other URLs say it by their scheme: `rediss://`, `valkeys://`. Default: `false`.
+            /// TLS, and the sentinels, too. Other URLs say it by their scheme: `rediss://`,
+            /// `valkeys://`. Default: `false`.
             tls: bool = false,
                 set (tls: bool) as tls,
                 url (bool),
                 readme ("`false`",
-                    "`redis-sentinel://`: `true` for TLS to the sentinels and the servers");
+                    "`redis-sentinel://` and `redis-cluster://`: `true` for TLS to the servers, "
+                    "and to the sentinels");
 
             /// The user as whom this process logs in to the sentinels of `redis-sentinel://`: they
             /// have logins of their own. It needs `sentinel_password`. Default: their default user.
@@ -128,25 +130,26 @@ macro_rules! with_options {
                     "`redis-sentinel://`: the password for the sentinels; that of the servers is "
                     "before the hosts");
 
-            /// What the [`journal`](Self::journal) calls the servers of `redis-sentinel://`,
-            /// instead of the name of the service: it has to differ if two of them are called the
-            /// same, and memories of both use one directory and prefix. Default: the name of the
-            /// service.
+            /// What the [`journal`](Self::journal) calls the servers of `redis-sentinel://` and
+            /// `redis-cluster://`. Two services of one name need it if memories of both use one
+            /// directory and prefix, and a cluster if the hosts of its URL change. Default: the
+            /// name of the service, or the hosts of the URL in their alphabetical order.
             name: Option<String> = None,
                 set (name: impl Into<String>) as Some(name.into()),
                 url (String),
                 readme ("none",
-                    "`redis-sentinel://`: what journals call the servers, instead of the name of "
-                    "the service");
+                    "`redis-sentinel://` and `redis-cluster://`: what journals call the servers, "
+                    "instead of the name of the service or the hosts");
 
-            /// How many replicas of a server a write has to be on before it counts as stored: then
-            /// it is not lost if the server is, and a replica takes over. A write that is on too few
-            /// within half of `timeout` is queued, and others see it. Servers alone have replicas.
-            /// Default: 0, which waits for none.
+            /// How many replicas of a server have to have a write before it counts as stored: then
+            /// it is not lost if the server is and one of them takes over. A write that too few of
+            /// them have after half of `timeout` is queued, although others see it; it is sent
+            /// again until enough have it. Only servers have replicas. Default: 0.
             replicas: u16 = 0,
                 set (count: u16) as count,
                 url (u16),
-                readme ("`0`", "how many replicas a write is on before it counts as stored");
+                readme ("`0`",
+                    "how many replicas of a server have to have a write before it counts as stored");
 
             /// How long the drop of the last handle waits at most for what is still queued.
             /// Default: 2 s.

@@ -120,10 +120,11 @@ pub struct Status {
 
 impl Memory {
     /// Opens a URL: `redis://user:password@host:6379/0`, `valkey://`, `dragonfly://`, `rediss://`
-    /// and `valkeys://` (TLS; the feature `tls`), `redis-sentinel://host1,host2/service` (the
-    /// primary that sentinels name: [`Builder`]), `redis+unix:///path`, `sqlite:path` (a file that
-    /// the processes of one machine share; the feature `sqlite`), `memory:` (this process alone,
-    /// fresh at each open) or `memory:name` (shared within the process while anybody has it open).
+    /// and `valkeys://` (TLS; the feature `tls`), `redis-cluster://host1,host2` (a cluster:
+    /// [`Builder`]), `redis-sentinel://host1,host2/service` (the primary that sentinels name:
+    /// [`Builder`]), `redis+unix:///path`, `sqlite:path` (a file that the processes of one machine
+    /// share; the feature `sqlite`), `memory:` (this process alone, fresh at each open) or
+    /// `memory:name` (shared within the process while anybody has it open).
     ///
     /// Waits at most `timeout` for the first answer. If the backend is not there, that is no error,
     /// unless it is [required](crate::ConnectPolicy::Required): reads return what this process

@@ -14,11 +14,11 @@ pub(super) struct CallPlan {
     /// The places of the attempts in the batch, one call after the other; `None` if that is the
     /// order of the batch.
     order: Option<Vec<usize>>,
-    pub(super) calls: Vec<PlannedCall>,
+    pub(super) calls: Vec<ScriptCall>,
 }
 
 /// A call for some attempts.
-pub(super) struct PlannedCall {
+pub(super) struct ScriptCall {
     pub(super) size: usize,
     /// Behind ASKING.
     pub(super) asking: bool,
@@ -53,7 +53,7 @@ impl CallPlan {
     /// Calls for `most` attempts each.
     pub(super) fn in_order(attempts: usize, most: usize) -> Self {
         let starts = (0..attempts).step_by(most);
-        let calls = starts.map(|start| PlannedCall {
+        let calls = starts.map(|start| ScriptCall {
             size: most.min(attempts - start),
             asking: false,
             slot: None,
@@ -76,7 +76,7 @@ impl CallPlan {
             let is_alone = |place: usize| batch[place].asking || open.contains(&slots[place]);
             slots[*one] == slots[*next] && !is_alone(*one) && !is_alone(*next)
         }) {
-            calls.extend(of_slot.chunks(most).map(|places| PlannedCall {
+            calls.extend(of_slot.chunks(most).map(|places| ScriptCall {
                 size: places.len(),
                 asking: batch[places[0]].asking,
                 slot: Some(slots[places[0]]),
@@ -131,7 +131,7 @@ mod tests {
     fn planned(batch: &[Attempt], most: usize, open: &[SlotNumber]) -> Vec<(Vec<String>, bool)> {
         let plan = CallPlan::by_slot(batch, most, open);
         let mut attempts = plan.attempts(batch).into_iter();
-        let of_call = |call: &PlannedCall| {
+        let of_call = |call: &ScriptCall| {
             let keys = attempts.by_ref().take(call.size);
             (keys.map(|of| of.key.to_string()).collect(), call.asking)
         };

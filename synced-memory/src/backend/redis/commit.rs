@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use redis::{Cmd, Pipeline, Script, Value};
 
-use super::calls::{CallPlan, OpenSlots, PlannedCall};
+use super::calls::{CallPlan, OpenSlots, ScriptCall};
 use super::{SessionOptions, reply};
 use crate::backend::commit::{
     self, Attempt, Expects, KeyChange, KeyState, Outcome, RECORDS, TimeToLive, Writer,
@@ -258,7 +258,7 @@ impl Committer {
     }
 
     /// The server did not run the script at all.
-    fn call_error(&self, call: &PlannedCall, refusal: &redis::ServerError) -> BackendError {
+    fn call_error(&self, call: &ScriptCall, refusal: &redis::ServerError) -> BackendError {
         let error = reply::server_error(refusal);
         if refusal.code() == "NOSCRIPT" {
             self.sends_text.store(true, Ordering::Relaxed);

@@ -254,19 +254,14 @@ impl ServerLogin {
         Ok(Stream::plain(socket))
     }
 
-    /// The error for a server that is a sentinel of these services.
-    pub(super) fn is_sentinel(&self, services: &[String]) -> BackendError {
-        let hosts = self.target.split_once("://").map(|(_, rest)| rest);
-        let host = hosts.and_then(|rest| rest.split('/').next());
+    /// The URL to write if the server is a sentinel, which watches over these services.
+    pub(super) fn through_sentinel(&self, services: &[String]) -> String {
+        let (scheme, rest) = self.target.split_once("://").unwrap_or_default();
+        let host = rest.split('/').next().unwrap_or_default();
         let service = services.first().map_or("service", String::as_str);
-        let is_secure = ["rediss://", "valkeys://"]
-            .iter()
-            .any(|scheme| self.target.starts_with(scheme));
-        BackendError::rejected(format_args!(
-            "it is a sentinel: write redis-sentinel://{}/{service}{}",
-            host.unwrap_or("host"),
-            if is_secure { "?tls=true" } else { "" }
-        ))
+        let is_secure = ["rediss", "valkeys"].contains(&scheme);
+        let query = if is_secure { "?tls=true" } else { "" };
+        format!("redis-sentinel://{host}/{service}{query}")
     }
 
     /// The error for an attempt that was at `stage` when `limit` was over.
@@ -311,7 +306,14 @@ impl ServerLogin {
         {
             return explained;
         }
-        reply::connect_error(error)
+        let error = reply::connect_error(error);
+        if login.db() != 0 && reply::is_unknown_command(&error) {
+            return BackendError::rejected(format_args!(
+                "the server has no databases ({error}); if it is a sentinel, write {}",
+                self.through_sentinel(&[])
+            ));
+        }
+        error
     }
 
     /// The error for a login that failed with the stream.

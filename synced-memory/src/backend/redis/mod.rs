@@ -601,7 +601,10 @@ impl Session for RedisSession {
                 Err(error) if reply::is_unknown_command(&error) => {
                     let role = ask_one(connection, redis::cmd("ROLE")).await;
                     let services = role.ok().and_then(sentinel::watched_services);
-                    Err(services.map_or(error, |services| login.is_sentinel(&services)))
+                    Err(services.map_or(error, |services| {
+                        let url = login.through_sentinel(&services);
+                        BackendError::rejected(format_args!("it is a sentinel: write {url}"))
+                    }))
                 }
                 Err(error) => Err(error),
             }

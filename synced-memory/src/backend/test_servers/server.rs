@@ -133,7 +133,7 @@ impl TestServer {
             directory.display()
         );
         for (name, value) in options {
-            lines += &format!("{name} {value}\n");
+            lines.extend([name, " ", value, "\n"]);
         }
         let file = directory.join("server.conf");
         std::fs::write(&file, lines).unwrap();
@@ -170,7 +170,7 @@ impl TestServer {
             command.arg(word);
         }
         let answer = command.query(admin.as_mut().unwrap());
-        if answer.as_ref().is_err_and(|error| error.is_io_error()) {
+        if answer.as_ref().is_err_and(redis::RedisError::is_io_error) {
             *admin = None;
         }
         answer

@@ -91,55 +91,60 @@ pub(super) fn parse_hosts(url: &str) -> Result<HostList> {
 
 /// `host`, `host:port`, `[address]` or `[address]:port`. `number` counts the hosts from 1.
 fn parse_host(text: &str, number: usize, scheme: &str) -> Result<(String, Option<u16>)> {
-    let refuse = |what: &str| {
+    let parsed = match text.strip_prefix('[') {
+        Some(rest) => parse_bracketed(rest),
+        None => parse_plain(text),
+    };
+    parsed.map_err(|what| {
         config_error(format!(
             "host {number} of the {scheme}:// URL {what}; several hosts are written \
              host1:port,host2:port"
         ))
+    })
+}
+
+type ParsedHost = std::result::Result<(String, Option<u16>), &'static str>;
+
+/// What is behind a `[`.
+fn parse_bracketed(text: &str) -> ParsedHost {
+    let (address, rest) = text
+        .split_once(']')
+        .ok_or("begins with a `[` that nothing closes")?;
+    let address: Ipv6Addr = address
+        .parse()
+        .map_err(|_| "is no IPv6 address between its brackets")?;
+    let port = match rest.strip_prefix(':') {
+        Some(port) => Some(parse_port(port)?),
+        None if rest.is_empty() => None,
+        None => return Err("goes on behind its `]`"),
     };
-    let (host, port) = match text.strip_prefix('[') {
-        Some(rest) => {
-            let (address, rest) = rest
-                .split_once(']')
-                .ok_or_else(|| refuse("begins with a `[` that nothing closes"))?;
-            let address: Ipv6Addr = address
-                .parse()
-                .map_err(|_| refuse("is no IPv6 address between its brackets"))?;
-            let port = match rest.strip_prefix(':') {
-                None if !rest.is_empty() => return Err(refuse("goes on behind its `]`")),
-                port => port,
-            };
-            (address.to_string(), port)
-        }
-        None => {
-            let (host, port) = match text.split_once(':') {
-                Some((_, port)) if port.contains(':') => {
-                    return Err(refuse(
-                        "has more than one `:` (an IPv6 address stands in brackets, as in [::1])",
-                    ));
-                }
-                Some((host, port)) => (host, Some(port)),
-                None => (text, None),
-            };
-            (host.to_owned(), port)
-        }
+    Ok((address.to_string(), port))
+}
+
+fn parse_plain(text: &str) -> ParsedHost {
+    let (host, port) = match text.split_once(':') {
+        Some((host, port)) => (host, Some(port)),
+        None => (text, None),
     };
+    if port.is_some_and(|port| port.contains(':')) {
+        return Err("has more than one `:` (an IPv6 address stands in brackets, as in [::1])");
+    }
     if host.is_empty() {
-        return Err(refuse("is empty"));
+        return Err("is empty");
     }
     let is_foreign = |character: char| {
         character.is_whitespace() || character.is_control() || "%<>[]\\^|`\"{}".contains(character)
     };
     if host.contains(is_foreign) {
-        return Err(refuse("has a character that no host has"));
+        return Err("has a character that no host has");
     }
-    let port = port.map(|port| parse_port(port).ok_or_else(|| refuse("has a bad port")));
-    Ok((host, port.transpose()?))
+    Ok((host.to_owned(), port.map(parse_port).transpose()?))
 }
 
-fn parse_port(text: &str) -> Option<u16> {
+fn parse_port(text: &str) -> std::result::Result<u16, &'static str> {
     let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
-    text.parse().ok().filter(|port| is_number && *port > 0)
+    let port = text.parse().ok().filter(|port| is_number && *port > 0);
+    port.ok_or("has a bad port")
 }
 
 #[cfg(test)]

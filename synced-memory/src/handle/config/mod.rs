@@ -249,6 +249,8 @@ impl Builder {
 /// `Config` if the target has no login, or another one.
 #[cfg(feature = "redis")]
 fn set_credentials(target: &mut Target, callback: CredentialsCallback) -> Result<()> {
+    const NO_LOGIN: &str =
+        "`credentials` are for servers: only a URL such as redis://host has a login";
     let refuse = |what: &str| Err(Error::new(ErrorKind::Config, what));
     let (login, credentials) = match target {
         Target::Redis {
@@ -258,11 +260,9 @@ fn set_credentials(target: &mut Target, callback: CredentialsCallback) -> Result
         } => (server.redis_settings(), credentials),
         Target::Sentinel(target) => (&target.login, &mut target.credentials),
         Target::Cluster(target) => (&target.login, &mut target.credentials),
-        _ => {
-            return refuse(
-                "`credentials` are for servers: only a URL such as redis://host has a login",
-            );
-        }
+        Target::Process(_) => return refuse(NO_LOGIN),
+        #[cfg(feature = "sqlite")]
+        Target::Sqlite(_) => return refuse(NO_LOGIN),
     };
     if login.username().is_some() || login.password().is_some() {
         return refuse("`credentials` say who logs in: the URL may have no user and no password");

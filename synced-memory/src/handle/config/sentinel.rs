@@ -127,6 +127,11 @@ pub(super) fn check(target: &Target, settings: &Settings) -> Result<()> {
         }
         None => {}
     }
+    if settings.replicas > 0 && !is_server(target) {
+        return Err(config_error(
+            "`replicas` is for servers: nothing else has any",
+        ));
+    }
     if settings.tls && cfg!(not(feature = "tls")) {
         return Err(config_error("`tls` needs the feature `tls`"));
     }
@@ -139,6 +144,14 @@ pub(super) fn check(target: &Target, settings: &Settings) -> Result<()> {
         return Err(config_error("`name` is empty"));
     }
     Ok(())
+}
+
+fn is_server(target: &Target) -> bool {
+    match target {
+        #[cfg(feature = "redis")]
+        Target::Redis { .. } | Target::Sentinel(_) | Target::Cluster(_) => true,
+        _ => false,
+    }
 }
 
 /// Sets the map of addresses.

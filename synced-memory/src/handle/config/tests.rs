@@ -412,6 +412,82 @@ fn a_url_of_sentinels_that_makes_no_sense_says_what_does() {
 }
 
 #[cfg(feature = "redis")]
+fn cluster_target(url: &str) -> (crate::backend::open::ClusterTarget, Settings) {
+    match resolve(Builder::default().url(url), &[]) {
+        Ok((Target::Cluster(target), settings)) => (target, settings),
+        Ok(_) => panic!("{url}: another target"),
+        Err(error) => panic!("{url}: {error}"),
+    }
+}
+
+#[cfg(feature = "redis")]
+#[test]
+fn nodes_of_a_cluster_are_listed_and_its_only_database_is_0() {
+    let url = "redis-cluster://ada:a%2Fb@h1:7,h2,[::1]/0?prefix=x:&name=blue&replicas=2";
+    let (target, settings) = cluster_target(url);
+    let seeds: Vec<_> = target.seeds.iter().map(ToString::to_string).collect();
+    assert_eq!(seeds, ["h1:7", "h2:6379", "[::1]:6379"]);
+    assert_eq!(target.login.username(), Some("ada"));
+    assert_eq!(target.login.password(), Some("a/b"));
+    assert_eq!(target.login.db(), 0);
+    assert_eq!(target.target, "redis-cluster://h1:7,h2:6379,[::1]:6379");
+    assert_eq!(
+        (settings.prefix.as_str(), settings.name.as_deref()),
+        ("x:", Some("blue"))
+    );
+    assert_eq!(settings.replicas, 2);
+    let (target, _) = cluster_target("valkey-cluster://h1/");
+    assert_eq!(target.target, "valkey-cluster://h1:6379");
+
+    for (url, said) in [
+        ("redis-cluster://h1/1", "only the database 0"),
+        ("redis-cluster://h1/x", "only the database 0"),
+        ("redis-cluster://h1/0/0", "only the database 0"),
+        ("redis-cluster://h1,/0", "host 2"),
+        ("redis-cluster://:s3cret@h1:0", "host 1"),
+        ("redis-cluster:h1", "behind `//`"),
+        ("redis-cluster://:s3cret@h1#x", "`#`"),
+        ("redis-cluster://h1?color=s3cret", "`color` is unknown"),
+        (
+            "redis-cluster://h1?sentinel_password=s3cret",
+            "`sentinel_password` is for redis-sentinel://",
+        ),
+        ("redis-cluster://h1?name=", "`name` is empty"),
+        ("redis-cluster://h1?tls_ca=a", "`tls=true`"),
+        ("redis-cluster://h1?replicas=-1", "`replicas`"),
+        ("redis-cluster://h1?replicas=65536", "`replicas`"),
+    ] {
+        let error = resolve(Builder::default().url(url), &[]).err().expect(url);
+        assert_eq!(error.kind(), ErrorKind::Config, "{url}");
+        let shown = error.to_string();
+        assert!(
+            shown.contains(said) && !shown.contains("s3cret"),
+            "{url}: {shown}"
+        );
+    }
+    for url in ["redis://h1", "rediss://h1", "redis-sentinel://h1/m"] {
+        let builder = Builder::default().url(url).replicas(1);
+        let needs_tls = url.starts_with("rediss") && cfg!(not(feature = "tls"));
+        assert_eq!(resolve(builder, &[]).is_ok(), !needs_tls, "{url}");
+    }
+}
+
+#[cfg(feature = "redis")]
+#[test]
+fn a_cluster_takes_credentials_addresses_and_tls() {
+    let builder = || Builder::default().url("redis-cluster://h1");
+    let issue = || Ok(Credentials::new("app", "s3cret"));
+    let mapped = builder().addresses(|host, port| (host.to_owned(), port));
+    let (target, _) = resolve(mapped.credentials(issue), &[]).unwrap();
+    let Target::Cluster(target) = target else {
+        panic!("another target")
+    };
+    assert!(target.addresses.is_some() && target.credentials.is_some());
+    let secure = resolve(builder().tls(true), &[]);
+    assert_eq!(secure.is_ok(), cfg!(feature = "tls"));
+}
+
+#[cfg(feature = "redis")]
 #[test]
 fn what_is_for_sentinels_alone_is_taken_by_their_targets() {
     let url = "redis-sentinel://h1/m";
@@ -740,6 +816,9 @@ const EXTREMES: &[Extreme] = &[
         false,
     ),
     extreme("name", |b| b.name("a"), Some("a"), false),
+    // Of a target that has none.
+    extreme("replicas", |b| b.replicas(1), Some("1"), false),
+    extreme("replicas", |b| b.replicas(0), Some("0"), true),
     extreme("outbox_limit", |b| b.outbox_limit(0), Some("0"), false),
     extreme("outbox_limit", |b| b.outbox_limit(1), Some("1"), true),
     extreme(

@@ -118,7 +118,7 @@ pub(super) fn vote(answers: &[NodeAnswer], moved: &HashMap<SlotNumber, Node>) ->
             let slot = SlotNumber::try_from(slot).ok()?;
             nodes.numbers.get(moved.get(&slot)?).copied()
         };
-        most_say(views.iter().map(|view| view[slot]), last_moved)
+        most_say(&views.iter().map(|view| view[slot]), last_moved)
     });
     let slots: Vec<_> = slots.collect();
     nodes.layout(&slots, answers.iter().any(|answer| answer.is_moving))
@@ -177,7 +177,7 @@ impl Nodes {
 
 /// What most say of one slot: `said` has what each says, the newest at the end.
 fn most_say(
-    said: impl DoubleEndedIterator<Item = u16> + Clone,
+    said: &(impl DoubleEndedIterator<Item = u16> + Clone),
     last_moved: impl FnOnce() -> Option<u16>,
 ) -> u16 {
     let newest = said.clone().next_back().unwrap_or(NOBODY);

@@ -231,7 +231,7 @@ impl Cluster {
             return Ok(node);
         };
         let mapped = addresses.call(&node.host, node.port);
-        let (host, port) = mapped.map_err(BackendError::connection_lost)?;
+        let (host, port) = mapped.map_err(BackendError::unavailable)?;
         let host = host.into();
         Ok(Node { host, port })
     }

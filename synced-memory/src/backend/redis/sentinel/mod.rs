@@ -94,6 +94,10 @@ impl SentinelBackend {
     /// # Errors
     ///
     /// `Config` for certificates of TLS that cannot be used.
+    #[cfg_attr(
+        not(feature = "tls"),
+        allow(clippy::unnecessary_wraps, reason = "only TLS reads files here")
+    )]
     pub(crate) fn new(
         target: SentinelTarget,
         client_name: &str,

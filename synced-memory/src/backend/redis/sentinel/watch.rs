@@ -61,6 +61,8 @@ struct KnownSentinel {
     node: Node,
     /// It is in the URL.
     is_seed: bool,
+    /// What the connection waits for that is being opened.
+    stage: Arc<OpenStage>,
     /// Of the last round that it answered, or did not.
     round: u64,
     /// What it says, as long as its connection is there.
@@ -101,6 +103,7 @@ impl KnownSentinel {
         Self {
             node,
             is_seed,
+            stage: Arc::default(),
             round: 0,
             answer: None,
             last: None,
@@ -250,6 +253,7 @@ impl Sentinels {
         let mut said = Vec::new();
         for KnownSentinel {
             node,
+            stage,
             round: answered,
             answer,
             failure,
@@ -263,7 +267,7 @@ impl Sentinels {
             said.push(match (failure, answer) {
                 (Some(failure), _) => format!("{node}: {failure}"),
                 (None, Some(_)) => format!("{node}: no such service"),
-                (None, None) => format!("{node}: no answer within {limit:?}"),
+                (None, None) => format!("{node}: {}", self.login.unanswered(stage, limit)),
             });
         }
         NoPrimary {
@@ -395,7 +399,11 @@ impl Sentinels {
         };
         let config = AsyncConnectionConfig::new().set_push_sender(on_push);
         let address = ConnectionAddr::Tcp(node.host.to_string(), node.port);
-        let stage = OpenStage::default();
+        let stage = self
+            .known()
+            .find(node)
+            .map(|known| Arc::clone(&known.stage));
+        let stage = stage.unwrap_or_default();
         let opened = timeout(self.limit, self.login.open(&address, config, &stage)).await;
         let (line, _) =
             opened.unwrap_or_else(|_| Err(self.login.unanswered(&stage, self.limit)))?;
