@@ -71,34 +71,13 @@ impl Crew {
     /// All is delivered, and every push, add and insert was made exactly once.
     pub(crate) fn check(&mut self, reader: Builder) {
         self.deliver();
-        let (made, all) = (self.made(reader), self.all());
+        let (made, all) = (Made::of(reader), self.all());
         assert_eq!(made.lost(all), [0; 3], "something is lost: {made:?}");
         assert_eq!(
             made.twice(all),
             [0; 2],
             "something was made twice: {made:?}"
         );
-    }
-
-    /// What was made.
-    pub(crate) fn made(&self, reader: Builder) -> Made {
-        let memory = reader.build().unwrap();
-        let items = memory.get(&Key::<Vec<String>>::new("items")).unwrap();
-        let count = memory.get(&Key::<usize>::new("count")).unwrap();
-        let entries = memory
-            .get(&Key::<HashMap<String, u64>>::new("entries"))
-            .unwrap();
-        let items = items.unwrap_or_default();
-        let pushed = items.len();
-        let mut distinct = items;
-        distinct.sort_unstable();
-        distinct.dedup();
-        Made {
-            pushed,
-            distinct: distinct.len(),
-            added: count.unwrap_or_default(),
-            entries: entries.unwrap_or_default().len(),
-        }
     }
 }
 
@@ -112,6 +91,26 @@ pub(crate) struct Made {
 }
 
 impl Made {
+    pub(crate) fn of(reader: Builder) -> Self {
+        let memory = reader.build().unwrap();
+        let items = memory.get(&Key::<Vec<String>>::new("items")).unwrap();
+        let count = memory.get(&Key::<usize>::new("count")).unwrap();
+        let entries = memory
+            .get(&Key::<HashMap<String, u64>>::new("entries"))
+            .unwrap();
+        let items = items.unwrap_or_default();
+        let pushed = items.len();
+        let mut distinct = items;
+        distinct.sort_unstable();
+        distinct.dedup();
+        Self {
+            pushed,
+            distinct: distinct.len(),
+            added: count.unwrap_or_default(),
+            entries: entries.unwrap_or_default().len(),
+        }
+    }
+
     /// How many pushes, adds and inserts are not there.
     fn lost(&self, all: usize) -> [usize; 3] {
         [self.distinct, self.added, self.entries].map(|made| all.saturating_sub(made))

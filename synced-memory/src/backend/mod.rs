@@ -93,6 +93,10 @@ pub(crate) struct KeyRead {
     )]
     pub(crate) size: SizeHint,
     /// The server is to answer although it does not have the slot yet: another one sent us there.
+    #[cfg_attr(
+        not(feature = "redis"),
+        allow(dead_code, reason = "what servers alone ask")
+    )]
     pub(crate) asking: bool,
 }
 

@@ -62,6 +62,19 @@ impl ShardMap {
         }
     }
 
+    /// How many slots of a cluster are those of such shards.
+    pub(crate) fn slots_of(&self, is_such: impl Fn(Shard) -> bool) -> usize {
+        match self {
+            Self::One => 0,
+            Self::Cluster(slots) => {
+                let shards = slots
+                    .iter()
+                    .map(|shard| Shard(shard.load(Ordering::Relaxed)));
+                shards.filter(|shard| is_such(*shard)).count()
+            }
+        }
+    }
+
     /// Gives a slot to a shard.
     pub(crate) fn assign(&self, slot: SlotNumber, shard: Shard) {
         if let Self::Cluster(slots) = self

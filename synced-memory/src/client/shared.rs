@@ -368,7 +368,7 @@ impl Shared {
 
     /// Makes everybody see that there is no connection to a shard. Returns the error of the write
     /// that broke it, if one did.
-    pub(crate) fn lose_connection(&self, route: &Route, failure: Error) -> Option<Error> {
+    pub(crate) fn lose_connection(&self, route: &Route, failure: &Error) -> Option<Error> {
         // What is in its first poll is known as sent after that.
         self.wait_for_first_polls();
         // The state first: a call that finds no connection reads there when it was lost.

@@ -13,16 +13,16 @@ use crate::base::events::event;
 use crate::base::policy::WritePolicy;
 use crate::base::settings::Settings;
 use crate::base::waiting::block_on;
-use crate::cache::Tracking;
 use crate::client::core::{Core, FoundNames};
 use crate::client::reentrancy::check_not_updating;
 use crate::client::retained::ScopeId;
 use crate::client::shared::Shared;
 use crate::client::slot::Slot;
-use crate::client::state::{ContendedKey, Request};
+use crate::client::state::Request;
 use crate::handle::config::Builder;
 use crate::handle::dead_letter::DeadLetter;
 use crate::handle::key::{Key, check_name, check_scope};
+use crate::handle::status::Status;
 use crate::pending::journal::JournalConfig;
 use crate::pending::outbox::{LetterRecord, Written};
 
@@ -66,56 +66,6 @@ impl Drop for Scope {
     fn drop(&mut self) {
         self.core.retained().drop_scope(self.id);
     }
-}
-
-/// The state of a memory and of its connection; see [`Memory::status`].
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct Status {
-    /// Whether there is a connection to the backend.
-    pub connected: bool,
-    /// How many keys have writes that the backend has not answered for.
-    pub pending: usize,
-    /// How long the oldest of those writes has waited.
-    pub oldest_pending: Option<Duration>,
-    /// The last error between this process and the backend. It may be long over.
-    pub last_error: Option<Error>,
-    /// What was wrong with the journals that this memory found when it was opened: one error for
-    /// each damaged file, which names the file and where it is kept. They stay.
-    pub journal_damage: Vec<Error>,
-    /// How many queued writes were not made, or may have been, and how many taken elements could
-    /// not go back; [`Memory::dead_letters`] returns them.
-    pub dead_letters: usize,
-    /// How many of them were dropped because there were too many.
-    pub dropped_dead_letters: u64,
-    /// How many writes were replaced by somebody's newer one.
-    pub superseded: u64,
-    /// How many queued writes were dropped because their `ttl` was over before they could be sent.
-    pub expired: u64,
-    /// How many keys that are read near or watched have local copies that may not be current: the
-    /// backend is away, or refuses to notify this process of changes, or they are being read again.
-    /// A key that is not read again because nobody looks at it does not count: its next reader asks
-    /// the backend. [`Synced::staleness`](crate::Synced::staleness) says of one value since when it
-    /// has not been current.
-    pub stale: usize,
-    /// Whether the backend notifies this process of changes of the keys that it reads near or
-    /// watches; [`Tracking`] says what to do about each answer.
-    pub tracking: Tracking,
-    /// The keys at which the writes of this process were refused most often because others had
-    /// written first, since the memory was opened; at most eight, the most refused one first. Such
-    /// writes are made again, on the newer value, which costs a round trip each time.
-    ///
-    /// If the number at a key grows all the time, many write it. Prefer `add`, `push` and `insert`
-    /// to closures there: they are refused as well, but unless they are confirmed, that never makes
-    /// them a `Conflict`. To have fewer refusals, divide the value into several keys.
-    pub contended: Vec<ContendedKey>,
-    /// How many bytes the local copies of values take; see
-    /// [`cache_limit`](crate::Builder::cache_limit).
-    pub cache_bytes: usize,
-    /// The server's eviction policy, if it is known. Anything but `noeviction` loses state when the
-    /// server is short of memory; `volatile-*` loses the hashes `synced-memory/{<key>}` first, and
-    /// with them the memory of deletes.
-    pub eviction_policy: Option<String>,
 }
 
 impl Memory {
@@ -390,35 +340,9 @@ impl Memory {
         Ok(keys)
     }
 
-    /// The state of this memory and of its connection.
+    /// The state of this memory and of its connections.
     pub fn status(&self) -> Status {
-        let shared = self.shared();
-        let mono = shared.clock.mono();
-        let is_inherited = shared.is_inherited();
-        let is_connected = shared.is_connected();
-        let eviction_policy = shared.eviction_policy();
-        let state = shared.state();
-        let oldest = state
-            .outbox
-            .entries()
-            .map(|(_, entry)| entry.write.since)
-            .min();
-        Status {
-            connected: is_connected && !is_inherited,
-            pending: state.outbox.len(),
-            oldest_pending: oldest.map(|oldest| mono.saturating_sub(oldest)),
-            last_error: state.last_error.clone(),
-            journal_damage: state.journal_damage.clone(),
-            dead_letters: state.letters.len(),
-            dropped_dead_letters: state.dropped_letters,
-            superseded: state.superseded,
-            expired: state.expired,
-            stale: state.cache.stale(),
-            tracking: state.cache.tracking(mono),
-            contended: state.contended(),
-            cache_bytes: state.cache.bytes(),
-            eviction_policy,
-        }
+        Status::of(self.shared())
     }
 
     /// The queued writes of this scope and those below that were not made, or may have been, and

@@ -8,6 +8,7 @@ pub(crate) mod memory;
 pub(crate) mod path;
 pub(crate) mod reader;
 pub(crate) mod schema;
+pub(crate) mod status;
 pub(crate) mod synced;
 pub(crate) mod value;
 pub(crate) mod watch;

@@ -148,7 +148,7 @@ impl<R: ProcessRules> ModelProcess<R> {
         self.is_under_way = false;
         self.connection = None;
         let lost = Error::new(ErrorKind::Unavailable, "lost");
-        self.state.disconnected(Shard::FIRST, lost, mono);
+        self.state.disconnected(Shard::FIRST, &lost, mono);
         self.ledger.interrupted(Link::Down)
     }
 }

@@ -99,7 +99,7 @@ async fn run_shard(
         connection.end(left.clone());
     }
     let reason = Error::new(left.error_kind(), format!("{}: {left}", route.target));
-    shared.lose_connection(&route, reason);
+    shared.lose_connection(&route, &reason);
     route.shard
 }
 

@@ -68,7 +68,10 @@ async fn report_backlog(shared: &Shared, connection: &Connection) -> Infallible 
     let outcomes = |state: &State| (state.superseded, state.expired, state.all_letters);
     let (waited, before) = {
         let state = shared.state();
-        (state.outbox.count_of(connection.shard), outcomes(&state))
+        (
+            state.outbox.writes_to(connection.shard) as u64,
+            outcomes(&state),
+        )
     };
     if waited > 0 && shared.when_delivered().await.is_ok() {
         let after = outcomes(&shared.state());
@@ -107,7 +110,7 @@ impl Drop for EndOnDrop<'_> {
             if let Some(connection) = route.connection() {
                 connection.end(BackendError::connection_lost(&reason));
             }
-            shared.lose_connection(route, reason.clone());
+            shared.lose_connection(route, &reason);
         }
         // They hold what is shared.
         drop(shared.take_abandoned());
@@ -275,7 +278,7 @@ impl<'a> Connector<'a> {
     fn disconnected(&mut self, error: &BackendError) {
         let (shared, target) = (self.shared, Arc::clone(&self.route.target));
         let failure = Error::new(error.error_kind(), format!("{target}: {error}"));
-        if let Some(error) = shared.lose_connection(&self.route, failure.clone()) {
+        if let Some(error) = shared.lose_connection(&self.route, &failure) {
             let broken =
                 event!(WARN, target = &*target, error = %error, "a write breaks connections");
             shared.events.emit(broken);

@@ -138,7 +138,7 @@ impl State {
 
     /// Nothing is queued for the shard: the breaks before say nothing of what comes.
     pub(super) fn forget_breaks(&mut self, shard: Shard) {
-        if !self.breaks(shard).is_none() && !self.outbox.has_any_of(shard) {
+        if !self.breaks(shard).is_none() && self.outbox.keys_of(shard).next().is_none() {
             self.shard_mut(shard).breaks = ConnectionBreaks::default();
         }
     }
@@ -200,7 +200,7 @@ mod tests {
 
     fn lose(state: &mut State, mono: Monotonic) -> Option<String> {
         let error = Error::new(ErrorKind::Unavailable, "on purpose");
-        let broken_by = state.disconnected(Shard::FIRST, error, mono);
+        let broken_by = state.disconnected(Shard::FIRST, &error, mono);
         state.connected(Shard::FIRST, None);
         broken_by.map(|error| error.to_string())
     }

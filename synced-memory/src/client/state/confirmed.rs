@@ -196,7 +196,7 @@ mod tests {
         let accepted = state.write(&key, request, WritePolicy::Confirmed, at)?;
         assert_eq!(send(state).len(), 1);
         let lost = Error::new(ErrorKind::Unavailable, "on purpose");
-        state.disconnected(Shard::FIRST, lost.clone(), START);
+        state.disconnected(Shard::FIRST, &lost, START);
         let error = state.withdraw(&key, accepted.id, lost).unwrap();
         assert_eq!(error.kind(), ErrorKind::InDoubt);
         for attempt in send(state) {

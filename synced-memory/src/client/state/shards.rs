@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::State;
 use super::breaks::{ConnectionBreaks, broke_alone};
-use crate::backend::error::{BackendError, BackendErrorKind};
+use crate::backend::error::{BackendError, BackendErrorKind, Recovery};
 use crate::backend::layout::{Node, Redirect, SlotNumber, slot_of};
 use crate::backend::shards::{Shard, ShardMap};
 use crate::base::clock::Monotonic;
@@ -141,7 +141,7 @@ impl State {
     pub(crate) fn disconnected(
         &mut self,
         shard: Shard,
-        error: Error,
+        error: &Error,
         mono: Monotonic,
     ) -> Option<Error> {
         let of_shard = &mut self.shards[shard];
@@ -157,7 +157,7 @@ impl State {
         self.journal_rest();
         let under_way = self.outbox.disconnected(shard);
         let (key, pause) = self.connection_broke(shard, &under_way, mono)?;
-        let broken = broke_alone(&key, self.size_to_send(&key), pause, &error);
+        let broken = broke_alone(&key, self.size_to_send(&key), pause, error);
         self.failed(shard, broken.clone());
         Some(broken)
     }
@@ -209,7 +209,11 @@ impl State {
     /// A server has sent us to another one. Returns the shard to go to, and whether it is to answer
     /// although it does not have the slot yet; `None` if nothing is known of it so far.
     pub(crate) fn redirected(&mut self, error: &BackendError) -> Option<(Shard, bool)> {
-        let Redirect { slot, node } = error.redirect.as_deref()?;
+        let Some(Redirect { slot, node }) = error.redirect.as_deref() else {
+            // The server did not say where to.
+            self.is_layout_wanted |= error.recovery() == Recovery::Redirect;
+            return None;
+        };
         let mut shards = self.shards.iter();
         let to = shards.find(|(_, of_shard)| of_shard.node.as_ref() == Some(node));
         let to = to.map(|(shard, _)| shard);

@@ -235,18 +235,16 @@ impl Outbox {
         self.ready.remove(key)
     }
 
-    /// How many pending writes are to this shard. It looks at all of them.
-    pub(crate) fn count_of(&self, shard: Shard) -> u64 {
-        let keys = self.queues.iter();
-        let of_shard = keys.filter(|(key, _)| self.shard_of_head(key) == shard);
-        of_shard.map(|(_, queue)| queue.len() as u64).sum()
+    /// The keys that have pending writes to this shard. It looks at all of them.
+    pub(crate) fn keys_of(&self, shard: Shard) -> impl Iterator<Item = &Arc<str>> {
+        let keys = self.queues.keys();
+        keys.filter(move |key| self.shard_of_head(key) == shard)
     }
 
-    /// Whether any pending write is one to this shard. It looks at all of them.
-    pub(crate) fn has_any_of(&self, shard: Shard) -> bool {
-        self.queues
-            .keys()
-            .any(|key| self.shard_of_head(key) == shard)
+    /// How many pending writes are to this shard. It looks at all of them.
+    pub(crate) fn writes_to(&self, shard: Shard) -> usize {
+        let of_shard = self.keys_of(shard);
+        of_shard.map(|key| self.of(key).count()).sum()
     }
 
     /// Whether anything was chosen to be sent to this shard and is not answered yet.

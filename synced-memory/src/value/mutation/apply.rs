@@ -5,7 +5,7 @@ use std::collections::HashSet;
 
 use super::element::{Element, ElementMatch};
 use super::text::{self, is_space, mismatch};
-use super::tree::{List, Node, NodeEdit};
+use super::tree::{List, NodeEdit, TreeNode};
 use super::{
     Action, Amount, ApplyError, Content, Json, Mutation, ObservedValue, Operation, PathStep,
     RecordedCall,
@@ -109,7 +109,7 @@ pub(crate) fn apply(value: Option<&str>, mutation: &Mutation, rule: ConflictRule
     let mut applied = Applied::default();
     let whole = value.unwrap_or_default();
     let trimmed = whole.trim_matches(is_space);
-    let mut root = value.is_some().then(|| Node::from(trimmed));
+    let mut root = value.is_some().then(|| TreeNode::from(trimmed));
     for (index, call) in mutation.calls.iter().enumerate() {
         let outcome = match applied.dependent_outcome(&mutation.calls, call) {
             Some(not_applied) => Err(not_applied),
@@ -195,7 +195,7 @@ pub(super) fn apply_by_index(
     value: Option<&str>,
     mutation: &Mutation,
 ) -> Option<(Option<String>, Vec<Element>)> {
-    let mut root = value.map(|value| Node::from(value.trim_matches(is_space)));
+    let mut root = value.map(|value| TreeNode::from(value.trim_matches(is_space)));
     let mut elements = ElementSearch::ByIndex(Vec::new());
     for operation in mutation.calls.iter().flat_map(|call| &call.operations) {
         apply_operation(
@@ -216,7 +216,7 @@ pub(super) fn apply_by_index(
 /// Applies one operation to a text; `None` where it does not apply.
 pub(super) fn apply_one(text: &str, operation: &Operation) -> Option<String> {
     let Operation { path, action } = operation;
-    let mut root = Node::from(text);
+    let mut root = TreeNode::from(text);
     match apply_below(
         Some(&mut root),
         None,
@@ -246,7 +246,7 @@ impl From<ApplyError> for NotApplied {
 
 /// Applies all operations of a call, or none of them.
 fn apply_call<'a>(
-    root: &mut Option<Node<'a>>,
+    root: &mut Option<TreeNode<'a>>,
     mutation: &'a Mutation,
     call: &'a RecordedCall,
     comparison: Comparison,
@@ -266,7 +266,7 @@ fn apply_call<'a>(
 }
 
 fn apply_operation<'a>(
-    root: &mut Option<Node<'a>>,
+    root: &mut Option<TreeNode<'a>>,
     mutation: &'a Mutation,
     operation: &'a Operation,
     comparison: Comparison,
@@ -285,7 +285,7 @@ fn apply_operation<'a>(
 /// Applies an action below `node` or, if that is missing, below its origin. If it fails, nothing
 /// was changed.
 fn apply_below<'a>(
-    node: Option<&mut Node<'a>>,
+    node: Option<&mut TreeNode<'a>>,
     origin: Option<&'a Json>,
     (path, action): (&'a [PathStep], &'a Action),
     comparison: Comparison,
@@ -301,7 +301,7 @@ fn apply_below<'a>(
     let node = match (node, origin) {
         (Some(node), _) => node,
         (None, None) if is_removal => return comparison.if_gone(),
-        (None, origin) => fresh.insert(Node::from(origin.ok_or(ApplyError::Unset)?)),
+        (None, origin) => fresh.insert(TreeNode::from(origin.ok_or(ApplyError::Unset)?)),
     };
     match path.split_first() {
         None => change_in_place(node, action, comparison, elements)?,
@@ -405,7 +405,7 @@ impl Comparison {
 
 /// What an assignment or a removal does to `node`; `None` for the other actions.
 fn assign<'a>(
-    node: Option<&Node<'a>>,
+    node: Option<&TreeNode<'a>>,
     origin: Option<&'a Json>,
     action: &'a Action,
     comparison: Comparison,
@@ -415,7 +415,7 @@ fn assign<'a>(
             NodeEdit::Replace(value.into())
         }
         Action::Set { value, seen } => {
-            let found = node.map(Node::to_text);
+            let found = node.map(TreeNode::to_text);
             let found = found.as_deref();
             // A missing value was seen as its origin, or as missing.
             let found_or_origin = found.or(origin.map(Json::as_str));
@@ -451,7 +451,7 @@ fn assign<'a>(
 
 /// Changes `node` in place.
 fn change_in_place<'a>(
-    node: &mut Node<'a>,
+    node: &mut TreeNode<'a>,
     action: &'a Action,
     comparison: Comparison,
     elements: &mut ElementSearch,
@@ -459,7 +459,7 @@ fn change_in_place<'a>(
     match action {
         Action::Add { amount } => {
             let sum = sum(&node.to_text(), amount)?;
-            *node = Node::Text(Cow::Owned(sum));
+            *node = TreeNode::Text(Cow::Owned(sum));
         }
         Action::Append { items } => node.append(items)?,
         Action::InsertAt { before, items } => {

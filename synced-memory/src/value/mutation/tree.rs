@@ -10,7 +10,7 @@ use super::text::{self, is_space, kind, mismatch, read_name, reads_as};
 use super::{ApplyError, Content, Json, MemberName};
 
 #[derive(Debug, Clone)]
-pub(super) enum Node<'a> {
+pub(super) enum TreeNode<'a> {
     Text(Cow<'a, str>),
     /// A list, and items to append to it.
     Grown(&'a str, Vec<&'a str>),
@@ -29,7 +29,7 @@ pub(super) struct List<'a> {
 struct ListNode<'a> {
     /// The white space before and after it.
     space: (&'a str, &'a str),
-    node: Node<'a>,
+    node: TreeNode<'a>,
     content: Option<Content>,
 }
 
@@ -54,7 +54,7 @@ struct ObjectMember<'a> {
     /// With its quotes.
     name: Cow<'a, str>,
     colon: &'a str,
-    node: Node<'a>,
+    node: TreeNode<'a>,
 }
 
 /// What is to become of a node.
@@ -62,23 +62,23 @@ struct ObjectMember<'a> {
 pub(super) enum NodeEdit<'a> {
     /// It stays, or was changed in place.
     Keep,
-    Replace(Node<'a>),
+    Replace(TreeNode<'a>),
     Remove,
 }
 
-impl<'a> From<&'a Json> for Node<'a> {
+impl<'a> From<&'a Json> for TreeNode<'a> {
     fn from(value: &'a Json) -> Self {
         Self::from(value.as_str())
     }
 }
 
-impl<'a> From<&'a str> for Node<'a> {
+impl<'a> From<&'a str> for TreeNode<'a> {
     fn from(text: &'a str) -> Self {
         Self::Text(Cow::Borrowed(text))
     }
 }
 
-impl<'a> Node<'a> {
+impl<'a> TreeNode<'a> {
     /// The list that this is.
     pub(super) fn list(&mut self) -> Result<&mut List<'a>, ApplyError> {
         match self {
@@ -236,7 +236,7 @@ impl<'a> List<'a> {
     }
 
     /// The element at an index that exists.
-    pub(super) fn node(&mut self, at: usize) -> &mut Node<'a> {
+    pub(super) fn node(&mut self, at: usize) -> &mut TreeNode<'a> {
         let slot = &mut self.slots[at];
         slot.content = None;
         &mut slot.node
@@ -324,7 +324,7 @@ impl<'a> Object<'a> {
         }
     }
 
-    pub(super) fn node(&mut self, at: usize) -> &mut Node<'a> {
+    pub(super) fn node(&mut self, at: usize) -> &mut TreeNode<'a> {
         &mut self.members[at].node
     }
 

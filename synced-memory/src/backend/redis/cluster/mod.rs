@@ -112,6 +112,10 @@ impl ClusterBackend {
     /// # Errors
     ///
     /// `Config` for certificates of TLS that cannot be used.
+    #[cfg_attr(
+        not(feature = "tls"),
+        allow(clippy::unnecessary_wraps, reason = "only TLS reads files here")
+    )]
     pub(crate) fn new(
         target: ClusterTarget,
         client_name: &str,
