@@ -277,8 +277,8 @@ fn over_tls_to_the_sentinels_and_to_the_servers_everything_is_the_same() {
     eventually(DEADLINE, "the new one is followed", || {
         memory.set(&number(), 2).unwrap() == Written::Stored
             && new
-                .get_text("memory:n")
-                .is_some_and(|text| text.contains("\"value\": 2,"))
+                .try_cli(&["GET", "memory:n"])
+                .is_ok_and(|text| format!("{text:?}").contains("\\\"value\\\": 2,"))
     });
 }
 
