@@ -346,7 +346,7 @@ impl NearRun {
         self.state
             .lock()
             .unwrap()
-            .disconnected(Shard::FIRST, lost, mono);
+            .disconnected(Shard::FIRST, &lost, mono);
         thread::yield_now();
         self.state.lock().unwrap().connected(Shard::FIRST, None);
         thread::yield_now();

@@ -163,7 +163,7 @@ impl ScenarioProcess {
     fn disconnect(&mut self) {
         self.state.disconnected(
             Shard::FIRST,
-            Error::new(ErrorKind::Unavailable, "lost"),
+            &Error::new(ErrorKind::Unavailable, "lost"),
             self.mono,
         );
     }
