@@ -168,7 +168,7 @@ fn kind(answer: &Committed) -> Option<BackendErrorKind> {
 /// Where a request is sent.
 fn sent_to(slot: u16, to: &TestServer) -> Option<Box<Redirect>> {
     let node = to.node();
-    Some(Redirect { slot, node }).map(Box::new)
+    Some(Box::new(Redirect { slot, node }))
 }
 
 /// In one slot, of the first node.
