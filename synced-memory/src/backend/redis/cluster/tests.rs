@@ -166,9 +166,9 @@ fn kind(answer: &Committed) -> Option<BackendErrorKind> {
 }
 
 /// Where a request is sent.
-fn sent_to(slot: u16, to: &TestServer) -> Option<Box<Redirect>> {
+fn sent_to(slot: u16, to: &TestServer) -> Redirect {
     let node = to.node();
-    Some(Box::new(Redirect { slot, node }))
+    Redirect { slot, node }
 }
 
 /// In one slot, of the first node.
@@ -231,7 +231,7 @@ fn a_script_at_both_ends_of_a_move_runs_only_where_both_its_keys_are() {
             assert_eq!(kind(&answer), at_source, "{program:?}: {key} at the source");
             if at_source == Some(Ask) {
                 let found = answer.unwrap_err().redirect;
-                assert_eq!(found, sent_to(slot, &tested.cluster.0[1]));
+                assert_eq!(found.as_deref(), Some(&sent_to(slot, &tested.cluster.0[1])));
             }
             if key != stays {
                 let answer = target.commit(&asked(put(key, 4)));
@@ -240,7 +240,7 @@ fn a_script_at_both_ends_of_a_move_runs_only_where_both_its_keys_are() {
             let answer = target.commit(&put(key, 5));
             assert_eq!(kind(&answer), Some(Moved), "{key}: not asked for");
             let found = answer.unwrap_err().redirect;
-            assert_eq!(found, sent_to(slot, &tested.cluster.0[0]));
+            assert_eq!(found.as_deref(), Some(&sent_to(slot, &tested.cluster.0[0])));
         }
 
         let others = [
@@ -259,7 +259,7 @@ fn a_script_at_both_ends_of_a_move_runs_only_where_both_its_keys_are() {
             let answer = source.commit(&put(key, 6));
             assert_eq!(kind(&answer), Some(Moved), "{program:?}: {key}");
             let found = answer.unwrap_err().redirect;
-            assert_eq!(found, sent_to(slot, &tested.cluster.0[1]));
+            assert_eq!(found.as_deref(), Some(&sent_to(slot, &tested.cluster.0[1])));
             assert_eq!(
                 kind(&target.commit(&put(key, 7))),
                 None,
@@ -296,7 +296,7 @@ fn what_was_moved_is_read_where_it_is_and_never_tracked_by_an_asked_read() {
                 };
                 let error = source.read(&read).unwrap_err();
                 assert_eq!(error.kind, BackendErrorKind::Ask, "{program:?} {read:?}");
-                assert_eq!(error.redirect, to_target);
+                assert_eq!(error.redirect.as_deref(), Some(&to_target));
                 let error = target.read(&read).unwrap_err();
                 assert_eq!(error.kind, BackendErrorKind::Moved, "{program:?} {read:?}");
                 read.asking = true;
@@ -337,7 +337,7 @@ fn what_was_moved_is_read_where_it_is_and_never_tracked_by_an_asked_read() {
 
         let error = source.read_apart(&large, false).unwrap_err();
         assert_eq!(error.kind, BackendErrorKind::Ask, "{program:?}");
-        assert_eq!(error.redirect, to_target);
+        assert_eq!(error.redirect.as_deref(), Some(&to_target));
         let found = target.read_apart(&large, true).unwrap();
         assert!(
             found.is_some_and(|found| found.len() > LARGE_VALUE),
