@@ -159,7 +159,6 @@ async fn load_once(
     mutations_settled(shared, keys, ticket).await;
 
     let mut loaded = Loaded::default();
-    let route = shared.route(connection.shard);
     let mut state = shared.state();
     for (index, ((key, answer), generation)) in
         keys.iter().zip(answers).zip(generations).enumerate()
@@ -168,8 +167,8 @@ async fn load_once(
             if error.recovery() == Recovery::Redirect {
                 let redirected = Redirected::of(&mut state, index, error);
                 loaded.redirected.push(redirected);
-            } else if let Some(route) = &route
-                && error.recovery() == Recovery::ReadApart
+            } else if error.recovery() == Recovery::ReadApart
+                && let Some(route) = shared.route(connection.shard)
             {
                 let answer = route.large_reads.ask(key, ticket, generation, asking);
                 loaded.large.0.push((index, answer));
