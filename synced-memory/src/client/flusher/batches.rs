@@ -152,7 +152,7 @@ fn handle_answers(
 ) -> Result<(), BackendError> {
     let mut refusal = None;
     let mut is_any_accepted = false;
-    let mut state = shared.state();
+    let (mut state, mono) = (shared.state(), shared.clock.mono());
     for (attempt, answer) in batch.iter().zip(answers) {
         let error = answer.as_ref().err().cloned();
         let is_contended = matches!(
@@ -163,13 +163,13 @@ fn handle_answers(
             })
         );
         let is_refused = matches!(answer, Ok(Outcome::Refused(_)));
-        if !state.answered(attempt, ticket, answer, shared.clock.mono()) {
+        if !state.answered(attempt, ticket, answer, mono) {
             continue;
         }
         if is_contended {
-            state.hold(&attempt.key, shared.clock.mono());
+            state.hold(&attempt.key, mono);
         } else if is_refused {
-            state.retreat(&attempt.key, shared.clock.mono());
+            state.retreat(&attempt.key, mono);
         }
         match error {
             Some(error) if error.recovery().pauses_writes() => {

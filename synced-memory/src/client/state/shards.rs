@@ -38,8 +38,7 @@ pub(super) struct ShardState {
     pub(super) breaks: ConnectionBreaks,
 }
 
-/// A key whose slot is sent from server to server is tried again after this time: they may send it
-/// to each other.
+/// How long a key waits that was sent from server to server lately: they may send it to each other.
 const HOP: Duration = Duration::from_millis(20);
 
 impl State {
@@ -256,7 +255,7 @@ impl State {
         let has_just_moved = self.outbox.edit(key, Selector::Head, |head| {
             head.attempt.asks = asks;
             let before = head.attempt.moved_at.replace(mono);
-            before.is_some_and(|before| mono.saturating_sub(before) < HOP)
+            before.is_some_and(|before| mono.saturating_sub(before) < 2 * HOP)
         });
         if asks.is_none() && has_just_moved == Some(true) {
             self.hold_for(key, HOP, HOP, mono);
@@ -266,4 +265,202 @@ impl State {
 
 fn cause(error: Option<&Error>) -> String {
     error.map_or_else(|| "it has not answered yet".to_owned(), Error::to_string)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::commit::{Attempt, Outcome};
+    use crate::backend::layout::SLOTS;
+    use crate::base::clock::Moment;
+    use crate::base::error::ErrorKind;
+    use crate::base::policy::WritePolicy;
+    use crate::client::state::Request;
+    use crate::value::envelope::Unsealed;
+
+    const START: Monotonic = Duration::from_secs(1_000);
+    const MILLI: Duration = Duration::from_millis(1);
+
+    fn node(port: u16) -> Node {
+        Node {
+            host: Arc::from("127.0.0.1"),
+            port,
+        }
+    }
+
+    /// Two servers, each of which has every second slot, with their shards.
+    fn two_shards() -> (State, [Shard; 2]) {
+        let map = ShardMap::cluster();
+        let state = State::new(1 << 20, Duration::MAX / 4, fastrand::Rng::with_seed(1));
+        let mut state = state.with_map(&map);
+        let shards = [1, 2].map(Shard::of_index);
+        for (shard, port) in shards.into_iter().zip(1..) {
+            state.add_shard(shard, &node(port));
+            state.connected(shard, None);
+        }
+        for slot in 0..SLOTS {
+            let number = u16::try_from(slot).unwrap();
+            map.assign(number, shards[slot % 2]);
+        }
+        (state, shards)
+    }
+
+    /// A key of this shard.
+    fn key_of(state: &State, shard: Shard) -> Arc<str> {
+        let mut keys = (0..).map(|n| Arc::from(format!("k{n}")));
+        keys.find(|key: &Arc<str>| state.map.shard_of(key) == shard)
+            .unwrap()
+    }
+
+    fn write(state: &mut State, key: &Arc<str>, policy: WritePolicy) {
+        let at = Moment {
+            mono: START,
+            now: 1_700_000_000_000_000_000,
+        };
+        let value = Unsealed::of_text("1");
+        let request = Request::Put { value, ttl: None };
+        // Somebody waits for its answer as long as the test lasts.
+        std::mem::forget(state.write(key, request, policy, at).unwrap());
+    }
+
+    fn send(state: &mut State, shard: Shard, mono: Monotonic) -> Vec<Attempt> {
+        let batch = state.next_batch(shard, 512, 1 << 20, mono);
+        state.sent(&batch, 7, mono);
+        batch
+    }
+
+    fn redirected(kind: BackendErrorKind, key: &str, port: u16) -> BackendError {
+        let redirect = Redirect {
+            slot: slot_of(key),
+            node: node(port),
+        };
+        BackendError::redirected(kind, redirect, "on purpose")
+    }
+
+    fn answer(state: &mut State, attempt: &Attempt, error: BackendError, mono: Monotonic) {
+        assert!(state.answered(attempt, 7, Err(error), mono));
+    }
+
+    #[test]
+    fn a_write_that_is_moved_is_sent_to_the_other_shard_which_is_woken() {
+        let (mut state, [one, two]) = two_shards();
+        let key = key_of(&state, one);
+        write(&mut state, &key, WritePolicy::Behind);
+        let batch = send(&mut state, one, START);
+        let moved = redirected(BackendErrorKind::Moved, &key, 2);
+        answer(&mut state, &batch[0], moved, START);
+        assert!(state.take_strayed() && state.take_layout_wanted());
+        assert_eq!(send(&mut state, one, START), []);
+        let batch = send(&mut state, two, START);
+        assert!(batch.len() == 1 && !batch[0].asking);
+        assert_eq!(state.map.shard_of(&key), two);
+    }
+
+    #[test]
+    fn a_write_is_asked_for_once_and_then_goes_where_its_slot_is() {
+        let (mut state, [one, two]) = two_shards();
+        let key = key_of(&state, one);
+        write(&mut state, &key, WritePolicy::Behind);
+        let batch = send(&mut state, one, START);
+        let ask = redirected(BackendErrorKind::Ask, &key, 2);
+        answer(&mut state, &batch[0], ask, START);
+        let batch = send(&mut state, two, START);
+        assert!(batch[0].asking);
+        let again = BackendError::new(BackendErrorKind::TryAgain, "TRYAGAIN on purpose");
+        answer(&mut state, &batch[0], again, START);
+        assert_eq!(state.map.shard_of(&key), one);
+        assert_eq!(send(&mut state, one, START), [], "it waits");
+        let due = state.held_until(one).expect("it is parked there");
+        assert!(!send(&mut state, one, due)[0].asking);
+    }
+
+    #[test]
+    fn a_key_that_is_half_here_and_half_there_waits_longer_each_time_and_alone() {
+        let (mut state, [one, _]) = two_shards();
+        let (key, mut mono) = (key_of(&state, one), START);
+        write(&mut state, &key, WritePolicy::Behind);
+        let mut waits = Vec::new();
+        for _ in 0..9 {
+            let batch = send(&mut state, one, mono);
+            let again = BackendError::new(BackendErrorKind::TryAgain, "TRYAGAIN on purpose");
+            answer(&mut state, &batch[0], again, mono);
+            assert_eq!(state.link(one), Link::Up, "others go on");
+            assert_eq!(send(&mut state, one, mono), []);
+            let due = state.held_until(one).unwrap();
+            waits.push(due.saturating_sub(mono).as_millis());
+            mono = due;
+        }
+        assert_eq!(waits, [5, 10, 20, 40, 80, 160, 320, 500, 500]);
+    }
+
+    #[test]
+    fn servers_that_send_a_key_to_each_other_get_it_once_in_a_while() {
+        let (mut state, shards) = two_shards();
+        let (key, mut mono) = (key_of(&state, shards[0]), START);
+        write(&mut state, &key, WritePolicy::Behind);
+        let mut hops = 0;
+        while mono < START + 200 * MILLI {
+            for (at, port) in [(0, 2), (1, 1)] {
+                for attempt in send(&mut state, shards[at], mono) {
+                    let moved = redirected(BackendErrorKind::Moved, &key, port);
+                    answer(&mut state, &attempt, moved, mono);
+                    hops += 1;
+                }
+            }
+            mono += MILLI;
+        }
+        assert!((8..=14).contains(&hops), "{hops} hops in 200 ms");
+    }
+
+    /// A caller chose the connection of the shard that had the key then.
+    #[test]
+    fn no_caller_sends_a_write_to_a_shard_that_has_its_key_no_more() {
+        let (mut state, [one, two]) = two_shards();
+        let key = key_of(&state, one);
+        write(&mut state, &key, WritePolicy::Through);
+        state.map.assign(slot_of(&key), two);
+        assert_eq!(state.take_small(&key, one, 1 << 10, START), None);
+        state.slots_moved(|slot| slot == slot_of(&key), START);
+        assert!(state.take_small(&key, two, 1 << 10, START).is_some());
+    }
+
+    #[test]
+    fn a_lost_shard_leaves_what_is_under_way_to_the_other_one_alone() {
+        let (mut state, [one, two]) = two_shards();
+        let keys = [one, two].map(|shard| key_of(&state, shard));
+        for key in &keys {
+            write(&mut state, key, WritePolicy::Through);
+        }
+        let (_lost, kept) = (send(&mut state, one, START), send(&mut state, two, START));
+        let error = Error::new(ErrorKind::Unavailable, "on purpose");
+        state.disconnected(one, &error, START);
+        assert_eq!((state.link(one), state.link(two)), (Link::Down, Link::Up));
+        let [lost_head, kept_head] = keys.each_ref().map(|key| state.outbox.head(key).unwrap());
+        assert!(!lost_head.is_awaited() && kept_head.is_awaited());
+        let applied = Outcome::Applied {
+            existed: false,
+            contended: None,
+        };
+        assert!(state.answered(&kept[0], 7, Ok(applied), START));
+        assert_eq!(state.outbox.len(), 1);
+    }
+
+    /// What is under way to a shard whose slot moves is in doubt when that shard is lost, and goes to
+    /// the other one.
+    #[test]
+    fn what_was_under_way_to_a_shard_that_is_gone_goes_to_the_one_that_has_its_slot() {
+        let (mut state, [one, two]) = two_shards();
+        let key = key_of(&state, one);
+        write(&mut state, &key, WritePolicy::Behind);
+        assert_eq!(send(&mut state, one, START).len(), 1);
+        state.map.assign(slot_of(&key), two);
+        state.slots_moved(|slot| slot == slot_of(&key), START);
+        assert_eq!(send(&mut state, two, START), [], "it is under way");
+        let error = Error::new(ErrorKind::Unavailable, "on purpose");
+        state.disconnected(one, &error, START);
+        state.remove_shard(one);
+        assert!(state.take_strayed());
+        let again = send(&mut state, two, START);
+        assert!(again[0].retry.is_some(), "it may have been made");
+    }
 }
