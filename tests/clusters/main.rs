@@ -1,5 +1,6 @@
 //! A Redis Cluster: the promises that one server keeps, while slots move and nodes go.
 
+mod addresses;
 mod basics;
 mod crew;
 mod failovers;
