@@ -23,6 +23,8 @@ mod journalled;
 mod request;
 mod sending;
 mod shards;
+#[cfg(test)]
+mod tests;
 mod view;
 
 pub use contention::ContendedKey;

@@ -159,18 +159,20 @@ impl State {
         self.attempt(Arc::clone(key), shard, mono)
     }
 
-    /// The next attempt to write `key`, which is sent to `shard`; nothing if its head was settled, dropped or became a dead
-    /// letter instead.
+    /// The next attempt to write `key`, which is sent to `shard`; nothing if its head was settled,
+    /// dropped or became a dead letter instead.
     pub(super) fn attempt(
         &mut self,
         key: Arc<str>,
         shard: Shard,
         mono: Monotonic,
     ) -> Option<Attempt> {
-        if self.end_unsent(&key, mono) {
+        let is_ended = self.end_unsent(&key, mono);
+        let planned = (!is_ended).then(|| self.planned(&key, mono)).flatten();
+        let Some((change, stamp, expects)) = planned else {
+            self.outbox.note_strayed(&key, shard);
             return None;
-        }
-        let (change, stamp, expects) = self.planned(&key, mono)?;
+        };
         self.note_sent(&key);
 
         let (retry, writer, sequence, change, asking) =

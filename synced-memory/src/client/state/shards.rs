@@ -252,13 +252,17 @@ impl State {
     /// yet, the head is sent there once; else to the shard that has the slot now.
     pub(super) fn send_elsewhere(&mut self, key: &Arc<str>, error: &BackendError, mono: Monotonic) {
         let to = self.redirected(error);
-        let asks = to.and_then(|(shard, asking)| asking.then_some(shard));
+        let to_ask = to.and_then(|(shard, asking)| asking.then_some(shard));
+        let asks = to_ask.filter(|shard| self.link(*shard) != Link::Down);
         let has_just_moved = self.outbox.edit(key, Selector::Head, |head| {
             head.attempt.asks = asks;
             let before = head.attempt.moved_at.replace(mono);
             before.is_some_and(|before| mono.saturating_sub(before) < HOP)
         });
-        if asks.is_none() && has_just_moved == Some(true) {
+        if to_ask != asks {
+            // Nobody can ask there, and whether the slot ever gets there is not known.
+            self.wait_for_slot(key, mono);
+        } else if asks.is_none() && has_just_moved == Some(true) {
             self.hold_for(key, HOP, HOP, mono);
         }
     }
