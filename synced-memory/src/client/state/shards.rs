@@ -220,9 +220,35 @@ impl State {
         let asking = error.kind == BackendErrorKind::Ask;
         self.is_layout_wanted |= !asking || to.is_none();
         if let Some(to) = to.filter(|_| !asking) {
+            if self.map.shard_of_slot(*slot) != to {
+                self.reassigned.insert(*slot);
+            }
             self.map.assign(*slot, to);
         }
         Some((to?, asking))
+    }
+
+    /// A layout gives each of these slots to the second of its shards; the first is that of the
+    /// layout before, and servers may have sent the slot elsewhere since. Returns whether any has
+    /// moved.
+    pub(crate) fn lay_out(
+        &mut self,
+        slots: impl IntoIterator<Item = (SlotNumber, Shard, Shard)>,
+        mono: Monotonic,
+    ) -> bool {
+        // One that went elsewhere and came back has moved: it may have come back in silence.
+        let mut moved = std::mem::take(&mut self.reassigned);
+        for (slot, before, now) in slots {
+            if now != before || moved.contains(&slot) {
+                self.map.assign(slot, now);
+                moved.insert(slot);
+            }
+        }
+        let has_moved = !moved.is_empty();
+        if has_moved {
+            self.slots_moved(|slot| moved.contains(&slot), mono);
+        }
+        has_moved
     }
 
     /// Whether slots may have moved, since the last call.
@@ -237,7 +263,7 @@ impl State {
     }
 
     /// Slots have gone to other shards: their keys are sent and read there from now on.
-    pub(crate) fn slots_moved(&mut self, moved: impl Fn(SlotNumber) -> bool, mono: Monotonic) {
+    fn slots_moved(&mut self, moved: impl Fn(SlotNumber) -> bool, mono: Monotonic) {
         let has_moved = |key: &str| moved(slot_of(key));
         self.forget_numbers(|_, key| has_moved(key));
         self.outbox.share_out();

@@ -11,6 +11,7 @@ use crate::backend::shards::{Shard, ShardMap};
 use crate::base::clock::{Moment, Monotonic};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::policy::WritePolicy;
+use crate::cache::Tracking;
 use crate::pending::outbox::{Answer, Written};
 use crate::value::envelope::Unsealed;
 
@@ -219,6 +220,35 @@ fn a_caller_sends_its_write_to_the_shard_that_it_is_connected_to_or_not_at_all()
     answer(&mut state, &attempt, moved);
     assert!(state.take_small(&key, OF_KEY, 1 << 10, START).is_none());
     assert!(send(&mut state, OTHER, START).is_some());
+}
+
+/// Between two looks at the layout a server has sent the slot away, and it came back in silence,
+/// or another request has learned that it did.
+#[test]
+fn a_slot_that_came_back_between_two_looks_at_the_layout_has_moved() {
+    for is_sent_back in [false, true] {
+        let (mut state, slot, key) = (state(), slot_of(KEY), Arc::from(KEY));
+        state.cache.hold(&key);
+        state.cache.keep_near(&key);
+        for shard in [OF_KEY, OTHER] {
+            state.cache.tracked(shard, Tracking::On, START);
+        }
+        let lay_out = |state: &mut State| state.lay_out([(slot, OF_KEY, OF_KEY)], START);
+        assert!(!lay_out(&mut state), "nothing has moved");
+
+        state.redirected(&redirect(BackendErrorKind::Moved, OTHER));
+        let generation = state.cache.generation(KEY);
+        state.read(&key, 1, generation, Some("1".into()), START);
+        let staleness = state.cache.staleness(KEY, START);
+        assert_eq!(staleness, Some(Duration::ZERO));
+        if is_sent_back {
+            state.redirected(&redirect(BackendErrorKind::Moved, OF_KEY));
+        }
+        assert!(lay_out(&mut state));
+        assert_eq!(state.map.shard_of(KEY), OF_KEY);
+        assert!(state.cache.stale() > 0, "nobody notifies of its changes");
+        assert!(!lay_out(&mut state), "it is known now");
+    }
 }
 
 /// The shard is lost at which keys are in line that the map gives to another one.
