@@ -153,7 +153,11 @@ impl State {
         // The slot may have moved since the connection was chosen.
         let is_elsewhere =
             self.map.shard_of(key) != shard || self.outbox.shard_of_head(key) != shard;
-        if !is_awaited || is_large || is_kept_back || is_elsewhere || !self.outbox.take_first(key) {
+        // A caller does not ask again and again for a slot that is on its way.
+        let held = self.held.get(key).filter(|_| self.map.is_cluster());
+        let is_held = held.is_some_and(|(until, _)| *until > mono);
+        let is_left = is_large || is_kept_back || is_elsewhere || is_held;
+        if !is_awaited || is_left || !self.outbox.take_first(key) {
             return None;
         }
         self.attempt(Arc::clone(key), shard, mono)

@@ -222,6 +222,21 @@ fn a_caller_sends_its_write_to_the_shard_that_it_is_connected_to_or_not_at_all()
     assert!(send(&mut state, OTHER, START).is_some());
 }
 
+#[test]
+fn a_caller_does_not_send_what_waits_for_its_slot() {
+    let mut state = state();
+    let key: Arc<str> = KEY.into();
+    let _accepted = put(&mut state, "1");
+    let attempt = state.take_small(&key, OF_KEY, 1 << 10, START).unwrap();
+    state.sent(std::slice::from_ref(&attempt), 7, START);
+    let half = BackendError::new(BackendErrorKind::TryAgain, "on purpose");
+    answer(&mut state, &attempt, Err(half));
+    assert!(state.take_small(&key, OF_KEY, 1 << 10, START).is_none());
+    assert!(send(&mut state, OF_KEY, START).is_none());
+    let due = state.held_until(OF_KEY).unwrap();
+    assert!(send(&mut state, OF_KEY, due).is_some());
+}
+
 /// Between two looks at the layout a server has sent the slot away, and it came back in silence,
 /// or another request has learned that it did.
 #[test]
