@@ -19,6 +19,11 @@ impl Shard {
         usize::from(self.0)
     }
 
+    #[cfg(test)]
+    pub(crate) const fn numbered(number: u16) -> Self {
+        Self(number)
+    }
+
     /// That of this number. There are fewer servers than slots.
     pub(crate) fn of_index(index: usize) -> Self {
         Self(u16::try_from(index).unwrap_or(u16::MAX))

@@ -43,6 +43,20 @@ pub(super) enum ScheduledAction {
     Close,
     Wait,
     WaitForDays,
+    /// The slot of the key goes to the other shard at once, or all that was left to move does.
+    MoveSlot,
+    /// The slot is to be moved in parts.
+    OpenSlot,
+    /// The key, or its sidecar, goes to the other shard.
+    MovePart,
+    /// The migration is given up.
+    GiveUpMigration,
+    /// Each shard says that the other one has the key, or they agree again.
+    PointAway,
+    /// A process learns of a layout, perhaps of one that is not true any more.
+    LearnLayout,
+    /// The replica of a shard falls behind, or catches up.
+    Lag,
 }
 
 impl ScheduledAction {
@@ -72,5 +86,15 @@ impl ScheduledAction {
         (Self::Close, 4),
         (Self::Wait, 5),
         (Self::WaitForDays, 1),
+    ];
+    /// In schedules of two shards, with their weights.
+    pub(super) const LAYOUT: &[(Self, u32)] = &[(Self::LearnLayout, 8), (Self::MoveSlot, 5)];
+    /// In some schedules of two shards, with their weights.
+    pub(super) const MOVES: &[(Self, u32)] = &[
+        (Self::OpenSlot, 10),
+        (Self::MovePart, 12),
+        (Self::GiveUpMigration, 3),
+        (Self::PointAway, 5),
+        (Self::Lag, 6),
     ];
 }

@@ -3,6 +3,7 @@
 use std::fmt::Debug;
 
 use super::check::RuleResult;
+use super::placement::Placement;
 use super::server::{HeldValue, KEY, ModelServer, TOMBSTONE_TTL};
 use crate::backend::commit::{Attempt, Outcome, Sequence};
 use crate::backend::error::BackendError;
@@ -50,12 +51,14 @@ pub(super) trait ProcessRules: Debug + Sized {
     /// The callers of this write were answered that it is queued.
     fn reported_queued(&mut self, sequence: Sequence) -> RuleResult;
 
-    /// The flusher took a batch from the outbox. Returns what was withdrawn with an error.
+    /// The flusher took a batch from the outbox. `is_rest_elsewhere`: what did not end unsent is in
+    /// line at another shard. Returns what was withdrawn with an error.
     fn batch_taken(
         &mut self,
         state: &State,
         batch: &[Attempt],
         mono: Monotonic,
+        is_rest_elsewhere: bool,
     ) -> RuleResult<Vec<Sequence>>;
 
     /// A caller took a batch from the outbox, to send its own write itself. Returns what was
@@ -82,13 +85,19 @@ pub(super) trait ProcessRules: Debug + Sized {
     /// A read was answered.
     fn read(&mut self, ticket: Ticket, held: Option<HeldValue>);
 
+    /// The writes that were answered as made.
+    fn made(&self) -> Vec<Sequence>;
+
     fn connected(&mut self, shift: Option<i64>);
 
-    /// The server is away, or takes no writes: all writes are reported as queued.
-    fn interrupted(&mut self, link: Link) -> RuleResult;
+    /// Whether writes can be sent to the shard that has the key, as this process knows it.
+    fn link_is(&mut self, link: Link);
 
-    /// The server takes writes again.
-    fn recovered(&mut self);
+    /// The connection was lost over which an attempt is under way.
+    fn lost_under_way(&mut self) -> RuleResult;
+
+    /// The server is away, or (`is_busy`) takes no writes: all writes are reported as queued.
+    fn interrupted(&mut self, is_busy: bool) -> RuleResult;
 
     /// Checks the state. `version` is that of the view.
     fn audit(&mut self, state: &State, version: u64, mono: Monotonic) -> RuleResult;
@@ -102,20 +111,53 @@ pub(super) struct ModelProcess<R> {
     /// How far its clock is ahead of the server's.
     pub(super) clock_offset: i64,
     pub(super) was_connected: bool,
-    /// The index of its connection.
-    pub(super) connection: Option<usize>,
-    /// Callers may use the connection: what was in doubt has been sent.
-    pub(super) is_usable: bool,
-    pub(super) is_under_way: bool,
+    /// By the number of the shard.
+    pub(super) routes: Vec<ModelRoute>,
+    /// The shard to which an attempt is under way.
+    pub(super) sent_to: Option<Shard>,
+    /// The layout of the cluster is to be asked for.
+    pub(super) wants_layout: bool,
+    /// The shard of the key, as the last layout said.
+    pub(super) laid_out: Shard,
     pub(super) tickets: Ticket,
     /// Answers to reads that are handled later.
     pub(super) late_reads: Vec<(Ticket, Option<HeldValue>)>,
 }
 
+/// The way of a process to one shard.
+#[derive(Debug, Clone)]
+pub(super) struct ModelRoute {
+    /// The index of its connection.
+    pub(super) connection: Option<usize>,
+    /// Callers may use the connection: what was in doubt has been sent.
+    pub(super) is_usable: bool,
+    /// The flusher waits for the answer to an attempt.
+    pub(super) is_under_way: bool,
+    /// There may be something for the flusher to send.
+    pub(super) is_awake: bool,
+    pub(super) link: Link,
+}
+
+impl Default for ModelRoute {
+    fn default() -> Self {
+        Self {
+            connection: None,
+            is_usable: false,
+            is_under_way: false,
+            is_awake: false,
+            link: Link::Down,
+        }
+    }
+}
+
 impl<R: ProcessRules> ModelProcess<R> {
-    pub(super) fn new(clock_offset: i64, random: &mut fastrand::Rng) -> Self {
+    pub(super) fn new(
+        clock_offset: i64,
+        placement: &Placement,
+        random: &mut fastrand::Rng,
+    ) -> Self {
         let limit = if random.u8(0..8) == 0 { 700 } else { 1 << 20 };
-        let mut state = State::new(limit, TOMBSTONE_TTL, random.fork());
+        let mut state = placement.share_out(State::new(limit, TOMBSTONE_TTL, random.fork()));
         state.letters_limit = usize::MAX;
         let version = state.cache.hold(&KEY.into());
 
@@ -125,9 +167,10 @@ impl<R: ProcessRules> ModelProcess<R> {
             ledger: R::new(),
             clock_offset,
             was_connected: false,
-            connection: None,
-            is_usable: false,
-            is_under_way: false,
+            routes: placement.by_shard(ModelRoute::default()),
+            sent_to: None,
+            wants_layout: placement.is_cluster(),
+            laid_out: Shard::FIRST,
             tickets: 0,
             late_reads: Vec::new(),
         }
@@ -143,12 +186,88 @@ impl<R: ProcessRules> ModelProcess<R> {
         self.tickets
     }
 
-    pub(super) fn disconnected(&mut self, mono: Monotonic) -> RuleResult {
-        self.is_usable = false;
-        self.is_under_way = false;
-        self.connection = None;
+    pub(super) fn route(&mut self, shard: Shard) -> &mut ModelRoute {
+        &mut self.routes[shard.index()]
+    }
+
+    /// The shard that the key has in the map of this process.
+    pub(super) fn shard(&self) -> Shard {
+        self.state.map.shard_of(KEY)
+    }
+
+    /// Whether a caller may use the connection to the shard of the key.
+    pub(super) fn usable_connection(&self) -> Option<usize> {
+        let route = &self.routes[self.shard().index()];
+        route.connection.filter(|_| route.is_usable)
+    }
+
+    /// Whether the writes to the key wait for this shard.
+    fn waits_for(&self, shard: Shard) -> bool {
+        self.state.outbox.shard_of_head(KEY) == shard
+    }
+
+    /// The connection to a shard is lost, or could not be made.
+    pub(super) fn disconnected(&mut self, shard: Shard, mono: Monotonic) -> RuleResult {
+        *self.route(shard) = ModelRoute::default();
+        let is_lost = self.sent_to.take_if(|sent_to| *sent_to == shard).is_some();
+        let is_reported = is_lost || self.waits_for(shard);
         let lost = Error::new(ErrorKind::Unavailable, "lost");
-        self.state.disconnected(Shard::FIRST, &lost, mono);
-        self.ledger.interrupted(Link::Down)
+        self.state.disconnected(shard, &lost, mono);
+        self.know_link();
+        if is_lost {
+            self.ledger.lost_under_way()?;
+        }
+        if is_reported {
+            self.ledger.interrupted(false)?;
+        }
+        Ok(())
+    }
+
+    /// The shard takes no writes now.
+    pub(super) fn paused(&mut self, shard: Shard) -> RuleResult {
+        self.route(shard).link = Link::Paused;
+        let is_reported = self.waits_for(shard);
+        let busy = Error::new(ErrorKind::Unavailable, "busy");
+        self.state.paused(shard, busy, None);
+        self.know_link();
+        if is_reported {
+            self.ledger.interrupted(true)?;
+        }
+        Ok(())
+    }
+
+    /// The shard takes writes.
+    pub(super) fn resumed(&mut self, shard: Shard) {
+        if self.state.resumed(shard) {
+            self.route(shard).link = Link::Up;
+            self.know_link();
+        }
+    }
+
+    fn know_link(&mut self) {
+        let link = self.routes[self.shard().index()].link;
+        self.ledger.link_is(link);
+    }
+
+    /// The lock around the state is released: whoever has something to do is woken.
+    pub(super) fn unlocked(&mut self) {
+        self.know_link();
+        self.wants_layout |= self.state.take_layout_wanted();
+        if self.state.take_strayed() {
+            self.wake_all();
+        }
+    }
+
+    pub(super) fn wake_all(&mut self) {
+        self.routes
+            .iter_mut()
+            .for_each(|route| route.is_awake = true);
+    }
+
+    /// A caller has queued something, or was answered: it wakes the flushers with work.
+    pub(super) fn wake_flushers(&mut self) {
+        for shard in self.state.shards_with_work() {
+            self.routes[shard.index()].is_awake = true;
+        }
     }
 }

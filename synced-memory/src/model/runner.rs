@@ -2,13 +2,18 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::placement::Topology;
 use super::rules::Rules;
 use super::schedule::Schedule;
 
 /// Runs `schedules` schedules, beginning with the seed `SYNCED_MEMORY_SEED`; the variable
 /// `SYNCED_MEMORY_SCHEDULES` overrides their number. `name` is the name of the test inside
 /// `model`, which a failure reports so that its schedule can be run again.
-pub(super) fn hold_in_every_schedule<R: Rules>(name: &'static str, schedules: u64) {
+pub(super) fn hold_in_every_schedule<R: Rules>(
+    name: &'static str,
+    topology: Topology,
+    schedules: u64,
+) {
     let first = number("SYNCED_MEMORY_SEED").unwrap_or(0);
     let count = number("SYNCED_MEMORY_SCHEDULES").unwrap_or(schedules);
     let next = AtomicU64::new(first);
@@ -22,7 +27,7 @@ pub(super) fn hold_in_every_schedule<R: Rules>(name: &'static str, schedules: u6
                         return;
                     }
                     let _report = SeedReport(seed, name);
-                    let schedule = Schedule::<R>::from_seed(seed);
+                    let schedule = Schedule::<R>::from_seed(seed, topology);
                     if let Err(broken) = schedule.run() {
                         // The others need not look any further.
                         next.store(first + count, Ordering::Relaxed);

@@ -6,21 +6,24 @@ use std::marker::PhantomData;
 
 use super::action::{ScheduleStep, ScheduledAction};
 use super::check::RuleResult;
+use super::placement::Topology;
 use super::rules::Rules;
 use super::world::World;
 
 #[derive(Debug, Clone)]
 pub(super) struct Schedule<R> {
     seed: u64,
+    topology: Topology,
     steps: Vec<ScheduleStep>,
     rules: PhantomData<R>,
 }
 
 impl<R: Rules> Schedule<R> {
-    /// Ten to forty steps. Each schedule contains only some of the faults, so that these meet each
-    /// other often enough.
-    pub(super) fn from_seed(seed: u64) -> Self {
+    /// Ten to forty steps, and up to sixty with two shards. Each schedule contains only some of the
+    /// faults, so that these meet each other often enough.
+    pub(super) fn from_seed(seed: u64, topology: Topology) -> Self {
         let mut random = fastrand::Rng::with_seed(seed);
+        let is_cluster = topology != Topology::OneShard;
         let mut actions: Vec<(ScheduledAction, u32)> = [R::WRITES, ScheduledAction::USUAL].concat();
         actions.extend(
             R::RARE
@@ -28,10 +31,20 @@ impl<R: Rules> Schedule<R> {
                 .chain(ScheduledAction::FAULTS)
                 .filter(|_| random.u8(0..3) == 0),
         );
+        let mut first = vec![ScheduledAction::Connect, ScheduledAction::RoundTrip];
+        if is_cluster {
+            actions.extend(ScheduledAction::LAYOUT);
+            let moves = ScheduledAction::MOVES.iter();
+            actions.extend(moves.filter(|_| random.bool()));
+            first.insert(0, ScheduledAction::LearnLayout);
+            // Each of them at one of the shards.
+            first.extend_from_within(1..);
+            first.extend_from_within(1..);
+        }
         let mut steps = Vec::new();
         for process in 0..3 {
             if random.u8(0..4) > 0 {
-                for action in [ScheduledAction::Connect, ScheduledAction::RoundTrip] {
+                for action in first.iter().copied() {
                     steps.push(ScheduleStep {
                         action,
                         process,
@@ -40,7 +53,7 @@ impl<R: Rules> Schedule<R> {
                 }
             }
         }
-        for _ in 0..random.usize(10..=40) {
+        for _ in 0..random.usize(10..=if is_cluster { 60 } else { 40 }) {
             steps.push(ScheduleStep {
                 action: weighted(&actions, &mut random),
                 process: random.usize(0..3),
@@ -50,13 +63,14 @@ impl<R: Rules> Schedule<R> {
 
         Self {
             seed,
+            topology,
             steps,
             rules: PhantomData,
         }
     }
 
     pub(super) fn run(&self) -> RuleResult {
-        self.run_in(&mut World::<R>::new(self.seed, false))
+        self.run_in(&mut World::<R>::new(self.seed, self.topology, false))
     }
 
     fn run_in(&self, world: &mut World<R>) -> RuleResult {
@@ -83,7 +97,7 @@ impl<R: Rules> Schedule<R> {
 
     /// What happens in it, and which rule is broken.
     pub(super) fn report(&self) -> String {
-        let mut world = World::<R>::new(self.seed, true);
+        let mut world = World::<R>::new(self.seed, self.topology, true);
         let broken = self.run_in(&mut world).err();
         let mut text = String::from("shortened:\n");
         for line in world.trace_lines() {

@@ -9,6 +9,7 @@ use crate::backend::commit::{
     Attempt, Expects, KeyChange, KeyState, Outcome, Sequence, TimeToLive, Writer,
 };
 use crate::backend::process::Store;
+use crate::backend::shards::Shard;
 use crate::base::clock::{Monotonic, Stamp};
 use crate::pending::outbox::NUMBERS;
 use crate::value::envelope;
@@ -46,6 +47,13 @@ impl HeldValue {
     }
 }
 
+/// Which of the key and its sidecar exist.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Existing {
+    pub(super) key: bool,
+    pub(super) sidecar: bool,
+}
+
 /// What the rules say that the server stores and has recorded.
 #[derive(Debug, Clone, Default)]
 struct ExpectedStore {
@@ -77,8 +85,8 @@ pub(super) struct ModelServer {
     store: Store,
     expected: ExpectedStore,
     effects: Vec<(Monotonic, ServerEffect)>,
-    /// How many effects the replica has received, and their result.
-    replica: (usize, ExpectedStore),
+    /// By the number of the shard: how many effects its replica has received, and their result.
+    replicas: Vec<(usize, ExpectedStore)>,
     /// Writes that ended in an error: they must not be applied any more.
     withdrawn: Vec<(Writer, Sequence)>,
     /// All writes that were ever applied, even if the server has lost them since.
@@ -90,12 +98,12 @@ pub(super) struct ModelServer {
 }
 
 impl ModelServer {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(shards: usize) -> Self {
         Self {
             store: Store::new(SIDECAR_TTL),
             expected: ExpectedStore::default(),
             effects: Vec::new(),
-            replica: (0, ExpectedStore::default()),
+            replicas: vec![(0, ExpectedStore::default()); shards + 1],
             withdrawn: Vec::new(),
             ever_applied: Vec::new(),
             superseded: Vec::new(),
@@ -336,18 +344,45 @@ impl ModelServer {
         self.effects.push((mono, ServerEffect::Flushed));
     }
 
-    /// The replica catches up.
-    pub(super) fn replicate(&mut self) {
-        self.replica = (self.effects.len(), self.expected.clone());
+    /// The replica of a shard catches up.
+    pub(super) fn replicate(&mut self, shard: Shard) {
+        self.replicas[shard.index()] = (self.effects.len(), self.expected.clone());
     }
 
-    /// The replica takes over, without what it has not received.
-    pub(super) fn fail_over(&mut self, mono: Monotonic) -> RuleResult {
+    /// The replica of a shard takes over, without what it has not received.
+    pub(super) fn fail_over(&mut self, shard: Shard, mono: Monotonic) -> RuleResult {
         self.has_lost_data = true;
-        self.effects.truncate(self.replica.0);
-        self.expected = self.replica.1.clone();
+        let (received, expected) = self.replicas[shard.index()].clone();
+        // What the replicas of others have received of what is lost was lost there as well.
+        for (others, of_others) in &mut self.replicas {
+            if *others > received {
+                (*others, *of_others) = (received, expected.clone());
+            }
+        }
+        self.effects.truncate(received);
+        self.expected = expected;
         self.replay();
         self.agrees(mono)
+    }
+
+    /// Which of the key and its sidecar exist.
+    pub(super) fn existing(&mut self, mono: Monotonic) -> Existing {
+        let key = self.held(mono).is_some();
+        let expected = &self.expected;
+        let is_recorded = !expected.applied.is_empty() || !expected.superseded.is_empty();
+        Existing {
+            key,
+            sidecar: is_recorded || expected.tombstone > 0,
+        }
+    }
+
+    /// Whether the write was applied, and a failover has lost that.
+    pub(super) fn is_lost(&self, writer: Writer, sequence: Sequence) -> bool {
+        let is_it = |(_, effect): &(Monotonic, ServerEffect)| {
+            matches!(effect, ServerEffect::Decided(attempt, true)
+                if (attempt.writer, write_of(attempt.sequence)) == (writer, sequence))
+        };
+        self.was_applied(writer, sequence) && !self.effects.iter().any(is_it)
     }
 
     fn replay(&mut self) {

@@ -8,6 +8,7 @@ use super::process::{ModelProcess, ProcessRules};
 use super::rules::Rules;
 use super::server::KEY;
 use super::world::{FaultMode, ModelRequest, World, one_of};
+use crate::backend::shards::Shard;
 
 const LONGER_THAN_ANY_TTL: u64 = 3_600_000_000_000;
 
@@ -19,26 +20,30 @@ impl<R: Rules> World<R> {
         let mut random = fastrand::Rng::with_seed(step.seed);
         self.nanos += one_of(&mut random, &[0, 300, 5_000, 1_000_000]);
         let (at, mono) = (step.process, self.mono());
+        let shard = self.placement.any(&mut random);
 
         match step.action {
             ScheduledAction::Put | ScheduledAction::PutWithTtl | ScheduledAction::Delete => {
                 R::write(self, at, step.action, &mut random)?;
+                self.processes[at].wake_flushers();
                 if step.action == ScheduledAction::Put && random.bool() {
                     self.send_own(at)?;
                 }
             }
             ScheduledAction::TimeOut => self.time_out(at, &mut random)?,
-            ScheduledAction::Connect => self.connect(at, &mut random),
-            ScheduledAction::Send if random.u8(0..16) == 0 => self.disconnect_before_sending(at)?,
-            ScheduledAction::Send => self.send(at)?,
+            ScheduledAction::Connect => self.connect(at, shard, &mut random)?,
+            ScheduledAction::Send if random.u8(0..16) == 0 => {
+                self.disconnect_before_sending(at, shard)?;
+            }
+            ScheduledAction::Send => self.send(at, shard)?,
             ScheduledAction::Serve => self.serve_any(&mut random)?,
             ScheduledAction::Deliver => self.deliver_any(&mut random)?,
-            ScheduledAction::RoundTrip => self.round_trip(at, &mut random)?,
+            ScheduledAction::RoundTrip => self.round_trip(at, shard, &mut random)?,
             ScheduledAction::Read => self.read(at),
             ScheduledAction::HandleLateRead => self.handle_late_read(at, &mut random)?,
-            ScheduledAction::Disconnect => self.disconnect(at, &mut random)?,
-            ScheduledAction::StopServer => self.stop_server(&mut random),
-            ScheduledAction::StartServer => self.is_server_up = true,
+            ScheduledAction::Disconnect => self.disconnect(at, shard, &mut random)?,
+            ScheduledAction::StopServer => self.stop_server(shard, &mut random),
+            ScheduledAction::StartServer => self.are_up.fill(true),
             ScheduledAction::BreakServer => {
                 let modes = [
                     FaultMode::Unavailable,
@@ -46,25 +51,37 @@ impl<R: Rules> World<R> {
                     FaultMode::Rejecting,
                     FaultMode::ScriptMissing,
                 ];
-                self.fault_mode = one_of(&mut random, &modes);
+                self.fault_modes[shard.index()] = one_of(&mut random, &modes);
             }
-            ScheduledAction::RepairServer => self.fault_mode = FaultMode::None,
-            ScheduledAction::ForeignSet if self.is_server_up => R::foreign_set(self, &mut random)?,
-            ScheduledAction::ForeignDelete if self.is_server_up => {
+            ScheduledAction::RepairServer => self.fault_modes.fill(FaultMode::None),
+            ScheduledAction::ForeignSet if self.is_owner_up() => {
+                R::foreign_set(self, &mut random)?;
+            }
+            ScheduledAction::ForeignDelete if self.is_owner_up() => {
                 self.log_step(|| "a foreign DEL".to_owned());
                 self.server.store_foreign(None, mono)?;
             }
-            ScheduledAction::Flush if self.is_server_up => {
+            ScheduledAction::Flush if self.is_owner_up() => {
                 self.log_step(|| "FLUSHALL".to_owned());
                 self.server.flush(mono);
             }
-            ScheduledAction::Replicate => self.server.replicate(),
+            ScheduledAction::Replicate if self.placement.is_whole_at(shard) => {
+                self.server.replicate(shard);
+            }
             ScheduledAction::FailOver => {
                 self.log_step(|| "the replica takes over".to_owned());
-                self.server.fail_over(mono)?;
+                self.fail_over(shard)?;
             }
+            ScheduledAction::MoveSlot => self.move_slot(),
+            ScheduledAction::OpenSlot => self.open_slot(),
+            ScheduledAction::MovePart => self.move_part(random.bool()),
+            ScheduledAction::GiveUpMigration => self.give_up_migration(),
+            ScheduledAction::PointAway => self.placement.point_away(random.u8(0..3) > 0),
+            ScheduledAction::LearnLayout => self.learn_layout(at, random.u8(0..4) == 0),
+            ScheduledAction::Lag => self.lags[shard.index()] = random.bool(),
             ScheduledAction::ForeignSet
             | ScheduledAction::ForeignDelete
+            | ScheduledAction::Replicate
             | ScheduledAction::Flush => {}
             ScheduledAction::Close => self.close(at, random.bool())?,
             ScheduledAction::Wait => self.nanos += random.u64(0..3_000_000_000),
@@ -90,10 +107,11 @@ impl<R: Rules> World<R> {
         Ok(())
     }
 
-    /// The server stops: it may lose the requests that have arrived, and keeps what it stores.
-    fn stop_server(&mut self, random: &mut fastrand::Rng) {
-        self.is_server_up = false;
-        for connection in &mut self.connections {
+    /// A shard stops: it may lose the requests that have arrived, and keeps what it stores.
+    fn stop_server(&mut self, shard: Shard, random: &mut fastrand::Rng) {
+        self.are_up[shard.index()] = false;
+        let connections = self.connections.iter_mut();
+        for connection in connections.filter(|connection| connection.shard == shard) {
             if random.bool() {
                 connection.requests.clear();
                 connection.is_cut = true;
@@ -105,13 +123,17 @@ impl<R: Rules> World<R> {
     /// Everything heals, everything is delivered, and all processes read: they must see what the
     /// server stores, and every write must have ended.
     pub(super) fn finish(&mut self) -> RuleResult {
-        (self.is_server_up, self.fault_mode) = (true, FaultMode::None);
+        self.are_up.fill(true);
+        self.fault_modes.fill(FaultMode::None);
         let mut random = self.random.fork();
         self.log_step(|| "everything heals".to_owned());
+        self.heal_cluster();
         for at in 0..3 {
-            let connection = self.processes[at].connection;
-            if connection.is_some_and(|connection| self.connections[connection].is_cut) {
-                self.disconnect(at, &mut random)?;
+            for shard in self.placement.shards() {
+                let connection = self.processes[at].route(*shard).connection;
+                if connection.is_some_and(|connection| self.connections[connection].is_cut) {
+                    self.disconnect(at, *shard, &mut random)?;
+                }
             }
         }
 
@@ -143,11 +165,17 @@ impl<R: Rules> World<R> {
     fn deliver_everything(&mut self, random: &mut fastrand::Rng) -> RuleResult {
         for _ in 0..200 {
             for at in 0..3 {
-                self.connect(at, random);
-                self.audit(at)?;
-                self.send(at)?;
-                self.audit(at)?;
-                self.nanos += 1_000;
+                if self.processes[at].wants_layout {
+                    self.learn_layout(at, false);
+                    self.audit(at)?;
+                }
+                for shard in self.placement.shards() {
+                    self.connect(at, *shard, random)?;
+                    self.audit(at)?;
+                    self.send(at, *shard)?;
+                    self.audit(at)?;
+                    self.nanos += 1_000;
+                }
             }
             while self.connections.iter().any(|one| !one.requests.is_empty()) {
                 self.serve_any(random)?;
@@ -155,7 +183,8 @@ impl<R: Rules> World<R> {
             while self.connections.iter().any(|one| !one.answers.is_empty()) {
                 self.deliver_any(random)?;
             }
-            let is_done = |process: &ModelProcess<R>| process.is_usable && process.is_done();
+            let is_usable = |process: &ModelProcess<R>| process.usable_connection().is_some();
+            let is_done = |process: &ModelProcess<R>| is_usable(process) && process.is_done();
             if self.processes.iter().all(is_done) {
                 break;
             }
@@ -169,7 +198,14 @@ impl<R: Rules> World<R> {
             self.nanos += wait;
             for at in 0..3 {
                 self.read(at);
-                self.round_trip(at, random)?;
+                // It may be sent from one shard to the other.
+                for shard in self
+                    .placement
+                    .shards()
+                    .repeat(self.placement.shards().len())
+                {
+                    self.round_trip(at, shard, random)?;
+                }
                 while !self.processes[at].late_reads.is_empty() {
                     self.handle_late_read(at, random)?;
                 }
@@ -190,6 +226,7 @@ impl<R: Rules> World<R> {
                 "rule 2: {at} still has something to deliver"
             );
             R::ended(self, at)?;
+            self.check_replicated(at)?;
             let visible = self.processes[at].state.view(KEY, mono).stored;
             ensure!(
                 visible == held,

@@ -1,13 +1,16 @@
-//! All that takes part: three processes, their connections, and the one server.
+//! All that takes part: three processes, their connections, and the server, which is one or a
+//! cluster of two shards.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::placement::{Placement, Topology};
 use super::process::{ModelProcess, ProcessRules};
 use super::server::{HeldValue, KEY, ModelServer};
 use crate::backend::commit::{Attempt, Outcome, Writer};
 use crate::backend::error::BackendError;
+use crate::backend::shards::Shard;
 use crate::base::clock::{Moment, Monotonic};
 use crate::cache::Ticket;
 
@@ -31,10 +34,15 @@ pub(super) enum FaultMode {
 pub(super) struct World<R: ProcessRules> {
     /// The server's clock, since `EPOCH`.
     pub(super) nanos: u64,
+    /// What is stored and recorded, at whatever shard it is.
     pub(super) server: ModelServer,
+    pub(super) placement: Placement,
     pub(super) log: R::RunLog,
-    pub(super) fault_mode: FaultMode,
-    pub(super) is_server_up: bool,
+    /// That of each shard, as what follows.
+    pub(super) fault_modes: Vec<FaultMode>,
+    pub(super) are_up: Vec<bool>,
+    /// Its replica does not receive what is made.
+    pub(super) lags: Vec<bool>,
     pub(super) processes: Vec<ModelProcess<R>>,
     pub(super) connections: Vec<ModelConnection<R::InFlight>>,
     /// How many values were written: each is written once.
@@ -48,6 +56,7 @@ pub(super) struct World<R: ProcessRules> {
 #[derive(Debug)]
 pub(super) struct ModelConnection<S> {
     pub(super) process: usize,
+    pub(super) shard: Shard,
     pub(super) writer: Writer,
     pub(super) requests: VecDeque<ModelRequest<S>>,
     pub(super) answers: VecDeque<ModelAnswer>,
@@ -74,8 +83,17 @@ pub(super) enum ModelRequest<S> {
         in_flight: S,
         ticket: Ticket,
     },
-    Read(Ticket),
+    Read(ModelRead),
     DropRecords,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ModelRead {
+    pub(super) ticket: Ticket,
+    /// The era in which its shard was asked to answer although it does not have the slot.
+    pub(super) asked_in: Option<u32>,
+    /// How often it was sent elsewhere.
+    pub(super) hops: u8,
 }
 
 #[derive(Debug)]
@@ -88,22 +106,27 @@ pub(super) enum ModelAnswer {
         held: Option<HeldValue>,
     },
     Read(Ticket, Option<HeldValue>),
+    /// Another shard has the key. What to do then depends on the read.
+    Redirected(ModelRead, BackendError),
 }
 
 impl<R: ProcessRules> World<R> {
-    pub(super) fn new(seed: u64, is_traced: bool) -> Self {
+    pub(super) fn new(seed: u64, topology: Topology, is_traced: bool) -> Self {
         let mut random = fastrand::Rng::with_seed(!seed);
+        let placement = Placement::new(topology, &mut random);
         let mut process = || {
             let clock_offset = one_of(&mut random, &[0, 0, 5_000, -5_000, HOUR, -HOUR, SINCE_1970]);
-            ModelProcess::new(clock_offset, &mut random)
+            ModelProcess::new(clock_offset, &placement, &mut random)
         };
         let processes = vec![process(), process(), process()];
         Self {
             nanos: 0,
-            server: ModelServer::new(),
+            server: ModelServer::new(placement.shards().len()),
             log: R::new_log(seed),
-            fault_mode: FaultMode::None,
-            is_server_up: true,
+            fault_modes: placement.by_shard(FaultMode::None),
+            are_up: placement.by_shard(true),
+            lags: placement.by_shard(false),
+            placement,
             processes,
             connections: Vec::new(),
             values: 0,

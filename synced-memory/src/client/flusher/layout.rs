@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 use super::Connector;
 use crate::backend::Backend;
 use crate::backend::error::BackendError;
-use crate::backend::layout::{ClusterLayout, LayoutQuery, Node, SLOTS, SlotNumber};
+use crate::backend::layout::{ClusterLayout, LayoutQuery, Node, SLOTS};
 use crate::backend::shards::Shard;
 use crate::base::callback::call_out;
 use crate::base::clock::{Clock, Monotonic};
@@ -265,12 +265,6 @@ impl<'a> ClusterLoops<'a> {
         let assigned: Vec<Shard> = (0..SLOTS)
             .map(|slot| layout.shard_of_slot(slot, &shards))
             .collect();
-        let moved = |slot: SlotNumber| {
-            let slot = usize::from(slot);
-            assigned[slot] != self.assigned[slot]
-        };
-        let has_moved = (0..SLOTS).any(|slot| assigned[slot] != self.assigned[slot]);
-
         let before = shared.routes();
         let left: Vec<_> = before
             .iter()
@@ -294,18 +288,17 @@ impl<'a> ClusterLoops<'a> {
         }
         let is_complete = !assigned.contains(&Shard::FIRST);
         shared.set_routes(Routes::new(kept, in_order, is_complete));
-        {
+        let has_moved = {
             let mut state = shared.state();
             for (shard, node) in &added {
                 state.add_shard(*shard, node);
             }
-            for (slot, shard) in (0..).zip(&assigned) {
-                shared.map.assign(slot, *shard);
-            }
-            if has_moved {
-                state.slots_moved(moved, shared.clock.mono());
-            }
-        }
+            let known = self.assigned.iter().zip(&assigned);
+            let slots = (0..)
+                .zip(known)
+                .map(|(slot, (before, now))| (slot, *before, *now));
+            state.lay_out(slots, shared.clock.mono())
+        };
         for route in left {
             self.leaving.insert(route.shard);
             route.leaves.notify_one();

@@ -26,14 +26,15 @@ impl State {
         mono: Monotonic,
     ) -> bool {
         let key = &attempt.key;
-        let is_under_way = self.outbox.head(key).is_some_and(|head| {
+        let is_it = |head: &&Entry| {
             head.identity.number() == attempt.sequence && head.attempt.in_flight == Some(ticket)
-        });
-        if !is_under_way {
+        };
+        let head = self.outbox.head(key).filter(is_it);
+        let Some(sent_to) = head.and_then(|head| head.attempt.drawn_to) else {
             return false;
-        }
+        };
         self.outbox.edit(key, Selector::Head, Entry::acknowledged);
-        self.connection_held(key);
+        self.connection_held(sent_to, key);
 
         let is_applied = matches!(answer, Ok(Outcome::Applied { .. }));
         self.note_record(attempt, is_applied);
@@ -69,7 +70,7 @@ impl State {
                         error = %error,
                         "the server refused a write for good"
                     ));
-                    self.failed(self.map.shard_of(key), reason.clone());
+                    self.failed(sent_to, reason.clone());
                     // One that is asked for was sent before.
                     self.move_to_dead_letters(key, reason, attempt.retry.is_some());
                 }
@@ -79,13 +80,16 @@ impl State {
                 }
                 Recovery::ParkKey => {
                     let waits = Error::of_key(error.error_kind(), key, &error);
-                    self.failed(self.map.shard_of(key), waits);
+                    self.failed(sent_to, waits);
                     self.wait_for_slot(key, mono);
                     self.outbox.requeue(Arc::clone(key));
                 }
                 Recovery::Confirm => {
                     self.outbox
                         .edit(key, Selector::Head, Entry::is_to_be_confirmed);
+                    // Also if the pause of its shard says nothing of this key.
+                    self.journal_rest_of(key);
+                    self.outbox.interrupt(key);
                     self.outbox.requeue(Arc::clone(key));
                 }
                 Recovery::RetryNow
@@ -99,6 +103,7 @@ impl State {
                 }
             },
         }
+        self.outbox.note_strayed(key, sent_to);
         true
     }
 

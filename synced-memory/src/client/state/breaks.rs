@@ -88,9 +88,8 @@ impl State {
         })
     }
 
-    /// The head of `key` was answered for: it breaks no connection.
-    pub(super) fn connection_held(&mut self, key: &str) {
-        let shard = self.map.shard_of(key);
+    /// The head of `key` was answered for by a shard: it breaks no connection there.
+    pub(super) fn connection_held(&mut self, shard: Shard, key: &str) {
         let breaks = &mut self.shard_mut(shard).breaks;
         let has_paused = breaks.pauses.passed(key);
         if breaks.suspect.as_deref() == Some(key) {
@@ -129,9 +128,7 @@ impl State {
         let attempt = attempt.flatten();
         if attempt.is_none() {
             // It was settled or withdrawn meanwhile, or has gone to another shard.
-            self.connection_held(&suspect);
-            let breaks = &mut self.shard_mut(shard).breaks;
-            breaks.suspect.take_if(|left| *left == suspect);
+            self.connection_held(shard, &suspect);
         }
         attempt
     }

@@ -25,7 +25,7 @@ impl State {
                 self.note_done(&entry);
                 if is_head {
                     // Nothing of it is tried any more, apart or not.
-                    self.connection_held(key);
+                    self.connection_held(self.map.shard_of(key), key);
                 }
                 if entry.attempt.was_in_doubt {
                     // An attempt that was barred may still arrive, and must find the record.

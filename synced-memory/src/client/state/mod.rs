@@ -23,6 +23,8 @@ mod journalled;
 mod request;
 mod sending;
 mod shards;
+#[cfg(test)]
+mod tests;
 mod view;
 
 pub use contention::ContendedKey;
@@ -30,7 +32,7 @@ pub(crate) use request::Request;
 pub(crate) use shards::Link;
 pub(crate) use view::KeyView;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -38,6 +40,7 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use crate::backend::commit::{Sequence, Writer};
+use crate::backend::layout::SlotNumber;
 use crate::backend::shards::{ByShard, Shard, ShardMap};
 use crate::base::callback::is_io_thread;
 use crate::base::clock::{Moment, Monotonic, Stamp};
@@ -88,6 +91,8 @@ pub(crate) struct State {
     shards: ByShard<ShardState>,
     /// Slots may have moved: the layout is to be asked for.
     is_layout_wanted: bool,
+    /// The slots for which a server has sent us to another one, since the last layout.
+    reassigned: HashSet<SlotNumber>,
     /// The server's clock is not known yet: stamps are by the clock of this host.
     is_on_host_clock: bool,
     pub(crate) last_error: Option<Error>,
@@ -137,6 +142,7 @@ impl State {
             map: ShardMap::default(),
             shards: ByShard::default(),
             is_layout_wanted: false,
+            reassigned: HashSet::new(),
             is_on_host_clock: true,
             last_error: None,
             journal_damage: Vec::new(),

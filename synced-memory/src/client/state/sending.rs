@@ -153,24 +153,30 @@ impl State {
         // The slot may have moved since the connection was chosen.
         let is_elsewhere =
             self.map.shard_of(key) != shard || self.outbox.shard_of_head(key) != shard;
-        if !is_awaited || is_large || is_kept_back || is_elsewhere || !self.outbox.take_first(key) {
+        // A caller does not ask again and again for a slot that is on its way.
+        let held = self.held.get(key).filter(|_| self.map.is_cluster());
+        let is_held = held.is_some_and(|(until, _)| *until > mono);
+        let is_left = is_large || is_kept_back || is_elsewhere || is_held;
+        if !is_awaited || is_left || !self.outbox.take_first(key) {
             return None;
         }
         self.attempt(Arc::clone(key), shard, mono)
     }
 
-    /// The next attempt to write `key`, which is sent to `shard`; nothing if its head was settled, dropped or became a dead
-    /// letter instead.
+    /// The next attempt to write `key`, which is sent to `shard`; nothing if its head was settled,
+    /// dropped or became a dead letter instead.
     pub(super) fn attempt(
         &mut self,
         key: Arc<str>,
         shard: Shard,
         mono: Monotonic,
     ) -> Option<Attempt> {
-        if self.end_unsent(&key, mono) {
+        let is_ended = self.end_unsent(&key, mono);
+        let planned = (!is_ended).then(|| self.planned(&key, mono)).flatten();
+        let Some((change, stamp, expects)) = planned else {
+            self.outbox.note_strayed(&key, shard);
             return None;
-        }
-        let (change, stamp, expects) = self.planned(&key, mono)?;
+        };
         self.note_sent(&key);
 
         let (retry, writer, sequence, change, asking) =

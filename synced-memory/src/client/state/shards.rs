@@ -219,9 +219,35 @@ impl State {
         let asking = error.kind == BackendErrorKind::Ask;
         self.is_layout_wanted |= !asking || to.is_none();
         if let Some(to) = to.filter(|_| !asking) {
+            if self.map.shard_of_slot(*slot) != to {
+                self.reassigned.insert(*slot);
+            }
             self.map.assign(*slot, to);
         }
         Some((to?, asking))
+    }
+
+    /// A layout gives each of these slots to the second of its shards; the first is that of the
+    /// layout before, and servers may have sent the slot elsewhere since. Returns whether any has
+    /// moved.
+    pub(crate) fn lay_out(
+        &mut self,
+        slots: impl IntoIterator<Item = (SlotNumber, Shard, Shard)>,
+        mono: Monotonic,
+    ) -> bool {
+        // One that went elsewhere and came back has moved: it may have come back in silence.
+        let mut moved = std::mem::take(&mut self.reassigned);
+        for (slot, before, now) in slots {
+            if now != before || moved.contains(&slot) {
+                self.map.assign(slot, now);
+                moved.insert(slot);
+            }
+        }
+        let has_moved = !moved.is_empty();
+        if has_moved {
+            self.slots_moved(|slot| moved.contains(&slot), mono);
+        }
+        has_moved
     }
 
     /// Whether slots may have moved, since the last call.
@@ -236,7 +262,7 @@ impl State {
     }
 
     /// Slots have gone to other shards: their keys are sent and read there from now on.
-    pub(crate) fn slots_moved(&mut self, moved: impl Fn(SlotNumber) -> bool, mono: Monotonic) {
+    fn slots_moved(&mut self, moved: impl Fn(SlotNumber) -> bool, mono: Monotonic) {
         let has_moved = |key: &str| moved(slot_of(key));
         self.forget_numbers(|_, key| has_moved(key));
         self.outbox.share_out();
@@ -251,13 +277,17 @@ impl State {
     /// yet, the head is sent there once; else to the shard that has the slot now.
     pub(super) fn send_elsewhere(&mut self, key: &Arc<str>, error: &BackendError, mono: Monotonic) {
         let to = self.redirected(error);
-        let asks = to.and_then(|(shard, asking)| asking.then_some(shard));
+        let to_ask = to.and_then(|(shard, asking)| asking.then_some(shard));
+        let asks = to_ask.filter(|shard| self.link(*shard) != Link::Down);
         let has_just_moved = self.outbox.edit(key, Selector::Head, |head| {
             head.attempt.asks = asks;
             let before = head.attempt.moved_at.replace(mono);
             before.is_some_and(|before| mono.saturating_sub(before) < 2 * HOP)
         });
-        if asks.is_none() && has_just_moved == Some(true) {
+        if to_ask != asks {
+            // Nobody can ask there, and whether the slot ever gets there is not known.
+            self.wait_for_slot(key, mono);
+        } else if asks.is_none() && has_just_moved == Some(true) {
             self.hold_for(key, HOP, HOP, mono);
         }
     }

@@ -8,19 +8,24 @@ use crate::backend::error::{BackendError, BackendErrorKind};
 use crate::base::clock::Monotonic;
 use crate::base::error::ErrorKind;
 use crate::cache::Ticket;
-use crate::client::state::{Link, State};
+use crate::client::state::State;
 use crate::pending::outbox::Written;
 
 impl Ledger {
-    /// The flusher took a batch, and dropped what had expired or become too old before. Returns
-    /// what was withdrawn with an error.
+    /// The flusher took a batch, and dropped what had expired or become too old before. `rest`:
+    /// from this write on all are in line at another shard. Returns what was withdrawn with an
+    /// error.
     pub(super) fn batch_taken(
         &mut self,
         batch: &[Attempt],
+        rest: Option<Sequence>,
         mono: Monotonic,
     ) -> RuleResult<Vec<Sequence>> {
         let mut withdrawn = Vec::new();
         for line in self.lines.iter_mut().filter(|line| line.outcome.is_none()) {
+            if rest == Some(line.sequence) {
+                return Ok(withdrawn);
+            }
             let is_expired = line.is_expired(mono);
             if is_expired && !line.replaces_nothing {
                 line.expire()?;
@@ -97,7 +102,7 @@ impl Ledger {
             Some(line) if line.written + TOMBSTONE_TTL <= mono => {
                 abandon(line, ErrorKind::Conflict)
             }
-            Some(_) => self.batch_taken(batch, mono).map(|_| None),
+            Some(_) => self.batch_taken(batch, None, mono).map(|_| None),
             None => {
                 ensure!(batch.is_empty(), "rule 3: it sends {batch:?} out of order");
                 Ok(None)
@@ -159,7 +164,10 @@ impl Ledger {
             Err(error) if error.kind == BackendErrorKind::Rejected => {
                 return abandon(line, ErrorKind::Rejected);
             }
-            Err(_) => return Ok(None),
+            Err(error) => {
+                line.in_doubt |= error.kind == BackendErrorKind::UnderReplicated;
+                return Ok(None);
+            }
         };
         ensure!(
             line.receivers.is_empty(),
@@ -215,7 +223,6 @@ impl Ledger {
     }
 
     pub(super) fn connected(&mut self, shift: Option<i64>) {
-        self.link = Link::Up;
         let by = shift.unwrap_or(0);
         self.known_stamp = self.known_stamp.saturating_add_signed(by);
         for line in self.pending_mut() {
@@ -225,20 +232,20 @@ impl Ledger {
     }
 
     /// The server is away, or takes no writes: all writes are reported as queued.
-    pub(super) fn interrupted(&mut self, link: Link) -> RuleResult {
-        self.link = link;
-        let under_way = self.under_way.take().map(|(sequence, _)| sequence);
+    pub(super) fn interrupted(&mut self) -> RuleResult {
         for line in self.pending_mut() {
             line.is_online = false;
-            line.in_doubt |= under_way == Some(line.sequence);
             line.expect_answer(Ok(Written::Queued), None)?;
         }
         Ok(())
     }
 
-    /// The server takes writes again.
-    pub(super) fn recovered(&mut self) {
-        self.link = Link::Up;
+    /// The connection was lost over which an attempt is under way.
+    pub(super) fn lost_under_way(&mut self) {
+        let under_way = self.under_way.take().map(|(sequence, _)| sequence);
+        for line in self.pending_mut() {
+            line.in_doubt |= under_way == Some(line.sequence);
+        }
     }
 
     /// The callers of this write were answered that it is queued.

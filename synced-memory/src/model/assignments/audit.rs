@@ -4,7 +4,6 @@ use super::super::check::{RuleResult, ensure};
 use super::super::server::{KEY, counted};
 use super::ledger::{Ledger, LedgerLine, WriteOutcome};
 use crate::backend::commit::KeyChange;
-use crate::backend::shards::Shard;
 use crate::base::clock::Monotonic;
 use crate::client::state::State;
 use crate::pending::outbox::Entry;
@@ -13,9 +12,9 @@ impl Ledger {
     /// The state must agree with the ledger.
     pub(super) fn audit(&mut self, state: &State, version: u64, mono: Monotonic) -> RuleResult {
         ensure!(
-            state.link(Shard::FIRST) == self.link,
+            state.link_of(KEY) == self.link,
             "the link is {:?} instead of {:?}",
-            state.link(Shard::FIRST),
+            state.link_of(KEY),
             self.link
         );
         let mut entries = state.outbox.entries();

@@ -158,11 +158,13 @@ impl ProcessRules for Ledger {
 
     fn batch_taken(
         &mut self,
-        _state: &State,
+        state: &State,
         batch: &[Attempt],
         mono: Monotonic,
+        is_rest_elsewhere: bool,
     ) -> RuleResult<Vec<Sequence>> {
-        self.batch_taken(batch, mono)
+        let rest = state.outbox.head(KEY).filter(|_| is_rest_elsewhere);
+        self.batch_taken(batch, rest.map(|head| head.identity.id), mono)
     }
 
     fn taken_by_its_caller(
@@ -197,16 +199,27 @@ impl ProcessRules for Ledger {
         self.read(ticket, held);
     }
 
+    fn made(&self) -> Vec<Sequence> {
+        let outcomes = self.outcomes();
+        let made = outcomes.filter(|(_, outcome)| *outcome == Some(WriteOutcome::Stored));
+        made.map(|(sequence, _)| sequence).collect()
+    }
+
     fn connected(&mut self, shift: Option<i64>) {
         self.connected(shift);
     }
 
-    fn interrupted(&mut self, link: Link) -> RuleResult {
-        self.interrupted(link)
+    fn link_is(&mut self, link: Link) {
+        self.link = link;
     }
 
-    fn recovered(&mut self) {
-        self.recovered();
+    fn lost_under_way(&mut self) -> RuleResult {
+        self.lost_under_way();
+        Ok(())
+    }
+
+    fn interrupted(&mut self, _is_busy: bool) -> RuleResult {
+        self.interrupted()
     }
 
     fn audit(&mut self, state: &State, version: u64, mono: Monotonic) -> RuleResult {

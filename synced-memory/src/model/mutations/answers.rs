@@ -105,7 +105,10 @@ impl History {
             Err(error) if error.kind == BackendErrorKind::Rejected => {
                 return self.check_abandoned(&line, state, ErrorKind::Rejected);
             }
-            Err(_) => self.lines.push_front(line),
+            Err(error) => {
+                line.in_doubt |= error.kind == BackendErrorKind::UnderReplicated;
+                self.lines.push_front(line);
+            }
         }
         self.is_changed = true;
         Ok(Vec::new())

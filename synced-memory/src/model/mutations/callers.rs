@@ -14,7 +14,6 @@ use super::super::server::KEY;
 use super::super::world::World;
 use super::accepted::NewCall;
 use super::history::{CallWrite, ConfirmedCall, History, TakenElement};
-use crate::backend::shards::Shard;
 use crate::base::clock::Monotonic;
 use crate::base::error::ErrorKind;
 use crate::base::policy::WritePolicy;
@@ -86,7 +85,7 @@ fn write_again(
     } else {
         WritePolicy::Through
     };
-    let is_away = is_confirmed && process.state.link(Shard::FIRST) != Link::Up;
+    let is_away = is_confirmed && process.state.link_of(KEY) != Link::Up;
     match process.state.write(&world.key, request, policy, moment) {
         Ok(accepted) => {
             ensure!(

@@ -12,14 +12,16 @@ use crate::client::state::State;
 use crate::pending::outbox::{LetterRecord, Written};
 
 impl History {
+    fn is_under_way(&self, line: &HistoryLine) -> bool {
+        let under_way = self.under_way.as_ref();
+        under_way.is_some_and(|(.., expected)| expected.id == line.id)
+    }
+
     /// Its caller stops waiting: it is withdrawn, or in doubt.
     pub(super) fn confirmed_timed_out(&mut self, state: &mut State, at: usize) -> RuleResult {
         let line = &self.lines[at];
         let call = line.call()?;
-        let is_under_way = self
-            .under_way
-            .as_ref()
-            .is_some_and(|(.., expected)| expected.id == line.id);
+        let is_under_way = self.is_under_way(line);
         let expected = if line.in_doubt && line.may_be_applied || is_under_way {
             ErrorKind::InDoubt
         } else {
@@ -57,12 +59,18 @@ impl History {
         for at in (0..self.lines.len()).rev().filter(|_| is_busy) {
             let line = &self.lines[at];
             let may_be_applied = line.in_doubt && (line.may_be_applied || !self.is_awaited(line));
-            let is_withdrawn = line.is_confirmed && !may_be_applied;
+            let is_under_way = self.is_under_way(line);
+            let is_withdrawn = line.is_confirmed && !may_be_applied && !is_under_way;
             let Some(line) = is_withdrawn.then(|| self.lines.remove(at)).flatten() else {
                 continue;
             };
             self.check_failed(&line, ErrorKind::Unavailable)?;
         }
+        self.confirmed_in_doubt()
+    }
+
+    /// Notes which confirmed calls are in doubt.
+    pub(super) fn confirmed_in_doubt(&mut self) -> RuleResult {
         for line in self
             .lines
             .iter()
@@ -191,9 +199,10 @@ impl History {
             Err(error) if error.kind == BackendErrorKind::Rejected => {
                 self.check_failed(&line, ErrorKind::Rejected)
             }
-            Err(_) => {
+            Err(error) => {
+                line.in_doubt |= error.kind == BackendErrorKind::UnderReplicated;
                 self.lines.push_front(line);
-                Ok(())
+                self.confirmed_in_doubt()
             }
         }
     }

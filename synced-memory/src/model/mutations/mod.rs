@@ -26,13 +26,23 @@ mod rules;
 mod takes;
 mod unsent;
 
+use super::placement::Topology;
 use super::runner::hold_in_every_schedule;
 use history::History;
 
 /// Fewer than of assignments: each takes about ten times as long.
 const SCHEDULES: u64 = 20_000;
+const OF_TWO_SHARDS: u64 = 1_000;
 
 #[test]
 fn no_mutation_is_lost_doubled_or_torn_in_any_schedule() {
-    hold_in_every_schedule::<History>("mutations::no_mutation", SCHEDULES);
+    hold_in_every_schedule::<History>("mutations::no_mutation", Topology::OneShard, SCHEDULES);
+}
+
+#[test]
+fn two_shards_lose_double_or_tear_no_mutation_in_any_schedule() {
+    for needs_replicas in [false, true] {
+        let topology = Topology::TwoShards { needs_replicas };
+        hold_in_every_schedule::<History>("mutations::two_shards", topology, OF_TWO_SHARDS);
+    }
 }

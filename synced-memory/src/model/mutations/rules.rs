@@ -14,11 +14,10 @@ use super::super::rules::Rules;
 use super::super::server::{HeldValue, KEY, ModelServer};
 use super::super::world::World;
 use super::checks::{self, AppliedCalls};
-use super::history::{ExpectedAttempt, History, HistoryLine, LastAnswer};
+use super::history::{CallOutcome, ExpectedAttempt, History, HistoryLine, LastAnswer};
 use super::{callers, takes};
 use crate::backend::commit::{Attempt, Expects, Outcome, Sequence};
 use crate::backend::error::BackendError;
-use crate::backend::shards::Shard;
 use crate::base::clock::{Monotonic, Stamp};
 use crate::cache::Ticket;
 use crate::client::state::{Link, State};
@@ -214,10 +213,11 @@ impl ProcessRules for History {
         state: &State,
         batch: &[Attempt],
         mono: Monotonic,
+        is_rest_elsewhere: bool,
     ) -> RuleResult<Vec<Sequence>> {
         let withdrawn = self.check_batch(state, batch, mono)?;
         ensure!(
-            self.lines.is_empty() || !batch.is_empty(),
+            self.lines.is_empty() || !batch.is_empty() || is_rest_elsewhere,
             "rule 2: {:?} is not sent",
             self.lines.front()
         );
@@ -264,8 +264,13 @@ impl ProcessRules for History {
         }
     }
 
+    fn made(&self) -> Vec<Sequence> {
+        let calls = self.calls.iter();
+        let made = calls.filter(|call| call.outcome == Some(CallOutcome::Applied));
+        made.map(|call| call.entry_id).collect()
+    }
+
     fn connected(&mut self, shift: Option<i64>) {
-        self.link = Link::Up;
         let by = shift.unwrap_or(0);
         for line in self.lines.iter().filter(|line| !line.was_sent) {
             for call in line.all_calls() {
@@ -276,28 +281,33 @@ impl ProcessRules for History {
         self.is_changed = true;
     }
 
-    fn interrupted(&mut self, link: Link) -> RuleResult {
+    fn link_is(&mut self, link: Link) {
         self.link = link;
+    }
+
+    fn lost_under_way(&mut self) -> RuleResult {
         let under_way = self.under_way.take().map(|(_, _, expected)| expected.id);
+        for line in &mut self.lines {
+            line.in_doubt |= under_way == Some(line.id);
+        }
+        self.confirmed_in_doubt()
+    }
+
+    fn interrupted(&mut self, is_busy: bool) -> RuleResult {
         for line in 0..self.lines.len() {
-            self.lines[line].in_doubt |= under_way == Some(self.lines[line].id);
             if !self.lines[line].is_confirmed {
                 self.lines[line].is_online = false;
                 self.check_reported_queued(line)?;
             }
         }
-        self.confirmed_interrupted(link == Link::Paused)
-    }
-
-    fn recovered(&mut self) {
-        self.link = Link::Up;
+        self.confirmed_interrupted(is_busy)
     }
 
     fn audit(&mut self, state: &State, _version: u64, mono: Monotonic) -> RuleResult {
         ensure!(
-            state.link(Shard::FIRST) == self.link,
+            state.link_of(KEY) == self.link,
             "the link is {:?} instead of {:?}",
-            state.link(Shard::FIRST),
+            state.link_of(KEY),
             self.link
         );
         self.check_nothing_reported()?;

@@ -263,6 +263,18 @@ impl Outbox {
         self.ready.shards()
     }
 
+    /// The head of `key` was sent to this shard, or was in line there. If what is sent next of the
+    /// key is in line at another one, whoever sends there has something to do.
+    pub(crate) fn note_strayed(&mut self, key: &str, shard: Shard) {
+        if !self.ready.map.is_cluster() {
+            return;
+        }
+        let is_in_line = |head: &Entry| head.attempt.drawn_to.is_none();
+        if self.head(key).is_some_and(is_in_line) && self.shard_of_head(key) != shard {
+            self.ready.strayed();
+        }
+    }
+
     /// Whether a key turned out to be ready at another shard, since the last call.
     pub(crate) fn take_strayed(&mut self) -> bool {
         self.ready.take_strayed()
@@ -386,7 +398,29 @@ impl Outbox {
             }
         }
         self.pause(shard);
+        for key in &under_way {
+            // It may have been on its way to another shard than its own.
+            self.interrupt(key);
+        }
+        self.ask_no_more(shard);
         under_way
+    }
+
+    /// What was to be sent to this shard although it is another one's goes by the map again, and
+    /// everything is put where it belongs: nobody takes anything out of the line of this shard.
+    fn ask_no_more(&mut self, shard: Shard) {
+        if !self.ready.map.is_cluster() {
+            return;
+        }
+        for head in self.queues.values_mut().filter_map(VecDeque::front_mut) {
+            head.attempt.asks.take_if(|asks| *asks == shard);
+        }
+        self.share_out();
+    }
+
+    /// Everybody who waits for the pending writes to `key` is notified that they are queued.
+    pub(crate) fn interrupt(&mut self, key: &str) {
+        self.queues.get_mut(key).into_iter().for_each(interrupted);
     }
 
     /// Nothing can be sent to a shard for now. Everybody who waits is notified that the write is
@@ -397,10 +431,7 @@ impl Outbox {
             if asks.unwrap_or_else(|| self.ready.map.shard_of(key)) != shard {
                 continue;
             }
-            for entry in queue.iter_mut().filter(|entry| !entry.write.is_confirmed) {
-                entry.write.fresh = false;
-                entry.notify_queued();
-            }
+            interrupted(queue);
         }
     }
 
@@ -489,6 +520,14 @@ impl Outbox {
         self.queues
             .iter()
             .flat_map(|(key, queue)| queue.iter().map(move |entry| (key, entry)))
+    }
+}
+
+/// There is an outage: these writes are reported as queued.
+fn interrupted(queue: &mut VecDeque<Entry>) {
+    for entry in queue.iter_mut().filter(|entry| !entry.write.is_confirmed) {
+        entry.write.fresh = false;
+        entry.notify_queued();
     }
 }
 

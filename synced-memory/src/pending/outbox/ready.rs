@@ -144,6 +144,11 @@ impl ReadyKeys {
         ready.map(|(shard, _)| shard)
     }
 
+    /// A key is ready at another shard than the one that it was sent to before.
+    pub(super) fn strayed(&mut self) {
+        self.has_strayed = true;
+    }
+
     /// Whether a key went to another shard's since the last call.
     pub(super) fn take_strayed(&mut self) -> bool {
         std::mem::take(&mut self.has_strayed)
@@ -157,13 +162,15 @@ impl ReadyKeys {
             // For a shard that has no keys, too: whoever looks finds its own.
             let _ = &mut self.shards[shard];
             for key in keys.ready {
-                let sent_to = sent_to(&key);
-                self.push_back(key, sent_to);
+                let now = self.shard(&key, sent_to(&key));
+                self.has_strayed |= now != shard;
+                self.shards[now].ready.push_back(key);
             }
             for Reverse((due, key)) in keys.parked {
                 if has_due(&self.parked, &key, due) {
-                    let shard = self.shard(&key, sent_to(&key));
-                    self.shards[shard].parked.push(Reverse((due, key)));
+                    let now = self.shard(&key, sent_to(&key));
+                    self.has_strayed |= now != shard;
+                    self.shards[now].parked.push(Reverse((due, key)));
                 }
             }
         }
