@@ -36,4 +36,4 @@ bench *args:
 # The long forms of the tests: millions of model schedules, and the faults over and over.
 soak schedules="3000000" rounds="20":
     SYNCED_MEMORY_SCHEDULES={{schedules}} cargo test --release -p synced-memory --lib model
-    for round in $(seq {{rounds}}); do SYNCED_MEMORY_SOAK=1 .ci/test --release -p synced-memory-tests --test promises --test footprint || exit 1; done
+    for round in $(seq {{rounds}}); do SYNCED_MEMORY_SOAK=1 .ci/test --release -p synced-memory-tests --test promises --test clusters --test footprint || exit 1; done

@@ -1,8 +1,9 @@
-//! What the examples share: a redis-server of their own, a line to it that can be cut, and waiting
-//! for a condition.
+//! What the examples share: a redis-server or a cluster of their own, a line to a server that can
+//! be cut, and waiting for a condition.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, sleep};
@@ -17,16 +18,46 @@ const DEADLINE: Duration = Duration::from_secs(10);
 pub struct RedisServer {
     dir: TempDir,
     port: u16,
+    role: Role,
     process: Option<Child>,
+}
+
+/// What kind of server it is.
+#[derive(Debug, Clone)]
+enum Role {
+    Single,
+    ClusterNode,
+    Tls(TlsFiles),
+}
+
+/// The files (PEM) of a server with TLS.
+#[derive(Debug, Clone)]
+pub struct TlsFiles {
+    /// The authority that has signed the certificates of its clients.
+    pub ca: PathBuf,
+    /// Its own certificate.
+    pub certificate: PathBuf,
+    /// The private key of that.
+    pub key: PathBuf,
 }
 
 impl RedisServer {
     /// Starts one, and waits until it answers.
     pub fn on_free_port() -> Self {
+        Self::of(Role::Single)
+    }
+
+    /// Starts one that speaks TLS alone, and that asks its clients for certificates.
+    pub fn with_tls(files: TlsFiles) -> Self {
+        Self::of(Role::Tls(files))
+    }
+
+    fn of(role: Role) -> Self {
         let dir = TempDir::new().expect("a temporary directory can be made");
         let mut server = Self {
             dir,
             port: free_port(),
+            role,
             process: None,
         };
         server.start();
@@ -35,34 +66,44 @@ impl RedisServer {
 
     /// Starts it again, with the data that it had.
     pub fn start(&mut self) {
-        let process = Command::new("redis-server")
-            .args([
-                "--port",
-                &self.port.to_string(),
-                "--bind",
-                "127.0.0.1",
-                "--logfile",
-                "redis.log",
-                "--dir",
-            ])
+        let mut command = Command::new("redis-server");
+        command
+            .args(["--bind", "127.0.0.1", "--logfile", "redis.log", "--dir"])
             .arg(self.dir.path())
             // So that every acknowledged write is on disk.
-            .args([
-                "--appendonly",
-                "yes",
-                "--appendfsync",
-                "always",
-                "--save",
-                "",
-            ])
+            .args(["--appendonly", "yes", "--appendfsync", "always"])
+            .args(["--save", ""])
             // So that a full memory refuses writes instead of throwing state away.
-            .args(["--maxmemory-policy", "noeviction"])
+            .args(["--maxmemory-policy", "noeviction"]);
+        let port = self.port.to_string();
+        match &self.role {
+            Role::Single => _ = command.args(["--port", &port]),
+            Role::ClusterNode => {
+                command
+                    .args(["--port", &port, "--cluster-enabled", "yes"])
+                    // So that it serves its keys while another server is away.
+                    .args(["--cluster-require-full-coverage", "no"])
+                    .args(["--cluster-node-timeout", "2000"]);
+            }
+            Role::Tls(files) => {
+                command
+                    .args(["--port", "0", "--tls-port", &port])
+                    .args(["--tls-auth-clients", "yes", "--tls-ca-cert-file"])
+                    .arg(&files.ca)
+                    .arg("--tls-cert-file")
+                    .arg(&files.certificate)
+                    .arg("--tls-key-file")
+                    .arg(&files.key);
+            }
+        }
+        let process = command
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .spawn()
             .expect("redis-server can be started (Debian: apt-get install redis-server)");
-        let process = self.process.insert(process);
+        self.process = Some(process);
         wait_until("redis-server answers", || {
+            let process = self.process.as_mut().expect("it was started");
             let ended = process
                 .try_wait()
                 .expect("a child can be asked whether it ended");
@@ -71,8 +112,34 @@ impl RedisServer {
                 "redis-server ended at once: is port {} taken?",
                 self.port
             );
-            answers(self.port)
+            self.answers()
         });
+    }
+
+    fn answers(&self) -> bool {
+        match &self.role {
+            Role::Single | Role::ClusterNode => {
+                self.command("PING").is_ok_and(|pong| pong.contains("PONG"))
+            }
+            // It listens once it has read its files, and answers once it has read its data.
+            Role::Tls(_) => TcpStream::connect(("127.0.0.1", self.port)).is_ok(),
+        }
+    }
+
+    /// Sends a command, and returns the answer as the server has written it.
+    fn command(&self, command: &str) -> std::io::Result<String> {
+        let mut connection = TcpStream::connect(("127.0.0.1", self.port))?;
+        connection.set_read_timeout(Some(Duration::from_secs(1)))?;
+        connection.write_all(format!("{command}\r\nQUIT\r\n").as_bytes())?;
+        let mut answer = String::new();
+        connection.read_to_string(&mut answer)?;
+        Ok(answer)
+    }
+
+    /// Sends a command that is answered with `OK`.
+    fn expect_ok(&self, command: &str) {
+        let answer = self.command(command).expect("the server answers");
+        assert!(answer.starts_with("+OK"), "{answer}");
     }
 
     /// Kills it (SIGKILL), as a crash would.
@@ -85,7 +152,16 @@ impl RedisServer {
 
     /// Its URL.
     pub fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}", self.port)
+        let scheme = match self.role {
+            Role::Single | Role::ClusterNode => "redis",
+            Role::Tls(_) => "rediss",
+        };
+        format!("{scheme}://{}", self.address())
+    }
+
+    /// Its address, as a cluster and `Status::nodes` name it.
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
     }
 
     /// Its port on 127.0.0.1.
@@ -97,6 +173,48 @@ impl RedisServer {
 impl Drop for RedisServer {
     fn drop(&mut self) {
         self.kill();
+    }
+}
+
+/// Three servers, each of which has a third of the slots, and with that of the keys; gone when
+/// dropped.
+#[derive(Debug)]
+pub struct RedisCluster {
+    servers: [RedisServer; 3],
+}
+
+impl RedisCluster {
+    /// Starts them, and waits until each knows which server has which slots.
+    pub fn of_three() -> Self {
+        const SLOTS: usize = 16_384;
+        let servers = [(); 3].map(|()| RedisServer::of(Role::ClusterNode));
+        for (number, server) in servers.iter().enumerate() {
+            let slots = number * SLOTS / 3..(number + 1) * SLOTS / 3;
+            let slots: Vec<String> = slots.map(|slot| slot.to_string()).collect();
+            server.expect_ok(&format!("CLUSTER ADDSLOTS {}", slots.join(" ")));
+            server.expect_ok(&format!("CLUSTER SET-CONFIG-EPOCH {}", number + 1));
+            if number > 0 {
+                server.expect_ok(&format!("CLUSTER MEET 127.0.0.1 {}", servers[0].port));
+            }
+        }
+        wait_until("the cluster serves all slots", || {
+            servers.iter().all(|server| {
+                let info = server.command("CLUSTER INFO").unwrap_or_default();
+                info.contains("cluster_state:ok") && info.contains("cluster_known_nodes:3")
+            })
+        });
+        Self { servers }
+    }
+
+    /// Its URL: each of the servers can be asked where everything is.
+    pub fn url(&self) -> String {
+        let hosts = self.servers.each_ref().map(RedisServer::address);
+        format!("redis-cluster://{}", hosts.join(","))
+    }
+
+    /// The servers, to kill them and to start them again.
+    pub fn servers(&mut self) -> &mut [RedisServer] {
+        &mut self.servers
     }
 }
 
@@ -185,24 +303,14 @@ pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
-fn answers(port: u16) -> bool {
-    let ping = || -> std::io::Result<bool> {
-        let mut connection = TcpStream::connect(("127.0.0.1", port))?;
-        connection.set_read_timeout(Some(Duration::from_secs(1)))?;
-        connection.write_all(b"PING\r\n")?;
-        let mut answer = [0; 5];
-        connection.read_exact(&mut answer)?;
-        Ok(&answer == b"+PONG")
-    };
-    ping().unwrap_or(false)
-}
-
 /// A port below those that the kernel gives to outgoing connections: otherwise one of them could
-/// take it while the server is down.
+/// take it while the server is down. The one 10,000 above is free, too: nodes of a cluster use it
+/// to talk to each other.
 fn free_port() -> u16 {
+    let is_free = |port| TcpListener::bind(("127.0.0.1", port)).is_ok();
     let first = u16::try_from(std::process::id() % 4_000).expect("it is below 4000");
     let mut ports = (0..4_000).map(|step| 7_000 + (first + step) % 4_000);
     ports
-        .find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
+        .find(|port| is_free(*port) && is_free(port + 10_000))
         .expect("one of 4000 ports is free")
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use support::{Cluster, Server, eventually};
+use synced_memory::{ErrorKind, Key, Written};
 
 use crate::crew::{Crew, KEYS, Made};
 use crate::{DEADLINE, builder, soak};
@@ -151,5 +152,29 @@ fn with_replicas_nothing_answered_is_lost_even_then() {
         let url = format!("{}/?replicas=1", cluster.url());
         let mut crew = crew_while(&cluster, &url, |primary| lossy(&cluster, primary));
         crew.check(builder(&cluster));
+    }
+}
+
+#[test]
+fn without_replicas_nothing_is_stored_and_a_confirmed_call_is_in_doubt() {
+    let cluster = Cluster::start(Server::redis, 3, 0);
+    let url = format!("{}/?replicas=1", cluster.url());
+    let memory = builder(&cluster).url(url).build().unwrap();
+    let key = Key::<u32>::new("n");
+    let confirmed = || memory.synced(&key).confirmed().set(1).unwrap_err().kind();
+    assert_eq!(confirmed(), ErrorKind::InDoubt);
+    // The server has said so: another one is not sent.
+    assert_eq!(confirmed(), ErrorKind::Unavailable);
+    assert_eq!(memory.set(&key, 2).unwrap(), Written::Queued);
+    let reader = builder(&cluster).build().unwrap();
+    let seen = reader.get(&key).unwrap();
+    assert_eq!(seen, Some(1), "what was made, and not what waits behind it");
+
+    let nodes = memory.status().nodes;
+    let waits: Vec<_> = nodes.iter().filter(|node| node.pending > 0).collect();
+    assert!(!waits.is_empty(), "{nodes:?}");
+    for node in waits {
+        let why = node.last_error.as_ref().expect("it says why").to_string();
+        assert!(why.contains("0 of 1 replicas"), "{why}");
     }
 }

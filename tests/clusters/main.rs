@@ -6,6 +6,7 @@ mod crew;
 mod failovers;
 mod moves;
 mod outages;
+mod secured;
 
 use std::time::Duration;
 

@@ -3,6 +3,7 @@ use std::time::{Duration, Instant};
 
 use redis::Value;
 
+use crate::ca::{Authority, Certificate};
 use crate::proxy::Proxy;
 use crate::server::{Builder, Server};
 use crate::wait::eventually;
@@ -78,7 +79,7 @@ impl Cluster {
         }
         for (number, node) in cluster.nodes.iter().enumerate() {
             node.cli(&["CLUSTER", "SET-CONFIG-EPOCH", &(number + 1).to_string()]);
-            let port = node.port().to_string();
+            let port = node.node_port().to_string();
             if number > 0 {
                 cluster.nodes[0].cli(&["CLUSTER", "MEET", "127.0.0.1", &port]);
             }
@@ -92,6 +93,21 @@ impl Cluster {
         }
         cluster.wait_ready();
         cluster
+    }
+
+    /// The same, whose nodes speak TLS to each other and to clients.
+    #[track_caller]
+    pub fn start_with_tls(
+        primaries: u16,
+        replicas: u16,
+        certificate: &Certificate,
+        authority: &Authority,
+    ) -> Self {
+        Self::start_with(Server::redis, primaries, replicas, |builder| {
+            let builder = builder.tls(certificate, authority);
+            let builder = builder.arg("tls-cluster", "yes");
+            builder.arg("tls-replication", "yes")
+        })
     }
 
     /// Waits until every node that runs serves and knows that all slots are served, and every
@@ -114,7 +130,7 @@ impl Cluster {
 
     /// `redis-cluster://`, with the primaries of the start as seeds.
     pub fn url(&self) -> String {
-        url(self.nodes.iter().map(Server::port))
+        url(self.nodes.iter().map(Server::node_port))
     }
 
     /// The nodes: the primaries of the start, then their replicas.
@@ -300,7 +316,7 @@ impl SlotMove<'_> {
         if keys.is_empty() {
             return;
         }
-        let port = self.cluster.nodes[self.to].port().to_string();
+        let port = self.cluster.nodes[self.to].node_port().to_string();
         let command = [
             "MIGRATE",
             "127.0.0.1",

@@ -113,6 +113,11 @@ impl Server {
         self.tls_port.as_ref().expect("`Builder::tls`").number
     }
 
+    /// The port by which other nodes know it: that of TLS if it speaks that.
+    pub(crate) fn node_port(&self) -> u16 {
+        self.tls_port.as_ref().unwrap_or(&self.port).number
+    }
+
     /// The Unix socket, if the builder asked for one: `format!("redis+unix://{}",
     /// server.socket().display())`.
     pub fn socket(&self) -> PathBuf {
@@ -451,7 +456,7 @@ impl Builder {
     pub fn start(self) -> Server {
         let port = self.claim_port();
         let mut server = Server {
-            tls_port: self.has_tls.then(Port::claim),
+            tls_port: self.has_tls.then(|| self.claim_port()),
             builder: self,
             dir: TempDir::new().expect("a temporary directory can be made"),
             port,
@@ -467,7 +472,8 @@ impl Builder {
                 Err(_) if server.log().contains("Address already in use") => {
                     server.kill();
                     server.port = server.builder.claim_port();
-                    server.tls_port = server.builder.has_tls.then(Port::claim);
+                    let has_tls = server.builder.has_tls;
+                    server.tls_port = has_tls.then(|| server.builder.claim_port());
                 }
                 Err(why) => panic!("{} does not start: {why}", server.builder.program.display()),
             }

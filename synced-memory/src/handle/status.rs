@@ -7,12 +7,13 @@ use crate::cache::Tracking;
 use crate::client::shared::Shared;
 use crate::client::state::{ContendedKey, Link};
 
-/// The state of a memory and of its connection; see [`Memory::status`].
+/// The state of a memory and of its connection; see [`Memory::status`](crate::Memory::status).
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Status {
-    /// Whether there is a connection to the backend: in a cluster, to every server that has keys, and
-    /// all slots are served.
+    /// Whether there is a connection to the backend: in a cluster, to every server that has slots,
+    /// and all slots are served. If it is `false` there, [`nodes`](Self::nodes) says which server
+    /// is away; the keys of the others are read and written as before.
     pub connected: bool,
     /// How many keys have writes that the backend has not answered for.
     pub pending: usize,
@@ -24,7 +25,7 @@ pub struct Status {
     /// each damaged file, which names the file and where it is kept. They stay.
     pub journal_damage: Vec<Error>,
     /// How many queued writes were not made, or may have been, and how many taken elements could
-    /// not go back; [`Memory::dead_letters`] returns them.
+    /// not go back; [`Memory::dead_letters`](crate::Memory::dead_letters) returns them.
     pub dead_letters: usize,
     /// How many of them were dropped because there were too many.
     pub dropped_dead_letters: u64,
@@ -52,12 +53,12 @@ pub struct Status {
     /// How many bytes the local copies of values take; see
     /// [`cache_limit`](crate::Builder::cache_limit).
     pub cache_bytes: usize,
-    /// The server's eviction policy, if it is known. Anything but `noeviction` loses state when the
-    /// server is short of memory; `volatile-*` loses the hashes `synced-memory/{<key>}` first, and
-    /// with them the memory of deletes.
+    /// The server's eviction policy, if it is known; of a cluster the worst one. Anything but
+    /// `noeviction` loses state when the server is short of memory; `volatile-*` loses the hashes
+    /// `synced-memory/{<key>}` first, and with them the memory of deletes.
     pub eviction_policy: Option<String>,
-    /// The servers of a cluster that have keys, that of the lowest slots first; empty if the backend
-    /// is no cluster.
+    /// The servers of a cluster that have slots (its primaries), that of the lowest slots first;
+    /// empty if the backend is no cluster.
     pub nodes: Vec<NodeStatus>,
     /// How many slots of a cluster have no server, or one that is not connected, of 16,384. Their
     /// keys are read from what is known here, and their writes are queued.
@@ -68,7 +69,7 @@ pub struct Status {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct NodeStatus {
-    /// Its host and port, as the cluster names it.
+    /// Its host and port, as the cluster names it, or as `Builder::addresses` says.
     pub address: String,
     /// Whether there is a connection to it.
     pub connected: bool,
