@@ -45,7 +45,7 @@ pub(crate) type SlotAnswers = Vec<Result<()>>;
 
 /// What one request has brought.
 #[derive(Debug, Default)]
-pub(crate) struct Loaded {
+pub(crate) struct ReadAnswers {
     pub(crate) answers: SlotAnswers,
     pub(crate) large: LargeAnswers,
     /// What another shard has.
@@ -117,7 +117,7 @@ pub(crate) async fn load(
     connection: &Connection,
     keys: &[Arc<str>],
     asking: bool,
-) -> Result<Loaded, BackendError> {
+) -> Result<ReadAnswers, BackendError> {
     loop {
         match load_once(shared, connection, keys, asking).await {
             // From here on no slot is to be tracked, so that the next try is not refused for that.
@@ -134,7 +134,7 @@ async fn load_once(
     connection: &Connection,
     keys: &[Arc<str>],
     asking: bool,
-) -> Result<Loaded, BackendError> {
+) -> Result<ReadAnswers, BackendError> {
     let reads: Vec<_> = {
         let state = shared.state();
         keys.iter()
@@ -158,7 +158,7 @@ async fn load_once(
 
     mutations_settled(shared, keys, ticket).await;
 
-    let mut loaded = Loaded::default();
+    let mut loaded = ReadAnswers::default();
     let mut state = shared.state();
     for (index, ((key, answer), generation)) in
         keys.iter().zip(answers).zip(generations).enumerate()

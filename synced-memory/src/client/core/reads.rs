@@ -16,7 +16,7 @@ use crate::base::clock::{Deadline, Monotonic};
 use crate::base::error::{Error, Result};
 use crate::base::waiting::until;
 use crate::cache::{Generation, Ticket};
-use crate::client::refresher::{self, Loaded, Redirected};
+use crate::client::refresher::{self, ReadAnswers, Redirected};
 use crate::client::route::Connection;
 use crate::client::shared::Shared;
 use crate::client::state::Link;
@@ -398,7 +398,7 @@ fn load_on(
     connection: &Arc<Connection>,
     keys: &[Arc<str>],
     asking: bool,
-) -> impl Future<Output = Result<Loaded, BackendError>> + Send + use<> {
+) -> impl Future<Output = Result<ReadAnswers, BackendError>> + Send + use<> {
     let (shared, connection) = (Arc::clone(shared), Arc::clone(connection));
     let keys = keys.to_vec();
     async move { refresher::load(&shared, &connection, &keys, asking).await }

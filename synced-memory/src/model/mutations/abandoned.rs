@@ -4,7 +4,7 @@
 use serde_json::json;
 
 use super::super::check::RuleResult;
-use super::super::reference::routes::Route;
+use super::super::reference::routes::CallRoute;
 use super::super::server::KEY;
 use super::history::{CallOutcome, History, HistoryLine, SkippedCalls};
 use crate::backend::commit::Sequence;
@@ -31,12 +31,12 @@ impl History {
             return Ok(());
         };
 
-        let is_possible = |route: &&Route| {
+        let is_possible = |route: &&CallRoute| {
             !route.inapplicable.is_empty() && self.agrees_with_letter(line, route, letter, state)
         };
         let possible = || routes.iter().filter(is_possible);
         // As many as are in the letter, or more if some were merged.
-        let closeness = |route: &&Route| {
+        let closeness = |route: &&CallRoute| {
             (
                 route.inapplicable.len() == letter.changes().len(),
                 self.dead_on(line, route).len(),
@@ -77,7 +77,7 @@ impl History {
     fn agrees_with_letter(
         &self,
         line: &HistoryLine,
-        route: &Route,
+        route: &CallRoute,
         letter: &LetterRecord,
         state: &State,
     ) -> bool {
@@ -103,7 +103,7 @@ impl History {
     }
 
     /// The calls that do not apply on a route, with those that were merged into them.
-    fn dead_on(&self, line: &HistoryLine, route: &Route) -> Vec<usize> {
+    fn dead_on(&self, line: &HistoryLine, route: &CallRoute) -> Vec<usize> {
         let edits = |index: usize| &self.calls[line.calls[index]].edits;
         let is_dead = |index: &usize| {
             let is_later = |later: &usize| later > index && edits(*later).replaces(edits(*index));

@@ -1,7 +1,7 @@
 //! What becomes of an entry with each answer.
 
 use super::super::check::RuleResult;
-use super::super::reference::routes::Route;
+use super::super::reference::routes::CallRoute;
 use super::super::server::{HeldValue, KEY};
 use super::history::{CallOutcome, History, HistoryLine};
 use super::propagation::either;
@@ -20,7 +20,7 @@ impl History {
                 .of(KEY)
                 .any(|entry| entry.identity.id == line.id);
         };
-        let is_done = |route: &Route| route.value.is_none() && route.inapplicable.is_empty();
+        let is_done = |route: &CallRoute| route.value.is_none() && route.inapplicable.is_empty();
         if routes.iter().all(is_done) {
             return true;
         }

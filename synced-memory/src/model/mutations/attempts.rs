@@ -6,7 +6,7 @@ use super::super::calls::recorded::RecordedOn;
 use super::super::check::{RuleResult, ensure};
 use super::super::document::{read_same, value_of};
 use super::super::reference::closures::ComparedPath;
-use super::super::reference::routes::Route;
+use super::super::reference::routes::CallRoute;
 use super::super::server::{KEY, write_of};
 use super::counted::CountedChange;
 use super::history::{AssignedValue, ExpectedAttempt, History, HistoryLine, SkippedCalls};
@@ -148,12 +148,12 @@ impl History {
             };
             return Ok(());
         };
-        let is_expected = |route: &&Route| {
+        let is_expected = |route: &&CallRoute| {
             route.inapplicable.is_empty()
                 && (line.recorded_on == RecordedOn::Anything || route.superseded.is_empty())
                 && read_same(route.value.as_ref(), expected.after.as_deref())
         };
-        let fitting: Vec<&Route> = routes.iter().filter(is_expected).collect();
+        let fitting: Vec<&CallRoute> = routes.iter().filter(is_expected).collect();
         ensure!(
             !fitting.is_empty(),
             "(4) {} sends {:?} instead of {:?}, on {:?} stamped {}",

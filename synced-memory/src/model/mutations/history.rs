@@ -14,7 +14,7 @@ use super::super::check::{RuleResult, ensure};
 use super::super::document::value_of;
 use super::super::reference::closures::ComparedPath;
 use super::super::reference::edits::CallEdits;
-use super::super::reference::routes::{Route, RouteRule, routes};
+use super::super::reference::routes::{CallRoute, RouteRule, routes};
 use super::counted::CountedChange;
 use crate::backend::commit::{Expects, Sequence, Writer};
 use crate::base::clock::{Monotonic, Stamp};
@@ -233,13 +233,13 @@ impl SkippedCalls {
     /// The calls of an entry that are superseded by these routes.
     pub(super) fn superseded<'a>(
         line: &HistoryLine,
-        routes: impl Iterator<Item = &'a Route>,
+        routes: impl Iterator<Item = &'a CallRoute>,
     ) -> Self {
-        let routes: Vec<&Route> = routes.collect();
-        let is_in = |index: usize| move |route: &&Route| route.superseded.contains(&index);
+        let routes: Vec<&CallRoute> = routes.collect();
+        let is_in = |index: usize| move |route: &&CallRoute| route.superseded.contains(&index);
         // A call that was merged into a later one shares its outcome.
         let may_be_in = |index: usize| {
-            move |route: &&Route| {
+            move |route: &&CallRoute| {
                 is_in(index)(route)
                     || route.replaced.contains(&index) && !route.superseded.is_empty()
             }
@@ -270,7 +270,7 @@ impl History {
         &self,
         line: &HistoryLine,
         (value, stamp): (Option<&Value>, u64),
-    ) -> Option<Vec<Route>> {
+    ) -> Option<Vec<CallRoute>> {
         let rule = match line.recorded_on {
             _ if line.assignment.is_some() => RouteRule::Latest,
             RecordedOn::Paths => RouteRule::RequireObserved,
@@ -285,7 +285,7 @@ impl History {
         line: &HistoryLine,
         value: Option<&Value>,
         rule: RouteRule,
-    ) -> Option<Vec<Route>> {
+    ) -> Option<Vec<CallRoute>> {
         let start = line
             .assignment
             .as_ref()
@@ -323,7 +323,7 @@ impl History {
         self.is_changed = true;
     }
 
-    pub(super) fn routes_from_last_answer(&self, line: &HistoryLine) -> Option<Vec<Route>> {
+    pub(super) fn routes_from_last_answer(&self, line: &HistoryLine) -> Option<Vec<CallRoute>> {
         self.routes(
             line,
             (self.last_answer.value.as_deref(), self.last_answer.stamp),

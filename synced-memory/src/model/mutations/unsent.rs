@@ -3,7 +3,7 @@
 use super::super::calls::recorded::RecordedOn;
 use super::super::check::{RuleResult, ensure};
 use super::super::document::read_same;
-use super::super::reference::routes::Route;
+use super::super::reference::routes::CallRoute;
 use super::super::server::TOMBSTONE_TTL;
 use super::history::{CallOutcome, History, HistoryLine, SkippedCalls};
 use super::propagation::{either, unanimous};
@@ -118,7 +118,7 @@ impl History {
     }
 
     /// Whether the route that the entry has taken may meet this condition.
-    fn is_possible(&self, line: &HistoryLine, condition: impl FnMut(&Route) -> bool) -> bool {
+    fn is_possible(&self, line: &HistoryLine, condition: impl FnMut(&CallRoute) -> bool) -> bool {
         let routes = self.routes_from_last_answer(line);
         routes.is_none_or(|routes| routes.iter().any(condition))
     }
@@ -147,10 +147,10 @@ impl History {
 
         let stored = self.last_answer.value.clone();
         let routes = self.routes_from_last_answer(&line);
-        let changes_nothing = |route: &&Route| {
+        let changes_nothing = |route: &&CallRoute| {
             read_same(route.value.as_ref(), stored.as_deref()) && route.inapplicable.is_empty()
         };
-        let done: Vec<&Route> = routes.iter().flatten().filter(changes_nothing).collect();
+        let done: Vec<&CallRoute> = routes.iter().flatten().filter(changes_nothing).collect();
         ensure!(
             routes.is_none() || !done.is_empty() && line.assignment.is_none(),
             "(5) {} is not queued any more, and was to change {stored:?}",

@@ -19,7 +19,7 @@ pub(in crate::model) enum RouteRule {
 
 /// One possible course of some calls.
 #[derive(Debug, Clone, PartialEq)]
-pub(in crate::model) struct Route {
+pub(in crate::model) struct CallRoute {
     pub(in crate::model) value: Option<Value>,
     /// The calls that were skipped for something newer, by index.
     pub(in crate::model) superseded: Vec<usize>,
@@ -38,8 +38,8 @@ pub(in crate::model) fn routes(
     origin: Option<&Value>,
     calls: &[&CallEdits],
     rule: RouteRule,
-) -> Option<Vec<Route>> {
-    let mut routes = vec![Route {
+) -> Option<Vec<CallRoute>> {
+    let mut routes = vec![CallRoute {
         value,
         superseded: Vec::new(),
         inapplicable: Vec::new(),
@@ -57,7 +57,7 @@ pub(in crate::model) fn routes(
             RouteRule::RequireObserved => ApplyMode::RequireObserved,
             RouteRule::Latest | RouteRule::NewerWins(_) => ApplyMode::Overwrite,
         };
-        let mut next: Vec<Route> = Vec::new();
+        let mut next: Vec<CallRoute> = Vec::new();
         for route in routes {
             if is_replaced {
                 let mut route = route.clone();
@@ -83,13 +83,13 @@ pub(in crate::model) fn routes(
     Some(routes)
 }
 
-fn add_unique(routes: &mut Vec<Route>, route: Route) {
+fn add_unique(routes: &mut Vec<CallRoute>, route: CallRoute) {
     if !routes.contains(&route) {
         routes.push(route);
     }
 }
 
-impl Route {
+impl CallRoute {
     /// This route, continued by the call with this index.
     fn with(
         self,
@@ -169,7 +169,7 @@ impl CallEdits {
     }
 
     /// The refusals that it may share with what it was made on.
-    fn possible_shared_refusals(&self, route: &Route, calls: &[&Self]) -> Vec<EditRefusal> {
+    fn possible_shared_refusals(&self, route: &CallRoute, calls: &[&Self]) -> Vec<EditRefusal> {
         let superseded = self.compared_overlap_with_any(&route.superseded, calls);
         let inapplicable = self.compared_overlap_with_any(&route.inapplicable, calls);
         let mut shared = Vec::new();
@@ -181,7 +181,7 @@ impl CallEdits {
         shared
     }
 
-    fn must_share_refusal(&self, route: &Route, calls: &[&Self]) -> bool {
+    fn must_share_refusal(&self, route: &CallRoute, calls: &[&Self]) -> bool {
         self.compared_overlap_with_any(&route.superseded, calls) == Overlap::Yes
             || self.compared_overlap_with_any(&route.inapplicable, calls) == Overlap::Yes
     }
