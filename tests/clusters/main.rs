@@ -5,6 +5,7 @@ mod crew;
 mod failovers;
 mod moves;
 mod outages;
+mod redirects;
 
 use std::time::Duration;
 

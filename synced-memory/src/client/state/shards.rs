@@ -253,12 +253,20 @@ impl State {
     pub(super) fn send_elsewhere(&mut self, key: &Arc<str>, error: &BackendError, mono: Monotonic) {
         let to = self.redirected(error);
         let asks = to.and_then(|(shard, asking)| asking.then_some(shard));
+        // It does not wait there for a server that may never come back: its own says the next time
+        // where the slot is going then.
+        let asks = asks.filter(|shard| self.link(*shard) != Link::Down);
         let has_just_moved = self.outbox.edit(key, Selector::Head, |head| {
             head.attempt.asks = asks;
             let before = head.attempt.moved_at.replace(mono);
             before.is_some_and(|before| mono.saturating_sub(before) < HOP)
         });
-        if asks.is_none() && has_just_moved == Some(true) {
+        if asks.is_some() {
+            return;
+        }
+        if error.kind == BackendErrorKind::Ask {
+            self.wait_for_slot(key, mono);
+        } else if has_just_moved == Some(true) {
             self.hold_for(key, HOP, HOP, mono);
         }
     }

@@ -369,8 +369,10 @@ impl Outbox {
     }
 
     /// The connection to a shard is gone: whatever is under way there has an unknown outcome, and is
-    /// sent first over the next one. Returns the keys of that.
+    /// sent first over the next one. What was to be sent there because another shard said so, asks
+    /// its own again. Returns the keys of what was under way.
     pub(crate) fn disconnected(&mut self, shard: Shard) -> Vec<Arc<str>> {
+        self.forget_asks(shard);
         let mut under_way = Vec::new();
         for (key, queue) in &mut self.queues {
             let head = queue.front_mut();
@@ -387,6 +389,18 @@ impl Outbox {
         }
         self.pause(shard);
         under_way
+    }
+
+    /// No head is sent to this shard for the reason that another one has sent it there.
+    fn forget_asks(&mut self, shard: Shard) {
+        let heads = self.queues.values_mut().filter_map(VecDeque::front_mut);
+        let asks = heads
+            .filter_map(|head| head.attempt.asks.take_if(|asks| *asks == shard))
+            .count();
+        if asks > 0 {
+            self.share_out();
+            self.ready.note_strayed();
+        }
     }
 
     /// Nothing can be sent to a shard for now. Everybody who waits is notified that the write is

@@ -144,6 +144,11 @@ impl ReadyKeys {
         ready.map(|(shard, _)| shard)
     }
 
+    /// A key may be ready at another shard than before.
+    pub(super) fn note_strayed(&mut self) {
+        self.has_strayed = true;
+    }
+
     /// Whether a key went to another shard's since the last call.
     pub(super) fn take_strayed(&mut self) -> bool {
         std::mem::take(&mut self.has_strayed)
