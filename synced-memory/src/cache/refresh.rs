@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::near::{Generation, SlotFreshness};
-use super::{Cache, Cell, ShardReads, Ticket, Tracking};
+use super::tracking::TrackingState;
+use super::{Cache, Cell, Ticket, Tracking};
 use crate::backend::shards::{Shard, ShardMap};
 use crate::base::clock::Monotonic;
 use crate::base::error::Error;
@@ -80,9 +81,12 @@ impl Cache {
         self.map = map;
     }
 
-    /// Makes room for a shard, which is not connected.
+    /// Makes room for a shard, which is not connected. What is in line there stays: a slot that is in
+    /// line is not put there again.
     pub(crate) fn add_shard(&mut self, shard: Shard) {
-        self.shards[shard] = ShardReads::default();
+        let reads = &mut self.shards[shard];
+        reads.tracking = TrackingState::default();
+        reads.asked.clear();
     }
 
     /// Records that these keys are at other shards from now on: those notify of what changes after

@@ -265,12 +265,6 @@ impl<'a> ClusterLoops<'a> {
         let assigned: Vec<Shard> = (0..SLOTS)
             .map(|slot| layout.shard_of_slot(slot, &shards))
             .collect();
-        let moved = |slot: SlotNumber| {
-            let slot = usize::from(slot);
-            assigned[slot] != self.assigned[slot]
-        };
-        let has_moved = (0..SLOTS).any(|slot| assigned[slot] != self.assigned[slot]);
-
         let before = shared.routes();
         let left: Vec<_> = before
             .iter()
@@ -294,18 +288,32 @@ impl<'a> ClusterLoops<'a> {
         }
         let is_complete = !assigned.contains(&Shard::FIRST);
         shared.set_routes(Routes::new(kept, in_order, is_complete));
-        {
+        let has_moved = {
             let mut state = shared.state();
+            // Elsewhere than by the last layout, or than where servers have sent requests since: what
+            // is in line there, or tracked, is so no more.
+            let moves: Vec<bool> = (0..)
+                .zip(assigned.iter().zip(&self.assigned))
+                .map(|(slot, (now, before))| {
+                    now != before || *now != shared.map.shard_of_slot(slot)
+                })
+                .collect();
+            let has_moved = moves.contains(&true);
             for (shard, node) in &added {
                 state.add_shard(*shard, node);
             }
             for (slot, shard) in (0..).zip(&assigned) {
                 shared.map.assign(slot, *shard);
             }
+            for route in &left {
+                state.leaves(route.shard);
+            }
             if has_moved {
+                let moved = |slot: SlotNumber| moves[usize::from(slot)];
                 state.slots_moved(moved, shared.clock.mono());
             }
-        }
+            has_moved
+        };
         for route in left {
             self.leaving.insert(route.shard);
             route.leaves.notify_one();
@@ -394,5 +402,97 @@ impl<'a> ClusterLoops<'a> {
             let mono = self.shared.clock.mono();
             self.outage_since.get_or_insert(mono);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::error::BackendErrorKind;
+    use crate::backend::layout::{Redirect, slot_of};
+    use crate::backend::shards::ShardMap;
+    use crate::base::policy::WritePolicy;
+    use crate::base::settings::Settings;
+    use crate::client::state::Request;
+    use crate::value::envelope::Unsealed;
+
+    fn shared() -> Shared {
+        let (settings, map) = (Settings::default(), ShardMap::cluster());
+        Shared::with_clock(settings, "test", map, None, Clock::mock()).unwrap()
+    }
+
+    fn node(host: &str) -> Node {
+        let host = host.into();
+        Node { host, port: 1 }
+    }
+
+    /// The slots are at these hosts, in turn.
+    fn layout(hosts: &[&str]) -> ClusterLayout {
+        let index = |slot| u16::try_from(slot % hosts.len()).ok();
+        ClusterLayout {
+            nodes: hosts.iter().map(|host| node(host)).collect(),
+            slots: (0..SLOTS).map(index).collect(),
+            is_moving: false,
+        }
+    }
+
+    /// A server sends us elsewhere with a request for `key`.
+    fn redirect(shared: &Shared, key: &str, to: &str) -> Option<Shard> {
+        let redirect = Redirect {
+            slot: slot_of(key),
+            node: node(to),
+        };
+        let error = BackendError::redirected(BackendErrorKind::Moved, redirect, "MOVED");
+        let to = shared.state().redirected(&error);
+        to.map(|(shard, _)| shard)
+    }
+
+    fn write(shared: &Shared, key: &str) {
+        let value = Unsealed::of_text("1");
+        let request = Request::Put { value, ttl: None };
+        let at = shared.clock.at();
+        let mut state = shared.state();
+        state
+            .write(&key.into(), request, WritePolicy::Behind, at)
+            .unwrap();
+    }
+
+    #[test]
+    fn what_is_in_line_at_a_server_that_has_its_slot_no_more_is_in_line_where_the_slot_is() {
+        let shared = shared();
+        let (first, _outcome) = oneshot::channel();
+        let mut cluster = ClusterLoops::new(&shared, first);
+        cluster.apply(layout(&["a", "b"]));
+        let home = shared.map.shard_of("k");
+        let mut elsewhere = ["a", "b"]
+            .map(|host| redirect(&shared, "k", host))
+            .into_iter();
+        let other = elsewhere.find(|shard| *shard != Some(home)).flatten();
+        shared.map.assign(slot_of("k"), other.unwrap());
+        write(&shared, "k");
+
+        // The layout says the same as before: the other server was wrong, or has lost the slot.
+        cluster.apply(layout(&["a", "b"]));
+        assert_eq!(shared.map.shard_of("k"), home);
+        let ready: Vec<_> = shared.state().outbox.ready_shards().collect();
+        assert_eq!(ready, [home]);
+    }
+
+    #[test]
+    fn nobody_is_sent_to_a_server_that_leaves() {
+        let shared = shared();
+        let (first, _outcome) = oneshot::channel();
+        let mut cluster = ClusterLoops::new(&shared, first);
+        cluster.apply(layout(&["a", "b"]));
+        assert!(redirect(&shared, "k", "b").is_some());
+        cluster.apply(layout(&["a"]));
+        assert_eq!(redirect(&shared, "k", "b"), None);
+        // It comes back before the loop of its shard has ended.
+        cluster.apply(layout(&["a", "b"]));
+        let leaving: Vec<_> = cluster.leaving.iter().copied().collect();
+        let again = redirect(&shared, "k", "b").unwrap();
+        assert!(!leaving.contains(&again) && !leaving.is_empty());
+        cluster.has_left(leaving[0]);
+        assert_eq!(redirect(&shared, "k", "b"), Some(again));
     }
 }

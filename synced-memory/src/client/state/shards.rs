@@ -201,6 +201,11 @@ impl State {
         was_paused
     }
 
+    /// The server of a shard has left: nothing is sent there any more.
+    pub(crate) fn leaves(&mut self, shard: Shard) {
+        self.shards[shard].node = None;
+    }
+
     /// The shard is not used any more.
     pub(crate) fn remove_shard(&mut self, shard: Shard) {
         self.shards[shard] = ShardState::default();
