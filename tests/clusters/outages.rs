@@ -113,3 +113,17 @@ fn where_full_coverage_is_required_all_writes_wait_for_the_node_that_is_away() {
         write(&one) == Written::Stored
     });
 }
+
+/// Nothing is pending, so that nothing is lost with the records that it keeps of this process.
+#[test]
+fn to_close_takes_no_longer_than_to_notice_that_a_node_hangs() {
+    let cluster = Cluster::start(Server::redis, 3, 0);
+    let memory = builder(&cluster).build().unwrap();
+    for key in one_of_each(&cluster) {
+        memory.set(&key, 1).unwrap();
+    }
+    cluster.nodes()[1].freeze();
+    let began = Instant::now();
+    memory.close(DEADLINE).unwrap();
+    assert!(began.elapsed() < DEADLINE / 6, "{:?}", began.elapsed());
+}
