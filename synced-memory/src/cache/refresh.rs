@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::near::{Generation, SlotFreshness};
 use super::tracking::TrackingState;
-use super::{Cache, Cell, Ticket, Tracking};
+use super::{Cache, Cell, ShardReads, Ticket, Tracking};
 use crate::backend::shards::{Shard, ShardMap};
 use crate::base::clock::Monotonic;
 use crate::base::error::Error;
@@ -57,9 +57,12 @@ impl Cache {
     /// with one of them.
     pub(crate) fn tracking(&self, mono: Monotonic) -> Tracking {
         let shards = self.shards.iter();
-        // In a cluster no key is served there.
-        let is_nobody = |shard| self.map.is_cluster() && shard == Shard::FIRST;
-        let trackings = shards.filter(|(shard, _)| !is_nobody(*shard));
+        // In a cluster no key is served by the first one.
+        let is_used = |(shard, reads): &(Shard, &ShardReads)| match self.map.is_cluster() {
+            true => *shard != Shard::FIRST && reads.is_used,
+            false => true,
+        };
+        let trackings = shards.filter(is_used);
         trackings
             .map(|(_, reads)| reads.tracking.at(mono))
             .max_by_key(|tracking| tracking.severity())
@@ -87,6 +90,12 @@ impl Cache {
         let reads = &mut self.shards[shard];
         reads.tracking = TrackingState::default();
         reads.asked.clear();
+        reads.is_used = true;
+    }
+
+    /// The shard is not used any more.
+    pub(crate) fn remove_shard(&mut self, shard: Shard) {
+        self.shards[shard].is_used = false;
     }
 
     /// Records that these keys are at other shards from now on: those notify of what changes after
@@ -97,6 +106,7 @@ impl Cache {
             // For a shard without slots, too: whoever looks finds its own.
             self.shards[shard].tracking = reads.tracking;
             self.shards[shard].asked = reads.asked;
+            self.shards[shard].is_used = reads.is_used;
             for key in reads.rereads {
                 self.shards[self.map.shard_of(&key)].rereads.push_back(key);
             }

@@ -209,6 +209,7 @@ impl State {
     /// The shard is not used any more.
     pub(crate) fn remove_shard(&mut self, shard: Shard) {
         self.shards[shard] = ShardState::default();
+        self.cache.remove_shard(shard);
     }
 
     /// A server has sent us to another one. Returns the shard to go to, and whether it is to answer
