@@ -3,6 +3,7 @@
 mod basics;
 mod crew;
 mod failovers;
+mod growth;
 mod moves;
 mod outages;
 mod redirects;

@@ -38,6 +38,7 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use crate::backend::commit::{Sequence, Writer};
+use crate::backend::layout::Node;
 use crate::backend::shards::{ByShard, Shard, ShardMap};
 use crate::base::callback::is_io_thread;
 use crate::base::clock::{Moment, Monotonic, Stamp};
@@ -88,6 +89,8 @@ pub(crate) struct State {
     shards: ByShard<ShardState>,
     /// Slots may have moved: the layout is to be asked for.
     is_layout_wanted: bool,
+    /// The servers that others have sent us to although they do not have the slots yet.
+    importing: Vec<Node>,
     /// The server's clock is not known yet: stamps are by the clock of this host.
     is_on_host_clock: bool,
     pub(crate) last_error: Option<Error>,
@@ -137,6 +140,7 @@ impl State {
             map: ShardMap::default(),
             shards: ByShard::default(),
             is_layout_wanted: false,
+            importing: Vec::new(),
             is_on_host_clock: true,
             last_error: None,
             journal_damage: Vec::new(),

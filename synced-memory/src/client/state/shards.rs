@@ -78,6 +78,12 @@ impl State {
         self.shards[self.map.shard_of(key)].lost_at
     }
 
+    /// Whether it is not known yet if the shard can be connected to.
+    pub(crate) fn is_untried(&self, shard: Shard) -> bool {
+        let of_shard = &self.shards[shard];
+        of_shard.link == Link::Down && of_shard.node.is_some() && of_shard.last_error.is_none()
+    }
+
     /// Whether the backend's clock is known.
     pub(crate) fn knows_clock(&self) -> bool {
         !self.is_on_host_clock
@@ -224,11 +230,20 @@ impl State {
         let to = shards.find(|(_, of_shard)| of_shard.node.as_ref() == Some(node));
         let to = to.map(|(shard, _)| shard);
         let asking = error.kind == BackendErrorKind::Ask;
+        if asking && !self.importing.contains(node) {
+            self.importing.push(node.clone());
+        }
         self.is_layout_wanted |= !asking || to.is_none();
         if let Some(to) = to.filter(|_| !asking) {
             self.map.assign(*slot, to);
         }
         Some((to?, asking))
+    }
+
+    /// The servers to which others have sent us although they do not have the slots yet, since the
+    /// last call. They may have no slot at all, and be in no layout.
+    pub(crate) fn take_importing(&mut self) -> Vec<Node> {
+        std::mem::take(&mut self.importing)
     }
 
     /// Whether slots may have moved, since the last call.
