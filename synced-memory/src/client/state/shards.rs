@@ -285,7 +285,11 @@ impl State {
         if asks.is_some() {
             return;
         }
-        if error.kind == BackendErrorKind::Ask {
+        if error.redirect.is_none() {
+            let waits = Error::of_key(error.error_kind(), key, error);
+            self.failed(self.map.shard_of(key), waits);
+        }
+        if error.redirect.is_none() || error.kind == BackendErrorKind::Ask {
             self.wait_for_slot(key, mono);
         } else if has_just_moved == Some(true) {
             self.hold_for(key, HOP, HOP, mono);
