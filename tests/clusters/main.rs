@@ -4,8 +4,10 @@ mod addresses;
 mod basics;
 mod crew;
 mod failovers;
+mod growth;
 mod moves;
 mod outages;
+mod redirects;
 mod secured;
 
 use std::time::Duration;

@@ -113,3 +113,41 @@ fn where_full_coverage_is_required_all_writes_wait_for_the_node_that_is_away() {
         write(&one) == Written::Stored
     });
 }
+
+/// Nothing is pending, so that nothing is lost with the records that it keeps of this process.
+#[test]
+fn to_close_takes_no_longer_than_to_notice_that_a_node_hangs() {
+    let cluster = Cluster::start(Server::redis, 3, 0);
+    let memory = builder(&cluster).build().unwrap();
+    for key in one_of_each(&cluster) {
+        memory.set(&key, 1).unwrap();
+    }
+    cluster.nodes()[1].freeze();
+    let began = Instant::now();
+    memory.close(DEADLINE).unwrap();
+    assert!(began.elapsed() < DEADLINE / 6, "{:?}", began.elapsed());
+}
+
+/// One slot of a node has nobody who serves it, and the others of that node are served.
+#[test]
+fn a_slot_that_its_node_does_not_serve_is_the_trouble_of_its_own_keys() {
+    let cluster = Cluster::start(Server::redis, 3, 0);
+    let memory = builder(&cluster).build().unwrap();
+    let [served, _, _] = one_of_each(&cluster);
+    let node = &cluster.nodes()[0];
+    let names = (0..).map(|n| format!("unserved{n}"));
+    let mut unserved = names.filter(|name| {
+        let slot = cluster.slot_of(&format!("memory:{name}"));
+        cluster.owner(slot) == 0
+    });
+    let unserved = unserved.next().expect("there is one");
+    let slot = cluster.slot_of(&format!("memory:{unserved}")).to_string();
+    node.cli(&["CLUSTER", "DELSLOTS", &slot]);
+    let unserved = Key::<u32>::named(unserved);
+    assert_eq!(memory.set(&unserved, 1).unwrap(), Written::Queued);
+    times(&memory, &[served], Duration::from_secs(2));
+    assert_eq!(memory.status().pending, 1);
+    node.cli(&["CLUSTER", "ADDSLOTS", &slot]);
+    memory.flush(DEADLINE).unwrap();
+    assert_eq!(memory.get(&unserved).unwrap(), Some(1));
+}

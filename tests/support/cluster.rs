@@ -56,15 +56,7 @@ impl Cluster {
         replicas: u16,
         configure: impl Fn(Builder) -> Builder,
     ) -> Self {
-        let node = |_| {
-            let builder = program()
-                .cluster_node()
-                .arg("cluster-node-timeout", "2000")
-                .arg("cluster-require-full-coverage", "no")
-                .arg("cluster-replica-validity-factor", "0")
-                .arg("repl-ping-replica-period", "1");
-            configure(builder).start()
-        };
+        let node = |_| configure(node_of(program)).start();
         let count = primaries * (1 + replicas);
         let cluster = Self {
             nodes: (0..count).map(node).collect(),
@@ -108,6 +100,19 @@ impl Cluster {
             let builder = builder.arg("tls-cluster", "yes");
             builder.arg("tls-replication", "yes")
         })
+    }
+
+    /// Starts another primary, which has no slots yet, and waits until all nodes know it. Returns
+    /// which node it is.
+    #[track_caller]
+    pub fn add_primary(&mut self, program: fn() -> Builder) -> usize {
+        let (number, node) = (self.nodes.len(), node_of(program).start());
+        node.cli(&["CLUSTER", "SET-CONFIG-EPOCH", &(number + 1).to_string()]);
+        let port = node.port().to_string();
+        self.any_cli(&["CLUSTER", "MEET", "127.0.0.1", &port]);
+        self.nodes.push(node);
+        self.wait_ready();
+        number
     }
 
     /// Waits until every node that runs serves and knows that all slots are served, and every
@@ -371,6 +376,15 @@ impl ClusterProxies {
             (host.to_owned(), proxy.map_or(port, |(_, proxy)| *proxy))
         }
     }
+}
+
+fn node_of(program: fn() -> Builder) -> Builder {
+    program()
+        .cluster_node()
+        .arg("cluster-node-timeout", "2000")
+        .arg("cluster-require-full-coverage", "no")
+        .arg("cluster-replica-validity-factor", "0")
+        .arg("repl-ping-replica-period", "1")
 }
 
 fn url(ports: impl Iterator<Item = u16>) -> String {

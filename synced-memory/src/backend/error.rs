@@ -33,7 +33,7 @@ pub(crate) enum BackendErrorKind {
     Replaced,
     /// It was not done, for a reason that no longer holds.
     Retry,
-    /// Another server has the key, and with it its slot.
+    /// Another server has the key, and with it its slot; or nobody has it for now.
     Moved,
     /// Another server has the key, or will have it; its slot is being moved.
     Ask,

@@ -66,6 +66,8 @@ pub(crate) struct Cache {
 /// What is to be read from one shard.
 #[derive(Debug, Default)]
 struct ShardReads {
+    /// It is that of a server of a cluster.
+    is_used: bool,
     tracking: TrackingState,
     /// The slots that are to be read again.
     rereads: VecDeque<Arc<str>>,

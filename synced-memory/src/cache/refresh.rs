@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::near::{Generation, SlotFreshness};
+use super::tracking::TrackingState;
 use super::{Cache, Cell, ShardReads, Ticket, Tracking};
 use crate::backend::shards::{Shard, ShardMap};
 use crate::base::clock::Monotonic;
@@ -56,9 +57,11 @@ impl Cache {
     /// with one of them.
     pub(crate) fn tracking(&self, mono: Monotonic) -> Tracking {
         let shards = self.shards.iter();
-        // In a cluster no key is served there.
-        let is_nobody = |shard| self.map.is_cluster() && shard == Shard::FIRST;
-        let trackings = shards.filter(|(shard, _)| !is_nobody(*shard));
+        // In a cluster no key is served by the first one.
+        let is_used = |(shard, reads): &(Shard, &ShardReads)| {
+            !self.map.is_cluster() || *shard != Shard::FIRST && reads.is_used
+        };
+        let trackings = shards.filter(is_used);
         trackings
             .map(|(_, reads)| reads.tracking.at(mono))
             .max_by_key(|tracking| tracking.severity())
@@ -80,9 +83,18 @@ impl Cache {
         self.map = map;
     }
 
-    /// Makes room for a shard, which is not connected.
+    /// Makes room for a shard, which is not connected. What is in line there stays: a slot that is in
+    /// line is not put there again.
     pub(crate) fn add_shard(&mut self, shard: Shard) {
-        self.shards[shard] = ShardReads::default();
+        let reads = &mut self.shards[shard];
+        reads.tracking = TrackingState::default();
+        reads.asked.clear();
+        reads.is_used = true;
+    }
+
+    /// The shard is not used any more.
+    pub(crate) fn remove_shard(&mut self, shard: Shard) {
+        self.shards[shard].is_used = false;
     }
 
     /// Records that these keys are at other shards from now on: those notify of what changes after
@@ -93,6 +105,7 @@ impl Cache {
             // For a shard without slots, too: whoever looks finds its own.
             self.shards[shard].tracking = reads.tracking;
             self.shards[shard].asked = reads.asked;
+            self.shards[shard].is_used = reads.is_used;
             for key in reads.rereads {
                 self.shards[self.map.shard_of(&key)].rereads.push_back(key);
             }

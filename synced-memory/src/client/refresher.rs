@@ -9,7 +9,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
-use crate::backend::error::{BackendError, Recovery};
+use crate::backend::error::{BackendError, BackendErrorKind, Recovery};
+use crate::backend::layout::Node;
 use crate::backend::shards::Shard;
 use crate::backend::{Expiry, Invalidation, KeyRead, LARGE_VALUE, ReadKind, SizeHint, WithExpiry};
 use crate::base::backoff::Jitter;
@@ -57,7 +58,9 @@ pub(crate) struct ReadAnswers {
 pub(crate) struct Redirected {
     /// The index of the key.
     pub(crate) index: usize,
-    /// The shard to ask; `None` if nothing is known of it so far.
+    /// The server to ask, if the other one has named it.
+    pub(crate) node: Option<Node>,
+    /// Its shard; `None` if nothing is known of it so far.
     pub(crate) to: Option<Shard>,
     /// It is to answer although it does not have the slot yet.
     pub(crate) asking: bool,
@@ -101,10 +104,12 @@ impl LargeAnswers {
 impl Redirected {
     fn of(state: &mut State, index: usize, error: &BackendError) -> Self {
         let to = state.redirected(error);
+        let redirect = error.redirect.as_deref();
         Self {
             index,
+            node: redirect.map(|redirect| redirect.node.clone()),
             to: to.map(|(shard, _)| shard),
-            asking: to.is_some_and(|(_, asking)| asking),
+            asking: error.kind == BackendErrorKind::Ask,
         }
     }
 }
@@ -541,7 +546,6 @@ mod tests {
 
     use super::*;
     use crate::backend::Backend;
-    use crate::backend::layout::Node;
     use crate::backend::process::ProcessBackend;
     use crate::base::settings::Settings;
 

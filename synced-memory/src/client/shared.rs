@@ -111,6 +111,8 @@ pub(crate) struct Routes {
     by_shard: Vec<Option<Arc<Route>>>,
     /// The shards that serve slots, that of the lowest slot first.
     pub(crate) in_order: Vec<Shard>,
+    /// Those that serve none yet, and have keys of slots that are being moved there.
+    pub(crate) importing: Vec<Shard>,
     /// Every slot is served.
     pub(crate) is_complete: bool,
 }
@@ -127,8 +129,25 @@ impl Routes {
         Self {
             by_shard,
             in_order,
+            importing: Vec::new(),
             is_complete,
         }
+    }
+
+    /// The same, with the shards that serve no slot yet.
+    pub(crate) fn with_importing(self, importing: Vec<Shard>) -> Self {
+        Self { importing, ..self }
+    }
+
+    /// The same without the way to this shard.
+    pub(crate) fn without(&self, shard: Shard) -> Self {
+        let others = self.iter().filter(|route| route.shard != shard);
+        let routes = Self::new(
+            others.cloned().collect(),
+            self.in_order.clone(),
+            self.is_complete,
+        );
+        routes.with_importing(self.importing.clone())
     }
 
     pub(crate) fn get(&self, shard: Shard) -> Option<&Arc<Route>> {
@@ -345,6 +364,14 @@ impl Shared {
     /// The connection to the shard of `key`, if there is one.
     pub(crate) fn connection_of(&self, key: &str) -> Option<Arc<Connection>> {
         self.connection(self.map.shard_of(key))
+    }
+
+    /// The shard at this server, if it is connected.
+    pub(crate) fn connected_shard(&self, node: &Node) -> Option<Shard> {
+        let routes = self.routes.load();
+        let mut connected = routes.iter().filter(|route| route.is_connected());
+        let found = connected.find(|route| route.node == *node);
+        found.map(|route| route.shard)
     }
 
     /// Whether every key can be read and written.

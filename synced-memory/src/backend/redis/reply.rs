@@ -189,7 +189,14 @@ const PASSING: &[(&str, BackendErrorKind)] = &[
 /// What refusals say that pass, and have no code of their own.
 const TOPOLOGIES: &[&str] = &[CLUSTER_DISABLED, "Cluster is not yet configured"];
 
+/// What a node of a cluster answers that serves other slots, and knows nobody who serves that of the
+/// key.
+const SLOT_NOT_SERVED: &str = "CLUSTERDOWN Hash slot not served";
+
 fn kind_of(message: &str) -> BackendErrorKind {
+    if message.contains(SLOT_NOT_SERVED) {
+        return BackendErrorKind::Moved;
+    }
     let code = message.split(' ').next().unwrap_or_default();
     // Redis 6 wraps what a command inside a script answered: "ERR Error running script ... -OOM
     // ..." if the script ended by it, "@user_script: 49: -OOM ..." if the script caught it.
@@ -262,8 +269,9 @@ mod tests {
                 "TRYAGAIN Multiple keys request during rehashing of slot",
                 BackendErrorKind::TryAgain,
             ),
+            ("CLUSTERDOWN Hash slot not served", BackendErrorKind::Moved),
             (
-                "CLUSTERDOWN Hash slot not served",
+                "CLUSTERDOWN The cluster is down",
                 BackendErrorKind::Unavailable,
             ),
             (

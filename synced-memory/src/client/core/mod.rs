@@ -279,8 +279,11 @@ async fn forget(shared: &Shared, deadline: Deadline) {
             return;
         };
         for keys in keys.chunks(KEYS_PER_REQUEST) {
-            // Records that stay behind age out.
-            let forgotten = until(connection.session.forget(writer, keys), deadline).await;
+            // Records that stay behind age out. A server that hangs is waited for only until its
+            // connection is given up.
+            let request = connection.session.forget(writer, keys);
+            let request = shared.issue(&connection, request, |_| {});
+            let forgotten = until(request, deadline).await;
             if !matches!(forgotten, Some(Ok(()))) {
                 return;
             }

@@ -44,6 +44,12 @@ impl Core {
             for shard in &routes.in_order {
                 self.scan(*shard, prefix, &mut found).await?;
             }
+            // Of some it was said only now that they have keys.
+            for shard in &routes.importing {
+                let deadline = self.deadline();
+                self.connection_within(*shard, None, || deadline).await;
+                self.scan(*shard, prefix, &mut found).await?;
+            }
             let after = self.layout_now().await?;
             let is_settled = !before.is_moving && before == after;
             if is_settled {

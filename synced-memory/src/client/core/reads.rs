@@ -8,7 +8,8 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 
 use super::Core;
-use crate::backend::error::{BackendError, Recovery};
+use crate::backend::error::{BackendError, BackendErrorKind, Recovery};
+use crate::backend::layout::Node;
 use crate::backend::shards::Shard;
 use crate::backend::{KeyRead, ReadKind, WithExpiry};
 use crate::base::callback::is_io_thread;
@@ -201,20 +202,38 @@ impl Core {
         deadline: Deadline,
     ) -> Result<bool> {
         let mut have_all = true;
-        for Redirected { index, to, asking } in redirected {
+        for redirected in redirected {
+            let key = std::slice::from_ref(&keys[redirected.index]);
+            let Redirected {
+                to, node, asking, ..
+            } = redirected;
+            let to = match to {
+                Some(to) => Some(to),
+                None => self.shard_at(node, deadline).await,
+            };
+            if let Some(to) = to.filter(|to| self.shared.state().is_untried(*to)) {
+                // What is known of the key is out of date, and the server is about to be there.
+                self.connection_within(to, None, || deadline).await;
+            }
             let Some(at) = to.and_then(|shard| from.hop(shard, asking)) else {
                 have_all = false;
                 continue;
             };
-            let key = std::slice::from_ref(&keys[index]);
             have_all &= Box::pin(self.load_from(key, at, grace, deadline)).await?;
         }
         Ok(have_all)
     }
 
+    /// The shard of a server of which nothing was known so far, as soon as there is a connection.
+    async fn shard_at(&self, node: Option<Node>, deadline: Deadline) -> Option<Shard> {
+        let node = node?;
+        let found = || self.shared.connected_shard(&node);
+        until(self.shared.when_connected(found), deadline).await
+    }
+
     /// A connection to a shard that was not given up: the present one, or one that is made until the
     /// deadline. `deadline` is called only if there is none at present.
-    async fn connection_within(
+    pub(super) async fn connection_within(
         &self,
         shard: Shard,
         given_up: Option<&Arc<Connection>>,
@@ -290,8 +309,7 @@ impl Core {
                         found.push(match answer {
                             Ok((stored, _)) => stored,
                             Err(error) => {
-                                let to = self.shared.state().redirected(&error);
-                                let to = to.and_then(|(shard, asking)| at.hop(shard, asking));
+                                let to = self.redirected(at, &error, deadline).await;
                                 let to = to.ok_or_else(|| error_of_key(error))?;
                                 let key = std::slice::from_ref(key);
                                 let read = Box::pin(self.read_at(key, to, deadline)).await?;
@@ -306,6 +324,22 @@ impl Core {
                 None => return Err(error_of_key(self.silent("a read"))),
             }
         }
+    }
+
+    /// Where a server has sent us that was to answer a read.
+    async fn redirected(
+        &self,
+        from: ReadAt,
+        error: &BackendError,
+        deadline: Deadline,
+    ) -> Option<ReadAt> {
+        let redirect = error.redirect.as_deref()?;
+        let to = self.shared.state().redirected(error);
+        let to = match to {
+            Some((shard, _)) => Some(shard),
+            None => self.shard_at(Some(redirect.node.clone()), deadline).await,
+        };
+        from.hop(to?, error.kind == BackendErrorKind::Ask)
     }
 
     /// The value of a key whose read was answered with `TooLarge`.

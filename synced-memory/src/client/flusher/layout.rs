@@ -3,7 +3,7 @@
 //! The layout is asked for when something hints that it has changed, and from time to time. Nobody
 //! waits for that: requests go by what is known, and servers send them on.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::future::pending;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -41,6 +41,11 @@ const SHORTEST_INTERVAL: Duration = Duration::from_millis(100);
 const OUTAGE_INTERVAL: Duration = Duration::from_millis(250);
 const LONG_OUTAGE_INTERVAL: Duration = Duration::from_secs(2);
 const OUTAGE: Duration = Duration::from_secs(30);
+
+/// How often, while slots are being moved to a server without any; and how long such a server is used
+/// after the last sign of that.
+const IMPORT_INTERVAL: Duration = Duration::from_secs(10);
+const IMPORTING: Duration = Duration::from_secs(25);
 
 type Asking<'a> = Pin<Box<dyn Future<Output = Result<ClusterLayout, BackendError>> + Send + 'a>>;
 
@@ -125,6 +130,9 @@ struct ClusterLoops<'a> {
     /// The shard of each slot, as the client knows it; servers may have sent it elsewhere since.
     assigned: Vec<Shard>,
     layout: Option<ClusterLayout>,
+    /// The servers that slots are being moved to and that have none yet, each with the last sign of
+    /// that.
+    importing: HashMap<Node, Monotonic>,
     /// How often the layout has changed.
     version: u64,
     /// When it was asked for last, and how long that took.
@@ -148,6 +156,7 @@ impl<'a> ClusterLoops<'a> {
             leaving: HashSet::new(),
             assigned: vec![Shard::FIRST; SLOTS],
             layout: None,
+            importing: HashMap::new(),
             version: 0,
             asked_at: Monotonic::ZERO,
             took: Duration::ZERO,
@@ -184,7 +193,8 @@ impl<'a> ClusterLoops<'a> {
         let (shared, clock) = (self.shared, &self.shared.clock);
         sleep_until(clock, self.asked_at + SHORTEST_INTERVAL).await;
         let is_outage = self.outage_since.is_some() || self.layout.is_none();
-        let query = if shared.is_tracking_wanted() && !is_outage {
+        let (is_tracking, is_importing) = (shared.is_tracking_wanted(), !self.importing.is_empty());
+        let query = if is_tracking && !is_outage && !is_importing {
             LayoutQuery::Glance
         } else {
             LayoutQuery::Vote
@@ -193,6 +203,8 @@ impl<'a> ClusterLoops<'a> {
             Some(since) if clock.mono().saturating_sub(since) > OUTAGE => LONG_OUTAGE_INTERVAL,
             _ if is_outage => OUTAGE_INTERVAL,
             _ if query == LayoutQuery::Glance => GLANCE_INTERVAL.max(self.took * GLANCE_SHARE),
+            _ if is_importing && is_tracking => GLANCE_INTERVAL,
+            _ if is_importing => IMPORT_INTERVAL,
             _ => INTERVAL,
         };
         tokio::select! {
@@ -261,7 +273,9 @@ impl<'a> ClusterLoops<'a> {
             self.version += 1;
         }
 
-        let (added, shards) = self.number(&layout.nodes);
+        let mut nodes = layout.nodes.clone();
+        nodes.extend(self.importing(&layout));
+        let (added, shards) = self.number(&nodes);
         let assigned: Vec<Shard> = (0..SLOTS)
             .map(|slot| layout.shard_of_slot(slot, &shards))
             .collect();
@@ -287,7 +301,9 @@ impl<'a> ClusterLoops<'a> {
             }
         }
         let is_complete = !assigned.contains(&Shard::FIRST);
-        shared.set_routes(Routes::new(kept, in_order, is_complete));
+        let importing = shards[layout.nodes.len()..].to_vec();
+        let routes = Routes::new(kept, in_order, is_complete);
+        shared.set_routes(routes.with_importing(importing));
         let has_moved = {
             let mut state = shared.state();
             for (shard, node) in &added {
@@ -297,7 +313,11 @@ impl<'a> ClusterLoops<'a> {
             let slots = (0..)
                 .zip(known)
                 .map(|(slot, (before, now))| (slot, *before, *now));
-            state.lay_out(slots, shared.clock.mono())
+            let has_moved = state.lay_out(slots, shared.clock.mono());
+            for route in &left {
+                state.leaves(route.shard);
+            }
+            has_moved
         };
         for route in left {
             self.leaving.insert(route.shard);
@@ -321,6 +341,20 @@ impl<'a> ClusterLoops<'a> {
             self.report_first(Err(Error::new(ErrorKind::Unavailable, reason)));
         }
         new
+    }
+
+    /// The servers without slots that have keys of slots which are being moved there: their first
+    /// ones.
+    fn importing(&mut self, layout: &ClusterLayout) -> Vec<Node> {
+        let mono = self.shared.clock.mono();
+        let asked = self.shared.state().take_importing();
+        for node in asked.into_iter().chain(layout.importing.iter().cloned()) {
+            self.importing.insert(node, mono);
+        }
+        self.importing.retain(|node, last| {
+            !layout.nodes.contains(node) && mono.saturating_sub(*last) < IMPORTING
+        });
+        self.importing.keys().cloned().collect()
     }
 
     /// Numbers the servers. Returns those that have a new number, and the shard of each.
@@ -351,10 +385,7 @@ impl<'a> ClusterLoops<'a> {
     /// The loop of a shard has ended.
     fn has_left(&mut self, shard: Shard) {
         self.shared.state().remove_shard(shard);
-        let routes = self.shared.routes();
-        let others = routes.iter().filter(|route| route.shard != shard);
-        let (in_order, is_complete) = (routes.in_order.clone(), routes.is_complete);
-        let routes = Routes::new(others.cloned().collect(), in_order, is_complete);
+        let routes = self.shared.routes().without(shard);
         self.shared.set_routes(routes);
         self.leaving.remove(&shard);
         if let Some(node) = self.numbers.get_mut(shard.index()) {
@@ -387,5 +418,122 @@ impl<'a> ClusterLoops<'a> {
             let mono = self.shared.clock.mono();
             self.outage_since.get_or_insert(mono);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::error::BackendErrorKind;
+    use crate::backend::layout::{Redirect, slot_of};
+    use crate::backend::shards::ShardMap;
+    use crate::base::policy::WritePolicy;
+    use crate::base::settings::Settings;
+    use crate::cache::Tracking;
+    use crate::client::state::Request;
+    use crate::value::envelope::Unsealed;
+
+    fn shared() -> Shared {
+        let (settings, map) = (Settings::default(), ShardMap::cluster());
+        Shared::with_clock(settings, "test", map, None, Clock::mock()).unwrap()
+    }
+
+    fn node(host: &str) -> Node {
+        let host = host.into();
+        Node { host, port: 1 }
+    }
+
+    /// The slots are at these hosts, in turn.
+    fn layout(hosts: &[&str]) -> ClusterLayout {
+        let index = |slot| u16::try_from(slot % hosts.len()).ok();
+        ClusterLayout {
+            nodes: hosts.iter().map(|host| node(host)).collect(),
+            slots: (0..SLOTS).map(index).collect(),
+            is_moving: false,
+            importing: Vec::new(),
+        }
+    }
+
+    /// A server sends us elsewhere with a request for `key`.
+    fn redirect(shared: &Shared, key: &str, to: &str) -> Option<Shard> {
+        let redirect = Redirect {
+            slot: slot_of(key),
+            node: node(to),
+        };
+        let error = BackendError::redirected(BackendErrorKind::Moved, redirect, "MOVED");
+        let to = shared.state().redirected(&error);
+        to.map(|(shard, _)| shard)
+    }
+
+    fn write(shared: &Shared, key: &str) {
+        let value = Unsealed::of_text("1");
+        let request = Request::Put { value, ttl: None };
+        let at = shared.clock.at();
+        let mut state = shared.state();
+        state
+            .write(&key.into(), request, WritePolicy::Behind, at)
+            .unwrap();
+    }
+
+    #[test]
+    fn what_is_in_line_at_a_server_that_has_its_slot_no_more_is_in_line_where_the_slot_is() {
+        let shared = shared();
+        let (first, _outcome) = oneshot::channel();
+        let mut cluster = ClusterLoops::new(&shared, first);
+        cluster.apply(layout(&["a", "b"]));
+        let home = shared.map.shard_of("k");
+        let mut elsewhere = ["a", "b"]
+            .map(|host| redirect(&shared, "k", host))
+            .into_iter();
+        let other = elsewhere.find(|shard| *shard != Some(home)).flatten();
+        shared.map.assign(slot_of("k"), other.unwrap());
+        write(&shared, "k");
+
+        // The layout says the same as before: the other server was wrong, or has lost the slot.
+        cluster.apply(layout(&["a", "b"]));
+        assert_eq!(shared.map.shard_of("k"), home);
+        let ready: Vec<_> = shared.state().outbox.ready_shards().collect();
+        assert_eq!(ready, [home]);
+    }
+
+    #[test]
+    fn nobody_is_sent_to_a_server_that_leaves() {
+        let shared = shared();
+        let (first, _outcome) = oneshot::channel();
+        let mut cluster = ClusterLoops::new(&shared, first);
+        cluster.apply(layout(&["a", "b"]));
+        assert!(redirect(&shared, "k", "b").is_some());
+        cluster.apply(layout(&["a"]));
+        assert_eq!(redirect(&shared, "k", "b"), None);
+        // It comes back before the loop of its shard has ended.
+        cluster.apply(layout(&["a", "b"]));
+        let leaving: Vec<_> = cluster.leaving.iter().copied().collect();
+        let again = redirect(&shared, "k", "b").unwrap();
+        assert!(!leaving.contains(&again) && !leaving.is_empty());
+        cluster.has_left(leaving[0]);
+        assert_eq!(redirect(&shared, "k", "b"), Some(again));
+    }
+
+    #[test]
+    fn a_server_that_has_left_says_nothing_of_whether_changes_are_tracked() {
+        let shared = shared();
+        let (first, _outcome) = oneshot::channel();
+        let mut cluster = ClusterLoops::new(&shared, first);
+        let mono = shared.clock.mono();
+        let shards = cluster.apply(layout(&["a", "b"]));
+        for route in &shards {
+            shared
+                .state()
+                .cache
+                .tracked(route.shard, Tracking::On, mono);
+        }
+        cluster.apply(layout(&["a"]));
+        let left = &shards[1];
+        let reason = Error::new(ErrorKind::Unavailable, "on purpose");
+        shared.lose_connection(left, &reason);
+        cluster.has_left(left.shard);
+        assert_eq!(shared.state().cache.tracking(mono), Tracking::On);
+        cluster.apply(layout(&["a", "b"]));
+        assert_eq!(shared.state().cache.tracking(mono), Tracking::Off);
     }
 }

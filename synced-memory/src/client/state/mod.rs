@@ -40,7 +40,7 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use crate::backend::commit::{Sequence, Writer};
-use crate::backend::layout::SlotNumber;
+use crate::backend::layout::{Node, SlotNumber};
 use crate::backend::shards::{ByShard, Shard, ShardMap};
 use crate::base::callback::is_io_thread;
 use crate::base::clock::{Moment, Monotonic, Stamp};
@@ -93,6 +93,8 @@ pub(crate) struct State {
     is_layout_wanted: bool,
     /// The slots for which a server has sent us to another one, since the last layout.
     reassigned: HashSet<SlotNumber>,
+    /// The servers that others have sent us to although they do not have the slots yet.
+    importing: Vec<Node>,
     /// The server's clock is not known yet: stamps are by the clock of this host.
     is_on_host_clock: bool,
     pub(crate) last_error: Option<Error>,
@@ -143,6 +145,7 @@ impl State {
             shards: ByShard::default(),
             is_layout_wanted: false,
             reassigned: HashSet::new(),
+            importing: Vec::new(),
             is_on_host_clock: true,
             last_error: None,
             journal_damage: Vec::new(),

@@ -77,6 +77,12 @@ impl State {
         self.shards[self.map.shard_of(key)].lost_at
     }
 
+    /// Whether it is not known yet if the shard can be connected to.
+    pub(crate) fn is_untried(&self, shard: Shard) -> bool {
+        let of_shard = &self.shards[shard];
+        of_shard.link == Link::Down && of_shard.node.is_some() && of_shard.last_error.is_none()
+    }
+
     /// Whether the backend's clock is known.
     pub(crate) fn knows_clock(&self) -> bool {
         !self.is_on_host_clock
@@ -200,9 +206,15 @@ impl State {
         was_paused
     }
 
+    /// The server of a shard has left: nothing is sent there any more.
+    pub(crate) fn leaves(&mut self, shard: Shard) {
+        self.shards[shard].node = None;
+    }
+
     /// The shard is not used any more.
     pub(crate) fn remove_shard(&mut self, shard: Shard) {
         self.shards[shard] = ShardState::default();
+        self.cache.remove_shard(shard);
     }
 
     /// A server has sent us to another one. Returns the shard to go to, and whether it is to answer
@@ -217,6 +229,9 @@ impl State {
         let to = shards.find(|(_, of_shard)| of_shard.node.as_ref() == Some(node));
         let to = to.map(|(shard, _)| shard);
         let asking = error.kind == BackendErrorKind::Ask;
+        if asking && !self.importing.contains(node) {
+            self.importing.push(node.clone());
+        }
         self.is_layout_wanted |= !asking || to.is_none();
         if let Some(to) = to.filter(|_| !asking) {
             if self.map.shard_of_slot(*slot) != to {
@@ -250,6 +265,12 @@ impl State {
         has_moved
     }
 
+    /// The servers to which others have sent us although they do not have the slots yet, since the
+    /// last call. They may have no slot at all, and be in no layout.
+    pub(crate) fn take_importing(&mut self) -> Vec<Node> {
+        std::mem::take(&mut self.importing)
+    }
+
     /// Whether slots may have moved, since the last call.
     pub(crate) fn take_layout_wanted(&mut self) -> bool {
         std::mem::take(&mut self.is_layout_wanted)
@@ -277,17 +298,25 @@ impl State {
     /// yet, the head is sent there once; else to the shard that has the slot now.
     pub(super) fn send_elsewhere(&mut self, key: &Arc<str>, error: &BackendError, mono: Monotonic) {
         let to = self.redirected(error);
-        let to_ask = to.and_then(|(shard, asking)| asking.then_some(shard));
-        let asks = to_ask.filter(|shard| self.link(*shard) != Link::Down);
+        let asks = to.and_then(|(shard, asking)| asking.then_some(shard));
+        // It does not wait there for a server that may never come back: its own says the next time
+        // where the slot is going then.
+        let asks = asks.filter(|shard| self.link(*shard) != Link::Down);
         let has_just_moved = self.outbox.edit(key, Selector::Head, |head| {
             head.attempt.asks = asks;
             let before = head.attempt.moved_at.replace(mono);
             before.is_some_and(|before| mono.saturating_sub(before) < 2 * HOP)
         });
-        if to_ask != asks {
-            // Nobody can ask there, and whether the slot ever gets there is not known.
+        if asks.is_some() {
+            return;
+        }
+        if error.redirect.is_none() {
+            let waits = Error::of_key(error.error_kind(), key, error);
+            self.failed(self.map.shard_of(key), waits);
+        }
+        if error.redirect.is_none() || error.kind == BackendErrorKind::Ask {
             self.wait_for_slot(key, mono);
-        } else if asks.is_none() && has_just_moved == Some(true) {
+        } else if has_just_moved == Some(true) {
             self.hold_for(key, HOP, HOP, mono);
         }
     }

@@ -271,7 +271,7 @@ impl Outbox {
         }
         let is_in_line = |head: &Entry| head.attempt.drawn_to.is_none();
         if self.head(key).is_some_and(is_in_line) && self.shard_of_head(key) != shard {
-            self.ready.strayed();
+            self.ready.note_strayed();
         }
     }
 
@@ -381,7 +381,8 @@ impl Outbox {
     }
 
     /// The connection to a shard is gone: whatever is under way there has an unknown outcome, and is
-    /// sent first over the next one. Returns the keys of that.
+    /// sent first over the next one. What was to be sent there because another shard said so, asks
+    /// its own again. Returns the keys of what was under way.
     pub(crate) fn disconnected(&mut self, shard: Shard) -> Vec<Arc<str>> {
         let mut under_way = Vec::new();
         for (key, queue) in &mut self.queues {
@@ -416,6 +417,7 @@ impl Outbox {
             head.attempt.asks.take_if(|asks| *asks == shard);
         }
         self.share_out();
+        self.ready.note_strayed();
     }
 
     /// Everybody who waits for the pending writes to `key` is notified that they are queued.

@@ -144,8 +144,8 @@ impl ReadyKeys {
         ready.map(|(shard, _)| shard)
     }
 
-    /// A key is ready at another shard than the one that it was sent to before.
-    pub(super) fn strayed(&mut self) {
+    /// A key may be ready at another shard than before.
+    pub(super) fn note_strayed(&mut self) {
         self.has_strayed = true;
     }
 

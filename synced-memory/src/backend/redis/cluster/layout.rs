@@ -1,6 +1,7 @@
 //! What the nodes of a cluster say about it, and what most of them say.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use redis::Value;
 
@@ -22,6 +23,8 @@ pub(super) struct NodeAnswer {
     pub(super) ranges: Vec<SlotRange>,
     /// Whether a slot of its own is being moved, or may be; not if it was not asked.
     pub(super) is_moving: bool,
+    /// Where its slots are being moved to.
+    pub(super) importing: Vec<Node>,
 }
 
 /// The answer to CLUSTER SLOTS. `asked`: the host that was asked, which is that of every node that
@@ -82,15 +85,73 @@ fn slot_range(range: Value, asked: &str) -> Result<Option<SlotRange>, BackendErr
 /// Whether a node says in the answer to CLUSTER NODES that a slot of its own is being moved: its
 /// line is the only one that has them, as `[slot->-id]` and `[slot-<-id]`.
 pub(super) fn is_moving(nodes: &str) -> bool {
-    let own = nodes.lines().find(|line| {
-        let flags = line.split(' ').nth(2).unwrap_or_default();
-        flags.split(',').any(|flag| flag == "myself")
-    });
     let is_open = |word: &str| word.contains("->-") || word.contains("-<-");
-    own.is_none_or(|own| {
+    own_line(nodes).is_none_or(|own| {
         own.split(' ')
             .any(|word| word.starts_with('[') && is_open(word))
     })
+}
+
+fn own_line(nodes: &str) -> Option<&str> {
+    nodes.lines().find(|line| {
+        let flags = line.split(' ').nth(2).unwrap_or_default();
+        flags.split(',').any(|flag| flag == "myself")
+    })
+}
+
+/// Where a node moves slots of its own to, by its answer to CLUSTER NODES: to the nodes in its line's
+/// `[slot->-id]`, whose lines begin with `id host:port@bus-port,name`. `named`: the hosts as CLUSTER
+/// SLOTS names them, which has names or addresses, or none of both; `asked`: as for [`slot_ranges`].
+pub(super) fn import_targets(nodes: &str, named: &[Arc<str>], asked: &str) -> Vec<Node> {
+    let words = own_line(nodes).into_iter().flat_map(|own| own.split(' '));
+    let targets =
+        words.filter_map(|word| word.strip_prefix('[')?.strip_suffix(']')?.split_once("->-"));
+    let targets: HashSet<&str> = targets.map(|(_, id)| id).collect();
+    if targets.is_empty() {
+        return Vec::new();
+    }
+    let lines: Vec<NodeLine<'_>> = nodes.lines().filter_map(NodeLine::of).collect();
+    let is_named = |host: &str| named.iter().any(|named| **named == *host);
+    let has_names = lines.iter().any(|line| is_named(line.name));
+    let has_addresses = lines.iter().any(|line| is_named(line.address));
+    let targets = lines.iter().filter(|line| targets.contains(line.id));
+    let targets = targets.map(|line| {
+        let preferred = match (has_names, has_addresses) {
+            (true, _) => line.name,
+            (false, true) => line.address,
+            (false, false) => asked,
+        };
+        // Whoever has no name may be reached by its address.
+        let mut hosts = [preferred, line.address, asked].into_iter();
+        let host = hosts.find(|host| !host.is_empty()).unwrap_or_default();
+        Node {
+            host: host.into(),
+            port: line.port,
+        }
+    });
+    targets.collect()
+}
+
+/// A line of CLUSTER NODES.
+struct NodeLine<'a> {
+    id: &'a str,
+    address: &'a str,
+    port: u16,
+    name: &'a str,
+}
+
+impl<'a> NodeLine<'a> {
+    fn of(line: &'a str) -> Option<Self> {
+        let (id, rest) = line.split_once(' ')?;
+        let (address, behind) = rest.split(' ').next()?.split_once('@')?;
+        let (address, port) = address.rsplit_once(':')?;
+        Some(Self {
+            id,
+            address,
+            port: port.parse().ok()?,
+            name: behind.split(',').nth(1).unwrap_or_default(),
+        })
+    }
 }
 
 /// How many primaries there are.
@@ -121,7 +182,12 @@ pub(super) fn vote(answers: &[NodeAnswer], moved: &HashMap<SlotNumber, Node>) ->
         most_say(&views.iter().map(|view| view[slot]), last_moved)
     });
     let slots: Vec<_> = slots.collect();
-    nodes.layout(&slots, answers.iter().any(|answer| answer.is_moving))
+    let importing = answers.iter().flat_map(|answer| &answer.importing);
+    ClusterLayout {
+        is_moving: answers.iter().any(|answer| answer.is_moving),
+        importing: importing.cloned().collect(),
+        ..nodes.layout(&slots)
+    }
 }
 
 /// The nodes by number, in the order in which they were named.
@@ -155,7 +221,7 @@ impl Nodes {
 
     /// The layout with only the nodes that have slots, in the order of their lowest: however the
     /// servers list them, the same layout is equal.
-    fn layout(self, slots: &[u16], is_moving: bool) -> ClusterLayout {
+    fn layout(self, slots: &[u16]) -> ClusterLayout {
         let mut numbers = vec![None; self.nodes.len()];
         let mut nodes = Vec::new();
         let mut of_slot = |number: u16| {
@@ -170,7 +236,8 @@ impl Nodes {
         ClusterLayout {
             nodes,
             slots,
-            is_moving,
+            is_moving: false,
+            importing: Vec::new(),
         }
     }
 }
@@ -277,6 +344,23 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_node_says_where_it_moves_its_slots_to() {
+        let nodes = "\
+            0a 127.0.0.1:7001@17001,,tls-port=0 master - 0 1 2 connected\n\
+            0b :7000@17000 myself,master - 0 0 1 connected 0-99 [93->-0a] [94->-0a] [7-<-0d]\n\
+            0c 127.0.0.1:7002@17002 master - 0 1 3 connected [95->-0b]\n\
+            0d 127.0.0.1:7003@17003 master - 0 1 3 connected 100-200\n";
+        let targets = |nodes: &str, named: &str| import_targets(nodes, &[named.into()], "asked");
+        let target = |host| [node(host, 7_001)];
+        assert_eq!(targets(nodes, "127.0.0.1"), target("127.0.0.1"));
+        let with_name = nodes.replace("17001,,", "17001,db.example,");
+        assert_eq!(targets(&with_name, "127.0.0.1"), target("127.0.0.1"));
+        assert_eq!(targets(&with_name, "db.example"), target("db.example"));
+        assert_eq!(targets(&with_name, "asked"), target("asked"));
+        assert_eq!(targets("0a h:1@2 master - 0 1 2 connected", "h"), []);
+    }
+
     fn answer(ranges: &[(SlotNumber, SlotNumber, &str)]) -> NodeAnswer {
         let range = |(first, last, host): &(_, _, &str)| SlotRange {
             first: *first,
@@ -286,6 +370,7 @@ mod tests {
         NodeAnswer {
             ranges: ranges.iter().map(range).collect(),
             is_moving: false,
+            importing: Vec::new(),
         }
     }
 

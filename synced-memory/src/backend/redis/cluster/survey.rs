@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Pipeline, Value};
+use redis::{AsyncConnectionConfig, Pipeline};
 use tokio::time::timeout;
 
-use super::layout::{NodeAnswer, is_moving, slot_ranges, vote};
+use super::layout::{NodeAnswer, import_targets, is_moving, slot_ranges, vote};
 use super::{Cluster, address_of};
 use crate::backend::error::BackendError;
 use crate::backend::layout::{ClusterLayout, LayoutQuery, Node};
@@ -263,12 +263,27 @@ impl Survey {
         }
         let mut answers = ask(line, commands).await?.into_iter();
         let mut ranges = slot_ranges(answers.next().unwrap_or_default(), &node.host)?;
+        let named: Vec<_> = ranges.iter().map(|of| Arc::clone(&of.node.host)).collect();
         for range in &mut ranges {
             range.node = self.cluster.reached_at(range.node.clone())?;
         }
+        let Some(nodes) = answers.next() else {
+            return Ok(NodeAnswer {
+                ranges,
+                is_moving: false,
+                importing: Vec::new(),
+            });
+        };
+        // Who does not say it may be moving slots.
+        let nodes = reply::checked(nodes).and_then(reply::text).ok();
+        let targets = |nodes| import_targets(nodes, &named, &node.host);
+        let importing = nodes.as_deref().map(targets);
+        let importing = importing.into_iter().flatten();
+        let importing = importing.map(|node| self.cluster.reached_at(node));
         Ok(NodeAnswer {
             ranges,
-            is_moving: answers.next().is_some_and(may_be_moving),
+            is_moving: nodes.as_deref().is_none_or(is_moving),
+            importing: importing.collect::<Result<_, _>>()?,
         })
     }
 
@@ -303,11 +318,4 @@ impl Survey {
             )),
         }
     }
-}
-
-/// The answer to CLUSTER NODES. Who does not say it may be moving slots.
-fn may_be_moving(answer: Value) -> bool {
-    reply::checked(answer)
-        .and_then(reply::text)
-        .map_or(true, |nodes| is_moving(&nodes))
 }
