@@ -71,7 +71,7 @@ fn add_compared(earlier: &mut Mutation, call: RecordedCall, since: Since<'_>) {
     if passes && !(compares && name_anew(earlier, first, &as_called, since)) {
         earlier.calls.truncate(first);
         earlier.calls.extend(as_called);
-        earlier.size = earlier.calls.iter().map(RecordedCall::size).sum();
+        earlier.recount();
         go_back(earlier, first, Passing::Refused);
     }
 }
@@ -149,6 +149,7 @@ fn name_anew(
     elements
         .zip(names)
         .for_each(|(element, name)| *element = name);
+    mutation.recount();
     true
 }
 

@@ -393,6 +393,11 @@ impl Mutation {
         self.size
     }
 
+    /// Counts anew how many bytes it holds, after its calls were changed in place or replaced.
+    fn recount(&mut self) {
+        self.size = size_of_mutation(&self.origin, &self.calls);
+    }
+
     /// Removes the calls with these indexes, and returns them: they become a dead letter.
     pub(crate) fn withdraw(&mut self, indexes: &[usize]) -> Self {
         self.withdraw_if(|index, _| indexes.contains(&index))
@@ -480,9 +485,7 @@ struct Journalled {
 
 impl From<Journalled> for Mutation {
     fn from(Journalled { origin, calls }: Journalled) -> Self {
-        let size = size_of::<Self>()
-            + size_of_json(origin.as_slice())
-            + calls.iter().map(RecordedCall::size).sum::<usize>();
+        let size = size_of_mutation(&origin, &calls);
         Self {
             origin,
             calls,
@@ -510,6 +513,12 @@ impl RecordedCall {
     fn size(&self) -> usize {
         size_of::<Self>() + self.operations.iter().map(Operation::size).sum::<usize>()
     }
+}
+
+fn size_of_mutation(origin: &Option<Json>, calls: &[RecordedCall]) -> usize {
+    size_of::<Mutation>()
+        + size_of_json(origin.as_slice())
+        + calls.iter().map(RecordedCall::size).sum::<usize>()
 }
 
 fn size_of_json(items: &[Json]) -> usize {

@@ -325,6 +325,7 @@ proptest! {
             }
             let later = Mutation::compared(None, diff(&text, &before, &of(&list), &[]));
             coalesce(&mut queue, later, Since::Unchanged(Some(&base))).unwrap();
+            prop_assert_eq!(queue.size(), counted_size(&queue));
             let applied = apply(Some(&base), &queue, ConflictRule::NewerWins(Stamp::MAX));
             let is_whole = applied.failed.is_empty() && applied.superseded.is_empty();
             prop_assert!(is_whole, "{base}\n{queue:?}");
@@ -471,7 +472,36 @@ proptest! {
     fn the_size_is_kept_up_to_date(base in json_text(), calls in choices()) {
         let (mutations, _) = record_all(&base, &calls);
         let mutation = coalesced(mutations, Since::Unchanged(Some(&base)));
-        let counted = Mutation::from(Journalled { origin: None, calls: mutation.calls.clone() });
-        prop_assert_eq!(mutation.size(), counted.size());
+        prop_assert_eq!(mutation.size(), counted_size(&mutation));
+    }
+}
+
+/// How many bytes it holds, counted anew.
+fn counted_size(mutation: &Mutation) -> usize {
+    let Mutation { origin, calls, .. } = mutation.clone();
+    Mutation::from(Journalled { origin, calls }).size()
+}
+
+/// A closure goes past others in its list, and back, since that would come to something else.
+#[test]
+fn the_size_is_kept_when_calls_are_put_back() {
+    use ListEdit::{Change, Insert, Push, Swap};
+    let closures: [&[ListEdit]; 4] = [
+        &[Insert(0, 0), Change(1, 2)],
+        &[Swap(1, 0), Change(1, 2)],
+        &[Change(1, 0), Push(0)],
+        &[Insert(4, 0)],
+    ];
+    let of = |list: &[u8]| Encoded::of(&list.to_vec(), None).unwrap();
+    let (base, mut list) = ("[0]", vec![0]);
+    let mut queue = Mutation::compared(None, Vec::new());
+    let mut text = base.to_owned();
+    for closure in closures {
+        let before = of(&list);
+        closure.iter().for_each(|edit| edit.make(&mut list));
+        let later = Mutation::compared(None, diff(&text, &before, &of(&list), &[]));
+        coalesce(&mut queue, later, Since::Unchanged(Some(base))).unwrap();
+        assert_eq!(queue.size(), counted_size(&queue), "{queue:?}");
+        of(&list).text().clone_into(&mut text);
     }
 }
