@@ -543,18 +543,20 @@ fn in_every_order(circumstances: MoveCircumstances) {
     shuttle::check_random(run, SCHEDULES);
 }
 
+/// How often the slot moves, and whether in silence. A slot that is away in silence and back before
+/// anybody looks, and before anybody here is sent there, has not moved as far as can be known.
+const MOVES: [(u32, bool); 3] = [(1, false), (2, false), (1, true)];
+
 #[test]
 fn no_slot_that_goes_from_shard_to_shard_is_stale_for_good() {
-    for moves in [1, 2] {
-        for is_silent in [false, true] {
-            for is_in_parts in [false, true] {
-                in_every_order(MoveCircumstances {
-                    moves,
-                    is_silent,
-                    is_in_parts,
-                    ..MoveCircumstances::default()
-                });
-            }
+    for (moves, is_silent) in MOVES {
+        for is_in_parts in [false, true] {
+            in_every_order(MoveCircumstances {
+                moves,
+                is_silent,
+                is_in_parts,
+                ..MoveCircumstances::default()
+            });
         }
     }
 }
@@ -575,15 +577,13 @@ fn no_slot_that_went_to_another_shard_and_back_is_stale_for_good() {
 
 #[test]
 fn no_slot_is_stale_for_good_when_the_shard_that_it_goes_to_is_lost() {
-    for moves in [1, 2] {
-        for is_silent in [false, true] {
-            in_every_order(MoveCircumstances {
-                moves,
-                is_silent,
-                is_in_parts: true,
-                is_known_late: false,
-                is_lost: true,
-            });
-        }
+    for (moves, is_silent) in MOVES {
+        in_every_order(MoveCircumstances {
+            moves,
+            is_silent,
+            is_in_parts: true,
+            is_known_late: false,
+            is_lost: true,
+        });
     }
 }
