@@ -58,9 +58,8 @@ impl Cache {
     pub(crate) fn tracking(&self, mono: Monotonic) -> Tracking {
         let shards = self.shards.iter();
         // In a cluster no key is served by the first one.
-        let is_used = |(shard, reads): &(Shard, &ShardReads)| match self.map.is_cluster() {
-            true => *shard != Shard::FIRST && reads.is_used,
-            false => true,
+        let is_used = |(shard, reads): &(Shard, &ShardReads)| {
+            !self.map.is_cluster() || *shard != Shard::FIRST && reads.is_used
         };
         let trackings = shards.filter(is_used);
         trackings
