@@ -1,6 +1,7 @@
 //! A Redis Cluster: the promises that one server keeps, while slots move and nodes go.
 
 mod basics;
+mod combined;
 mod crew;
 mod failovers;
 mod growth;

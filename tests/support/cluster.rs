@@ -70,7 +70,7 @@ impl Cluster {
         }
         for (number, node) in cluster.nodes.iter().enumerate() {
             node.cli(&["CLUSTER", "SET-CONFIG-EPOCH", &(number + 1).to_string()]);
-            let port = node.port().to_string();
+            let port = node.cluster_port().to_string();
             if number > 0 {
                 cluster.nodes[0].cli(&["CLUSTER", "MEET", "127.0.0.1", &port]);
             }
@@ -120,6 +120,11 @@ impl Cluster {
     /// `redis-cluster://`, with the primaries of the start as seeds.
     pub fn url(&self) -> String {
         url(self.nodes.iter().map(Server::port))
+    }
+
+    /// The same for TLS, of nodes that speak it ([`Builder::tls`], `tls-cluster`).
+    pub fn tls_url(&self) -> String {
+        url(self.nodes.iter().map(Server::tls_port))
     }
 
     /// The nodes: the primaries of the start, then their replicas.
@@ -305,7 +310,7 @@ impl SlotMove<'_> {
         if keys.is_empty() {
             return;
         }
-        let port = self.cluster.nodes[self.to].port().to_string();
+        let port = self.cluster.nodes[self.to].cluster_port().to_string();
         let command = [
             "MIGRATE",
             "127.0.0.1",

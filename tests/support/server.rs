@@ -113,6 +113,16 @@ impl Server {
         self.tls_port.as_ref().expect("`Builder::tls`").number
     }
 
+    /// The port at which other nodes of its cluster reach it: that of TLS, if they speak that.
+    pub(crate) fn cluster_port(&self) -> u16 {
+        let is_secure = |line: &String| line == "tls-cluster yes";
+        if self.builder.config.iter().any(is_secure) {
+            self.tls_port()
+        } else {
+            self.port()
+        }
+    }
+
     /// The Unix socket, if the builder asked for one: `format!("redis+unix://{}",
     /// server.socket().display())`.
     pub fn socket(&self) -> PathBuf {
