@@ -2,6 +2,7 @@
 
 mod addresses;
 mod basics;
+mod combined;
 mod crew;
 mod failovers;
 mod growth;

@@ -13,7 +13,7 @@ use crate::backend::error::{BackendError, BackendErrorKind, Recovery};
 use crate::backend::layout::Node;
 use crate::backend::shards::Shard;
 use crate::backend::{Expiry, Invalidation, KeyRead, LARGE_VALUE, ReadKind, SizeHint, WithExpiry};
-use crate::base::backoff::Jitter;
+use crate::base::backoff::{Jitter, doubled};
 use crate::base::clock::Monotonic;
 use crate::base::error::{Error, Result};
 use crate::base::events::event;
@@ -37,8 +37,9 @@ const JITTER: Jitter = Jitter::FULL;
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How much later a slot is read again that could not be read (the server is loading, or a change
-/// of its value is in doubt).
+/// of its value is in doubt, its hash slot is being moved): at first, and at most if that goes on.
 const RETRY_DELAY: Duration = Duration::from_millis(20);
+const LONGEST_RETRY_DELAY: Duration = Duration::from_millis(500);
 
 /// What a read of some keys has brought, one for each: `Err` if the server rejects the read of this
 /// key.
@@ -383,7 +384,7 @@ async fn keep_current(
     let stale = shared.state().cache.queued_reads(shard);
     let mut spread = first_batch_delay(stale, &mut random::rng())
         .map(|delay| Box::pin(shared.clock.sleep(delay)));
-    let mut retry = None;
+    let (mut retry, mut retry_delay, mut last_retry) = (None, RETRY_DELAY, Monotonic::ZERO);
     let (mut invalidation, mut reading, mut reading_large) = (None, None, None);
     let mut asking = None;
     let mut poll = Some(Box::pin(shared.clock.sleep(Duration::ZERO)));
@@ -412,7 +413,14 @@ async fn keep_current(
             asking = (!asked.is_empty()).then(|| Box::pin(read_asked(shared, connection, asked)));
         }
         if retry.is_none() && shared.state().cache.has_deferred(shard) {
-            retry = Some(Box::pin(shared.clock.sleep(RETRY_DELAY)));
+            let since = shared.clock.mono().saturating_sub(last_retry);
+            retry_delay = if since < RETRY_DELAY {
+                // It has just been tried in vain.
+                doubled(retry_delay, 1, LONGEST_RETRY_DELAY)
+            } else {
+                RETRY_DELAY
+            };
+            retry = Some(Box::pin(shared.clock.sleep(retry_delay)));
         }
 
         tokio::select! {
@@ -427,7 +435,10 @@ async fn keep_current(
             () = large_read_due(shared, route), if reading_large.is_none() => {}
             () = reread_due(shared, shard), if reading.is_none() && spread.is_none() => {}
             () = take_ready(&mut spread) => {}
-            () = take_ready(&mut retry) => shared.state().cache.queue_deferred(shard),
+            () = take_ready(&mut retry) => {
+                last_retry = shared.clock.mono();
+                shared.state().cache.queue_deferred(shard);
+            }
             () = route.refresher_wake.notified() => {}
             () = take_ready(&mut poll) => {
                 // It looks at every slot. Without this, none of them is near.

@@ -395,7 +395,7 @@ impl Mutation {
 
     /// Counts anew how many bytes it holds, after its calls were changed in place or replaced.
     fn recount(&mut self) {
-        self.size = size_of_mutation(&self.origin, &self.calls);
+        self.size = size_of_mutation(self.origin.as_slice(), &self.calls);
     }
 
     /// Removes the calls with these indexes, and returns them: they become a dead letter.
@@ -485,7 +485,7 @@ struct Journalled {
 
 impl From<Journalled> for Mutation {
     fn from(Journalled { origin, calls }: Journalled) -> Self {
-        let size = size_of_mutation(&origin, &calls);
+        let size = size_of_mutation(origin.as_slice(), &calls);
         Self {
             origin,
             calls,
@@ -515,9 +515,9 @@ impl RecordedCall {
     }
 }
 
-fn size_of_mutation(origin: &Option<Json>, calls: &[RecordedCall]) -> usize {
+fn size_of_mutation(origin: &[Json], calls: &[RecordedCall]) -> usize {
     size_of::<Mutation>()
-        + size_of_json(origin.as_slice())
+        + size_of_json(origin)
         + calls.iter().map(RecordedCall::size).sum::<usize>()
 }
 
