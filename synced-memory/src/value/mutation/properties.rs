@@ -498,7 +498,9 @@ fn the_size_is_kept_when_calls_are_put_back() {
     let mut text = base.to_owned();
     for closure in closures {
         let before = of(&list);
-        closure.iter().for_each(|edit| edit.make(&mut list));
+        for edit in closure {
+            edit.make(&mut list);
+        }
         let later = Mutation::compared(None, diff(&text, &before, &of(&list), &[]));
         coalesce(&mut queue, later, Since::Unchanged(Some(base))).unwrap();
         assert_eq!(queue.size(), counted_size(&queue), "{queue:?}");
