@@ -2,6 +2,7 @@ use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::process::{Child, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use std::{env, fs, thread};
@@ -48,6 +49,7 @@ pub struct Server {
     tls_port: Option<Port>,
     process: Mutex<Option<Child>>,
     admin: Mutex<Admin>,
+    is_frozen: AtomicBool,
 }
 
 #[derive(Default)]
@@ -143,6 +145,7 @@ impl Server {
 
     /// Starts it again without waiting for it, to meet it while it is loading.
     pub fn launch(&self) {
+        self.is_frozen.store(false, Ordering::Relaxed);
         let mut process = self.process();
         assert!(process.is_none(), "the server is running already");
         let mut command = guarded(&self.builder.program);
@@ -181,12 +184,14 @@ impl Server {
 
     /// Stops it as if its host had hung (SIGSTOP): connections stay open, nothing answers.
     pub fn freeze(&self) {
+        self.is_frozen.store(true, Ordering::Relaxed);
         self.with_process(freeze);
     }
 
     /// Lets it go on (SIGCONT): it answers all that came meanwhile.
     pub fn thaw(&self) {
         self.with_process(thaw);
+        self.is_frozen.store(false, Ordering::Relaxed);
     }
 
     /// Runs a command over a connection of its own, with full rights; panics on an error.
@@ -196,8 +201,12 @@ impl Server {
             .unwrap_or_else(|error| panic!("{args:?} failed: {error}"))
     }
 
-    /// Runs a command over a connection of its own, with full rights.
+    /// Runs a command over a connection of its own, with full rights. One that is frozen fails at
+    /// once: it would not answer.
     pub fn try_cli(&self, args: &[&str]) -> RedisResult<Value> {
+        if self.is_frozen.load(Ordering::Relaxed) {
+            return Err((redis::ErrorKind::Io, "the server is frozen").into());
+        }
         let args: Vec<&[u8]> = args.iter().map(|arg| arg.as_bytes()).collect();
         self.query(&args)
     }
@@ -462,6 +471,7 @@ impl Builder {
             port,
             process: Mutex::new(None),
             admin: Mutex::new(Admin::default()),
+            is_frozen: AtomicBool::new(false),
         };
         for _ in 0..3 {
             server.configure();
