@@ -53,6 +53,7 @@ mod misspelt_hosts;
 mod mutations;
 mod names_and_scopes;
 mod near;
+mod near_parts;
 mod near_races;
 mod nested_names;
 mod never_stale;

@@ -149,7 +149,8 @@ pub(super) fn group_names<K: DeserializeOwned>(
         .collect()
 }
 
-fn read_key<K: DeserializeOwned>(name: &str) -> Option<K> {
+/// The key with this name; `None` if it is the name of no key.
+pub(super) fn read_key<K: DeserializeOwned>(name: &str) -> Option<K> {
     read_keys(&[name])?.pop()
 }
 

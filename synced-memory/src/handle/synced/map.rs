@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 
 use super::Synced;
 use super::lookup::{EntryKey, group_names, unless_single};
+use super::whole::KeyOfEntry;
 use crate::base::error::Result;
 use crate::handle::path::{Condition, Freshness, PathChange, ReturnPath, ValuePath};
 use crate::handle::value::Value;
@@ -195,13 +196,6 @@ impl ValuePath {
     fn members<'a>(&self, found: Option<&'a str>) -> Result<Vec<(Cow<'a, str>, &'a str)>> {
         members(found.unwrap_or(EMPTY)).map_err(|error| self.apply_error(error))
     }
-
-    fn entry_at<K: Value, Q: Serialize + ?Sized>(&self, key: &Q, spelling: Spelling) -> Self {
-        match self.name_of::<K, Q>(key, spelling) {
-            Ok(name) => self.at(name.segment()),
-            Err(error) => self.broken(error),
-        }
-    }
 }
 
 fn removal_of_member(member: MemberName, value: &str) -> Operation {
@@ -231,11 +225,13 @@ macro_rules! maps {
         {
             /// How many entries there are; zero while the map is unset.
             ///
+            /// A read decodes the map once after each change, and counts.
+            ///
             /// # Errors
             ///
             /// `Unavailable`, `Decode` and `Rejected`, as [`get`](Synced::get).
             pub fn len(&self) -> Result<usize> {
-                Ok(self.read_or($map::default)?.len())
+                self.look_or(Some($map::default), $map::len)
             }
 
             /// Whether there are no entries.
@@ -244,7 +240,7 @@ macro_rules! maps {
             ///
             /// As [`len`](Self::len).
             pub fn is_empty(&self) -> Result<bool> {
-                Ok(self.read_or($map::default)?.is_empty())
+                self.look_or(Some($map::default), $map::is_empty)
             }
 
             /// Whether there is an entry under `key`.
@@ -256,7 +252,7 @@ macro_rules! maps {
             where
                 K: Borrow<Q>,
             {
-                Ok(self.read_or($map::default)?.contains_key(key))
+                self.look_or(Some($map::default), |map| map.contains_key(key))
             }
 
             /// The keys.
@@ -265,7 +261,7 @@ macro_rules! maps {
             ///
             /// As [`len`](Self::len).
             pub fn keys(&self) -> Result<Vec<K>> {
-                Ok(self.read_or($map::default)?.keys().cloned().collect())
+                self.look_or(Some($map::default), |map| map.keys().cloned().collect())
             }
 
             /// The whole map, empty while it is unset.
@@ -279,11 +275,23 @@ macro_rules! maps {
 
             /// The value under `key`, as a live view. If there is none, it reads as `Unset`, and a
             /// set stores it.
+            ///
+            /// If this view has decoded the map since its last change, a read of the value looks
+            /// the key up there and clones the value. Otherwise it parses the text of the map and
+            /// decodes the value; the second such read of a near key decodes the map.
             pub fn at<Q: ?Sized + Serialize>(&self, key: &Q) -> Synced<V>
             where
                 K: Borrow<Q>,
             {
-                Synced::of(self.path().entry_at::<K, Q>(key, Self::group_keys))
+                match self.path().name_of::<K, Q>(key, Self::group_keys) {
+                    Ok(name) => {
+                        let key = KeyOfEntry::<K>::named(&name.own);
+                        self.part(name.segment(), move |map: &$map<K, V $(, $hasher)?>| {
+                            key.find_by(|key| map.get::<K>(key))
+                        })
+                    }
+                    Err(error) => Synced::of(self.path().broken(error)),
+                }
             }
 
             /// Stores a value under `key`, and returns the one that was there.

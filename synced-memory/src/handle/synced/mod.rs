@@ -7,18 +7,21 @@ mod set;
 mod update;
 mod value;
 mod vec;
+mod whole;
 
 pub use number::{Integer, Number};
 
 pub use value::ValueIndex;
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 
+use self::whole::{PartReads, WholeView};
+use crate::base::clock::Monotonic;
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::policy::{ReadPolicy, WritePolicy};
 use crate::base::type_name::type_name;
@@ -65,20 +68,66 @@ struct ViewInner<T> {
     default: DefaultValue<T>,
     /// It is a struct that is merged by field, and may have only some of these members.
     nested: Option<Members>,
+    /// What it is a part of, if that may be decoded.
+    whole: Option<Box<dyn WholeView<T>>>,
     memo: ArcSwapOption<Memo<T>>,
+    part_reads: PartReads,
 }
 
 /// What a read shows, decoded once for each change.
 struct Memo<T> {
-    version: u64,
-    /// While it is of this version, the backend need not be asked.
-    is_local: bool,
-    expires: Option<Duration>,
+    state: MemoState,
     value: Option<Arc<T>>,
     /// The value is stored, and not only a default of what it is a part of.
     exists: bool,
+    /// Whether a part of what is stored decodes if the whole does; unset until a part is read.
+    has_same_parts: OnceLock<bool>,
+}
+
+/// Until when a value is what a read shows.
+#[derive(Debug, Clone, Copy)]
+struct MemoState {
+    version: u64,
+    /// While it is of this version, the backend need not be asked.
+    is_local: bool,
+    expires: Option<Monotonic>,
     /// The backend has answered for it, or this process has assigned it.
     is_known: bool,
+}
+
+impl MemoState {
+    fn of(slots: &SlotsView) -> Self {
+        Self {
+            version: slots.version,
+            is_local: slots.is_local,
+            expires: slots.view.expires,
+            is_known: slots.is_known,
+        }
+    }
+}
+
+impl<T> Memo<T> {
+    fn new(state: MemoState, value: Option<T>, exists: bool) -> Self {
+        Self {
+            state,
+            value: value.map(Arc::new),
+            exists,
+            has_same_parts: OnceLock::new(),
+        }
+    }
+
+    /// Whether it is what the slots show, and what its parts say is what their texts say.
+    fn is_of(&self, slots: &SlotsView) -> bool {
+        // With older names another one may be shown once the first has expired, at one version.
+        self.exists
+            && self.state.version == slots.version
+            && self.state.expires == slots.view.expires
+            && *self.has_same_parts.get_or_init(|| {
+                // What the type skips may be no text, and then the text of the whole is none.
+                let stored = slots.view.stored.as_deref();
+                stored.is_some_and(|stored| str::from_utf8(stored).is_ok())
+            })
+    }
 }
 
 impl Memory {
@@ -167,6 +216,10 @@ impl<T> Synced<T> {
     }
 
     fn with_spec(path: ValuePath, spec: Spec<T>) -> Self {
+        Self::with_whole(path, spec, None)
+    }
+
+    fn with_whole(path: ValuePath, spec: Spec<T>, whole: Option<Box<dyn WholeView<T>>>) -> Self {
         let Spec {
             default, nested, ..
         } = spec;
@@ -175,7 +228,9 @@ impl<T> Synced<T> {
                 path,
                 default,
                 nested,
+                whole,
                 memo: ArcSwapOption::empty(),
+                part_reads: PartReads::new(),
             }),
         }
     }
@@ -199,10 +254,12 @@ impl<T: Value> Synced<T> {
     /// and nothing is known of the key (an explicit `default` is returned instead); `Decode` if
     /// something other than a `T` is stored; `Rejected` if the server refuses this key.
     pub fn get(&self) -> Result<T> {
-        match self.local(T::clone) {
-            Some(value) => Ok(value),
-            None => self.read().map(Arc::unwrap_or_clone),
+        if let Some(value) = self.local(T::clone) {
+            return Ok(value);
         }
+        let part = self.local_part().and_then(|memo| memo.value.clone());
+        part.map_or_else(|| self.read(), Ok)
+            .map(Arc::unwrap_or_clone)
     }
 
     /// As [`get`](Synced::get), in async code: it runs on any executor.
@@ -246,15 +303,13 @@ impl<T: Value> Synced<T> {
     /// What the backend has answered.
     fn memo_of(&self, view: &KeyView) -> Result<Arc<Memo<T>>> {
         let (value, exists) = self.decoded(view)?;
-        let value = value.map(Arc::new);
-        Ok(Arc::new(Memo {
+        let state = MemoState {
             version: 0,
             is_local: false,
             expires: None,
-            value,
-            exists,
             is_known: true,
-        }))
+        };
+        Ok(Arc::new(Memo::new(state, value, exists)))
     }
 
     /// The value in what the backend has answered, or the default.
@@ -265,7 +320,7 @@ impl<T: Value> Synced<T> {
     fn stored(&self) -> Result<Option<Arc<T>>> {
         let memo = self.current()?;
         match memo.value.clone().filter(|_| memo.exists) {
-            None if !memo.is_known => Err(self.path().unknown()),
+            None if !memo.state.is_known => Err(self.path().unknown()),
             stored => Ok(stored),
         }
     }
@@ -294,11 +349,14 @@ impl<T: Value> Synced<T> {
 
     /// Calls `look` with the value, which is not cloned for it, and returns what it returns.
     ///
+    /// If a near value is a part of a collection of which the view has been decoded, it is looked
+    /// at in there.
+    ///
     /// # Errors
     ///
     /// As [`get`](Synced::get).
     pub fn with<R>(&self, look: impl FnOnce(&T) -> R) -> Result<R> {
-        self.read().map(|value| look(&value))
+        self.look_or(None, look)
     }
 
     /// How old the value of a near read may be: zero while the backend keeps it current, and the
@@ -317,7 +375,7 @@ impl<T: Value> Synced<T> {
         let memo = self.inner.memo.load();
         let memo = memo
             .as_ref()
-            .filter(|memo| memo.is_local && self.is_current(memo))?;
+            .filter(|memo| memo.state.is_local && self.is_current(memo))?;
         memo.value.as_deref().map(look)
     }
 
@@ -325,8 +383,9 @@ impl<T: Value> Synced<T> {
         let shared = self.path().memory().shared();
         self.path()
             .version()
-            .is_ok_and(|version| version == memo.version)
+            .is_ok_and(|version| version == memo.state.version)
             && memo
+                .state
                 .expires
                 .is_none_or(|expires| expires > shared.clock.mono())
     }
@@ -446,19 +505,19 @@ impl<T: Value> Synced<T> {
         // A value that is not stored comes from the default of what it is a part of: while nothing
         // is known, only an explicit one counts.
         let is_said =
-            memo.is_known || memo.exists || explicit.is_some() || self.path().has_default();
+            memo.state.is_known || memo.exists || explicit.is_some() || self.path().has_default();
         if let Some(value) = memo.value.as_ref().filter(|_| is_said) {
             return Ok(Arc::clone(value));
         }
 
-        let default = if memo.is_known {
+        let default = if memo.state.is_known {
             self.inner.default.of_unset().or(empty)
         } else {
             explicit
         };
         match (&memo.value, default) {
             (None, Some(default)) => Ok(Arc::new(default())),
-            _ if memo.is_known => Err(self.unset()),
+            _ if memo.state.is_known => Err(self.unset()),
             _ => Err(self.path().unknown()),
         }
     }
@@ -496,27 +555,21 @@ impl<T: Value> Synced<T> {
         {
             return Ok(Arc::clone(memo));
         }
-        let SlotsView {
-            version,
-            is_local,
-            is_known,
-            view,
-            ..
-        } = path.visible()?;
-        let is_unknown = !is_known && !path.has_default() && view.stored.is_none();
+        self.memo_in(&path.visible()?)
+    }
+
+    /// What the slots show, which is kept for the next read.
+    fn memo_in(&self, slots: &SlotsView) -> Result<Arc<Memo<T>>> {
+        let is_set = slots.view.stored.is_some();
+        let is_unknown = !slots.is_known && !self.path().has_default() && !is_set;
         let (value, exists) = if is_unknown {
             (None, false)
+        } else if let Some(part) = is_set.then(|| self.part_in(slots)).flatten() {
+            part
         } else {
-            self.decoded(&view)?
+            self.decoded(&slots.view)?
         };
-        let memo = Arc::new(Memo {
-            version,
-            is_local,
-            expires: view.expires,
-            value: value.map(Arc::new),
-            exists,
-            is_known,
-        });
+        let memo = Arc::new(Memo::new(MemoState::of(slots), value, exists));
         self.inner.memo.store(Some(Arc::clone(&memo)));
         Ok(memo)
     }

@@ -87,11 +87,13 @@ macro_rules! sets {
         {
             /// How many elements there are; none while the set is unset.
             ///
+            /// A read decodes the set once after each change, and counts.
+            ///
             /// # Errors
             ///
             /// `Unavailable`, `Decode` and `Rejected`, as [`get`](Synced::get).
             pub fn len(&self) -> Result<usize> {
-                Ok(self.read_or($set::default)?.len())
+                self.look_or(Some($set::default), $set::len)
             }
 
             /// Whether there is no element.
@@ -100,7 +102,7 @@ macro_rules! sets {
             ///
             /// As [`len`](Self::len).
             pub fn is_empty(&self) -> Result<bool> {
-                Ok(self.read_or($set::default)?.is_empty())
+                self.look_or(Some($set::default), $set::is_empty)
             }
 
             /// Whether the set has this element.
@@ -109,7 +111,7 @@ macro_rules! sets {
             ///
             /// As [`len`](Self::len).
             pub fn contains(&self, item: &T) -> Result<bool> {
-                Ok(self.read_or($set::default)?.contains(item))
+                self.look_or(Some($set::default), |set| set.contains(item))
             }
 
             /// The whole set, empty while it is unset.

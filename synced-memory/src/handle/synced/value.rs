@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::Synced;
 use super::lookup::EntryKey;
+use super::whole::PartLookup;
 use crate::base::error::Result;
 use crate::handle::path::ValuePath;
 use crate::pending::outbox::Written;
@@ -61,9 +62,22 @@ impl ValueIndex for &String {
 impl Synced<Value> {
     /// The element or member at `index`, as a live view. If there is none, it reads as `Unset`, and
     /// a set below an object stores it.
+    ///
+    /// If this view has decoded the value since its last change, a read of the part clones it from
+    /// there. Otherwise it parses the text of the value; the second such read of a near key decodes
+    /// the value.
     #[must_use]
     pub fn at(&self, index: impl ValueIndex) -> Self {
-        Synced::of(self.path().at(index.into_segment().0))
+        let segment = index.into_segment().0;
+        let find = segment.clone();
+        self.part(segment, move |value| match (&find, value) {
+            (PathSegment::Index(index), Value::Array(list)) => list.get(*index).into(),
+            (
+                PathSegment::Member(member) | PathSegment::Entry(member, _),
+                Value::Object(object),
+            ) => object.get(&*member.name).into(),
+            _ => PartLookup::Unclear,
+        })
     }
 
     /// How many elements or members there are; zero if it is neither a list nor an object.
@@ -72,7 +86,7 @@ impl Synced<Value> {
     ///
     /// `Unavailable`, `Decode` and `Rejected`, as [`get`](Synced::get).
     pub fn len(&self) -> Result<usize> {
-        Ok(match &*self.read_or(Value::default)? {
+        self.look_or(Some(Value::default), |value| match value {
             Value::Array(list) => list.len(),
             Value::Object(object) => object.len(),
             _ => 0,
@@ -94,11 +108,10 @@ impl Synced<Value> {
     ///
     /// As [`len`](Self::len).
     pub fn keys(&self) -> Result<Vec<String>> {
-        let value = self.read_or(Value::default)?;
-        Ok(value
-            .as_object()
-            .map(|object| object.keys().cloned().collect())
-            .unwrap_or_default())
+        self.look_or(Some(Value::default), |value| {
+            let object = value.as_object();
+            object.map_or_else(Vec::new, |object| object.keys().cloned().collect())
+        })
     }
 
     /// Whether there is a member with this name.
@@ -107,7 +120,7 @@ impl Synced<Value> {
     ///
     /// As [`len`](Self::len).
     pub fn contains_key(&self, name: &str) -> Result<bool> {
-        Ok(self.read_or(Value::default)?.get(name).is_some())
+        self.look_or(Some(Value::default), |value| value.get(name).is_some())
     }
 
     /// Adds an element to the end of the list that this is.

@@ -144,11 +144,13 @@ macro_rules! lists {
         impl<T: Value> Synced<$list<T>> {
             /// How many elements there are; zero while the list is unset.
             ///
+            /// A read decodes the list once after each change, and counts.
+            ///
             /// # Errors
             ///
             /// `Unavailable`, `Decode` and `Rejected`, as [`get`](Synced::get).
             pub fn len(&self) -> Result<usize> {
-                Ok(self.read_or($list::new)?.len())
+                self.look_or(Some($list::new), $list::len)
             }
 
             /// Whether there are no elements.
@@ -157,7 +159,7 @@ macro_rules! lists {
             ///
             /// As [`len`](Self::len).
             pub fn is_empty(&self) -> Result<bool> {
-                Ok(self.read_or($list::new)?.is_empty())
+                self.look_or(Some($list::new), $list::is_empty)
             }
 
             /// The elements.
@@ -166,13 +168,17 @@ macro_rules! lists {
             ///
             /// As [`len`](Self::len).
             pub fn to_vec(&self) -> Result<Vec<T>> {
-                Ok(self.read_or($list::new)?.iter().cloned().collect())
+                self.look_or(Some($list::new), |list| list.iter().cloned().collect())
             }
 
             /// The element at `index`, as a live view: it is whatever is at that index when the
             /// view is used. If there is none, it reads as `Unset`.
+            ///
+            /// If this view has decoded the list since its last change, a read of the element
+            /// clones it from there, in constant time. Otherwise it parses the text of the list
+            /// and decodes the element; the second such read of a near key decodes the list.
             pub fn at(&self, index: usize) -> Synced<T> {
-                Synced::of(self.path().at(PathSegment::Index(index)))
+                self.part(PathSegment::Index(index), move |list: &$list<T>| list.get(index).into())
             }
 
             /// Adds an element to the end.
