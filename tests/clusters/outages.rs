@@ -19,8 +19,8 @@ fn one_of_each(cluster: &Cluster) -> [Key<u32>; 3] {
     })
 }
 
-/// The times of so many writes to these keys, none of which may be queued.
-fn times(memory: &Memory, keys: &[Key<u32>], lasts: Duration) -> Vec<Duration> {
+/// How long all but one of a hundred writes to these keys take at most. None may be queued.
+fn p99(memory: &Memory, keys: &[Key<u32>], lasts: Duration) -> Duration {
     let end = Instant::now() + lasts;
     let mut times = Vec::new();
     for n in 0.. {
@@ -34,8 +34,11 @@ fn times(memory: &Memory, keys: &[Key<u32>], lasts: Duration) -> Vec<Duration> {
         }
     }
     times.sort_unstable();
-    times
+    times[times.len() * 99 / 100]
 }
+
+/// What a machine that is busy with something else may add.
+const NOISE: Duration = Duration::from_millis(100);
 
 #[test]
 fn a_frozen_node_delays_no_write_of_another_ones_keys_also_while_a_slot_moves() {
@@ -44,18 +47,20 @@ fn a_frozen_node_delays_no_write_of_another_ones_keys_also_while_a_slot_moves() 
         let memory = builder(&cluster).build().unwrap();
         let [one, two, frozen] = one_of_each(&cluster);
         let others = [one, two];
-        times(&memory, &others, Duration::from_secs(1));
+        let undisturbed = p99(&memory, &others, Duration::from_secs(2));
         memory.set(&frozen, 0).unwrap();
 
         cluster.nodes()[2].freeze();
         assert_eq!(memory.set(&frozen, 1).unwrap(), Written::Queued);
-        times(&memory, &others, Duration::from_secs(2));
+        let beside = p99(&memory, &others, Duration::from_secs(2));
         let slot = cluster.slot_of("memory:moving");
         let between = |owner: usize| (owner + 1) % 2;
         if cluster.owner(slot) < 2 {
             cluster.move_slot(slot, between(cluster.owner(slot)));
         }
-        times(&memory, &others, Duration::from_secs(2));
+        let beside_a_move = p99(&memory, &others, Duration::from_secs(2));
+        println!("p99: {undisturbed:?}, {beside:?}, {beside_a_move:?}");
+        assert!(beside.max(beside_a_move) <= 3 * undisturbed + NOISE);
         let status = memory.status();
         assert_eq!(status.pending, 1, "{status:?}");
         assert!(!status.connected, "{status:?}");

@@ -7,8 +7,8 @@ use std::path::Path;
 
 use synced_memory::{
     Builder, ConnectPolicy, ContendedKey, Credentials, DeadLetter, Durability, Error, ErrorKind,
-    Key, Memory, ReadPolicy, Status, Synced, SyncedMemory, Tracking, Watch, WatchIter, WritePolicy,
-    Written,
+    Key, Memory, NodeStatus, ReadPolicy, Status, Synced, SyncedMemory, Tracking, Watch, WatchIter,
+    WritePolicy, Written,
 };
 
 #[derive(SyncedMemory, Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -91,6 +91,7 @@ fn every_public_type_is_send_sync_unpin_and_unwind_safe() {
         Memory,
         ReadPolicy,
         Result,
+        NodeStatus,
         Status,
         Synced<Vec<String>>,
         Tracking,

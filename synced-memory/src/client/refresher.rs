@@ -173,6 +173,10 @@ async fn load_once(
             if error.recovery() == Recovery::Redirect {
                 let redirected = Redirected::of(&mut state, index, error);
                 loaded.redirected.push(redirected);
+                loaded.answers.push(Ok(()));
+                // It is read there; a near slot is, a little later.
+                state.cache.was_not_read(key);
+                continue;
             } else if error.recovery() == Recovery::ReadApart
                 && let Some(route) = shared.route(connection.shard)
             {
