@@ -150,7 +150,7 @@ fn a_slot_that_its_node_does_not_serve_is_the_trouble_of_its_own_keys() {
     node.cli(&["CLUSTER", "DELSLOTS", &slot]);
     let unserved = Key::<u32>::named(unserved);
     assert_eq!(memory.set(&unserved, 1).unwrap(), Written::Queued);
-    times(&memory, &[served], Duration::from_secs(2));
+    p99(&memory, &[served], Duration::from_secs(2));
     assert_eq!(memory.status().pending, 1);
     node.cli(&["CLUSTER", "ADDSLOTS", &slot]);
     memory.flush(DEADLINE).unwrap();
