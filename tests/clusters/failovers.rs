@@ -26,12 +26,17 @@ fn taken_over(cluster: &Cluster, from: usize) {
     });
 }
 
-/// Lets the crew work while `disturb` does what it does to the primary of its list, three times.
+/// How often a primary goes.
+fn times() -> usize {
+    if soak() { 10 } else { 2 }
+}
+
+/// Lets the crew work while `disturb` does what it does to the primary of its list, again and again.
 fn crew_while(cluster: &Cluster, url: &str, disturb: impl Fn(usize)) -> Crew {
     let mut crew = Crew::at(url);
     let mut disturbed = 0;
     crew.work(rounds(), |_| {
-        if disturbed < 3 {
+        if disturbed < times() {
             disturbed += 1;
             disturb(primary(cluster));
         }

@@ -28,7 +28,7 @@ fn crew_while_slots_move(cluster: &Cluster, rounds: usize, atomically: bool) {
 }
 
 fn rounds() -> usize {
-    if soak() { 600 } else { 60 }
+    if soak() { 600 } else { 40 }
 }
 
 #[test]
@@ -80,7 +80,7 @@ fn one_slot_with_many_keys_moves_under_load_and_all_of_them_go_along() {
                 })
             })
             .collect();
-        let least = Instant::now() + Duration::from_secs(if soak() { 60 } else { 4 });
+        let least = Instant::now() + Duration::from_secs(if soak() { 60 } else { 3 });
         while Instant::now() < least {
             let to = (cluster.owner(slot) + 1) % 3;
             cluster.move_slot(slot, to);

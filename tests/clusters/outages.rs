@@ -47,18 +47,18 @@ fn a_frozen_node_delays_no_write_of_another_ones_keys_also_while_a_slot_moves() 
         let memory = builder(&cluster).build().unwrap();
         let [one, two, frozen] = one_of_each(&cluster);
         let others = [one, two];
-        let undisturbed = p99(&memory, &others, Duration::from_secs(2));
+        let undisturbed = p99(&memory, &others, Duration::from_secs(1));
         memory.set(&frozen, 0).unwrap();
 
         cluster.nodes()[2].freeze();
         assert_eq!(memory.set(&frozen, 1).unwrap(), Written::Queued);
-        let beside = p99(&memory, &others, Duration::from_secs(2));
+        let beside = p99(&memory, &others, Duration::from_secs(1));
         let slot = cluster.slot_of("memory:moving");
         let between = |owner: usize| (owner + 1) % 2;
         if cluster.owner(slot) < 2 {
             cluster.move_slot(slot, between(cluster.owner(slot)));
         }
-        let beside_a_move = p99(&memory, &others, Duration::from_secs(2));
+        let beside_a_move = p99(&memory, &others, Duration::from_secs(1));
         println!("p99: {undisturbed:?}, {beside:?}, {beside_a_move:?}");
         assert!(beside.max(beside_a_move) <= 3 * undisturbed + NOISE);
         let status = memory.status();

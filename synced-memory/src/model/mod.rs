@@ -46,7 +46,7 @@ use runner::hold_in_every_schedule;
 
 /// How many schedules are run unless `SYNCED_MEMORY_SCHEDULES` overrides it.
 const SCHEDULES: u64 = 100_000;
-const OF_TWO_SHARDS: u64 = 10_000;
+const OF_TWO_SHARDS: u64 = 4_000;
 
 #[test]
 fn the_rules_hold_in_every_schedule() {

@@ -21,7 +21,7 @@ use crate::base::error::{Error, ErrorKind};
 use crate::cache::{Generation, Ticket, Tracking, Version};
 use crate::client::state::State;
 
-const SCHEDULES: usize = 300;
+const SCHEDULES: usize = 150;
 const WRITES: u64 = 2;
 const NOW: Monotonic = Duration::from_secs(2);
 

@@ -32,7 +32,7 @@ use history::History;
 
 /// Fewer than of assignments: each takes about ten times as long.
 const SCHEDULES: u64 = 20_000;
-const OF_TWO_SHARDS: u64 = 1_000;
+const OF_TWO_SHARDS: u64 = 400;
 
 #[test]
 fn no_mutation_is_lost_doubled_or_torn_in_any_schedule() {
