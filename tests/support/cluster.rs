@@ -6,7 +6,7 @@ use redis::Value;
 use crate::ca::{Authority, Certificate};
 use crate::proxy::Proxy;
 use crate::server::{Builder, Server};
-use crate::wait::eventually;
+use crate::wait::{eventually, eventually_some};
 
 const START: Duration = Duration::from_secs(20);
 const SLOTS: u16 = 16_384;
@@ -193,12 +193,21 @@ impl Cluster {
     /// Begins to move a slot to another primary.
     #[track_caller]
     pub fn begin_move(&self, slot: u16, to: usize) -> SlotMove<'_> {
-        let from = self.owner(slot);
-        assert_ne!(from, to, "the slot {slot} is there already");
-        let (slot_name, source, target) = (slot.to_string(), self.id(from), self.id(to));
+        let (slot_name, target) = (slot.to_string(), self.id(to));
         let set = ["CLUSTER", "SETSLOT", &slot_name];
-        self.nodes[to].cli(&[&set[..], &["IMPORTING", &source]].concat());
-        self.nodes[from].cli(&[&set[..], &["MIGRATING", &target]].concat());
+        // The nodes may not agree yet on the move before this one.
+        let from = eventually_some(START, "its owner lets the slot go", || {
+            let from = self.owner(slot);
+            if from == to {
+                return None;
+            }
+            let source = self.id(from);
+            let importing = [&set[..], &["IMPORTING", &source]].concat();
+            let migrating = [&set[..], &["MIGRATING", &target]].concat();
+            self.nodes[to].try_cli(&importing).ok()?;
+            self.nodes[from].try_cli(&migrating).ok()?;
+            Some(from)
+        });
         SlotMove {
             cluster: self,
             slot,
@@ -210,6 +219,9 @@ impl Cluster {
     /// Moves a slot to another primary, some keys at a time, as `redis-cli` does.
     #[track_caller]
     pub fn move_slot(&self, slot: u16, to: usize) {
+        if self.owner(slot) == to {
+            return;
+        }
         let moving = self.begin_move(slot, to);
         while moving.migrate_some(10) > 0 {}
         moving.settle();
