@@ -99,7 +99,7 @@ fn naming_takes_no_round_trip_of_its_own() {
     proxy.swallow_answer_after(move |bytes| {
         let has = |word: &str| bytes.windows(word.len()).any(|at| at == word.as_bytes());
         if has("SETNAME") {
-            _ = sender.send(has("INFO\r\n$6\r\nmemory"));
+            _ = sender.send(has("SCRIPT\r\n$4\r\nLOAD"));
         }
         false
     });
