@@ -1,5 +1,5 @@
-//! Several kinds of trouble at once, and what everybody has who uses a cluster: TLS, names of hosts,
-//! large values, journals.
+//! Several kinds of trouble at once, and what everybody has who uses a cluster: TLS, names of
+//! hosts, large values, journals.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};

@@ -31,7 +31,8 @@ fn times() -> usize {
     if soak() { 10 } else { 2 }
 }
 
-/// Lets the crew work while `disturb` does what it does to the primary of its list, again and again.
+/// Lets the crew work while `disturb` does what it does to the primary of its list, again and
+/// again.
 fn crew_while(cluster: &Cluster, url: &str, disturb: impl Fn(usize)) -> Crew {
     let mut crew = Crew::at(url);
     let mut disturbed = 0;
@@ -125,8 +126,8 @@ fn nothing_is_lost_or_doubled_while_slots_move_and_nodes_freeze() {
 /// How many calls a primary gets at least that its replica never hears of.
 const LOST: u64 = 20;
 
-/// The replicas of the primary are cut off from it, and then it is killed: what it answered since is
-/// gone with it.
+/// The replicas of the primary are cut off from it, and then it is killed: what it answered since
+/// is gone with it.
 fn lossy(cluster: &Cluster, primary: usize) {
     cluster.cut_replication(primary);
     let node = &cluster.nodes()[primary];

@@ -48,7 +48,8 @@ pub(crate) struct ClusterLayout {
     pub(crate) slots: Vec<Option<u16>>,
     /// Some slot is being moved, as far as that was asked.
     pub(crate) is_moving: bool,
-    /// Where slots are being moved to, as far as that was asked: some of these may have no slot yet.
+    /// Where slots are being moved to, as far as that was asked: some of these may have no slot
+    /// yet.
     pub(crate) importing: Vec<Node>,
 }
 

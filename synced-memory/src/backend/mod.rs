@@ -142,7 +142,8 @@ pub(crate) trait Backend: fmt::Debug + Send + Sync + 'static {
         Box::pin(async { Err(BackendError::rejected("this backend is no cluster")) })
     }
 
-    /// Connects to a server of the cluster, or to the one that there is. An error of kind `Rejected` means that it makes no sense to try again (a wrong password).
+    /// Connects to a server of the cluster, or to the one that there is. An error of kind
+    /// `Rejected` means that it makes no sense to try again (a wrong password).
     fn connect(&self, node: &Node) -> Reply<Box<dyn Session>>;
 
     /// Its address, for messages; without a password.

@@ -1,5 +1,6 @@
 //! Which shard has which key.
 
+use std::collections::BTreeMap;
 use std::ops::{Index, IndexMut};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -65,6 +66,18 @@ impl ShardMap {
                 Shard(slot.map_or(0, |shard| shard.load(Ordering::Relaxed)))
             }
         }
+    }
+
+    /// The keys of each shard.
+    pub(crate) fn by_shard(
+        &self,
+        keys: impl IntoIterator<Item = Arc<str>>,
+    ) -> BTreeMap<Shard, Vec<Arc<str>>> {
+        let mut shards: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        for key in keys {
+            shards.entry(self.shard_of(&key)).or_default().push(key);
+        }
+        shards
     }
 
     /// How many slots of a cluster are those of such shards.

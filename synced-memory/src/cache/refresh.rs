@@ -83,8 +83,8 @@ impl Cache {
         self.map = map;
     }
 
-    /// Makes room for a shard, which is not connected. What is in line there stays: a slot that is in
-    /// line is not put there again.
+    /// Makes room for a shard, which is not connected. What is in line there stays: a slot that is
+    /// in line is not put there again.
     pub(crate) fn add_shard(&mut self, shard: Shard) {
         let reads = &mut self.shards[shard];
         reads.tracking = TrackingState::default();

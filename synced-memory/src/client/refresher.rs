@@ -511,9 +511,9 @@ async fn read_again(
             }
             Ok(())
         }
-        // The slot of a key that was rejected shows the error to its readers. One that is at another
-        // shard is read there a little later; and as long as that does not have its slot, each time
-        // it is read, what is there is shown, and is not current.
+        // The slot of a key that was rejected shows the error to its readers. One that is at
+        // another shard is read there a little later; and as long as that does not have its slot,
+        // each time it is read, what is there is shown, and is not current.
         Ok(loaded) => {
             let asked = loaded
                 .redirected

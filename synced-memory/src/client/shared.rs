@@ -379,8 +379,8 @@ impl Shared {
         self.routes.load().is_connected()
     }
 
-    /// Whether the backend's clock is read from this shard: it is that of the server with the lowest
-    /// slot which answers, so that all processes have the same one.
+    /// Whether the backend's clock is read from this shard: it is that of the server with the
+    /// lowest slot which answers, so that all processes have the same one.
     pub(crate) fn is_clock(&self, shard: Shard) -> bool {
         let routes = self.routes.load();
         let is_before = |other: &&Shard| **other != shard;

@@ -176,8 +176,8 @@ impl Backend for RedisBackend {
     }
 }
 
-/// Connects to the server at `address`, which is `node` if it is one of a cluster. Also returns what
-/// was issued for the login, if anything was.
+/// Connects to the server at `address`, which is `node` if it is one of a cluster. Also returns
+/// what was issued for the login, if anything was.
 async fn open_session(
     address: ConnectionAddr,
     login: Arc<ServerLogin>,

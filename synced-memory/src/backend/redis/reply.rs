@@ -189,8 +189,8 @@ const PASSING: &[(&str, BackendErrorKind)] = &[
 /// What refusals say that pass, and have no code of their own.
 const TOPOLOGIES: &[&str] = &[CLUSTER_DISABLED, "Cluster is not yet configured"];
 
-/// What a node of a cluster answers that serves other slots, and knows nobody who serves that of the
-/// key.
+/// What a node of a cluster answers that serves other slots, and knows nobody who serves that of
+/// the key.
 const SLOT_NOT_SERVED: &str = "CLUSTERDOWN Hash slot not served";
 
 fn kind_of(message: &str) -> BackendErrorKind {

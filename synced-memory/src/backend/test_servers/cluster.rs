@@ -44,8 +44,8 @@ impl TestCluster {
         cluster
     }
 
-    /// A cluster of one primary. A node serves only two seconds after its start: so some are started
-    /// at once, and those that nobody needs end with this process.
+    /// A cluster of one primary. A node serves only two seconds after its start: so some are
+    /// started at once, and those that nobody needs end with this process.
     pub(crate) fn of_one() -> Self {
         const AT_ONCE: usize = 6;
         static LAUNCHED: Mutex<Vec<TestCluster>> = Mutex::new(Vec::new());

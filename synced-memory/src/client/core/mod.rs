@@ -13,7 +13,6 @@ mod writes;
 
 pub(crate) use names::FoundNames;
 
-use std::collections::BTreeMap;
 use std::io::Write;
 use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::sync::Arc;
@@ -269,11 +268,7 @@ async fn forget(shared: &Shared, deadline: Deadline) {
         let mut state = shared.state();
         (state.writer(), state.take_recorded())
     };
-    let mut shards: BTreeMap<_, Vec<_>> = BTreeMap::new();
-    for key in keys {
-        let shard = shared.map.shard_of(&key);
-        shards.entry(shard).or_default().push(key);
-    }
+    let shards = shared.map.by_shard(keys);
     let forgotten = shards.iter().map(|(shard, keys)| async {
         let Some(connection) = shared.connection(*shard) else {
             return;

@@ -113,12 +113,7 @@ impl Core {
         if !self.shared.map.is_cluster() || keys.len() < 2 {
             return None;
         }
-        let mut shards: BTreeMap<_, Vec<_>> = BTreeMap::new();
-        for key in keys {
-            let shard = self.shared.map.shard_of(key);
-            shards.entry(shard).or_default().push(Arc::clone(key));
-        }
-        Some(shards)
+        Some(self.shared.map.by_shard(keys.iter().cloned()))
     }
 
     async fn load_from_one(
@@ -231,8 +226,8 @@ impl Core {
         until(self.shared.when_connected(found), deadline).await
     }
 
-    /// A connection to a shard that was not given up: the present one, or one that is made until the
-    /// deadline. `deadline` is called only if there is none at present.
+    /// A connection to a shard that was not given up: the present one, or one that is made until
+    /// the deadline. `deadline` is called only if there is none at present.
     pub(super) async fn connection_within(
         &self,
         shard: Shard,

@@ -42,15 +42,15 @@ const OUTAGE_INTERVAL: Duration = Duration::from_millis(250);
 const LONG_OUTAGE_INTERVAL: Duration = Duration::from_secs(2);
 const OUTAGE: Duration = Duration::from_secs(30);
 
-/// How often, while slots are being moved to a server without any; and how long such a server is used
-/// after the last sign of that.
+/// How often, while slots are being moved to a server without any; and how long such a server is
+/// used after the last sign of that.
 const IMPORT_INTERVAL: Duration = Duration::from_secs(10);
 const IMPORTING: Duration = Duration::from_secs(25);
 
 type Asking<'a> = Pin<Box<dyn Future<Output = Result<ClusterLayout, BackendError>> + Send + 'a>>;
 
-/// Runs the loops of all shards of a cluster. `first` gets the outcome of the first try to connect to
-/// each of them.
+/// Runs the loops of all shards of a cluster. `first` gets the outcome of the first try to connect
+/// to each of them.
 pub(super) async fn run(
     shared: &Shared,
     backend: &dyn Backend,

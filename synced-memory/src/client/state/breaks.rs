@@ -45,8 +45,8 @@ impl ConnectionBreaks {
 }
 
 impl State {
-    /// The connection to a shard broke with the heads of these keys under way. Returns the key that did it, if
-    /// that is known, with how long it is not tried.
+    /// The connection to a shard broke with the heads of these keys under way. Returns the key that
+    /// did it, if that is known, with how long it is not tried.
     pub(super) fn connection_broke(
         &mut self,
         shard: Shard,

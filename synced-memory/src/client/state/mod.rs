@@ -8,7 +8,7 @@
 //! - `sending.rs`: from the outbox to the backend
 //! - `answers.rs`: what the backend answered
 //! - `dead_letters.rs`: what does not apply any more
-//! - `shards.rs`: what is known of the connection to each shard, and keys that go from one to another
+//! - `shards.rs`: the connection to each shard, and keys that go from one to another
 //! - `confirmed.rs`: what is withdrawn, or stays in doubt, and what was taken
 //! - `breaks.rs`: what may be the cause of broken connections
 //! - `contention.rs`: at which keys others write first
@@ -212,8 +212,8 @@ impl State {
         self.unused[shard].len() >= UNUSED
     }
 
-    /// Some of the unused records of a shard, without those of keys that are used again. The request
-    /// to drop them has to be sent before anything else is.
+    /// Some of the unused records of a shard, without those of keys that are used again. The
+    /// request to drop them has to be sent before anything else is.
     pub(crate) fn take_unused(&mut self, shard: Shard) -> Vec<Arc<str>> {
         let all = &mut self.unused[shard];
         let mut unused = all.split_off(all.len().saturating_sub(2 * UNUSED));

@@ -32,7 +32,8 @@ const HELD_LATELY: Duration = Duration::from_millis(200);
 type PlannedChange = (KeyChange, Stamp, Expects);
 
 impl State {
-    /// Chooses what is sent to a shard next: at most `most` attempts of together about `most_bytes`.
+    /// Chooses what is sent to a shard next: at most `most` attempts of together about
+    /// `most_bytes`.
     pub(crate) fn next_batch(
         &mut self,
         shard: Shard,
@@ -105,8 +106,8 @@ impl State {
         self.held.insert(Arc::clone(key), (mono + length, length));
     }
 
-    /// Sends nothing of this key for a while, since its slot is being moved, and it is half here and
-    /// half there.
+    /// Sends nothing of this key for a while, since its slot is being moved, and it is half here
+    /// and half there.
     pub(super) fn wait_for_slot(&mut self, key: &Arc<str>, mono: Monotonic) {
         self.hold_for(key, SLOT_PAUSE, LONGEST_SLOT_PAUSE, mono);
     }
@@ -138,8 +139,8 @@ impl State {
         ready.into_iter().chain(parked).min()
     }
 
-    /// The attempt to send the head of `key` to `shard` at once, if that has the key, somebody waits
-    /// for it, no other key is before it and it is at most `most_bytes` long.
+    /// The attempt to send the head of `key` to `shard` at once, if that has the key, somebody
+    /// waits for it, no other key is before it and it is at most `most_bytes` long.
     pub(crate) fn take_small(
         &mut self,
         key: &Arc<str>,

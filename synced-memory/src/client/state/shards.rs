@@ -1,4 +1,5 @@
-//! What is known of the connection to each shard, and what becomes of keys that go from one to another.
+//! What is known of the connection to each shard, and what becomes of keys that go from one to
+//! another.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -141,8 +142,8 @@ impl State {
         self.shards[shard].link = Link::Up;
     }
 
-    /// The connection to a shard is gone: what was under way has an unknown outcome. Returns why, if
-    /// it was a write of this process that broke it.
+    /// The connection to a shard is gone: what was under way has an unknown outcome. Returns why,
+    /// if it was a write of this process that broke it.
     pub(crate) fn disconnected(
         &mut self,
         shard: Shard,
@@ -294,8 +295,8 @@ impl State {
         }
     }
 
-    /// The head of `key` is at another server. If that is to answer although it does not have the slot
-    /// yet, the head is sent there once; else to the shard that has the slot now.
+    /// The head of `key` is at another server. If that is to answer although it does not have the
+    /// slot yet, the head is sent there once; else to the shard that has the slot now.
     pub(super) fn send_elsewhere(&mut self, key: &Arc<str>, error: &BackendError, mono: Monotonic) {
         let to = self.redirected(error);
         let asks = to.and_then(|(shard, asking)| asking.then_some(shard));
@@ -504,8 +505,8 @@ mod tests {
         assert_eq!(state.outbox.len(), 1);
     }
 
-    /// What is under way to a shard whose slot moves is in doubt when that shard is lost, and goes to
-    /// the other one.
+    /// What is under way to a shard whose slot moves is in doubt when that shard is lost, and goes
+    /// to the other one.
     #[test]
     fn what_was_under_way_to_a_shard_that_is_gone_goes_to_the_one_that_has_its_slot() {
         let (mut state, [one, two]) = two_shards();

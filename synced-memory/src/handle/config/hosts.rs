@@ -1,5 +1,5 @@
-//! A URL that lists hosts: `scheme://user:password@h1:7000,h2:7001/path?query`. It is split by hand:
-//! to the standard of URLs, what follows the first `:` is one port.
+//! A URL that lists hosts: `scheme://user:password@h1:7000,h2:7001/path?query`. It is split by
+//! hand: to the standard of URLs, what follows the first `:` is one port.
 
 #![cfg_attr(
     not(feature = "redis"),
@@ -8,8 +8,14 @@
 
 use std::net::Ipv6Addr;
 
+#[cfg(feature = "redis")]
+use super::url::read_options;
 use super::url::{config_error, percent_decoded};
+#[cfg(feature = "redis")]
+use crate::backend::layout::Node;
 use crate::base::error::Result;
+#[cfg(feature = "redis")]
+use crate::base::settings::Settings;
 
 /// The parts of such a URL, decoded.
 #[derive(Debug, PartialEq, Eq)]
@@ -25,18 +31,34 @@ pub(super) struct HostList {
     pub(super) query: Vec<(String, String)>,
 }
 
-/// The hosts in a message, each as it stands in a URL.
-pub(super) fn shown_hosts(hosts: &[(String, u16)]) -> String {
-    let shown = hosts.iter().map(|(host, port)| shown_host(host, *port));
-    shown.collect::<Vec<_>>().join(",")
+#[cfg(feature = "redis")]
+impl HostList {
+    /// The servers at these hosts, at this port if the URL has none.
+    pub(super) fn nodes(&self, default_port: u16) -> Vec<Node> {
+        let node = |(host, port): &(String, Option<u16>)| Node {
+            host: host.as_str().into(),
+            port: port.unwrap_or(default_port),
+        };
+        self.hosts.iter().map(node).collect()
+    }
+
+    /// Sets the options in the query.
+    ///
+    /// # Errors
+    ///
+    /// `Config`.
+    pub(super) fn read_options(&self, settings: &mut Settings) -> Result<()> {
+        let query = self.query.iter();
+        let pairs = query.map(|(name, value)| (name.as_str(), value.as_str()));
+        read_options(&self.scheme, pairs, settings, &mut |_, _| Ok(false))
+    }
 }
 
-fn shown_host(host: &str, port: u16) -> String {
-    if host.contains(':') {
-        format!("[{host}]:{port}")
-    } else {
-        format!("{host}:{port}")
-    }
+/// The servers in a message, each as it stands in a URL.
+#[cfg(feature = "redis")]
+pub(super) fn shown_nodes(nodes: &[Node]) -> String {
+    let shown = nodes.iter().map(Node::to_string);
+    shown.collect::<Vec<_>>().join(",")
 }
 
 /// Splits a URL. No message repeats a part of it, which may be one of a password.
@@ -250,9 +272,14 @@ mod tests {
         }
     }
 
+    #[cfg(feature = "redis")]
     #[test]
     fn hosts_are_shown_as_they_stand_in_a_url() {
-        let hosts = [("h1".to_owned(), 1), ("::1".to_owned(), 2)];
-        assert_eq!(shown_hosts(&hosts), "h1:1,[::1]:2");
+        let hosts = [("h1", 1), ("::1", 2)];
+        let nodes = hosts.map(|(host, port)| Node {
+            host: host.into(),
+            port,
+        });
+        assert_eq!(shown_nodes(&nodes), "h1:1,[::1]:2");
     }
 }

@@ -3,12 +3,10 @@
 use super::Target;
 use super::hosts::HostList;
 #[cfg(feature = "redis")]
-use super::hosts::shown_hosts;
+use super::hosts::shown_nodes;
 use super::url::config_error;
 #[cfg(feature = "redis")]
-use super::url::{parse_database, read_options};
-#[cfg(feature = "redis")]
-use crate::backend::layout::Node;
+use super::url::{login, parse_database};
 #[cfg(feature = "redis")]
 use crate::backend::open::SentinelTarget;
 #[cfg(feature = "redis")]
@@ -32,18 +30,15 @@ pub(super) fn sentinel_target(_: HostList, _: &mut Settings) -> Result<Target> {
 /// `Config`.
 #[cfg(feature = "redis")]
 pub(super) fn sentinel_target(url: HostList, settings: &mut Settings) -> Result<Target> {
+    url.read_options(settings)?;
+    let sentinels = url.nodes(DEFAULT_PORT);
     let HostList {
         scheme,
         user,
         password,
-        hosts,
         path_segments,
-        query,
+        ..
     } = url;
-    let pairs = query
-        .iter()
-        .map(|(name, value)| (name.as_str(), value.as_str()));
-    read_options(&scheme, pairs, settings, &mut |_, _| Ok(false))?;
     let (service, database) = match &path_segments[..] {
         [service] if !service.is_empty() => (service, 0),
         [service, database] if !service.is_empty() => (service, parse_database(database)?),
@@ -59,28 +54,12 @@ pub(super) fn sentinel_target(url: HostList, settings: &mut Settings) -> Result<
             )));
         }
     };
-    let hosts: Vec<_> = hosts
-        .into_iter()
-        .map(|(host, port)| (host, port.unwrap_or(DEFAULT_PORT)))
-        .collect();
-    let mut login = redis::RedisConnectionInfo::default().set_db(database);
-    if let Some(user) = user {
-        login = login.set_username(user);
-    }
-    if let Some(password) = password {
-        login = login.set_password(password);
-    }
+    let shown = shown_nodes(&sentinels);
     Ok(Target::Sentinel(SentinelTarget {
-        target: format!("{scheme}://{}/{service}/{database}", shown_hosts(&hosts)),
-        sentinels: hosts
-            .into_iter()
-            .map(|(host, port)| Node {
-                host: host.into(),
-                port,
-            })
-            .collect(),
+        target: format!("{scheme}://{shown}/{service}/{database}"),
+        sentinels,
         service: service.clone(),
-        login,
+        login: login(user, password, database),
         credentials: None,
         addresses: None,
         #[cfg(feature = "tls")]

@@ -272,7 +272,7 @@ fn server_target(_: &Url, _: &mut Settings) -> Result<Target> {
 /// `redis://` and its relatives.
 #[cfg(feature = "redis")]
 fn server_target(url: &Url, settings: &mut Settings) -> Result<Target> {
-    use redis::{ConnectionAddr, IntoConnectionInfo, RedisConnectionInfo};
+    use redis::{ConnectionAddr, IntoConnectionInfo};
 
     let mut user = percent_decoded(url.username())?;
     let mut password = url.password().map(percent_decoded).transpose()?;
@@ -312,13 +312,8 @@ fn server_target(url: &Url, settings: &mut Settings) -> Result<Target> {
             .to_owned();
         (ConnectionAddr::Tcp(bare, port), target)
     };
-    let mut login = RedisConnectionInfo::default().set_db(database);
-    if !user.is_empty() {
-        login = login.set_username(user);
-    }
-    if let Some(password) = password {
-        login = login.set_password(password);
-    }
+    let user = Some(user).filter(|user| !user.is_empty());
+    let login = login(user, password, database);
     let server = address
         .into_connection_info()
         .map_err(|error| config_error(error.to_string()))?;
@@ -328,6 +323,23 @@ fn server_target(url: &Url, settings: &mut Settings) -> Result<Target> {
         security: security(url.scheme())?,
         credentials: None,
     })
+}
+
+/// The login that a URL says.
+#[cfg(feature = "redis")]
+pub(super) fn login(
+    user: Option<String>,
+    password: Option<String>,
+    database: i64,
+) -> redis::RedisConnectionInfo {
+    let mut login = redis::RedisConnectionInfo::default().set_db(database);
+    if let Some(user) = user {
+        login = login.set_username(user);
+    }
+    if let Some(password) = password {
+        login = login.set_password(password);
+    }
+    login
 }
 
 /// How a scheme protects what is sent.

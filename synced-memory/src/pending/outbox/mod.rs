@@ -380,9 +380,9 @@ impl Outbox {
         Some(entry)
     }
 
-    /// The connection to a shard is gone: whatever is under way there has an unknown outcome, and is
-    /// sent first over the next one. What was to be sent there because another shard said so, asks
-    /// its own again. Returns the keys of what was under way.
+    /// The connection to a shard is gone: whatever is under way there has an unknown outcome, and
+    /// is sent first over the next one. What was to be sent there because another shard said so,
+    /// asks its own again. Returns the keys of what was under way.
     pub(crate) fn disconnected(&mut self, shard: Shard) -> Vec<Arc<str>> {
         let mut under_way = Vec::new();
         for (key, queue) in &mut self.queues {

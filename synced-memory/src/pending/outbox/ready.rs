@@ -157,7 +157,6 @@ impl ReadyKeys {
     /// Puts every key where it belongs now. `sent_to`: as above, of each key.
     pub(super) fn share_out(&mut self, sent_to: impl Fn(&str) -> Option<Shard>) {
         let shards = std::mem::take(&mut self.shards);
-        let has_due = |parked: &KeyMap<Monotonic>, key: &str, due| parked.get(key) == Some(&due);
         for (shard, keys) in shards.into_all() {
             // For a shard that has no keys, too: whoever looks finds its own.
             let _ = &mut self.shards[shard];
@@ -167,7 +166,7 @@ impl ReadyKeys {
                 self.shards[now].ready.push_back(key);
             }
             for Reverse((due, key)) in keys.parked {
-                if has_due(&self.parked, &key, due) {
+                if self.parked.get(&key) == Some(&due) {
                     let now = self.shard(&key, sent_to(&key));
                     self.has_strayed |= now != shard;
                     self.shards[now].parked.push(Reverse((due, key)));

@@ -99,9 +99,10 @@ fn own_line(nodes: &str) -> Option<&str> {
     })
 }
 
-/// Where a node moves slots of its own to, by its answer to CLUSTER NODES: to the nodes in its line's
-/// `[slot->-id]`, whose lines begin with `id host:port@bus-port,name`. `named`: the hosts as CLUSTER
-/// SLOTS names them, which has names or addresses, or none of both; `asked`: as for [`slot_ranges`].
+/// Where a node moves slots of its own to, by its answer to CLUSTER NODES: to the nodes in its
+/// line's `[slot->-id]`, whose lines begin with `id host:port@bus-port,name`. `named`: the hosts as
+/// CLUSTER SLOTS names them, which has names or addresses, or none of both; `asked`: as for
+/// [`slot_ranges`].
 pub(super) fn import_targets(nodes: &str, named: &[Arc<str>], asked: &str) -> Vec<Node> {
     let words = own_line(nodes).into_iter().flat_map(|own| own.split(' '));
     let targets =
