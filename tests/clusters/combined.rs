@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use support::{Cluster, Direction, Proxy, Server};
+use support::{Child, Cluster, Direction, Proxy, Server};
 use synced_memory::{ErrorKind, Key, Memory, SyncedMemory, Written};
 
 use crate::{DEADLINE, builder};
@@ -294,4 +294,51 @@ fn with_a_replica_that_hangs_nothing_is_stored_and_nothing_is_doubled() {
         let plain: Vec<u32> = found.iter().copied().filter(|n| *n < 1_000).collect();
         assert!(plain.iter().copied().eq(0..pushed), "{plain:?}");
     }
+}
+
+#[test]
+fn what_a_killed_process_left_in_its_journal_is_made_once_whatever_the_seeds_are() {
+    let cluster = Cluster::start(Server::redis, 3, 0);
+    let dir = tempfile::tempdir().unwrap();
+    let slots = ["items", "count", "entries"].map(|key| cluster.slot_of(&format!("memory:{key}")));
+    let options = format!("journal={}&name=ours", dir.path().join("j").display());
+    for round in 0..4 {
+        let seed = &cluster.nodes()[round % 3];
+        let url = format!("redis-cluster://127.0.0.1:{}?{options}", seed.port());
+        let name = format!("w{round}");
+        let mut child = Child::spawn(env!("CARGO_BIN_EXE_contributor"), [&url, &name]);
+        assert_eq!(child.recv_within(DEADLINE).as_deref(), Some("opened"));
+        child.send("go 1000000");
+        for turn in 0..20 {
+            let slot = slots[turn % 3];
+            cluster.move_slot(slot, (cluster.owner(slot) + 1) % 3);
+        }
+        let frozen = &cluster.nodes()[(round + 1) % 3];
+        frozen.freeze();
+        thread::sleep(Duration::from_millis(1_500));
+        child.kill();
+        frozen.thaw();
+    }
+    let url = format!("{}?{options}", cluster.url());
+    let memory = Memory::builder().url(url).build().unwrap();
+    memory.flush(DEADLINE).unwrap();
+    let items = memory
+        .get(&Key::<Vec<String>>::new("items"))
+        .unwrap()
+        .unwrap();
+    let count = memory.get(&Key::<usize>::new("count")).unwrap().unwrap();
+    let distinct: BTreeSet<&String> = items.iter().collect();
+    assert_eq!(distinct.len(), items.len(), "doubled");
+    for round in 0..4 {
+        let start = format!("w{round}/");
+        let numbers: Vec<usize> = items
+            .iter()
+            .filter_map(|item| item.strip_prefix(&start)?.parse().ok())
+            .collect();
+        assert!(
+            numbers.iter().copied().eq(0..numbers.len()),
+            "{round}: {numbers:?}"
+        );
+    }
+    assert!(count <= items.len() && count + 4 >= items.len());
 }

@@ -175,6 +175,34 @@ impl Cluster {
             .unwrap_or_else(|| panic!("nobody has the slot {slot}"))
     }
 
+    /// Which node has a slot, as soon as all nodes that answer say so, and know of each other's last
+    /// moves. Before that a slot must not be moved: a node that takes one over calls itself newer
+    /// than what it knows of, and if it is not, it loses the slot again, and its keys with it.
+    #[track_caller]
+    pub fn agreed_owner(&self, slot: u16) -> usize {
+        eventually_some(START, "the nodes agree", || {
+            let owner = self.owner(slot);
+            let port = self.nodes[owner].port();
+            let mut epochs = Vec::new();
+            for node in &self.nodes {
+                let Ok(slots) = node.try_cli(&["CLUSTER", "SLOTS"]) else {
+                    continue;
+                };
+                if port_of(&slots, slot) != Some(port) {
+                    return None;
+                }
+                let info = text(node.try_cli(&["CLUSTER", "INFO"]).ok()?);
+                let epoch =
+                    |line: &str| Some(line.strip_prefix("cluster_current_epoch:")?.to_owned());
+                epochs.push(info.lines().find_map(epoch)?);
+            }
+            epochs
+                .windows(2)
+                .all(|pair| pair[0] == pair[1])
+                .then_some(owner)
+        })
+    }
+
     /// Which node is a replica of another one now.
     #[track_caller]
     pub fn replica_of(&self, primary: usize) -> usize {
@@ -195,19 +223,11 @@ impl Cluster {
     pub fn begin_move(&self, slot: u16, to: usize) -> SlotMove<'_> {
         let (slot_name, target) = (slot.to_string(), self.id(to));
         let set = ["CLUSTER", "SETSLOT", &slot_name];
-        // The nodes may not agree yet on the move before this one.
-        let from = eventually_some(START, "its owner lets the slot go", || {
-            let from = self.owner(slot);
-            if from == to {
-                return None;
-            }
-            let source = self.id(from);
-            let importing = [&set[..], &["IMPORTING", &source]].concat();
-            let migrating = [&set[..], &["MIGRATING", &target]].concat();
-            self.nodes[to].try_cli(&importing).ok()?;
-            self.nodes[from].try_cli(&migrating).ok()?;
-            Some(from)
-        });
+        let from = self.agreed_owner(slot);
+        assert_ne!(from, to, "the slot {slot} is there already");
+        let source = self.id(from);
+        self.nodes[to].cli(&[&set[..], &["IMPORTING", &source]].concat());
+        self.nodes[from].cli(&[&set[..], &["MIGRATING", &target]].concat());
         SlotMove {
             cluster: self,
             slot,
@@ -219,7 +239,7 @@ impl Cluster {
     /// Moves a slot to another primary, some keys at a time, as `redis-cli` does.
     #[track_caller]
     pub fn move_slot(&self, slot: u16, to: usize) {
-        if self.owner(slot) == to {
+        if self.agreed_owner(slot) == to {
             return;
         }
         let moving = self.begin_move(slot, to);

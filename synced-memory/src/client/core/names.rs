@@ -19,7 +19,7 @@ pub(crate) struct FoundNames {
 }
 
 /// How often a cluster is scanned whose slots move meanwhile.
-const MOST_PASSES: usize = 10;
+const MOST_PASSES: usize = 3;
 
 impl Core {
     /// The full names of all keys that begin with `prefix`.
