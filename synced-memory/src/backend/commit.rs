@@ -9,10 +9,15 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::base::clock::Stamp;
-use crate::value::envelope::{self, Text};
+use crate::value::addition::Addition;
+use crate::value::envelope;
 
 /// Who writes: a random number for each opened memory.
 pub(crate) type Writer = u64;
+
+/// A value whose envelope has more bytes is not sent for a change to a part of it, if that can be
+/// helped.
+pub(crate) const LARGE: usize = 4 << 10;
 
 /// A writer's own count of its writes.
 pub(crate) type Sequence = u64;
@@ -35,6 +40,13 @@ pub(crate) enum KeyChange {
     Put { envelope: Bytes, ttl: TimeToLive },
     /// Removes the key and leaves a tombstone.
     Delete,
+    /// Adds to what is stored, whatever that is by then: it needs no base.
+    Blind {
+        addition: Addition,
+        ttl: TimeToLive,
+        /// How far its stamp is at least above that of what it is added to.
+        step: u64,
+    },
 }
 
 impl KeyChange {
@@ -43,14 +55,32 @@ impl KeyChange {
         match self {
             Self::Put { envelope, .. } => envelope.len(),
             Self::Delete => 0,
+            Self::Blind { addition, .. } => addition.size(),
         }
     }
 
-    /// The value that it stores, as text.
-    pub(crate) fn own_value(&self) -> Option<Text> {
+    pub(crate) fn is_blind(&self) -> bool {
+        matches!(self, Self::Blind { .. })
+    }
+
+    /// What it does about the time to live of its key.
+    pub(crate) fn ttl(&self) -> TimeToLive {
         match self {
-            Self::Put { envelope, .. } => Some(envelope::own_value_of(envelope)),
-            Self::Delete => None,
+            Self::Put { ttl, .. } | Self::Blind { ttl, .. } => *ttl,
+            Self::Delete => TimeToLive::Never,
+        }
+    }
+
+    /// The same with this time to live.
+    pub(crate) fn with_ttl(self, ttl: TimeToLive) -> Self {
+        match self {
+            Self::Put { envelope, .. } => Self::Put { envelope, ttl },
+            Self::Delete => Self::Delete,
+            Self::Blind { addition, step, .. } => Self::Blind {
+                addition,
+                ttl,
+                step,
+            },
         }
     }
 }
@@ -123,6 +153,46 @@ impl Attempt {
     pub(crate) fn size(&self) -> usize {
         self.change.size()
     }
+
+    /// What is stored once it is made, given what is stored now: `Some(None)` is nothing. `None` if
+    /// it is not to be made.
+    pub(crate) fn made_of(&self, current: &KeyState) -> Option<Option<Bytes>> {
+        let found = current.stamp();
+        if let KeyChange::Blind { addition, step, .. } = &self.change {
+            let stamp = blind_stamp(self.stamp, found, *step)?;
+            return Some(Some(addition.to(current.stored.as_ref()?, stamp)?));
+        }
+        let is_met = self.expects.is_met_by(current.stored.as_ref(), found);
+        (is_met && self.stamp > found).then(|| match &self.change {
+            KeyChange::Put { envelope, .. } => Some(envelope.clone()),
+            KeyChange::Delete | KeyChange::Blind { .. } => None,
+        })
+    }
+}
+
+/// The stamp of what is made of a value that has the stamp `found`; `None` if there is none above
+/// that.
+pub(crate) fn blind_stamp(own: Stamp, found: Stamp, step: u64) -> Option<Stamp> {
+    let stamp = own.get().max(found.get().saturating_add(step));
+    (stamp <= Stamp::MAX.get()).then(|| Stamp::new(stamp))
+}
+
+/// Which of its values a key has: two of them differ in at least one of these, unless somebody
+/// edits by hand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Known {
+    pub(crate) stamp: Stamp,
+    /// Of the envelope, in bytes.
+    pub(crate) length: usize,
+}
+
+impl Known {
+    pub(crate) fn of(stored: &Bytes) -> Self {
+        Self {
+            stamp: envelope::stamp_of(stored),
+            length: stored.len(),
+        }
+    }
 }
 
 /// What the backend did with an attempt.
@@ -134,12 +204,27 @@ pub(crate) enum Outcome {
         existed: bool,
         contended: Option<Writer>,
     },
+    /// A blind change was made now, to what was there before, and has this stamp. `sum`: what an
+    /// integer has become.
+    Added {
+        before: Known,
+        stamp: Stamp,
+        sum: Option<i64>,
+        contended: Option<Writer>,
+    },
     /// An earlier attempt with this sequence number has made the change; nothing was done now.
     AlreadyApplied(KeyState),
     /// Something as new or newer is there, or not what was expected; nothing was done.
     Refused(KeyState),
     /// Whether an earlier attempt was applied is not known any more; nothing was done.
     RecordExpired(KeyState),
+}
+
+impl Outcome {
+    /// Whether the change was made now.
+    pub(crate) fn is_made_now(&self) -> bool {
+        matches!(self, Self::Applied { .. } | Self::Added { .. })
+    }
 }
 
 /// What a backend found at a key.
@@ -207,11 +292,9 @@ pub(crate) fn decide(
         None if may_lack_record && attempt.retry.is_some() => return Verdict::RecordExpired,
         _ => {}
     }
-    let stamp = current.stamp();
-    if attempt.expects.is_met_by(current.stored.as_ref(), stamp) && attempt.stamp > stamp {
-        Verdict::Apply
-    } else {
-        Verdict::Refuse
+    match attempt.made_of(current) {
+        Some(_) => Verdict::Apply,
+        None => Verdict::Refuse,
     }
 }
 

@@ -3,10 +3,15 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use crate::backend::commit::{
-    self, Attempt, Expects, KeyState, Outcome, TimeToLive, Verdict, Writer, WriterRecord,
+    self, Attempt, Expects, KeyChange, KeyState, Known, Outcome, TimeToLive, Verdict, Writer,
+    WriterRecord,
 };
 use crate::base::clock::Monotonic;
+use crate::value::addition::Addition;
+use crate::value::envelope;
 
 /// A starved writer that has not tried again for this long may be gone: it is starved no longer.
 pub(crate) const STARVATION_TIMEOUT: Duration = Duration::from_secs(2);
@@ -33,8 +38,8 @@ pub(crate) struct StarvedWriter {
 /// What an attempt does: all of it, or nothing.
 #[derive(Debug)]
 pub(crate) struct Effects {
-    /// The change is made.
-    pub(crate) applies: bool,
+    /// What is stored from now on, if the change is made; nothing, if that removes the key.
+    pub(crate) made: Option<Option<Bytes>>,
     /// This goes on record for the attempt's writer.
     pub(crate) record: Option<WriterRecord>,
     /// Who is starved afterwards.
@@ -62,10 +67,25 @@ pub(crate) fn effects_of(attempt: &Attempt, context: KeyContext, now: Monotonic)
         sequence: attempt.sequence,
         refused: verdict == Verdict::Refuse,
     });
+    let made = (verdict == Verdict::Apply)
+        .then(|| attempt.made_of(&current))
+        .flatten();
+    let contended = other.map(|other| other.writer);
     let outcome = match verdict {
-        Verdict::Apply => Outcome::Applied {
-            existed: current.stored.is_some(),
-            contended: other.map(|other| other.writer),
+        Verdict::Apply => match (&attempt.change, &current.stored, &made) {
+            (KeyChange::Blind { addition, .. }, Some(before), Some(Some(after))) => {
+                let is_sum = matches!(addition, Addition::Integer { .. });
+                Outcome::Added {
+                    before: Known::of(before),
+                    stamp: envelope::stamp_of(after),
+                    sum: is_sum.then(|| envelope::integer_of(after)).flatten(),
+                    contended,
+                }
+            }
+            _ => Outcome::Applied {
+                existed: current.stored.is_some(),
+                contended,
+            },
         },
         Verdict::AlreadyApplied => Outcome::AlreadyApplied(current),
         Verdict::Refuse => Outcome::Refused(current),
@@ -85,7 +105,7 @@ pub(crate) fn effects_of(attempt: &Attempt, context: KeyContext, now: Monotonic)
     };
 
     Effects {
-        applies: verdict == Verdict::Apply,
+        made,
         record,
         starved,
         outcome,

@@ -10,9 +10,7 @@ use tokio::sync::mpsc;
 
 use super::effects::{KeyContext, StarvedWriter, effects_of, expiry_of, horizon_of};
 use super::{Backend, Expiry, Invalidation, KeyRead, Page, ReadKind, Reply, Session, WithExpiry};
-use crate::backend::commit::{
-    Attempt, KeyChange, KeyState, Outcome, RECORDS, Writer, WriterRecord,
-};
+use crate::backend::commit::{Attempt, KeyState, Outcome, RECORDS, Writer, WriterRecord};
 use crate::backend::error::BackendError;
 use crate::backend::layout::Node;
 use crate::base::clock::{self, Clock, Monotonic, Stamp, has_expired};
@@ -201,7 +199,7 @@ impl Session for ProcessSession {
             let mut outcomes = Vec::with_capacity(batch.len());
             for attempt in &batch {
                 let outcome = store.commit(attempt, mono);
-                if matches!(outcome, Outcome::Applied { .. }) {
+                if outcome.is_made_now() {
                     space.notify(&attempt.key);
                 }
                 outcomes.push(Ok(outcome));
@@ -375,14 +373,14 @@ impl Store {
         }
         sidecar.starved = effects.starved;
 
-        match &attempt.change {
-            _ if !effects.applies => {}
-            KeyChange::Put { envelope, ttl } => {
+        match effects.made {
+            None => {}
+            Some(Some(envelope)) => {
                 let kept = self
                     .keys
                     .get(&attempt.key)
                     .and_then(|stored| stored.expires);
-                let expires = expiry_of(*ttl, kept, mono);
+                let expires = expiry_of(attempt.change.ttl(), kept, mono);
                 if kept != expires {
                     kept.map(|at| self.expiries.remove(&(at, Arc::clone(&attempt.key))));
                     expires.map(|at| self.expiries.insert((at, Arc::clone(&attempt.key))));
@@ -390,12 +388,12 @@ impl Store {
                 self.keys.insert(
                     Arc::clone(&attempt.key),
                     StoredValue {
-                        bytes: envelope.clone(),
+                        bytes: envelope,
                         expires,
                     },
                 );
             }
-            KeyChange::Delete => {
+            Some(None) => {
                 sidecar.tombstone = sidecar.tombstone.max(Stamp::new(attempt.stamp.get()));
                 self.keys.remove(&attempt.key);
             }

@@ -12,6 +12,7 @@ use crate::backend::process::Store;
 use crate::backend::shards::Shard;
 use crate::base::clock::{Monotonic, Stamp};
 use crate::pending::outbox::NUMBERS;
+use crate::value::addition::Addition;
 use crate::value::envelope;
 
 pub(super) const KEY: &str = "k";
@@ -166,6 +167,15 @@ impl ModelServer {
                 self.check_applied(attempt, held.as_ref(), *existed)?;
                 self.apply(attempt, held, expires_at, mono);
             }
+            Outcome::Added { before, stamp, .. } => {
+                self.check_applied(attempt, held.as_ref(), true)?;
+                let held_before = held.as_ref().map(|held| (held.stamp, held.bytes.len()));
+                ensure!(
+                    held_before == Some((before.stamp.get(), before.length)),
+                    "rule 5: {write:?} was added to {held_before:?}, and says {before:?}"
+                );
+                self.add(attempt, held, *stamp, expires_at, mono)?;
+            }
             Outcome::RecordExpired(_) => {
                 return Err(format!("rule 6: the record of {write:?} has expired"));
             }
@@ -178,7 +188,8 @@ impl ModelServer {
             }
             Outcome::Refused(found) => {
                 let to_beat = self.stamp_to_beat();
-                let is_refused = !is_met(attempt, held.as_ref())
+                let is_refused = attempt.change.is_blind()
+                    || !is_met(attempt, held.as_ref())
                     || attempt.stamp.get() <= to_beat
                     || self.expected.superseded.contains(&write);
                 ensure!(
@@ -240,7 +251,7 @@ impl ModelServer {
         );
         let (stamp, to_beat) = (attempt.stamp.get(), self.stamp_to_beat());
         ensure!(
-            stamp > to_beat,
+            stamp > to_beat || attempt.change.is_blind(),
             "rules 4 and 7: {stamp} was applied over {to_beat}"
         );
         ensure!(
@@ -302,6 +313,55 @@ impl ModelServer {
             expires_at,
             removed_at,
         });
+    }
+
+    /// What was added is on top of what was `held` before, byte for byte.
+    fn add(
+        &mut self,
+        attempt: &Attempt,
+        held: Option<HeldValue>,
+        stamp: Stamp,
+        expires_at: Option<Monotonic>,
+        mono: Monotonic,
+    ) -> RuleResult {
+        let KeyChange::Blind { addition, ttl, .. } = &attempt.change else {
+            return Err(format!("{attempt:?} is no addition"));
+        };
+        let before = held.as_ref().map(|held| held.bytes.clone());
+        let before = before.ok_or("rule 5: it was added to nothing")?;
+        let after = match addition {
+            Addition::Items(items) => {
+                let before = String::from_utf8_lossy(&before);
+                let items = String::from_utf8_lossy(items);
+                let (list, _) = before.rsplit_once("],").ok_or("it was no list")?;
+                let comma = if list.ends_with("\"value\": [") {
+                    ""
+                } else {
+                    ","
+                };
+                format!("{list}{comma}{items}],\"last_modified\": {stamp}}}")
+            }
+            Addition::Integer { by, .. } => {
+                let number: i64 = super::document::value_of(Some(&before))
+                    .and_then(|value| value.as_i64())
+                    .ok_or("it was no integer")?;
+                format!("{{\"value\": {},\"last_modified\": {stamp}}}", number + by)
+            }
+        };
+        let change = KeyChange::Put {
+            envelope: after.into(),
+            ttl: *ttl,
+        };
+        let put = Attempt {
+            change,
+            ..attempt.clone()
+        };
+        self.apply(&put, held, expires_at, mono);
+        // What is played again is what was sent.
+        if let Some((_, ServerEffect::Decided(decided, _))) = self.effects.last_mut() {
+            *decided = attempt.clone();
+        }
+        Ok(())
     }
 
     /// Stores bytes as they are, or removes the key without a tombstone, as the Python package

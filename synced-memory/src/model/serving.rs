@@ -128,10 +128,7 @@ impl<R: Rules> World<R> {
         if !self.placement.needs_replicas() {
             return Ok(outcome);
         }
-        let is_made = matches!(
-            outcome,
-            Outcome::Applied { .. } | Outcome::AlreadyApplied(_)
-        );
+        let is_made = outcome.is_made_now() || matches!(outcome, Outcome::AlreadyApplied(_));
         if is_made && self.lags[shard.index()] {
             let what = "NOREPLICAS it is on too few";
             return Err(BackendError::new(BackendErrorKind::UnderReplicated, what));

@@ -9,7 +9,8 @@ use bytes::Bytes;
 use crate::backend::commit::{Expects, KeyChange, TimeToLive};
 use crate::base::clock::{Monotonic, Stamp};
 use crate::cache::Base;
-use crate::pending::outbox::{Entry, Precondition, Tried, Write};
+use crate::pending::outbox::{Assignment, Entry, Precondition, Tried, Write};
+use crate::value::addition::Addition;
 use crate::value::envelope::{self, Text, Unsealed};
 use crate::value::mutation::{Applied, ApplyError, ConflictRule, Edited, Mutation, apply};
 
@@ -33,17 +34,45 @@ pub(crate) enum Plan {
     Done { superseded: Vec<usize> },
 }
 
-/// Plans the next attempt of a write, given what the backend last answered for its key.
-pub(crate) fn plan(entry: &Entry, base: &Base, mono: Monotonic) -> Plan {
+/// What is known of a key when its next attempt is planned.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Basis<'a> {
+    /// What the backend last answered.
+    pub(crate) base: &'a Base,
+    pub(crate) mono: Monotonic,
+    /// This process has added something since, and does not know what to.
+    pub(crate) is_behind: bool,
+    /// How far the stamp of an addition is at least above that of what it is added to; `None` if
+    /// additions are to be sent as what they make of what is stored.
+    pub(crate) step: Option<u64>,
+}
+
+/// Plans the next attempt of a write.
+pub(crate) fn plan(entry: &Entry, basis: &Basis<'_>) -> Plan {
+    let Basis {
+        base,
+        mono,
+        is_behind,
+        ..
+    } = *basis;
     let write = &entry.write;
     // A confirmed write in doubt is asked for, and never made again.
     if write.is_confirmed && entry.attempt.tried == Tried::InDoubt {
         return Plan::Ask;
     }
 
+    if let Some((change, stamp)) = blind_change(entry, basis) {
+        return Plan::Send {
+            change,
+            stamp,
+            expects: Expects::Anything,
+            superseded: Vec::new(),
+        };
+    }
+
     let stored = base.at(mono);
     let is_current = entry.attempt.base_is_current;
-    let must_ask = !base.is_known() && !is_current;
+    let must_ask = (!base.is_known() || is_behind) && !is_current;
     if let Some(Precondition::Whole(whole)) = &write.precondition {
         if must_ask {
             return Plan::Ask;
@@ -58,7 +87,7 @@ pub(crate) fn plan(entry: &Entry, base: &Base, mono: Monotonic) -> Plan {
             superseded: Vec::new(),
         },
         (Some(assignment), None) => Plan::Send {
-            change: assignment.clone(),
+            change: assignment.change(),
             stamp: write.stamp,
             expects: if write.precondition.is_some() {
                 Expects::of(stored)
@@ -73,8 +102,28 @@ pub(crate) fn plan(entry: &Entry, base: &Base, mono: Monotonic) -> Plan {
     }
 }
 
+/// What the write adds to whatever is stored, if it does nothing else. A value that is not long is
+/// sent as a whole, unless others change it all the time: that is faster.
+fn blind_change(entry: &Entry, basis: &Basis<'_>) -> Option<(KeyChange, Stamp)> {
+    let (write, attempt) = (&entry.write, &entry.attempt);
+    let mutation = write.mutation.as_ref()?;
+    let is_alone = write.assignment.is_none() && write.precondition.is_none();
+    let step = basis.step.filter(|_| is_alone && !attempt.is_to_be_whole)?;
+    // There is nothing to add to.
+    let is_unset = basis.base.is_known() && basis.base.at(basis.mono).is_none();
+    if is_unset && !basis.is_behind {
+        return None;
+    }
+    let change = KeyChange::Blind {
+        addition: Addition::of(mutation)?,
+        ttl: TimeToLive::Keep,
+        step,
+    };
+    Some((change, write.latest))
+}
+
 /// Of an assignment that was changed since, the result is sent.
-fn plan_changed_assignment(write: &Write, assignment: &KeyChange, mutation: &Mutation) -> Plan {
+fn plan_changed_assignment(write: &Write, assignment: &Assignment, mutation: &Mutation) -> Plan {
     let own = assignment.own_value();
     let applied = apply(
         own.as_ref().map(Text::as_str),
@@ -86,7 +135,7 @@ fn plan_changed_assignment(write: &Write, assignment: &KeyChange, mutation: &Mut
     }
     Plan::Send {
         change: match applied.made {
-            Edited::Nothing => assignment.clone(),
+            Edited::Nothing => assignment.change(),
             Edited::Text(text) => put(&text, write.latest),
             Edited::Removed => KeyChange::Delete,
         },
@@ -154,11 +203,11 @@ pub(crate) type StoredText = (Option<Bytes>, Option<Text>);
 /// What a read shows if this write is pending on top of what is `below`.
 pub(crate) fn visible(write: &Write, below: impl FnOnce() -> StoredText) -> StoredText {
     let (stored, value) = match &write.assignment {
-        Some(KeyChange::Put { envelope, .. }) => (
+        Some(Assignment::Put(envelope)) => (
             Some(envelope.clone()),
             Some(envelope::own_value_of(envelope)),
         ),
-        Some(KeyChange::Delete) => (None, None),
+        Some(Assignment::Delete) => (None, None),
         None => below(),
     };
     let Some(mutation) = &write.mutation else {

@@ -15,7 +15,7 @@ use crate::value::json;
 pub(crate) const TAIL: usize = 64;
 
 /// What an envelope of ours begins with.
-const PREFIX: &[u8] = br#"{"value": "#;
+pub(crate) const PREFIX: &str = r#"{"value": "#;
 
 /// An envelope without its stamp.
 #[derive(Debug)]
@@ -25,7 +25,7 @@ impl Unsealed {
     /// The envelope of a value, which is written as JSON.
     pub(crate) fn encode<T: Serialize>(value: &T) -> Result<Self, serde_json::Error> {
         let mut text = Vec::with_capacity(128);
-        text.extend_from_slice(PREFIX);
+        text.extend_from_slice(PREFIX.as_bytes());
         json::write(&mut text, value)?;
         Ok(Self(text))
     }
@@ -33,7 +33,7 @@ impl Unsealed {
     /// The envelope of a value that is JSON already.
     pub(crate) fn of_text(value: &str) -> Self {
         let mut text = Vec::with_capacity(value.len() + 48);
-        text.extend_from_slice(PREFIX);
+        text.extend_from_slice(PREFIX.as_bytes());
         text.extend_from_slice(value.as_bytes());
         Self(text)
     }
@@ -83,6 +83,69 @@ pub(crate) fn own_value_of(sealed: &Bytes) -> Text {
     let end = find_tail(sealed).map_or(sealed.len(), |tail| tail.start);
     Text(sealed.slice(prefix.min(end)..end.saturating_sub(1).max(prefix.min(end))))
 }
+
+/// The envelope with items at the end of the list that is its value; `None` if that is no list, or
+/// if it is not laid out at its end as ours are. `items`: JSON with commas between them.
+pub(crate) fn appended(stored: &Bytes, items: &[u8], stamp: Stamp) -> Option<Bytes> {
+    let value = value_of(stored);
+    let list = value.0.strip_prefix(b"[")?.strip_suffix(b"]")?;
+    let tail = find_tail(stored)?;
+    let has_own_end = stored[..tail.start].ends_with(b"],")
+        && stored[tail.start..] == *format!("\"last_modified\": {}}}", tail.stamp()).as_bytes()
+        // The list is what the end belongs to, and nothing but items is before its end.
+        && value.0.as_ptr_range().end == stored[..tail.start - 1].as_ptr_range().end
+        && !list.last().is_some_and(u8::is_ascii_whitespace);
+    if !has_own_end {
+        return None;
+    }
+    let mut grown = Vec::with_capacity(stored.len() + items.len() + 24);
+    grown.extend_from_slice(&stored[..tail.start - 2]);
+    if !list.is_empty() {
+        grown.push(b',');
+    }
+    grown.extend_from_slice(items);
+    grown.push(b']');
+    Some(Unsealed(grown).seal(stamp))
+}
+
+/// The same for an envelope of which the backend has said that it is laid out like that.
+pub(crate) fn grown(stored: &Bytes, items: &[u8], stamp: Stamp) -> Option<Bytes> {
+    let end = find_tail(stored)?.start.checked_sub(2)?;
+    let list = &stored[..end];
+    let is_list = list.len() > PREFIX.len() && stored[end..].starts_with(b"],");
+    let mut grown = Vec::with_capacity(stored.len() + items.len() + 24);
+    grown.extend_from_slice(list);
+    if list.len() > PREFIX.len() + 1 {
+        grown.push(b',');
+    }
+    grown.extend_from_slice(items);
+    grown.push(b']');
+    is_list.then(|| Unsealed(grown).seal(stamp))
+}
+
+/// The integer that is the value, in an envelope of at most [`LONGEST_INTEGER`] bytes.
+pub(crate) fn integer_of(stored: &Bytes) -> Option<i64> {
+    let tail = find_tail(stored).filter(|_| stored.len() <= LONGEST_INTEGER)?;
+    let (before, after) = (&stored[..tail.start], trim_end(&stored[..tail.start]));
+    let digits = trim_end(after.strip_suffix(b",")?);
+    let start = digits
+        .iter()
+        .rposition(|byte| !matches!(byte, b'0'..=b'9' | b'-'))?
+        + 1;
+    let without_space = |text: &[u8]| -> Vec<u8> {
+        text.iter()
+            .copied()
+            .filter(|byte| !is_lua_space(*byte))
+            .collect()
+    };
+    let is_plain = without_space(&before[..start]) == br#"{"value":"#;
+    let text = std::str::from_utf8(&digits[start..]).ok()?;
+    let number = text.parse::<i64>().ok()?;
+    (is_plain && number.to_string() == text).then_some(number)
+}
+
+/// How long an envelope is at most in which an integer is looked for, here and in `commit.lua`.
+pub(crate) const LONGEST_INTEGER: usize = 128;
 
 /// JSON text that shares its bytes with what is stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -234,9 +297,13 @@ fn trim_end(text: &[u8]) -> &[u8] {
     // Lua's %s: the ASCII white space, vertical tab included.
     let end = text
         .iter()
-        .rposition(|byte| !matches!(byte, b'\t'..=b'\r' | b' '))
+        .rposition(|byte| !is_lua_space(*byte))
         .map_or(0, |last| last + 1);
     &text[..end]
+}
+
+fn is_lua_space(byte: u8) -> bool {
+    matches!(byte, b'\t'..=b'\r' | b' ')
 }
 
 #[cfg(test)]

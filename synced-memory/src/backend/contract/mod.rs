@@ -1,12 +1,13 @@
 //! The contract suite: each check is run on every backend.
 //!
-//! - `commits.rs`, `sessions.rs`: the checks
+//! - `commits.rs`, `additions.rs`, `sessions.rs`: the checks
 //! - `subjects.rs`: the backends, with a real server and a real file
 //! - `faulty.rs`: faulty backends, which show that the checks notice each fault
 //!
 //! Many checks send the same requests to a backend and to a fresh `memory:`. They are what ensures
 //! that `commit.lua`, the file and `commit.rs` follow the same rule.
 
+mod additions;
 mod commits;
 mod faulty;
 mod sessions;
@@ -211,6 +212,14 @@ fn uncontended(outcome: Outcome) -> Outcome {
             existed,
             contended: None,
         },
+        Outcome::Added {
+            before, stamp, sum, ..
+        } => Outcome::Added {
+            before,
+            stamp,
+            sum,
+            contended: None,
+        },
         other => other,
     }
 }
@@ -323,6 +332,14 @@ suite! {
             a_record_that_lags_is_not_dropped_as_if_it_were_old,
             a_large_value_comes_back_byte_for_byte,
             the_clock_runs;
+        additions:
+            items_are_appended_to_whatever_list_is_there,
+            items_are_appended_to_nothing_but_a_list_whose_end_is_known,
+            an_integer_is_added_exactly_or_not_at_all,
+            an_addition_is_made_once_however_often_it_arrives,
+            an_addition_keeps_or_sets_the_time_to_live,
+            any_history_of_additions_is_answered_as_in_this_process,
+            an_addition_is_notified_like_any_change;
         sessions:
             requests_take_effect_in_the_order_of_their_first_polls,
             a_change_of_another_session_to_a_tracked_key_is_notified,

@@ -11,6 +11,9 @@
 --         horizon    records up to this time may have been dropped, in seconds since 1970
 --         waiting    "<writer> <when>": the starved writer, whose change was refused first and has
 --                    not been made since, and when it last tried
+--         wrote      "<stamp> <length> list": what this script last wrote there, if that was a list
+--                    in an envelope of ours. The fast path leaves it as it is: it names another
+--                    stamp then
 -- ARGV: "<how long a sidecar is kept at least, in ms> <LAG> <now, in seconds since 1970> <how many
 --       records a sidecar has at most>", then for each attempt
 --         writer, sequence number,
@@ -28,11 +31,18 @@
 --                       made; else ""
 --           expected    "" (anything), "${ABSENT}", "${NOTHING}" (refuse in any case),
 --                       "<start> <count> <stamp>" as above, or "=" and the bytes
+--         "${ADD} <in doubt> <how to store> <step> <min> <max>"
+--           add the integer in place of the envelope to the one that is there
+--         "${APPEND} <in doubt> <how to store> <step>"
+--           append the items in place of the envelope to the list that is there
+--           step        how far the stamp is at least above the one that is there
 -- Returns ${APPLIED} if all were applied to what was there, else for each attempt
 --         ${APPLIED}
 --           applied to what was there
 --         {${APPLIED}, existed, starved}
 --           applied; which other writer is starved, or ""
+--         {${ADDED}, stamp before, length before, stamp, sum, starved}
+--           added to what was there, or appended (sum: "")
 --         {${ALREADY_APPLIED}, stored, tombstone}
 --           an earlier attempt was applied
 --         {${REFUSED}, stored, tombstone}
@@ -129,11 +139,17 @@ local function prune(sidecar, writer)
   end
 end
 
--- Records that the writer's attempt was decided on. Returns the server's refusal, if there is one.
-local function record(sidecar, writer, number, is_new)
+-- Records that the writer's attempt was decided on, and what it wrote, if that is to be known.
+-- Returns the server's refusal, if there is one.
+local function record(sidecar, writer, number, is_new, wrote)
   local left = redis.pcall('PTTL', sidecar)
   local refused = refusal(left)
-    or refusal(redis.pcall('HSET', sidecar, writer, number, writer .. '${TIME}', now))
+  if not refused and wrote then
+    refused = refusal(redis.pcall('HSET', sidecar, writer, number, writer .. '${TIME}', now,
+      'wrote', wrote))
+  elseif not refused then
+    refused = refusal(redis.pcall('HSET', sidecar, writer, number, writer .. '${TIME}', now))
+  end
   if refused then return refused end
   if is_new then prune(sidecar, writer) end
   -- A tenth more than necessary, so that not every write has to set it. It is never shortened.
@@ -147,6 +163,53 @@ local function starved_in(waiting)
   return who and now - when <= ${STARVATION_TIMEOUT} and who
 end
 
+-- The writer's change was made. Returns which other writer is starved, or "".
+local function starved_after(sidecar, writer, waiting)
+  local starved = starved_in(waiting)
+  if starved == writer or (waiting and not starved) then
+    redis.pcall('HDEL', sidecar, 'waiting')
+  end
+  return starved ~= writer and starved or ''
+end
+
+-- What the sidecar says of an attempt.
+local function beside(key, sidecar, writer, number, retry)
+  local found = redis.call('HMGET', sidecar, 'deleted', writer, 'horizon', 'waiting', 'wrote')
+  local it = {tombstone = found[1] or '0', before = found[2] or '0', waiting = found[4],
+    wrote = found[5]}
+  local recorded, refused_before = string.match(it.before, '^(%d+)(%-?)$')
+  it.is_new = not recorded or recorded == '0'
+  if not it.is_new and not above(number, recorded) then
+    it.is_refused = recorded == number and refused_before == '-'
+    if not it.is_refused then
+      it.answer = {${ALREADY_APPLIED}, redis.call('GET', key), it.tombstone}
+    end
+  elseif it.is_new and retry ~= '' and found[3] and now - retry <= tonumber(found[3]) then
+    it.answer = {${RECORD_EXPIRED}, redis.call('GET', key), it.tombstone}
+  end
+  return it
+end
+
+-- The answer to an attempt that is not made. The attempt in doubt has to find the record, and be
+-- refused too, if it arrives later.
+local function refuse(key, sidecar, writer, number, retry, it)
+  local refused = retry ~= '' and record(sidecar, writer, number .. '-', it.is_new)
+  if refused then return {${SERVER_ERROR}, refused} end
+  return {${REFUSED}, redis.call('GET', key), it.tombstone}
+end
+
+-- The server has refused a change after it was recorded: it is as before, or as good as no record.
+local function undo(sidecar, writer, it, refused)
+  redis.pcall('HSET', sidecar, writer, it.before)
+  return {${SERVER_ERROR}, refused}
+end
+
+local function store(key, envelope, how)
+  if how == '${KEEP}' then return refusal(redis.pcall('SET', key, envelope, 'KEEPTTL')) end
+  if how == '${NEVER}' then return refusal(redis.pcall('SET', key, envelope)) end
+  return refusal(redis.pcall('SET', key, envelope, 'PX', how))
+end
+
 local function commit(key, sidecar, writer, number, stamp, envelope, instruction)
   local change, retry, expects = instruction, '', ''
   if instruction ~= '${KEEP}' then
@@ -157,75 +220,63 @@ local function commit(key, sidecar, writer, number, stamp, envelope, instruction
   local tail = redis.pcall('GETRANGE', key, start or TAIL, '-1')
   if type(tail) == 'table' then return {${SERVER_ERROR}, tail.err} end
   local exists = tail ~= '' or redis.call('EXISTS', key) == 1
-  local beside = redis.call('HMGET', sidecar, 'deleted', writer, 'horizon', 'waiting')
-  local tombstone, before, waiting = beside[1] or '0', beside[2] or '0', beside[4]
-  local recorded, refused_before = string.match(before, '^(%d+)(%-?)$')
-  local is_new = not recorded or recorded == '0'
+  local it = beside(key, sidecar, writer, number, retry)
+  if it.answer then return it.answer end
 
-  local refuse = false
-  if not is_new and not above(number, recorded) then
-    refuse = recorded == number and refused_before == '-'
-    if not refuse then return {${ALREADY_APPLIED}, redis.call('GET', key), tombstone} end
-  elseif is_new and retry ~= '' and beside[3] and now - retry <= tonumber(beside[3]) then
-    return {${RECORD_EXPIRED}, redis.call('GET', key), tombstone}
+  local is_refused = it.is_refused
+  if is_refused then
+    -- Whatever is there.
   elseif expected then
-    refuse = #tail ~= tonumber(count) or stamp_of(tail) ~= expected
+    is_refused = #tail ~= tonumber(count) or stamp_of(tail) ~= expected
   elseif expects == '${ABSENT}' then
-    refuse = exists
+    is_refused = exists
   elseif expects ~= '' then
-    refuse = expects == '${NOTHING}' or not exists
+    is_refused = expects == '${NOTHING}' or not exists
       or redis.call('GET', key) ~= string.sub(expects, 2)
   end
-  if refuse or not above(stamp, exists and stamp_of(tail) or tombstone) then
-    -- The attempt in doubt has to find the record, and be refused too, if it arrives later.
-    local refused = retry ~= '' and record(sidecar, writer, number .. '-', is_new)
-    if refused then return {${SERVER_ERROR}, refused} end
-    if expected then
-      local starved, own = starved_in(waiting), writer .. ' ' .. now
-      if (not starved or starved == writer) and waiting ~= own then
+  if is_refused or not above(stamp, exists and stamp_of(tail) or it.tombstone) then
+    local answer = refuse(key, sidecar, writer, number, retry, it)
+    if expected and answer[1] == ${REFUSED} then
+      local starved, own = starved_in(it.waiting), writer .. ' ' .. now
+      if (not starved or starved == writer) and it.waiting ~= own then
         redis.pcall('HSET', sidecar, 'waiting', own)
       end
     end
-    return {${REFUSED}, redis.call('GET', key), tombstone}
+    return answer
   end
 
+  local wrote = string.sub(envelope, 1, ${PREFIX_LENGTH} + 1) == '${PREFIX}['
+    and string.match(envelope, '%],"last_modified": (%d+)}$')
+  wrote = wrote and wrote .. ' ' .. #envelope .. ' list'
   -- The record comes first: if the server refuses any of this, nothing was made.
-  local refused = record(sidecar, writer, number, is_new)
+  local refused = record(sidecar, writer, number, it.is_new, wrote)
   if refused and change == '${DELETE}' and string.find(refused, 'OOM ', 1, true) then
     -- But a delete needs no memory, and once it is made, the script may write.
     redis.call('DEL', key)
-    refused = record(sidecar, writer, number, is_new)
+    refused = record(sidecar, writer, number, it.is_new)
   end
   if refused then
     -- The change is not even tried.
   elseif change == '${DELETE}' then
     refused = refusal(redis.pcall('DEL', key))
-  elseif change == '${KEEP}' then
-    refused = refusal(redis.pcall('SET', key, envelope, 'KEEPTTL'))
-  elseif change == '${NEVER}' then
-    refused = refusal(redis.pcall('SET', key, envelope))
   else
-    refused = refusal(redis.pcall('SET', key, envelope, 'PX', change))
+    refused = store(key, envelope, change)
   end
-  if refused then
-    redis.pcall('HSET', sidecar, writer, before) -- as it was, or as good as no record
-    return {${SERVER_ERROR}, refused}
-  end
-  if change == '${DELETE}' and above(stamp, tombstone) and not above(stamp, LARGEST) then
+  if refused then return undo(sidecar, writer, it, refused) end
+  if change == '${DELETE}' and above(stamp, it.tombstone) and not above(stamp, LARGEST) then
     redis.call('HSET', sidecar, 'deleted', stamp)
   end
-  local starved = starved_in(waiting)
-  if starved == writer or (waiting and not starved) then
-    redis.pcall('HDEL', sidecar, 'waiting')
-  end
-  return {${APPLIED}, exists and 1 or 0, starved ~= writer and starved or ''}
+  return {${APPLIED}, exists and 1 or 0, starved_after(sidecar, writer, it.waiting)}
 end
 
+${EDIT}
+local functions = {['${ADD}'] = add, ['${APPEND}'] = append}
 at = 1
 for i = 1, #KEYS, 2 do
   local done = (i + 1) / 2
+  local make = functions[string.match(ARGV[at + 6], '^%S+')] or commit
   answers[done] = answers[done]
-    or commit(KEYS[i], KEYS[i + 1], ARGV[at + 1], ARGV[at + 2], ARGV[at + 4], ARGV[at + 5],
+    or make(KEYS[i], KEYS[i + 1], ARGV[at + 1], ARGV[at + 2], ARGV[at + 4], ARGV[at + 5],
       ARGV[at + 6])
   at = at + 6
 end

@@ -11,12 +11,13 @@ use redis::{Cmd, Pipeline, Script, Value};
 use super::calls::{CallPlan, OpenSlots, ScriptCall};
 use super::{SessionOptions, reply};
 use crate::backend::commit::{
-    self, Attempt, Expects, KeyChange, KeyState, Outcome, RECORDS, TimeToLive, Writer,
+    self, Attempt, Expects, KeyChange, KeyState, Known, Outcome, RECORDS, TimeToLive, Writer,
 };
 use crate::backend::effects::STARVATION_TIMEOUT;
 use crate::backend::error::{BackendError, BackendErrorKind};
 use crate::backend::sidecar;
 use crate::base::clock::Stamp;
+use crate::value::addition::Addition;
 use crate::value::envelope;
 
 /// The script. Its text is the same in every process of this version, so that servers know it by
@@ -30,9 +31,10 @@ struct CommitScript {
 
 impl CommitScript {
     const TEMPLATE: &str = include_str!("commit.lua");
+    const EDIT: &str = include_str!("edit.lua");
 
     fn new() -> Self {
-        let mut text = Self::TEMPLATE.to_owned();
+        let mut text = Self::TEMPLATE.replace("${EDIT}", Self::EDIT);
         for (name, value) in constants() {
             text = text.replace(&format!("${{{name}}}"), &value);
         }
@@ -47,6 +49,7 @@ const APPLIED: i64 = 1;
 const ALREADY_APPLIED: i64 = 2;
 const REFUSED: i64 = 3;
 const RECORD_EXPIRED: i64 = 4;
+const ADDED: i64 = 5;
 
 // The words of an instruction to it.
 const KEEP: &str = "keep";
@@ -54,12 +57,14 @@ const NEVER: &str = "never";
 const DELETE: &str = "delete";
 const ABSENT: &str = "absent";
 const NOTHING: &str = "nothing";
+const ADD: &str = "add";
+const APPEND: &str = "append";
 
 /// What follows a writer's number in the name of the field with the time of its record.
 const TIME: &str = "@";
 
 /// What `commit.lua` calls by these names.
-fn constants() -> [(&'static str, String); 14] {
+fn constants() -> [(&'static str, String); 21] {
     let number = |number: i64| number.to_string();
     [
         ("SERVER_ERROR", number(SERVER_ERROR)),
@@ -72,6 +77,16 @@ fn constants() -> [(&'static str, String); 14] {
         ("DELETE", DELETE.to_owned()),
         ("ABSENT", ABSENT.to_owned()),
         ("NOTHING", NOTHING.to_owned()),
+        ("ADD", ADD.to_owned()),
+        ("APPEND", APPEND.to_owned()),
+        ("ADDED", number(ADDED)),
+        ("PREFIX", envelope::PREFIX.to_owned()),
+        ("PREFIX_LENGTH", envelope::PREFIX.len().to_string()),
+        ("LONGEST_INTEGER", envelope::LONGEST_INTEGER.to_string()),
+        (
+            "LIST_END_LENGTH",
+            r#"],"last_modified": }"#.len().to_string(),
+        ),
         ("TIME", TIME.to_owned()),
         ("TAIL", envelope::TAIL.to_string()),
         ("LARGEST_STAMP", Stamp::MAX.to_string()),
@@ -213,6 +228,10 @@ impl Committer {
             match &attempt.change {
                 KeyChange::Put { envelope, .. } => call.arg(&envelope[..]),
                 KeyChange::Delete => call.arg(""),
+                KeyChange::Blind { addition, .. } => match addition {
+                    Addition::Items(items) => call.arg(&items[..]),
+                    Addition::Integer { by, .. } => call.arg(by),
+                },
             };
             call.arg(instruction(attempt));
         }
@@ -313,7 +332,10 @@ impl Replication {
             Err(refusal) => refusal.to_string(),
         };
         for outcome in outcomes {
-            if let Ok(Outcome::Applied { .. } | Outcome::AlreadyApplied(_)) = outcome {
+            let is_made = |outcome: &Outcome| {
+                outcome.is_made_now() || matches!(outcome, Outcome::AlreadyApplied(_))
+            };
+            if outcome.as_ref().is_ok_and(is_made) {
                 let error = BackendError::new(BackendErrorKind::UnderReplicated, &what);
                 *outcome = Err(error);
             }
@@ -333,9 +355,11 @@ fn sequence_gap(attempt: &Attempt) -> Option<u64> {
         }
     );
     let is_common = matches!(attempt.expects, Expects::Anything | Expects::Stamped { .. });
+    // The fast path does not note what it wrote, which appends to a list need.
+    let is_large = attempt.size() >= commit::LARGE;
     let recorded = attempt
         .recorded
-        .filter(|_| keeps && is_common && attempt.retry.is_none())?;
+        .filter(|_| keeps && is_common && !is_large && attempt.retry.is_none())?;
     attempt
         .sequence
         .checked_sub(recorded)
@@ -344,22 +368,17 @@ fn sequence_gap(attempt: &Attempt) -> Option<u64> {
 
 /// What the script is to do, and on what.
 fn instruction(attempt: &Attempt) -> Cow<'static, [u8]> {
-    let change = match &attempt.change {
-        KeyChange::Put {
-            ttl: TimeToLive::Keep,
-            ..
-        } => KEEP.into(),
-        KeyChange::Put {
-            ttl: TimeToLive::Never,
-            ..
-        } => NEVER.into(),
-        KeyChange::Put {
-            ttl: TimeToLive::For(ttl),
-            ..
-        } => millis(*ttl).max(1).to_string().into(),
-        KeyChange::Delete => Cow::Borrowed(DELETE),
+    let how: Cow<'static, str> = match attempt.change.ttl() {
+        TimeToLive::Keep => KEEP.into(),
+        TimeToLive::Never => NEVER.into(),
+        TimeToLive::For(ttl) => millis(ttl).max(1).to_string().into(),
     };
-    if (&*change, &attempt.expects, attempt.retry) == (KEEP, &Expects::Anything, None) {
+    let change = match &attempt.change {
+        KeyChange::Delete => Cow::Borrowed(DELETE),
+        KeyChange::Put { .. } | KeyChange::Blind { .. } => how,
+    };
+    let is_put = matches!(attempt.change, KeyChange::Put { .. });
+    if is_put && (&*change, &attempt.expects, attempt.retry) == (KEEP, &Expects::Anything, None) {
         return KEEP.as_bytes().into();
     }
 
@@ -368,6 +387,15 @@ fn instruction(attempt: &Attempt) -> Cow<'static, [u8]> {
         .retry
         .map(|ago| (ago.as_secs() + 1).to_string())
         .unwrap_or_default();
+    if let KeyChange::Blind { addition, step, .. } = &attempt.change {
+        let instruction = match addition {
+            Addition::Items(_) => format!("{APPEND} {retry} {change} {step}"),
+            Addition::Integer { min, max, .. } => {
+                format!("{ADD} {retry} {change} {step} {min} {max}")
+            }
+        };
+        return instruction.into_bytes().into();
+    }
     let mut instruction = format!("{change} {retry} ").into_bytes();
     match &attempt.expects {
         Expects::Anything => {}
@@ -401,6 +429,9 @@ fn outcome(answer: Value) -> Result<Outcome, BackendError> {
         Value::Int(APPLIED) => return Ok(REPLACED),
         other => return Err(reply::unexpected(&other)),
     };
+    if let [Value::Int(ADDED), ..] = parts[..] {
+        return added(parts);
+    }
     let mut parts = parts.into_iter();
     match (parts.next(), parts.next(), parts.next()) {
         (Some(Value::Int(APPLIED)), Some(Value::Int(existed)), Some(contended)) => {
@@ -426,13 +457,34 @@ fn outcome(answer: Value) -> Result<Outcome, BackendError> {
     }
 }
 
+/// What the script answers for a blind change that it has made.
+fn added(parts: Vec<Value>) -> Result<Outcome, BackendError> {
+    let Ok([_, stamp_before, length, stamp, sum, contended]) = <[Value; 6]>::try_from(parts) else {
+        return Err(reply::unexpected(&Value::Nil));
+    };
+    let Value::Int(length) = length else {
+        return Err(reply::unexpected(&length));
+    };
+    let before = Known {
+        stamp: stamp_of(stamp_before)?,
+        length: usize::try_from(length).unwrap_or_default(),
+    };
+    Ok(Outcome::Added {
+        before,
+        stamp: stamp_of(stamp)?,
+        sum: reply::text(sum)?.parse().ok(),
+        contended: reply::text(contended)?.parse().ok(),
+    })
+}
+
+fn stamp_of(text: Value) -> Result<Stamp, BackendError> {
+    Ok(reply::text(text)?.parse().map_or(Stamp::ZERO, Stamp::new))
+}
+
 fn key_state(stored: Value, tombstone: Value) -> Result<KeyState, BackendError> {
-    let tombstone = reply::text(tombstone)?
-        .parse()
-        .map_or(Stamp::ZERO, Stamp::new);
     Ok(KeyState {
         stored: reply::stored(stored)?,
-        tombstone,
+        tombstone: stamp_of(tombstone)?,
     })
 }
 
@@ -444,7 +496,8 @@ mod tests {
     fn every_constant_is_in_the_script_and_no_name_is_left_in_it() {
         for (name, _) in constants() {
             let name = format!("${{{name}}}");
-            assert!(CommitScript::TEMPLATE.contains(&name), "{name}");
+            let is_named = CommitScript::TEMPLATE.contains(&name);
+            assert!(is_named || CommitScript::EDIT.contains(&name), "{name}");
         }
         assert!(!SCRIPT.text.contains("${"), "{}", SCRIPT.text);
     }

@@ -12,9 +12,7 @@ use rusqlite::{Connection, Error, Row, ToSql, params};
 use super::error::{self, is_refusal};
 use super::statements::{self, execute};
 use crate::backend::Page;
-use crate::backend::commit::{
-    Attempt, KeyChange, KeyState, Outcome, RECORDS, Writer, WriterRecord,
-};
+use crate::backend::commit::{Attempt, KeyState, Outcome, RECORDS, Writer, WriterRecord};
 use crate::backend::effects::{KeyContext, StarvedWriter, effects_of, expiry_of, horizon_of};
 use crate::backend::error::BackendError;
 use crate::base::clock::{Monotonic, Stamp};
@@ -175,9 +173,9 @@ pub(super) fn commit(
     };
     let is_own = |(last, _): &(RecordRow, _)| last.writer == own.writer;
 
-    match (&attempt.change, effects.applies) {
-        (KeyChange::Put { envelope, ttl }, true) => {
-            let expires = expiry_of(*ttl, rows.expires, now);
+    match &effects.made {
+        Some(Some(envelope)) => {
+            let expires = expiry_of(attempt.change.ttl(), rows.expires, now);
             // First, since the file may refuse this.
             match put(connection, &attempt.key, &rows, &own, envelope, expires) {
                 Err(error) if is_refusal(&error) => return Ok(Err(error::of_write(&error))),
@@ -187,7 +185,7 @@ pub(super) fn commit(
                 records.keep(&last, expires, now)?;
             }
         }
-        (KeyChange::Delete, true) => {
+        Some(None) => {
             if let Some(row) = rows.row {
                 execute(connection, statements::REMOVE, [row])?;
             }
@@ -202,7 +200,7 @@ pub(super) fn commit(
                 records.keep(&last, expires, now)?;
             }
         }
-        (_, false) => {
+        None => {
             if let Some(row) = rows.row.filter(|_| rows.last.as_ref().is_some_and(is_own)) {
                 execute(connection, statements::DISOWN, [row])?;
             }

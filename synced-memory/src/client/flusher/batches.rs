@@ -160,6 +160,9 @@ fn handle_answers(
             Ok(Outcome::Applied {
                 contended: Some(_),
                 ..
+            } | Outcome::Added {
+                contended: Some(_),
+                ..
             })
         );
         let is_refused = matches!(answer, Ok(Outcome::Refused(_)));

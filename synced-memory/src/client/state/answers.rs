@@ -36,7 +36,7 @@ impl State {
         self.outbox.edit(key, Selector::Head, Entry::acknowledged);
         self.connection_held(sent_to, key);
 
-        let is_applied = matches!(answer, Ok(Outcome::Applied { .. }));
+        let is_applied = answer.as_ref().is_ok_and(Outcome::is_made_now);
         self.note_record(attempt, is_applied);
         match answer {
             Ok(Outcome::Applied { existed, contended }) => {
@@ -46,6 +46,12 @@ impl State {
                 };
                 self.applied(attempt, ticket, answer);
             }
+            Ok(Outcome::Added {
+                before,
+                stamp,
+                sum,
+                contended,
+            }) => self.added(attempt, ticket, (before, stamp, sum), contended),
             Ok(Outcome::AlreadyApplied(found)) => {
                 let head = self.outbox.head(key);
                 let is_plain = head.is_some_and(|head| head.write.mutation.is_none());
@@ -59,8 +65,13 @@ impl State {
                 let reason = Error::of_key(ErrorKind::Conflict, key, reason);
                 self.move_to_dead_letters(key, reason, true);
             }
-            Ok(Outcome::Refused(found)) => self.refused(attempt, ticket, &found),
+            Ok(Outcome::Refused(found)) => self.refused(attempt, ticket, &found, mono),
             Err(error) => match error.recovery() {
+                Recovery::GiveUp if attempt.change.is_blind() => {
+                    let reason = Error::of_key(error.error_kind(), key, &error);
+                    self.additions_refused(sent_to, key, &reason);
+                    self.outbox.requeue(Arc::clone(key));
+                }
                 Recovery::GiveUp => {
                     let reason = Error::of_key(error.error_kind(), key, &error);
                     let of_key = Arc::clone(key);
@@ -116,9 +127,10 @@ impl State {
         let (expires, is_confirmed) = (head.write.expires, head.write.is_confirmed);
         let base = match &attempt.change {
             KeyChange::Put { envelope, .. } => Base::own(envelope.clone(), ticket, expires),
-            KeyChange::Delete => Base::new(None, ticket, expires),
+            KeyChange::Delete | KeyChange::Blind { .. } => Base::new(None, ticket, expires),
         };
         self.cache.answered(key, base);
+        self.drop_added(key);
 
         if is_confirmed {
             self.confirm(key, answer);
@@ -128,12 +140,14 @@ impl State {
     }
 
     /// The head of the key met something as new or newer, or something else than it expected.
-    fn refused(&mut self, attempt: &Attempt, ticket: Ticket, found: &KeyState) {
+    fn refused(&mut self, attempt: &Attempt, ticket: Ticket, found: &KeyState, mono: Monotonic) {
         let key = &attempt.key;
         self.note_found(key, ticket, found);
+        let is_blind = attempt.change.is_blind();
         self.outbox.edit(key, Selector::Head, |head| {
             head.attempt.base_is_current = true;
             head.attempt.refusals += 1;
+            head.attempt.is_to_be_whole = is_blind;
             if attempt.retry.is_some() {
                 head.retry_refused();
             }
@@ -155,7 +169,7 @@ impl State {
 
         let is_beaten = found.stamp() >= attempt.stamp;
         let fresh = head.write.fresh;
-        if attempt.expects == Expects::Anything {
+        if attempt.expects == Expects::Anything && !is_blind {
             let is_own = is_own(attempt, found);
             if is_own || !(fresh || head.write.mutation.is_some()) {
                 return self.settle_assignment(key, is_own);
@@ -175,8 +189,9 @@ impl State {
                 .restamp_above(key, found.stamp(), &mut self.random);
             self.cache.seen(key, last);
         }
-        if attempt.retry.is_none() {
+        if attempt.retry.is_none() && !is_blind && attempt.expects != Expects::Nothing {
             self.contention.refused(key);
+            self.note_contended(key, mono);
         }
         self.outbox.requeue(Arc::clone(key));
         self.cache.touch(key);
@@ -232,6 +247,7 @@ impl State {
         self.cache.seen(key, found.stamp());
         self.cache
             .answered(key, Base::new(found.stored.clone(), ticket, None));
+        self.drop_added(key);
     }
 
     fn settle_as(&mut self, key: &Arc<str>, superseded: bool) {
@@ -338,5 +354,6 @@ fn is_own(attempt: &Attempt, found: &KeyState) -> bool {
         && match &attempt.change {
             KeyChange::Put { envelope, .. } => found.stored.as_ref() == Some(envelope),
             KeyChange::Delete => found.stored.is_none(),
+            KeyChange::Blind { .. } => false,
         }
 }

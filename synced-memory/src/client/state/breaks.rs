@@ -83,7 +83,8 @@ impl State {
     pub(super) fn size_to_send(&self, key: &str) -> usize {
         let base = self.cache.base(key).stored.as_ref();
         self.outbox.head(key).map_or(0, |head| {
-            let of_base = base.filter(|_| head.write.mutation.is_some());
+            let of_base =
+                base.filter(|_| head.write.mutation.is_some() && !self.adds_to_large(key, head));
             head.write.size() + of_base.map_or(0, Bytes::len)
         })
     }

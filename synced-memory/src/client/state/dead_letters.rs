@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Accepted, Request, State};
-use crate::backend::commit::{KeyChange, Sequence};
+use crate::backend::commit::Sequence;
 use crate::base::clock::{Moment, Stamp};
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::events::event;
 use crate::base::policy::WritePolicy;
 use crate::pending::journal::{Ends, JournalRecord};
-use crate::pending::outbox::{Entry, LetterRecord, Selector, Write};
+use crate::pending::outbox::{Assignment, Entry, LetterRecord, Selector, Write};
 use crate::value::envelope::Unsealed;
 use crate::value::mutation::{ApplyError, Mutation, NotMade, RecordedCall};
 
@@ -290,7 +290,7 @@ fn retry_request(letter: &LetterRecord) -> Result<Request> {
         return refused("what was taken has no place to go back to");
     }
     match (&letter.assignment, &letter.mutation) {
-        (Some(KeyChange::Delete), None) => Ok(Request::Delete),
+        (Some(Assignment::Delete), None) => Ok(Request::Delete),
         (Some(_), _) => Ok(match letter.value() {
             Some(value) => Request::Put {
                 value: Unsealed::of_text(&value),

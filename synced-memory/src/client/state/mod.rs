@@ -7,6 +7,7 @@
 //! - `request.rs`: what is to be written; `view.rs`: what reads show
 //! - `sending.rs`: from the outbox to the backend
 //! - `answers.rs`: what the backend answered
+//! - `additions.rs`: pushes and adds to whatever is stored
 //! - `dead_letters.rs`: what does not apply any more
 //! - `shards.rs`: the connection to each shard, and keys that go from one to another
 //! - `confirmed.rs`: what is withdrawn, or stays in doubt, and what was taken
@@ -14,6 +15,7 @@
 //! - `contention.rs`: at which keys others write first
 //! - `journalled.rs`: what of it is on disk
 
+mod additions;
 mod answers;
 mod breaks;
 mod confirmed;
@@ -54,6 +56,7 @@ use crate::pending::outbox::{
     Answer, Entry, EntryName, LetterRecord, Outbox, Outdated, Selector, Tried, Write, Written,
 };
 use crate::value::envelope;
+use additions::Additions;
 use contention::RefusalCounts;
 use shards::ShardState;
 
@@ -121,6 +124,7 @@ pub(crate) struct State {
     /// again and again: until when, and for how long.
     held: KeyMap<(Monotonic, Duration)>,
     contention: RefusalCounts,
+    additions: Additions,
     journal: Option<Journal>,
     /// What was taken, and is being handed to its caller.
     handing: HashMap<EntryName, (Arc<str>, Entry)>,
@@ -160,6 +164,7 @@ impl State {
             unused: ByShard::default(),
             held: KeyMap::default(),
             contention: RefusalCounts::default(),
+            additions: Additions::default(),
             journal: None,
             handing: HashMap::new(),
             tombstone_ttl,
@@ -186,12 +191,15 @@ impl State {
 
     /// Releases the slot of `key` and, with its last holder, what else is kept about the key.
     pub(crate) fn release(&mut self, key: &str) {
+        if !self.cache.release(key) {
+            return;
+        }
+        self.drop_added(key);
         // The record of an attempt in doubt stays.
-        if self.cache.release(key)
-            && self
-                .recorded
-                .get(key)
-                .is_some_and(|recorded| !recorded.must_stay)
+        if self
+            .recorded
+            .get(key)
+            .is_some_and(|recorded| !recorded.must_stay)
         {
             let unused = self.recorded.remove_entry(key).map(|(key, _)| key);
             self.unused[self.map.shard_of(key)].extend(unused);
@@ -377,6 +385,7 @@ impl State {
         }
         let answer = Base::new(stored, ticket, None);
         let has_changed = self.cache.answered(key, answer);
+        self.drop_added(key);
         self.cache.was_read(key, generation, has_changed, mono);
         if self.cache.take_overflow_alarm(key) {
             let key = key.to_string();

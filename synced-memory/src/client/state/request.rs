@@ -5,10 +5,9 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::view::KeyView;
-use crate::backend::commit::{KeyChange, TimeToLive};
 use crate::base::clock::{Monotonic, Stamp};
 use crate::base::error::{Error, ErrorKind, Result};
-use crate::pending::outbox::{Precondition, Take, Write};
+use crate::pending::outbox::{Assignment, Precondition, Take, Write};
 use crate::pending::rebase;
 use crate::value::envelope::Unsealed;
 use crate::value::json::{self, LEVELS};
@@ -74,19 +73,16 @@ impl Request {
         let write = Write::new(stamp, mono);
         match self {
             Self::Put { value, ttl } => Write {
-                assignment: Some(KeyChange::Put {
-                    envelope: value.seal(stamp),
-                    ttl: TimeToLive::Keep,
-                }),
+                assignment: Some(Assignment::Put(value.seal(stamp))),
                 expires: ttl.map(|ttl| mono.saturating_add(ttl)),
                 ..write
             },
             Self::Delete => Write {
-                assignment: Some(KeyChange::Delete),
+                assignment: Some(Assignment::Delete),
                 ..write
             },
             Self::DeleteOf(whole) => Write {
-                assignment: Some(KeyChange::Delete),
+                assignment: Some(Assignment::Delete),
                 precondition: Some(Precondition::Whole(whole)),
                 ..write
             },

@@ -12,7 +12,7 @@ use crate::base::error::{Error, ErrorKind};
 use crate::cache::Ticket;
 use crate::pending::journal::JournalRecord;
 use crate::pending::outbox::{Answer, Outdated, Selector, Tried, Write, Written};
-use crate::pending::rebase::{self, Plan};
+use crate::pending::rebase::{self, Basis, Plan};
 
 /// How long a key is held at first, and at most.
 const HELD: Duration = Duration::from_millis(1);
@@ -180,7 +180,7 @@ impl State {
         };
         self.note_sent(&key);
 
-        let (retry, writer, sequence, change, asking) =
+        let (retry, writer, sequence, change, asking, is_contended) =
             self.outbox.edit(&key, Selector::Head, |head| {
                 let attempt = &mut head.attempt;
                 attempt.drawn_to = Some(shard);
@@ -192,9 +192,13 @@ impl State {
                 let retry = is_in_doubt.then(|| mono.saturating_sub(first_tried));
                 let change = with_ttl(change, &head.write, mono);
                 let identity = &head.identity;
-                (retry, identity.writer, identity.number(), change, asking)
+                let (writer, number) = (identity.writer, identity.number());
+                let is_contended = attempt.refusals > 0;
+                (retry, writer, number, change, asking, is_contended)
             })?;
-        let recorded = self.recorded_lately(&key, writer, mono);
+        // The backend's fast path does not note what additions have to know.
+        let recorded = (!is_contended).then(|| self.recorded_lately(&key, writer, mono));
+        let recorded = recorded.flatten();
         Some(Attempt {
             key,
             writer,
@@ -274,9 +278,16 @@ impl State {
 
     /// What the head of `key` is sent as; nothing if it was settled instead.
     fn planned(&mut self, key: &Arc<str>, mono: Monotonic) -> Option<PlannedChange> {
+        let step = self.additions_to(key, mono);
         loop {
             let head = self.outbox.head(key)?;
-            match rebase::plan(head, self.cache.base(key), mono) {
+            let basis = Basis {
+                base: self.cache.base(key),
+                mono,
+                is_behind: self.is_behind(key),
+                step,
+            };
+            match rebase::plan(head, &basis) {
                 Plan::Send {
                     change,
                     stamp,
@@ -344,8 +355,5 @@ fn with_ttl(change: KeyChange, write: &Write, mono: Monotonic) -> KeyChange {
         None if write.replaces_nothing => TimeToLive::Never,
         None => TimeToLive::Keep,
     };
-    match change {
-        KeyChange::Put { envelope, .. } => KeyChange::Put { envelope, ttl },
-        KeyChange::Delete => KeyChange::Delete,
-    }
+    change.with_ttl(ttl)
 }

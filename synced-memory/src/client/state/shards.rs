@@ -37,6 +37,8 @@ pub(super) struct ShardState {
     /// What went wrong last between this process and the shard.
     last_error: Option<Error>,
     pub(super) breaks: ConnectionBreaks,
+    /// It refuses commands that additions take.
+    pub(super) refuses_additions: bool,
 }
 
 /// How long a key waits that was sent from server to server lately: they may send it to each other.
@@ -93,6 +95,11 @@ impl State {
         &mut self.shards[shard]
     }
 
+    /// Whether a shard refuses what additions take.
+    pub(super) fn refuses_additions(&self, shard: Shard) -> bool {
+        self.shards[shard].refuses_additions
+    }
+
     pub(super) fn breaks(&self, shard: Shard) -> &ConnectionBreaks {
         &self.shards[shard].breaks
     }
@@ -133,6 +140,8 @@ impl State {
     /// The shard is there. `shift`: by how much the first answer of the backend's clock moved ours;
     /// stamps issued before are moved as well (rule 8).
     pub(crate) fn connected(&mut self, shard: Shard, shift: Option<i64>) {
+        // Another server may be there, and rights may have been given.
+        self.shards[shard].refuses_additions = false;
         if let Some(by) = shift {
             self.outbox.shift(by);
             self.cache.shift(by);

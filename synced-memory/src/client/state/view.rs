@@ -74,10 +74,16 @@ impl State {
             value: base.known_value(mono),
             expires: base.expires,
         };
-        on_top
-            .into_iter()
-            .rev()
-            .fold(stored, |view, write| view.with(write, mono))
+        // Additions that the backend has made are a part of what is below.
+        let is_covered = on_top.last().is_some_and(|write| covers_below(write, mono));
+        let added: Vec<_> = if is_covered || stored.stored.is_none() {
+            Vec::new()
+        } else {
+            self.added_on_top(key).collect()
+        };
+        let on_top = on_top.into_iter().rev();
+        let on_top = added.into_iter().chain(on_top);
+        on_top.fold(stored, |view, write| view.with(write, mono))
     }
 
     /// Whether a read of these keys need not ask the backend. What this process assigned and has no

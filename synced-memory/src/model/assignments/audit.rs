@@ -3,10 +3,9 @@
 use super::super::check::{RuleResult, ensure};
 use super::super::server::{KEY, counted};
 use super::ledger::{Ledger, LedgerLine, WriteOutcome};
-use crate::backend::commit::KeyChange;
 use crate::base::clock::Monotonic;
 use crate::client::state::State;
-use crate::pending::outbox::Entry;
+use crate::pending::outbox::{Assignment, Entry};
 
 impl Ledger {
     /// The state must agree with the ledger.
@@ -108,8 +107,8 @@ impl LedgerLine {
             self.stamp
         );
         let stored = match &entry.write.assignment {
-            Some(KeyChange::Put { envelope, .. }) => Some(envelope.clone()),
-            Some(KeyChange::Delete) | None => None,
+            Some(Assignment::Put(envelope)) => Some(envelope.clone()),
+            Some(Assignment::Delete) | None => None,
         };
         ensure!(
             stored == self.stored(),

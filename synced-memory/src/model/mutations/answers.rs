@@ -60,7 +60,7 @@ impl History {
             return Ok(Vec::new());
         }
         match answer {
-            Ok(Outcome::Applied { .. }) => {
+            Ok(Outcome::Applied { .. } | Outcome::Added { .. }) => {
                 self.check_reported_stored(&line)?;
                 self.end_all(&line, CallOutcome::Applied);
                 let shared = self.propagate_superseded(state, &line.skipped)?;

@@ -77,6 +77,9 @@ impl History {
         let after = match &attempt.change {
             KeyChange::Put { envelope, .. } => value_of(Some(envelope)),
             KeyChange::Delete => None,
+            KeyChange::Blind { .. } => {
+                return Err(format!("rule 5: {attempt:?} is no change of a part"));
+            }
         };
         let before = self.last_answer.value.clone();
         let mut expected = ExpectedAttempt {

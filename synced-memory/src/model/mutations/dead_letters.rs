@@ -5,8 +5,8 @@ use serde_json::{Value, json};
 use super::super::calls::kinds::CallKind;
 use super::super::check::{RuleResult, ensure};
 use super::history::{History, HistoryLine};
-use crate::backend::commit::KeyChange;
 use crate::client::state::State;
+use crate::pending::outbox::Assignment;
 
 impl History {
     /// The next dead letter must hold these calls of an entry.
@@ -39,7 +39,7 @@ impl History {
         if let Some((assigned, call)) = &line.assignment
             && calls.contains(call)
         {
-            let own = letter.assignment.as_ref().and_then(KeyChange::own_value);
+            let own = letter.assignment.as_ref().and_then(Assignment::own_value);
             let own =
                 own.map(|own| serde_json::from_str::<Value>(own.as_str()).expect("it is JSON"));
             ensure!(

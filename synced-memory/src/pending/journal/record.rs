@@ -12,12 +12,12 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::backend::commit::{KeyChange, Sequence, TimeToLive, Writer};
+use crate::backend::commit::{Sequence, Writer};
 use crate::base::clock::{Monotonic, Stamp};
 use crate::base::error::{CauseText, Error, ErrorKind, Reason};
 use crate::base::random;
 use crate::pending::outbox::{
-    Entry, EntryIdentity, EntryName, LetterRecord, NUMBERS, Outbox, Take, Write,
+    Assignment, Entry, EntryIdentity, EntryName, LetterRecord, NUMBERS, Outbox, Take, Write,
 };
 use crate::value::envelope::Unsealed;
 use crate::value::mutation::{Json, Mutation, Operation};
@@ -264,20 +264,17 @@ fn encoded<T: Serialize>(value: &T) -> Vec<u8> {
 }
 
 impl<'a> JournalledAssignment<'a> {
-    fn of(change: &'a KeyChange) -> Self {
+    fn of(change: &'a Assignment) -> Self {
         match change {
-            KeyChange::Put { envelope, .. } => Self::Envelope(String::from_utf8_lossy(envelope)),
-            KeyChange::Delete => Self::Delete,
+            Assignment::Put(envelope) => Self::Envelope(String::from_utf8_lossy(envelope)),
+            Assignment::Delete => Self::Delete,
         }
     }
 
-    fn change(self) -> KeyChange {
+    fn change(self) -> Assignment {
         match self {
-            Self::Envelope(envelope) => KeyChange::Put {
-                envelope: Bytes::from(envelope.into_owned()),
-                ttl: TimeToLive::Keep,
-            },
-            Self::Delete => KeyChange::Delete,
+            Self::Envelope(envelope) => Assignment::Put(Bytes::from(envelope.into_owned())),
+            Self::Delete => Assignment::Delete,
         }
     }
 }
@@ -367,10 +364,9 @@ impl From<JournalledLetter<'_>> for LetterRecord {
     fn from(letter: JournalledLetter<'_>) -> Self {
         let reason = letter.reason();
         let stamp = Stamp::new(letter.stamp);
-        let first_value = letter.value.map(|value| KeyChange::Put {
-            envelope: Unsealed::of_text(value.get()).seal(stamp),
-            ttl: TimeToLive::Keep,
-        });
+        let first_value = letter
+            .value
+            .map(|value| Assignment::Put(Unsealed::of_text(value.get()).seal(stamp)));
         let mut first_changes = letter
             .changes
             .into_iter()

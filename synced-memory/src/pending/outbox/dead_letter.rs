@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::backend::commit::KeyChange;
+use super::entry::Assignment;
 use crate::base::clock::Stamp;
 use crate::base::error::Error;
 use crate::value::envelope::Text;
@@ -16,7 +16,7 @@ pub(crate) struct LetterRecord {
     pub(crate) id: u64,
     pub(crate) key: Arc<str>,
     /// What was to replace the value.
-    pub(crate) assignment: Option<KeyChange>,
+    pub(crate) assignment: Option<Assignment>,
     /// What was to change it.
     pub(crate) mutation: Option<Mutation>,
     /// What was taken, and handed to nobody; the mutation returns it.
@@ -30,7 +30,7 @@ pub(crate) struct LetterRecord {
 impl LetterRecord {
     /// About how many bytes it takes in memory.
     pub(crate) fn size(&self) -> usize {
-        let assigned = self.assignment.as_ref().map_or(0, KeyChange::size);
+        let assigned = self.assignment.as_ref().map_or(0, Assignment::size);
         let changed = self.mutation.as_ref().map_or(0, Mutation::size);
         let taken = self.taken.as_ref().map_or(0, |taken| taken.as_str().len());
         size_of::<Self>() + self.key.len() + assigned + changed + taken
@@ -38,7 +38,7 @@ impl LetterRecord {
 
     /// The value that was assigned, with the changes that were made to it since.
     pub(crate) fn value(&self) -> Option<String> {
-        let own = self.assignment.as_ref().and_then(KeyChange::own_value)?;
+        let own = self.assignment.as_ref().and_then(Assignment::own_value)?;
         let text = own.as_str().to_owned();
         let Some(mutation) = &self.mutation else {
             return Some(text);

@@ -7,12 +7,12 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
 use super::answer::{Answer, EntryName, Waiter, Written};
-use crate::backend::commit::{KeyChange, Sequence, Writer};
+use crate::backend::commit::{KeyChange, Sequence, TimeToLive, Writer};
 use crate::backend::shards::Shard;
 use crate::base::clock::{Monotonic, Stamp, has_expired};
 use crate::base::error::Result;
 use crate::cache::Ticket;
-use crate::value::envelope;
+use crate::value::envelope::{self, Text};
 use crate::value::mutation::{Json, Mutation};
 
 /// What an entry takes of `outbox_limit` in addition to its key and value, in bytes.
@@ -20,6 +20,44 @@ pub(super) const BOOKKEEPING: usize = 256;
 
 /// How many sequence numbers each entry has: after a refused retry it uses the next one.
 pub(crate) const NUMBERS: Sequence = 1 << 10;
+
+/// What replaces the value of a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Assignment {
+    /// This envelope.
+    Put(Bytes),
+    /// Nothing: the key is removed.
+    Delete,
+}
+
+impl Assignment {
+    /// How many bytes it holds.
+    pub(crate) fn size(&self) -> usize {
+        match self {
+            Self::Put(envelope) => envelope.len(),
+            Self::Delete => 0,
+        }
+    }
+
+    /// The value, as text.
+    pub(crate) fn own_value(&self) -> Option<Text> {
+        match self {
+            Self::Put(envelope) => Some(envelope::own_value_of(envelope)),
+            Self::Delete => None,
+        }
+    }
+
+    /// What is sent of it.
+    pub(crate) fn change(&self) -> KeyChange {
+        match self {
+            Self::Put(envelope) => KeyChange::Put {
+                envelope: envelope.clone(),
+                ttl: TimeToLive::Keep,
+            },
+            Self::Delete => KeyChange::Delete,
+        }
+    }
+}
 
 /// Whether an entry was sent. From its first attempt on it is frozen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -88,7 +126,7 @@ pub(crate) struct EntryIdentity {
 #[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub(crate) struct Write {
     /// What replaces the value.
-    pub(crate) assignment: Option<KeyChange>,
+    pub(crate) assignment: Option<Assignment>,
     /// What changes the assigned value or, without an assignment, the stored one.
     pub(crate) mutation: Option<Mutation>,
     /// The stamp that it competes with.
@@ -143,6 +181,8 @@ pub(crate) struct AttemptState {
     pub(crate) moved_at: Option<Monotonic>,
     /// A refusal over the current connection has brought what is stored.
     pub(crate) base_is_current: bool,
+    /// It was refused as an addition to whatever is stored: what it makes of that is sent next.
+    pub(crate) is_to_be_whole: bool,
     /// How often it was refused, since others wrote first.
     pub(crate) refusals: u32,
     /// The attempt that is under way.
@@ -202,7 +242,7 @@ impl Write {
 
     /// How many bytes it holds.
     pub(crate) fn size(&self) -> usize {
-        self.assignment.as_ref().map_or(0, KeyChange::size)
+        self.assignment.as_ref().map_or(0, Assignment::size)
             + self.mutation.as_ref().map_or(0, Mutation::size)
             + self.take.as_ref().map_or(0, Take::size)
     }
@@ -237,7 +277,7 @@ impl Write {
 
     /// Deletes the key from now on: the time to live is over.
     pub(crate) fn expire(&mut self) {
-        self.assignment = Some(KeyChange::Delete);
+        self.assignment = Some(Assignment::Delete);
         self.mutation = None;
         self.expires = None;
     }
@@ -252,7 +292,7 @@ impl Write {
     pub(super) fn restamp(&mut self, stamp: Stamp) {
         self.stamp = stamp;
         self.latest = self.latest.max(stamp);
-        if let Some(KeyChange::Put { envelope, .. }) = &mut self.assignment {
+        if let Some(Assignment::Put(envelope)) = &mut self.assignment {
             *envelope = envelope::restamped(envelope, stamp);
         }
     }

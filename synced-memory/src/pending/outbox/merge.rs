@@ -1,7 +1,6 @@
 //! When a later write is made part of the last entry of its key.
 
-use super::entry::{Entry, Tried, Write};
-use crate::backend::commit::KeyChange;
+use super::entry::{Assignment, Entry, Tried, Write};
 use crate::base::clock::Monotonic;
 use crate::cache::Base;
 use crate::value::envelope::Text;
@@ -22,7 +21,7 @@ impl Entry {
     /// `base`: what the backend answered last. `is_only`: there is no other entry of the key.
     pub(super) fn merge(&mut self, later: &mut Write, base: &Base, is_only: bool) -> bool {
         let has_expired = self.write.has_expired(later.written);
-        let is_delete = matches!(self.write.assignment, Some(KeyChange::Delete))
+        let is_delete = matches!(self.write.assignment, Some(Assignment::Delete))
             && self.write.mutation.is_none();
         let inherited = self.write.expiry_for(later);
 
@@ -82,7 +81,7 @@ impl Entry {
             return Ok(());
         }
 
-        let own = self.write.assignment.as_ref().map(KeyChange::own_value);
+        let own = self.write.assignment.as_ref().map(Assignment::own_value);
         let since = match &own {
             Some(own) => Since::Unchanged(own.as_ref().map(Text::as_str)),
             None if is_only && self.recorded_at == base.ticket && !later.merges_anywhere() => {
@@ -103,7 +102,7 @@ impl Write {
     /// When a write that replaces it expires: one without a time to live of its own keeps the
     /// current one.
     fn expiry_for(&self, later: &Write) -> Option<Monotonic> {
-        let is_kept = !matches!(later.assignment, Some(KeyChange::Delete));
+        let is_kept = !matches!(later.assignment, Some(Assignment::Delete));
         self.expires
             .filter(|_| is_kept && !self.has_expired(later.written))
     }

@@ -20,7 +20,9 @@ pub use answer::Written;
 pub(crate) use answer::{Answer, EntryName, Outdated, Waiter};
 pub(crate) use dead_letter::LetterRecord;
 use entry::BOOKKEEPING;
-pub(crate) use entry::{Entry, EntryIdentity, NUMBERS, Precondition, Take, Tried, Write};
+pub(crate) use entry::{
+    Assignment, Entry, EntryIdentity, NUMBERS, Precondition, Take, Tried, Write,
+};
 
 use std::collections::VecDeque;
 use std::collections::hash_map::Entry as KeyQueue;

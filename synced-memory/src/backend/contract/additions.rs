@@ -1,0 +1,435 @@
+//! What an addition does: it is made once, to whatever is there, or not at all.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::{SHORT, Subject, TestSession, delete, envelope, put, subjects};
+use crate::backend::commit::{
+    Attempt, Expects, KeyChange, KeyState, Known, Outcome, Sequence, TimeToLive, Writer,
+};
+use crate::base::clock::{Deadline, Stamp};
+use crate::value::addition::Addition;
+
+const STEP: u64 = 7;
+
+fn blind(attempt: Attempt, addition: Addition) -> Attempt {
+    Attempt {
+        change: KeyChange::Blind {
+            addition,
+            ttl: TimeToLive::Keep,
+            step: STEP,
+        },
+        ..attempt
+    }
+}
+
+fn append(key: &str, writer: Writer, sequence: Sequence, stamp: u64, items: &str) -> Attempt {
+    let items = Addition::Items(Bytes::from(items.to_owned()));
+    blind(put(key, writer, sequence, stamp), items)
+}
+
+fn add(key: &str, writer: Writer, sequence: Sequence, by: i64) -> Attempt {
+    let integer = Addition::Integer {
+        by,
+        min: i64::MIN,
+        max: i64::MAX,
+    };
+    blind(put(key, writer, sequence, 1), integer)
+}
+
+/// Stores this as it is.
+fn store(session: &TestSession<'_>, key: &str, stored: &str) {
+    store_as(session, key, stored, TimeToLive::Keep);
+}
+
+fn store_as(session: &TestSession<'_>, key: &str, stored: &str, ttl: TimeToLive) {
+    static STORED: AtomicU64 = AtomicU64::new(1);
+    let sequence = STORED.fetch_add(1, Ordering::Relaxed);
+    let there = session.read(key);
+    let put = Attempt {
+        change: KeyChange::Put {
+            envelope: Bytes::from(stored.to_owned()),
+            ttl,
+        },
+        expects: Expects::Anything,
+        ..put(key, u64::MAX, sequence, 1 << 61)
+    };
+    assert_eq!(
+        session.commit(&put),
+        Outcome::Applied {
+            existed: there.is_some(),
+            contended: None
+        }
+    );
+}
+
+fn added(before: &Bytes, stamp: u64, sum: Option<i64>) -> Outcome {
+    Outcome::Added {
+        before: Known::of(before),
+        stamp: Stamp::new(stamp),
+        sum,
+        contended: None,
+    }
+}
+
+pub(super) fn items_are_appended_to_whatever_list_is_there(subject: &Subject) {
+    let (session, other) = (subject.connect(), subject.connect());
+    const KEY: &str = "appended";
+    store(&session, KEY, r#"{"value": [],"last_modified": 5}"#);
+    // Its own stamp, or one above what is there if that is newer.
+    for (writer, stamp, items, expected) in [
+        (1, 9, "1", r#"{"value": [1],"last_modified": 12}"#),
+        (
+            2,
+            4,
+            r#"[],"[""#,
+            r#"{"value": [1,[],"["],"last_modified": 19}"#,
+        ),
+        (
+            1,
+            16,
+            "{}",
+            r#"{"value": [1,[],"[",{}],"last_modified": 26}"#,
+        ),
+        (
+            3,
+            1_999_999_999_999_999_999,
+            "4",
+            r#"{"value": [1,[],"[",{},4],"last_modified": 1999999999999999999}"#,
+        ),
+        (
+            3,
+            2,
+            "5",
+            r#"{"value": [1,[],"[",{},4,5],"last_modified": 2000000000000000006}"#,
+        ),
+    ] {
+        let before = session.read(KEY).unwrap();
+        let session = if writer == 2 { &other } else { &session };
+        let outcome = session.commit(&append(KEY, writer, 10 * stamp, stamp, items));
+        let after = session.read(KEY).unwrap();
+        assert_eq!(after, expected);
+        assert_eq!(outcome, added(&before, Known::of(&after).stamp.get(), None));
+    }
+    let long = format!("\"{}\"", "é\\u0000".repeat(50_000));
+    session.commit(&append(KEY, 4, 1, 1, &long));
+    session.commit(&append(KEY, 4, 2, 1, "6"));
+    let expected = format!("[1,[],\"[\",{{}},4,5,{long},6]");
+    assert_eq!(
+        session.read(KEY),
+        Some(envelope(&expected, 2_000_000_000_000_000_020))
+    );
+}
+
+/// Others may have any layout, and what looks like the end of a list may be something else.
+pub(super) fn items_are_appended_to_nothing_but_a_list_whose_end_is_known(subject: &Subject) {
+    let session = subject.connect();
+    let nothing = KeyState {
+        stored: None,
+        tombstone: Stamp::ZERO,
+    };
+    let missing = session.commit(&append("not a list", 1, 1, 9, "1"));
+    assert_eq!(missing, Outcome::Refused(nothing));
+    session.commit(&put("removed", 1, 1, 5));
+    session.commit(&delete("removed", 1, 2, 7));
+    let removed = KeyState {
+        stored: None,
+        tombstone: Stamp::new(7),
+    };
+    let outcome = session.commit(&append("removed", 1, 3, 9, "1"));
+    assert_eq!(outcome, Outcome::Refused(removed));
+
+    for (number, stored) in (10..).zip([
+        r#"{"value": {"a": [1]},"last_modified": 5}"#,
+        r#"{"value": "],","last_modified": 5}"#,
+        r#"{"value": [1 ],"last_modified": 5}"#,
+        r#"{"value": [ ],"last_modified": 5}"#,
+        r#"{"value": [1], "last_modified": 5}"#,
+        r#"{"value": [1] ,"last_modified": 5}"#,
+        r#"{"value": [1],"last_modified": 5} "#,
+        r#"{"value": [1],"last_modified":5}"#,
+        r#"{"x": 1,"value": {"b": [1]},"last_modified": 5}"#,
+        "[1]",
+        "7",
+        "",
+        "garbage",
+    ]) {
+        store(&session, "not a list", stored);
+        let outcome = session.commit(&append("not a list", 1, number, 9_999, "1"));
+        let found = KeyState {
+            stored: Some(Bytes::from(stored)),
+            tombstone: Stamp::ZERO,
+        };
+        assert_eq!(outcome, Outcome::Refused(found), "{stored}");
+        assert_eq!(session.read("not a list").unwrap(), stored);
+    }
+}
+
+pub(super) fn an_integer_is_added_exactly_or_not_at_all(subject: &Subject) {
+    let session = subject.connect();
+    const KEY: &str = "sum";
+    let (least, most) = (i64::MIN, i64::MAX);
+    let mut number = 0;
+    for (stored, by, sum) in [
+        ("5", 3, Some(8)),
+        ("5", -5, Some(0)),
+        ("-5", 3, Some(-2)),
+        ("0", 0, Some(0)),
+        ("999999999999999", 1, Some(1_000_000_000_000_000)),
+        ("9007199254740993", 1, Some(9_007_199_254_740_994)),
+        ("9223372036854775806", 1, Some(most)),
+        ("9223372036854775807", 1, None),
+        ("-9223372036854775808", most, Some(-1)),
+        ("-9223372036854775808", -1, None),
+        ("0", least, Some(least)),
+        ("9223372036854775807", least, Some(-1)),
+        ("18446744073709551615", -1, None),
+        ("18446744073709551616", -1, None),
+        ("5.0", 1, None),
+        ("1e3", 1, None),
+        ("-0", 1, None),
+        ("\"5\"", 1, None),
+        ("null", 1, None),
+        ("[5]", 1, None),
+    ] {
+        number += 1;
+        let before = format!(
+            "{{\"value\": {stored},\"last_modified\": {}}}",
+            1_000 * number
+        );
+        store(&session, KEY, &before);
+        let before = Bytes::from(before);
+        let outcome = session.commit(&add(KEY, 1, number, by));
+        let stamp = 1_000 * number + STEP;
+        match sum {
+            Some(_) => assert_eq!(outcome, added(&before, stamp, sum), "{stored} + {by}"),
+            None => assert!(
+                matches!(outcome, Outcome::Refused(_)),
+                "{stored} + {by}: {outcome:?}"
+            ),
+        }
+        let expected = sum.map_or(before, |sum| envelope(&sum.to_string(), stamp));
+        assert_eq!(session.read(KEY), Some(expected), "{stored} + {by}");
+    }
+
+    // As others write it, and what is too long to be looked at.
+    for (stored, is_made) in [
+        (
+            " { \"value\" : 5 ,\n\"last_modified\": 3 } ".to_owned(),
+            true,
+        ),
+        ("{\"value\": 5, \"last_modified\": 3}".to_owned(), true),
+        (
+            format!("{{\"value\": 5,{}\"last_modified\": 3}}", " ".repeat(128)),
+            false,
+        ),
+        (
+            "{\"x\": 1, \"value\": 5, \"last_modified\": 3}".to_owned(),
+            false,
+        ),
+        ("5".to_owned(), false),
+    ] {
+        number += 1;
+        store(&session, KEY, &stored);
+        let outcome = session.commit(&add(KEY, 1, number, 1));
+        assert_eq!(
+            matches!(outcome, Outcome::Added { .. }),
+            is_made,
+            "{stored}"
+        );
+        let after = if is_made {
+            envelope("6", 3 + STEP)
+        } else {
+            stored.into()
+        };
+        assert_eq!(session.read(KEY), Some(after));
+        session.commit(&delete(KEY, u64::MAX - 1, number, 1_000_000 + number));
+    }
+
+    let bounded = |by| {
+        let bounds = Addition::Integer {
+            by,
+            min: 0,
+            max: 255,
+        };
+        blind(put("bounded", 1, 1, 9), bounds)
+    };
+    store(&session, "bounded", r#"{"value": 250,"last_modified": 3}"#);
+    for (by, is_made) in [(6, false), (-251, false), (5, true), (-255, true)] {
+        number += 1;
+        let attempt = Attempt {
+            sequence: number,
+            ..bounded(by)
+        };
+        let outcome = session.commit(&attempt);
+        assert_eq!(
+            matches!(outcome, Outcome::Added { .. }),
+            is_made,
+            "{by}: {outcome:?}"
+        );
+    }
+}
+
+pub(super) fn an_addition_is_made_once_however_often_it_arrives(subject: &Subject) {
+    let (session, other) = (subject.connect(), subject.connect());
+    for (key, first, addition) in [
+        ("once: items", "[1]", append("once: items", 1, 5, 9, "2")),
+        ("once: integer", "1", add("once: integer", 1, 5, 1)),
+    ] {
+        store(
+            &session,
+            key,
+            &format!("{{\"value\": {first},\"last_modified\": 5}}"),
+        );
+        assert!(matches!(session.commit(&addition), Outcome::Added { .. }));
+        // Whatever others have written since.
+        let next = Attempt {
+            writer: 2,
+            sequence: 1,
+            ..addition.clone()
+        };
+        assert!(matches!(other.commit(&next), Outcome::Added { .. }));
+        for again in [
+            addition.clone(),
+            Attempt {
+                retry: Some(Duration::from_secs(1)),
+                ..addition.clone()
+            },
+        ] {
+            let found = KeyState {
+                stored: session.read(key),
+                tombstone: Stamp::ZERO,
+            };
+            assert_eq!(other.commit(&again), Outcome::AlreadyApplied(found.clone()));
+            assert_eq!(session.read(key), found.stored);
+        }
+        // A refused retry is refused for ever.
+        session.commit(&delete(key, 3, 1, 4_000));
+        let retry = Attempt {
+            sequence: 6,
+            retry: Some(Duration::ZERO),
+            ..addition.clone()
+        };
+        assert!(matches!(session.commit(&retry), Outcome::Refused(_)));
+        store(
+            &session,
+            key,
+            &format!("{{\"value\": {first},\"last_modified\": 5000}}"),
+        );
+        let late = Attempt {
+            retry: None,
+            ..retry
+        };
+        assert!(matches!(session.commit(&late), Outcome::Refused(_)));
+    }
+}
+
+pub(super) fn an_addition_keeps_or_sets_the_time_to_live(subject: &Subject) {
+    let session = subject.connect();
+    let long = TimeToLive::For(Duration::from_secs(3600));
+    for (name, first, addition) in [
+        ("items", "[1]", append("", 1, 1, 9, "2")),
+        ("integer", "1", add("", 1, 1, 1)),
+    ] {
+        for (how, stored, ttl) in [
+            ("kept", TimeToLive::For(SHORT), TimeToLive::Keep),
+            ("set", long, TimeToLive::For(SHORT)),
+            ("set first", TimeToLive::Never, TimeToLive::For(SHORT)),
+        ] {
+            let key = format!("{how}: {name}");
+            let text = format!("{{\"value\": {first},\"last_modified\": 5}}");
+            store_as(&session, &key, &text, stored);
+            let attempt = Attempt {
+                key: key.as_str().into(),
+                change: addition.change.clone().with_ttl(ttl),
+                ..addition.clone()
+            };
+            assert!(
+                matches!(session.commit(&attempt), Outcome::Added { .. }),
+                "{key}"
+            );
+            let end = Deadline::after(subject.deadline);
+            while session.read(&key).is_some() {
+                assert!(!end.remaining().is_zero(), "{key} does not expire");
+                std::thread::sleep(Duration::from_millis(2));
+            }
+        }
+        // A backend that cannot take a time to live away refuses the addition.
+        let key = format!("freed: {name}");
+        let text = format!("{{\"value\": {first},\"last_modified\": 5}}");
+        store_as(&session, &key, &text, TimeToLive::For(2 * SHORT));
+        let attempt = Attempt {
+            key: key.as_str().into(),
+            change: addition.change.clone().with_ttl(TimeToLive::Never),
+            ..addition.clone()
+        };
+        let end = Deadline::after(3 * SHORT);
+        if matches!(session.commit(&attempt), Outcome::Added { .. }) {
+            while !end.remaining().is_zero() {
+                std::thread::sleep(end.remaining());
+            }
+            assert!(session.read(&key).is_some(), "{key}");
+        }
+    }
+}
+
+/// Random histories of lists and integers, in which others store and remove them.
+pub(super) fn any_history_of_additions_is_answered_as_in_this_process(subject: &Subject) {
+    for seed in 0..4 {
+        let (reference, mut random) = (subjects::process(), fastrand::Rng::with_seed(seed));
+        let (expected, first, second) = (reference.connect(), subject.connect(), subject.connect());
+        let mut sequences = [0; 3];
+        for round in 0..200 {
+            let key = format!("additions{seed}:{}", random.usize(0..2));
+            let writer = random.usize(0..sequences.len());
+            let is_new = random.u8(0..5) > 0;
+            sequences[writer] += u64::from(is_new);
+            let (id, number) = (1_000 * seed + writer as u64, sequences[writer]);
+            let stamp = round / 2 + random.u64(1..30);
+            let mut attempt = match random.u8(0..10) {
+                0 => delete(&key, id, number, stamp),
+                1 | 2 => {
+                    let values = ["[]", "[1,2]", "7", "{}", "9223372036854775800"];
+                    let value = values[random.usize(0..values.len())];
+                    let change = KeyChange::Put {
+                        envelope: envelope(value, stamp),
+                        ttl: TimeToLive::Keep,
+                    };
+                    Attempt {
+                        change,
+                        ..put(&key, id, number, stamp)
+                    }
+                }
+                3..=6 => append(&key, id, number, stamp, &format!("{round},[{writer}]")),
+                _ => add(&key, id, number, random.i64(-3..9)),
+            };
+            attempt.retry = (!is_new || random.u8(0..8) == 0).then_some(Duration::ZERO);
+            let session = if random.bool() { &first } else { &second };
+            let outcome = session.commit(&attempt);
+            assert_eq!(
+                outcome,
+                expected.commit(&attempt),
+                "{seed}/{round}: {attempt:?}"
+            );
+            assert_eq!(
+                first.read(&key),
+                expected.read(&key),
+                "{seed}/{round}: {attempt:?}"
+            );
+        }
+    }
+}
+
+pub(super) fn an_addition_is_notified_like_any_change(subject: &Subject) {
+    let (session, other) = (subject.connect(), subject.connect());
+    store(&session, "told", r#"{"value": [1],"last_modified": 5}"#);
+    session.track();
+    session.read_tracked("told");
+    session.drain();
+    session.read_tracked("told");
+    let outcome = other.commit(&append("told", 1, 1, 9, "2"));
+    assert!(matches!(outcome, Outcome::Added { .. }));
+    assert!(session.is_notified_of(&["told"]));
+}

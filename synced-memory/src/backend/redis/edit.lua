@@ -1,0 +1,100 @@
+-- Changes to what is there, whatever that is by then. A part of commit.lua, which says what is given
+-- and returned.
+
+-- The sum of a stamp and a step, which is smaller than 10^9.
+local function later(stamp, step)
+  if #stamp < 10 then return string.format('%.0f', stamp + step) end
+  local low = string.sub(stamp, -9) + step
+  local carry = low >= 1000000000 and 1 or 0
+  return string.format('%.0f%09.0f', string.sub(stamp, 1, -10) + carry, low - carry * 1000000000)
+end
+
+-- The stamp of what is made of a value that has the stamp `there`; nil if there is none above that.
+local function stamp_above(there, own, step)
+  local stamp = later(there, step)
+  if above(own, stamp) then stamp = own end
+  return not above(stamp, LARGEST) and stamp or nil
+end
+
+-- Whether an integer is less than another one; both are as JSON has them.
+local function is_less(one, other)
+  local minus, other_minus = string.sub(one, 1, 1) == '-', string.sub(other, 1, 1) == '-'
+  if minus ~= other_minus then return minus end
+  if minus then return above(string.sub(one, 2), string.sub(other, 2)) end
+  return above(other, one)
+end
+
+-- The sum of two integers, nil beyond 64 bits.
+local function sum_of(sidecar, one, other)
+  -- Lua's numbers are exact so far.
+  if #one < 16 and #other < 16 then return string.format('%.0f', one + other) end
+  -- The server's are exact for all of 64 bits, and it refuses more.
+  if refusal(redis.pcall('HSET', sidecar, 'sum', one)) then return nil end
+  local is_made = not refusal(redis.pcall('HINCRBY', sidecar, 'sum', other))
+  local sum = redis.call('HGET', sidecar, 'sum')
+  redis.call('HDEL', sidecar, 'sum')
+  return is_made and sum or nil
+end
+
+local function add(key, sidecar, writer, number, stamp, by, instruction)
+  local retry, how, step, least, most = string.match(instruction,
+    '^%S+ (%d*) (%S+) (%d+) (%S+) (%S+)$')
+  local all = redis.pcall('GETRANGE', key, '0', '${LONGEST_INTEGER}')
+  if type(all) == 'table' then return {${SERVER_ERROR}, all.err} end
+  local it = beside(key, sidecar, writer, number, retry)
+  if it.answer then return it.answer end
+
+  local integer = #all <= ${LONGEST_INTEGER}
+    and string.match(all, '^%s*{%s*"value"%s*:%s*(%-?%d+)%s*,%s*' .. LAST)
+  local is_plain = integer == '0' or integer and string.find(integer, '^%-?[1-9]')
+  local there = is_plain and stamp_of(all)
+  local after = there and not it.is_refused and stamp_above(there, stamp, step)
+  local sum = after and sum_of(sidecar, integer, by)
+  if not sum or is_less(sum, least) or is_less(most, sum) then
+    return refuse(key, sidecar, writer, number, retry, it)
+  end
+
+  local refused = record(sidecar, writer, number, it.is_new)
+    or store(key, '${PREFIX}' .. sum .. ',"last_modified": ' .. after .. '}', how)
+  if refused then return undo(sidecar, writer, it, refused) end
+  return {${ADDED}, there, #all, after, sum, starved_after(sidecar, writer, it.waiting)}
+end
+
+local function append(key, sidecar, writer, number, stamp, items, instruction)
+  local retry, how, step = string.match(instruction, '^%S+ (%d*) (%S+) (%d+)$')
+  local length = redis.pcall('STRLEN', key)
+  if refusal(length) then return {${SERVER_ERROR}, length.err} end
+  local tail = redis.call('GETRANGE', key, TAIL, '-1')
+  local it = beside(key, sidecar, writer, number, retry)
+  if it.answer then return it.answer end
+
+  local before, there = string.match(tail, '(.)%],"last_modified": (%d+)}$')
+  local is_empty = there and tail == '${PREFIX}[],"last_modified": ' .. there .. '}'
+  -- Only of what this script has written it is known that the list at the end is the value. Who
+  -- edits by hand may have kept stamp and length: what looks empty is not what was written.
+  local is_known = there and it.wrote == there .. ' ' .. length .. ' list'
+    and (is_empty or not string.find(before, '[%[%s]'))
+  local after = is_known and not it.is_refused and stamp_above(there, stamp, step)
+  local left = after and how ~= '${KEEP}' and redis.call('PTTL', key)
+  if not after or how == '${NEVER}' and left ~= -1 then
+    return refuse(key, sidecar, writer, number, retry, it)
+  end
+
+  local start = length - #there - ${LIST_END_LENGTH}
+  local text = (is_empty and '' or ',') .. items .. '],"last_modified": ' .. after .. '}'
+  local sets_expiry = left and how ~= '${NEVER}'
+  local refused = record(sidecar, writer, number, it.is_new,
+      after .. ' ' .. string.format('%.0f', start + #text) .. ' list')
+    or sets_expiry and refusal(redis.pcall('PEXPIRE', key, how))
+    or refusal(redis.pcall('SETRANGE', key, start, text))
+  if refused then
+    if sets_expiry and left >= 0 then
+      redis.pcall('PEXPIRE', key, left)
+    elseif sets_expiry then
+      redis.pcall('PERSIST', key)
+    end
+    redis.pcall('HSET', sidecar, 'wrote', it.wrote)
+    return undo(sidecar, writer, it, refused)
+  end
+  return {${ADDED}, there, length, after, '', starved_after(sidecar, writer, it.waiting)}
+end

@@ -1,0 +1,166 @@
+//! Additions: pushes and adds that are made to whatever is stored, so that none is refused because
+//! others write, and none carries more than itself.
+//!
+//! Who does not know what its items were added to keeps them on top of what it shows, until an
+//! answer has them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::State;
+use crate::backend::commit::{self, Attempt, KeyChange, Known, Writer};
+use crate::backend::shards::Shard;
+use crate::base::clock::{Monotonic, Stamp};
+use crate::base::error::Error;
+use crate::base::events::event;
+use crate::base::hash::KeyMap;
+use crate::cache::{Base, Ticket};
+use crate::pending::outbox::{Answer, Entry, Write, Written};
+use crate::value::addition::Addition;
+use crate::value::envelope::{self, Unsealed};
+
+/// For how long after a refusal what is added to a short value is sent as an addition.
+const CONTENDED: Duration = Duration::from_secs(1);
+
+/// How many keys are remembered as contended before those are dropped that are so no longer.
+const REMEMBERED: usize = 64;
+
+#[derive(Debug, Default)]
+pub(super) struct Additions {
+    /// What was added to something that this process does not know, each with the request that made
+    /// it.
+    on_top: KeyMap<Vec<(Ticket, Write)>>,
+    /// When others last wrote first.
+    refused_at: KeyMap<Monotonic>,
+}
+
+impl State {
+    /// How far the stamp of an addition to `key` is at least above what is there; `None` if it is
+    /// better sent as a whole value.
+    pub(super) fn additions_to(&mut self, key: &str, mono: Monotonic) -> Option<u64> {
+        if self.refuses_additions(self.map.shard_of(key)) {
+            return None;
+        }
+        let is_large = |stored: &Bytes| stored.len() >= commit::LARGE;
+        let refused_at = self.additions.refused_at.get(key);
+        let is_contended = refused_at.is_some_and(|at| mono.saturating_sub(*at) < CONTENDED);
+        let is_better = is_contended || self.cache.base(key).at(mono).is_some_and(is_large);
+        is_better.then(|| Stamp::ZERO.just_above(&mut self.random).get())
+    }
+
+    /// Whether the head of `key` is sent as what it adds to a long value.
+    pub(super) fn adds_to_large(&self, key: &str, head: &Entry) -> bool {
+        let write = &head.write;
+        let stored = self.cache.base(key).stored.as_ref();
+        let is_large = stored.is_some_and(|stored| stored.len() >= commit::LARGE);
+        let is_alone = write.assignment.is_none() && write.precondition.is_none();
+        is_large
+            && is_alone
+            && !head.attempt.is_to_be_whole
+            && !self.refuses_additions(self.map.shard_of(key))
+            && write.mutation.as_ref().is_some_and(Addition::is_all_of)
+    }
+
+    /// Others have changed `key` first.
+    pub(super) fn note_contended(&mut self, key: &Arc<str>, mono: Monotonic) {
+        let refused_at = &mut self.additions.refused_at;
+        if refused_at.len() >= REMEMBERED {
+            refused_at.retain(|_, at| mono.saturating_sub(*at) < CONTENDED);
+        }
+        refused_at.insert(Arc::clone(key), mono);
+    }
+
+    /// Whether something was added to `key` that is not in what the backend last answered.
+    pub(super) fn is_behind(&self, key: &str) -> bool {
+        self.added_on_top(key).next().is_some()
+    }
+
+    /// What was added to `key` and is not in what the backend last answered.
+    pub(super) fn added_on_top(&self, key: &str) -> impl Iterator<Item = &Write> {
+        let answered = self.cache.base(key).ticket;
+        let added = self.additions.on_top.get(key).into_iter().flatten();
+        added
+            .filter(move |(ticket, _)| *ticket > answered)
+            .map(|(_, write)| write)
+    }
+
+    /// Drops what an answer for `key` has brought, or everything if nobody follows the key.
+    pub(super) fn drop_added(&mut self, key: &str) {
+        if self.additions.on_top.contains_key(key) && !self.is_behind(key) {
+            self.additions.on_top.remove(key);
+        }
+    }
+
+    /// The head of `key` was added to what there was `before`.
+    pub(super) fn added(
+        &mut self,
+        attempt: &Attempt,
+        ticket: Ticket,
+        (before, stamp, sum): (Known, Stamp, Option<i64>),
+        contended: Option<Writer>,
+    ) {
+        let key = &attempt.key;
+        let (Some(head), KeyChange::Blind { addition, .. }) =
+            (self.outbox.head(key), &attempt.change)
+        else {
+            return;
+        };
+        let expires = head.write.expires;
+        let is_confirmed = head.write.is_confirmed;
+        let on_top = Write {
+            mutation: head.write.mutation.clone(),
+            fresh: true,
+            ..Write::new(stamp, head.write.written)
+        };
+        self.cache.seen(key, stamp);
+        let base = self.cache.base(key);
+        let is_base = |stored: &Bytes| base.ticket < ticket && Known::of(stored) == before;
+        let grown = match (addition, sum, base.stored.as_ref()) {
+            (Addition::Integer { .. }, Some(sum), _) => {
+                Some(Unsealed::of_text(&sum.to_string()).seal(stamp))
+            }
+            (Addition::Items(items), _, Some(stored)) if is_base(stored) => {
+                envelope::grown(stored, items, stamp)
+            }
+            _ => None,
+        };
+        match grown {
+            Some(grown) => {
+                self.cache.answered(key, Base::own(grown, ticket, expires));
+                self.drop_added(key);
+            }
+            None if base.is_known() && base.ticket < ticket => {
+                let on_tops = self.additions.on_top.entry(Arc::clone(key)).or_default();
+                on_tops.push((ticket, on_top));
+                self.cache.touch(key);
+            }
+            None => {}
+        }
+
+        let answer = Answer {
+            contended,
+            ..Answer::new(Written::Stored, true)
+        };
+        if is_confirmed {
+            self.confirm(key, answer);
+        } else {
+            self.settle(key, answer);
+        }
+    }
+
+    /// The shard refuses what an addition takes: whole values are sent to it from now on.
+    pub(super) fn additions_refused(&mut self, shard: Shard, key: &Arc<str>, error: &Error) {
+        if !std::mem::replace(&mut self.shard_mut(shard).refuses_additions, true) {
+            let (key, error) = (key.to_string(), error.clone());
+            self.events.push(event!(
+                WARN,
+                key,
+                error = %error,
+                "the server refuses commands that pushes and adds need to cost no more than what \
+                 they add (STRLEN, SETRANGE, HINCRBY): whole values are sent instead"
+            ));
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! What can be added to a value without a look at it: a change that any number of writers make at
+//! once, none of which has to be refused.
+
+use bytes::Bytes;
+
+use crate::base::clock::Stamp;
+use crate::value::envelope::{self, Unsealed};
+use crate::value::mutation::{Action, Amount, Mutation, Operation};
+
+/// What is added to a value that nobody has to read for that.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Addition {
+    /// Items at the end of the list that is the value: JSON with commas between them.
+    Items(Bytes),
+    /// To the integer that is the value. The sum must be within `min` and `max`.
+    Integer { by: i64, min: i64, max: i64 },
+}
+
+impl Addition {
+    /// What a mutation adds to the whole value; `None` if it does anything else.
+    pub(crate) fn of(mutation: &Mutation) -> Option<Self> {
+        if !Self::is_all_of(mutation) {
+            return None;
+        }
+        let mut items = Vec::new();
+        let mut integer = None;
+        for operation in operations(mutation) {
+            match &operation.action {
+                Action::Append { items: appended } => {
+                    for item in appended {
+                        items.push(b',');
+                        items.extend_from_slice(item.as_str().as_bytes());
+                    }
+                }
+                Action::Add {
+                    amount: Amount::Integer { by, min, max },
+                } => {
+                    let (sum, _, _) = *integer.get_or_insert((0_i128, *min, *max));
+                    integer = Some((sum.checked_add(*by)?, *min, *max));
+                }
+                _ => return None,
+            }
+        }
+        let bounded = |bound: i128| bound.clamp(i64::MIN.into(), i64::MAX.into());
+        let bounded = |bound| i64::try_from(bounded(bound)).unwrap_or_default();
+        match integer {
+            Some((by, min, max)) => Some(Self::Integer {
+                by: i64::try_from(by).ok()?,
+                min: bounded(min),
+                max: bounded(max),
+            }),
+            None if items.is_empty() => None,
+            None => Some(Self::Items(Bytes::from(items).slice(1..))),
+        }
+    }
+
+    /// Whether a mutation does nothing but add to the whole value, so that its calls can be made as
+    /// one: all of them append, or all of them add with the same bounds and sign.
+    pub(crate) fn is_all_of(mutation: &Mutation) -> bool {
+        let mut operations = operations(mutation);
+        let is_alone = |operation: &Operation| operation.path.is_empty();
+        let Some(first) = operations.next() else {
+            return false;
+        };
+        let is_like_first = |operation: &Operation| match (&first.action, &operation.action) {
+            (Action::Append { .. }, Action::Append { .. }) => true,
+            (
+                Action::Add {
+                    amount: Amount::Integer { by, min, max },
+                },
+                Action::Add { amount: other },
+            ) => match *other {
+                Amount::Integer {
+                    by: other,
+                    min: least,
+                    max: most,
+                } => (*min, *max) == (least, most) && by.signum() * other.signum() >= 0,
+                Amount::Float { .. } => false,
+            },
+            _ => false,
+        };
+        let is_compared = mutation.calls().iter().any(|call| call.is_compared);
+        !is_compared
+            && is_alone(first)
+            && is_like_first(first)
+            && operations.all(|operation| is_alone(operation) && is_like_first(operation))
+    }
+
+    /// How many bytes it carries.
+    pub(crate) fn size(&self) -> usize {
+        match self {
+            Self::Items(items) => items.len(),
+            Self::Integer { .. } => size_of::<Self>(),
+        }
+    }
+
+    /// What is stored once this is added to what was; `None` if it cannot be.
+    pub(crate) fn to(&self, stored: &Bytes, stamp: Stamp) -> Option<Bytes> {
+        match self {
+            Self::Items(items) => envelope::appended(stored, items, stamp),
+            Self::Integer { by, min, max } => {
+                let sum = envelope::integer_of(stored)?.checked_add(*by)?;
+                let is_in_range = (*min..=*max).contains(&sum);
+                is_in_range.then(|| Unsealed::of_text(&sum.to_string()).seal(stamp))
+            }
+        }
+    }
+}
+
+fn operations(mutation: &Mutation) -> impl Iterator<Item = &Operation> {
+    mutation.calls().iter().flat_map(|call| &call.operations)
+}
