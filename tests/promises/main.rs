@@ -1,5 +1,6 @@
 //! One module per promise.
 
+mod additions;
 mod asynchronous;
 mod auto_traits;
 mod cache_limit;

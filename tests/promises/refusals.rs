@@ -14,7 +14,7 @@ const DEADLINE: Duration = Duration::from_secs(10);
 
 /// The rights that are enough for the prefix `memory:`; the README states them.
 const KEYS: &str = "~memory:* ~synced-memory/{memory:*";
-const COMMANDS: &str = "+time +get +eval +evalsha +script|load +getrange +exists +hget +hmget +hincrby +set +del +hset +hlen +hgetall +pttl +pexpire +hdel +scan +dbsize +info";
+const COMMANDS: &str = "+time +get +eval +evalsha +script|load +getrange +setrange +strlen +exists +hget +hmget +hincrby +set +del +hset +hlen +hgetall +pttl +pexpire +hdel +scan +dbsize +info";
 /// Needed for invalidations; without it near reads and watches ask the server each time.
 const TRACKING: &str = "+client|tracking +client|caching";
 /// Needed for `client_name`; without it connections have no name.
@@ -543,10 +543,12 @@ fn without_one_of_those_rights_a_write_is_rejected_and_was_never_made() {
         }
         refused |= memory.get(&number("one")).is_err();
         // One of SCRIPT LOAD and EVAL is needed to send the script, and EVAL if the server forgets
-        // it. Without the others below, records only stay until they expire, the script takes a
-        // longer path, the eviction policy is not shown, and a SCAN that does not end is noticed
-        // later.
+        // it. Without the others below, pushes and adds send whole values, records only stay until
+        // they expire, the script takes a longer path, the eviction policy is not shown, and a SCAN
+        // that does not end is noticed later.
         let optional = [
+            "setrange",
+            "strlen",
             "eval",
             "script|load",
             "hdel",

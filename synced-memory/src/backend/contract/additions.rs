@@ -336,7 +336,6 @@ pub(super) fn an_addition_keeps_or_sets_the_time_to_live(subject: &Subject) {
         for (how, stored, ttl) in [
             ("kept", TimeToLive::For(SHORT), TimeToLive::Keep),
             ("set", long, TimeToLive::For(SHORT)),
-            ("set first", TimeToLive::Never, TimeToLive::For(SHORT)),
         ] {
             let key = format!("{how}: {name}");
             let text = format!("{{\"value\": {first},\"last_modified\": 5}}");
@@ -346,9 +345,10 @@ pub(super) fn an_addition_keeps_or_sets_the_time_to_live(subject: &Subject) {
                 change: addition.change.clone().with_ttl(ttl),
                 ..addition.clone()
             };
+            let outcome = session.commit(&attempt);
             assert!(
-                matches!(session.commit(&attempt), Outcome::Added { .. }),
-                "{key}"
+                matches!(outcome, Outcome::Added { .. }),
+                "{key}: {outcome:?}"
             );
             let end = Deadline::after(subject.deadline);
             while session.read(&key).is_some() {
@@ -356,21 +356,27 @@ pub(super) fn an_addition_keeps_or_sets_the_time_to_live(subject: &Subject) {
                 std::thread::sleep(Duration::from_millis(2));
             }
         }
-        // A backend that cannot take a time to live away refuses the addition.
-        let key = format!("freed: {name}");
-        let text = format!("{{\"value\": {first},\"last_modified\": 5}}");
-        store_as(&session, &key, &text, TimeToLive::For(2 * SHORT));
-        let attempt = Attempt {
-            key: key.as_str().into(),
-            change: addition.change.clone().with_ttl(TimeToLive::Never),
-            ..addition.clone()
-        };
-        let end = Deadline::after(3 * SHORT);
-        if matches!(session.commit(&attempt), Outcome::Added { .. }) {
+        // A backend may refuse to give a time to live to what has none, or to take it away.
+        for (how, stored, ttl) in [
+            ("given", TimeToLive::Never, TimeToLive::For(SHORT)),
+            ("freed", TimeToLive::For(3 * SHORT), TimeToLive::Never),
+        ] {
+            let key = format!("{how}: {name}");
+            let text = format!("{{\"value\": {first},\"last_modified\": 5}}");
+            store_as(&session, &key, &text, stored);
+            let attempt = Attempt {
+                key: key.as_str().into(),
+                change: addition.change.clone().with_ttl(ttl),
+                ..addition.clone()
+            };
+            let end = Deadline::after(4 * SHORT);
+            let is_made = matches!(session.commit(&attempt), Outcome::Added { .. });
             while !end.remaining().is_zero() {
                 std::thread::sleep(end.remaining());
             }
-            assert!(session.read(&key).is_some(), "{key}");
+            let is_there = session.read(&key).is_some();
+            let is_expiring = (how == "freed") ^ is_made;
+            assert_eq!(is_there, !is_expiring, "{key}: {is_made}");
         }
     }
 }

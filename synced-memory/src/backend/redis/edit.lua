@@ -75,8 +75,9 @@ local function append(key, sidecar, writer, number, stamp, items, instruction)
   local is_known = there and it.wrote == there .. ' ' .. length .. ' list'
     and (is_empty or not string.find(before, '[%[%s]'))
   local after = is_known and not it.is_refused and stamp_above(there, stamp, step)
+  -- What has to begin or to cease to expire is stored anew: what is made here can be undone.
   local left = after and how ~= '${KEEP}' and redis.call('PTTL', key)
-  if not after or how == '${NEVER}' and left ~= -1 then
+  if not after or left and (how == '${NEVER}') ~= (left == -1) then
     return refuse(key, sidecar, writer, number, retry, it)
   end
 
@@ -88,11 +89,7 @@ local function append(key, sidecar, writer, number, stamp, items, instruction)
     or sets_expiry and refusal(redis.pcall('PEXPIRE', key, how))
     or refusal(redis.pcall('SETRANGE', key, start, text))
   if refused then
-    if sets_expiry and left >= 0 then
-      redis.pcall('PEXPIRE', key, left)
-    elseif sets_expiry then
-      redis.pcall('PERSIST', key)
-    end
+    if sets_expiry then redis.pcall('PEXPIRE', key, left) end
     redis.pcall('HSET', sidecar, 'wrote', it.wrote)
     return undo(sidecar, writer, it, refused)
   end
