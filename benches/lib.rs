@@ -1,7 +1,9 @@
-//! What the measurements share: interleaved rounds and their medians.
+//! What the measurements share: interleaved rounds and their medians, and other processes.
 //!
 //! A ratio is of medians of rounds that alternate between the two sides, so that a machine whose
 //! speed drifts does not favour one.
+
+pub mod processes;
 
 use std::time::Instant;
 
@@ -51,8 +53,13 @@ pub fn report(what: &str, figure: f64, bar: &str) {
 
 /// Prints a ratio that should be at most `bar`, with the word `MISSED` if it is not.
 pub fn report_at_most(what: &str, figure: f64, bar: f64) {
+    report_figure_at_most(what, figure, "x", bar);
+}
+
+/// Prints a figure that should be at most `bar`, with the word `MISSED` if it is not.
+pub fn report_figure_at_most(what: &str, figure: f64, unit: &str, bar: f64) {
     let missed = if figure > bar { "   MISSED" } else { "" };
-    println!("{what:<62} {figure:>8.2} x   (bar: <= {bar}){missed}");
+    println!("{what:<62} {figure:>8.2} {unit}   (bar: <= {bar}){missed}");
 }
 
 /// The value below which that share of them lies; they are sorted for it.

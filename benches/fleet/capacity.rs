@@ -5,9 +5,8 @@ use std::time::{Duration, Instant};
 
 use support::Server;
 use synced_memory::{Key, Memory, WritePolicy};
+use synced_memory_benches::processes::{Fleet, MEMORIES, cpu_of, info, memory_of, now};
 use synced_memory_benches::{quantile, report_at_most};
-
-use crate::fleet::{Fleet, MEMORIES, cpu_of, info, memory_of, now};
 
 const DEADLINE: Duration = Duration::from_secs(600);
 

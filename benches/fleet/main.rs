@@ -8,9 +8,10 @@
 //! - `capacity.rs`: what grows with the number of processes and keys
 
 mod capacity;
-mod fleet;
 mod member;
 mod writes;
+
+use synced_memory_benches::processes::WORD;
 
 /// What can be measured, by its name.
 const PARTS: &[(&str, fn())] = &[
@@ -27,7 +28,7 @@ const PARTS: &[(&str, fn())] = &[
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    if arguments.first().is_some_and(|first| first == member::WORD) {
+    if arguments.first().is_some_and(|first| first == WORD) {
         return member::run(&arguments[1..]);
     }
     // Cargo gives its own options to each measurement.

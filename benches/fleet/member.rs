@@ -1,19 +1,14 @@
 //! One process of a fleet: it does what the lines of its stdin say, and answers each with a line.
 
-use std::io::{BufRead, Write};
 use std::time::Duration;
-use std::{fs, io, thread};
+use std::{fs, thread};
 
 use redis::AsyncCommands;
 use rustix::time::{ClockId, clock_gettime};
 use support::eventually;
 use synced_memory::{ErrorKind, Key, Memory, ReadPolicy, Synced, Watch, Written};
+use synced_memory_benches::processes::{answer, now, orders};
 use tokio::runtime::Runtime;
-
-use crate::fleet::now;
-
-/// The first argument of a process of a fleet.
-pub const WORD: &str = "member";
 
 /// The key that all processes of a fleet have in common.
 pub const SHARED: &str = "near0";
@@ -33,17 +28,6 @@ pub fn run(arguments: &[String]) {
         "cached" => caching_connections(url, count),
         other => panic!("{other} is no kind"),
     }
-}
-
-fn answer(line: &str) {
-    let mut out = io::stdout().lock();
-    writeln!(out, "{line}")
-        .and_then(|()| out.flush())
-        .expect("the measurement reads it");
-}
-
-fn orders() -> impl Iterator<Item = String> {
-    io::stdin().lock().lines().map_while(Result::ok)
 }
 
 /// A process with some memories.

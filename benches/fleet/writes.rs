@@ -4,9 +4,9 @@ use std::time::Instant;
 
 use support::Server;
 use synced_memory::{Key, Memory};
+use synced_memory_benches::processes::{Fleet, MEMORIES, PROCESSES, cpu_of, now};
 use synced_memory_benches::{quantile, report, report_at_most};
 
-use crate::fleet::{Fleet, MEMORIES, PROCESSES, cpu_of, now};
 use crate::member::SHARED;
 
 const ROUNDS: usize = 15;

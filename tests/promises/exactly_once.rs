@@ -11,6 +11,7 @@ use support::eventually;
 use synced_memory::{Memory, Result, SyncedMemory, Written};
 
 use crate::line::{DEADLINE, Line, commits, wait_connected, wait_disconnected};
+use crate::sizes::{Size, with_both_sizes};
 
 #[derive(Debug, Clone, PartialEq, SyncedMemory)]
 struct State {
@@ -34,15 +35,18 @@ struct User {
     tags: Vec<String>,
 }
 
-fn initial() -> State {
+fn initial(size: Size) -> State {
+    let filler = |count| size.filler(count).map(i64::from);
+    let entry = |(key, n): (&str, i64)| (key.to_owned(), n);
+    let entries = filler(2_000).map(|n| (format!("filler {n}"), n));
     State {
-        list: vec![5, 3, 3, 4, 3],
-        map: BTreeMap::from([
-            ("a".to_owned(), 1),
-            ("b".to_owned(), 2),
-            ("c".to_owned(), 3),
-        ]),
-        set: BTreeSet::from([1, 2]),
+        list: [5, 3, 3, 4, 3].into_iter().chain(filler(20_000)).collect(),
+        map: [("a", 1), ("b", 2), ("c", 3)]
+            .map(entry)
+            .into_iter()
+            .chain(entries)
+            .collect(),
+        set: [1, 2].into_iter().chain(filler(2_000)).collect(),
         integer: 10,
         float: 1.5,
         user: User {
@@ -50,7 +54,7 @@ fn initial() -> State {
             age: 36,
             tags: vec!["x".to_owned()],
         },
-        any: json!({"list": [1, 1], "map": {}}),
+        any: json!({"list": [1, 1], "map": {}, "filler": filler(2_000).collect::<Vec<_>>()}),
     }
 }
 
@@ -282,16 +286,16 @@ fn scoped(memory: &Memory, index: usize) -> SyncedState {
 
 /// The state after the first change, and after both, as the `memory:` backend has them. Checks that
 /// it would be visible if the first one were made twice.
-fn expected((name, change, later): &Row) -> (State, State) {
+fn expected((name, change, later): &Row, size: Size) -> (State, State) {
     let open = || {
         let state = State::open("memory:").unwrap();
-        state.restore(initial()).unwrap();
+        state.restore(initial(size)).unwrap();
         state
     };
     let (once, twice) = (open(), open());
     change(&once).unwrap();
     let changed = once.snapshot().unwrap();
-    assert_ne!(changed, initial(), "{name}");
+    assert_ne!(changed, initial(size), "{name}");
     later(&once).unwrap();
     change(&twice).unwrap();
     later(&twice).unwrap();
@@ -305,18 +309,23 @@ fn expected((name, change, later): &Row) -> (State, State) {
     (changed, both)
 }
 
-#[test]
-fn a_change_whose_answer_is_lost_is_made_once_whatever_its_kind() {
+with_both_sizes!(
+    a_change_whose_answer_is_lost_is_made_once_whatever_its_kind,
+    a_change_that_was_queued_and_whose_answer_is_lost_is_made_once_whatever_its_kind,
+    a_push_made_while_the_answer_to_an_earlier_one_is_lost_comes_after_it_and_both_are_made_once,
+);
+
+fn a_change_whose_answer_is_lost_is_made_once_whatever_its_kind(size: Size) {
     let line = Line::new();
     let (memory, other) = (line.open(), line.open_directly());
     for (index, row @ (name, change, later)) in
         ROWS.iter().enumerate().filter(|(_, row)| !is_take(row.0))
     {
-        let (changed, both) = expected(row);
+        let (changed, both) = expected(row, size);
         let (mine, theirs) = (scoped(&memory, index), scoped(&other, index));
-        theirs.restore(initial()).unwrap();
+        theirs.restore(initial(size)).unwrap();
         wait_connected(&memory);
-        assert_eq!(mine.snapshot().unwrap(), initial());
+        assert_eq!(mine.snapshot().unwrap(), initial(size));
         // The server makes the change, but its answer never arrives.
         let cuts = line.proxy.cuts();
         line.proxy.lose_answer_to(commits);
@@ -350,8 +359,7 @@ fn a_change_whose_answer_is_lost_is_made_once_whatever_its_kind() {
     );
 }
 
-#[test]
-fn a_change_that_was_queued_and_whose_answer_is_lost_is_made_once_whatever_its_kind() {
+fn a_change_that_was_queued_and_whose_answer_is_lost_is_made_once_whatever_its_kind(size: Size) {
     // The keys of one chunk are sent in one call, which the server executes at once.
     let rows: Vec<Row> = ROWS.iter().filter(|row| !is_take(row.0)).copied().collect();
     for (chunk, rows) in rows.chunks(30).enumerate() {
@@ -361,8 +369,8 @@ fn a_change_that_was_queued_and_whose_answer_is_lost_is_made_once_whatever_its_k
             .map(|index| (scoped(&memory, index), scoped(&other, index)))
             .collect();
         for (mine, theirs) in &handles {
-            theirs.restore(initial()).unwrap();
-            assert_eq!(mine.snapshot().unwrap(), initial());
+            theirs.restore(initial(size)).unwrap();
+            assert_eq!(mine.snapshot().unwrap(), initial(size));
         }
         line.down(&memory);
         for ((name, change, _), (mine, _)) in rows.iter().zip(&handles) {
@@ -385,7 +393,7 @@ fn a_change_that_was_queued_and_whose_answer_is_lost_is_made_once_whatever_its_k
             let (name, _, later) = row;
             assert_eq!(
                 theirs.snapshot().unwrap(),
-                expected(row).0,
+                expected(row, size).0,
                 "{name}: it was made ({chunk}, {index})"
             );
             later(theirs).unwrap();
@@ -393,7 +401,7 @@ fn a_change_that_was_queued_and_whose_answer_is_lost_is_made_once_whatever_its_k
         line.up();
         memory.flush(DEADLINE).unwrap();
         for (row, (mine, theirs)) in rows.iter().zip(&handles) {
-            let (_, both) = expected(row);
+            let (_, both) = expected(row, size);
             assert_eq!(theirs.snapshot().unwrap(), both, "{}", row.0);
             assert_eq!(mine.snapshot().unwrap(), both, "{}", row.0);
         }
@@ -406,19 +414,24 @@ fn a_change_that_was_queued_and_whose_answer_is_lost_is_made_once_whatever_its_k
     }
 }
 
-#[test]
-fn a_push_made_while_the_answer_to_an_earlier_one_is_lost_comes_after_it_and_both_are_made_once() {
+fn a_push_made_while_the_answer_to_an_earlier_one_is_lost_comes_after_it_and_both_are_made_once(
+    size: Size,
+) {
     let line = Line::new();
     let memory = line.open();
     let state = State::attach(&memory);
     let other = State::attach(&line.open_directly());
+    let filler = || size.filler(20_000).map(i64::from);
+    if size == Size::Large {
+        other.list().set(filler().collect()).unwrap();
+    }
     state.list().push(1).unwrap();
     // The line stays up, but no more answers arrive.
     line.proxy.swallow_answers(true);
     thread::scope(|scope| {
         let first = scope.spawn(|| state.list().push(2).unwrap());
         eventually(DEADLINE, "the first push is made", || {
-            other.list().len().unwrap() == 2
+            other.list().len().unwrap() == 2 + filler().len()
         });
         let second = scope.spawn(|| state.list().push(3).unwrap());
         assert_eq!(first.join().unwrap(), Written::Queued);
@@ -428,6 +441,7 @@ fn a_push_made_while_the_answer_to_an_earlier_one_is_lost_comes_after_it_and_bot
     assert_eq!(state.list().push(5).unwrap(), Written::Queued);
     line.proxy.swallow_answers(false);
     memory.flush(DEADLINE).unwrap();
-    assert_eq!(other.list().to_vec().unwrap(), [1, 2, 4, 3, 5]);
-    assert_eq!(state.list().to_vec().unwrap(), [1, 2, 4, 3, 5]);
+    let expected: Vec<_> = filler().chain([1, 2, 4, 3, 5]).collect();
+    assert_eq!(other.list().to_vec().unwrap(), expected);
+    assert_eq!(state.list().to_vec().unwrap(), expected);
 }

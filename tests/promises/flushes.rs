@@ -11,6 +11,7 @@ use crate::clocks::time;
 use crate::line::{
     DEADLINE, Line, commit_count, commits, quick, wait_connected, wait_disconnected,
 };
+use crate::sizes::{Size, with_both_sizes};
 
 const HOUR: u64 = 3_600_000_000_000;
 
@@ -26,13 +27,31 @@ fn key(name: &'static str) -> Key<u64> {
 }
 
 /// Delivers queued writes again and again over a connection that is cut one byte later each time,
-/// from the first byte of its handshake to the last answer; the server counts its commands.
-fn cut_at_every_byte(direction: Direction) {
+/// from the first byte of its handshake to the last answer; the server counts its commands. With a
+/// push onto a large list among them, it is cut a share of all bytes later.
+fn cut_at_every_byte(direction: Direction, size: Size) {
     let line = Line::new();
     let memory = line.open();
+    let list = memory.synced(&Key::<Vec<u64>>::new("list"));
+    let mut expected: Vec<u64> = size.filler(20_000).map(u64::from).collect();
+    let mut distance = 1;
+    if size == Size::Large {
+        list.set(expected.clone()).unwrap();
+        line.down(&memory);
+        assert_eq!(list.push(0).unwrap(), Written::Queued);
+        expected.push(0);
+        let before = line.proxy.bytes(direction);
+        line.deliver(&memory);
+        let whole = line.proxy.bytes(direction) - before;
+        distance += whole / size.rounds(600, 10);
+    }
     let mut round = 0;
     loop {
         line.down(&memory);
+        if size == Size::Large {
+            assert_eq!(list.push(round).unwrap(), Written::Queued);
+            expected.push(round);
+        }
         assert_eq!(memory.set(&key("a"), round).unwrap(), Written::Queued);
         assert_eq!(memory.set(&key("b"), 2 * round).unwrap(), Written::Queued);
         let deletes = round % 2 == 1;
@@ -43,7 +62,7 @@ fn cut_at_every_byte(direction: Direction) {
         }
         line.server.reset_stats();
         let cuts = line.proxy.cuts();
-        line.proxy.cut_after_bytes(direction, round);
+        line.proxy.cut_after_bytes(direction, distance * round);
         line.up();
         memory
             .flush(DEADLINE)
@@ -55,22 +74,27 @@ fn cut_at_every_byte(direction: Direction) {
             [Some(round), Some(2 * round), (!deletes).then_some(round)],
             "cut after {round}"
         );
-        let done = (
-            line.server.command_count("set"),
-            line.server.command_count("del"),
-        );
-        assert_eq!(
-            done,
-            if deletes { (2, 1) } else { (3, 0) },
-            "cut after {round}: each write was executed once"
-        );
+        match size {
+            Size::Small => {
+                let done = ["set", "del"].map(|name| line.server.command_count(name));
+                let once = if deletes { [2, 1] } else { [3, 0] };
+                assert_eq!(
+                    done, once,
+                    "cut after {round}: each write was executed once"
+                );
+            }
+            Size::Large => {
+                let list = line.open_directly().get(&Key::<Vec<u64>>::new("list"));
+                assert_eq!(list.unwrap().unwrap(), expected, "cut after {round}");
+            }
+        }
         if line.proxy.cuts() == cuts {
             break;
         }
         round += 1;
     }
-    eprintln!("{direction:?}: a flush has {round} bytes");
-    assert!(round > 200, "the connection was cut");
+    eprintln!("{direction:?}: a flush has {round} times {distance} bytes");
+    assert!(round > size.rounds(200, 8), "the connection was cut");
     let status = memory.status();
     assert_eq!(
         (status.pending, status.superseded, status.dead_letters),
@@ -79,14 +103,17 @@ fn cut_at_every_byte(direction: Direction) {
     );
 }
 
-#[test]
-fn a_flush_whose_requests_are_cut_at_any_byte_loses_nothing_and_doubles_nothing() {
-    cut_at_every_byte(ToServer);
+with_both_sizes!(
+    a_flush_whose_requests_are_cut_at_any_byte_loses_nothing_and_doubles_nothing,
+    a_flush_whose_answers_are_cut_at_any_byte_loses_nothing_and_doubles_nothing,
+);
+
+fn a_flush_whose_requests_are_cut_at_any_byte_loses_nothing_and_doubles_nothing(size: Size) {
+    cut_at_every_byte(ToServer, size);
 }
 
-#[test]
-fn a_flush_whose_answers_are_cut_at_any_byte_loses_nothing_and_doubles_nothing() {
-    cut_at_every_byte(ToClient);
+fn a_flush_whose_answers_are_cut_at_any_byte_loses_nothing_and_doubles_nothing(size: Size) {
+    cut_at_every_byte(ToClient, size);
 }
 
 /// An action of another process between an attempt and its retry, the value that it leaves, and

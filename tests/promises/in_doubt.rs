@@ -10,6 +10,7 @@ use support::{Proxy, eventually};
 use synced_memory::{ErrorKind, Key, Memory, Synced, Written};
 
 use crate::line::{DEADLINE, Line, commits, quick, wait_connected, wait_disconnected};
+use crate::sizes::{Size, with_both_sizes};
 
 const TIMEOUT: Duration = Duration::from_millis(500);
 
@@ -22,22 +23,42 @@ struct Two {
     memory: Memory,
     mine: Synced<Vec<u64>>,
     theirs: Synced<Vec<u64>>,
+    size: Size,
 }
 
 impl Two {
-    fn new(timeout: Duration) -> Self {
+    fn new(size: Size, timeout: Duration) -> Self {
         let line = Line::new();
         let memory = line.builder().timeout(timeout).build().unwrap();
         let theirs = line.open_directly().synced(&list());
-        theirs.set(vec![1]).unwrap();
-        let mine = memory.synced(&list());
-        assert_eq!(mine.get().unwrap(), [1]);
-        Self {
+        let filler = size.filler(20_000).map(u64::from);
+        theirs.set(filler.chain([1]).collect()).unwrap();
+        let two = Self {
+            mine: memory.synced(&list()),
             line,
             memory,
-            mine,
             theirs,
-        }
+            size,
+        };
+        assert_eq!(two.i_see(), [1]);
+        two
+    }
+
+    fn i_see(&self) -> Vec<u64> {
+        self.of(&self.mine)
+    }
+
+    fn they_see(&self) -> Vec<u64> {
+        self.of(&self.theirs)
+    }
+
+    /// The list without what was there before the test.
+    fn of(&self, view: &Synced<Vec<u64>>) -> Vec<u64> {
+        let mut list = view.get().unwrap();
+        let filler = self.size.filler(20_000).map(u64::from);
+        let own = list.split_off(filler.len());
+        assert!(filler.eq(list), "what was there is there");
+        own
     }
 
     /// Pushes 2. The server makes the push, but no answer comes within the timeout.
@@ -47,7 +68,7 @@ impl Two {
         let error = self.mine.confirmed().push(2).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InDoubt, "{error}");
         assert!(error.to_string().contains("memory:list"), "{error}");
-        assert_eq!(self.theirs.get().unwrap(), [1, 2]);
+        assert_eq!(self.they_see(), [1, 2]);
     }
 
     /// Pushes 2. The request is held back for longer than the timeout.
@@ -88,14 +109,23 @@ impl Two {
     }
 }
 
-#[test]
-fn a_call_whose_answer_was_lost_returns_its_fact_if_the_line_is_back_in_time() {
-    let two = Two::new(DEADLINE);
+with_both_sizes!(
+    a_call_whose_answer_was_lost_returns_its_fact_if_the_line_is_back_in_time,
+    a_write_that_was_made_in_doubt_is_there_once_and_before_later_writes,
+    an_attempt_that_was_not_made_is_barred_and_refused_when_it_arrives_late,
+    no_later_write_to_a_key_is_sent_before_its_write_in_doubt_is_settled,
+    other_keys_go_on_while_one_is_in_doubt,
+    a_confirmed_push_over_a_line_cut_at_any_byte_is_made_once_or_never_and_its_fact_is_true,
+);
+
+fn a_call_whose_answer_was_lost_returns_its_fact_if_the_line_is_back_in_time(size: Size) {
+    let two = Two::new(size, DEADLINE);
     let claims = two
         .memory
         .synced(&Key::<std::collections::HashSet<u64>>::new("claims"))
         .confirmed();
-    for round in 0..20 {
+    let rounds = size.rounds(20, 5);
+    for round in 0..rounds {
         two.line.proxy.lose_answer_to(commits);
         assert!(
             claims.insert(round).unwrap(),
@@ -108,15 +138,15 @@ fn a_call_whose_answer_was_lost_returns_its_fact_if_the_line_is_back_in_time() {
         assert_eq!(two.line.proxy.cuts(), cuts + 1);
     }
     assert_eq!(
-        two.theirs.get().unwrap(),
-        [1].into_iter().chain(0..20).collect::<Vec<_>>()
+        two.they_see(),
+        [1].into_iter().chain(0..rounds).collect::<Vec<_>>()
     );
     two.up();
 }
 
 #[test]
 fn a_delete_whose_answer_was_lost_returns_whether_the_key_was_set() {
-    let two = Two::new(DEADLINE);
+    let two = Two::new(Size::Small, DEADLINE);
     for is_there in [true, false] {
         let key = Key::<u64>::named(format!("never_read_{is_there}"));
         if is_there {
@@ -132,31 +162,25 @@ fn a_delete_whose_answer_was_lost_returns_whether_the_key_was_set() {
     }
 }
 
-#[test]
-fn a_write_that_was_made_in_doubt_is_there_once_and_before_later_writes() {
-    let two = Two::new(TIMEOUT);
+fn a_write_that_was_made_in_doubt_is_there_once_and_before_later_writes(size: Size) {
+    let two = Two::new(size, TIMEOUT);
     two.push_in_doubt();
-    assert_eq!(
-        two.mine.get().unwrap(),
-        [1],
-        "it is not visible before it is confirmed"
-    );
+    assert_eq!(two.i_see(), [1], "it is not visible before it is confirmed");
     let other = Key::<u64>::new("other");
     assert_eq!(two.mine.push(3).unwrap(), Written::Queued);
     assert_eq!(two.memory.set(&other, 1).unwrap(), Written::Queued);
-    assert_eq!(two.mine.get().unwrap(), [1, 3]);
+    assert_eq!(two.i_see(), [1, 3]);
     two.theirs.push(4).unwrap();
     two.up();
-    assert_eq!(two.theirs.get().unwrap(), [1, 2, 4, 3]);
-    assert_eq!(two.mine.get().unwrap(), [1, 2, 4, 3]);
+    assert_eq!(two.they_see(), [1, 2, 4, 3]);
+    assert_eq!(two.i_see(), [1, 2, 4, 3]);
     assert_eq!(two.memory.get(&other).unwrap(), Some(1));
     assert_eq!(two.mine.confirmed().push(5).unwrap(), Written::Stored);
 }
 
-#[test]
-fn an_attempt_that_was_not_made_is_barred_and_refused_when_it_arrives_late() {
+fn an_attempt_that_was_not_made_is_barred_and_refused_when_it_arrives_late(size: Size) {
     for is_changed_since in [false, true] {
-        let two = Two::new(TIMEOUT);
+        let two = Two::new(size, TIMEOUT);
         two.push_held();
         if is_changed_since {
             assert_eq!(two.mine.push(3).unwrap(), Written::Queued);
@@ -167,7 +191,7 @@ fn an_attempt_that_was_not_made_is_barred_and_refused_when_it_arrives_late() {
         } else {
             vec![1]
         };
-        assert_eq!(two.theirs.get().unwrap(), expected);
+        assert_eq!(two.they_see(), expected);
         two.line.proxy.release();
         eventually(DEADLINE, "the late attempt has arrived", || {
             two.line.proxy.open() == 1
@@ -175,7 +199,7 @@ fn an_attempt_that_was_not_made_is_barred_and_refused_when_it_arrives_late() {
         // The server handles this after the late attempt.
         assert_eq!(two.theirs.confirmed().push(4).unwrap(), Written::Stored);
         assert!(
-            !two.theirs.get().unwrap().contains(&2),
+            !two.they_see().contains(&2),
             "the barred push is never made"
         );
     }
@@ -183,7 +207,7 @@ fn an_attempt_that_was_not_made_is_barred_and_refused_when_it_arrives_late() {
 
 #[test]
 fn a_barred_attempt_is_refused_even_after_its_writer_has_closed() {
-    let two = Two::new(DEADLINE);
+    let two = Two::new(Size::Small, DEADLINE);
     // The writer now has a record at the key, which it drops when it closes.
     two.mine.set(vec![1]).unwrap();
     two.line.proxy.hold_requests();
@@ -206,7 +230,7 @@ fn a_barred_attempt_is_refused_even_after_its_writer_has_closed() {
         two.line.proxy.open() == 0
     });
     assert_eq!(
-        two.theirs.confirmed().get().unwrap(),
+        two.of(&two.theirs.confirmed()),
         [1],
         "the push was withdrawn"
     );
@@ -231,9 +255,8 @@ fn a_call_that_has_only_read_is_unavailable_and_was_not_made() {
     assert_eq!(mine.confirmed().get().unwrap(), [1, 3]);
 }
 
-#[test]
-fn no_later_write_to_a_key_is_sent_before_its_write_in_doubt_is_settled() {
-    let two = Two::new(TIMEOUT);
+fn no_later_write_to_a_key_is_sent_before_its_write_in_doubt_is_settled(size: Size) {
+    let two = Two::new(size, TIMEOUT);
     two.push_held();
     let other = Key::<u64>::new("other");
     assert_eq!(two.mine.push(3).unwrap(), Written::Queued);
@@ -246,20 +269,19 @@ fn no_later_write_to_a_key_is_sent_before_its_write_in_doubt_is_settled() {
             .last_error
             .is_some_and(|error| error.to_string().contains("OOM"))
     });
-    assert_eq!(two.theirs.get().unwrap(), [1]);
+    assert_eq!(two.they_see(), [1]);
     assert_eq!(two.memory.status().pending, 1);
     two.line.server.cli(&["CONFIG", "SET", "maxmemory", "0"]);
     assert_ne!(two.memory.set(&other, 1).unwrap(), Written::Superseded);
     two.up();
     assert_eq!(
-        (two.theirs.get().unwrap(), two.memory.get(&other).unwrap()),
+        (two.they_see(), two.memory.get(&other).unwrap()),
         (vec![1, 3], Some(1))
     );
 }
 
-#[test]
-fn other_keys_go_on_while_one_is_in_doubt() {
-    let two = Two::new(DEADLINE);
+fn other_keys_go_on_while_one_is_in_doubt(size: Size) {
+    let two = Two::new(size, DEADLINE);
     let other = two.memory.synced(&Key::<u64>::new("other"));
     two.line.proxy.hold_requests();
     thread::scope(|scope| {
@@ -282,7 +304,7 @@ fn other_keys_go_on_while_one_is_in_doubt() {
     eventually(DEADLINE, "the late attempt has arrived", || {
         two.line.proxy.open() == 1
     });
-    assert_eq!(two.theirs.confirmed().get().unwrap(), [1, 2]);
+    assert_eq!(two.of(&two.theirs.confirmed()), [1, 2]);
 }
 
 #[test]
@@ -354,11 +376,13 @@ fn a_slow_line_is_not_mistaken_for_a_silent_one() {
     );
 }
 
-#[test]
-fn a_confirmed_push_over_a_line_cut_at_any_byte_is_made_once_or_never_and_its_fact_is_true() {
-    let two = Two::new(Duration::from_millis(300));
+fn a_confirmed_push_over_a_line_cut_at_any_byte_is_made_once_or_never_and_its_fact_is_true(
+    size: Size,
+) {
+    let two = Two::new(size, Duration::from_millis(300));
     let mut counts = [0; 3];
-    for byte in 0..60 {
+    // A large value: as many bytes, and at larger distances.
+    for byte in (0..60).step_by(size.rounds(1, 5)) {
         let direction = if byte % 2 == 0 { ToClient } else { ToServer };
         two.line.proxy.cut_after_bytes(direction, byte * 7);
         // In two of three rounds the line does not come back in time.
@@ -376,7 +400,7 @@ fn a_confirmed_push_over_a_line_cut_at_any_byte_is_made_once_or_never_and_its_fa
                 two.line.up();
                 two.memory.flush(DEADLINE).unwrap();
                 assert!(
-                    !two.theirs.get().unwrap().contains(&number),
+                    !two.they_see().contains(&number),
                     "byte {byte}: the push was withdrawn"
                 );
             }
@@ -402,7 +426,7 @@ fn a_confirmed_push_over_a_line_cut_at_any_byte_is_made_once_or_never_and_its_fa
 
 #[test]
 fn a_close_ends_a_running_confirmed_call_as_closed_or_in_doubt() {
-    let two = Two::new(Duration::from_secs(2));
+    let two = Two::new(Size::Small, Duration::from_secs(2));
     thread::scope(|scope| {
         two.line.proxy.stall(true);
         let sent = scope.spawn(|| two.mine.confirmed().push(2));
@@ -420,12 +444,12 @@ fn a_close_ends_a_running_confirmed_call_as_closed_or_in_doubt() {
         assert_eq!(error.kind(), ErrorKind::Closed, "{error}");
     });
     two.line.proxy.stall(false);
-    assert!(!two.theirs.get().unwrap().contains(&3));
+    assert!(!two.they_see().contains(&3));
 }
 
 #[test]
 fn a_memory_without_a_journal_forgets_its_write_in_doubt_and_does_not_block_another_one() {
-    let two = Two::new(TIMEOUT);
+    let two = Two::new(Size::Small, TIMEOUT);
     two.push_in_doubt();
     let proxy = Proxy::to(&two.line.server);
     let another = quick(proxy.url()).build().unwrap().synced(&list());

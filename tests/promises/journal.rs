@@ -11,6 +11,7 @@ use synced_memory::{Builder, Durability, ErrorKind, Key, Memory, SyncedMemory, W
 use tempfile::TempDir;
 
 use crate::line::{Line, durable, forget_dead_letters, quick, wait_disconnected};
+use crate::sizes::{Size, with_both_sizes};
 
 const DEADLINE: Duration = Duration::from_secs(20);
 
@@ -22,6 +23,15 @@ struct Lists {
 
 fn items() -> Key<Vec<String>> {
     Key::new("items")
+}
+
+/// The items without those that were there before the test.
+fn items_of(memory: &Memory, size: Size) -> Vec<String> {
+    let mut items = memory.get(&items()).unwrap().unwrap();
+    let filler = size.items();
+    let own = items.split_off(filler.len());
+    assert_eq!(items, filler);
+    own
 }
 
 /// A memory on this line, with its journal in `directory`.
@@ -44,11 +54,17 @@ fn files(directory: &Path) -> usize {
     fs::read_dir(directory).unwrap().count()
 }
 
-#[test]
-fn what_was_queued_is_delivered_by_the_next_memory_in_order_and_once() {
+with_both_sizes!(
+    what_was_queued_is_delivered_by_the_next_memory_in_order_and_once,
+    a_write_whose_answer_was_lost_is_not_doubled_by_the_process_that_adopts_it,
+    every_write_that_returned_is_on_the_server_once_however_often_the_process_is_killed,
+);
+
+fn what_was_queued_is_delivered_by_the_next_memory_in_order_and_once(size: Size) {
     let (line, directory) = (Line::new(), TempDir::new().unwrap());
     let memory = journalling(&line, directory.path()).build().unwrap();
     memory.set(&Key::new("stays"), 1).unwrap();
+    size.fill(&memory.synced(&items()));
     line.down(&memory);
     for item in ["a", "b", "c"] {
         assert_eq!(
@@ -66,7 +82,7 @@ fn what_was_queued_is_delivered_by_the_next_memory_in_order_and_once() {
     for _ in 0..2 {
         let memory = journalling(&line, directory.path()).build().unwrap();
         memory.flush(DEADLINE).unwrap();
-        assert_eq!(memory.get(&items()).unwrap().unwrap(), ["a", "b", "c"]);
+        assert_eq!(items_of(&memory, size), ["a", "b", "c"]);
         assert_eq!(
             memory.get(&Key::<String>::new("theme")).unwrap().unwrap(),
             "dark"
@@ -82,28 +98,25 @@ fn what_was_queued_is_delivered_by_the_next_memory_in_order_and_once() {
     }
 }
 
-#[test]
-fn a_write_whose_answer_was_lost_is_not_doubled_by_the_process_that_adopts_it() {
+fn a_write_whose_answer_was_lost_is_not_doubled_by_the_process_that_adopts_it(size: Size) {
     let (line, directory) = (Line::new(), TempDir::new().unwrap());
     let memory = journalling(&line, directory.path()).build().unwrap();
     let list = memory.synced(&items());
+    size.fill(&list);
     list.push("a".to_owned()).unwrap();
     // The server applies it, and its answer never arrives.
     line.proxy.lose_answer_to(crate::line::commits);
     line.proxy.refuse(true);
     assert_eq!(list.push("b".to_owned()).unwrap(), Written::Queued);
     assert_eq!(list.push("c".to_owned()).unwrap(), Written::Queued);
-    assert_eq!(
-        line.open_directly().get(&items()).unwrap().unwrap(),
-        ["a", "b"]
-    );
+    assert_eq!(items_of(&line.open_directly(), size), ["a", "b"]);
     drop(list);
     crash(memory, &line);
 
     line.up();
     let memory = journalling(&line, directory.path()).build().unwrap();
     memory.flush(DEADLINE).unwrap();
-    assert_eq!(memory.get(&items()).unwrap().unwrap(), ["a", "b", "c"]);
+    assert_eq!(items_of(&memory, size), ["a", "b", "c"]);
 }
 
 #[test]
@@ -464,14 +477,16 @@ fn draw(state: &mut u64, below: u64) -> u64 {
     (*state >> 33) % below
 }
 
-#[test]
-fn every_write_that_returned_is_on_the_server_once_however_often_the_process_is_killed() {
+fn every_write_that_returned_is_on_the_server_once_however_often_the_process_is_killed(size: Size) {
     let rounds = if std::env::var_os("SYNCED_MEMORY_SOAK").is_some() {
         200
     } else {
-        30
+        size.rounds(30, 4)
     };
     let server = durable();
+    // With a long timeout it returns what the server holds, even on a busy machine.
+    let reader = quick(server.url()).timeout(DEADLINE).build().unwrap();
+    size.fill(&reader.synced(&items()));
     let (proxy, directory) = (Proxy::to(&server), TempDir::new().unwrap());
     let path = directory.path().to_str().unwrap();
     let url = format!("{}?timeout=50ms&journal={path}", proxy.url());
@@ -515,9 +530,7 @@ fn every_write_that_returned_is_on_the_server_once_however_often_the_process_is_
         (0, 0),
         "{status:?}"
     );
-    // With a long timeout a read returns what the server holds, even on a busy machine.
-    let reader = quick(server.url()).timeout(DEADLINE).build().unwrap();
-    let items = reader.get(&items()).unwrap().unwrap_or_default();
+    let items = items_of(&reader, size);
     let mut total = 0;
     for (round, said) in returned.iter().enumerate() {
         let prefix = format!("r{round}/");

@@ -75,6 +75,7 @@ mod sentinel_starts;
 mod shutdown;
 mod sidecars;
 mod sigpipe;
+mod sizes;
 mod sqlite;
 mod sqlite_log;
 mod sqlite_records;

@@ -12,6 +12,8 @@ use support::{Child, eventually, eventually_some};
 use synced_memory::{Builder, ErrorKind, Key, Memory, ReadPolicy, Written};
 use tempfile::TempDir;
 
+use crate::sizes::{Size, with_both_sizes};
+
 const DEADLINE: Duration = Duration::from_secs(30);
 const PROCESSES: usize = 8;
 
@@ -211,8 +213,9 @@ fn eight_processes_on_one_key_all_make_progress() {
     });
 }
 
-#[test]
-fn a_process_that_is_killed_in_mid_write_loses_nothing_and_leaves_the_others_working() {
+with_both_sizes!(a_process_that_is_killed_in_mid_write_loses_nothing_and_leaves_the_others_working);
+
+fn a_process_that_is_killed_in_mid_write_loses_nothing_and_leaves_the_others_working(size: Size) {
     let database = Database::new();
     let name = |round: usize| format!("j{round}");
     let endless_writer = |round: usize| {
@@ -222,10 +225,11 @@ fn a_process_that_is_killed_in_mid_write_loses_nothing_and_leaves_the_others_wor
         ))
     };
     let memory = database.open();
+    size.fill(&memory.synced(&items()));
     let mut survivor = endless_writer(0);
     let mut said: Vec<usize> = vec![0];
     let mut said_by_survivor = 0;
-    for round in 1..=10 {
+    for round in 1..=size.rounds(10, 3) {
         let mut victim = endless_writer(round);
         let mut last = 0;
         while last < 3 * round {
@@ -248,7 +252,9 @@ fn a_process_that_is_killed_in_mid_write_loses_nothing_and_leaves_the_others_wor
     drop(memory);
 
     let memory = database.open();
-    let items = memory.get(&items()).unwrap().unwrap();
+    let mut items = memory.get(&items()).unwrap().unwrap();
+    let filler = size.items();
+    assert!(items.drain(..filler.len()).eq(filler));
     let mut in_doubt = 0;
     for (round, said) in said.iter().enumerate() {
         let prefix = format!("{}/", name(round));

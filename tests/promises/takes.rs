@@ -10,6 +10,7 @@ use support::eventually;
 use synced_memory::{ErrorKind, Key, Memory, Result, SyncedMemory, Written};
 
 use crate::line::{DEADLINE, Line, commits, wait_disconnected};
+use crate::sizes::{Size, with_both_sizes};
 
 #[derive(Debug, PartialEq, SyncedMemory)]
 struct State {
@@ -28,9 +29,10 @@ struct Behind {
     map: BTreeMap<String, String>,
 }
 
-fn initial() -> State {
+fn initial(size: Size) -> State {
+    let filler = size.filler(20_000).map(i64::from);
     State {
-        list: vec![1, 2, 3],
+        list: [1, 2].into_iter().chain(filler).chain([3]).collect(),
         queue: ["a", "b", "c"].map(str::to_owned).into(),
         map: BTreeMap::from(
             [("a", "1"), ("b", "2")].map(|(key, value)| (key.to_owned(), value.to_owned())),
@@ -76,20 +78,22 @@ struct Two {
     memory: Memory,
     mine: SyncedState,
     theirs: SyncedState,
+    size: Size,
 }
 
 impl Two {
-    fn new() -> Self {
+    fn new(size: Size) -> Self {
         let line = Line::new();
         let memory = line.open();
         let (mine, theirs) = (State::attach(&memory), State::attach(&line.open_directly()));
-        theirs.restore(initial()).unwrap();
-        assert_eq!(mine.snapshot().unwrap(), initial());
+        theirs.restore(initial(size)).unwrap();
+        assert_eq!(mine.snapshot().unwrap(), initial(size));
         Self {
             line,
             memory,
             mine,
             theirs,
+            size,
         }
     }
 
@@ -99,7 +103,11 @@ impl Two {
         self.line.proxy.lose_answer_to(commits);
         self.line.proxy.refuse(true);
         assert_eq!(kind(take(&self.mine)), ErrorKind::InDoubt);
-        assert_ne!(self.theirs.snapshot().unwrap(), initial(), "it was taken");
+        assert_ne!(
+            self.theirs.snapshot().unwrap(),
+            initial(self.size),
+            "it was taken"
+        );
     }
 
     fn up(&self) {
@@ -120,7 +128,7 @@ impl Two {
 
 #[test]
 fn while_the_line_is_down_nothing_is_taken_whatever_the_policy() {
-    let two = Two::new();
+    let two = Two::new(Size::Small);
     let behind = Behind::attach(&two.memory);
     two.line.down(&two.memory);
     for (name, take) in TAKES {
@@ -132,7 +140,7 @@ fn while_the_line_is_down_nothing_is_taken_whatever_the_policy() {
     assert_eq!(kind(behind.map().pop()), ErrorKind::Unavailable);
     assert_eq!(
         (two.mine.snapshot().unwrap(), two.memory.status().pending),
-        (initial(), 0)
+        (initial(Size::Small), 0)
     );
     two.up();
     assert_eq!(
@@ -140,7 +148,7 @@ fn while_the_line_is_down_nothing_is_taken_whatever_the_policy() {
             two.theirs.snapshot().unwrap(),
             two.memory.status().dead_letters
         ),
-        (initial(), 0)
+        (initial(Size::Small), 0)
     );
     assert_eq!(behind.list().pop().unwrap(), Some(3));
     assert_eq!(
@@ -150,15 +158,19 @@ fn while_the_line_is_down_nothing_is_taken_whatever_the_policy() {
     );
 }
 
-#[test]
-fn an_element_taken_in_doubt_goes_back_to_where_it_came_from() {
+with_both_sizes!(
+    an_element_taken_in_doubt_goes_back_to_where_it_came_from,
+    an_element_goes_back_once_however_often_the_line_is_cut_meanwhile,
+);
+
+fn an_element_taken_in_doubt_goes_back_to_where_it_came_from(size: Size) {
     for (name, take) in TAKES {
-        let two = Two::new();
+        let two = Two::new(size);
         two.in_doubt(*take);
         assert_eq!(two.memory.status().pending, 1, "{name}");
         two.up();
-        assert_eq!(two.theirs.snapshot().unwrap(), initial(), "{name}");
-        assert_eq!(two.mine.snapshot().unwrap(), initial(), "{name}");
+        assert_eq!(two.theirs.snapshot().unwrap(), initial(size), "{name}");
+        assert_eq!(two.mine.snapshot().unwrap(), initial(size), "{name}");
         assert_eq!(
             two.memory.status().dead_letters,
             0,
@@ -168,7 +180,7 @@ fn an_element_taken_in_doubt_goes_back_to_where_it_came_from() {
         take(&two.mine).unwrap_or_else(|error| panic!("{name}: {error}"));
         assert_ne!(
             two.theirs.snapshot().unwrap(),
-            initial(),
+            initial(size),
             "{name}: it is there to be taken"
         );
     }
@@ -177,7 +189,7 @@ fn an_element_taken_in_doubt_goes_back_to_where_it_came_from() {
 #[test]
 fn an_element_that_was_not_taken_stays_even_if_the_request_arrives_late() {
     for (name, take) in TAKES {
-        let two = Two::new();
+        let two = Two::new(Size::Small);
         two.line.proxy.hold_requests();
         two.line.proxy.refuse(true);
         let error = kind(take(&two.mine));
@@ -193,15 +205,18 @@ fn an_element_that_was_not_taken_stays_even_if_the_request_arrives_late() {
             two.line.proxy.open() == 1
         });
         two.theirs.list().confirmed().len().unwrap();
-        assert_eq!(two.theirs.snapshot().unwrap(), initial(), "{name}");
+        assert_eq!(
+            two.theirs.snapshot().unwrap(),
+            initial(Size::Small),
+            "{name}"
+        );
         assert_eq!(two.memory.status().dead_letters, 0, "{name}");
     }
 }
 
-#[test]
-fn an_element_goes_back_once_however_often_the_line_is_cut_meanwhile() {
-    let two = Two::new();
-    for round in 0..8_u64 {
+fn an_element_goes_back_once_however_often_the_line_is_cut_meanwhile(size: Size) {
+    let two = Two::new(size);
+    for round in 0..size.rounds(8_u64, 2) {
         two.in_doubt(|s| said(s.list().remove(0)));
         for cut in 0..6 {
             let direction = if cut % 2 == 0 { ToClient } else { ToServer };
@@ -218,7 +233,7 @@ fn an_element_goes_back_once_however_often_the_line_is_cut_meanwhile() {
         two.up();
         assert_eq!(
             two.theirs.list().to_vec().unwrap(),
-            [1, 2, 3],
+            initial(size).list,
             "round {round}"
         );
     }
@@ -232,7 +247,7 @@ fn an_element_goes_back_once_however_often_the_line_is_cut_meanwhile() {
 
 #[test]
 fn an_element_that_goes_back_leaves_the_changes_of_others() {
-    let two = Two::new();
+    let two = Two::new(Size::Small);
     two.in_doubt(|s| said(s.list().remove(0)));
     two.theirs.list().push(4).unwrap();
     assert_eq!(two.theirs.list().remove(0).unwrap(), Some(2));
@@ -247,7 +262,7 @@ fn an_element_that_goes_back_leaves_the_changes_of_others() {
 
 #[test]
 fn an_element_that_cannot_go_back_into_another_type_is_a_dead_letter() {
-    let two = Two::new();
+    let two = Two::new(Size::Small);
     two.in_doubt(|s| said(s.list().pop()));
     two.theirs
         .memory()
@@ -271,7 +286,7 @@ fn an_element_that_cannot_go_back_into_another_type_is_a_dead_letter() {
 #[test]
 fn an_entry_whose_key_was_set_meanwhile_is_a_dead_letter_even_if_it_is_the_same() {
     for value in ["other", "2"] {
-        let two = Two::new();
+        let two = Two::new(Size::Small);
         two.in_doubt(|s| said(s.map().pop()));
         two.theirs
             .map()
@@ -308,7 +323,7 @@ fn an_entry_whose_key_was_set_meanwhile_is_a_dead_letter_even_if_it_is_the_same(
 
 #[test]
 fn a_splice_in_doubt_is_a_dead_letter_only_if_it_took_something() {
-    let two = Two::new();
+    let two = Two::new(Size::Small);
     two.in_doubt(|s| said(s.list().splice(..2, [8, 9]).map(Some)));
     two.up();
     assert_eq!(
@@ -344,7 +359,7 @@ fn a_delete_after_a_take_in_doubt_is_not_undone() {
         },
     ];
     for delete in deletes {
-        let two = Two::new();
+        let two = Two::new(Size::Small);
         two.in_doubt(|s| said(s.list().pop()));
         delete(&two);
         two.up();
@@ -374,7 +389,7 @@ fn an_element_for_which_there_is_no_room_is_not_taken() {
 
 #[test]
 fn an_element_that_cannot_be_decoded_stays() {
-    let two = Two::new();
+    let two = Two::new(Size::Small);
     two.theirs
         .memory()
         .set(&Key::<Value>::new("list"), json!([1, "two"]))
@@ -393,7 +408,7 @@ fn an_element_that_cannot_be_decoded_stays() {
 
 #[test]
 fn after_an_answer_that_comes_too_late_for_its_caller_the_element_goes_back() {
-    let two = Two::new();
+    let two = Two::new(Size::Small);
     let (memory, connections) = (two.line.open(), two.line.proxy.connections());
     two.line.proxy.delay(ToClient, Duration::from_millis(300));
     // The call reads first, and the answer to the take comes after its timeout.
@@ -413,7 +428,7 @@ fn after_an_answer_that_comes_too_late_for_its_caller_the_element_goes_back() {
 #[test]
 fn a_close_with_a_take_in_doubt_puts_it_back_or_names_what_was_not_delivered() {
     for is_back in [true, false] {
-        let two = Two::new();
+        let two = Two::new(Size::Small);
         two.in_doubt(|s| said(s.list().pop()));
         if is_back {
             two.line.up();

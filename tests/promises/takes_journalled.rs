@@ -12,6 +12,7 @@ use synced_memory::{ErrorKind, Key, Memory, Synced};
 use tempfile::TempDir;
 
 use crate::line::{DEADLINE, Line, commits};
+use crate::sizes::{Size, with_both_sizes};
 
 fn jobs() -> Key<Vec<u64>> {
     Key::new("jobs")
@@ -108,14 +109,18 @@ fn a_take_under_way_when_its_process_is_killed_is_never_made_later() {
     assert_nothing_is_left(&memory, directory.path());
 }
 
-#[test]
-fn whenever_a_process_is_killed_each_job_is_with_one_process_or_in_the_list() {
-    const JOBS: u64 = 300;
+with_both_sizes!(whenever_a_process_is_killed_each_job_is_with_one_process_or_in_the_list,);
+
+fn whenever_a_process_is_killed_each_job_is_with_one_process_or_in_the_list(size: Size) {
+    let jobs_given: u64 = match size {
+        Size::Small => 300,
+        Size::Large => 20_000,
+    };
     let (line, directory) = (Line::durable(), TempDir::new().unwrap());
     let direct = line.open_directly().synced(&jobs());
-    direct.set((0..JOBS).collect()).unwrap();
+    direct.set((0..jobs_given).collect()).unwrap();
     let mut all = Vec::new();
-    for round in 0..6 {
+    for round in 0..size.rounds(6, 2) {
         let mut child = taker(&line, directory.path());
         child.send("work");
         for _ in 0..(10 + round) {
@@ -136,7 +141,11 @@ fn whenever_a_process_is_killed_each_job_is_with_one_process_or_in_the_list() {
     // A job that was handed out just before the end, and not printed any more, is with its process.
     let twice = all.windows(2).filter(|two| two[0] == two[1]).count();
     assert_eq!(twice, 0, "{all:?}");
-    assert!(all.len() as u64 >= JOBS - 6, "{} of {JOBS}", all.len());
+    assert!(
+        all.len() as u64 >= jobs_given - 6,
+        "{} of {jobs_given}",
+        all.len()
+    );
 }
 
 #[test]

@@ -9,16 +9,17 @@ use support::{Child, Proxy, Server, eventually, eventually_some};
 use synced_memory::{Key, Memory};
 
 use crate::line::durable;
+use crate::sizes::{Size, with_both_sizes};
 
 const DEADLINE: Duration = Duration::from_secs(120);
 const PROCESSES: usize = 8;
 
 /// How many pushes, adds and inserts each process makes.
-fn rounds() -> usize {
+fn rounds(size: Size) -> usize {
     if std::env::var_os("SYNCED_MEMORY_SOAK").is_some() {
-        1_000
+        size.rounds(1_000, 1_000)
     } else {
-        120
+        size.rounds(120, 12)
     }
 }
 
@@ -43,10 +44,18 @@ fn count(server: &Server) -> usize {
 struct Crew {
     children: Vec<Child>,
     began: Instant,
+    size: Size,
 }
 
 impl Crew {
-    fn at(url: &str) -> Self {
+    /// Processes at the URL of a server, whose list may be large before they begin.
+    fn at(url: &str, size: Size) -> Self {
+        let memory = Memory::builder()
+            .url(url)
+            .timeout(DEADLINE)
+            .build()
+            .unwrap();
+        size.fill(&memory.synced(&Key::new("items")));
         let spawn = |number| {
             Child::spawn(
                 env!("CARGO_BIN_EXE_contributor"),
@@ -60,6 +69,7 @@ impl Crew {
         Self {
             children,
             began: Instant::now(),
+            size,
         }
     }
 
@@ -114,12 +124,14 @@ impl Crew {
     /// Asserts that everything they did is there: each item once, and the items of each process in
     /// order.
     fn assert_each_once(mut self, what: &str, server: &Server) {
-        let (each, all) = (rounds(), PROCESSES * rounds());
+        let each = rounds(self.size);
+        let (all, filler) = (PROCESSES * each, self.size.items());
+        let in_list = filler.len() + all;
         self.send("flush");
         self.receive();
         let took = self.began.elapsed();
         // Once all have delivered, all see the same, as soon as the server answers them in time.
-        let expected = vec![format!("0 0 {all} {all} {all}"); PROCESSES];
+        let expected = vec![format!("0 0 {in_list} {all} {all}"); PROCESSES];
         eventually(
             DEADLINE,
             &format!(
@@ -140,7 +152,9 @@ impl Crew {
             .get(&Key::<HashMap<String, usize>>::new("entries"))
             .unwrap()
             .unwrap();
-        assert_eq!((items.len(), count(server), entries.len()), (all, all, all));
+        let there = (items.len(), count(server), entries.len());
+        assert_eq!(there, (in_list, all, all));
+        assert_eq!(items[..filler.len()], filler);
         for process in 0..PROCESSES {
             let prefix = format!("w{process}/");
             let own: Vec<usize> = items
@@ -160,21 +174,27 @@ impl Crew {
     }
 }
 
-#[test]
-fn pushes_adds_and_inserts_of_eight_processes_at_once_are_all_there() {
+with_both_sizes!(
+    pushes_adds_and_inserts_of_eight_processes_at_once_are_all_there,
+    no_change_is_lost_or_doubled_when_the_server_is_killed_and_restarted,
+    no_change_is_lost_or_doubled_when_the_server_is_frozen,
+    no_change_is_lost_or_doubled_when_connections_are_cut_at_random_bytes,
+);
+
+fn pushes_adds_and_inserts_of_eight_processes_at_once_are_all_there(size: Size) {
     let server = Server::redis().start();
-    let mut crew = Crew::at(&server.url());
-    crew.send(&format!("go {}", rounds()));
+    let mut crew = Crew::at(&server.url(), size);
+    crew.send(&format!("go {}", rounds(size)));
     crew.receive();
     crew.assert_each_once("undisturbed", &server);
 }
 
 /// Three outages under all of them. Each lasts until all have gone on for a while without the
 /// server.
-fn three_outages(what: &str, begin: impl Fn(&Server), end: impl Fn(&Server)) {
+fn three_outages(what: &str, size: Size, begin: impl Fn(&Server), end: impl Fn(&Server)) {
     let server = durable();
-    let mut crew = Crew::at(&format!("{}?timeout=100ms", server.url()));
-    let part = rounds() / 6;
+    let mut crew = Crew::at(&format!("{}?timeout=100ms", server.url()), size);
+    let part = rounds(size) / 6;
     for _ in 0..3 {
         // In the middle of their work.
         let before = count(&server);
@@ -189,30 +209,27 @@ fn three_outages(what: &str, begin: impl Fn(&Server), end: impl Fn(&Server)) {
         end(&server);
         assert_eq!(crew.receive(), ["did"; PROCESSES]);
     }
-    crew.send(&format!("go {}", rounds() - 6 * part));
+    crew.send(&format!("go {}", rounds(size) - 6 * part));
     crew.receive();
     crew.assert_each_once(what, &server);
 }
 
-#[test]
-fn no_change_is_lost_or_doubled_when_the_server_is_killed_and_restarted() {
-    three_outages("killed", Server::kill, Server::start);
+fn no_change_is_lost_or_doubled_when_the_server_is_killed_and_restarted(size: Size) {
+    three_outages("killed", size, Server::kill, Server::start);
 }
 
-#[test]
-fn no_change_is_lost_or_doubled_when_the_server_is_frozen() {
-    three_outages("frozen", Server::freeze, Server::thaw);
+fn no_change_is_lost_or_doubled_when_the_server_is_frozen(size: Size) {
+    three_outages("frozen", size, Server::freeze, Server::thaw);
 }
 
-#[test]
-fn no_change_is_lost_or_doubled_when_connections_are_cut_at_random_bytes() {
+fn no_change_is_lost_or_doubled_when_connections_are_cut_at_random_bytes(size: Size) {
     let server = Server::redis().start();
     let proxy = Proxy::to(&server);
-    let mut crew = Crew::at(&format!("{}?timeout=100ms", proxy.url()));
+    let mut crew = Crew::at(&format!("{}?timeout=100ms", proxy.url()), size);
     let mut random = 3;
-    let parts = rounds() / 12;
+    let parts = rounds(size) / 12;
     for part in 0..parts {
-        let rounds = rounds() / parts + if part == 0 { rounds() % parts } else { 0 };
+        let rounds = rounds(size) / parts + if part == 0 { rounds(size) % parts } else { 0 };
         crew.send(&format!("go {rounds}"));
         let cuts = proxy.cuts();
         for n in 1..=3 {
@@ -236,7 +253,7 @@ fn no_change_is_lost_or_doubled_when_connections_are_cut_at_random_bytes() {
 #[test]
 fn of_eight_processes_on_one_key_the_slowest_makes_a_quarter_of_the_fastest() {
     let server = Server::redis().start();
-    let mut crew = Crew::at(&server.url());
+    let mut crew = Crew::at(&server.url(), Size::Small);
     let length = if std::env::var_os("SYNCED_MEMORY_SOAK").is_some() {
         8_000
     } else {

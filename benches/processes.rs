@@ -1,12 +1,14 @@
 //! Many processes on one server, and what the server says of itself.
 
 use std::env::current_exe;
+use std::io::{self, BufRead, Write};
 use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
 use support::{Child, Server};
 
-use crate::member;
+/// The first argument of a program that is started again as a process of a fleet.
+pub const WORD: &str = "member";
 
 /// How many memories a fleet has, and in how many processes.
 pub const MEMORIES: usize = 150;
@@ -25,7 +27,7 @@ impl Fleet {
     pub fn start(server: &Server, kind: &str, count: usize, connections: usize) -> Self {
         let program = current_exe().expect("this program has a path");
         let (url, connections) = (server.url(), connections.to_string());
-        let arguments = [member::WORD, kind, &url, &connections];
+        let arguments = [WORD, kind, &url, &connections];
         let start = |_| Child::spawn(&program, arguments);
         let mut fleet = Self {
             processes: (0..count).map(start).collect(),
@@ -52,6 +54,7 @@ impl Fleet {
         self.processes.iter_mut().map(next).collect()
     }
 
+    /// Waits until each has answered with this word.
     pub fn expect(&mut self, word: &str) {
         for answer in self.answers() {
             assert_eq!(answer, word);
@@ -93,6 +96,19 @@ pub fn cpu_of(server: &Server) -> f64 {
 /// How much memory the server uses, in bytes.
 pub fn memory_of(server: &Server) -> f64 {
     info(server, "memory", "used_memory")
+}
+
+/// Answers an order, in a process of a fleet.
+pub fn answer(line: &str) {
+    let mut out = io::stdout().lock();
+    writeln!(out, "{line}")
+        .and_then(|()| out.flush())
+        .expect("the measurement reads it");
+}
+
+/// The orders that a process of a fleet gets.
+pub fn orders() -> impl Iterator<Item = String> {
+    io::stdin().lock().lines().map_while(Result::ok)
 }
 
 /// The time that all processes of this machine share, in ns.
