@@ -3,6 +3,8 @@
 //! The last bytes alone decide whether something is an envelope and what its stamp is, here as in
 //! `commit.lua`: nothing has to read a long value to compare two stamps.
 
+use std::ops::Range;
+
 use bytes::Bytes;
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Serialize};
@@ -15,7 +17,7 @@ use crate::value::json;
 pub(crate) const TAIL: usize = 64;
 
 /// What an envelope of ours begins with.
-const PREFIX: &[u8] = br#"{"value": "#;
+pub(super) const PREFIX: &[u8] = br#"{"value": "#;
 
 /// An envelope without its stamp.
 #[derive(Debug)]
@@ -62,6 +64,18 @@ pub(crate) fn stamp_of(stored: &[u8]) -> Stamp {
     find_tail(stored).map_or(Stamp::ZERO, |tail| tail.stamp())
 }
 
+/// Whether what is stored ends like an envelope.
+pub(super) fn has_tail(stored: &[u8]) -> bool {
+    find_tail(stored).is_some()
+}
+
+/// Where `"last_modified"` begins, and where the digits of the stamp are, if it is an envelope.
+pub(super) fn tail_of(stored: &[u8]) -> Option<(usize, Range<usize>)> {
+    let Tail { start, digits } = find_tail(stored)?;
+    let first = digits.as_ptr().addr() - stored.as_ptr().addr();
+    Some((start, first..first + digits.len()))
+}
+
 /// The value as JSON text, byte for byte: a slice of what is stored. Empty if that is not JSON.
 pub(crate) fn value_of(stored: &Bytes) -> Text {
     #[derive(Deserialize)]
@@ -91,6 +105,15 @@ pub(crate) struct Text(Bytes);
 impl Text {
     pub(crate) fn as_str(&self) -> &str {
         std::str::from_utf8(&self.0).unwrap_or_default()
+    }
+
+    /// Text that is JSON.
+    pub(super) fn of_json(json: Bytes) -> Self {
+        Self(json)
+    }
+
+    pub(super) fn as_bytes(&self) -> &Bytes {
+        &self.0
     }
 
     /// The part of this text that `part` is a slice of.
