@@ -79,7 +79,7 @@ fn apply_to_text(document: &Document, mutation: &Mutation, rule: ConflictRule) -
 }
 
 /// `None` if the operations need more than a few entries.
-fn apply_to_entries(
+pub(super) fn apply_to_entries(
     outline: &Outline,
     mutation: &Mutation,
     rule: ConflictRule,

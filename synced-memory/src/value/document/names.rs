@@ -206,9 +206,3 @@ pub(super) fn value_in(entry: &[u8], is_member: bool) -> Range<usize> {
     let trailing = entry.iter().rev().take_while(|byte| is_space(byte)).count();
     start..(entry.len() - trailing).max(start)
 }
-
-/// Where the name is in a member, with its quotes.
-pub(super) fn name_in(entry: &[u8]) -> Range<usize> {
-    let start = name_start(entry);
-    start..start + name_length(&entry[start..])
-}

@@ -207,7 +207,8 @@ fn apply_to_both(
     // A value that is not in an envelope may become what looks like one.
     if document.stamp_edit(stamp).is_some() {
         prop_assert_eq!(edited.stamp(), stamp);
-        prop_assert_eq!(edited.value().as_str(), &expected, "{}", about());
+        let value = edited.value();
+        prop_assert_eq!(value.as_str(), &expected, "{}", about());
     }
     Ok(Some(edited))
 }
