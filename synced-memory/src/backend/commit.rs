@@ -10,6 +10,7 @@ use bytes::Bytes;
 
 use crate::base::clock::Stamp;
 use crate::value::addition::Addition;
+use crate::value::document::Document;
 use crate::value::envelope;
 
 /// Who writes: a random number for each opened memory.
@@ -34,7 +35,7 @@ pub(crate) enum TimeToLive {
 }
 
 /// What a write does to its key.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) enum KeyChange {
     /// Stores this envelope.
     Put { envelope: Bytes, ttl: TimeToLive },
@@ -102,6 +103,18 @@ pub(crate) enum Expects {
 }
 
 impl Expects {
+    /// Expects exactly this document.
+    pub(crate) fn of_document(stored: Option<&Document>) -> Self {
+        match stored {
+            None => Self::Absent,
+            Some(stored) if stored.stamp() == Stamp::ZERO => Self::Unstamped(stored.to_bytes()),
+            Some(stored) => Self::Stamped {
+                stamp: stored.stamp(),
+                length: stored.len(),
+            },
+        }
+    }
+
     /// Expects exactly what is stored.
     pub(crate) fn of(stored: Option<&Bytes>) -> Self {
         match stored {
@@ -129,7 +142,7 @@ impl Expects {
 }
 
 /// One try to bring a write to the backend.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Attempt {
     pub(crate) key: Arc<str>,
     pub(crate) writer: Writer,
@@ -190,6 +203,13 @@ impl Known {
     pub(crate) fn of(stored: &Bytes) -> Self {
         Self {
             stamp: envelope::stamp_of(stored),
+            length: stored.len(),
+        }
+    }
+
+    pub(crate) fn of_document(stored: &Document) -> Self {
+        Self {
+            stamp: stored.stamp(),
             length: stored.len(),
         }
     }

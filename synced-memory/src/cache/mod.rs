@@ -13,8 +13,8 @@ mod tracking;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -24,7 +24,7 @@ use crate::base::clock::{Monotonic, Stamp, has_expired};
 use crate::base::error::Error;
 use crate::base::hash::{KeyMap, shrink_sparse};
 use crate::base::waiting::Signal;
-use crate::value::envelope::{self, Text};
+use crate::value::document::Document;
 pub(crate) use near::Generation;
 use near::SlotFreshness;
 use pace::Pace;
@@ -105,14 +105,13 @@ struct Cell {
 /// What the backend last answered for a key.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Base {
-    pub(crate) stored: Option<Bytes>,
+    pub(crate) stored: Option<Document>,
     /// The request that this answers; zero before the first answer.
     pub(crate) ticket: Ticket,
     /// When it expires, as far as this process knows.
     pub(crate) expires: Option<Monotonic>,
     /// The first request that was sent after it expired.
     asked_after: Option<Ticket>,
-    value: OnceLock<Text>,
 }
 
 /// The base of a key for which nothing was answered yet.
@@ -121,45 +120,25 @@ static UNKNOWN: Base = Base {
     ticket: 0,
     expires: None,
     asked_after: None,
-    value: OnceLock::new(),
 };
 
 impl Base {
     pub(crate) fn new(stored: Option<Bytes>, ticket: Ticket, expires: Option<Monotonic>) -> Self {
+        Self::of(stored.map(Document::of), ticket, expires)
+    }
+
+    pub(crate) fn of(stored: Option<Document>, ticket: Ticket, expires: Option<Monotonic>) -> Self {
         Self {
             stored,
             ticket,
             expires,
             asked_after: None,
-            value: OnceLock::new(),
-        }
-    }
-
-    /// What this process has stored itself.
-    pub(crate) fn own(sealed: Bytes, ticket: Ticket, expires: Option<Monotonic>) -> Self {
-        let value = OnceLock::from(envelope::own_value_of(&sealed));
-        Self {
-            stored: Some(sealed),
-            ticket,
-            expires,
-            asked_after: None,
-            value,
         }
     }
 
     /// The value that is there at `mono`, as JSON text.
     pub(crate) fn value_at(&self, mono: Monotonic) -> Option<&str> {
-        let stored = self.at(mono)?;
-        Some(
-            self.value
-                .get_or_init(|| envelope::value_of(stored))
-                .as_str(),
-        )
-    }
-
-    /// The same, if the value was already found in the envelope.
-    pub(crate) fn known_value(&self, mono: Monotonic) -> Option<Text> {
-        self.at(mono).and_then(|_| self.value.get().cloned())
+        Some(self.at(mono)?.value().as_str())
     }
 
     /// Whether the backend ever answered.
@@ -168,7 +147,7 @@ impl Base {
     }
 
     /// What is there at `mono`.
-    pub(crate) fn at(&self, mono: Monotonic) -> Option<&Bytes> {
+    pub(crate) fn at(&self, mono: Monotonic) -> Option<&Document> {
         let expired = has_expired(self.expires, mono);
         self.stored.as_ref().filter(|_| !expired)
     }
@@ -181,7 +160,7 @@ const SLOT: usize = 1024;
 
 /// How many bytes a slot takes.
 fn size_of(key: &str, base: &Base) -> usize {
-    SLOT + 2 * key.len() + base.stored.as_ref().map_or(0, Bytes::len)
+    SLOT + 2 * key.len() + base.stored.as_ref().map_or(0, Document::len)
 }
 
 impl Cell {

@@ -6,7 +6,6 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use crate::backend::error::{BackendError, BackendErrorKind, Recovery};
@@ -23,6 +22,7 @@ use crate::client::large_reads::{LargeAnswer, LargeRead};
 use crate::client::route::{Connection, Route};
 use crate::client::shared::Shared;
 use crate::client::state::State;
+use crate::value::document::Document;
 
 /// How many slots are read again in one request.
 const BATCH: usize = 256;
@@ -220,7 +220,7 @@ fn generation_of(state: &State, read: &KeyRead) -> Generation {
 }
 
 fn size_hint(base: &Base) -> SizeHint {
-    let length = base.stored.as_ref().map_or(0, Bytes::len);
+    let length = base.stored.as_ref().map_or(0, Document::len);
     if base.is_known() && length <= LARGE_VALUE {
         SizeHint::Small
     } else {

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use bytes::Bytes;
 use serde::de::DeserializeOwned;
 
 use crate::base::clock::Monotonic;
@@ -15,6 +14,7 @@ use crate::base::type_name::type_name;
 use crate::client::shared::{Locked, Shared};
 use crate::client::slot::Slot;
 use crate::client::state::{KeyView, State};
+use crate::value::document::Document;
 use crate::value::envelope::{self, Text};
 use crate::value::mutation::{ApplyError, PathSegment, look};
 
@@ -172,7 +172,7 @@ impl SlotReader {
     }
 
     /// What is stored under the key and each of its older names.
-    pub(crate) fn stored_by_key(&self) -> Result<Vec<(Arc<str>, Option<Bytes>)>> {
+    pub(crate) fn stored_by_key(&self) -> Result<Vec<(Arc<str>, Option<Document>)>> {
         let mono = self.shared.clock.mono();
         let state = self.state();
         let stored = |slot: &Arc<Slot>| (Arc::clone(&slot.key), state.view(&slot.key, mono).stored);

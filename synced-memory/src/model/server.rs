@@ -12,7 +12,7 @@ use crate::backend::process::Store;
 use crate::backend::shards::Shard;
 use crate::base::clock::{Monotonic, Stamp};
 use crate::pending::outbox::NUMBERS;
-use crate::value::addition::Addition;
+use crate::value::addition::{self, Addition};
 use crate::value::envelope;
 
 pub(super) const KEY: &str = "k";
@@ -332,7 +332,7 @@ impl ModelServer {
         let after = match addition {
             Addition::Items(items) => {
                 let before = String::from_utf8_lossy(&before);
-                let items = String::from_utf8_lossy(items);
+                let items = addition::joined(items);
                 let (list, _) = before.rsplit_once("],").ok_or("it was no list")?;
                 let comma = if list.ends_with("\"value\": [") {
                     ""

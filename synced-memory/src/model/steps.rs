@@ -227,7 +227,7 @@ impl<R: Rules> World<R> {
             );
             R::ended(self, at)?;
             self.check_replicated(at)?;
-            let visible = self.processes[at].state.view(KEY, mono).stored;
+            let visible = self.processes[at].state.view(KEY, mono).bytes();
             ensure!(
                 visible == held,
                 "rule 1: a read of {at} returns {visible:?}, and the server stores {held:?}"

@@ -4,14 +4,13 @@
 //! condition that it is still stored; if not, it is applied to what the refusal brought back
 //! (rule 5).
 
-use bytes::Bytes;
-
-use crate::backend::commit::{Expects, KeyChange, TimeToLive};
+use crate::backend::commit::{self, Expects, KeyChange, TimeToLive};
 use crate::base::clock::{Monotonic, Stamp};
 use crate::cache::Base;
 use crate::pending::outbox::{Assignment, Entry, Precondition, Tried, Write};
 use crate::value::addition::Addition;
-use crate::value::envelope::{self, Text, Unsealed};
+use crate::value::document::{AppliedToDocument, Document, DocumentEdit, apply_to, length_after};
+use crate::value::envelope::{Text, Unsealed};
 use crate::value::mutation::{Applied, ApplyError, ConflictRule, Edited, Mutation, apply};
 
 /// What is to be done with a write.
@@ -90,7 +89,7 @@ pub(crate) fn plan(entry: &Entry, basis: &Basis<'_>) -> Plan {
             change: assignment.change(),
             stamp: write.stamp,
             expects: if write.precondition.is_some() {
-                Expects::of(stored)
+                Expects::of_document(stored)
             } else {
                 Expects::Anything
             },
@@ -155,16 +154,17 @@ fn plan_mutation(
     mono: Monotonic,
 ) -> Plan {
     let stored = base.at(mono);
-    let found = stored.map_or(Stamp::ZERO, |stored| envelope::stamp_of(stored));
-    let Applied {
+    let found = stored.map_or(Stamp::ZERO, Document::stamp);
+    let stamp = write.latest.max(found.next());
+    let MadeOf {
         made,
         superseded,
         failed,
-    } = apply(base.value_at(mono), mutation, conflict_rule(write, found));
+    } = made_of(stored, mutation, conflict_rule(write, found), stamp);
     if !superseded.is_empty() && write.precondition.is_some() {
         return Plan::Outdated;
     }
-    let is_clean = made != Edited::Nothing && superseded.is_empty() && failed.is_empty();
+    let is_clean = made != Made::Nothing && superseded.is_empty() && failed.is_empty();
     if !is_current && !is_clean {
         return Plan::Ask;
     }
@@ -172,18 +172,99 @@ fn plan_mutation(
         return Plan::Failed(failed);
     }
 
-    let stamp = write.latest.max(found.next());
     let change = match made {
-        Edited::Nothing => return Plan::Done { superseded },
-        Edited::Text(text) => put(&text, stamp),
-        Edited::Removed => KeyChange::Delete,
+        Made::Nothing => return Plan::Done { superseded },
+        Made::Document(document) => KeyChange::Put {
+            envelope: document.to_bytes(),
+            ttl: TimeToLive::Keep,
+        },
+        Made::Removed => KeyChange::Delete,
     };
     Plan::Send {
         change,
         stamp,
-        expects: Expects::of(stored),
+        expects: Expects::of_document(stored),
         superseded,
     }
+}
+
+/// What a mutation makes of what is stored.
+struct MadeOf {
+    made: Made,
+    /// The calls that met something newer, by index, and were skipped.
+    superseded: Vec<usize>,
+    /// The calls that do not apply, by index, and were skipped.
+    failed: Vec<(usize, ApplyError)>,
+}
+
+#[derive(PartialEq, Eq)]
+enum Made {
+    Nothing,
+    Document(Document),
+    Removed,
+}
+
+/// What a mutation makes of what is stored, with this stamp. Of a long value only the parts are
+/// looked at that it changes.
+fn made_of(
+    stored: Option<&Document>,
+    mutation: &Mutation,
+    rule: ConflictRule,
+    stamp: Stamp,
+) -> MadeOf {
+    let edited = stored
+        .filter(|stored| stored.len() >= commit::LARGE)
+        .and_then(|stored| edited(stored, mutation, rule, stamp));
+    if let Some(edited) = edited {
+        return edited;
+    }
+    let value = stored.map(|stored| stored.value().as_str());
+    let Applied {
+        made,
+        superseded,
+        failed,
+    } = apply(value, mutation, rule);
+    let made = match made {
+        Edited::Nothing => Made::Nothing,
+        Edited::Text(text) => {
+            Made::Document(Document::of_sealed(Unsealed::of_text(&text).seal(stamp)))
+        }
+        Edited::Removed => Made::Removed,
+    };
+    MadeOf {
+        made,
+        superseded,
+        failed,
+    }
+}
+
+/// The same by edits; `None` if what is stored is no envelope.
+fn edited(
+    stored: &Document,
+    mutation: &Mutation,
+    rule: ConflictRule,
+    stamp: Stamp,
+) -> Option<MadeOf> {
+    let AppliedToDocument {
+        made,
+        superseded,
+        failed,
+    } = apply_to(stored, mutation, rule);
+    let made = match made {
+        DocumentEdit::Nothing => Made::Nothing,
+        DocumentEdit::Removed => Made::Removed,
+        DocumentEdit::Whole(_) => return None,
+        DocumentEdit::Edits(mut edits) => {
+            edits.push(stored.stamp_edit(stamp)?);
+            let length = length_after(stored.len(), &edits)?;
+            Made::Document(stored.edited(&edits, stamp, length)?)
+        }
+    };
+    Some(MadeOf {
+        made,
+        superseded,
+        failed,
+    })
 }
 
 /// Whether a write has nothing to do at an unset key: it only removes.
@@ -197,47 +278,36 @@ pub(crate) fn is_done_if_unset(write: &Write) -> bool {
     })
 }
 
-/// What is stored, and the value in it as text.
-pub(crate) type StoredText = (Option<Bytes>, Option<Text>);
-
 /// What a read shows if this write is pending on top of what is `below`.
-pub(crate) fn visible(write: &Write, below: impl FnOnce() -> StoredText) -> StoredText {
-    let (stored, value) = match &write.assignment {
-        Some(Assignment::Put(envelope)) => (
-            Some(envelope.clone()),
-            Some(envelope::own_value_of(envelope)),
-        ),
-        Some(Assignment::Delete) => (None, None),
-        None => below(),
+pub(crate) fn visible(write: &Write, below: Option<Document>) -> Option<Document> {
+    let stored = match &write.assignment {
+        Some(Assignment::Put(envelope)) => Some(Document::of_sealed(envelope.clone())),
+        Some(Assignment::Delete) => None,
+        None => below,
     };
     let Some(mutation) = &write.mutation else {
-        return (stored, value);
+        return stored;
     };
 
-    let found = stored.as_deref().map_or(Stamp::ZERO, envelope::stamp_of);
+    let found = stored.as_ref().map_or(Stamp::ZERO, Document::stamp);
     let is_latest = write.assignment.is_some() || write.fresh;
     let rule = if is_latest {
         ConflictRule::Latest
     } else {
         ConflictRule::NewerWins(found)
     };
-    match apply(value.as_ref().map(Text::as_str), mutation, rule).made {
-        Edited::Text(text) => {
-            let sealed = Unsealed::of_text(&text).seal(write.latest.max(found.next()));
-            let value = envelope::own_value_of(&sealed);
-            (Some(sealed), Some(value))
-        }
-        Edited::Removed => (None, None),
-        Edited::Nothing => (stored, value),
+    let stamp = write.latest.max(found.next());
+    match made_of(stored.as_ref(), mutation, rule, stamp).made {
+        Made::Document(document) => Some(document),
+        Made::Removed => None,
+        Made::Nothing => stored,
     }
 }
 
 /// Whether two stored forms hold the same value, whatever their stamps.
-pub(crate) fn is_same_value(one: Option<&Bytes>, other: Option<&Bytes>) -> bool {
+pub(crate) fn is_same_value(one: Option<&Document>, other: Option<&Document>) -> bool {
     match (one, other) {
-        (Some(one), Some(other)) => {
-            one == other || envelope::value_of(one) == envelope::value_of(other)
-        }
+        (Some(one), Some(other)) => one == other || one.value() == other.value(),
         (one, other) => one.is_none() && other.is_none(),
     }
 }

@@ -5,13 +5,13 @@ use bytes::Bytes;
 
 use crate::base::clock::Stamp;
 use crate::value::envelope::{self, Unsealed};
-use crate::value::mutation::{Action, Amount, Mutation, Operation};
+use crate::value::mutation::{Action, Amount, Json, Mutation, Operation};
 
 /// What is added to a value that nobody has to read for that.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Addition {
-    /// Items at the end of the list that is the value: JSON with commas between them.
-    Items(Bytes),
+    /// Items at the end of the list that is the value.
+    Items(Vec<Json>),
     /// To the integer that is the value. The sum must be within `min` and `max`.
     Integer { by: i64, min: i64, max: i64 },
 }
@@ -26,12 +26,7 @@ impl Addition {
         let mut integer = None;
         for operation in operations(mutation) {
             match &operation.action {
-                Action::Append { items: appended } => {
-                    for item in appended {
-                        items.push(b',');
-                        items.extend_from_slice(item.as_str().as_bytes());
-                    }
-                }
+                Action::Append { items: appended } => items.extend_from_slice(appended),
                 Action::Add {
                     amount: Amount::Integer { by, min, max },
                 } => {
@@ -50,7 +45,7 @@ impl Addition {
                 max: bounded(max),
             }),
             None if items.is_empty() => None,
-            None => Some(Self::Items(Bytes::from(items).slice(1..))),
+            None => Some(Self::Items(items)),
         }
     }
 
@@ -89,7 +84,7 @@ impl Addition {
     /// How many bytes it carries.
     pub(crate) fn size(&self) -> usize {
         match self {
-            Self::Items(items) => items.len(),
+            Self::Items(items) => items.iter().map(|item| item.as_str().len() + 1).sum(),
             Self::Integer { .. } => size_of::<Self>(),
         }
     }
@@ -97,7 +92,7 @@ impl Addition {
     /// What is stored once this is added to what was; `None` if it cannot be.
     pub(crate) fn to(&self, stored: &Bytes, stamp: Stamp) -> Option<Bytes> {
         match self {
-            Self::Items(items) => envelope::appended(stored, items, stamp),
+            Self::Items(items) => envelope::appended(stored, joined(items).as_bytes(), stamp),
             Self::Integer { by, min, max } => {
                 let sum = envelope::integer_of(stored)?.checked_add(*by)?;
                 let is_in_range = (*min..=*max).contains(&sum);
@@ -105,6 +100,12 @@ impl Addition {
             }
         }
     }
+}
+
+/// The items with commas between them.
+pub(crate) fn joined(items: &[Json]) -> String {
+    let items: Vec<_> = items.iter().map(Json::as_str).collect();
+    items.join(",")
 }
 
 fn operations(mutation: &Mutation) -> impl Iterator<Item = &Operation> {

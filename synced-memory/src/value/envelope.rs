@@ -3,6 +3,8 @@
 //! The last bytes alone decide whether something is an envelope and what its stamp is, here as in
 //! `commit.lua`: nothing has to read a long value to compare two stamps.
 
+use std::ops::Range;
+
 use bytes::Bytes;
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Serialize};
@@ -62,6 +64,18 @@ pub(crate) fn stamp_of(stored: &[u8]) -> Stamp {
     find_tail(stored).map_or(Stamp::ZERO, |tail| tail.stamp())
 }
 
+/// Whether what is stored ends like an envelope.
+pub(super) fn has_tail(stored: &[u8]) -> bool {
+    find_tail(stored).is_some()
+}
+
+/// Where `"last_modified"` begins, and where the digits of the stamp are, if it is an envelope.
+pub(super) fn tail_of(stored: &[u8]) -> Option<(usize, Range<usize>)> {
+    let Tail { start, digits } = find_tail(stored)?;
+    let first = digits.as_ptr().addr() - stored.as_ptr().addr();
+    Some((start, first..first + digits.len()))
+}
+
 /// The value as JSON text, byte for byte: a slice of what is stored. Empty if that is not JSON.
 pub(crate) fn value_of(stored: &Bytes) -> Text {
     #[derive(Deserialize)]
@@ -108,21 +122,6 @@ pub(crate) fn appended(stored: &Bytes, items: &[u8], stamp: Stamp) -> Option<Byt
     Some(Unsealed(grown).seal(stamp))
 }
 
-/// The same for an envelope of which the backend has said that it is laid out like that.
-pub(crate) fn grown(stored: &Bytes, items: &[u8], stamp: Stamp) -> Option<Bytes> {
-    let end = find_tail(stored)?.start.checked_sub(2)?;
-    let list = &stored[..end];
-    let is_list = list.len() > PREFIX.len() && stored[end..].starts_with(b"],");
-    let mut grown = Vec::with_capacity(stored.len() + items.len() + 24);
-    grown.extend_from_slice(list);
-    if list.len() > PREFIX.len() + 1 {
-        grown.push(b',');
-    }
-    grown.extend_from_slice(items);
-    grown.push(b']');
-    is_list.then(|| Unsealed(grown).seal(stamp))
-}
-
 /// The integer that is the value, in an envelope of at most [`LONGEST_INTEGER`] bytes.
 pub(crate) fn integer_of(stored: &Bytes) -> Option<i64> {
     let tail = find_tail(stored).filter(|_| stored.len() <= LONGEST_INTEGER)?;
@@ -154,6 +153,15 @@ pub(crate) struct Text(Bytes);
 impl Text {
     pub(crate) fn as_str(&self) -> &str {
         std::str::from_utf8(&self.0).unwrap_or_default()
+    }
+
+    /// Text that is JSON.
+    pub(super) fn of_json(json: Bytes) -> Self {
+        Self(json)
+    }
+
+    pub(super) fn as_bytes(&self) -> &Bytes {
+        &self.0
     }
 
     /// The part of this text that `part` is a slice of.

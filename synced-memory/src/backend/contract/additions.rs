@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use serde_json::value::RawValue;
 
 use super::{SHORT, Subject, TestSession, delete, envelope, put, subjects};
 use crate::backend::commit::{
@@ -11,6 +12,7 @@ use crate::backend::commit::{
 };
 use crate::base::clock::{Deadline, Stamp};
 use crate::value::addition::Addition;
+use crate::value::mutation::Json;
 
 const STEP: u64 = 7;
 
@@ -26,7 +28,11 @@ fn blind(attempt: Attempt, addition: Addition) -> Attempt {
 }
 
 fn append(key: &str, writer: Writer, sequence: Sequence, stamp: u64, items: &str) -> Attempt {
-    let items = Addition::Items(Bytes::from(items.to_owned()));
+    let items = serde_json::from_str::<Vec<Box<RawValue>>>(&format!("[{items}]")).unwrap();
+    let items = items
+        .iter()
+        .map(|item| Json::parse(item.get().to_owned()).unwrap());
+    let items = Addition::Items(items.collect());
     blind(put(key, writer, sequence, stamp), items)
 }
 

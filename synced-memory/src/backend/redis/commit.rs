@@ -17,7 +17,7 @@ use crate::backend::effects::STARVATION_TIMEOUT;
 use crate::backend::error::{BackendError, BackendErrorKind};
 use crate::backend::sidecar;
 use crate::base::clock::Stamp;
-use crate::value::addition::Addition;
+use crate::value::addition::{self, Addition};
 use crate::value::envelope;
 
 /// The script. Its text is the same in every process of this version, so that servers know it by
@@ -229,7 +229,7 @@ impl Committer {
                 KeyChange::Put { envelope, .. } => call.arg(&envelope[..]),
                 KeyChange::Delete => call.arg(""),
                 KeyChange::Blind { addition, .. } => match addition {
-                    Addition::Items(items) => call.arg(&items[..]),
+                    Addition::Items(items) => call.arg(addition::joined(items)),
                     Addition::Integer { by, .. } => call.arg(by),
                 },
             };

@@ -7,8 +7,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-
 use super::State;
 use crate::backend::commit::{self, Attempt, KeyChange, Known, Writer};
 use crate::backend::shards::Shard;
@@ -19,7 +17,9 @@ use crate::base::hash::KeyMap;
 use crate::cache::{Base, Ticket};
 use crate::pending::outbox::{Answer, Entry, Write, Written};
 use crate::value::addition::Addition;
-use crate::value::envelope::{self, Unsealed};
+use crate::value::document::Document;
+use crate::value::envelope::Unsealed;
+use crate::value::mutation::Json;
 
 /// For how long after a refusal what is added to a short value is sent as an addition.
 const CONTENDED: Duration = Duration::from_secs(1);
@@ -43,7 +43,7 @@ impl State {
         if self.refuses_additions(self.map.shard_of(key)) {
             return None;
         }
-        let is_large = |stored: &Bytes| stored.len() >= commit::LARGE;
+        let is_large = |stored: &Document| stored.len() >= commit::LARGE;
         let refused_at = self.additions.refused_at.get(key);
         let is_contended = refused_at.is_some_and(|at| mono.saturating_sub(*at) < CONTENDED);
         let is_better = is_contended || self.cache.base(key).at(mono).is_some_and(is_large);
@@ -116,19 +116,22 @@ impl State {
         };
         self.cache.seen(key, stamp);
         let base = self.cache.base(key);
-        let is_base = |stored: &Bytes| base.ticket < ticket && Known::of(stored) == before;
+        let is_base =
+            |stored: &Document| base.ticket < ticket && Known::of_document(stored) == before;
         let grown = match (addition, sum, base.stored.as_ref()) {
             (Addition::Integer { .. }, Some(sum), _) => {
-                Some(Unsealed::of_text(&sum.to_string()).seal(stamp))
+                let sum = Unsealed::of_text(&sum.to_string()).seal(stamp);
+                Some(Document::of_sealed(sum))
             }
             (Addition::Items(items), _, Some(stored)) if is_base(stored) => {
-                envelope::grown(stored, items, stamp)
+                stored.appended(&items.iter().map(Json::as_str).collect::<Vec<_>>(), stamp)
             }
             _ => None,
         };
         match grown {
             Some(grown) => {
-                self.cache.answered(key, Base::own(grown, ticket, expires));
+                self.cache
+                    .answered(key, Base::of(Some(grown), ticket, expires));
                 self.drop_added(key);
             }
             None if base.is_known() && base.ticket < ticket => {

@@ -12,6 +12,7 @@ use crate::cache::{Base, Ticket};
 use crate::pending::journal::JournalRecord;
 use crate::pending::outbox::{Answer, Entry, Selector, Tried, Write, Written};
 use crate::pending::rebase;
+use crate::value::document::Document;
 use crate::value::mutation::NotMade;
 
 impl State {
@@ -126,7 +127,10 @@ impl State {
         };
         let (expires, is_confirmed) = (head.write.expires, head.write.is_confirmed);
         let base = match &attempt.change {
-            KeyChange::Put { envelope, .. } => Base::own(envelope.clone(), ticket, expires),
+            KeyChange::Put { envelope, .. } => {
+                let stored = Document::of_sealed(envelope.clone());
+                Base::of(Some(stored), ticket, expires)
+            }
             KeyChange::Delete | KeyChange::Blind { .. } => Base::new(None, ticket, expires),
         };
         self.cache.answered(key, base);

@@ -9,14 +9,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-
 use super::{LARGE, State};
 use crate::backend::commit::Attempt;
 use crate::backend::shards::Shard;
 use crate::base::backoff::KeyPauses;
 use crate::base::clock::Monotonic;
 use crate::base::error::{Error, ErrorKind};
+use crate::value::document::Document;
 
 /// After so many breaks one write is sent alone.
 const BREAKS: u32 = 2;
@@ -85,7 +84,7 @@ impl State {
         self.outbox.head(key).map_or(0, |head| {
             let of_base =
                 base.filter(|_| head.write.mutation.is_some() && !self.adds_to_large(key, head));
-            head.write.size() + of_base.map_or(0, Bytes::len)
+            head.write.size() + of_base.map_or(0, Document::len)
         })
     }
 

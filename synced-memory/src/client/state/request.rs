@@ -2,13 +2,12 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
-
 use super::view::KeyView;
 use crate::base::clock::{Monotonic, Stamp};
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::pending::outbox::{Assignment, Precondition, Take, Write};
 use crate::pending::rebase;
+use crate::value::document::Document;
 use crate::value::envelope::Unsealed;
 use crate::value::json::{self, LEVELS};
 use crate::value::mutation::Mutation;
@@ -22,7 +21,7 @@ pub(crate) enum Request {
     },
     Delete,
     /// Deletes this, which is stored; if anything else is, its caller asks anew.
-    DeleteOf(Option<Bytes>),
+    DeleteOf(Option<Document>),
     /// `exact`: what it was recorded on, if its caller records it anew on anything else.
     Mutate {
         mutation: Mutation,

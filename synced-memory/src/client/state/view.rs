@@ -6,14 +6,13 @@ use super::{Link, State};
 use crate::base::clock::Monotonic;
 use crate::pending::outbox::Write;
 use crate::pending::rebase;
-use crate::value::envelope::{self, Text};
+use crate::value::document::Document;
+use crate::value::envelope::Text;
 
 /// What a read shows.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct KeyView {
-    pub(crate) stored: Option<Bytes>,
-    /// The value in it as JSON text, if that is known already.
-    value: Option<Text>,
+    pub(crate) stored: Option<Document>,
     /// When it ends by its time to live.
     pub(crate) expires: Option<Monotonic>,
 }
@@ -22,17 +21,20 @@ impl KeyView {
     /// Of what is stored, with nothing on top.
     pub(crate) fn of(stored: Option<Bytes>) -> Self {
         Self {
-            stored,
-            value: None,
+            stored: stored.map(Document::of),
             expires: None,
         }
     }
 
+    /// What is stored, in one piece.
+    #[cfg(test)]
+    pub(crate) fn bytes(&self) -> Option<Bytes> {
+        self.stored.as_ref().map(Document::to_bytes)
+    }
+
     /// The value as JSON text.
     pub(crate) fn value(&self) -> Option<Text> {
-        self.value
-            .clone()
-            .or_else(|| self.stored.as_ref().map(envelope::value_of))
+        self.stored.as_ref().map(|stored| stored.value().clone())
     }
 
     /// With a pending write on top.
@@ -45,10 +47,8 @@ impl KeyView {
                 ..Self::default()
             };
         }
-        let (stored, value) = rebase::visible(write, || (self.stored.clone(), self.value()));
         Self {
-            stored,
-            value,
+            stored: rebase::visible(write, self.stored),
             expires,
         }
     }
@@ -71,7 +71,6 @@ impl State {
         let base = self.cache.base(key);
         let stored = KeyView {
             stored: base.at(mono).cloned(),
-            value: base.known_value(mono),
             expires: base.expires,
         };
         // Additions that the backend has made are a part of what is below.

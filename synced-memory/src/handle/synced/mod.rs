@@ -18,7 +18,6 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
-use bytes::Bytes;
 
 use self::whole::{PartReads, WholeView};
 use crate::base::clock::Monotonic;
@@ -34,6 +33,7 @@ use crate::handle::reader::SlotsView;
 use crate::handle::schema::SyncedMemory;
 use crate::handle::value::Value;
 use crate::pending::outbox::Written;
+use crate::value::document::Document;
 use crate::value::envelope::{self, Unsealed};
 use crate::value::mutation::{Action, Json, Location, MemberName, PathSegment};
 use crate::value::shape::Members;
@@ -124,8 +124,8 @@ impl<T> Memo<T> {
             && self.state.expires == slots.view.expires
             && *self.has_same_parts.get_or_init(|| {
                 // What the type skips may be no text, and then the text of the whole is none.
-                let stored = slots.view.stored.as_deref();
-                stored.is_some_and(|stored| str::from_utf8(stored).is_ok())
+                let stored = slots.view.stored.as_ref();
+                stored.is_some_and(|stored| str::from_utf8(&stored.to_bytes()).is_ok())
             })
     }
 }
@@ -482,7 +482,7 @@ impl<T: Value> Synced<T> {
         };
         match view.stored {
             None if !is_known => Err(self.path().unknown()),
-            stored => Ok(stored.map(|stored| envelope::stamp_of(&stored).get())),
+            stored => Ok(stored.map(|stored| stored.stamp().get())),
         }
     }
 
@@ -579,10 +579,9 @@ impl<T: Value> Synced<T> {
         let path = self.path();
         match &view.stored {
             stored if path.is_root() => {
-                let decode = |stored: &Bytes| {
-                    envelope::decode(stored).map_err(|error| {
-                        self.undecoded(&error, envelope::value_of(stored).as_str())
-                    })
+                let decode = |stored: &Document| {
+                    envelope::decode(&stored.to_bytes())
+                        .map_err(|error| self.undecoded(&error, stored.value().as_str()))
                 };
                 Ok((stored.as_ref().map(decode).transpose()?, stored.is_some()))
             }

@@ -73,17 +73,17 @@ impl Ledger {
             // Before it reads again, a process does not know the time to live of another one's
             // write.
             (None, Some(held)) if held.is_expired(mono) => {
-                view.stored.clone().map(|_| held.bytes.clone())
+                view.stored.as_ref().map(|_| held.bytes.clone())
             }
             (None, held) => held.as_ref().map(|held| held.bytes.clone()),
         };
         ensure!(
-            view.stored == expected,
+            view.bytes() == expected,
             "rule 1: a read returns {:?} instead of {expected:?}",
-            view.stored
+            view.bytes()
         );
         let (last_value, last_version, expires_at) =
-            std::mem::replace(&mut self.last_view, (view.stored, version, view.expires));
+            std::mem::replace(&mut self.last_view, (view.bytes(), version, view.expires));
         let is_announced = version > last_version || expires_at.is_some_and(|at| at <= mono);
         ensure!(
             last_value.is_none() || last_value == self.last_view.0 || is_announced,

@@ -181,7 +181,7 @@ impl ScenarioProcess {
     }
 
     fn visible(&self) -> Option<String> {
-        value(self.state.view(KEY, self.mono).stored)
+        value(self.state.view(KEY, self.mono).bytes())
     }
 
     /// How many changes each of its dead letters has.

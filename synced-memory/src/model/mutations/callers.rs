@@ -147,7 +147,7 @@ impl PlannedCall {
             RecordedWrite::Change(operations, recorded_on) => (operations, recorded_on),
         };
 
-        let visible = value_of(self.view.stored.as_ref());
+        let visible = value_of(self.view.bytes().as_ref());
         let all = self
             .kind
             .edits(&operations, visible.as_deref(), &self.origin)?;

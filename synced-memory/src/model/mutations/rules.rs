@@ -339,7 +339,7 @@ impl ProcessRules for History {
             state.superseded
         );
         if std::mem::take(&mut self.is_changed) {
-            let visible = value_of(state.view(KEY, mono).stored.as_ref());
+            let visible = value_of(state.view(KEY, mono).bytes().as_ref());
             checks::own_writes(self, visible.as_deref())?;
             checks::account_balances(visible.as_deref())?;
         }

@@ -12,6 +12,7 @@ use crate::backend::shards::Shard;
 use crate::base::clock::{Monotonic, Stamp, has_expired};
 use crate::base::error::Result;
 use crate::cache::Ticket;
+use crate::value::document::Document;
 use crate::value::envelope::{self, Text};
 use crate::value::mutation::{Json, Mutation};
 
@@ -74,7 +75,7 @@ pub(crate) enum Tried {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Precondition {
     /// The whole of what is stored.
-    Whole(Option<Bytes>),
+    Whole(Option<Document>),
     /// What its operations have observed at their paths.
     Paths,
 }

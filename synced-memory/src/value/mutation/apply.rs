@@ -40,7 +40,7 @@ impl ConflictRule {
 
 /// What is stored at the path of a call, compared with the call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Comparison {
+pub(in crate::value) enum Comparison {
     Older,
     Newer,
     /// It must be as it was seen, or the call is superseded.
@@ -106,22 +106,18 @@ impl Applied {
 
 /// Applies the calls of a mutation one by one to a value; `None` is an unset key.
 pub(crate) fn apply(value: Option<&str>, mutation: &Mutation, rule: ConflictRule) -> Applied {
-    let mut applied = Applied::default();
     let whole = value.unwrap_or_default();
     let trimmed = whole.trim_matches(is_space);
     let mut root = value.is_some().then(|| TreeNode::from(trimmed));
-    for (index, call) in mutation.calls.iter().enumerate() {
-        let outcome = match applied.dependent_outcome(&mutation.calls, call) {
-            Some(not_applied) => Err(not_applied),
-            None => apply_call(&mut root, mutation, call, rule.of(call)),
-        };
-        match outcome {
-            Ok(()) => {}
-            Err(NotApplied::Superseded) => applied.superseded.push(index),
-            Err(NotApplied::Failed(error)) => applied.failed.push((index, error)),
-        }
-    }
-
+    let mut applied = apply_calls(&mut root, mutation, rule, |root, operation, comparison| {
+        apply_operation(
+            root,
+            mutation,
+            operation,
+            comparison,
+            &mut ElementSearch::ByName,
+        )
+    });
     let Some(root) = root else {
         applied.made = if value.is_some() {
             Edited::Removed
@@ -142,8 +138,34 @@ pub(crate) fn apply(value: Option<&str>, mutation: &Mutation, rule: ConflictRule
     applied
 }
 
+/// Applies the calls of a mutation one by one to a root: all operations of a call, or none of them.
+/// What they make is in the root, and not in what is returned.
+pub(in crate::value) fn apply_calls<'a, R: Clone>(
+    root: &mut R,
+    mutation: &'a Mutation,
+    rule: ConflictRule,
+    mut apply_operation: impl FnMut(&mut R, &'a Operation, Comparison) -> Result<(), NotApplied>,
+) -> Applied {
+    let mut applied = Applied::default();
+    for (index, call) in mutation.calls.iter().enumerate() {
+        let comparison = rule.of(call);
+        let outcome = match applied.dependent_outcome(&mutation.calls, call) {
+            Some(not_applied) => Err(not_applied),
+            None => apply_call(root, call, |root, operation| {
+                apply_operation(root, operation, comparison)
+            }),
+        };
+        match outcome {
+            Ok(()) => {}
+            Err(NotApplied::Superseded) => applied.superseded.push(index),
+            Err(NotApplied::Failed(error)) => applied.failed.push((index, error)),
+        }
+    }
+    applied
+}
+
 /// How the elements of lists are found.
-pub(super) enum ElementSearch {
+pub(in crate::value) enum ElementSearch {
     ByName,
     /// By index and content: each was recorded on what the operations before it have left. Notes
     /// the name that each has there.
@@ -233,7 +255,7 @@ pub(super) fn apply_one(text: &str, operation: &Operation) -> Option<String> {
     Some(root.to_text().into_owned())
 }
 
-enum NotApplied {
+pub(in crate::value) enum NotApplied {
     Superseded,
     Failed(ApplyError),
 }
@@ -245,17 +267,15 @@ impl From<ApplyError> for NotApplied {
 }
 
 /// Applies all operations of a call, or none of them.
-fn apply_call<'a>(
-    root: &mut Option<TreeNode<'a>>,
-    mutation: &'a Mutation,
+fn apply_call<'a, R: Clone>(
+    root: &mut R,
     call: &'a RecordedCall,
-    comparison: Comparison,
+    mut apply_operation: impl FnMut(&mut R, &'a Operation) -> Result<(), NotApplied>,
 ) -> Result<(), NotApplied> {
     // A single operation that fails has changed nothing.
     let before = (call.operations.len() > 1).then(|| root.clone());
     for operation in &call.operations {
-        let elements = &mut ElementSearch::ByName;
-        if let Err(error) = apply_operation(root, mutation, operation, comparison, elements) {
+        if let Err(error) = apply_operation(root, operation) {
             if let Some(before) = before {
                 *root = before;
             }
@@ -284,7 +304,7 @@ fn apply_operation<'a>(
 
 /// Applies an action below `node` or, if that is missing, below its origin. If it fails, nothing
 /// was changed.
-fn apply_below<'a>(
+pub(in crate::value) fn apply_below<'a>(
     node: Option<&mut TreeNode<'a>>,
     origin: Option<&'a Json>,
     (path, action): (&'a [PathStep], &'a Action),

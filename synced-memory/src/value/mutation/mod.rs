@@ -21,7 +21,7 @@ mod text;
 mod tree;
 
 #[cfg(test)]
-mod properties;
+pub(in crate::value) mod properties;
 #[cfg(test)]
 mod tests;
 
@@ -36,6 +36,10 @@ pub(crate) use locate::{
     locate_spelled, look, member, members,
 };
 pub(crate) use text::Json;
+
+pub(in crate::value) use apply::{Comparison, ElementSearch, NotApplied, apply_below, apply_calls};
+pub(in crate::value) use text::{is_space, read_name};
+pub(in crate::value) use tree::{NodeEdit, TreeNode};
 
 use std::fmt;
 
@@ -606,7 +610,7 @@ impl MemberName {
     }
 
     /// The position of the member in an object; `last` returns that of the last one with a name.
-    fn position(&self, last: impl Fn(&str) -> Option<usize>) -> Option<usize> {
+    pub(in crate::value) fn position(&self, last: impl Fn(&str) -> Option<usize>) -> Option<usize> {
         let mut found = self.names().filter_map(last);
         match self.chosen {
             Chosen::FirstName => found.next(),
@@ -637,7 +641,7 @@ impl MemberName {
             .any(|name| other.names().any(|other| name == other))
     }
 
-    fn names(&self) -> impl Iterator<Item = &str> {
+    pub(in crate::value) fn names(&self) -> impl Iterator<Item = &str> {
         std::iter::once(&*self.name).chain(self.also.iter().map(|name| &**name))
     }
 }

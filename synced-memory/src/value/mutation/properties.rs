@@ -8,7 +8,7 @@ use super::*;
 use crate::value::shape::Shape;
 
 /// Any JSON as somebody may have written it: white space, escapes, duplicates, foreign numbers.
-fn json_text() -> impl Strategy<Value = String> {
+pub(in crate::value) fn json_text() -> impl Strategy<Value = String> {
     let number = proptest::sample::select(&[
         "0",
         "-0",
@@ -56,11 +56,11 @@ fn json_text() -> impl Strategy<Value = String> {
     })
 }
 
-fn space() -> impl Strategy<Value = &'static str> {
+pub(in crate::value) fn space() -> impl Strategy<Value = &'static str> {
     prop_oneof![4 => Just(""), 2 => Just(" "), 1 => Just("\n\t")]
 }
 
-fn name() -> impl Strategy<Value = &'static str> {
+pub(in crate::value) fn name() -> impl Strategy<Value = &'static str> {
     proptest::sample::select(&[
         "\"a\"",
         "\"\\u0061\"",
@@ -75,14 +75,14 @@ fn name() -> impl Strategy<Value = &'static str> {
 
 /// The random part of one operation, which is recorded on whatever is there.
 #[derive(Debug, Clone)]
-struct Choice {
+pub(in crate::value) struct Choice {
     steps: Vec<(u8, &'static str)>,
     action: u8,
     value: String,
     by: i8,
 }
 
-fn choice() -> impl Strategy<Value = Choice> {
+pub(in crate::value) fn choice() -> impl Strategy<Value = Choice> {
     let steps = prop::collection::vec((any::<u8>(), name()), 0..4);
     (steps, any::<u8>(), json_text(), any::<i8>()).prop_map(|(steps, action, value, by)| Choice {
         steps,
@@ -93,7 +93,7 @@ fn choice() -> impl Strategy<Value = Choice> {
 }
 
 /// Calls, each of one operation or of several.
-fn choices() -> impl Strategy<Value = Vec<Vec<Choice>>> {
+pub(in crate::value) fn choices() -> impl Strategy<Value = Vec<Vec<Choice>>> {
     let call = prop_oneof![
         5 => prop::collection::vec(choice(), 1),
         1 => prop::collection::vec(choice(), 1..4),
@@ -106,7 +106,7 @@ fn json(text: &str) -> Json {
 }
 
 /// Goes down from `seen` by the choices, and does there what can be done.
-fn record(seen: &str, choice: &Choice) -> Operation {
+pub(in crate::value) fn record(seen: &str, choice: &Choice) -> Operation {
     let mut segments = Vec::new();
     let mut found = Some(seen);
     for (at, name) in &choice.steps {
@@ -170,7 +170,7 @@ fn record(seen: &str, choice: &Choice) -> Operation {
 }
 
 /// Records calls, each on what the one before has made.
-fn record_all(base: &str, calls: &[Vec<Choice>]) -> (Vec<Mutation>, String) {
+pub(in crate::value) fn record_all(base: &str, calls: &[Vec<Choice>]) -> (Vec<Mutation>, String) {
     let mut view = base.to_owned();
     let mut mutations = Vec::new();
     for call in calls {
@@ -206,7 +206,7 @@ fn one_by_one(base: &str, mutations: &[Mutation], rule: ConflictRule) -> (String
     (text, all)
 }
 
-fn coalesced(mutations: Vec<Mutation>, since: Since<'_>) -> Mutation {
+pub(in crate::value) fn coalesced(mutations: Vec<Mutation>, since: Since<'_>) -> Mutation {
     let mut queue = mutations.into_iter();
     let mut first = queue
         .next()

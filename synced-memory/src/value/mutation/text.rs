@@ -100,7 +100,7 @@ pub(super) fn mismatch(text: &str, expected: &'static str) -> ApplyError {
 }
 
 /// White space in JSON, of which Rust knows more.
-pub(super) fn is_space(letter: char) -> bool {
+pub(in crate::value) fn is_space(letter: char) -> bool {
     matches!(letter, ' ' | '\t' | '\n' | '\r')
 }
 
@@ -150,7 +150,7 @@ pub(super) fn reads_as(quoted: &str, name: &str) -> bool {
 
 /// A quoted name, as it is in the text, without its quotes and escapes. One with a lone surrogate,
 /// which Rust cannot read, keeps its quotes, so that it equals no other.
-pub(super) fn read_name(quoted: &str) -> Cow<'_, str> {
+pub(in crate::value) fn read_name(quoted: &str) -> Cow<'_, str> {
     let inner = quoted.get(1..quoted.len() - 1).unwrap_or_default();
     if inner.contains('\\') {
         return serde_json::from_str(quoted).map_or(Cow::Borrowed(quoted), Cow::Owned);

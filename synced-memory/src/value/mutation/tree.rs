@@ -10,7 +10,7 @@ use super::text::{self, is_space, kind, mismatch, read_name, reads_as};
 use super::{ApplyError, Content, Json, MemberName};
 
 #[derive(Debug, Clone)]
-pub(super) enum TreeNode<'a> {
+pub(in crate::value) enum TreeNode<'a> {
     Text(Cow<'a, str>),
     /// A list, and items to append to it.
     Grown(&'a str, Vec<&'a str>),
@@ -19,7 +19,7 @@ pub(super) enum TreeNode<'a> {
 }
 
 #[derive(Debug, Clone)]
-pub(super) struct List<'a> {
+pub(in crate::value) struct List<'a> {
     slots: Vec<ListNode<'a>>,
     /// What is between the brackets as long as there is no element.
     inner: &'a str,
@@ -34,7 +34,7 @@ struct ListNode<'a> {
 }
 
 #[derive(Debug, Clone)]
-pub(super) struct Object<'a> {
+pub(in crate::value) struct Object<'a> {
     members: Vec<ObjectMember<'a>>,
     inner: &'a str,
     index: Index<'a>,
@@ -59,7 +59,7 @@ struct ObjectMember<'a> {
 
 /// What is to become of a node.
 #[derive(Debug)]
-pub(super) enum NodeEdit<'a> {
+pub(in crate::value) enum NodeEdit<'a> {
     /// It stays, or was changed in place.
     Keep,
     Replace(TreeNode<'a>),
@@ -122,11 +122,11 @@ impl<'a> TreeNode<'a> {
         Ok(())
     }
 
-    pub(super) fn content(&self) -> Content {
+    pub(in crate::value) fn content(&self) -> Content {
         Content::of(&self.to_text())
     }
 
-    pub(super) fn to_text(&self) -> Cow<'_, str> {
+    pub(in crate::value) fn to_text(&self) -> Cow<'_, str> {
         if let Self::Text(text) = self {
             return Cow::Borrowed(text);
         }
@@ -135,7 +135,23 @@ impl<'a> TreeNode<'a> {
         Cow::Owned(text)
     }
 
-    pub(super) fn write(&self, out: &mut String) {
+    /// The text that it is, if nothing was changed in it.
+    pub(in crate::value) fn unchanged(&self) -> Option<&str> {
+        match self {
+            Self::Text(text) => Some(text),
+            Self::Grown(..) | Self::List(_) | Self::Object(_) => None,
+        }
+    }
+
+    /// The list of which this is a longer version, and the items that it has more.
+    pub(in crate::value) fn grown(&self) -> Option<(&'a str, &[&'a str])> {
+        match self {
+            Self::Grown(text, items) => Some((text, items)),
+            Self::Text(_) | Self::List(_) | Self::Object(_) => None,
+        }
+    }
+
+    pub(in crate::value) fn write(&self, out: &mut String) {
         match self {
             Self::Text(text) => out.push_str(text),
             Self::Grown(text, items) => {
