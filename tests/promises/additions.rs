@@ -164,8 +164,8 @@ fn a_process_sees_its_own_pushes_on_top_of_what_it_knows() {
     let line = Line::new();
     let other = line.open_directly();
     list(&other).set((0..LONG).collect()).unwrap();
-    let memory = line.open();
-    let near = memory.synced(&Key::<Vec<u64>>::new("list").near());
+    let memory = line.builder().near().build().unwrap();
+    let near = self::list(&memory);
     eventually(DEADLINE, "it is near", || {
         near.get().unwrap().len() == 20_000
     });

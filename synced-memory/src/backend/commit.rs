@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use crate::base::clock::Stamp;
 use crate::value::addition::Addition;
-use crate::value::document::Document;
+use crate::value::document::{Document, GuardedEdit};
 use crate::value::envelope;
 
 /// Who writes: a random number for each opened memory.
@@ -41,6 +41,13 @@ pub(crate) enum KeyChange {
     Put { envelope: Bytes, ttl: TimeToLive },
     /// Removes the key and leaves a tombstone.
     Delete,
+    /// Replaces bytes of what is stored, which has the stamp and the length that are expected, and
+    /// makes this of it.
+    Edit {
+        ranges: Vec<GuardedEdit>,
+        made: Document,
+        ttl: TimeToLive,
+    },
     /// Adds to what is stored, whatever that is by then: it needs no base.
     Blind {
         addition: Addition,
@@ -57,6 +64,7 @@ impl KeyChange {
             Self::Put { envelope, .. } => envelope.len(),
             Self::Delete => 0,
             Self::Blind { addition, .. } => addition.size(),
+            Self::Edit { ranges, .. } => ranges.iter().map(GuardedEdit::size).sum(),
         }
     }
 
@@ -64,10 +72,15 @@ impl KeyChange {
         matches!(self, Self::Blind { .. })
     }
 
+    /// Whether it carries less than all that is stored once it was made.
+    pub(crate) fn is_of_part(&self) -> bool {
+        matches!(self, Self::Blind { .. } | Self::Edit { .. })
+    }
+
     /// What it does about the time to live of its key.
     pub(crate) fn ttl(&self) -> TimeToLive {
         match self {
-            Self::Put { ttl, .. } | Self::Blind { ttl, .. } => *ttl,
+            Self::Put { ttl, .. } | Self::Edit { ttl, .. } | Self::Blind { ttl, .. } => *ttl,
             Self::Delete => TimeToLive::Never,
         }
     }
@@ -77,6 +90,7 @@ impl KeyChange {
         match self {
             Self::Put { envelope, .. } => Self::Put { envelope, ttl },
             Self::Delete => Self::Delete,
+            Self::Edit { ranges, made, .. } => Self::Edit { ranges, made, ttl },
             Self::Blind { addition, step, .. } => Self::Blind {
                 addition,
                 ttl,
@@ -116,6 +130,7 @@ impl Expects {
     }
 
     /// Expects exactly what is stored.
+    #[cfg(test)]
     pub(crate) fn of(stored: Option<&Bytes>) -> Self {
         match stored {
             Some(stored) => Self::stamped(stored, envelope::stamp_of(stored)),
@@ -167,20 +182,28 @@ impl Attempt {
         self.change.size()
     }
 
-    /// What is stored once it is made, given what is stored now: `Some(None)` is nothing. `None` if
-    /// it is not to be made.
-    pub(crate) fn made_of(&self, current: &KeyState) -> Option<Option<Bytes>> {
+    /// What it makes of what is stored now; `None` if it is not to be made.
+    pub(crate) fn made_of(&self, current: &KeyState) -> Option<Made> {
         let found = current.stamp();
         if let KeyChange::Blind { addition, step, .. } = &self.change {
             let stamp = blind_stamp(self.stamp, found, *step)?;
-            return Some(Some(addition.to(current.stored.as_ref()?, stamp)?));
+            return Some(Made::Stored(addition.to(current.stored.as_ref()?, stamp)?));
         }
         let is_met = self.expects.is_met_by(current.stored.as_ref(), found);
         (is_met && self.stamp > found).then(|| match &self.change {
-            KeyChange::Put { envelope, .. } => Some(envelope.clone()),
-            KeyChange::Delete | KeyChange::Blind { .. } => None,
+            KeyChange::Put { envelope, .. } => Made::Stored(envelope.clone()),
+            KeyChange::Edit { made, .. } => Made::Stored(made.to_bytes()),
+            KeyChange::Delete | KeyChange::Blind { .. } => Made::Removed,
         })
     }
+}
+
+/// What a key has once an attempt was made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Made {
+    /// This is stored.
+    Stored(Bytes),
+    Removed,
 }
 
 /// The stamp of what is made of a value that has the stamp `found`; `None` if there is none above

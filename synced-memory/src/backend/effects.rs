@@ -3,10 +3,8 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
-
 use crate::backend::commit::{
-    self, Attempt, Expects, KeyChange, KeyState, Known, Outcome, TimeToLive, Verdict, Writer,
+    self, Attempt, Expects, KeyChange, KeyState, Known, Made, Outcome, TimeToLive, Verdict, Writer,
     WriterRecord,
 };
 use crate::base::clock::Monotonic;
@@ -38,8 +36,8 @@ pub(crate) struct StarvedWriter {
 /// What an attempt does: all of it, or nothing.
 #[derive(Debug)]
 pub(crate) struct Effects {
-    /// What is stored from now on, if the change is made; nothing, if that removes the key.
-    pub(crate) made: Option<Option<Bytes>>,
+    /// What the change makes of what is stored, if it is made.
+    pub(crate) made: Option<Made>,
     /// This goes on record for the attempt's writer.
     pub(crate) record: Option<WriterRecord>,
     /// Who is starved afterwards.
@@ -73,7 +71,7 @@ pub(crate) fn effects_of(attempt: &Attempt, context: KeyContext, now: Monotonic)
     let contended = other.map(|other| other.writer);
     let outcome = match verdict {
         Verdict::Apply => match (&attempt.change, &current.stored, &made) {
-            (KeyChange::Blind { addition, .. }, Some(before), Some(Some(after))) => {
+            (KeyChange::Blind { addition, .. }, Some(before), Some(Made::Stored(after))) => {
                 let is_sum = matches!(addition, Addition::Integer { .. });
                 Outcome::Added {
                     before: Known::of(before),

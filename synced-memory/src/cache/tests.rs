@@ -13,7 +13,10 @@ fn an_answer_to_an_earlier_request_does_not_replace_one_to_a_later_request() {
     let version = cache.hold(&key);
     cache.answered(&key, base("new", 2));
     cache.answered(&key, base("old", 1));
-    assert_eq!(cache.base(&key).at(Monotonic::ZERO).unwrap().to_bytes(), "new");
+    assert_eq!(
+        cache.base(&key).at(Monotonic::ZERO).unwrap().to_bytes(),
+        "new"
+    );
     assert_eq!(version.load(Ordering::Relaxed), 1);
 }
 
@@ -93,7 +96,10 @@ fn a_reply_during_which_the_key_changed_is_visible_but_not_current() {
     cache.invalidated(&key, Monotonic::ZERO);
     cache.invalidated(&key, Monotonic::ZERO);
     read(&mut cache, &key, "shown", 1, sent);
-    assert_eq!(cache.base(&key).at(Monotonic::ZERO).unwrap().to_bytes(), "shown");
+    assert_eq!(
+        cache.base(&key).at(Monotonic::ZERO).unwrap().to_bytes(),
+        "shown"
+    );
     assert!(cache.is_local(&key, true) && !is_current(&cache, &key));
     assert_eq!(
         cache.take_stale(Shard::FIRST, 9, Monotonic::ZERO),
@@ -119,7 +125,10 @@ fn a_late_reply_to_an_earlier_read_says_nothing_against_a_later_one() {
     let late = cache.generation(&key);
     read(&mut cache, &key, "new", 2, late);
     read(&mut cache, &key, "old", 1, early);
-    assert_eq!(cache.base(&key).at(Monotonic::ZERO).unwrap().to_bytes(), "new");
+    assert_eq!(
+        cache.base(&key).at(Monotonic::ZERO).unwrap().to_bytes(),
+        "new"
+    );
     assert!(is_current(&cache, &key));
 }
 

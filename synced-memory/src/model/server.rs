@@ -292,7 +292,12 @@ impl ModelServer {
         let effect = ServerEffect::Decided(attempt.clone(), true);
         self.effects.push((mono, effect));
 
-        let KeyChange::Put { envelope, ttl } = &attempt.change else {
+        let stored = match &attempt.change {
+            KeyChange::Put { envelope, ttl } => Some((envelope.clone(), *ttl)),
+            KeyChange::Edit { made, ttl, .. } => Some((made.to_bytes(), *ttl)),
+            KeyChange::Delete | KeyChange::Blind { .. } => None,
+        };
+        let Some((envelope, ttl)) = stored else {
             let tombstone = counted(attempt.stamp.get());
             self.expected.tombstone = self.expected.tombstone.max(tombstone);
             self.expected.held = None;
@@ -302,13 +307,13 @@ impl ModelServer {
         let (expires_at, removed_at) = match ttl {
             TimeToLive::Keep => kept.unwrap_or((expires_at, None)),
             TimeToLive::Never => (expires_at, None),
-            TimeToLive::For(ttl) => (expires_at, Some(mono + *ttl)),
+            TimeToLive::For(ttl) => (expires_at, Some(mono + ttl)),
         };
         // The attempt has the stamp of its assignment; the changes on top of that are newer, and
         // the envelope has their stamp.
-        let stamp = counted(envelope::stamp_of(envelope).get());
+        let stamp = counted(envelope::stamp_of(&envelope).get());
         self.expected.held = Some(HeldValue {
-            bytes: envelope.clone(),
+            bytes: envelope,
             stamp,
             expires_at,
             removed_at,

@@ -9,7 +9,9 @@ use crate::base::clock::{Monotonic, Stamp};
 use crate::cache::Base;
 use crate::pending::outbox::{Assignment, Entry, Precondition, Tried, Write};
 use crate::value::addition::Addition;
-use crate::value::document::{AppliedToDocument, Document, DocumentEdit, apply_to, length_after};
+use crate::value::document::{
+    AppliedToDocument, ByteEdit, Document, DocumentEdit, apply_to, length_after,
+};
 use crate::value::envelope::{Text, Unsealed};
 use crate::value::mutation::{Applied, ApplyError, ConflictRule, Edited, Mutation, apply};
 
@@ -44,6 +46,8 @@ pub(crate) struct Basis<'a> {
     /// How far the stamp of an addition is at least above that of what it is added to; `None` if
     /// additions are to be sent as what they make of what is stored.
     pub(crate) step: Option<u64>,
+    /// A change to a long value can be sent without the rest of it.
+    pub(crate) takes_edits: bool,
 }
 
 /// Plans the next attempt of a write.
@@ -97,7 +101,7 @@ pub(crate) fn plan(entry: &Entry, basis: &Basis<'_>) -> Plan {
         },
         (Some(assignment), Some(mutation)) => plan_changed_assignment(write, assignment, mutation),
         (None, Some(_)) if must_ask => Plan::Ask,
-        (None, Some(mutation)) => plan_mutation(write, mutation, base, is_current, mono),
+        (None, Some(mutation)) => plan_mutation(write, mutation, basis, is_current),
     }
 }
 
@@ -146,18 +150,13 @@ fn plan_changed_assignment(write: &Write, assignment: &Assignment, mutation: &Mu
 
 /// A mutation is sent as what it makes of what is stored. If that may be out of date, nothing but a
 /// clean change is decided on it.
-fn plan_mutation(
-    write: &Write,
-    mutation: &Mutation,
-    base: &Base,
-    is_current: bool,
-    mono: Monotonic,
-) -> Plan {
-    let stored = base.at(mono);
+fn plan_mutation(write: &Write, mutation: &Mutation, basis: &Basis<'_>, is_current: bool) -> Plan {
+    let stored = basis.base.at(basis.mono);
     let found = stored.map_or(Stamp::ZERO, Document::stamp);
     let stamp = write.latest.max(found.next());
     let MadeOf {
         made,
+        edits,
         superseded,
         failed,
     } = made_of(stored, mutation, conflict_rule(write, found), stamp);
@@ -174,10 +173,10 @@ fn plan_mutation(
 
     let change = match made {
         Made::Nothing => return Plan::Done { superseded },
-        Made::Document(document) => KeyChange::Put {
-            envelope: document.to_bytes(),
-            ttl: TimeToLive::Keep,
-        },
+        Made::Document(made) => {
+            let edits = edits.filter(|_| basis.takes_edits && found != Stamp::ZERO);
+            stored_by(made, stored.zip(edits))
+        }
         Made::Removed => KeyChange::Delete,
     };
     Plan::Send {
@@ -191,6 +190,8 @@ fn plan_mutation(
 /// What a mutation makes of what is stored.
 struct MadeOf {
     made: Made,
+    /// The edits that make it of a long value.
+    edits: Option<Vec<ByteEdit>>,
     /// The calls that met something newer, by index, and were skipped.
     superseded: Vec<usize>,
     /// The calls that do not apply, by index, and were skipped.
@@ -233,8 +234,25 @@ fn made_of(
     };
     MadeOf {
         made,
+        edits: None,
         superseded,
         failed,
+    }
+}
+
+/// What stores a document: the edits that make it of what is stored, if they are much shorter.
+fn stored_by(made: Document, edits: Option<(&Document, Vec<ByteEdit>)>) -> KeyChange {
+    let ttl = TimeToLive::Keep;
+    if let Some((stored, edits)) = edits {
+        let is_short = edits.iter().map(|edit| edit.new.len()).sum::<usize>() < made.len() / 4;
+        if is_short {
+            let ranges = stored.guarded(edits);
+            return KeyChange::Edit { ranges, made, ttl };
+        }
+    }
+    KeyChange::Put {
+        envelope: made.to_bytes(),
+        ttl,
     }
 }
 
@@ -250,6 +268,7 @@ fn edited(
         superseded,
         failed,
     } = apply_to(stored, mutation, rule);
+    let mut made_by = None;
     let made = match made {
         DocumentEdit::Nothing => Made::Nothing,
         DocumentEdit::Removed => Made::Removed,
@@ -257,11 +276,14 @@ fn edited(
         DocumentEdit::Edits(mut edits) => {
             edits.push(stored.stamp_edit(stamp)?);
             let length = length_after(stored.len(), &edits)?;
-            Made::Document(stored.edited(&edits, stamp, length)?)
+            let made = stored.edited(&edits, stamp, length)?;
+            made_by = Some(edits);
+            Made::Document(made)
         }
     };
     Some(MadeOf {
         made,
+        edits: made_by,
         superseded,
         failed,
     })

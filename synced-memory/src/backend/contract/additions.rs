@@ -85,7 +85,7 @@ pub(super) fn items_are_appended_to_whatever_list_is_there(subject: &Subject) {
     const KEY: &str = "appended";
     store(&session, KEY, r#"{"value": [],"last_modified": 5}"#);
     // Its own stamp, or one above what is there if that is newer.
-    for (writer, stamp, items, expected) in [
+    for (number, (writer, stamp, items, expected)) in (1..).zip([
         (1, 9, "1", r#"{"value": [1],"last_modified": 12}"#),
         (
             2,
@@ -111,10 +111,10 @@ pub(super) fn items_are_appended_to_whatever_list_is_there(subject: &Subject) {
             "5",
             r#"{"value": [1,[],"[",{},4,5],"last_modified": 2000000000000000006}"#,
         ),
-    ] {
+    ]) {
         let before = session.read(KEY).unwrap();
         let session = if writer == 2 { &other } else { &session };
-        let outcome = session.commit(&append(KEY, writer, 10 * stamp, stamp, items));
+        let outcome = session.commit(&append(KEY, writer, number, stamp, items));
         let after = session.read(KEY).unwrap();
         assert_eq!(after, expected);
         assert_eq!(outcome, added(&before, Known::of(&after).stamp.get(), None));

@@ -36,6 +36,9 @@
 --         "${APPEND} <in doubt> <how to store> <step>"
 --           append the items in place of the envelope to the list that is there
 --           step        how far the stamp is at least above the one that is there
+--         "${CHANGE} <in doubt> <how to store> <length> <stamp> <kind>"
+--           replace ranges (edit.lua says how they come in place of the envelope) if what is there
+--           has this length and stamp; kind is "list" if the result is a list in an envelope of ours
 -- Returns ${APPLIED} if all were applied to what was there, else for each attempt
 --         ${APPLIED}
 --           applied to what was there
@@ -198,6 +201,17 @@ local function refuse(key, sidecar, writer, number, retry, it)
   return {${REFUSED}, redis.call('GET', key), it.tombstone}
 end
 
+-- The same for a change to what is there, which somebody else has changed first: if that happens
+-- again and again, its writer is starved.
+local function refuse_change(key, sidecar, writer, number, retry, it)
+  local answer = refuse(key, sidecar, writer, number, retry, it)
+  local starved, own = starved_in(it.waiting), writer .. ' ' .. now
+  if answer[1] == ${REFUSED} and (not starved or starved == writer) and it.waiting ~= own then
+    redis.pcall('HSET', sidecar, 'waiting', own)
+  end
+  return answer
+end
+
 -- The server has refused a change after it was recorded: it is as before, or as good as no record.
 local function undo(sidecar, writer, it, refused)
   redis.pcall('HSET', sidecar, writer, it.before)
@@ -235,14 +249,8 @@ local function commit(key, sidecar, writer, number, stamp, envelope, instruction
       or redis.call('GET', key) ~= string.sub(expects, 2)
   end
   if is_refused or not above(stamp, exists and stamp_of(tail) or it.tombstone) then
-    local answer = refuse(key, sidecar, writer, number, retry, it)
-    if expected and answer[1] == ${REFUSED} then
-      local starved, own = starved_in(it.waiting), writer .. ' ' .. now
-      if (not starved or starved == writer) and it.waiting ~= own then
-        redis.pcall('HSET', sidecar, 'waiting', own)
-      end
-    end
-    return answer
+    local refused = expected and refuse_change or refuse
+    return refused(key, sidecar, writer, number, retry, it)
   end
 
   local wrote = string.sub(envelope, 1, ${PREFIX_LENGTH} + 1) == '${PREFIX}['
@@ -270,7 +278,7 @@ local function commit(key, sidecar, writer, number, stamp, envelope, instruction
 end
 
 ${EDIT}
-local functions = {['${ADD}'] = add, ['${APPEND}'] = append}
+local functions = {['${ADD}'] = add, ['${APPEND}'] = append, ['${CHANGE}'] = edit}
 at = 1
 for i = 1, #KEYS, 2 do
   local done = (i + 1) / 2

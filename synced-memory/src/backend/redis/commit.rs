@@ -18,6 +18,7 @@ use crate::backend::error::{BackendError, BackendErrorKind};
 use crate::backend::sidecar;
 use crate::base::clock::Stamp;
 use crate::value::addition::{self, Addition};
+use crate::value::document::{Guard, GuardedEdit};
 use crate::value::envelope;
 
 /// The script. Its text is the same in every process of this version, so that servers know it by
@@ -59,12 +60,13 @@ const ABSENT: &str = "absent";
 const NOTHING: &str = "nothing";
 const ADD: &str = "add";
 const APPEND: &str = "append";
+const CHANGE: &str = "change";
 
 /// What follows a writer's number in the name of the field with the time of its record.
 const TIME: &str = "@";
 
 /// What `commit.lua` calls by these names.
-fn constants() -> [(&'static str, String); 21] {
+fn constants() -> [(&'static str, String); 23] {
     let number = |number: i64| number.to_string();
     [
         ("SERVER_ERROR", number(SERVER_ERROR)),
@@ -79,6 +81,8 @@ fn constants() -> [(&'static str, String); 21] {
         ("NOTHING", NOTHING.to_owned()),
         ("ADD", ADD.to_owned()),
         ("APPEND", APPEND.to_owned()),
+        ("CHANGE", CHANGE.to_owned()),
+        ("SHORT_GUARD", SHORT_GUARD.to_string()),
         ("ADDED", number(ADDED)),
         ("PREFIX", envelope::PREFIX.to_owned()),
         ("PREFIX_LENGTH", envelope::PREFIX.len().to_string()),
@@ -101,6 +105,9 @@ fn constants() -> [(&'static str, String); 21] {
 pub(super) fn record_fields(writer: Writer) -> [String; 2] {
     [writer.to_string(), format!("{writer}{TIME}")]
 }
+
+/// How many bytes are compared as they are.
+const SHORT_GUARD: usize = 40;
 
 /// How many keys go into one call at most. A call for many keys costs the server half as much as
 /// many calls, but while it runs, nobody else is served.
@@ -232,6 +239,7 @@ impl Committer {
                     Addition::Items(items) => call.arg(addition::joined(items)),
                     Addition::Integer { by, .. } => call.arg(by),
                 },
+                KeyChange::Edit { ranges, .. } => call.arg(payload(ranges)),
             };
             call.arg(instruction(attempt));
         }
@@ -375,7 +383,7 @@ fn instruction(attempt: &Attempt) -> Cow<'static, [u8]> {
     };
     let change = match &attempt.change {
         KeyChange::Delete => Cow::Borrowed(DELETE),
-        KeyChange::Put { .. } | KeyChange::Blind { .. } => how,
+        KeyChange::Put { .. } | KeyChange::Blind { .. } | KeyChange::Edit { .. } => how,
     };
     let is_put = matches!(attempt.change, KeyChange::Put { .. });
     if is_put && (&*change, &attempt.expects, attempt.retry) == (KEEP, &Expects::Anything, None) {
@@ -396,6 +404,13 @@ fn instruction(attempt: &Attempt) -> Cow<'static, [u8]> {
         };
         return instruction.into_bytes().into();
     }
+    if let (KeyChange::Edit { made, .. }, Expects::Stamped { stamp, length }) =
+        (&attempt.change, &attempt.expects)
+    {
+        let kind = if made.is_own_list() { "list" } else { "other" };
+        let instruction = format!("{CHANGE} {retry} {change} {length} {stamp} {kind}");
+        return instruction.into_bytes().into();
+    }
     let mut instruction = format!("{change} {retry} ").into_bytes();
     match &attempt.expects {
         Expects::Anything => {}
@@ -411,6 +426,38 @@ fn instruction(attempt: &Attempt) -> Cow<'static, [u8]> {
         }
     }
     instruction.into()
+}
+
+/// The ranges of an edit, as `edit.lua` wants them.
+fn payload(ranges: &[GuardedEdit]) -> Vec<u8> {
+    let head = ranges.iter().map(|GuardedEdit { edit, guard }| {
+        let found = compared(guard);
+        let [before, after] = guard.beside;
+        format!(
+            "{} {} {} {before} {after} {}",
+            edit.start,
+            edit.old_len,
+            edit.new.len(),
+            found.len()
+        )
+    });
+    let head: Vec<_> = head.collect();
+    let mut payload = head.join(" ").into_bytes();
+    payload.push(b'\n');
+    for GuardedEdit { edit, guard } in ranges {
+        payload.extend_from_slice(&edit.new);
+        payload.extend_from_slice(&compared(guard));
+    }
+    payload
+}
+
+/// What the script compares: the bytes, or their SHA-1 in hexadecimal digits if they are many.
+fn compared(guard: &Guard) -> Cow<'_, [u8]> {
+    if guard.found.len() <= SHORT_GUARD {
+        return Cow::Borrowed(&guard.found);
+    }
+    let hash = sha1_smol::Sha1::from(&guard.found).digest();
+    Cow::Owned(hash.to_string().into_bytes())
 }
 
 /// What the script answers for an attempt that took its fast path.

@@ -95,3 +95,105 @@ local function append(key, sidecar, writer, number, stamp, items, instruction)
   end
   return {${ADDED}, there, length, after, '', starved_after(sidecar, writer, it.waiting)}
 end
+
+-- The ranges of an edit, from a payload that has their number and then, for each of them, where it
+-- is, how long it is and becomes, how many bytes on each side of it are compared with it, and how
+-- long what it is compared with is; behind all of that what it becomes, and what it is compared
+-- with: the bytes, or their SHA-1 if they are more than ${SHORT_GUARD}.
+local function ranges_in(payload)
+  local head, at = string.match(payload, '^([%d ]+)\n()')
+  local numbers, ranges = {}, {}
+  for number in string.gmatch(head, '%d+') do numbers[#numbers + 1] = tonumber(number) end
+  local function take(count)
+    at = at + count
+    return string.sub(payload, at - count, at - 1)
+  end
+  for i = 1, #numbers, 6 do
+    ranges[#ranges + 1] = {start = numbers[i], length = numbers[i + 1],
+      before = numbers[i + 3], after = numbers[i + 4],
+      text = take(numbers[i + 2]), found = take(numbers[i + 5])}
+  end
+  return ranges
+end
+
+-- Whether each range still has what is to be replaced there. Who edits by hand may have kept stamp
+-- and length.
+local function are_met(key, ranges)
+  for _, range in ipairs(ranges) do
+    local found = redis.call('GETRANGE', key, range.start - range.before,
+      range.start + range.length + range.after - 1)
+    if #found > ${SHORT_GUARD} then found = redis.sha1hex(found) end
+    if found ~= range.found then return false end
+  end
+  return true
+end
+
+-- Makes an edit. If the first command is refused, nothing was made,
+-- and the refusal is returned; what follows takes no more memory.
+local function make(key, ranges)
+  local moved, growth = nil, 0
+  for i, range in ipairs(ranges) do
+    if not moved and #range.text ~= range.length then moved = i end
+    growth = growth + #range.text - range.length
+  end
+  if moved then
+    -- What is behind the first range with another length moves.
+    local start, at, parts = ranges[moved].start, 1, {}
+    local old = redis.call('GETRANGE', key, start, '-1')
+    for i = moved, #ranges do
+      local range = ranges[i]
+      parts[#parts + 1] = string.sub(old, at, range.start - start)
+      parts[#parts + 1] = range.text
+      at = range.start + range.length - start + 1
+    end
+    parts[#parts + 1] = string.sub(old, at)
+    local refused
+    if growth >= 0 then
+      refused = refusal(redis.pcall('SETRANGE', key, start, table.concat(parts)))
+    else
+      local head = start > 0 and redis.call('GETRANGE', key, 0, start - 1) or ''
+      refused = store(key, head .. table.concat(parts), '${KEEP}')
+    end
+    if refused then return refused end
+  end
+  for i = 1, (moved or #ranges + 1) - 1 do
+    local refused = refusal(redis.pcall('SETRANGE', key, ranges[i].start, ranges[i].text))
+    if refused then return refused end
+  end
+end
+
+local function edit(key, sidecar, writer, number, stamp, payload, instruction)
+  local retry, how, length, expected, kind = string.match(instruction,
+    '^%S+ (%d*) (%S+) (%d+) (%d+) (%S+)$')
+  length = tonumber(length)
+  local there = redis.pcall('STRLEN', key)
+  if refusal(there) then return {${SERVER_ERROR}, there.err} end
+  local it = beside(key, sidecar, writer, number, retry)
+  if it.answer then return it.answer end
+
+  local ranges = ranges_in(payload)
+  local is_met = there == length and stamp_of(redis.call('GETRANGE', key, TAIL, '-1')) == expected
+    and above(stamp, expected) and are_met(key, ranges)
+  if it.is_refused or not is_met then
+    return refuse_change(key, sidecar, writer, number, retry, it)
+  end
+
+  local after = length
+  for _, range in ipairs(ranges) do after = after + #range.text - range.length end
+  local wrote = kind == 'list' and stamp .. ' ' .. string.format('%.0f', after) .. ' list' or nil
+  local left = how ~= '${KEEP}' and redis.call('PTTL', key)
+  -- What has to begin or to cease to expire is stored anew.
+  if left and (how == '${NEVER}') ~= (left == -1) then
+    return refuse(key, sidecar, writer, number, retry, it)
+  end
+  local sets_expiry = left and how ~= '${NEVER}'
+  local refused = record(sidecar, writer, number, it.is_new, wrote)
+    or sets_expiry and refusal(redis.pcall('PEXPIRE', key, how))
+    or make(key, ranges)
+  if refused then
+    if sets_expiry then redis.pcall('PEXPIRE', key, left) end
+    if it.wrote then redis.pcall('HSET', sidecar, 'wrote', it.wrote) end
+    return undo(sidecar, writer, it, refused)
+  end
+  return {${APPLIED}, 1, starved_after(sidecar, writer, it.waiting)}
+end

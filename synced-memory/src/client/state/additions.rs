@@ -40,7 +40,7 @@ impl State {
     /// How far the stamp of an addition to `key` is at least above what is there; `None` if it is
     /// better sent as a whole value.
     pub(super) fn additions_to(&mut self, key: &str, mono: Monotonic) -> Option<u64> {
-        if self.refuses_additions(self.map.shard_of(key)) {
+        if self.refuses_parts(self.map.shard_of(key)) {
             return None;
         }
         let is_large = |stored: &Document| stored.len() >= commit::LARGE;
@@ -50,17 +50,11 @@ impl State {
         is_better.then(|| Stamp::ZERO.just_above(&mut self.random).get())
     }
 
-    /// Whether the head of `key` is sent as what it adds to a long value.
-    pub(super) fn adds_to_large(&self, key: &str, head: &Entry) -> bool {
-        let write = &head.write;
+    /// Whether the head of `key` changes a long value, and is sent without the rest of it.
+    pub(super) fn is_sent_as_part(&self, key: &str, head: &Entry) -> bool {
         let stored = self.cache.base(key).stored.as_ref();
         let is_large = stored.is_some_and(|stored| stored.len() >= commit::LARGE);
-        let is_alone = write.assignment.is_none() && write.precondition.is_none();
-        is_large
-            && is_alone
-            && !head.attempt.is_to_be_whole
-            && !self.refuses_additions(self.map.shard_of(key))
-            && write.mutation.as_ref().is_some_and(Addition::is_all_of)
+        is_large && head.write.assignment.is_none() && !self.refuses_parts(self.map.shard_of(key))
     }
 
     /// Others have changed `key` first.
@@ -153,16 +147,16 @@ impl State {
         }
     }
 
-    /// The shard refuses what an addition takes: whole values are sent to it from now on.
-    pub(super) fn additions_refused(&mut self, shard: Shard, key: &Arc<str>, error: &Error) {
-        if !std::mem::replace(&mut self.shard_mut(shard).refuses_additions, true) {
+    /// The shard refuses what a change of a part takes: whole values are sent to it from now on.
+    pub(super) fn parts_refused(&mut self, shard: Shard, key: &Arc<str>, error: &Error) {
+        if !std::mem::replace(&mut self.shard_mut(shard).refuses_parts, true) {
             let (key, error) = (key.to_string(), error.clone());
             self.events.push(event!(
                 WARN,
                 key,
                 error = %error,
-                "the server refuses commands that pushes and adds need to cost no more than what \
-                 they add (STRLEN, SETRANGE, HINCRBY): whole values are sent instead"
+                "the server refuses a command that a change needs to carry nothing but itself \
+                 (STRLEN, GETRANGE, SETRANGE, HINCRBY): whole values are sent instead"
             ));
         }
     }

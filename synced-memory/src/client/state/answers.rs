@@ -68,9 +68,9 @@ impl State {
             }
             Ok(Outcome::Refused(found)) => self.refused(attempt, ticket, &found, mono),
             Err(error) => match error.recovery() {
-                Recovery::GiveUp if attempt.change.is_blind() => {
+                Recovery::GiveUp if attempt.change.is_of_part() => {
                     let reason = Error::of_key(error.error_kind(), key, &error);
-                    self.additions_refused(sent_to, key, &reason);
+                    self.parts_refused(sent_to, key, &reason);
                     self.outbox.requeue(Arc::clone(key));
                 }
                 Recovery::GiveUp => {
@@ -131,6 +131,7 @@ impl State {
                 let stored = Document::of_sealed(envelope.clone());
                 Base::of(Some(stored), ticket, expires)
             }
+            KeyChange::Edit { made, .. } => Base::of(Some(made.clone()), ticket, expires),
             KeyChange::Delete | KeyChange::Blind { .. } => Base::new(None, ticket, expires),
         };
         self.cache.answered(key, base);
@@ -358,6 +359,6 @@ fn is_own(attempt: &Attempt, found: &KeyState) -> bool {
         && match &attempt.change {
             KeyChange::Put { envelope, .. } => found.stored.as_ref() == Some(envelope),
             KeyChange::Delete => found.stored.is_none(),
-            KeyChange::Blind { .. } => false,
+            KeyChange::Edit { .. } | KeyChange::Blind { .. } => false,
         }
 }

@@ -83,7 +83,7 @@ impl State {
         let base = self.cache.base(key).stored.as_ref();
         self.outbox.head(key).map_or(0, |head| {
             let of_base =
-                base.filter(|_| head.write.mutation.is_some() && !self.adds_to_large(key, head));
+                base.filter(|_| head.write.mutation.is_some() && !self.is_sent_as_part(key, head));
             head.write.size() + of_base.map_or(0, Document::len)
         })
     }

@@ -279,6 +279,7 @@ impl State {
     /// What the head of `key` is sent as; nothing if it was settled instead.
     fn planned(&mut self, key: &Arc<str>, mono: Monotonic) -> Option<PlannedChange> {
         let step = self.additions_to(key, mono);
+        let takes_edits = !self.refuses_parts(self.map.shard_of(key));
         loop {
             let head = self.outbox.head(key)?;
             let basis = Basis {
@@ -286,6 +287,7 @@ impl State {
                 mono,
                 is_behind: self.is_behind(key),
                 step,
+                takes_edits,
             };
             match rebase::plan(head, &basis) {
                 Plan::Send {

@@ -37,8 +37,8 @@ pub(super) struct ShardState {
     /// What went wrong last between this process and the shard.
     last_error: Option<Error>,
     pub(super) breaks: ConnectionBreaks,
-    /// It refuses commands that additions take.
-    pub(super) refuses_additions: bool,
+    /// It refuses commands that changes of a part take.
+    pub(super) refuses_parts: bool,
 }
 
 /// How long a key waits that was sent from server to server lately: they may send it to each other.
@@ -95,9 +95,9 @@ impl State {
         &mut self.shards[shard]
     }
 
-    /// Whether a shard refuses what additions take.
-    pub(super) fn refuses_additions(&self, shard: Shard) -> bool {
-        self.shards[shard].refuses_additions
+    /// Whether a shard refuses what changes of a part take.
+    pub(super) fn refuses_parts(&self, shard: Shard) -> bool {
+        self.shards[shard].refuses_parts
     }
 
     pub(super) fn breaks(&self, shard: Shard) -> &ConnectionBreaks {
@@ -141,7 +141,7 @@ impl State {
     /// stamps issued before are moved as well (rule 8).
     pub(crate) fn connected(&mut self, shard: Shard, shift: Option<i64>) {
         // Another server may be there, and rights may have been given.
-        self.shards[shard].refuses_additions = false;
+        self.shards[shard].refuses_parts = false;
         if let Some(by) = shift {
             self.outbox.shift(by);
             self.cache.shift(by);

@@ -237,17 +237,19 @@ impl ValuePath {
         view: &KeyView,
         read: impl FnOnce(Option<&str>, bool) -> Result<R>,
     ) -> Result<R> {
-        let text = view.value();
+        let segments = self.reader.segments();
+        let part = view.stored.as_ref();
+        let part = part.and_then(|stored| stored.first_part(segments));
+        let (text, segments) = match part {
+            Some((part, rest)) => (Some(part), rest),
+            None => (view.value(), &**segments),
+        };
         let origin = if text.is_none() {
             (self.root.origin)()
         } else {
             None
         };
-        let found = look(
-            text.as_ref().map(Text::as_str),
-            origin.as_ref(),
-            self.reader.segments(),
-        );
+        let found = look(text.as_ref().map(Text::as_str), origin.as_ref(), segments);
         let (found, exists) = found.map_err(|error| self.apply_error(error))?;
         read(found, exists)
     }

@@ -76,6 +76,7 @@ impl History {
     fn expected(&self, line: &mut HistoryLine, attempt: &Attempt) -> RuleResult<ExpectedAttempt> {
         let after = match &attempt.change {
             KeyChange::Put { envelope, .. } => value_of(Some(envelope)),
+            KeyChange::Edit { made, .. } => value_of(Some(&made.to_bytes())),
             KeyChange::Delete => None,
             KeyChange::Blind { .. } => {
                 return Err(format!("rule 5: {attempt:?} is no change of a part"));

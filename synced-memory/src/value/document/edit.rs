@@ -28,6 +28,28 @@ impl ByteEdit {
     }
 }
 
+/// An edit, with what must be there still when it is made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct GuardedEdit {
+    pub(crate) edit: ByteEdit,
+    pub(crate) guard: Guard,
+}
+
+/// What is there before an edit: the bytes that it replaces, and some on each side.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Guard {
+    pub(crate) found: Bytes,
+    /// How many of the bytes are before and behind what is replaced.
+    pub(crate) beside: [usize; 2],
+}
+
+impl GuardedEdit {
+    /// How many bytes it carries.
+    pub(crate) fn size(&self) -> usize {
+        self.edit.new.len()
+    }
+}
+
 /// How long a text of `length` bytes is after these edits. `None` if they are not in order, overlap,
 /// or are out of range.
 pub(crate) fn length_after(length: usize, edits: &[ByteEdit]) -> Option<usize> {
@@ -99,6 +121,46 @@ impl Document {
             None => self.spliced(edits)?,
         };
         (edited.stamp() == after).then_some(edited)
+    }
+
+    /// The edits with what is there now, and up to so many bytes on each side.
+    pub(crate) fn guarded(&self, edits: Vec<ByteEdit>) -> Vec<GuardedEdit> {
+        const BESIDE: usize = 8;
+        let guarded = edits.into_iter().map(|edit| {
+            let before = edit.start.min(BESIDE);
+            let after = BESIDE.min(self.len().saturating_sub(edit.end()));
+            let guard = Guard {
+                found: self.bytes_in(edit.start - before..edit.end() + after),
+                beside: [before, after],
+            };
+            GuardedEdit { edit, guard }
+        });
+        guarded.collect()
+    }
+
+    /// Some of the bytes that are stored.
+    fn bytes_in(&self, range: Range<usize>) -> Bytes {
+        if let Some(given) = &self.0.given {
+            return given.slice(range);
+        }
+        let mut bytes = Vec::with_capacity(range.len());
+        for text in self.parsed().texts_from(range.start) {
+            let left = range.len() - bytes.len();
+            if left == 0 {
+                break;
+            }
+            bytes.extend_from_slice(&text[..left.min(text.len())]);
+        }
+        bytes.into()
+    }
+
+    /// Whether it is an envelope of ours whose value is a list, with nothing around that.
+    pub(crate) fn is_own_list(&self) -> bool {
+        let outline = self.parsed();
+        outline.kind == RootKind::List
+            && outline.value_start == envelope::PREFIX.len()
+            && outline.head.starts_with(envelope::PREFIX.as_bytes())
+            && outline.tail == sealed_tail(self.stamp())
     }
 
     /// The whole text with these edits, of which the outline is made anew.

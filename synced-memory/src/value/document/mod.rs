@@ -37,8 +37,11 @@ use bytes::Bytes;
 
 use crate::base::clock::Stamp;
 use crate::value::envelope::{self, Text};
+use crate::value::mutation::PathSegment;
 pub(crate) use apply::{AppliedToDocument, DocumentEdit, apply_to};
-pub(crate) use edit::{ByteEdit, length_after};
+#[cfg(feature = "redis")]
+pub(crate) use edit::Guard;
+pub(crate) use edit::{ByteEdit, GuardedEdit, length_after};
 use outline::{Outline, RootKind};
 
 /// What is stored under a key: an envelope of ours or of another program, or any other bytes.
@@ -57,6 +60,7 @@ struct DocumentText {
 }
 
 /// What the root of a document is.
+#[cfg(test)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum DocumentRoot {
     /// A list of so many elements.
@@ -150,6 +154,7 @@ impl Document {
     }
 
     /// What the root is, and how many entries it has.
+    #[cfg(test)]
     pub(crate) fn root(&self) -> DocumentRoot {
         let outline = self.parsed();
         match outline.kind {
@@ -176,8 +181,27 @@ impl Document {
     }
 
     /// Where the value of an entry is in what is stored, in bytes.
+    #[cfg(test)]
     pub(crate) fn entry_range(&self, index: usize) -> Option<Range<usize>> {
         self.parsed().range_at(index)
+    }
+
+    /// The part of a long value that the first of these segments leads to, and the segments from
+    /// there; `None` if it has to be looked for in the text.
+    pub(crate) fn first_part<'a>(
+        &self,
+        segments: &'a [PathSegment],
+    ) -> Option<(Text, &'a [PathSegment])> {
+        let (first, rest) = segments.split_first()?;
+        if self.len() < chunks::ChunkSizes::USUAL.chunk {
+            return None;
+        }
+        let part = match first {
+            PathSegment::Member(member) if member.also.is_empty() => self.member(&member.name),
+            PathSegment::Index(index) => self.element(*index),
+            PathSegment::Member(_) | PathSegment::Entry(..) => None,
+        };
+        Some((part?, rest))
     }
 
     /// The change of the stamp in what is stored, if that is an envelope.
@@ -234,6 +258,7 @@ impl Outline {
     }
 
     /// Where it is in the whole text.
+    #[cfg(test)]
     fn range_at(&self, index: usize) -> Option<Range<usize>> {
         let (place, at) = self.body.find(index)?;
         let chunk = self.body.chunk(place);
