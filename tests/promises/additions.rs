@@ -7,7 +7,7 @@ use std::thread;
 use serde_json::Value;
 use support::Direction::{ToClient, ToServer};
 use support::{Python, Server, eventually};
-use synced_memory::{ErrorKind, Key, Memory, Result, Synced, SyncedMemory, Written};
+use synced_memory::{ErrorKind, Key, Memory, ReadPolicy, Result, Synced, SyncedMemory, Written};
 
 use crate::line::{
     DEADLINE, Line, commits, on_every_backend, quick, wait_connected, wait_disconnected,
@@ -164,7 +164,11 @@ fn a_process_sees_its_own_pushes_on_top_of_what_it_knows() {
     let line = Line::new();
     let other = line.open_directly();
     list(&other).set((0..LONG).collect()).unwrap();
-    let memory = line.builder().near().build().unwrap();
+    let memory = line
+        .builder()
+        .read_policy(ReadPolicy::Near)
+        .build()
+        .unwrap();
     let near = self::list(&memory);
     eventually(DEADLINE, "it is near", || {
         near.get().unwrap().len() == 20_000
@@ -206,13 +210,8 @@ fn what_others_store_between_two_pushes_is_pushed_onto() {
     list.push(1).unwrap();
     list.push(2).unwrap();
     let mut python = Python::against(&server);
-    python.run(
-        "from synced_memory import SyncedMemory
-class State(SyncedMemory):
-    list: list
-state = State()
-state.list = [n for n in range(5000)] + state.list[-2:]",
-    );
+    python
+        .run("from synced_memory import Memory; m = Memory(); m.list = list(range(5000)) + [1, 2]");
     let mut expected: Vec<u64> = (0..5_000).chain([1, 2]).collect();
     assert_eq!(list.get().unwrap(), expected);
     for n in 3..6 {

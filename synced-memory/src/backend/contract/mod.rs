@@ -1,15 +1,15 @@
 //! The contract suite: each check is run on every backend.
 //!
-//! - `commits.rs`, `additions.rs`, `sessions.rs`: the checks
+//! - `commits.rs`, `parts.rs`, `sessions.rs`: the checks
 //! - `subjects.rs`: the backends, with a real server and a real file
 //! - `faulty.rs`: faulty backends, which show that the checks notice each fault
 //!
 //! Many checks send the same requests to a backend and to a fresh `memory:`. They are what ensures
 //! that `commit.lua`, the file and `commit.rs` follow the same rule.
 
-mod additions;
 mod commits;
 mod faulty;
+mod parts;
 mod sessions;
 mod subjects;
 
@@ -332,14 +332,16 @@ suite! {
             a_record_that_lags_is_not_dropped_as_if_it_were_old,
             a_large_value_comes_back_byte_for_byte,
             the_clock_runs;
-        additions:
+        parts:
             items_are_appended_to_whatever_list_is_there,
             items_are_appended_to_nothing_but_a_list_whose_end_is_known,
             an_integer_is_added_exactly_or_not_at_all,
             an_addition_is_made_once_however_often_it_arrives,
             an_addition_keeps_or_sets_the_time_to_live,
             any_history_of_additions_is_answered_as_in_this_process,
-            an_addition_is_notified_like_any_change;
+            an_addition_is_notified_like_any_change,
+            an_edit_makes_what_its_writer_has_made,
+            an_edit_does_not_damage_what_was_edited_by_hand;
         sessions:
             requests_take_effect_in_the_order_of_their_first_polls,
             a_change_of_another_session_to_a_tracked_key_is_notified,

@@ -258,7 +258,6 @@ impl Outline {
     }
 
     /// Where it is in the whole text.
-    #[cfg(test)]
     fn range_at(&self, index: usize) -> Option<Range<usize>> {
         let (place, at) = self.body.find(index)?;
         let chunk = self.body.chunk(place);

@@ -1,4 +1,5 @@
-//! What an addition does: it is made once, to whatever is there, or not at all.
+//! Changes of a part: an addition is made once, to whatever is there, or not at all; an edit is made
+//! of what is expected.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -12,6 +13,7 @@ use crate::backend::commit::{
 };
 use crate::base::clock::{Deadline, Stamp};
 use crate::value::addition::Addition;
+use crate::value::document::{ByteEdit, Document, length_after};
 use crate::value::mutation::Json;
 
 const STEP: u64 = 7;
@@ -444,4 +446,145 @@ pub(super) fn an_addition_is_notified_like_any_change(subject: &Subject) {
     let outcome = other.commit(&append("told", 1, 1, 9, "2"));
     assert!(matches!(outcome, Outcome::Added { .. }));
     assert!(session.is_notified_of(&["told"]));
+}
+
+/// What an edit of this document makes of it, and the attempt to make it.
+fn edit(key: &str, number: Sequence, document: &Document, edits: Vec<ByteEdit>) -> Attempt {
+    let stamp = Stamp::new(document.stamp().get() + 5);
+    let edits: Vec<_> = edits
+        .into_iter()
+        .chain(document.stamp_edit(stamp))
+        .collect();
+    let length = length_after(document.len(), &edits).unwrap();
+    let made = document.edited(&edits, stamp, length).unwrap();
+    Attempt {
+        stamp,
+        change: KeyChange::Edit {
+            ranges: document.guarded(edits),
+            made,
+            ttl: TimeToLive::Keep,
+        },
+        expects: Expects::of_document(Some(document)),
+        ..put(key, 1, number, 0)
+    }
+}
+
+fn made_by(attempt: &Attempt) -> Document {
+    match &attempt.change {
+        KeyChange::Edit { made, .. } => made.clone(),
+        other => panic!("{other:?} is no edit"),
+    }
+}
+
+/// Ranges that become longer, shorter, or as long as they were, near each other and far apart.
+pub(super) fn an_edit_makes_what_its_writer_has_made(subject: &Subject) {
+    const KEY: &str = "edited";
+    let session = subject.connect();
+    let mut random = fastrand::Rng::with_seed(7);
+    for number in 1..=60 {
+        let items: Vec<_> = (0..random.usize(1..300))
+            .map(|n| format!("\"é{n}{}\"", "x".repeat(random.usize(0..40))))
+            .collect();
+        let value = format!("[{}]", items.join(","));
+        let space = [" ", "  ", "\n"][random.usize(0..3)];
+        let layout = [
+            format!("{{\"value\": {value},\"last_modified\": {number}}}"),
+            format!(
+                "{{\"value\":{space}{value}{space},{space}\"last_modified\": {number}{space}}}"
+            ),
+            format!("{{\"x\": [1], \"value\": {value}, \"last_modified\": {number}}}"),
+        ];
+        store(&session, KEY, &layout[random.usize(0..3)]);
+        let document = Document::of(session.read(KEY).unwrap());
+        let mut edits = Vec::new();
+        let mut at = 0;
+        for _ in 0..random.usize(1..5) {
+            at += random.usize(0..=items.len() - at.min(items.len()));
+            let Some(item) = items.get(at) else { break };
+            let range = document.entry_range(at).unwrap();
+            let new = match random.u8(0..4) {
+                0 => "y".repeat(item.len() - 2),
+                1 => String::new(),
+                2 => "z".repeat(item.len() + random.usize(0..90)),
+                _ => "w".repeat(random.usize(0..item.len())),
+            };
+            edits.push(ByteEdit {
+                start: range.start,
+                old_len: range.len(),
+                new: format!("\"{new}\"").into(),
+            });
+            at += 1;
+        }
+        let attempt = edit(KEY, number, &document, edits);
+        let made = made_by(&attempt);
+        // Somebody else was faster, and is longer, or newer.
+        for expects in [
+            Expects::Stamped {
+                stamp: Stamp::new(number + 1),
+                length: document.len(),
+            },
+            Expects::Stamped {
+                stamp: document.stamp(),
+                length: document.len() + 1,
+            },
+        ] {
+            let other = Attempt {
+                expects,
+                ..attempt.clone()
+            };
+            assert!(matches!(session.commit(&other), Outcome::Refused(_)));
+        }
+        let applied = Outcome::Applied {
+            existed: true,
+            contended: None,
+        };
+        assert_eq!(session.commit(&attempt), applied, "{attempt:?}");
+        assert_eq!(session.read(KEY), Some(made.to_bytes()));
+        let again = Attempt {
+            retry: Some(Duration::ZERO),
+            ..attempt
+        };
+        assert!(matches!(session.commit(&again), Outcome::AlreadyApplied(_)));
+        // What it has made of a list of ours is appended to.
+        let outcome = session.commit(&append(KEY, 2, number, 1, "7"));
+        if made.is_own_list() {
+            assert!(matches!(outcome, Outcome::Added { .. }), "{outcome:?}");
+        } else {
+            assert!(matches!(outcome, Outcome::Refused(_)), "{outcome:?}");
+        }
+    }
+}
+
+/// Who edits by hand may keep stamp and length. Nothing is mixed with what they wrote.
+pub(super) fn an_edit_does_not_damage_what_was_edited_by_hand(subject: &Subject) {
+    const KEY: &str = "by hand";
+    let session = subject.connect();
+    let long = "x".repeat(100);
+    let value = format!(r#"["{long}","b","c","d"]"#);
+    for (number, (at, by_hand)) in (1..).zip([
+        (0, value.replace("xx\"", "yx\"")),
+        (0, value.replace("\"xx", "\"yx")),
+        (1, value.replace("\"b\"", "\"e\"")),
+        (2, value.replace("\"b\",\"c\"", "\"\",\"bc\"")),
+        (3, value.replace("\"c\",\"d\"", "\"c, d\"  ")),
+    ]) {
+        let stored = envelope(&value, 5);
+        store(&session, KEY, std::str::from_utf8(&stored).unwrap());
+        let document = Document::of(stored);
+        let range = document.entry_range(at).unwrap();
+        let edits = vec![ByteEdit {
+            start: range.start,
+            old_len: range.len(),
+            new: "\"new\"".into(),
+        }];
+        let attempt = edit(KEY, number, &document, edits);
+        let other = envelope(&by_hand, 5);
+        assert_eq!(other.len(), document.len());
+        store(&session, KEY, std::str::from_utf8(&other).unwrap());
+        match session.commit(&attempt) {
+            Outcome::Refused(_) => assert_eq!(session.read(KEY), Some(other)),
+            // A backend may replace the whole.
+            _ => assert_eq!(session.read(KEY), Some(made_by(&attempt).to_bytes())),
+        }
+    }
 }
