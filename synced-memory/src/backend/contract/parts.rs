@@ -566,7 +566,7 @@ pub(super) fn an_edit_does_not_damage_what_was_edited_by_hand(subject: &Subject)
         (0, value.replace("\"xx", "\"yx")),
         (1, value.replace("\"b\"", "\"e\"")),
         (2, value.replace("\"b\",\"c\"", "\"\",\"bc\"")),
-        (3, value.replace("\"c\",\"d\"", "\"c, d\"  ")),
+        (3, value.replace("\"c\",\"d\"", "\"c, d\" ")),
     ]) {
         let stored = envelope(&value, 5);
         store(&session, KEY, std::str::from_utf8(&stored).unwrap());
