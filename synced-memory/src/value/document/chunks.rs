@@ -245,6 +245,18 @@ impl ChunkList {
         })
     }
 
+    /// The indexes of the entries that `found` finds in each chunk, in order.
+    pub(super) fn all_positions(&self, found: impl Fn(&Chunk) -> Vec<usize>) -> Vec<usize> {
+        let mut positions = Vec::new();
+        let mut first = 0;
+        for piece in self.groups.iter().flat_map(|group| &*group.pieces) {
+            let found = found(&piece.chunk).into_iter();
+            positions.extend(found.map(|at| first + at));
+            first += piece.count;
+        }
+        positions
+    }
+
     /// The bytes from this offset on.
     pub(super) fn texts_from(&self, offset: usize) -> impl Iterator<Item = &[u8]> {
         let place = self.place_of_byte(offset);

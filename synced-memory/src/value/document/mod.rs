@@ -30,7 +30,7 @@ mod tests;
 
 use std::fmt;
 use std::ops::Range;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
@@ -50,9 +50,10 @@ struct DocumentText {
     stamp: Stamp,
     /// The text as it was given. A document that was made by a change has its text in its outline.
     given: Option<Bytes>,
-    value: OnceLock<Text>,
-    /// Made at first need. All outlines of one text are equal: of several threads that make one, any
-    /// may win.
+    /// Found at first need. It is the same for all threads: of several that find it, any may win,
+    /// and none waits.
+    value: ArcSwapOption<Text>,
+    /// Made at first need; for this the same holds.
     outline: ArcSwapOption<Outline>,
 }
 
@@ -97,7 +98,7 @@ impl Document {
             length,
             stamp,
             given,
-            value: OnceLock::new(),
+            value: ArcSwapOption::empty(),
             outline: ArcSwapOption::new(outline),
         }))
     }
@@ -130,8 +131,8 @@ impl Document {
 
     /// The value as JSON text, byte for byte. Empty if what is stored is no JSON.
     pub(crate) fn value(&self) -> Text {
-        if let Some(value) = self.0.value.get() {
-            return value.clone();
+        if let Some(value) = &*self.0.value.load() {
+            return Text::clone(value);
         }
         let whole = self.to_bytes();
         let value = match self.outline() {
@@ -215,8 +216,7 @@ impl Document {
     }
 
     fn remember_value(&self, value: Text) {
-        // Another thread may have found the same.
-        let _ = self.0.value.set(value);
+        self.0.value.store(Some(Arc::new(value)));
     }
 }
 

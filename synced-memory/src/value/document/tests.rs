@@ -124,7 +124,7 @@ fn a_mutation_of_a_few_entries_is_an_edit_of_these() {
     // All members with the name, and the comma of the one that is first then.
     assert_eq!(
         edits_of(object, &mutation(object, "a", REMOVE)),
-        [(1, 6, String::new()), (33, 6, String::new())]
+        [(1, 6, String::new()), (32, 6, String::new())]
     );
 }
 
