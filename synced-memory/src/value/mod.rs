@@ -2,7 +2,11 @@
 
 #[cfg_attr(
     not(test),
-    expect(dead_code, unused_imports, reason = "the rooms above do not use it yet")
+    expect(
+        dead_code,
+        unused_imports,
+        reason = "the rooms above do not use it yet"
+    )
 )]
 pub(crate) mod document;
 pub(crate) mod envelope;

@@ -11,9 +11,9 @@ use super::edit::ByteEdit;
 use super::outline::{Outline, RootKind};
 use super::{Document, looked_at, names};
 use crate::value::mutation::{
-    Action, Applied, ApplyError, Comparison, ConflictRule, Content, Edited, Element,
-    ElementSearch, Json, MemberName, Mutation, NodeEdit, NotApplied, Operation, PathStep, TreeNode,
-    apply, apply_below, apply_calls, is_space, read_name,
+    Action, Applied, ApplyError, Comparison, ConflictRule, Content, Edited, Element, ElementSearch,
+    Json, MemberName, Mutation, NodeEdit, NotApplied, Operation, PathStep, TreeNode, apply,
+    apply_below, apply_calls, is_space, read_name,
 };
 
 /// What a mutation made of a document.
@@ -50,7 +50,11 @@ pub(crate) fn apply_to(
         .unwrap_or_else(|| apply_to_text(document, mutation, rule))
 }
 
-fn apply_to_text(document: &Document, mutation: &Mutation, rule: ConflictRule) -> AppliedToDocument {
+fn apply_to_text(
+    document: &Document,
+    mutation: &Mutation,
+    rule: ConflictRule,
+) -> AppliedToDocument {
     let value = document.value();
     looked_at(value.as_bytes().len());
     let Applied {
@@ -94,16 +98,21 @@ pub(super) fn apply_to_entries(
         end: Vec::new(),
     };
     let mut is_supported = true;
-    let applied = apply_calls(&mut draft, mutation, rule, |draft, operation, comparison| {
-        let outcome = if is_supported {
-            draft.apply(operation, comparison)
-        } else {
-            None
-        };
-        is_supported = outcome.is_some();
-        // What is decided after that does not count.
-        outcome.unwrap_or(Err(NotApplied::Superseded))
-    });
+    let applied = apply_calls(
+        &mut draft,
+        mutation,
+        rule,
+        |draft, operation, comparison| {
+            let outcome = if is_supported {
+                draft.apply(operation, comparison)
+            } else {
+                None
+            };
+            is_supported = outcome.is_some();
+            // What is decided after that does not count.
+            outcome.unwrap_or(Err(NotApplied::Superseded))
+        },
+    );
     is_supported.then(|| {
         let edits = draft.edits();
         AppliedToDocument {
@@ -233,7 +242,10 @@ impl<'a> Draft<'a> {
         let stored = self.outline.positions(name);
         let is_there = |at: &usize| {
             let change = self.changes.get(at);
-            !matches!(change.map(|change| &change.state), Some(EntryState::Removed))
+            !matches!(
+                change.map(|change| &change.state),
+                Some(EntryState::Removed)
+            )
         };
         stored.into_iter().rev().find(is_there)
     }
@@ -478,7 +490,10 @@ impl<'a> EditList<'a> {
             self.push(range.end - 1, 0, added.into());
             return;
         }
-        if !node.unchanged().is_some_and(|text| std::ptr::eq(text, stored)) {
+        if !node
+            .unchanged()
+            .is_some_and(|text| std::ptr::eq(text, stored))
+        {
             let text = node.to_text().into_owned();
             looked_at(text.len());
             let edit = ByteEdit {

@@ -225,7 +225,7 @@ impl ChunkList {
     }
 
     /// The chunks, from the last to the first.
-    pub(super) fn from_the_end(&self) -> impl Iterator<Item = (ChunkPlace, &Piece)> {
+    pub(super) fn in_reverse(&self) -> impl Iterator<Item = (ChunkPlace, &Piece)> {
         let (mut offset, mut first) = (self.bytes, self.count);
         let groups = self.groups.iter().enumerate().rev();
         let pieces = groups.flat_map(|(group, found)| {
@@ -397,9 +397,10 @@ impl ChunkList {
 
     /// The chunks that are to be written anew for a change of these entries.
     fn run_around(&self, entries: &Range<usize>, added: usize) -> Run {
-        let last = match entries.is_empty() {
-            true => entries.start.checked_sub(1),
-            false => Some(entries.end - 1),
+        let last = if entries.is_empty() {
+            entries.start.checked_sub(1)
+        } else {
+            Some(entries.end - 1)
         };
         let Some((to, last)) = last.and_then(|last| self.find(last)) else {
             return Run::default();
@@ -467,11 +468,7 @@ impl ChunkList {
     }
 
     fn places_between(&self, from: ChunkPlace, to: ChunkPlace) -> Vec<ChunkPlace> {
-        let next = |place: &ChunkPlace| {
-            (*place != to)
-                .then(|| self.next(*place))
-                .flatten()
-        };
+        let next = |place: &ChunkPlace| (*place != to).then(|| self.next(*place)).flatten();
         iter::successors(Some(from), next).collect()
     }
 
@@ -527,7 +524,10 @@ impl ChunkList {
             self.groups = groups(pieces.to_vec());
             return;
         }
-        let (group, last_group) = (run.group, run.places.last().map_or(run.group, |to| to.group));
+        let (group, last_group) = (
+            run.group,
+            run.places.last().map_or(run.group, |to| to.group),
+        );
         let end = run.places.last().map_or(run.piece, |to| to.piece + 1);
         let removed: Vec<Piece>;
         if group == last_group {

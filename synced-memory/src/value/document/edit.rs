@@ -68,7 +68,7 @@ impl Document {
         }
 
         let mut body = outline.body.clone();
-        let last = body.from_the_end().next();
+        let last = body.in_reverse().next();
         let last = last.map_or(&outline.head, |(_, piece)| piece.chunk.text());
         let is_first = match last.last()? {
             b' ' | b'\t' | b'\n' | b'\r' => return None,
@@ -81,7 +81,9 @@ impl Document {
             let end = body.count()..body.count();
             body.replace(end, &fragment.text, &fragment.starts);
         }
-        Some(Self::of_outline(outline.changed(body, sealed_tail(stamp).into())))
+        Some(Self::of_outline(
+            outline.changed(body, sealed_tail(stamp).into()),
+        ))
     }
 
     /// Replaces bytes: edits that are in order and do not overlap.
@@ -315,7 +317,9 @@ fn closing_bracket(ending: &[u8]) -> Option<usize> {
         end - spaces.count()
     };
     let comma = trimmed(start).checked_sub(1)?;
-    (ending[comma] == b',').then(|| trimmed(comma))?.checked_sub(1)
+    (ending[comma] == b',')
+        .then(|| trimmed(comma))?
+        .checked_sub(1)
 }
 
 /// Whether two texts in pieces are equal.

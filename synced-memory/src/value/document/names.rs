@@ -118,7 +118,7 @@ impl ChunksByName {
     fn of(body: &ChunkList) -> Self {
         let mut index = Self::default();
         index.first.reserve(body.count());
-        for (_, piece) in body.from_the_end() {
+        for (_, piece) in body.in_reverse() {
             index.add_chunk(piece.id, &piece.chunk);
         }
         index.added = 0;

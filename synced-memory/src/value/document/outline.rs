@@ -27,11 +27,7 @@ pub(super) enum RootKind {
 
 impl RootKind {
     pub(super) fn brackets(self) -> [u8; 2] {
-        if self == Self::Object {
-            *b"{}"
-        } else {
-            *b"[]"
-        }
+        if self == Self::Object { *b"{}" } else { *b"[]" }
     }
 }
 

@@ -29,7 +29,11 @@ fn root_text() -> impl Strategy<Value = String> {
         format!("{{{}}}", members.join(","))
     });
     let blank = (space(), any::<bool>()).prop_map(|(space, is_list)| {
-        if is_list { format!("[{space}]") } else { format!("{{{space}}}") }
+        if is_list {
+            format!("[{space}]")
+        } else {
+            format!("{{{space}}}")
+        }
     });
     prop_oneof![4 => list, 3 => numbers, 4 => object, 1 => blank, 2 => json_text()]
 }
@@ -73,7 +77,10 @@ fn stored() -> impl Strategy<Value = Stored> {
 }
 
 /// Few bytes a chunk, and few chunks a group, so that a short text has several.
-fn with_sizes(sizes: (usize, usize), test: impl FnOnce() -> Result<(), TestCaseError>) -> Result<(), TestCaseError> {
+fn with_sizes(
+    sizes: (usize, usize),
+    test: impl FnOnce() -> Result<(), TestCaseError>,
+) -> Result<(), TestCaseError> {
     let (chunk, group) = sizes;
     let before = SIZES.replace(ChunkSizes { chunk, group });
     let outcome = test();
@@ -111,7 +118,11 @@ fn check(document: &Document, text: &[u8]) -> Result<(), TestCaseError> {
             count
         }
         DocumentRoot::Other => {
-            prop_assert!(!value.as_str().starts_with(['[', '{']), "{}", value.as_str());
+            prop_assert!(
+                !value.as_str().starts_with(['[', '{']),
+                "{}",
+                value.as_str()
+            );
             0
         }
     };
@@ -148,7 +159,9 @@ fn edit(document: &Document, edits: &[ByteEdit]) -> Result<Option<Document>, Tes
     let text = document.to_bytes();
     let expected = replaced(&text, edits);
     let stamp = envelope::stamp_of(&expected);
-    let is_json = !envelope::value_of(&Bytes::copy_from_slice(&expected)).as_str().is_empty();
+    let is_json = !envelope::value_of(&Bytes::copy_from_slice(&expected))
+        .as_str()
+        .is_empty();
     let edited = document.edited(edits, stamp, expected.len());
     prop_assert_eq!(
         edited.is_some(),
@@ -174,7 +187,7 @@ fn apply_to_both(
 ) -> Result<Option<Document>, TestCaseError> {
     let value = envelope::value_of(&document.to_bytes());
     let expected = apply(Some(value.as_str()), mutation, rule);
-    let applied = apply_to(document, mutation, rule);
+    let applied: AppliedToDocument = apply_to(document, mutation, rule);
     let about = || format!("{}\n{mutation:?}\n{rule:?}\n{applied:?}", value.as_str());
     prop_assert_eq!(&applied.superseded, &expected.superseded, "{}", about());
     prop_assert_eq!(&applied.failed, &expected.failed, "{}", about());
@@ -383,15 +396,18 @@ fn edits_of(length: usize, noise: &[(usize, usize, String)]) -> Vec<ByteEdit> {
     let mut starts: Vec<_> = noise.iter().map(|(at, ..)| at % (length + 1)).collect();
     starts.sort_unstable();
     let mut end = 0;
-    let edits = starts.into_iter().zip(noise).map(|(start, (_, old_len, new))| {
-        let start = start.max(end);
-        let old_len = *old_len.min(&(length - start));
-        end = start + old_len;
-        ByteEdit {
-            start,
-            old_len,
-            new: new.clone().into(),
-        }
-    });
+    let edits = starts
+        .into_iter()
+        .zip(noise)
+        .map(|(start, (_, old_len, new))| {
+            let start = start.max(end);
+            let old_len = *old_len.min(&(length - start));
+            end = start + old_len;
+            ByteEdit {
+                start,
+                old_len,
+                new: new.clone().into(),
+            }
+        });
     edits.collect()
 }

@@ -171,7 +171,11 @@ fn items_are_added_to_an_envelope_of_ours_alone() {
         let appended = document.appended(items, Stamp::new(8));
         // The same once the entries were looked at.
         document.root();
-        assert_eq!(document.appended(items, Stamp::new(8)), appended, "{stored}");
+        assert_eq!(
+            document.appended(items, Stamp::new(8)),
+            appended,
+            "{stored}"
+        );
         appended.map(|appended| text_of(&appended))
     };
     for (stored, items, expected) in [
@@ -304,7 +308,10 @@ fn a_text_that_is_put_together_is_not_kept_twice() {
     let element = document.element(2_000).unwrap();
     assert!(range.contains(&element.as_bytes().as_ptr()));
     assert_eq!(document.to_bytes().as_ptr(), whole.as_ptr());
-    assert_eq!(element.as_str(), "\"message 2000 of a list that has many of them\"");
+    assert_eq!(
+        element.as_str(),
+        "\"message 2000 of a list that has many of them\""
+    );
 }
 
 fn list_of(count: usize) -> String {
@@ -340,11 +347,17 @@ fn costs_of_list(count: usize) -> Vec<(&'static str, usize)> {
         ("clone", cost(|| drop(document.clone()))),
         ("length", cost(|| _ = document.root())),
         ("element", cost(|| _ = document.element(count / 2).unwrap())),
-        ("append", cost(|| _ = document.appended(&["1"], Stamp::new(8)).unwrap())),
+        (
+            "append",
+            cost(|| _ = document.appended(&["1"], Stamp::new(8)).unwrap()),
+        ),
     ];
     for (what, mutation) in [
         ("append by a mutation", mutation(&value, "", append("1"))),
-        ("insert", mutation(&value, "", insert(&value, count / 2, "1"))),
+        (
+            "insert",
+            mutation(&value, "", insert(&value, count / 2, "1")),
+        ),
         ("remove the first", mutation(&value, "0", REMOVE)),
         ("remove", mutation(&value, &middle, REMOVE)),
         ("replace", mutation(&value, &middle, set("1"))),
@@ -362,14 +375,23 @@ fn costs_of_object(count: usize) -> Vec<(&'static str, usize)> {
     document.member(&middle);
     let mut costs = vec![
         ("member", cost(|| _ = document.member(&middle).unwrap())),
-        ("no member", cost(|| assert_eq!(document.member("key"), None))),
+        (
+            "no member",
+            cost(|| assert_eq!(document.member("key"), None)),
+        ),
     ];
     for (what, mutation) in [
         ("new member", mutation(&value, "new", set("1"))),
         ("replace member", mutation(&value, &middle, set("1"))),
         ("remove member", mutation(&value, &middle, REMOVE)),
-        ("add in member", mutation(&value, &format!("{middle}.count"), add(1))),
-        ("set in member", mutation(&value, &format!("{middle}.name"), set("1"))),
+        (
+            "add in member",
+            mutation(&value, &format!("{middle}.count"), add(1)),
+        ),
+        (
+            "set in member",
+            mutation(&value, &format!("{middle}.name"), set("1")),
+        ),
     ] {
         costs.push((what, cost(|| _ = applied(&document, &mutation).unwrap())));
     }
@@ -393,7 +415,9 @@ fn a_call_looks_at_no_more_of_a_long_list_or_object_than_of_a_short_one() {
 #[test]
 fn a_long_document_follows_many_changes() {
     let mut random = fastrand::Rng::with_seed(7);
-    let mut list: Vec<String> = (0..30_000).map(|at| format!("\"element {at:0>60}\"")).collect();
+    let mut list: Vec<String> = (0..30_000)
+        .map(|at| format!("\"element {at:0>60}\""))
+        .collect();
     let mut document = sealed(&format!("[{}]", list.join(",")), 7);
     document.root();
     for turn in 0..3_000 {
@@ -430,7 +454,14 @@ fn a_long_document_follows_many_changes() {
             }
         };
         let new = new.into();
-        let edits = [Some(ByteEdit { start, old_len, new }), document.stamp_edit(stamp)];
+        let edits = [
+            Some(ByteEdit {
+                start,
+                old_len,
+                new,
+            }),
+            document.stamp_edit(stamp),
+        ];
         let edits = edits.map(Option::unwrap);
         let length = length_after(document.len(), &edits).unwrap();
         document = document.edited(&edits, stamp, length).unwrap();
@@ -447,17 +478,25 @@ fn a_long_document_follows_many_changes() {
 #[test]
 fn members_are_found_while_their_object_grows_and_shrinks() {
     let mut random = fastrand::Rng::with_seed(8);
-    let mut members: std::collections::BTreeMap<usize, usize> = (0..5_000).map(|at| (at, at)).collect();
-    let value: Vec<String> = members.iter().map(|(at, to)| format!("\"key \\u0061 {at}\":{to}")).collect();
+    let mut members: std::collections::BTreeMap<usize, usize> =
+        (0..5_000).map(|at| (at, at)).collect();
+    let value: Vec<String> = members
+        .iter()
+        .map(|(at, to)| format!("\"key \\u0061 {at}\":{to}"))
+        .collect();
     let mut document = sealed(&format!("{{{}}}", value.join(",")), 7);
     for turn in 0..4_000 {
         let key = random.usize(0..8_000);
         let name = format!("key a {key}");
         assert_eq!(
-            document.member(&name).map(|value| value.as_str().to_owned()),
+            document
+                .member(&name)
+                .map(|value| value.as_str().to_owned()),
             members.get(&key).map(ToString::to_string),
         );
-        let path = vec![crate::value::mutation::PathStep::Member(MemberName::new(&name))];
+        let path = vec![crate::value::mutation::PathStep::Member(MemberName::new(
+            &name,
+        ))];
         let action = if random.bool() {
             members.insert(key, turn);
             set(&turn.to_string())

@@ -110,7 +110,13 @@ pub(crate) fn apply(value: Option<&str>, mutation: &Mutation, rule: ConflictRule
     let trimmed = whole.trim_matches(is_space);
     let mut root = value.is_some().then(|| TreeNode::from(trimmed));
     let mut applied = apply_calls(&mut root, mutation, rule, |root, operation, comparison| {
-        apply_operation(root, mutation, operation, comparison, &mut ElementSearch::ByName)
+        apply_operation(
+            root,
+            mutation,
+            operation,
+            comparison,
+            &mut ElementSearch::ByName,
+        )
     });
     let Some(root) = root else {
         applied.made = if value.is_some() {

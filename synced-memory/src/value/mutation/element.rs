@@ -168,7 +168,10 @@ impl Element {
 
     /// Whether it is where it was, and its neighbours too. This needs no look at the whole list, as
     /// [`find`](Self::find) does.
-    pub(in crate::value) fn has_stayed(&self, mut content: impl FnMut(usize) -> Option<Content>) -> bool {
+    pub(in crate::value) fn has_stayed(
+        &self,
+        mut content: impl FnMut(usize) -> Option<Content>,
+    ) -> bool {
         let previous = self.index.checked_sub(1);
         self.others == 0
             && content(self.index) == Some(self.content)

@@ -37,9 +37,7 @@ pub(crate) use locate::{
 };
 pub(crate) use text::Json;
 
-pub(in crate::value) use apply::{
-    Comparison, ElementSearch, NotApplied, apply_below, apply_calls,
-};
+pub(in crate::value) use apply::{Comparison, ElementSearch, NotApplied, apply_below, apply_calls};
 pub(in crate::value) use text::{is_space, read_name};
 pub(in crate::value) use tree::{NodeEdit, TreeNode};
 
