@@ -77,7 +77,13 @@ const ROOMS: &[(&str, &[&[&str]])] = &[
     ),
     (
         "value",
-        &[&["mutation"], &["envelope", "shape"], &["json"], &["mod"]],
+        &[
+            &["document"],
+            &["mutation"],
+            &["envelope", "shape"],
+            &["json"],
+            &["mod"],
+        ],
     ),
     (
         "base",

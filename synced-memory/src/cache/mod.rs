@@ -25,6 +25,7 @@ use crate::base::error::Error;
 use crate::base::hash::{KeyMap, shrink_sparse};
 use crate::base::waiting::Signal;
 use crate::value::document::Document;
+use crate::value::envelope::Text;
 pub(crate) use near::Generation;
 use near::SlotFreshness;
 use pace::Pace;
@@ -137,8 +138,8 @@ impl Base {
     }
 
     /// The value that is there at `mono`, as JSON text.
-    pub(crate) fn value_at(&self, mono: Monotonic) -> Option<&str> {
-        Some(self.at(mono)?.value().as_str())
+    pub(crate) fn value_at(&self, mono: Monotonic) -> Option<Text> {
+        Some(self.at(mono)?.value())
     }
 
     /// Whether the backend ever answered.

@@ -219,12 +219,12 @@ fn made_of(
     if let Some(edited) = edited {
         return edited;
     }
-    let value = stored.map(|stored| stored.value().as_str());
+    let value = stored.map(Document::value);
     let Applied {
         made,
         superseded,
         failed,
-    } = apply(value, mutation, rule);
+    } = apply(value.as_ref().map(Text::as_str), mutation, rule);
     let made = match made {
         Edited::Nothing => Made::Nothing,
         Edited::Text(text) => {

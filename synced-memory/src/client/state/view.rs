@@ -34,7 +34,7 @@ impl KeyView {
 
     /// The value as JSON text.
     pub(crate) fn value(&self) -> Option<Text> {
-        self.stored.as_ref().map(|stored| stored.value().clone())
+        self.stored.as_ref().map(Document::value)
     }
 
     /// With a pending write on top.

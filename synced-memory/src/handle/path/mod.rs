@@ -25,6 +25,7 @@ use crate::client::state::{KeyView, Request};
 use crate::handle::memory::Memory;
 use crate::handle::reader::{SlotReader, SlotsView};
 use crate::handle::value::Value;
+use crate::value::document::Document;
 use crate::value::envelope::{self, Text};
 use crate::value::mutation::{
     self, ApplyError, Content, Json, Location, Mutation, ObservedValue, Operation, PathSegment,
@@ -38,6 +39,8 @@ pub struct ValuePath {
     reader: SlotReader,
     /// Its calls return facts, whatever the policy of the key.
     is_confirmed: bool,
+    /// Of an object, changes look at these members alone.
+    members: Option<Arc<[Box<str>]>>,
 }
 
 struct KeyRoot {
@@ -84,6 +87,7 @@ impl ValuePath {
             root: Arc::new(root),
             reader: SlotReader::root(memory.shared(), slots),
             is_confirmed: false,
+            members: None,
         }
     }
 
@@ -93,6 +97,7 @@ impl ValuePath {
             root: Arc::clone(&self.root),
             reader: self.reader.at(segment),
             is_confirmed: self.is_confirmed,
+            members: None,
         }
     }
 
@@ -102,6 +107,28 @@ impl ValuePath {
             is_confirmed: true,
             ..self.clone()
         }
+    }
+
+    /// The same path, of which changes look at these members alone: it need not be known what else an
+    /// object has.
+    pub(crate) fn with_members<'a>(&self, names: impl Iterator<Item = &'a str>) -> Self {
+        Self {
+            members: Some(names.map(Box::from).collect()),
+            ..self.clone()
+        }
+    }
+
+    /// What a change is recorded on: the value of what is stored, or an excerpt that has what it
+    /// looks at.
+    fn looked_at(&self, stored: &Document) -> Text {
+        let excerpt = match (self.reader.segments().first(), &self.members) {
+            (Some(PathSegment::Member(member)), _) if member.also.is_empty() => {
+                stored.excerpt([&*member.name].into_iter())
+            }
+            (None, Some(names)) => stored.excerpt(names.iter().map(|name| &**name)),
+            _ => None,
+        };
+        excerpt.unwrap_or_else(|| stored.value())
     }
 
     /// Whether a read returns what the backend answers to it.

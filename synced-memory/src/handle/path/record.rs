@@ -453,7 +453,7 @@ impl<'a> Recorder<'a> {
             _ => (path.root.origin)().or_else(|| self.empty.clone().filter(|_| path.is_root())),
         };
         Ok(Snapshot {
-            text: own.value(),
+            text: own.stored.as_ref().map(|stored| path.looked_at(stored)),
             own,
             origin,
         })

@@ -71,6 +71,15 @@ impl EntryKey {
         self.spelling.is_some() && !location.is_current
     }
 
+    /// The path of its map, for a change that looks at this entry alone.
+    pub(super) fn looked_at_in(&self, path: &ValuePath) -> ValuePath {
+        if self.spelling.is_some() {
+            // Another entry may be the same.
+            return path.clone();
+        }
+        path.with_members([&*self.own].into_iter())
+    }
+
     pub(super) fn member_name(&self) -> MemberName {
         MemberName::new(&self.own)
     }

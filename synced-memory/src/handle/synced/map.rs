@@ -29,7 +29,7 @@ impl ValuePath {
         name: &EntryKey,
         value: &Json,
     ) -> Result<Option<V>> {
-        let before = self.record(
+        let before = name.looked_at_in(self).record(
             Freshness::Known,
             Condition::SamePaths,
             Some(EMPTY),
@@ -83,14 +83,20 @@ impl ValuePath {
                 (),
             ))
         };
-        Ok(self
+        let names = || entries.iter().map(|(name, _)| name);
+        let path = if names().all(|name| name.spelling.is_none()) {
+            self.with_members(names().map(|name| &*name.own))
+        } else {
+            self.clone()
+        };
+        Ok(path
             .record(Freshness::Known, Condition::Always, Some(EMPTY), put)?
             .1)
     }
 
     /// Stores a member unless there is one, which is returned.
     fn put_if_absent(&self, name: &EntryKey, value: &Json) -> Result<Option<String>> {
-        let existing = self.record(
+        let existing = name.looked_at_in(self).record(
             Freshness::Known,
             Condition::SamePaths,
             Some(EMPTY),
@@ -115,7 +121,7 @@ impl ValuePath {
 
     /// Removes the member with this name, and returns it; one that is not a `V` stays.
     pub(super) fn remove_named<V: DeserializeOwned>(&self, name: &EntryKey) -> Result<Option<V>> {
-        let removed = self.record(
+        let removed = name.looked_at_in(self).record(
             Freshness::Known,
             Condition::SamePaths,
             Some(EMPTY),

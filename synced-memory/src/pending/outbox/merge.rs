@@ -82,11 +82,15 @@ impl Entry {
         }
 
         let own = self.write.assignment.as_ref().map(Assignment::own_value);
-        let since = match &own {
-            Some(own) => Since::Unchanged(own.as_ref().map(Text::as_str)),
+        let recorded_on = match own {
+            Some(own) => Some(own),
             None if is_only && self.recorded_at == base.ticket && !later.merges_anywhere() => {
-                Since::Unchanged(base.value_at(self.write.written))
+                Some(base.value_at(self.write.written))
             }
+            None => None,
+        };
+        let since = match &recorded_on {
+            Some(value) => Since::Unchanged(value.as_ref().map(Text::as_str)),
             None => Since::Moved,
         };
         coalesce(mutation, later, since)

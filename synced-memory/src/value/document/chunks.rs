@@ -225,7 +225,7 @@ impl ChunkList {
     }
 
     /// The chunks, from the last to the first.
-    pub(super) fn from_the_end(&self) -> impl Iterator<Item = (ChunkPlace, &Piece)> {
+    pub(super) fn in_reverse(&self) -> impl Iterator<Item = (ChunkPlace, &Piece)> {
         let (mut offset, mut first) = (self.bytes, self.count);
         let groups = self.groups.iter().enumerate().rev();
         let pieces = groups.flat_map(|(group, found)| {
@@ -243,6 +243,18 @@ impl ChunkList {
             };
             (place, found)
         })
+    }
+
+    /// The indexes of the entries that `found` finds in each chunk, in order.
+    pub(super) fn all_positions(&self, found: impl Fn(&Chunk) -> Vec<usize>) -> Vec<usize> {
+        let mut positions = Vec::new();
+        let mut first = 0;
+        for piece in self.groups.iter().flat_map(|group| &*group.pieces) {
+            let found = found(&piece.chunk).into_iter();
+            positions.extend(found.map(|at| first + at));
+            first += piece.count;
+        }
+        positions
     }
 
     /// The bytes from this offset on.
@@ -385,9 +397,10 @@ impl ChunkList {
 
     /// The chunks that are to be written anew for a change of these entries.
     fn run_around(&self, entries: &Range<usize>, added: usize) -> Run {
-        let last = match entries.is_empty() {
-            true => entries.start.checked_sub(1),
-            false => Some(entries.end - 1),
+        let last = if entries.is_empty() {
+            entries.start.checked_sub(1)
+        } else {
+            Some(entries.end - 1)
         };
         let Some((to, last)) = last.and_then(|last| self.find(last)) else {
             return Run::default();

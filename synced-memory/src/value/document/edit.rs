@@ -90,7 +90,7 @@ impl Document {
         }
 
         let mut body = outline.body.clone();
-        let last = body.from_the_end().next();
+        let last = body.in_reverse().next();
         let last = last.map_or(&outline.head, |(_, piece)| piece.chunk.text());
         let is_first = match last.last()? {
             b' ' | b'\t' | b'\n' | b'\r' => return None,

@@ -30,7 +30,7 @@ mod tests;
 
 use std::fmt;
 use std::ops::Range;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
@@ -53,9 +53,10 @@ struct DocumentText {
     stamp: Stamp,
     /// The text as it was given. A document that was made by a change has its text in its outline.
     given: Option<Bytes>,
-    value: OnceLock<Text>,
-    /// Made at first need. All outlines of one text are equal: of several threads that make one, any
-    /// may win.
+    /// Found at first need. It is the same for all threads: of several that find it, any may win,
+    /// and none waits.
+    value: ArcSwapOption<Text>,
+    /// Made at first need; for this the same holds.
     outline: ArcSwapOption<Outline>,
 }
 
@@ -82,8 +83,7 @@ impl Document {
     pub(crate) fn of_sealed(sealed: Bytes) -> Self {
         let value = envelope::own_value_of(&sealed);
         let document = Self::of(sealed);
-        // It is new: nobody else has found it.
-        let _ = document.0.value.set(value);
+        document.remember_value(value);
         document
     }
 
@@ -102,7 +102,7 @@ impl Document {
             length,
             stamp,
             given,
-            value: OnceLock::new(),
+            value: ArcSwapOption::empty(),
             outline: ArcSwapOption::new(outline),
         }))
     }
@@ -134,13 +134,12 @@ impl Document {
     }
 
     /// The value as JSON text, byte for byte. Empty if what is stored is no JSON.
-    pub(crate) fn value(&self) -> &Text {
-        self.0.value.get_or_init(|| self.find_value())
-    }
-
-    fn find_value(&self) -> Text {
+    pub(crate) fn value(&self) -> Text {
+        if let Some(value) = &*self.0.value.load() {
+            return Text::clone(value);
+        }
         let whole = self.to_bytes();
-        match self.outline() {
+        let value = match self.outline() {
             Some(outline) if outline.kind != RootKind::Unparsed => {
                 Text::of_json(whole.slice(outline.value_range()))
             }
@@ -150,7 +149,9 @@ impl Document {
                 envelope::value_of(&whole)
             }
             _ => Text::of_json(whole.slice(self.parsed().value_range())),
-        }
+        };
+        self.remember_value(value.clone());
+        value
     }
 
     /// What the root is, and how many entries it has.
@@ -204,6 +205,24 @@ impl Document {
         Some((part?, rest))
     }
 
+    /// An object with those of these members that a long one has, which stands for it if nothing else
+    /// of it is looked at; `None` if all of it has to be.
+    pub(crate) fn excerpt<'a>(&self, names: impl Iterator<Item = &'a str>) -> Option<Text> {
+        if self.len() < chunks::ChunkSizes::USUAL.chunk || self.parsed().kind != RootKind::Object {
+            return None;
+        }
+        let mut excerpt = String::from("{");
+        for name in names {
+            if let Some(value) = self.member(name) {
+                let comma = if excerpt.len() > 1 { "," } else { "" };
+                let name = serde_json::Value::from(name);
+                excerpt.extend([comma, &name.to_string(), ":", value.as_str()]);
+            }
+        }
+        excerpt.push('}');
+        Some(Text::of_json(excerpt.into()))
+    }
+
     /// The change of the stamp in what is stored, if that is an envelope.
     pub(crate) fn stamp_edit(&self, stamp: Stamp) -> Option<ByteEdit> {
         let end = match (&self.0.given, self.outline()) {
@@ -236,6 +255,10 @@ impl Document {
         let outline = Arc::new(outline);
         self.0.outline.store(Some(Arc::clone(&outline)));
         outline
+    }
+
+    fn remember_value(&self, value: Text) {
+        self.0.value.store(Some(Arc::new(value)));
     }
 }
 

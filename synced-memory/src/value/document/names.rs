@@ -4,14 +4,14 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::hash::BuildHasher;
 use std::ops::Range;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
+use std::thread;
 
 use foldhash::fast::RandomState;
 
 use super::chunks::{Chunk, ChunkId, ChunkList, Rewritten};
 use super::looked_at;
 use super::outline::{Fragment, spaces};
-use crate::base::lock::lock;
 use crate::value::mutation::read_name;
 
 /// A text with at most so many chunks is searched without an index.
@@ -41,24 +41,45 @@ struct ChunksByName {
 impl NameIndex {
     /// The indexes of all members with this name, in order.
     pub(super) fn positions(&self, body: &ChunkList, name: &str) -> Vec<usize> {
-        let mut positions = Vec::new();
         if body.chunk_count() <= FEW_CHUNKS {
-            for (place, piece) in body.from_the_end() {
-                let found = found_in(&piece.chunk, name).map(|at| place.first + at);
-                positions.extend(found);
-            }
-            positions.sort_unstable();
-            return positions;
+            return body.all_positions(|chunk| found_in(chunk, name).collect());
         }
 
-        let ids = lock(&self.0)
-            .get_or_insert_with(|| ChunksByName::of(body))
-            .chunks(name);
+        let Some(ids) = self.chunks_with(body, name) else {
+            return body.all_positions(|chunk| found_in(chunk, name).collect());
+        };
+        let mut positions = Vec::new();
         for place in body.places_of(&ids) {
             let found = found_in(body.chunk(place), name).map(|at| place.first + at);
             positions.extend(found);
         }
         positions
+    }
+
+    /// `None` in the child of a fork if its parent held the lock at the fork: then nobody will
+    /// release it.
+    fn lock(&self) -> Option<MutexGuard<'_, Option<ChunksByName>>> {
+        /// Another thread holds it for a shorter time than so many yields.
+        const TRIES: usize = 1_000;
+        for _ in 0..TRIES {
+            match self.0.try_lock() {
+                Ok(guard) => return Some(guard),
+                Err(TryLockError::Poisoned(error)) => return Some(error.into_inner()),
+                Err(TryLockError::WouldBlock) => thread::yield_now(),
+            }
+        }
+        None
+    }
+
+    /// The chunks that may have a member with this name, if the index can be used.
+    fn chunks_with(&self, body: &ChunkList, name: &str) -> Option<Vec<ChunkId>> {
+        if let Some(index) = &*self.lock()? {
+            return Some(index.chunks(name));
+        }
+        // Whoever changes a version meanwhile shares no index with it.
+        let made = ChunksByName::of(body);
+        let mut guard = self.lock()?;
+        Some(guard.get_or_insert(made).chunks(name))
     }
 
     /// The index for a version in which entries were changed: this was written anew, of it the
@@ -69,8 +90,8 @@ impl NameIndex {
         rewritten: &Rewritten,
         fragment: &Fragment,
     ) -> Self {
-        let mut guard = lock(&self.0);
-        let Some(index) = &mut *guard else {
+        let mut guard = self.lock();
+        let Some(index) = guard.as_deref_mut().and_then(Option::as_mut) else {
             return Self::default();
         };
         // Most entries are of chunks that have the name no more.
@@ -97,7 +118,7 @@ impl ChunksByName {
     fn of(body: &ChunkList) -> Self {
         let mut index = Self::default();
         index.first.reserve(body.count());
-        for (_, piece) in body.from_the_end() {
+        for (_, piece) in body.in_reverse() {
             index.add_chunk(piece.id, &piece.chunk);
         }
         index.added = 0;

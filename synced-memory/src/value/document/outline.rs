@@ -112,7 +112,11 @@ impl Outline {
         Self {
             kind: self.kind,
             whole: Some(whole.clone()),
-            head: self.head.clone(),
+            head: if self.kind == RootKind::Unparsed {
+                whole.slice(..body.start)
+            } else {
+                self.head.clone()
+            },
             body: self.body.of_text(&whole.slice(body)),
             tail: self.tail.clone(),
             value_start: self.value_start,

@@ -132,7 +132,7 @@ fn check(document: &Document, text: &[u8]) -> Result<(), TestCaseError> {
     prop_assert_eq!(document.element(count), None);
     prop_assert_eq!(document.entry_range(count), None);
     prop_assert_eq!(document, &fresh);
-    prop_assert_eq!(document.value(), &value);
+    prop_assert_eq!(document.value(), value);
     prop_assert_eq!(&document.to_bytes()[..], text);
     Ok(())
 }
@@ -187,7 +187,7 @@ fn apply_to_both(
 ) -> Result<Option<Document>, TestCaseError> {
     let value = envelope::value_of(&document.to_bytes());
     let expected = apply(Some(value.as_str()), mutation, rule);
-    let applied = apply_to(document, mutation, rule);
+    let applied: AppliedToDocument = apply_to(document, mutation, rule);
     let about = || format!("{}\n{mutation:?}\n{rule:?}\n{applied:?}", value.as_str());
     prop_assert_eq!(&applied.superseded, &expected.superseded, "{}", about());
     prop_assert_eq!(&applied.failed, &expected.failed, "{}", about());

@@ -236,7 +236,7 @@ fn an_edit_may_write_the_end_of_the_root_and_the_stamp_anew() {
         let edited = document.edited(&[edit], Stamp::new(1234), length);
         let value = edited.as_ref().map(Document::value);
         let expected = Some(expected).filter(|expected| json::is_valid(expected));
-        assert_eq!(value.map(Text::as_str), expected);
+        assert_eq!(value.as_ref().map(Text::as_str), expected);
     }
 }
 
