@@ -769,14 +769,12 @@ fn a_cluster_serves_moves_a_slot_step_by_step_and_a_replica_takes_over() {
         // In good order.
         let replica = cluster.replica_of(0);
         cluster.failover(replica);
-        eventually(Duration::from_secs(20), "the others know it", || {
-            cluster.owner(slot) == replica && get(&nodes[replica], "{b}2").is_ok()
-        });
-        cluster.wait_ready();
+        assert_eq!(cluster.owner(slot), replica);
+        assert_eq!(get(&nodes[replica], "{b}2"), Ok("2".to_owned()));
 
         // What is written while its replica is cut off is lost with a primary.
         nodes[replica].set_raw("{b}kept", "1");
-        assert_eq!(nodes[replica].cli(&["WAIT", "1", "5000"]), Value::Int(1));
+        cluster.wait_replicated(replica);
         cluster.cut_replication(replica);
         nodes[replica].set_raw("{b}lost", "1");
         nodes[replica].kill();

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use support::Child;
+use support::{Child, ClusterProxies};
 use synced_memory::{Builder, Key};
 
 const PROCESSES: usize = 8;
@@ -20,9 +20,21 @@ pub(crate) struct Crew {
 
 impl Crew {
     pub(crate) fn at(url: &str) -> Self {
+        Self::start(url, &[])
+    }
+
+    /// The same, who reach each node through its proxy.
+    pub(crate) fn through(proxies: &ClusterProxies) -> Self {
+        let ports = proxies.ports();
+        let pairs: Vec<String> = ports.map(|(node, at)| format!("{node}={at}")).collect();
+        Self::start(&proxies.url(), &pairs)
+    }
+
+    fn start(url: &str, ports: &[String]) -> Self {
         let spawn = |number| {
-            let name = format!("w{number}");
-            Child::spawn(env!("CARGO_BIN_EXE_contributor"), [url, &name])
+            let own = [url.to_owned(), format!("w{number}")];
+            let arguments = own.iter().chain(ports);
+            Child::spawn(env!("CARGO_BIN_EXE_contributor"), arguments)
         };
         let mut children: Vec<Child> = (0..PROCESSES).map(spawn).collect();
         for child in &mut children {

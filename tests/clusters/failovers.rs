@@ -1,8 +1,9 @@
 //! Primaries that go: what is answered stays, and nothing is made twice.
 
+use std::cell::Cell;
 use std::time::Duration;
 
-use support::{Cluster, Server, eventually};
+use support::{Cluster, ClusterProxies, Server, eventually};
 use synced_memory::{ErrorKind, Key, Written};
 
 use crate::crew::{Crew, KEYS, Made};
@@ -10,9 +11,8 @@ use crate::{DEADLINE, builder, soak};
 
 const KEY: &str = KEYS[0];
 
-fn rounds() -> usize {
-    if soak() { 1_000 } else { 80 }
-}
+/// How much the crew does while a primary goes once.
+const ROUNDS: usize = 100;
 
 /// The primary of the crew's list now.
 fn primary(cluster: &Cluster) -> usize {
@@ -33,28 +33,43 @@ fn times() -> usize {
 
 /// Lets the crew work while `disturb` does what it does to the primary of its list, again and
 /// again.
-fn crew_while(cluster: &Cluster, url: &str, disturb: impl Fn(usize)) -> Crew {
-    let mut crew = Crew::at(url);
-    let mut disturbed = 0;
-    crew.work(rounds(), |_| {
-        if disturbed < times() {
-            disturbed += 1;
-            disturb(primary(cluster));
-        }
-    });
+fn crew_while(cluster: &Cluster, mut crew: Crew, disturb: impl Fn(usize)) -> Crew {
+    for _ in 0..times() {
+        crew.work(ROUNDS, |turn| {
+            if turn == 0 {
+                disturb(primary(cluster));
+            }
+        });
+    }
     crew
+}
+
+/// What a primary has answered is on its replica when it goes, and it has made some of what it has
+/// not answered. A replica gets what its primary makes a little later, and what was answered just
+/// before a primary goes would be lost with it.
+fn goes(cluster: &Cluster, proxies: &ClusterProxies, primary: usize, go: impl Fn(&Server)) {
+    let (node, proxy) = (&cluster.nodes()[primary], &proxies.proxies()[primary]);
+    let swallowed = proxy.swallowed();
+    proxy.swallow_answers(true);
+    eventually(DEADLINE, "it makes what it does not answer", || {
+        proxy.swallowed() > swallowed
+    });
+    cluster.wait_replicated(primary);
+    go(node);
+    proxy.cut();
+    proxy.swallow_answers(false);
+    taken_over(cluster, primary);
 }
 
 fn killed(program: fn() -> support::Builder) {
     let cluster = Cluster::start(program, 3, 1);
+    let proxies = cluster.proxied();
     let kill = |primary: usize| {
-        let node = &cluster.nodes()[primary];
-        node.kill();
-        taken_over(&cluster, primary);
-        node.start();
+        goes(&cluster, &proxies, primary, Server::kill);
+        cluster.nodes()[primary].start();
         cluster.wait_ready();
     };
-    crew_while(&cluster, &cluster.url(), kill).check(builder(&cluster));
+    crew_while(&cluster, Crew::through(&proxies), kill).check(builder(&cluster));
 }
 
 #[test]
@@ -70,25 +85,21 @@ fn the_same_holds_on_valkey() {
 #[test]
 fn nothing_is_lost_or_doubled_when_a_primary_is_frozen_past_its_failover_and_thawed() {
     let cluster = Cluster::start(Server::redis, 3, 1);
+    let proxies = cluster.proxied();
     let freeze = |primary: usize| {
-        let node = &cluster.nodes()[primary];
-        node.freeze();
-        taken_over(&cluster, primary);
-        node.thaw();
+        goes(&cluster, &proxies, primary, Server::freeze);
+        cluster.nodes()[primary].thaw();
         cluster.wait_ready();
     };
-    crew_while(&cluster, &cluster.url(), freeze).check(builder(&cluster));
+    crew_while(&cluster, Crew::through(&proxies), freeze).check(builder(&cluster));
 }
 
 #[test]
 fn nothing_is_lost_or_doubled_by_failovers_in_good_order() {
     let cluster = Cluster::start(Server::redis, 3, 1);
-    let fail_over = |primary: usize| {
-        cluster.failover(cluster.replica_of(primary));
-        taken_over(&cluster, primary);
-        cluster.wait_ready();
-    };
-    crew_while(&cluster, &cluster.url(), fail_over).check(builder(&cluster));
+    let fail_over = |primary: usize| cluster.failover(cluster.replica_of(primary));
+    let crew = Crew::at(&cluster.url());
+    crew_while(&cluster, crew, fail_over).check(builder(&cluster));
 }
 
 #[test]
@@ -103,7 +114,8 @@ fn nothing_is_lost_or_doubled_when_all_nodes_are_stopped_and_started() {
         cluster.nodes().iter().for_each(Server::start);
         cluster.wait_ready();
     };
-    crew_while(&cluster, &cluster.url(), restart).check(builder(&cluster));
+    let crew = Crew::at(&cluster.url());
+    crew_while(&cluster, crew, restart).check(builder(&cluster));
 }
 
 #[test]
@@ -111,7 +123,7 @@ fn nothing_is_lost_or_doubled_while_slots_move_and_nodes_freeze() {
     let cluster = Cluster::start(Server::redis, 3, 0);
     let mut crew = Crew::at(&cluster.url());
     let slots = KEYS.map(|key| cluster.slot_of(key));
-    crew.work(rounds(), |turn| {
+    crew.work(ROUNDS * times(), |turn| {
         let node = &cluster.nodes()[turn % 3];
         node.freeze();
         // Longer than a call waits, and shorter than a failover takes.
@@ -145,7 +157,8 @@ fn lossy(cluster: &Cluster, primary: usize) {
 #[test]
 fn nothing_is_made_twice_when_a_primary_dies_with_what_its_replica_never_got() {
     let cluster = Cluster::start(Server::redis, 3, 1);
-    let mut crew = crew_while(&cluster, &cluster.url(), |primary| lossy(&cluster, primary));
+    let crew = Crew::at(&cluster.url());
+    let mut crew = crew_while(&cluster, crew, |primary| lossy(&cluster, primary));
     crew.deliver();
     let made = Made::of(builder(&cluster));
     assert_eq!(made.twice(crew.all()), [0; 2], "{made:?}");
@@ -155,9 +168,32 @@ fn nothing_is_made_twice_when_a_primary_dies_with_what_its_replica_never_got() {
 fn with_replicas_nothing_answered_is_lost_even_then() {
     for program in [Server::redis, Server::valkey] {
         let cluster = Cluster::start(program, 3, 1);
-        let url = format!("{}/?replicas=1", cluster.url());
-        let mut crew = crew_while(&cluster, &url, |primary| lossy(&cluster, primary));
+        let crew = Crew::at(&format!("{}/?replicas=1", cluster.url()));
+        let mut crew = crew_while(&cluster, crew, |primary| lossy(&cluster, primary));
         crew.check(builder(&cluster));
+    }
+}
+
+#[test]
+fn with_replicas_nothing_answered_is_lost_whenever_a_primary_is_killed_or_frozen() {
+    for program in [Server::redis, Server::valkey] {
+        let cluster = Cluster::start(program, 3, 1);
+        let crew = Crew::at(&format!("{}/?replicas=1", cluster.url()));
+        let gone = Cell::new(0);
+        let goes = |primary: usize| {
+            let node = &cluster.nodes()[primary];
+            if gone.replace(gone.get() + 1) % 2 == 0 {
+                node.kill();
+                taken_over(&cluster, primary);
+                node.start();
+            } else {
+                node.freeze();
+                taken_over(&cluster, primary);
+                node.thaw();
+            }
+            cluster.wait_ready();
+        };
+        crew_while(&cluster, crew, goes).check(builder(&cluster));
     }
 }
 

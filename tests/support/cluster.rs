@@ -1,15 +1,17 @@
-use std::ops::Range;
-use std::time::{Duration, Instant};
+use std::ops::{Range, RangeInclusive};
+use std::time::Duration;
 
 use redis::Value;
 
 use crate::ca::{Authority, Certificate};
 use crate::proxy::Proxy;
 use crate::server::{Builder, Server};
-use crate::wait::{eventually, eventually_some};
+use crate::wait::{eventually, eventually_some, poll};
 
 const START: Duration = Duration::from_secs(20);
 const SLOTS: u16 = 16_384;
+/// When a replica has given up a failover in good order, and its primary serves again: 5 s.
+const GIVES_UP: Duration = Duration::from_secs(6);
 
 /// A Redis Cluster of real servers: its primaries share the slots out evenly, and each has as many
 /// replicas as the test says. Each node is a [`Server`], which can be killed, frozen and started
@@ -115,21 +117,51 @@ impl Cluster {
         number
     }
 
-    /// Waits until every node that runs serves and knows that all slots are served, and every
-    /// replica follows its primary.
+    /// Waits until every node serves and knows that all slots are served, all agree who serves
+    /// which, and every replica follows its primary.
     #[track_caller]
     pub fn wait_ready(&self) {
         let known = format!("cluster_known_nodes:{}", self.nodes.len());
         eventually(START, "the cluster serves", || {
-            self.nodes.iter().all(|node| {
+            let is_whole = |node: &Server| {
                 let state = node.try_cli(&["CLUSTER", "INFO"]).map(text);
                 let is_whole = state.is_ok_and(|state| {
                     let has = |line: &str| state.lines().any(|other| other == line);
                     has("cluster_state:ok") && has("cluster_slots_ok:16384") && has(&known)
                 });
-                let replication = node.info("replication");
-                is_whole && !replication.contains("master_link_status:down")
-            })
+                let replication = node.try_cli(&["INFO", "replication"]).map(text);
+                let follows = |info: String| !info.contains("master_link_status:down");
+                is_whole && replication.is_ok_and(follows)
+            };
+            // One that was away may take itself for a primary that it is no more.
+            let layout = |node: &Server| {
+                let slots = node.try_cli(&["CLUSTER", "SLOTS"]).ok();
+                slots.map(|slots| layout_of(&slots))
+            };
+            let first = layout(&self.nodes[0]);
+            let agrees = |node: &Server| is_whole(node) && layout(node) == first;
+            first.is_some() && self.nodes.iter().all(agrees)
+        });
+    }
+
+    /// Waits until the replica of a primary has all that the primary has made so far.
+    #[track_caller]
+    pub fn wait_replicated(&self, primary: usize) {
+        let replica = &self.nodes[self.replica_of(primary)];
+        let made = self.nodes[primary].info("replication");
+        let field = |info: &str, name: &str| {
+            let mut lines = info.lines().filter_map(|line| line.split_once(':'));
+            let of_name = lines.find(|(other, _)| *other == name);
+            of_name.map(|(_, value)| value.to_owned())
+        };
+        let offset = |info: &str, name: &str| field(info, name)?.parse::<u64>().ok();
+        let history = field(&made, "master_replid");
+        let made = offset(&made, "master_repl_offset");
+        eventually(START, "the replica has what was made", || {
+            let has = replica.info("replication");
+            has.contains("master_link_status:up")
+                && field(&has, "master_replid") == history
+                && offset(&has, "slave_repl_offset") >= made
         });
     }
 
@@ -275,21 +307,29 @@ impl Cluster {
         self.nodes[to].cli(&["CLUSTER", "SETSLOT", &slot, "NODE", &id]);
     }
 
-    /// Lets a replica take over in good order (`CLUSTER FAILOVER`), and waits until it has.
+    /// Lets a replica take over in good order (`CLUSTER FAILOVER`), as where servers are replaced
+    /// by newer ones: it is started anew, gets all that its primary has, takes over, and all nodes
+    /// know it.
     #[track_caller]
     pub fn failover(&self, replica: usize) {
-        let started = Instant::now();
-        let replica = &self.nodes[replica];
-        // The primary may not have voted: then nothing happens, and it is asked for again.
-        eventually(START, "the replica has taken over", || {
-            if replica.info("replication").contains("role:master") {
-                return true;
-            }
-            if started.elapsed().as_millis() % 6_000 < 10 {
-                let _ = replica.try_cli(&["CLUSTER", "FAILOVER"]);
-            }
-            false
+        let node = &self.nodes[replica];
+        eventually(START * 3, "the replica has taken over", || {
+            // For some seconds after an election of its own, a node would count those votes again:
+            // it would take over without a new one, and lose its slots again, with what was
+            // written to it meanwhile.
+            node.kill();
+            node.start();
+            self.wait_ready();
+            node.cli(&["CLUSTER", "FAILOVER"]);
+            // The others may not have voted, since they have for this shard a short while ago:
+            // then it gives up.
+            let is_primary = || {
+                let replication = node.info("replication");
+                replication.contains("role:master").then_some(())
+            };
+            poll(GIVES_UP, is_primary).is_some()
         });
+        self.wait_ready();
     }
 
     /// Cuts the replicas of a primary off from it: what is written from now on is lost with it.
@@ -399,10 +439,15 @@ impl ClusterProxies {
         url(self.proxies.iter().map(Proxy::port))
     }
 
+    /// The port of each node, and of its proxy.
+    pub fn ports(&self) -> impl Iterator<Item = (u16, u16)> {
+        let proxies = self.proxies.iter().map(Proxy::port);
+        self.ports.iter().copied().zip(proxies)
+    }
+
     /// For `Builder::addresses`.
     pub fn addresses(&self) -> impl Fn(&str, u16) -> (String, u16) + Send + Sync + 'static {
-        let proxies = self.proxies.iter().map(Proxy::port);
-        let ports: Vec<(u16, u16)> = self.ports.iter().copied().zip(proxies).collect();
+        let ports: Vec<(u16, u16)> = self.ports().collect();
         move |host, port| {
             let proxy = ports.iter().find(|(of_node, _)| *of_node == port);
             (host.to_owned(), proxy.map_or(port, |(_, proxy)| *proxy))
@@ -417,6 +462,8 @@ fn node_of(program: fn() -> Builder) -> Builder {
         .arg("cluster-require-full-coverage", "no")
         .arg("cluster-replica-validity-factor", "0")
         .arg("repl-ping-replica-period", "1")
+        // A replica that comes is served at once, and not after 5 s in which others might come.
+        .arg("repl-diskless-sync-delay", "0")
 }
 
 fn url(ports: impl Iterator<Item = u16>) -> String {
@@ -430,20 +477,30 @@ fn text(value: Value) -> String {
 
 /// The port of the primary of a slot, in an answer to CLUSTER SLOTS.
 fn port_of(slots: &Value, slot: u16) -> Option<u16> {
+    let layout = layout_of(slots);
+    let of_slot = |(range, _): &&(RangeInclusive<i64>, i64)| range.contains(&i64::from(slot));
+    let (_, port) = layout.iter().find(of_slot)?;
+    u16::try_from(*port).ok()
+}
+
+/// Which slots are served at which port, in an answer to CLUSTER SLOTS; in order.
+fn layout_of(slots: &Value) -> Vec<(RangeInclusive<i64>, i64)> {
     let Value::Array(ranges) = slots else {
-        return None;
+        return Vec::new();
     };
-    ranges.iter().find_map(|range| {
+    let range_of = |range: &Value| {
         let Value::Array(parts) = range else {
             return None;
         };
         let [Value::Int(first), Value::Int(last), Value::Array(node), ..] = &parts[..] else {
             return None;
         };
-        let port = match node.get(1) {
-            Some(Value::Int(port)) if (*first..=*last).contains(&i64::from(slot)) => *port,
-            _ => return None,
+        let Some(Value::Int(port)) = node.get(1) else {
+            return None;
         };
-        u16::try_from(port).ok()
-    })
+        Some((*first..=*last, *port))
+    };
+    let mut layout: Vec<_> = ranges.iter().filter_map(range_of).collect();
+    layout.sort_unstable_by_key(|(range, _)| *range.start());
+    layout
 }

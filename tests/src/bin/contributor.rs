@@ -1,7 +1,8 @@
 //! Another process that works on what many share. It reads commands, one a line, and answers each
 //! with a line.
 //!
-//! `contributor <url> <name>` says `opened`. `go <n>`: `n` times, it pushes `<name>/<i>` onto the
+//! `contributor <url> <name> [<port>=<port>]…` says `opened`; a node of a cluster that names the
+//! first port is reached at the second one. `go <n>`: `n` times, it pushes `<name>/<i>` onto the
 //! list `items`, adds 1 to `count` and inserts `<name>/<i>` into the map `entries`; answered with
 //! `did`. `race <kind>`: pushes or adds without end, until `stop`; `laps` says how many those are
 //! so far. `flush`: delivers all. `see`: how many dead letters there are, how many writes were
@@ -30,9 +31,9 @@ struct Work {
 fn main() {
     let mut arguments = std::env::args().skip(1);
     let (Some(url), Some(name)) = (arguments.next(), arguments.next()) else {
-        panic!("contributor <url> <name>")
+        panic!("contributor <url> <name> [<port>=<port>]…")
     };
-    let memory = Memory::open(&url).expect("it opens");
+    let memory = open(&url, arguments.map(|pair| ports_of(&pair)).collect());
     let work = Work::attach(&memory);
     println!("opened");
     let (mut done, mut race, mut others) = (0, None, Vec::new());
@@ -112,6 +113,25 @@ fn main() {
             _ => panic!("unknown command: {line}"),
         }
     }
+}
+
+/// Opens a memory; the nodes of a cluster are reached at these ports.
+fn open(url: &str, ports: HashMap<u16, u16>) -> Memory {
+    let mut builder = Memory::builder().url(url);
+    if !ports.is_empty() {
+        builder = builder.addresses(move |host, port| {
+            let at = ports.get(&port).copied();
+            (host.to_owned(), at.unwrap_or(port))
+        });
+    }
+    builder.build().expect("it opens")
+}
+
+/// Of `<port>=<port>`.
+fn ports_of(pair: &str) -> (u16, u16) {
+    let (named, at) = pair.split_once('=').expect("<port>=<port>");
+    let port = |port: &str| port.parse().expect("a port");
+    (port(named), port(at))
 }
 
 struct Race {
