@@ -481,7 +481,7 @@ fn every_write_that_returned_is_on_the_server_once_however_often_the_process_is_
     let rounds = if std::env::var_os("SYNCED_MEMORY_SOAK").is_some() {
         200
     } else {
-        size.rounds(30, 4)
+        size.scaled(30, 4)
     };
     let server = durable();
     // With a long timeout it returns what the server holds, even on a busy machine.

@@ -6,6 +6,8 @@ use support::{Dragonfly, Proxy, Server, eventually};
 use synced_memory::{Builder, DeadLetter, Key, Memory, SyncedMemory};
 use tempfile::TempDir;
 
+use crate::sizes::Size;
+
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 
 pub(crate) struct Line {
@@ -35,6 +37,12 @@ impl Line {
 
     pub(crate) fn open(&self) -> Memory {
         self.builder().build().unwrap()
+    }
+
+    /// A memory on this line that has time for values of this size.
+    pub(crate) fn open_for(&self, size: Size) -> Memory {
+        let timeout = size.timeout(Duration::from_millis(500));
+        self.builder().timeout(timeout).build().unwrap()
     }
 
     /// A memory that does not use the line.
