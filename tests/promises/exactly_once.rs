@@ -338,7 +338,8 @@ with_both_sizes!(
 
 fn a_change_whose_answer_is_lost_is_made_once_whatever_its_kind(size: Size) {
     let line = Line::new();
-    let (memory, other) = (line.open_for(size), line.open_directly());
+    let memory = line.builder().timeout(DEADLINE).build().unwrap();
+    let other = line.open_patiently();
     for (index, row @ (name, change, later)) in rows(size).iter().enumerate() {
         let (changed, both) = expected(row, size);
         let (mine, theirs) = (scoped(&memory, index), scoped(&other, index));
@@ -387,7 +388,8 @@ fn a_change_that_was_queued_and_whose_answer_is_lost_is_made_once_whatever_its_k
     };
     for (chunk, rows) in rows(size).chunks(keys_of_a_call).enumerate() {
         let line = Line::new();
-        let (memory, other) = (line.open_for(size), line.open_directly());
+        let memory = line.builder().timeout(DEADLINE).build().unwrap();
+        let other = line.open_patiently();
         let handles: Vec<_> = (0..rows.len())
             .map(|index| (scoped(&memory, index), scoped(&other, index)))
             .collect();
@@ -443,7 +445,7 @@ fn a_push_made_while_the_answer_to_an_earlier_one_is_lost_comes_after_it_and_bot
     let line = Line::new();
     let memory = line.open_for(size);
     let state = State::attach(&memory);
-    let other = State::attach(&line.open_directly());
+    let other = State::attach(&line.open_patiently());
     let filler = || size.filler(20_000).map(i64::from);
     if size == Size::Large {
         other.list().set(filler().collect()).unwrap();

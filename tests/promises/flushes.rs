@@ -84,7 +84,7 @@ fn cut_at_every_byte(direction: Direction, size: Size) {
                 );
             }
             Size::Large => {
-                let list = line.open_directly().get(&Key::<Vec<u64>>::new("list"));
+                let list = line.open_patiently().get(&Key::<Vec<u64>>::new("list"));
                 assert_eq!(list.unwrap().unwrap(), expected, "cut after {round}");
             }
         }

@@ -34,7 +34,7 @@ impl Two {
             .timeout(size.timeout(timeout))
             .build()
             .unwrap();
-        let theirs = line.open_directly().synced(&list());
+        let theirs = line.open_patiently().synced(&list());
         let filler = size.filler(20_000).map(u64::from);
         theirs.set(filler.chain([1]).collect()).unwrap();
         let two = Self {

@@ -109,7 +109,7 @@ fn a_write_whose_answer_was_lost_is_not_doubled_by_the_process_that_adopts_it(si
     line.proxy.refuse(true);
     assert_eq!(list.push("b".to_owned()).unwrap(), Written::Queued);
     assert_eq!(list.push("c".to_owned()).unwrap(), Written::Queued);
-    assert_eq!(items_of(&line.open_directly(), size), ["a", "b"]);
+    assert_eq!(items_of(&line.open_patiently(), size), ["a", "b"]);
     drop(list);
     crash(memory, &line);
 

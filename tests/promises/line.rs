@@ -50,6 +50,12 @@ impl Line {
         quick(self.server.url()).build().unwrap()
     }
 
+    /// A memory that does not use the line, and whose reads return what the server holds, even on a
+    /// busy machine.
+    pub(crate) fn open_patiently(&self) -> Memory {
+        quick(self.server.url()).timeout(DEADLINE).build().unwrap()
+    }
+
     /// Handles of a state: of a memory on this line, and of one that does not use it.
     pub(crate) fn attach<S: SyncedMemory>(&self) -> (S::Handle, S::Handle) {
         (S::attach(&self.open()), S::attach(&self.open_directly()))

@@ -85,7 +85,8 @@ impl Two {
     fn new(size: Size) -> Self {
         let line = Line::new();
         let memory = line.open_for(size);
-        let (mine, theirs) = (State::attach(&memory), State::attach(&line.open_directly()));
+        let theirs = State::attach(&line.open_patiently());
+        let mine = State::attach(&memory);
         theirs.restore(initial(size)).unwrap();
         assert_eq!(mine.snapshot().unwrap(), initial(size));
         Self {
