@@ -175,6 +175,7 @@ fn outcome(line: &Line, journal: &Path, seed: u64, crashes: bool, size: Size) ->
     let open = || {
         line.builder()
             .prefix(&prefix)
+            .timeout(size.timeout(Duration::from_millis(500)))
             .journal(journal)
             .build()
             .unwrap()
@@ -240,7 +241,7 @@ fn queued_changes_have_the_same_outcome_after_a_crash(size: Size) {
     let seeds = if std::env::var_os("SYNCED_MEMORY_SOAK").is_some() {
         3_000
     } else {
-        size.rounds(60, 6)
+        size.scaled(60, 6)
     };
     let (line, directory) = (Line::new(), TempDir::new().unwrap());
     let mut counts = (0, 0, 0);

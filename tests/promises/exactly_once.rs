@@ -279,6 +279,27 @@ fn is_take(name: &str) -> bool {
     .contains(&name)
 }
 
+/// The changes that are made to a large value in the short form.
+const OF_A_LARGE_VALUE: &[&str] = &[
+    "push",
+    "insert into a list",
+    "remove item",
+    "set of an element",
+    "add to an element",
+    "update of a list",
+    "insert into a map",
+    "remove from a map",
+    "add to an entry",
+    "insert into a set",
+    "push in any JSON",
+];
+
+fn rows(size: Size) -> Vec<Row> {
+    let is_made = |name| !is_take(name) && size.scaled(true, OF_A_LARGE_VALUE.contains(&name));
+    let rows = ROWS.iter().filter(|row| is_made(row.0));
+    rows.copied().collect()
+}
+
 /// Each change has its own scope.
 fn scoped(memory: &Memory, index: usize) -> SyncedState {
     State::attach(&memory.scope(&format!("row{index}")))
@@ -317,10 +338,9 @@ with_both_sizes!(
 
 fn a_change_whose_answer_is_lost_is_made_once_whatever_its_kind(size: Size) {
     let line = Line::new();
-    let (memory, other) = (line.open(), line.open_directly());
-    for (index, row @ (name, change, later)) in
-        ROWS.iter().enumerate().filter(|(_, row)| !is_take(row.0))
-    {
+    let memory = line.builder().timeout(DEADLINE).build().unwrap();
+    let other = line.open_patiently();
+    for (index, row @ (name, change, later)) in rows(size).iter().enumerate() {
         let (changed, both) = expected(row, size);
         let (mine, theirs) = (scoped(&memory, index), scoped(&other, index));
         theirs.restore(initial(size)).unwrap();
@@ -360,11 +380,16 @@ fn a_change_whose_answer_is_lost_is_made_once_whatever_its_kind(size: Size) {
 }
 
 fn a_change_that_was_queued_and_whose_answer_is_lost_is_made_once_whatever_its_kind(size: Size) {
-    // The keys of one chunk are sent in one call, which the server executes at once.
-    let rows: Vec<Row> = ROWS.iter().filter(|row| !is_take(row.0)).copied().collect();
-    for (chunk, rows) in rows.chunks(30).enumerate() {
+    // The keys of one chunk are sent in one call, which the server executes at once; a large value
+    // is alone in its call.
+    let keys_of_a_call = match size {
+        Size::Small => 30,
+        Size::Large => 1,
+    };
+    for (chunk, rows) in rows(size).chunks(keys_of_a_call).enumerate() {
         let line = Line::new();
-        let (memory, other) = (line.open(), line.open_directly());
+        let memory = line.builder().timeout(DEADLINE).build().unwrap();
+        let other = line.open_patiently();
         let handles: Vec<_> = (0..rows.len())
             .map(|index| (scoped(&memory, index), scoped(&other, index)))
             .collect();
@@ -418,9 +443,9 @@ fn a_push_made_while_the_answer_to_an_earlier_one_is_lost_comes_after_it_and_bot
     size: Size,
 ) {
     let line = Line::new();
-    let memory = line.open();
+    let memory = line.open_for(size);
     let state = State::attach(&memory);
-    let other = State::attach(&line.open_directly());
+    let other = State::attach(&line.open_patiently());
     let filler = || size.filler(20_000).map(i64::from);
     if size == Size::Large {
         other.list().set(filler().collect()).unwrap();

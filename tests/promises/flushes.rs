@@ -31,7 +31,7 @@ fn key(name: &'static str) -> Key<u64> {
 /// push onto a large list among them, it is cut a share of all bytes later.
 fn cut_at_every_byte(direction: Direction, size: Size) {
     let line = Line::new();
-    let memory = line.open();
+    let memory = line.open_for(size);
     let list = memory.synced(&Key::<Vec<u64>>::new("list"));
     let mut expected: Vec<u64> = size.filler(20_000).map(u64::from).collect();
     let mut distance = 1;
@@ -43,7 +43,7 @@ fn cut_at_every_byte(direction: Direction, size: Size) {
         let before = line.proxy.bytes(direction);
         line.deliver(&memory);
         let whole = line.proxy.bytes(direction) - before;
-        distance += whole / size.rounds(600, 10);
+        distance += whole / size.scaled(600, 10);
     }
     let mut round = 0;
     loop {
@@ -84,7 +84,7 @@ fn cut_at_every_byte(direction: Direction, size: Size) {
                 );
             }
             Size::Large => {
-                let list = line.open_directly().get(&Key::<Vec<u64>>::new("list"));
+                let list = line.open_patiently().get(&Key::<Vec<u64>>::new("list"));
                 assert_eq!(list.unwrap().unwrap(), expected, "cut after {round}");
             }
         }
@@ -94,7 +94,7 @@ fn cut_at_every_byte(direction: Direction, size: Size) {
         round += 1;
     }
     eprintln!("{direction:?}: a flush has {round} times {distance} bytes");
-    assert!(round > size.rounds(200, 8), "the connection was cut");
+    assert!(round > size.scaled(200, 8), "the connection was cut");
     let status = memory.status();
     assert_eq!(
         (status.pending, status.superseded, status.dead_letters),

@@ -29,8 +29,12 @@ struct Two {
 impl Two {
     fn new(size: Size, timeout: Duration) -> Self {
         let line = Line::new();
-        let memory = line.builder().timeout(timeout).build().unwrap();
-        let theirs = line.open_directly().synced(&list());
+        let memory = line
+            .builder()
+            .timeout(size.timeout(timeout))
+            .build()
+            .unwrap();
+        let theirs = line.open_patiently().synced(&list());
         let filler = size.filler(20_000).map(u64::from);
         theirs.set(filler.chain([1]).collect()).unwrap();
         let two = Self {
@@ -124,7 +128,7 @@ fn a_call_whose_answer_was_lost_returns_its_fact_if_the_line_is_back_in_time(siz
         .memory
         .synced(&Key::<std::collections::HashSet<u64>>::new("claims"))
         .confirmed();
-    let rounds = size.rounds(20, 5);
+    let rounds = size.scaled(20, 5);
     for round in 0..rounds {
         two.line.proxy.lose_answer_to(commits);
         assert!(
@@ -382,7 +386,7 @@ fn a_confirmed_push_over_a_line_cut_at_any_byte_is_made_once_or_never_and_its_fa
     let two = Two::new(size, Duration::from_millis(300));
     let mut counts = [0; 3];
     // A large value: as many bytes, and at larger distances.
-    for byte in (0..60).step_by(size.rounds(1, 5)) {
+    for byte in (0..60).step_by(size.scaled(1, 5)) {
         let direction = if byte % 2 == 0 { ToClient } else { ToServer };
         two.line.proxy.cut_after_bytes(direction, byte * 7);
         // In two of three rounds the line does not come back in time.

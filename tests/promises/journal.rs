@@ -109,7 +109,7 @@ fn a_write_whose_answer_was_lost_is_not_doubled_by_the_process_that_adopts_it(si
     line.proxy.refuse(true);
     assert_eq!(list.push("b".to_owned()).unwrap(), Written::Queued);
     assert_eq!(list.push("c".to_owned()).unwrap(), Written::Queued);
-    assert_eq!(items_of(&line.open_directly(), size), ["a", "b"]);
+    assert_eq!(items_of(&line.open_patiently(), size), ["a", "b"]);
     drop(list);
     crash(memory, &line);
 
@@ -481,7 +481,7 @@ fn every_write_that_returned_is_on_the_server_once_however_often_the_process_is_
     let rounds = if std::env::var_os("SYNCED_MEMORY_SOAK").is_some() {
         200
     } else {
-        size.rounds(30, 4)
+        size.scaled(30, 4)
     };
     let server = durable();
     // With a long timeout it returns what the server holds, even on a busy machine.

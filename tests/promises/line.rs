@@ -6,6 +6,8 @@ use support::{Dragonfly, Proxy, Server, eventually};
 use synced_memory::{Builder, DeadLetter, Key, Memory, SyncedMemory};
 use tempfile::TempDir;
 
+use crate::sizes::Size;
+
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 
 pub(crate) struct Line {
@@ -37,9 +39,21 @@ impl Line {
         self.builder().build().unwrap()
     }
 
+    /// A memory on this line that has time for values of this size.
+    pub(crate) fn open_for(&self, size: Size) -> Memory {
+        let timeout = size.timeout(Duration::from_millis(500));
+        self.builder().timeout(timeout).build().unwrap()
+    }
+
     /// A memory that does not use the line.
     pub(crate) fn open_directly(&self) -> Memory {
         quick(self.server.url()).build().unwrap()
+    }
+
+    /// A memory that does not use the line, and whose reads return what the server holds, even on a
+    /// busy machine.
+    pub(crate) fn open_patiently(&self) -> Memory {
+        quick(self.server.url()).timeout(DEADLINE).build().unwrap()
     }
 
     /// Handles of a state: of a memory on this line, and of one that does not use it.

@@ -1,6 +1,7 @@
 //! Fault tests that hold for a small value and for a large one, which other code sends and keeps.
 
 use std::ops::Range;
+use std::time::Duration;
 
 use synced_memory::Synced;
 
@@ -34,8 +35,16 @@ impl Size {
         }
     }
 
-    /// How often a test does what it does: less often to a large value, but in the long form.
-    pub(crate) fn rounds<T>(self, small: T, large: T) -> T {
+    /// A time that is enough to send and read the value if `for_small` is enough for a small one.
+    pub(crate) fn timeout(self, for_small: Duration) -> Duration {
+        match self {
+            Self::Small => for_small,
+            Self::Large => 3 * for_small,
+        }
+    }
+
+    /// How much a test does: less to a large value, but as much in the long form.
+    pub(crate) fn scaled<T>(self, small: T, large: T) -> T {
         match self {
             Self::Large if std::env::var_os("SYNCED_MEMORY_SOAK").is_none() => large,
             _ => small,

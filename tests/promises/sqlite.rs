@@ -229,7 +229,7 @@ fn a_process_that_is_killed_in_mid_write_loses_nothing_and_leaves_the_others_wor
     let mut survivor = endless_writer(0);
     let mut said: Vec<usize> = vec![0];
     let mut said_by_survivor = 0;
-    for round in 1..=size.rounds(10, 3) {
+    for round in 1..=size.scaled(10, 3) {
         let mut victim = endless_writer(round);
         let mut last = 0;
         while last < 3 * round {

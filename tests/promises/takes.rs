@@ -84,8 +84,9 @@ struct Two {
 impl Two {
     fn new(size: Size) -> Self {
         let line = Line::new();
-        let memory = line.open();
-        let (mine, theirs) = (State::attach(&memory), State::attach(&line.open_directly()));
+        let memory = line.open_for(size);
+        let theirs = State::attach(&line.open_patiently());
+        let mine = State::attach(&memory);
         theirs.restore(initial(size)).unwrap();
         assert_eq!(mine.snapshot().unwrap(), initial(size));
         Self {
@@ -216,7 +217,7 @@ fn an_element_that_was_not_taken_stays_even_if_the_request_arrives_late() {
 
 fn an_element_goes_back_once_however_often_the_line_is_cut_meanwhile(size: Size) {
     let two = Two::new(size);
-    for round in 0..size.rounds(8_u64, 2) {
+    for round in 0..size.scaled(8_u64, 2) {
         two.in_doubt(|s| said(s.list().remove(0)));
         for cut in 0..6 {
             let direction = if cut % 2 == 0 { ToClient } else { ToServer };

@@ -117,10 +117,10 @@ fn whenever_a_process_is_killed_each_job_is_with_one_process_or_in_the_list(size
         Size::Large => 20_000,
     };
     let (line, directory) = (Line::durable(), TempDir::new().unwrap());
-    let direct = line.open_directly().synced(&jobs());
+    let direct = line.open_patiently().synced(&jobs());
     direct.set((0..jobs_given).collect()).unwrap();
     let mut all = Vec::new();
-    for round in 0..size.rounds(6, 2) {
+    for round in 0..size.scaled(6, 2) {
         let mut child = taker(&line, directory.path());
         child.send("work");
         for _ in 0..(10 + round) {

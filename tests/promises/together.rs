@@ -17,9 +17,9 @@ const PROCESSES: usize = 8;
 /// How many pushes, adds and inserts each process makes.
 fn rounds(size: Size) -> usize {
     if std::env::var_os("SYNCED_MEMORY_SOAK").is_some() {
-        size.rounds(1_000, 1_000)
+        size.scaled(1_000, 1_000)
     } else {
-        size.rounds(120, 12)
+        size.scaled(120, 12)
     }
 }
 
