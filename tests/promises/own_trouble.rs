@@ -82,7 +82,7 @@ fn a_write_that_breaks_each_connection_keeps_no_other_from_going_out() {
 }
 
 #[test]
-fn a_push_onto_a_list_that_has_grown_too_large_stops_no_other_write() {
+fn a_push_onto_a_list_that_has_grown_too_large_for_the_line_goes_out() {
     let line = Line::new();
     let memory = line.open();
     let list = memory.synced(&Key::<Vec<String>>::new("large"));
@@ -91,7 +91,7 @@ fn a_push_onto_a_list_that_has_grown_too_large_stops_no_other_write() {
     }
     memory.flush(DEADLINE).unwrap();
     narrow(&line, true);
-    assert_eq!(list.push("d".to_owned()).unwrap(), Written::Queued);
+    assert_eq!(list.push("d".to_owned()).unwrap(), Written::Stored);
     others_go_out(&line, &memory, 0);
     let theirs = line
         .open_directly()

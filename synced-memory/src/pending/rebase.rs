@@ -101,7 +101,7 @@ pub(crate) fn plan(entry: &Entry, basis: &Basis<'_>) -> Plan {
         },
         (Some(assignment), Some(mutation)) => plan_changed_assignment(write, assignment, mutation),
         (None, Some(_)) if must_ask => Plan::Ask,
-        (None, Some(mutation)) => plan_mutation(write, mutation, basis, is_current),
+        (None, Some(mutation)) => plan_mutation(entry, mutation, basis, is_current),
     }
 }
 
@@ -111,7 +111,12 @@ fn blind_change(entry: &Entry, basis: &Basis<'_>) -> Option<(KeyChange, Stamp)> 
     let (write, attempt) = (&entry.write, &entry.attempt);
     let mutation = write.mutation.as_ref()?;
     let is_alone = write.assignment.is_none() && write.precondition.is_none();
-    let step = basis.step.filter(|_| is_alone && !attempt.is_to_be_whole)?;
+    // What a first refusal has brought is most likely still there.
+    let is_certain = attempt.base_is_current && attempt.refusals < 2;
+    let is_refused = attempt.is_to_be_based || attempt.was_refused_as_part;
+    let step = basis
+        .step
+        .filter(|_| is_alone && !is_refused && !is_certain)?;
     // There is nothing to add to.
     let is_unset = basis.base.is_known() && basis.base.at(basis.mono).is_none();
     if is_unset && !basis.is_behind {
@@ -150,7 +155,8 @@ fn plan_changed_assignment(write: &Write, assignment: &Assignment, mutation: &Mu
 
 /// A mutation is sent as what it makes of what is stored. If that may be out of date, nothing but a
 /// clean change is decided on it.
-fn plan_mutation(write: &Write, mutation: &Mutation, basis: &Basis<'_>, is_current: bool) -> Plan {
+fn plan_mutation(entry: &Entry, mutation: &Mutation, basis: &Basis<'_>, is_current: bool) -> Plan {
+    let write = &entry.write;
     let stored = basis.base.at(basis.mono);
     let found = stored.map_or(Stamp::ZERO, Document::stamp);
     let stamp = write.latest.max(found.next());
@@ -174,7 +180,8 @@ fn plan_mutation(write: &Write, mutation: &Mutation, basis: &Basis<'_>, is_curre
     let change = match made {
         Made::Nothing => return Plan::Done { superseded },
         Made::Document(made) => {
-            let edits = edits.filter(|_| basis.takes_edits && found != Stamp::ZERO);
+            let takes_edits = basis.takes_edits && !entry.attempt.was_refused_as_part;
+            let edits = edits.filter(|_| takes_edits && found != Stamp::ZERO);
             stored_by(made, stored.zip(edits))
         }
         Made::Removed => KeyChange::Delete,

@@ -83,8 +83,8 @@ fn added(before: &Bytes, stamp: u64, sum: Option<i64>) -> Outcome {
 }
 
 pub(super) fn items_are_appended_to_whatever_list_is_there(subject: &Subject) {
-    let (session, other) = (subject.connect(), subject.connect());
     const KEY: &str = "appended";
+    let (session, other) = (subject.connect(), subject.connect());
     store(&session, KEY, r#"{"value": [],"last_modified": 5}"#);
     // Its own stamp, or one above what is there if that is newer.
     for (number, (writer, stamp, items, expected)) in (1..).zip([
@@ -176,8 +176,8 @@ pub(super) fn items_are_appended_to_nothing_but_a_list_whose_end_is_known(subjec
 }
 
 pub(super) fn an_integer_is_added_exactly_or_not_at_all(subject: &Subject) {
-    let session = subject.connect();
     const KEY: &str = "sum";
+    let session = subject.connect();
     let (least, most) = (i64::MIN, i64::MAX);
     let mut number = 0;
     for (stored, by, sum) in [

@@ -15,7 +15,7 @@ use crate::base::error::Error;
 use crate::base::events::event;
 use crate::base::hash::KeyMap;
 use crate::cache::{Base, Ticket};
-use crate::pending::outbox::{Answer, Entry, Write, Written};
+use crate::pending::outbox::{Answer, Entry, Selector, Write, Written};
 use crate::value::addition::Addition;
 use crate::value::document::Document;
 use crate::value::envelope::Unsealed;
@@ -29,11 +29,30 @@ const REMEMBERED: usize = 64;
 
 #[derive(Debug, Default)]
 pub(super) struct Additions {
-    /// What was added to something that this process does not know, each with the request that made
-    /// it.
-    on_top: KeyMap<Vec<(Ticket, Write)>>,
+    on_top: KeyMap<OnTop>,
     /// When others last wrote first.
     refused_at: KeyMap<Monotonic>,
+}
+
+/// What was added to something that this process does not know.
+#[derive(Debug, Default)]
+struct OnTop {
+    /// Each with the request that made it.
+    writes: Vec<(Ticket, Write)>,
+    bytes: usize,
+}
+
+impl OnTop {
+    /// How many writes are kept at most, and how many bytes of them if what they are on top of is
+    /// not long.
+    const WRITES: usize = 512;
+    const BYTES: usize = 64 << 10;
+
+    /// Whether it is time to look at what others have added: it may be long before anybody reads.
+    fn is_full(&self, below: Option<&Document>) -> bool {
+        let most = below.map_or(0, |below| below.len() / 4).max(Self::BYTES);
+        self.writes.len() >= Self::WRITES || self.bytes > most
+    }
 }
 
 impl State {
@@ -43,18 +62,28 @@ impl State {
         if self.refuses_parts(self.map.shard_of(key)) {
             return None;
         }
+        let stored = self.cache.base(key).at(mono);
         let is_large = |stored: &Document| stored.len() >= commit::LARGE;
+        let on_top = self.additions.on_top.get(key);
+        if on_top.is_some_and(|on_top| on_top.is_full(stored)) {
+            return None;
+        }
         let refused_at = self.additions.refused_at.get(key);
         let is_contended = refused_at.is_some_and(|at| mono.saturating_sub(*at) < CONTENDED);
-        let is_better = is_contended || self.cache.base(key).at(mono).is_some_and(is_large);
+        let is_better = is_contended || stored.is_some_and(is_large);
         is_better.then(|| Stamp::ZERO.just_above(&mut self.random).get())
     }
 
     /// Whether the head of `key` changes a long value, and is sent without the rest of it.
     pub(super) fn is_sent_as_part(&self, key: &str, head: &Entry) -> bool {
         let stored = self.cache.base(key).stored.as_ref();
-        let is_large = stored.is_some_and(|stored| stored.len() >= commit::LARGE);
-        is_large && head.write.assignment.is_none() && !self.refuses_parts(self.map.shard_of(key))
+        let is_much_longer = |stored: &Document| {
+            stored.len() >= commit::LARGE && head.write.size() < stored.len() / 4
+        };
+        stored.is_some_and(is_much_longer)
+            && head.write.assignment.is_none()
+            && !head.attempt.was_refused_as_part
+            && !self.refuses_parts(self.map.shard_of(key))
     }
 
     /// Others have changed `key` first.
@@ -74,17 +103,23 @@ impl State {
     /// What was added to `key` and is not in what the backend last answered.
     pub(super) fn added_on_top(&self, key: &str) -> impl Iterator<Item = &Write> {
         let answered = self.cache.base(key).ticket;
-        let added = self.additions.on_top.get(key).into_iter().flatten();
+        let on_top = self.additions.on_top.get(key);
+        let added = on_top.into_iter().flat_map(|on_top| &on_top.writes);
         added
             .filter(move |(ticket, _)| *ticket > answered)
             .map(|(_, write)| write)
     }
 
-    /// Drops what an answer for `key` has brought, or everything if nobody follows the key.
-    pub(super) fn drop_added(&mut self, key: &str) {
+    /// Drops what an answer for `key` has brought.
+    pub(super) fn drop_answered(&mut self, key: &str) {
         if self.additions.on_top.contains_key(key) && !self.is_behind(key) {
             self.additions.on_top.remove(key);
         }
+    }
+
+    /// Nobody follows the key any more.
+    pub(super) fn drop_added(&mut self, key: &str) {
+        self.additions.on_top.remove(key);
     }
 
     /// The head of `key` was added to what there was `before`.
@@ -126,11 +161,12 @@ impl State {
             Some(grown) => {
                 self.cache
                     .answered(key, Base::of(Some(grown), ticket, expires));
-                self.drop_added(key);
+                self.drop_answered(key);
             }
             None if base.is_known() && base.ticket < ticket => {
                 let on_tops = self.additions.on_top.entry(Arc::clone(key)).or_default();
-                on_tops.push((ticket, on_top));
+                on_tops.bytes += on_top.size();
+                on_tops.writes.push((ticket, on_top));
                 self.cache.touch(key);
             }
             None => {}
@@ -147,9 +183,16 @@ impl State {
         }
     }
 
-    /// The shard refuses what a change of a part takes: whole values are sent to it from now on.
-    pub(super) fn parts_refused(&mut self, shard: Shard, key: &Arc<str>, error: &Error) {
-        if !std::mem::replace(&mut self.shard_mut(shard).refuses_parts, true) {
+    /// The server has refused the head of `key`, which carries a part of the value, for good: it is
+    /// sent with the whole. If the server refuses the command, so are all others to this shard.
+    pub(super) fn part_refused(&mut self, shard: Shard, key: &Arc<str>, error: &Error) {
+        self.outbox.edit(key, Selector::Head, |head| {
+            head.attempt.was_refused_as_part = true;
+        });
+        let text = error.to_string();
+        let is_of_command = ["NOPERM", "can't run this command", "unknown command"];
+        let is_of_command = is_of_command.iter().any(|said| text.contains(said));
+        if is_of_command && !std::mem::replace(&mut self.shard_mut(shard).refuses_parts, true) {
             let (key, error) = (key.to_string(), error.clone());
             self.events.push(event!(
                 WARN,

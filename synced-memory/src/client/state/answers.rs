@@ -70,7 +70,7 @@ impl State {
             Err(error) => match error.recovery() {
                 Recovery::GiveUp if attempt.change.is_of_part() => {
                     let reason = Error::of_key(error.error_kind(), key, &error);
-                    self.parts_refused(sent_to, key, &reason);
+                    self.part_refused(sent_to, key, &reason);
                     self.outbox.requeue(Arc::clone(key));
                 }
                 Recovery::GiveUp => {
@@ -135,7 +135,7 @@ impl State {
             KeyChange::Delete | KeyChange::Blind { .. } => Base::new(None, ticket, expires),
         };
         self.cache.answered(key, base);
-        self.drop_added(key);
+        self.drop_answered(key);
 
         if is_confirmed {
             self.confirm(key, answer);
@@ -152,7 +152,7 @@ impl State {
         self.outbox.edit(key, Selector::Head, |head| {
             head.attempt.base_is_current = true;
             head.attempt.refusals += 1;
-            head.attempt.is_to_be_whole = is_blind;
+            head.attempt.is_to_be_based = is_blind;
             if attempt.retry.is_some() {
                 head.retry_refused();
             }
@@ -252,7 +252,7 @@ impl State {
         self.cache.seen(key, found.stamp());
         self.cache
             .answered(key, Base::new(found.stored.clone(), ticket, None));
-        self.drop_added(key);
+        self.drop_answered(key);
     }
 
     fn settle_as(&mut self, key: &Arc<str>, superseded: bool) {

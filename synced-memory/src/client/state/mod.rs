@@ -385,7 +385,7 @@ impl State {
         }
         let answer = Base::new(stored, ticket, None);
         let has_changed = self.cache.answered(key, answer);
-        self.drop_added(key);
+        self.drop_answered(key);
         self.cache.was_read(key, generation, has_changed, mono);
         if self.cache.take_overflow_alarm(key) {
             let key = key.to_string();

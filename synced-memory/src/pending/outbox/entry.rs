@@ -183,7 +183,9 @@ pub(crate) struct AttemptState {
     /// A refusal over the current connection has brought what is stored.
     pub(crate) base_is_current: bool,
     /// It was refused as an addition to whatever is stored: what it makes of that is sent next.
-    pub(crate) is_to_be_whole: bool,
+    pub(crate) is_to_be_based: bool,
+    /// The server refuses to change a part of what is stored: it is sent as a whole.
+    pub(crate) was_refused_as_part: bool,
     /// How often it was refused, since others wrote first.
     pub(crate) refusals: u32,
     /// The attempt that is under way.
