@@ -365,7 +365,7 @@ impl ChunkList {
         let length = run.length() + text.len();
         looked_at(length);
         let mut written = Vec::with_capacity(length);
-        let mut all_starts = Vec::new();
+        let mut all_starts = Vec::with_capacity(run.count() + starts.len());
         for part in &run.before {
             part.write(&mut written, &mut all_starts);
         }
@@ -410,8 +410,12 @@ impl ChunkList {
             _ => (to, last + 1),
         };
         let (from_chunk, to_chunk) = (self.chunk(from), self.chunk(to));
+        let is_behind = entries.is_empty() && first == to_chunk.count();
+        if is_behind && entries.start == self.count {
+            return self.run_at_end(to, added);
+        }
         // What is added behind a full chunk begins another one.
-        if entries.is_empty() && first == to_chunk.count() && to_chunk.text.len() >= sizes().chunk {
+        if is_behind && to_chunk.text.len() >= sizes().chunk {
             return self.run_behind(to);
         }
 
@@ -436,6 +440,29 @@ impl ChunkList {
             }
         }
         run
+    }
+
+    /// What is added at the end goes into a short chunk, so that little is copied each time. Once
+    /// that is not short any more, it is put together with the one before.
+    fn run_at_end(&self, last: ChunkPlace, added: usize) -> Run {
+        let short = sizes().chunk / 8;
+        let length = self.piece(last).bytes + added;
+        let before = self
+            .previous(last)
+            .filter(|before| length > short && self.piece(*before).bytes + length <= sizes().chunk);
+        let from = before.unwrap_or(last);
+        if before.is_none() && self.piece(last).bytes > short {
+            return self.run_behind(last);
+        }
+        let places: Vec<ChunkPlace> = before.into_iter().chain([last]).collect();
+        let whole = |place: &ChunkPlace| RunPart::whole(self.chunk(*place));
+        Run {
+            group: from.group,
+            piece: from.piece,
+            before: places.iter().map(whole).collect(),
+            places,
+            after: Vec::new(),
+        }
     }
 
     /// What is added goes into the next chunk if there is room, else into one of its own.
@@ -639,6 +666,11 @@ impl Run {
     fn length(&self) -> usize {
         let parts = self.before.iter().chain(&self.after);
         parts.map(RunPart::length).sum()
+    }
+
+    fn count(&self) -> usize {
+        let parts = self.before.iter().chain(&self.after);
+        parts.map(|part| part.entries.len()).sum()
     }
 }
 

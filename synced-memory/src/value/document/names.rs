@@ -171,11 +171,9 @@ fn found_in<'a>(chunk: &'a Chunk, name: &'a str) -> impl Iterator<Item = usize> 
 fn has_name(entry: &[u8], name: &str) -> bool {
     let quoted = &entry[name_start(entry)..];
     let inner = quoted.get(1..).unwrap_or_default();
-    let same = inner
-        .iter()
-        .zip(name.as_bytes())
-        .take_while(|(stored, asked)| stored == asked && **stored != b'\\')
-        .count();
+    let is_other = |(stored, asked): (&u8, &u8)| stored != asked || *stored == b'\\';
+    let mut pairs = inner.iter().zip(name.as_bytes());
+    let same = pairs.position(is_other).unwrap_or(name.len());
     looked_at(same + 1);
     match inner.get(same) {
         // Something is escaped: only the whole name shows what it reads as.
