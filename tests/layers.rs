@@ -78,7 +78,7 @@ const ROOMS: &[(&str, &[&[&str]])] = &[
     (
         "value",
         &[
-            &["document"],
+            &["addition", "document"],
             &["mutation"],
             &["envelope", "shape"],
             &["json"],

@@ -92,7 +92,7 @@ fn a_push_onto_a_list_that_has_grown_too_large_for_the_line_goes_out() {
     memory.flush(DEADLINE).unwrap();
     narrow(&line, true);
     assert_eq!(list.push("d".to_owned()).unwrap(), Written::Stored);
-    others_go_out(&line, &memory, 0);
+    narrow(&line, false);
     let theirs = line
         .open_directly()
         .synced(&Key::<Vec<String>>::new("large"));

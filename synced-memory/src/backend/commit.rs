@@ -183,24 +183,26 @@ impl Attempt {
     }
 
     /// What it makes of what is stored now; `None` if it is not to be made.
-    pub(crate) fn made_of(&self, current: &KeyState) -> Option<Made> {
+    pub(crate) fn made_of(&self, current: &KeyState) -> Option<KeyAfter> {
         let found = current.stamp();
         if let KeyChange::Blind { addition, step, .. } = &self.change {
             let stamp = blind_stamp(self.stamp, found, *step)?;
-            return Some(Made::Stored(addition.to(current.stored.as_ref()?, stamp)?));
+            return Some(KeyAfter::Stored(
+                addition.to(current.stored.as_ref()?, stamp)?,
+            ));
         }
         let is_met = self.expects.is_met_by(current.stored.as_ref(), found);
         (is_met && self.stamp > found).then(|| match &self.change {
-            KeyChange::Put { envelope, .. } => Made::Stored(envelope.clone()),
-            KeyChange::Edit { made, .. } => Made::Stored(made.to_bytes()),
-            KeyChange::Delete | KeyChange::Blind { .. } => Made::Removed,
+            KeyChange::Put { envelope, .. } => KeyAfter::Stored(envelope.clone()),
+            KeyChange::Edit { made, .. } => KeyAfter::Stored(made.to_bytes()),
+            KeyChange::Delete | KeyChange::Blind { .. } => KeyAfter::Removed,
         })
     }
 }
 
 /// What a key has once an attempt was made.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Made {
+pub(crate) enum KeyAfter {
     /// This is stored.
     Stored(Bytes),
     Removed,
@@ -216,13 +218,13 @@ pub(crate) fn blind_stamp(own: Stamp, found: Stamp, step: u64) -> Option<Stamp> 
 /// Which of its values a key has: two of them differ in at least one of these, unless somebody
 /// edits by hand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Known {
+pub(crate) struct ValueId {
     pub(crate) stamp: Stamp,
     /// Of the envelope, in bytes.
     pub(crate) length: usize,
 }
 
-impl Known {
+impl ValueId {
     pub(crate) fn of(stored: &Bytes) -> Self {
         Self {
             stamp: envelope::stamp_of(stored),
@@ -250,7 +252,7 @@ pub(crate) enum Outcome {
     /// A blind change was made now, to what was there before, and has this stamp. `sum`: what an
     /// integer has become.
     Added {
-        before: Known,
+        before: ValueId,
         stamp: Stamp,
         sum: Option<i64>,
         contended: Option<Writer>,

@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use crate::backend::commit::{
-    self, Attempt, Expects, KeyChange, KeyState, Known, Made, Outcome, TimeToLive, Verdict, Writer,
-    WriterRecord,
+    self, Attempt, Expects, KeyAfter, KeyChange, KeyState, Outcome, TimeToLive, ValueId, Verdict,
+    Writer, WriterRecord,
 };
 use crate::base::clock::Monotonic;
 use crate::value::addition::Addition;
@@ -37,7 +37,7 @@ pub(crate) struct StarvedWriter {
 #[derive(Debug)]
 pub(crate) struct Effects {
     /// What the change makes of what is stored, if it is made.
-    pub(crate) made: Option<Made>,
+    pub(crate) made: Option<KeyAfter>,
     /// This goes on record for the attempt's writer.
     pub(crate) record: Option<WriterRecord>,
     /// Who is starved afterwards.
@@ -71,10 +71,10 @@ pub(crate) fn effects_of(attempt: &Attempt, context: KeyContext, now: Monotonic)
     let contended = other.map(|other| other.writer);
     let outcome = match verdict {
         Verdict::Apply => match (&attempt.change, &current.stored, &made) {
-            (KeyChange::Blind { addition, .. }, Some(before), Some(Made::Stored(after))) => {
+            (KeyChange::Blind { addition, .. }, Some(before), Some(KeyAfter::Stored(after))) => {
                 let is_sum = matches!(addition, Addition::Integer { .. });
                 Outcome::Added {
-                    before: Known::of(before),
+                    before: ValueId::of(before),
                     stamp: envelope::stamp_of(after),
                     sum: is_sum.then(|| envelope::integer_of(after)).flatten(),
                     contended,

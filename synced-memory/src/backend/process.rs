@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 
 use super::effects::{KeyContext, StarvedWriter, effects_of, expiry_of, horizon_of};
 use super::{Backend, Expiry, Invalidation, KeyRead, Page, ReadKind, Reply, Session, WithExpiry};
-use crate::backend::commit::{Attempt, KeyState, Made, Outcome, RECORDS, Writer, WriterRecord};
+use crate::backend::commit::{Attempt, KeyAfter, KeyState, Outcome, RECORDS, Writer, WriterRecord};
 use crate::backend::error::BackendError;
 use crate::backend::layout::Node;
 use crate::base::clock::{self, Clock, Monotonic, Stamp, has_expired};
@@ -375,7 +375,7 @@ impl Store {
 
         match effects.made {
             None => {}
-            Some(Made::Stored(envelope)) => {
+            Some(KeyAfter::Stored(envelope)) => {
                 let kept = self
                     .keys
                     .get(&attempt.key)
@@ -393,7 +393,7 @@ impl Store {
                     },
                 );
             }
-            Some(Made::Removed) => {
+            Some(KeyAfter::Removed) => {
                 sidecar.tombstone = sidecar.tombstone.max(Stamp::new(attempt.stamp.get()));
                 self.keys.remove(&attempt.key);
             }

@@ -347,9 +347,7 @@ impl ModelServer {
                 format!("{list}{comma}{items}],\"last_modified\": {stamp}}}")
             }
             Addition::Integer { by, .. } => {
-                let number: i64 = super::document::value_of(Some(&before))
-                    .and_then(|value| value.as_i64())
-                    .ok_or("it was no integer")?;
+                let number: i64 = envelope::decode(&before).map_err(|_| "it was no integer")?;
                 format!("{{\"value\": {},\"last_modified\": {stamp}}}", number + by)
             }
         };

@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 
 use super::{SHORT, Subject, TestSession, delete, envelope, put, subjects};
 use crate::backend::commit::{
-    Attempt, Expects, KeyChange, KeyState, Known, Outcome, Sequence, TimeToLive, Writer,
+    Attempt, Expects, KeyChange, KeyState, Outcome, Sequence, TimeToLive, ValueId, Writer,
 };
 use crate::base::clock::{Deadline, Stamp};
 use crate::value::addition::Addition;
@@ -75,7 +75,7 @@ fn store_as(session: &TestSession<'_>, key: &str, stored: &str, ttl: TimeToLive)
 
 fn added(before: &Bytes, stamp: u64, sum: Option<i64>) -> Outcome {
     Outcome::Added {
-        before: Known::of(before),
+        before: ValueId::of(before),
         stamp: Stamp::new(stamp),
         sum,
         contended: None,
@@ -119,7 +119,10 @@ pub(super) fn items_are_appended_to_whatever_list_is_there(subject: &Subject) {
         let outcome = session.commit(&append(KEY, writer, number, stamp, items));
         let after = session.read(KEY).unwrap();
         assert_eq!(after, expected);
-        assert_eq!(outcome, added(&before, Known::of(&after).stamp.get(), None));
+        assert_eq!(
+            outcome,
+            added(&before, ValueId::of(&after).stamp.get(), None)
+        );
     }
     let long = format!("\"{}\"", "é\\u0000".repeat(50_000));
     session.commit(&append(KEY, 4, 1, 1, &long));

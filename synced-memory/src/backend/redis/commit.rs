@@ -11,7 +11,7 @@ use redis::{Cmd, Pipeline, Script, Value};
 use super::calls::{CallPlan, OpenSlots, ScriptCall};
 use super::{SessionOptions, reply};
 use crate::backend::commit::{
-    self, Attempt, Expects, KeyChange, KeyState, Known, Outcome, RECORDS, TimeToLive, Writer,
+    self, Attempt, Expects, KeyChange, KeyState, Outcome, RECORDS, TimeToLive, ValueId, Writer,
 };
 use crate::backend::effects::STARVATION_TIMEOUT;
 use crate::backend::error::{BackendError, BackendErrorKind};
@@ -512,7 +512,7 @@ fn added(parts: Vec<Value>) -> Result<Outcome, BackendError> {
     let Value::Int(length) = length else {
         return Err(reply::unexpected(&length));
     };
-    let before = Known {
+    let before = ValueId {
         stamp: stamp_of(stamp_before)?,
         length: usize::try_from(length).unwrap_or_default(),
     };

@@ -12,7 +12,7 @@ use rusqlite::{Connection, Error, Row, ToSql, params};
 use super::error::{self, is_refusal};
 use super::statements::{self, execute};
 use crate::backend::Page;
-use crate::backend::commit::{Attempt, KeyState, Made, Outcome, RECORDS, Writer, WriterRecord};
+use crate::backend::commit::{Attempt, KeyAfter, KeyState, Outcome, RECORDS, Writer, WriterRecord};
 use crate::backend::effects::{KeyContext, StarvedWriter, effects_of, expiry_of, horizon_of};
 use crate::backend::error::BackendError;
 use crate::base::clock::{Monotonic, Stamp};
@@ -174,7 +174,7 @@ pub(super) fn commit(
     let is_own = |(last, _): &(RecordRow, _)| last.writer == own.writer;
 
     match &effects.made {
-        Some(Made::Stored(envelope)) => {
+        Some(KeyAfter::Stored(envelope)) => {
             let expires = expiry_of(attempt.change.ttl(), rows.expires, now);
             // First, since the file may refuse this.
             match put(connection, &attempt.key, &rows, &own, envelope, expires) {
@@ -185,7 +185,7 @@ pub(super) fn commit(
                 records.keep(&last, expires, now)?;
             }
         }
-        Some(Made::Removed) => {
+        Some(KeyAfter::Removed) => {
             if let Some(row) = rows.row {
                 execute(connection, statements::REMOVE, [row])?;
             }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::State;
-use crate::backend::commit::{self, Attempt, KeyChange, Known, Writer};
+use crate::backend::commit::{self, Attempt, KeyChange, ValueId, Writer};
 use crate::backend::shards::Shard;
 use crate::base::clock::{Monotonic, Stamp};
 use crate::base::error::Error;
@@ -127,7 +127,7 @@ impl State {
         &mut self,
         attempt: &Attempt,
         ticket: Ticket,
-        (before, stamp, sum): (Known, Stamp, Option<i64>),
+        (before, stamp, sum): (ValueId, Stamp, Option<i64>),
         contended: Option<Writer>,
     ) {
         let key = &attempt.key;
@@ -146,7 +146,7 @@ impl State {
         self.cache.seen(key, stamp);
         let base = self.cache.base(key);
         let is_base =
-            |stored: &Document| base.ticket < ticket && Known::of_document(stored) == before;
+            |stored: &Document| base.ticket < ticket && ValueId::of_document(stored) == before;
         let grown = match (addition, sum, base.stored.as_ref()) {
             (Addition::Integer { .. }, Some(sum), _) => {
                 let sum = Unsealed::of_text(&sum.to_string()).seal(stamp);

@@ -155,6 +155,10 @@ impl Document {
     }
 
     /// Whether it is an envelope of ours whose value is a list, with nothing around that.
+    #[cfg_attr(
+        not(feature = "redis"),
+        allow(dead_code, reason = "what servers alone ask")
+    )]
     pub(crate) fn is_own_list(&self) -> bool {
         let outline = self.parsed();
         outline.kind == RootKind::List
