@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::time::Duration;
 
 use support::{Cluster, ClusterProxies, Server, eventually};
-use synced_memory::{ErrorKind, Key, Written};
+use synced_memory::{ErrorKind, Key, Memory, Written};
 
 use crate::crew::{Crew, KEYS, Made};
 use crate::{DEADLINE, builder, soak};
@@ -162,6 +162,48 @@ fn nothing_is_made_twice_when_a_primary_dies_with_what_its_replica_never_got() {
     crew.deliver();
     let made = Made::of(builder(&cluster));
     assert_eq!(made.twice(crew.all()), [0; 2], "{made:?}");
+}
+
+/// The survivor has another value of the same length where the one that is gone had the last one
+/// that this process knows, and both were written by processes that had not seen the one before.
+#[test]
+fn what_a_survivor_has_is_not_taken_for_what_was_lost() {
+    let cluster = Cluster::start(Server::redis, 3, 1);
+    let [one, two] = [(); 2].map(|()| builder(&cluster).build().unwrap());
+    let key = Key::<Vec<String>>::new("items");
+    let push = |memory: &Memory, item: &str| {
+        memory.synced(&key).push(item.to_owned()).unwrap();
+        memory.flush(DEADLINE).unwrap();
+    };
+    push(&one, "first");
+    assert_eq!(two.get(&key).unwrap().unwrap(), ["first"]);
+
+    // Written by somebody whose clock is ahead.
+    let from = primary(&cluster);
+    let node = &cluster.nodes()[from];
+    let ahead = in_an_hour(&node.get_text(KEY).unwrap());
+    node.set_raw(KEY, ahead);
+    cluster.wait_replicated(from);
+
+    cluster.cut_replication(from);
+    push(&one, "lost");
+    node.kill();
+    taken_over(&cluster, from);
+    push(&two, "kept");
+    push(&one, "last");
+    let reader = builder(&cluster).build().unwrap();
+    assert_eq!(
+        reader.get(&key).unwrap().unwrap(),
+        ["first", "kept", "last"]
+    );
+}
+
+/// The same value, with a stamp of an hour later.
+fn in_an_hour(envelope: &str) -> String {
+    let (before, stamp) = envelope.rsplit_once(':').unwrap();
+    let stamp: u64 = stamp.trim_matches([' ', '}']).parse().unwrap();
+    let hour = Duration::from_secs(3_600).as_nanos();
+    format!("{before}: {}}}", u128::from(stamp) + hour)
 }
 
 #[test]

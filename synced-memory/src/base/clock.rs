@@ -262,8 +262,21 @@ impl Stamp {
     }
 
     /// The least stamp above this one.
+    #[cfg(test)]
     pub(crate) fn next(self) -> Self {
         Self(self.0.saturating_add(1))
+    }
+
+    /// This stamp if it is above `found`, else one that is 1 to 999 above that. Which one is up to
+    /// the last digits of this stamp, which are random: of two writes that are made on the same
+    /// value, one of them on a server that then goes and the other on its replica, the stamps
+    /// differ.
+    pub(crate) fn above(self, found: Self) -> Self {
+        if self > found {
+            self
+        } else {
+            Self(found.0.saturating_add(1 + self.0 % 999))
+        }
     }
 
     /// This stamp plus 1 to 999 at random.

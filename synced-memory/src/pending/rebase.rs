@@ -12,7 +12,7 @@ use crate::value::addition::Addition;
 use crate::value::document::{
     AppliedToDocument, ByteEdit, Document, DocumentEdit, apply_to, length_after,
 };
-use crate::value::envelope::{Text, Unsealed};
+use crate::value::envelope::{self, Text, Unsealed};
 use crate::value::mutation::{Applied, ApplyError, ConflictRule, Edited, Mutation, apply};
 
 /// What is to be done with a write.
@@ -159,7 +159,7 @@ fn plan_mutation(entry: &Entry, mutation: &Mutation, basis: &Basis<'_>, is_curre
     let write = &entry.write;
     let stored = basis.base.at(basis.mono);
     let found = stored.map_or(Stamp::ZERO, Document::stamp);
-    let stamp = write.latest.max(found.next());
+    let stamp = write.latest.above(found);
     let MadeOf {
         made,
         edits,
@@ -257,10 +257,15 @@ fn stored_by(made: Document, edits: Option<(&Document, Vec<ByteEdit>)>) -> KeyCh
             return KeyChange::Edit { ranges, made, ttl };
         }
     }
-    KeyChange::Put {
-        envelope: made.to_bytes(),
-        ttl,
-    }
+    let whole = made.to_bytes();
+    // What others have stored may be laid out in another way, and what is put is laid out as ours.
+    let is_as_ours = envelope::own_value_of(&whole) == made.value();
+    let envelope = if is_as_ours {
+        whole
+    } else {
+        Unsealed::of_text(made.value().as_str()).seal(made.stamp())
+    };
+    KeyChange::Put { envelope, ttl }
 }
 
 /// The same by edits; `None` if what is stored is no envelope.
@@ -325,7 +330,7 @@ pub(crate) fn visible(write: &Write, below: Option<Document>) -> Option<Document
     } else {
         ConflictRule::NewerWins(found)
     };
-    let stamp = write.latest.max(found.next());
+    let stamp = write.latest.above(found);
     match made_of(stored.as_ref(), mutation, rule, stamp).made {
         Made::Document(document) => Some(document),
         Made::Removed => None,
