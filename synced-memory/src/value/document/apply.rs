@@ -144,11 +144,11 @@ struct Draft<'a> {
 struct EntryChange<'a> {
     /// What is added before it.
     before: Vec<NewEntry<'a>>,
-    state: EntryState<'a>,
+    state: DraftEntry<'a>,
 }
 
 #[derive(Clone, Default)]
-enum EntryState<'a> {
+enum DraftEntry<'a> {
     #[default]
     Kept,
     Loaded(TreeNode<'a>),
@@ -223,7 +223,7 @@ impl<'a> Draft<'a> {
             (NodeEdit::Remove, _) => {
                 for name in member.names() {
                     for at in self.outline.positions(name) {
-                        self.changes.entry(at).or_default().state = EntryState::Removed;
+                        self.changes.entry(at).or_default().state = DraftEntry::Removed;
                     }
                     self.end.retain(|entry| !entry.has_name(name));
                 }
@@ -244,7 +244,7 @@ impl<'a> Draft<'a> {
             let change = self.changes.get(at);
             !matches!(
                 change.map(|change| &change.state),
-                Some(EntryState::Removed)
+                Some(DraftEntry::Removed)
             )
         };
         stored.into_iter().rev().find(is_there)
@@ -278,7 +278,7 @@ impl<'a> Draft<'a> {
             (NodeEdit::Keep, _) => {}
             (NodeEdit::Replace(new), _) => *node = new,
             (NodeEdit::Remove, ElementPlace::Stored(at)) => {
-                self.changes.entry(at).or_default().state = EntryState::Removed;
+                self.changes.entry(at).or_default().state = DraftEntry::Removed;
             }
             (NodeEdit::Remove, ElementPlace::Before(at, index)) => {
                 self.changes.get_mut(&at)?.before.remove(index);
@@ -316,7 +316,7 @@ impl<'a> Draft<'a> {
         let added = |entry: &NewEntry<'_>| entry.node.content();
         Some(match self.place(at)? {
             ElementPlace::Stored(at) => match self.changes.get(&at).map(|change| &change.state) {
-                Some(EntryState::Loaded(node)) => node.content(),
+                Some(DraftEntry::Loaded(node)) => node.content(),
                 _ => Content::of(self.stored(at)),
             },
             ElementPlace::Before(at, index) => added(&self.changes[&at].before[index]),
@@ -338,7 +338,7 @@ impl<'a> Draft<'a> {
                 return Some(ElementPlace::Before(*at, index - passed));
             }
             passed += change.before.len();
-            if !matches!(change.state, EntryState::Removed) {
+            if !matches!(change.state, DraftEntry::Removed) {
                 if index == passed {
                     return Some(ElementPlace::Stored(*at));
                 }
@@ -357,12 +357,12 @@ impl<'a> Draft<'a> {
     fn stored_node(&mut self, at: usize) -> &mut TreeNode<'a> {
         let text = self.stored(at);
         let change = self.changes.entry(at).or_default();
-        if !matches!(change.state, EntryState::Loaded(_)) {
-            change.state = EntryState::Loaded(text.into());
+        if !matches!(change.state, DraftEntry::Loaded(_)) {
+            change.state = DraftEntry::Loaded(text.into());
         }
         match &mut change.state {
-            EntryState::Loaded(node) => node,
-            EntryState::Kept | EntryState::Removed => unreachable!("it was loaded just now"),
+            DraftEntry::Loaded(node) => node,
+            DraftEntry::Kept | DraftEntry::Removed => unreachable!("it was loaded just now"),
         }
     }
 
@@ -388,12 +388,12 @@ impl<'a> Draft<'a> {
             }
             edits.add(*at, &change.before);
             match &change.state {
-                EntryState::Kept => edits.keep(*at),
-                EntryState::Loaded(node) => {
+                DraftEntry::Kept => edits.keep(*at),
+                DraftEntry::Loaded(node) => {
                     edits.keep(*at);
                     edits.change(*at, self.stored(*at), node);
                 }
-                EntryState::Removed => edits.remove(*at),
+                DraftEntry::Removed => edits.remove(*at),
             }
             next = at + 1;
         }

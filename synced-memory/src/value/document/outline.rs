@@ -143,8 +143,8 @@ fn locate_entries(whole: &Bytes) -> Option<Outline> {
     {
         let kind = kind_at(whole, start)?;
         let ends = match kind {
-            RootKind::List => ends_in_envelope::<Elements>(whole)?,
-            _ => ends_in_envelope::<Members>(whole)?,
+            RootKind::List => ends_in_envelope::<ElementEnds>(whole)?,
+            _ => ends_in_envelope::<MemberEnds>(whole)?,
         };
         return divide(whole, kind, start, &ends);
     }
@@ -269,8 +269,8 @@ impl Fragment {
 /// The addresses at which the values end in a list or an object.
 fn ends_of(kind: RootKind, text: &[u8]) -> Option<Vec<usize>> {
     match kind {
-        RootKind::List => Elements::ends(text),
-        RootKind::Object => Members::ends(text),
+        RootKind::List => ElementEnds::ends(text),
+        RootKind::Object => MemberEnds::ends(text),
         RootKind::Plain | RootKind::Unparsed => None,
     }
 }
@@ -300,7 +300,7 @@ fn range_of(whole: &Bytes, part: &Text) -> Range<usize> {
     start..start + part.len()
 }
 
-/// Elements of a list, or members of an object.
+/// ElementEnds of a list, or members of an object.
 trait Entries<'a>: Sized {
     fn deserialize<D: Deserializer<'a>>(deserializer: D) -> Result<Vec<usize>, D::Error>;
 
@@ -319,22 +319,22 @@ impl<'de, E: Entries<'de>> Deserialize<'de> for EntryEnds<E> {
     }
 }
 
-struct Elements;
-struct Members;
+struct ElementEnds;
+struct MemberEnds;
 
-impl<'a> Entries<'a> for Elements {
+impl<'a> Entries<'a> for ElementEnds {
     fn deserialize<D: Deserializer<'a>>(deserializer: D) -> Result<Vec<usize>, D::Error> {
         deserializer.deserialize_seq(Self)
     }
 }
 
-impl<'a> Entries<'a> for Members {
+impl<'a> Entries<'a> for MemberEnds {
     fn deserialize<D: Deserializer<'a>>(deserializer: D) -> Result<Vec<usize>, D::Error> {
         deserializer.deserialize_map(Self)
     }
 }
 
-impl<'de> Visitor<'de> for Elements {
+impl<'de> Visitor<'de> for ElementEnds {
     type Value = Vec<usize>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -350,7 +350,7 @@ impl<'de> Visitor<'de> for Elements {
     }
 }
 
-impl<'de> Visitor<'de> for Members {
+impl<'de> Visitor<'de> for MemberEnds {
     type Value = Vec<usize>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
