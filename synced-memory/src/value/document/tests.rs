@@ -151,6 +151,28 @@ fn what_comes_to_the_same_text_changes_nothing() {
     }
 }
 
+/// Elements that were named in lists without their equals.
+#[test]
+fn what_is_removed_at_one_end_and_added_at_the_other_may_come_to_the_same_text() {
+    let mut operations = Vec::new();
+    for (seen, path, action) in [
+        ("[1,2,3]", "0", REMOVE),
+        ("[2,1]", "0", REMOVE),
+        ("[1,2]", "", append("1")),
+        ("[1,2,1]", "", append("2")),
+    ] {
+        operations.extend(mutation(seen, path, action).calls()[0].operations.clone());
+    }
+    let together = Mutation::new(None, operations);
+    for (value, changed) in [("[1,2,1,2]", None), ("[1,2,1,3]", Some("[1,3,1,2]"))] {
+        let document = sealed(value, 7);
+        let outline = document.parsed();
+        assert!(apply::apply_to_entries(&outline, &together, ConflictRule::Latest).is_some());
+        let now = applied(&document, &together).map(|now| now.value());
+        assert_eq!(now.as_ref().map(Text::as_str), changed);
+    }
+}
+
 /// The document after a mutation; `None` if that changes nothing.
 fn applied(document: &Document, mutation: &Mutation) -> Option<Document> {
     let applied = apply_to(document, mutation, ConflictRule::Latest);
@@ -271,7 +293,26 @@ fn no_edit_is_made_that_does_not_fit() {
         assert_eq!(made(&edits, length), None, "{edits:?}");
     }
     assert_eq!(made(&[edit(11, 1, "50")], length), None);
+    // What is left begins or ends with a comma.
+    assert_eq!(made(&[edit(11, 1, "")], length - 1), None);
+    assert_eq!(made(&[edit(11, 3, "")], length - 3), None);
+    assert_eq!(made(&[edit(15, 1, "")], length - 1), None);
     assert_eq!(document.edited(&[], Stamp::new(8), length), None);
+}
+
+#[test]
+fn an_edit_may_make_an_envelope_of_what_is_none() {
+    let document = Document::of(r#"{"value": [1], "last_modified": "5"}"#.into());
+    assert_eq!(document.root(), DocumentRoot::Object(2));
+    let edit = ByteEdit {
+        start: 32,
+        old_len: 3,
+        new: "5".into(),
+    };
+    let edited = document.edited(&[edit], Stamp::new(5), document.len() - 2);
+    let edited = edited.expect("it is JSON");
+    assert_eq!(edited.root(), DocumentRoot::List(1));
+    assert_eq!(edited.value().as_str(), "[1]");
 }
 
 #[test]
