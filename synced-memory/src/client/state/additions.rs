@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::State;
-use crate::backend::commit::{self, Attempt, KeyChange, Known, Writer};
+use crate::backend::commit::{Attempt, KeyChange, Known, Writer};
 use crate::backend::shards::Shard;
 use crate::base::clock::{Monotonic, Stamp};
 use crate::base::error::Error;
@@ -43,18 +43,18 @@ impl State {
         if self.refuses_parts(self.map.shard_of(key)) {
             return None;
         }
-        let is_large = |stored: &Document| stored.len() >= commit::LARGE;
+        let is_long = |stored: &Document| stored.len() >= self.long_from;
         let refused_at = self.additions.refused_at.get(key);
         let is_contended = refused_at.is_some_and(|at| mono.saturating_sub(*at) < CONTENDED);
-        let is_better = is_contended || self.cache.base(key).at(mono).is_some_and(is_large);
+        let is_better = is_contended || self.cache.base(key).at(mono).is_some_and(is_long);
         is_better.then(|| Stamp::ZERO.just_above(&mut self.random).get())
     }
 
     /// Whether the head of `key` changes a long value, and is sent without the rest of it.
     pub(super) fn is_sent_as_part(&self, key: &str, head: &Entry) -> bool {
         let stored = self.cache.base(key).stored.as_ref();
-        let is_large = stored.is_some_and(|stored| stored.len() >= commit::LARGE);
-        is_large && head.write.assignment.is_none() && !self.refuses_parts(self.map.shard_of(key))
+        let is_long = stored.is_some_and(|stored| stored.len() >= self.long_from);
+        is_long && head.write.assignment.is_none() && !self.refuses_parts(self.map.shard_of(key))
     }
 
     /// Others have changed `key` first.
