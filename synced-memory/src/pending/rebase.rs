@@ -12,7 +12,7 @@ use crate::value::addition::Addition;
 use crate::value::document::{
     AppliedToDocument, ByteEdit, Document, DocumentEdit, apply_to, length_after,
 };
-use crate::value::envelope::{Text, Unsealed};
+use crate::value::envelope::{self, Text, Unsealed};
 use crate::value::mutation::{Applied, ApplyError, ConflictRule, Edited, Mutation, apply};
 
 /// What is to be done with a write.
@@ -257,10 +257,15 @@ fn stored_by(made: Document, edits: Option<(&Document, Vec<ByteEdit>)>) -> KeyCh
             return KeyChange::Edit { ranges, made, ttl };
         }
     }
-    KeyChange::Put {
-        envelope: made.to_bytes(),
-        ttl,
-    }
+    let whole = made.to_bytes();
+    // What others have stored may be laid out in another way, and what is put is laid out as ours.
+    let is_as_ours = envelope::own_value_of(&whole) == *made.value();
+    let envelope = if is_as_ours {
+        whole
+    } else {
+        Unsealed::of_text(made.value().as_str()).seal(made.stamp())
+    };
+    KeyChange::Put { envelope, ttl }
 }
 
 /// The same by edits; `None` if what is stored is no envelope.

@@ -10,7 +10,7 @@ use super::super::document::value_of;
 use super::super::server::{KEY, write_of};
 use super::history::{AdditionHistory, AdditionLine, ExpectedAddition};
 use super::values::Subject;
-use crate::backend::commit::{Attempt, Expects, KeyChange, Sequence, TimeToLive};
+use crate::backend::commit::{Attempt, Expects, KeyChange, Sequence};
 use crate::base::clock::Monotonic;
 use crate::client::state::State;
 use crate::value::addition::Addition;
@@ -123,10 +123,14 @@ impl AdditionHistory {
             line.id
         );
         line.may_be_applied = true;
+        let ttl = (attempt.change.ttl(), line.time_to_live(mono));
+        ensure!(
+            ttl.0 == ttl.1 || attempt.change == KeyChange::Delete,
+            "rule 5: {} is sent for {ttl:?}",
+            line.id
+        );
         match &attempt.change {
-            KeyChange::Blind { addition, ttl, .. } => {
-                self.check_blind(line, (addition, *ttl), attempt)?;
-            }
+            KeyChange::Blind { addition, .. } => self.check_blind(line, addition, attempt)?,
             KeyChange::Put { envelope, .. } => {
                 let value = value_of(Some(envelope));
                 self.check_whole(line, value.as_deref(), attempt, state, mono)?;
@@ -144,7 +148,7 @@ impl AdditionHistory {
     fn check_blind(
         &self,
         line: &AdditionLine,
-        (addition, ttl): (&Addition, TimeToLive),
+        addition: &Addition,
         attempt: &Attempt,
     ) -> RuleResult {
         let write = &line.write;
@@ -169,7 +173,7 @@ impl AdditionHistory {
             "rule 5: {attempt:?} does not add {write:?}"
         );
         ensure!(
-            attempt.expects == Expects::Anything && ttl == TimeToLive::Keep,
+            attempt.expects == Expects::Anything,
             "rule 5: {attempt:?} is an addition"
         );
         Ok(())

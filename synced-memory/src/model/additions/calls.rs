@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use serde_json::{Value, json};
 
 use super::super::action::ScheduledAction;
@@ -15,7 +16,7 @@ use crate::base::error::ErrorKind;
 use crate::base::policy::WritePolicy;
 use crate::client::state::{KeyView, Link, Request};
 use crate::pending::outbox::{Precondition, Take};
-use crate::value::envelope::{Text, Unsealed};
+use crate::value::envelope::{self, Text, Unsealed};
 use crate::value::mutation::{
     Action, Amount, Content, Mutation, ObservedValue, Operation, PathStep, element, elements,
 };
@@ -115,7 +116,7 @@ pub(super) fn write(
 fn assigned(subject: Subject, items: Vec<Value>, random: &mut fastrand::Rng) -> Value {
     match subject {
         Subject::List => Value::Array(items),
-        Subject::Integer { .. } => json!(random.i64(-9..9)),
+        Subject::Integer { .. } => json!(random.i64(-30..30)),
     }
 }
 
@@ -129,7 +130,8 @@ fn add(subject: Subject, items: Vec<Value>, random: &mut fastrand::Rng) -> (Requ
             (action, items)
         }
         Subject::Integer { min, max } => {
-            let by = one_of(random, &[-3, -1, 1, 1, 2, 5]);
+            // Those of an entry do not cancel each other out: then nothing need be sent.
+            let by = one_of(random, &[11, 11, -4]);
             let amount = Amount::Integer {
                 by: by.into(),
                 min: min.into(),
@@ -212,6 +214,8 @@ pub(super) fn foreign_set(
     let stored = foreign(world.log.subject, world.values, stamp, random);
     world.log_step(|| format!("a foreign SET {stored}"));
     let mono = world.mono();
-    let stored = Some((stored.into(), stamp.unwrap_or(0)));
-    world.server.store_foreign(stored, mono)
+    let stored = Bytes::from(stored);
+    // One that is laid out in an unusual way has none.
+    let stamp = envelope::stamp_of(&stored).get();
+    world.server.store_foreign(Some((stored, stamp)), mono)
 }

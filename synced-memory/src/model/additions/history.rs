@@ -11,7 +11,7 @@ use super::super::check::{RuleResult, ensure};
 use super::super::document::value_of;
 use super::super::server::{HeldValue, KEY};
 use super::values::Subject;
-use crate::backend::commit::{Sequence, Writer};
+use crate::backend::commit::{Sequence, TimeToLive, Writer};
 use crate::base::clock::Monotonic;
 use crate::base::error::{Error, ErrorKind, Result as CrateResult};
 use crate::cache::Ticket;
@@ -140,6 +140,15 @@ impl AdditionLine {
         assignment.is_none() && adds.is_empty() && takes.is_none()
     }
 
+    /// The time to live of what it stores.
+    pub(super) fn time_to_live(&self, mono: Monotonic) -> TimeToLive {
+        match self.write.expires {
+            Some(at) => TimeToLive::For(at.saturating_sub(mono)),
+            None if self.replaces_nothing => TimeToLive::Never,
+            None => TimeToLive::Keep,
+        }
+    }
+
     /// Whether it changes what is stored, and does not only replace it.
     pub(super) fn is_mutation(&self) -> bool {
         !self.write.adds.is_empty() || self.write.takes.is_some()
@@ -182,10 +191,10 @@ impl AdditionLine {
             "{} has to stay apart, and was merged",
             self.id
         );
-        let has_same_outcome = self.write.assignment.is_some() == later.write.assignment.is_some();
+        let is_awaited = !self.receivers.is_empty();
+        let has_own_outcome = self.write.assignment.is_some() && later.write.assignment.is_none();
         ensure!(
-            self.receivers.is_empty() == later.receivers.is_empty()
-                && (self.receivers.is_empty() || has_same_outcome),
+            is_awaited != later.receivers.is_empty() && !(is_awaited && has_own_outcome),
             "rule 10: {} shares the outcome of another call",
             self.id
         );
@@ -259,8 +268,8 @@ pub(in super::super) struct AdditionHistory {
     pub(super) withdrawn: Vec<Sequence>,
     /// The items that their callers have not picked up yet.
     pub(super) unclaimed: Vec<((Writer, Sequence), Value)>,
-    /// What a read returned last, and its version.
-    pub(super) last_view: Option<(Option<Rc<Value>>, u64)>,
+    /// What a read returned last, its version, and when it expires.
+    pub(super) last_view: Option<(Option<Rc<Value>>, u64, Option<Monotonic>)>,
 }
 
 impl AdditionHistory {

@@ -25,7 +25,7 @@ impl Subject {
                 min: i64::MIN,
                 max: i64::MAX,
             },
-            1 => Self::Integer { min: -12, max: 12 },
+            1 => Self::Integer { min: -40, max: 40 },
             _ => Self::List,
         }
     }
@@ -109,7 +109,7 @@ pub(super) fn foreign(
         (_, 0) => other_type(serial, random),
         (Subject::List, kind) => list(serial, kind, random),
         (Subject::Integer { .. }, 1) => (serial * 1_000).to_string(),
-        (Subject::Integer { .. }, _) => random.i64(-9..9).to_string(),
+        (Subject::Integer { .. }, _) => random.i64(-30..30).to_string(),
     };
     let Some(stamp) = stamp else {
         return value;

@@ -79,19 +79,24 @@ impl AdditionHistory {
             "rule 1: a read returns {visible:?} instead of {expected:?}; the last answer is {:?}",
             self.last_answer
         );
-        self.check_announced(visible, version)
+        self.check_announced(visible, (version, view.expires), mono)
     }
 
     /// The version rises with every change, unless a time to live has ended.
-    fn check_announced(&mut self, visible: Option<Rc<Value>>, version: u64) -> RuleResult {
-        let is_ended = visible.is_none();
-        if let Some((before, last)) = &self.last_view {
+    fn check_announced(
+        &mut self,
+        visible: Option<Rc<Value>>,
+        (version, expires): (u64, Option<Monotonic>),
+        mono: Monotonic,
+    ) -> RuleResult {
+        if let Some((before, last, ends)) = &self.last_view {
+            let is_ended = ends.is_some_and(|at| at <= mono);
             ensure!(
                 *before == visible || version > *last || is_ended,
                 "a read returned {before:?}, and now {visible:?}, of the same version"
             );
         }
-        self.last_view = Some((visible, version));
+        self.last_view = Some((visible, version, expires));
         Ok(())
     }
 }
