@@ -19,7 +19,7 @@ const ROOMS: &[(&str, &[&[&str]])] = &[
         "model",
         &[
             &["mod"],
-            &["histories", "mutations"],
+            &["additions", "histories", "mutations"],
             &["assignments", "runner"],
             &["calls", "schedule"],
             &["reference", "steps"],

@@ -390,7 +390,9 @@ impl<R: Rules> World<R> {
         }
         R::ended(self, at)?;
         let clock_offset = self.processes[at].clock_offset;
-        self.processes[at] = ModelProcess::new(clock_offset, &self.placement, &mut self.random);
+        let long_from = R::long_from(&self.log);
+        let (placement, random) = (&self.placement, &mut self.random);
+        self.processes[at] = ModelProcess::new(clock_offset, placement, long_from, random);
         self.log_step(|| format!("{at} closes, and another one takes its place"));
         Ok(())
     }

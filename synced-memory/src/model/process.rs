@@ -5,7 +5,7 @@ use std::fmt::Debug;
 use super::check::RuleResult;
 use super::placement::Placement;
 use super::server::{HeldValue, KEY, ModelServer, TOMBSTONE_TTL};
-use crate::backend::commit::{Attempt, Outcome, Sequence};
+use crate::backend::commit::{self, Attempt, Outcome, Sequence};
 use crate::backend::error::BackendError;
 use crate::backend::shards::Shard;
 use crate::base::clock::Monotonic;
@@ -22,6 +22,11 @@ pub(super) trait ProcessRules: Debug + Sized {
     type RunLog: Debug;
 
     fn new_log(seed: u64) -> Self::RunLog;
+
+    /// From how many bytes on its values are long.
+    fn long_from(_log: &Self::RunLog) -> usize {
+        commit::LARGE
+    }
 
     fn new() -> Self;
 
@@ -154,10 +159,12 @@ impl<R: ProcessRules> ModelProcess<R> {
     pub(super) fn new(
         clock_offset: i64,
         placement: &Placement,
+        long_from: usize,
         random: &mut fastrand::Rng,
     ) -> Self {
         let limit = if random.u8(0..8) == 0 { 700 } else { 1 << 20 };
-        let mut state = placement.share_out(State::new(limit, TOMBSTONE_TTL, random.fork()));
+        let state = State::new(limit, TOMBSTONE_TTL, random.fork());
+        let mut state = placement.share_out(state.with_long_values_from(long_from));
         state.letters_limit = usize::MAX;
         let version = state.cache.hold(&KEY.into());
 

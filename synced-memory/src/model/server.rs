@@ -13,6 +13,7 @@ use crate::backend::shards::Shard;
 use crate::base::clock::{Monotonic, Stamp};
 use crate::pending::outbox::NUMBERS;
 use crate::value::addition::{self, Addition};
+use crate::value::document::GuardedEdit;
 use crate::value::envelope;
 
 pub(super) const KEY: &str = "k";
@@ -169,6 +170,11 @@ impl ModelServer {
             }
             Outcome::Added { before, stamp, .. } => {
                 self.check_applied(attempt, held.as_ref(), true)?;
+                let (own, to_beat) = (attempt.stamp, self.stamp_to_beat());
+                ensure!(
+                    *stamp >= own && stamp.get() > to_beat,
+                    "rule 7: {write:?}, stamped {own}, was added to {to_beat} as {stamp}"
+                );
                 let held_before = held.as_ref().map(|held| (held.stamp, held.bytes.len()));
                 ensure!(
                     held_before == Some((before.stamp.get(), before.length)),
@@ -241,6 +247,7 @@ impl ModelServer {
             is_met(attempt, held),
             "rule 5: {write:?} was applied to something else than it was made for"
         );
+        check_edit(attempt, held)?;
         ensure!(
             self.applied_for(writer).all(|applied| *applied < write),
             "rule 3: {write:?} was applied after a later write"
@@ -339,11 +346,7 @@ impl ModelServer {
                 let before = String::from_utf8_lossy(&before);
                 let items = addition::joined(items);
                 let (list, _) = before.rsplit_once("],").ok_or("it was no list")?;
-                let comma = if list.ends_with("\"value\": [") {
-                    ""
-                } else {
-                    ","
-                };
+                let comma = if list.ends_with('[') { "" } else { "," };
                 format!("{list}{comma}{items}],\"last_modified\": {stamp}}}")
             }
             Addition::Integer { by, .. } => {
@@ -501,6 +504,34 @@ impl ModelServer {
         );
         Ok(())
     }
+}
+
+/// The ranges of an edit make of what is stored what it says.
+fn check_edit(attempt: &Attempt, held: Option<&HeldValue>) -> RuleResult {
+    let (KeyChange::Edit { ranges, made, .. }, Some(held)) = (&attempt.change, held) else {
+        return Ok(());
+    };
+    let (mut edited, mut end) = (Vec::new(), 0);
+    for GuardedEdit { edit, guard } in ranges {
+        let [before, behind] = guard.beside;
+        let found = held
+            .bytes
+            .get(edit.start - before..edit.start + edit.old_len + behind);
+        ensure!(
+            found == Some(&guard.found[..]),
+            "rule 5: {edit:?} replaces {found:?} instead of {guard:?}"
+        );
+        edited.extend_from_slice(&held.bytes[end..edit.start]);
+        edited.extend_from_slice(&edit.new);
+        end = edit.start + edit.old_len;
+    }
+    edited.extend_from_slice(&held.bytes[end..]);
+    ensure!(
+        edited == made.to_bytes(),
+        "rule 5: {ranges:?} do not make {made:?} of {:?}",
+        held.bytes
+    );
+    Ok(())
 }
 
 /// Whether the precondition of an attempt holds.

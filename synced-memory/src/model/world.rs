@@ -114,15 +114,17 @@ impl<R: ProcessRules> World<R> {
     pub(super) fn new(seed: u64, topology: Topology, is_traced: bool) -> Self {
         let mut random = fastrand::Rng::with_seed(!seed);
         let placement = Placement::new(topology, &mut random);
+        let log = R::new_log(seed);
+        let long_from = R::long_from(&log);
         let mut process = || {
             let clock_offset = one_of(&mut random, &[0, 0, 5_000, -5_000, HOUR, -HOUR, SINCE_1970]);
-            ModelProcess::new(clock_offset, &placement, &mut random)
+            ModelProcess::new(clock_offset, &placement, long_from, &mut random)
         };
         let processes = vec![process(), process(), process()];
         Self {
             nanos: 0,
             server: ModelServer::new(placement.shards().len()),
-            log: R::new_log(seed),
+            log,
             fault_modes: placement.by_shard(FaultMode::None),
             are_up: placement.by_shard(true),
             lags: placement.by_shard(false),

@@ -4,7 +4,7 @@
 //! condition that it is still stored; if not, it is applied to what the refusal brought back
 //! (rule 5).
 
-use crate::backend::commit::{self, Expects, KeyChange, TimeToLive};
+use crate::backend::commit::{Expects, KeyChange, TimeToLive};
 use crate::base::clock::{Monotonic, Stamp};
 use crate::cache::Base;
 use crate::pending::outbox::{Assignment, Entry, Precondition, Tried, Write};
@@ -48,6 +48,8 @@ pub(crate) struct Basis<'a> {
     pub(crate) step: Option<u64>,
     /// A change to a long value can be sent without the rest of it.
     pub(crate) takes_edits: bool,
+    /// From how many bytes on a value is long.
+    pub(crate) long_from: usize,
 }
 
 /// Plans the next attempt of a write.
@@ -165,7 +167,12 @@ fn plan_mutation(entry: &Entry, mutation: &Mutation, basis: &Basis<'_>, is_curre
         edits,
         superseded,
         failed,
-    } = made_of(stored, mutation, conflict_rule(write, found), stamp);
+    } = made_of(
+        (stored, basis.long_from),
+        mutation,
+        conflict_rule(write, found),
+        stamp,
+    );
     if !superseded.is_empty() && write.precondition.is_some() {
         return Plan::Outdated;
     }
@@ -212,16 +219,16 @@ enum Made {
     Removed,
 }
 
-/// What a mutation makes of what is stored, with this stamp. Of a long value only the parts are
-/// looked at that it changes.
+/// What a mutation makes of what is stored, with this stamp. Of a value of at least `long_from`
+/// bytes only the parts are looked at that it changes.
 fn made_of(
-    stored: Option<&Document>,
+    (stored, long_from): (Option<&Document>, usize),
     mutation: &Mutation,
     rule: ConflictRule,
     stamp: Stamp,
 ) -> MadeOf {
     let edited = stored
-        .filter(|stored| stored.len() >= commit::LARGE)
+        .filter(|stored| stored.len() >= long_from)
         .and_then(|stored| edited(stored, mutation, rule, stamp));
     if let Some(edited) = edited {
         return edited;
@@ -312,8 +319,13 @@ pub(crate) fn is_done_if_unset(write: &Write) -> bool {
     })
 }
 
-/// What a read shows if this write is pending on top of what is `below`.
-pub(crate) fn visible(write: &Write, below: Option<Document>) -> Option<Document> {
+/// What a read shows if this write is pending on top of what is `below`. A value is long from
+/// `long_from` bytes on.
+pub(crate) fn visible(
+    write: &Write,
+    below: Option<Document>,
+    long_from: usize,
+) -> Option<Document> {
     let stored = match &write.assignment {
         Some(Assignment::Put(envelope)) => Some(Document::of_sealed(envelope.clone())),
         Some(Assignment::Delete) => None,
@@ -331,7 +343,7 @@ pub(crate) fn visible(write: &Write, below: Option<Document>) -> Option<Document
         ConflictRule::NewerWins(found)
     };
     let stamp = write.latest.above(found);
-    match made_of(stored.as_ref(), mutation, rule, stamp).made {
+    match made_of((stored.as_ref(), long_from), mutation, rule, stamp).made {
         Made::Document(document) => Some(document),
         Made::Removed => None,
         Made::Nothing => stored,

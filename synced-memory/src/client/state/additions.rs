@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::State;
-use crate::backend::commit::{self, Attempt, KeyChange, ValueId, Writer};
+use crate::backend::commit::{Attempt, KeyChange, ValueId, Writer};
 use crate::backend::shards::Shard;
 use crate::base::clock::{Monotonic, Stamp};
 use crate::base::error::Error;
@@ -63,14 +63,14 @@ impl State {
             return None;
         }
         let stored = self.cache.base(key).at(mono);
-        let is_large = |stored: &Document| stored.len() >= commit::LARGE;
+        let is_long = |stored: &Document| stored.len() >= self.long_from;
         let on_top = self.additions.on_top.get(key);
         if on_top.is_some_and(|on_top| on_top.is_full(stored)) {
             return None;
         }
         let refused_at = self.additions.refused_at.get(key);
         let is_contended = refused_at.is_some_and(|at| mono.saturating_sub(*at) < CONTENDED);
-        let is_better = is_contended || stored.is_some_and(is_large);
+        let is_better = is_contended || stored.is_some_and(is_long);
         is_better.then(|| Stamp::ZERO.just_above(&mut self.random).get())
     }
 
@@ -78,7 +78,7 @@ impl State {
     pub(super) fn is_sent_as_part(&self, key: &str, head: &Entry) -> bool {
         let stored = self.cache.base(key).stored.as_ref();
         let is_much_longer = |stored: &Document| {
-            stored.len() >= commit::LARGE && head.write.size() < stored.len() / 4
+            stored.len() >= self.long_from && head.write.size() < stored.len() / 4
         };
         stored.is_some_and(is_much_longer)
             && head.write.assignment.is_none()

@@ -41,7 +41,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
-use crate::backend::commit::{Sequence, Writer};
+use crate::backend::commit::{self, Sequence, Writer};
 use crate::backend::layout::{Node, SlotNumber};
 use crate::backend::shards::{ByShard, Shard, ShardMap};
 use crate::base::callback::is_io_thread;
@@ -131,6 +131,8 @@ pub(crate) struct State {
     tombstone_ttl: Duration,
     /// It was said that the backend does not notify of changes.
     is_refusal_reported: bool,
+    /// From how many bytes on a value is long: a change to a part of it is sent without the rest.
+    long_from: usize,
     random: fastrand::Rng,
     /// What has happened. It is emitted when the lock around the state is free.
     pub(crate) events: Vec<LogEvent>,
@@ -169,9 +171,17 @@ impl State {
             handing: HashMap::new(),
             tombstone_ttl,
             is_refusal_reported: false,
+            long_from: commit::LARGE,
             random,
             events: Vec::new(),
         }
+    }
+
+    /// The same with another length from which on values are long.
+    #[cfg(test)]
+    pub(crate) fn with_long_values_from(mut self, bytes: usize) -> Self {
+        self.long_from = bytes;
+        self
     }
 
     pub(crate) fn writer(&self) -> Writer {

@@ -288,6 +288,7 @@ impl State {
                 is_behind: self.is_behind(key),
                 step,
                 takes_edits,
+                long_from: self.long_from,
             };
             match rebase::plan(head, &basis) {
                 Plan::Send {

@@ -37,8 +37,8 @@ impl KeyView {
         self.stored.as_ref().map(Document::value)
     }
 
-    /// With a pending write on top.
-    fn with(self, write: &Write, mono: Monotonic) -> Self {
+    /// With a pending write on top. A value is long from `long_from` bytes on.
+    fn with(self, write: &Write, long_from: usize, mono: Monotonic) -> Self {
         let below = self.expires.filter(|_| !covers_below(write, mono));
         let expires = write.expires.or(below);
         if write.has_expired(mono) {
@@ -48,7 +48,7 @@ impl KeyView {
             };
         }
         Self {
-            stored: rebase::visible(write, self.stored),
+            stored: rebase::visible(write, self.stored, long_from),
             expires,
         }
     }
@@ -82,7 +82,7 @@ impl State {
         };
         let on_top = on_top.into_iter().rev();
         let on_top = added.into_iter().chain(on_top);
-        on_top.fold(stored, |view, write| view.with(write, mono))
+        on_top.fold(stored, |view, write| view.with(write, self.long_from, mono))
     }
 
     /// Whether a read of these keys need not ask the backend. What this process assigned and has no

@@ -60,10 +60,10 @@ impl ScenarioServer {
     }
 
     /// A SET by a foreign client that knows nothing of stamps.
-    fn set_foreign(&mut self, text: &'static str) {
+    fn set_foreign(&mut self, text: impl Into<Bytes>) {
         self.foreign_writers += 1;
         let change = KeyChange::Put {
-            envelope: Bytes::from_static(text.as_bytes()),
+            envelope: text.into(),
             ttl: TimeToLive::Keep,
         };
         let (writer, stamp) = (self.foreign_writers, Stamp::MAX);

@@ -2,6 +2,7 @@
 
 use super::calls::{call, member, text, value};
 use super::{ScenarioProcess, ScenarioServer};
+use crate::backend::commit::LARGE;
 use crate::backend::shards::Shard;
 use crate::client::state::Request;
 use crate::pending::outbox::Precondition;
@@ -250,5 +251,30 @@ fn a_queued_assignment_that_finds_the_default_that_it_saw_is_not_superseded() {
     assert_eq!(
         envelope::value_of(&server.stored().unwrap()).as_str(),
         r#"{"age":2,"name":"bob"}"#
+    );
+}
+
+/// A long value that others have laid out in another way is put as a whole: a read shows it as it
+/// is stored.
+#[test]
+fn a_long_value_of_another_layout_is_read_after_it_was_put_as_a_whole() {
+    let (mut server, mut process) = (ScenarioServer::new(), ScenarioProcess::connected(1));
+    let long = "x".repeat(2 * LARGE);
+    let stamp = super::NOW;
+    let theirs = format!(r#"{{"value": ["{long}"], "last_modified": {stamp}}}"#);
+    server.set_foreign(theirs);
+    process.read(&mut server);
+    let action = Action::InsertAt {
+        before: element(&elements(&format!(r#"["{long}"]"#)).unwrap(), 0).unwrap(),
+        items: vec![text(&format!(r#""{long}""#))],
+    };
+    call(&mut process, "[]", &[], None, action);
+    process.deliver(&mut server);
+    let expected = format!(r#"["{long}","{long}"]"#);
+    assert_eq!(value(&process), Some(expected));
+    let stored = server.stored().unwrap();
+    assert_eq!(
+        value(&process).unwrap(),
+        envelope::value_of(&stored).as_str()
     );
 }

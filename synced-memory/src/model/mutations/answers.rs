@@ -102,7 +102,10 @@ impl History {
                     self.describe(&line)
                 ));
             }
-            Err(error) if error.kind == BackendErrorKind::Rejected => {
+            // It is sent as a whole value then.
+            Err(error)
+                if error.kind == BackendErrorKind::Rejected && !attempt.change.is_of_part() =>
+            {
                 return self.check_abandoned(&line, state, ErrorKind::Rejected);
             }
             Err(error) => {

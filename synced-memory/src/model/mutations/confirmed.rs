@@ -158,7 +158,7 @@ impl History {
         (attempt, expected): (&Attempt, &ExpectedAttempt),
         answer: &Result<Outcome, BackendError>,
     ) -> RuleResult {
-        let is_retry = attempt.retry.is_some();
+        let (is_retry, is_of_part) = (attempt.retry.is_some(), attempt.change.is_of_part());
         match answer {
             Ok(Outcome::Applied { existed, .. }) => {
                 self.check_applied(&line, state, Some(*existed))
@@ -194,6 +194,11 @@ impl History {
                 "rule 6: the record of {} has expired",
                 self.describe(&line)
             )),
+            // It is sent as a whole value then.
+            Err(error) if error.kind == BackendErrorKind::Rejected && is_of_part => {
+                self.lines.push_front(line);
+                Ok(())
+            }
             Err(error) if error.kind == BackendErrorKind::Rejected && is_retry => {
                 self.check_stays_in_doubt(&line, state)
             }

@@ -16,7 +16,7 @@ use super::super::world::World;
 use super::checks::{self, AppliedCalls};
 use super::history::{CallOutcome, ExpectedAttempt, History, HistoryLine, LastAnswer};
 use super::{callers, takes};
-use crate::backend::commit::{Attempt, Expects, Outcome, Sequence};
+use crate::backend::commit::{self, Attempt, Expects, Outcome, Sequence};
 use crate::backend::error::BackendError;
 use crate::base::clock::{Monotonic, Stamp};
 use crate::cache::Ticket;
@@ -30,6 +30,9 @@ pub(in super::super) struct MutationLog {
     pub(super) origin: Rc<Value>,
     /// Which calls are made.
     theme: u64,
+    /// From how many bytes on its values are long: in most schedules all are, so that changes are
+    /// sent as the ranges that they replace.
+    long_from: usize,
 }
 
 impl Rules for History {
@@ -113,7 +116,16 @@ impl ProcessRules for History {
             applied: AppliedCalls::default(),
             origin: Rc::new(origin),
             theme: seed / 2,
+            long_from: if seed.is_multiple_of(3) {
+                commit::LARGE
+            } else {
+                0
+            },
         }
+    }
+
+    fn long_from(log: &MutationLog) -> usize {
+        log.long_from
     }
 
     fn new() -> Self {
