@@ -19,7 +19,7 @@ const ROOMS: &[(&str, &[&[&str]])] = &[
         "model",
         &[
             &["mod"],
-            &["additions", "histories", "mutations"],
+            &["histories", "mutations"],
             &["assignments", "runner"],
             &["calls", "schedule"],
             &["reference", "steps"],

@@ -18,7 +18,6 @@
 //! - `histories/`: single histories by name, most of them found by the model
 
 mod action;
-mod additions;
 mod assignments;
 mod calls;
 mod check;
