@@ -300,7 +300,7 @@ fn range_of(whole: &Bytes, part: &Text) -> Range<usize> {
     start..start + part.len()
 }
 
-/// ElementEnds of a list, or members of an object.
+/// Elements of a list, or members of an object.
 trait Entries<'a>: Sized {
     fn deserialize<D: Deserializer<'a>>(deserializer: D) -> Result<Vec<usize>, D::Error>;
 
