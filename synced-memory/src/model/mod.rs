@@ -45,8 +45,8 @@ use placement::Topology;
 use runner::hold_in_every_schedule;
 
 /// How many schedules are run unless `SYNCED_MEMORY_SCHEDULES` overrides it.
-const SCHEDULES: u64 = 60_000;
-const OF_TWO_SHARDS: u64 = 4_000;
+const SCHEDULES: u64 = 30_000;
+const OF_TWO_SHARDS: u64 = 2_500;
 
 #[test]
 fn the_rules_hold_in_every_schedule() {

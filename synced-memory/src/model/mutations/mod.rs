@@ -31,7 +31,7 @@ use super::runner::hold_in_every_schedule;
 use history::History;
 
 /// Fewer than of assignments: each takes about ten times as long.
-const SCHEDULES: u64 = 12_000;
+const SCHEDULES: u64 = 6_000;
 const OF_TWO_SHARDS: u64 = 400;
 
 #[test]
