@@ -39,6 +39,10 @@ impl CommitScript {
         for (name, value) in constants() {
             text = text.replace(&format!("${{{name}}}"), &value);
         }
+        // Each connection begins with it.
+        let lines = text.lines().map(str::trim);
+        let lines = lines.filter(|line| !line.is_empty() && !line.starts_with("--"));
+        let text = lines.collect::<Vec<_>>().join("\n");
         let hash = Script::new(&text).get_hash().to_owned();
         Self { text, hash }
     }
