@@ -16,9 +16,9 @@ use crate::value::envelope;
 /// Who writes: a random number for each opened memory.
 pub(crate) type Writer = u64;
 
-/// A value whose envelope has more bytes is not sent for a change to a part of it, if that can be
+/// A value whose envelope has at least so many bytes is not sent for a change to a part of it, if that can be
 /// helped.
-pub(crate) const LARGE: usize = 4 << 10;
+pub(crate) const LONG: usize = 4 << 10;
 
 /// A writer's own count of its writes.
 pub(crate) type Sequence = u64;
@@ -132,10 +132,7 @@ impl Expects {
     /// Expects exactly what is stored.
     #[cfg(test)]
     pub(crate) fn of(stored: Option<&Bytes>) -> Self {
-        match stored {
-            Some(stored) => Self::stamped(stored, envelope::stamp_of(stored)),
-            None => Self::Absent,
-        }
+        Self::of_document(stored.cloned().map(Document::of).as_ref())
     }
 
     /// The same, of what has this stamp.
@@ -314,6 +311,22 @@ impl Verdict {
     }
 }
 
+/// What a backend is to do with an attempt, and what that makes of the key if it is made.
+#[derive(Debug)]
+pub(crate) struct Decision {
+    pub(crate) verdict: Verdict,
+    pub(crate) made: Option<KeyAfter>,
+}
+
+impl From<Verdict> for Decision {
+    fn from(verdict: Verdict) -> Self {
+        Self {
+            verdict,
+            made: None,
+        }
+    }
+}
+
 /// Decides on an attempt, given what is at its key, and what is on record for its writer there.
 /// `may_lack_record`: records as old as its first try may have been dropped.
 ///
@@ -324,23 +337,29 @@ pub(crate) fn decide(
     current: &KeyState,
     record: Option<WriterRecord>,
     may_lack_record: bool,
-) -> Verdict {
+) -> Decision {
     match record {
-        Some(record) if attempt.sequence < record.sequence => return Verdict::AlreadyApplied,
+        Some(record) if attempt.sequence < record.sequence => {
+            return Verdict::AlreadyApplied.into();
+        }
         Some(record) if attempt.sequence == record.sequence => {
-            return if record.refused {
+            return Decision::from(if record.refused {
                 Verdict::Refuse
             } else {
                 Verdict::AlreadyApplied
-            };
+            });
         }
-        None if may_lack_record && attempt.retry.is_some() => return Verdict::RecordExpired,
+        None if may_lack_record && attempt.retry.is_some() => {
+            return Verdict::RecordExpired.into();
+        }
         _ => {}
     }
-    match attempt.made_of(current) {
+    let made = attempt.made_of(current);
+    let verdict = match made {
         Some(_) => Verdict::Apply,
         None => Verdict::Refuse,
-    }
+    };
+    Decision { verdict, made }
 }
 
 /// How many records a key has at most: writers come and go.
@@ -407,7 +426,7 @@ mod tests {
         ] {
             let attempt = attempt(sequence, stamp, Expects::Anything, false);
             assert_eq!(
-                decide(&attempt, &key_state("", tombstone), recorded, false),
+                decide(&attempt, &key_state("", tombstone), recorded, false).verdict,
                 verdict
             );
         }
@@ -432,7 +451,8 @@ mod tests {
                         &key_state(there, 0),
                         None,
                         false
-                    ),
+                    )
+                    .verdict,
                     expected
                 );
                 assert_eq!(
@@ -441,7 +461,8 @@ mod tests {
                         &key_state(there, 0),
                         None,
                         false
-                    ),
+                    )
+                    .verdict,
                     Verdict::Refuse
                 );
             }
@@ -457,7 +478,8 @@ mod tests {
                     &key_state(before, 9),
                     None,
                     false
-                ),
+                )
+                .verdict,
                 expected
             );
         }
@@ -467,15 +489,15 @@ mod tests {
     fn a_retry_whose_record_may_have_been_dropped_is_not_applied() {
         let retry = attempt(3, 9, Expects::Anything, true);
         assert_eq!(
-            decide(&retry, &key_state("", 0), None, true),
+            decide(&retry, &key_state("", 0), None, true).verdict,
             Verdict::RecordExpired
         );
         assert_eq!(
-            decide(&retry, &key_state("", 0), None, false),
+            decide(&retry, &key_state("", 0), None, false).verdict,
             Verdict::Apply
         );
         assert_eq!(
-            decide(&retry, &key_state("", 0), APPLIED, true),
+            decide(&retry, &key_state("", 0), APPLIED, true).verdict,
             Verdict::Apply
         );
         assert_eq!(
@@ -484,7 +506,8 @@ mod tests {
                 &key_state("", 0),
                 None,
                 true
-            ),
+            )
+            .verdict,
             Verdict::Apply
         );
     }

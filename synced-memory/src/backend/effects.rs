@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use crate::backend::commit::{
-    self, Attempt, Expects, KeyAfter, KeyChange, KeyState, Outcome, TimeToLive, ValueId, Verdict,
-    Writer, WriterRecord,
+    self, Attempt, Decision, Expects, KeyAfter, KeyChange, KeyState, Outcome, TimeToLive, ValueId,
+    Verdict, Writer, WriterRecord,
 };
 use crate::base::clock::Monotonic;
 use crate::value::addition::Addition;
@@ -59,15 +59,12 @@ pub(crate) fn effects_of(attempt: &Attempt, context: KeyContext, now: Monotonic)
 
     let first_tried = now.saturating_sub(attempt.retry.unwrap_or_default());
     let may_lack_record = horizon.is_some_and(|horizon| first_tried <= horizon);
-    let verdict = commit::decide(attempt, &current, record, may_lack_record);
+    let Decision { verdict, made } = commit::decide(attempt, &current, record, may_lack_record);
 
     let record = verdict.is_recorded(attempt).then_some(WriterRecord {
         sequence: attempt.sequence,
         refused: verdict == Verdict::Refuse,
     });
-    let made = (verdict == Verdict::Apply)
-        .then(|| attempt.made_of(&current))
-        .flatten();
     let contended = other.map(|other| other.writer);
     let outcome = match verdict {
         Verdict::Apply => match (&attempt.change, &current.stored, &made) {

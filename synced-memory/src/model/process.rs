@@ -25,7 +25,7 @@ pub(super) trait ProcessRules: Debug + Sized {
 
     /// From how many bytes on its values are long.
     fn long_from(_log: &Self::RunLog) -> usize {
-        commit::LARGE
+        commit::LONG
     }
 
     fn new() -> Self;

@@ -1,5 +1,5 @@
-//! Changes of a part: an addition is made once, to whatever is there, or not at all; an edit is made
-//! of what is expected.
+//! Changes of a part: an addition is made once, to whatever is there, or not at all; an edit is
+//! made of what is expected.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -344,19 +344,21 @@ pub(super) fn an_addition_keeps_or_sets_the_time_to_live(subject: &Subject) {
         ("items", "[1]", append("", 1, 1, 9, "2")),
         ("integer", "1", add("", 1, 1, 1)),
     ] {
+        let store_then_add = |key: &str, stored, ttl| {
+            let text = format!("{{\"value\": {first},\"last_modified\": 5}}");
+            store_as(&session, key, &text, stored);
+            session.commit(&Attempt {
+                key: key.into(),
+                change: addition.change.clone().with_ttl(ttl),
+                ..addition.clone()
+            })
+        };
         for (how, stored, ttl) in [
             ("kept", TimeToLive::For(SHORT), TimeToLive::Keep),
             ("set", long, TimeToLive::For(SHORT)),
         ] {
             let key = format!("{how}: {name}");
-            let text = format!("{{\"value\": {first},\"last_modified\": 5}}");
-            store_as(&session, &key, &text, stored);
-            let attempt = Attempt {
-                key: key.as_str().into(),
-                change: addition.change.clone().with_ttl(ttl),
-                ..addition.clone()
-            };
-            let outcome = session.commit(&attempt);
+            let outcome = store_then_add(&key, stored, ttl);
             assert!(
                 matches!(outcome, Outcome::Added { .. }),
                 "{key}: {outcome:?}"
@@ -373,15 +375,8 @@ pub(super) fn an_addition_keeps_or_sets_the_time_to_live(subject: &Subject) {
             ("freed", TimeToLive::For(3 * SHORT), TimeToLive::Never),
         ] {
             let key = format!("{how}: {name}");
-            let text = format!("{{\"value\": {first},\"last_modified\": 5}}");
-            store_as(&session, &key, &text, stored);
-            let attempt = Attempt {
-                key: key.as_str().into(),
-                change: addition.change.clone().with_ttl(ttl),
-                ..addition.clone()
-            };
+            let is_made = matches!(store_then_add(&key, stored, ttl), Outcome::Added { .. });
             let end = Deadline::after(4 * SHORT);
-            let is_made = matches!(session.commit(&attempt), Outcome::Added { .. });
             while !end.remaining().is_zero() {
                 std::thread::sleep(end.remaining());
             }

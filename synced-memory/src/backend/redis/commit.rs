@@ -368,7 +368,7 @@ fn sequence_gap(attempt: &Attempt) -> Option<u64> {
     );
     let is_common = matches!(attempt.expects, Expects::Anything | Expects::Stamped { .. });
     // The fast path does not note what it wrote, which appends to a list need.
-    let is_large = attempt.size() >= commit::LARGE;
+    let is_large = attempt.size() >= commit::LONG;
     let recorded = attempt
         .recorded
         .filter(|_| keeps && is_common && !is_large && attempt.retry.is_none())?;

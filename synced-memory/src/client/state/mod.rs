@@ -171,7 +171,7 @@ impl State {
             handing: HashMap::new(),
             tombstone_ttl,
             is_refusal_reported: false,
-            long_from: commit::LARGE,
+            long_from: commit::LONG,
             random,
             events: Vec::new(),
         }

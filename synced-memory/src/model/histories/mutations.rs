@@ -2,7 +2,7 @@
 
 use super::calls::{call, member, text, value};
 use super::{ScenarioProcess, ScenarioServer};
-use crate::backend::commit::LARGE;
+use crate::backend::commit::LONG;
 use crate::backend::shards::Shard;
 use crate::client::state::Request;
 use crate::pending::outbox::Precondition;
@@ -259,7 +259,7 @@ fn a_queued_assignment_that_finds_the_default_that_it_saw_is_not_superseded() {
 #[test]
 fn a_long_value_of_another_layout_is_read_after_it_was_put_as_a_whole() {
     let (mut server, mut process) = (ScenarioServer::new(), ScenarioProcess::connected(1));
-    let long = "x".repeat(2 * LARGE);
+    let long = "x".repeat(2 * LONG);
     let stamp = super::NOW;
     let theirs = format!(r#"{{"value": ["{long}"], "last_modified": {stamp}}}"#);
     server.set_foreign(theirs);

@@ -117,7 +117,7 @@ impl ProcessRules for History {
             origin: Rc::new(origin),
             theme: seed / 2,
             long_from: if seed.is_multiple_of(3) {
-                commit::LARGE
+                commit::LONG
             } else {
                 0
             },
