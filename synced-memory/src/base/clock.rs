@@ -262,7 +262,6 @@ impl Stamp {
     }
 
     /// The least stamp above this one.
-    #[cfg(test)]
     pub(crate) fn next(self) -> Self {
         Self(self.0.saturating_add(1))
     }

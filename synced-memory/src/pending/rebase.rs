@@ -46,6 +46,8 @@ pub(crate) struct Basis<'a> {
     /// How far the stamp of an addition is at least above that of what it is added to; `None` if
     /// additions are to be sent as what they make of what is stored.
     pub(crate) step: Option<u64>,
+    /// The stamp of what this process has written next: what is made now is not newer.
+    pub(crate) next: Option<Stamp>,
     /// A change to a long value can be sent without the rest of it.
     pub(crate) takes_edits: bool,
     /// From how many bytes on a value is long.
@@ -162,6 +164,8 @@ fn plan_mutation(entry: &Entry, mutation: &Mutation, basis: &Basis<'_>, is_curre
     let stored = basis.base.at(basis.mono);
     let found = stored.map_or(Stamp::ZERO, Document::stamp);
     let stamp = write.latest.above(found);
+    let stamp = basis.next.map_or(stamp, |next| stamp.min(next));
+    let stamp = stamp.max(found.next());
     let MadeOf {
         made,
         edits,
@@ -342,7 +346,8 @@ pub(crate) fn visible(
     } else {
         ConflictRule::NewerWins(found)
     };
-    let stamp = write.latest.above(found);
+    // The least one: what this process has written later is newer than what is shown below it.
+    let stamp = write.latest.max(found.next());
     match made_of((stored.as_ref(), long_from), mutation, rule, stamp).made {
         Made::Document(document) => Some(document),
         Made::Removed => None,

@@ -1,8 +1,8 @@
 //! What the model found for mutations, each as the shortest history that shows it.
 
 use super::calls::{call, member, text, value};
-use super::{ScenarioProcess, ScenarioServer};
-use crate::backend::commit::LONG;
+use super::{KEY, ScenarioProcess, ScenarioServer};
+use crate::backend::commit::{LONG, Outcome};
 use crate::backend::shards::Shard;
 use crate::client::state::Request;
 use crate::pending::outbox::Precondition;
@@ -81,6 +81,40 @@ fn of_two_assignments_to_an_element_of_the_default_the_later_one_follows_that_el
         envelope::value_of(&server.stored().unwrap()).as_str(),
         r#"["b",30,"c","a"]"#
     );
+}
+
+/// What is made of a newer value has a stamp above that, by a random step. It is not above what
+/// this process has written later: that would give way to this process's own change.
+#[test]
+fn what_was_written_later_does_not_give_way_to_a_change_made_on_a_newer_value() {
+    let (mut server, mut process) = (ScenarioServer::new(), ScenarioProcess::connected(1));
+    let first = Action::Append {
+        items: vec![text("1")],
+    };
+    call(&mut process, "{}", &[member("list")], None, first);
+    process.send().unwrap();
+    process.disconnect();
+    let second = Action::Set {
+        value: text("5"),
+        seen: ObservedValue::Absent,
+    };
+    call(&mut process, "{}", &[member("n")], None, second);
+    let written = process.state.outbox.last(KEY).unwrap().write.latest;
+    let stamp = written.get() - 1;
+    server.set_foreign(format!(
+        r#"{{"value": {{"list":[7],"n":1}},"last_modified": {stamp}}}"#
+    ));
+
+    process.state.connected(Shard::FIRST, None);
+    let (retry, ticket) = process.send().unwrap();
+    let refused = server.commit(&retry);
+    assert!(matches!(refused, Outcome::Refused(_)), "{refused:?}");
+    let mono = process.mono;
+    process.state.answered(&retry, ticket, Ok(refused), mono);
+    let both = r#"{"list":[7,1],"n":5}"#;
+    assert_eq!(value(&process).as_deref(), Some(both));
+    process.deliver(&mut server);
+    assert_eq!(envelope::value_of(&server.stored().unwrap()).as_str(), both);
 }
 
 /// If that element is gone by then, the one call that is kept becomes a dead letter.
