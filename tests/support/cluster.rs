@@ -117,8 +117,8 @@ impl Cluster {
         number
     }
 
-    /// Waits until every node serves and knows that all slots are served, all agree who serves
-    /// which, and every replica follows its primary.
+    /// Waits until every node serves, is connected to all others and knows that all slots are
+    /// served, all agree who serves which, and every replica follows its primary.
     #[track_caller]
     pub fn wait_ready(&self) {
         let known = format!("cluster_known_nodes:{}", self.nodes.len());
@@ -131,7 +131,11 @@ impl Cluster {
                 });
                 let replication = node.try_cli(&["INFO", "replication"]).map(text);
                 let follows = |info: String| !info.contains("master_link_status:down");
-                is_whole && replication.is_ok_and(follows)
+                // A vote for a node that its voter is not connected to, since it has just started,
+                // is not sent.
+                let nodes = node.try_cli(&["CLUSTER", "NODES"]).map(text);
+                let is_connected = |nodes: String| !nodes.contains(" disconnected");
+                is_whole && replication.is_ok_and(follows) && nodes.is_ok_and(is_connected)
             };
             // One that was away may take itself for a primary that it is no more.
             let layout = |node: &Server| {
