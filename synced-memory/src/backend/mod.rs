@@ -30,11 +30,10 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-
 use crate::backend::commit::{Attempt, Outcome, Writer};
 use crate::backend::error::BackendError;
 use crate::backend::layout::{ClusterLayout, LayoutQuery, Node};
+use crate::value::document::Document;
 
 /// An answer that is on its way. The request takes effect from the first poll on, and not before. A
 /// reply that is dropped after that leaves it unknown whether the request took effect.
@@ -126,7 +125,7 @@ pub(crate) enum Expiry {
 }
 
 /// What is stored under a key, and when it expires.
-pub(crate) type WithExpiry = (Option<Bytes>, Expiry);
+pub(crate) type WithExpiry = (Option<Document>, Expiry);
 
 /// A place where the state is kept. It knows neither types nor JSON paths: it carries bytes and
 /// stamps.

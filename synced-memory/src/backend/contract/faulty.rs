@@ -6,7 +6,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures_util::FutureExt;
 use tokio::sync::watch;
 use tokio::task::yield_now;
@@ -20,6 +19,7 @@ use crate::backend::process::ProcessBackend;
 use crate::backend::{
     Backend, Expiry, Invalidation, KeyRead, LARGE_VALUE, Page, ReadKind, Reply, Session, WithExpiry,
 };
+use crate::value::document::Document;
 
 /// How long a check waits for what a faulty backend never does.
 const DEADLINE: Duration = Duration::from_millis(600);
@@ -80,7 +80,7 @@ struct FaultState {
     /// The keys that are not tracked any more, whatever is changed.
     untracked: HashSet<Arc<str>>,
     /// What was read once, and is not read again.
-    copies: HashMap<Arc<str>, Option<Bytes>>,
+    copies: HashMap<Arc<str>, Option<Document>>,
 }
 
 impl FaultySession {

@@ -120,12 +120,13 @@ impl TestSession<'_> {
     /// What is stored, as a through read finds it.
     fn read(&self, key: &str) -> Option<Bytes> {
         let read = KeyRead::new(&key.into(), ReadKind::Through);
-        match self.wait(self.inner.read(&[read])).remove(0) {
+        let (stored, _) = match self.wait(self.inner.read(&[read])).remove(0) {
             Err(error) if error.kind == BackendErrorKind::TooLarge => {
-                self.wait(self.inner.read_apart(&key.into(), false)).0
+                self.wait(self.inner.read_apart(&key.into(), false))
             }
-            answer => answer.unwrap().0,
-        }
+            answer => answer.unwrap(),
+        };
+        stored.map(|stored| stored.to_bytes())
     }
 
     /// Makes one request of some reads.

@@ -75,7 +75,7 @@ fn store_as(session: &TestSession<'_>, key: &str, stored: &str, ttl: TimeToLive)
 
 fn added(before: &Bytes, stamp: u64, sum: Option<i64>) -> Outcome {
     Outcome::Added {
-        before: ValueId::of(before),
+        before: ValueId::of(&Document::of(before.clone())),
         stamp: Stamp::new(stamp),
         sum,
         contended: None,
@@ -121,7 +121,7 @@ pub(super) fn items_are_appended_to_whatever_list_is_there(subject: &Subject) {
         assert_eq!(after, expected);
         assert_eq!(
             outcome,
-            added(&before, ValueId::of(&after).stamp.get(), None)
+            added(&before, Document::of(after.clone()).stamp().get(), None)
         );
     }
     let long = format!("\"{}\"", "é\\u0000".repeat(50_000));
@@ -170,7 +170,7 @@ pub(super) fn items_are_appended_to_nothing_but_a_list_whose_end_is_known(subjec
         store(&session, "not a list", stored);
         let outcome = session.commit(&append("not a list", 1, number, 9_999, "1"));
         let found = KeyState {
-            stored: Some(Bytes::from(stored)),
+            stored: Some(Document::of(Bytes::from(stored))),
             tombstone: Stamp::ZERO,
         };
         assert_eq!(outcome, Outcome::Refused(found), "{stored}");
@@ -310,11 +310,11 @@ pub(super) fn an_addition_is_made_once_however_often_it_arrives(subject: &Subjec
             },
         ] {
             let found = KeyState {
-                stored: session.read(key),
+                stored: session.read(key).map(Document::of),
                 tombstone: Stamp::ZERO,
             };
             assert_eq!(other.commit(&again), Outcome::AlreadyApplied(found.clone()));
-            assert_eq!(session.read(key), found.stored);
+            assert_eq!(session.read(key).map(Document::of), found.stored);
         }
         // A refused retry is refused for ever.
         session.commit(&delete(key, 3, 1, 4_000));

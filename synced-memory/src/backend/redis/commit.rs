@@ -18,7 +18,7 @@ use crate::backend::error::{BackendError, BackendErrorKind};
 use crate::backend::sidecar;
 use crate::base::clock::Stamp;
 use crate::value::addition::{self, Addition};
-use crate::value::document::{Guard, GuardedEdit};
+use crate::value::document::{Document, Guard, GuardedEdit};
 use crate::value::envelope;
 
 /// The script. Its text is the same in every process of this version, so that servers know it by
@@ -534,7 +534,7 @@ fn stamp_of(text: Value) -> Result<Stamp, BackendError> {
 
 fn key_state(stored: Value, tombstone: Value) -> Result<KeyState, BackendError> {
     Ok(KeyState {
-        stored: reply::stored(stored)?,
+        stored: reply::stored(stored)?.map(Document::of),
         tombstone: stamp_of(tombstone)?,
     })
 }

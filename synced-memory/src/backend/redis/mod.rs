@@ -51,6 +51,7 @@ use crate::backend::sidecar;
 use crate::base::credentials::CredentialsCallback;
 use crate::base::lock::lock;
 use crate::base::settings::Settings;
+use crate::value::document::Document;
 use cluster::ClusterNode;
 use commit::Committer;
 use credentials::{Issued, Issuer};
@@ -305,7 +306,7 @@ impl LargeKeys {
         };
         let stored = self.stored(read, value?, was_large, exists)?;
         let expiry = left.as_ref().map_or(Expiry::Tracked, reply::expiry);
-        Ok((stored, expiry))
+        Ok((stored.map(Document::of), expiry))
     }
 
     /// Asks for so much of a value that its answer says whether it is large; and for all of it, if
@@ -409,7 +410,7 @@ impl ApartLine {
         *open = Some(line);
         let mut next = || next_answer(&mut answers, asking);
         let stored = reply::stored(next()?)?;
-        Ok((stored, reply::expiry(&next()?)))
+        Ok((stored.map(Document::of), reply::expiry(&next()?)))
     }
 }
 

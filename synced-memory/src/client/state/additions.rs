@@ -145,8 +145,7 @@ impl State {
         };
         self.cache.seen(key, stamp);
         let base = self.cache.base(key);
-        let is_base =
-            |stored: &Document| base.ticket < ticket && ValueId::of_document(stored) == before;
+        let is_base = |stored: &Document| base.ticket < ticket && ValueId::of(stored) == before;
         let grown = match (addition, sum, base.stored.as_ref()) {
             (Addition::Integer { .. }, Some(sum), _) => {
                 let sum = Unsealed::of_text(&sum.to_string()).seal(stamp);

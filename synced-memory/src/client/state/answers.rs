@@ -251,7 +251,7 @@ impl State {
     fn note_found(&mut self, key: &str, ticket: Ticket, found: &KeyState) {
         self.cache.seen(key, found.stamp());
         self.cache
-            .answered(key, Base::new(found.stored.clone(), ticket, None));
+            .answered(key, Base::of(found.stored.clone(), ticket, None));
         self.drop_answered(key);
     }
 
@@ -357,7 +357,7 @@ fn is_of_deleted(write: &Write, found: &KeyState) -> bool {
 fn is_own(attempt: &Attempt, found: &KeyState) -> bool {
     found.stamp() == attempt.stamp
         && match &attempt.change {
-            KeyChange::Put { envelope, .. } => found.stored.as_ref() == Some(envelope),
+            KeyChange::Put { envelope, .. } => found.stored == Some(Document::of(envelope.clone())),
             KeyChange::Delete => found.stored.is_none(),
             KeyChange::Edit { .. } | KeyChange::Blind { .. } => false,
         }
