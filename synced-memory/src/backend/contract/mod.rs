@@ -9,6 +9,7 @@
 
 mod commits;
 mod faulty;
+mod known;
 mod parts;
 mod sessions;
 mod subjects;
@@ -343,6 +344,10 @@ suite! {
             an_addition_is_notified_like_any_change,
             an_edit_makes_what_its_writer_has_made,
             an_edit_does_not_damage_what_was_edited_by_hand;
+        known:
+            a_read_of_what_is_known_returns_what_is_stored,
+            what_was_edited_by_hand_is_found_if_the_stamp_is_not_trusted,
+            a_refused_edit_finds_what_is_stored;
         sessions:
             requests_take_effect_in_the_order_of_their_first_polls,
             a_change_of_another_session_to_a_tracked_key_is_notified,

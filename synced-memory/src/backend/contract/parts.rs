@@ -29,7 +29,13 @@ fn blind(attempt: Attempt, addition: Addition) -> Attempt {
     }
 }
 
-fn append(key: &str, writer: Writer, sequence: Sequence, stamp: u64, items: &str) -> Attempt {
+pub(super) fn append(
+    key: &str,
+    writer: Writer,
+    sequence: Sequence,
+    stamp: u64,
+    items: &str,
+) -> Attempt {
     let items = serde_json::from_str::<Vec<Box<RawValue>>>(&format!("[{items}]")).unwrap();
     let items = items
         .iter()
@@ -48,7 +54,7 @@ fn add(key: &str, writer: Writer, sequence: Sequence, by: i64) -> Attempt {
 }
 
 /// Stores this as it is.
-fn store(session: &TestSession<'_>, key: &str, stored: &str) {
+pub(super) fn store(session: &TestSession<'_>, key: &str, stored: &str) {
     store_as(session, key, stored, TimeToLive::Keep);
 }
 
@@ -447,7 +453,12 @@ pub(super) fn an_addition_is_notified_like_any_change(subject: &Subject) {
 }
 
 /// What an edit of this document makes of it, and the attempt to make it.
-fn edit(key: &str, number: Sequence, document: &Document, edits: Vec<ByteEdit>) -> Attempt {
+pub(super) fn edit(
+    key: &str,
+    number: Sequence,
+    document: &Document,
+    edits: Vec<ByteEdit>,
+) -> Attempt {
     let stamp = Stamp::new(document.stamp().get() + 5);
     let edits: Vec<_> = edits
         .into_iter()
@@ -458,6 +469,7 @@ fn edit(key: &str, number: Sequence, document: &Document, edits: Vec<ByteEdit>) 
     Attempt {
         stamp,
         change: KeyChange::Edit {
+            base: document.clone(),
             ranges: document.guarded(edits),
             made,
             ttl: TimeToLive::Keep,
