@@ -141,7 +141,7 @@ fn what_is_removed_from_a_long_value_is_not_sent_nor_is_what_stays() {
             }
         }
     });
-        assert!(
+    assert!(
         out < 2 * 1_000 * ROUNDS && back < 2 * 400 * ROUNDS,
         "{out}, {back}"
     );
