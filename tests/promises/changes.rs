@@ -74,10 +74,8 @@ fn who_follows_a_long_value_gets_what_others_change() {
     let name = |n: u64| format!("entry {n}");
     let mut expected: BTreeMap<String, u64> = (0..LONG).map(|n| (name(n), 0)).collect();
     map(&other).set(expected.clone()).unwrap();
-    let followed = map(&follower);
-    eventually(DEADLINE, "it is near", || {
-        followed.get().unwrap() == expected
-    });
+    let view = map(&follower);
+    eventually(DEADLINE, "it is near", || view.get().unwrap() == expected);
     let [out, back] = traffic(&proxy, || {
         for n in 0..ROUNDS {
             // A new one, one with the same length, one that is longer, and one less.
@@ -92,7 +90,7 @@ fn who_follows_a_long_value_gets_what_others_change() {
             ]);
             expected.remove(&name(3 * n + 2));
             eventually(DEADLINE, "it has what has changed", || {
-                followed.with(|map| *map == expected).unwrap()
+                view.with(|map| *map == expected).unwrap()
             });
         }
     });
@@ -106,11 +104,11 @@ fn who_follows_a_long_value_gets_what_others_change() {
     let [out, back] = traffic(&proxy, || {
         for n in 0..ROUNDS {
             map(&other).insert(name(n), 7).unwrap();
-            followed.insert(name(n + 1), 8).unwrap();
+            view.insert(name(n + 1), 8).unwrap();
             expected.extend([(name(n), 7), (name(n + 1), 8)]);
         }
         eventually(DEADLINE, "it has what has changed", || {
-            followed.with(|map| *map == expected).unwrap()
+            view.with(|map| *map == expected).unwrap()
         });
     });
     assert!(
