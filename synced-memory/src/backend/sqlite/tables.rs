@@ -6,17 +6,25 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use rusqlite::types::ValueRef;
-use rusqlite::{Connection, Error, Row, ToSql, params};
+use rusqlite::types::{ToSqlOutput, ValueRef};
+use rusqlite::{Connection, Error, Row, params};
 
+use super::chunks::{self, ChunkEdits};
 use super::error::{self, is_refusal};
+use super::file::Layout;
 use super::statements::{self, execute};
 use crate::backend::Page;
-use crate::backend::commit::{Attempt, KeyAfter, KeyState, Outcome, RECORDS, Writer, WriterRecord};
-use crate::backend::effects::{KeyContext, StarvedWriter, effects_of, expiry_of, horizon_of};
+use crate::backend::commit::{
+    Attempt, KeyAfter, KeyChange, KeyState, Outcome, RECORDS, ValueId, Verdict, Writer,
+    WriterRecord, blind_stamp,
+};
+use crate::backend::effects::{
+    KeyContext, RecordContext, StarvedWriter, effects_of, expiry_of, horizon_of, rule_on,
+};
 use crate::backend::error::BackendError;
 use crate::base::clock::{Monotonic, Stamp};
-use crate::value::document::Document;
+use crate::value::addition::{self, Addition};
+use crate::value::document::{ByteEdit, Document, Guard, GuardedEdit, sealed_tail};
 
 /// How many expired rows of each kind are removed at a time.
 const CLEANED: u32 = 200;
@@ -24,19 +32,56 @@ const CLEANED: u32 = 200;
 /// What is stored under `key` and has not expired.
 pub(super) fn read(
     connection: &Connection,
+    layout: Layout,
     key: &str,
     now: Monotonic,
-) -> Result<Option<Bytes>, Error> {
-    let mut statement = connection.prepare_cached(statements::READ)?;
+) -> Result<Option<Document>, Error> {
+    let mut statement = connection.prepare_cached(statements::read(layout))?;
     let mut rows = statement.query([key])?;
     let Some(row) = rows.next()? else {
         return Ok(None);
     };
-    Ok(if has_passed(row.get(1)?, now) {
-        None
-    } else {
-        bytes_of(row, 0)?
-    })
+    if has_passed(row.get(1)?, now) {
+        return Ok(None);
+    }
+    // As long as this row is looked at, all that is read is of one moment.
+    let stored = match chunked_of(row, 0, 2)? {
+        Some(_) => Some(chunks::read(connection, key)?),
+        None => bytes_of(row, 0)?,
+    };
+    Ok(stored.map(Document::of))
+}
+
+/// Which value is in chunks, if it is. A program that stores an envelope by other means leaves the
+/// columns of the chunks as they were.
+fn chunked_of(row: &Row<'_>, envelope: usize, stamp: usize) -> Result<Option<ValueId>, Error> {
+    let Some(length) = row.get::<_, Option<i64>>(stamp + 1)? else {
+        return Ok(None);
+    };
+    let is_empty = match row.get_ref(envelope)? {
+        ValueRef::Text(bytes) | ValueRef::Blob(bytes) => bytes.is_empty(),
+        ValueRef::Null | ValueRef::Integer(_) | ValueRef::Real(_) => false,
+    };
+    let stamp = row.get::<_, Option<i64>>(stamp)?.unwrap_or_default();
+    Ok(is_empty.then(|| ValueId {
+        stamp: Stamp::new(stamp.cast_unsigned()),
+        length: usize::try_from(length).unwrap_or_default(),
+    }))
+}
+
+/// What a key has.
+enum FoundValue {
+    /// As it is, in the row of the key; or nothing.
+    Whole(Option<Document>),
+    Chunked(ChunkedValue),
+}
+
+/// A value in chunks, as the row of its key describes it.
+#[derive(Clone, Copy)]
+struct ChunkedValue {
+    id: ValueId,
+    /// Whether it is an envelope of ours whose value is a list, if that is known.
+    is_list: Option<bool>,
 }
 
 /// The rows that an attempt may change.
@@ -46,6 +91,8 @@ struct KeyRows {
     expires: Option<Monotonic>,
     /// The row has an expiry, which may have passed.
     has_expiry: bool,
+    /// There may be chunks of the key.
+    has_chunks: bool,
     /// The record of the last writer, in the key's own row; and when its row in `records` expires,
     /// if it has an older one there.
     last: Option<(RecordRow, Option<Monotonic>)>,
@@ -64,78 +111,289 @@ struct RecordRow {
     needed: Option<Monotonic>,
 }
 
-/// What the file has of the key of an attempt, and in which rows.
-fn context_of(
+/// What the file has of the key of an attempt.
+struct KeyFound {
+    value: FoundValue,
+    tombstone: Stamp,
+    records: RecordContext,
+    rows: KeyRows,
+}
+
+fn found(
     connection: &Connection,
+    layout: Layout,
     attempt: &Attempt,
     now: Monotonic,
-) -> Result<(KeyContext, KeyRows), Error> {
+) -> Result<KeyFound, Error> {
     let writer = attempt.writer.cast_signed();
-    connection.prepare_cached(statements::CONTEXT)?.query_row(
-        params![&*attempt.key, writer],
-        |row| {
-            let at = |column| {
-                row.get::<_, Option<i64>>(column)
-                    .map(|nanos| nanos.map(time_of))
-            };
-            let expires: Option<i64> = row.get(2)?;
-            let stored = if has_passed(expires, now) {
-                None
-            } else {
-                bytes_of(row, 1)?
-            };
-            let tombstone = row
-                .get::<_, Option<i64>>(3)?
-                .map_or(Stamp::ZERO, |stamp| Stamp::new(stamp.cast_unsigned()));
+    let mut statement = connection.prepare_cached(statements::context(layout))?;
+    statement.query_row(params![&*attempt.key, writer], |row| {
+        let at = |column| {
+            row.get::<_, Option<i64>>(column)
+                .map(|nanos| nanos.map(time_of))
+        };
+        let expires: Option<i64> = row.get(2)?;
+        let value = if has_passed(expires, now) {
+            FoundValue::Whole(None)
+        } else if let Some(id) = chunked_of(row, 1, 15)? {
+            let is_list = row.get(17)?;
+            FoundValue::Chunked(ChunkedValue { id, is_list })
+        } else {
+            FoundValue::Whole(bytes_of(row, 1)?.map(Document::of))
+        };
+        let tombstone = row
+            .get::<_, Option<i64>>(3)?
+            .map_or(Stamp::ZERO, |stamp| Stamp::new(stamp.cast_unsigned()));
 
-            let last = match (row.get(5)?, row.get::<_, Option<i64>>(6)?, at(7)?) {
-                (Some(writer), Some(sequence), Some(decided)) => Some(RecordRow {
-                    writer,
-                    record: WriterRecord {
-                        sequence: sequence.cast_unsigned(),
-                        refused: false,
-                    },
-                    decided,
-                    needed: at(14)?,
-                }),
-                _ => None,
-            };
-            let record = match (&last, row.get::<_, Option<i64>>(9)?) {
-                (Some(last), _) if last.writer == writer => Some(last.record),
-                (_, Some(sequence)) => Some(WriterRecord {
+        let last = match (row.get(5)?, row.get::<_, Option<i64>>(6)?, at(7)?) {
+            (Some(writer), Some(sequence), Some(decided)) => Some(RecordRow {
+                writer,
+                record: WriterRecord {
                     sequence: sequence.cast_unsigned(),
-                    refused: row.get(10)?,
-                }),
-                _ => None,
-            };
-
-            let starved = row.get::<_, Option<i64>>(12)?.zip(at(13)?);
-            let starved = starved.map(|(writer, tried)| StarvedWriter {
-                writer: writer.cast_unsigned(),
-                tried,
-            });
-            let horizon = at(4)?;
-            let rows = KeyRows {
-                row: row.get(0)?,
-                expires: expires.filter(|_| stored.is_some()).map(time_of),
-                has_expiry: expires.is_some(),
-                last: last.zip(Some(at(8)?)),
-                own_expiry: at(11)?,
-            };
-            Ok((
-                KeyContext {
-                    current: KeyState {
-                        stored: stored.map(Document::of),
-                        tombstone,
-                    },
-                    record,
-                    horizon,
-                    starved,
+                    refused: false,
                 },
-                rows,
-            ))
+                decided,
+                needed: at(14)?,
+            }),
+            _ => None,
+        };
+        let record = match (&last, row.get::<_, Option<i64>>(9)?) {
+            (Some(last), _) if last.writer == writer => Some(last.record),
+            (_, Some(sequence)) => Some(WriterRecord {
+                sequence: sequence.cast_unsigned(),
+                refused: row.get(10)?,
+            }),
+            _ => None,
+        };
+
+        let starved = row.get::<_, Option<i64>>(12)?.zip(at(13)?);
+        let starved = starved.map(|(writer, tried)| StarvedWriter {
+            writer: writer.cast_unsigned(),
+            tried,
+        });
+        let horizon = at(4)?;
+        let is_set = !matches!(value, FoundValue::Whole(None));
+        let rows = KeyRows {
+            row: row.get(0)?,
+            expires: expires.filter(|_| is_set).map(time_of),
+            has_expiry: expires.is_some(),
+            has_chunks: row.get::<_, Option<i64>>(16)?.is_some(),
+            last: last.zip(Some(at(8)?)),
+            own_expiry: at(11)?,
+        };
+        Ok(KeyFound {
+            value,
+            tombstone,
+            records: RecordContext {
+                record,
+                horizon,
+                starved,
+            },
+            rows,
+        })
+    })
+}
+
+/// What a change makes of a value in the file.
+enum Made {
+    Stored {
+        document: Document,
+        is_list: Option<bool>,
+    },
+    Edited {
+        edits: ChunkEdits,
+        value: ChunkedValue,
+    },
+    Removed,
+}
+
+/// What an attempt does, as in [`Effects`](crate::backend::effects::Effects).
+struct FileEffects {
+    made: Option<Made>,
+    record: Option<WriterRecord>,
+    starved: Option<StarvedWriter>,
+    outcome: Outcome,
+}
+
+fn effects_on_whole(attempt: &Attempt, context: KeyContext, now: Monotonic) -> FileEffects {
+    let effects = effects_of(attempt, context, now);
+    let made = effects.made.map(|made| match made {
+        KeyAfter::Stored(document) => Made::Stored {
+            document,
+            is_list: attempt.change.adds_items().then_some(true),
         },
-    )
+        KeyAfter::Removed => Made::Removed,
+    });
+    FileEffects {
+        made,
+        record: effects.record,
+        starved: effects.starved,
+        outcome: effects.outcome,
+    }
+}
+
+/// What a change makes of a value in chunks.
+enum MadeOfChunks {
+    Made(Made),
+    /// It is not to be made.
+    Refused,
+    /// It would be, but the chunks are not what their key says: they were changed by hand.
+    Unfit,
+}
+
+impl ChunkedValue {
+    fn effects(
+        mut self,
+        connection: &Connection,
+        attempt: &Attempt,
+        (tombstone, records): (Stamp, RecordContext),
+        now: Monotonic,
+    ) -> Result<FileEffects, Error> {
+        let key = &*attempt.key;
+        let load = || chunks::read(connection, key).map(Document::of);
+        if self.is_list.is_none() && attempt.change.adds_items() {
+            self.is_list = Some(load()?.is_own_list());
+            self.describe(connection, key)?;
+        }
+        let made = self.made_by(connection, attempt)?;
+        let is_unfit = matches!(made, MadeOfChunks::Unfit);
+        let ruling = rule_on(attempt, records, now, || match made {
+            MadeOfChunks::Made(made) => Some(made),
+            MadeOfChunks::Refused | MadeOfChunks::Unfit => None,
+        });
+        let contended = ruling.contended;
+        let outcome = match (ruling.verdict, &ruling.made) {
+            (Verdict::Apply, Some(Made::Edited { value, .. })) if attempt.change.is_blind() => {
+                Outcome::Added {
+                    before: self.id,
+                    stamp: value.id.stamp,
+                    sum: None,
+                    contended,
+                }
+            }
+            (Verdict::Apply, _) => Outcome::Applied {
+                existed: true,
+                contended,
+            },
+            (verdict, _) => {
+                let stored = load()?;
+                if is_unfit || ValueId::of(&stored) != self.id {
+                    rewrite(connection, key, &stored)?;
+                }
+                verdict.finding(KeyState {
+                    stored: Some(stored),
+                    tombstone,
+                })
+            }
+        };
+        Ok(FileEffects {
+            made: ruling.made,
+            record: ruling.record,
+            starved: ruling.starved,
+            outcome,
+        })
+    }
+
+    fn made_by(&self, connection: &Connection, attempt: &Attempt) -> Result<MadeOfChunks, Error> {
+        let key = &*attempt.key;
+        let edited = |ranges: &[GuardedEdit], value: Self| {
+            let edits = chunks::edits_of(connection, key, self.id.length, ranges)?;
+            let edits = edits.filter(|edits| edits.length == value.id.length);
+            Ok(edits.map_or(MadeOfChunks::Unfit, |edits| {
+                MadeOfChunks::Made(Made::Edited { edits, value })
+            }))
+        };
+        if let KeyChange::Blind { addition, step, .. } = &attempt.change {
+            let stamp = blind_stamp(attempt.stamp, self.id.stamp, *step);
+            let (Some(stamp), Some(true)) = (stamp, self.is_list) else {
+                return Ok(MadeOfChunks::Refused);
+            };
+            let Addition::Items(items) = addition else {
+                return Ok(MadeOfChunks::Refused);
+            };
+            let end = sealed_tail(self.id.stamp);
+            let there = chunks::end(connection, key, self.id.length, end.len() + 1)?;
+            let Some(there) = there.filter(|there| there[1..] == *end.as_bytes()) else {
+                return Ok(MadeOfChunks::Unfit);
+            };
+            if matches!(there[0], b'[' | b' ' | b'\t' | b'\n' | b'\r') {
+                return Ok(MadeOfChunks::Refused);
+            }
+            let new = format!(",{}{}", addition::joined(items), sealed_tail(stamp));
+            let value = Self {
+                id: ValueId {
+                    stamp,
+                    length: self.id.length - end.len() + new.len(),
+                },
+                ..*self
+            };
+            let edit = ByteEdit {
+                start: self.id.length - end.len(),
+                old_len: end.len(),
+                new: new.into(),
+            };
+            let guard = Guard {
+                found: there,
+                beside: [1, 0],
+            };
+            return edited(&[GuardedEdit { edit, guard }], value);
+        }
+
+        let is_met = attempt.expects.is_met_by_value(self.id);
+        if !is_met || attempt.stamp <= self.id.stamp {
+            return Ok(MadeOfChunks::Refused);
+        }
+        Ok(match &attempt.change {
+            KeyChange::Edit { ranges, made, .. } if made.len() >= chunks::SMALL => {
+                let value = Self {
+                    id: ValueId::of(made),
+                    is_list: Some(made.is_own_list()),
+                };
+                return edited(ranges, value);
+            }
+            KeyChange::Edit { made, .. } => MadeOfChunks::Made(Made::Stored {
+                document: made.clone(),
+                is_list: None,
+            }),
+            KeyChange::Put { envelope, .. } => MadeOfChunks::Made(Made::Stored {
+                document: Document::of(envelope.clone()),
+                is_list: None,
+            }),
+            KeyChange::Delete | KeyChange::Blind { .. } => MadeOfChunks::Made(Made::Removed),
+        })
+    }
+
+    /// Writes it into the row of its key.
+    fn describe(&self, connection: &Connection, key: &str) -> Result<(), Error> {
+        let stamp = self.id.stamp.get().cast_signed();
+        let length = i64::try_from(self.id.length).unwrap_or(i64::MAX);
+        execute(
+            connection,
+            statements::SET_CHUNKED,
+            params![key, stamp, length, self.is_list],
+        )
+    }
+}
+
+/// Stores a value in chunks anew, after somebody has changed them by hand, so that its key says of it
+/// what is there.
+fn rewrite(connection: &Connection, key: &str, stored: &Document) -> Result<(), Error> {
+    let text = stored.to_bytes();
+    match std::str::from_utf8(&text) {
+        Ok(text) if stored.stamp() > Stamp::ZERO => {
+            let value = ChunkedValue {
+                id: ValueId::of(stored),
+                is_list: None,
+            };
+            value.describe(connection, key)?;
+            chunks::write(connection, key, text)
+        }
+        _ => {
+            let envelope = text_or_blob(&text);
+            execute(connection, statements::SET_ENVELOPE, params![key, envelope])?;
+            chunks::remove(connection, key)
+        }
+    }
 }
 
 /// Makes an attempt, inside a transaction. A [`BackendError`] concerns this attempt alone, and
@@ -145,15 +403,28 @@ fn context_of(
 /// one page.
 pub(super) fn commit(
     connection: &Connection,
+    layout: Layout,
     attempt: &Attempt,
     now: Monotonic,
     sidecar_ttl: Duration,
 ) -> Result<Result<Outcome, BackendError>, Error> {
-    let (context, rows) = context_of(connection, attempt, now)?;
-    let starved = context.starved;
-    let effects = effects_of(attempt, context, now);
+    let KeyFound {
+        value,
+        tombstone,
+        records,
+        rows,
+    } = found(connection, layout, attempt, now)?;
+    let effects = match value {
+        FoundValue::Whole(stored) => {
+            let current = KeyState { stored, tombstone };
+            effects_on_whole(attempt, KeyContext { current, records }, now)
+        }
+        FoundValue::Chunked(value) => {
+            value.effects(connection, attempt, (tombstone, records), now)?
+        }
+    };
 
-    if let Some(row) = rows.row.filter(|_| effects.starved != starved) {
+    if let Some(row) = rows.row.filter(|_| effects.starved != records.starved) {
         let (writer, tried) = (
             effects.starved.map(|starved| starved.writer.cast_signed()),
             effects.starved.map(|starved| nanos(starved.tried)),
@@ -177,19 +448,8 @@ pub(super) fn commit(
     };
     let is_own = |(last, _): &(RecordRow, _)| last.writer == own.writer;
 
-    match &effects.made {
-        Some(KeyAfter::Stored(envelope)) => {
-            let expires = expiry_of(attempt.change.ttl(), rows.expires, now);
-            // First, since the file may refuse this.
-            match put(connection, &attempt.key, &rows, &own, envelope, expires) {
-                Err(error) if is_refusal(&error) => return Ok(Err(error::of_write(&error))),
-                made => made?,
-            }
-            if let Some((last, expires)) = rows.last.filter(|last| !is_own(last)) {
-                records.keep(&last, expires, now)?;
-            }
-        }
-        Some(KeyAfter::Removed) => {
+    match effects.made {
+        Some(Made::Removed) => {
             if let Some(row) = rows.row {
                 execute(connection, statements::REMOVE, [row])?;
             }
@@ -204,6 +464,23 @@ pub(super) fn commit(
                 records.keep(&last, expires, now)?;
             }
         }
+        Some(made) => {
+            let expires = expiry_of(attempt.change.ttl(), rows.expires, now);
+            // First, since the file may refuse this.
+            match put(
+                connection,
+                layout,
+                &attempt.key,
+                (&rows, &own, expires),
+                made,
+            ) {
+                Err(error) if is_refusal(&error) => return Ok(Err(error::of_write(&error))),
+                made => made?,
+            }
+            if let Some((last, expires)) = rows.last.filter(|last| !is_own(last)) {
+                records.keep(&last, expires, now)?;
+            }
+        }
         None => {
             if let Some(row) = rows.row.filter(|_| rows.last.as_ref().is_some_and(is_own)) {
                 execute(connection, statements::DISOWN, [row])?;
@@ -214,7 +491,55 @@ pub(super) fn commit(
     Ok(Ok(effects.outcome))
 }
 
+/// Stores what a change has made, with the record of its writer.
 fn put(
+    connection: &Connection,
+    layout: Layout,
+    key: &str,
+    (rows, record, expires): (&KeyRows, &RecordRow, Option<Monotonic>),
+    made: Made,
+) -> Result<(), Error> {
+    let put_row = |envelope: &Bytes| put_row(connection, key, rows, record, envelope, expires);
+    match made {
+        Made::Stored { document, is_list } => {
+            let envelope = document.to_bytes();
+            let value = chunked(&document, is_list).filter(|_| layout == Layout::Chunked);
+            match (value, std::str::from_utf8(&envelope)) {
+                (Some(value), Ok(text)) => {
+                    put_row(&Bytes::new())?;
+                    value.describe(connection, key)?;
+                    chunks::write(connection, key, text)
+                }
+                _ => {
+                    put_row(&envelope)?;
+                    if rows.has_chunks {
+                        execute(connection, statements::SET_WHOLE, [key])?;
+                        chunks::remove(connection, key)?;
+                    }
+                    Ok(())
+                }
+            }
+        }
+        Made::Edited { edits, value } => {
+            put_row(&Bytes::new())?;
+            value.describe(connection, key)?;
+            edits.store(connection, key)
+        }
+        Made::Removed => Ok(()),
+    }
+}
+
+/// How a document is described if it is stored in chunks; `None` if it is not. One without a stamp
+/// is not, since it is compared as a whole.
+fn chunked(document: &Document, is_list: Option<bool>) -> Option<ChunkedValue> {
+    let is_chunked = document.len() >= chunks::LARGE && document.stamp() > Stamp::ZERO;
+    is_chunked.then(|| ChunkedValue {
+        id: ValueId::of(document),
+        is_list,
+    })
+}
+
+fn put_row(
     connection: &Connection,
     key: &str,
     rows: &KeyRows,
@@ -222,12 +547,7 @@ fn put(
     envelope: &Bytes,
     expires: Option<Monotonic>,
 ) -> Result<(), Error> {
-    // As text, so that people can read the file. What other programs stored need not be text.
-    let text = std::str::from_utf8(envelope);
-    let envelope: &dyn ToSql = match &text {
-        Ok(text) => text,
-        Err(_) => &&envelope[..],
-    };
+    let envelope = text_or_blob(envelope);
     let (writer, sequence, decided, needed) = (
         record.writer,
         record.record.sequence.cast_signed(),
@@ -251,6 +571,15 @@ fn put(
             params![key, envelope, expires, writer, sequence, decided, needed],
         ),
     }
+}
+
+/// As text, so that people can read the file. What other programs stored need not be text.
+fn text_or_blob(envelope: &[u8]) -> ToSqlOutput<'_> {
+    let borrowed = match std::str::from_utf8(envelope) {
+        Ok(_) => ValueRef::Text(envelope),
+        Err(_) => ValueRef::Blob(envelope),
+    };
+    ToSqlOutput::Borrowed(borrowed)
 }
 
 /// The records of the writers to a key, except the last one.
