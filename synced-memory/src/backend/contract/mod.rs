@@ -1,6 +1,6 @@
 //! The contract suite: each check is run on every backend.
 //!
-//! - `commits.rs`, `parts.rs`, `sessions.rs`: the checks
+//! - `commits.rs`, `parts.rs`, `large.rs`, `sessions.rs`: the checks
 //! - `subjects.rs`: the backends, with a real server and a real file
 //! - `faulty.rs`: faulty backends, which show that the checks notice each fault
 //!
@@ -9,6 +9,7 @@
 
 mod commits;
 mod faulty;
+mod large;
 mod parts;
 mod sessions;
 mod subjects;
@@ -343,6 +344,9 @@ suite! {
             an_addition_is_notified_like_any_change,
             an_edit_makes_what_its_writer_has_made,
             an_edit_does_not_damage_what_was_edited_by_hand;
+        large:
+            any_history_of_large_values_is_answered_as_in_this_process,
+            a_large_value_expires_and_is_removed_as_a_whole;
         sessions:
             requests_take_effect_in_the_order_of_their_first_polls,
             a_change_of_another_session_to_a_tracked_key_is_notified,

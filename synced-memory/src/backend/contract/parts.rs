@@ -29,7 +29,13 @@ fn blind(attempt: Attempt, addition: Addition) -> Attempt {
     }
 }
 
-fn append(key: &str, writer: Writer, sequence: Sequence, stamp: u64, items: &str) -> Attempt {
+pub(super) fn append(
+    key: &str,
+    writer: Writer,
+    sequence: Sequence,
+    stamp: u64,
+    items: &str,
+) -> Attempt {
     let items = serde_json::from_str::<Vec<Box<RawValue>>>(&format!("[{items}]")).unwrap();
     let items = items
         .iter()
@@ -447,7 +453,12 @@ pub(super) fn an_addition_is_notified_like_any_change(subject: &Subject) {
 }
 
 /// What an edit of this document makes of it, and the attempt to make it.
-fn edit(key: &str, number: Sequence, document: &Document, edits: Vec<ByteEdit>) -> Attempt {
+pub(super) fn edit(
+    key: &str,
+    number: Sequence,
+    document: &Document,
+    edits: Vec<ByteEdit>,
+) -> Attempt {
     let stamp = Stamp::new(document.stamp().get() + 5);
     let edits: Vec<_> = edits
         .into_iter()
@@ -467,7 +478,7 @@ fn edit(key: &str, number: Sequence, document: &Document, edits: Vec<ByteEdit>) 
     }
 }
 
-fn made_by(attempt: &Attempt) -> Document {
+pub(super) fn made_by(attempt: &Attempt) -> Document {
     match &attempt.change {
         KeyChange::Edit { made, .. } => made.clone(),
         other => panic!("{other:?} is no edit"),

@@ -2,18 +2,24 @@
 //!
 //! - `file.rs`: opening it, and checking that it is ours
 //! - `inherited.rs`: refusing what a parent had open at a fork
-//! - `tables.rs`, `statements.rs`: reading and changing the tables
-//! - `chunks.rs`: large values, in chunks
+//! - `tables.rs`, `statements.rs`: the tables
+//! - `commit.rs`, `records.rs`: making attempts, and the records of their writers
+//! - `chunked.rs`, `chunks.rs`: large values, which are in chunks
 //! - `busy_timeout.rs`: waiting for a lock that another process holds
 //! - `error.rs`: what an error means for a request
 
 mod busy_timeout;
+mod chunked;
 mod chunks;
+mod commit;
 mod error;
 mod file;
 mod inherited;
+mod records;
 mod statements;
 mod tables;
+#[cfg(test)]
+mod tests;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -229,7 +235,7 @@ impl OpenFile {
         }
         batch
             .iter()
-            .map(|attempt| tables::commit(connection, self.layout, attempt, now, self.sidecar_ttl))
+            .map(|attempt| commit::commit(connection, self.layout, attempt, now, self.sidecar_ttl))
             .collect()
     }
 }
