@@ -40,9 +40,10 @@ pub(crate) enum KeyChange {
     Put { envelope: Bytes, ttl: TimeToLive },
     /// Removes the key and leaves a tombstone.
     Delete,
-    /// Replaces bytes of what is stored, which has the stamp and the length that are expected, and
-    /// makes this of it.
+    /// Replaces bytes of what is stored, which has the stamp and the length of this base, and makes
+    /// this of it.
     Edit {
+        base: Document,
         ranges: Vec<GuardedEdit>,
         made: Document,
         ttl: TimeToLive,
@@ -98,7 +99,14 @@ impl KeyChange {
         match self {
             Self::Put { envelope, .. } => Self::Put { envelope, ttl },
             Self::Delete => Self::Delete,
-            Self::Edit { ranges, made, .. } => Self::Edit { ranges, made, ttl },
+            Self::Edit {
+                base, ranges, made, ..
+            } => Self::Edit {
+                base,
+                ranges,
+                made,
+                ttl,
+            },
             Self::Blind { addition, step, .. } => Self::Blind {
                 addition,
                 ttl,

@@ -97,6 +97,21 @@ pub(crate) struct KeyRead {
         allow(dead_code, reason = "what servers alone ask")
     )]
     pub(crate) asking: bool,
+    /// What the caller has of it. A backend may make the answer of it, with what has changed since.
+    pub(crate) known: Option<KnownValue>,
+}
+
+/// What a reader has of a key.
+#[cfg_attr(
+    not(feature = "redis"),
+    allow(dead_code, reason = "what servers alone ask")
+)]
+#[derive(Debug, Clone)]
+pub(crate) struct KnownValue {
+    pub(crate) document: Document,
+    /// The same stamp and length say that it is still there. Somebody who edits by hand may have
+    /// kept both.
+    pub(crate) trusts_stamp: bool,
 }
 
 impl KeyRead {
@@ -107,6 +122,7 @@ impl KeyRead {
             kind,
             size: SizeHint::Unknown,
             asking: false,
+            known: None,
         }
     }
 }
@@ -240,6 +256,10 @@ impl Backend for Box<dyn Backend> {
 ///
 /// **Expiry.** A tracked read either says when the key expires, or says `Tracked`, and then its
 /// expiry is notified like a change.
+///
+/// **Known values.** If a read names what its caller has, the answer is what is stored all the same. A
+/// backend that cannot say what has changed since answers the request as a whole with
+/// `ChangesUnknown` or `ChangesWrong`, and does so only then.
 ///
 /// **Large values.** If an answer would hold up others, the read of a large value may be answered
 /// with `TooLarge`; a tracked read leaves the key tracked all the same.

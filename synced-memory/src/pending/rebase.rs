@@ -265,7 +265,12 @@ fn stored_by(made: Document, edits: Option<(&Document, Vec<ByteEdit>)>) -> KeyCh
         let is_short = edits.iter().map(|edit| edit.new.len()).sum::<usize>() < made.len() / 4;
         if is_short {
             let ranges = stored.guarded(edits);
-            return KeyChange::Edit { ranges, made, ttl };
+            return KeyChange::Edit {
+                base: stored.clone(),
+                ranges,
+                made,
+                ttl,
+            };
         }
     }
     let whole = made.to_bytes();

@@ -9,6 +9,7 @@
 
 mod commits;
 mod faulty;
+mod known;
 mod large;
 mod parts;
 mod sessions;
@@ -347,6 +348,10 @@ suite! {
         large:
             any_history_of_large_values_is_answered_as_in_this_process,
             a_large_value_expires_and_is_removed_as_a_whole;
+        known:
+            a_read_of_what_is_known_returns_what_is_stored,
+            what_was_edited_by_hand_is_found_if_the_stamp_is_not_trusted,
+            a_refused_edit_finds_what_is_stored;
         sessions:
             requests_take_effect_in_the_order_of_their_first_polls,
             a_change_of_another_session_to_a_tracked_key_is_notified,

@@ -54,7 +54,7 @@ fn add(key: &str, writer: Writer, sequence: Sequence, by: i64) -> Attempt {
 }
 
 /// Stores this as it is.
-fn store(session: &TestSession<'_>, key: &str, stored: &str) {
+pub(super) fn store(session: &TestSession<'_>, key: &str, stored: &str) {
     store_as(session, key, stored, TimeToLive::Keep);
 }
 
@@ -469,6 +469,7 @@ pub(super) fn edit(
     Attempt {
         stamp,
         change: KeyChange::Edit {
+            base: document.clone(),
             ranges: document.guarded(edits),
             made,
             ttl: TimeToLive::Keep,

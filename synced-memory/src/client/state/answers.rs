@@ -86,6 +86,11 @@ impl State {
                     // One that is asked for was sent before.
                     self.move_to_dead_letters(key, reason, attempt.retry.is_some());
                 }
+                Recovery::ReadWhole => {
+                    // It is refused again, and then brings all that is there.
+                    self.send_as_whole(key);
+                    self.outbox.requeue(Arc::clone(key));
+                }
                 Recovery::Redirect => {
                     self.send_elsewhere(key, &error, mono);
                     self.outbox.requeue(Arc::clone(key));
