@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::parts::{append, edit};
 use super::{SHORT, Subject, TestSession, delete, envelope, put, subjects, with_ttl};
+use crate::backend::ReadKind;
 use crate::backend::commit::{Attempt, Expects, KeyChange, Outcome, Sequence, TimeToLive, Writer};
 use crate::base::clock::{Deadline, Stamp};
 use crate::value::document::{ByteEdit, Document, DocumentRoot};
@@ -98,7 +99,7 @@ pub(super) fn any_history_of_large_values_is_answered_as_in_this_process(subject
         let (reference, mut random) = (subjects::process(), fastrand::Rng::with_seed(seed));
         let (expected, first, second) = (reference.connect(), subject.connect(), subject.connect());
         let key = format!("large{seed}");
-        let mut known: Option<Document> = None;
+        let (mut known, mut reader): (Option<Document>, Option<Document>) = (None, None);
         for number in 1..=120 {
             let stamp = 1_000 * number;
             let attempt = match (random.u8(0..20), &known) {
@@ -126,7 +127,12 @@ pub(super) fn any_history_of_large_values_is_answered_as_in_this_process(subject
             assert!(first.read(&key) == there, "{seed}/{number}: {attempt:?}");
             // Somebody may know what was there a while ago.
             if random.u8(0..8) > 0 {
-                known = there.map(Document::of);
+                known = there.clone().map(Document::of);
+            }
+            if random.u8(0..4) == 0 {
+                let what = reader.as_ref().map(|reader| (reader, random.bool()));
+                reader = first.read_known(&key, ReadKind::Through, what);
+                assert!(reader == there.map(Document::of), "{seed}/{number}");
             }
         }
         let there = expected.read(&key);

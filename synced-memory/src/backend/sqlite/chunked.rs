@@ -4,6 +4,7 @@
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Error, Row, params};
 
+use super::changes::{self, LoggedChange, columns_of, id_of};
 use super::chunks;
 use super::commit::{FileEffects, Made};
 use super::statements::{self, execute};
@@ -15,6 +16,7 @@ use crate::backend::effects::{RecordContext, rule_on};
 use crate::base::clock::{Monotonic, Stamp};
 use crate::value::addition::{self, Addition};
 use crate::value::document::{ByteEdit, Document, Guard, GuardedEdit, sealed_tail};
+use crate::value::mutation::Json;
 
 /// A value in chunks, as the row of its key describes it.
 #[derive(Clone, Copy)]
@@ -31,18 +33,12 @@ pub(super) fn chunked_of(
     envelope: usize,
     stamp: usize,
 ) -> Result<Option<ValueId>, Error> {
-    let Some(length) = row.get::<_, Option<i64>>(stamp + 1)? else {
-        return Ok(None);
-    };
     let is_empty = match row.get_ref(envelope)? {
         ValueRef::Text(bytes) | ValueRef::Blob(bytes) => bytes.is_empty(),
         ValueRef::Null | ValueRef::Integer(_) | ValueRef::Real(_) => false,
     };
-    let stamp = row.get::<_, Option<i64>>(stamp)?.unwrap_or_default();
-    Ok(is_empty.then(|| ValueId {
-        stamp: Stamp::new(stamp.cast_unsigned()),
-        length: usize::try_from(length).unwrap_or_default(),
-    }))
+    let is_chunked = is_empty && row.get_ref(stamp + 1)? != ValueRef::Null;
+    is_chunked.then(|| id_of(row, stamp)).transpose()
 }
 
 /// How a document is described if it is stored in chunks; `None` if it is not. One without a stamp
@@ -86,10 +82,10 @@ impl ChunkedValue {
         });
         let contended = ruling.contended;
         let outcome = match (ruling.verdict, &ruling.made) {
-            (Verdict::Apply, Some(Made::Edited { value, .. })) if attempt.change.is_blind() => {
+            (Verdict::Apply, Some(Made::Edited { after, .. })) if attempt.change.is_blind() => {
                 Outcome::Added {
                     before: self.id,
-                    stamp: value.id.stamp,
+                    stamp: after.id.stamp,
                     sum: None,
                     contended,
                 }
@@ -99,10 +95,16 @@ impl ChunkedValue {
                 contended,
             },
             (verdict, _) => {
-                let stored = load()?;
-                if is_unfit || ValueId::of(&stored) != self.id {
-                    rewrite(connection, key, &stored)?;
-                }
+                let stored = match self.since_base(connection, attempt)? {
+                    Some(stored) => stored,
+                    None => {
+                        let stored = load()?;
+                        if is_unfit || ValueId::of(&stored) != self.id {
+                            rewrite(connection, key, &stored)?;
+                        }
+                        stored
+                    }
+                };
                 verdict.finding(KeyState {
                     stored: Some(stored),
                     tombstone,
@@ -117,79 +119,115 @@ impl ChunkedValue {
         })
     }
 
+    /// What the base of an edit has become, if the log says.
+    fn since_base(
+        &self,
+        connection: &Connection,
+        attempt: &Attempt,
+    ) -> Result<Option<Document>, Error> {
+        match &attempt.change {
+            KeyChange::Edit { base, .. } if ValueId::of(base) != self.id => {
+                changes::since(connection, &attempt.key, self.id, base)
+            }
+            _ => Ok(None),
+        }
+    }
+
     fn made_by(&self, connection: &Connection, attempt: &Attempt) -> Result<MadeOfChunks, Error> {
         let key = &*attempt.key;
-        let edited = |ranges: &[GuardedEdit], value: Self| {
-            let edits = chunks::edits_of(connection, key, self.id.length, ranges)?;
-            let edits = edits.filter(|edits| edits.length == value.id.length);
-            Ok(edits.map_or(MadeOfChunks::Unfit, |edits| {
-                MadeOfChunks::Made(Made::Edited { edits, value })
-            }))
-        };
         if let KeyChange::Blind { addition, step, .. } = &attempt.change {
             let stamp = blind_stamp(attempt.stamp, self.id.stamp, *step);
-            let (Some(stamp), Some(true)) = (stamp, self.is_list) else {
-                return Ok(MadeOfChunks::Refused);
+            return match (stamp, addition) {
+                (Some(stamp), Addition::Items(items)) if self.is_list == Some(true) => {
+                    self.appended(connection, key, items, stamp)
+                }
+                _ => Ok(MadeOfChunks::Refused),
             };
-            let Addition::Items(items) = addition else {
-                return Ok(MadeOfChunks::Refused);
-            };
-            let end = sealed_tail(self.id.stamp);
-            let there = chunks::end(connection, key, self.id.length, end.len() + 1)?;
-            let Some(there) = there.filter(|there| there[1..] == *end.as_bytes()) else {
-                return Ok(MadeOfChunks::Unfit);
-            };
-            if matches!(there[0], b'[' | b' ' | b'\t' | b'\n' | b'\r') {
-                return Ok(MadeOfChunks::Refused);
-            }
-            let new = format!(",{}{}", addition::joined(items), sealed_tail(stamp));
-            let value = Self {
-                id: ValueId {
-                    stamp,
-                    length: self.id.length - end.len() + new.len(),
-                },
-                ..*self
-            };
-            let edit = ByteEdit {
-                start: self.id.length - end.len(),
-                old_len: end.len(),
-                new: new.into(),
-            };
-            let guard = Guard {
-                found: there,
-                beside: [1, 0],
-            };
-            return edited(&[GuardedEdit { edit, guard }], value);
         }
-
         let is_met = attempt.expects.is_met_by_value(self.id);
         if !is_met || attempt.stamp <= self.id.stamp {
             return Ok(MadeOfChunks::Refused);
         }
-        Ok(match &attempt.change {
+        Ok(MadeOfChunks::Made(match &attempt.change {
             KeyChange::Edit { ranges, made, .. } if made.len() >= chunks::SMALL => {
-                let value = Self {
+                let after = Self {
                     id: ValueId::of(made),
                     is_list: Some(made.is_own_list()),
                 };
-                return edited(ranges, value);
+                return self.edited(connection, key, ranges, after);
             }
-            KeyChange::Edit { made, .. } => MadeOfChunks::Made(Made::Stored {
+            KeyChange::Edit { made, .. } => Made::Stored {
                 document: made.clone(),
                 is_list: None,
-            }),
-            KeyChange::Put { envelope, .. } => MadeOfChunks::Made(Made::Stored {
+            },
+            KeyChange::Put { envelope, .. } => Made::Stored {
                 document: Document::of(envelope.clone()),
                 is_list: None,
-            }),
-            KeyChange::Delete | KeyChange::Blind { .. } => MadeOfChunks::Made(Made::Removed),
-        })
+            },
+            KeyChange::Delete | KeyChange::Blind { .. } => Made::Removed,
+        }))
+    }
+
+    fn appended(
+        &self,
+        connection: &Connection,
+        key: &str,
+        items: &[Json],
+        stamp: Stamp,
+    ) -> Result<MadeOfChunks, Error> {
+        let end = sealed_tail(self.id.stamp);
+        // With the byte before it.
+        let found = chunks::end(connection, key, self.id.length, end.len() + 1)?;
+        let found = found.unwrap_or_default();
+        let before = found.strip_suffix(end.as_bytes()).unwrap_or_default();
+        match before.last() {
+            None => return Ok(MadeOfChunks::Unfit),
+            // As for values that are not large: the list may be empty, or laid out by others.
+            Some(b'[' | b' ' | b'\t' | b'\n' | b'\r') => return Ok(MadeOfChunks::Refused),
+            Some(_) => {}
+        }
+        let new = format!(",{}{}", addition::joined(items), sealed_tail(stamp));
+        let start = self.id.length - end.len();
+        let after = Self {
+            id: ValueId {
+                stamp,
+                length: start + new.len(),
+            },
+            ..*self
+        };
+        let edit = ByteEdit {
+            start,
+            old_len: end.len(),
+            new: new.into(),
+        };
+        let guard = Guard {
+            found,
+            beside: [1, 0],
+        };
+        self.edited(connection, key, &[GuardedEdit { edit, guard }], after)
+    }
+
+    fn edited(
+        &self,
+        connection: &Connection,
+        key: &str,
+        ranges: &[GuardedEdit],
+        after: Self,
+    ) -> Result<MadeOfChunks, Error> {
+        let edits = chunks::edits_of(connection, key, self.id.length, ranges)?;
+        let edits = edits.filter(|edits| edits.length == after.id.length);
+        Ok(edits.map_or(MadeOfChunks::Unfit, |edits| {
+            MadeOfChunks::Made(Made::Edited {
+                edits,
+                logged: LoggedChange::new(self.id, after.id, ranges),
+                after,
+            })
+        }))
     }
 
     /// Writes it into the row of its key.
     pub(super) fn describe(&self, connection: &Connection, key: &str) -> Result<(), Error> {
-        let stamp = self.id.stamp.get().cast_signed();
-        let length = i64::try_from(self.id.length).unwrap_or(i64::MAX);
+        let (stamp, length) = columns_of(self.id);
         execute(
             connection,
             statements::SET_CHUNKED,
@@ -214,7 +252,13 @@ fn rewrite(connection: &Connection, key: &str, stored: &Document) -> Result<(), 
         _ => {
             let envelope = text_or_blob(&text);
             execute(connection, statements::SET_ENVELOPE, params![key, envelope])?;
-            chunks::remove(connection, key)
+            remove(connection, key)
         }
     }
+}
+
+/// Removes all that is kept of a large value besides the row of its key.
+pub(super) fn remove(connection: &Connection, key: &str) -> Result<(), Error> {
+    chunks::remove(connection, key)?;
+    changes::remove(connection, key)
 }

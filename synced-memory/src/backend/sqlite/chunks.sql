@@ -17,9 +17,27 @@ CREATE TABLE chunks (
 -- All that is needed to find the chunk that has a byte.
 CREATE UNIQUE INDEX chunks_by_position ON chunks (key, position, bytes);
 
-CREATE TRIGGER chunks_end AFTER DELETE ON keys WHEN old.length IS NOT NULL
+-- What has changed in values in chunks, the last 64 times at most, for those who know an earlier
+-- value. `bytes` is how long `edits` is, and `total` is how long those of all entries before are
+-- together. `edits`: for each range of bytes that was replaced its start, its length and the length
+-- of what it became, and behind a line feed what each of them became.
+CREATE TABLE changes (
+    key           TEXT    NOT NULL,
+    number        INTEGER NOT NULL,
+    total         INTEGER NOT NULL,
+    bytes         INTEGER NOT NULL,
+    stamp_before  INTEGER NOT NULL,
+    length_before INTEGER NOT NULL,
+    stamp         INTEGER NOT NULL,
+    length        INTEGER NOT NULL,
+    edits         TEXT    NOT NULL,
+    PRIMARY KEY (key, number)
+) WITHOUT ROWID;
+
+CREATE TRIGGER keys_end AFTER DELETE ON keys WHEN old.length IS NOT NULL
 BEGIN
     DELETE FROM chunks WHERE key = old.key;
+    DELETE FROM changes WHERE key = old.key;
 END;
 
 -- Every key with its whole envelope, for other programs.

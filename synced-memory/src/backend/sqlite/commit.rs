@@ -5,7 +5,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use rusqlite::{Connection, Error, params};
 
-use super::chunked::{ChunkedValue, chunked, chunked_of};
+use super::changes::LoggedChange;
+use super::chunked::{self, ChunkedValue, chunked, chunked_of};
 use super::chunks::{self, ChunkEdits};
 use super::error::{self, is_refusal};
 use super::file::Layout;
@@ -136,16 +137,21 @@ fn put(
                     put_row(&envelope)?;
                     if rows.has_chunks {
                         execute(connection, statements::SET_WHOLE, [key])?;
-                        chunks::remove(connection, key)?;
+                        chunked::remove(connection, key)?;
                     }
                     Ok(())
                 }
             }
         }
-        Made::Edited { edits, value } => {
+        Made::Edited {
+            edits,
+            logged,
+            after,
+        } => {
             put_row(&Bytes::new())?;
-            value.describe(connection, key)?;
-            edits.store(connection, key)
+            after.describe(connection, key)?;
+            edits.store(connection, key)?;
+            logged.store(connection, key)
         }
         Made::Removed => Ok(()),
     }
@@ -299,7 +305,8 @@ pub(super) enum Made {
     },
     Edited {
         edits: ChunkEdits,
-        value: ChunkedValue,
+        logged: LoggedChange,
+        after: ChunkedValue,
     },
     Removed,
 }

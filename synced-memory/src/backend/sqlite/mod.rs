@@ -4,11 +4,13 @@
 //! - `inherited.rs`: refusing what a parent had open at a fork
 //! - `tables.rs`, `statements.rs`: the tables
 //! - `commit.rs`, `records.rs`: making attempts, and the records of their writers
-//! - `chunked.rs`, `chunks.rs`: large values, which are in chunks
+//! - `chunked.rs`, `chunks.rs`, `changes.rs`: large values, which are in chunks, and the log of what
+//!   has changed in them
 //! - `busy_timeout.rs`: waiting for a lock that another process holds
 //! - `error.rs`: what an error means for a request
 
 mod busy_timeout;
+mod changes;
 mod chunked;
 mod chunks;
 mod commit;
@@ -250,8 +252,7 @@ impl Session for SqliteSession {
                 let transaction = (reads.len() > 1)
                     .then(|| connection.unchecked_transaction())
                     .transpose()?;
-                let stored =
-                    |read: &KeyRead| tables::read(connection, opened.layout, &read.key, now);
+                let stored = |read: &KeyRead| tables::read(connection, opened.layout, read, now);
                 let read = reads
                     .iter()
                     .map(|read| Ok(Ok((stored(read)?, Expiry::Tracked))))

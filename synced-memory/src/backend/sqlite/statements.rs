@@ -152,6 +152,23 @@ pub(super) const HAS_RECORD_EXPIRES: &str =
 
 pub(super) const ADD_RECORD_EXPIRES: &str = "ALTER TABLE keys ADD COLUMN record_expires INTEGER";
 
+pub(super) const LAST_CHANGE: &str = "\
+    SELECT number, total, bytes FROM changes WHERE key = ?1 ORDER BY number DESC LIMIT 1";
+
+pub(super) const LOG_CHANGE: &str = "\
+    INSERT INTO changes (key, number, total, bytes, \
+        stamp_before, length_before, stamp, length, edits) \
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
+
+pub(super) const DROP_CHANGES: &str =
+    "DELETE FROM changes WHERE key = ?1 AND (number <= ?2 OR total < ?3)";
+
+pub(super) const CHANGES: &str = "\
+    SELECT stamp_before, length_before, stamp, length, edits FROM changes \
+    WHERE key = ?1 ORDER BY number DESC";
+
+pub(super) const REMOVE_CHANGES: &str = "DELETE FROM changes WHERE key = ?1";
+
 /// Fails if the file lacks a table or column that the statements use.
 pub(super) fn check_tables(connection: &Connection, layout: Layout) -> Result<(), Error> {
     let all = [
@@ -189,6 +206,11 @@ pub(super) fn check_tables(connection: &Connection, layout: Layout) -> Result<()
             UPDATE_CHUNK,
             REMOVE_CHUNK,
             REMOVE_CHUNKS,
+            LAST_CHANGE,
+            LOG_CHANGE,
+            DROP_CHANGES,
+            CHANGES,
+            REMOVE_CHANGES,
         ],
     };
     let all = all.iter().chain(&FORGET).chain(&CLEAN).chain(of_chunks);

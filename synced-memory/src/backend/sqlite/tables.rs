@@ -10,25 +10,26 @@ use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, Error, Row, params};
 
 use super::chunked::chunked_of;
-use super::chunks;
 use super::file::Layout;
 use super::records::{RecordRow, Records};
 use super::statements::{self, execute};
-use crate::backend::Page;
-use crate::backend::commit::{Writer, WriterRecord};
+use super::{changes, chunks};
+use crate::backend::commit::{ValueId, Writer, WriterRecord};
+use crate::backend::{KeyRead, KnownValue, Page};
 use crate::base::clock::Monotonic;
 use crate::value::document::Document;
 
 /// How many expired rows of each kind are removed at a time.
 const CLEANED: u32 = 200;
 
-/// What is stored under `key` and has not expired.
+/// What is stored under a key and has not expired.
 pub(super) fn read(
     connection: &Connection,
     layout: Layout,
-    key: &str,
+    read: &KeyRead,
     now: Monotonic,
 ) -> Result<Option<Document>, Error> {
+    let key = &*read.key;
     let mut statement = connection.prepare_cached(statements::read(layout))?;
     let mut rows = statement.query([key])?;
     let Some(row) = rows.next()? else {
@@ -37,12 +38,22 @@ pub(super) fn read(
     if has_passed(row.get(1)?, now) {
         return Ok(None);
     }
-    // As long as this row is looked at, all that is read is of one moment.
-    let stored = match chunked_of(row, 0, 2)? {
-        Some(_) => Some(chunks::read(connection, key)?),
-        None => bytes_of(row, 0)?,
+    let Some(id) = chunked_of(row, 0, 2)? else {
+        return Ok(bytes_of(row, 0)?.map(Document::of));
     };
-    Ok(stored.map(Document::of))
+    // As long as this row is looked at, all that is read is of one moment.
+    let known = match &read.known {
+        Some(KnownValue {
+            document,
+            trusts_stamp,
+        }) if ValueId::of(document) == id => trusts_stamp.then(|| document.clone()),
+        Some(known) => changes::since(connection, key, id, &known.document)?,
+        None => None,
+    };
+    match known {
+        Some(known) => Ok(Some(known)),
+        None => Ok(Some(Document::of(chunks::read(connection, key)?))),
+    }
 }
 
 /// A page of the names that begin with `prefix`, from the first or after `cursor`, and the next

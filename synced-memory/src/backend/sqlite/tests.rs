@@ -6,11 +6,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use rusqlite::{Connection, params};
 
+use super::changes::{self, LoggedChange};
 use super::chunks::{self, LARGE};
 use super::file::{self, CHUNKS, Layout};
+use crate::backend::commit::ValueId;
 use crate::backend::test_servers::Directory;
 use crate::base::policy::Durability;
-use crate::value::document::{ByteEdit, Guard, GuardedEdit};
+use crate::value::document::{ByteEdit, Document, Guard, GuardedEdit};
 
 const KEY: &str = "k";
 
@@ -147,6 +149,62 @@ fn chunks_that_were_changed_by_hand_are_left_as_they_are() {
             }
         }
         assert_eq!(chunks::read(&connection, KEY).unwrap(), there);
+    }
+}
+
+/// The log of 100 changes of a value, each of which adds some bytes at its end.
+fn logged(connection: &Connection, length: usize, added: usize) -> Vec<Document> {
+    let text = |number: usize| {
+        let letters = "x".repeat(length + number * added);
+        format!(
+            "{{\"value\": \"{letters}\",\"last_modified\": {}}}",
+            1_000 + number
+        )
+    };
+    let mut documents = vec![Document::of(text(0).into())];
+    for number in 1..=100 {
+        let (before, after) = (text(number - 1), text(number));
+        let end = before.len() - "\",\"last_modified\": 1000}".len();
+        let edit = guarded(&before, end, before.len(), &after[end..]);
+        let [before, after] = [before, after].map(|text| Document::of(text.into()));
+        let ids = [&before, &after].map(ValueId::of);
+        let change = LoggedChange::new(ids[0], ids[1], &[edit]);
+        change.store(connection, KEY).unwrap();
+        documents.push(after);
+    }
+    documents
+}
+
+#[test]
+fn the_log_has_the_last_changes_and_little_of_a_value() {
+    for (length, added, entries) in [(100_000, 10, 64), (1_000, 400, 20), (1_000, 20_000, 0)] {
+        let connection = tables();
+        let documents = logged(&connection, length, added);
+        let last = documents.last().unwrap();
+        let since =
+            |known: &Document| changes::since(&connection, KEY, ValueId::of(last), known).unwrap();
+        for (behind, known) in documents.iter().rev().enumerate() {
+            match since(known) {
+                Some(found) => assert_eq!(&found, last),
+                None => assert!(behind > entries, "{added}: {behind}"),
+            }
+        }
+        let query = "SELECT count(*), total(bytes) FROM changes";
+        let (count, bytes): (usize, f64) = connection
+            .query_row(query, [], |row| {
+                Ok((row.get::<_, u32>(0)? as usize, row.get(1)?))
+            })
+            .unwrap();
+        assert!((entries..=64).contains(&count), "{added}: {count}");
+        #[allow(clippy::cast_precision_loss)]
+        let most = last.len() as f64 / 4.0;
+        assert!(bytes <= most, "{added}: {bytes}");
+        // Of what others have stored it says nothing.
+        let other = Document::of(r#"{"value": 1,"last_modified": 1099}"#.into());
+        assert_eq!(since(&other), None);
+        let id = ValueId::of(&other);
+        let found = changes::since(&connection, KEY, id, &documents[99]).unwrap();
+        assert_eq!(found, None);
     }
 }
 
