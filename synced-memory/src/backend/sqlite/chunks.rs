@@ -69,7 +69,7 @@ pub(super) fn end(
 ) -> Result<Option<Bytes>, Error> {
     let rows = ChunkRows { connection, key };
     let start = length.saturating_sub(count);
-    let Some(chunks) = rows.from(start, length)? else {
+    let Some(chunks) = rows.last_chunks(start, length)? else {
         return Ok(None);
     };
     let mut end = Vec::new();
@@ -103,7 +103,7 @@ pub(super) fn edits_of(
 ) -> Result<Option<ChunkEdits>, Error> {
     let rows = ChunkRows { connection, key };
     let first = edits.first().map_or(length, |first| guarded(first).start);
-    let Some(chunks) = rows.from(first, length)? else {
+    let Some(chunks) = rows.last_chunks(first, length)? else {
         return Ok(None);
     };
     let Some(runs) = runs(&chunks, edits) else {
@@ -162,7 +162,7 @@ struct ChunkRows<'a> {
 impl ChunkRows<'_> {
     /// The chunks from the one that has the byte at `offset` to the last. `None` if all of them are
     /// not as long as the value.
-    fn from(&self, offset: usize, length: usize) -> Result<Option<Vec<StoredChunk>>, Error> {
+    fn last_chunks(&self, offset: usize, length: usize) -> Result<Option<Vec<StoredChunk>>, Error> {
         let mut statement = self
             .connection
             .prepare_cached(statements::POSITIONS_FROM_LAST)?;
