@@ -5,7 +5,7 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Error, Row, params};
 
 use super::changes::{self, LoggedChange, columns_of, id_of};
-use super::chunks;
+use super::chunks::{self, ChunkEdits};
 use super::commit::{FileEffects, Made};
 use super::statements::{self, execute};
 use super::tables::text_or_blob;
@@ -15,7 +15,7 @@ use crate::backend::commit::{
 use crate::backend::effects::{RecordContext, rule_on};
 use crate::base::clock::{Monotonic, Stamp};
 use crate::value::addition::{self, Addition};
-use crate::value::document::{ByteEdit, Document, Guard, GuardedEdit, sealed_tail};
+use crate::value::document::{ByteEdit, Document, GuardedEdit, sealed_tail};
 use crate::value::mutation::Json;
 
 /// A value in chunks, as the row of its key describes it.
@@ -175,36 +175,35 @@ impl ChunkedValue {
         items: &[Json],
         stamp: Stamp,
     ) -> Result<MadeOfChunks, Error> {
-        let end = sealed_tail(self.id.stamp);
+        let tail = sealed_tail(self.id.stamp);
         // With the byte before it.
-        let found = chunks::end(connection, key, self.id.length, end.len() + 1)?;
-        let found = found.unwrap_or_default();
-        let before = found.strip_suffix(end.as_bytes()).unwrap_or_default();
-        match before.last() {
-            None => return Ok(MadeOfChunks::Unfit),
-            // As for values that are not large: the list may be empty, or laid out by others.
-            Some(b'[' | b' ' | b'\t' | b'\n' | b'\r') => return Ok(MadeOfChunks::Refused),
-            Some(_) => {}
+        let found = chunks::end(connection, key, self.id.length, tail.len() + 1)?;
+        let list = found
+            .as_ref()
+            .and_then(|found| found.text().strip_suffix(tail.as_bytes()));
+        let before = list.and_then(|list| list.last()).copied();
+        // As for values that are not large: the list may be empty, or laid out by others.
+        if let Some(b'[' | b' ' | b'\t' | b'\n' | b'\r') = before {
+            return Ok(MadeOfChunks::Refused);
         }
         let new = format!(",{}{}", addition::joined(items), sealed_tail(stamp));
-        let start = self.id.length - end.len();
+        let start = self.id.length - tail.len();
+        let edits = found
+            .filter(|_| before.is_some())
+            .and_then(|found| found.replaced(tail.len(), &new));
+        let edit = ByteEdit {
+            start,
+            old_len: tail.len(),
+            new: new.into(),
+        };
         let after = Self {
             id: ValueId {
                 stamp,
-                length: start + new.len(),
+                length: start + edit.new.len(),
             },
             ..*self
         };
-        let edit = ByteEdit {
-            start,
-            old_len: end.len(),
-            new: new.into(),
-        };
-        let guard = Guard {
-            found,
-            beside: [1, 0],
-        };
-        self.edited(connection, key, &[GuardedEdit { edit, guard }], after)
+        Ok(self.made_with(edits, &[&edit], after))
     }
 
     fn edited(
@@ -215,14 +214,25 @@ impl ChunkedValue {
         after: Self,
     ) -> Result<MadeOfChunks, Error> {
         let edits = chunks::edits_of(connection, key, self.id.length, ranges)?;
-        let edits = edits.filter(|edits| edits.length == after.id.length);
-        Ok(edits.map_or(MadeOfChunks::Unfit, |edits| {
-            MadeOfChunks::Made(Made::Edited {
+        let ranges: Vec<_> = ranges.iter().map(|guarded| &guarded.edit).collect();
+        Ok(self.made_with(edits, &ranges, after))
+    }
+
+    /// `edits`: as they fit what is there, if they do.
+    fn made_with(
+        &self,
+        edits: Option<ChunkEdits>,
+        ranges: &[&ByteEdit],
+        after: Self,
+    ) -> MadeOfChunks {
+        match edits {
+            Some(edits) if edits.length == after.id.length => MadeOfChunks::Made(Made::Edited {
                 edits,
                 logged: LoggedChange::new(self.id, after.id, ranges),
                 after,
-            })
-        }))
+            }),
+            _ => MadeOfChunks::Unfit,
+        }
     }
 
     /// Writes it into the row of its key.

@@ -26,6 +26,10 @@ const CHUNK: usize = 8 << 10;
 /// How many bytes a chunk has at most after a change.
 const ROOM: usize = CHUNK + CHUNK / 2;
 
+/// The same of a chunk at the end, to which is added: it is in one page of the file with its row, so
+/// that adding to it rewrites no more.
+const END: usize = 3_800;
+
 /// A chunk that is shorter is put together with one beside it.
 const SHORT: usize = CHUNK / 4;
 
@@ -60,26 +64,51 @@ pub(super) fn remove(connection: &Connection, key: &str) -> Result<(), Error> {
     execute(connection, statements::REMOVE_CHUNKS, [key])
 }
 
-/// The last `count` bytes of a value of `length` bytes; `None` if it has another length.
+/// The chunks at the end of a value.
+pub(super) struct ValueEnd {
+    chunks: Vec<StoredChunk>,
+    text: Bytes,
+}
+
+/// The end of a value of `length` bytes, at least `count` of them; `None` if it has another length.
 pub(super) fn end(
     connection: &Connection,
     key: &str,
     length: usize,
     count: usize,
-) -> Result<Option<Bytes>, Error> {
+) -> Result<Option<ValueEnd>, Error> {
     let rows = ChunkRows { connection, key };
-    let start = length.saturating_sub(count);
-    let Some(chunks) = rows.last_chunks(start, length)? else {
+    let Some(chunks) = rows.last_chunks(length.saturating_sub(count), length)? else {
         return Ok(None);
     };
-    let mut end = Vec::new();
+    let mut text = Vec::new();
     for chunk in &chunks {
-        if !rows.read(chunk, &mut end)? {
+        if !rows.read(chunk, &mut text)? {
             return Ok(None);
         }
     }
-    let end = Bytes::from(end);
-    Ok(Some(end.slice(end.len() - (length - start)..)))
+    let text = text.into();
+    Ok(Some(ValueEnd { chunks, text }))
+}
+
+impl ValueEnd {
+    pub(super) fn text(&self) -> &[u8] {
+        &self.text
+    }
+
+    /// The edit that puts something in the place of the last `count` bytes; `None` if that makes no
+    /// text.
+    pub(super) fn replaced(self, count: usize, new: &str) -> Option<ChunkEdits> {
+        let mut text = self.text.to_vec();
+        text.truncate(self.text.len().checked_sub(count)?);
+        text.extend_from_slice(new.as_bytes());
+        let end = self.chunks.last()?.range.end;
+        Some(ChunkEdits {
+            replaced: vec![(0..self.chunks.len(), String::from_utf8(text).ok()?)],
+            length: end - count + new.len(),
+            chunks: self.chunks,
+        })
+    }
 }
 
 /// Edits of a value in chunks that were looked at, and fit what is there.
@@ -335,14 +364,15 @@ fn guarded(edit: &GuardedEdit) -> Range<usize> {
 /// Cuts what chunks have become. Behind the last chunk of a value more is likely to be added: what
 /// is before that is full. Elsewhere all get room.
 fn cut_changed(text: &str, is_end: bool) -> Vec<&str> {
+    let most = if is_end { END } else { ROOM };
     if text.is_empty() {
         return Vec::new();
     }
-    if text.len() <= ROOM {
+    if text.len() <= most {
         return vec![text];
     }
     let size = if is_end {
-        CHUNK
+        END
     } else {
         text.len().div_ceil(text.len().div_ceil(CHUNK))
     };

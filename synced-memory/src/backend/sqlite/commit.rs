@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use rusqlite::{Connection, Error, params};
 
-use super::changes::LoggedChange;
+use super::changes::{LoggedChange, columns_of};
 use super::chunked::{self, ChunkedValue, chunked, chunked_of};
 use super::chunks::{self, ChunkEdits};
 use super::error::{self, is_refusal};
@@ -148,13 +148,53 @@ fn put(
             logged,
             after,
         } => {
-            put_row(&Bytes::new())?;
-            after.describe(connection, key)?;
+            match rows.row.filter(|_| expires.is_none() && !rows.has_expiry) {
+                Some(row) => update_chunked(connection, row, record, after)?,
+                None => {
+                    put_row(&Bytes::new())?;
+                    after.describe(connection, key)?;
+                }
+            }
             edits.store(connection, key)?;
             logged.store(connection, key)
         }
         Made::Removed => Ok(()),
     }
+}
+
+/// Describes a value in chunks that never expires, in a row that is there.
+fn update_chunked(
+    connection: &Connection,
+    row: i64,
+    record: &RecordRow,
+    value: ChunkedValue,
+) -> Result<(), Error> {
+    let (stamp, length) = columns_of(value.id);
+    let (writer, sequence, decided, needed) = columns_of_record(record);
+    execute(
+        connection,
+        statements::UPDATE_CHUNKED,
+        params![
+            row,
+            stamp,
+            length,
+            value.is_list,
+            writer,
+            sequence,
+            decided,
+            needed
+        ],
+    )
+}
+
+/// The record of the last writer, as the row of its key has it.
+fn columns_of_record(record: &RecordRow) -> (i64, i64, i64, Option<i64>) {
+    (
+        record.writer,
+        record.record.sequence.cast_signed(),
+        nanos(record.decided),
+        record.needed.map(nanos),
+    )
 }
 
 fn put_row(
@@ -166,12 +206,7 @@ fn put_row(
     expires: Option<Monotonic>,
 ) -> Result<(), Error> {
     let envelope = text_or_blob(envelope);
-    let (writer, sequence, decided, needed) = (
-        record.writer,
-        record.record.sequence.cast_signed(),
-        nanos(record.decided),
-        record.needed.map(nanos),
-    );
+    let (writer, sequence, decided, needed) = columns_of_record(record);
     match (rows.row, expires.map(nanos)) {
         (Some(row), None) if !rows.has_expiry => execute(
             connection,

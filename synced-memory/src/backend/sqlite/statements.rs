@@ -40,6 +40,12 @@ pub(super) fn context(layout: Layout) -> &'static str {
 pub(super) const SET_CHUNKED: &str = "\
     UPDATE keys SET stamp = ?2, length = ?3, is_list = ?4 WHERE key = ?1";
 
+/// The same, with the record of the writer.
+pub(super) const UPDATE_CHUNKED: &str = "\
+    UPDATE keys SET stamp = ?2, length = ?3, is_list = ?4, \
+        writer = ?5, sequence = ?6, decided = ?7, record_expires = ?8 \
+    WHERE rowid = ?1";
+
 /// Says that it is not.
 pub(super) const SET_WHOLE: &str = "\
     UPDATE keys SET stamp = NULL, length = NULL, is_list = NULL WHERE key = ?1";
@@ -153,7 +159,9 @@ pub(super) const HAS_RECORD_EXPIRES: &str =
 pub(super) const ADD_RECORD_EXPIRES: &str = "ALTER TABLE keys ADD COLUMN record_expires INTEGER";
 
 pub(super) const LAST_CHANGE: &str = "\
-    SELECT number, total, bytes FROM changes WHERE key = ?1 ORDER BY number DESC LIMIT 1";
+    SELECT number, total, bytes, \
+        (SELECT total FROM changes WHERE key = ?1 ORDER BY number LIMIT 1) \
+    FROM changes WHERE key = ?1 ORDER BY number DESC LIMIT 1";
 
 pub(super) const LOG_CHANGE: &str = "\
     INSERT INTO changes (key, number, total, bytes, \
@@ -197,6 +205,7 @@ pub(super) fn check_tables(connection: &Connection, layout: Layout) -> Result<()
         Layout::Whole => &[],
         Layout::Chunked => &[
             SET_CHUNKED,
+            UPDATE_CHUNKED,
             SET_WHOLE,
             SET_ENVELOPE,
             CHUNKS,
