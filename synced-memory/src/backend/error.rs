@@ -258,6 +258,13 @@ impl fmt::Display for BackendError {
 }
 
 impl BackendError {
+    /// Whether the server will refuse the same command for any key.
+    pub(crate) fn is_of_command(&self) -> bool {
+        // Scripts on Redis 7 say it in the second way.
+        let said = ["NOPERM", "can't run this command", "unknown command"];
+        said.iter().any(|said| self.message.contains(said))
+    }
+
     /// The code that a server's message begins with, such as `NOPERM`.
     pub(crate) fn code(&self) -> Option<&str> {
         let code = self.message.split(' ').next()?;
@@ -341,6 +348,16 @@ mod tests {
         (
             BackendErrorKind::TooLarge,
             Recovery::ReadApart,
+            ErrorKind::Unavailable,
+        ),
+        (
+            BackendErrorKind::ChangesUnknown,
+            Recovery::ReadWhole,
+            ErrorKind::Unavailable,
+        ),
+        (
+            BackendErrorKind::ChangesWrong,
+            Recovery::ReadWhole,
             ErrorKind::Unavailable,
         ),
         (

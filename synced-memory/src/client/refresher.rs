@@ -400,8 +400,7 @@ fn changes_were_refused(
         if let Some(key) = keys.first()
             && !connection.is_ended()
         {
-            let error = Error::of_key(error.error_kind(), key, error);
-            state.command_refused(connection.shard, key, &error);
+            state.command_refused(connection.shard, key, error);
         }
     }
     if error.kind == BackendErrorKind::ChangesWrong {

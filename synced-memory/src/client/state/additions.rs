@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::State;
 use crate::backend::commit::{Attempt, KeyChange, ValueId, Writer};
+use crate::backend::error::BackendError;
 use crate::backend::shards::Shard;
 use crate::backend::{KnownValue, ReadKind};
 use crate::base::clock::{Monotonic, Stamp};
@@ -200,7 +201,7 @@ impl State {
 
     /// The server has refused the head of `key`, which carries a part of the value, for good: it is
     /// sent with the whole. If the server refuses the command, so are all others to this shard.
-    pub(super) fn part_refused(&mut self, shard: Shard, key: &Arc<str>, error: &Error) {
+    pub(super) fn part_refused(&mut self, shard: Shard, key: &Arc<str>, error: &BackendError) {
         self.send_as_whole(key);
         self.command_refused(shard, key, error);
     }
@@ -214,12 +215,14 @@ impl State {
 
     /// The server has refused for good to change, or to read, less than the whole value of `key`. If
     /// what it refuses is a command, it does that for all keys: no more of them are tried.
-    pub(crate) fn command_refused(&mut self, shard: Shard, key: &str, error: &Error) {
-        let text = error.to_string();
-        let is_of_command = ["NOPERM", "can't run this command", "unknown command"];
-        let is_of_command = is_of_command.iter().any(|said| text.contains(said));
-        if is_of_command && !std::mem::replace(&mut self.shard_mut(shard).refuses_parts, true) {
-            let (key, error) = (key.to_owned(), error.clone());
+    pub(crate) fn command_refused(&mut self, shard: Shard, key: &str, error: &BackendError) {
+        if error.is_of_command()
+            && !std::mem::replace(&mut self.shard_mut(shard).refuses_parts, true)
+        {
+            let (key, error) = (
+                key.to_owned(),
+                Error::of_key(error.error_kind(), key, error),
+            );
             self.events.push(event!(
                 WARN,
                 key,

@@ -69,8 +69,7 @@ impl State {
             Ok(Outcome::Refused(found)) => self.refused(attempt, ticket, &found, mono),
             Err(error) => match error.recovery() {
                 Recovery::GiveUp if attempt.change.is_of_part() => {
-                    let reason = Error::of_key(error.error_kind(), key, &error);
-                    self.part_refused(sent_to, key, &reason);
+                    self.part_refused(sent_to, key, &error);
                     self.outbox.requeue(Arc::clone(key));
                 }
                 Recovery::GiveUp => {
