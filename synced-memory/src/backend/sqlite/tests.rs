@@ -177,7 +177,7 @@ fn logged(connection: &Connection, length: usize, added: usize) -> Vec<Document>
 
 #[test]
 fn the_log_has_the_last_changes_and_little_of_a_value() {
-    for (length, added, entries) in [(100_000, 10, 56), (1_000, 400, 20), (1_000, 20_000, 0)] {
+    for (length, added, entries) in [(20_000, 10, 56), (1_000, 200, 20), (1_000, 2_000, 0)] {
         let connection = tables();
         let documents = logged(&connection, length, added);
         let last = documents.last().unwrap();
