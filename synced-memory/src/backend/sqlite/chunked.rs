@@ -95,15 +95,14 @@ impl ChunkedValue {
                 contended,
             },
             (verdict, _) => {
-                let stored = match self.since_base(connection, attempt)? {
-                    Some(stored) => stored,
-                    None => {
-                        let stored = load()?;
-                        if is_unfit || ValueId::of(&stored) != self.id {
-                            rewrite(connection, key, &stored)?;
-                        }
-                        stored
+                let stored = if let Some(stored) = self.since_base(connection, attempt)? {
+                    stored
+                } else {
+                    let stored = load()?;
+                    if is_unfit || ValueId::of(&stored) != self.id {
+                        rewrite(connection, key, &stored)?;
                     }
+                    stored
                 };
                 verdict.finding(KeyState {
                     stored: Some(stored),

@@ -127,33 +127,29 @@ fn put(
         Made::Stored { document, is_list } => {
             let envelope = document.to_bytes();
             let value = chunked(&document, is_list).filter(|_| layout == Layout::Chunked);
-            match (value, std::str::from_utf8(&envelope)) {
-                (Some(value), Ok(text)) => {
-                    put_row(&Bytes::new())?;
-                    value.describe(connection, key)?;
-                    chunks::write(connection, key, text)
-                }
-                _ => {
-                    put_row(&envelope)?;
-                    if rows.has_chunks {
-                        execute(connection, statements::SET_WHOLE, [key])?;
-                        chunked::remove(connection, key)?;
-                    }
-                    Ok(())
-                }
+            if let (Some(value), Ok(text)) = (value, std::str::from_utf8(&envelope)) {
+                put_row(&Bytes::new())?;
+                value.describe(connection, key)?;
+                return chunks::write(connection, key, text);
             }
+            put_row(&envelope)?;
+            if rows.has_chunks {
+                execute(connection, statements::SET_WHOLE, [key])?;
+                chunked::remove(connection, key)?;
+            }
+            Ok(())
         }
         Made::Edited {
             edits,
             logged,
             after,
         } => {
-            match rows.row.filter(|_| expires.is_none() && !rows.has_expiry) {
-                Some(row) => update_chunked(connection, row, record, after)?,
-                None => {
-                    put_row(&Bytes::new())?;
-                    after.describe(connection, key)?;
-                }
+            let row = rows.row.filter(|_| expires.is_none() && !rows.has_expiry);
+            if let Some(row) = row {
+                update_chunked(connection, row, record, after)?;
+            } else {
+                put_row(&Bytes::new())?;
+                after.describe(connection, key)?;
             }
             edits.store(connection, key)?;
             logged.store(connection, key)
