@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use super::parts::{append, edit};
 use super::{SHORT, Subject, TestSession, delete, envelope, put, subjects, with_ttl};
 use crate::backend::ReadKind;
@@ -69,7 +71,7 @@ fn edits(random: &mut fastrand::Rng, document: &Document) -> Vec<ByteEdit> {
             0 if at > 0 => ByteEdit {
                 start: range.start - 1,
                 old_len: range.len() + 1,
-                new: Default::default(),
+                new: Bytes::new(),
             },
             1 => ByteEdit {
                 start: range.end,

@@ -7,6 +7,7 @@
 //! - `apply.rs`: applying a mutation to a document
 //! - `mod.rs`: a document
 //! - `edit.rs`: replacing bytes, adding to the end
+//! - `padding.rs`: edits that keep the length of what they change
 //! - `outline.rs`: where the entries are, found in one walk over the text
 //! - `names.rs`: which chunk has a member
 //! - `chunks.rs`: the sequence of chunks
@@ -22,6 +23,7 @@ mod chunks;
 mod edit;
 mod names;
 mod outline;
+mod padding;
 
 #[cfg(test)]
 mod properties;
