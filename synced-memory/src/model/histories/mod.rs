@@ -3,10 +3,12 @@
 //! A process is a `State`, and the server a `Store`; every call is one that the flusher or a caller
 //! makes.
 //!
+//! - `additions.rs`: of processes that add to a list
 //! - `assignments.rs`, `found.rs`: of processes that assign whole values
 //! - `mutations.rs`, `closures.rs`, `confirmed.rs`: of processes that change parts of a value;
 //!   `calls.rs`: how they make their calls
 
+mod additions;
 mod assignments;
 mod calls;
 mod closures;
