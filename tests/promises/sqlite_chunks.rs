@@ -11,6 +11,9 @@ use tempfile::TempDir;
 
 const DEADLINE: Duration = Duration::from_secs(30);
 
+/// A change, given its number.
+type Change<'a> = Box<dyn Fn(usize) -> synced_memory::Result<Written> + 'a>;
+
 struct Database(TempDir);
 
 impl Database {
@@ -221,7 +224,6 @@ fn a_push_onto_a_large_list_adds_little_to_the_log() {
         let log = fs::metadata(database.0.path().join("state.db-wal"));
         log.map_or(0, |log| log.len())
     };
-    type Change<'a> = Box<dyn Fn(usize) -> synced_memory::Result<Written> + 'a>;
     let changes: [(&str, Change<'_>); 3] = [
         ("a push", Box::new(|n| shared.push(message(n)))),
         (
