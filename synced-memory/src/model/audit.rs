@@ -6,7 +6,7 @@ use tokio::sync::oneshot::error::TryRecvError;
 use super::check::{RuleResult, ensure};
 use super::server::KEY;
 use crate::backend::commit::Sequence;
-use crate::base::error::{ErrorKind, Result};
+use crate::base::error::{Error, ErrorKind, Result};
 use crate::client::state::{Link, State};
 use crate::pending::outbox::{Answer, Tried};
 
@@ -56,7 +56,7 @@ pub(super) fn check_withdrawn(
     };
     let error = state.withdraw(&KEY.into(), id, state.unavailable_error(KEY));
     ensure!(
-        error.as_ref().map(|error| error.kind()) == Some(expected),
+        error.as_ref().map(Error::kind) == Some(expected),
         "the caller of {id} stops waiting, and receives {error:?} instead of {expected:?}"
     );
     Ok(expected)

@@ -105,7 +105,7 @@ impl AdditionHistory {
         let was_known = answered
             .bytes()
             .is_some_and(|bytes| ValueId::of(&Document::of(bytes.clone())) == before);
-        let is_integer = matches!(self.subject, super::values::Subject::Integer { .. });
+        let is_integer = matches!(self.subject, super::values::AddedTo::Integer { .. });
         // What is not laid out as the library does it need not be followed.
         let is_followed = state.cache.base(KEY).ticket == ticket;
         if is_followed && (was_known || is_integer) {

@@ -9,7 +9,7 @@ use super::super::check::{RuleResult, ensure};
 use super::super::document::value_of;
 use super::super::server::{KEY, write_of};
 use super::history::{AdditionHistory, AdditionLine, ExpectedAddition};
-use super::values::Subject;
+use super::values::AddedTo;
 use crate::backend::commit::{Attempt, Expects, KeyChange, Sequence};
 use crate::base::clock::Monotonic;
 use crate::client::state::State;
@@ -154,14 +154,14 @@ impl AdditionHistory {
     ) -> RuleResult {
         let write = &line.write;
         let is_same = match (self.subject, addition) {
-            (Subject::List, Addition::Items(items)) => {
+            (AddedTo::List, Addition::Items(items)) => {
                 let items: Vec<Value> = items
                     .iter()
                     .filter_map(|item| serde_json::from_str(item.as_str()).ok())
                     .collect();
                 items == write.adds
             }
-            (Subject::Integer { min, max }, Addition::Integer { by, .. }) => {
+            (AddedTo::Integer { min, max }, Addition::Integer { by, .. }) => {
                 let sum: i64 = write.adds.iter().filter_map(Value::as_i64).sum();
                 let is_bounded = matches!(addition,
                     Addition::Integer { min: least, max: most, .. } if (min, max) == (*least, *most));

@@ -12,7 +12,7 @@ use super::super::server::KEY;
 use super::super::world::{World, one_of};
 use super::history::{AdditionHistory, LineWrite, TakenItem};
 use super::rules::StoredBy;
-use super::values::{Subject, foreign, own_item};
+use super::values::{AddedTo, foreign, own_item};
 use crate::base::error::ErrorKind;
 use crate::base::policy::WritePolicy;
 use crate::client::state::{KeyView, Link, Request};
@@ -40,7 +40,7 @@ pub(super) fn write(
 
     let ttl = (action == ScheduledAction::PutWithTtl)
         .then(|| Duration::from_millis(one_of(random, &[1, 2_000, 20_000])));
-    let takes = subject == Subject::List && random.u8(0..6) == 0;
+    let takes = subject == AddedTo::List && random.u8(0..6) == 0;
     let (request, write, is_confirmed) = match action {
         ScheduledAction::Delete => {
             let write = LineWrite {
@@ -114,23 +114,23 @@ pub(super) fn write(
 }
 
 /// What is assigned: a few items of the process, or a small number.
-fn assigned(subject: Subject, items: Vec<Value>, random: &mut fastrand::Rng) -> Value {
+fn assigned(subject: AddedTo, items: Vec<Value>, random: &mut fastrand::Rng) -> Value {
     match subject {
-        Subject::List => Value::Array(items),
-        Subject::Integer { .. } => json!(random.i64(-30..30)),
+        AddedTo::List => Value::Array(items),
+        AddedTo::Integer { .. } => json!(random.i64(-30..30)),
     }
 }
 
 /// Adds to the whole value.
-fn add(subject: Subject, items: Vec<Value>, random: &mut fastrand::Rng) -> (Request, LineWrite) {
+fn add(subject: AddedTo, items: Vec<Value>, random: &mut fastrand::Rng) -> (Request, LineWrite) {
     let (action, adds) = match subject {
-        Subject::List => {
+        AddedTo::List => {
             let action = Action::Append {
                 items: items.iter().map(as_json).collect(),
             };
             (action, items)
         }
-        Subject::Integer { min, max } => {
+        AddedTo::Integer { min, max } => {
             // Those of an entry do not cancel each other out: then nothing need be sent.
             let by = one_of(random, &[11, 11, -4]);
             let amount = Amount::Integer {
@@ -165,7 +165,7 @@ fn take(view: &KeyView) -> Option<(Request, LineWrite)> {
     let last = element(&list, list.len().checked_sub(1)?)?;
     let value = value_of(view.bytes().as_ref())?;
     let item = value.as_array()?.last()?.clone();
-    let origin = || Some(as_json(&Subject::List.origin()));
+    let origin = || Some(as_json(&AddedTo::List.origin()));
     let remove = Operation {
         action: Action::Remove {
             seen: ObservedValue::Content(Content::of(&item.to_string())),

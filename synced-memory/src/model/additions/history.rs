@@ -10,7 +10,7 @@ use tokio::sync::oneshot::Receiver;
 use super::super::check::{RuleResult, ensure};
 use super::super::document::value_of;
 use super::super::server::{HeldValue, KEY};
-use super::values::Subject;
+use super::values::AddedTo;
 use crate::backend::commit::{Sequence, TimeToLive, Writer};
 use crate::base::clock::{Monotonic, Stamp};
 use crate::base::error::{Error, ErrorKind, Result as CrateResult};
@@ -50,6 +50,7 @@ pub(super) struct TakenItem {
 #[derive(Debug, Clone, Default)]
 pub(super) struct LineWrite {
     /// What is assigned, if anything; `None` is a delete.
+    #[allow(clippy::option_option, reason = "what is assigned may be nothing")]
     pub(super) assignment: Option<Option<Value>>,
     /// What is added to that, or to what is stored.
     pub(super) adds: Vec<Value>,
@@ -89,7 +90,7 @@ pub(super) struct AdditionLine {
 
 impl LineWrite {
     /// What it makes of a value.
-    pub(super) fn made_of(&self, before: Option<&Value>, subject: Subject) -> MadeValue {
+    pub(super) fn made_of(&self, before: Option<&Value>, subject: AddedTo) -> MadeValue {
         let assigned = self.assignment.as_ref().map(Option::as_ref);
         let start = assigned.unwrap_or(before);
         if let Some(takes) = &self.takes {
@@ -225,12 +226,12 @@ impl AdditionLine {
 
 /// What the server last answered, in the order of the requests.
 #[derive(Debug, Default)]
-pub(super) struct LastAnswer {
+pub(super) struct AnsweredValue {
     pub(super) ticket: Ticket,
     pub(super) held: Option<HeldValue>,
 }
 
-impl LastAnswer {
+impl AnsweredValue {
     pub(super) fn bytes(&self) -> Option<&Bytes> {
         self.held.as_ref().map(|held| &held.bytes)
     }
@@ -259,16 +260,16 @@ pub(in super::super) struct ExpectedAddition {
     pub(super) is_online: bool,
     pub(super) write: LineWrite,
     pub(super) is_blind: bool,
-    pub(super) subject: Subject,
+    pub(super) subject: AddedTo,
 }
 
 #[derive(Debug)]
 pub(in super::super) struct AdditionHistory {
-    pub(super) subject: Subject,
+    pub(super) subject: AddedTo,
     pub(super) lines: VecDeque<AdditionLine>,
     pub(super) ended: Vec<(AdditionLine, LineOutcome)>,
     pub(super) link: Link,
-    pub(super) last_answer: LastAnswer,
+    pub(super) last_answer: AnsweredValue,
     pub(super) on_top: Vec<AddedOnTop>,
     pub(super) to_send: Option<Rc<ExpectedAddition>>,
     pub(super) under_way: Option<(Sequence, Ticket, Sequence)>,
@@ -286,11 +287,11 @@ pub(in super::super) struct AdditionHistory {
 impl AdditionHistory {
     pub(super) fn new() -> Self {
         Self {
-            subject: Subject::List,
+            subject: AddedTo::List,
             lines: VecDeque::new(),
             ended: Vec::new(),
             link: Link::Down,
-            last_answer: LastAnswer::default(),
+            last_answer: AnsweredValue::default(),
             on_top: Vec::new(),
             to_send: None,
             under_way: None,
@@ -350,19 +351,17 @@ impl AdditionHistory {
             latest: last.write.latest.get(),
             written: mono,
         };
-        match self.lines.back_mut().filter(|last| last.id == id) {
-            Some(last) => last.merge(line),
-            None => {
-                self.lines.push_back(line);
-                Ok(())
-            }
+        if let Some(last) = self.lines.back_mut().filter(|last| last.id == id) {
+            return last.merge(line);
         }
+        self.lines.push_back(line);
+        Ok(())
     }
 
     /// What is known follows the server, in the order of the requests.
     pub(super) fn follow_server(&mut self, ticket: Ticket, held: Option<HeldValue>) {
         if ticket >= self.last_answer.ticket {
-            self.last_answer = LastAnswer { ticket, held };
+            self.last_answer = AnsweredValue { ticket, held };
             self.on_top.retain(|added| added.ticket > ticket);
         }
     }

@@ -16,7 +16,7 @@ use super::super::world::World;
 use super::history::{
     AdditionHistory, AdditionLine, ExpectedAddition, LineOutcome, LineWrite, MadeValue,
 };
-use super::values::{Subject, TakenItems, check_items, takes_additions};
+use super::values::{AddedTo, TakenItems, check_items, takes_additions};
 use super::{calls, confirmed};
 use crate::backend::commit::{self, Attempt, Expects, KeyState, Outcome, Sequence, Writer};
 use crate::backend::error::BackendError;
@@ -31,7 +31,7 @@ type AppliedWrites = HashMap<(Writer, Sequence), LineWrite>;
 
 #[derive(Debug)]
 pub(in super::super) struct AdditionLog {
-    pub(super) subject: Subject,
+    pub(super) subject: AddedTo,
     /// From how many bytes on its values are long: in most schedules all are, so that whatever can
     /// be sent as an addition is.
     long_from: usize,
@@ -251,7 +251,7 @@ impl ProcessRules for AdditionHistory {
 
     fn new_log(seed: u64) -> AdditionLog {
         AdditionLog {
-            subject: Subject::of_seed(seed),
+            subject: AddedTo::of_seed(seed),
             long_from: if seed.is_multiple_of(3) {
                 commit::LONG
             } else {

@@ -10,7 +10,7 @@ use crate::base::clock::Stamp;
 
 /// What the processes of a schedule add to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Subject {
+pub(super) enum AddedTo {
     List,
     /// With the bounds of all adds.
     Integer {
@@ -19,7 +19,7 @@ pub(super) enum Subject {
     },
 }
 
-impl Subject {
+impl AddedTo {
     pub(super) fn of_seed(seed: u64) -> Self {
         match seed % 5 {
             0 => Self::Integer {
@@ -113,16 +113,16 @@ pub(super) fn check_items(value: Option<&Value>, taken: &TakenItems) -> RuleResu
 
 /// What a foreign client stores: mostly a value of the subject, in any layout.
 pub(super) fn foreign(
-    subject: Subject,
+    subject: AddedTo,
     serial: u64,
     stamp: Option<u64>,
     random: &mut fastrand::Rng,
 ) -> String {
     let value = match (subject, random.u8(0..6)) {
         (_, 0) => other_type(serial, random),
-        (Subject::List, kind) => list(serial, kind, random),
-        (Subject::Integer { .. }, 1) => (serial * 1_000).to_string(),
-        (Subject::Integer { .. }, _) => random.i64(-30..30).to_string(),
+        (AddedTo::List, kind) => list(serial, kind, random),
+        (AddedTo::Integer { .. }, 1) => (serial * 1_000).to_string(),
+        (AddedTo::Integer { .. }, _) => random.i64(-30..30).to_string(),
     };
     let Some(stamp) = stamp else {
         return value;
@@ -163,7 +163,7 @@ fn other_type(serial: u64, random: &mut fastrand::Rng) -> String {
 
 /// Whether an addition has to be made to this, and must not be refused: it is laid out as the
 /// library does it.
-pub(super) fn takes_additions(subject: Subject, stored: &str, adds: &[Value]) -> bool {
+pub(super) fn takes_additions(subject: AddedTo, stored: &str, adds: &[Value]) -> bool {
     let Some((value, stamp)) = stored
         .strip_prefix("{\"value\": ")
         .and_then(|rest| rest.strip_suffix('}'))
@@ -173,7 +173,7 @@ pub(super) fn takes_additions(subject: Subject, stored: &str, adds: &[Value]) ->
     };
     let is_far_from_last = |stamp: u64| stamp < Stamp::MAX.get() / 2;
     let is_list_as_ours = value == "[]" || !value.ends_with([' ', ']']) || value.ends_with("\"]");
-    let is_as_ours = subject != Subject::List || is_list_as_ours && value.ends_with(']');
+    let is_as_ours = subject != AddedTo::List || is_list_as_ours && value.ends_with(']');
     let Ok(value) = serde_json::from_str::<Value>(value) else {
         return false;
     };

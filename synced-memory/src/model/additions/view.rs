@@ -13,6 +13,7 @@ use super::history::AdditionHistory;
 use super::history::MadeValue;
 use crate::base::clock::Monotonic;
 use crate::client::state::State;
+use crate::value::document::Document;
 
 impl AdditionHistory {
     /// What the state knows of the server must be what that has answered, byte for byte; nothing if
@@ -20,7 +21,7 @@ impl AdditionHistory {
     pub(super) fn known(&self, state: &State, mono: Monotonic) -> RuleResult<Option<&Bytes>> {
         let base = state.cache.base(KEY);
         let answered = &self.last_answer;
-        let stored = base.stored.as_ref().map(|stored| stored.to_bytes());
+        let stored = base.stored.as_ref().map(Document::to_bytes);
         ensure!(
             base.ticket == answered.ticket && stored.as_ref() == answered.bytes(),
             "rule 1: it takes {stored:?} (ticket {}) for what is stored instead of {:?} (ticket {})",
