@@ -6,7 +6,7 @@ use rusqlite::{Connection, Error, Row, params};
 
 use super::changes::{self, LoggedChange, columns_of, id_of};
 use super::chunks::{self, ChunkEdits};
-use super::commit::{FileEffects, Made};
+use super::commit::{FileChange, FileEffects};
 use super::statements::{self, execute};
 use super::tables::text_or_blob;
 use crate::backend::commit::{
@@ -53,7 +53,7 @@ pub(super) fn chunked(document: &Document, is_list: Option<bool>) -> Option<Chun
 
 /// What a change makes of a value in chunks.
 enum MadeOfChunks {
-    Made(Made),
+    Made(FileChange),
     /// It is not to be made.
     Refused,
     /// It would be, but the chunks are not what their key says: they were changed by hand.
@@ -82,7 +82,9 @@ impl ChunkedValue {
         });
         let contended = ruling.contended;
         let outcome = match (ruling.verdict, &ruling.made) {
-            (Verdict::Apply, Some(Made::Edited { after, .. })) if attempt.change.is_blind() => {
+            (Verdict::Apply, Some(FileChange::Edited { after, .. }))
+                if attempt.change.is_blind() =>
+            {
                 Outcome::Added {
                     before: self.id,
                     stamp: after.id.stamp,
@@ -155,15 +157,15 @@ impl ChunkedValue {
                 };
                 return self.edited(connection, key, ranges, after);
             }
-            KeyChange::Edit { made, .. } => Made::Stored {
+            KeyChange::Edit { made, .. } => FileChange::Stored {
                 document: made.clone(),
                 is_list: None,
             },
-            KeyChange::Put { envelope, .. } => Made::Stored {
+            KeyChange::Put { envelope, .. } => FileChange::Stored {
                 document: Document::of(envelope.clone()),
                 is_list: None,
             },
-            KeyChange::Delete | KeyChange::Blind { .. } => Made::Removed,
+            KeyChange::Delete | KeyChange::Blind { .. } => FileChange::Removed,
         }))
     }
 
@@ -225,11 +227,13 @@ impl ChunkedValue {
         after: Self,
     ) -> MadeOfChunks {
         match edits {
-            Some(edits) if edits.length == after.id.length => MadeOfChunks::Made(Made::Edited {
-                edits,
-                logged: LoggedChange::new(self.id, after.id, ranges),
-                after,
-            }),
+            Some(edits) if edits.length == after.id.length => {
+                MadeOfChunks::Made(FileChange::Edited {
+                    edits,
+                    logged: LoggedChange::new(self.id, after.id, ranges),
+                    after,
+                })
+            }
             _ => MadeOfChunks::Unfit,
         }
     }

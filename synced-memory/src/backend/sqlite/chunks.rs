@@ -279,14 +279,14 @@ impl ChunkRows<'_> {
 
 /// Chunks one behind the other, by index, and the edits of their bytes.
 #[derive(Debug, PartialEq, Eq)]
-struct Run<'e> {
+struct EditedChunks<'e> {
     chunks: Range<usize>,
     edits: &'e [GuardedEdit],
 }
 
 /// Which chunks the edits touch, with the bytes beside them that they name. `None` if they are out
 /// of range or not in order.
-fn runs<'e>(chunks: &[StoredChunk], edits: &'e [GuardedEdit]) -> Option<Vec<Run<'e>>> {
+fn runs<'e>(chunks: &[StoredChunk], edits: &'e [GuardedEdit]) -> Option<Vec<EditedChunks<'e>>> {
     let end = chunks.last()?.range.end;
     let mut runs: Vec<(Range<usize>, Range<usize>)> = Vec::new();
     let mut done = 0;
@@ -307,14 +307,14 @@ fn runs<'e>(chunks: &[StoredChunk], edits: &'e [GuardedEdit]) -> Option<Vec<Run<
             _ => runs.push((first..behind.max(first + 1), at..at + 1)),
         }
     }
-    let runs = runs.into_iter().map(|(chunks, of_run)| Run {
+    let runs = runs.into_iter().map(|(chunks, of_run)| EditedChunks {
         chunks,
         edits: &edits[of_run],
     });
     Some(runs.collect())
 }
 
-impl Run<'_> {
+impl EditedChunks<'_> {
     /// What the edits make of the text of the chunks; `None` if other bytes are there than they
     /// name.
     fn edited(

@@ -72,7 +72,7 @@ pub(super) fn commit(
     let is_own = |(last, _): &(RecordRow, _)| last.writer == own.writer;
 
     match effects.made {
-        Some(Made::Removed) => {
+        Some(FileChange::Removed) => {
             if let Some(row) = rows.row {
                 execute(connection, statements::REMOVE, [row])?;
             }
@@ -120,11 +120,11 @@ fn put(
     layout: Layout,
     key: &str,
     (rows, record, expires): (&KeyRows, &RecordRow, Option<Monotonic>),
-    made: Made,
+    made: FileChange,
 ) -> Result<(), Error> {
     let put_row = |envelope: &Bytes| put_row(connection, key, rows, record, envelope, expires);
     match made {
-        Made::Stored { document, is_list } => {
+        FileChange::Stored { document, is_list } => {
             let envelope = document.to_bytes();
             let value = chunked(&document, is_list).filter(|_| layout == Layout::Chunked);
             if let (Some(value), Ok(text)) = (value, std::str::from_utf8(&envelope)) {
@@ -139,7 +139,7 @@ fn put(
             }
             Ok(())
         }
-        Made::Edited {
+        FileChange::Edited {
             edits,
             logged,
             after,
@@ -154,7 +154,7 @@ fn put(
             edits.store(connection, key)?;
             logged.store(connection, key)
         }
-        Made::Removed => Ok(()),
+        FileChange::Removed => Ok(()),
     }
 }
 
@@ -329,7 +329,7 @@ fn found(
 }
 
 /// What a change makes of a value in the file.
-pub(super) enum Made {
+pub(super) enum FileChange {
     Stored {
         document: Document,
         is_list: Option<bool>,
@@ -344,7 +344,7 @@ pub(super) enum Made {
 
 /// What an attempt does, as in [`Effects`](crate::backend::effects::Effects).
 pub(super) struct FileEffects {
-    pub(super) made: Option<Made>,
+    pub(super) made: Option<FileChange>,
     pub(super) record: Option<WriterRecord>,
     pub(super) starved: Option<StarvedWriter>,
     pub(super) outcome: Outcome,
@@ -353,11 +353,11 @@ pub(super) struct FileEffects {
 fn effects_on_whole(attempt: &Attempt, context: KeyContext, now: Monotonic) -> FileEffects {
     let effects = effects_of(attempt, context, now);
     let made = effects.made.map(|made| match made {
-        KeyAfter::Stored(document) => Made::Stored {
+        KeyAfter::Stored(document) => FileChange::Stored {
             document,
             is_list: attempt.change.adds_items().then_some(true),
         },
-        KeyAfter::Removed => Made::Removed,
+        KeyAfter::Removed => FileChange::Removed,
     });
     FileEffects {
         made,
