@@ -61,7 +61,11 @@ const ROOMS: &[(&str, &[&[&str]])] = &[
     ("pending", &[&["journal", "rebase"], &["outbox"], &["mod"]]),
     (
         "cache",
-        &[&["refresh"], &["mod"], &["near", "pace", "tracking"]],
+        &[
+            &["refresh", "whole"],
+            &["mod"],
+            &["near", "pace", "tracking"],
+        ],
     ),
     (
         "backend",

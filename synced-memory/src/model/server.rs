@@ -520,7 +520,7 @@ impl ModelServer {
 
     fn agrees(&mut self, mono: Monotonic) -> RuleResult {
         let held = self.held(mono).map(|held| held.bytes);
-        let stored = self.store.read(KEY, mono);
+        let stored = self.store.read(KEY, mono).map(|stored| stored.to_bytes());
         ensure!(
             stored == held,
             "the server stores {stored:?} instead of {held:?}"

@@ -7,6 +7,7 @@
 //! - `apply.rs`: applying a mutation to a document
 //! - `mod.rs`: a document
 //! - `edit.rs`: replacing bytes, adding to the end
+//! - `padding.rs`: edits that keep the length of what they change
 //! - `outline.rs`: where the entries are, found in one walk over the text
 //! - `names.rs`: which chunk has a member
 //! - `chunks.rs`: the sequence of chunks
@@ -22,6 +23,7 @@ mod chunks;
 mod edit;
 mod names;
 mod outline;
+mod padding;
 
 #[cfg(test)]
 mod properties;
@@ -39,8 +41,10 @@ use crate::base::clock::Stamp;
 use crate::value::envelope::{self, Text};
 use crate::value::mutation::PathSegment;
 pub(crate) use apply::{AppliedToDocument, DocumentEdit, apply_to};
-#[cfg(feature = "redis")]
+#[cfg(any(feature = "redis", feature = "sqlite"))]
 pub(crate) use edit::Guard;
+#[cfg(feature = "sqlite")]
+pub(crate) use edit::sealed_tail;
 pub(crate) use edit::{ByteEdit, GuardedEdit, length_after};
 use outline::{Outline, RootKind};
 
