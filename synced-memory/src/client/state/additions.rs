@@ -134,8 +134,8 @@ impl State {
         }
     }
 
-    /// The answer to the read `ticket` of `key` was stored, which took effect at some later time than
-    /// that says: what was added meanwhile is in it if that has no higher stamp.
+    /// The answer to the read `ticket` of `key` was stored, which took effect at some time after
+    /// that: what was added meanwhile is in it if it has no higher stamp.
     pub(crate) fn read_apart(&mut self, key: &str, ticket: Ticket) {
         let base = self.cache.base(key);
         let Some(stored) = base.stored.as_ref().filter(|_| base.ticket == ticket) else {

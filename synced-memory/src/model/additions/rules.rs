@@ -185,8 +185,8 @@ impl AdditionLog {
         self.stored.insert(after.stamp, StoredBy { write, others });
     }
 
-    /// What was assigned before an outage gives way to what is newer, and not to an earlier write of
-    /// its process.
+    /// What was assigned before an outage gives way to what is newer, and not to an earlier write
+    /// of its process.
     fn check_superseded(
         &self,
         attempt: &Attempt,
