@@ -8,6 +8,7 @@
 use std::iter;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 
@@ -37,12 +38,12 @@ impl ChunkSizes {
 const _: () = assert!(ChunkSizes::USUAL.room() <= u16::MAX as usize);
 
 #[cfg(not(test))]
-fn sizes() -> ChunkSizes {
+pub(super) fn sizes() -> ChunkSizes {
     ChunkSizes::USUAL
 }
 
 #[cfg(test)]
-fn sizes() -> ChunkSizes {
+pub(super) fn sizes() -> ChunkSizes {
     SIZES.get()
 }
 
@@ -107,6 +108,9 @@ impl Chunk {
     }
 }
 
+/// How many contents chunks have had.
+static CONTENTS: AtomicU64 = AtomicU64::new(0);
+
 #[derive(Debug, Clone)]
 pub(super) struct Piece {
     pub(super) id: ChunkId,
@@ -114,6 +118,8 @@ pub(super) struct Piece {
     is_slice: bool,
     bytes: usize,
     count: usize,
+    /// The same for chunks with the same entries, wherever their text is, and for no others.
+    pub(super) content: u64,
     pub(super) chunk: Arc<Chunk>,
 }
 
@@ -125,8 +131,17 @@ impl Piece {
             is_slice,
             bytes: chunk.text.len(),
             count: chunk.count(),
+            content: CONTENTS.fetch_add(1, Ordering::Relaxed),
             chunk: Arc::new(chunk),
         }
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.count
     }
 
     /// The same entries, as a part of another text.
@@ -219,9 +234,12 @@ impl ChunkList {
         self.groups.iter().map(|group| group.pieces.len()).sum()
     }
 
+    pub(super) fn all_pieces(&self) -> impl Iterator<Item = &Piece> {
+        self.groups.iter().flat_map(|group| &*group.pieces)
+    }
+
     pub(super) fn texts(&self) -> impl Iterator<Item = &Bytes> {
-        let pieces = self.groups.iter().flat_map(|group| &*group.pieces);
-        pieces.map(|piece| &piece.chunk.text)
+        self.all_pieces().map(|piece| &piece.chunk.text)
     }
 
     /// The chunks, from the last to the first.
@@ -249,7 +267,7 @@ impl ChunkList {
     pub(super) fn all_positions(&self, found: impl Fn(&Chunk) -> Vec<usize>) -> Vec<usize> {
         let mut positions = Vec::new();
         let mut first = 0;
-        for piece in self.groups.iter().flat_map(|group| &*group.pieces) {
+        for piece in self.all_pieces() {
             let found = found(&piece.chunk).into_iter();
             positions.extend(found.map(|at| first + at));
             first += piece.count;

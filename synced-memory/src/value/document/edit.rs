@@ -177,7 +177,7 @@ impl Document {
 }
 
 /// What is behind the elements of a list in an envelope of ours.
-fn sealed_tail(stamp: Stamp) -> String {
+pub(super) fn sealed_tail(stamp: Stamp) -> String {
     format!(r#"],"last_modified": {stamp}}}"#)
 }
 
@@ -202,7 +202,7 @@ struct Touched<'a> {
 
 impl Outline {
     /// Of an envelope of ours with this tail, with nothing looked at but its ends.
-    fn unparsed(given: &Bytes, tail: &str) -> Option<Self> {
+    pub(super) fn unparsed(given: &Bytes, tail: &str) -> Option<Self> {
         let list = given
             .strip_prefix(envelope::PREFIX.as_bytes())?
             .strip_prefix(b"[")?;

@@ -6,6 +6,7 @@
 //!
 //! - `apply.rs`: applying a mutation to a document
 //! - `mod.rs`: a document
+//! - `changes.rs`: what differs between two versions
 //! - `edit.rs`: replacing bytes, adding to the end
 //! - `outline.rs`: where the entries are, found in one walk over the text
 //! - `names.rs`: which chunk has a member
@@ -18,13 +19,14 @@
 //! no sums over them, which every lookup by index or offset needs.
 
 mod apply;
+mod changes;
 mod chunks;
 mod edit;
 mod names;
 mod outline;
 
 #[cfg(test)]
-mod properties;
+pub(crate) mod properties;
 #[cfg(test)]
 mod tests;
 
@@ -39,6 +41,7 @@ use crate::base::clock::Stamp;
 use crate::value::envelope::{self, Text};
 use crate::value::mutation::PathSegment;
 pub(crate) use apply::{AppliedToDocument, DocumentEdit, apply_to};
+pub(crate) use changes::{EntryChange, EntryChanges, SomeEntries};
 #[cfg(feature = "redis")]
 pub(crate) use edit::Guard;
 pub(crate) use edit::{ByteEdit, GuardedEdit, length_after};

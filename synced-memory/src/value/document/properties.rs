@@ -77,7 +77,7 @@ fn stored() -> impl Strategy<Value = Stored> {
 }
 
 /// Few bytes a chunk, and few chunks a group, so that a short text has several.
-fn with_sizes(
+pub(crate) fn with_sizes(
     sizes: (usize, usize),
     test: impl FnOnce() -> Result<(), TestCaseError>,
 ) -> Result<(), TestCaseError> {
@@ -88,7 +88,7 @@ fn with_sizes(
     outcome
 }
 
-fn sizes() -> impl Strategy<Value = (usize, usize)> {
+pub(crate) fn sizes() -> impl Strategy<Value = (usize, usize)> {
     (1..60_usize, 2..5_usize)
 }
 
