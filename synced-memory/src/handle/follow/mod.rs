@@ -82,11 +82,7 @@ impl<T: Value> Follow<T> {
     }
 
     /// What differs between two versions. `None` if it has to be decoded from the whole text.
-    pub(crate) fn differences(
-        self,
-        older: &Document,
-        newer: &Document,
-    ) -> Option<Differences<T>> {
+    pub(crate) fn differences(self, older: &Document, newer: &Document) -> Option<Differences<T>> {
         let changes: EntryChanges = newer.changes_since(older)?;
         let are_keyed = self.are_keyed || changes.is_object;
         // Entries that are equal are one: that there are none is seen by the counts.
@@ -297,7 +293,11 @@ impl Entries for Json {
                     Self::Object(object) => Some(object),
                     _ => None,
                 })?;
-                for name in parts.iter().flat_map(|part| part.gone.iter()).flat_map(Map::keys) {
+                for name in parts
+                    .iter()
+                    .flat_map(|part| part.gone.iter())
+                    .flat_map(Map::keys)
+                {
                     object.remove(name)?;
                 }
                 object.extend(parts.into_iter().flat_map(|part| part.added));

@@ -75,7 +75,11 @@ impl Stored {
         let Self {
             head, tail, stamp, ..
         } = self;
-        let [open, close] = if self.is_object { ["{", "}"] } else { ["[", "]"] };
+        let [open, close] = if self.is_object {
+            ["{", "}"]
+        } else {
+            ["[", "]"]
+        };
         let entries = self.entries.join(",");
         let end = format!("{tail}\"last_modified\": {stamp}}}");
         let end = if head.is_empty() { String::new() } else { end };
@@ -102,8 +106,23 @@ enum Step {
 
 fn element() -> impl Strategy<Value = String> {
     let known = prop::sample::select(vec![
-        "1", "2", " 3", "255", "256", "-1", "1.5", "\"a\"", "\"b\" ", "\"\\u0061\"", "\"é\"",
-        "null", "[1, null]", "[[[[]]]]", "true", r#"{"first-name": "x"}"#, r#"{"a": {"b": 1}}"#,
+        "1",
+        "2",
+        " 3",
+        "255",
+        "256",
+        "-1",
+        "1.5",
+        "\"a\"",
+        "\"b\" ",
+        "\"\\u0061\"",
+        "\"é\"",
+        "null",
+        "[1, null]",
+        "[[[[]]]]",
+        "true",
+        r#"{"first-name": "x"}"#,
+        r#"{"a": {"b": 1}}"#,
         r#"{"first-name": "x", "age": 256}"#,
     ]);
     prop_oneof![
@@ -117,7 +136,13 @@ fn element() -> impl Strategy<Value = String> {
 
 fn member() -> impl Strategy<Value = String> {
     let known = prop::sample::select(vec![
-        "\"a\"", "\"A\"", "\"\\u0061\"", " \"b\"", "\"1\"", "\"01\"", "\"value\"",
+        "\"a\"",
+        "\"A\"",
+        "\"\\u0061\"",
+        " \"b\"",
+        "\"1\"",
+        "\"01\"",
+        "\"value\"",
         "\"last_modified\"",
     ]);
     let name = prop_oneof![
@@ -270,9 +295,16 @@ fn check<T: Value + Debug>(
         });
         if let Some((value, is_utf8)) = made {
             let Ok(fresh) = &fresh else {
-                return Err(TestCaseError::fail(format!("{value:?} of {}", stored.text())));
+                return Err(TestCaseError::fail(format!(
+                    "{value:?} of {}",
+                    stored.text()
+                )));
             };
-            prop_assert!(same(fresh, &value), "{fresh:?} and {value:?} of {}", stored.text());
+            prop_assert!(
+                same(fresh, &value),
+                "{fresh:?} and {value:?} of {}",
+                stored.text()
+            );
             prop_assert!(is_utf8);
             followed += 1;
             known = Some((document.clone(), value));
@@ -336,7 +368,9 @@ fn numbers(count: usize) -> Vec<String> {
 }
 
 fn members(count: usize) -> Vec<String> {
-    (0..count).map(|number| format!("\"{number}\": {number}")).collect()
+    (0..count)
+        .map(|number| format!("\"{number}\": {number}"))
+        .collect()
 }
 
 /// One change each, with a read behind it.
@@ -380,7 +414,11 @@ fn each_collection_follows_each_change() -> TestCaseResult {
             let reads = if is_object {
                 [
                     check(Spec::<HashMap<u8, u8>>::FOLLOW, PartialEq::eq, &history)?,
-                    check(Spec::<BTreeMap<String, u8>>::FOLLOW, PartialEq::eq, &history)?,
+                    check(
+                        Spec::<BTreeMap<String, u8>>::FOLLOW,
+                        PartialEq::eq,
+                        &history,
+                    )?,
                     check(Spec::<Json>::FOLLOW, PartialEq::eq, &history)?,
                 ]
                 .to_vec()
@@ -411,6 +449,9 @@ fn what_is_known_of_a_type_is_known_without_naming_it() {
     assert!(Spec::<Vec<Entry>>::FOLLOW.is_some());
     assert!(Spec::<Entry>::FOLLOW.is_none());
     assert!(Spec::<Option<Vec<u8>>>::FOLLOW.is_none());
-    assert!(<Spec<(fn(),)>>::FOLLOW.is_none(), "what is no value is no error");
+    assert!(
+        <Spec<(fn(),)>>::FOLLOW.is_none(),
+        "what is no value is no error"
+    );
     assert!(<Spec<Vec<fn()>>>::FOLLOW.is_none(), "nor is a list of it");
 }

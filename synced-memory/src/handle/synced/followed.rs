@@ -87,7 +87,9 @@ impl<T: Value> Synced<T> {
     /// Takes this memo out of the view, unless another one is there by now.
     fn take(&self, memo: Arc<Memo<T>>) -> Option<Arc<Memo<T>>> {
         let there = self.inner.memo.compare_and_swap(&memo, None);
-        let is_there = there.as_ref().is_some_and(|there| Arc::ptr_eq(there, &memo));
+        let is_there = there
+            .as_ref()
+            .is_some_and(|there| Arc::ptr_eq(there, &memo));
         is_there.then_some(memo)
     }
 }

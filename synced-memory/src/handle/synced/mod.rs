@@ -593,7 +593,10 @@ impl<T: Value> Synced<T> {
             self.decoded(&slots.view)?
         };
         let mut memo = Memo::new(MemoState::of(slots), value, exists);
-        memo.document = self.can_follow().then(|| slots.view.stored.clone()).flatten();
+        memo.document = self
+            .can_follow()
+            .then(|| slots.view.stored.clone())
+            .flatten();
         let memo = Arc::new(memo);
         self.inner.memo.store(Some(Arc::clone(&memo)));
         Ok(memo)

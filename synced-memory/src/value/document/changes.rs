@@ -115,8 +115,10 @@ impl Document {
             return None;
         }
 
-        let (before, after): (Vec<_>, Vec<_>) =
-            (old.body.all_pieces().collect(), new.body.all_pieces().collect());
+        let (before, after): (Vec<_>, Vec<_>) = (
+            old.body.all_pieces().collect(),
+            new.body.all_pieces().collect(),
+        );
         let changes = changes_of(&before, &after, self.len() / 2)?;
         let counts = (old.body.count(), new.body.count());
         Some(EntryChanges {
