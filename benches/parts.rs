@@ -71,13 +71,10 @@ fn report_growth(sides: &[Side<'_>], figures: &[f64]) {
 /// The median time of the first read after a change, which is not measured itself.
 fn reads_of_changed(book: &SyncedBook, count: u32) -> Vec<(&'static str, f64)> {
     let (index, key) = (count as usize / 2, name(count / 2));
-    let push = |n: u32| drop(book.messages().push(message(n)).expect("it is written"));
+    let push = |n| _ = book.messages().push(message(n)).expect("it is written");
     let insert = |n: u32| {
-        drop(
-            book.prices()
-                .insert(name(count / 2), n.into())
-                .expect("it is written"),
-        )
+        let before = book.prices().insert(name(count / 2), n.into());
+        before.expect("it is written");
     };
     vec![
         (

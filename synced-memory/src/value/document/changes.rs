@@ -46,20 +46,27 @@ impl SomeEntries {
     pub(crate) fn count(&self) -> usize {
         self.0.len()
     }
+}
 
-    fn of(pieces: &[&Piece]) -> Self {
-        let of_chunk = |chunk: &Arc<Chunk>| {
-            let chunk = Arc::clone(chunk);
-            (0..chunk.count()).map(move |at| {
-                let entry = chunk.entry(at);
-                let comma = usize::from(entry.first() == Some(&b','));
-                entry.slice(comma..)
-            })
-        };
-        let chunks = pieces.iter().map(|piece| &piece.chunk);
-        let entries: Vec<Bytes> = chunks.flat_map(of_chunk).collect();
-        looked_at(entries.iter().map(Bytes::len).sum());
-        Self(entries)
+/// An entry of a chunk.
+type Place<'a> = (&'a Chunk, usize);
+
+fn places<'a>(pieces: &[&'a Piece]) -> Vec<Place<'a>> {
+    let chunks = pieces.iter().map(|piece| &*piece.chunk);
+    looked_at(chunks.clone().map(|chunk| chunk.text().len()).sum());
+    let entries = chunks.flat_map(|chunk| (0..chunk.count()).map(move |at| (chunk, at)));
+    entries.collect()
+}
+
+fn without_comma((chunk, at): Place<'_>) -> &[u8] {
+    let entry = chunk.entry_bytes(at);
+    entry.strip_prefix(b",").unwrap_or(entry)
+}
+
+impl SomeEntries {
+    fn of(places: &[Place<'_>]) -> Self {
+        let text = |place: &Place<'_>| place.0.text().slice_ref(without_comma(*place));
+        Self(places.iter().map(text).collect())
     }
 }
 
@@ -107,7 +114,7 @@ impl Document {
             return None;
         }
         let head = if is_unparsed {
-            Bytes::from_static(envelope::PREFIX.as_bytes())
+            [envelope::PREFIX.as_bytes(), b"["].concat().into()
         } else {
             new.head.clone()
         };
@@ -182,19 +189,21 @@ fn changes_of(old: &[&Piece], new: &[&Piece], most: usize) -> Option<Vec<EntryCh
 
 /// What differs between the entries of some chunks; nothing if these are the same.
 fn change_of(old: &[&Piece], new: &[&Piece], behind: usize) -> Option<EntryChange> {
-    let (SomeEntries(mut old), SomeEntries(mut new)) = (SomeEntries::of(old), SomeEntries::of(new));
-    let is_same = |(old, new): &(&Bytes, &Bytes)| old == new;
+    let (old, new) = (places(old), places(new));
+    let is_same =
+        |(old, new): &(&Place<'_>, &Place<'_>)| without_comma(**old) == without_comma(**new);
     let same_behind = old.iter().rev().zip(new.iter().rev());
     let same_behind = same_behind.take_while(is_same).count();
-    old.truncate(old.len() - same_behind);
-    new.truncate(new.len() - same_behind);
-    let same_before = old.iter().zip(&new).take_while(is_same).count();
-    old.drain(..same_before);
-    new.drain(..same_before);
+    let (old, new) = (
+        &old[..old.len() - same_behind],
+        &new[..new.len() - same_behind],
+    );
+    let same_before = old.iter().zip(new).take_while(is_same).count();
+    let (old, new) = (&old[same_before..], &new[same_before..]);
     let is_change = !(old.is_empty() && new.is_empty());
     is_change.then(|| EntryChange {
         behind: behind + same_behind,
-        old: SomeEntries(old),
-        new: SomeEntries(new),
+        old: SomeEntries::of(old),
+        new: SomeEntries::of(new),
     })
 }

@@ -10,9 +10,12 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 
 use super::looked_at;
+use super::names::value_in;
+use crate::value::mutation::Content;
 
 /// How large chunks and groups become.
 #[derive(Debug, Clone, Copy)]
@@ -62,6 +65,8 @@ pub(super) struct Chunk {
     text: Bytes,
     /// Where each entry but the first begins. A chunk of several entries is short enough for it.
     starts: Box<[u16]>,
+    /// What each element says; made at first need. It is the same for all threads.
+    contents: ArcSwapOption<Vec<Content>>,
 }
 
 impl Chunk {
@@ -70,7 +75,24 @@ impl Chunk {
         Self {
             text,
             starts: starts.iter().map(short).collect(),
+            contents: ArcSwapOption::empty(),
         }
+    }
+
+    /// What each of its elements says.
+    pub(super) fn contents(&self) -> Arc<Vec<Content>> {
+        if let Some(contents) = self.contents.load_full() {
+            return contents;
+        }
+        looked_at(self.text.len());
+        let content = |at| {
+            let element = self.entry_bytes(at);
+            let text = std::str::from_utf8(&element[value_in(element, false)]);
+            Content::of(text.unwrap_or_default())
+        };
+        let contents = Arc::new((0..self.count()).map(content).collect());
+        self.contents.store(Some(Arc::clone(&contents)));
+        contents
     }
 
     /// How many entries it has.
@@ -151,6 +173,7 @@ impl Piece {
             chunk: Arc::new(Chunk {
                 text,
                 starts: self.chunk.starts.clone(),
+                contents: ArcSwapOption::new(self.chunk.contents.load_full()),
             }),
             ..*self
         }

@@ -7,6 +7,7 @@
 //! - `apply.rs`: applying a mutation to a document
 //! - `mod.rs`: a document
 //! - `changes.rs`: what differs between two versions
+//! - `contents.rs`: how an element of a long list is named
 //! - `edit.rs`: replacing bytes, adding to the end
 //! - `outline.rs`: where the entries are, found in one walk over the text
 //! - `names.rs`: which chunk has a member
@@ -21,6 +22,7 @@
 mod apply;
 mod changes;
 mod chunks;
+mod contents;
 mod edit;
 mod names;
 mod outline;
