@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use support::{Cluster, Server, eventually};
-use synced_memory::{Key, Memory, SyncedMemory, Written};
+use synced_memory::{Key, Memory, ReadPolicy, SyncedMemory, Written};
 
 use crate::crew::{Crew, KEYS};
 use crate::{DEADLINE, builder, soak};
@@ -192,6 +192,50 @@ fn a_near_reader_has_what_is_written_while_its_slot_is_on_the_move() {
     }
     moving.settle();
     is_near_reader_current(&writer, &reader, 12);
+}
+
+/// Its value and its sidecar are moved one after the other, and the script that says what has changed
+/// needs both.
+#[test]
+fn a_long_value_is_read_while_its_slot_is_on_the_move() {
+    for program in [Server::redis, Server::valkey, Server::redis_6] {
+        let cluster = Cluster::start(program, 3, 0);
+        let [writer, through] = [(); 2].map(|()| builder(&cluster).build().unwrap());
+        let near = builder(&cluster).read_policy(ReadPolicy::Near);
+        let near = near.build().unwrap();
+        let list = |memory: &Memory| memory.synced(&Key::<Vec<u64>>::new("list"));
+        let follower = list(&near);
+        list(&writer).set((0..20_000).collect()).unwrap();
+        let (mut pushed, mut seen) = (0, 20_000);
+        let mut use_it = || {
+            for _ in 0..2 {
+                list(&writer).push(pushed).unwrap();
+                pushed += 1;
+                let found = list(&through).get().unwrap().len();
+                assert!(found >= seen, "{found} after {seen}");
+                seen = found;
+                follower.get().unwrap();
+            }
+        };
+        use_it();
+        let slot = cluster.slot_of("memory:list");
+        let moves = if soak() { 10 } else { 1 };
+        for _ in 0..moves {
+            let moving = cluster.begin_move(slot, (cluster.owner(slot) + 1) % 3);
+            use_it();
+            while moving.migrate_some(1) > 0 {
+                use_it();
+            }
+            moving.settle();
+            use_it();
+        }
+        writer.flush(DEADLINE).unwrap();
+        let expected: Vec<u64> = (0..20_000).chain(0..pushed).collect();
+        assert_eq!(list(&through).get().unwrap(), expected);
+        eventually(NEAR_BOUND, "the near reader has it", || {
+            follower.get().unwrap() == expected
+        });
+    }
 }
 
 /// The new owner has the slot by a higher epoch; the old one says nothing.

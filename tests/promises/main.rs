@@ -5,6 +5,7 @@ mod asynchronous;
 mod auto_traits;
 mod cache_limit;
 mod callbacks;
+mod changes;
 mod client_name;
 mod clocks;
 mod clocks_left_behind;

@@ -11,7 +11,6 @@ use bytes::Bytes;
 use crate::base::clock::Stamp;
 use crate::value::addition::Addition;
 use crate::value::document::{Document, GuardedEdit};
-use crate::value::envelope;
 
 /// Who writes: a random number for each opened memory.
 pub(crate) type Writer = u64;
@@ -41,9 +40,10 @@ pub(crate) enum KeyChange {
     Put { envelope: Bytes, ttl: TimeToLive },
     /// Removes the key and leaves a tombstone.
     Delete,
-    /// Replaces bytes of what is stored, which has the stamp and the length that are expected, and
-    /// makes this of it.
+    /// Replaces bytes of what is stored, which has the stamp and the length of this base, and makes
+    /// this of it.
     Edit {
+        base: Document,
         ranges: Vec<GuardedEdit>,
         made: Document,
         ttl: TimeToLive,
@@ -90,7 +90,14 @@ impl KeyChange {
         match self {
             Self::Put { envelope, .. } => Self::Put { envelope, ttl },
             Self::Delete => Self::Delete,
-            Self::Edit { ranges, made, .. } => Self::Edit { ranges, made, ttl },
+            Self::Edit {
+                base, ranges, made, ..
+            } => Self::Edit {
+                base,
+                ranges,
+                made,
+                ttl,
+            },
             Self::Blind { addition, step, .. } => Self::Blind {
                 addition,
                 ttl,
@@ -135,21 +142,8 @@ impl Expects {
         Self::of_document(stored.cloned().map(Document::of).as_ref())
     }
 
-    /// The same, of what has this stamp.
-    fn stamped(stored: &Bytes, stamp: Stamp) -> Self {
-        match stamp {
-            Stamp::ZERO => Self::Unstamped(stored.clone()),
-            stamp => Self::Stamped {
-                stamp,
-                length: stored.len(),
-            },
-        }
-    }
-
-    /// `stamp`: that of what is stored.
-    fn is_met_by(&self, stored: Option<&Bytes>, stamp: Stamp) -> bool {
-        let found = || stored.map_or(Self::Absent, |stored| Self::stamped(stored, stamp));
-        *self == Self::Anything || *self == found()
+    fn is_met_by(&self, stored: Option<&Document>) -> bool {
+        *self == Self::Anything || *self == Self::of_document(stored)
     }
 }
 
@@ -184,11 +178,10 @@ impl Attempt {
         let found = current.stamp();
         if let KeyChange::Blind { addition, step, .. } = &self.change {
             let stamp = blind_stamp(self.stamp, found, *step)?;
-            return Some(KeyAfter::Stored(
-                addition.to(current.stored.as_ref()?, stamp)?,
-            ));
+            let stored = current.stored.as_ref()?.to_bytes();
+            return Some(KeyAfter::Stored(addition.to(&stored, stamp)?));
         }
-        let is_met = self.expects.is_met_by(current.stored.as_ref(), found);
+        let is_met = self.expects.is_met_by(current.stored.as_ref());
         (is_met && self.stamp > found).then(|| match &self.change {
             KeyChange::Put { envelope, .. } => KeyAfter::Stored(envelope.clone()),
             KeyChange::Edit { made, .. } => KeyAfter::Stored(made.to_bytes()),
@@ -222,14 +215,7 @@ pub(crate) struct ValueId {
 }
 
 impl ValueId {
-    pub(crate) fn of(stored: &Bytes) -> Self {
-        Self {
-            stamp: envelope::stamp_of(stored),
-            length: stored.len(),
-        }
-    }
-
-    pub(crate) fn of_document(stored: &Document) -> Self {
+    pub(crate) fn of(stored: &Document) -> Self {
         Self {
             stamp: stored.stamp(),
             length: stored.len(),
@@ -272,16 +258,14 @@ impl Outcome {
 /// What a backend found at a key.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct KeyState {
-    pub(crate) stored: Option<Bytes>,
+    pub(crate) stored: Option<Document>,
     pub(crate) tombstone: Stamp,
 }
 
 impl KeyState {
     /// The stamp that a write has to be newer than. A key that exists ignores its tombstone.
     pub(crate) fn stamp(&self) -> Stamp {
-        self.stored
-            .as_deref()
-            .map_or(self.tombstone, envelope::stamp_of)
+        self.stored.as_ref().map_or(self.tombstone, Document::stamp)
     }
 }
 
@@ -396,7 +380,7 @@ mod tests {
     fn key_state(stored: &'static str, tombstone: u64) -> KeyState {
         let stored = (!stored.is_empty()).then(|| Bytes::from_static(stored.as_bytes()));
         KeyState {
-            stored,
+            stored: stored.map(Document::of),
             tombstone: Stamp::new(tombstone),
         }
     }
@@ -438,7 +422,7 @@ mod tests {
         const LONGER: &str = r#"{"value": 11,"last_modified": 5}"#;
         const NEWER: &str = r#"{"value": 1,"last_modified": 6}"#;
         for before in ["", "1", STAMPED] {
-            let expects = Expects::of(key_state(before, 0).stored.as_ref());
+            let expects = Expects::of_document(key_state(before, 0).stored.as_ref());
             for there in ["", "1", "2", STAMPED, LONGER, NEWER] {
                 let expected = if there == before {
                     Verdict::Apply

@@ -45,6 +45,12 @@ pub(crate) enum BackendErrorKind {
     TooLarge,
     /// The backend does not track keys (any more), and was asked to. Nothing of the request counts.
     NotTracked,
+    /// The backend cannot say what has changed since what the caller knows. Nothing of the request
+    /// counts.
+    ChangesUnknown,
+    /// What the backend says has changed does not lead to what it says is there. Nothing of the
+    /// request counts.
+    ChangesWrong,
     /// The backend answered that it will not do this; it did nothing.
     Rejected,
 }
@@ -64,6 +70,8 @@ pub(crate) enum Recovery {
     ReadApart,
     /// Read without tracking.
     ReadUntracked,
+    /// Read the whole value, whatever is known of it.
+    ReadWhole,
     /// Send no writes before a pause; the connection stays.
     Pause,
     /// Send no writes before a pause, and then connect anew.
@@ -104,6 +112,8 @@ impl BackendErrorKind {
             Self::TooLarge => Recovery::ReadApart,
             // What is not tracked cannot be kept current: its readers ask.
             Self::NotTracked => Recovery::ReadUntracked,
+            // It would say the same again.
+            Self::ChangesUnknown | Self::ChangesWrong => Recovery::ReadWhole,
             // A missing right or a value of another type: the same request has the same answer
             // each time, and would block the writes behind it.
             Self::Rejected => Recovery::GiveUp,
@@ -124,7 +134,9 @@ impl BackendErrorKind {
             | Self::TryAgain
             | Self::UnderReplicated
             | Self::TooLarge
-            | Self::NotTracked => ErrorKind::Unavailable,
+            | Self::NotTracked
+            | Self::ChangesUnknown
+            | Self::ChangesWrong => ErrorKind::Unavailable,
         }
     }
 }
@@ -139,6 +151,7 @@ impl Recovery {
             | Self::ParkKey
             | Self::ReadApart
             | Self::ReadUntracked
+            | Self::ReadWhole
             | Self::Reconnect
             | Self::ReconnectNow
             | Self::GiveUp => false,
@@ -154,6 +167,14 @@ impl Recovery {
 }
 
 impl BackendError {
+    /// Whether nothing of the request counts that it answers, whatever key it is about.
+    pub(crate) fn is_of_request(&self) -> bool {
+        matches!(
+            self.recovery(),
+            Recovery::ReadUntracked | Recovery::ReadWhole
+        )
+    }
+
     /// The only way for a text from outside into an error: credentials in use are taken out of it.
     pub(crate) fn new(kind: BackendErrorKind, message: impl fmt::Display) -> Self {
         Self {
@@ -237,6 +258,13 @@ impl fmt::Display for BackendError {
 }
 
 impl BackendError {
+    /// Whether the server will refuse the same command for any key.
+    pub(crate) fn is_of_command(&self) -> bool {
+        // Scripts on Redis 7 say it in the second way.
+        let said = ["NOPERM", "can't run this command", "unknown command"];
+        said.iter().any(|said| self.message.contains(said))
+    }
+
     /// The code that a server's message begins with, such as `NOPERM`.
     pub(crate) fn code(&self) -> Option<&str> {
         let code = self.message.split(' ').next()?;
@@ -320,6 +348,16 @@ mod tests {
         (
             BackendErrorKind::TooLarge,
             Recovery::ReadApart,
+            ErrorKind::Unavailable,
+        ),
+        (
+            BackendErrorKind::ChangesUnknown,
+            Recovery::ReadWhole,
+            ErrorKind::Unavailable,
+        ),
+        (
+            BackendErrorKind::ChangesWrong,
+            Recovery::ReadWhole,
             ErrorKind::Unavailable,
         ),
         (

@@ -30,11 +30,10 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-
 use crate::backend::commit::{Attempt, Outcome, Writer};
 use crate::backend::error::BackendError;
 use crate::backend::layout::{ClusterLayout, LayoutQuery, Node};
+use crate::value::document::Document;
 
 /// An answer that is on its way. The request takes effect from the first poll on, and not before. A
 /// reply that is dropped after that leaves it unknown whether the request took effect.
@@ -98,6 +97,21 @@ pub(crate) struct KeyRead {
         allow(dead_code, reason = "what servers alone ask")
     )]
     pub(crate) asking: bool,
+    /// What the caller has of it. A backend may make the answer of it, with what has changed since.
+    pub(crate) known: Option<KnownValue>,
+}
+
+/// What a reader has of a key.
+#[cfg_attr(
+    not(feature = "redis"),
+    allow(dead_code, reason = "what servers alone ask")
+)]
+#[derive(Debug, Clone)]
+pub(crate) struct KnownValue {
+    pub(crate) document: Document,
+    /// The same stamp and length say that it is still there. Somebody who edits by hand may have
+    /// kept both.
+    pub(crate) trusts_stamp: bool,
 }
 
 impl KeyRead {
@@ -108,6 +122,7 @@ impl KeyRead {
             kind,
             size: SizeHint::Unknown,
             asking: false,
+            known: None,
         }
     }
 }
@@ -126,7 +141,7 @@ pub(crate) enum Expiry {
 }
 
 /// What is stored under a key, and when it expires.
-pub(crate) type WithExpiry = (Option<Bytes>, Expiry);
+pub(crate) type WithExpiry = (Option<Document>, Expiry);
 
 /// A place where the state is kept. It knows neither types nor JSON paths: it carries bytes and
 /// stamps.
@@ -241,6 +256,10 @@ impl Backend for Box<dyn Backend> {
 ///
 /// **Expiry.** A tracked read either says when the key expires, or says `Tracked`, and then its
 /// expiry is notified like a change.
+///
+/// **Known values.** If a read names what its caller has, the answer is what is stored all the same. A
+/// backend that cannot say what has changed since answers the request as a whole with
+/// `ChangesUnknown` or `ChangesWrong`, and does so only then.
 ///
 /// **Large values.** If an answer would hold up others, the read of a large value may be answered
 /// with `TooLarge`; a tracked read leaves the key tracked all the same.

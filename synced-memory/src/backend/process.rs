@@ -18,6 +18,7 @@ use crate::base::fork::PerProcess;
 use crate::base::hash::{KeyMap, shrink_sparse_set};
 use crate::base::lock::{LockGuard, lock};
 use crate::base::random;
+use crate::value::document::Document;
 
 /// How long a wait for changes lasts at most before it looks again for keys that have expired.
 const EXPIRY_CHECK: Duration = Duration::from_millis(100);
@@ -187,7 +188,10 @@ impl Session for ProcessSession {
         self.reply(move |store, mono| {
             // Under the lock of the store: a change is in the answer, or finds the keys tracked.
             space.track(session, &reads);
-            let read = |read: &KeyRead| Ok((store.read(&read.key, mono), Expiry::Tracked));
+            let read = |read: &KeyRead| {
+                let stored = store.read(&read.key, mono).map(Document::of);
+                Ok((stored, Expiry::Tracked))
+            };
             reads.iter().map(read).collect()
         })
     }
@@ -349,7 +353,7 @@ impl Store {
         let stored = self.read(&attempt.key, mono);
         let sidecar = self.sidecars.entry(Arc::clone(&attempt.key)).or_default();
         let current = KeyState {
-            stored,
+            stored: stored.map(Document::of),
             tombstone: sidecar.tombstone,
         };
         let record = sidecar

@@ -5,11 +5,13 @@
 //! - `tracking.rs`: whether the backend notifies of changes
 //! - `pace.rs`: how often one slot is read again, as a state machine
 //! - `near.rs`: how current one slot is, as a state machine
+//! - `whole.rs`: which values are followed by what has changed
 
 mod near;
 mod pace;
 mod refresh;
 mod tracking;
+mod whole;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
@@ -79,6 +81,8 @@ struct ShardReads {
     /// The watched slots that the backend refused to let be read, each once, to be read again at
     /// the next poll.
     refused: Vec<Arc<str>>,
+    /// The near slots that were last read by what has changed, each once.
+    unchecked: Vec<Arc<str>>,
     /// The keys that are to be read there although it does not have their slots yet.
     asked: Vec<Arc<str>>,
 }
@@ -99,6 +103,8 @@ struct Cell {
     refusal: Option<(Ticket, Error)>,
     /// It is among the refused slots that are to be read again at the next poll.
     is_refused: bool,
+    /// It is among the near slots that were last read by what has changed.
+    is_unchecked: bool,
     /// By address, so that one of very many is removed at once: others wait for the lock.
     watches: BTreeMap<usize, Arc<Signal>>,
 }
@@ -113,6 +119,8 @@ pub(crate) struct Base {
     pub(crate) expires: Option<Monotonic>,
     /// The first request that was sent after it expired.
     asked_after: Option<Ticket>,
+    /// When all of it was last read.
+    whole_at: Option<Monotonic>,
 }
 
 /// The base of a key for which nothing was answered yet.
@@ -121,6 +129,7 @@ static UNKNOWN: Base = Base {
     ticket: 0,
     expires: None,
     asked_after: None,
+    whole_at: None,
 };
 
 impl Base {
@@ -134,6 +143,7 @@ impl Base {
             ticket,
             expires,
             asked_after: None,
+            whole_at: None,
         }
     }
 
@@ -274,6 +284,7 @@ impl Cache {
         let expires = answer.expires.or(cell.base.expires.filter(|_| keeps));
         let asked_after = cell.base.asked_after.filter(|_| keeps);
 
+        let whole_at = cell.base.whole_at;
         let was_refused = cell
             .refusal
             .take_if(|(ticket, _)| *ticket <= answer.ticket)
@@ -291,6 +302,7 @@ impl Cache {
             ticket,
             expires,
             asked_after,
+            whole_at,
             ..bytes
         };
         self.bytes += size_of(key, &cell.base);

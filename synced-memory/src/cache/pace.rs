@@ -75,6 +75,11 @@ impl Pace {
         }
     }
 
+    /// Whether what is stored has changed since the last answer to a read: by an own write.
+    pub(super) fn has_changed(&self) -> bool {
+        self.has_changed
+    }
+
     /// What is stored has changed.
     pub(super) fn changed(&mut self) {
         self.has_changed = true;

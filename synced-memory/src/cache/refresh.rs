@@ -116,6 +116,9 @@ impl Cache {
             for key in reads.deferred {
                 self.shards[self.map.shard_of(&key)].deferred.push(key);
             }
+            for key in reads.unchecked {
+                self.shards[self.map.shard_of(&key)].unchecked.push(key);
+            }
             for key in reads.refused {
                 self.shards[self.map.shard_of(&key)].refused.push(key);
             }

@@ -130,6 +130,10 @@ pub(crate) async fn load(
             Err(error) if error.recovery() == Recovery::ReadUntracked => {
                 tracking_was_refused(shared, connection, error);
             }
+            // From here on nothing is known of them.
+            Err(error) if error.recovery() == Recovery::ReadWhole => {
+                changes_were_refused(shared, connection, keys, &error);
+            }
             answers => return answers,
         }
     }
@@ -144,7 +148,7 @@ async fn load_once(
     let reads: Vec<_> = {
         let state = shared.state();
         keys.iter()
-            .map(|key| read_of(&state, key, asking))
+            .map(|key| read_of(&state, key, asking, shared.clock.mono()))
             .collect()
     };
     let read = connection.session.read(&reads);
@@ -166,9 +170,10 @@ async fn load_once(
 
     let mut loaded = ReadAnswers::default();
     let mut state = shared.state();
-    for (index, ((key, answer), generation)) in
-        keys.iter().zip(answers).zip(generations).enumerate()
+    for (index, ((read, answer), generation)) in
+        reads.iter().zip(answers).zip(generations).enumerate()
     {
+        let key = &read.key;
         if let Err(error) = &answer {
             if error.recovery() == Recovery::Redirect {
                 let redirected = Redirected::of(&mut state, index, error);
@@ -186,7 +191,15 @@ async fn load_once(
                 continue;
             }
         }
-        let stored = store_answer(&mut state, key, ticket, generation, answer, mono);
+        let is_whole = read.known.is_none();
+        let stored = store_answer(
+            &mut state,
+            key,
+            (ticket, generation),
+            is_whole,
+            answer,
+            mono,
+        );
         loaded.answers.push(stored);
     }
     if state.cache.has_deferred(connection.shard) || !loaded.large.0.is_empty() {
@@ -195,7 +208,7 @@ async fn load_once(
     Ok(loaded)
 }
 
-fn read_of(state: &State, key: &Arc<str>, asking: bool) -> KeyRead {
+fn read_of(state: &State, key: &Arc<str>, asking: bool, mono: Monotonic) -> KeyRead {
     // What is read where its slot is not yet, is not tracked there.
     let kind = if state.cache.is_to_be_tracked(key) && !asking {
         ReadKind::Tracked
@@ -207,6 +220,7 @@ fn read_of(state: &State, key: &Arc<str>, asking: bool) -> KeyRead {
         kind,
         size: size_hint(state.cache.base(key)),
         asking,
+        known: state.known(key, kind, mono),
     }
 }
 
@@ -248,17 +262,19 @@ async fn read_large(shared: &Shared, route: &Route, connection: &Connection, rea
         let mut state = shared.state();
         let stored = answer.clone();
         // A refusal is told to those who wait, below, and to later readers by the slot.
-        let _ = store_answer(&mut state, &key, read.ticket, read.generation, stored, mono);
+        let sent_as = (read.ticket, read.generation);
+        let _ = store_answer(&mut state, &key, sent_as, true, stored, mono);
     }
     read.answer(&answer);
 }
 
-/// Keeps the answer to the read `ticket`, which came at `mono`, in the slot of `key`.
+/// Keeps the answer to the read `ticket`, which came at `mono`, in the slot of `key`. `is_whole`:
+/// nothing was known of it.
 fn store_answer(
     state: &mut State,
     key: &Arc<str>,
-    ticket: Ticket,
-    generation: Generation,
+    (ticket, generation): (Ticket, Generation),
+    is_whole: bool,
     answer: Result<WithExpiry, BackendError>,
     mono: Monotonic,
 ) -> Result<()> {
@@ -266,6 +282,11 @@ fn store_answer(
         Ok((stored, expiry)) => {
             let is_there = stored.is_some();
             state.read(key, ticket, generation, stored, mono);
+            if is_whole {
+                state.cache.was_read_whole(key, ticket, mono);
+            } else {
+                state.cache.was_read_in_part(key);
+            }
             match expiry {
                 Expiry::Tracked => {}
                 Expiry::For(remaining) if is_there => {
@@ -290,6 +311,7 @@ fn store_answer(
                 | Recovery::Confirm
                 | Recovery::ReadApart
                 | Recovery::ReadUntracked
+                | Recovery::ReadWhole
                 | Recovery::Pause
                 | Recovery::PauseThenReconnect
                 | Recovery::Reconnect
@@ -357,6 +379,38 @@ fn tracking_was_refused(shared: &Shared, connection: &Connection, error: Backend
                 error = %error,
                 "the backend does not notify of changes: near reads ask it each time, and what is \
                  watched is read once a second"
+            )
+        });
+    }
+}
+
+/// Records that the backend cannot say what has changed: of each key all is read. If it refuses that
+/// for good, it is not asked again.
+fn changes_were_refused(
+    shared: &Shared,
+    connection: &Connection,
+    keys: &[Arc<str>],
+    error: &BackendError,
+) {
+    {
+        let mut state = shared.state();
+        for key in keys {
+            state.cache.forget_known(key);
+        }
+        if let Some(key) = keys.first()
+            && !connection.is_ended()
+        {
+            state.command_refused(connection.shard, key, error);
+        }
+    }
+    if error.kind == BackendErrorKind::ChangesWrong {
+        let error = error.clone();
+        shared.emit(|target| {
+            event!(
+                WARN,
+                target = &*target,
+                error = %error,
+                "the log of changes beside a value is wrong: all of the value is read"
             )
         });
     }
@@ -447,7 +501,9 @@ async fn keep_current(
             () = take_ready(&mut poll) => {
                 // It looks at every slot. Without this, none of them is near.
                 if has_asked {
-                    shared.state().cache.queue_polls(shard);
+                    let (mut state, mono) = (shared.state(), shared.clock.mono());
+                    state.cache.queue_polls(shard);
+                    state.cache.queue_unchecked(shard, mono);
                 }
                 poll = Some(Box::pin(shared.clock.sleep(POLL_INTERVAL)));
             }

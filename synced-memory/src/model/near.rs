@@ -20,6 +20,7 @@ use crate::base::clock::Monotonic;
 use crate::base::error::{Error, ErrorKind};
 use crate::cache::{Generation, Ticket, Tracking, Version};
 use crate::client::state::State;
+use crate::value::document::Document;
 
 const SCHEDULES: usize = 1_000;
 const WRITES: u64 = 3;
@@ -120,7 +121,13 @@ impl NearRun {
             let stored = server
                 .read(ReadKind::Tracked)
                 .map(|value| value.to_string());
-            state.read(&key, last_ticket, generation, stored.map(Bytes::from), TICK);
+            state.read(
+                &key,
+                last_ticket,
+                generation,
+                stored.map(|stored| Document::of(stored.into())),
+                TICK,
+            );
         }
         let (server, state) = (Mutex::new(server), Mutex::new(state));
         Arc::new(Self {
@@ -196,10 +203,13 @@ impl NearRun {
             return ReadEnd::NotTracked;
         };
         let (stored, mono) = (Bytes::from(value.to_string()), self.now());
-        self.state
-            .lock()
-            .unwrap()
-            .read(&self.key, ticket, generation, Some(stored), mono);
+        self.state.lock().unwrap().read(
+            &self.key,
+            ticket,
+            generation,
+            Some(Document::of(stored)),
+            mono,
+        );
         ReadEnd::Answer
     }
 

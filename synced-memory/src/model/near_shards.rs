@@ -20,6 +20,7 @@ use crate::base::clock::Monotonic;
 use crate::base::error::{Error, ErrorKind};
 use crate::cache::{Generation, Ticket, Tracking, Version};
 use crate::client::state::State;
+use crate::value::document::Document;
 
 const SCHEDULES: usize = 150;
 const WRITES: u64 = 2;
@@ -226,7 +227,7 @@ impl ClusterRun {
         match answer {
             Ok(value) => {
                 let stored = Some(Bytes::from(value.to_string()));
-                state.read(&self.key, ticket, generation, stored, NOW);
+                state.read(&self.key, ticket, generation, stored.map(Document::of), NOW);
                 None
             }
             Err(error) => {

@@ -10,6 +10,7 @@ use super::world::{ModelRead, ModelRequest, World};
 use crate::backend::error::BackendError;
 use crate::base::clock::Monotonic;
 use crate::cache::{Generation, Ticket};
+use crate::value::document::Document;
 
 /// A read is sent elsewhere so many times; then its caller gets what is known.
 const MOST_HOPS: u8 = 4;
@@ -73,7 +74,7 @@ impl<R: Rules> World<R> {
             &Arc::from(KEY),
             ticket,
             Generation::default(),
-            held.as_ref().map(|held| held.bytes.clone()),
+            held.as_ref().map(|held| Document::of(held.bytes.clone())),
             Monotonic::ZERO,
         );
         process.ledger.read(ticket, held);

@@ -13,6 +13,7 @@ use crate::backend::shards::Shard;
 use crate::base::clock::{Monotonic, Stamp};
 use crate::pending::outbox::NUMBERS;
 use crate::value::addition::{self, Addition};
+use crate::value::document::Document;
 use crate::value::document::GuardedEdit;
 use crate::value::envelope;
 
@@ -275,7 +276,7 @@ impl ModelServer {
     fn check_found(&self, found: &KeyState, held: Option<&HeldValue>) -> RuleResult {
         let to_beat = self.stamp_to_beat();
         ensure!(
-            found.stored.as_ref() == held.map(|held| &held.bytes),
+            found.stored == held.map(|held| Document::of(held.bytes.clone())),
             "it found something else: {found:?}"
         );
         ensure!(

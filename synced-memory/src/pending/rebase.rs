@@ -265,8 +265,17 @@ fn stored_by(made: Document, edits: Option<(&Document, Vec<ByteEdit>)>) -> KeyCh
         let is_short = edits.iter().map(|edit| edit.new.len()).sum::<usize>() < made.len() / 4;
         if is_short {
             let ranges = stored.guarded(edits);
-            return KeyChange::Edit { ranges, made, ttl };
+            return KeyChange::Edit {
+                base: stored.clone(),
+                ranges,
+                made,
+                ttl,
+            };
         }
+    }
+    if made.padding() > 0 {
+        let envelope = Unsealed::of_text(&made.compacted()).seal(made.stamp());
+        return KeyChange::Put { envelope, ttl };
     }
     let whole = made.to_bytes();
     // What others have stored may be laid out in another way, and what is put is laid out as ours.
@@ -296,11 +305,14 @@ fn edited(
         DocumentEdit::Nothing => Made::Nothing,
         DocumentEdit::Removed => Made::Removed,
         DocumentEdit::Whole(_) => return None,
-        DocumentEdit::Edits(mut edits) => {
+        DocumentEdit::Edits(edits) => {
+            let padded = stored.padded(edits.clone());
+            let is_whole = padded.is_none();
+            let mut edits = padded.unwrap_or(edits);
             edits.push(stored.stamp_edit(stamp)?);
             let length = length_after(stored.len(), &edits)?;
             let made = stored.edited(&edits, stamp, length)?;
-            made_by = Some(edits);
+            made_by = Some(edits).filter(|_| !is_whole);
             Made::Document(made)
         }
     };

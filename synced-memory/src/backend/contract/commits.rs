@@ -11,6 +11,7 @@ use super::{
 use crate::backend::ReadKind;
 use crate::backend::commit::{Attempt, Expects, KeyChange, KeyState, Outcome, RECORDS, TimeToLive};
 use crate::base::clock::{self, Stamp};
+use crate::value::document::Document;
 
 /// A thousand random requests. Many of them meet a tombstone, a newer stamp, something unexpected
 /// or a record.
@@ -81,12 +82,14 @@ pub(super) fn a_batch_is_answered_in_its_order_each_key_for_itself(subject: &Sub
     ];
     let answers = session.commit_all(&batch);
     let refused = KeyState {
-        stored: Some(envelope("\"1/1\"", 9)),
+        stored: Some(Document::of(envelope("\"1/1\"", 9))),
         tombstone: Stamp::ZERO,
     };
     assert_eq!(answers, [NEW, Outcome::Refused(refused), NEW, NEW]);
     let read = ["batch:d", "batch:x", "batch:a"].map(|key| (key, ReadKind::Through));
-    let stored = session.read_as(read).map(|(stored, _)| stored);
+    let stored = session
+        .read_as(read)
+        .map(|(stored, _)| stored.map(|stored| stored.to_bytes()));
     assert_eq!(
         stored,
         [
@@ -222,7 +225,7 @@ pub(super) fn what_is_recorded_is_not_made_again_and_what_was_dropped_is_not_gue
     }
     let last = put("busy", most + 1, 1, most + 1);
     let found = || KeyState {
-        stored: session.read("busy"),
+        stored: session.read("busy").map(Document::of),
         tombstone: Stamp::ZERO,
     };
     assert_eq!(

@@ -6,7 +6,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures_util::FutureExt;
 use tokio::sync::watch;
 use tokio::task::yield_now;
@@ -20,6 +19,7 @@ use crate::backend::process::ProcessBackend;
 use crate::backend::{
     Backend, Expiry, Invalidation, KeyRead, LARGE_VALUE, Page, ReadKind, Reply, Session, WithExpiry,
 };
+use crate::value::document::Document;
 
 /// How long a check waits for what a faulty backend never does.
 const DEADLINE: Duration = Duration::from_millis(600);
@@ -51,6 +51,8 @@ enum Promise {
     Expiry,
     /// What is too large to be read with others is read apart.
     LargeValues,
+    /// What is stored is read, whatever the reader knows.
+    KnownValues,
     /// `ended` is ready once the connection is closed.
     End,
     /// And not before.
@@ -80,7 +82,7 @@ struct FaultState {
     /// The keys that are not tracked any more, whatever is changed.
     untracked: HashSet<Arc<str>>,
     /// What was read once, and is not read again.
-    copies: HashMap<Arc<str>, Option<Bytes>>,
+    copies: HashMap<Arc<str>, Option<Document>>,
 }
 
 impl FaultySession {
@@ -154,9 +156,16 @@ impl Session for FaultySession {
             }
             if broken == Promise::Visibility {
                 let mut state = state.lock().unwrap();
-                for (read, (stored, _)) in reads.into_iter().zip(answers.iter_mut().flatten()) {
-                    let copy = state.copies.entry(read.key);
+                for (read, (stored, _)) in reads.iter().zip(answers.iter_mut().flatten()) {
+                    let copy = state.copies.entry(Arc::clone(&read.key));
                     stored.clone_from(copy.or_insert_with(|| stored.clone()));
+                }
+            }
+            if broken == Promise::KnownValues {
+                for (read, (stored, _)) in reads.iter().zip(answers.iter_mut().flatten()) {
+                    if let (Some(known), Some(stored)) = (&read.known, stored) {
+                        *stored = known.document.clone();
+                    }
                 }
             }
             if broken == Promise::Expiry {
@@ -300,6 +309,8 @@ const RACES: &str = "a_change_while_a_read_is_on_its_way_is_in_the_answer_or_not
 const EXPIRY: &str = "a_read_says_when_a_key_expires_or_its_expiry_is_notified";
 const LARGE: &str = "a_large_value_is_read_whole_beside_others_and_leaves_its_key_tracked";
 const WHOLE: &str = "a_large_value_comes_back_byte_for_byte";
+const KNOWN: &str = "a_read_of_what_is_known_returns_what_is_stored";
+const BY_HAND: &str = "what_was_edited_by_hand_is_found_if_the_stamp_is_not_trusted";
 const END: &str = "a_lost_connection_ends_its_session_and_nothing_else_does";
 
 #[test]
@@ -363,6 +374,12 @@ fn a_backend_that_hides_when_a_key_expires_fails() {
 fn a_backend_that_does_not_read_large_values_fails() {
     assert_that_only_these_fail("commits", Promise::LargeValues, &[WHOLE]);
     assert_that_only_these_fail("sessions", Promise::LargeValues, &[LARGE]);
+}
+
+#[test]
+fn a_backend_that_answers_with_what_its_reader_knows_fails() {
+    assert_that_only_these_fail("known", Promise::None, &[]);
+    assert_that_only_these_fail("known", Promise::KnownValues, &[KNOWN, BY_HAND]);
 }
 
 #[test]

@@ -9,6 +9,7 @@
 
 mod commits;
 mod faulty;
+mod known;
 mod parts;
 mod sessions;
 mod subjects;
@@ -120,12 +121,13 @@ impl TestSession<'_> {
     /// What is stored, as a through read finds it.
     fn read(&self, key: &str) -> Option<Bytes> {
         let read = KeyRead::new(&key.into(), ReadKind::Through);
-        match self.wait(self.inner.read(&[read])).remove(0) {
+        let (stored, _) = match self.wait(self.inner.read(&[read])).remove(0) {
             Err(error) if error.kind == BackendErrorKind::TooLarge => {
-                self.wait(self.inner.read_apart(&key.into(), false)).0
+                self.wait(self.inner.read_apart(&key.into(), false))
             }
-            answer => answer.unwrap().0,
-        }
+            answer => answer.unwrap(),
+        };
+        stored.map(|stored| stored.to_bytes())
     }
 
     /// Makes one request of some reads.
@@ -342,6 +344,10 @@ suite! {
             an_addition_is_notified_like_any_change,
             an_edit_makes_what_its_writer_has_made,
             an_edit_does_not_damage_what_was_edited_by_hand;
+        known:
+            a_read_of_what_is_known_returns_what_is_stored,
+            what_was_edited_by_hand_is_found_if_the_stamp_is_not_trusted,
+            a_refused_edit_finds_what_is_stored;
         sessions:
             requests_take_effect_in_the_order_of_their_first_polls,
             a_change_of_another_session_to_a_tracked_key_is_notified,

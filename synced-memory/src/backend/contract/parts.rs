@@ -29,7 +29,13 @@ fn blind(attempt: Attempt, addition: Addition) -> Attempt {
     }
 }
 
-fn append(key: &str, writer: Writer, sequence: Sequence, stamp: u64, items: &str) -> Attempt {
+pub(super) fn append(
+    key: &str,
+    writer: Writer,
+    sequence: Sequence,
+    stamp: u64,
+    items: &str,
+) -> Attempt {
     let items = serde_json::from_str::<Vec<Box<RawValue>>>(&format!("[{items}]")).unwrap();
     let items = items
         .iter()
@@ -48,7 +54,7 @@ fn add(key: &str, writer: Writer, sequence: Sequence, by: i64) -> Attempt {
 }
 
 /// Stores this as it is.
-fn store(session: &TestSession<'_>, key: &str, stored: &str) {
+pub(super) fn store(session: &TestSession<'_>, key: &str, stored: &str) {
     store_as(session, key, stored, TimeToLive::Keep);
 }
 
@@ -75,7 +81,7 @@ fn store_as(session: &TestSession<'_>, key: &str, stored: &str, ttl: TimeToLive)
 
 fn added(before: &Bytes, stamp: u64, sum: Option<i64>) -> Outcome {
     Outcome::Added {
-        before: ValueId::of(before),
+        before: ValueId::of(&Document::of(before.clone())),
         stamp: Stamp::new(stamp),
         sum,
         contended: None,
@@ -121,7 +127,7 @@ pub(super) fn items_are_appended_to_whatever_list_is_there(subject: &Subject) {
         assert_eq!(after, expected);
         assert_eq!(
             outcome,
-            added(&before, ValueId::of(&after).stamp.get(), None)
+            added(&before, Document::of(after.clone()).stamp().get(), None)
         );
     }
     let long = format!("\"{}\"", "é\\u0000".repeat(50_000));
@@ -170,7 +176,7 @@ pub(super) fn items_are_appended_to_nothing_but_a_list_whose_end_is_known(subjec
         store(&session, "not a list", stored);
         let outcome = session.commit(&append("not a list", 1, number, 9_999, "1"));
         let found = KeyState {
-            stored: Some(Bytes::from(stored)),
+            stored: Some(Document::of(Bytes::from(stored))),
             tombstone: Stamp::ZERO,
         };
         assert_eq!(outcome, Outcome::Refused(found), "{stored}");
@@ -310,11 +316,11 @@ pub(super) fn an_addition_is_made_once_however_often_it_arrives(subject: &Subjec
             },
         ] {
             let found = KeyState {
-                stored: session.read(key),
+                stored: session.read(key).map(Document::of),
                 tombstone: Stamp::ZERO,
             };
             assert_eq!(other.commit(&again), Outcome::AlreadyApplied(found.clone()));
-            assert_eq!(session.read(key), found.stored);
+            assert_eq!(session.read(key).map(Document::of), found.stored);
         }
         // A refused retry is refused for ever.
         session.commit(&delete(key, 3, 1, 4_000));
@@ -447,7 +453,12 @@ pub(super) fn an_addition_is_notified_like_any_change(subject: &Subject) {
 }
 
 /// What an edit of this document makes of it, and the attempt to make it.
-fn edit(key: &str, number: Sequence, document: &Document, edits: Vec<ByteEdit>) -> Attempt {
+pub(super) fn edit(
+    key: &str,
+    number: Sequence,
+    document: &Document,
+    edits: Vec<ByteEdit>,
+) -> Attempt {
     let stamp = Stamp::new(document.stamp().get() + 5);
     let edits: Vec<_> = edits
         .into_iter()
@@ -458,6 +469,7 @@ fn edit(key: &str, number: Sequence, document: &Document, edits: Vec<ByteEdit>) 
     Attempt {
         stamp,
         change: KeyChange::Edit {
+            base: document.clone(),
             ranges: document.guarded(edits),
             made,
             ttl: TimeToLive::Keep,

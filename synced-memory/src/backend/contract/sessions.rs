@@ -10,6 +10,7 @@ use crate::backend::commit::{Attempt, KeyChange, Outcome, TimeToLive};
 use crate::backend::error::BackendErrorKind;
 use crate::backend::{Expiry, KeyRead, LARGE_VALUE, ReadKind, SizeHint};
 use crate::base::clock::{self, Deadline};
+use crate::value::document::Document;
 
 /// What [`put`] stores for the writer 1.
 fn own_envelope(sequence: u64) -> Bytes {
@@ -32,7 +33,7 @@ pub(super) fn requests_take_effect_in_the_order_of_their_first_polls(subject: &S
         ));
         assert_eq!(
             stored.unwrap().remove(0).unwrap().0,
-            Some(own_envelope(sequence))
+            Some(Document::of(own_envelope(sequence)))
         );
     }
 }
@@ -119,7 +120,7 @@ pub(super) fn a_change_while_a_read_is_on_its_way_is_in_the_answer_or_notified(s
             (answers, outcomes)
         };
         let (stored, _) = answers.unwrap().remove(0).unwrap();
-        let is_in_the_answer = stored == Some(own_envelope(sequence));
+        let is_in_the_answer = stored == Some(Document::of(own_envelope(sequence)));
         assert!(is_in_the_answer || session.is_notified_of(&["race:a"]));
     }
 }
@@ -178,14 +179,17 @@ pub(super) fn a_large_value_is_read_whole_beside_others_and_leaves_its_key_track
             let reads = keys.each_ref().map(|key| KeyRead::new(key, kind));
             let answers = session.wait(session.inner.read(&reads));
             let [beside, large] = answers.try_into().expect("two answers");
-            assert_eq!(beside.unwrap().0, Some(own_envelope(1)));
+            assert_eq!(beside.unwrap().0, Some(Document::of(own_envelope(1))));
             let stored = match large {
                 Err(error) if error.kind == BackendErrorKind::TooLarge => {
                     session.wait(session.inner.read_apart(&keys[1], false)).0
                 }
                 answer => answer.unwrap().0,
             };
-            assert!(stored.is_some_and(|stored| stored == value), "{length}");
+            assert!(
+                stored.is_some_and(|stored| stored.to_bytes() == value),
+                "{length}"
+            );
         }
     }
 }

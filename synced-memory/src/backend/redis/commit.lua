@@ -14,6 +14,7 @@
 --         wrote      "<stamp> <length> list": what this script last wrote there, if that was a list
 --                    in an envelope of ours. The fast path leaves it as it is: it names another
 --                    stamp then
+--         log, +<n>  the log of changes to a long value: log.lua
 -- ARGV: "<how long a sidecar is kept at least, in ms> <LAG> <now, in seconds since 1970> <how many
 --       records a sidecar has at most>", then for each attempt
 --         writer, sequence number,
@@ -49,7 +50,8 @@
 --         {${ALREADY_APPLIED}, stored, tombstone}
 --           an earlier attempt was applied
 --         {${REFUSED}, stored, tombstone}
---           something as new or newer is there, or not what was expected
+--           something as new or newer is there, or not what was expected; for "${CHANGE}", stored may
+--           be the entries of the log that make it of what was expected, the last one first
 --         {${RECORD_EXPIRED}, stored, tombstone}
 --           whether an earlier attempt was applied is not known any more
 --         {${SERVER_ERROR}, message}
@@ -58,8 +60,7 @@
 -- The value is never decoded: its stamp is in the last bytes. Stamps and sequence numbers compare
 -- as decimal strings, since Lua numbers cannot hold all of them. Valid in Lua 5.1 and 5.4.
 
-local LAST = '"last_modified":%s*(%d+)%s*}%s*$'
-local TAIL = '-${TAIL}'
+local LAST, TAIL = '${LAST}', '-${TAIL}'
 
 -- The fast path, for what most attempts find: a value, no other writer in between, and their own
 -- last number on record. Without a function and with as few strings as possible, since those are
@@ -99,24 +100,7 @@ if not is_more then return ${APPLIED} end
 
 local kept, lag, now, most = string.match(ARGV[1], '^(%d+) (%d+) (%d+) (%d+)$')
 kept, lag, most = tonumber(kept), tonumber(lag), tonumber(most)
-local LARGEST = '${LARGEST_STAMP}' -- a larger stamp counts as 0
-
-local function above(a, b)
-  if #a ~= #b then return #a > #b end
-  return a > b
-end
-
-local function stamp_of(tail)
-  local stamp = string.match(tail, LAST)
-  stamp = stamp and string.gsub(stamp, '^0+', '') or ''
-  if stamp == '' or above(stamp, LARGEST) then return '0' end
-  return stamp
-end
-
-local function refusal(answer)
-  return type(answer) == 'table' and answer.err
-end
-
+${LOG}
 -- Drops the older half of the records if there are too many. If the server refuses that, they stay.
 local function prune(sidecar, writer)
   local held = redis.pcall('HLEN', sidecar)
@@ -142,22 +126,43 @@ local function prune(sidecar, writer)
   end
 end
 
--- Records that the writer's attempt was decided on, and what it wrote, if that is to be known.
--- Returns the server's refusal, if there is one.
-local function record(sidecar, writer, number, is_new, wrote)
-  local left = redis.pcall('PTTL', sidecar)
-  local refused = refusal(left)
-  if not refused and wrote then
-    refused = refusal(redis.pcall('HSET', sidecar, writer, number, writer .. '${TIME}', now,
-      'wrote', wrote))
-  elseif not refused then
-    refused = refusal(redis.pcall('HSET', sidecar, writer, number, writer .. '${TIME}', now))
+-- Records that the writer's attempt was decided on, what it wrote, if that is to be known, and how it
+-- changed what was there, if that is to be logged. Returns the server's refusal, if there is one.
+local function record(sidecar, writer, number, is_new, wrote, logged)
+  local left, refused, answer = redis.pcall('PTTL', sidecar), nil, nil
+  local time = writer .. '${TIME}'
+  if refusal(left) then return left.err end
+  if wrote and logged then
+    answer = redis.pcall('HSET', sidecar, writer, number, time, now, 'wrote', wrote,
+      'log', logged.log, logged.name, logged.entry)
+  elseif logged then
+    answer = redis.pcall('HSET', sidecar, writer, number, time, now,
+      'log', logged.log, logged.name, logged.entry)
+  elseif wrote then
+    answer = redis.pcall('HSET', sidecar, writer, number, time, now, 'wrote', wrote)
+  else
+    answer = redis.pcall('HSET', sidecar, writer, number, time, now)
   end
+  refused = refusal(answer)
   if refused then return refused end
   if is_new then prune(sidecar, writer) end
   -- A tenth more than necessary, so that not every write has to set it. It is never shortened.
   return left < kept
     and refusal(redis.pcall('PEXPIRE', sidecar, string.format('%.0f', kept * 1.1)))
+end
+
+-- Drops entries of a log, from one number up to another.
+local function drop_entries(sidecar, first, next)
+  for number = first, next - 1 do
+    redis.pcall('HDEL', sidecar, '+' .. number % ${LOG_ENTRIES})
+  end
+end
+
+-- Drops a log: the whole value is stored.
+local function drop_log(sidecar, log)
+  local first, next = parts_of(log)
+  redis.pcall('HDEL', sidecar, 'log')
+  drop_entries(sidecar, first, next)
 end
 
 -- The starved writer, unless it has not tried for so long that it may be gone.
@@ -177,9 +182,10 @@ end
 
 -- What the sidecar says of an attempt.
 local function beside(key, sidecar, writer, number, retry)
-  local found = redis.call('HMGET', sidecar, 'deleted', writer, 'horizon', 'waiting', 'wrote')
+  local found = redis.call('HMGET', sidecar, 'deleted', writer, 'horizon', 'waiting', 'wrote',
+    'log')
   local it = {tombstone = found[1] or '0', before = found[2] or '0', waiting = found[4],
-    wrote = found[5]}
+    wrote = found[5], log = found[6]}
   local recorded, refused_before = string.match(it.before, '^(%d+)(%-?)$')
   it.is_new = not recorded or recorded == '0'
   if not it.is_new and not above(number, recorded) then
@@ -193,18 +199,30 @@ local function beside(key, sidecar, writer, number, retry)
   return it
 end
 
+-- What is there, for a writer who expected something else of a long value: what has changed since, if
+-- the log says so.
+local function found_instead(key, sidecar, log, expected)
+  local there = redis.call('STRLEN', key)
+  local stamp = stamp_of(redis.call('GETRANGE', key, TAIL, '-1'))
+  local changes = changes_since(sidecar, log, stamp, string.format('%.0f', there), expected.stamp,
+    expected.length, there)
+  return changes or redis.call('GET', key)
+end
+
 -- The answer to an attempt that is not made. The attempt in doubt has to find the record, and be
--- refused too, if it arrives later.
-local function refuse(key, sidecar, writer, number, retry, it)
+-- refused too, if it arrives later. `expected`: the stamp and length that were expected of a long
+-- value.
+local function refuse(key, sidecar, writer, number, retry, it, expected)
   local refused = retry ~= '' and record(sidecar, writer, number .. '-', it.is_new)
   if refused then return {${SERVER_ERROR}, refused} end
-  return {${REFUSED}, redis.call('GET', key), it.tombstone}
+  local found = expected and it.log and found_instead(key, sidecar, it.log, expected)
+  return {${REFUSED}, found or redis.call('GET', key), it.tombstone}
 end
 
 -- The same for a change to what is there, which somebody else has changed first: if that happens
 -- again and again, its writer is starved.
-local function refuse_change(key, sidecar, writer, number, retry, it)
-  local answer = refuse(key, sidecar, writer, number, retry, it)
+local function refuse_change(key, sidecar, writer, number, retry, it, expected)
+  local answer = refuse(key, sidecar, writer, number, retry, it, expected)
   local starved, own = starved_in(it.waiting), writer .. ' ' .. now
   if answer[1] == ${REFUSED} and (not starved or starved == writer) and it.waiting ~= own then
     redis.pcall('HSET', sidecar, 'waiting', own)
@@ -256,6 +274,7 @@ local function commit(key, sidecar, writer, number, stamp, envelope, instruction
   local wrote = string.sub(envelope, 1, ${PREFIX_LENGTH} + 1) == '${PREFIX}['
     and string.match(envelope, '%],"last_modified": (%d+)}$')
   wrote = wrote and wrote .. ' ' .. #envelope .. ' list'
+  if it.log then drop_log(sidecar, it.log) end
   -- The record comes first: if the server refuses any of this, nothing was made.
   local refused = record(sidecar, writer, number, it.is_new, wrote)
   if refused and change == '${DELETE}' and string.find(refused, 'OOM ', 1, true) then

@@ -1,109 +1,43 @@
-//! Attempts as calls of `commit.lua`, and its answers. Constants that both sides know are defined
-//! here, and put into the script.
+//! Attempts as calls of `commit.lua`, and its answers.
 
 use std::borrow::Cow;
-use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use redis::{Cmd, Pipeline, Script, Value};
+use redis::{Cmd, Pipeline, Value};
 
 use super::calls::{CallPlan, OpenSlots, ScriptCall};
-use super::{SessionOptions, reply};
+use super::{SessionOptions, known, reply, script};
 use crate::backend::commit::{
     self, Attempt, Expects, KeyChange, KeyState, Outcome, RECORDS, TimeToLive, ValueId, Writer,
 };
-use crate::backend::effects::STARVATION_TIMEOUT;
 use crate::backend::error::{BackendError, BackendErrorKind};
 use crate::backend::sidecar;
 use crate::base::clock::Stamp;
 use crate::value::addition::{self, Addition};
-use crate::value::document::{Guard, GuardedEdit};
+use crate::value::document::{Document, Guard, GuardedEdit};
 use crate::value::envelope;
 
-/// The script. Its text is the same in every process of this version, so that servers know it by
-/// its hash.
-static SCRIPT: LazyLock<CommitScript> = LazyLock::new(CommitScript::new);
-
-struct CommitScript {
-    text: String,
-    hash: String,
-}
-
-impl CommitScript {
-    const TEMPLATE: &str = include_str!("commit.lua");
-    const EDIT: &str = include_str!("edit.lua");
-
-    fn new() -> Self {
-        let mut text = Self::TEMPLATE.replace("${EDIT}", Self::EDIT);
-        for (name, value) in constants() {
-            text = text.replace(&format!("${{{name}}}"), &value);
-        }
-        // Each connection begins with it.
-        let lines = text.lines().map(str::trim);
-        let lines = lines.filter(|line| !line.is_empty() && !line.starts_with("--"));
-        let text = lines.collect::<Vec<_>>().join("\n");
-        let hash = Script::new(&text).get_hash().to_owned();
-        Self { text, hash }
-    }
-}
-
 // What the script answers for an attempt.
-const SERVER_ERROR: i64 = 0;
-const APPLIED: i64 = 1;
-const ALREADY_APPLIED: i64 = 2;
-const REFUSED: i64 = 3;
-const RECORD_EXPIRED: i64 = 4;
-const ADDED: i64 = 5;
+pub(super) const SERVER_ERROR: i64 = 0;
+pub(super) const APPLIED: i64 = 1;
+pub(super) const ALREADY_APPLIED: i64 = 2;
+pub(super) const REFUSED: i64 = 3;
+pub(super) const RECORD_EXPIRED: i64 = 4;
+pub(super) const ADDED: i64 = 5;
 
 // The words of an instruction to it.
-const KEEP: &str = "keep";
-const NEVER: &str = "never";
-const DELETE: &str = "delete";
-const ABSENT: &str = "absent";
-const NOTHING: &str = "nothing";
-const ADD: &str = "add";
-const APPEND: &str = "append";
-const CHANGE: &str = "change";
+pub(super) const KEEP: &str = "keep";
+pub(super) const NEVER: &str = "never";
+pub(super) const DELETE: &str = "delete";
+pub(super) const ABSENT: &str = "absent";
+pub(super) const NOTHING: &str = "nothing";
+pub(super) const ADD: &str = "add";
+pub(super) const APPEND: &str = "append";
+pub(super) const CHANGE: &str = "change";
 
 /// What follows a writer's number in the name of the field with the time of its record.
-const TIME: &str = "@";
-
-/// What `commit.lua` calls by these names.
-fn constants() -> [(&'static str, String); 23] {
-    let number = |number: i64| number.to_string();
-    [
-        ("SERVER_ERROR", number(SERVER_ERROR)),
-        ("APPLIED", number(APPLIED)),
-        ("ALREADY_APPLIED", number(ALREADY_APPLIED)),
-        ("REFUSED", number(REFUSED)),
-        ("RECORD_EXPIRED", number(RECORD_EXPIRED)),
-        ("KEEP", KEEP.to_owned()),
-        ("NEVER", NEVER.to_owned()),
-        ("DELETE", DELETE.to_owned()),
-        ("ABSENT", ABSENT.to_owned()),
-        ("NOTHING", NOTHING.to_owned()),
-        ("ADD", ADD.to_owned()),
-        ("APPEND", APPEND.to_owned()),
-        ("CHANGE", CHANGE.to_owned()),
-        ("SHORT_GUARD", SHORT_GUARD.to_string()),
-        ("ADDED", number(ADDED)),
-        ("PREFIX", envelope::PREFIX.to_owned()),
-        ("PREFIX_LENGTH", envelope::PREFIX.len().to_string()),
-        ("LONGEST_INTEGER", envelope::LONGEST_INTEGER.to_string()),
-        (
-            "LIST_END_LENGTH",
-            r#"],"last_modified": }"#.len().to_string(),
-        ),
-        ("TIME", TIME.to_owned()),
-        ("TAIL", envelope::TAIL.to_string()),
-        ("LARGEST_STAMP", Stamp::MAX.to_string()),
-        (
-            "STARVATION_TIMEOUT",
-            STARVATION_TIMEOUT.as_secs().to_string(),
-        ),
-    ]
-}
+pub(super) const TIME: &str = "@";
 
 /// The fields of a sidecar that hold the record of a writer.
 pub(super) fn record_fields(writer: Writer) -> [String; 2] {
@@ -111,7 +45,7 @@ pub(super) fn record_fields(writer: Writer) -> [String; 2] {
 }
 
 /// How many bytes are compared as they are.
-const SHORT_GUARD: usize = 40;
+pub(super) const SHORT_GUARD: usize = 40;
 
 /// How many keys go into one call at most. A call for many keys costs the server half as much as
 /// many calls, but while it runs, nobody else is served.
@@ -137,10 +71,17 @@ struct Replication {
     limit: Duration,
 }
 
-/// A pipeline of calls, and what its answers belong to.
+/// A pipeline of calls.
 pub(super) struct Calls {
     pub(super) commands: Pipeline,
-    pub(super) plan: CallPlan,
+    pub(super) planned: PlannedCalls,
+}
+
+/// What the answers to calls belong to.
+pub(super) struct PlannedCalls {
+    plan: CallPlan,
+    /// What each attempt is to be made of, if it is an edit, one call after the other.
+    bases: Vec<Option<Document>>,
 }
 
 impl Committer {
@@ -163,7 +104,7 @@ impl Committer {
     /// The command that makes the server know the script.
     pub(super) fn load() -> Cmd {
         let mut load = redis::cmd("SCRIPT");
-        load.arg("LOAD").arg(&SCRIPT.text);
+        load.arg("LOAD").arg(&script::COMMIT.text);
         load
     }
 
@@ -184,6 +125,11 @@ impl Committer {
             Some(open_slots) => CallPlan::by_slot(batch, most, &open_slots.current()),
         };
         let attempts = plan.attempts(batch);
+        let bases = attempts.iter().map(|attempt| match &attempt.change {
+            KeyChange::Edit { base, .. } => Some(base.clone()),
+            _ => None,
+        });
+        let bases = bases.collect();
         let mut attempts = &attempts[..];
 
         let mut commands = Pipeline::with_capacity(plan.calls.len());
@@ -201,7 +147,10 @@ impl Committer {
         if let Some(replication) = self.replication {
             replication.add_wait(&mut commands, batch);
         }
-        Calls { commands, plan }
+        Calls {
+            commands,
+            planned: PlannedCalls { plan, bases },
+        }
     }
 
     fn call(&self, attempts: &[&Attempt], now: u64, sends_text: bool) -> Cmd {
@@ -211,9 +160,9 @@ impl Committer {
             .sum();
         let mut call = Cmd::with_capacity(4 + 8 * attempts.len(), bytes);
         if sends_text {
-            call.arg("EVAL").arg(&SCRIPT.text);
+            call.arg("EVAL").arg(&script::COMMIT.text);
         } else {
-            call.arg("EVALSHA").arg(&SCRIPT.hash);
+            call.arg("EVALSHA").arg(&script::COMMIT.hash);
         }
 
         call.arg(2 * attempts.len());
@@ -253,9 +202,10 @@ impl Committer {
     /// An answer for each attempt of the batch, from the answers to the pipeline.
     pub(super) fn answers(
         &self,
-        plan: CallPlan,
+        calls: PlannedCalls,
         answers: Vec<Value>,
     ) -> Vec<Result<Outcome, BackendError>> {
+        let PlannedCalls { plan, bases } = calls;
         let mut outcomes = Vec::with_capacity(plan.calls.iter().map(|call| call.size).sum());
         let mut answers = answers.into_iter();
         for call in &plan.calls {
@@ -266,7 +216,8 @@ impl Committer {
                     outcomes.extend(std::iter::repeat_n(Ok(REPLACED), size));
                 }
                 (Value::Array(of_each), _) if of_each.len() == size => {
-                    outcomes.extend(of_each.into_iter().map(outcome));
+                    let answered = of_each.into_iter().zip(&bases[outcomes.len()..]);
+                    outcomes.extend(answered.map(|(answer, base)| outcome(answer, base.as_ref())));
                 }
                 (Value::ServerError(_), Some(Value::ServerError(refusal))) => {
                     let error = reply::asking_refused(&refusal);
@@ -474,7 +425,8 @@ fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-fn outcome(answer: Value) -> Result<Outcome, BackendError> {
+/// `base`: what the attempt was to be made of.
+fn outcome(answer: Value, base: Option<&Document>) -> Result<Outcome, BackendError> {
     let parts = match answer {
         Value::Array(parts) => parts,
         Value::Int(APPLIED) => return Ok(REPLACED),
@@ -492,13 +444,13 @@ fn outcome(answer: Value) -> Result<Outcome, BackendError> {
             })
         }
         (Some(Value::Int(ALREADY_APPLIED)), Some(stored), Some(tombstone)) => {
-            Ok(Outcome::AlreadyApplied(key_state(stored, tombstone)?))
+            Ok(Outcome::AlreadyApplied(key_state(None, stored, tombstone)?))
         }
         (Some(Value::Int(REFUSED)), Some(stored), Some(tombstone)) => {
-            Ok(Outcome::Refused(key_state(stored, tombstone)?))
+            Ok(Outcome::Refused(key_state(base, stored, tombstone)?))
         }
         (Some(Value::Int(RECORD_EXPIRED)), Some(stored), Some(tombstone)) => {
-            Ok(Outcome::RecordExpired(key_state(stored, tombstone)?))
+            Ok(Outcome::RecordExpired(key_state(None, stored, tombstone)?))
         }
         (Some(Value::Int(SERVER_ERROR)), Some(message), None) => {
             Err(reply::error_of_reply(&reply::text(message)?))
@@ -532,24 +484,18 @@ fn stamp_of(text: Value) -> Result<Stamp, BackendError> {
     Ok(reply::text(text)?.parse().map_or(Stamp::ZERO, Stamp::new))
 }
 
-fn key_state(stored: Value, tombstone: Value) -> Result<KeyState, BackendError> {
+/// `base`: what `stored` may be the changes of.
+fn key_state(
+    base: Option<&Document>,
+    stored: Value,
+    tombstone: Value,
+) -> Result<KeyState, BackendError> {
+    let stored = match (stored, base) {
+        (Value::Array(changes), Some(base)) => Some(known::changed(base, changes)?),
+        (stored, _) => reply::stored(stored)?.map(Document::of),
+    };
     Ok(KeyState {
-        stored: reply::stored(stored)?,
+        stored,
         tombstone: stamp_of(tombstone)?,
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_constant_is_in_the_script_and_no_name_is_left_in_it() {
-        for (name, _) in constants() {
-            let name = format!("${{{name}}}");
-            let is_named = CommitScript::TEMPLATE.contains(&name);
-            assert!(is_named || CommitScript::EDIT.contains(&name), "{name}");
-        }
-        assert!(!SCRIPT.text.contains("${"), "{}", SCRIPT.text);
-    }
 }

@@ -60,6 +60,29 @@ local function add(key, sidecar, writer, number, stamp, by, instruction)
   return {${ADDED}, there, #all, after, sum, starved_after(sidecar, writer, it.waiting)}
 end
 
+-- The entry for a change, as it is to be recorded, for a value that is long afterwards. What it pushes
+-- out of the log is dropped.
+local function logged(sidecar, log, length, entry)
+  if length < ${LONG} then return nil end
+  local first, next, bytes = parts_of(log)
+  local most = length / 4
+  local kept = first
+  while kept < next
+      and (next - kept >= ${LOG_ENTRIES} or bytes + #entry > most or #entry > most) do
+    bytes = bytes - #(redis.call('HGET', sidecar, '+' .. kept % ${LOG_ENTRIES}) or '')
+    kept = kept + 1
+  end
+  -- The new one takes the place of the first of a full log.
+  local is_full = next - first == ${LOG_ENTRIES}
+  drop_entries(sidecar, is_full and #entry <= most and first + 1 or first, kept)
+  if #entry > most then
+    if first < next then redis.pcall('HDEL', sidecar, 'log') end
+    return nil
+  end
+  return {log = string.format('%.0f %.0f %.0f', kept, next + 1, bytes + #entry),
+    name = '+' .. next % ${LOG_ENTRIES}, entry = entry}
+end
+
 local function append(key, sidecar, writer, number, stamp, items, instruction)
   local retry, how, step = string.match(instruction, '^%S+ (%d*) (%S+) (%d+)$')
   local length = redis.pcall('STRLEN', key)
@@ -84,8 +107,11 @@ local function append(key, sidecar, writer, number, stamp, items, instruction)
   local start = length - #there - ${LIST_END_LENGTH}
   local text = (is_empty and '' or ',') .. items .. '],"last_modified": ' .. after .. '}'
   local sets_expiry = left and how ~= '${NEVER}'
-  local refused = record(sidecar, writer, number, it.is_new,
-      after .. ' ' .. string.format('%.0f', start + #text) .. ' list')
+  local becomes = after .. ' ' .. string.format('%.0f', start + #text)
+  local entry = string.format('%s %.0f %s %.0f %.0f %.0f\n%s', there, length, becomes, start,
+    length - start, #text, text)
+  local refused = record(sidecar, writer, number, it.is_new, becomes .. ' list',
+      logged(sidecar, it.log, start + #text, entry))
     or sets_expiry and refusal(redis.pcall('PEXPIRE', key, how))
     or refusal(redis.pcall('SETRANGE', key, start, text))
   if refused then
@@ -175,19 +201,28 @@ local function edit(key, sidecar, writer, number, stamp, payload, instruction)
   local is_met = there == length and stamp_of(redis.call('GETRANGE', key, TAIL, '-1')) == expected
     and above(stamp, expected) and are_met(key, ranges)
   if it.is_refused or not is_met then
-    return refuse_change(key, sidecar, writer, number, retry, it)
+    return refuse_change(key, sidecar, writer, number, retry, it,
+      {stamp = expected, length = string.format('%.0f', length)})
   end
 
-  local after = length
-  for _, range in ipairs(ranges) do after = after + #range.text - range.length end
-  local wrote = kind == 'list' and stamp .. ' ' .. string.format('%.0f', after) .. ' list' or nil
+  local after, parts, texts = length, {}, {}
+  for i, range in ipairs(ranges) do
+    after = after + #range.text - range.length
+    parts[i] = string.format(' %.0f %.0f %.0f', range.start, range.length, #range.text)
+    texts[i] = range.text
+  end
+  local becomes = stamp .. ' ' .. string.format('%.0f', after)
+  local wrote = kind == 'list' and becomes .. ' list' or nil
+  local entry = string.format('%s %.0f %s%s\n%s', expected, length, becomes, table.concat(parts),
+    table.concat(texts))
   local left = how ~= '${KEEP}' and redis.call('PTTL', key)
   -- What has to begin or to cease to expire is stored anew.
   if left and (how == '${NEVER}') ~= (left == -1) then
     return refuse(key, sidecar, writer, number, retry, it)
   end
   local sets_expiry = left and how ~= '${NEVER}'
-  local refused = record(sidecar, writer, number, it.is_new, wrote)
+  local refused = record(sidecar, writer, number, it.is_new, wrote,
+      logged(sidecar, it.log, after, entry))
     or sets_expiry and refusal(redis.pcall('PEXPIRE', key, how))
     or make(key, ranges)
   if refused then

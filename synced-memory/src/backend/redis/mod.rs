@@ -6,7 +6,9 @@
 //! - `credentials.rs`, `expiring.rs`: logins that expire
 //! - `line.rs`: the login, and requests over the stream
 //! - `opening.rs`: what is asked before anything else
-//! - `commit.rs`, `calls.rs`, `commit.lua`: attempts
+//! - `commit.rs`, `calls.rs`, `commit.lua`, `edit.lua`: attempts
+//! - `reads.rs`, `known.rs`, `read.lua`: reads; `log.lua`: what has changed since
+//! - `script.rs`: the scripts, put together
 //! - `tracking.rs`: notifications
 //! - `reply.rs`: what servers answer
 //! - `resolver.rs`: addresses of hosts
@@ -17,10 +19,13 @@ pub(super) mod cluster;
 mod commit;
 mod credentials;
 mod expiring;
+mod known;
 mod line;
 mod opening;
+mod reads;
 mod reply;
 mod resolver;
+mod script;
 pub(super) mod sentinel;
 mod socket;
 mod stream;
@@ -28,22 +33,17 @@ mod stream;
 mod tls;
 mod tracking;
 
-use std::collections::HashSet;
 use std::convert::Infallible;
 use std::future::pending;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bytes::Bytes;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Cmd, ConnectionAddr, ConnectionInfo, Pipeline};
 use redis::{PushInfo, PushKind, Value};
 use tokio::sync::watch;
 
-use super::{
-    Backend, Expiry, Invalidation, KeyRead, LARGE_VALUE, Page, ReadKind, Reply, Session, SizeHint,
-    WithExpiry,
-};
+use super::{Backend, Invalidation, KeyRead, Page, Reply, Session, WithExpiry};
 use crate::backend::commit::{Attempt, Outcome, Writer};
 use crate::backend::error::{BackendError, BackendErrorKind};
 use crate::backend::layout::Node;
@@ -51,11 +51,13 @@ use crate::backend::sidecar;
 use crate::base::credentials::CredentialsCallback;
 use crate::base::lock::lock;
 use crate::base::settings::Settings;
+use crate::value::document::Document;
 use cluster::ClusterNode;
 use commit::Committer;
 use credentials::{Issued, Issuer};
 use expiring::ExpiringSession;
 use line::{Line, OpenStage, ServerLogin};
+use reads::{ReadCommands, Reader};
 use sentinel::Following;
 #[cfg(feature = "tls")]
 use {
@@ -207,7 +209,7 @@ async fn open_session(
         node,
         committer: Arc::new(committer),
         changes,
-        large_keys: Arc::default(),
+        reader: Arc::default(),
         apart: Arc::new(ApartLine {
             address,
             login,
@@ -240,13 +242,9 @@ struct RedisSession {
     node: Option<ClusterNode>,
     committer: Arc<Committer>,
     changes: tracking::PushReceiver,
-    large_keys: Arc<LargeKeys>,
+    reader: Arc<Reader>,
     apart: Arc<ApartLine>,
 }
-
-/// The keys whose values were too large when they were last read: of them a read asks for one byte.
-#[derive(Debug, Default)]
-struct LargeKeys(Mutex<HashSet<Arc<str>>>);
 
 /// The second line, over which large values come. It is opened for the first of them.
 struct ApartLine {
@@ -264,104 +262,11 @@ impl std::fmt::Debug for RedisSession {
     }
 }
 
-/// Whether the server is to track the key of this read. What another node has sent here is never
-/// tracked, whatever comes first of CACHING and ASKING: each holds for the next command.
-fn is_caching(read: &KeyRead) -> bool {
-    read.kind == ReadKind::Tracked && !read.asking
-}
-
 /// What the error of a key means at this server.
 async fn explained(error: BackendError, node: Option<&ClusterNode>) -> BackendError {
     match node {
         Some(node) => node.explained(error).await,
         None => cluster::without_redirect(error),
-    }
-}
-
-impl LargeKeys {
-    /// The answer to a read, from those to its commands. `was_large`: as for
-    /// [`value`](Self::value).
-    fn answer(
-        &self,
-        read: &KeyRead,
-        answers: &mut impl Iterator<Item = Value>,
-        was_large: bool,
-    ) -> Result<WithExpiry, BackendError> {
-        let is_tracked = read.kind == ReadKind::Tracked;
-        let mut next = |asking| next_answer(answers, asking);
-        // All of them are taken, also if one is an error.
-        let exists = (read.size == SizeHint::Unknown && !is_tracked).then(|| next(read.asking));
-        let caching = is_caching(read).then(|| next(false));
-        let value = next(read.asking);
-        let left = is_tracked.then(|| next(read.asking));
-
-        if let Some(caching) = caching {
-            tracking::caching(caching?)?;
-        }
-        let (exists, left) = (exists.transpose()?, left.transpose()?);
-        let exists = || match &left {
-            Some(left) => *left != Value::Int(reply::NO_KEY),
-            None => exists != Some(Value::Int(0)),
-        };
-        let stored = self.stored(read, value?, was_large, exists)?;
-        let expiry = left.as_ref().map_or(Expiry::Tracked, reply::expiry);
-        Ok((stored, expiry))
-    }
-
-    /// Asks for so much of a value that its answer says whether it is large; and for all of it, if
-    /// it was not large before. Returns whether it was.
-    fn add_bounded_read(&self, commands: &mut Pipeline, key: &Arc<str>) -> bool {
-        let was_large = lock(&self.0).contains(key);
-        let first = if was_large { LARGE_VALUE } else { 0 };
-        commands
-            .cmd("GETRANGE")
-            .arg(&**key)
-            .arg(first)
-            .arg(LARGE_VALUE);
-        was_large
-    }
-
-    /// The value in the answer to a read. `exists`, `was_large`: as for [`value`](Self::value).
-    fn stored(
-        &self,
-        read: &KeyRead,
-        answer: Value,
-        was_large: bool,
-        exists: impl FnOnce() -> bool,
-    ) -> Result<Option<Bytes>, BackendError> {
-        match read.size {
-            SizeHint::Small => reply::stored(answer),
-            SizeHint::Unknown => self.value(&read.key, answer, exists(), was_large),
-        }
-    }
-
-    /// The value in the answer to a bounded read. `exists`: whether there was one at about the same
-    /// time.
-    /// `was_large`: as it was known when it was asked.
-    ///
-    /// # Errors
-    ///
-    /// `TooLarge` also if nothing else is certain: if it is not large any more, or may be empty.
-    fn value(
-        &self,
-        key: &Arc<str>,
-        answer: Value,
-        exists: bool,
-        was_large: bool,
-    ) -> Result<Option<Bytes>, BackendError> {
-        let stored = reply::stored(answer)?.unwrap_or_default();
-        let mut large_keys = lock(&self.0);
-        let is_large = stored.len() > LARGE_VALUE || was_large && !stored.is_empty();
-        if is_large {
-            large_keys.insert(Arc::clone(key));
-        } else {
-            large_keys.remove(key);
-        }
-        if is_large || was_large || stored.is_empty() && exists {
-            let what = "the value is larger than 1 MiB, and is read apart";
-            return Err(BackendError::new(BackendErrorKind::TooLarge, what));
-        }
-        Ok(Some(stored).filter(|stored| !stored.is_empty()))
     }
 }
 
@@ -409,7 +314,7 @@ impl ApartLine {
         *open = Some(line);
         let mut next = || next_answer(&mut answers, asking);
         let stored = reply::stored(next()?)?;
-        Ok((stored, reply::expiry(&next()?)))
+        Ok((stored.map(Document::of), reply::expiry(&next()?)))
     }
 }
 
@@ -459,42 +364,19 @@ async fn ask_one(connection: MultiplexedConnection, command: Cmd) -> Result<Valu
 }
 
 impl Session for RedisSession {
-    /// Of a small value it is GET. One that has become large since comes over this connection once.
     fn read(&self, reads: &[KeyRead]) -> Reply<Vec<Result<WithExpiry, BackendError>>> {
-        let mut commands = Pipeline::with_capacity(3 * reads.len());
-        let mut were_large = Vec::with_capacity(reads.len());
-        for read in reads {
-            let is_tracked = read.kind == ReadKind::Tracked;
-            if read.size == SizeHint::Unknown && !is_tracked {
-                add_asking(&mut commands, read.asking);
-                commands.cmd("EXISTS").arg(&*read.key);
-            }
-            if is_caching(read) {
-                tracking::add_caching(&mut commands);
-            }
-            // Directly behind it: it is the next command that is tracked, and no other.
-            add_asking(&mut commands, read.asking);
-            were_large.push(match read.size {
-                SizeHint::Small => {
-                    commands.cmd("GET").arg(&*read.key);
-                    false
-                }
-                SizeHint::Unknown => self.large_keys.add_bounded_read(&mut commands, &read.key),
-            });
-            // Expiry is not tracked: the server notifies us only when it happens to notice it.
-            if is_tracked {
-                add_asking(&mut commands, read.asking);
-                commands.cmd("PTTL").arg(&*read.key);
-            }
-        }
+        let ReadCommands {
+            commands,
+            were_large,
+        } = self.reader.commands(reads);
         let (connection, reads) = (self.line.requests.clone(), reads.to_vec());
-        let (large_keys, node) = (Arc::clone(&self.large_keys), self.node.clone());
+        let (reader, node) = (Arc::clone(&self.reader), self.node.clone());
         Box::pin(async move {
             let mut answers = ask(connection, commands).await?.into_iter();
             let mut found = Vec::with_capacity(reads.len());
             for (read, was_large) in reads.iter().zip(were_large) {
-                match large_keys.answer(read, &mut answers, was_large) {
-                    Err(error) if error.kind == BackendErrorKind::NotTracked => return Err(error),
+                match reader.answer(read, &mut answers, was_large) {
+                    Err(error) if error.is_of_request() => return Err(error),
                     Err(error) => found.push(Err(explained(error, node.as_ref()).await)),
                     answer => found.push(answer),
                 }
@@ -527,7 +409,7 @@ impl Session for RedisSession {
         let node = self.node.clone();
         Box::pin(async move {
             let mut outcomes =
-                committer.answers(calls.plan, ask(connection, calls.commands).await?);
+                committer.answers(calls.planned, ask(connection, calls.commands).await?);
             for outcome in &mut outcomes {
                 if let Err(error) = outcome {
                     *error = explained(error.clone(), node.as_ref()).await;
@@ -725,35 +607,5 @@ mod tests {
     #[test]
     fn a_pattern_matches_its_prefix_literally() {
         assert_eq!(escaped("a*b?[c]\\"), "a\\*b\\?\\[c\\]\\\\");
-    }
-
-    /// Two reads that ask for one byte of a large value are under way. It is small when the first
-    /// is answered, and large again when the second is.
-    #[test]
-    fn one_byte_of_a_large_value_is_never_taken_for_the_value() {
-        let (large_keys, key) = (LargeKeys::default(), Arc::from("k"));
-        let mut commands = Pipeline::new();
-        let mut ask = || large_keys.add_bounded_read(&mut commands, &key);
-        let answer = |text: &[u8], was_large| {
-            let answer = Value::BulkString(text.to_vec());
-            large_keys.value(&key, answer, true, was_large)
-        };
-        let was_large = ask();
-        let read = answer(&vec![b'x'; LARGE_VALUE + 1], was_large);
-        assert_eq!(read.unwrap_err().kind, BackendErrorKind::TooLarge);
-
-        let [first, second] = [ask(), ask()];
-        let read = answer(b"", first);
-        assert_eq!(read.unwrap_err().kind, BackendErrorKind::TooLarge);
-        let read = answer(b"x", second);
-        assert_eq!(read.unwrap_err().kind, BackendErrorKind::TooLarge);
-
-        assert!(ask(), "it is large again");
-        assert_eq!(
-            answer(b"", true).unwrap_err().kind,
-            BackendErrorKind::TooLarge
-        );
-        let was_large = ask();
-        assert_eq!(answer(b"y", was_large).unwrap(), Some(Bytes::from("y")));
     }
 }

@@ -26,6 +26,7 @@ use crate::backend::layout::Node;
 use crate::base::clock::{self, Monotonic};
 use crate::base::lock::lock;
 use crate::base::policy::Durability;
+use crate::value::document::Document;
 use busy_timeout::BusyTimeout;
 use file::{Identity, LogWatch};
 use inherited::OpenMark;
@@ -238,7 +239,7 @@ impl Session for SqliteSession {
                 let stored = |read: &KeyRead| tables::read(connection, &read.key, now);
                 let read = reads
                     .iter()
-                    .map(|read| Ok(Ok((stored(read)?, Expiry::Tracked))))
+                    .map(|read| Ok(Ok((stored(read)?.map(Document::of), Expiry::Tracked))))
                     .collect();
                 transaction.map_or(Ok(()), rusqlite::Transaction::finish)?;
                 read

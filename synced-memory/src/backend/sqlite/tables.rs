@@ -16,6 +16,7 @@ use crate::backend::commit::{Attempt, KeyAfter, KeyState, Outcome, RECORDS, Writ
 use crate::backend::effects::{KeyContext, StarvedWriter, effects_of, expiry_of, horizon_of};
 use crate::backend::error::BackendError;
 use crate::base::clock::{Monotonic, Stamp};
+use crate::value::document::Document;
 
 /// How many expired rows of each kind are removed at a time.
 const CLEANED: u32 = 200;
@@ -123,7 +124,10 @@ fn context_of(
             };
             Ok((
                 KeyContext {
-                    current: KeyState { stored, tombstone },
+                    current: KeyState {
+                        stored: stored.map(Document::of),
+                        tombstone,
+                    },
                     record,
                     horizon,
                     starved,

@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures_util::future::join_all;
 
 use super::Core;
@@ -21,6 +20,7 @@ use crate::client::refresher::{self, ReadAnswers, Redirected};
 use crate::client::route::Connection;
 use crate::client::shared::Shared;
 use crate::client::state::Link;
+use crate::value::document::Document;
 
 /// How long a read of keys waits for a connection, given whether that was just lost.
 type Grace<'a> = dyn Fn(&[Arc<str>], bool) -> Duration + Sync + 'a;
@@ -246,7 +246,7 @@ impl Core {
     /// # Errors
     ///
     /// `Unavailable` if it does not answer; else of the first key that the server rejects.
-    pub(crate) async fn read_now(&self, keys: &[Arc<str>]) -> Result<Vec<Option<Bytes>>> {
+    pub(crate) async fn read_now(&self, keys: &[Arc<str>]) -> Result<Vec<Option<Document>>> {
         let deadline = self.deadline();
         self.check_connected(keys)?;
         let Some(shards) = self.by_shard(keys) else {
@@ -273,7 +273,7 @@ impl Core {
         keys: &[Arc<str>],
         at: ReadAt,
         deadline: Deadline,
-    ) -> Result<Vec<Option<Bytes>>> {
+    ) -> Result<Vec<Option<Document>>> {
         let key = &keys[0];
         let error_of_key = |error: BackendError| Error::of_key(error.error_kind(), key, error);
         let mut given_up = None;

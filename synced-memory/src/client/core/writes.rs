@@ -300,6 +300,7 @@ fn leave_to_flusher(shared: &Shared, connection: &Connection, error: BackendErro
         | Recovery::Confirm
         | Recovery::ReadApart
         | Recovery::ReadUntracked
+        | Recovery::ReadWhole
         | Recovery::Pause
         | Recovery::PauseThenReconnect
         | Recovery::GiveUp => shared.wake([connection.shard]),

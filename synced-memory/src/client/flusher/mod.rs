@@ -344,6 +344,7 @@ impl<'a> Connector<'a> {
             | Recovery::ParkKey
             | Recovery::ReadApart
             | Recovery::ReadUntracked
+            | Recovery::ReadWhole
             | Recovery::GiveUp => ControlFlow::Break(error),
         }
     }

@@ -19,6 +19,7 @@ use crate::base::policy::WritePolicy;
 use crate::base::settings::Settings;
 use crate::base::waiting::block_on;
 use crate::client::state::{Link, Request};
+use crate::value::document::Document;
 use crate::value::envelope::Unsealed;
 
 /// The least time that can pass.
@@ -299,7 +300,7 @@ fn a_write_that_is_refused_again_and_again_is_held_longer_each_time() {
         let theirs = batch[0].stamp.get() + 1;
         let theirs = format!(r#"{{"value": 0,"last_modified": {theirs}}}"#);
         let found = KeyState {
-            stored: Some(theirs.into()),
+            stored: Some(Document::of(theirs.into())),
             ..KeyState::default()
         };
         assert!(state.answered(&batch[0], ticket, Ok(Outcome::Refused(found)), mono));

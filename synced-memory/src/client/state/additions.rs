@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use super::State;
 use crate::backend::commit::{Attempt, KeyChange, ValueId, Writer};
+use crate::backend::error::BackendError;
 use crate::backend::shards::Shard;
+use crate::backend::{KnownValue, ReadKind};
 use crate::base::clock::{Monotonic, Stamp};
 use crate::base::error::Error;
 use crate::base::events::event;
@@ -86,6 +88,21 @@ impl State {
             && !self.refuses_parts(self.map.shard_of(key))
     }
 
+    /// What is known of a long value, if its shard can say what has changed since.
+    pub(crate) fn known(&self, key: &str, kind: ReadKind, mono: Monotonic) -> Option<KnownValue> {
+        let document = self.cache.known(key, mono)?;
+        let is_long = document.len() >= self.long_from && document.stamp() != Stamp::ZERO;
+        if !is_long || self.refuses_parts(self.map.shard_of(key)) {
+            return None;
+        }
+        // A notification that nothing explains may be of an edit by hand.
+        let trusts_stamp = kind == ReadKind::Through || self.cache.is_change_own(key);
+        Some(KnownValue {
+            document: document.clone(),
+            trusts_stamp,
+        })
+    }
+
     /// Others have changed `key` first.
     pub(super) fn note_contended(&mut self, key: &Arc<str>, mono: Monotonic) {
         let refused_at = &mut self.additions.refused_at;
@@ -145,8 +162,7 @@ impl State {
         };
         self.cache.seen(key, stamp);
         let base = self.cache.base(key);
-        let is_base =
-            |stored: &Document| base.ticket < ticket && ValueId::of_document(stored) == before;
+        let is_base = |stored: &Document| base.ticket < ticket && ValueId::of(stored) == before;
         let grown = match (addition, sum, base.stored.as_ref()) {
             (Addition::Integer { .. }, Some(sum), _) => {
                 let sum = Unsealed::of_text(&sum.to_string()).seal(stamp);
@@ -185,21 +201,34 @@ impl State {
 
     /// The server has refused the head of `key`, which carries a part of the value, for good: it is
     /// sent with the whole. If the server refuses the command, so are all others to this shard.
-    pub(super) fn part_refused(&mut self, shard: Shard, key: &Arc<str>, error: &Error) {
+    pub(super) fn part_refused(&mut self, shard: Shard, key: &Arc<str>, error: &BackendError) {
+        self.send_as_whole(key);
+        self.command_refused(shard, key, error);
+    }
+
+    /// The head of `key` is sent with the whole value from now on.
+    pub(super) fn send_as_whole(&mut self, key: &Arc<str>) {
         self.outbox.edit(key, Selector::Head, |head| {
             head.attempt.was_refused_as_part = true;
         });
-        let text = error.to_string();
-        let is_of_command = ["NOPERM", "can't run this command", "unknown command"];
-        let is_of_command = is_of_command.iter().any(|said| text.contains(said));
-        if is_of_command && !std::mem::replace(&mut self.shard_mut(shard).refuses_parts, true) {
-            let (key, error) = (key.to_string(), error.clone());
+    }
+
+    /// The server has refused for good to change, or to read, less than the whole value of `key`. If
+    /// what it refuses is a command, it does that for all keys: no more of them are tried.
+    pub(crate) fn command_refused(&mut self, shard: Shard, key: &str, error: &BackendError) {
+        if error.is_of_command()
+            && !std::mem::replace(&mut self.shard_mut(shard).refuses_parts, true)
+        {
+            let (key, error) = (
+                key.to_owned(),
+                Error::of_key(error.error_kind(), key, error),
+            );
             self.events.push(event!(
                 WARN,
                 key,
                 error = %error,
-                "the server refuses a command that a change needs to carry nothing but itself \
-                 (STRLEN, GETRANGE, SETRANGE, HINCRBY): whole values are sent instead"
+                "the server refuses a command that a change of a part needs (STRLEN, GETRANGE, \
+                 SETRANGE, HINCRBY, HGET): whole values are sent and read instead"
             ));
         }
     }

@@ -69,8 +69,7 @@ impl State {
             Ok(Outcome::Refused(found)) => self.refused(attempt, ticket, &found, mono),
             Err(error) => match error.recovery() {
                 Recovery::GiveUp if attempt.change.is_of_part() => {
-                    let reason = Error::of_key(error.error_kind(), key, &error);
-                    self.part_refused(sent_to, key, &reason);
+                    self.part_refused(sent_to, key, &error);
                     self.outbox.requeue(Arc::clone(key));
                 }
                 Recovery::GiveUp => {
@@ -85,6 +84,11 @@ impl State {
                     self.failed(sent_to, reason.clone());
                     // One that is asked for was sent before.
                     self.move_to_dead_letters(key, reason, attempt.retry.is_some());
+                }
+                Recovery::ReadWhole => {
+                    // It is refused again, and then brings all that is there.
+                    self.send_as_whole(key);
+                    self.outbox.requeue(Arc::clone(key));
                 }
                 Recovery::Redirect => {
                     self.send_elsewhere(key, &error, mono);
@@ -251,7 +255,7 @@ impl State {
     fn note_found(&mut self, key: &str, ticket: Ticket, found: &KeyState) {
         self.cache.seen(key, found.stamp());
         self.cache
-            .answered(key, Base::new(found.stored.clone(), ticket, None));
+            .answered(key, Base::of(found.stored.clone(), ticket, None));
         self.drop_answered(key);
     }
 
@@ -357,7 +361,7 @@ fn is_of_deleted(write: &Write, found: &KeyState) -> bool {
 fn is_own(attempt: &Attempt, found: &KeyState) -> bool {
     found.stamp() == attempt.stamp
         && match &attempt.change {
-            KeyChange::Put { envelope, .. } => found.stored.as_ref() == Some(envelope),
+            KeyChange::Put { envelope, .. } => found.stored == Some(Document::of(envelope.clone())),
             KeyChange::Delete => found.stored.is_none(),
             KeyChange::Edit { .. } | KeyChange::Blind { .. } => false,
         }

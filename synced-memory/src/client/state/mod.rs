@@ -38,7 +38,6 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use crate::backend::commit::{self, Sequence, Writer};
@@ -55,7 +54,7 @@ use crate::pending::journal::{Ends, Journal};
 use crate::pending::outbox::{
     Answer, Entry, EntryName, LetterRecord, Outbox, Outdated, Selector, Tried, Write, Written,
 };
-use crate::value::envelope;
+use crate::value::document::Document;
 use additions::Additions;
 use contention::RefusalCounts;
 use shards::ShardState;
@@ -380,7 +379,7 @@ impl State {
         key: &Arc<str>,
         ticket: Ticket,
         generation: Generation,
-        stored: Option<Bytes>,
+        stored: Option<Document>,
         mono: Monotonic,
     ) {
         // With a mutation in doubt nobody knows whether it is in the answer; its retry shows it.
@@ -391,9 +390,9 @@ impl State {
             return;
         }
         if let Some(stored) = &stored {
-            self.cache.seen(key, envelope::stamp_of(stored));
+            self.cache.seen(key, stored.stamp());
         }
-        let answer = Base::new(stored, ticket, None);
+        let answer = Base::of(stored, ticket, None);
         let has_changed = self.cache.answered(key, answer);
         self.drop_answered(key);
         self.cache.was_read(key, generation, has_changed, mono);

@@ -13,6 +13,7 @@ use crate::base::error::{Error, ErrorKind};
 use crate::base::policy::WritePolicy;
 use crate::cache::Tracking;
 use crate::pending::outbox::{Answer, Written};
+use crate::value::document::Document;
 use crate::value::envelope::Unsealed;
 
 const START: Monotonic = Duration::from_secs(1_000);
@@ -163,7 +164,7 @@ fn a_write_that_is_lost_on_its_way_to_another_shard_is_queued_and_never_stamped_
     let newer = again.stamp.get() + 1;
     let newer = format!(r#"{{"value": 0,"last_modified": {newer}}}"#);
     let found = KeyState {
-        stored: Some(newer.into()),
+        stored: Some(Document::of(newer.into())),
         ..KeyState::default()
     };
     answer(&mut state, &again, Ok(Outcome::Refused(found)));
@@ -253,7 +254,7 @@ fn a_slot_that_came_back_between_two_looks_at_the_layout_has_moved() {
 
         state.redirected(&redirect(BackendErrorKind::Moved, OTHER));
         let generation = state.cache.generation(KEY);
-        state.read(&key, 1, generation, Some("1".into()), START);
+        state.read(&key, 1, generation, Some(Document::of("1".into())), START);
         let staleness = state.cache.staleness(KEY, START);
         assert_eq!(staleness, Some(Duration::ZERO));
         if is_sent_back {

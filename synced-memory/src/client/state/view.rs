@@ -1,7 +1,5 @@
 //! What reads show: the pending writes on top of what the backend last answered.
 
-use bytes::Bytes;
-
 use super::{Link, State};
 use crate::base::clock::Monotonic;
 use crate::pending::outbox::Write;
@@ -19,16 +17,16 @@ pub(crate) struct KeyView {
 
 impl KeyView {
     /// Of what is stored, with nothing on top.
-    pub(crate) fn of(stored: Option<Bytes>) -> Self {
+    pub(crate) fn of(stored: Option<Document>) -> Self {
         Self {
-            stored: stored.map(Document::of),
+            stored,
             expires: None,
         }
     }
 
     /// What is stored, in one piece.
     #[cfg(test)]
-    pub(crate) fn bytes(&self) -> Option<Bytes> {
+    pub(crate) fn bytes(&self) -> Option<bytes::Bytes> {
         self.stored.as_ref().map(Document::to_bytes)
     }
 

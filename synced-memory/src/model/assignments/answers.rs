@@ -10,6 +10,7 @@ use crate::base::error::ErrorKind;
 use crate::cache::Ticket;
 use crate::client::state::State;
 use crate::pending::outbox::Written;
+use crate::value::document::Document;
 
 impl Ledger {
     /// The flusher took a batch, and dropped what had expired or become too old before. `rest`:
@@ -147,7 +148,8 @@ impl Ledger {
                 WriteOutcome::Stored
             }
             Ok(Outcome::Refused(found))
-                if found.stamp().get() == line.stamp && found.stored == line.stored() =>
+                if found.stamp().get() == line.stamp
+                    && found.stored == line.stored().map(Document::of) =>
             {
                 line.expect_answer(Ok(Written::Stored), None)?;
                 WriteOutcome::AlreadyThere

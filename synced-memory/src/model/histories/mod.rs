@@ -29,6 +29,7 @@ use crate::base::policy::WritePolicy;
 use crate::cache::{Generation, Ticket};
 use crate::client::state::{Accepted, Request, State};
 use crate::pending::outbox::{Answer, Written};
+use crate::value::document::Document;
 use crate::value::envelope::{self, Unsealed};
 
 const NOW: u64 = 1_700_000_000_000_000_000;
@@ -175,7 +176,7 @@ impl ScenarioProcess {
             &self.key,
             self.tickets,
             Generation::default(),
-            server.store.read(KEY, self.mono),
+            server.store.read(KEY, self.mono).map(Document::of),
             self.mono,
         );
     }

@@ -23,7 +23,7 @@ pub(crate) struct ByteEdit {
 }
 
 impl ByteEdit {
-    fn end(&self) -> usize {
+    pub(super) fn end(&self) -> usize {
         self.start.saturating_add(self.old_len)
     }
 }
@@ -182,7 +182,7 @@ pub(super) fn sealed_tail(stamp: Stamp) -> String {
 }
 
 /// Writes a text, which begins at `offset`, with edits of which the offsets count from zero.
-fn splice(text: &[u8], offset: usize, edits: &[ByteEdit], out: &mut Vec<u8>) {
+pub(super) fn splice(text: &[u8], offset: usize, edits: &[ByteEdit], out: &mut Vec<u8>) {
     looked_at(text.len());
     let mut at = 0;
     for edit in edits {
@@ -195,9 +195,9 @@ fn splice(text: &[u8], offset: usize, edits: &[ByteEdit], out: &mut Vec<u8>) {
 }
 
 /// Entries that are touched by edits, which are replaced together.
-struct Touched<'a> {
-    entries: Range<usize>,
-    edits: Vec<&'a ByteEdit>,
+pub(super) struct Touched<'a> {
+    pub(super) entries: Range<usize>,
+    pub(super) edits: Vec<&'a ByteEdit>,
 }
 
 impl Outline {
@@ -221,6 +221,7 @@ impl Outline {
             value_start: envelope::PREFIX.len(),
             behind: tail.len() - 1,
             names: super::names::NameIndex::default(),
+            padding: 0,
         })
     }
 
@@ -235,6 +236,7 @@ impl Outline {
             behind: tail.len() - 1,
             tail,
             names: self.names.clone(),
+            padding: self.padding,
         }
     }
 
@@ -303,7 +305,7 @@ impl Outline {
     }
 
     /// Which entries the edits touch. What lies between two of these stays as it is.
-    fn touched<'e>(&self, edits: &'e [ByteEdit]) -> Vec<Touched<'e>> {
+    pub(super) fn touched<'e>(&self, edits: &'e [ByteEdit]) -> Vec<Touched<'e>> {
         let mut all: Vec<Touched<'_>> = Vec::new();
         for edit in edits {
             let entries = self.entries_of(edit);
@@ -349,23 +351,17 @@ impl Outline {
     fn replace(&mut self, touched: &Touched<'_>) -> Option<()> {
         let Touched { entries, edits } = touched;
         let is_first = entries.start == 0;
-        let bytes = self.entry_start(entries.start)..self.entry_start(entries.end);
-        let mut old = Vec::with_capacity(bytes.len());
-        for text in self.texts_from(bytes.start) {
-            let rest = bytes.len() - old.len();
-            old.extend_from_slice(&text[..rest.min(text.len())]);
-            if rest <= text.len() {
-                break;
-            }
-        }
+        let start = self.entry_start(entries.start);
+        let old = self.text_of(entries.start, entries.end);
         let edits: Vec<ByteEdit> = edits.iter().copied().cloned().collect();
-        let mut text = Vec::with_capacity(bytes.len());
-        splice(&old, bytes.start, &edits, &mut text);
+        let mut text = Vec::with_capacity(old.len());
+        splice(&old, start, &edits, &mut text);
 
         let fragment = Fragment::parse(self.kind, text, is_first)?;
         if is_first && fragment.starts.is_empty() && entries.end < self.body.count() {
             return None;
         }
+        self.padding = self.padding - self.spaces_in(entries.clone()) + fragment.spaces();
         let rewritten = self
             .body
             .replace(entries.clone(), &fragment.text, &fragment.starts);

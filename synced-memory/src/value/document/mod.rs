@@ -9,6 +9,7 @@
 //! - `changes.rs`: what differs between two versions
 //! - `contents.rs`: how an element of a long list is named
 //! - `edit.rs`: replacing bytes, adding to the end
+//! - `padding.rs`: edits that keep the length of what they change
 //! - `outline.rs`: where the entries are, found in one walk over the text
 //! - `names.rs`: which chunk has a member
 //! - `chunks.rs`: the sequence of chunks
@@ -26,6 +27,7 @@ mod contents;
 mod edit;
 mod names;
 mod outline;
+mod padding;
 
 #[cfg(test)]
 pub(crate) mod properties;

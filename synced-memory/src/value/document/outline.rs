@@ -48,6 +48,8 @@ pub(super) struct Outline {
     pub(super) value_start: usize,
     pub(super) behind: usize,
     pub(super) names: NameIndex,
+    /// How many spaces are behind entries.
+    pub(super) padding: usize,
 }
 
 impl Outline {
@@ -68,6 +70,7 @@ impl Outline {
             value_start: value.start,
             behind: whole.len() - value.end,
             names: NameIndex::default(),
+            padding: 0,
         }
     }
 
@@ -122,6 +125,7 @@ impl Outline {
             value_start: self.value_start,
             behind: self.behind,
             names: self.names.clone(),
+            padding: self.padding,
         }
     }
 
@@ -178,14 +182,16 @@ fn kind_at(whole: &[u8], start: usize) -> Option<RootKind> {
 fn divide(whole: &Bytes, kind: RootKind, start: usize, ends: &[usize]) -> Option<Outline> {
     let inner = start + 1;
     let offset = |end: &usize| end - whole.as_ptr().addr();
-    let (body, starts) = if ends.is_empty() {
+    let (body, starts, padding) = if ends.is_empty() {
         let body = inner + spaces(&whole[inner..]);
-        (body..body, Vec::new())
+        (body..body, Vec::new(), 0)
     } else {
         let starts = starts_behind(whole, ends.iter().map(offset));
+        let behind = starts.iter().zip(ends);
+        let padding = behind.map(|(start, end)| start - offset(end)).sum();
         let (close, starts) = starts.split_last()?;
         let starts = starts.iter().map(|start| start - inner).collect();
-        (inner..*close, starts)
+        (inner..*close, starts, padding)
     };
     (whole.get(body.end) == Some(&kind.brackets()[1])).then_some(())?;
     // Copies, so that they keep no long text in memory.
@@ -199,6 +205,7 @@ fn divide(whole: &Bytes, kind: RootKind, start: usize, ends: &[usize]) -> Option
         value_start: start,
         behind: whole.len() - body.end - 1,
         names: NameIndex::default(),
+        padding,
     })
 }
 

@@ -8,7 +8,9 @@ use super::*;
 use crate::value::mutation::properties::{
     Choice, choices, coalesced, json_text, name, record_all, space,
 };
-use crate::value::mutation::{ConflictRule, Edited, Mutation, Since, apply, element, members};
+use crate::value::mutation::{
+    ConflictRule, Edited, Mutation, Since, apply, element, is_space, members,
+};
 
 /// A root of several entries, or any other value.
 fn root_text() -> impl Strategy<Value = String> {
@@ -132,6 +134,7 @@ fn check(document: &Document, text: &[u8]) -> Result<(), TestCaseError> {
     prop_assert_eq!(document.element(count), None);
     prop_assert_eq!(document.entry_range(count), None);
     prop_assert_eq!(document, &fresh);
+    prop_assert_eq!(document.parsed().padding, fresh.parsed().padding);
     prop_assert_eq!(document.value(), value);
     prop_assert_eq!(&document.to_bytes()[..], text);
     Ok(())
@@ -211,6 +214,7 @@ fn apply_to_both(
     for edit in &edits {
         prop_assert!(edit.old_len > 0 || !edit.new.is_empty(), "{}", about());
     }
+    check_padded(document, &edits, &expected)?;
     let stamp = document.stamp().next();
     edits.extend(document.stamp_edit(stamp));
     let edited = edit(document, &edits)?;
@@ -223,6 +227,55 @@ fn apply_to_both(
         let value = edited.value();
         prop_assert_eq!(value.as_str(), &expected, "{}", about());
     }
+    Ok(Some(edited))
+}
+
+/// JSON without what is between its tokens.
+fn without_spaces(text: &str) -> String {
+    let (mut is_text, mut is_escaped) = (false, false);
+    let is_kept = |letter: &char| {
+        let was_text = is_text;
+        is_text ^= *letter == '"' && !is_escaped;
+        is_escaped = is_text && *letter == '\\' && !is_escaped;
+        was_text || !is_space(*letter)
+    };
+    text.chars().filter(is_kept).collect()
+}
+
+/// Checks the edits that keep the length of what they change: they make the same value. Returns the
+/// document as it is then.
+fn check_padded(
+    document: &Document,
+    edits: &[ByteEdit],
+    expected: &str,
+) -> Result<Option<Document>, TestCaseError> {
+    let before = document.parsed();
+    let Some(padded) = document.padded(edits.to_vec()) else {
+        let removed: usize = edits.iter().map(|edit| edit.old_len).sum();
+        prop_assert!(before.padding + removed > document.len() / 4);
+        return Ok(None);
+    };
+    let Some(edited) = edit(document, &padded)? else {
+        return Err(TestCaseError::fail(format!("{edits:?} as {padded:?}")));
+    };
+    let value = edited.value();
+    prop_assert_eq!(without_spaces(value.as_str()), without_spaces(expected));
+    // What is not as long as it was has no room, or would stand beside a bracket of the root.
+    let now = edited.parsed();
+    let is_shorter = edited.len() < document.len();
+    prop_assert!(!is_shorter || now.body.count() <= 1 || edits.len() > 1 || padded == edits);
+    // What others have put between the entries does not count.
+    let plain = edit(document, edits)?;
+    let plain = plain.map_or(0, |plain| plain.parsed().padding);
+    prop_assert!(now.padding <= document.len() / 4 + plain);
+    if padded != edits && now.body.count() > 1 && now.padding > before.padding {
+        let inner = &value.as_str()[1..value.as_str().len() - 1];
+        let was = document.value();
+        prop_assert!(!inner.ends_with(is_space) || was.as_str().contains(is_space));
+    }
+    let compacted = edited.compacted();
+    prop_assert_eq!(without_spaces(&compacted), without_spaces(expected));
+    prop_assert_eq!(Document::of(compacted.into()).parsed().padding, 0);
     Ok(Some(edited))
 }
 
@@ -390,10 +443,17 @@ proptest! {
                         let (mutations, _) = record_all(value.as_str(), calls);
                         for mutation in mutations {
                             let rule = ConflictRule::Latest;
-                            if let Some(edited) = apply_to_both(&document, &mutation, rule)? {
-                                text = edited.to_bytes().to_vec();
-                                document = edited;
-                            }
+                            let Some(edited) = apply_to_both(&document, &mutation, rule)? else {
+                                continue;
+                            };
+                            let made = apply_to(&document, &mutation, rule).made;
+                            let padded = match made {
+                                DocumentEdit::Edits(edits) => document.padded(edits),
+                                _ => None,
+                            };
+                            let padded = padded.map(|edits| edit(&document, &edits)).transpose()?;
+                            document = padded.flatten().unwrap_or(edited);
+                            text = document.to_bytes().to_vec();
                         }
                     }
                     Step::Noise(noise) => {

@@ -97,12 +97,13 @@ impl TestedSession<'_> {
     fn read(&self, read: &KeyRead) -> Result<Option<Bytes>, BackendError> {
         let answers = self.inner.read(std::slice::from_ref(read));
         let answer = self.runtime.block_on(answers).unwrap().remove(0);
-        answer.map(|(stored, _)| stored)
+        answer.map(|(stored, _)| stored.map(|stored| stored.to_bytes()))
     }
 
     fn read_apart(&self, key: &str, asking: bool) -> Result<Option<Bytes>, BackendError> {
         let answer = self.inner.read_apart(&key.into(), asking);
-        self.runtime.block_on(answer).map(|(stored, _)| stored)
+        let answer = self.runtime.block_on(answer);
+        answer.map(|(stored, _)| stored.map(|stored| stored.to_bytes()))
     }
 
     /// What is reported until nothing is for a while.
