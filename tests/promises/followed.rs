@@ -42,13 +42,11 @@ fn decoded_by(read: impl FnOnce()) -> usize {
     DECODED.get() - before
 }
 
-type Queue = VecDeque<Item>;
-
 #[derive(SyncedMemory)]
 #[synced(near)]
 struct Long {
     list: Vec<Item>,
-    queue: Queue,
+    queue: VecDeque<Item>,
     map: HashMap<String, Item>,
     table: BTreeMap<Item, u32>,
     tags: BTreeSet<Item>,
@@ -56,8 +54,9 @@ struct Long {
 
 const COUNT: usize = 20_000;
 
-/// At most so many items are decoded for one change: the one that was, and the one that is.
-const FEW: usize = 2;
+/// At most so many items are decoded for one change: the one that was, the one that is, and one
+/// beside it, which has the spaces that fill up what became shorter.
+const FEW: usize = 3;
 
 fn fill(long: &SyncedLong) {
     let values = Long {

@@ -54,8 +54,14 @@ impl<T: Value> Synced<T> {
         if memo.is_shown_by(slots) && memo.state.is_local == slots.is_local {
             return Some(memo);
         }
+        let older = memo.document.as_ref()?;
+        if older.is_same(newer) {
+            // Something else has changed: the time to live, or whether it is current.
+            let has_same_parts = memo.has_same_parts.get() == Some(&true);
+            return Some(self.keep(memo.value.clone()?, slots, has_same_parts));
+        }
         assert_unlocked();
-        let differences = follow.differences(memo.document.as_ref()?, newer)?;
+        let differences = follow.differences(older, newer)?;
 
         if taken.swap(true, Ordering::AcqRel) {
             return None;
@@ -71,17 +77,22 @@ impl<T: Value> Synced<T> {
         if !follow.apply(differences, Arc::make_mut(&mut value)) {
             return None;
         }
-        let followed = Memo {
+        Some(self.keep(value, slots, has_same_parts))
+    }
+
+    /// Keeps the value of what the slots show for the next read.
+    fn keep(&self, value: Arc<T>, slots: &SlotsView, has_same_parts: bool) -> Arc<Memo<T>> {
+        let memo = Memo {
             value: Some(value),
-            document: Some(newer.clone()),
+            document: slots.view.stored.clone(),
             ..Memo::new(MemoState::of(slots), None, true)
         };
         if has_same_parts {
-            _ = followed.has_same_parts.set(true);
+            _ = memo.has_same_parts.set(true);
         }
-        let followed = Arc::new(followed);
-        self.inner.memo.store(Some(Arc::clone(&followed)));
-        Some(followed)
+        let memo = Arc::new(memo);
+        self.inner.memo.store(Some(Arc::clone(&memo)));
+        memo
     }
 
     /// Takes this memo out of the view, unless another one is there by now.

@@ -231,7 +231,8 @@ macro_rules! maps {
         {
             /// How many entries there are; zero while the map is unset.
             ///
-            /// A read decodes the map once after each change, and counts.
+            /// A read decodes the map once after each change, and counts. Of a long one it decodes
+            /// what has changed.
             ///
             /// # Errors
             ///

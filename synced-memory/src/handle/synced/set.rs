@@ -87,7 +87,8 @@ macro_rules! sets {
         {
             /// How many elements there are; none while the set is unset.
             ///
-            /// A read decodes the set once after each change, and counts.
+            /// A read decodes the set once after each change, and counts. Of a long one it decodes
+            /// what has changed.
             ///
             /// # Errors
             ///

@@ -144,7 +144,8 @@ macro_rules! lists {
         impl<T: Value> Synced<$list<T>> {
             /// How many elements there are; zero while the list is unset.
             ///
-            /// A read decodes the list once after each change, and counts.
+            /// A read decodes the list once after each change, and counts. Of a long one it decodes
+            /// what has changed.
             ///
             /// # Errors
             ///

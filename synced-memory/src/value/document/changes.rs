@@ -88,6 +88,11 @@ impl EntryChanges {
 }
 
 impl Document {
+    /// Whether both are one version of one document.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     /// Which entries differ from those of an older version.
     ///
     /// `None` if that cannot be said without a look at the whole, if most of it is another, or if the
