@@ -19,7 +19,7 @@ const ROOMS: &[(&str, &[&[&str]])] = &[
         "model",
         &[
             &["mod"],
-            &["histories", "mutations"],
+            &["additions", "histories", "mutations"],
             &["assignments", "runner"],
             &["calls", "schedule"],
             &["reference", "steps"],
@@ -27,7 +27,7 @@ const ROOMS: &[(&str, &[&[&str]])] = &[
             &["document", "network"],
             &["rules"],
             &["world"],
-            &["near", "near_shards", "process"],
+            &["audit", "near", "near_shards", "process"],
             &["placement"],
             &["action", "server"],
             &["check"],
@@ -61,7 +61,11 @@ const ROOMS: &[(&str, &[&[&str]])] = &[
     ("pending", &[&["journal", "rebase"], &["outbox"], &["mod"]]),
     (
         "cache",
-        &[&["refresh"], &["mod"], &["near", "pace", "tracking"]],
+        &[
+            &["refresh", "whole"],
+            &["mod"],
+            &["near", "pace", "tracking"],
+        ],
     ),
     (
         "backend",

@@ -1,9 +1,13 @@
 //! Pushes and adds that are made to whatever is there: what they cost, and that each is made once.
 
 use std::collections::BTreeSet;
+use std::pin::Pin;
 use std::sync::Barrier;
+use std::task::{Context, Waker};
 use std::thread;
+use std::time::Duration;
 
+use futures_executor::block_on;
 use serde_json::Value;
 use support::Direction::{ToClient, ToServer};
 use support::{Python, Server, eventually};
@@ -200,6 +204,78 @@ fn a_process_sees_its_own_pushes_on_top_of_what_it_knows() {
     near.update(|list| list.retain(|item| *item > 1)).unwrap();
     let expected: Vec<u64> = (2..LONG).chain([2, 3, 4, 5]).collect();
     assert_eq!(list(&other).get().unwrap(), expected);
+}
+
+/// So many items that their list is read apart from everything else.
+const LARGE: u64 = 200_000;
+
+/// A list of so many items and 1, as this memory knows it, and 2, which another one has pushed.
+fn list_with_more(line: &Line, memory: &Memory, items: u64) -> Synced<Vec<u64>> {
+    let list = list(memory);
+    list.set((0..items).collect()).unwrap();
+    list.push(1).unwrap();
+    assert_eq!(list.get().unwrap().len() as u64, items + 1);
+    self::list(&line.open_patiently()).push(2).unwrap();
+    list
+}
+
+type Read<'a> = Pin<Box<dyn Future<Output = Result<Vec<u64>>> + Send + 'a>>;
+
+/// A read that is sent, and goes on when it is polled again.
+fn sent_read(list: &Synced<Vec<u64>>) -> Read<'_> {
+    let mut read: Read = Box::pin(list.get_async());
+    let polled = read.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+    assert!(polled.is_pending());
+    read
+}
+
+/// What was sent over the next connection may be in the answer, although it was sent later.
+#[test]
+fn a_read_that_is_answered_over_a_line_that_was_given_up_shows_no_push_twice() {
+    let line = Line::new();
+    let memory = line.open();
+    let list = list_with_more(&line, &memory, LONG);
+    let before = line.proxy.connections();
+    line.proxy.hold_requests();
+    let read = sent_read(&list);
+    eventually(DEADLINE, "the silent line is given up", || {
+        line.proxy.connections() > before
+    });
+    // It is made over the next one.
+    list.push(3).unwrap();
+    memory.flush(DEADLINE).unwrap();
+    let passed = line.proxy.bytes(ToClient);
+    line.proxy.release();
+    eventually(DEADLINE, "the late answer has passed", || {
+        line.proxy.bytes(ToClient) > passed
+    });
+    // The I/O thread has handled what came before the answer to this.
+    list.push(4).unwrap();
+    memory.flush(DEADLINE).unwrap();
+    // Its time is over: if it is not made again, it shows what is known here.
+    let shown = block_on(read).unwrap().split_off(20_000);
+    assert!(shown == [1, 3, 4] || shown == [1, 2, 3, 4], "{shown:?}");
+    eventually(DEADLINE, "all is read", || {
+        list.get().unwrap().split_off(20_000) == [1, 2, 3, 4]
+    });
+}
+
+/// A large value is read some time after it was asked for, in no order with what is sent meanwhile.
+#[test]
+fn a_push_during_the_read_of_a_large_list_is_seen_once() {
+    let line = Line::new();
+    let memory = line.builder().timeout(DEADLINE).build().unwrap();
+    let list = list_with_more(&line, &memory, LARGE);
+    // The read takes two requests, one after the other.
+    line.proxy.delay(ToServer, Duration::from_millis(300));
+    let read = sent_read(&list);
+    thread::scope(|scope| {
+        let read = scope.spawn(|| block_on(read));
+        assert_eq!(list.push(3).unwrap(), Written::Stored);
+        let seen = read.join().unwrap().unwrap();
+        assert_eq!(seen.get(200_000..), Some(&[1, 2, 3][..]));
+    });
+    assert_eq!(list.get().unwrap().get(200_000..), Some(&[1, 2, 3][..]));
 }
 
 #[test]

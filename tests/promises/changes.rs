@@ -74,10 +74,8 @@ fn who_follows_a_long_value_gets_what_others_change() {
     let name = |n: u64| format!("entry {n}");
     let mut expected: BTreeMap<String, u64> = (0..LONG).map(|n| (name(n), 0)).collect();
     map(&other).set(expected.clone()).unwrap();
-    let followed = map(&follower);
-    eventually(DEADLINE, "it is near", || {
-        followed.get().unwrap() == expected
-    });
+    let view = map(&follower);
+    eventually(DEADLINE, "it is near", || view.get().unwrap() == expected);
     let [out, back] = traffic(&proxy, || {
         for n in 0..ROUNDS {
             // A new one, one with the same length, one that is longer, and one less.
@@ -92,7 +90,7 @@ fn who_follows_a_long_value_gets_what_others_change() {
             ]);
             expected.remove(&name(3 * n + 2));
             eventually(DEADLINE, "it has what has changed", || {
-                followed.with(|map| *map == expected).unwrap()
+                view.with(|map| *map == expected).unwrap()
             });
         }
     });
@@ -106,17 +104,62 @@ fn who_follows_a_long_value_gets_what_others_change() {
     let [out, back] = traffic(&proxy, || {
         for n in 0..ROUNDS {
             map(&other).insert(name(n), 7).unwrap();
-            followed.insert(name(n + 1), 8).unwrap();
+            view.insert(name(n + 1), 8).unwrap();
             expected.extend([(name(n), 7), (name(n + 1), 8)]);
         }
         eventually(DEADLINE, "it has what has changed", || {
-            followed.with(|map| *map == expected).unwrap()
+            view.with(|map| *map == expected).unwrap()
         });
     });
     assert!(
         out < 4_000 * ROUNDS && back < 2_500 * ROUNDS,
         "{out}, {back}"
     );
+}
+
+/// A value does not become shorter each time, which the server would do by storing it anew.
+#[test]
+fn what_is_removed_from_a_long_value_is_not_sent_nor_is_what_stays() {
+    let server = Server::redis().start();
+    let proxy = Proxy::to(&server);
+    let memory = quick(proxy.url()).build().unwrap();
+    let name = |n: u64| format!("entry {n}");
+    let mut expected: BTreeMap<String, u64> = (0..LONG).map(|n| (name(n), n)).collect();
+    let mut queue: Vec<u64> = (0..LONG).collect();
+    map(&memory).set(expected.clone()).unwrap();
+    list(&memory).set(queue.clone()).unwrap();
+    let [out, back] = traffic(&proxy, || {
+        for n in 0..ROUNDS {
+            map(&memory).remove(&name(7 * n)).unwrap();
+            expected.remove(&name(7 * n));
+            assert_eq!(list(&memory).pop().unwrap(), queue.pop());
+            if n % 10 == 0 {
+                list(&memory).update(|list| list.remove(0)).unwrap();
+                queue.remove(0);
+            }
+        }
+    });
+    assert!(
+        out < 2 * 1_000 * ROUNDS && back < 2 * 400 * ROUNDS,
+        "{out}, {back}"
+    );
+    let other = quick(server.url()).build().unwrap();
+    assert_eq!(map(&other).get().unwrap(), expected);
+    assert_eq!(list(&other).get().unwrap(), queue);
+
+    // As much as a quarter of it: then all of it is stored, without spaces.
+    let keys: Vec<_> = expected.keys().take(15_000).cloned().collect();
+    for keys in keys.chunks(1_000) {
+        let mut removed: Vec<&String> = keys.iter().collect();
+        map(&memory)
+            .update(|map| removed.drain(..).for_each(|key| _ = map.remove(key)))
+            .unwrap();
+        let stored = server.get_text("memory:map").unwrap();
+        let spaces = stored.matches(' ').count() - stored.matches("entry ").count();
+        assert!(spaces <= stored.len() / 4 + 100, "{spaces}");
+    }
+    expected.retain(|key, _| !keys.contains(key));
+    assert_eq!(map(&other).get().unwrap(), expected);
 }
 
 #[test]

@@ -79,6 +79,7 @@ mod sidecars;
 mod sigpipe;
 mod sizes;
 mod sqlite;
+mod sqlite_chunks;
 mod sqlite_log;
 mod sqlite_records;
 mod starts;

@@ -322,7 +322,7 @@ fn python_reads_the_envelopes_while_rust_writes_and_rust_reads_what_python_write
         seen > 50
     });
     sharer.ask("stop");
-    assert_eq!(python.ask("PRAGMA user_version"), "[[1]]");
+    assert_eq!(python.ask("PRAGMA user_version"), "[[2]]");
     assert_eq!(
         python.ask("PRAGMA application_id"),
         format!("[[{}]]", 0x5379_4d65)
@@ -391,12 +391,12 @@ fn a_file_that_cannot_be_used_is_an_error_that_names_it_and_is_left_as_it_is() {
     let later = Database::new();
     later.open().set(&number("n"), 1).unwrap();
     let mut python = later.python();
-    python.ask("PRAGMA user_version = 2");
+    python.ask("PRAGMA user_version = 3");
     refused(
         &later.path(),
-        "schema version 2; this version of the library knows 1",
+        "schema version 3; this version of the library knows 2",
     );
-    python.ask("PRAGMA user_version = 1");
+    python.ask("PRAGMA user_version = 2");
     python.ask("DROP TABLE records");
     refused(&later.path(), "no such table: records");
 }

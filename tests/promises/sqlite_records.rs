@@ -106,7 +106,7 @@ fn a_push_is_not_doubled_if_the_other_process_writes_only_later() {
     });
 }
 
-/// An earlier version has made the tables.
+/// An earlier version has made the tables, and has the file open.
 #[test]
 fn a_file_without_the_column_gets_it_and_keeps_its_version() {
     let place = TempDir::new().unwrap();
@@ -120,6 +120,7 @@ for line in sys.stdin:
     print(db.execute(line).fetchall(), flush=True)
 ";
     let mut python = Child::spawn("python3", ["-c", query, path.to_str().unwrap()]);
+    crate::sqlite_chunks::without_chunks(&mut python);
     python.ask("ALTER TABLE keys DROP COLUMN record_expires");
     let memory = open(&url, SHORT);
     assert_eq!(memory.get(&Key::<u64>::new("n")).unwrap(), Some(1));

@@ -72,6 +72,15 @@ impl KeyChange {
         matches!(self, Self::Blind { .. })
     }
 
+    /// Whether it adds items to a list.
+    #[cfg(feature = "sqlite")]
+    pub(crate) fn adds_items(&self) -> bool {
+        let Self::Blind { addition, .. } = self else {
+            return false;
+        };
+        matches!(addition, Addition::Items(_))
+    }
+
     /// Whether it carries less than all that is stored once it was made.
     pub(crate) fn is_of_part(&self) -> bool {
         matches!(self, Self::Blind { .. } | Self::Edit { .. })
@@ -145,6 +154,12 @@ impl Expects {
     fn is_met_by(&self, stored: Option<&Document>) -> bool {
         *self == Self::Anything || *self == Self::of_document(stored)
     }
+
+    /// The same, of a value with a stamp.
+    #[cfg(feature = "sqlite")]
+    pub(crate) fn is_met_by_value(&self, ValueId { stamp, length }: ValueId) -> bool {
+        *self == Self::Anything || *self == Self::Stamped { stamp, length }
+    }
 }
 
 /// One try to bring a write to the backend.
@@ -178,13 +193,13 @@ impl Attempt {
         let found = current.stamp();
         if let KeyChange::Blind { addition, step, .. } = &self.change {
             let stamp = blind_stamp(self.stamp, found, *step)?;
-            let stored = current.stored.as_ref()?.to_bytes();
-            return Some(KeyAfter::Stored(addition.to(&stored, stamp)?));
+            let stored = current.stored.as_ref()?;
+            return Some(KeyAfter::Stored(addition.to(stored, stamp)?));
         }
         let is_met = self.expects.is_met_by(current.stored.as_ref());
         (is_met && self.stamp > found).then(|| match &self.change {
-            KeyChange::Put { envelope, .. } => KeyAfter::Stored(envelope.clone()),
-            KeyChange::Edit { made, .. } => KeyAfter::Stored(made.to_bytes()),
+            KeyChange::Put { envelope, .. } => KeyAfter::Stored(Document::of(envelope.clone())),
+            KeyChange::Edit { made, .. } => KeyAfter::Stored(made.clone()),
             KeyChange::Delete | KeyChange::Blind { .. } => KeyAfter::Removed,
         })
     }
@@ -194,7 +209,7 @@ impl Attempt {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum KeyAfter {
     /// This is stored.
-    Stored(Bytes),
+    Stored(Document),
     Removed,
 }
 
@@ -293,16 +308,25 @@ impl Verdict {
     pub(crate) fn is_recorded(self, attempt: &Attempt) -> bool {
         self == Self::Apply || (self == Self::Refuse && attempt.retry.is_some())
     }
+
+    /// The answer if nothing is done, given what was found.
+    pub(crate) fn finding(self, found: KeyState) -> Outcome {
+        match self {
+            Self::AlreadyApplied => Outcome::AlreadyApplied(found),
+            Self::RecordExpired => Outcome::RecordExpired(found),
+            Self::Refuse | Self::Apply => Outcome::Refused(found),
+        }
+    }
 }
 
 /// What a backend is to do with an attempt, and what that makes of the key if it is made.
 #[derive(Debug)]
-pub(crate) struct Decision {
+pub(crate) struct Decision<M = KeyAfter> {
     pub(crate) verdict: Verdict,
-    pub(crate) made: Option<KeyAfter>,
+    pub(crate) made: Option<M>,
 }
 
-impl From<Verdict> for Decision {
+impl<M> From<Verdict> for Decision<M> {
     fn from(verdict: Verdict) -> Self {
         Self {
             verdict,
@@ -311,17 +335,18 @@ impl From<Verdict> for Decision {
     }
 }
 
-/// Decides on an attempt, given what is at its key, and what is on record for its writer there.
-/// `may_lack_record`: records as old as its first try may have been dropped.
+/// Decides on an attempt, given what is on record for its writer at its key. `may_lack_record`:
+/// records as old as its first try may have been dropped. `make`: what it makes of what is stored
+/// now, by the rule of [`made_of`](Attempt::made_of); `None` if it is not to be made.
 ///
 /// The sequence number is compared first: an attempt that was applied once is never applied again,
 /// not even if an older stamp was stored since (rules 4 and 6).
-pub(crate) fn decide(
+pub(crate) fn decide<M>(
     attempt: &Attempt,
-    current: &KeyState,
     record: Option<WriterRecord>,
     may_lack_record: bool,
-) -> Decision {
+    make: impl FnOnce() -> Option<M>,
+) -> Decision<M> {
     match record {
         Some(record) if attempt.sequence < record.sequence => {
             return Verdict::AlreadyApplied.into();
@@ -338,7 +363,7 @@ pub(crate) fn decide(
         }
         _ => {}
     }
-    let made = attempt.made_of(current);
+    let made = make();
     let verdict = match made {
         Some(_) => Verdict::Apply,
         None => Verdict::Refuse,
@@ -383,6 +408,17 @@ mod tests {
             stored: stored.map(Document::of),
             tombstone: Stamp::new(tombstone),
         }
+    }
+
+    fn decide(
+        attempt: &Attempt,
+        current: &KeyState,
+        record: Option<WriterRecord>,
+        may_lack_record: bool,
+    ) -> Decision {
+        super::decide(attempt, record, may_lack_record, || {
+            attempt.made_of(current)
+        })
     }
 
     const APPLIED: Option<WriterRecord> = Some(WriterRecord {

@@ -8,8 +8,6 @@ use crate::backend::commit::{
     Verdict, Writer, WriterRecord,
 };
 use crate::base::clock::Monotonic;
-use crate::value::addition::Addition;
-use crate::value::envelope;
 
 /// A starved writer that has not tried again for this long may be gone: it is starved no longer.
 pub(crate) const STARVATION_TIMEOUT: Duration = Duration::from_secs(2);
@@ -18,6 +16,12 @@ pub(crate) const STARVATION_TIMEOUT: Duration = Duration::from_secs(2);
 #[derive(Debug, Clone, Default)]
 pub(crate) struct KeyContext {
     pub(crate) current: KeyState,
+    pub(crate) records: RecordContext,
+}
+
+/// What a backend has beside the value.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct RecordContext {
     /// What is on record for the attempt's writer.
     pub(crate) record: Option<WriterRecord>,
     /// Records up to this time may have been dropped.
@@ -48,8 +52,55 @@ pub(crate) struct Effects {
 
 /// What `attempt` does at the time `now`, given what the backend has of its key.
 pub(crate) fn effects_of(attempt: &Attempt, context: KeyContext, now: Monotonic) -> Effects {
-    let KeyContext {
-        current,
+    let KeyContext { current, records } = context;
+    let ruling = rule_on(attempt, records, now, || attempt.made_of(&current));
+    let contended = ruling.contended;
+    let outcome = match (ruling.verdict, &ruling.made) {
+        (Verdict::Apply, made) => match (&attempt.change, &current.stored, made) {
+            (KeyChange::Blind { addition, .. }, Some(before), Some(KeyAfter::Stored(after))) => {
+                Outcome::Added {
+                    before: ValueId::of(before),
+                    stamp: after.stamp(),
+                    sum: addition.sum_in(after),
+                    contended,
+                }
+            }
+            _ => Outcome::Applied {
+                existed: current.stored.is_some(),
+                contended,
+            },
+        },
+        (verdict, _) => verdict.finding(current),
+    };
+    Effects {
+        made: ruling.made,
+        record: ruling.record,
+        starved: ruling.starved,
+        outcome,
+    }
+}
+
+/// What an attempt does, but for the answer. `M`: what is made of the value.
+#[derive(Debug)]
+pub(crate) struct Ruling<M> {
+    pub(crate) verdict: Verdict,
+    pub(crate) made: Option<M>,
+    /// As in [`Effects`].
+    pub(crate) record: Option<WriterRecord>,
+    pub(crate) starved: Option<StarvedWriter>,
+    /// Another writer that was starved, and is still.
+    pub(crate) contended: Option<Writer>,
+}
+
+/// The same as [`effects_of`], for a backend that does not look at the whole value. `make`: as for
+/// [`decide`](commit::decide).
+pub(crate) fn rule_on<M>(
+    attempt: &Attempt,
+    context: RecordContext,
+    now: Monotonic,
+    make: impl FnOnce() -> Option<M>,
+) -> Ruling<M> {
+    let RecordContext {
         record,
         horizon,
         starved,
@@ -59,34 +110,12 @@ pub(crate) fn effects_of(attempt: &Attempt, context: KeyContext, now: Monotonic)
 
     let first_tried = now.saturating_sub(attempt.retry.unwrap_or_default());
     let may_lack_record = horizon.is_some_and(|horizon| first_tried <= horizon);
-    let Decision { verdict, made } = commit::decide(attempt, &current, record, may_lack_record);
+    let Decision { verdict, made } = commit::decide(attempt, record, may_lack_record, make);
 
     let record = verdict.is_recorded(attempt).then_some(WriterRecord {
         sequence: attempt.sequence,
         refused: verdict == Verdict::Refuse,
     });
-    let contended = other.map(|other| other.writer);
-    let outcome = match verdict {
-        Verdict::Apply => match (&attempt.change, &current.stored, &made) {
-            (KeyChange::Blind { addition, .. }, Some(before), Some(KeyAfter::Stored(after))) => {
-                let is_sum = matches!(addition, Addition::Integer { .. });
-                Outcome::Added {
-                    before: ValueId::of(before),
-                    stamp: envelope::stamp_of(after),
-                    sum: is_sum.then(|| envelope::integer_of(after)).flatten(),
-                    contended,
-                }
-            }
-            _ => Outcome::Applied {
-                existed: current.stored.is_some(),
-                contended,
-            },
-        },
-        Verdict::AlreadyApplied => Outcome::AlreadyApplied(current),
-        Verdict::Refuse => Outcome::Refused(current),
-        Verdict::RecordExpired => Outcome::RecordExpired(current),
-    };
-
     let is_change = matches!(attempt.expects, Expects::Stamped { .. });
     let own = StarvedWriter {
         writer: attempt.writer,
@@ -98,12 +127,12 @@ pub(crate) fn effects_of(attempt: &Attempt, context: KeyContext, now: Monotonic)
         Verdict::Refuse if is_change => other.or(Some(own)),
         _ => starved,
     };
-
-    Effects {
+    Ruling {
+        verdict,
         made,
         record,
         starved,
-        outcome,
+        contended: other.map(|other| other.writer),
     }
 }
 

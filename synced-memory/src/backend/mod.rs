@@ -103,7 +103,7 @@ pub(crate) struct KeyRead {
 
 /// What a reader has of a key.
 #[cfg_attr(
-    not(feature = "redis"),
+    not(any(feature = "redis", feature = "sqlite")),
     allow(dead_code, reason = "what servers alone ask")
 )]
 #[derive(Debug, Clone)]

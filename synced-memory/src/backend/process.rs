@@ -5,10 +5,9 @@ use std::ops::Bound;
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::sync::mpsc;
 
-use super::effects::{KeyContext, StarvedWriter, effects_of, expiry_of, horizon_of};
+use super::effects::{KeyContext, RecordContext, StarvedWriter, effects_of, expiry_of, horizon_of};
 use super::{Backend, Expiry, Invalidation, KeyRead, Page, ReadKind, Reply, Session, WithExpiry};
 use crate::backend::commit::{Attempt, KeyAfter, KeyState, Outcome, RECORDS, Writer, WriterRecord};
 use crate::backend::error::BackendError;
@@ -188,10 +187,7 @@ impl Session for ProcessSession {
         self.reply(move |store, mono| {
             // Under the lock of the store: a change is in the answer, or finds the keys tracked.
             space.track(session, &reads);
-            let read = |read: &KeyRead| {
-                let stored = store.read(&read.key, mono).map(Document::of);
-                Ok((stored, Expiry::Tracked))
-            };
+            let read = |read: &KeyRead| Ok((store.read(&read.key, mono), Expiry::Tracked));
             reads.iter().map(read).collect()
         })
     }
@@ -302,7 +298,7 @@ pub(crate) struct Store {
 
 #[derive(Debug)]
 struct StoredValue {
-    bytes: Bytes,
+    document: Document,
     expires: Option<Monotonic>,
 }
 
@@ -341,11 +337,11 @@ impl Store {
         }
     }
 
-    pub(crate) fn read(&mut self, key: &str, mono: Monotonic) -> Option<Bytes> {
+    pub(crate) fn read(&mut self, key: &str, mono: Monotonic) -> Option<Document> {
         if has_expired(self.keys.get(key)?.expires, mono) {
             self.keys.remove(key);
         }
-        Some(self.keys.get(key)?.bytes.clone())
+        Some(self.keys.get(key)?.document.clone())
     }
 
     pub(crate) fn commit(&mut self, attempt: &Attempt, mono: Monotonic) -> Outcome {
@@ -353,7 +349,7 @@ impl Store {
         let stored = self.read(&attempt.key, mono);
         let sidecar = self.sidecars.entry(Arc::clone(&attempt.key)).or_default();
         let current = KeyState {
-            stored: stored.map(Document::of),
+            stored,
             tombstone: sidecar.tombstone,
         };
         let record = sidecar
@@ -364,9 +360,11 @@ impl Store {
             attempt,
             KeyContext {
                 current,
-                record,
-                horizon: sidecar.horizon,
-                starved: sidecar.starved,
+                records: RecordContext {
+                    record,
+                    horizon: sidecar.horizon,
+                    starved: sidecar.starved,
+                },
             },
             mono,
         );
@@ -379,7 +377,7 @@ impl Store {
 
         match effects.made {
             None => {}
-            Some(KeyAfter::Stored(envelope)) => {
+            Some(KeyAfter::Stored(document)) => {
                 let kept = self
                     .keys
                     .get(&attempt.key)
@@ -389,13 +387,8 @@ impl Store {
                     kept.map(|at| self.expiries.remove(&(at, Arc::clone(&attempt.key))));
                     expires.map(|at| self.expiries.insert((at, Arc::clone(&attempt.key))));
                 }
-                self.keys.insert(
-                    Arc::clone(&attempt.key),
-                    StoredValue {
-                        bytes: envelope,
-                        expires,
-                    },
-                );
+                self.keys
+                    .insert(Arc::clone(&attempt.key), StoredValue { document, expires });
             }
             Some(KeyAfter::Removed) => {
                 sidecar.tombstone = sidecar.tombstone.max(Stamp::new(attempt.stamp.get()));

@@ -261,6 +261,14 @@ impl Stamp {
         }
     }
 
+    /// A step above another stamp is less than this.
+    pub(crate) const STEP: u64 = 1_000;
+
+    /// This stamp less `by`.
+    pub(crate) fn below(self, by: u64) -> Self {
+        Self(self.0.saturating_sub(by))
+    }
+
     /// The least stamp above this one.
     pub(crate) fn next(self) -> Self {
         Self(self.0.saturating_add(1))
@@ -274,13 +282,13 @@ impl Stamp {
         if self > found {
             self
         } else {
-            Self(found.0.saturating_add(1 + self.0 % 999))
+            Self(found.0.saturating_add(1 + self.0 % (Self::STEP - 1)))
         }
     }
 
     /// This stamp plus 1 to 999 at random.
     pub(crate) fn just_above(self, random: &mut fastrand::Rng) -> Self {
-        Self(self.0.saturating_add(random.u64(1..1_000)))
+        Self(self.0.saturating_add(random.u64(1..Self::STEP)))
     }
 
     /// This stamp on a clock that is `by` ns ahead.

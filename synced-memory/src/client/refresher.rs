@@ -170,6 +170,10 @@ async fn load_once(
 
     let mut loaded = ReadAnswers::default();
     let mut state = shared.state();
+    if let Some(ended) = connection.end_reason() {
+        // What was sent since over another connection may be in this answer, whatever its ticket.
+        return Err(ended.clone());
+    }
     for (index, ((read, answer), generation)) in
         reads.iter().zip(answers).zip(generations).enumerate()
     {
@@ -264,6 +268,7 @@ async fn read_large(shared: &Shared, route: &Route, connection: &Connection, rea
         // A refusal is told to those who wait, below, and to later readers by the slot.
         let sent_as = (read.ticket, read.generation);
         let _ = store_answer(&mut state, &key, sent_as, true, stored, mono);
+        state.read_apart(&key, read.ticket);
     }
     read.answer(&answer);
 }

@@ -27,6 +27,8 @@ pub(super) enum ScheduledAction {
     /// The flusher sends a batch; all requests of the connection are handled and answered.
     RoundTrip,
     Read,
+    /// A large value is read, or such a read takes effect, or arrives, or is handled.
+    ReadApart,
     /// An answer to a read is handled late, after the answers to later requests.
     HandleLateRead,
     Disconnect,

@@ -8,17 +8,21 @@
 //!   `world.rs`: all that takes part
 //! - `placement.rs`: which shard has the key, and what each answers for it; `cluster.rs`: what
 //!   happens to the shards, and what processes learn of that
-//! - `rules.rs`: what the rules have to say about a process; `process.rs`: a process and its clock
+//! - `rules.rs`: what the rules have to say about a process; `process.rs`: a process and its clock;
+//!   `audit.rs`: what is the same in all rules
 //! - `server.rs`: the server, and beside it what the rules say that it stores
 //! - `assignments/`: rules 1 to 4, 7 and 8, for processes that assign whole values; `mutations/`:
-//!   rules 5, 6 and 13, for processes that change parts of a value
+//!   rules 5, 6 and 13, for processes that change parts of a value; `additions/`: for those that add
+//!   to a root list or a root integer
 //! - `calls/`, `reference/`, `document.rs`: what these call, what their operations do in plain
 //!   Rust, and on which value
 //! - `near.rs`: rule 14, in every order of threads; `near_shards.rs`: the same of two shards
 //! - `histories/`: single histories by name, most of them found by the model
 
 mod action;
+mod additions;
 mod assignments;
+mod audit;
 mod calls;
 mod check;
 mod cluster;

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
 
 use super::check::{RuleResult, ensure};
-use super::process::{ModelProcess, ModelRoute};
+use super::process::{ApartRead, LateRead, ModelProcess, ModelRoute};
 use super::rules::Rules;
 use super::server::KEY;
 use super::world::{ModelAnswer, ModelConnection, ModelRequest, World, one_of};
@@ -239,10 +239,30 @@ impl<R: Rules> World<R> {
             return Ok(());
         };
         match reply {
-            ModelAnswer::Read(ticket, held) if is_handled_late => {
-                process.late_reads.push((ticket, held));
+            ModelAnswer::Read(ticket, held) => {
+                let read = LateRead {
+                    connection,
+                    ticket,
+                    held,
+                };
+                if is_handled_late {
+                    process.late_reads.push(read);
+                } else {
+                    self.handle_read(at, read)?;
+                }
             }
-            ModelAnswer::Read(ticket, held) => self.handle_read(at, ticket, held)?,
+            ModelAnswer::TooLarge(ticket) => {
+                let waits = process.state.when_settled(KEY, ticket);
+                process.apart_reads.push(ApartRead {
+                    connection,
+                    ticket,
+                    waits,
+                    found: None,
+                    has_arrived: false,
+                });
+            }
+            // Its caller asks again over the next connection.
+            ModelAnswer::Redirected(..) if is_abandoned => {}
             ModelAnswer::Redirected(read, error) => self.follow_read(at, read, &error),
             ModelAnswer::Commit {
                 attempt,

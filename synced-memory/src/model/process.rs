@@ -2,6 +2,8 @@
 
 use std::fmt::Debug;
 
+use tokio::sync::oneshot::Receiver;
+
 use super::check::RuleResult;
 use super::placement::Placement;
 use super::server::{HeldValue, KEY, ModelServer, TOMBSTONE_TTL};
@@ -90,6 +92,12 @@ pub(super) trait ProcessRules: Debug + Sized {
     /// A read was answered.
     fn read(&mut self, ticket: Ticket, held: Option<HeldValue>);
 
+    /// A read of a large value was answered.
+    fn read_apart(&mut self, ticket: Ticket, found: ApartFound) -> RuleResult {
+        self.read(ticket, found.held);
+        Ok(())
+    }
+
     /// The writes that were answered as made.
     fn made(&self) -> Vec<Sequence>;
 
@@ -126,7 +134,39 @@ pub(super) struct ModelProcess<R> {
     pub(super) laid_out: Shard,
     pub(super) tickets: Ticket,
     /// Answers to reads that are handled later.
-    pub(super) late_reads: Vec<(Ticket, Option<HeldValue>)>,
+    pub(super) late_reads: Vec<LateRead>,
+    pub(super) apart_reads: Vec<ApartRead>,
+}
+
+/// The answer to a read that came over the connection of this index, and is not handled yet.
+#[derive(Debug)]
+pub(super) struct LateRead {
+    pub(super) connection: usize,
+    pub(super) ticket: Ticket,
+    pub(super) held: Option<HeldValue>,
+}
+
+/// A read of a large value: it takes effect in no order with other requests.
+#[derive(Debug)]
+pub(super) struct ApartRead {
+    /// The index of the connection whose end it does not outlive.
+    pub(super) connection: usize,
+    pub(super) ticket: Ticket,
+    /// It goes on once the mutation was answered that is under way.
+    pub(super) waits: Option<Receiver<()>>,
+    /// What it has found.
+    pub(super) found: Option<ApartFound>,
+    pub(super) has_arrived: bool,
+}
+
+/// What a read of a large value has found when it took effect.
+#[derive(Debug)]
+pub(super) struct ApartFound {
+    pub(super) held: Option<HeldValue>,
+    /// The writes of its process that had been applied.
+    pub(super) applied: Vec<Sequence>,
+    /// Every change so far was made by a process, and none was lost: stamps have risen.
+    pub(super) has_risen: bool,
 }
 
 /// The way of a process to one shard.
@@ -180,6 +220,7 @@ impl<R: ProcessRules> ModelProcess<R> {
             laid_out: Shard::FIRST,
             tickets: 0,
             late_reads: Vec::new(),
+            apart_reads: Vec::new(),
         }
     }
 

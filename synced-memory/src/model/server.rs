@@ -137,6 +137,13 @@ impl ModelServer {
         self.effects.iter().map(|(_, effect)| effect)
     }
 
+    /// The writes that were ever applied for a writer.
+    pub(super) fn applied_by(&self, writer: Writer) -> Vec<Sequence> {
+        let applied = self.ever_applied.iter();
+        let of_writer = applied.filter(|applied| applied.0 == writer);
+        of_writer.map(|applied| write_of(applied.1)).collect()
+    }
+
     /// Whether the write was ever applied.
     pub(super) fn was_applied(&self, writer: Writer, sequence: Sequence) -> bool {
         self.ever_applied
@@ -147,6 +154,18 @@ impl ModelServer {
     /// Whether it ever lost something that it had applied.
     pub(super) fn has_lost_data(&self) -> bool {
         self.has_lost_data
+    }
+
+    /// Whether an attempt was refused for good, and the server has lost that.
+    fn has_lost_refusal_of(&self, attempt: &(Writer, Sequence)) -> bool {
+        self.superseded.contains(attempt) && !self.expected.superseded.contains(attempt)
+    }
+
+    /// Whether this is so of any attempt: it may be applied when it arrives late, and its write was
+    /// sent under another number since.
+    pub(super) fn has_lost_refusals(&self) -> bool {
+        let mut refused = self.superseded.iter();
+        refused.any(|refused| self.has_lost_refusal_of(refused))
     }
 
     /// Whether the write was ever recorded as superseded.
@@ -240,8 +259,11 @@ impl ModelServer {
         let (writer, sequence) = (attempt.writer, attempt.sequence);
         let write = (writer, sequence);
         let mut applied = self.applied_for(writer);
+        let is_same = |applied: &(Writer, Sequence)| {
+            write_of(applied.1) == write_of(sequence) && !self.has_lost_refusal_of(applied)
+        };
         ensure!(
-            !applied.any(|applied| write_of(applied.1) == write_of(sequence)),
+            !applied.any(is_same),
             "rules 4 and 6: {write:?} was applied twice"
         );
         ensure!(
@@ -498,7 +520,7 @@ impl ModelServer {
 
     fn agrees(&mut self, mono: Monotonic) -> RuleResult {
         let held = self.held(mono).map(|held| held.bytes);
-        let stored = self.store.read(KEY, mono);
+        let stored = self.store.read(KEY, mono).map(|stored| stored.to_bytes());
         ensure!(
             stored == held,
             "the server stores {stored:?} instead of {held:?}"

@@ -74,6 +74,7 @@ impl<R: Rules> World<R> {
                 });
                 match Placement::error(routing) {
                     Some(error) => ModelAnswer::Redirected(read, error),
+                    None if read.is_apart => ModelAnswer::TooLarge(ticket),
                     None => ModelAnswer::Read(ticket, held),
                 }
             }

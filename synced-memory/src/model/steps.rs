@@ -40,6 +40,11 @@ impl<R: Rules> World<R> {
             ScheduledAction::Deliver => self.deliver_any(&mut random)?,
             ScheduledAction::RoundTrip => self.round_trip(at, shard, &mut random)?,
             ScheduledAction::Read => self.read(at),
+            ScheduledAction::ReadApart => {
+                for _ in 0..random.u8(1..=3) {
+                    self.read_apart(at, &mut random)?;
+                }
+            }
             ScheduledAction::HandleLateRead => self.handle_late_read(at, &mut random)?,
             ScheduledAction::Disconnect => self.disconnect(at, shard, &mut random)?,
             ScheduledAction::StopServer => self.stop_server(shard, &mut random),
@@ -208,6 +213,9 @@ impl<R: Rules> World<R> {
                 }
                 while !self.processes[at].late_reads.is_empty() {
                     self.handle_late_read(at, random)?;
+                }
+                while !self.processes[at].apart_reads.is_empty() {
+                    self.read_apart(at, random)?;
                 }
                 self.audit(at)?;
             }

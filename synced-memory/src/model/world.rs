@@ -90,6 +90,8 @@ pub(super) enum ModelRequest<S> {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ModelRead {
     pub(super) ticket: Ticket,
+    /// The value is large: it is read apart once this was answered.
+    pub(super) is_apart: bool,
     /// The era in which its shard was asked to answer although it does not have the slot.
     pub(super) asked_in: Option<u32>,
     /// How often it was sent elsewhere.
@@ -106,6 +108,8 @@ pub(super) enum ModelAnswer {
         held: Option<HeldValue>,
     },
     Read(Ticket, Option<HeldValue>),
+    /// The value is to be read apart.
+    TooLarge(Ticket),
     /// Another shard has the key. What to do then depends on the read.
     Redirected(ModelRead, BackendError),
 }

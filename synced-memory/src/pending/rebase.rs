@@ -46,8 +46,6 @@ pub(crate) struct Basis<'a> {
     /// How far the stamp of an addition is at least above that of what it is added to; `None` if
     /// additions are to be sent as what they make of what is stored.
     pub(crate) step: Option<u64>,
-    /// The stamp of what this process has written next: what is made now is not newer.
-    pub(crate) next: Option<Stamp>,
     /// A change to a long value can be sent without the rest of it.
     pub(crate) takes_edits: bool,
     /// From how many bytes on a value is long.
@@ -164,8 +162,6 @@ fn plan_mutation(entry: &Entry, mutation: &Mutation, basis: &Basis<'_>, is_curre
     let stored = basis.base.at(basis.mono);
     let found = stored.map_or(Stamp::ZERO, Document::stamp);
     let stamp = write.latest.above(found);
-    let stamp = basis.next.map_or(stamp, |next| stamp.min(next));
-    let stamp = stamp.max(found.next());
     let MadeOf {
         made,
         edits,

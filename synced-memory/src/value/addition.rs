@@ -1,9 +1,8 @@
 //! What can be added to a value without a look at it: a change that any number of writers make at
 //! once, none of which has to be refused.
 
-use bytes::Bytes;
-
 use crate::base::clock::Stamp;
+use crate::value::document::Document;
 use crate::value::envelope::{self, Unsealed};
 use crate::value::mutation::{Action, Amount, Json, Mutation, Operation};
 
@@ -90,16 +89,35 @@ impl Addition {
     }
 
     /// What is stored once this is added to what was; `None` if it cannot be.
-    pub(crate) fn to(&self, stored: &Bytes, stamp: Stamp) -> Option<Bytes> {
+    pub(crate) fn to(&self, stored: &Document, stamp: Stamp) -> Option<Document> {
         match self {
-            Self::Items(items) => envelope::appended(stored, joined(items).as_bytes(), stamp),
+            Self::Items(items) if stored.is_own_list() => {
+                let items: Vec<_> = items.iter().map(Json::as_str).collect();
+                stored.appended(&items, stamp)
+            }
+            Self::Items(_) => None,
             Self::Integer { by, min, max } => {
-                let sum = envelope::integer_of(stored)?.checked_add(*by)?;
+                let sum = integer_in(stored)?.checked_add(*by)?;
                 let is_in_range = (*min..=*max).contains(&sum);
-                is_in_range.then(|| Unsealed::of_text(&sum.to_string()).seal(stamp))
+                let sealed = || Unsealed::of_text(&sum.to_string()).seal(stamp);
+                is_in_range.then(|| Document::of_sealed(sealed()))
             }
         }
     }
+
+    /// What an integer has become with this addition.
+    pub(crate) fn sum_in(&self, stored: &Document) -> Option<i64> {
+        match self {
+            Self::Items(_) => None,
+            Self::Integer { .. } => integer_in(stored),
+        }
+    }
+}
+
+/// The integer that is the value.
+fn integer_in(stored: &Document) -> Option<i64> {
+    let is_short = stored.len() <= envelope::LONGEST_INTEGER;
+    is_short.then(|| envelope::integer_of(&stored.to_bytes()))?
 }
 
 /// The items with commas between them.

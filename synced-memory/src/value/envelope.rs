@@ -98,30 +98,6 @@ pub(crate) fn own_value_of(sealed: &Bytes) -> Text {
     Text(sealed.slice(prefix.min(end)..end.saturating_sub(1).max(prefix.min(end))))
 }
 
-/// The envelope with items at the end of the list that is its value; `None` if that is no list, or
-/// if it is not laid out at its end as ours are. `items`: JSON with commas between them.
-pub(crate) fn appended(stored: &Bytes, items: &[u8], stamp: Stamp) -> Option<Bytes> {
-    let value = value_of(stored);
-    let list = value.0.strip_prefix(b"[")?.strip_suffix(b"]")?;
-    let tail = find_tail(stored)?;
-    let has_own_end = stored[..tail.start].ends_with(b"],")
-        && stored[tail.start..] == *format!("\"last_modified\": {}}}", tail.stamp()).as_bytes()
-        // The list is what the end belongs to, and nothing but items is before its end.
-        && value.0.as_ptr_range().end == stored[..tail.start - 1].as_ptr_range().end
-        && !list.last().is_some_and(u8::is_ascii_whitespace);
-    if !has_own_end {
-        return None;
-    }
-    let mut grown = Vec::with_capacity(stored.len() + items.len() + 24);
-    grown.extend_from_slice(&stored[..tail.start - 2]);
-    if !list.is_empty() {
-        grown.push(b',');
-    }
-    grown.extend_from_slice(items);
-    grown.push(b']');
-    Some(Unsealed(grown).seal(stamp))
-}
-
 /// The integer that is the value, in an envelope of at most [`LONGEST_INTEGER`] bytes.
 pub(crate) fn integer_of(stored: &Bytes) -> Option<i64> {
     let tail = find_tail(stored).filter(|_| stored.len() <= LONGEST_INTEGER)?;

@@ -311,6 +311,8 @@ const LARGE: &str = "a_large_value_is_read_whole_beside_others_and_leaves_its_ke
 const WHOLE: &str = "a_large_value_comes_back_byte_for_byte";
 const KNOWN: &str = "a_read_of_what_is_known_returns_what_is_stored";
 const BY_HAND: &str = "what_was_edited_by_hand_is_found_if_the_stamp_is_not_trusted";
+const LARGE_HISTORY: &str = "any_history_of_large_values_is_answered_as_in_this_process";
+const LARGE_END: &str = "a_large_value_expires_and_is_removed_as_a_whole";
 const END: &str = "a_lost_connection_ends_its_session_and_nothing_else_does";
 
 #[test]
@@ -374,12 +376,15 @@ fn a_backend_that_hides_when_a_key_expires_fails() {
 fn a_backend_that_does_not_read_large_values_fails() {
     assert_that_only_these_fail("commits", Promise::LargeValues, &[WHOLE]);
     assert_that_only_these_fail("sessions", Promise::LargeValues, &[LARGE]);
+    assert_that_only_these_fail("large", Promise::None, &[]);
+    assert_that_only_these_fail("large", Promise::Visibility, &[LARGE_HISTORY, LARGE_END]);
 }
 
 #[test]
 fn a_backend_that_answers_with_what_its_reader_knows_fails() {
     assert_that_only_these_fail("known", Promise::None, &[]);
     assert_that_only_these_fail("known", Promise::KnownValues, &[KNOWN, BY_HAND]);
+    assert_that_only_these_fail("large", Promise::KnownValues, &[LARGE_HISTORY]);
 }
 
 #[test]

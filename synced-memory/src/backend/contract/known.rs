@@ -9,7 +9,7 @@ use crate::backend::{KeyRead, KnownValue, ReadKind};
 use crate::value::document::{ByteEdit, Document};
 
 impl TestSession<'_> {
-    fn read_known(
+    pub(super) fn read_known(
         &self,
         key: &str,
         kind: ReadKind,

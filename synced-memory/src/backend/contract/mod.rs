@@ -1,6 +1,6 @@
 //! The contract suite: each check is run on every backend.
 //!
-//! - `commits.rs`, `parts.rs`, `sessions.rs`: the checks
+//! - `commits.rs`, `parts.rs`, `large.rs`, `sessions.rs`: the checks
 //! - `subjects.rs`: the backends, with a real server and a real file
 //! - `faulty.rs`: faulty backends, which show that the checks notice each fault
 //!
@@ -10,6 +10,7 @@
 mod commits;
 mod faulty;
 mod known;
+mod large;
 mod parts;
 mod sessions;
 mod subjects;
@@ -344,6 +345,9 @@ suite! {
             an_addition_is_notified_like_any_change,
             an_edit_makes_what_its_writer_has_made,
             an_edit_does_not_damage_what_was_edited_by_hand;
+        large:
+            any_history_of_large_values_is_answered_as_in_this_process,
+            a_large_value_expires_and_is_removed_as_a_whole;
         known:
             a_read_of_what_is_known_returns_what_is_stored,
             what_was_edited_by_hand_is_found_if_the_stamp_is_not_trusted,

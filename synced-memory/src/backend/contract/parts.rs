@@ -479,7 +479,7 @@ pub(super) fn edit(
     }
 }
 
-fn made_by(attempt: &Attempt) -> Document {
+pub(super) fn made_by(attempt: &Attempt) -> Document {
     match &attempt.change {
         KeyChange::Edit { made, .. } => made.clone(),
         other => panic!("{other:?} is no edit"),

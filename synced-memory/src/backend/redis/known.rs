@@ -24,7 +24,7 @@ pub(super) struct KnownReader {
 }
 
 /// What a read of a key of which something is known has brought.
-pub(super) enum Since {
+pub(super) enum ReadSince {
     Stored(Option<Document>),
     /// More than is read together with others.
     TooLarge,
@@ -57,18 +57,24 @@ impl KnownReader {
     /// # Errors
     ///
     /// `ChangesUnknown`, `ChangesWrong`, or that the server cannot answer any read now.
-    pub(super) fn since(&self, known: &KnownValue, answer: Value) -> Result<Since, BackendError> {
+    pub(super) fn since(
+        &self,
+        known: &KnownValue,
+        answer: Value,
+    ) -> Result<ReadSince, BackendError> {
         match answer {
-            Value::Int(UNCHANGED) => Ok(Since::Stored(Some(known.document.clone()))),
-            Value::Int(TOO_LARGE) => Ok(Since::TooLarge),
-            Value::Array(changes) => Ok(Since::Stored(Some(changed(&known.document, changes)?))),
+            Value::Int(UNCHANGED) => Ok(ReadSince::Stored(Some(known.document.clone()))),
+            Value::Int(TOO_LARGE) => Ok(ReadSince::TooLarge),
+            Value::Array(changes) => {
+                Ok(ReadSince::Stored(Some(changed(&known.document, changes)?)))
+            }
             Value::ServerError(refusal) => {
                 if refusal.code() == "NOSCRIPT" {
                     self.sends_text.store(true, Ordering::Relaxed);
                 }
                 Err(refused(reply::server_error(&refusal)))
             }
-            whole => Ok(Since::Stored(reply::stored(whole)?.map(Document::of))),
+            whole => Ok(ReadSince::Stored(reply::stored(whole)?.map(Document::of))),
         }
     }
 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use redis::{Pipeline, Value};
 
-use super::known::{self, KnownReader, Since};
+use super::known::{self, KnownReader, ReadSince};
 use super::{add_asking, next_answer, reply, tracking};
 use crate::backend::error::{BackendError, BackendErrorKind};
 use crate::backend::{Expiry, KeyRead, KnownValue, LARGE_VALUE, ReadKind, SizeHint, WithExpiry};
@@ -142,8 +142,8 @@ impl Reader {
         answer: Value,
     ) -> Result<Option<Document>, BackendError> {
         match self.known.since(known, answer)? {
-            Since::Stored(stored) => Ok(stored),
-            Since::TooLarge => {
+            ReadSince::Stored(stored) => Ok(stored),
+            ReadSince::TooLarge => {
                 lock(&self.large_keys).insert(Arc::clone(key));
                 Err(too_large())
             }

@@ -20,9 +20,20 @@ use crate::base::policy::Durability;
 /// The application id in the header of our files: `SyMe` in ASCII.
 const APPLICATION: i32 = 0x5379_4d65;
 
-/// The version of the tables in `schema.sql`.
-const VERSION: i32 = 1;
+/// The versions of the tables: those in `schema.sql`, and with what `chunks.sql` adds.
+const FIRST_VERSION: i32 = 1;
+const VERSION: i32 = 2;
 const SCHEMA: &str = include_str!("schema.sql");
+pub(super) const CHUNKS: &str = include_str!("chunks.sql");
+
+/// How large values are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Layout {
+    /// Like all others, as earlier versions expect it: one of them may have the file open.
+    Whole,
+    /// In chunks.
+    Chunked,
+}
 
 /// A write-ahead log that grew beyond this is truncated to it after a checkpoint.
 const LONGEST_LOG: i64 = 16 << 20;
@@ -31,7 +42,7 @@ const LONGEST_LOG: i64 = 16 << 20;
 const LONG_LOG: u64 = 4 * LONGEST_LOG.cast_unsigned();
 
 /// How many prepared statements are cached: more than there are.
-const STATEMENTS: usize = 32;
+const STATEMENTS: usize = 64;
 
 /// Which file was opened, so that another one at the same path is noticed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -103,7 +114,16 @@ impl LogWatch {
     }
 }
 
-/// Opens the file, and creates it if it is missing.
+/// A file that was opened.
+pub(super) struct Opened {
+    pub(super) connection: Connection,
+    pub(super) layout: Layout,
+    pub(super) identity: Identity,
+    pub(super) mark: Option<OpenMark>,
+}
+
+/// Opens the file, and creates it if it is missing. One of an earlier version is taken over if
+/// nobody else has it open.
 ///
 /// # Errors
 ///
@@ -113,7 +133,7 @@ pub(super) fn open(
     path: &Path,
     durability: Durability,
     busy_timeout: Duration,
-) -> Result<(Connection, Identity, Option<OpenMark>), BackendError> {
+) -> Result<Opened, BackendError> {
     if path.is_dir() {
         return Err(BackendError::rejected("it is a directory"));
     }
@@ -127,11 +147,17 @@ pub(super) fn open(
     let mark = FileId::at(&resolved).map(OpenMark::new).transpose()?;
 
     let busy_timeout = BusyTimeout::new(busy_timeout);
-    let connection = set_up(&resolved, durability, &busy_timeout).map_err(|error| match error {
+    let set_up = set_up(&resolved, durability, &busy_timeout);
+    let (connection, layout) = set_up.map_err(|error| match error {
         Unusable::Sqlite(error) => open_error(&error),
         Unusable::Other(error) => error,
     })?;
-    Ok((connection, Identity::of(path), mark))
+    Ok(Opened {
+        connection,
+        layout,
+        identity: Identity::of(path),
+        mark,
+    })
 }
 
 /// Creates the file if it is missing, since SQLite would let everybody read it. What SQLite creates
@@ -202,11 +228,7 @@ fn open_error(error: &Error) -> BackendError {
     }
 }
 
-fn set_up(
-    path: &Path,
-    durability: Durability,
-    busy_timeout: &BusyTimeout,
-) -> Result<Connection, Unusable> {
+fn connect(path: &Path) -> Result<Connection, Error> {
     // The session's own lock lets one thread at a time use it.
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
         | OpenFlags::SQLITE_OPEN_NO_MUTEX
@@ -215,13 +237,29 @@ fn set_up(
     // `BusyTimeout` waits instead: it has to end in time for the caller.
     connection.busy_timeout(Duration::ZERO)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS);
+    Ok(connection)
+}
+
+fn set_up(
+    path: &Path,
+    durability: Durability,
+    busy_timeout: &BusyTimeout,
+) -> Result<(Connection, Layout), Unusable> {
+    let mut connection = connect(path)?;
     if connection.is_readonly("main")? {
         return unusable("the file is read-only");
     }
-
-    let is_new = busy_timeout
+    let found = busy_timeout
         .wait(|| header_at_once(&connection))?
-        .is_new()?;
+        .layout()?;
+    if found == Some(Layout::Whole) {
+        // It would count as somebody who has the file open.
+        drop(connection);
+        // If that fails, for whatever reason, the file is used as it is.
+        let _ = take_over(path);
+        connection = connect(path)?;
+    }
+
     // First, since the mode cannot be changed inside a transaction.
     let mode: String = busy_timeout
         .wait(|| connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0)))?;
@@ -241,37 +279,66 @@ fn set_up(
         |_| Ok(()),
     )?;
 
-    if is_new {
+    if found.is_none() {
         busy_timeout.wait(|| connection.execute_batch("BEGIN IMMEDIATE"))?;
         // Another process may have been faster.
-        if header_of(&connection)?.is_new()? {
+        if header_of(&connection)?.layout()?.is_none() {
             connection.execute_batch(SCHEMA)?;
+            connection.execute_batch(CHUNKS)?;
             connection.pragma_update(None, "application_id", APPLICATION)?;
             connection.pragma_update(None, "user_version", VERSION)?;
         }
         connection.execute_batch("COMMIT")?;
     }
+    // From this read on nobody can take the file over.
+    let header = busy_timeout.wait(|| header_at_once(&connection))?;
+    let Some(layout) = header.layout()? else {
+        return unusable("the file was emptied while it was opened");
+    };
     busy_timeout.wait(|| add_what_is_missing(&connection))?;
-    busy_timeout.wait(|| statements::check_tables(&connection))?;
-    Ok(connection)
+    busy_timeout.wait(|| statements::check_tables(&connection, layout))?;
+    Ok((connection, layout))
+}
+
+/// Gives a file of the first version the tables of this one, unless anybody has it open.
+///
+/// Every connection to a file with a write-ahead log holds a shared lock on it, from its first read
+/// until it is closed. A connection in this locking mode needs an exclusive one from its own first
+/// read on (<https://sqlite.org/wal.html>, 8): so an earlier version that has looked at the version
+/// of the file cannot have it replaced beneath it, and one that has not yet is refused.
+fn take_over(path: &Path) -> Result<(), Error> {
+    let connection = connect(path)?;
+    connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
+    let transaction = Transaction::new_unchecked(&connection, TransactionBehavior::Exclusive)?;
+    let mode: String = transaction.pragma_query_value(None, "journal_mode", |row| row.get(0))?;
+    let header = header_of(&transaction)?;
+    // Without the log nobody would hold that lock.
+    if mode == "wal" && header.application == APPLICATION && header.version == FIRST_VERSION {
+        if !has_record_expires(&transaction)? {
+            transaction.execute_batch(statements::ADD_RECORD_EXPIRES)?;
+        }
+        transaction.execute_batch(CHUNKS)?;
+        transaction.pragma_update(None, "user_version", VERSION)?;
+    }
+    transaction.commit()
 }
 
 /// Adds the column that earlier versions do not know, and go on without.
 fn add_what_is_missing(connection: &Connection) -> Result<(), Error> {
-    let is_there = || {
-        connection
-            .prepare(statements::HAS_RECORD_EXPIRES)?
-            .exists([])
-    };
-    if is_there()? {
+    if has_record_expires(connection)? {
         return Ok(());
     }
     let transaction = Transaction::new_unchecked(connection, TransactionBehavior::Immediate)?;
     // Another process may have been faster.
-    if !is_there()? {
+    if !has_record_expires(&transaction)? {
         transaction.execute_batch(statements::ADD_RECORD_EXPIRES)?;
     }
     transaction.commit()
+}
+
+fn has_record_expires(connection: &Connection) -> Result<bool, Error> {
+    let mut statement = connection.prepare(statements::HAS_RECORD_EXPIRES)?;
+    statement.exists([])
 }
 
 /// What the header of a file says.
@@ -301,11 +368,12 @@ fn header_of(connection: &Connection) -> Result<FileHeader, Error> {
 }
 
 impl FileHeader {
-    /// Whether there is nothing in the file yet.
-    fn is_new(&self) -> Result<bool, Unusable> {
+    /// The layout of the file; `None` if there is nothing in it yet.
+    fn layout(&self) -> Result<Option<Layout>, Unusable> {
         match (self.application, self.version) {
-            (0, 0) if self.is_empty => Ok(true),
-            (APPLICATION, VERSION) => Ok(false),
+            (0, 0) if self.is_empty => Ok(None),
+            (APPLICATION, FIRST_VERSION) => Ok(Some(Layout::Whole)),
+            (APPLICATION, VERSION) => Ok(Some(Layout::Chunked)),
             (APPLICATION, later) => unusable(format_args!(
                 "the file has the schema version {later}; this version of the library knows \
                  {VERSION}"

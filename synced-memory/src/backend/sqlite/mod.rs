@@ -2,16 +2,26 @@
 //!
 //! - `file.rs`: opening it, and checking that it is ours
 //! - `inherited.rs`: refusing what a parent had open at a fork
-//! - `tables.rs`, `statements.rs`: reading and changing the tables
+//! - `tables.rs`, `statements.rs`: the tables
+//! - `commit.rs`, `records.rs`: making attempts, and the records of their writers
+//! - `chunked.rs`, `chunks.rs`, `changes.rs`: large values, which are in chunks, and the log of what
+//!   has changed in them
 //! - `busy_timeout.rs`: waiting for a lock that another process holds
 //! - `error.rs`: what an error means for a request
 
 mod busy_timeout;
+mod changes;
+mod chunked;
+mod chunks;
+mod commit;
 mod error;
 mod file;
 mod inherited;
+mod records;
 mod statements;
 mod tables;
+#[cfg(test)]
+mod tests;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -26,9 +36,8 @@ use crate::backend::layout::Node;
 use crate::base::clock::{self, Monotonic};
 use crate::base::lock::lock;
 use crate::base::policy::Durability;
-use crate::value::document::Document;
 use busy_timeout::BusyTimeout;
-use file::{Identity, LogWatch};
+use file::{Identity, Layout, LogWatch, Opened};
 use inherited::OpenMark;
 use statements::execute;
 
@@ -83,7 +92,12 @@ impl Backend for SqliteBackend {
             self.sidecar_ttl,
         );
         Box::pin(async move {
-            let (connection, identity, mark) = file::open(&path, durability, busy_timeout)?;
+            let Opened {
+                connection,
+                layout,
+                identity,
+                mark,
+            } = file::open(&path, durability, busy_timeout)?;
             let held = OpenConnection {
                 connection,
                 next_clean: Duration::ZERO,
@@ -95,6 +109,7 @@ impl Backend for SqliteBackend {
             );
             let opened = OpenFile {
                 held: Mutex::new(held),
+                layout,
                 reads,
                 writes,
                 identity,
@@ -120,6 +135,7 @@ struct SqliteSession(Arc<OpenFile>);
 #[derive(Debug)]
 struct OpenFile {
     held: Mutex<OpenConnection>,
+    layout: Layout,
     /// Any other write delays a write; hardly anything delays a read.
     reads: BusyTimeout,
     writes: BusyTimeout,
@@ -221,7 +237,7 @@ impl OpenFile {
         }
         batch
             .iter()
-            .map(|attempt| tables::commit(connection, attempt, now, self.sidecar_ttl))
+            .map(|attempt| commit::commit(connection, self.layout, attempt, now, self.sidecar_ttl))
             .collect()
     }
 }
@@ -236,10 +252,10 @@ impl Session for SqliteSession {
                 let transaction = (reads.len() > 1)
                     .then(|| connection.unchecked_transaction())
                     .transpose()?;
-                let stored = |read: &KeyRead| tables::read(connection, &read.key, now);
+                let stored = |read: &KeyRead| tables::read(connection, opened.layout, read, now);
                 let read = reads
                     .iter()
-                    .map(|read| Ok(Ok((stored(read)?.map(Document::of), Expiry::Tracked))))
+                    .map(|read| Ok(Ok((stored(read)?, Expiry::Tracked))))
                     .collect();
                 transaction.map_or(Ok(()), rusqlite::Transaction::finish)?;
                 read

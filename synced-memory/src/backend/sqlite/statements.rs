@@ -2,18 +2,73 @@
 
 use rusqlite::{Connection, Error, Params};
 
-pub(super) const READ: &str = "SELECT envelope, expires FROM keys WHERE key = ?1";
+use super::file::Layout;
+
+/// What is stored under a key.
+pub(super) fn read(layout: Layout) -> &'static str {
+    match layout {
+        Layout::Whole => "SELECT envelope, expires, NULL, NULL FROM keys WHERE key = ?1",
+        Layout::Chunked => "SELECT envelope, expires, stamp, length FROM keys WHERE key = ?1",
+    }
+}
+
+macro_rules! context {
+    ($($of_chunks:literal),*) => {
+        concat!(
+            "SELECT k.rowid, k.envelope, k.expires, s.tombstone, s.horizon, \
+                k.writer, k.sequence, k.decided, l.expires, \
+                r.sequence, r.refused, r.expires, k.waiting, k.waited, k.record_expires",
+            $(", ", $of_chunks,)*
+            " FROM (SELECT 1) \
+            LEFT JOIN keys k ON k.key = ?1 \
+            LEFT JOIN sidecars s ON s.key = ?1 \
+            LEFT JOIN records l ON l.key = ?1 AND l.writer = k.writer \
+            LEFT JOIN records r ON r.key = ?1 AND r.writer = ?2"
+        )
+    };
+}
 
 /// All that a commit by one writer has to know.
-pub(super) const CONTEXT: &str = "\
-    SELECT k.rowid, k.envelope, k.expires, s.tombstone, s.horizon, \
-        k.writer, k.sequence, k.decided, l.expires, \
-        r.sequence, r.refused, r.expires, k.waiting, k.waited, k.record_expires \
-    FROM (SELECT 1) \
-    LEFT JOIN keys k ON k.key = ?1 \
-    LEFT JOIN sidecars s ON s.key = ?1 \
-    LEFT JOIN records l ON l.key = ?1 AND l.writer = k.writer \
-    LEFT JOIN records r ON r.key = ?1 AND r.writer = ?2";
+pub(super) fn context(layout: Layout) -> &'static str {
+    match layout {
+        Layout::Whole => context!("NULL", "NULL", "NULL"),
+        Layout::Chunked => context!("k.stamp", "k.length", "k.is_list"),
+    }
+}
+
+/// Says that a value is in chunks, and which value.
+pub(super) const SET_CHUNKED: &str = "\
+    UPDATE keys SET stamp = ?2, length = ?3, is_list = ?4 WHERE key = ?1";
+
+/// The same, with the record of the writer.
+pub(super) const UPDATE_CHUNKED: &str = "\
+    UPDATE keys SET stamp = ?2, length = ?3, is_list = ?4, \
+        writer = ?5, sequence = ?6, decided = ?7, record_expires = ?8 \
+    WHERE rowid = ?1";
+
+/// Says that it is not.
+pub(super) const SET_WHOLE: &str = "\
+    UPDATE keys SET stamp = NULL, length = NULL, is_list = NULL WHERE key = ?1";
+
+pub(super) const SET_ENVELOPE: &str = "\
+    UPDATE keys SET envelope = ?2, stamp = NULL, length = NULL, is_list = NULL WHERE key = ?1";
+
+pub(super) const CHUNKS: &str = "SELECT text FROM chunks WHERE key = ?1 ORDER BY position";
+
+pub(super) const CHUNK: &str = "SELECT text FROM chunks WHERE key = ?1 AND position = ?2";
+
+pub(super) const POSITIONS_FROM_LAST: &str =
+    "SELECT position, bytes FROM chunks WHERE key = ?1 ORDER BY position DESC";
+
+pub(super) const INSERT_CHUNK: &str =
+    "INSERT INTO chunks (key, position, bytes, text) VALUES (?1, ?2, ?3, ?4)";
+
+pub(super) const UPDATE_CHUNK: &str =
+    "UPDATE chunks SET bytes = ?3, text = ?4 WHERE key = ?1 AND position = ?2";
+
+pub(super) const REMOVE_CHUNK: &str = "DELETE FROM chunks WHERE key = ?1 AND position = ?2";
+
+pub(super) const REMOVE_CHUNKS: &str = "DELETE FROM chunks WHERE key = ?1";
 
 pub(super) const INSERT: &str = "\
     INSERT INTO keys (key, envelope, expires, writer, sequence, decided, record_expires) \
@@ -103,11 +158,30 @@ pub(super) const HAS_RECORD_EXPIRES: &str =
 
 pub(super) const ADD_RECORD_EXPIRES: &str = "ALTER TABLE keys ADD COLUMN record_expires INTEGER";
 
+pub(super) const LAST_CHANGE: &str = "\
+    SELECT number, total, bytes, \
+        (SELECT total FROM changes WHERE key = ?1 ORDER BY number LIMIT 1) \
+    FROM changes WHERE key = ?1 ORDER BY number DESC LIMIT 1";
+
+pub(super) const LOG_CHANGE: &str = "\
+    INSERT INTO changes (key, number, total, bytes, \
+        stamp_before, length_before, stamp, length, edits) \
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
+
+pub(super) const DROP_CHANGES: &str =
+    "DELETE FROM changes WHERE key = ?1 AND (number <= ?2 OR total < ?3)";
+
+pub(super) const CHANGES: &str = "\
+    SELECT stamp_before, length_before, stamp, length, edits FROM changes \
+    WHERE key = ?1 ORDER BY number DESC";
+
+pub(super) const REMOVE_CHANGES: &str = "DELETE FROM changes WHERE key = ?1";
+
 /// Fails if the file lacks a table or column that the statements use.
-pub(super) fn check_tables(connection: &Connection) -> Result<(), Error> {
+pub(super) fn check_tables(connection: &Connection, layout: Layout) -> Result<(), Error> {
     let all = [
-        READ,
-        CONTEXT,
+        read(layout),
+        context(layout),
         INSERT,
         UPDATE,
         UPDATE_WITH_EXPIRY,
@@ -127,7 +201,28 @@ pub(super) fn check_tables(connection: &Connection) -> Result<(), Error> {
         NAMES_AFTER,
         EXPIRED_WITH_RECORD,
     ];
-    let all = all.iter().chain(&FORGET).chain(&CLEAN);
+    let of_chunks: &[&str] = match layout {
+        Layout::Whole => &[],
+        Layout::Chunked => &[
+            SET_CHUNKED,
+            UPDATE_CHUNKED,
+            SET_WHOLE,
+            SET_ENVELOPE,
+            CHUNKS,
+            CHUNK,
+            POSITIONS_FROM_LAST,
+            INSERT_CHUNK,
+            UPDATE_CHUNK,
+            REMOVE_CHUNK,
+            REMOVE_CHUNKS,
+            LAST_CHANGE,
+            LOG_CHANGE,
+            DROP_CHANGES,
+            CHANGES,
+            REMOVE_CHANGES,
+        ],
+    };
+    let all = all.iter().chain(&FORGET).chain(&CLEAN).chain(of_chunks);
     all.into_iter()
         .try_for_each(|statement| connection.prepare_cached(statement).map(drop))
 }

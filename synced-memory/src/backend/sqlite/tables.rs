@@ -6,329 +6,53 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use rusqlite::types::ValueRef;
-use rusqlite::{Connection, Error, Row, ToSql, params};
+use rusqlite::types::{ToSqlOutput, ValueRef};
+use rusqlite::{Connection, Error, Row, params};
 
-use super::error::{self, is_refusal};
+use super::chunked::chunked_of;
+use super::file::Layout;
+use super::records::{RecordRow, Records};
 use super::statements::{self, execute};
-use crate::backend::Page;
-use crate::backend::commit::{Attempt, KeyAfter, KeyState, Outcome, RECORDS, Writer, WriterRecord};
-use crate::backend::effects::{KeyContext, StarvedWriter, effects_of, expiry_of, horizon_of};
-use crate::backend::error::BackendError;
-use crate::base::clock::{Monotonic, Stamp};
+use super::{changes, chunks};
+use crate::backend::commit::{ValueId, Writer, WriterRecord};
+use crate::backend::{KeyRead, KnownValue, Page};
+use crate::base::clock::Monotonic;
 use crate::value::document::Document;
 
 /// How many expired rows of each kind are removed at a time.
 const CLEANED: u32 = 200;
 
-/// What is stored under `key` and has not expired.
+/// What is stored under a key and has not expired.
 pub(super) fn read(
     connection: &Connection,
-    key: &str,
+    layout: Layout,
+    read: &KeyRead,
     now: Monotonic,
-) -> Result<Option<Bytes>, Error> {
-    let mut statement = connection.prepare_cached(statements::READ)?;
+) -> Result<Option<Document>, Error> {
+    let key = &*read.key;
+    let mut statement = connection.prepare_cached(statements::read(layout))?;
     let mut rows = statement.query([key])?;
     let Some(row) = rows.next()? else {
         return Ok(None);
     };
-    Ok(if has_passed(row.get(1)?, now) {
-        None
-    } else {
-        bytes_of(row, 0)?
-    })
-}
-
-/// The rows that an attempt may change.
-struct KeyRows {
-    row: Option<i64>,
-    /// When what is stored expires.
-    expires: Option<Monotonic>,
-    /// The row has an expiry, which may have passed.
-    has_expiry: bool,
-    /// The record of the last writer, in the key's own row; and when its row in `records` expires,
-    /// if it has an older one there.
-    last: Option<(RecordRow, Option<Monotonic>)>,
-    /// When the row of this writer in `records` expires.
-    own_expiry: Option<Monotonic>,
-}
-
-/// The record of a writer.
-struct RecordRow {
-    /// The writer's number, as it is stored.
-    writer: i64,
-    record: WriterRecord,
-    decided: Monotonic,
-    /// Until when the writer needs it: by the `sidecar_ttl` of its own, which may be longer than
-    /// that of whoever replaces it. Nothing where an earlier version has stored the record.
-    needed: Option<Monotonic>,
-}
-
-/// What the file has of the key of an attempt, and in which rows.
-fn context_of(
-    connection: &Connection,
-    attempt: &Attempt,
-    now: Monotonic,
-) -> Result<(KeyContext, KeyRows), Error> {
-    let writer = attempt.writer.cast_signed();
-    connection.prepare_cached(statements::CONTEXT)?.query_row(
-        params![&*attempt.key, writer],
-        |row| {
-            let at = |column| {
-                row.get::<_, Option<i64>>(column)
-                    .map(|nanos| nanos.map(time_of))
-            };
-            let expires: Option<i64> = row.get(2)?;
-            let stored = if has_passed(expires, now) {
-                None
-            } else {
-                bytes_of(row, 1)?
-            };
-            let tombstone = row
-                .get::<_, Option<i64>>(3)?
-                .map_or(Stamp::ZERO, |stamp| Stamp::new(stamp.cast_unsigned()));
-
-            let last = match (row.get(5)?, row.get::<_, Option<i64>>(6)?, at(7)?) {
-                (Some(writer), Some(sequence), Some(decided)) => Some(RecordRow {
-                    writer,
-                    record: WriterRecord {
-                        sequence: sequence.cast_unsigned(),
-                        refused: false,
-                    },
-                    decided,
-                    needed: at(14)?,
-                }),
-                _ => None,
-            };
-            let record = match (&last, row.get::<_, Option<i64>>(9)?) {
-                (Some(last), _) if last.writer == writer => Some(last.record),
-                (_, Some(sequence)) => Some(WriterRecord {
-                    sequence: sequence.cast_unsigned(),
-                    refused: row.get(10)?,
-                }),
-                _ => None,
-            };
-
-            let starved = row.get::<_, Option<i64>>(12)?.zip(at(13)?);
-            let starved = starved.map(|(writer, tried)| StarvedWriter {
-                writer: writer.cast_unsigned(),
-                tried,
-            });
-            let horizon = at(4)?;
-            let rows = KeyRows {
-                row: row.get(0)?,
-                expires: expires.filter(|_| stored.is_some()).map(time_of),
-                has_expiry: expires.is_some(),
-                last: last.zip(Some(at(8)?)),
-                own_expiry: at(11)?,
-            };
-            Ok((
-                KeyContext {
-                    current: KeyState {
-                        stored: stored.map(Document::of),
-                        tombstone,
-                    },
-                    record,
-                    horizon,
-                    starved,
-                },
-                rows,
-            ))
-        },
-    )
-}
-
-/// Makes an attempt, inside a transaction. A [`BackendError`] concerns this attempt alone, and
-/// nothing of it was made; after an [`Error`] the whole transaction has to be rolled back.
-///
-/// The record of the last writer is in the row of the key, so that a writer that is alone changes
-/// one page.
-pub(super) fn commit(
-    connection: &Connection,
-    attempt: &Attempt,
-    now: Monotonic,
-    sidecar_ttl: Duration,
-) -> Result<Result<Outcome, BackendError>, Error> {
-    let (context, rows) = context_of(connection, attempt, now)?;
-    let starved = context.starved;
-    let effects = effects_of(attempt, context, now);
-
-    if let Some(row) = rows.row.filter(|_| effects.starved != starved) {
-        let (writer, tried) = (
-            effects.starved.map(|starved| starved.writer.cast_signed()),
-            effects.starved.map(|starved| nanos(starved.tried)),
-        );
-        execute(connection, statements::STARVE, params![row, writer, tried])?;
+    if has_passed(row.get(1)?, now) {
+        return Ok(None);
     }
-
-    let Some(record) = effects.record else {
-        return Ok(Ok(effects.outcome));
+    let Some(id) = chunked_of(row, 0, 2)? else {
+        return Ok(bytes_of(row, 0)?.map(Document::of));
     };
-    let own = RecordRow {
-        writer: attempt.writer.cast_signed(),
-        record,
-        decided: now,
-        needed: Some(now.saturating_add(sidecar_ttl)),
+    // As long as this row is looked at, all that is read is of one moment.
+    let known = match &read.known {
+        Some(KnownValue {
+            document,
+            trusts_stamp,
+        }) if ValueId::of(document) == id => trusts_stamp.then(|| document.clone()),
+        Some(known) => changes::since(connection, key, id, &known.document)?,
+        None => None,
     };
-    let records = Records {
-        connection,
-        key: &attempt.key,
-        sidecar_ttl,
-    };
-    let is_own = |(last, _): &(RecordRow, _)| last.writer == own.writer;
-
-    match &effects.made {
-        Some(KeyAfter::Stored(envelope)) => {
-            let expires = expiry_of(attempt.change.ttl(), rows.expires, now);
-            // First, since the file may refuse this.
-            match put(connection, &attempt.key, &rows, &own, envelope, expires) {
-                Err(error) if is_refusal(&error) => return Ok(Err(error::of_write(&error))),
-                made => made?,
-            }
-            if let Some((last, expires)) = rows.last.filter(|last| !is_own(last)) {
-                records.keep(&last, expires, now)?;
-            }
-        }
-        Some(KeyAfter::Removed) => {
-            if let Some(row) = rows.row {
-                execute(connection, statements::REMOVE, [row])?;
-            }
-            let stamp = Stamp::new(attempt.stamp.get()).get().cast_signed();
-            execute(
-                connection,
-                statements::TOMBSTONE,
-                params![&*attempt.key, stamp, nanos(now.saturating_add(sidecar_ttl))],
-            )?;
-            records.keep(&own, rows.own_expiry, now)?;
-            if let Some((last, expires)) = rows.last.filter(|last| !is_own(last)) {
-                records.keep(&last, expires, now)?;
-            }
-        }
-        None => {
-            if let Some(row) = rows.row.filter(|_| rows.last.as_ref().is_some_and(is_own)) {
-                execute(connection, statements::DISOWN, [row])?;
-            }
-            records.keep(&own, rows.own_expiry, now)?;
-        }
-    }
-    Ok(Ok(effects.outcome))
-}
-
-fn put(
-    connection: &Connection,
-    key: &str,
-    rows: &KeyRows,
-    record: &RecordRow,
-    envelope: &Bytes,
-    expires: Option<Monotonic>,
-) -> Result<(), Error> {
-    // As text, so that people can read the file. What other programs stored need not be text.
-    let text = std::str::from_utf8(envelope);
-    let envelope: &dyn ToSql = match &text {
-        Ok(text) => text,
-        Err(_) => &&envelope[..],
-    };
-    let (writer, sequence, decided, needed) = (
-        record.writer,
-        record.record.sequence.cast_signed(),
-        nanos(record.decided),
-        record.needed.map(nanos),
-    );
-    match (rows.row, expires.map(nanos)) {
-        (Some(row), None) if !rows.has_expiry => execute(
-            connection,
-            statements::UPDATE,
-            params![row, envelope, writer, sequence, decided, needed],
-        ),
-        (Some(row), expires) => execute(
-            connection,
-            statements::UPDATE_WITH_EXPIRY,
-            params![row, envelope, writer, sequence, decided, needed, expires],
-        ),
-        (None, expires) => execute(
-            connection,
-            statements::INSERT,
-            params![key, envelope, expires, writer, sequence, decided, needed],
-        ),
-    }
-}
-
-/// The records of the writers to a key, except the last one.
-struct Records<'a> {
-    connection: &'a Connection,
-    key: &'a str,
-    sidecar_ttl: Duration,
-}
-
-impl Records<'_> {
-    /// Keeps a record. `expires` is when the row that its writer has here expires. If the key has
-    /// too many records, the older half is dropped.
-    fn keep(
-        &self,
-        row: &RecordRow,
-        expires: Option<Monotonic>,
-        now: Monotonic,
-    ) -> Result<(), Error> {
-        let (connection, key) = (self.connection, self.key);
-        let (sequence, refused, decided) = (
-            row.record.sequence.cast_signed(),
-            row.record.refused,
-            nanos(row.decided),
-        );
-
-        // No shorter than any of the two asks for.
-        let needed = row
-            .decided
-            .saturating_add(self.sidecar_ttl)
-            .max(row.needed.unwrap_or_default());
-        if needed <= now {
-            return Ok(());
-        }
-        if expires.is_some_and(|expires| expires >= needed) {
-            return execute(
-                connection,
-                statements::RECORD_AGAIN,
-                params![key, row.writer, sequence, refused, decided],
-            );
-        }
-        // A tenth more than necessary, so that not every write has to move it in its index.
-        let until = nanos(needed.saturating_add(self.sidecar_ttl / 10));
-        execute(
-            connection,
-            statements::RECORD,
-            params![key, row.writer, sequence, refused, decided, until],
-        )?;
-        if expires.is_some() {
-            return Ok(());
-        }
-
-        let count: i64 = connection
-            .prepare_cached(statements::COUNT)?
-            .query_row([key], |row| row.get(0))?;
-        // The last writer has one more, in the row of the key.
-        if usize::try_from(count).is_ok_and(|count| count < RECORDS) {
-            return Ok(());
-        }
-        let mut times = connection.prepare_cached(statements::TIMES)?;
-        let times = times
-            .query_map([key], |row| row.get(0).map(time_of))?
-            .collect::<Result<_, _>>()?;
-        let horizon = nanos(horizon_of(times));
-        let dropped = params![key, row.writer, horizon];
-        // The horizon stands for what is dropped, and stays for as long as that would have.
-        let of_dropped: Option<i64> = connection
-            .prepare_cached(statements::NEEDED)?
-            .query_row(dropped, |row| row.get(0))?;
-        execute(connection, statements::PRUNE, dropped)?;
-        execute(
-            connection,
-            statements::HORIZON,
-            params![
-                key,
-                horizon,
-                of_dropped.map_or(until, |needed| needed.max(until))
-            ],
-        )
+    match known {
+        Some(known) => Ok(Some(known)),
+        None => Ok(Some(Document::of(chunks::read(connection, key)?))),
     }
 }
 
@@ -427,7 +151,7 @@ pub(super) fn clean(
 }
 
 /// The bytes of a column, which another program may have written.
-fn bytes_of(row: &Row<'_>, column: usize) -> Result<Option<Bytes>, Error> {
+pub(super) fn bytes_of(row: &Row<'_>, column: usize) -> Result<Option<Bytes>, Error> {
     Ok(match row.get_ref(column)? {
         ValueRef::Text(bytes) | ValueRef::Blob(bytes) => Some(Bytes::copy_from_slice(bytes)),
         ValueRef::Null => None,
@@ -437,15 +161,24 @@ fn bytes_of(row: &Row<'_>, column: usize) -> Result<Option<Bytes>, Error> {
     })
 }
 
-fn has_passed(expires: Option<i64>, now: Monotonic) -> bool {
+/// As text, so that people can read the file. What other programs stored need not be text.
+pub(super) fn text_or_blob(envelope: &[u8]) -> ToSqlOutput<'_> {
+    let borrowed = match std::str::from_utf8(envelope) {
+        Ok(_) => ValueRef::Text(envelope),
+        Err(_) => ValueRef::Blob(envelope),
+    };
+    ToSqlOutput::Borrowed(borrowed)
+}
+
+pub(super) fn has_passed(expires: Option<i64>, now: Monotonic) -> bool {
     expires.is_some_and(|expires| time_of(expires) <= now)
 }
 
-fn time_of(nanos: i64) -> Monotonic {
+pub(super) fn time_of(nanos: i64) -> Monotonic {
     Duration::from_nanos(u64::try_from(nanos).unwrap_or_default())
 }
 
-fn nanos(time: Monotonic) -> i64 {
+pub(super) fn nanos(time: Monotonic) -> i64 {
     i64::try_from(time.as_nanos()).unwrap_or(i64::MAX)
 }
 

@@ -34,6 +34,10 @@ pub(crate) struct Faults {
     pub(crate) is_chatty: AtomicBool,
     /// Commits are neither made nor answered as long as this holds.
     pub(crate) holds_commits: watch::Sender<bool>,
+    /// Reads take effect when this holds no longer.
+    pub(crate) holds_reads: watch::Sender<bool>,
+    /// Every value is to be read apart.
+    pub(crate) are_large: AtomicBool,
     pub(crate) connecting: Mutex<Option<BackendErrorKind>>,
     /// Of each attempt.
     pub(crate) committing: Mutex<Option<BackendErrorKind>>,
@@ -81,9 +85,28 @@ impl Backend for FailingBackend {
     }
 }
 
+impl FailingSession {
+    fn held<T: 'static>(&self, read: Reply<T>) -> Reply<T> {
+        let mut holds = self.faults.holds_reads.subscribe();
+        Box::pin(async move {
+            let _ = holds.wait_for(|holds| !holds).await;
+            read.await
+        })
+    }
+}
+
 impl Session for FailingSession {
     fn read(&self, reads: &[KeyRead]) -> Reply<Vec<Result<WithExpiry, BackendError>>> {
-        self.inner.read(reads)
+        if self.faults.are_large.load(Ordering::Relaxed) {
+            let error = BackendError::new(BackendErrorKind::TooLarge, "on purpose");
+            let answers = vec![Err(error); reads.len()];
+            return Box::pin(std::future::ready(Ok(answers)));
+        }
+        self.held(self.inner.read(reads))
+    }
+
+    fn read_apart(&self, key: &Arc<str>, asking: bool) -> Reply<WithExpiry> {
+        self.held(self.inner.read_apart(key, asking))
     }
 
     fn commit(&self, batch: &[Attempt], now: u64) -> Reply<Vec<Result<Outcome, BackendError>>> {

@@ -134,6 +134,22 @@ impl State {
         }
     }
 
+    /// The answer to the read `ticket` of `key` was stored, which took effect at some later time than
+    /// that says: what was added meanwhile is in it if that has no higher stamp.
+    pub(crate) fn read_apart(&mut self, key: &str, ticket: Ticket) {
+        let base = self.cache.base(key);
+        let Some(stored) = base.stored.as_ref().filter(|_| base.ticket == ticket) else {
+            return;
+        };
+        let stamp = stored.stamp();
+        if let Some(on_top) = self.additions.on_top.get_mut(key) {
+            on_top.writes.retain(|(_, write)| write.stamp > stamp);
+            on_top.bytes = on_top.writes.iter().map(|(_, write)| write.size()).sum();
+            self.cache.touch(key);
+        }
+        self.drop_answered(key);
+    }
+
     /// Nobody follows the key any more.
     pub(super) fn drop_added(&mut self, key: &str) {
         self.additions.on_top.remove(key);
@@ -160,7 +176,7 @@ impl State {
             fresh: true,
             ..Write::new(stamp, head.write.written)
         };
-        self.cache.seen(key, stamp);
+        self.head_made_of(key, before.stamp, stamp);
         let base = self.cache.base(key);
         let is_base = |stored: &Document| base.ticket < ticket && ValueId::of(stored) == before;
         let grown = match (addition, sum, base.stored.as_ref()) {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::State;
 use crate::backend::commit::{Attempt, Expects, KeyChange, KeyState, Outcome};
 use crate::backend::error::{BackendError, Recovery};
-use crate::base::clock::Monotonic;
+use crate::base::clock::{Monotonic, Stamp};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::events::event;
 use crate::cache::{Base, Ticket};
@@ -57,6 +57,12 @@ impl State {
                 let head = self.outbox.head(key);
                 let is_plain = head.is_some_and(|head| head.write.mutation.is_none());
                 self.note_found(key, ticket, &found);
+                if !is_plain {
+                    // Nobody knows any more of what it was made, but how far its stamp may be above
+                    // that.
+                    let made = found.stamp();
+                    self.head_made_of(key, made.below(Stamp::STEP), made);
+                }
                 self.settle_as(key, is_plain && found.stamp() > attempt.stamp);
             }
             Ok(Outcome::RecordExpired(found)) => {
@@ -130,6 +136,9 @@ impl State {
             return;
         };
         let (expires, is_confirmed) = (head.write.expires, head.write.is_confirmed);
+        if let Expects::Stamped { stamp: found, .. } = attempt.expects {
+            self.head_made_of(key, found, attempt.stamp);
+        }
         let base = match &attempt.change {
             KeyChange::Put { envelope, .. } => {
                 let stored = Document::of_sealed(envelope.clone());
@@ -145,6 +154,19 @@ impl State {
             self.confirm(key, answer);
         } else {
             self.settle(key, answer);
+        }
+    }
+
+    /// The head of `key` was made of what had the stamp `found`, and its stamp is a random step above
+    /// that: later writes of this process are newer all the same.
+    pub(super) fn head_made_of(&mut self, key: &Arc<str>, found: Stamp, made: Stamp) {
+        self.cache.seen(key, made);
+        let last = self
+            .outbox
+            .restamp_passed(key, (found, made), &mut self.random);
+        if let Some(last) = last {
+            self.cache.seen(key, last);
+            self.journal_again(key);
         }
     }
 

@@ -287,7 +287,6 @@ impl State {
                 mono,
                 is_behind: self.is_behind(key),
                 step,
-                next: self.outbox.of(key).nth(1).map(|next| next.write.stamp),
                 takes_edits,
                 long_from: self.long_from,
             };

@@ -1,5 +1,6 @@
 //! Compares the state with the ledger.
 
+use super::super::audit::check_link;
 use super::super::check::{RuleResult, ensure};
 use super::super::server::{KEY, counted};
 use super::ledger::{Ledger, LedgerLine, WriteOutcome};
@@ -10,12 +11,7 @@ use crate::pending::outbox::{Assignment, Entry};
 impl Ledger {
     /// The state must agree with the ledger.
     pub(super) fn audit(&mut self, state: &State, version: u64, mono: Monotonic) -> RuleResult {
-        ensure!(
-            state.link_of(KEY) == self.link,
-            "the link is {:?} instead of {:?}",
-            state.link_of(KEY),
-            self.link
-        );
+        check_link(state, self.link)?;
         let mut entries = state.outbox.entries();
         let mut above = None;
         for line in self.pending_mut() {

@@ -3,10 +3,12 @@
 //! A process is a `State`, and the server a `Store`; every call is one that the flusher or a caller
 //! makes.
 //!
+//! - `additions.rs`: of processes that add to a list
 //! - `assignments.rs`, `found.rs`: of processes that assign whole values
 //! - `mutations.rs`, `closures.rs`, `confirmed.rs`: of processes that change parts of a value;
 //!   `calls.rs`: how they make their calls
 
+mod additions;
 mod assignments;
 mod calls;
 mod closures;
@@ -29,7 +31,6 @@ use crate::base::policy::WritePolicy;
 use crate::cache::{Generation, Ticket};
 use crate::client::state::{Accepted, Request, State};
 use crate::pending::outbox::{Answer, Written};
-use crate::value::document::Document;
 use crate::value::envelope::{self, Unsealed};
 
 const NOW: u64 = 1_700_000_000_000_000_000;
@@ -53,7 +54,8 @@ impl ScenarioServer {
     }
 
     fn stored(&mut self) -> Option<Bytes> {
-        self.store.read(KEY, Monotonic::ZERO)
+        let stored = self.store.read(KEY, Monotonic::ZERO)?;
+        Some(stored.to_bytes())
     }
 
     fn value(&mut self) -> Option<String> {
@@ -176,7 +178,7 @@ impl ScenarioProcess {
             &self.key,
             self.tickets,
             Generation::default(),
-            server.store.read(KEY, self.mono).map(Document::of),
+            server.store.read(KEY, self.mono),
             self.mono,
         );
     }

@@ -5,8 +5,9 @@ use super::super::reference::routes::CallRoute;
 use super::super::server::{HeldValue, KEY};
 use super::history::{CallOutcome, History, HistoryLine};
 use super::propagation::either;
-use crate::backend::commit::{Attempt, KeyState, Outcome, Sequence};
+use crate::backend::commit::{Attempt, Expects, KeyState, Outcome, Sequence};
 use crate::backend::error::{BackendError, BackendErrorKind};
+use crate::base::clock::Stamp;
 use crate::base::error::ErrorKind;
 use crate::cache::Ticket;
 use crate::client::state::State;
@@ -54,6 +55,7 @@ impl History {
             .lines
             .pop_front()
             .ok_or("(5) what was sent is not pending")?;
+        self.made_of(&line, attempt, answer);
         if line.is_confirmed {
             self.is_changed = true;
             self.confirmed_answered(line, state, (attempt, &expected), answer)?;
@@ -115,6 +117,32 @@ impl History {
         }
         self.is_changed = true;
         Ok(Vec::new())
+    }
+
+    /// The entry was made of something else, and its stamp is a random step above that: what was
+    /// recorded behind it is newer all the same.
+    fn made_of(
+        &mut self,
+        line: &HistoryLine,
+        attempt: &Attempt,
+        answer: &Result<Outcome, BackendError>,
+    ) {
+        let (found, made) = match (answer, &attempt.expects) {
+            (Ok(Outcome::Applied { .. }), Expects::Stamped { stamp, .. }) => {
+                (*stamp, attempt.stamp)
+            }
+            (Ok(Outcome::Added { before, stamp, .. }), _) => (before.stamp, *stamp),
+            (Ok(Outcome::AlreadyApplied(found)), _) if !line.calls.is_empty() => {
+                (found.stamp().below(Stamp::STEP), found.stamp())
+            }
+            _ => return,
+        };
+        for call in self.lines.iter().flat_map(HistoryLine::all_calls) {
+            let stamp = &mut self.calls[call].edits.stamp;
+            if (found.get()..made.get()).contains(stamp) {
+                *stamp = made.get();
+            }
+        }
     }
 
     /// Something else is stored than the attempt was made for.

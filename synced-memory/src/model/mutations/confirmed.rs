@@ -1,7 +1,8 @@
 //! Confirmed calls: applied or withdrawn, or in doubt until the server has said which.
 
+use super::super::audit::{check_waits, check_withdrawn};
 use super::super::check::{RuleResult, ensure};
-use super::super::server::{KEY, TOMBSTONE_TTL};
+use super::super::server::TOMBSTONE_TTL;
 use super::super::world::World;
 use super::history::{CallOutcome, ElementOwner, ExpectedAttempt, History, HistoryLine, UserCall};
 use crate::backend::commit::{Attempt, Expects, Outcome};
@@ -22,28 +23,15 @@ impl History {
         let line = &self.lines[at];
         let call = line.call()?;
         let is_under_way = self.is_under_way(line);
-        let expected = if line.in_doubt && line.may_be_applied || is_under_way {
-            ErrorKind::InDoubt
-        } else {
-            ErrorKind::Unavailable
-        };
-        if let Some(mut receiver) = self.calls[call].receiver.take() {
-            receiver.close();
-            ensure!(
-                receiver.try_recv().is_err(),
-                "(5) {} was answered before it ended",
-                self.describe(line)
-            );
-        }
-        let error = state
-            .withdraw(&KEY.into(), line.id, state.unavailable_error(KEY))
-            .map(|error| error.kind());
-        ensure!(
-            error == Some(expected),
-            "the caller of {} stops waiting, and receives {error:?} instead of {expected:?}",
-            self.describe(line)
+        let (id, may_be_made) = (
+            line.id,
+            line.in_doubt && line.may_be_applied || is_under_way,
         );
-        self.calls[call].confirmed.get_or_insert_default().error = error;
+        if let Some(mut receiver) = self.calls[call].receiver.take() {
+            check_waits(&mut receiver)?;
+        }
+        let expected = check_withdrawn(state, id, may_be_made)?;
+        self.calls[call].confirmed.get_or_insert_default().error = Some(expected);
         if expected == ErrorKind::Unavailable
             && let Some(line) = self.lines.remove(at)
         {

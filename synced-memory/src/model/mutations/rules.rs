@@ -6,6 +6,7 @@ use std::rc::Rc;
 use serde_json::{Value, json};
 
 use super::super::action::ScheduledAction;
+use super::super::audit::{check_link, check_queued};
 use super::super::calls::kinds::CallKind;
 use super::super::check::{RuleResult, ensure};
 use super::super::document::{DEFAULT, foreign, value_of};
@@ -21,7 +22,6 @@ use crate::backend::error::BackendError;
 use crate::base::clock::{Monotonic, Stamp};
 use crate::cache::Ticket;
 use crate::client::state::{Link, State};
-use crate::pending::outbox::Tried;
 
 #[derive(Debug)]
 pub(in super::super) struct MutationLog {
@@ -316,24 +316,10 @@ impl ProcessRules for History {
     }
 
     fn audit(&mut self, state: &State, _version: u64, mono: Monotonic) -> RuleResult {
-        ensure!(
-            state.link_of(KEY) == self.link,
-            "the link is {:?} instead of {:?}",
-            state.link_of(KEY),
-            self.link
-        );
+        check_link(state, self.link)?;
         self.check_nothing_reported()?;
-        let ids: Vec<_> = state
-            .outbox
-            .of(KEY)
-            .map(|entry| (entry.identity.id, entry.attempt.tried == Tried::InDoubt))
-            .collect();
-        let own: Vec<_> = self
-            .lines
-            .iter()
-            .map(|line| (line.id, line.in_doubt))
-            .collect();
-        ensure!(ids == own, "(5) {ids:?} is queued instead of {own:?}");
+        let own = self.lines.iter().map(|line| (line.id, line.in_doubt));
+        check_queued(state, &own.collect::<Vec<_>>())?;
         for (line, entry) in self.lines.iter_mut().zip(state.outbox.of(KEY)) {
             line.latest_stamp = entry.write.latest.get();
         }

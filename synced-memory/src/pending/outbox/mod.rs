@@ -509,6 +509,31 @@ impl Outbox {
         last
     }
 
+    /// The head of `key` was made of what had the stamp `found`, and has got the stamp `made`. What
+    /// is behind it and newer than `found` is newer than that, too. Returns the last stamp if any
+    /// was changed.
+    pub(crate) fn restamp_passed(
+        &mut self,
+        key: &str,
+        (found, made): (Stamp, Stamp),
+        random: &mut fastrand::Rng,
+    ) -> Option<Stamp> {
+        let (mut last, mut is_any_changed) = (made, false);
+        for entry in self.queues.get_mut(key).into_iter().flatten().skip(1) {
+            if found < entry.write.stamp && entry.write.stamp <= last {
+                recounted(&mut self.bytes, key, entry, |entry| {
+                    entry.write.restamp(last.just_above(random));
+                });
+                last = entry.write.latest;
+                is_any_changed = true;
+            }
+            if let Some(mutation) = &mut entry.write.mutation {
+                is_any_changed |= mutation.raise(found, made);
+            }
+        }
+        is_any_changed.then_some(last)
+    }
+
     /// How many keys have pending writes.
     pub(crate) fn len(&self) -> usize {
         self.queues.len()

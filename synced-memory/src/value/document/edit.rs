@@ -155,10 +155,6 @@ impl Document {
     }
 
     /// Whether it is an envelope of ours whose value is a list, with nothing around that.
-    #[cfg_attr(
-        not(feature = "redis"),
-        allow(dead_code, reason = "what servers alone ask")
-    )]
     pub(crate) fn is_own_list(&self) -> bool {
         let outline = self.parsed();
         outline.kind == RootKind::List
@@ -177,7 +173,7 @@ impl Document {
 }
 
 /// What is behind the elements of a list in an envelope of ours.
-pub(super) fn sealed_tail(stamp: Stamp) -> String {
+pub(crate) fn sealed_tail(stamp: Stamp) -> String {
     format!(r#"],"last_modified": {stamp}}}"#)
 }
 

@@ -46,8 +46,10 @@ use crate::value::envelope::{self, Text};
 use crate::value::mutation::PathSegment;
 pub(crate) use apply::{AppliedToDocument, DocumentEdit, apply_to};
 pub(crate) use changes::{EntryChange, EntryChanges, SomeEntries};
-#[cfg(feature = "redis")]
+#[cfg(any(feature = "redis", feature = "sqlite"))]
 pub(crate) use edit::Guard;
+#[cfg(feature = "sqlite")]
+pub(crate) use edit::sealed_tail;
 pub(crate) use edit::{ByteEdit, GuardedEdit, length_after};
 use outline::{Outline, RootKind};
 
