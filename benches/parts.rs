@@ -5,11 +5,11 @@
 
 use std::collections::{HashMap, HashSet};
 use std::hint::black_box;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use support::{Server, eventually};
 use synced_memory::{Memory, SyncedMemory};
-use synced_memory_benches::{Side, medians, print, report_at_most};
+use synced_memory_benches::{Side, medians, print, quantile, report_at_most};
 
 const ROUNDS: usize = 9;
 const SMALL: u32 = 100;
@@ -38,6 +38,26 @@ fn main() {
     }
     let figures = medians(ROUNDS, reads_per_round(), &mut sides);
     print(&sides, &figures);
+    report_growth(&sides, &figures);
+    drop(sides);
+
+    println!("\ndirectly after a change by this process:");
+    let changed =
+        [(&small, SMALL), (&large, LARGE)].map(|(book, count)| reads_of_changed(book, count));
+    let [of_small, of_large] = changed;
+    for ((name, small), (_, large)) in of_small.into_iter().zip(of_large) {
+        for (count, time) in [(SMALL, small), (LARGE, large)] {
+            println!("{:<62} {:>8.1} us", format!("{name}: {count}"), 1e6 * time);
+        }
+        report_at_most(
+            &format!("{name}: {LARGE} entries / {SMALL}"),
+            large / small,
+            3.0,
+        );
+    }
+}
+
+fn report_growth(sides: &[Side<'_>], figures: &[f64]) {
     let (of_small, of_large) = figures.split_at(figures.len() / 2);
     for (((name, _), small), large) in sides.iter().zip(of_small).zip(of_large) {
         report_at_most(
@@ -46,6 +66,55 @@ fn main() {
             3.0,
         );
     }
+}
+
+/// The median time of the first read after a change, which is not measured itself.
+fn reads_of_changed(book: &SyncedBook, count: u32) -> Vec<(&'static str, f64)> {
+    let (index, key) = (count as usize / 2, name(count / 2));
+    let push = |n| _ = book.messages().push(message(n)).expect("it is written");
+    let insert = |n: u32| {
+        let before = book.prices().insert(name(count / 2), n.into());
+        before.expect("it is written");
+    };
+    vec![
+        (
+            "with(|list| list.last()) after push()",
+            after(push, || {
+                drop(book.messages().with(|list| list.last().cloned()))
+            }),
+        ),
+        (
+            "len() of a list after push()",
+            after(push, || drop(book.messages().len())),
+        ),
+        (
+            "at(i).get() after push()",
+            after(push, || drop(book.messages().at(index).get())),
+        ),
+        (
+            "at(&k).get() after insert()",
+            after(insert, || drop(book.prices().at(&key).get())),
+        ),
+        (
+            "contains_key(&k) after insert()",
+            after(insert, || drop(book.prices().contains_key(&key))),
+        ),
+    ]
+}
+
+fn after(change: impl Fn(u32), read: impl Fn()) -> f64 {
+    const WARM_UP: u32 = 3;
+    let times = (0..40).map(|n| {
+        change(n);
+        let start = Instant::now();
+        read();
+        (n, start.elapsed().as_secs_f64())
+    });
+    let mut times: Vec<f64> = times
+        .filter(|(n, _)| *n >= WARM_UP)
+        .map(|(_, time)| time)
+        .collect();
+    quantile(&mut times, 0.5)
 }
 
 /// How many reads each round makes: `PART_READS`, for a library that takes milliseconds for one.

@@ -42,7 +42,7 @@ const ROOMS: &[(&str, &[&[&str]])] = &[
             &["path"],
             &["memory"],
             &["config", "dead_letter"],
-            &["key", "reader", "status", "value"],
+            &["follow", "key", "reader", "status", "value"],
             &["mod"],
         ],
     ),

@@ -1,6 +1,7 @@
 //! What generated code may name. Not part of the interface: it may change in any release.
 
 pub use crate::base::error::{Error, Result};
+pub use crate::handle::follow::FollowNothing;
 pub use crate::handle::key::{Key, Spec};
 pub use crate::handle::memory::Memory;
 pub use crate::handle::path::ValuePath;

@@ -40,6 +40,7 @@ mod exactly_once;
 mod expiring_credentials;
 mod extremes;
 mod flushes;
+mod followed;
 mod foreign_names;
 mod frames;
 mod full_disk;

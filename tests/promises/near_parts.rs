@@ -404,6 +404,28 @@ fn keys_and_elements_may_make_calls_while_a_part_is_looked_up() {
     }
 }
 
+#[test]
+fn keys_and_elements_may_make_calls_while_a_value_follows_changes() {
+    let memory = CALLED.get_or_init(|| near("near-parts-calls"));
+    let map = memory.synced(&Key::<HashMap<Caller, Caller>>::new("long"));
+    let entry = |n: usize| format!("\"{n}\": \"{}\"", "d".repeat(1_000 + n));
+    let entries: Vec<String> = (0..40).map(entry).collect();
+    store(memory, "long", &format!("{{{}}}", entries.join(",")));
+    assert_eq!(map.len().unwrap(), 40);
+    for n in 0..3 {
+        let (changed, added) = (Caller(n.to_string()), Caller(format!("new {n}")));
+        assert!(
+            map.insert(changed, Caller(n.to_string()))
+                .unwrap()
+                .is_some()
+        );
+        assert!(map.insert(added, Caller(n.to_string())).unwrap().is_none());
+        assert_eq!(map.len().unwrap(), 41 + n);
+        let found = map.at(&Caller(format!("new {n}")));
+        assert_eq!(found.get().unwrap().0, n.to_string());
+    }
+}
+
 fn near(name: &str) -> Memory {
     quick(format!("memory:{name}"))
         .read_policy(ReadPolicy::Near)

@@ -43,8 +43,13 @@ fn key(context: &Context<'_>, field: &FieldModel) -> TokenStream {
     quote_spanned! {site=>
         #docs
         #(#allows)*
-        #vis const #constant: #support::Key<#ty> =
-            #support::Key::with_spec(#wire, #spec #ttl #(#policies)*);
+        #vis const #constant: #support::Key<#ty> = {
+            use #support::FollowNothing as _;
+            #support::Key::with_spec(
+                #wire,
+                #spec #ttl #(#policies)* .follow(<#support::Spec<#ty>>::FOLLOW)
+            )
+        };
     }
 }
 

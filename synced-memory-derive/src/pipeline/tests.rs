@@ -104,7 +104,8 @@ fn the_type_parameter_of_a_closure_is_a_name_that_the_struct_does_not_use() {
     }
 }
 
-/// The arguments of each `with_spec` of the expansion: first the root keys, then those of members.
+/// The arguments of each `with_spec` of the expansion, but for how a value follows what is stored:
+/// first the root keys, then those of members.
 fn specs(input: &DeriveInput) -> Vec<String> {
     let expansion = derive(input).to_string().replace(' ', "");
     let specs = expansion.split("with_spec(").skip(1);
@@ -114,6 +115,9 @@ fn specs(input: &DeriveInput) -> Vec<String> {
                 .next()
                 .unwrap()
                 .strip_suffix(')')
+                .unwrap()
+                .split(".follow(")
+                .next()
                 .unwrap()
                 .to_owned()
         })

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::policy::WritePolicy;
+use crate::handle::follow::Follow;
 use crate::value::shape::Members;
 
 /// A name with the type of its value, checked at compile time.
@@ -135,6 +136,8 @@ pub struct Spec<T> {
     pub(crate) near: bool,
     /// What its writes wait for, if that differs from the memory's policy.
     pub(crate) write: Option<WritePolicy>,
+    /// How values follow what is stored, if that is known.
+    pub(crate) follow: Option<Follow<T>>,
 }
 
 impl<T> Spec<T> {
@@ -147,7 +150,13 @@ impl<T> Spec<T> {
             is_optional: false,
             near: false,
             write: None,
+            follow: None,
         }
+    }
+
+    /// How values of its type follow what is stored.
+    pub const fn follow(self, follow: Option<Follow<T>>) -> Self {
+        Self { follow, ..self }
     }
 
     /// It is read locally.

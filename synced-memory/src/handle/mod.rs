@@ -3,6 +3,7 @@
 
 pub(crate) mod config;
 pub(crate) mod dead_letter;
+pub(crate) mod follow;
 pub(crate) mod key;
 pub(crate) mod memory;
 pub(crate) mod path;

@@ -17,8 +17,8 @@ use crate::handle::reader::SlotsView;
 use crate::pending::outbox::{Answer, Outdated, Precondition, Take, Written};
 use crate::value::envelope::Text;
 use crate::value::mutation::{
-    self, Json, Location, MemberName, Mutation, ObservedValue, Operation, PathSegment, PathStep,
-    locate, within,
+    self, ApplyError, Element, Json, Location, MemberName, Mutation, ObservedValue, Operation,
+    PathSegment, PathStep, locate, within,
 };
 
 /// How fresh the value has to be on which a change is recorded.
@@ -106,6 +106,13 @@ impl PathChange {
         }])
     }
 
+    fn operations(&self) -> &[Operation] {
+        match self {
+            Self::Nothing => &[],
+            Self::Do(operations) | Self::Take { operations, .. } => operations,
+        }
+    }
+
     /// The same change, with paths from the root of `text`.
     fn below(self, text: &str, path: &[PathStep]) -> Self {
         match self {
@@ -156,10 +163,37 @@ enum Start {
 struct Snapshot {
     /// What is stored under the key itself.
     own: KeyView,
-    /// The value in it.
+    /// The value in it, or what stands for it; none of it if an element is.
     text: Option<Text>,
+    /// The element of a long list that the change is in.
+    element: Option<(Element, Text)>,
     /// What the value is taken for if there is none.
     origin: Option<Json>,
+}
+
+impl Snapshot {
+    /// Where a path leads to.
+    fn locate<'a>(&'a self, segments: &'a [PathSegment]) -> Result<Location<'a>, ApplyError> {
+        let Some((element, text)) = &self.element else {
+            let text = self.text.as_ref().map(Text::as_str);
+            return locate(text, self.origin.as_ref(), segments);
+        };
+        let mut location = locate(Some(text.as_str()), None, &segments[1..])?;
+        location.path.insert(0, PathStep::Element(element.clone()));
+        Ok(location)
+    }
+
+    /// A change at a path, as one of the value.
+    fn below(&self, change: PathChange, path: &[PathStep]) -> PathChange {
+        let text = match (&self.element, &self.own.stored) {
+            // To name an element after the first of several operations, all have to be known.
+            (Some(_), Some(stored)) if change.operations().len() > 1 => Some(stored.value()),
+            _ => self.text.clone(),
+        };
+        let text = text.as_ref().map(Text::as_str);
+        let base = text.or(self.origin.as_ref().map(Json::as_str));
+        change.below(base.unwrap_or_default(), path)
+    }
 }
 
 /// What came of recording a change on a snapshot.
@@ -452,8 +486,14 @@ impl<'a> Recorder<'a> {
                 .and_then(|older| Json::parse(older.as_str().to_owned()).ok()),
             _ => (path.root.origin)().or_else(|| self.empty.clone().filter(|_| path.is_root())),
         };
+        let element = match (self.segments.first(), &own.stored) {
+            (Some(PathSegment::Index(index)), Some(stored)) => stored.named_element(*index),
+            _ => None,
+        };
+        let looked_at = own.stored.as_ref().filter(|_| element.is_none());
         Ok(Snapshot {
-            text: own.stored.as_ref().map(|stored| path.looked_at(stored)),
+            text: looked_at.map(|stored| path.looked_at(stored)),
+            element,
             own,
             origin,
         })
@@ -465,9 +505,7 @@ impl<'a> Recorder<'a> {
         snapshot: &Snapshot,
         record: &mut impl FnMut(&Location<'_>) -> Result<(PathChange, R)>,
     ) -> Result<PlanOutcome<R>> {
-        let text = snapshot.text.as_ref().map(Text::as_str);
-        let origin = snapshot.origin.as_ref();
-        let location = locate(text, origin, &self.segments);
+        let location = snapshot.locate(&self.segments);
         if !self.is_current
             && location
                 .as_ref()
@@ -483,8 +521,7 @@ impl<'a> Recorder<'a> {
             .and_then(|mut location| {
                 location.is_current = self.is_current;
                 let (change, result) = record(&location)?;
-                let base = text.or(origin.map(Json::as_str)).unwrap_or_default();
-                Ok((change.below(base, &location.path), result))
+                Ok((snapshot.below(change, &location.path), result))
             });
         (self.waiting_since, self.runs) = (clock.mono(), self.runs + 1);
 

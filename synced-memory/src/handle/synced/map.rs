@@ -231,13 +231,14 @@ macro_rules! maps {
         {
             /// How many entries there are; zero while the map is unset.
             ///
-            /// A read decodes the map once after each change, and counts.
+            /// A read decodes the map once after each change, and counts. Of a long one it decodes
+            /// what has changed.
             ///
             /// # Errors
             ///
             /// `Unavailable`, `Decode` and `Rejected`, as [`get`](Synced::get).
             pub fn len(&self) -> Result<usize> {
-                self.look_or(Some($map::default), $map::len)
+                self.following().look_or(Some($map::default), $map::len)
             }
 
             /// Whether there are no entries.
@@ -246,7 +247,7 @@ macro_rules! maps {
             ///
             /// As [`len`](Self::len).
             pub fn is_empty(&self) -> Result<bool> {
-                self.look_or(Some($map::default), $map::is_empty)
+                self.following().look_or(Some($map::default), $map::is_empty)
             }
 
             /// Whether there is an entry under `key`.
@@ -258,7 +259,7 @@ macro_rules! maps {
             where
                 K: Borrow<Q>,
             {
-                self.look_or(Some($map::default), |map| map.contains_key(key))
+                self.following().look_or(Some($map::default), |map| map.contains_key(key))
             }
 
             /// The keys.
@@ -267,7 +268,7 @@ macro_rules! maps {
             ///
             /// As [`len`](Self::len).
             pub fn keys(&self) -> Result<Vec<K>> {
-                self.look_or(Some($map::default), |map| map.keys().cloned().collect())
+                self.following().look_or(Some($map::default), |map| map.keys().cloned().collect())
             }
 
             /// The whole map, empty while it is unset.
@@ -276,7 +277,7 @@ macro_rules! maps {
             ///
             /// As [`len`](Self::len).
             pub fn to_map(&self) -> Result<$map<K, V $(, $hasher)?>> {
-                self.read_or($map::default).map(std::sync::Arc::unwrap_or_clone)
+                self.following().read_or($map::default).map(std::sync::Arc::unwrap_or_clone)
             }
 
             /// The value under `key`, as a live view. If there is none, it reads as `Unset`, and a
@@ -292,7 +293,7 @@ macro_rules! maps {
                 match self.path().name_of::<K, Q>(key, Self::group_keys) {
                     Ok(name) => {
                         let key = KeyOfEntry::<K>::named(&name.own);
-                        self.part(name.segment(), move |map: &$map<K, V $(, $hasher)?>| {
+                        self.following().part(name.segment(), move |map: &$map<K, V $(, $hasher)?>| {
                             key.find_by(|key| map.get::<K>(key))
                         })
                     }

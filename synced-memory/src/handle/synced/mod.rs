@@ -1,5 +1,6 @@
 //! `Synced<T>`: a live view of a value, or of a part of it.
 
+mod followed;
 mod lookup;
 mod map;
 mod number;
@@ -14,6 +15,7 @@ pub use number::{Integer, Number};
 pub use value::ValueIndex;
 
 use std::fmt;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -26,6 +28,7 @@ use crate::base::policy::{ReadPolicy, WritePolicy};
 use crate::base::type_name::type_name;
 use crate::base::waiting::block_on;
 use crate::client::state::{KeyView, Request};
+use crate::handle::follow::Follow;
 use crate::handle::key::{DefaultValue, Key, Spec};
 use crate::handle::memory::Memory;
 use crate::handle::path::{Condition, Freshness, PathChange, Policies, ValuePath, seen};
@@ -72,6 +75,10 @@ struct ViewInner<T> {
     whole: Option<Box<dyn WholeView<T>>>,
     memo: ArcSwapOption<Memo<T>>,
     part_reads: PartReads,
+    /// How decoded values follow what is stored, once that is known.
+    follow: OnceLock<Follow<T>>,
+    /// A thread has taken the memo to bring it up to date.
+    is_taken: AtomicBool,
 }
 
 /// What a read shows, decoded once for each change.
@@ -82,6 +89,8 @@ struct Memo<T> {
     exists: bool,
     /// Whether a part of what is stored decodes if the whole does; unset until a part is read.
     has_same_parts: OnceLock<bool>,
+    /// What it was decoded from, if it can follow changes.
+    document: Option<Document>,
 }
 
 /// Until when a value is what a read shows.
@@ -113,19 +122,25 @@ impl<T> Memo<T> {
             value: value.map(Arc::new),
             exists,
             has_same_parts: OnceLock::new(),
+            document: None,
         }
     }
 
-    /// Whether it is what the slots show, and what its parts say is what their texts say.
-    fn is_of(&self, slots: &SlotsView) -> bool {
+    /// Whether it is stored, and what the slots show.
+    fn is_shown_by(&self, slots: &SlotsView) -> bool {
         // With older names another one may be shown once the first has expired, at one version.
         self.exists
             && self.state.version == slots.version
             && self.state.expires == slots.view.expires
+    }
+
+    /// Whether it is what the slots show, and what its parts say is what their texts say.
+    fn is_of(&self, slots: &SlotsView) -> bool {
+        self.is_shown_by(slots)
             && *self.has_same_parts.get_or_init(|| {
                 // What the type skips may be no text, and then the text of the whole is none.
                 let stored = slots.view.stored.as_ref();
-                stored.is_some_and(|stored| str::from_utf8(&stored.to_bytes()).is_ok())
+                stored.is_some_and(Document::is_utf8)
             })
     }
 }
@@ -221,7 +236,10 @@ impl<T> Synced<T> {
 
     fn with_whole(path: ValuePath, spec: Spec<T>, whole: Option<Box<dyn WholeView<T>>>) -> Self {
         let Spec {
-            default, nested, ..
+            default,
+            nested,
+            follow,
+            ..
         } = spec;
         Self {
             inner: Arc::new(ViewInner {
@@ -231,6 +249,8 @@ impl<T> Synced<T> {
                 whole,
                 memo: ArcSwapOption::empty(),
                 part_reads: PartReads::new(),
+                follow: follow.map_or_else(OnceLock::new, OnceLock::from),
+                is_taken: AtomicBool::new(false),
             }),
         }
     }
@@ -351,6 +371,12 @@ impl<T: Value> Synced<T> {
     ///
     /// If a near value is a part of a collection of which the view has been decoded, it is looked
     /// at in there.
+    ///
+    /// After a change of a long collection, what has changed is decoded, and put into the value that
+    /// was decoded before, unless somebody holds that: then into a clone. The collections are `Vec`,
+    /// `VecDeque`, maps and sets of the standard library, and `serde_json::Value`, if the view is one
+    /// of a key, and belongs to a field of a struct that derives `SyncedMemory`, or was read by a
+    /// method of its collection before, as `len`, or has numbers, strings or JSON as elements.
     ///
     /// # Errors
     ///
@@ -560,6 +586,9 @@ impl<T: Value> Synced<T> {
 
     /// What the slots show, which is kept for the next read.
     fn memo_in(&self, slots: &SlotsView) -> Result<Arc<Memo<T>>> {
+        if let Some(memo) = self.followed(slots) {
+            return Ok(memo);
+        }
         let is_set = slots.view.stored.is_some();
         let is_unknown = !slots.is_known && !self.path().has_default() && !is_set;
         let (value, exists) = if is_unknown {
@@ -569,7 +598,12 @@ impl<T: Value> Synced<T> {
         } else {
             self.decoded(&slots.view)?
         };
-        let memo = Arc::new(Memo::new(MemoState::of(slots), value, exists));
+        let mut memo = Memo::new(MemoState::of(slots), value, exists);
+        memo.document = self
+            .can_follow()
+            .then(|| slots.view.stored.clone())
+            .flatten();
+        let memo = Arc::new(memo);
         self.inner.memo.store(Some(Arc::clone(&memo)));
         Ok(memo)
     }

@@ -87,13 +87,14 @@ macro_rules! sets {
         {
             /// How many elements there are; none while the set is unset.
             ///
-            /// A read decodes the set once after each change, and counts.
+            /// A read decodes the set once after each change, and counts. Of a long one it decodes
+            /// what has changed.
             ///
             /// # Errors
             ///
             /// `Unavailable`, `Decode` and `Rejected`, as [`get`](Synced::get).
             pub fn len(&self) -> Result<usize> {
-                self.look_or(Some($set::default), $set::len)
+                self.following().look_or(Some($set::default), $set::len)
             }
 
             /// Whether there is no element.
@@ -102,7 +103,7 @@ macro_rules! sets {
             ///
             /// As [`len`](Self::len).
             pub fn is_empty(&self) -> Result<bool> {
-                self.look_or(Some($set::default), $set::is_empty)
+                self.following().look_or(Some($set::default), $set::is_empty)
             }
 
             /// Whether the set has this element.
@@ -111,7 +112,7 @@ macro_rules! sets {
             ///
             /// As [`len`](Self::len).
             pub fn contains(&self, item: &T) -> Result<bool> {
-                self.look_or(Some($set::default), |set| set.contains(item))
+                self.following().look_or(Some($set::default), |set| set.contains(item))
             }
 
             /// The whole set, empty while it is unset.
@@ -120,7 +121,7 @@ macro_rules! sets {
             ///
             /// As [`len`](Self::len).
             pub fn to_set(&self) -> Result<$set<T $(, $hasher)?>> {
-                self.read_or($set::default).map(std::sync::Arc::unwrap_or_clone)
+                self.following().read_or($set::default).map(std::sync::Arc::unwrap_or_clone)
             }
 
             /// Adds an element; returns `true` if it was not there. If many processes add it at

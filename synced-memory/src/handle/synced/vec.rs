@@ -144,13 +144,14 @@ macro_rules! lists {
         impl<T: Value> Synced<$list<T>> {
             /// How many elements there are; zero while the list is unset.
             ///
-            /// A read decodes the list once after each change, and counts.
+            /// A read decodes the list once after each change, and counts. Of a long one it decodes
+            /// what has changed.
             ///
             /// # Errors
             ///
             /// `Unavailable`, `Decode` and `Rejected`, as [`get`](Synced::get).
             pub fn len(&self) -> Result<usize> {
-                self.look_or(Some($list::new), $list::len)
+                self.following().look_or(Some($list::new), $list::len)
             }
 
             /// Whether there are no elements.
@@ -159,7 +160,7 @@ macro_rules! lists {
             ///
             /// As [`len`](Self::len).
             pub fn is_empty(&self) -> Result<bool> {
-                self.look_or(Some($list::new), $list::is_empty)
+                self.following().look_or(Some($list::new), $list::is_empty)
             }
 
             /// The elements.
@@ -168,7 +169,7 @@ macro_rules! lists {
             ///
             /// As [`len`](Self::len).
             pub fn to_vec(&self) -> Result<Vec<T>> {
-                self.look_or(Some($list::new), |list| list.iter().cloned().collect())
+                self.following().look_or(Some($list::new), |list| list.iter().cloned().collect())
             }
 
             /// The element at `index`, as a live view: it is whatever is at that index when the
@@ -178,7 +179,7 @@ macro_rules! lists {
             /// clones it from there, in constant time. Otherwise it parses the text of the list
             /// and decodes the element; the second such read of a near key decodes the list.
             pub fn at(&self, index: usize) -> Synced<T> {
-                self.part(PathSegment::Index(index), move |list: &$list<T>| list.get(index).into())
+                self.following().part(PathSegment::Index(index), move |list: &$list<T>| list.get(index).into())
             }
 
             /// Adds an element to the end.

@@ -211,7 +211,17 @@ impl<T: Value> Synced<T> {
         if whole.is_some_and(|whole| whole.look_in(slots, look)) {
             return true;
         }
-        if !self.path().is_near() || !self.inner.part_reads.is_worth_decoding(slots.version) {
+        if !self.path().is_near() {
+            return false;
+        }
+        if let Some(memo) = self.followed(slots)
+            && memo.is_of(slots)
+        {
+            assert_unlocked();
+            look(&memo.state, memo.value.as_deref());
+            return true;
+        }
+        if !self.inner.part_reads.is_worth_decoding(slots.version) {
             return false;
         }
 

@@ -306,10 +306,18 @@ impl<'a> Draft<'a> {
 
     /// Where an element is that is found where it was, beside the same ones.
     fn find(&self, element: &Element) -> Option<ElementPlace> {
-        if self.changes.len() > MANY_CHANGES || !element.has_stayed(|at| self.content(at)) {
+        if self.changes.len() > MANY_CHANGES {
             return None;
         }
-        self.place(element.index)
+        let content = |at| self.content(at);
+        let body = &self.outline.body;
+        let is_as_stored = self.changes.is_empty() && self.end.is_empty();
+        let has_stayed = element.has_stayed(content)
+            || is_as_stored
+                && element.has_stayed_among_equals(content, |content, at| {
+                    body.equal_elements(content, at)
+                });
+        has_stayed.then(|| self.place(element.index)).flatten()
     }
 
     fn content(&self, at: usize) -> Option<Content> {

@@ -8,10 +8,14 @@
 use std::iter;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
+use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 
 use super::looked_at;
+use super::names::value_in;
+use crate::value::mutation::Content;
 
 /// How large chunks and groups become.
 #[derive(Debug, Clone, Copy)]
@@ -37,12 +41,12 @@ impl ChunkSizes {
 const _: () = assert!(ChunkSizes::USUAL.room() <= u16::MAX as usize);
 
 #[cfg(not(test))]
-fn sizes() -> ChunkSizes {
+pub(super) fn sizes() -> ChunkSizes {
     ChunkSizes::USUAL
 }
 
 #[cfg(test)]
-fn sizes() -> ChunkSizes {
+pub(super) fn sizes() -> ChunkSizes {
     SIZES.get()
 }
 
@@ -61,6 +65,8 @@ pub(super) struct Chunk {
     text: Bytes,
     /// Where each entry but the first begins. A chunk of several entries is short enough for it.
     starts: Box<[u16]>,
+    /// What each element says; made at first need. It is the same for all threads.
+    contents: ArcSwapOption<Vec<Content>>,
 }
 
 impl Chunk {
@@ -69,7 +75,24 @@ impl Chunk {
         Self {
             text,
             starts: starts.iter().map(short).collect(),
+            contents: ArcSwapOption::empty(),
         }
+    }
+
+    /// What each of its elements says.
+    pub(super) fn contents(&self) -> Arc<Vec<Content>> {
+        if let Some(contents) = self.contents.load_full() {
+            return contents;
+        }
+        looked_at(self.text.len());
+        let content = |at| {
+            let element = self.entry_bytes(at);
+            let text = std::str::from_utf8(&element[value_in(element, false)]);
+            Content::of(text.unwrap_or_default())
+        };
+        let contents = Arc::new((0..self.count()).map(content).collect());
+        self.contents.store(Some(Arc::clone(&contents)));
+        contents
     }
 
     /// How many entries it has.
@@ -107,6 +130,9 @@ impl Chunk {
     }
 }
 
+/// How many contents chunks have had.
+static CONTENTS: AtomicU64 = AtomicU64::new(0);
+
 #[derive(Debug, Clone)]
 pub(super) struct Piece {
     pub(super) id: ChunkId,
@@ -114,6 +140,8 @@ pub(super) struct Piece {
     is_slice: bool,
     bytes: usize,
     count: usize,
+    /// The same for chunks with the same entries, wherever their text is, and for no others.
+    pub(super) content: u64,
     pub(super) chunk: Arc<Chunk>,
 }
 
@@ -125,8 +153,17 @@ impl Piece {
             is_slice,
             bytes: chunk.text.len(),
             count: chunk.count(),
+            content: CONTENTS.fetch_add(1, Ordering::Relaxed),
             chunk: Arc::new(chunk),
         }
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.count
     }
 
     /// The same entries, as a part of another text.
@@ -136,6 +173,7 @@ impl Piece {
             chunk: Arc::new(Chunk {
                 text,
                 starts: self.chunk.starts.clone(),
+                contents: ArcSwapOption::new(self.chunk.contents.load_full()),
             }),
             ..*self
         }
@@ -219,9 +257,12 @@ impl ChunkList {
         self.groups.iter().map(|group| group.pieces.len()).sum()
     }
 
+    pub(super) fn all_pieces(&self) -> impl Iterator<Item = &Piece> {
+        self.groups.iter().flat_map(|group| &*group.pieces)
+    }
+
     pub(super) fn texts(&self) -> impl Iterator<Item = &Bytes> {
-        let pieces = self.groups.iter().flat_map(|group| &*group.pieces);
-        pieces.map(|piece| &piece.chunk.text)
+        self.all_pieces().map(|piece| &piece.chunk.text)
     }
 
     /// The chunks, from the last to the first.
@@ -249,7 +290,7 @@ impl ChunkList {
     pub(super) fn all_positions(&self, found: impl Fn(&Chunk) -> Vec<usize>) -> Vec<usize> {
         let mut positions = Vec::new();
         let mut first = 0;
-        for piece in self.groups.iter().flat_map(|group| &*group.pieces) {
+        for piece in self.all_pieces() {
             let found = found(&piece.chunk).into_iter();
             positions.extend(found.map(|at| first + at));
             first += piece.count;

@@ -198,7 +198,7 @@ pub(super) struct Touched<'a> {
 
 impl Outline {
     /// Of an envelope of ours with this tail, with nothing looked at but its ends.
-    fn unparsed(given: &Bytes, tail: &str) -> Option<Self> {
+    pub(super) fn unparsed(given: &Bytes, tail: &str) -> Option<Self> {
         let list = given
             .strip_prefix(envelope::PREFIX.as_bytes())?
             .strip_prefix(b"[")?;

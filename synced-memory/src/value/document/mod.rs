@@ -6,6 +6,8 @@
 //!
 //! - `apply.rs`: applying a mutation to a document
 //! - `mod.rs`: a document
+//! - `changes.rs`: what differs between two versions
+//! - `contents.rs`: how an element of a long list is named
 //! - `edit.rs`: replacing bytes, adding to the end
 //! - `padding.rs`: edits that keep the length of what they change
 //! - `outline.rs`: where the entries are, found in one walk over the text
@@ -19,14 +21,16 @@
 //! no sums over them, which every lookup by index or offset needs.
 
 mod apply;
+mod changes;
 mod chunks;
+mod contents;
 mod edit;
 mod names;
 mod outline;
 mod padding;
 
 #[cfg(test)]
-mod properties;
+pub(crate) mod properties;
 #[cfg(test)]
 mod tests;
 
@@ -41,6 +45,7 @@ use crate::base::clock::Stamp;
 use crate::value::envelope::{self, Text};
 use crate::value::mutation::PathSegment;
 pub(crate) use apply::{AppliedToDocument, DocumentEdit, apply_to};
+pub(crate) use changes::{EntryChange, EntryChanges, SomeEntries};
 #[cfg(any(feature = "redis", feature = "sqlite"))]
 pub(crate) use edit::Guard;
 #[cfg(feature = "sqlite")]

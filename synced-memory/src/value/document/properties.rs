@@ -8,7 +8,9 @@ use super::*;
 use crate::value::mutation::properties::{
     Choice, choices, coalesced, json_text, name, record_all, space,
 };
-use crate::value::mutation::{ConflictRule, Edited, Mutation, Since, apply, is_space, members};
+use crate::value::mutation::{
+    ConflictRule, Edited, Mutation, Since, apply, element, is_space, members,
+};
 
 /// A root of several entries, or any other value.
 fn root_text() -> impl Strategy<Value = String> {
@@ -77,7 +79,7 @@ fn stored() -> impl Strategy<Value = Stored> {
 }
 
 /// Few bytes a chunk, and few chunks a group, so that a short text has several.
-fn with_sizes(
+pub(crate) fn with_sizes(
     sizes: (usize, usize),
     test: impl FnOnce() -> Result<(), TestCaseError>,
 ) -> Result<(), TestCaseError> {
@@ -88,7 +90,7 @@ fn with_sizes(
     outcome
 }
 
-fn sizes() -> impl Strategy<Value = (usize, usize)> {
+pub(crate) fn sizes() -> impl Strategy<Value = (usize, usize)> {
     (1..60_usize, 2..5_usize)
 }
 
@@ -351,6 +353,31 @@ proptest! {
                         apply_to_both(&document, mutation, rule)?;
                     }
                 }
+            }
+            Ok(())
+        })?;
+    }
+
+    #[test]
+    fn an_element_of_a_long_list_has_the_name_that_a_look_at_all_of_them_gives(
+        elements in prop::collection::vec(json_text(), 60..90), more in json_text(),
+        at in any::<prop::sample::Index>(), sizes in sizes()
+    ) {
+        let text = |elements: &[String]| format!("[{}]", elements.join(", "));
+        let mut now = elements.clone();
+        now.insert(at.index(now.len()), more);
+        with_sizes(sizes, || {
+            for elements in [&elements, &now] {
+                let texts: Vec<&str> = elements.iter().map(|text| text.trim()).collect();
+                let document = Document::of(text(elements).into());
+                for index in [0, 1, at.index(texts.len()), texts.len() - 1] {
+                    let named = document.named_element(index);
+                    let expected = element(&texts, index).zip(Some(texts[index]));
+                    let expected = expected.filter(|_| texts.len() > 64);
+                    let named = named.as_ref().map(|(name, text)| (name.clone(), text.as_str()));
+                    prop_assert_eq!(named, expected);
+                }
+                prop_assert_eq!(document.named_element(texts.len()), None);
             }
             Ok(())
         })?;

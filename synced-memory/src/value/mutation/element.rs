@@ -166,16 +166,54 @@ impl Element {
         })
     }
 
+    /// The element at an index of a list of so many; `equal`: how many elements with its content are
+    /// before it, and how many there are; `beside`: what is before and behind it.
+    ///
+    /// `None` if the list is short, so that more of it belongs to the name.
+    pub(in crate::value) fn in_long_list(
+        (index, length): (usize, usize),
+        content: Content,
+        equal: (usize, usize),
+        beside: [Option<Content>; 2],
+    ) -> Option<Self> {
+        let [previous, next] = beside;
+        let (occurrence, all) = equal;
+        (length > Surroundings::ROOM).then(|| Self {
+            index,
+            content,
+            occurrence,
+            others: all - 1,
+            previous,
+            next,
+            elsewhere: None,
+        })
+    }
+
     /// Whether it is where it was, and its neighbours too. This needs no look at the whole list, as
     /// [`find`](Self::find) does.
     pub(in crate::value) fn has_stayed(
         &self,
         mut content: impl FnMut(usize) -> Option<Content>,
     ) -> bool {
+        self.others == 0 && self.is_at_its_index(&mut content)
+    }
+
+    /// The same of one that has equal ones. `equal`: how many elements with a content are before an
+    /// index, and how many there are.
+    pub(in crate::value) fn has_stayed_among_equals(
+        &self,
+        mut content: impl FnMut(usize) -> Option<Content>,
+        equal: impl FnOnce(Content, usize) -> (usize, usize),
+    ) -> bool {
+        self.others > 0
+            && self.is_at_its_index(&mut content)
+            && equal(self.content, self.index) == (self.occurrence, self.others + 1)
+    }
+
+    fn is_at_its_index(&self, content: &mut impl FnMut(usize) -> Option<Content>) -> bool {
         let previous = self.index.checked_sub(1);
-        self.others == 0
-            && content(self.index) == Some(self.content)
-            && previous.and_then(&mut content) == self.previous
+        content(self.index) == Some(self.content)
+            && previous.and_then(&mut *content) == self.previous
             && content(self.index + 1) == self.next
     }
 
