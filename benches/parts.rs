@@ -80,7 +80,7 @@ fn reads_of_changed(book: &SyncedBook, count: u32) -> Vec<(&'static str, f64)> {
         (
             "with(|list| list.last()) after push()",
             after(push, || {
-                drop(book.messages().with(|list| list.last().cloned()))
+                drop(book.messages().with(|list| list.last().cloned()));
             }),
         ),
         (

@@ -168,6 +168,10 @@ impl Recovery {
 
 impl BackendError {
     /// Whether nothing of the request counts that it answers, whatever key it is about.
+    #[cfg_attr(
+        not(feature = "redis"),
+        allow(dead_code, reason = "what servers alone ask")
+    )]
     pub(crate) fn is_of_request(&self) -> bool {
         matches!(
             self.recovery(),

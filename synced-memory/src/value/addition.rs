@@ -121,6 +121,10 @@ fn integer_in(stored: &Document) -> Option<i64> {
 }
 
 /// The items with commas between them.
+#[cfg_attr(
+    not(feature = "redis"),
+    allow(dead_code, reason = "other backends add them one by one")
+)]
 pub(crate) fn joined(items: &[Json]) -> String {
     let items: Vec<_> = items.iter().map(Json::as_str).collect();
     items.join(",")

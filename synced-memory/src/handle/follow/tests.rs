@@ -49,7 +49,7 @@ impl std::hash::Hash for AnyCase {
 /// A type with attributes of its own for serde.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
-enum Entry {
+enum Untagged {
     Number(i64),
     List(Vec<Option<i64>>),
     #[serde(rename_all = "kebab-case")]
@@ -62,7 +62,7 @@ enum Entry {
 
 /// What is stored: a root, and what is around it.
 #[derive(Debug, Clone)]
-struct Stored {
+struct StoredRoot {
     is_object: bool,
     head: &'static str,
     tail: &'static str,
@@ -70,7 +70,7 @@ struct Stored {
     stamp: u64,
 }
 
-impl Stored {
+impl StoredRoot {
     fn text(&self) -> String {
         let Self {
             head, tail, stamp, ..
@@ -92,7 +92,7 @@ impl Stored {
 }
 
 #[derive(Debug, Clone)]
-enum Step {
+enum FollowStep {
     Replace(usize, String),
     Insert(usize, Vec<String>),
     Remove(usize, usize),
@@ -172,25 +172,25 @@ fn plain_members() -> impl Strategy<Value = String> {
     ("[a-dA-D]{1,3}", 0..90_u8).prop_map(|(name, number)| format!("\"{name}\":{number}"))
 }
 
-fn step(is_object: bool) -> BoxedStrategy<Step> {
+fn step(is_object: bool) -> BoxedStrategy<FollowStep> {
     let few = move || entries(is_object).prop_map(|entries| entries.into_iter().take(3).collect());
     let one = entries(is_object).prop_filter_map("one", |entries| entries.into_iter().next());
     let at = any::<usize>;
-    let added: fn(Vec<String>) -> Step = Step::Append;
+    let added: fn(Vec<String>) -> FollowStep = FollowStep::Append;
     prop_oneof![
-        4 => (at(), one).prop_map(|(at, entry)| Step::Replace(at, entry)),
-        3 => (at(), few()).prop_map(|(at, entries)| Step::Insert(at, entries)),
-        3 => (at(), 0..4_usize).prop_map(|(at, count)| Step::Remove(at, count)),
+        4 => (at(), one).prop_map(|(at, entry)| FollowStep::Replace(at, entry)),
+        3 => (at(), few()).prop_map(|(at, entries)| FollowStep::Insert(at, entries)),
+        3 => (at(), 0..4_usize).prop_map(|(at, count)| FollowStep::Remove(at, count)),
         3 => few().prop_map(added),
-        1 => entries(is_object).prop_map(Step::Whole),
-        1 => Just(Step::Join),
-        1 => Just(Step::Parse),
-        6 => Just(Step::Read),
+        1 => entries(is_object).prop_map(FollowStep::Whole),
+        1 => Just(FollowStep::Join),
+        1 => Just(FollowStep::Parse),
+        6 => Just(FollowStep::Read),
     ]
     .boxed()
 }
 
-fn history() -> impl Strategy<Value = (Stored, Vec<Step>)> {
+fn history() -> impl Strategy<Value = (StoredRoot, Vec<FollowStep>)> {
     let around = prop::sample::select(vec![
         (r#"{"value": "#, ","),
         (r#"{"value": "#, ","),
@@ -201,7 +201,7 @@ fn history() -> impl Strategy<Value = (Stored, Vec<Step>)> {
     ]);
     any::<bool>().prop_flat_map(move |is_object| {
         let stored = (around.clone(), entries(is_object));
-        let stored = stored.prop_map(move |((head, tail), entries)| Stored {
+        let stored = stored.prop_map(move |((head, tail), entries)| StoredRoot {
             is_object,
             head,
             tail,
@@ -213,9 +213,9 @@ fn history() -> impl Strategy<Value = (Stored, Vec<Step>)> {
 }
 
 /// The document after a change of its entries, and of its stamp.
-fn edited(document: &Document, stored: &Stored) -> Document {
+fn edited(document: &Document, stored: &StoredRoot) -> Document {
     let old = document.to_bytes();
-    let unstamped = Stored {
+    let unstamped = StoredRoot {
         stamp: document.stamp().get(),
         ..stored.clone()
     };
@@ -240,7 +240,7 @@ fn edited(document: &Document, stored: &Stored) -> Document {
 fn check<T: Value + Debug>(
     follow: Option<Follow<T>>,
     same: impl Fn(&T, &T) -> bool,
-    (stored, steps): &(Stored, Vec<Step>),
+    (stored, steps): &(StoredRoot, Vec<FollowStep>),
 ) -> Result<usize, TestCaseError> {
     let follow = follow.expect("it is a collection");
     let mut stored = stored.clone();
@@ -251,16 +251,18 @@ fn check<T: Value + Debug>(
         let count = stored.entries.len();
         stored.stamp += 1;
         match step {
-            Step::Replace(at, entry) if count > 0 => stored.entries[at % count].clone_from(entry),
-            Step::Insert(at, entries) => {
+            FollowStep::Replace(at, entry) if count > 0 => {
+                stored.entries[at % count].clone_from(entry);
+            }
+            FollowStep::Insert(at, entries) => {
                 let at = at % (count + 1);
                 stored.entries.splice(at..at, entries.iter().cloned());
             }
-            Step::Remove(at, removed) => {
+            FollowStep::Remove(at, removed) => {
                 let at = at % (count + 1);
                 stored.entries.drain(at..count.min(at + removed));
             }
-            Step::Append(items) => {
+            FollowStep::Append(items) => {
                 let items: Vec<&str> = items.iter().map(String::as_str).collect();
                 let stamp = Stamp::new(stored.stamp);
                 let is_list = !stored.is_object;
@@ -271,17 +273,20 @@ fn check<T: Value + Debug>(
                 }
                 continue;
             }
-            Step::Whole(entries) => stored.entries.clone_from(entries),
-            Step::Join => _ = document.to_bytes(),
-            Step::Parse => _ = document.element(0),
-            Step::Replace(..) | Step::Read => {}
+            FollowStep::Whole(entries) => stored.entries.clone_from(entries),
+            FollowStep::Join => _ = document.to_bytes(),
+            FollowStep::Parse => _ = document.element(0),
+            FollowStep::Replace(..) | FollowStep::Read => {}
         }
-        if !matches!(step, Step::Read | Step::Join | Step::Parse) {
+        if !matches!(
+            step,
+            FollowStep::Read | FollowStep::Join | FollowStep::Parse
+        ) {
             document = edited(&document, &stored);
             continue;
         }
         stored.stamp -= 1;
-        if !matches!(step, Step::Read) {
+        if !matches!(step, FollowStep::Read) {
             continue;
         }
 
@@ -327,7 +332,7 @@ macro_rules! check_all {
 }
 
 /// How often a value of each of these types was made from an older one.
-fn check_types(history: &(Stored, Vec<Step>)) -> Result<Vec<usize>, TestCaseError> {
+fn check_types(history: &(StoredRoot, Vec<FollowStep>)) -> Result<Vec<usize>, TestCaseError> {
     // Keys that are equal may be written in several ways: it has to be the same one.
     let keys = |map: &BTreeMap<AnyCase, u8>| format!("{map:?}");
     let names = |set: &BTreeSet<AnyCase>| format!("{set:?}");
@@ -339,13 +344,13 @@ fn check_types(history: &(Stored, Vec<Step>)) -> Result<Vec<usize>, TestCaseErro
     let followed = if history.0.is_object {
         check_all!(history,
             HashMap<u8, Json>; BTreeMap<String, u8>; HashMap<AnyCase, Json>, by sorted;
-            BTreeMap<AnyCase, u8>, by keys; HashMap<String, Entry, RandomState>; Json;
+            BTreeMap<AnyCase, u8>, by keys; HashMap<String, Untagged, RandomState>; Json;
             BTreeMap<String, Json>;
         )
         .to_vec()
     } else {
         check_all!(history,
-            Vec<i64>; Vec<Option<u16>>; Vec<Entry>; VecDeque<Json>; VecDeque<String>;
+            Vec<i64>; Vec<Option<u16>>; Vec<Untagged>; VecDeque<Json>; VecDeque<String>;
             HashSet<u16>; BTreeSet<AnyCase>, by names; Json; Vec<String>;
         )
         .to_vec()
@@ -373,23 +378,27 @@ fn members(count: usize) -> Vec<String> {
 }
 
 /// One change each, with a read behind it.
-fn each_change(entry: fn(usize) -> String) -> Vec<Step> {
+fn each_change(entry: fn(usize) -> String) -> Vec<FollowStep> {
     let mut added = 200..;
     let mut entry = || entry(added.next().expect("there are enough"));
     let changes = [
-        Step::Append(vec![entry()]),
-        Step::Remove(0, 1),
-        Step::Remove(30, 2),
-        Step::Insert(40, vec![entry()]),
-        Step::Join,
-        Step::Replace(50, entry()),
-        Step::Insert(0, vec![entry()]),
-        Step::Remove(60, 1),
+        FollowStep::Append(vec![entry()]),
+        FollowStep::Remove(0, 1),
+        FollowStep::Remove(30, 2),
+        FollowStep::Insert(40, vec![entry()]),
+        FollowStep::Join,
+        FollowStep::Replace(50, entry()),
+        FollowStep::Insert(0, vec![entry()]),
+        FollowStep::Remove(60, 1),
     ];
     // A list to which was only added is not looked at by any change.
-    let mut steps = vec![Step::Read, Step::Append(vec![entry()]), Step::Read];
+    let mut steps = vec![
+        FollowStep::Read,
+        FollowStep::Append(vec![entry()]),
+        FollowStep::Read,
+    ];
     for change in changes {
-        steps.extend([Step::Remove(20, 1), change, Step::Read]);
+        steps.extend([FollowStep::Remove(20, 1), change, FollowStep::Read]);
     }
     steps
 }
@@ -397,7 +406,7 @@ fn each_change(entry: fn(usize) -> String) -> Vec<Step> {
 #[test]
 fn each_collection_follows_each_change() -> TestCaseResult {
     for (is_object, entries) in [(false, numbers(200)), (true, members(200))] {
-        let stored = Stored {
+        let stored = StoredRoot {
             is_object,
             head: r#"{"value": "#,
             tail: ",",
@@ -445,10 +454,10 @@ fn what_is_known_of_a_type_is_known_without_naming_it() {
     assert!(Follow::<BTreeMap<String, f64>>::known().is_some());
     assert!(Follow::<HashSet<u32>>::known().is_some());
     assert!(Follow::<Json>::known().is_some());
-    assert!(Follow::<Vec<Entry>>::known().is_none());
+    assert!(Follow::<Vec<Untagged>>::known().is_none());
     assert!(Follow::<String>::known().is_none());
-    assert!(Spec::<Vec<Entry>>::FOLLOW.is_some());
-    assert!(Spec::<Entry>::FOLLOW.is_none());
+    assert!(Spec::<Vec<Untagged>>::FOLLOW.is_some());
+    assert!(Spec::<Untagged>::FOLLOW.is_none());
     assert!(Spec::<Option<Vec<u8>>>::FOLLOW.is_none());
     assert!(
         <Spec<(fn(),)>>::FOLLOW.is_none(),

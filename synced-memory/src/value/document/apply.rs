@@ -135,13 +135,13 @@ const MANY_CHANGES: usize = 128;
 struct Draft<'a> {
     outline: &'a Outline,
     /// By the index of an entry in the document.
-    changes: BTreeMap<usize, EntryChange<'a>>,
+    changes: BTreeMap<usize, DraftChange<'a>>,
     /// What is added behind all entries.
     end: Vec<NewEntry<'a>>,
 }
 
 #[derive(Clone, Default)]
-struct EntryChange<'a> {
+struct DraftChange<'a> {
     /// What is added before it.
     before: Vec<NewEntry<'a>>,
     state: DraftEntry<'a>,

@@ -46,7 +46,7 @@ use crate::value::envelope::{self, Text};
 use crate::value::mutation::PathSegment;
 pub(crate) use apply::{AppliedToDocument, DocumentEdit, apply_to};
 pub(crate) use changes::{EntryChange, EntryChanges, SomeEntries};
-#[cfg(any(feature = "redis", feature = "sqlite"))]
+#[cfg(feature = "redis")]
 pub(crate) use edit::Guard;
 #[cfg(feature = "sqlite")]
 pub(crate) use edit::sealed_tail;

@@ -282,7 +282,7 @@ fn ends_of(kind: RootKind, text: &[u8]) -> Option<Vec<usize>> {
     }
 }
 
-fn ends_in_envelope<'a, E: Entries<'a>>(whole: &'a [u8]) -> Option<Vec<usize>> {
+fn ends_in_envelope<'a, E: EntryParser<'a>>(whole: &'a [u8]) -> Option<Vec<usize>> {
     #[derive(Deserialize)]
     struct Envelope<E> {
         value: E,
@@ -308,7 +308,7 @@ fn range_of(whole: &Bytes, part: &Text) -> Range<usize> {
 }
 
 /// Elements of a list, or members of an object.
-trait Entries<'a>: Sized {
+trait EntryParser<'a>: Sized {
     fn deserialize<D: Deserializer<'a>>(deserializer: D) -> Result<Vec<usize>, D::Error>;
 
     fn ends(text: &'a [u8]) -> Option<Vec<usize>> {
@@ -320,7 +320,7 @@ trait Entries<'a>: Sized {
 /// Where they end.
 struct EntryEnds<E>(Vec<usize>, PhantomData<E>);
 
-impl<'de, E: Entries<'de>> Deserialize<'de> for EntryEnds<E> {
+impl<'de, E: EntryParser<'de>> Deserialize<'de> for EntryEnds<E> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         E::deserialize(deserializer).map(|ends| Self(ends, PhantomData))
     }
@@ -329,13 +329,13 @@ impl<'de, E: Entries<'de>> Deserialize<'de> for EntryEnds<E> {
 struct ElementEnds;
 struct MemberEnds;
 
-impl<'a> Entries<'a> for ElementEnds {
+impl<'a> EntryParser<'a> for ElementEnds {
     fn deserialize<D: Deserializer<'a>>(deserializer: D) -> Result<Vec<usize>, D::Error> {
         deserializer.deserialize_seq(Self)
     }
 }
 
-impl<'a> Entries<'a> for MemberEnds {
+impl<'a> EntryParser<'a> for MemberEnds {
     fn deserialize<D: Deserializer<'a>>(deserializer: D) -> Result<Vec<usize>, D::Error> {
         deserializer.deserialize_map(Self)
     }
