@@ -189,8 +189,8 @@ fn threads_that_look_while_others_change_see_whole_values() {
     list.set((0..COUNT as u64).collect()).unwrap();
     let is_done = AtomicBool::new(false);
     let is_whole = |list: &Vec<u64>| {
-        let (first, last) = (list[0], list[list.len() - 1]);
-        last == list.len() as u64 - 1 && list.iter().sum::<u64>() - first == last * (last + 1) / 2
+        let (first, end) = (list[0], list[list.len() - 1]);
+        end == list.len() as u64 - 1 && list.iter().sum::<u64>() - first == end * (end + 1) / 2
     };
     thread::scope(|scope| {
         for _ in 0..3 {
