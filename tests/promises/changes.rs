@@ -128,6 +128,9 @@ fn what_is_removed_from_a_long_value_is_not_sent_nor_is_what_stays() {
     let mut queue: Vec<u64> = (0..LONG).collect();
     map(&memory).set(expected.clone()).unwrap();
     list(&memory).set(queue.clone()).unwrap();
+    // Of what it has stored, it has not seen how the server has it.
+    assert_eq!(map(&memory).get().unwrap(), expected);
+    assert_eq!(list(&memory).get().unwrap(), queue);
     let [out, back] = traffic(&proxy, || {
         for n in 0..ROUNDS {
             map(&memory).remove(&name(7 * n)).unwrap();
