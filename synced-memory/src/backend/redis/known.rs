@@ -56,7 +56,7 @@ impl KnownReader {
     ///
     /// # Errors
     ///
-    /// `ChangesUnknown`, `ChangesWrong`, or that the server cannot answer any read now.
+    /// `ChangesUnknown`, `ChangesWrong`, or that another server is to be asked.
     pub(super) fn since(
         &self,
         known: &KnownValue,
@@ -79,13 +79,15 @@ impl KnownReader {
     }
 }
 
-/// The error for a read that was refused: the value alone may be read all the same.
+/// The error for a read that was refused: a server that does not run the script may answer a plain
+/// read all the same.
 pub(super) fn refused(error: BackendError) -> BackendError {
     match error.recovery() {
-        Recovery::GiveUp | Recovery::ParkKey | Recovery::RetryNow => {
-            BackendError::new(BackendErrorKind::ChangesUnknown, error)
-        }
-        _ => error,
+        Recovery::Redirect
+        | Recovery::PauseThenReconnect
+        | Recovery::Reconnect
+        | Recovery::ReconnectNow => error,
+        _ => BackendError::new(BackendErrorKind::ChangesUnknown, error),
     }
 }
 
