@@ -140,17 +140,19 @@ pub(crate) fn wait_connected(memory: &Memory) {
     });
 }
 
-/// Whether requests hold a call of the commit script, which is sent as EVAL once and then as
-/// EVALSHA.
+/// Whether requests hold a call of the script that makes attempts, which is sent as EVAL once and then
+/// as EVALSHA. The one that reads has another number of arguments.
 pub(crate) fn commits(requests: &[u8]) -> bool {
     commit_count(requests) > 0
 }
 
 pub(crate) fn commit_count(requests: &[u8]) -> usize {
-    requests
-        .windows(b"\r\nEVAL".len())
-        .filter(|window| window == b"\r\nEVAL")
-        .count()
+    let count = |text: &[u8]| {
+        let windows = requests.windows(text.len());
+        windows.filter(|window| *window == text).count()
+    };
+    let reads = [&b"*9\r\n$4\r\nEVAL"[..], b"*9\r\n$7\r\nEVAL"];
+    count(b"\r\nEVAL") - reads.into_iter().map(count).sum::<usize>()
 }
 
 /// Waits until writes of this memory get a later stamp than this one.

@@ -45,9 +45,10 @@ fn key(context: &Context<'_>, field: &FieldModel) -> TokenStream {
         #(#allows)*
         #vis const #constant: #support::Key<#ty> = {
             use #support::FollowNothing as _;
-            #support::Key::with_spec(
+            #support::Key::following(
                 #wire,
-                #spec #ttl #(#policies)* .follow(<#support::Spec<#ty>>::FOLLOW)
+                #spec #ttl #(#policies)*,
+                <#support::Spec<#ty>>::FOLLOW
             )
         };
     }

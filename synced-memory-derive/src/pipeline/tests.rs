@@ -104,10 +104,11 @@ fn the_type_parameter_of_a_closure_is_a_name_that_the_struct_does_not_use() {
     }
 }
 
-/// The arguments of each `with_spec` of the expansion, but for how a value follows what is stored:
-/// first the root keys, then those of members.
+/// The name and the spec of each key of the expansion: first the root keys, then those of members.
 fn specs(input: &DeriveInput) -> Vec<String> {
     let expansion = derive(input).to_string().replace(' ', "");
+    // How a value follows what is stored comes last.
+    let expansion = expansion.replace("Key::following(", "Key::with_spec(");
     let specs = expansion.split("with_spec(").skip(1);
     specs
         .map(|spec| {
@@ -116,7 +117,7 @@ fn specs(input: &DeriveInput) -> Vec<String> {
                 .unwrap()
                 .strip_suffix(')')
                 .unwrap()
-                .split(".follow(")
+                .split(",<::synced_memory::macro_support::Spec<")
                 .next()
                 .unwrap()
                 .to_owned()

@@ -51,6 +51,13 @@ impl<T> Key<T> {
         }
     }
 
+    /// The same, of which it is known how values follow what is stored. The spec itself does not say
+    /// so: a mistake in it is reported once.
+    #[doc(hidden)]
+    pub const fn following(name: &'static str, spec: Spec<T>, follow: Option<Follow<T>>) -> Self {
+        Self::with_spec(name, Spec { follow, ..spec })
+    }
+
     /// The name, without prefix and scope.
     pub fn name(&self) -> &str {
         &self.name
@@ -152,11 +159,6 @@ impl<T> Spec<T> {
             write: None,
             follow: None,
         }
-    }
-
-    /// How values of its type follow what is stored.
-    pub const fn follow(self, follow: Option<Follow<T>>) -> Self {
-        Self { follow, ..self }
     }
 
     /// It is read locally.
