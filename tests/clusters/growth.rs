@@ -63,7 +63,8 @@ fn near_readers_follow_to_a_primary_that_comes_and_goes_and_nothing_of_it_stays(
     // Else it becomes a replica when its last slot goes.
     let migrates = "cluster-allow-replica-migration";
     cluster.nodes()[added].cli(&["CONFIG", "SET", migrates, "no"]);
-    let [memory, writer] = [(); 2].map(|()| builder(&cluster).build().unwrap());
+    let memory = builder(&cluster).build().unwrap();
+    let writer = builder(&cluster).timeout(DEADLINE).build().unwrap();
     let reader = Watched::attach(&memory);
     let slot = cluster.slot_of("memory:value");
     let home = cluster.owner(slot);
