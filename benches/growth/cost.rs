@@ -54,7 +54,11 @@ fn name(n: u32) -> String {
 
 /// A memory that waits as long as the largest values take.
 pub fn open(url: &str) -> Memory {
-    let builder = Memory::builder().url(url).timeout(TIMEOUT);
+    // A list of a million messages is assigned as a whole at first.
+    let builder = Memory::builder()
+        .url(url)
+        .timeout(TIMEOUT)
+        .outbox_limit(1 << 30);
     builder.build().expect("the backend is there")
 }
 

@@ -1,8 +1,9 @@
 //! What one change, or one look, costs by how much there is: 10 to 100,000 entries.
 //!
 //! `cargo bench -p synced-memory-benches --bench growth` measures everything; a part is measured by
-//! its name: `cargo bench -p synced-memory-benches --bench growth -- cost near`. The parts are those
-//! of [`PARTS`]. Variables of the environment ask for more; paths are relative to the workspace:
+//! its name: `cargo bench -p synced-memory-benches --bench growth -- cost near`. The parts are
+//! those of [`PARTS`]. Variables of the environment ask for more; paths are relative to the
+//! workspace:
 //!
 //! - `GROWTH_MILLION=1`: 1,000,000 entries as well, which takes 16 GiB of memory and some time
 //! - `GROWTH_CSV=path`: writes all figures

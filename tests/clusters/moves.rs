@@ -194,8 +194,8 @@ fn a_near_reader_has_what_is_written_while_its_slot_is_on_the_move() {
     is_near_reader_current(&writer, &reader, 12);
 }
 
-/// Its value and its sidecar are moved one after the other, and the script that says what has changed
-/// needs both.
+/// Its value and its sidecar are moved one after the other, and the script that says what has
+/// changed needs both.
 #[test]
 fn a_long_value_is_read_while_its_slot_is_on_the_move() {
     for program in [Server::redis, Server::valkey, Server::redis_6] {

@@ -1,5 +1,5 @@
-//! What has changed of a long value comes, and not the whole: to who reads it, to who follows it, and
-//! to who is refused.
+//! What has changed of a long value comes, and not the whole: to who reads it, to who follows it,
+//! and to who is refused.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,8 +14,8 @@ use crate::line::{DEADLINE, quick};
 
 const LONG: u64 = 20_000;
 const ROUNDS: u64 = 100;
-/// More than a whole value has, in bytes: one that is followed by its changes is read as a whole once a
-/// minute.
+/// More than a whole value has, in bytes: one that is followed by its changes is read as a whole
+/// once a minute.
 const WHOLE: u64 = 500_000;
 
 fn list(memory: &Memory) -> Synced<Vec<u64>> {

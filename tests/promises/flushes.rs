@@ -28,8 +28,8 @@ fn key(name: &'static str) -> Key<u64> {
 
 /// Delivers queued writes again and again over a connection that is cut one byte later each time,
 /// from the first byte of its handshake to the last answer; the server counts its commands. In the
-/// short form it is three bytes later, and with a push onto a large list among the writes a share of
-/// all bytes.
+/// short form it is three bytes later, and with a push onto a large list among the writes a share
+/// of all bytes.
 fn cut_at_every_byte(direction: Direction, size: Size) {
     let line = Line::new();
     let memory = line.open_for(size);

@@ -140,8 +140,8 @@ pub(crate) fn wait_connected(memory: &Memory) {
     });
 }
 
-/// Whether requests hold a call of the script that makes attempts, which is sent as EVAL once and then
-/// as EVALSHA. The one that reads has another number of arguments.
+/// Whether requests hold a call of the script that makes attempts, which is sent as EVAL once and
+/// then as EVALSHA. The one that reads has another number of arguments.
 pub(crate) fn commits(requests: &[u8]) -> bool {
     commit_count(requests) > 0
 }

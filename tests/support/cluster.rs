@@ -211,9 +211,10 @@ impl Cluster {
             .unwrap_or_else(|| panic!("nobody has the slot {slot}"))
     }
 
-    /// Which node has a slot, as soon as all nodes that answer say so, and know of each other's last
-    /// moves. Before that a slot must not be moved: a node that takes one over calls itself newer
-    /// than what it knows of, and if it is not, it loses the slot again, and its keys with it.
+    /// Which node has a slot, as soon as all nodes that answer say so, and know of each other's
+    /// last moves. Before that a slot must not be moved: a node that takes one over calls itself
+    /// newer than what it knows of, and if it is not, it loses the slot again, and its keys with
+    /// it.
     #[track_caller]
     pub fn agreed_owner(&self, slot: u16) -> usize {
         eventually_some(START, "the nodes agree", || {

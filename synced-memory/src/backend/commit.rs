@@ -15,8 +15,8 @@ use crate::value::document::{Document, GuardedEdit};
 /// Who writes: a random number for each opened memory.
 pub(crate) type Writer = u64;
 
-/// A value whose envelope has at least so many bytes is not sent for a change to a part of it, if that can be
-/// helped.
+/// A value whose envelope has at least so many bytes is not sent for a change to a part of it, if
+/// that can be helped.
 pub(crate) const LONG: usize = 4 << 10;
 
 /// A writer's own count of its writes.

@@ -257,8 +257,8 @@ impl Backend for Box<dyn Backend> {
 /// **Expiry.** A tracked read either says when the key expires, or says `Tracked`, and then its
 /// expiry is notified like a change.
 ///
-/// **Known values.** If a read names what its caller has, the answer is what is stored all the same. A
-/// backend that cannot say what has changed since answers the request as a whole with
+/// **Known values.** If a read names what its caller has, the answer is what is stored all the
+/// same. A backend that cannot say what has changed since answers the request as a whole with
 /// `ChangesUnknown` or `ChangesWrong`, and does so only then.
 ///
 /// **Large values.** If an answer would hold up others, the read of a large value may be answered

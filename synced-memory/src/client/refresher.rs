@@ -389,8 +389,8 @@ fn tracking_was_refused(shared: &Shared, connection: &Connection, error: Backend
     }
 }
 
-/// Records that the backend cannot say what has changed: of each key all is read. If it refuses that
-/// for good, it is not asked again.
+/// Records that the backend cannot say what has changed: of each key all is read. If it refuses
+/// that for good, it is not asked again.
 fn changes_were_refused(
     shared: &Shared,
     connection: &Connection,

@@ -51,8 +51,8 @@ impl<T> Key<T> {
         }
     }
 
-    /// The same, of which it is known how values follow what is stored. The spec itself does not say
-    /// so: a mistake in it is reported once.
+    /// The same, of which it is known how values follow what is stored. The spec itself does not
+    /// say so: a mistake in it is reported once.
     #[doc(hidden)]
     pub const fn following(name: &'static str, spec: Spec<T>, follow: Option<Follow<T>>) -> Self {
         Self::with_spec(name, Spec { follow, ..spec })

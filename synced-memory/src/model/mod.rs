@@ -12,8 +12,8 @@
 //!   `audit.rs`: what is the same in all rules
 //! - `server.rs`: the server, and beside it what the rules say that it stores
 //! - `assignments/`: rules 1 to 4, 7 and 8, for processes that assign whole values; `mutations/`:
-//!   rules 5, 6 and 13, for processes that change parts of a value; `additions/`: for those that add
-//!   to a root list or a root integer
+//!   rules 5, 6 and 13, for processes that change parts of a value; `additions/`: for those that
+//!   add to a root list or a root integer
 //! - `calls/`, `reference/`, `document.rs`: what these call, what their operations do in plain
 //!   Rust, and on which value
 //! - `near.rs`: rule 14, in every order of threads; `near_shards.rs`: the same of two shards

@@ -74,7 +74,8 @@ impl<R: Rules> World<R> {
     }
 
     /// An answer says nothing of a mutation that is under way, or may be, and was sent before the
-    /// read: it is handled when that was answered. Nor does one over a connection that was given up.
+    /// read: it is handled when that was answered. Nor does one over a connection that was given
+    /// up.
     pub(super) fn handle_read(&mut self, at: usize, read: LateRead) -> RuleResult {
         if self.connections[read.connection].is_abandoned {
             return Ok(());

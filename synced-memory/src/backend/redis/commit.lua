@@ -39,7 +39,8 @@
 --           step        how far the stamp is at least above the one that is there
 --         "${CHANGE} <in doubt> <how to store> <length> <stamp> <kind>"
 --           replace ranges (edit.lua says how they come in place of the envelope) if what is there
---           has this length and stamp; kind is "list" if the result is a list in an envelope of ours
+--           has this length and stamp; kind is "list" if the result is a list in an envelope of
+--           ours
 -- Returns ${APPLIED} if all were applied to what was there, else for each attempt
 --         ${APPLIED}
 --           applied to what was there
@@ -50,8 +51,8 @@
 --         {${ALREADY_APPLIED}, stored, tombstone}
 --           an earlier attempt was applied
 --         {${REFUSED}, stored, tombstone}
---           something as new or newer is there, or not what was expected; for "${CHANGE}", stored may
---           be the entries of the log that make it of what was expected, the last one first
+--           something as new or newer is there, or not what was expected; for "${CHANGE}", stored
+--           may be the entries of the log that make it of what was expected, the last one first
 --         {${RECORD_EXPIRED}, stored, tombstone}
 --           whether an earlier attempt was applied is not known any more
 --         {${SERVER_ERROR}, message}
@@ -126,8 +127,9 @@ local function prune(sidecar, writer)
   end
 end
 
--- Records that the writer's attempt was decided on, what it wrote, if that is to be known, and how it
--- changed what was there, if that is to be logged. Returns the server's refusal, if there is one.
+-- Records that the writer's attempt was decided on, what it wrote, if that is to be known, and how
+-- it changed what was there, if that is to be logged. Returns the server's refusal, if there is
+-- one.
 local function record(sidecar, writer, number, is_new, wrote, logged)
   local left, refused, answer = redis.pcall('PTTL', sidecar), nil, nil
   local time = writer .. '${TIME}'
@@ -199,8 +201,8 @@ local function beside(key, sidecar, writer, number, retry)
   return it
 end
 
--- What is there, for a writer who expected something else of a long value: what has changed since, if
--- the log says so.
+-- What is there, for a writer who expected something else of a long value: what has changed since,
+-- if the log says so.
 local function found_instead(key, sidecar, log, expected)
   local there = redis.call('STRLEN', key)
   local stamp = stamp_of(redis.call('GETRANGE', key, TAIL, '-1'))

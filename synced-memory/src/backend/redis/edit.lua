@@ -1,5 +1,5 @@
--- Changes to what is there, whatever that is by then. A part of commit.lua, which says what is given
--- and returned.
+-- Changes to what is there, whatever that is by then. A part of commit.lua, which says what is
+-- given and returned.
 
 -- The sum of a stamp and a step, which is smaller than 10^9.
 local function later(stamp, step)
@@ -60,8 +60,8 @@ local function add(key, sidecar, writer, number, stamp, by, instruction)
   return {${ADDED}, there, #all, after, sum, starved_after(sidecar, writer, it.waiting)}
 end
 
--- The entry for a change, as it is to be recorded, for a value that is long afterwards. What it pushes
--- out of the log is dropped.
+-- The entry for a change, as it is to be recorded, for a value that is long afterwards. What it
+-- pushes out of the log is dropped.
 local function logged(sidecar, log, length, entry)
   if length < ${LONG} then return nil end
   local first, next, bytes = parts_of(log)

@@ -4,7 +4,8 @@
 -- ARGV: the stamp and the length of what is known; "1" if the same stamp and length say that it is
 --       there; how many bytes may be returned
 -- Returns ${UNCHANGED}: what is known is there
---         the entries of a log (log.lua), the last one first, that make what is there of what is known
+--         the entries of a log (log.lua), the last one first, that make what is there of what is
+--         known
 --         ${TOO_LARGE}: more bytes than may be returned
 --         else what is there
 

@@ -56,8 +56,8 @@ impl Reader {
             if is_caching(read) {
                 tracking::add_caching(&mut commands);
                 if known.is_some() {
-                    // It is this command whose key is tracked. With the script the sidecar would be,
-                    // too, and others' records would be reported.
+                    // It is this command whose key is tracked. With the script the sidecar would
+                    // be, too, and others' records would be reported.
                     commands.cmd("STRLEN").arg(&*read.key);
                 }
             }

@@ -1,4 +1,5 @@
-//! The log of what has changed in large values: whoever knows an earlier one needs no more than that.
+//! The log of what has changed in large values: whoever knows an earlier one needs no more than
+//! that.
 //!
 //! An entry says how to make one value of another one, which are named by stamp and length. What
 //! somebody else has stored is in no entry: then the last entry names something else than what is

@@ -1,5 +1,5 @@
-//! What attempts do to values in chunks. The rule is the same as for others (`backend/commit.rs`), but
-//! of a value no more is looked at than a change needs.
+//! What attempts do to values in chunks. The rule is the same as for others (`backend/commit.rs`),
+//! but of a value no more is looked at than a change needs.
 
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Error, Row, params};
@@ -249,8 +249,8 @@ impl ChunkedValue {
     }
 }
 
-/// Stores a value in chunks anew, after somebody has changed them by hand, so that its key says of it
-/// what is there.
+/// Stores a value in chunks anew, after somebody has changed them by hand, so that its key says of
+/// it what is there.
 fn rewrite(connection: &Connection, key: &str, stored: &Document) -> Result<(), Error> {
     let text = stored.to_bytes();
     match std::str::from_utf8(&text) {

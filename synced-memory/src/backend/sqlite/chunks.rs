@@ -1,8 +1,8 @@
-//! Large values, which are stored in chunks: a change rewrites the chunks that it touches, and costs
-//! no more however long the value is.
+//! Large values, which are stored in chunks: a change rewrites the chunks that it touches, and
+//! costs no more however long the value is.
 //!
-//! A chunk may end anywhere but inside a letter, since it is text. The positions of chunks have gaps
-//! between them, so that one can be put between two others.
+//! A chunk may end anywhere but inside a letter, since it is text. The positions of chunks have
+//! gaps between them, so that one can be put between two others.
 
 use std::ops::Range;
 
@@ -26,8 +26,8 @@ const CHUNK: usize = 8 << 10;
 /// How many bytes a chunk has at most after a change.
 const ROOM: usize = CHUNK + CHUNK / 2;
 
-/// The same of a chunk at the end, to which is added: it is in one page of the file with its row, so
-/// that adding to it rewrites no more.
+/// The same of a chunk at the end, to which is added: it is in one page of the file with its row,
+/// so that adding to it rewrites no more.
 const END: usize = 3_800;
 
 /// A chunk that is shorter is put together with one beside it.

@@ -4,8 +4,8 @@
 //! - `inherited.rs`: refusing what a parent had open at a fork
 //! - `tables.rs`, `statements.rs`: the tables
 //! - `commit.rs`, `records.rs`: making attempts, and the records of their writers
-//! - `chunked.rs`, `chunks.rs`, `changes.rs`: large values, which are in chunks, and the log of what
-//!   has changed in them
+//! - `chunked.rs`, `chunks.rs`, `changes.rs`: large values, which are in chunks, and the log of
+//!   what has changed in them
 //! - `busy_timeout.rs`: waiting for a lock that another process holds
 //! - `error.rs`: what an error means for a request
 

@@ -229,8 +229,8 @@ impl State {
         });
     }
 
-    /// The server has refused for good to change, or to read, less than the whole value of `key`. If
-    /// what it refuses is a command, it does that for all keys: no more of them are tried.
+    /// The server has refused for good to change, or to read, less than the whole value of `key`.
+    /// If what it refuses is a command, it does that for all keys: no more of them are tried.
     pub(crate) fn command_refused(&mut self, shard: Shard, key: &str, error: &BackendError) {
         if error.is_of_command()
             && !std::mem::replace(&mut self.shard_mut(shard).refuses_parts, true)

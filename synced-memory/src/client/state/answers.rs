@@ -157,8 +157,8 @@ impl State {
         }
     }
 
-    /// The head of `key` was made of what had the stamp `found`, and its stamp is a random step above
-    /// that: later writes of this process are newer all the same.
+    /// The head of `key` was made of what had the stamp `found`, and its stamp is a random step
+    /// above that: later writes of this process are newer all the same.
     pub(super) fn head_made_of(&mut self, key: &Arc<str>, found: Stamp, made: Stamp) {
         self.cache.seen(key, made);
         let last = self

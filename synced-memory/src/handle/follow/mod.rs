@@ -2,8 +2,8 @@
 //! decoded, and put into the value.
 //!
 //! What is decoded is the same as from the whole text. So only the collections of the standard
-//! library take part, and `serde_json::Value`: these are known to be read entry by entry, each as if
-//! it were alone. What a collection cannot say for sure is decoded from the whole text.
+//! library take part, and `serde_json::Value`: these are known to be read entry by entry, each as
+//! if it were alone. What a collection cannot say for sure is decoded from the whole text.
 
 #[cfg(test)]
 mod tests;
@@ -116,8 +116,8 @@ impl<T: Value> Follow<T> {
         Some(differences)
     }
 
-    /// Makes the value of the older version that of the newer one. Returns whether it is; if not, it
-    /// is the value of anything no more.
+    /// Makes the value of the older version that of the newer one. Returns whether it is; if not,
+    /// it is the value of anything no more.
     pub(crate) fn apply(self, differences: Differences<T>, value: &mut T) -> bool {
         let Differences { counts, parts, .. } = differences;
         let has = |count: Option<usize>, value: &T| {

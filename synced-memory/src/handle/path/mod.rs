@@ -109,8 +109,8 @@ impl ValuePath {
         }
     }
 
-    /// The same path, of which changes look at these members alone: it need not be known what else an
-    /// object has.
+    /// The same path, of which changes look at these members alone: it need not be known what else
+    /// an object has.
     pub(crate) fn with_members<'a>(&self, names: impl Iterator<Item = &'a str>) -> Self {
         Self {
             members: Some(names.map(Box::from).collect()),

@@ -372,11 +372,12 @@ impl<T: Value> Synced<T> {
     /// If a near value is a part of a collection of which the view has been decoded, it is looked
     /// at in there.
     ///
-    /// After a change of a long collection, what has changed is decoded, and put into the value that
-    /// was decoded before, unless somebody holds that: then into a clone. The collections are `Vec`,
-    /// `VecDeque`, maps and sets of the standard library, and `serde_json::Value`, if the view is one
-    /// of a key, and belongs to a field of a struct that derives `SyncedMemory`, or was read by a
-    /// method of its collection before, as `len`, or has numbers, strings or JSON as elements.
+    /// After a change of a long collection, what has changed is decoded, and put into the value
+    /// that was decoded before, unless somebody holds that: then into a clone. The collections are
+    /// `Vec`, `VecDeque`, maps and sets of the standard library, and `serde_json::Value`, if the
+    /// view is one of a key, and belongs to a field of a struct that derives `SyncedMemory`, or was
+    /// read by a method of its collection before, as `len`, or has numbers, strings or JSON as
+    /// elements.
     ///
     /// # Errors
     ///

@@ -95,8 +95,8 @@ impl Document {
 
     /// Which entries differ from those of an older version.
     ///
-    /// `None` if that cannot be said without a look at the whole, if most of it is another, or if the
-    /// value is short.
+    /// `None` if that cannot be said without a look at the whole, if most of it is another, or if
+    /// the value is short.
     pub(crate) fn changes_since(&self, older: &Self) -> Option<EntryChanges> {
         if self.len() < sizes().chunk {
             return None;

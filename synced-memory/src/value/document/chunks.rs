@@ -2,8 +2,8 @@
 //! change in the middle.
 //!
 //! An entry is an element of the root list or a member of the root object: with the white space
-//! around it and, but for the first, the comma before it. A chunk holds whole entries. Chunks are in
-//! groups with sums, so that neither a clone nor a lookup looks at all chunks of a long text.
+//! around it and, but for the first, the comma before it. A chunk holds whole entries. Chunks are
+//! in groups with sums, so that neither a clone nor a lookup looks at all chunks of a long text.
 
 use std::iter;
 use std::ops::Range;

@@ -1,7 +1,7 @@
 //! How an element of a long list is named, without a look at the text of all of them.
 //!
-//! The name says how many equal elements there are. So each chunk keeps the contents of its elements
-//! once they were asked for.
+//! The name says how many equal elements there are. So each chunk keeps the contents of its
+//! elements once they were asked for.
 
 use super::Document;
 use super::chunks::{ChunkList, sizes};

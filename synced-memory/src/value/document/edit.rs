@@ -50,8 +50,8 @@ impl GuardedEdit {
     }
 }
 
-/// How long a text of `length` bytes is after these edits. `None` if they are not in order, overlap,
-/// or are out of range.
+/// How long a text of `length` bytes is after these edits. `None` if they are not in order,
+/// overlap, or are out of range.
 pub(crate) fn length_after(length: usize, edits: &[ByteEdit]) -> Option<usize> {
     let mut end = 0;
     let mut after = length;
@@ -236,8 +236,8 @@ impl Outline {
         }
     }
 
-    /// `None` if the edits are not of whole entries, or reach beyond what is between the brackets of
-    /// the root and the stamp: then the whole has to be looked at.
+    /// `None` if the edits are not of whole entries, or reach beyond what is between the brackets
+    /// of the root and the stamp: then the whole has to be looked at.
     fn edited(&self, edits: &[ByteEdit]) -> Option<Self> {
         let has_entries = matches!(self.kind, RootKind::List | RootKind::Object);
         if !has_entries || self.has_empty_space() || !envelope::has_tail(&self.tail) {

@@ -14,11 +14,11 @@
 //! - `names.rs`: which chunk has a member
 //! - `chunks.rs`: the sequence of chunks
 //!
-//! The chunks are our own since no rope knows where elements end: `crop` and `jumprope` count bytes,
-//! letters and lines, so that each element would need a second structure that follows every change,
-//! and both copy a text in chunks of 1 KiB or less when it is read, while most values are only read,
-//! and then are slices of what came from the backend. `imbl::Vector` would hold the chunks, but has
-//! no sums over them, which every lookup by index or offset needs.
+//! The chunks are our own since no rope knows where elements end: `crop` and `jumprope` count
+//! bytes, letters and lines, so that each element would need a second structure that follows every
+//! change, and both copy a text in chunks of 1 KiB or less when it is read, while most values are
+//! only read, and then are slices of what came from the backend. `imbl::Vector` would hold the
+//! chunks, but has no sums over them, which every lookup by index or offset needs.
 
 mod apply;
 mod changes;
@@ -214,8 +214,8 @@ impl Document {
         Some((part?, rest))
     }
 
-    /// An object with those of these members that a long one has, which stands for it if nothing else
-    /// of it is looked at; `None` if all of it has to be.
+    /// An object with those of these members that a long one has, which stands for it if nothing
+    /// else of it is looked at; `None` if all of it has to be.
     pub(crate) fn excerpt<'a>(&self, names: impl Iterator<Item = &'a str>) -> Option<Text> {
         if self.len() < chunks::ChunkSizes::USUAL.chunk || self.parsed().kind != RootKind::Object {
             return None;

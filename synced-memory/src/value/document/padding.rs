@@ -1,9 +1,9 @@
-//! Edits that keep the length of what they change. What a backend stores can be written in the middle
-//! as long as nothing behind it moves: so what becomes shorter is filled up with spaces, which mean
-//! nothing between the entries of JSON, and what grows again takes them back.
+//! Edits that keep the length of what they change. What a backend stores can be written in the
+//! middle as long as nothing behind it moves: so what becomes shorter is filled up with spaces,
+//! which mean nothing between the entries of JSON, and what grows again takes them back.
 //!
-//! No space stands beside a bracket of the root: what is appended must find the end of the last entry
-//! there.
+//! No space stands beside a bracket of the root: what is appended must find the end of the last
+//! entry there.
 
 use std::ops::Range;
 
@@ -21,8 +21,8 @@ const LONGEST: usize = 1 << 20;
 const EQUAL: usize = 32;
 
 impl Document {
-    /// Edits that make the same of the value as these, and keep its length where they can. `None` if
-    /// more than a quarter of it would be spaces: then it is better stored as a whole.
+    /// Edits that make the same of the value as these, and keep its length where they can. `None`
+    /// if more than a quarter of it would be spaces: then it is better stored as a whole.
     pub(crate) fn padded(&self, edits: Vec<ByteEdit>) -> Option<Vec<ByteEdit>> {
         let outline = self.parsed();
         let has_entries = matches!(outline.kind, RootKind::List | RootKind::Object);
@@ -96,8 +96,8 @@ struct Unit {
 }
 
 impl Outline {
-    /// The edits of some entries, so that their length stays. `None` if that cannot be, or they keep
-    /// it anyway, or nothing becomes shorter. No entry before `free_from` may be touched.
+    /// The edits of some entries, so that their length stays. `None` if that cannot be, or they
+    /// keep it anyway, or nothing becomes shorter. No entry before `free_from` may be touched.
     fn kept_in_length(&self, touched: &Touched<'_>, free_from: usize) -> Option<Unit> {
         let count = self.body.count();
         let Range {

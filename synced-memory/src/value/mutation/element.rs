@@ -166,8 +166,8 @@ impl Element {
         })
     }
 
-    /// The element at an index of a list of so many; `equal`: how many elements with its content are
-    /// before it, and how many there are; `beside`: what is before and behind it.
+    /// The element at an index of a list of so many; `equal`: how many elements with its content
+    /// are before it, and how many there are; `beside`: what is before and behind it.
     ///
     /// `None` if the list is short, so that more of it belongs to the name.
     pub(in crate::value) fn in_long_list(

@@ -392,8 +392,8 @@ impl Mutation {
         }
     }
 
-    /// Makes its calls that are not older than `found` not older than `made` either. Returns whether
-    /// any was.
+    /// Makes its calls that are not older than `found` not older than `made` either. Returns
+    /// whether any was.
     pub(crate) fn raise(&mut self, found: Stamp, made: Stamp) -> bool {
         let is_passed = |call: &&mut RecordedCall| (found..made).contains(&call.stamp);
         let passed = self.calls.iter_mut().filter(is_passed);
