@@ -146,9 +146,9 @@ async fn load_once(
     asking: bool,
 ) -> Result<ReadAnswers, BackendError> {
     let reads: Vec<_> = {
-        let state = shared.state();
+        let (state, mono) = (shared.state(), shared.clock.mono());
         keys.iter()
-            .map(|key| read_of(&state, key, asking, shared.clock.mono()))
+            .map(|key| read_of(&state, key, asking, mono))
             .collect()
     };
     let read = connection.session.read(&reads);

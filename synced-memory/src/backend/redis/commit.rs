@@ -159,11 +159,7 @@ impl Committer {
             .map(|attempt| 160 + 2 * attempt.key.len() + attempt.size())
             .sum();
         let mut call = Cmd::with_capacity(4 + 8 * attempts.len(), bytes);
-        if sends_text {
-            call.arg("EVAL").arg(&script::COMMIT.text);
-        } else {
-            call.arg("EVALSHA").arg(&script::COMMIT.hash);
-        }
+        script::COMMIT.name_in(&mut call, sends_text);
 
         call.arg(2 * attempts.len());
         for attempt in attempts {

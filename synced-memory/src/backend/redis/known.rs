@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
-use redis::{Pipeline, Value};
+use redis::{Cmd, Pipeline, Value};
 
 use super::{reply, script};
 use crate::backend::commit::ValueId;
@@ -41,15 +41,13 @@ impl Default for KnownReader {
 impl KnownReader {
     /// Asks for what has changed since what is known.
     pub(super) fn add_read(&self, commands: &mut Pipeline, key: &str, known: &KnownValue) {
-        let call = if self.sends_text.swap(false, Ordering::Relaxed) {
-            commands.cmd("EVAL").arg(&script::READ.text)
-        } else {
-            commands.cmd("EVALSHA").arg(&script::READ.hash)
-        };
+        let mut call = Cmd::new();
+        script::READ.name_in(&mut call, self.sends_text.swap(false, Ordering::Relaxed));
         call.arg(2).arg(key).arg(sidecar::sidecar(key));
         call.arg(known.document.stamp().get());
         call.arg(known.document.len());
         call.arg(u8::from(known.trusts_stamp)).arg(LARGE_VALUE);
+        commands.add_command(call);
     }
 
     /// The answer to that.

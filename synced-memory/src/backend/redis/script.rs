@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use redis::Script;
+use redis::{Cmd, Script};
 
 use super::commit::{
     ABSENT, ADD, ADDED, ALREADY_APPLIED, APPEND, APPLIED, CHANGE, DELETE, KEEP, NEVER, NOTHING,
@@ -33,7 +33,7 @@ const PARTS: [(&str, &str); 2] = [
 /// hash.
 pub(super) struct LuaScript {
     pub(super) text: String,
-    pub(super) hash: String,
+    hash: String,
 }
 
 impl LuaScript {
@@ -51,6 +51,17 @@ impl LuaScript {
         let text = lines.collect::<Vec<_>>().join("\n");
         let hash = Script::new(&text).get_hash().to_owned();
         Self { text, hash }
+    }
+}
+
+impl LuaScript {
+    /// Begins a call of it: by its text, if the server may lack it, or else by its hash.
+    pub(super) fn name_in(&self, call: &mut Cmd, sends_text: bool) {
+        if sends_text {
+            call.arg("EVAL").arg(&self.text);
+        } else {
+            call.arg("EVALSHA").arg(&self.hash);
+        }
     }
 }
 

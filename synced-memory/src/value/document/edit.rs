@@ -143,15 +143,7 @@ impl Document {
         if let Some(given) = &self.0.given {
             return given.slice(range);
         }
-        let mut bytes = Vec::with_capacity(range.len());
-        for text in self.parsed().texts_from(range.start) {
-            let left = range.len() - bytes.len();
-            if left == 0 {
-                break;
-            }
-            bytes.extend_from_slice(&text[..left.min(text.len())]);
-        }
-        bytes.into()
+        self.parsed().bytes_in(range).into()
     }
 
     /// Whether it is an envelope of ours whose value is a list, with nothing around that.

@@ -98,6 +98,19 @@ impl Outline {
         std::iter::once(head).chain(body).chain([tail])
     }
 
+    /// Some of the bytes.
+    pub(super) fn bytes_in(&self, range: Range<usize>) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(range.len());
+        for text in self.texts_from(range.start) {
+            let left = range.len() - bytes.len();
+            if left == 0 {
+                break;
+            }
+            bytes.extend_from_slice(&text[..left.min(text.len())]);
+        }
+        bytes
+    }
+
     /// The whole text, copied into one piece if it is not in one.
     pub(super) fn join(&self) -> Bytes {
         if let Some(whole) = &self.whole {

@@ -69,16 +69,11 @@ impl Document {
         }
         let [open, close] = outline.kind.brackets().map(char::from);
         let mut value = String::from(open);
-        for at in 0..outline.body.count() {
-            let Some((place, at)) = outline.body.find(at) else {
-                break;
-            };
-            let entry = outline.body.chunk(place).entry(at);
-            value.push_str(
-                str::from_utf8(&entry)
-                    .unwrap_or_default()
-                    .trim_matches(is_space),
-            );
+        let chunks = outline.body.all_pieces().map(|piece| &piece.chunk);
+        let entries = chunks.flat_map(|chunk| (0..chunk.count()).map(|at| chunk.entry_bytes(at)));
+        for entry in entries {
+            let entry = str::from_utf8(entry).unwrap_or_default();
+            value.push_str(entry.trim_matches(is_space));
         }
         value.push(close);
         value
@@ -164,16 +159,7 @@ impl Outline {
 
     /// The entries from one up to another one, with all that is around them.
     pub(super) fn text_of(&self, first: usize, end: usize) -> Vec<u8> {
-        let bytes = self.entry_start(first)..self.entry_start(end);
-        let mut text = Vec::with_capacity(bytes.len());
-        for part in self.texts_from(bytes.start) {
-            let left = bytes.len() - text.len();
-            text.extend_from_slice(&part[..left.min(part.len())]);
-            if left <= part.len() {
-                break;
-            }
-        }
-        text
+        self.bytes_in(self.entry_start(first)..self.entry_start(end))
     }
 }
 
