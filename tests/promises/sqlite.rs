@@ -18,18 +18,18 @@ const DEADLINE: Duration = Duration::from_secs(30);
 const PROCESSES: usize = 8;
 
 /// A database file in a temporary directory, which is made at its first use.
-struct Database(TempDir);
+pub(crate) struct Database(TempDir);
 
 impl Database {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(TempDir::new().unwrap())
     }
 
-    fn path(&self) -> PathBuf {
+    pub(crate) fn path(&self) -> PathBuf {
         self.0.path().join("state.db")
     }
 
-    fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         url(&self.path())
     }
 
@@ -40,7 +40,7 @@ impl Database {
     }
 
     /// A memory whose timeout is long enough for a busy machine.
-    fn open(&self) -> Memory {
+    pub(crate) fn open(&self) -> Memory {
         self.builder()
             .timeout(Duration::from_secs(10))
             .build()
@@ -49,7 +49,7 @@ impl Database {
 
     /// A Python process with a connection to the file. It runs each line that it is sent as SQL,
     /// and answers with the rows as JSON.
-    fn python(&self) -> Child {
+    pub(crate) fn python(&self) -> Child {
         const DRIVER: &str = "
 import json, sqlite3, sys
 db = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=10)

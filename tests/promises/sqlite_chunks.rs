@@ -2,50 +2,17 @@
 //! store them like all others.
 
 use std::fs;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use support::{Child, eventually};
 use synced_memory::{Key, Memory, ReadPolicy, Written};
-use tempfile::TempDir;
+
+use crate::sqlite::Database;
 
 const DEADLINE: Duration = Duration::from_secs(30);
 
 /// A change, given its number.
 type Change<'a> = Box<dyn Fn(usize) -> synced_memory::Result<Written> + 'a>;
-
-struct Database(TempDir);
-
-impl Database {
-    fn new() -> Self {
-        Self(TempDir::new().unwrap())
-    }
-
-    fn path(&self) -> PathBuf {
-        self.0.path().join("state.db")
-    }
-
-    fn url(&self) -> String {
-        format!("sqlite:{}", self.path().display())
-    }
-
-    fn open(&self) -> Memory {
-        let builder = Memory::builder().url(self.url());
-        builder.timeout(Duration::from_secs(10)).build().unwrap()
-    }
-
-    /// Another program that has the file open: it runs each line as SQL, and answers with the rows
-    /// as JSON.
-    fn python(&self) -> Child {
-        const DRIVER: &str = "
-import json, sqlite3, sys
-db = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=10)
-for line in sys.stdin:
-    print(json.dumps(db.execute(line).fetchall()), flush=True)
-";
-        Child::spawn("python3", ["-c", DRIVER, self.path().to_str().unwrap()])
-    }
-}
 
 fn list() -> Key<Vec<String>> {
     Key::new("list")
@@ -221,7 +188,7 @@ fn a_push_onto_a_large_list_adds_little_to_the_log() {
         reader.ask(line);
     }
     let log = || {
-        let log = fs::metadata(database.0.path().join("state.db-wal"));
+        let log = fs::metadata(database.path().with_extension("db-wal"));
         log.map_or(0, |log| log.len())
     };
     let changes: [(&str, Change<'_>); 3] = [
