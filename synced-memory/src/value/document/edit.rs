@@ -103,9 +103,9 @@ impl Document {
             let end = body.count()..body.count();
             body.replace(end, &fragment.text, &fragment.starts);
         }
-        Some(Self::of_outline(
-            outline.changed(body, sealed_tail(stamp).into()),
-        ))
+        let mut appended = outline.changed(body, sealed_tail(stamp).into());
+        appended.padding += fragment.spaces();
+        Some(Self::of_outline(appended))
     }
 
     /// Replaces bytes: edits that are in order and do not overlap.
