@@ -206,6 +206,9 @@ fn a_long_value_is_read_while_its_slot_is_on_the_move() {
         let list = |memory: &Memory| memory.synced(&Key::<Vec<u64>>::new("list"));
         let follower = list(&near);
         list(&writer).set((0..20_000).collect()).unwrap();
+        eventually(DEADLINE, "the near reader is connected, too", || {
+            follower.get().is_ok()
+        });
         let (mut pushed, mut seen) = (0, 20_000);
         let mut use_it = || {
             for _ in 0..2 {
