@@ -6,6 +6,8 @@ use std::time::Duration;
 use support::{Child, ClusterProxies};
 use synced_memory::{Builder, Key};
 
+use crate::reader_of;
+
 const PROCESSES: usize = 8;
 const DEADLINE: Duration = Duration::from_secs(120);
 
@@ -104,7 +106,7 @@ pub(crate) struct Made {
 
 impl Made {
     pub(crate) fn of(reader: Builder) -> Self {
-        let memory = reader.build().unwrap();
+        let memory = reader_of(reader);
         let items = memory.get(&Key::<Vec<String>>::new("items")).unwrap();
         let count = memory.get(&Key::<usize>::new("count")).unwrap();
         let entries = memory

@@ -7,7 +7,7 @@ use support::{Cluster, ClusterProxies, Server, eventually};
 use synced_memory::{ErrorKind, Key, Memory, Written};
 
 use crate::crew::{Crew, KEYS, Made};
-use crate::{DEADLINE, builder, soak};
+use crate::{DEADLINE, builder, reader_of, soak};
 
 const KEY: &str = KEYS[0];
 
@@ -191,7 +191,7 @@ fn what_a_survivor_has_is_not_taken_for_what_was_lost() {
     taken_over(&cluster, from);
     push(&two, "kept");
     push(&one, "last");
-    let reader = builder(&cluster).build().unwrap();
+    let reader = reader_of(builder(&cluster));
     assert_eq!(
         reader.get(&key).unwrap().unwrap(),
         ["first", "kept", "last"]
@@ -250,7 +250,7 @@ fn without_replicas_nothing_is_stored_and_a_confirmed_call_is_in_doubt() {
     // The server has said so: another one is not sent.
     assert_eq!(confirmed(), ErrorKind::Unavailable);
     assert_eq!(memory.set(&key, 2).unwrap(), Written::Queued);
-    let reader = builder(&cluster).build().unwrap();
+    let reader = reader_of(builder(&cluster));
     let seen = reader.get(&key).unwrap();
     assert_eq!(seen, Some(1), "what was made, and not what waits behind it");
 

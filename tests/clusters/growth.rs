@@ -7,7 +7,7 @@ use std::time::Duration;
 use support::{Cluster, Server, eventually};
 use synced_memory::{Key, SyncedMemory, Tracking, Written};
 
-use crate::{DEADLINE, builder};
+use crate::{DEADLINE, builder, reader_of};
 
 #[derive(SyncedMemory)]
 #[synced(near)]
@@ -23,8 +23,8 @@ fn keys_on_their_way_to_a_new_primary_are_read_written_and_listed() {
     for program in [Server::redis, Server::valkey] {
         let mut cluster = Cluster::start(program, 3, 0);
         let added = cluster.add_primary(program);
-        let tagged = || builder(&cluster).prefix("{tag}:").build().unwrap();
-        let memory = tagged();
+        let tagged = || builder(&cluster).prefix("{tag}:");
+        let memory = tagged().build().unwrap();
         let key = |n: u32| Key::<u32>::named(format!("k{n}"));
         for n in 0..10 {
             assert_eq!(memory.set(&key(n), n).unwrap(), Written::Stored);
@@ -32,10 +32,10 @@ fn keys_on_their_way_to_a_new_primary_are_read_written_and_listed() {
         let moving = cluster.begin_move(cluster.slot_of("{tag}:k0"), added);
         while moving.migrate_some(10) > 0 {}
 
-        let other = tagged();
+        let other = tagged().build().unwrap();
         for n in 0..10 {
             eventually(DEADLINE, "it is read where it is", || {
-                other.get(&key(n)).unwrap() == Some(n)
+                other.get(&key(n)).is_ok_and(|found| found == Some(n))
             });
         }
         for n in 0..10 {
@@ -45,7 +45,8 @@ fn keys_on_their_way_to_a_new_primary_are_read_written_and_listed() {
             assert_eq!(memory.get(&key(n)).unwrap(), Some(n + 1));
         }
         let names: BTreeSet<String> = (0..10).map(|n| format!("k{n}")).collect();
-        let found: BTreeSet<String> = tagged().names().unwrap().into_iter().collect();
+        let found = reader_of(tagged()).names().unwrap();
+        let found: BTreeSet<String> = found.into_iter().collect();
         assert_eq!(found, names);
         moving.settle();
         eventually(DEADLINE, "it is a node as any other", || {

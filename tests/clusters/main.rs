@@ -23,6 +23,11 @@ fn builder(cluster: &Cluster) -> Builder {
     builder.timeout(Duration::from_millis(500))
 }
 
+/// A memory that reads what was stored in the end, however busy the machine is.
+fn reader_of(builder: Builder) -> Memory {
+    builder.timeout(DEADLINE).build().unwrap()
+}
+
 /// Whether this is the long form.
 fn soak() -> bool {
     std::env::var_os("SYNCED_MEMORY_SOAK").is_some()

@@ -9,7 +9,7 @@ use support::{Cluster, Server, eventually};
 use synced_memory::{Key, Memory, ReadPolicy, SyncedMemory, Written};
 
 use crate::crew::{Crew, KEYS};
-use crate::{DEADLINE, builder, soak};
+use crate::{DEADLINE, builder, reader_of, soak};
 
 /// Moves the slots of the crew's keys from primary to primary while eight processes write them.
 fn crew_while_slots_move(cluster: &Cluster, rounds: usize, atomically: bool) {
@@ -92,7 +92,7 @@ fn one_slot_with_many_keys_moves_under_load_and_all_of_them_go_along() {
             .sum::<u32>()
     });
     memory.flush(DEADLINE).unwrap();
-    let reader = tagged().build().unwrap();
+    let reader = reader_of(tagged());
     let found: Vec<u32> = (0..KEYS)
         .flat_map(|n| reader.get(&key(n)).unwrap().unwrap_or_default())
         .collect();
@@ -136,7 +136,7 @@ fn a_new_key_of_a_slot_on_the_move_is_queued_and_delays_no_other_key() {
 
         moving.settle();
         memory.flush(DEADLINE).unwrap();
-        let reader = builder(&cluster).build().unwrap();
+        let reader = reader_of(builder(&cluster));
         assert_eq!(reader.get(&stuck).unwrap(), Some(1));
     }
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use support::{Cluster, Server, eventually};
 use synced_memory::{Key, Memory, Written};
 
-use crate::{DEADLINE, builder};
+use crate::{DEADLINE, builder, reader_of};
 
 /// A key of each of three nodes.
 fn one_of_each(cluster: &Cluster) -> [Key<u32>; 3] {
@@ -67,7 +67,7 @@ fn a_frozen_node_delays_no_write_of_another_ones_keys_also_while_a_slot_moves() 
 
         cluster.nodes()[2].thaw();
         memory.flush(DEADLINE).unwrap();
-        let reader = builder(&cluster).build().unwrap();
+        let reader = reader_of(builder(&cluster));
         assert_eq!(reader.get(&frozen).unwrap(), Some(1));
         eventually(DEADLINE, "all are connected", || memory.status().connected);
     }

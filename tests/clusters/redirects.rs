@@ -5,7 +5,7 @@ use std::time::Duration;
 use support::{Cluster, Server, eventually};
 use synced_memory::{Key, Written};
 
-use crate::{DEADLINE, builder};
+use crate::{DEADLINE, builder, reader_of};
 
 /// It was to be sent to the node that imports its slot, which is gone when it is its turn.
 #[test]
@@ -38,8 +38,5 @@ fn a_write_that_was_sent_to_a_node_that_leaves_is_sent_where_its_slot_is() {
     drop(moving);
     let flushed = memory.flush(Duration::from_secs(10));
     assert!(flushed.is_ok(), "{flushed:?} {:?}", memory.status());
-    assert_eq!(
-        builder(&cluster).build().unwrap().get(&key).unwrap(),
-        Some(2)
-    );
+    assert_eq!(reader_of(builder(&cluster)).get(&key).unwrap(), Some(2));
 }

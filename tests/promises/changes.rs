@@ -10,7 +10,7 @@ use support::Direction::{ToClient, ToServer};
 use support::{Logs, Proxy, Python, Server, eventually};
 use synced_memory::{Key, Memory, ReadPolicy, Synced};
 
-use crate::line::{DEADLINE, quick};
+use crate::line::{DEADLINE, commits, quick};
 
 const LONG: u64 = 20_000;
 const ROUNDS: u64 = 100;
@@ -354,5 +354,67 @@ fn readers_and_followers_see_each_change_once_and_in_order() {
         eventually(DEADLINE, "it has all", || {
             json!(list(memory).get().unwrap()) == stored["value"]
         });
+    }
+}
+
+/// Each knows the map as it was before the insert of the other one.
+#[test]
+fn new_keys_of_a_long_map_are_inserted_at_once_whatever_others_insert() {
+    for builder in [Server::redis(), Server::redis_6(), Server::valkey()] {
+        let server = builder.start();
+        let proxy = Proxy::to(&server);
+        let memories = [server.url(), proxy.url()].map(|url| quick(url).build().unwrap());
+        let mut expected: BTreeMap<String, u64> =
+            (0..2_000).map(|n| (format!("key {n}"), n)).collect();
+        map(&memories[0]).set(expected.clone()).unwrap();
+        for memory in &memories {
+            assert_eq!(map(memory).get().unwrap(), expected);
+        }
+        let calls = || ["eval", "evalsha"].map(|name| server.command_count(name));
+        let made = |before: [u64; 2]| {
+            let now = calls();
+            now[0] + now[1] - before[0] - before[1]
+        };
+        let before = calls();
+        for n in 0..40 {
+            // Also as many of one in a row as the log has, and in each spelling of JSON.
+            for key in [
+                format!("new {n}"),
+                format!("é \" {n}"),
+                format!("\u{1f600}{n}"),
+            ] {
+                let memory = &memories[usize::from(n % 3 == 0)];
+                assert_eq!(map(memory).insert(key.clone(), n).unwrap(), None);
+                expected.insert(key, n);
+            }
+        }
+        // One for each; and a second one for a key whose spelling the server does not compare, or
+        // if the log says too little.
+        assert!(made(before) < 120 + 30, "{} calls", made(before));
+        for memory in &memories {
+            assert_eq!(map(memory).get().unwrap(), expected);
+        }
+
+        // Both insert the same key: the last one is what stays.
+        for n in 0..10 {
+            for memory in &memories {
+                map(memory).insert(format!("both {n}"), n).unwrap();
+                map(memory).at(&format!("both {n}")).add(1).unwrap();
+            }
+            expected.insert(format!("both {n}"), n + 1);
+        }
+        // The answer is lost, and the insert is made once.
+        for n in 0..10 {
+            map(&memories[0]).insert(format!("one {n}"), n).unwrap();
+            proxy.lose_answer_to(commits);
+            map(&memories[1]).insert(format!("other {n}"), n).unwrap();
+            memories[1].flush(DEADLINE).unwrap();
+            expected.insert(format!("one {n}"), n);
+            expected.insert(format!("other {n}"), n);
+        }
+        for memory in &memories {
+            memory.flush(DEADLINE).unwrap();
+            assert_eq!(map(memory).get().unwrap(), expected);
+        }
     }
 }

@@ -47,6 +47,9 @@ pub(crate) enum KeyChange {
         ranges: Vec<GuardedEdit>,
         made: Document,
         ttl: TimeToLive,
+        /// Set if it only adds a member at the end of an object: it may be made behind members that
+        /// others have added since, with a stamp that is at least so far above theirs.
+        step: Option<u64>,
     },
     /// Adds to what is stored, whatever that is by then: it needs no base.
     Blind {
@@ -100,12 +103,17 @@ impl KeyChange {
             Self::Put { envelope, .. } => Self::Put { envelope, ttl },
             Self::Delete => Self::Delete,
             Self::Edit {
-                base, ranges, made, ..
+                base,
+                ranges,
+                made,
+                step,
+                ..
             } => Self::Edit {
                 base,
                 ranges,
                 made,
                 ttl,
+                step,
             },
             Self::Blind { addition, step, .. } => Self::Blind {
                 addition,
@@ -255,6 +263,14 @@ pub(crate) enum Outcome {
         sum: Option<i64>,
         contended: Option<Writer>,
     },
+    /// An edit was made now, behind what others have added since its base: what had the stamp
+    /// `before` has become this.
+    #[cfg_attr(not(feature = "redis"), allow(dead_code, reason = "servers do so"))]
+    AddedBehind {
+        before: Stamp,
+        made: Document,
+        contended: Option<Writer>,
+    },
     /// An earlier attempt with this sequence number has made the change; nothing was done now.
     AlreadyApplied(KeyState),
     /// Something as new or newer is there, or not what was expected; nothing was done.
@@ -266,7 +282,20 @@ pub(crate) enum Outcome {
 impl Outcome {
     /// Whether the change was made now.
     pub(crate) fn is_made_now(&self) -> bool {
-        matches!(self, Self::Applied { .. } | Self::Added { .. })
+        matches!(
+            self,
+            Self::Applied { .. } | Self::Added { .. } | Self::AddedBehind { .. }
+        )
+    }
+
+    /// Another writer that is starved, if the change was made now.
+    pub(crate) fn contended(&self) -> Option<Writer> {
+        match self {
+            Self::Applied { contended, .. }
+            | Self::Added { contended, .. }
+            | Self::AddedBehind { contended, .. } => *contended,
+            Self::AlreadyApplied(_) | Self::Refused(_) | Self::RecordExpired(_) => None,
+        }
     }
 }
 

@@ -202,6 +202,9 @@ impl ModelServer {
                 );
                 self.add(attempt, held, *stamp, expires_at, mono)?;
             }
+            Outcome::AddedBehind { .. } => {
+                return Err(format!("{write:?} went behind others, and there is no log"));
+            }
             Outcome::RecordExpired(_) => {
                 return Err(format!("rule 6: the record of {write:?} has expired"));
             }

@@ -162,13 +162,16 @@ fn plan_mutation(entry: &Entry, mutation: &Mutation, basis: &Basis<'_>, is_curre
     let stored = basis.base.at(basis.mono);
     let found = stored.map_or(Stamp::ZERO, Document::stamp);
     let stamp = write.latest.above(found);
+    // Others add members all the time: it goes behind theirs.
+    let step = basis.step.filter(|_| adds_member(entry, mutation));
+    let long_from = step.map_or(basis.long_from, |_| 0);
     let MadeOf {
         made,
         edits,
         superseded,
         failed,
     } = made_of(
-        (stored, basis.long_from),
+        (stored, long_from),
         mutation,
         conflict_rule(write, found),
         stamp,
@@ -189,7 +192,7 @@ fn plan_mutation(entry: &Entry, mutation: &Mutation, basis: &Basis<'_>, is_curre
         Made::Document(made) => {
             let takes_edits = basis.takes_edits && !entry.attempt.was_refused_as_part;
             let edits = edits.filter(|_| takes_edits && found != Stamp::ZERO);
-            stored_by(made, stored.zip(edits))
+            stored_by(made, stored.zip(edits), step)
         }
         Made::Removed => KeyChange::Delete,
     };
@@ -254,18 +257,41 @@ fn made_of(
     }
 }
 
+/// Whether all that a write does is to set one member, whatever the others are.
+fn adds_member(entry: &Entry, mutation: &Mutation) -> bool {
+    let write = &entry.write;
+    let [call] = mutation.calls() else {
+        return false;
+    };
+    let [operation] = &call.operations[..] else {
+        return false;
+    };
+    let is_of_member = match &write.precondition {
+        None => write.fresh,
+        Some(Precondition::Paths) => true,
+        Some(Precondition::Whole(_)) => false,
+    };
+    is_of_member && !call.is_compared && operation.sets_one_member()
+}
+
 /// What stores a document: the edits that make it of what is stored, if they are much shorter.
-fn stored_by(made: Document, edits: Option<(&Document, Vec<ByteEdit>)>) -> KeyChange {
+/// `step`: as for [`KeyChange::Edit`], if these edits are such.
+fn stored_by(
+    made: Document,
+    edits: Option<(&Document, Vec<ByteEdit>)>,
+    step: Option<u64>,
+) -> KeyChange {
     let ttl = TimeToLive::Keep;
     if let Some((stored, edits)) = edits {
         let is_short = edits.iter().map(|edit| edit.new.len()).sum::<usize>() < made.len() / 4;
         if is_short {
-            let ranges = stored.guarded(edits);
+            let step = step.filter(|_| stored.is_added_to_by(&edits));
             return KeyChange::Edit {
                 base: stored.clone(),
-                ranges,
+                ranges: stored.guarded(edits),
                 made,
                 ttl,
+                step,
             };
         }
     }

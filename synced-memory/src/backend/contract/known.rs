@@ -1,10 +1,11 @@
 //! Who names what it knows is answered as if it knew nothing.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::parts::{append, edit, store};
 use super::{Subject, TestSession, delete, envelope};
-use crate::backend::commit::{Attempt, Outcome};
+use crate::backend::commit::{Attempt, KeyChange, Outcome, Sequence, Writer};
 use crate::backend::{KeyRead, KnownValue, ReadKind};
 use crate::value::document::{ByteEdit, Document};
 
@@ -127,6 +128,98 @@ pub(super) fn what_was_edited_by_hand_is_found_if_the_stamp_is_not_trusted(subje
         // Who trusts it may find what it knows.
         let found = session.read_known(KEY, kind, Some((&known, true)));
         assert!(found == Some(stored.clone()) || found == Some(known.clone()));
+    }
+}
+
+/// The attempt to add a member at the end of an object.
+fn add_member(
+    (key, writer, number): (&str, Writer, Sequence),
+    base: &Document,
+    (name, value): (&str, &str),
+) -> Attempt {
+    let name = serde_json::to_string(name).unwrap();
+    let edits = vec![ByteEdit {
+        start: base.len() - format!(r#"}},"last_modified": {}}}"#, base.stamp()).len(),
+        old_len: 0,
+        new: format!(",{name}: {value}").into(),
+    }];
+    let mut attempt = edit(key, number, base, edits);
+    attempt.writer = writer;
+    if let KeyChange::Edit { step, .. } = &mut attempt.change {
+        *step = Some(3);
+    }
+    attempt
+}
+
+/// Others add members, or change something else, before an edit arrives that adds one.
+pub(super) fn a_member_goes_behind_others_or_is_refused(subject: &Subject) {
+    const KEY: &str = "members";
+    let (session, other) = (subject.connect(), subject.connect());
+    let members: Vec<_> = (0..400).map(|n| format!("\"é{n}\": \"text\"")).collect();
+    let value = format!("{{{}}}", members.join(","));
+    let mut random = fastrand::Rng::with_seed(12);
+    for number in 1..=40 {
+        let stored = envelope(&value, 5);
+        store(&session, KEY, std::str::from_utf8(&stored).unwrap());
+        let base = Document::of(stored);
+        let own = ["mine", "é 😀", "a \"b\" \\", "\u{1}"][random.usize(0..4)];
+        let late = add_member((KEY, 9, number), &base, (own, "1"));
+        let own_name = serde_json::to_string(own).unwrap();
+        let (mut is_named, mut is_by_hand) = (false, false);
+        for more in 0..random.u64(1..40) {
+            let there = Document::of(session.read(KEY).unwrap());
+            let at = (KEY, 1, 100 * number + more);
+            let attempt = match random.u8(0..200) {
+                0..4 => {
+                    is_named = true;
+                    add_member(at, &there, (own, "2"))
+                }
+                4..8 => add_member(at, &there, (&format!("k{more}"), &format!("[{own_name}]"))),
+                8..12 => {
+                    let range = there.entry_range(random.usize(0..400)).unwrap();
+                    let edits = vec![ByteEdit {
+                        start: range.start,
+                        old_len: range.len(),
+                        new: more.to_string().into(),
+                    }];
+                    edit(KEY, at.2, &there, edits)
+                }
+                12..14 => {
+                    let text = String::from_utf8(there.to_bytes().to_vec()).unwrap();
+                    is_by_hand = true;
+                    store(&session, KEY, &text.replacen("text", "by x", 1));
+                    continue;
+                }
+                _ => add_member(at, &there, (&format!("k{more}"), "[1, {}]")),
+            };
+            assert!(other.commit(&attempt).is_made_now(), "{attempt:?}");
+        }
+        let there = Document::of(session.read(KEY).unwrap());
+        match session.commit(&late) {
+            Outcome::AddedBehind { before, made, .. } => {
+                assert!(!is_named, "{own} was there");
+                assert_eq!(before, there.stamp());
+                assert!(made.stamp() > before && made.stamp() >= late.stamp);
+                let stored = session.read(KEY).map(Document::of).unwrap();
+                let (was, value) = (there.value(), stored.value());
+                let (was, _) = was.as_str().rsplit_once('}').unwrap();
+                assert!(
+                    value.as_str() == format!("{was},{own_name}: 1}}"),
+                    "{value:?}"
+                );
+                // What was edited by hand is not in the log.
+                assert!(stored == made || is_by_hand);
+                let again = Attempt {
+                    retry: Some(Duration::ZERO),
+                    ..late
+                };
+                assert!(matches!(session.commit(&again), Outcome::AlreadyApplied(_)));
+                let known = session.read_known(KEY, ReadKind::Through, Some((&there, false)));
+                assert!(known == Some(stored));
+            }
+            Outcome::Refused(found) => assert!(found.stored == Some(there) || is_by_hand),
+            made => assert!(there == base, "{made:?}"),
+        }
     }
 }
 

@@ -351,7 +351,8 @@ suite! {
         known:
             a_read_of_what_is_known_returns_what_is_stored,
             what_was_edited_by_hand_is_found_if_the_stamp_is_not_trusted,
-            a_refused_edit_finds_what_is_stored;
+            a_refused_edit_finds_what_is_stored,
+            a_member_goes_behind_others_or_is_refused;
         sessions:
             requests_take_effect_in_the_order_of_their_first_polls,
             a_change_of_another_session_to_a_tracked_key_is_notified,

@@ -473,6 +473,7 @@ pub(super) fn edit(
             ranges: document.guarded(edits),
             made,
             ttl: TimeToLive::Keep,
+            step: None,
         },
         expects: Expects::of_document(Some(document)),
         ..put(key, 1, number, 0)

@@ -40,7 +40,8 @@
 --         "${CHANGE} <in doubt> <how to store> <length> <stamp> <kind>"
 --           replace ranges (edit.lua says how they come in place of the envelope) if what is there
 --           has this length and stamp; kind is "list" if the result is a list in an envelope of
---           ours
+--           ours. It is a number if the first range only adds a member at the end of an object: it
+--           may go behind what others have added since, with a stamp that is at least so far above
 -- Returns ${APPLIED} if all were applied to what was there, else for each attempt
 --         ${APPLIED}
 --           applied to what was there
@@ -48,6 +49,9 @@
 --           applied; which other writer is starved, or ""
 --         {${ADDED}, stamp before, length before, stamp, sum, starved}
 --           added to what was there, or appended (sum: "")
+--         {${ADDED_BEHIND}, entry, stamp before, starved}
+--           added behind what others have added since; how what is there now is made of what was
+--           expected, as an entry of the log
 --         {${ALREADY_APPLIED}, stored, tombstone}
 --           an earlier attempt was applied
 --         {${REFUSED}, stored, tombstone}

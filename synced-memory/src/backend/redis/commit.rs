@@ -25,6 +25,7 @@ pub(super) const ALREADY_APPLIED: i64 = 2;
 pub(super) const REFUSED: i64 = 3;
 pub(super) const RECORD_EXPIRED: i64 = 4;
 pub(super) const ADDED: i64 = 5;
+pub(super) const ADDED_BEHIND: i64 = 6;
 
 // The words of an instruction to it.
 pub(super) const KEEP: &str = "keep";
@@ -355,10 +356,14 @@ fn instruction(attempt: &Attempt) -> Cow<'static, [u8]> {
         };
         return instruction.into_bytes().into();
     }
-    if let (KeyChange::Edit { made, .. }, Expects::Stamped { stamp, length }) =
+    if let (KeyChange::Edit { made, step, .. }, Expects::Stamped { stamp, length }) =
         (&attempt.change, &attempt.expects)
     {
-        let kind = if made.is_own_list() { "list" } else { "other" };
+        let kind: Cow<'_, str> = match step {
+            Some(step) => step.to_string().into(),
+            None if made.is_own_list() => "list".into(),
+            None => "other".into(),
+        };
         let instruction = format!("{CHANGE} {retry} {change} {length} {stamp} {kind}");
         return instruction.into_bytes().into();
     }
@@ -428,8 +433,10 @@ fn outcome(answer: Value, base: Option<&Document>) -> Result<Outcome, BackendErr
         Value::Int(APPLIED) => return Ok(REPLACED),
         other => return Err(reply::unexpected(&other)),
     };
-    if let [Value::Int(ADDED), ..] = parts[..] {
-        return added(parts);
+    match parts[..] {
+        [Value::Int(ADDED), ..] => return added(parts),
+        [Value::Int(ADDED_BEHIND), ..] => return added_behind(parts, base),
+        _ => {}
     }
     let mut parts = parts.into_iter();
     match (parts.next(), parts.next(), parts.next()) {
@@ -472,6 +479,19 @@ fn added(parts: Vec<Value>) -> Result<Outcome, BackendError> {
         before,
         stamp: stamp_of(stamp)?,
         sum: reply::text(sum)?.parse().ok(),
+        contended: reply::text(contended)?.parse().ok(),
+    })
+}
+
+/// What the script answers for an edit of `base` that it has made behind others.
+fn added_behind(parts: Vec<Value>, base: Option<&Document>) -> Result<Outcome, BackendError> {
+    let (Ok([_, entry, before, contended]), Some(base)) = (<[Value; 4]>::try_from(parts), base)
+    else {
+        return Err(reply::unexpected(&Value::Nil));
+    };
+    Ok(Outcome::AddedBehind {
+        before: stamp_of(before)?,
+        made: known::changed(base, vec![entry])?,
         contended: reply::text(contended)?.parse().ok(),
     })
 }

@@ -60,12 +60,12 @@ local function add(key, sidecar, writer, number, stamp, by, instruction)
   return {${ADDED}, there, #all, after, sum, starved_after(sidecar, writer, it.waiting)}
 end
 
--- The entry for a change, as it is to be recorded, for a value that is long afterwards. What it
--- pushes out of the log is dropped.
-local function logged(sidecar, log, length, entry)
-  if length < ${LONG} then return nil end
+-- The entry for a change, as it is to be recorded, for a value that is long afterwards, or of which
+-- others want to know (`is_shared`). What it pushes out of the log is dropped.
+local function logged(sidecar, log, length, entry, is_shared)
+  if length < ${LONG} and not is_shared then return nil end
   local first, next, bytes = parts_of(log)
-  local most = length / 4
+  local most = math.max(length, ${LONG}) / 4
   local kept = first
   while kept < next
       and (next - kept >= ${LOG_ENTRIES} or bytes + #entry > most or #entry > most) do
@@ -188,6 +188,60 @@ local function make(key, ranges)
   end
 end
 
+-- What others have added at the end of an object behind which a member was to be added, if nothing
+-- else was changed since. `range`: the place where it was to go, and its text.
+local function added_since(key, sidecar, log, there, length, expected, expected_length, range)
+  local name = range.length == 0 and string.match(range.text, '^,("[^"\\]*"):')
+  local changes = name and changes_since(sidecar, log, there, string.format('%.0f', length),
+    expected, string.format('%.0f', expected_length), length)
+  if not changes then return nil end
+  local at, added = range.start, {}
+  for i = #changes, 1, -1 do
+    local start, count, texts =
+      string.match(changes[i], '^%d+ %d+ %d+ %d+ (%d+) 0 (%d+) %d+ %d+ %d+\n()')
+    local text = start and string.sub(changes[i], texts, texts + count - 1)
+    if tonumber(start) ~= at or string.sub(text, 1, 1) ~= ','
+        or string.find(text, name, 1, true) then
+      return nil
+    end
+    added[#added + 1] = text
+    at = at + #text
+  end
+  -- Who edits by hand may have kept stamp and length.
+  added = table.concat(added)
+  local found = string.sub(range.found, 1, range.before) .. added
+    .. '},"last_modified": ' .. there .. '}'
+  if redis.call('GETRANGE', key, range.start - range.before, '-1') ~= found then return nil end
+  return added
+end
+
+-- Adds a member at the end of an object to which others have added since. Nil if that cannot be.
+-- `step`: how far the stamp is at least above theirs.
+local function add_behind(key, sidecar, writer, number, stamp, it, edit, step)
+  local length = redis.call('STRLEN', key)
+  local there = stamp_of(redis.call('GETRANGE', key, TAIL, '-1'))
+  local added = added_since(key, sidecar, it.log, there, length, edit.expected, edit.length,
+    edit.range)
+  local after = added and stamp_above(there, stamp, step)
+  if not after then return nil end
+
+  -- As an entry of the log: what makes what is there afterwards of a text of that length.
+  local function entry_of(stamp_before, length_before, text)
+    local digits = length_before - #stamp_before - 1
+    return string.format('%s %.0f %s %.0f %.0f 0 %.0f %.0f %.0f %.0f\n%s%s', stamp_before,
+      length_before, after, length_before + #text + #after - #stamp_before,
+      digits - #'},"last_modified": ', #text, digits, #stamp_before, #after, text, after)
+  end
+  local text = edit.range.text
+  local refused = record(sidecar, writer, number, it.is_new, nil,
+      logged(sidecar, it.log, length + #text, entry_of(there, length, text), true))
+    or refusal(redis.pcall('SETRANGE', key, edit.range.start + #added,
+      text .. '},"last_modified": ' .. after .. '}'))
+  if refused then return undo(sidecar, writer, it, refused) end
+  return {${ADDED_BEHIND}, entry_of(edit.expected, edit.length, added .. text), there,
+    starved_after(sidecar, writer, it.waiting)}
+end
+
 local function edit(key, sidecar, writer, number, stamp, payload, instruction)
   local retry, how, length, expected, kind = string.match(instruction,
     '^%S+ (%d*) (%S+) (%d+) (%d+) (%S+)$')
@@ -200,6 +254,10 @@ local function edit(key, sidecar, writer, number, stamp, payload, instruction)
   local ranges = ranges_in(payload)
   local is_met = there == length and stamp_of(redis.call('GETRANGE', key, TAIL, '-1')) == expected
     and above(stamp, expected) and are_met(key, ranges)
+  local step = not it.is_refused and not is_met and it.log and how == '${KEEP}' and tonumber(kind)
+  local made = step and add_behind(key, sidecar, writer, number, stamp, it,
+    {expected = expected, length = length, range = ranges[1]}, step)
+  if made then return made end
   if it.is_refused or not is_met then
     return refuse_change(key, sidecar, writer, number, retry, it,
       {stamp = expected, length = string.format('%.0f', length)})
@@ -222,7 +280,7 @@ local function edit(key, sidecar, writer, number, stamp, payload, instruction)
   end
   local sets_expiry = left and how ~= '${NEVER}'
   local refused = record(sidecar, writer, number, it.is_new, wrote,
-      logged(sidecar, it.log, after, entry))
+      logged(sidecar, it.log, after, entry, tonumber(kind)))
     or sets_expiry and refusal(redis.pcall('PEXPIRE', key, how))
     or make(key, ranges)
   if refused then

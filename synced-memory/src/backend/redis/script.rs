@@ -5,8 +5,8 @@ use std::sync::LazyLock;
 use redis::{Cmd, Script};
 
 use super::commit::{
-    ABSENT, ADD, ADDED, ALREADY_APPLIED, APPEND, APPLIED, CHANGE, DELETE, KEEP, NEVER, NOTHING,
-    RECORD_EXPIRED, REFUSED, SERVER_ERROR, SHORT_GUARD, TIME,
+    ABSENT, ADD, ADDED, ADDED_BEHIND, ALREADY_APPLIED, APPEND, APPLIED, CHANGE, DELETE, KEEP,
+    NEVER, NOTHING, RECORD_EXPIRED, REFUSED, SERVER_ERROR, SHORT_GUARD, TIME,
 };
 use super::known::{TOO_LARGE, UNCHANGED};
 use crate::backend::commit;
@@ -69,7 +69,7 @@ impl LuaScript {
 const LOG_ENTRIES: usize = 64;
 
 /// What the scripts call by these names.
-fn constants() -> [(&'static str, String); 28] {
+fn constants() -> [(&'static str, String); 29] {
     let number = |number: i64| number.to_string();
     [
         ("SERVER_ERROR", number(SERVER_ERROR)),
@@ -87,6 +87,7 @@ fn constants() -> [(&'static str, String); 28] {
         ("CHANGE", CHANGE.to_owned()),
         ("SHORT_GUARD", SHORT_GUARD.to_string()),
         ("ADDED", number(ADDED)),
+        ("ADDED_BEHIND", number(ADDED_BEHIND)),
         ("PREFIX", envelope::PREFIX.to_owned()),
         ("PREFIX_LENGTH", envelope::PREFIX.len().to_string()),
         ("LONGEST_INTEGER", envelope::LONGEST_INTEGER.to_string()),

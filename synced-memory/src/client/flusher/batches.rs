@@ -155,21 +155,12 @@ fn handle_answers(
     let (mut state, mono) = (shared.state(), shared.clock.mono());
     for (attempt, answer) in batch.iter().zip(answers) {
         let error = answer.as_ref().err().cloned();
-        let is_contended = matches!(
-            answer,
-            Ok(Outcome::Applied {
-                contended: Some(_),
-                ..
-            } | Outcome::Added {
-                contended: Some(_),
-                ..
-            })
-        );
+        let contended = answer.as_ref().ok().and_then(Outcome::contended);
         let is_refused = matches!(answer, Ok(Outcome::Refused(_)));
         if !state.answered(attempt, ticket, answer, mono) {
             continue;
         }
-        if is_contended {
+        if contended.is_some() {
             state.hold(&attempt.key, mono);
         } else if is_refused {
             state.retreat(&attempt.key, mono);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::State;
-use crate::backend::commit::{Attempt, Expects, KeyChange, KeyState, Outcome};
+use crate::backend::commit::{Attempt, Expects, KeyChange, KeyState, Outcome, Writer};
 use crate::backend::error::{BackendError, Recovery};
 use crate::base::clock::{Monotonic, Stamp};
 use crate::base::error::{Error, ErrorKind};
@@ -41,11 +41,19 @@ impl State {
         self.note_record(attempt, is_applied);
         match answer {
             Ok(Outcome::Applied { existed, contended }) => {
-                let answer = Answer {
-                    contended,
-                    ..Answer::new(Written::Stored, existed)
-                };
-                self.applied(attempt, ticket, answer);
+                if let Expects::Stamped { stamp: found, .. } = attempt.expects {
+                    self.head_made_of(key, found, attempt.stamp);
+                }
+                let stored = stored_by(&attempt.change);
+                self.applied(key, ticket, stored, (existed, contended));
+            }
+            Ok(Outcome::AddedBehind {
+                before,
+                made,
+                contended,
+            }) => {
+                self.head_made_of(key, before, made.stamp());
+                self.applied(key, ticket, Some(made), (true, contended));
             }
             Ok(Outcome::Added {
                 before,
@@ -53,18 +61,7 @@ impl State {
                 sum,
                 contended,
             }) => self.added(attempt, ticket, (before, stamp, sum), contended),
-            Ok(Outcome::AlreadyApplied(found)) => {
-                let head = self.outbox.head(key);
-                let is_plain = head.is_some_and(|head| head.write.mutation.is_none());
-                self.note_found(key, ticket, &found);
-                if !is_plain {
-                    // Nobody knows any more of what it was made, but how far its stamp may be above
-                    // that.
-                    let made = found.stamp();
-                    self.head_made_of(key, made.below(Stamp::STEP), made);
-                }
-                self.settle_as(key, is_plain && found.stamp() > attempt.stamp);
-            }
+            Ok(Outcome::AlreadyApplied(found)) => self.applied_before(attempt, ticket, &found),
             Ok(Outcome::RecordExpired(found)) => {
                 self.note_found(key, ticket, &found);
                 let reason = "its answer was lost, and it was tried so long ago that nobody knows \
@@ -129,32 +126,44 @@ impl State {
         true
     }
 
-    /// The head of the key was made.
-    fn applied(&mut self, attempt: &Attempt, ticket: Ticket, answer: Answer) {
-        let key = &attempt.key;
+    /// The head of the key was made, and this is stored. `existed`: whether the key was there before.
+    fn applied(
+        &mut self,
+        key: &Arc<str>,
+        ticket: Ticket,
+        stored: Option<Document>,
+        (existed, contended): (bool, Option<Writer>),
+    ) {
         let Some(head) = self.outbox.head(key) else {
             return;
         };
         let (expires, is_confirmed) = (head.write.expires, head.write.is_confirmed);
-        if let Expects::Stamped { stamp: found, .. } = attempt.expects {
-            self.head_made_of(key, found, attempt.stamp);
-        }
-        let base = match &attempt.change {
-            KeyChange::Put { envelope, .. } => {
-                let stored = Document::of_sealed(envelope.clone());
-                Base::of(Some(stored), ticket, expires)
-            }
-            KeyChange::Edit { made, .. } => Base::of(Some(made.clone()), ticket, expires),
-            KeyChange::Delete | KeyChange::Blind { .. } => Base::new(None, ticket, expires),
-        };
-        self.cache.answered(key, base);
+        self.cache.answered(key, Base::of(stored, ticket, expires));
         self.drop_answered(key);
 
+        let answer = Answer {
+            contended,
+            ..Answer::new(Written::Stored, existed)
+        };
         if is_confirmed {
             self.confirm(key, answer);
         } else {
             self.settle(key, answer);
         }
+    }
+
+    /// The head of the key was made by an earlier attempt, which was in doubt.
+    fn applied_before(&mut self, attempt: &Attempt, ticket: Ticket, found: &KeyState) {
+        let key = &attempt.key;
+        let head = self.outbox.head(key);
+        let is_plain = head.is_some_and(|head| head.write.mutation.is_none());
+        self.note_found(key, ticket, found);
+        if !is_plain {
+            // Nobody knows any more of what it was made, but how far its stamp may be above that.
+            let made = found.stamp();
+            self.head_made_of(key, made.below(Stamp::STEP), made);
+        }
+        self.settle_as(key, is_plain && found.stamp() > attempt.stamp);
     }
 
     /// The head of `key` was made of what had the stamp `found`, and its stamp is a random step
@@ -371,6 +380,15 @@ impl State {
             "a queued write was dropped, since its time to live was over"
         ));
         self.settle(key, Answer::new(Written::Superseded, false));
+    }
+}
+
+/// What is stored once a change that needs a base was made.
+fn stored_by(change: &KeyChange) -> Option<Document> {
+    match change {
+        KeyChange::Put { envelope, .. } => Some(Document::of_sealed(envelope.clone())),
+        KeyChange::Edit { made, .. } => Some(made.clone()),
+        KeyChange::Delete | KeyChange::Blind { .. } => None,
     }
 }
 

@@ -46,7 +46,7 @@ impl AdditionHistory {
             return Ok(Vec::new());
         }
         match answer {
-            Ok(Outcome::Applied { .. } | Outcome::Added { .. }) => {
+            Ok(Outcome::Applied { .. } | Outcome::Added { .. } | Outcome::AddedBehind { .. }) => {
                 line.expect_answer(Ok(Written::Stored))?;
                 self.end(line, LineOutcome::Applied);
             }

@@ -100,9 +100,12 @@ impl AdditionHistory {
     ) -> RuleResult {
         let is_retry = attempt.retry.is_some();
         match answer {
-            Ok(Outcome::Applied { .. } | Outcome::Added { .. } | Outcome::AlreadyApplied(_)) => {
-                self.confirmed_applied(line, state)
-            }
+            Ok(
+                Outcome::Applied { .. }
+                | Outcome::Added { .. }
+                | Outcome::AddedBehind { .. }
+                | Outcome::AlreadyApplied(_),
+            ) => self.confirmed_applied(line, state),
             Ok(Outcome::Refused(_)) => {
                 line.in_doubt &= !is_retry;
                 if line.receivers.is_empty() {

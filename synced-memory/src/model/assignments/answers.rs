@@ -141,7 +141,7 @@ impl Ledger {
                 last_answer.expires_at = line.expires_at;
                 WriteOutcome::Stored
             }
-            Ok(Outcome::Added { .. }) => {
+            Ok(Outcome::Added { .. } | Outcome::AddedBehind { .. }) => {
                 return Err(format!("rule 4: {attempt:?} is an assignment"));
             }
             Ok(Outcome::AlreadyApplied(found)) if found.stamp().get() <= line.stamp => {

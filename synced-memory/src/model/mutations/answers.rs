@@ -62,7 +62,7 @@ impl History {
             return Ok(Vec::new());
         }
         match answer {
-            Ok(Outcome::Applied { .. } | Outcome::Added { .. }) => {
+            Ok(Outcome::Applied { .. } | Outcome::Added { .. } | Outcome::AddedBehind { .. }) => {
                 self.check_reported_stored(&line)?;
                 self.end_all(&line, CallOutcome::Applied);
                 let shared = self.propagate_superseded(state, &line.skipped)?;

@@ -151,7 +151,9 @@ impl History {
             Ok(Outcome::Applied { existed, .. }) => {
                 self.check_applied(&line, state, Some(*existed))
             }
-            Ok(Outcome::Added { .. }) => self.check_applied(&line, state, Some(true)),
+            Ok(Outcome::Added { .. } | Outcome::AddedBehind { .. }) => {
+                self.check_applied(&line, state, Some(true))
+            }
             Ok(Outcome::AlreadyApplied(_)) => {
                 ensure!(
                     is_retry,

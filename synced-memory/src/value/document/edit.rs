@@ -148,11 +148,29 @@ impl Document {
 
     /// Whether it is an envelope of ours whose value is a list, with nothing around that.
     pub(crate) fn is_own_list(&self) -> bool {
+        self.is_own(RootKind::List, &sealed_tail(self.stamp()))
+    }
+
+    fn is_own(&self, kind: RootKind, tail: &str) -> bool {
         let outline = self.parsed();
-        outline.kind == RootKind::List
+        outline.kind == kind
             && outline.value_start == envelope::PREFIX.len()
             && outline.head.starts_with(envelope::PREFIX.as_bytes())
-            && outline.tail == sealed_tail(self.stamp())
+            && outline.tail == tail
+    }
+
+    /// Whether the first of these edits adds members at the end of an object that has some, and
+    /// the other one changes the stamp; with nothing around the object.
+    pub(crate) fn is_added_to_by(&self, edits: &[ByteEdit]) -> bool {
+        let [added, stamp] = edits else {
+            return false;
+        };
+        let tail = format!(r#"}},"last_modified": {}}}"#, self.stamp());
+        added.old_len == 0
+            && added.new.starts_with(b",")
+            && added.start + tail.len() == self.len()
+            && stamp.start > added.start
+            && self.is_own(RootKind::Object, &tail)
     }
 
     /// The whole text with these edits, of which the outline is made anew.

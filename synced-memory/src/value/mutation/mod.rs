@@ -86,6 +86,17 @@ pub(crate) struct Operation {
     pub(crate) action: Action,
 }
 
+impl Operation {
+    /// Whether it assigns one member of the root, which has one name, whatever else is there.
+    pub(crate) fn sets_one_member(&self) -> bool {
+        let [PathStep::Member(member)] = &self.path[..] else {
+            return false;
+        };
+        member.also.is_empty()
+            && matches!(self.action, Action::Set { .. } | Action::SetIfAbsent { .. })
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum PathStep {
