@@ -171,7 +171,8 @@ fn found_in<'a>(chunk: &'a Chunk, name: &'a str) -> impl Iterator<Item = usize> 
 fn has_name(entry: &[u8], name: &str) -> bool {
     let quoted = &entry[name_start(entry)..];
     let inner = quoted.get(1..).unwrap_or_default();
-    let is_other = |(stored, asked): (&u8, &u8)| stored != asked || *stored == b'\\';
+    // A quote ends what is stored, also where the other name goes on with one.
+    let is_other = |(stored, asked): (&u8, &u8)| stored != asked || matches!(*stored, b'\\' | b'"');
     let mut pairs = inner.iter().zip(name.as_bytes());
     let same = pairs.position(is_other).unwrap_or(name.len());
     looked_at(same + 1);

@@ -555,6 +555,42 @@ fn members_are_found_while_their_object_grows_and_shrinks() {
     }
 }
 
+/// A quote ends a name where it is stored, and is a letter of the name that is asked for.
+#[test]
+fn a_name_with_quotes_is_no_member_that_its_beginning_names() {
+    let stored = r#"{"a":"b","a\"c":1,"d\\":2,"":{"e":"f"}}"#;
+    for (name, found) in [
+        ("a", Some(r#""b""#)),
+        (r#"a":"b"#, None),
+        (r#"a":"#, None),
+        (r#"a":"b","a\"c"#, None),
+        (r#"a"c"#, Some("1")),
+        (r#"a\"c"#, None),
+        (r"d\", Some("2")),
+        (r"d\\", None),
+        ("", Some(r#"{"e":"f"}"#)),
+        (r#"":{"e"#, None),
+    ] {
+        let document = sealed(stored, 7);
+        let member = document.member(name);
+        assert_eq!(member.as_ref().map(Text::as_str), found, "{name}");
+
+        let path = vec![crate::value::mutation::PathStep::Member(MemberName::new(
+            name,
+        ))];
+        let mutation = Mutation::new(
+            None,
+            vec![Operation {
+                path,
+                action: set("0"),
+            }],
+        );
+        let changed = applied(&document, &mutation).unwrap();
+        let count = 4 + usize::from(found.is_none());
+        assert_eq!(changed.root(), DocumentRoot::Object(count), "{name}");
+    }
+}
+
 #[test]
 fn documents_are_equal_by_their_text() {
     let one = sealed("[1,2]", 7).appended(&["3"], Stamp::new(8)).unwrap();
