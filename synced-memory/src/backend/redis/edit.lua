@@ -162,6 +162,8 @@ local function make(key, ranges)
     if not moved and #range.text ~= range.length then moved = i end
     growth = growth + #range.text - range.length
   end
+  -- What becomes shorter is stored anew, with all ranges: it must not be half made.
+  if growth < 0 then moved = 1 end
   if moved then
     -- What is behind the first range with another length moves.
     local start, at, parts = ranges[moved].start, 1, {}
