@@ -126,7 +126,7 @@ impl State {
         true
     }
 
-    /// The head of the key was made, and this is stored. `existed`: whether the key was there before.
+    /// The head of the key was made, and this is stored. `existed`: whether the key was there.
     fn applied(
         &mut self,
         key: &Arc<str>,
